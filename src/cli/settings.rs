@@ -10,7 +10,7 @@ use super::error::CliError;
 use super::output::Output;
 use super::text::printable;
 use crate::daemon::config::{Environment, load};
-use crate::daemon::control::{Call, ClientError, SettingInfo, Settings};
+use crate::daemon::control::{Call, ClientError, Settings};
 
 /// The arguments of `p2pfs config`.
 #[derive(Debug, Clone, Args)]
@@ -63,17 +63,7 @@ fn settings(options: ShowOptions) -> Result<Settings, CliError> {
         ..DaemonOptions::default()
     };
     let loaded = load(&daemon.sources()?).map_err(Box::new)?;
-    let shown = loaded.shown.into_iter().map(|shown| SettingInfo {
-        key: shown.key,
-        value: shown.value,
-        origin: shown.origin,
-        after_restart: None,
-    });
-    let files = loaded.files.iter();
-    Ok(Settings {
-        files: files.map(|file| file.display().to_string()).collect(),
-        settings: shown.collect(),
-    })
+    Ok(loaded.settings())
 }
 
 fn print(settings: &Settings, output: &mut Output) -> Result<(), CliError> {

@@ -1,7 +1,7 @@
 //! The settings in force: those of the start, and what reloads changed of them.
 
-use super::config::{Config, Loaded, ShareSettings, Shown};
-use super::control::{SettingInfo, Settings};
+use super::config::{Config, Loaded, ShareSettings};
+use super::control::Settings;
 
 /// The settings as they are used now.
 #[derive(Debug, Clone)]
@@ -17,10 +17,7 @@ impl InForce {
     pub fn at_start(loaded: &Loaded) -> Self {
         Self {
             config: loaded.config.clone(),
-            shown: Settings {
-                files: files_of(loaded),
-                settings: loaded.shown.iter().map(|shown| info(shown, None)).collect(),
-            },
+            shown: loaded.settings(),
         }
     }
 
@@ -36,36 +33,17 @@ impl InForce {
     /// Those after a reload, of which the keys in `restart` wait for the next start.
     pub fn reloaded(&self, loaded: &Loaded, restart: &[&str]) -> Self {
         let old = |key: &str| self.shown.settings.iter().find(|info| info.key == key);
-        let settings = loaded.shown.iter().map(|new| {
-            let waiting = old(&new.key).filter(|_| restart.contains(&&*new.key));
-            match waiting {
-                None => info(new, None),
-                Some(old) => SettingInfo {
-                    after_restart: Some(new.value.clone()),
-                    ..old.clone()
-                },
+        let mut shown = loaded.settings();
+        let waiting = shown.settings.iter_mut();
+        for new in waiting.filter(|new| restart.contains(&&*new.key)) {
+            if let Some(old) = old(&new.key).cloned() {
+                new.after_restart = Some(std::mem::replace(&mut new.value, old.value));
+                new.origin = old.origin;
             }
-        });
+        }
         Self {
             config: loaded.config.clone(),
-            shown: Settings {
-                files: files_of(loaded),
-                settings: settings.collect(),
-            },
+            shown,
         }
-    }
-}
-
-fn files_of(loaded: &Loaded) -> Vec<String> {
-    let files = loaded.files.iter();
-    files.map(|file| file.display().to_string()).collect()
-}
-
-fn info(shown: &Shown, after_restart: Option<String>) -> SettingInfo {
-    SettingInfo {
-        key: shown.key.clone(),
-        value: shown.value.clone(),
-        origin: shown.origin.clone(),
-        after_restart,
     }
 }

@@ -12,8 +12,9 @@ use super::layer::overlay;
 use super::place::{Place, credential};
 use super::seed::Seed;
 use super::settings::{Config, ShareSettings};
-use super::shown::{Shown, share_key, shown};
+use super::shown::{share_key, shown};
 use super::{check, document};
+use crate::daemon::control::{SettingInfo, Settings};
 use crate::id::NodeName;
 
 /// The largest configuration file that is read: a thousand times what a large one has.
@@ -69,7 +70,18 @@ pub struct Loaded {
     /// What is odd and not wrong, to be logged.
     pub warnings: Vec<String>,
     /// Each setting and where it comes from.
-    pub shown: Vec<Shown>,
+    pub shown: Vec<SettingInfo>,
+}
+
+impl Loaded {
+    /// Them as they are told of.
+    pub fn settings(&self) -> Settings {
+        let files = self.files.iter();
+        Settings {
+            files: files.map(|file| file.display().to_string()).collect(),
+            settings: self.shown.clone(),
+        }
+    }
 }
 
 /// Reads and checks all layers.

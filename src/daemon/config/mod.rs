@@ -52,7 +52,6 @@ pub use settings::{
     CacheSettings, Config, LanSettings, LegacySettings, LimitSettings, LogLevel, LogSettings,
     MembershipSettings, MetricsSettings, MountSettings, ReaderSettings, ShareSettings,
 };
-pub use shown::Shown;
 
 /// The port that a node listens on where nothing else is said, the one of the legacy peers.
 pub const DEFAULT_PORT: u16 = 1378;

@@ -4,20 +4,10 @@ use std::collections::BTreeMap;
 
 use super::setting::SETTINGS;
 use super::settings::{Config, ShareSettings};
-
-/// A setting as it is in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
-    /// Its key with its section; `share` for each folder.
-    pub key: String,
-    /// As the file would say it; empty where it is not set and has no default.
-    pub value: String,
-    /// What set it: a file with the line, the environment, a flag, or `the default`.
-    pub origin: String,
-}
+use crate::daemon::control::SettingInfo;
 
 /// All of them in the order of the manual, the shares last.
-pub(super) fn shown(config: &Config, origins: &BTreeMap<String, String>) -> Vec<Shown> {
+pub(super) fn shown(config: &Config, origins: &BTreeMap<String, String>) -> Vec<SettingInfo> {
     let table = config.to_table();
     let origin = |key: &str| {
         let known = origins.get(key).cloned();
@@ -26,18 +16,20 @@ pub(super) fn shown(config: &Config, origins: &BTreeMap<String, String>) -> Vec<
     let settings = SETTINGS
         .iter()
         .filter(|setting| setting.section() != "share");
-    let one_by_one = settings.map(|setting| Shown {
+    let one_by_one = settings.map(|setting| SettingInfo {
         key: setting.key.clone(),
         value: setting
             .of(&table)
             .map(ToString::to_string)
             .unwrap_or_default(),
         origin: origin(&setting.key),
+        after_restart: None,
     });
-    let shares = config.share.iter().map(|share| Shown {
+    let shares = config.share.iter().map(|share| SettingInfo {
         key: "share".to_owned(),
         value: share_value(share),
         origin: origin(&share_key(&share.dir.to_string_lossy())),
+        after_restart: None,
     });
     one_by_one.chain(shares).collect()
 }
