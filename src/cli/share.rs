@@ -15,7 +15,9 @@ use super::output::Output;
 use super::progress;
 use super::questions;
 use super::text::{escape, human_bytes, on_or_off, printable};
-use crate::daemon::control::{Call, Client, Named, ShareInfo, ShareReader, ShareState, Shares};
+use crate::daemon::control::{
+    Call, Client, Named, ShareChange, ShareInfo, ShareReader, ShareState, Shares,
+};
 use crate::files::without_links_above;
 
 /// How often it is looked how far a share is.
@@ -86,14 +88,14 @@ impl How {
             all.retain(|pattern| !pattern.is_empty());
             all
         };
-        Call::ShareAdd {
-            dir,
+        let how = ShareChange {
             include_private: self.include_private,
             legacy: self.legacy,
             readers: self.readers,
             exclude: self.exclude.map(patterns),
             no_default_excludes: self.no_default_excludes,
-        }
+        };
+        Call::ShareAdd { dir, how }
     }
 }
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use p2pfs::daemon::control::{
-    Call, ControlServer, Failure, FailureKind, Invitation, Joined, Named, Nothing, Policy, Shares,
+    Call, ControlServer, Failure, FailureKind, Invitation, Joined, Named, Nothing, Policy,
+    ShareChange, Shares,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -77,11 +78,13 @@ fn a_share_is_added_by_its_real_path() {
             Call::Shares {},
             Call::ShareAdd {
                 dir,
-                include_private: Some(true),
-                exclude: Some(vec!["*.log".to_owned(), "/build/".to_owned()]),
-                no_default_excludes: Some(true),
-                legacy: None,
-                readers: None
+                how: ShareChange {
+                    include_private: Some(true),
+                    exclude: Some(vec!["*.log".to_owned(), "/build/".to_owned()]),
+                    no_default_excludes: Some(true),
+                    legacy: None,
+                    readers: None
+                }
             }
         ]
     );

@@ -8,7 +8,7 @@ use super::{Service, Sight, calendar_time, failed, reply_with, unanswered};
 use crate::daemon::config::{ALL_NODES, Group, ShareSettings, check_readers, missing_group, saved};
 use crate::daemon::control::{
     Call, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, LeftOutCount, Mine, MyEntry, Named,
-    PROBLEMS_MAX, Problem, ReplySink, ShareInfo, ShareReader, ShareState, Shares,
+    PROBLEMS_MAX, Problem, ReplySink, ShareChange, ShareInfo, ShareReader, ShareState, Shares,
 };
 use crate::daemon::node_config::{inbox_shares, share_spec};
 use crate::node::door;
@@ -28,24 +28,9 @@ impl Service {
     ) {
         match call {
             Call::Mine { after } => reply_with(reply, Ok(self.mine(after))),
-            Call::ShareAdd {
-                dir,
-                include_private,
-                legacy,
-                readers,
-                exclude,
-                no_default_excludes,
-            } => {
+            Call::ShareAdd { dir, how } => {
                 let dir = dir.as_local().to_owned();
-                let asked = AskedOfShare {
-                    include_private,
-                    legacy,
-                    readers,
-                    exclude,
-                    default_excludes: no_default_excludes.map(|it| !it),
-                };
-                let done = self.blocking(move |s| s.add_share(&dir, asked)).await;
-                reply_with(reply, done);
+                reply_with(reply, self.blocking(move |s| s.add_share(&dir, how)).await);
             }
             Call::ShareRemove { dir } => {
                 let dir: PathBuf = dir.as_local().to_owned();
@@ -86,10 +71,10 @@ impl Service {
     }
 
     /// Shares a folder from now on, or changes how; it is kept only once the node has taken it.
-    fn add_share(&self, dir: &Path, asked: AskedOfShare) -> Result<Shares, Failure> {
+    fn add_share(&self, dir: &Path, how: ShareChange) -> Result<Shares, Failure> {
         let real = self.real_name(dir);
         self.refuse_configured(&[dir, &real])?;
-        let settings = asked.of(self.added_before(dir, &real));
+        let settings = changed(self.added_before(dir, &real), how);
         let groups = self.in_force.load().config.groups.clone();
         refuse_readers(&settings, &groups)?;
         self.node
@@ -199,30 +184,21 @@ impl Service {
     }
 }
 
-/// What a caller says of a share; what it does not say stays as it is.
-struct AskedOfShare {
-    include_private: Option<bool>,
-    legacy: Option<bool>,
-    readers: Option<Vec<String>>,
-    exclude: Option<Vec<String>>,
-    default_excludes: Option<bool>,
-}
-
-impl AskedOfShare {
-    fn of(self, before: ShareSettings) -> ShareSettings {
-        let readers = match self.readers {
-            None => before.readers,
-            Some(all) if all == [ALL_NODES] => None,
-            listed => listed,
-        };
-        ShareSettings {
-            dir: before.dir,
-            include_private: self.include_private.unwrap_or(before.include_private),
-            legacy: self.legacy.unwrap_or(before.legacy),
-            readers,
-            exclude: self.exclude.unwrap_or(before.exclude),
-            default_excludes: self.default_excludes.unwrap_or(before.default_excludes),
-        }
+/// What a caller does not say of a share stays as it is.
+fn changed(before: ShareSettings, how: ShareChange) -> ShareSettings {
+    let readers = match how.readers {
+        None => before.readers,
+        Some(all) if all == [ALL_NODES] => None,
+        listed => listed,
+    };
+    let default_excludes = how.no_default_excludes.map(|it| !it);
+    ShareSettings {
+        dir: before.dir,
+        include_private: how.include_private.unwrap_or(before.include_private),
+        legacy: how.legacy.unwrap_or(before.legacy),
+        readers,
+        exclude: how.exclude.unwrap_or(before.exclude),
+        default_excludes: default_excludes.unwrap_or(before.default_excludes),
     }
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::names::Named;
+use super::shares::ShareChange;
 use crate::id::NodeName;
 
 /// The Varlink interface that all calls belong to.
@@ -131,22 +132,9 @@ pub enum Call {
         /// An absolute local path.
         #[serde(flatten)]
         dir: Named,
-        /// Whether to share what others may not read; of a new one absent: no.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        include_private: Option<bool>,
-        /// Whether to give its files to legacy peers; of a new one absent: no.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        legacy: Option<bool>,
-        /// Who reads it: names and keys of nodes, and groups behind `@`, or `*` alone: all
-        /// members, as of a new one absent.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        readers: Option<Vec<String>>,
-        /// Patterns of what is kept back, all of them; of a new one absent: none.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        exclude: Option<Vec<String>>,
-        /// Whether to share also what is kept back by default; of a new one absent: no.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        no_default_excludes: Option<bool>,
+        /// How it is shared.
+        #[serde(flatten)]
+        how: ShareChange,
     },
     /// Shares a folder no more: [`super::Shares`].
     ShareRemove {

@@ -5,6 +5,27 @@ use serde::{Deserialize, Serialize};
 
 use super::names::{EntryKind, Named, Problem};
 
+/// How a folder is to be shared; what is absent stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareChange {
+    /// Whether to share what others may not read; of a new one absent: no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub include_private: Option<bool>,
+    /// Whether to give its files to legacy peers; of a new one absent: no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub legacy: Option<bool>,
+    /// Who reads it: names and keys of nodes, and groups behind `@`, or `*` alone: all
+    /// members, as of a new one absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readers: Option<Vec<String>>,
+    /// Patterns of what is kept back, all of them; of a new one absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclude: Option<Vec<String>>,
+    /// Whether to share also what is kept back by default; of a new one absent: no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_default_excludes: Option<bool>,
+}
+
 /// The reply to [`super::Call::Shares`], [`super::Call::ShareAdd`] and
 /// [`super::Call::ShareRemove`]: what is shared now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -58,11 +58,13 @@ fn calls_about_the_namespace() -> Vec<Call> {
         Call::Mine { after: Some(7) },
         Call::ShareAdd {
             dir: name("/s"),
-            include_private: Some(true),
-            legacy: None,
-            readers: None,
-            exclude: Some(vec!["*.log".to_owned()]),
-            no_default_excludes: Some(false),
+            how: ShareChange {
+                include_private: Some(true),
+                legacy: None,
+                readers: None,
+                exclude: Some(vec!["*.log".to_owned()]),
+                no_default_excludes: Some(false),
+            },
         },
         Call::ShareRemove { dir: name("/s") },
     ]
