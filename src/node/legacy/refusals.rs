@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::bucket::TokenBucket;
 use crate::fs::FsError;
 use crate::node::EventLog;
 use crate::path::SharedPath;
@@ -36,9 +37,8 @@ enum Kind {
 
 struct Told {
     names: HashSet<(Kind, Box<[u8]>)>,
-    /// How many may be told now, counted up to then.
-    left: u32,
-    counted_at: Instant,
+    /// How many may be told now.
+    left: TokenBucket,
     untold: u64,
 }
 
@@ -46,8 +46,7 @@ impl Refusals {
     pub(super) fn new(events: EventLog) -> Self {
         let told = Told {
             names: HashSet::new(),
-            left: BURST,
-            counted_at: Instant::now(),
+            left: TokenBucket::one_in(PAUSE, BURST, Instant::now()),
             untold: 0,
         };
         Self {
@@ -117,18 +116,10 @@ impl Refusals {
 impl Told {
     /// Whether one more is told now, and how many were not since the last one.
     fn take(&mut self, now: Instant) -> Option<u64> {
-        let passed = now.saturating_duration_since(self.counted_at);
-        let gained = u32::try_from(passed.as_secs() / PAUSE.as_secs()).unwrap_or(u32::MAX);
-        self.counted_at += PAUSE * gained.min(BURST);
-        if gained >= BURST {
-            self.counted_at = now;
-        }
-        self.left = self.left.saturating_add(gained).min(BURST);
-        if self.left == 0 {
+        if !self.left.take(1, now) {
             self.untold += 1;
             return None;
         }
-        self.left -= 1;
         Some(std::mem::take(&mut self.untold))
     }
 }
@@ -159,8 +150,7 @@ mod tests {
         let now = Instant::now();
         let mut told = Told {
             names: HashSet::new(),
-            left: BURST,
-            counted_at: now,
+            left: TokenBucket::one_in(PAUSE, BURST, now),
             untold: 0,
         };
         let count = (0..100).filter(|_| told.take(now).is_some()).count();
