@@ -19,17 +19,18 @@ impl Service {
         }
     }
 
-    /// Sets what is named, until the next start; a rate of 0 stands for no limit.
+    /// Sets what is named, until the next start, a rate of 0 standing for no limit; all as the
+    /// configuration has them where nothing is.
     pub(super) fn set_limits(
         &self,
         (up, down): (Option<u64>, Option<u64>),
         metered: Option<bool>,
     ) -> Result<Limits, Failure> {
-        let set = [up, down].into_iter().flatten();
-        if set
-            .into_iter()
-            .any(|rate| (1..RATE_MIN_BYTES).contains(&rate))
-        {
+        if (up, down, metered) == (None, None, None) {
+            return Ok(self.limit_as_configured());
+        }
+        let mut set = [up, down].into_iter().flatten();
+        if set.any(|rate| (1..RATE_MIN_BYTES).contains(&rate)) {
             let message = format!("the least is {RATE_MIN_BYTES} bytes a second");
             return Err(Failure::new(FailureKind::Invalid, message));
         }

@@ -131,7 +131,15 @@ impl Service {
             Call::Ping { peer } => reply_with(reply, self.ping(&peer).await),
             Call::Doctor {} => reply_with(reply, self.doctor(sight).await),
             Call::Settings {} => reply_with(reply, Ok(self.in_force.load().shown.clone())),
-            Call::Limits {} | Call::SetLimits { .. } => self.answer_about_limits(call, reply),
+            Call::Limits {} => reply_with(reply, Ok(self.limits())),
+            Call::SetLimits {
+                up_bytes_per_s,
+                down_bytes_per_s,
+                metered,
+            } => {
+                let rates = (up_bytes_per_s, down_bytes_per_s);
+                reply_with(reply, self.set_limits(rates, metered));
+            }
             Call::Ls { path, after } => reply_with(reply, self.list(&path, after.as_ref())),
             Call::Get { path } => self.get(path, caller.uid, reply).await,
             Call::Wait {
@@ -140,7 +148,11 @@ impl Service {
                 file,
                 timeout_ms,
             } => {
-                let wanted = wait::Wanted::new(mounted, peers, file);
+                let wanted = wait::Wanted {
+                    mounted,
+                    peers,
+                    file,
+                };
                 reply_with(reply, self.wait(wanted, timeout_ms).await);
             }
             Call::Why { path } => reply_with(reply, self.why(&path, sight)),
@@ -170,26 +182,6 @@ impl Service {
             | Call::Pin { .. }
             | Call::Unpin { .. }
             | Call::Prefetch { .. } => self.answer_about_cache(call, reply).await,
-        }
-    }
-
-    fn answer_about_limits(&self, call: Call, reply: ReplySink) {
-        match call {
-            Call::Limits {} => reply_with(reply, Ok(self.limits())),
-            Call::SetLimits {
-                up_bytes_per_s: None,
-                down_bytes_per_s: None,
-                metered: None,
-            } => reply_with(reply, Ok(self.limit_as_configured())),
-            Call::SetLimits {
-                up_bytes_per_s,
-                down_bytes_per_s,
-                metered,
-            } => {
-                let rates = (up_bytes_per_s, down_bytes_per_s);
-                reply_with(reply, self.set_limits(rates, metered));
-            }
-            other => unanswered(&other, reply),
         }
     }
 

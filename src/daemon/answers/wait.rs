@@ -24,16 +24,6 @@ pub(super) struct Wanted {
     pub(super) file: Option<Named>,
 }
 
-impl Wanted {
-    pub(super) fn new(mounted: bool, peers: u64, file: Option<Named>) -> Self {
-        Self {
-            mounted,
-            peers,
-            file,
-        }
-    }
-}
-
 impl Service {
     pub(super) async fn wait(&self, wanted: Wanted, timeout_ms: u64) -> Result<Nothing, Failure> {
         let limit = Duration::from_millis(timeout_ms.min(WAIT_MAX_MS));
