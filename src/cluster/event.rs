@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::id::{Generation, NodeId};
 use crate::wire::native::udp::Head;
@@ -102,7 +103,8 @@ pub enum DownReason {
 }
 
 /// What is thought of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum MemberState {
     /// It answers.
     Alive,

@@ -130,7 +130,7 @@ impl Service {
             name: self.node.name_of(&contact.node),
             node: contact.node.to_string(),
             address: contact.address.to_string(),
-            state: peer_state(member.status.state),
+            state: member.status.state,
             plane: Plane::Native,
             round_trip_ms: member
                 .status
@@ -160,17 +160,6 @@ impl Service {
 const NOBODY: Sight = Sight::Own(u32::MAX);
 /// Why a peer is shunned; there is no other reason.
 const LIED: &str = "sent bytes that do not fit their hash";
-
-fn peer_state(state: MemberState) -> PeerState {
-    match state {
-        MemberState::Alive => PeerState::Alive,
-        MemberState::Suspect => PeerState::Suspect,
-        MemberState::Away => PeerState::Away,
-        MemberState::Down => PeerState::Down,
-        MemberState::Left => PeerState::Left,
-        MemberState::Expelled => PeerState::Expelled,
-    }
-}
 
 fn count_peers(members: &[MemberReport]) -> PeerCounts {
     let count = |state| {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names::{EntryKind, Named, Problem};
 use super::shares::ShareInfo;
+pub use crate::node::door::MemberState as PeerState;
 use crate::trust::InviteToken;
 
 /// The reply to [`super::Call::Status`].
@@ -220,24 +221,6 @@ pub struct PeerInfo {
     /// In which way the last time.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_offence: Option<String>,
-}
-
-/// How another node is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PeerState {
-    /// Answering.
-    Alive,
-    /// Not answering, not given up yet.
-    Suspect,
-    /// Stopped cleanly a moment ago.
-    Away,
-    /// Gone.
-    Down,
-    /// Gone for good, by its own word.
-    Left,
-    /// Put out of the cluster.
-    Expelled,
 }
 
 /// Which protocol a peer speaks.
