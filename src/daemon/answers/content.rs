@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 
-use super::handing::{caller_gone, may_have, pipe_to_caller};
+use super::handing::{may_have, pipe_to_caller};
 use super::paths::{nothing_hidden, shared_path, trimmed};
 use super::{Service, failed};
 use crate::daemon::control::{
@@ -49,16 +49,12 @@ impl Service {
             executable: file.executable,
         };
         if let Some(local) = self.local_descriptor(&file, caller_uid) {
-            return match reply.more_with(&started, local).await {
-                Ok(()) => Ok(GetDone::default()),
-                Err(_) => Err(caller_gone()),
-            };
+            reply.more_with(&started, local).await?;
+            return Ok(GetDone::default());
         }
         let (sender, receiver) = pipe_to_caller()?;
         let before = self.received_by_peer();
-        if reply.more_with(&started, receiver).await.is_err() {
-            return Err(caller_gone());
-        }
+        reply.more_with(&started, receiver).await?;
         let copied = self.copy_all(file, sender, reply).await;
         copied.map_err(|error| fs_failure(error, named))?;
         Ok(GetDone {

@@ -8,11 +8,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustix::fs::{FileType, fstat, fstatfs};
 
-use super::handing::caller_gone;
 use super::{Service, failed};
 use crate::daemon::control::{
-    Failure, FailureKind, MeshInfo, MeshPeerSeen, Named, NotTakenBy, PeerInfo, PeerState, Plane,
-    ReplySink, Said, SendDone, SendProgress, SendingTo, TakenBy,
+    CallerGone, Failure, FailureKind, MeshInfo, MeshPeerSeen, Named, NotTakenBy, PeerInfo,
+    PeerState, Plane, ReplySink, Said, SendDone, SendProgress, SendingTo, TakenBy,
 };
 use crate::node::mesh::{MemberName, MeshReport};
 use crate::node::{Delivered, Delivery, SendError};
@@ -49,7 +48,7 @@ impl Service {
         let sending = self.node.send_open_file(file, name.as_bytes(), to);
         let sent = tokio::select! {
             sent = sending => sent.map_err(not_sent)?,
-            () = reply.closed() => return Err(caller_gone()),
+            () = reply.closed() => return Err(CallerGone.into()),
         };
         attend(sent, reply).await
     }
@@ -204,7 +203,7 @@ async fn attend(mut delivery: Delivery, reply: &ReplySink) -> Result<SendDone, F
                 let _busy = reply.try_more(&SendProgress { size_bytes, peers });
             }
             // without its caller nothing more is sent
-            () = reply.closed() => return Err(caller_gone()),
+            () = reply.closed() => return Err(CallerGone.into()),
         }
     }
     done.taken.sort_by(|one, other| one.peer.cmp(&other.peer));

@@ -50,7 +50,3 @@ pub(super) fn pipe_to_caller() -> Result<(pipe::Sender, OwnedFd), Failure> {
     });
     made.map_err(|error| failed(error.to_string()))
 }
-
-pub(super) fn caller_gone() -> Failure {
-    failed("the caller is gone")
-}

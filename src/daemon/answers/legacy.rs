@@ -5,12 +5,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::io::AsyncWriteExt;
 
-use super::handing::{caller_gone, may_have, pipe_to_caller, pour};
+use super::handing::{may_have, pipe_to_caller, pour};
 use super::paths::shared_path;
-use super::{Service, failed, node_failure};
+use super::{Service, failed};
 use crate::daemon::control::{
-    EntryKind, Failure, FailureKind, GetDone, GetStarted, LsEntry, NO_HASH, Named, PeerInfo,
-    PeerState, Plane, Provenance, ReplySink, SourceShare, VersionInfo,
+    CallerGone, EntryKind, Failure, FailureKind, GetDone, GetStarted, LsEntry, NO_HASH, Named,
+    PeerInfo, PeerState, Plane, Provenance, ReplySink, SourceShare, VersionInfo,
 };
 use crate::node::NodeError;
 use crate::node::legacy::{
@@ -49,7 +49,7 @@ impl Service {
         })?;
         let fetched = tokio::select! {
             fetched = fetch(legacy, &name) => fetched?.ok_or(absent)?,
-            () = reply.closed() => return Err(caller_gone()),
+            () = reply.closed() => return Err(CallerGone.into()),
         };
         match fetched {
             Fetched::Whole(file, copy) => give(&file, &copy, caller_uid, reply).await,
@@ -221,7 +221,7 @@ async fn fetch(legacy: &Legacy, name: &Name) -> Result<Option<Fetched>, Failure>
         };
         let file = match legacy.find(name.clone(), patience, &failed_at).await {
             Ok(file) => file,
-            Err(LegacyAbsence::Stopping) => return Err(node_failure(&NodeError::Stopping)),
+            Err(LegacyAbsence::Stopping) => return Err(NodeError::Stopping.into()),
             Err(_) => break,
         };
         match whole(legacy, &file).await {
@@ -258,9 +258,7 @@ async fn pass_on(
         cached_bytes: 0,
         executable: false,
     };
-    if reply.more_with(&started, receiver).await.is_err() {
-        return Err(caller_gone());
-    }
+    reply.more_with(&started, receiver).await?;
     let passed = async {
         loop {
             let part = match transfer.next().await {
@@ -272,12 +270,12 @@ async fn pass_on(
                     return Err(copy_failure(file, &error.to_string()));
                 }
             };
-            to.write_all(&part).await.map_err(|_| caller_gone())?;
+            to.write_all(&part).await.map_err(|_| CallerGone)?;
         }
     };
     tokio::select! {
         passed = passed => passed?,
-        () = reply.closed() => return Err(caller_gone()),
+        () = reply.closed() => return Err(CallerGone.into()),
     }
     Ok(given_by(file, size_bytes))
 }
@@ -304,11 +302,9 @@ async fn give(
             (receiver, Some(pour(local, file.size_bytes, to)))
         }
     };
-    if reply.more_with(&started, given).await.is_err() {
-        return Err(caller_gone());
-    }
+    reply.more_with(&started, given).await?;
     if let Some(poured) = poured {
-        poured.await.map_err(|_| caller_gone())?;
+        poured.await.map_err(|_| CallerGone)?;
     }
     Ok(given_by(file, file.size_bytes))
 }

@@ -31,8 +31,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::config::{Config, ShareSettings};
 use super::control::{
-    Call, Check, ControlRequest, Credentials, Failure, FailureKind, MountStatus, Policy, ReplySink,
-    Right, ServiceState,
+    Call, CallerGone, Check, ControlRequest, Credentials, Failure, FailureKind, MountStatus,
+    Policy, ReplySink, Right, ServiceState,
 };
 use super::in_force::InForce;
 use super::missing::Missing;
@@ -262,12 +262,20 @@ fn failed(message: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Failed, message)
 }
 
-fn node_failure(error: &NodeError) -> Failure {
-    let kind = match error {
-        NodeError::Stopping => FailureKind::Stopping,
-        _ => FailureKind::Failed,
-    };
-    Failure::new(kind, error.to_string())
+impl From<NodeError> for Failure {
+    fn from(error: NodeError) -> Self {
+        let kind = match error {
+            NodeError::Stopping => FailureKind::Stopping,
+            _ => FailureKind::Failed,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<CallerGone> for Failure {
+    fn from(_: CallerGone) -> Self {
+        failed("the caller is gone")
+    }
 }
 
 /// A file's time for people; one that no calendar has becomes the nearest that it has.

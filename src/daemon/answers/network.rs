@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{Service, node_failure, told};
+use super::{Service, told};
 use crate::daemon::config::Seed;
 use crate::daemon::control::{Check, Failure, FailureKind, Pong};
 use crate::daemon::seeds::resolve;
@@ -30,8 +30,7 @@ const CLOCK_GAP_MAX: Duration = Duration::from_secs(30);
 
 impl Service {
     pub(super) async fn members(&self) -> Result<Vec<MemberReport>, Failure> {
-        let members = self.node.members().await;
-        members.map_err(|error| node_failure(&error))
+        Ok(self.node.members().await?)
     }
 
     /// A node by its name, its address or the start of its key.
@@ -67,7 +66,7 @@ impl Service {
         let (node, address) = (contact.node, contact.address);
         let round_trip = self.node.tcp_round_trip(node, address).await;
         let round_trip = round_trip.map_err(|error| {
-            node_failure(&error).with_remedy("p2pfs doctor looks for the reason")
+            Failure::from(error).with_remedy("p2pfs doctor looks for the reason")
         })?;
         Ok(Pong {
             name: self.node.name_of(&node),

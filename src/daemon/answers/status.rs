@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use super::doctor::{RENEW_CACHE, RESTORE_STATE};
-use super::{Service, Sight, node_failure};
+use super::{Service, Sight};
 use crate::daemon::control::{
-    CacheUsage, Check, Dropped, Failure, NamespaceStatus, PeerCounts, PeerInfo, PeerState, Peers,
-    Plane, ServiceState, Status, Traffic,
+    CacheUsage, Check, Dropped, Failure, NamespaceStatus, PeerCounts, PeerInfo, Peers, Plane,
+    ServiceState, Status, Traffic,
 };
 use crate::node::MemberReport;
 use crate::node::door::{MemberState, PeerReport};
@@ -114,8 +114,7 @@ impl Service {
     }
 
     pub(super) async fn peers(&self) -> Result<Peers, Failure> {
-        let reports = self.node.peers().await;
-        let reports = reports.map_err(|error| node_failure(&error))?;
+        let reports = self.node.peers().await?;
         let mut peers: Vec<PeerInfo> = reports.iter().map(|it| self.peer_info(it)).collect();
         peers.extend(self.legacy_peers(&peers).await);
         peers.extend(self.mesh_peers(&peers).await);

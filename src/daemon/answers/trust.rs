@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::paths::shared_path;
-use super::{Service, failed, node_failure};
+use super::{Service, failed};
 use crate::daemon::control::{
     Admitted, Expelled, Failure, FailureKind, GoneNode, Invitation, Joined, Named, Nothing,
     OwnedPath, Rotated, Trust, TrustStep, TrustedNode,
@@ -27,10 +27,7 @@ impl Service {
             self.check_free(name)?;
         }
         let lifetime = Duration::from_secs(lifetime_s);
-        let token = self
-            .node
-            .invite(lifetime, grant)
-            .map_err(|error| node_failure(&error))?;
+        let token = self.node.invite(lifetime, grant)?;
         let expires = i64::try_from(token.expires_unix_s).unwrap_or(i64::MAX);
         let expires = Timestamp::from_second(expires).unwrap_or(Timestamp::MAX);
         Ok(Invitation {
@@ -58,10 +55,7 @@ impl Service {
             let own = Failure::new(FailureKind::Invalid, "this node itself made that token");
             return Err(own.with_remedy(remedy));
         }
-        self.node
-            .join(&token)
-            .await
-            .map_err(|error| node_failure(&error))?;
+        self.node.join(&token).await?;
         self.forget_waiting_token();
         Ok(Joined {
             epoch: self.node.keyring().current().id().to_string(),
@@ -81,10 +75,9 @@ impl Service {
         let node = self.find_expelled(wanted, with)?;
         let admitted = self.admitted_by(node)?;
         let epoch = match with {
-            true => self.node.expel_with_admitted(node).await,
-            false => self.node.expel(node).await,
+            true => self.node.expel_with_admitted(node).await?,
+            false => self.node.expel(node).await?,
         };
-        let epoch = epoch.map_err(|error| node_failure(&error))?;
         Ok(Expelled {
             epoch: epoch.to_string(),
             admitted,
@@ -92,8 +85,7 @@ impl Service {
     }
 
     fn admitted_by(&self, node: NodeId) -> Result<Vec<TrustedNode>, Failure> {
-        let admitted = self.node.admitted_by_it_alone(node);
-        Ok(self.trusted(admitted.map_err(|error| node_failure(&error))?))
+        Ok(self.trusted(self.node.admitted_by_it_alone(node)?))
     }
 
     /// Another that may be put out: a member, or, with those whom it admitted, one that was.
@@ -133,8 +125,7 @@ impl Service {
         }
         let path = shared_path(path)?;
         let owner = peer.map(|peer| self.find_member(&peer)).transpose()?;
-        let owned = self.node.own(&path, owner).await;
-        owned.map_err(|error| node_failure(&error))?;
+        self.node.own(&path, owner).await?;
         Ok(Nothing {})
     }
 
@@ -150,8 +141,7 @@ impl Service {
     }
 
     pub(super) async fn rotate(&self) -> Result<Rotated, Failure> {
-        let epoch = self.node.rotate().await;
-        let epoch = epoch.map_err(|error| node_failure(&error))?;
+        let epoch = self.node.rotate().await?;
         Ok(Rotated {
             epoch: epoch.to_string(),
         })
@@ -171,8 +161,7 @@ impl Service {
                 }
             },
         };
-        let forgotten = self.node.forget(node).await;
-        match forgotten.map_err(|error| node_failure(&error))? {
+        match self.node.forget(node).await? {
             true => Ok(Nothing {}),
             false => {
                 let message = format!("{wanted} is here, or has listed nothing");

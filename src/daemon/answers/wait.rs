@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use super::Service;
 use super::network::{alive_of, is_alive};
 use super::paths::{shared_path, trimmed};
-use super::{Service, node_failure};
 use crate::daemon::control::{Failure, FailureKind, Named, Nothing};
 use crate::node::door::Hidden;
 use crate::node::legacy::{Name, Patience};
@@ -75,11 +75,7 @@ impl Service {
             return Ok(Some("the folder is not mounted".to_owned()));
         }
         if wanted.peers > 0 {
-            let members = self
-                .node
-                .members()
-                .await
-                .map_err(|error| node_failure(&error))?;
+            let members = self.members().await?;
             let count = alive_of(&members) as u64;
             if count < wanted.peers {
                 return Ok(Some(format!(
