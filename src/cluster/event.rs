@@ -103,10 +103,11 @@ pub enum DownReason {
 }
 
 /// What is thought of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MemberState {
     /// It answers.
+    #[default]
     Alive,
     /// Someone could not reach it; it has some seconds to contradict.
     Suspect,

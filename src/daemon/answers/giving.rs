@@ -127,7 +127,6 @@ fn mesh_peer(report: MeshReport) -> PeerInfo {
     let peer = report.peer;
     PeerInfo {
         name: peer.name,
-        node: String::new(),
         address: peer.address,
         state: if peer.is_up {
             PeerState::Alive
@@ -137,17 +136,11 @@ fn mesh_peer(report: MeshReport) -> PeerInfo {
         plane: Plane::Mesh,
         round_trip_ms: peer.round_trip.map(|time| time.as_secs_f64() * 1e3),
         rate_bytes_per_s: report.rate_bytes_per_s.map(|rate| rate as u64),
-        latency_ms: None,
-        failures: 0,
-        unanswered: 0,
-        lies: 0,
-        priority: None,
         received_bytes: report.received_bytes,
         sent_bytes: report.sent_bytes,
-        entries: 0,
-        shunned: None,
         offences: peer.offences,
         last_offence: peer.last_offence.map(|last| last.to_string()),
+        ..PeerInfo::default()
     }
 }
 

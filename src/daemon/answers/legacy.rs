@@ -182,23 +182,14 @@ fn legacy_peer(member: &LegacyMember, entries: u64) -> PeerInfo {
     };
     PeerInfo {
         name: member.address.to_string(),
-        node: String::new(),
         address: member.address.to_string(),
         state,
         plane: Plane::Legacy,
-        round_trip_ms: None,
-        rate_bytes_per_s: None,
-        latency_ms: None,
-        failures: 0,
-        unanswered: 0,
-        lies: 0,
         priority: member.priority.then_some(1),
-        received_bytes: 0,
-        sent_bytes: 0,
         entries,
-        shunned: None,
         offences: member.offences,
         last_offence: member.last_offence.map(|last| last.to_string()),
+        ..PeerInfo::default()
     }
 }
 

@@ -173,7 +173,7 @@ pub struct Peers {
 }
 
 /// One other node.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PeerInfo {
     /// What it calls itself.
     pub name: String,
@@ -224,10 +224,11 @@ pub struct PeerInfo {
 }
 
 /// Which protocol a peer speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Plane {
     /// This one.
+    #[default]
     Native,
     /// The legacy text protocol.
     Legacy,
