@@ -72,20 +72,33 @@ impl RemoteCopy {
         Ok((copy, carrier))
     }
 
-    /// Waits until the bytes are there and gives them.
+    /// Waits until the bytes are there, for as long as more come within each `patience`, and gives
+    /// them.
     ///
     /// # Errors
-    /// [`CopyError`] where the transfer failed, at whatever byte.
-    pub async fn read(&self, offset: u64, length: usize) -> Result<Bytes, CopyError> {
+    /// [`CopyError`] where the transfer failed, at whatever byte, or nothing comes.
+    pub async fn read(
+        &self,
+        offset: u64,
+        length: usize,
+        patience: Duration,
+    ) -> Result<Bytes, CopyError> {
         let end = self.size_bytes.min(offset.saturating_add(length as u64));
+        let patience = patience.max(CLOSE_WAIT * 2);
         let mut progress = self.progress.clone();
-        let is_there = |now: &Progress| self.has(now, end);
-        let reached = progress.wait_for(is_there).await;
-        let reached = reached.map(|now| now.outcome.clone());
-        match reached {
-            Ok(Some(Err(error))) => return Err(error),
-            Ok(_) => {}
-            Err(_) => return Err(CopyError::interrupted("the transfer ended")),
+        let outcome = loop {
+            let now = progress.borrow_and_update().clone();
+            if self.has(&now, end) {
+                break now.outcome;
+            }
+            match tokio::time::timeout(patience, progress.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(CopyError::interrupted("the transfer ended")),
+                Err(_) => return Err(CopyError::interrupted("nothing comes")),
+            }
+        };
+        if let Some(Err(error)) = outcome {
+            return Err(error);
         }
         let (file, count) = (self.file.clone(), end.saturating_sub(offset));
         let read = tokio::task::spawn_blocking(move || {
@@ -109,35 +122,6 @@ impl RemoteCopy {
                 Ok(()) => ReadNow::Done(buffer.len()),
                 Err(_) => ReadNow::Failed(FsError::Disk),
             },
-        }
-    }
-
-    /// Waits until the bytes are there, for as long as more come within each `patience`.
-    ///
-    /// # Errors
-    /// As [`Self::read`]; where nothing comes, the same as a failed transfer.
-    pub async fn read_with_patience(
-        &self,
-        offset: u64,
-        length: usize,
-        patience: Duration,
-    ) -> Result<Bytes, CopyError> {
-        let end = self.size_bytes.min(offset.saturating_add(length as u64));
-        let mut progress = self.progress.clone();
-        loop {
-            let is_there = {
-                let now = progress.borrow_and_update();
-                self.has(&now, end)
-            };
-            if is_there {
-                return self.read(offset, length).await;
-            }
-            let patience = patience.max(CLOSE_WAIT * 2);
-            match tokio::time::timeout(patience, progress.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return self.read(offset, length).await,
-                Err(_) => return Err(CopyError::interrupted("nothing comes")),
-            }
         }
     }
 

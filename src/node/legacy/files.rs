@@ -119,12 +119,12 @@ impl RemoteFiles {
 
     /// A file that is known.
     pub fn get(&self, name: &Name) -> Option<Arc<RemoteFile>> {
-        self.known().get(name).cloned()
+        self.store.known.lock().get(name).cloned()
     }
 
     /// All that are known, by name.
     pub fn all(&self) -> Vec<Arc<RemoteFile>> {
-        self.known().values().cloned().collect()
+        self.store.known.lock().values().cloned().collect()
     }
 
     /// Takes note of a file whose transfer has begun; the transfer is kept for a moment.
@@ -150,7 +150,7 @@ impl RemoteFiles {
                 file.take_parked();
             }
         });
-        let mut known = self.known();
+        let mut known = self.store.known.lock();
         if known.len() >= KNOWN_MAX {
             let first = known.values().min_by_key(|file| file.first_seen);
             if let Some(name) = first.map(|file| file.name.clone()) {
@@ -163,7 +163,7 @@ impl RemoteFiles {
 
     /// Forgets a file, if it is still the one that is known.
     fn forget(&self, file: &Arc<RemoteFile>) {
-        let mut known = self.known();
+        let mut known = self.store.known.lock();
         if known
             .get(&file.name)
             .is_some_and(|now| Arc::ptr_eq(now, file))
@@ -186,7 +186,7 @@ impl RemoteFiles {
 
     /// Forgets what a peer had that is a member no more.
     pub(super) fn forget_peer(&self, peer: SocketAddrV4) -> Vec<Name> {
-        let mut known = self.known();
+        let mut known = self.store.known.lock();
         let gone = known.values().filter(|file| file.peer == peer);
         let gone: Vec<Name> = gone.map(|file| file.name.clone()).collect();
         gone.iter().for_each(|name| {
@@ -320,10 +320,6 @@ impl RemoteFiles {
             }
         }
         dropped
-    }
-
-    fn known(&self) -> parking_lot::MutexGuard<'_, BTreeMap<Name, Arc<RemoteFile>>> {
-        self.store.known.lock()
     }
 }
 

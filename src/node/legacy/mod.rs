@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::catalogue::Change;
@@ -108,10 +108,6 @@ pub struct Legacy {
 }
 
 impl Legacy {
-    fn lock_absent(&self) -> MutexGuard<'_, HashMap<Name, Instant>> {
-        self.absent.lock()
-    }
-
     /// Asks the legacy peers for a file; one that is known already is given at once. Dropping the
     /// future asks no less, so that the next one finds the answer. What is served at `except` is
     /// passed over.

@@ -31,7 +31,7 @@ impl Legacy {
             }
         };
         let is_absent = || {
-            let absent = self.lock_absent();
+            let absent = self.absent.lock();
             absent
                 .get(&name)
                 .is_some_and(|until| *until > Instant::now())
@@ -143,7 +143,7 @@ impl Legacy {
 
     fn note_absent(&self, name: Name) {
         let now = Instant::now();
-        let mut absent = self.lock_absent();
+        let mut absent = self.absent.lock();
         if absent.len() >= ABSENT_MAX {
             absent.retain(|_, until| *until > now);
         }

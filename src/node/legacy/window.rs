@@ -56,7 +56,7 @@ impl RemoteBytes {
         patience: Duration,
     ) -> Result<Bytes, CopyError> {
         match self {
-            Self::Copy(copy) => copy.read_with_patience(offset, length, patience).await,
+            Self::Copy(copy) => copy.read(offset, length, patience).await,
             Self::Window(window) => window.read(offset, length, patience).await,
         }
     }
