@@ -4,14 +4,17 @@ use std::fs;
 use std::io::Write;
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
-use std::process::Output;
 use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
 
 use super::super::error::CliError;
 use super::super::own_daemon::{OwnDaemon, OwnDaemonOptions};
 use super::settings::OldSettings;
 use crate::daemon::config::Seed;
-use crate::daemon::control::EventKind;
+use crate::daemon::control::{
+    Call, EventKind, PeerInfo, PeerState, Peers, Plane, ShareInfo, ShareState, Shares,
+};
 
 /// How long the prompt waits for the folder to be read.
 const FOLDER_WAIT: Duration = Duration::from_secs(10);
@@ -57,7 +60,7 @@ impl ShellNode {
             folder,
             members,
         };
-        node.wait_for_the_folder()?;
+        node.wait_for_the_folder();
         node.daemon
             .show_events(|event| words_for(&event.what).to_vec())?;
         Ok(node)
@@ -65,42 +68,38 @@ impl ShellNode {
 
     /// Waits until what is in the folder can be given, as the older program could at once; a large
     /// folder goes on being read behind the prompt.
-    fn wait_for_the_folder(&self) -> Result<(), CliError> {
+    fn wait_for_the_folder(&self) {
         let ends = Instant::now() + FOLDER_WAIT;
         while Instant::now() < ends {
-            let shares = self.ask(&["share", "--json"])?;
-            let shares: serde_json::Value =
-                serde_json::from_slice(&shares.stdout).unwrap_or_default();
-            let is_read = |share: &serde_json::Value| {
-                share["state"] == "ready" && share["pending_files"] == 0
-            };
-            if shares["shares"]
-                .as_array()
-                .is_none_or(|all| all.iter().all(is_read))
-            {
+            let shares: Shares = self.call(&Call::Shares {});
+            let is_read =
+                |share: &ShareInfo| share.state == ShareState::Ready && share.pending_files == 0;
+            if shares.shares.iter().all(is_read) {
                 break;
             }
             std::thread::sleep(FOLDER_PAUSE);
         }
-        Ok(())
     }
 
-    fn ask(&self, arguments: &[&str]) -> Result<Output, CliError> {
-        self.daemon.ask(arguments)
+    /// The answer of the daemon; that nothing is there where it has none.
+    fn call<T: DeserializeOwned + Default>(&self, call: &Call) -> T {
+        let client = self.daemon.client().ok();
+        client
+            .and_then(|mut client| client.call(call).ok())
+            .unwrap_or_default()
     }
 
     /// The members as they were typed, then those that were heard besides.
     pub(super) fn list(&self, output: &mut impl Write) -> Result<(), CliError> {
-        let peers = self.ask(&["peers", "--json"])?;
-        let peers: serde_json::Value = serde_json::from_slice(&peers.stdout).unwrap_or_default();
-        let all = peers["peers"].as_array().into_iter().flatten();
-        let heard = all.filter(|peer| peer["plane"] == "legacy" && peer["state"] == "alive");
-        let heard = heard.filter_map(|peer| peer["address"].as_str());
+        let peers: Peers = self.call(&Call::Peers {});
+        let is_heard =
+            |peer: &PeerInfo| peer.plane == Plane::Legacy && peer.state == PeerState::Alive;
+        let heard = peers.peers.into_iter().filter(is_heard);
         let typed: Vec<String> = self.members.iter().map(Seed::to_string).collect();
         let aliases: Vec<String> = self.members.iter().flat_map(addresses_of).collect();
-        let is_typed = |address: &&str| aliases.iter().all(|alias| alias != address);
+        let is_new = |address: &String| !aliases.contains(address);
         let mut members = typed.clone();
-        members.extend(heard.filter(is_typed).map(str::to_owned));
+        members.extend(heard.map(|peer| peer.address).filter(is_new));
         writeln!(output, "Cluster members:")?;
         if members.is_empty() {
             writeln!(output, "  (no members)")?;
@@ -115,7 +114,7 @@ impl ShellNode {
     pub(super) fn get(&self, name: &str, output: &mut impl Write) -> Result<(), CliError> {
         let base = name.rsplit('/').next().unwrap_or(name);
         let target = self.folder.join(base).display().to_string();
-        let got = self.ask(&["get", "-o", &target, "--", base])?;
+        let got = self.daemon.ask(&["get", "-o", &target, "--", base])?;
         let said = String::from_utf8_lossy(&got.stderr);
         if got.status.success() {
             writeln!(output, "Received file completely!")?;
