@@ -8,11 +8,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::{Deserialize, Serialize};
 
 use super::settings::ShareSettings;
 use crate::files::{PRIVATE_MODE, make_private_dir, open_private};
-use crate::id::{from_hex, to_hex};
+use crate::id::to_hex;
 
 /// The file of shares, within the state directory.
 pub const SHARES_FILE: &str = "shares.toml";
@@ -126,14 +127,8 @@ impl SavedShare {
         let dir = match &self.dir_hex {
             None => PathBuf::from(self.dir),
             Some(hex) => {
-                let pairs = hex
-                    .as_bytes()
-                    .chunks(2)
-                    .map(|pair| str::from_utf8(pair).unwrap_or(""));
-                let bytes: Option<Vec<u8>> = pairs
-                    .map(|pair| from_hex::<1>(pair).map(|[byte]| byte))
-                    .collect();
-                let bytes = bytes.ok_or_else(|| invalid("dir_hex is not hexadecimal"))?;
+                let bytes = HEXLOWER_PERMISSIVE.decode(hex.as_bytes());
+                let bytes = bytes.map_err(|_| invalid("dir_hex is not hexadecimal"))?;
                 PathBuf::from(std::ffi::OsStr::from_bytes(&bytes))
             }
         };
