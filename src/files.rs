@@ -15,7 +15,7 @@ pub(crate) use refused::stays_refused;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, linkat};
@@ -53,6 +53,20 @@ pub(crate) fn link(file: &File, place: &Path) -> io::Result<()> {
         place,
         AtFlags::SYMLINK_FOLLOW,
     )?)
+}
+
+/// Fills the buffer from a file, or as much of it as the file has there: so much.
+pub(crate) fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 /// Makes a folder that its owner alone may enter, and those above it; one that exists is left.

@@ -5,7 +5,6 @@
 //! network, and never gives out a byte that is not of the version that was opened.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -21,6 +20,7 @@ use crate::cache::Cache;
 use crate::catalogue::View;
 use crate::digest::{ContentHash, ContentKey};
 use crate::extent::ByteRange;
+use crate::files::read_full_at;
 use crate::fs::{
     Content, FileVersion, FsError, LaterReply, LegacyFile, LiveAttributes, LiveLook, OpenContent,
     Opened, ReadNow, ReadReply, ReadTicket, Space, WholeFile,
@@ -350,16 +350,8 @@ fn live_attributes(now: crate::share::Attributes) -> LiveAttributes {
 }
 
 fn read_live(file: &File, offset: u64, buffer: &mut [u8]) -> ReadNow {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(length) => filled += length,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => return ReadNow::Failed(FsError::Disk),
-        }
-    }
-    ReadNow::Done(filled)
+    let read = read_full_at(file, buffer, offset);
+    read.map_or(ReadNow::Failed(FsError::Disk), ReadNow::Done)
 }
 
 /// A version that no log names any more was replaced, and is gone for good where no cache has it;

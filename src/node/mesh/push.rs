@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::Target;
 use crate::digest::ContentHash;
+use crate::files::read_full_at;
 use crate::mesh::Pace;
 use crate::net::mesh::{MeshEnd, Piece};
 use crate::wire::mesh::{
@@ -105,15 +106,7 @@ impl Parcel {
     /// What the disk says.
     pub fn part(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length];
-        let mut read = 0;
-        while read < length {
-            match self.file.read_at(&mut bytes[read..], offset + read as u64) {
-                Ok(0) => break,
-                Ok(count) => read += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let read = read_full_at(&self.file, &mut bytes, offset)?;
         bytes.truncate(read);
         Ok(bytes)
     }
