@@ -226,9 +226,11 @@ impl Daemon {
     }
 
     async fn mount(&mut self) -> Result<(), RunError> {
-        let mut changes = self.changes.take();
+        let changes = self.changes.take();
         if !self.config.mount.enabled {
-            tokio::spawn(async move { while let Some(Some(_seen)) = take(&mut changes).await {} });
+            if let Some(mut changes) = changes {
+                tokio::spawn(async move { while let Some(_seen) = changes.recv().await {} });
+            }
             return Ok(());
         }
         let folder = Folder::mount(&self.service, &self.config, &self.mount_status).await?;
@@ -310,13 +312,6 @@ impl Daemon {
         let node = self.service.node.clone();
         let _flushed = spawn_blocking(move || node.flush_cache()).await;
         tracing::info!("stopped");
-    }
-}
-
-async fn take<T>(queue: &mut Option<mpsc::Receiver<T>>) -> Option<Option<T>> {
-    match queue {
-        Some(queue) => Some(queue.recv().await),
-        None => None,
     }
 }
 
