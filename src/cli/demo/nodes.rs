@@ -8,10 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rand::TryRng;
+use rand::rngs::SysRng;
+
 use super::super::ending;
 use super::files::fill_share;
 use super::{DemoError, DemoOptions, is_interrupted};
 use crate::files::mountinfo::{self, MOUNTINFO};
+use crate::files::open_private;
 
 /// How long a daemon may take to say farewell and unmount before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
@@ -372,21 +376,14 @@ fn mounted_beneath(list: &[u8], folder: &Path) -> Option<PathBuf> {
 
 fn write_secret(path: &Path) -> Result<(), DemoError> {
     use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
     let failed = |source| DemoError::Folder {
         path: path.to_owned(),
         source,
     };
     let mut random = [0u8; 32];
-    let mut source = fs::File::open("/dev/urandom").map_err(failed)?;
-    source.read_exact(&mut random).map_err(failed)?;
-    let mut options = fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(failed)?;
+    let filled = SysRng.try_fill_bytes(&mut random);
+    filled.map_err(|error| failed(error.into()))?;
+    let mut file = open_private(path).map_err(failed)?;
     writeln!(file, "{}", crate::id::to_hex(&random)).map_err(failed)
 }
 
