@@ -130,29 +130,22 @@ fn cache_row(entry: &CacheEntry) -> Vec<String> {
 
 fn clear(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
     let cleared: CacheCleared = reporting.open_patiently()?.call(&Call::CacheClear {})?;
-    match reporting.json {
-        true => output.json(&cleared),
-        false => output.line(&format!(
-            "removed {} files, {}; {} stay, pinned or open",
-            cleared.removed_files,
-            human_bytes(cleared.removed_bytes),
-            cleared.kept_files
-        )),
-    }
+    let text = format!(
+        "removed {} files, {}; {} stay, pinned or open",
+        cleared.removed_files,
+        human_bytes(cleared.removed_bytes),
+        cleared.kept_files
+    );
+    output.told(reporting.json, &cleared, &text)
 }
 
 fn verify(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
     let mut client = reporting.open_patiently()?;
     let bar = Bar(progress::of_kept("checked"));
     let verified: CacheVerified = follow(&mut client, &Call::CacheVerify {}, &bar)?;
-    match reporting.json {
-        true => output.json(&verified)?,
-        false => output.line(&format!(
-            "checked {} files, {}",
-            verified.files,
-            human_bytes(verified.bytes)
-        ))?,
-    }
+    let bytes = human_bytes(verified.bytes);
+    let text = format!("checked {} files, {bytes}", verified.files);
+    output.told(reporting.json, &verified, &text)?;
     if verified.dropped_bytes == 0 && verified.unopened_files == 0 {
         return Ok(());
     }
@@ -175,14 +168,12 @@ fn verify(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
 fn resize(reporting: &Reporting, size: u64, output: &mut Output) -> Result<(), CliError> {
     let call = Call::CacheResize { budget_bytes: size };
     let usage: CacheUsage = reporting.open_patiently()?.call(&call)?;
-    match reporting.json {
-        true => output.json(&usage),
-        false => output.line(&format!(
-            "{} of {} in use; to keep this size, set size in [cache]",
-            human_bytes(usage.used_bytes),
-            human_bytes(usage.budget_bytes)
-        )),
-    }
+    let text = format!(
+        "{} of {} in use; to keep this size, set size in [cache]",
+        human_bytes(usage.used_bytes),
+        human_bytes(usage.budget_bytes)
+    );
+    output.told(reporting.json, &usage, &text)
 }
 
 pub(super) fn pin(options: &PinOptions, keep: bool, output: &mut Output) -> Result<(), CliError> {
@@ -240,14 +231,9 @@ fn conclude(
     reporting: &Reporting,
     output: &mut Output,
 ) -> Result<(), CliError> {
-    match reporting.json {
-        true => output.json(touched)?,
-        false => output.line(&format!(
-            "{} files, {}: {done}",
-            touched.files,
-            human_bytes(touched.bytes)
-        ))?,
-    }
+    let bytes = human_bytes(touched.bytes);
+    let text = format!("{} files, {bytes}: {done}", touched.files);
+    output.told(reporting.json, touched, &text)?;
     let Some(first) = touched.failed.first() else {
         return Ok(());
     };

@@ -92,6 +92,19 @@ impl Output {
         Ok(writeln!(self.writer)?)
     }
 
+    /// Writes a value as JSON, or what there is to say of it as a line.
+    pub(super) fn told(
+        &mut self,
+        json: bool,
+        value: &impl Serialize,
+        text: &str,
+    ) -> Result<(), CliError> {
+        match json {
+            true => self.json(value),
+            false => self.line(text),
+        }
+    }
+
     /// Writes a value as one line of JSON, and lets it out at once.
     pub(super) fn json_line(&mut self, value: &impl Serialize) -> Result<(), CliError> {
         serde_json::to_writer(&mut self.writer, value).map_err(io::Error::from)?;

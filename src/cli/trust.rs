@@ -165,10 +165,8 @@ pub(super) fn join(options: JoinOptions, output: &mut Output) -> Result<(), CliE
                 client = options.reporting.open()?;
             }
             let joined: Joined = client.call(&Call::Join { token })?;
-            match options.reporting.json {
-                true => output.json(&joined),
-                false => output.line(&format!("joined the cluster; epoch {}", joined.epoch)),
-            }
+            let text = format!("joined the cluster; epoch {}", joined.epoch);
+            output.told(options.reporting.json, &joined, &text)
         }
         Err(ClientError::NotRunning { .. }) => keep(options, &token, output),
         Err(error) => Err(error.into()),
@@ -349,30 +347,20 @@ pub(super) fn own(options: &OwnOptions, output: &mut Output) -> Result<(), CliEr
         ),
     };
     let owned: Nothing = options.reporting.open()?.call(&Call::Own { path, peer })?;
-    match options.reporting.json {
-        true => output.json(&owned),
-        false => output.line(&said),
-    }
+    output.told(options.reporting.json, &owned, &said)
 }
 
 pub(super) fn rotate(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
     let rotated: Rotated = reporting.open()?.call(&Call::Rotate {})?;
-    match reporting.json {
-        true => output.json(&rotated),
-        false => output.line(&format!("the cluster goes on with epoch {}", rotated.epoch)),
-    }
+    let text = format!("the cluster goes on with epoch {}", rotated.epoch);
+    output.told(reporting.json, &rotated, &text)
 }
 
 pub(super) fn forget(options: &ForgetOptions, output: &mut Output) -> Result<(), CliError> {
     let peer = options.peer.clone();
     let forgotten: Nothing = options.reporting.open()?.call(&Call::Forget { peer })?;
-    match options.reporting.json {
-        true => output.json(&forgotten),
-        false => output.line(&format!(
-            "forgot what {} had listed",
-            printable(&options.peer)
-        )),
-    }
+    let text = format!("forgot what {} had listed", printable(&options.peer));
+    output.told(options.reporting.json, &forgotten, &text)
 }
 
 pub(super) fn trust(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
