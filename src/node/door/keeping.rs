@@ -15,6 +15,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use super::FileError;
 use super::cache::{Here, named_pins, set_all};
+use crate::cache::CacheError;
 use crate::catalogue::{Found, View};
 use crate::digest::ContentHash;
 use crate::fs::{Hidden, hidden_children};
@@ -289,18 +290,26 @@ impl Node {
         let close_idle = self.idle_closer();
         let pins = named_pins(contents);
         let bytes = self.room_needed(contents);
-        let path = path.clone();
+        let own = path.clone();
         let told = self.pins.clone();
         let changed = spawn_blocking(move || {
             if pinned && lack_of_room(bytes).is_some() {
-                return Err(FileError::NoRoom { path, bytes });
+                return Err(FileError::NoRoom { path: own, bytes });
             }
             let changed = set_all(&cache, &pins, pinned, close_idle);
             told.send_replace(());
-            changed.map_err(|source| FileError::NotKept { path, source })
+            changed.map_err(|source| FileError::NotKept { path: own, source })
         });
-        // ends otherwise only when the runtime does
-        changed.await.unwrap_or(Ok(()))
+        // a panic, or the end of the runtime: nobody knows what is kept
+        changed.await.unwrap_or_else(|died| {
+            let source = CacheError::Io {
+                action: "change the pins in",
+                path: self.cache.dir().to_owned(),
+                source: io::Error::other(died),
+            };
+            let path = path.clone();
+            Err(FileError::NotKept { path, source })
+        })
     }
 
     /// The different contents of a file, or of all files beneath a directory. A path that is
