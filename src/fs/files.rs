@@ -189,7 +189,7 @@ impl Filesystem {
                     true => FileState::Live,
                     false => FileState::Version { size_bytes },
                 };
-                // for whom it was opened is not known: who serves its readers holds them to their rules
+                // for whom it was opened is not known: what serves its readers holds them to rules
                 Handle::File(OpenFile::new(ino, opened.content, state))
             }
             Node::Status => Handle::Status(self.content.status_json()),
