@@ -147,7 +147,7 @@ impl Checks {
 
     /// What is known of the writer of a file that was found. One that was made under this name and
     /// has bytes without a write being reported was linked here, and is as ready as it was under
-    /// its other name.
+    /// its other name; an empty one may have been, or was just made.
     pub(super) fn cause_of_file(
         &self,
         check: &Check,
@@ -156,12 +156,12 @@ impl Checks {
         quiet: Duration,
     ) -> Cause {
         let inode = (seen.identity.dev, seen.identity.ino);
-        let linked = seen.identity.size_bytes > 0 || seen.linked_again;
-        if check.cause != Cause::Created || !linked {
+        if check.cause != Cause::Created {
             return check.cause;
         }
+        let linked = seen.identity.size_bytes > 0 || seen.linked_again;
         let lost = self.lost.is_some_and(|at| now - at < quiet);
-        match lost || self.written.contains(&inode) {
+        match linked && (lost || self.written.contains(&inode)) {
             true => Cause::Closed,
             // then whoever may have it open is asked for
             false => Cause::Walk,
@@ -231,8 +231,8 @@ mod tests {
         assert_eq!(after(&mut checks, &[Created], &seen(2, 9)), Walk);
         assert_eq!(
             after(&mut checks, &[Created], &seen(1, 0)),
-            Created,
-            "just made"
+            Walk,
+            "just made, or empty: its writer is asked for, since inodes are used again"
         );
     }
 

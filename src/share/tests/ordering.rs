@@ -41,6 +41,43 @@ fn a_file_that_comes_by_link_is_listed_without_waiting_for_quiet() {
     bench.wait_for("a second link", |b| b.has("second", b"whole"));
 }
 
+/// As those are that mark that something is done, which is told before what is made after it.
+#[test]
+fn an_empty_file_that_comes_by_link_is_listed_in_its_turn() {
+    let mut bench = Bench::bare();
+    bench.config.quiet = PATIENCE * 10;
+    bench.start();
+    for number in 0..50 {
+        let (mark, after) = (format!("mark{number}"), format!("after{number}"));
+        put_by_link(&bench, "tmp", &mark, b"");
+        bench.write(&after, b"a");
+        bench.wait_for("what was made after the mark", |b| b.has(&after, b"a"));
+        bench.wait_for("the mark", |b| b.has(&mark, b""));
+    }
+    let places = places(&bench, true);
+    let late = (0..50).filter(|n| places[&format!("mark{n}")] > places[&format!("after{n}")]);
+    assert_eq!(late.collect::<Vec<_>>(), [0; 0]);
+}
+
+#[test]
+fn an_empty_file_whose_writer_has_yet_to_write_waits_for_it() {
+    let mut bench = Bench::bare();
+    bench.config.quiet = PATIENCE * 10;
+    bench.start();
+    let mut writer = fs::File::create(bench.at("f")).unwrap();
+    bench.write("other", b"o");
+    bench.wait_for("the other", |b| b.has("other", b"o"));
+    assert!(bench.entry("f").is_none());
+    std::io::Write::write_all(&mut writer, b"whole").unwrap();
+    drop(writer);
+    bench.wait_for("the whole file", |b| b.has("f", b"whole"));
+    let sizes = bench.history.iter().filter_map(|event| match event {
+        ShareEvent::Put { path, entry, .. } if path.to_string() == "f" => Some(entry),
+        _ => None,
+    });
+    assert_eq!(sizes.count(), 1, "listed once, whole");
+}
+
 #[test]
 fn a_linked_file_that_is_still_written_waits_for_its_writer() {
     let mut bench = Bench::bare();
