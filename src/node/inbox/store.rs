@@ -16,7 +16,7 @@ use rustix::fs::{
 
 use super::parts::{Left, Note, Part, left_in};
 use crate::digest::ContentHash;
-use crate::files::{self, link};
+use crate::files::{self, link, opened_anew};
 use crate::id::NodeId;
 use crate::wire::mesh::{numbered_name, received_name};
 use crate::wire::native::record::{SENDER_MAX_BYTES, Sender};
@@ -315,7 +315,12 @@ impl Arriving {
     ///
     /// # Errors
     /// [`InboxError`]; nothing is left of it.
-    pub fn publish(self, name: &[u8], from: &Sender, called: &str) -> Result<Vec<u8>, InboxError> {
+    pub fn publish(
+        mut self,
+        name: &[u8],
+        from: &Sender,
+        called: &str,
+    ) -> Result<Vec<u8>, InboxError> {
         let named = self.name_it(name, from, called);
         if named.is_err() {
             self.discard();
@@ -323,13 +328,14 @@ impl Arriving {
         named
     }
 
-    fn name_it(&self, name: &[u8], from: &Sender, called: &str) -> Result<Vec<u8>, InboxError> {
+    fn name_it(&mut self, name: &[u8], from: &Sender, called: &str) -> Result<Vec<u8>, InboxError> {
         let name = received_name(name).ok_or(InboxError::Name)?;
         self.file
             .set_permissions(Permissions::from_mode(FILE_MODE))?;
         write_sender(&self.file, from, called);
         // what has its name is whole also after the power failed
         self.file.sync_data()?;
+        self.end_writing()?;
         for number in 0..NUMBERS_MAX {
             let numbered = numbered_name(&name, number);
             let last = std::ffi::OsString::from_vec(numbered.clone());
@@ -346,6 +352,13 @@ impl Arriving {
             }
         }
         Err(InboxError::Name)
+    }
+
+    /// Whoever shares the folder waits for those who have a file open for writing, so nobody has when
+    /// it gets its name.
+    fn end_writing(&mut self) -> io::Result<()> {
+        self.file = opened_anew(&self.file)?;
+        Ok(())
     }
 
     /// Never over what is there.

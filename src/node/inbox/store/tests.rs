@@ -103,3 +103,15 @@ fn the_floor_of_the_disk_is_left_free() {
     let refused = inbox.begin(1).unwrap_err();
     assert!(matches!(refused, InboxError::Floor { size_bytes: 1 }));
 }
+
+#[test]
+fn nobody_has_a_file_open_for_writing_when_it_gets_its_name() {
+    let (_folder, inbox) = inbox(100);
+    let mut arriving = inbox.begin(5).unwrap();
+    arriving.write_at(0, b"hello").unwrap();
+    arriving.end_writing().unwrap();
+    assert!(arriving.write_at(0, b"j").is_err());
+    assert_eq!(arriving.publish(b"a.txt", &bob(), "bob").unwrap(), b"a.txt");
+    let bytes = std::fs::read(inbox.dir().join("a.txt")).unwrap();
+    assert_eq!(bytes, b"hello");
+}
