@@ -354,7 +354,7 @@ impl Arriving {
         Err(InboxError::Name)
     }
 
-    /// Whoever shares the folder waits for those who have a file open for writing, so nobody has when
+    /// Whoever shares the folder waits for those who have a file open for writing: nobody has when
     /// it gets its name.
     fn end_writing(&mut self) -> io::Result<()> {
         self.file = opened_anew(&self.file)?;
