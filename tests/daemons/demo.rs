@@ -35,3 +35,25 @@ fn a_demo_that_nobody_reads_any_more_cleans_up_and_ends() {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(folder.to_str().unwrap()), "{mounts}");
 }
+
+#[apply(promise)]
+fn a_demo_shows_its_own_files_whatever_its_user_has_set_for_a_node() {
+    let parent = tempfile::tempdir().unwrap();
+    let mine = parent.path().join("mine");
+    fs::create_dir(&mine).unwrap();
+    fs::write(mine.join("private.txt"), "not for the demo").unwrap();
+    let mut demo = program();
+    demo.args(["demo", "--once", "--nodes", "2", "--dir"]);
+    demo.arg(parent.path().join("demo"));
+    demo.env("P2P_FOLDER", &mine).env("P2PFS_SHARE_DIR", &mine);
+    demo.env("P2P_CLUSTER", "127.0.0.1:9")
+        .env("P2PFS_LIMITS_UP", "64KiB/s");
+    let ended = demo.output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout);
+    assert!(
+        ended.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&ended.stderr)
+    );
+    assert!(!said.contains("private.txt"), "{said}");
+}

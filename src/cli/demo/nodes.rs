@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -232,6 +233,14 @@ fn spawn_daemon(node: &DemoNode, secret: &Path, seed: Option<&str>) -> Result<Ch
         .arg(node.home.join("cache"))
         .args(["--cache-size", "1GiB"]);
     command.args(seed.map(|seed| ["--seed", seed]).into_iter().flatten());
+    // what this user has set for a node of their own is none of these nodes' business
+    let settings = std::env::vars_os().map(|(name, _)| name).filter(|name| {
+        let name = name.as_bytes();
+        name.starts_with(b"P2PFS_") || name.starts_with(b"P2P_")
+    });
+    for name in settings {
+        command.env_remove(name);
+    }
     command.env("P2PFS_LAN_MDNS", "false").env("NO_COLOR", "1");
     command.stdin(Stdio::null()).stdout(log).stderr(log_twin);
     // Ctrl-C reaches the demo alone, which then stops them in order
