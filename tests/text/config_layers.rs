@@ -442,3 +442,13 @@ fn a_reload_tells_what_can_be_changed_from_what_needs_a_restart() {
     assert_eq!(changes.restart, ["name", "mount.read_deadline"]);
     assert_eq!(compare(&new, &new), Default::default());
 }
+
+#[test]
+fn what_editors_hide_beside_the_drop_ins_is_no_configuration() {
+    let files = Files::new("").drop_in("10.toml", "name = \"n\"\n");
+    let files = files.drop_in(".hidden.toml", "no = 1\n");
+    let folder = files.dir.path().join("p2pfs.toml.d");
+    std::os::unix::fs::symlink("user@host.1:2", folder.join(".#10.toml")).unwrap();
+    let loaded = files.load().unwrap();
+    assert_eq!(loaded.files.len(), 2, "{:?}", loaded.files);
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
@@ -151,10 +152,10 @@ fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let mut files = Vec::new();
     for entry in entries {
         let path = entry.map_err(unreadable)?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
+        let is_toml = path.extension().is_some_and(|it| it == "toml");
+        // as *.toml is to a shell: editors keep their locks and copies under hidden names
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        if is_toml && !name.starts_with(b".") {
             files.push(path);
         }
     }
