@@ -90,7 +90,6 @@ impl View {
         };
         let here = self.merged.dir(id);
         listing(here, after)
-            .take(limit)
             .filter_map(|listed| {
                 let found = match &listed {
                     Listed::File(name, row) if row.name() == *name => self.found(here, row)?,
@@ -102,6 +101,7 @@ impl View {
                     found,
                 })
             })
+            .take(limit)
             .collect()
     }
 
