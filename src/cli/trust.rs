@@ -74,6 +74,7 @@ pub struct ExpelOptions {
 /// The arguments of `p2pfs own`.
 #[derive(Debug, Clone, Args)]
 #[command(group(ArgGroup::new("whose").required(true).args(["peer", "nobody"])))]
+#[command(override_usage = "p2pfs own [OPTIONS] <PATH> <NODE|--nobody>")]
 pub struct OwnOptions {
     #[command(flatten)]
     reporting: Reporting,

@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 
 use super::handing::{may_have, pipe_to_caller};
-use super::paths::{nothing_hidden, shared_path, trimmed};
+use super::paths::{made_by_mount, nothing_hidden, shared_path, trimmed};
 use super::{Service, failed};
 use crate::daemon::control::{
     Failure, FailureKind, GetDone, GetStarted, Named, ReplySink, SourceShare,
@@ -93,11 +93,7 @@ impl Service {
                 return Err(Failure::new(FailureKind::Invalid, message)
                     .with_remedy("name a file in it; ls shows it in the mount"));
             }
-            Some(Hidden::Other) => {
-                let message = format!("{shown} is made by the mount");
-                return Err(Failure::new(FailureKind::Invalid, message)
-                    .with_remedy("read it there; p2pfs status --json tells the same"));
-            }
+            Some(Hidden::Other) => return Err(made_by_mount(bytes)),
             Some(Hidden::Nothing) => return Err(nothing_hidden(bytes)),
         }
         let path = shared_path(named)?;

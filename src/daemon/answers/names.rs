@@ -1,7 +1,7 @@
 //! Answers about names: listings, and why a name shows what it shows.
 
 use super::legacy::legacy_entry;
-use super::paths::{nothing_hidden, shared_path, trimmed};
+use super::paths::{made_by_mount, nothing_hidden, shared_path, trimmed};
 use super::{Service, Sight, calendar_time};
 use crate::daemon::control::{
     EntryKind, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, Listing, LsEntry, Named, Plane,
@@ -78,7 +78,8 @@ impl Service {
         let file = match hidden {
             Hidden::Directory => None,
             Hidden::File(file) => Some(file),
-            Hidden::Other | Hidden::Nothing => return Err(nothing_hidden(path)),
+            Hidden::Other => return Err(made_by_mount(path)),
+            Hidden::Nothing => return Err(nothing_hidden(path)),
         };
         if let Some(file) = file {
             let cached_bytes = match file.own {

@@ -22,6 +22,13 @@ pub(super) fn nothing_hidden(path: &[u8]) -> Failure {
         .with_remedy("below .p2pfs are peers/NAME/PATH and by-hash/HASH")
 }
 
+/// What is said of one that the mount alone makes.
+pub(super) fn made_by_mount(path: &[u8]) -> Failure {
+    let message = format!("{} is made by the mount", path.escape_ascii());
+    Failure::new(FailureKind::Invalid, message)
+        .with_remedy("read it there; p2pfs status --json tells the same")
+}
+
 /// The path that a user named, as in the mount; a slash at either end is forgiven.
 pub(super) fn shared_path(named: &Named) -> Result<SharedPath, Failure> {
     let bytes = trimmed(named);
