@@ -26,7 +26,7 @@ impl Names {
     pub(super) fn ask(client: &mut Client) -> Result<Self, ClientError> {
         let status: Status = client.call(&Call::Status {})?;
         client.wait_for_others(status.peers.alive);
-        let mount = real_path(status.mount.dir.as_local());
+        let mount = real_path(status.mount.dir.as_local(), None);
         let here = env::current_dir().ok();
         let here = here.and_then(|here| Some(here.strip_prefix(&mount).ok()?.to_owned()));
         Ok(Self { mount, here })
@@ -56,7 +56,7 @@ impl Names {
         }
     }
 
-    /// The rest of a path that leads into the mount, also by way of links.
+    /// The rest of a path that leads into the mount, also by way of links to it or into it.
     fn beneath_mount(&self, path: &Path) -> Option<PathBuf> {
         if let Ok(rest) = path.strip_prefix(&self.mount) {
             return Some(rest.to_owned());
@@ -65,7 +65,8 @@ impl Names {
         let above: Vec<&Path> = path.ancestors().collect();
         above.into_iter().rev().find_map(|top| {
             let rest = path.strip_prefix(top).ok()?;
-            (real_path(top) == self.mount).then(|| rest.to_owned())
+            let real = real_path(top, Some(&self.mount));
+            Some(real.strip_prefix(&self.mount).ok()?.join(rest))
         })
     }
 }
@@ -75,9 +76,10 @@ pub(super) fn shared_name(client: &mut Client, argument: &OsStr) -> Result<Named
     Names::ask(client)?.of(argument)
 }
 
-/// The path without links. Of its last part no more is asked than whether it is one, which the
-/// kernel knows of a mount point by itself: whoever serves what is mounted there is not asked.
-fn real_path(path: &Path) -> PathBuf {
+/// The path without links, but for those below `mount`. Of its last part no more is asked than
+/// whether it is one, which the kernel knows of a mount point by itself: whoever serves what is
+/// mounted there is not asked.
+fn real_path(path: &Path, mount: Option<&Path>) -> PathBuf {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
         let real = path.parent().and_then(|parent| parent.canonicalize().ok());
@@ -88,6 +90,9 @@ fn real_path(path: &Path) -> PathBuf {
         match named.read_link() {
             Ok(target) => path = parent.join(target),
             Err(_) => return named,
+        }
+        if mount.is_some_and(|mount| path.starts_with(mount)) {
+            return path;
         }
     }
     path
@@ -174,8 +179,9 @@ mod tests {
         link("real/p2p", "itself");
         link("itself", "twice");
         link("loop", "loop");
+        std::os::unix::fs::symlink(dir.join("real/p2p/docs"), dir.join("into")).unwrap();
         let by_link = Names {
-            mount: real_path(&dir.join("itself")),
+            mount: real_path(&dir.join("itself"), None),
             here: None,
         };
         let of = |given: &str| by_link.of(dir.join(given).as_os_str()).unwrap();
@@ -184,6 +190,7 @@ mod tests {
             "above/p2p/docs/a",
             "itself/docs/a",
             "twice/docs/a",
+            "into/a",
         ] {
             assert_eq!(of(given), Named::new("docs/a"), "{given}");
         }
