@@ -452,3 +452,24 @@ fn what_editors_hide_beside_the_drop_ins_is_no_configuration() {
     let loaded = files.load().unwrap();
     assert_eq!(loaded.files.len(), 2, "{:?}", loaded.files);
 }
+
+#[test]
+fn a_share_within_another_is_told_of_before_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (outer, inner) = (folder.path().join("s"), folder.path().join("s/sub"));
+    fs::create_dir_all(&inner).unwrap();
+    let share = |dir: &std::path::Path| format!("[[share]]\ndir = '{}'\n", dir.display());
+    let loaded = Files::new(&(share(&outer) + &share(&inner)))
+        .load()
+        .unwrap();
+    let warnings = p2pfs::daemon::config::inspect(&loaded.config).warnings;
+    let said = format!(
+        "{} and the share {} overlap",
+        inner.display(),
+        outer.display()
+    );
+    assert!(
+        warnings.len() == 1 && warnings[0].contains(&said),
+        "{warnings:?}"
+    );
+}

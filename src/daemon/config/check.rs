@@ -163,6 +163,6 @@ fn folders(config: &Config) -> Vec<(&'static str, String)> {
     broken
 }
 
-fn overlap(one: &Path, other: &Path) -> bool {
+pub(super) fn overlap(one: &Path, other: &Path) -> bool {
     one.starts_with(other) || other.starts_with(one)
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::check::overlap;
 use super::settings::Config;
 use crate::trust::Keyring;
 
@@ -22,10 +23,23 @@ pub fn inspect(config: &Config) -> Inspection {
     {
         found.errors.push(format!("secret_file: {error}"));
     }
-    for share in &config.share {
+    for (number, share) in config.share.iter().enumerate() {
         found.warnings.extend(trouble_with(&share.dir));
+        let earlier = config.share[..number].iter().map(|it| &it.dir);
+        found
+            .warnings
+            .extend(earlier.filter_map(|other| trouble_between(&share.dir, other)));
     }
     found
+}
+
+/// Of shares that overlap the first alone is shared.
+fn trouble_between(dir: &Path, other: &Path) -> Option<String> {
+    let real = |dir: &Path| dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    overlap(&real(dir), &real(other)).then(|| {
+        let (dir, other) = (dir.display(), other.display());
+        format!("share.dir: {dir} and the share {other} overlap; share the outer one alone")
+    })
 }
 
 /// A share that is not there is tried again while the daemon runs.
