@@ -113,7 +113,7 @@ impl Core {
             last_use,
         } in survey.files
         {
-            let unchecked = !was_clean && summary.is_complete();
+            let unchecked = !was_clean;
             index.recharge(0, charge_bytes(summary.size_bytes, summary.counts));
             let presence = Presence::Closed;
             index.insert(
@@ -307,8 +307,8 @@ impl Cache {
         self.select(Entry::is_complete)
     }
 
-    /// Complete files that were not checked since an unclean stop, and files in doubt since a
-    /// power cut, with their sizes.
+    /// Files that were not checked since an unclean stop, and files in doubt since a power cut,
+    /// with their sizes.
     pub fn unverified(&self) -> Vec<(ContentHash, u64)> {
         self.select(|entry| entry.unchecked || entry.summary.in_doubt)
     }

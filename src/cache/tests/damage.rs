@@ -201,6 +201,39 @@ fn what_was_changed_while_the_cache_was_closed_is_checked_before_it_is_believed(
 }
 
 #[test]
+fn what_was_changed_of_a_part_of_a_file_is_found_before_it_is_believed_or_soon_after_a_crash() {
+    for clean in [true, false] {
+        let place = Place::new(1 << 23);
+        let source = Source::new(1, 3_000_000);
+        let (cache, _events) = place.open();
+        let file = open_file(&cache, &source);
+        source.store(&file, ByteRange::new(0, 2 << 20));
+        drop((file, cache));
+        let stopped = place.cache_dir().join("clean");
+        alter(&paths(&place, &source).data, &stopped);
+        if !clean {
+            fs::remove_file(&stopped).unwrap();
+        }
+        let (cache, _events) = place.open();
+        if !clean {
+            cache.verify_unverified(|_| ControlFlow::Continue(()));
+        }
+        let file = open_file(&cache, &source);
+        let mut page = vec![0; 4096];
+        let found = file.read_at(4096, &mut page).unwrap();
+        assert!(
+            matches!(found, ReadOutcome::Missing(_)),
+            "{clean}: {found:?}"
+        );
+        let found = file.read_at(1 << 20, &mut page).unwrap();
+        assert!(
+            matches!(found, ReadOutcome::Ready(4096)),
+            "{clean}: {found:?}"
+        );
+    }
+}
+
+#[test]
 fn a_small_file_is_checked_as_it_is_opened_after_an_unclean_stop() {
     let place = Place::new(1 << 20);
     let (hurt, other) = (Source::new(1, 10_000), Source::new(2, 10_000));
