@@ -85,6 +85,7 @@ impl Plan {
         };
         self.blame(now, &entry, failure);
         self.ask_again(&entry.request.content, entry.request.range);
+        self.bring_forward_if_overdue(now, &entry.request.content);
     }
 
     /// A peer came back to life: what it failed before is forgotten, but not that it lied.
@@ -315,10 +316,13 @@ impl Plan {
         let Some(later) = later.filter(|later| *later > now) else {
             return self.give_up(now, id);
         };
-        if let Some(demand) = self.demands.get_mut(&id) {
-            demand.deadline = later;
-            self.timers.insert((later, Timer::Deadline(id)));
-        }
+        let Some(demand) = self.demands.get_mut(&id) else {
+            return;
+        };
+        demand.deadline = later;
+        self.timers.insert((later, Timer::Deadline(id)));
+        let content = demand.content;
+        self.bring_forward_if_overdue(now, &content);
     }
 
     fn give_up(&mut self, now: Instant, id: DemandId) {

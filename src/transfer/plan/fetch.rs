@@ -80,6 +80,8 @@ pub(super) struct Fetch {
     pub waits: Places<DemandId>,
     /// Demands of which some bytes are neither here nor asked of anyone: these are to be asked for.
     pub hungry: BTreeSet<DemandId>,
+    /// Readers have waited for their turn for long: its next request comes before all others.
+    pub overdue: bool,
     /// The last of them that was tried of late in vain, where others follow that were not.
     pub tried: Option<DemandId>,
     /// Where it stands for its demands, its read-ahead and its filling.
@@ -104,6 +106,12 @@ pub(super) struct Fetch {
 }
 
 impl Fetch {
+    /// The place of its demands among those of all files: by their age, but for what is overdue.
+    pub fn demand_number(&self) -> Option<u64> {
+        let oldest = self.hungry.first()?;
+        Some(if self.overdue { 0 } else { oldest.0 })
+    }
+
     pub fn new(size_bytes: u64, present: ExtentSet, now: Instant) -> Self {
         Self {
             size_bytes,
@@ -119,6 +127,7 @@ impl Fetch {
             is_being_stored: false,
             waits: Places::default(),
             hungry: BTreeSet::new(),
+            overdue: false,
             tried: None,
             places: [Place::Out; 3],
             last_used: now,

@@ -102,6 +102,8 @@ const GET_ANYWAY_AFTER: Duration = Duration::from_millis(3);
 /// A reader whose file makes no progress waits for its turn at a holder that is at work for others,
 /// but not beyond so many times its patience.
 const TURN_PATIENCE: u32 = 6;
+/// Whose file made no progress for so many times its patience gets a part of it before the others.
+const OVERDUE_PATIENCE: u32 = 2;
 
 #[derive(Debug)]
 struct Demand {
@@ -163,6 +165,8 @@ pub struct Plan {
     /// Files that have something to ask, for each kind of wish in turn.
     called: [Line; 3],
     next_turn: u64,
+    /// Files whose readers have waited for their turn for long, the longest first.
+    overdue: VecDeque<ContentKey>,
     /// Peers that may have room for a file that is parked at them.
     awake: BTreeMap<NodeId, Pass>,
     /// Peers that fell silent, and the first of their requests that is yet to be asked elsewhere.
@@ -195,6 +199,7 @@ impl Plan {
             demands: BTreeMap::new(),
             called: Default::default(),
             next_turn: 0,
+            overdue: VecDeque::new(),
             awake: BTreeMap::new(),
             rescues: BTreeMap::new(),
             in_flight: BTreeMap::new(),

@@ -7,11 +7,13 @@
 //!
 //! What readers wait for stands in the order of its age, parked or not, so that one read is asked
 //! for whole before the next is begun: parts of very many are more than what memory holds where the
-//! cache has no room, and would push each other out of it again and again.
+//! cache has no room, and would push each other out of it again and again. Who has waited for long
+//! that way gets a part before the others.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
-use super::{Lane, PIECE_MAX_BYTES, Plan, URGENT_MAX_BYTES};
+use super::{Lane, OVERDUE_PATIENCE, PIECE_MAX_BYTES, Plan, URGENT_MAX_BYTES};
 use crate::digest::{ContentHash, ContentKey};
 use crate::id::NodeId;
 
@@ -68,7 +70,7 @@ impl Plan {
             fetch.tried = None;
         }
         let number = match want {
-            Want::Demand => fetch.hungry.first().map(|id| id.0),
+            Want::Demand => fetch.demand_number(),
             Want::Ahead => Some(self.next_turn),
             Want::Fill => fetch.filling.is_some().then_some(self.next_turn),
         };
@@ -90,8 +92,51 @@ impl Plan {
         WANTS.iter().for_each(|want| self.call_up(content, *want));
     }
 
+    /// Where the first of its readers has waited for long without a byte, and is given up before
+    /// long: something of it is asked for before what is older, so that it goes on as a reader of a
+    /// slow holder does.
+    pub(super) fn bring_forward_if_overdue(&mut self, now: Instant, content: &ContentKey) {
+        let Some(fetch) = self.fetches.get_mut(content) else {
+            return;
+        };
+        let first = fetch.hungry.first().and_then(|id| self.demands.get(id));
+        let Some(first) = first.filter(|_| fetch.asked.is_empty()) else {
+            return;
+        };
+        let own = fetch
+            .progress_at
+            .map_or(first.since, |at| at.max(first.since));
+        if own + first.patience * OVERDUE_PATIENCE <= now {
+            if !std::mem::replace(&mut fetch.overdue, true) {
+                self.overdue.push_back(*content);
+            }
+            self.call_up(content, Want::Demand);
+        }
+    }
+
+    /// The file that is overdue for longest comes before all that ask, also where it is parked.
+    pub(super) fn call_up_overdue(&mut self) {
+        while let Some(content) = self.overdue.front().copied() {
+            let fetch = self.fetches.get(&content);
+            if fetch.is_some_and(|fetch| fetch.overdue && !fetch.hungry.is_empty()) {
+                return self.call_up(&content, Want::Demand);
+            }
+            self.overdue.pop_front();
+            if let Some(fetch) = self.fetches.get_mut(&content) {
+                fetch.overdue = false;
+            }
+        }
+    }
+
     /// It has asked: the others come first now. Demands keep their order of age instead.
     pub(super) fn move_to_end(&mut self, content: &ContentKey, want: Want) {
+        if let Some(fetch) = self
+            .fetches
+            .get_mut(content)
+            .filter(|_| want == Want::Demand)
+        {
+            fetch.overdue = false;
+        }
         if want != Want::Demand {
             self.take_out(content, want);
         }
@@ -105,7 +150,7 @@ impl Plan {
             return;
         };
         let number = match want {
-            Want::Demand => fetch.hungry.first().map_or(self.next_id, |id| id.0),
+            Want::Demand => fetch.demand_number().unwrap_or(self.next_id),
             Want::Ahead | Want::Fill => self.next_turn,
         };
         self.next_turn += 1;

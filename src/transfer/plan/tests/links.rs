@@ -211,3 +211,18 @@ fn what_would_come_much_sooner_from_another_is_asked_twice() {
     // the slow one alone needs half a minute
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
+
+/// As many large reads wait for one slow link as it would take minutes for: each gets on in time.
+#[test]
+fn who_waits_long_for_a_turn_gets_a_part_before_it_is_given_up() {
+    let mut bench = Bench::new(5);
+    let peer = bench.peer(1, SimPeer::new(20, 64.0 * 1024.0));
+    // what is fetched ahead goes round all of them
+    bench.plan.set_metered(true);
+    for number in 0..16 {
+        let content = bench.file(number, 3 * MIB, &[peer]);
+        bench.read(Reader::new(content, vec![ByteRange::new(0, MIB)]));
+    }
+    bench.run(Duration::from_secs(600));
+    assert_all_read(&bench, "a slow link");
+}
