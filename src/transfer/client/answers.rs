@@ -106,8 +106,8 @@ impl Inner {
         let too_much = !is_waited_for && self.download.is_too_much(bytes);
         let allowed = self.download.pass(bytes, is_waited_for);
         if too_much || timeout(ALLOWED_WITHIN, allowed).await.is_err() {
-            // nobody's fault, and no reason to give up: as if its holder had no time
-            return self.fail(&request, Failure::Busy);
+            // nobody's fault, and no reason to give up
+            return self.fail(&request, Failure::Limited);
         }
         let (node, progress) = (request.node, self.progress(&request));
         let answer = (self.asking.ask)(node, address, lane, question(&request), progress).await;

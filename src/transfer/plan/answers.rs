@@ -84,6 +84,11 @@ impl Plan {
             return;
         };
         self.blame(now, &entry, failure);
+        if let Some(fetch) = self.fetches.get_mut(&entry.request.content)
+            && failure == Failure::Limited
+        {
+            fetch.progress_at = Some(now);
+        }
         self.ask_again(&entry.request.content, entry.request.range);
         self.bring_forward_if_overdue(now, &entry.request.content);
     }
@@ -138,7 +143,7 @@ impl Plan {
         };
         let until = match failure {
             Failure::Unreachable => peer.rest(now, entry.sent.at, jitter),
-            Failure::Busy => peer.rest_busy(now, &entry.sent, jitter, true),
+            Failure::Busy | Failure::Limited => peer.rest_busy(now, &entry.sent, jitter, true),
             Failure::Refused | Failure::Ours => peer.rest_busy(now, &entry.sent, jitter, false),
             Failure::Lied => peer.shun(now),
             Failure::Gone => {

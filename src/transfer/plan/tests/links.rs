@@ -7,7 +7,7 @@ use super::bench::{Bench, PATIENCE, Reader};
 use super::peers::SimPeer;
 use super::{LAN, MIB};
 use crate::extent::ByteRange;
-use crate::transfer::plan::{IN_FLIGHT_MAX_BYTES, PlanEvent};
+use crate::transfer::plan::{Failure, IN_FLIGHT_MAX_BYTES, PlanEvent};
 
 /// 2 Mbit/s and 256 kbit/s, in bytes.
 const TWO_MBIT: f64 = 250e3;
@@ -225,4 +225,34 @@ fn who_waits_long_for_a_turn_gets_a_part_before_it_is_given_up() {
     }
     bench.run(Duration::from_secs(600));
     assert_all_read(&bench, "a slow link");
+}
+
+/// As of many requests that one's own limit lets through one by one.
+#[test]
+fn who_is_held_back_by_a_limit_of_this_node_waits_for_as_long_as_it_is() {
+    let mut bench = Bench::new(6);
+    let peer = bench.peer(1, SimPeer::new(20, LAN));
+    let content = bench.file(1, 3 * MIB, &[peer]);
+    let (begin, range) = (bench.now, ByteRange::new(0, MIB));
+    let deadline = begin + PATIENCE;
+    let demand = bench.plan.demand_just(begin, content, range, deadline);
+    let demand = demand.unwrap();
+    let mut now = begin;
+    while now < begin + PATIENCE * 20 {
+        while let Some(request) = bench.plan.poll_request(now) {
+            bench.plan.failed(now, request.id, Failure::Limited);
+        }
+        now = bench
+            .plan
+            .poll_timeout()
+            .unwrap()
+            .min(now + PATIENCE / 3)
+            .max(now);
+        bench.plan.handle_timeout(now);
+        while let Some(event) = bench.plan.poll_event() {
+            let failed = matches!(event, PlanEvent::Failed(..));
+            assert!(!failed, "{event:?} after {:?}", now - begin);
+        }
+    }
+    assert!(bench.plan.waits_until(now, demand).is_some());
 }
