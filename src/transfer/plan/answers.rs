@@ -84,10 +84,8 @@ impl Plan {
             return;
         };
         self.blame(now, &entry, failure);
-        if let Some(fetch) = self.fetches.get_mut(&entry.request.content)
-            && failure == Failure::Limited
-        {
-            fetch.progress_at = Some(now);
+        if failure == Failure::Limited {
+            self.limited_at = Some(now);
         }
         self.ask_again(&entry.request.content, entry.request.range);
         self.bring_forward_if_overdue(now, &entry.request.content);
@@ -289,8 +287,8 @@ impl Plan {
     }
 
     /// Until when a wait since then for bytes of a file goes on: for as long as it has patience
-    /// after bytes of the file came or, for a limited time, after one of its holders was at work
-    /// for others, so that its turn comes.
+    /// after bytes of the file came or after one of its holders was at work for others, so that its
+    /// turn comes; that for a limited time, unless a limit of our own is what holds it back.
     fn goes_on_until(
         &self,
         now: Instant,
@@ -299,7 +297,11 @@ impl Plan {
         patience: Duration,
     ) -> Instant {
         let own = fetch.progress_at.map_or(since, |at| at.max(since));
-        let longest = own + patience * (TURN_PATIENCE - 1);
+        let is_limited = self.limited_at.is_some_and(|at| at + patience > now);
+        let longest = match is_limited {
+            true => now,
+            false => own + patience * (TURN_PATIENCE - 1),
+        };
         let of_holders = self.latest_of_holders(now, fetch);
         let until = of_holders.map_or(own, |at| at.min(longest).max(own)) + patience;
         self.excused_until(patience)

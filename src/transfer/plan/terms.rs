@@ -108,8 +108,8 @@ pub enum Failure {
     Unreachable,
     /// The peer is alive and asks to be spared for a moment.
     Busy,
-    /// A limit of our own held it back for long: as if the peer were busy, but that the time counts
-    /// against no reader.
+    /// A limit of our own held it back for long: as if the peer were busy, but that no reader is
+    /// given up for that while its holders are at work.
     Limited,
     /// The peer no longer has the content, or never had this range.
     Gone,
