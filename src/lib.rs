@@ -159,6 +159,7 @@
 //! | somebody may write to the cache's files while no daemon runs | a clean stop vouches for a file only with its change time, which nobody can set back | `cache::layout` |
 //! | while a program waits at an automount point, whoever is not of systemd's process group waits there too, in mount(2) as well | the broker mounts beside it | `mounting::place` |
 //! | on a busy machine the scheduler lets threads that encrypt and hash wait for seconds | the event loop, whose silence the others take for its death, has a thread of its own | `node::own_thread` |
+//! | to touch memory that a hypervisor took from an idle guest costs 2 s of system time a GiB, ten times what a copy into a page costs | large files are written past the kernel's pages | `cache::direct` |
 //! | Landlock looks past a mount to what is around it, never at what it covers | a rule for a share would not hold for a disk mounted there later, so there is none | `daemon::confine` |
 //!
 //! # Where to change what
@@ -177,6 +178,7 @@
 //! | which holder is asked first | `transfer::plan::schedule` (`choose`, `candidates`), by the figure in `transfer::plan::peer` (`score`); in a swarm, `transfer::plan::swarm` |
 //! | when a slow holder is hedged, and how often | `transfer::plan::hedge`; the bounds of the wait before it: `transfer::plan::PlanConfig` |
 //! | what the kernel reads by itself (passthrough) | `fuse::passthrough` (whether we may), `fs::files` and `fs::modes` (each open) |
+//! | what goes to the cache's disk past the kernel's pages, and what the next reads of it come from | `cache::direct` (which writes), `fs::kept` (the second use), `cache::warming` (the third) |
 //! | which asker this node serves first, and how fast | `transfer::server::fair_queue`; limits in bytes a second, both ways: `transfer::pace` |
 //! | a format between nodes, and its version | `wire::native`; `VERSION` in `wire::native::udp`, the ALPN in `net::peer::tls` |
 //! | which port | `DEFAULT_PORT` in `daemon::config`; a program that embeds a node takes any free one, unless it says `listen`; `net::port` takes UDP and TCP at once |

@@ -2,12 +2,14 @@
 //! to be written behind. It knows of no file.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 
 use parking_lot::Mutex;
 
 use super::CacheEvent;
+use super::direct::DiskPace;
 use super::disk::Disk;
 use super::layout::Layout;
 use super::map::Boot;
@@ -17,6 +19,9 @@ use crate::files::limit_of_open_files;
 pub(super) struct Context {
     pub(super) layout: Layout,
     pub(super) disk: Disk,
+    pub(super) pace: DiskPace,
+    /// Whether a file is being brought into the kernel's pages.
+    pub(super) is_warming: Arc<AtomicBool>,
     pub(super) boot: Boot,
     /// After how many stored bytes of one file its map is written.
     pub(super) flush_bytes: u64,
@@ -40,6 +45,8 @@ impl Context {
         Self {
             layout,
             disk,
+            pace: DiskPace::default(),
+            is_warming: Arc::default(),
             boot,
             flush_bytes,
             write_behind: WriteBehind::default(),

@@ -61,24 +61,25 @@ impl Disk {
     pub(super) fn write_at(
         &self,
         file: &File,
-        mut slices: &mut [IoSlice<'_>],
-        mut offset: u64,
+        slices: &mut [IoSlice<'_>],
+        offset: u64,
     ) -> io::Result<()> {
         self.allow_write(file, slices, offset)?;
-        let mut left: usize = slices.iter().map(|slice| slice.len()).sum();
-        while left > 0 {
-            let batch = slices.len().min(SLICES_MAX);
-            let written = match rustix::io::pwritev(file, &slices[..batch], offset) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(written) => written,
-                Err(Errno::INTR) => continue,
-                Err(errno) => return Err(as_of_disk(errno)),
-            };
-            left -= written;
-            offset += written as u64;
-            IoSlice::advance_slices(&mut slices, written);
-        }
-        Ok(())
+        write_all(file, slices, offset)
+    }
+
+    /// The same for bytes of `file`, by another descriptor of it that goes past the kernel's pages.
+    pub(super) fn write_by(
+        &self,
+        descriptor: &File,
+        file: &File,
+        bytes: &[u8],
+        offset: u64,
+    ) -> io::Result<()> {
+        let mut slices = [IoSlice::new(bytes)];
+        self.allow_direct()?;
+        self.allow_write(file, &slices, offset)?;
+        write_all(descriptor, &mut slices, offset)
     }
 
     /// Adds bytes to the end of a file, made where it does not exist.
@@ -198,6 +199,10 @@ impl Disk {
     fn allow_attribute(&self) -> io::Result<()> {
         Ok(())
     }
+
+    fn allow_direct(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The name of the attribute that is a small file's map.
@@ -218,6 +223,24 @@ pub(super) fn map_attribute(path: &Path) -> io::Result<Option<Vec<u8>>> {
 
 /// The most slices that one `pwritev` takes (`UIO_MAXIOV`, linux/uio.h).
 const SLICES_MAX: usize = 1024;
+
+/// Writes all of the slices, with one system call where the kernel takes them all.
+fn write_all(file: &File, mut slices: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+    let mut left: usize = slices.iter().map(|slice| slice.len()).sum();
+    while left > 0 {
+        let batch = slices.len().min(SLICES_MAX);
+        let written = match rustix::io::pwritev(file, &slices[..batch], offset) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => written,
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(as_of_disk(errno)),
+        };
+        left -= written;
+        offset += written as u64;
+        IoSlice::advance_slices(&mut slices, written);
+    }
+    Ok(())
+}
 
 /// The name under which a file is written that will take the place of `path`.
 pub(super) fn replacement(path: &Path) -> PathBuf {

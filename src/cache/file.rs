@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::context::Context;
+use super::direct::Direct;
 use super::disk::{may_be_readable, open_writable};
 use super::layout::{self, Paths, Summary};
 use super::map::{self, LoadedMap};
@@ -39,7 +40,9 @@ pub(super) struct Shared {
     pub(super) map: Mutex<MapState>,
     pub(super) state: Mutex<State>,
     /// Whose turn it is to write to the data file. Taken with no other lock.
-    pub(super) writing: Mutex<()>,
+    pub(super) writing: Mutex<Direct>,
+    /// Whether some of it went to the disk past the kernel's pages.
+    pub(super) is_past_pages: AtomicBool,
 }
 
 /// What is open of it.
@@ -208,7 +211,8 @@ impl Shared {
             charged_bytes: AtomicU64::new(charged_bytes),
             map: Mutex::new(map),
             state: Mutex::new(state),
-            writing: Mutex::new(()),
+            writing: Mutex::default(),
+            is_past_pages: AtomicBool::new(false),
         };
         shared.publish(&shared.state.lock());
         shared

@@ -48,6 +48,7 @@ mod budget;
 mod cached_file;
 mod context;
 mod core;
+mod direct;
 mod disk;
 mod error;
 mod file;
@@ -65,6 +66,7 @@ mod room;
 mod store;
 mod syncing;
 mod verify;
+mod warming;
 mod write_behind;
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::budget::charge_bytes;
 use super::cached_file::{CacheFile, Stored};
@@ -62,11 +64,24 @@ impl Shared {
     /// Writes to the data file, one thread at a time: the kernel lets no more in, and whoever waits
     /// for it there does so spinning (`rwsem_spin_on_owner`), which costs what others could use.
     fn write(&self, context: &Context, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let _turn = self.writing.lock();
-        let mut slices = [IoSlice::new(bytes)];
+        let mut turn = self.writing.lock();
         let range = ByteRange::at(offset, bytes.len() as u64);
-        let files = self.files_for(context, range)?;
-        context.disk.write_at(&files.data, &mut slices, offset)
+        let data = &self.files_for(context, range)?.data;
+        let (file, piece) = ((data, &*self.paths.data), (bytes, offset));
+        if let Some(direct) = turn.for_write(file, self.size_bytes, piece, &context.pace) {
+            let begun = Instant::now();
+            match context.disk.write_by(direct, data, bytes, offset) {
+                Err(error) if turn.gives_up(&error) => {}
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    context.pace.note(bytes.len(), begun.elapsed());
+                    self.is_past_pages.store(true, Ordering::Relaxed);
+                    return Ok(());
+                }
+            }
+        }
+        let mut slices = [IoSlice::new(bytes)];
+        context.disk.write_at(data, &mut slices, offset)
     }
 
     /// The same; where the disk has no room all the same, since others write to it or it has a
@@ -125,6 +140,9 @@ impl Shared {
             self.flush_unless_busy(context);
         } else {
             context.write_behind.wake_to_flush();
+        }
+        if self.is_complete() {
+            self.writing.lock().close();
         }
         if completed {
             self.sync_later(context);

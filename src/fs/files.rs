@@ -78,7 +78,7 @@ impl Filesystem {
         let inode = self.inode(ino)?;
         check_reading(flags)?;
         match self.current(&self.view(), ino, &inode) {
-            Node::File(file) => self.open_file(ino, &file, reach),
+            Node::File(file) => self.open_file(ino, &file, flags, reach),
             Node::Status => {
                 let status = Handle::Status(self.content.status_json());
                 let handle = self.handles.insert(status)?;
@@ -94,10 +94,16 @@ impl Filesystem {
         }
     }
 
-    fn open_file(&self, ino: u64, file: &FileVersion, reach: Reach) -> Result<OpenReply, FsError> {
+    fn open_file(
+        &self,
+        ino: u64,
+        file: &FileVersion,
+        flags: i32,
+        reach: Reach,
+    ) -> Result<OpenReply, FsError> {
         let opened = self.content.clone().open(file)?;
-        let mode = self.mode(ino, &opened);
         let size_bytes = file.size_bytes;
+        let mode = self.mode(ino, &opened, size_bytes);
         let (state, caching) = match mode {
             Mode::Backed(backing) if opened.live => (FileState::Live, Caching::Backed(backing)),
             Mode::Backed(backing) => (FileState::Version { size_bytes }, Caching::Backed(backing)),
@@ -113,8 +119,10 @@ impl Filesystem {
             self.leave(ino);
             return Err(FsError::Gone);
         }
+        let is_partial = opened.content.backing().is_none();
         let mut open = OpenFile::new(ino, opened.content, state);
         open.reach = reach;
+        open.fills_pages = caching == Caching::Keep && flags & libc::O_DIRECT == 0 && is_partial;
         match self.handles.insert(Handle::File(open)) {
             Ok(handle) => {
                 if let Some(inherited) = self.inherited.get() {
@@ -129,12 +137,17 @@ impl Filesystem {
         }
     }
 
-    /// How the inode's bytes come: as for the opens that there are, else backed where possible.
-    fn mode(&self, ino: u64, opened: &Opened) -> Mode {
+    /// How the inode's bytes come: as for the opens that there are, else backed where possible and
+    /// not in the kernel's pages already.
+    fn mode(&self, ino: u64, opened: &Opened, size_bytes: u64) -> Mode {
         if let Some(mode) = self.modes.join(ino) {
             return mode;
         }
-        let Some(backing) = self.backing.get() else {
+        let Some(backing) = self
+            .backing
+            .get()
+            .filter(|_| !self.is_kept(ino, opened, size_bytes))
+        else {
             return self.modes.enter(ino, Mode::Asked, None);
         };
         let file = opened.content.backing();
@@ -146,6 +159,16 @@ impl Filesystem {
             backing.release(ours);
         }
         mode
+    }
+
+    /// Whether the kernel has the file in the inode's pages and in no others, at its second use:
+    /// for the third it is brought into those that the kernel itself reads.
+    fn is_kept(&self, ino: u64, opened: &Opened, size_bytes: u64) -> bool {
+        let is_kept = self.kept.take_most(ino, size_bytes);
+        if is_kept {
+            opened.content.warm();
+        }
+        is_kept
     }
 
     /// Whether what the kernel reads for those who have the inode open already is right for one
@@ -231,7 +254,10 @@ impl Filesystem {
             Reach::Asked | Reach::Cached => file.content.read_here(range.start, wanted),
         };
         match read {
-            ReadNow::Done(length) if file.is_whole(range, length) => Ok(ReadStep::Done(length)),
+            ReadNow::Done(length) if file.is_whole(range, length) => {
+                file.note_given(length);
+                Ok(ReadStep::Done(length))
+            }
             ReadNow::Done(_) => Err(FsError::Fault),
             ReadNow::Failed(error) => Err(error),
             ReadNow::Wait if reach == Reach::Cached => Err(FsError::Denied),
@@ -266,6 +292,7 @@ impl Filesystem {
                 Ok(bytes) if !file.is_whole(range, bytes.len()) => Err(FsError::Fault),
                 Ok(bytes) => {
                     file.note_fetched();
+                    file.note_given(bytes.len());
                     Ok(bytes)
                 }
                 Err(error) => {
@@ -338,6 +365,9 @@ impl Filesystem {
     fn close(&self, handle: Arc<Handle>) {
         let Handle::File(file) = &*handle else { return };
         let (ino, was_fetched) = (file.ino, file.take_fetched());
+        if let Some(bytes) = file.kept_bytes() {
+            self.kept.note(ino, bytes);
+        }
         // First the kernel's hold, then ours: what nobody holds any more may be evicted.
         self.leave(ino);
         drop(handle);

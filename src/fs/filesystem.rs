@@ -19,6 +19,7 @@ use super::handles::Handles;
 use super::inherited::Inherited;
 use super::inode::{Inode, Name, Node, ROOT_INO};
 use super::inodes::Inodes;
+use super::kept::KeptPages;
 use super::modes::Modes;
 use super::names::{self, LIFETIME, Listed};
 use super::places::Places;
@@ -55,6 +56,7 @@ pub struct Filesystem {
     pub(super) handles: Handles,
     pub(super) listings: Listings,
     pub(super) modes: Modes,
+    pub(super) kept: KeptPages,
     pub(super) places: Places,
     pub(super) ahead: Mutex<Ahead<SharedPath, WholeFile>>,
     pub(super) shown: Shown,
@@ -74,6 +76,7 @@ impl Filesystem {
             handles: Handles::default(),
             listings: Listings::default(),
             modes: Modes::default(),
+            kept: KeptPages::default(),
             places: Places::default(),
             ahead: Mutex::new(Ahead::new()),
             shown: Shown::default(),
@@ -133,6 +136,9 @@ impl Filesystem {
     /// The kernel has forgotten that many lookups of an inode.
     pub fn forget(&self, ino: u64, lookups: u64) {
         self.inodes.forget(ino, lookups);
+        if self.inodes.get(ino).is_none() {
+            self.kept.forget(ino);
+        }
     }
 
     /// Where a symbolic link points.

@@ -43,8 +43,11 @@ pub struct OpenFile {
     pub state: FileState,
     /// How far its reader may reach.
     pub reach: Reach,
+    /// Whether the kernel keeps what it is given, which was not all here when it was opened.
+    pub fills_pages: bool,
     failures: Mutex<Vec<Failure>>,
     fetched: AtomicBool,
+    given_bytes: AtomicU64,
 }
 
 /// How the bytes of an open file come.
@@ -87,8 +90,10 @@ impl OpenFile {
             content,
             state,
             reach: Reach::default(),
+            fills_pages: false,
             failures,
             fetched: AtomicBool::new(false),
+            given_bytes: AtomicU64::new(0),
         }
     }
 
@@ -129,6 +134,18 @@ impl OpenFile {
         let failures = self.failures.lock();
         let within = |failure: &&Failure| failure.until > now && failure.range.contains(&range);
         failures.iter().find(within).map(|failure| failure.error)
+    }
+
+    /// Notes that the kernel was given so many bytes of it.
+    pub fn note_given(&self, bytes: usize) {
+        self.given_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What the kernel was given of it and keeps in pages of its own, where these may be the only
+    /// ones that have it.
+    pub fn kept_bytes(&self) -> Option<u64> {
+        let is_kept = self.fills_pages && self.content.is_past_pages();
+        is_kept.then(|| self.given_bytes.load(Ordering::Relaxed))
     }
 
     /// Notes that bytes were fetched for this file.

@@ -23,6 +23,7 @@ pub mod handles;
 mod inherited;
 mod inode;
 mod inodes;
+mod kept;
 mod legacy;
 pub mod listing;
 mod modes;

@@ -142,6 +142,14 @@ pub trait OpenContent: Send + Sync {
     /// The local file behind it, if the kernel may read it directly: one that is complete and
     /// stays as it is, or the own file of a live version.
     fn backing(&self) -> Option<Arc<File>>;
+
+    /// Whether bytes of that file went to the disk past the kernel's pages of it.
+    fn is_past_pages(&self) -> bool {
+        false
+    }
+
+    /// Has them brought into those pages, by another thread: the file is used again.
+    fn warm(&self) {}
 }
 
 /// Drops what the kernel has cached. Never blocks, so it can be called from anywhere.

@@ -218,6 +218,19 @@ impl OpenContent for OpenVersion {
             Source::Legacy(_) => None,
         }
     }
+
+    fn is_past_pages(&self) -> bool {
+        match &self.source {
+            Source::Fixed(version) => version.is_past_pages(),
+            Source::Live(_) | Source::Legacy(_) => false,
+        }
+    }
+
+    fn warm(&self) {
+        if let Source::Fixed(version) = &self.source {
+            version.warm();
+        }
+    }
 }
 
 impl Content for NodeContent {

@@ -106,6 +106,17 @@ impl FixedVersion {
         self.cached.as_ref()?.backing()
     }
 
+    /// Whether it went into the cache past the kernel's pages of the cache's file.
+    pub fn is_past_pages(&self) -> bool {
+        let cached = self.cached.as_ref();
+        cached.is_some_and(CacheFile::is_past_pages)
+    }
+
+    /// Has the cache's file brought into the kernel's pages.
+    pub fn warm(&self) {
+        self.cached.iter().for_each(CacheFile::warm);
+    }
+
     /// What is here without waiting.
     pub fn read_local(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
         let wanted = ByteRange::at(offset, buffer.len() as u64);

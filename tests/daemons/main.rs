@@ -11,6 +11,7 @@ mod embedded;
 mod exports;
 mod file_sizes;
 mod hostile;
+mod large_files;
 mod legacy;
 mod mesh;
 mod metered;

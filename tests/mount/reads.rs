@@ -303,6 +303,68 @@ fn the_kernel_reads_a_complete_file_by_itself() {
 }
 
 #[apply(promise)]
+fn the_second_use_of_a_large_file_is_from_the_kernels_pages_and_the_third_from_its_file() {
+    let content = Memory::new();
+    let bytes = noise(3, 4 << 20);
+    let hash = content.file("large", bytes.clone());
+    content.set_past_pages(hash);
+    let mounted = Mounted::of(&content);
+    if let Some(why) = mounted.mount.passthrough_refusal() {
+        eprintln!("SKIPPED: this kernel takes no backing file: {why}");
+        return;
+    }
+    let read_all = || {
+        let read = fs::read(mounted.at("large")).unwrap();
+        eventually("it is closed", PATIENCE, || content.open_count() == 0);
+        read
+    };
+    assert!(read_all() == bytes);
+
+    // told apart by what is in it
+    let backing = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+    let other = noise(4, 4 << 20);
+    fs::write(backing.path(), &other).unwrap();
+    content.set_backing(hash, File::open(backing.path()).unwrap());
+    let before = mounted.mount.activity().read_bytes;
+    assert!(read_all() == bytes);
+    assert_eq!(content.warmed_count(), 1);
+    assert!(read_all() == other && read_all() == other);
+    assert_eq!(content.warmed_count(), 1);
+    let after = mounted.mount.activity().read_bytes;
+    assert_eq!(after, before, "no byte through us");
+}
+
+#[apply(promise)]
+fn what_the_kernel_let_go_of_before_the_second_use_of_a_large_file_it_asks_for_again() {
+    let content = Memory::new();
+    let bytes = noise(5, 4 << 20);
+    let hash = content.file("large", bytes.clone());
+    content.set_past_pages(hash);
+    let mounted = Mounted::of(&content);
+    assert!(fs::read(mounted.at("large")).unwrap() == bytes);
+    eventually("it is closed", PATIENCE, || content.open_count() == 0);
+    let backing = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+    fs::write(backing.path(), &bytes).unwrap();
+    content.set_backing(hash, File::open(backing.path()).unwrap());
+    let again = File::open(mounted.at("large")).unwrap();
+    rustix::fs::fadvise(&again, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    let mut read = vec![0; bytes.len()];
+    again.read_exact_at(&mut read, 0).unwrap();
+    assert!(read == bytes);
+    drop(again);
+    eventually("it is closed", PATIENCE, || content.open_count() == 0);
+    if mounted.mount.passthrough_refusal().is_none() {
+        let before = mounted.mount.activity().read_bytes;
+        assert!(fs::read(mounted.at("large")).unwrap() == bytes);
+        assert_eq!(
+            mounted.mount.activity().read_bytes,
+            before,
+            "no byte through us"
+        );
+    }
+}
+
+#[apply(promise)]
 fn what_turns_out_to_be_damaged_is_given_to_no_further_reader() {
     let content = Memory::new();
     let bytes = noise(2, 1 << 20);

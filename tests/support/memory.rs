@@ -1,6 +1,6 @@
 //! What the mount tests stand on: a content in memory, and a mount of it that cannot hang a test.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,6 +68,8 @@ struct State {
     open: usize,
     cached: HashMap<ContentHash, u64>,
     backing: HashMap<ContentHash, Arc<File>>,
+    past_pages: HashSet<ContentHash>,
+    warmed: usize,
     live: HashMap<ContentHash, PathBuf>,
     never: Vec<ReadReply>,
     on_their_way: HashMap<ReadTicket, (ReadReply, Bytes)>,
@@ -102,6 +104,8 @@ impl Memory {
             open: 0,
             cached: HashMap::new(),
             backing: HashMap::new(),
+            past_pages: HashSet::new(),
+            warmed: 0,
             live: HashMap::new(),
             never: Vec::new(),
             on_their_way: HashMap::new(),
@@ -241,6 +245,16 @@ impl Memory {
     /// The kernel may read this content from that file.
     pub fn set_backing(&self, hash: ContentHash, file: File) {
         self.state.lock().backing.insert(hash, Arc::new(file));
+    }
+
+    /// The file from which it may read went to the disk past the kernel's pages.
+    pub fn set_past_pages(&self, hash: ContentHash) {
+        self.state.lock().past_pages.insert(hash);
+    }
+
+    /// How often a file was to be brought into the kernel's pages.
+    pub fn warmed_count(&self) -> usize {
+        self.state.lock().warmed
     }
 
     /// What the kernel was given turns out to be damaged.
@@ -439,6 +453,14 @@ impl OpenContent for Open {
     fn backing(&self) -> Option<Arc<File>> {
         let complete = || self.memory.state.lock().backing.get(&self.hash).cloned();
         self.live.clone().or_else(complete)
+    }
+
+    fn is_past_pages(&self) -> bool {
+        self.memory.state.lock().past_pages.contains(&self.hash)
+    }
+
+    fn warm(&self) {
+        self.memory.state.lock().warmed += 1;
     }
 }
 

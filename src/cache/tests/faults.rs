@@ -27,6 +27,7 @@ pub(in crate::cache) struct Faults {
     free_bytes: AtomicU64,
     is_full: AtomicBool,
     without_attributes: AtomicBool,
+    without_direct: AtomicBool,
     /// The synced bytes of each sector that was written since.
     unsynced: Mutex<Unsynced>,
     syncs: Mutex<Syncs>,
@@ -58,6 +59,15 @@ impl Disk {
         self.ask(Faults::allow_attribute)
     }
 
+    pub(in crate::cache) fn allow_direct(&self) -> io::Result<()> {
+        self.ask(
+            |faults| match faults.without_direct.load(Ordering::SeqCst) {
+                true => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+                false => Ok(()),
+            },
+        )
+    }
+
     fn ask(&self, faults: impl FnOnce(&Faults) -> io::Result<()>) -> io::Result<()> {
         self.faults.as_deref().map_or(Ok(()), faults)
     }
@@ -84,6 +94,7 @@ impl Faults {
             free_bytes: AtomicU64::new(u64::MAX),
             is_full: AtomicBool::new(false),
             without_attributes: AtomicBool::new(false),
+            without_direct: AtomicBool::new(false),
             unsynced: Mutex::default(),
             syncs: Mutex::new(Syncs {
                 left: u64::MAX,
@@ -136,6 +147,11 @@ impl Faults {
     /// The file system keeps no attributes of files.
     pub(in crate::cache) fn take_attributes_away(&self) {
         self.without_attributes.store(true, Ordering::SeqCst);
+    }
+
+    /// The file system writes by way of the kernel's pages alone.
+    pub(in crate::cache) fn refuse_direct(&self) {
+        self.without_direct.store(true, Ordering::SeqCst);
     }
 
     fn allow_attribute(&self) -> io::Result<()> {

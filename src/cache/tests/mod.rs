@@ -3,6 +3,7 @@
 mod behaviour;
 mod crash;
 mod damage;
+mod direct;
 mod directory;
 pub(super) mod faults;
 mod model;

@@ -12,6 +12,11 @@ use super::limits::PeerLimits;
 use crate::wire::WireError;
 use crate::wire::native::tcp::{Frame, FrameHeader, HEADER_BYTES, Phase};
 
+/// The smallest body that is aligned, and to what: as far as a disk may ask for it (open(2),
+/// `O_DIRECT`).
+const ALIGNED_MIN_BYTES: usize = 128 << 10;
+const ALIGNED_TO_BYTES: usize = 4096;
+
 /// When bytes last came on a connection, and how often.
 #[derive(Debug)]
 pub(super) struct Pulse {
@@ -131,7 +136,7 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
         length_bytes: usize,
         mut tell: impl FnMut(usize),
     ) -> Result<Bytes, DropReason> {
-        let mut body = BytesMut::with_capacity(length_bytes);
+        let mut body = room_for(length_bytes);
         let mut rest = (&mut self.stream).take(length_bytes as u64);
         while body.len() < length_bytes {
             match rest.read_buf(&mut body).await {
@@ -145,6 +150,18 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
         }
         Ok(body.freeze())
     }
+}
+
+/// Room for a body; a large one ends where a page ends. Its bytes are last, behind what proves
+/// them, and may go from here to a disk.
+fn room_for(length_bytes: usize) -> BytesMut {
+    if length_bytes < ALIGNED_MIN_BYTES {
+        return BytesMut::with_capacity(length_bytes);
+    }
+    let mut room = BytesMut::with_capacity(length_bytes + ALIGNED_TO_BYTES);
+    let end = room.as_ptr().addr() + length_bytes;
+    room.resize(end.next_multiple_of(ALIGNED_TO_BYTES) - end, 0);
+    room.split_off(room.len())
 }
 
 /// Writes a frame within its time; the body is not copied on the way to TLS.
@@ -233,6 +250,19 @@ mod tests {
             }
         };
         tokio::join!(writing, reading);
+    }
+
+    #[tokio::test]
+    async fn a_large_body_ends_with_a_page_and_is_as_it_came() {
+        for length in [ALIGNED_MIN_BYTES - 1, ALIGNED_MIN_BYTES, 777_777, 1 << 20] {
+            let frame = answer(length);
+            let bytes = [&frame.header[..], &frame.body].concat();
+            let (_, body) = read_one(&bytes[..], Phase::Responses).await.unwrap();
+            assert_eq!(body, frame.body);
+            let end = body.as_ptr_range().end.addr();
+            let is_aligned = end.is_multiple_of(ALIGNED_TO_BYTES);
+            assert!(is_aligned || length < ALIGNED_MIN_BYTES, "{length}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

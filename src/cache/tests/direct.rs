@@ -1,0 +1,190 @@
+//! Large files, which go to the disk past the kernel's pages.
+
+use std::fs::File;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustix::fs::{Advice, fadvise};
+
+use super::*;
+use crate::cache::direct::DIRECT_FILE_MIN_BYTES;
+use crate::digest::{InMemory, ReadAt};
+
+const MIB: u64 = 1 << 20;
+/// Not whole pages, so that the last piece goes the common way.
+const SIZE_BYTES: u64 = DIRECT_FILE_MIN_BYTES + 3 * MIB + 777;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// On a disk, where the machine has one for what is temporary.
+fn place() -> Place {
+    let disk = tempfile::tempdir_in("/var/tmp").or_else(|_| tempfile::tempdir());
+    Place {
+        dir: disk.unwrap(),
+        ..Place::new(1 << 30)
+    }
+}
+
+/// A range as it comes from the network: at the start of a page.
+fn arrived(source: &Source, range: ByteRange) -> Verified {
+    let verified = source.verified(range);
+    let page = PAGE_BYTES as usize;
+    let mut room = Vec::with_capacity(verified.bytes.len() + page);
+    let address = room.as_ptr() as usize;
+    let start = address.next_multiple_of(page) - address;
+    room.resize(start, 0);
+    room.extend_from_slice(&verified.bytes);
+    let bytes = Bytes::from(room).slice(start..);
+    Verified { bytes, ..verified }
+}
+
+fn pieces(length_bytes: u64) -> Vec<ByteRange> {
+    let starts = (0..SIZE_BYTES).step_by(length_bytes as usize);
+    let whole = ByteRange::new(0, SIZE_BYTES);
+    starts
+        .map(|start| ByteRange::at(start, length_bytes).intersection(&whole))
+        .collect()
+}
+
+fn shuffled(mut pieces: Vec<ByteRange>, seed: u64) -> Vec<ByteRange> {
+    pieces.sort_by_key(|piece| {
+        *blake3::hash(format!("{seed} {}", piece.start).as_bytes()).as_bytes()
+    });
+    pieces
+}
+
+/// The cached bytes, as who opens the file would read them.
+fn data_file(place: &Place, source: &Source) -> File {
+    let name = source.hash().to_string();
+    File::open(
+        place
+            .cache_dir()
+            .join(&name[..2])
+            .join(format!("{name}.data")),
+    )
+    .unwrap()
+}
+
+fn is_in_pages(file: &File, offset: u64) -> bool {
+    InMemory(file)
+        .read_at(offset, &mut [0; 4096])
+        .is_ok_and(|read| read > 0)
+}
+
+#[test]
+fn a_large_file_is_right_in_whatever_order_and_sizes_its_pieces_come() {
+    let source = Source::new(1, SIZE_BYTES as usize);
+    for (seed, length) in [(1, MIB), (2, 192 << 10), (3, 100 << 10), (4, 68 << 10)] {
+        let place = place();
+        let (cache, _events) = place.open();
+        let file = open_file(&cache, &source);
+        for (number, piece) in shuffled(pieces(length), seed).into_iter().enumerate() {
+            let verified = match number % 3 {
+                2 => source.verified(piece),
+                _ => arrived(&source, piece),
+            };
+            assert_eq!(file.store(&verified).unwrap(), Stored::Kept);
+        }
+        assert!(file.is_complete());
+        assert_eq!(source.check_all(&file), SIZE_BYTES);
+        drop(file);
+        drop(cache);
+        let (cache, _events) = place.open();
+        assert_eq!(source.check_all(&open_file(&cache, &source)), SIZE_BYTES);
+    }
+}
+
+#[test]
+fn a_large_file_leaves_the_kernels_pages_to_others_until_it_is_used_again() {
+    let (place, source) = (place(), Source::new(2, SIZE_BYTES as usize));
+    let (cache, _events) = place.open();
+    let file = open_file(&cache, &source);
+    for piece in pieces(MIB) {
+        file.store(&arrived(&source, piece)).unwrap();
+    }
+    let data = data_file(&place, &source);
+    let in_pages = |mib: u64| is_in_pages(&data, mib * MIB);
+    if !file.is_past_pages() {
+        let place = place.dir.path().display();
+        eprintln!("SKIPPED: the disk under {place} is slow, or writes by pages alone");
+        return;
+    }
+    // a busy disk leaves some to the kernel
+    assert!(!(0..16).all(in_pages));
+    file.warm();
+    let until = Instant::now() + PATIENCE;
+    while !(0..16).all(in_pages) {
+        assert!(Instant::now() < until, "it was not read again");
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(source.check_all(&file), SIZE_BYTES);
+}
+
+#[test]
+fn a_disk_that_takes_bytes_by_way_of_its_pages_alone_gets_them_so() {
+    let source = Source::new(3, SIZE_BYTES as usize);
+    let (place, faults) = (place(), Arc::new(Faults::none()));
+    faults.refuse_direct();
+    let (cache, _events) = place.try_open(Some(faults)).unwrap();
+    let file = open_file(&cache, &source);
+    // what the simulated disk remembers of each sector takes a descriptor
+    let few = [MIB, 5 * MIB].map(|start| ByteRange::at(start, 128 << 10));
+    for piece in few {
+        assert_eq!(file.store(&arrived(&source, piece)).unwrap(), Stored::Kept);
+    }
+    assert_eq!(source.check_all(&file), 256 << 10);
+    let data = data_file(&place, &source);
+    assert!(few.iter().all(|piece| is_in_pages(&data, piece.start)));
+}
+
+/// The kernel reads ahead of a reader, into what was not written yet: such pages hold zeros.
+#[test]
+fn a_reader_beside_the_writer_never_sees_what_was_there_before() {
+    let source = Source::new(4, SIZE_BYTES as usize);
+    for seed in 0..4 {
+        let place = place();
+        let (cache, _events) = place.open();
+        let file = open_file(&cache, &source);
+        file.store(&arrived(&source, ByteRange::new(0, MIB)))
+            .unwrap();
+        let data = data_file(&place, &source);
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    for start in (0..SIZE_BYTES).step_by(64 << 10) {
+                        let _asked = fadvise(&data, start, None, Advice::WillNeed);
+                        is_in_pages(&data, start);
+                    }
+                }
+            });
+            for thread_of in 0..2 {
+                let (file, source, is_over) = (&file, &source, &is_over);
+                scope.spawn(move || {
+                    while !is_over.load(Ordering::Relaxed) {
+                        for piece in shuffled(pieces(MIB), thread_of) {
+                            let mut read = vec![0; piece.len() as usize];
+                            if let ReadOutcome::Ready(_) =
+                                file.read_at(piece.start, &mut read).unwrap()
+                            {
+                                let truth = &source.data[piece.start as usize..piece.end as usize];
+                                assert!(read == truth, "wrong bytes in {piece:?}");
+                            }
+                        }
+                    }
+                });
+            }
+            for (number, piece) in shuffled(pieces(256 << 10), seed).into_iter().enumerate() {
+                let verified = match number % 4 {
+                    3 => source.verified(piece),
+                    _ => arrived(&source, piece),
+                };
+                file.store(&verified).unwrap();
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(source.check_all(&file), SIZE_BYTES);
+    }
+}
