@@ -178,11 +178,14 @@ impl Order {
     }
 
     /// A file was hashed in its turn. Where another one was seen when it came to be waited for, or
-    /// the same one before another change, it may be of a later turn. The time of the change alone
+    /// the same one before another change, it may be of a later turn; not where no write dated it
+    /// since, as where the other name went by which it was linked. The time of the change alone
     /// does not tell: two files that follow each other have the same within a tick of the clock.
     pub(super) fn note_hashed(&mut self, slot: Slot, hashed: Identity) {
+        let is_as_seen =
+            |seen: &Identity| *seen == Identity::default() || seen.same_but_ctime(&hashed);
         if let Some(awaited) = self.files.get(&slot)
-            && (awaited.ahead || ![Identity::default(), hashed].contains(&awaited.seen))
+            && (awaited.ahead || !is_as_seen(&awaited.seen))
         {
             self.set_ahead();
         }
