@@ -13,13 +13,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::extent::PAGE_BYTES;
-use crate::files::{is_full, leave_descriptors};
+use crate::files::{is_full, leave_descriptors, path_of};
 
 /// The smallest file that is written so. Smaller ones are read again sooner than they are pushed
 /// out, and then by the kernel from the pages that the write left.
@@ -89,7 +88,7 @@ impl Direct {
     /// the kernel is to have them in its pages first.
     pub fn for_write(
         &mut self,
-        (data, path): (&File, &Path),
+        data: &File,
         file_bytes: u64,
         (bytes, offset): (&[u8], u64),
         pace: &DiskPace,
@@ -98,7 +97,7 @@ impl Direct {
             return None;
         }
         if matches!(self, Self::Closed) {
-            match open_as(data, path) {
+            match open_again(data) {
                 Ok(file) => *self = Self::Open(file),
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => *self = Self::Refused,
                 // for want of descriptors, say: another time
@@ -135,23 +134,21 @@ fn is_aligned(bytes: &[u8], offset: u64) -> bool {
     bytes.len() >= DIRECT_MIN_BYTES && in_memory && whole_pages && offset.is_multiple_of(PAGE_BYTES)
 }
 
-/// Opens the file once more, if it still has that path.
-fn open_as(data: &File, path: &Path) -> io::Result<File> {
+/// Opens the same file once more, whatever has its name by now.
+fn open_again(data: &File) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let file = options
         .write(true)
         .custom_flags(libc::O_DIRECT)
-        .open(path)?;
+        .open(path_of(data))?;
     leave_descriptors(&file)?;
-    let (ours, found) = (data.metadata()?, file.metadata()?);
-    match (ours.dev(), ours.ino()) == (found.dev(), found.ino()) {
-        true => Ok(file),
-        false => Err(io::ErrorKind::NotFound.into()),
-    }
+    Ok(file)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     const MIB: usize = 1 << 20;
@@ -203,8 +200,10 @@ mod tests {
         let path = dir.path().join("data");
         let data = File::create(&path).unwrap();
         std::fs::rename(&path, dir.path().join("old")).unwrap();
-        File::create(&path).unwrap();
-        assert!(open_as(&data, &path).is_err());
-        assert!(open_as(&File::open(&path).unwrap(), &path).is_ok());
+        let other = File::create(&path).unwrap();
+        let inode = |file: &File| file.metadata().unwrap().ino();
+        for file in [&data, &other] {
+            assert_eq!(inode(&open_again(file).unwrap()), inode(file));
+        }
     }
 }

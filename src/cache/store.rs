@@ -67,8 +67,8 @@ impl Shared {
         let mut turn = self.writing.lock();
         let range = ByteRange::at(offset, bytes.len() as u64);
         let data = &self.files_for(context, range)?.data;
-        let (file, piece) = ((data, &*self.paths.data), (bytes, offset));
-        if let Some(direct) = turn.for_write(file, self.size_bytes, piece, &context.pace) {
+        let piece = (bytes, offset);
+        if let Some(direct) = turn.for_write(data, self.size_bytes, piece, &context.pace) {
             let begun = Instant::now();
             match context.disk.write_by(direct, data, bytes, offset) {
                 Err(error) if turn.gives_up(&error) => {}

@@ -68,7 +68,7 @@ fn memory_bytes() -> u64 {
 }
 
 /// What cannot be read is found by whoever needs it.
-fn read_through(file: &Arc<File>, size_bytes: u64) {
+fn read_through(file: &File, size_bytes: u64) {
     let mut step = vec![0; STEP_BYTES];
     let mut offset = 0;
     while offset < size_bytes {

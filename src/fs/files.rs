@@ -119,10 +119,11 @@ impl Filesystem {
             self.leave(ino);
             return Err(FsError::Gone);
         }
-        let is_partial = opened.content.backing().is_none();
         let mut open = OpenFile::new(ino, opened.content, state);
         open.reach = reach;
-        open.fills_pages = caching == Caching::Keep && flags & libc::O_DIRECT == 0 && is_partial;
+        open.fills_pages = caching == Caching::Keep
+            && flags & libc::O_DIRECT == 0
+            && open.content.backing().is_none();
         match self.handles.insert(Handle::File(open)) {
             Ok(handle) => {
                 if let Some(inherited) = self.inherited.get() {
@@ -365,9 +366,7 @@ impl Filesystem {
     fn close(&self, handle: Arc<Handle>) {
         let Handle::File(file) = &*handle else { return };
         let (ino, was_fetched) = (file.ino, file.take_fetched());
-        if let Some(bytes) = file.kept_bytes() {
-            self.kept.note(ino, bytes);
-        }
+        self.kept.note(ino, file.kept_bytes());
         // First the kernel's hold, then ours: what nobody holds any more may be evicted.
         self.leave(ino);
         drop(handle);

@@ -136,9 +136,8 @@ impl Filesystem {
     /// The kernel has forgotten that many lookups of an inode.
     pub fn forget(&self, ino: u64, lookups: u64) {
         self.inodes.forget(ino, lookups);
-        if self.inodes.get(ino).is_none() {
-            self.kept.forget(ino);
-        }
+        // what it forgets it has no pages of
+        self.kept.forget(ino);
     }
 
     /// Where a symbolic link points.

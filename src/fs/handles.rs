@@ -143,9 +143,11 @@ impl OpenFile {
 
     /// What the kernel was given of it and keeps in pages of its own, where these may be the only
     /// ones that have it.
-    pub fn kept_bytes(&self) -> Option<u64> {
-        let is_kept = self.fills_pages && self.content.is_past_pages();
-        is_kept.then(|| self.given_bytes.load(Ordering::Relaxed))
+    pub fn kept_bytes(&self) -> u64 {
+        match self.fills_pages && self.content.is_past_pages() {
+            true => self.given_bytes.load(Ordering::Relaxed),
+            false => 0,
+        }
     }
 
     /// Notes that bytes were fetched for this file.

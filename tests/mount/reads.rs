@@ -15,6 +15,7 @@ use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
 use p2pfs::digest::ContentHash;
 use p2pfs::fs::FsError;
+use tempfile::NamedTempFile;
 
 const NEEDS: &[Need] = &[mount_as_root];
 
@@ -250,7 +251,7 @@ fn an_own_file_that_was_replaced_keeps_its_bytes_and_attributes_while_it_is_open
 #[apply(promise)]
 fn the_kernel_reads_an_own_file_by_itself_and_sees_each_write() {
     let content = Memory::new();
-    let shared = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+    let shared = NamedTempFile::new_in("/var/tmp").unwrap();
     fs::write(shared.path(), noise(5, 1 << 20)).unwrap();
     content.own("own", shared.path());
     let mounted = Mounted::of(&content);
@@ -270,16 +271,22 @@ fn the_kernel_reads_an_own_file_by_itself_and_sees_each_write() {
     }
 }
 
+/// Lets the kernel read a content from a file of these bytes, which is there as long as the value.
+fn back(content: &Memory, hash: ContentHash, bytes: &[u8]) -> NamedTempFile {
+    let backing = NamedTempFile::new_in("/var/tmp").unwrap();
+    fs::write(backing.path(), bytes).unwrap();
+    content.set_backing(hash, File::open(backing.path()).unwrap());
+    backing
+}
+
 #[apply(promise)]
 fn the_kernel_reads_a_complete_file_by_itself() {
     let content = Memory::new();
     let bytes = noise(1, 4 << 20);
     let hash = content.file("whole", bytes.clone());
     let mounted = Mounted::of(&content);
-    let backing = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
-    fs::write(backing.path(), &bytes).unwrap();
     let first = File::open(mounted.at("whole")).unwrap();
-    content.set_backing(hash, File::open(backing.path()).unwrap());
+    let _backing = back(&content, hash, &bytes);
     let mut byte = [0];
     first.read_exact_at(&mut byte, 77).unwrap();
     drop(File::open(mounted.at("whole")).unwrap());
@@ -321,10 +328,8 @@ fn the_second_use_of_a_large_file_is_from_the_kernels_pages_and_the_third_from_i
     assert!(read_all() == bytes);
 
     // told apart by what is in it
-    let backing = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
     let other = noise(4, 4 << 20);
-    fs::write(backing.path(), &other).unwrap();
-    content.set_backing(hash, File::open(backing.path()).unwrap());
+    let _backing = back(&content, hash, &other);
     let before = mounted.mount.activity().read_bytes;
     assert!(read_all() == bytes);
     assert_eq!(content.warmed_count(), 1);
@@ -343,9 +348,7 @@ fn what_the_kernel_let_go_of_before_the_second_use_of_a_large_file_it_asks_for_a
     let mounted = Mounted::of(&content);
     assert!(fs::read(mounted.at("large")).unwrap() == bytes);
     eventually("it is closed", PATIENCE, || content.open_count() == 0);
-    let backing = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
-    fs::write(backing.path(), &bytes).unwrap();
-    content.set_backing(hash, File::open(backing.path()).unwrap());
+    let _backing = back(&content, hash, &bytes);
     let again = File::open(mounted.at("large")).unwrap();
     rustix::fs::fadvise(&again, 0, None, rustix::fs::Advice::DontNeed).unwrap();
     let mut read = vec![0; bytes.len()];
@@ -370,9 +373,7 @@ fn what_turns_out_to_be_damaged_is_given_to_no_further_reader() {
     let bytes = noise(2, 1 << 20);
     let hash = content.file("whole", bytes.clone());
     let mounted = Mounted::of(&content);
-    let backing = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
-    fs::write(backing.path(), &bytes).unwrap();
-    content.set_backing(hash, File::open(backing.path()).unwrap());
+    let backing = back(&content, hash, &bytes);
     let first = File::open(mounted.at("whole")).unwrap();
     if let Some(why) = mounted.mount.passthrough_refusal() {
         eprintln!("SKIPPED: this kernel takes no backing file: {why}");

@@ -56,15 +56,8 @@ fn shuffled(mut pieces: Vec<ByteRange>, seed: u64) -> Vec<ByteRange> {
 }
 
 /// The cached bytes, as who opens the file would read them.
-fn data_file(place: &Place, source: &Source) -> File {
-    let name = source.hash().to_string();
-    File::open(
-        place
-            .cache_dir()
-            .join(&name[..2])
-            .join(format!("{name}.data")),
-    )
-    .unwrap()
+fn data_file(file: &CacheFile) -> File {
+    File::open(&file.shared().paths.data).unwrap()
 }
 
 fn is_in_pages(file: &File, offset: u64) -> bool {
@@ -104,7 +97,7 @@ fn a_large_file_leaves_the_kernels_pages_to_others_until_it_is_used_again() {
     for piece in pieces(MIB) {
         file.store(&arrived(&source, piece)).unwrap();
     }
-    let data = data_file(&place, &source);
+    let data = data_file(&file);
     let in_pages = |mib: u64| is_in_pages(&data, mib * MIB);
     if !file.is_past_pages() {
         let place = place.dir.path().display();
@@ -135,7 +128,7 @@ fn a_disk_that_takes_bytes_by_way_of_its_pages_alone_gets_them_so() {
         assert_eq!(file.store(&arrived(&source, piece)).unwrap(), Stored::Kept);
     }
     assert_eq!(source.check_all(&file), 256 << 10);
-    let data = data_file(&place, &source);
+    let data = data_file(&file);
     assert!(few.iter().all(|piece| is_in_pages(&data, piece.start)));
 }
 
@@ -149,7 +142,7 @@ fn a_reader_beside_the_writer_never_sees_what_was_there_before() {
         let file = open_file(&cache, &source);
         file.store(&arrived(&source, ByteRange::new(0, MIB)))
             .unwrap();
-        let data = data_file(&place, &source);
+        let data = data_file(&file);
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
