@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::fs::Advice;
 
 /// The unit of times in /proc (`USER_HZ`), the same on all of Linux that Rust runs on but Alpha.
 const TICKS_PER_S: f64 = 100.0;
@@ -84,15 +86,32 @@ pub fn sent_bytes(port: u16) -> u64 {
         .sum()
 }
 
-/// Lets no measurement pay for what was before it: dirty pages are written out, and memory is given
-/// back that a hypervisor took from an idle guest. To touch such memory first costs 2 s of system
-/// time a GiB where this was found, more than all the rest, and who comes first would pay it.
-pub fn settle(scratch: &Path, needed_mib: usize) {
+/// Lets no measurement pay for what was before it: dirty pages are written out, and all memory that
+/// nobody uses is filled with clean pages, as it is on a machine that has been at work for a while.
+///
+/// Free memory would not do: a guest gives it back to its hypervisor within moments (page reporting
+/// of virtio-balloon), and who touches it first pays up to 2 s of system time a GiB for that, more
+/// than for all the rest. `scratch` takes no room on the disk, as it is one hole.
+pub fn settle(scratch: &Path) {
     rustix::fs::sync();
-    let mib = vec![1; 1 << 20];
-    for _ in 0..2 {
-        let mut file = File::create(scratch).unwrap();
-        (0..needed_mib).for_each(|_| file.write_all(&mib).unwrap());
-        fs::remove_file(scratch).unwrap();
-    }
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(scratch)
+        .unwrap();
+    file.set_len(memory_bytes()).unwrap();
+    // without read-ahead, which asks for large pages and makes the kernel look for them
+    rustix::fs::fadvise(&file, 0, None, Advice::Random).unwrap();
+    let mut mib = vec![0; 1 << 20];
+    while (&file).read(&mut mib).unwrap() > 0 {}
+}
+
+/// All memory that the kernel manages (proc_meminfo(5)).
+fn memory_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let total = total.and_then(|line| line.trim().strip_suffix(" kB"));
+    total.unwrap().parse::<u64>().unwrap() << 10
 }

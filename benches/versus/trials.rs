@@ -39,8 +39,6 @@ const FIRST_FILES: usize = 100;
 const FIRST_MIB: usize = 2;
 /// Files in one directory of those that are copied.
 const COPIED_IN_DIR: usize = 100;
-/// More than the copied files and their copies take.
-const COPIED_MIB: usize = 128;
 const DIRECT_MIB: usize = 128;
 const WARM_MIB: usize = 256;
 const WARM_READS: u64 = 50_000;
@@ -98,15 +96,14 @@ impl Field {
         self.publish(&staged, name, &[name.to_owned()]);
     }
 
-    /// Before a turn in which `read_mib` of what is shared under `name` are read: they may be kept
-    /// twice, in a cache file and in the page cache of the mount. Whoever serves them finds them in
+    /// Before a turn in which what is shared under `name` is read. Whoever serves it finds it in
     /// the page cache: rclone lets go of what it served (`POSIX_FADV_DONTNEED`), and who comes
     /// after it would read the disk for all.
-    fn settle(&self, name: &str, read_mib: usize) {
+    fn settle(&self, name: &str) {
         let rivals = self.rivals.iter().flat_map(Rival::pids);
         let ours = self.nodes.iter().map(Node::pid);
         wait_for_rest(&ours.chain(rivals).collect::<Vec<_>>());
-        settle(&self.server().home.join("scratch"), 2 * read_mib);
+        settle(&self.server().home.join("scratch"));
         read_all(&self.server().share.join(name));
     }
 
@@ -164,7 +161,7 @@ fn sequential(field: &Field) {
             if turn != get {
                 wait_until_seen(&path);
             }
-            field.settle(&names[usize::from(turn == get)], size_mib);
+            field.settle(&names[usize::from(turn == get)]);
             let (cpu, begun) = (cpu_seconds(&one.pids), Instant::now());
             match turn == get {
                 true => get_file(field.reader(), &names[1]),
@@ -233,7 +230,7 @@ fn random(field: &Field) {
             let one = &contestants[turn];
             let path = one.mount.join(&name);
             wait_until_seen(&path);
-            field.settle(&name, RANDOM_MIB);
+            field.settle(&name);
             let (sent_before, begun) = (sent_bytes(one.port), Instant::now());
             let took_ms = read_pages(&path, scattered(RANDOM_READS, RANDOM_MIB));
             rates[turn].add(RANDOM_READS as f64 / begun.elapsed().as_secs_f64());
@@ -269,7 +266,7 @@ fn first(field: &Field) {
         for turn in turns(contestants.len(), round) {
             let mount = &contestants[turn].mount;
             wait_until_seen(&mount.join(names.last().unwrap()));
-            field.settle(&dir, FIRST_FILES * FIRST_MIB);
+            field.settle(&dir);
             let pages = scattered(FIRST_FILES as u64, FIRST_MIB);
             let took_ms: Vec<f64> = names
                 .iter()
@@ -307,7 +304,7 @@ fn copy(field: &Field) {
             eventually("all small files are listed", SEEN_LIMIT, || {
                 count_files(&one.mount.join(&name)) == count
             });
-            field.settle(&name, COPIED_MIB);
+            field.settle(&name);
             let (cpu, begun) = (cpu_seconds(&one.pids), Instant::now());
             let target = targets.join(format!("{round}-{turn}"));
             let mut cp = std::process::Command::new("cp");
@@ -355,7 +352,7 @@ fn direct(field: &Field) {
                 let size_mib = if read_bytes == PAGE { 16 } else { DIRECT_MIB };
                 let name = format!("direct-{number}.bin");
                 field.publish_file(&name, 9000 + number, size_mib);
-                field.settle(&name, size_mib);
+                field.settle(&name);
                 let mut file = open_with(&field.reader().mounted(&name), ways[turn].1);
                 let (mut buffer, begun) = (vec![0; read_bytes], Instant::now());
                 while file.read(&mut buffer).unwrap() > 0 {}
@@ -370,7 +367,7 @@ fn direct(field: &Field) {
     for round in 0..field.rounds {
         let name = format!("direct-random-{round}.bin");
         field.publish_file(&name, 9900 + round as u64, RANDOM_MIB);
-        field.settle(&name, RANDOM_MIB);
+        field.settle(&name);
         for turn in turns(ways.len(), round) {
             let file = open_with(&field.reader().mounted(&name), ways[turn].1);
             let (mut page, begun) = ([0; PAGE], Instant::now());
