@@ -178,7 +178,7 @@
 //! | which holder is asked first | `transfer::plan::schedule` (`choose`, `candidates`), by the figure in `transfer::plan::peer` (`score`); in a swarm, `transfer::plan::swarm` |
 //! | when a slow holder is hedged, and how often | `transfer::plan::hedge`; the bounds of the wait before it: `transfer::plan::PlanConfig` |
 //! | what the kernel reads by itself (passthrough) | `fuse::passthrough` (whether we may), `fs::files` and `fs::modes` (each open) |
-//! | what goes to the cache's disk past the kernel's pages, and what the next reads of it come from | `cache::direct` (which writes), `fs::kept` (the second use), `cache::warming` (the third) |
+//! | what goes to the cache's disk past the kernel's pages, and what the next reads of it come from | `cache::direct` (which writes), `cache::recent` (who reads a moment later), `fs::kept` (the second use), `cache::warming` (the third) |
 //! | which asker this node serves first, and how fast | `transfer::server::fair_queue`; limits in bytes a second, both ways: `transfer::pace` |
 //! | a format between nodes, and its version | `wire::native`; `VERSION` in `wire::native::udp`, the ALPN in `net::peer::tls` |
 //! | which port | `DEFAULT_PORT` in `daemon::config`; a program that embeds a node takes any free one, unless it says `listen`; `net::port` takes UDP and TCP at once |

@@ -4,14 +4,13 @@
 //! so a range that was present once can be read without looking again.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::CacheError;
 use super::core::Handle;
 use super::file::{PairSource, Shared};
 use super::pages::{bytes_of, pages_around};
-use crate::digest::{self, ContentHash, InMemory};
+use crate::digest::{self, ContentHash, InMemory, OnDisk, ReadAt};
 use crate::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 
 /// What became of a read.
@@ -65,8 +64,11 @@ impl CacheFile {
             return Ok(ReadOutcome::Missing(bytes_of(&gap, shared.size_bytes)));
         }
         let length = range.len() as usize;
-        let data = shared.data();
-        match data.and_then(|data| FileExt::read_exact_at(data, &mut buffer[..length], offset)) {
+        let read = |data| {
+            let data = shared.recent_or(&self.handle.core.context, OnDisk(data));
+            data.read_exact_at(offset, &mut buffer[..length])
+        };
+        match shared.data().and_then(read) {
             Ok(()) => Ok(ReadOutcome::Ready(length)),
             Err(_) => {
                 let lost = range.align_out(CHUNK_BYTES, shared.size_bytes);
@@ -128,7 +130,7 @@ impl CacheFile {
         {
             return Err(CacheError::NotCached { range });
         }
-        shared.prove(&self.handle.core.context, range)
+        shared.prove_soon(&self.handle.core.context, range)
     }
 
     /// The same where that takes no waiting, since the bytes are in memory, and nothing is wrong or
@@ -143,6 +145,7 @@ impl CacheFile {
             return None;
         }
         let data = InMemory(shared.data().ok()?);
+        let data = shared.recent_or(&self.handle.core.context, data);
         let pairs = PairSource {
             shared,
             in_memory: true,

@@ -13,6 +13,7 @@ use super::direct::DiskPace;
 use super::disk::Disk;
 use super::layout::Layout;
 use super::map::Boot;
+use super::recent::Recent;
 use super::write_behind::WriteBehind;
 use crate::files::limit_of_open_files;
 
@@ -20,6 +21,7 @@ pub(super) struct Context {
     pub(super) layout: Layout,
     pub(super) disk: Disk,
     pub(super) pace: DiskPace,
+    pub(super) recent: Recent,
     /// Whether a file is being brought into the kernel's pages.
     pub(super) is_warming: Arc<AtomicBool>,
     pub(super) boot: Boot,
@@ -46,6 +48,7 @@ impl Context {
             layout,
             disk,
             pace: DiskPace::default(),
+            recent: Recent::default(),
             is_warming: Arc::default(),
             boot,
             flush_bytes,

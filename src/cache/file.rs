@@ -17,6 +17,7 @@ use super::disk::{may_be_readable, open_writable};
 use super::layout::{self, Paths, Summary};
 use super::map::{self, LoadedMap};
 use super::pages::{Counts, PageMap};
+use super::recent::RecentOr;
 use crate::digest::{ContentHash, Grain, InMemory, OnDisk, ReadAt};
 use crate::extent::ByteRange;
 use crate::files::leave_descriptors;
@@ -236,6 +237,16 @@ impl Shared {
     pub(super) fn data(&self) -> io::Result<&File> {
         let files = self.files.get();
         files.map(|files| &files.data).ok_or_else(not_there)
+    }
+
+    /// What was stored lately from memory, and the rest from elsewhere.
+    pub(super) fn recent_or<'a, R>(&self, context: &'a Context, rest: R) -> RecentOr<'a, R> {
+        let is_past_pages = self.is_past_pages.load(Ordering::Relaxed);
+        RecentOr {
+            recent: is_past_pages.then_some(&context.recent),
+            hash: self.hash,
+            rest,
+        }
     }
 
     /// The hash pairs.

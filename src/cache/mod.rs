@@ -61,6 +61,7 @@ mod opening;
 mod pages;
 mod pins;
 mod proving;
+mod recent;
 mod reservation;
 mod room;
 mod store;

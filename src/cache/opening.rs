@@ -248,6 +248,7 @@ impl Core {
 
     /// The last handle is gone: writes the map and lets the file be evicted.
     pub(super) fn close(&self, shared: &Arc<Shared>) {
+        self.context.recent.forget(shared.hash);
         let (kept, unsynced) = shared.retire(&self.context);
         if shared.is_complete() && !kept.is_some_and(|summary| summary.is_complete()) {
             // The disk refused the map: those who were told of the file must hear of that too.

@@ -10,7 +10,7 @@ use super::context::Context;
 use super::file::{PairSource, Shared};
 use super::pages::{bytes_of, pages_around};
 use super::{CacheError, CacheEvent};
-use crate::digest::{self, DigestError, OnDisk};
+use crate::digest::{self, AppendAt, DigestError, OnDisk};
 use crate::extent::{ByteRange, CHUNK_BYTES, ChunkIndex};
 
 impl Shared {
@@ -37,11 +37,29 @@ impl Shared {
         }
     }
 
-    /// Proves a range that is all present. What does not prove is dropped.
+    /// Proves a range that is all present on the disk. What does not prove is dropped.
     pub(super) fn prove(&self, context: &Context, range: ByteRange) -> Result<Vec<u8>, CacheError> {
-        let pairs = self.pairs();
         let data = self.data().map_err(DigestError::Io)?;
-        let proof = digest::encode(self.hash, self.size_bytes, range, OnDisk(data), pairs);
+        self.prove_from(context, range, OnDisk(data))
+    }
+
+    /// The same, and from memory where it is there.
+    pub(super) fn prove_soon(
+        &self,
+        context: &Context,
+        range: ByteRange,
+    ) -> Result<Vec<u8>, CacheError> {
+        let data = self.data().map_err(DigestError::Io)?;
+        self.prove_from(context, range, self.recent_or(context, OnDisk(data)))
+    }
+
+    fn prove_from(
+        &self,
+        context: &Context,
+        range: ByteRange,
+        data: impl AppendAt,
+    ) -> Result<Vec<u8>, CacheError> {
+        let proof = digest::encode(self.hash, self.size_bytes, range, data, self.pairs());
         match proof {
             Ok(proof) => Ok(proof),
             Err(DigestError::LocalMismatch) => {

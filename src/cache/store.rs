@@ -8,6 +8,8 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::budget::charge_bytes;
 use super::cached_file::{CacheFile, Stored};
 use super::context::Context;
@@ -63,11 +65,11 @@ impl CacheFile {
 impl Shared {
     /// Writes to the data file, one thread at a time: the kernel lets no more in, and whoever waits
     /// for it there does so spinning (`rwsem_spin_on_owner`), which costs what others could use.
-    fn write(&self, context: &Context, bytes: &[u8], offset: u64) -> io::Result<()> {
+    fn write(&self, context: &Context, bytes: &Bytes, offset: u64) -> io::Result<()> {
         let mut turn = self.writing.lock();
         let range = ByteRange::at(offset, bytes.len() as u64);
         let data = &self.files_for(context, range)?.data;
-        let piece = (bytes, offset);
+        let piece = (&bytes[..], offset);
         if let Some(direct) = turn.for_write(data, self.size_bytes, piece, &context.pace) {
             let begun = Instant::now();
             match context.disk.write_by(direct, data, bytes, offset) {
@@ -75,6 +77,7 @@ impl Shared {
                 Err(error) => return Err(error),
                 Ok(()) => {
                     context.pace.note(bytes.len(), begun.elapsed());
+                    context.recent.keep(self.hash, offset, bytes.clone());
                     self.is_past_pages.store(true, Ordering::Relaxed);
                     return Ok(());
                 }
@@ -86,7 +89,7 @@ impl Shared {
 
     /// The same; where the disk has no room all the same, since others write to it or it has a
     /// quota, what was used least recently goes for it.
-    fn write_making_room(&self, core: &Core, bytes: &[u8], offset: u64) -> io::Result<()> {
+    fn write_making_room(&self, core: &Core, bytes: &Bytes, offset: u64) -> io::Result<()> {
         loop {
             let written = self.write(&core.context, bytes, offset);
             let is_full = written.as_ref().err().is_some_and(is_full);

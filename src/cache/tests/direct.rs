@@ -181,3 +181,32 @@ fn a_reader_beside_the_writer_never_sees_what_was_there_before() {
         assert_eq!(source.check_all(&file), SIZE_BYTES);
     }
 }
+
+/// What was fetched ahead of a reader is read a moment later, and others ask for it as well.
+#[test]
+fn what_was_just_stored_is_not_asked_of_the_disk_by_readers_or_for_others() {
+    let (place, source) = (place(), Source::new(6, SIZE_BYTES as usize));
+    let (cache, _events) = place.open();
+    let file = open_file(&cache, &source);
+    let pieces: Vec<_> = pieces(MIB).into_iter().take(8).collect();
+    let bytes_kept = || cache.core().context.recent.bytes();
+    for piece in &pieces {
+        file.store(&arrived(&source, *piece)).unwrap();
+    }
+    if bytes_kept() < 8 * MIB as usize {
+        let place = place.dir.path().display();
+        eprintln!("SKIPPED: the disk under {place} is slow, or writes by pages alone");
+        return;
+    }
+    let across = ByteRange::new(MIB - 4096, 3 * MIB + 4096);
+    let mut buffer = vec![0; across.len() as usize];
+    let read = file.read_at(across.start, &mut buffer).unwrap();
+    assert_eq!(read, ReadOutcome::Ready(buffer.len()));
+    assert_eq!(buffer, source.verified(across).bytes);
+    let proof = file.encode_at_once(pieces[5]).unwrap();
+    assert_eq!(proof, file.encode(pieces[5]).unwrap());
+    let data = data_file(&file);
+    assert!(!(0..8).any(|mib| is_in_pages(&data, mib * MIB)));
+    drop(file);
+    assert_eq!(bytes_kept(), 0, "nobody has it open any more");
+}
