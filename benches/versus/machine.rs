@@ -91,7 +91,8 @@ pub fn sent_bytes(port: u16) -> u64 {
 ///
 /// Free memory would not do: a guest gives it back to its hypervisor within moments (page reporting
 /// of virtio-balloon), and who touches it first pays up to 2 s of system time a GiB for that, more
-/// than for all the rest. `scratch` takes no room on the disk, as it is one hole.
+/// than for all the rest. `scratch` is one hole, which takes no room on the disk. Its pages stay,
+/// so that the next time is quick.
 pub fn settle(scratch: &Path) {
     rustix::fs::sync();
     let file = File::options()

@@ -1,6 +1,7 @@
 //! A file of the cache as its users have it: reading it, and proving it to others.
 //!
-//! Reading a complete file takes no lock. Bytes on disk are never taken away while a handle lives,
+//! Reading a complete file takes no lock, but for a moment that of `super::recent` where it went to
+//! the disk past the kernel's pages. Bytes on disk are never taken away while a handle lives,
 //! so a range that was present once can be read without looking again.
 
 use std::fs::File;
@@ -130,7 +131,7 @@ impl CacheFile {
         {
             return Err(CacheError::NotCached { range });
         }
-        shared.prove_soon(&self.handle.core.context, range)
+        shared.prove_for_others(&self.handle.core.context, range)
     }
 
     /// The same where that takes no waiting, since the bytes are in memory, and nothing is wrong or

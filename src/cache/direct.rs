@@ -1,7 +1,8 @@
 //! Large writes that go to a fast disk past the kernel's pages (`O_DIRECT` of open(2)).
 //!
-//! Bytes that were just fetched are given to their readers from the answer that brought them, and a
-//! mount's readers have them in the mount's own pages. A second copy in the pages of the data file
+//! Bytes that were just fetched are given to their readers from the answer that brought them, or a
+//! moment later by `super::recent`, and a mount's readers have them in the mount's own pages. A
+//! second copy in the pages of the data file
 //! is one that nobody reads soon: it costs a copy and the touch of a page for every 4 KiB, more
 //! than all the rest of a read where a hypervisor has taken the guest's free memory back, and it
 //! pushes out what others use. A disk that is slower than bytes may come is left to the kernel,

@@ -5,6 +5,7 @@
 //! its map is written.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use super::budget::{charge_bytes, cost_bytes};
@@ -248,7 +249,9 @@ impl Core {
 
     /// The last handle is gone: writes the map and lets the file be evicted.
     pub(super) fn close(&self, shared: &Arc<Shared>) {
-        self.context.recent.forget(shared.hash);
+        if shared.is_past_pages.load(Ordering::Relaxed) {
+            self.context.recent.forget(shared.hash);
+        }
         let (kept, unsynced) = shared.retire(&self.context);
         if shared.is_complete() && !kept.is_some_and(|summary| summary.is_complete()) {
             // The disk refused the map: those who were told of the file must hear of that too.

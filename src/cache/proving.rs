@@ -44,7 +44,7 @@ impl Shared {
     }
 
     /// The same, and from memory where it is there.
-    pub(super) fn prove_soon(
+    pub(super) fn prove_for_others(
         &self,
         context: &Context,
         range: ByteRange,

@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 use crate::digest::{AppendAt, ContentHash, ReadAt};
 use crate::extent::ByteRange;
 
-/// As much as is fetched ahead of one reader.
+/// As much as is fetched ahead of one reader. Many slow ones share it, and have the rest from the
+/// disk.
 const RECENT_MAX_BYTES: usize = 16 << 20;
 
 /// What was stored last, of all files that are open.
@@ -61,7 +62,7 @@ impl Recent {
         let mut at = range.start;
         while at < range.end {
             let has_it =
-                |it: &&Piece| it.hash == hash && (it.range.start..it.range.end).contains(&at);
+                |it: &&Piece| (it.range.start..it.range.end).contains(&at) && it.hash == hash;
             let piece = list.pieces.iter().find(has_it)?;
             let part = piece.range.intersection(&ByteRange::new(at, range.end));
             let start = (at - piece.range.start) as usize;

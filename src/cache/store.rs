@@ -8,8 +8,6 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use super::budget::charge_bytes;
 use super::cached_file::{CacheFile, Stored};
 use super::context::Context;
@@ -24,6 +22,15 @@ use crate::files::is_full;
 /// How many hash pairs of a file wait in memory at most (1 MiB) before they are written with the
 /// map.
 const PENDING_MAX: usize = 16 << 10;
+
+/// How bytes went to the data file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// The kernel has them in its pages, and writes them behind.
+    ByPages,
+    /// Only the disk has them.
+    PastPages,
+}
 
 impl CacheFile {
     /// Keeps the whole pages of a verified range; parts of pages at its ends are left out.
@@ -48,9 +55,13 @@ impl CacheFile {
         let range = bytes_of(&pages, shared.size_bytes);
         let bytes = verified.slice(range).unwrap_or_default();
         let written = shared.write_making_room(core, &bytes, range.start);
-        if core.context.noted(written).is_err() {
+        let Ok(way) = core.context.noted(written) else {
             shared.settle_room(core, growth, |state| give_up(state, &pages));
             return Ok(Stored::Full);
+        };
+        if way == Way::PastPages {
+            core.context.recent.keep(shared.hash, range.start, bytes);
+            shared.is_past_pages.store(true, Ordering::Relaxed);
         }
         let mut completed = false;
         shared.settle_room(core, growth, |state| {
@@ -65,11 +76,11 @@ impl CacheFile {
 impl Shared {
     /// Writes to the data file, one thread at a time: the kernel lets no more in, and whoever waits
     /// for it there does so spinning (`rwsem_spin_on_owner`), which costs what others could use.
-    fn write(&self, context: &Context, bytes: &Bytes, offset: u64) -> io::Result<()> {
+    fn write(&self, context: &Context, bytes: &[u8], offset: u64) -> io::Result<Way> {
         let mut turn = self.writing.lock();
         let range = ByteRange::at(offset, bytes.len() as u64);
         let data = &self.files_for(context, range)?.data;
-        let piece = (&bytes[..], offset);
+        let piece = (bytes, offset);
         if let Some(direct) = turn.for_write(data, self.size_bytes, piece, &context.pace) {
             let begun = Instant::now();
             match context.disk.write_by(direct, data, bytes, offset) {
@@ -77,19 +88,18 @@ impl Shared {
                 Err(error) => return Err(error),
                 Ok(()) => {
                     context.pace.note(bytes.len(), begun.elapsed());
-                    context.recent.keep(self.hash, offset, bytes.clone());
-                    self.is_past_pages.store(true, Ordering::Relaxed);
-                    return Ok(());
+                    return Ok(Way::PastPages);
                 }
             }
         }
         let mut slices = [IoSlice::new(bytes)];
-        context.disk.write_at(data, &mut slices, offset)
+        context.disk.write_at(data, &mut slices, offset)?;
+        Ok(Way::ByPages)
     }
 
     /// The same; where the disk has no room all the same, since others write to it or it has a
     /// quota, what was used least recently goes for it.
-    fn write_making_room(&self, core: &Core, bytes: &Bytes, offset: u64) -> io::Result<()> {
+    fn write_making_room(&self, core: &Core, bytes: &[u8], offset: u64) -> io::Result<Way> {
         loop {
             let written = self.write(&core.context, bytes, offset);
             let is_full = written.as_ref().err().is_some_and(is_full);
