@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::Advice;
+use rustix::system::sysinfo;
 
 /// The unit of times in /proc (`USER_HZ`), the same on all of Linux that Rust runs on but Alpha.
 const TICKS_PER_S: f64 = 100.0;
@@ -102,17 +103,25 @@ pub fn settle(scratch: &Path) {
         .truncate(false)
         .open(scratch)
         .unwrap();
-    file.set_len(memory_bytes()).unwrap();
+    let memory = sysinfo();
+    let memory_bytes = memory.totalram as u64 * u64::from(memory.mem_unit);
+    file.set_len(memory_bytes).unwrap();
     // without read-ahead, which asks for large pages and makes the kernel look for them
     rustix::fs::fadvise(&file, 0, None, Advice::Random).unwrap();
-    let mut mib = vec![0; 1 << 20];
-    while (&file).read(&mut mib).unwrap() > 0 {}
+    read_through(&file);
 }
 
-/// All memory that the kernel manages (proc_meminfo(5)).
-fn memory_bytes() -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap();
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let total = total.and_then(|line| line.trim().strip_suffix(" kB"));
-    total.unwrap().parse::<u64>().unwrap() << 10
+/// Reads a file from its start to its end.
+pub fn read_file(path: &Path) {
+    read_through(&File::open(path).unwrap());
+}
+
+fn read_through(mut file: &File) {
+    let mut buffer = vec![0; 1 << 20];
+    let mut length = file.metadata().unwrap().len();
+    while length > 0 {
+        let read = file.read(&mut buffer).unwrap();
+        assert!(read > 0, "{file:?} ended early");
+        length -= read as u64;
+    }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::figures::{Figures, Unit, median, quantile, report};
-use crate::machine::{cpu_seconds, sent_bytes, settle, wait_for_rest};
+use crate::machine::{cpu_seconds, read_file, sent_bytes, settle, wait_for_rest};
 use crate::rivals::Rival;
 use crate::support::content::noise;
 use crate::support::daemon::{Node, set_mode};
@@ -187,17 +187,6 @@ fn read_all(path: &Path) {
             .unwrap()
             .for_each(|entry| read_all(&entry.unwrap().path())),
         false => read_file(path),
-    }
-}
-
-fn read_file(path: &Path) {
-    let mut buffer = vec![0; MIB];
-    let mut file = File::open(path).unwrap();
-    let mut length = file.metadata().unwrap().len();
-    while length > 0 {
-        let read = file.read(&mut buffer).unwrap();
-        assert!(read > 0, "{} ended early", path.display());
-        length -= read as u64;
     }
 }
 

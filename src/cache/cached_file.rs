@@ -11,7 +11,7 @@ use super::CacheError;
 use super::core::Handle;
 use super::file::{PairSource, Shared};
 use super::pages::{bytes_of, pages_around};
-use crate::digest::{self, ContentHash, InMemory, OnDisk, ReadAt};
+use crate::digest::{self, ContentHash, DigestError, InMemory, OnDisk, ReadAt};
 use crate::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 
 /// What became of a read.
@@ -124,14 +124,13 @@ impl CacheFile {
     /// or a disk that cannot be read.
     pub fn encode(&self, range: ByteRange) -> Result<Vec<u8>, CacheError> {
         let shared = self.shared();
+        let context = &self.handle.core.context;
         let chunks = range.align_out(CHUNK_BYTES, shared.size_bytes);
-        if shared
-            .first_missing(&self.handle.core.context, chunks)
-            .is_some()
-        {
+        if shared.first_missing(context, chunks).is_some() {
             return Err(CacheError::NotCached { range });
         }
-        shared.prove_for_others(&self.handle.core.context, range)
+        let data = OnDisk(shared.data().map_err(DigestError::Io)?);
+        shared.prove(context, range, shared.recent_or(context, data))
     }
 
     /// The same where that takes no waiting, since the bytes are in memory, and nothing is wrong or

@@ -2,11 +2,10 @@
 //!
 //! Bytes that were just fetched are given to their readers from the answer that brought them, or a
 //! moment later by `super::recent`, and a mount's readers have them in the mount's own pages. A
-//! second copy in the pages of the data file
-//! is one that nobody reads soon: it costs a copy and the touch of a page for every 4 KiB, more
-//! than all the rest of a read where a hypervisor has taken the guest's free memory back, and it
-//! pushes out what others use. A disk that is slower than bytes may come is left to the kernel,
-//! which writes behind.
+//! second copy in the pages of the data file is one that nobody reads soon: it costs a copy and the
+//! touch of a page for every 4 KiB, more than all the rest of a read where a hypervisor has taken
+//! the guest's free memory back, and it pushes out what others use. A disk that is slower than
+//! bytes may come is left to the kernel, which writes behind.
 //!
 //! Owns when a write goes so, and the descriptor for it. Never writes itself, and is nothing that
 //! a read sees: the kernel keeps its pages of the file and the disk at one (open(2), NOTES), as

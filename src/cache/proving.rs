@@ -37,23 +37,8 @@ impl Shared {
         }
     }
 
-    /// Proves a range that is all present on the disk. What does not prove is dropped.
-    pub(super) fn prove(&self, context: &Context, range: ByteRange) -> Result<Vec<u8>, CacheError> {
-        let data = self.data().map_err(DigestError::Io)?;
-        self.prove_from(context, range, OnDisk(data))
-    }
-
-    /// The same, and from memory where it is there.
-    pub(super) fn prove_for_others(
-        &self,
-        context: &Context,
-        range: ByteRange,
-    ) -> Result<Vec<u8>, CacheError> {
-        let data = self.data().map_err(DigestError::Io)?;
-        self.prove_from(context, range, self.recent_or(context, OnDisk(data)))
-    }
-
-    fn prove_from(
+    /// Proves a range that is all present, by its bytes in `data`. What does not is dropped.
+    pub(super) fn prove(
         &self,
         context: &Context,
         range: ByteRange,
@@ -106,7 +91,8 @@ impl Shared {
         let pages = pages_around(range, self.size_bytes);
         if self.state.lock().present.contains(pages) {
             // What fails is dropped chunk by chunk inside.
-            let _ = self.prove(context, range);
+            let prove = |data| self.prove(context, range, OnDisk(data));
+            let _ = self.data().map(prove);
         } else {
             self.drop_unproven(context, range);
         }

@@ -63,6 +63,15 @@ fn data_file(file: &CacheFile) -> File {
     File::open(&file.shared().paths.data).unwrap()
 }
 
+/// Whether any of it went past the kernel's pages; else says that what rests on that is skipped.
+fn went_past_pages(file: &CacheFile, place: &Place) -> bool {
+    if !file.is_past_pages() {
+        let place = place.dir.path().display();
+        eprintln!("SKIPPED: the disk under {place} is slow, or writes by pages alone");
+    }
+    file.is_past_pages()
+}
+
 /// What is read from now on is read from the disk.
 fn forget_recent(cache: &Cache, source: &Source) {
     cache.core().context.recent.forget(source.hash());
@@ -107,9 +116,7 @@ fn a_large_file_leaves_the_kernels_pages_to_others_until_it_is_used_again() {
     }
     let data = data_file(&file);
     let in_pages = |mib: u64| is_in_pages(&data, mib * MIB);
-    if !file.is_past_pages() {
-        let place = place.dir.path().display();
-        eprintln!("SKIPPED: the disk under {place} is slow, or writes by pages alone");
+    if !went_past_pages(&file, &place) {
         return;
     }
     // a busy disk leaves some to the kernel
@@ -203,9 +210,7 @@ fn what_was_just_stored_is_not_asked_of_the_disk_by_readers_or_for_others() {
     for piece in &pieces {
         file.store(&arrived(&source, *piece)).unwrap();
     }
-    if !file.is_past_pages() {
-        let place = place.dir.path().display();
-        eprintln!("SKIPPED: the disk under {place} is slow, or writes by pages alone");
+    if !went_past_pages(&file, &place) {
         return;
     }
     let kept = bytes_kept() as u64 / MIB;
