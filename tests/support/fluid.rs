@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+/// A frame this small goes before the larger ones that have not begun, as nodes send them.
+const SMALL_MAX_BYTES: f64 = 6.0 * 1024.0;
 /// How often the arrival of a frame that takes its time is told.
 const TELL_EACH: Duration = Duration::from_millis(50);
 
@@ -124,7 +126,12 @@ impl<N: Copy + Ord> Fluid<N> {
             ends.change(&line, 1.0);
             Queue::default()
         });
-        queue.frames.push_back(frame);
+        let gives_way = |it: &&Frame| !it.begun && it.left > SMALL_MAX_BYTES;
+        let overtaken = match frame.left > SMALL_MAX_BYTES {
+            true => 0,
+            false => queue.frames.iter().rev().take_while(gives_way).count(),
+        };
+        queue.frames.insert(queue.frames.len() - overtaken, frame);
     }
 
     /// Takes a frame back that has not begun to be sent; the rest of one that has still crosses.

@@ -17,7 +17,7 @@ pub const ACCEPTED_CONNECTIONS: u32 = 1024;
 /// The slowest link for which a frame is waited for. A frame of 2 MiB then has 32 s.
 const SLOWEST_BYTES_PER_S: u64 = 64 << 10;
 /// The same for an answer that was asked for: a link of 32 kbit/s that sixteen readers share. Who
-/// is slow is asked for a chunk at a time, and whoever else has it is asked too.
+/// is slow is asked for a chunk or less at a time, and whoever else has it is asked too.
 const SLOWEST_ANSWER_BYTES_PER_S: u64 = 256;
 /// The age at which any request ends its connection, in multiples of the one for a request on a
 /// connection that brings no answers.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::past::Past;
 use super::silence::Silence;
 use super::turns::Line;
-use super::{Lane, PIECE_MAX_BYTES, RequestId};
+use super::{Lane, PIECE_MAX_BYTES, RequestId, URGENT_MAX_BYTES};
 use crate::extent::CHUNK_BYTES;
 use crate::least::LeastLately;
 
@@ -43,6 +43,13 @@ const SMALL_BYTES: u64 = 4 << 10;
 const WINDOW_SLACK: Duration = Duration::from_millis(50);
 /// A piece should take no longer than this, so that a slow peer gets small ones.
 const PIECE_TIME: Duration = Duration::from_millis(250);
+/// The smallest piece of what a reader waits for, where a chunk takes longer than
+/// [`URGENT_PIECE_TIME`]: who opens a small file there waits for the rest of the piece that is on
+/// its way, since one answer is sent after the other. Each proves the way from the root of its
+/// file's tree anew, so that smaller ones would be half proof.
+const URGENT_PIECE_MIN_BYTES: u64 = 16 << 10;
+/// See [`URGENT_PIECE_MIN_BYTES`].
+const URGENT_PIECE_TIME: Duration = Duration::from_secs(1);
 /// The first pause after a failure; it doubles with each one after it.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// The longest pause: a reader who waits 10 s for it is to see it tried several times.
@@ -206,6 +213,15 @@ impl Peer {
             Some(rate) => (rate * PIECE_TIME.as_secs_f64()) as u64,
         };
         1u64 << by_rate.clamp(CHUNK_BYTES, PIECE_MAX_BYTES).ilog2()
+    }
+
+    /// The largest piece to ask of what a reader waits for: a power of two.
+    pub fn urgent_piece_bytes(&self) -> u64 {
+        let slow = self.rate.and_then(|rate| {
+            let moved = (rate * URGENT_PIECE_TIME.as_secs_f64()) as u64;
+            (moved < CHUNK_BYTES).then(|| 1u64 << moved.max(URGENT_PIECE_MIN_BYTES).ilog2())
+        });
+        slow.unwrap_or_else(|| self.piece_bytes().min(URGENT_MAX_BYTES))
     }
 
     fn queue_bytes(&self, lane: Lane) -> u64 {

@@ -9,7 +9,7 @@ use super::fetch::Coverage;
 use super::turns::{WANTS, Want};
 use super::{
     IN_FLIGHT_MAX_BYTES, InFlight, Lane, PIECE_MAX_BYTES, Plan, PlanEvent, RangeRequest, RequestId,
-    STRIPE_BYTES, Timer, URGENT_MAX_BYTES,
+    STRIPE_BYTES, Timer,
 };
 use crate::digest::ContentKey;
 use crate::extent::ByteRange;
@@ -346,7 +346,7 @@ impl Plan {
             }
             found.any = true;
             let grain = match lane {
-                Lane::Urgent => peer.piece_bytes().min(URGENT_MAX_BYTES),
+                Lane::Urgent => peer.urgent_piece_bytes(),
                 Lane::Bulk if is_swarm => peer.piece_bytes().min(STRIPE_BYTES),
                 Lane::Bulk => peer.piece_bytes(),
             };

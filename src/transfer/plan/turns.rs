@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::{Lane, OVERDUE_PATIENCE, PIECE_MAX_BYTES, Plan, URGENT_MAX_BYTES};
+use super::{Lane, OVERDUE_PATIENCE, Plan};
 use crate::digest::{ContentHash, ContentKey};
 use crate::id::NodeId;
 
@@ -230,11 +230,11 @@ impl Plan {
         want: Want,
     ) -> Option<(Want, u64, ContentKey)> {
         let peer = self.peers.get(&node)?;
-        let most = match want.lane() {
-            Lane::Urgent => URGENT_MAX_BYTES,
-            Lane::Bulk => PIECE_MAX_BYTES,
+        let piece_bytes = match want.lane() {
+            Lane::Urgent => peer.urgent_piece_bytes(),
+            Lane::Bulk => peer.piece_bytes(),
         };
-        if !peer.has_room(want.lane(), peer.piece_bytes().min(most)) {
+        if !peer.has_room(want.lane(), piece_bytes) {
             return None;
         }
         let from = (pass.next[want as usize], FIRST);

@@ -53,6 +53,15 @@ fn a_slow_peer_gets_small_pieces_and_a_small_window() {
 }
 
 #[test]
+fn a_reader_of_a_slow_peer_is_asked_for_no_more_than_a_second_brings() {
+    let asked_at = |rate: f64| trained(Duration::from_millis(5), rate, 60).urgent_piece_bytes();
+    let rates = [5e3, 20e3, 40e3, 100e3, 300e3, 50e6];
+    let kib = rates.map(|rate| asked_at(rate) >> 10);
+    assert_eq!(kib, [16, 16, 32, 64, 64, 128]);
+    assert_eq!(Peer::default().urgent_piece_bytes(), CHUNK_BYTES);
+}
+
+#[test]
 fn failures_rest_longer_and_longer_and_an_answer_ends_it() {
     let (mut peer, now) = (Peer::default(), Instant::now());
     let mut last = Duration::ZERO;

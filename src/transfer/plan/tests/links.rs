@@ -12,6 +12,8 @@ use crate::transfer::plan::{Failure, IN_FLIGHT_MAX_BYTES, PlanEvent};
 /// 2 Mbit/s and 256 kbit/s, in bytes.
 const TWO_MBIT: f64 = 250e3;
 const NARROW: f64 = 32e3;
+/// What one of several nodes has of 1 Mbit/s.
+const CROWDED: f64 = 20e3;
 
 fn assert_all_read(bench: &Bench, what: &str) {
     for (number, reader) in bench.readers.iter().enumerate() {
@@ -75,6 +77,28 @@ fn eight_readers_of_one_slow_holder_on_eight_machines_get_no_error() {
     bench.run(Duration::from_secs(1200));
     assert_all_read(&bench, "an eighth of 2 Mbit/s");
     assert!(bench.requested_bytes() <= 4 * MIB * 11 / 10);
+}
+
+#[test]
+fn who_opens_a_small_file_of_a_slow_holder_waits_for_no_large_piece_of_another_reader() {
+    for moment in 0..20 {
+        let mut bench = Bench::new(moment);
+        let peer = bench.peer(1, SimPeer::new(20, CROWDED));
+        let large = bench.file(1, MIB, &[peer]);
+        let small = bench.file(2, 100, &[peer]);
+        bench.read(Reader::sequential(large, MIB));
+        bench.run(Duration::from_millis(8000 + moment * 300));
+        let opens = bench.read(Reader::new(small, vec![ByteRange::new(0, 100)]));
+        bench.run(Duration::from_secs(1200));
+        assert_all_read(&bench, "a crowded link");
+        // a piece of 16 KiB, while read-ahead has half of the link
+        let (waited, most) = (bench.readers[opens].longest_wait, 2.0 * 16384.0 / CROWDED);
+        assert!(
+            waited.as_secs_f64() <= most + 0.5,
+            "{waited:?} at {moment}, of {most} s"
+        );
+        assert!(bench.requested_bytes() <= MIB * 11 / 10);
+    }
 }
 
 #[test]
