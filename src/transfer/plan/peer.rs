@@ -215,13 +215,16 @@ impl Peer {
         1u64 << by_rate.clamp(CHUNK_BYTES, PIECE_MAX_BYTES).ilog2()
     }
 
-    /// The largest piece to ask of what a reader waits for: a power of two.
+    /// The largest piece to ask of what a reader waits for: a power of two. What a few small
+    /// answers took says more of the distance than of the rate.
     pub fn urgent_piece_bytes(&self) -> u64 {
-        let slow = self.rate.and_then(|rate| {
-            let moved = (rate * URGENT_PIECE_TIME.as_secs_f64()) as u64;
-            (moved < CHUNK_BYTES).then(|| 1u64 << moved.max(URGENT_PIECE_MIN_BYTES).ilog2())
-        });
-        slow.unwrap_or_else(|| self.piece_bytes().min(URGENT_MAX_BYTES))
+        let moved = |rate: f64| (rate * URGENT_PIECE_TIME.as_secs_f64()) as u64;
+        match self.rate.map(moved) {
+            Some(few) if few < CHUNK_BYTES && self.delivered_bytes >= CHUNK_BYTES => {
+                1 << few.max(URGENT_PIECE_MIN_BYTES).ilog2()
+            }
+            _ => self.piece_bytes().min(URGENT_MAX_BYTES),
+        }
     }
 
     fn queue_bytes(&self, lane: Lane) -> u64 {

@@ -58,7 +58,14 @@ fn a_reader_of_a_slow_peer_is_asked_for_no_more_than_a_second_brings() {
     let rates = [5e3, 20e3, 40e3, 100e3, 300e3, 50e6];
     let kib = rates.map(|rate| asked_at(rate) >> 10);
     assert_eq!(kib, [16, 16, 32, 64, 64, 128]);
-    assert_eq!(Peer::default().urgent_piece_bytes(), CHUNK_BYTES);
+    // of whom little is known, and who gave one small file from afar
+    let (mut peer, now) = (Peer::default(), Instant::now());
+    assert_eq!(peer.urgent_piece_bytes(), CHUNK_BYTES);
+    let sent = peer.sent(now, ID, Lane::Urgent, 100);
+    let later = now + Duration::from_millis(5);
+    answer(&mut peer, later, ID, (&sent, Lane::Urgent), 100);
+    assert!(peer.rate().unwrap() < 32e3);
+    assert_eq!(peer.urgent_piece_bytes(), CHUNK_BYTES);
 }
 
 #[test]
