@@ -179,7 +179,7 @@ impl Peer {
             return WINDOW_UNKNOWN_BYTES;
         }
         let span = distance.as_secs_f64() * 2.0 + WINDOW_SLACK.as_secs_f64();
-        let mut floor = self.piece_bytes() * WINDOW_MIN_PIECES;
+        let mut floor = self.piece_bytes(Lane::Bulk) * WINDOW_MIN_PIECES;
         if self.delivered_bytes < WINDOW_START_BYTES {
             let moved = (rate * WINDOW_START_TIME.as_secs_f64()) as u64;
             floor = floor.max(moved.min(WINDOW_START_BYTES));
@@ -206,25 +206,22 @@ impl Peer {
         }
     }
 
-    /// The largest piece to ask in bulk: a power of two.
-    pub fn piece_bytes(&self) -> u64 {
-        let by_rate = match self.rate {
-            None => CHUNK_BYTES,
-            Some(rate) => (rate * PIECE_TIME.as_secs_f64()) as u64,
-        };
-        1u64 << by_rate.clamp(CHUNK_BYTES, PIECE_MAX_BYTES).ilog2()
-    }
-
-    /// The largest piece to ask of what a reader waits for: a power of two. What a few small
-    /// answers took says more of the distance than of the rate.
-    pub fn urgent_piece_bytes(&self) -> u64 {
-        let moved = |rate: f64| (rate * URGENT_PIECE_TIME.as_secs_f64()) as u64;
-        match self.rate.map(moved) {
-            Some(few) if few < CHUNK_BYTES && self.delivered_bytes >= CHUNK_BYTES => {
-                1 << few.max(URGENT_PIECE_MIN_BYTES).ilog2()
+    /// The largest piece to ask: a power of two. What a few small answers took says more of the
+    /// distance than of the rate, so it makes nobody a slow peer for those who wait.
+    pub fn piece_bytes(&self, lane: Lane) -> u64 {
+        let moved_in = |time: Duration| self.rate.map(|it| (it * time.as_secs_f64()) as u64);
+        let by_rate = moved_in(PIECE_TIME).unwrap_or(CHUNK_BYTES);
+        let usual = by_rate.clamp(CHUNK_BYTES, PIECE_MAX_BYTES);
+        let most = match (lane, moved_in(URGENT_PIECE_TIME)) {
+            (Lane::Bulk, _) => usual,
+            (Lane::Urgent, Some(few))
+                if few < CHUNK_BYTES && self.delivered_bytes >= CHUNK_BYTES =>
+            {
+                few.max(URGENT_PIECE_MIN_BYTES)
             }
-            _ => self.piece_bytes().min(URGENT_MAX_BYTES),
-        }
+            (Lane::Urgent, _) => usual.min(URGENT_MAX_BYTES),
+        };
+        1 << most.ilog2()
     }
 
     fn queue_bytes(&self, lane: Lane) -> u64 {

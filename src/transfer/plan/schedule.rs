@@ -346,9 +346,8 @@ impl Plan {
             }
             found.any = true;
             let grain = match lane {
-                Lane::Urgent => peer.urgent_piece_bytes(),
-                Lane::Bulk if is_swarm => peer.piece_bytes().min(STRIPE_BYTES),
-                Lane::Bulk => peer.piece_bytes(),
+                Lane::Bulk if is_swarm => peer.piece_bytes(lane).min(STRIPE_BYTES),
+                _ => peer.piece_bytes(lane),
             };
             let part = ByteRange::new(part.start, part.end.min((part.start / grain + 1) * grain));
             let score = peer.score(lane, part.len());

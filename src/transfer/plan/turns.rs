@@ -230,11 +230,8 @@ impl Plan {
         want: Want,
     ) -> Option<(Want, u64, ContentKey)> {
         let peer = self.peers.get(&node)?;
-        let piece_bytes = match want.lane() {
-            Lane::Urgent => peer.urgent_piece_bytes(),
-            Lane::Bulk => peer.piece_bytes(),
-        };
-        if !peer.has_room(want.lane(), piece_bytes) {
+        let lane = want.lane();
+        if !peer.has_room(lane, peer.piece_bytes(lane)) {
             return None;
         }
         let from = (pass.next[want as usize], FIRST);

@@ -18,7 +18,7 @@ fn trained(latency: Duration, rate: f64, pieces: usize) -> Peer {
     let (mut link_free, mut next) = (now, 0);
     for _ in 0..pieces {
         while peer.has_room(Lane::Bulk, PIECE_MAX_BYTES) && queue.len() < 64 {
-            let bytes = peer.piece_bytes();
+            let bytes = peer.piece_bytes(Lane::Bulk);
             let id = RequestId(next);
             next += 1;
             let sent = peer.sent(now, id, Lane::Bulk, bytes);
@@ -48,24 +48,25 @@ fn the_window_covers_the_round_trip_of_a_fast_far_peer() {
 #[test]
 fn a_slow_peer_gets_small_pieces_and_a_small_window() {
     let peer = trained(Duration::from_millis(5), 300e3, 60);
-    assert_eq!(peer.piece_bytes(), CHUNK_BYTES);
+    assert_eq!(peer.piece_bytes(Lane::Bulk), CHUNK_BYTES);
     assert!(peer.window_bytes() <= 512 << 10, "{}", peer.window_bytes());
 }
 
 #[test]
 fn a_reader_of_a_slow_peer_is_asked_for_no_more_than_a_second_brings() {
-    let asked_at = |rate: f64| trained(Duration::from_millis(5), rate, 60).urgent_piece_bytes();
+    let asked_at =
+        |rate: f64| trained(Duration::from_millis(5), rate, 60).piece_bytes(Lane::Urgent);
     let rates = [5e3, 20e3, 40e3, 100e3, 300e3, 50e6];
     let kib = rates.map(|rate| asked_at(rate) >> 10);
     assert_eq!(kib, [16, 16, 32, 64, 64, 128]);
     // of whom little is known, and who gave one small file from afar
     let (mut peer, now) = (Peer::default(), Instant::now());
-    assert_eq!(peer.urgent_piece_bytes(), CHUNK_BYTES);
+    assert_eq!(peer.piece_bytes(Lane::Urgent), CHUNK_BYTES);
     let sent = peer.sent(now, ID, Lane::Urgent, 100);
     let later = now + Duration::from_millis(5);
     answer(&mut peer, later, ID, (&sent, Lane::Urgent), 100);
     assert!(peer.rate().unwrap() < 32e3);
-    assert_eq!(peer.urgent_piece_bytes(), CHUNK_BYTES);
+    assert_eq!(peer.piece_bytes(Lane::Urgent), CHUNK_BYTES);
 }
 
 #[test]
@@ -146,10 +147,10 @@ fn a_busy_peer_is_asked_for_less_and_for_more_again_once_it_answers() {
         trained(Duration::from_millis(1), 50e6, 200),
         Instant::now() + Duration::from_secs(60),
     );
-    assert_eq!(peer.piece_bytes(), PIECE_MAX_BYTES);
+    assert_eq!(peer.piece_bytes(Lane::Bulk), PIECE_MAX_BYTES);
     let at_once = [0; 8].map(|_| peer.sent(now, ID, Lane::Bulk, PIECE_MAX_BYTES));
     let mut rounds = 0;
-    while peer.piece_bytes() > CHUNK_BYTES {
+    while peer.piece_bytes(Lane::Bulk) > CHUNK_BYTES {
         let sent = peer.sent(now, ID, Lane::Bulk, PIECE_MAX_BYTES);
         now += Duration::from_millis(1);
         let until = peer.rest_busy(now, &sent, 0.5, true);
@@ -164,7 +165,7 @@ fn a_busy_peer_is_asked_for_less_and_for_more_again_once_it_answers() {
         now += Duration::from_millis(2);
         answer(&mut peer, now, ID, (&sent, Lane::Bulk), CHUNK_BYTES);
     }
-    assert_eq!(peer.piece_bytes(), PIECE_MAX_BYTES);
+    assert_eq!(peer.piece_bytes(Lane::Bulk), PIECE_MAX_BYTES);
 }
 
 #[test]
