@@ -16,7 +16,7 @@ use super::Shared;
 use super::counters::DropReason;
 use super::framing::{FrameReader, reason_of};
 use super::greet::prove;
-use super::limits::{BULK_READ_BYTES, PeerLimits, TLS_WRITE_BYTES, URGENT_READ_BYTES};
+use super::limits::{ASK_READ_BYTES, PeerLimits, TLS_WRITE_BYTES};
 use super::line::{Check, Line, OnAnswer, Progress, Waiter};
 use super::outbound::Outbound;
 use super::polite::{LastReading, Polite};
@@ -49,7 +49,7 @@ impl Connection {
         lane: Lane,
         gets_on: impl Fn(),
     ) -> Result<Self, NetError> {
-        let mut stream = connect(shared, node, addr, read_bytes(lane), &gets_on).await?;
+        let mut stream = connect(shared, node, addr, &gets_on).await?;
         gets_on();
         let greeted = prove(shared, &mut stream, lane).await;
         greeted.map_err(|reason| match reason {
@@ -218,23 +218,15 @@ impl Drop for Connection {
     }
 }
 
-fn read_bytes(lane: Lane) -> usize {
-    match lane {
-        Lane::Urgent => URGENT_READ_BYTES,
-        Lane::Bulk => BULK_READ_BYTES,
-    }
-}
-
 /// A TLS connection to `node` and no other; nothing is proven about membership yet.
 pub(super) async fn connect(
     shared: &Shared,
     node: NodeId,
     addr: SocketAddr,
-    read_buffer_bytes: usize,
     on_first_bytes: impl Fn(),
 ) -> Result<TlsStream<BufReader<Polite<TcpStream>>>, NetError> {
     let connector = shared.tls.connector(Some(node))?;
-    let stream = connect_with(shared, connector, addr, read_buffer_bytes, on_first_bytes).await?;
+    let stream = connect_with(shared, connector, addr, on_first_bytes).await?;
     match peer_of(&stream) == Some(node) {
         true => Ok(stream),
         false => Err(speaks_otherwise(addr)),
@@ -247,7 +239,7 @@ pub(super) async fn connect_any(
     addr: SocketAddr,
 ) -> Result<(TlsStream<BufReader<Polite<TcpStream>>>, NodeId), NetError> {
     let connector = shared.tls.connector(None)?;
-    let stream = connect_with(shared, connector, addr, URGENT_READ_BYTES, || ()).await?;
+    let stream = connect_with(shared, connector, addr, || ()).await?;
     let node = peer_of(&stream).ok_or_else(|| speaks_otherwise(addr))?;
     Ok((stream, node))
 }
@@ -261,7 +253,6 @@ async fn connect_with(
     shared: &Shared,
     connector: TlsConnector,
     addr: SocketAddr,
-    read_buffer_bytes: usize,
     on_first_bytes: impl Fn(),
 ) -> Result<TlsStream<BufReader<Polite<TcpStream>>>, NetError> {
     let unreachable = |kind| NetError::Unreachable {
@@ -275,7 +266,7 @@ async fn connect_with(
         None => unreachable(error.kind()),
     })?;
     let _ = stream.set_nodelay(true);
-    let stream = BufReader::with_capacity(read_buffer_bytes, Polite::new(stream));
+    let stream = BufReader::with_capacity(ASK_READ_BYTES, Polite::new(stream));
     let (mut handshake, mut told) = (connector.connect(nameless(), stream), false);
     let telling = poll_fn(|context| {
         let outcome = Pin::new(&mut handshake).poll(context);

@@ -52,7 +52,6 @@ use crate::wire::native::tcp::{Request, Response};
 use dial::{connect, connect_any};
 use distances::Distances;
 pub use greet::Enrolment as Joining;
-use limits::SERVE_READ_BYTES;
 use pool::Pool;
 use register::Register;
 use tls::Tls;
@@ -312,7 +311,7 @@ impl PeerNet {
         name: &NodeName,
     ) -> Result<Joining, NetError> {
         let shared = &self.owner.shared;
-        let mut stream = connect(shared, token.issuer, addr, SERVE_READ_BYTES, || ()).await?;
+        let mut stream = connect(shared, token.issuer, addr, || ()).await?;
         let enrolling = greet::enrol(&mut stream, shared.me, token, name, &shared.limits);
         let enrolled = timeout(shared.limits.handshake, enrolling).await;
         enrolled

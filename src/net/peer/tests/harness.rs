@@ -91,7 +91,7 @@ impl Node {
 
     /// A TLS connection on which this node has proven membership, to say anything on.
     pub(super) async fn proven(&self, other: &Seen) -> TlsStream<impl Wire + use<>> {
-        let mut stream = connect(self.shared(), other.id, other.addr, 4096, || ())
+        let mut stream = connect(self.shared(), other.id, other.addr, || ())
             .await
             .unwrap();
         prove(self.shared(), &mut stream, Lane::Urgent)

@@ -60,7 +60,7 @@ async fn a_stranger_who_dials_is_told_nothing_whatever_he_says() {
         },
         Greeting::PutOut { word: Bytes::new() },
     ] {
-        let connected = connect(stranger.shared(), node.id, node.addr(), 4096, || ()).await;
+        let connected = connect(stranger.shared(), node.id, node.addr(), || ()).await;
         let mut stream = connected.unwrap();
         let frame = greeting.encode();
         stream
@@ -143,7 +143,7 @@ async fn an_echoed_proof_opens_no_door() {
 #[tokio::test]
 async fn a_proof_taken_from_one_connection_is_worth_nothing_on_another() {
     let (member, node) = (Node::new(1), Node::new(1));
-    let first = connect(member.shared(), node.id, node.addr(), 4096, || ())
+    let first = connect(member.shared(), node.id, node.addr(), || ())
         .await
         .unwrap();
     let channel = tls::channel_of(&first, member.id).unwrap();
@@ -156,7 +156,7 @@ async fn a_proof_taken_from_one_connection_is_worth_nothing_on_another() {
     }
     .encode();
     let bytes = [&frame.header[..], &frame.body].concat();
-    let mut second = connect(member.shared(), node.id, node.addr(), 4096, || ())
+    let mut second = connect(member.shared(), node.id, node.addr(), || ())
         .await
         .unwrap();
     second.write_all(&bytes).await.unwrap();
@@ -194,7 +194,7 @@ async fn a_node_does_not_talk_to_itself_or_to_a_copy_of_its_key() {
     let (original, copy) = (node(), node());
     let refused = original.ask(&original.seen(), Lane::Urgent).await;
     assert_eq!(refused, Err(NetError::OwnIdentity));
-    let connected = connect(copy.shared(), key.node_id(), original.addr(), 4096, || ()).await;
+    let connected = connect(copy.shared(), key.node_id(), original.addr(), || ()).await;
     let mut stream: TlsStream<_> = connected.unwrap();
     let proven = prove(copy.shared(), &mut stream, Lane::Urgent).await;
     assert!(proven.is_err());
