@@ -172,6 +172,8 @@ impl Outbound {
                 if timeout(limit, step).await.is_err() {
                     return DropReason::SlowReader;
                 }
+                // whom a fast socket lets write on and on shares its thread with other connections
+                tokio::task::yield_now().await;
             }
             let broken = self.sending.lock().broken;
             if let Some(reason) = broken {
@@ -382,6 +384,20 @@ mod tests {
         let rest = &bytes[HEADER_BYTES + 5000..];
         assert_eq!(rest[..HEADER_BYTES], short(2));
         assert_eq!(rest[HEADER_BYTES..], short(3));
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_takes_all_there_is_leaves_other_connections_their_turn() {
+        let outbound = Outbound::new(tokio::io::sink(), LastReading::default());
+        let outbound = Arc::new(outbound);
+        for _ in 0..3 {
+            outbound.send(answer(WRITTEN_AT_ONCE_MAX_BYTES), None);
+        }
+        assert_eq!(outbound.waiting(), 3);
+        let task = outbound.clone();
+        tokio::spawn(async move { task.write_rest(&PeerLimits::default()).await });
+        let another = tokio::spawn(async move { outbound.waiting() });
+        assert_eq!(another.await.unwrap(), 2);
     }
 
     #[tokio::test(start_paused = true)]
