@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::figures::{Figures, Unit, median, quantile, report};
@@ -20,6 +21,7 @@ type Trial = (&'static str, fn(&Field));
 /// Every trial.
 pub const ALL: &[Trial] = &[
     ("sequential", sequential),
+    ("whole", whole),
     ("random", random),
     ("first", first),
     ("copy", copy),
@@ -180,6 +182,46 @@ fn get_file(node: &Node, name: &str) {
     node.cli(&["get", name, "-o", "/dev/null"]).expect_ok();
 }
 
+/// Like [`sequential`], but the reader wants a file of its own on its disk, so that all of them
+/// handle each byte: `get` hands what nobody looks at to `/dev/null` without touching it.
+fn whole(field: &Field) {
+    let size_mib = setting("P2PFS_BENCH_MIB", 1024);
+    let contestants = field.contestants();
+    let mut figures = figures_of(&contestants);
+    let get = figures.len();
+    figures.push(Figures::new("p2pfs get"));
+    let copy = field.reader().home.join("copy");
+    for round in 0..field.rounds {
+        let names = [format!("whole-{round}.bin"), format!("got-{round}.bin")];
+        for (seed, name) in names.iter().enumerate() {
+            field.publish_file(name, (70_000 + round * 2 + seed) as u64, size_mib);
+        }
+        for turn in turns(contestants.len() + 1, round) {
+            let one = &contestants[turn % get];
+            let path = one.mount.join(&names[0]);
+            if turn != get {
+                wait_until_seen(&path);
+            }
+            field.settle(&names[usize::from(turn == get)]);
+            let begun = Instant::now();
+            match turn == get {
+                true => {
+                    let to = copy.to_str().unwrap();
+                    field.reader().cli(&["get", &names[1], "-o", to])
+                }
+                false => run(Command::new("cp").args([&path, &copy])),
+            }
+            .expect_ok();
+            figures[turn].add(size_mib as f64 / begun.elapsed().as_secs_f64());
+            assert_eq!(fs::metadata(&copy).unwrap().len(), (size_mib * MIB) as u64);
+            fs::remove_file(&copy).unwrap();
+        }
+        names.iter().for_each(|name| field.withdraw(name));
+    }
+    let what = format!("{size_mib} MiB from one peer, by cp or get, into a file of one's own");
+    report(&what, Unit::MibPerS, &figures);
+}
+
 /// Reads a file, or every file beneath a directory.
 fn read_all(path: &Path) {
     match path.is_dir() {
@@ -296,7 +338,7 @@ fn copy(field: &Field) {
             field.settle(&name);
             let (cpu, begun) = (cpu_seconds(&one.pids), Instant::now());
             let target = targets.join(format!("{round}-{turn}"));
-            let mut cp = std::process::Command::new("cp");
+            let mut cp = Command::new("cp");
             run(cp.arg("-r").arg(one.mount.join(&name)).arg(&target)).expect_ok();
             figures[turn].add(begun.elapsed().as_secs_f64());
             figures[turn].add_cpu(cpu_seconds(&one.pids) - cpu);
