@@ -147,79 +147,76 @@ fn wait_until_seen(path: &Path) {
 }
 
 fn sequential(field: &Field) {
-    let size_mib = setting("P2PFS_BENCH_MIB", 1024);
+    let get = |name: &str| get_file(field.reader(), name, Path::new("/dev/null"));
+    let what = "cold sequential read";
+    large(field, what, ("cold", 0), (read_file, get), || ());
+}
+
+/// The same by a reader who wants a file of its own on its disk, so that all of them handle each
+/// byte: `get` hands what nobody looks at to `/dev/null` without touching it.
+fn whole(field: &Field) {
+    let copy = field.reader().home.join("copy");
+    let cp = |path: &Path| {
+        run(Command::new("cp").args([path, &copy])).expect_ok();
+    };
+    let get = |name: &str| get_file(field.reader(), name, &copy);
+    let size_bytes = (large_mib() * MIB) as u64;
+    let remove = || {
+        assert_eq!(fs::metadata(&copy).unwrap().len(), size_bytes);
+        fs::remove_file(&copy).unwrap();
+    };
+    let what = "cold copy to a disk, by cp or get,";
+    large(field, what, ("whole", 70_000), (cp, get), remove);
+}
+
+fn large_mib() -> usize {
+    setting("P2PFS_BENCH_MIB", 1024)
+}
+
+/// A large file by each mount, at its path, and another by our `get`, by its name. Their names and
+/// contents are told from those of other trials by `(prefix, seed)`; `after` is not measured.
+fn large(
+    field: &Field,
+    what: &str,
+    (prefix, seed): (&str, usize),
+    (read, get): (impl Fn(&Path), impl Fn(&str)),
+    after: impl Fn(),
+) {
+    let size_mib = large_mib();
     let contestants = field.contestants();
     let mut figures = figures_of(&contestants);
-    let get = figures.len();
+    let getting = figures.len();
     figures.push(Figures::new("p2pfs get"));
     for round in 0..field.rounds {
-        let names = [format!("cold-{round}.bin"), format!("get-{round}.bin")];
-        for (seed, name) in names.iter().enumerate() {
-            field.publish_file(name, (round * 2 + seed) as u64, size_mib);
+        let names = ["read", "get"].map(|how| format!("{prefix}-{how}-{round}.bin"));
+        for (number, name) in names.iter().enumerate() {
+            field.publish_file(name, (seed + round * 2 + number) as u64, size_mib);
         }
         for turn in turns(contestants.len() + 1, round) {
-            let one = &contestants[turn % get];
+            let one = &contestants[turn % getting];
             let path = one.mount.join(&names[0]);
-            if turn != get {
+            if turn != getting {
                 wait_until_seen(&path);
             }
-            field.settle(&names[usize::from(turn == get)]);
+            field.settle(&names[usize::from(turn == getting)]);
             let (cpu, begun) = (cpu_seconds(&one.pids), Instant::now());
-            match turn == get {
-                true => get_file(field.reader(), &names[1]),
-                false => read_file(&path),
+            match turn == getting {
+                true => get(&names[1]),
+                false => read(&path),
             }
             figures[turn].add(size_mib as f64 / begun.elapsed().as_secs_f64());
             figures[turn].add_cpu(cpu_seconds(&one.pids) - cpu);
+            after();
         }
         names.iter().for_each(|name| field.withdraw(name));
     }
-    let what = format!("cold sequential read of {size_mib} MiB from one peer");
+    let what = format!("{what} of {size_mib} MiB from one peer");
     report(&what, Unit::MibPerS, &figures);
 }
 
-fn get_file(node: &Node, name: &str) {
-    node.cli(&["get", name, "-o", "/dev/null"]).expect_ok();
-}
-
-/// Like [`sequential`], but the reader wants a file of its own on its disk, so that all of them
-/// handle each byte: `get` hands what nobody looks at to `/dev/null` without touching it.
-fn whole(field: &Field) {
-    let size_mib = setting("P2PFS_BENCH_MIB", 1024);
-    let contestants = field.contestants();
-    let mut figures = figures_of(&contestants);
-    let get = figures.len();
-    figures.push(Figures::new("p2pfs get"));
-    let copy = field.reader().home.join("copy");
-    for round in 0..field.rounds {
-        let names = [format!("whole-{round}.bin"), format!("got-{round}.bin")];
-        for (seed, name) in names.iter().enumerate() {
-            field.publish_file(name, (70_000 + round * 2 + seed) as u64, size_mib);
-        }
-        for turn in turns(contestants.len() + 1, round) {
-            let one = &contestants[turn % get];
-            let path = one.mount.join(&names[0]);
-            if turn != get {
-                wait_until_seen(&path);
-            }
-            field.settle(&names[usize::from(turn == get)]);
-            let begun = Instant::now();
-            match turn == get {
-                true => {
-                    let to = copy.to_str().unwrap();
-                    field.reader().cli(&["get", &names[1], "-o", to])
-                }
-                false => run(Command::new("cp").args([&path, &copy])),
-            }
-            .expect_ok();
-            figures[turn].add(size_mib as f64 / begun.elapsed().as_secs_f64());
-            assert_eq!(fs::metadata(&copy).unwrap().len(), (size_mib * MIB) as u64);
-            fs::remove_file(&copy).unwrap();
-        }
-        names.iter().for_each(|name| field.withdraw(name));
-    }
-    let what = format!("{size_mib} MiB from one peer, by cp or get, into a file of one's own");
-    report(&what, Unit::MibPerS, &figures);
+fn get_file(node: &Node, name: &str, to: &Path) {
+    node.cli(&["get", name, "-o", to.to_str().unwrap()])
+        .expect_ok();
 }
 
 /// Reads a file, or every file beneath a directory.
