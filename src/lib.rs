@@ -160,6 +160,7 @@
 //! | while a program waits at an automount point, whoever is not of systemd's process group waits there too, in mount(2) as well | the broker mounts beside it | `mounting::place` |
 //! | on a busy machine the scheduler lets threads that encrypt and hash wait for seconds | the event loop, whose silence the others take for its death, has a thread of its own | `node::own_thread` |
 //! | to touch memory that a hypervisor took from an idle guest costs 2 s of system time a GiB, ten times what a copy into a page costs | large files are written past the kernel's pages | `cache::direct` |
+//! | ext4 lets one thread alone write into a hole of a file, and finds space anew for each piece | the space for what a stream brings next is taken ahead | `cache::prealloc` |
 //! | Landlock looks past a mount to what is around it, never at what it covers | a rule for a share would not hold for a disk mounted there later, so there is none | `daemon::confine` |
 //!
 //! # Where to change what
@@ -179,6 +180,7 @@
 //! | when a slow holder is hedged, and how often | `transfer::plan::hedge`; the bounds of the wait before it: `transfer::plan::PlanConfig` |
 //! | what the kernel reads by itself (passthrough) | `fuse::passthrough` (whether we may), `fs::files` and `fs::modes` (each open) |
 //! | what goes to the cache's disk past the kernel's pages, and what the next reads of it come from | `cache::direct` (which writes), `cache::recent` (who reads a moment later), `fs::kept` (the second use), `cache::warming` (the third) |
+//! | how much disk space is taken before its bytes come | `cache::prealloc` (`next_step`), `cache::space` (which takes it) |
 //! | which asker this node serves first, and how fast | `transfer::server::fair_queue`; limits in bytes a second, both ways: `transfer::pace` |
 //! | a format between nodes, and its version | `wire::native`; `VERSION` in `wire::native::udp`, the ALPN in `net::peer::tls` |
 //! | which port | `DEFAULT_PORT` in `daemon::config`; a program that embeds a node takes any free one, unless it says `listen`; `net::port` takes UDP and TCP at once |

@@ -13,6 +13,7 @@ use super::direct::DiskPace;
 use super::disk::Disk;
 use super::layout::Layout;
 use super::map::Boot;
+use super::prealloc::Preallocated;
 use super::recent::Recent;
 use super::write_behind::WriteBehind;
 use crate::files::limit_of_open_files;
@@ -22,6 +23,7 @@ pub(super) struct Context {
     pub(super) disk: Disk,
     pub(super) pace: DiskPace,
     pub(super) recent: Recent,
+    pub(super) preallocated: Preallocated,
     /// Whether a file is being brought into the kernel's pages.
     pub(super) is_warming: Arc<AtomicBool>,
     pub(super) boot: Boot,
@@ -49,6 +51,7 @@ impl Context {
             disk,
             pace: DiskPace::default(),
             recent: Recent::default(),
+            preallocated: Preallocated::default(),
             is_warming: Arc::default(),
             boot,
             flush_bytes,

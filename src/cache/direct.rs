@@ -14,6 +14,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -78,7 +79,7 @@ impl DiskPace {
 pub(super) enum Direct {
     #[default]
     Closed,
-    Open(File),
+    Open(Arc<File>),
     /// The file system cannot, or cannot as the bytes lie.
     Refused,
 }
@@ -92,20 +93,20 @@ impl Direct {
         file_bytes: u64,
         (bytes, offset): (&[u8], u64),
         pace: &DiskPace,
-    ) -> Option<&File> {
+    ) -> Option<Arc<File>> {
         if file_bytes < DIRECT_FILE_MIN_BYTES || !is_aligned(bytes, offset) || !pace.allows() {
             return None;
         }
         if matches!(self, Self::Closed) {
             match open_again(data) {
-                Ok(file) => *self = Self::Open(file),
+                Ok(file) => *self = Self::Open(Arc::new(file)),
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => *self = Self::Refused,
                 // for want of descriptors, say: another time
                 Err(_) => return None,
             }
         }
         match self {
-            Self::Open(file) => Some(file),
+            Self::Open(file) => Some(file.clone()),
             Self::Closed | Self::Refused => None,
         }
     }

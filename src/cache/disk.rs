@@ -158,6 +158,14 @@ impl Disk {
         Ok(fsetxattr(file, MAP_ATTRIBUTE, map, XattrFlags::empty())?)
     }
 
+    /// Takes disk space for a range within the file, which reads as zeros where nothing was
+    /// written.
+    pub(super) fn allocate(&self, file: &File, offset: u64, length_bytes: u64) -> io::Result<()> {
+        self.allow_allocation()?;
+        let mode = FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(file, mode, offset, length_bytes).map_err(as_of_disk)
+    }
+
     /// Gives the disk space of a range back.
     pub(super) fn punch(&self, file: &File, offset: u64, length_bytes: u64) -> io::Result<()> {
         self.allow_change()?;
@@ -201,6 +209,10 @@ impl Disk {
     }
 
     fn allow_direct(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn allow_allocation(&self) -> io::Result<()> {
         Ok(())
     }
 }

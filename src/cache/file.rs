@@ -40,7 +40,7 @@ pub(super) struct Shared {
     charged_bytes: AtomicU64,
     pub(super) map: Mutex<MapState>,
     pub(super) state: Mutex<State>,
-    /// Whose turn it is to write to the data file. Taken with no other lock.
+    /// Whose turn it is to write where the disk has given no space yet. Taken before the others.
     pub(super) writing: Mutex<Direct>,
     /// Whether some of it went to the disk past the kernel's pages.
     pub(super) is_past_pages: AtomicBool,
@@ -156,7 +156,7 @@ impl MapState {
     }
 }
 
-/// What is known of the file's pages. The three page maps are disjoint.
+/// What is known of the file's pages. The four page maps are disjoint.
 #[derive(Default)]
 pub(super) struct State {
     /// Written and proven.
@@ -165,6 +165,8 @@ pub(super) struct State {
     pub(super) doubt: PageMap,
     /// On disk, worth nothing: failed its proof, or was half written.
     pub(super) stale: PageMap,
+    /// Given by the disk, and not written yet.
+    pub(super) preallocated: PageMap,
     /// Hash pairs to be written with the next map.
     pub(super) pending: Pairs,
     /// Hash pairs that are being written.
@@ -179,7 +181,8 @@ pub(super) struct State {
 impl State {
     /// All that takes disk space.
     pub(super) fn counts(&self) -> Counts {
-        self.present.counts() + self.doubt.counts() + self.stale.counts()
+        let unreadable = self.stale.counts() + self.preallocated.counts();
+        self.present.counts() + self.doubt.counts() + unreadable
     }
 }
 

@@ -61,7 +61,7 @@ impl Shared {
         let mut map = self.map.lock();
         let written = self.flush_locked(context, &mut map, false);
         map.retired = true;
-        self.give_back_stale(context);
+        self.give_back(context);
         let summary = match written {
             Ok(()) if map.on_disk => Some(self.summary()),
             Ok(()) => None,
@@ -82,10 +82,19 @@ impl Shared {
         (summary, unsynced)
     }
 
-    /// Returns the disk space of worthless pages, now that nobody can be reading them.
-    fn give_back_stale(&self, context: &Context) {
-        let stale = std::mem::take(&mut self.state.lock().stale);
-        for run in stale.runs(0..page_count(self.size_bytes)) {
+    /// Returns the disk space of worthless pages, now that nobody can be reading or writing them.
+    fn give_back(&self, context: &Context) {
+        let (stale, preallocated) = {
+            let state = &mut *self.state.lock();
+            let preallocated = std::mem::take(&mut state.preallocated);
+            (std::mem::take(&mut state.stale), preallocated)
+        };
+        let preallocated_pages = preallocated.counts().pages;
+        context
+            .preallocated
+            .changed(preallocated_pages, &PageMap::default());
+        let all = 0..page_count(self.size_bytes);
+        for run in stale.runs(all.clone()).chain(preallocated.runs(all)) {
             let range = bytes_of(&run, run.end * PAGE_BYTES);
             // A file system without holes keeps them until the file is evicted.
             if let Ok(data) = self.data() {

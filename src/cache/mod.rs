@@ -10,7 +10,7 @@
 //!
 //! | path | what |
 //! |---|---|
-//! | `ab/HEX.data` | the bytes, sparse, as long as the file from the start |
+//! | `ab/HEX.data` | the bytes, sparse, as long as the file from the start; while it is open with space for what a stream brings next |
 //! | `ab/HEX.outboard` | hash pairs in pre-order, sparse; none for a file of up to 64 KiB |
 //! | `ab/HEX.map` | which pages are present, each record with a checksum bound to the hash; of a file of up to 64 KiB it is the attribute `user.p2pfs.map` of the data, where the file system has such |
 //! | `pins`, `version`, `lock`, `clean` | pinned hashes; the format; who works here; a clean stop |
@@ -60,10 +60,12 @@ mod map;
 mod opening;
 mod pages;
 mod pins;
+mod prealloc;
 mod proving;
 mod recent;
 mod reservation;
 mod room;
+mod space;
 mod store;
 mod syncing;
 mod verify;

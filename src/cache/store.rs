@@ -8,15 +8,14 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::budget::charge_bytes;
 use super::cached_file::{CacheFile, Stored};
 use super::context::Context;
 use super::core::Core;
 use super::file::{Shared, State};
-use super::pages::{Counts, bytes_of, pages_in};
+use super::pages::{bytes_of, pages_in};
 use super::{CacheError, CacheEvent};
 use crate::digest::{Grain, HashPair, Verified};
-use crate::extent::{ByteRange, PAGE_BYTES};
+use crate::extent::PAGE_BYTES;
 use crate::files::is_full;
 
 /// How many hash pairs of a file wait in memory at most (1 MiB) before they are written with the
@@ -54,7 +53,7 @@ impl CacheFile {
         };
         let range = bytes_of(&pages, shared.size_bytes);
         let bytes = verified.slice(range).unwrap_or_default();
-        let written = shared.write_making_room(core, &bytes, range.start);
+        let written = shared.write_making_room(core, &bytes, &pages);
         let Ok(way) = core.context.noted(written) else {
             shared.settle_room(core, growth, |state| give_up(state, &pages));
             return Ok(Stored::Full);
@@ -74,22 +73,30 @@ impl CacheFile {
 }
 
 impl Shared {
-    /// Writes to the data file, one thread at a time: the kernel lets no more in, and whoever waits
-    /// for it there does so spinning (`rwsem_spin_on_owner`), which costs what others could use.
-    fn write(&self, context: &Context, bytes: &[u8], offset: u64) -> io::Result<Way> {
+    /// Writes to the data file, one thread at a time where it has no space yet: the kernel lets no
+    /// more in, and whoever waits for it there does so spinning (`rwsem_spin_on_owner`), which
+    /// costs what others could use.
+    fn write(&self, core: &Core, bytes: &[u8], pages: &Range<u64>) -> io::Result<Way> {
+        let context = &core.context;
+        let range = bytes_of(pages, self.size_bytes);
+        let offset = range.start;
         let mut turn = self.writing.lock();
-        let range = ByteRange::at(offset, bytes.len() as u64);
         let data = &self.files_for(context, range)?.data;
-        let piece = (bytes, offset);
-        if let Some(direct) = turn.for_write(data, self.size_bytes, piece, &context.pace) {
+        if let Some(direct) = turn.for_write(data, self.size_bytes, (bytes, offset), &context.pace)
+        {
+            let turn_kept = match self.is_preallocated(core, data, pages) {
+                true => None,
+                false => Some(turn),
+            };
             let begun = Instant::now();
-            match context.disk.write_by(direct, data, bytes, offset) {
-                Err(error) if turn.gives_up(&error) => {}
-                Err(error) => return Err(error),
-                Ok(()) => {
-                    context.pace.note(bytes.len(), begun.elapsed());
-                    return Ok(Way::PastPages);
-                }
+            let written = context.disk.write_by(&direct, data, bytes, offset);
+            let Err(error) = written else {
+                context.pace.note(bytes.len(), begun.elapsed());
+                return Ok(Way::PastPages);
+            };
+            turn = turn_kept.unwrap_or_else(|| self.writing.lock());
+            if !turn.gives_up(&error) {
+                return Err(error);
             }
         }
         let mut slices = [IoSlice::new(bytes)];
@@ -99,44 +106,13 @@ impl Shared {
 
     /// The same; where the disk has no room all the same, since others write to it or it has a
     /// quota, what was used least recently goes for it.
-    fn write_making_room(&self, core: &Core, bytes: &[u8], offset: u64) -> io::Result<Way> {
+    fn write_making_room(&self, core: &Core, bytes: &[u8], pages: &Range<u64>) -> io::Result<Way> {
         loop {
-            let written = self.write(&core.context, bytes, offset);
+            let written = self.write(core, bytes, pages);
             let is_full = written.as_ref().err().is_some_and(is_full);
             if !is_full || !core.evict_bytes(bytes.len() as u64) {
                 return written;
             }
-        }
-    }
-
-    /// Charges the budget for pages that will be written.
-    fn charge(&self, core: &Core, pages: &Range<u64>) -> Option<Counts> {
-        let mut in_flight = self.room.lock();
-        let state = self.state.lock();
-        let growth = state.present.growth(pages.clone());
-        let counts = state.counts() + *in_flight + growth;
-        drop(state);
-        let (old_bytes, new_bytes) = (self.charged_bytes(), charge_bytes(self.size_bytes, counts));
-        if !core.reserve(new_bytes.saturating_sub(old_bytes)) {
-            return None;
-        }
-        *in_flight = *in_flight + growth;
-        self.set_charged_bytes(old_bytes.max(new_bytes));
-        Some(growth)
-    }
-
-    /// Changes the state and gives back what of the charge was not needed.
-    fn settle_room(&self, core: &Core, growth: Counts, change: impl FnOnce(&mut State)) {
-        let mut in_flight = self.room.lock();
-        let mut state = self.state.lock();
-        change(&mut state);
-        *in_flight = *in_flight - growth;
-        let counts = state.counts() + *in_flight;
-        drop(state);
-        let (old_bytes, new_bytes) = (self.charged_bytes(), charge_bytes(self.size_bytes, counts));
-        if new_bytes != old_bytes {
-            core.index.lock().recharge(old_bytes, new_bytes);
-            self.set_charged_bytes(new_bytes);
         }
     }
 
@@ -173,6 +149,7 @@ fn take_in(state: &mut State, pages: &Range<u64>, pairs: &[HashPair]) {
     state.present.insert(pages.clone());
     state.doubt.remove(pages.clone());
     state.stale.remove(pages.clone());
+    state.preallocated.remove(pages.clone());
     state
         .pending
         .extend(pairs.iter().map(|pair| (pair.offset, pair.bytes)));
@@ -187,6 +164,7 @@ fn take_in(state: &mut State, pages: &Range<u64>, pairs: &[HashPair]) {
 /// takes room all the same. Where they were in doubt, the right bytes do no harm.
 fn give_up(state: &mut State, pages: &Range<u64>) {
     state.stale.insert(pages.clone());
+    state.preallocated.remove(pages.clone());
     let kept: Vec<_> = state.present.runs(pages.clone()).collect();
     let doubtful: Vec<_> = state.doubt.runs(pages.clone()).collect();
     kept.into_iter()

@@ -22,7 +22,7 @@ const SIZE_BYTES: u64 = DIRECT_FILE_MIN_BYTES + 3 * MIB + 777;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// On a disk, where the machine has one for what is temporary.
-fn place() -> Place {
+pub(super) fn place() -> Place {
     let disk = tempfile::tempdir_in("/var/tmp").or_else(|_| tempfile::tempdir());
     Place {
         dir: disk.unwrap(),
@@ -31,7 +31,7 @@ fn place() -> Place {
 }
 
 /// A range as it comes from the network: at the start of a page.
-fn arrived(source: &Source, range: ByteRange) -> Verified {
+pub(super) fn arrived(source: &Source, range: ByteRange) -> Verified {
     let verified = source.verified(range);
     let page = PAGE_BYTES as usize;
     let mut room = Vec::with_capacity(verified.bytes.len() + page);
@@ -64,7 +64,7 @@ fn data_file(file: &CacheFile) -> File {
 }
 
 /// Whether any of it went past the kernel's pages; else says that what rests on that is skipped.
-fn went_past_pages(file: &CacheFile, place: &Place) -> bool {
+pub(super) fn went_past_pages(file: &CacheFile, place: &Place) -> bool {
     if !file.is_past_pages() {
         let place = place.dir.path().display();
         eprintln!("SKIPPED: the disk under {place} is slow, or writes by pages alone");
@@ -138,7 +138,6 @@ fn a_disk_that_takes_bytes_by_way_of_its_pages_alone_gets_them_so() {
     faults.refuse_direct();
     let (cache, _events) = place.try_open(Some(faults)).unwrap();
     let file = open_file(&cache, &source);
-    // what the simulated disk remembers of each sector takes a descriptor
     let few = [MIB, 5 * MIB].map(|start| ByteRange::at(start, 128 << 10));
     for piece in few {
         assert_eq!(file.store(&arrived(&source, piece)).unwrap(), Stored::Kept);

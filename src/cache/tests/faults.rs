@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
@@ -14,7 +15,7 @@ use super::Disk;
 const SECTOR_BYTES: u64 = 512;
 
 /// By inode and sector: the file, and what it held when it was last synced.
-type Unsynced = HashMap<(u64, u64), (File, Vec<u8>)>;
+type Unsynced = HashMap<(u64, u64), (Arc<File>, Vec<u8>)>;
 
 /// Which step of the cache's work is the last, and what the disk has not synced.
 pub(in crate::cache) struct Faults {
@@ -28,6 +29,7 @@ pub(in crate::cache) struct Faults {
     is_full: AtomicBool,
     without_attributes: AtomicBool,
     without_direct: AtomicBool,
+    without_allocation: AtomicBool,
     /// The synced bytes of each sector that was written since.
     unsynced: Mutex<Unsynced>,
     syncs: Mutex<Syncs>,
@@ -56,7 +58,7 @@ impl Disk {
     }
 
     pub(in crate::cache) fn allow_attribute(&self) -> io::Result<()> {
-        self.ask(Faults::allow_attribute)
+        self.ask(|faults| faults.allow_feature(&faults.without_attributes))
     }
 
     pub(in crate::cache) fn allow_direct(&self) -> io::Result<()> {
@@ -66,6 +68,10 @@ impl Disk {
                 false => Ok(()),
             },
         )
+    }
+
+    pub(in crate::cache) fn allow_allocation(&self) -> io::Result<()> {
+        self.ask(|faults| faults.allow_feature(&faults.without_allocation))
     }
 
     fn ask(&self, faults: impl FnOnce(&Faults) -> io::Result<()>) -> io::Result<()> {
@@ -95,6 +101,7 @@ impl Faults {
             is_full: AtomicBool::new(false),
             without_attributes: AtomicBool::new(false),
             without_direct: AtomicBool::new(false),
+            without_allocation: AtomicBool::new(false),
             unsynced: Mutex::default(),
             syncs: Mutex::new(Syncs {
                 left: u64::MAX,
@@ -154,8 +161,13 @@ impl Faults {
         self.without_direct.store(true, Ordering::SeqCst);
     }
 
-    fn allow_attribute(&self) -> io::Result<()> {
-        match self.without_attributes.load(Ordering::SeqCst) {
+    /// The file system gives no space before it is written to.
+    pub(in crate::cache) fn refuse_allocation(&self) {
+        self.without_allocation.store(true, Ordering::SeqCst);
+    }
+
+    fn allow_feature(&self, is_absent: &AtomicBool) -> io::Result<()> {
+        match is_absent.load(Ordering::SeqCst) {
             true => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
             false => self.allow_change(),
         }
@@ -229,6 +241,7 @@ impl Faults {
 
     fn remember(&self, file: &File, offset: u64, length: usize) -> io::Result<()> {
         let inode = file.metadata()?.ino();
+        let kept = Arc::new(file.try_clone()?);
         let mut unsynced = self.unsynced.lock();
         let end = (offset + length as u64).div_ceil(SECTOR_BYTES);
         for sector in offset / SECTOR_BYTES..end {
@@ -238,7 +251,7 @@ impl Faults {
             let mut old = vec![0; SECTOR_BYTES as usize];
             let length = file.read_at(&mut old, sector * SECTOR_BYTES)?;
             old[length..].fill(0);
-            unsynced.insert((inode, sector), (file.try_clone()?, old));
+            unsynced.insert((inode, sector), (kept.clone(), old));
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ mod direct;
 mod directory;
 pub(super) mod faults;
 mod model;
+mod prealloc;
 mod reservations;
 mod room;
 mod syncing;

@@ -1,0 +1,223 @@
+//! Disk space that is taken before the bytes come.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use rustix::fs::FallocateFlags;
+
+use super::direct::{arrived, place, went_past_pages};
+use super::*;
+
+const MIB: u64 = 1 << 20;
+/// Not whole pages, so that the last piece goes the common way.
+const SIZE_BYTES: u64 = 24 * MIB + 777;
+
+fn pieces_of(source: &Source) -> Vec<ByteRange> {
+    let starts = (0..source.size()).step_by(MIB as usize);
+    starts
+        .map(|start| ByteRange::at(start, MIB).intersection(&source.whole()))
+        .collect()
+}
+
+fn ahead_bytes(cache: &Cache) -> u64 {
+    cache.core().context.preallocated.bytes()
+}
+
+/// Stores the first pieces as a stream brings them; nothing where the disk takes no space ahead.
+fn stream(cache: &Cache, place: &Place, source: &Source, pieces: usize) -> Option<CacheFile> {
+    let file = open_file(cache, source);
+    for piece in &pieces_of(source)[..pieces] {
+        file.store(&arrived(source, *piece)).unwrap();
+        assert!(place.taken_bytes() <= cache.usage().used_bytes);
+    }
+    if ahead_bytes(cache) == 0 && went_past_pages(&file, place) {
+        eprintln!("SKIPPED: the disk was busy, or gives no space before it is written to");
+    }
+    (ahead_bytes(cache) > 0).then_some(file)
+}
+
+#[test]
+fn space_for_what_comes_next_counts_until_its_bytes_are_there() {
+    let (place, source) = (place(), Source::new(21, SIZE_BYTES as usize));
+    let (cache, _events) = place.open();
+    let Some(file) = stream(&cache, &place, &source, 5) else {
+        return;
+    };
+    let used_bytes = cache.usage().used_bytes;
+    assert!(used_bytes >= 5 * MIB + ahead_bytes(&cache));
+    assert_eq!(source.check_all(&file), 5 * MIB, "space is not bytes");
+    assert_eq!(file.cached_bytes(), 5 * MIB);
+    for piece in &pieces_of(&source)[5..] {
+        file.store(&arrived(&source, *piece)).unwrap();
+        assert!(place.taken_bytes() <= cache.usage().used_bytes);
+        assert!(ahead_bytes(&cache) <= piece.start);
+    }
+    assert!(file.is_complete());
+    assert_eq!(ahead_bytes(&cache), 0);
+    assert_eq!(source.check_all(&file), SIZE_BYTES);
+}
+
+#[test]
+fn who_closes_a_file_gives_the_space_back_that_nothing_came_for() {
+    let (place, source) = (place(), Source::new(22, SIZE_BYTES as usize));
+    let (cache, _events) = place.open();
+    let Some(file) = stream(&cache, &place, &source, 5) else {
+        return;
+    };
+    let (ahead, used) = (ahead_bytes(&cache), cache.usage().used_bytes);
+    let taken = place.taken_bytes();
+    assert!(taken >= 5 * MIB + ahead);
+    drop(file);
+    assert_eq!(ahead_bytes(&cache), 0);
+    assert!(place.taken_bytes() <= taken - ahead);
+    assert!(cache.usage().used_bytes <= used - ahead);
+    drop(cache);
+    let (cache, _events) = place.open();
+    assert_eq!(
+        source.check_all(&open_file(&cache, &source)),
+        5 * MIB,
+        "what came stays"
+    );
+}
+
+/// Who is killed gives nothing back.
+#[test]
+fn space_that_a_killed_cache_left_is_given_back_by_the_next() {
+    let (place, source) = (place(), Source::new(23, SIZE_BYTES as usize));
+    let (cache, _events) = place.open();
+    let file = open_file(&cache, &source);
+    source.store(&file, ByteRange::new(0, MIB));
+    let path = file.shared().paths.data.clone();
+    drop(file);
+    drop(cache);
+    let data = std::fs::File::options().write(true).open(path).unwrap();
+    let mode = FallocateFlags::KEEP_SIZE;
+    if let Err(error) = rustix::fs::fallocate(&data, mode, MIB, 8 * MIB) {
+        eprintln!("SKIPPED: the disk gives no space before it is written to: {error}");
+        return;
+    }
+    assert!(place.taken_bytes() >= 9 * MIB);
+    let (cache, _events) = place.open();
+    assert_eq!(source.check_all(&open_file(&cache, &source)), MIB);
+    assert!(place.taken_bytes() <= cache.usage().used_bytes);
+    assert!(place.taken_bytes() < 2 * MIB);
+}
+
+#[test]
+fn who_reads_here_and_there_takes_no_more_space_ahead_than_lies_before() {
+    let (place, source) = (place(), Source::new(24, SIZE_BYTES as usize));
+    let (cache, _events) = place.open();
+    let file = open_file(&cache, &source);
+    let pieces = pieces_of(&source);
+    for number in [20, 9, 1, 13, 4, 17] {
+        file.store(&arrived(&source, pieces[number])).unwrap();
+        assert_eq!(ahead_bytes(&cache), 0, "nothing is a stream yet");
+    }
+    for number in [5, 6, 7, 8] {
+        file.store(&arrived(&source, pieces[number])).unwrap();
+        assert!(place.taken_bytes() <= cache.usage().used_bytes);
+        assert!(
+            ahead_bytes(&cache) <= 4 * MIB,
+            "no more than up to the next"
+        );
+    }
+}
+
+/// Space ahead never takes what others could use.
+#[test]
+fn in_a_small_budget_no_space_is_taken_ahead() {
+    let source = Source::new(25, SIZE_BYTES as usize);
+    let place = Place {
+        budget_bytes: 32 * MIB,
+        ..place()
+    };
+    let (cache, _events) = place.open();
+    let file = open_file(&cache, &source);
+    for piece in pieces_of(&source) {
+        assert_eq!(file.store(&arrived(&source, piece)).unwrap(), Stored::Kept);
+        assert_eq!(ahead_bytes(&cache), 0);
+        assert!(cache.usage().used_bytes <= place.budget_bytes);
+    }
+    assert_eq!(source.check_all(&file), SIZE_BYTES);
+}
+
+#[test]
+fn all_files_together_have_no_more_ahead_than_their_part_of_the_budget() {
+    let place = Place {
+        budget_bytes: 160 * MIB,
+        ..place()
+    };
+    let sources: Vec<_> = (26..29)
+        .map(|seed| Source::new(seed, SIZE_BYTES as usize))
+        .collect();
+    let (cache, _events) = place.open();
+    let files: Vec<_> = sources
+        .iter()
+        .map(|source| open_file(&cache, source))
+        .collect();
+    for number in 0..SIZE_BYTES.div_ceil(MIB) as usize {
+        for (source, file) in sources.iter().zip(&files) {
+            let piece = pieces_of(source)[number];
+            assert_eq!(file.store(&arrived(source, piece)).unwrap(), Stored::Kept);
+            assert!(ahead_bytes(&cache) <= place.budget_bytes / 16);
+            assert!(place.taken_bytes() <= cache.usage().used_bytes);
+        }
+    }
+    for (source, file) in sources.iter().zip(&files) {
+        assert_eq!(source.check_all(file), SIZE_BYTES);
+    }
+}
+
+#[test]
+fn a_disk_that_gives_no_space_ahead_is_written_to_all_the_same() {
+    let source = Source::new(29, SIZE_BYTES as usize);
+    let (place, faults) = (Place::new(1 << 30), Arc::new(Faults::none()));
+    faults.refuse_allocation();
+    let (cache, events) = place.try_open(Some(faults)).unwrap();
+    let file = open_file(&cache, &source);
+    let (core, shared) = (cache.core(), file.shared());
+    source.store(&file, ByteRange::new(0, 8 * MIB));
+    let data = &shared.data().unwrap();
+    let used_bytes = cache.usage().used_bytes;
+    let next = 8 * MIB / PAGE_BYTES;
+    for _ in 0..2 {
+        assert!(!shared.is_preallocated(core, data, &(next..next + 256)));
+        assert_eq!(cache.usage().used_bytes, used_bytes);
+    }
+    source.store(&file, source.whole());
+    assert_eq!(source.check_all(&file), SIZE_BYTES);
+    assert!(events.try_iter().all(|event| !is_trouble(&event)));
+}
+
+fn is_trouble(event: &CacheEvent) -> bool {
+    matches!(event, CacheEvent::DiskTrouble { .. })
+}
+
+/// Where there is space several write at a time.
+#[test]
+fn threads_that_store_one_stream_together_store_it_right() {
+    for seed in 30..33 {
+        let (place, source) = (place(), Source::new(seed, SIZE_BYTES as usize));
+        let (cache, _events) = place.open();
+        let file = open_file(&cache, &source);
+        let (pieces, next) = (pieces_of(&source), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let stored = file.store(&arrived(&source, *piece)).unwrap();
+                        assert_eq!(stored, Stored::Kept);
+                        assert!(ahead_bytes(&cache) <= SIZE_BYTES);
+                    }
+                });
+            }
+        });
+        assert!(file.is_complete());
+        assert_eq!(ahead_bytes(&cache), 0);
+        assert!(place.taken_bytes() <= cache.usage().used_bytes);
+        drop(file);
+        drop(cache);
+        let (cache, _events) = place.open();
+        assert_eq!(source.check_all(&open_file(&cache, &source)), SIZE_BYTES);
+    }
+}
