@@ -20,6 +20,13 @@ const REST_SHARE: f64 = 0.05;
 /// A daemon that never rests is measured beside nevertheless.
 const REST_LIMIT: Duration = Duration::from_secs(30);
 
+/// By what rule the machine's TCP sends (tcp(7)): `bbr` paces what goes over loopback too, which
+/// costs a processor that `cubic`, the kernel's own choice, does not.
+pub fn congestion_control() -> String {
+    let rule = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
+    rule.map_or_else(|_| "unknown".into(), |rule| rule.trim().to_owned())
+}
+
 /// Processor seconds that processes and all that descend from them have used so far.
 pub fn cpu_seconds(roots: &[u32]) -> f64 {
     let mut used = HashMap::new();

@@ -63,6 +63,10 @@ fn main() {
         _cluster: cluster,
     };
     let only = std::env::var("P2PFS_BENCH_ONLY").unwrap_or_default();
+    println!(
+        "TCP congestion control: {} (sysctl net.ipv4.tcp_congestion_control)",
+        machine::congestion_control()
+    );
     for (name, trial) in trials::ALL {
         if only.is_empty() || only.split(',').any(|wanted| wanted == *name) {
             trial(&field);
