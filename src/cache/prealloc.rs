@@ -41,12 +41,15 @@ impl Preallocated {
         !is_refused && self.bytes() + more_bytes <= budget_bytes / PART_OF_BUDGET
     }
 
-    /// The file system did not give some.
-    pub fn note_refusal(&self, error: &io::Error) {
-        // of a disk that is full or fails the writes themselves tell
-        if error.raw_os_error() == Some(libc::EOPNOTSUPP) {
+    /// What the file system said that was asked for some; whether it may have given any. One that
+    /// is full gives what it has before it fails.
+    pub fn may_be_given(&self, answer: &io::Result<()>) -> bool {
+        let error = answer.as_ref().err().and_then(io::Error::raw_os_error);
+        let is_refused = error == Some(libc::EOPNOTSUPP);
+        if is_refused {
             self.is_refused.store(true, Ordering::Relaxed);
         }
+        !is_refused
     }
 
     /// A file had so many pages, and has as many as are left now.

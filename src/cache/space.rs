@@ -70,11 +70,9 @@ impl Shared {
         };
         let disk = &core.context.disk;
         let given = disk.allocate(data, range.start, range.len());
-        if let Err(error) = &given {
-            all.note_refusal(error);
-        }
+        let may_be_given = all.may_be_given(&given);
         self.settle_room(core, growth, |state| {
-            if given.is_ok() {
+            if may_be_given {
                 state.add_preallocated(step);
             }
         });

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -29,7 +29,8 @@ pub(in crate::cache) struct Faults {
     is_full: AtomicBool,
     without_attributes: AtomicBool,
     without_direct: AtomicBool,
-    without_allocation: AtomicBool,
+    /// What the file system says where it is asked for space before it is written to.
+    allocation_error: AtomicI32,
     /// The synced bytes of each sector that was written since.
     unsynced: Mutex<Unsynced>,
     syncs: Mutex<Syncs>,
@@ -58,7 +59,7 @@ impl Disk {
     }
 
     pub(in crate::cache) fn allow_attribute(&self) -> io::Result<()> {
-        self.ask(|faults| faults.allow_feature(&faults.without_attributes))
+        self.ask(Faults::allow_attribute)
     }
 
     pub(in crate::cache) fn allow_direct(&self) -> io::Result<()> {
@@ -71,7 +72,12 @@ impl Disk {
     }
 
     pub(in crate::cache) fn allow_allocation(&self) -> io::Result<()> {
-        self.ask(|faults| faults.allow_feature(&faults.without_allocation))
+        self.ask(
+            |faults| match faults.allocation_error.load(Ordering::SeqCst) {
+                0 => faults.allow_change(),
+                errno => Err(io::Error::from_raw_os_error(errno)),
+            },
+        )
     }
 
     fn ask(&self, faults: impl FnOnce(&Faults) -> io::Result<()>) -> io::Result<()> {
@@ -101,7 +107,7 @@ impl Faults {
             is_full: AtomicBool::new(false),
             without_attributes: AtomicBool::new(false),
             without_direct: AtomicBool::new(false),
-            without_allocation: AtomicBool::new(false),
+            allocation_error: AtomicI32::new(0),
             unsynced: Mutex::default(),
             syncs: Mutex::new(Syncs {
                 left: u64::MAX,
@@ -162,12 +168,12 @@ impl Faults {
     }
 
     /// The file system gives no space before it is written to.
-    pub(in crate::cache) fn refuse_allocation(&self) {
-        self.without_allocation.store(true, Ordering::SeqCst);
+    pub(in crate::cache) fn refuse_allocation(&self, errno: i32) {
+        self.allocation_error.store(errno, Ordering::SeqCst);
     }
 
-    fn allow_feature(&self, is_absent: &AtomicBool) -> io::Result<()> {
-        match is_absent.load(Ordering::SeqCst) {
+    fn allow_attribute(&self) -> io::Result<()> {
+        match self.without_attributes.load(Ordering::SeqCst) {
             true => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
             false => self.allow_change(),
         }
