@@ -295,6 +295,27 @@ fn legacy_peers_on_an_ipv6_address_are_refused_and_not_ignored() {
 }
 
 #[test]
+fn two_that_would_listen_on_one_port_are_refused_and_named() {
+    let mesh = |listen: &str| format!("listen = '{listen}'\n[mesh]\nlisten = '0.0.0.0:1400'\n");
+    for listen in ["0.0.0.0:1400", "127.0.0.1:1400"] {
+        let error = file_error(&mesh(listen));
+        let says = "mesh.listen: listen has port 1400 already: choose another (set in";
+        assert!(error.contains(says), "{error}");
+    }
+    let metrics = "[mesh]\nlisten = '0.0.0.0:1400'\n[metrics]\nlisten = '127.0.0.1:1400'\n";
+    let error = file_error(metrics);
+    assert!(
+        error.contains("metrics.listen: mesh.listen has port 1400"),
+        "{error}"
+    );
+    let apart = "listen = '10.0.0.1:1400'\n[metrics]\nlisten = '127.0.0.1:1400'\n";
+    let free = "listen = '0.0.0.0:0'\n[mesh]\nlisten = '0.0.0.0:0'\n";
+    for text in [apart, free] {
+        assert!(Files::new(text).load().is_ok());
+    }
+}
+
+#[test]
 fn folders_that_would_swallow_each_other_are_refused() {
     let refused = |text: &str| {
         let error = file_error(text);

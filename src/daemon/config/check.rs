@@ -1,11 +1,13 @@
 //! Settings that are fine each by itself and cannot be together.
 
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
 use super::error::ConfigError;
 use super::group::missing_group;
+use super::metrics::MetricsAddress;
 use super::settings::Config;
 use super::units::write_duration;
 use crate::files::SOCKET_PATH_MAX_BYTES;
@@ -18,6 +20,7 @@ const PERIOD_MIN: Duration = Duration::from_millis(100);
 pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Vec<ConfigError> {
     let single = [legacy(config), socket(config), period(config), mesh(config)];
     let several = [
+        ports(config),
         inboxes(config),
         groups(config),
         readers(config),
@@ -89,6 +92,44 @@ fn mesh(config: &Config) -> Broken {
         return Some(("mesh.peers", message.to_owned()));
     }
     None
+}
+
+/// Each listens on a TCP port of its own; port 0 is any free one.
+fn ports(config: &Config) -> Vec<(&'static str, String)> {
+    let metrics = match config.metrics.listen {
+        Some(MetricsAddress::Tcp(address)) => Some(address),
+        Some(MetricsAddress::Unix(_)) | None => None,
+    };
+    let listening = [
+        ("listen", Some(config.listen)),
+        ("mesh.listen", config.mesh.listen),
+        ("metrics.listen", metrics),
+    ];
+    let taken = |at: usize, address: SocketAddr| {
+        let mut before = listening[..at].iter();
+        before.find(|(_, other)| other.is_some_and(|other| collide(other, address)))
+    };
+    let broken = listening
+        .iter()
+        .enumerate()
+        .filter_map(|(at, (key, address))| {
+            let address = (*address)?;
+            let (other, _) = taken(at, address)?;
+            let message = format!(
+                "{other} has port {} already: choose another",
+                address.port()
+            );
+            Some((*key, message))
+        });
+    broken.collect()
+}
+
+/// Whether of two addresses only one can be listened on.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    let is_same_kind = one.is_ipv4() == other.is_ipv4();
+    let is_same_place = one.ip() == other.ip() || is_any && is_same_kind;
+    one.port() == other.port() && one.port() != 0 && is_same_place
 }
 
 /// What is pushed to this node is shared, so it may not lie where nothing may be shared from.
