@@ -80,21 +80,23 @@ impl Shared {
         let context = &core.context;
         let range = bytes_of(pages, self.size_bytes);
         let offset = range.start;
-        let mut turn = self.writing.lock();
+        let mut turn = Some(self.writing.lock());
         let data = &self.files_for(context, range)?.data;
-        if let Some(direct) = turn.for_write(data, self.size_bytes, (bytes, offset), &context.pace)
-        {
-            let turn_kept = match self.is_preallocated(core, data, pages) {
-                true => None,
-                false => Some(turn),
-            };
+        let piece = (bytes, offset);
+        let direct = turn
+            .as_mut()
+            .and_then(|turn| turn.for_write(data, self.size_bytes, piece, &context.pace));
+        if let Some(direct) = direct {
+            if self.is_preallocated(core, data, pages) {
+                turn = None;
+            }
             let begun = Instant::now();
             let written = context.disk.write_by(&direct, data, bytes, offset);
             let Err(error) = written else {
                 context.pace.note(bytes.len(), begun.elapsed());
                 return Ok(Way::PastPages);
             };
-            turn = turn_kept.unwrap_or_else(|| self.writing.lock());
+            let turn = turn.get_or_insert_with(|| self.writing.lock());
             if !turn.gives_up(&error) {
                 return Err(error);
             }
