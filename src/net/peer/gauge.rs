@@ -24,6 +24,8 @@ pub(super) struct Reading {
     pub queued_bytes: u64,
     /// Of that, what the kernel has not sent yet.
     pub unsent_bytes: u64,
+    /// The most that goes in one segment: 1,448 on Ethernet, up to 64 KiB within one machine.
+    pub segment_bytes: u64,
 }
 
 /// A connection of which the kernel can be asked.
@@ -37,7 +39,12 @@ pub(super) trait Link {
 impl Link for TcpStream {
     fn read_gauge(&self) -> Option<Reading> {
         let info = info_of(self)?;
-        let unacked_bytes = u64::from(info.tcpi_unacked) * u64::from(info.tcpi_snd_mss);
+        let segment_bytes = u64::from(info.tcpi_snd_mss);
+        let unacked_bytes = match info.tcpi_bytes_sent {
+            // a kernel before 4.19 counts segments alone, of which few are full
+            0 => u64::from(info.tcpi_unacked) * segment_bytes,
+            sent => sent.saturating_sub(info.tcpi_bytes_retrans + info.tcpi_bytes_acked),
+        };
         let unsent_bytes = u64::from(info.tcpi_notsent_bytes);
         Some(Reading {
             round_trip: Duration::from_micros(info.tcpi_rtt.into()),
@@ -46,6 +53,7 @@ impl Link for TcpStream {
             taken_bytes: info.tcpi_bytes_acked,
             queued_bytes: unacked_bytes + unsent_bytes,
             unsent_bytes,
+            segment_bytes,
         })
     }
 

@@ -73,13 +73,33 @@ impl Target {
     }
 }
 
+/// What the link brings from some moment on.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    since: Instant,
+    /// What had been taken by then.
+    taken_bytes: u64,
+    /// Whether there was nothing to bring at some time: the link may be faster than this says.
+    had_pause: bool,
+}
+
+impl Sample {
+    fn begun(now: Instant, reading: &Reading) -> Self {
+        Self {
+            since: now,
+            taken_bytes: reading.taken_bytes,
+            had_pause: false,
+        }
+    }
+}
+
 /// How much may be under way, by what the kernel says.
 #[derive(Debug, Default)]
 pub(super) struct Room {
     /// Nothing where nothing is held back, whatever the queue.
     pub(super) target: Option<Target>,
-    /// The last sample: when, and what had been taken by then.
-    sampled: Option<(Instant, u64)>,
+    /// The sample that is being taken.
+    sample: Option<Sample>,
     /// Bytes a second that the link brought while there was more to bring.
     rate: Option<f64>,
     /// What may be under way; nothing where nothing is held back.
@@ -89,32 +109,24 @@ pub(super) struct Room {
 impl Room {
     /// Whether the kernel is to be asked before the next bytes go.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        let fresh = |(at, _): (Instant, u64)| now.saturating_duration_since(at) < SAMPLE;
-        self.limit_bytes.is_some() || !self.sampled.is_some_and(fresh)
+        let fresh = |it: Sample| now.saturating_duration_since(it.since) < SAMPLE;
+        self.limit_bytes.is_some() || !self.sample.is_some_and(fresh)
     }
 
     /// Takes a reading in; says how many bytes may follow now.
     pub(super) fn take(&mut self, now: Instant, reading: &Reading) -> u64 {
         let Some(target) = self.target else {
-            self.sampled = Some((now, reading.taken_bytes));
+            self.sample = Some(Sample::begun(now, reading));
             return u64::MAX;
         };
-        if reading.queued_bytes == 0 {
-            // what came before was no measure of the link
-            self.sampled = Some((now, reading.taken_bytes));
-        }
-        let (at, taken) = *self.sampled.get_or_insert((now, reading.taken_bytes));
-        let time = now.saturating_duration_since(at);
-        if time >= reading.round_trip.clamp(SAMPLE_MIN, SAMPLE) {
-            let came = reading.taken_bytes.saturating_sub(taken);
-            self.sampled = Some((now, reading.taken_bytes));
-            self.measured(came as f64 / time.as_secs_f64());
-        }
+        self.take_sample(now, reading);
         let is_long = reading.round_trip >= LONG;
         let least_bytes = match is_long {
             true => target.least_bytes,
             false => target.least_bytes * 2,
         };
+        // of less the other end says only 40 ms later that it has it (RFC 1122, 4.2.3.2)
+        let least_bytes = least_bytes.max(2 * reading.segment_bytes);
         let limit = match self.rate {
             Some(rate) => {
                 let within = reading.least.min(LEAST_MAX) + target.delay;
@@ -137,15 +149,38 @@ impl Room {
         limit.saturating_sub(reading.queued_bytes).min(unsent)
     }
 
+    fn take_sample(&mut self, now: Instant, reading: &Reading) {
+        let begun = Sample::begun(now, reading);
+        let mut sample = self.sample.unwrap_or(begun);
+        if reading.queued_bytes == 0 {
+            match self.rate {
+                Some(_) => sample.had_pause = true,
+                // what came before was no measure of the link
+                None => sample = begun,
+            }
+        }
+        let time = now.saturating_duration_since(sample.since);
+        if time >= reading.round_trip.clamp(SAMPLE_MIN, SAMPLE) {
+            let came = reading.taken_bytes.saturating_sub(sample.taken_bytes);
+            self.measured(came as f64 / time.as_secs_f64(), sample.had_pause);
+            sample = begun;
+        }
+        self.sample = Some(sample);
+    }
+
     /// Whether anything is held back.
     pub(super) fn is_limited(&self) -> bool {
         self.limit_bytes.is_some()
     }
 
-    /// More is believed at once, less by and by: a loss that is mended is not a slower link.
-    fn measured(&mut self, sample: f64) {
+    /// More is believed at once, less by and by: a loss that is mended is not a slower link. Of a
+    /// link that had a pause nothing less is: it waited for who sends, who may hold back too much.
+    fn measured(&mut self, sample: f64, had_pause: bool) {
         let known = self.rate.unwrap_or(sample);
-        let less = known + (sample - known) * RATE_WEIGHT;
+        let less = match had_pause {
+            true => known,
+            false => known + (sample - known) * RATE_WEIGHT,
+        };
         self.rate = Some(sample.max(less));
     }
 
@@ -205,6 +240,7 @@ mod tests {
                 taken_bytes: self.taken as u64,
                 queued_bytes: self.queued as u64,
                 unsent_bytes: 0,
+                segment_bytes: 1448,
             }
         }
 
@@ -273,6 +309,7 @@ mod tests {
                 taken_bytes: 2_000_000 + u64::from(step) * 10_000_000,
                 queued_bytes: 3_000_000,
                 unsent_bytes: 2_000_000,
+                segment_bytes: 1448,
             };
             let now = start + step * SAMPLE;
             assert!(room.is_due(now));
@@ -291,6 +328,7 @@ mod tests {
             taken_bytes: u64::from(step) * 700,
             queued_bytes: 2_896 + unsent_bytes,
             unsent_bytes,
+            segment_bytes: 1448,
         };
         // 7 kB/s, as three such connections beside two large ones have of 1 Mbit/s
         let mut unsent = 0;
@@ -325,5 +363,46 @@ mod tests {
         link.run(&mut room, 2);
         let (_, bytes) = link.run(&mut room, 10);
         assert!(bytes > 12.5e6 * 10.0 * 0.9, "{bytes}");
+    }
+
+    /// Within one machine: what is sent is taken at once where it fills two segments, else after
+    /// 40 ms, and who sends is told of neither, but looks again.
+    #[test]
+    fn a_near_link_that_stood_still_for_a_moment_is_used_in_full_again() {
+        for segment_bytes in [1448, 65_483] {
+            let mut room = Room {
+                // as is left of it when the other end has no processor for a second
+                rate: Some(1e3),
+                ..room()
+            };
+            let (start, mut now) = (Instant::now(), Instant::now());
+            let (mut taken_bytes, mut queued_bytes, mut sent_at) = (2 << 20, 0, start);
+            loop {
+                if queued_bytes >= 2 * segment_bytes || now >= sent_at + SAMPLE * 2 / 5 {
+                    taken_bytes += queued_bytes;
+                    queued_bytes = 0;
+                }
+                let reading = Reading {
+                    round_trip: Duration::from_millis(40),
+                    least: Duration::from_micros(9),
+                    acked_ago: Duration::ZERO,
+                    taken_bytes,
+                    queued_bytes,
+                    unsent_bytes: 0,
+                    segment_bytes,
+                };
+                match room.take(now, &reading) {
+                    u64::MAX => break,
+                    0 => {}
+                    may => {
+                        (queued_bytes, sent_at) = (queued_bytes + may.min(16_406), now);
+                        now += Duration::from_micros(20);
+                        continue;
+                    }
+                }
+                now += room.look_after();
+                assert!(now < start + SAMPLE * 10, "{room:?}");
+            }
+        }
     }
 }
