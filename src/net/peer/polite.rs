@@ -197,7 +197,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Polite<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
     use super::*;
+    use crate::wire::native::tcp::Lane;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     #[test]
     fn what_fits_goes_at_once_and_never_more_than_may() {
@@ -211,5 +220,29 @@ mod tests {
         assert_eq!(lengths(9), [6, 0]);
         assert_eq!(lengths(5), [5]);
         assert_eq!(within(&[IoSlice::new(b"")], 5).map(<[_]>::len), Ok(0));
+    }
+
+    /// Other tests may need the processors meanwhile.
+    #[tokio::test]
+    async fn a_connection_within_the_machine_that_crept_is_held_back_no_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap());
+        let (near, (mut far, _)) = (dialled.await.unwrap(), listener.accept().await.unwrap());
+        tokio::spawn(async move {
+            let mut bytes = vec![0; 1 << 20];
+            while far.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
+        });
+        let mut polite = Polite::new(near);
+        let (target, address) = (Target::of(Lane::Bulk), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        polite.keep_to(target, Arc::new(Distances::new()), address);
+        polite.room = Room::of_rate(target, 1e3);
+        let record = vec![7; 16_406];
+        let freed = timeout(PATIENCE, async {
+            polite.write_all(&record).await.unwrap();
+            while polite.room.is_limited() {
+                polite.write_all(&record).await.unwrap();
+            }
+        });
+        assert!(freed.await.is_ok(), "{:?}", polite.room);
     }
 }

@@ -107,6 +107,16 @@ pub(super) struct Room {
 }
 
 impl Room {
+    /// One whose link brought so many bytes a second lately.
+    #[cfg(test)]
+    pub(super) fn of_rate(target: Target, rate: f64) -> Self {
+        Self {
+            target: Some(target),
+            rate: Some(rate),
+            ..Self::default()
+        }
+    }
+
     /// Whether the kernel is to be asked before the next bytes go.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         let fresh = |it: Sample| now.saturating_duration_since(it.since) < SAMPLE;
@@ -370,14 +380,12 @@ mod tests {
     #[test]
     fn a_near_link_that_stood_still_for_a_moment_is_used_in_full_again() {
         for segment_bytes in [1448, 65_483] {
-            let mut room = Room {
-                // as is left of it when the other end has no processor for a second
-                rate: Some(1e3),
-                ..room()
-            };
+            // as is left of it when the other end has no processor for a second
+            let mut room = Room::of_rate(TARGET, 1e3);
             let (start, mut now) = (Instant::now(), Instant::now());
             let (mut taken_bytes, mut queued_bytes, mut sent_at) = (2 << 20, 0, start);
             loop {
+                assert!(now < start + SAMPLE * 10, "{room:?}");
                 if queued_bytes >= 2 * segment_bytes || now >= sent_at + SAMPLE * 2 / 5 {
                     taken_bytes += queued_bytes;
                     queued_bytes = 0;
@@ -401,7 +409,6 @@ mod tests {
                     }
                 }
                 now += room.look_after();
-                assert!(now < start + SAMPLE * 10, "{room:?}");
             }
         }
     }
