@@ -40,11 +40,7 @@ impl Link for TcpStream {
     fn read_gauge(&self) -> Option<Reading> {
         let info = info_of(self)?;
         let segment_bytes = u64::from(info.tcpi_snd_mss);
-        let unacked_bytes = match info.tcpi_bytes_sent {
-            // a kernel before 4.19 counts segments alone, of which few are full
-            0 => u64::from(info.tcpi_unacked) * segment_bytes,
-            sent => sent.saturating_sub(info.tcpi_bytes_retrans + info.tcpi_bytes_acked),
-        };
+        let unacked_bytes = u64::from(info.tcpi_unacked) * segment_bytes;
         let unsent_bytes = u64::from(info.tcpi_notsent_bytes);
         Some(Reading {
             round_trip: Duration::from_micros(info.tcpi_rtt.into()),
