@@ -36,9 +36,8 @@ fn pieces_of(source: &Source) -> Vec<Verified> {
         0..=65_536 => 3 * PAGE_BYTES,
         _ => 3 * PAGE_BYTES * 5,
     };
-    let starts = (0..source.size()).step_by(step as usize);
-    let cut = |start| ByteRange::at(start, step).intersection(&source.whole());
-    starts.map(|start| source.verified(cut(start))).collect()
+    let ranges = cut(source.size(), step).into_iter();
+    ranges.map(|range| source.verified(range)).collect()
 }
 
 /// Opens, stores, pins, syncs, evicts, clears: every kind of change that the cache makes.

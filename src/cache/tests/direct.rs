@@ -44,11 +44,7 @@ pub(super) fn arrived(source: &Source, range: ByteRange) -> Verified {
 }
 
 fn pieces(length_bytes: u64) -> Vec<ByteRange> {
-    let starts = (0..SIZE_BYTES).step_by(length_bytes as usize);
-    let whole = ByteRange::new(0, SIZE_BYTES);
-    starts
-        .map(|start| ByteRange::at(start, length_bytes).intersection(&whole))
-        .collect()
+    cut(SIZE_BYTES, length_bytes)
 }
 
 fn shuffled(mut pieces: Vec<ByteRange>, seed: u64) -> Vec<ByteRange> {

@@ -162,6 +162,15 @@ impl Place {
     }
 }
 
+/// A file cut into pieces of one length; the last may be shorter.
+pub(super) fn cut(size_bytes: u64, length_bytes: u64) -> Vec<ByteRange> {
+    let starts = (0..size_bytes).step_by(length_bytes as usize);
+    let whole = ByteRange::new(0, size_bytes);
+    starts
+        .map(|start| ByteRange::at(start, length_bytes).intersection(&whole))
+        .collect()
+}
+
 /// Begins or opens the cached copy of a source.
 pub(super) fn open_file(cache: &Cache, source: &Source) -> CacheFile {
     cache.file(source.hash(), source.size()).unwrap()

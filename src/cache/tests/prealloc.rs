@@ -13,10 +13,7 @@ const MIB: u64 = 1 << 20;
 const SIZE_BYTES: u64 = 24 * MIB + 777;
 
 fn pieces_of(source: &Source) -> Vec<ByteRange> {
-    let starts = (0..source.size()).step_by(MIB as usize);
-    starts
-        .map(|start| ByteRange::at(start, MIB).intersection(&source.whole()))
-        .collect()
+    cut(source.size(), MIB)
 }
 
 fn ahead_bytes(cache: &Cache) -> u64 {
