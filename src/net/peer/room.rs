@@ -43,8 +43,6 @@ const FREE_BYTES: u64 = 8 << 20;
 /// Round trips count up to this, that of a geostationary satellite: what is longer is a queue that
 /// was there before.
 const LEAST_MAX: Duration = Duration::from_millis(600);
-/// The largest segment of Ethernet with jumbo frames.
-const SEGMENT_MAX_BYTES: u64 = 9000;
 /// The weight of the newest sample of the rate.
 const RATE_WEIGHT: f64 = 0.25;
 
@@ -81,8 +79,6 @@ struct Sample {
     since: Instant,
     /// What had been taken by then.
     taken_bytes: u64,
-    /// Whether there was nothing to bring at some time: the link may be faster than this says.
-    had_pause: bool,
 }
 
 impl Sample {
@@ -90,9 +86,16 @@ impl Sample {
         Self {
             since: now,
             taken_bytes: reading.taken_bytes,
-            had_pause: false,
         }
     }
+}
+
+/// A look that found no room.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    since: Instant,
+    /// What was under way.
+    queued_bytes: u64,
 }
 
 /// How much may be under way, by what the kernel says.
@@ -106,6 +109,8 @@ pub(super) struct Room {
     rate: Option<f64>,
     /// What may be under way; nothing where nothing is held back.
     limit_bytes: Option<u64>,
+    /// The last look, where it found no room.
+    held: Option<Held>,
 }
 
 impl Room {
@@ -131,6 +136,12 @@ impl Room {
             self.sample = Some(Sample::begun(now, reading));
             return u64::MAX;
         };
+        let within = reading.least.min(LEAST_MAX) + target.delay;
+        if let Some(held) = self.held.take()
+            && reading.queued_bytes == 0
+        {
+            self.drained(now, held, within);
+        }
         self.take_sample(now, reading);
         let is_long = reading.round_trip >= LONG;
         let least_bytes = match is_long {
@@ -140,10 +151,7 @@ impl Room {
         // of less the other end says only 40 ms later that it has it (RFC 1122, 4.2.3.2)
         let least_bytes = least_bytes.max(2 * reading.segment_bytes);
         let limit = match self.rate {
-            Some(rate) => {
-                let within = reading.least.min(LEAST_MAX) + target.delay;
-                least_bytes.max((rate * within.as_secs_f64()) as u64)
-            }
+            Some(rate) => least_bytes.max((rate * within.as_secs_f64()) as u64),
             None if reading.taken_bytes > START_TAKEN_BYTES => FREE_BYTES,
             None if reading.round_trip < NEAR => START_NEAR_BYTES + reading.taken_bytes,
             None => START_BYTES + reading.taken_bytes,
@@ -158,25 +166,38 @@ impl Room {
             None => UNSENT_BYTES[1],
         };
         let unsent = unsent.saturating_sub(reading.unsent_bytes);
-        limit.saturating_sub(reading.queued_bytes).min(unsent)
+        let room = limit.saturating_sub(reading.queued_bytes).min(unsent);
+        self.held = (room == 0).then_some(Held {
+            since: now,
+            queued_bytes: reading.queued_bytes,
+        });
+        room
+    }
+
+    /// All that was under way is there by the next look, and the link stands idle: it may bring
+    /// more. Without this one whose rate fell while it stood still would be given so little at a
+    /// time that it is never seen at work, and creep. As in a slow start no more than twice as much
+    /// is under way next: of a link that others share it may have been a moment without them.
+    fn drained(&mut self, now: Instant, held: Held, within: Duration) {
+        let (Some(rate), Some(limit)) = (self.rate, self.limit_bytes) else {
+            return;
+        };
+        let time = now.saturating_duration_since(held.since).as_secs_f64();
+        let most = 2.0 * limit as f64 / within.as_secs_f64();
+        self.rate = Some(rate.max(most.min(held.queued_bytes as f64 / time)));
     }
 
     fn take_sample(&mut self, now: Instant, reading: &Reading) {
         let begun = Sample::begun(now, reading);
         let mut sample = self.sample.unwrap_or(begun);
         if reading.queued_bytes == 0 {
-            // no segment of a network is as large: within one machine no slow link, whose queue
-            // others fill and leave, stands between the ends
-            match self.rate.is_some() && reading.segment_bytes > SEGMENT_MAX_BYTES {
-                true => sample.had_pause = true,
-                // what came before was no measure of the link
-                false => sample = begun,
-            }
+            // what came before was no measure of the link
+            sample = begun;
         }
         let time = now.saturating_duration_since(sample.since);
         if time >= reading.round_trip.clamp(SAMPLE_MIN, SAMPLE) {
             let came = reading.taken_bytes.saturating_sub(sample.taken_bytes);
-            self.measured(came as f64 / time.as_secs_f64(), sample.had_pause);
+            self.measured(came as f64 / time.as_secs_f64());
             sample = begun;
         }
         self.sample = Some(sample);
@@ -187,15 +208,10 @@ impl Room {
         self.limit_bytes.is_some()
     }
 
-    /// More is believed at once, less by and by: a loss that is mended is not a slower link. Of a
-    /// link that had a pause nothing less is: it waited for who sends, who may hold back too much.
-    fn measured(&mut self, sample: f64, had_pause: bool) {
+    /// More is believed at once, less by and by: a loss that is mended is not a slower link.
+    fn measured(&mut self, sample: f64) {
         let known = self.rate.unwrap_or(sample);
-        let less = match had_pause {
-            true => known,
-            false => known + (sample - known) * RATE_WEIGHT,
-        };
-        self.rate = Some(sample.max(less));
+        self.rate = Some(sample.max(known + (sample - known) * RATE_WEIGHT));
     }
 
     /// When there may be room for more.
@@ -265,13 +281,19 @@ mod tests {
             let (end, before) = (self.now + Duration::from_secs(seconds), self.taken);
             let mut longest = Duration::ZERO;
             while self.now < end {
-                let may = match room.is_due(self.now) {
-                    true => room.take(self.now, &self.reading()),
-                    false => u64::MAX,
-                };
-                // the kernel takes what it has room for: 4 MiB
-                let most = (4_194_304.0 - self.queued).max(0.0);
-                self.queued += (may as f64).min(most);
+                // as a stream does, until there is no room
+                loop {
+                    let may = match room.is_due(self.now) {
+                        true => room.take(self.now, &self.reading()),
+                        false => u64::MAX,
+                    };
+                    // the kernel takes what it has room for: 4 MiB
+                    let most = (4_194_304.0 - self.queued).max(0.0);
+                    self.queued += (may as f64).min(most);
+                    if may == 0 || may as f64 >= most {
+                        break;
+                    }
+                }
                 let round_trip = self.reading().round_trip.as_secs_f64();
                 let in_pipe = self.rate.min(self.queued / round_trip.max(1e-4));
                 let came = (in_pipe * STEP.as_secs_f64()).min(self.queued);
@@ -379,41 +401,75 @@ mod tests {
         assert!(bytes > 12.5e6 * 10.0 * 0.9, "{bytes}");
     }
 
-    /// Within one machine: what is sent is taken at once where it fills two segments, else after
-    /// 40 ms, and who sends is told of neither, but looks again.
+    #[test]
+    fn a_fast_link_that_stood_still_for_a_moment_is_used_in_full_again() {
+        for (rate, distance_ms) in [(125e6, 1), (12.5e6, 1), (125e6, 20)] {
+            let mut link = Link::new(rate, distance_ms);
+            // as is left of it when nothing came for three seconds
+            let mut room = Room::of_rate(TARGET, 20e3);
+            link.taken = 2e6;
+            link.run(&mut room, 1);
+            let (_, bytes) = link.run(&mut room, 5);
+            assert!(bytes > rate * 5.0 * 0.9, "{rate}, {distance_ms}: {bytes}");
+        }
+    }
+
+    /// Within one machine each small piece counts as a whole segment, until it is taken: at once
+    /// where two segments are full, else after 40 ms (RFC 1122, 4.2.3.2), and who sends is told of
+    /// neither, but looks again.
     #[test]
     fn a_near_link_that_stood_still_for_a_moment_is_used_in_full_again() {
-        for segment_bytes in [16_384, 65_483] {
-            // as is left of it when the other end has no processor for a second
-            let mut room = Room::of_rate(TARGET, 1e3);
-            let (start, mut now) = (Instant::now(), Instant::now());
-            let (mut taken_bytes, mut queued_bytes, mut sent_at) = (2 << 20, 0, start);
-            loop {
-                assert!(now < start + SAMPLE * 10, "{room:?}");
-                if queued_bytes >= 2 * segment_bytes || now >= sent_at + SAMPLE * 2 / 5 {
-                    taken_bytes += queued_bytes;
-                    queued_bytes = 0;
+        const SEGMENT: u64 = 65_483;
+        const PIECE: u64 = 16_406;
+        // as is left of it when the other end has no processor for a second
+        let mut room = Room::of_rate(TARGET, 1e3);
+        let (start, mut now) = (Instant::now(), Instant::now());
+        let (mut taken_bytes, mut waits, mut sent_at) = (2 << 20, vec![], start);
+        while taken_bytes < 100 << 20 {
+            assert!(now < start + SAMPLE * 10, "{taken_bytes}: {room:?}");
+            let waiting_bytes = waits.iter().sum::<u64>();
+            if waiting_bytes >= 2 * SEGMENT || now >= sent_at + SAMPLE * 2 / 5 {
+                taken_bytes += waiting_bytes;
+                waits.clear();
+            }
+            let reading = Reading {
+                round_trip: Duration::from_millis(40),
+                least: Duration::from_micros(9),
+                acked_ago: Duration::ZERO,
+                taken_bytes,
+                queued_bytes: waits.len() as u64 * SEGMENT,
+                unsent_bytes: 0,
+                segment_bytes: SEGMENT,
+            };
+            match room.take(now, &reading) {
+                0 => now += room.look_after(),
+                may => {
+                    waits.push(may.min(PIECE));
+                    (sent_at, now) = (now, now + Duration::from_micros(20));
                 }
-                let reading = Reading {
-                    round_trip: Duration::from_millis(40),
-                    least: Duration::from_micros(9),
-                    acked_ago: Duration::ZERO,
-                    taken_bytes,
-                    queued_bytes,
-                    unsent_bytes: 0,
-                    segment_bytes,
-                };
-                match room.take(now, &reading) {
-                    u64::MAX => break,
-                    0 => {}
-                    may => {
-                        (queued_bytes, sent_at) = (queued_bytes + may.min(16_406), now);
-                        now += Duration::from_micros(20);
-                        continue;
-                    }
-                }
-                now += room.look_after();
             }
         }
+    }
+
+    #[test]
+    fn who_had_a_link_alone_for_a_moment_takes_twice_as_much_and_no_more() {
+        let (mut room, start) = (Room::of_rate(TARGET, 1e3), Instant::now());
+        let reading = |taken_bytes, queued_bytes| Reading {
+            round_trip: Duration::from_millis(1),
+            least: Duration::from_millis(1),
+            acked_ago: Duration::ZERO,
+            taken_bytes,
+            queued_bytes,
+            unsent_bytes: 0,
+            segment_bytes: 1448,
+        };
+        let first = room.take(start, &reading(2 << 20, 0));
+        assert_eq!(room.take(start, &reading(2 << 20, first)), 0);
+        let now = start + Duration::from_millis(1);
+        let second = room.take(now, &reading((2 << 20) + first, 0));
+        assert!(first < second && second <= 2 * first, "{first}, {second}");
+        // who had nothing more to send learns nothing of the link
+        let third = room.take(now + Duration::from_millis(1), &reading(3 << 20, 0));
+        assert_eq!(third, second);
     }
 }
