@@ -23,7 +23,7 @@ use super::folder::Folder;
 use super::in_force::InForce;
 use super::journal::message;
 use super::logging::{self, LogHandle};
-use super::memory::{self, Memory};
+use super::memory::{self, Done, Memory};
 use super::node_config::{inbox_shares, node_config};
 use super::rates::{FetchRates, Rates};
 use super::seeds::NamedSeeds;
@@ -56,7 +56,7 @@ const TOKEN_WAITS: &str = "the token that was left before the start was";
 /// # Errors
 /// [`RunError`] saying what failed and what to do.
 pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
-    memory::use_few_heaps();
+    memory::set_heaps();
     limits::leave_no_core();
     limits::open_many_files();
     let log = logging::start(loaded.config.log.level)?;
@@ -336,8 +336,13 @@ async fn pulse(service: Arc<Service>) {
         tick.tick().await;
         service.take_rates();
         if let Some(status) = service.publish_status() {
-            let told_bytes = service.node.told_bytes();
-            memory.look(status.namespace.entries, told_bytes).await;
+            let node = &service.node;
+            let done = Done {
+                names: status.namespace.entries,
+                told_bytes: node.told_bytes(),
+                moved_bytes: node.received_bytes() + node.sent_bytes(),
+            };
+            memory.look(done).await;
             let summary = systemd::summary(&status);
             if summary != told {
                 systemd::status(&summary);

@@ -172,10 +172,12 @@ impl FairQueue {
         turn.await.ok()
     }
 
-    /// A turn for who need not wait for it: nobody else does, and the limits allow it now.
+    /// A turn for who need not wait for it: nobody does but those whose own answers are to be sent
+    /// first, and the limits allow it now.
     pub fn pass_at_once(&self, asked: Asked) -> Option<Turn> {
         let mut turns = self.turns.lock();
-        let idle = turns.waiting_count == 0 && turns.making.len() < turns.limits.makers_max;
+        let is_first = !turns.waiting.contains_key(&asked.of) && turns.waiting_for_others() == 0;
+        let idle = turns.making.len() < turns.limits.makers_max && is_first;
         let may = idle && turns.fits(&asked) && !turns.stands_still(&asked);
         may.then(|| turns.begin(asked, self))
     }
@@ -205,7 +207,8 @@ impl FairQueue {
 
     /// How busy this node is, from 0 to 255.
     pub fn load(&self) -> u8 {
-        let waiting = self.turns.lock().waiting_count.min(LOAD_FULL_WAITING);
+        let waiting = self.turns.lock().waiting_for_others();
+        let waiting = waiting.min(LOAD_FULL_WAITING);
         (waiting * 255 / LOAD_FULL_WAITING) as u8
     }
 }
@@ -275,11 +278,28 @@ impl Turns {
         self.fits(&next.asked)
     }
 
+    /// How many questions wait for a maker or for memory that others hold.
+    fn waiting_for_others(&self) -> usize {
+        let lines = self.waiting.values();
+        let first_fits = |line: &&VecDeque<Waiter>| {
+            let first = line.front();
+            first.is_some_and(|it| self.fits_own(&it.asked))
+        };
+        lines.filter(first_fits).map(VecDeque::len).sum()
+    }
+
+    fn fits(&self, asked: &Asked) -> bool {
+        self.held_bytes + asked.bytes <= self.limits.held_max_bytes && self.fits_own(asked)
+    }
+
     /// What one lane has made and not sent holds up that lane alone.
-    fn fits(&self, Asked { of, bytes, .. }: &Asked) -> bool {
+    fn fits_own(&self, Asked { of, bytes, .. }: &Asked) -> bool {
         let held = self.held_of_peer.get(of).copied().unwrap_or_default();
-        let fits = self.held_bytes + bytes <= self.limits.held_max_bytes;
-        fits && held + bytes <= self.limits.held_of_peer_max_bytes
+        let most = match of.0 {
+            Lane::Urgent => self.limits.held_of_peer_max_bytes,
+            Lane::Bulk => self.limits.held_of_bulk_max_bytes,
+        };
+        held + bytes <= most
     }
 
     fn hold(&mut self, asked: &Asked) {

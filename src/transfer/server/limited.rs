@@ -32,6 +32,7 @@ impl Limited {
                 // nothing is made of what waits here
                 held_max_bytes: u64::MAX,
                 held_of_peer_max_bytes: u64::MAX,
+                held_of_bulk_max_bytes: u64::MAX,
                 ..limits.clone()
             })
         };

@@ -51,8 +51,11 @@ pub struct ServerLimits {
     pub waiting_of_peer_max: usize,
     /// Bytes of answers that are made and not sent, for all peers.
     pub held_max_bytes: u64,
-    /// The same for one peer; at least one whole answer.
+    /// The same for one peer of what its readers wait for; at least one whole answer.
     pub held_of_peer_max_bytes: u64,
+    /// The same of what nobody waits for yet. So much that some is made while the link is at work,
+    /// and no more: what is made long before it is sent has left the processor's caches by then.
+    pub held_of_bulk_max_bytes: u64,
 }
 
 impl Default for ServerLimits {
@@ -64,6 +67,7 @@ impl Default for ServerLimits {
             waiting_of_peer_max: 512,
             held_max_bytes: 64 << 20,
             held_of_peer_max_bytes: 16 << 20,
+            held_of_bulk_max_bytes: 4 << 20,
         }
     }
 }

@@ -12,7 +12,8 @@ fn limits() -> ServerLimits {
         waiting_max: 10,
         waiting_of_peer_max: 6,
         held_max_bytes: 100,
-        held_of_peer_max_bytes: 60,
+        held_of_peer_max_bytes: 90,
+        held_of_bulk_max_bytes: 60,
     }
 }
 
@@ -76,7 +77,7 @@ fn who_would_overtake_or_go_over_a_limit_does_not_pass_at_once() {
         queue.pass_at_once(asked(peer(3), 1)).is_none(),
         "two are made"
     );
-    let mut waiting = Box::pin(queue.line_up(asked(peer(4), 100)));
+    let mut waiting = Box::pin(queue.line_up(asked(peer(4), 60)));
     assert!(now(waiting.as_mut()).is_none());
     drop(second);
     assert!(
@@ -86,6 +87,42 @@ fn who_would_overtake_or_go_over_a_limit_does_not_pass_at_once() {
     drop((first, waiting));
     let inner = queue.turns.lock();
     assert_eq!((inner.making.len(), inner.held_bytes), (0, 0));
+}
+
+#[test]
+fn who_waits_for_its_own_answers_to_be_sent_holds_up_nobody_and_is_no_load() {
+    let queue = FairQueue::new(limits());
+    let mut sending = queue.pass_at_once(asked(peer(1), 60)).unwrap();
+    sending.made();
+    let mut waiting = Box::pin(queue.line_up(asked(peer(1), 10)));
+    assert!(now(waiting.as_mut()).is_none());
+    assert_eq!(queue.load(), 0);
+    let reader = (Lane::Urgent, peer(1).1);
+    assert!(queue.pass_at_once(asked(reader, 40)).is_some());
+    assert!(queue.pass_at_once(asked(peer(2), 40)).is_some());
+    drop(sending);
+    assert!(now(waiting.as_mut()).flatten().is_some());
+}
+
+#[test]
+fn nobody_overtakes_its_own_question_that_waits() {
+    let queue = FairQueue::new(limits());
+    let mut sending = queue.pass_at_once(asked(peer(1), 50)).unwrap();
+    sending.made();
+    let mut large = Box::pin(queue.line_up(asked(peer(1), 20)));
+    assert!(now(large.as_mut()).is_none());
+    assert!(queue.pass_at_once(asked(peer(1), 1)).is_none());
+    drop(sending);
+    assert!(now(large.as_mut()).flatten().is_some());
+}
+
+#[test]
+fn of_what_readers_wait_for_more_is_made_ahead_than_of_bulk() {
+    let queue = FairQueue::new(limits());
+    let reader = (Lane::Urgent, peer(1).1);
+    assert!(queue.pass_at_once(asked(peer(1), 61)).is_none());
+    assert!(queue.pass_at_once(asked(reader, 61)).is_some());
+    assert!(queue.pass_at_once(asked(reader, 91)).is_none());
 }
 
 #[test]
