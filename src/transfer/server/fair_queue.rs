@@ -176,9 +176,12 @@ impl FairQueue {
     /// first, and the limits allow it now.
     pub fn pass_at_once(&self, asked: Asked) -> Option<Turn> {
         let mut turns = self.turns.lock();
-        let is_first = !turns.waiting.contains_key(&asked.of) && turns.waiting_for_others() == 0;
-        let idle = turns.making.len() < turns.limits.makers_max && is_first;
-        let may = idle && turns.fits(&asked) && !turns.stands_still(&asked);
+        // who waits is looked at last: where all makers are at work they may be many
+        let may = turns.making.len() < turns.limits.makers_max
+            && turns.fits(&asked)
+            && !turns.stands_still(&asked)
+            && !turns.waiting.contains_key(&asked.of)
+            && turns.waiting_for_others() == 0;
         may.then(|| turns.begin(asked, self))
     }
 

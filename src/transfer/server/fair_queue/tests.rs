@@ -29,6 +29,13 @@ fn asked(of: (Lane, NodeId), bytes: u64) -> Asked {
     }
 }
 
+/// An answer that is made and not sent.
+fn unsent(queue: &FairQueue, asked: Asked) -> Turn {
+    let mut turn = queue.pass_at_once(asked).unwrap();
+    turn.made();
+    turn
+}
+
 fn now<T>(future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     match future.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => Some(value),
@@ -92,8 +99,7 @@ fn who_would_overtake_or_go_over_a_limit_does_not_pass_at_once() {
 #[test]
 fn who_waits_for_its_own_answers_to_be_sent_holds_up_nobody_and_is_no_load() {
     let queue = FairQueue::new(limits());
-    let mut sending = queue.pass_at_once(asked(peer(1), 60)).unwrap();
-    sending.made();
+    let sending = unsent(&queue, asked(peer(1), 60));
     let mut waiting = Box::pin(queue.line_up(asked(peer(1), 10)));
     assert!(now(waiting.as_mut()).is_none());
     assert_eq!(queue.load(), 0);
@@ -107,8 +113,7 @@ fn who_waits_for_its_own_answers_to_be_sent_holds_up_nobody_and_is_no_load() {
 #[test]
 fn nobody_overtakes_its_own_question_that_waits() {
     let queue = FairQueue::new(limits());
-    let mut sending = queue.pass_at_once(asked(peer(1), 50)).unwrap();
-    sending.made();
+    let sending = unsent(&queue, asked(peer(1), 50));
     let mut large = Box::pin(queue.line_up(asked(peer(1), 20)));
     assert!(now(large.as_mut()).is_none());
     assert!(queue.pass_at_once(asked(peer(1), 1)).is_none());
