@@ -233,7 +233,9 @@ fn conclude(
 ) -> Result<(), CliError> {
     let bytes = human_bytes(touched.bytes);
     let text = format!("{} files, {bytes}: {done}", touched.files);
-    output.told(reporting.json, touched, &text)?;
+    if reporting.json || touched.files > 0 || touched.failed.is_empty() {
+        output.told(reporting.json, touched, &text)?;
+    }
     let Some(first) = touched.failed.first() else {
         return Ok(());
     };

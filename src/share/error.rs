@@ -43,7 +43,10 @@ pub enum ShareError {
         error: io::Error,
     },
     /// It is a mount of p2pfs or the node's own state; sharing it could deadlock or tell secrets.
-    #[error("{dir:?} lies in {refused:?}, which is p2pfs's own and cannot be shared")]
+    #[error(
+        "{dir:?} cannot be shared: {refused:?} is the mount, or holds the node's own state or \
+         cache; share another folder"
+    )]
     Refused {
         /// What was to be shared.
         dir: PathBuf,

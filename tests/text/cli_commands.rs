@@ -305,10 +305,10 @@ fn pin_and_prefetch_take_many_names_in_calls_that_fit_and_fail_for_the_first_tha
             let (Call::Prefetch { paths, .. } | Call::Pin { paths }) = &request.call else {
                 return;
             };
-            let files = paths.len() as u64;
+            let files = paths.iter().filter(|path| path.as_bytes() != b"a").count() as u64;
             let mut touched = Touched {
                 files,
-                bytes: 10,
+                bytes: 10 * files,
                 failed: Vec::new(),
             };
             if matches!(request.call, Call::Prefetch { .. }) {
@@ -334,6 +334,11 @@ fn pin_and_prefetch_take_many_names_in_calls_that_fit_and_fail_for_the_first_tha
     let output = daemon.run(&["prefetch", "a", "b"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).starts_with("p2pfs: a\\n: no holder is reachable"));
+    assert_eq!(output.stdout, b"1 files, 10 B: in the cache\n");
+    // where nothing was done, the reason is all there is to say
+    let output = daemon.run(&["prefetch", "a"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stdout, b"");
 }
 
 #[test]

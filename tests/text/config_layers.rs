@@ -216,6 +216,13 @@ fn a_named_file_must_exist_and_the_default_one_need_not() {
         error.starts_with("/nonexistent/x.toml: cannot be read"),
         "{error}"
     );
+    assert!(error.ends_with("; name a file that is there"), "{error}");
+    let folder = Sources {
+        config_file: Some("/".into()),
+        ..nothing_set()
+    };
+    let error = load(&folder).unwrap_err().to_string();
+    assert!(error.ends_with("; name a file, not a folder"), "{error}");
     assert!(load(&nothing_set()).unwrap().files.is_empty());
 }
 

@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum ConfigError {
     /// A file that cannot be read.
-    #[error("{}: cannot be read: {source}", .path.display())]
+    #[error("{}: cannot be read: {source}{}", .path.display(), remedy(source))]
     Unreadable {
         /// Which file or folder.
         path: PathBuf,
@@ -78,6 +78,16 @@ pub enum ConfigError {
 fn lines(errors: &[ConfigError]) -> String {
     let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
     lines.join("\n")
+}
+
+/// What to do about a file that cannot be read, where what the system says does not tell.
+fn remedy(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::NotFound => "; name a file that is there",
+        std::io::ErrorKind::PermissionDenied => "; let the user who starts p2pfs read it",
+        std::io::ErrorKind::IsADirectory => "; name a file, not a folder",
+        _ => "",
+    }
 }
 
 fn prefix(key: &str) -> String {
