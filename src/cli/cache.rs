@@ -15,7 +15,7 @@ use super::output::Output;
 #[cfg(test)]
 use super::output::{COLUMN_GAP, LINE_COLUMNS};
 use super::progress;
-use super::text::{escape, human_bytes, local_time, percent, printable};
+use super::text::{count_of, escape, human_bytes, local_time, percent, printable};
 use crate::daemon::config::units;
 use crate::daemon::control::{
     Breaks, CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Call, Client,
@@ -131,8 +131,8 @@ fn cache_row(entry: &CacheEntry) -> Vec<String> {
 fn clear(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
     let cleared: CacheCleared = reporting.open_patiently()?.call(&Call::CacheClear {})?;
     let text = format!(
-        "removed {} files, {}; {} stay, pinned or open",
-        cleared.removed_files,
+        "removed {}, {}; {} stay, pinned or open",
+        count_of(cleared.removed_files, "file"),
         human_bytes(cleared.removed_bytes),
         cleared.kept_files
     );
@@ -144,7 +144,7 @@ fn verify(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
     let bar = Bar(progress::of_kept("checked"));
     let verified: CacheVerified = follow(&mut client, &Call::CacheVerify {}, &bar)?;
     let bytes = human_bytes(verified.bytes);
-    let text = format!("checked {} files, {bytes}", verified.files);
+    let text = format!("checked {}, {bytes}", count_of(verified.files, "file"));
     output.told(reporting.json, &verified, &text)?;
     if verified.dropped_bytes == 0 && verified.unopened_files == 0 {
         return Ok(());
@@ -152,7 +152,10 @@ fn verify(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
     output.flush()?;
     if verified.dropped_bytes == 0 {
         return Err(CliError::new(
-            format!("{} files could not be opened", verified.unopened_files),
+            format!(
+                "{} could not be opened",
+                count_of(verified.unopened_files, "file")
+            ),
             "nothing of them was checked; see that the daemon may write to the disk of its cache",
         ));
     }
@@ -232,7 +235,7 @@ fn conclude(
     output: &mut Output,
 ) -> Result<(), CliError> {
     let bytes = human_bytes(touched.bytes);
-    let text = format!("{} files, {bytes}: {done}", touched.files);
+    let text = format!("{}, {bytes}: {done}", count_of(touched.files, "file"));
     if reporting.json || touched.files > 0 || touched.failed.is_empty() {
         output.told(reporting.json, touched, &text)?;
     }

@@ -14,7 +14,7 @@ use super::error::CliError;
 use super::output::Output;
 use super::progress;
 use super::questions;
-use super::text::{escape, human_bytes, on_or_off, printable};
+use super::text::{count_of, escape, human_bytes, on_or_off, printable};
 use crate::daemon::control::{
     Call, Client, Named, ShareChange, ShareInfo, ShareReader, ShareState, Shares,
 };
@@ -260,8 +260,8 @@ pub(super) fn print_one(
     output: &mut Output,
 ) -> Result<(), CliError> {
     let mut said = vec![format!(
-        "{} files, {}",
-        share.files,
+        "{}, {}",
+        count_of(share.files, "file"),
         human_bytes(share.bytes)
     )];
     match share.state {
@@ -271,8 +271,8 @@ pub(super) fn print_one(
     }
     if share.pending_files > 0 {
         said.push(format!(
-            "{} files, {}, waiting to be hashed",
-            share.pending_files,
+            "{}, {}, waiting to be hashed",
+            count_of(share.pending_files, "file"),
             human_bytes(share.pending_bytes)
         ));
     }

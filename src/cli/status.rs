@@ -4,7 +4,7 @@ use super::connect::Reporting;
 use super::error::CliError;
 use super::output::{Colour, Output, fit_first};
 use super::share::print_one;
-use super::text::{escape, human_bytes, local_time, percent, printable};
+use super::text::{count_of, escape, human_bytes, local_time, percent, printable};
 use crate::daemon::control::{
     CacheUsage, Call, NamespaceStatus, PeerInfo, PeerState, Peers, Plane, ServiceState, Status,
     Traffic,
@@ -63,19 +63,19 @@ fn version(status: &Status) -> String {
 
 fn files(namespace: &NamespaceStatus) -> String {
     format!(
-        "{} names, {}",
-        namespace.entries,
+        "{}, {}",
+        count_of(namespace.entries, "name"),
         human_bytes(namespace.unique_bytes)
     )
 }
 
 fn cache(cache: &CacheUsage) -> String {
     format!(
-        "{} of {} ({}), {} files, {} whole, {} pinned",
+        "{} of {} ({}), {}, {} whole, {} pinned",
         human_bytes(cache.used_bytes),
         human_bytes(cache.budget_bytes),
         percent(cache.used_bytes, cache.budget_bytes),
-        cache.files,
+        count_of(cache.files, "file"),
         cache.complete_files,
         human_bytes(cache.pinned_bytes)
     )

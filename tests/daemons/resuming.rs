@@ -154,7 +154,7 @@ fn a_prefetch_that_meets_a_restart_brings_what_the_next_daemon_has_yet_to_hear_o
     });
     restart_away_from_the_holder(&mut nodes);
     let said = prefetch.finish(LONG).expect_ok();
-    assert!(said.starts_with("1 files"), "{said}");
+    assert!(said.starts_with("1 file,"), "{said}");
 }
 
 /// A holder that gives slowly, and a reader whose cache has room for one of its files at a time.

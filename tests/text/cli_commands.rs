@@ -334,7 +334,7 @@ fn pin_and_prefetch_take_many_names_in_calls_that_fit_and_fail_for_the_first_tha
     let output = daemon.run(&["prefetch", "a", "b"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).starts_with("p2pfs: a\\n: no holder is reachable"));
-    assert_eq!(output.stdout, b"1 files, 10 B: in the cache\n");
+    assert_eq!(output.stdout, b"1 file, 10 B: in the cache\n");
     // where nothing was done, the reason is all there is to say
     let output = daemon.run(&["prefetch", "a"]);
     assert_eq!(output.status.code(), Some(1));

@@ -152,10 +152,13 @@ fn check_share(share: &ShareInfo, is_saved: bool) -> Check {
         let remedy = "see p2pfs trust; write the node's key instead of its name";
         return Check::warning(name, found, remedy);
     }
-    let files = share.files;
+    let files = match share.files {
+        1 => "1 file".to_owned(),
+        files => format!("{files} files"),
+    };
     match share.state {
-        ShareState::Scanning => Check::ok(name, format!("{files} files so far, being read")),
-        _ => Check::ok(name, format!("{files} files")),
+        ShareState::Scanning => Check::ok(name, format!("{files} so far, being read")),
+        _ => Check::ok(name, files),
     }
 }
 

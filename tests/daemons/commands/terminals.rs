@@ -252,7 +252,7 @@ fn adding_a_share_shows_on_a_terminal_how_far_its_reading_is() {
     let shown = plain(&shown);
     assert!(shown.contains(" of 1.00 GiB read, "), "{shown}");
     assert!(shown.contains("/s, ") && shown.contains(" left"), "{shown}");
-    assert!(shown.contains("1 files, 1.0 GiB"), "{shown}");
+    assert!(shown.contains("1 file, 1.0 GiB"), "{shown}");
     // all of it is listed when the command ends
     assert_eq!(node.cli(&["ls"]).expect_ok(), "large\n");
 }
