@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::digest::Verified;
-use crate::extent::{ByteRange, ExtentSet};
+use crate::extent::ByteRange;
 
 /// Why a range could not be put together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,16 +46,27 @@ impl<F> Sources<F> {
         if let Some(bytes) = self.held.iter().find_map(|verified| verified.slice(range)) {
             return Ok(bytes);
         }
-        let mut buffer = BytesMut::zeroed(range.len() as usize);
-        let mut gaps = ExtentSet::of(range);
-        for (part, bytes) in self.parts(range) {
-            part_of(&mut buffer, range, part).copy_from_slice(&bytes);
-            gaps.remove(part);
-        }
-        for gap in gaps.iter() {
+        let mut buffer = BytesMut::with_capacity(range.len() as usize);
+        let end = |buffer: &BytesMut| range.start + buffer.len() as u64;
+        let fill = |buffer: &mut BytesMut, to: u64| {
+            let gap = ByteRange::new(end(buffer), to);
+            if gap.is_empty() {
+                return Ok(());
+            }
             let file = self.file.as_ref().ok_or_else(|| Shortfall::missing(gap))?;
-            read(file, gap, part_of(&mut buffer, range, gap))?;
+            let filled = buffer.len();
+            buffer.resize(filled + gap.len() as usize, 0);
+            read(file, gap, &mut buffer[filled..])
+        };
+        for (part, bytes) in self.parts(range) {
+            // answers may overlap
+            let from = part.start.max(end(&buffer));
+            if from < part.end {
+                fill(&mut buffer, from)?;
+                buffer.extend_from_slice(&bytes[(from - part.start) as usize..]);
+            }
         }
+        fill(&mut buffer, range.end)?;
         Ok(buffer.freeze())
     }
 
@@ -66,11 +77,6 @@ impl<F> Sources<F> {
             Some((part, verified.slice(part)?)).filter(|_| !part.is_empty())
         })
     }
-}
-
-fn part_of(buffer: &mut [u8], whole: ByteRange, part: ByteRange) -> &mut [u8] {
-    let start = part.start.saturating_sub(whole.start) as usize;
-    &mut buffer[start..start + part.len() as usize]
 }
 
 #[cfg(test)]
@@ -113,6 +119,25 @@ mod tests {
         let sources = Sources { held, file: None };
         let range = ByteRange::new(60000, 137000);
         assert_eq!(gather(&sources, range).unwrap(), expected(range));
+    }
+
+    #[test]
+    fn what_memory_lacks_comes_from_the_file_and_what_overlaps_comes_once() {
+        let held = [(8192, 8192), (12288, 12288), (16384, 4096), (32768, 4096)];
+        let sources = Sources {
+            held: held.map(|(start, length)| verified(start, length)).into(),
+            file: Some(()),
+        };
+        let range = ByteRange::new(4000, 40000);
+        let read_gaps = std::cell::RefCell::new(Vec::new());
+        let bytes = sources.gather(range, |(), gap, buffer| {
+            read_gaps.borrow_mut().push((gap.start, gap.end));
+            buffer.copy_from_slice(&expected(gap));
+            Ok(())
+        });
+        assert_eq!(bytes.unwrap(), expected(range));
+        let gaps = [(4000, 8192), (24576, 32768), (36864, 40000)];
+        assert_eq!(read_gaps.into_inner(), gaps);
     }
 
     #[test]
