@@ -229,6 +229,10 @@ fn the_doctor_tells_of_a_state_that_cannot_be_stored() {
     assert_eq!(state().1["state"], "ok");
     // as full as it gets: the write ends with an error
     let _ = fs::write(at.join("ballast"), vec![1; 24 << 20]);
+    // nothing was lost yet
+    let (code, told) = state();
+    assert_eq!((code, &told["state"]), (Some(0), &"warning".into()));
+    assert!(told["found"].to_string().contains("its disk is full"));
     for number in 0..3000 {
         fs::write(node.share.join(format!("file{number}")), b"1").unwrap();
     }

@@ -19,7 +19,7 @@ const STORE_STATE: &str = "free some of the state directory's disk, or let the d
 /// What helps where the cache's disk refuses writes though it seems to have room.
 const MEND_CACHE: &str = "see to that disk, or name another with cache_dir; reads go on meanwhile";
 
-/// What a cache with room takes at least: some small files.
+/// What a disk with room takes at least: some small files.
 const LITTLE_BYTES: u64 = 1 << 20;
 
 impl Service {
@@ -69,8 +69,17 @@ impl Service {
         }
         match self.node.trouble_with_storing() {
             Some(found) => Check::failed("state", found, STORE_STATE),
+            None if self.state_has_little_room() => {
+                let found = "is stored so far, and its disk is full";
+                Check::warning("state", found, STORE_STATE)
+            }
             None => Check::ok("state", "is stored"),
         }
+    }
+
+    fn state_has_little_room(&self) -> bool {
+        let disk = rustix::fs::statvfs(&self.config.state_dir);
+        disk.is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < LITTLE_BYTES)
     }
 
     fn check_cache(&self) -> Check {
