@@ -221,11 +221,15 @@ fn folder(dir: &Path) -> Result<PathBuf, CliError> {
 }
 
 fn print(shares: &Shares, output: &mut Output) -> Result<(), CliError> {
-    if shares.shares.is_empty() {
+    if shares.shares.is_empty() && shares.missing.is_empty() {
         return output.line("nothing is shared; to share a folder: p2pfs share add DIR");
     }
     for share in &shares.shares {
         print_one("", share, output)?;
+    }
+    for missing in &shares.missing {
+        let (dir, why) = (escape(missing.path.as_bytes()), printable(&missing.why));
+        output.paragraph("", &format!("{dir}  is not shared: {why}"))?;
     }
     Ok(())
 }

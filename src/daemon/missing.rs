@@ -11,6 +11,8 @@ pub(super) struct Missing {
     wanted: Vec<ShareSettings>,
     /// The folders that are tried just now, also those that nobody wants any more.
     tried: Vec<PathBuf>,
+    /// Why one is missing, as was last found, with what helps behind a semicolon.
+    why: Vec<(PathBuf, String)>,
 }
 
 impl Missing {
@@ -39,7 +41,19 @@ impl Missing {
     pub fn want_no_more(&mut self, dir: &Path) -> bool {
         let before = self.wanted.len();
         self.wanted.retain(|share| share.dir != dir);
+        self.why.retain(|(missing, _)| missing != dir);
         self.wanted.len() < before
+    }
+
+    /// Keeps why one is missing.
+    pub fn tell(&mut self, dir: &Path, why: String) {
+        self.why.retain(|(missing, _)| missing != dir);
+        self.why.push((dir.to_owned(), why));
+    }
+
+    /// Those of which it is known why they are missing, in the order in which that was found.
+    pub fn told(&self) -> &[(PathBuf, String)] {
+        &self.why
     }
 
     /// Whether it is wanted, and nobody tries it yet; now the caller does.
@@ -87,6 +101,19 @@ mod tests {
         assert_eq!(missing.wanted(), [share(true)]);
         missing.want(vec![share(false)]);
         assert_eq!(missing.wanted(), [share(false)]);
+    }
+
+    #[test]
+    fn why_a_folder_is_missing_is_kept_until_it_is_wanted_no_more() {
+        let (mut missing, dir) = (Missing::default(), Path::new("/srv"));
+        missing.want(vec![share(true)]);
+        assert!(missing.told().is_empty());
+        for why in ["does not exist", "is no folder"] {
+            missing.tell(dir, why.to_owned());
+            assert_eq!(missing.told(), [(dir.to_owned(), why.to_owned())]);
+        }
+        missing.want_no_more(dir);
+        assert!(missing.told().is_empty());
     }
 
     #[test]

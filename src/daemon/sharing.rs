@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::answers::Service;
 use super::config::ShareSettings;
+use super::missing::Missing;
 use super::node_config::share_spec;
 use crate::node::door::ShareSpec;
 
@@ -95,27 +96,26 @@ impl Service {
                 drop(missing);
                 let _wanted_no_more_since = self.node.remove_share(&share.dir);
             }
-            Err(error) if is_wanted => self.tell_not_shared(&share.dir, &error),
+            Err(error) if is_wanted => self.tell_not_shared(&mut missing, &share.dir, &error),
             Err(_) => {}
         }
     }
 
     /// Says that a disk keeps a share waiting, if it still does.
     fn tell_of_disk(&self, dir: &Path) {
-        let missing = self.missing_shares.lock();
+        let mut missing = self.missing_shares.lock();
         if missing.is_awaited(dir) {
-            self.tell_not_shared(
-                dir,
-                &"its disk does not answer; look at it, or stop sharing it",
-            );
+            let why = "its disk does not answer; look at it, or stop sharing it";
+            self.tell_not_shared(&mut missing, dir, &why);
         }
     }
 
-    /// To be called with the list locked, so that it is not told of what is shared by then.
-    fn tell_not_shared(&self, dir: &Path, why: &dyn Display) {
+    /// The list stays locked, so that it is not told of what is shared by then.
+    fn tell_not_shared(&self, missing: &mut Missing, dir: &Path, why: &dyn Display) {
         let beginning = not_shared(dir);
         let warning = format!("{beginning}{why}");
         self.node.warn_owner_instead(&beginning, warning);
+        missing.tell(dir, why.to_string());
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::fills::lack_words;
 use super::network::alive_of;
 use super::{Service, Sight, told};
-use crate::daemon::control::{Check, Checkup, Failure, ShareInfo, ShareReader, ShareState};
+use crate::daemon::control::{
+    Check, Checkup, Failure, Problem, ShareInfo, ShareReader, ShareState, Shares,
+};
 
 /// What helps where the state directory is gone.
 pub(super) const RESTORE_STATE: &str = "put it back before the next restart, or this becomes a \
@@ -102,8 +104,10 @@ impl Service {
     }
 
     fn check_shares(&self, sight: Sight) -> Vec<Check> {
-        let shares = self.shares(sight).shares;
-        if shares.is_empty() {
+        let Shares {
+            shares, missing, ..
+        } = self.shares(sight);
+        if shares.is_empty() && missing.is_empty() {
             let remedy = "to give files to the others: p2pfs share add DIR";
             return vec![Check::warning("share", "this node shares nothing", remedy)];
         }
@@ -119,8 +123,16 @@ impl Service {
                 true => stands_still(share),
                 false => check_share(share, is_saved(share)),
             })
+            .chain(missing.iter().map(check_missing))
             .collect()
     }
+}
+
+fn check_missing(share: &Problem) -> Check {
+    let name = format!("share {}", String::from_utf8_lossy(share.path.as_bytes()));
+    let (why, remedy) = told(&share.why);
+    let found = format!("it is not shared: {why}");
+    Check::failed(name, found, remedy.unwrap_or("see the daemon's log"))
 }
 
 fn stands_still(share: &ShareInfo) -> Check {

@@ -49,8 +49,24 @@ impl Service {
         if sight != Sight::All {
             shares.iter_mut().for_each(|share| share.problems.clear());
         }
-        let read_bytes = self.node.hashed_bytes();
-        Shares { shares, read_bytes }
+        Shares {
+            shares,
+            read_bytes: self.node.hashed_bytes(),
+            missing: self.not_shared_yet(sight),
+        }
+    }
+
+    /// What is to be shared and cannot be yet.
+    fn not_shared_yet(&self, sight: Sight) -> Vec<Problem> {
+        if sight != Sight::All {
+            return Vec::new();
+        }
+        let missing = self.missing_shares.lock();
+        let problem = |(dir, why): &(PathBuf, String)| Problem {
+            path: Named::from_local(dir),
+            why: why.clone(),
+        };
+        missing.told().iter().map(problem).collect()
     }
 
     /// What leaves this machine, from a place on.

@@ -35,6 +35,10 @@ pub struct Shares {
     /// Bytes that were read to be hashed since the start, of all shares.
     #[serde(default)]
     pub read_bytes: u64,
+    /// What is to be shared and cannot be yet, with what helps; root and the daemon's user are
+    /// told.
+    #[serde(default)]
+    pub missing: Vec<Problem>,
 }
 
 /// One folder that this node shares.

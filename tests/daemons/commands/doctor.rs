@@ -187,6 +187,57 @@ fn the_doctor_says_what_is_not_shared_and_what_to_do() {
 }
 
 #[apply(promise)]
+fn shares_of_the_configuration_that_cannot_be_shared_are_told_of_until_they_can() {
+    let mut cluster = Cluster::new();
+    let (outer, absent) = ("outer", "absent");
+    let at = |name: &str| cluster.folder.path().join(name);
+    fs::create_dir_all(at(outer).join("inner")).unwrap();
+    let dirs = [at(outer), at(outer).join("inner"), at(absent)];
+    let config = dirs
+        .each_ref()
+        .map(|dir| format!("[[share]]\ndir = '{}'\n", dir.display()));
+    let node = cluster.start_with(NodeOptions {
+        config: config.concat(),
+        ..NodeOptions::new("one")
+    });
+    let told = |dir: &std::path::Path| {
+        let name = format!("share {}", dir.display());
+        let (code, checkup) = doctor(&node);
+        let found = checks(&checkup, "share ").into_iter().cloned();
+        let check = found.rev().find(|check| check["name"] == *name);
+        (code, check.unwrap_or_default())
+    };
+    let (code, inner) = told(&dirs[1]);
+    assert_eq!((code, &inner["state"]), (Some(1), &"failed".into()));
+    assert!(inner["found"].to_string().contains("overlap"), "{inner}");
+    assert_eq!(inner["remedy"], "share the outer one alone");
+    let (_, missing) = told(&dirs[2]);
+    assert!(
+        missing["found"].to_string().contains("does not exist"),
+        "{missing}"
+    );
+    let missing = || {
+        let shares = node.cli(&["share", "--json"]).expect_json();
+        let missing = shares["missing"].as_array().unwrap().clone();
+        let paths = missing.iter().map(|it| it["path"].as_str().unwrap().into());
+        paths.collect::<Vec<std::path::PathBuf>>()
+    };
+    assert_eq!(missing(), dirs[1..]);
+    // however the lines are broken
+    let said = node.cli(&["share"]).expect_ok();
+    let words: Vec<_> = said.split_whitespace().collect();
+    assert!(
+        words.join(" ").contains("is not shared: the share"),
+        "{said}"
+    );
+    fs::create_dir(&dirs[2]).unwrap();
+    eventually("it is shared", HANG_LIMIT, || {
+        told(&dirs[2]).1["state"] == "ok"
+    });
+    assert_eq!(missing(), dirs[1..2]);
+}
+
+#[apply(promise)]
 fn a_warning_about_a_share_ends_when_the_share_is_well_again() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
