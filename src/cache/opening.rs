@@ -142,9 +142,15 @@ impl Core {
                 return Err(CacheError::io("remove", paths.data, source));
             }
             self.index.lock().recharge(old_bytes, 0);
+            if entry.summary.is_complete() {
+                self.tell_of_loss(hash, entry.summary.size_bytes);
+            }
             return self.begin(hash, size_bytes);
         };
         let summary = loaded.summary();
+        if entry.summary.is_complete() && !summary.is_complete() {
+            self.tell_of_loss(hash, summary.size_bytes);
+        }
         let new_bytes = charge_bytes(summary.size_bytes, summary.counts);
         self.index.lock().recharge(old_bytes, new_bytes);
         let files = match Files::open(&self.context, &paths, summary.size_bytes) {
@@ -165,17 +171,17 @@ impl Core {
             let whole = ByteRange::new(0, shared.size_bytes);
             if shared.settle(&self.context, whole) > 0 {
                 // who offered what was believed must hear that it is not there
-                self.tell_of_loss(&shared);
+                self.tell_of_loss(hash, shared.size_bytes);
             }
         }
         Ok(self.publish_open(shared, entry.unchecked && !checks_now))
     }
 
     /// Tells that a file that was complete is as a whole missing.
-    fn tell_of_loss(&self, shared: &Shared) {
+    fn tell_of_loss(&self, hash: ContentHash, size_bytes: u64) {
         self.context.tell(CacheEvent::Dropped {
-            hash: shared.hash,
-            range: ByteRange::new(0, shared.size_bytes),
+            hash,
+            range: ByteRange::new(0, size_bytes),
             was_complete: true,
         });
     }
@@ -255,7 +261,7 @@ impl Core {
         let (kept, unsynced) = shared.retire(&self.context);
         if shared.is_complete() && !kept.is_some_and(|summary| summary.is_complete()) {
             // The disk refused the map: those who were told of the file must hear of that too.
-            self.tell_of_loss(shared);
+            self.tell_of_loss(shared.hash, shared.size_bytes);
         }
         let charged_bytes = shared.charged_bytes();
         let mut index = self.index.lock();

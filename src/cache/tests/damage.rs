@@ -55,6 +55,37 @@ fn rotten_bytes_are_never_sent_and_are_missing_from_then_on() {
 }
 
 #[test]
+fn a_complete_file_that_left_the_disk_while_it_was_closed_is_told_to_be_lost_when_it_is_asked_for()
+{
+    let place = Place::new(1 << 20);
+    for (seed, length) in [(1, 200_000), (2, 3000), (3, 0)] {
+        let (cache, events) = place.open();
+        let source = Source::new(seed, length);
+        let file = open_file(&cache, &source);
+        if length > 0 {
+            source.store(&file, source.whole());
+        }
+        cache.flush();
+        drop(file);
+        assert!(cache.is_complete(&source.hash()));
+        let paths = paths(&place, &source);
+        for path in [&paths.data, &paths.outboard, &paths.map] {
+            let _may_be_none = fs::remove_file(path);
+        }
+        let _before = events.try_iter().count();
+        let file = cache.existing(&source.hash()).unwrap().unwrap();
+        let lost = CacheEvent::Dropped {
+            hash: source.hash(),
+            range: source.whole(),
+            was_complete: true,
+        };
+        assert_eq!(events.try_iter().next(), Some(lost), "{length} bytes");
+        assert_eq!(file.missing_in(source.whole()).is_empty(), length == 0);
+        drop(file);
+    }
+}
+
+#[test]
 fn verifying_finds_every_rotten_chunk_and_can_be_stopped() {
     let place = Place::new(8 << 20);
     let (cache, _events) = place.open();
