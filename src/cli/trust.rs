@@ -2,16 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use clap_complete::ArgValueCompleter;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::complete;
 use super::connect::Reporting;
@@ -23,7 +19,7 @@ use super::text::{escape_path, local_time, printable};
 use crate::daemon::config::{load, saved, units};
 use crate::daemon::control::{
     Admitted, Call, Client, ClientError, Expelled, GoneNode, Invitation, Joined, Named, Nothing,
-    Rotated, Status, Trust, TrustedNode,
+    Process, Rotated, Status, Trust, TrustedNode,
 };
 use crate::id::NodeName;
 
@@ -254,9 +250,9 @@ pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), C
         )?;
     }
     let status: Status = client.call(&Call::Status {})?;
-    let daemon = process(status.pid);
+    let daemon = Process::of(status.pid);
     let left: Nothing = client.call(&Call::Leave {})?;
-    let goes_on = daemon.is_some_and(|daemon| !ends(&daemon, END_MAX));
+    let goes_on = daemon.is_some_and(|daemon| !daemon.ends(END_MAX));
     if options.reporting.json {
         return output.json(&left);
     }
@@ -264,25 +260,6 @@ pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), C
         output.line("the daemon is still stopping: it may wait for a disk")?;
     }
     output.line("left the cluster; to join one again: p2pfs join TOKEN")
-}
-
-/// A process that runs, to be waited for.
-fn process(number: u32) -> Option<OwnedFd> {
-    let pid = Pid::from_raw(i32::try_from(number).ok()?)?;
-    pidfd_open(pid, PidfdFlags::empty()).ok()
-}
-
-/// Waits until a process has ended; whether it did in time.
-fn ends(process: &OwnedFd, within: Duration) -> bool {
-    let until = Instant::now() + within;
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let mut asked = [PollFd::new(process, PollFlags::IN)];
-        match poll(&mut asked, Timespec::try_from(left).ok().as_ref()) {
-            Err(Errno::INTR) => {}
-            said => return said.is_ok_and(|ready| ready > 0),
-        }
-    }
 }
 
 pub(super) fn expel(options: &ExpelOptions, output: &mut Output) -> Result<(), CliError> {

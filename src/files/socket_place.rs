@@ -8,7 +8,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use rustix::io::Errno;
+use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::Pid;
 
 /// A socket of this kind at that place.
 ///
@@ -44,8 +46,7 @@ pub(crate) fn make_way(path: &Path, kind: SocketType) -> io::Result<()> {
     }
     // who listens takes the call, has no place for it, which is not waited for, or is of another
     // kind (unix(7), ERRORS)
-    let caller = unbound(kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
-    match rustix::net::connect(caller, &SocketAddrUnix::new(path)?) {
+    match called(path, kind)?.1 {
         Err(Errno::CONNREFUSED) => remove_file(path),
         Ok(()) | Err(Errno::PROTOTYPE | Errno::AGAIN) => {
             let told = "another process answers there";
@@ -53,6 +54,21 @@ pub(crate) fn make_way(path: &Path, kind: SocketType) -> io::Result<()> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The process that listens there, where it has a place for a caller.
+pub(crate) fn listener(path: &Path, kind: SocketType) -> Option<Pid> {
+    match called(path, kind).ok()? {
+        (caller, Ok(())) => socket_peercred(caller).ok().map(|it| it.pid),
+        _ => None,
+    }
+}
+
+/// A socket that called whoever listens there, and what came of it; nothing is waited for.
+fn called(path: &Path, kind: SocketType) -> io::Result<(OwnedFd, rustix::io::Result<()>)> {
+    let caller = unbound(kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    let outcome = rustix::net::connect(&caller, &SocketAddrUnix::new(path)?);
+    Ok((caller, outcome))
 }
 
 #[cfg(test)]

@@ -132,6 +132,25 @@ fn a_node_is_pinged_by_its_name_or_its_address_and_a_stranger_is_not() {
 }
 
 #[apply(promise)]
+fn a_daemon_that_starts_while_a_killed_one_still_ends_takes_its_place() {
+    let mut cluster = Cluster::new();
+    let mut node = cluster.start("one");
+    for _ in 0..5 {
+        let before = node.pid();
+        node.signal(libc::SIGKILL);
+        node.launch();
+        assert_ne!(node.pid(), before);
+    }
+    let second = run(&mut node.daemon_command());
+    assert_eq!(second.status.code(), Some(1));
+    assert!(
+        second.stderr.contains("another daemon answers"),
+        "{}",
+        second.stderr
+    );
+}
+
+#[apply(promise)]
 fn each_setting_in_force_is_shown_with_what_set_it_also_after_a_reload() {
     let mut cluster = Cluster::new();
     let node = cluster.start_with(NodeOptions {

@@ -169,7 +169,7 @@ pub fn set_mode(path: &Path, mode: u32) {
 }
 
 impl Node {
-    fn daemon_command(&self) -> Command {
+    pub fn daemon_command(&self) -> Command {
         let mut command = program();
         command.env("P2PFS_MEMBERSHIP_PERIOD", PATIENT_PERIOD);
         command

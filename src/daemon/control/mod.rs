@@ -26,6 +26,7 @@ mod health;
 mod interface;
 mod membership;
 mod names;
+mod process;
 mod provenance;
 mod request;
 mod server;
@@ -46,6 +47,7 @@ pub use membership::{
     Admitted, Expelled, GoneNode, OwnedPath, Rotated, Trust, TrustStep, TrustedNode,
 };
 pub use names::{EntryKind, Named, Problem};
+pub use process::Process;
 pub use provenance::*;
 pub use request::{CallerGone, ControlRequest, PENDING_REPLIES_MAX, ReplySink};
 pub use server::{ControlError, ControlServer};

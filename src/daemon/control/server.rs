@@ -18,13 +18,17 @@ use super::connection::{Connection, Shared};
 use super::credentials::{Credentials, Policy};
 use super::failure::{Failure, FailureKind};
 use super::framing::encode_failure;
+use super::process::Process;
 use super::request::ControlRequest;
-use crate::files::socket_place::make_way;
+use crate::files::socket_place::{listener, make_way};
 
 /// Of all connections, the part that one user may hold who is neither root nor the daemon's own.
 const USER_SHARE: usize = 4;
 /// How long accepting pauses when the system has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a daemon is waited for that has the socket and may be at its end: one that was killed
+/// has its sockets, locks and ports until the system has taken back its memory.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +52,21 @@ pub enum ControlError {
     },
 }
 
+/// Makes way for the socket, also where the daemon that has it just ends.
+fn make_way_for(path: &Path) -> io::Result<()> {
+    let made = make_way(path, SocketType::STREAM);
+    if made
+        .as_ref()
+        .is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    {
+        let other = listener(path, SocketType::STREAM).and_then(Process::of_pid);
+        if other.is_some_and(|other| other.ends(ENDING)) {
+            return make_way(path, SocketType::STREAM);
+        }
+    }
+    made
+}
+
 /// A bound control socket; its file goes when this does.
 #[derive(Debug)]
 pub struct ControlServer {
@@ -59,7 +78,8 @@ pub struct ControlServer {
 
 impl ControlServer {
     /// Binds the socket with mode 0666, making its directory with 0755 where it is missing. A
-    /// socket that nobody answers on any more is replaced. Needs a tokio runtime.
+    /// socket that nobody answers on any more is replaced; a process that has it is given a second
+    /// to end. Needs a tokio runtime.
     ///
     /// # Errors
     /// [`ControlError`]; what was there is left as it was.
@@ -75,7 +95,7 @@ impl ControlServer {
                 .create(dir)
                 .map_err(failed)?;
         }
-        make_way(path, SocketType::STREAM).map_err(|error| match error.kind() {
+        make_way_for(path).map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => ControlError::InUse {
                 path: path.to_path_buf(),
             },
