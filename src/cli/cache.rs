@@ -15,8 +15,8 @@ use super::output::Output;
 #[cfg(test)]
 use super::output::{COLUMN_GAP, LINE_COLUMNS};
 use super::progress;
-use super::text::{count_of, escape, human_bytes, local_time, percent, printable};
-use crate::daemon::config::units;
+use super::text::{escape, human_bytes, local_time, percent, printable};
+use crate::daemon::config::units::{self, write_count};
 use crate::daemon::control::{
     Breaks, CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Call, Client,
     ClientError, Limits, Named, PATHS_MAX, Progress, Touched,
@@ -132,7 +132,7 @@ fn clear(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
     let cleared: CacheCleared = reporting.open_patiently()?.call(&Call::CacheClear {})?;
     let text = format!(
         "removed {}, {}; {} stay, pinned or open",
-        count_of(cleared.removed_files, "file"),
+        write_count(cleared.removed_files, "file", "files"),
         human_bytes(cleared.removed_bytes),
         cleared.kept_files
     );
@@ -144,7 +144,10 @@ fn verify(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
     let bar = Bar(progress::of_kept("checked"));
     let verified: CacheVerified = follow(&mut client, &Call::CacheVerify {}, &bar)?;
     let bytes = human_bytes(verified.bytes);
-    let text = format!("checked {}, {bytes}", count_of(verified.files, "file"));
+    let text = format!(
+        "checked {}, {bytes}",
+        write_count(verified.files, "file", "files")
+    );
     output.told(reporting.json, &verified, &text)?;
     if verified.dropped_bytes == 0 && verified.unopened_files == 0 {
         return Ok(());
@@ -154,7 +157,7 @@ fn verify(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
         return Err(CliError::new(
             format!(
                 "{} could not be opened",
-                count_of(verified.unopened_files, "file")
+                write_count(verified.unopened_files, "file", "files")
             ),
             "nothing of them was checked; see that the daemon may write to the disk of its cache",
         ));
@@ -235,7 +238,10 @@ fn conclude(
     output: &mut Output,
 ) -> Result<(), CliError> {
     let bytes = human_bytes(touched.bytes);
-    let text = format!("{}, {bytes}: {done}", count_of(touched.files, "file"));
+    let text = format!(
+        "{}, {bytes}: {done}",
+        write_count(touched.files, "file", "files")
+    );
     if reporting.json || touched.files > 0 || touched.failed.is_empty() {
         output.told(reporting.json, touched, &text)?;
     }

@@ -3,7 +3,8 @@
 use super::error::CliError;
 use super::output::Output;
 use super::share::readers;
-use super::text::{count_of, escape, human_bytes, printable};
+use super::text::{escape, human_bytes, printable};
+use crate::daemon::config::units::write_count;
 use crate::daemon::control::{Call, Client, EntryKind, Mine, MyEntry, ShareInfo, Shares};
 
 /// The shares with all that they give, by share and name.
@@ -46,7 +47,10 @@ fn print_share<'a>(
     entries: impl Iterator<Item = &'a MyEntry>,
     output: &mut Output,
 ) -> Result<(), CliError> {
-    let (files, size) = (count_of(share.files, "file"), human_bytes(share.bytes));
+    let (files, size) = (
+        write_count(share.files, "file", "files"),
+        human_bytes(share.bytes),
+    );
     let mut said = vec![format!("{files}, {size}"), readers(share)];
     if share.legacy {
         said.push("legacy peers too".to_owned());
@@ -55,7 +59,7 @@ fn print_share<'a>(
     output.paragraph("", &format!("{dir}  {}", said.join(", ")))?;
     for reason in &share.left_out {
         let why = printable(&reason.why);
-        let names = count_of(reason.count, "name");
+        let names = write_count(reason.count, "name", "names");
         output.paragraph("  ", &format!("not {names}: {why}"))?;
     }
     let rows = entries.map(|entry| {

@@ -14,7 +14,8 @@ use super::error::CliError;
 use super::output::Output;
 use super::progress;
 use super::questions;
-use super::text::{count_of, escape, human_bytes, on_or_off, printable};
+use super::text::{escape, human_bytes, on_or_off, printable};
+use crate::daemon::config::units::write_count;
 use crate::daemon::control::{
     Call, Client, Named, ShareChange, ShareInfo, ShareReader, ShareState, Shares,
 };
@@ -265,7 +266,7 @@ pub(super) fn print_one(
 ) -> Result<(), CliError> {
     let mut said = vec![format!(
         "{}, {}",
-        count_of(share.files, "file"),
+        write_count(share.files, "file", "files"),
         human_bytes(share.bytes)
     )];
     match share.state {
@@ -276,7 +277,7 @@ pub(super) fn print_one(
     if share.pending_files > 0 {
         said.push(format!(
             "{}, {}, waiting to be hashed",
-            count_of(share.pending_files, "file"),
+            write_count(share.pending_files, "file", "files"),
             human_bytes(share.pending_bytes)
         ));
     }

@@ -4,7 +4,8 @@ use super::connect::Reporting;
 use super::error::CliError;
 use super::output::{Colour, Output, fit_first};
 use super::share::print_one;
-use super::text::{count_of, escape, human_bytes, local_time, percent, printable};
+use super::text::{escape, human_bytes, local_time, percent, printable};
+use crate::daemon::config::units::write_count;
 use crate::daemon::control::{
     CacheUsage, Call, NamespaceStatus, PeerInfo, PeerState, Peers, Plane, ServiceState, Status,
     Traffic,
@@ -64,7 +65,7 @@ fn version(status: &Status) -> String {
 fn files(namespace: &NamespaceStatus) -> String {
     format!(
         "{}, {}",
-        count_of(namespace.entries, "name"),
+        write_count(namespace.entries, "name", "names"),
         human_bytes(namespace.unique_bytes)
     )
 }
@@ -75,7 +76,7 @@ fn cache(cache: &CacheUsage) -> String {
         human_bytes(cache.used_bytes),
         human_bytes(cache.budget_bytes),
         percent(cache.used_bytes, cache.budget_bytes),
-        count_of(cache.files, "file"),
+        write_count(cache.files, "file", "files"),
         cache.complete_files,
         human_bytes(cache.pinned_bytes)
     )

@@ -13,14 +13,6 @@ pub(super) fn colour_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// So many of something, as people say it.
-pub(super) fn count_of(count: u64, one: &str) -> String {
-    match count {
-        1 => format!("1 {one}"),
-        _ => format!("{count} {one}s"),
-    }
-}
-
 /// A name as printable text: what is not UTF-8, would move the cursor or turn the direction of
 /// writing round comes as an escape, and a backslash doubled, so that the text says the bytes.
 pub(super) fn escape(name: &[u8]) -> String {

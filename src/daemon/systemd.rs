@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+use super::config::units::write_count;
 use super::control::Status;
 
 /// Serving: mounted (where it is to mount) and gossiping.
@@ -34,14 +35,8 @@ pub fn status(line: &str) {
 
 /// How the daemon is, in one line.
 pub fn summary(status: &Status) -> String {
-    let peers = match status.peers.alive {
-        1 => "1 peer".to_owned(),
-        alive => format!("{alive} peers"),
-    };
-    let files = match status.namespace.entries {
-        1 => "1 entry".to_owned(),
-        entries => format!("{entries} entries"),
-    };
+    let peers = write_count(status.peers.alive, "peer", "peers");
+    let files = write_count(status.namespace.entries, "entry", "entries");
     let mount = match (status.mount.enabled, status.mount.mounted) {
         (true, true) => "mounted",
         (true, false) => "not mounted",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::fills::lack_words;
 use super::network::alive_of;
 use super::{Service, Sight, told};
+use crate::daemon::config::units::write_count;
 use crate::daemon::control::{
     Check, Checkup, Failure, Problem, ShareInfo, ShareReader, ShareState, Shares,
 };
@@ -173,10 +174,7 @@ fn check_share(share: &ShareInfo, is_saved: bool) -> Check {
         let remedy = "see p2pfs trust; write the node's key instead of its name";
         return Check::warning(name, found, remedy);
     }
-    let files = match share.files {
-        1 => "1 file".to_owned(),
-        files => format!("{files} files"),
-    };
+    let files = write_count(share.files, "file", "files");
     match share.state {
         ShareState::Scanning => Check::ok(name, format!("{files} so far, being read")),
         _ => Check::ok(name, files),

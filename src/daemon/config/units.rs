@@ -97,6 +97,12 @@ pub fn write_size(bytes: u64) -> String {
     write(bytes, &SIZE_UNITS, "0B")
 }
 
+/// So many of something, as people say it: the one word for one of it, the other else.
+pub fn write_count(count: u64, one: &str, many: &str) -> String {
+    let word = if count == 1 { one } else { many };
+    format!("{count} {word}")
+}
+
 fn parse(
     text: &str,
     what: &'static str,
