@@ -384,11 +384,6 @@ impl Cache {
         self.usage()
     }
 
-    /// Sets how many bytes stay free on the file system, for what is stored from now on.
-    pub fn set_floor(&self, floor_bytes: u64) {
-        self.core().index.lock().floor_bytes = floor_bytes;
-    }
-
     /// Keeps a file from eviction, or lets it go. The hash need not be cached yet. On disk when
     /// this returns.
     ///

@@ -54,9 +54,9 @@ pub enum NetError {
         /// Where we dialled.
         address: SocketAddr,
     },
-    /// The allow-list does not name the node.
-    #[error("the allow-list does not name this node")]
-    NotAllowed,
+    /// Our ledger does not have the node as a member, or not any more.
+    #[error("that node is not a member of this cluster any more")]
+    Outsider,
     /// The node asked for is ourselves.
     #[error("that node is this node")]
     OwnIdentity,
@@ -103,7 +103,7 @@ impl NetError {
             Self::OpenFiles { .. } => true,
             Self::WrongNode { .. } | Self::NotMember { .. } => true,
             Self::Bind { .. } | Self::Key { .. } | Self::Request(_) | Self::Closed => false,
-            Self::NotAllowed | Self::OwnIdentity | Self::Older => false,
+            Self::Outsider | Self::OwnIdentity | Self::Older => false,
             Self::InviteExpired | Self::InviteRefused => false,
             Self::InviterAway { .. } => true,
         }

@@ -7,7 +7,6 @@
 //! carries. Its only randomness is the system's, for keys. An error leaves what was loaded as it
 //! was, and nothing half written.
 
-mod allow;
 mod epoch;
 mod epochs;
 mod exchange;
@@ -21,7 +20,6 @@ mod share_key;
 mod statement;
 mod token;
 
-pub use allow::AllowList;
 pub use epoch::EpochSecret;
 pub use epochs::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S};
 pub use exchange::EXCHANGE_MAX_BYTES;

@@ -27,8 +27,6 @@ pub enum DropReason {
     TlsFailed,
     /// The peer could not prove membership, or a valid invitation.
     Stranger,
-    /// The allow-list does not name the peer.
-    NotAllowed,
     /// The peer has our own key.
     OwnIdentity,
     /// A frame was over its limit.
@@ -48,7 +46,7 @@ pub enum DropReason {
 impl DropReason {
     /// All of them, in the order of [`PeerCounters::dropped`], and what a table of counters calls
     /// each.
-    pub const ALL: [(Self, &str); 19] = [
+    pub const ALL: [(Self, &str); 18] = [
         (Self::PeerClosed, "closed by the peer"),
         (Self::Broken, "broken"),
         (Self::Idle, "idle"),
@@ -60,7 +58,6 @@ impl DropReason {
         (Self::NotTls, "not TLS"),
         (Self::TlsFailed, "TLS failed"),
         (Self::Stranger, "stranger"),
-        (Self::NotAllowed, "not on the allow-list"),
         (Self::OwnIdentity, "own identity"),
         (Self::Oversized, "oversized frame"),
         (Self::Malformed, "malformed frame"),

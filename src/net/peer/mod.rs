@@ -35,7 +35,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -45,7 +45,7 @@ use tokio::time::timeout;
 use crate::id::{NodeId, NodeName};
 use crate::net::NetError;
 use crate::net::socket::{bind_error, bind_tcp};
-use crate::trust::{AllowList, InviteToken, Invites, Keyring, NodeKey};
+use crate::trust::{InviteToken, Invites, Keyring, NodeKey};
 pub use crate::wire::native::tcp::Lane;
 use crate::wire::native::tcp::{Request, Response};
 
@@ -69,7 +69,6 @@ struct Shared {
     key: Arc<NodeKey>,
     tls: Tls,
     keyring: Arc<Keyring>,
-    allow: ArcSwap<AllowList>,
     invites: ArcSwapOption<Invites>,
     legacy_plane: ArcSwapOption<mpsc::Sender<LegacyConnection>>,
     beside: ArcSwapOption<AnswerBeside>,
@@ -140,7 +139,6 @@ impl PeerNet {
             tls: Tls::new(&key, limits.batches)?,
             key,
             keyring,
-            allow: ArcSwap::default(),
             invites: ArcSwapOption::empty(),
             legacy_plane: ArcSwapOption::empty(),
             beside: ArcSwapOption::empty(),
@@ -269,7 +267,7 @@ impl PeerNet {
     pub async fn knock(&self, addr: SocketAddr) -> Result<NodeId, NetError> {
         let shared = &self.owner.shared;
         let (mut stream, node) = connect_any(shared, addr).await?;
-        self.check_allowed(&node)?;
+        self.check_other(&node)?;
         let greeted = greet::prove(shared, &mut stream, Lane::Urgent).await;
         greeted.map_err(|_| NetError::NotMember { address: addr })?;
         Ok(node)
@@ -289,7 +287,7 @@ impl PeerNet {
         token
             .check_time(now.as_secs())
             .map_err(|_| NetError::InviteExpired)?;
-        self.check_allowed(&token.issuer)?;
+        self.check_other(&token.issuer)?;
         let mut first_failure = None;
         for seed in &token.seeds {
             match self.enrol_at(*seed, token, name).await {
@@ -325,12 +323,6 @@ impl PeerNet {
     /// Answers joiners from now on with these invitations; without, every joiner is a stranger.
     pub fn set_invites(&self, invites: Arc<Invites>) {
         self.owner.shared.invites.store(Some(invites));
-    }
-
-    /// Narrows who may be dialled and accepted from now on; connections that stand are ended where
-    /// the list does not name their node only by [`PeerNet::close_peer`].
-    pub fn set_allow_list(&self, allow: AllowList) {
-        self.owner.shared.allow.store(Arc::new(allow));
     }
 
     /// From now on requests are given to `answer` first, on the task of their connection; those
@@ -391,20 +383,16 @@ impl PeerNet {
     }
 
     fn check_peer(&self, node: &NodeId) -> Result<(), NetError> {
-        self.check_allowed(node)?;
+        self.check_other(node)?;
         let is_member = self.owner.shared.keyring.is_member(node);
-        is_member.then_some(()).ok_or(NetError::NotAllowed)
+        is_member.then_some(()).ok_or(NetError::Outsider)
     }
 
-    fn check_allowed(&self, node: &NodeId) -> Result<(), NetError> {
-        let shared = &self.owner.shared;
-        if *node == shared.me {
-            return Err(NetError::OwnIdentity);
+    fn check_other(&self, node: &NodeId) -> Result<(), NetError> {
+        match *node == self.owner.shared.me {
+            true => Err(NetError::OwnIdentity),
+            false => Ok(()),
         }
-        if !shared.allow.load().allows(node) {
-            return Err(NetError::NotAllowed);
-        }
-        Ok(())
     }
 }
 

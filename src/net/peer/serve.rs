@@ -191,9 +191,6 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     if client == shared.me {
         return Err(DropReason::OwnIdentity);
     }
-    if !shared.allow.load().allows(&client) {
-        return Err(DropReason::NotAllowed);
-    }
     let invites = shared.invites.load_full();
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)

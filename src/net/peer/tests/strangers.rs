@@ -202,25 +202,6 @@ async fn a_node_does_not_talk_to_itself_or_to_a_copy_of_its_key() {
 }
 
 #[tokio::test]
-async fn the_allow_list_holds_both_ways() {
-    let (asker, other) = (Node::new(1), Node::new(1));
-    let seen = other.seen();
-    asker.net.set_allow_list(AllowList::only([asker.id]));
-    assert_eq!(
-        asker.ask(&seen, Lane::Urgent).await,
-        Err(NetError::NotAllowed)
-    );
-    asker.net.set_allow_list(AllowList::everyone());
-    other.net.set_allow_list(AllowList::only([other.id]));
-    let refused = asker.ask(&seen, Lane::Urgent).await;
-    assert_eq!(refused, Err(NetError::NotMember { address: seen.addr }));
-    assert_eq!(other.net.counters().dropped(DropReason::NotAllowed), 1);
-    let (seen, net, _answering) = other.answer_all();
-    net.set_allow_list(AllowList::only([asker.id]));
-    assert!(asker.ask(&seen, Lane::Urgent).await.is_ok());
-}
-
-#[tokio::test]
 async fn who_has_the_secret_and_no_certificate_is_nobody() {
     let node = Node::founder("node");
     let secret = EpochSecret::new(*node.keyring.newest().as_bytes());
@@ -264,6 +245,12 @@ async fn a_member_that_is_not_known_brings_its_certificates_and_who_was_put_out_
     admin.keyring.expel(&admin.shared().key, b.id).unwrap();
     let refused = b.net.knock(admin.addr()).await;
     assert!(refused.is_err(), "{refused:?}");
+    let asked = admin.ask(&b.seen(), Lane::Urgent).await;
+    assert_eq!(
+        asked,
+        Err(NetError::Outsider),
+        "nor is it asked for anything"
+    );
 }
 
 #[tokio::test]
