@@ -58,6 +58,7 @@ mod hasher;
 mod identity;
 mod kept;
 mod ledger;
+mod left_links;
 mod left_out;
 
 mod links;

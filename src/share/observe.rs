@@ -286,6 +286,14 @@ impl State {
         }
     }
 
+    /// Has links that were left out for where they lead followed again where another link went or
+    /// leads elsewhere now: they may have led through it.
+    pub(super) fn recheck_left_links(&mut self) {
+        for slot in self.left_links.take_due() {
+            self.recheck(slot, Cause::Closed);
+        }
+    }
+
     /// Whether a name is left out since it leads back to itself.
     pub(super) fn is_loop(&self, slot: Slot) -> bool {
         let body = self.tree.get(slot).map(|node| &node.body);
@@ -334,7 +342,7 @@ impl State {
         if let Some(slot) = known {
             match self.tree.symlink(slot) {
                 Some(link) if (&link.target, link.mtime) == (&target, mtime) => return,
-                Some(_) => {}
+                Some(_) => self.left_links.note_change(),
                 None => self.remove_tree(slot),
             }
         }

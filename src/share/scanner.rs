@@ -125,8 +125,15 @@ impl Scanner {
         self.take_read(read);
         self.advance();
         hasher::replace_standing(&self.shared);
-        self.shared.lock().recheck_loops();
+        self.recheck();
         self.send_events();
+    }
+
+    /// Has looked at again what may be listed since something else changed.
+    fn recheck(&self) {
+        let mut state = self.shared.lock();
+        state.recheck_loops();
+        state.recheck_left_links();
     }
 
     pub(super) fn has_work(&self) -> bool {

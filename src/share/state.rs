@@ -14,6 +14,7 @@ use super::exclude::Exclude;
 use super::identity::{Identity, Seen, Stamp};
 use super::kept::Kept;
 use super::ledger::Ledger;
+use super::left_links::LeftLinks;
 use super::offered::{Share, WARNINGS_PER_WALK_MAX};
 use super::order::Order;
 use super::outcome::Read;
@@ -52,6 +53,8 @@ pub(super) struct State {
     pub(super) rechecks: Vec<Recheck>,
     /// Directories that are left out since one above them seemed to be the same.
     pub(super) loops: BTreeSet<Slot>,
+    /// Links that are left out for where they lead.
+    pub(super) left_links: LeftLinks,
     /// Shares to walk through.
     pub(super) scans: Vec<u16>,
     /// What the log has of shares that were not added yet.
@@ -78,6 +81,7 @@ impl State {
             unwatched: Vec::new(),
             rechecks: Vec::new(),
             loops: BTreeSet::new(),
+            left_links: LeftLinks::default(),
             scans: Vec::new(),
             absent,
             ledger: Arc::new(ledger),
@@ -269,6 +273,7 @@ impl State {
         let Some(Node { share, body, .. }) = self.tree.get(slot) else {
             return;
         };
+        self.left_links.note(slot, body, change > 0);
         let size_bytes = self.tree.file(slot).map(|file| file.identity.size_bytes);
         let Some(share) = self.shares.get_mut(share) else {
             return;

@@ -1,5 +1,6 @@
 //! The promises of shares, on real files.
 
+mod links;
 mod listing;
 mod model;
 mod ordering;

@@ -1,0 +1,103 @@
+//! Symbolic links that are left out since they lead out of their share or back to themselves: which
+//! they are, and when to follow them again. What such a link goes through may be another link, and
+//! nothing is reported of the one when the other changes.
+
+use std::collections::BTreeSet;
+
+use super::left_out::LeftOutWhy;
+use super::tree::{Body, Slot};
+
+/// How many are followed again after a change, which takes some 10 ms; the others are when the
+/// share is next walked.
+const FOLLOWED_AGAIN_MAX: usize = 1024;
+
+#[derive(Debug, Default)]
+pub(super) struct LeftLinks {
+    slots: BTreeSet<Slot>,
+    is_due: bool,
+}
+
+impl LeftLinks {
+    /// A name came into the tree, or is about to leave it.
+    pub(super) fn note(&mut self, slot: Slot, body: &Body, comes: bool) {
+        let is_left_out = match body {
+            Body::Symlink => false,
+            Body::LeftOut(body) => match body.why {
+                LeftOutWhy::LinkOut => true,
+                LeftOutWhy::Loop => !body.directory,
+                _ => return,
+            },
+            Body::File(_) | Body::Directory(_) => return,
+        };
+        if !comes {
+            self.slots.remove(&slot);
+            self.note_change();
+        } else if is_left_out {
+            self.slots.insert(slot);
+        }
+    }
+
+    /// A link leads elsewhere than it did, or nowhere.
+    pub(super) fn note_change(&mut self) {
+        self.is_due = true;
+    }
+
+    /// Those to follow again: none unless a link changed since the last call.
+    pub(super) fn take_due(&mut self) -> Vec<Slot> {
+        match std::mem::take(&mut self.is_due) {
+            true => self
+                .slots
+                .iter()
+                .copied()
+                .take(FOLLOWED_AGAIN_MAX)
+                .collect(),
+            false => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::identity::Identity;
+    use super::super::tree::{LeftOutBody, Tree};
+    use super::*;
+
+    fn left_out(why: LeftOutWhy, directory: bool) -> Body {
+        let identity = Identity::default();
+        Body::LeftOut(LeftOutBody {
+            why,
+            directory,
+            identity,
+        })
+    }
+
+    #[test]
+    fn links_that_are_left_out_are_followed_again_when_a_link_goes_and_not_before() {
+        let (mut links, mut tree) = (LeftLinks::default(), Tree::new());
+        let root = tree.insert_root(0);
+        let bodies = [
+            left_out(LeftOutWhy::LinkOut, false),
+            left_out(LeftOutWhy::Loop, false),
+            left_out(LeftOutWhy::Loop, true),
+            left_out(LeftOutWhy::Private, false),
+            Body::Symlink,
+        ];
+        let names = "abcde".chars().map(|name| name.to_string());
+        let slots: Vec<Slot> = names
+            .zip(bodies)
+            .map(|(name, body)| tree.insert(root, name.as_bytes(), body))
+            .collect();
+        let note = |links: &mut LeftLinks, slot, comes| {
+            links.note(slot, &tree.get(slot).unwrap().body, comes);
+        };
+        slots.iter().for_each(|slot| note(&mut links, *slot, true));
+        assert!(links.take_due().is_empty(), "what comes mends nothing");
+        note(&mut links, slots[4], false);
+        assert_eq!(links.take_due(), slots[..2]);
+        assert!(links.take_due().is_empty());
+        note(&mut links, slots[0], false);
+        assert_eq!(links.take_due(), slots[1..2]);
+        note(&mut links, slots[3], false);
+        assert!(links.take_due().is_empty(), "no link");
+    }
+}
