@@ -16,7 +16,8 @@ use super::error::CliError;
 use super::output::Output;
 use super::questions;
 use super::text::{escape_path, local_time, printable};
-use crate::daemon::config::{load, saved, units};
+use crate::daemon::config::units::{self, write_count};
+use crate::daemon::config::{load, saved};
 use crate::daemon::control::{
     Admitted, Call, Client, ClientError, Expelled, GoneNode, Invitation, Joined, Named, Nothing,
     Process, Rotated, Status, Trust, TrustedNode,
@@ -256,10 +257,11 @@ pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), C
     if options.reporting.json {
         return output.json(&left);
     }
-    if goes_on {
-        output.line("the daemon is still stopping: it may wait for a disk")?;
-    }
-    output.line("left the cluster; to join one again: p2pfs join TOKEN")
+    output.line(match goes_on {
+        true => "left the cluster; the daemon is still stopping: it may wait for a disk",
+        false => "left the cluster, and the daemon has stopped",
+    })?;
+    output.line("to join one again: p2pfs join TOKEN")
 }
 
 pub(super) fn expel(options: &ExpelOptions, output: &mut Output) -> Result<(), CliError> {
@@ -285,7 +287,15 @@ pub(super) fn expel(options: &ExpelOptions, output: &mut Output) -> Result<(), C
         _ => format!("; {count} by its word alone stay, and go by expel --with-admitted"),
     };
     output.line(&format!("{name} is out{with}"))?;
-    output.line(&format!("the others go on with epoch {}", expelled.epoch))
+    output.line(&format!("the others go on with epoch {}", expelled.epoch))?;
+    if expelled.invitations == 0 {
+        return Ok(());
+    }
+    let waiting = write_count(expelled.invitations, "invitation", "invitations");
+    output.line(&format!(
+        "{waiting} made here can still be used, though not by {name}; \
+         a restart of the daemon ends them"
+    ))
 }
 
 /// Says who is in by the word alone of a node that is about to be put out, and asks, where somebody

@@ -268,9 +268,18 @@ impl Node {
         let mut seeds = vec![self.address()];
         seeds.extend(self.published.addresses.load().values().copied());
         seeds.truncate(TOKEN_SEEDS_MAX);
-        Ok(self
+        let departed = self.keyring.departed();
+        let expulsions = departed.iter().map(|(_, word)| word.id()).collect();
+        let (me, now_s) = (self.id(), unix_now_s());
+        let issued = self
             .invites
-            .issue(self.id(), seeds, lifetime, grant, unix_now_s())?)
+            .issue(me, seeds, lifetime, grant, expulsions, now_s);
+        Ok(issued?)
+    }
+
+    /// How many invitations of this node wait to be used.
+    pub fn waiting_invitations(&self) -> usize {
+        self.invites.waiting(unix_now_s())
     }
 
     /// Joins the cluster that the token invites to; what this node was a member of before is

@@ -1,11 +1,13 @@
 //! The invitations that this node has issued and that wait to be used.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use zeroize::Zeroizing;
 
+use super::statement::StatementId;
 use super::token::{InviteToken, TOKEN_SEEDS_MAX};
 use super::{Channel, Role, TrustError, random_bytes};
 use crate::id::{NodeId, NodeName};
@@ -19,6 +21,8 @@ struct Invite {
     key: Zeroizing<[u8; 32]>,
     expires_unix_s: u64,
     grant: Grant,
+    /// The expulsions that were known when it was made: it is for nobody who was put out since.
+    expulsions: BTreeSet<StatementId>,
 }
 
 /// What the joiner's certificate will say.
@@ -52,7 +56,8 @@ impl Invites {
         Self::default()
     }
 
-    /// Makes an invitation by `issuer`, who can be reached at `seeds`.
+    /// Makes an invitation by `issuer`, who can be reached at `seeds` and knows of these
+    /// `expulsions`.
     ///
     /// # Errors
     /// [`TrustError::BadSeeds`] for no seed or too many, [`TrustError::TooManyInvites`].
@@ -62,6 +67,7 @@ impl Invites {
         seeds: Vec<SocketAddr>,
         lifetime: Duration,
         grant: Grant,
+        expulsions: BTreeSet<StatementId>,
         now_unix_s: u64,
     ) -> Result<InviteToken, TrustError> {
         if !(1..=TOKEN_SEEDS_MAX).contains(&seeds.len()) {
@@ -77,6 +83,7 @@ impl Invites {
             key: key.clone(),
             expires_unix_s,
             grant,
+            expulsions,
         });
         Ok(InviteToken {
             issuer,
@@ -86,10 +93,20 @@ impl Invites {
         })
     }
 
-    /// Uses the invitation that `proof` was made with, if one waits: it is gone then.
-    pub fn redeem(&self, channel: &Channel, proof: &[u8; 32], now_unix_s: u64) -> Option<Redeemed> {
+    /// Uses the invitation that `proof` was made with, if one waits: it is gone then. One that is
+    /// older than the expulsion of who comes with it stays for another.
+    pub fn redeem(
+        &self,
+        channel: &Channel,
+        proof: &[u8; 32],
+        expulsion: Option<StatementId>,
+        now_unix_s: u64,
+    ) -> Option<Redeemed> {
         let mut waiting = self.lock_current(now_unix_s);
-        let fits = |it: &Invite| channel.verify_enrolment(&it.key, Role::Client, proof);
+        let fits = |it: &Invite| {
+            let is_for_it = expulsion.is_none_or(|id| it.expulsions.contains(&id));
+            is_for_it && channel.verify_enrolment(&it.key, Role::Client, proof)
+        };
         let place = waiting.iter().position(fits)?;
         let Invite { key, grant, .. } = waiting.swap_remove(place);
         Some(Redeemed { key, grant })
@@ -117,6 +134,7 @@ mod tests {
         server: ISSUER,
         exporter: [9; 32],
     };
+    const OLD: StatementId = StatementId([4; 16]);
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn issue(invites: &Invites) -> InviteToken {
@@ -126,6 +144,7 @@ mod tests {
                 vec!["192.0.2.1:1378".parse().unwrap()],
                 HOUR,
                 Grant::default(),
+                BTreeSet::from([OLD]),
                 1000,
             )
             .unwrap()
@@ -139,7 +158,7 @@ mod tests {
     fn an_invitation_serves_once() {
         let invites = Invites::new();
         let token = issue(&invites);
-        let redeem = || invites.redeem(&CHANNEL, &proof(&token), 1001);
+        let redeem = || invites.redeem(&CHANNEL, &proof(&token), None, 1001);
         let redeemed = redeem().unwrap();
         assert_eq!(redeemed.key, token.key);
         assert_eq!(redeemed.grant, Grant::default());
@@ -151,7 +170,17 @@ mod tests {
         let invites = Invites::new();
         let token = issue(&invites);
         assert_eq!(token.expires_unix_s, 4600);
-        assert_eq!(invites.redeem(&CHANNEL, &proof(&token), 4600), None);
+        assert_eq!(invites.redeem(&CHANNEL, &proof(&token), None, 4600), None);
+    }
+
+    #[test]
+    fn an_invitation_is_for_nobody_who_was_put_out_after_it_was_made() {
+        let invites = Invites::new();
+        let token = issue(&invites);
+        let redeem = |word| invites.redeem(&CHANNEL, &proof(&token), word, 1001);
+        assert_eq!(redeem(Some(StatementId([5; 16]))), None);
+        assert_eq!(invites.waiting(1001), 1, "another may use it");
+        assert!(redeem(Some(OLD)).is_some(), "it was made for who was out");
     }
 
     #[test]
@@ -167,10 +196,10 @@ mod tests {
             client: ISSUER,
             ..CHANNEL
         };
-        assert_eq!(invites.redeem(&elsewhere, &proof, 1001), None);
-        assert_eq!(invites.redeem(&of_another, &proof, 1001), None);
+        assert_eq!(invites.redeem(&elsewhere, &proof, None, 1001), None);
+        assert_eq!(invites.redeem(&of_another, &proof, None, 1001), None);
         assert_eq!(invites.waiting(1001), 1);
-        assert!(invites.redeem(&CHANNEL, &proof, 1001).is_some());
+        assert!(invites.redeem(&CHANNEL, &proof, None, 1001).is_some());
     }
 
     #[test]
@@ -178,7 +207,11 @@ mod tests {
         let invites = Invites::new();
         let tokens: Vec<_> = (0..3).map(|_| issue(&invites)).collect();
         for token in tokens.iter().rev() {
-            assert!(invites.redeem(&CHANNEL, &proof(token), 1001).is_some());
+            assert!(
+                invites
+                    .redeem(&CHANNEL, &proof(token), None, 1001)
+                    .is_some()
+            );
         }
         assert_eq!(invites.waiting(1001), 0);
     }
@@ -190,11 +223,18 @@ mod tests {
         for _ in 0..INVITES_MAX {
             issue(&invites);
         }
-        let full = invites.issue(ISSUER, seeds.clone(), HOUR, Grant::default(), 1001);
+        let full = invites.issue(
+            ISSUER,
+            seeds.clone(),
+            HOUR,
+            Grant::default(),
+            BTreeSet::new(),
+            1001,
+        );
         assert!(matches!(full, Err(TrustError::TooManyInvites)));
         assert!(
             invites
-                .issue(ISSUER, seeds, HOUR, Grant::default(), 4600)
+                .issue(ISSUER, seeds, HOUR, Grant::default(), BTreeSet::new(), 4600)
                 .is_ok()
         );
         assert_eq!(invites.waiting(4600), 1);
@@ -205,7 +245,8 @@ mod tests {
         let invites = Invites::new();
         let seed: SocketAddr = "192.0.2.1:1378".parse().unwrap();
         for seeds in [vec![], vec![seed; TOKEN_SEEDS_MAX + 1]] {
-            let refused = invites.issue(ISSUER, seeds, HOUR, Grant::default(), 1000);
+            let refused =
+                invites.issue(ISSUER, seeds, HOUR, Grant::default(), BTreeSet::new(), 1000);
             assert!(matches!(refused, Err(TrustError::BadSeeds { .. })));
         }
     }

@@ -81,6 +81,7 @@ impl Service {
         Ok(Expelled {
             epoch: epoch.to_string(),
             admitted,
+            invitations: self.node.waiting_invitations() as u64,
         })
     }
 

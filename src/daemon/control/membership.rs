@@ -120,6 +120,9 @@ pub struct Expelled {
     pub epoch: String,
     /// Who was in by the node's word alone, and went with it where that was asked for.
     pub admitted: Vec<TrustedNode>,
+    /// How many invitations of the node that was asked wait to be used: they are not for that node,
+    /// but for whoever else has them.
+    pub invitations: u64,
 }
 
 /// The reply to [`super::Call::Rotate`].

@@ -1,10 +1,11 @@
 //! An invitation admits one stranger, once, in time, at its issuer.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::super::*;
 use super::harness::*;
-use crate::trust::Grant;
+use crate::trust::{Grant, StatementId};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -28,9 +29,15 @@ fn token(issuer: &Node, invites: &Invites) -> InviteToken {
             vec![issuer.addr()],
             HOUR,
             Grant::default(),
+            expulsions(issuer),
             now_unix_s(),
         )
         .unwrap()
+}
+
+fn expulsions(issuer: &Node) -> BTreeSet<StatementId> {
+    let departed = issuer.keyring.departed();
+    departed.iter().map(|(_, word)| word.id()).collect()
 }
 
 fn name() -> NodeName {
@@ -73,11 +80,43 @@ async fn a_token_serves_once() {
 }
 
 #[tokio::test]
+async fn who_was_put_out_comes_back_only_by_a_token_made_since_and_who_left_by_any() {
+    let (issuer, joiner) = (Node::founder("issuer"), Node::founder("joiner"));
+    let invites = inviting(&issuer);
+    let [first, early, spare] = [(); 3].map(|()| token(&issuer, &invites));
+    joiner.net.enrol(&first, &name()).await.unwrap();
+    issuer
+        .keyring
+        .expel(&issuer.shared().key, joiner.id)
+        .unwrap();
+    assert_eq!(refusal(&joiner, &early).await, NetError::InviteRefused);
+    assert!(!issuer.keyring.is_member(&joiner.id));
+    let late = token(&issuer, &invites);
+    let Joining { secret, chain } = joiner.net.enrol(&late, &name()).await.unwrap();
+    assert!(issuer.keyring.is_member(&joiner.id));
+    joiner.keyring.join(&joiner.id, secret, &chain).unwrap();
+    let key = &joiner.shared().key;
+    joiner.keyring.expel(key, joiner.id).unwrap();
+    let word = joiner.keyring.expulsion_of(&joiner.id).unwrap();
+    issuer.keyring.hear_news(&word.encode());
+    assert!(!issuer.keyring.is_member(&joiner.id), "it left");
+    joiner.net.enrol(&spare, &name()).await.unwrap();
+    assert!(issuer.keyring.is_member(&joiner.id));
+}
+
+#[tokio::test]
 async fn an_expired_token_is_refused_by_both_ends() {
     let (issuer, joiner) = (Node::new(1), Node::new(2));
     let invites = inviting(&issuer);
     let mut token = invites
-        .issue(issuer.id, vec![issuer.addr()], HOUR, Grant::default(), 1000)
+        .issue(
+            issuer.id,
+            vec![issuer.addr()],
+            HOUR,
+            Grant::default(),
+            BTreeSet::new(),
+            1000,
+        )
         .unwrap();
     assert_eq!(refusal(&joiner, &token).await, NetError::InviteExpired);
     assert_eq!(issuer.net.counters().accepted, 0);
