@@ -192,6 +192,10 @@ impl Target {
         };
         let opened = match output {
             Some(file) if is_standard_output(file) => standard_output(),
+            // what ends so can only be a directory, and it would be missed after the transfer
+            Some(dir) if dir.as_os_str().as_bytes().ends_with(b"/") && !dir.is_dir() => {
+                Err(io::Error::other("there is no such directory"))
+            }
             _ => Self::open(&place, started.executable),
         };
         let (file, unfinished) = opened.map_err(|e| {

@@ -15,10 +15,20 @@ pub struct LimitsOptions {
     #[command(flatten)]
     reporting: Reporting,
     /// The most that is sent, until the next start: a rate such as 1MiB/s, or none
-    #[arg(long, value_name = "RATE", conflicts_with = "configured")]
+    #[arg(
+        long,
+        value_name = "RATE",
+        conflicts_with = "configured",
+        allow_hyphen_values = true
+    )]
     up: Option<RateLimit>,
     /// The most that is fetched, until the next start
-    #[arg(long, value_name = "RATE", conflicts_with = "configured")]
+    #[arg(
+        long,
+        value_name = "RATE",
+        conflicts_with = "configured",
+        allow_hyphen_values = true
+    )]
     down: Option<RateLimit>,
     /// Whether the network costs by the byte, so that nothing is fetched that no program reads
     #[arg(long, value_name = "on|off", value_parser = on_or_off(), conflicts_with = "configured")]

@@ -80,7 +80,11 @@ impl InviteToken {
         };
         let digits = Zeroizing::new(digits.to_owned());
         let bytes = BASE32.decode(digits.as_bytes());
-        let bytes = bytes.map_err(|_| bad("it holds a foreign character"))?;
+        let is_digit = |byte: u8| matches!(byte, b'a'..=b'z' | b'2'..=b'7');
+        let bytes = bytes.map_err(|_| match digits.bytes().all(is_digit) {
+            true => bad("its end is missing or wrong"),
+            false => bad("it holds a foreign character"),
+        })?;
         let bytes = Zeroizing::new(bytes);
         let (body, sum) = bytes
             .split_last_chunk::<CHECKSUM_BYTES>()
@@ -230,6 +234,7 @@ mod tests {
             (&text[..text.len() - 8], "checksum"),
             (&text.replace("p2pfs1-", "p2pfs2-"), "another version"),
             (&format!("{text}!"), "foreign character"),
+            (&format!("{text}a"), "its end is"),
             (&"p2pfs1-".repeat(100), "too long"),
         ] {
             let error = InviteToken::parse(bad).unwrap_err().to_string();

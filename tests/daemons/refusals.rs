@@ -47,6 +47,29 @@ fn the_whole_folder_has_a_name_in_what_is_said_of_it() {
 }
 
 #[apply(promise)]
+fn what_a_command_was_told_wrongly_is_named_and_nothing_is_fetched_for_it() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    node.write("file", b"text");
+    node.wait_for_file("file");
+    let missing = format!("{}/not-there/", node.share.display());
+    for (command, told) in [
+        (
+            &["get", "file", "-o", &missing][..],
+            "there is no such directory",
+        ),
+        (&["say", " "], "there is nothing to say"),
+        (&["limits", "--up", "-1"], "--up"),
+        (&["ping", "on"], "p2pfs peers shows who is known"),
+    ] {
+        let refused = node.cli(command);
+        assert!(!refused.status.success(), "{command:?}");
+        assert!(refused.stderr.contains(told), "{}", refused.stderr);
+        assert!(!refused.stderr.contains("unexpected argument"));
+    }
+}
+
+#[apply(promise)]
 fn a_directory_from_the_future_accuses_no_clock() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);

@@ -54,6 +54,10 @@ impl Service {
     }
 
     pub(super) async fn say(&self, text: &str) -> Result<Said, Failure> {
+        if text.trim().is_empty() {
+            let failure = Failure::new(FailureKind::Invalid, "there is nothing to say");
+            return Err(failure.with_remedy("say it behind the command: p2pfs say TEXT"));
+        }
         let peers = self.node.broadcast(text).await;
         if peers.is_empty() {
             let message = "nobody is there to hear it";

@@ -18,6 +18,8 @@ use crate::node::{GENERATION_AHEAD_MAX_S, MemberReport, NetError, NodeError, Pro
 
 /// Peers that are looked at one by one; of more, these say enough.
 const PEERS_MAX: usize = 16;
+/// Nodes of nearly that name that are named to who named none.
+const ALIKE_MAX: usize = 4;
 /// Peers that are asked now and then whether they reach this node.
 const ASKED_IN_PASSING: usize = 2;
 /// How long a node that was reached by TCP has to be heard of over UDP: a few rounds of gossip.
@@ -49,14 +51,30 @@ impl Service {
             [member] => Ok(member.clone()),
             [] => {
                 let message = format!("no node is called {wanted:?}");
-                Err(Failure::new(FailureKind::NotFound, message)
-                    .with_remedy("p2pfs peers shows who is known"))
+                let failure = Failure::new(FailureKind::NotFound, message);
+                Err(failure.with_remedy(self.called_alike(&all, wanted)))
             }
             _ => {
                 let message = format!("{} nodes are called {wanted:?}", found.len());
                 Err(Failure::new(FailureKind::Invalid, message)
                     .with_remedy("name it by its address, as p2pfs peers shows it"))
             }
+        }
+    }
+
+    /// What else may be meant: of nodes that have one name each has a part of its key behind it.
+    fn called_alike(&self, all: &[MemberReport], wanted: &str) -> String {
+        let names = all
+            .iter()
+            .map(|it| self.node.name_of(&it.status.member.node));
+        let is_alike = |name: &String| {
+            let rest = name.strip_prefix(wanted);
+            rest.is_some_and(|rest| rest.starts_with('-'))
+        };
+        let alike: Vec<_> = names.filter(is_alike).take(ALIKE_MAX).collect();
+        match alike[..] {
+            [] => "p2pfs peers shows who is known".to_owned(),
+            _ => format!("p2pfs peers has {}", alike.join(", ")),
         }
     }
 
