@@ -138,7 +138,7 @@
 //! | 3 | no metadata call waits for the network, but GETATTR and OPEN of a name that only a legacy peer may have, for a limited time | `tests/mount/waits.rs`, `tests/daemons/legacy/mount.rs` |
 //! | 4 | every wait of a program for bytes has a deadline. Each byte of the file that comes begins it anew, without limit; so does a holder at work (it brings other readers here bytes, says that it is busy, or answers in a handshake), but for six times as long at most. The wait ends in data or a documented errno; a fatal signal ends it at once (which waits a caught one ends: p2pfs(7), Signals) | `tests/mount`, `tests/daemons/nodes` |
 //! | 5 | every queue, frame, table and list from outside has a named limit | constants beside each; hostile-byte tests of every decoder |
-//! | 6 | nodes that see the same members show the same namespace, which is the plain merge of their logs (but for shares with `readers`, and versions dated ahead of their clocks) | `catalogue` tests, `tests/simulation/nodes`, `tests/daemons/model` |
+//! | 6 | nodes that see the same members show the same namespace, which is the plain merge of their logs (but for shares with `readers`, versions dated ahead of their clocks, and what one was told to forget) | `catalogue` tests, `tests/simulation/nodes`, `tests/daemons/model` |
 //! | 7 | a remote name becomes a local path only as a [`path::SharedPath`], and local opens stay beneath their folder | `path` and `share` tests |
 //! | 8 | one error enum a subject; errno is chosen in one table | `fs::error` |
 //! | 9 | no std lock is held across an await; library code logs at DEBUG at most | review, `tests/text/tidy.rs` |
@@ -187,7 +187,7 @@
 //! | when a changed file is read | `share::watch` (what inotify tells), `share::checks` (when it is looked at), `share::config` (how long it must rest) |
 //! | what is evicted from the cache, and when | `cache::index` (`reserve`: once the budget or the floor would be broken; `take_victim`: what was used least recently goes first, never what is pinned or open), `cache::opening` (what counts as a use), `cache::core` (`evict`; the order after a restart, `adopt`), `cache::budget` (what a file costs) |
 //! | how long the files of a node that is gone stay listed | `cluster::config` decides when it is gone ([`catalogue`] then lists what caches hold whole); how long after a clean stop: `AWAY_GRACE` there |
-//! | how long removed names, and the lists of nodes that are gone, are remembered | `TOMBSTONES_MIN` and `TOMBSTONE_RATIO` in [`catalogue`]; `FORGET_AFTER_SECONDS` in `node::store` |
+//! | how long removed names, and the lists of nodes that are gone, are remembered | `TOMBSTONES_MIN` and `TOMBSTONE_RATIO` in [`catalogue`]; `FORGET_AFTER_SECONDS` in `node::store`; how `p2pfs forget` lasts: `catalogue::forgotten` |
 //! | how a node is put out and kept out | `trust::ledger` says who is a member, `cluster::membership` and `net::peer` hold to it, `node::handle` begins it |
 //! | what a legacy peer may get | `node::legacy::offered`, served by `node::legacy::serve`; how often it may ask, `legacy::rate` |
 //! | what the broker may ask of the kernel | `broker::filter` |

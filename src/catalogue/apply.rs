@@ -54,6 +54,9 @@ impl Catalogue {
             return Err(CatalogueError::WrongAuthor);
         }
         check_records(&part)?;
+        if self.is_forgotten(head) {
+            return Err(CatalogueError::Stale);
+        }
         let index = self.admit(author)?;
         if self.intakes.has(index) {
             return Ok(None);
@@ -105,6 +108,9 @@ impl Catalogue {
         if !log.fits(&head) {
             return self.discard(index, &head);
         }
+        // its author was back, or another knew more of it
+        self.forgotten_to.remove(&head.author);
+        let log = self.log_mut(index);
         log.sequence = head.sequence;
         log.head = Some(signed);
         log.complete = true;

@@ -20,7 +20,7 @@
 //! |---|---|
 //! | one node's log | `log`, `rows`, `row`, `facts`, `digest`; this node's own: `own` |
 //! | how logs come, go and are kept | `pull`, `intake`, `staged`, `apply`, `writes` |
-//! | the merge | `merge`, `merged`, `settle`; nodes that come and go: `sweep` |
+//! | the merge | `merge`, `merged`, `settle`; nodes that come and go: `sweep`, `forgotten` |
 //! | who has a name, and why | `rules`, `versions`, `aliases`, `owners`; `clock` and `early` for what is dated ahead |
 //! | shares with readers | `sealed`, `audience`, `private` |
 //! | how much is kept | `budget` |
@@ -37,6 +37,7 @@ mod digest;
 mod dir;
 mod early;
 mod facts;
+mod forgotten;
 mod found_again;
 mod held;
 mod intake;
@@ -77,6 +78,7 @@ pub use budget::{
 };
 pub use change::Change;
 pub use digest::SetDigest;
+pub use forgotten::{FORGOTTEN_MAX, Rank};
 pub use found_again::FileNames;
 pub use held::{Held, HeldName};
 pub use merged::{Content, Owners, Totals};
@@ -232,7 +234,10 @@ pub struct Catalogue {
     merge: Merge,
     recoveries: u32,
     published: Arc<View>,
+    /// Nodes of which nothing is to be stored any more.
     forgotten: Vec<NodeId>,
+    /// Up to which rank of its heads a node's log is not taken again; no log is here of these.
+    forgotten_to: BTreeMap<NodeId, Rank>,
     budgets: Budgets,
     given_way: budget::GivenWay,
     /// Under which number this node speaks of those of its shares that have readers, or had.

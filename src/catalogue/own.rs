@@ -37,6 +37,7 @@ impl Catalogue {
             recoveries: 0,
             published,
             forgotten: Vec::new(),
+            forgotten_to: BTreeMap::new(),
             budgets: Budgets::default(),
             given_way: GivenWay::default(),
             numbers: BTreeMap::new(),

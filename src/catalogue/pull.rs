@@ -50,6 +50,9 @@ impl Catalogue {
         if head.count > RECORDS_PER_AUTHOR_MAX as u64 {
             return HeadOutcome::Refused(CatalogueError::TooManyRecords { count: head.count });
         }
+        if self.is_forgotten(head) {
+            return HeadOutcome::Known;
+        }
         let index = match self.admit(head.author) {
             Ok(index) => index,
             Err(error) => return HeadOutcome::Refused(error),

@@ -18,6 +18,9 @@ impl Catalogue {
     /// [`CatalogueError::TooManyNodes`] for a node not known before.
     pub fn set_live(&mut self, node: NodeId, live: bool) -> Result<(), CatalogueError> {
         let index = self.admit(node)?;
+        if live {
+            self.forgotten_to.remove(&node);
+        }
         if index == self.me || self.merge.state.node(index).live == live {
             return Ok(());
         }

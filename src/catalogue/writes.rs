@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::audience::Mark;
 use super::digest::SetDigest;
 use super::facts::check_fact;
+use super::forgotten::Rank;
 use super::log::{Log, Pending};
 use super::row::NodeIndex;
 use super::{Catalogue, CatalogueError, RECORDS_PER_AUTHOR_MAX, RESTART_GAP};
@@ -49,6 +50,8 @@ pub struct LogWrite {
     pub state: Option<LogState>,
     /// Marks that came (true) or went by what this write stores, or one before.
     pub marks: BTreeMap<Mark, bool>,
+    /// Up to which rank of its heads the log was forgotten and is not to be taken again.
+    pub forgotten_to: Option<Rank>,
 }
 
 impl Catalogue {
@@ -56,7 +59,7 @@ impl Catalogue {
     /// before the own head is announced, a restart never contradicts what others heard.
     pub fn take_writes(&mut self, limit: usize) -> Vec<LogWrite> {
         let gone = std::mem::take(&mut self.forgotten).into_iter();
-        let mut writes: Vec<LogWrite> = gone.map(void).collect();
+        let mut writes: Vec<LogWrite> = gone.map(|author| self.void(author)).collect();
         let mut left = limit.max(1);
         let indexes: Vec<NodeIndex> = self.logs.keys().copied().collect();
         for index in indexes {
@@ -75,7 +78,7 @@ impl Catalogue {
                 writes.push(write);
             } else if log.pending.anew && !log.staging {
                 log.pending = Pending::default();
-                writes.push(void(self.merge.state.node(index).id));
+                writes.push(self.void(self.merge.state.node(index).id));
             }
         }
         if let Some(first) = writes.first_mut() {
@@ -89,6 +92,7 @@ impl Catalogue {
     pub fn store_anew(&mut self) {
         let marks = self.marks().into_iter();
         self.merge.new_marks.extend(marks.map(|mark| (mark, true)));
+        self.forgotten.extend(self.forgotten_to.keys());
         for log in self.logs.values_mut() {
             log.pending.restart();
             let sequences: Vec<u64> = log.rows.after(0).map(|row| row.sequence).collect();
@@ -133,6 +137,19 @@ impl Catalogue {
             deletes,
             state: Some(state),
             marks: BTreeMap::new(),
+            forgotten_to: None,
+        }
+    }
+
+    fn void(&self, author: NodeId) -> LogWrite {
+        LogWrite {
+            author,
+            anew: true,
+            puts: Vec::new(),
+            deletes: Vec::new(),
+            state: None,
+            marks: BTreeMap::new(),
+            forgotten_to: self.forgotten_to.get(&author).copied(),
         }
     }
 
@@ -207,16 +224,5 @@ impl Log {
             self.sequence += RESTART_GAP;
             self.pending.state = true;
         }
-    }
-}
-
-fn void(author: NodeId) -> LogWrite {
-    LogWrite {
-        author,
-        anew: true,
-        puts: Vec::new(),
-        deletes: Vec::new(),
-        state: None,
-        marks: BTreeMap::new(),
     }
 }

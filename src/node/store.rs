@@ -25,6 +25,7 @@ use crate::id::{Generation, NodeId};
 use crate::wire::native::record::{Fact, Record};
 
 mod error;
+mod forgotten;
 mod marks;
 mod responders;
 
@@ -150,6 +151,7 @@ impl Store {
             }
             tracing::debug!(%author, whole, "took a stored log up");
         }
+        catalogue.restore_forgotten(self.forgotten()?);
         catalogue.restore_marks(self.marks()?);
         if self.value(MARKS_LOST_KEY)?.is_some() {
             catalogue.lose_marks();
@@ -179,6 +181,7 @@ impl Store {
                 self.write_marks(&writing, write.marks.iter())?;
             }
         }
+        self.write_forgotten(&writing, writes)?;
         self.check(writing.commit())
     }
 
@@ -319,6 +322,7 @@ impl Store {
             self.check(writing.open_table(LOGS))?;
             self.check(writing.open_table(RECORDS))?;
             self.check(writing.open_table(LAST_LIVE))?;
+            self.make_forgotten(&writing)?;
         }
         self.check(writing.commit())
     }

@@ -10,6 +10,7 @@ mod edges;
 mod embedded;
 mod exports;
 mod file_sizes;
+mod forgotten;
 mod hostile;
 mod large_files;
 mod legacy;

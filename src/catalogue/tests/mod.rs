@@ -4,6 +4,7 @@ mod budgets;
 mod changes;
 mod conflicts;
 mod forged;
+mod forgotten;
 mod limits;
 mod liveness;
 mod model;

@@ -42,14 +42,16 @@ impl Machine {
         self.advance(now);
     }
 
-    /// Forgets what a node that is not here has listed. False where it is here, or unknown.
+    /// Forgets what a node that is not here has listed, whoever else still has it, until it is
+    /// here again. False where it is here, or unknown.
     pub fn forget_node(&mut self, node: &NodeId) -> bool {
         let is_here = *node == self.me || self.cluster.live().any(|member| member.node == *node);
         let is_known = self.catalogue.head_of(node).is_some();
         if is_here || !is_known {
             return false;
         }
-        self.forget_log(node);
+        self.pulls.finish(*node);
+        self.catalogue.forget_until_back(node);
         true
     }
 

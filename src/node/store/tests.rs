@@ -270,3 +270,30 @@ fn a_node_is_departed_thirty_days_after_it_was_last_live() {
             .is_empty()
     );
 }
+
+#[test]
+fn what_was_forgotten_stays_so_over_a_restart_until_more_of_it_is_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let (mut me, mut other) = (node(1), node(2));
+    put(&mut other, "a", "x");
+    share(&mut other, &mut me);
+    let head = other.head_of(&id(2)).unwrap().clone();
+    store.write_logs(&me.take_writes(usize::MAX)).unwrap();
+    me.forget_until_back(&id(2));
+    // what a disk did not take is given out again
+    me.take_writes(usize::MAX);
+    me.store_anew();
+    store.write_logs(&me.take_writes(usize::MAX)).unwrap();
+    drop(store);
+    let mut store = Store::open(dir.path()).unwrap();
+    let mut again = store.load_catalogue(node(1)).unwrap();
+    assert_eq!(again.authors(), []);
+    assert_eq!(again.handle_head(&head), HeadOutcome::Known);
+    put(&mut other, "b", "y");
+    share(&mut other, &mut again);
+    store.write_logs(&again.take_writes(usize::MAX)).unwrap();
+    assert_eq!(store.forgotten().unwrap(), []);
+    let again = store.load_catalogue(node(1)).unwrap();
+    assert_eq!(again.authors(), [id(2)]);
+}

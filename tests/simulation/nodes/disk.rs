@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use p2pfs::catalogue::{Catalogue, LogState, LogWrite};
+use p2pfs::catalogue::{Catalogue, LogState, LogWrite, Rank};
 use p2pfs::id::{NodeId, NodeName};
 use p2pfs::wire::native::record::{Fact, Record};
 
@@ -11,6 +11,7 @@ use p2pfs::wire::native::record::{Fact, Record};
 #[derive(Clone, Default)]
 pub struct Disk {
     logs: BTreeMap<NodeId, (LogState, BTreeMap<u64, Fact>)>,
+    forgotten: BTreeMap<NodeId, Rank>,
     pub generation: u64,
     pub addresses: Vec<SocketAddr>,
 }
@@ -18,6 +19,10 @@ pub struct Disk {
 impl Disk {
     pub fn write(&mut self, writes: Vec<LogWrite>) {
         for write in writes {
+            match write.forgotten_to {
+                Some(to) => self.forgotten.insert(write.author, to),
+                None => self.forgotten.remove(&write.author),
+            };
             let before = self.logs.remove(&write.author);
             let Some(state) = write.state else { continue };
             let mut records = match before {
@@ -44,6 +49,7 @@ impl Disk {
             // a log that was cut in the middle is pulled anew, and never an error
             assert!(whole.is_ok());
         }
+        catalogue.restore_forgotten(self.forgotten.clone());
         catalogue
     }
 }

@@ -8,7 +8,7 @@ use rand::RngExt;
 
 use crate::nodes::model::{agrees, explain};
 use crate::nodes::network::Weather;
-use crate::nodes::world::{Death, World, path};
+use crate::nodes::world::{Death, World, live_of, path};
 use crate::support::seeds::each_seed;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -261,5 +261,47 @@ fn a_newcomer_lists_everything_within_two_seconds() {
         let newcomer = world.add();
         world.boot(newcomer);
         settle(&mut world, 2 * SECOND);
+    });
+}
+
+/// Whether a node lists anything of another.
+fn knows(world: &World, index: usize, other: usize) -> bool {
+    let known = world.running(index).machine.known();
+    known.authors().contains(&world.nodes[other].id)
+}
+
+#[test]
+fn what_was_forgotten_does_not_come_back_from_a_third_node_but_with_its_author() {
+    each_seed(20, |seed| {
+        let mut world = furnished(3, seed, Weather::stormy((seed % 3) as f64 / 10.0));
+        let gone = world.nodes[2].id;
+        let is_cut_off = seed % 2 == 0;
+        match is_cut_off {
+            // nothing that it says when it is back is newer
+            true => world.part(&[&[2]]),
+            false => world.crash(2, Death::Power),
+        }
+        let is_gone = |world: &World| {
+            let mut others = [0, 1].iter().map(|index| live_of(world.running(*index)));
+            others.all(|live| live.len() == 1 && !live.contains(&gone))
+        };
+        assert!(world.run_until(120 * SECOND, is_gone).is_some());
+        assert!(world.with(0, |machine, _| machine.forget_node(&gone)));
+        for second in 0..90 {
+            world.run_for(SECOND);
+            assert!(!knows(&world, 0, 2), "it is back after {second} s");
+            if second == 30 {
+                world.crash(0, Death::Process);
+                world.boot(0);
+            }
+        }
+        assert!(knows(&world, 1, 2), "each node forgets for itself");
+        match is_cut_off {
+            true => world.heal(),
+            false => world.boot(2),
+        }
+        let is_back = |world: &World| knows(world, 0, 2) && world.is_met() && agrees(world);
+        let back = world.run_until(120 * SECOND, is_back);
+        assert!(back.is_some(), "{}", explain(&world));
     });
 }

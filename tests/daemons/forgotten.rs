@@ -1,0 +1,62 @@
+//! Promises about the entries of a node that a person has dropped, held by daemons on loopback.
+
+use std::fs;
+use std::time::Duration;
+
+use macro_rules_attribute::apply;
+
+use crate::support::daemon::*;
+use crate::support::process::{HANG_LIMIT, eventually};
+use crate::support::promise::{Need, mount, promise};
+
+const NEEDS: &[Need] = &[mount];
+
+const SOON: Duration = Duration::from_secs(90);
+
+/// All that its live peers list is read by then.
+fn hear_all(node: &Node, peers: &str) {
+    node.cli(&["wait", "--peers", peers]).expect_ok();
+}
+
+#[apply(promise)]
+fn what_was_forgotten_does_not_come_back_from_a_third_node() {
+    let mut cluster = Cluster::new();
+    let mut nodes = cluster.start_all(&["one", "two", "gone"]);
+    nodes[2].write("cached.txt", b"cached");
+    nodes[2].write("alone.txt", b"alone");
+    for node in &nodes[..2] {
+        node.wait_for_file("cached.txt");
+        node.wait_for_file("alone.txt");
+    }
+    let cached = nodes[1].mounted("cached.txt");
+    assert_eq!(fs::read(&cached).unwrap(), b"cached");
+    nodes[2].kill();
+    for node in &nodes[..2] {
+        let listed = || {
+            let names = ["alone.txt", "cached.txt"];
+            names.map(|name| node.mounted(name).exists())
+        };
+        eventually("the cache gives one", SOON, || listed() == [false, true]);
+    }
+    nodes[0].cli(&["forget", "gone"]).expect_ok();
+    let is_forgotten = |node: &Node| {
+        let listed = node.cli(&["ls"]).expect_ok();
+        let why = node.cli(&["why", "alone.txt"]);
+        !listed.contains("cached.txt") && why.status.code() == Some(1)
+    };
+    eventually("it is forgotten", HANG_LIMIT, || is_forgotten(&nodes[0]));
+    for start in 1..=2 {
+        nodes[0].stop();
+        nodes[0].launch();
+        hear_all(&nodes[0], "1");
+        assert!(is_forgotten(&nodes[0]), "start {start}");
+        assert!(!nodes[0].mounted("cached.txt").exists());
+    }
+    assert!(cached.exists(), "each node forgets for itself");
+    nodes[2].launch();
+    hear_all(&nodes[0], "2");
+    for name in ["alone.txt", "cached.txt"] {
+        nodes[0].wait_for_file(name);
+        nodes[1].wait_for_file(name);
+    }
+}
