@@ -1,4 +1,4 @@
-//! `p2pfs limits`: how fast bytes may go between nodes, and whether they cost.
+//! `p2pfs limits`: how fast bytes may go between nodes and legacy peers, and whether they cost.
 
 use clap::Args;
 

@@ -12,7 +12,7 @@ use super::mailbox::Mailbox;
 use super::mesh::{self, Mesh, MeshParts, MeshSettings};
 use super::names::Names;
 use super::published::Published;
-use super::traffic::Traffic;
+use super::traffic::{Passage, Traffic};
 use crate::id::{NodeId, NodeName};
 use crate::net::peer::PeerNet;
 use crate::transfer::Pace;
@@ -147,6 +147,8 @@ fn start_mesh(
         inbox,
         events: parts.events.clone(),
         mailbox: mailbox.clone(),
+        taken: Passage::new(parts.download, &parts.traffic.taken),
+        given: Passage::new(parts.upload, &parts.traffic.sent),
         listener,
     });
     started

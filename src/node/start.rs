@@ -33,7 +33,7 @@ use super::recovery::{self, Kept};
 use super::run::{COMMANDS_MAX, Parts, Runner};
 use super::sockets::Sockets;
 use super::state_dir::StateDir;
-use super::traffic::Traffic;
+use super::traffic::{Passage, Traffic};
 use crate::cache::{Cache, CacheConfig};
 use crate::catalogue::Catalogue;
 use crate::cluster::ClusterConfig;
@@ -167,6 +167,8 @@ struct Surroundings<'a> {
     content: &'a Arc<NodeContent>,
     events: &'a EventLog,
     changes: &'a mpsc::Sender<Outdated>,
+    taken: Passage,
+    given: Passage,
 }
 
 impl Builder {
@@ -185,6 +187,7 @@ impl Builder {
         let (stopped, stopping) = watch::channel(false);
         let (lan, lan_events) = start_lan(&self.config, self.net.local_addr());
         let content = self.content(&published, &changes.0, &fetcher);
+        let traffic = Traffic::default();
         let (legacy, inlet) = self
             .start_legacy(&Surroundings {
                 udp: &receivers.udp,
@@ -193,9 +196,10 @@ impl Builder {
                 content: &content,
                 events: &events,
                 changes: &changes.0,
+                taken: Passage::new(fetcher.download(), &traffic.taken),
+                given: Passage::new(server.upload(), &traffic.sent),
             })
             .unzip();
-        let traffic = Traffic::default();
         let giving = giving::start(
             &self.config.giving,
             &self.giving_parts(&published, &events, &traffic, &server, &fetcher),
@@ -322,7 +326,8 @@ impl Builder {
             ));
             return None;
         };
-        let files = legacy::RemoteFiles::open(&self.config.cache.dir, self.cache.clone());
+        let (dir, cache) = (&self.config.cache.dir, self.cache.clone());
+        let files = legacy::RemoteFiles::open(dir, cache, around.taken.clone());
         let files = files
             .inspect_err(|error| {
                 events.warn(format!(
@@ -337,6 +342,7 @@ impl Builder {
             net: self.net.clone(),
             files,
             content: around.content.clone(),
+            given: around.given.clone(),
             events: events.clone(),
             changes: around.changes.clone(),
             sources: legacy::Sources {

@@ -22,12 +22,12 @@ const DEBT_MAX: Duration = Duration::from_secs(4);
 const PART_MAX: Duration = Duration::from_secs(1);
 
 /// A limit in bytes a second. Clones are the same limit.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pace {
     inner: Arc<Inner>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Inner {
     bucket: Mutex<Bucket>,
     /// One waits for its bytes at a time, the others stand behind it in order: what is urgent, and
@@ -36,7 +36,7 @@ struct Inner {
     changed: Notify,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Bucket {
     /// None where nothing is limited.
     bytes_per_s: Option<u64>,

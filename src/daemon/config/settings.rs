@@ -217,7 +217,7 @@ pub struct LegacySettings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitSettings {
-    /// The most that is sent to other nodes.
+    /// The most that is sent to others, legacy peers included.
     pub up: RateLimit,
     /// The most that is fetched from them.
     pub down: RateLimit,

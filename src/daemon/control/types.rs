@@ -152,7 +152,8 @@ pub struct CacheUsage {
 /// Bytes between nodes, within [`Status`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
-    /// File bytes received and proven since the start.
+    /// File bytes received since the start: those of nodes once they are proven, and those of
+    /// legacy peers.
     pub received_bytes: u64,
     /// File bytes sent since the start.
     pub sent_bytes: u64,

@@ -131,7 +131,7 @@ fn content(families: &mut Families, status: &Status) {
 fn network(families: &mut Families, status: &Status, peers: &Peers) {
     let (traffic, dropped) = (&status.traffic, &status.dropped);
     told! { families:
-        counter "received_bytes" "File bytes received and proven" traffic.received_bytes;
+        counter "received_bytes" "File bytes received" traffic.received_bytes;
         counter "sent_bytes" "File bytes sent" traffic.sent_bytes;
         counter "dropped_datagrams" "Datagrams not taken" dropped.datagrams;
         counter "dropped_connections" "Connections that ended" dropped.connections;

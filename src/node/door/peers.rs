@@ -27,7 +27,7 @@ pub struct PeerReport {
     pub offences: Option<(u64, Offence)>,
 }
 
-/// The most bytes a second that go between nodes; none stands for no limit.
+/// The most bytes a second that go between nodes, legacy peers included; none stands for no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RateLimits {
     /// To all others.
@@ -64,14 +64,15 @@ impl Node {
         self.running.fetcher.peers()
     }
 
-    /// How many bytes of files came from others since the start, fetched or pushed by them.
+    /// How many bytes of files came from others since the start, fetched or pushed by them, legacy
+    /// peers included.
     pub fn received_bytes(&self) -> u64 {
         let rates = self.rates();
         let fetched_bytes: u64 = rates.iter().map(|rate| rate.delivered_bytes).sum();
         fetched_bytes + self.running.traffic.taken.total()
     }
 
-    /// How many bytes of files went to others since the start.
+    /// How many bytes of files went to others since the start, legacy peers included.
     pub fn sent_bytes(&self) -> u64 {
         self.running.traffic.sent.total()
     }

@@ -10,16 +10,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::timeout;
 
 use super::error::CopyError;
+use super::incoming::Incoming;
 use crate::cache::Reservation;
 use crate::fs::{FsError, ReadNow};
-use crate::net::legacy::{CLOSE_WAIT, Transfer};
+use crate::net::legacy::CLOSE_WAIT;
 
 /// How far a transfer is.
 #[derive(Clone, Debug, Default)]
 struct Progress {
     written_bytes: u64,
+    /// More waits until the limit lets it come.
+    is_held: bool,
     outcome: Option<Result<(), CopyError>>,
 }
 
@@ -35,6 +39,8 @@ pub struct RemoteCopy {
     path: Mutex<PathBuf>,
     progress: watch::Receiver<Progress>,
     room: Arc<Mutex<Reservation>>,
+    /// Held by each read that waits for it.
+    waited_for: Arc<()>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -63,6 +69,7 @@ impl RemoteCopy {
             path: Mutex::new(path),
             progress: seen,
             room: Arc::new(Mutex::new(room)),
+            waited_for: Arc::default(),
             _place: place,
         });
         let carrier = Carrier {
@@ -86,12 +93,18 @@ impl RemoteCopy {
         let end = self.size_bytes.min(offset.saturating_add(length as u64));
         let patience = patience.max(CLOSE_WAIT * 2);
         let mut progress = self.progress.clone();
+        let _waits = self.waited_for.clone();
         let outcome = loop {
             let now = progress.borrow_and_update().clone();
             if self.has(&now, end) {
                 break now.outcome;
             }
-            match tokio::time::timeout(patience, progress.changed()).await {
+            let changed = match now.is_held {
+                // which the limit ends, and is no silence of the peer
+                true => Ok(progress.changed().await),
+                false => timeout(patience, progress.changed()).await,
+            };
+            match changed {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(CopyError::interrupted("the transfer ended")),
                 Err(_) => return Err(CopyError::interrupted("nothing comes")),
@@ -190,10 +203,11 @@ impl Carrier {
     /// `make_room` is asked for it once, and says whether there may be some now.
     pub(super) async fn carry(
         &self,
-        mut transfer: Transfer,
+        mut transfer: Incoming,
         make_room: impl Fn() -> bool + Clone + Send + 'static,
     ) -> Option<Result<(), CopyError>> {
         let outcome = loop {
+            self.allowed(&mut transfer).await?;
             let part = match transfer.next().await {
                 Ok(Some(part)) => part,
                 Ok(None) => break Ok(()),
@@ -208,6 +222,23 @@ impl Carrier {
         };
         let renamed = || self.copy().map_or(Ok(()), |copy| copy.rename());
         Some(outcome.and_then(|()| renamed()))
+    }
+
+    /// Waits for the limit, and says so to whoever waits for bytes; nothing where nobody holds the
+    /// copy any more.
+    async fn allowed(&self, transfer: &mut Incoming) -> Option<()> {
+        let is_waited_for = Arc::strong_count(&self.copy()?.waited_for) > 1;
+        let allowed = transfer.allowed(is_waited_for);
+        tokio::pin!(allowed);
+        tokio::select! {
+            biased;
+            () = &mut allowed => return Some(()),
+            () = std::future::ready(()) => {}
+        }
+        self.progress.send_modify(|now| now.is_held = true);
+        allowed.await;
+        self.progress.send_modify(|now| now.is_held = false);
+        Some(())
     }
 
     /// The copy, where somebody still holds it.

@@ -19,8 +19,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::copy::{Carrier, RemoteCopy};
 use super::error::CopyError;
+use super::incoming::Incoming;
 use crate::cache::{Cache, LEGACY_DIR};
-use crate::net::legacy::Transfer;
+use crate::net::legacy::LegacyError;
+use crate::node::traffic::Passage;
 use crate::wire::legacy::Name;
 
 /// Files of legacy peers that are known at one time; the one found first is forgotten first.
@@ -49,7 +51,7 @@ pub struct RemoteFile {
     pub at: SocketAddrV4,
     /// When it was first heard of here: this protocol has no times of files.
     pub first_seen: SystemTime,
-    parked: Mutex<Option<Transfer>>,
+    parked: Mutex<Option<Incoming>>,
     copies: tokio::sync::Mutex<Copies>,
 }
 
@@ -75,6 +77,7 @@ pub struct RemoteFiles {
 struct Store {
     dir: PathBuf,
     cache: Cache,
+    passage: Passage,
     next: AtomicU64,
     places: Arc<Semaphore>,
     windows: Arc<Semaphore>,
@@ -84,11 +87,12 @@ struct Store {
 }
 
 impl RemoteFiles {
-    /// An empty set; what an earlier run left in the folder is removed, as nothing could check it.
+    /// An empty set, into which files come through `passage`; what an earlier run left in the
+    /// folder is removed, as nothing could check it.
     ///
     /// # Errors
     /// Those of the disk.
-    pub fn open(cache_dir: &Path, cache: Cache) -> io::Result<Self> {
+    pub fn open(cache_dir: &Path, cache: Cache, passage: Passage) -> io::Result<Self> {
         let dir = cache_dir.join(LEGACY_DIR);
         match std::fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -99,6 +103,7 @@ impl RemoteFiles {
         let store = Store {
             dir,
             cache,
+            passage,
             next: AtomicU64::new(1),
             places: Arc::new(Semaphore::new(COPIES_MAX)),
             windows: Arc::new(Semaphore::new(WINDOWS_MAX)),
@@ -132,7 +137,7 @@ impl RemoteFiles {
         &self,
         name: Name,
         peer: SocketAddrV4,
-        transfer: Transfer,
+        transfer: Incoming,
     ) -> Arc<RemoteFile> {
         let file = Arc::new(RemoteFile {
             name: name.clone(),
@@ -229,14 +234,26 @@ impl RemoteFiles {
         Ok(copy)
     }
 
+    /// Dials a peer for a file.
+    ///
+    /// # Errors
+    /// [`LegacyError`]; another responder may do better.
+    pub(super) async fn begin(
+        &self,
+        at: SocketAddrV4,
+        name: &Name,
+    ) -> Result<Incoming, LegacyError> {
+        Incoming::begin(at, name, self.store.passage.clone()).await
+    }
+
     /// A transfer of a file, to be carried elsewhere than into a copy.
     ///
     /// # Errors
     /// [`CopyError`] where it does not begin; the file is forgotten then.
-    pub async fn transfer(&self, file: &Arc<RemoteFile>) -> Result<Transfer, CopyError> {
+    pub async fn transfer(&self, file: &Arc<RemoteFile>) -> Result<Incoming, CopyError> {
         let begun = match file.take_parked() {
             Some(transfer) => Ok(transfer),
-            None => Transfer::begin(file.at, &file.name).await,
+            None => self.begin(file.at, &file.name).await,
         };
         begun.map_err(|error| {
             let error = CopyError::from(error);
@@ -274,7 +291,7 @@ impl RemoteFiles {
     fn start(
         &self,
         file: &Arc<RemoteFile>,
-        transfer: Transfer,
+        transfer: Incoming,
     ) -> Result<Arc<RemoteCopy>, CopyError> {
         self.check_room(file)?;
         let enter = || self.store.places.clone().try_acquire_owned().ok();
@@ -298,7 +315,7 @@ impl RemoteFiles {
 
     /// Carries a transfer into its copy, and keeps that or takes note of what failed, also where
     /// nobody waits for it any more.
-    async fn carry(self, file: Weak<RemoteFile>, carrier: Carrier, transfer: Transfer) {
+    async fn carry(self, file: Weak<RemoteFile>, carrier: Carrier, transfer: Incoming) {
         let files = self.clone();
         let Some(outcome) = carrier.carry(transfer, move || files.drop_unused()).await else {
             return;
@@ -324,7 +341,7 @@ impl RemoteFiles {
 }
 
 impl RemoteFile {
-    pub(super) fn take_parked(&self) -> Option<Transfer> {
+    pub(super) fn take_parked(&self) -> Option<Incoming> {
         let mut parked = self.parked.lock();
         parked.take()
     }

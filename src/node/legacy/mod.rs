@@ -2,12 +2,13 @@
 //!
 //! Owns the task that drives [`crate::legacy::LegacyMachine`], what is offered to legacy peers
 //! (`offered`), the serving of it (`serve`), what is refused and told (`refusals`), and the files
-//! that came from them (`files`, `copy`, `window`), which have no hash and stay apart from all
-//! verified ones. Present only where the plane is turned on.
+//! that came from them (`files`, `incoming`, `copy`, `window`), which have no hash and stay apart
+//! from all verified ones. Present only where the plane is turned on.
 
 mod copy;
 mod error;
 mod files;
+mod incoming;
 mod mount;
 mod offered;
 mod refusals;
@@ -34,6 +35,7 @@ pub use crate::wire::legacy::{Name, printable};
 pub use copy::RemoteCopy;
 pub use error::CopyError;
 pub use files::{COPY_AGE, RemoteFile, RemoteFiles, WINDOWS_MAX};
+pub use incoming::Incoming;
 pub(super) use mount::LEGACY_READ;
 pub(super) use offered::Sources;
 use refusals::Refusals;

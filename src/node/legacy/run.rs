@@ -14,15 +14,16 @@ use super::error::{CopyError, offence};
 use super::files::Failed;
 use super::offered::Offered;
 use super::{
-    CHANGES_MAX, COMMANDS_MAX, CONNECTIONS_MAX, Command, DATAGRAMS_MAX, Found, Inlet, Legacy,
-    LegacyAbsence, LegacySettings, Refusals, RemoteFile, RemoteFiles, serve,
+    CHANGES_MAX, COMMANDS_MAX, CONNECTIONS_MAX, Command, DATAGRAMS_MAX, Found, Incoming, Inlet,
+    Legacy, LegacyAbsence, LegacySettings, Refusals, RemoteFile, RemoteFiles, serve,
 };
 use crate::catalogue::Change;
 use crate::legacy::{ASKS_MAX, Absence, LegacyConfig, LegacyEvent, LegacyMachine, Patience};
 use crate::net::gossip::UdpPort;
 use crate::net::is_own;
-use crate::net::legacy::{Admission, LegacyError, Transfer};
+use crate::net::legacy::{Admission, LegacyError};
 use crate::net::peer::PeerNet;
+use crate::node::traffic::Passage;
 use crate::node::wake::sleep_until;
 use crate::node::{EventLog, NodeContent, Outdated};
 use crate::path::SharedPath;
@@ -43,6 +44,8 @@ pub(in crate::node) struct LegacyParts {
     pub(in crate::node) net: PeerNet,
     pub(in crate::node) files: RemoteFiles,
     pub(in crate::node) content: Arc<NodeContent>,
+    /// By which files go to legacy peers.
+    pub(in crate::node) given: Passage,
     pub(in crate::node) events: EventLog,
     /// Where names that come and go are told, for the kernel's caches.
     pub(in crate::node) changes: mpsc::Sender<Outdated>,
@@ -54,7 +57,7 @@ enum Outcome {
         name: Name,
         peer: SocketAddrV4,
         at: SocketAddrV4,
-        result: Result<Transfer, LegacyError>,
+        result: Result<Incoming, LegacyError>,
     },
     Resolved(MemberName, Option<SocketAddrV4>),
     Indexed,
@@ -72,6 +75,7 @@ struct Plane {
     files: RemoteFiles,
     offered: Arc<Offered>,
     content: Arc<NodeContent>,
+    given: Passage,
     events: EventLog,
     door: Admission,
     waiters: HashMap<Name, Vec<Waiter>>,
@@ -114,6 +118,7 @@ pub(in crate::node) fn start(parts: LegacyParts) -> (Legacy, Inlet) {
         files: parts.files.clone(),
         offered: Arc::new(Offered::new(parts.sources, refusals.clone())),
         content: parts.content,
+        given: parts.given,
         events: parts.events,
         door: Admission::default(),
         waiters: HashMap::new(),
@@ -235,6 +240,7 @@ impl Plane {
             place,
             offered,
             content,
+            self.given.clone(),
             self.events.clone(),
         ));
     }
@@ -298,7 +304,7 @@ impl Plane {
         name: Name,
         peer: SocketAddrV4,
         at: SocketAddrV4,
-        result: Result<Transfer, LegacyError>,
+        result: Result<Incoming, LegacyError>,
     ) {
         self.machine.tried(now, &name, at, result.is_ok());
         let error = match result {
@@ -404,9 +410,9 @@ impl Plane {
     }
 
     fn begin_transfer(&self, name: Name, peer: SocketAddrV4, at: SocketAddrV4) {
-        let outcomes = self.outcomes.clone();
+        let (files, outcomes) = (self.files.clone(), self.outcomes.clone());
         tokio::spawn(async move {
-            let result = Transfer::begin(at, &name).await;
+            let result = files.begin(at, &name).await;
             let outcome = Outcome::Tried {
                 name,
                 peer,

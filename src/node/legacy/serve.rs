@@ -1,4 +1,5 @@
-//! Giving a file to a legacy peer: header, exactly its bytes, a close.
+//! Giving a file to a legacy peer: header, exactly its bytes as fast as the limit lets them go, a
+//! close.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,14 +8,17 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::offered::Offered;
-use crate::extent::ByteRange;
+use crate::extent::{ByteRange, CHUNK_BYTES};
 use crate::fs::{Content, FileVersion, FsError, OpenContent, ReadNow};
 use crate::net::legacy::{Served, ServedPlace};
+use crate::node::traffic::Passage;
 use crate::node::{EventLog, Given, News, NodeContent};
 use crate::wire::legacy::TransferHeader;
 
-/// What is read and sent at once: the largest request between native nodes.
+/// What is read at once: the largest request between native nodes.
 const STEP_BYTES: u64 = 1 << 20;
+/// What is sent at once, so that a limit holds from the next piece on.
+const PIECE_BYTES: usize = CHUNK_BYTES as usize;
 
 /// Serves one connection to its end. Whatever goes wrong, it is closed: an original program waits
 /// for ever on an open one.
@@ -23,6 +27,7 @@ pub(super) async fn serve(
     place: ServedPlace,
     offered: Arc<Offered>,
     content: Arc<NodeContent>,
+    passage: Passage,
     events: EventLog,
 ) {
     let _place = place;
@@ -43,7 +48,7 @@ pub(super) async fn serve(
             is_done,
         }));
     };
-    match give(&mut served, &file, content, &note).await {
+    match give((&mut served, &passage), &file, content, &note).await {
         Ok(()) => note(true),
         Err(FsError::Interrupted) => tracing::debug!(%peer, "{} was not taken", file.path),
         Err(why) => offered.tell_unfinished(&file.path, why),
@@ -54,7 +59,7 @@ pub(super) async fn serve(
 /// Sends the file. The first bytes are read before the header is sent, so that what cannot be
 /// given is refused by an empty close.
 async fn give(
-    served: &mut Served,
+    (served, passage): (&mut Served, &Passage),
     file: &FileVersion,
     content: Arc<NodeContent>,
     note: &(dyn Fn(bool) + Sync),
@@ -63,11 +68,12 @@ async fn give(
     let header = header.map_err(|_| FsError::Fault)?;
     let opened = content.open(file)?;
     note(false);
-    send_all(served, &header, &*opened.content).await
+    send_all(served, passage, &header, &*opened.content).await
 }
 
 async fn send_all(
     served: &mut Served,
+    passage: &Passage,
     header: &TransferHeader,
     content: &dyn OpenContent,
 ) -> Result<(), FsError> {
@@ -84,8 +90,14 @@ async fn send_all(
             let said = served.send_header(header).await;
             said.map_err(|_| FsError::Interrupted)?;
         }
-        let sent = served.send(&bytes).await;
-        sent.map_err(|_| FsError::Interrupted)?;
+        for piece in bytes.chunks(PIECE_BYTES) {
+            let length = piece.len() as u64;
+            // before it is the peer's turn to take it: its patience is not spent by our limit
+            passage.pass(length, false).await;
+            let sent = served.send(piece).await;
+            sent.map_err(|_| FsError::Interrupted)?;
+            passage.count(length);
+        }
         offset += bytes.len() as u64;
         if offset >= size_bytes {
             return Ok(());

@@ -13,8 +13,9 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit};
 use super::copy::RemoteCopy;
 use super::error::CopyError;
 use super::files::{RemoteFile, RemoteFiles};
+use super::incoming::Incoming;
 use crate::fs::ReadNow;
-use crate::net::legacy::{CLOSE_WAIT, Transfer};
+use crate::net::legacy::CLOSE_WAIT;
 
 /// Bytes that are kept before the one that was read last.
 const KEPT_BYTES: u64 = 1 << 20;
@@ -73,7 +74,7 @@ pub struct Window {
 
 #[derive(Debug)]
 struct Stream {
-    transfer: Transfer,
+    transfer: Incoming,
     /// Where the kept bytes begin.
     start: u64,
     kept: BytesMut,
@@ -104,7 +105,7 @@ impl RemoteFiles {
 impl Window {
     fn new(
         file: Arc<RemoteFile>,
-        transfer: Transfer,
+        transfer: Incoming,
         files: RemoteFiles,
         place: OwnedSemaphorePermit,
     ) -> Self {
@@ -139,6 +140,8 @@ impl Window {
             *stream = Stream::new(transfer);
         }
         while stream.reached() < end || (end == self.size_bytes && !stream.is_whole) {
+            // outside the time that the peer has
+            stream.transfer.allowed(true).await;
             let patience = patience.max(CLOSE_WAIT * 2);
             let taken = tokio::time::timeout(patience, stream.take(offset)).await;
             let taken = taken.map_err(|_| CopyError::interrupted("nothing comes"))?;
@@ -156,7 +159,7 @@ impl Window {
 }
 
 impl Stream {
-    fn new(transfer: Transfer) -> Self {
+    fn new(transfer: Incoming) -> Self {
         Self {
             transfer,
             start: 0,

@@ -20,6 +20,7 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
 use crate::mesh::{MeshPeer, Pace};
 use crate::net::mesh::MeshSender;
+use crate::node::traffic::Passage;
 
 pub use crate::mesh::Who;
 pub use crate::wire::legacy::MemberName;
@@ -83,6 +84,7 @@ pub(super) struct Target {
     /// Held while a file goes, so that each follows the one before.
     pace: Arc<AsyncMutex<Pace>>,
     moved: Arc<Moved>,
+    passage: Passage,
 }
 
 enum Command {

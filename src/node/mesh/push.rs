@@ -1,4 +1,4 @@
-//! Pushing a file to one peer, no faster than an original program can take it.
+//! Pushing a file to one peer, no faster than the limit allows and an original program can take it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -137,10 +137,11 @@ impl Target {
         let name = sent_name(&parcel.name);
         let start = encode_start(&name, parcel.size_bytes, &parcel.sha256);
         self.whole(&mut pace, start).await?;
-        let (mut offset, step) = (0, chunk_bytes(parcel.size_bytes));
-        let mut is_same = true;
+        let (mut offset, mut is_same) = (0, true);
         while offset < parcel.size_bytes {
-            let length = step.min(parcel.size_bytes - offset);
+            let length = self.step(parcel.size_bytes).min(parcel.size_bytes - offset);
+            // before it begins: nothing else could be said while it waited half way
+            self.passage.pass(length, false).await;
             wait_for_turn(&mut pace).await;
             let head = encode_chunk_head(&name, length);
             self.piece(head.into(), false).await?;
@@ -184,8 +185,18 @@ impl Target {
             self.piece(bytes.into(), at == end).await?;
             sent.fetch_add(step, Ordering::Relaxed);
             self.moved.sent(step);
+            self.passage.count(step);
         }
         Ok(is_same)
+    }
+
+    /// How much goes in one message. As much as lets the peer's queue hold all of a file goes at
+    /// once, but under a limit, which keeps the messages apart by itself.
+    fn step(&self, size_bytes: u64) -> u64 {
+        match self.passage.is_limited() {
+            true => STEP_BYTES,
+            false => chunk_bytes(size_bytes),
+        }
     }
 
     async fn whole(&self, pace: &mut Pace, message: Vec<u8>) -> Result<(), PushError> {

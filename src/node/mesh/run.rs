@@ -20,6 +20,7 @@ use crate::net::mesh::{MeshEnd, MeshSender, dial, listen};
 use crate::node::events::{EventLog, News};
 use crate::node::inbox::Inbox;
 use crate::node::mailbox::Mailbox;
+use crate::node::traffic::Passage;
 use crate::wire::legacy::MemberName;
 
 /// Dials that are over and wait for the task.
@@ -41,6 +42,9 @@ pub(in crate::node) struct MeshParts {
     pub(in crate::node) inbox: Option<Inbox>,
     pub(in crate::node) events: EventLog,
     pub(in crate::node) mailbox: Mailbox,
+    /// By which files come, and by which they go.
+    pub(in crate::node) taken: Passage,
+    pub(in crate::node) given: Passage,
     /// A socket that listens already.
     pub(in crate::node) listener: Option<TcpListener>,
 }
@@ -62,6 +66,8 @@ struct Plane {
     inbox: Option<Inbox>,
     events: EventLog,
     mailbox: Mailbox,
+    taken: Passage,
+    given: Passage,
     heard: mpsc::Sender<(ConnId, Heard)>,
     dialled: mpsc::Sender<(MemberName, io::Result<TcpStream>)>,
     /// What connections that are gone moved, by the peer's ID.
@@ -116,6 +122,8 @@ pub(in crate::node) fn start(parts: MeshParts) -> io::Result<Mesh> {
         inbox: parts.inbox,
         events: parts.events,
         mailbox: parts.mailbox,
+        taken: parts.taken,
+        given: parts.given,
         heard,
         dialled,
         past: HashMap::new(),
@@ -192,6 +200,7 @@ impl Plane {
             inbox: self.inbox.clone(),
             events: self.events.clone(),
             moved: moved.clone(),
+            passage: self.taken.clone(),
             established: is_established,
             closing: is_closing,
             _place: place,
@@ -284,6 +293,7 @@ impl Plane {
                 sender: link.sender.clone(),
                 pace: link.pace.clone(),
                 moved: link.moved.clone(),
+                passage: self.given.clone(),
             })
         });
         targets.collect()

@@ -1,5 +1,7 @@
-//! One connection: what it says goes to the plane, the files that it pushes into the inbox.
+//! One connection: what it says goes to the plane, the files that it pushes into the inbox, as fast
+//! as the limit lets them come.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +15,7 @@ use crate::mesh::{ConnId, Offence, Who};
 use crate::net::mesh::{MeshEnd, MeshReader, MeshSender, open};
 use crate::node::events::EventLog;
 use crate::node::inbox::Inbox;
+use crate::node::traffic::Passage;
 use crate::wire::mesh::{DecodeError, Item, Line};
 
 /// How often what no more comes of is looked for, and the plane told that files come.
@@ -27,6 +30,9 @@ const STEPS_MAX: usize = 1024;
 
 /// What was read, or why nothing more can be, and not looked at yet.
 type Held = Option<Result<Item, MeshEnd>>;
+
+/// Ends when more may be read after what came, where that has yet to be.
+type Allowed = Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
 
 /// What a connection tells the plane.
 pub(super) enum Heard {
@@ -48,6 +54,7 @@ pub(super) struct Session {
     pub(super) inbox: Option<Inbox>,
     pub(super) events: EventLog,
     pub(super) moved: Arc<Moved>,
+    pub(super) passage: Passage,
     /// Who it is, once the plane knows.
     pub(super) established: watch::Receiver<Option<Who>>,
     /// Sent or dropped when the plane lets go of it.
@@ -75,10 +82,13 @@ impl Session {
         let (mut files, mut pushes) = (None, false);
         // what came behind messages about files, and waits for its turn
         let mut held = None;
+        let mut allowed: Allowed = None;
         let ended = loop {
             let item = tokio::select! {
                 biased;
                 _ = &mut self.closing => {
+                    // it may be the first of those who wait for the limit
+                    drop(allowed);
                     if timeout(CLOSE_WAIT, &mut written).await.is_err() {
                         written.abort();
                     }
@@ -86,13 +96,16 @@ impl Session {
                 }
                 outcome = &mut written => break outcome.unwrap_or(Ok(())).err(),
                 _ = tick.tick() => {
-                    if std::mem::take(&mut pushes) {
+                    if std::mem::take(&mut pushes) || allowed.is_some() {
                         self.tell(Heard::Alive).await;
                     }
-                    files = take(files, vec![Step::Tick]).await.0;
+                    // what our own limit holds back is not late
+                    if allowed.is_none() {
+                        files = take(files, vec![Step::Tick]).await.0;
+                    }
                     continue;
                 }
-                item = next_of(&mut held, &mut reader) => item,
+                item = next_of(&mut allowed, &mut held, &mut reader) => item,
             };
             let told = match item {
                 Ok(Item::Hello(line)) => Heard::Hello(line),
@@ -104,6 +117,7 @@ impl Session {
                 Ok(file) => {
                     pushes = true;
                     let steps = self.gather(file, &mut reader, &mut held);
+                    allowed = self.more_after(&steps);
                     let (kept, offences) = self.take_files(files, steps).await;
                     files = kept;
                     for offence in offences {
@@ -117,6 +131,7 @@ impl Session {
                 return;
             }
         };
+        drop(allowed);
         // what has not its name yet leaves nothing, before anybody is told
         let _gone = tokio::task::spawn_blocking(move || drop(files)).await;
         self.tell(Heard::Ended(ended.and_then(offence_of))).await;
@@ -157,6 +172,18 @@ impl Session {
         })
     }
 
+    fn more_after(&self, steps: &[Step]) -> Allowed {
+        let lengths = steps.iter().map(|step| match step {
+            Step::Part(bytes) => bytes.len() as u64,
+            _ => 0,
+        });
+        let (came_bytes, passage) = (lengths.sum(), self.passage.clone());
+        passage.count(came_bytes);
+        let more: Pin<Box<dyn Future<Output = ()> + Send>> =
+            Box::pin(async move { passage.pass(came_bytes, false).await });
+        (came_bytes > 0).then_some(more)
+    }
+
     /// Messages of one that has not shaken hands wait until it has.
     async fn take_files(
         &mut self,
@@ -185,7 +212,15 @@ impl Session {
 }
 
 /// The next thing that was said. May be dropped half way without loss.
-async fn next_of(held: &mut Held, reader: &mut MeshReader) -> Result<Item, MeshEnd> {
+async fn next_of(
+    allowed: &mut Allowed,
+    held: &mut Held,
+    reader: &mut MeshReader,
+) -> Result<Item, MeshEnd> {
+    if let Some(waiting) = allowed {
+        waiting.await;
+        *allowed = None;
+    }
     match held.take() {
         Some(item) => item,
         None => reader.next().await,

@@ -6,6 +6,7 @@ mod edges;
 mod embedded;
 mod foreign;
 mod hostile;
+mod limits;
 mod peers;
 mod shell;
 

@@ -1,0 +1,148 @@
+//! The limits hold for what legacy peers give and are given, and `status` counts it.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use macro_rules_attribute::apply;
+
+use crate::support::content::noise;
+use crate::support::daemon::*;
+use crate::support::legacy_peer::{OldPeer, download};
+use crate::support::process::*;
+use crate::support::promise::{Need, mount, promise};
+
+const NEEDS: &[Need] = &[mount];
+
+const MIB: usize = 1 << 20;
+/// Without a limit it takes a small part of a second.
+const SIZE: usize = 8 * MIB;
+const SOON: Duration = Duration::from_secs(60);
+
+fn start(cluster: &mut Cluster, peer: &OldPeer) -> Node {
+    let address = peer.address();
+    cluster.start_with(NodeOptions {
+        more: vec!["--legacy".to_owned()],
+        config: format!(
+            "[legacy]\nmembers = ['{address}']\nperiod = '1s'\nwaiting = '20s'\nlookup = '3s'\n\
+             [mount]\nread_deadline = '300ms'\n"
+        ),
+        ..NodeOptions::new("lab")
+    })
+}
+
+/// Shares a file, and waits until legacy peers are given it.
+fn share(node: &Node, name: &str, bytes: &[u8]) {
+    for (name, bytes) in [(name, bytes), ("last", b"1")] {
+        node.write(name, bytes);
+        node.wait_for_file(name);
+    }
+    eventually("legacy peers are given it", SOON, || {
+        download(node.address, "last").bytes == b"1"
+    });
+}
+
+fn traffic(node: &Node, way: &str) -> usize {
+    let status = node.cli(&["status", "--json"]).expect_json();
+    usize::try_from(status["traffic"][way].as_u64().unwrap()).unwrap()
+}
+
+#[apply(promise)]
+fn what_is_fetched_from_legacy_peers_keeps_to_the_limit_and_is_counted() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let bytes = noise(1, SIZE);
+    for name in ["read", "got"] {
+        peer.gives_file(name, &bytes);
+    }
+    let node = start(&mut cluster, &peer);
+    node.cli(&["limits", "--down", "1MiB/s"]).expect_ok();
+    let begun = Instant::now();
+    assert!(fs::read(node.mounted("read")).unwrap() == bytes);
+    // of what a reader waits for, four seconds' worth may be ahead of the limit
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(3), "{took:?}");
+    assert_eq!(traffic(&node, "received_bytes"), SIZE);
+    let begun = Instant::now();
+    let out = node.home.join("fetched");
+    node.cli(&["get", "got", "-o", out.to_str().unwrap()])
+        .expect_ok();
+    assert!(fs::read(out).unwrap() == bytes);
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(6), "{took:?}");
+    assert_eq!(traffic(&node, "received_bytes"), 2 * SIZE);
+    node.cli(&["limits", "--configured"]).expect_ok();
+}
+
+#[apply(promise)]
+fn a_read_that_the_limit_holds_back_is_no_error() {
+    const FILES: usize = 5;
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let bytes = noise(2, 256 << 10);
+    let names: Vec<String> = (0..FILES).map(|number| format!("file-{number}")).collect();
+    for name in &names {
+        peer.gives_file(name, &bytes);
+    }
+    let node = start(&mut cluster, &peer);
+    node.cli(&["limits", "--down", "64KiB/s"]).expect_ok();
+    // of one piece of each, the last one waits for longer than a silent peer is waited for
+    let readers = names.iter().map(|name| {
+        let path = node.mounted(name);
+        thread::spawn(move || fs::read(path))
+    });
+    let readers: Vec<_> = readers.collect();
+    for (name, reader) in names.iter().zip(readers) {
+        let read = reader.join().unwrap();
+        assert!(read.unwrap_or_else(|e| panic!("{name}: {e}")) == bytes);
+    }
+}
+
+#[apply(promise)]
+fn what_legacy_peers_are_given_keeps_to_the_limit_and_is_counted() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let node = start(&mut cluster, &peer);
+    let bytes = noise(3, SIZE);
+    share(&node, "large", &bytes);
+    let before = traffic(&node, "sent_bytes");
+    node.cli(&["limits", "--up", "2MiB/s"]).expect_ok();
+    let begun = Instant::now();
+    assert!(download(node.address, "large").bytes == bytes);
+    // of four seconds, half of one may pass at once
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(3), "{took:?}");
+    assert_eq!(traffic(&node, "sent_bytes") - before, SIZE);
+}
+
+/// A transfer to a legacy peer that has begun.
+fn asking(node: SocketAddr, name: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(node).unwrap();
+    let limit = Some(Duration::from_secs(60));
+    stream.set_read_timeout(limit).unwrap();
+    let asked = format!("Get,{name}\n");
+    stream.write_all(asked.as_bytes()).unwrap();
+    stream.read_exact(&mut [0; 74]).unwrap();
+    stream
+}
+
+#[apply(promise)]
+fn a_transfer_to_a_legacy_peer_goes_on_at_once_when_its_limit_is_lifted() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let node = start(&mut cluster, &peer);
+    let bytes = noise(4, SIZE);
+    share(&node, "large", &bytes);
+    node.cli(&["limits", "--up", "64KiB/s"]).expect_ok();
+    let mut stream = asking(node.address, "large");
+    let mut got = vec![0; 64 << 10];
+    stream.read_exact(&mut got).unwrap();
+    let begun = Instant::now();
+    node.cli(&["limits", "--up", "none"]).expect_ok();
+    stream.read_to_end(&mut got).unwrap();
+    assert!(got == bytes);
+    // two minutes at that limit
+    assert!(begun.elapsed() < Duration::from_secs(60));
+}

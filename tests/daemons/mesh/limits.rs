@@ -1,0 +1,61 @@
+//! The limits hold for files of the mesh, and `status` counts them.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use macro_rules_attribute::apply;
+
+use super::{BOB, MeshNode, SOON};
+use crate::support::content::noise;
+use crate::support::daemon::*;
+use crate::support::mesh_peer::MeshPeer;
+use crate::support::process::*;
+use crate::support::promise::{Need, promise};
+
+const NEEDS: &[Need] = &[];
+
+/// Without a limit it takes a small part of a second.
+const SIZE: usize = 8 << 20;
+/// Of four seconds at the limit, half of one may pass at once.
+const LEAST: Duration = Duration::from_secs(3);
+
+fn traffic(lab: &MeshNode, way: &str) -> u64 {
+    let status = lab.node.cli(&["status", "--json"]).expect_json();
+    status["traffic"][way].as_u64().unwrap()
+}
+
+#[apply(promise)]
+fn files_that_mesh_peers_push_keep_to_the_limit_and_are_counted() {
+    let mut cluster = Cluster::new();
+    let lab = MeshNode::start(&mut cluster, "lab", &[], "");
+    let bob = MeshPeer::dial(&lab.mesh, BOB, "bob", 18002);
+    eventually("bob is a peer", SOON, || lab.peers() == ["bob"]);
+    lab.node.cli(&["limits", "--down", "2MiB/s"]).expect_ok();
+    let (begun, bytes) = (Instant::now(), noise(1, SIZE));
+    bob.push(b"gift", &bytes, 256 << 10);
+    eventually("it is there", SOON, || lab.received() == ["gift"]);
+    let took = begun.elapsed();
+    assert!(took >= LEAST, "{took:?}");
+    assert!(fs::read(lab.inbox.join("gift")).unwrap() == bytes);
+    assert_eq!(traffic(&lab, "received_bytes"), SIZE as u64);
+}
+
+#[apply(promise)]
+fn files_that_mesh_peers_are_sent_keep_to_the_limit_and_are_counted() {
+    let mut cluster = Cluster::new();
+    let lab = MeshNode::start(&mut cluster, "lab", &[], "");
+    let bob = MeshPeer::dial(&lab.mesh, BOB, "bob", 18002);
+    eventually("bob is a peer", SOON, || lab.peers() == ["bob"]);
+    lab.node.cli(&["limits", "--up", "2MiB/s"]).expect_ok();
+    let (file, bytes) = (cluster.folder.path().join("gift"), noise(2, SIZE));
+    fs::write(&file, &bytes).unwrap();
+    let begun = Instant::now();
+    lab.node
+        .cli(&["send", file.to_str().unwrap(), "--to", "bob"])
+        .expect_ok();
+    eventually("it is there", SOON, || !bob.files().is_empty());
+    let took = begun.elapsed();
+    assert!(took >= LEAST, "{took:?}");
+    assert!(bob.files() == [("gift".to_owned(), bytes)]);
+    assert_eq!(traffic(&lab, "sent_bytes"), SIZE as u64);
+}
