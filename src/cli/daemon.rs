@@ -138,7 +138,7 @@ pub(super) fn run(
 
 /// Looks at what it refers to, and prints what it comes to, unless that is not asked for.
 fn check(loaded: &Loaded, quiet: bool, output: &mut Output) -> Result<(), CliError> {
-    let found = inspect(&loaded.config);
+    let found = inspect(loaded);
     if !quiet {
         print(loaded, &found.warnings, output)?;
         output.flush()?;

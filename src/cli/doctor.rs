@@ -18,7 +18,7 @@ use super::daemon::DaemonOptions;
 use super::error::{CliError, LOOK_AT_IT, START};
 use super::output::{Colour, Output};
 use super::text::printable;
-use crate::daemon::config::{Config, inspect, load};
+use crate::daemon::config::{Loaded, inspect, load};
 use crate::daemon::control::{
     Call, Check, CheckState, Checkup, Client, ClientError, MountStatus, Status,
 };
@@ -177,14 +177,14 @@ fn before_a_start(config: Option<PathBuf>) -> Result<Vec<Check>, CliError> {
         })),
         Ok(loaded) => {
             checks.push(Check::ok("configuration", "is well formed"));
-            checks.extend(what_it_names(&loaded.config));
+            checks.extend(what_it_names(&loaded));
         }
     }
     Ok(checks)
 }
 
-fn what_it_names(config: &Config) -> Vec<Check> {
-    let found = inspect(config);
+fn what_it_names(loaded: &Loaded) -> Vec<Check> {
+    let (config, found) = (&loaded.config, inspect(loaded));
     let remedy = "mend it, or the configuration";
     let errors = found
         .errors

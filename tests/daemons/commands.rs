@@ -276,7 +276,10 @@ fn a_configuration_is_checked_with_the_files_that_it_names() {
         let wrong = check(digits, mode);
         assert_eq!(wrong.status.code(), Some(78));
         assert!(
-            wrong.stderr.starts_with("p2pfs: secret_file: "),
+            wrong.stderr.starts_with(&format!(
+                "p2pfs: secret_file, set in {} line 1: ",
+                config.display()
+            )),
             "{}",
             wrong.stderr
         );

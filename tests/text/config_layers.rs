@@ -469,7 +469,7 @@ fn a_share_within_another_is_told_of_before_the_start() {
     let loaded = Files::new(&(share(&outer) + &share(&inner)))
         .load()
         .unwrap();
-    let warnings = p2pfs::daemon::config::inspect(&loaded.config).warnings;
+    let warnings = p2pfs::daemon::config::inspect(&loaded).warnings;
     let said = format!(
         "{} and the share {} overlap",
         inner.display(),

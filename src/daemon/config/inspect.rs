@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::check::overlap;
-use super::settings::Config;
+use super::load::Loaded;
+use crate::daemon::control::SettingInfo;
 use crate::trust::Keyring;
 
 /// What was found.
@@ -16,12 +17,16 @@ pub struct Inspection {
 }
 
 /// Looks at the secret file and the shares.
-pub fn inspect(config: &Config) -> Inspection {
-    let mut found = Inspection::default();
+pub fn inspect(loaded: &Loaded) -> Inspection {
+    let (config, mut found) = (&loaded.config, Inspection::default());
     if let Some(file) = &config.secret_file
         && let Err(error) = Keyring::from_secret_file(file)
     {
-        found.errors.push(format!("secret_file: {error}"));
+        // set nowhere it is a credential of the service, which the error names
+        let is_it = |it: &&SettingInfo| it.key == "secret_file" && it.origin.starts_with("set in");
+        let set = loaded.shown.iter().find(is_it);
+        let origin = set.map_or_else(String::new, |it| format!(", {}", it.origin));
+        found.errors.push(format!("secret_file{origin}: {error}"));
     }
     for (number, share) in config.share.iter().enumerate() {
         found.warnings.extend(trouble_with(&share.dir));
