@@ -268,8 +268,7 @@ impl Node {
         let mut seeds = vec![self.address()];
         seeds.extend(self.published.addresses.load().values().copied());
         seeds.truncate(TOKEN_SEEDS_MAX);
-        let departed = self.keyring.departed();
-        let expulsions = departed.iter().map(|(_, word)| word.id()).collect();
+        let expulsions = self.keyring.expulsions();
         let (me, now_s) = (self.id(), unix_now_s());
         let issued = self
             .invites

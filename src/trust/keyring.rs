@@ -4,6 +4,7 @@
 //! is in because the ledger says so, and a secret alone makes nobody a member. What changes is kept
 //! on disk before it counts.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::epochs::Epochs;
 use super::ledger::{CHAIN_MAX, Certificate, Ledger, STATEMENTS_MAX};
-use super::statement::{STATEMENT_MAX_BYTES, SignedStatement};
+use super::statement::{STATEMENT_MAX_BYTES, SignedStatement, StatementId};
 use super::{EpochSecret, NodeKey, TrustError, file};
 use crate::id::{EpochId, NodeId, NodeName};
 
@@ -260,6 +261,12 @@ impl Keyring {
     /// Who was let in and is no member, and the word by which that is so; by time.
     pub fn departed(&self) -> Vec<(NodeId, SignedStatement)> {
         self.read_ledger(Ledger::departed).unwrap_or_default()
+    }
+
+    /// The words by which those are out who are no members any more.
+    pub fn expulsions(&self) -> BTreeSet<StatementId> {
+        let departed = self.departed();
+        departed.iter().map(|(_, word)| word.id()).collect()
     }
 
     /// What this node shows to a member that may not have heard of it; nothing without a ledger.

@@ -29,11 +29,6 @@ fn slow_holder() -> (Cluster, Vec<Node>, Vec<u8>) {
     (cluster, nodes, bytes)
 }
 
-fn traffic(node: &Node, which: &str) -> usize {
-    let status = node.cli(&["status", "--json"]).expect_json();
-    status["traffic"][which].as_u64().unwrap() as usize
-}
-
 fn get(reader: &Node) -> Command {
     let mut command = reader.cli_command(&["get", "file"]);
     command.arg("-o").arg(reader.home.join("copy"));
@@ -44,7 +39,7 @@ fn get(reader: &Node) -> Command {
 fn half_way(reader: &Node) -> Running {
     let get = start(&mut get(reader));
     eventually("half of it is here", LONG, || {
-        traffic(reader, "received_bytes") >= SIZE / 2
+        reader.traffic("received_bytes") >= SIZE / 2
     });
     get
 }
@@ -67,7 +62,7 @@ fn a_get_whose_own_daemon_was_killed_goes_on_from_what_the_cache_has() {
     nodes[1].launch();
     nodes[1].wait_for_file("file");
     get_again(&nodes[1], &bytes);
-    let sent = traffic(&nodes[0], "sent_bytes");
+    let sent = nodes[0].traffic("sent_bytes");
     assert!(sent <= SIZE * 5 / 4, "{sent} bytes sent of {SIZE}");
 }
 
@@ -100,7 +95,7 @@ fn a_get_whose_only_holder_was_killed_goes_on_from_what_the_cache_has() {
     let _either = get.finish(HANG_LIMIT);
     nodes[1].wait_for_file("file");
     get_again(&nodes[1], &bytes);
-    let received = traffic(&nodes[1], "received_bytes");
+    let received = nodes[1].traffic("received_bytes");
     assert!(received <= SIZE * 5 / 4, "{received} bytes came of {SIZE}");
 }
 
@@ -114,7 +109,7 @@ fn who_reads_goes_on_when_the_only_holder_restarts() {
     let reading = thread::spawn(move || fs::read(path));
     for restart in 1..=3 {
         eventually("more of it is here", LONG, || {
-            traffic(&nodes[1], "received_bytes") >= restart * SIZE / 8
+            nodes[1].traffic("received_bytes") >= restart * SIZE / 8
         });
         nodes[0].stop();
         nodes[0].launch();
@@ -150,7 +145,7 @@ fn a_prefetch_that_meets_a_restart_brings_what_the_next_daemon_has_yet_to_hear_o
     let (_cluster, mut nodes, _bytes) = slow_holder();
     let prefetch = start(&mut nodes[1].cli_command(&["prefetch", "/"]));
     eventually("half of it is here", LONG, || {
-        traffic(&nodes[1], "received_bytes") >= SIZE / 2
+        nodes[1].traffic("received_bytes") >= SIZE / 2
     });
     restart_away_from_the_holder(&mut nodes);
     let said = prefetch.finish(LONG).expect_ok();
@@ -177,10 +172,10 @@ fn small_cache() -> (Cluster, Node, Node) {
 fn a_prefetch_of_what_is_on_its_way_needs_no_second_room() {
     let (_cluster, _holder, reader) = small_cache();
     let half_way = || {
-        let before = traffic(&reader, "received_bytes");
+        let before = reader.traffic("received_bytes");
         let prefetch = start(&mut reader.cli_command(&["prefetch", "file"]));
         eventually("half of it is here", LONG, || {
-            traffic(&reader, "received_bytes") - before >= SIZE / 2
+            reader.traffic("received_bytes") - before >= SIZE / 2
         });
         prefetch
     };

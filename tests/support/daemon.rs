@@ -239,6 +239,13 @@ impl Node {
         run(&mut self.cli_command(arguments))
     }
 
+    /// How many bytes of files came since its start (`received_bytes`), or went (`sent_bytes`).
+    #[track_caller]
+    pub fn traffic(&self, way: &str) -> usize {
+        let status = self.cli(&["status", "--json"]).expect_json();
+        usize::try_from(status["traffic"][way].as_u64().unwrap()).unwrap()
+    }
+
     pub fn cli_command(&self, arguments: &[&str]) -> Command {
         let mut command = program();
         command.args(arguments).arg("--socket").arg(self.socket());

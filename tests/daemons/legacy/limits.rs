@@ -44,11 +44,6 @@ fn share(node: &Node, name: &str, bytes: &[u8]) {
     });
 }
 
-fn traffic(node: &Node, way: &str) -> usize {
-    let status = node.cli(&["status", "--json"]).expect_json();
-    usize::try_from(status["traffic"][way].as_u64().unwrap()).unwrap()
-}
-
 #[apply(promise)]
 fn what_is_fetched_from_legacy_peers_keeps_to_the_limit_and_is_counted() {
     let mut cluster = Cluster::new();
@@ -64,7 +59,7 @@ fn what_is_fetched_from_legacy_peers_keeps_to_the_limit_and_is_counted() {
     // of what a reader waits for, four seconds' worth may be ahead of the limit
     let took = begun.elapsed();
     assert!(took >= Duration::from_secs(3), "{took:?}");
-    assert_eq!(traffic(&node, "received_bytes"), SIZE);
+    assert_eq!(node.traffic("received_bytes"), SIZE);
     let begun = Instant::now();
     let out = node.home.join("fetched");
     node.cli(&["get", "got", "-o", out.to_str().unwrap()])
@@ -72,7 +67,7 @@ fn what_is_fetched_from_legacy_peers_keeps_to_the_limit_and_is_counted() {
     assert!(fs::read(out).unwrap() == bytes);
     let took = begun.elapsed();
     assert!(took >= Duration::from_secs(6), "{took:?}");
-    assert_eq!(traffic(&node, "received_bytes"), 2 * SIZE);
+    assert_eq!(node.traffic("received_bytes"), 2 * SIZE);
     node.cli(&["limits", "--configured"]).expect_ok();
 }
 
@@ -107,14 +102,14 @@ fn what_legacy_peers_are_given_keeps_to_the_limit_and_is_counted() {
     let node = start(&mut cluster, &peer);
     let bytes = noise(3, SIZE);
     share(&node, "large", &bytes);
-    let before = traffic(&node, "sent_bytes");
+    let before = node.traffic("sent_bytes");
     node.cli(&["limits", "--up", "2MiB/s"]).expect_ok();
     let begun = Instant::now();
     assert!(download(node.address, "large").bytes == bytes);
     // of four seconds, half of one may pass at once
     let took = begun.elapsed();
     assert!(took >= Duration::from_secs(3), "{took:?}");
-    assert_eq!(traffic(&node, "sent_bytes") - before, SIZE);
+    assert_eq!(node.traffic("sent_bytes") - before, SIZE);
 }
 
 /// A transfer to a legacy peer that has begun.

@@ -19,11 +19,6 @@ const SIZE: usize = 8 << 20;
 /// Of four seconds at the limit, half of one may pass at once.
 const LEAST: Duration = Duration::from_secs(3);
 
-fn traffic(lab: &MeshNode, way: &str) -> u64 {
-    let status = lab.node.cli(&["status", "--json"]).expect_json();
-    status["traffic"][way].as_u64().unwrap()
-}
-
 #[apply(promise)]
 fn files_that_mesh_peers_push_keep_to_the_limit_and_are_counted() {
     let mut cluster = Cluster::new();
@@ -37,7 +32,7 @@ fn files_that_mesh_peers_push_keep_to_the_limit_and_are_counted() {
     let took = begun.elapsed();
     assert!(took >= LEAST, "{took:?}");
     assert!(fs::read(lab.inbox.join("gift")).unwrap() == bytes);
-    assert_eq!(traffic(&lab, "received_bytes"), SIZE as u64);
+    assert_eq!(lab.node.traffic("received_bytes"), SIZE);
 }
 
 #[apply(promise)]
@@ -57,5 +52,5 @@ fn files_that_mesh_peers_are_sent_keep_to_the_limit_and_are_counted() {
     let took = begun.elapsed();
     assert!(took >= LEAST, "{took:?}");
     assert!(bob.files() == [("gift".to_owned(), bytes)]);
-    assert_eq!(traffic(&lab, "sent_bytes"), SIZE as u64);
+    assert_eq!(lab.node.traffic("sent_bytes"), SIZE);
 }

@@ -133,11 +133,6 @@ impl World {
             self.top()["cache"]["budget_bytes"] == size_bytes
         });
     }
-
-    fn received_bytes(&self) -> u64 {
-        let status = self.reader.cli(&["status", "--json"]).expect_json();
-        status["traffic"]["received_bytes"].as_u64().unwrap()
-    }
 }
 
 fn file_of<'a>(reader: &'a Value, name: &str) -> &'a Value {
@@ -262,7 +257,7 @@ fn a_refusal_is_quick_and_makes_nothing_come() {
         .iter()
         .for_each(|name| world.reader.wait_for_file(name));
     // nobody answers: a read that asked would wait for the deadline
-    let before = world.received_bytes();
+    let before = world.reader.traffic("received_bytes");
     let held = world.author.hold();
     let thumbnailer = world.program("tumblerd");
     let begun = Instant::now();
@@ -286,5 +281,9 @@ fn a_refusal_is_quick_and_makes_nothing_come() {
         .filter(|it| it["path"].as_str().unwrap().starts_with("gallery/"))
         .collect();
     assert!(wanted.is_empty(), "{wanted:?}");
-    assert_eq!(world.received_bytes(), before, "nothing came for it");
+    assert_eq!(
+        world.reader.traffic("received_bytes"),
+        before,
+        "nothing came for it"
+    );
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::*;
 use super::harness::*;
-use crate::trust::{Grant, StatementId};
+use crate::trust::Grant;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -29,15 +29,10 @@ fn token(issuer: &Node, invites: &Invites) -> InviteToken {
             vec![issuer.addr()],
             HOUR,
             Grant::default(),
-            expulsions(issuer),
+            issuer.keyring.expulsions(),
             now_unix_s(),
         )
         .unwrap()
-}
-
-fn expulsions(issuer: &Node) -> BTreeSet<StatementId> {
-    let departed = issuer.keyring.departed();
-    departed.iter().map(|(_, word)| word.id()).collect()
 }
 
 fn name() -> NodeName {
