@@ -4,12 +4,15 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{LazyLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 /// Far more than anything here takes on a slow machine: a test that reaches it has hung.
 pub const HANG_LIMIT: Duration = Duration::from_secs(180);
@@ -252,6 +255,15 @@ pub fn eventually(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) 
         assert!(start.elapsed() < limit, "not so within {limit:?}: {what}");
         look_again();
     }
+}
+
+/// A socket of packets that is connected to who listens at that name. The name is there a moment
+/// before anybody listens.
+pub fn connected(name: &Path) -> io::Result<OwnedFd> {
+    let kind = (AddressFamily::UNIX, SocketType::SEQPACKET);
+    let socket = rustix::net::socket_with(kind.0, kind.1, SocketFlags::CLOEXEC, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(name)?)?;
+    Ok(socket)
 }
 
 /// Passes a moment between two looks at what nobody tells of: the only way to learn of it is to

@@ -9,10 +9,10 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use macro_rules_attribute::apply;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::Signal;
 
-use crate::support::process::{Finished, P2PFS, eventually, run};
+use crate::support::process::{Finished, P2PFS, connected, eventually, run};
 use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, mount];
@@ -39,7 +39,7 @@ impl Broker {
         broker.arg("--allow").arg(folder.join("mnt"));
         let process = broker.spawn().unwrap();
         eventually("the broker listens", Duration::from_secs(90), || {
-            socket.exists()
+            connected(&socket).is_ok()
         });
         process
     }
@@ -65,12 +65,7 @@ impl Broker {
     }
 
     fn connect(&self) -> OwnedFd {
-        let kind = (AddressFamily::UNIX, SocketType::SEQPACKET);
-        let flags = SocketFlags::CLOEXEC;
-        let socket = rustix::net::socket_with(kind.0, kind.1, flags, None).unwrap();
-        let address = SocketAddrUnix::new(self.socket()).unwrap();
-        rustix::net::connect(&socket, &address).unwrap();
-        socket
+        connected(&self.socket()).unwrap()
     }
 
     fn is_mounted(&self, dir: &Path) -> bool {

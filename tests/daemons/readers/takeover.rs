@@ -22,7 +22,9 @@ fn who_is_given_cached_bytes_only_gets_no_more_of_what_it_had_open_when_the_daem
     let mut broker = program();
     broker.arg("mount-broker").arg("--socket").arg(&socket);
     let _broker = start(broker.arg("--allow").arg(&mount));
-    eventually("the broker listens", 90 * SECOND, || socket.exists());
+    eventually("the broker listens", 90 * SECOND, || {
+        connected(&socket).is_ok()
+    });
     let mut reader = cluster.start_with(NodeOptions {
         config: format!("[readers]\ncached_only = ['{}']\n", own_name()),
         environment: vec![("P2PFS_BROKER", socket.to_str().unwrap().to_owned())],
