@@ -2,13 +2,16 @@
 //!
 //! Owns the thread that writes to the store. One batch is under way at a time; while it is, what
 //! changes gathers in the catalogue, so that a slow disk makes larger batches and never a longer
-//! queue.
+//! queue. No batch is ever left out: what is stored of a log says of itself that it is whole.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Condvar, Mutex};
 
 use super::events::EventLog;
 use super::store::{Store, StoreError};
@@ -20,15 +23,15 @@ use crate::transfer::{Fetcher, PeerRecord};
 const BATCH_RECORDS: usize = 8192;
 /// The shortest time between the begins of two batches: each ends in a sync of the disk.
 const BATCH_SPACING: Duration = Duration::from_millis(500);
-/// What waits for the thread besides its batch; what is more is dropped, and a later one of its
-/// kind says the same again.
-const WORK_MAX: usize = 16;
 /// How the warning begins that says what was not stored.
 pub(super) const NOT_STORED: &str = "the state is not stored, to be tried again";
 /// How often it is noted who is reachable though nothing changed: logs are forgotten by days.
 const NOTE_PERIOD: Duration = Duration::from_secs(3600);
 /// How often it is noted how other nodes do as responders: what a crash loses is no more.
 const RESPONDERS_PERIOD: Duration = Duration::from_secs(300);
+
+/// What became of a batch.
+type Outcome = Result<(), StoreError>;
 
 /// What is handed to the thread.
 enum Work {
@@ -38,10 +41,71 @@ enum Work {
     Responders(Vec<PeerRecord>),
 }
 
+/// What waits for the thread: of each kind the newest, which says all that the one before said. Of
+/// batches, which do not, there is one at a time.
+#[derive(Default)]
+struct Waiting {
+    logs: Option<Vec<LogWrite>>,
+    generation: Option<Generation>,
+    reachable: Option<Vec<(NodeId, SocketAddr)>>,
+    responders: Option<Vec<PeerRecord>>,
+    has_ended: bool,
+}
+
+impl Waiting {
+    fn put(&mut self, work: Work) {
+        match work {
+            Work::Logs(writes) => self.logs = Some(writes),
+            Work::Generation(generation) => self.generation = Some(generation),
+            Work::Reachable(members) => self.reachable = Some(members),
+            Work::Responders(records) => self.responders = Some(records),
+        }
+    }
+
+    fn take(&mut self) -> Option<Work> {
+        let generation = self.generation.take().map(Work::Generation);
+        generation
+            .or_else(|| self.logs.take().map(Work::Logs))
+            .or_else(|| self.reachable.take().map(Work::Reachable))
+            .or_else(|| self.responders.take().map(Work::Responders))
+    }
+}
+
+/// Where the loop leaves work for the thread; neither waits for the other's disk.
+#[derive(Default)]
+struct Desk {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+impl Desk {
+    fn put(&self, work: Work) {
+        self.waiting.lock().put(work);
+        self.changed.notify_one();
+    }
+
+    /// No more comes.
+    fn end(&self) {
+        self.waiting.lock().has_ended = true;
+        self.changed.notify_one();
+    }
+
+    /// The next; none at the end.
+    fn next(&self) -> Option<Work> {
+        let mut waiting = self.waiting.lock();
+        loop {
+            match waiting.take() {
+                None if !waiting.has_ended => self.changed.wait(&mut waiting),
+                next => return next,
+            }
+        }
+    }
+}
+
 /// The near end of the thread that stores.
 pub(super) struct Persister {
-    work: Option<SyncSender<Work>>,
-    outcomes: Receiver<Result<(), StoreError>>,
+    desk: Arc<Desk>,
+    outcomes: Receiver<Outcome>,
     thread: Option<JoinHandle<()>>,
     under_way: bool,
     /// The last look was too early, or found something: look again.
@@ -68,14 +132,24 @@ impl Persister {
     /// Takes the store to a thread of its own, and stores which life this is.
     pub(super) fn start(store: Store, generation: Generation) -> Self {
         let store = Reopening::new(store);
-        let (work, queue) = sync_channel(WORK_MAX);
+        let persister = Self::beside(move |desk, outcome| run(store, desk, outcome));
+        persister.set_generation(generation);
+        persister
+    }
+
+    /// The near end of a thread that does this.
+    fn beside(work: impl FnOnce(&Desk, &Sender<Outcome>) + Send + 'static) -> Self {
+        let desk = Arc::new(Desk::default());
         let (outcome, outcomes) = channel();
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || run(store, &queue, &outcome))
+            .spawn({
+                let desk = desk.clone();
+                move || work(&desk, &outcome)
+            })
             .expect("a process that just started can start a thread");
-        let persister = Self {
-            work: Some(work),
+        Self {
+            desk,
             outcomes,
             thread: Some(thread),
             under_way: false,
@@ -85,9 +159,7 @@ impl Persister {
             next_responders: Instant::now() + RESPONDERS_PERIOD,
             is_failing: false,
             news: None,
-        };
-        persister.set_generation(generation);
-        persister
+        }
     }
 
     /// Hands the next batch to the thread, if it is idle and there is one.
@@ -102,7 +174,7 @@ impl Persister {
         self.has_more = !writes.is_empty();
         if self.has_more {
             self.next_batch = now + BATCH_SPACING;
-            self.under_way = self.send(Work::Logs(writes));
+            self.put(writes);
         }
     }
 
@@ -117,7 +189,7 @@ impl Persister {
 
     /// Remembers which life this is.
     pub(super) fn set_generation(&self, generation: Generation) {
-        self.send(Work::Generation(generation));
+        self.desk.put(Work::Generation(generation));
     }
 
     /// Whether it is time to note again who is reachable.
@@ -130,7 +202,7 @@ impl Persister {
     pub(super) fn set_reachable(&mut self, members: Vec<(NodeId, SocketAddr)>) {
         self.next_note = Instant::now() + NOTE_PERIOD;
         if !members.is_empty() {
-            self.send(Work::Reachable(members));
+            self.desk.put(Work::Reachable(members));
         }
     }
 
@@ -138,7 +210,7 @@ impl Persister {
     pub(super) fn note_responders(&mut self, fetcher: &Fetcher) {
         if Instant::now() >= self.next_responders {
             self.next_responders = Instant::now() + RESPONDERS_PERIOD;
-            self.send(Work::Responders(fetcher.peer_records()));
+            self.desk.put(Work::Responders(fetcher.peer_records()));
         }
     }
 
@@ -158,23 +230,39 @@ impl Persister {
     }
 
     /// Stores all that is left, with how other nodes did as responders, and ends the thread. Waits
-    /// for the disk.
+    /// for the disk; where it refuses a batch, nothing that comes behind is stored either.
     pub(super) fn finish(&mut self, catalogue: &mut Catalogue, responders: Vec<PeerRecord>) {
-        let Some(queue) = self.work.take() else {
+        let Some(thread) = self.thread.take() else {
             return;
         };
-        // where the thread has ended, the logs below find it out too
-        let _ended = queue.send(Work::Responders(responders));
+        self.desk.put(Work::Responders(responders));
+        if let Err(error) = self.store_the_rest(catalogue) {
+            tracing::error!("what changed last is not stored: {error}");
+        }
+        self.desk.end();
+        let _panicked = thread.join();
+    }
+
+    fn store_the_rest(&mut self, catalogue: &mut Catalogue) -> Outcome {
         loop {
-            let writes = catalogue.take_writes(BATCH_RECORDS);
-            if writes.is_empty() || queue.send(Work::Logs(writes)).is_err() {
-                break;
+            if std::mem::take(&mut self.under_way) {
+                match self.outcomes.recv() {
+                    Ok(done) => done?,
+                    // it panicked, and said so
+                    Err(_) => return Ok(()),
+                }
             }
+            let writes = catalogue.take_writes(BATCH_RECORDS);
+            if writes.is_empty() {
+                return Ok(());
+            }
+            self.put(writes);
         }
-        drop(queue);
-        if let Some(thread) = self.thread.take() {
-            let _panicked = thread.join();
-        }
+    }
+
+    fn put(&mut self, writes: Vec<LogWrite>) {
+        self.under_way = true;
+        self.desk.put(Work::Logs(writes));
     }
 
     fn take_outcomes(&mut self, catalogue: &mut Catalogue) {
@@ -196,12 +284,6 @@ impl Persister {
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
             }
         }
-    }
-
-    fn send(&self, work: Work) -> bool {
-        self.work
-            .as_ref()
-            .is_some_and(|queue| queue.try_send(work).is_ok())
     }
 }
 
@@ -241,8 +323,8 @@ impl Reopening {
     }
 }
 
-fn run(mut store: Reopening, queue: &Receiver<Work>, outcome: &Sender<Result<(), StoreError>>) {
-    while let Ok(work) = queue.recv() {
+fn run(mut store: Reopening, desk: &Desk, outcome: &Sender<Outcome>) {
+    while let Some(work) = desk.next() {
         let done = match work {
             Work::Logs(writes) => {
                 let done = store.with(|store| store.write_logs(&writes));
@@ -330,6 +412,53 @@ mod tests {
             Store::open(folder.path()).unwrap().generation().unwrap(),
             Generation(7)
         );
+    }
+
+    #[test]
+    fn no_batch_is_left_out_whatever_else_there_is_to_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut catalogue = catalogue_with(0..10);
+        let mut persister = Persister::start(Store::open(folder.path()).unwrap(), Generation(1));
+        for number in 0..64 {
+            let address = SocketAddr::from(([10, 0, 0, number], 1378));
+            persister.set_reachable(vec![(NodeId::new([number; 32]), address)]);
+        }
+        persister.advance(&mut catalogue);
+        persister.finish(&mut catalogue, vec![]);
+        assert_eq!(stored_names(folder.path()), 10);
+        let store = Store::open(folder.path()).unwrap();
+        let newest: SocketAddr = "10.0.0.63:1378".parse().unwrap();
+        assert_eq!(store.addresses().unwrap(), [newest]);
+    }
+
+    /// As [`run`], but the disk refuses the first batch.
+    fn run_refusing_the_first(mut store: Reopening, desk: &Desk, outcome: &Sender<Outcome>) {
+        while let Some(work) = desk.next() {
+            if matches!(work, Work::Logs(_)) {
+                let refused = StoreError::TooLong { length_bytes: 1 };
+                outcome.send(store.with(|_| Err(refused))).unwrap();
+                break;
+            }
+        }
+        run(store, desk, outcome);
+    }
+
+    #[test]
+    fn nothing_is_stored_behind_a_batch_that_the_disk_refused_at_the_end() {
+        for is_under_way in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut catalogue = catalogue_with(0..2 * BATCH_RECORDS as u64);
+            let store = Reopening::new(Store::open(folder.path()).unwrap());
+            let mut persister = Persister::beside(move |desk, outcome| {
+                run_refusing_the_first(store, desk, outcome)
+            });
+            if is_under_way {
+                persister.advance(&mut catalogue);
+            }
+            persister.finish(&mut catalogue, vec![]);
+            // with the second alone it would say that it is whole, and of what it lacks
+            assert_eq!(stored_names(folder.path()), 0);
+        }
     }
 
     #[test]
