@@ -37,11 +37,11 @@ impl Inner {
     }
 
     /// Blocking: opens the file in the cache, where that takes it by now.
-    pub(super) fn reopen(self: &Arc<Self>, content: ContentKey) {
-        if let Ok(file) = self.cache.file(content.hash, content.size_bytes) {
-            let is_complete = file.is_complete();
-            self.with(|session, _| session.reopened(&content, file, is_complete));
-        }
+    pub(super) fn reopen(self: &Arc<Self>, content: ContentKey) -> Option<CacheFile> {
+        let file = self.cache.file(content.hash, content.size_bytes).ok()?;
+        let (own, is_complete) = (file.clone(), file.is_complete());
+        self.with(|session, _| session.reopened(&content, own, is_complete));
+        Some(file)
     }
 
     /// Lets a reader of a content that was opened wait.
@@ -98,12 +98,14 @@ impl Inner {
                     return;
                 }
             };
-            let is_complete = file.is_some_and(|file| file.is_complete());
+            // the cache may take by now what it did not as its fetch began
+            let file = file.or_else(|| self.reopen(content));
+            let present = file.map_or_else(ExtentSet::new, |file| file.present());
             let begun = self.with(|session, now| match session.is_closed(&content) {
                 true => Err(filler),
                 false => {
                     let (filler, patience) = ((id, filler), self.fill_patience);
-                    session.fill(now, content, filler, patience, is_complete);
+                    session.fill(now, content, filler, patience, &present);
                     Ok(())
                 }
             });

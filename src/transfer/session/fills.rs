@@ -4,18 +4,19 @@ use std::time::{Duration, Instant};
 
 use super::{FillId, Owner, Session};
 use crate::digest::ContentKey;
+use crate::extent::{ByteRange, ExtentSet};
 use crate::transfer::TransferError;
 
 impl<O: Owner> Session<O> {
     /// A whole content is wanted in the cache, given up after `patience` without progress.
-    /// `is_complete` says whether the cache has all of it.
+    /// `present` is what the cache has of it; what came and is not there comes once more.
     pub fn fill(
         &mut self,
         now: Instant,
         content: ContentKey,
         (id, filler): (FillId, O::Filler),
         patience: Duration,
-        is_complete: bool,
+        present: &ExtentSet,
     ) {
         let refused = match self.files.get_mut(&content) {
             None => Some(TransferError::Stopped),
@@ -25,12 +26,29 @@ impl<O: Owner> Session<O> {
         if let Some(why) = refused {
             return self.actions.fills.push((filler, Err(why)));
         }
+        self.want_anew(&content, present);
         if let Some(file) = self.files.get_mut(&content) {
-            // the last of it may have been stored since the cache was asked
-            file.is_complete |= is_complete;
             file.fillers.push((id, filler));
         }
         self.plan.fill(now, content, patience);
+    }
+
+    /// What the cache refused may find room now, and what it lost since is known by what it has:
+    /// neither is ever asked for by itself, since all of it came.
+    fn want_anew(&mut self, content: &ContentKey, present: &ExtentSet) {
+        let whole = ByteRange::new(0, content.size_bytes);
+        let mut missing = self.window.forget(content);
+        let came_whole = self.plan.ready_bytes(content) == Some(content.size_bytes);
+        if came_whole && !self.window.is_storing(content) {
+            missing.extend(present.missing_in(whole).iter());
+        }
+        for range in &missing {
+            self.plan.lost(content, *range);
+        }
+        if let Some(file) = self.files.get_mut(content) {
+            // the last of it may have been stored since the cache was asked
+            file.is_complete = missing.is_empty() && (file.is_complete || present.contains(whole));
+        }
     }
 
     /// Somebody does not want a whole content any more; another may.
@@ -75,7 +93,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::extent::ExtentSet;
     use crate::id::NodeId;
     use crate::transfer::plan::{PlanConfig, RangeRequest};
     use crate::transfer::session::{Cached, FillProgress, Holder, verify};
@@ -112,9 +129,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_fill_ends_well_in_whatever_order_its_parts_are_told_to_be_stored() {
-        let (now, file) = (Instant::now(), Content::new(1, 4 << 20));
+    /// A session that fetches a content with one holder.
+    fn session_of(now: Instant, file: &Content) -> (Session<Nobody>, ContentKey) {
         let content = ContentKey::new(file.hash(), file.size());
         let mut session = Session::<Nobody>::new(PlanConfig::default(), 1, 1 << 20);
         let cached = Cached {
@@ -129,7 +145,14 @@ mod tests {
             size_bytes: file.size(),
         };
         session.holders(now, &content.hash, &[holder]);
-        session.fill(now, content, (FillId(1), ()), PATIENCE, false);
+        (session, content)
+    }
+
+    #[test]
+    fn a_fill_ends_well_in_whatever_order_its_parts_are_told_to_be_stored() {
+        let (now, file) = (Instant::now(), Content::new(1, 4 << 20));
+        let (mut session, content) = session_of(now, &file);
+        session.fill(now, content, (FillId(1), ()), PATIENCE, &ExtentSet::new());
         let came = fetch(&mut session, now, &file);
         assert!(came.len() > 1, "{came:?}");
         for (at, request) in came.iter().rev().enumerate() {
@@ -138,5 +161,21 @@ mod tests {
             session.stored(content, request.range, at == 0);
         }
         assert_eq!(session.actions(now).fills, [((), Ok(()))]);
+    }
+
+    #[test]
+    fn what_came_and_is_in_the_cache_no_more_comes_again_for_a_fill() {
+        let (now, file) = (Instant::now(), Content::new(1, 4 << 20));
+        let (mut session, content) = session_of(now, &file);
+        for id in [FillId(1), FillId(2)] {
+            session.fill(now, content, (id, ()), PATIENCE, &ExtentSet::new());
+            let came = fetch(&mut session, now, &file);
+            let bytes: u64 = came.iter().map(|request| request.range.len()).sum();
+            assert_eq!(bytes, file.size());
+            for (at, request) in came.iter().enumerate() {
+                session.stored(content, request.range, at + 1 == came.len());
+            }
+            assert_eq!(session.actions(now).fills, [((), Ok(()))]);
+        }
     }
 }

@@ -104,17 +104,16 @@ impl Window {
         self.held.range(all).any(|(_, held)| held.refused.is_none())
     }
 
-    /// Forgets what the cache refused of a content.
-    pub fn forget(&mut self, content: &ContentKey) {
+    /// Forgets what the cache refused of a content, and says what that was.
+    pub fn forget(&mut self, content: &ContentKey) -> Vec<ByteRange> {
         let all = (*content, 0)..=(*content, u64::MAX);
-        let refused = self
-            .held
-            .range(all)
-            .filter(|(_, held)| held.refused.is_some());
-        let places: Vec<_> = refused.map(|(place, _)| *place).collect();
-        places
-            .iter()
-            .for_each(|(content, start)| self.remove(content, *start));
+        let held = self.held.range(all).map(|(_, held)| held);
+        let refused = held.filter(|held| held.refused.is_some());
+        let ranges: Vec<_> = refused.map(|held| held.verified.range).collect();
+        for range in &ranges {
+            self.remove(content, range.start);
+        }
+        ranges
     }
 
     #[cfg(test)]
@@ -190,7 +189,10 @@ mod tests {
             window.overlapping(&name(1), ByteRange::new(0, 16384)).len(),
             2
         );
-        window.forget(&name(1));
+        assert_eq!(
+            window.forget(&name(1)),
+            [ByteRange::at(8192, 4096), ByteRange::at(12288, 4096)]
+        );
         assert_eq!(window.refused_bytes(), 0);
         assert!(window.held.is_empty() && window.refused.is_empty());
     }

@@ -34,6 +34,17 @@ async fn a_fill_of_what_the_cache_cannot_hold_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_fill_that_the_cache_had_no_room_for_ends_well_once_it_has() {
+    let content = Content::new(5, 4 << 20);
+    let scene = scene(&content, 0, &[Manner::Honest]);
+    let fill = || scene.fetcher.fill(content.hash(), content.size()).done();
+    assert_eq!(fill().await, Err(TransferError::CacheFull));
+    scene.cache.cache.resize(1 << 30);
+    assert_eq!(fill().await, Ok(()));
+    assert!(scene.cache.cache.is_complete(&content.hash()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_fill_asks_for_no_more() {
     let content = Content::new(6, 64 << 20);
     let gate = Arc::new(Semaphore::new(0));
