@@ -13,6 +13,8 @@ use crate::id::NodeId;
 
 /// How many holders of one file are kept; offers beyond it are not heard.
 pub const HOLDERS_MAX: usize = 64;
+/// How many of them have a part at most, or nothing yet: who has all of it always finds a place.
+const PARTIAL_HOLDERS_MAX: usize = HOLDERS_MAX * 3 / 4;
 /// How long a range that nobody could give is answered with the same failure at once, to whoever
 /// asks: another reader of the same bytes must not wait its whole deadline for what was just tried.
 /// The kernel's own repeats of one handle's read are answered before, from that handle
@@ -226,10 +228,14 @@ impl Fetch {
     }
 
     /// Adds a holder, or what more it has; says whether that brings anything new. Beyond
-    /// [`HOLDERS_MAX`] holders it is not kept.
+    /// [`HOLDERS_MAX`] holders, or [`PARTIAL_HOLDERS_MAX`] where it has but a part, it is not kept.
     pub fn add_holder(&mut self, node: NodeId, coverage: Coverage) -> bool {
         let known = self.holders.get(&node);
-        if known.is_none() && self.holders.len() >= HOLDERS_MAX {
+        let most = match coverage {
+            Coverage::All => HOLDERS_MAX,
+            Coverage::Part(_) => PARTIAL_HOLDERS_MAX,
+        };
+        if known.is_none() && self.holders.len() >= most {
             return false;
         }
         let coverage = match (known, coverage) {
@@ -413,6 +419,17 @@ mod tests {
             fetch.add_holder(NodeId::new([i; 32]), Coverage::All);
         }
         assert_eq!(fetch.holders.len(), HOLDERS_MAX);
+    }
+
+    #[test]
+    fn those_who_have_no_more_than_a_part_leave_places_for_who_has_all() {
+        let (mut fetch, now) = fetch();
+        for i in 0..200 {
+            fetch.add_holder(NodeId::new([i; 32]), Coverage::Part(ExtentSet::new()));
+        }
+        let author = NodeId::new([250; 32]);
+        assert!(fetch.add_listed_holder(now, author));
+        assert!(fetch.holders.contains_key(&author));
     }
 
     #[test]
