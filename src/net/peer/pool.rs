@@ -95,6 +95,19 @@ impl Pool {
         addr: SocketAddr,
         lane: Lane,
     ) -> Result<Slot, NetError> {
+        let (slot, gave_way) = self.slot_and_who_gave_way(shared, node, addr, lane)?;
+        // not under the lock: who has just asked there is told at once, and may ask elsewhere
+        gave_way.iter().for_each(close);
+        Ok(slot)
+    }
+
+    fn slot_and_who_gave_way(
+        &self,
+        shared: &Arc<Shared>,
+        node: NodeId,
+        addr: SocketAddr,
+        lane: Lane,
+    ) -> Result<(Slot, Option<Slot>), NetError> {
         let mut slots = self.slots.lock();
         if slots.closed {
             return Err(NetError::Closed);
@@ -102,16 +115,16 @@ impl Pool {
         match slots.slots.get(&(node, lane)) {
             Some(Slot::Open(connection)) if !connection.is_open() => {}
             Some(Slot::Dialling { dial, .. }) if dial.has_changed().is_err() => {}
-            Some(slot) => return Ok(slot.clone()),
+            Some(slot) => return Ok((slot.clone(), None)),
             None => {}
         }
-        slots.make_room(shared.limits.dialled)?;
+        let gave_way = slots.make_room(shared.limits.dialled)?;
         let (tell, seen) = watch::channel(Dial::Begun);
         let slot = Slot::Dialling { addr, dial: seen };
         slots.slots.insert((node, lane), slot.clone());
         // A task of its own: who asked first may give up, the others still wait.
         tokio::spawn(dial(Arc::clone(shared), node, addr, lane, tell));
-        Ok(slot)
+        Ok((slot, gave_way))
     }
 
     /// Puts the outcome of a dial in its place, before anybody is told.
@@ -150,17 +163,18 @@ impl Pool {
 }
 
 impl Slots {
-    /// Forgets what is closed; at the limit, ends the connection that was idle longest.
-    fn make_room(&mut self, limit: usize) -> Result<(), NetError> {
+    /// Forgets what is closed; at the limit, takes out the connection that was idle longest, which
+    /// is to be ended.
+    fn make_room(&mut self, limit: usize) -> Result<Option<Slot>, NetError> {
         if self.slots.len() < limit {
-            return Ok(());
+            return Ok(None);
         }
         self.slots.retain(|_, slot| match slot {
             Slot::Open(connection) => connection.is_open(),
             Slot::Dialling { dial, .. } => dial.has_changed().is_ok(),
         });
         if self.slots.len() < limit {
-            return Ok(());
+            return Ok(None);
         }
         let idle = self.slots.iter().filter_map(|(key, slot)| match slot {
             Slot::Open(connection) => connection.idle_since().map(|since| (since, *key)),
@@ -169,8 +183,7 @@ impl Slots {
         let (_, longest) = idle
             .min_by_key(|(since, _)| *since)
             .ok_or(NetError::TooManyConnections)?;
-        self.slots.remove(&longest).iter().for_each(close);
-        Ok(())
+        Ok(self.slots.remove(&longest))
     }
 }
 
