@@ -54,10 +54,20 @@ impl Bucket {
         if debt > ahead {
             return Some(debt - ahead);
         }
-        let cost = Duration::from_secs_f64(bytes as f64 / bytes_per_s.max(1) as f64);
-        self.paid_at = Some(paid_at + cost);
+        self.paid_at = Some(paid_at + cost(bytes, bytes_per_s));
         None
     }
+
+    fn give_back(&mut self, bytes: u64) {
+        let (Some(bytes_per_s), Some(paid_at)) = (self.bytes_per_s, self.paid_at) else {
+            return;
+        };
+        self.paid_at = paid_at.checked_sub(cost(bytes, bytes_per_s));
+    }
+}
+
+fn cost(bytes: u64, bytes_per_s: u64) -> Duration {
+    Duration::from_secs_f64(bytes as f64 / bytes_per_s.max(1) as f64)
 }
 
 impl Pace {
@@ -87,6 +97,11 @@ impl Pace {
             .lock()
             .pass(Instant::now(), bytes, ahead)
             .is_none()
+    }
+
+    /// So many bytes, which were let pass a moment ago, did not go after all.
+    pub fn give_back(&self, bytes: u64) {
+        self.inner.bucket.lock().give_back(bytes);
     }
 
     /// Whether so many bytes that nobody waits for are too much to pass in one part; a chunk never
@@ -139,6 +154,18 @@ mod tests {
         }
         // ten seconds, and what may pass at once
         assert!((10 * MIB..=11 * MIB).contains(&passed), "{passed}");
+    }
+
+    #[test]
+    fn what_did_not_go_after_all_costs_nothing() {
+        let pace = Pace::default();
+        pace.give_back(MIB);
+        pace.set(Some(MIB));
+        for _ in 0..10 {
+            assert!(pace.pass_at_once(MIB, true));
+            pace.give_back(MIB);
+        }
+        assert!(pace.pass_at_once(MIB, false));
     }
 
     #[test]

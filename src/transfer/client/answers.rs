@@ -61,6 +61,9 @@ impl Inner {
         let (node, progress) = (request.node, self.progress(&request));
         let lane = lane_of(request.lane);
         let asked = (self.asking.at_once)(node, lane, &question(&request), reply, progress);
+        if asked.is_err() {
+            self.download.give_back(request.range.len());
+        }
         asked.ok()
     }
 

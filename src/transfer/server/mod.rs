@@ -250,10 +250,16 @@ impl Server {
         }
         let asked = Asked::of_range((lane, from), hash, range);
         let mut turn = self.inner.fair_queue.pass_at_once(asked)?;
-        if !self.upload().pass_at_once(range.len(), true) {
+        if !self
+            .upload()
+            .pass_at_once(range.len(), lane == Lane::Urgent)
+        {
             return None;
         }
-        let bytes = source.encode_at_once(range)?;
+        let Some(bytes) = source.encode_at_once(range) else {
+            self.upload().give_back(range.len());
+            return None;
+        };
         self.inner.askers.lock().note(now, hash, from);
         turn.made();
         let proof = Bytes::from_owner(Made { bytes, _turn: turn });

@@ -2,6 +2,7 @@
 
 mod admits;
 mod batches;
+mod limits;
 mod narrow;
 mod sizes;
 

@@ -1,0 +1,52 @@
+//! What may be given at once on a node whose rate is limited.
+
+use super::*;
+
+const PIECE_BYTES: u64 = 64 << 10;
+
+/// A node that has the first half of a content, open, and may give so many bytes a second.
+async fn limited(content: &Content, bytes_per_s: u64) -> (Server, TestCache, NodeId) {
+    let cache = TestCache::new(1 << 30);
+    cache.stock(content, ByteRange::new(0, content.size() / 2));
+    let state = tempfile::tempdir().unwrap();
+    let server = Server::new(
+        cache.cache.clone(),
+        shares(state.path(), &[]),
+        ServerLimits::default(),
+        Arc::new(|_, _| true),
+    );
+    let asker = NodeId::new([1; 32]);
+    let first = server.answer(asker, Lane::Urgent, piece(content, 0)).await;
+    assert!(matches!(first, Response::Data { .. }), "{first:?}");
+    server.upload().set(Some(bytes_per_s));
+    (server, cache, asker)
+}
+
+fn piece(content: &Content, at: u64) -> Request {
+    Request::Range {
+        hash: content.hash(),
+        size_bytes: content.size(),
+        range: ByteRange::at(at, PIECE_BYTES),
+    }
+}
+
+#[tokio::test]
+async fn what_could_not_be_given_at_once_is_not_paid_for() {
+    let content = Content::new(51, 1 << 20);
+    let (server, _cache, asker) = limited(&content, PIECE_BYTES).await;
+    let missing = piece(&content, content.size() / 2);
+    for _ in 0..10 {
+        assert_eq!(server.answer_at_once(asker, Lane::Urgent, &missing), None);
+    }
+    assert!(server.upload().pass_at_once(PIECE_BYTES, false));
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_not_given_at_once_ahead_of_the_limit() {
+    let content = Content::new(52, 1 << 20);
+    let (server, _cache, asker) = limited(&content, PIECE_BYTES).await;
+    let here = piece(&content, 0);
+    let at_once = |lane| server.answer_at_once(asker, lane, &here).is_some();
+    assert!(at_once(Lane::Bulk) && at_once(Lane::Urgent));
+    assert!(!at_once(Lane::Bulk) && at_once(Lane::Urgent));
+}
