@@ -282,9 +282,12 @@ impl Fetcher {
     }
 
     /// Lets go of the cached files that are held for readers who may come back within seconds, so
-    /// that the cache may be cleared of them.
+    /// that the cache may be cleared of them: they are closed when this returns, which may wait for
+    /// the disk.
     pub fn close_idle(&self) {
-        self.inner.with(|session, _| session.close_idle());
+        let ((), mut actions) = self.inner.tell(|session, _| session.close_idle());
+        drop(std::mem::take(&mut actions.closed));
+        self.inner.carry_out(actions);
     }
 
     /// A node is back: what it failed before is forgotten, but not that it lied.
@@ -334,6 +337,16 @@ impl Fetcher {
 impl Inner {
     /// Tells the session something, then does all that it wants done, without the lock.
     fn with<R>(self: &Arc<Self>, tell: impl FnOnce(&mut Session<Client>, Instant) -> R) -> R {
+        let (result, actions) = self.tell(tell);
+        self.carry_out(actions);
+        result
+    }
+
+    /// Tells the session something, and gives what it wants done.
+    fn tell<R>(
+        &self,
+        tell: impl FnOnce(&mut Session<Client>, Instant) -> R,
+    ) -> (R, Actions<Client>) {
         let (result, actions, is_sooner) = {
             let mut state = self.state.lock();
             let now = state.now();
@@ -344,8 +357,7 @@ impl Inner {
         if is_sooner {
             self.wake.notify_one();
         }
-        self.carry_out(actions);
-        result
+        (result, actions)
     }
 
     fn carry_out(self: &Arc<Self>, actions: Actions<Client>) {
@@ -377,12 +389,22 @@ impl Inner {
             self.runtime
                 .spawn(async move { inner.ask_holdings(node, address, hash).await });
         }
-        // closing a file of the cache touches the disk, and may make room for another
-        drop(actions.closed);
-        for content in actions.reopens {
-            let inner = self.clone();
-            self.runtime.spawn_blocking(move || inner.reopen(content));
+        self.close_beside(actions.closed, actions.reopens);
+    }
+
+    /// To close a file of the cache touches the disk, for which neither the clock nor a connection
+    /// waits; it may make room for another.
+    fn close_beside(self: &Arc<Self>, closed: Vec<CacheFile>, reopens: Vec<ContentKey>) {
+        if closed.is_empty() && reopens.is_empty() {
+            return;
         }
+        let inner = self.clone();
+        self.runtime.spawn_blocking(move || {
+            drop(closed);
+            for content in reopens {
+                inner.reopen(content);
+            }
+        });
     }
 
     /// Does what is due, and says when the next is.
