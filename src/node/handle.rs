@@ -293,13 +293,12 @@ impl Node {
             return Err(NodeError::SecretFromFile { file: file.clone() });
         }
         token.check_time(unix_now_s())?;
+        // who stops uses no token up
+        self.command(Command::MembershipChanged).await?;
         let Joining { secret, chain } = self.net.enrol(token, &self.name).await?;
         self.keyring.join(&self.id(), secret, &chain)?;
-        self.command(Command::MembershipChanged).await?;
-        for seed in &token.seeds {
-            self.add_seed(*seed).await?;
-        }
-        Ok(())
+        let let_in = Command::LetIn(token.issuer, token.seeds.clone());
+        self.command(let_in).await
     }
 
     /// Puts a node out of the cluster, then gives the others a fresh secret as [`Self::rotate`]

@@ -55,6 +55,8 @@ pub(super) const COMMANDS_MAX: usize = 64;
 pub(super) enum Command {
     /// Another address to join through.
     AddSeed(SocketAddr),
+    /// This node was let in by that one, which is reached there: a stop behind it knows that too.
+    LetIn(NodeId, Vec<SocketAddr>),
     /// Every node that is known.
     Members(oneshot::Sender<Vec<MemberReport>>),
     /// This computer has another address than the advertised one.
@@ -322,6 +324,14 @@ impl Runner {
         let now = Instant::now();
         match command {
             Command::AddSeed(address) => self.machine.add_seed(now, address),
+            Command::LetIn(by, seeds) => {
+                let reached = seeds.iter().map(|seed| (by, *seed)).collect();
+                self.parts.persister.set_reachable(reached);
+                self.machine.membership_changed(now);
+                for seed in seeds {
+                    self.machine.add_seed(now, seed);
+                }
+            }
             Command::Members(reply) => {
                 self.publish_members();
                 let _gone = reply.send(self.parts.published.members.load().to_vec());

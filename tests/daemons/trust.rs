@@ -65,6 +65,22 @@ fn who_left_for_good_is_shown_so_and_not_as_down() {
 }
 
 #[apply(promise)]
+fn who_joined_finds_the_others_also_where_it_was_restarted_right_behind_that() {
+    let mut home = Cluster::with_own_secrets();
+    let one = home.start_with(NodeOptions::unmounted("one"));
+    for name in ["two", "three", "four"] {
+        // of a folder of its own: no seed names the first
+        let mut folder = Cluster::with_own_secrets();
+        let mut joiner = folder.start_with(NodeOptions::unmounted(name));
+        invite(&one, &[], &joiner);
+        joiner.stop();
+        joiner.launch();
+        let waited = ["wait", "--peers", "1", "--timeout", "90s"];
+        joiner.cli(&waited).expect_ok();
+    }
+}
+
+#[apply(promise)]
 fn an_expelled_node_is_out_everywhere_within_seconds_and_the_others_go_on() {
     let mut cluster = Cluster::with_own_secrets();
     let (one, two, three) = (
