@@ -236,7 +236,7 @@ impl Node {
 
     pub fn begin_fill(&mut self, now: Instant, index: usize) {
         let content = self.fills[index].content;
-        let is_complete = self.disk.is_complete(&content);
+        let present = self.disk.present(&content);
         if let Err(why) = self.open(now, content) {
             self.fills[index].outcome = Some((now, Err(why)));
             return;
@@ -244,7 +244,7 @@ impl Node {
         self.fills[index].told.set(0);
         let filler = (index, self.fills[index].told.clone());
         let id = FillId(index as u64);
-        self.tell(|session| session.fill(now, content, (id, filler), PATIENCE, is_complete));
+        self.tell(|session| session.fill(now, content, (id, filler), PATIENCE, &present));
     }
 
     /// Lets a reader go on until it waits; whether it did anything.
