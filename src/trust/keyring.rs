@@ -1,8 +1,8 @@
 //! What a node is a member by: the secrets of its epochs, and the ledger of who was admitted.
 //!
 //! With a secret that was given by hand there is no ledger: whoever has the file is in. Else a node
-//! is in because the ledger says so, and a secret alone makes nobody a member. What changes is kept
-//! on disk before it counts.
+//! is in because the ledger says so, and a secret alone makes nobody a member. What this node says
+//! is kept on disk before it counts; what others say counts at once.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ mod admitted;
 mod asking;
 mod kept;
 mod owners;
+mod stating;
 use kept::{line, read_ledger, read_secret};
 
 /// The name of the secret's file within the state directory.
@@ -68,7 +69,8 @@ pub struct Keyring {
     now_s: AtomicU64,
     /// Nothing is kept on disk any more.
     forgotten: AtomicBool,
-    /// Held while the ledger's file is written, so that no older ledger takes a newer one's place.
+    /// Held while this node states something and while the ledger's file is written, so that no
+    /// older ledger takes a newer one's place.
     writing: Mutex<()>,
 }
 
@@ -314,7 +316,8 @@ impl Keyring {
             ledger.take_in(statements)
         };
         if !taken.new.is_empty() {
-            // what cannot be kept counts all the same
+            // what cannot be kept counts all the same: the others hold to it, whoever was put out
+            // is out, and after the next start it is heard again
             let _unkept = self.changed();
         }
         let fault = match taken.is_forged {
@@ -377,26 +380,6 @@ impl Keyring {
         }
     }
 
-    fn state(
-        &self,
-        claim: impl FnOnce(&mut Ledger) -> Result<SignedStatement, TrustError>,
-    ) -> Result<(), TrustError> {
-        self.state_all(|ledger| Ok(vec![claim(ledger)?]))
-    }
-
-    fn state_all(
-        &self,
-        claims: impl FnOnce(&mut Ledger) -> Result<Vec<SignedStatement>, TrustError>,
-    ) -> Result<(), TrustError> {
-        let ledger = self.ledger.as_ref().ok_or_else(|| self.not_admin())?;
-        let stated = {
-            let mut ledger = ledger.write();
-            claims(&mut ledger)?
-        };
-        self.news.lock().extend(stated);
-        self.changed()
-    }
-
     /// Becomes a member of another cluster, whose founding and our own certificate `chain` holds:
     /// everything of the one before is dropped, from memory and from the disk.
     ///
@@ -454,17 +437,11 @@ impl Keyring {
         Ok(())
     }
 
-    /// The ledger is another: it is kept, and the secret that it names is used if it is known.
-    fn changed(&self) -> Result<(), TrustError> {
+    /// The ledger is another: the secret that it names is used if it is known.
+    fn follow_ledger(&self) {
         self.revision.fetch_add(1, Ordering::AcqRel);
         if let Some(epoch) = self.read_ledger(Ledger::epoch).flatten() {
             self.epochs.write().prefer(epoch, self.now_s());
-        }
-        let _writing = self.writing.lock();
-        let bytes = self.read_ledger(|ledger| SignedStatement::encode_all(ledger.statements()));
-        match (self.kept_in(), bytes) {
-            (Some(directory), Some(bytes)) => file::replace(&directory.join(LEDGER_FILE), &bytes),
-            _ => Ok(()),
         }
     }
 

@@ -8,6 +8,8 @@ use crate::trust::epochs::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S};
 use crate::trust::exchange;
 use crate::trust::statement::{Claim, Statement};
 
+mod unkept;
+
 fn key(n: u8) -> NodeKey {
     NodeKey::from_seed(&[n; 32])
 }
@@ -72,6 +74,39 @@ fn what_many_state_at_once_is_all_on_the_disk() {
             }
         });
         assert_eq!(load().history(), keyring.history());
+    }
+}
+
+#[test]
+fn nothing_that_is_heard_while_something_is_stated_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
+    let (keyring, other) = (load(), founded(2));
+    keyring
+        .admit(&key(1), key(2).node_id(), name(2), true)
+        .unwrap();
+    let (me, secret) = (key(2).node_id(), EpochSecret::random());
+    other.join(&me, secret, &keyring.chain_of(&me)).unwrap();
+    for n in 100..150 {
+        let admitted = other.admit(&key(2), key(n).node_id(), name(n), false);
+        admitted.unwrap();
+    }
+    let heard = other.take_news();
+    assert_eq!(heard.len(), 50);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for statement in &heard {
+                assert_eq!(keyring.hear_news(&statement.encode()), None);
+            }
+        });
+        for n in 10..30 {
+            let admitted = keyring.admit(&key(1), key(n).node_id(), name(n), false);
+            admitted.unwrap();
+        }
+    });
+    for keyring in [&keyring, &load()] {
+        let is_in = |n: u8| keyring.is_member(&key(n).node_id());
+        assert!((10..30).chain(100..150).all(is_in));
     }
 }
 

@@ -100,6 +100,30 @@ async fn who_was_put_out_comes_back_only_by_a_token_made_since_and_who_left_by_a
 }
 
 #[tokio::test]
+async fn who_cannot_be_written_down_is_refused_and_is_no_member() {
+    let directory = tempfile::tempdir().unwrap();
+    let (key, issuer) = (
+        Arc::new(NodeKey::random()),
+        NodeName::new("issuer").unwrap(),
+    );
+    let keyring = Keyring::load_or_create(directory.path(), &key, &issuer, 1000).unwrap();
+    let issuer = Node::with(key, Arc::new(keyring), PeerLimits::default());
+    let joiner = Node::founder("joiner");
+    let invites = inviting(&issuer);
+    let tokens = [(); 2].map(|()| token(&issuer, &invites));
+    // nothing can be put in the place of a folder
+    let members = directory.path().join("members");
+    std::fs::remove_file(&members).unwrap();
+    std::fs::create_dir(&members).unwrap();
+    assert_eq!(refusal(&joiner, &tokens[0]).await, NetError::InviteRefused);
+    assert!(!issuer.keyring.is_member(&joiner.id));
+    assert!(issuer.keyring.take_news().is_empty());
+    std::fs::remove_dir(&members).unwrap();
+    joiner.net.enrol(&tokens[1], &name()).await.unwrap();
+    assert!(issuer.keyring.is_member(&joiner.id));
+}
+
+#[tokio::test]
 async fn an_expired_token_is_refused_by_both_ends() {
     let (issuer, joiner) = (Node::new(1), Node::new(2));
     let invites = inviting(&issuer);

@@ -1,0 +1,67 @@
+//! What becomes of a keyring where something cannot be written down.
+
+use super::*;
+
+/// A file that cannot be replaced, as if the disk were full: a folder has its name.
+struct Unwritable {
+    path: PathBuf,
+    aside: PathBuf,
+}
+
+impl Unwritable {
+    fn make(path: PathBuf) -> Self {
+        let aside = path.with_extension("aside");
+        fs::rename(&path, &aside).unwrap();
+        fs::create_dir(&path).unwrap();
+        Self { path, aside }
+    }
+
+    fn mend(self) {
+        fs::remove_dir(&self.path).unwrap();
+        fs::rename(&self.aside, &self.path).unwrap();
+    }
+}
+
+#[test]
+fn what_cannot_be_kept_was_not_stated_and_can_be_once_the_disk_is_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
+    let keyring = load();
+    let id = |n| key(n).node_id();
+    keyring.admit(&key(1), id(2), name(2), true).unwrap();
+    let (_told, before) = (keyring.take_news(), keyring.history());
+    let disk = Unwritable::make(directory.path().join(LEDGER_FILE));
+    for refused in [
+        keyring.expel(&key(1), id(2)),
+        keyring.expel_with_admitted(&key(1), id(2)),
+        keyring.admit(&key(1), id(3), name(3), false),
+        keyring.own(&key(1), b"docs", Some(id(2))),
+    ] {
+        assert!(matches!(refused, Err(TrustError::File { .. })));
+    }
+    assert!(keyring.is_member(&id(2)) && !keyring.is_member(&id(3)));
+    assert_eq!(keyring.history(), before);
+    assert!(keyring.take_news().is_empty(), "others are told nothing");
+    disk.mend();
+    assert_eq!(load().history(), before);
+    keyring.expel(&key(1), id(2)).unwrap();
+    assert!(!keyring.is_member(&id(2)) && !load().is_member(&id(2)));
+    assert_eq!(keyring.take_news().len(), 1);
+}
+
+#[test]
+fn what_others_say_counts_also_where_it_cannot_be_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let one = founded(1);
+    let member = Keyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
+    join(&one, 1, &member, 2);
+    join(&one, 1, &founded(3), 3);
+    meet(&member, &one);
+    one.take_news();
+    one.expel(&key(1), key(3).node_id()).unwrap();
+    let word = one.take_news().remove(0).encode();
+    let _disk = Unwritable::make(directory.path().join(LEDGER_FILE));
+    assert_eq!(member.hear_news(&word), None);
+    assert!(!member.is_member(&key(3).node_id()));
+    assert_eq!(member.take_news().len(), 1);
+}
