@@ -93,6 +93,31 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), TrustError> {
     sync_directory(path)
 }
 
+/// Writes two files in place of those there, the first before the second: after a crash it may be
+/// the new one beside the old second.
+///
+/// # Errors
+/// [`TrustError::File`], and of the first as [`read`]; the old files are untouched.
+pub(super) fn replace_both(
+    (first, content): (&Path, &[u8]),
+    (second, beside): (&Path, &[u8]),
+) -> Result<(), TrustError> {
+    let before = read(first)?;
+    // where there is no room for both, neither has taken its place yet
+    let ready = write_beside(second, beside)?;
+    replace(first, content)?;
+    if let Err(error) = ready.persist(second) {
+        // which lets go of what was written, so that there is room to put the first one back
+        let refused = failed("replace", second, error.into());
+        let _as_after_a_crash = match before {
+            Some(before) => replace(first, &before),
+            None => remove(first),
+        };
+        return Err(refused);
+    }
+    sync_directory(second)
+}
+
 /// Removes a file; one that is not there is no error.
 ///
 /// # Errors
@@ -166,6 +191,30 @@ mod tests {
         assert_eq!(&read(&path).unwrap().unwrap()[..], b"two");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         assert_eq!(names_in(path.parent().unwrap()), ["secret"]);
+    }
+
+    #[test]
+    fn of_two_files_either_both_are_replaced_or_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let [first, second] = ["first", "second"].map(|name| directory.path().join(name));
+        let replace = |a: &[u8], b: &[u8]| replace_both((&first, a), (&second, b));
+        let content = |path| read(path).unwrap().map(|content| content.to_vec());
+        replace(b"1", b"2").unwrap();
+        assert_eq!(content(&first).unwrap(), b"1");
+        assert_eq!(content(&second).unwrap(), b"2");
+        // nothing can be put in the place of a folder
+        fs::remove_file(&second).unwrap();
+        fs::create_dir(&second).unwrap();
+        assert!(replace(b"3", b"4").is_err());
+        assert_eq!(content(&first).unwrap(), b"1");
+        fs::remove_file(&first).unwrap();
+        assert!(replace(b"3", b"4").is_err());
+        assert_eq!(content(&first), None);
+        fs::remove_dir(&second).unwrap();
+        fs::create_dir(&first).unwrap();
+        assert!(replace(b"3", b"4").is_err());
+        assert_eq!(content(&second), None);
+        assert_eq!(names_in(directory.path()), ["first"]);
     }
 
     #[test]

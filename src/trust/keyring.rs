@@ -69,8 +69,8 @@ pub struct Keyring {
     now_s: AtomicU64,
     /// Nothing is kept on disk any more.
     forgotten: AtomicBool,
-    /// Held while this node states something and while the ledger's file is written, so that no
-    /// older ledger takes a newer one's place.
+    /// Held while this node states something and while a file is written, so that nothing older
+    /// takes a newer one's place.
     writing: Mutex<()>,
 }
 
@@ -365,11 +365,9 @@ impl Keyring {
     pub fn rotate(&self, key: &NodeKey) -> Result<EpochId, TrustError> {
         let (secret, now_s) = (EpochSecret::random(), self.now_s());
         let epoch = secret.id();
-        if !self.is_admin(&key.node_id()) {
-            return Err(self.not_admin());
-        }
-        self.adopt(secret)?;
-        self.state(|ledger| ledger.rotate(key, epoch, now_s))?;
+        self.state_with(Some(secret), |ledger| {
+            Ok(vec![ledger.rotate(key, epoch, now_s)?])
+        })?;
         Ok(epoch)
     }
 
@@ -426,15 +424,6 @@ impl Keyring {
             Home::Given(_) => Ok(false),
             Home::Memory => Ok(true),
         }
-    }
-
-    fn adopt(&self, secret: EpochSecret) -> Result<(), TrustError> {
-        if let Some(directory) = self.kept_in() {
-            file::replace(&directory.join(SECRET_FILE), &line(&secret))?;
-        }
-        self.epochs.write().adopt(secret, self.now_s());
-        self.revision.fetch_add(1, Ordering::AcqRel);
-        Ok(())
     }
 
     /// The ledger is another: the secret that it names is used if it is known.

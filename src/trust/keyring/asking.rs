@@ -53,7 +53,7 @@ impl Keyring {
         if let Some(secret) = answer.secret {
             let secret = EpochSecret::new(secret);
             if self.wanted_epoch() == Some(secret.id()) {
-                let _unkept = self.adopt(secret);
+                let _unkept = self.adopt_wanted(secret);
             }
         }
         let lacks_some = self.read_ledger(|ledger| ledger.digest() != answer.digest);

@@ -1,6 +1,7 @@
 //! What becomes of a keyring where something cannot be written down.
 
 use super::*;
+use crate::trust::STATEMENTS_PER_ADMIN_MAX;
 
 /// A file that cannot be replaced, as if the disk were full: a folder has its name.
 struct Unwritable {
@@ -64,4 +65,83 @@ fn what_others_say_counts_also_where_it_cannot_be_kept() {
     assert_eq!(member.hear_news(&word), None);
     assert!(!member.is_member(&key(3).node_id()));
     assert_eq!(member.take_news().len(), 1);
+}
+
+/// As many statements of the founder as one node may sign.
+fn fill(keyring: &Keyring) {
+    let cluster = keyring.history()[0].0.id();
+    let claim = |number| Statement {
+        cluster,
+        by: key(1).node_id(),
+        by_term: 1,
+        at_s: 100,
+        before: None,
+        claim: Claim::Own {
+            path: b"docs".to_vec(),
+            node: None,
+            term: 0,
+            number,
+        },
+    };
+    let all: Vec<_> = (1..STATEMENTS_PER_ADMIN_MAX as u64)
+        .map(|number| claim(number).sign(&key(1)))
+        .collect();
+    keyring.hear(&SignedStatement::encode_all(&all), STATEMENTS_MAX);
+    assert_eq!(keyring.history().len(), STATEMENTS_PER_ADMIN_MAX);
+}
+
+#[test]
+fn a_rotation_that_no_statement_is_left_for_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
+    let keyring = load();
+    fill(&keyring);
+    let before = keyring.newest();
+    let refused = keyring.rotate(&key(1));
+    assert!(matches!(refused, Err(TrustError::LedgerFull)));
+    assert_eq!(keyring.newest(), before);
+    assert_eq!(load().newest(), before);
+    assert!(keyring.take_news().is_empty());
+}
+
+#[test]
+fn a_rotation_of_which_either_file_cannot_be_kept_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
+    let keyring = load();
+    let (before, history) = (keyring.newest(), keyring.history());
+    for file in [SECRET_FILE, LEDGER_FILE] {
+        let disk = Unwritable::make(directory.path().join(file));
+        let refused = keyring.rotate(&key(1));
+        assert!(matches!(refused, Err(TrustError::File { .. })), "{file}");
+        disk.mend();
+        for keyring in [&keyring, &load()] {
+            assert_eq!(keyring.all(), std::slice::from_ref(&before), "{file}");
+            assert_eq!(keyring.history(), history, "{file}");
+        }
+        assert!(keyring.take_news().is_empty(), "{file}");
+    }
+    let fresh = keyring.rotate(&key(1)).unwrap();
+    assert_eq!(keyring.newest().id(), fresh);
+    assert_eq!(load().newest().id(), fresh);
+}
+
+#[test]
+fn a_secret_that_a_crash_left_unnamed_gives_way_to_the_clusters() {
+    let directory = tempfile::tempdir().unwrap();
+    let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
+    let (one, two) = (load(), founded(2));
+    join(&one, 1, &two, 2);
+    let epoch = one.rotate(&key(1)).unwrap();
+    meet(&two, &one);
+    // the next rotation got as far as its secret
+    let path = directory.path().join(SECRET_FILE);
+    file::replace(&path, &line(&EpochSecret::random())).unwrap();
+    let one = load();
+    assert_eq!(one.wanted_epoch(), Some(epoch));
+    meet(&one, &two);
+    for keyring in [&one, &load()] {
+        assert_eq!(keyring.newest().id(), epoch);
+        assert_eq!(keyring.wanted_epoch(), None);
+    }
 }
