@@ -50,11 +50,21 @@ impl Epochs {
     }
 
     pub(super) fn is_due(&self, now_s: u64) -> bool {
-        let next = self.next.as_ref().is_some_and(|(_, from)| *from <= now_s);
-        next || self.old.iter().any(|(_, end)| *end <= now_s)
+        let (latest_switch, latest_end) = latest(now_s);
+        let is_due = |at: u64, latest: u64| at <= now_s || at > latest;
+        let next = self.next.iter().any(|(_, at)| is_due(*at, latest_switch));
+        next || self.old.iter().any(|(_, end)| is_due(*end, latest_end))
     }
 
     pub(super) fn tick(&mut self, now_s: u64) {
+        // a clock that was set back does not keep this node at a secret that the others drop
+        let (latest_switch, latest_end) = latest(now_s);
+        if let Some((_, from)) = &mut self.next {
+            *from = latest_switch.min(*from);
+        }
+        for (_, end) in &mut self.old {
+            *end = latest_end.min(*end);
+        }
         if let Some((next, _)) = self.next.take_if(|(_, from)| *from <= now_s) {
             let before = std::mem::replace(&mut self.sealing, next);
             self.old.insert(0, (before, now_s + EPOCH_OVERLAP_S));
@@ -85,13 +95,18 @@ impl Epochs {
         if let Some((unused, _)) = self.next.take()
             && unused != secret
         {
-            self.old
-                .push((unused, now_s + EPOCH_SWITCH_S + EPOCH_OVERLAP_S));
+            self.old.push((unused, latest(now_s).1));
         }
         if secret != self.sealing {
-            self.next = Some((secret, now_s + EPOCH_SWITCH_S));
+            self.next = Some((secret, latest(now_s).0));
         }
     }
+}
+
+/// When a secret that comes now seals, and when the one before it ends: none later than that.
+fn latest(now_s: u64) -> (u64, u64) {
+    let switch = now_s.saturating_add(EPOCH_SWITCH_S);
+    (switch, switch.saturating_add(EPOCH_OVERLAP_S))
 }
 
 #[cfg(test)]
@@ -118,6 +133,27 @@ mod tests {
         epochs.tick(switch + EPOCH_OVERLAP_S - 1);
         assert!(opens(&epochs, 1));
         epochs.tick(switch + EPOCH_OVERLAP_S);
+        assert!(!opens(&epochs, 1));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_delays_neither_the_switch_nor_the_end_of_the_old_secret() {
+        let mut epochs = Epochs::new(secret(1));
+        let tick = |epochs: &mut Epochs, now_s| {
+            // as the keyring does, which changes nothing before something is due
+            if epochs.is_due(now_s) {
+                epochs.tick(now_s);
+            }
+        };
+        epochs.adopt(secret(2), 10_000);
+        tick(&mut epochs, 10_001);
+        tick(&mut epochs, 100);
+        assert_eq!(*epochs.sealing(), secret(1));
+        tick(&mut epochs, 100 + EPOCH_SWITCH_S);
+        assert_eq!(*epochs.sealing(), secret(2));
+        tick(&mut epochs, 10);
+        assert!(opens(&epochs, 1));
+        tick(&mut epochs, 10 + EPOCH_SWITCH_S + EPOCH_OVERLAP_S);
         assert!(!opens(&epochs, 1));
     }
 
