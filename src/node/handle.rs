@@ -32,9 +32,7 @@ use crate::net::peer::{Joining, PeerNet, Probed};
 use crate::path::SharedPath;
 use crate::share::ShareSet;
 use crate::transfer::{Fetcher, Server};
-use crate::trust::{
-    Certificate, Grant, InviteToken, Invites, Keyring, NodeKey, TOKEN_SEEDS_MAX, TrustError,
-};
+use crate::trust::{Certificate, Grant, InviteToken, Invites, Keyring, NodeKey, TOKEN_SEEDS_MAX};
 use crate::wire::native::tcp::{Lane, Request, Response};
 
 /// The longest that leaving may take: the farewell is said three times within 120 ms, and mDNS says
@@ -257,14 +255,11 @@ impl Node {
     /// Makes a token for one new node; it serves once, and only while this node runs.
     ///
     /// # Errors
-    /// [`NodeError::Trust`] where too many tokens are out, this node may admit nobody, or whoever
-    /// has a secret file is in.
+    /// [`NodeError::Trust`] where too many tokens are out, this node may admit nobody or is too far
+    /// from the founder to, or whoever has a secret file is in.
     pub fn invite(&self, lifetime: Duration, grant: Grant) -> Result<InviteToken, NodeError> {
         // a token brings no secret file, and nobody could certify who comes with it
-        self.keyring.check_ledger()?;
-        if !self.keyring.is_admin(&self.id()) {
-            return Err(TrustError::NotAdmin.into());
-        }
+        self.keyring.check_admits(&self.id())?;
         let mut seeds = vec![self.address()];
         seeds.extend(self.published.addresses.load().values().copied());
         seeds.truncate(TOKEN_SEEDS_MAX);

@@ -237,6 +237,16 @@ impl Keyring {
             .unwrap_or(false)
     }
 
+    /// Whether the node may admit another.
+    ///
+    /// # Errors
+    /// [`TrustError::NotAdmin`], [`TrustError::TooFar`], [`TrustError::NoLedger`].
+    pub fn check_admits(&self, node: &NodeId) -> Result<(), TrustError> {
+        let now_s = self.now_s();
+        let may = self.read_ledger(|ledger| ledger.check_admits(node, now_s));
+        may.unwrap_or_else(|| Err(self.not_admin()))
+    }
+
     /// Whether the node was put out, or went.
     pub fn is_expelled(&self, node: &NodeId) -> bool {
         self.read_ledger(|ledger| ledger.is_expelled(node))
@@ -336,8 +346,7 @@ impl Keyring {
     /// Admits a node, as an administrator of the cluster.
     ///
     /// # Errors
-    /// [`TrustError::NotAdmin`], [`TrustError::LedgerFull`], [`TrustError::File`],
-    /// [`TrustError::NoLedger`].
+    /// As [`Self::check_admits`], [`TrustError::LedgerFull`], [`TrustError::File`].
     pub fn admit(
         &self,
         key: &NodeKey,

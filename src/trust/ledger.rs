@@ -242,6 +242,20 @@ impl Ledger {
         chain
     }
 
+    /// Whether the node may admit another, whose certificates then still lead to the founding.
+    ///
+    /// # Errors
+    /// [`TrustError::NotAdmin`], [`TrustError::TooFar`].
+    pub fn check_admits(&self, node: &NodeId, now_s: u64) -> Result<(), TrustError> {
+        if !self.is_admin(node, now_s) {
+            return Err(TrustError::NotAdmin);
+        }
+        let chain = self.chain(node);
+        let is_whole = chain.first().is_some_and(|it| it.id() == self.cluster);
+        let has_room = is_whole && chain.len() < CHAIN_MAX;
+        has_room.then_some(()).ok_or(TrustError::TooFar)
+    }
+
     fn evaluate(&self) -> Standing {
         let mut walk = Walk::new(self);
         while let Some((_, _, admin)) = walk.pop_senior() {
@@ -308,7 +322,7 @@ impl Ledger {
     /// counts again of what it signed or owned before.
     ///
     /// # Errors
-    /// [`TrustError::NotAdmin`], [`TrustError::LedgerFull`]; nothing was changed then.
+    /// As [`Self::check_admits`], [`TrustError::LedgerFull`]; nothing was changed then.
     pub fn admit(
         &mut self,
         key: &NodeKey,
@@ -317,7 +331,7 @@ impl Ledger {
         admin: bool,
         now_s: u64,
     ) -> Result<SignedStatement, TrustError> {
-        self.check_admin(key, now_s)?;
+        self.check_admits(&key.node_id(), now_s)?;
         let mut after = self.clone();
         if let Some(term) = self.fallen_term(&node) {
             let stands = None;

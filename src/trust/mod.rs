@@ -113,6 +113,13 @@ pub enum TrustError {
         "this node may not admit or expel others: ask on one that may ('p2pfs trust' shows which)"
     )]
     NotAdmin,
+    /// Who is admitted here could not show its certificates up to the founding.
+    #[error(
+        "{CHAIN_MAX} nodes have let each other in, one after the other, from the first of the \
+         cluster down to this one, which is as many as may be: invite on one that was let in \
+         nearer to the first ('p2pfs trust' shows by whom each was)"
+    )]
+    TooFar,
     /// There is no such member.
     #[error("that node is no member of the cluster")]
     NoMember,

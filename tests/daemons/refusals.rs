@@ -8,6 +8,8 @@ use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use macro_rules_attribute::apply;
+use p2pfs::id::NodeName;
+use p2pfs::trust::{CHAIN_MAX, Keyring, NodeKey};
 use serde_json::Value;
 
 use crate::support::content::noise;
@@ -67,6 +69,28 @@ fn what_a_command_was_told_wrongly_is_named_and_nothing_is_fetched_for_it() {
         assert!(refused.stderr.contains(told), "{}", refused.stderr);
         assert!(!refused.stderr.contains("unexpected argument"));
     }
+}
+
+#[apply(promise)]
+fn a_node_that_is_too_far_from_the_founder_to_invite_says_where_to() {
+    let mut cluster = Cluster::with_own_secrets();
+    let state = cluster.folder.path().join("far/state");
+    let mut keys: Vec<_> = (1..CHAIN_MAX).map(|_| NodeKey::random()).collect();
+    keys.push(NodeKey::load_or_create(&state).unwrap());
+    let name = NodeName::new("one").unwrap();
+    let ledger = Keyring::load_or_create(&state, &keys[0], &name, 1000).unwrap();
+    for pair in keys.windows(2) {
+        let admitted = ledger.admit(&pair[0], pair[1].node_id(), name.clone(), true);
+        admitted.unwrap();
+    }
+    let far = cluster.start("far");
+    let refused = far.cli(&["invite"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("invite on one"),
+        "{}",
+        refused.stderr
+    );
 }
 
 #[apply(promise)]

@@ -193,6 +193,10 @@ fn answer_invited(
     let put_out = keyring.expulsion_of(&client);
     let put_out = put_out.filter(|word| word.statement.by != client);
     let put_out = put_out.map(|word| word.id());
+    if keyring.has_ledger() {
+        // what nobody can be let in by is not used up either
+        keyring.check_admits(&channel.server).ok()?;
+    }
     let Redeemed { key, grant } = invites.redeem(channel, proof, put_out, door.now_unix_s)?;
     if keyring.has_ledger() {
         let name = grant.name.unwrap_or(name);

@@ -391,25 +391,26 @@ fn a_ledger_takes_statements_up_to_its_limit_and_no_more() {
 }
 
 #[test]
-fn a_chain_is_as_long_as_its_limit_and_one_admitted_further_down_has_none() {
+fn a_chain_is_as_long_as_its_limit_and_nobody_is_admitted_further_down() {
     let mut ledger = Ledger::found(&key(1), name(1), 10);
-    for n in 1..=CHAIN_MAX as u8 {
-        let at_s = 20 + u64::from(n);
-        ledger
-            .admit(&key(n), id(n + 1), name(n + 1), true, at_s)
-            .unwrap();
+    let last = CHAIN_MAX as u8;
+    let admit = |ledger: &mut Ledger, by: u8, n: u8| {
+        ledger.admit(&key(by), id(n), name(n), true, 20 + u64::from(n))
+    };
+    for n in 2..=last {
+        admit(&mut ledger, n - 1, n).unwrap();
     }
-    for (n, is_shown) in [
-        (CHAIN_MAX as u8 - 1, true),
-        (CHAIN_MAX as u8, true),
-        (CHAIN_MAX as u8 + 1, false),
-    ] {
-        assert!(ledger.is_member(&id(n), 100), "{n} is in");
+    let before = ledger.digest();
+    let refused = admit(&mut ledger, last, last + 1);
+    assert!(matches!(refused, Err(TrustError::TooFar)));
+    assert_eq!(ledger.digest(), before);
+    assert!(ledger.check_admits(&id(last), 100).is_err());
+    admit(&mut ledger, last - 1, last + 1).unwrap();
+    for n in [last - 1, last, last + 1] {
         let chain = ledger.chain(&id(n));
         assert!(chain.len() <= CHAIN_MAX);
-        let alone = Ledger::of(chain);
-        let is_known = alone.is_some_and(|ledger| ledger.is_member(&id(n), 100));
-        assert_eq!(is_known, is_shown, "{n}");
+        let alone = Ledger::of(chain).unwrap();
+        assert!(alone.is_member(&id(n), 100), "{n}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::*;
 use super::harness::*;
-use crate::trust::Grant;
+use crate::trust::{CHAIN_MAX, EpochSecret, Grant};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -121,6 +121,24 @@ async fn who_cannot_be_written_down_is_refused_and_is_no_member() {
     std::fs::remove_dir(&members).unwrap();
     joiner.net.enrol(&tokens[1], &name()).await.unwrap();
     assert!(issuer.keyring.is_member(&joiner.id));
+}
+
+#[tokio::test]
+async fn who_would_be_too_far_from_the_founder_is_refused_and_uses_no_token_up() {
+    let keys = [(); CHAIN_MAX].map(|()| Arc::new(NodeKey::random()));
+    let keyring = Keyring::founded_in_memory(EpochSecret::random(), &keys[0], name(), 1000);
+    for pair in keys.windows(2) {
+        let admitted = keyring.admit(&pair[0], pair[1].node_id(), name(), true);
+        admitted.unwrap();
+    }
+    let (last, keyring) = (&keys[CHAIN_MAX - 1], Arc::new(keyring));
+    let far = Node::with(Arc::clone(last), keyring, PeerLimits::default());
+    let joiner = Node::founder("joiner");
+    let invites = inviting(&far);
+    let token = token(&far, &invites);
+    assert_eq!(refusal(&joiner, &token).await, NetError::InviteRefused);
+    assert!(!far.keyring.is_member(&joiner.id));
+    assert_eq!(invites.waiting(now_unix_s()), 1);
 }
 
 #[tokio::test]
