@@ -407,13 +407,13 @@ impl Keyring {
         if !joined.is_member(me, self.now_s()) {
             return Err(TrustError::BadChain);
         }
-        if let Home::State(directory) = &self.home {
-            file::replace(&directory.join(SECRET_FILE), &line(&secret))?;
-        }
+        let _writing = self.writing.lock();
+        self.keep(Some(&secret), &joined)?;
         *ledger.write() = joined;
         *self.epochs.write() = Epochs::new(secret);
         self.news.lock().clear();
-        self.changed()
+        self.follow_ledger();
+        Ok(())
     }
 
     /// Forgets what is kept on disk: the next start begins a cluster of its own, and is no member

@@ -75,7 +75,11 @@ impl Keyring {
     /// Both are kept or none. The secret comes first: after a crash between the two this node
     /// alone has one that nobody named, and asks the others for theirs. The other way round all
     /// would look for one that nobody has.
-    fn keep(&self, secret: Option<&EpochSecret>, ledger: &Ledger) -> Result<(), TrustError> {
+    pub(super) fn keep(
+        &self,
+        secret: Option<&EpochSecret>,
+        ledger: &Ledger,
+    ) -> Result<(), TrustError> {
         let Some(directory) = self.kept_in() else {
             return Ok(());
         };

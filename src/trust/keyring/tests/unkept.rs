@@ -145,3 +145,28 @@ fn a_secret_that_a_crash_left_unnamed_gives_way_to_the_clusters() {
         assert_eq!(keyring.wanted_epoch(), None);
     }
 }
+
+#[test]
+fn who_joins_stays_where_it_was_if_either_file_cannot_be_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let load = || Keyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
+    let (admin, joiner) = (founded(1), load());
+    let (me, before, history) = (key(2).node_id(), joiner.current(), joiner.history());
+    admin.admit(&key(1), me, name(2), false).unwrap();
+    let chain = admin.chain_of(&me);
+    let join = || joiner.join(&me, EpochSecret::new(*admin.newest().as_bytes()), &chain);
+    for file in [SECRET_FILE, LEDGER_FILE] {
+        let disk = Unwritable::make(directory.path().join(file));
+        assert!(matches!(join(), Err(TrustError::File { .. })), "{file}");
+        disk.mend();
+        for keyring in [&joiner, &load()] {
+            assert_eq!(keyring.current(), before, "{file}");
+            assert_eq!(keyring.history(), history, "{file}");
+        }
+    }
+    join().unwrap();
+    for keyring in [&joiner, &load()] {
+        assert_eq!(keyring.current(), admin.current());
+        assert!(keyring.is_member(&key(1).node_id()));
+    }
+}
