@@ -57,19 +57,22 @@ impl Keyring {
         ledger.map_or(Ok(()), |ledger| self.keep(None, &ledger))
     }
 
-    /// Takes the secret that the ledger names and that was not known here.
+    /// Takes the secret that the ledger names and that was not known here; one that cannot be kept
+    /// counts all the same: the others drop the one before, and it is asked for again after the
+    /// next start.
     pub(super) fn adopt_wanted(&self, secret: EpochSecret) -> Result<(), TrustError> {
         // looked at again: a rotation may just have made another one the cluster's
         let _writing = self.writing.lock();
         if self.wanted_epoch() != Some(secret.id()) {
             return Ok(());
         }
-        if let Some(directory) = self.kept_in() {
-            file::replace(&directory.join(SECRET_FILE), &line(&secret))?;
-        }
+        let kept = match self.kept_in() {
+            Some(directory) => file::replace(&directory.join(SECRET_FILE), &line(&secret)),
+            None => Ok(()),
+        };
         self.epochs.write().adopt(secret, self.now_s());
         self.revision.fetch_add(1, Ordering::AcqRel);
-        Ok(())
+        kept
     }
 
     /// Both are kept or none. The secret comes first: after a crash between the two this node

@@ -170,3 +170,20 @@ fn who_joins_stays_where_it_was_if_either_file_cannot_be_kept() {
         assert!(keyring.is_member(&key(1).node_id()));
     }
 }
+
+#[test]
+fn the_clusters_fresh_secret_is_taken_also_where_it_cannot_be_kept_and_again_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let load = || Keyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
+    let (one, member) = (founded(1), load());
+    join(&one, 1, &member, 2);
+    let disk = Unwritable::make(directory.path().join(SECRET_FILE));
+    let epoch = one.rotate(&key(1)).unwrap();
+    meet(&member, &one);
+    assert_eq!(member.newest().id(), epoch);
+    disk.mend();
+    let again = load();
+    assert_eq!(again.wanted_epoch(), Some(epoch));
+    meet(&again, &one);
+    assert_eq!(load().newest().id(), epoch);
+}
