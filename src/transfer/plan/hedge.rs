@@ -11,7 +11,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::peer::{Peer, Sent};
+use super::peer::{Peer, Sent, Standing};
 use super::schedule::{Asking, Choice};
 use super::{Failure, IN_FLIGHT_MAX_BYTES, Lane, Plan, PlanEvent, RangeRequest, RequestId, Timer};
 use crate::digest::ContentKey;
@@ -165,7 +165,8 @@ impl Plan {
             Choice::Ask(node, range) => {
                 let other = self.peers.get(&node);
                 let is_vain = |other: &Peer| {
-                    other.is_silent() || !self.is_much_sooner(now, request, range, other)
+                    other.standing(now) == Standing::Silent
+                        || !self.is_much_sooner(now, request, range, other)
                 };
                 if other.is_some_and(is_vain) {
                     return;
@@ -202,8 +203,8 @@ impl Plan {
         self.timers.insert((now, Timer::Again));
     }
 
-    /// Takes back what was asked of a silent peer where another that is alive has it, so that it
-    /// is asked there.
+    /// Takes back what was asked of a silent peer where another that is alive has it, or one that may
+    /// be alive again, so that it is asked there.
     fn rescue(&mut self, now: Instant, id: RequestId) {
         let Some(entry) = self.in_flight.get(&id) else {
             return;
@@ -217,9 +218,8 @@ impl Plan {
             let has = coverage.first_in(request.range);
             let has = has.is_some_and(|part| part.start == request.range.start);
             let lively = |node| {
-                self.peers
-                    .get(node)
-                    .is_some_and(|peer| peer.is_lively(now, SILENT_MIN))
+                let peer = self.peers.get(node);
+                peer.is_some_and(|it| it.is_lively(now, SILENT_MIN) || it.is_worth_a_try(now))
             };
             *node != request.node && has && lively(node)
         });

@@ -121,6 +121,15 @@ pub(super) struct Peer {
     pub past: Past,
 }
 
+/// How a peer stands among those that may be asked, the best first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    #[default]
+    Answers,
+    WorthATry,
+    Silent,
+}
+
 impl Peer {
     pub fn is_known(&self) -> bool {
         self.latency.is_some()
@@ -137,6 +146,22 @@ impl Peer {
     /// Whether it answers nothing: others come first until it does.
     pub fn is_silent(&self) -> bool {
         self.silence.is_kept()
+    }
+
+    /// Whether it was silent when it was asked last, long enough ago: it may be well again, which
+    /// nobody learns who does not ask.
+    pub fn is_worth_a_try(&self, now: Instant) -> bool {
+        let is_idle = self.asked.is_empty() && self.resting_until(now).is_none();
+        self.is_silent() && is_idle && self.silence.may_be_tried(now)
+    }
+
+    /// Who answers comes first, then who may answer again.
+    pub fn standing(&self, now: Instant) -> Standing {
+        match self.is_silent() {
+            false => Standing::Answers,
+            true if self.is_worth_a_try(now) => Standing::WorthATry,
+            true => Standing::Silent,
+        }
     }
 
     /// Failures since the last answer.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 
 use super::fetch::Coverage;
+use super::peer::Standing;
 use super::turns::{WANTS, Want};
 use super::{
     IN_FLIGHT_MAX_BYTES, InFlight, Lane, PIECE_MAX_BYTES, Plan, PlanEvent, RangeRequest, RequestId,
@@ -88,7 +89,9 @@ struct Candidates {
     /// The best score of all, those without room included.
     least: Option<Duration>,
     best: Option<(Duration, NodeId, ByteRange)>,
-    best_is_silent: bool,
+    best_stands: Standing,
+    /// One that was silent, and is to be tried again beside those that answer.
+    to_try: Option<(NodeId, ByteRange)>,
     unknown: Vec<(NodeId, ByteRange)>,
     unknown_in_use: usize,
     /// Bytes a second of all that are known.
@@ -284,10 +287,14 @@ impl Plan {
             };
         }
         let lane = asking.lane;
+        // what nobody waits for finds out whether it is well again; what is lost is a moment
+        if let Some((node, part)) = found.to_try.filter(|_| lane == Lane::Bulk) {
+            return Choice::Ask(node, part);
+        }
         let may_explore = !found.unknown.is_empty() && found.unknown_in_use < UNKNOWN_AT_ONCE_MAX;
         if let Some((score, node, part)) = found.best {
             let explore = may_explore
-                && (found.best_is_silent
+                && (found.best_stands != Standing::Answers
                     || lane == Lane::Bulk && self.rng.random_ratio(1, EXPLORE_ONE_IN));
             let least = found.least.unwrap_or(score);
             let due = found.time_to_bring(asking.before_bytes);
@@ -363,14 +370,17 @@ impl Plan {
             if !peer.has_room(lane, part.len()) {
                 continue;
             }
+            if !is_swarm && peer.is_worth_a_try(now) {
+                found.to_try = Some((*node, part));
+            }
             if !peer.is_known() && !peer.is_silent() {
                 found.unknown.push((*node, part));
             } else if found.best.is_none_or(|(best, ..)| {
                 // however slow another is, for what is silent would be asked again and again
-                (peer.is_silent(), score) < (found.best_is_silent, best)
+                (peer.standing(now), score) < (found.best_stands, best)
             }) {
                 found.best = Some((score, *node, part));
-                found.best_is_silent = peer.is_silent();
+                found.best_stands = peer.standing(now);
             }
         }
         found

@@ -7,6 +7,7 @@ mod links;
 mod mute;
 mod peers;
 mod record;
+mod silent;
 mod trouble;
 
 use std::time::Duration;
