@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::config::ShareSettings;
+use crate::node::door::MissingShare;
 
 /// What is to be shared and is not yet.
 #[derive(Default)]
@@ -69,6 +70,16 @@ impl Missing {
         self.tried.retain(|tried| tried != dir);
     }
 
+    /// All that are wanted, each with whether nobody knows yet that it cannot be shared.
+    pub fn outlook(&self) -> Vec<MissingShare> {
+        let is_known = |dir: &Path| self.why.iter().any(|(missing, _)| missing == dir);
+        let outlook = |share: &ShareSettings| MissingShare {
+            dir: share.dir.clone(),
+            is_awaited: self.is_tried(&share.dir) || !is_known(&share.dir),
+        };
+        self.wanted.iter().map(outlook).collect()
+    }
+
     /// Whether it is wanted, and tried.
     pub fn is_awaited(&self, dir: &Path) -> bool {
         self.is_wanted(dir) && self.is_tried(dir)
@@ -114,6 +125,22 @@ mod tests {
         }
         missing.want_no_more(dir);
         assert!(missing.told().is_empty());
+    }
+
+    #[test]
+    fn a_folder_is_awaited_until_it_is_known_why_it_is_missing_and_while_it_is_tried() {
+        let (mut missing, dir) = (Missing::default(), Path::new("/srv"));
+        let awaits = |missing: &Missing| missing.outlook()[0].is_awaited;
+        missing.want(vec![share(true)]);
+        assert!(awaits(&missing));
+        assert!(missing.begin_to_try(dir));
+        missing.tell(dir, "its disk does not answer".to_owned());
+        assert!(awaits(&missing));
+        missing.end_try(dir);
+        missing.tell(dir, "does not exist".to_owned());
+        assert!(!awaits(&missing));
+        missing.want_no_more(dir);
+        assert!(missing.outlook().is_empty());
     }
 
     #[test]

@@ -203,10 +203,6 @@ impl Daemon {
         if !self.service.missing_shares.lock().awaits_any() {
             self.service.node.all_shares_added();
         }
-        if self.service.missing_shares.lock().wanted().is_empty() {
-            let node = self.service.node.clone();
-            let _done = spawn_blocking(move || node.forget_absent_shares()).await;
-        }
         tokio::spawn(retry_later(self.service.clone(), self.config.clone()));
         let node = &self.service.node;
         tracing::info!(

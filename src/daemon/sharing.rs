@@ -35,6 +35,8 @@ pub(super) async fn share_all(service: &Arc<Service>, wanted: Vec<ShareSettings>
 /// Tries those again that are missing, in their order: of shares within each other the first
 /// counts.
 pub(super) async fn share_missing(service: &Arc<Service>) {
+    // what nobody wants is gone before any disk is waited for
+    forget_absent(service).await;
     let until = Instant::now() + DISKS_WITHIN;
     let wanted = service.missing_shares.lock().wanted().to_vec();
     for share in wanted {
@@ -48,6 +50,16 @@ pub(super) async fn share_missing(service: &Arc<Service>) {
             service.tell_of_disk(&dir);
         }
     }
+    forget_absent(service).await;
+}
+
+/// What was shared in an earlier run, and is wanted no more or cannot be shared, is listed no more:
+/// nobody can be given it, and whoever took it out may have had reasons. What is on a disk that
+/// does not answer stays listed.
+async fn forget_absent(service: &Arc<Service>) {
+    let missing = service.missing_shares.lock().outlook();
+    let node = service.node.clone();
+    let _done = spawn_blocking(move || node.forget_absent_shares(&missing)).await;
 }
 
 /// Shares these no more, whether they were shared or missing, on a thread that may wait for the

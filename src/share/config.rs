@@ -96,6 +96,15 @@ pub struct ShareSpec {
     pub default_excludes: bool,
 }
 
+/// A folder that is to be offered, and could not be added yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingShare {
+    /// As it is given when it is added.
+    pub dir: PathBuf,
+    /// Whether nobody knows yet that it cannot be: it was not tried, or its disk does not answer.
+    pub is_awaited: bool,
+}
+
 impl ShareSpec {
     /// A share of what others may read, native plane only.
     pub fn new(dir: impl Into<PathBuf>) -> Self {

@@ -35,6 +35,8 @@ const ROOM_KEPT_ROWS: usize = 1 << 10;
 const GATHER: Duration = Duration::from_secs(1);
 
 const SHARES: TableDefinition<&[u8], u16> = TableDefinition::new("shares");
+/// The same by the names, with links in them, by which shares were last added.
+const LINKED_SHARES: TableDefinition<&[u8], u16> = TableDefinition::new("linked_shares");
 const FILES: TableDefinition<(u64, u64), [u8; ROW_BYTES]> = TableDefinition::new("files");
 const ROW_BYTES: usize = 77;
 
@@ -111,10 +113,12 @@ impl Ledger {
         read.map_err(|error| state_error(&self.shared.path, error))
     }
 
-    /// The number of a directory, the same for ever.
-    pub(super) fn share_index(&self, dir: &Path) -> Result<u16, ShareError> {
-        let dir = dir.as_os_str().as_bytes();
-        let found = self.shared.with(|database| share_index(database, dir));
+    /// The number of a directory, the same for ever; it is known by the given name too.
+    pub(super) fn share_index(&self, dir: &Path, given: &Path) -> Result<u16, ShareError> {
+        let [dir, given] = [dir, given].map(|name| name.as_os_str().as_bytes());
+        let found = self
+            .shared
+            .with(|database| share_index(database, dir, given));
         let found = found.map_err(|error| state_error(&self.shared.path, error))?;
         found.ok_or(ShareError::TooMany { limit: SHARES_MAX })
     }
@@ -127,6 +131,17 @@ impl Ledger {
             Ok(found.map(|found| found.value()))
         });
         found.ok()?
+    }
+
+    /// The same by the name that it was last added by. Asks no disk where that leads, which may
+    /// stand still.
+    pub(super) fn share_given_as(&self, name: &Path) -> Option<u16> {
+        let found = self.shared.with(|database| {
+            let linked = database.begin_read()?.open_table(LINKED_SHARES)?;
+            let found = linked.get(name.as_os_str().as_bytes())?;
+            Ok(found.map(|found| found.value()))
+        });
+        self.known_share(name).or(found.ok()?)
     }
 
     /// What is remembered of the file (dev, ino), whatever it looks like now.
@@ -206,6 +221,7 @@ impl Shared {
         self.with(|database| {
             let writing = database.begin_write()?;
             writing.open_table(SHARES)?;
+            writing.open_table(LINKED_SHARES)?;
             writing.open_table(FILES)?;
             Ok(writing.commit()?)
         })
@@ -266,7 +282,7 @@ impl Shared {
 }
 
 /// The number of a directory, a free one where it has none yet; nothing where none is free.
-fn share_index(database: &Database, dir: &[u8]) -> Result<Option<u16>, redb::Error> {
+fn share_index(database: &Database, dir: &[u8], given: &[u8]) -> Result<Option<u16>, redb::Error> {
     let writing = database.begin_write()?;
     let index = {
         let mut shares = writing.open_table(SHARES)?;
@@ -286,6 +302,9 @@ fn share_index(database: &Database, dir: &[u8]) -> Result<Option<u16>, redb::Err
             }
         }
     };
+    if let Some(index) = index.filter(|_| given != dir) {
+        writing.open_table(LINKED_SHARES)?.insert(given, index)?;
+    }
     writing.commit()?;
     Ok(index)
 }
@@ -426,17 +445,21 @@ mod tests {
         assert_eq!(ledger.get(7, 2), None);
     }
 
+    fn index_of(ledger: &Ledger, dir: &str) -> u16 {
+        ledger.share_index(Path::new(dir), Path::new(dir)).unwrap()
+    }
+
     #[test]
     fn a_directory_keeps_its_number_and_no_two_have_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("l.redb");
         let ledger = Ledger::open(&path).unwrap();
-        let first = ledger.share_index(Path::new("/a")).unwrap();
-        let second = ledger.share_index(Path::new("/b")).unwrap();
+        let first = index_of(&ledger, "/a");
+        let second = index_of(&ledger, "/b");
         assert_ne!(first, second);
         drop(ledger);
         let ledger = Ledger::open(&path).unwrap();
-        assert_eq!(ledger.share_index(Path::new("/b")).unwrap(), second);
+        assert_eq!(index_of(&ledger, "/b"), second);
         assert_eq!(ledger.known_share(Path::new("/a")), Some(first));
         assert_eq!(ledger.known_share(Path::new("/c")), None);
     }

@@ -102,7 +102,7 @@ use rustix::fs::{AtFlags, FileType, statat};
 use tokio::sync::mpsc;
 
 pub use config::{
-    Attributes, EVENT_QUEUE_EVENTS, Form, HASH_THREADS_DEFAULT, Known,
+    Attributes, EVENT_QUEUE_EVENTS, Form, HASH_THREADS_DEFAULT, Known, MissingShare,
     OUTBOARD_BUDGET_DEFAULT_BYTES, QUIET_DEFAULT, RESCAN_DEFAULT, ShareConfig, ShareEvent,
     ShareProgress, ShareSpec, ShareStatus,
 };
@@ -210,7 +210,7 @@ impl ShareSet {
         }
         let ledger = state.ledger.clone();
         drop(state);
-        let index = ledger.share_index(&dir)?;
+        let index = ledger.share_index(&dir, &spec.dir)?;
         let mut state = shared.lock();
         state.add_share(index, &dir, &spec, Arc::new(exclude));
         drop(state);
@@ -258,10 +258,21 @@ impl ShareSet {
         until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Removes what the log still has of shares that were not added: to be called once all shares
-    /// of the configuration are.
-    pub fn forget_absent(&self) {
-        self.inner.shared.lock().forget_absent();
+    /// Removes what the log still has of shares that were not added, but for those of which nobody
+    /// knows yet that they cannot be. `missing` are all that are wanted: what their files hash to
+    /// stays remembered for when they come.
+    pub fn forget_absent(&self, missing: &[MissingShare]) {
+        let mut state = self.inner.shared.lock();
+        let awaited = missing.iter().filter(|share| share.is_awaited);
+        let awaited: Vec<u16> = match state.has_absent() {
+            true => awaited
+                .filter_map(|share| state.ledger.share_given_as(&share.dir))
+                .collect(),
+            false => Vec::new(),
+        };
+        state.forget_absent(&awaited);
+        state.misses_shares = !missing.is_empty();
+        drop(state);
         self.inner.shared.wake();
     }
 

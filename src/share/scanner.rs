@@ -370,7 +370,8 @@ impl Scanner {
     fn tidy_ledger(&mut self) {
         let state = self.shared.lock();
         let unsure = |share: &super::offered::Share| share.vanished || share.scanning;
-        let whole = !state.has_absent() && !state.shares.values().any(unsure);
+        let is_missing = state.has_absent() || state.misses_shares;
+        let whole = !is_missing && !state.shares.values().any(unsure);
         if self.tidied || !whole || state.shares.is_empty() {
             return;
         }

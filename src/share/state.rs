@@ -59,6 +59,8 @@ pub(super) struct State {
     pub(super) scans: Vec<u16>,
     /// What the log has of shares that were not added yet.
     absent: BTreeMap<u16, Vec<Known>>,
+    /// Shares are wanted that could not be added yet.
+    pub(super) misses_shares: bool,
     pub(super) ledger: Arc<Ledger>,
     pub(super) quiet: Duration,
 }
@@ -84,6 +86,7 @@ impl State {
             left_links: LeftLinks::default(),
             scans: Vec::new(),
             absent,
+            misses_shares: false,
             ledger: Arc::new(ledger),
             quiet,
         }
@@ -133,9 +136,10 @@ impl State {
         true
     }
 
-    /// Removes the entries of every share that was not added.
-    pub(super) fn forget_absent(&mut self) {
-        let absent: Vec<u16> = self.absent.keys().copied().collect();
+    /// Removes the entries of every share that was not added and is not awaited.
+    pub(super) fn forget_absent(&mut self, awaited: &[u16]) {
+        let absent = self.absent.keys().copied();
+        let absent: Vec<u16> = absent.filter(|index| !awaited.contains(index)).collect();
         for index in absent {
             self.forget_known(index);
         }

@@ -242,6 +242,11 @@ fn a_share_whose_disk_stands_still_keeps_the_daemon_from_nothing_else() {
         );
         assert!(told.contains(&expected), "{told}");
     }
+    let listed = reader.cli(&["ls"]).expect_ok();
+    assert!(
+        listed.contains("far\n") && listed.contains("farther"),
+        "{listed}"
+    );
     sharer.signal(libc::SIGHUP);
     let removed = sharer.cli(&["share", "remove", farther_named]);
     assert!(removed.status.success(), "{}", removed.stderr);

@@ -22,7 +22,7 @@ use crate::fs::{Hidden, hidden_children};
 use crate::id::NodeId;
 use crate::node::{Node, NodeError};
 use crate::path::SharedPath;
-use crate::share::{ShareError, ShareSpec, ShareStatus};
+use crate::share::{MissingShare, ShareError, ShareSpec, ShareStatus};
 use crate::transfer::{Fetcher, FillProgress, TransferError};
 use crate::wire::native::record::Kind;
 
@@ -241,9 +241,10 @@ impl Node {
     }
 
     /// Lists no more what is known of folders that were shared once and were not added since the
-    /// start; waits for the disk.
-    pub fn forget_absent_shares(&self) {
-        self.shares.forget_absent();
+    /// start. Of those that are to be added yet, all that are `missing`, what is awaited stays
+    /// listed; waits for the disk.
+    pub fn forget_absent_shares(&self, missing: &[MissingShare]) {
+        self.shares.forget_absent(missing);
     }
 
     /// Which member a reader of a share means: that of its key, or the one whose certificate has

@@ -42,7 +42,8 @@ pub use crate::catalogue::{Rule, Version};
 pub use crate::cluster::{DownReason, MemberState, MemberStatus};
 pub use crate::fs::{FileVersion, FsError, Hidden};
 pub use crate::share::{
-    LeftOut, LeftOutWhy, ShareError, ShareProgress, ShareSpec, ShareStatus, check_patterns,
+    LeftOut, LeftOutWhy, MissingShare, ShareError, ShareProgress, ShareSpec, ShareStatus,
+    check_patterns,
 };
 pub use crate::transfer::{FetchReport, PeerRate, SourceReport, TransferError};
 pub use crate::wire::native::record::{Kind, Timestamp};

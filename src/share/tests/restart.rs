@@ -149,9 +149,66 @@ fn a_share_that_is_not_offered_any_more_is_forgotten_when_that_is_sure() {
     bench.open();
     bench.settle();
     assert_eq!(bench.names(), ["f"]);
-    bench.set().forget_absent();
+    bench.set().forget_absent(&[]);
     bench.settle();
     assert!(bench.names().is_empty());
+}
+
+/// A share of that name beside the bench's own, with a link to it.
+fn linked_share(bench: &Bench, name: &str) -> PathBuf {
+    let (dir, link) = (bench.home.path().join(name), bench.home.path().join("link"));
+    fs::create_dir(&dir).unwrap();
+    std::os::unix::fs::symlink(&dir, &link).unwrap();
+    link
+}
+
+#[test]
+fn a_share_whose_disk_is_awaited_stays_listed_also_where_a_link_led_to_it() {
+    let mut bench = Bench::bare();
+    let link = linked_share(&bench, "linked");
+    bench.open();
+    let index = bench.set().add(ShareSpec::new(&link)).unwrap();
+    fs::write(link.join("f"), b"f").unwrap();
+    bench.settle();
+    assert_eq!(
+        (bench.names(), index),
+        (vec!["f".to_owned()], ShareIndex(0))
+    );
+    bench.stop();
+    bench.open();
+    let missing = |is_awaited| MissingShare {
+        dir: link.clone(),
+        is_awaited,
+    };
+    bench.set().forget_absent(&[missing(true)]);
+    bench.settle();
+    assert_eq!(bench.names(), ["f"]);
+    bench.set().forget_absent(&[missing(false)]);
+    bench.settle();
+    assert!(bench.names().is_empty());
+}
+
+#[test]
+fn a_missing_share_that_comes_is_not_hashed_anew() {
+    let mut bench = Bench::bare();
+    old_file(&bench, "f", b"f");
+    bench.start();
+    bench.stop();
+    bench.open();
+    let missing = MissingShare {
+        dir: bench.dir(),
+        is_awaited: false,
+    };
+    bench.set().forget_absent(&[missing]);
+    bench.settle();
+    assert!(bench.names().is_empty());
+    let keeps_hashes = |bench: &Bench| bench.set().inner.shared.lock().misses_shares;
+    assert!(keeps_hashes(&bench));
+    bench.set().add(ShareSpec::new(bench.dir())).unwrap();
+    bench.set().forget_absent(&[]);
+    bench.settle();
+    assert!(bench.has("f", b"f") && !keeps_hashes(&bench));
+    assert_eq!(bench.set().read_bytes(), 0);
 }
 
 #[test]

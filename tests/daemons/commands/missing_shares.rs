@@ -133,3 +133,31 @@ fn an_inbox_is_not_taken_off_the_list_by_command() {
         refused.stderr
     );
 }
+
+#[apply(promise)]
+fn what_was_shared_in_an_earlier_run_is_listed_no_more_once_it_is_gone_or_wanted_no_more() {
+    let mut cluster = Cluster::new();
+    let reader = cluster.start("reader");
+    let dir = |name: &str| cluster.folder.path().join(name);
+    let [unshared, unplugged, away] = [dir("unshared"), dir("unplugged"), dir("away")];
+    share_with_a_file(&unshared, "private");
+    share_with_a_file(&unplugged, "film");
+    let mut node = cluster.start_with(NodeOptions {
+        shares: vec![unshared.clone(), unplugged.clone()],
+        ..NodeOptions::unmounted("sharer")
+    });
+    reader.wait_for_file("private");
+    reader.wait_for_file("film");
+    node.stop();
+    fs::rename(&unplugged, &away).unwrap();
+    node.options.shares = vec![unplugged.clone()];
+    node.launch();
+    eventually("neither is listed", HANG_LIMIT, || {
+        let listed = reader.cli(&["ls"]).expect_ok();
+        !listed.contains("private") && !listed.contains("film")
+    });
+    fs::rename(&away, &unplugged).unwrap();
+    // sooner than by itself
+    node.signal(libc::SIGHUP);
+    reader.wait_for_file("film");
+}
