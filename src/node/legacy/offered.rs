@@ -1,6 +1,6 @@
 //! What legacy peers are offered: base names, since their protocol knows no folders.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +20,8 @@ use crate::wire::native::record::{Kind, ShareIndex};
 
 /// Paths that are known by their base names; what is beyond is not offered.
 const INDEXED_MAX: usize = 1_000_000;
+/// Paths that may change while the index is made anew; with more it is made once more.
+const MEANWHILE_MAX: usize = 1 << 14;
 /// Paths of one base name that are looked at for one answer.
 const SAME_NAME_MAX: usize = 64;
 /// Names read from a directory at a time.
@@ -34,6 +36,15 @@ struct Index {
     count: usize,
 }
 
+/// The index, and what that which is being made may lack.
+#[derive(Default)]
+struct Indexed {
+    index: Index,
+    is_being_made: bool,
+    /// What was noted since that began; one more than are allowed stands for all others.
+    meanwhile: HashSet<SharedPath>,
+}
+
 /// What can be given, as the namespace, the shares and the cache are now.
 pub(super) struct Offered {
     me: NodeId,
@@ -43,7 +54,7 @@ pub(super) struct Offered {
     shares: ShareSet,
     cache: Cache,
     refusals: Refusals,
-    index: Mutex<Index>,
+    indexed: Mutex<Indexed>,
     legacy_shares: Mutex<Option<(Instant, Vec<ShareIndex>)>>,
 }
 
@@ -67,33 +78,37 @@ impl Offered {
             shares: sources.shares,
             cache: sources.cache,
             refusals,
-            index: Mutex::default(),
+            indexed: Mutex::default(),
             legacy_shares: Mutex::default(),
         }
     }
 
-    /// Takes note of names that came, went or changed.
-    pub(super) fn note(&self, changes: &[Change]) {
-        if changes.contains(&Change::Everything) {
-            return self.index_all();
-        }
+    /// Takes note of names that came, went or changed. False where they are not all named, so that
+    /// the index is to be made anew.
+    #[must_use]
+    pub(super) fn note(&self, changes: &[Change]) -> bool {
         let view = self.view.load();
         let label = view.label(&self.me);
-        let mut index = self.index.lock();
+        let mut indexed = self.indexed.lock();
         for change in changes {
-            let Change::Entry(path) = change else {
-                continue;
-            };
-            let own = label.as_ref().and_then(|me| view.peer_lookup(me, path));
-            let is_file = |found: &Found| matches!(found.kind, Kind::File { .. });
-            let here =
-                view.lookup(path).is_some_and(|f| is_file(&f)) || own.as_ref().is_some_and(is_file);
-            index.set(path, here);
+            if let Change::Entry(path) = change {
+                indexed.note(path, is_file(&view, label.as_deref(), path));
+            }
         }
+        !changes.contains(&Change::Everything)
     }
 
-    /// Makes the index anew; takes as long as the namespace is large.
-    pub(super) fn index_all(&self) {
+    /// Makes the index anew; takes as long as the namespace is large. False where so much changed
+    /// meanwhile that it is to be made once more.
+    #[must_use]
+    pub(super) fn index_all(&self) -> bool {
+        let made = self.make();
+        self.put_in(made)
+    }
+
+    fn make(&self) -> Index {
+        // before the view is taken: what is noted from now on may not be in it
+        self.indexed.lock().is_being_made = true;
         let view = self.view.load_full();
         let mut index = Index::default();
         let mut folders = vec![SharedPath::root()];
@@ -120,7 +135,21 @@ impl Offered {
                 }
             }
         }
-        *self.index.lock() = index;
+        index
+    }
+
+    /// The index that was made, with what was noted meanwhile.
+    fn put_in(&self, made: Index) -> bool {
+        let mut indexed = self.indexed.lock();
+        let view = self.view.load();
+        let label = view.label(&self.me);
+        indexed.index = made;
+        indexed.is_being_made = false;
+        let meanwhile = std::mem::take(&mut indexed.meanwhile);
+        for path in &meanwhile {
+            indexed.note(path, is_file(&view, label.as_deref(), path));
+        }
+        meanwhile.len() <= MEANWHILE_MAX
     }
 
     /// The file that a legacy peer gets for a name, if it could be delivered now: one of our own
@@ -148,8 +177,8 @@ impl Offered {
     }
 
     fn paths(&self, name: &Name) -> Vec<SharedPath> {
-        let index = self.index.lock();
-        let paths = index.paths.get(name).into_iter().flatten();
+        let indexed = self.indexed.lock();
+        let paths = indexed.index.paths.get(name).into_iter().flatten();
         paths
             .take(SAME_NAME_MAX)
             .map(|(_, path)| path.clone())
@@ -247,6 +276,23 @@ impl Offered {
     }
 }
 
+/// Whether a name is a file, as it is shown or as this node, of that label, says.
+fn is_file(view: &View, label: Option<&str>, path: &SharedPath) -> bool {
+    let own = || view.peer_lookup(label?, path);
+    let is_file = |found: &Found| matches!(found.kind, Kind::File { .. });
+    view.lookup(path).is_some_and(|found| is_file(&found))
+        || own().is_some_and(|found| is_file(&found))
+}
+
+impl Indexed {
+    fn note(&mut self, path: &SharedPath, is_here: bool) {
+        if self.is_being_made && self.meanwhile.len() <= MEANWHILE_MAX {
+            self.meanwhile.insert(path.clone());
+        }
+        self.index.set(path, is_here);
+    }
+}
+
 impl Index {
     fn set(&mut self, path: &SharedPath, is_here: bool) {
         let Ok(name) = Name::new(path.file_name()) else {
@@ -271,6 +317,108 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::CacheConfig;
+    use crate::catalogue::Catalogue;
+    use crate::digest::ContentHash;
+    use crate::node::EventLog;
+    use crate::share::ShareConfig;
+    use crate::wire::native::record::{Entry, Timestamp};
+
+    /// What is offered of a catalogue, whose own files are under their names.
+    struct Bench {
+        catalogue: Catalogue,
+        offered: Offered,
+        _home: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let home = tempfile::tempdir().unwrap();
+            let me = NodeId::new([1; 32]);
+            let mut catalogue = Catalogue::new(me, "me".parse().unwrap());
+            let cache = CacheConfig {
+                dir: home.path().join("cache"),
+                budget_bytes: 1 << 20,
+                floor_bytes: 0,
+            };
+            let shares = ShareConfig::new(home.path().join("state"));
+            let sources = Sources {
+                me,
+                bridge: false,
+                view: Arc::new(ArcSwap::new(catalogue.view())),
+                addresses: Arc::default(),
+                shares: ShareSet::open(shares).unwrap().0,
+                cache: Cache::open(cache).unwrap().0,
+            };
+            Self {
+                offered: Offered::new(sources, Refusals::new(EventLog::default())),
+                catalogue,
+                _home: home,
+            }
+        }
+
+        /// Puts a file there, or takes it away, and says what changed.
+        fn change(&mut self, name: &str, is_there: bool) -> Change {
+            let path = SharedPath::new(name.as_bytes()).unwrap();
+            let at = Timestamp {
+                seconds: 1,
+                nanoseconds: 0,
+            };
+            let entry = Entry {
+                kind: Kind::File {
+                    hash: ContentHash::of(name.as_bytes()),
+                    size_bytes: 1,
+                    executable: false,
+                },
+                mtime: at,
+                version_time: at,
+                sent_by: None,
+            };
+            match is_there {
+                true => assert!(self.catalogue.put(ShareIndex(0), &path, entry).unwrap()),
+                false => assert!(self.catalogue.remove(ShareIndex(0), &path)),
+            }
+            self.offered.view.store(self.catalogue.view());
+            Change::Entry(path)
+        }
+
+        fn has(&self, name: &str) -> bool {
+            !self
+                .offered
+                .paths(&Name::new(name.as_bytes()).unwrap())
+                .is_empty()
+        }
+    }
+
+    #[test]
+    fn what_changes_while_the_index_is_made_is_in_it() {
+        let mut bench = Bench::new();
+        bench.change("goes", true);
+        let made = bench.offered.make();
+        let changes = [bench.change("comes", true), bench.change("goes", false)];
+        assert!(bench.offered.note(&changes));
+        assert!(bench.has("comes"), "meanwhile too");
+        assert!(bench.offered.put_in(made));
+        assert!(bench.has("comes") && !bench.has("goes"));
+        assert!(bench.offered.indexed.lock().meanwhile.is_empty());
+    }
+
+    #[test]
+    fn when_too_much_changes_or_not_all_is_named_the_index_is_to_be_made_anew() {
+        let mut bench = Bench::new();
+        let made = bench.offered.make();
+        let name = |n: usize| Change::Entry(SharedPath::new(n.to_string().into_bytes()).unwrap());
+        let many: Vec<Change> = (0..2 * MEANWHILE_MAX).map(name).collect();
+        assert!(bench.offered.note(&many));
+        assert_eq!(
+            bench.offered.indexed.lock().meanwhile.len(),
+            MEANWHILE_MAX + 1
+        );
+        assert!(!bench.offered.put_in(made));
+        bench.change("unnamed", true);
+        assert!(!bench.offered.note(&[Change::Everything]));
+        assert!(bench.offered.index_all() && bench.has("unnamed"));
+    }
 
     #[test]
     fn of_one_base_name_the_shallowest_comes_first_then_the_first_by_path() {

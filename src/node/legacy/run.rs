@@ -60,7 +60,10 @@ enum Outcome {
         result: Result<Incoming, LegacyError>,
     },
     Resolved(MemberName, Option<SocketAddrV4>),
-    Indexed,
+    Indexed {
+        /// Whether nothing is missing in it.
+        is_whole: bool,
+    },
 }
 
 struct Waiter {
@@ -180,7 +183,9 @@ impl Plane {
                     None => return,
                 },
                 Some(changes) = queues.changes.recv() => {
-                    self.offered.note(&changes);
+                    if !self.offered.note(&changes) {
+                        self.missed.store(true, Ordering::Relaxed);
+                    }
                     self.offered.tell_refused(&changes);
                 }
                 Some((stream, from)) = queues.connections.recv() => self.serve(stream, from),
@@ -207,8 +212,8 @@ impl Plane {
         self.is_indexing = true;
         let (offered, outcomes) = (self.offered.clone(), self.outcomes.clone());
         tokio::task::spawn_blocking(move || {
-            offered.index_all();
-            let _stopping = outcomes.blocking_send(Outcome::Indexed);
+            let is_whole = offered.index_all();
+            let _stopping = outcomes.blocking_send(Outcome::Indexed { is_whole });
         });
     }
 
@@ -287,7 +292,12 @@ impl Plane {
     fn handle_outcome(&mut self, outcome: Outcome) {
         let now = Instant::now();
         match outcome {
-            Outcome::Indexed => self.is_indexing = false,
+            Outcome::Indexed { is_whole } => {
+                self.is_indexing = false;
+                if !is_whole {
+                    self.missed.store(true, Ordering::Relaxed);
+                }
+            }
             Outcome::Resolved(host, address) => self.machine.handle_resolved(now, &host, address),
             Outcome::Tried {
                 name,
