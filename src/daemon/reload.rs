@@ -1,5 +1,6 @@
 //! SIGHUP: what a running daemon takes over from a configuration that changed.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
@@ -60,10 +61,17 @@ pub(super) async fn apply(
 }
 
 async fn change_shares(service: &Arc<Service>, changes: &Changes) {
-    unshare_all(service, changes.shares_removed.clone()).await;
+    let config = service.in_force.load().config.clone();
+    let is_configured = |dir: &Path| config.share.iter().any(|share| share.dir == dir);
+    let mut saved = service.saved_shares();
+    // what the configuration says of a folder counts before what was added by command
+    saved.retain(|share| !is_configured(&share.dir));
+    let mut removed = changes.shares_removed.clone();
+    removed.retain(|dir| !saved.iter().any(|share| share.dir == *dir));
+    unshare_all(service, removed).await;
+    // what was added by command stays when the configuration has it no more: as it was added
+    saved.retain(|share| changes.has_other_groups || changes.shares_removed.contains(&share.dir));
     let mut added = changes.shares_added.clone();
-    if changes.has_other_groups {
-        added.extend(service.saved_shares());
-    }
+    added.extend(saved);
     share_all(service, added).await;
 }

@@ -127,17 +127,20 @@ impl Service {
     pub(super) fn remove_share(&self, dir: &Path) -> Result<Shares, Failure> {
         let real = self.real_name(dir);
         self.refuse_configured(&[dir, &real])?;
-        let was_missing = self.want_no_more(dir) | self.want_no_more(&real);
         self.refuse_inbox(&[dir, &real])?;
+        let was_missing = self.want_no_more(dir) | self.want_no_more(&real);
         let removed = self.node.remove_share(dir);
-        match removed.or_else(|_| self.node.remove_share(&real)) {
-            Err(error) if !was_missing => {
-                return Err(Failure::new(FailureKind::NotFound, error.to_string()));
-            }
-            Ok(()) | Err(_) => {}
-        }
+        let removed = removed.or_else(|_| self.node.remove_share(&real));
         let mut kept = self.saved_shares.lock();
+        let kept_before = kept.len();
         kept.retain(|other| other.dir != dir && other.dir != real);
+        let was_kept = kept.len() < kept_before;
+        if let Err(error) = removed
+            && !was_missing
+            && !was_kept
+        {
+            return Err(Failure::new(FailureKind::NotFound, error.to_string()));
+        }
         self.keep(&kept)?;
         Ok(self.shares(Sight::All))
     }

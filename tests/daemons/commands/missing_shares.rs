@@ -118,10 +118,60 @@ fn a_folder_that_became_a_link_since_it_was_added_by_command_is_not_followed() {
 }
 
 #[apply(promise)]
+fn a_share_that_was_added_by_command_stays_so_when_the_configuration_has_it_no_more() {
+    let mut cluster = Cluster::new();
+    let mut node = cluster.start("one");
+    let (added, last) = (node.home.join("added"), node.home.join("last"));
+    share_with_a_file(&added, "file");
+    share_with_a_file(&last, "last");
+    let name = added.to_str().unwrap();
+    let share = |dir: &Path| format!("[[share]]\ndir = '{}'\n", dir.display());
+    let excludes = |node: &Node| {
+        let shares = node.cli(&["share", "--json"]).expect_json()["shares"].clone();
+        let shares = shares.as_array().unwrap().clone();
+        let found = shares.into_iter().find(|share| share["path"] == name);
+        found.map(|share| share["exclude"].to_string())
+    };
+    node.cli(&["share", "add", name, "--exclude", "by-command"])
+        .expect_ok();
+    node.wait_for_file("file");
+    reload(&node, &(share(&added) + "exclude = ['configured']\n"));
+    eventually("the configuration has it", HANG_LIMIT, || {
+        excludes(&node).is_some_and(|it| it.contains("configured"))
+    });
+    let refused = node.cli(&["share", "remove", name]);
+    assert!(
+        refused.stderr.contains("by the configuration"),
+        "{}",
+        refused.stderr
+    );
+    reload(&node, &share(&last));
+    node.wait_for_file("last");
+    let told = excludes(&node);
+    assert!(
+        told.as_ref().is_some_and(|it| it.contains("by-command")),
+        "{told:?}"
+    );
+    node.cli(&["share", "remove", name]).expect_ok();
+    assert_eq!(excludes(&node), None);
+    node.stop();
+    node.launch();
+    assert_eq!(excludes(&node), None);
+}
+
+#[apply(promise)]
 fn an_inbox_is_not_taken_off_the_list_by_command() {
     let mut cluster = Cluster::new();
-    let inbox = cluster.folder.path().join("inbox");
+    let (shared, link) = (
+        cluster.folder.path().join("shared"),
+        cluster.folder.path().join("link"),
+    );
+    fs::create_dir(&shared).unwrap();
+    std::os::unix::fs::symlink(&shared, &link).unwrap();
+    // within what is shared by another name, so that it is missing
+    let inbox = shared.join("inbox");
     let node = cluster.start_with(NodeOptions {
+        shares: vec![link],
         config: format!("[inbox]\ndir = {inbox:?}\nfrom = ['*']\n"),
         ..NodeOptions::new("one")
     });
@@ -132,6 +182,8 @@ fn an_inbox_is_not_taken_off_the_list_by_command() {
         "{}",
         refused.stderr
     );
+    let told = warnings(&node);
+    assert!(told.contains("is not shared"), "{told}");
 }
 
 #[apply(promise)]
