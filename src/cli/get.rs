@@ -68,9 +68,9 @@ pub(super) fn run(options: &GetOptions, output: &mut Output) -> Result<(), CliEr
         }
         source = go_on(&mut client, &path, &started, copied_bytes, &mut breaks)?;
     };
+    let whole = check_whole(&path, copied_bytes, &started).and_then(|()| target.publish());
     bar.finish_and_clear();
-    check_whole(&path, copied_bytes, &started)?;
-    target.publish()?;
+    whole?;
     report(options, &path, &started, &done, begun.elapsed(), output)
 }
 
@@ -138,10 +138,7 @@ fn copy(
         let copied = io::copy(&mut source.take(stroke), &mut target.file());
         let stroke_bytes = copied.map_err(|e| match e.kind() {
             io::ErrorKind::BrokenPipe => CliError::Output(e),
-            _ => CliError::new(
-                format!("cannot write {}: {e}", target.place.display()),
-                "choose another place with -o",
-            ),
+            _ => not_written(&target.place, &e),
         })?;
         if stroke_bytes == 0 {
             break;
@@ -150,6 +147,11 @@ fn copy(
         bar.set_position(*copied_bytes);
     }
     Ok(())
+}
+
+fn not_written(place: &Path, error: &io::Error) -> CliError {
+    let message = format!("cannot write {}: {error}", place.display());
+    CliError::new(message, "choose another place with -o")
 }
 
 fn check_whole(path: &Named, copied_bytes: u64, started: &GetStarted) -> Result<(), CliError> {
@@ -198,13 +200,7 @@ impl Target {
             }
             _ => Self::open(&place, started.executable),
         };
-        let (file, unfinished) = opened.map_err(|e| {
-            let place = place.display();
-            CliError::new(
-                format!("cannot write {place}: {e}"),
-                "choose another place with -o",
-            )
-        })?;
+        let (file, unfinished) = opened.map_err(|e| not_written(&place, &e))?;
         Ok(Self {
             file,
             place,
@@ -237,6 +233,7 @@ impl Target {
     /// Gives the whole file its name; one that had it before is replaced.
     fn publish(self) -> Result<(), CliError> {
         let place = self.place.clone();
+        self.sync().map_err(|e| not_written(&place, &e))?;
         self.rename().map_err(|e| {
             let place = place.display();
             CliError::new(
@@ -244,6 +241,14 @@ impl Target {
                 "choose another with -o",
             )
         })
+    }
+
+    /// What has its name is whole also after the power failed.
+    fn sync(&self) -> io::Result<()> {
+        match self.unfinished {
+            Unfinished::Nothing => Ok(()),
+            Unfinished::Unnamed | Unfinished::Hidden(_) => self.file.sync_data(),
+        }
     }
 
     fn rename(self) -> io::Result<()> {
@@ -333,4 +338,30 @@ fn report(
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_its_name_only_once_it_is_on_its_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("file");
+        let hidden = || hidden_name().tempfile_in(folder.path()).unwrap();
+        let target = |file, unfinished| Target {
+            file,
+            place: place.clone(),
+            unfinished,
+        };
+        // a pipe in its place, which cannot be synced
+        let pipe = || File::from(std::os::fd::OwnedFd::from(io::pipe().unwrap().1));
+        let refused = target(pipe(), Unfinished::Hidden(hidden().into_temp_path()));
+        assert!(refused.publish().is_err());
+        assert!(!place.exists());
+        let (file, path) = hidden().into_parts();
+        assert!(target(file, Unfinished::Hidden(path)).publish().is_ok());
+        assert!(place.exists());
+        assert!(target(pipe(), Unfinished::Nothing).publish().is_ok());
+    }
 }
