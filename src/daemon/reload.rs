@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 use super::answers::Service;
-use super::config::{Changes, Config, ConfigError, Sources, compare, load};
+use super::config::{Changes, Config, ConfigError, ShareSettings, Sources, compare, load};
 use super::journal::{self, message};
 use super::logging::LogHandle;
 use super::seeds;
@@ -69,8 +69,12 @@ async fn change_shares(service: &Arc<Service>, changes: &Changes) {
     let mut removed = changes.shares_removed.clone();
     removed.retain(|dir| !saved.iter().any(|share| share.dir == *dir));
     unshare_all(service, removed).await;
-    // what was added by command stays when the configuration has it no more: as it was added
-    saved.retain(|share| changes.has_other_groups || changes.shares_removed.contains(&share.dir));
+    // what was added by command stays when the configuration, which may have it by the name of a
+    // link, has it no more: as it was added
+    let shared = service.node.shared();
+    let is_shared = |share: &ShareSettings| shared.iter().any(|it| it.dir == share.dir);
+    let was_configured = |share: &ShareSettings| changes.shares_removed.contains(&share.dir);
+    saved.retain(|it| changes.has_other_groups || was_configured(it) || !is_shared(it));
     let mut added = changes.shares_added.clone();
     added.extend(saved);
     share_all(service, added).await;

@@ -238,7 +238,9 @@ impl ShareSet {
         let shared = &self.inner.shared;
         let mut state = shared.lock();
         let mut shares = state.shares.iter();
-        let offered = shares.find(|(_, share)| *share.dir == *dir);
+        let by_name = shares.clone().find(|(_, share)| *share.dir == *dir);
+        // a link may lead elsewhere since, or to a disk that stands still
+        let offered = by_name.or_else(|| shares.find(|(_, share)| share.given == dir));
         let index = offered.map(|(index, _)| *index);
         let index = index.or_else(|| state.ledger.known_share(dir));
         let removed = index.is_some_and(|index| state.remove_share(index));

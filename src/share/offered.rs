@@ -1,7 +1,7 @@
 //! A folder that is offered: its settings, how its walk stands, and what is counted of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::config::ShareSpec;
@@ -22,6 +22,8 @@ pub(super) const UNWATCHED: &str = "the limit of inotify watches is reached, so 
 /// A folder that is offered.
 pub(super) struct Share {
     pub(super) dir: Arc<Path>,
+    /// As it was called when it was last added, perhaps by a link.
+    pub(super) given: PathBuf,
     pub(super) include_private: bool,
     pub(super) legacy: bool,
     pub(super) readers: Option<Vec<String>>,
@@ -54,6 +56,7 @@ impl Share {
     pub(super) fn new(dir: &Path, spec: &ShareSpec, exclude: Arc<Exclude>, root: Slot) -> Self {
         Self {
             dir: dir.into(),
+            given: spec.dir.clone(),
             include_private: spec.include_private,
             legacy: spec.legacy,
             readers: spec.readers.clone(),

@@ -106,6 +106,7 @@ impl State {
             readers: spec.readers.clone(),
         });
         if let Some(share) = self.shares.get_mut(&index) {
+            share.given.clone_from(&spec.dir);
             share.readers.clone_from(&spec.readers);
             share.include_private = spec.include_private;
             share.legacy = spec.legacy;

@@ -160,6 +160,38 @@ fn a_share_that_was_added_by_command_stays_so_when_the_configuration_has_it_no_m
 }
 
 #[apply(promise)]
+fn a_share_that_the_configuration_has_by_a_link_is_shared_no_more_when_it_is_taken_out() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    let at = |name: &str| node.home.join(name);
+    let [real, link, first, second] = ["real", "link", "first", "second"].map(at);
+    for dir in [&real, &first, &second] {
+        share_with_a_file(dir, dir.file_name().unwrap().to_str().unwrap());
+    }
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let share = |dir: &Path| format!("[[share]]\ndir = '{}'\n", dir.display());
+    reload(&node, &share(&link));
+    node.wait_for_file("real");
+    reload(&node, &share(&first));
+    node.wait_for_file("first");
+    eventually("it is listed no more", HANG_LIMIT, || {
+        !node.cli(&["ls"]).expect_ok().contains("real")
+    });
+    // but what was added by command stays
+    node.cli(&["share", "add", real.to_str().unwrap()])
+        .expect_ok();
+    node.wait_for_file("real");
+    reload(&node, &(share(&link) + &share(&second)));
+    node.wait_for_file("second");
+    reload(&node, &share(&first));
+    node.wait_for_file("first");
+    eventually("it is shared as it was added", HANG_LIMIT, || {
+        let shares = node.cli(&["share"]).expect_ok();
+        shares.contains(real.to_str().unwrap())
+    });
+}
+
+#[apply(promise)]
 fn an_inbox_is_not_taken_off_the_list_by_command() {
     let mut cluster = Cluster::new();
     let (shared, link) = (
