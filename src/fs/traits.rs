@@ -20,9 +20,10 @@ use crate::wire::native::record::{Kind, ShareIndex, Timestamp};
 
 /// Names and bytes, from memory and from the network.
 ///
-/// Every method but [`Content::open`] and [`OpenContent::read_now`] answers from memory. None may
-/// block on the network: [`OpenContent::read`] returns at once and calls its reply later, from any
-/// thread. The filesystem holds no lock while it calls any of these.
+/// Every method but [`Content::open`], [`Content::live`], [`Content::live_in`] and
+/// [`OpenContent::read_now`], which may wait for a disk, answers from memory. None may block on the
+/// network: [`OpenContent::read`] returns at once and calls its reply later, from any thread. The
+/// filesystem holds no lock while it calls any of these.
 pub trait Content: Send + Sync + 'static {
     /// The namespace as it is now.
     fn view(&self) -> Arc<View>;

@@ -10,10 +10,10 @@ use crate::fs::Stale;
 pub(super) const IN_HEADER_BYTES: usize = 40;
 /// `struct fuse_out_header`.
 pub(super) const OUT_HEADER_BYTES: usize = 16;
-/// `struct fuse_entry_out` in front of each `struct fuse_dirent` of READDIRPLUS.
-const ENTRY_OUT_BYTES: usize = 128;
+/// `struct fuse_entry_out`, also in front of each `struct fuse_dirent` of READDIRPLUS.
+pub(super) const ENTRY_OUT_BYTES: usize = 128;
 /// `struct fuse_dirent` without its name.
-const DIRENT_BYTES: usize = 24;
+pub(super) const DIRENT_BYTES: usize = 24;
 /// Marks the request number of an interrupt (`FUSE_INT_REQ_BIT`, fs/fuse/fuse_dev_i.h).
 const INTERRUPT_BIT: u64 = 1;
 
@@ -68,7 +68,8 @@ impl Header {
     }
 }
 
-/// `struct fuse_read_in`, as far as it matters.
+/// `struct fuse_read_in`, as far as it matters; a listing is asked for by the same, with a cookie
+/// for the offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReadIn {
     pub handle: u64,

@@ -2,31 +2,34 @@
 
 use std::time::Duration;
 
-use crate::fs::{Attributes, FileKind};
+use super::abi::{DIRENT_BYTES, ENTRY_OUT_BYTES};
+use crate::fs::{Attributes, DirectoryEntry, FileKind};
 
-/// The longest of them, `struct fuse_entry_out`.
-const BYTES_MAX: usize = 128;
 /// The unit in which programs are told to read.
 const READ_BLOCK_BYTES: u32 = 4096;
 
-/// A body, put together field by field.
-pub(super) struct Body {
-    bytes: [u8; BYTES_MAX],
+/// A body, put together field by field in the room for it.
+pub(super) struct Body<'a> {
+    room: &'a mut [u8],
     length: usize,
 }
 
-impl Default for Body {
-    fn default() -> Self {
-        Self {
-            bytes: [0; BYTES_MAX],
-            length: 0,
-        }
+impl<'a> Body<'a> {
+    /// Nothing yet.
+    pub fn new(room: &'a mut [u8]) -> Self {
+        Self { room, length: 0 }
     }
-}
 
-impl Body {
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
+    /// How long it is.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// It is to be no longer than this.
+    pub fn bound(&mut self, bytes_max: usize) {
+        let room = std::mem::take(&mut self.room);
+        let length = bytes_max.min(room.len());
+        self.room = &mut room[..length];
     }
 
     /// `struct fuse_entry_out`.
@@ -46,7 +49,38 @@ impl Body {
     pub fn put_absence(&mut self, lifetime: Duration) {
         self.put_u64s([0, 0, lifetime.as_secs(), 0]);
         self.put_u32s([lifetime.subsec_nanos()]);
-        self.length = BYTES_MAX;
+        self.fill(ENTRY_OUT_BYTES);
+    }
+
+    /// `struct fuse_dirent`: a name of a listing. False, and nothing of it, where it is too long.
+    pub fn put_name(&mut self, entry: &DirectoryEntry<'_>) -> bool {
+        let fits = self.fits(DIRENT_BYTES + entry.name.len());
+        if fits {
+            self.put_dirent(entry);
+        }
+        fits
+    }
+
+    /// `struct fuse_direntplus`: the same with attributes, for as long as which the name holds.
+    pub fn put_name_with(&mut self, entry: &DirectoryEntry<'_>, attributes: &Attributes) -> bool {
+        let fits = self.fits(ENTRY_OUT_BYTES + DIRENT_BYTES + entry.name.len());
+        if fits {
+            self.put_entry(attributes, attributes.lifetime);
+            self.put_dirent(entry);
+        }
+        fits
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
+        self.length + padded(bytes) <= self.room.len()
+    }
+
+    fn put_dirent(&mut self, entry: &DirectoryEntry<'_>) {
+        self.put_u64s([entry.ino, entry.cookie]);
+        let kind = kind_bits(entry.kind) >> 12;
+        self.put_u32s([entry.name.len() as u32, kind]);
+        self.put(entry.name);
+        self.fill(padded(self.length));
     }
 
     /// `struct fuse_attr_out`.
@@ -77,14 +111,9 @@ impl Body {
         // atime, mtime, ctime
         self.put_u64s([seconds.cast_unsigned(); 3]);
         self.put_u32s([nanoseconds; 3]);
-        let kind = match attributes.kind {
-            FileKind::Directory => libc::S_IFDIR,
-            FileKind::Regular => libc::S_IFREG,
-            FileKind::Symlink => libc::S_IFLNK,
-        };
         let (device, flags) = (0, 0);
         self.put_u32s([
-            kind | u32::from(attributes.mode),
+            kind_bits(attributes.kind) | u32::from(attributes.mode),
             attributes.links,
             attributes.uid,
             attributes.gid,
@@ -103,8 +132,27 @@ impl Body {
     }
 
     fn put(&mut self, bytes: &[u8]) {
-        self.bytes[self.length..][..bytes.len()].copy_from_slice(bytes);
+        self.room[self.length..][..bytes.len()].copy_from_slice(bytes);
         self.length += bytes.len();
+    }
+
+    /// Zeros up to this length: the room has what was answered before.
+    fn fill(&mut self, length: usize) {
+        self.room[self.length..length].fill(0);
+        self.length = length;
+    }
+}
+
+/// What the kernel takes a name of a listing to be long.
+fn padded(bytes: usize) -> usize {
+    bytes.next_multiple_of(8)
+}
+
+fn kind_bits(kind: FileKind) -> u32 {
+    match kind {
+        FileKind::Directory => libc::S_IFDIR,
+        FileKind::Regular => libc::S_IFREG,
+        FileKind::Symlink => libc::S_IFLNK,
     }
 }
 
@@ -129,46 +177,45 @@ mod tests {
         lifetime: Duration::from_millis(1500),
     };
 
-    fn u32_at(body: &Body, at: usize) -> u32 {
-        u32::from_ne_bytes(body.bytes()[at..at + 4].try_into().unwrap())
+    /// What is put into a room that is not empty.
+    fn put(put: impl FnOnce(&mut Body<'_>)) -> Vec<u8> {
+        let mut room = [0xaa; 512];
+        let mut body = Body::new(&mut room);
+        put(&mut body);
+        let length = body.length();
+        room[..length].to_vec()
     }
 
-    fn u64_at(body: &Body, at: usize) -> u64 {
-        u64::from_ne_bytes(body.bytes()[at..at + 8].try_into().unwrap())
+    fn u32_at(body: &[u8], at: usize) -> u32 {
+        u32::from_ne_bytes(body[at..at + 4].try_into().unwrap())
+    }
+
+    fn u64_at(body: &[u8], at: usize) -> u64 {
+        u64::from_ne_bytes(body[at..at + 8].try_into().unwrap())
     }
 
     #[test]
     fn each_body_is_as_long_as_the_kernel_wants_it() {
-        let length = |put: &dyn Fn(&mut Body)| {
-            let mut body = Body::default();
-            put(&mut body);
-            body.bytes().len()
-        };
-        assert_eq!(
-            length(&|body| body.put_entry(&ATTRIBUTES, Duration::ZERO)),
-            128
-        );
-        assert_eq!(length(&|body| body.put_absence(Duration::ZERO)), 128);
-        assert_eq!(length(&|body| body.put_attributes(&ATTRIBUTES)), 104);
-        assert_eq!(length(&|body| body.put_open(1, 2, 3)), 16);
+        let entry = put(|body| body.put_entry(&ATTRIBUTES, Duration::ZERO));
+        assert_eq!(entry.len(), 128);
+        assert_eq!(put(|body| body.put_absence(Duration::ZERO)), [0; 128]);
+        assert_eq!(put(|body| body.put_attributes(&ATTRIBUTES)).len(), 104);
+        assert_eq!(put(|body| body.put_open(1, 2, 3)).len(), 16);
     }
 
     #[test]
     fn lifetimes_of_name_and_attributes_are_told_apart() {
-        let mut body = Body::default();
-        body.put_entry(&ATTRIBUTES, Duration::from_millis(60_250));
+        let body = put(|body| body.put_entry(&ATTRIBUTES, Duration::from_millis(60_250)));
         assert_eq!((u64_at(&body, 0), u64_at(&body, 8)), (77, 0));
         assert_eq!((u64_at(&body, 16), u32_at(&body, 32)), (60, 250_000_000));
         assert_eq!((u64_at(&body, 24), u32_at(&body, 36)), (1, 500_000_000));
-        let mut absent = Body::default();
-        absent.put_absence(Duration::from_secs(9));
+        let absent = put(|body| body.put_absence(Duration::from_secs(9)));
         assert_eq!((u64_at(&absent, 0), u64_at(&absent, 16)), (0, 9));
     }
 
     #[test]
     fn what_stat_shows_is_in_its_place_also_before_1970() {
-        let mut body = Body::default();
-        body.put_attributes(&ATTRIBUTES);
+        let body = put(|body| body.put_attributes(&ATTRIBUTES));
         assert_eq!((u64_at(&body, 0), u32_at(&body, 8)), (1, 500_000_000));
         assert_eq!([16, 24, 32].map(|at| u64_at(&body, at)), [77, 5000, 3]);
         assert_eq!(
@@ -178,5 +225,44 @@ mod tests {
         assert_eq!([64, 68, 72].map(|at| u32_at(&body, at)), [7; 3]);
         let rest = [76, 80, 84, 88, 92, 96].map(|at| u32_at(&body, at));
         assert_eq!(rest, [libc::S_IFREG | 0o644, 1, 10, 11, 0, 4096]);
+    }
+
+    fn named(name: &[u8]) -> DirectoryEntry<'_> {
+        DirectoryEntry {
+            ino: 77,
+            cookie: 88,
+            kind: FileKind::Directory,
+            name,
+        }
+    }
+
+    #[test]
+    fn a_name_of_a_listing_ends_in_zeros_up_to_the_next() {
+        let body = put(|body| {
+            assert!(body.put_name(&named(b"abcdefghi")));
+            assert!(body.put_name_with(&named(b"next"), &ATTRIBUTES));
+        });
+        assert_eq!(body.len(), 40 + 128 + 32);
+        assert_eq!((u64_at(&body, 0), u64_at(&body, 8)), (77, 88));
+        let directory = u32::from(libc::DT_DIR);
+        assert_eq!((u32_at(&body, 16), u32_at(&body, 20)), (9, directory));
+        assert_eq!(&body[24..40], b"abcdefghi\0\0\0\0\0\0\0");
+        let plus = &body[40..];
+        assert_eq!((u64_at(plus, 0), u64_at(plus, 128)), (77, 77));
+        assert_eq!((u64_at(plus, 16), u32_at(plus, 32)), (1, 500_000_000));
+        assert_eq!(&plus[152..], b"next\0\0\0\0");
+    }
+
+    #[test]
+    fn a_name_that_does_not_fit_leaves_a_listing_as_it_was() {
+        for (bytes_max, names) in [(79, 1), (80, 2), (10_000, 16)] {
+            let body = put(|body| {
+                body.bound(bytes_max);
+                while body.put_name(&named(b"name-name")) {}
+                assert!(!body.put_name_with(&named(b""), &ATTRIBUTES));
+            });
+            // of 512 bytes, 12 times 40
+            assert_eq!(body.len(), 40 * names.min(12));
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! The device: owns /dev/fuse, reads what the kernel asks, and sees to it that each request is
 //! answered once and in time.
 //!
-//! Its threads answer READ and RELEASE, LOOKUP, GETATTR and OPEN themselves, take interrupts and
-//! forgets, and send the rest through a pair of sockets to the session, whose answers come back the
-//! same way. What nobody answered by its deadline, the device answers with an error. A thread that
-//! panics in a request answers that one with EIO and goes on.
+//! Its threads answer themselves what may wait for a disk: READ and RELEASE, LOOKUP, GETATTR, OPEN
+//! and listings. They take interrupts and forgets, and send the rest through a pair of sockets to
+//! the session, whose answers come back the same way. What nobody answered by its deadline, the
+//! device answers with an error. A thread that panics in a request answers that one with EIO and
+//! goes on.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -32,8 +33,8 @@ pub const TRANSFER_MAX_BYTES: usize = 1 << 20;
 /// What one request can be: the largest write and its heads (`fuse_dev_do_read` wants room for
 /// them even where no write ever comes).
 const REQUEST_BUFFER_BYTES: usize = TRANSFER_MAX_BYTES + 4096;
-/// What one message of the pair may be; the session keeps its answers below it.
-pub(super) const PAIR_MESSAGE_MAX_BYTES: usize = 128 * 1024;
+/// What one message of the pair may be: far more than the session has to answer.
+const PAIR_MESSAGE_MAX_BYTES: usize = 128 * 1024;
 /// What the pair may hold, so that a burst of small requests does not stop the reading threads.
 const PAIR_BUFFER_BYTES: usize = 1 << 20;
 
@@ -156,8 +157,12 @@ impl Device {
                 None => self.forward(&header, message),
             },
             opcode::LISTXATTR => self.answer_no_attributes(&header, message, begun),
-            opcode::LOOKUP | opcode::GETATTR | opcode::OPEN => {
-                if !self.answer_itself(&header, message, begun) {
+            opcode::LOOKUP
+            | opcode::GETATTR
+            | opcode::OPEN
+            | opcode::READDIR
+            | opcode::READDIRPLUS => {
+                if !self.answer_itself(&header, message, answer, begun) {
                     self.forward(&header, message);
                 }
             }

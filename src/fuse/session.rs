@@ -1,7 +1,7 @@
 //! The session: speaks FUSE's protocol behind the device, and the only module that names `fuser`.
 //!
-//! Each handler turns arguments into one call on the filesystem and one reply. It never waits. A
-//! handler that panics answers EIO, and its thread goes on.
+//! Each handler turns arguments into one call on the filesystem and one reply. It never waits, also
+//! for no disk. A handler that panics answers EIO, and its thread goes on.
 
 mod opening;
 
@@ -15,12 +15,12 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    AccessFlags, Config, Errno, FileAttr, FileHandle, FileType, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session, SessionACL,
+    AccessFlags, Config, Errno, FileAttr, FileHandle, FileType, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyXattr, Request, Session, SessionACL,
 };
 
-use super::device::{PAIR_MESSAGE_MAX_BYTES, TRANSFER_MAX_BYTES};
+use super::device::TRANSFER_MAX_BYTES;
 use super::readers::Readers;
 use crate::fs::{Attributes, FileKind, Filesystem, FsError, NAME_MAX_BYTES, Reach, Timestamp};
 
@@ -29,15 +29,10 @@ use crate::fs::{Attributes, FileKind, Filesystem, FsError, NAME_MAX_BYTES, Reach
 pub const BACKGROUND_MAX: u16 = 8192;
 /// From how many on the kernel takes the mount for congested (it then reads ahead less).
 const CONGESTION_THRESHOLD: u16 = 6144;
-/// Handlers run on so many threads: one may be busy with a long listing.
+/// Handlers run on so many threads, all from memory: what may wait for a disk is the device's.
 const THREADS: usize = 2;
 /// The unit of `statfs`.
 const STATFS_BLOCK_BYTES: u32 = 4096;
-/// What a listing may take, so that it fits into one message of the pair with its head.
-const LISTING_MAX_BYTES: usize = PAIR_MESSAGE_MAX_BYTES - 4096;
-/// `fuse_entry_out` and `fuse_dirent`, and `fuse_dirent` alone, in front of a name.
-const PLUS_ENTRY_BYTES: usize = 152;
-const ENTRY_BYTES: usize = 24;
 
 /// Runs the session over its end of the device's pair, until the device closes the other end.
 ///
@@ -128,55 +123,6 @@ impl fuser::Filesystem for Handlers {
         reply.error(errno(FsError::Unsupported));
     }
 
-    fn readdir(
-        &self,
-        request: &Request,
-        ino: INodeNo,
-        _: FileHandle,
-        cookie: u64,
-        mut reply: ReplyDirectory,
-    ) {
-        self.follow_listing(request, ino, cookie);
-        let mut room = Room::new(ENTRY_BYTES);
-        let listed = ask(|| {
-            self.fs.readdir(ino.0, cookie, &mut |entry| {
-                let name = OsStr::from_bytes(entry.name);
-                let kind = file_type(entry.kind);
-                room.is_full(entry.name) || reply.add(INodeNo(entry.ino), entry.cookie, kind, name)
-            })
-        });
-        match listed {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
-        }
-    }
-
-    fn readdirplus(
-        &self,
-        request: &Request,
-        ino: INodeNo,
-        _: FileHandle,
-        cookie: u64,
-        mut reply: ReplyDirectoryPlus,
-    ) {
-        self.follow_listing(request, ino, cookie);
-        let mut room = Room::new(PLUS_ENTRY_BYTES);
-        let listed = ask(|| {
-            self.fs
-                .readdir_plus(ino.0, cookie, &mut |entry, attributes| {
-                    let (ino, name) = (INodeNo(entry.ino), OsStr::from_bytes(entry.name));
-                    let (lifetime, attr) = (attributes.lifetime, attr(attributes));
-                    let generation = Generation(0);
-                    room.is_full(entry.name)
-                        || reply.add(ino, entry.cookie, name, &lifetime, &attr, generation)
-                })
-        });
-        match listed {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
-        }
-    }
-
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
         match ask(|| Ok(self.fs.statfs())) {
             Ok(stat) => {
@@ -249,32 +195,6 @@ fn answer_xattr(reply: ReplyXattr, value: Result<Vec<u8>, Errno>, room: u32) {
     }
 }
 
-/// How much of a listing still fits into one message of the pair.
-struct Room {
-    left_bytes: usize,
-    head_bytes: usize,
-}
-
-impl Room {
-    fn new(head_bytes: usize) -> Self {
-        Self {
-            left_bytes: LISTING_MAX_BYTES,
-            head_bytes,
-        }
-    }
-
-    fn is_full(&mut self, name: &[u8]) -> bool {
-        let needed_bytes = (self.head_bytes + name.len()).next_multiple_of(8);
-        match self.left_bytes.checked_sub(needed_bytes) {
-            Some(left_bytes) => {
-                self.left_bytes = left_bytes;
-                false
-            }
-            None => true,
-        }
-    }
-}
-
 fn attr(attributes: &Attributes) -> FileAttr {
     let mtime = system_time(attributes.mtime);
     FileAttr {
@@ -340,16 +260,6 @@ mod tests {
             nanoseconds: u32::MAX,
         };
         assert!(system_time(absurd) >= UNIX_EPOCH);
-    }
-
-    #[test]
-    fn a_listing_ends_before_it_is_too_long_for_the_pair() {
-        let mut room = Room::new(PLUS_ENTRY_BYTES);
-        let mut bytes = 0;
-        while !room.is_full(&[b'x'; 255]) {
-            bytes += (PLUS_ENTRY_BYTES + 255).next_multiple_of(8);
-        }
-        assert!(bytes <= LISTING_MAX_BYTES && bytes + 16 < PAIR_MESSAGE_MAX_BYTES);
     }
 
     #[test]

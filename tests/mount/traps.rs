@@ -208,3 +208,39 @@ fn calls_that_stand_still_keep_nobody_else_waiting() {
         mounted.mount.activity().handles == 0
     });
 }
+
+/// The own files of a share whose disk hangs, listed by more programs than there are threads at
+/// first.
+#[apply(promise)]
+fn listings_that_stand_still_keep_nobody_else_waiting() {
+    let content = Memory::new();
+    let scratch = tempfile::tempdir().unwrap();
+    let late: Vec<String> = (0..20).map(|number| format!("late-{number}")).collect();
+    for name in &late {
+        let own = scratch.path().join(name);
+        fs::write(&own, name).unwrap();
+        let hash = content.own(&format!("{name}/file"), &own);
+        content.turn(hash, Behaviour::LooksLate);
+    }
+    content.file("beside/file", b"beside".to_vec());
+    content.symlink("beside/link", "file");
+    let mounted = Mounted::start(&content, |options| {
+        options.server.deadlines.metadata = Duration::from_secs(600);
+    });
+    let directories = late.iter().map(|name| mounted.at(name));
+    let stuck: Vec<_> = directories
+        .map(|path| thread::spawn(move || names(&path)))
+        .collect();
+    content.wait_for_late(20);
+    let begun = Instant::now();
+    let wanted = BTreeSet::from(["file".to_owned(), "link".to_owned()]);
+    assert_eq!(names(&mounted.at("beside")), wanted);
+    assert_eq!(fs::read(mounted.at("beside/link")).unwrap(), b"beside");
+    assert!(rustix::fs::statvfs(mounted.dir()).is_ok());
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    assert!(mounted.mount.answers(AT_ONCE), "no watchdog ends it");
+    content.open_gate();
+    for listing in stuck {
+        assert_eq!(listing.join().unwrap().len(), 1);
+    }
+}

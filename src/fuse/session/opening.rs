@@ -1,5 +1,4 @@
-//! What is answered by who asks: opening what a legacy peer may have, and listing, after which
-//! files may be asked for ahead.
+//! What is answered by who asks: opening what a legacy peer may have.
 
 use fuser::{FileHandle, FopenFlags, INodeNo, OpenFlags, ReplyOpen, Request};
 
@@ -29,15 +28,5 @@ impl Handlers {
             Err(error) => reply.error(errno(error)),
         };
         self.fs.open_legacy(ino.0, flags.0, Box::new(answer));
-    }
-
-    /// Who begins to list a directory may open its files next.
-    pub(super) fn follow_listing(&self, request: &Request, ino: INodeNo, cookie: u64) {
-        if cookie == 0 {
-            let lister = self.readers.opener(request.pid(), request.uid());
-            if lister.reach() == Reach::Everything {
-                self.fs.follow_listing(lister.program(), ino.0);
-            }
-        }
     }
 }
