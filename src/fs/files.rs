@@ -342,7 +342,7 @@ impl Filesystem {
         self.content.cancel(read.ticket);
     }
 
-    /// Closes a file or directory. Never waits.
+    /// Closes a file, which may wait for the disk of the cache.
     pub fn release(&self, number: u64) {
         let inherited = self.inherited.get();
         match self.handles.remove(number) {

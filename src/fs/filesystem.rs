@@ -1,7 +1,7 @@
 //! The filesystem itself: each call of the kernel is one method here.
 //!
 //! No method but those that read bytes waits for anything but a disk of this machine: those that
-//! look up, list, open or show attributes may wait for one. None holds a lock while it calls
+//! look up, list, open, close or show attributes may wait for one. None holds a lock while it calls
 //! [`Content`].
 
 use std::fs::File;

@@ -108,7 +108,7 @@ pub trait Content: Send + Sync + 'static {
     }
 }
 
-/// One open version: a read asks it and no table. Dropping it closes it.
+/// One open version: a read asks it and no table. Dropping it closes it, which may wait for a disk.
 pub trait OpenContent: Send + Sync {
     /// Fills the whole buffer from `offset` if that takes no waiting (verified bytes in the cache,
     /// an own file). The buffer never reaches past the file's end, but for a live one.

@@ -178,7 +178,7 @@ impl Device {
         }
     }
 
-    /// Answered first, since to close may touch the disk.
+    /// Answered first, since to close may wait for the disk, and others are to be read meanwhile.
     fn take_release(&self, header: &Header, message: &[u8], begun: Instant) {
         let Some(handle) = abi::released(message) else {
             return self.answer_error(header.unique, FsError::Fault);
@@ -186,6 +186,7 @@ impl Device {
         let _ = self.write(&[IoSlice::new(&abi::out_header(header.unique, 0, 0))]);
         self.counters.note(opcode::RELEASE, begun.elapsed(), false);
         self.readers.closed(handle);
+        self.threads.keep_one_reading(self.pulse.waiting());
         self.fs.release(handle);
     }
 
@@ -270,7 +271,7 @@ impl Device {
     }
 
     /// Brings the session's answers to the kernel until the session is gone.
-    pub fn return_answers(&self) {
+    pub fn return_answers(self: &Arc<Self>) {
         let mut message = vec![0; PAIR_MESSAGE_MAX_BYTES];
         loop {
             match rustix::net::recv(&self.session, &mut message[..], RecvFlags::empty()) {
@@ -282,7 +283,7 @@ impl Device {
         }
     }
 
-    fn return_answer(&self, message: &[u8]) {
+    fn return_answer(self: &Arc<Self>, message: &[u8]) {
         let Some((unique, errno)) = abi::answered(message) else {
             return;
         };
@@ -292,7 +293,7 @@ impl Device {
         let Some(waiting) = self.table.take(unique) else {
             // Answered early, by an interrupt or the deadline.
             if let (Some(opcode), 0) = (self.table.take_late(unique), errno) {
-                self.undo(opcode, message);
+                self.undo_elsewhere(opcode, message);
             }
             return;
         };
@@ -303,7 +304,20 @@ impl Device {
         }
         let written = self.write(&[IoSlice::new(message)]);
         if written.is_err() && errno == 0 {
-            self.undo(waiting.opcode, message);
+            self.undo_elsewhere(waiting.opcode, message);
+        }
+    }
+
+    /// Takes an answer of the session back on a thread of its own: to close what that opened may
+    /// wait for the disk, and this thread brings all answers.
+    fn undo_elsewhere(self: &Arc<Self>, operation: u32, answer: &[u8]) {
+        if abi::undo(operation, answer) == Undo::Nothing {
+            return;
+        }
+        let (device, late) = (self.clone(), answer.to_vec());
+        let started = super::spawn("fuse-undo", move || device.undo(operation, &late));
+        if started.is_err() {
+            self.undo(operation, answer);
         }
     }
 
@@ -324,7 +338,8 @@ impl Device {
         self.handed_over.store(true, Ordering::Release);
     }
 
-    /// Takes back what the filesystem counted for an answer that the kernel did not take.
+    /// Takes back what the filesystem counted for an answer that the kernel did not take. May wait
+    /// for a disk.
     pub(super) fn undo(&self, operation: u32, answer: &[u8]) {
         match abi::undo(operation, answer) {
             Undo::Nothing => {}

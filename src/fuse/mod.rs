@@ -22,7 +22,8 @@
 //! | a new name is not seen through a cached listing | the listing is dropped as well as the name | `tests/mount/changes.rs a_new_name_is_seen_through_a_cached_listing_and_a_removed_one_leaves_it` |
 //! | a request whose interrupt is refused once is deaf for ever | FUSE_INTERRUPT is answered by the device | `tests/mount/waits.rs a_direct_read_that_is_interrupted_is_gone_at_once`, `tests/daemons/nodes/waits.rs readers_of_every_kind_go_at_once_on_ctrl_c` |
 //! | a handler that never answers hangs its caller | the device answers at a deadline | `tests/mount/waits.rs an_open_that_stands_still_ends_at_the_deadline_or_by_a_signal_and_leaks_nothing` |
-//! | a disk stands still under a share or the cache | another thread is started where all are at work | `tests/mount/traps.rs calls_that_stand_still_keep_nobody_else_waiting`, `tests/mount/traps.rs listings_that_stand_still_keep_nobody_else_waiting` |
+//! | a disk stands still under a share or the cache | another thread is started where all are at work | `tests/mount/traps.rs calls_that_stand_still_keep_nobody_else_waiting`, `tests/mount/traps.rs listings_that_stand_still_keep_nobody_else_waiting`, `tests/mount/traps.rs closes_that_stand_still_keep_nobody_else_waiting` |
+//! | what nobody took is closed by whoever brings all answers | a thread of its own closes it | `tests/mount/traps.rs the_close_of_what_nobody_took_keeps_nobody_else_waiting` |
 //! | one inode opened in two modes is refused by the kernel | the first open decides, until the last release | `tests/mount/reads.rs an_open_never_fails_while_a_file_becomes_complete_under_its_readers` |
 
 mod abi;

@@ -244,3 +244,47 @@ fn listings_that_stand_still_keep_nobody_else_waiting() {
         assert_eq!(listing.join().unwrap().len(), 1);
     }
 }
+
+/// Whoever has files of the cache open and ends closes all of them, also while its disk hangs.
+#[apply(promise)]
+fn closes_that_stand_still_keep_nobody_else_waiting() {
+    let content = Memory::new();
+    for number in 0..20u8 {
+        let hash = ContentHash::of(&[number]);
+        let name = format!("late-{number}");
+        content.behave(&name, hash, 100, Behaviour::ClosesLate);
+    }
+    content.file("beside/file", b"beside".to_vec());
+    let mounted = Mounted::start(&content, |options| {
+        options.server.deadlines.metadata = Duration::from_secs(600);
+    });
+    let late = (0..20).map(|number| mounted.at(&format!("late-{number}")));
+    let open: Vec<File> = late.map(|path| File::open(path).unwrap()).collect();
+    drop(open);
+    content.wait_for_late(20);
+    let begun = Instant::now();
+    assert_eq!(fs::read(mounted.at("beside/file")).unwrap(), b"beside");
+    assert_eq!(names(&mounted.at("beside")).len(), 1);
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    assert!(mounted.mount.answers(AT_ONCE), "no watchdog ends it");
+    content.open_gate();
+    eventually("all is closed", PATIENCE, || content.open_count() == 0);
+}
+
+/// What a legacy peer's file was opened for too late is closed by itself, and that may wait, too.
+#[apply(promise)]
+fn the_close_of_what_nobody_took_keeps_nobody_else_waiting() {
+    let content = Memory::new();
+    let late = content.legacy("late");
+    content.turn(late, Behaviour::ClosesLate);
+    content.file("beside/file", b"beside".to_vec());
+    let mounted = Mounted::start(&content, |options| {
+        options.server.deadlines.metadata = Duration::from_secs(1);
+    });
+    assert_eq!(errno(File::open(mounted.at("late"))), libc::EIO);
+    content.answer_legacy(late);
+    content.wait_for_late(1);
+    assert!(mounted.mount.answers(AT_ONCE), "no watchdog ends it");
+    content.open_gate();
+    eventually("it is closed", PATIENCE, || content.open_count() == 0);
+}

@@ -1,5 +1,7 @@
 //! What the mount tests stand on: a content in memory, and a mount of it that cannot hang a test.
 
+mod legacy;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,8 +14,8 @@ use p2pfs::catalogue::View;
 use p2pfs::digest::ContentHash;
 use p2pfs::extent::ByteRange;
 use p2pfs::fs::{
-    Content, FileVersion, FsError, LiveAttributes, OpenContent, Opened, ReadNow, ReadReply,
-    ReadTicket, Space,
+    Content, FileVersion, FsError, LegacyFile, LiveAttributes, OpenContent, Opened, ReadNow,
+    ReadReply, ReadTicket, Space,
 };
 use p2pfs::fuse::Mount;
 use p2pfs::path::SharedPath;
@@ -22,6 +24,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::process::PATIENCE;
 use super::two_catalogues::Namespace;
+use legacy::{LegacyOpen, LegacyPeer};
 
 /// How a content behaves when it is read.
 #[derive(Clone, Debug)]
@@ -48,6 +51,8 @@ pub enum Behaviour {
     OpensLate,
     /// An own file whose attributes stand still until [`Memory::open_gate`].
     LooksLate,
+    /// Closing it stands still until [`Memory::open_gate`].
+    ClosesLate,
 }
 
 /// A namespace and its bytes in memory.
@@ -72,6 +77,7 @@ struct State {
     warmed: usize,
     live: HashMap<ContentHash, PathBuf>,
     never: Vec<ReadReply>,
+    legacy: LegacyPeer,
     on_their_way: HashMap<ReadTicket, (ReadReply, Bytes)>,
     late: usize,
     gate_is_open: bool,
@@ -108,6 +114,7 @@ impl Memory {
             warmed: 0,
             live: HashMap::new(),
             never: Vec::new(),
+            legacy: LegacyPeer::default(),
             on_their_way: HashMap::new(),
             late: 0,
             gate_is_open: false,
@@ -385,6 +392,15 @@ impl Content for Memory {
         })
     }
 
+    fn legacy_file(&self, name: &[u8]) -> Option<LegacyFile> {
+        self.legacy_named(name)
+    }
+
+    fn open_legacy(self: Arc<Self>, _: &[u8], reply: LegacyOpen) {
+        self.state.lock().legacy.opens.push(reply);
+        self.changed.notify_all();
+    }
+
     fn space(&self) -> Space {
         Space {
             budget_bytes: 10 << 30,
@@ -466,7 +482,11 @@ impl OpenContent for Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.memory.state.lock().open -= 1;
+        let mut state = self.memory.state.lock();
+        if matches!(state.contents.get(&self.hash), Some(Behaviour::ClosesLate)) {
+            state = self.memory.stand_still(state);
+        }
+        state.open -= 1;
         self.memory.changed.notify_all();
     }
 }
