@@ -116,7 +116,9 @@ impl<D: Clone + PartialEq, T: Clone> Ahead<D, T> {
         }
         if here.order.is_none() {
             here.opened.push(name.into());
-            return match knows || here.opened.len() > RUN_MIN {
+            let is_of_use = knows || here.opened.len() > RUN_MIN;
+            program.bound();
+            return match is_of_use {
                 true => Follow::needs(Needs::Order(dir.clone())),
                 false => Follow::NOTHING,
             };

@@ -227,3 +227,15 @@ fn a_name_that_is_not_in_the_order_leads_to_nothing() {
     world.follow(unknown);
     assert_eq!(world.asked, before);
 }
+
+#[test]
+fn who_opens_little_in_each_of_many_directories_has_few_of_them_followed() {
+    let mut world = World::new(10, 10);
+    for dir in 0..1000 {
+        (0..RUN_MIN).for_each(|_| world.open_in(dir, 5));
+        let program = world.ahead.programs.peek(&CP).unwrap();
+        assert!(program.directories.len() <= DIRECTORIES_MAX);
+        assert!(program.knows(&dir), "the latest is among them");
+    }
+    assert_eq!(world.asked, [0; 0]);
+}
