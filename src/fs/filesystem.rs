@@ -136,9 +136,11 @@ impl Filesystem {
 
     /// The kernel has forgotten that many lookups of an inode.
     pub fn forget(&self, ino: u64, lookups: u64) {
-        self.inodes.forget(ino, lookups);
+        let is_gone = self.inodes.forget(ino, lookups);
         // what it forgets it has no pages of
-        self.kept.forget(ino);
+        if is_gone {
+            self.kept.forget(ino);
+        }
     }
 
     /// Where a symbolic link points.

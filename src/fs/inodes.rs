@@ -81,14 +81,15 @@ impl Inodes {
         number
     }
 
-    /// The kernel has forgotten this many lookups.
-    pub fn forget(&self, number: u64, lookups: u64) {
+    /// The kernel has forgotten this many lookups; whether it does not know the inode any more.
+    pub fn forget(&self, number: u64, lookups: u64) -> bool {
         let table = &mut *self.table.lock();
         if let Some(known) = table.known.get_mut(&number) {
             let lookups = u32::try_from(lookups).unwrap_or(u32::MAX);
             known.lookups = known.lookups.saturating_sub(lookups);
         }
         table.sweep(number);
+        !table.known.contains_key(&number)
     }
 
     /// What a number stands for, if the kernel knows it.
