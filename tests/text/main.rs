@@ -10,6 +10,7 @@ mod cli_manual;
 mod cli_socket;
 mod config_layers;
 mod config_refusals;
+mod config_shares;
 mod corpus;
 mod first_page;
 mod json_fields;

@@ -14,7 +14,7 @@ use super::place::{Place, credential};
 use super::seed::Seed;
 use super::settings::{Config, ShareSettings};
 use super::shown::{share_key, shown};
-use super::{check, document};
+use super::{check, document, one_folder};
 use crate::daemon::control::{SettingInfo, Settings};
 use crate::id::NodeName;
 
@@ -112,10 +112,14 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     if let Some(error) = ConfigError::all(errors) {
         return Err(error);
     }
+    // after what is refused by its text, so that our own mount is not touched
+    let (standing, superseded) = one_folder::standing(std::mem::take(&mut config.share));
+    config.share = standing;
     let unknown = sources.environment.unknown();
     let warnings = unknown
         .iter()
         .map(|name| format!("{name} in the environment is no setting and was ignored"))
+        .chain(superseded)
         .collect();
     let shown = shown(&config, &merged.origins);
     Ok(Loaded {

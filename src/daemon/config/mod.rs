@@ -22,6 +22,7 @@ mod layer;
 mod load;
 mod mask;
 mod metrics;
+mod one_folder;
 mod place;
 mod program_budget;
 mod rate_limit;
