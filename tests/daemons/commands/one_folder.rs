@@ -49,4 +49,6 @@ fn of_two_sections_with_one_folder_a_start_and_a_reload_take_the_later_one() {
     assert_eq!(is_open(&node, &dir), Some(false));
     reloaded(&node, &(again + &open), Some(true));
     reloaded(&node, &(open + &closed), Some(false));
+    // who takes the section out means the folder that it named
+    reloaded(&node, "", None);
 }
