@@ -214,6 +214,54 @@ fn what_is_no_list_is_told_how_one_is_written() {
 }
 
 #[test]
+fn what_is_no_section_where_one_is_expected_is_told_how_one_is_written() {
+    let says = |text: &str, place: &str, part: &str| {
+        let error = file_error(text);
+        assert!(
+            error.starts_with(&format!("p2pfs.toml:{place}: ")),
+            "{error}"
+        );
+        assert!(error.contains(part), "{error}");
+        assert!(!error.contains("struct"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    };
+    let share = "as in [[share]], and below it its keys: dir, include_private";
+    says("share = [['/srv/x', false]]\n", "1:10: share", share);
+    says("share = [3, {dir='/srv/x'}]\n", "1:10: share", share);
+    says("share = '/srv/x'\n", "1:9: share", share);
+    says("[share]\ndir = '/srv/x'\n", "1:1: share", share);
+    let cache = "write [cache], and below it its keys: size, floor";
+    says("cache = ['20GiB', '1MiB']\n", "1:9: cache", cache);
+    says("cache = '20GiB'\n", "1:9: cache", cache);
+    says("[[cache]]\nsize = '20GiB'\n", "1:1: cache", cache);
+    for (section, values) in [
+        ("lan", "[false]"),
+        ("mount", "[false]"),
+        ("log", "['debug']"),
+        ("limits", "['1MiB/s']"),
+        ("readers", "[]"),
+        ("metrics", "[]"),
+    ] {
+        let place = format!("1:{}: {section}", section.len() + 4);
+        says(&format!("{section} = {values}\n"), &place, "is a section");
+    }
+    says("[seeds]\na = 1\n", "1:1: seeds", "a list in brackets");
+}
+
+#[test]
+fn a_date_is_no_text() {
+    let error = file_error("name = 1979-05-27\n");
+    let expected = "p2pfs.toml:1:8: name: 1979-05-27 without quotes is a date: put a text in \
+                    quotes, as in \"1979-05-27\"";
+    assert_eq!(error, expected);
+    let error = file_error("[inbox]\nfrom = ['a', 07:32:00]\n");
+    assert!(
+        error.starts_with("p2pfs.toml:2:14: inbox.from: 07:32:00"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_wait_without_end_is_refused_and_the_longest_is_said() {
     let error = file_error("[mount]\nread_deadline = '999999999d'\n");
     assert!(error.contains("is too long: at most 365d"), "{error}");

@@ -3,6 +3,7 @@
 use toml::{Table, Value};
 
 use super::error::one_line;
+use super::setting::SETTINGS;
 use super::settings::Config;
 
 /// Checks a layer by itself.
@@ -10,6 +11,10 @@ use super::settings::Config;
 /// # Errors
 /// What is wrong in it, in words.
 pub(super) fn check_alone(table: &Table) -> Result<(), String> {
+    for (key, value) in table {
+        check_section(key, value)?;
+        check_no_date(value)?;
+    }
     let config: Result<Config, toml::de::Error> = table.clone().try_into();
     config
         .map(drop)
@@ -34,13 +39,45 @@ fn in_numbers(message: String) -> String {
     named.unwrap_or(message)
 }
 
+/// A section is written as one: serde takes a list of its values too, in the order of its keys.
+fn check_section(key: &str, value: &Value) -> Result<(), String> {
+    let settings = SETTINGS.iter().filter(|setting| setting.section() == key);
+    let keys = settings.filter_map(|setting| setting.key.rsplit('.').next());
+    let keys: Vec<&str> = keys.collect();
+    if key.is_empty() || keys.is_empty() {
+        return Ok(());
+    }
+    let keys = keys.join(", ");
+    let is_right = match (key, value) {
+        ("share", Value::Array(items)) => items.iter().all(Value::is_table),
+        (_, value) => key != "share" && value.is_table(),
+    };
+    match (is_right, key) {
+        (true, _) => Ok(()),
+        (false, "share") => Err(format!(
+            "each of them is a section by itself: write its name in two brackets, as in [[share]], \
+             and below it its keys: {keys}"
+        )),
+        (false, section) => Err(format!(
+            "this is a section: write [{section}], and below it its keys: {keys}"
+        )),
+    }
+}
+
+/// No setting is a date, and some that are texts would take what one is written as.
+fn check_no_date(value: &Value) -> Result<(), String> {
+    match value {
+        Value::Datetime(date) => Err(format!(
+            "{date} without quotes is a date: put a text in quotes, as in \"{date}\""
+        )),
+        Value::Array(items) => items.iter().try_for_each(check_no_date),
+        Value::Table(table) => table.values().try_for_each(check_no_date),
+        _ => Ok(()),
+    }
+}
+
 /// Says how a list is written, where the message only says that there is none.
 fn in_brackets(message: String) -> String {
-    if message.starts_with("invalid type: map, expected a sequence") {
-        return "each of them is a section by itself: write its name in two brackets, as in \
-                [[share]]"
-            .to_owned();
-    }
     match message.strip_suffix("expected a sequence") {
         Some(before) => format!("{before}expected a list in brackets, such as [\"a\", \"b\"]"),
         None => message,
