@@ -383,6 +383,47 @@ fn folders_that_would_swallow_each_other_are_refused() {
 }
 
 #[test]
+fn of_two_folders_that_cannot_be_together_the_one_that_somebody_set_is_named_with_its_place() {
+    let says = |text: &str, expected: &str| assert_eq!(file_error(text), expected);
+    says(
+        "state_dir = '/'\n",
+        "state_dir: / and the mount /mnt/p2p overlap (set in p2pfs.toml line 1; mount.dir: the \
+         default)",
+    );
+    says(
+        "cache_dir = '/mnt/p2p/x'\n",
+        "cache_dir: /mnt/p2p/x and the mount /mnt/p2p overlap (set in p2pfs.toml line 1; \
+         mount.dir: the default)",
+    );
+    says(
+        "state_dir = '/srv/s'\n[mount]\ndir = '/srv/s/m'\n",
+        "mount.dir: /srv/s/m and the state directory /srv/s overlap (set in p2pfs.toml line 3; \
+         state_dir: set in p2pfs.toml line 1)",
+    );
+    says(
+        "state_dir = '/var/cache/p2pfs/s'\n",
+        "state_dir: it must not be in the cache /var/cache/p2pfs (set in p2pfs.toml line 1; \
+         cache_dir: the default)",
+    );
+    says(
+        "state_dir = '/var/lib'\n[inbox]\nfrom = ['*']\n",
+        "state_dir: /var/lib and the inbox /var/lib/p2pfs-inbox overlap (set in p2pfs.toml line \
+         1; inbox.dir: the default)",
+    );
+    let overlap = "state_dir: / and the mount /mnt/p2p overlap";
+    let error = from_environment([("P2PFS_STATE_DIR", "/")]).unwrap_err();
+    let expected = format!("{overlap} (set in the environment; mount.dir: the default)");
+    assert_eq!(error.to_string(), expected);
+    let mut sources = nothing_set();
+    sources.overrides.state_dir = Some("/".into());
+    let error = load(&sources).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!("{overlap} (set by --state; mount.dir: the default)")
+    );
+}
+
+#[test]
 fn a_socket_with_a_path_that_no_socket_can_have_is_refused() {
     let error = file_error(&format!("socket = '/{}'\n", "s".repeat(107)));
     assert!(error.contains("at most 107 bytes"), "{error}");

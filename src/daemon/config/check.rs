@@ -9,6 +9,7 @@ use super::error::ConfigError;
 use super::group::missing_group;
 use super::metrics::MetricsAddress;
 use super::settings::Config;
+use super::shown::DEFAULT;
 use super::units::write_duration;
 use crate::files::SOCKET_PATH_MAX_BYTES;
 
@@ -19,13 +20,7 @@ const PERIOD_MIN: Duration = Duration::from_millis(100);
 /// naming the setting and where it was set.
 pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Vec<ConfigError> {
     let single = [legacy(config), socket(config), period(config), mesh(config)];
-    let several = [
-        ports(config),
-        inboxes(config),
-        groups(config),
-        readers(config),
-        folders(config),
-    ];
+    let several = [ports(config), groups(config), readers(config)];
     let broken = single.into_iter().flatten();
     let broken = broken.chain(several.into_iter().flatten());
     let impossible = broken.map(|(key, message)| ConfigError::Impossible {
@@ -33,7 +28,9 @@ pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Vec<Con
         message,
         origin: origin(key),
     });
-    impossible.collect()
+    let clashes = inboxes(config).into_iter().chain(folders(config));
+    let clashing = clashes.map(|clash| clash.told(&origin));
+    impossible.chain(clashing).collect()
 }
 
 type Broken = Option<(&'static str, String)>;
@@ -132,24 +129,71 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port() && one.port() != 0 && is_same_place
 }
 
-/// What is pushed to this node is shared, so it may not lie where nothing may be shared from.
-fn inboxes(config: &Config) -> Vec<(&'static str, String)> {
-    let mut broken = Vec::new();
-    let mount = config.mount.enabled.then_some(config.mount.dir.as_path());
-    let own = [
-        ("the state directory", Some(config.state_dir.as_path())),
-        ("the cache", Some(config.cache_dir.as_path())),
-        ("the mount", mount),
-    ];
-    for (key, inbox) in config.inboxes() {
-        for (what, dir) in own {
-            if let Some(dir) = dir.filter(|dir| overlap(dir, inbox)) {
-                let message = format!("{} and {what} {} overlap", inbox.display(), dir.display());
-                broken.push((key, message));
-            }
+/// A folder, and the setting that says where it is.
+#[derive(Clone, Copy)]
+struct Folder<'a> {
+    key: &'static str,
+    what: &'static str,
+    dir: &'a Path,
+}
+
+/// Two folders of which one may not be where it is because of the other.
+struct Clash<'a> {
+    one: Folder<'a>,
+    other: Folder<'a>,
+}
+
+impl Clash<'_> {
+    /// Whoever set one of them alone is told of that: a default is nowhere to be mended.
+    fn told(self, origin: impl Fn(&str) -> String) -> ConfigError {
+        let is_default = |folder: &Folder<'_>| origin(folder.key) == DEFAULT;
+        let (one, other) = match is_default(&self.one) && !is_default(&self.other) {
+            true => (self.other, self.one),
+            false => (self.one, self.other),
+        };
+        let (dir, what, at) = (one.dir.display(), other.what, other.dir.display());
+        let message = match (one.key, other.key) {
+            // a cache within the state directory is fine
+            ("cache_dir", "state_dir") => format!("it must not hold {what} {at}"),
+            ("state_dir", "cache_dir") => format!("it must not be in {what} {at}"),
+            _ => format!("{dir} and {what} {at} overlap"),
+        };
+        ConfigError::Impossible {
+            key: one.key.to_owned(),
+            message,
+            origin: format!("{}; {}: {}", origin(one.key), other.key, origin(other.key)),
         }
     }
-    broken
+}
+
+fn clashes<'a>(one: Folder<'a>, others: &[Folder<'a>]) -> Vec<Clash<'a>> {
+    let others = others.iter().filter(|other| overlap(one.dir, other.dir));
+    others.map(|other| Clash { one, other: *other }).collect()
+}
+
+/// What is the daemon's own: the state, the cache and, where there is one, the mount.
+fn own_folders(config: &Config) -> Vec<Folder<'_>> {
+    let folder = |key, what, dir| Folder { key, what, dir };
+    let mut own = vec![
+        folder("state_dir", "the state directory", &*config.state_dir),
+        folder("cache_dir", "the cache", &*config.cache_dir),
+    ];
+    if config.mount.enabled {
+        own.push(folder("mount.dir", "the mount", &*config.mount.dir));
+    }
+    own
+}
+
+/// What is pushed to this node is shared, so it may not lie where nothing may be shared from.
+fn inboxes(config: &Config) -> Vec<Clash<'_>> {
+    let own = own_folders(config);
+    let inboxes = config.inboxes().into_iter();
+    let inboxes = inboxes.map(|(key, dir)| Folder {
+        key,
+        what: "the inbox",
+        dir,
+    });
+    inboxes.flat_map(|inbox| clashes(inbox, &own)).collect()
 }
 
 fn socket(config: &Config) -> Broken {
@@ -169,39 +213,23 @@ fn period(config: &Config) -> Broken {
 
 /// Folders that would swallow each other: the cache is emptied, the mount is made of the others,
 /// and a share beneath the mount would share the cluster with itself.
-fn folders(config: &Config) -> Vec<(&'static str, String)> {
-    let mut broken = Vec::new();
-    let (state, cache) = (&config.state_dir, &config.cache_dir);
-    if state.starts_with(cache) {
-        let message = format!("it must not hold the state directory {}", state.display());
-        broken.push(("cache_dir", message));
-    }
-    let mount = config.mount.enabled.then_some(config.mount.dir.as_path());
-    let own = [
-        ("the state directory", state.as_path()),
-        ("the cache", cache.as_path()),
-    ];
-    for (what, dir) in own {
-        if mount.is_some_and(|mount| overlap(mount, dir)) {
-            let message = format!("it and {what} {} overlap", dir.display());
-            broken.push(("mount.dir", message));
-        }
-    }
-    for share in &config.share {
-        let beside = mount.map(|mount| ("the mount", mount));
-        let others = beside.into_iter().chain(own);
-        broken.extend(others.filter_map(|(what, dir)| {
-            let message = || {
-                format!(
-                    "{} and {what} {} overlap",
-                    share.dir.display(),
-                    dir.display()
-                )
-            };
-            overlap(&share.dir, dir).then(|| ("share.dir", message()))
-        }));
-    }
-    broken
+fn folders(config: &Config) -> Vec<Clash<'_>> {
+    let own = own_folders(config);
+    let (state, cache) = (own[0], own[1]);
+    let is_within = state.dir.starts_with(cache.dir);
+    let within = is_within.then_some(Clash {
+        one: cache,
+        other: state,
+    });
+    let mount = own.get(2).map(|mount| clashes(*mount, &own[..2]));
+    let shares = config.share.iter().map(|share| Folder {
+        key: "share.dir",
+        what: "the share",
+        dir: &share.dir,
+    });
+    let shares = shares.flat_map(|share| clashes(share, &own));
+    let all = within.into_iter().chain(mount.into_iter().flatten());
+    all.chain(shares).collect()
 }
 
 pub(super) fn overlap(one: &Path, other: &Path) -> bool {

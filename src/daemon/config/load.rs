@@ -13,7 +13,7 @@ use super::layer::overlay;
 use super::place::{Place, credential};
 use super::seed::Seed;
 use super::settings::{Config, ShareSettings};
-use super::shown::{share_key, shown};
+use super::shown::{DEFAULT, share_key, shown};
 use super::{check, document, one_folder};
 use crate::daemon::control::{SettingInfo, Settings};
 use crate::id::NodeName;
@@ -231,7 +231,7 @@ impl Merged {
         self.origins
             .get(key)
             .cloned()
-            .unwrap_or_else(|| "the default".to_owned())
+            .unwrap_or_else(|| DEFAULT.to_owned())
     }
 
     /// All layers together; the defaults of the place stand where no layer says otherwise.

@@ -6,12 +6,15 @@ use super::setting::SETTINGS;
 use super::settings::{Config, ShareSettings};
 use crate::daemon::control::SettingInfo;
 
+/// The origin of what nobody set.
+pub(super) const DEFAULT: &str = "the default";
+
 /// All of them in the order of the manual, the shares last.
 pub(super) fn shown(config: &Config, origins: &BTreeMap<String, String>) -> Vec<SettingInfo> {
     let table = config.to_table();
     let origin = |key: &str| {
         let known = origins.get(key).cloned();
-        known.unwrap_or_else(|| "the default".to_owned())
+        known.unwrap_or_else(|| DEFAULT.to_owned())
     };
     let settings = SETTINGS
         .iter()
