@@ -8,6 +8,7 @@ mod cli_commands;
 mod cli_get;
 mod cli_manual;
 mod cli_socket;
+mod config_files;
 mod config_layers;
 mod config_refusals;
 mod config_shares;

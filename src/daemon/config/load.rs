@@ -9,6 +9,7 @@ use toml::{Table, Value};
 
 use super::environment::Environment;
 use super::error::{ConfigError, line_and_column, one_line};
+use super::file::read;
 use super::layer::overlay;
 use super::place::{Place, credential};
 use super::seed::Seed;
@@ -17,9 +18,6 @@ use super::shown::{DEFAULT, share_key, shown};
 use super::{check, document, one_folder};
 use crate::daemon::control::{SettingInfo, Settings};
 use crate::id::NodeName;
-
-/// The largest configuration file that is read: a thousand times what a large one has.
-const FILE_MAX_BYTES: u64 = 16 << 20;
 
 /// Where settings come from. Kept by the daemon, to load them again on SIGHUP.
 #[derive(Debug, Clone)]
@@ -165,24 +163,6 @@ fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     }
     files.sort();
     Ok(files)
-}
-
-fn read(path: &Path) -> Result<String, ConfigError> {
-    let unreadable = |source| ConfigError::Unreadable {
-        path: path.to_path_buf(),
-        source,
-    };
-    let length_bytes = std::fs::metadata(path).map_err(unreadable)?.len();
-    if length_bytes > FILE_MAX_BYTES {
-        return Err(unreadable(std::io::ErrorKind::FileTooLarge.into()));
-    }
-    let bytes = std::fs::read(path).map_err(unreadable)?;
-    String::from_utf8(bytes).map_err(|error| {
-        let (text, wrong) = (error.as_bytes(), error.utf8_error().valid_up_to());
-        let (line, _) = line_and_column(&String::from_utf8_lossy(text), wrong);
-        let why = format!("line {line} is not UTF-8, which TOML is written in");
-        unreadable(std::io::Error::new(std::io::ErrorKind::InvalidData, why))
-    })
 }
 
 /// The layers so far, and where each key was set last.

@@ -15,6 +15,7 @@ mod dscp;
 mod environment;
 mod error;
 mod fields;
+mod file;
 mod giving;
 mod group;
 mod inspect;
