@@ -141,6 +141,24 @@ fn all_that_is_wrong_is_told_at_once_each_with_its_place() {
 }
 
 #[test]
+fn a_secret_file_of_no_use_is_told_of_with_all_else_that_is_wrong() {
+    let secret = "secret_file = '/nonexistent/secret'\n";
+    let error = file_error(&format!(
+        "{secret}nam = 'a'\n[membership]\nperiod = '9ms'\n"
+    ));
+    let lines: Vec<&str> = error.lines().collect();
+    let [unknown, impossible, no_secret] = lines[..] else {
+        panic!("three are wrong: {error}");
+    };
+    assert!(unknown.starts_with("p2pfs.toml:2:1: nam: "), "{error}");
+    assert!(impossible.starts_with("membership.period: "), "{error}");
+    let place = "secret_file, set in p2pfs.toml line 1: ";
+    assert!(no_secret.starts_with(place), "{error}");
+    assert!(no_secret.contains("/nonexistent/secret"), "{error}");
+    assert!(Files::new(secret).load().is_ok(), "a start tells of it");
+}
+
+#[test]
 fn every_wrong_item_of_a_list_is_told_with_its_place() {
     let error = file_error("seeds = ['a', 'b:1', 'c']\n[readers]\nbudgets = ['x', 'y']\n");
     let places: Vec<&str> = error

@@ -67,6 +67,12 @@ pub enum ConfigError {
         /// Where it was set.
         origin: String,
     },
+    /// A secret file that is of no use.
+    #[error("{message}")]
+    Secret {
+        /// Where it is set, what is wrong, and what to do.
+        message: String,
+    },
     /// More than one of these, each on a line of its own.
     #[error("{}", lines(.errors))]
     Several {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::check::overlap;
 use super::load::Loaded;
+use super::secret::trouble_with_secret;
 use crate::daemon::control::SettingInfo;
-use crate::trust::Keyring;
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,15 +19,9 @@ pub struct Inspection {
 /// Looks at the secret file and the shares.
 pub fn inspect(loaded: &Loaded) -> Inspection {
     let (config, mut found) = (&loaded.config, Inspection::default());
-    if let Some(file) = &config.secret_file
-        && let Err(error) = Keyring::from_secret_file(file)
-    {
-        // set nowhere it is a credential of the service, which the error names
-        let is_it = |it: &&SettingInfo| it.key == "secret_file" && it.origin.starts_with("set in");
-        let set = loaded.shown.iter().find(is_it);
-        let origin = set.map_or_else(String::new, |it| format!(", {}", it.origin));
-        found.errors.push(format!("secret_file{origin}: {error}"));
-    }
+    let is_it = |it: &&SettingInfo| it.key == "secret_file";
+    let origin = loaded.shown.iter().find(is_it).map_or("", |it| &it.origin);
+    found.errors.extend(trouble_with_secret(config, origin));
     for (number, share) in config.share.iter().enumerate() {
         found.warnings.extend(trouble_with(&share.dir));
         let earlier = config.share[..number].iter().map(|it| &it.dir);

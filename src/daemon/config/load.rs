@@ -12,6 +12,7 @@ use super::error::{ConfigError, line_and_column, one_line};
 use super::file::read;
 use super::layer::overlay;
 use super::place::{Place, credential};
+use super::secret::trouble_with_secret;
 use super::seed::Seed;
 use super::settings::{Config, ShareSettings};
 use super::shown::{DEFAULT, share_key, shown};
@@ -107,6 +108,11 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
         config.secret_file = Some(secret);
     }
     errors.extend(check::check(&config, |key| merged.origin(key)));
+    if !errors.is_empty() {
+        // whoever mends these would be told of it only then
+        let bad = trouble_with_secret(&config, &merged.origin("secret_file"));
+        errors.extend(bad.map(|message| ConfigError::Secret { message }));
+    }
     if let Some(error) = ConfigError::all(errors) {
         return Err(error);
     }

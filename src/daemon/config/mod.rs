@@ -29,6 +29,7 @@ mod program_budget;
 mod rate_limit;
 mod reload;
 pub mod saved;
+mod secret;
 mod seed;
 mod setting;
 mod settings;

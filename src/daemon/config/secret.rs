@@ -1,0 +1,15 @@
+//! The secret file, looked at without starting anything.
+
+use super::settings::Config;
+use crate::trust::Keyring;
+
+/// Whether the secret file is of no use; the origin is that of the setting.
+pub(super) fn trouble_with_secret(config: &Config, origin: &str) -> Option<String> {
+    let error = Keyring::from_secret_file(config.secret_file.as_ref()?).err()?;
+    // set nowhere it is a credential of the service, which the error names
+    let origin = match origin.starts_with("set in") {
+        true => format!(", {origin}"),
+        false => String::new(),
+    };
+    Some(format!("secret_file{origin}: {error}"))
+}
