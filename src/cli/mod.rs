@@ -37,11 +37,12 @@ mod top;
 mod trust;
 mod wait;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use completions::answer_shell;
 pub use ending::outlive_the_limit_of_files;
@@ -146,7 +147,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
         );
         return Err(ExitCode::from(2));
     }
-    match Cli::try_parse_from(arguments) {
+    match read(arguments) {
         Ok(cli) => Ok(cli.command),
         Err(e) => {
             let code = u8::try_from(e.exit_code()).unwrap_or(2);
@@ -160,6 +161,22 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
             Err(ExitCode::from(code))
         }
     }
+}
+
+fn read(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let mut command = without_empty_variables(command());
+    let mut matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
+/// A variable that is empty counts as not set: clap takes it for a value that is none.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|flag| match flag.get_env().is_some_and(is_empty) {
+        true => flag.env(Resettable::Reset),
+        false => flag,
+    });
+    command.mut_subcommands(without_empty_variables)
 }
 
 /// What runs the daemon and the mount broker themselves, which this module knows nothing of, nor of

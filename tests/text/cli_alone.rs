@@ -12,7 +12,7 @@ use assert_cmd::Command;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 /// The command with an environment of its own, in a directory of its own.
-fn p2pfs(dir: &Path) -> Command {
+pub(crate) fn p2pfs(dir: &Path) -> Command {
     let mut command = Command::cargo_bin("p2pfs").unwrap();
     command
         .env_clear()

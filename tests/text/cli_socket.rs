@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::net::UnixListener;
 
-use super::cli_alone::{dir, run, stderr};
+use super::cli_alone::{dir, p2pfs, run, stderr};
 
 #[test]
 fn a_daemon_that_is_there_and_says_nothing_is_not_told_to_be_started() {
@@ -36,4 +36,30 @@ fn a_socket_that_can_be_none_is_told_of_with_what_to_name_instead() {
             assert!(said.starts_with(&wanted), "{command}: {said}");
         }
     }
+}
+
+#[test]
+fn a_variable_with_nothing_in_it_counts_as_not_set() {
+    let dir = dir();
+    let says = |arguments: &[&str]| {
+        let mut command = p2pfs(dir.path());
+        command.env("P2PFS_CONFIG", "").env("P2PFS_SOCKET", "");
+        let output = command.args(arguments).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
+        (output.status.code(), told)
+    };
+    let (code, told) = says(&["daemon", "--check-config", "--name", "n"]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(
+        told.contains("name = \"n\"") && !told.contains("socket = \"\""),
+        "{told}"
+    );
+    for command in [&["wait", "--timeout", "0s"][..], &["doctor"]] {
+        let (code, told) = says(command);
+        assert_ne!(code, Some(2), "{command:?}: {told}");
+    }
+    let (code, told) = says(&["wait", "--socket", ""]);
+    assert_eq!(code, Some(2), "a flag is said: {told}");
+    let (_, told) = says(&["daemon", "--help"]);
+    assert!(told.contains("--config <FILE>"), "{told}");
 }
