@@ -199,7 +199,8 @@ fn each_setting_is_shown_with_what_set_it() {
     assert_eq!(of("mount.uid"), pair("", "the default"));
     let shares: Vec<_> = shown.iter().filter(|shown| shown.key == "share").collect();
     assert_eq!(shares[0].value, "\"/srv/one\"");
-    assert!(shares[0].origin.ends_with("p2pfs.toml"), "{shares:?}");
+    let place = "p2pfs.toml line 5";
+    assert!(shares[0].origin.ends_with(place), "{shares:?}");
     assert_eq!(shares[1].origin, "set by --share");
     let of_shares = SETTINGS.iter().filter(|it| it.key.starts_with("share."));
     assert_eq!(shown.len(), SETTINGS.len() - of_shares.count() + 2);

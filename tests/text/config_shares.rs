@@ -123,3 +123,18 @@ fn a_check_says_that_a_folder_is_there_twice_and_prints_the_share_that_stands() 
     assert_eq!(told.matches("[[share]]").count(), 1, "{told}");
     assert!(told.contains("readers = []"), "{told}");
 }
+
+#[test]
+fn each_share_is_shown_and_blamed_with_the_line_of_its_own_folder() {
+    let text = "[[share]]\ndir = '/srv/a'\n[[share]]\nlegacy = true\ndir = '/srv/b'\n";
+    let files = Files::new(text);
+    let place = format!("set in {}/p2pfs.toml line", files.dir.path().display());
+    let loaded = files.load().unwrap();
+    let shown = loaded.shown.iter().filter(|it| it.key == "share");
+    let origins: Vec<&str> = shown.map(|it| &*it.origin).collect();
+    assert_eq!(origins, [format!("{place} 2"), format!("{place} 5")]);
+    let wrong = Files::new(&text.replace("/srv/a", "/mnt/p2p/a")).error();
+    let expected = "share.dir: /mnt/p2p/a and the mount /mnt/p2p overlap (set in p2pfs.toml line \
+                    2; mount.dir: the default)";
+    assert_eq!(wrong, expected);
+}

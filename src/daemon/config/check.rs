@@ -9,7 +9,7 @@ use super::error::ConfigError;
 use super::group::missing_group;
 use super::metrics::MetricsAddress;
 use super::settings::Config;
-use super::shown::DEFAULT;
+use super::shown::{DEFAULT, share_key};
 use super::units::write_duration;
 use crate::files::SOCKET_PATH_MAX_BYTES;
 
@@ -146,7 +146,11 @@ struct Clash<'a> {
 impl Clash<'_> {
     /// Whoever set one of them alone is told of that: a default is nowhere to be mended.
     fn told(self, origin: impl Fn(&str) -> String) -> ConfigError {
-        let is_default = |folder: &Folder<'_>| origin(folder.key) == DEFAULT;
+        let origin = |folder: &Folder<'_>| match folder.key {
+            "share.dir" => origin(&share_key(&folder.dir.to_string_lossy())),
+            key => origin(key),
+        };
+        let is_default = |folder: &Folder<'_>| origin(folder) == DEFAULT;
         let (one, other) = match is_default(&self.one) && !is_default(&self.other) {
             true => (self.other, self.one),
             false => (self.one, self.other),
@@ -161,7 +165,7 @@ impl Clash<'_> {
         ConfigError::Impossible {
             key: one.key.to_owned(),
             message,
-            origin: format!("{}; {}: {}", origin(one.key), other.key, origin(other.key)),
+            origin: format!("{}; {}: {}", origin(&one), other.key, origin(&other)),
         }
     }
 }

@@ -183,33 +183,21 @@ impl Merged {
     fn add_file(&mut self, path: &Path, text: &str) -> Vec<ConfigError> {
         let (table, errors) = document::read(path, text);
         let lines = key_lines(text);
-        for key in leaf_keys(&table) {
-            let line = lines.get(&key).copied().unwrap_or(1);
-            self.origins
-                .insert(key, format!("set in {} line {line}", path.display()));
+        let origin = |key: &str| {
+            let line = lines.get(key).copied().unwrap_or(1);
+            format!("set in {} line {line}", path.display())
+        };
+        for key in leaf_keys(&table).into_iter().chain(share_keys(&table)) {
+            self.origins.insert(key.clone(), origin(&key));
         }
-        self.note_shares(&table, &format!("set in {}", path.display()));
         overlay(&mut self.table, table);
         errors
     }
 
-    fn note_shares(&mut self, table: &Table, origin: &str) {
-        let shares = table.get("share").and_then(Value::as_array);
-        for dir in shares
-            .into_iter()
-            .flatten()
-            .filter_map(|share| share.get("dir"))
-        {
-            let key = share_key(dir.as_str().unwrap_or_default());
-            self.origins.insert(key, origin.to_owned());
-        }
-    }
-
     fn add(&mut self, table: Table, origin: &str) {
-        for key in leaf_keys(&table) {
+        for key in leaf_keys(&table).into_iter().chain(share_keys(&table)) {
             self.origins.insert(key, format!("set in {origin}"));
         }
-        self.note_shares(&table, &format!("set in {origin}"));
         overlay(&mut self.table, table);
     }
 
@@ -344,7 +332,14 @@ fn leaf_keys(table: &Table) -> Vec<String> {
     keys
 }
 
-/// The line of each key of a file, with its section.
+/// The keys under which the origins of its shares are kept.
+fn share_keys(table: &Table) -> Vec<String> {
+    let shares = table.get("share").and_then(Value::as_array);
+    let dirs = shares.into_iter().flatten().filter_map(|it| it.get("dir"));
+    dirs.filter_map(Value::as_str).map(share_key).collect()
+}
+
+/// The line of each key of a file, with its section, and of each share that of its folder.
 fn key_lines(text: &str) -> BTreeMap<String, usize> {
     fn collect(
         table: &toml::de::DeTable<'_>,
@@ -356,7 +351,11 @@ fn key_lines(text: &str) -> BTreeMap<String, usize> {
         for (key, value) in table {
             let path = format!("{section}{}", key.get_ref());
             let inner = format!("{path}.");
-            lines.insert(path, line_and_column(text, key.span().start).0);
+            let line = line_and_column(text, key.span().start).0;
+            if let ("share.dir", DeValue::String(dir)) = (&*path, value.get_ref()) {
+                lines.insert(share_key(dir), line);
+            }
+            lines.insert(path, line);
             match value.get_ref() {
                 DeValue::Table(table) => collect(table, &inner, text, lines),
                 DeValue::Array(items) => {
