@@ -41,7 +41,7 @@ pub struct InviteOptions {
         long,
         value_name = "TIME",
         default_value = "1h",
-        value_parser = units::parse_positive_duration
+        value_parser = lifetime
     )]
     expires: Duration,
     /// Let the new node invite and expel others itself
@@ -128,8 +128,17 @@ pub struct LeaveOptions {
     yes: bool,
 }
 
+/// Invitations are kept by the second: of a shorter one nothing would be left.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let time = units::parse_positive_duration(text).map_err(|why| why.to_string())?;
+    match time < Duration::from_secs(1) {
+        true => Err(format!("{text:?} is too short: write 1s to 7d")),
+        false => Ok(time),
+    }
+}
+
 pub(super) fn invite(options: &InviteOptions, output: &mut Output) -> Result<(), CliError> {
-    let lifetime_s = options.expires.as_secs().max(1);
+    let lifetime_s = options.expires.as_secs();
     let invitation: Invitation = options.reporting.open()?.call(&Call::Invite {
         lifetime_s,
         admin: options.admin,

@@ -19,6 +19,11 @@ const RETRY: Duration = Duration::from_millis(50);
 /// How long beyond the timeout the daemon has to say that it is over.
 const GRACE: Duration = Duration::from_secs(1);
 
+fn whole_number(text: &str) -> Result<u64, String> {
+    let number = text.parse();
+    number.map_err(|_| "write a whole number, such as 3".to_owned())
+}
+
 /// The flags of `p2pfs wait`; without any it waits for the daemon to answer.
 #[derive(Debug, Clone, Args)]
 pub struct WaitOptions {
@@ -28,7 +33,7 @@ pub struct WaitOptions {
     #[arg(long)]
     mounted: bool,
     /// Until at least so many other nodes are alive
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole_number)]
     peers: u64,
     /// Until this file is listed
     #[arg(long, value_name = "PATH")]

@@ -103,6 +103,8 @@ fn misuse_is_exit_code_2_and_help_is_0() {
         &["cache", "resize", "big"],
         &["cache", "resize", "0GiB"],
         &["invite", "--expires", "0s"],
+        &["invite", "--expires", "500ms"],
+        &["wait", "--peers", "x"],
         &["daemon", "--listen", "here"],
         &["daemon", "--name", "a/b"],
         &["daemon", "--seed", "x"],

@@ -63,3 +63,20 @@ fn a_variable_with_nothing_in_it_counts_as_not_set() {
     let (_, told) = says(&["daemon", "--help"]);
     assert!(told.contains("--config <FILE>"), "{told}");
 }
+
+#[test]
+fn a_number_or_a_time_that_cannot_be_is_told_of_with_what_can() {
+    let dir = dir();
+    let says = |arguments: &[&str], wanted: &str| {
+        let output = run(dir.path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = stderr(&output);
+        assert!(said.contains(wanted), "{arguments:?}: {said}");
+    };
+    says(&["wait", "--peers", "x"], "write a whole number, such as 3");
+    says(&["wait", "--peers=-1"], "write a whole number, such as 3");
+    says(
+        &["invite", "--expires", "500ms"],
+        "\"500ms\" is too short: write 1s to 7d",
+    );
+}
