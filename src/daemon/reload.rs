@@ -1,6 +1,5 @@
 //! SIGHUP: what a running daemon takes over from a configuration that changed.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
@@ -10,7 +9,7 @@ use super::config::{Changes, Config, ConfigError, ShareSettings, Sources, compar
 use super::journal::{self, message};
 use super::logging::LogHandle;
 use super::seeds;
-use super::sharing::{share_all, unshare_all};
+use super::sharing::{added_by_command, share_all, unshare_all};
 
 /// Reads the configuration again and applies what can be applied; the rest is named in the log.
 /// Gives the configuration that is in force afterwards.
@@ -61,11 +60,7 @@ pub(super) async fn apply(
 }
 
 async fn change_shares(service: &Arc<Service>, changes: &Changes) {
-    let config = service.in_force.load().config.clone();
-    let is_configured = |dir: &Path| config.share.iter().any(|share| share.dir == dir);
-    let mut saved = service.saved_shares();
-    // what the configuration says of a folder counts before what was added by command
-    saved.retain(|share| !is_configured(&share.dir));
+    let mut saved = added_by_command(service).await;
     let mut removed = changes.shares_removed.clone();
     removed.retain(|dir| !saved.iter().any(|share| share.dir == *dir));
     unshare_all(service, removed).await;

@@ -28,7 +28,7 @@ use super::node_config::{inbox_shares, node_config};
 use super::rates::{FetchRates, Rates};
 use super::seeds::NamedSeeds;
 use super::served::Served;
-use super::sharing::{share_all, share_missing};
+use super::sharing::{added_by_command, share_all, share_missing};
 use super::{confine, isolation, journal, limits, metrics, reload, systemd, telling, watchdog};
 use crate::node::{Leave, Node, NodeError, Outdated};
 use crate::trust::InviteToken;
@@ -223,7 +223,7 @@ impl Daemon {
     async fn add_shares(&self) {
         let mut wanted = self.config.share.clone();
         wanted.extend(inbox_shares(&self.config));
-        wanted.extend(self.service.saved_shares());
+        wanted.extend(added_by_command(&self.service).await);
         share_all(&self.service, wanted).await;
     }
 

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::answers::Service;
-use super::config::ShareSettings;
+use super::config::{ShareSettings, folder_name};
 use super::missing::Missing;
 use super::node_config::share_spec;
 use crate::node::door::ShareSpec;
@@ -30,6 +30,25 @@ const DISK_WITHIN: Duration = Duration::from_millis(200);
 pub(super) async fn share_all(service: &Arc<Service>, wanted: Vec<ShareSettings>) {
     service.missing_shares.lock().want(wanted);
     share_missing(service).await;
+}
+
+/// What was added by command, but for the folders of which the configuration says something by
+/// whatever name: that counts before.
+pub(super) async fn added_by_command(service: &Arc<Service>) -> Vec<ShareSettings> {
+    let mut added = service.saved_shares();
+    if added.is_empty() {
+        return added;
+    }
+    let in_force = service.in_force.load_full();
+    // it asks disks
+    let naming = spawn_blocking(move || {
+        let shares = in_force.config.share.iter();
+        let names = shares.flat_map(|share| [share.dir.clone(), folder_name(&share.dir)]);
+        names.collect::<Vec<PathBuf>>()
+    });
+    let configured = naming.await.unwrap_or_default();
+    added.retain(|share| !configured.contains(&share.dir));
+    added
 }
 
 /// Tries those again that are missing, in their order: of shares within each other the first

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::names::{kind_of, named_as};
 use super::{Service, Sight, calendar_time, failed, reply_with, unanswered};
-use crate::daemon::config::{ALL_NODES, Group, ShareSettings, check_readers, missing_group, saved};
+use crate::daemon::config::{
+    ALL_NODES, Group, ShareSettings, check_readers, folder_name, missing_group, saved,
+};
 use crate::daemon::control::{
     Call, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, LeftOutCount, Mine, MyEntry, Named,
     PROBLEMS_MAX, Problem, ReplySink, ShareChange, ShareInfo, ShareReader, ShareState, Shares,
@@ -162,12 +164,10 @@ impl Service {
     /// What the configuration shares, by the name given or by its real one, is changed there alone,
     /// be that a file or the command line.
     fn refuse_configured(&self, names: &[&Path; 2]) -> Result<(), Failure> {
-        let in_force = self.in_force.load();
-        let is_one = |share: &ShareSettings| names.contains(&share.dir.as_path());
-        let Some(origin) = in_force.origin_of_share(is_one) else {
+        let Some(origin) = self.configured_by(names) else {
             return Ok(());
         };
-        let (by, remedy) = match origin {
+        let (by, remedy) = match &*origin {
             BY_FLAG => (
                 "the daemon's command line (--share)",
                 "start the daemon without that, and add it with p2pfs share add",
@@ -183,6 +183,17 @@ impl Service {
         };
         let message = format!("{} is shared by {by}", names[0].display());
         Err(Failure::new(FailureKind::Invalid, message).with_remedy(remedy))
+    }
+
+    /// What set the share of the configuration that has one of these names, or else the folder of
+    /// one by another name.
+    fn configured_by(&self, names: &[&Path]) -> Option<String> {
+        let in_force = self.in_force.load();
+        let by_name = |share: &ShareSettings| names.contains(&share.dir.as_path());
+        let by_folder = |share: &ShareSettings| names.contains(&folder_name(&share.dir).as_path());
+        let origin = in_force.origin_of_share(by_name);
+        let origin = origin.or_else(|| in_force.origin_of_share(by_folder));
+        origin.map(str::to_owned)
     }
 
     /// An inbox is shared for as long as it is open.

@@ -45,6 +45,7 @@ pub use inspect::{Inspection, inspect};
 pub use load::{Loaded, Overrides, Sources, load};
 pub use mask::ModeMask;
 pub use metrics::MetricsAddress;
+pub use one_folder::folder_name;
 pub use place::Place;
 pub use program_budget::ProgramBudget;
 pub use rate_limit::{RATE_MIN_BYTES, RateError, RateLimit, RateLimitError};

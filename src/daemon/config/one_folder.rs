@@ -44,6 +44,11 @@ fn superseded(dir: &Path, by: &Path) -> String {
     format!("share.dir: {dir} is there twice{also}: the later one stands; take the earlier out")
 }
 
+/// One name for all spellings of a folder, which a disk that stands still keeps from nobody.
+pub fn folder_name(dir: &Path) -> PathBuf {
+    name(dir, Instant::now())
+}
+
 /// One name for all spellings of a folder: as the disk calls it, where that says so in time.
 fn name(dir: &Path, until: Instant) -> PathBuf {
     let (asked, answer) = mpsc::channel();

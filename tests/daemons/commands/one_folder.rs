@@ -52,3 +52,46 @@ fn of_two_sections_with_one_folder_a_start_and_a_reload_take_the_later_one() {
     // who takes the section out means the folder that it named
     reloaded(&node, "", None);
 }
+
+#[apply(promise)]
+fn what_the_configuration_says_of_a_folder_by_whatever_name_counts_before_what_was_added() {
+    let mut cluster = Cluster::new();
+    let folder = cluster.folder.path().canonicalize().unwrap();
+    let [dir, link, other] = ["docs", "link", "other"].map(|name| folder.join(name));
+    fs::create_dir(&dir).unwrap();
+    fs::create_dir(&other).unwrap();
+    symlink(&dir, &link).unwrap();
+    let mut node = cluster.start("one");
+    let added = ["share", "add", dir.to_str().unwrap()];
+    node.cli(&added).expect_ok();
+    assert_eq!(is_open(&node, &dir), Some(true));
+    let reload = |node: &Node, config: &str| {
+        fs::write(node.home.join("p2pfs.toml"), config).unwrap();
+        node.signal(libc::SIGHUP);
+    };
+    for spelled in [&link, &dir] {
+        let closed = section(spelled, "readers = []");
+        reload(&node, &closed);
+        eventually("it is closed", HANG_LIMIT, || {
+            is_open(&node, &dir) == Some(false)
+        });
+        let refused = node.cli(&added);
+        assert_eq!(refused.status.code(), Some(1), "{spelled:?}");
+        let why = "is shared by the configuration";
+        assert!(refused.stderr.contains(why), "{}", refused.stderr);
+        // other groups have all that was added looked at again
+        let group = format!("groups = ['of-{}=bob']\n", spelled.ends_with("link"));
+        reload(&node, &(group.clone() + &closed + &section(&other, "")));
+        eventually("another is shared", HANG_LIMIT, || {
+            is_open(&node, &other).is_some()
+        });
+        reload(&node, &(group + &closed));
+        eventually("and no more", HANG_LIMIT, || {
+            is_open(&node, &other).is_none()
+        });
+        assert_eq!(is_open(&node, &dir), Some(false), "{spelled:?}");
+        node.stop();
+        node.launch();
+        assert_eq!(is_open(&node, &dir), Some(false), "{spelled:?}");
+    }
+}
