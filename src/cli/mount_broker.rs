@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::daemon::DaemonOptions;
 use super::error::CliError;
-use crate::daemon::config::load;
+use crate::daemon::config::load_texts;
 
 /// The arguments of `p2pfs mount-broker`.
 #[derive(Debug, Clone, Args)]
@@ -27,7 +27,7 @@ pub(super) fn run(options: MountBrokerOptions, broker: RunBroker) -> Result<(), 
         false => options.allowed,
         true => {
             let sources = DaemonOptions::default().sources()?;
-            vec![load(&sources).map_err(Box::new)?.config.mount.dir]
+            vec![load_texts(&sources).map_err(Box::new)?.config.mount.dir]
         }
     };
     broker(options.socket, allowed)

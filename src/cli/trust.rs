@@ -17,7 +17,7 @@ use super::output::Output;
 use super::questions;
 use super::text::{escape_path, local_time, printable};
 use crate::daemon::config::units::{self, write_count};
-use crate::daemon::config::{load, saved};
+use crate::daemon::config::{load_texts, saved};
 use crate::daemon::control::{
     Admitted, Call, Client, ClientError, Expelled, GoneNode, Invitation, Joined, Named, Nothing,
     Process, Rotated, Status, Trust, TrustedNode,
@@ -211,7 +211,8 @@ fn keep(options: JoinOptions, token: &str, output: &mut Output) -> Result<(), Cl
         state,
         ..DaemonOptions::default()
     };
-    let state_dir = load(&daemon.sources()?).map_err(Box::new)?.config.state_dir;
+    let loaded = load_texts(&daemon.sources()?).map_err(Box::new)?;
+    let state_dir = loaded.config.state_dir;
     let file = saved::save_token(&state_dir, token).map_err(|e| {
         CliError::new(
             format!(

@@ -70,6 +70,9 @@ async fn change_shares(service: &Arc<Service>, changes: &Changes) {
     let is_shared = |share: &ShareSettings| shared.iter().any(|it| it.dir == share.dir);
     let was_configured = |share: &ShareSettings| changes.shares_removed.contains(&share.dir);
     saved.retain(|it| changes.has_other_groups || was_configured(it) || !is_shared(it));
+    // one may have been taken out by command meanwhile
+    let still = service.saved_shares();
+    saved.retain(|share| still.contains(share));
     let mut added = changes.shares_added.clone();
     added.extend(saved);
     share_all(service, added).await;

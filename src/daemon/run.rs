@@ -369,6 +369,8 @@ async fn use_waiting_token(service: &Service, config: &Config) {
     };
     match outcome {
         Ok(()) => tracing::info!("joined the cluster of the token that was waiting"),
+        // it was not used, and the next start uses it
+        Err(NodeError::Stopping) => return,
         Err(error @ NodeError::Net(_)) => {
             let warning = format!("{TOKEN_WAITS} not used yet: {error}");
             return service.node.warn(warning);

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::answers::Service;
-use super::config::{ShareSettings, folder_name};
+use super::config::{ShareSettings, folder_names};
 use super::missing::Missing;
 use super::node_config::share_spec;
 use crate::node::door::ShareSpec;
@@ -43,8 +43,8 @@ pub(super) async fn added_by_command(service: &Arc<Service>) -> Vec<ShareSetting
     // it asks disks
     let naming = spawn_blocking(move || {
         let shares = in_force.config.share.iter();
-        let names = shares.flat_map(|share| [share.dir.clone(), folder_name(&share.dir)]);
-        names.collect::<Vec<PathBuf>>()
+        let dirs: Vec<PathBuf> = shares.map(|share| share.dir.clone()).collect();
+        [dirs.clone(), folder_names(dirs)].concat()
     });
     let configured = naming.await.unwrap_or_default();
     added.retain(|share| !configured.contains(&share.dir));

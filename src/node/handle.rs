@@ -282,7 +282,7 @@ impl Node {
     /// # Errors
     /// [`NodeError::SecretFromFile`], [`NodeError::Trust`] for a bad token, [`NodeError::Net`]
     /// where its issuer does not answer or refuses: the node stays where it was.
-    /// [`NodeError::Stopping`], where it may be a member already.
+    /// [`NodeError::Stopping`]: the token was not used.
     pub async fn join(&self, token: &InviteToken) -> Result<(), NodeError> {
         if let Some(file) = &self.secret_file {
             return Err(NodeError::SecretFromFile { file: file.clone() });
@@ -292,8 +292,13 @@ impl Node {
         self.command(Command::MembershipChanged).await?;
         let Joining { secret, chain } = self.net.enrol(token, &self.name).await?;
         self.keyring.join(&self.id(), secret, &chain)?;
-        let let_in = Command::LetIn(token.issuer, token.seeds.clone());
-        self.command(let_in).await
+        let reached = token.seeds.iter().map(|seed| (token.issuer, *seed));
+        let reached = Command::LetIn(reached.collect());
+        for news in [Command::MembershipChanged, reached] {
+            // it is a member on the disk by now, whoever stops
+            let _stopping = self.command(news).await;
+        }
+        Ok(())
     }
 
     /// Puts a node out of the cluster, then gives the others a fresh secret as [`Self::rotate`]

@@ -1,8 +1,7 @@
 //! The event loop, which owns the state machine and feeds it what happens.
 //!
-//! Owns the state machine, the receiving ends of every queue, and the publishing of views and
-//! changes. It never waits for a peer or a disk: questions, offers and storing run beside it and
-//! come back as events, and what others ask of contents does not pass here at all.
+//! Owns the receiving ends of every queue, and the publishing of views and changes. It never waits
+//! for a peer or a disk: questions, offers and storing run beside it and come back as events.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -55,8 +54,8 @@ pub(super) const COMMANDS_MAX: usize = 64;
 pub(super) enum Command {
     /// Another address to join through.
     AddSeed(SocketAddr),
-    /// This node was let in by that one, which is reached there: a stop behind it knows that too.
-    LetIn(NodeId, Vec<SocketAddr>),
+    /// This node was let in, by whom is reached there.
+    LetIn(Vec<(NodeId, SocketAddr)>),
     /// Every node that is known.
     Members(oneshot::Sender<Vec<MemberReport>>),
     /// This computer has another address than the advertised one.
@@ -324,13 +323,11 @@ impl Runner {
         let now = Instant::now();
         match command {
             Command::AddSeed(address) => self.machine.add_seed(now, address),
-            Command::LetIn(by, seeds) => {
-                let reached = seeds.iter().map(|seed| (by, *seed)).collect();
+            Command::LetIn(reached) => {
+                reached
+                    .iter()
+                    .for_each(|(_, at)| self.machine.add_seed(now, *at));
                 self.parts.persister.set_reachable(reached);
-                self.machine.membership_changed(now);
-                for seed in seeds {
-                    self.machine.add_seed(now, seed);
-                }
             }
             Command::Members(reply) => {
                 self.publish_members();

@@ -208,6 +208,12 @@ impl ShareSet {
                 other: other.to_path_buf(),
             });
         }
+        // what the configuration says of a folder by another name counts before what was added
+        let mut shares = state.shares.iter();
+        let by_another = shares.find(|(_, it)| *it.dir == *dir && it.given != spec.dir);
+        if let Some((index, _)) = by_another.filter(|_| spec.is_resolved) {
+            return Ok(ShareIndex(*index));
+        }
         let ledger = state.ledger.clone();
         drop(state);
         let index = ledger.share_index(&dir, &spec.dir)?;

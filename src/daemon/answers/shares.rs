@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::names::{kind_of, named_as};
 use super::{Service, Sight, calendar_time, failed, reply_with, unanswered};
 use crate::daemon::config::{
-    ALL_NODES, Group, ShareSettings, check_readers, folder_name, missing_group, saved,
+    ALL_NODES, Group, ShareSettings, check_readers, folder_names, missing_group, saved,
 };
 use crate::daemon::control::{
     Call, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, LeftOutCount, Mine, MyEntry, Named,
@@ -190,9 +190,18 @@ impl Service {
     fn configured_by(&self, names: &[&Path]) -> Option<String> {
         let in_force = self.in_force.load();
         let by_name = |share: &ShareSettings| names.contains(&share.dir.as_path());
-        let by_folder = |share: &ShareSettings| names.contains(&folder_name(&share.dir).as_path());
-        let origin = in_force.origin_of_share(by_name);
-        let origin = origin.or_else(|| in_force.origin_of_share(by_folder));
+        if let Some(origin) = in_force.origin_of_share(by_name) {
+            return Some(origin.to_owned());
+        }
+        let dirs: Vec<PathBuf> = in_force
+            .config
+            .share
+            .iter()
+            .map(|it| it.dir.clone())
+            .collect();
+        let mut folders = dirs.iter().zip(folder_names(dirs.clone()));
+        let (dir, _) = folders.find(|(_, folder)| names.contains(&folder.as_path()))?;
+        let origin = in_force.origin_of_share(|share| share.dir == *dir);
         origin.map(str::to_owned)
     }
 

@@ -84,11 +84,26 @@ impl Loaded {
     }
 }
 
-/// Reads and checks all layers.
+/// Reads and checks all layers, and asks the disks of shares which of them are one folder.
 ///
 /// # Errors
 /// [`ConfigError`] naming all places; nothing was used.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+    load_with(sources, one_folder::standing)
+}
+
+/// The same for what needs no share: begins no thread, and waits for no share's disk.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_texts(sources: &Sources) -> Result<Loaded, ConfigError> {
+    load_with(sources, |shares| (shares, Vec::new()))
+}
+
+fn load_with(
+    sources: &Sources,
+    standing: impl FnOnce(Vec<ShareSettings>) -> (Vec<ShareSettings>, Vec<String>),
+) -> Result<Loaded, ConfigError> {
     let mut merged = Merged::default();
     let mut files = Vec::new();
     let mut errors = Vec::new();
@@ -117,7 +132,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
         return Err(error);
     }
     // after what is refused by its text, so that our own mount is not touched
-    let (standing, superseded) = one_folder::standing(std::mem::take(&mut config.share));
+    let (standing, superseded) = standing(std::mem::take(&mut config.share));
     config.share = standing;
     let unknown = sources.environment.unknown();
     let warnings = unknown

@@ -11,17 +11,14 @@ use super::settings::ShareSettings;
 use crate::files::without_links_above;
 
 /// How long disks are waited for, all together: whoever starts or reloads waits meanwhile.
-const DISKS_WITHIN: Duration = Duration::from_secs(3);
-/// What each has of that at least, so that one that stands still does not hide what others say.
-const DISK_WITHIN: Duration = Duration::from_millis(200);
+const DISKS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Those that stand, in their order, and what is to be told of the others.
 pub(super) fn standing(shares: Vec<ShareSettings>) -> (Vec<ShareSettings>, Vec<String>) {
     if shares.len() < 2 {
         return (shares, Vec::new());
     }
-    let until = Instant::now() + DISKS_WITHIN;
-    let names: Vec<PathBuf> = shares.iter().map(|it| name(&it.dir, until)).collect();
+    let names = folder_names(shares.iter().map(|it| it.dir.clone()).collect());
     let last: HashMap<&Path, usize> = (0..).zip(&names).map(|(at, it)| (&**it, at)).collect();
     let standing_at: Vec<usize> = names.iter().map(|name| last[&**name]).collect();
     let (mut standing, mut told) = (Vec::new(), Vec::new());
@@ -44,28 +41,34 @@ fn superseded(dir: &Path, by: &Path) -> String {
     format!("share.dir: {dir} is there twice{also}: the later one stands; take the earlier out")
 }
 
-/// One name for all spellings of a folder, which a disk that stands still keeps from nobody.
-pub fn folder_name(dir: &Path) -> PathBuf {
-    name(dir, Instant::now())
-}
-
-/// One name for all spellings of a folder: as the disk calls it, where that says so in time.
-fn name(dir: &Path, until: Instant) -> PathBuf {
-    let (asked, answer) = mpsc::channel();
-    let of_thread = dir.to_owned();
+/// One name for all spellings of each of these folders: as its disk calls it, where that says so
+/// in time, else as it is written. Waits for a second at most.
+pub fn folder_names(dirs: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut names: Vec<PathBuf> = dirs.iter().map(|dir| without_dots(dir)).collect();
+    let until = Instant::now() + DISKS_WITHIN;
+    let (asked, answers) = mpsc::channel();
     let asking = move || {
-        let plain = without_dots(&of_thread);
-        let real = of_thread.canonicalize();
-        // nobody waits any more where the disk was late
-        let _heard = asked.send(real.unwrap_or_else(|_| without_links_above(&plain)));
+        for dir in dirs {
+            let real = dir.canonicalize();
+            let real = real.unwrap_or_else(|_| without_links_above(&without_dots(&dir)));
+            if asked.send(real).is_err() {
+                // nobody waits any more: a disk was late
+                return;
+            }
+        }
     };
     // where no thread begins, nobody answers either
     let _begun = thread::Builder::new()
-        .name("share-name".to_owned())
+        .name("share-names".to_owned())
         .spawn(asking);
-    let left = until.saturating_duration_since(Instant::now());
-    let named = answer.recv_timeout(left.max(DISK_WITHIN));
-    named.unwrap_or_else(|_| without_dots(dir))
+    for name in &mut names {
+        let left = until.saturating_duration_since(Instant::now());
+        match answers.recv_timeout(left) {
+            Ok(real) => *name = real,
+            Err(_) => break,
+        }
+    }
+    names
 }
 
 /// The path without `.` and `..`, as it is written.

@@ -282,8 +282,8 @@ impl Fetcher {
     }
 
     /// Lets go of the cached files that are held for readers who may come back within seconds, so
-    /// that the cache may be cleared of them: they are closed when this returns, which may wait for
-    /// the disk.
+    /// that the cache may be cleared of them. Waits for the disk until they are closed, but for
+    /// those whose time was over a moment ago.
     pub fn close_idle(&self) {
         let ((), mut actions) = self.inner.tell(|session, _| session.close_idle());
         drop(std::mem::take(&mut actions.closed));

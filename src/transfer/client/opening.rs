@@ -100,12 +100,16 @@ impl Inner {
             };
             // the cache may take by now what it did not as its fetch began
             let file = file.or_else(|| self.reopen(content));
-            let present = file.map_or_else(ExtentSet::new, |file| file.present());
+            // asked under the session's lock: what is stored until then was told of
+            let present = || {
+                file.as_ref()
+                    .map_or_else(ExtentSet::new, CacheFile::present)
+            };
             let begun = self.with(|session, now| match session.is_closed(&content) {
                 true => Err(filler),
                 false => {
                     let (filler, patience) = ((id, filler), self.fill_patience);
-                    session.fill(now, content, filler, patience, &present);
+                    session.fill(now, content, filler, patience, &present());
                     Ok(())
                 }
             });

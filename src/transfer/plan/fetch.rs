@@ -14,7 +14,7 @@ use crate::id::NodeId;
 /// How many holders of one file are kept; offers beyond it are not heard.
 pub const HOLDERS_MAX: usize = 64;
 /// How many of them have a part at most, or nothing yet: who has all of it always finds a place.
-const PARTIAL_HOLDERS_MAX: usize = HOLDERS_MAX * 3 / 4;
+const PARTIAL_HOLDERS_MAX: usize = HOLDERS_MAX - 8;
 /// How long a range that nobody could give is answered with the same failure at once, to whoever
 /// asks: another reader of the same bytes must not wait its whole deadline for what was just tried.
 /// The kernel's own repeats of one handle's read are answered before, from that handle

@@ -203,8 +203,9 @@ impl Plan {
         self.timers.insert((now, Timer::Again));
     }
 
-    /// Takes back what was asked of a silent peer where another that is alive has it, or one that may
-    /// be alive again, so that it is asked there.
+    /// Takes back what was asked of a silent peer where another that is alive has it, so that it
+    /// is asked there. One that was silent too is asked beside it, by a hedge: where all are slow,
+    /// what is taken back from one after the other never comes.
     fn rescue(&mut self, now: Instant, id: RequestId) {
         let Some(entry) = self.in_flight.get(&id) else {
             return;
@@ -218,8 +219,9 @@ impl Plan {
             let has = coverage.first_in(request.range);
             let has = has.is_some_and(|part| part.start == request.range.start);
             let lively = |node| {
-                let peer = self.peers.get(node);
-                peer.is_some_and(|it| it.is_lively(now, SILENT_MIN) || it.is_worth_a_try(now))
+                self.peers
+                    .get(node)
+                    .is_some_and(|peer| peer.is_lively(now, SILENT_MIN))
             };
             *node != request.node && has && lively(node)
         });

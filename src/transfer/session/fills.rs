@@ -9,7 +9,7 @@ use crate::transfer::TransferError;
 
 impl<O: Owner> Session<O> {
     /// A whole content is wanted in the cache, given up after `patience` without progress.
-    /// `present` is what the cache has of it; what came and is not there comes once more.
+    /// `present` is what the cache has of it now; what came and is not there comes once more.
     pub fn fill(
         &mut self,
         now: Instant,
@@ -46,7 +46,6 @@ impl<O: Owner> Session<O> {
             self.plan.lost(content, *range);
         }
         if let Some(file) = self.files.get_mut(content) {
-            // the last of it may have been stored since the cache was asked
             file.is_complete = missing.is_empty() && (file.is_complete || present.contains(whole));
         }
     }

@@ -99,3 +99,18 @@ fn one_that_was_silent_before_is_asked_where_the_other_falls_silent() {
         assert!(waited <= STALL_MAX, "seed {seed}: {waited:?}");
     }
 }
+
+#[test]
+fn a_read_of_holders_that_are_all_slow_takes_what_the_slowness_takes() {
+    for seed in 0..20 {
+        let mut two = Two::new(seed);
+        for slow in [1, 3, 6] {
+            two.distance = Duration::from_secs(slow);
+            for page in 0..6 {
+                let (.., waited) = two.read(100 * slow + 10 * page);
+                let most = two.distance + Duration::from_millis(600);
+                assert!(waited <= most, "seed {seed}: {slow} s, {waited:?}");
+            }
+        }
+    }
+}
