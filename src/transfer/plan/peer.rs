@@ -148,18 +148,13 @@ impl Peer {
         self.silence.is_kept()
     }
 
-    /// Whether it was silent when it was asked last, long enough ago: it may be well again, which
-    /// nobody learns who does not ask.
-    pub fn is_worth_a_try(&self, now: Instant) -> bool {
-        let is_idle = self.asked.is_empty() && self.resting_until(now).is_none();
-        self.is_silent() && is_idle && self.silence.may_be_tried(now)
-    }
-
-    /// Who answers comes first, then who may answer again.
+    /// Who answers comes first. Who was silent when it was asked last, long enough ago, comes then:
+    /// it may be well again, which nobody learns who does not ask.
     pub fn standing(&self, now: Instant) -> Standing {
+        let is_idle = self.asked.is_empty() && self.resting_until(now).is_none();
         match self.is_silent() {
             false => Standing::Answers,
-            true if self.is_worth_a_try(now) => Standing::WorthATry,
+            true if is_idle && self.silence.may_be_tried(now) => Standing::WorthATry,
             true => Standing::Silent,
         }
     }

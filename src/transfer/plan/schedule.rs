@@ -370,17 +370,17 @@ impl Plan {
             if !peer.has_room(lane, part.len()) {
                 continue;
             }
-            if !is_swarm && peer.is_worth_a_try(now) {
+            let standing = peer.standing(now);
+            if !is_swarm && standing == Standing::WorthATry {
                 found.to_try = Some((*node, part));
             }
             if !peer.is_known() && !peer.is_silent() {
                 found.unknown.push((*node, part));
             } else if found.best.is_none_or(|(best, ..)| {
                 // however slow another is, for what is silent would be asked again and again
-                (peer.standing(now), score) < (found.best_stands, best)
+                (standing, score) < (found.best_stands, best)
             }) {
-                found.best = Some((score, *node, part));
-                found.best_stands = peer.standing(now);
+                (found.best, found.best_stands) = (Some((score, *node, part)), standing);
             }
         }
         found

@@ -10,7 +10,8 @@ mod record;
 mod silent;
 mod trouble;
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -30,6 +31,22 @@ fn rate_of(bench: &Bench, bytes: u64) -> f64 {
 
 fn page(number: u64) -> ByteRange {
     ByteRange::at(number * PAGE_BYTES, PAGE_BYTES)
+}
+
+/// What was asked of whom answers, and when its answer is here.
+type Answers = BTreeSet<(Instant, RequestId)>;
+
+/// Lets time pass to the next answer, or to what the plan has due, and does what is due then.
+fn step(plan: &mut Plan, now: &mut Instant, answers: &mut Answers) {
+    let answer = answers.first().map(|(at, _)| *at);
+    let times = [answer, plan.poll_timeout()];
+    let next = times.into_iter().flatten().min();
+    *now = next.expect("something is to come").max(*now);
+    plan.handle_timeout(*now);
+    while let Some((at, id)) = answers.first().copied().filter(|it| it.0 <= *now) {
+        answers.remove(&(at, id));
+        plan.answered(*now, id);
+    }
 }
 
 #[test]

@@ -1,14 +1,13 @@
 //! Nodes that want a file too, say what they have of it and answer nothing.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::MIB;
 use super::bench::{PATIENCE, file_named, node};
+use super::{Answers, MIB, step};
 use crate::digest::ContentKey;
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use crate::id::NodeId;
-use crate::transfer::plan::{Offer, Plan, PlanConfig, PlanEvent, RequestId, URGENT_MAX_BYTES};
+use crate::transfer::plan::{Offer, Plan, PlanConfig, PlanEvent, URGENT_MAX_BYTES};
 
 const SIZE: u64 = MIB;
 /// 1 Mbit/s, as bytes.
@@ -25,7 +24,7 @@ struct Among {
     plan: Plan,
     now: Instant,
     content: ContentKey,
-    answers: BTreeSet<(Instant, RequestId)>,
+    answers: Answers,
     free_at: Instant,
     asked_of_mutes: u64,
 }
@@ -41,7 +40,7 @@ impl Among {
             plan,
             now,
             content,
-            answers: BTreeSet::new(),
+            answers: Answers::new(),
             free_at: now,
             asked_of_mutes: 0,
         };
@@ -93,24 +92,9 @@ impl Among {
                 let failed = matches!(event, PlanEvent::Failed(..) | PlanEvent::FillFailed(..));
                 assert!(!failed, "{event:?} though the holder lives");
             }
-            self.step();
+            step(&mut self.plan, &mut self.now, &mut self.answers);
         }
         panic!("{end:?} never came");
-    }
-
-    fn step(&mut self) {
-        let answer = self.answers.first().map(|(at, _)| *at);
-        let times = [answer, self.plan.poll_timeout()];
-        let next = times.into_iter().flatten().min();
-        self.now = self.now.max(next.expect("something is to come"));
-        self.plan.handle_timeout(self.now);
-        while let Some((at, id)) = self.answers.first().copied() {
-            if at > self.now {
-                return;
-            }
-            self.answers.remove(&(at, id));
-            self.plan.answered(self.now, id);
-        }
     }
 }
 

@@ -1,15 +1,14 @@
 //! Two holders of which one answers nothing, and later the other.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::MIB;
 use super::bench::{PATIENCE, file_named, node};
+use super::{Answers, MIB, step};
 use crate::digest::ContentKey;
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use crate::id::NodeId;
 use crate::transfer::plan::peer::Peer;
-use crate::transfer::plan::{Plan, PlanConfig, PlanEvent, RequestId};
+use crate::transfer::plan::{Plan, PlanConfig, PlanEvent};
 
 const NEAR: Duration = Duration::from_millis(1);
 /// Long enough for another to count as silent meanwhile.
@@ -24,7 +23,7 @@ struct Two {
     /// Who answers nothing.
     deaf: Option<NodeId>,
     distance: Duration,
-    answers: BTreeSet<(Instant, RequestId)>,
+    answers: Answers,
 }
 
 impl Two {
@@ -40,7 +39,7 @@ impl Two {
             content,
             deaf: None,
             distance: NEAR,
-            answers: BTreeSet::new(),
+            answers: Answers::new(),
         }
     }
 
@@ -64,19 +63,7 @@ impl Two {
                     return (asked[0], asked[asked.len() - 1], self.now - begun);
                 }
             }
-            self.step();
-        }
-    }
-
-    fn step(&mut self) {
-        let answer = self.answers.first().map(|(at, _)| *at);
-        let times = [answer, self.plan.poll_timeout()];
-        let next = times.into_iter().flatten().min();
-        self.now = self.now.max(next.expect("something is to come"));
-        self.plan.handle_timeout(self.now);
-        while let Some((at, id)) = self.answers.first().copied().filter(|it| it.0 <= self.now) {
-            self.answers.remove(&(at, id));
-            self.plan.answered(self.now, id);
+            step(&mut self.plan, &mut self.now, &mut self.answers);
         }
     }
 }
