@@ -160,6 +160,7 @@
 //! | while a program waits at an automount point, whoever is not of systemd's process group waits there too, in mount(2) as well | the broker mounts beside it | `mounting::place` |
 //! | on a busy machine the scheduler lets threads that encrypt and hash wait for seconds | the event loop, whose silence the others take for its death, has a thread of its own | `node::own_thread` |
 //! | to touch memory that a hypervisor took from an idle guest costs 2 s of system time a GiB, ten times what a copy into a page costs | large files are written past the kernel's pages | `cache::direct` |
+//! | to hand a piece to a mount or a disk, the kernel looks up and counts each of its pages | pieces have places in huge pages | `daemon::pieces` |
 //! | ext4 lets one thread alone write into a hole of a file, and finds space anew for each piece | the space for what a stream brings next is taken ahead | `cache::prealloc` |
 //! | Landlock looks past a mount to what is around it, never at what it covers | a rule for a share would not hold for a disk mounted there later, so there is none | `daemon::confine` |
 //!

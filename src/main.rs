@@ -4,7 +4,11 @@ use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;
 
 use p2pfs::broker::process;
+use p2pfs::daemon::pieces::Pieces;
 use p2pfs::{cli, daemon, fuse};
+
+#[global_allocator]
+static ALLOCATOR: Pieces = Pieces;
 
 fn main() -> ExitCode {
     cli::answer_shell();

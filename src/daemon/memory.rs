@@ -11,6 +11,8 @@
 
 use tokio::task::spawn_blocking;
 
+use super::pieces;
+
 /// Heaps for all threads. Small pieces are taken from each thread's own store first, so that
 /// threads hardly meet here.
 #[cfg(target_env = "gnu")]
@@ -76,6 +78,7 @@ impl Default for Memory {
 impl Memory {
     /// Looks again; gives free memory back where a large job has ended.
     pub(super) async fn look(&mut self, done: Done) {
+        pieces::look();
         if self.is_due(done) {
             // A task that cannot be waited for ends with the process.
             let _ended = spawn_blocking(give_back).await;

@@ -19,6 +19,7 @@ mod memory;
 mod metrics;
 mod missing;
 mod node_config;
+pub mod pieces;
 mod rates;
 mod reload;
 pub mod run;
