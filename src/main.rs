@@ -17,6 +17,9 @@ fn main() -> ExitCode {
         Ok(command) => command,
         Err(code) => return code,
     };
+    if matches!(command, cli::Command::Daemon(_)) {
+        daemon::copies::start_again_for_faster();
+    }
     let programs = cli::Programs {
         daemon: |sources, loaded| {
             daemon::run::run(sources, loaded).map_err(|error| match error.is_permanent() {

@@ -8,6 +8,7 @@ mod answers;
 pub mod config;
 mod confine;
 pub mod control;
+pub mod copies;
 mod fd_store;
 mod folder;
 mod in_force;

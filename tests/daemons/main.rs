@@ -4,6 +4,7 @@
 mod clocks;
 mod commands;
 mod copied_keys;
+mod copies;
 mod demo;
 mod disks;
 mod edges;
