@@ -63,9 +63,19 @@ impl Sshd {
              PermitRootLogin yes\nSubsystem sftp internal-sftp\n",
             home.display()
         );
-        fs::write(home.join("config"), config).unwrap();
-        let mut sshd = Command::new("/usr/sbin/sshd");
-        let process = process::start(sshd.args(["-D", "-e", "-f"]).arg(home.join("config")));
+        let config_path = home.join("config");
+        fs::write(&config_path, config).unwrap();
+        let with_config = |options: &[&str]| {
+            let mut sshd = Command::new("/usr/sbin/sshd");
+            sshd.args(options).arg("-f").arg(&config_path);
+            sshd
+        };
+        // it says here what it would end with as it starts, as where its user is missing
+        let tried = run(&mut with_config(&["-t"]));
+        if !tried.status.success() {
+            return Err(format!("sshd: {}", tried.stderr.trim()));
+        }
+        let process = process::start(&mut with_config(&["-D", "-e"]));
         wait_until_listening("sshd listens", port);
         Ok(Self {
             port,
