@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         Ok(command) => command,
         Err(code) => return code,
     };
-    if matches!(command, cli::Command::Daemon(_)) {
+    if matches!(&command, cli::Command::Daemon(options) if !options.check_config) {
         daemon::copies::start_again_for_faster();
     }
     let programs = cli::Programs {

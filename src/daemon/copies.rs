@@ -1,6 +1,6 @@
 //! How large copies are made: by vectors, where the processor is slow at the other way.
 //!
-//! Before 2.40, glibc copies what is larger than some KiB by REP MOVSB wherever the processor says
+//! Up to 2.39, glibc copies what is larger than some KiB by REP MOVSB wherever the processor says
 //! that it is fast. On AMD's Zen 3 and 4 it is not, 2 to 3 GiB a second and not 60, where both
 //! places are nearly the same within a page (sourceware.org, bug 30994), as they are with each
 //! record of TLS: 7% of what both ends spent on a large file. A tunable says otherwise (The GNU C
@@ -30,7 +30,8 @@ mod gnu {
     const TUNABLE: &str = "glibc.cpu.x86_rep_movsb_threshold";
     /// In bytes: no copy is as large.
     const NEVER: &str = "0x40000000";
-    /// The first release of glibc that knows these processors.
+    /// The first release of glibc with the tunable, and the first that knows these processors.
+    const TOLD_FROM: (u32, u32) = (2, 32);
     const MENDED_IN: (u32, u32) = (2, 40);
     /// Zen 3 and 4, in AMD's numbers.
     const SLOW_FAMILY: u32 = 0x19;
@@ -42,10 +43,7 @@ mod gnu {
         let Some(wanted) = wanted(&libc_version(), &vendor(), family(), tunables.as_deref()) else {
             return;
         };
-        // the loader takes the variable away again from a program that has more rights than whoever
-        // started it: that would go on for ever
-        // SAFETY: it only reads what the kernel gave the program.
-        if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        if !is_started_as_usual() {
             return;
         }
         let Ok(program) = std::env::current_exe() else {
@@ -58,6 +56,18 @@ mod gnu {
         }
         // where it cannot, as when its file was replaced, it goes on with slower copies
         let _refused = again.args(arguments).env(VARIABLE, wanted).exec();
+        // that attempt let a broken pipe end the process, as it does for programs of others
+        // SAFETY: as it was since the start, and there are no threads yet.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    }
+
+    /// Whether the program is run by its own file, and by the loader that this names: a loader that
+    /// was called by itself would take `daemon` for a program. From who has more rights than
+    /// whoever started it, a loader takes the variable away, and it would be set for ever.
+    fn is_started_as_usual() -> bool {
+        // SAFETY: it only reads what the kernel gave the program.
+        let of_kernel = |kind| unsafe { libc::getauxval(kind) };
+        of_kernel(libc::AT_SECURE) == 0 && of_kernel(libc::AT_BASE) != 0
     }
 
     /// What the variable is to be; none where nothing is to be gained, or somebody chose already.
@@ -69,7 +79,9 @@ mod gnu {
     ) -> Option<OsString> {
         let mut numbers = version.split('.').map(|number| number.parse().ok());
         let version = (numbers.next()??, numbers.next()??);
-        let is_slow = vendor == b"AuthenticAMD" && family == SLOW_FAMILY && version < MENDED_IN;
+        let is_slow = vendor == b"AuthenticAMD"
+            && family == SLOW_FAMILY
+            && (TOLD_FROM..MENDED_IN).contains(&version);
         let set = tunables.unwrap_or_default();
         let is_chosen = set.to_string_lossy().contains(TUNABLE);
         if !is_slow || is_chosen {
@@ -123,7 +135,7 @@ mod gnu {
         fn only_slow_processors_with_an_old_library_are_told() {
             assert_eq!(of_zen_4("2.36", None).as_deref(), Some(SET));
             assert_eq!(of_zen_4("2.39.9000", None).as_deref(), Some(SET));
-            for version in ["2.40", "2.41", "3.0", "", "2", "x.y"] {
+            for version in ["2.31", "2.40", "2.41", "3.0", "", "2", "x.y"] {
                 assert_eq!(of_zen_4(version, None), None, "{version}");
             }
             assert_eq!(wanted("2.36", b"AuthenticAMD", 0x17, None), None);

@@ -4,10 +4,11 @@
 //! threads. By default glibc gives nearly each of them a heap, and holds what is free between what
 //! stays: of 100,000 names that was a third of the daemon.
 //!
-//! What goes from node to node is in pieces of up to 1 MiB. Those glibc soon gives back to the
-//! kernel, which clears each page of the next again: a fifth of what serving took. So some are kept
-//! for as long as there is more to move. (`malloc_trim` leaves the end of every heap but the first:
-//! of the second as much may stay.)
+//! What goes from node to node is in pieces of up to 1 MiB; the largest have places of their own
+//! (`super::pieces`). The others glibc soon gives back to the kernel, which clears each page of the
+//! next again: a fifth of what serving took. So some are kept for as long as there is more to
+//! move. (`malloc_trim` leaves the end of every heap but the first: of the second as much may
+//! stay.)
 
 use tokio::task::spawn_blocking;
 

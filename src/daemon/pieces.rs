@@ -23,12 +23,13 @@ const HUGE_BYTES: usize = 2 << 20;
 /// Places that are mapped at one time, one for each bit: the fewest that fill huge pages.
 const SLAB_PLACES: usize = 32;
 const SLAB_BYTES: usize = SLAB_PLACES * PLACE_BYTES;
+const SLAB_PAGES: usize = SLAB_BYTES / HUGE_BYTES;
 /// Slabs at most, 544 MiB: more than what may be on its way by all other limits.
 const SLABS_MAX: usize = 16;
 /// No alignment beyond a page is promised.
 const ALIGNED_TO_BYTES: usize = 4096;
-/// The memory of free places goes back to the kernel when none was taken for so many looks, one a
-/// second: to clear it again costs as much as to fill it.
+/// How often memory that was not used since the last time goes back to the kernel, in looks, of
+/// which there is one a second: to have it cleared again costs as much as to fill it.
 const QUIET_LOOKS: u32 = 10;
 
 const _: () = assert!(SLAB_BYTES.is_multiple_of(HUGE_BYTES));
@@ -70,69 +71,84 @@ pub(super) fn look() {
 
 /// All places.
 struct Pool {
-    slabs: Mutex<[Slab; SLABS_MAX]>,
+    slabs: Mutex<Slabs>,
 }
 
-/// Places that lie side by side.
+struct Slabs {
+    all: [Slab; SLABS_MAX],
+    looks: u32,
+}
+
+/// Places that lie side by side. A bit stands for a place, or for a huge page.
 #[derive(Clone, Copy)]
 struct Slab {
-    /// Its address; none before it is needed.
+    /// Its address; none while nothing is mapped.
     start: Option<usize>,
-    /// A bit for each place that is free.
+    /// Places that are nobody's.
     free: u32,
-    /// Looks since a place was taken; none once its free memory went back.
-    quiet: Option<u32>,
+    /// Huge pages that may have memory.
+    touched: u32,
+    /// Huge pages of which a place was taken or became free a short while ago.
+    recent: u32,
 }
 
 impl Pool {
     const fn new() -> Self {
-        let unmapped = Slab {
-            start: None,
-            free: u32::MAX,
-            quiet: None,
-        };
+        let all = [Slab::UNMAPPED; SLABS_MAX];
         Self {
-            slabs: Mutex::new([unmapped; SLABS_MAX]),
+            slabs: Mutex::new(Slabs { all, looks: 0 }),
         }
     }
 
     /// Nothing panics while it is held.
-    fn lock(&self) -> MutexGuard<'_, [Slab; SLABS_MAX]> {
+    fn lock(&self) -> MutexGuard<'_, Slabs> {
         self.slabs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The first free place, so that few huge pages are in use.
     fn take(&self) -> Option<*mut u8> {
         let mut slabs = self.lock();
-        let slab = slabs.iter_mut().find(|slab| slab.free != 0)?;
+        let slab = slabs.all.iter_mut().find(|slab| slab.free != 0)?;
         slab.take()
     }
 
     /// Whether it was a place, which is free now.
     fn put(&self, memory: *mut u8) -> bool {
         let mut slabs = self.lock();
-        slabs.iter_mut().any(|slab| slab.put(memory.addr()))
+        slabs.all.iter_mut().any(|slab| slab.put(memory.addr()))
     }
 
+    /// Each slab has its turn, one or two at a look: others may wait for a place.
     fn look(&self) {
         let mut slabs = self.lock();
-        // one at a time: others may wait for a place
-        let due = slabs.iter_mut().filter_map(Slab::is_due).last();
-        if let Some(slab) = due {
-            slab.give_back();
-        }
+        slabs.looks = (slabs.looks + 1) % QUIET_LOOKS;
+        let turn = slabs.looks as usize;
+        let due = slabs
+            .all
+            .iter_mut()
+            .skip(turn)
+            .step_by(QUIET_LOOKS as usize);
+        due.for_each(Slab::give_back);
     }
 }
 
 impl Slab {
+    const UNMAPPED: Self = Self {
+        start: None,
+        free: u32::MAX,
+        touched: 0,
+        recent: 0,
+    };
+
     fn take(&mut self) -> Option<*mut u8> {
         if self.start.is_none() {
             self.start = map();
         }
-        let place = self.free.trailing_zeros();
-        let address = self.start? + place as usize * PLACE_BYTES;
+        let place = self.free.trailing_zeros() as usize;
+        let address = self.start? + place * PLACE_BYTES;
         self.free &= !(1 << place);
-        self.quiet = Some(0);
+        self.touched |= pages_of(place);
+        self.recent |= pages_of(place);
         Some(std::ptr::with_exposed_provenance_mut(address))
     }
 
@@ -142,32 +158,41 @@ impl Slab {
         };
         let is_ours = offset < SLAB_BYTES;
         if is_ours {
-            self.free |= 1 << (offset / PLACE_BYTES);
+            let place = offset / PLACE_BYTES;
+            self.free |= 1 << place;
+            self.recent |= pages_of(place);
         }
         is_ours
     }
 
-    /// Counts a look; the slab where its free memory is to go back.
-    fn is_due(&mut self) -> Option<&mut Self> {
-        let quiet = self.quiet.as_mut()?;
-        *quiet += 1;
-        (*quiet >= QUIET_LOOKS).then_some(self)
-    }
-
-    /// Gives the huge pages back in which all places are free.
+    /// Gives the huge pages back that are nobody's and were not used since the last time; all of it
+    /// where there are no others.
     fn give_back(&mut self) {
-        self.quiet = None;
         let Some(start) = self.start else { return };
-        let is_free = |at: usize| self.free & (1 << (at / PLACE_BYTES)) != 0;
-        for page in (0..SLAB_BYTES).step_by(HUGE_BYTES) {
-            let (first, last) = (page, page + HUGE_BYTES - 1);
-            if (first..last).step_by(PLACE_BYTES).all(is_free) && is_free(last) {
-                let page = std::ptr::with_exposed_provenance_mut(start + page);
-                // SAFETY: all of it is mapped here, and no place in it is anybody's.
-                unsafe { libc::madvise(page, HUGE_BYTES, libc::MADV_DONTNEED) };
-            }
+        let taken = (0..SLAB_PLACES).filter(|place| self.free & (1 << place) == 0);
+        let needed = taken.fold(self.recent, |pages, place| pages | pages_of(place));
+        self.recent = 0;
+        if needed == 0 {
+            let slab = std::ptr::with_exposed_provenance_mut(start);
+            // SAFETY: it is a slab, mapped here, and no place in it is anybody's.
+            unsafe { libc::munmap(slab, SLAB_BYTES) };
+            *self = Self::UNMAPPED;
+            return;
         }
+        for page in (0..SLAB_PAGES).filter(|page| self.touched & !needed & (1 << page) != 0) {
+            let memory = std::ptr::with_exposed_provenance_mut(start + page * HUGE_BYTES);
+            // SAFETY: all of it is mapped here, and no place in it is anybody's.
+            unsafe { libc::madvise(memory, HUGE_BYTES, libc::MADV_DONTNEED) };
+        }
+        self.touched &= needed;
     }
+}
+
+/// The huge pages that a place is in, one or two.
+const fn pages_of(place: usize) -> u32 {
+    let first = place * PLACE_BYTES / HUGE_BYTES;
+    let last = ((place + 1) * PLACE_BYTES - 1) / HUGE_BYTES;
+    (1 << first) | (1 << last)
 }
 
 /// Maps the memory of a slab, at the beginning of a huge page.
@@ -180,9 +205,17 @@ fn map() -> Option<usize> {
     if mapped == libc::MAP_FAILED {
         return None;
     }
-    let start = mapped.expose_provenance().next_multiple_of(HUGE_BYTES);
+    let mapped = mapped.expose_provenance();
+    let start = mapped.next_multiple_of(HUGE_BYTES);
+    let before = (mapped, start - mapped);
+    let behind = (start + SLAB_BYTES, HUGE_BYTES - before.1);
+    for (address, length) in [before, behind].into_iter().filter(|part| part.1 > 0) {
+        let unused = std::ptr::with_exposed_provenance_mut(address);
+        // SAFETY: mapped above, and nobody knows of it.
+        unsafe { libc::munmap(unused, length) };
+    }
     let slab = std::ptr::with_exposed_provenance_mut(start);
-    // SAFETY: within what was mapped. A kernel without huge pages refuses, and nothing is lost.
+    // SAFETY: mapped above. A kernel without huge pages refuses, and nothing is lost.
     unsafe { libc::madvise(slab, SLAB_BYTES, libc::MADV_HUGEPAGE) };
     Some(start)
 }
@@ -191,8 +224,9 @@ fn is_piece(size: usize, align: usize) -> bool {
     (PIECE_MIN_BYTES..=PLACE_BYTES).contains(&size) && align <= ALIGNED_TO_BYTES
 }
 
-// SAFETY: a place is mapped for good, aligned to a page, as long as the largest piece, and given
-// out once until it is put back; all else is the system's. Neither calls back in here.
+// SAFETY: a place is mapped for as long as it is somebody's, aligned to a page, as long as the
+// largest piece, and given out once until it is put back; all else is the system's. Neither calls
+// back in here.
 unsafe impl GlobalAlloc for Pool {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_piece(layout.size(), layout.align())
@@ -280,7 +314,7 @@ mod tests {
 
         fn is_place(&self) -> bool {
             let slabs = self.pool.lock();
-            let mut starts = slabs.iter().filter_map(|slab| slab.start);
+            let mut starts = slabs.all.iter().filter_map(|slab| slab.start);
             starts.any(|start| (start..start + SLAB_BYTES).contains(&self.memory.addr()))
         }
     }
@@ -381,6 +415,11 @@ mod tests {
         }
     }
 
+    /// Which of the pages have memory that is touched.
+    fn touched(pool: &Pool, slab: usize) -> u32 {
+        pool.lock().all[slab].touched
+    }
+
     #[test]
     fn free_memory_goes_back_after_some_quiet_and_nothing_that_is_held() {
         let pool = Pool::new();
@@ -395,14 +434,45 @@ mod tests {
         let mut others: Vec<_> = (1..32).map(|_| Held::of(&pool, PIECE)).collect();
         others.iter_mut().for_each(|other| other.bytes().fill(2));
         drop(others);
-        quiet_for(&pool, QUIET_LOOKS - 1);
+        quiet_for(&pool, QUIET_LOOKS);
         assert_eq!((first_of(2), first_of(31)), (2, 2), "more may come");
-        drop(Held::of(&pool, PIECE));
-        quiet_for(&pool, QUIET_LOOKS - 1);
-        assert_eq!(first_of(2), 2, "more came");
-        quiet_for(&pool, 1);
+        quiet_for(&pool, QUIET_LOOKS);
         assert_eq!((first_of(2), first_of(31)), (0, 0));
         assert!(kept.bytes().iter().all(|byte| *byte == 1));
+        assert_eq!(touched(&pool, 0), pages_of(0));
+    }
+
+    #[test]
+    fn what_is_freed_long_after_it_was_taken_goes_back_too() {
+        let pool = Pool::new();
+        let held: Vec<_> = (0..40).map(|_| Held::of(&pool, PIECE)).collect();
+        quiet_for(&pool, 3 * QUIET_LOOKS);
+        assert_eq!(touched(&pool, 0).count_ones() as usize, SLAB_PAGES);
+        drop(held);
+        quiet_for(&pool, 2 * QUIET_LOOKS);
+        assert!(pool.lock().all.iter().all(|slab| slab.start.is_none()));
+        assert!(Held::of(&pool, PIECE).is_place(), "and is mapped again");
+    }
+
+    #[test]
+    fn who_uses_one_piece_now_and_then_keeps_the_memory_of_one() {
+        let pool = Pool::new();
+        drop((0..32).map(|_| Held::of(&pool, PIECE)).collect::<Vec<_>>());
+        for _ in 0..3 * QUIET_LOOKS {
+            drop(Held::of(&pool, PIECE));
+            quiet_for(&pool, 1);
+        }
+        assert_eq!(touched(&pool, 0), pages_of(0));
+    }
+
+    #[test]
+    fn each_place_is_in_its_pages_and_all_pages_have_places() {
+        let all = (0..SLAB_PLACES).fold(0, |pages, place| pages | pages_of(place));
+        assert_eq!(all.count_ones() as usize, SLAB_PAGES);
+        assert_eq!(all.trailing_ones() as usize, SLAB_PAGES);
+        assert_eq!(pages_of(0), 0b1);
+        assert_eq!(pages_of(1), 0b11, "from 1088 KiB on, to 2176");
+        assert_eq!(pages_of(31), 1 << 16);
     }
 
     #[test]
