@@ -31,6 +31,13 @@ const TOKEN_MAX_BYTES: usize = 4096;
 /// How long the daemon's end is waited for.
 const END_MAX: Duration = Duration::from_secs(15);
 
+/// What it means where the last leaves that has the right.
+const NOBODY_ADMITS: &str = "No other member may invite or expel: those who stay go on as they \
+                             are, but nobody joins them any more";
+/// How another is given it.
+const GIVE_THE_RIGHT: &str =
+    "To give one that right: p2pfs invite --admin here, then p2pfs join TOKEN there";
+
 /// The flags of `p2pfs invite`.
 #[derive(Debug, Clone, Args)]
 pub struct InviteOptions {
@@ -251,19 +258,30 @@ fn read_token() -> Result<String, CliError> {
 }
 
 pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), CliError> {
-    let mut client = options.reporting.open()?;
+    let trust: Trust = options.reporting.open()?.call(&Call::Trust {})?;
     // a script has said what it means
     if !options.yes && questions::has_terminal() {
+        let last = match is_last_to_admit(&trust) {
+            true => format!("{NOBODY_ADMITS}.\n{GIVE_THE_RIGHT}.\n"),
+            false => String::new(),
+        };
         questions::ask(
-            "Leave the cluster for good? The others forget this node, its daemon stops,\n\
-             and only a new token brings it back.",
+            &format!(
+                "{last}Leave the cluster for good? The others forget this node, its daemon stops,\n\
+                 and only a new token brings it back."
+            ),
             "answer y, or give --yes, to leave",
         )?;
     }
+    // who thought for long finds an old connection closed
+    let mut client = options.reporting.open()?;
     let status: Status = client.call(&Call::Status {})?;
     let daemon = Process::of(status.pid);
     let left: Nothing = client.call(&Call::Leave {})?;
     let goes_on = daemon.is_some_and(|daemon| !daemon.ends(END_MAX));
+    if is_last_to_admit(&trust) {
+        eprintln!("{NOBODY_ADMITS}");
+    }
     if options.reporting.json {
         return output.json(&left);
     }
@@ -272,6 +290,12 @@ pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), C
         false => "left the cluster, and the daemon has stopped",
     })?;
     output.line("to join one again: p2pfs join TOKEN")
+}
+
+/// Whether those who stay could let nobody in.
+fn is_last_to_admit(trust: &Trust) -> bool {
+    let who_may = trust.members.iter().filter(|member| member.admin).count();
+    trust.admin && who_may == 1 && trust.members.len() > 1
 }
 
 pub(super) fn expel(options: &ExpelOptions, output: &mut Output) -> Result<(), CliError> {

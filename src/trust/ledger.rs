@@ -71,6 +71,9 @@ struct Standing {
     over: BTreeMap<NodeId, u32>,
     /// Statements that count.
     valid: BTreeSet<StatementId>,
+    /// By which certificate each that may admit was heard, also one that is a member no more: what
+    /// it said before stands.
+    heard_by: BTreeMap<NodeId, StatementId>,
     epoch: Option<(EpochId, u64)>,
     /// Of each path that was spoken of: whose it is, and the number of the last word on it.
     owners: BTreeMap<Vec<u8>, (Option<NodeId>, u64)>,
@@ -225,18 +228,17 @@ impl Ledger {
     }
 
     /// What a node shows to one that has not heard of it: the certificates from the founding to
-    /// its own.
+    /// its own, also those of nodes that are members no more.
     pub fn chain(&self, node: &NodeId) -> Vec<SignedStatement> {
-        let mut chain = Vec::new();
-        let mut next = self.certificate(node);
-        while let Some(certificate) = next
+        let mut chain: Vec<SignedStatement> = Vec::new();
+        let mut next = self.certificate(node).map(|certificate| certificate.id);
+        while let Some(signed) = next.and_then(|id| self.statements.get(&id))
             && chain.len() < CHAIN_MAX
         {
-            chain.extend(self.statements.get(&certificate.id).cloned());
-            let is_founder = certificate.node == self.founder;
-            next = (!is_founder)
-                .then(|| self.certificate(&certificate.by))
-                .flatten();
+            chain.push(signed.clone());
+            let is_founding = next == Some(self.cluster);
+            let before = self.standing.heard_by.get(&signed.statement.by);
+            next = before.filter(|_| !is_founding).copied();
         }
         chain.reverse();
         chain

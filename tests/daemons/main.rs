@@ -14,6 +14,7 @@ mod file_sizes;
 mod forgotten;
 mod hostile;
 mod large_files;
+mod leaving;
 mod legacy;
 mod mesh;
 mod metered;

@@ -16,7 +16,7 @@ const NEEDS: &[Need] = &[mount];
 const SOON: Duration = Duration::from_secs(90);
 
 /// Lets a node join the cluster of another.
-fn invite(inviter: &Node, flags: &[&str], joiner: &Node) {
+pub fn invite(inviter: &Node, flags: &[&str], joiner: &Node) {
     let token = inviter.cli(&[&["invite"], flags].concat()).expect_ok();
     joiner.cli(&["join", token.trim()]).expect_ok();
 }
@@ -30,7 +30,7 @@ fn node_key(node: &Node) -> String {
     status["node"].as_str().unwrap().to_owned()
 }
 
-fn members(node: &Node) -> Vec<String> {
+pub fn members(node: &Node) -> Vec<String> {
     let trust = trust(node);
     let members = trust["members"].as_array().unwrap().iter();
     let mut names: Vec<String> = members
@@ -41,27 +41,12 @@ fn members(node: &Node) -> Vec<String> {
 }
 
 /// What `p2pfs peers` says of another.
-fn state_of(node: &Node, name: &str) -> String {
+pub fn state_of(node: &Node, name: &str) -> String {
     let peers = node.cli(&["peers", "--json"]).expect_json();
     let peers = peers["peers"].as_array().unwrap().iter();
     let mut called = peers.filter(|peer| peer["name"] == name);
     let state = called.next().map(|peer| peer["state"].clone());
     state.map_or_else(String::new, |state| state.as_str().unwrap().to_owned())
-}
-
-#[apply(promise)]
-fn who_left_for_good_is_shown_so_and_not_as_down() {
-    let mut cluster = Cluster::with_own_secrets();
-    let (one, mut two) = (cluster.start("one"), cluster.start("two"));
-    invite(&one, &[], &two);
-    two.cli(&["leave"]).expect_ok();
-    two.await_end().expect_ok();
-    eventually("it has left", SOON, || state_of(&one, "two") == "left");
-    let told = one.cli(&["status"]).expect_ok();
-    assert!(
-        told.contains("0 alive, 0 suspect, 0 away, 0 down"),
-        "{told}"
-    );
 }
 
 #[apply(promise)]
@@ -483,13 +468,4 @@ fn a_crash_leaves_no_core_with_secrets_in_it() {
     let cores = lines.find_map(|line| line.strip_prefix("Max core file size"));
     let soft = cores.unwrap().split_whitespace().next();
     assert_eq!(soft, Some("0"), "{limits}");
-}
-
-#[apply(promise)]
-fn leave_returns_when_the_daemon_has_ended() {
-    let mut cluster = Cluster::new();
-    let mut node = cluster.start("one");
-    node.cli(&["leave"]).expect_ok();
-    assert!(!node.is_running());
-    assert!(!is_mounted(&node.mounted("")));
 }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod admitted;
+mod chains;
 mod history;
 
 fn key(n: u8) -> NodeKey {
@@ -468,6 +469,10 @@ proptest! {
         prop_assert_eq!(one.digest(), other.digest());
         prop_assert_eq!(members(&one), members(&other));
         prop_assert_eq!(one.epoch(), other.epoch());
+        for member in one.members() {
+            let alone = Ledger::of(one.chain(&member.node));
+            prop_assert!(alone.is_some_and(|it| it.is_member(&member.node, 99)));
+        }
         prop_assert!(one.is_member(&id(1), 99) || one.is_expelled(&id(1)), "the founder stays");
     }
 }

@@ -93,7 +93,8 @@ impl<'a> Walk<'a> {
 
     /// Takes in what one who may admit has said.
     pub(super) fn hear(&mut self, admin: &NodeId) {
-        let rank = self.rank_of(admin);
+        let (rank, certificate) = self.senior_certificate(admin);
+        self.standing.heard_by.insert(*admin, certificate);
         let said = self.by.remove(admin).unwrap_or_default();
         // who says that it goes says nothing after that
         let standing = |walk: &Self| -> Vec<(StatementId, &'a Statement)> {
@@ -151,10 +152,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn rank_of(&self, node: &NodeId) -> Rank {
+    /// Which of a node's certificates to admit makes it the most senior.
+    fn senior_certificate(&self, node: &NodeId) -> (Rank, StatementId) {
         let certificates = self.certificates.get(node).into_iter().flatten();
-        let ranks = certificates.filter(|it| it.admin).map(|it| it.rank);
-        ranks.min().unwrap_or((usize::MAX, 0, *node))
+        let admin = certificates.filter(|it| it.admin);
+        let first = admin.map(|it| (it.rank, it.id)).min();
+        first.expect("who is heard has a certificate to admit")
     }
 
     fn expel(&mut self, node: NodeId, term: u32, stands: Option<StatementId>) {

@@ -1,0 +1,65 @@
+//! Promises of the certificates that a node presents itself with.
+
+use super::*;
+
+#[test]
+fn whom_one_let_in_that_has_left_since_presents_itself_and_lets_others_in() {
+    let mut ledger = cluster();
+    ledger.expel(&key(1), id(1), 40).unwrap();
+    assert_eq!(members(&ledger), [2, 3]);
+    ledger.admit(&key(2), id(4), name(4), true, 50).unwrap();
+    ledger.admit(&key(4), id(5), name(5), false, 60).unwrap();
+    for (node, length) in [(2, 2), (3, 2), (4, 3), (5, 4)] {
+        let chain = ledger.chain(&id(node));
+        assert_eq!(chain.len(), length, "{node}");
+        let alone = Ledger::of(chain).unwrap();
+        assert!(alone.is_member(&id(node), 100), "{node}");
+        // who joined by it and hears of the rest knows as much as all others
+        let mut told = alone;
+        told.merge(ledger.statements().cloned());
+        assert_eq!(members(&told), [2, 3, 4, 5]);
+    }
+}
+
+#[test]
+fn whom_one_let_in_that_was_put_out_since_lets_others_in() {
+    let mut ledger = cluster();
+    ledger.admit(&key(2), id(4), name(4), true, 40).unwrap();
+    ledger.expel(&key(1), id(2), 50).unwrap();
+    ledger.admit(&key(4), id(5), name(5), false, 60).unwrap();
+    assert_eq!(members(&ledger), [1, 3, 4, 5]);
+    let alone = Ledger::of(ledger.chain(&id(5))).unwrap();
+    assert!(alone.is_member(&id(5), 100));
+    // and nobody by the word of one whose word counts for nothing
+    ledger.expel_with_admitted(&key(1), id(2), 70).unwrap();
+    assert!(ledger.chain(&id(4)).is_empty() && ledger.chain(&id(5)).is_empty());
+    let refused = ledger.check_admits(&id(4), 100);
+    assert!(matches!(refused, Err(TrustError::NotAdmin)));
+}
+
+#[test]
+fn certificates_that_two_gave_each_other_lead_to_the_founding_all_the_same() {
+    let mut ledger = cluster();
+    ledger.admit(&key(2), id(4), name(4), true, 40).unwrap();
+    ledger.admit(&key(4), id(2), name(2), true, 50).unwrap();
+    ledger.admit(&key(4), id(3), name(3), true, 50).unwrap();
+    for node in 2..=4 {
+        let chain = ledger.chain(&id(node));
+        assert!((2..=4).contains(&chain.len()), "{node}");
+        ledger.check_admits(&id(node), 100).unwrap();
+        assert!(Ledger::of(chain).unwrap().is_member(&id(node), 100));
+    }
+}
+
+#[test]
+fn the_founder_that_left_and_was_let_in_again_lets_others_in() {
+    let mut ledger = cluster();
+    ledger.expel(&key(1), id(1), 40).unwrap();
+    ledger.admit(&key(2), id(1), name(1), true, 50).unwrap();
+    ledger.admit(&key(1), id(5), name(5), false, 60).unwrap();
+    for node in [1, 5] {
+        let chain = ledger.chain(&id(node));
+        assert!(Ledger::of(chain).unwrap().is_member(&id(node), 100));
+    }
+    assert_eq!(members(&ledger), [1, 2, 3, 5]);
+}

@@ -1,0 +1,89 @@
+//! Promises about a node that leaves for good, and about those who stay.
+
+use std::time::Duration;
+
+use macro_rules_attribute::apply;
+
+use super::trust::{invite, members, state_of};
+use crate::support::daemon::*;
+use crate::support::process::eventually;
+use crate::support::promise::{Need, mount, promise};
+
+const NEEDS: &[Need] = &[mount];
+
+const SOON: Duration = Duration::from_secs(90);
+
+#[apply(promise)]
+fn who_left_for_good_is_shown_so_and_not_as_down() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (one, mut two) = (cluster.start("one"), cluster.start("two"));
+    invite(&one, &[], &two);
+    two.cli(&["leave"]).expect_ok();
+    two.await_end().expect_ok();
+    eventually("it has left", SOON, || state_of(&one, "two") == "left");
+    let told = one.cli(&["status"]).expect_ok();
+    assert!(
+        told.contains("0 alive, 0 suspect, 0 away, 0 down"),
+        "{told}"
+    );
+}
+
+#[apply(promise)]
+fn leave_returns_when_the_daemon_has_ended() {
+    let mut cluster = Cluster::new();
+    let mut node = cluster.start("one");
+    node.cli(&["leave"]).expect_ok();
+    assert!(!node.is_running());
+    assert!(!is_mounted(&node.mounted("")));
+}
+
+#[apply(promise)]
+fn after_the_founder_has_left_the_others_let_new_ones_in() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (mut one, two) = (cluster.start("one"), cluster.start("two"));
+    invite(&one, &["--admin"], &two);
+    one.cli(&["leave"]).expect_ok();
+    one.await_end().expect_ok();
+    eventually("it has left", SOON, || state_of(&two, "one") == "left");
+    two.write("kept.txt", b"kept");
+    let (three, four) = (cluster.start("three"), cluster.start("four"));
+    invite(&two, &["--admin"], &three);
+    invite(&three, &[], &four);
+    four.wait_for_file("kept.txt");
+    for node in [&two, &three, &four] {
+        eventually("who is in is the same for all", SOON, || {
+            members(node) == ["four", "three", "two"]
+        });
+    }
+}
+
+#[apply(promise)]
+fn the_last_that_may_invite_is_told_so_when_it_leaves_and_can_give_the_right_first() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (mut one, mut two) = (cluster.start("one"), cluster.start("two"));
+    let three = cluster.start("three");
+    invite(&one, &[], &two);
+    invite(&one, &[], &three);
+    // a member gets the right as a new one does
+    invite(&one, &["--admin"], &two);
+    eventually("all know it", SOON, || {
+        [&one, &two, &three]
+            .map(members)
+            .iter()
+            .all(|it| it.len() == 3)
+    });
+    let left = one.cli(&["leave"]);
+    assert!(!left.stderr.contains("No other member"), "{}", left.stderr);
+    left.expect_ok();
+    one.await_end().expect_ok();
+    let left = two.cli(&["leave"]);
+    assert!(
+        left.stderr.contains("No other member may invite or expel"),
+        "{}",
+        left.stderr
+    );
+    left.expect_ok();
+    two.await_end().expect_ok();
+    let refused = three.cli(&["invite"]);
+    assert!(refused.stderr.contains("may not admit or expel"));
+}
