@@ -69,6 +69,19 @@ pub(crate) fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::R
     Ok(filled)
 }
 
+/// Has the kernel begin to write this part of a file to its disk, so that little is left to wait
+/// for where all of it is synced (sync_file_range(2)). Waits where the disk has as much to do as it
+/// takes; does nothing where a filesystem knows no such thing, and makes nothing safe by itself.
+pub(crate) fn begin_to_write_out(file: &File, start: u64, length_bytes: u64) {
+    let (Ok(start), Ok(length)) = (i64::try_from(start), i64::try_from(length_bytes)) else {
+        return;
+    };
+    let descriptor = file.as_raw_fd();
+    // SAFETY: the call takes numbers alone, and the descriptor is open for its length.
+    let _unknown_here =
+        unsafe { libc::sync_file_range(descriptor, start, length, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
 /// Makes a folder that its owner alone may enter, and those above it; one that exists is left.
 pub(crate) fn make_private_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
@@ -220,6 +233,22 @@ mod tests {
         let of_unit = read_only_remedy_of(true);
         assert!(of_unit.contains("ReadWritePaths="), "{of_unit}");
         assert!(!read_only_remedy_of(false).contains("ReadWritePaths="));
+    }
+
+    #[test]
+    fn what_a_disk_began_to_write_out_is_what_was_written_and_a_pipe_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = unnamed(folder.path(), PRIVATE_MODE).unwrap();
+        file.write_all_at(&[7; 100_000], 0).unwrap();
+        // also where the file has ended already
+        for (start, length_bytes) in [(0, 50_000), (50_000, 1 << 40), (u64::MAX, 1)] {
+            begin_to_write_out(&file, start, length_bytes);
+        }
+        let mut read = vec![0; 100_001];
+        assert_eq!(read_full_at(&file, &mut read, 0).unwrap(), 100_000);
+        assert!(read[..100_000].iter().all(|byte| *byte == 7));
+        let (_reader, writer) = rustix::pipe::pipe().unwrap();
+        begin_to_write_out(&File::from(writer), 0, 1);
     }
 
     #[test]

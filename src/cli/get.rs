@@ -143,6 +143,7 @@ fn copy(
         if stroke_bytes == 0 {
             break;
         }
+        target.begin_to_sync(*copied_bytes, stroke_bytes);
         *copied_bytes += stroke_bytes;
         bar.set_position(*copied_bytes);
     }
@@ -241,6 +242,13 @@ impl Target {
                 "choose another with -o",
             )
         })
+    }
+
+    /// The disk is at work while the rest still comes.
+    fn begin_to_sync(&self, start: u64, length_bytes: u64) {
+        if !matches!(self.unfinished, Unfinished::Nothing) {
+            files::begin_to_write_out(&self.file, start, length_bytes);
+        }
     }
 
     /// What has its name is whole also after the power failed.
