@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 use landlock::RulesetStatus;
 use parking_lot::Mutex;
@@ -168,6 +168,7 @@ impl Daemon {
             node: Arc::new(node),
             config: config.clone(),
             in_force: ArcSwap::from_pointee(InForce::at_start(loaded)),
+            refused_config: ArcSwapOption::empty(),
             isolation: ArcSwap::default(),
             checking: tokio::sync::Mutex::default(),
             started: Timestamp::now(),
@@ -277,12 +278,18 @@ impl Daemon {
                     async move { seeds.greet(&node).await }
                 });
                 self.config = config;
+                self.service.refused_config.store(None);
                 tracing::info!("the configuration was read again");
             }
-            Err(error) => journal::error(
-                message::CONFIGURATION_REFUSED,
-                &format!("the configuration stays as it was: {error}"),
-            ),
+            Err(error) => {
+                let each = error.each().iter().map(ToString::to_string);
+                let why = each.collect::<Vec<_>>().join("; ");
+                journal::error(
+                    message::CONFIGURATION_REFUSED,
+                    &format!("the configuration stays as it was: {why}"),
+                );
+                self.service.refused_config.store(Some(Arc::new(why)));
+            }
         }
         systemd::ready();
     }

@@ -209,6 +209,30 @@ fn each_setting_in_force_is_shown_with_what_set_it_also_after_a_reload() {
 }
 
 #[apply(promise)]
+fn a_reload_that_was_refused_is_told_in_the_status_until_one_is_not() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    let reload = |config: &str| {
+        fs::write(node.home.join("p2pfs.toml"), config).unwrap();
+        node.signal(libc::SIGHUP);
+    };
+    let told = || node.cli(&["status"]).expect_ok();
+    reload("[cache]\nsize = 'much'\nflor = '1G'\n");
+    eventually("the refusal is told", SOON, || {
+        let told = told();
+        let lines = ["p2pfs.toml:2:8: cache.size", "p2pfs.toml:3:1: cache.flor"];
+        told.contains("was refused") && lines.iter().all(|line| told.contains(line))
+    });
+    let found = node.cli(&["doctor"]).text();
+    assert!(found.contains("cache.flor"), "{found}");
+    // what every user can read says less
+    let public = fs::read_to_string(node.mounted(".p2pfs/status.json")).unwrap();
+    assert!(!public.contains("cache.flor"), "{public}");
+    reload("[cache]\nsize = '1G'\n");
+    eventually("it is settled", SOON, || !told().contains("was refused"));
+}
+
+#[apply(promise)]
 fn events_speak_of_files_by_name() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);

@@ -22,6 +22,9 @@ const STORE_STATE: &str = "free some of the state directory's disk, or let the d
 /// What helps where the cache's disk refuses writes though it seems to have room.
 const MEND_CACHE: &str = "see to that disk, or name another with cache_dir; reads go on meanwhile";
 
+/// What helps where the configuration was refused.
+const RELOAD: &str = "mend it, and have it read again: systemctl reload p2pfs, or SIGHUP";
+
 /// What a disk with room takes at least: some small files.
 const LITTLE_BYTES: u64 = 1 << 20;
 
@@ -43,9 +46,22 @@ impl Service {
             }
         }
         // what is to be done first stands first
+        checks.splice(..0, self.check_config(sight));
         checks.splice(..0, self.check_copied_keys());
         checks.splice(..0, self.check_membership());
         Ok(Checkup { checks })
+    }
+
+    /// That the configuration was read again in vain, until it is read with success; what it says
+    /// may be for its owner alone.
+    pub(super) fn check_config(&self, sight: Sight) -> Option<Check> {
+        let why = self.refused_config.load_full()?;
+        let stays = "what was read again was refused, and the one before is in force";
+        let found = match sight {
+            Sight::All => format!("{stays}: {why}"),
+            Sight::Own(_) => format!("{stays}; root is told why"),
+        };
+        Some(Check::failed("configuration", found, RELOAD))
     }
 
     fn check_mount(&self) -> Check {

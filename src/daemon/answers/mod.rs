@@ -24,7 +24,7 @@ mod wait;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -49,6 +49,8 @@ pub struct Service {
     pub config: Config,
     /// Those that are in force.
     pub in_force: ArcSwap<InForce>,
+    /// What is wrong with those that were read last, where they are not in force.
+    pub refused_config: ArcSwapOption<String>,
     /// What cuts this node off from the others now.
     pub isolation: ArcSwap<Vec<Check>>,
     /// Held by whoever has everything looked at.

@@ -21,6 +21,8 @@ impl Service {
             Sight::Own(_) => status.public_warnings,
         };
         warnings.extend(mount.problem.clone());
+        let refused = self.check_config(sight);
+        warnings.extend(refused.map(|check| check.sentence()));
         let membership = self.check_membership();
         warnings.extend(membership.map(|check| check.sentence()));
         let lost = self.node.trouble_with_state();
