@@ -13,6 +13,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId([u8; 32]);
 
+/// The fewest digits of a key that name its node.
+const KEY_MIN_DIGITS: usize = 4;
+
 impl NodeId {
     /// Wraps the 32 bytes of an Ed25519 public key; whether they lie on the curve is only known
     /// once a signature was checked.
@@ -30,6 +33,12 @@ impl NodeId {
         let mut hex = to_hex(&self.0);
         hex.truncate(digits);
         hex
+    }
+
+    /// Whether that is how its key begins, in hexadecimal digits, and enough of them for a person
+    /// to mean it.
+    pub fn begins_with(&self, digits: &str) -> bool {
+        digits.len() >= KEY_MIN_DIGITS && to_hex(&self.0).starts_with(digits)
     }
 }
 
@@ -202,6 +211,17 @@ mod tests {
             NodeId::new(bytes).to_string().parse(),
             Ok(NodeId::new(bytes))
         );
+    }
+
+    #[test]
+    fn a_key_is_named_by_its_start_where_that_is_long_enough_to_be_meant() {
+        let node = NodeId::new([0xab; 32]);
+        for digits in ["abab", &node.to_string()] {
+            assert!(node.begins_with(digits), "{digits}");
+        }
+        for digits in ["", "aba", "abac", &format!("{node}a")] {
+            assert!(!node.begins_with(digits), "{digits}");
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub struct SendOptions {
     /// Files, and directories, which go as the files in them
     #[arg(required = true, value_name = "FILE", value_hint = ValueHint::AnyPath)]
     files: Vec<OsString>,
-    /// To whom, by name, key, ID or address [default: everyone]
+    /// To whom, by name, key or its start, ID or address [default: everyone]
     #[arg(long, value_name = "NODE", num_args = 1..)]
     #[arg(add = ArgValueCompleter::new(complete::peers))]
     to: Vec<String>,

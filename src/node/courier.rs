@@ -119,8 +119,8 @@ impl Recipient {
 }
 
 impl Courier {
-    /// Everyone that files can be sent to now, or those that are named: by name, key, ID or
-    /// address.
+    /// Everyone that files can be sent to now, or those that are named: by name, key or
+    /// the start of it, ID or address.
     ///
     /// # Errors
     /// [`SendError`] for the first name that is nobody's, or several's.
@@ -131,8 +131,10 @@ impl Courier {
         }
         let mut chosen: Vec<Recipient> = Vec::new();
         for name in named {
-            let is_meant = |aliases: &[String]| aliases.iter().any(|alias| alias == name);
-            let mut meant = all.iter().filter(|(_, aliases)| is_meant(aliases));
+            let is_meant = |(recipient, aliases): &&(Recipient, Vec<String>)| {
+                aliases.contains(name) || recipient.has_key(name)
+            };
+            let mut meant = all.iter().filter(is_meant);
             let name = name.clone();
             let Some((recipient, _)) = meant.next() else {
                 return Err(SendError::Unknown { name });
@@ -325,6 +327,11 @@ impl Recipient {
             (Route::Mesh(one), Route::Mesh(other)) => one.who.id == other.who.id,
             _ => false,
         }
+    }
+
+    /// Whether a person means it by the start of its key.
+    fn has_key(&self, digits: &str) -> bool {
+        matches!(&self.route, Route::Native(node) if node.begins_with(digits))
     }
 }
 

@@ -100,7 +100,7 @@ pub enum Call {
         /// What it is called.
         #[serde(flatten)]
         name: Named,
-        /// To whom, by name, key, ID or address; empty for everyone.
+        /// To whom, by name, key or its start, ID or address; empty for everyone.
         #[serde(default)]
         to: Vec<String>,
     },

@@ -125,8 +125,8 @@ impl Node {
         self.courier().say(text).await
     }
 
-    /// Sends bytes of no file to those named (by name, key, ID or address), or to everyone where
-    /// nobody is named. They come as [`Node::messages`] there.
+    /// Sends bytes of no file to those named (by name, start of the key, ID or address), or to
+    /// everyone where nobody is named. They come as [`Node::messages`] there.
     ///
     /// # Errors
     /// [`SendError`]; nobody gets anything then. What goes wrong later is told by the delivery.
@@ -154,9 +154,9 @@ impl Node {
         Ok(delivery)
     }
 
-    /// Gives a local file to those named (by name, key, ID or address), or to everyone where
-    /// nobody is named. It gets the last part of its path for a name there, or that with a number
-    /// where such a file is there already.
+    /// Gives a local file to those named (by name, start of the key, ID or address), or to everyone
+    /// where nobody is named. It gets the last part of its path for a name there, or that with a
+    /// number where such a file is there already.
     ///
     /// # Errors
     /// [`SendError`]; nobody gets anything then. What goes wrong later is told by the delivery.

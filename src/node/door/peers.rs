@@ -9,9 +9,6 @@ use crate::node::names::Names;
 use crate::node::{MemberReport, Node, NodeError, Offence};
 use crate::transfer::{FetchReport, PeerRate};
 
-/// The fewest digits of a key that name its node.
-const KEY_MIN_DIGITS: usize = 4;
-
 /// One other node.
 #[derive(Clone, Debug)]
 pub struct PeerReport {
@@ -105,8 +102,7 @@ impl Node {
 
     /// Whether a person means that node: its name, or the start of its key.
     pub fn is_called(&self, node: &NodeId, wanted: &str) -> bool {
-        let by_key = wanted.len() >= KEY_MIN_DIGITS && node.to_string().starts_with(wanted);
-        by_key || self.name_of(node) == wanted
+        node.begins_with(wanted) || self.name_of(node) == wanted
     }
 
     /// How fast bytes may go now.
