@@ -16,7 +16,7 @@ use rustix::fs::{
 
 use super::parts::{Left, Note, Part, left_in};
 use crate::digest::ContentHash;
-use crate::files::{self, link, opened_anew};
+use crate::files::{self, begin_to_write_out, link, opened_anew};
 use crate::id::NodeId;
 use crate::wire::mesh::{numbered_name, received_name};
 use crate::wire::native::record::{SENDER_MAX_BYTES, Sender};
@@ -275,7 +275,10 @@ impl Arriving {
         if offset.saturating_add(bytes.len() as u64) > self.size_bytes {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
         }
-        Ok(self.file.write_all_at(bytes, offset)?)
+        self.file.write_all_at(bytes, offset)?;
+        // little is left to wait for when all of it is synced, and its sender waits for that
+        begin_to_write_out(&self.file, offset, bytes.len() as u64);
+        Ok(())
     }
 
     /// What was written, for whoever proves it.
