@@ -388,7 +388,8 @@ impl Keyring {
     }
 
     /// Becomes a member of another cluster, whose founding and our own certificate `chain` holds:
-    /// everything of the one before is dropped, from memory and from the disk.
+    /// everything of the one before is dropped, from memory and from the disk. Who joins the same
+    /// cluster again keeps what it knows of who is out.
     ///
     /// # Errors
     /// [`TrustError::Given`] where the secret comes from a file given by hand,
@@ -408,6 +409,13 @@ impl Keyring {
             return Err(TrustError::BadChain);
         }
         let _writing = self.writing.lock();
+        let mut known = ledger.read().clone();
+        known.merge(joined.statements().cloned());
+        let is_the_same = known.cluster() == joined.cluster();
+        let joined = match is_the_same && known.is_member(me, self.now_s()) {
+            true => known,
+            false => joined,
+        };
         self.keep(Some(&secret), &joined)?;
         *ledger.write() = joined;
         *self.epochs.write() = Epochs::new(secret);

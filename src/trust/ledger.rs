@@ -6,7 +6,9 @@
 //! order of their admission, then those whom they admitted. A node's word counts while no senior
 //! has expelled it, and up to where that expulsion lets it stand; so nobody can bring back, put out
 //! or admit anyone after it was put out itself, however it dates what it signs. A junior cannot
-//! expel a senior; of itself every node may say that it goes.
+//! expel a senior; of itself every node may say that it goes. A node that goes and is let in again
+//! begins another *membership*, by the next number: what it says is said in one of them, counts by
+//! a certificate for that one, and ends with it.
 //!
 //! Read before: tailnet lock signs every node's key by trusted keys in one chain of updates, which
 //! needs a server to order it; Nebula has certificates under one authority and leaves revoking to
@@ -43,6 +45,9 @@ pub const CHAIN_MAX: usize = 16;
 /// Who comes before whom: steps from the founder, then the time of admission, then the key.
 type Rank = (usize, u64, NodeId);
 
+/// One of the times that a node is in, by number from 1.
+type Membership = (NodeId, u32);
+
 /// A certificate that counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
@@ -73,7 +78,9 @@ struct Standing {
     valid: BTreeSet<StatementId>,
     /// By which certificate each that may admit was heard, also one that is a member no more: what
     /// it said before stands.
-    heard_by: BTreeMap<NodeId, StatementId>,
+    heard_by: BTreeMap<Membership, StatementId>,
+    /// The last membership for which each node has a certificate.
+    last_terms: BTreeMap<NodeId, u32>,
     epoch: Option<(EpochId, u64)>,
     /// Of each path that was spoken of: whose it is, and the number of the last word on it.
     owners: BTreeMap<Vec<u8>, (Option<NodeId>, u64)>,
@@ -205,6 +212,14 @@ impl Ledger {
     }
 
     fn own_expulsion(&self, who: &NodeId) -> Option<&SignedStatement> {
+        let (signed, term) = self.last_word_on(who)?;
+        // one that was let in again since is out by another's word
+        let is_last = self.last_admitted(who).is_none_or(|last| last <= term);
+        (is_last && self.is_expelled(who)).then_some(signed)
+    }
+
+    /// The last word about a node's going that counts, and the last membership that it ends.
+    fn last_word_on(&self, who: &NodeId) -> Option<(&SignedStatement, u32)> {
         let about = self.statements.values().filter_map(|signed| {
             let statement = &signed.statement;
             match &statement.claim {
@@ -215,16 +230,24 @@ impl Ledger {
                 _ => None,
             }
         });
-        let last = about.max_by_key(|(order, _)| *order)?;
-        self.is_expelled(who).then_some(last.1)
+        let ((term, ..), signed) = about.max_by_key(|(order, _)| *order)?;
+        Some((signed, term))
     }
 
-    /// Whether the last that was said about the node's going is its own word.
-    pub fn has_resigned(&self, who: &NodeId) -> bool {
+    /// The last membership that a node was admitted to by anybody, whether that counts or not.
+    fn last_admitted(&self, who: &NodeId) -> Option<u32> {
         let all = self.statements.values().map(|signed| &signed.statement);
-        let about = all.filter(|it| matches!(&it.claim, Claim::Expel { node, .. } if node == who));
-        let last = about.max_by_key(|statement| statement.at_s);
-        last.is_some_and(|statement| statement.by == *who)
+        let terms = all.filter_map(|statement| match &statement.claim {
+            Claim::Admit { node, term, .. } if node == who => Some(*term),
+            _ => None,
+        });
+        terms.max()
+    }
+
+    /// Whether a node that is no member any more went by its own word.
+    pub fn has_resigned(&self, who: &NodeId) -> bool {
+        self.expulsion(who)
+            .is_some_and(|word| word.statement.by == *who && word.subject() == Some(*who))
     }
 
     /// What a node shows to one that has not heard of it: the certificates from the founding to
@@ -237,7 +260,8 @@ impl Ledger {
         {
             chain.push(signed.clone());
             let is_founding = next == Some(self.cluster);
-            let before = self.standing.heard_by.get(&signed.statement.by);
+            let (by, term) = (signed.statement.by, signed.statement.by_term);
+            let before = self.standing.heard_by.get(&(by, term));
             next = before.filter(|_| !is_founding).copied();
         }
         chain.reverse();
@@ -250,7 +274,7 @@ impl Ledger {
     /// [`TrustError::NotAdmin`], [`TrustError::TooFar`].
     pub fn check_admits(&self, node: &NodeId, now_s: u64) -> Result<(), TrustError> {
         if !self.is_admin(node, now_s) {
-            return Err(TrustError::NotAdmin);
+            return Err(self.not_admin(now_s));
         }
         let chain = self.chain(node);
         let is_whole = chain.first().is_some_and(|it| it.id() == self.cluster);
@@ -260,8 +284,8 @@ impl Ledger {
 
     fn evaluate(&self) -> Standing {
         let mut walk = Walk::new(self);
-        while let Some((_, _, admin)) = walk.pop_senior() {
-            walk.hear(&admin);
+        while let Some(membership) = walk.pop_senior() {
+            walk.hear(membership);
         }
         walk.finish()
     }
@@ -324,7 +348,8 @@ impl Ledger {
     /// counts again of what it signed or owned before.
     ///
     /// # Errors
-    /// As [`Self::check_admits`], [`TrustError::LedgerFull`]; nothing was changed then.
+    /// As [`Self::check_admits`], [`TrustError::LedgerFull`], [`TrustError::KeyWorn`]; nothing was
+    /// changed then.
     pub fn admit(
         &mut self,
         key: &NodeKey,
@@ -345,7 +370,7 @@ impl Ledger {
             name,
             admin,
             until_s: None,
-            term: over.saturating_add(1),
+            term: over.checked_add(1).ok_or(TrustError::KeyWorn)?,
         };
         let admitted = after.state(key, claim, now_s)?;
         *self = after;
@@ -363,14 +388,20 @@ impl Ledger {
         node: NodeId,
         now_s: u64,
     ) -> Result<SignedStatement, TrustError> {
-        let theirs = self.certificate(&node).ok_or(TrustError::NoMember)?;
-        let (term, certificate) = (theirs.term, theirs.id);
+        let certificate = self.certificate(&node).ok_or(TrustError::NoMember)?.id;
+        // also those for which it was given a certificate before their time
+        let term = self.last_term(&node).ok_or(TrustError::NoMember)?;
         if node != key.node_id() {
             self.check_expels(key, &node, now_s)?;
         }
         // of one that is not known to have said anything: up to its own certificate
         let stands = self.last_of(&node).or(Some(certificate));
         self.state(key, Claim::Expel { node, term, stands }, now_s)
+    }
+
+    /// The last membership for which a node has a certificate that counts.
+    fn last_term(&self, node: &NodeId) -> Option<u32> {
+        self.standing.last_terms.get(node).copied()
     }
 
     /// Whether the node may be put out by the key's.
@@ -435,8 +466,17 @@ impl Ledger {
     }
 
     fn check_admin(&self, key: &NodeKey, now_s: u64) -> Result<(), TrustError> {
-        let is_admin = self.is_admin(&key.node_id(), now_s);
-        is_admin.then_some(()).ok_or(TrustError::NotAdmin)
+        match self.is_admin(&key.node_id(), now_s) {
+            true => Ok(()),
+            false => Err(self.not_admin(now_s)),
+        }
+    }
+
+    fn not_admin(&self, now_s: u64) -> TrustError {
+        match self.members().any(|it| self.is_admin(&it.node, now_s)) {
+            true => TrustError::NotAdmin,
+            false => TrustError::NobodyMay,
+        }
     }
 }
 

@@ -113,6 +113,13 @@ pub enum TrustError {
         "this node may not admit or expel others: ask on one that may ('p2pfs trust' shows which)"
     )]
     NotAdmin,
+    /// Nobody has.
+    #[error(
+        "no member may admit or expel any more, since the last that might has left: the others go \
+         on as they are; to have more, begin anew on one node ('p2pfs leave' there), and let the \
+         others join it"
+    )]
+    NobodyMay,
     /// Who is admitted here could not show its certificates up to the founding.
     #[error(
         "{CHAIN_MAX} nodes have let each other in, one after the other, from the first of the \
@@ -137,6 +144,12 @@ pub enum TrustError {
     /// No statement fits any more.
     #[error("{STATEMENTS_MAX} joins and expulsions are on record, which is as many as may be")]
     LedgerFull,
+    /// A node has been in as often as can be said.
+    #[error(
+        "that node's key can be let in no more: move node.key out of its state directory, so that \
+         it gets another, and invite it anew"
+    )]
+    KeyWorn,
     /// What the inviting node showed does not make this one a member.
     #[error("the inviting node did not show a certificate for this one; make a new invitation")]
     BadChain,

@@ -85,5 +85,5 @@ fn the_last_that_may_invite_is_told_so_when_it_leaves_and_can_give_the_right_fir
     left.expect_ok();
     two.await_end().expect_ok();
     let refused = three.cli(&["invite"]);
-    assert!(refused.stderr.contains("may not admit or expel"));
+    assert!(refused.stderr.contains("no member may admit or expel"));
 }

@@ -130,6 +130,25 @@ fn joining_another_cluster_drops_the_secrets_and_the_members_of_the_one_before()
 }
 
 #[test]
+fn who_joins_its_cluster_again_still_knows_who_is_out() {
+    let (admin, member) = (founded(1), founded(2));
+    join(&admin, 1, &member, 2);
+    let bad = key(7).node_id();
+    admin.admit(&key(1), bad, name(7), true).unwrap();
+    meet(&member, &admin);
+    let chain = admin.chain_of(&bad);
+    assert!(member.is_admin(&bad));
+    admin.expel(&key(1), bad).unwrap();
+    meet(&member, &admin);
+    let me = key(2).node_id();
+    admin.admit(&key(1), me, name(2), true).unwrap();
+    let secret = EpochSecret::new(*admin.newest().as_bytes());
+    member.join(&me, secret, &admin.chain_of(&me)).unwrap();
+    assert!(member.is_admin(&me));
+    assert!(!member.admits(&bad, &chain));
+}
+
+#[test]
 fn a_chain_is_heard_up_to_its_limit_of_bytes() {
     let (admin, member) = (founded(1), founded(2));
     join(&admin, 1, &member, 2);

@@ -26,9 +26,9 @@ impl Ledger {
     ) -> Result<Vec<SignedStatement>, TrustError> {
         let name = self.last_name_of(&node).ok_or(TrustError::NoMember)?;
         self.check_expels(key, &node, now_s)?;
-        let theirs = self.certificate(&node).map(|it| it.term);
+        let theirs = self.last_term(&node);
         let over = self.standing.over.get(&node).copied();
-        let term = theirs.or(over).ok_or(TrustError::NoMember)?;
+        let term = theirs.max(over).ok_or(TrustError::NoMember)?;
         let mut after = self.clone();
         let stands = None;
         let claim = Claim::Expel { node, term, stands };
@@ -83,12 +83,7 @@ impl Ledger {
     /// nobody has ended. None of a member.
     pub(super) fn fallen_term(&self, who: &NodeId) -> Option<u32> {
         self.fell_with(who)?;
-        let all = self.statements.values().map(|signed| &signed.statement);
-        let terms = all.filter_map(|statement| match &statement.claim {
-            Claim::Admit { node, term, .. } if node == who => Some(*term),
-            _ => None,
-        });
-        let last = terms.max()?;
+        let last = self.last_admitted(who)?;
         let over = self.standing.over.get(who).copied().unwrap_or(0);
         (last > over).then_some(last)
     }
@@ -97,8 +92,8 @@ impl Ledger {
     /// about who had let it in. By time.
     pub fn departed(&self) -> Vec<(NodeId, SignedStatement)> {
         let issuers = self.issuers();
-        let let_in = issuers.keys().chain([&self.founder]);
-        let gone = let_in.filter_map(|who| {
+        let let_in: BTreeSet<_> = issuers.keys().chain([&self.founder]).collect();
+        let gone = let_in.into_iter().filter_map(|who| {
             let word = self.own_expulsion(who);
             Some((*who, word.or_else(|| self.fell(who, &issuers))?.clone()))
         });
@@ -134,14 +129,28 @@ impl Ledger {
         }
         let of = |who: &NodeId| issuers.get(who).into_iter().flatten().copied();
         let (mut seen, mut next) = (BTreeSet::new(), of(who).collect::<Vec<_>>());
+        let mut other = None;
         while let Some(issuer) = next.pop() {
-            if let Some(word) = self.own_expulsion(&issuer) {
-                return Some(word);
+            // also of one that is in again: what it had said before counts no more
+            let word = self.last_void(&issuer);
+            if word.is_some() {
+                return word;
             }
+            other = other.or_else(|| self.own_expulsion(&issuer));
             if seen.insert(issuer) {
                 next.extend(of(&issuer));
             }
         }
-        None
+        other
+    }
+
+    /// The last word that lets nothing stand of what a node had said.
+    fn last_void(&self, who: &NodeId) -> Option<&SignedStatement> {
+        let about = self.statements.values().filter(|signed| {
+            let claim = &signed.statement.claim;
+            let is_void = matches!(claim, Claim::Expel { node, stands: None, .. } if node == who);
+            is_void && self.counts(signed)
+        });
+        about.max_by_key(|signed| signed.statement.at_s)
     }
 }

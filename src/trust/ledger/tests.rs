@@ -6,6 +6,7 @@ use super::*;
 
 mod admitted;
 mod chains;
+mod forged;
 mod history;
 
 fn key(n: u8) -> NodeKey {
@@ -361,7 +362,11 @@ fn administrators_one_admitted_by_the_other_are_taken_in_one_turn_whoever_stands
     chain.reverse();
     let mut all = ledger.clone();
     assert_eq!(all.merge(chain).len() as u64, room);
-    assert!(all.is_admin(&key(2 + room).node_id(), 99));
+    // those count that can show their certificates
+    let last = CHAIN_MAX as u64;
+    for (n, is_in) in [(3, true), (last, true), (last + 1, false), (room, false)] {
+        assert_eq!(all.is_admin(&key(n).node_id(), 99), is_in, "{n}");
+    }
 }
 
 #[test]

@@ -201,3 +201,59 @@ fn a_record_that_bad_administrators_filled_has_room_for_the_founder_to_put_them_
     ledger.admit(&key(1), id(5), name(5), true, 70).unwrap();
     assert_eq!(members(&ledger), [1, 3, 5]);
 }
+
+#[test]
+fn whom_one_let_in_stays_out_also_when_it_is_let_in_again_and_goes_again() {
+    for by_itself in [true, false] {
+        let mut ledger = let_in();
+        ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+        assert_eq!(members(&ledger), [1, 3]);
+        ledger.admit(&key(1), id(2), name(2), true, 60).unwrap();
+        let gone =
+            |ledger: &Ledger| -> Vec<NodeId> { ledger.departed().iter().map(|it| it.0).collect() };
+        let out = gone(&ledger);
+        assert!(out.contains(&id(4)) && out.contains(&id(5)) && out.len() == 2);
+        let by = if by_itself { 2 } else { 1 };
+        ledger.expel(&key(by), id(2), 70).unwrap();
+        assert_eq!(members(&ledger), [1, 3]);
+        assert_eq!(gone(&ledger).len(), 3);
+    }
+}
+
+#[test]
+fn one_that_had_left_and_goes_out_with_who_let_it_in_again_was_put_out() {
+    let mut ledger = cluster();
+    ledger.expel(&key(3), id(3), 40).unwrap();
+    assert!(ledger.has_resigned(&id(3)));
+    ledger.admit(&key(2), id(3), name(3), false, 50).unwrap();
+    assert!(!ledger.has_resigned(&id(3)));
+    ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
+    assert_eq!(members(&ledger), [1]);
+    let word = ledger.expulsion(&id(3)).unwrap();
+    assert_eq!((word.statement.by, word.subject()), (id(1), Some(id(2))));
+    assert!(!ledger.has_resigned(&id(3)));
+}
+
+#[test]
+fn a_founder_that_left_and_is_let_in_again_can_be_put_out_as_others_can() {
+    for admin in [false, true] {
+        let mut ledger = cluster();
+        ledger.expel(&key(1), id(1), 40).unwrap();
+        ledger.admit(&key(2), id(1), name(1), admin, 50).unwrap();
+        assert_eq!(members(&ledger), [1, 2, 3]);
+        ledger.expel(&key(2), id(1), 60).unwrap();
+        assert_eq!(members(&ledger), [2, 3], "whom it had let in stays");
+        assert_eq!(ledger.departed().len(), 1);
+    }
+}
+
+#[test]
+fn where_nobody_may_admit_any_more_nobody_is_named_who_might() {
+    let mut ledger = cluster();
+    let refused = ledger.check_admits(&id(3), 100);
+    assert!(matches!(refused, Err(TrustError::NotAdmin)));
+    ledger.expel(&key(1), id(1), 40).unwrap();
+    ledger.expel(&key(2), id(2), 40).unwrap();
+    let refused = ledger.check_admits(&id(3), 100);
+    assert!(matches!(refused, Err(TrustError::NobodyMay)));
+}
