@@ -32,11 +32,11 @@ const TOKEN_MAX_BYTES: usize = 4096;
 const END_MAX: Duration = Duration::from_secs(15);
 
 /// What it means where the last leaves that has the right.
-const NOBODY_ADMITS: &str = "No other member may invite or expel: those who stay go on as they \
-                             are, but nobody joins them any more";
+const NOBODY_ADMITS: &str = "No other member may invite or expel:\n\
+                             those who stay go on as they are, but nobody joins them any more";
 /// How another is given it.
 const GIVE_THE_RIGHT: &str =
-    "To give one that right: p2pfs invite --admin here, then p2pfs join TOKEN there";
+    "To give one that right:\np2pfs invite --admin here, then p2pfs join TOKEN there";
 
 /// The flags of `p2pfs invite`.
 #[derive(Debug, Clone, Args)]
@@ -260,7 +260,8 @@ fn read_token() -> Result<String, CliError> {
 pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), CliError> {
     let trust: Trust = options.reporting.open()?.call(&Call::Trust {})?;
     // a script has said what it means
-    if !options.yes && questions::has_terminal() {
+    let asks = !options.yes && questions::has_terminal();
+    if asks {
         let last = match is_last_to_admit(&trust) {
             true => format!("{NOBODY_ADMITS}.\n{GIVE_THE_RIGHT}.\n"),
             false => String::new(),
@@ -279,7 +280,7 @@ pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), C
     let daemon = Process::of(status.pid);
     let left: Nothing = client.call(&Call::Leave {})?;
     let goes_on = daemon.is_some_and(|daemon| !daemon.ends(END_MAX));
-    if is_last_to_admit(&trust) {
+    if !asks && is_last_to_admit(&trust) {
         eprintln!("{NOBODY_ADMITS}");
     }
     if options.reporting.json {

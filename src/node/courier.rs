@@ -131,8 +131,11 @@ impl Courier {
         }
         let mut chosen: Vec<Recipient> = Vec::new();
         for name in named {
+            let is_called = all.iter().any(|(_, aliases)| aliases.contains(name));
+            // who has the name may be away, and another's key begin like it
+            let by_key = !is_called && self.published.view.load().node_called(name).is_none();
             let is_meant = |(recipient, aliases): &&(Recipient, Vec<String>)| {
-                aliases.contains(name) || recipient.has_key(name)
+                aliases.contains(name) || by_key && recipient.has_key(name)
             };
             let mut meant = all.iter().filter(is_meant);
             let name = name.clone();

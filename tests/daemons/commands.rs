@@ -226,8 +226,9 @@ fn a_reload_that_was_refused_is_told_in_the_status_until_one_is_not() {
     let found = node.cli(&["doctor"]).text();
     assert!(found.contains("cache.flor"), "{found}");
     // what every user can read says less
-    let public = fs::read_to_string(node.mounted(".p2pfs/status.json")).unwrap();
-    assert!(!public.contains("cache.flor"), "{public}");
+    let public = || fs::read_to_string(node.mounted(".p2pfs/status.json")).unwrap();
+    eventually("all are told", SOON, || public().contains("was refused"));
+    assert!(!public().contains("cache.flor"), "{}", public());
     reload("[cache]\nsize = '1G'\n");
     eventually("it is settled", SOON, || !told().contains("was refused"));
 }

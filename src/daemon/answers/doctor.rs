@@ -23,7 +23,7 @@ const STORE_STATE: &str = "free some of the state directory's disk, or let the d
 const MEND_CACHE: &str = "see to that disk, or name another with cache_dir; reads go on meanwhile";
 
 /// What helps where the configuration was refused.
-const RELOAD: &str = "mend it, and have it read again: systemctl reload p2pfs, or SIGHUP";
+const RELOAD: &str = "mend it, and have it read again (SIGHUP; a service by systemctl reload)";
 
 /// What a disk with room takes at least: some small files.
 const LITTLE_BYTES: u64 = 1 << 20;
@@ -59,7 +59,7 @@ impl Service {
         let stays = "what was read again was refused, and the one before is in force";
         let found = match sight {
             Sight::All => format!("{stays}: {why}"),
-            Sight::Own(_) => format!("{stays}; root is told why"),
+            Sight::Own(_) => format!("{stays}; its owner is told why"),
         };
         Some(Check::failed("configuration", found, RELOAD))
     }

@@ -206,7 +206,7 @@ fn a_listed_inbox_believes_keys_and_certificates_and_no_claimed_name() {
     });
     expect_closed(&twin, file, &to);
     // the start of it names it as well
-    expect_closed(&twin, file, &to[..8]);
+    expect_closed(&twin, file, &to[..6]);
     expect_closed(&anna, file, "host");
 }
 
