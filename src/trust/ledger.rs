@@ -24,10 +24,13 @@ use super::{NodeKey, TrustError};
 use crate::id::{EpochId, NodeId, NodeName};
 
 mod admitted;
+mod chains;
+mod departed;
 mod history;
 mod intake;
 mod walk;
 
+use chains::Chains;
 use walk::Walk;
 
 /// Statements in a ledger; further ones are refused.
@@ -205,51 +208,6 @@ impl Ledger {
         spoken_of.filter_map(|(path, (node, _))| Some((&path[..], (*node)?)))
     }
 
-    /// The word by which a node is no member any more: its own or another's, about itself or about
-    /// who admitted it. None of a member.
-    pub fn expulsion(&self, who: &NodeId) -> Option<&SignedStatement> {
-        self.own_expulsion(who).or_else(|| self.fell_with(who))
-    }
-
-    fn own_expulsion(&self, who: &NodeId) -> Option<&SignedStatement> {
-        let (signed, term) = self.last_word_on(who)?;
-        // one that was let in again since is out by another's word
-        let is_last = self.last_admitted(who).is_none_or(|last| last <= term);
-        (is_last && self.is_expelled(who)).then_some(signed)
-    }
-
-    /// The last word about a node's going that counts, and the last membership that it ends.
-    fn last_word_on(&self, who: &NodeId) -> Option<(&SignedStatement, u32)> {
-        let about = self.statements.values().filter_map(|signed| {
-            let statement = &signed.statement;
-            match &statement.claim {
-                Claim::Expel { node, term, stands } if node == who && self.counts(signed) => {
-                    // whom the node had let in must see the word that puts them out too
-                    Some(((*term, stands.is_none(), statement.at_s), signed))
-                }
-                _ => None,
-            }
-        });
-        let ((term, ..), signed) = about.max_by_key(|(order, _)| *order)?;
-        Some((signed, term))
-    }
-
-    /// The last membership that a node was admitted to by anybody, whether that counts or not.
-    fn last_admitted(&self, who: &NodeId) -> Option<u32> {
-        let all = self.statements.values().map(|signed| &signed.statement);
-        let terms = all.filter_map(|statement| match &statement.claim {
-            Claim::Admit { node, term, .. } if node == who => Some(*term),
-            _ => None,
-        });
-        terms.max()
-    }
-
-    /// Whether a node that is no member any more went by its own word.
-    pub fn has_resigned(&self, who: &NodeId) -> bool {
-        self.expulsion(who)
-            .is_some_and(|word| word.statement.by == *who && word.subject() == Some(*who))
-    }
-
     /// What a node shows to one that has not heard of it: the certificates from the founding to
     /// its own, also those of nodes that are members no more.
     pub fn chain(&self, node: &NodeId) -> Vec<SignedStatement> {
@@ -298,25 +256,15 @@ impl Ledger {
         all.filter(move |(_, statement)| statement.by == *node)
     }
 
-    /// A node's statements from this one back.
-    fn back_from(&self, node: &NodeId, last: Option<StatementId>) -> BTreeSet<StatementId> {
-        let mut chain = BTreeSet::new();
-        let mut next = last;
-        while let Some(id) = next
-            && let Some(signed) = self.statements.get(&id)
-            && signed.statement.by == *node
-            && chain.insert(id)
-        {
-            next = signed.statement.before;
-        }
-        chain
-    }
-
-    /// The last statement of a node: the one that no other of its own follows.
+    /// The last statement of a node that leads back to its first; of several, that of the last
+    /// membership and with most before it. What stands up to it does whatever is heard later.
     fn last_of(&self, node: &NodeId) -> Option<StatementId> {
-        let followed: BTreeSet<_> = self.by(node).filter_map(|(_, s)| s.before).collect();
-        let mut ends = self.by(node).filter(|(id, _)| !followed.contains(id));
-        ends.next().map(|(id, _)| id)
+        let chains = Chains::of(self.by(node));
+        let whole = self.by(node).filter_map(|(id, statement)| {
+            let length = chains.whole_length(&id)?;
+            Some((statement.by_term, length, id))
+        });
+        whole.max().map(|(_, _, id)| id)
     }
 
     /// Signs a claim of this node's, as the next step of its chain, and takes it in.
@@ -396,7 +344,14 @@ impl Ledger {
         }
         // of one that is not known to have said anything: up to its own certificate
         let stands = self.last_of(&node).or(Some(certificate));
-        self.state(key, Claim::Expel { node, term, stands }, now_s)
+        let mut after = self.clone();
+        let said = after.state(key, Claim::Expel { node, term, stands }, now_s)?;
+        if node != key.node_id() && !after.counts(&said) {
+            let name = self.last_name_of(&node).ok_or(TrustError::NoMember)?;
+            return Err(TrustError::Senior { name });
+        }
+        *self = after;
+        Ok(said)
     }
 
     /// The last membership for which a node has a certificate that counts.
@@ -435,8 +390,9 @@ impl Ledger {
             Some(certificate) => certificate.ok_or(TrustError::NoMember)?.term,
             None => 0,
         };
-        let before = self.standing.owners.get(&path).map_or(0, |it| it.1);
-        let number = before.checked_add(1).ok_or(TrustError::LedgerFull)?;
+        // behind all that there are, whether they count or will
+        let number =
+            1 + self.count(|claim| matches!(claim, Claim::Own { path: of, .. } if *of == path));
         let claim = Claim::Own {
             path,
             node,
@@ -460,9 +416,14 @@ impl Ledger {
         now_s: u64,
     ) -> Result<SignedStatement, TrustError> {
         self.check_admin(key, now_s)?;
-        let before = self.standing.epoch.map_or(0, |(_, number)| number);
-        let number = before.checked_add(1).ok_or(TrustError::LedgerFull)?;
+        let number = 1 + self.count(|claim| matches!(claim, Claim::Rotate { .. }));
         self.state(key, Claim::Rotate { epoch, number }, now_s)
+    }
+
+    /// How many claims of a kind there are.
+    fn count(&self, is_it: impl Fn(&Claim) -> bool) -> u64 {
+        let all = self.statements.values();
+        all.filter(|signed| is_it(&signed.statement.claim)).count() as u64
     }
 
     fn check_admin(&self, key: &NodeKey, now_s: u64) -> Result<(), TrustError> {

@@ -3,15 +3,13 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::chains::Chains;
 use super::{CHAIN_MAX, Certificate, Ledger, Membership, Rank, Standing};
 use crate::id::{EpochId, NodeId};
 use crate::trust::statement::{Claim, Statement, StatementId};
 
-/// An epoch by what makes it the cluster's: its number, then the seniority of who made it.
-type Rotation = (u64, Reverse<(Rank, StatementId)>, EpochId);
-/// An owner, as a member of which term, by what makes it one: the number of the claim, then the
-/// seniority of who made it.
-type Ownership = (u64, Reverse<(Rank, StatementId)>, Option<Membership>);
+/// What makes an epoch or an owner the cluster's: the number of the claim, and who made it when.
+type Word<T> = (u64, Membership, (Rank, StatementId), T);
 
 /// Going through a ledger from the senior down.
 pub(super) struct Walk<'a> {
@@ -22,12 +20,18 @@ pub(super) struct Walk<'a> {
     /// Memberships with the right to admit that were not heard yet.
     waiting: BTreeSet<(Rank, u32)>,
     heard: BTreeSet<Membership>,
-    /// Of each membership that was ended: what stands of what was said in it, and in those before
-    /// it that nothing else has ended.
-    cut: BTreeMap<Membership, BTreeSet<StatementId>>,
+    /// The order of what each has said.
+    chains: Chains,
+    /// That they go, as each node says of itself.
+    farewells: BTreeMap<NodeId, Vec<(StatementId, &'a Statement)>>,
+    /// Of each membership that was ended: up to which statement stands what was said in it, and in
+    /// those before it that nothing else has ended.
+    cut: BTreeMap<Membership, Option<StatementId>>,
+    /// Up to which of its memberships nothing stands that a node has said.
+    void: BTreeMap<NodeId, u32>,
     certificates: BTreeMap<NodeId, Vec<Certificate>>,
-    epoch: Option<Rotation>,
-    owners: BTreeMap<Vec<u8>, Ownership>,
+    epochs: Vec<Word<EpochId>>,
+    owners: BTreeMap<&'a [u8], Vec<Word<Option<Membership>>>>,
     /// How many statements make an epoch the cluster's, and how many speak of each path: as many
     /// numbers there can be, since each takes the one behind the last. A higher one would leave
     /// none for whoever speaks next.
@@ -38,12 +42,16 @@ pub(super) struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub(super) fn new(ledger: &'a Ledger) -> Self {
         let mut by: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        let mut farewells: BTreeMap<_, Vec<_>> = BTreeMap::new();
         let (mut rotations, mut words_on) = (0, BTreeMap::new());
         for (id, signed) in &ledger.statements {
             let statement = &signed.statement;
             match &statement.claim {
                 Claim::Rotate { .. } => rotations += 1,
                 Claim::Own { path, .. } => *words_on.entry(&path[..]).or_default() += 1,
+                Claim::Expel { node, .. } if *node == statement.by => {
+                    farewells.entry(*node).or_default().push((*id, statement));
+                }
                 _ => {}
             }
             let membership = (statement.by, statement.by_term);
@@ -55,9 +63,17 @@ impl<'a> Walk<'a> {
             standing: Standing::default(),
             waiting: BTreeSet::new(),
             heard: BTreeSet::new(),
+            chains: Chains::of(
+                ledger
+                    .statements
+                    .iter()
+                    .map(|(id, it)| (*id, &it.statement)),
+            ),
+            farewells,
             cut: BTreeMap::new(),
+            void: BTreeMap::new(),
             certificates: BTreeMap::new(),
-            epoch: None,
+            epochs: Vec::new(),
             owners: BTreeMap::new(),
             rotations,
             words_on,
@@ -84,8 +100,9 @@ impl<'a> Walk<'a> {
     }
 
     /// One that is further from the founding than a node can show does not count, nor does one of
-    /// no membership: the first is number 1.
-    fn certify(&mut self, certificate: Certificate) {
+    /// no membership: the first is number 1. The right to admit is given for good or not at all.
+    fn certify(&mut self, mut certificate: Certificate) {
+        certificate.admin &= certificate.until_s.is_none();
         let Certificate {
             node, term, rank, ..
         } = certificate;
@@ -108,10 +125,11 @@ impl<'a> Walk<'a> {
     }
 
     /// Whether a statement of a node counts, as far as seniors have spoken.
-    fn stands(&self, id: StatementId, statement: &Statement) -> bool {
-        let ended = (statement.by, statement.by_term)..=(statement.by, u32::MAX);
-        let cut = self.cut.range(ended).next();
-        cut.is_none_or(|(_, kept)| kept.contains(&id))
+    fn stands(&self, id: &StatementId, by: NodeId, term: u32) -> bool {
+        let cut = self.cut.range((by, term)..=(by, u32::MAX)).next();
+        let is_kept = |last: &StatementId| self.chains.is_up_to(id, last);
+        let is_void = self.void.get(&by).is_some_and(|void| term <= *void);
+        !is_void && cut.is_none_or(|(_, last)| last.as_ref().is_some_and(is_kept))
     }
 
     /// Whether a word that a node's memberships are over up to this one speaks of a senior's: of
@@ -128,27 +146,25 @@ impl<'a> Walk<'a> {
         let (admin, _) = &membership;
         let (rank, certificate) = self.senior_certificate(&membership);
         self.standing.heard_by.insert(membership, certificate);
+        // who says that it goes says nothing after that, in whatever membership
+        self.take_farewells(admin);
         let said = self.by.remove(&membership).unwrap_or_default();
-        // who says that it goes says nothing after that
-        let standing = |walk: &Self| -> Vec<(StatementId, &'a Statement)> {
-            let said = said.iter().copied();
-            said.filter(|(id, s)| walk.stands(*id, s)).collect()
-        };
-        for (id, statement) in standing(self) {
-            if let Claim::Expel { node, term, stands } = &statement.claim
-                && node == admin
-            {
-                self.expel(*node, *term, *stands);
-                self.standing.valid.insert(id);
+        for (id, statement) in said {
+            if !self.stands(&id, *admin, statement.by_term) {
+                continue;
             }
-        }
-        for (id, statement) in standing(self) {
             match &statement.claim {
                 Claim::Found { .. } => continue,
                 // that it goes was heard before all else
                 Claim::Expel { node, .. } if node == admin => continue,
                 Claim::Expel { node, term, .. } if self.is_senior(node, *term) => continue,
-                Claim::Expel { node, term, stands } => self.expel(*node, *term, *stands),
+                Claim::Expel { node, term, stands } => {
+                    self.end(*node, *term, *stands);
+                    if stands.is_none() {
+                        let void = self.void.entry(*node).or_default();
+                        *void = (*void).max(*term);
+                    }
+                }
                 Claim::Admit {
                     node,
                     name,
@@ -168,8 +184,7 @@ impl<'a> Walk<'a> {
                 }),
                 Claim::Rotate { number, .. } if *number > self.rotations => continue,
                 Claim::Rotate { epoch, number } => {
-                    let this = (*number, Reverse((rank, id)), *epoch);
-                    self.epoch = self.epoch.max(Some(this));
+                    self.epochs.push((*number, membership, (rank, id), *epoch));
                 }
                 Claim::Own { path, number, .. } if *number > self.words_on[&path[..]] => continue,
                 Claim::Own {
@@ -179,9 +194,8 @@ impl<'a> Walk<'a> {
                     number,
                 } => {
                     let owner = node.map(|node| (node, *term));
-                    let this = (*number, Reverse((rank, id)), owner);
-                    let last = self.owners.entry(path.clone()).or_insert(this);
-                    *last = (*last).max(this);
+                    let word = (*number, membership, (rank, id), owner);
+                    self.owners.entry(path).or_default().push(word);
                 }
             }
             self.standing.valid.insert(id);
@@ -196,42 +210,62 @@ impl<'a> Walk<'a> {
         first.expect("who is heard has a certificate to admit")
     }
 
-    fn expel(&mut self, node: NodeId, term: u32, stands: Option<StatementId>) {
-        let over = self.standing.over.entry(node).or_default();
-        *over = (*over).max(term);
-        let ledger = self.ledger;
-        // the first word on it holds, but whoever lets nothing stand means all that it has said
-        match stands {
-            None => {
-                self.cut.insert((node, term), BTreeSet::new());
-                let before = self.cut.range_mut((node, 0)..(node, term));
-                before.for_each(|(_, kept)| kept.clear());
-            }
-            stands => {
-                let kept = || ledger.back_from(&node, stands);
-                self.cut.entry((node, term)).or_insert_with(kept);
+    /// Takes a node at its word that it goes: the first time that it is heard. None of that changes
+    /// what a senior let stand.
+    fn take_farewells(&mut self, node: &NodeId) {
+        let mut farewells = self.farewells.remove(node).unwrap_or_default();
+        farewells.retain(|(id, statement)| match &statement.claim {
+            Claim::Expel { term, .. } => self.stands(id, *node, statement.by_term.min(*term)),
+            _ => false,
+        });
+        for (id, statement) in farewells {
+            if let Claim::Expel { node, term, stands } = &statement.claim {
+                self.end(*node, *term, *stands);
+                self.standing.valid.insert(id);
             }
         }
     }
 
+    /// The memberships of a node are over up to this one. The first word on each holds.
+    fn end(&mut self, node: NodeId, term: u32, stands: Option<StatementId>) {
+        let over = self.standing.over.entry(node).or_default();
+        *over = (*over).max(term);
+        let is_its_own = |last: &StatementId| {
+            let signed = self.ledger.statements.get(last);
+            signed.is_some_and(|signed| signed.statement.by == node)
+        };
+        let stands = stands.filter(is_its_own);
+        self.cut.entry((node, term)).or_insert(stands);
+    }
+
+    /// Which of several words counts: of the highest number, then of a member rather than of one
+    /// that is out since, then of the senior.
+    fn last_word<T: Copy>(&self, words: &[Word<T>]) -> Option<(u64, T)> {
+        let over = |node: &NodeId| self.standing.over.get(node).copied().unwrap_or(0);
+        let last = words.iter().max_by_key(|(number, (by, term), rank, _)| {
+            (*number, *term > over(by), Reverse(*rank))
+        });
+        last.map(|(number, _, _, what)| (*number, *what))
+    }
+
     /// Those who only go, then who is left.
     pub(super) fn finish(mut self) -> Standing {
-        let farewells = self.ledger.statements.iter().filter_map(|(id, signed)| {
-            let statement = &signed.statement;
-            match &statement.claim {
-                Claim::Expel { node, term, .. } if *node == statement.by => {
-                    let is_heard = self.heard.contains(&(*node, statement.by_term));
-                    (!is_heard).then_some((*id, *node, *term))
+        for (node, farewells) in std::mem::take(&mut self.farewells) {
+            for (id, statement) in farewells {
+                if let Claim::Expel { term, .. } = statement.claim {
+                    let over = self.standing.over.entry(node).or_default();
+                    *over = (*over).max(term);
+                    self.standing.valid.insert(id);
                 }
-                _ => None,
             }
-        });
-        for (id, node, term) in farewells.collect::<Vec<_>>() {
-            let over = self.standing.over.entry(node).or_default();
-            *over = (*over).max(term);
-            self.standing.valid.insert(id);
         }
-        for (node, certificates) in self.certificates {
+        self.standing.epoch = self
+            .last_word(&self.epochs)
+            .map(|(number, it)| (it, number));
+        let owners = self.owners.iter();
+        let owners = owners.filter_map(|(path, words)| Some((path, self.last_word(words)?)));
+        let owners: Vec<_> = owners.map(|(path, word)| (path.to_vec(), word)).collect();
+        for (node, certificates) in std::mem::take(&mut self.certificates) {
             let over = self.standing.over.get(&node).copied().unwrap_or(0);
             let last = certificates.iter().map(|it| it.term).max();
             self.standing.last_terms.insert(node, last.unwrap_or(0));
@@ -245,14 +279,14 @@ impl<'a> Walk<'a> {
             self.standing.members.extend(best.map(|it| (node, it)));
         }
         // who was put out owns nothing any more, also once it is let in again
-        let members = &self.standing.members;
-        let owner = |(path, (number, _, owner)): (Vec<u8>, Ownership)| {
-            let is_in =
-                |(node, term): &Membership| members.get(node).is_some_and(|it| it.term == *term);
+        let (members, over) = (&self.standing.members, &self.standing.over);
+        let is_in = |(node, term): &Membership| {
+            members.contains_key(node) && over.get(node).is_none_or(|over| term > over)
+        };
+        let owner = |(path, (number, owner)): (Vec<u8>, (u64, Option<Membership>))| {
             (path, (owner.filter(is_in).map(|(node, _)| node), number))
         };
-        self.standing.owners = self.owners.into_iter().map(owner).collect();
-        self.standing.epoch = self.epoch.map(|(number, _, epoch)| (epoch, number));
+        self.standing.owners = owners.into_iter().map(owner).collect();
         self.standing
     }
 }

@@ -257,3 +257,73 @@ fn where_nobody_may_admit_any_more_nobody_is_named_who_might() {
     let refused = ledger.check_admits(&id(3), 100);
     assert!(matches!(refused, Err(TrustError::NobodyMay)));
 }
+
+#[test]
+fn whom_one_let_in_before_it_was_put_out_goes_with_it_also_after_it_came_back() {
+    for by in [1, 2] {
+        let mut ledger = cluster();
+        ledger.admit(&key(1), id(4), name(4), true, 35).unwrap();
+        ledger.admit(&key(4), id(5), name(5), false, 40).unwrap();
+        ledger.expel(&key(by), id(4), 50).unwrap();
+        ledger.admit(&key(1), id(4), name(4), true, 60).unwrap();
+        ledger.expel_with_admitted(&key(1), id(4), 70).unwrap();
+        assert_eq!(members(&ledger), [1, 2, 3]);
+    }
+}
+
+#[test]
+fn whom_one_that_goes_with_its_own_had_put_out_has_nothing_again_of_before() {
+    // its right
+    let mut ledger = cluster();
+    ledger.admit(&key(1), id(4), name(4), true, 35).unwrap();
+    ledger.expel(&key(2), id(4), 40).unwrap();
+    ledger.admit(&key(1), id(4), name(4), false, 50).unwrap();
+    ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
+    assert_eq!(members(&ledger), [1, 3, 4]);
+    assert!(!ledger.is_admin(&id(4), 100));
+    // whom it had let in
+    let mut ledger = cluster();
+    ledger.admit(&key(1), id(4), name(4), true, 35).unwrap();
+    ledger.admit(&key(4), id(5), name(5), false, 36).unwrap();
+    ledger.expel(&key(1), id(4), 40).unwrap();
+    assert_eq!(members(&ledger), [1, 2, 3, 5]);
+    ledger.expel_with_admitted(&key(2), id(4), 50).unwrap();
+    assert_eq!(members(&ledger), [1, 2, 3]);
+    ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
+    assert_eq!(members(&ledger), [1, 3]);
+}
+
+#[test]
+fn of_one_that_fell_with_one_that_is_in_again_is_told_why_and_it_brings_nobody_back() {
+    let mut ledger = cluster();
+    let mut apart = ledger.clone();
+    apart.admit(&key(2), id(5), name(5), true, 40).unwrap();
+    apart.admit(&key(5), id(6), name(6), false, 41).unwrap();
+    ledger.expel(&key(1), id(2), 50).unwrap();
+    ledger.admit(&key(1), id(2), name(2), true, 60).unwrap();
+    let mut met = merged(&ledger, &apart);
+    assert_eq!(members(&met), [1, 2, 3]);
+    assert!(met.expulsion(&id(5)).is_some());
+    met.admit(&key(1), id(5), name(5), true, 70).unwrap();
+    assert_eq!(members(&met), [1, 2, 3, 5]);
+}
+
+#[test]
+fn who_put_others_out_for_all_times_keeps_nobody_out_for_ever() {
+    let mut ledger = cluster();
+    let (node, term, stands) = (id(3), u32::MAX, None);
+    let statement = Statement {
+        cluster: ledger.cluster(),
+        by: id(2),
+        by_term: 1,
+        at_s: 1,
+        before: None,
+        claim: Claim::Expel { node, term, stands },
+    };
+    ledger.merge([statement.sign(&key(2))]);
+    assert_eq!(members(&ledger), [1, 2]);
+    ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+    assert_eq!(members(&ledger), [1], "whom it put out stays out");
+    ledger.admit(&key(1), id(3), name(3), false, 60).unwrap();
+    assert_eq!(members(&ledger), [1, 3]);
+}

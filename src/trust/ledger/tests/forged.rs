@@ -213,3 +213,246 @@ fn a_number_beyond_all_others_keeps_nobody_from_the_last_word() {
     ledger.rotate(&key(1), EpochId([8; 8]), 60).unwrap();
     assert_eq!(ledger.epoch(), Some(EpochId([8; 8])));
 }
+
+#[test]
+fn what_a_senior_let_nothing_stand_of_stands_by_no_juniors_word_on_a_part_of_it() {
+    let mut ledger = Ledger::found(&key(1), name(1), 10);
+    ledger.admit(&key(1), id(2), name(2), true, 20).unwrap();
+    ledger.admit(&key(1), id(3), name(3), true, 30).unwrap();
+    ledger.admit(&key(3), id(4), name(4), false, 40).unwrap();
+    ledger.merge([forged(&ledger, 2, 1, admission(3, false, None, 2))]);
+    let stands = ledger.last_of(&id(3));
+    ledger.expel_with_admitted(&key(1), id(3), 50).unwrap();
+    assert_eq!(members(&ledger), [1, 2]);
+    for term in [1, 2, 3] {
+        let node = id(3);
+        let claim = Claim::Expel { node, term, stands };
+        ledger.merge([forged(&ledger, 2, 1, claim)]);
+        assert_eq!(members(&ledger), [1, 2]);
+    }
+}
+
+#[test]
+fn who_says_that_it_goes_says_nothing_more_in_whatever_membership() {
+    let goes = |node: u8, term| {
+        let (node, stands) = (id(node), None);
+        Claim::Expel { node, term, stands }
+    };
+    for (by_term, term) in [(77, 1), (77, 77), (2, 2), (1, 1)] {
+        let mut ledger = cluster();
+        ledger.merge([forged(&ledger, 2, 1, admission(2, true, None, 2))]);
+        ledger.merge([forged(&ledger, 2, by_term, goes(2, term))]);
+        ledger.merge([forged(&ledger, 2, 1, admission(9, true, None, 1))]);
+        ledger.merge([forged(&ledger, 2, 1, goes(3, 1))]);
+        if !ledger.is_member(&id(2), 100) {
+            assert_eq!(members(&ledger), [1, 3], "{by_term} {term}");
+        }
+        // nor does it take down whom it had let in, by whom it is out already
+        let mut ledger = cluster();
+        ledger.admit(&key(2), id(5), name(5), false, 40).unwrap();
+        ledger.expel(&key(1), id(2), 50).unwrap();
+        ledger.merge([forged(&ledger, 2, by_term, goes(2, term))]);
+        assert_eq!(members(&ledger), [1, 3, 5], "{by_term} {term}");
+    }
+}
+
+#[test]
+fn numbers_that_were_planted_before_do_not_undo_what_is_said_at_an_expulsion() {
+    for planted in 2..6 {
+        let mut ledger = cluster();
+        ledger.rotate(&key(1), EpochId([1; 8]), 40).unwrap();
+        let (epoch, path) = (EpochId([1; 8]), b"docs".to_vec());
+        let rotate = |number| Claim::Rotate { epoch, number };
+        let own_nobody = |number| Claim::Own {
+            path: path.clone(),
+            node: None,
+            term: 0,
+            number,
+        };
+        for number in 2..=planted {
+            ledger.merge([forged(&ledger, 2, 1, rotate(number))]);
+            ledger.merge([forged(&ledger, 2, 1, own_nobody(number))]);
+        }
+        ledger.expel(&key(1), id(2), 50).unwrap();
+        ledger.rotate(&key(1), EpochId([2; 8]), 50).unwrap();
+        own(&mut ledger, 1, "docs", Some(3)).unwrap();
+        assert_eq!(ledger.epoch(), Some(EpochId([2; 8])), "{planted}");
+        assert_eq!(owner(&ledger, "docs"), Some(id(3)), "{planted}");
+    }
+}
+
+#[test]
+fn what_was_held_back_until_after_the_expulsion_does_not_stand() {
+    let mut ledger = cluster();
+    let held_back = forged(&ledger, 2, 1, admission(2, true, None, 9));
+    let shown = Statement {
+        cluster: ledger.cluster(),
+        by: id(2),
+        by_term: 1,
+        at_s: 1,
+        before: Some(held_back.id()),
+        claim: admission(9, true, None, 1),
+    };
+    ledger.merge([shown.sign(&key(2))]);
+    ledger.expel(&key(1), id(2), 50).unwrap();
+    ledger.merge([held_back]);
+    assert_eq!(members(&ledger), [1, 3]);
+}
+
+#[test]
+fn why_one_is_out_is_not_its_own_to_say() {
+    // put out, it says that it went
+    let mut ledger = cluster();
+    ledger.expel(&key(1), id(3), 50).unwrap();
+    for term in [1, 2, 77] {
+        ledger.merge([forged(&ledger, 3, term, expulsion(3, term))]);
+        assert!(!ledger.has_resigned(&id(3)), "{term}");
+    }
+    // or that it was let in since
+    let mut ledger = cluster();
+    ledger.expel(&key(1), id(2), 50).unwrap();
+    for term in [2, 3, 9, u32::MAX] {
+        ledger.merge([forged(&ledger, 2, 1, admission(2, true, None, term))]);
+        let word = ledger.expulsion(&id(2)).unwrap();
+        assert_eq!(word.statement.by, id(1), "{term}");
+        assert_eq!(ledger.departed().len(), 1);
+    }
+    // one that is out keeps nobody from coming back
+    let mut ledger = cluster();
+    ledger.expel(&key(3), id(3), 40).unwrap();
+    ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+    ledger.merge([forged(&ledger, 2, 1, admission(3, false, None, u32::MAX))]);
+    assert!(ledger.has_resigned(&id(3)));
+    ledger.admit(&key(1), id(3), name(3), false, 60).unwrap();
+    assert_eq!(members(&ledger), [1, 3]);
+}
+
+#[test]
+fn a_right_that_ends_is_none() {
+    let mut ledger = cluster();
+    ledger.merge([forged(&ledger, 2, 1, admission(9, false, None, 1))]);
+    ledger.merge([forged(&ledger, 2, 1, admission(9, true, Some(1), 1))]);
+    ledger.merge([forged(&ledger, 9, 1, admission(10, true, None, 1))]);
+    assert!(!ledger.is_admin(&id(9), 100) && !ledger.is_member(&id(10), 100));
+}
+
+#[test]
+fn an_expulsion_that_would_not_count_is_refused() {
+    let mut ledger = cluster();
+    ledger.admit(&key(1), id(4), name(4), true, 40).unwrap();
+    ledger.admit(&key(4), id(5), name(5), true, 50).unwrap();
+    ledger.merge([forged(&ledger, 2, 1, admission(9, true, None, 2))]);
+    ledger.merge([forged(&ledger, 9, 2, admission(9, true, None, 1))]);
+    let before = ledger.digest();
+    match ledger.expel(&key(5), id(9), 60) {
+        Ok(said) => assert!(ledger.counts(&said) && !ledger.is_member(&id(9), 100)),
+        Err(error) => {
+            assert!(matches!(error, TrustError::Senior { .. }));
+            assert_eq!(ledger.digest(), before);
+        }
+    }
+}
+
+#[test]
+fn a_certificate_for_later_takes_no_path_from_its_owner() {
+    let mut ledger = cluster();
+    own(&mut ledger, 1, "docs", Some(3)).unwrap();
+    ledger.merge([forged(&ledger, 2, 1, admission(3, true, None, 2))]);
+    assert_eq!(owner(&ledger, "docs"), Some(id(3)));
+}
+
+/// What each statement costs is bounded whatever stands in the others; with 4,000 it once was half
+/// a second a statement.
+#[test]
+fn thousands_of_ends_of_thousands_of_words_are_looked_at_in_one_turn() {
+    let mut ledger = cluster();
+    let chain = |by: u8, claims: &mut dyn Iterator<Item = Claim>| {
+        let (mut before, mut all) = (None, Vec::new());
+        for claim in claims {
+            let statement = Statement {
+                cluster: cluster().cluster(),
+                by: id(by),
+                by_term: 1,
+                at_s: 1,
+                before,
+                claim,
+            };
+            let signed = statement.sign(&key(by));
+            before = Some(signed.id());
+            all.push(signed);
+        }
+        all
+    };
+    let epoch = EpochId([6; 8]);
+    ledger.merge([forged(&ledger, 2, 1, admission(9, true, None, 1))]);
+    let said = chain(
+        9,
+        &mut (1..1500).map(|number| Claim::Rotate { epoch, number }),
+    );
+    let ends: Vec<_> = (1..1500)
+        .map(|term| Claim::Expel {
+            node: id(9),
+            term,
+            stands: Some(said[said.len() - term as usize].id()),
+        })
+        .collect();
+    ledger.merge(said);
+    ledger.merge(chain(2, &mut ends.into_iter()));
+    assert_eq!(members(&ledger), [1, 2, 3]);
+}
+
+/// A claim of any kind, about any node, of any membership.
+fn any_claim() -> impl Strategy<Value = Claim> {
+    let (who, term) = (1u8..7, 0u32..4);
+    let until = prop_oneof![Just(None), Just(Some(1)), Just(Some(200))];
+    let admitted = (who.clone(), any::<bool>(), until, term.clone());
+    prop_oneof![
+        admitted.prop_map(|(node, admin, until_s, term)| admission(node, admin, until_s, term)),
+        (who, term).prop_map(|(node, term)| expulsion(node, term)),
+        any::<u64>().prop_map(|number| Claim::Rotate {
+            epoch: EpochId([5; 8]),
+            number
+        }),
+    ]
+}
+
+/// Who says what in which of its memberships.
+fn any_words(most: usize) -> impl Strategy<Value = Vec<(u8, u32, Claim)>> {
+    prop::collection::vec((2u8..7, 0u32..4, any_claim()), 0..most)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn whatever_others_sign_the_founder_stays_and_who_it_puts_out_with_its_own_stays_out(
+        before in any_words(12),
+        bad in 2u8..7,
+        after in prop::collection::vec((0u32..4, any_claim()), 0..12),
+    ) {
+        let mut ledger = cluster();
+        for (by, by_term, claim) in before {
+            ledger.merge([forged(&ledger, by, by_term, claim)]);
+        }
+        prop_assert!(ledger.is_admin(&id(1), 100));
+        for member in ledger.members() {
+            let alone = Ledger::of(ledger.chain(&member.node));
+            prop_assert!(alone.is_some_and(|it| it.certificate(&member.node).is_some()));
+        }
+        if ledger.expel_with_admitted(&key(1), id(bad), 50).is_err() {
+            prop_assert!(ledger.certificate(&id(bad)).is_none());
+            return Ok(());
+        }
+        prop_assert!(ledger.certificate(&id(bad)).is_none());
+        let standing = members(&ledger);
+        for (by_term, claim) in after {
+            // of itself it may say that it goes
+            let is_farewell = matches!(&claim, Claim::Expel { node, .. } if *node == id(bad));
+            if !is_farewell {
+                ledger.merge([forged(&ledger, bad, by_term, claim)]);
+            }
+        }
+        prop_assert_eq!(members(&ledger), standing);
+        ledger.rotate(&key(1), EpochId([9; 8]), 60).unwrap();
+        prop_assert_eq!(ledger.epoch(), Some(EpochId([9; 8])));
+    }
+}
