@@ -84,8 +84,10 @@ struct Standing {
     heard_by: BTreeMap<Membership, StatementId>,
     /// The last membership for which each node has a certificate.
     last_terms: BTreeMap<NodeId, u32>,
-    epoch: Option<(EpochId, u64)>,
-    /// Of each path that was spoken of: whose it is, and the number of the last word on it.
+    epoch: Option<EpochId>,
+    /// How many words stand that make an epoch the cluster's.
+    rotations: u64,
+    /// Of each path that was spoken of: whose it is, and how many words on it stand.
     owners: BTreeMap<Vec<u8>, (Option<NodeId>, u64)>,
 }
 
@@ -199,7 +201,7 @@ impl Ledger {
 
     /// The epoch whose secret is the cluster's; none before the first rotation.
     pub fn epoch(&self) -> Option<EpochId> {
-        self.standing.epoch.map(|(epoch, _)| epoch)
+        self.standing.epoch
     }
 
     /// Whose each path is that has an owner.
@@ -260,7 +262,11 @@ impl Ledger {
     /// membership and with most before it. What stands up to it does whatever is heard later.
     fn last_of(&self, node: &NodeId) -> Option<StatementId> {
         let chains = Chains::of(self.by(node));
-        let whole = self.by(node).filter_map(|(id, statement)| {
+        let had = self.last_term(node).unwrap_or(u32::MAX);
+        let said = self
+            .by(node)
+            .filter(|(_, statement)| statement.by_term <= had);
+        let whole = said.filter_map(|(id, statement)| {
             let length = chains.whole_length(&id)?;
             Some((statement.by_term, length, id))
         });
@@ -309,7 +315,8 @@ impl Ledger {
         self.check_admits(&key.node_id(), now_s)?;
         let mut after = self.clone();
         if let Some(term) = self.fallen_term(&node) {
-            let stands = None;
+            // of what it said before it fell there stands what did already
+            let stands = self.stands_of(&node);
             after.state(key, Claim::Expel { node, term, stands }, now_s)?;
         }
         let over = after.standing.over.get(&node).copied().unwrap_or(0);
@@ -354,6 +361,20 @@ impl Ledger {
         Ok(said)
     }
 
+    /// Up to which statement stands what a node has said in the memberships that are over.
+    fn stands_of(&self, who: &NodeId) -> Option<StatementId> {
+        let ended = self
+            .statements
+            .values()
+            .filter_map(|signed| match &signed.statement.claim {
+                Claim::Expel { node, term, stands } if node == who && self.counts(signed) => {
+                    Some((*term, *stands))
+                }
+                _ => None,
+            });
+        ended.max_by_key(|(term, _)| *term)?.1
+    }
+
     /// The last membership for which a node has a certificate that counts.
     fn last_term(&self, node: &NodeId) -> Option<u32> {
         self.standing.last_terms.get(node).copied()
@@ -390,9 +411,7 @@ impl Ledger {
             Some(certificate) => certificate.ok_or(TrustError::NoMember)?.term,
             None => 0,
         };
-        // behind all that there are, whether they count or will
-        let number =
-            1 + self.count(|claim| matches!(claim, Claim::Own { path: of, .. } if *of == path));
+        let number = 1 + self.standing.owners.get(&path).map_or(0, |it| it.1);
         let claim = Claim::Own {
             path,
             node,
@@ -416,14 +435,8 @@ impl Ledger {
         now_s: u64,
     ) -> Result<SignedStatement, TrustError> {
         self.check_admin(key, now_s)?;
-        let number = 1 + self.count(|claim| matches!(claim, Claim::Rotate { .. }));
+        let number = 1 + self.standing.rotations;
         self.state(key, Claim::Rotate { epoch, number }, now_s)
-    }
-
-    /// How many claims of a kind there are.
-    fn count(&self, is_it: impl Fn(&Claim) -> bool) -> u64 {
-        let all = self.statements.values();
-        all.filter(|signed| is_it(&signed.statement.claim)).count() as u64
     }
 
     fn check_admin(&self, key: &NodeKey, now_s: u64) -> Result<(), TrustError> {

@@ -4,9 +4,9 @@
 //! that none of its certificates counts. However many nodes a thief has admitted, it takes no more
 //! room than one. Whoever has another's certificate too is in by that one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Certificate, Ledger};
+use super::{Certificate, Ledger, Membership};
 use crate::id::{NodeId, NodeName};
 use crate::trust::statement::{Claim, SignedStatement, StatementId};
 use crate::trust::{NodeKey, TrustError};
@@ -31,7 +31,7 @@ impl Ledger {
         self.check_expels(key, &node, now_s)?;
         let theirs = self.last_term(&node);
         let over = self.standing.over.get(&node).copied();
-        let term = theirs.max(over).ok_or(TrustError::NoMember)?;
+        let term = theirs.or(over).ok_or(TrustError::NoMember)?;
         let mut after = self.clone();
         let stands = None;
         let claim = Claim::Expel { node, term, stands };
@@ -71,41 +71,50 @@ impl Ledger {
     }
 
     /// What put out those who would be in again, or would have again what they had before, since it
-    /// was said by nodes that are not heard in `after`: of each node the word that ends most.
+    /// was said by nodes that are not heard in `after`: the word on each membership.
     fn expulsions_lost_in(&self, after: &Self) -> Vec<Claim> {
-        let mut lost: BTreeMap<NodeId, (bool, u32, Option<StatementId>)> = BTreeMap::new();
+        let (known, void) = after.ends();
+        let mut lost: BTreeMap<Membership, (bool, Option<StatementId>)> = BTreeMap::new();
         for signed in self.statements.values() {
             let Claim::Expel { node, term, stands } = signed.statement.claim else {
                 continue;
             };
-            // one that nobody has let in any more has nothing to lose
+            // one that nobody has let in any more has nothing to lose, nor in later memberships
             let Some(had) = after.last_term(&node) else {
                 continue;
             };
-            let over = after.standing.over.get(&node).copied().unwrap_or(0);
+            let term = term.min(had);
             let is_void = stands.is_none() && node != signed.statement.by;
-            let is_needed = term.min(had) > over || (is_void && !after.is_void(&node, term));
-            if self.counts(signed) && !after.counts(signed) && is_needed {
-                let word = (is_void, term.min(had), stands);
-                let most = lost.entry(node).or_insert(word);
-                *most = (*most).max(word);
+            let is_known = match is_void {
+                true => void.get(&node).is_some_and(|up_to| *up_to >= term),
+                false => known.contains(&(node, term)),
+            };
+            if self.counts(signed) && !after.counts(signed) && !is_known {
+                let word = lost.entry((node, term)).or_insert((is_void, stands));
+                *word = (*word).max((is_void, stands));
             }
         }
         let claims = lost.into_iter();
         claims
-            .map(|(node, (_, term, stands))| Claim::Expel { node, term, stands })
+            .map(|((node, term), (_, stands))| Claim::Expel { node, term, stands })
             .collect()
     }
 
-    /// Whether a word that counts lets nothing stand of what a node has said in this membership.
-    fn is_void(&self, who: &NodeId, in_term: u32) -> bool {
-        self.statements.values().any(|signed| {
-            let is_it = matches!(
-                signed.statement.claim,
-                Claim::Expel { node, term, stands: None } if node == *who && term >= in_term
-            );
-            is_it && signed.statement.by != *who && self.counts(signed)
-        })
+    /// Which memberships have a word that ends them, and up to which of each node another's word
+    /// lets nothing stand.
+    fn ends(&self) -> (BTreeSet<Membership>, BTreeMap<NodeId, u32>) {
+        let (mut known, mut void) = (BTreeSet::new(), BTreeMap::new());
+        for signed in self.statements.values().filter(|it| self.counts(it)) {
+            if let Claim::Expel { node, term, stands } = signed.statement.claim {
+                let had = self.last_term(&node).unwrap_or(term);
+                known.insert((node, term.min(had)));
+                if stands.is_none() && signed.statement.by != node {
+                    let up_to = void.entry(node).or_insert(term);
+                    *up_to = term.max(*up_to);
+                }
+            }
+        }
+        (known, void)
     }
 
     /// What a node was last called by who admitted it, whether that counts or not.

@@ -67,12 +67,14 @@ impl<'a> Words<'a> {
     }
 
     /// The last membership that a node was admitted to by anybody, of those that there can have
-    /// been.
+    /// been: each comes behind another.
     pub fn last_admitted(&self, who: &NodeId) -> Option<u32> {
         let over = self.ledger.standing.over.get(who).copied().unwrap_or(0);
-        let terms = self.admitted.get(who).into_iter().flatten();
-        let terms = terms.map(|(_, term)| *term);
-        terms.filter(|term| *term <= over.saturating_add(1)).max()
+        let admitted = self.admitted.get(who).into_iter().flatten();
+        let terms: BTreeSet<u32> = admitted.map(|(_, term)| *term).collect();
+        let last = terms.range(..=over).next_back().copied();
+        let behind = (over.saturating_add(1)..).take_while(|term| terms.contains(term));
+        behind.last().or(last)
     }
 
     /// The word by which a node is out: about itself, or about who had let it in.

@@ -8,6 +8,7 @@ mod admitted;
 mod chains;
 mod forged;
 mod history;
+mod numbers;
 
 fn key(n: u8) -> NodeKey {
     NodeKey::from_seed(&[n; 32])

@@ -27,32 +27,24 @@ pub(super) struct Walk<'a> {
     /// Of each membership that was ended: up to which statement stands what was said in it, and in
     /// those before it that nothing else has ended.
     cut: BTreeMap<Membership, Option<StatementId>>,
+    /// The same by the node's own word that it goes, which adds nothing to what others let stand.
+    own_cut: BTreeMap<Membership, Option<StatementId>>,
     /// Up to which of its memberships nothing stands that a node has said.
     void: BTreeMap<NodeId, u32>,
     certificates: BTreeMap<NodeId, Vec<Certificate>>,
     epochs: Vec<Word<EpochId>>,
     owners: BTreeMap<&'a [u8], Vec<Word<Option<Membership>>>>,
-    /// How many statements make an epoch the cluster's, and how many speak of each path: as many
-    /// numbers there can be, since each takes the one behind the last. A higher one would leave
-    /// none for whoever speaks next.
-    rotations: u64,
-    words_on: BTreeMap<&'a [u8], u64>,
 }
 
 impl<'a> Walk<'a> {
     pub(super) fn new(ledger: &'a Ledger) -> Self {
         let mut by: BTreeMap<_, Vec<_>> = BTreeMap::new();
         let mut farewells: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        let (mut rotations, mut words_on) = (0, BTreeMap::new());
         for (id, signed) in &ledger.statements {
             let statement = &signed.statement;
-            match &statement.claim {
-                Claim::Rotate { .. } => rotations += 1,
-                Claim::Own { path, .. } => *words_on.entry(&path[..]).or_default() += 1,
-                Claim::Expel { node, .. } if *node == statement.by => {
-                    farewells.entry(*node).or_default().push((*id, statement));
-                }
-                _ => {}
+            if matches!(&statement.claim, Claim::Expel { node, .. } if *node == statement.by) {
+                let farewells: &mut Vec<_> = farewells.entry(statement.by).or_default();
+                farewells.push((*id, statement));
             }
             let membership = (statement.by, statement.by_term);
             by.entry(membership).or_default().push((*id, statement));
@@ -71,12 +63,11 @@ impl<'a> Walk<'a> {
             ),
             farewells,
             cut: BTreeMap::new(),
+            own_cut: BTreeMap::new(),
             void: BTreeMap::new(),
             certificates: BTreeMap::new(),
             epochs: Vec::new(),
             owners: BTreeMap::new(),
-            rotations,
-            words_on,
         };
         let founding = ledger.statements.get(&ledger.cluster).map(|s| &s.statement);
         if let Some(founding) = founding
@@ -126,10 +117,18 @@ impl<'a> Walk<'a> {
 
     /// Whether a statement of a node counts, as far as seniors have spoken.
     fn stands(&self, id: &StatementId, by: NodeId, term: u32) -> bool {
-        let cut = self.cut.range((by, term)..=(by, u32::MAX)).next();
-        let is_kept = |last: &StatementId| self.chains.is_up_to(id, last);
+        let next = |cut: &'_ BTreeMap<Membership, Option<StatementId>>| {
+            let next = cut.range((by, term)..=(by, u32::MAX)).next();
+            next.map(|((_, term), last)| (*term, *last))
+        };
+        let (cut, own) = (next(&self.cut), next(&self.own_cut));
+        // of a membership that others had ended before there is nothing more to say
+        let own = own.filter(|(own, _)| cut.is_none_or(|(others, _)| *own <= others));
+        let is_kept = |(_, last): (u32, Option<StatementId>)| {
+            last.is_some_and(|last| self.chains.is_up_to(id, &last))
+        };
         let is_void = self.void.get(&by).is_some_and(|void| term <= *void);
-        !is_void && cut.is_none_or(|(_, last)| last.as_ref().is_some_and(is_kept))
+        !is_void && cut.is_none_or(is_kept) && own.is_none_or(is_kept)
     }
 
     /// Whether a word that a node's memberships are over up to this one speaks of a senior's: of
@@ -159,7 +158,7 @@ impl<'a> Walk<'a> {
                 Claim::Expel { node, .. } if node == admin => continue,
                 Claim::Expel { node, term, .. } if self.is_senior(node, *term) => continue,
                 Claim::Expel { node, term, stands } => {
-                    self.end(*node, *term, *stands);
+                    self.end(*node, *term, *stands, false);
                     if stands.is_none() {
                         let void = self.void.entry(*node).or_default();
                         *void = (*void).max(*term);
@@ -182,11 +181,9 @@ impl<'a> Walk<'a> {
                     rank: (rank.0 + 1, statement.at_s, *node),
                     id,
                 }),
-                Claim::Rotate { number, .. } if *number > self.rotations => continue,
                 Claim::Rotate { epoch, number } => {
                     self.epochs.push((*number, membership, (rank, id), *epoch));
                 }
-                Claim::Own { path, number, .. } if *number > self.words_on[&path[..]] => continue,
                 Claim::Own {
                     path,
                     node,
@@ -220,14 +217,14 @@ impl<'a> Walk<'a> {
         });
         for (id, statement) in farewells {
             if let Claim::Expel { node, term, stands } = &statement.claim {
-                self.end(*node, *term, *stands);
+                self.end(*node, *term, *stands, true);
                 self.standing.valid.insert(id);
             }
         }
     }
 
     /// The memberships of a node are over up to this one. The first word on each holds.
-    fn end(&mut self, node: NodeId, term: u32, stands: Option<StatementId>) {
+    fn end(&mut self, node: NodeId, term: u32, stands: Option<StatementId>, by_itself: bool) {
         let over = self.standing.over.entry(node).or_default();
         *over = (*over).max(term);
         let is_its_own = |last: &StatementId| {
@@ -235,17 +232,25 @@ impl<'a> Walk<'a> {
             signed.is_some_and(|signed| signed.statement.by == node)
         };
         let stands = stands.filter(is_its_own);
-        self.cut.entry((node, term)).or_insert(stands);
+        let cut = match by_itself {
+            true => &mut self.own_cut,
+            false => &mut self.cut,
+        };
+        cut.entry((node, term)).or_insert(stands);
     }
 
     /// Which of several words counts: of the highest number, then of a member rather than of one
-    /// that is out since, then of the senior.
-    fn last_word<T: Copy>(&self, words: &[Word<T>]) -> Option<(u64, T)> {
+    /// that is out since, then of the senior. As many numbers there can be as words stand, since
+    /// each takes the one behind these: a higher one would undo what is said later.
+    fn last_word<T: Copy>(&self, words: &[Word<T>]) -> Option<T> {
         let over = |node: &NodeId| self.standing.over.get(node).copied().unwrap_or(0);
-        let last = words.iter().max_by_key(|(number, (by, term), rank, _)| {
+        let can_be = words
+            .iter()
+            .filter(|(number, ..)| *number <= words.len() as u64);
+        let last = can_be.max_by_key(|(number, (by, term), rank, _)| {
             (*number, *term > over(by), Reverse(*rank))
         });
-        last.map(|(number, _, _, what)| (*number, *what))
+        last.map(|(.., what)| *what)
     }
 
     /// Those who only go, then who is left.
@@ -259,12 +264,14 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-        self.standing.epoch = self
-            .last_word(&self.epochs)
-            .map(|(number, it)| (it, number));
+        self.standing.epoch = self.last_word(&self.epochs);
+        self.standing.rotations = self.epochs.len() as u64;
         let owners = self.owners.iter();
-        let owners = owners.filter_map(|(path, words)| Some((path, self.last_word(words)?)));
-        let owners: Vec<_> = owners.map(|(path, word)| (path.to_vec(), word)).collect();
+        let owners = owners.map(|(path, words)| {
+            let owner = self.last_word(words).flatten();
+            (path.to_vec(), (owner, words.len() as u64))
+        });
+        let owners: Vec<_> = owners.collect();
         for (node, certificates) in std::mem::take(&mut self.certificates) {
             let over = self.standing.over.get(&node).copied().unwrap_or(0);
             let last = certificates.iter().map(|it| it.term).max();
@@ -281,10 +288,11 @@ impl<'a> Walk<'a> {
         // who was put out owns nothing any more, also once it is let in again
         let (members, over) = (&self.standing.members, &self.standing.over);
         let is_in = |(node, term): &Membership| {
-            members.contains_key(node) && over.get(node).is_none_or(|over| term > over)
+            let goes_on = over.get(node).is_none_or(|over| term > over);
+            goes_on && members.get(node).is_some_and(|it| *term <= it.term)
         };
-        let owner = |(path, (number, owner)): (Vec<u8>, (u64, Option<Membership>))| {
-            (path, (owner.filter(is_in).map(|(node, _)| node), number))
+        let owner = |(path, (owner, words)): (Vec<u8>, (Option<Membership>, u64))| {
+            (path, (owner.filter(is_in).map(|(node, _)| node), words))
         };
         self.standing.owners = owners.into_iter().map(owner).collect();
         self.standing

@@ -327,3 +327,67 @@ fn who_put_others_out_for_all_times_keeps_nobody_out_for_ever() {
     ledger.admit(&key(1), id(3), name(3), false, 60).unwrap();
     assert_eq!(members(&ledger), [1, 3]);
 }
+
+#[test]
+fn one_that_fell_and_is_let_in_again_takes_nobody_down_and_brings_nobody_back() {
+    // whom it had let in before it was put out the first time stays
+    let mut ledger = cluster();
+    ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
+    ledger.admit(&key(4), id(5), name(5), false, 31).unwrap();
+    ledger.expel(&key(1), id(4), 40).unwrap();
+    ledger.admit(&key(2), id(4), name(4), true, 50).unwrap();
+    ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
+    assert_eq!(members(&ledger), [1, 3, 5]);
+    ledger.admit(&key(1), id(4), name(4), false, 70).unwrap();
+    assert_eq!(members(&ledger), [1, 3, 4, 5]);
+    // and whom it had let in before it fell stays out
+    let mut ledger = cluster();
+    ledger.admit(&key(1), id(6), name(6), true, 30).unwrap();
+    let mut apart = ledger.clone();
+    ledger.admit(&key(2), id(4), name(4), true, 40).unwrap();
+    ledger.expel(&key(6), id(4), 50).unwrap();
+    ledger.admit(&key(2), id(4), name(4), true, 60).unwrap();
+    ledger.admit(&key(4), id(5), name(5), false, 70).unwrap();
+    apart.expel_with_admitted(&key(1), id(2), 80).unwrap();
+    apart.expel_with_admitted(&key(1), id(6), 81).unwrap();
+    apart.expel_with_admitted(&key(1), id(3), 82).unwrap();
+    let mut met = merged(&ledger, &apart);
+    assert_eq!(members(&met), [1]);
+    met.admit(&key(1), id(4), name(4), true, 90).unwrap();
+    assert_eq!(members(&met), [1, 4]);
+}
+
+#[test]
+fn each_word_that_is_lost_with_who_said_it_is_said_again() {
+    let mut ledger = cluster();
+    ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
+    let mut apart = ledger.clone();
+    ledger.expel(&key(2), id(4), 40).unwrap();
+    apart.admit(&key(4), id(5), name(5), false, 40).unwrap();
+    let mut met = merged(&ledger, &apart);
+    assert_eq!(members(&met), [1, 2, 3]);
+    met.admit(&key(1), id(4), name(4), true, 50).unwrap();
+    met.admit(&key(4), id(6), name(6), false, 60).unwrap();
+    met.expel(&key(2), id(4), 70).unwrap();
+    let before = members(&met);
+    assert!(!before.contains(&5) && !before.contains(&4));
+    met.expel_with_admitted(&key(1), id(2), 80).unwrap();
+    assert!(members(&met).iter().all(|it| before.contains(it)));
+    // out for all times by one that goes, and by the founder: it can be let in again
+    let mut ledger = cluster();
+    ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
+    let (node, term, stands) = (id(4), u32::MAX, None);
+    let statement = Statement {
+        cluster: ledger.cluster(),
+        by: id(2),
+        by_term: 1,
+        at_s: 1,
+        before: None,
+        claim: Claim::Expel { node, term, stands },
+    };
+    ledger.merge([statement.sign(&key(2))]);
+    ledger.expel_with_admitted(&key(1), id(4), 40).unwrap();
+    ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+    ledger.admit(&key(1), id(4), name(4), true, 60).unwrap();
+    assert_eq!(members(&ledger), [1, 3, 4]);
+}

@@ -4,7 +4,7 @@ use super::*;
 
 /// What a node says, as no honest program would: `by_term` is the membership in which it says to
 /// have said it.
-fn forged(ledger: &Ledger, by: u8, by_term: u32, claim: Claim) -> SignedStatement {
+pub(super) fn forged(ledger: &Ledger, by: u8, by_term: u32, claim: Claim) -> SignedStatement {
     let statement = Statement {
         cluster: ledger.cluster(),
         by: id(by),
@@ -16,7 +16,7 @@ fn forged(ledger: &Ledger, by: u8, by_term: u32, claim: Claim) -> SignedStatemen
     statement.sign(&key(by))
 }
 
-fn admission(node: u8, admin: bool, until_s: Option<u64>, term: u32) -> Claim {
+pub(super) fn admission(node: u8, admin: bool, until_s: Option<u64>, term: u32) -> Claim {
     let (node, name) = (id(node), name(node));
     Claim::Admit {
         node,
@@ -191,30 +191,6 @@ fn a_senior_ends_a_later_membership_of_one_that_was_let_in_before_it() {
 }
 
 #[test]
-fn a_number_beyond_all_others_keeps_nobody_from_the_last_word() {
-    let mut ledger = cluster();
-    for number in [2, 77, u64::MAX] {
-        let epoch = EpochId([6; 8]);
-        ledger.merge([forged(&ledger, 2, 1, Claim::Rotate { epoch, number })]);
-        let (path, node, term) = (b"docs".to_vec(), Some(id(2)), 1);
-        let claim = Claim::Own {
-            path,
-            node,
-            term,
-            number,
-        };
-        ledger.merge([forged(&ledger, 2, 1, claim)]);
-    }
-    ledger.rotate(&key(1), EpochId([7; 8]), 50).unwrap();
-    assert_eq!(ledger.epoch(), Some(EpochId([7; 8])));
-    own(&mut ledger, 1, "docs", Some(3)).unwrap();
-    assert_eq!(owner(&ledger, "docs"), Some(id(3)));
-    ledger.expel(&key(1), id(2), 60).unwrap();
-    ledger.rotate(&key(1), EpochId([8; 8]), 60).unwrap();
-    assert_eq!(ledger.epoch(), Some(EpochId([8; 8])));
-}
-
-#[test]
 fn what_a_senior_let_nothing_stand_of_stands_by_no_juniors_word_on_a_part_of_it() {
     let mut ledger = Ledger::found(&key(1), name(1), 10);
     ledger.admit(&key(1), id(2), name(2), true, 20).unwrap();
@@ -253,31 +229,6 @@ fn who_says_that_it_goes_says_nothing_more_in_whatever_membership() {
         ledger.expel(&key(1), id(2), 50).unwrap();
         ledger.merge([forged(&ledger, 2, by_term, goes(2, term))]);
         assert_eq!(members(&ledger), [1, 3, 5], "{by_term} {term}");
-    }
-}
-
-#[test]
-fn numbers_that_were_planted_before_do_not_undo_what_is_said_at_an_expulsion() {
-    for planted in 2..6 {
-        let mut ledger = cluster();
-        ledger.rotate(&key(1), EpochId([1; 8]), 40).unwrap();
-        let (epoch, path) = (EpochId([1; 8]), b"docs".to_vec());
-        let rotate = |number| Claim::Rotate { epoch, number };
-        let own_nobody = |number| Claim::Own {
-            path: path.clone(),
-            node: None,
-            term: 0,
-            number,
-        };
-        for number in 2..=planted {
-            ledger.merge([forged(&ledger, 2, 1, rotate(number))]);
-            ledger.merge([forged(&ledger, 2, 1, own_nobody(number))]);
-        }
-        ledger.expel(&key(1), id(2), 50).unwrap();
-        ledger.rotate(&key(1), EpochId([2; 8]), 50).unwrap();
-        own(&mut ledger, 1, "docs", Some(3)).unwrap();
-        assert_eq!(ledger.epoch(), Some(EpochId([2; 8])), "{planted}");
-        assert_eq!(owner(&ledger, "docs"), Some(id(3)), "{planted}");
     }
 }
 
@@ -351,14 +302,6 @@ fn an_expulsion_that_would_not_count_is_refused() {
             assert_eq!(ledger.digest(), before);
         }
     }
-}
-
-#[test]
-fn a_certificate_for_later_takes_no_path_from_its_owner() {
-    let mut ledger = cluster();
-    own(&mut ledger, 1, "docs", Some(3)).unwrap();
-    ledger.merge([forged(&ledger, 2, 1, admission(3, true, None, 2))]);
-    assert_eq!(owner(&ledger, "docs"), Some(id(3)));
 }
 
 /// What each statement costs is bounded whatever stands in the others; with 4,000 it once was half
@@ -455,4 +398,31 @@ proptest! {
         ledger.rotate(&key(1), EpochId([9; 8]), 60).unwrap();
         prop_assert_eq!(ledger.epoch(), Some(EpochId([9; 8])));
     }
+}
+
+#[test]
+fn its_own_farewell_adds_nothing_to_what_an_expulsion_lets_stand() {
+    let mut ledger = cluster();
+    let said = |before, claim| {
+        let statement = Statement {
+            cluster: cluster().cluster(),
+            by: id(2),
+            by_term: 1,
+            at_s: 1,
+            before,
+            claim,
+        };
+        statement.sign(&key(2))
+    };
+    let held_back = said(None, admission(9, true, None, 1));
+    let again = said(Some(held_back.id()), admission(2, true, None, 2));
+    let farewell = Claim::Expel {
+        node: id(2),
+        term: 1,
+        stands: Some(again.id()),
+    };
+    ledger.merge([again, said(None, farewell)]);
+    ledger.expel(&key(1), id(2), 50).unwrap();
+    ledger.merge([held_back]);
+    assert_eq!(members(&ledger), [1, 3]);
 }
