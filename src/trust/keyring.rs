@@ -374,9 +374,7 @@ impl Keyring {
     pub fn rotate(&self, key: &NodeKey) -> Result<EpochId, TrustError> {
         let (secret, now_s) = (EpochSecret::random(), self.now_s());
         let epoch = secret.id();
-        self.state_with(Some(secret), |ledger| {
-            Ok(vec![ledger.rotate(key, epoch, now_s)?])
-        })?;
+        self.state_with(Some(secret), |ledger| ledger.rotate(key, epoch, now_s))?;
         Ok(epoch)
     }
 

@@ -45,6 +45,10 @@ const STATEMENTS_PER_MEMBER_MAX: usize = 4;
 /// Statements that a node presents itself with: from the founding to its own certificate.
 pub const CHAIN_MAX: usize = 16;
 
+/// How often a word is said until it is the last one: words that stand no more may have had the
+/// numbers that come next.
+const SAID_MAX: u64 = 64;
+
 /// Who comes before whom: steps from the founder, then the time of admission, then the key.
 type Rank = (usize, u64, NodeId);
 
@@ -394,7 +398,7 @@ impl Ledger {
         }
     }
 
-    /// Makes a member the owner of a path, or nobody.
+    /// Makes a member the owner of a path, or nobody. Gives what was signed.
     ///
     /// # Errors
     /// [`TrustError::NotAdmin`], [`TrustError::NoMember`], [`TrustError::OwnedPath`],
@@ -405,26 +409,27 @@ impl Ledger {
         path: Vec<u8>,
         node: Option<NodeId>,
         now_s: u64,
-    ) -> Result<SignedStatement, TrustError> {
+    ) -> Result<Vec<SignedStatement>, TrustError> {
         self.check_admin(key, now_s)?;
         let term = match node.map(|node| self.certificate(&node)) {
             Some(certificate) => certificate.ok_or(TrustError::NoMember)?.term,
             None => 0,
         };
-        let number = 1 + self.standing.owners.get(&path).map_or(0, |it| it.1);
-        let claim = Claim::Own {
-            path,
-            node,
-            term,
-            number,
-        };
-        if !has_room(&claim) {
+        if path.len() > OWNED_PATH_MAX_BYTES {
             return Err(TrustError::OwnedPath);
         }
-        self.state(key, claim, now_s)
+        let words = |ledger: &Self| ledger.standing.owners.get(&path).copied();
+        let claim = |ledger: &Self| Claim::Own {
+            path: path.clone(),
+            node,
+            term,
+            number: 1 + words(ledger).map_or(0, |it| it.1),
+        };
+        let is_so = |ledger: &Self| words(ledger).is_some_and(|it| it.0 == node);
+        self.state_until(key, now_s, claim, is_so)
     }
 
-    /// Makes an epoch the cluster's.
+    /// Makes an epoch the cluster's. Gives what was signed.
     ///
     /// # Errors
     /// [`TrustError::NotAdmin`], [`TrustError::LedgerFull`].
@@ -433,10 +438,34 @@ impl Ledger {
         key: &NodeKey,
         epoch: EpochId,
         now_s: u64,
-    ) -> Result<SignedStatement, TrustError> {
+    ) -> Result<Vec<SignedStatement>, TrustError> {
         self.check_admin(key, now_s)?;
-        let number = 1 + self.standing.rotations;
-        self.state(key, Claim::Rotate { epoch, number }, now_s)
+        let claim = |ledger: &Self| Claim::Rotate {
+            epoch,
+            number: 1 + ledger.standing.rotations,
+        };
+        let is_so = |ledger: &Self| ledger.epoch() == Some(epoch);
+        self.state_until(key, now_s, claim, is_so)
+    }
+
+    /// Says it, and once more where an older word, which others make count again, has its number.
+    fn state_until(
+        &mut self,
+        key: &NodeKey,
+        now_s: u64,
+        claim: impl Fn(&Self) -> Claim,
+        is_so: impl Fn(&Self) -> bool,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        let (mut after, mut stated) = (self.clone(), Vec::new());
+        for _ in 0..SAID_MAX {
+            let claim = claim(&after);
+            stated.push(after.state(key, claim, now_s)?);
+            if is_so(&after) {
+                *self = after;
+                return Ok(stated);
+            }
+        }
+        Err(TrustError::LedgerFull)
     }
 
     fn check_admin(&self, key: &NodeKey, now_s: u64) -> Result<(), TrustError> {

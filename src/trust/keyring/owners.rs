@@ -20,6 +20,6 @@ impl Keyring {
     /// As [`Self::admit`], [`TrustError::NoMember`], [`TrustError::OwnedPath`].
     pub fn own(&self, key: &NodeKey, path: &[u8], node: Option<NodeId>) -> Result<(), TrustError> {
         let now_s = self.now_s();
-        self.state(|ledger| ledger.own(key, path.to_vec(), node, now_s))
+        self.state_all(|ledger| ledger.own(key, path.to_vec(), node, now_s))
     }
 }

@@ -109,3 +109,26 @@ fn an_owner_named_for_a_later_membership_is_none() {
     ledger.admit(&key(1), id(3), name(3), false, 60).unwrap();
     assert_eq!(owner(&ledger, "docs"), None);
 }
+
+#[test]
+fn after_one_that_had_rotated_went_with_all_it_said_a_fresh_secret_is_the_clusters() {
+    for rotations in 0..4 {
+        let mut ledger = cluster();
+        for number in 1..=rotations {
+            let epoch = EpochId([6; 8]);
+            ledger.merge([forged(&ledger, 2, 1, Claim::Rotate { epoch, number })]);
+        }
+        for last in 30..33 {
+            ledger.rotate(&key(1), EpochId([last; 8]), 40).unwrap();
+            own(&mut ledger, 1, "docs", Some(3)).unwrap();
+        }
+        ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+        for last in 40..50 {
+            ledger.rotate(&key(1), EpochId([last; 8]), 60).unwrap();
+            assert_eq!(ledger.epoch(), Some(EpochId([last; 8])), "{rotations}");
+            let owner_now = if last % 2 == 0 { 1 } else { 3 };
+            own(&mut ledger, 1, "docs", Some(owner_now)).unwrap();
+            assert_eq!(owner(&ledger, "docs"), Some(id(owner_now)));
+        }
+    }
+}
