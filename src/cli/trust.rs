@@ -261,8 +261,9 @@ pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), C
     let trust: Trust = options.reporting.open()?.call(&Call::Trust {})?;
     // a script has said what it means
     let asks = !options.yes && questions::has_terminal();
+    let is_last = is_last_to_admit(&trust);
     if asks {
-        let last = match is_last_to_admit(&trust) {
+        let last = match is_last {
             true => format!("{NOBODY_ADMITS}.\n{GIVE_THE_RIGHT}.\n"),
             false => String::new(),
         };
@@ -280,7 +281,7 @@ pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), C
     let daemon = Process::of(status.pid);
     let left: Nothing = client.call(&Call::Leave {})?;
     let goes_on = daemon.is_some_and(|daemon| !daemon.ends(END_MAX));
-    if !asks && is_last_to_admit(&trust) {
+    if !asks && is_last {
         eprintln!("{NOBODY_ADMITS}");
     }
     if options.reporting.json {

@@ -95,6 +95,18 @@ struct Standing {
     owners: BTreeMap<Vec<u8>, (Option<NodeId>, u64)>,
 }
 
+impl Standing {
+    /// Up to which term a node's memberships are over; 0 where none is.
+    fn over_up_to(&self, node: &NodeId) -> u32 {
+        self.over.get(node).copied().unwrap_or(0)
+    }
+
+    fn end(&mut self, node: NodeId, term: u32) {
+        let over = self.over.entry(node).or_default();
+        *over = (*over).max(term);
+    }
+}
+
 /// A cluster's statements, and what they come to.
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -254,12 +266,15 @@ impl Ledger {
         walk.finish()
     }
 
-    fn by<'a>(&'a self, node: &'a NodeId) -> impl Iterator<Item = (StatementId, &'a Statement)> {
-        let all = self
-            .statements
+    fn all(&self) -> impl Iterator<Item = (StatementId, &Statement)> {
+        self.statements
             .iter()
-            .map(|(id, signed)| (*id, &signed.statement));
-        all.filter(move |(_, statement)| statement.by == *node)
+            .map(|(id, signed)| (*id, &signed.statement))
+    }
+
+    fn by<'a>(&'a self, node: &'a NodeId) -> impl Iterator<Item = (StatementId, &'a Statement)> {
+        self.all()
+            .filter(move |(_, statement)| statement.by == *node)
     }
 
     /// The last statement of a node that leads back to its first; of several, that of the last
@@ -323,7 +338,7 @@ impl Ledger {
             let stands = self.stands_of(&node);
             after.state(key, Claim::Expel { node, term, stands }, now_s)?;
         }
-        let over = after.standing.over.get(&node).copied().unwrap_or(0);
+        let over = after.standing.over_up_to(&node);
         let claim = Claim::Admit {
             node,
             name,
@@ -363,20 +378,6 @@ impl Ledger {
         }
         *self = after;
         Ok(said)
-    }
-
-    /// Up to which statement stands what a node has said in the memberships that are over.
-    fn stands_of(&self, who: &NodeId) -> Option<StatementId> {
-        let ended = self
-            .statements
-            .values()
-            .filter_map(|signed| match &signed.statement.claim {
-                Claim::Expel { node, term, stands } if node == who && self.counts(signed) => {
-                    Some((*term, *stands))
-                }
-                _ => None,
-            });
-        ended.max_by_key(|(term, _)| *term)?.1
     }
 
     /// The last membership for which a node has a certificate that counts.

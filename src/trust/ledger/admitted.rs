@@ -134,7 +134,7 @@ impl Ledger {
         let words = self.words();
         words.fell(who)?;
         let last = words.last_admitted(who)?;
-        let over = self.standing.over.get(who).copied().unwrap_or(0);
+        let over = self.standing.over_up_to(who);
         (last > over).then_some(last)
     }
 }

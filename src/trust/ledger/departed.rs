@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Ledger;
 use crate::id::NodeId;
-use crate::trust::statement::{Claim, SignedStatement};
+use crate::trust::statement::{Claim, SignedStatement, StatementId};
 
 /// Of several words about one node the one that says most: the last membership that it ends, of
 /// these another's rather than its own, then one that lets nothing stand, which whom the node had
@@ -69,7 +69,7 @@ impl<'a> Words<'a> {
     /// The last membership that a node was admitted to by anybody, of those that there can have
     /// been: each comes behind another.
     pub fn last_admitted(&self, who: &NodeId) -> Option<u32> {
-        let over = self.ledger.standing.over.get(who).copied().unwrap_or(0);
+        let over = self.ledger.standing.over_up_to(who);
         let admitted = self.admitted.get(who).into_iter().flatten();
         let terms: BTreeSet<u32> = admitted.map(|(_, term)| *term).collect();
         let last = terms.range(..=over).next_back().copied();
@@ -134,6 +134,20 @@ impl Ledger {
             .expulsion(who)
             .map(|word| (word.statement.by, word.subject()));
         word == Some((*who, Some(*who)))
+    }
+
+    /// Up to which statement stands what a node has said in the memberships that are over.
+    pub(super) fn stands_of(&self, who: &NodeId) -> Option<StatementId> {
+        let ended = self
+            .statements
+            .values()
+            .filter_map(|signed| match &signed.statement.claim {
+                Claim::Expel { node, term, stands } if node == who && self.counts(signed) => {
+                    Some((*term, *stands))
+                }
+                _ => None,
+            });
+        ended.max_by_key(|(term, _)| *term)?.1
     }
 
     /// Who was let in and is no member, and the word by which that is so: about the node itself, or

@@ -11,6 +11,16 @@ use crate::trust::statement::{Claim, Statement, StatementId};
 /// What makes an epoch or an owner the cluster's: the number of the claim, and who made it when.
 type Word<T> = (u64, Membership, (Rank, StatementId), T);
 
+/// That a node goes, as it says itself.
+struct Farewell {
+    id: StatementId,
+    /// The membership in which it says so.
+    by_term: u32,
+    /// The last that it ends.
+    term: u32,
+    stands: Option<StatementId>,
+}
+
 /// Going through a ledger from the senior down.
 pub(super) struct Walk<'a> {
     ledger: &'a Ledger,
@@ -23,7 +33,7 @@ pub(super) struct Walk<'a> {
     /// The order of what each has said.
     chains: Chains,
     /// That they go, as each node says of itself.
-    farewells: BTreeMap<NodeId, Vec<(StatementId, &'a Statement)>>,
+    farewells: BTreeMap<NodeId, Vec<Farewell>>,
     /// Of each membership that was ended: up to which statement stands what was said in it, and in
     /// those before it that nothing else has ended.
     cut: BTreeMap<Membership, Option<StatementId>>,
@@ -42,9 +52,15 @@ impl<'a> Walk<'a> {
         let mut farewells: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (id, signed) in &ledger.statements {
             let statement = &signed.statement;
-            if matches!(&statement.claim, Claim::Expel { node, .. } if *node == statement.by) {
-                let farewells: &mut Vec<_> = farewells.entry(statement.by).or_default();
-                farewells.push((*id, statement));
+            if let Claim::Expel { node, term, stands } = statement.claim
+                && node == statement.by
+            {
+                farewells.entry(node).or_default().push(Farewell {
+                    id: *id,
+                    by_term: statement.by_term,
+                    term,
+                    stands,
+                });
             }
             let membership = (statement.by, statement.by_term);
             by.entry(membership).or_default().push((*id, statement));
@@ -55,12 +71,7 @@ impl<'a> Walk<'a> {
             standing: Standing::default(),
             waiting: BTreeSet::new(),
             heard: BTreeSet::new(),
-            chains: Chains::of(
-                ledger
-                    .statements
-                    .iter()
-                    .map(|(id, it)| (*id, &it.statement)),
-            ),
+            chains: Chains::of(ledger.all()),
             farewells,
             cut: BTreeMap::new(),
             own_cut: BTreeMap::new(),
@@ -134,7 +145,7 @@ impl<'a> Walk<'a> {
     /// Whether a word that a node's memberships are over up to this one speaks of a senior's: of
     /// one that was heard before and goes on, or of none but such as are over already.
     fn is_senior(&self, node: &NodeId, up_to_term: u32) -> bool {
-        let over = self.standing.over.get(node).copied().unwrap_or(0);
+        let over = self.standing.over_up_to(node);
         let mut heard = self.heard.range((*node, 0)..=(*node, up_to_term));
         heard.any(|(_, term)| *term > over || up_to_term <= over)
     }
@@ -211,22 +222,19 @@ impl<'a> Walk<'a> {
     /// what a senior let stand.
     fn take_farewells(&mut self, node: &NodeId) {
         let mut farewells = self.farewells.remove(node).unwrap_or_default();
-        farewells.retain(|(id, statement)| match &statement.claim {
-            Claim::Expel { term, .. } => self.stands(id, *node, statement.by_term.min(*term)),
-            _ => false,
-        });
-        for (id, statement) in farewells {
-            if let Claim::Expel { node, term, stands } = &statement.claim {
-                self.end(*node, *term, *stands, true);
-                self.standing.valid.insert(id);
-            }
+        farewells.retain(|it| self.stands(&it.id, *node, it.by_term.min(it.term)));
+        for Farewell {
+            id, term, stands, ..
+        } in farewells
+        {
+            self.end(*node, term, stands, true);
+            self.standing.valid.insert(id);
         }
     }
 
     /// The memberships of a node are over up to this one. The first word on each holds.
     fn end(&mut self, node: NodeId, term: u32, stands: Option<StatementId>, by_itself: bool) {
-        let over = self.standing.over.entry(node).or_default();
-        *over = (*over).max(term);
+        self.standing.end(node, term);
         let is_its_own = |last: &StatementId| {
             let signed = self.ledger.statements.get(last);
             signed.is_some_and(|signed| signed.statement.by == node)
@@ -243,12 +251,12 @@ impl<'a> Walk<'a> {
     /// that is out since, then of the senior. As many numbers there can be as words stand, since
     /// each takes the one behind these: a higher one would undo what is said later.
     fn last_word<T: Copy>(&self, words: &[Word<T>]) -> Option<T> {
-        let over = |node: &NodeId| self.standing.over.get(node).copied().unwrap_or(0);
         let can_be = words
             .iter()
             .filter(|(number, ..)| *number <= words.len() as u64);
         let last = can_be.max_by_key(|(number, (by, term), rank, _)| {
-            (*number, *term > over(by), Reverse(*rank))
+            let is_in = *term > self.standing.over_up_to(by);
+            (*number, is_in, Reverse(*rank))
         });
         last.map(|(.., what)| *what)
     }
@@ -256,12 +264,9 @@ impl<'a> Walk<'a> {
     /// Those who only go, then who is left.
     pub(super) fn finish(mut self) -> Standing {
         for (node, farewells) in std::mem::take(&mut self.farewells) {
-            for (id, statement) in farewells {
-                if let Claim::Expel { term, .. } = statement.claim {
-                    let over = self.standing.over.entry(node).or_default();
-                    *over = (*over).max(term);
-                    self.standing.valid.insert(id);
-                }
+            for Farewell { id, term, .. } in farewells {
+                self.standing.end(node, term);
+                self.standing.valid.insert(id);
             }
         }
         self.standing.epoch = self.last_word(&self.epochs);
@@ -273,7 +278,7 @@ impl<'a> Walk<'a> {
         });
         let owners: Vec<_> = owners.collect();
         for (node, certificates) in std::mem::take(&mut self.certificates) {
-            let over = self.standing.over.get(&node).copied().unwrap_or(0);
+            let over = self.standing.over_up_to(&node);
             let last = certificates.iter().map(|it| it.term).max();
             self.standing.last_terms.insert(node, last.unwrap_or(0));
             let current = certificates.into_iter().filter(|it| it.term > over);
@@ -286,10 +291,10 @@ impl<'a> Walk<'a> {
             self.standing.members.extend(best.map(|it| (node, it)));
         }
         // who was put out owns nothing any more, also once it is let in again
-        let (members, over) = (&self.standing.members, &self.standing.over);
+        let standing = &self.standing;
         let is_in = |(node, term): &Membership| {
-            let goes_on = over.get(node).is_none_or(|over| term > over);
-            goes_on && members.get(node).is_some_and(|it| *term <= it.term)
+            let member = standing.members.get(node);
+            *term > standing.over_up_to(node) && member.is_some_and(|it| *term <= it.term)
         };
         let owner = |(path, (owner, words)): (Vec<u8>, (Option<Membership>, u64))| {
             (path, (owner.filter(is_in).map(|(node, _)| node), words))

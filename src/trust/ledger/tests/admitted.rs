@@ -1,5 +1,6 @@
 //! Promises about putting out whom a node let in.
 
+use super::forged::{expulsion, forged};
 use super::*;
 
 /// Node 2, an administrator, let in 4, an administrator too, which let in 5; node 3 is in by the
@@ -311,16 +312,7 @@ fn of_one_that_fell_with_one_that_is_in_again_is_told_why_and_it_brings_nobody_b
 #[test]
 fn who_put_others_out_for_all_times_keeps_nobody_out_for_ever() {
     let mut ledger = cluster();
-    let (node, term, stands) = (id(3), u32::MAX, None);
-    let statement = Statement {
-        cluster: ledger.cluster(),
-        by: id(2),
-        by_term: 1,
-        at_s: 1,
-        before: None,
-        claim: Claim::Expel { node, term, stands },
-    };
-    ledger.merge([statement.sign(&key(2))]);
+    ledger.merge([forged(&ledger, 2, 1, expulsion(3, u32::MAX))]);
     assert_eq!(members(&ledger), [1, 2]);
     ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
     assert_eq!(members(&ledger), [1], "whom it put out stays out");
@@ -376,16 +368,7 @@ fn each_word_that_is_lost_with_who_said_it_is_said_again() {
     // out for all times by one that goes, and by the founder: it can be let in again
     let mut ledger = cluster();
     ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
-    let (node, term, stands) = (id(4), u32::MAX, None);
-    let statement = Statement {
-        cluster: ledger.cluster(),
-        by: id(2),
-        by_term: 1,
-        at_s: 1,
-        before: None,
-        claim: Claim::Expel { node, term, stands },
-    };
-    ledger.merge([statement.sign(&key(2))]);
+    ledger.merge([forged(&ledger, 2, 1, expulsion(4, u32::MAX))]);
     ledger.expel_with_admitted(&key(1), id(4), 40).unwrap();
     ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
     ledger.admit(&key(1), id(4), name(4), true, 60).unwrap();

@@ -27,7 +27,7 @@ pub(super) fn admission(node: u8, admin: bool, until_s: Option<u64>, term: u32) 
     }
 }
 
-fn expulsion(node: u8, term: u32) -> Claim {
+pub(super) fn expulsion(node: u8, term: u32) -> Claim {
     let (node, stands) = (id(node), None);
     Claim::Expel { node, term, stands }
 }
