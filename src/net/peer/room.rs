@@ -79,6 +79,8 @@ struct Sample {
     since: Instant,
     /// What had been taken by then.
     taken_bytes: u64,
+    /// Whether the link had nothing to bring at some look since.
+    was_idle: bool,
 }
 
 impl Sample {
@@ -86,6 +88,7 @@ impl Sample {
         Self {
             since: now,
             taken_bytes: reading.taken_bytes,
+            was_idle: false,
         }
     }
 }
@@ -187,17 +190,19 @@ impl Room {
         self.rate = Some(rate.max(most.min(held.queued_bytes as f64 / time)));
     }
 
+    /// What came while the link stood idle at times says what it brings at least, no more.
     fn take_sample(&mut self, now: Instant, reading: &Reading) {
         let begun = Sample::begun(now, reading);
         let mut sample = self.sample.unwrap_or(begun);
-        if reading.queued_bytes == 0 {
-            // what came before was no measure of the link
-            sample = begun;
-        }
+        sample.was_idle |= reading.queued_bytes == 0;
         let time = now.saturating_duration_since(sample.since);
         if time >= reading.round_trip.clamp(SAMPLE_MIN, SAMPLE) {
             let came = reading.taken_bytes.saturating_sub(sample.taken_bytes);
-            self.measured(came as f64 / time.as_secs_f64());
+            let rate = came as f64 / time.as_secs_f64();
+            match sample.was_idle {
+                true => self.rate = self.rate.map(|known| known.max(rate)),
+                false => self.measured(rate),
+            }
             sample = begun;
         }
         self.sample = Some(sample);
@@ -449,6 +454,32 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Who sends finds the queue empty whenever it looks, where the other end takes all at once.
+    #[test]
+    fn a_link_that_brings_all_at_once_is_known_by_what_it_brought() {
+        let (mut room, start) = (Room::of_rate(TARGET, 50e6), Instant::now());
+        let reading = |taken_bytes| Reading {
+            round_trip: Duration::from_micros(20),
+            least: Duration::from_micros(9),
+            acked_ago: Duration::ZERO,
+            taken_bytes,
+            queued_bytes: 0,
+            unsent_bytes: 0,
+            segment_bytes: 65_483,
+        };
+        for step in 0..5_000 {
+            let now = start + step * Duration::from_micros(10);
+            room.take(now, &reading(u64::from(step) * 16_406));
+        }
+        assert!(!room.is_limited(), "{room:?}");
+        // little to send is no measure of it
+        let (now, taken_bytes) = (start + SAMPLE, 5_000 * 16_406);
+        for step in 0..50 {
+            room.take(now + step * SAMPLE, &reading(taken_bytes + u64::from(step)));
+        }
+        assert!(!room.is_limited(), "{room:?}");
     }
 
     #[test]
