@@ -2,17 +2,17 @@
 //! `p2pfs share add`, and a token that waits for the first start. Both are files of mode 0600 in
 //! the state directory, replaced as a whole by a rename, so a crash leaves the old or the new one.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::{Deserialize, Serialize};
 
 use super::settings::ShareSettings;
-use crate::files::{PRIVATE_MODE, make_private_dir, open_private};
+use crate::files::{PRIVATE_MODE, make_private_dir};
 use crate::id::to_hex;
 
 /// The file of shares, within the state directory.
@@ -156,11 +156,8 @@ fn read(path: &Path) -> io::Result<Option<String>> {
 
 fn write(state_dir: &Path, name: &str, text: &str) -> io::Result<()> {
     make_private_dir(state_dir)?;
-    // what crashes left behind is written anew, its mode with it
     let temporary = state_dir.join(format!(".{name}.new"));
-    let mut file = open_private(&temporary)?;
-    file.set_len(0)?;
-    file.set_permissions(Permissions::from_mode(PRIVATE_MODE))?;
+    let mut file = made_anew(&temporary)?;
     // root may write here for a daemon that runs as another user
     if rustix::process::geteuid().is_root() {
         let owner = fs::metadata(state_dir)?;
@@ -169,6 +166,18 @@ fn write(state_dir: &Path, name: &str, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&temporary, state_dir.join(name))
+}
+
+/// A file in place of what a crash left there. What else has that name is not written to, and a
+/// link not followed: the directory may be another's who wishes that root wrote elsewhere.
+fn made_anew(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(PRIVATE_MODE);
+    options.open(path)
 }
 
 fn invalid(error: impl ToString) -> io::Error {
@@ -235,6 +244,31 @@ mod tests {
         std::os::unix::fs::chown(&state, Some(65534), Some(65534)).unwrap();
         let file = save_token(&state, "p2pfs1-abc").unwrap();
         assert_eq!(fs::metadata(file).unwrap().uid(), 65534);
+    }
+
+    #[test]
+    fn where_a_link_was_put_in_the_way_nothing_is_written_through_it() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (state, elsewhere) = (scratch.path().join("state"), scratch.path().join("other"));
+        fs::create_dir(&state).unwrap();
+        fs::write(&elsewhere, "what root alone may change").unwrap();
+        let way = state.join(format!(".{TOKEN_FILE}.new"));
+        std::os::unix::fs::symlink(&elsewhere, &way).unwrap();
+        let file = save_token(&state, "p2pfs1-abc").unwrap();
+        let left = fs::read_to_string(&elsewhere).unwrap();
+        assert_eq!(left, "what root alone may change");
+        assert!(fs::symlink_metadata(&file).unwrap().is_file());
+        assert_eq!(
+            waiting_token(&state).unwrap().as_deref(),
+            Some("p2pfs1-abc")
+        );
+        // what a crash left there is in nobody's way
+        fs::write(&way, "half of a tok").unwrap();
+        save_token(&state, "p2pfs1-abd").unwrap();
+        assert_eq!(
+            waiting_token(&state).unwrap().as_deref(),
+            Some("p2pfs1-abd")
+        );
     }
 
     #[test]
