@@ -392,6 +392,11 @@ impl Call {
         )
     }
 
+    /// Whether it goes on until its caller has enough, and loses what the caller does not read.
+    pub(super) fn is_followed(&self) -> bool {
+        matches!(self, Self::Events { follow: true })
+    }
+
     fn check_limits(&self) -> Result<(), CallError> {
         let paths = match self {
             Self::Pin { paths } | Self::Unpin { paths } | Self::Prefetch { paths, .. } => {

@@ -23,7 +23,8 @@ use super::request::{ControlRequest, Outgoing, Replies, ReplySink};
 
 /// How long a caller may take from one call to the end of the next.
 pub const IDLE_MAX: Duration = Duration::from_secs(60);
-/// How long a caller may take to read one reply.
+/// How long a caller may take to read one reply; who follows what happens may take as long as it
+/// wishes, and is told how much it lost.
 pub const REPLY_READ_MAX: Duration = Duration::from_secs(10);
 /// How long a call waits for its place in the node's queue before its caller is told to try again.
 pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -64,6 +65,8 @@ pub(super) struct Connection {
     given: Option<OwnedFd>,
     /// The caller will send no more.
     half_closed: bool,
+    /// How long the caller may take to read one reply.
+    reply_read_max: Duration,
 }
 
 impl Connection {
@@ -75,6 +78,7 @@ impl Connection {
             inbox: Inbox::default(),
             given: None,
             half_closed: false,
+            reply_read_max: REPLY_READ_MAX,
         }
     }
 
@@ -125,6 +129,10 @@ impl Connection {
     /// Hands the call to the node and the replies to the caller.
     async fn forward(&mut self, call: Call, oneway: bool) -> Result<(), Ended> {
         let streams = call.needs_more();
+        self.reply_read_max = match call.is_followed() {
+            true => Duration::MAX,
+            false => REPLY_READ_MAX,
+        };
         let (reply, mut replies) = ReplySink::pair();
         let request = ControlRequest {
             call,
@@ -249,7 +257,7 @@ impl Connection {
         let send = self.stream.async_io(Interest::WRITABLE, || {
             descriptor::send(&self.stream, &bytes, descriptor.as_fd())
         });
-        let sent = timeout(REPLY_READ_MAX, send)
+        let sent = timeout(self.reply_read_max, send)
             .await
             .map_err(|_| Ended::Slow)??;
         self.write(&bytes[sent..]).await
@@ -275,7 +283,7 @@ impl Connection {
             }
             Ok(())
         };
-        timeout(REPLY_READ_MAX, write)
+        timeout(self.reply_read_max, write)
             .await
             .map_err(|_| Ended::Slow)?
     }

@@ -84,6 +84,29 @@ async fn a_caller_that_does_not_read_is_sent_away_and_the_node_is_told() {
     assert!(matches!(line.ended.await.unwrap(), Ended::Slow));
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_follows_what_happens_may_take_its_time_over_each_event() {
+    let mut line = line(stranger());
+    line.send(&json!({"method": method("Events"), "more": true, "parameters": {"follow": true}}))
+        .await;
+    let request = line.request().await;
+    let event = Event {
+        time: jiff::Timestamp::UNIX_EPOCH,
+        what: EventKind::Warning {
+            message: "w".repeat(10_000),
+        },
+    };
+    while request.reply.try_more(&event).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(REPLY_READ_MAX * 360).await;
+    assert!(!line.ended.is_finished());
+    // all that waited is there
+    let mut rest = vec![0; PENDING_REPLIES_MAX * 10_000];
+    line.far.read_exact(&mut rest).await.unwrap();
+    request.reply.more(&event).await.unwrap();
+}
+
 #[tokio::test]
 async fn events_for_a_caller_that_does_not_read_are_dropped_and_do_not_hold_up_the_node() {
     let mut line = line(stranger());
