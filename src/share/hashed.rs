@@ -260,20 +260,19 @@ impl State {
     }
 
     /// min(mtime, when this version was first seen). A version is its bytes and its mtime, under
-    /// this name or another that the same file had.
+    /// this name or another that the same file had. What was seen by a clock that has been set
+    /// back since is seen now.
     fn version_of(&self, slot: Slot, identity: &Identity, hash: &ContentHash) -> Stamp {
         let mtime = identity.mtime;
-        if let Some(file) = self.tree.file(slot)
-            && file.listed
-            && file.hash == *hash
-            && file.identity.mtime == mtime
-        {
-            return self.tree.version(slot, &file);
-        }
-        match self.ledger.get(identity.dev, identity.ino) {
-            Some(row) if row.hash == *hash && row.identity.mtime == mtime => row.first_seen,
-            _ => mtime.min(Stamp::now()),
-        }
+        let listed = self
+            .tree
+            .file(slot)
+            .filter(|file| file.listed && file.hash == *hash && file.identity.mtime == mtime);
+        let row = self.ledger.get(identity.dev, identity.ino);
+        let row = row.filter(|row| row.hash == *hash && row.identity.mtime == mtime);
+        let known = listed.map(|file| self.tree.version(slot, &file));
+        let seen = known.or(row.map(|row| row.first_seen)).unwrap_or(mtime);
+        seen.min(Stamp::now())
     }
 
     /// The bytes of a content were found changed: every entry with it goes until it was read again.

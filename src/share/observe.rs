@@ -124,7 +124,11 @@ impl State {
 
     fn see_file(&mut self, slot: Slot, seen: &Seen, cause: Cause, now: Instant) {
         let listed = self.tree.file(slot).filter(|file| file.listed);
-        if listed.is_some_and(|file| file.identity == seen.identity) {
+        if let Some(file) = listed.filter(|file| file.identity == seen.identity) {
+            if self.tree.version(slot, &file) > Stamp::now() {
+                // the clock was set back
+                self.list_file(slot, seen, file.hash, self.is_doubted(seen));
+            }
             // written again within a tick of the clock, or through a mapping that dates nothing:
             // the hash was in doubt, and now we know
             let verify = self.queue.why_resting(slot) == Some(Rest::Verify);

@@ -17,7 +17,8 @@ pub(super) const PRIVATE_SHARE: &str = "others may not read this directory, so n
      is shared; chmod o+rx, or include_private = true";
 /// The warning of a share with directories that the kernel does not watch for us.
 pub(super) const UNWATCHED: &str = "the limit of inotify watches is reached, so some changes are \
-     only seen by the rescan; raise fs.inotify.max_user_watches (sysctl)";
+     only seen by the rescan; raise fs.inotify.max_user_watches, and max_user_instances where many \
+     programs watch something (sysctl)";
 
 /// A folder that is offered.
 pub(super) struct Share {

@@ -1,6 +1,7 @@
 //! What daemons say whose machines do not agree on the time.
 
 use std::fs;
+use std::time::{Duration, SystemTime};
 
 use macro_rules_attribute::apply;
 
@@ -93,4 +94,23 @@ fn files_dated_after_now_are_warned_of_until_the_clock_is_set() {
     fs::write(&clock, "+0\n").unwrap();
     eventually("it is warned of no more", HANG_LIMIT, || !warns());
     two.stop();
+}
+
+#[apply(promise)]
+#[takes("faketime")]
+fn what_was_first_seen_by_a_clock_ahead_is_listed_when_that_is_set_right() {
+    let mut cluster = Cluster::with_own_secrets();
+    let mut node = cluster.start_with(NodeOptions::unmounted("one"));
+    node.stop();
+    node.write("file", b"of tomorrow");
+    let tomorrow = SystemTime::now() + Duration::from_secs(24 * 3600);
+    let file = fs::File::open(node.share.join("file")).unwrap();
+    file.set_modified(tomorrow).unwrap();
+    set_clock(&mut node, "+3d");
+    node.launch();
+    node.wait_for_file("file");
+    node.stop();
+    node.options.environment.clear();
+    node.launch();
+    node.wait_for_file("file");
 }
