@@ -6,7 +6,7 @@
 //! UTF-8.
 
 use std::ffi::OsStr;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -193,11 +193,49 @@ pub enum PathError {
     Hidden,
 }
 
+/// A name as printable text: what is not UTF-8, would move the cursor or turn the direction of
+/// writing round comes as an escape, and a backslash doubled, so that the text says the bytes.
+pub(crate) fn escape(name: &[u8]) -> String {
+    let mut text = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            match letter {
+                '\\' => text.push_str("\\\\"),
+                _ if is_trick(letter) => text.extend(letter.escape_default()),
+                _ => text.push(letter),
+            }
+        }
+        for byte in chunk.invalid() {
+            // writing to a string cannot fail
+            let _infallible = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}
+
+/// Controls, and the invisible marks that turn text round or hide in it (Unicode TR 36).
+pub(crate) fn is_trick(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter,
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_name_cannot_play_tricks_on_a_terminal() {
+        assert_eq!(escape("plain name ü.txt".as_bytes()), "plain name ü.txt");
+        assert_eq!(escape(b"a\x1b[2Jb\nc\td"), "a\\u{1b}[2Jb\\nc\\td");
+        assert_eq!(escape(b"caf\xe9"), "caf\\xe9");
+        assert_eq!(escape("a\u{202e}txt.exe".as_bytes()), "a\\u{202e}txt.exe");
+        assert_eq!(escape("\u{9b}31m".as_bytes()), "\\u{9b}31m");
+        assert_eq!(escape(b"back\\slash"), "back\\\\slash");
+    }
 
     fn path(text: &str) -> SharedPath {
         SharedPath::new(text.as_bytes()).unwrap()

@@ -1,36 +1,15 @@
 //! Names that cannot play tricks on a terminal, and amounts as people read them.
 
-use std::fmt::Write as _;
-
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::daemon::control::Named;
+pub(super) use crate::path::{escape, is_trick};
 
 /// Whether the user wants colours at all (<https://no-color.org>).
 pub(super) fn colour_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
-/// A name as printable text: what is not UTF-8, would move the cursor or turn the direction of
-/// writing round comes as an escape, and a backslash doubled, so that the text says the bytes.
-pub(super) fn escape(name: &[u8]) -> String {
-    let mut text = String::with_capacity(name.len());
-    for chunk in name.utf8_chunks() {
-        for letter in chunk.valid().chars() {
-            match letter {
-                '\\' => text.push_str("\\\\"),
-                _ if is_trick(letter) => text.extend(letter.escape_default()),
-                _ => text.push(letter),
-            }
-        }
-        for byte in chunk.invalid() {
-            // writing to a string cannot fail
-            let _infallible = write!(text, "\\x{byte:02x}");
-        }
-    }
-    text
 }
 
 /// A path of the shared folder for a terminal; the folder itself, which has no name, is `/`.
@@ -50,14 +29,6 @@ pub(super) fn printable(text: &str) -> String {
             escaped.into_iter().flatten().chain(plain)
         })
         .collect()
-}
-
-/// Controls, and the invisible marks that turn text round or hide in it (Unicode TR 36).
-fn is_trick(letter: char) -> bool {
-    letter.is_control()
-        || matches!(letter,
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Bytes as people read them: `1.5 GiB`.
@@ -103,13 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_cannot_play_tricks_on_a_terminal() {
-        assert_eq!(escape("plain name ü.txt".as_bytes()), "plain name ü.txt");
-        assert_eq!(escape(b"a\x1b[2Jb\nc\td"), "a\\u{1b}[2Jb\\nc\\td");
-        assert_eq!(escape(b"caf\xe9"), "caf\\xe9");
-        assert_eq!(escape("a\u{202e}txt.exe".as_bytes()), "a\\u{202e}txt.exe");
-        assert_eq!(escape("\u{9b}31m".as_bytes()), "\\u{9b}31m");
-        assert_eq!(escape(b"back\\slash"), "back\\\\slash");
+    fn a_text_cannot_play_tricks_on_a_terminal() {
         assert_eq!(printable("C:\\x\x07"), "C:\\x\\u{7}");
     }
 

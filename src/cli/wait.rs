@@ -97,6 +97,7 @@ fn ask(options: &WaitOptions, mut client: Client, left: Duration) -> Result<(), 
             Some(names.of(path).map_err(Tried::Failed)?)
         }
     };
+    let begun = Instant::now();
     let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
     let (mounted, peers) = (options.mounted, options.peers);
     let call = Call::Wait {
@@ -109,6 +110,8 @@ fn ask(options: &WaitOptions, mut client: Client, left: Duration) -> Result<(), 
         Ok(Nothing {}) => Ok(()),
         Err(ClientError::Refused(failure)) => match failure.kind {
             FailureKind::Busy | FailureKind::Stopping => Err(Tried::Again(failure.into())),
+            // the daemon waits a day at once
+            FailureKind::TimedOut if begun.elapsed() < left => Err(Tried::Again(failure.into())),
             FailureKind::TimedOut => Err(Tried::Failed(too_late(options, failure.into()))),
             _ => Err(Tried::Failed(failure.into())),
         },

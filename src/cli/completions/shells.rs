@@ -14,6 +14,7 @@ use clap_complete::engine::{CompletionCandidate, complete};
 use clap_complete::env::{EnvCompleter, Shells};
 
 use super::words::{meant, quoted, typed};
+use crate::path::is_trick;
 
 /// Those that there is a script for.
 pub(super) const SHELLS: Shells<'static> = Shells(&[&BASH, &ZSH, &FISH]);
@@ -53,7 +54,7 @@ impl Asked<'_> {
     fn fitting(self, words: Vec<OsString>) -> io::Result<Vec<CompletionCandidate>> {
         let last = words.len().saturating_sub(1);
         let mut fitting = complete(self.command, words, last, self.directory)?;
-        let is_shown = |value: &OsStr| !value.to_string_lossy().contains(char::is_control);
+        let is_shown = |value: &OsStr| !value.to_string_lossy().contains(is_trick);
         fitting.retain(|candidate| is_shown(candidate.get_value()));
         Ok(fitting)
     }

@@ -16,7 +16,7 @@ use crate::daemon::control::{
 use crate::id::NodeId;
 use crate::node::FileError;
 use crate::node::door::{FileVersion, FsError, Hidden};
-use crate::path::SharedPath;
+use crate::path::{SharedPath, escape};
 
 impl Service {
     /// Gives the caller a descriptor to read a whole file from: a pipe that verified bytes are
@@ -84,7 +84,7 @@ impl Service {
 
     fn file_version(&self, named: &Named) -> Result<FileVersion, Failure> {
         let bytes = trimmed(named);
-        let shown = bytes.escape_ascii();
+        let shown = escape(bytes);
         match self.node.hidden(bytes) {
             None => {}
             Some(Hidden::File(file)) => return Ok(file),
@@ -103,7 +103,7 @@ impl Service {
             FileError::WrongKind { path, what } => {
                 let name = match path.as_bytes() {
                     b"" => "/".to_owned(),
-                    name => name.escape_ascii().to_string(),
+                    name => escape(name),
                 };
                 Failure::new(
                     FailureKind::Invalid,
@@ -144,14 +144,14 @@ impl Service {
 }
 
 fn link_to_nothing(path: &SharedPath, target: &[u8]) -> Failure {
-    let (path, target) = (path.as_bytes().escape_ascii(), target.escape_ascii());
+    let (path, target) = (escape(path.as_bytes()), escape(target));
     let message = format!("{path} is a link to nothing: no node shares {target}");
     Failure::new(FailureKind::NotFound, message)
         .with_remedy("whoever shares the link can share what it leads to, or remove it")
 }
 
 fn fs_failure(error: FsError, named: &Named) -> Failure {
-    let message = format!("{}: {error}", named.as_bytes().escape_ascii());
+    let message = format!("{}: {error}", escape(named.as_bytes()));
     if error == FsError::Stopping {
         return Failure::new(FailureKind::Stopping, message);
     }

@@ -11,7 +11,7 @@ use crate::daemon::config::units::write_size;
 use crate::daemon::control::{Failure, FailureKind, Named, Problem, Progress, ReplySink, Touched};
 use crate::node::FileError;
 use crate::node::door::{Contents, FILES_MAX, Fetched, Lack, WhyNotPinned};
-use crate::path::SharedPath;
+use crate::path::{SharedPath, escape};
 
 /// How often a caller is told how far it is: as often as a person sees a difference.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(200);
@@ -142,10 +142,7 @@ impl Service {
                             "its links lead on and on".to_owned()
                         }
                         (None, FileError::LinkToNothing { target, .. }) => {
-                            format!(
-                                "a link to nothing: no node shares {}",
-                                target.escape_ascii()
-                            )
+                            format!("a link to nothing: no node shares {}", escape(&target))
                         }
                         _ => "no node shares it: p2pfs ls shows what there is".to_owned(),
                     };

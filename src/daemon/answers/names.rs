@@ -11,16 +11,13 @@ use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::node::FileError;
 use crate::node::door::{Hidden, Kind, Listed, NextRead, PeerRate, Rule, Timestamp, Version, Why};
-use crate::path::SharedPath;
+use crate::path::{SharedPath, escape};
 
 /// Where contents are by their hashes.
 const BY_HASH: &[u8] = b".p2pfs/by-hash/";
 
 pub(super) fn not_found(path: &SharedPath) -> Failure {
-    let message = format!(
-        "{}: no node shares such a name",
-        path.as_bytes().escape_ascii()
-    );
+    let message = format!("{}: no node shares such a name", escape(path.as_bytes()));
     Failure::new(FailureKind::NotFound, message).with_remedy("p2pfs ls shows what there is")
 }
 
@@ -123,7 +120,7 @@ impl Service {
         }
         let message = format!(
             "{} is being read: this node lists it once it is hashed",
-            path.as_bytes().escape_ascii()
+            escape(path.as_bytes())
         );
         Failure::new(FailureKind::NotFound, message)
             .with_remedy("p2pfs wait --file waits for it, p2pfs share tells how much is left")

@@ -1,7 +1,7 @@
 //! The paths that callers name.
 
 use crate::daemon::control::{Failure, FailureKind, Named};
-use crate::path::SharedPath;
+use crate::path::{SharedPath, escape};
 
 /// What a user named, without slashes at either end.
 pub(super) fn trimmed(named: &Named) -> &[u8] {
@@ -17,14 +17,14 @@ pub(super) fn trimmed(named: &Named) -> &[u8] {
 
 /// What is said of a path below `.p2pfs` that names nothing.
 pub(super) fn nothing_hidden(path: &[u8]) -> Failure {
-    let message = format!("{}: there is no such name", path.escape_ascii());
+    let message = format!("{}: there is no such name", escape(path));
     Failure::new(FailureKind::NotFound, message)
         .with_remedy("below .p2pfs are peers/NAME/PATH and by-hash/HASH")
 }
 
 /// What is said of one that the mount alone makes.
 pub(super) fn made_by_mount(path: &[u8]) -> Failure {
-    let message = format!("{} is made by the mount", path.escape_ascii());
+    let message = format!("{} is made by the mount", escape(path));
     Failure::new(FailureKind::Invalid, message)
         .with_remedy("read it there; p2pfs status --json tells the same")
 }
@@ -33,7 +33,7 @@ pub(super) fn made_by_mount(path: &[u8]) -> Failure {
 pub(super) fn shared_path(named: &Named) -> Result<SharedPath, Failure> {
     let bytes = trimmed(named);
     SharedPath::new(bytes).map_err(|error| {
-        let message = format!("{}: {error}", named.as_bytes().escape_ascii());
+        let message = format!("{}: {error}", escape(named.as_bytes()));
         Failure::new(FailureKind::Invalid, message)
             .with_remedy("name a path as p2pfs ls shows it, from the root of the mount")
     })

@@ -9,6 +9,7 @@ use super::paths::{shared_path, trimmed};
 use crate::daemon::control::{Failure, FailureKind, Named, Nothing};
 use crate::node::door::Hidden;
 use crate::node::legacy::{Name, Patience};
+use crate::path::escape;
 
 /// How often what is waited for is looked at: soon enough for a person, and cheap.
 const LOOK_PERIOD: Duration = Duration::from_millis(20);
@@ -101,7 +102,7 @@ impl Service {
     }
 
     fn missing_file(&self, named: &Named) -> Result<Option<String>, Failure> {
-        let said = |path: &[u8], what| Ok(Some(format!("{} {what}", path.escape_ascii())));
+        let said = |path: &[u8], what| Ok(Some(format!("{} {what}", escape(path))));
         if let Some(hidden) = self.node.hidden(trimmed(named)) {
             return match hidden {
                 Hidden::Nothing => said(trimmed(named), "is not there"),

@@ -158,7 +158,8 @@ fn config_files(sources: &Sources) -> Result<Vec<PathBuf>, ConfigError> {
     let mut folder = main.clone().into_os_string();
     folder.push(".d");
     let drop_ins = drop_ins(Path::new(&folder))?;
-    let main = Some(main).filter(|main| named || main.exists());
+    // a link to nothing is a file that is missing, no configuration without one
+    let main = Some(main).filter(|main| named || main.symlink_metadata().is_ok());
     Ok(main.into_iter().chain(drop_ins).collect())
 }
 
