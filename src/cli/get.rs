@@ -5,7 +5,7 @@
 //! filesystem knows no files without.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, IsTerminal, Read};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -24,6 +24,7 @@ use super::error::CliError;
 use super::names::shared_name;
 use super::output::Output;
 use super::progress;
+use super::remark;
 use super::text::{escape, human_bytes};
 use crate::daemon::control::{
     Breaks, Call, Client, ClientError, GetDone, GetStarted, NO_HASH, Named,
@@ -56,7 +57,9 @@ pub(super) fn run(options: &GetOptions, output: &mut Output) -> Result<(), CliEr
     let bar = progress::of_copied(started.size_bytes);
     let mut copied_bytes = 0;
     let done = loop {
-        let copied = copy(&source, &target, &mut copied_bytes, &started, &bar);
+        let before = dated(&source);
+        let copied = copy(&source, &target, &mut copied_bytes, &started, &bar)
+            .and_then(|()| check_same(&path, before, &source));
         // closed before the last reply is awaited: a daemon that still writes must learn of an end
         // here
         drop(source);
@@ -161,6 +164,28 @@ fn check_whole(path: &Named, copied_bytes: u64, started: &GetStarted) -> Result<
     }
     let (name, size_bytes) = (escape(path.as_bytes()), started.size_bytes);
     let message = format!("{name} ended after {copied_bytes} of {size_bytes} bytes");
+    Err(CliError::new(message, "try again"))
+}
+
+/// When a file was written last, and its length; nothing of a pipe.
+fn dated(source: &File) -> Option<(i64, i64, u64)> {
+    let found = source.metadata().ok().filter(Metadata::is_file)?;
+    Some((found.mtime(), found.mtime_nsec(), found.len()))
+}
+
+/// A file of this machine is copied as it is on the disk, where it may be written meanwhile.
+fn check_same(
+    path: &Named,
+    before: Option<(i64, i64, u64)>,
+    source: &File,
+) -> Result<(), CliError> {
+    if dated(source) == before {
+        return Ok(());
+    }
+    let message = format!(
+        "{} was changed while it was copied",
+        escape(path.as_bytes())
+    );
     Err(CliError::new(message, "try again"))
 }
 
@@ -337,13 +362,13 @@ fn report(
         } else {
             names.join(", ")
         };
-        eprintln!(
+        remark(format_args!(
             "{}: {} in {:.1} s ({}/s) from {from}",
             escape(path.as_bytes()),
             human_bytes(started.size_bytes),
             elapsed.as_secs_f64(),
             human_bytes(rate as u64)
-        );
+        ));
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Commands that bring bytes or hold them back: prefetch and limits.
 
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 
 use macro_rules_attribute::apply;
@@ -52,6 +53,30 @@ fn get_to_a_name_of_standard_output_writes_there_and_leaves_the_name() {
     assert_eq!(fs::read(&got).unwrap(), b"text");
     let left = fs::read_link(&name).unwrap();
     assert_eq!(left, Path::new("/proc/self/fd/1"));
+}
+
+#[apply(promise)]
+fn get_of_a_file_of_this_node_that_changes_meanwhile_fails() {
+    let mut cluster = Cluster::new();
+    let one = cluster.start("one");
+    one.write("file", &noise(1, 1 << 20));
+    one.wait_for_file("file");
+    let (mut read, written) = io::pipe().unwrap();
+    let mut get = one.cli_command(&["get", "file", "-o", "-"]);
+    let getting = start_into(&mut get, written);
+    // the pipe holds a part of it at most
+    read.read_exact(&mut [0]).unwrap();
+    let file = File::options().write(true).open(one.share.join("file"));
+    file.unwrap().write_all_at(b"new", 1 << 19).unwrap();
+    let mut rest = Vec::new();
+    read.read_to_end(&mut rest).unwrap();
+    let got = getting.finish(HANG_LIMIT);
+    assert_eq!(got.status.code(), Some(1));
+    assert!(
+        got.stderr.contains("was changed while it"),
+        "{}",
+        got.stderr
+    );
 }
 
 #[apply(promise)]
