@@ -43,9 +43,9 @@ fn main() -> ExitCode {
     match cli::run(command, programs) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("p2pfs: {error}");
+            cli::complain(&error);
             if let Some(drawing) = error.drawing().filter(|_| std::io::stderr().is_terminal()) {
-                eprintln!("{drawing}");
+                cli::remark(drawing);
             }
             ExitCode::from(error.exit_status())
         }

@@ -38,6 +38,7 @@ mod trust;
 mod wait;
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
@@ -129,6 +130,25 @@ pub enum Command {
     Completions(completions::CompletionsOptions),
 }
 
+impl Command {
+    /// Whether it does nothing but tell, so that it ends where nobody reads on.
+    fn is_there_to_be_read(&self) -> bool {
+        matches!(
+            self,
+            Self::Trust(_)
+                | Self::Status(_)
+                | Self::Peers(_)
+                | Self::Ping(_)
+                | Self::Config(_)
+                | Self::Top(_)
+                | Self::Ls(_)
+                | Self::Why(_)
+                | Self::Events(_)
+                | Self::Completions(_)
+        )
+    }
+}
+
 /// The first argument where mount(8) is asked for a mount of the type fuse.p2pfs, or to change one:
 /// mount.fuse3(8) then runs the program that the type names, with what the kernel calls the source.
 const MOUNT_SOURCE: &str = "p2pfs";
@@ -140,10 +160,10 @@ const MOUNT_SOURCE: &str = "p2pfs";
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, ExitCode> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if arguments.get(1).is_some_and(|first| first == MOUNT_SOURCE) {
-        eprintln!(
-            "p2pfs: the folder is not mounted this way, and a mount that stands is not changed: it \
+        complain(
+            "the folder is not mounted this way, and a mount that stands is not changed: it \
              is always read-only; change [mount] in p2pfs.toml(5) and restart p2pfs, or mount \
-             with: mount -t p2pfs none DIR"
+             with: mount -t p2pfs none DIR",
         );
         return Err(ExitCode::from(2));
     }
@@ -155,12 +175,22 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
             // what was asked for and cannot be told is a failure; a pipe that was closed is none
             let unheard = unheard.filter(|it| code == 0 && it.kind() != ErrorKind::BrokenPipe);
             if let Some(error) = unheard {
-                eprintln!("p2pfs: {}", CliError::Output(error));
+                complain(CliError::Output(error));
                 return Err(ExitCode::FAILURE);
             }
             Err(ExitCode::from(code))
         }
     }
+}
+
+/// Says on standard error what failed; where nobody hears it, the exit code says so alone.
+pub fn complain(error: impl fmt::Display) {
+    remark(format_args!("p2pfs: {error}"));
+}
+
+/// Writes a line to standard error, which nobody need hear.
+pub fn remark(line: impl fmt::Display) {
+    let _unheard = writeln!(io::stderr(), "{line}");
 }
 
 fn read(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
@@ -196,7 +226,10 @@ pub struct Programs {
 /// # Errors
 /// [`CliError`], not yet shown.
 pub fn run(command: Command, programs: Programs) -> Result<(), CliError> {
-    let mut output = Output::standard();
+    let mut output = match command.is_there_to_be_read() {
+        true => Output::standard(),
+        false => Output::of_work(),
+    };
     let done = match command {
         Command::Daemon(options) => daemon::run(options, programs.daemon, &mut output),
         Command::Demo(options) => demo::run(&options),

@@ -18,6 +18,50 @@ pub(super) const COLUMN_GAP: usize = 2;
 /// What is left of a name in a table at least.
 const NAME_COLUMNS_MIN: usize = 12;
 
+/// Standard output that nobody need read to its end: what is written after a reader went is
+/// nobody's, and no reason to leave undone what the command is for.
+struct Unread<W> {
+    writer: W,
+    is_unread: bool,
+}
+
+impl<W: Write> Unread<W> {
+    fn new(writer: W) -> Self {
+        Self {
+            writer,
+            is_unread: false,
+        }
+    }
+
+    fn heard<T>(&mut self, outcome: io::Result<T>, unheard: T) -> io::Result<T> {
+        match outcome {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.is_unread = true;
+                Ok(unheard)
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+impl<W: Write> Write for Unread<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_unread {
+            return Ok(bytes.len());
+        }
+        let outcome = self.writer.write(bytes);
+        self.heard(outcome, bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.is_unread {
+            return Ok(());
+        }
+        let outcome = self.writer.flush();
+        self.heard(outcome, ())
+    }
+}
+
 /// Standard output, and what is known of it.
 pub(super) struct Output {
     writer: Box<dyn Write>,
@@ -35,13 +79,23 @@ pub(super) enum Colour {
 }
 
 impl Output {
+    /// Of a command that is there to be read: where its reader goes, so may the command.
     pub(super) fn standard() -> Self {
+        Self::of(|stdout| Box::new(BufWriter::new(stdout)))
+    }
+
+    /// Of a command that has something to do, or to find out, whoever reads of it.
+    pub(super) fn of_work() -> Self {
+        Self::of(|stdout| Box::new(Unread::new(BufWriter::new(stdout))))
+    }
+
+    fn of(writer: impl FnOnce(io::Stdout) -> Box<dyn Write>) -> Self {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
         Self {
             terminal,
             colour: terminal && colour_wanted(),
-            writer: Box::new(BufWriter::new(stdout)),
+            writer: writer(stdout),
         }
     }
 

@@ -16,10 +16,9 @@ use super::connect::Reporting;
 use super::error::CliError;
 use super::output::Output;
 use super::progress;
+use super::remark;
 use super::text::{escape, human_bytes, printable};
-use crate::daemon::control::{
-    Call, Client, ClientError, FailureKind, Named, Said, SendDone, SendProgress,
-};
+use crate::daemon::control::{Call, ClientError, FailureKind, Named, Said, SendDone, SendProgress};
 use crate::files::opened_anew;
 
 /// What statfs(2) says of a FUSE filesystem (linux/magic.h).
@@ -75,7 +74,7 @@ pub(super) fn send(options: &SendOptions, output: &mut Output) -> Result<(), Cli
     }
     let Collected { files, left_out } = named;
     if let Some(line) = tell_left_out(&left_out) {
-        eprintln!("{line}");
+        remark(line);
     }
     if files.is_empty() {
         let message = "there is no file in what was named";
@@ -84,10 +83,11 @@ pub(super) fn send(options: &SendOptions, output: &mut Output) -> Result<(), Cli
             "name a file, or a directory with some",
         ));
     }
-    let mut client = options.reporting.open_patiently()?;
+    // nothing is copied for a daemon that is not there
+    options.reporting.open_patiently()?;
     let mut reports = Vec::new();
     for path in files {
-        let done = send_one(&mut client, &path, &options.to)?;
+        let done = send_one(options, &path)?;
         let path = Named::from_local(&path);
         if !options.reporting.json {
             tell(&path, &done, output)?;
@@ -164,11 +164,13 @@ fn unreadable(path: &Path, error: &io::Error) -> CliError {
     CliError::new(format!("cannot send {name}: {error}"), remedy)
 }
 
-fn send_one(client: &mut Client, path: &Path, to: &[String]) -> Result<SendDone, CliError> {
+fn send_one(options: &SendOptions, path: &Path) -> Result<SendDone, CliError> {
     let file = readable(path).map_err(|error| unreadable(path, &error))?;
+    // only now: who says nothing while a file is copied is hung up on
+    let mut client = options.reporting.open_patiently()?;
     let call = Call::Send {
         name: Named::from_local(path),
-        to: to.to_vec(),
+        to: options.to.clone(),
     };
     client.start_with(&call, &file)?;
     let bar = progress::of_copied(0);

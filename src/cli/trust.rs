@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,8 +12,10 @@ use super::complete;
 use super::connect::Reporting;
 use super::daemon::DaemonOptions;
 use super::error::CliError;
+use super::names::shared_name;
 use super::output::Output;
 use super::questions;
+use super::remark;
 use super::text::{escape_path, local_time, printable};
 use crate::daemon::config::units::{self, write_count};
 use crate::daemon::config::{load_texts, saved};
@@ -157,10 +158,10 @@ pub(super) fn invite(options: &InviteOptions, output: &mut Output) -> Result<(),
     output.line(&invitation.token)?;
     output.flush()?;
     if io::stderr().is_terminal() {
-        eprintln!(
+        remark(format_args!(
             "It serves once, until {}, while this daemon runs.\nOn the new node: p2pfs join -",
             local_time(invitation.expires)
-        );
+        ));
     }
     Ok(())
 }
@@ -282,7 +283,7 @@ pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), C
     let left: Nothing = client.call(&Call::Leave {})?;
     let goes_on = daemon.is_some_and(|daemon| !daemon.ends(END_MAX));
     if !asks && is_last {
-        eprintln!("{NOBODY_ADMITS}");
+        remark(NOBODY_ADMITS);
     }
     if options.reporting.json {
         return output.json(&left);
@@ -358,7 +359,12 @@ fn name_admitted(
 }
 
 pub(super) fn own(options: &OwnOptions, output: &mut Output) -> Result<(), CliError> {
-    let path = Named::new(options.path.as_bytes());
+    let mut client = options.reporting.open()?;
+    let path = match shared_name(&mut client, &options.path)? {
+        // to the daemon no name is one that somebody forgot
+        whole if whole.as_bytes().is_empty() => Named::new("/"),
+        path => path,
+    };
     let peer = options.peer.clone();
     let name = escape_path(&path);
     let said = match &peer {
@@ -370,7 +376,7 @@ pub(super) fn own(options: &OwnOptions, output: &mut Output) -> Result<(), CliEr
             "{name} is nobody's in particular; the owner of a directory above it still counts"
         ),
     };
-    let owned: Nothing = options.reporting.open()?.call(&Call::Own { path, peer })?;
+    let owned: Nothing = client.call(&Call::Own { path, peer })?;
     output.told(options.reporting.json, &owned, &said)
 }
 

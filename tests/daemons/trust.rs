@@ -402,11 +402,13 @@ fn nobody_elses_file_wins_below_an_owned_path_on_any_node_and_why_names_the_owne
     assert!(refused.stderr.contains("may not"), "{}", refused.stderr);
     let nameless = one.cli(&["own", "", "one"]);
     assert!(
-        nameless.stderr.contains("no path was given"),
+        nameless.stderr.contains("an empty path names nothing"),
         "{}",
         nameless.stderr
     );
-    one.cli(&["own", "docs", "one"]).expect_ok();
+    let docs = one.mounted("docs");
+    let said = one.cli(&["own", docs.to_str().unwrap(), "one"]).expect_ok();
+    assert!(said.contains("below docs,"), "{said}");
     for node in [&one, &two] {
         eventually("the owner's file alone is listed", HANG_LIMIT, || {
             listed_in(node, "docs") == "guide.txt\n"

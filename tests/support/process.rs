@@ -94,6 +94,21 @@ pub fn start_into(command: &mut Command, out: impl Into<Stdio>) -> Running {
     running
 }
 
+/// Runs a command whose output nobody reads, nor what it says of failures.
+pub fn run_unread(command: &mut Command) -> ExitStatus {
+    let nobody = || {
+        let (read, written) = io::pipe().expect("a pipe");
+        drop(read);
+        written
+    };
+    command
+        .stdin(Stdio::null())
+        .stdout(nobody())
+        .stderr(nobody());
+    let mut child = tied(command).unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    wait_child(&mut child, HANG_LIMIT)
+}
+
 fn begun(command: &mut Command, begin: fn(&mut Command) -> io::Result<Child>) -> Running {
     command.stdin(Stdio::null()).stderr(Stdio::piped());
     let mut child = begin(command).unwrap_or_else(|e| panic!("{command:?}: {e}"));

@@ -46,6 +46,8 @@ fn a_state_directory_that_goes_while_p2pfs_runs_is_told_of() {
             .contains("put it back before the next restart"),
         "{checkup}"
     );
+    let unread = run_unread(&mut node.cli_command(&["doctor"]));
+    assert_eq!(unread.code(), Some(1));
     fs::rename(node.home.join("moved"), node.home.join("state")).unwrap();
     assert!(!told().contains("state directory"), "{}", told());
 }

@@ -225,6 +225,26 @@ fn a_file_of_the_mount_can_be_sent() {
     assert_eq!(got, b"from the share");
 }
 
+#[apply(promise)]
+fn every_file_is_sent_though_nobody_reads_of_it() {
+    let mut cluster = Cluster::new();
+    let anna = start(&mut cluster, "anna", "");
+    let open = start(&mut cluster, "open", "'*'");
+    meet(&[&anna, &open]);
+    let folder = cluster.folder.path().join("many");
+    fs::create_dir(&folder).unwrap();
+    // more lines than are kept back until somebody takes them
+    let names: Vec<String> = (0..150).map(|n| format!("{n:0>100}")).collect();
+    for name in &names {
+        fs::write(folder.join(name), name).unwrap();
+    }
+    let mut send = anna.cli_command(&["send", folder.to_str().unwrap(), "--to", "open"]);
+    assert_eq!(run_unread(&mut send).code(), Some(0));
+    let mut got = names_in(&open.home.join("inbox"));
+    got.sort();
+    assert_eq!(got, names);
+}
+
 /// Waits until the receiver has so much of a file that is on its way, of which nothing is listed.
 fn await_part(open: &Node, bytes: u64) {
     let folder = open.home.join("inbox").join(ARRIVING);
