@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::*;
@@ -16,9 +17,17 @@ fn put_by_link(bench: &Bench, tmp: &str, name: &str, bytes: &[u8]) {
 /// The same of an empty file as a script does it: in so short a time that the other name goes while
 /// this one is read.
 fn put_mark_by_link(bench: &Bench, name: &str) {
+    run_script(
+        ": >\"$1\" && ln \"$1\" \"$2\" && rm \"$1\"",
+        &[bench.at("tmp"), bench.at(name)],
+    );
+}
+
+/// Runs a script. What it writes nobody else has open: what this process has open to write is for
+/// a moment, while another test starts a program, also that program's.
+fn run_script(script: &str, names: &[PathBuf]) {
     let mut shell = Command::new("sh");
-    shell.args(["-c", ": >\"$1\" && ln \"$1\" \"$2\" && rm \"$1\"", "sh"]);
-    shell.args([bench.at("tmp"), bench.at(name)]);
+    shell.args(["-c", script, "sh"]).args(names);
     assert!(shell.status().unwrap().success());
 }
 
@@ -105,12 +114,14 @@ fn a_linked_file_that_is_still_written_waits_for_its_writer() {
 #[test]
 fn a_small_pointer_is_never_told_before_the_large_file_that_was_there_first() {
     let mut bench = Bench::new();
-    let large = vec![7; 60 << 20];
+    let large = bench.home.path().join("large");
+    fs::write(&large, vec![7; 60 << 20]).unwrap();
     for round in 0..3 {
         let object = format!("object{round}");
-        put_by_link(&bench, "tmp", &object, &large[round..]);
-        bench.write("ref.lock", object.as_bytes());
-        fs::rename(bench.at("ref.lock"), bench.at("ref")).unwrap();
+        let script = "(cat \"$1\" && echo \"$3\") >\"$2\" && ln \"$2\" \"$3\" && rm \"$2\" &&
+            printf %s \"${3##*/}\" >\"$4\" && mv \"$4\" \"$5\"";
+        let names = ["tmp", &object, "ref.lock", "ref"].map(|name| bench.at(name));
+        run_script(script, &[&[large.clone()], &names[..]].concat());
         bench.wait_for("the pointer", |b| b.has("ref", object.as_bytes()));
         assert!(bench.entry(&object).is_some(), "{object} was told later");
     }
