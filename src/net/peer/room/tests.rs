@@ -1,0 +1,276 @@
+//! Links of all kinds, and what is under way on them.
+
+use super::*;
+
+fn room() -> Room {
+    Room {
+        target: Some(TARGET),
+        ..Room::default()
+    }
+}
+
+const TARGET: Target = Target {
+    delay: Duration::from_millis(100),
+    least_bytes: 32 << 10,
+};
+
+/// A link with a queue and no end to what is to be sent; in steps of 10 ms.
+struct Link {
+    now: Instant,
+    rate: f64,
+    distance: Duration,
+    queued: f64,
+    taken: f64,
+    /// What others have in the queue.
+    others: f64,
+}
+
+impl Link {
+    fn new(rate: f64, distance_ms: u64) -> Self {
+        Self {
+            now: Instant::now(),
+            rate,
+            distance: Duration::from_millis(distance_ms),
+            queued: 0.0,
+            taken: 0.0,
+            others: 0.0,
+        }
+    }
+
+    fn reading(&self) -> Reading {
+        let queue = (self.queued + self.others) / self.rate;
+        Reading {
+            round_trip: self.distance.max(Duration::from_secs_f64(queue)),
+            least: self.distance,
+            acked_ago: Duration::ZERO,
+            taken_bytes: self.taken as u64,
+            queued_bytes: self.queued as u64,
+            unsent_bytes: 0,
+            segment_bytes: 1448,
+        }
+    }
+
+    /// Sends all that may be sent, for a time; gives the longest round trip of its last second
+    /// and the bytes that came.
+    fn run(&mut self, room: &mut Room, seconds: u64) -> (Duration, f64) {
+        const STEP: Duration = Duration::from_millis(10);
+        let (end, before) = (self.now + Duration::from_secs(seconds), self.taken);
+        let mut longest = Duration::ZERO;
+        while self.now < end {
+            // as a stream does, until there is no room
+            loop {
+                let may = match room.is_due(self.now) {
+                    true => room.take(self.now, &self.reading()),
+                    false => u64::MAX,
+                };
+                // the kernel takes what it has room for: 4 MiB
+                let most = (4_194_304.0 - self.queued).max(0.0);
+                self.queued += (may as f64).min(most);
+                if may == 0 || may as f64 >= most {
+                    break;
+                }
+            }
+            let round_trip = self.reading().round_trip.as_secs_f64();
+            let in_pipe = self.rate.min(self.queued / round_trip.max(1e-4));
+            let came = (in_pipe * STEP.as_secs_f64()).min(self.queued);
+            self.queued -= came;
+            self.taken += came;
+            self.now += STEP;
+            if self.now + Duration::from_secs(1) >= end {
+                longest = longest.max(self.reading().round_trip);
+            }
+        }
+        (longest, self.taken - before)
+    }
+}
+
+#[test]
+fn the_queue_of_a_slow_link_stays_near_the_target_and_the_link_is_used() {
+    for (rate, distance_ms) in [
+        (125e3, 1),
+        (125e3, 40),
+        (2.5e6, 20),
+        (1e6, 600),
+        (12.5e6, 2),
+    ] {
+        let (mut link, mut room) = (Link::new(rate, distance_ms), room());
+        let (longest, _) = link.run(&mut room, 2);
+        let start = Duration::from_secs_f64((START_BYTES + START_NEAR_BYTES) as f64 / rate);
+        let most = link.distance + TARGET.delay * 2;
+        let least = Duration::from_secs_f64(TARGET.least_bytes as f64 * 1.5 / rate);
+        let told = (rate, distance_ms);
+        assert!(
+            longest <= most.max(least).max(start),
+            "{told:?}: {longest:?} at first"
+        );
+        link.run(&mut room, 20);
+        let (longest, bytes) = link.run(&mut room, 20);
+        assert!(longest <= most.max(least), "{told:?}: {longest:?}");
+        assert!(bytes > rate * 20.0 * 0.9, "{told:?}: {bytes}");
+    }
+}
+
+#[test]
+fn on_a_link_whose_queue_is_short_nothing_is_held_back() {
+    let (mut room, start) = (room(), Instant::now());
+    for step in 0..100u32 {
+        let reading = Reading {
+            round_trip: Duration::from_millis(60),
+            least: Duration::from_millis(1),
+            acked_ago: Duration::ZERO,
+            taken_bytes: 2_000_000 + u64::from(step) * 10_000_000,
+            queued_bytes: 3_000_000,
+            unsent_bytes: 2_000_000,
+            segment_bytes: 1448,
+        };
+        let now = start + step * SAMPLE;
+        assert!(room.is_due(now));
+        assert!(room.take(now, &reading) > 1 << 40);
+        assert!(!room.is_due(now + SAMPLE / 2));
+    }
+}
+
+#[test]
+fn of_what_a_starved_connection_does_not_send_the_kernel_has_little() {
+    let (mut room, start) = (room(), Instant::now());
+    let reading = |step: u32, unsent_bytes| Reading {
+        round_trip: Duration::from_millis(400),
+        least: Duration::from_millis(160),
+        acked_ago: Duration::ZERO,
+        taken_bytes: u64::from(step) * 700,
+        queued_bytes: 2_896 + unsent_bytes,
+        unsent_bytes,
+        segment_bytes: 1448,
+    };
+    // 7 kB/s, as three such connections beside two large ones have of 1 Mbit/s
+    let mut unsent = 0;
+    for step in 0..100 {
+        unsent += room.take(start + step * SAMPLE, &reading(step, unsent));
+        assert!(unsent <= UNSENT_BYTES[1], "{step}: {unsent}");
+        unsent = unsent.saturating_sub(700);
+    }
+    assert!(unsent <= UNSENT_BYTES[0], "{unsent}");
+}
+
+#[test]
+fn where_others_fill_the_queue_a_little_goes_all_the_same_and_all_again_later() {
+    let (mut link, mut room) = (Link::new(1.25e6, 2), room());
+    link.others = 2e6;
+    link.run(&mut room, 20);
+    let (_, bytes) = link.run(&mut room, 10);
+    assert!(bytes > TARGET.least_bytes as f64, "{bytes}");
+    link.others = 0.0;
+    link.run(&mut room, 2);
+    let (_, bytes) = link.run(&mut room, 10);
+    assert!(bytes > 1.25e6 * 10.0 * 0.9, "{bytes}");
+}
+
+#[test]
+fn after_a_pause_and_on_a_link_that_became_faster_all_of_it_is_used_soon() {
+    let (mut link, mut room) = (Link::new(125e3, 20), room());
+    link.run(&mut room, 10);
+    link.queued = 0.0;
+    link.now += Duration::from_secs(60);
+    link.rate = 12.5e6;
+    link.run(&mut room, 2);
+    let (_, bytes) = link.run(&mut room, 10);
+    assert!(bytes > 12.5e6 * 10.0 * 0.9, "{bytes}");
+}
+
+#[test]
+fn a_fast_link_that_stood_still_for_a_moment_is_used_in_full_again() {
+    for (rate, distance_ms) in [(125e6, 1), (12.5e6, 1), (125e6, 20)] {
+        let mut link = Link::new(rate, distance_ms);
+        // as is left of it when nothing came for three seconds
+        let mut room = Room::of_rate(TARGET, 20e3);
+        link.taken = 2e6;
+        link.run(&mut room, 1);
+        let (_, bytes) = link.run(&mut room, 5);
+        assert!(bytes > rate * 5.0 * 0.9, "{rate}, {distance_ms}: {bytes}");
+    }
+}
+
+/// Within one machine each small piece counts as a whole segment, until it is taken: at once
+/// where two segments are full, else after 40 ms (RFC 1122, 4.2.3.2), and who sends is told of
+/// neither, but looks again.
+#[test]
+fn a_near_link_that_stood_still_for_a_moment_is_used_in_full_again() {
+    const SEGMENT: u64 = 65_483;
+    const PIECE: u64 = 16_406;
+    // as is left of it when the other end has no processor for a second
+    let mut room = Room::of_rate(TARGET, 1e3);
+    let (start, mut now) = (Instant::now(), Instant::now());
+    let (mut taken_bytes, mut waits, mut sent_at) = (2 << 20, vec![], start);
+    while taken_bytes < 100 << 20 {
+        assert!(now < start + SAMPLE * 10, "{taken_bytes}: {room:?}");
+        let waiting_bytes = waits.iter().sum::<u64>();
+        if waiting_bytes >= 2 * SEGMENT || now >= sent_at + SAMPLE * 2 / 5 {
+            taken_bytes += waiting_bytes;
+            waits.clear();
+        }
+        let reading = Reading {
+            round_trip: Duration::from_millis(40),
+            least: Duration::from_micros(9),
+            acked_ago: Duration::ZERO,
+            taken_bytes,
+            queued_bytes: waits.len() as u64 * SEGMENT,
+            unsent_bytes: 0,
+            segment_bytes: SEGMENT,
+        };
+        match room.take(now, &reading) {
+            0 => now += room.look_after(),
+            may => {
+                waits.push(may.min(PIECE));
+                (sent_at, now) = (now, now + Duration::from_micros(20));
+            }
+        }
+    }
+}
+
+/// Who sends finds the queue empty whenever it looks, where the other end takes all at once.
+#[test]
+fn a_link_that_brings_all_at_once_is_known_by_what_it_brought() {
+    let (mut room, start) = (Room::of_rate(TARGET, 50e6), Instant::now());
+    let reading = |taken_bytes| Reading {
+        round_trip: Duration::from_micros(20),
+        least: Duration::from_micros(9),
+        acked_ago: Duration::ZERO,
+        taken_bytes,
+        queued_bytes: 0,
+        unsent_bytes: 0,
+        segment_bytes: 65_483,
+    };
+    for step in 0..5_000 {
+        let now = start + step * Duration::from_micros(10);
+        room.take(now, &reading(u64::from(step) * 16_406));
+    }
+    assert!(!room.is_limited(), "{room:?}");
+    // little to send is no measure of it
+    let (now, taken_bytes) = (start + SAMPLE, 5_000 * 16_406);
+    for step in 0..50 {
+        room.take(now + step * SAMPLE, &reading(taken_bytes + u64::from(step)));
+    }
+    assert!(!room.is_limited(), "{room:?}");
+}
+
+#[test]
+fn who_had_a_link_alone_for_a_moment_takes_twice_as_much_and_no_more() {
+    let (mut room, start) = (Room::of_rate(TARGET, 1e3), Instant::now());
+    let reading = |taken_bytes, queued_bytes| Reading {
+        round_trip: Duration::from_millis(1),
+        least: Duration::from_millis(1),
+        acked_ago: Duration::ZERO,
+        taken_bytes,
+        queued_bytes,
+        unsent_bytes: 0,
+        segment_bytes: 1448,
+    };
+    let first = room.take(start, &reading(2 << 20, 0));
+    assert_eq!(room.take(start, &reading(2 << 20, first)), 0);
+    let now = start + Duration::from_millis(1);
+    let second = room.take(now, &reading((2 << 20) + first, 0));
+    assert!(first < second && second <= 2 * first, "{first}, {second}");
+    // who had nothing more to send learns nothing of the link
+    let third = room.take(now + Duration::from_millis(1), &reading(3 << 20, 0));
+    assert_eq!(third, second);
+}
