@@ -52,13 +52,19 @@ pub enum MeshEnd {
     NeverReads,
 }
 
-/// A part of a message that is too long for a line.
-#[derive(Debug, Clone)]
-pub struct Piece {
-    /// The bytes.
-    pub bytes: Bytes,
-    /// Whether the message ends with them.
-    pub is_last: bool,
+/// A message that is too long for a line, and has begun. Where it is dropped before all of it was
+/// given, zeros go in place of the rest: nothing else can be said before it ends.
+#[derive(Debug)]
+pub struct Message {
+    pieces: mpsc::Sender<Bytes>,
+}
+
+/// The same as the writer has it.
+struct Begun {
+    head: Bytes,
+    /// What follows the head.
+    length_bytes: u64,
+    pieces: mpsc::Receiver<Bytes>,
 }
 
 /// Listens on an IPv4 address.
@@ -100,14 +106,14 @@ pub struct MeshReader {
 #[derive(Debug, Clone)]
 pub struct MeshSender {
     lines: mpsc::Sender<Vec<u8>>,
-    pieces: mpsc::Sender<Piece>,
+    messages: mpsc::Sender<Begun>,
 }
 
 /// What goes.
 pub struct MeshWriter {
     stream: OwnedWriteHalf,
     lines: mpsc::Receiver<Vec<u8>>,
-    pieces: mpsc::Receiver<Piece>,
+    messages: mpsc::Receiver<Begun>,
 }
 
 /// Takes a connection apart.
@@ -115,7 +121,7 @@ pub fn open(stream: TcpStream) -> (MeshReader, MeshWriter, MeshSender) {
     let _slower = stream.set_nodelay(true);
     let (reading, writing) = stream.into_split();
     let (lines, line_queue) = mpsc::channel(LINES_MAX);
-    let (pieces, piece_queue) = mpsc::channel(1);
+    let (messages, message_queue) = mpsc::channel(1);
     let reader = MeshReader {
         stream: reading,
         decoder: Decoder::default(),
@@ -125,9 +131,9 @@ pub fn open(stream: TcpStream) -> (MeshReader, MeshWriter, MeshSender) {
     let writer = MeshWriter {
         stream: writing,
         lines: line_queue,
-        pieces: piece_queue,
+        messages: message_queue,
     };
-    (reader, writer, MeshSender { lines, pieces })
+    (reader, writer, MeshSender { lines, messages })
 }
 
 impl MeshReader {
@@ -204,13 +210,30 @@ impl MeshSender {
         })
     }
 
-    /// Sends a part of a longer message, waiting for its turn. Only one caller at a time may be
-    /// between the first and the last part.
+    /// Begins a longer message with its head, waiting for its turn; so many bytes are to follow.
     ///
     /// # Errors
     /// [`MeshEnd::Closed`].
-    pub async fn send_piece(&self, piece: Piece) -> Result<(), MeshEnd> {
-        let sent = self.pieces.send(piece).await;
+    pub async fn begin(&self, head: Bytes, length_bytes: u64) -> Result<Message, MeshEnd> {
+        let (sender, pieces) = mpsc::channel(1);
+        let begun = Begun {
+            head,
+            length_bytes,
+            pieces,
+        };
+        let sent = self.messages.send(begun).await;
+        sent.map_err(|_| MeshEnd::Closed)?;
+        Ok(Message { pieces: sender })
+    }
+}
+
+impl Message {
+    /// Gives the next bytes of it, waiting until those before are on their way.
+    ///
+    /// # Errors
+    /// [`MeshEnd::Closed`].
+    pub async fn give(&self, bytes: Bytes) -> Result<(), MeshEnd> {
+        let sent = self.pieces.send(bytes).await;
         sent.map_err(|_| MeshEnd::Closed)
     }
 }
@@ -225,7 +248,7 @@ impl MeshWriter {
             tokio::select! {
                 biased;
                 Some(lines) = self.lines.recv() => self.write(&lines).await?,
-                Some(piece) = self.pieces.recv() => self.write_message(piece).await?,
+                Some(message) = self.messages.recv() => self.write_message(message).await?,
                 else => break,
             }
         }
@@ -234,15 +257,17 @@ impl MeshWriter {
     }
 
     /// To its end, since nothing may stand within a message.
-    async fn write_message(&mut self, first: Piece) -> Result<(), MeshEnd> {
-        let mut piece = first;
-        loop {
-            self.write(&piece.bytes).await?;
-            if piece.is_last {
-                return Ok(());
-            }
-            piece = self.pieces.recv().await.ok_or(MeshEnd::Closed)?;
+    async fn write_message(&mut self, mut message: Begun) -> Result<(), MeshEnd> {
+        self.write(&message.head).await?;
+        let mut left = message.length_bytes;
+        while left > 0 {
+            let zeros = || Bytes::from(vec![0; left.min(STEP_BYTES as u64) as usize]);
+            let piece = message.pieces.recv().await.unwrap_or_else(zeros);
+            let piece = &piece[..left.min(piece.len() as u64) as usize];
+            self.write(piece).await?;
+            left -= piece.len() as u64;
         }
+        Ok(())
     }
 
     async fn write(&mut self, mut bytes: &[u8]) -> Result<(), MeshEnd> {
@@ -270,25 +295,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_message_that_its_sender_gave_up_ends_and_what_comes_next_is_heard() {
+        let (near, far) = pair().await;
+        let (_, writer, sender) = open(near);
+        let _writing = tokio::spawn(writer.run());
+        let (mut reader, ..) = open(far);
+        sender.send(b"id:x\n".to_vec()).unwrap();
+        let head = Bytes::from_static(b"BYTES:17\nFILECHUNK:a\n");
+        let message = sender.begin(head, 5).await.unwrap();
+        message.give(Bytes::from_static(b"ab")).await.unwrap();
+        assert_eq!(reader.next().await, Ok(Item::Hello(b"id:x".to_vec())));
+        assert_eq!(reader.next().await, Ok(Item::Chunk(b"a".to_vec())));
+        sender.send(b"PING\n".to_vec()).unwrap();
+        drop(message);
+        let mut given = Vec::new();
+        while given.len() < 5 {
+            match reader.next().await {
+                Ok(Item::Part(part)) => given.extend_from_slice(&part),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(given, b"ab\0\0\0");
+        assert_eq!(reader.next().await, Ok(Item::Line(Line::Ping)));
+    }
+
+    #[tokio::test]
     async fn lines_and_long_messages_arrive_whole_whoever_sends_them() {
         let (near, far) = pair().await;
         let (_, writer, sender) = open(near);
         let writing = tokio::spawn(writer.run());
         let (mut reader, ..) = open(far);
         sender.send(b"id:x\n".to_vec()).unwrap();
-        let piece = |bytes: &'static [u8], is_last| Piece {
-            bytes: Bytes::from_static(bytes),
-            is_last,
-        };
-        sender
-            .send_piece(piece(b"BYTES:14\nFILECHUNK:a\n", false))
-            .await
-            .unwrap();
+        let head = Bytes::from_static(b"BYTES:14\nFILECHUNK:a\n");
+        let message = sender.begin(head, 2).await.unwrap();
         assert_eq!(reader.next().await, Ok(Item::Hello(b"id:x".to_vec())));
         assert_eq!(reader.next().await, Ok(Item::Chunk(b"a".to_vec())));
         // the message has begun: nothing comes between its parts
         sender.send(b"PING\n".to_vec()).unwrap();
-        sender.send_piece(piece(b"\xff\n", true)).await.unwrap();
+        message.give(Bytes::from_static(b"\xff\n")).await.unwrap();
         let part = Item::Part(Bytes::from_static(b"\xff\n"));
         assert_eq!(reader.next().await, Ok(part));
         assert_eq!(reader.next().await, Ok(Item::Line(Line::Ping)));
@@ -323,11 +367,7 @@ mod tests {
         let (_, writer, sender) = open(near);
         let writing = tokio::spawn(writer.run());
         let large = Bytes::from(vec![0; 64 << 20]);
-        let piece = Piece {
-            bytes: large,
-            is_last: true,
-        };
-        sender.send_piece(piece).await.unwrap();
+        sender.begin(large, 0).await.unwrap();
         assert_eq!(writing.await.unwrap(), Err(MeshEnd::NeverReads));
         drop(far);
         let (near, _far) = pair().await;

@@ -8,13 +8,12 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use bytes::Bytes;
 
 use super::Target;
 use crate::digest::ContentHash;
 use crate::files::read_full_at;
 use crate::mesh::Pace;
-use crate::net::mesh::{MeshEnd, Piece};
+use crate::net::mesh::{MeshEnd, Message};
 use crate::wire::mesh::{
     Sha256, chunk_bytes, encode_chunk_head, encode_end, encode_message, encode_start, sent_name,
 };
@@ -144,8 +143,8 @@ impl Target {
             self.passage.pass(length, false).await;
             wait_for_turn(&mut pace).await;
             let head = encode_chunk_head(&name, length);
-            self.piece(head.into(), false).await?;
-            is_same &= self.chunk(parcel, offset, length, sent).await?;
+            let message = self.sender.begin(head.into(), length).await?;
+            is_same &= self.chunk(&message, parcel, (offset, length), sent).await?;
             pace.sent(Instant::now(), length);
             offset += length;
         }
@@ -167,9 +166,9 @@ impl Target {
     /// finds the hash wrong.
     async fn chunk(
         &self,
+        message: &Message,
         parcel: &Parcel,
-        begin: u64,
-        length: u64,
+        (begin, length): (u64, u64),
         sent: &AtomicU64,
     ) -> Result<bool, PushError> {
         let (mut at, end, mut is_same) = (begin, begin + length, true);
@@ -182,7 +181,7 @@ impl Target {
             is_same &= bytes.len() as u64 == step;
             bytes.resize(step as usize, 0);
             at += step;
-            self.piece(bytes.into(), at == end).await?;
+            message.give(bytes.into()).await?;
             sent.fetch_add(step, Ordering::Relaxed);
             self.moved.sent(step);
             self.passage.count(step);
@@ -202,11 +201,8 @@ impl Target {
     async fn whole(&self, pace: &mut Pace, message: Vec<u8>) -> Result<(), PushError> {
         wait_for_turn(pace).await;
         pace.sent(Instant::now(), message.len() as u64);
-        self.piece(message.into(), true).await
-    }
-
-    async fn piece(&self, bytes: Bytes, is_last: bool) -> Result<(), PushError> {
-        Ok(self.sender.send_piece(Piece { bytes, is_last }).await?)
+        self.sender.begin(message.into(), 0).await?;
+        Ok(())
     }
 }
 
