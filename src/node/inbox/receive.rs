@@ -220,6 +220,7 @@ impl Inner {
         if of_node.count() >= COMING_OF_NODE_MAX || state.coming.len() >= COMING_MAX {
             return Err(No::Now);
         }
+        state.forget_arrived(key);
         let coming = Coming::begin(inbox, key, name, size).map_err(|why| why.to_string())?;
         let coming = Arc::new(Mutex::new(coming));
         state.coming.insert(key, coming.clone());
@@ -275,8 +276,9 @@ impl Inner {
     }
 
     fn give_up(&self, key: Key, coming: &mut Coming, why: &str) -> String {
-        self.state.lock().coming.remove(&key);
+        // before the next of the same file can take its place on the way
         coming.discard();
+        self.state.lock().coming.remove(&key);
         self.tell(key.0, coming, PushStage::Failed(why.to_owned()));
         why.to_owned()
     }
@@ -348,6 +350,14 @@ impl State {
         }
         let at = Instant::now();
         self.arrived.push(Arrived { key, at, part });
+    }
+
+    /// The same file comes once more, and has the same place on the way: what is written down there
+    /// of the one before goes first, not later with what has come by then.
+    fn forget_arrived(&mut self, key: Key) {
+        let has_place = |arrived: &mut Arrived| arrived.key == key && arrived.part.is_some();
+        let before = self.arrived.extract_if(.., has_place);
+        before.for_each(Arrived::forget);
     }
 
     fn take_old(&mut self, now: Instant) -> Vec<(NodeId, Arc<Mutex<Coming>>)> {

@@ -325,6 +325,39 @@ async fn what_nothing_more_comes_of_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_long_file_that_comes_twice_is_there_twice_whatever_is_forgotten_of_the_first() {
+    let world = world(Accept::Members, 1 << 30);
+    let (file, half) = long();
+    world.offer(1, b"long", &file, false).await;
+    assert_eq!(
+        world.give_all(&file, 0, file.len()).await,
+        taken(file.len())
+    );
+    assert_eq!(world.offer(1, b"long", &file, false).await, taken(0));
+    world.give_all(&file, 0, half).await;
+    // so many others arrive that the first arrival is forgotten
+    for number in 0..=ARRIVED_MAX as u32 {
+        let small = number.to_be_bytes();
+        world.offer(2, b"small", &small, false).await;
+        let hash = ContentHash::of(&small);
+        let (offset, bytes) = (0, Bytes::copy_from_slice(&small));
+        let give = Push::Give {
+            hash,
+            offset,
+            bytes,
+        };
+        assert_eq!(world.pushes.answer(node(2), give).await, taken(4));
+    }
+    assert_eq!(
+        world.give_all(&file, half, file.len()).await,
+        taken(file.len())
+    );
+    let listed = world.listed();
+    let both = listed.iter().filter(|name| name.starts_with("long"));
+    assert_eq!(both.count(), 2, "{listed:?}");
+}
+
+#[tokio::test]
 async fn a_node_that_talks_without_end_is_heard_a_few_times() {
     let world = world(Accept::Nobody, 8);
     let say = || Push::Say {
