@@ -15,6 +15,7 @@ use super::file::{Files, MapState, Shared};
 use super::index::{Entry, Presence};
 use super::layout;
 use super::map::LoadedMap;
+use super::pages::PageMap;
 use super::{CacheError, CacheEvent, FILE_MAX_BYTES};
 use crate::digest::ContentHash;
 use crate::extent::ByteRange;
@@ -293,9 +294,13 @@ impl Core {
 }
 
 impl LoadedMap {
-    /// Whether the end of the file was verified, which no other size than the true one allows.
+    /// Whether the end of the file was verified, which no other size than the true one allows. Of
+    /// what is in doubt that was so in another life: until it is looked at nobody's word that the
+    /// size is another takes it away.
     fn size_is_proven(&self) -> bool {
         let pages = super::pages::page_count(self.size_bytes);
-        self.size_bytes == 0 || self.present.contains(pages - 1..pages)
+        let last = pages.saturating_sub(1)..pages;
+        let was_verified = |map: &PageMap| map.contains(last.clone());
+        self.size_bytes == 0 || was_verified(&self.present) || was_verified(&self.doubt)
     }
 }

@@ -401,6 +401,22 @@ fn a_wrong_size_is_refused_or_gives_way() {
 }
 
 #[test]
+fn a_wrong_size_takes_nothing_that_is_still_to_be_looked_at_after_a_restart() {
+    let mut place = Place::new(1 << 20);
+    let source = Source::new(1, 10_000);
+    let (cache, _events) = place.open();
+    fill(&cache, &source);
+    drop(cache);
+    place.boot = "second";
+    let (cache, _events) = place.open();
+    assert!(!cache.is_complete(&source.hash()));
+    let conflict = cache.file(source.hash(), 12_000);
+    assert!(matches!(conflict, Err(CacheError::SizeConflict { .. })));
+    drop(conflict);
+    assert_eq!(source.check_all(&open_file(&cache, &source)), 10_000);
+}
+
+#[test]
 fn the_background_thread_writes_the_map_and_syncs_without_being_asked() {
     let place = Place::new(1 << 20);
     let source = Source::new(1, 100_000);
