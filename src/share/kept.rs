@@ -69,7 +69,7 @@ impl Kept {
         }
     }
 
-    /// Forgets everything: a share is offered no more.
+    /// Forgets everything: a share, or a directory of one, is offered no more.
     pub(super) fn clear(&mut self) {
         self.entries.clear();
         self.total_bytes = 0;

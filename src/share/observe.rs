@@ -74,7 +74,8 @@ impl State {
     fn leave_out(&mut self, parent: Slot, name: &[u8], known: Option<Slot>, body: LeftOutBody) {
         let body = Body::LeftOut(body);
         let private = body.private_file();
-        let is_excluded = matches!(&body, Body::LeftOut(it) if it.why == LeftOutWhy::Excluded);
+        let is_kept_back = matches!(&body, Body::LeftOut(it)
+            if matches!(it.why, LeftOutWhy::Private | LeftOutWhy::Excluded));
         if let Some(slot) = known {
             let old = self.tree.get(slot).map(|node| &node.body);
             if let (Some(Body::LeftOut(old)), Body::LeftOut(new)) = (old, &body)
@@ -83,9 +84,8 @@ impl State {
             {
                 return;
             }
-            let is_kept_back = private.is_some() || is_excluded;
-            if let Some(file) = self.tree.file(slot).filter(|_| is_kept_back) {
-                self.kept.forget(&file.hash);
+            if is_kept_back {
+                self.give_back(slot);
             }
             self.remove_tree(slot);
         }
@@ -97,6 +97,14 @@ impl State {
             && let Some(row) = self.ledger.get(dev, ino)
         {
             self.recheck_links(row.identity.without_ctime(), &row.hash);
+        }
+    }
+
+    /// Nobody is given any more what was written at or below a name, where it was kept.
+    fn give_back(&mut self, slot: Slot) {
+        match self.tree.file(slot) {
+            Some(file) => self.kept.forget(&file.hash),
+            None => self.kept.clear(),
         }
     }
 

@@ -405,6 +405,7 @@ impl State {
         if private {
             self.order.step();
             self.clear(root);
+            self.kept.clear();
         }
         !private
     }

@@ -21,6 +21,21 @@ fn served(bytes: &[u8], range: ByteRange, file: &ShareFile) -> Vec<u8> {
 }
 
 #[test]
+fn what_lies_in_a_directory_that_became_private_is_given_to_nobody_from_then_on() {
+    for directory in ["d", ""] {
+        let mut bench = Bench::new();
+        bench.mkdir("d");
+        bench.write("d/f", b"just written");
+        let hash = ContentHash::of(b"just written");
+        bench.wait_for("the file", |b| b.has("d/f", b"just written"));
+        assert!(bench.set().source(&hash).is_ok());
+        bench.chmod(directory, 0o700);
+        bench.wait_for("it to go", |b| b.entry("d/f").is_none());
+        assert!(bench.set().source(&hash).is_err(), "{directory:?}");
+    }
+}
+
+#[test]
 fn any_range_of_a_shared_file_is_served_with_its_proof() {
     let mut bench = Bench::new();
     for size in [1, 65_536, 200_000, 3_000_000] {
