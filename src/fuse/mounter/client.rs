@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -26,7 +26,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(20);
 /// A connection to the mount broker; the mount is this daemon's while it stands.
 #[derive(Debug)]
 pub struct Broker {
-    socket: Mutex<OwnedFd>,
+    line: Mutex<Line>,
     path: PathBuf,
     /// It went without taking the mount away, as it does where it is killed.
     left_the_mount: AtomicBool,
@@ -70,7 +70,7 @@ impl Broker {
 
     fn at(path: &Path, socket: OwnedFd) -> Self {
         Self {
-            socket: Mutex::new(socket),
+            line: Mutex::new(Line { socket, owed: 0 }),
             path: path.to_owned(),
             left_the_mount: AtomicBool::new(false),
         }
@@ -150,12 +150,8 @@ impl Broker {
 
     fn has_hung_up(&self) -> bool {
         // where somebody waits for its answer, the next look sees it
-        let Some(socket) = self.socket.try_lock() else {
-            return false;
-        };
-        let mut looked_at = [PollFd::new(&*socket, PollFlags::empty())];
-        let now = Timespec::default();
-        poll(&mut looked_at, Some(&now)).is_ok() && looked_at[0].revents().contains(PollFlags::HUP)
+        let line = self.line.try_lock();
+        line.is_some_and(|line| line.events(PollFlags::empty()).contains(PollFlags::HUP))
     }
 
     /// Whether it ended and took the mount with it. Waits for its answer: one that is about to end
@@ -165,12 +161,10 @@ impl Broker {
     }
 
     fn lives(&self) -> bool {
-        let socket = self.socket.lock();
         // there is no such file: it says so, and does nothing
         let nothing = Request::Release { number: 0 };
-        let sent = send(socket.as_fd(), &nothing, &[]);
-        match sent.and_then(|()| receive::<Reply>(socket.as_fd())) {
-            Ok(answer) => answer.is_some(),
+        match self.line.lock().ask(&nothing, &[]) {
+            Ok(_) => true,
             Err(error) => !matches!(
                 error.kind(),
                 io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
@@ -215,13 +209,85 @@ impl Broker {
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<(Reply, Vec<OwnedFd>)> {
         // A panic elsewhere leaves no half of a message: each is sent and received whole.
-        let socket = self.socket.lock();
-        send(socket.as_fd(), request, descriptors)?;
-        match receive(socket.as_fd()).map_err(in_words)? {
-            Some((Reply::Refused { errno: 0, why }, _)) => Err(io::Error::other(why)),
-            Some((Reply::Refused { errno, .. }, _)) => Err(io::Error::from_raw_os_error(errno)),
-            Some(answer) => Ok(answer),
-            None => Err(io::ErrorKind::ConnectionReset.into()),
+        let answer = self.line.lock().ask(request, descriptors);
+        match answer.map_err(in_words)? {
+            (Reply::Refused { errno: 0, why }, _) => Err(io::Error::other(why)),
+            (Reply::Refused { errno, .. }, _) => Err(io::Error::from_raw_os_error(errno)),
+            answer => Ok(answer),
+        }
+    }
+}
+
+type Answer = (Reply, Vec<OwnedFd>);
+
+/// The socket. Answers have no number, so each is to its question only while none is owed: taken
+/// for that to the next question, the number of one file would have the kernel read another.
+#[derive(Debug)]
+struct Line {
+    socket: OwnedFd,
+    /// Answers that were not waited for to their end.
+    owed: usize,
+}
+
+impl Line {
+    fn ask(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<Answer> {
+        self.settle()?;
+        self.send(request, descriptors)?;
+        self.answer()
+    }
+
+    /// Takes the answers that are owed. Waits for none before the first: who asked did.
+    fn settle(&mut self) -> io::Result<()> {
+        let mut answers = false;
+        while self.owed > 0 {
+            if !answers && self.events(PollFlags::IN).is_empty() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            answers = true;
+            if let (Reply::Registered { number }, _) = self.answer()? {
+                // who asked for it has gone without
+                self.send(&Request::Release { number }, &[])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        loop {
+            match send(self.socket.as_fd(), request, descriptors) {
+                // nothing was sent: where a read has a time limit a stop and its end interrupt it,
+                // whatever handler there is (signal(7))
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                sent => {
+                    self.owed += usize::from(sent.is_ok());
+                    return sent;
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self) -> io::Result<Answer> {
+        let begun = Instant::now();
+        loop {
+            let received = receive(self.socket.as_fd());
+            let kind = received.as_ref().err().map(io::Error::kind);
+            match kind {
+                Some(io::ErrorKind::Interrupted) if begun.elapsed() < ANSWER_TIME => continue,
+                // one that makes no sense is one as well
+                None | Some(io::ErrorKind::InvalidData) => self.owed -= 1,
+                Some(_) => {}
+            }
+            return received?.ok_or_else(|| io::ErrorKind::ConnectionReset.into());
+        }
+    }
+
+    /// What of these there is, or an end.
+    fn events(&self, wanted: PollFlags) -> PollFlags {
+        let mut looked_at = [PollFd::new(&self.socket, wanted)];
+        let now = Timespec::default();
+        match poll(&mut looked_at, Some(&now)) {
+            Ok(_) => looked_at[0].revents(),
+            Err(_) => PollFlags::empty(),
         }
     }
 }
@@ -256,6 +322,30 @@ mod tests {
         assert!(broker.ended_the_mount());
         broker.look(|| true);
         assert!(!broker.ended_the_mount());
+    }
+
+    #[test]
+    fn an_answer_that_came_too_late_is_not_taken_for_that_to_another_question() {
+        let (broker, theirs) = connected();
+        let short = Some(Duration::from_millis(50));
+        set_socket_timeout(&broker.line.lock().socket, Timeout::Recv, short).unwrap();
+        let file = File::open("/dev/null").unwrap();
+        let register = || broker.register(file.as_fd());
+        let answer = |number| send(theirs.as_fd(), &Reply::Registered { number }, &[]).unwrap();
+        let heard = || receive::<Request>(theirs.as_fd()).unwrap().unwrap().0;
+        assert!(register().is_err(), "nobody answers");
+        assert!(matches!(heard(), Request::Register));
+        assert!(register().is_err(), "it is still owed, and not waited for");
+        answer(1);
+        std::thread::scope(|scope| {
+            let second = scope.spawn(register);
+            // that of the first is nobody's
+            assert!(matches!(heard(), Request::Release { number: 1 }));
+            send(theirs.as_fd(), &Reply::Done, &[]).unwrap();
+            assert!(matches!(heard(), Request::Register));
+            answer(2);
+            assert_eq!(second.join().unwrap().unwrap(), 2);
+        });
     }
 
     #[test]
