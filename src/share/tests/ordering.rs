@@ -121,7 +121,7 @@ fn a_small_pointer_is_never_told_before_the_large_file_that_was_there_first() {
         let script = "(cat \"$1\" && echo \"$3\") >\"$2\" && ln \"$2\" \"$3\" && rm \"$2\" &&
             printf %s \"${3##*/}\" >\"$4\" && mv \"$4\" \"$5\"";
         let names = ["tmp", &object, "ref.lock", "ref"].map(|name| bench.at(name));
-        run_script(script, &[&[large.clone()], &names[..]].concat());
+        run_script(script, &[std::slice::from_ref(&large), &names[..]].concat());
         bench.wait_for("the pointer", |b| b.has("ref", object.as_bytes()));
         assert!(bench.entry(&object).is_some(), "{object} was told later");
     }
