@@ -176,6 +176,27 @@ impl ExtentSet {
         }
     }
 
+    /// What is in either of the two.
+    pub fn union(&self, more: &Self) -> Self {
+        self.iter().chain(more.iter()).collect::<Vec<_>>().into()
+    }
+
+    /// What of each range is whole grains, as [`ByteRange::align_in`] has it.
+    pub fn align_in(&self, grain_bytes: u64, size_bytes: u64) -> Self {
+        let whole = |range: ByteRange| range.align_in(grain_bytes, size_bytes);
+        self.iter().map(whole).collect()
+    }
+
+    /// Its longest ranges, so many of them at most.
+    pub fn longest(self, most: usize) -> Vec<ByteRange> {
+        let mut ranges = self.ranges;
+        if ranges.len() > most {
+            ranges.sort_by_key(|range| std::cmp::Reverse(range.len()));
+            ranges.truncate(most);
+        }
+        ranges
+    }
+
     /// How many bytes.
     pub fn len(&self) -> u64 {
         self.ranges.iter().map(ByteRange::len).sum()
@@ -207,7 +228,9 @@ impl FromIterator<ByteRange> for ExtentSet {
 }
 
 impl From<Vec<ByteRange>> for ExtentSet {
-    fn from(ranges: Vec<ByteRange>) -> Self {
+    fn from(mut ranges: Vec<ByteRange>) -> Self {
+        // each is added at the end then, in whatever order others said them
+        ranges.sort_unstable();
         ranges.into_iter().collect()
     }
 }
@@ -281,6 +304,9 @@ mod tests {
             prop_assert_eq!(set.present_in(probe).len(), inside);
             prop_assert_eq!(set.missing_in(probe).len(), probe.len() - inside);
             prop_assert_eq!(set.contains(probe), inside == probe.len());
+            let mut with = set.clone();
+            with.insert(probe);
+            prop_assert_eq!(set.union(&ExtentSet::of(probe)), with);
         }
     }
 }

@@ -96,9 +96,7 @@ impl CacheFile {
     /// What can be offered to others: the present chunks that are whole. Each came with its proof,
     /// so [`CacheFile::encode`] can prove any part of them.
     pub fn offered(&self) -> ExtentSet {
-        let size_bytes = self.size_bytes();
-        let whole = |run: ByteRange| run.align_in(CHUNK_BYTES, size_bytes);
-        self.present().iter().map(whole).collect()
+        self.present().align_in(CHUNK_BYTES, self.size_bytes())
     }
 
     /// What of `range` is missing, in whole pages cut at the file's size.

@@ -15,6 +15,9 @@ use crate::id::NodeId;
 pub const HOLDERS_MAX: usize = 64;
 /// How many of them have a part at most, or nothing yet: who has all of it always finds a place.
 const PARTIAL_HOLDERS_MAX: usize = HOLDERS_MAX - 8;
+/// How many ranges of a file are kept of what one holder has, its longest: as many as it can list
+/// at one time.
+pub const RUNS_MAX: usize = 4096;
 /// How long a range that nobody could give is answered with the same failure at once, to whoever
 /// asks: another reader of the same bytes must not wait its whole deadline for what was just tried.
 /// The kernel's own repeats of one handle's read are answered before, from that handle
@@ -33,6 +36,8 @@ pub(super) const GONE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Coverage {
     All,
+    /// Whole chunks, as those have it who are honest: what begins or ends within a page could be
+    /// asked for, and not be kept.
     Part(ExtentSet),
 }
 
@@ -40,7 +45,7 @@ impl Coverage {
     /// What either of the two has.
     fn union(&self, more: &Self) -> Self {
         match (self, more) {
-            (Self::Part(a), Self::Part(b)) => Self::Part(a.iter().chain(b.iter()).collect()),
+            (Self::Part(a), Self::Part(b)) => Self::Part(a.union(b).longest(RUNS_MAX).into()),
             _ => Self::All,
         }
     }
@@ -238,10 +243,8 @@ impl Fetch {
         if known.is_none() && self.holders.len() >= most {
             return false;
         }
-        let coverage = match (known, coverage) {
-            (Some(known), more) => known.union(&more),
-            (None, coverage) => coverage,
-        };
+        let nothing = Coverage::Part(ExtentSet::new());
+        let coverage = known.unwrap_or(&nothing).union(&coverage);
         if known == Some(&coverage) {
             return false;
         }

@@ -68,7 +68,7 @@ use fetch::{Coverage, Fetch, Filling};
 use peer::{Peer, Sent};
 use turns::{Line, Pass, Want};
 
-pub use fetch::HOLDERS_MAX;
+pub use fetch::{HOLDERS_MAX, RUNS_MAX};
 pub use known::PEERS_MAX;
 pub use peer::{SHUN, WINDOW_MAX_BYTES, WINDOW_START_BYTES};
 pub use record::{PEER_RECORDS_MAX, PeerRecord};
@@ -298,9 +298,10 @@ impl Plan {
         if peer.is_shunned(now) {
             return false;
         }
+        let size_bytes = offer.content.size_bytes;
         let coverage = match offer.all {
             true => Coverage::All,
-            false => Coverage::Part(offer.ranges.clone()),
+            false => Coverage::Part(offer.ranges.align_in(CHUNK_BYTES, size_bytes)),
         };
         self.take_out_all(&offer.content);
         let fetch = self.fetches.get_mut(&offer.content);

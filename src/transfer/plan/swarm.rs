@@ -448,7 +448,7 @@ impl Fetch {
         let begins = have < NEAR_BYTES;
         let is_near = |fellow: &Fellow| {
             let is_slow = have > BEGUN_BYTES && fellow.has_bytes < have / SLOW_PART;
-            !is_slow && (begins || fellow.furthest + NEAR_BYTES >= start)
+            !is_slow && (begins || fellow.furthest.saturating_add(NEAR_BYTES) >= start)
         };
         let lively = self
             .partial_fellows()

@@ -5,6 +5,7 @@ mod chaos;
 mod known;
 mod links;
 mod mute;
+mod offers;
 mod peers;
 mod record;
 mod silent;

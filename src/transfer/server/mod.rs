@@ -278,7 +278,7 @@ impl Server {
         let (all, size_bytes) = (source.is_whole(), source.size_bytes());
         let ranges = match all {
             true => Vec::new(),
-            false => longest(source.ranges(), OFFER_RANGES_MAX),
+            false => source.ranges().longest(OFFER_RANGES_MAX),
         };
         if !all && ranges.is_empty() {
             return None;
@@ -341,7 +341,7 @@ impl Server {
             let _turn = turn;
             match inner.find(&hash) {
                 Ok(source) => Response::Holdings {
-                    ranges: ExtentSet::from(longest(source.ranges(), HOLDINGS_RANGES_MAX)),
+                    ranges: ExtentSet::from(source.ranges().longest(HOLDINGS_RANGES_MAX)),
                     size_bytes: source.size_bytes(),
                 },
                 Err(why) => why.into(),
@@ -466,13 +466,6 @@ async fn sweep(inner: Weak<Inner>) {
 fn is_askable(size_bytes: u64, range: ByteRange) -> bool {
     let inside = range.end <= size_bytes && (!range.is_empty() || size_bytes == 0);
     inside && range.len() <= RANGE_MAX_BYTES
-}
-
-fn longest(ranges: ExtentSet, most: usize) -> Vec<ByteRange> {
-    let mut list: Vec<ByteRange> = ranges.into();
-    list.sort_by_key(|range| std::cmp::Reverse(range.len()));
-    list.truncate(most);
-    list
 }
 
 fn refused(reason: &str) -> Response {

@@ -35,7 +35,7 @@ use crate::id::NodeId;
 use crate::transfer::TransferError;
 use crate::transfer::plan::{
     DemandId, FetchReport, HOLDERS_MAX, Offer, PIECE_MAX_BYTES, PeerRate, PeerRecord, Plan,
-    PlanConfig, PlanError, PlanEvent, RequestId,
+    PlanConfig, PlanError, PlanEvent, RUNS_MAX, RequestId,
 };
 use crate::wire::native::tcp;
 
@@ -48,6 +48,8 @@ use window::Window;
 
 // what the plan asks for at once, the wire lets be asked
 const _: () = assert!(PIECE_MAX_BYTES == tcp::RANGE_MAX_BYTES);
+// and what a holder lists, the plan keeps
+const _: () = assert!(RUNS_MAX == tcp::HOLDINGS_RANGES_MAX);
 
 /// The catalogue is asked again who holds a file when a read misses after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
