@@ -147,7 +147,7 @@ impl<O: Owner> Session<O> {
     /// The cache has the bytes, and had all of the content then or not. What is stored at once may
     /// be told of in any order.
     pub fn stored(&mut self, content: ContentKey, range: ByteRange, is_complete: bool) {
-        self.window.remove(&content, range.start);
+        self.window.remove(&content, range);
         if self.cramped_bytes > 0 {
             self.cramped_bytes = self.cramped_bytes.saturating_sub(range.len());
             if self.cramped_bytes == 0 {
@@ -168,7 +168,7 @@ impl<O: Owner> Session<O> {
 
     /// The cache has no room for the bytes.
     pub fn refused(&mut self, now: Instant, content: ContentKey, range: ByteRange) {
-        for (content, range) in self.window.refuse(&content, range.start) {
+        for (content, range) in self.window.refuse(&content, range) {
             self.plan.lost(&content, range);
         }
         // a little room now and then, where a file gives way, does not make the cache roomy

@@ -92,9 +92,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::digest::Verified;
+    use crate::extent::PAGE_BYTES;
     use crate::id::NodeId;
     use crate::transfer::plan::{PlanConfig, RangeRequest};
-    use crate::transfer::session::{Cached, FillProgress, Holder, verify};
+    use crate::transfer::session::{Cached, FillProgress, Holder, Read, verify};
     use crate::transfer::tests::Content;
 
     const PATIENCE: Duration = Duration::from_secs(10);
@@ -111,6 +113,10 @@ mod tests {
         fn tell((): &(), _: FillProgress) {}
     }
 
+    fn verified(file: &Content, request: &RangeRequest) -> Arc<Verified> {
+        verify(request, file.encode(request.range).into()).unwrap()
+    }
+
     /// Takes all of a content from its one holder: the ranges that came, none of them stored.
     fn fetch(session: &mut Session<Nobody>, now: Instant, file: &Content) -> Vec<RangeRequest> {
         let mut came = Vec::new();
@@ -120,16 +126,14 @@ mod tests {
                 return came;
             }
             for send in sends {
-                let proof = file.encode(send.request.range).into();
-                let verified: Arc<_> = verify(&send.request, proof).unwrap();
-                session.accept(now, &send.request, &verified);
+                session.accept(now, &send.request, &verified(file, &send.request));
                 came.push(send.request);
             }
         }
     }
 
-    /// A session that fetches a content with one holder.
-    fn session_of(now: Instant, file: &Content) -> (Session<Nobody>, ContentKey) {
+    /// A session that fetches a content with so many holders.
+    fn session_of(now: Instant, file: &Content, holders: u8) -> (Session<Nobody>, ContentKey) {
         let content = ContentKey::new(file.hash(), file.size());
         let mut session = Session::<Nobody>::new(PlanConfig::default(), 1, 1 << 20);
         let cached = Cached {
@@ -138,19 +142,20 @@ mod tests {
             is_complete: false,
         };
         session.begin(now, content, cached).unwrap();
-        let holder = Holder {
-            node: NodeId::new([2; 32]),
+        let holder = |number| Holder {
+            node: NodeId::new([number; 32]),
             address: "127.0.0.1:1".parse().unwrap(),
             size_bytes: file.size(),
         };
-        session.holders(now, &content.hash, &[holder]);
+        let holders: Vec<_> = (1..=holders).map(holder).collect();
+        session.holders(now, &content.hash, &holders);
         (session, content)
     }
 
     #[test]
     fn a_fill_ends_well_in_whatever_order_its_parts_are_told_to_be_stored() {
         let (now, file) = (Instant::now(), Content::new(1, 4 << 20));
-        let (mut session, content) = session_of(now, &file);
+        let (mut session, content) = session_of(now, &file, 1);
         session.fill(now, content, (FillId(1), ()), PATIENCE, &ExtentSet::new());
         let came = fetch(&mut session, now, &file);
         assert!(came.len() > 1, "{came:?}");
@@ -165,7 +170,7 @@ mod tests {
     #[test]
     fn what_came_and_is_in_the_cache_no_more_comes_again_for_a_fill() {
         let (now, file) = (Instant::now(), Content::new(1, 4 << 20));
-        let (mut session, content) = session_of(now, &file);
+        let (mut session, content) = session_of(now, &file, 1);
         for id in [FillId(1), FillId(2)] {
             session.fill(now, content, (id, ()), PATIENCE, &ExtentSet::new());
             let came = fetch(&mut session, now, &file);
@@ -176,5 +181,42 @@ mod tests {
             }
             assert_eq!(session.actions(now).fills, [((), Ok(()))]);
         }
+    }
+
+    #[test]
+    fn a_fill_ends_well_where_its_last_part_was_asked_twice_from_the_same_place() {
+        let (mut now, file) = (Instant::now(), Content::new(1, 128 << 10));
+        let (mut session, content) = session_of(now, &file, 2);
+        session.fill(now, content, (FillId(1), ()), PATIENCE, &ExtentSet::new());
+        let page = ByteRange::new(0, PAGE_BYTES);
+        let (mut slow, mut twin) = (None, None);
+        while twin.is_none() {
+            for send in session.actions(now).sends {
+                let request = send.request;
+                match (request.range.start, slow) {
+                    (0, None) => slow = Some(request),
+                    (0, Some(_)) => twin = Some(request),
+                    _ => {
+                        session.accept(now, &request, &verified(&file, &request));
+                        session.stored(content, request.range, false);
+                        session.read(now, Read::new(content, page, now + PATIENCE, ()));
+                    }
+                }
+            }
+            // it brings little, so it is not silent
+            let slow = slow.expect("the beginning is asked for");
+            session.arrived(now, slow.node, slow.id, 10);
+            now += Duration::from_millis(10);
+            session.handle_timeout(now);
+        }
+        let (slow, twin) = (slow.unwrap(), twin.unwrap());
+        assert!(slow.range.contains(&twin.range) && slow.range != twin.range);
+        for request in [twin, slow] {
+            session.accept(now, &request, &verified(&file, &request));
+        }
+        session.stored(content, twin.range, false);
+        assert_eq!(session.actions(now).fills, []);
+        session.stored(content, slow.range, true);
+        assert_eq!(session.actions(now).fills, [((), Ok(()))]);
     }
 }

@@ -1,14 +1,15 @@
 //! Verified bytes in memory: those on their way into the cache, and those that it has no room for.
 //!
 //! What waits to be stored is bounded by how many are verified at one time; what cannot be stored
-//! is bounded here, and the oldest goes first. Ranges of one content never overlap: the plan asks
-//! for nothing that is here.
+//! is bounded here, and the oldest goes first. Ranges of one content may overlap in any way, since
+//! what is late is asked of another too, in part: each is held until it is stored itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::digest::{ContentKey, Verified};
 use crate::extent::ByteRange;
+use crate::transfer::plan::PIECE_MAX_BYTES;
 
 struct Held {
     verified: Arc<Verified>,
@@ -17,8 +18,8 @@ struct Held {
 }
 
 pub(super) struct Window {
-    held: BTreeMap<(ContentKey, u64), Held>,
-    refused: BTreeMap<u64, (ContentKey, u64)>,
+    held: BTreeMap<(ContentKey, ByteRange), Held>,
+    refused: BTreeMap<u64, (ContentKey, ByteRange)>,
     refused_bytes: u64,
     limit_bytes: u64,
     clock: u64,
@@ -37,8 +38,8 @@ impl Window {
 
     /// Holds bytes while they are being stored.
     pub fn insert(&mut self, content: ContentKey, verified: Arc<Verified>) {
-        let place = (content, verified.range.start);
-        self.remove(&content, verified.range.start);
+        let place = (content, verified.range);
+        self.remove(&content, verified.range);
         self.held.insert(
             place,
             Held {
@@ -49,19 +50,23 @@ impl Window {
     }
 
     /// They are in the cache now, or of no use.
-    pub fn remove(&mut self, content: &ContentKey, start: u64) {
-        let Some(held) = self.held.remove(&(*content, start)) else {
+    pub fn remove(&mut self, content: &ContentKey, range: ByteRange) {
+        let Some(held) = self.held.remove(&(*content, range)) else {
             return;
         };
         if let Some(number) = held.refused {
             self.refused.remove(&number);
-            self.refused_bytes -= held.verified.range.len();
+            self.refused_bytes -= range.len();
         }
     }
 
     /// The cache has no room: keeps them as long as the limit allows. Gives what had to go.
-    pub fn refuse(&mut self, content: &ContentKey, start: u64) -> Vec<(ContentKey, ByteRange)> {
-        let place = (*content, start);
+    pub fn refuse(
+        &mut self,
+        content: &ContentKey,
+        range: ByteRange,
+    ) -> Vec<(ContentKey, ByteRange)> {
+        let place = (*content, range);
         let Some(held) = self.held.get_mut(&place) else {
             return vec![];
         };
@@ -69,29 +74,26 @@ impl Window {
             self.clock += 1;
             held.refused = Some(self.clock);
             self.refused.insert(self.clock, place);
-            self.refused_bytes += held.verified.range.len();
+            self.refused_bytes += range.len();
         }
         let mut gone = Vec::new();
         while self.refused_bytes > self.limit_bytes {
-            let Some((content, start)) = self.refused.values().next().copied() else {
+            let Some(oldest) = self.refused.values().next().copied() else {
                 break;
             };
-            let range = self.held[&(content, start)].verified.range;
-            self.remove(&content, start);
-            gone.push((content, range));
+            self.remove(&oldest.0, oldest.1);
+            gone.push(oldest);
         }
         gone
     }
 
-    /// All that is held of a range, in order.
+    /// All that is held of a range, in order of where it begins.
     pub fn overlapping(&self, content: &ContentKey, range: ByteRange) -> Vec<Arc<Verified>> {
-        let before = self
-            .held
-            .range((*content, 0)..=(*content, range.start))
-            .next_back();
-        let first = before.map_or(range.start, |((_, start), _)| *start);
+        // nothing that was asked for is longer
+        let first = range.start.saturating_sub(PIECE_MAX_BYTES);
+        let places = [first, range.end].map(|at| (*content, ByteRange::at(at, 0)));
         self.held
-            .range((*content, first)..(*content, range.end.max(first)))
+            .range(places[0]..places[1])
             .map(|(_, held)| &held.verified)
             .filter(|verified| !verified.range.intersection(&range).is_empty())
             .cloned()
@@ -100,20 +102,23 @@ impl Window {
 
     /// Whether any byte of the content is on its way into the cache.
     pub fn is_storing(&self, content: &ContentKey) -> bool {
-        let all = (*content, 0)..=(*content, u64::MAX);
-        self.held.range(all).any(|(_, held)| held.refused.is_none())
+        self.all(content).any(|(_, held)| held.refused.is_none())
     }
 
     /// Forgets what the cache refused of a content, and says what that was.
     pub fn forget(&mut self, content: &ContentKey) -> Vec<ByteRange> {
-        let all = (*content, 0)..=(*content, u64::MAX);
-        let held = self.held.range(all).map(|(_, held)| held);
-        let refused = held.filter(|held| held.refused.is_some());
-        let ranges: Vec<_> = refused.map(|held| held.verified.range).collect();
+        let refused = self.all(content).filter(|(_, held)| held.refused.is_some());
+        let ranges: Vec<_> = refused.map(|(range, _)| range).collect();
         for range in &ranges {
-            self.remove(content, range.start);
+            self.remove(content, *range);
         }
         ranges
+    }
+
+    fn all(&self, content: &ContentKey) -> impl Iterator<Item = (ByteRange, &Held)> {
+        let [first, last] = [0, u64::MAX].map(|at| (*content, ByteRange::at(at, 0)));
+        let held = self.held.range(first..=last);
+        held.map(|((_, range), held)| (*range, held))
     }
 
     #[cfg(test)]
@@ -161,7 +166,7 @@ mod tests {
                 .overlapping(&name(1), ByteRange::at(8192, 4096))
                 .is_empty()
         );
-        window.remove(&name(1), 4096);
+        window.remove(&name(1), ByteRange::at(4096, 4096));
         assert!(
             window
                 .overlapping(&name(1), ByteRange::at(4096, 4096))
@@ -175,7 +180,7 @@ mod tests {
         let mut gone = Vec::new();
         for i in 0..4u64 {
             window.insert(name(1), verified(i * 4096, 4096));
-            gone.extend(window.refuse(&name(1), i * 4096));
+            gone.extend(window.refuse(&name(1), ByteRange::at(i * 4096, 4096)));
             assert!(window.refused_bytes() <= 10_000);
         }
         assert_eq!(
@@ -195,6 +200,29 @@ mod tests {
         );
         assert_eq!(window.refused_bytes(), 0);
         assert!(window.held.is_empty() && window.refused.is_empty());
+    }
+
+    #[test]
+    fn what_was_asked_twice_is_held_until_each_of_both_is_stored() {
+        let mut window = Window::new(0);
+        for length in [4096, 16_384] {
+            window.insert(name(1), verified(0, length));
+        }
+        window.remove(&name(1), ByteRange::at(0, 4096));
+        assert!(window.is_storing(&name(1)));
+        let all = ByteRange::at(0, 16_384);
+        assert_eq!(window.overlapping(&name(1), all).len(), 1);
+        window.remove(&name(1), all);
+        assert!(!window.is_storing(&name(1)) && window.held.is_empty());
+    }
+
+    #[test]
+    fn what_begins_far_before_is_found_behind_what_begins_later() {
+        let mut window = Window::new(0);
+        window.insert(name(1), verified(0, PIECE_MAX_BYTES));
+        window.insert(name(1), verified(128 << 10, 4096));
+        let page = ByteRange::new(PIECE_MAX_BYTES - 4096, PIECE_MAX_BYTES);
+        assert_eq!(window.overlapping(&name(1), page).len(), 1);
     }
 
     #[test]
