@@ -70,6 +70,8 @@ impl Fill {
 
 impl Drop for Fill {
     fn drop(&mut self) {
+        // where its file is yet to be opened, this keeps it from beginning
+        self.outcome.close();
         self.fetcher.cancel_fill(&self.content, self.id);
     }
 }

@@ -107,6 +107,8 @@ impl Inner {
             };
             let begun = self.with(|session, now| match session.is_closed(&content) {
                 true => Err(filler),
+                // who wanted it has gone
+                false if filler.outcome.is_closed() => Ok(()),
                 false => {
                     let (filler, patience) = ((id, filler), self.fill_patience);
                     session.fill(now, content, filler, patience, &present());

@@ -44,6 +44,24 @@ async fn a_fill_that_the_cache_had_no_room_for_ends_well_once_it_has() {
     assert!(scene.cache.cache.is_complete(&content.hash()));
 }
 
+#[test]
+fn a_fill_that_is_dropped_before_its_file_is_open_asks_for_nothing() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.max_blocking_threads(1).enable_all().build();
+    runtime.unwrap().block_on(async {
+        let content = Content::new(6, 4 << 20);
+        let scene = scene(&content, 1 << 30, &[Manner::Honest]);
+        let (go_on, held) = std::sync::mpsc::channel::<()>();
+        let holding = tokio::task::spawn_blocking(move || held.recv());
+        drop(scene.fetcher.fill(content.hash(), content.size()));
+        go_on.send(()).unwrap();
+        holding.await.unwrap().unwrap();
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+        assert!(scene.fetcher.fetches().iter().all(|it| !it.is_filling));
+        assert_eq!(scene.asked_bytes(), 0);
+    });
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_fill_asks_for_no_more() {
     let content = Content::new(6, 64 << 20);
