@@ -325,12 +325,15 @@ async fn read_answers<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> DropReason {
     let mut reader = FrameReader::new(stream, limits, &line.pulse);
     loop {
-        let (mut untold, mut told_at) = (0, None);
+        let (mut untold, mut left_bytes, mut told_at) = (0, None, Instant::now());
         let tell = |header: &FrameHeader, bytes: usize| {
             untold += bytes as u64;
-            if *told_at.get_or_insert_with(Instant::now) + TELL_EACH <= Instant::now() {
+            let left_bytes = left_bytes.get_or_insert(header.body_bytes);
+            *left_bytes -= bytes;
+            // of the last of it the answer itself tells
+            if *left_bytes > 0 && told_at + TELL_EACH <= Instant::now() {
                 line.bring(header.id, std::mem::take(&mut untold));
-                told_at = Some(Instant::now());
+                told_at = Instant::now();
             }
         };
         let (header, body) = match reader.next_telling(Phase::Responses, tell).await {
@@ -374,5 +377,74 @@ async fn watch(line: &Line, limits: &PeerLimits, outbound: &Outbound) -> DropRea
             }
         }
         outbound.send(Frame::empty(0, Kind::Ping), None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::io::{AsyncWriteExt, duplex};
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const BODY_BYTES: usize = 64 << 10;
+
+    /// What is told of an answer that comes in these parts, each so long after the one before.
+    async fn told(parts: &[(Duration, usize)]) -> Vec<u64> {
+        let limits = PeerLimits::default();
+        let (near, mut far) = duplex(1 << 20);
+        let line = Line::new(1, limits.ping_after, LastReading::default());
+        let told: Arc<Mutex<Vec<u64>>> = Arc::default();
+        let noting = Arc::clone(&told);
+        let progress = Progress {
+            tell: Arc::new(move |_, _, bytes| noting.lock().unwrap().push(bytes)),
+            node: NodeId::new([1; 32]),
+            key: 7,
+        };
+        let waiter = Waiter {
+            reply: Box::new(drop),
+            progress: Some(progress),
+            _slot: Arc::clone(&line.slots).acquire_owned().await.unwrap(),
+            sent: Instant::now(),
+        };
+        let id = line.add(waiter).map_err(|(error, _)| error).unwrap();
+        let proof = vec![1; BODY_BYTES].into();
+        let frame = Response::Data { proof }.encode(id).unwrap();
+        let saying = async {
+            let (mut header, mut at) = (&frame.header[..], 0);
+            for (after, length) in parts {
+                sleep(*after).await;
+                far.write_all(std::mem::take(&mut header)).await.unwrap();
+                let part = &frame.body[at..at + length];
+                far.write_all(part).await.unwrap();
+                at += length;
+            }
+            sleep(Duration::from_secs(1)).await;
+        };
+        tokio::select! {
+            reason = read_answers(split(near).0, &line, &limits) => panic!("{reason}"),
+            () = saying => {}
+        }
+        let told = told.lock().unwrap();
+        told.clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_bytes_of_an_answer_that_takes_its_time_are_told_of() {
+        let first = (Duration::from_millis(100), 16 << 10);
+        assert_eq!(told(&[first]).await, [16 << 10]);
+        let second = (Duration::from_secs(5), 8 << 10);
+        assert_eq!(told(&[first, second]).await, [16 << 10, 8 << 10]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_an_answer_that_comes_at_one_go_nothing_is_told() {
+        for pause in [0, 1000] {
+            let pause = Duration::from_millis(pause);
+            let told = told(&[(pause, BODY_BYTES)]).await;
+            assert!(told.is_empty(), "{told:?}");
+        }
     }
 }
