@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::table::Batch;
-use super::{BATCH_TARGET_BYTES, Inner, REST, Reading};
+use super::table::{Batch, UnderWay};
+use super::{Inner, LONG_REST, REST, Reading};
 use crate::cache::Stored;
 use crate::digest::{self, DigestError, Verified};
 use crate::extent::{ByteRange, CHUNK_BYTES};
@@ -18,9 +18,6 @@ use crate::wire::native::tcp::{
 
 /// How long a file of the cache is held open for who was expected to read it.
 const HELD_FOR: Duration = Duration::from_secs(2);
-/// How long nothing is asked in batches of a node that does not know them: it may be of another
-/// version when it is back.
-const OLDER_REST: Duration = Duration::from_secs(60);
 /// The same of one that gave wrong bytes: as long as it is shunned otherwise.
 const LIED_REST: Duration = crate::transfer::plan::SHUN;
 
@@ -54,9 +51,11 @@ impl Inner {
             let Some(best) = holders.into_iter().min_by_key(priority) else {
                 continue;
             };
+            let most = self.table.lock().most_bytes(&best.node);
+            let fits = |bytes| bytes <= most && !self.fetcher.download().is_too_much(bytes);
             let is_in = |batch: &Batch| batch.files.contains(file);
             if !batches.iter().any(is_in) {
-                add(&mut batches, best, *file);
+                add(&mut batches, best, *file, fits);
                 room -= 1;
             }
         }
@@ -75,43 +74,67 @@ impl Inner {
     /// Sends what may be sent.
     fn send(self: &Arc<Self>) {
         loop {
-            let Some(batch) = self.table.lock().next() else {
+            let Some((batch, under_way)) = self.table.lock().next() else {
                 return;
             };
             let inner = self.clone();
             self.runtime
-                .spawn(async move { inner.exchange(batch).await });
+                .spawn(async move { inner.exchange(batch, under_way).await });
         }
     }
 
-    async fn exchange(self: Arc<Self>, batch: Batch) {
-        let Holder { node, address, .. } = batch.from;
-        let size_bytes = batch.files.iter().map(|file| file.size_bytes).sum();
-        self.fetcher.download().pass(size_bytes, false).await;
-        let files = batch.files.clone();
-        let asked = Request::Batch { files };
-        let answer = self
-            .net
-            .request(node, address, lane_of(size_bytes), asked)
-            .await;
-        let parts = match answer {
-            Ok(Response::Batch { packed }) => unpack_batch(&packed).unwrap_or_default(),
-            Err(NetError::Older) => {
-                self.table.lock().rest(node, Instant::now(), OLDER_REST);
-                Vec::new()
-            }
-            _ => {
-                self.table.lock().rest(node, Instant::now(), REST);
-                Vec::new()
-            }
+    async fn exchange(self: Arc<Self>, mut batch: Batch, under_way: UnderWay) {
+        let UnderWay { number, taken_back } = under_way;
+        let parts = tokio::select! {
+            parts = self.answer(&mut batch) => Some(parts),
+            _ = taken_back => None,
         };
-        self.table.lock().over(&node);
+        self.table.lock().over(batch.from.node, number);
         self.send();
+        // nobody waits for what was taken back
+        let Some(parts) = parts else { return };
         let inner = self.clone();
         let taking = move || inner.take(&batch, parts);
         // ends in a panic at worst, which its hook reports
         let _ = self.runtime.spawn_blocking(taking).await;
         self.let_go_later();
+    }
+
+    /// What comes of a batch of what is wanted of it when its turn has come. Dropping it takes the
+    /// question back.
+    async fn answer(&self, batch: &mut Batch) -> Vec<BatchPart> {
+        let Holder { node, address, .. } = batch.from;
+        let download = self.fetcher.download();
+        let passed_bytes = bytes_of(&batch.files);
+        download.pass(passed_bytes, false).await;
+        {
+            let table = self.table.lock();
+            batch.files.retain(|file| table.is_wanted(file, &node));
+        }
+        let mut bytes = bytes_of(&batch.files);
+        if self.fetcher.is_metered() || download.is_too_much(bytes) {
+            bytes = 0;
+        }
+        download.give_back(passed_bytes - bytes);
+        if bytes == 0 {
+            return Vec::new();
+        }
+        let files = batch.files.clone();
+        let (asked, begun) = (Request::Batch { files }, Instant::now());
+        let answer = self.net.request(node, address, lane_of(bytes), asked).await;
+        let mut table = self.table.lock();
+        let rest = match answer {
+            Ok(Response::Batch { packed }) => {
+                table.took(node, bytes, begun.elapsed());
+                return unpack_batch(&packed).unwrap_or_default();
+            }
+            Err(NetError::Older) => LONG_REST,
+            _ => REST,
+        };
+        table.rest(node, Instant::now(), rest);
+        drop(table);
+        download.give_back(bytes);
+        Vec::new()
     }
 
     /// Weak, so that a cache is not held open by who only waits to close its files.
@@ -209,13 +232,17 @@ fn proven(file: &SmallFile, part: Option<BatchPart>) -> Result<Verified, Option<
     digest::decode(file.hash, file.size_bytes, whole, proof).map_err(Some)
 }
 
-/// Adds a file to the last batch for its holder that has room, or to a new one.
-fn add(batches: &mut Vec<Batch>, from: Holder, file: SmallFile) {
+fn bytes_of(files: &[SmallFile]) -> u64 {
+    files.iter().map(|file| file.size_bytes).sum()
+}
+
+/// Adds a file to the last batch for its holder that has room, or to a new one. `fits` says whether
+/// so many bytes may be in one with others.
+fn add(batches: &mut Vec<Batch>, from: Holder, file: SmallFile, fits: impl Fn(u64) -> bool) {
     let has_room = |batch: &&mut Batch| {
-        let bytes: u64 = batch.files.iter().map(|file| file.size_bytes).sum();
         batch.from.node == from.node
             && batch.files.len() < BATCH_FILES_MAX
-            && bytes + file.size_bytes <= BATCH_TARGET_BYTES
+            && fits(bytes_of(&batch.files) + file.size_bytes)
     };
     match batches.iter_mut().rfind(has_room) {
         Some(batch) => batch.files.push(file),

@@ -41,6 +41,9 @@ pub const COMING_MAX: usize = 1024;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How long nothing is asked in batches of a node that is busy, late or does not answer.
 const REST: Duration = Duration::from_secs(1);
+/// How long nothing is asked in batches of a node that does not know them, since it may be of
+/// another version when it is back, or of which even small ones are late.
+const LONG_REST: Duration = Duration::from_secs(60);
 /// What marks the ticket of a read that waits for a batch.
 const OURS: u64 = 1 << 63;
 
@@ -174,7 +177,9 @@ impl Inner {
             let ticket: FetchTicket = self
                 .fetcher
                 .read_just(hash, size_bytes, range, deadline, answer);
-            self.table.lock().is_alone(number, ticket);
+            if !self.table.lock().is_alone(number, ticket) {
+                self.fetcher.cancel(ticket);
+            }
         }
     }
 }

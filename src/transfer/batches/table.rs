@@ -1,11 +1,14 @@
 //! What is under way, what has come and is not stored, and who waits for it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
-use super::{BATCHES_PER_NODE_MAX, COMING_MAX, FetchTicket, REST};
+use super::{
+    BATCH_TARGET_BYTES, BATCHES_PER_NODE_MAX, COMING_MAX, FetchTicket, LONG_REST, PATIENCE, REST,
+};
 use crate::cache::CacheFile;
 use crate::extent::ByteRange;
 use crate::id::NodeId;
@@ -14,6 +17,10 @@ use crate::wire::native::tcp::SmallFile;
 
 /// How many files stay in memory that the cache has no room for; the oldest goes first.
 const UNSTORED_MAX: usize = 64;
+
+/// The least that a batch has of files together, where there are more: a node of which even so
+/// little is late is better asked for each file alone.
+const BATCH_LEAST_BYTES: u64 = 16 << 10;
 
 /// How many files are held open: as many as are asked for ahead of one program.
 const HELD_MAX: usize = 256;
@@ -30,6 +37,13 @@ pub(super) struct Reading {
 pub(super) struct Batch {
     pub from: Holder,
     pub files: Vec<SmallFile>,
+}
+
+/// By what a batch that is under way is known.
+pub(super) struct UnderWay {
+    pub number: u64,
+    /// Ends, in an error, when it is to be taken back.
+    pub taken_back: oneshot::Receiver<()>,
 }
 
 enum Coming {
@@ -50,9 +64,12 @@ pub(super) struct Table {
     coming: HashMap<SmallFile, Coming>,
     waits: HashMap<u64, Wait>,
     next_number: u64,
-    under_way: HashMap<NodeId, usize>,
+    /// By node and number; who drops one takes it back.
+    under_way: BTreeMap<(NodeId, u64), oneshot::Sender<()>>,
     queued: VecDeque<Batch>,
     resting: HashMap<NodeId, Instant>,
+    /// What a batch may have together, of nodes of which more would take too long.
+    most_bytes: HashMap<NodeId, u64>,
     unstored: VecDeque<SmallFile>,
     /// Files of the cache that are held open for who is about to read them, and since when.
     held: VecDeque<(Instant, CacheFile)>,
@@ -73,10 +90,36 @@ impl Table {
         self.resting.get(node).is_some_and(|until| *until > now)
     }
 
-    /// Asks nothing of a node for a while.
+    /// Asks nothing of a node for a while, or for the rest of a longer one.
     pub fn rest(&mut self, node: NodeId, now: Instant, time: Duration) {
         self.resting.retain(|_, until| *until > now);
-        self.resting.insert(node, now + time);
+        let until = self.resting.entry(node).or_insert(now);
+        *until = (*until).max(now + time);
+    }
+
+    /// What a batch of a node may have of files together, unless one file alone is more.
+    pub fn most_bytes(&self, node: &NodeId) -> u64 {
+        self.most_bytes
+            .get(node)
+            .copied()
+            .unwrap_or(BATCH_TARGET_BYTES)
+    }
+
+    fn set_most_bytes(&mut self, node: NodeId, most: u64) {
+        match most < BATCH_TARGET_BYTES {
+            true => self.most_bytes.insert(node, most.max(BATCH_LEAST_BYTES)),
+            false => self.most_bytes.remove(&node),
+        };
+    }
+
+    /// A batch of so many bytes took so long: the next are to come before readers lose patience.
+    pub fn took(&mut self, node: NodeId, bytes: u64, time: Duration) {
+        let most = self.most_bytes(&node);
+        if time > PATIENCE {
+            self.set_most_bytes(node, most / 2);
+        } else if time < PATIENCE / 2 && bytes > most / 2 {
+            self.set_most_bytes(node, most * 2);
+        }
     }
 
     pub fn queue(&mut self, batch: Batch) {
@@ -88,26 +131,31 @@ impl Table {
     }
 
     /// The next batch that may be sent, which counts as under way from now on.
-    pub fn next(&mut self) -> Option<Batch> {
+    pub fn next(&mut self) -> Option<(Batch, UnderWay)> {
         let under_way = &self.under_way;
         let has_room = |batch: &Batch| {
-            let count = under_way.get(&batch.from.node).copied().unwrap_or(0);
+            let node = batch.from.node;
+            let count = under_way.range((node, 0)..=(node, u64::MAX)).count();
             count < BATCHES_PER_NODE_MAX
         };
         let at = self.queued.iter().position(has_room)?;
         let batch = self.queued.remove(at)?;
-        *self.under_way.entry(batch.from.node).or_default() += 1;
-        Some(batch)
+        self.next_number += 1;
+        let number = self.next_number;
+        let (takes_back, taken_back) = oneshot::channel();
+        self.under_way.insert((batch.from.node, number), takes_back);
+        Some((batch, UnderWay { number, taken_back }))
     }
 
     /// A batch of a node is over.
-    pub fn over(&mut self, node: &NodeId) {
-        if let Some(count) = self.under_way.get_mut(node) {
-            *count -= 1;
-            if *count == 0 {
-                self.under_way.remove(node);
-            }
-        }
+    pub fn over(&mut self, node: NodeId, number: u64) {
+        self.under_way.remove(&(node, number));
+    }
+
+    /// Whether a file is to come from a node still.
+    pub fn is_wanted(&self, file: &SmallFile, node: &NodeId) -> bool {
+        let coming = self.coming.get(file);
+        matches!(coming, Some(Coming::Wanted { from, .. }) if from == node)
     }
 
     /// Lets a read wait for its file, where that is coming.
@@ -160,7 +208,8 @@ impl Table {
     }
 
     /// The read with this number has waited long enough. Nobody else is to find that out for
-    /// himself: whoever waits for the same node is alone from now on, and it rests.
+    /// himself: whoever waits for the same node is alone from now on, and it rests. What is under
+    /// way from there is taken back, so that nothing comes twice, and less is asked for next.
     pub fn late(&mut self, number: u64, now: Instant) -> Vec<(u64, Reading)> {
         let Some(Wait::ForBatch(reading)) = self.waits.get(&number) else {
             return Vec::new();
@@ -169,12 +218,14 @@ impl Table {
             return self.give_up(number).into_iter().collect();
         };
         let node = *from;
-        self.rest(node, now, REST);
+        let most = self.most_bytes(&node);
+        let is_least = most == BATCH_LEAST_BYTES;
+        self.rest(node, now, if is_least { LONG_REST } else { REST });
+        self.set_most_bytes(node, most / BATCHES_PER_NODE_MAX as u64);
         self.queued.retain(|batch| batch.from.node != node);
-        let is_its =
-            |coming: &Coming| matches!(coming, Coming::Wanted { from, .. } if *from == node);
-        let coming = self.coming.iter().filter(|(_, coming)| is_its(coming));
-        let files: Vec<SmallFile> = coming.map(|(file, _)| *file).collect();
+        self.under_way.retain(|(of, _), _| *of != node);
+        let files = self.coming.keys().copied();
+        let files: Vec<SmallFile> = files.filter(|file| self.is_wanted(file, &node)).collect();
         files
             .iter()
             .flat_map(|file| self.failed(file, &node))
@@ -188,11 +239,10 @@ impl Table {
         Some((number, reading))
     }
 
-    /// A read goes on alone under this ticket, unless it is over already.
-    pub fn is_alone(&mut self, number: u64, ticket: FetchTicket) {
-        if let Some(wait) = self.waits.get_mut(&number) {
-            *wait = Wait::Alone(Some(ticket));
-        }
+    /// A read goes on alone under this ticket; false where it is over already, or was taken back.
+    pub fn is_alone(&mut self, number: u64, ticket: FetchTicket) -> bool {
+        let wait = self.waits.get_mut(&number);
+        wait.map(|wait| *wait = Wait::Alone(Some(ticket))).is_some()
     }
 
     /// A read that went on alone is over.
@@ -258,6 +308,8 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use oneshot::error::TryRecvError;
+
     use super::*;
     use crate::digest::ContentHash;
 
@@ -284,16 +336,79 @@ mod tests {
             table.queue(batch(1, n as u32));
         }
         assert_eq!(table.room(), 0);
-        let under_way = std::iter::from_fn(|| table.next()).count();
-        assert_eq!(under_way, BATCHES_PER_NODE_MAX);
+        let under_way: Vec<_> = std::iter::from_fn(|| table.next()).collect();
+        assert_eq!(under_way.len(), BATCHES_PER_NODE_MAX);
         table.queue(batch(2, 0));
-        let other = table.next().map(|batch| batch.from.node);
+        let other = table.next().map(|(batch, _)| batch.from.node);
         assert_eq!(
             other,
             Some(NodeId::new([2; 32])),
             "takes nothing from another"
         );
-        table.over(&NodeId::new([1; 32]));
+        let first = under_way.first().map(|(_, it)| it.number);
+        table.over(NodeId::new([1; 32]), first.unwrap());
         assert_eq!(std::iter::from_fn(|| table.next()).count(), 1);
+    }
+
+    fn reading(file: SmallFile) -> Reading {
+        let now = Instant::now();
+        Reading {
+            file,
+            range: ByteRange::new(0, 1),
+            deadline: now,
+            reply: Box::new(drop),
+        }
+    }
+
+    #[test]
+    fn of_a_node_whose_batches_are_late_less_is_asked_until_they_are_in_time() {
+        let (mut table, now) = (Table::default(), Instant::now());
+        let node = NodeId::new([1; 32]);
+        let late = |table: &mut Table, n| {
+            let batch = batch(1, n);
+            let file = batch.files[0];
+            table.queue(batch);
+            let (_, under_way) = table.next().unwrap();
+            let number = table.wait(reading(file)).ok().unwrap();
+            assert_eq!(table.late(number, now).len(), 1);
+            let mut taken_back = under_way.taken_back;
+            assert!(
+                taken_back
+                    .try_recv()
+                    .is_err_and(|it| it == TryRecvError::Closed)
+            );
+            table.most_bytes(&node)
+        };
+        let sizes = [1, 2].map(|n| late(&mut table, n));
+        assert_eq!(sizes, [64 << 10, BATCH_LEAST_BYTES]);
+        assert!(!table.is_resting(&node, now + REST));
+        assert_eq!(late(&mut table, 3), BATCH_LEAST_BYTES);
+        assert!(
+            table.is_resting(&node, now + REST),
+            "it is too slow for any"
+        );
+        let quick = PATIENCE / 4;
+        table.took(node, 100, quick);
+        assert_eq!(table.most_bytes(&node), BATCH_LEAST_BYTES, "it was small");
+        for _ in 0..10 {
+            let most = table.most_bytes(&node);
+            table.took(node, most, quick);
+        }
+        assert_eq!(table.most_bytes(&node), BATCH_TARGET_BYTES);
+        assert!(table.most_bytes.is_empty());
+        table.took(node, BATCH_TARGET_BYTES, PATIENCE * 2);
+        assert_eq!(table.most_bytes(&node), BATCH_TARGET_BYTES / 2);
+    }
+
+    #[test]
+    fn a_read_that_is_taken_back_as_it_begins_alone_goes_on_for_nobody() {
+        let mut table = Table::default();
+        let batch = batch(1, 1);
+        let file = batch.files[0];
+        table.queue(batch);
+        let number = table.wait(reading(file)).ok().unwrap();
+        assert_eq!(table.late(number, Instant::now()).len(), 1);
+        assert!(table.cancel(number).is_none(), "it has no ticket yet");
+        assert!(!table.is_alone(number, FetchTicket::from_number(1)));
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::{Cluster, Serving, blocking, honest};
 use crate::extent::ByteRange;
 use crate::net::peer::{Incoming, Lane, PeerLimits};
-use crate::transfer::batches::{Batches, SmallFile};
+use crate::transfer::batches::{BATCHES_PER_NODE_MAX, Batches, SmallFile};
 use crate::transfer::tests::{Content, LONG, Outcome, TestCache, reply};
 use crate::transfer::{FetchConfig, FetchEvent, Fetcher, Holder, HoldersOf};
 use crate::wire::native::tcp::{BatchPart, PackedBatch, Request, Response, unpack_batch};
@@ -299,4 +299,80 @@ async fn a_read_that_waits_for_a_batch_can_be_taken_back() {
     reader.batches.cancel(ticket);
     assert!(outcome.recv_timeout(LONG).unwrap().is_err());
     assert_eq!(reader.batches.waits_until(ticket), None);
+}
+
+/// What of the questions for batches comes until a file that is in none of them was read.
+async fn others_until_read(
+    reader: &Reader,
+    content: &Content,
+    questions: &mut mpsc::Receiver<Incoming>,
+) -> usize {
+    reader.read_all(std::slice::from_ref(content)).await;
+    std::iter::from_fn(|| questions.try_recv().ok()).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_for_which_a_reader_waited_in_vain_is_taken_back() {
+    let cluster = Cluster::new();
+    let contents = small_files(8);
+    let (node, mut questions) = deaf_to_batches(&cluster, &contents);
+    let reader = reader(&cluster, &[&node], &contents, PeerLimits::default());
+    reader.batches.ask(&all_of(&contents));
+    let unanswered = questions.recv().await.unwrap();
+    let taken_back = unanswered.reply.unwanted();
+    reader.read_all(&contents[..1]).await;
+    let soon = tokio::time::timeout(LONG / 20, taken_back).await;
+    assert!(soon.is_ok(), "it comes still");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_in_batches_leaves_of_a_limit_what_readers_need() {
+    let cluster = Cluster::new();
+    let contents = small_files(40);
+    let (node, mut questions) = deaf_to_batches(&cluster, &contents);
+    let reader = reader(&cluster, &[&node], &contents, PeerLimits::default());
+    let limit = reader.fetcher.download();
+    limit.set(Some(20_000));
+    reader.batches.ask(&all_of(&contents));
+    let _unanswered = questions.recv().await.unwrap();
+    assert!(limit.pass_at_once(4096, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_fetched_alone_while_its_batch_waited_for_a_limit_is_not_asked_again() {
+    let cluster = Cluster::new();
+    let contents = small_files(3);
+    let (node, mut questions) = deaf_to_batches(&cluster, &contents);
+    let reader = reader(&cluster, &[&node], &contents, PeerLimits::default());
+    let limit = reader.fetcher.download();
+    limit.set(Some(100_000));
+    assert!(limit.pass_at_once(300_000, true));
+    reader.batches.ask(&all_of(&contents[..2]));
+    reader.read_all(&contents[..2]).await;
+    // behind the batch, if that stands there still
+    limit.pass(1, false).await;
+    assert_eq!(
+        others_until_read(&reader, &contents[2], &mut questions).await,
+        0
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_to_be_asked_in_batches_is_not_on_a_network_that_costs() {
+    let cluster = Cluster::new();
+    let contents = small_files(100);
+    let (node, mut questions) = deaf_to_batches(&cluster, &contents);
+    let reader = reader(&cluster, &[&node], &contents, PeerLimits::default());
+    let (last, asked) = contents.split_last().unwrap();
+    reader.batches.ask(&all_of(asked));
+    let mut open = Vec::new();
+    for _ in 0..BATCHES_PER_NODE_MAX {
+        open.push(questions.recv().await.unwrap());
+    }
+    reader.fetcher.set_metered(true);
+    for question in open {
+        question.reply.send(Response::NotHere);
+    }
+    reader.read_all(asked).await;
+    assert_eq!(others_until_read(&reader, last, &mut questions).await, 0);
 }
