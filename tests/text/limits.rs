@@ -256,6 +256,8 @@ fn each_limit_names_a_test_that_tries_it_or_says_why_none_does() {
 #[test]
 fn each_read_ahead_that_the_kernel_may_have_under_way_can_wait_for_its_bytes() {
     const { assert!(transfer::plan::DEMANDS_MAX > fuse::BACKGROUND_MAX as usize) };
+    // and each may be of another file
+    const { assert!(transfer::plan::FETCHES_MAX > fuse::BACKGROUND_MAX as usize) };
 }
 
 #[test]

@@ -2,14 +2,38 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Fetch, Plan, PlanEvent};
+use super::{FETCHES_KEPT_MAX, FETCHES_MAX, Fetch, Plan, PlanEvent};
 use crate::digest::ContentKey;
 
 /// How long a file stays open unused where others want the room that it takes in the cache: longer
 /// than a reader thinks between two reads.
 const SHED_AFTER: Duration = Duration::from_secs(1);
 
+/// Where there are [`FETCHES_KEPT_MAX`], so many go at once: to find them is work for all.
+const GO_AT_ONCE: usize = FETCHES_KEPT_MAX / 8;
+
 impl Plan {
+    /// Whether one more file may be opened. Lets go of files that nobody waits for where many are
+    /// open, those first that were not used for the longest.
+    pub(super) fn make_room(&mut self) -> bool {
+        self.opened += 1;
+        let (count, is_due) = (self.fetches.len(), self.opened >= GO_AT_ONCE);
+        if count >= FETCHES_KEPT_MAX && (is_due || count >= FETCHES_MAX) {
+            self.opened = 0;
+            let idle = self.fetches.iter().filter(|(_, fetch)| {
+                self.step();
+                fetch.is_idle()
+            });
+            let mut idle: Vec<_> = idle.map(|(name, fetch)| (fetch.last_used, *name)).collect();
+            idle.sort_unstable();
+            let over = count - (FETCHES_KEPT_MAX - GO_AT_ONCE);
+            for (_, content) in idle.into_iter().take(over) {
+                self.close(&content);
+            }
+        }
+        self.fetches.len() < FETCHES_MAX
+    }
+
     /// Forgets at once the files that nobody waits for and that are not wanted whole.
     pub fn close_idle(&mut self) {
         let idle = self.fetches.iter().filter(|(_, fetch)| fetch.is_idle());

@@ -92,8 +92,11 @@ pub const IN_FLIGHT_MAX_BYTES: u64 = 48 << 20;
 /// Reads that may wait at one time; one more fails. More than the kernel may have under way: its
 /// read-aheads (`fuse::BACKGROUND_MAX`), and one for each thread of a machine.
 pub const DEMANDS_MAX: usize = 1 << 16;
-/// Files on their way at one time; more displace those that nobody waits for.
-pub const FETCHES_MAX: usize = 1024;
+/// Files on their way at one time; one more fails. More than the kernel may have read-aheads under
+/// way, each of which may be of another file.
+pub const FETCHES_MAX: usize = 1 << 14;
+/// Where so many are open, those that nobody waits for are let go of.
+pub const FETCHES_KEPT_MAX: usize = 1024;
 /// A file above this size is looked for with a `Get` even where holders are known.
 const GET_ANYWAY_BYTES: u64 = 1 << 20;
 /// How long after something of it is wanted: a short read of a holder that is known is over by
@@ -160,6 +163,8 @@ pub struct Plan {
     config: PlanConfig,
     rng: StdRng,
     fetches: BTreeMap<ContentKey, Fetch>,
+    /// How many were opened since those that nobody waits for were looked for.
+    opened: usize,
     peers: BTreeMap<NodeId, Peer>,
     demands: BTreeMap<DemandId, Demand>,
     /// Files that have something to ask, for each kind of wish in turn.
@@ -197,6 +202,7 @@ impl Plan {
             config,
             rng: StdRng::seed_from_u64(seed),
             fetches: BTreeMap::new(),
+            opened: 0,
             peers: BTreeMap::new(),
             demands: BTreeMap::new(),
             called: Default::default(),
@@ -239,12 +245,8 @@ impl Plan {
             fetch.last_used = now;
             return Ok(());
         }
-        if self.fetches.len() >= FETCHES_MAX {
-            let idle = self.fetches.iter().filter(|(_, fetch)| fetch.is_idle());
-            let oldest = idle
-                .min_by_key(|(_, fetch)| fetch.last_used)
-                .map(|(content, _)| *content);
-            self.close(&oldest.ok_or(PlanError::TooMany)?);
+        if !self.make_room() {
+            return Err(PlanError::TooMany);
         }
         let mut fetch = Fetch::new(content.size_bytes, present, now);
         fetch.is_to_get = content.size_bytes > GET_ANYWAY_BYTES && !fetch.is_complete();

@@ -328,15 +328,26 @@ fn the_numbers_of_fetches_and_waits_are_bounded() {
         .plan
         .demand(bench.now, content, page(1), bench.now + PATIENCE);
     assert_eq!(one_more, Err(PlanError::TooMany));
-    for i in 0..2 * FETCHES_MAX {
-        let name = ContentKey::new(ContentHash::of(&i.to_le_bytes()), 1);
+    let named = |number: usize| ContentKey::new(ContentHash::of(&number.to_le_bytes()), 1);
+    for number in 0..2 * FETCHES_KEPT_MAX {
+        let name = named(number);
         bench.plan.open(bench.now, name, ExtentSet::new()).unwrap();
+        assert!(bench.plan.fetches.len() <= FETCHES_KEPT_MAX);
     }
-    assert_eq!(bench.plan.fetches.len(), FETCHES_MAX);
     assert!(
         bench.plan.is_open(&content),
         "a file that readers wait for stays"
     );
+    let mut plan = Plan::new(PlanConfig::default(), 1);
+    for number in 0..FETCHES_MAX {
+        plan.open(bench.now, named(number), ExtentSet::new())
+            .unwrap();
+        plan.fill(bench.now, named(number), PATIENCE);
+    }
+    let one_more = |plan: &mut Plan| plan.open(bench.now, named(FETCHES_MAX), ExtentSet::new());
+    assert_eq!(one_more(&mut plan), Err(PlanError::TooMany));
+    plan.cancel_fill(&named(7));
+    assert_eq!(one_more(&mut plan), Ok(()));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use rand::{RngExt, SeedableRng};
 use super::bench::{Bench, PATIENCE, Reader, file_named, node};
 use super::peers::{Death, SimPeer};
 use super::{LAN, MIB, page};
+use crate::digest::{ContentHash, ContentKey};
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use crate::transfer::plan::{Failure, Offer, Plan, PlanConfig, PlanError, PlanEvent};
 
@@ -421,4 +422,23 @@ fn a_version_that_one_holder_has_no_more_comes_from_the_other() {
     bench.read(Reader::sequential(content, 4 * MIB));
     bench.run(Duration::from_secs(30));
     assert!(bench.readers[0].errors.is_empty() && bench.readers[0].done_at.is_some());
+}
+
+#[test]
+fn of_thousands_of_files_that_are_read_at_one_time_every_one_comes() {
+    let (now, mut plan) = (Instant::now(), Plan::new(PlanConfig::default(), 1));
+    let names = (0..2000u64).map(|number| ContentHash::of(&number.to_le_bytes()));
+    let contents: Vec<_> = names.map(|hash| ContentKey::new(hash, MIB)).collect();
+    for content in &contents {
+        plan.open(now, *content, ExtentSet::new()).unwrap();
+        plan.holders(now, content, &[node(1)]);
+        plan.demand_just(now, *content, page(0), now + PATIENCE)
+            .unwrap();
+    }
+    while let Some(request) = plan.poll_request(now) {
+        plan.answered(now, request.id);
+    }
+    let events = std::iter::from_fn(|| plan.poll_event());
+    let ready = events.filter(|event| matches!(event, PlanEvent::Ready(_)));
+    assert_eq!(ready.count(), contents.len());
 }
