@@ -83,7 +83,7 @@ impl Inner {
     ) {
         let proof = match proof_of(outcome.map_err(|error| failure_of(&error))) {
             Ok(proof) => proof,
-            Err(failure) => return self.fail(&request, failure),
+            Err(failure) => return self.came_to_nothing(&request, failure),
         };
         if !self.behind.has_room(request.range.len()) {
             self.runtime.spawn(self.clone().take_answer(request, proof));
@@ -116,8 +116,14 @@ impl Inner {
         let answer = (self.asking.ask)(node, address, lane, question(&request), progress).await;
         match proof_of(answer) {
             Ok(proof) => self.take_answer(request, proof).await,
-            Err(failure) => self.fail(&request, failure),
+            Err(failure) => self.came_to_nothing(&request, failure),
         }
+    }
+
+    /// What was let pass by the limit did not come.
+    fn came_to_nothing(self: &Arc<Self>, request: &RangeRequest, failure: Failure) {
+        self.download.give_back(request.range.len());
+        self.fail(request, failure);
     }
 
     fn fail(self: &Arc<Self>, request: &RangeRequest, failure: Failure) {

@@ -474,3 +474,24 @@ async fn nothing_is_left_behind_when_all_is_read() {
     }
     assert!(scene.fetcher.inner.state.lock().session.is_at_rest());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_in_vain_counts_for_no_limit() {
+    let content = Content::new(17, 1 << 20);
+    let scene = scene(&content, 1 << 30, &[Manner::Busy]);
+    let limit = scene.fetcher.download();
+    limit.set(Some(1024));
+    let (reply, _outcome) = reply();
+    let (page, deadline) = (ByteRange::new(0, 4096), Instant::now() + LONG);
+    scene
+        .fetcher
+        .read(content.hash(), content.size(), page, deadline, reply);
+    while scene.asked_bytes() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let begun = Instant::now();
+    while !limit.pass_at_once(1, false) {
+        assert!(begun.elapsed() < LONG / 6, "it is paid for");
+        tokio::task::yield_now().await;
+    }
+}

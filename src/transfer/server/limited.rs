@@ -68,10 +68,14 @@ impl Limited {
 impl Server {
     /// A turn to make an answer, once the limit allows it; nothing where this node is too busy.
     pub(super) async fn turn_within_limit(&self, asked: Asked) -> Option<Turn> {
-        match self.inner.upload.pass(asked).await {
-            true => self.inner.fair_queue.pass(asked).await,
-            false => None,
+        if !self.inner.upload.pass(asked).await {
+            return None;
         }
+        let turn = self.inner.fair_queue.pass(asked).await;
+        if turn.is_none() {
+            self.inner.upload.pace.give_back(asked.bytes);
+        }
+        turn
     }
 }
 
