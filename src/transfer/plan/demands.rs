@@ -36,7 +36,7 @@ impl Plan {
             let range = self.demands.get(&id).map(|demand| demand.range);
             let gap = range.and_then(|range| Some((range, fetch.first_gap(range)?)));
             let Some((range, first)) = gap else {
-                fetch.hungry.remove(&id);
+                fetch.no_longer_hungry(&id);
                 self.call_up(content, Want::Demand);
                 return None;
             };

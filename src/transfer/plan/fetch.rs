@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::fellows::Swarm;
 use super::places::Places;
 use super::streams::Streams;
-use super::turns::Place;
+use super::turns::{OVERDUE, Place};
 use super::{DemandId, PIECE_MAX_BYTES, RequestId};
 use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
@@ -116,7 +116,13 @@ impl Fetch {
     /// The place of its demands among those of all files: by their age, but for what is overdue.
     pub fn demand_number(&self) -> Option<u64> {
         let oldest = self.hungry.first()?;
-        Some(if self.overdue { 0 } else { oldest.0 })
+        Some(if self.overdue { OVERDUE } else { oldest.0 })
+    }
+
+    /// Nothing is to be asked for a demand, or no more.
+    pub fn no_longer_hungry(&mut self, id: &DemandId) {
+        self.hungry.remove(id);
+        self.overdue &= !self.hungry.is_empty();
     }
 
     pub fn new(size_bytes: u64, present: ExtentSet, now: Instant) -> Self {

@@ -170,8 +170,6 @@ pub struct Plan {
     /// Files that have something to ask, for each kind of wish in turn.
     called: [Line; 3],
     next_turn: u64,
-    /// Files whose readers have waited for their turn for long, the longest first.
-    overdue: VecDeque<ContentKey>,
     /// Peers that may have room for a file that is parked at them.
     awake: BTreeMap<NodeId, Pass>,
     /// Peers that fell silent, and the first of their requests that is yet to be asked elsewhere.
@@ -207,7 +205,6 @@ impl Plan {
             demands: BTreeMap::new(),
             called: Default::default(),
             next_turn: 0,
-            overdue: VecDeque::new(),
             awake: BTreeMap::new(),
             rescues: BTreeMap::new(),
             in_flight: BTreeMap::new(),
@@ -468,7 +465,7 @@ impl Plan {
         self.timers.remove(&(demand.deadline, Timer::Deadline(id)));
         if let Some(fetch) = self.fetches.get_mut(&demand.content) {
             fetch.waits.remove(id);
-            fetch.hungry.remove(&id);
+            fetch.no_longer_hungry(&id);
         }
         Some(demand)
     }

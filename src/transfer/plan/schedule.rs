@@ -114,7 +114,6 @@ impl Plan {
             }
         }
         self.rescue_some(now);
-        self.call_up_overdue();
         let mut tries = TRIES_MAX;
         loop {
             if let Some(request) = self.next_of_called(now, &mut tries) {

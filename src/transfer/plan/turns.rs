@@ -45,6 +45,8 @@ pub(super) enum Place {
     Parked(u64),
 }
 
+/// The number of what is overdue, before all others.
+pub(super) const OVERDUE: u64 = 0;
 /// Before all others of its number.
 const FIRST: ContentKey = ContentKey::new(ContentHash::new([0; 32]), 0);
 
@@ -106,25 +108,20 @@ impl Plan {
         let own = fetch
             .progress_at
             .map_or(first.since, |at| at.max(first.since));
-        if own + first.patience * OVERDUE_PATIENCE <= now {
-            if !std::mem::replace(&mut fetch.overdue, true) {
-                self.overdue.push_back(*content);
-            }
+        let is_overdue = own + first.patience * OVERDUE_PATIENCE <= now;
+        if is_overdue && !std::mem::replace(&mut fetch.overdue, true) {
             self.call_up(content, Want::Demand);
         }
     }
 
-    /// The file that is overdue for longest comes before all that ask, also where it is parked.
-    pub(super) fn call_up_overdue(&mut self) {
-        while let Some(content) = self.overdue.front().copied() {
-            let fetch = self.fetches.get(&content);
-            if fetch.is_some_and(|fetch| fetch.overdue && !fetch.hungry.is_empty()) {
-                return self.call_up(&content, Want::Demand);
-            }
-            self.overdue.pop_front();
-            if let Some(fetch) = self.fetches.get_mut(&content) {
-                fetch.overdue = false;
-            }
+    /// A file that is overdue and parked at a peer that has room comes before all that ask.
+    fn call_up_overdue(&mut self, node: NodeId) {
+        let lane = Want::Demand.lane();
+        let peer = self.peers.get(&node);
+        let peer = peer.filter(|peer| peer.has_room(lane, peer.piece_bytes(lane)));
+        let first = peer.and_then(|peer| peer.parked[Want::Demand as usize].first().copied());
+        if let Some((OVERDUE, content)) = first {
+            self.call_up(&content, Want::Demand);
         }
     }
 
@@ -201,6 +198,7 @@ impl Plan {
         let pass = self.awake.entry(node).or_insert(begun);
         pass.until = begun.until;
         pass.next[Want::Demand as usize] = 0;
+        self.call_up_overdue(node);
     }
 
     /// Calls up one file that is parked at a peer that has room; false where there is none.

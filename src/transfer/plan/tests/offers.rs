@@ -98,3 +98,38 @@ fn a_fellow_that_says_it_has_what_lies_beyond_the_end_breaks_nothing() {
     plan.fill(now, content, PATIENCE);
     assert!(plan.poll_request(now).is_some());
 }
+
+#[test]
+fn whose_readers_wait_for_what_nobody_has_is_not_looked_at_again_and_again() {
+    let (begin, content) = (Instant::now(), file_named(1, 1024 * MIB));
+    let (mut now, mut plan) = (begin, Plan::new(PlanConfig::default(), 1));
+    plan.open(now, content, ExtentSet::new()).unwrap();
+    let offer = Offer {
+        node: node(1),
+        content,
+        all: false,
+        ranges: ExtentSet::of(ByteRange::new(0, MIB)),
+        load: 0,
+    };
+    plan.offer(now, &offer);
+    let patience = Duration::from_secs(1);
+    for number in 0..600 {
+        let range = page(1000 + number);
+        plan.demand_just(now, content, range, now + patience)
+            .unwrap();
+    }
+    let mut at_one_time = 0;
+    while now < begin + patience * 5 {
+        assert_eq!(plan.poll_request(now), None);
+        while plan.poll_event().is_some() {}
+        let due = plan.poll_timeout().unwrap().max(now);
+        let next = due.min(now + patience / 10);
+        at_one_time = if next > now { 0 } else { at_one_time + 1 };
+        assert!(at_one_time < 100, "after {:?}", now - begin);
+        now = next;
+        // it is at work for others
+        plan.arrived(now, node(1), RequestId(u64::MAX), 1);
+        plan.handle_timeout(now);
+    }
+    assert!(plan.fetches[&content].overdue, "it stays the first");
+}
