@@ -159,6 +159,12 @@ impl ExtentSet {
         self.ranges.get(after).is_some_and(|r| r.contains(&range))
     }
 
+    /// The range that has this byte.
+    pub fn run_at(&self, at: u64) -> Option<ByteRange> {
+        let first = self.ranges.partition_point(|r| r.end <= at);
+        self.ranges.get(first).filter(|r| r.start <= at).copied()
+    }
+
     /// The bytes of `range` that are not in the set.
     pub fn missing_in(&self, range: ByteRange) -> Self {
         let mut missing = Self::of(range);
@@ -304,6 +310,9 @@ mod tests {
             prop_assert_eq!(set.present_in(probe).len(), inside);
             prop_assert_eq!(set.missing_in(probe).len(), probe.len() - inside);
             prop_assert_eq!(set.contains(probe), inside == probe.len());
+            let run = set.run_at(probe.start);
+            prop_assert_eq!(run.is_some(), model.contains(&probe.start));
+            prop_assert!(run.is_none_or(|run| run.contains(&ByteRange::at(probe.start, 1))));
             let mut with = set.clone();
             with.insert(probe);
             prop_assert_eq!(set.union(&ExtentSet::of(probe)), with);

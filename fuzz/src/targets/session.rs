@@ -192,13 +192,8 @@ impl World {
     fn fill(&mut self, content: ContentKey) {
         if self.open(content) {
             let patience = Duration::from_secs(10);
-            self.session.fill(
-                self.now,
-                content,
-                (FillId(0), 0),
-                patience,
-                &ExtentSet::new(),
-            );
+            self.session
+                .fill(self.now, content, (FillId(0), 0), patience, ExtentSet::new);
         }
     }
 

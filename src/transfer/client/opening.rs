@@ -111,7 +111,7 @@ impl Inner {
                 false if filler.outcome.is_closed() => Ok(()),
                 false => {
                     let (filler, patience) = ((id, filler), self.fill_patience);
-                    session.fill(now, content, filler, patience, &present());
+                    session.fill(now, content, filler, patience, present);
                     Ok(())
                 }
             });

@@ -225,6 +225,10 @@ impl Fetch {
     pub fn first_gap(&self, range: ByteRange) -> Option<ByteRange> {
         let mut at = range.start;
         while at < range.end {
+            if let Some(run) = self.have.run_at(at) {
+                at = run.end;
+                continue;
+            }
             let block_end = (at / PIECE_MAX_BYTES + 1) * PIECE_MAX_BYTES;
             let block = ByteRange::new(at, block_end.min(range.end));
             let missing = self.have.missing_in(block);
@@ -354,6 +358,17 @@ mod tests {
         let rest = ByteRange::new((4 << 20) + 4096, 10 << 20);
         fetch.asked.insert(rest, RequestId(2));
         assert_eq!(fetch.first_gap(fetch.whole()), None);
+    }
+
+    #[test]
+    fn what_is_here_of_a_huge_file_is_not_looked_through_for_a_gap() {
+        let (size, last) = (1 << 42, 1 << 12);
+        let present = ExtentSet::of(ByteRange::new(0, size - last));
+        let fetch = Fetch::new(size, present, Instant::now());
+        for _ in 0..1000 {
+            let gap = fetch.first_gap(fetch.whole());
+            assert_eq!(gap, Some(ByteRange::new(size - last, size)));
+        }
     }
 
     #[test]

@@ -200,6 +200,7 @@ impl Plan {
             return None;
         };
         let left_bytes = fetch.size_bytes - fetch.have_bytes();
+        let rest = ByteRange::new(cursor, rest.end);
         let gaps = fetch.gaps_to_try(now, content, me, (rest, rest.end));
         for gap in gaps {
             match self.choose(now, content, gap, Asking::ahead(left_bytes), &[]) {

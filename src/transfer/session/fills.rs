@@ -9,14 +9,15 @@ use crate::transfer::TransferError;
 
 impl<O: Owner> Session<O> {
     /// A whole content is wanted in the cache, given up after `patience` without progress.
-    /// `present` is what the cache has of it now; what came and is not there comes once more.
+    /// `present` is what the cache has of it now, looked up where all of it came; what came and is
+    /// not there comes once more.
     pub fn fill(
         &mut self,
         now: Instant,
         content: ContentKey,
         (id, filler): (FillId, O::Filler),
         patience: Duration,
-        present: &ExtentSet,
+        present: impl FnOnce() -> ExtentSet,
     ) {
         let refused = match self.files.get_mut(&content) {
             None => Some(TransferError::Stopped),
@@ -35,18 +36,21 @@ impl<O: Owner> Session<O> {
 
     /// What the cache refused may find room now, and what it lost since is known by what it has:
     /// neither is ever asked for by itself, since all of it came.
-    fn want_anew(&mut self, content: &ContentKey, present: &ExtentSet) {
+    fn want_anew(&mut self, content: &ContentKey, present: impl FnOnce() -> ExtentSet) {
         let whole = ByteRange::new(0, content.size_bytes);
         let mut missing = self.window.forget(content);
         let came_whole = self.plan.ready_bytes(content) == Some(content.size_bytes);
+        let mut is_present = false;
         if came_whole && !self.window.is_storing(content) {
-            missing.extend(present.missing_in(whole).iter());
+            let lost = present().missing_in(whole);
+            is_present = lost.is_empty();
+            missing.extend(lost.iter());
         }
         for range in &missing {
             self.plan.lost(content, *range);
         }
         if let Some(file) = self.files.get_mut(content) {
-            file.is_complete = missing.is_empty() && (file.is_complete || present.contains(whole));
+            file.is_complete = missing.is_empty() && (file.is_complete || is_present);
         }
     }
 
@@ -156,7 +160,7 @@ mod tests {
     fn a_fill_ends_well_in_whatever_order_its_parts_are_told_to_be_stored() {
         let (now, file) = (Instant::now(), Content::new(1, 4 << 20));
         let (mut session, content) = session_of(now, &file, 1);
-        session.fill(now, content, (FillId(1), ()), PATIENCE, &ExtentSet::new());
+        session.fill(now, content, (FillId(1), ()), PATIENCE, ExtentSet::new);
         let came = fetch(&mut session, now, &file);
         assert!(came.len() > 1, "{came:?}");
         for (at, request) in came.iter().rev().enumerate() {
@@ -172,7 +176,7 @@ mod tests {
         let (now, file) = (Instant::now(), Content::new(1, 4 << 20));
         let (mut session, content) = session_of(now, &file, 1);
         for id in [FillId(1), FillId(2)] {
-            session.fill(now, content, (id, ()), PATIENCE, &ExtentSet::new());
+            session.fill(now, content, (id, ()), PATIENCE, ExtentSet::new);
             let came = fetch(&mut session, now, &file);
             let bytes: u64 = came.iter().map(|request| request.range.len()).sum();
             assert_eq!(bytes, file.size());
@@ -187,7 +191,7 @@ mod tests {
     fn a_fill_ends_well_where_its_last_part_was_asked_twice_from_the_same_place() {
         let (mut now, file) = (Instant::now(), Content::new(1, 128 << 10));
         let (mut session, content) = session_of(now, &file, 2);
-        session.fill(now, content, (FillId(1), ()), PATIENCE, &ExtentSet::new());
+        session.fill(now, content, (FillId(1), ()), PATIENCE, ExtentSet::new);
         let page = ByteRange::new(0, PAGE_BYTES);
         let (mut slow, mut twin) = (None, None);
         while twin.is_none() {

@@ -244,7 +244,7 @@ impl Node {
         self.fills[index].told.set(0);
         let filler = (index, self.fills[index].told.clone());
         let id = FillId(index as u64);
-        self.tell(|session| session.fill(now, content, (id, filler), PATIENCE, &present));
+        self.tell(|session| session.fill(now, content, (id, filler), PATIENCE, || present));
     }
 
     /// Lets a reader go on until it waits; whether it did anything.
