@@ -364,7 +364,7 @@ impl Keyring {
     /// As [`Self::admit`], [`TrustError::NoMember`], [`TrustError::Senior`].
     pub fn expel(&self, key: &NodeKey, node: NodeId) -> Result<(), TrustError> {
         let now_s = self.now_s();
-        self.state(|ledger| ledger.expel(key, node, now_s))
+        self.state_all(|ledger| ledger.expel(key, node, now_s))
     }
 
     /// Makes a fresh random secret the cluster's.

@@ -26,8 +26,10 @@ use crate::id::{EpochId, NodeId, NodeName};
 mod admitted;
 mod chains;
 mod departed;
+mod expelling;
 mod history;
 mod intake;
+mod stating;
 mod walk;
 
 use chains::Chains;
@@ -44,10 +46,6 @@ pub const STATEMENTS_PER_ADMIN_MAX: usize = 2048;
 const STATEMENTS_PER_MEMBER_MAX: usize = 4;
 /// Statements that a node presents itself with: from the founding to its own certificate.
 pub const CHAIN_MAX: usize = 16;
-
-/// How often a word is said until it is the last one: words that stand no more may have had the
-/// numbers that come next.
-const SAID_MAX: u64 = 64;
 
 /// Who comes before whom: steps from the founder, then the time of admission, then the key.
 type Rank = (usize, u64, NodeId);
@@ -91,6 +89,9 @@ struct Standing {
     epoch: Option<EpochId>,
     /// How many words stand that make an epoch the cluster's.
     rotations: u64,
+    /// Memberships that are over up to a statement that is not known here to the first of all, so
+    /// that more can come to stand of them; by whose word.
+    open: BTreeMap<Membership, NodeId>,
     /// Of each path that was spoken of: whose it is, and how many words on it stand.
     owners: BTreeMap<Vec<u8>, (Option<NodeId>, u64)>,
 }
@@ -292,29 +293,20 @@ impl Ledger {
         whole.max().map(|(_, _, id)| id)
     }
 
-    /// Signs a claim of this node's, as the next step of its chain, and takes it in.
-    fn state(
-        &mut self,
-        key: &NodeKey,
-        claim: Claim,
-        at_s: u64,
-    ) -> Result<SignedStatement, TrustError> {
-        let by = key.node_id();
-        let statement = Statement {
-            cluster: self.cluster,
-            by,
-            by_term: self
-                .certificate(&by)
-                .map_or(1, |certificate| certificate.term),
-            at_s,
-            before: self.last_of(&by),
-            claim,
-        };
-        let signed = statement.sign(key);
-        match self.merge([signed.clone()]).is_empty() {
-            true => Err(TrustError::LedgerFull),
-            false => Ok(signed),
-        }
+    /// The same of what counts, in memberships up to this one; that it goes is none of it.
+    fn last_counting(&self, node: &NodeId, up_to_term: u32) -> Option<StatementId> {
+        let chains = Chains::of(self.by(node));
+        let counting = self.by(node).filter(|(id, statement)| {
+            let is_farewell =
+                matches!(&statement.claim, Claim::Expel { node: who, .. } if who == node);
+            let is_in_time = statement.by_term <= up_to_term;
+            is_in_time && !is_farewell && self.standing.valid.contains(id)
+        });
+        let whole = counting.filter_map(|(id, statement)| {
+            let length = chains.whole_length(&id)?;
+            Some((statement.by_term, length, id))
+        });
+        whole.max().map(|(_, _, id)| id)
     }
 
     /// Admits a node. One that went out with who had let it in comes back as a new member: nothing
@@ -349,124 +341,6 @@ impl Ledger {
         let admitted = after.state(key, claim, now_s)?;
         *self = after;
         Ok(admitted)
-    }
-
-    /// Puts a node out; of itself a node says so that it goes.
-    ///
-    /// # Errors
-    /// [`TrustError::NotAdmin`], [`TrustError::NoMember`], [`TrustError::Senior`],
-    /// [`TrustError::LedgerFull`].
-    pub fn expel(
-        &mut self,
-        key: &NodeKey,
-        node: NodeId,
-        now_s: u64,
-    ) -> Result<SignedStatement, TrustError> {
-        let certificate = self.certificate(&node).ok_or(TrustError::NoMember)?.id;
-        // also those for which it was given a certificate before their time
-        let term = self.last_term(&node).ok_or(TrustError::NoMember)?;
-        if node != key.node_id() {
-            self.check_expels(key, &node, now_s)?;
-        }
-        // of one that is not known to have said anything: up to its own certificate
-        let stands = self.last_of(&node).or(Some(certificate));
-        let mut after = self.clone();
-        let said = after.state(key, Claim::Expel { node, term, stands }, now_s)?;
-        if node != key.node_id() && !after.counts(&said) {
-            let name = self.last_name_of(&node).ok_or(TrustError::NoMember)?;
-            return Err(TrustError::Senior { name });
-        }
-        *self = after;
-        Ok(said)
-    }
-
-    /// The last membership for which a node has a certificate that counts.
-    fn last_term(&self, node: &NodeId) -> Option<u32> {
-        self.standing.last_terms.get(node).copied()
-    }
-
-    /// Whether the node may be put out by the key's.
-    fn check_expels(&self, key: &NodeKey, node: &NodeId, now_s: u64) -> Result<(), TrustError> {
-        self.check_admin(key, now_s)?;
-        let ours = self.certificate(&key.node_id());
-        let ours = ours.ok_or(TrustError::NotAdmin)?;
-        match self.certificate(node) {
-            Some(theirs) if theirs.admin && theirs.rank < ours.rank => {
-                let name = theirs.name.clone();
-                Err(TrustError::Senior { name })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Makes a member the owner of a path, or nobody. Gives what was signed.
-    ///
-    /// # Errors
-    /// [`TrustError::NotAdmin`], [`TrustError::NoMember`], [`TrustError::OwnedPath`],
-    /// [`TrustError::LedgerFull`].
-    pub fn own(
-        &mut self,
-        key: &NodeKey,
-        path: Vec<u8>,
-        node: Option<NodeId>,
-        now_s: u64,
-    ) -> Result<Vec<SignedStatement>, TrustError> {
-        self.check_admin(key, now_s)?;
-        let term = match node.map(|node| self.certificate(&node)) {
-            Some(certificate) => certificate.ok_or(TrustError::NoMember)?.term,
-            None => 0,
-        };
-        if path.len() > OWNED_PATH_MAX_BYTES {
-            return Err(TrustError::OwnedPath);
-        }
-        let words = |ledger: &Self| ledger.standing.owners.get(&path).copied();
-        let claim = |ledger: &Self| Claim::Own {
-            path: path.clone(),
-            node,
-            term,
-            number: 1 + words(ledger).map_or(0, |it| it.1),
-        };
-        let is_so = |ledger: &Self| words(ledger).is_some_and(|it| it.0 == node);
-        self.state_until(key, now_s, claim, is_so)
-    }
-
-    /// Makes an epoch the cluster's. Gives what was signed.
-    ///
-    /// # Errors
-    /// [`TrustError::NotAdmin`], [`TrustError::LedgerFull`].
-    pub fn rotate(
-        &mut self,
-        key: &NodeKey,
-        epoch: EpochId,
-        now_s: u64,
-    ) -> Result<Vec<SignedStatement>, TrustError> {
-        self.check_admin(key, now_s)?;
-        let claim = |ledger: &Self| Claim::Rotate {
-            epoch,
-            number: 1 + ledger.standing.rotations,
-        };
-        let is_so = |ledger: &Self| ledger.epoch() == Some(epoch);
-        self.state_until(key, now_s, claim, is_so)
-    }
-
-    /// Says it, and once more where an older word, which others make count again, has its number.
-    fn state_until(
-        &mut self,
-        key: &NodeKey,
-        now_s: u64,
-        claim: impl Fn(&Self) -> Claim,
-        is_so: impl Fn(&Self) -> bool,
-    ) -> Result<Vec<SignedStatement>, TrustError> {
-        let (mut after, mut stated) = (self.clone(), Vec::new());
-        for _ in 0..SAID_MAX {
-            let claim = claim(&after);
-            stated.push(after.state(key, claim, now_s)?);
-            if is_so(&after) {
-                *self = after;
-                return Ok(stated);
-            }
-        }
-        Err(TrustError::LedgerFull)
     }
 
     fn check_admin(&self, key: &NodeKey, now_s: u64) -> Result<(), TrustError> {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Certificate, Ledger, Membership};
 use crate::id::{NodeId, NodeName};
-use crate::trust::statement::{Claim, SignedStatement, StatementId};
+use crate::trust::statement::{Claim, SignedStatement};
 use crate::trust::{NodeKey, TrustError};
 
 /// How often is looked for what has to be said again.
@@ -71,10 +71,11 @@ impl Ledger {
     }
 
     /// What put out those who would be in again, or would have again what they had before, since it
-    /// was said by nodes that are not heard in `after`: the word on each membership.
+    /// was said by nodes that are not heard in `after`: the word on each membership. What stands is
+    /// what does now, whatever the word named: more could come to stand of what nobody has seen.
     fn expulsions_lost_in(&self, after: &Self) -> Vec<Claim> {
         let (known, void) = after.ends();
-        let mut lost: BTreeMap<Membership, (bool, Option<StatementId>)> = BTreeMap::new();
+        let mut lost: BTreeMap<Membership, bool> = BTreeMap::new();
         for signed in self.statements.values() {
             let Claim::Expel { node, term, stands } = signed.statement.claim else {
                 continue;
@@ -90,14 +91,15 @@ impl Ledger {
                 false => known.contains(&(node, term)),
             };
             if self.counts(signed) && !after.counts(signed) && !is_known {
-                let word = lost.entry((node, term)).or_insert((is_void, stands));
-                *word = (*word).max((is_void, stands));
+                *lost.entry((node, term)).or_default() |= is_void;
             }
         }
-        let claims = lost.into_iter();
-        claims
-            .map(|((node, term), (_, stands))| Claim::Expel { node, term, stands })
-            .collect()
+        let claims = lost.into_iter().map(|((node, term), is_void)| {
+            let last = self.last_counting(&node, term).unwrap_or(self.cluster);
+            let stands = (!is_void).then_some(last);
+            Claim::Expel { node, term, stands }
+        });
+        claims.collect()
     }
 
     /// Which memberships have a word that ends them, and up to which of each node another's word

@@ -9,6 +9,7 @@ mod chains;
 mod forged;
 mod history;
 mod numbers;
+mod unseen;
 
 fn key(n: u8) -> NodeKey {
     NodeKey::from_seed(&[n; 32])

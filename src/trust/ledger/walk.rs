@@ -21,6 +21,17 @@ struct Farewell {
     stands: Option<StatementId>,
 }
 
+/// Up to where stands what was said in a membership that was ended.
+#[derive(Clone, Copy)]
+struct Cut {
+    /// By whose word.
+    by: NodeId,
+    last: Option<StatementId>,
+    /// Whether it names one that is not known here to the first of all, so that more comes to stand
+    /// when it is.
+    is_open: bool,
+}
+
 /// Going through a ledger from the senior down.
 pub(super) struct Walk<'a> {
     ledger: &'a Ledger,
@@ -34,11 +45,11 @@ pub(super) struct Walk<'a> {
     chains: Chains,
     /// That they go, as each node says of itself.
     farewells: BTreeMap<NodeId, Vec<Farewell>>,
-    /// Of each membership that was ended: up to which statement stands what was said in it, and in
-    /// those before it that nothing else has ended.
-    cut: BTreeMap<Membership, Option<StatementId>>,
+    /// Of each membership that was ended: up to where stands what was said in it, and in those
+    /// before it that nothing else has ended.
+    cut: BTreeMap<Membership, Cut>,
     /// The same by the node's own word that it goes, which adds nothing to what others let stand.
-    own_cut: BTreeMap<Membership, Option<StatementId>>,
+    own_cut: BTreeMap<Membership, Cut>,
     /// Up to which of its memberships nothing stands that a node has said.
     void: BTreeMap<NodeId, u32>,
     certificates: BTreeMap<NodeId, Vec<Certificate>>,
@@ -126,20 +137,33 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether a statement of a node counts, as far as seniors have spoken.
-    fn stands(&self, id: &StatementId, by: NodeId, term: u32) -> bool {
-        let next = |cut: &'_ BTreeMap<Membership, Option<StatementId>>| {
-            let next = cut.range((by, term)..=(by, u32::MAX)).next();
-            next.map(|((_, term), last)| (*term, *last))
-        };
-        let (cut, own) = (next(&self.cut), next(&self.own_cut));
+    /// What ends a membership of a node, as far as seniors have spoken: another's word, its own.
+    fn cuts(&self, (by, term): Membership) -> impl Iterator<Item = &Cut> {
+        let behind = (by, term)..=(by, u32::MAX);
+        let others = self.cut.range(behind.clone()).next();
+        let own = self.own_cut.range(behind).next();
         // of a membership that others had ended before there is nothing more to say
-        let own = own.filter(|(own, _)| cut.is_none_or(|(others, _)| *own <= others));
-        let is_kept = |(_, last): (u32, Option<StatementId>)| {
-            last.is_some_and(|last| self.chains.is_up_to(id, &last))
-        };
-        let is_void = self.void.get(&by).is_some_and(|void| term <= *void);
-        !is_void && cut.is_none_or(is_kept) && own.is_none_or(is_kept)
+        let own = own.filter(|(own, _)| others.is_none_or(|(others, _)| *own <= others));
+        others.into_iter().chain(own).map(|(_, cut)| cut)
+    }
+
+    /// Whether nothing stands of what a node has said in a membership.
+    fn is_void(&self, (by, term): Membership) -> bool {
+        self.void.get(&by).is_some_and(|void| term <= *void)
+    }
+
+    /// Whether a statement of a node counts, as far as seniors have spoken.
+    fn stands(&self, id: &StatementId, membership: Membership) -> bool {
+        let is_kept = |cut: &Cut| cut.last.is_some_and(|last| self.chains.is_up_to(id, &last));
+        !self.is_void(membership) && self.cuts(membership).all(is_kept)
+    }
+
+    /// By whose word more can come to stand of what was said in a membership that is over.
+    fn is_open(&self, membership: Membership) -> Option<NodeId> {
+        let mut cuts = self.cuts(membership).peekable();
+        let by = cuts.peek().map(|cut| cut.by)?;
+        let is_open = !self.is_void(membership) && cuts.all(|cut| cut.is_open);
+        is_open.then_some(by)
     }
 
     /// Whether a word that a node's memberships are over up to this one speaks of a senior's: of
@@ -160,7 +184,7 @@ impl<'a> Walk<'a> {
         self.take_farewells(admin);
         let said = self.by.remove(&membership).unwrap_or_default();
         for (id, statement) in said {
-            if !self.stands(&id, *admin, statement.by_term) {
+            if !self.stands(&id, membership) {
                 continue;
             }
             match &statement.claim {
@@ -169,7 +193,7 @@ impl<'a> Walk<'a> {
                 Claim::Expel { node, .. } if node == admin => continue,
                 Claim::Expel { node, term, .. } if self.is_senior(node, *term) => continue,
                 Claim::Expel { node, term, stands } => {
-                    self.end(*node, *term, *stands, false);
+                    self.end((*node, *term), *admin, *stands);
                     if stands.is_none() {
                         let void = self.void.entry(*node).or_default();
                         *void = (*void).max(*term);
@@ -222,29 +246,31 @@ impl<'a> Walk<'a> {
     /// what a senior let stand.
     fn take_farewells(&mut self, node: &NodeId) {
         let mut farewells = self.farewells.remove(node).unwrap_or_default();
-        farewells.retain(|it| self.stands(&it.id, *node, it.by_term.min(it.term)));
+        farewells.retain(|it| self.stands(&it.id, (*node, it.by_term.min(it.term))));
         for Farewell {
             id, term, stands, ..
         } in farewells
         {
-            self.end(*node, term, stands, true);
+            self.end((*node, term), *node, stands);
             self.standing.valid.insert(id);
         }
     }
 
     /// The memberships of a node are over up to this one. The first word on each holds.
-    fn end(&mut self, node: NodeId, term: u32, stands: Option<StatementId>, by_itself: bool) {
+    fn end(&mut self, (node, term): Membership, by: NodeId, stands: Option<StatementId>) {
         self.standing.end(node, term);
-        let is_its_own = |last: &StatementId| {
-            let signed = self.ledger.statements.get(last);
-            signed.is_some_and(|signed| signed.statement.by == node)
-        };
-        let stands = stands.filter(is_its_own);
-        let cut = match by_itself {
+        let signed = stands.map(|last| self.ledger.statements.get(&last));
+        // one that is another's is known to be none of its own
+        let of = signed.map(|signed| signed.map(|signed| signed.statement.by));
+        let last = stands.filter(|_| of == Some(Some(node)));
+        let is_whole = |last: &StatementId| self.chains.whole_length(last).is_some();
+        let is_open = of == Some(None) || last.is_some_and(|last| !is_whole(&last));
+        let cut = match by == node {
             true => &mut self.own_cut,
             false => &mut self.cut,
         };
-        cut.entry((node, term)).or_insert(stands);
+        let ends = Cut { by, last, is_open };
+        cut.entry((node, term)).or_insert(ends);
     }
 
     /// Which of several words counts: of the highest number, then of a member rather than of one
@@ -263,6 +289,9 @@ impl<'a> Walk<'a> {
 
     /// Those who only go, then who is left.
     pub(super) fn finish(mut self) -> Standing {
+        let heard = self.heard.iter();
+        let open = heard.filter_map(|it| Some((*it, self.is_open(*it)?)));
+        self.standing.open = open.collect();
         for (node, farewells) in std::mem::take(&mut self.farewells) {
             for Farewell { id, term, .. } in farewells {
                 self.standing.end(node, term);

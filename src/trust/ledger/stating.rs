@@ -1,0 +1,147 @@
+//! What a node states itself: each claim as the next step of its chain.
+
+use super::Ledger;
+use crate::id::{EpochId, NodeId};
+use crate::trust::statement::{Claim, OWNED_PATH_MAX_BYTES, SignedStatement, Statement};
+use crate::trust::{NodeKey, TrustError};
+
+/// How often a word is said until it is the last one: words that stand no more may have had the
+/// numbers that come next.
+const SAID_MAX: u64 = 64;
+
+impl Ledger {
+    /// Signs a claim of this node's, as the next step of its chain, and takes it in.
+    pub(super) fn state(
+        &mut self,
+        key: &NodeKey,
+        claim: Claim,
+        at_s: u64,
+    ) -> Result<SignedStatement, TrustError> {
+        let stated = self.state_all(key, [claim], at_s)?;
+        stated.into_iter().next().ok_or(TrustError::LedgerFull)
+    }
+
+    /// The same with many, which are looked at in one turn. After an error some are taken in.
+    pub(super) fn state_all(
+        &mut self,
+        key: &NodeKey,
+        claims: impl IntoIterator<Item = Claim>,
+        at_s: u64,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        let by = key.node_id();
+        let certificate = self.certificate(&by);
+        let by_term = certificate.map_or(1, |certificate| certificate.term);
+        let mut before = self.last_of(&by);
+        let signed = claims.into_iter().map(|claim| {
+            let statement = Statement {
+                cluster: self.cluster,
+                by,
+                by_term,
+                at_s,
+                before,
+                claim,
+            };
+            let signed = statement.sign(key);
+            before = Some(signed.id());
+            signed
+        });
+        let signed: Vec<_> = signed.collect();
+        match self.merge(signed.iter().cloned()).len() == signed.len() {
+            true => Ok(signed),
+            false => Err(TrustError::LedgerFull),
+        }
+    }
+
+    /// The same with those of them that count then; nothing is taken in where it is an error.
+    pub(super) fn state_what_counts(
+        &mut self,
+        key: &NodeKey,
+        mut claims: Vec<Claim>,
+        at_s: u64,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        loop {
+            let mut after = self.clone();
+            let stated = after.state_all(key, claims.iter().cloned(), at_s)?;
+            let said = claims.len();
+            let each = claims.into_iter().zip(&stated);
+            claims = each
+                .filter(|(_, signed)| after.counts(signed))
+                .map(|(claim, _)| claim)
+                .collect();
+            if claims.len() == said {
+                *self = after;
+                return Ok(stated);
+            }
+        }
+    }
+
+    /// Makes a member the owner of a path, or nobody. Gives what was signed.
+    ///
+    /// # Errors
+    /// [`TrustError::NotAdmin`], [`TrustError::NoMember`], [`TrustError::OwnedPath`],
+    /// [`TrustError::LedgerFull`].
+    pub fn own(
+        &mut self,
+        key: &NodeKey,
+        path: Vec<u8>,
+        node: Option<NodeId>,
+        now_s: u64,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        self.check_admin(key, now_s)?;
+        let term = match node.map(|node| self.certificate(&node)) {
+            Some(certificate) => certificate.ok_or(TrustError::NoMember)?.term,
+            None => 0,
+        };
+        if path.len() > OWNED_PATH_MAX_BYTES {
+            return Err(TrustError::OwnedPath);
+        }
+        let words = |ledger: &Self| ledger.standing.owners.get(&path).copied();
+        let claim = |ledger: &Self| Claim::Own {
+            path: path.clone(),
+            node,
+            term,
+            number: 1 + words(ledger).map_or(0, |it| it.1),
+        };
+        let is_so = |ledger: &Self| words(ledger).is_some_and(|it| it.0 == node);
+        self.state_until(key, now_s, claim, is_so)
+    }
+
+    /// Makes an epoch the cluster's. Gives what was signed.
+    ///
+    /// # Errors
+    /// [`TrustError::NotAdmin`], [`TrustError::LedgerFull`].
+    pub fn rotate(
+        &mut self,
+        key: &NodeKey,
+        epoch: EpochId,
+        now_s: u64,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        self.check_admin(key, now_s)?;
+        let claim = |ledger: &Self| Claim::Rotate {
+            epoch,
+            number: 1 + ledger.standing.rotations,
+        };
+        let is_so = |ledger: &Self| ledger.epoch() == Some(epoch);
+        self.state_until(key, now_s, claim, is_so)
+    }
+
+    /// Says it, and once more where an older word, which others make count again, has its number.
+    fn state_until(
+        &mut self,
+        key: &NodeKey,
+        now_s: u64,
+        claim: impl Fn(&Self) -> Claim,
+        is_so: impl Fn(&Self) -> bool,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        let (mut after, mut stated) = (self.clone(), Vec::new());
+        for _ in 0..SAID_MAX {
+            let claim = claim(&after);
+            stated.push(after.state(key, claim, now_s)?);
+            if is_so(&after) {
+                *self = after;
+                return Ok(stated);
+            }
+        }
+        Err(TrustError::LedgerFull)
+    }
+}
