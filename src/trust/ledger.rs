@@ -73,12 +73,32 @@ pub struct Certificate {
     id: StatementId,
 }
 
+/// What was said last of something, and by which statement.
+#[derive(Clone, Copy, Debug)]
+struct Said<T> {
+    id: StatementId,
+    what: T,
+}
+
+/// What is known of a path that was spoken of.
+#[derive(Clone, Copy, Debug)]
+struct Owned {
+    /// Whose it is.
+    node: Option<NodeId>,
+    /// What was said of it last, also of one that is in no more.
+    said: Option<Said<Option<Membership>>>,
+    /// How many words on it stand.
+    words: u64,
+}
+
 /// What a ledger comes to.
 #[derive(Clone, Debug, Default)]
 struct Standing {
     members: BTreeMap<NodeId, Certificate>,
     /// Up to which term each expelled node's memberships are over.
     over: BTreeMap<NodeId, u32>,
+    /// Up to which of its memberships nothing stands that a node has said.
+    void: BTreeMap<NodeId, u32>,
     /// Statements that count.
     valid: BTreeSet<StatementId>,
     /// By which certificate each that may admit was heard, also one that is a member no more: what
@@ -86,20 +106,25 @@ struct Standing {
     heard_by: BTreeMap<Membership, StatementId>,
     /// The last membership for which each node has a certificate.
     last_terms: BTreeMap<NodeId, u32>,
-    epoch: Option<EpochId>,
+    epoch: Option<Said<EpochId>>,
     /// How many words stand that make an epoch the cluster's.
     rotations: u64,
     /// Memberships that are over up to a statement that is not known here to the first of all, so
     /// that more can come to stand of them; by whose word.
     open: BTreeMap<Membership, NodeId>,
-    /// Of each path that was spoken of: whose it is, and how many words on it stand.
-    owners: BTreeMap<Vec<u8>, (Option<NodeId>, u64)>,
+    owners: BTreeMap<Vec<u8>, Owned>,
 }
 
 impl Standing {
     /// Up to which term a node's memberships are over; 0 where none is.
     fn over_up_to(&self, node: &NodeId) -> u32 {
         self.over.get(node).copied().unwrap_or(0)
+    }
+
+    /// Whether a membership goes on, also by a later certificate.
+    fn is_in(&self, (node, term): &Membership) -> bool {
+        let member = self.members.get(node);
+        *term > self.over_up_to(node) && member.is_some_and(|it| *term <= it.term)
     }
 
     fn end(&mut self, node: NodeId, term: u32) {
@@ -218,13 +243,13 @@ impl Ledger {
 
     /// The epoch whose secret is the cluster's; none before the first rotation.
     pub fn epoch(&self) -> Option<EpochId> {
-        self.standing.epoch
+        self.standing.epoch.map(|said| said.what)
     }
 
     /// Whose each path is that has an owner.
     pub fn owners(&self) -> impl Iterator<Item = (&[u8], NodeId)> {
         let spoken_of = self.standing.owners.iter();
-        spoken_of.filter_map(|(path, (node, _))| Some((&path[..], (*node)?)))
+        spoken_of.filter_map(|(path, owned)| Some((&path[..], owned.node?)))
     }
 
     /// What a node shows to one that has not heard of it: the certificates from the founding to

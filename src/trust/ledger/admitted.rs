@@ -49,6 +49,7 @@ impl Ledger {
                 stated.push(after.state(key, claim, now_s)?);
             }
         }
+        stated.extend(after.say_again(self, key, now_s));
         *self = after;
         Ok(stated)
     }

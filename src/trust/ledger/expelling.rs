@@ -41,6 +41,7 @@ impl Ledger {
         let mut stated = vec![said];
         if node != key.node_id() {
             stated.extend(after.close(key, node, now_s));
+            stated.extend(after.say_again(self, key, now_s));
         }
         *self = after;
         Ok(stated)

@@ -2,7 +2,9 @@
 
 use super::Ledger;
 use crate::id::{EpochId, NodeId};
-use crate::trust::statement::{Claim, OWNED_PATH_MAX_BYTES, SignedStatement, Statement};
+use crate::trust::statement::{
+    Claim, OWNED_PATH_MAX_BYTES, SignedStatement, Statement, StatementId,
+};
 use crate::trust::{NodeKey, TrustError};
 
 /// How often a word is said until it is the last one: words that stand no more may have had the
@@ -100,9 +102,9 @@ impl Ledger {
             path: path.clone(),
             node,
             term,
-            number: 1 + words(ledger).map_or(0, |it| it.1),
+            number: 1 + words(ledger).map_or(0, |it| it.words),
         };
-        let is_so = |ledger: &Self| words(ledger).is_some_and(|it| it.0 == node);
+        let is_so = |ledger: &Self| words(ledger).is_some_and(|it| it.node == node);
         self.state_until(key, now_s, claim, is_so)
     }
 
@@ -143,5 +145,60 @@ impl Ledger {
             }
         }
         Err(TrustError::LedgerFull)
+    }
+
+    /// Says again what was the last word in `before`, still counts, and is it no more since of two
+    /// words, of which one was behind the other, one is gone or counts less now. As much of it as
+    /// there is room for.
+    pub(super) fn say_again(
+        &mut self,
+        before: &Self,
+        key: &NodeKey,
+        now_s: u64,
+    ) -> Vec<SignedStatement> {
+        let mut stated = Vec::new();
+        for _ in 0..SAID_MAX {
+            let mut after = self.clone();
+            match after.state_all(key, self.outdone_of(before), now_s) {
+                Ok(said) if said.is_empty() => break,
+                Ok(said) => stated.extend(said),
+                Err(_) => break,
+            }
+            *self = after;
+        }
+        stated
+    }
+
+    /// What was the last word in `before`, still counts, and is it no more; as it can be said now.
+    fn outdone_of(&self, before: &Self) -> Vec<Claim> {
+        let (now, then) = (&self.standing, &before.standing);
+        let counts = |id: &StatementId| now.valid.contains(id);
+        let mut outdone = Vec::new();
+        if let Some(said) = then.epoch
+            && counts(&said.id)
+            && self.epoch() != Some(said.what)
+        {
+            outdone.push(Claim::Rotate {
+                epoch: said.what,
+                number: 1 + now.rotations,
+            });
+        }
+        for (path, owned) in &then.owners {
+            let Some(said) = owned.said.filter(|said| counts(&said.id)) else {
+                continue;
+            };
+            let owner = said.what.filter(|it| now.is_in(it));
+            let node = owner.map(|(node, _)| node);
+            let on_it = now.owners.get(path);
+            if on_it.is_none_or(|on_it| on_it.node != node) {
+                outdone.push(Claim::Own {
+                    path: path.clone(),
+                    node,
+                    term: owner.map_or(0, |(_, term)| term),
+                    number: 1 + on_it.map_or(0, |on_it| on_it.words),
+                });
+            }
+        }
+        outdone
     }
 }

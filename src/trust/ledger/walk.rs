@@ -4,12 +4,18 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::chains::Chains;
-use super::{CHAIN_MAX, Certificate, Ledger, Membership, Rank, Standing};
+use super::{CHAIN_MAX, Certificate, Ledger, Membership, Owned, Rank, Said, Standing};
 use crate::id::{EpochId, NodeId};
 use crate::trust::statement::{Claim, Statement, StatementId};
 
-/// What makes an epoch or an owner the cluster's: the number of the claim, and who made it when.
-type Word<T> = (u64, Membership, (Rank, StatementId), T);
+/// What makes an epoch or an owner the cluster's.
+struct Word<T> {
+    number: u64,
+    /// Whether another than the node itself has ended the membership in which it was said.
+    is_put_out: bool,
+    rank: Rank,
+    said: Said<T>,
+}
 
 /// That a node goes, as it says itself.
 struct Farewell {
@@ -50,8 +56,6 @@ pub(super) struct Walk<'a> {
     cut: BTreeMap<Membership, Cut>,
     /// The same by the node's own word that it goes, which adds nothing to what others let stand.
     own_cut: BTreeMap<Membership, Cut>,
-    /// Up to which of its memberships nothing stands that a node has said.
-    void: BTreeMap<NodeId, u32>,
     certificates: BTreeMap<NodeId, Vec<Certificate>>,
     epochs: Vec<Word<EpochId>>,
     owners: BTreeMap<&'a [u8], Vec<Word<Option<Membership>>>>,
@@ -86,7 +90,6 @@ impl<'a> Walk<'a> {
             farewells,
             cut: BTreeMap::new(),
             own_cut: BTreeMap::new(),
-            void: BTreeMap::new(),
             certificates: BTreeMap::new(),
             epochs: Vec::new(),
             owners: BTreeMap::new(),
@@ -149,7 +152,8 @@ impl<'a> Walk<'a> {
 
     /// Whether nothing stands of what a node has said in a membership.
     fn is_void(&self, (by, term): Membership) -> bool {
-        self.void.get(&by).is_some_and(|void| term <= *void)
+        let void = self.standing.void.get(&by);
+        void.is_some_and(|void| term <= *void)
     }
 
     /// Whether a statement of a node counts, as far as seniors have spoken.
@@ -182,6 +186,8 @@ impl<'a> Walk<'a> {
         self.standing.heard_by.insert(membership, certificate);
         // who says that it goes says nothing after that, in whatever membership
         self.take_farewells(admin);
+        let mut others = self.cut.range(membership..=(*admin, u32::MAX));
+        let is_put_out = others.next().is_some();
         let said = self.by.remove(&membership).unwrap_or_default();
         for (id, statement) in said {
             if !self.stands(&id, membership) {
@@ -195,7 +201,7 @@ impl<'a> Walk<'a> {
                 Claim::Expel { node, term, stands } => {
                     self.end((*node, *term), *admin, *stands);
                     if stands.is_none() {
-                        let void = self.void.entry(*node).or_default();
+                        let void = self.standing.void.entry(*node).or_default();
                         *void = (*void).max(*term);
                     }
                 }
@@ -216,18 +222,25 @@ impl<'a> Walk<'a> {
                     rank: (rank.0 + 1, statement.at_s, *node),
                     id,
                 }),
-                Claim::Rotate { epoch, number } => {
-                    self.epochs.push((*number, membership, (rank, id), *epoch));
-                }
+                Claim::Rotate { epoch, number } => self.epochs.push(Word {
+                    number: *number,
+                    is_put_out,
+                    rank,
+                    said: Said { id, what: *epoch },
+                }),
                 Claim::Own {
                     path,
                     node,
                     term,
                     number,
                 } => {
-                    let owner = node.map(|node| (node, *term));
-                    let word = (*number, membership, (rank, id), owner);
-                    self.owners.entry(path).or_default().push(word);
+                    let what = node.map(|node| (node, *term));
+                    self.owners.entry(path).or_default().push(Word {
+                        number: *number,
+                        is_put_out,
+                        rank,
+                        said: Said { id, what },
+                    });
                 }
             }
             self.standing.valid.insert(id);
@@ -273,20 +286,6 @@ impl<'a> Walk<'a> {
         cut.entry((node, term)).or_insert(ends);
     }
 
-    /// Which of several words counts: of the highest number, then of a member rather than of one
-    /// that is out since, then of the senior. As many numbers there can be as words stand, since
-    /// each takes the one behind these: a higher one would undo what is said later.
-    fn last_word<T: Copy>(&self, words: &[Word<T>]) -> Option<T> {
-        let can_be = words
-            .iter()
-            .filter(|(number, ..)| *number <= words.len() as u64);
-        let last = can_be.max_by_key(|(number, (by, term), rank, _)| {
-            let is_in = *term > self.standing.over_up_to(by);
-            (*number, is_in, Reverse(*rank))
-        });
-        last.map(|(.., what)| *what)
-    }
-
     /// Those who only go, then who is left.
     pub(super) fn finish(mut self) -> Standing {
         let heard = self.heard.iter();
@@ -298,14 +297,8 @@ impl<'a> Walk<'a> {
                 self.standing.valid.insert(id);
             }
         }
-        self.standing.epoch = self.last_word(&self.epochs);
+        self.standing.epoch = last_word(&self.epochs);
         self.standing.rotations = self.epochs.len() as u64;
-        let owners = self.owners.iter();
-        let owners = owners.map(|(path, words)| {
-            let owner = self.last_word(words).flatten();
-            (path.to_vec(), (owner, words.len() as u64))
-        });
-        let owners: Vec<_> = owners.collect();
         for (node, certificates) in std::mem::take(&mut self.certificates) {
             let over = self.standing.over_up_to(&node);
             let last = certificates.iter().map(|it| it.term).max();
@@ -320,15 +313,31 @@ impl<'a> Walk<'a> {
             self.standing.members.extend(best.map(|it| (node, it)));
         }
         // who was put out owns nothing any more, also once it is let in again
-        let standing = &self.standing;
-        let is_in = |(node, term): &Membership| {
-            let member = standing.members.get(node);
-            *term > standing.over_up_to(node) && member.is_some_and(|it| *term <= it.term)
-        };
-        let owner = |(path, (owner, words)): (Vec<u8>, (Option<Membership>, u64))| {
-            (path, (owner.filter(is_in).map(|(node, _)| node), words))
-        };
-        self.standing.owners = owners.into_iter().map(owner).collect();
+        let is_in = |owner: &Membership| self.standing.is_in(owner);
+        let owners = self.owners.into_iter().map(|(path, words)| {
+            let said = last_word(&words);
+            let owner = said.and_then(|said| said.what).filter(is_in);
+            let node = owner.map(|(node, _)| node);
+            let words = words.len() as u64;
+            (path.to_vec(), Owned { node, said, words })
+        });
+        self.standing.owners = owners.collect();
         self.standing
     }
+}
+
+/// Which of several words counts: one of a node that nobody has put out rather than of one that
+/// others have, which may have said it for later; then of the highest number, then of the senior.
+/// Who has left since by itself stays where it was: the others went by its word. As many numbers
+/// there can be as words stand, since each takes the one behind these: a higher one would undo what
+/// is said later.
+fn last_word<T: Copy>(words: &[Word<T>]) -> Option<Said<T>> {
+    let can_be = words
+        .iter()
+        .filter(|word| word.number <= words.len() as u64);
+    let last = can_be.max_by_key(|word| {
+        let first = Reverse((word.rank, word.said.id));
+        (!word.is_put_out, word.number, first)
+    });
+    last.map(|word| word.said)
 }

@@ -1,7 +1,7 @@
 //! Promises about the last word: whose a path is, and which secret is the cluster's, whatever was
 //! planted.
 
-use super::forged::{admission, forged};
+use super::forged::{admission, expulsion, forged};
 use super::*;
 
 #[test]
@@ -131,4 +131,124 @@ fn after_one_that_had_rotated_went_with_all_it_said_a_fresh_secret_is_the_cluste
             assert_eq!(owner(&ledger, "docs"), Some(id(owner_now)));
         }
     }
+}
+
+#[test]
+fn a_number_that_one_had_planted_wins_nothing_when_two_put_it_out_at_once() {
+    let (path, planted) = (b"docs".to_vec(), EpochId([6; 8]));
+    let mut ledger = cluster();
+    ledger.admit(&key(1), id(4), name(4), true, 40).unwrap();
+    for number in 2..6 {
+        let epoch = planted;
+        ledger.merge([forged(&ledger, 4, 1, Claim::Rotate { epoch, number })]);
+        let (path, node, term) = (path.clone(), Some(id(4)), 1);
+        let claim = Claim::Own {
+            path,
+            node,
+            term,
+            number,
+        };
+        ledger.merge([forged(&ledger, 4, 1, claim)]);
+    }
+    let (mut a, mut b) = (ledger.clone(), ledger.clone());
+    for (apart, by) in [(&mut a, 1), (&mut b, 2)] {
+        apart.expel(&key(by), id(4), 50).unwrap();
+        apart.rotate(&key(by), EpochId([by; 8]), 50).unwrap();
+        own(apart, by, "docs", Some(3)).unwrap();
+    }
+    for both in [merged(&a, &b), merged(&b, &a)] {
+        assert_eq!(both.epoch(), Some(EpochId([1; 8])));
+        assert_eq!(owner(&both, "docs"), Some(id(3)));
+    }
+    // nor where others than those who put it out speak at once
+    ledger.admit(&key(1), id(5), name(5), true, 50).unwrap();
+    ledger.expel(&key(1), id(4), 50).unwrap();
+    let (mut a, mut b) = (ledger.clone(), ledger);
+    own(&mut a, 2, "docs", Some(3)).unwrap();
+    own(&mut b, 5, "docs", Some(2)).unwrap();
+    assert_eq!(owner(&merged(&a, &b), "docs"), Some(id(3)));
+}
+
+#[test]
+fn who_leaves_takes_no_word_with_it_that_was_the_last() {
+    for by in [1, 2] {
+        let (mut one, mut other) = (cluster(), cluster());
+        one.rotate(&key(1), EpochId([1; 8]), 50).unwrap();
+        other.rotate(&key(2), EpochId([2; 8]), 50).unwrap();
+        let mut both = merged(&one, &other);
+        assert_eq!(both.epoch(), Some(EpochId([1; 8])));
+        both.expel(&key(by), id(by), 60).unwrap();
+        assert_eq!(both.epoch(), Some(EpochId([1; 8])), "{by}");
+    }
+    // and leaves no room for one that was put out
+    let mut ledger = cluster();
+    ledger.admit(&key(1), id(4), name(4), true, 40).unwrap();
+    let (epoch, number) = (EpochId([6; 8]), 2);
+    ledger.merge([forged(&ledger, 2, 1, Claim::Rotate { epoch, number })]);
+    ledger.expel(&key(1), id(2), 50).unwrap();
+    ledger.rotate(&key(4), EpochId([4; 8]), 60).unwrap();
+    ledger.expel(&key(4), id(4), 70).unwrap();
+    assert_eq!(ledger.epoch(), Some(EpochId([4; 8])));
+}
+
+#[test]
+fn an_owner_that_was_named_stays_it_when_another_that_had_spoken_is_put_out() {
+    for with_admitted in [true, false] {
+        let expel = |ledger: &mut Ledger| match with_admitted {
+            true => ledger.expel_with_admitted(&key(1), id(2), 60),
+            false => ledger.expel(&key(1), id(2), 60),
+        };
+        // the founder took back what 2 had said
+        let mut ledger = cluster();
+        own(&mut ledger, 2, "docs", Some(2)).unwrap();
+        own(&mut ledger, 1, "docs", Some(3)).unwrap();
+        ledger.rotate(&key(2), EpochId([6; 8]), 50).unwrap();
+        ledger.rotate(&key(1), EpochId([7; 8]), 50).unwrap();
+        expel(&mut ledger).unwrap();
+        assert_eq!(owner(&ledger, "docs"), Some(id(3)), "{with_admitted}");
+        assert_eq!(ledger.epoch(), Some(EpochId([7; 8])), "{with_admitted}");
+        // what 2 had said last goes with all that it has said, and with that alone
+        let mut ledger = cluster();
+        own(&mut ledger, 1, "docs", Some(1)).unwrap();
+        own(&mut ledger, 2, "docs", Some(3)).unwrap();
+        ledger.rotate(&key(1), EpochId([7; 8]), 50).unwrap();
+        ledger.rotate(&key(2), EpochId([8; 8]), 50).unwrap();
+        expel(&mut ledger).unwrap();
+        let (last, epoch) = if with_admitted { (1, 7) } else { (3, 8) };
+        assert_eq!(owner(&ledger, "docs"), Some(id(last)));
+        assert_eq!(ledger.epoch(), Some(EpochId([epoch; 8])));
+    }
+}
+
+#[test]
+fn what_one_had_given_itself_is_nobodys_when_it_is_put_out() {
+    let mut ledger = cluster();
+    own(&mut ledger, 1, "docs", Some(3)).unwrap();
+    own(&mut ledger, 2, "docs", Some(2)).unwrap();
+    ledger.expel(&key(1), id(2), 60).unwrap();
+    assert_eq!(owner(&ledger, "docs"), None);
+}
+
+#[test]
+fn a_path_that_belongs_to_nobody_again_stays_nobodys_when_who_spoke_of_it_goes() {
+    let mut ledger = cluster();
+    own(&mut ledger, 1, "docs", Some(3)).unwrap();
+    own(&mut ledger, 2, "docs", Some(2)).unwrap();
+    own(&mut ledger, 1, "docs", None).unwrap();
+    ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
+    assert_eq!(owner(&ledger, "docs"), None);
+}
+
+#[test]
+fn who_was_put_out_by_a_junior_of_its_first_membership_says_what_it_said_in_that() {
+    let mut ledger = Ledger::found(&key(1), name(1), 10);
+    ledger.admit(&key(1), id(2), name(2), true, 20).unwrap();
+    ledger.admit(&key(1), id(3), name(3), true, 30).unwrap();
+    own(&mut ledger, 3, "docs", Some(3)).unwrap();
+    own(&mut ledger, 2, "docs", Some(1)).unwrap();
+    ledger.expel(&key(2), id(2), 40).unwrap();
+    ledger.admit(&key(1), id(2), name(2), true, 50).unwrap();
+    ledger.merge([forged(&ledger, 3, 1, expulsion(2, 2))]);
+    assert_eq!(members(&ledger), [1, 3]);
+    assert_eq!(owner(&ledger, "docs"), Some(id(1)));
 }

@@ -1,6 +1,6 @@
 //! Promises about statements that were named, and that nobody has shown.
 
-use super::forged::{admission, expulsion, forged};
+use super::forged::{admission, any_word, expulsion, forged};
 use super::*;
 
 /// What a node that goes, or another of it, says of its end: this statement is the last that stands.
@@ -114,4 +114,49 @@ fn of_one_whose_statements_are_all_known_nothing_more_is_said_and_all_stands() {
     let stated = ledger.expel(&key(1), id(2), 50).unwrap();
     assert_eq!((stated.len(), members(&ledger)), (1, vec![1, 3, 5]));
     assert!(ledger.has_resigned(&id(4)));
+}
+
+/// A word, whether it is held back, and which of those that are is named as the last that stands.
+type Said = ((u8, u32, Claim), bool, Option<usize>);
+
+fn any_said() -> impl Strategy<Value = Vec<Said>> {
+    let named = prop::option::weighted(0.8, 0usize..8);
+    prop::collection::vec((any_word(), any::<bool>(), named), 0..24)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+    #[test]
+    fn once_all_are_put_out_nothing_that_was_held_back_lets_anybody_in(
+        said in any_said(),
+        first in 2u8..7,
+        with_admitted in any::<bool>(),
+    ) {
+        let mut ledger = cluster();
+        let mut held_back: Vec<SignedStatement> = Vec::new();
+        for ((by, by_term, mut claim), is_held_back, named) in said {
+            if let Claim::Expel { stands, .. } = &mut claim {
+                let last = named.filter(|_| !held_back.is_empty());
+                *stands = last.map(|it| held_back[it % held_back.len()].id());
+            }
+            let signed = forged(&ledger, by, by_term, claim);
+            match is_held_back {
+                true => held_back.push(signed),
+                false => drop(ledger.merge([signed])),
+            }
+        }
+        // all others are in by its word
+        prop_assume!(ledger.certificate(&id(2)).is_some());
+        for node in (first..7).chain(2..first) {
+            if ledger.certificate(&id(node)).is_some() {
+                match with_admitted && node == first {
+                    true => drop(ledger.expel_with_admitted(&key(1), id(node), 50).unwrap()),
+                    false => drop(ledger.expel(&key(1), id(node), 50).unwrap()),
+                }
+            }
+        }
+        prop_assert_eq!(ledger.members().count(), 1);
+        ledger.merge(held_back);
+        prop_assert_eq!(ledger.members().count(), 1);
+    }
 }
