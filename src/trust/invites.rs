@@ -94,17 +94,17 @@ impl Invites {
     }
 
     /// Uses the invitation that `proof` was made with, if one waits: it is gone then. One that is
-    /// older than the expulsion of who comes with it stays for another.
+    /// older than any of the words by which who comes with it was put out stays for another.
     pub fn redeem(
         &self,
         channel: &Channel,
         proof: &[u8; 32],
-        expulsion: Option<StatementId>,
+        expulsions: &BTreeSet<StatementId>,
         now_unix_s: u64,
     ) -> Option<Redeemed> {
         let mut waiting = self.lock_current(now_unix_s);
         let fits = |it: &Invite| {
-            let is_for_it = expulsion.is_none_or(|id| it.expulsions.contains(&id));
+            let is_for_it = expulsions.is_subset(&it.expulsions);
             is_for_it && channel.verify_enrolment(&it.key, Role::Client, proof)
         };
         let place = waiting.iter().position(fits)?;
@@ -135,6 +135,7 @@ mod tests {
         exporter: [9; 32],
     };
     const OLD: StatementId = StatementId([4; 16]);
+    const NONE: BTreeSet<StatementId> = BTreeSet::new();
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn issue(invites: &Invites) -> InviteToken {
@@ -158,7 +159,7 @@ mod tests {
     fn an_invitation_serves_once() {
         let invites = Invites::new();
         let token = issue(&invites);
-        let redeem = || invites.redeem(&CHANNEL, &proof(&token), None, 1001);
+        let redeem = || invites.redeem(&CHANNEL, &proof(&token), &NONE, 1001);
         let redeemed = redeem().unwrap();
         assert_eq!(redeemed.key, token.key);
         assert_eq!(redeemed.grant, Grant::default());
@@ -170,17 +171,26 @@ mod tests {
         let invites = Invites::new();
         let token = issue(&invites);
         assert_eq!(token.expires_unix_s, 4600);
-        assert_eq!(invites.redeem(&CHANNEL, &proof(&token), None, 4600), None);
+        assert_eq!(invites.redeem(&CHANNEL, &proof(&token), &NONE, 4600), None);
     }
 
     #[test]
     fn an_invitation_is_for_nobody_who_was_put_out_after_it_was_made() {
         let invites = Invites::new();
         let token = issue(&invites);
-        let redeem = |word| invites.redeem(&CHANNEL, &proof(&token), word, 1001);
-        assert_eq!(redeem(Some(StatementId([5; 16]))), None);
+        let redeem = |words: &[StatementId]| {
+            let words = words.iter().copied().collect();
+            invites.redeem(&CHANNEL, &proof(&token), &words, 1001)
+        };
+        let later = StatementId([5; 16]);
+        assert_eq!(redeem(&[later]), None);
+        assert_eq!(
+            redeem(&[OLD, later]),
+            None,
+            "one that is known is not enough"
+        );
         assert_eq!(invites.waiting(1001), 1, "another may use it");
-        assert!(redeem(Some(OLD)).is_some(), "it was made for who was out");
+        assert!(redeem(&[OLD]).is_some(), "it was made for who was out");
     }
 
     #[test]
@@ -196,10 +206,10 @@ mod tests {
             client: ISSUER,
             ..CHANNEL
         };
-        assert_eq!(invites.redeem(&elsewhere, &proof, None, 1001), None);
-        assert_eq!(invites.redeem(&of_another, &proof, None, 1001), None);
+        assert_eq!(invites.redeem(&elsewhere, &proof, &NONE, 1001), None);
+        assert_eq!(invites.redeem(&of_another, &proof, &NONE, 1001), None);
         assert_eq!(invites.waiting(1001), 1);
-        assert!(invites.redeem(&CHANNEL, &proof, None, 1001).is_some());
+        assert!(invites.redeem(&CHANNEL, &proof, &NONE, 1001).is_some());
     }
 
     #[test]
@@ -209,7 +219,7 @@ mod tests {
         for token in tokens.iter().rev() {
             assert!(
                 invites
-                    .redeem(&CHANNEL, &proof(token), None, 1001)
+                    .redeem(&CHANNEL, &proof(token), &NONE, 1001)
                     .is_some()
             );
         }

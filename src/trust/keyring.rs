@@ -275,10 +275,15 @@ impl Keyring {
         self.read_ledger(Ledger::departed).unwrap_or_default()
     }
 
-    /// The words by which those are out who are no members any more.
+    /// The words by which anybody was put out, or went.
     pub fn expulsions(&self) -> BTreeSet<StatementId> {
-        let departed = self.departed();
-        departed.iter().map(|(_, word)| word.id()).collect()
+        self.read_ledger(Ledger::expulsions).unwrap_or_default()
+    }
+
+    /// Those of them that who lets this node in again has to know; none of one that went by itself.
+    pub fn words_against(&self, node: &NodeId) -> BTreeSet<StatementId> {
+        let words = self.read_ledger(|ledger| ledger.words_against(node));
+        words.unwrap_or_default()
     }
 
     /// What this node shows to a member that may not have heard of it; nothing without a ledger.

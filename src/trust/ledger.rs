@@ -99,6 +99,8 @@ struct Standing {
     over: BTreeMap<NodeId, u32>,
     /// Up to which of its memberships nothing stands that a node has said.
     void: BTreeMap<NodeId, u32>,
+    /// The words that made it so: none of what they speak of was heard before.
+    voiding: BTreeSet<StatementId>,
     /// Statements that count.
     valid: BTreeSet<StatementId>,
     /// By which certificate each that may admit was heard, also one that is a member no more: what
@@ -351,8 +353,8 @@ impl Ledger {
         self.check_admits(&key.node_id(), now_s)?;
         let mut after = self.clone();
         if let Some(term) = self.fallen_term(&node) {
-            // of what it said before it fell there stands what did already
-            let stands = self.stands_of(&node);
+            // of what it said before it fell there stands what does, whatever it says itself
+            let stands = self.last_counting(&node, term);
             after.state(key, Claim::Expel { node, term, stands }, now_s)?;
         }
         let over = after.standing.over_up_to(&node);

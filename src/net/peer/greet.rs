@@ -190,14 +190,12 @@ fn answer_invited(
     let name = NodeName::new(std::str::from_utf8(name).ok()?).ok()?;
     let (keyring, client) = (door.keyring, channel.client);
     // who left of its own may come back with any invitation
-    let put_out = keyring.expulsion_of(&client);
-    let put_out = put_out.filter(|word| word.statement.by != client);
-    let put_out = put_out.map(|word| word.id());
+    let put_out = keyring.words_against(&client);
     if keyring.has_ledger() {
         // what nobody can be let in by is not used up either
         keyring.check_admits(&channel.server).ok()?;
     }
-    let Redeemed { key, grant } = invites.redeem(channel, proof, put_out, door.now_unix_s)?;
+    let Redeemed { key, grant } = invites.redeem(channel, proof, &put_out, door.now_unix_s)?;
     if keyring.has_ledger() {
         let name = grant.name.unwrap_or(name);
         keyring.admit(door.key, client, name, grant.admin).ok()?;

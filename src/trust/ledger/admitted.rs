@@ -42,12 +42,12 @@ impl Ledger {
         // each can let another come to count no more
         for _ in 0..LOST_ROUNDS_MAX {
             let lost = self.expulsions_lost_in(&after);
-            if lost.is_empty() {
+            // not on who was in before this node
+            let said = after.state_what_counts(key, lost, now_s)?;
+            if said.is_empty() {
                 break;
             }
-            for claim in lost {
-                stated.push(after.state(key, claim, now_s)?);
-            }
+            stated.extend(said);
         }
         stated.extend(after.say_again(self, key, now_s));
         *self = after;
@@ -77,21 +77,24 @@ impl Ledger {
     fn expulsions_lost_in(&self, after: &Self) -> Vec<Claim> {
         let (known, void) = after.ends();
         let mut lost: BTreeMap<Membership, bool> = BTreeMap::new();
-        for signed in self.statements.values() {
-            let Claim::Expel { node, term, stands } = signed.statement.claim else {
+        for (id, signed) in &self.statements {
+            let Claim::Expel { node, term, .. } = signed.statement.claim else {
                 continue;
             };
+            if !self.standing.valid.contains(id) || after.standing.valid.contains(id) {
+                continue;
+            }
             // one that nobody has let in any more has nothing to lose, nor in later memberships
             let Some(had) = after.last_term(&node) else {
                 continue;
             };
             let term = term.min(had);
-            let is_void = stands.is_none() && node != signed.statement.by;
+            let is_void = self.standing.voiding.contains(id);
             let is_known = match is_void {
                 true => void.get(&node).is_some_and(|up_to| *up_to >= term),
                 false => known.contains(&(node, term)),
             };
-            if self.counts(signed) && !after.counts(signed) && !is_known {
+            if !is_known {
                 *lost.entry((node, term)).or_default() |= is_void;
             }
         }
@@ -107,11 +110,12 @@ impl Ledger {
     /// lets nothing stand.
     fn ends(&self) -> (BTreeSet<Membership>, BTreeMap<NodeId, u32>) {
         let (mut known, mut void) = (BTreeSet::new(), BTreeMap::new());
-        for signed in self.statements.values().filter(|it| self.counts(it)) {
-            if let Claim::Expel { node, term, stands } = signed.statement.claim {
+        let counting = |id| self.statements.get(id).map(|signed| (id, signed));
+        for (id, signed) in self.standing.valid.iter().filter_map(counting) {
+            if let Claim::Expel { node, term, .. } = signed.statement.claim {
                 let had = self.last_term(&node).unwrap_or(term);
                 known.insert((node, term.min(had)));
-                if stands.is_none() && signed.statement.by != node {
+                if self.standing.voiding.contains(id) {
                     let up_to = void.entry(node).or_insert(term);
                     *up_to = term.max(*up_to);
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Ledger;
+use super::{Ledger, Membership};
 use crate::id::NodeId;
 use crate::trust::statement::{Claim, SignedStatement, StatementId};
 
@@ -16,11 +16,16 @@ pub(super) struct Words<'a> {
     ledger: &'a Ledger,
     /// What counts most.
     about: BTreeMap<NodeId, (Order, &'a SignedStatement)>,
-    /// The last of another's that lets nothing stand of what the node has said.
+    /// The last of another's by which nothing stands of what the node has said.
     void: BTreeMap<NodeId, &'a SignedStatement>,
     /// Who ever admitted each node to which membership, whether that counts or not.
     admitted: BTreeMap<NodeId, Vec<(NodeId, u32)>>,
+    /// The memberships of these for which each node was in, as far as that can be told.
+    was_in: BTreeMap<NodeId, BTreeSet<u32>>,
 }
+
+/// Certificates of one issuer in one membership of it: for whom, and whether to admit.
+type Issued = BTreeMap<Membership, Vec<(Membership, bool)>>;
 
 impl<'a> Words<'a> {
     fn of(ledger: &'a Ledger) -> Self {
@@ -29,30 +34,63 @@ impl<'a> Words<'a> {
             about: BTreeMap::new(),
             void: BTreeMap::new(),
             admitted: BTreeMap::new(),
+            was_in: BTreeMap::new(),
         };
-        for signed in ledger.statements.values() {
-            let by = signed.statement.by;
+        let mut without_effect = Issued::new();
+        for (id, signed) in &ledger.statements {
+            let (by, by_term) = (signed.statement.by, signed.statement.by_term);
+            let counts = ledger.standing.valid.contains(id);
             match &signed.statement.claim {
-                Claim::Admit { node, term, .. } => {
+                Claim::Admit {
+                    node, term, admin, ..
+                } => {
                     words.admitted.entry(*node).or_default().push((by, *term));
+                    if counts {
+                        words.was_in.entry(*node).or_default().insert(*term);
+                    } else {
+                        let issued = without_effect.entry((by, by_term)).or_default();
+                        issued.push(((*node, *term), *admin));
+                    }
                 }
-                Claim::Expel { .. } if ledger.counts(signed) => words.note(signed),
+                Claim::Expel { .. } if counts => words.note(*id, signed),
                 _ => {}
             }
         }
+        words.note_fallen(without_effect);
         words
     }
 
+    /// Notes who was in by certificates that count no more since nothing stands of what their
+    /// issuer has said, or since it fell itself. One that was said by who was out already let
+    /// nobody in.
+    fn note_fallen(&mut self, mut issued: Issued) {
+        let heard = &self.ledger.standing.heard_by;
+        let is_void = |(by, term): &Membership| {
+            let void = self.ledger.standing.void.get(by);
+            void.is_some_and(|void| term <= void)
+        };
+        let fell = issued.keys().filter(|it| is_void(it));
+        let mut next: Vec<_> = fell.copied().collect();
+        while let Some(issuer) = next.pop() {
+            for ((node, term), admin) in issued.remove(&issuer).unwrap_or_default() {
+                self.was_in.entry(node).or_default().insert(term);
+                if admin && !heard.contains_key(&(node, term)) {
+                    next.push((node, term));
+                }
+            }
+        }
+    }
+
     /// Notes an expulsion that counts.
-    fn note(&mut self, signed: &'a SignedStatement) {
+    fn note(&mut self, id: StatementId, signed: &'a SignedStatement) {
         let statement = &signed.statement;
-        let Claim::Expel { node, term, stands } = &statement.claim else {
+        let Claim::Expel { node, term, .. } = &statement.claim else {
             return;
         };
         // nobody ends more memberships than there were
         let had = self.ledger.last_term(node).unwrap_or(u32::MAX);
         let is_anothers = statement.by != *node;
-        let is_void = stands.is_none();
+        let is_void = self.ledger.standing.voiding.contains(&id);
         let order = ((*term).min(had), is_anothers, is_void, statement.at_s);
         let most = self.about.entry(*node).or_insert((order, signed));
         if order > most.0 {
@@ -69,11 +107,16 @@ impl<'a> Words<'a> {
     /// The last membership that a node was admitted to by anybody, of those that there can have
     /// been: each comes behind another.
     pub fn last_admitted(&self, who: &NodeId) -> Option<u32> {
-        let over = self.ledger.standing.over_up_to(who);
         let admitted = self.admitted.get(who).into_iter().flatten();
-        let terms: BTreeSet<u32> = admitted.map(|(_, term)| *term).collect();
+        let terms = admitted.map(|(_, term)| *term).collect();
+        self.last_of(who, &terms)
+    }
+
+    /// Of these memberships the last that there can have been.
+    fn last_of(&self, who: &NodeId, terms: &BTreeSet<u32>) -> Option<u32> {
+        let over = self.ledger.standing.over_up_to(who);
         let last = terms.range(..=over).next_back().copied();
-        let behind = (over.saturating_add(1)..).take_while(|term| terms.contains(term));
+        let behind = (over.saturating_add(1)..=u32::MAX).take_while(|term| terms.contains(term));
         behind.last().or(last)
     }
 
@@ -82,7 +125,9 @@ impl<'a> Words<'a> {
         let own = self.about.get(who).filter(|_| self.ledger.is_expelled(who));
         let own_word = own.map(|(_, signed)| *signed);
         // one that was let in again since is out by another's word
-        match own.is_some_and(|((term, ..), _)| self.last_admitted(who) <= Some(*term)) {
+        let was_in = self.was_in.get(who);
+        let last = was_in.and_then(|terms| self.last_of(who, terms));
+        match own.is_some_and(|((term, ..), _)| last <= Some(*term)) {
             true => own_word,
             false => self.fell(who).or(own_word),
         }
@@ -94,23 +139,28 @@ impl<'a> Words<'a> {
         if self.ledger.standing.members.contains_key(who) {
             return None;
         }
+        let issuers = self.issuers(who);
+        // also of one that is in again: what it had said before counts no more
+        let void = issuers.iter().find_map(|issuer| self.void.get(issuer));
+        let about = || issuers.iter().find_map(|issuer| self.about.get(issuer));
+        void.copied().or_else(|| about().map(|(_, signed)| *signed))
+    }
+
+    /// Who ever let a node in, directly or through others, the last to be met first.
+    fn issuers(&self, who: &NodeId) -> Vec<NodeId> {
         let of = |who: &NodeId| {
             let issuers = self.admitted.get(who).into_iter().flatten();
             issuers.map(|(issuer, _)| *issuer)
         };
-        let (mut seen, mut next) = (BTreeSet::new(), of(who).collect::<Vec<_>>());
-        let mut other = None;
+        let (mut all, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut next: Vec<_> = of(who).collect();
         while let Some(issuer) = next.pop() {
-            // also of one that is in again: what it had said before counts no more
-            if let Some(word) = self.void.get(&issuer) {
-                return Some(word);
-            }
-            other = other.or_else(|| self.about.get(&issuer).map(|(_, signed)| *signed));
             if seen.insert(issuer) {
+                all.push(issuer);
                 next.extend(of(&issuer));
             }
         }
-        other
+        all
     }
 }
 
@@ -128,26 +178,43 @@ impl Ledger {
         }
     }
 
+    /// The words that whoever lets a node in again has to know: all of others on the last membership
+    /// that it had, and where it was let in to a later one, also by what does not count, all on
+    /// whoever ever let it in. None of a member, and of one that went by itself.
+    pub fn words_against(&self, who: &NodeId) -> BTreeSet<StatementId> {
+        if self.standing.members.contains_key(who) {
+            return BTreeSet::new();
+        }
+        let words = self.words();
+        let had = self.last_term(who).unwrap_or(0);
+        let fell = words.last_admitted(who).is_some_and(|last| last > had);
+        let issuers = if fell { words.issuers(who) } else { Vec::new() };
+        let issuers: BTreeSet<_> = issuers.into_iter().collect();
+        let each = self.statements.iter().filter(|(id, signed)| {
+            let Claim::Expel { node, term, .. } = &signed.statement.claim else {
+                return false;
+            };
+            let is_on_it = node == who && signed.statement.by != *who && *term >= had;
+            self.standing.valid.contains(id) && (is_on_it || issuers.contains(node))
+        });
+        each.map(|(id, _)| *id).collect()
+    }
+
+    /// All words that put somebody out, or say that it goes.
+    pub fn expulsions(&self) -> BTreeSet<StatementId> {
+        let each = self.statements.iter().filter(|(id, signed)| {
+            let is_one = matches!(signed.statement.claim, Claim::Expel { .. });
+            is_one && self.standing.valid.contains(id)
+        });
+        each.map(|(id, _)| *id).collect()
+    }
+
     /// Whether a node that is no member any more went by its own word.
     pub fn has_resigned(&self, who: &NodeId) -> bool {
         let word = self
             .expulsion(who)
             .map(|word| (word.statement.by, word.subject()));
         word == Some((*who, Some(*who)))
-    }
-
-    /// Up to which statement stands what a node has said in the memberships that are over.
-    pub(super) fn stands_of(&self, who: &NodeId) -> Option<StatementId> {
-        let ended = self
-            .statements
-            .values()
-            .filter_map(|signed| match &signed.statement.claim {
-                Claim::Expel { node, term, stands } if node == who && self.counts(signed) => {
-                    Some((*term, *stands))
-                }
-                _ => None,
-            });
-        ended.max_by_key(|(term, _)| *term)?.1
     }
 
     /// Who was let in and is no member, and the word by which that is so: about the node itself, or

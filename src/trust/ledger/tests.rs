@@ -6,7 +6,9 @@ use super::*;
 
 mod admitted;
 mod chains;
+mod departed;
 mod forged;
+mod full;
 mod history;
 mod numbers;
 mod unseen;

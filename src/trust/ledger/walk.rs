@@ -201,8 +201,7 @@ impl<'a> Walk<'a> {
                 Claim::Expel { node, term, stands } => {
                     self.end((*node, *term), *admin, *stands);
                     if stands.is_none() {
-                        let void = self.standing.void.entry(*node).or_default();
-                        *void = (*void).max(*term);
+                        self.void(id, (*node, *term));
                     }
                 }
                 Claim::Admit {
@@ -244,6 +243,15 @@ impl<'a> Walk<'a> {
                 }
             }
             self.standing.valid.insert(id);
+        }
+    }
+
+    /// Nothing stands of what a node has said up to this membership: of what was not heard yet.
+    fn void(&mut self, id: StatementId, (node, term): Membership) {
+        let void = self.standing.void.entry(node).or_default();
+        *void = (*void).max(term);
+        if self.heard.range((node, 0)..=(node, term)).next().is_none() {
+            self.standing.voiding.insert(id);
         }
     }
 

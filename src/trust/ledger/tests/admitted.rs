@@ -1,6 +1,6 @@
 //! Promises about putting out whom a node let in.
 
-use super::forged::{expulsion, forged};
+use super::forged::{admission, expulsion, forged};
 use super::*;
 
 /// Node 2, an administrator, let in 4, an administrator too, which let in 5; node 3 is in by the
@@ -373,4 +373,52 @@ fn each_word_that_is_lost_with_who_said_it_is_said_again() {
     ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
     ledger.admit(&key(1), id(4), name(4), true, 60).unwrap();
     assert_eq!(members(&ledger), [1, 3, 4]);
+}
+
+#[test]
+fn whom_an_expelled_node_had_let_in_stays_when_it_is_let_in_again_whatever_it_said() {
+    for by_term in [1, 2, 3] {
+        let mut ledger = cluster();
+        ledger.admit(&key(2), id(5), name(5), false, 40).unwrap();
+        ledger.admit(&key(2), id(9), name(9), true, 41).unwrap();
+        ledger.expel(&key(9), id(9), 42).unwrap();
+        ledger.expel(&key(1), id(2), 50).unwrap();
+        ledger.merge([forged(&ledger, 2, by_term, expulsion(2, 2))]);
+        ledger.merge([forged(&ledger, 9, 1, admission(2, false, None, 3))]);
+        ledger.admit(&key(1), id(2), name(2), false, 60).unwrap();
+        assert_eq!(members(&ledger), [1, 2, 3, 5], "{by_term}");
+    }
+}
+
+#[test]
+fn who_goes_with_its_own_takes_down_nobody_whom_one_that_left_had_let_in() {
+    for (by, term) in [(1, 1), (1, 2), (1, u32::MAX), (4, 2), (4, u32::MAX)] {
+        let mut ledger = cluster();
+        ledger.admit(&key(2), id(5), name(5), false, 20).unwrap();
+        ledger.admit(&key(1), id(4), name(4), true, 25).unwrap();
+        ledger.admit(&key(1), id(6), name(6), true, 26).unwrap();
+        ledger.expel(&key(2), id(2), 30).unwrap();
+        ledger.merge([forged(&ledger, 6, 1, expulsion(2, term))]);
+        let stated = ledger.expel_with_admitted(&key(by), id(6), 40).unwrap();
+        assert_eq!((members(&ledger), stated.len()), (vec![1, 3, 4, 5], 1));
+        ledger.admit(&key(1), id(2), name(2), true, 50).unwrap();
+        assert_eq!(members(&ledger), [1, 2, 3, 4, 5]);
+    }
+}
+
+#[test]
+fn a_later_membership_that_one_had_ended_stays_so_and_what_was_said_before_it_stands() {
+    let mut ledger = cluster();
+    ledger.admit(&key(1), id(4), name(4), true, 29).unwrap();
+    ledger.admit(&key(1), id(6), name(6), true, 31).unwrap();
+    ledger.admit(&key(2), id(5), name(5), false, 40).unwrap();
+    ledger.expel(&key(2), id(2), 45).unwrap();
+    ledger.admit(&key(1), id(2), name(2), true, 50).unwrap();
+    ledger.merge([forged(&ledger, 6, 1, expulsion(2, 2))]);
+    assert_eq!(members(&ledger), [1, 3, 4, 5, 6]);
+    for by in [1, 4] {
+        let mut ledger = ledger.clone();
+        ledger.expel_with_admitted(&key(by), id(6), 60).unwrap();
+        assert_eq!(members(&ledger), [1, 3, 4, 5], "{by}");
+    }
 }

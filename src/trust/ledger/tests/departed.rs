@@ -1,0 +1,59 @@
+//! Promises about why one is out, and what whoever lets it in again has to know.
+
+use super::forged::{admission, expulsion, forged};
+use super::*;
+
+/// Whether one that knew of `known` may let the node in again now.
+fn may_come(known: &Ledger, now: &Ledger, node: u8) -> bool {
+    now.words_against(&id(node)).is_subset(&known.expulsions())
+}
+
+#[test]
+fn one_that_is_out_moves_no_others_reason_by_a_certificate_that_it_signs() {
+    let mut ledger = cluster();
+    ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
+    ledger.admit(&key(4), id(9), name(9), true, 35).unwrap();
+    ledger.expel(&key(9), id(9), 40).unwrap();
+    let invited = ledger.clone();
+    let word = ledger.expel(&key(1), id(4), 50).unwrap().remove(0);
+    for term in [2, 3, u32::MAX] {
+        ledger.merge([forged(&ledger, 9, 1, admission(4, false, None, term))]);
+        assert_eq!(ledger.expulsion(&id(4)), Some(&word), "{term}");
+        assert!(!may_come(&invited, &ledger, 4), "{term}");
+    }
+    assert!(may_come(&ledger, &ledger, 4));
+}
+
+#[test]
+fn who_went_with_another_comes_back_by_no_word_of_its_own_that_it_had_left() {
+    let mut ledger = cluster();
+    ledger.admit(&key(2), id(9), name(9), true, 20).unwrap();
+    ledger.expel_with_admitted(&key(1), id(9), 25).unwrap();
+    ledger.admit(&key(2), id(4), name(4), false, 30).unwrap();
+    let invited = ledger.clone();
+    ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+    assert!(!may_come(&invited, &ledger, 4));
+    for term in [1, 2, u32::MAX] {
+        ledger.merge([forged(&ledger, 4, 1, expulsion(4, term))]);
+        ledger.merge([forged(&ledger, 9, 1, admission(4, false, None, term))]);
+        assert!(!may_come(&invited, &ledger, 4), "{term}");
+    }
+    assert!(may_come(&ledger, &ledger, 4));
+}
+
+#[test]
+fn who_left_by_itself_comes_by_any_invitation_whoever_has_gone_since() {
+    let mut ledger = cluster();
+    ledger.admit(&key(2), id(4), name(4), false, 30).unwrap();
+    ledger.expel(&key(1), id(4), 40).unwrap();
+    let before = cluster();
+    assert!(!may_come(&before, &ledger, 4));
+    ledger.admit(&key(2), id(4), name(4), false, 50).unwrap();
+    ledger.expel(&key(4), id(4), 60).unwrap();
+    ledger.expel(&key(1), id(2), 70).unwrap();
+    assert!(may_come(&before, &ledger, 4) && ledger.has_resigned(&id(4)));
+    assert!(may_come(&before, &ledger, 3) && may_come(&before, &ledger, 9));
+    // but not once nothing stands of what let it in
+    ledger.expel_with_admitted(&key(1), id(2), 80).unwrap();
+    assert!(!may_come(&before, &ledger, 4));
+}
