@@ -302,12 +302,34 @@ impl Keyring {
         std::mem::take(&mut *self.news.lock())
     }
 
-    /// Takes in a chain that a node shows, and says whether the node is a member then.
+    /// Takes in a chain that a node shows, where it makes the node a member, and says whether it is
+    /// one then: who is none makes nobody keep anything.
     pub fn admits(&self, node: &NodeId, chain: &[u8]) -> bool {
-        if !self.is_member(node) && !chain.is_empty() && chain.len() <= CHAIN_MAX_BYTES {
-            let _heard = self.hear(chain, CHAIN_MAX);
+        if self.is_member(node) {
+            return true;
         }
+        let is_long = chain.len() > CHAIN_MAX_BYTES;
+        if is_long || self.comes_to(chain, CHAIN_MAX, node) != Some(true) {
+            return false;
+        }
+        let _heard = self.hear(chain, CHAIN_MAX);
         self.is_member(node)
+    }
+
+    /// Takes in the word by which another says that this node was put out, where it is then.
+    pub fn hear_put_out(&self, me: &NodeId, word: &[u8]) {
+        if self.comes_to(word, 1, me) == Some(false) {
+            // signed, so whoever hands it over need not be believed; kept or not, it counts
+            let _wrong = self.hear_news(word);
+        }
+    }
+
+    /// Whether a node is a member once these statements are heard; none of what is no statement.
+    fn comes_to(&self, statements: &[u8], most: usize, node: &NodeId) -> Option<bool> {
+        let statements = SignedStatement::decode_all(statements, most)?;
+        let mut after = self.read_ledger(Ledger::clone)?;
+        after.merge(statements);
+        Some(after.is_member(node, self.now_s()))
     }
 
     /// Takes in one statement that came as news; others hear of it if it is new. One that cannot be

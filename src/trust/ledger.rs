@@ -163,8 +163,10 @@ impl Ledger {
     pub fn of(statements: Vec<SignedStatement>) -> Option<Self> {
         let mut statements = statements.into_iter();
         let mut ledger = Self::begun_by(statements.next()?)?;
-        // one that was spoilt on the disk takes no other with it
-        ledger.merge(statements.filter(SignedStatement::is_genuine));
+        // one that was spoilt on the disk takes no other with it, nor has it any that the founder
+        // said when there was no more room for others
+        let genuine = statements.filter(SignedStatement::is_genuine);
+        ledger.take_in_up_to(STATEMENTS_MAX, genuine);
         Some(ledger)
     }
 

@@ -66,8 +66,7 @@ async fn exchange_proofs<S: AsyncRead + AsyncWrite + Unpin>(
     let (proof, chain) = match hear(stream, limits).await? {
         Greeting::Proven { proof, chain } => (proof, chain),
         Greeting::PutOut { word } => {
-            // signed, so whoever hands it over need not be believed; kept or not, it counts
-            let _wrong = keyring.hear_news(&word);
+            keyring.hear_put_out(&me, &word);
             return Err(DropReason::Stranger);
         }
         _ => return Err(DropReason::Stranger),

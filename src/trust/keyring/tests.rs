@@ -163,6 +163,33 @@ fn a_chain_is_heard_up_to_its_limit_of_bytes() {
 }
 
 #[test]
+fn a_chain_that_makes_nobody_a_member_is_not_kept() {
+    let (admin, member) = (founded(1), founded(2));
+    join(&admin, 1, &member, 2);
+    let (bad, helper) = (key(7), key(8).node_id());
+    admin.admit(&key(1), bad.node_id(), name(7), true).unwrap();
+    let mut apart = admin.read_ledger(Ledger::clone).unwrap();
+    admin.expel(&key(1), bad.node_id()).unwrap();
+    meet(&member, &admin);
+    apart.admit(&bad, helper, name(8), true, 100).unwrap();
+    let chain = SignedStatement::encode_all(&apart.chain(&helper));
+    let before = member.history();
+    for node in [bad.node_id(), helper] {
+        assert!(!member.admits(&node, &chain));
+        assert_eq!(member.history(), before);
+    }
+    // nor a word that puts nobody out
+    let me = key(2).node_id();
+    for statement in apart.chain(&helper) {
+        member.hear_put_out(&me, &statement.encode());
+    }
+    assert_eq!(member.history(), before);
+    admin.expel(&key(1), me).unwrap();
+    member.hear_put_out(&me, &admin.expulsion_of(&me).unwrap().encode());
+    assert!(!member.is_member(&me));
+}
+
+#[test]
 fn what_does_not_make_this_node_a_member_is_not_joined() {
     let (admin, joiner) = (founded(1), founded(2));
     let (me, before) = (key(2).node_id(), joiner.current());

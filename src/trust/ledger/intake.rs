@@ -1,15 +1,16 @@
 //! How statements of others come into a ledger: each is looked at once, and once more for each
 //! step by which its issuer comes into the right to say it. Whoever hands over one that nobody
-//! signed is heard no further.
+//! signed is heard no further. Where there is no room, a member's word takes that of one that does
+//! not count and that nobody answers for.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     Ledger, STATEMENTS_MAX, STATEMENTS_OF_OTHERS_MAX, STATEMENTS_PER_ADMIN_MAX,
     STATEMENTS_PER_MEMBER_MAX, has_room,
 };
 use crate::id::NodeId;
-use crate::trust::statement::{Claim, SignedStatement};
+use crate::trust::statement::{Claim, SignedStatement, Statement, StatementId};
 
 /// What came of statements that were handed in.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -52,7 +53,9 @@ enum Place {
     Later,
     /// Its issuer has said too much already.
     Over,
-    /// Not of this cluster, here already, or beyond what a ledger holds.
+    /// The ledger holds no more.
+    Full,
+    /// Not of this cluster, or here already.
     Nowhere,
 }
 
@@ -94,20 +97,32 @@ impl Ledger {
         &mut self,
         statements: impl IntoIterator<Item = SignedStatement>,
     ) -> Taken {
+        self.take_in_up_to(STATEMENTS_OF_OTHERS_MAX, statements)
+    }
+
+    /// The same, where others than the founder may have said more.
+    pub(super) fn take_in_up_to(
+        &mut self,
+        most_of_others: usize,
+        statements: impl IntoIterator<Item = SignedStatement>,
+    ) -> Taken {
         let mut issuers = Issuers::of(self);
         let mut taken = Taken::default();
         let mut queue: VecDeque<_> = statements.into_iter().collect();
+        let mut without_room = Vec::new();
         while let Some(signed) = queue.pop_front() {
-            match self.place_of(&issuers, &signed) {
+            match self.place_of(&issuers, most_of_others, &signed) {
                 Place::Nowhere => {}
                 Place::Later => issuers.wait(signed),
                 // one proof is enough
                 Place::Over if taken.over.is_some() => {}
-                Place::Here | Place::Over if !signed.is_genuine() => {
+                Place::Full if !self.is_answered_for(&signed.statement) => {}
+                Place::Here | Place::Over | Place::Full if !signed.is_genuine() => {
                     taken.is_forged = true;
                     break;
                 }
                 Place::Over => taken.over = Some(signed.statement.by),
+                Place::Full => without_room.push(signed),
                 Place::Here => {
                     self.statements.insert(signed.id(), signed.clone());
                     // an issuer's certificate may stand behind what it issued
@@ -119,7 +134,82 @@ impl Ledger {
         if !taken.new.is_empty() {
             self.standing = self.evaluate();
         }
+        taken.new.extend(self.take_for_idle(without_room));
         taken
+    }
+
+    /// Whether a member says it, in its present membership.
+    fn is_answered_for(&self, statement: &Statement) -> bool {
+        let member = self.standing.members.get(&statement.by);
+        member.is_some_and(|it| it.term == statement.by_term)
+    }
+
+    /// Takes in those of these that count, each for one that is idle; gives those that there was
+    /// one for.
+    fn take_for_idle(&mut self, signed: Vec<SignedStatement>) -> Vec<SignedStatement> {
+        let mut idle = match signed.is_empty() {
+            true => Vec::new(),
+            false => self.idle(signed.len()),
+        };
+        if idle.is_empty() {
+            return Vec::new();
+        }
+        let mut after = self.clone();
+        let known = signed
+            .into_iter()
+            .filter(|it| !self.statements.contains_key(&it.id()));
+        let mut signed: Vec<_> = known.collect();
+        signed.truncate(idle.len());
+        after
+            .statements
+            .extend(signed.iter().map(|it| (it.id(), it.clone())));
+        after.standing = after.evaluate();
+        let (counting, others): (Vec<_>, Vec<_>) =
+            signed.into_iter().partition(|it| after.counts(it));
+        idle.truncate(counting.len());
+        let gone = others.iter().map(SignedStatement::id).chain(idle);
+        for id in gone {
+            after.statements.remove(&id);
+        }
+        after.standing = after.evaluate();
+        *self = after;
+        counting
+    }
+
+    /// Statements that can go without anything that counts being another: they do not count, who
+    /// has signed them is out, and none that stays names them. At most so many.
+    pub(super) fn idle(&self, most: usize) -> Vec<StatementId> {
+        let mut named: BTreeMap<StatementId, usize> = BTreeMap::new();
+        for signed in self.statements.values() {
+            for name in names(&signed.statement) {
+                *named.entry(name).or_default() += 1;
+            }
+        }
+        let is_idle = |id: &StatementId| {
+            let signed = self.statements.get(id);
+            let is_out = |it: &SignedStatement| {
+                let by = it.statement.by;
+                by != self.founder && !self.standing.members.contains_key(&by)
+            };
+            !self.standing.valid.contains(id) && signed.is_some_and(is_out)
+        };
+        let free = self.statements.keys().filter(|id| !named.contains_key(id));
+        let mut free: BTreeSet<_> = free.filter(|id| is_idle(id)).copied().collect();
+        let mut idle = Vec::new();
+        while idle.len() < most
+            && let Some(id) = free.pop_first()
+        {
+            idle.push(id);
+            let signed = self.statements.get(&id);
+            for name in signed.into_iter().flat_map(|it| names(&it.statement)) {
+                let left = named.entry(name).or_default();
+                *left = left.saturating_sub(1);
+                if *left == 0 && is_idle(&name) {
+                    free.insert(name);
+                }
+            }
+        }
+        idle
     }
 
     /// The same; gives those that are new.
@@ -131,7 +221,12 @@ impl Ledger {
     }
 
     /// Whether a statement is worth a look at its signature.
-    fn place_of(&self, issuers: &Issuers, signed: &SignedStatement) -> Place {
+    fn place_of(
+        &self,
+        issuers: &Issuers,
+        most_of_others: usize,
+        signed: &SignedStatement,
+    ) -> Place {
         let statement = &signed.statement;
         let is_of_here = statement.cluster == self.cluster
             && has_room(&statement.claim)
@@ -140,19 +235,31 @@ impl Ledger {
         let by = statement.by;
         let most = match by == self.founder {
             true => STATEMENTS_MAX,
-            false => STATEMENTS_OF_OTHERS_MAX,
+            false => most_of_others,
         };
-        if !is_of_here || self.statements.len() >= most {
+        if !is_of_here {
             return Place::Nowhere;
         }
         let is_farewell = matches!(&statement.claim, Claim::Expel { node, .. } if *node == by);
         let issuer = issuers.0.get(&by);
         let (right, kept) = issuer.map_or((Right::None, 0), |it| (it.right, it.kept));
+        let is_full = self.statements.len() >= most;
         match right {
-            Right::Admit if kept < STATEMENTS_PER_ADMIN_MAX => Place::Here,
-            Right::Admit => Place::Over,
-            Right::Go if is_farewell && kept < STATEMENTS_PER_MEMBER_MAX => Place::Here,
-            Right::Go | Right::None => Place::Later,
+            Right::Admit if kept >= STATEMENTS_PER_ADMIN_MAX && !is_full => Place::Over,
+            Right::Admit if kept >= STATEMENTS_PER_ADMIN_MAX => Place::Nowhere,
+            Right::Go if !is_farewell || kept >= STATEMENTS_PER_MEMBER_MAX => Place::Later,
+            Right::Admit | Right::Go if is_full => Place::Full,
+            Right::Admit | Right::Go => Place::Here,
+            Right::None => Place::Later,
         }
     }
+}
+
+/// Which other statements one names.
+fn names(statement: &Statement) -> impl Iterator<Item = StatementId> {
+    let last = match &statement.claim {
+        Claim::Expel { stands, .. } => *stands,
+        _ => None,
+    };
+    statement.before.into_iter().chain(last)
 }

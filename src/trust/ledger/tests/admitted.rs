@@ -129,7 +129,7 @@ fn who_went_out_with_another_and_is_let_in_again_brings_back_nobody_and_owns_not
 }
 
 /// So many certificates that node 2 signs, for keys that nobody has.
-fn crowd(ledger: &Ledger, count: usize) -> Vec<SignedStatement> {
+pub(super) fn crowd(ledger: &Ledger, count: usize) -> Vec<SignedStatement> {
     let mut all: Vec<SignedStatement> = Vec::new();
     for number in 0..count as u64 {
         let mut node = [7; 32];

@@ -1,0 +1,104 @@
+//! Promises of a record that is full.
+
+use super::admitted::crowd;
+use super::forged::{admission, expulsion, forged};
+use super::*;
+
+/// A record that is full of what 2, which was put out, has signed since, which does not count, and
+/// of what a helper of it has, which does.
+fn full() -> Ledger {
+    let mut ledger = cluster();
+    ledger.admit(&key(1), id(4), name(4), true, 40).unwrap();
+    ledger.merge([forged(&ledger, 2, 1, admission(9, true, None, 1))]);
+    ledger.expel(&key(1), id(2), 50).unwrap();
+    ledger.merge(crowd(&ledger, STATEMENTS_PER_ADMIN_MAX));
+    let mut before = None;
+    let helpers: Vec<_> = (0..1900u64)
+        .map(|number| {
+            let statement = Statement {
+                cluster: ledger.cluster(),
+                by: id(9),
+                by_term: 1,
+                at_s: 1,
+                before,
+                claim: Claim::Rotate {
+                    epoch: EpochId(number.to_be_bytes()),
+                    number,
+                },
+            };
+            let signed = statement.sign(&key(9));
+            before = Some(signed.id());
+            signed
+        })
+        .collect();
+    ledger.merge(helpers);
+    assert_eq!(ledger.statements.len(), STATEMENTS_OF_OTHERS_MAX);
+    ledger
+}
+
+#[test]
+fn what_one_that_is_out_has_filled_the_record_with_gives_way_to_what_counts() {
+    let mut ledger = full();
+    let apart = ledger.clone();
+    ledger.admit(&key(4), id(5), name(5), false, 60).unwrap();
+    own(&mut ledger, 4, "docs", Some(5)).unwrap();
+    ledger.expel(&key(4), id(9), 70).unwrap();
+    ledger.rotate(&key(4), EpochId([4; 8]), 70).unwrap();
+    ledger.expel(&key(3), id(3), 80).unwrap();
+    assert_eq!(members(&ledger), [1, 4, 5]);
+    assert_eq!(ledger.statements.len(), STATEMENTS_OF_OTHERS_MAX);
+    assert!(ledger.has_resigned(&id(3)));
+    // another comes to the same, in one turn and after a start
+    let told = merged(&apart, &ledger);
+    let anew = Ledger::of(ledger.statements().cloned().collect()).unwrap();
+    for other in [told, anew] {
+        assert_eq!(other.digest(), ledger.digest());
+        assert_eq!(members(&other), [1, 4, 5]);
+        assert_eq!(other.epoch(), ledger.epoch());
+        assert_eq!(owner(&other, "docs"), Some(id(5)));
+    }
+}
+
+#[test]
+fn a_full_record_takes_nothing_of_one_that_is_out_and_nothing_that_does_not_count() {
+    let mut ledger = full();
+    ledger.expel_with_admitted(&key(1), id(9), 60).unwrap();
+    let before = ledger.digest();
+    for (by, by_term, claim) in [
+        (2, 1, admission(10, true, None, 1)),
+        (9, 1, admission(10, true, None, 1)),
+        (4, 1, expulsion(1, 1)),
+        (4, 2, admission(10, true, None, 1)),
+        (3, 1, admission(10, true, None, 1)),
+    ] {
+        let refused = forged(&ledger, by, by_term, claim);
+        assert!(ledger.merge([refused]).is_empty(), "{by}");
+    }
+    assert_eq!(ledger.digest(), before);
+}
+
+#[test]
+fn what_counts_gives_way_to_nothing() {
+    let mut ledger = full();
+    let (before, counted) = (ledger.clone(), ledger.standing.valid.clone());
+    let idle = before.idle(STATEMENTS_MAX);
+    assert_eq!(idle.len() + counted.len(), STATEMENTS_OF_OTHERS_MAX);
+    for number in 0..20 {
+        own(&mut ledger, 4, &number.to_string(), Some(3)).unwrap();
+    }
+    assert!(counted.is_subset(&ledger.standing.valid));
+    assert_eq!(ledger.statements.len(), before.statements.len());
+}
+
+#[test]
+fn what_the_founder_says_in_a_full_record_takes_nothing_from_it_at_the_next_start() {
+    let mut ledger = full();
+    for number in 0..20 {
+        own(&mut ledger, 1, &number.to_string(), Some(3)).unwrap();
+    }
+    let count = ledger.statements.len();
+    assert!(count > STATEMENTS_OF_OTHERS_MAX);
+    let anew = Ledger::of(ledger.statements().cloned().collect()).unwrap();
+    assert_eq!(anew.statements.len(), count);
+    assert_eq!(anew.digest(), ledger.digest());
+}
