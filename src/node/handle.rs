@@ -369,9 +369,14 @@ impl Node {
 
     /// Says in the ledger that this node goes; the others hear of it before it is gone.
     async fn resign(&self) {
-        if self.keyring.expel(&self.key, self.id()).is_ok()
-            && self.command(Command::MembershipChanged).await.is_ok()
-        {
+        let me = self.id();
+        if let Err(error) = self.keyring.expel(&self.key, me) {
+            if self.keyring.has_ledger() && self.keyring.is_member(&me) {
+                tracing::warn!(
+                    "the others take this node for a member until it is expelled: {error}"
+                );
+            }
+        } else if self.command(Command::MembershipChanged).await.is_ok() {
             tokio::time::sleep(RESIGNATION_HEARD).await;
         }
     }

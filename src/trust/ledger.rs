@@ -33,6 +33,7 @@ mod stating;
 mod walk;
 
 use chains::Chains;
+use intake::is_farewell;
 use walk::Walk;
 
 /// Statements in a ledger; further ones are refused.
@@ -42,7 +43,7 @@ pub const STATEMENTS_MAX: usize = 4096;
 const STATEMENTS_OF_OTHERS_MAX: usize = STATEMENTS_MAX - 256;
 /// Of these, by one node that may admit; what one makes others keep.
 pub const STATEMENTS_PER_ADMIN_MAX: usize = 2048;
-/// Of these, by one node that may only go.
+/// Of these, by one node that may only go; one more each time that it is let in again.
 const STATEMENTS_PER_MEMBER_MAX: usize = 4;
 /// Statements that a node presents itself with: from the founding to its own certificate.
 pub const CHAIN_MAX: usize = 16;
@@ -326,10 +327,8 @@ impl Ledger {
     fn last_counting(&self, node: &NodeId, up_to_term: u32) -> Option<StatementId> {
         let chains = Chains::of(self.by(node));
         let counting = self.by(node).filter(|(id, statement)| {
-            let is_farewell =
-                matches!(&statement.claim, Claim::Expel { node: who, .. } if who == node);
             let is_in_time = statement.by_term <= up_to_term;
-            is_in_time && !is_farewell && self.standing.valid.contains(id)
+            is_in_time && !is_farewell(statement) && self.standing.valid.contains(id)
         });
         let whole = counting.filter_map(|(id, statement)| {
             let length = chains.whole_length(&id)?;

@@ -39,8 +39,12 @@ enum Right {
 struct Issuer {
     right: Right,
     kept: usize,
+    /// By how many certificates that are kept.
+    admitted: usize,
     /// Statements for which its right does not suffice yet.
     early: Vec<SignedStatement>,
+    /// The same where they say that it goes.
+    farewells: Vec<SignedStatement>,
 }
 
 /// Everybody who has said or may say something.
@@ -76,17 +80,26 @@ impl Issuers {
             return Vec::new();
         };
         let issuer = self.0.entry(*node).or_default();
+        issuer.admitted += 1;
         let right = if *admin { Right::Admit } else { Right::Go };
         if right <= issuer.right {
-            return Vec::new();
+            // there is room for one more
+            return issuer.farewells.pop().into_iter().collect();
         }
         issuer.right = right;
-        std::mem::take(&mut issuer.early)
+        let mut said = std::mem::take(&mut issuer.farewells);
+        if right == Right::Admit {
+            said.append(&mut issuer.early);
+        }
+        said
     }
 
     fn wait(&mut self, signed: SignedStatement) {
         let issuer = self.0.entry(signed.statement.by).or_default();
-        issuer.early.push(signed);
+        match is_farewell(&signed.statement) {
+            true => issuer.farewells.push(signed),
+            false => issuer.early.push(signed),
+        }
     }
 }
 
@@ -240,19 +253,26 @@ impl Ledger {
         if !is_of_here {
             return Place::Nowhere;
         }
-        let is_farewell = matches!(&statement.claim, Claim::Expel { node, .. } if *node == by);
         let issuer = issuers.0.get(&by);
         let (right, kept) = issuer.map_or((Right::None, 0), |it| (it.right, it.kept));
+        // as often as it was let in it can go
+        let again = issuer.map_or(0, |it| it.admitted.saturating_sub(1));
+        let may_go = is_farewell(statement) && kept < STATEMENTS_PER_MEMBER_MAX + again;
         let is_full = self.statements.len() >= most;
         match right {
             Right::Admit if kept >= STATEMENTS_PER_ADMIN_MAX && !is_full => Place::Over,
             Right::Admit if kept >= STATEMENTS_PER_ADMIN_MAX => Place::Nowhere,
-            Right::Go if !is_farewell || kept >= STATEMENTS_PER_MEMBER_MAX => Place::Later,
+            Right::Go if !may_go => Place::Later,
             Right::Admit | Right::Go if is_full => Place::Full,
             Right::Admit | Right::Go => Place::Here,
             Right::None => Place::Later,
         }
     }
+}
+
+/// Whether a node says that it goes.
+pub(super) fn is_farewell(statement: &Statement) -> bool {
+    matches!(&statement.claim, Claim::Expel { node, .. } if *node == statement.by)
 }
 
 /// Which other statements one names.

@@ -57,3 +57,34 @@ fn who_left_by_itself_comes_by_any_invitation_whoever_has_gone_since() {
     ledger.expel_with_admitted(&key(1), id(2), 80).unwrap();
     assert!(!may_come(&before, &ledger, 4));
 }
+
+#[test]
+fn who_is_let_in_as_often_as_it_goes_goes_each_time() {
+    let mut ledger = cluster();
+    for turn in 0..20 {
+        ledger.expel(&key(3), id(3), 50 + turn).unwrap();
+        assert_eq!(members(&ledger), [1, 2], "{turn}");
+        ledger
+            .admit(&key(1), id(3), name(3), false, 50 + turn)
+            .unwrap();
+    }
+    ledger.expel(&key(3), id(3), 99).unwrap();
+    // whoever hears of all that at once comes to the same, in whatever order
+    let all: Vec<_> = ledger.statements().cloned().collect();
+    for turn in 0..4 {
+        let mut others = all[1..].to_vec();
+        others.sort_by_key(|it| (it.statement.by == id(1)) == (turn % 2 == 0));
+        if turn >= 2 {
+            others.reverse();
+        }
+        let mut heard = Ledger::of(vec![all[0].clone()]).unwrap();
+        heard.merge(others);
+        assert_eq!(heard.digest(), ledger.digest(), "{turn}");
+    }
+    // and no more often
+    for number in 0..30 {
+        ledger.merge([forged(&ledger, 3, 1, expulsion(3, number))]);
+    }
+    let most = STATEMENTS_PER_MEMBER_MAX + 20;
+    assert_eq!(ledger.by(&id(3)).count(), most);
+}
