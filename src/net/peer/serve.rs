@@ -167,6 +167,10 @@ where
         Ok(false) => {}
         Err(reason) => return reason,
     }
+    // from here on it is hung up on when it is put out, and it may have been since it was greeted
+    if !shared.keyring.is_member(&from) {
+        return DropReason::Stranger;
+    }
     let session = Session {
         shared,
         from,

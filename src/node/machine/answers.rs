@@ -70,7 +70,17 @@ impl Machine {
 
     /// Answers what another node asks about members, heads and logs; `None` for other questions.
     pub fn answer(&mut self, now: Instant, from: NodeId, request: &Request) -> Option<Response> {
+        // what it had asked before it was put out may wait here until there is a fresh secret
+        let is_member = self.keyring.is_member(&from);
         let response = match request {
+            Request::Members { .. }
+            | Request::Trust { .. }
+            | Request::Heads { .. }
+            | Request::Log { .. }
+                if !is_member =>
+            {
+                return Some(Response::NotHere);
+            }
             Request::Members { members } => {
                 self.hear_members(now, from, members);
                 Response::Members {

@@ -178,9 +178,9 @@ impl Ledger {
         }
     }
 
-    /// The words that whoever lets a node in again has to know: all of others on the last membership
-    /// that it had, and where it was let in to a later one, also by what does not count, all on
-    /// whoever ever let it in. None of a member, and of one that went by itself.
+    /// The words that whoever lets a node in again has to know: all of others on the last
+    /// membership that it had, and where it was let in to a later one, also by what does not count,
+    /// all on whoever ever let it in. None of a member, and of one that went by itself.
     pub fn words_against(&self, who: &NodeId) -> BTreeSet<StatementId> {
         if self.standing.members.contains_key(who) {
             return BTreeSet::new();

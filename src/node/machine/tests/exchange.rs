@@ -146,6 +146,35 @@ fn of_a_log_whose_author_is_put_out_while_it_comes_nothing_is_kept_or_asked_for_
 }
 
 #[test]
+fn what_one_had_asked_before_it_was_put_out_is_not_answered_afterwards() {
+    let mut bench = Bench::new(2);
+    let (now, from) = (bench.now, bench.id(1));
+    let name = NodeName::new("founder").unwrap();
+    let (founder, secret) = (key(0), EpochSecret::new([1; 32]));
+    let keyring = Arc::new(Keyring::founded_in_memory(
+        secret,
+        &founder,
+        name.clone(),
+        1,
+    ));
+    keyring.admit(&founder, from, name, false).unwrap();
+    let machine = &mut bench.machines[0];
+    machine.keyring = Arc::clone(&keyring);
+    let request = Request::Trust {
+        question: keyring.question(false).into(),
+    };
+    let answer = machine.answer(now, from, &request);
+    assert!(matches!(answer, Some(Response::Trust { .. })));
+    keyring.expel(&founder, from).unwrap();
+    keyring.rotate(&founder).unwrap();
+    let heads = Request::Heads { heads: Vec::new() };
+    for request in [request, heads] {
+        let answer = machine.answer(now, from, &request);
+        assert_eq!(answer, Some(Response::NotHere));
+    }
+}
+
+#[test]
 fn who_answers_late_what_another_gave_meanwhile_is_not_blamed() {
     let (mut bench, question, first) = asked();
     let now = bench.now;

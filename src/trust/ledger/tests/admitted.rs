@@ -422,3 +422,32 @@ fn a_later_membership_that_one_had_ended_stays_so_and_what_was_said_before_it_st
         assert_eq!(members(&ledger), [1, 3, 4, 5], "{by}");
     }
 }
+
+/// Each of them once was a turn of its own.
+#[test]
+fn hundreds_whom_one_that_goes_had_put_out_are_put_out_again_in_one_turn() {
+    let mut ledger = cluster();
+    let crowd = crowd(&ledger, 500);
+    ledger.merge(crowd.iter().cloned());
+    ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
+    let mut before = None;
+    for admission in crowd {
+        let statement = Statement {
+            before,
+            claim: Claim::Expel {
+                node: admission.subject().unwrap(),
+                term: 1,
+                stands: Some(ledger.cluster()),
+            },
+            by: id(4),
+            ..admission.statement
+        };
+        let signed = statement.sign(&key(4));
+        before = Some(signed.id());
+        ledger.statements.insert(signed.id(), signed);
+    }
+    ledger.standing = ledger.evaluate();
+    assert_eq!(ledger.members().count(), 4);
+    let stated = ledger.expel_with_admitted(&key(1), id(4), 50).unwrap();
+    assert_eq!((stated.len(), ledger.members().count()), (501, 3));
+}

@@ -3,7 +3,7 @@
 use super::forged::{admission, any_word, expulsion, forged};
 use super::*;
 
-/// What a node that goes, or another of it, says of its end: this statement is the last that stands.
+/// What a node that goes, or another of it, says: this statement is the last that stands.
 fn ends(node: u8, term: u32, last: &SignedStatement) -> Claim {
     Claim::Expel {
         node: id(node),
