@@ -39,18 +39,30 @@ impl Ledger {
         if !after.counts(&stated[0]) {
             return Err(TrustError::Senior { name });
         }
+        stated.extend(after.say_lost(self, key, now_s)?);
+        stated.extend(after.say_again(self, key, now_s));
+        *self = after;
+        Ok(stated)
+    }
+
+    /// Says again by what those were put out in `before` who would be in again.
+    pub(super) fn say_lost(
+        &mut self,
+        before: &Self,
+        key: &NodeKey,
+        now_s: u64,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        let mut stated = Vec::new();
         // each can let another come to count no more
         for _ in 0..LOST_ROUNDS_MAX {
-            let lost = self.expulsions_lost_in(&after);
+            let lost = before.expulsions_lost_in(self);
             // not on who was in before this node
-            let said = after.state_what_counts(key, lost, now_s)?;
+            let said = self.state_what_counts(key, lost, now_s)?;
             if said.is_empty() {
                 break;
             }
             stated.extend(said);
         }
-        stated.extend(after.say_again(self, key, now_s));
-        *self = after;
         Ok(stated)
     }
 

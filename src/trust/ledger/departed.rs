@@ -124,10 +124,15 @@ impl<'a> Words<'a> {
     fn out(&self, who: &NodeId) -> Option<&'a SignedStatement> {
         let own = self.about.get(who).filter(|_| self.ledger.is_expelled(who));
         let own_word = own.map(|(_, signed)| *signed);
-        // one that was let in again since is out by another's word
         let was_in = self.was_in.get(who);
         let last = was_in.and_then(|terms| self.last_of(who, terms));
-        match own.is_some_and(|((term, ..), _)| last <= Some(*term)) {
+        // one that was let in again since is out by another's word, and that it goes says nobody
+        // who fell
+        let had = self.ledger.last_term(who);
+        let is_so = own.is_some_and(|((term, is_anothers, ..), _)| {
+            last <= Some(*term) && (*is_anothers || last <= had)
+        });
+        match is_so {
             true => own_word,
             false => self.fell(who).or(own_word),
         }

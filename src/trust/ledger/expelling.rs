@@ -40,6 +40,8 @@ impl Ledger {
         }
         let mut stated = vec![said];
         if node != key.node_id() {
+            // of two ways in which one has gone on, one stands
+            stated.extend(after.say_lost(self, key, now_s)?);
             stated.extend(after.close(key, node, now_s));
             stated.extend(after.say_again(self, key, now_s));
         }

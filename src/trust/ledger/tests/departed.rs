@@ -37,6 +37,7 @@ fn who_went_with_another_comes_back_by_no_word_of_its_own_that_it_had_left() {
         ledger.merge([forged(&ledger, 4, 1, expulsion(4, term))]);
         ledger.merge([forged(&ledger, 9, 1, admission(4, false, None, term))]);
         assert!(!may_come(&invited, &ledger, 4), "{term}");
+        assert!(!ledger.has_resigned(&id(4)), "{term}");
     }
     assert!(may_come(&ledger, &ledger, 4));
 }

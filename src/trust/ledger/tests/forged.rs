@@ -352,7 +352,7 @@ fn any_claim() -> impl Strategy<Value = Claim> {
     prop_oneof![
         admitted.prop_map(|(node, admin, until_s, term)| admission(node, admin, until_s, term)),
         (who, term).prop_map(|(node, term)| expulsion(node, term)),
-        any::<u64>().prop_map(|number| Claim::Rotate {
+        prop_oneof![0u64..8, any::<u64>()].prop_map(|number| Claim::Rotate {
             epoch: EpochId([5; 8]),
             number
         }),

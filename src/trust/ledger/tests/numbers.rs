@@ -1,7 +1,7 @@
 //! Promises about the last word: whose a path is, and which secret is the cluster's, whatever was
 //! planted.
 
-use super::forged::{admission, expulsion, forged};
+use super::forged::{admission, any_word, expulsion, forged};
 use super::*;
 
 #[test]
@@ -251,4 +251,32 @@ fn who_was_put_out_by_a_junior_of_its_first_membership_says_what_it_said_in_that
     ledger.merge([forged(&ledger, 3, 1, expulsion(2, 2))]);
     assert_eq!(members(&ledger), [1, 3]);
     assert_eq!(owner(&ledger, "docs"), Some(id(1)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn whatever_one_had_said_that_two_put_out_at_once_what_they_say_is_the_last_word(
+        said in prop::collection::vec(any_word(), 0..16),
+        with_admitted in any::<bool>(),
+    ) {
+        let mut ledger = cluster();
+        ledger.admit(&key(1), id(4), name(4), true, 40).unwrap();
+        for (_, by_term, claim) in said {
+            ledger.merge([forged(&ledger, 4, by_term, claim)]);
+        }
+        prop_assume!(ledger.certificate(&id(4)).is_some());
+        let (mut a, mut b) = (ledger.clone(), ledger);
+        a.expel(&key(1), id(4), 50).unwrap();
+        a.rotate(&key(1), EpochId([1; 8]), 50).unwrap();
+        match with_admitted {
+            true => drop(b.expel_with_admitted(&key(2), id(4), 50).unwrap()),
+            false => drop(b.expel(&key(2), id(4), 50).unwrap()),
+        }
+        b.rotate(&key(2), EpochId([2; 8]), 50).unwrap();
+        for both in [merged(&a, &b), merged(&b, &a)] {
+            let last = both.epoch();
+            prop_assert!([1, 2].map(|n| Some(EpochId([n; 8]))).contains(&last), "{last:?}");
+        }
+    }
 }

@@ -116,6 +116,24 @@ fn of_one_whose_statements_are_all_known_nothing_more_is_said_and_all_stands() {
     assert!(ledger.has_resigned(&id(4)));
 }
 
+/// Node 2 let in 4 and then put it out, in one of two ways in which it has gone on.
+#[test]
+fn whom_one_had_put_out_before_it_went_on_in_another_way_is_not_in_again_after_the_expulsion() {
+    let mut ledger = cluster();
+    ledger.admit(&key(2), id(4), name(4), true, 35).unwrap();
+    let mut apart = ledger.clone();
+    ledger.expel(&key(2), id(4), 40).unwrap();
+    for number in 0..3 {
+        apart
+            .own(&key(2), b"docs".to_vec(), Some(id(3)), 41 + number)
+            .unwrap();
+    }
+    let mut met = merged(&ledger, &apart);
+    assert_eq!(members(&met), [1, 2, 3]);
+    met.expel(&key(1), id(2), 50).unwrap();
+    assert_eq!(members(&met), [1, 3]);
+}
+
 /// A word, whether it is held back, and which of those that are is named as the last that stands.
 type Said = ((u8, u32, Claim), bool, Option<usize>);
 
@@ -158,5 +176,63 @@ proptest! {
         prop_assert_eq!(ledger.members().count(), 1);
         ledger.merge(held_back);
         prop_assert_eq!(ledger.members().count(), 1);
+    }
+}
+
+/// A word, whether it is said as if nothing was before it, and what stands of who is put out by it:
+/// all that is known, nothing, or nothing of whom it let in either.
+type Forked = ((u8, u32, Claim), bool, u8);
+
+fn forged_all(said: Vec<Forked>) -> Ledger {
+    let mut ledger = cluster();
+    for ((by, by_term, mut claim), is_fork, standing) in said {
+        if let Claim::Expel { node, stands, .. } = &mut claim {
+            *stands = match standing {
+                0 => ledger.last_of(node),
+                1 => Some(ledger.cluster()),
+                _ => None,
+            };
+        }
+        let mut signed = forged(&ledger, by, by_term, claim);
+        if is_fork {
+            signed.statement.before = None;
+            signed = signed.statement.sign(&key(by));
+        }
+        ledger.merge([signed]);
+    }
+    ledger
+}
+
+fn all_in(ledger: &Ledger) -> BTreeSet<NodeId> {
+    ledger.members().map(|it| it.node).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+    #[test]
+    fn whoever_is_put_out_nobody_comes_in_by_it_and_nobody_goes_but_with_it(
+        said in prop::collection::vec((any_word(), any::<bool>(), 0u8..3), 0..16),
+        bad in 2u8..7,
+        by in 1u8..3,
+    ) {
+        let by = if by == bad { 1 } else { by };
+        let ledger = forged_all(said);
+        let before = all_in(&ledger);
+        let mut plain = ledger.clone();
+        if plain.expel(&key(by), id(bad), 50).is_ok() {
+            let after = all_in(&plain);
+            prop_assert!(after.is_subset(&before) && !after.contains(&id(bad)));
+        }
+        let mut with = ledger.clone();
+        if with.expel_with_admitted(&key(by), id(bad), 50).is_ok() {
+            let after = all_in(&with);
+            prop_assert!(after.is_subset(&before) && !after.contains(&id(bad)));
+            // that word alone, and nothing said again
+            let term = with.standing.over_up_to(&id(bad));
+            let mut alone = ledger;
+            alone.state(&key(by), expulsion(bad, term), 50).unwrap();
+            let stay: BTreeSet<_> = all_in(&alone).intersection(&before).copied().collect();
+            prop_assert!(stay.is_subset(&after), "{:?} {:?}", stay, after);
+        }
     }
 }
