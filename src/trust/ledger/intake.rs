@@ -113,7 +113,15 @@ impl Ledger {
         self.take_in_up_to(STATEMENTS_OF_OTHERS_MAX, statements)
     }
 
-    /// The same, where others than the founder may have said more.
+    /// The same; gives those that are new.
+    pub fn merge(
+        &mut self,
+        statements: impl IntoIterator<Item = SignedStatement>,
+    ) -> Vec<SignedStatement> {
+        self.take_in(statements).new
+    }
+
+    /// As [`Self::take_in`], where others than the founder may have said so many.
     pub(super) fn take_in_up_to(
         &mut self,
         most_of_others: usize,
@@ -157,36 +165,38 @@ impl Ledger {
         member.is_some_and(|it| it.term == statement.by_term)
     }
 
-    /// Takes in those of these that count, each for one that is idle; gives those that there was
-    /// one for.
-    fn take_for_idle(&mut self, signed: Vec<SignedStatement>) -> Vec<SignedStatement> {
-        let mut idle = match signed.is_empty() {
-            true => Vec::new(),
-            false => self.idle(signed.len()),
-        };
-        if idle.is_empty() {
-            return Vec::new();
+    /// Takes in those of these that count, each for one that is idle then; gives those that there
+    /// was one for.
+    fn take_for_idle(&mut self, mut signed: Vec<SignedStatement>) -> Vec<SignedStatement> {
+        signed.retain(|it| !self.statements.contains_key(&it.id()));
+        if signed.is_empty() {
+            return signed;
         }
         let mut after = self.clone();
-        let known = signed
-            .into_iter()
-            .filter(|it| !self.statements.contains_key(&it.id()));
-        let mut signed: Vec<_> = known.collect();
-        signed.truncate(idle.len());
-        after
-            .statements
-            .extend(signed.iter().map(|it| (it.id(), it.clone())));
+        let each = signed.iter().map(|it| (it.id(), it.clone()));
+        after.statements.extend(each);
         after.standing = after.evaluate();
-        let (counting, others): (Vec<_>, Vec<_>) =
-            signed.into_iter().partition(|it| after.counts(it));
-        idle.truncate(counting.len());
-        let gone = others.iter().map(SignedStatement::id).chain(idle);
-        for id in gone {
+        signed.retain(|it| {
+            let counts = after.counts(it);
+            if !counts {
+                after.statements.remove(&it.id());
+            }
+            counts
+        });
+        // by now: what is taken in may name one of them, or let it count
+        let idle = after.idle(signed.len());
+        for late in signed.split_off(idle.len()) {
+            after.statements.remove(&late.id());
+        }
+        if signed.is_empty() {
+            return signed;
+        }
+        for id in idle {
             after.statements.remove(&id);
         }
         after.standing = after.evaluate();
         *self = after;
-        counting
+        signed
     }
 
     /// Statements that can go without anything that counts being another: they do not count, who
@@ -223,14 +233,6 @@ impl Ledger {
             }
         }
         idle
-    }
-
-    /// The same; gives those that are new.
-    pub fn merge(
-        &mut self,
-        statements: impl IntoIterator<Item = SignedStatement>,
-    ) -> Vec<SignedStatement> {
-        self.take_in(statements).new
     }
 
     /// Whether a statement is worth a look at its signature.

@@ -102,3 +102,21 @@ fn what_the_founder_says_in_a_full_record_takes_nothing_from_it_at_the_next_star
     assert_eq!(anew.statements.len(), count);
     assert_eq!(anew.digest(), ledger.digest());
 }
+
+#[test]
+fn what_a_word_names_makes_no_room_for_it() {
+    let mut ledger = full();
+    let last = ledger.last_of(&id(2));
+    let claim = Claim::Expel {
+        node: id(9),
+        term: 1,
+        stands: last,
+    };
+    let named = forged(&ledger, 4, 1, claim);
+    assert_eq!(ledger.merge([named]).len(), 1);
+    assert!(last.is_some_and(|last| ledger.statements.contains_key(&last)));
+    ledger.admit(&key(4), id(2), name(2), true, 60).unwrap();
+    own(&mut ledger, 2, "docs", Some(3)).unwrap();
+    assert_eq!(owner(&ledger, "docs"), Some(id(3)));
+    assert_eq!(ledger.statements.len(), STATEMENTS_OF_OTHERS_MAX);
+}
