@@ -1,12 +1,15 @@
 //! Who cannot prove that he belongs here learns nothing, at either end.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsStream;
 
+use super::super::framing::write_frame;
 use super::super::greet::prove;
-use super::super::tls::Tls;
+use super::super::tls::{Tls, nameless};
 use super::super::*;
 use super::harness::*;
 use crate::trust::EpochSecret;
@@ -274,4 +277,33 @@ async fn who_was_put_out_is_handed_the_word_that_did_it_and_no_other_stranger_is
     assert_eq!(stranger.keyring.history().len(), 1);
     admin.keyring.admit(key, b.id, name, false).unwrap();
     assert_eq!(admin.keyring.expulsion_of(&b.id), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_put_out_while_it_is_greeted_is_served_nothing() {
+    let (admin, b) = (Node::founder("a"), Node::founder("b"));
+    let (key, name) = (&admin.shared().key, NodeName::new("b").unwrap());
+    admin.keyring.admit(key, b.id, name, false).unwrap();
+    // the answer does not fit, so that the greeting lasts until it is read
+    let (near, far) = duplex(64);
+    let serving = admin.serve(far);
+    let connector = b.shared().tls.connector(Some(admin.id)).unwrap();
+    let stream = connector.connect(nameless(), near).await.unwrap();
+    let mut stream = TlsStream::from(stream);
+    let greeting = Greeting::Prove {
+        lane: Lane::Bulk,
+        proof: [0; 32],
+        chain: Bytes::new(),
+    };
+    let limits = PeerLimits::default();
+    write_frame(&mut stream, &greeting.encode(), &limits)
+        .await
+        .unwrap();
+    stream.flush().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    admin.keyring.expel(key, b.id).unwrap();
+    admin.net.close_strangers();
+    assert!(!serving.is_finished(), "it was greeted as a member");
+    rest(&mut stream).await;
+    assert_eq!(serving.await.unwrap(), DropReason::Stranger);
 }
