@@ -8,16 +8,15 @@ use crate::id::NodeId;
 use crate::wire::native::record::Timestamp;
 
 impl Merge {
+    /// Settles the names of rows, the first of them at once: anybody may date very many alike.
     fn settle_rows(&mut self, rows: Vec<Row>) {
-        for row in rows {
-            if self.state.dirs[row.dir.0 as usize].is_none() {
-                continue;
-            }
-            self.settle(row.dir, row.name());
-            if row.class == Class::Directory {
-                self.retime_directory(&row);
-            }
+        let is_record = |row: &&Row| row.class == Class::Directory;
+        for row in rows.iter().filter(is_record) {
+            self.retime_directory(row);
         }
+        let at_once = rows.len().min(self.step_records);
+        self.unsettled.extend(rows);
+        self.settle_waiting(at_once);
     }
 }
 

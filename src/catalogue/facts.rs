@@ -5,7 +5,8 @@ use crate::digest::ContentHash;
 use crate::path::SharedPath;
 use crate::wire::native::record::{
     Entry, FILE_MAX_BYTES, Fact, Kind, LINK_TARGET_MAX_BYTES, PATH_MAX_DEPTH, READERS_MAX,
-    SEALED_MAX_BYTES, SENDER_MAX_BYTES, Sender, Timestamp, link_stays_inside,
+    SEALED_MAX_BYTES, SENDER_MAX_BYTES, SHARES_MAX, Sender, ShareIndex, Timestamp,
+    link_stays_inside,
 };
 
 fn path_fits(path: &SharedPath) -> bool {
@@ -15,8 +16,10 @@ fn path_fits(path: &SharedPath) -> bool {
 /// Whether a log may hold a fact: of others it is held to what is said of one's own.
 pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
     let fits = |sealed: &[u8]| sealed.len() <= SEALED_MAX_BYTES;
+    // each change of a name looks at what is said of it in every share
+    let is_share = |share: &ShareIndex| usize::from(share.0) < SHARES_MAX;
     let sound = match fact {
-        Fact::Entry { share, .. } | Fact::Removed { share, .. } => !share.is_sealed(),
+        Fact::Entry { share, .. } | Fact::Removed { share, .. } => is_share(share),
         Fact::Have { .. } | Fact::HaveNot { .. } => true,
         Fact::Readers {
             number,
@@ -27,7 +30,7 @@ pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
             let ascend = readers.is_sorted_by(|a, b| a.node < b.node);
             // the author is one of them, and no reader
             let some = !readers.is_empty() && readers.len() <= READERS_MAX + 1;
-            number.is_sealed() && !share.is_sealed() && ascend && some
+            number.is_sealed() && is_share(share) && ascend && some
         }
         Fact::Sealed {
             number,

@@ -1,6 +1,7 @@
 //! Taking in by turns what has come of a log.
 //!
-//! A record of some hundred bytes can ask for hundreds of directories, and a log that waited for
+//! A record of some hundred bytes can ask for hundreds of directories, one name can have thousands
+//! of versions, each of which is looked at with the next, and a log that waited for
 //! its last part can have hundreds of thousands of records: at once, that would keep whoever owns
 //! the catalogue from its gossip for seconds. So a turn ends after [`TURN_STEPS`]. One log is taken
 //! in after the other, in the order in which they came. Between two turns of one no view should be
@@ -178,8 +179,10 @@ impl Catalogue {
                 }
                 return Some(self.end_intake(intake));
             };
-            *left = left.saturating_sub(steps_of(&record.fact));
+            let looks = self.merge.looks;
             self.take_record(index, record.sequence, &record.fact);
+            let steps = steps_of(&record.fact) + self.merge.steps_since(looks);
+            *left = left.saturating_sub(steps);
             intake.taken += 1;
             let is_look_due = intake.taken.is_multiple_of(LOOK_RECORDS);
             if self.hold_author(index) || (is_look_due && self.hold_total(index)) {

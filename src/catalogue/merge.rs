@@ -35,6 +35,8 @@ pub(super) struct Merge {
     free: Vec<DirId>,
     /// Names still to be settled since their content can be given now, or no more.
     pub(super) unsettled: Vec<Row>,
+    /// Candidates that were looked at so far: one name may have very many.
+    pub(super) looks: usize,
     /// [`SWEEP_STEP_RECORDS`]; less in tests.
     pub(super) step_records: usize,
     /// The names of each directory that some version cannot have.
@@ -73,6 +75,7 @@ impl Merge {
             leaving: None,
             free: Vec::new(),
             unsettled: Vec::new(),
+            looks: 0,
             step_records: SWEEP_STEP_RECORDS,
             conflicts: BTreeMap::new(),
             stale_aliases: BTreeSet::new(),
@@ -209,13 +212,14 @@ impl Merge {
         while id != DirId::ROOT {
             let dir = self.state.dir(id);
             let (parent, place) = (dir.parent, dir.place.clone());
+            if !self.state.dir(id).is_empty() {
+                return;
+            }
             let is_record = |row: &Row| row.class == Class::Directory;
-            let recorded = self
-                .state
-                .dir(parent)
-                .candidates(place.name())
-                .any(is_record);
-            if recorded || !self.state.dir(id).is_empty() {
+            let above = self.state.dir(parent);
+            let recorded = above.candidates(place.name()).position(is_record);
+            if let Some(at) = recorded {
+                self.looks += at;
                 return;
             }
             self.dir_mut(parent).absent_dirs.remove(&place);
@@ -243,7 +247,11 @@ impl Merge {
             .into_iter()
             .for_each(|was| self.settle_standing(&was));
         let mut settled: Option<&Row> = None;
-        for row in rows.iter().filter(|row| row.has_name()) {
+        // that something is gone shows nowhere, nor that it is said no more
+        for row in rows
+            .iter()
+            .filter(|row| row.has_name() && !row.is_tombstone())
+        {
             let again = settled.is_some_and(|s| s.dir == row.dir && s.name() == row.name());
             if !again {
                 self.settle(row.dir, row.name());
@@ -462,15 +470,16 @@ impl Merge {
         Arc::make_mut(dir.expect("rows and directories name known directories"))
     }
 
-    pub(super) fn conflicts_in(&self, dir: DirId) -> Vec<(Box<[u8]>, Vec<Row>)> {
-        let here = self.state.dir(dir);
+    pub(super) fn conflicts_in(&mut self, dir: DirId) -> Vec<(Box<[u8]>, Vec<Row>)> {
         let names = self.conflicts.get(&dir).into_iter().flatten();
-        names
-            .map(|name| {
-                let won = usize::from(!here.dirs.contains(&Named(name)));
-                let lost = self.versions(dir, name).split_off(won);
-                (name.clone(), lost)
-            })
-            .collect()
+        let names: Vec<Box<[u8]>> = names.cloned().collect();
+        let lost = names.into_iter().map(|name| {
+            let is_directory = self.state.dir(dir).dirs.contains(&Named(&name));
+            let lost = self
+                .versions(dir, &name)
+                .split_off(usize::from(!is_directory));
+            (name, lost)
+        });
+        lost.collect()
     }
 }

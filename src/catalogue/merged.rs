@@ -3,6 +3,7 @@
 //! Made of persistent structures, so that a copy of it is a view: a few pointers are copied, and
 //! a change afterwards copies only what it touches.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -243,7 +244,14 @@ impl Merged {
 
     /// The versions of a name by their rank, the best first.
     pub fn rank(&self, rows: Vec<Row>) -> Vec<Row> {
-        rules::rank(rows, |row| self.node_of(row), |row| self.is_live(row))
+        rules::rank(rows, |a, b| self.order(a, b))
+    }
+
+    /// Which of two candidates of a name ranks before the other.
+    pub fn order(&self, a: &Row, b: &Row) -> Ordering {
+        let live_first = self.is_live(b).cmp(&self.is_live(a));
+        let by_rule = || rules::precedence((a, self.node_of(a)), (b, self.node_of(b)));
+        live_first.then_with(by_rule)
     }
 
     /// Whether a row makes a directory be listed at its name.

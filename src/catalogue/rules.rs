@@ -21,6 +21,7 @@
 //! two nodes.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use super::row::Row;
 use crate::id::NodeId;
@@ -44,25 +45,17 @@ pub(super) fn content_order(a: &Row, b: &Row) -> Ordering {
 }
 
 /// One candidate for each content, the winner first.
-pub(super) fn rank<'a>(
-    mut rows: Vec<Row>,
-    id_of: impl Fn(&Row) -> &'a NodeId,
-    is_live: impl Fn(&Row) -> bool,
-) -> Vec<Row> {
+pub(super) fn rank(mut rows: Vec<Row>, order: impl Fn(&Row, &Row) -> Ordering) -> Vec<Row> {
     if rows.len() < 2 {
         return rows;
     }
-    rows.sort_by(|a, b| {
-        let live_first = is_live(b).cmp(&is_live(a));
-        live_first.then_with(|| precedence((a, id_of(a)), (b, id_of(b))))
+    rows.sort_by(order);
+    let mut seen = BTreeSet::new();
+    rows.retain(|row| {
+        let content = (row.class, row.hash, row.size_bytes(), row.target().to_vec());
+        seen.insert(content)
     });
-    let mut versions: Vec<Row> = Vec::new();
-    for row in rows {
-        if !versions.iter().any(|version| version.same_content(&row)) {
-            versions.push(row);
-        }
-    }
-    versions
+    rows
 }
 
 /// `name` with `~label` before its last extension; none where that is over 255 bytes. A dot at

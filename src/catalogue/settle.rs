@@ -6,6 +6,9 @@ use super::orders::{ByName, DirRef, Listed, Named};
 use super::row::{DirId, Row};
 use crate::digest::ContentHash;
 
+/// So many candidates of a name are looked at in the time that it takes to take in a record.
+pub(super) const LOOKS_PER_STEP: usize = 8;
+
 impl Merge {
     /// Settles the names of a content, the first of them at once: there may be very many (think
     /// of the empty file).
@@ -16,18 +19,26 @@ impl Merge {
         self.settle_waiting(at_once);
     }
 
-    /// Settles at most so many of the names that wait for it; how many it was.
+    /// Settles names that wait for it, about so many steps of them; how many it was.
     pub(super) fn settle_waiting(&mut self, limit: usize) -> usize {
-        for done in 0..limit {
+        let mut steps = 0;
+        while steps < limit {
             let Some(row) = self.unsettled.pop() else {
-                return done;
+                break;
             };
+            let before = self.looks;
             // the directory may be gone since, or its number be another's: then nothing changes
             if self.state.dirs[row.dir.0 as usize].is_some() {
                 self.settle(row.dir, row.name());
             }
+            steps += 1 + self.steps_since(before);
         }
-        limit
+        steps
+    }
+
+    /// What looks at candidates since a moment count for besides what is done to rows.
+    pub(super) fn steps_since(&self, looks: usize) -> usize {
+        (self.looks - looks) / LOOKS_PER_STEP
     }
 
     /// Works out what a name shows, and what follows for the directories above.
@@ -83,9 +94,9 @@ impl Merge {
 
     /// Lists the version of a name that wins, unless a directory has the name.
     fn settle_file(&mut self, dir: DirId, name: &[u8], directory_has_it: bool) {
-        let versions = self.versions(dir, name);
-        let conflict = versions.len() > usize::from(!directory_has_it);
-        let winner = versions.into_iter().next().filter(|_| !directory_has_it);
+        let (best, has_others) = self.best(dir, name);
+        let conflict = has_others || (directory_has_it && best.is_some());
+        let winner = best.filter(|_| !directory_has_it);
         let old = self
             .state
             .dir(dir)
@@ -141,11 +152,32 @@ impl Merge {
     }
 
     /// The versions of a name that somebody live can give, the best first.
-    pub(super) fn versions(&self, dir: DirId, name: &[u8]) -> Vec<Row> {
+    pub(super) fn versions(&mut self, dir: DirId, name: &[u8]) -> Vec<Row> {
+        let (rows, looks) = self.givable(dir, name);
+        let ranked = self.state.rank(rows.into_iter().cloned().collect());
+        self.looks += looks;
+        ranked
+    }
+
+    /// The first of them, and whether there are others.
+    fn best(&mut self, dir: DirId, name: &[u8]) -> (Option<Row>, bool) {
+        let (rows, looks) = self.givable(dir, name);
+        let best = rows.iter().copied().min_by(|a, b| self.state.order(a, b));
+        let is_other = |row: &&Row| best.is_some_and(|best| !best.same_content(row));
+        let has_others = rows.iter().any(is_other);
+        let best = best.cloned();
+        self.looks += looks;
+        (best, has_others)
+    }
+
+    /// The candidates of a name that somebody live can give, and of how many.
+    fn givable<'a>(&'a self, dir: DirId, name: &'a [u8]) -> (Vec<&'a Row>, usize) {
         let leaving = |row: &Row| self.leaving.as_ref().is_some_and(|l| l.is(row));
+        let mut looks = 0;
         let rows = self.state.dir(dir).candidates(name);
+        let rows = rows.inspect(|_| looks += 1);
         let rows = rows.filter(|row| !leaving(row) && self.state.is_givable(row));
-        self.state.rank(rows.cloned().collect())
+        (rows.collect(), looks)
     }
 
     fn note_conflict(&mut self, dir: DirId, name: &[u8], conflict: bool) {

@@ -62,7 +62,7 @@ impl Catalogue {
     /// view now and then.
     pub fn advance(&mut self, limit: usize) -> bool {
         let mut left = limit;
-        left -= self.merge.settle_waiting(left);
+        left -= self.merge.settle_waiting(left).min(left);
         if left == 0 {
             return true;
         }
@@ -103,8 +103,10 @@ impl Catalogue {
             return 0;
         };
         let before = self.merge.costs.of(index).directories;
+        let looks = self.merge.looks;
         self.merge.change(Some(&row), None);
-        1 + before.saturating_sub(self.merge.costs.of(index).directories) as usize
+        let ended = before.saturating_sub(self.merge.costs.of(index).directories) as usize;
+        1 + ended + self.merge.steps_since(looks)
     }
 
     /// Works in a node's liveness to the end.
@@ -133,13 +135,18 @@ impl Catalogue {
         rows.extend(next(&log.old));
         rows.retain(|row| row.sequence <= end);
         rows.sort_by_key(|row| row.sequence);
+        let (looks, mut steps) = (self.merge.looks, 0);
         for same in rows.chunk_by(|a, b| a.sequence == b.sequence) {
+            if steps + self.merge.steps_since(looks) >= limit {
+                return limit;
+            }
             self.merge.sweep(index, same, same[0].sequence);
+            steps += same.len();
         }
         if end == u64::MAX {
             self.merge.node_mut(index).sweep = None;
         }
-        rows.len()
+        steps + self.merge.steps_since(looks)
     }
 
     fn drop_forgotten(&mut self, index: NodeIndex) {

@@ -20,11 +20,10 @@ use super::error::ShareError;
 use super::identity::{Identity, Stamp};
 use crate::digest::ContentHash;
 use crate::files::{PRIVATE_MODE, aside, is_damage, open_private, with_remedy};
+use crate::wire::native::record::SHARES_MAX;
 
 /// The file's name in the state directory.
 pub(super) const LEDGER_FILE: &str = "shares.redb";
-/// How many shares one node can number.
-pub(super) const SHARES_MAX: usize = 4096;
 /// redb's page cache; its default is a gibibyte.
 const CACHE_BYTES: usize = 2 << 20;
 /// Rows that wait for the disk; more are dropped, which costs a hashing after the next restart.

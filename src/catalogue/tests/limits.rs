@@ -5,7 +5,7 @@ use crate::catalogue::facts::check_fact;
 use crate::catalogue::{Budgets, Cost, PART_MAX_BYTES, PART_MAX_RECORDS, budget};
 use crate::wire::native::record::{
     FILE_MAX_BYTES, Fact, LINK_TARGET_MAX_BYTES, PATH_MAX_DEPTH, READERS_MAX, Reader,
-    SEALED_MAX_BYTES, SENDER_MAX_BYTES, Sender,
+    SEALED_MAX_BYTES, SENDER_MAX_BYTES, SHARES_MAX, Sender,
 };
 
 fn entry(name: &str, kind: Kind, sent_by: Option<Sender>) -> Fact {
@@ -59,6 +59,12 @@ fn a_fact_is_taken_at_each_of_its_limits_and_not_beyond() {
             fits,
             "a sender of {length} bytes"
         );
+    }
+    for (number, fits) in [(SHARES_MAX - 1, true), (SHARES_MAX, false)] {
+        let share = ShareIndex(number as u16);
+        let path = path("f");
+        let removed = Fact::Removed { share, path };
+        assert_eq!(check_fact(&removed).is_ok(), fits, "share {number}");
     }
     for (size_bytes, fits) in [
         (FILE_MAX_BYTES - 1, true),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::catalogue::intake::TURN_STEPS;
+use crate::catalogue::settle::LOOKS_PER_STEP;
 use crate::catalogue::staged::{STAGED_MAX_PARTS, Staged};
 use crate::catalogue::{Budgets, LogWrite, SWEEP_STEP_RECORDS};
 use crate::wire::native::record::PATH_MAX_DEPTH;
@@ -293,4 +294,89 @@ fn what_is_stored_of_a_log_is_whole_also_while_more_of_it_is_taken_in() {
         stored.state.as_ref().unwrap().head,
         author.head_of(&id(1)).cloned()
     );
+}
+
+/// A log with one name in so many shares, each time with another content.
+fn one_name(shares: u16) -> LogPart {
+    let mut author = node(1, "one");
+    for number in 0..shares {
+        let entry = file(&number.to_string(), i64::from(number));
+        author.put(ShareIndex(number), &path("x"), entry).unwrap();
+    }
+    whole_of(&mut author)
+}
+
+/// Candidates that a turn may look at, with those of the last name.
+const TURN_LOOKS: usize = (TURN_STEPS + 1) * LOOKS_PER_STEP;
+
+#[test]
+fn a_name_of_very_many_versions_is_taken_in_and_let_go_by_bounded_turns() {
+    const VERSIONS: u16 = 900;
+    let (part, mut watcher) = (one_name(VERSIONS), watcher());
+    watcher.handle_head(&part.head);
+    assert_eq!(watcher.begin_apply(id(1), part), Ok(None));
+    let mut turns = 0;
+    while watcher.poll_taken().is_none() {
+        let before = watcher.merge.looks;
+        assert!(watcher.take_turn());
+        let looks = watcher.merge.looks - before;
+        assert!(looks <= TURN_LOOKS + 2 * usize::from(VERSIONS), "{looks}");
+        turns += 1;
+    }
+    assert!(turns > 5, "{turns} turns");
+    assert_eq!(names(&watcher.view()), ["x", "x~one", "x~one-01010101"]);
+    let newest = Some(hash(&(VERSIONS - 1).to_string()));
+    assert_eq!(shown(&watcher.view(), "x"), newest);
+
+    let limit = 400;
+    watcher.merge.step_records = limit;
+    watcher.set_live(id(1), false).unwrap();
+    let mut steps = 0;
+    loop {
+        let before = watcher.merge.looks;
+        let has_more = watcher.advance(limit);
+        let looks = watcher.merge.looks - before;
+        assert!(looks <= (limit + 1) * LOOKS_PER_STEP + 3 * usize::from(VERSIONS));
+        steps += 1;
+        if !has_more {
+            break;
+        }
+    }
+    assert!(steps > 50, "{steps} steps");
+    assert!(names(&watcher.view()).is_empty());
+}
+
+#[test]
+fn a_content_under_one_name_in_very_many_shares_is_settled_by_bounded_steps() {
+    let mut author = node(1, "one");
+    for number in 0..500 {
+        let share = ShareIndex(number);
+        author.put(share, &path("x"), file("same", 1)).unwrap();
+    }
+    let mut watcher = watcher();
+    share(&mut author, &mut watcher);
+    watcher.set_live(id(1), false).unwrap();
+    while watcher.advance(SWEEP_STEP_RECORDS) {}
+    watcher.merge.step_records = 100;
+    let before = watcher.merge.looks;
+    watcher.have(hash("same"), 4).unwrap();
+    assert!(watcher.merge.looks - before <= 101 * LOOKS_PER_STEP + 500);
+    assert_eq!(names(&watcher.view()), ["x"]);
+    while watcher.advance(100) {}
+    assert_eq!(names(&watcher.view()), ["x"]);
+}
+
+#[test]
+fn versions_of_one_time_that_comes_are_shown_by_bounded_steps() {
+    let mut author = node(1, "one");
+    (0..50).for_each(|n| put(&mut author, &format!("f{n}"), file("ahead", 1_000_000)));
+    let mut watcher = watcher();
+    watcher.set_clock(1_000);
+    share(&mut author, &mut watcher);
+    assert!(names(&watcher.view()).is_empty());
+    watcher.merge.step_records = 10;
+    watcher.set_clock(1_000_000);
+    assert_eq!(watcher.view().totals().entries, 10);
+    while watcher.advance(10) {}
+    assert_eq!(watcher.view().totals().entries, 50);
 }

@@ -102,6 +102,8 @@ impl ShareIndex {
     }
 }
 
+/// How many shares one node can number: the number of each is below this one.
+pub const SHARES_MAX: usize = 4096;
 /// The most readers that a share can have: far more than people who share something among
 /// themselves, and a bound on what one record makes others keep.
 pub const READERS_MAX: usize = 1024;
