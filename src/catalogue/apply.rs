@@ -180,7 +180,7 @@ impl Catalogue {
         };
         let row = self.row_of(stamp, fact);
         let known = match row.class {
-            _ if row.is_opaque() => self.merge.opaque_row(&row),
+            _ if row.is_opaque() => self.merge.row_of_seal(&row),
             Class::Have | Class::HaveNot => self.merge.cached_row(row.hash(), index),
             _ => self.merge.named_row(row.dir, row.name(), index, row.share),
         };

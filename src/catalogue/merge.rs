@@ -49,6 +49,8 @@ pub(super) struct Merge {
     pub(super) costs: Costs,
     /// Lists of readers, and what is sealed for others.
     pub(super) opaque: BTreeMap<Place, Row>,
+    /// What came sealed and could be opened.
+    pub(super) opened: BTreeMap<Place, Row>,
     /// What is sealed for this node opens with it.
     pub(super) vault: Option<Arc<NodeKey>>,
     /// Marks of private contents that came (true) or went, to be stored.
@@ -84,6 +86,7 @@ impl Merge {
             dated_ahead: BTreeSet::new(),
             costs: Costs::default(),
             opaque: BTreeMap::new(),
+            opened: BTreeMap::new(),
             vault: None,
             new_marks: BTreeMap::new(),
             restricted: BTreeMap::new(),
@@ -93,10 +96,15 @@ impl Merge {
 
     /// Replaces `gone` by `new`, which is about the same name or content of the same author.
     pub fn change(&mut self, gone: Option<&Row>, new: Option<&Row>) {
-        let rows: Vec<&Row> = gone.into_iter().chain(new).collect();
-        if rows[0].is_opaque() {
-            return self.change_opaque(gone, new);
+        let opened = gone.filter(|row| !row.is_opaque());
+        if new.or(gone).is_some_and(|row| row.is_opaque()) {
+            // what was said under this seal before could be opened, and this cannot
+            if let Some(opened) = opened {
+                self.change(Some(opened), None);
+            }
+            return self.change_opaque(gone.filter(|row| row.is_opaque()), new);
         }
+        let rows: Vec<&Row> = gone.into_iter().chain(new).collect();
         self.around(&rows, |merge| {
             if let Some(gone) = gone {
                 merge.take_out(gone);
@@ -104,6 +112,7 @@ impl Merge {
             if let Some(new) = new {
                 merge.put_in(new);
             }
+            merge.note_opened(gone, new);
             new.inspect(|row| merge.note_sealed(row));
             gone.inspect(|row| merge.note_unsealed(row));
             merge.count_presence(gone, new);

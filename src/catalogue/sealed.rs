@@ -51,9 +51,26 @@ fn list_of(row: &Row) -> Option<List> {
 }
 
 impl Merge {
-    /// One author's row of the same list, entry or tombstone, where it is kept as it came.
-    pub(super) fn opaque_row(&self, row: &Row) -> Option<Row> {
-        self.opaque.get(&place_of(row)).cloned()
+    /// One author's row of the same list, entry or tombstone as an opaque one, opened or not: to
+    /// who cannot open them, both are one.
+    pub(super) fn row_of_seal(&self, row: &Row) -> Option<Row> {
+        self.row_at(&place_of(row))
+    }
+
+    fn row_at(&self, place: &Place) -> Option<Row> {
+        let row = self.opaque.get(place).or_else(|| self.opened.get(place));
+        row.cloned()
+    }
+
+    /// A row with a name came, or went.
+    pub(super) fn note_opened(&mut self, gone: Option<&Row>, new: Option<&Row>) {
+        let is_sealed = |row: &&Row| row.has_name() && row.share.is_sealed();
+        if let Some(gone) = gone.filter(is_sealed) {
+            self.opened.remove(&place_of(gone));
+        }
+        if let Some(new) = new.filter(is_sealed) {
+            self.opened.insert(place_of(new), new.clone());
+        }
     }
 
     /// Replaces an opaque row by another of the same.

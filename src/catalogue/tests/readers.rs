@@ -246,6 +246,34 @@ fn a_name_sealed_twice_is_the_same_log_to_readers_and_to_others() {
 }
 
 #[test]
+fn an_entry_that_opens_no_more_under_its_seal_is_the_same_log_to_readers_and_to_others() {
+    let [mut a, mut b, mut c] = [keyed(1), keyed(2), keyed(3)];
+    read_by(&mut a, Some(&[2]));
+    put(&mut a, "one", file("one", 1));
+    put(&mut a, "two", file("two", 1));
+    share(&mut a, &mut b);
+    assert_eq!(names(&mut b), ["one", "two"]);
+    let Fact::Sealed { number, path, .. } = part(&a, all_of(&id_of(1)), 99).records.remove(1).fact
+    else {
+        panic!("an entry of a share with readers is sealed")
+    };
+    let entry = vec![1; 90].into();
+    a.record(Fact::Sealed {
+        number,
+        path,
+        entry,
+    })
+    .unwrap();
+    share(&mut a, &mut b);
+    share(&mut a, &mut c);
+    assert_eq!(names(&mut b), ["two"]);
+    for node in [&b, &c] {
+        let head = node.head_of(&id_of(1)).expect("the log is whole");
+        assert_eq!(head.head, a.own_head());
+    }
+}
+
+#[test]
 fn a_log_says_under_the_numbers_of_sealed_shares_nothing_in_clear() {
     let [mut a, mut b] = [keyed(1), keyed(2)];
     put(&mut a, "one", file("one", 1));
