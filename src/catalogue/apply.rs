@@ -1,9 +1,9 @@
 //! Taking parts of others' logs in.
 //!
-//! Each record replaces what its author said about the same name or content before. Where the
-//! last part does not add up to its head, the whole log is thrown away before the next view is
-//! taken, so a log that came at once (see `staged`) is never listed wrong; a longer one is listed
-//! as it comes, and taken back.
+//! Each record replaces what its author said about the same name or content before. A log that
+//! came at once (see `staged`) is taken in where it adds up to its head (see `checked`), else what
+//! was there stays; a longer one is listed as it comes, and thrown away whole where its last part
+//! does not add up.
 
 use super::budget::LOOK_RECORDS;
 use super::facts::check_fact;
@@ -115,7 +115,6 @@ impl Catalogue {
         log.head = Some(signed);
         log.complete = true;
         log.staging = false;
-        log.failures = 0;
         log.base = 0;
         log.pending.state = true;
         let newer = log
@@ -123,9 +122,13 @@ impl Catalogue {
             .take()
             .filter(|wanted| wanted.rank() > head.rank());
         log.wanted = newer.clone();
+        if newer.is_none() {
+            log.failures = 0;
+        }
+        let is_hopeless = log.failures > FRESH_PULLS_MAX;
         self.raise_floor(index, head.floor);
         self.advance(self.merge.step_records);
-        match newer {
+        match newer.filter(|_| !is_hopeless) {
             Some(wanted) => Applied::More(self.log_mut(index).pull_to(head.author, &wanted)),
             None => Applied::Complete,
         }
@@ -136,20 +139,10 @@ impl Catalogue {
         let log = self.log_mut(index);
         let outdated = log.begin(0);
         log.head = None;
-        log.failures += 1;
-        let again = log.failures <= FRESH_PULLS_MAX;
-        let epoch = log.wanted.get_or_insert_with(|| head.clone()).epoch;
         self.drop_rows(outdated);
         // from the newest on: what was just taken in goes first
         self.advance(self.merge.step_records);
-        let pull = Pull {
-            author: head.author,
-            epoch,
-            after: 0,
-        };
-        Applied::Mismatch {
-            retry: again.then_some(pull),
-        }
+        self.refuse(index, head)
     }
 
     /// Takes rows out of the merge that are in no log any more.
@@ -309,7 +302,10 @@ fn check_place(log: &Log, part: &LogPart) -> Result<Option<Pull>, CatalogueError
         .as_ref()
         .map(|signed| signed.head.rank())
         .unwrap_or_default();
-    if head.rank() < verified.max((reach.epoch, reach.base)) {
+    let is_known = log.head.as_ref().is_some_and(|known| known.head == *head);
+    // it is here already
+    let is_no_news = part.fresh && log.complete && is_known;
+    if is_no_news || head.rank() < verified.max((reach.epoch, reach.base)) {
         return Err(CatalogueError::Stale);
     }
     let held = if part.fresh { 0 } else { reach.records };

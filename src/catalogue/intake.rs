@@ -11,11 +11,12 @@
 use std::collections::VecDeque;
 
 use super::budget::LOOK_RECORDS;
+use super::checked::{Sum, steps_of};
 use super::row::NodeIndex;
 use super::staged::STAGED_MAX_PARTS;
 use super::{Applied, Catalogue, LogPart, Pull};
 use crate::id::NodeId;
-use crate::wire::native::record::{Fact, Record, SignedHead};
+use crate::wire::native::record::{Record, SignedHead};
 
 /// Records and directories above them that are taken in or let go in one turn, but for those of
 /// the last record: some 20 ms of work.
@@ -32,6 +33,8 @@ struct Intake {
     progress: Progress,
     records: std::vec::IntoIter<Record>,
     taken: usize,
+    /// What the log sums up to with them, where all came that its head counts.
+    sum: Option<Sum>,
     /// How many parts it came in.
     parts: usize,
 }
@@ -40,9 +43,18 @@ struct Intake {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Progress {
     Waits,
+    /// Whether it is what its head says is looked at.
+    Checks,
     /// What an earlier life left is let go.
     Clears,
     Takes,
+}
+
+impl Intake {
+    /// Whether the log is between its head of before and that of what is taken in of it.
+    fn is_amid(&self) -> bool {
+        matches!(self.progress, Progress::Clears | Progress::Takes)
+    }
 }
 
 /// What is being taken in, in the order in which it came: at most one stretch of each author.
@@ -76,7 +88,7 @@ impl Intakes {
     /// Whether a log is between its head of before and that of what is taken in of it.
     pub fn is_amid(&self, index: NodeIndex) -> bool {
         let first = self.waiting.front();
-        first.is_some_and(|it| it.index == index && it.progress != Progress::Waits)
+        first.is_some_and(|it| it.index == index && it.is_amid())
     }
 
     /// How many parts of logs wait.
@@ -96,6 +108,7 @@ impl Intakes {
             progress: Progress::Waits,
             records: part.records.into_iter(),
             taken: 0,
+            sum: None,
             parts,
         });
     }
@@ -107,14 +120,6 @@ impl Intakes {
         if let Some(gone) = position.and_then(|at| self.waiting.remove(at)) {
             self.done.push_back((gone.author, Applied::OverBudget));
         }
-    }
-}
-
-/// How much work a record can be.
-fn steps_of(fact: &Fact) -> usize {
-    match fact {
-        Fact::Entry { path, .. } | Fact::Removed { path, .. } => path.components().count(),
-        _ => 1,
     }
 }
 
@@ -160,18 +165,21 @@ impl Catalogue {
     /// Whether a view would show a part of what is being taken in.
     pub fn is_taking_in(&self) -> bool {
         let first = self.intakes.waiting.front();
-        let is_amid = first.is_some_and(|it| it.progress != Progress::Waits);
-        is_amid || self.intakes.wrong.is_some()
+        first.is_some_and(Intake::is_amid) || self.intakes.wrong.is_some()
     }
 
     /// Goes on with an intake; what came of it, once it ends.
     fn take_some(&mut self, intake: &mut Intake, left: &mut usize) -> Option<Applied> {
         let index = intake.index;
+        if !intake.is_amid() && !self.check_some(intake, left)? {
+            return Some(self.refuse(index, &intake.head.head));
+        }
         if intake.progress != Progress::Takes && !self.begin_intake(intake, left) {
             return None;
         }
         while *left > 0 {
             let Some(record) = intake.records.next() else {
+                self.close_sum(intake);
                 let is_wrong = intake.last && !self.log_mut(index).fits(&intake.head.head);
                 // nothing of a wrong log stays: what is left of an earlier life goes first
                 if is_wrong && !self.let_go_down_to(index, 0, left) {
@@ -179,6 +187,12 @@ impl Catalogue {
                 }
                 return Some(self.end_intake(intake));
             };
+            let is_superseded = |sum: &Sum| sum.is_superseded(intake.taken);
+            if intake.sum.as_ref().is_some_and(is_superseded) {
+                intake.taken += 1;
+                *left -= 1;
+                continue;
+            }
             let looks = self.merge.looks;
             self.take_record(index, record.sequence, &record.fact);
             let steps = steps_of(&record.fact) + self.merge.steps_since(looks);
@@ -192,6 +206,35 @@ impl Catalogue {
         None
     }
 
+    /// Looks whether what came is what its head says, where all came; none where that goes on in
+    /// the next turn.
+    fn check_some(&mut self, intake: &mut Intake, left: &mut usize) -> Option<bool> {
+        let log = self.log_mut(intake.index);
+        let is_anew = intake.anew.is_some();
+        if !intake.last || !(is_anew || log.complete) {
+            return Some(true);
+        }
+        let fresh = || match is_anew {
+            true => Sum::default(),
+            false => Sum::of(log),
+        };
+        let mut sum = intake.sum.take().unwrap_or_else(fresh);
+        intake.progress = Progress::Checks;
+        let came = (intake.records.as_slice(), &intake.head.head);
+        let fits = self.sum_up((intake.index, is_anew), came, &mut sum, left);
+        intake.sum = Some(sum);
+        fits
+    }
+
+    /// The digest is that which was summed up before.
+    fn close_sum(&mut self, intake: &mut Intake) {
+        let log = self.log_mut(intake.index);
+        log.is_summed = false;
+        if let Some(sum) = intake.sum.take() {
+            log.digest = sum.digest;
+        }
+    }
+
     /// Makes the log ready for the first record; false where that goes on in the next turn.
     fn begin_intake(&mut self, intake: &mut Intake, left: &mut usize) -> bool {
         intake.progress = Progress::Clears;
@@ -203,6 +246,7 @@ impl Catalogue {
             self.begin(intake.index, &intake.head.head, base);
         }
         self.merge.set_name(intake.index, &intake.head.head.name);
+        self.log_mut(intake.index).is_summed = intake.sum.is_some();
         intake.progress = Progress::Takes;
         true
     }

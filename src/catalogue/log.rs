@@ -34,10 +34,10 @@ pub(super) struct Log {
     pub base: u64,
     /// Whether the rows are what `head` says.
     pub complete: bool,
-    /// Pulls in a row that did not fit their head.
+    /// Pulls that did not fit their head since a log was whole and as new as the newest head.
     pub failures: u32,
-    /// Rows come from the store, which keeps their digest: it is not computed again.
-    pub restoring: bool,
+    /// The digest with the rows that come is known: it is not computed again.
+    pub is_summed: bool,
     /// Being forgotten: ends when `old` is worked off.
     pub forgotten: bool,
     /// It gave way to those who are there: not pulled before its author is.
@@ -99,7 +99,7 @@ impl Log {
             self.tombstones += 1;
         } else {
             self.count += 1;
-            if !self.restoring {
+            if !self.is_summed {
                 self.digest.add(fact);
             }
         }
@@ -119,7 +119,9 @@ impl Log {
             self.tombstones -= 1;
         } else {
             self.count -= 1;
-            self.digest.remove(fact);
+            if !self.is_summed {
+                self.digest.remove(fact);
+            }
         }
     }
 
@@ -136,6 +138,7 @@ impl Log {
         self.tombstones = 0;
         self.digest = SetDigest::default();
         self.complete = false;
+        self.is_summed = false;
         self.staging = false;
         self.staged = None;
         self.pending.restart();

@@ -19,7 +19,7 @@
 //! | what | files |
 //! |---|---|
 //! | one node's log | `log`, `rows`, `row`, `facts`, `digest`; this node's own: `own` |
-//! | how logs come, go and are kept | `pull`, `intake`, `staged`, `apply`, `writes` |
+//! | how logs come, go and are kept | `pull`, `intake`, `staged`, `checked`, `apply`, `writes` |
 //! | the merge | `merge`, `merged`, `settle`; nodes that come and go: `sweep`, `forgotten` |
 //! | who has a name, and why | `rules`, `versions`, `aliases`, `owners`; `clock` and `early` for what is dated ahead |
 //! | shares with readers | `sealed`, `audience`, `private` |
@@ -32,6 +32,7 @@ mod apply;
 mod audience;
 mod budget;
 mod change;
+mod checked;
 mod clock;
 mod digest;
 mod dir;
@@ -174,8 +175,8 @@ pub enum Applied {
     More(Pull),
     /// The log is as its head says.
     Complete,
-    /// The log did not fit its head and was discarded. Ask again, from another node if there is
-    /// one; none where [`FRESH_PULLS_MAX`] were in vain.
+    /// What came did not fit its head, and nothing of it stays. Ask again, from another node if
+    /// there is one; none where [`FRESH_PULLS_MAX`] were in vain.
     Mismatch {
         /// What to ask for.
         retry: Option<Pull>,

@@ -57,6 +57,16 @@ impl Merge {
         self.row_at(&place_of(row))
     }
 
+    /// The same, by what it was sealed as.
+    pub(super) fn row_sealed_as(
+        &self,
+        author: NodeIndex,
+        number: ShareIndex,
+        path: &[u8],
+    ) -> Option<Row> {
+        self.row_at(&place(author, number, path))
+    }
+
     fn row_at(&self, place: &Place) -> Option<Row> {
         let row = self.opaque.get(place).or_else(|| self.opened.get(place));
         row.cloned()

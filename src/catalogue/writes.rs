@@ -175,7 +175,8 @@ impl Catalogue {
         if let Some(signed) = &state.head {
             self.merge.set_name(index, &signed.head.name);
         }
-        self.log_mut(index).restoring = lanes.is_some();
+        // the store keeps the digest of what it has
+        self.log_mut(index).is_summed = lanes.is_some();
         let mut last = self.log_mut(index).sequence;
         let is_next = |record: &Record| {
             let is_next = record.sequence > std::mem::replace(&mut last, record.sequence);
@@ -185,7 +186,7 @@ impl Catalogue {
         let records = records.into_iter().take(RECORDS_PER_AUTHOR_MAX);
         let has_room = self.take_records(index, records.filter(is_next));
         let log = self.log_mut(index);
-        log.restoring = false;
+        log.is_summed = false;
         if !has_room {
             return Ok(false);
         }

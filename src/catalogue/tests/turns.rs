@@ -74,6 +74,39 @@ fn a_log_of_many_directories_is_taken_in_by_bounded_turns_as_if_it_were_one() {
     assert_eq!(by_turns.head_of(&id(1)), at_once.head_of(&id(1)));
 }
 
+/// No part may wait for the next in this one.
+fn without_room(mut watcher: Catalogue) -> Catalogue {
+    watcher.set_live(id(9), true).unwrap();
+    let other = watcher.index_of(&id(9)).unwrap();
+    watcher.log_mut(other).staged = Some(Staged {
+        fresh: true,
+        epoch: 1,
+        base: 0,
+        records: Vec::new(),
+        parts: STAGED_MAX_PARTS,
+    });
+    watcher
+}
+
+/// Takes in what is wrong by two parts, the first of them at once.
+fn take_in_parts(watcher: &mut Catalogue, whole: LogPart) -> usize {
+    let mut first = whole.clone();
+    let rest = first.records.split_off(20);
+    first.last = false;
+    let second = LogPart {
+        fresh: false,
+        records: rest,
+        ..whole
+    };
+    assert_eq!(watcher.begin_apply(id(1), first), Ok(None));
+    let (turns, _, applied) = take_turns(watcher);
+    assert!(matches!(applied, Applied::More(_)));
+    assert_eq!(watcher.begin_apply(id(1), second), Ok(None));
+    let (more_turns, _, applied) = take_turns(watcher);
+    assert!(matches!(applied, Applied::Mismatch { .. }));
+    turns + more_turns
+}
+
 #[test]
 fn of_a_long_log_that_is_not_what_its_head_says_no_view_ever_shows_anything() {
     let (_, mut part) = deep();
@@ -81,14 +114,27 @@ fn of_a_long_log_that_is_not_what_its_head_says_no_view_ever_shows_anything() {
     let mut watcher = watcher();
     watcher.handle_head(&part.head);
     assert_eq!(watcher.begin_apply(id(1), part), Ok(None));
+    let before = watcher.merge.looks;
     let (_, _, applied) = take_turns(&mut watcher);
     assert!(matches!(applied, Applied::Mismatch { .. }));
+    assert_eq!((watcher.merge.looks, directories(&watcher)), (before, 0));
+    assert_eq!(listing(&watcher.view()), []);
+}
+
+#[test]
+fn of_a_log_longer_than_can_wait_that_is_wrong_nothing_stays() {
+    let (_, mut part) = deep();
+    part.head.head.digest = [9; 32];
+    let mut watcher = without_room(watcher());
+    watcher.handle_head(&part.head);
+    take_in_parts(&mut watcher, part);
     while watcher.is_taking_in() {
         let before = directories(&watcher);
         assert!(watcher.take_turn());
         let let_go = (before - directories(&watcher)) as usize;
         assert!(let_go <= TURN_STEPS + PATH_MAX_DEPTH);
     }
+    while watcher.advance(SWEEP_STEP_RECORDS) {}
     assert_eq!(listing(&watcher.view()), []);
 }
 
@@ -175,11 +221,15 @@ fn an_earlier_life_is_let_go_by_bounded_turns_where_the_next_one_is_wrong() {
     let (author, part) = deep();
     let mut watcher = watcher();
     bring(&id(1), &author, &mut watcher, FILES);
+    let before = listing(&watcher.view());
     let second = later_life(part.head.head.epoch, true);
     watcher.handle_head(&second.head);
-    assert_eq!(watcher.begin_apply(id(1), second), Ok(None));
-    let (turns, _, applied) = take_turns(&mut watcher);
+    assert_eq!(watcher.begin_apply(id(1), second.clone()), Ok(None));
+    let (_, _, applied) = take_turns(&mut watcher);
     assert!(matches!(applied, Applied::Mismatch { .. }));
+    assert_eq!(listing(&watcher.view()), before, "it came at once");
+    let mut watcher = without_room(watcher);
+    let turns = take_in_parts(&mut watcher, second);
     assert!(turns > FILES * PATH_MAX_DEPTH / (2 * TURN_STEPS));
     assert_eq!(
         (listing(&watcher.view()), directories(&watcher)),
@@ -196,16 +246,7 @@ fn an_earlier_life_is_let_go_by_bounded_turns_where_a_third_begins_before_the_se
     let third = later_life(second.head.head.epoch, false);
     second.records.truncate(20);
     second.last = false;
-    // no part may wait for the next
-    watcher.set_live(id(9), true).unwrap();
-    let other = watcher.index_of(&id(9)).unwrap();
-    watcher.log_mut(other).staged = Some(Staged {
-        fresh: true,
-        epoch: 1,
-        base: 0,
-        records: Vec::new(),
-        parts: STAGED_MAX_PARTS,
-    });
+    let mut watcher = without_room(watcher);
     for (life, is_whole) in [(second, false), (third, true)] {
         watcher.handle_head(&life.head);
         assert_eq!(watcher.begin_apply(id(1), life), Ok(None));
@@ -281,8 +322,9 @@ fn what_is_stored_of_a_log_is_whole_also_while_more_of_it_is_taken_in() {
         watcher.begin_apply(id(1), part(&author, pull, 99)),
         Ok(None)
     );
-    watcher.take_turn();
-    assert!(watcher.is_taking_in());
+    while !watcher.is_taking_in() {
+        assert!(watcher.take_turn());
+    }
     let of_it = |writes: &[LogWrite]| writes.iter().any(|write| write.author == id(1));
     assert!(!of_it(&watcher.take_writes(usize::MAX)));
     assert_eq!(watcher.log_part(&id(1), 0, 0), None, "nor is it given on");
