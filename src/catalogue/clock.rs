@@ -39,6 +39,7 @@ impl Catalogue {
         let due = self.merge.early.take_up_to(horizon);
         self.merge.dirty |= !due.is_empty();
         self.merge.settle_rows(due);
+        self.merge.take_names();
     }
 
     /// Whether versions wait for their time, and not only times of directories.

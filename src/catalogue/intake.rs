@@ -129,6 +129,7 @@ impl Catalogue {
     /// came of it.
     pub fn take_turn(&mut self) -> bool {
         let mut left = self.intakes.steps;
+        left -= self.refresh_if_many(left).min(left);
         if let Some((index, older)) = self.intakes.wrong {
             if self.let_go_down_to(index, older, &mut left) {
                 self.intakes.wrong = None;

@@ -12,12 +12,12 @@ use super::SWEEP_STEP_RECORDS;
 use super::audience::{Mark, Place};
 use super::budget::Costs;
 use super::change::{Change, Changes};
+use super::conflicts::{Conflicts, Renames, Stale};
 use super::dir::{Counted, Dir, NEVER};
 use super::early::Early;
 use super::merged::{Merged, Node};
 use super::orders::{ByHash, ByName, DirRef, HashFrom, Named, OwnName};
 use super::row::{Class, DirId, NodeIndex, Row};
-use super::rules;
 use crate::digest::ContentHash;
 use crate::id::{NodeId, NodeName};
 use crate::path::SharedPath;
@@ -39,9 +39,9 @@ pub(super) struct Merge {
     pub(super) looks: usize,
     /// [`SWEEP_STEP_RECORDS`]; less in tests.
     pub(super) step_records: usize,
-    /// The names of each directory that some version cannot have.
-    pub(super) conflicts: BTreeMap<DirId, BTreeSet<Box<[u8]>>>,
-    pub(super) stale_aliases: BTreeSet<DirId>,
+    pub(super) conflicts: Conflicts,
+    pub(super) stale_aliases: Stale,
+    pub(super) renames: Renames,
     stale_times: BTreeSet<DirId>,
     pub(super) early: Early,
     /// Whose versions came from ahead of the clock, to be told.
@@ -80,7 +80,8 @@ impl Merge {
             looks: 0,
             step_records: SWEEP_STEP_RECORDS,
             conflicts: BTreeMap::new(),
-            stale_aliases: BTreeSet::new(),
+            stale_aliases: Stale::default(),
+            renames: Renames::default(),
             stale_times: BTreeSet::new(),
             early: Early::default(),
             dated_ahead: BTreeSet::new(),
@@ -134,13 +135,10 @@ impl Merge {
             return;
         }
         self.note(row.dir, row.name(), Change::Entry);
-        if self.conflicts.contains_key(&row.dir) {
-            let aliases = self.state.dir(row.dir).aliases.iter();
-            let same = aliases.filter(|alias| alias.row().name() == row.name());
-            let names: Vec<Box<[u8]>> = same.map(|alias| alias.name().into()).collect();
-            for name in names {
-                self.note(row.dir, &name, Change::Entry);
-            }
+        let names = self.conflicts.get(&row.dir);
+        let given = names.and_then(|names| names.get(row.name()));
+        for alias in given.cloned().into_iter().flatten() {
+            self.note(row.dir, alias.name(), Change::Entry);
         }
     }
 
@@ -236,7 +234,6 @@ impl Merge {
             self.free.push(id);
             self.changes.directory_ended(id);
             self.conflicts.remove(&id);
-            self.stale_aliases.remove(&id);
             self.stale_times.remove(&id);
             id = parent;
         }
@@ -425,43 +422,7 @@ impl Merge {
                 self.note(dir, &[], Change::Listing);
             }
         }
-        for dir in std::mem::take(&mut self.stale_aliases) {
-            self.refresh_aliases(dir);
-        }
-    }
-
-    /// Lists a node's name; where that changes how nodes are told apart, the conflict names too.
-    pub fn set_name(&mut self, node: NodeIndex, name: &NodeName) {
-        if self.state.node(node).name.as_ref() == Some(name) {
-            return;
-        }
-        self.node_mut(node).name = Some(name.clone());
-        self.relabel();
-    }
-
-    /// Works out anew what each node is called.
-    pub fn relabel(&mut self) {
-        let mut named: BTreeMap<&NodeName, Vec<NodeId>> = BTreeMap::new();
-        for (_, node) in self.state.known() {
-            if let Some(name) = &node.name {
-                named.entry(name).or_default().push(node.id);
-            }
-        }
-        let labels: Vec<(NodeIndex, String)> = self
-            .state
-            .known()
-            .filter_map(|(index, node)| {
-                let name = node.name.as_ref()?;
-                let others = named[name].iter().filter(|id| **id != node.id);
-                let others: Vec<NodeId> = others.copied().collect();
-                let label = rules::label(name.as_str(), &node.id, &others);
-                (*node.label != *label).then_some((index, label))
-            })
-            .collect();
-        for (index, label) in labels {
-            self.node_mut(index).label = label.into();
-            self.stale_aliases.extend(self.conflicts.keys());
-        }
+        self.refresh_stale(usize::MAX);
     }
 
     pub fn node_mut(&mut self, index: NodeIndex) -> &mut Node {
@@ -477,18 +438,5 @@ impl Merge {
             .get_mut(id.0 as usize)
             .and_then(Option::as_mut);
         Arc::make_mut(dir.expect("rows and directories name known directories"))
-    }
-
-    pub(super) fn conflicts_in(&mut self, dir: DirId) -> Vec<(Box<[u8]>, Vec<Row>)> {
-        let names = self.conflicts.get(&dir).into_iter().flatten();
-        let names: Vec<Box<[u8]>> = names.cloned().collect();
-        let lost = names.into_iter().map(|name| {
-            let is_directory = self.state.dir(dir).dirs.contains(&Named(&name));
-            let lost = self
-                .versions(dir, &name)
-                .split_off(usize::from(!is_directory));
-            (name, lost)
-        });
-        lost.collect()
     }
 }

@@ -21,7 +21,7 @@
 //! | one node's log | `log`, `rows`, `row`, `facts`, `digest`; this node's own: `own` |
 //! | how logs come, go and are kept | `pull`, `intake`, `staged`, `checked`, `apply`, `writes` |
 //! | the merge | `merge`, `merged`, `settle`; nodes that come and go: `sweep`, `forgotten` |
-//! | who has a name, and why | `rules`, `versions`, `aliases`, `owners`; `clock` and `early` for what is dated ahead |
+//! | who has a name, and why | `rules`, `versions`, `aliases`, `conflicts`, `labels`, `owners`; `clock` and `early` for what is dated ahead |
 //! | shares with readers | `sealed`, `audience`, `private` |
 //! | how much is kept | `budget` |
 //! | what is looked at | `view`, `dir`, `peers`, `change`, `found_again` |
@@ -34,6 +34,7 @@ mod budget;
 mod change;
 mod checked;
 mod clock;
+mod conflicts;
 mod digest;
 mod dir;
 mod early;
@@ -42,6 +43,7 @@ mod forgotten;
 mod found_again;
 mod held;
 mod intake;
+mod labels;
 mod log;
 mod merge;
 mod merged;

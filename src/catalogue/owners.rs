@@ -53,16 +53,18 @@ impl Catalogue {
         let changed = old.filter(|(path, node)| owners.get(*path) != Some(*node));
         let changed = changed.chain(new.filter(|(path, node)| before.get(*path) != Some(*node)));
         let state = &self.merge.state;
-        let (mut rows, mut around) = (Vec::new(), Vec::new());
+        let (mut rows, mut tops) = (Vec::new(), Vec::new());
         for (top, _) in changed {
             rows.extend(rows_at_and_below(state, top));
-            around.extend(top.parent().and_then(|parent| state.find_dir(&parent)));
+            let around = top.parent().and_then(|parent| state.find_dir(&parent));
+            tops.extend(around.map(|dir| (dir, Box::from(top.file_name()))));
         }
         // what lost another name there may be called by this one, or may no more
-        let around = around
-            .iter()
-            .filter(|dir| self.merge.conflicts.contains_key(dir));
-        self.merge.stale_aliases.extend(around);
+        for (dir, name) in tops {
+            if self.merge.conflicts.contains_key(&dir) {
+                self.merge.stale_aliases.insert(dir, &name, 1);
+            }
+        }
         self.merge.state.owners = Arc::new(owners);
         // a directory that is listed no more, or is again, counts in the time of the one around it
         let is_record = |row: &&Row| row.class == Class::Directory;

@@ -94,7 +94,9 @@ impl Merge {
 
     /// Lists the version of a name that wins, unless a directory has the name.
     fn settle_file(&mut self, dir: DirId, name: &[u8], directory_has_it: bool) {
+        let before = self.looks;
         let (best, has_others) = self.best(dir, name);
+        let steps = 1 + self.steps_since(before);
         let conflict = has_others || (directory_has_it && best.is_some());
         let winner = best.filter(|_| !directory_has_it);
         let old = self
@@ -111,7 +113,7 @@ impl Merge {
         if !unchanged {
             self.relist(dir, old.as_ref(), winner.as_ref());
         }
-        self.note_conflict(dir, name, conflict);
+        self.note_conflict(dir, name, conflict, steps);
     }
 
     fn relist(&mut self, dir: DirId, old: Option<&Row>, new: Option<&Row>) {
@@ -180,30 +182,23 @@ impl Merge {
         (rows.collect(), looks)
     }
 
-    fn note_conflict(&mut self, dir: DirId, name: &[u8], conflict: bool) {
-        let known = self
-            .conflicts
-            .get(&dir)
-            .is_some_and(|names| names.contains(name));
-        if !conflict && !known {
-            return;
+    fn note_conflict(&mut self, dir: DirId, name: &[u8], conflict: bool, steps: usize) {
+        let names = self.conflicts.get(&dir);
+        let is_known = names.is_some_and(|names| names.contains_key(name));
+        if conflict && !is_known {
+            let names = self.conflicts.entry(dir).or_default();
+            names.insert(name.into(), Vec::new());
         }
-        self.stale_aliases.insert(dir);
-        let names = self.conflicts.entry(dir).or_default();
-        if conflict {
-            names.insert(name.into());
-        } else {
-            names.remove(name);
-        }
-        if names.is_empty() {
-            self.conflicts.remove(&dir);
+        // one that ended goes with the names that were given for it
+        if conflict || is_known {
+            self.stale_aliases.insert(dir, name, steps);
         }
     }
 
     /// A real name came or went that a conflict name may want.
     fn note_name_taken(&mut self, dir: DirId, name: &[u8]) {
         if name.contains(&b'~') && self.conflicts.contains_key(&dir) {
-            self.stale_aliases.insert(dir);
+            self.stale_aliases.insert(dir, name, 1);
         }
     }
 }

@@ -62,6 +62,8 @@ impl Catalogue {
     /// view now and then.
     pub fn advance(&mut self, limit: usize) -> bool {
         let mut left = limit;
+        left -= self.refresh_if_many(left).min(left);
+        left -= self.merge.give_renamed(left).min(left);
         left -= self.merge.settle_waiting(left).min(left);
         if left == 0 {
             return true;
@@ -93,7 +95,16 @@ impl Catalogue {
             }
             self.drop_forgotten(index);
         }
-        !self.merge.unsettled.is_empty()
+        !self.merge.unsettled.is_empty() || self.merge.renames.is_amid()
+    }
+
+    /// Gives conflict names anew, where those that are to be would keep a view waiting; how many
+    /// steps that was.
+    pub(super) fn refresh_if_many(&mut self, limit: usize) -> usize {
+        match self.merge.stale_aliases.steps() > self.merge.step_records {
+            true => self.merge.refresh_stale(limit),
+            false => 0,
+        }
     }
 
     /// Takes the last of a log's old rows out of the merge; how many steps that was, with the
@@ -159,6 +170,6 @@ impl Catalogue {
         self.forgotten.push(id);
         Arc::make_mut(&mut self.merge.state.nodes)[usize::from(index.0)] = None;
         self.merge.dirty = true;
-        self.merge.relabel();
+        self.forget_name(index);
     }
 }

@@ -1,5 +1,6 @@
 //! The promises of the catalogue as a whole.
 
+mod aliases;
 mod budgets;
 mod changes;
 mod conflicts;
