@@ -151,18 +151,28 @@ impl Catalogue {
             .for_each(|row| self.merge.change(Some(row), None));
     }
 
-    /// Lets the tombstones up to a floor end.
+    /// Lets the tombstones up to a floor end: at once where the log is this node's own, else some
+    /// of them, as another may say that very many do.
     pub(super) fn raise_floor(&mut self, index: NodeIndex, floor: u64) {
+        let is_own = index == self.me;
         let log = self.log_mut(index);
         if floor <= log.floor {
             return;
         }
         log.floor = floor;
-        for row in log.tombstones_to(floor) {
+        let at_once = self.merge.step_records;
+        self.clear_tombstones(index, if is_own { usize::MAX } else { at_once });
+    }
+
+    /// Lets tombstones up to the floor end, of so many rows that are looked at; how many it was.
+    pub(super) fn clear_tombstones(&mut self, index: NodeIndex, limit: usize) -> usize {
+        let (tombstones, looked_at) = self.log_mut(index).tombstones_to_clear(limit);
+        for row in tombstones {
             let fact = self.fact_of(&row);
             self.log_mut(index).take(&row, &fact);
             self.merge.change(Some(&row), None);
         }
+        looked_at
     }
 
     /// Takes a fact into a log and the merge, in place of what was known of the same.

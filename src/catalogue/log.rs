@@ -15,8 +15,10 @@ pub(super) struct Log {
     pub epoch: u64,
     /// Everything up to here is in `rows`.
     pub sequence: u64,
-    /// Tombstones up to here are gone.
+    /// Tombstones up to here are gone, or are let go by steps.
     pub floor: u64,
+    /// Up to where they are gone.
+    pub cleared: u64,
     pub rows: Rows,
     /// Rows of an earlier life: listed until the new life is complete, or they are worked off.
     pub old: Rows,
@@ -133,6 +135,7 @@ impl Log {
         self.epoch = epoch;
         self.sequence = 0;
         self.floor = 0;
+        self.cleared = 0;
         self.base = 0;
         self.count = 0;
         self.tombstones = 0;
@@ -175,13 +178,22 @@ impl Log {
         tombstones.nth(half).map(|row| row.sequence)
     }
 
-    /// The tombstones that end at a floor.
-    pub fn tombstones_to(&self, floor: u64) -> Vec<Row> {
+    /// The tombstones up to the floor that end next, of so many rows that are looked at; how many
+    /// these are.
+    pub fn tombstones_to_clear(&mut self, limit: usize) -> (Vec<Row>, usize) {
         if self.tombstones == 0 {
-            return Vec::new();
+            self.cleared = self.floor;
         }
-        let rows = self.rows.after(0).take_while(|row| row.sequence <= floor);
-        rows.filter(|row| row.is_tombstone()).cloned().collect()
+        let rows = self.rows.after(self.cleared).take(limit);
+        let rows = rows.take_while(|row| row.sequence <= self.floor);
+        let rows: Vec<Row> = rows.cloned().collect();
+        let looked_at = rows.len();
+        self.cleared = match rows.last() {
+            Some(last) if looked_at == limit => last.sequence,
+            _ => self.floor,
+        };
+        let tombstones = rows.into_iter().filter(|row| row.is_tombstone());
+        (tombstones.collect(), looked_at)
     }
 
     /// How far it has come.

@@ -81,6 +81,14 @@ impl Catalogue {
                 return true;
             }
         }
+        let uncleared = self.logs.iter().filter(|(_, log)| log.cleared < log.floor);
+        let uncleared: Vec<NodeIndex> = uncleared.map(|(index, _)| *index).collect();
+        for index in uncleared {
+            left -= self.clear_tombstones(index, left);
+            if left == 0 {
+                return true;
+            }
+        }
         let outdated = |(index, log): (&NodeIndex, &super::log::Log)| {
             let idle = log.old.is_empty() && !log.forgotten;
             (!idle && !log.staging).then_some(*index)

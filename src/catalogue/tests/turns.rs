@@ -422,3 +422,29 @@ fn versions_of_one_time_that_comes_are_shown_by_bounded_steps() {
     while watcher.advance(10) {}
     assert_eq!(watcher.view().totals().entries, 50);
 }
+
+#[test]
+fn tombstones_that_end_together_are_let_go_by_bounded_steps() {
+    let (mut author, mut watcher) = (node(1, "one"), watcher());
+    for number in 0..500 {
+        let name = format!("f{number}");
+        put(&mut author, &name, file("x", 1));
+        author.remove(SHARE, &path(&name));
+    }
+    share(&mut author, &mut watcher);
+    let (me, floor) = (author.me, author.own_head().sequence);
+    put(&mut author, "last", file("last", 1));
+    author.raise_floor(me, floor);
+    let left = |of: &Catalogue| of.logs[&of.index_of(&id(1)).unwrap()].tombstones;
+    assert_eq!((left(&author), left(&watcher)), (0, 500));
+    watcher.merge.step_records = 50;
+    share(&mut author, &mut watcher);
+    let mut before = left(&watcher);
+    assert!(before >= 400, "{before}");
+    while watcher.advance(50) {
+        assert!(before - left(&watcher) <= 50);
+        before = left(&watcher);
+    }
+    assert_eq!(left(&watcher), 0);
+    assert_eq!(names(&watcher.view()), ["last"]);
+}
