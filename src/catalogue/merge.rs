@@ -33,8 +33,11 @@ pub(super) struct Merge {
     /// A listed row that is being taken out: it stands in the listing, but is no candidate.
     pub(super) leaving: Option<Row>,
     free: Vec<DirId>,
-    /// Names still to be settled since their content can be given now, or no more.
+    /// Names still to be settled since another may have them now, or their time came.
     pub(super) unsettled: Vec<Row>,
+    /// Contents whose names after one of them are still to be settled, since they can be given now,
+    /// or no more: each once, however often that changes.
+    pub(super) unsettled_contents: BTreeMap<ContentHash, Option<ByHash>>,
     /// Candidates that were looked at so far: one name may have very many.
     pub(super) looks: usize,
     /// [`SWEEP_STEP_RECORDS`]; less in tests.
@@ -77,6 +80,7 @@ impl Merge {
             leaving: None,
             free: Vec::new(),
             unsettled: Vec::new(),
+            unsettled_contents: BTreeMap::new(),
             looks: 0,
             step_records: SWEEP_STEP_RECORDS,
             conflicts: BTreeMap::new(),

@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use equivalent::Comparable;
 use imbl::{OrdMap, OrdSet, Vector};
 
 use super::audience::{Audience, Marks};
@@ -212,6 +213,21 @@ impl Merged {
         let rows = self.by_hash.from(&HashFrom::files(hash));
         let rows = rows.map(|by| &by.row);
         rows.take_while(move |row| row.hash == *hash.as_bytes() && row.class == Class::File)
+    }
+
+    /// The rows that name a content as a file's from a place on, without that itself: so many, and
+    /// one more.
+    pub fn files_after(
+        &self,
+        hash: ContentHash,
+        place: &impl Comparable<ByHash>,
+        limit: usize,
+    ) -> Vec<ByHash> {
+        let rows = self.by_hash.from(place);
+        let rows = rows.skip_while(|by| place.compare(by).is_eq());
+        let is_file = |row: &Row| row.hash == *hash.as_bytes() && row.class == Class::File;
+        let rows = rows.take_while(|by| is_file(&by.row));
+        rows.take(limit.saturating_add(1)).cloned().collect()
     }
 
     /// What a content is, where a live node has it.

@@ -2,7 +2,7 @@
 
 use super::change::Change;
 use super::merge::Merge;
-use super::orders::{ByName, DirRef, Listed, Named};
+use super::orders::{ByHash, ByName, DirRef, HashFrom, Listed, Named};
 use super::row::{DirId, Row};
 use crate::digest::ContentHash;
 
@@ -13,27 +13,57 @@ impl Merge {
     /// Settles the names of a content, the first of them at once: there may be very many (think
     /// of the empty file).
     pub(super) fn settle_content(&mut self, hash: ContentHash) {
-        let first = self.unsettled.len();
-        self.unsettled.extend(self.state.files_of(hash).cloned());
-        let at_once = (self.unsettled.len() - first).min(self.step_records);
-        self.settle_waiting(at_once);
+        // those that waited are among them
+        self.unsettled_contents.remove(&hash);
+        self.settle_files(hash, None, self.step_records);
     }
 
     /// Settles names that wait for it, about so many steps of them; how many it was.
     pub(super) fn settle_waiting(&mut self, limit: usize) -> usize {
         let mut steps = 0;
         while steps < limit {
-            let Some(row) = self.unsettled.pop() else {
+            if let Some(row) = self.unsettled.pop() {
+                steps += self.settle_row(&row);
+            } else if let Some((hash, after)) = self.unsettled_contents.pop_first() {
+                steps += self.settle_files(hash, after, limit - steps);
+            } else {
                 break;
-            };
-            let before = self.looks;
-            // the directory may be gone since, or its number be another's: then nothing changes
-            if self.state.dirs[row.dir.0 as usize].is_some() {
-                self.settle(row.dir, row.name());
             }
-            steps += 1 + self.steps_since(before);
         }
         steps
+    }
+
+    /// Whether names wait to be settled.
+    pub(super) fn is_unsettled(&self) -> bool {
+        !self.unsettled.is_empty() || !self.unsettled_contents.is_empty()
+    }
+
+    /// Settles the names of a content after one of them, about so many steps; how many it was. The
+    /// others wait.
+    fn settle_files(&mut self, hash: ContentHash, after: Option<ByHash>, limit: usize) -> usize {
+        let files: Vec<ByHash> = match &after {
+            None => self.state.files_after(hash, &HashFrom::files(hash), limit),
+            Some(after) => self.state.files_after(hash, after, limit),
+        };
+        let (mut steps, mut last) = (0, after);
+        for file in files {
+            if steps >= limit {
+                self.unsettled_contents.insert(hash, last);
+                return steps;
+            }
+            steps += self.settle_row(&file.row);
+            last = Some(file);
+        }
+        steps
+    }
+
+    fn settle_row(&mut self, row: &Row) -> usize {
+        let before = self.looks;
+        // the directory may be gone since, or its number be another's: then nothing changes
+        if self.state.dirs[row.dir.0 as usize].is_some() {
+            self.settle(row.dir, row.name());
+        }
+        1 + self.steps_since(before)
     }
 
     /// What looks at candidates since a moment count for besides what is done to rows.

@@ -103,7 +103,7 @@ impl Catalogue {
             }
             self.drop_forgotten(index);
         }
-        !self.merge.unsettled.is_empty() || self.merge.renames.is_amid()
+        self.merge.is_unsettled() || self.merge.renames.is_amid()
     }
 
     /// Gives conflict names anew, where those that are to be would keep a view waiting; how many

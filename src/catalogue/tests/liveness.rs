@@ -118,6 +118,25 @@ fn a_content_of_very_many_names_is_settled_by_bounded_steps() {
 }
 
 #[test]
+fn a_content_that_comes_and_goes_again_and_again_waits_once_with_all_its_names() {
+    let mut author = node(1, "x");
+    (0..40).for_each(|n| put(&mut author, &format!("empty {n}"), file("", n)));
+    let mut watcher = watched(&mut author);
+    watcher.set_live(id(1), false).unwrap();
+    watcher.merge.step_records = 10;
+    for _ in 0..50 {
+        watcher.have(hash(""), 0).unwrap();
+        watcher.advance(5);
+        watcher.have_not(hash(""));
+    }
+    watcher.have(hash(""), 0).unwrap();
+    let merge = &watcher.merge;
+    assert!(merge.unsettled.len() + merge.unsettled_contents.len() <= 1);
+    while watcher.advance(10) {}
+    assert_eq!(watcher.view().totals().entries, 40);
+}
+
+#[test]
 fn a_node_that_returns_in_the_middle_of_its_death_is_whole() {
     let mut author = node(1, "x");
     (0..20).for_each(|n| put(&mut author, &format!("f{n}"), file(&n.to_string(), n)));
