@@ -172,7 +172,7 @@
 //! | who owns a path | `trust::ledger` takes the word of a member that may invite, `catalogue::owners` holds the merge to it |
 //! | how long a read waits by default | `READ_DEADLINE` in [`node::door::defaults`]; it is said in p2pfs(7), ERRORS, p2pfs.toml(5) and `packaging/p2pfs.toml` too |
 //! | how a wait moves on and ends | `node::content` sets its deadline, `transfer::plan::answers` holds to it (what is progress, when it is given up; `TURN_PATIENCE` in `transfer::plan`), `transfer::batches` where many small files are asked for at once; what nobody answers, `fuse::device` does (in `keep_deadlines`), by deadlines that `daemon::folder` (`options`) derives from the read deadline |
-//! | what an interrupt does to a wait | `fuse::device` (`take_interrupt`), `fuse::reads` (`take_signal`: what goes on waiting), `fuse::signals` (whether the signal is fatal), `SIGNAL_GRACE` in `fuse::table`; p2pfs(7), Signals |
+//! | what an interrupt does to a wait | `fuse::interrupts` (what goes on waiting), `fuse::hands` (reads that are not in the table yet), `fuse::signals` (whether the signal is fatal), `SIGNAL_GRACE` in `fuse::table`; p2pfs(7), Signals |
 //! | how a mount outlives its daemon | `broker::kept_mount` keeps it, for `ALONE_MAX`; `fuse::mount` (`hand_over`) leaves it there; `fuse::greeting` (`VERSION`), `fuse::takeover` and `fs::inherited` take it up; the sockets: `daemon::fd_store`; `tests/system/restarts.rs` |
 //! | another default of [`node::door::defaults`] | there: the builder and the settings' types in `daemon::config::settings` begin from it |
 //! | any other default | beside what it sets: `share::config` (rest, rescan, hashing), `cluster::config` (gossip), `transfer::plan::PlanConfig`, `fuse::MountOptions` (read-ahead, masks) |

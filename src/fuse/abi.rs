@@ -88,6 +88,11 @@ impl ReadIn {
             open_flags: u32_at(message, IN_HEADER_BYTES + 32)?.cast_signed(),
         })
     }
+
+    /// Whether the program itself wants to read past the kernel's pages.
+    pub fn is_direct(&self) -> bool {
+        self.open_flags & libc::O_DIRECT != 0
+    }
 }
 
 /// Which request an interrupt names.

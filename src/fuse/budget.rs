@@ -76,11 +76,13 @@ pub(super) struct Delayed {
 pub(super) enum Due {
     /// A read may begin.
     Begin(Delayed),
-    /// A thread is to be looked at again that got a signal while it waits for a request.
-    Look { unique: u64 },
+    /// A request is to be looked at again whose thread got a signal at that time.
+    Interrupted { unique: u64, since: Instant },
+    /// The threads are to be looked at for reads that take long.
+    LookAtHands,
 }
 
-/// What is to be done later. Each is of a request in the device's table, which bounds this.
+/// What is to be done later. The requests that are under way bound this.
 #[derive(Default)]
 pub(super) struct DelayQueue {
     state: Mutex<QueueState>,

@@ -22,6 +22,7 @@ use super::abi::{self, Header, IN_HEADER_BYTES, OUT_HEADER_BYTES, Undo, opcode};
 use super::budget::DelayQueue;
 use super::counters::Counters;
 use super::greeting::{Answered, Greeting, Greetings};
+use super::hands::{Hand, Hands};
 use super::pulse::{PULSE_UNIQUE, Pulse};
 use super::readers::Readers;
 use super::table::{Table, Waiting};
@@ -57,6 +58,8 @@ pub(super) struct Device {
     session: OwnedFd,
     pub fs: Arc<Filesystem>,
     pub table: Table,
+    /// The reads that are not in the table yet.
+    pub(super) hands: Hands,
     pub counters: Counters,
     pub readers: Arc<Readers>,
     pub(super) threads: Threads,
@@ -98,6 +101,7 @@ impl Device {
                 session,
                 fs,
                 table: Table::default(),
+                hands: Hands::default(),
                 counters: Counters::default(),
                 readers: Arc::default(),
                 threads: Threads::default(),
@@ -122,31 +126,34 @@ impl Device {
     pub fn serve(self: &Arc<Self>) -> bool {
         let mut request = vec![0; REQUEST_BUFFER_BYTES];
         let mut answer = vec![0; OUT_HEADER_BYTES + TRANSFER_MAX_BYTES];
-        loop {
+        let hand = self.hands.join();
+        let is_last = loop {
             self.pulse.waits();
             let read = rustix::io::read(&self.kernel, &mut request[..]);
             self.pulse.works();
             match read {
-                Ok(length) => self.take(&request[..length], &mut answer),
+                Ok(length) => self.take(&request[..length], &mut answer, &hand),
                 // NOENT: the request was taken back while we read it.
                 Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => {}
-                Err(_) => return self.threads.end(),
+                Err(_) => break self.threads.end(),
             }
             if self.threads.may_end(self.pulse.waiting()) {
-                return false;
+                break false;
             }
-        }
+        };
+        self.hands.leave(&hand);
+        is_last
     }
 
-    fn take(self: &Arc<Self>, message: &[u8], answer: &mut [u8]) {
+    fn take(self: &Arc<Self>, message: &[u8], answer: &mut [u8], hand: &Hand) {
         let Some(header) = Header::parse(message) else {
             return;
         };
         let begun = Instant::now();
         let taken = catch_unwind(AssertUnwindSafe(|| match header.opcode {
-            opcode::READ => self.take_read(&header, message, answer, begun),
+            opcode::READ => self.take_read(&header, message, answer, hand),
             opcode::RELEASE => self.take_release(&header, message, begun),
-            opcode::INTERRUPT => self.take_interrupt(&header, message),
+            opcode::INTERRUPT => self.take_interrupt(message),
             opcode::FORGET | opcode::BATCH_FORGET => {
                 for (ino, lookups) in abi::forgotten(&header, message) {
                     self.fs.forget(ino, lookups);
@@ -173,7 +180,7 @@ impl Device {
             _ => self.forward(&header, message),
         }));
         if taken.is_err() {
-            self.table.take(header.unique);
+            hand.put_down(header.unique, &self.table);
             self.answer_error(header.unique, FsError::Fault);
         }
     }
@@ -199,28 +206,6 @@ impl Device {
         let head = abi::out_header(header.unique, 0, body.len());
         let _ = self.write(&[IoSlice::new(&head), IoSlice::new(body)]);
         self.counters.note(header.opcode, begun.elapsed(), false);
-    }
-
-    /// The request that is named ends with EINTR. One that is not in the table is either still
-    /// with the thread that read it or answered already: asking the kernel to come again is right
-    /// for both, since it drops an interrupt of what is answered.
-    fn take_interrupt(&self, header: &Header, message: &[u8]) {
-        let Some(named) = abi::interrupted_unique(message) else {
-            return;
-        };
-        // looked at once: a request may come into the table between two looks
-        let waits = match self.table.patience_of(named) {
-            Some(Some(patience)) => {
-                self.take_signal(named, patience);
-                true
-            }
-            Some(None) => self.end_early(named, FsError::Interrupted),
-            None => false,
-        };
-        if !waits {
-            let head = abi::out_header(header.unique, libc::EAGAIN, 0);
-            let _ = self.write(&[IoSlice::new(&head)]);
-        }
     }
 
     /// Answers a request with an error before its handler does; false where it does not wait.

@@ -21,6 +21,7 @@
 //! | a wait inside LOOKUP freezes its directory | a provisional inode at once; GETATTR and OPEN wait | `tests/daemons/legacy/mount.rs nobody_else_waits_beside_a_lookup` |
 //! | a new name is not seen through a cached listing | the listing is dropped as well as the name | `tests/mount/changes.rs a_new_name_is_seen_through_a_cached_listing_and_a_removed_one_leaves_it` |
 //! | a request whose interrupt is refused once is deaf for ever | FUSE_INTERRUPT is answered by the device | `tests/mount/waits.rs a_direct_read_that_is_interrupted_is_gone_at_once`, `tests/daemons/nodes/waits.rs readers_of_every_kind_go_at_once_on_ctrl_c` |
+//! | a read at a disk that stands still is deaf to its interrupt, and one that is refused comes again at once | what a thread works on for long goes into the table; nothing is refused | `tests/mount/traps.rs reads_that_stand_still_end_by_a_signal_or_the_deadline_and_keep_nobody_else_waiting` |
 //! | a handler that never answers hangs its caller | the device answers at a deadline | `tests/mount/waits.rs an_open_that_stands_still_ends_at_the_deadline_or_by_a_signal_and_leaks_nothing` |
 //! | a disk stands still under a share or the cache | another thread is started where all are at work | `tests/mount/traps.rs calls_that_stand_still_keep_nobody_else_waiting`, `tests/mount/traps.rs listings_that_stand_still_keep_nobody_else_waiting`, `tests/mount/traps.rs closes_that_stand_still_keep_nobody_else_waiting` |
 //! | what nobody took is closed by whoever brings all answers | a thread of its own closes it | `tests/mount/traps.rs the_close_of_what_nobody_took_keeps_nobody_else_waiting` |
@@ -33,6 +34,8 @@ mod budget;
 mod counters;
 mod device;
 mod greeting;
+mod hands;
+mod interrupts;
 mod mount;
 mod mounter;
 mod notify;

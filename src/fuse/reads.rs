@@ -4,22 +4,19 @@
 use std::io::IoSlice;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::abi::{self, Header, OUT_HEADER_BYTES, ReadIn, opcode};
 use super::budget::{Budget, Delayed, Due};
 use super::device::{Device, TRANSFER_MAX_BYTES};
+use super::hands::{Hand, LOOK_AFTER};
 use super::readers::Reader;
-use super::signals::is_ending;
 use super::table::{Patience, Waiting};
 use crate::extent::ByteRange;
 use crate::fs::handles::Handle;
 use crate::fs::{FsError, Reach, ReadStep};
-
-/// How soon a thread is looked at again that got a signal and goes on waiting.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A read that must wait.
 struct Asked {
@@ -37,14 +34,21 @@ impl Device {
         header: &Header,
         message: &[u8],
         answer: &mut [u8],
-        begun: Instant,
+        hand: &Hand,
     ) {
+        let begun = Instant::now();
         let Some(read) = ReadIn::parse(message) else {
             return self.answer_error(header.unique, FsError::Fault);
         };
         let size_bytes = (read.size_bytes as usize).min(TRANSFER_MAX_BYTES);
         let (head, room) = answer.split_at_mut(OUT_HEADER_BYTES);
         let room = &mut room[..size_bytes];
+        let deadline = begun + self.deadlines.read;
+        let in_hand = Waiting::of_disk(header, &read, begun, deadline);
+        hand.take_up(header.unique, in_hand);
+        if self.hands.wants_look() {
+            self.delayed.push(begun + LOOK_AFTER, Due::LookAtHands);
+        }
         self.threads.keep_one_reading(self.pulse.waiting());
         let handle = self.fs.handle_of(read.handle, header.nodeid);
         let step = handle.and_then(|handle| {
@@ -53,6 +57,10 @@ impl Device {
             let step = self.fs.read_now(&handle, read.offset, room, reach)?;
             Ok((handle, reader, step))
         });
+        if !hand.put_down(header.unique, &self.table) {
+            // answered early, by an interrupt or the deadline
+            return;
+        }
         match step {
             Ok((handle, reader, ReadStep::Done(length))) => {
                 head.copy_from_slice(&abi::out_header(header.unique, 0, length));
@@ -71,7 +79,7 @@ impl Device {
                 let asked = Asked {
                     unique: header.unique,
                     thread: header.pid,
-                    is_direct: read.open_flags & libc::O_DIRECT != 0,
+                    is_direct: read.is_direct(),
                     begun,
                 };
                 self.wait_read(&asked, &handle, range, reader);
@@ -198,16 +206,13 @@ impl Device {
         }
     }
 
-    /// Does what is due for programs with a budget, until the mount is gone.
+    /// Does what is due, for programs with a budget above all, until the mount is gone.
     pub fn serve_budgets(self: &Arc<Self>) {
         while let Some(due) = self.delayed.wait_due() {
             match due {
                 Due::Begin(delayed) => self.begin_delayed(&delayed),
-                Due::Look { unique } => {
-                    if let Some(Some(patience)) = self.table.patience_of(unique) {
-                        self.take_signal(unique, patience);
-                    }
-                }
+                Due::Interrupted { unique, since } => self.interrupt(unique, since),
+                Due::LookAtHands => self.hands.look(&self.table),
             }
         }
     }
@@ -223,20 +228,6 @@ impl Device {
         }));
         if begun.is_err() && self.table.take(unique).is_some() {
             self.answer_error(unique, FsError::Fault);
-        }
-    }
-
-    /// A thread got a signal that waits as for a disk: it is interrupted only to end, or when its
-    /// patience is over. The kernel tells of one signal alone, so the thread is looked at again.
-    pub(super) fn take_signal(&self, unique: u64, patience: Patience) {
-        let now = Instant::now();
-        let is_over = patience.until.is_some_and(|until| until <= now);
-        if is_over || is_ending(patience.thread) {
-            self.end_early(unique, FsError::Interrupted);
-        } else {
-            let again = now + LOOK_AGAIN;
-            let again = patience.until.map_or(again, |until| until.min(again));
-            self.delayed.push(again, Due::Look { unique });
         }
     }
 }

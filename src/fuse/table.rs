@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::abi::{Header, opcode};
+use super::abi::{Header, ReadIn, opcode};
 use super::reading::{Reading, Waits};
 use crate::fs::PendingRead;
 
 /// How long a request about names waits on when its thread catches a signal: longer than such an
 /// answer takes on a busy machine, shorter than a person notices (200 ms for any interrupt).
-const SIGNAL_GRACE: Duration = Duration::from_millis(150);
+pub(super) const SIGNAL_GRACE: Duration = Duration::from_millis(150);
 
 /// How many requests that were answered before their handler did are remembered, so that the
 /// handler's late answer can be undone. The oldest is forgotten first, at the cost of an inode or
@@ -73,6 +73,17 @@ impl Waiting {
             patient: Some(patience),
             ..Self::new(header.opcode, since, deadline)
         }
+    }
+
+    /// A read that its thread works on, and that may wait for a disk of this machine: of signals
+    /// that the program catches, an ordinary read goes on waiting, and one past the kernel's pages
+    /// as what is about names.
+    pub fn of_disk(header: &Header, read: &ReadIn, since: Instant, deadline: Instant) -> Self {
+        let mut waiting = Self::of_names(header, since, deadline);
+        if let (Some(patience), false) = (&mut waiting.patient, read.is_direct()) {
+            patience.until = None;
+        }
+        waiting
     }
 }
 

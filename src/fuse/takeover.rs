@@ -21,7 +21,7 @@ impl Device {
     }
 
     /// Lets the kernel send again what the process before took and never answered. Before Linux
-    /// 6.9 it cannot, and who waits for such a request waits until the mount ends.
+    /// 6.9 it cannot, and who waits for such a request waits until a signal or the mount's end.
     pub(super) fn ask_again(&self) -> io::Result<()> {
         Ok(self.write(&[IoSlice::new(&abi::resend())])?)
     }

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::process::{Command, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,10 @@ use crate::support::memory::{Behaviour, Memory};
 use crate::support::mounted::{Mounted, errno, names};
 use crate::support::process::{AT_ONCE, PATIENCE, eventually, wait_child};
 use crate::support::promise::{Need, mount_as_root, promise};
+use crate::waits::{direct_reader, signal};
 use macro_rules_attribute::apply;
 use p2pfs::digest::ContentHash;
+use rustix::process::Signal;
 
 const NEEDS: &[Need] = &[mount_as_root];
 
@@ -243,6 +246,50 @@ fn listings_that_stand_still_keep_nobody_else_waiting() {
     for listing in stuck {
         assert_eq!(listing.join().unwrap().len(), 1);
     }
+}
+
+/// Readers past the kernel's pages, of a share or cache whose disk hangs, more than there are
+/// threads at first.
+#[apply(promise)]
+#[takes("dd")]
+fn reads_that_stand_still_end_by_a_signal_or_the_deadline_and_keep_nobody_else_waiting() {
+    let content = Memory::new();
+    content.behave("late", ContentHash::of(b"late"), 100, Behaviour::ReadsLate);
+    content.file("beside/file", b"beside".to_vec());
+    let mounted = Mounted::start(&content, |o| {
+        o.server.deadlines.read = Duration::from_secs(600);
+    });
+    let mut readers: Vec<Child> = (0..10)
+        .map(|_| direct_reader(&mounted.at("late")))
+        .collect();
+    content.wait_for_late(10);
+    let begun = Instant::now();
+    assert_eq!(fs::read(mounted.at("beside/file")).unwrap(), b"beside");
+    for (reader, how) in readers
+        .iter_mut()
+        .zip([Signal::INT, Signal::KILL].iter().cycle())
+    {
+        signal(reader, *how);
+        let status = wait_child(reader, PATIENCE);
+        assert_eq!(status.signal(), Some(how.as_raw()));
+    }
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    assert!(mounted.mount.answers(AT_ONCE), "no watchdog ends it");
+    content.open_gate();
+    eventually("nothing waits", PATIENCE, || {
+        mounted.mount.activity().waiting == 0
+    });
+    drop(mounted);
+
+    let content = Memory::new();
+    content.behave("late", ContentHash::of(b"late"), 100, Behaviour::ReadsLate);
+    let deadline = Duration::from_secs(2);
+    let mounted = Mounted::start(&content, |o| o.server.deadlines.read = deadline);
+    let begun = Instant::now();
+    assert_eq!(errno(fs::read(mounted.at("late"))), libc::EIO);
+    assert!(begun.elapsed() >= deadline);
+    assert!(mounted.mount.activity().expired > 0);
+    content.open_gate();
 }
 
 /// Whoever has files of the cache open and ends closes all of them, also while its disk hangs.

@@ -43,7 +43,7 @@ fn reader(program: &str, file: &Path) -> Child {
 }
 
 /// A process that reads a file past the page cache.
-fn direct_reader(file: &Path) -> Child {
+pub fn direct_reader(file: &Path) -> Child {
     let source = format!("if={}", file.display());
     let mut command = Command::new("dd");
     command.args([
@@ -79,7 +79,7 @@ fn is_waiting(child: &Child) -> bool {
         .starts_with(['S', 'D'])
 }
 
-fn signal(child: &Child, signal: Signal) {
+pub fn signal(child: &Child, signal: Signal) {
     rustix::process::kill_process(Pid::from_child(child), signal).unwrap();
 }
 

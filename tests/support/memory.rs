@@ -53,6 +53,8 @@ pub enum Behaviour {
     LooksLate,
     /// Closing it stands still until [`Memory::open_gate`].
     ClosesLate,
+    /// Reading it stands still until [`Memory::open_gate`], as on a disk that hangs, and then fails.
+    ReadsLate,
 }
 
 /// A namespace and its bytes in memory.
@@ -415,7 +417,13 @@ impl Content for Memory {
 
 impl OpenContent for Open {
     fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
-        let how = self.memory.state.lock().contents.get(&self.hash).cloned();
+        let state = self.memory.state.lock();
+        let how = state.contents.get(&self.hash).cloned();
+        if matches!(how, Some(Behaviour::ReadsLate)) {
+            drop(self.memory.stand_still(state));
+            return ReadNow::Failed(FsError::Disk);
+        }
+        drop(state);
         if let Some(file) = &self.live {
             use std::os::unix::fs::FileExt;
             return ReadNow::Done(file.read_at(buffer, offset).unwrap());

@@ -1,0 +1,158 @@
+//! The reads that the device's threads are working on.
+//!
+//! Most are answered in microseconds, so they are not in the table, which all threads share: each
+//! thread has its read in hand by itself. One that a disk keeps waiting is put into the table, by
+//! its interrupt or at the next look, and ends early from there as any other request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::table::{Table, Waiting};
+
+/// How long after a read was begun those that are still in hand are put into the table.
+pub(super) const LOOK_AFTER: Duration = Duration::from_secs(1);
+
+/// What one thread has in hand.
+#[derive(Default)]
+pub(super) struct Hand(Mutex<Option<(u64, Waiting)>>);
+
+/// What all threads have.
+#[derive(Default)]
+pub(super) struct Hands {
+    all: Mutex<Vec<Arc<Hand>>>,
+    will_be_looked_at: AtomicBool,
+}
+
+impl Hand {
+    /// The thread begins to work on a read.
+    pub fn take_up(&self, unique: u64, read: Waiting) {
+        *self.0.lock() = Some((unique, read));
+    }
+
+    /// The thread is done with it; whether it is its to answer, and was not answered early.
+    pub fn put_down(&self, unique: u64, table: &Table) -> bool {
+        let in_hand = self.0.lock().take();
+        in_hand.is_some() || table.take(unique).is_some()
+    }
+
+    /// Locked until the table has it, so that whoever puts it down finds it in one of both.
+    fn put_in(&self, table: &Table, wanted: impl Fn(u64) -> bool) {
+        let mut in_hand = self.0.lock();
+        if let Some((unique, read)) = in_hand.take_if(|(unique, _)| wanted(*unique)) {
+            // a closed table takes nothing: then nobody waits for it any more
+            table.insert(unique, read);
+        }
+    }
+}
+
+impl Hands {
+    /// One for a further thread.
+    pub fn join(&self) -> Arc<Hand> {
+        let hand = Arc::<Hand>::default();
+        self.all.lock().push(hand.clone());
+        hand
+    }
+
+    /// Its thread ends.
+    pub fn leave(&self, hand: &Arc<Hand>) {
+        self.all.lock().retain(|other| !Arc::ptr_eq(other, hand));
+    }
+
+    /// To be asked after something was taken up: whether to look after [`LOOK_AFTER`], since nobody
+    /// does so far.
+    pub fn wants_look(&self) -> bool {
+        // mostly somebody does, and what all threads write to costs more than what they read
+        !self.will_be_looked_at.load(Ordering::Relaxed)
+            && !self.will_be_looked_at.swap(true, Ordering::Relaxed)
+    }
+
+    /// The look that was wanted: puts all that is in hand into the table.
+    pub fn look(&self, table: &Table) {
+        // first, so that what is taken up from now on has a look of its own: who takes it up after
+        // we had its lock reads this
+        self.will_be_looked_at.store(false, Ordering::Relaxed);
+        let all = self.all.lock();
+        all.iter().for_each(|hand| hand.put_in(table, |_| true));
+    }
+
+    /// Puts this read into the table, if a thread has it in hand.
+    pub fn put_in(&self, table: &Table, unique: u64) {
+        let all = self.all.lock();
+        all.iter()
+            .for_each(|hand| hand.put_in(table, |other| other == unique));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Instant;
+
+    use super::*;
+
+    fn read() -> Waiting {
+        let now = Instant::now();
+        Waiting::new(15, now, now + Duration::from_secs(3600))
+    }
+
+    #[test]
+    fn a_read_is_its_thread_s_to_answer_unless_it_was_answered_early() {
+        let (hands, table) = (Hands::default(), Table::default());
+        let hand = hands.join();
+        hand.take_up(2, read());
+        hands.put_in(&table, 4);
+        assert_eq!(table.count(), 0);
+        assert!(hand.put_down(2, &table) && !hand.put_down(2, &table));
+        hand.take_up(4, read());
+        hands.put_in(&table, 4);
+        assert_eq!(table.count(), 1);
+        assert!(hand.put_down(4, &table), "nobody has answered it");
+        assert_eq!(table.count(), 0);
+        hand.take_up(6, read());
+        hands.look(&table);
+        assert!(table.take_early(6).is_some());
+        assert!(!hand.put_down(6, &table));
+        hands.leave(&hand);
+        hand.take_up(8, read());
+        hands.look(&table);
+        assert_eq!(table.count(), 0);
+    }
+
+    #[test]
+    fn each_read_that_takes_long_is_looked_at_and_answered_once() {
+        let (hands, table) = (Hands::default(), Table::default());
+        let looks = parking_lot::Mutex::new(0);
+        let mut early = 0;
+        let by_threads: u64 = thread::scope(|scope| {
+            let work = |first: u64| {
+                let (hands, table, looks) = (&hands, &table, &looks);
+                scope.spawn(move || {
+                    let hand = hands.join();
+                    let answers = (0..5_000).filter(|number| {
+                        let unique = first + number * 2;
+                        hand.take_up(unique, read());
+                        if hands.wants_look() {
+                            *looks.lock() += 1;
+                        }
+                        hand.put_down(unique, table)
+                    });
+                    answers.count() as u64
+                })
+            };
+            let threads = [work(0), work(1)];
+            while !threads.iter().all(|thread| thread.is_finished()) {
+                hands.look(&table);
+                let all = 0..10_000;
+                early += all
+                    .filter(|unique| table.take_early(*unique).is_some())
+                    .count() as u64;
+            }
+            threads.map(|thread| thread.join().unwrap()).iter().sum()
+        });
+        assert_eq!((by_threads + early, table.count()), (10_000, 0));
+        assert!(*looks.lock() > 0);
+    }
+}
