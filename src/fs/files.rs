@@ -43,8 +43,10 @@ pub struct OpenReply {
 pub enum Caching {
     /// It asks, and keeps the pages, also those of earlier opens: they are of this version.
     Keep,
-    /// It asks each time: the bytes may change, or come slowly.
+    /// It asks each time, and has no pages: the bytes may change.
     Direct,
+    /// It asks each time, past the pages that it keeps for others: bytes may come slowly here.
+    PastPages,
     /// It reads the file itself.
     Backed(BackingFile),
 }
@@ -108,10 +110,13 @@ impl Filesystem {
             Mode::Backed(backing) if opened.live => (FileState::Live, Caching::Backed(backing)),
             Mode::Backed(backing) => (FileState::Version { size_bytes }, Caching::Backed(backing)),
             Mode::Asked if opened.live => (FileState::Live, Caching::Direct),
-            // No pages are kept where another open reads the own file as it changes, and who is
-            // kept waiting must not hold the locks of pages that others read.
-            Mode::Asked if file.own.is_some() || reach == Reach::Asked => {
+            // no pages are kept where another open reads the own file as it changes
+            Mode::Asked if file.own.is_some() => {
                 (FileState::Version { size_bytes }, Caching::Direct)
+            }
+            // who is kept waiting must not hold the locks of pages that others read
+            Mode::Asked if reach == Reach::Asked => {
+                (FileState::Version { size_bytes }, Caching::PastPages)
             }
             Mode::Asked => (FileState::Version { size_bytes }, Caching::Keep),
         };

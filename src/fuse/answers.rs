@@ -105,6 +105,7 @@ impl Device {
         let (flags, backing) = match opened.caching {
             // without KEEP_CACHE an open waits, unkillable, for the reads that are under way
             Caching::Keep => (KEEP_CACHE, 0),
+            Caching::PastPages => (DIRECT_IO | KEEP_CACHE, 0),
             Caching::Direct => (DIRECT_IO, 0),
             Caching::Backed(file) => (PASSTHROUGH, file.0),
         };

@@ -20,6 +20,7 @@ use crate::support::process::{
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
 use p2pfs::digest::ContentHash;
+use p2pfs::fuse::ReaderBudget;
 use rustix::process::{Pid, Signal};
 
 const NEEDS: &[Need] = &[mount_as_root];
@@ -279,6 +280,44 @@ fn open_and_close_of_a_file_with_reads_under_way_never_wait() {
         0,
         "the end of the mount closes everything"
     );
+}
+
+/// What such a program reads is kept by nobody, and what others read stays theirs.
+#[apply(promise)]
+fn a_program_with_a_budget_opens_at_once_what_others_read_and_costs_them_no_pages() {
+    let content = Memory::new();
+    content.dead("dead", 64 << 20);
+    let bytes = noise(6, 1 << 20);
+    let size = bytes.len() as u64;
+    let how = Behaviour::Fetched(Arc::new(bytes.clone()));
+    content.behave("come", ContentHash::of(&bytes), size, how);
+    let mounted = patient(&content);
+    let mut stuck = reader("cat", &mounted.at("dead"));
+    content.wait_for_stuck(1);
+    assert!(fs::read(mounted.at("come")).unwrap() == bytes);
+    let budget = |program: String| ReaderBudget {
+        program,
+        bytes_s: 1 << 30,
+    };
+    let own_name = fs::read_to_string("/proc/self/comm").unwrap();
+    let own_budget = budget(own_name.trim_end().to_owned());
+    mounted.mount.set_budgets(vec![own_budget]);
+    let (tell, told) = std::sync::mpsc::channel();
+    let files = ["dead", "come"].map(|name| mounted.at(name));
+    thread::spawn(move || tell.send(files.map(|file| File::open(file).unwrap())));
+    let open = told.recv_timeout(AT_ONCE);
+    stuck.kill().unwrap();
+    wait_child(&mut stuck, PATIENCE);
+    let open = open.expect("it waits for the reads of others");
+    mounted.mount.set_budgets(Vec::new());
+    let before = mounted.mount.activity().read_bytes;
+    assert!(fs::read(mounted.at("come")).unwrap() == bytes);
+    assert_eq!(
+        mounted.mount.activity().read_bytes,
+        before,
+        "from its pages"
+    );
+    drop(open);
 }
 
 /// Profilers, shells and runtimes of languages get signals all the time, and few programs go on
