@@ -26,6 +26,7 @@ use super::handles::{FileState, Handle, OpenFile, Reach};
 use super::inherited::{Inherited, Open};
 use super::inode::Node;
 use super::modes::Mode;
+use super::replaced;
 use super::traits::{BackingFile, FileVersion, Opened, ReadNow, ReadReply, ReadTicket, Stale};
 use crate::extent::ByteRange;
 
@@ -149,17 +150,18 @@ impl Filesystem {
         if let Some(mode) = self.modes.join(ino) {
             return mode;
         }
+        let file = opened.content.backing();
+        let live = file.clone().filter(|_| opened.live);
         let Some(backing) = self
             .backing
             .get()
-            .filter(|_| !self.is_kept(ino, opened, size_bytes))
+            .filter(|_| opened.live || !self.is_kept(ino, opened, size_bytes))
         else {
-            return self.modes.enter(ino, Mode::Asked, None);
+            return self.modes.enter(ino, Mode::Asked, live);
         };
-        let file = opened.content.backing();
         let registered = file.as_ref().and_then(|file| backing.register(file).ok());
         let wanted = registered.map_or(Mode::Asked, Mode::Backed);
-        let mode = self.modes.enter(ino, wanted, file.filter(|_| opened.live));
+        let mode = self.modes.enter(ino, wanted, live);
         // Another open was faster: its mode holds, and ours is not needed.
         if let (Some(ours), true) = (registered, mode != wanted) {
             backing.release(ours);
@@ -177,14 +179,17 @@ impl Filesystem {
         is_kept
     }
 
-    /// Whether what the kernel reads for those who have the inode open already is right for one
-    /// more: not where it has turned out to be damaged, or was an own file that is not ours to
-    /// give any more. It cannot read something else for this one, so the open fails until the
-    /// others have closed.
+    /// Whether what those read who have the inode open already is right for one more. Not an own
+    /// file that was replaced; nor, where the kernel reads it, what has turned out to be damaged,
+    /// or was an own file that is not ours to give any more: it cannot read something else for this
+    /// one. So the open fails until the others have closed, unless the name leads to another inode
+    /// by now: the kernel looks it up anew.
     fn is_of_this_version(&self, ino: u64, opened: &Opened, mode: Mode) -> bool {
-        mode == Mode::Asked
-            || (opened.content.backing().is_some()
-                && (opened.live || self.modes.backed_live(ino).is_none()))
+        let ours = opened.content.backing();
+        match self.modes.live(ino) {
+            Some(open) if opened.live => ours.is_none_or(|ours| replaced::is_same(&open, &ours)),
+            open => mode == Mode::Asked || (ours.is_some() && open.is_none()),
+        }
     }
 
     /// What is open under a number.
@@ -384,9 +389,10 @@ impl Filesystem {
 
 impl Filesystem {
     fn leave(&self, ino: u64) {
-        if let Some(unused) = self.modes.leave(ino)
-            && let Some(backing) = self.backing.get()
-        {
+        let Some(unused) = self.modes.leave(ino) else {
+            return;
+        };
+        if let Some(backing) = self.backing.get() {
             backing.release(unused);
         }
     }

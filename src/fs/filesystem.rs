@@ -204,8 +204,13 @@ impl Filesystem {
             _ => names::lifetime(&name),
         };
         let node = listed.node;
+        let is_own = matches!(&node, Node::File(file) if file.own.is_some());
         let inode = Inode { name, node };
+        let said = listed.said.as_ref().filter(|_| is_own).cloned();
         attributes.ino = self.inodes.look_up(above, &inode, listed.said);
+        if is_own {
+            attributes.ino = self.look_up_file(above, &inode, said, attributes.ino);
+        }
         self.follow_open_file(&mut attributes);
         Entry {
             lifetime,

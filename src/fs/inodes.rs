@@ -28,6 +28,8 @@ struct Table {
     known: BTreeMap<u64, Known>,
     /// The directories that are not in the union.
     hidden: BTreeSet<u64>,
+    /// Those that have not the best of their numbers, since that was taken.
+    second: BTreeSet<u64>,
 }
 
 struct Known {
@@ -75,10 +77,28 @@ impl Inodes {
     pub fn look_up(&self, above: Option<u64>, inode: &Inode, said: Option<Said>) -> u64 {
         let table = &mut *self.table.lock();
         let number = table.place(above, inode, said);
-        if let Some(known) = table.known.get_mut(&number) {
-            known.lookups = known.lookups.saturating_add(1);
-        }
+        table.count(number);
         number
+    }
+
+    /// The same under this one of its numbers; false where another inode has that.
+    pub fn look_up_as(
+        &self,
+        number: u64,
+        above: Option<u64>,
+        inode: &Inode,
+        said: Option<Said>,
+    ) -> bool {
+        let table = &mut *self.table.lock();
+        let placed = table.place_as(above, inode, said, |other| other == number);
+        placed.into_iter().for_each(|number| table.count(number));
+        placed.is_some()
+    }
+
+    /// Whether the kernel knows this inode by another number than the best.
+    pub fn has_second_number(&self, inode: &Inode) -> bool {
+        let second = &self.table.lock().second;
+        !second.is_empty() && (inode.numbers().skip(1)).any(|number| second.contains(&number))
     }
 
     /// The kernel has forgotten this many lookups; whether it does not know the inode any more.
@@ -165,22 +185,32 @@ impl Inodes {
 impl Table {
     /// The number of an inode, which is added where it is not known.
     fn place(&mut self, above: Option<u64>, inode: &Inode, said: Option<Said>) -> u64 {
+        let placed = self.place_as(above, inode, said, |_| true);
+        placed.expect("SALTS inodes at once collide in 62 bits of a hash")
+    }
+
+    /// The same under one of the numbers that may be; nothing where all those are taken.
+    fn place_as(
+        &mut self,
+        above: Option<u64>,
+        inode: &Inode,
+        said: Option<Said>,
+        may_be: impl Fn(u64) -> bool,
+    ) -> Option<u64> {
         if inode.is_root() {
-            return ROOT_INO;
+            return Some(ROOT_INO);
         }
         let above = match above {
             Some(above) if self.known.contains_key(&above) => above,
             _ => self.place_directory(names::parent(&inode.name)),
         };
         let last = names::last(&inode.name);
-        let free = inode
-            .numbers()
-            .find_map(|number| match self.known.get(&number) {
-                None => Some((number, true)),
-                Some(there) if there.is(above, &last, &inode.node) => Some((number, false)),
-                Some(_) => None,
-            });
-        let (number, is_new) = free.expect("SALTS inodes at once collide in 62 bits of a hash");
+        let mut allowed = inode.numbers().enumerate().filter(|it| may_be(it.1));
+        let (at, number, is_new) = allowed.find_map(|(at, number)| {
+            let there = self.known.get(&number);
+            let is_it = there.is_none_or(|there| there.is(above, &last, &inode.node));
+            is_it.then_some((at, number, there.is_none()))
+        })?;
         let view = said.as_ref().map_or(0, |said| said.view) as u32;
         let (what, own) = kept(inode, &last, said.map(|said| said.held));
         match self.known.entry(number) {
@@ -204,11 +234,20 @@ impl Table {
             if inode.is_hidden_directory() {
                 self.hidden.insert(number);
             }
+            if at > 0 {
+                self.second.insert(number);
+            }
             if let Some(above) = self.known.get_mut(&above) {
                 above.below += 1;
             }
         }
-        number
+        Some(number)
+    }
+
+    fn count(&mut self, number: u64) {
+        if let Some(known) = self.known.get_mut(&number) {
+            known.lookups = known.lookups.saturating_add(1);
+        }
     }
 
     fn place_directory(&mut self, name: Name) -> u64 {
@@ -224,6 +263,7 @@ impl Table {
         {
             let gone = known.remove();
             self.hidden.remove(&number);
+            self.second.remove(&number);
             number = gone.above;
             if let Some(above) = self.known.get_mut(&number) {
                 above.below -= 1;

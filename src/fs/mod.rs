@@ -32,6 +32,7 @@ mod order;
 mod own_attributes;
 mod places;
 mod recall;
+mod replaced;
 mod shown;
 mod staleness;
 mod stat;

@@ -55,11 +55,9 @@ impl Modes {
         opens.mode
     }
 
-    /// The own file that the kernel reads as this inode.
-    pub fn backed_live(&self, ino: u64) -> Option<Arc<File>> {
-        let open = self.open.lock();
-        let opens = open.get(&ino)?;
-        opens.live.clone().filter(|_| opens.mode != Mode::Asked)
+    /// The own file that is open as this inode.
+    pub fn live(&self, ino: u64) -> Option<Arc<File>> {
+        self.open.lock().get(&ino)?.live.clone()
     }
 
     /// One less; the last gives back the backing file, to be released.
@@ -104,15 +102,15 @@ mod tests {
     }
 
     #[test]
-    fn only_an_own_file_that_the_kernel_reads_lends_its_attributes() {
+    fn an_own_file_is_known_until_the_last_release() {
         let modes = Modes::default();
         let file = Arc::new(tempfile::tempfile().unwrap());
         let backed = Mode::Backed(BackingFile(1));
         assert_eq!(modes.enter(5, Mode::Asked, Some(file.clone())), Mode::Asked);
-        assert!(modes.backed_live(5).is_none(), "each read asks anew");
         assert_eq!(modes.enter(6, backed, Some(file)), backed);
-        assert!(modes.backed_live(6).is_some());
+        assert_eq!(modes.enter(7, backed, None), backed);
+        assert!(modes.live(5).is_some() && modes.live(6).is_some() && modes.live(7).is_none());
         assert_eq!(modes.leave(6), Some(BackingFile(1)));
-        assert!(modes.backed_live(6).is_none());
+        assert!(modes.live(6).is_none());
     }
 }

@@ -90,6 +90,13 @@ impl Filesystem {
         open
     }
 
+    /// Has the kernel look a name up when it is asked for next.
+    pub(super) fn invalidate_name(&self, name: &Name) {
+        if let Some(stale) = self.stale_name(name, false) {
+            self.invalidate(stale);
+        }
+    }
+
     /// Tells the kernel that another share of a content is cached now.
     pub fn cached_changed(&self, hash: &ContentHash) {
         for ino in self.inodes.files_of(hash) {

@@ -26,7 +26,12 @@ impl Filesystem {
         // an own file that was written to is still the file that the kernel asks about, and shows
         // its size and time of this moment before the kernel has heard of the new version
         let current = now.filter(|now| inode.is_version(&now.node) || inode.is_own_as(&now.node));
-        let is_gone = current.is_none();
+        let is_replaced = (current.as_ref()).is_some_and(|now| self.is_replaced(ino, &now.node));
+        if is_replaced {
+            // who asks by the name is to look that up
+            self.invalidate_name(&inode.name);
+        }
+        let is_gone = current.is_none() || is_replaced;
         let listed = current.unwrap_or_else(|| Listed::last_known(&inode.node, self.started));
         let mut attributes = self.attributes(&inode.name, &listed);
         attributes.ino = ino;
@@ -94,11 +99,11 @@ impl Filesystem {
         }
     }
 
-    /// While the kernel reads an own file by itself, the inode is that file, also where another
-    /// has taken its name and is not hashed yet: what `stat` says goes with the bytes.
+    /// While an own file is open, the inode is that file, also where another has taken its name:
+    /// what `stat` says goes with the bytes.
     pub(super) fn follow_open_file(&self, attributes: &mut Attributes) {
         let is_file = attributes.kind == FileKind::Regular;
-        let open = is_file.then(|| self.modes.backed_live(attributes.ino));
+        let open = is_file.then(|| self.modes.live(attributes.ino));
         let Some(Ok(now)) = open.flatten().map(|file| LiveAttributes::of(&file)) else {
             return;
         };

@@ -229,6 +229,7 @@ fn an_own_file_that_was_replaced_keeps_its_bytes_and_attributes_while_it_is_open
     assert_eq!(&old, b"first");
     let seen = fs::read(mounted.at("notes")).unwrap();
     let shown = fs::metadata(mounted.at("notes")).unwrap();
+    assert_eq!(seen, b"replacement", "before it is hashed");
     assert_eq!(
         shown.len(),
         seen.len() as u64,
@@ -239,13 +240,61 @@ fn an_own_file_that_was_replaced_keeps_its_bytes_and_attributes_while_it_is_open
     eventually("the new version is seen", PATIENCE, || {
         fs::read(mounted.at("notes")).is_ok_and(|bytes| bytes == b"replacement")
     });
-    if mounted.mount.passthrough_refusal().is_none() {
-        assert_eq!(
-            open.metadata().unwrap().len(),
-            5,
-            "the old one is as it was"
-        );
+    assert_eq!(
+        open.metadata().unwrap().len(),
+        5,
+        "the old one is as it was"
+    );
+}
+
+/// As a log that is empty each time it was rotated, and whose reader waits for more.
+#[apply(promise)]
+fn an_own_file_as_its_replaced_one_once_was_is_read_by_its_name_and_not_the_replaced_one() {
+    for passthrough in [true, false] {
+        a_log_is_rotated(passthrough);
     }
+}
+
+fn a_log_is_rotated(passthrough: bool) {
+    let content = Memory::new();
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    let log = folder.path().join("log");
+    fs::write(&log, "").unwrap();
+    content.own("log", &log);
+    let mounted = Mounted::start(&content, |o| o.server.passthrough = passthrough);
+    let hashed = || {
+        content.own("log", &log);
+        mounted.publish();
+    };
+    let seen = || {
+        let read = fs::read(mounted.at("log")).unwrap();
+        let shown = fs::metadata(mounted.at("log")).unwrap();
+        assert_eq!(shown.len(), read.len() as u64, "of one file");
+        (String::from_utf8(read).unwrap(), shown.ino())
+    };
+    let mut followed = File::open(mounted.at("log")).unwrap();
+    for round in 0..3 {
+        let replaced = followed.metadata().unwrap().ino();
+        fs::write(&log, "grown").unwrap();
+        hashed();
+        eventually("it is seen as it grew", PATIENCE, || seen().0 == "grown");
+        fs::rename(&log, folder.path().join(format!("log.{round}"))).unwrap();
+        fs::write(&log, "").unwrap();
+        hashed();
+        eventually("the new one is seen", PATIENCE, || seen().0.is_empty());
+        let opened = File::open(mounted.at("log")).unwrap();
+        assert_ne!(seen().1, replaced, "who looks at the name opens it anew");
+        assert_eq!(opened.metadata().unwrap().ino(), seen().1);
+        fs::write(&log, "new").unwrap();
+        assert_eq!(seen().0, "new", "not hashed yet");
+        let mut rest = String::new();
+        followed.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "grown", "the old one stays open");
+        followed = opened;
+    }
+    drop(followed);
+    eventually("all is closed", PATIENCE, || content.open_count() == 0);
+    assert_eq!(seen().0, "new");
 }
 
 #[apply(promise)]

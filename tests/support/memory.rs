@@ -53,7 +53,7 @@ pub enum Behaviour {
     LooksLate,
     /// Closing it stands still until [`Memory::open_gate`].
     ClosesLate,
-    /// Reading it stands still until [`Memory::open_gate`], as on a disk that hangs, and then fails.
+    /// Reading it stands still until [`Memory::open_gate`], and then fails.
     ReadsLate,
 }
 

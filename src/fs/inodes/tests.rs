@@ -161,3 +161,20 @@ fn hidden_directories_are_told_apart_and_forgotten() {
 fn an_inode_of_the_namespace_costs_no_more_than_its_place_in_the_table() {
     assert!(size_of::<Known>() <= 40, "{}", size_of::<Known>());
 }
+
+#[test]
+fn an_inode_can_have_a_further_number_beside_the_best_for_as_long_as_it_is_looked_up_as_that() {
+    let (inodes, file) = (Inodes::new(), file("a", b"1"));
+    let best = inodes.enter(&file);
+    assert!(!inodes.has_second_number(&file));
+    let second = file.numbers().nth(1).unwrap();
+    assert!(inodes.look_up_as(second, None, &file, None));
+    assert!(inodes.has_second_number(&file));
+    assert_eq!(inodes.get(second), Some(file.clone()));
+    assert_eq!(inodes.enter(&file), best);
+    inodes.forget(best, 2);
+    assert_eq!(inodes.get(second), Some(file.clone()));
+    assert!(inodes.forget(second, 1));
+    assert!(!inodes.has_second_number(&file));
+    assert!(!inodes.look_up_as(77, None, &file, None), "none of its own");
+}
