@@ -10,11 +10,12 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::modes::Mode;
-use super::traits::BackingFile;
+use super::traits::{BackingFile, OpenContent};
 
 /// In front of the records: how many entries the namespace had.
 const HEADER_BYTES: u64 = 8;
@@ -36,6 +37,9 @@ pub struct Open {
 pub struct Inherited {
     file: File,
     state: Mutex<State>,
+    /// The contents of inodes that the kernel reads by itself for who opened them with the process
+    /// before: open with us, too, for as long.
+    held: Mutex<HashMap<u64, Arc<dyn OpenContent>>>,
 }
 
 #[derive(Default)]
@@ -68,8 +72,18 @@ impl Inherited {
             }
             state.end = slot + 1;
         }
-        let state = Mutex::new(state);
-        Ok(Self { file, state })
+        let (state, held) = (Mutex::new(state), Mutex::default());
+        Ok(Self { file, state, held })
+    }
+
+    /// Keeps a content open until nobody has the inode open any more.
+    pub fn hold(&self, ino: u64, content: Arc<dyn OpenContent>) {
+        self.held.lock().insert(ino, content);
+    }
+
+    /// What was kept open for an inode, to be closed, which may wait for the disk.
+    pub fn let_go(&self, ino: u64) -> Option<Arc<dyn OpenContent>> {
+        self.held.lock().remove(&ino)
     }
 
     /// All that the process before had open.

@@ -166,6 +166,7 @@ impl Mount {
         let inherit = |held: &Held| {
             fs.inherit(held.table.try_clone()?)?;
             fs.await_entries(NAMESPACE_TIME);
+            fs.hold_inherited();
             Ok(())
         };
         let inherited = held.as_ref().map_or(Ok(()), inherit);

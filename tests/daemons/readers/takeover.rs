@@ -1,6 +1,7 @@
 //! A daemon that takes over the mount of the one before goes by the rules for its readers, too.
 
 use std::io::{ErrorKind, Read};
+use std::path::PathBuf;
 use std::{fs, io};
 
 use macro_rules_attribute::apply;
@@ -11,42 +12,100 @@ use crate::support::daemon::*;
 use crate::support::process::*;
 use crate::support::promise::promise;
 
+/// A node whose mount a broker keeps while it restarts.
+struct Kept {
+    reader: Node,
+    mount: PathBuf,
+    _broker: Running,
+}
+
+impl Kept {
+    fn start(cluster: &mut Cluster, config: String) -> Self {
+        let socket = cluster.folder.path().join("broker");
+        let mount = cluster.folder.path().join("reader/mnt");
+        fs::create_dir_all(&mount).unwrap();
+        let mut broker = program();
+        broker.arg("mount-broker").arg("--socket").arg(&socket);
+        let broker = start(broker.arg("--allow").arg(&mount));
+        eventually("the broker listens", 90 * SECOND, || {
+            connected(&socket).is_ok()
+        });
+        let reader = cluster.start_with(NodeOptions {
+            config,
+            environment: vec![("P2PFS_BROKER", socket.to_str().unwrap().to_owned())],
+            ..NodeOptions::new("reader")
+        });
+        Self {
+            reader,
+            mount,
+            _broker: broker,
+        }
+    }
+
+    fn restart(&mut self) {
+        self.reader.stop();
+        assert!(is_mounted(&self.mount), "the broker keeps it");
+        self.reader.launch();
+    }
+}
+
+#[apply(promise)]
+fn what_is_open_while_the_daemon_restarts_stays_in_the_cache_and_can_be_opened_by_others() {
+    let mut cluster = Cluster::new();
+    let author = cluster.start("author");
+    let mut kept = Kept::start(&mut cluster, String::new());
+    let bytes = noise(41, MIB);
+    author.write("picture.bin", &bytes);
+    kept.reader.wait_for_file("picture.bin");
+    let path = kept.reader.mounted("picture.bin");
+    assert!(fs::read(&path).unwrap() == bytes);
+    eventually("it is closed", PATIENCE, || {
+        let status = kept.reader.cli(&["status", "--json"]).expect_json();
+        status["open_versions"] == 0
+    });
+    let open = fs::File::open(&path).unwrap();
+    kept.restart();
+    kept.reader.wait_for_file("picture.bin");
+    let is_cached = || {
+        let listed = kept.reader.cli(&["cache", "ls"]).expect_ok();
+        listed.contains("picture.bin")
+    };
+    eventually("the cache knows it", PATIENCE, is_cached);
+    kept.reader.cli(&["cache", "clear"]).expect_ok();
+    let others = fs::File::open(&path).expect("it is not damaged");
+    for mut file in [open, others] {
+        let mut read = Vec::new();
+        file.read_to_end(&mut read).unwrap();
+        assert!(read == bytes);
+    }
+    eventually("it is let go of", PATIENCE, || {
+        kept.reader.cli(&["cache", "clear"]).expect_ok();
+        !is_cached()
+    });
+}
+
 #[apply(promise)]
 #[takes("cat")]
 fn who_is_given_cached_bytes_only_gets_no_more_of_what_it_had_open_when_the_daemon_restarts() {
     let mut cluster = Cluster::new();
     let author = cluster.start("author");
-    let socket = cluster.folder.path().join("broker");
-    let mount = cluster.folder.path().join("reader/mnt");
-    fs::create_dir_all(&mount).unwrap();
-    let mut broker = program();
-    broker.arg("mount-broker").arg("--socket").arg(&socket);
-    let _broker = start(broker.arg("--allow").arg(&mount));
-    eventually("the broker listens", 90 * SECOND, || {
-        connected(&socket).is_ok()
-    });
-    let mut reader = cluster.start_with(NodeOptions {
-        config: format!("[readers]\ncached_only = ['{}']\n", own_name()),
-        environment: vec![("P2PFS_BROKER", socket.to_str().unwrap().to_owned())],
-        ..NodeOptions::new("reader")
-    });
+    let config = format!("[readers]\ncached_only = ['{}']\n", own_name());
+    let mut kept = Kept::start(&mut cluster, config);
     let bytes = noise(40, MIB);
     author.write("picture.bin", &bytes);
-    reader.wait_for_file("picture.bin");
-    let open = || fs::File::open(reader.mounted("picture.bin")).unwrap();
+    kept.reader.wait_for_file("picture.bin");
+    let open = || fs::File::open(kept.reader.mounted("picture.bin")).unwrap();
     let mut file = open();
     // after the first close the kernel asks for none any more: not even for that of the copy of
     // this file which is closed as the next daemon is started
     drop(open());
 
-    reader.stop();
-    assert!(is_mounted(&mount), "the broker keeps it");
-    reader.launch();
-    reader.wait_for_file("picture.bin");
+    kept.restart();
+    kept.reader.wait_for_file("picture.bin");
     let mut read = |part: &mut [u8]| -> io::Result<()> { file.read_exact(part) };
     let refused = read(&mut [0; 4096]).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused}");
-    let whole = run_with("cat", &[&reader.mounted("picture.bin")]);
+    let whole = run_with("cat", &[&kept.reader.mounted("picture.bin")]);
     assert!(whole.stdout == bytes, "others are served");
     let mut part = vec![0; MIB];
     read(&mut part).unwrap();
