@@ -11,10 +11,12 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::modes::Mode;
+use super::names::LIFETIME;
 use super::traits::{BackingFile, OpenContent};
 
 /// In front of the records: how many entries the namespace had.
@@ -40,6 +42,8 @@ pub struct Inherited {
     /// The contents of inodes that the kernel reads by itself for who opened them with the process
     /// before: open with us, too, for as long.
     held: Mutex<HashMap<u64, Arc<dyn OpenContent>>>,
+    /// When we came after another process, if we did.
+    followed: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -57,7 +61,8 @@ impl Inherited {
     /// # Errors
     /// Where the file cannot be read.
     pub fn read(file: File) -> io::Result<Self> {
-        let bytes = file.metadata()?.len().saturating_sub(HEADER_BYTES);
+        let length = file.metadata()?.len();
+        let bytes = length.saturating_sub(HEADER_BYTES);
         let mut records = vec![0; usize::try_from(bytes).unwrap_or(0)];
         file.read_exact_at(&mut records, HEADER_BYTES)?;
         let mut state = State::default();
@@ -73,7 +78,18 @@ impl Inherited {
             state.end = slot + 1;
         }
         let (state, held) = (Mutex::new(state), Mutex::default());
-        Ok(Self { file, state, held })
+        Ok(Self {
+            file,
+            state,
+            held,
+            followed: (length > 0).then(Instant::now),
+        })
+    }
+
+    /// Whether the kernel may still believe what the process before told it of names.
+    pub fn is_believed(&self) -> bool {
+        self.followed
+            .is_some_and(|since| since.elapsed() < LIFETIME)
     }
 
     /// Keeps a content open until nobody has the inode open any more.
@@ -171,6 +187,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let ours = Inherited::read(file.try_clone().unwrap()).unwrap();
         assert_eq!((ours.before(), ours.entries()), (vec![], 0));
+        assert!(!ours.is_believed(), "there was none before");
         let (plain, backed) = (open(7, Mode::Asked), open(8, Mode::Backed(BackingFile(0))));
         for open in [plain, backed, open(9, Mode::Asked)] {
             ours.note(open);
@@ -184,6 +201,7 @@ mod tests {
         let mut found: Vec<u64> = next.before().iter().map(|open| open.handle).collect();
         found.sort_unstable();
         assert_eq!((found, next.entries()), (vec![8, 9, 11], 5));
+        assert!(next.is_believed());
         assert_eq!(next.take_before(8), Some(backed));
         assert_eq!(next.take_before(8), None, "once");
         next.forget(8);

@@ -1,10 +1,11 @@
 //! What the kernel must forget when the namespace or the cache changed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::filesystem::Filesystem;
-use super::inode::{Name, Node};
+use super::inherited::Inherited;
+use super::inode::{Inode, Name, Node};
 use super::names;
 use super::traits::Stale;
 use crate::catalogue::{Change, View};
@@ -104,14 +105,19 @@ impl Filesystem {
         }
     }
 
-    /// Every name that the kernel may hold, as far as we know of it, and what is open.
+    /// Every name that the kernel may hold, as far as we know of it, and what is open. What it
+    /// learned from the process before we do not know: that may be about any directory.
     pub fn known_names(&self) -> Vec<Stale> {
-        let directories = self
-            .inodes
-            .directories()
-            .into_iter()
-            .map(|ino| Stale::Listing { ino });
-        let mut stale: Vec<Stale> = directories.collect();
+        let mut directories: BTreeSet<u64> = self.inodes.directories().into_iter().collect();
+        if self.is_taken_over() {
+            self.view().directories_and_links(|path, target| {
+                let is_directory = target.is_none();
+                let directory = Inode::directory(Name::Union(path));
+                directories.extend(is_directory.then(|| directory.number()));
+            });
+        }
+        let directories = directories.into_iter();
+        let mut stale: Vec<Stale> = directories.map(|ino| Stale::Listing { ino }).collect();
         let names = self.inodes.names().into_iter();
         // one that stands for something else is found out when it is asked for
         stale.extend(names.map(|(parent, name)| Stale::Directory { parent, name }));
@@ -120,9 +126,22 @@ impl Filesystem {
         stale
     }
 
+    /// The number of a directory that the kernel may know: one that it learned from the process
+    /// before is not among ours until it asks for that, and has the number that it had.
+    fn number_of_directory(&self, directory: Name) -> Option<u64> {
+        let known = self.inodes.number_of_directory(directory.clone());
+        let number = || Inode::directory(directory).number();
+        known.or_else(|| self.is_taken_over().then(number))
+    }
+
+    /// Whether the kernel may know what the process before told it, and we do not know of.
+    fn is_taken_over(&self) -> bool {
+        self.inherited.get().is_some_and(Inherited::is_believed)
+    }
+
     /// The listing and the attributes; what is not known to the kernel needs no word.
     fn listing_changed(&self, directory: Name, stale: &mut Outdated) {
-        if let Some(ino) = self.inodes.number_of_directory(directory) {
+        if let Some(ino) = self.number_of_directory(directory) {
             stale.add(Stale::Listing { ino });
         }
     }
@@ -133,11 +152,15 @@ impl Filesystem {
         let mut is_directory = false;
         if let Some(listed) = names::resolve(view, name) {
             is_directory = listed.node == Node::Directory;
-            let inode = super::inode::Inode {
+            let inode = Inode {
                 name: name.clone(),
                 node: listed.node,
             };
-            if let Some(ino) = self.inodes.number_of(&inode) {
+            let known = match inode.node {
+                Node::Directory => self.number_of_directory(name.clone()),
+                _ => self.inodes.number_of(&inode),
+            };
+            if let Some(ino) = known {
                 // The same version by a new mtime or mode.
                 stale.add(match inode.node {
                     Node::Directory => Stale::Listing { ino },
@@ -156,7 +179,7 @@ impl Filesystem {
         if path.is_root() {
             return None;
         }
-        let parent = self.inodes.number_of_directory(names::parent(name))?;
+        let parent = self.number_of_directory(names::parent(name))?;
         let name = path.file_name().into();
         Some(match is_directory {
             true => Stale::Directory { parent, name },

@@ -2,15 +2,20 @@
 
 use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
+use std::time::Duration;
 use std::{fs, io};
 
 use macro_rules_attribute::apply;
+use rustix::fs::{Mode, OFlags};
 
 use super::{MIB, NEEDS, SECOND, own_name};
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::process::*;
 use crate::support::promise::promise;
+
+/// Sooner than the kernel asks by itself about what it has been told.
+const SOON: Duration = Duration::from_secs(30);
 
 /// A node whose mount a broker keeps while it restarts.
 struct Kept {
@@ -82,6 +87,35 @@ fn what_is_open_while_the_daemon_restarts_stays_in_the_cache_and_can_be_opened_b
         kept.reader.cli(&["cache", "clear"]).expect_ok();
         !is_cached()
     });
+}
+
+#[apply(promise)]
+fn who_works_in_a_folder_while_the_daemon_restarts_sees_what_comes_into_it_then() {
+    let mut cluster = Cluster::new();
+    let author = cluster.start("author");
+    let mut kept = Kept::start(&mut cluster, String::new());
+    author.write("deep/folder/first", b"1");
+    kept.reader.wait_for_file("deep/folder/first");
+    let folder = kept.reader.mounted("deep/folder");
+    // as who works in it: no name leads to it again
+    let folder = fs::File::open(folder).unwrap();
+    let names = || {
+        let at = rustix::fs::openat(&folder, ".", OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let names = rustix::fs::Dir::read_from(at).unwrap().map(|name| {
+            let name = name.unwrap();
+            name.file_name().to_string_lossy().into_owned()
+        });
+        names
+            .filter(|name| !name.starts_with('.'))
+            .collect::<Vec<_>>()
+    };
+    eventually("it is listed", PATIENCE, || names() == ["first"]);
+    kept.reader.stop();
+    author.write("deep/folder/second", b"2");
+    kept.reader.launch();
+    eventually("what came meanwhile is seen", SOON, || names().len() == 2);
+    author.write("deep/folder/third", b"3");
+    eventually("and what comes then", SOON, || names().len() == 3);
 }
 
 #[apply(promise)]
