@@ -217,8 +217,7 @@ impl Pulls {
     /// head, then anyone.
     pub fn next_step(&mut self, now: Instant, members: &[NodeId]) -> Option<PullStep> {
         self.give_up_on_the_silent(now);
-        let asked = |pull: &Pull| matches!(pull.state, PullState::Asked { .. });
-        if self.pulls.values().filter(|pull| asked(pull)).count() >= PULLS_AT_ONCE_MAX {
+        if self.is_busy() {
             return None;
         }
         let due = |pull: &Pull| match pull.state {
@@ -249,11 +248,19 @@ impl Pulls {
 
     /// When [`Self::next_step`] should be asked again, if nothing else happens.
     pub fn poll_timeout(&self) -> Option<Instant> {
+        // a log that is due while no more may be asked for waits for an answer, not for a time
+        let waits = !self.is_busy();
         let until = |pull: &Pull| match pull.state {
-            PullState::Waiting { until } | PullState::PutOff { until } => until,
-            PullState::Asked { since, .. } => since + PART_PATIENCE,
+            PullState::Waiting { until } | PullState::PutOff { until } => waits.then_some(until),
+            PullState::Asked { since, .. } => Some(since + PART_PATIENCE),
         };
-        self.pulls.values().map(until).min()
+        self.pulls.values().filter_map(until).min()
+    }
+
+    /// Whether so many logs are on their way that no further one may be asked for.
+    fn is_busy(&self) -> bool {
+        let asked = |pull: &&Pull| matches!(pull.state, PullState::Asked { .. });
+        self.pulls.values().filter(asked).count() >= PULLS_AT_ONCE_MAX
     }
 
     fn give_up_on_the_silent(&mut self, now: Instant) {
@@ -490,7 +497,9 @@ mod tests {
         (0..20).for_each(|n| pulls.want(now, node(n), START, None));
         let steps: Vec<_> = std::iter::from_fn(|| pulls.next_step(now, &[node(99)])).collect();
         assert_eq!(steps.len(), PULLS_AT_ONCE_MAX);
+        assert_eq!(pulls.poll_timeout(), Some(now + PART_PATIENCE));
         pulls.finish(steps[0].author);
+        assert_eq!(pulls.poll_timeout(), Some(now));
         assert!(pulls.next_step(now, &[node(99)]).is_some());
     }
 
