@@ -93,11 +93,11 @@ impl Admission {
     pub fn enter(&self, ip: IpAddr) -> Option<ServedPlace> {
         let mut served = self.served.lock();
         let all: usize = served.values().sum();
-        let of_same = served.entry(ip).or_default();
-        if all >= SERVED_MAX || *of_same >= SERVED_PER_ADDRESS {
+        let of_same = served.get(&ip).copied().unwrap_or_default();
+        if all >= SERVED_MAX || of_same >= SERVED_PER_ADDRESS {
             return None;
         }
-        *of_same += 1;
+        served.insert(ip, of_same + 1);
         Some(ServedPlace {
             served: self.served.clone(),
             ip,
