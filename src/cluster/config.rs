@@ -22,7 +22,7 @@ pub const TRANSMITS_MAX: usize = 16_384;
 /// Events that wait for the owner to take them; beyond it application messages and heads are
 /// dropped (members' comings and goings never are: those are bounded by [`MEMBERS_MAX`]).
 pub const EVENTS_MAX: usize = 8192;
-/// Members, living and remembered; a packet that names a new one beyond it is dropped.
+/// Members, living and remembered; what is told of a new one beyond it is passed over.
 pub const MEMBERS_MAX: usize = 4096;
 /// The longest exported member list in bytes; a longer one is refused.
 pub const MEMBER_LIST_MAX_BYTES: usize = 512 * 1024;

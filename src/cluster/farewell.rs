@@ -69,29 +69,28 @@ impl Cluster {
         }
     }
 
-    /// Takes a farewell in that the node signed of which it speaks.
+    /// Whether a farewell would end something, were it true.
+    pub(super) fn is_news_of(&self, departure: &Departure) -> bool {
+        let Departure { who, .. } = departure;
+        let me = self.links.me();
+        let live = self.roster.live().get(&who.node);
+        let away = self.away.get(&who.node).map(|absence| absence.generation);
+        let here = live.map(|member| member.generation).or(away);
+        let here = here.or((who.node == me.node).then_some(me.generation));
+        here.is_some_and(|generation| generation <= who.generation)
+    }
+
+    /// Takes a farewell in that is news, and that the node signed of which it speaks.
     pub(super) fn hear_departure(&mut self, now: Instant, departure: Departure) {
         let Departure { who, how, .. } = departure;
-        let me = self.links.me();
-        if who.node == me.node {
-            if who.generation >= me.generation {
-                self.contradict(now, who.generation);
-            }
+        if who.node == self.links.me().node {
+            self.contradict(now, who.generation);
             return;
         }
-        let live = self
-            .roster
-            .live()
-            .get(&who.node)
-            .map(|member| member.generation);
-        let away = self.away.get(&who.node).map(|absence| absence.generation);
-        let current = live
-            .or(away)
-            .is_some_and(|generation| generation <= who.generation);
-        if !current || !self.rumors.depart(now, departure) {
+        if !self.rumors.depart(now, departure) {
             return;
         }
-        if live.is_some() {
+        if self.roster.live().contains_key(&who.node) {
             self.roster.take_as_down(now, who);
         } else if how == Farewell::Final {
             self.away.remove(&who.node);

@@ -17,7 +17,7 @@ impl Cluster {
     /// Merges what another member exported.
     ///
     /// # Errors
-    /// [`ClusterError::BadMemberList`].
+    /// [`ClusterError::BadMemberList`] and [`ClusterError::ForgedMemberList`].
     pub fn merge_members(&mut self, now: Instant, list: &[u8]) -> Result<(), ClusterError> {
         if self.leaving.is_some() {
             return Ok(());
@@ -27,7 +27,7 @@ impl Cluster {
         let counters = &mut self.links.counters;
         let merged = self.roster.merge(now, list, is_member, counters);
         self.settle(now);
-        merged.then_some(()).ok_or(ClusterError::BadMemberList)
+        merged
     }
 
     /// Says what time it is by the wall clock, in seconds since 1970, or that it is not known:

@@ -15,12 +15,13 @@
 //! | `seeds` | whom to greet when, for ever |
 //! | `rumors` | heads and departures, passed on for a few rounds |
 //! | `farewell` | leaving, and members that are away |
+//! | `offenders` | who breaks the rules, and for how long it is not heard |
 //! | `copies` | which processes speak as which node: keys that are used twice |
 //!
 //! What a datagram says is believed as far as its sender can know it: a link proves who sends, and
 //! where a node lives, which life it is in and that it goes is believed only as that node signed it
-//! (`vouch`). That it does not answer anyone may say; a member that is wrongly declared gone
-//! contradicts and stays.
+//! (`vouch`). That it does not answer, or is gone, anyone may say: of a member it makes a suspect, who
+//! contradicts and stays, and is not given up by whom it answers.
 //!
 //! No call fails in a way that leaves the state half changed: what came from outside and is wrong
 //! is dropped and counted ([`Counters`]); [`ClusterError`] is the caller's mistake.
@@ -30,7 +31,7 @@
 //! until [`Cluster::poll_timeout`]. After a pause, datagrams that wait should be handled before the
 //! timeout, or answers that are already here count as missing.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,6 +54,7 @@ mod farewell;
 mod identity;
 mod links;
 mod membership;
+mod offenders;
 mod pair;
 mod receive;
 mod roster;
@@ -71,6 +73,7 @@ use config::{
 use copies::Copies;
 use farewell::{Absence, Leaving};
 use links::Links;
+use offenders::Offenders;
 use roster::{Change, Roster};
 use rumors::Rumors;
 use seeds::Seeds;
@@ -106,6 +109,9 @@ pub enum ClusterError {
     /// What another member sent as its list is none: its fault.
     #[error("malformed member list")]
     BadMemberList,
+    /// It says of others in its list what they did not sign.
+    #[error("forged member list")]
+    ForgedMemberList,
 }
 
 /// This node's part in the cluster.
@@ -120,8 +126,7 @@ pub struct Cluster {
     seeds: Seeds,
     rumors: Rumors,
     away: BTreeMap<NodeId, Absence>,
-    /// Of whom it was told that they break the rules, and how; at most [`MEMBERS_MAX`].
-    blamed: BTreeSet<(NodeId, Offence)>,
+    offenders: Offenders,
     leaving: Option<Leaving>,
     small: bool,
     broadcasts: TokenBucket,
@@ -169,7 +174,7 @@ impl Cluster {
             seeds: Seeds::new(&config.seeds, config.announce_period, now),
             rumors: Rumors::new(),
             away: BTreeMap::new(),
-            blamed: BTreeSet::new(),
+            offenders: Offenders::default(),
             vouchers,
             keyring,
             knocks: TokenBucket::per_second(KNOCKS_PER_S, KNOCKS_AT_ONCE, now),

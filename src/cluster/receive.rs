@@ -20,6 +20,10 @@ impl Cluster {
                 address,
                 frame,
             } => {
+                if !self.offenders.is_heard(now, &from.node) {
+                    self.links.counters.flooding += 1;
+                    return;
+                }
                 let farewell = farewell_of(&frame, &from.node);
                 match farewell {
                     Some(_) => self.speaker_left(now, from.node, salt),
@@ -80,7 +84,7 @@ impl Cluster {
             Frame::Life(life) if life.contact.node == from.node => {
                 match self.vouchers.check_life(&life) {
                     Ok(()) => self.vouchers.keep(life),
-                    Err(what) => self.blame(from.node, what),
+                    Err(what) => self.blame(now, from.node, what),
                 }
             }
             Frame::Unintroduced => {
@@ -96,9 +100,11 @@ impl Cluster {
             }
             Frame::Rumors(rumors) => {
                 if self.links.take_message(address, now) {
-                    rumors
-                        .into_iter()
-                        .for_each(|rumor| self.hear_rumor(now, from.node, rumor));
+                    for rumor in rumors {
+                        if self.offenders.is_heard(now, &from.node) {
+                            self.hear_rumor(now, from.node, rumor);
+                        }
+                    }
                 }
             }
             // the links have dealt with these
@@ -117,7 +123,7 @@ impl Cluster {
         let (roster, from_node) = (&mut self.roster, from.node);
         match roster.handle_packet(now, from_node, packet, is_member, counters) {
             Ok(None) => {}
-            Ok(Some((who, what))) => self.blame(who, what),
+            Ok(Some((who, what))) => self.blame(now, who, what),
             Err(Refused::Outlived(known)) => {
                 self.links
                     .send(now, address, Frame::Outlived { known: *known });
@@ -138,17 +144,19 @@ impl Cluster {
                     self.tell(Event::Statement { from, bytes });
                 }
             }
+            // one that changes nothing is not worth the check of a signature
+            Rumor::Departure(departure) if !self.is_news_of(&departure) => {}
             Rumor::Departure(departure) => match Vouchers::is_departure(&departure) {
                 true => self.hear_departure(now, departure),
-                false => self.blame(from, Offence::SpeaksForOthers),
+                false => self.blame(now, from, Offence::SpeaksForOthers),
             },
         }
     }
 
     /// Counts what a member said that its subject did not sign, and tells of each member once.
-    fn blame(&mut self, who: NodeId, what: Offence) {
+    fn blame(&mut self, now: Instant, who: NodeId, what: Offence) {
         self.links.counters.count(what.into());
-        if self.blamed.len() < MEMBERS_MAX && self.blamed.insert((who, what)) {
+        if self.offenders.note(now, who, what) {
             self.tell(Event::Offended { node: who, what });
         }
     }
@@ -162,7 +170,7 @@ impl Cluster {
         }
         if let Err(what) = self.vouchers.check_life(known) {
             if what == Offence::SpeaksForOthers {
-                self.blame(teller, what);
+                self.blame(now, teller, what);
             }
             return false;
         }

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use foca::{
     AccumulatingRuntime, Codec, Foca, Incarnation, NoCustomBroadcast, OwnedNotification,
-    PostcardCodec, State, Timer,
+    PostcardCodec, State, Timer, TimerToken,
 };
 use rand::rngs::StdRng;
 
+use super::ClusterError;
 use super::config::{ClusterConfig, MEMBER_LIST_MAX_BYTES, MEMBERS_MAX};
 use super::counters::Counters;
 use super::event::Offence;
@@ -27,6 +28,7 @@ use crate::id::{Generation, NodeId};
 use crate::wire::native::udp::{Contact, Signature, SignedContact};
 
 mod answers;
+mod hearsay;
 mod packet;
 mod quarrel;
 mod timers;
@@ -69,10 +71,14 @@ pub(super) struct Roster {
     vouchers: Vouchers,
     runtime: AccumulatingRuntime<Life>,
     timers: Timers<Timer<Life>>,
+    /// What the engine knows its own timers by, since it changed its identity last.
+    token: Option<TimerToken>,
     base: foca::Config,
     suspicion: Duration,
     tuned_for: usize,
     live: BTreeMap<NodeId, Contact>,
+    /// Lives that are held for over by the word of others alone.
+    called_gone: BTreeMap<NodeId, Generation>,
     answers: Answers,
     renewals: TokenBucket,
     /// Whether another process is known to use this node's key.
@@ -97,10 +103,12 @@ impl Roster {
             vouchers,
             runtime: AccumulatingRuntime::new(),
             timers: Timers::new(),
+            token: None,
             base,
             suspicion: config.suspicion,
             tuned_for: 1,
             live: BTreeMap::new(),
+            called_gone: BTreeMap::new(),
             answers: Answers::default(),
             renewals: TokenBucket::one_in(RENEWAL_PERIOD, RENEWALS_AT_ONCE, now),
             quarrels: false,
@@ -183,11 +191,10 @@ impl Roster {
         if !self.vouchers.knows(&sender) {
             return Err(Refused::Unintroduced);
         }
-        let told_of = told.len();
+        let all: Vec<Update> = told.iter().map(|(update, _)| update.clone()).collect();
         told.retain(|(update, _)| is_member(&update.id().0.node));
         let (mut updates, blame) = self.believed(from, &told);
-        if !self.has_room(&updates) {
-            counters.too_many_members += 1;
+        if !self.make_fit(Some(&from), &mut updates, counters) {
             return Ok(blame);
         }
         if !self.contradicts_in_time(now, &header, &mut updates) {
@@ -196,40 +203,44 @@ impl Roster {
                 return Ok(blame);
             }
         }
-        let only_believed =
-            (updates.len() < told_of).then(|| encode(&header, &updates, &self.vouchers));
+        let only_believed = (updates != all).then(|| encode(&header, &updates, &self.vouchers));
         let data = only_believed.as_deref().unwrap_or(data);
         self.measure(now, &header);
         if let Some(later) = self.later_self(&updates) {
             self.go_on_after(now, later, true);
         }
-        if self.engine.handle_data(data, &mut self.runtime).is_err() {
-            counters.bad_swim += 1;
-        }
-        self.drain(now);
+        self.revive(now, &sender);
+        self.take_hearsay(now, &all, &updates, |roster| {
+            let handled = roster.engine.handle_data(data, &mut roster.runtime);
+            counters.bad_swim += u64::from(handled.is_err());
+        });
         Ok(blame)
     }
 
-    /// The updates of lives that their nodes signed, which are remembered then; and who is to be
-    /// blamed for the others: the teller for what is forged, the node itself for what is too late.
+    /// The updates of lives that their nodes signed, which are remembered then, each as far as the
+    /// teller can know it; and who is to be blamed for the others: the teller for what is forged,
+    /// after which nothing more is looked at, the node itself for what is too late.
     fn believed(&self, teller: NodeId, told: &[(Update, Signature)]) -> (Vec<Update>, Blame) {
-        let mut blame = None;
-        let believed = told.iter().filter(|(update, signature)| {
+        let (mut believed, mut blame) = (Vec::new(), None);
+        for (update, signature) in told {
             let life = SignedContact {
                 contact: update.id().0,
                 signature: *signature,
             };
-            let checked = self.vouchers.check_life(&life);
-            match checked {
-                Ok(()) => self.vouchers.keep(life),
-                // whoever has lost a signature says so
-                Err(Offence::SpeaksForOthers) if *signature == Signature::default() => {}
-                Err(what @ Offence::SpeaksForOthers) => blame = Some((teller, what)),
+            // whoever has lost a signature says so
+            if *signature == Signature::default() || self.is_over(&life.contact) {
+                continue;
+            }
+            match self.vouchers.check_life(&life) {
+                Ok(()) => {
+                    self.vouchers.keep(life);
+                    believed.push(self.as_hearsay(update));
+                }
+                // each costs the check of a signature
+                Err(what @ Offence::SpeaksForOthers) => return (believed, Some((teller, what))),
                 Err(what @ Offence::AheadOfClock) => blame = Some((life.contact.node, what)),
             }
-            checked.is_ok()
-        });
-        let believed = believed.map(|(update, _)| update.clone()).collect();
+        }
         (believed, blame)
     }
 
@@ -242,6 +253,7 @@ impl Roster {
 
     /// Holds this life for over without telling others: they hear it in another way.
     pub(super) fn take_as_down(&mut self, now: Instant, life: Contact) {
+        self.called_gone.remove(&life.node);
         let over = Update::new(Life(life), 0, State::Down);
         let _ = self
             .engine
@@ -263,45 +275,48 @@ impl Roster {
         bytes.into()
     }
 
-    /// Takes another member's list in; false where it is not one. Lives in it that their nodes did
-    /// not sign are passed over.
+    /// Takes another member's list in.
+    ///
+    /// # Errors
+    /// Where it is not one, or tells of a life that its node did not sign; nothing was changed.
     pub(super) fn merge(
         &mut self,
         now: Instant,
         mut list: &[u8],
         is_member: impl Fn(&NodeId) -> bool,
         counters: &mut Counters,
-    ) -> bool {
+    ) -> Result<(), ClusterError> {
         if list.len() > MEMBER_LIST_MAX_BYTES {
-            return false;
+            return Err(ClusterError::BadMemberList);
         }
         let mut signed = Vec::new();
         while !list.is_empty() {
             let Some(update) = decode_signed(&mut list) else {
-                return false;
+                return Err(ClusterError::BadMemberList);
             };
             signed.push(update);
         }
         // a node that is remembered at no address was never heard by who tells of it
         signed.retain(|(update, _)| is_reachable(update.id().0) && is_member(&update.id().0.node));
-        // who told of them is not known here
-        let (mut updates, _) = self.believed(NodeId::new([0; 32]), &signed);
         let me = self.engine.identity().0;
+        let told: Vec<Update> = signed.iter().map(|(update, _)| update.clone()).collect();
+        // who tells of them is not known here
+        let (mut updates, blame) = self.believed(me.node, &signed);
+        if blame == Some((me.node, Offence::SpeaksForOthers)) {
+            return Err(ClusterError::ForgedMemberList);
+        }
         if let Some(later) = self.later_self(&updates) {
             let may = self.take_renewal(now);
             counters.too_many_renewals += u64::from(!may);
             self.go_on_after(now, later, may);
         }
         updates.retain(|update| update.id().0.node != me.node && is_reachable(update.id().0));
-        if !self.has_room(&updates) {
-            counters.too_many_members += 1;
-            return true;
-        }
-        let _ = self
-            .engine
-            .apply_many(updates.into_iter(), true, &mut self.runtime);
-        self.drain(now);
-        true
+        self.make_fit(None, &mut updates, counters);
+        self.take_hearsay(now, &told, &updates, |roster| {
+            let all = updates.iter().cloned();
+            let _ = roster.engine.apply_many(all, true, &mut roster.runtime);
+        });
+        Ok(())
     }
 
     /// When [`Self::handle_timeout`] has something to do.
@@ -317,43 +332,12 @@ impl Roster {
                 self.timers.insert(until, timer);
                 continue;
             }
+            if let Timer::RemoveDown(Life(life)) = &timer {
+                self.forget_called_gone(life);
+            }
             let _ = self.engine.handle_timer(timer, &mut self.runtime);
             self.drain(now);
         }
-    }
-
-    /// Until when the end of a suspect is put off, where this timer is to bring it.
-    fn puts_off(&mut self, now: Instant, timer: &Timer<Life>) -> Option<Instant> {
-        let Timer::ChangeSuspectToDown {
-            member_id: Life(suspect),
-            incarnation,
-            ..
-        } = timer
-        else {
-            return None;
-        };
-        let as_told = (*suspect, *incarnation, State::Suspect);
-        let is_it = |it: &Update| (it.id().0, it.incarnation(), it.state()) == as_told;
-        let is_suspect = self.engine.iter_membership_state().any(is_it);
-        let node = is_suspect.then_some(suspect.node)?;
-        let until = self.answers.put_off(&node, *incarnation, now)?;
-        self.confront(now, *suspect, *incarnation);
-        Some(until)
-    }
-
-    /// Tells a suspect that it is one, and asks it for a word: by that it contradicts.
-    fn confront(&mut self, now: Instant, suspect: Contact, incarnation: Incarnation) {
-        let header = Header {
-            src: *self.engine.identity(),
-            // what it knows of this node is as late, or later
-            src_incarnation: Incarnation::default(),
-            dst: Life(suspect),
-            message: foca::Message::Gossip,
-        };
-        let suspicion = Update::new(Life(suspect), incarnation, State::Suspect);
-        let told = encode(&header, &[suspicion], &self.vouchers);
-        self.sends.push_back((suspect, told.into()));
-        self.announce(now, suspect);
     }
 
     /// The next packet to send.
@@ -381,19 +365,6 @@ impl Roster {
             .apply_many(std::iter::empty(), true, &mut self.runtime);
     }
 
-    /// Whether the table can hold all that these updates name.
-    fn has_room(&self, updates: &[Update]) -> bool {
-        let held = self.engine.iter_membership_state().len();
-        if held + updates.len() < MEMBERS_MAX {
-            return true;
-        }
-        let new = updates
-            .iter()
-            .filter(|u| self.generation_of(&u.id().0.node).is_none())
-            .count();
-        held + new < MEMBERS_MAX
-    }
-
     fn measure(&mut self, now: Instant, header: &Header) {
         if let foca::Message::Ack(number) = header.message {
             self.answers.answered(header.src.0.node, number, now);
@@ -404,14 +375,14 @@ impl Roster {
     fn drain(&mut self, now: Instant) {
         while self.runtime.backlog() > 0 {
             while let Some((after, timer)) = self.runtime.to_schedule() {
-                if let Timer::ChangeSuspectToDown {
-                    member_id,
-                    incarnation,
-                    ..
-                } = &timer
-                {
-                    let node = member_id.0.node;
-                    self.answers.suspect(node, *incarnation, now);
+                match &timer {
+                    Timer::ChangeSuspectToDown {
+                        member_id,
+                        incarnation,
+                        ..
+                    } => self.answers.suspect(member_id.0.node, *incarnation, now),
+                    Timer::ProbeRandomMember(token) => self.token = Some(*token),
+                    _ => {}
                 }
                 self.timers.insert(now + after, timer);
             }
@@ -470,21 +441,33 @@ impl Roster {
         if contact.node == self.engine.identity().0.node {
             return;
         }
+        self.called_gone.remove(&contact.node);
         if self.live.insert(contact.node, contact) != Some(contact) {
+            self.answers.begins_anew(&contact.node);
             self.changes.push_back(Change::Up(contact));
         }
     }
 
+    fn rounded_size(&self) -> usize {
+        (self.live.len() + 1).next_power_of_two()
+    }
+
+    /// How long a suspect may contradict.
+    fn time_to_contradict(&self) -> Duration {
+        let decades = (self.rounded_size() as f64).log10();
+        self.patience().mul_f64(decades.max(1.0))
+    }
+
     /// Suspicion and the repetition of news grow with the logarithm of the cluster's size.
     fn tune(&mut self) {
-        let size = (self.live.len() + 1).next_power_of_two();
+        let size = self.rounded_size();
         if size == self.tuned_for {
             return;
         }
         self.tuned_for = size;
         let decades = (size as f64).log10();
         let mut config = self.base.clone();
-        config.suspect_to_down_after = self.patience().mul_f64(decades.max(1.0));
+        config.suspect_to_down_after = self.time_to_contradict();
         config.max_transmissions =
             NonZeroU8::new((4.0 * decades) as u8).map_or(SENDS_MIN, |n| n.max(SENDS_MIN));
         let _ = self.engine.set_config(config);

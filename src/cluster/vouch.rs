@@ -151,6 +151,13 @@ impl Vouchers {
         known.filter(|known| is_beyond(&known.contact, than))
     }
 
+    /// Whether a later life of the node was seen signed.
+    pub(super) fn is_over(&self, life: &Contact) -> bool {
+        let table = self.table.lock();
+        let known = table.known.get(&life.node);
+        known.is_some_and(|known| known.contact.generation > life.generation)
+    }
+
     fn signature_of(&self, contact: &Contact) -> Option<Signature> {
         if contact.node == self.key.node_id() {
             return Some(self.sign(*contact).signature);

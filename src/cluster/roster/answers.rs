@@ -26,6 +26,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(4);
 const PUT_OFF_MAX: Duration = Duration::from_secs(12);
 /// An answer is waited for so many times longer than the last one took.
 const LATE_MULTIPLE: u32 = 2;
+/// How often who is called gone by others is asked before they are believed: a question is lost
+/// easily.
+pub(super) const OWN_QUESTIONS: u32 = 4;
 /// Where so many answers were late one after the other, whoever gave them, the link is this node's
 /// (the local health of Lifeguard, Dadgar et al. 2018, by another measure).
 const OWN_ANSWERS: usize = 4;
@@ -49,6 +52,9 @@ struct Suspicion {
     asked: Instant,
     /// Since when its end is put off.
     put_off: Option<Instant>,
+    /// Of one whom others call gone: how often it is still to be asked, and how long each answer is
+    /// waited for.
+    questions: Option<(u32, Duration)>,
 }
 
 /// What is known of the members.
@@ -112,12 +118,47 @@ impl Answers {
 
     /// A member did not answer its last probe in time.
     pub(super) fn suspect(&mut self, node: NodeId, incarnation: Incarnation, now: Instant) {
+        if self.is_called_gone(&node, incarnation) {
+            return;
+        }
         let known = self.members.entry(node).or_default();
         let asked = known.probes.back().map_or(now, |(_, sent)| *sent);
         known.suspicion = Some(Suspicion {
             incarnation,
             asked,
             put_off: None,
+            questions: None,
+        });
+    }
+
+    /// Whether a suspect is asked since others call it gone.
+    pub(super) fn is_called_gone(&self, node: &NodeId, incarnation: Incarnation) -> bool {
+        let suspicion = self.members.get(node).and_then(|known| known.suspicion);
+        suspicion.is_some_and(|it| it.incarnation == incarnation && it.questions.is_some())
+    }
+
+    /// A member lives another life, of which nobody said anything yet.
+    pub(super) fn begins_anew(&mut self, node: &NodeId) {
+        if let Some(known) = self.members.get_mut(node) {
+            known.suspicion = None;
+        }
+    }
+
+    /// Others call a member gone: it has so long for each question that this
+    /// node asks itself.
+    pub(super) fn called_gone(
+        &mut self,
+        node: NodeId,
+        incarnation: Incarnation,
+        patience: Duration,
+        now: Instant,
+    ) {
+        let known = self.members.entry(node).or_default();
+        known.suspicion = Some(Suspicion {
+            incarnation,
+            asked: now,
+            put_off: None,
+            questions: Some((OWN_QUESTIONS, patience)),
         });
     }
 
@@ -138,9 +179,15 @@ impl Answers {
         let suspicion = known.suspicion.as_mut();
         let suspicion = suspicion.filter(|it| it.incarnation == incarnation)?;
         let begun = *suspicion.put_off.get_or_insert(now);
-        let until = match known.heard > Some(suspicion.asked) {
-            true => now + ASK_AGAIN,
-            false => suspicion.asked + known.last.max(own) * LATE_MULTIPLE,
+        let as_late = known.last.max(own) * LATE_MULTIPLE;
+        let question = suspicion.questions.as_mut().filter(|(left, _)| *left > 0);
+        let until = match (known.heard > Some(suspicion.asked), question) {
+            (true, _) => now + ASK_AGAIN,
+            (false, None) => suspicion.asked + as_late,
+            (false, Some((left, patience))) => {
+                *left -= 1;
+                now + as_late.max(*patience)
+            }
         };
         suspicion.asked = now;
         (until > now && now < begun + PUT_OFF_MAX).then_some(until)
@@ -182,6 +229,19 @@ mod tests {
         assert_eq!(answers.put_off(&node(), 0, start + 2 * SECOND), None);
         let stranger = NodeId::new([8; 32]);
         assert_eq!(answers.put_off(&stranger, 0, start), None);
+    }
+
+    #[test]
+    fn who_is_called_gone_is_asked_some_times_before_its_end() {
+        let (mut answers, start) = (Answers::default(), Instant::now());
+        answers.heard(node(), start);
+        answers.called_gone(node(), 0, SECOND, start);
+        let mut now = start + SECOND;
+        for _ in 0..OWN_QUESTIONS {
+            assert_eq!(answers.put_off(&node(), 0, now), Some(now + SECOND));
+            now += SECOND;
+        }
+        assert_eq!(answers.put_off(&node(), 0, now), None);
     }
 
     #[test]

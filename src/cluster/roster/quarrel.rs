@@ -111,10 +111,9 @@ impl Roster {
         updates: &mut Vec<Update>,
     ) -> bool {
         let me = *self.engine.identity();
-        let buried = |u: &Update| *u.id() == me && u.state() == State::Down;
         let later = self.later_self(updates);
         let forced = header.message == foca::Message::TurnUndead
-            || updates.iter().any(buried)
+            || updates.iter().any(|u| self.ends_this_life(u))
             || later.is_some();
         if !forced || self.take_renewal(now) {
             return true;

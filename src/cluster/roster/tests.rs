@@ -77,7 +77,8 @@ fn a_node_that_hears_a_later_life_of_itself_goes_on_after_it() {
     let now = Instant::now();
     let mut a = roster(1, now);
     let list = list([(key(1), Update::alive(Life(contact(1, 70))))]);
-    assert!(a.merge(now, &list, |_| true, &mut Counters::default()));
+    let merged = a.merge(now, &list, |_| true, &mut Counters::default());
+    assert_eq!(merged, Ok(()));
     assert_eq!(a.poll_change(), Some(Change::Renewed(contact(1, 71))));
 }
 
@@ -112,11 +113,81 @@ fn quarrels_about_a_generation_slow_down() {
     let mut counters = Counters::default();
     for generation in 0..100 {
         let update = Update::alive(Life(contact(1, generation * 10)));
-        a.merge(now, &list([(key(1), update)]), |_| true, &mut counters);
+        let list = list([(key(1), update)]);
+        a.merge(now, &list, |_| true, &mut counters).unwrap();
     }
     let renewed = std::iter::from_fn(|| a.poll_change()).count();
     assert_eq!(renewed, RENEWALS_AT_ONCE as usize);
     assert!(counters.too_many_renewals > 0);
+}
+
+/// What `a` tells `b` in one packet.
+fn tell(now: Instant, a: &Roster, b: &mut Roster, told: &[Update], counters: &mut Counters) {
+    introduce(a, b);
+    let header = Header {
+        src: *a.engine.identity(),
+        src_incarnation: 0,
+        dst: *b.engine.identity(),
+        message: foca::Message::Gossip,
+    };
+    let packet = encode(&header, told, &a.vouchers);
+    let taken = b.handle_packet(now, header.src.0.node, &packet, |_| true, counters);
+    assert_eq!(taken, Ok(None));
+}
+
+#[test]
+fn suspicions_that_only_a_new_life_contradicts_renew_it_no_faster_than_quarrels() {
+    let last = Incarnation::MAX;
+    for suspicions in [&[last][..], &[last - 1, 0], &[last - 2, last - 1, last - 1]] {
+        let now = Instant::now();
+        let (a, mut b) = (roster(1, now), roster(2, now));
+        let mut counters = Counters::default();
+        for _ in 0..100 {
+            for incarnation in suspicions {
+                let me = *b.engine.identity();
+                introduce(&b, &a);
+                let told = Update::new(me, *incarnation, State::Suspect);
+                tell(now, &a, &mut b, &[told], &mut counters);
+            }
+        }
+        let changes = std::iter::from_fn(|| b.poll_change());
+        let renewed = changes.filter(|it| matches!(it, Change::Renewed(_)));
+        assert!(
+            renewed.count() <= RENEWALS_AT_ONCE as usize,
+            "{suspicions:?}"
+        );
+    }
+}
+
+#[test]
+fn that_the_next_life_of_a_node_that_lives_is_over_is_no_more_than_a_suspicion_either() {
+    let now = Instant::now();
+    let (mut a, mut b, c) = (roster(1, now), roster(2, now), roster(3, now));
+    let mut counters = Counters::default();
+    a.announce(now, contact(2, 1));
+    converse(now, &mut a, &mut b);
+    a.outlive(now, Generation(1));
+    introduce(&a, &c);
+    let over = Update::new(Life(contact(1, 2)), 0, State::Down);
+    tell(now, &c, &mut b, &[over], &mut counters);
+    let changes: Vec<_> = std::iter::from_fn(|| b.poll_change()).collect();
+    let is_gone = |it: &Change| matches!(it, Change::Down(_));
+    assert!(!changes.iter().any(is_gone), "{changes:?}");
+    assert_eq!(b.live().get(&key(1).node_id()), Some(&contact(1, 2)));
+}
+
+#[test]
+fn who_was_called_gone_before_it_was_met_is_met_when_it_speaks() {
+    let now = Instant::now();
+    let (mut a, mut b, c) = (roster(1, now), roster(2, now), roster(3, now));
+    introduce(&a, &c);
+    let over = Update::new(Life(contact(1, 1)), 0, State::Down);
+    tell(now, &c, &mut b, &[over], &mut Counters::default());
+    assert!(!b.live().contains_key(&key(1).node_id()));
+    a.announce(now, contact(2, 1));
+    converse(now, &mut a, &mut b);
+    assert_eq!(b.live().get(&key(1).node_id()), Some(&contact(1, 1)));
+    assert_eq!(a.engine.identity().0, contact(1, 1));
 }
 
 #[test]
@@ -172,10 +243,60 @@ fn the_table_of_members_has_an_end() {
             (key, Update::alive(Life(contact)))
         };
         let updates: Vec<_> = (0..64).map(update).collect();
-        a.merge(now, &list(updates), |_| true, &mut counters);
+        a.merge(now, &list(updates), |_| true, &mut counters)
+            .unwrap();
     }
-    assert!(a.live().len() <= MEMBERS_MAX);
+    assert_eq!(a.live().len(), MEMBERS_MAX);
     assert!(counters.too_many_members > 0);
+    let (mut known, mut new) = (a, roster(2, now));
+    known.announce(now, contact(2, 1));
+    converse(now, &mut known, &mut new);
+    assert_eq!(known.live().len(), MEMBERS_MAX, "who speaks needs room too");
+}
+
+#[test]
+fn members_hear_each_other_when_the_table_is_full_also_where_they_tell_of_more() {
+    let now = Instant::now();
+    let (mut a, mut b) = (roster(1, now), roster(2, now));
+    let mut counters = Counters::default();
+    a.announce(now, contact(2, 1));
+    converse(now, &mut a, &mut b);
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut stranger = || {
+        let key = Arc::new(NodeKey::from_seed(&rng.random()));
+        let node = key.node_id();
+        let life = Life(Contact {
+            node,
+            ..contact(9, 1)
+        });
+        (key, Update::alive(life))
+    };
+    let crowd: Vec<_> = (0..MEMBERS_MAX).map(|_| stranger()).collect();
+    for some in crowd.chunks(512) {
+        let some = list(some.iter().cloned());
+        a.merge(now, &some, |_| true, &mut counters).unwrap();
+    }
+    assert_eq!(a.live().len(), MEMBERS_MAX);
+    while a.poll_send().is_some() {}
+    let (more_key, more) = stranger();
+    introduce(&roster(2, now), &a);
+    let told = Vouchers::new(more_key).sign(more.id().0);
+    b.vouchers.keep(told);
+    for told in [&[][..], &[more]] {
+        let header = Header {
+            src: *b.engine.identity(),
+            src_incarnation: 0,
+            dst: *a.engine.identity(),
+            message: foca::Message::Ping(7),
+        };
+        let packet = encode(&header, told, &b.vouchers);
+        let from = header.src.0.node;
+        a.handle_packet(now, from, &packet, |_| true, &mut counters)
+            .unwrap();
+        let answers = std::iter::from_fn(|| a.poll_send());
+        assert_eq!(answers.filter(|(to, _)| to.node == from).count(), 1);
+    }
+    assert_eq!(a.live().len(), MEMBERS_MAX);
 }
 
 #[test]
@@ -183,12 +304,9 @@ fn a_list_that_is_none_changes_nothing() {
     let now = Instant::now();
     let mut a = roster(1, now);
     let mut counters = Counters::default();
-    assert!(!a.merge(now, &[255; 40], |_| true, &mut counters));
-    assert!(!a.merge(
-        now,
-        &vec![0; MEMBER_LIST_MAX_BYTES + 1],
-        |_| true,
-        &mut counters
-    ));
+    let bad = Err(ClusterError::BadMemberList);
+    assert_eq!(a.merge(now, &[255; 40], |_| true, &mut counters), bad);
+    let long = vec![0; MEMBER_LIST_MAX_BYTES + 1];
+    assert_eq!(a.merge(now, &long, |_| true, &mut counters), bad);
     assert!(a.live().is_empty() && a.poll_change().is_none());
 }

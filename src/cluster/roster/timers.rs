@@ -29,6 +29,14 @@ impl<T> Timers<T> {
         self.queue.insert((at, self.count), timer);
     }
 
+    /// Whether it is to happen at some time.
+    pub(super) fn holds(&self, timer: &T) -> bool
+    where
+        T: PartialEq,
+    {
+        self.queue.values().any(|it| it == timer)
+    }
+
     /// When the first one is due.
     pub(super) fn first_due(&self) -> Option<Instant> {
         self.queue.first_key_value().map(|((at, _), _)| *at)

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::heads::newer_than;
 use super::{Machine, Outgoing, REQUESTS_MAX, RequestId};
 use crate::catalogue::{Applied, LogPart, Pull};
+use crate::cluster::ClusterError;
 use crate::id::NodeId;
 use crate::node::offence::Offence;
 use crate::node::pulls::LogPosition;
@@ -46,9 +47,7 @@ impl Machine {
             (Some(Asked::Log { author, .. }), None) => self.pulls.fail_silently(now, author),
             (Some(Asked::Heads { from }), response) => {
                 if let Some(Response::Heads { heads }) = response {
-                    for head in &heads {
-                        self.handle_head(now, head, Some(from));
-                    }
+                    self.hear_heads(now, from, &heads);
                 }
                 self.told.insert(from);
             }
@@ -96,9 +95,7 @@ impl Machine {
             }
             Request::Heads { heads } => {
                 let news = newer_than(self.catalogue.heads(), heads);
-                for head in heads {
-                    self.handle_head(now, head, Some(from));
-                }
+                self.hear_heads(now, from, heads);
                 Response::Heads { heads: news }
             }
             Request::Log {
@@ -187,10 +184,13 @@ impl Machine {
     }
 
     fn hear_members(&mut self, now: Instant, from: NodeId, members: &[u8]) {
-        if self.cluster.merge_members(now, members).is_err() {
-            self.counters.bad_member_lists += 1;
-            self.blame(from, Offence::Garbage);
-        }
+        let offence = match self.cluster.merge_members(now, members) {
+            Ok(()) => return,
+            Err(ClusterError::ForgedMemberList) => Offence::SpeaksForOthers,
+            Err(_) => Offence::Garbage,
+        };
+        self.counters.bad_member_lists += 1;
+        self.blame(from, offence);
     }
 
     pub(super) fn handle_log_part(

@@ -1,6 +1,6 @@
 //! Heads: signing our own, checking those of others, and what a newer one sets going.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::{Machine, NodeEvent, PUBLISH_AFTER, PUBLISH_SPACING, UNSAID_MAX};
@@ -123,28 +123,58 @@ impl Machine {
 
     pub(super) fn handle_head_bytes(&mut self, now: Instant, bytes: &[u8]) {
         match postcard::from_bytes::<SignedHead>(bytes) {
-            Ok(signed) => self.handle_head(now, &signed, None),
+            Ok(signed) => {
+                self.handle_head(now, &signed, None);
+            }
             Err(_) => self.counters.bad_heads += 1,
         }
     }
 
-    /// A head came, from anyone. Only its author's signature makes it one.
-    pub(super) fn handle_head(&mut self, now: Instant, signed: &SignedHead, from: Option<NodeId>) {
+    /// Heads came in a list, which has one of each author; after one that is forged nothing more
+    /// is looked at, since each costs the check of a signature.
+    pub(super) fn hear_heads(&mut self, now: Instant, from: NodeId, heads: &[SignedHead]) {
+        let mut authors = BTreeSet::new();
+        let first = |signed: &&SignedHead| authors.insert(signed.head.author);
+        let mut heads = heads.iter().filter(first);
+        let _forged = heads.find(|signed| !self.handle_head(now, signed, Some(from)));
+    }
+
+    /// A head came, from anyone; false where it is forged: only its author's signature makes it
+    /// one.
+    pub(super) fn handle_head(
+        &mut self,
+        now: Instant,
+        signed: &SignedHead,
+        from: Option<NodeId>,
+    ) -> bool {
         let author = signed.head.author;
         if author != self.me && !self.keyring.is_member(&author) {
             self.counters.refused_heads += 1;
-            return;
+            return true;
         }
-        if self.catalogue.head_of(&author) == Some(signed) {
-            return self.spread(now, signed);
+        match self.catalogue.head_of(&author) {
+            Some(held) if held == signed => {
+                self.spread(now, signed);
+                return true;
+            }
+            // whoever signed it, it is no news
+            Some(held) if held.head.rank() > signed.head.rank() => return true,
+            _ => {}
         }
         if !trust::verify(&author, &signed.head.signed_bytes(), &signed.signature) {
             self.counters.bad_heads += 1;
             if let Some(from) = from {
                 self.blame(from, Offence::SpeaksForOthers);
             }
-            return;
+            return false;
         }
+        self.take_head(now, signed, from);
+        true
+    }
+
+    /// Takes in a head that its author signed.
+    fn take_head(&mut self, now: Instant, signed: &SignedHead, from: Option<NodeId>) {
+        let author = signed.head.author;
         match self.catalogue.handle_head(signed) {
             HeadOutcome::Known => {}
             HeadOutcome::Pull(pull) => self.want_log(now, pull, from),

@@ -59,6 +59,51 @@ fn a_head_that_its_author_did_not_sign_is_refused_and_counted() {
     assert!(bench.lists(0, "a"));
 }
 
+#[test]
+fn a_list_of_heads_costs_one_check_of_each_author_and_none_after_a_forged_one() {
+    let mut bench = Bench::new(3);
+    bench.put(1, "a", "1");
+    bench.run(Duration::from_secs(1));
+    let older = forged(&mut bench, 1, |_| {});
+    bench.put(1, "b", "1");
+    bench.run(Duration::from_secs(1));
+    let (now, from) = (bench.now, bench.id(2));
+    let wrong = forged(&mut bench, 1, |signed| signed.head.sequence += 9);
+    let also_wrong = forged(&mut bench, 2, |signed| signed.head.sequence += 9);
+    let mut heads = vec![wrong; 4096];
+    heads.push(also_wrong);
+    bench.machines[0].answer(now, from, &Request::Heads { heads });
+    assert_eq!(bench.machines[0].counters().bad_heads, 1);
+    // what is no news is not even looked at
+    let unsigned = SignedHead {
+        signature: Default::default(),
+        ..older
+    };
+    let heads = vec![unsigned; 4096];
+    bench.machines[0].answer(now, from, &Request::Heads { heads });
+    assert_eq!(bench.machines[0].counters().bad_heads, 1);
+}
+
+#[test]
+fn who_sends_a_list_of_members_with_a_forged_life_is_named_and_nothing_of_it_taken() {
+    let mut bench = Bench::new(3);
+    let (now, from) = (bench.now, bench.id(2));
+    let mut members = bench.machines[2].cluster().export_members().to_vec();
+    // the end of the signature of the last one
+    *members.last_mut().unwrap() ^= 1;
+    let before = bench.machines[0].members();
+    let members = Bytes::from(members);
+    bench.machines[0].answer(now, from, &Request::Members { members });
+    assert_eq!(bench.machines[0].members(), before);
+    bench.run(STEP);
+    let named = NodeEvent::Offended {
+        node: from,
+        what: Offence::SpeaksForOthers,
+    };
+    let told = bench.events.iter().filter(|it| **it == (0, named.clone()));
+    assert_eq!(told.count(), 1);
+}
+
 /// Two machines, of which the first asks for the log of the second; the answer is the test's.
 fn asked() -> (Bench, Outgoing, LogPart) {
     let mut bench = Bench::new(2);

@@ -1,0 +1,179 @@
+//! What members say against a node, which anyone may say: that it does not answer, or is gone.
+//!
+//! Of a node that lives here both make a suspect and no more. Whom others call gone this node asks
+//! itself before it believes them: who is really gone is known everywhere since everyone finds it
+//! so, and no word of one member ends another.
+
+use super::answers::OWN_QUESTIONS;
+use super::*;
+
+/// The incarnation of a suspicion that a node can contradict only as its next life.
+const LAST_INCARNATION: Incarnation = Incarnation::MAX;
+
+impl Roster {
+    /// What is told, as far as who tells it can know it.
+    pub(super) fn as_hearsay(&self, told: &Update) -> Update {
+        let (life, incarnation) = (*told.id(), told.incarnation());
+        let suspected = |incarnation| Update::new(life, incarnation, State::Suspect);
+        if life == *self.engine.identity() && told.state() != State::Alive {
+            // one more, and every suspicion, however old, would end this life
+            return suspected(match incarnation >= LAST_INCARNATION - 1 {
+                true => LAST_INCARNATION,
+                false => incarnation,
+            });
+        }
+        let known = self.live.get(&life.0.node);
+        let lives = known.is_some_and(|known| known.generation <= life.0.generation);
+        match told.state() {
+            State::Down if lives => suspected(incarnation),
+            _ => told.clone(),
+        }
+    }
+
+    /// Whether another node is known to live a later life than this one, so that nothing which is
+    /// said of it matters.
+    pub(super) fn is_over(&self, life: &Contact) -> bool {
+        let is_other = life.node != self.engine.identity().0.node;
+        is_other && self.vouchers.is_over(life)
+    }
+
+    /// Whether this is said of this very life, and makes it go on as the next one.
+    pub(super) fn ends_this_life(&self, told: &Update) -> bool {
+        let is_last = told.incarnation() == LAST_INCARNATION;
+        told.id() == self.engine.identity() && told.state() == State::Suspect && is_last
+    }
+
+    /// Hands what was `told`, and is believed as far as `taken`, to the engine by `hand_over`, and
+    /// follows up whom it calls gone.
+    pub(super) fn take_hearsay(
+        &mut self,
+        now: Instant,
+        told: &[Update],
+        taken: &[Update],
+        hand_over: impl FnOnce(&mut Self),
+    ) {
+        let is_new = |life: &Contact| {
+            let known = self.generation_of(&life.node);
+            known.is_none_or(|known| known < life.generation)
+        };
+        let me = self.engine.identity().0.node;
+        let is_over = |it: &&Update| it.state() == State::Down && it.id().0.node != me;
+        let over = taken.iter().filter(is_over).map(|it| it.id().0);
+        let over: Vec<Contact> = over.filter(is_new).collect();
+        hand_over(self);
+        self.drain(now);
+        for it in told.iter().filter(is_over) {
+            self.doubt(now, &it.id().0.node);
+        }
+        for life in over {
+            let is_taken = self.generation_of(&life.node) == Some(life.generation);
+            if is_taken && !self.live.contains_key(&life.node) {
+                self.called_gone.insert(life.node, life.generation);
+            }
+        }
+    }
+
+    /// Asks a suspect whom others call gone, before it is held for that.
+    fn doubt(&mut self, now: Instant, node: &NodeId) {
+        if !self.live.contains_key(node) {
+            return;
+        }
+        let is_it = |it: &&Update| it.id().0.node == *node && it.state() == State::Suspect;
+        let suspect = self.engine.iter_membership_state().find(is_it);
+        let (Some(suspect), Some(token)) = (suspect, self.token) else {
+            return;
+        };
+        let (member_id, incarnation) = (*suspect.id(), suspect.incarnation());
+        let timer = Timer::ChangeSuspectToDown {
+            member_id,
+            incarnation,
+            token,
+        };
+        let is_asked = self.answers.is_called_gone(node, incarnation);
+        if !is_asked || !self.timers.holds(&timer) {
+            // who says so has waited before; of a large cluster not all have met, and need longer
+            let (all, small) = (self.time_to_contradict(), self.patience());
+            let patience = (all.saturating_sub(small) + small / 24) / OWN_QUESTIONS;
+            self.answers.called_gone(*node, incarnation, patience, now);
+            self.timers.insert(now, timer);
+        }
+    }
+
+    /// Somebody speaks: where others called this life gone before it was met, they were wrong.
+    pub(super) fn revive(&mut self, now: Instant, speaker: &Contact) {
+        if self.forget_called_gone(speaker) {
+            let forgotten = Timer::RemoveDown(Life(*speaker));
+            let _ = self.engine.handle_timer(forgotten, &mut self.runtime);
+            self.drain(now);
+        }
+    }
+
+    pub(super) fn forget_called_gone(&mut self, life: &Contact) -> bool {
+        let is_it = self.called_gone.get(&life.node) == Some(&life.generation);
+        if is_it {
+            self.called_gone.remove(&life.node);
+        }
+        is_it
+    }
+
+    /// Until when the end of a suspect is put off, where this timer is to bring it.
+    pub(super) fn puts_off(&mut self, now: Instant, timer: &Timer<Life>) -> Option<Instant> {
+        let Timer::ChangeSuspectToDown {
+            member_id: Life(suspect),
+            incarnation,
+            ..
+        } = timer
+        else {
+            return None;
+        };
+        let as_told = (*suspect, *incarnation, State::Suspect);
+        let is_it = |it: &Update| (it.id().0, it.incarnation(), it.state()) == as_told;
+        let is_suspect = self.engine.iter_membership_state().any(is_it);
+        let node = is_suspect.then_some(suspect.node)?;
+        let until = self.answers.put_off(&node, *incarnation, now)?;
+        self.confront(now, *suspect, *incarnation);
+        Some(until)
+    }
+
+    /// Tells a suspect that it is one, and asks it for a word: by that it contradicts.
+    fn confront(&mut self, now: Instant, suspect: Contact, incarnation: Incarnation) {
+        let header = Header {
+            src: *self.engine.identity(),
+            // what it knows of this node is as late, or later
+            src_incarnation: Incarnation::default(),
+            dst: Life(suspect),
+            message: foca::Message::Gossip,
+        };
+        let suspicion = Update::new(Life(suspect), incarnation, State::Suspect);
+        let told = encode(&header, &[suspicion], &self.vouchers);
+        self.sends.push_back((suspect, told.into()));
+        self.announce(now, suspect);
+    }
+
+    /// Takes out what the table of members has no room for; whether it has for who tells.
+    pub(super) fn make_fit(
+        &self,
+        teller: Option<&NodeId>,
+        told: &mut Vec<Update>,
+        counters: &mut Counters,
+    ) -> bool {
+        let held = self.engine.iter_membership_state().len();
+        let mut room = MEMBERS_MAX.saturating_sub(held);
+        if told.len() < room {
+            return true;
+        }
+        let me = self.engine.identity().0.node;
+        let is_new = |node: &NodeId| *node != me && self.generation_of(node).is_none();
+        let mut fits = |node: &NodeId| {
+            let is_new = is_new(node);
+            let fits = !is_new || room > 0;
+            room -= usize::from(is_new && fits);
+            fits
+        };
+        let knows_teller = teller.is_none_or(&mut fits);
+        let all = told.len();
+        told.retain(|it| fits(&it.id().0.node));
+        counters.too_many_members += u64::from(!knows_teller || told.len() < all);
+        knows_teller
+    }
+}
