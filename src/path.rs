@@ -6,7 +6,9 @@
 //! UTF-8.
 
 use std::ffi::OsStr;
-use std::fmt::{self, Write as _};
+use std::fmt;
+#[cfg(any(feature = "cli", test))]
+use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -195,6 +197,7 @@ pub enum PathError {
 
 /// A name as printable text: what is not UTF-8, would move the cursor or turn the direction of
 /// writing round comes as an escape, and a backslash doubled, so that the text says the bytes.
+#[cfg(any(feature = "cli", test))]
 pub(crate) fn escape(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     for chunk in name.utf8_chunks() {
@@ -214,6 +217,7 @@ pub(crate) fn escape(name: &[u8]) -> String {
 }
 
 /// Controls, and the invisible marks that turn text round or hide in it (Unicode TR 36).
+#[cfg(any(feature = "cli", test))]
 pub(crate) fn is_trick(letter: char) -> bool {
     letter.is_control()
         || matches!(letter,
