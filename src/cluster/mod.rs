@@ -20,8 +20,8 @@
 //!
 //! What a datagram says is believed as far as its sender can know it: a link proves who sends, and
 //! where a node lives, which life it is in and that it goes is believed only as that node signed it
-//! (`vouch`). That it does not answer, or is gone, anyone may say: of a member it makes a suspect, who
-//! contradicts and stays, and is not given up by whom it answers.
+//! (`vouch`). That it does not answer, or is gone, anyone may say: of a member it makes a suspect,
+//! who contradicts and stays, and is not given up by whom it answers.
 //!
 //! No call fails in a way that leaves the state half changed: what came from outside and is wrong
 //! is dropped and counted ([`Counters`]); [`ClusterError`] is the caller's mistake.
