@@ -93,7 +93,7 @@ impl Roster {
         if !is_asked || !self.timers.holds(&timer) {
             // who says so has waited before; of a large cluster not all have met, and need longer
             let (all, small) = (self.time_to_contradict(), self.patience());
-            let patience = (all.saturating_sub(small) + small / 24) / OWN_QUESTIONS;
+            let patience = (all.saturating_sub(small) / 2 + small / 24) / OWN_QUESTIONS;
             self.answers.called_gone(*node, incarnation, patience, now);
             self.timers.insert(now, timer);
         }
