@@ -183,6 +183,7 @@
 //! | what goes to the cache's disk past the kernel's pages, and what the next reads of it come from | `cache::direct` (which writes), `cache::recent` (who reads a moment later), `fs::kept` (the second use), `cache::warming` (the third) |
 //! | how much disk space is taken before its bytes come | `cache::prealloc` (`next_step`), `cache::space` (which takes it) |
 //! | which asker this node serves first, and how fast | `transfer::server::fair_queue`; limits in bytes a second, both ways: `transfer::pace` |
+//! | what a byte costs between socket and frame | `net::peer::records` and `net::peer::seal`: rustls makes the handshake and hands over its keys (`keys_of` in `net::peer::tls`), since it copies what it seals once and what it opens three times; when a connection's keys are worn, there |
 //! | a format between nodes, and its version | `wire::native`; `VERSION` in `wire::native::udp`, the ALPN in `net::peer::tls` |
 //! | which port | `DEFAULT_PORT` in `daemon::config`; a program that embeds a node takes any free one, unless it says `listen`; `net::port` takes UDP and TCP at once |
 //! | when a changed file is read | `share::watch` (what inotify tells), `share::checks` (when it is looked at), `share::config` (how long it must rest) |

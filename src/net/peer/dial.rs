@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadHalf, split};
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::AbortHandle;
@@ -13,14 +13,16 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::Shared;
+use super::cork::Corked;
 use super::counters::DropReason;
 use super::framing::{FrameReader, reason_of};
 use super::greet::prove;
-use super::limits::{ASK_READ_BYTES, PeerLimits, TLS_WRITE_BYTES};
+use super::limits::PeerLimits;
 use super::line::{Check, Line, OnAnswer, Progress, Waiter};
 use super::outbound::Outbound;
 use super::polite::{LastReading, Polite};
-use super::tls::{nameless, peer_of, speaks_batches, write_ahead};
+use super::records::{RecordReader, Records, Wear};
+use super::tls::{nameless, peer_of, speaks_batches};
 use crate::files::limit_of_open_files;
 use crate::id::NodeId;
 use crate::net::NetError;
@@ -36,6 +38,7 @@ pub(super) struct Connection {
     line: Arc<Line>,
     outbound: Arc<Outbound>,
     batches: bool,
+    wear: Wear,
     task: AbortHandle,
 }
 
@@ -63,17 +66,17 @@ impl Connection {
             let _unmarked = link.mark(code_point);
         }
         let link = link.last_reading();
-        write_ahead(&mut stream, TLS_WRITE_BYTES);
-        Ok(Self::start(shared, stream, lane, link))
+        let started = Self::start(shared, stream, lane, link);
+        started.map_err(|reason| NetError::Lost { reason })
     }
 
     /// Starts the task of a connection that is proven.
     pub(super) fn start<S>(
         shared: &Arc<Shared>,
-        stream: TlsStream<S>,
+        stream: TlsStream<Corked<S>>,
         lane: Lane,
         link: LastReading,
-    ) -> Self
+    ) -> Result<Self, DropReason>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -84,7 +87,11 @@ impl Connection {
         ));
         let batches = speaks_batches(&stream);
         let peer = peer_of(&stream);
-        let (reading, writing) = split(stream);
+        let Records {
+            reading,
+            writing,
+            wear,
+        } = Records::after_greeting(stream)?;
         let outbound = Arc::new(Outbound::new(writing, link));
         let end = End {
             peer,
@@ -93,12 +100,13 @@ impl Connection {
             outbound: Arc::clone(&outbound),
         };
         let task = tokio::spawn(run(end, reading));
-        Self {
+        Ok(Self {
             line,
             outbound,
             batches,
+            wear,
             task: task.abort_handle(),
-        }
+        })
     }
 
     /// Sends a request and waits for its answer. Dropping the future takes the request back.
@@ -172,6 +180,11 @@ impl Connection {
         self.line.lock().closed.is_none()
     }
 
+    /// Whether its keys have done so much that another is to be made for what comes.
+    pub(super) fn wear(&self) -> &Wear {
+        &self.wear
+    }
+
     /// Since when nobody uses it; none while someone does.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let table = self.line.lock();
@@ -224,7 +237,7 @@ pub(super) async fn connect(
     node: NodeId,
     addr: SocketAddr,
     on_first_bytes: impl Fn(),
-) -> Result<TlsStream<BufReader<Polite<TcpStream>>>, NetError> {
+) -> Result<TlsStream<Corked<Polite<TcpStream>>>, NetError> {
     let connector = shared.tls.connector(Some(node))?;
     let stream = connect_with(shared, connector, addr, on_first_bytes).await?;
     match peer_of(&stream) == Some(node) {
@@ -237,7 +250,7 @@ pub(super) async fn connect(
 pub(super) async fn connect_any(
     shared: &Shared,
     addr: SocketAddr,
-) -> Result<(TlsStream<BufReader<Polite<TcpStream>>>, NodeId), NetError> {
+) -> Result<(TlsStream<Corked<Polite<TcpStream>>>, NodeId), NetError> {
     let connector = shared.tls.connector(None)?;
     let stream = connect_with(shared, connector, addr, || ()).await?;
     let node = peer_of(&stream).ok_or_else(|| speaks_otherwise(addr))?;
@@ -254,7 +267,7 @@ async fn connect_with(
     connector: TlsConnector,
     addr: SocketAddr,
     on_first_bytes: impl Fn(),
-) -> Result<TlsStream<BufReader<Polite<TcpStream>>>, NetError> {
+) -> Result<TlsStream<Corked<Polite<TcpStream>>>, NetError> {
     let unreachable = |kind| NetError::Unreachable {
         address: addr,
         kind,
@@ -266,11 +279,11 @@ async fn connect_with(
         None => unreachable(error.kind()),
     })?;
     let _ = stream.set_nodelay(true);
-    let stream = BufReader::with_capacity(ASK_READ_BYTES, Polite::new(stream));
+    let stream = Corked::new(Polite::new(stream));
     let (mut handshake, mut told) = (connector.connect(nameless(), stream), false);
     let telling = poll_fn(|context| {
         let outcome = Pin::new(&mut handshake).poll(context);
-        let has_heard = |it: &BufReader<Polite<_>>| it.get_ref().has_heard();
+        let has_heard = |it: &Corked<Polite<_>>| it.get_ref().has_heard();
         if !told && handshake.get_ref().is_some_and(has_heard) {
             told = true;
             on_first_bytes();
@@ -308,7 +321,7 @@ impl Drop for End {
     }
 }
 
-async fn run<S: AsyncRead + AsyncWrite + Unpin>(end: End, reading: ReadHalf<TlsStream<S>>) {
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(end: End, reading: RecordReader<ReadHalf<S>>) {
     let (limits, line, outbound) = (&end.shared.limits, &end.line, &end.outbound);
     let reason = tokio::select! {
         reason = read_answers(reading, line, limits) => reason,
@@ -318,8 +331,8 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(end: End, reading: ReadHalf<TlsS
     line.fail(reason);
 }
 
-async fn read_answers<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: ReadHalf<S>,
+async fn read_answers(
+    stream: impl AsyncRead + Unpin,
     line: &Line,
     limits: &PeerLimits,
 ) -> DropReason {
@@ -424,7 +437,7 @@ mod tests {
             sleep(Duration::from_secs(1)).await;
         };
         tokio::select! {
-            reason = read_answers(split(near).0, &line, &limits) => panic!("{reason}"),
+            reason = read_answers(near, &line, &limits) => panic!("{reason}"),
             () = saying => {}
         }
         let told = told.lock().unwrap();

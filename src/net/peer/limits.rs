@@ -27,14 +27,11 @@ const OLDEST_MULTIPLE: u32 = 10;
 const SILENT_ROUND_TRIPS: u32 = 4;
 /// What that comes to at most: less than a reader waits for a byte.
 const SILENT_MAX: Duration = Duration::from_secs(8);
-/// The buffer between the socket and TLS of a connection that asks: few system calls, and what came
-/// with one is still in the processor's nearest caches when TLS takes it out. Of 256 KiB much is
-/// not: a large fetch then went a few per cent slower.
-pub(super) const ASK_READ_BYTES: usize = 32 << 10;
-/// The same where only requests come.
-pub(super) const SERVE_READ_BYTES: usize = 16 << 10;
-/// How much TLS encrypts ahead of the socket, so that one system call takes many records.
-pub(super) const TLS_WRITE_BYTES: usize = 256 << 10;
+/// How much of what came is taken from the socket before it is opened: few system calls, and what
+/// came with one is still in the processor's nearest caches when it is opened.
+pub(super) const READ_AHEAD_BYTES: usize = 64 << 10;
+/// How much is sealed ahead of the socket, so that one system call takes many records.
+pub(super) const WRITE_AHEAD_BYTES: usize = 256 << 10;
 
 /// Every limit of the TCP side. Tests shorten the times.
 #[derive(Clone, Debug)]
@@ -74,8 +71,8 @@ pub struct PeerLimits {
     pub accepted_per_peer: usize,
     /// Proven connections accepted from one IP address; the oldest gives way to the next.
     pub accepted_per_ip: usize,
-    /// Connections that have proven nothing yet; the oldest gives way to the next. Each has a
-    /// buffer of `SERVE_READ_BYTES`, and in TLS up to 64 KiB of an unfinished message.
+    /// Connections that have proven nothing yet; the oldest gives way to the next. Each has
+    /// in TLS up to 64 KiB of an unfinished message.
     pub unproven: usize,
     /// Of these, how many places are kept for addresses where gossip has proven members to be.
     pub unproven_for_members: usize,

@@ -6,6 +6,7 @@
 //! interprets a request. When a connection ends, its requests fail at once with an error that says
 //! whether to ask elsewhere; all other connections go on.
 
+mod cork;
 mod counters;
 mod dial;
 mod distances;
@@ -19,8 +20,10 @@ mod outbound;
 mod polite;
 mod pool;
 mod probe;
+mod records;
 mod register;
 mod room;
+mod seal;
 mod serve;
 mod tls;
 

@@ -17,7 +17,7 @@ use tokio::time::{Duration, timeout};
 
 use super::counters::DropReason;
 use super::framing::io_reason;
-use super::limits::{PeerLimits, TLS_WRITE_BYTES};
+use super::limits::{PeerLimits, WRITE_AHEAD_BYTES};
 use super::polite::LastReading;
 use crate::wire::native::tcp::{Frame, HEADER_BYTES, Kind};
 
@@ -191,7 +191,7 @@ impl Outbound {
         let first = sending.frames.front();
         let length = first.map_or(0, |departing| departing.frame.len_bytes());
         // what TLS has taken stands before it
-        Some(limits.answer_time(length + sending.unflushed_bytes.min(TLS_WRITE_BYTES)))
+        Some(limits.answer_time(length + sending.unflushed_bytes.min(WRITE_AHEAD_BYTES)))
     }
 }
 

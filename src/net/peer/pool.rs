@@ -37,6 +37,8 @@ enum Slot {
 #[derive(Default)]
 struct Slots {
     slots: HashMap<(NodeId, Lane), Slot>,
+    /// Those that gave way since their keys are worn: each ends when it has been idle for its time.
+    worn: Vec<(NodeId, Arc<Connection>)>,
     closed: bool,
 }
 
@@ -71,18 +73,24 @@ impl Pool {
 
     /// To whom there are connections.
     pub(super) fn nodes(&self) -> Vec<NodeId> {
-        self.slots
-            .lock()
+        let slots = self.slots.lock();
+        let worn = slots.worn.iter().map(|(node, _)| *node);
+        slots
             .slots
             .keys()
             .map(|(node, _)| *node)
+            .chain(worn)
             .collect()
     }
 
     /// The connection to `node`, where one is open.
     pub(super) fn open(&self, node: NodeId, lane: Lane) -> Option<Arc<Connection>> {
         match self.slots.lock().slots.get(&(node, lane)) {
-            Some(Slot::Open(connection)) if connection.is_open() => Some(Arc::clone(connection)),
+            Some(Slot::Open(connection))
+                if connection.is_open() && !connection.wear().is_worn() =>
+            {
+                Some(Arc::clone(connection))
+            }
             _ => None,
         }
     }
@@ -114,6 +122,11 @@ impl Pool {
         }
         match slots.slots.get(&(node, lane)) {
             Some(Slot::Open(connection)) if !connection.is_open() => {}
+            Some(Slot::Open(connection)) if connection.wear().is_worn() => {
+                let worn = (node, Arc::clone(connection));
+                slots.worn.retain(|(_, connection)| connection.is_open());
+                slots.worn.push(worn);
+            }
             Some(Slot::Dialling { dial, .. }) if dial.has_changed().is_err() => {}
             Some(slot) => return Ok((slot.clone(), None)),
             None => {}
@@ -145,20 +158,30 @@ impl Pool {
     pub(super) fn close_peer(&self, node: NodeId) -> usize {
         let of_node =
             |key: &(NodeId, Lane), slot: &mut Slot| key.0 == node && matches!(slot, Slot::Open(_));
-        let closed: Vec<_> = self.slots.lock().slots.extract_if(of_node).collect();
+        let (closed, worn): (Vec<_>, Vec<_>) = {
+            let mut slots = self.slots.lock();
+            let closed = slots.slots.extract_if(of_node).collect();
+            (
+                closed,
+                slots.worn.extract_if(.., |(of, _)| *of == node).collect(),
+            )
+        };
         // not under the lock: whoever waits on them is told at once, and may ask elsewhere
         closed.iter().for_each(|(_, slot)| close(slot));
-        closed.len()
+        worn.iter().for_each(|(_, connection)| connection.close());
+        closed.len() + worn.len()
     }
 
     /// Ends all connections and takes no more.
     pub(super) fn close(&self) {
-        let closed: Vec<_> = {
+        let (closed, worn): (Vec<_>, _) = {
             let mut slots = self.slots.lock();
             slots.closed = true;
-            slots.slots.drain().collect()
+            let closed = slots.slots.drain().collect();
+            (closed, std::mem::take(&mut slots.worn))
         };
         closed.iter().for_each(|(_, slot)| close(slot));
+        worn.iter().for_each(|(_, connection)| connection.close());
     }
 }
 

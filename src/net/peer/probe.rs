@@ -4,15 +4,14 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsStream;
 
 use super::Shared;
+use super::cork::Corked;
 use super::counters::DropReason;
 use super::greet::prove;
-use super::limits::SERVE_READ_BYTES;
 use super::tls::{nameless, peer_of};
 use crate::files::limit_of_open_files;
 use crate::id::NodeId;
@@ -65,7 +64,7 @@ async fn look(shared: &Arc<Shared>, addr: SocketAddr) -> Look {
     let stream = match timeout(shared.limits.dial, TcpStream::connect(addr)).await {
         Err(_) => return Look::Sure(Probed::Silent),
         Ok(Err(error)) => return Look::Sure(not_connected(&error)),
-        Ok(Ok(stream)) => BufReader::with_capacity(SERVE_READ_BYTES, stream),
+        Ok(Ok(stream)) => Corked::new(stream),
     };
     let Ok(connector) = shared.tls.connector(None) else {
         return Look::Sure(Probed::Other);
@@ -92,7 +91,7 @@ async fn look(shared: &Arc<Shared>, addr: SocketAddr) -> Look {
     }
 }
 
-async fn greet(shared: &Shared, mut stream: TlsStream<BufReader<TcpStream>>, node: NodeId) -> Look {
+async fn greet(shared: &Shared, mut stream: TlsStream<Corked<TcpStream>>, node: NodeId) -> Look {
     match prove(shared, &mut stream, Lane::Urgent).await {
         Ok(()) => Look::Sure(Probed::Member(node)),
         Err(DropReason::SlowGreeting) => Look::Sure(Probed::Stalled),

@@ -4,23 +4,24 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadHalf, split};
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Duration, sleep, timeout};
 use tokio_rustls::TlsStream;
 
 use super::Shared;
+use super::cork::Corked;
 use super::counters::DropReason;
 use super::framing::{FrameReader, Pulse, reason_of};
 use super::gauge::Link;
 use super::greet::{Admission, Door, admit};
-use super::limits::{SERVE_READ_BYTES, TLS_WRITE_BYTES};
 use super::outbound::Outbound;
 use super::polite::{LastReading, Polite};
+use super::records::{RecordReader, Records};
 use super::register::Place;
 use super::room::Target;
-use super::tls::{peer_of, write_ahead};
+use super::tls::peer_of;
 use crate::id::NodeId;
 use crate::wire::canonical;
 use crate::wire::native::tcp::{Frame, Kind, Lane, Phase, Request, Response};
@@ -182,14 +183,13 @@ where
     reason
 }
 
-type Greeted<S> = (TlsStream<BufReader<S>>, NodeId, Admission);
+type Greeted<S> = (TlsStream<Corked<S>>, NodeId, Admission);
 
 async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Shared,
     stream: S,
 ) -> Result<Greeted<S>, DropReason> {
-    let stream = BufReader::with_capacity(SERVE_READ_BYTES, stream);
-    let stream = shared.tls.acceptor().accept(stream).await;
+    let stream = shared.tls.acceptor().accept(Corked::new(stream)).await;
     let mut stream = TlsStream::from(stream.map_err(|_| DropReason::TlsFailed)?);
     let client = peer_of(&stream).ok_or(DropReason::TlsFailed)?;
     if client == shared.me {
@@ -206,7 +206,6 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         now_unix_s: now.as_secs(),
     };
     let admission = admit(&mut stream, shared.me, door, &shared.limits).await?;
-    write_ahead(&mut stream, TLS_WRITE_BYTES);
     Ok((stream, client, admission))
 }
 
@@ -228,11 +227,17 @@ impl Drop for Closing {
 }
 
 impl Session<'_> {
-    async fn run<S>(&self, stream: TlsStream<S>, link: LastReading) -> DropReason
+    async fn run<S>(&self, stream: TlsStream<Corked<S>>, link: LastReading) -> DropReason
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (reading, writing) = split(stream);
+        let records = Records::after_greeting(stream);
+        let Records {
+            reading, writing, ..
+        } = match records {
+            Ok(records) => records,
+            Err(reason) => return reason,
+        };
         let outbound = Closing(Arc::new(Outbound::new(writing, link)));
         tokio::select! {
             reason = self.read_requests(reading, &outbound.0) => reason,
@@ -242,7 +247,7 @@ impl Session<'_> {
 
     async fn read_requests<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        stream: ReadHalf<S>,
+        stream: RecordReader<ReadHalf<S>>,
         outbound: &Arc<Outbound>,
     ) -> DropReason {
         let (limits, pulse) = (&self.shared.limits, Pulse::new());

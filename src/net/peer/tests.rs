@@ -6,5 +6,6 @@ mod harness;
 mod hostile;
 mod mark;
 mod probing;
+mod records;
 mod requests;
 mod strangers;

@@ -14,11 +14,14 @@ use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{
-    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error,
-    PeerMisbehaved, ServerConfig, SignatureScheme,
+    CertificateError, CipherSuite, ClientConfig, ConnectionCommon, DigitallySignedStruct,
+    DistinguishedName, Error, ExtractedSecrets, PeerMisbehaved, ServerConfig, SideData,
+    SignatureScheme,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
+use super::counters::DropReason;
+use super::seal::{Opener, Sealer};
 use crate::id::NodeId;
 use crate::net::NetError;
 use crate::trust::{Channel, NodeKey};
@@ -87,6 +90,7 @@ impl Tls {
         config.alpn_protocols.clone_from(&self.protocols);
         config.resumption = Resumption::disabled();
         config.enable_sni = false;
+        config.enable_secret_extraction = true;
         Ok(TlsConnector::from(Arc::new(config)))
     }
 }
@@ -136,12 +140,34 @@ pub(super) fn channel_of<S>(stream: &TlsStream<S>, me: NodeId) -> Option<Channel
     })
 }
 
-/// Lets TLS encrypt that far ahead of the socket.
-pub(super) fn write_ahead<S>(stream: &mut TlsStream<S>, limit_bytes: usize) {
-    match stream {
-        TlsStream::Client(stream) => stream.get_mut().1.set_buffer_limit(Some(limit_bytes)),
-        TlsStream::Server(stream) => stream.get_mut().1.set_buffer_limit(Some(limit_bytes)),
+/// Takes the keys out of TLS, which has said all that it has to say, and the stream beneath.
+///
+/// # Errors
+/// [`DropReason::Malformed`] where more came than was read, [`DropReason::TlsFailed`].
+pub(super) fn keys_of<S>(stream: TlsStream<S>) -> Result<(S, Sealer, Opener), DropReason> {
+    let (stream, unread, secrets) = match stream {
+        TlsStream::Client(stream) => {
+            let (stream, mut tls) = stream.into_inner();
+            (stream, unread(&mut tls), tls.dangerous_extract_secrets())
+        }
+        TlsStream::Server(stream) => {
+            let (stream, mut tls) = stream.into_inner();
+            (stream, unread(&mut tls), tls.dangerous_extract_secrets())
+        }
+    };
+    if unread > 0 {
+        return Err(DropReason::Malformed);
     }
+    let ExtractedSecrets { tx, rx } = secrets.map_err(|_| DropReason::TlsFailed)?;
+    let keys = Sealer::new(tx).zip(Opener::new(rx));
+    let (sealer, opener) = keys.ok_or(DropReason::TlsFailed)?;
+    Ok((stream, sealer, opener))
+}
+
+/// How much was decrypted and nobody has read.
+fn unread<T: SideData>(tls: &mut ConnectionCommon<T>) -> usize {
+    let state = tls.process_new_packets();
+    state.map_or(0, |state| state.plaintext_bytes_to_read())
 }
 
 fn provider() -> CryptoProvider {
@@ -172,6 +198,7 @@ fn server_config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
+    config.enable_secret_extraction = true;
     Ok(config)
 }
 

@@ -4,6 +4,7 @@ use tokio::io::{DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsStream;
 
+use super::super::cork::Corked;
 use super::super::dial::Connection;
 use super::super::greet::prove;
 use super::super::polite::LastReading;
@@ -103,10 +104,12 @@ impl Node {
     /// A connection over one end of a pipe, for tests in virtual time.
     pub(super) async fn over(&self, near: DuplexStream, node: NodeId) -> Connection {
         let connector = self.shared().tls.connector(Some(node)).unwrap();
-        let stream = connector.connect(nameless(), near).await.unwrap();
+        let stream = connector.connect(nameless(), Corked::new(near)).await;
+        let stream = stream.unwrap();
         let mut stream = TlsStream::from(stream);
         prove(self.shared(), &mut stream, Lane::Bulk).await.unwrap();
-        Connection::start(self.shared(), stream, Lane::Bulk, LastReading::default())
+        let started = Connection::start(self.shared(), stream, Lane::Bulk, LastReading::default());
+        started.unwrap()
     }
 
     /// A connection to `other` over a pipe; gives why the serving side ended, too.

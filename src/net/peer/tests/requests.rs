@@ -401,3 +401,33 @@ async fn at_the_limit_of_connections_the_idle_one_gives_way() {
     assert_eq!(ask.await, Ok(Response::Gone));
     assert!(asker.ask(&first, Lane::Urgent).await.is_ok());
 }
+
+#[tokio::test]
+async fn a_connection_whose_keys_are_worn_ends_its_requests_and_gets_no_more() {
+    let (asker, mut server) = (Node::new(1), Node::new(1));
+    let seen = server.seen();
+    let ask = || {
+        let net = asker.net.clone();
+        tokio::spawn(async move {
+            let asked = net.request(seen.id, seen.addr, Lane::Bulk, question());
+            asked.await
+        })
+    };
+    let before = ask();
+    let first = server.requests.recv().await.unwrap();
+    let pool = &asker.shared().pool;
+    let worn = pool.open(seen.id, Lane::Bulk).unwrap();
+    worn.wear().note(true);
+    assert!(pool.open(seen.id, Lane::Bulk).is_none());
+    let after = ask();
+    let second = server.requests.recv().await.unwrap();
+    assert_eq!(asker.net.counters().dialled, 2);
+    for incoming in [first, second] {
+        incoming.reply.send(Response::Gone);
+    }
+    assert_eq!(before.await.unwrap(), Ok(Response::Gone));
+    assert_eq!(after.await.unwrap(), Ok(Response::Gone));
+    assert!(worn.is_open(), "it ends when it was idle for its time");
+    asker.net.close_peer(seen.id);
+    assert!(!worn.is_open());
+}

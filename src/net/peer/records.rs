@@ -1,0 +1,432 @@
+//! The two ways of a connection after its greeting: records come in and are opened where their
+//! bytes are wanted, and what goes out is sealed some way ahead of the socket, so that one system
+//! call takes many records.
+//!
+//! The ways share nothing but the socket: one is read while the other is written.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf, split};
+use tokio_rustls::TlsStream;
+
+use super::cork::Corked;
+use super::counters::DropReason;
+use super::limits::{READ_AHEAD_BYTES, WRITE_AHEAD_BYTES};
+use super::seal::{
+    Broken, CARRIED_MAX_BYTES, HEADER_BYTES, OVERHEAD_BYTES, Opener, RECORD_MAX_BYTES, Sealer,
+};
+use super::tls::keys_of;
+
+/// The room for what comes, to begin with: some requests or small answers.
+const FIRST_ROOM_BYTES: usize = 4 << 10;
+/// The room for what goes out that a connection keeps.
+const SMALL_ROOM_BYTES: usize = 4 << 10;
+/// The room that is borrowed for more: what may wait, and the record that goes over it.
+const LARGE_ROOM_BYTES: usize = WRITE_AHEAD_BYTES + CARRIED_MAX_BYTES + OVERHEAD_BYTES;
+/// Buffers of that size that are kept for the next connection that needs one. One that has
+/// nothing to send has none.
+const SPARE_BUFFERS: usize = 4;
+
+// a whole record has its place, however long it is
+const _: () = assert!(READ_AHEAD_BYTES >= RECORD_MAX_BYTES);
+
+static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
+/// Whether the keys of a connection have done so much that it is to be replaced.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wear(Arc<AtomicBool>);
+
+impl Wear {
+    pub(super) fn is_worn(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note(&self, is_worn: bool) {
+        if is_worn {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Both ways of a connection.
+pub(super) struct Records<S> {
+    pub(super) reading: RecordReader<ReadHalf<S>>,
+    pub(super) writing: RecordWriter<WriteHalf<S>>,
+    pub(super) wear: Wear,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Records<S> {
+    /// Takes over after the greeting, before anything else is said.
+    ///
+    /// # Errors
+    /// [`DropReason::Malformed`] where the other end has said more than belongs to the greeting,
+    /// [`DropReason::TlsFailed`] where TLS has still something to say itself.
+    pub(super) fn after_greeting(stream: TlsStream<Corked<S>>) -> Result<Self, DropReason> {
+        let (stream, sealer, opener) = keys_of(stream)?;
+        let (reading, writing) = split(stream.into_inner().ok_or(DropReason::Malformed)?);
+        let wear = Wear::default();
+        Ok(Self {
+            reading: RecordReader::new(reading, opener, wear.clone()),
+            writing: RecordWriter::new(writing, sealer, wear.clone()),
+            wear,
+        })
+    }
+}
+
+impl From<Broken> for io::Error {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Forged => io::ErrorKind::InvalidData.into(),
+            Broken::Over | Broken::Worn => io::ErrorKind::UnexpectedEof.into(),
+        }
+    }
+}
+
+/// What comes.
+pub(super) struct RecordReader<R> {
+    stream: R,
+    opener: Opener,
+    wear: Wear,
+    /// What came and is not opened is from `start` to `end`.
+    room: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// What was opened and not read yet, from `read` on.
+    opened: Vec<u8>,
+    read: usize,
+    /// What is wrong behind that.
+    broken: Option<Broken>,
+}
+
+impl<R: AsyncRead + Unpin> RecordReader<R> {
+    fn new(stream: R, opener: Opener, wear: Wear) -> Self {
+        Self {
+            stream,
+            opener,
+            wear,
+            room: vec![0; FIRST_ROOM_BYTES],
+            start: 0,
+            end: 0,
+            opened: Vec::new(),
+            read: 0,
+            broken: None,
+        }
+    }
+
+    /// Gives what was opened before.
+    fn give(&mut self, buffer: &mut ReadBuf<'_>) {
+        let some = (self.opened.len() - self.read).min(buffer.remaining());
+        buffer.put_slice(&self.opened[self.read..][..some]);
+        self.read += some;
+    }
+
+    /// Opens the records that are here whole, as far as `buffer` goes. The last one that it has
+    /// room for may be given in parts.
+    fn open(&mut self, buffer: &mut ReadBuf<'_>) -> Result<(), Broken> {
+        while self.read == self.opened.len() && buffer.remaining() > 0 {
+            let came = &self.room[self.start..self.end];
+            let length = Opener::length_of(came)?;
+            let Some(record) = length.and_then(|length| came.get(..length)) else {
+                break;
+            };
+            let room_bytes = Opener::room_for(record.len());
+            if room_bytes <= buffer.remaining() {
+                let room = buffer.initialize_unfilled_to(room_bytes);
+                let carried = self.opener.open(record, room)?;
+                buffer.advance(carried);
+            } else {
+                self.opened.resize(room_bytes, 0);
+                let carried = self.opener.open(record, &mut self.opened);
+                self.opened.truncate(carried.unwrap_or_default());
+                self.read = 0;
+                carried?;
+            }
+            self.start += record.len();
+            self.give(buffer);
+        }
+        self.wear.note(self.opener.is_worn());
+        Ok(())
+    }
+
+    /// Takes what the stream has; how many bytes that is, zero at its end.
+    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.room.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        let whole = Opener::length_of(&self.room[..self.end])?;
+        let wanted = whole.unwrap_or(HEADER_BYTES);
+        if self.room.len() < wanted {
+            self.room.resize(READ_AHEAD_BYTES, 0);
+        }
+        let mut room = ReadBuf::new(&mut self.room[self.end..]);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut room))?;
+        let came = room.filled().len();
+        self.end += came;
+        Poll::Ready(Ok(came))
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for RecordReader<R> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let (this, before) = (self.get_mut(), buffer.filled().len());
+        loop {
+            this.give(buffer);
+            if this.broken.is_none() {
+                this.broken = this.open(buffer).err();
+            }
+            if buffer.filled().len() > before || buffer.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(broken) = this.broken {
+                return Poll::Ready(Err(broken.into()));
+            }
+            if ready!(this.poll_more(context))? == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+/// What goes out.
+pub(super) struct RecordWriter<W> {
+    stream: W,
+    sealer: Sealer,
+    wear: Wear,
+    /// What is sealed and not written is from `start` to `end`.
+    room: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl<W: AsyncWrite + Unpin> RecordWriter<W> {
+    fn new(stream: W, sealer: Sealer, wear: Wear) -> Self {
+        Self {
+            stream,
+            sealer,
+            wear,
+            room: Vec::new(),
+            start: 0,
+            end: 0,
+        }
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Seals what comes within the limit, a record at least. Gives how many bytes that is.
+    fn seal(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Broken> {
+        let mut sealed = 0;
+        loop {
+            let rest = after(parts, sealed);
+            let rest_bytes: usize = rest.clone().map(<[u8]>::len).sum();
+            if rest_bytes == 0 || self.waiting_bytes() >= WRITE_AHEAD_BYTES {
+                break;
+            }
+            self.make_room(rest_bytes.min(CARRIED_MAX_BYTES) + OVERHEAD_BYTES);
+            let carried = self.sealer.seal(rest, &mut self.room[self.end..])?;
+            self.end += carried + OVERHEAD_BYTES;
+            sealed += carried;
+        }
+        self.wear.note(self.sealer.is_worn());
+        Ok(sealed)
+    }
+
+    /// Makes room behind what waits. A small one is kept; a large one is borrowed.
+    fn make_room(&mut self, bytes: usize) {
+        if self.end + bytes <= self.room.len() {
+            return;
+        }
+        let waiting = self.start..self.end;
+        if waiting.len() + bytes <= self.room.len() {
+            self.room.copy_within(waiting.clone(), 0);
+        } else {
+            let mut room = match waiting.len() + bytes <= SMALL_ROOM_BYTES {
+                true => vec![0; SMALL_ROOM_BYTES],
+                false => borrow(),
+            };
+            room[..waiting.len()].copy_from_slice(&self.room[waiting.clone()]);
+            give_back(std::mem::replace(&mut self.room, room));
+        }
+        (self.start, self.end) = (0, waiting.len());
+    }
+
+    /// Gives the socket all that waits, as it takes it.
+    fn poll_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.start < self.end {
+            let sealed = &self.room[self.start..self.end];
+            match ready!(Pin::new(&mut self.stream).poll_write(context, sealed))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.start += written,
+            }
+        }
+        (self.start, self.end) = (0, 0);
+        if self.room.len() > SMALL_ROOM_BYTES {
+            give_back(std::mem::take(&mut self.room));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<W: AsyncWrite + Unpin> AsyncWrite for RecordWriter<W> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.waiting_bytes() >= WRITE_AHEAD_BYTES {
+            ready!(this.poll_out(context))?;
+        }
+        let sealed = this.seal(parts)?;
+        match this.poll_out(context) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(sealed)),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_out(context))?;
+        Pin::new(&mut this.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_out(context))?;
+        Pin::new(&mut this.stream).poll_shutdown(context)
+    }
+}
+
+impl<W> Drop for RecordWriter<W> {
+    fn drop(&mut self) {
+        give_back(std::mem::take(&mut self.room));
+    }
+}
+
+/// What is left of the parts behind so many bytes.
+fn after<'a>(parts: &'a [IoSlice<'_>], bytes: usize) -> impl Iterator<Item = &'a [u8]> + Clone {
+    parts.iter().scan(bytes, |skipped, part| {
+        let cut = part.len().min(*skipped);
+        *skipped -= cut;
+        Some(&part[cut..])
+    })
+}
+
+fn borrow() -> Vec<u8> {
+    let spare = SPARE.lock().pop();
+    spare.unwrap_or_else(|| vec![0; LARGE_ROOM_BYTES])
+}
+
+fn give_back(room: Vec<u8>) {
+    let mut spare = SPARE.lock();
+    if room.len() == LARGE_ROOM_BYTES && spare.len() < SPARE_BUFFERS {
+        spare.push(room);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::super::seal::tests::way;
+    use super::*;
+
+    /// These pieces as they go over the wire, each in a record of its own.
+    async fn sealed(pieces: &[&[u8]]) -> Vec<u8> {
+        let mut wire = vec![];
+        let mut writer = RecordWriter::new(&mut wire, way(0).0, Wear::default());
+        for piece in pieces {
+            writer.write_all(piece).await.unwrap();
+            writer.flush().await.unwrap();
+        }
+        drop(writer);
+        wire
+    }
+
+    async fn opened(wire: &[u8]) -> (Vec<u8>, io::Result<usize>) {
+        let mut reader = RecordReader::new(wire, way(0).1, Wear::default());
+        let mut bytes = vec![];
+        let outcome = reader.read_to_end(&mut bytes).await;
+        (bytes, outcome)
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_cut_anywhere_ends_with_its_last_whole_record() {
+        let wire = sealed(&[b"first", b"second"]).await;
+        let first = 5 + OVERHEAD_BYTES;
+        for length in 0..wire.len() {
+            let (bytes, outcome) = opened(&wire[..length]).await;
+            let whole = if length < first { &b""[..] } else { b"first" };
+            assert_eq!((&bytes[..], outcome.unwrap()), (whole, whole.len()));
+        }
+        assert_eq!(opened(&wire).await.0, b"firstsecond");
+    }
+
+    #[tokio::test]
+    async fn nothing_of_a_record_that_was_changed_on_its_way_is_given() {
+        let mut wire = sealed(&[b"first", b"second", b"third"]).await;
+        wire[5 + OVERHEAD_BYTES + HEADER_BYTES] ^= 1;
+        let (bytes, outcome) = opened(&wire).await;
+        assert_eq!(bytes, b"first");
+        assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let mut reader = RecordReader::new(&wire[..], way(0).1, Wear::default());
+        for letter in b"first" {
+            assert_eq!(reader.read_u8().await.unwrap(), *letter);
+        }
+        for _ in 0..3 {
+            let outcome = reader.read_u8().await;
+            assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        }
+    }
+
+    #[tokio::test]
+    async fn many_empty_records_are_passed_over() {
+        let (mut sealer, opener) = way(0);
+        let mut wire = vec![];
+        for piece in [&b""[..]; 1000].into_iter().chain([&b"said"[..]]) {
+            let mut room = vec![0; piece.len() + OVERHEAD_BYTES];
+            sealer.seal([piece].into_iter(), &mut room).unwrap();
+            wire.extend(room);
+        }
+        let mut reader = RecordReader::new(&wire[..], opener, Wear::default());
+        let mut bytes = vec![];
+        reader.read_to_end(&mut bytes).await.unwrap();
+        assert_eq!(bytes, b"said");
+    }
+
+    #[tokio::test]
+    async fn who_has_nothing_to_send_and_nothing_to_hear_keeps_little_memory() {
+        let (near, far) = duplex(1 << 20);
+        let mut writer = RecordWriter::new(near, way(0).0, Wear::default());
+        let mut reader = RecordReader::new(far, way(0).1, Wear::default());
+        writer.write_all(b"a request").await.unwrap();
+        reader.read_exact(&mut [0; 9]).await.unwrap();
+        let both = writer.room.len() + reader.room.len() + reader.opened.capacity();
+        assert!(both <= 9 << 10, "{both}");
+        writer.write_all(&[7; 700_000]).await.unwrap();
+        assert!(writer.room.len() <= SMALL_ROOM_BYTES);
+        reader.read_exact(&mut [0; 700_000]).await.unwrap();
+        assert!(reader.room.len() <= READ_AHEAD_BYTES);
+    }
+}

@@ -1,0 +1,380 @@
+//! The records of a connection after its greeting (TLS 1.3, RFC 8446, section 5), with the keys on
+//! which rustls agreed with the other end. Each is sealed and opened from where its bytes are to
+//! where they are wanted: rustls, which does the handshake, would copy them once on the way out and
+//! three times on the way in.
+//!
+//! Owns keys, nonces and the form of a record. Never reads nor writes a stream. Keys are not
+//! renewed (section 4.6.3): a connection whose keys are worn gives way to another.
+
+use aws_lc_rs::aead::{
+    AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce,
+    UnboundKey,
+};
+use rustls::ConnectionTrafficSecrets;
+
+/// What stands before a record: its type, a version, and the length of what follows in bytes.
+pub(super) const HEADER_BYTES: usize = 5;
+/// The most that one record carries.
+pub(super) const CARRIED_MAX_BYTES: usize = 16 << 10;
+/// What the seal adds behind: the type of what is carried, and the tag.
+const SEAL_BYTES: usize = 1 + TAG_BYTES;
+const TAG_BYTES: usize = 16;
+/// What a record of this end has besides what it carries.
+pub(super) const OVERHEAD_BYTES: usize = HEADER_BYTES + SEAL_BYTES;
+/// The most that may follow a header (section 5.2).
+const BODY_MAX_BYTES: usize = CARRIED_MAX_BYTES + 256;
+/// The largest record.
+pub(super) const RECORD_MAX_BYTES: usize = HEADER_BYTES + BODY_MAX_BYTES;
+
+/// What every record is called from outside, and what one of ours carries.
+const DATA: u8 = 23;
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
+const CLOSE_NOTIFY: u8 = 0;
+const KEY_UPDATE: u8 = 24;
+const VERSION: [u8; 2] = [3, 3];
+
+/// So many records may be sealed with one key, which AES-GCM bears (section 5.5: 2^24.5 of the full
+/// size).
+const SEALED_MAX: u64 = 1 << 24;
+/// From then on a connection is to be replaced: 128 GiB in full records.
+const WORN_AFTER: u64 = SEALED_MAX / 2;
+
+/// How long the record behind this header is without it.
+pub(super) fn record_bytes(header: &[u8; HEADER_BYTES]) -> usize {
+    usize::from(u16::from_be_bytes([header[3], header[4]]))
+}
+
+/// Why a connection ends by what came, or cannot be written to any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// What came is no record of the one that has the keys, or does not belong here.
+    Forged,
+    /// The other end says that it is done, or wants other keys.
+    Over,
+    /// The key is worn.
+    Worn,
+}
+
+struct Key {
+    key: LessSafeKey,
+    iv: [u8; NONCE_LEN],
+    sequence: u64,
+}
+
+impl Key {
+    fn new((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Option<Self> {
+        let (algorithm, key, iv): (&'static Algorithm, _, _) = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
+            _ => return None,
+        };
+        Some(Self {
+            key: LessSafeKey::new(UnboundKey::new(algorithm, key.as_ref()).ok()?),
+            iv: iv.as_ref().try_into().ok()?,
+            sequence,
+        })
+    }
+
+    /// The nonce of the next record, which no other has (section 5.3).
+    fn next_nonce(&mut self) -> Nonce {
+        let mut nonce = self.iv;
+        let sequence = self.sequence.to_be_bytes();
+        let last = nonce.iter_mut().skip(NONCE_LEN - sequence.len());
+        last.zip(sequence).for_each(|(byte, it)| *byte ^= it);
+        self.sequence += 1;
+        Nonce::assume_unique_for_key(nonce)
+    }
+}
+
+/// What seals records for the other end.
+pub(super) struct Sealer(Key);
+
+impl Sealer {
+    /// None for a cipher that is not known here.
+    pub(super) fn new(secrets: (u64, ConnectionTrafficSecrets)) -> Option<Self> {
+        Key::new(secrets).map(Self)
+    }
+
+    pub(super) fn is_worn(&self) -> bool {
+        self.0.sequence >= WORN_AFTER
+    }
+
+    /// Seals what `parts` begin with, as much as one record carries, into the beginning of `room`,
+    /// which must hold [`OVERHEAD_BYTES`] more than that. Gives how many bytes went in.
+    ///
+    /// # Errors
+    /// [`Broken::Worn`]: nothing was sealed.
+    pub(super) fn seal<'a>(
+        &mut self,
+        parts: impl Iterator<Item = &'a [u8]> + Clone,
+        room: &mut [u8],
+    ) -> Result<usize, Broken> {
+        if self.0.sequence >= SEALED_MAX {
+            return Err(Broken::Worn);
+        }
+        let all: usize = parts.clone().map(<[u8]>::len).sum();
+        let carried = all.min(CARRIED_MAX_BYTES);
+        let (header, room) = room.split_at_mut(HEADER_BYTES);
+        header.copy_from_slice(&header_of(carried + SEAL_BYTES));
+        let (room, seal) = room.split_at_mut(carried);
+        let (aad, nonce) = (Aad::from(&*header), self.0.next_nonce());
+        let key = &self.0.key;
+        let mut parts = parts.filter(|part| !part.is_empty());
+        let first = parts.next().unwrap_or_default();
+        let sealed = match first.get(..carried) {
+            Some(first) => {
+                let seal = &mut seal[..SEAL_BYTES];
+                key.seal_out_of_place_scatter(nonce, aad, first, room, &[DATA], seal)
+            }
+            None => {
+                gather(std::iter::once(first).chain(parts), room);
+                key.seal_in_place_scatter(nonce, aad, room, &[DATA], &mut seal[..SEAL_BYTES])
+            }
+        };
+        sealed.map_err(|_| Broken::Worn)?;
+        Ok(carried)
+    }
+}
+
+fn header_of(body_bytes: usize) -> [u8; HEADER_BYTES] {
+    let length = u16::try_from(body_bytes).unwrap_or(u16::MAX).to_be_bytes();
+    [DATA, VERSION[0], VERSION[1], length[0], length[1]]
+}
+
+fn gather<'a>(parts: impl Iterator<Item = &'a [u8]>, mut room: &mut [u8]) {
+    for part in parts {
+        let some = part.len().min(room.len());
+        let (now, later) = room.split_at_mut(some);
+        now.copy_from_slice(&part[..some]);
+        room = later;
+    }
+}
+
+/// What opens the records of the other end.
+pub(super) struct Opener(Key);
+
+impl Opener {
+    /// None for a cipher that is not known here.
+    pub(super) fn new(secrets: (u64, ConnectionTrafficSecrets)) -> Option<Self> {
+        Key::new(secrets).map(Self)
+    }
+
+    pub(super) fn is_worn(&self) -> bool {
+        self.0.sequence >= WORN_AFTER
+    }
+
+    /// How long the record is that begins with these bytes; none where they do not say.
+    ///
+    /// # Errors
+    /// [`Broken::Forged`] where there is no such record.
+    pub(super) fn length_of(bytes: &[u8]) -> Result<Option<usize>, Broken> {
+        let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let length = record_bytes(header);
+        let is_good = header[..3] == [DATA, VERSION[0], VERSION[1]]
+            && (SEAL_BYTES..=BODY_MAX_BYTES).contains(&length);
+        is_good
+            .then_some(Some(HEADER_BYTES + length))
+            .ok_or(Broken::Forged)
+    }
+
+    /// How much room a whole record of that length is opened into.
+    pub(super) fn room_for(record_bytes: usize) -> usize {
+        record_bytes - HEADER_BYTES - TAG_BYTES
+    }
+
+    /// Opens a whole record into `room`, which is as long as [`Self::room_for`] says. Gives how
+    /// much of it is of the stream, from its beginning.
+    ///
+    /// # Errors
+    /// [`Broken::Forged`], [`Broken::Over`]: what is in `room` means nothing.
+    pub(super) fn open(&mut self, record: &[u8], room: &mut [u8]) -> Result<usize, Broken> {
+        let (header, body) = record.split_at(HEADER_BYTES);
+        let (sealed, tag) = body.split_at(body.len() - TAG_BYTES);
+        let nonce = self.0.next_nonce();
+        let opened = self
+            .0
+            .key
+            .open_separate_gather(nonce, Aad::from(header), sealed, tag, room);
+        opened.map_err(|_| Broken::Forged)?;
+        // behind what is carried stand its type and perhaps zeroes (section 5.4)
+        let last = room.iter().rposition(|byte| *byte != 0);
+        let carried = last.ok_or(Broken::Forged)?;
+        match (room[carried], &room[..carried]) {
+            (DATA, _) if carried <= CARRIED_MAX_BYTES => Ok(carried),
+            (ALERT, [_, CLOSE_NOTIFY]) | (HANDSHAKE, [KEY_UPDATE, ..]) => Err(Broken::Over),
+            _ => Err(Broken::Forged),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use rustls::crypto::cipher::{AeadKey, Iv};
+
+    use super::*;
+
+    fn secrets(cipher: usize, key: u8, sequence: u64) -> (u64, ConnectionTrafficSecrets) {
+        let (key, iv) = (AeadKey::from([key; 32]), Iv::from([9; NONCE_LEN]));
+        let secrets = match cipher {
+            0 => ConnectionTrafficSecrets::Aes256Gcm { key, iv },
+            _ => ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv },
+        };
+        (sequence, secrets)
+    }
+
+    /// The two ends of one way, from this record on.
+    pub(in super::super) fn way(sequence: u64) -> (Sealer, Opener) {
+        let sealer = Sealer::new(secrets(0, 7, sequence)).unwrap();
+        (sealer, Opener::new(secrets(0, 7, sequence)).unwrap())
+    }
+
+    fn seal(sealer: &mut Sealer, parts: &[&[u8]]) -> (Vec<u8>, usize) {
+        let mut room = vec![0; CARRIED_MAX_BYTES + OVERHEAD_BYTES];
+        let carried = sealer.seal(parts.iter().copied(), &mut room).unwrap();
+        room.truncate(carried + OVERHEAD_BYTES);
+        (room, carried)
+    }
+
+    fn open(opener: &mut Opener, record: &[u8]) -> Result<Vec<u8>, Broken> {
+        assert_eq!(Opener::length_of(record)?, Some(record.len()));
+        let mut room = vec![0; Opener::room_for(record.len())];
+        let carried = opener.open(record, &mut room)?;
+        room.truncate(carried);
+        Ok(room)
+    }
+
+    /// A record of the other end that has this inside.
+    fn record_of(inside: &[u8]) -> Vec<u8> {
+        let mut key = Key::new(secrets(0, 7, 0)).unwrap();
+        let header = header_of(inside.len() + TAG_BYTES);
+        let (nonce, mut body) = (key.next_nonce(), inside.to_vec());
+        let sealed = key
+            .key
+            .seal_in_place_append_tag(nonce, Aad::from(header), &mut body);
+        sealed.unwrap();
+        [&header[..], &body].concat()
+    }
+
+    #[test]
+    fn what_one_end_seals_the_other_opens_whatever_its_length_and_its_parts() {
+        let bytes: Vec<u8> = (0..40_000u32).map(|i| (i % 251) as u8).collect();
+        for cipher in 0..2 {
+            let mut sealer = Sealer::new(secrets(cipher, 7, 5)).unwrap();
+            let mut opener = Opener::new(secrets(cipher, 7, 5)).unwrap();
+            for length in [1, 2, 15, 16, 17, 1000, 16_383, 16_384, 16_385, 40_000] {
+                for first in [0, 1, 9, 16_384, length].map(|it: usize| it.min(length)) {
+                    let parts = [&bytes[..first], &bytes[first..length]];
+                    let (record, carried) = seal(&mut sealer, &parts);
+                    assert_eq!(carried, length.min(CARRIED_MAX_BYTES));
+                    assert_eq!(open(&mut opener, &record).unwrap(), bytes[..carried]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_that_was_changed_anywhere_is_forged() {
+        let (mut sealer, _) = way(0);
+        let (record, _) = seal(&mut sealer, &[b"what was said"]);
+        for at in 0..record.len() {
+            let mut changed = record.clone();
+            changed[at] ^= 1;
+            let length = Opener::length_of(&changed);
+            let whole = length == Ok(Some(record.len()));
+            let opened = whole.then(|| open(&mut way(0).1, &changed));
+            assert!(!whole || opened == Some(Err(Broken::Forged)), "{at}");
+            assert!(whole || at < HEADER_BYTES, "{at}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_comes_again_or_out_of_its_order_is_forged() {
+        let (mut sealer, mut opener) = way(0);
+        let (first, _) = seal(&mut sealer, &[b"first"]);
+        let (second, _) = seal(&mut sealer, &[b"second"]);
+        assert_eq!(open(&mut way(0).1, &second), Err(Broken::Forged));
+        assert_eq!(open(&mut opener, &first).unwrap(), b"first");
+        assert_eq!(open(&mut opener, &first), Err(Broken::Forged));
+    }
+
+    #[test]
+    fn padding_is_taken_off_and_nothing_but_data_is_taken_for_data() {
+        for (inside, expected) in [
+            (&b"data\x17"[..], Ok(&b"data"[..])),
+            (b"data\0\0\x17\0\0\0", Ok(b"data\0\0")),
+            (b"\x17", Ok(b"")),
+            (b"", Err(Broken::Forged)),
+            (b"\0\0\0", Err(Broken::Forged)),
+            (b"\x01\0\x15", Err(Broken::Over)),
+            (b"\x02\0\x15\0", Err(Broken::Over)),
+            (b"\x02\x28\x15", Err(Broken::Forged)),
+            (b"\x18\0\0\x01\0\x16", Err(Broken::Over)),
+            (b"\x04\0\0\x01\0\x16", Err(Broken::Forged)),
+            (b"data\x14", Err(Broken::Forged)),
+        ] {
+            let record = record_of(inside);
+            let mut room = vec![0; inside.len()];
+            let opened = way(0).1.open(&record, &mut room);
+            assert_eq!(
+                opened.map(|carried| &room[..carried]),
+                expected,
+                "{inside:?}"
+            );
+        }
+        let too_much = [&vec![1; CARRIED_MAX_BYTES + 1][..], &[DATA]].concat();
+        let mut room = vec![0; too_much.len()];
+        let opened = way(0).1.open(&record_of(&too_much), &mut room);
+        assert_eq!(opened, Err(Broken::Forged));
+    }
+
+    #[test]
+    fn what_does_not_begin_as_a_record_is_forged_before_the_rest_of_it_comes() {
+        let most = BODY_MAX_BYTES as u16;
+        for (kind, version, length, is_good) in [
+            (DATA, [3, 3], 17, true),
+            (DATA, [3, 3], most, true),
+            (DATA, [3, 3], 16, false),
+            (DATA, [3, 3], 0, false),
+            (DATA, [3, 3], most + 1, false),
+            (DATA, [3, 3], u16::MAX, false),
+            (DATA, [3, 1], 17, false),
+            (ALERT, [3, 3], 19, false),
+            (20, [3, 3], 17, false),
+        ] {
+            let [high, low] = length.to_be_bytes();
+            let header = [kind, version[0], version[1], high, low];
+            assert_eq!(Opener::length_of(&header).is_ok(), is_good, "{header:?}");
+            assert_eq!(Opener::length_of(&header[..4]), Ok(None));
+        }
+    }
+
+    #[test]
+    fn a_key_seals_no_more_than_it_bears_and_is_worn_long_before() {
+        let (mut sealer, _) = way(SEALED_MAX - 1);
+        assert!(sealer.is_worn());
+        seal(&mut sealer, &[b"the last"]);
+        let mut room = [0; 100];
+        let sealed = sealer.seal([&b"one more"[..]].into_iter(), &mut room);
+        assert_eq!((sealed, room), (Err(Broken::Worn), [0; 100]));
+        let (mut sealer, mut opener) = way(WORN_AFTER - 1);
+        assert!(!sealer.is_worn() && !opener.is_worn());
+        let (record, _) = seal(&mut sealer, &[b"on"]);
+        open(&mut opener, &record).unwrap();
+        assert!(sealer.is_worn() && opener.is_worn());
+    }
+
+    #[test]
+    fn no_two_records_have_a_nonce_in_common_or_that_of_another_sequence() {
+        let mut key = Key::new(secrets(0, 7, 0x0102_0304_0506_0708)).unwrap();
+        let nonce = *key.next_nonce().as_ref();
+        assert_eq!(nonce, [9, 9, 9, 9, 8, 11, 10, 13, 12, 15, 14, 1]);
+        assert_eq!(
+            *key.next_nonce().as_ref(),
+            [9, 9, 9, 9, 8, 11, 10, 13, 12, 15, 14, 0]
+        );
+    }
+}
