@@ -45,6 +45,9 @@ pub struct PeerLimits {
     /// Between two looks at an address where the other end hung up on the first: a node that stops
     /// listens no more by then.
     pub look_again: Duration,
+    /// Between two dials of a connection in the place of one whose keys are worn, where the first
+    /// was in vain: that one goes on meanwhile, and bears as much again.
+    pub renew_again: Duration,
     /// Silence on a connection with unanswered requests until we ask whether anyone is there.
     pub ping_after: Duration,
     /// The same until the connection counts as dead, and its requests fail, where its round trip is
@@ -96,6 +99,7 @@ impl Default for PeerLimits {
             first_byte: Duration::from_secs(1),
             handshake: Duration::from_secs(10),
             look_again: Duration::from_secs(1),
+            renew_again: Duration::from_secs(5),
             ping_after: Duration::from_secs(1),
             silent_after: Duration::from_secs(2),
             unanswered_after: Duration::from_secs(30),

@@ -1,12 +1,13 @@
 //! The connections that we dialled, kept warm: one for each node and lane, dialled once however
 //! many ask for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::Shared;
 use super::dial::Connection;
@@ -37,7 +38,10 @@ enum Slot {
 #[derive(Default)]
 struct Slots {
     slots: HashMap<(NodeId, Lane), Slot>,
-    /// Those that gave way since their keys are worn: each ends when it has been idle for its time.
+    /// For whom another is dialled, or was in vain a moment ago, since the keys are worn of the one
+    /// that is open: it is used until that one stands.
+    renewed: HashSet<(NodeId, Lane)>,
+    /// Those that gave way to it: each ends when it has been idle for its time.
     worn: Vec<(NodeId, Arc<Connection>)>,
     closed: bool,
 }
@@ -83,11 +87,12 @@ impl Pool {
             .collect()
     }
 
-    /// The connection to `node`, where one is open.
+    /// The connection to `node`, where one is open, and no other is to be dialled in its place.
     pub(super) fn open(&self, node: NodeId, lane: Lane) -> Option<Arc<Connection>> {
-        match self.slots.lock().slots.get(&(node, lane)) {
+        let (slots, key) = (self.slots.lock(), (node, lane));
+        match slots.slots.get(&key) {
             Some(Slot::Open(connection))
-                if connection.is_open() && !connection.wear().is_worn() =>
+                if connection.is_open() && !slots.is_to_be_renewed(&key, connection) =>
             {
                 Some(Arc::clone(connection))
             }
@@ -120,15 +125,15 @@ impl Pool {
         if slots.closed {
             return Err(NetError::Closed);
         }
-        match slots.slots.get(&(node, lane)) {
+        match slots.slots.get(&(node, lane)).cloned() {
             Some(Slot::Open(connection)) if !connection.is_open() => {}
-            Some(Slot::Open(connection)) if connection.wear().is_worn() => {
-                let worn = (node, Arc::clone(connection));
-                slots.worn.retain(|(_, connection)| connection.is_open());
-                slots.worn.push(worn);
+            Some(Slot::Open(connection)) if slots.is_to_be_renewed(&(node, lane), &connection) => {
+                slots.renewed.insert((node, lane));
+                tokio::spawn(renew(Arc::clone(shared), node, addr, lane));
+                return Ok((Slot::Open(connection), None));
             }
             Some(Slot::Dialling { dial, .. }) if dial.has_changed().is_err() => {}
-            Some(slot) => return Ok((slot.clone(), None)),
+            Some(slot) => return Ok((slot, None)),
             None => {}
         }
         let gave_way = slots.make_room(shared.limits.dialled)?;
@@ -151,6 +156,23 @@ impl Pool {
             Err(_) => {
                 slots.slots.remove(&key);
             }
+        }
+    }
+
+    /// Puts a connection in the place of the one whose keys are worn.
+    fn succeed(&self, key: (NodeId, Lane), renewed: Arc<Connection>) {
+        let mut slots = self.slots.lock();
+        slots.renewed.remove(&key);
+        slots.worn.retain(|(_, connection)| connection.is_open());
+        match slots.slots.get(&key).cloned() {
+            _ if slots.closed => renewed.close(),
+            // who has been dialled since is as new
+            Some(Slot::Dialling { .. }) => renewed.close(),
+            Some(Slot::Open(worn)) => {
+                slots.worn.push((key.0, worn));
+                slots.slots.insert(key, Slot::Open(renewed));
+            }
+            None => drop(slots.slots.insert(key, Slot::Open(renewed))),
         }
     }
 
@@ -186,6 +208,10 @@ impl Pool {
 }
 
 impl Slots {
+    fn is_to_be_renewed(&self, key: &(NodeId, Lane), connection: &Connection) -> bool {
+        connection.wear().is_worn() && !self.renewed.contains(key)
+    }
+
     /// Forgets what is closed; at the limit, takes out the connection that was idle longest, which
     /// is to be ended.
     fn make_room(&mut self, limit: usize) -> Result<Option<Slot>, NetError> {
@@ -252,4 +278,19 @@ async fn dial(
     }
     shared.pool.settle((node, lane), &dialled);
     tell.send_replace(Dial::Over(dialled));
+}
+
+/// Dials another connection in the place of one whose keys are worn.
+async fn renew(shared: Arc<Shared>, node: NodeId, addr: SocketAddr, lane: Lane) {
+    match Connection::open(&shared, node, addr, lane, || ()).await {
+        Ok(renewed) => {
+            shared.counters.lock().dialled += 1;
+            shared.pool.succeed((node, lane), Arc::new(renewed));
+        }
+        Err(error) => {
+            tracing::debug!(%node, %addr, %error, "cannot dial anew");
+            sleep(shared.limits.renew_again).await;
+            shared.pool.slots.lock().renewed.remove(&(node, lane));
+        }
+    }
 }

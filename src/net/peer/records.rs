@@ -232,7 +232,10 @@ impl<W: AsyncWrite + Unpin> RecordWriter<W> {
                 break;
             }
             self.make_room(rest_bytes.min(CARRIED_MAX_BYTES) + OVERHEAD_BYTES);
-            let carried = self.sealer.seal(rest, &mut self.room[self.end..])?;
+            let carried = match self.sealer.seal(rest, &mut self.room[self.end..]) {
+                Err(_) if sealed > 0 => break,
+                carried => carried?,
+            };
             self.end += carried + OVERHEAD_BYTES;
             sealed += carried;
         }
@@ -294,7 +297,14 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for RecordWriter<W> {
         if this.waiting_bytes() >= WRITE_AHEAD_BYTES {
             ready!(this.poll_out(context))?;
         }
-        let sealed = this.seal(parts)?;
+        let sealed = match this.seal(parts) {
+            Ok(sealed) => sealed,
+            Err(broken) => {
+                // the other end is to hear what was sealed before
+                ready!(this.poll_out(context))?;
+                return Poll::Ready(Err(broken.into()));
+            }
+        };
         match this.poll_out(context) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(sealed)),
@@ -350,6 +360,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::super::seal::tests::way;
+    use super::super::seal::{SEALED_MAX, WORN_AFTER};
     use super::*;
 
     /// These pieces as they go over the wire, each in a record of its own.
@@ -413,6 +424,38 @@ mod tests {
         let mut bytes = vec![];
         reader.read_to_end(&mut bytes).await.unwrap();
         assert_eq!(bytes, b"said");
+    }
+
+    #[tokio::test]
+    async fn both_ends_know_when_the_keys_are_worn_and_hear_all_that_these_bear() {
+        for (left, first_worn) in [(WORN_AFTER, 1), (SEALED_MAX, 0)] {
+            let (near, far) = duplex(1 << 20);
+            let (wears, (sealer, opener)) = ([Wear::default(), Wear::default()], way(left - 2));
+            let mut writer = RecordWriter::new(near, sealer, wears[0].clone());
+            let mut reader = RecordReader::new(far, opener, wears[1].clone());
+            for piece in 0..2 {
+                writer.write_all(&[piece; 9]).await.unwrap();
+                assert_eq!(reader.read_u8().await.unwrap(), piece);
+                reader.read_exact(&mut [0; 8]).await.unwrap();
+                let is_worn = wears.each_ref().map(Wear::is_worn);
+                assert_eq!(is_worn, [usize::from(piece) >= first_worn; 2]);
+            }
+            let one_more = writer.write_all(b"more").await;
+            assert_eq!(one_more.is_ok(), left == WORN_AFTER);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_sealed_before_the_keys_bear_no_more_is_heard() {
+        let (near, far) = duplex(100);
+        let (sealer, opener) = way(SEALED_MAX - 3);
+        let mut writer = RecordWriter::new(near, sealer, Wear::default());
+        let mut reader = RecordReader::new(far, opener, Wear::default());
+        let saying = async move { writer.write_all(&[7; 5 * CARRIED_MAX_BYTES]).await };
+        let mut heard = vec![];
+        let (said, _) = tokio::join!(saying, reader.read_to_end(&mut heard));
+        assert_eq!(said.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert!(heard == [7; 3 * CARRIED_MAX_BYTES]);
     }
 
     #[tokio::test]

@@ -36,9 +36,9 @@ const VERSION: [u8; 2] = [3, 3];
 
 /// So many records may be sealed with one key, which AES-GCM bears (section 5.5: 2^24.5 of the full
 /// size).
-const SEALED_MAX: u64 = 1 << 24;
+pub(super) const SEALED_MAX: u64 = 1 << 24;
 /// From then on a connection is to be replaced: 128 GiB in full records.
-const WORN_AFTER: u64 = SEALED_MAX / 2;
+pub(super) const WORN_AFTER: u64 = SEALED_MAX / 2;
 
 /// How long the record behind this header is without it.
 pub(super) fn record_bytes(header: &[u8; HEADER_BYTES]) -> usize {

@@ -1,7 +1,9 @@
 //! Requests reach the node and answers reach those who asked.
 
+use tokio::task::JoinHandle;
 use tokio::time::{Duration, sleep};
 
+use super::super::dial::Connection;
 use super::super::*;
 use super::harness::*;
 
@@ -402,32 +404,70 @@ async fn at_the_limit_of_connections_the_idle_one_gives_way() {
     assert!(asker.ask(&first, Lane::Urgent).await.is_ok());
 }
 
-#[tokio::test]
-async fn a_connection_whose_keys_are_worn_ends_its_requests_and_gets_no_more() {
-    let (asker, mut server) = (Node::new(1), Node::new(1));
-    let seen = server.seen();
-    let ask = || {
-        let net = asker.net.clone();
-        tokio::spawn(async move {
-            let asked = net.request(seen.id, seen.addr, Lane::Bulk, question());
-            asked.await
-        })
+/// An asker whose connection to another has worn keys, and carries a request.
+async fn worn() -> (Node, Node, JoinHandle<Result<Response, NetError>>, Incoming) {
+    let limits = PeerLimits {
+        dialled: 1,
+        renew_again: Duration::from_millis(1),
+        ..PeerLimits::default()
     };
-    let before = ask();
-    let first = server.requests.recv().await.unwrap();
-    let pool = &asker.shared().pool;
-    let worn = pool.open(seen.id, Lane::Bulk).unwrap();
+    let (asker, mut server) = (Node::with_limits(1, limits), Node::new(1));
+    let asked = ask_in_bulk(&asker, server.seen());
+    let incoming = server.requests.recv().await.unwrap();
+    let worn = asker.shared().pool.open(server.id, Lane::Bulk).unwrap();
     worn.wear().note(true);
-    assert!(pool.open(seen.id, Lane::Bulk).is_none());
-    let after = ask();
-    let second = server.requests.recv().await.unwrap();
-    assert_eq!(asker.net.counters().dialled, 2);
-    for incoming in [first, second] {
-        incoming.reply.send(Response::Gone);
+    (asker, server, asked, incoming)
+}
+
+fn ask_in_bulk(asker: &Node, other: Seen) -> JoinHandle<Result<Response, NetError>> {
+    let net = asker.net.clone();
+    tokio::spawn(async move {
+        let asked = net.request(other.id, other.addr, Lane::Bulk, question());
+        asked.await
+    })
+}
+
+#[tokio::test]
+async fn a_connection_whose_keys_are_worn_ends_its_requests_and_gives_way_to_another() {
+    let (asker, mut server, asked, incoming) = worn().await;
+    let pool = &asker.shared().pool;
+    let mut answers = vec![(asked, incoming)];
+    while asker.net.counters().dialled < 2 {
+        let asked = ask_in_bulk(&asker, server.seen());
+        answers.push((asked, server.requests.recv().await.unwrap()));
     }
-    assert_eq!(before.await.unwrap(), Ok(Response::Gone));
-    assert_eq!(after.await.unwrap(), Ok(Response::Gone));
-    assert!(worn.is_open(), "it ends when it was idle for its time");
-    asker.net.close_peer(seen.id);
-    assert!(!worn.is_open());
+    // counted a moment before it is in its place
+    let is_renewed = |it: &Arc<Connection>| !it.wear().is_worn();
+    while !pool
+        .open(server.id, Lane::Bulk)
+        .as_ref()
+        .is_some_and(is_renewed)
+    {
+        tokio::task::yield_now().await;
+    }
+    for (asked, incoming) in answers {
+        incoming.reply.send(Response::Gone);
+        assert_eq!(asked.await.unwrap(), Ok(Response::Gone));
+    }
+    assert_eq!(asker.net.counters().dropped.iter().sum::<u64>(), 0);
+    assert_eq!(pool.close_peer(server.id), 2);
+}
+
+#[tokio::test]
+async fn a_connection_whose_keys_are_worn_serves_where_no_other_can_be_had() {
+    let (asker, mut server, _asked, _incoming) = worn().await;
+    let nowhere = Seen {
+        addr: std::net::TcpListener::bind(ANYWHERE)
+            .and_then(|it| it.local_addr())
+            .unwrap(),
+        ..server.seen()
+    };
+    for _ in 0..10 {
+        let asked = ask_in_bulk(&asker, nowhere);
+        let incoming = server.requests.recv().await.unwrap();
+        incoming.reply.send(Response::Gone);
+        assert_eq!(asked.await.unwrap(), Ok(Response::Gone));
+        sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(asker.net.counters().dialled, 1);
 }
