@@ -38,8 +38,8 @@ impl Early {
 
     pub fn take_up_to(&mut self, horizon: Timestamp) -> Vec<Row> {
         let beyond = Timestamp {
-            seconds: horizon.seconds.saturating_add(1),
-            nanoseconds: 0,
+            nanoseconds: horizon.nanoseconds.saturating_add(1),
+            ..horizon
         };
         let later = self.rows.split_off(&(beyond, NodeIndex(0), 0));
         let due = std::mem::replace(&mut self.rows, later);

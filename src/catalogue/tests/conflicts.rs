@@ -274,6 +274,31 @@ fn a_version_from_ahead_of_the_clock_waits_until_its_time_comes_and_why_says_so(
 }
 
 #[test]
+fn a_version_from_within_the_second_after_the_horizon_is_shown_once_its_time_comes() {
+    let (mut author, mut reader) = (node(1, "author"), node(2, "reader"));
+    let dated = |nanoseconds| Entry {
+        version_time: Timestamp {
+            seconds: 10_000_000,
+            nanoseconds,
+        },
+        ..file("early", 10_000_000)
+    };
+    for (name, nanoseconds) in [("first", 0), ("next", 1), ("last", 999_999_999)] {
+        put(&mut author, name, dated(nanoseconds));
+    }
+    let begins = 10_000_000 - EARLY_TOLERANCE_SECONDS;
+    reader.set_clock(begins - 1);
+    share(&mut author, &mut reader);
+    assert!(names(&reader.view()).is_empty());
+    reader.set_clock(begins);
+    assert_eq!(names(&reader.view()), ["first"]);
+    assert_eq!(reader.early_count(), 2);
+    reader.set_clock(begins + 1);
+    assert_eq!(names(&reader.view()), ["first", "last", "next"]);
+    assert_eq!(reader.early_count(), 0);
+}
+
+#[test]
 fn a_file_dated_in_the_future_hides_no_later_change_of_its_directory() {
     let (mut author, mut reader) = (node(1, "author"), node(2, "reader"));
     let (dated, mtime) = (file("dated", 1_000), time(1_893_456_000));
