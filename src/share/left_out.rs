@@ -40,8 +40,9 @@ pub enum LeftOutWhy {
     /// A symbolic link that leads to itself, or a directory that contains itself.
     #[error("it leads back to itself")]
     Loop,
-    /// A path beyond [`crate::path::PATH_MAX_BYTES`], from the share on.
-    #[error("its path is longer than 4095 bytes")]
+    /// A name of more than 255 bytes, as a disk may have that counts letters, or a path beyond
+    /// [`crate::path::PATH_MAX_BYTES`], from the share on.
+    #[error("its name is longer than 255 bytes, or its path than 4095")]
     TooLong,
     /// A path beyond [`crate::wire::native::record::PATH_MAX_DEPTH`].
     #[error("it is below more than 255 directories")]

@@ -21,13 +21,12 @@ pub(super) struct NameArena {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Word {
     start: u32,
-    length: u8,
+    length: u16,
 }
 
 impl NameArena {
-    /// Takes a name in. Beyond 255 bytes, which no name has, it is cut.
+    /// Takes a name in: of more than 255 bytes, too, where a disk counts them otherwise.
     pub(super) fn add(&mut self, name: &[u8]) -> Word {
-        let name = &name[..name.len().min(usize::from(u8::MAX))];
         let start = self.bytes.len() / STEP_BYTES;
         let room = name.len().next_multiple_of(STEP_BYTES);
         // a quarter more at a time, where doubling would leave half of it unused
@@ -39,7 +38,7 @@ impl NameArena {
         self.bytes.resize((start * STEP_BYTES) + room, 0);
         Word {
             start: u32::try_from(start).expect("fewer than 16 GiB of names"),
-            length: name.len() as u8,
+            length: u16::try_from(name.len()).expect("a name is no longer than a path"),
         }
     }
 
@@ -65,7 +64,8 @@ mod tests {
     #[test]
     fn names_of_every_length_come_back() {
         let mut arena = NameArena::default();
-        let names: Vec<Vec<u8>> = (0..=255).map(|length| vec![length as u8; length]).collect();
+        let lengths = (0..=256).chain([765, 4095]);
+        let names: Vec<Vec<u8>> = lengths.map(|length| vec![length as u8; length]).collect();
         let words: Vec<Word> = names.iter().map(|name| arena.add(name)).collect();
         for (name, word) in names.iter().zip(words) {
             assert_eq!(arena.get(word), name);

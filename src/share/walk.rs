@@ -85,14 +85,14 @@ impl OpenPlace {
         if self.refused.iter().any(|refused| refused == name) {
             return left_out(LeftOutWhy::OwnMount, true, Identity::default());
         }
-        let path = match self.path_of(name) {
-            Ok(path) => path,
-            Err(why) => return left_out(why, false, Identity::default()),
-        };
         let seen = match statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Seen::of(&stat),
             Err(Errno::NOENT | Errno::NOTDIR) => return Found::Nothing,
             Err(_) => return left_out(LeftOutWhy::Unreadable, false, Identity::default()),
+        };
+        let path = match self.path_of(name) {
+            Ok(path) => path,
+            Err(why) => return left_out(why, false, Identity::default()),
         };
         let kind = seen.file_type();
         let directory = kind == FileType::Directory;

@@ -3,6 +3,7 @@
 //! The kernel makes a change first and reports it then; between the two anybody may look. Here a
 //! change is made while its directory is not watched, so its report never comes.
 
+mod missed;
 mod renamed;
 
 use std::io::Write as _;

@@ -118,3 +118,18 @@ fn a_directory_within_itself_is_noticed() {
     assert!(tree.is_within_itself(child, 0, 5));
     assert!(!tree.is_within_itself(child, 0, 6));
 }
+
+#[test]
+fn a_name_longer_than_one_may_be_shared_is_found_and_goes_whole() {
+    let mut tree = Tree::new();
+    let root = tree.insert_root(0);
+    // as an exFAT disk has them: 255 letters of three bytes each
+    let names = ["文".repeat(255), "文".repeat(254) + "字"];
+    let slots = names.each_ref().map(|name| file(&mut tree, root, name));
+    for (name, slot) in names.iter().zip(slots) {
+        assert_eq!(tree.child(root, name.as_bytes()), Some(slot));
+        assert_eq!(tree.name(slot), name.as_bytes());
+    }
+    slots.into_iter().for_each(|slot| tree.remove(slot));
+    assert_eq!(tree.children(root).count(), 0);
+}
