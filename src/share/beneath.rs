@@ -62,6 +62,11 @@ impl Beneath {
         self.mounts.lock().is_far(dir)
     }
 
+    /// The devices whose files have made-up numbers.
+    pub(super) fn making_up(&self) -> Vec<u64> {
+        self.mounts.lock().making_up().to_vec()
+    }
+
     /// Whether files of others come into the directory `dir`.
     pub(super) fn is_inbox(&self, dir: &Path) -> bool {
         self.inboxes.iter().any(|inbox| inbox == dir)

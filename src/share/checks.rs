@@ -201,6 +201,7 @@ mod tests {
             identity,
             mode: 0o100_644,
             linked_again: false,
+            made_up: false,
         }
     }
 

@@ -122,6 +122,8 @@ pub(super) struct Seen {
     pub(super) mode: u32,
     /// It has another name, here or elsewhere.
     pub(super) linked_again: bool,
+    /// Its filesystem makes up the numbers of its files, so that another may have had this one.
+    pub(super) made_up: bool,
 }
 
 impl Seen {
@@ -130,6 +132,7 @@ impl Seen {
             identity: Identity::of(stat),
             mode: stat.st_mode,
             linked_again: stat.st_nlink > 1,
+            made_up: false,
         }
     }
 
@@ -181,6 +184,7 @@ mod tests {
             identity: Identity::default(),
             mode,
             linked_again: false,
+            made_up: false,
         };
         assert!(seen(0o100_604).others_may_read());
         assert!(!seen(0o100_770).others_may_read());

@@ -9,9 +9,10 @@
 //! of a name goes into the `State`, which alone decides what is listed, and puts a file to be
 //! hashed into the queue; `hasher` threads read it. Each change of the listing is an event that the
 //! `order` holds until its turn, and that the scanner sends. A hash stays true while (dev, ino,
-//! size, mtime, ctime) do; one taken within [`config::QUIET_DEFAULT`] of a modification is *racy*:
-//! the file is listed at once, hashed once more when it has been at rest, and only then remembered
-//! for good. One taken while somebody had the file open for writing holds until that is closed.
+//! size, mtime, ctime) do; where a disk makes up the numbers of its files, only for a name that is
+//! listed with it. One taken within [`config::QUIET_DEFAULT`] of a modification is *racy*: the file
+//! is listed at once, hashed once more when it has been at rest, and only then remembered for good.
+//! One taken while somebody had the file open for writing holds until that is closed.
 //!
 //! # Disks that stand still
 //!

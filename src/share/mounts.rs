@@ -1,6 +1,6 @@
 //! Which directories are mounts of p2pfs, known without touching them: a `stat` of our own mount
 //! waits for ourselves, and one of a neighbour's may wait for ever. And where anything was mounted
-//! or unmounted, which no inotify tells.
+//! or unmounted, which no inotify tells; and which filesystems make up the numbers of their files.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -8,6 +8,7 @@ use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::makedev;
 
 use crate::files::mountinfo::{self, MOUNTINFO};
 
@@ -18,12 +19,18 @@ pub(super) struct MountTable {
     points: Vec<PathBuf>,
     /// Of all that is not of [`LOCAL`].
     far: Vec<PathBuf>,
+    /// The devices of all that is of [`MAKING_UP`].
+    making_up: Vec<u64>,
 }
 
 /// Filesystems that wait for this machine's disks and memory alone; any other may wait for a
 /// server, which may be away.
 const LOCAL: &[u8] = b"ext2 ext3 ext4 xfs btrfs bcachefs f2fs zfs jfs tmpfs ramfs rootfs overlay \
     squashfs erofs vfat exfat ntfs3 iso9660 udf";
+
+/// Filesystems that have no numbers of files on their disks, or whose servers may tell of none: one
+/// is made up when a file is met, by counting, and is another's when they are mounted again.
+const MAKING_UP: &[u8] = b"msdos vfat exfat fuse fuseblk";
 
 impl MountTable {
     /// Reads the table; without `/proc` it stays empty, and only what the caller refuses is known.
@@ -32,6 +39,7 @@ impl MountTable {
             table: File::open(MOUNTINFO).ok(),
             points: vec![],
             far: vec![],
+            making_up: vec![],
         };
         mounts.read();
         mounts
@@ -54,6 +62,14 @@ impl MountTable {
         far.any(|point| point.starts_with(dir) || dir.starts_with(point))
     }
 
+    /// The devices whose files have made-up numbers.
+    pub(super) fn making_up(&mut self) -> &[u64] {
+        if self.has_changed() {
+            self.read();
+        }
+        &self.making_up
+    }
+
     fn has_changed(&self) -> bool {
         self.table.as_ref().is_some_and(has_changed)
     }
@@ -62,6 +78,7 @@ impl MountTable {
         if let Some(text) = self.table.as_mut().and_then(read_table) {
             self.points = lines(&text).filter_map(p2pfs_mount_point).collect();
             self.far = lines(&text).filter_map(far_mount_point).collect();
+            self.making_up = lines(&text).filter_map(making_up_device).collect();
         }
     }
 }
@@ -155,8 +172,21 @@ fn p2pfs_mount_point(line: &[u8]) -> Option<PathBuf> {
 
 fn far_mount_point(line: &[u8]) -> Option<PathBuf> {
     let (kind, _) = mountinfo::filesystem(line)?;
-    let mut local = LOCAL.split(|byte| *byte == b' ');
-    mountinfo::point(line).filter(|_| local.all(|it| it != kind))
+    mountinfo::point(line).filter(|_| !is_among(LOCAL, kind))
+}
+
+fn making_up_device(line: &[u8]) -> Option<u64> {
+    let (kind, _) = mountinfo::filesystem(line)?;
+    // `fuse.sshfs` for one
+    let family = kind.split(|byte| *byte == b'.').next()?;
+    let device = line.split(|byte| *byte == b' ').nth(2)?;
+    let (major, minor) = str::from_utf8(device).ok()?.split_once(':')?;
+    let device = makedev(major.parse().ok()?, minor.parse().ok()?);
+    is_among(MAKING_UP, family).then_some(device)
+}
+
+fn is_among(kinds: &[u8], kind: &[u8]) -> bool {
+    kinds.split(|byte| *byte == b' ').any(|it| it == kind)
 }
 
 #[cfg(test)]
@@ -195,10 +225,24 @@ mod tests {
             table: None,
             points: vec![],
             far: vec![PathBuf::from("/srv/far")],
+            making_up: vec![],
         };
         for (dir, is_far) in [("/srv", true), ("/srv/far/a", true), ("/srv/near", false)] {
             assert_eq!(table.is_far(Path::new(dir)), is_far, "{dir}");
         }
+    }
+
+    #[test]
+    fn a_filesystem_that_makes_up_the_numbers_of_its_files_is_known_by_its_device() {
+        let line = |kind: &str| format!("36 35 8:17 / /srv rw - {kind} x rw").into_bytes();
+        for kind in ["vfat", "exfat", "fuse.sshfs", "fuse", "fuseblk"] {
+            let device = making_up_device(&line(kind));
+            assert_eq!(device, Some(makedev(8, 17)), "{kind}");
+        }
+        for kind in ["ext4", "nfs4", "virtiofs", "tmpfs"] {
+            assert_eq!(making_up_device(&line(kind)), None, "{kind}");
+        }
+        assert_eq!(making_up_device(b"36 35 / /srv rw - vfat x rw"), None);
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::identity::{Identity, Seen, Stamp, is_recent};
+use super::ledger::Row;
 use super::left_out::LeftOutWhy;
 use super::queue::{Rest, Stage};
 use super::renamed::NewName;
 use super::state::{Recheck, State};
-use super::tree::{Body, DirectoryBody, LeftOutBody, Slot, SymlinkBody};
+use super::tree::{Body, DirectoryBody, FileBody, LeftOutBody, Slot, SymlinkBody};
 use super::watch::Cause;
 
 /// What a look at a name found.
@@ -146,7 +147,7 @@ impl State {
             return;
         }
         if let Some(row) = self.ledger.get(seen.identity.dev, seen.identity.ino)
-            && row.identity == seen.identity
+            && is_of(&row, seen, listed.as_ref())
             && (!row.doubted || cause == Cause::Walk && seen.linked_again)
         {
             self.withdraw(slot);
@@ -411,4 +412,14 @@ impl State {
             });
         }
     }
+}
+
+/// Whether what is remembered under the number of a file is of this one. Another may have had the
+/// number, and look alike: what its name is listed as says more, and where numbers are made up
+/// nothing else counts.
+fn is_of(row: &Row, seen: &Seen, listed: Option<&FileBody>) -> bool {
+    let dated = |identity: &Identity| (identity.size_bytes, identity.mtime);
+    let unchanged = listed.filter(|file| dated(&file.identity) == dated(&seen.identity));
+    let agrees = unchanged.map_or(!seen.made_up, |file| file.hash == row.hash);
+    agrees && row.identity == seen.identity
 }

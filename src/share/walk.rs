@@ -44,6 +44,8 @@ pub(super) struct OpenPlace {
     /// Names in it that are never touched.
     refused: Vec<Vec<u8>>,
     is_inbox: bool,
+    /// Devices whose files have made-up numbers.
+    making_up: Vec<u64>,
 }
 
 impl OpenPlace {
@@ -57,6 +59,7 @@ impl OpenPlace {
             fd,
             refused,
             is_inbox,
+            making_up: beneath.making_up(),
         })
     }
 
@@ -86,7 +89,10 @@ impl OpenPlace {
             return left_out(LeftOutWhy::OwnMount, true, Identity::default());
         }
         let seen = match statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Seen::of(&stat),
+            Ok(stat) => Seen {
+                made_up: self.making_up.contains(&stat.st_dev),
+                ..Seen::of(&stat)
+            },
             Err(Errno::NOENT | Errno::NOTDIR) => return Found::Nothing,
             Err(_) => return left_out(LeftOutWhy::Unreadable, false, Identity::default()),
         };

@@ -29,15 +29,39 @@ fn a_known_file_is_not_read_again() {
     bench.start();
     let stat = rustix::fs::stat(bench.at("f")).unwrap();
     bench.stop();
-    // a false memory of the very same file would only be believed if the file is not read
+    let ledger = Ledger::open(&bench.config.state_dir.join("shares.redb")).unwrap();
+    assert!(!ledger.get(stat.st_dev, stat.st_ino).unwrap().doubted);
+    drop(ledger);
+    bench.start();
+    assert!(bench.has("f", b"real"));
+    assert_eq!(bench.set().read_bytes(), 0);
+}
+
+#[test]
+fn a_file_that_has_the_number_that_another_had_keeps_its_own_hash() {
+    let mut bench = Bench::bare();
+    for (name, bytes) in [("a", b"aaaa"), ("b", b"bbbb")] {
+        old_file(&bench, name, bytes);
+    }
+    bench.start();
+    let stat = rustix::fs::stat(bench.at("b")).unwrap();
+    bench.stop();
+    // as where a disk is mounted anew that makes up its numbers, and a file of the same size and
+    // date had this one
     let ledger = Ledger::open(&bench.config.state_dir.join("shares.redb")).unwrap();
     let mut row = ledger.get(stat.st_dev, stat.st_ino).unwrap();
-    assert!(!row.doubted);
-    row.hash = ContentHash::of(b"false memory");
+    row.hash = ContentHash::of(b"aaaa");
     ledger.put(row);
     drop(ledger);
     bench.start();
-    assert!(bench.has("f", b"false memory"));
+    assert!(bench.has("a", b"aaaa") && bench.has("b", b"bbbb"));
+    assert_eq!(
+        bench.history,
+        [ShareEvent::Scanned {
+            share: ShareIndex(0)
+        }]
+    );
+    assert!(bench.set().source(&ContentHash::of(b"bbbb")).is_ok());
 }
 
 #[test]
