@@ -1,5 +1,6 @@
 //! The scanner's looks at the names that something was reported of.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -130,7 +131,26 @@ fn look_into(
         name,
         check,
     };
-    Ok(names.into_iter().map(look).collect())
+    let mut looks: Vec<Look> = names.into_iter().map(look).collect();
+    open.drop_unlisted(disk, doubtful(&mut looks));
+    Ok(looks)
+}
+
+/// What was found by a name that was lost and by another one too: that may be what it is called
+/// now, in other letters that its disk takes for the same.
+fn doubtful(looks: &mut [Look]) -> BTreeMap<&[u8], &mut Found> {
+    let mut names_of: HashMap<(u64, u64), usize> = HashMap::new();
+    for inode in looks.iter().filter_map(|look| look.found.inode()) {
+        *names_of.entry(inode).or_default() += 1;
+    }
+    let is_doubtful = |look: &&mut Look| {
+        let names = look.found.inode().and_then(|inode| names_of.get(&inode));
+        look.check.is_of_loss() && names.is_some_and(|names| *names > 1)
+    };
+    let doubtful = looks.iter_mut().filter(is_doubtful);
+    doubtful
+        .map(|look| (&*look.name, &mut look.found))
+        .collect()
 }
 
 /// Whether what was found can point to anything else, or be told to be gone: it is a link, or its
@@ -141,5 +161,62 @@ fn is_known(state: &State, look: &Look) -> bool {
         Found::Symlink(..) => true,
         Found::File(_) => known.is_some_and(|slot| state.tree.file(slot).is_some_and(|f| f.listed)),
         _ => known.is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::SharedPath;
+    use crate::share::exclude::Exclude;
+    use crate::share::identity::{Identity, Seen};
+    use crate::share::order::Order;
+    use crate::share::tree::Tree;
+    use crate::share::watch::Cause;
+
+    #[test]
+    fn what_is_found_by_the_name_that_it_lost_and_by_another_is_doubtful() {
+        let (slot, mut checks) = (Tree::new().insert_root(0), Checks::new());
+        let place = Arc::new(Place {
+            index: 0,
+            slot,
+            number: None,
+            dir: std::path::Path::new("/").into(),
+            include_private: false,
+            exclude: Arc::new(Exclude::new(&[], false).unwrap()),
+            path: SharedPath::root(),
+        });
+        let mut order = Order::default();
+        let reported = [
+            ("A", Cause::Unlinked, 1),
+            ("a", Cause::Closed, 1),
+            // as somebody who renames its file makes it anew at once
+            ("next", Cause::Unlinked, 2),
+            ("now", Cause::Closed, 3),
+        ];
+        for (name, cause, _) in reported {
+            checks.note(slot, name.as_bytes().into(), cause, order.step());
+        }
+        let checks = checks.take();
+        let look = |(name, _, ino): (&str, Cause, u64)| {
+            let identity = Identity {
+                ino,
+                ..Identity::default()
+            };
+            Look {
+                place: place.clone(),
+                name: name.as_bytes().into(),
+                check: checks[&(slot, name.as_bytes().into())],
+                found: Found::File(Seen {
+                    identity,
+                    mode: 0o100_644,
+                    linked_again: false,
+                    made_up: false,
+                }),
+            }
+        };
+        let mut looks = reported.map(look);
+        let found: Vec<&[u8]> = doubtful(&mut looks).into_keys().collect();
+        assert_eq!(found, [b"A"]);
     }
 }

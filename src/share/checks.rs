@@ -35,6 +35,13 @@ pub(super) struct Check {
     since: Stamp,
 }
 
+impl Check {
+    /// Whether the last that was reported of the name is that nothing has it any more.
+    pub(super) fn is_of_loss(&self) -> bool {
+        self.unlinked
+    }
+}
+
 /// A name that was looked at.
 pub(super) struct Look {
     pub(super) place: Arc<Place>,

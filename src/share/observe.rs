@@ -22,6 +22,19 @@ pub(super) enum Found {
 }
 
 impl Found {
+    pub(super) fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+
+    /// (dev, ino) of what is there, where it was looked at.
+    pub(super) fn inode(&self) -> Option<(u64, u64)> {
+        let identity = match self {
+            Self::LeftOut(body) => body.identity,
+            other => other.identity(),
+        };
+        Some((identity.dev, identity.ino)).filter(|inode| *inode != (0, 0))
+    }
+
     /// What is there and is listed, or may be.
     fn identity(&self) -> Identity {
         match self {

@@ -1,6 +1,6 @@
 //! Looking at the disk: what a name is, and what a directory holds.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -128,6 +128,43 @@ impl OpenPlace {
             },
             _ => left_out(LeftOutWhy::Special, false, seen.identity),
         }
+    }
+
+    /// Looks at names that were in the directory and that it does not seem to list any more.
+    pub(super) fn look_at_unmet(&self, disk: &Looking<'_>, names: Vec<Box<[u8]>>) -> Looks {
+        let looks = names.into_iter().map(|name| {
+            let found = self.look(disk, &name);
+            (name, found)
+        });
+        let mut looks: Looks = looks.collect();
+        let looked = looks.iter_mut().map(|(name, found)| (&**name, found));
+        let found = looked.filter(|(_, found)| !found.is_nothing());
+        self.drop_unlisted(disk, found.collect());
+        looks
+    }
+
+    /// Makes nothing of what was found by a name that the directory does not list: where letters
+    /// count for the same, what has another name is found by it.
+    pub(super) fn drop_unlisted(
+        &self,
+        disk: &Looking<'_>,
+        mut doubtful: BTreeMap<&[u8], &mut Found>,
+    ) {
+        if doubtful.is_empty() {
+            return;
+        }
+        // what cannot be read leaves all as it was found
+        let Ok(mut entries) = Dir::read_from(&self.fd) else {
+            return;
+        };
+        while let Some(entry) = entries.read() {
+            let Ok(entry) = entry else { return };
+            disk.step();
+            doubtful.remove(entry.file_name().to_bytes());
+        }
+        doubtful
+            .into_values()
+            .for_each(|found| *found = Found::Nothing);
     }
 
     fn look_at_link(

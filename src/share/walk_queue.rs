@@ -138,11 +138,7 @@ impl Scanner {
             return;
         }
         let looks = self.disk.look(place.index, &place.dir, move |disk| {
-            let looks = names.into_iter().map(|name| {
-                let found = open.look(disk, &name);
-                (name, found)
-            });
-            looks.collect()
+            open.look_at_unmet(disk, names)
         });
         if let Some(looks) = looks {
             self.take_in(&place, looks, None);

@@ -5,6 +5,7 @@ use crate::path::HIDDEN_ROOT;
 use crate::share::identity::{Identity, Seen};
 use crate::share::ledger::Row;
 use crate::share::observe::Found;
+use crate::share::walk::{OpenPlace, Place};
 use crate::share::watch::Cause;
 
 #[test]
@@ -18,6 +19,45 @@ fn a_name_that_is_left_out_for_what_it_is_called_is_left_out_no_more_once_it_is_
     fs::remove_dir(&hidden).unwrap();
     rounds.run();
     assert_eq!(left_out(&rounds), 0);
+}
+
+#[test]
+fn a_name_that_is_found_and_not_listed_is_nothing() {
+    let mut rounds = Rounds::new();
+    // a thread is found in /proc by its number, which only its process's directory lists
+    let (tell, told) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let itself = fs::read_link("/proc/thread-self").unwrap();
+        tell.send(itself.file_name().unwrap().to_owned()).unwrap();
+        ended.recv()
+    });
+    let number = told.recv().unwrap();
+    let unlisted: Box<[u8]> = number.as_encoded_bytes().into();
+    let place = Place {
+        index: 0,
+        slot: rounds.root,
+        number: None,
+        dir: Path::new("/proc").into(),
+        include_private: true,
+        exclude: Arc::new(Exclude::new(&[], false).unwrap()),
+        path: SharedPath::root(),
+    };
+    let looked = rounds
+        .scanner
+        .disk
+        .look(0, Path::new("/proc"), move |disk| {
+            let share = disk.beneath.open_share(&place.dir).unwrap();
+            let open = OpenPlace::open(disk.beneath, place, share).unwrap();
+            let found = open.look(disk, &unlisted);
+            let names = [&*unlisted, b"uptime", b"no such name"].map(Box::from);
+            let looks = open.look_at_unmet(disk, names.into());
+            let are_nothing: Vec<bool> = looks.iter().map(|look| look.1.is_nothing()).collect();
+            (found.is_nothing(), are_nothing)
+        });
+    assert_eq!(looked, Some((false, vec![true, false, true])));
+    drop(end);
+    assert!(thread.join().unwrap().is_err());
 }
 
 #[test]
