@@ -241,13 +241,15 @@ impl Scanner {
         for (watch, slot) in std::mem::take(&mut state.unwatched) {
             self.watches.remove(watch, slot);
         }
-        let Some(directory) = state.tree.directory_mut(slot).filter(|d| d.watch.is_none()) else {
+        let Some(directory) = state.tree.directory_mut(slot) else {
             return;
         };
-        match self.watches.add(slot, open.as_fd()) {
+        // also one that seems to be watched: what told of its watch's end may have been dropped
+        match self.watches.add(slot, open.as_fd(), directory.watch) {
             Ok(watch) => directory.watch = Some(watch),
             Err(Unwatched::Other) => {}
             Err(Unwatched::Limit) => {
+                directory.watch = None;
                 let index = open.place.index;
                 if let Some(share) = state.shares.get_mut(&index) {
                     share.unwatched = true;

@@ -132,18 +132,31 @@ impl Watches {
         self.inotify.as_ref().map(AsFd::as_fd)
     }
 
-    /// Watches an open directory, by its descriptor, so that no rename can slip another one in.
-    pub(super) fn add(&mut self, slot: Slot, directory: BorrowedFd<'_>) -> Result<i32, Unwatched> {
+    /// Watches an open directory, by its descriptor, so that no rename can slip another one in. The
+    /// watch that it had is the same again, unless that ended unheard.
+    pub(super) fn add(
+        &mut self,
+        slot: Slot,
+        directory: BorrowedFd<'_>,
+        had: Option<i32>,
+    ) -> Result<i32, Unwatched> {
         let inotify = self.inotify.as_ref().ok_or(Unwatched::Limit)?;
-        if self.by_watch.len() >= self.limit {
+        if had.is_none() && self.by_watch.len() >= self.limit {
             return Err(Unwatched::Limit);
         }
         match inotify::add_watch(inotify, path_of(directory), MASK) {
             Ok(watch) => {
                 self.by_watch.insert((watch, slot));
+                if let Some(dead) = had.filter(|had| *had != watch) {
+                    self.remove(dead, slot);
+                }
                 Ok(watch)
             }
-            Err(Errno::NOSPC) => Err(Unwatched::Limit),
+            Err(Errno::NOSPC) => {
+                // a watch that is alive needs no room
+                had.map(|dead| self.by_watch.remove(&(dead, slot)));
+                Err(Unwatched::Limit)
+            }
             Err(_) => Err(Unwatched::Other),
         }
     }

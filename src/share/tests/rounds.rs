@@ -131,7 +131,8 @@ impl Rounds {
         self.scanner.watches.remove(old, self.root);
         change(self);
         let share = fs::File::open(self.home.path().join("share")).unwrap();
-        let new = self.scanner.watches.add(self.root, share.as_fd()).unwrap();
+        let watches = &mut self.scanner.watches;
+        let new = watches.add(self.root, share.as_fd(), None).unwrap();
         let mut state = self.shared.lock();
         state.tree.directory_mut(self.root).unwrap().watch = Some(new);
     }

@@ -9,6 +9,30 @@ use crate::share::walk::{OpenPlace, Place};
 use crate::share::watch::Cause;
 
 #[test]
+fn a_directory_whose_watch_ended_unheard_is_watched_again_by_the_next_walk() {
+    let mut rounds = Rounds::new();
+    let watch = |rounds: &Rounds| {
+        let state = rounds.shared.lock();
+        state.tree.directory(rounds.root).unwrap().watch.unwrap()
+    };
+    let dead = watch(&rounds);
+    rounds.scanner.watches.remove(dead, rounds.root);
+    rounds.run();
+    assert_eq!(watch(&rounds), dead, "it is not heard of");
+    rounds.shared.lock().scans.push(0);
+    rounds.run();
+    assert_ne!(watch(&rounds), dead);
+    symlink("text", rounds.at("later")).unwrap();
+    rounds.run();
+    rounds.told_at(|event| is_put(event, "later", leads_to("text")));
+    // nor does another walk make another watch
+    let alive = watch(&rounds);
+    rounds.shared.lock().scans.push(0);
+    rounds.run();
+    assert_eq!(watch(&rounds), alive);
+}
+
+#[test]
 fn a_name_that_is_left_out_for_what_it_is_called_is_left_out_no_more_once_it_is_gone() {
     let mut rounds = Rounds::new();
     let hidden = rounds.at(std::str::from_utf8(HIDDEN_ROOT).unwrap());
