@@ -11,9 +11,7 @@ use super::store::{Responders, Store, StoreError};
 use crate::cache::Cache;
 use crate::catalogue::Catalogue;
 use crate::transfer::Fetcher;
-
-/// Before this the clock is certainly wrong: the first release was not yet made.
-pub(super) const EARLIEST_UNIX_S: u64 = 1_767_225_600; // 2026-01-01
+use crate::wire::native::record::EARLIEST_UNIX_S;
 
 /// What is said where the secret of an earlier version was no use.
 const DROPPED_SECRET: &str = "the secret of an earlier version was dropped, since it proves no \

@@ -167,7 +167,7 @@ impl State {
     /// `doubted` is remembered until something is heard of the file, and no longer than we run.
     pub(super) fn list_file(&mut self, slot: Slot, seen: &Seen, hash: ContentHash, doubted: bool) {
         let before = self.entry(slot);
-        let version = self.version_of(slot, &seen.identity, &hash);
+        let version = self.version_of(slot, &seen.identity, &hash, Stamp::now());
         let Some(old) = self.tree.file(slot) else {
             return;
         };
@@ -261,8 +261,14 @@ impl State {
 
     /// min(mtime, when this version was first seen). A version is its bytes and its mtime, under
     /// this name or another that the same file had. What was seen by a clock that has been set
-    /// back since is seen now.
-    fn version_of(&self, slot: Slot, identity: &Identity, hash: &ContentHash) -> Stamp {
+    /// back since is seen `now`.
+    pub(super) fn version_of(
+        &self,
+        slot: Slot,
+        identity: &Identity,
+        hash: &ContentHash,
+        now: Stamp,
+    ) -> Stamp {
         let mtime = identity.mtime;
         let listed = self
             .tree
@@ -272,7 +278,7 @@ impl State {
         let row = row.filter(|row| row.hash == *hash && row.identity.mtime == mtime);
         let known = listed.map(|file| self.tree.version(slot, &file));
         let seen = known.or(row.map(|row| row.first_seen)).unwrap_or(mtime);
-        seen.min(Stamp::now())
+        seen.seen_at(now)
     }
 
     /// The bytes of a content were found changed: every entry with it goes until it was read again.

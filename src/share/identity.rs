@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FileType, Stat};
 
-use crate::wire::native::record::Timestamp;
+use crate::wire::native::record::{EARLIEST_UNIX_S, Timestamp};
 
 /// The longest tick of the clock that dates files (`time(7)`, the software clock: 100 Hz).
 const TICK_MAX: Duration = Duration::from_millis(10);
@@ -33,6 +33,15 @@ impl Stamp {
     /// No change from now on is dated before that.
     pub(super) fn last_tick() -> Self {
         Self::from(SystemTime::now() - TICK_MAX)
+    }
+
+    /// When a version of this time is seen at: no later than `now`, which the clock says, unless
+    /// that is yet to be set. Once set back, a version would stay so for good.
+    pub(super) fn seen_at(self, now: Self) -> Self {
+        match now.seconds < EARLIEST_UNIX_S.cast_signed() {
+            true => self,
+            false => self.min(now),
+        }
     }
 
     /// How far this lies before (or after) `other`.
@@ -176,6 +185,16 @@ mod tests {
         assert_eq!(early.distance(late), Duration::from_millis(1500));
         assert_eq!(late.distance(early), Duration::from_millis(1500));
         assert!(Stamp::new(i64::MIN, 0).distance(Stamp::new(i64::MAX, 0)) > Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_version_is_not_dated_back_by_a_clock_that_is_yet_to_be_set() {
+        let (set, unset) = (Stamp::new(1_800_000_000, 0), Stamp::new(946_684_800, 0));
+        for (version, seen) in [(1_700_000_000, 1_700_000_000), (1_900_000_000, set.seconds)] {
+            let version = Stamp::new(version, 0);
+            assert_eq!(version.seen_at(set), Stamp::new(seen, 0));
+            assert_eq!(version.seen_at(unset), version);
+        }
     }
 
     #[test]

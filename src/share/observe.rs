@@ -147,7 +147,8 @@ impl State {
     fn see_file(&mut self, slot: Slot, seen: &Seen, cause: Cause, now: Instant) {
         let listed = self.tree.file(slot).filter(|file| file.listed);
         if let Some(file) = listed.filter(|file| file.identity == seen.identity) {
-            if self.tree.version(slot, &file) > Stamp::now() {
+            let version = self.tree.version(slot, &file);
+            if version != version.seen_at(Stamp::now()) {
                 // the clock was set back
                 self.list_file(slot, seen, file.hash, self.is_doubted(seen));
             }
@@ -349,7 +350,7 @@ impl State {
         }
         directory.listed = true;
         directory.mtime = mtime;
-        directory.version = mtime.min(Stamp::now());
+        directory.version = mtime.seen_at(Stamp::now());
         if fresh {
             self.count(slot, 1);
         }
@@ -380,7 +381,7 @@ impl State {
         let body = SymlinkBody {
             target,
             mtime,
-            version: mtime.min(Stamp::now()),
+            version: mtime.seen_at(Stamp::now()),
         };
         self.tree.set_symlink(slot, body);
         self.tell_put(slot);

@@ -54,6 +54,9 @@ pub struct Timestamp {
     pub nanoseconds: u32,
 }
 
+/// Before this a clock is certainly wrong: the first release was not yet made.
+pub const EARLIEST_UNIX_S: u64 = 1_767_225_600; // 2026-01-01
+
 /// How many bits of a packed time are nanoseconds.
 const NANOSECOND_BITS: u32 = 30;
 

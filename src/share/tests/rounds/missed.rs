@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::path::HIDDEN_ROOT;
-use crate::share::identity::{Identity, Seen};
+use crate::share::identity::{Identity, Seen, Stamp};
 use crate::share::ledger::Row;
 use crate::share::observe::Found;
 use crate::share::walk::{OpenPlace, Place};
@@ -43,6 +43,22 @@ fn a_name_that_is_left_out_for_what_it_is_called_is_left_out_no_more_once_it_is_
     fs::remove_dir(&hidden).unwrap();
     rounds.run();
     assert_eq!(left_out(&rounds), 0);
+}
+
+#[test]
+fn a_version_is_not_dated_back_for_good_by_a_clock_that_is_yet_to_be_set() {
+    let mut rounds = Rounds::new();
+    fs::write(rounds.at("f"), b"f").unwrap();
+    date(&rounds.at("f"), 1_700_000_000);
+    rounds.run_and_hash();
+    let state = rounds.shared.lock();
+    let slot = state.tree.child(rounds.root, b"f").unwrap();
+    let file = state.tree.file(slot).unwrap();
+    let by = |clock| state.version_of(slot, &file.identity, &file.hash, Stamp::new(clock, 0));
+    let seen = state.tree.version(slot, &file);
+    assert_eq!(seen, Stamp::new(1_700_000_000, 0));
+    assert_eq!(by(946_684_800), seen);
+    assert_eq!(by(1_800_000_000), seen);
 }
 
 #[test]
