@@ -164,6 +164,7 @@
 //! | ext4 lets one thread alone write into a hole of a file, and finds space anew for each piece | the space for what a stream brings next is taken ahead | `cache::prealloc` |
 //! | FAT, exFAT and what FUSE brings count their files anew at each mount | a hash that is remembered by such a number counts for the name alone that is listed with it | `share::observe` |
 //! | where letters count for the same, a look also finds by its old name what was renamed | a name that a directory does not list any more is nothing, whatever is found by it | `share::walk` |
+//! | what happens to the root of a mount is not told to the directory that it lies in | what a directory tells of itself is looked at too | `share::scanner` |
 //! | Landlock looks past a mount to what is around it, never at what it covers | a rule for a share would not hold for a disk mounted there later, so there is none | `daemon::confine` |
 //!
 //! # Where to change what

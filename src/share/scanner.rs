@@ -435,14 +435,17 @@ fn note_report(state: &mut State, checks: &mut Checks, report: Report) {
             checks.note(directory, name, cause, turn);
         }
         Report::Itself { directory } => {
-            // any other directory is reported by the one it lies in, too
-            let root = state
-                .tree
-                .get(directory)
-                .filter(|node| node.parent == directory);
-            if let Some(index) = root.map(|node| node.share) {
-                state.scans.push(index);
+            let Some(node) = state.tree.get(directory) else {
+                return;
+            };
+            if node.parent == directory {
+                state.scans.push(node.share);
+                return;
             }
+            // of what is mounted there, the directory that it lies in is told nothing
+            let turn = state.order.step();
+            let name = state.tree.name(directory).into();
+            checks.note(node.parent, name, Cause::Walk, turn);
         }
     }
 }

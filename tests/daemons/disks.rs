@@ -105,6 +105,23 @@ fn what_a_disk_below_a_share_has_is_listed_while_it_is_mounted() {
 }
 
 #[apply(promise)]
+fn a_disk_below_a_share_that_becomes_private_is_listed_no_more() {
+    let mut cluster = Cluster::new();
+    let owner = cluster.start("owner");
+    let reader = cluster.start("reader");
+    let at = owner.share.join("disk");
+    fs::create_dir(&at).unwrap();
+    let disk = Disk::mount(&at);
+    fs::write(at.join("photo"), b"photo").unwrap();
+    let seen = reader.mounted("disk");
+    eventually("the disk", PATIENCE, || names(&seen) == ["photo"]);
+    set_mode(&at, 0o700);
+    // not only by the rescan
+    eventually("it leaves", PATIENCE / 3, || !seen.exists());
+    drop(disk);
+}
+
+#[apply(promise)]
 fn a_disk_mounted_over_a_share_is_what_is_shared() {
     let mut cluster = Cluster::new();
     let owner = cluster.start("owner");

@@ -8,6 +8,21 @@ use crate::share::observe::Found;
 use crate::share::walk::{OpenPlace, Place};
 use crate::share::watch::Cause;
 
+fn is_removed(event: &ShareEvent, name: &str) -> bool {
+    matches!(event, ShareEvent::Removed { path, .. } if path.to_string() == name)
+}
+
+#[test]
+fn a_directory_that_only_tells_of_itself_is_looked_at() {
+    let mut rounds = Rounds::new();
+    fs::create_dir(rounds.at("disk")).unwrap();
+    rounds.run();
+    // as of the root of a mount, of which nothing is told to the directory that it lies in
+    rounds.unreported(|rounds| chmod(&rounds.at("disk"), 0o700));
+    rounds.run();
+    rounds.told_at(|event| is_removed(event, "disk"));
+}
+
 #[test]
 fn a_directory_whose_watch_ended_unheard_is_watched_again_by_the_next_walk() {
     let mut rounds = Rounds::new();
