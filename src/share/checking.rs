@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 
+use super::beneath::is_want;
 use super::checks::{Check, Checks, Look};
 use super::disk_thread::Looking;
 use super::observe::Found;
@@ -72,6 +73,7 @@ impl Scanner {
         });
         match found {
             Some(Ok(found)) => looks.extend(found),
+            Some(Err(error)) if is_want(error) => self.note_want(place.index),
             Some(Err(_)) => self.shared.lock().scans.push(place.index),
             // all of it is walked once it answers
             None => {}
@@ -113,16 +115,18 @@ impl Scanner {
 /// What those names of a directory are now.
 ///
 /// # Errors
-/// The share's own directory cannot be opened.
+/// The share's own directory cannot be opened, or that one for want of descriptors or memory.
 fn look_into(
     disk: &Looking<'_>,
     place: Place,
     names: Vec<(Box<[u8]>, Check)>,
 ) -> Result<Vec<Look>, Errno> {
     let share = disk.beneath.open_share(&place.dir)?;
-    // a directory that cannot be opened is its parent's to look at
-    let Ok(open) = OpenPlace::open(disk.beneath, place, share) else {
-        return Ok(Vec::new());
+    let open = match OpenPlace::open(disk.beneath, place, share) {
+        Ok(open) => open,
+        Err(error) if is_want(error) => return Err(error),
+        // a directory that cannot be opened is its parent's to look at
+        Err(_) => return Ok(Vec::new()),
     };
     let place = Arc::new(open.place.clone());
     let look = |(name, check): (Box<[u8]>, Check)| Look {

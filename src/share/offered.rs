@@ -37,6 +37,8 @@ pub(super) struct Share {
     /// Another one was asked for meanwhile.
     pub(super) scan_again: bool,
     pub(super) vanished: bool,
+    /// Something in it could not be opened for want of descriptors or memory.
+    pub(super) wanting: bool,
     /// Its disk does not answer: nothing is looked at there until it does.
     pub(super) stands_still: bool,
     /// Others may not enter the share's own directory, so that nothing is listed.
@@ -67,6 +69,7 @@ impl Share {
             scanning: false,
             scan_again: false,
             vanished: false,
+            wanting: false,
             stands_still: false,
             private: false,
             unwatched: false,
@@ -85,6 +88,12 @@ impl Share {
     pub(super) fn own_warning(&self) -> Option<String> {
         let private = self.private.then(|| PRIVATE_SHARE.to_owned());
         self.warning.clone().or(private)
+    }
+
+    /// Whether it is to be walked again though nothing was reported of it.
+    pub(super) fn take_retry(&mut self) -> bool {
+        let wanting = !self.scanning && std::mem::take(&mut self.wanting);
+        wanting || self.vanished
     }
 
     /// Counts a name that is left out in, or out.

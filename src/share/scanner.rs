@@ -28,8 +28,9 @@ use super::tree::{Body, Slot};
 use super::walk::{Looks, Place, Walk};
 use super::watch::{Cause, Report, Watches};
 
-/// How often a share that is gone is looked for.
-const VANISHED_RETRY: Duration = Duration::from_secs(1);
+/// How often a share is looked for that is gone, or of which something could not be opened for want
+/// of what may be free again.
+const RETRY: Duration = Duration::from_secs(1);
 /// Names that wait to be looked at; when there are more, everything is walked instead.
 const CHECKS_MAX: usize = 1 << 16;
 /// How long to wait before the node's full queue is tried again.
@@ -76,7 +77,7 @@ pub(super) struct Scanner {
 impl Scanner {
     pub(super) fn new(shared: Arc<Shared>, events: Sender<ShareEvent>, watch_limit: usize) -> Self {
         let now = Instant::now();
-        let (rescan_at, retry_at) = (now + shared.rescan, now + VANISHED_RETRY);
+        let (rescan_at, retry_at) = (now + shared.rescan, now + RETRY);
         Self {
             disk: DiskThread::new(shared.clone()),
             shared,
@@ -216,10 +217,13 @@ impl Scanner {
             scan_all(&mut state);
         }
         if now >= self.retry_at {
-            self.retry_at = now + VANISHED_RETRY;
-            let gone = state.shares.iter().filter(|(_, share)| share.vanished);
-            let gone: Vec<u16> = gone.map(|(index, _)| *index).collect();
-            state.scans.extend(gone);
+            self.retry_at = now + RETRY;
+            let again = state
+                .shares
+                .iter_mut()
+                .filter_map(|(index, share)| share.take_retry().then_some(*index));
+            let again: Vec<u16> = again.collect();
+            state.scans.extend(again);
         }
         for point in self.mounts.take() {
             note_mount(&mut state, &mut self.checks, &point);

@@ -119,6 +119,7 @@ impl Scanner {
                     return Some(walk);
                 }
             }
+            Err(error) if is_want(error) => self.note_want(place.index),
             Err(_) => {}
         }
         self.end_walk(place.index, turn);
@@ -215,17 +216,28 @@ impl Scanner {
     }
 
     fn lose_share(&self, place: &Place, error: Errno) {
-        if !is_want(error) {
-            let why = format!("the share cannot be read ({error}); its files are not listed");
-            self.shared.lock().vanish(place.index, &why);
+        if is_want(error) {
+            return self.note_want(place.index);
+        }
+        let why = format!("the share cannot be read ({error}); its files are not listed");
+        self.shared.lock().vanish(place.index, &why);
+    }
+
+    /// A share must be walked again: something in it could not be looked at.
+    pub(super) fn note_want(&self, index: u16) {
+        if let Some(share) = self.shared.lock().shares.get_mut(&index) {
+            share.wanting = true;
         }
     }
 
     fn lose_directory(&self, place: &Place, error: Errno) {
-        let mut state = self.shared.lock();
-        if is_want(error) || place.path.is_root() {
+        if is_want(error) {
+            return self.note_want(place.index);
+        }
+        if place.path.is_root() {
             return;
         }
+        let mut state = self.shared.lock();
         state.order.step();
         if is_absence(error) {
             state.recheck(place.slot, Cause::Walk);

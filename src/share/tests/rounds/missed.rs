@@ -1,5 +1,7 @@
 //! What is found out though the kernel did not say it by its name, or it could not be looked at.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::*;
 use crate::path::HIDDEN_ROOT;
 use crate::share::identity::{Identity, Seen, Stamp};
@@ -146,4 +148,49 @@ fn where_numbers_are_made_up_a_hash_is_only_known_by_the_name_that_it_was_listed
     assert!(is_known_by(b"linked", false));
     assert!(!is_known_by(b"new", true));
     assert!(is_known_by(b"old", true));
+}
+
+/// Runs a test alone in a process of its own, which it may leave without descriptors. Whether this
+/// is that process.
+fn is_alone(test: &str) -> bool {
+    const ALONE: &str = "P2PFS_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    let name = format!("share::tests::rounds::missed::{test}");
+    child.args(["--exact", &name]).env(ALONE, "1");
+    let ran = child.output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(
+        ran.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    false
+}
+
+#[test]
+fn what_was_reported_while_descriptors_were_wanting_is_found_once_there_are_some() {
+    use std::os::fd::AsRawFd;
+    if !is_alone("what_was_reported_while_descriptors_were_wanting_is_found_once_there_are_some") {
+        return;
+    }
+    let mut rounds = Rounds::new();
+    fs::create_dir(rounds.at("d")).unwrap();
+    rounds.run();
+    let limit = getrlimit(Resource::Nofile);
+    let free = fs::File::open("/").unwrap().as_raw_fd().unsigned_abs();
+    // for the share's own directory and for nothing below it; for neither
+    for (name, descriptors) in [("d/one", u64::from(free) + 1), ("d/two", 1)] {
+        symlink("text", rounds.at(name)).unwrap();
+        let current = Some(descriptors);
+        setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+        rounds.run();
+        setrlimit(Resource::Nofile, limit).unwrap();
+        assert!(rounds.shared.lock().shares[&0].wanting, "{name}");
+        let directory = rounds.shared.lock().tree.child(rounds.root, b"d").unwrap();
+        let last = name.as_bytes()[2..].to_vec();
+        rounds.run_and_hash_until(|state| state.tree.child(directory, &last).is_some());
+    }
 }
