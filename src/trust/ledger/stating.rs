@@ -34,7 +34,13 @@ impl Ledger {
         let certificate = self.certificate(&by);
         let by_term = certificate.map_or(1, |certificate| certificate.term);
         let mut before = self.last_of(&by);
+        let latest_s = self.by(&by).map(|(_, statement)| statement.at_s).max();
+        let mut latest_s = latest_s.unwrap_or(0);
         let signed = claims.into_iter().map(|claim| {
+            // who was let in first is the senior, also where the clock was set back or stands still
+            let step_s = u64::from(matches!(claim, Claim::Admit { .. }));
+            let at_s = at_s.max(latest_s.saturating_add(step_s));
+            latest_s = at_s;
             let statement = Statement {
                 cluster: self.cluster,
                 by,

@@ -22,3 +22,20 @@ fn what_a_node_did_within_one_second_is_told_in_the_order_in_which_it_did_it() {
     assert_eq!(numbers.collect::<Vec<_>>(), (1..=40).collect::<Vec<_>>());
     assert_eq!(told.len(), ledger.statements().count());
 }
+
+#[test]
+fn who_was_let_in_first_is_senior_whatever_the_clock_of_who_let_them_in_said() {
+    for (first, second) in [(2, 4), (4, 2)] {
+        // the clock was set back between the two, or stood still
+        for then in [30, 40] {
+            let mut ledger = Ledger::found(&key(1), name(1), 10);
+            let mut admit = |n: u8, at_s| ledger.admit(&key(1), id(n), name(n), true, at_s);
+            admit(first, 40).unwrap();
+            admit(second, then).unwrap();
+            let refused = ledger.expel(&key(second), id(first), 50);
+            assert!(matches!(refused, Err(TrustError::Senior { .. })));
+            ledger.expel(&key(first), id(second), 50).unwrap();
+            assert_eq!(members(&ledger), [1, first]);
+        }
+    }
+}
