@@ -252,7 +252,8 @@ impl Node {
         self.command(Command::AddSeed(address)).await
     }
 
-    /// Makes a token for one new node; it serves once, and only while this node runs.
+    /// Makes a token for one new node; it serves once, and only while this node runs and is in this
+    /// cluster.
     ///
     /// # Errors
     /// [`NodeError::Trust`] where too many tokens are out, this node may admit nobody or is too far
@@ -263,17 +264,14 @@ impl Node {
         let mut seeds = vec![self.address()];
         seeds.extend(self.published.addresses.load().values().copied());
         seeds.truncate(TOKEN_SEEDS_MAX);
-        let expulsions = self.keyring.expulsions();
-        let (me, now_s) = (self.id(), unix_now_s());
-        let issued = self
-            .invites
-            .issue(me, seeds, lifetime, grant, expulsions, now_s);
+        let (me, known, now_s) = (self.id(), self.keyring.known(), unix_now_s());
+        let issued = self.invites.issue(me, seeds, lifetime, grant, known, now_s);
         Ok(issued?)
     }
 
-    /// How many invitations of this node wait to be used.
+    /// How many invitations of this node into its present cluster wait to be used.
     pub fn waiting_invitations(&self) -> usize {
-        self.invites.waiting(unix_now_s())
+        self.invites.waiting(self.keyring.cluster(), unix_now_s())
     }
 
     /// Joins the cluster that the token invites to; what this node was a member of before is

@@ -21,8 +21,24 @@ struct Invite {
     key: Zeroizing<[u8; 32]>,
     expires_unix_s: u64,
     grant: Grant,
-    /// The expulsions that were known when it was made: it is for nobody who was put out since.
-    expulsions: BTreeSet<StatementId>,
+    /// When it was made: it is for that cluster, and for nobody who was put out since.
+    known: Known,
+}
+
+/// What was known of who is in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// In which cluster; none where whoever has a secret file is in.
+    pub cluster: Option<StatementId>,
+    /// By which words anybody is out.
+    pub expulsions: BTreeSet<StatementId>,
+}
+
+impl Known {
+    /// Whether that is of the same cluster and holds all of these words.
+    pub(super) fn covers(&self, needed: &Self) -> bool {
+        self.cluster == needed.cluster && needed.expulsions.is_subset(&self.expulsions)
+    }
 }
 
 /// What the joiner's certificate will say.
@@ -41,6 +57,8 @@ pub struct Redeemed {
     pub key: Zeroizing<[u8; 32]>,
     /// What was promised with it.
     pub grant: Grant,
+    /// What was known when it was made.
+    pub known: Known,
 }
 
 /// The one-use keys that wait. In memory only: an invitation lives as long as the node that made
@@ -56,8 +74,8 @@ impl Invites {
         Self::default()
     }
 
-    /// Makes an invitation by `issuer`, who can be reached at `seeds` and knows of these
-    /// `expulsions`.
+    /// Makes an invitation by `issuer`, who can be reached at `seeds`, into the cluster that is
+    /// `known` here.
     ///
     /// # Errors
     /// [`TrustError::BadSeeds`] for no seed or too many, [`TrustError::TooManyInvites`].
@@ -67,13 +85,13 @@ impl Invites {
         seeds: Vec<SocketAddr>,
         lifetime: Duration,
         grant: Grant,
-        expulsions: BTreeSet<StatementId>,
+        known: Known,
         now_unix_s: u64,
     ) -> Result<InviteToken, TrustError> {
         if !(1..=TOKEN_SEEDS_MAX).contains(&seeds.len()) {
             return Err(TrustError::BadSeeds { count: seeds.len() });
         }
-        let mut waiting = self.lock_current(now_unix_s);
+        let mut waiting = self.lock_current(known.cluster, now_unix_s);
         if waiting.len() >= INVITES_MAX {
             return Err(TrustError::TooManyInvites);
         }
@@ -83,7 +101,7 @@ impl Invites {
             key: key.clone(),
             expires_unix_s,
             grant,
-            expulsions,
+            known,
         });
         Ok(InviteToken {
             issuer,
@@ -94,32 +112,40 @@ impl Invites {
     }
 
     /// Uses the invitation that `proof` was made with, if one waits: it is gone then. One that is
-    /// older than any of the words by which who comes with it was put out stays for another.
+    /// older than any of the words that are `needed`, by which who comes with it was put out, stays
+    /// for another.
     pub fn redeem(
         &self,
         channel: &Channel,
         proof: &[u8; 32],
-        expulsions: &BTreeSet<StatementId>,
+        needed: &Known,
         now_unix_s: u64,
     ) -> Option<Redeemed> {
-        let mut waiting = self.lock_current(now_unix_s);
+        let mut waiting = self.lock_current(needed.cluster, now_unix_s);
         let fits = |it: &Invite| {
-            let is_for_it = expulsions.is_subset(&it.expulsions);
-            is_for_it && channel.verify_enrolment(&it.key, Role::Client, proof)
+            it.known.covers(needed) && channel.verify_enrolment(&it.key, Role::Client, proof)
         };
         let place = waiting.iter().position(fits)?;
-        let Invite { key, grant, .. } = waiting.swap_remove(place);
-        Some(Redeemed { key, grant })
+        let Invite {
+            key, grant, known, ..
+        } = waiting.swap_remove(place);
+        Some(Redeemed { key, grant, known })
     }
 
-    /// How many wait.
-    pub fn waiting(&self, now_unix_s: u64) -> usize {
-        self.lock_current(now_unix_s).len()
+    /// How many wait, of those into this cluster.
+    pub fn waiting(&self, cluster: Option<StatementId>, now_unix_s: u64) -> usize {
+        self.lock_current(cluster, now_unix_s).len()
     }
 
-    fn lock_current(&self, now_unix_s: u64) -> MutexGuard<'_, Vec<Invite>> {
+    /// Those that are in time, and into the cluster that this node is in now: whoever has one into
+    /// another was promised nothing here.
+    fn lock_current(
+        &self,
+        cluster: Option<StatementId>,
+        now_unix_s: u64,
+    ) -> MutexGuard<'_, Vec<Invite>> {
         let mut waiting = self.waiting.lock();
-        waiting.retain(|invite| now_unix_s < invite.expires_unix_s);
+        waiting.retain(|it| now_unix_s < it.expires_unix_s && it.known.cluster == cluster);
         waiting
     }
 }
@@ -135,8 +161,15 @@ mod tests {
         exporter: [9; 32],
     };
     const OLD: StatementId = StatementId([4; 16]);
-    const NONE: BTreeSet<StatementId> = BTreeSet::new();
+    const HERE: Option<StatementId> = Some(StatementId([6; 16]));
     const HOUR: Duration = Duration::from_secs(3600);
+
+    fn known(expulsions: &[StatementId]) -> Known {
+        Known {
+            cluster: HERE,
+            expulsions: expulsions.iter().copied().collect(),
+        }
+    }
 
     fn issue(invites: &Invites) -> InviteToken {
         invites
@@ -145,7 +178,7 @@ mod tests {
                 vec!["192.0.2.1:1378".parse().unwrap()],
                 HOUR,
                 Grant::default(),
-                BTreeSet::from([OLD]),
+                known(&[OLD]),
                 1000,
             )
             .unwrap()
@@ -159,7 +192,7 @@ mod tests {
     fn an_invitation_serves_once() {
         let invites = Invites::new();
         let token = issue(&invites);
-        let redeem = || invites.redeem(&CHANNEL, &proof(&token), &NONE, 1001);
+        let redeem = || invites.redeem(&CHANNEL, &proof(&token), &known(&[]), 1001);
         let redeemed = redeem().unwrap();
         assert_eq!(redeemed.key, token.key);
         assert_eq!(redeemed.grant, Grant::default());
@@ -171,17 +204,18 @@ mod tests {
         let invites = Invites::new();
         let token = issue(&invites);
         assert_eq!(token.expires_unix_s, 4600);
-        assert_eq!(invites.redeem(&CHANNEL, &proof(&token), &NONE, 4600), None);
+        assert_eq!(
+            invites.redeem(&CHANNEL, &proof(&token), &known(&[]), 4600),
+            None
+        );
     }
 
     #[test]
     fn an_invitation_is_for_nobody_who_was_put_out_after_it_was_made() {
         let invites = Invites::new();
         let token = issue(&invites);
-        let redeem = |words: &[StatementId]| {
-            let words = words.iter().copied().collect();
-            invites.redeem(&CHANNEL, &proof(&token), &words, 1001)
-        };
+        let redeem =
+            |words: &[StatementId]| invites.redeem(&CHANNEL, &proof(&token), &known(words), 1001);
         let later = StatementId([5; 16]);
         assert_eq!(redeem(&[later]), None);
         assert_eq!(
@@ -189,8 +223,21 @@ mod tests {
             None,
             "one that is known is not enough"
         );
-        assert_eq!(invites.waiting(1001), 1, "another may use it");
+        assert_eq!(invites.waiting(HERE, 1001), 1, "another may use it");
         assert!(redeem(&[OLD]).is_some(), "it was made for who was out");
+    }
+
+    #[test]
+    fn an_invitation_is_gone_with_the_cluster_that_it_was_into() {
+        let invites = Invites::new();
+        let token = issue(&invites);
+        let elsewhere = Known {
+            cluster: Some(StatementId([7; 16])),
+            ..known(&[OLD])
+        };
+        let redeem = |needed| invites.redeem(&CHANNEL, &proof(&token), needed, 1001);
+        assert_eq!(redeem(&elsewhere), None);
+        assert_eq!(redeem(&known(&[])), None);
     }
 
     #[test]
@@ -206,10 +253,14 @@ mod tests {
             client: ISSUER,
             ..CHANNEL
         };
-        assert_eq!(invites.redeem(&elsewhere, &proof, &NONE, 1001), None);
-        assert_eq!(invites.redeem(&of_another, &proof, &NONE, 1001), None);
-        assert_eq!(invites.waiting(1001), 1);
-        assert!(invites.redeem(&CHANNEL, &proof, &NONE, 1001).is_some());
+        assert_eq!(invites.redeem(&elsewhere, &proof, &known(&[]), 1001), None);
+        assert_eq!(invites.redeem(&of_another, &proof, &known(&[]), 1001), None);
+        assert_eq!(invites.waiting(HERE, 1001), 1);
+        assert!(
+            invites
+                .redeem(&CHANNEL, &proof, &known(&[]), 1001)
+                .is_some()
+        );
     }
 
     #[test]
@@ -219,11 +270,11 @@ mod tests {
         for token in tokens.iter().rev() {
             assert!(
                 invites
-                    .redeem(&CHANNEL, &proof(token), &NONE, 1001)
+                    .redeem(&CHANNEL, &proof(token), &known(&[]), 1001)
                     .is_some()
             );
         }
-        assert_eq!(invites.waiting(1001), 0);
+        assert_eq!(invites.waiting(HERE, 1001), 0);
     }
 
     #[test]
@@ -238,16 +289,16 @@ mod tests {
             seeds.clone(),
             HOUR,
             Grant::default(),
-            BTreeSet::new(),
+            known(&[]),
             1001,
         );
         assert!(matches!(full, Err(TrustError::TooManyInvites)));
         assert!(
             invites
-                .issue(ISSUER, seeds, HOUR, Grant::default(), BTreeSet::new(), 4600)
+                .issue(ISSUER, seeds, HOUR, Grant::default(), known(&[]), 4600)
                 .is_ok()
         );
-        assert_eq!(invites.waiting(4600), 1);
+        assert_eq!(invites.waiting(HERE, 4600), 1);
     }
 
     #[test]
@@ -255,8 +306,7 @@ mod tests {
         let invites = Invites::new();
         let seed: SocketAddr = "192.0.2.1:1378".parse().unwrap();
         for seeds in [vec![], vec![seed; TOKEN_SEEDS_MAX + 1]] {
-            let refused =
-                invites.issue(ISSUER, seeds, HOUR, Grant::default(), BTreeSet::new(), 1000);
+            let refused = invites.issue(ISSUER, seeds, HOUR, Grant::default(), known(&[]), 1000);
             assert!(matches!(refused, Err(TrustError::BadSeeds { .. })));
         }
     }

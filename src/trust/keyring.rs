@@ -4,7 +4,6 @@
 //! is in because the ledger says so, and a secret alone makes nobody a member. What this node says
 //! is kept on disk before it counts; what others say counts at once.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,15 +12,17 @@ use parking_lot::{Mutex, RwLock};
 
 use super::epochs::Epochs;
 use super::ledger::{CHAIN_MAX, Certificate, Ledger, STATEMENTS_MAX};
-use super::statement::{STATEMENT_MAX_BYTES, SignedStatement, StatementId};
+use super::statement::{STATEMENT_MAX_BYTES, SignedStatement};
 use super::{EpochSecret, NodeKey, TrustError, file};
 use crate::id::{EpochId, NodeId, NodeName};
 
 mod admitted;
 mod asking;
+mod inviting;
 mod kept;
 mod owners;
 mod stating;
+pub use inviting::Welcome;
 use kept::{line, read_ledger, read_secret};
 
 /// The name of the secret's file within the state directory.
@@ -273,17 +274,6 @@ impl Keyring {
     /// Who was let in and is no member, and the word by which that is so; by time.
     pub fn departed(&self) -> Vec<(NodeId, SignedStatement)> {
         self.read_ledger(Ledger::departed).unwrap_or_default()
-    }
-
-    /// The words by which anybody was put out, or went.
-    pub fn expulsions(&self) -> BTreeSet<StatementId> {
-        self.read_ledger(Ledger::expulsions).unwrap_or_default()
-    }
-
-    /// Those of them that who lets this node in again has to know; none of one that went by itself.
-    pub fn words_against(&self, node: &NodeId) -> BTreeSet<StatementId> {
-        let words = self.read_ledger(|ledger| ledger.words_against(node));
-        words.unwrap_or_default()
     }
 
     /// What this node shows to a member that may not have heard of it; nothing without a ledger.

@@ -23,8 +23,8 @@ mod token;
 pub use epoch::EpochSecret;
 pub use epochs::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S};
 pub use exchange::EXCHANGE_MAX_BYTES;
-pub use invites::{Grant, INVITES_MAX, Invites, Redeemed};
-pub use keyring::{CHAIN_MAX_BYTES, Fault, Keyring};
+pub use invites::{Grant, INVITES_MAX, Invites, Known, Redeemed};
+pub use keyring::{CHAIN_MAX_BYTES, Fault, Keyring, Welcome};
 pub use ledger::{CHAIN_MAX, Certificate, Ledger, STATEMENTS_MAX, STATEMENTS_PER_ADMIN_MAX};
 pub use node_key::{NodeKey, verify};
 pub use proof::{Channel, Role};
@@ -165,6 +165,12 @@ pub enum TrustError {
     /// The token's time is over.
     #[error("the invitation has expired; make a new one with 'p2pfs invite'")]
     Expired,
+    /// An invitation was for another cluster, or the node was put out since.
+    #[error(
+        "the invitation was made before that node was put out, or into another cluster; make a new \
+         one with 'p2pfs invite'"
+    )]
+    Overtaken,
     /// Too many invitations wait to be used.
     #[error("{INVITES_MAX} invitations are waiting; wait until some are used or expire")]
     TooManyInvites,

@@ -21,7 +21,9 @@ use super::framing::{FrameReader, Pulse, flush, reason_of, write_frame};
 use super::limits::PeerLimits;
 use super::tls::channel_of;
 use crate::id::{NodeId, NodeName};
-use crate::trust::{Channel, EpochSecret, InviteToken, Invites, Keyring, NodeKey, Redeemed, Role};
+use crate::trust::{
+    Channel, EpochSecret, InviteToken, Invites, Keyring, NodeKey, Redeemed, Role, Welcome,
+};
 use crate::wire::native::tcp::{Greeting, Lane, Phase};
 
 /// What an acceptor admits by.
@@ -189,20 +191,19 @@ fn answer_invited(
     let name = NodeName::new(std::str::from_utf8(name).ok()?).ok()?;
     let (keyring, client) = (door.keyring, channel.client);
     // who left of its own may come back with any invitation
-    let put_out = keyring.words_against(&client);
+    let needed = keyring.needed_for(&client);
     if keyring.has_ledger() {
         // what nobody can be let in by is not used up either
         keyring.check_admits(&channel.server).ok()?;
     }
-    let Redeemed { key, grant } = invites.redeem(channel, proof, &put_out, door.now_unix_s)?;
-    if keyring.has_ledger() {
-        let name = grant.name.unwrap_or(name);
-        keyring.admit(door.key, client, name, grant.admin).ok()?;
-    }
+    let redeemed = invites.redeem(channel, proof, &needed, door.now_unix_s)?;
+    let Redeemed { key, grant, known } = redeemed;
+    let welcome = keyring.welcome(door.key, client, name, &grant, &known);
+    let Welcome { secret, chain } = welcome.ok()?;
     Some(Greeting::Enrolled {
-        secret: *keyring.newest().as_bytes(),
+        secret: *secret.as_bytes(),
         proof: channel.enrolment_proof(&key, Role::Server),
-        chain: keyring.chain_of(&client).into(),
+        chain: chain.into(),
     })
 }
 

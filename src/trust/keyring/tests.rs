@@ -8,6 +8,7 @@ use crate::trust::epochs::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S};
 use crate::trust::exchange;
 use crate::trust::statement::{Claim, Statement};
 
+mod inviting;
 mod unkept;
 
 fn key(n: u8) -> NodeKey {

@@ -1,6 +1,5 @@
 //! An invitation admits one stranger, once, in time, at its issuer.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::super::*;
@@ -29,7 +28,7 @@ fn token(issuer: &Node, invites: &Invites) -> InviteToken {
             vec![issuer.addr()],
             HOUR,
             Grant::default(),
-            issuer.keyring.expulsions(),
+            issuer.keyring.known(),
             now_unix_s(),
         )
         .unwrap()
@@ -138,7 +137,7 @@ async fn who_would_be_too_far_from_the_founder_is_refused_and_uses_no_token_up()
     let token = token(&far, &invites);
     assert_eq!(refusal(&joiner, &token).await, NetError::InviteRefused);
     assert!(!far.keyring.is_member(&joiner.id));
-    assert_eq!(invites.waiting(now_unix_s()), 1);
+    assert_eq!(invites.waiting(far.keyring.cluster(), now_unix_s()), 1);
 }
 
 #[tokio::test]
@@ -151,7 +150,7 @@ async fn an_expired_token_is_refused_by_both_ends() {
             vec![issuer.addr()],
             HOUR,
             Grant::default(),
-            BTreeSet::new(),
+            issuer.keyring.known(),
             1000,
         )
         .unwrap();
@@ -192,6 +191,25 @@ async fn only_the_issuer_gets_the_invitation_though_another_sits_at_its_address(
     assert!(failure.to_string().contains("is not the node"), "{failure}");
     token.seeds = vec![impostor.addr(), issuer.addr()];
     assert!(joiner.net.enrol(&token, &name()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_token_lets_nobody_into_the_cluster_that_its_issuer_joined_since() {
+    let (elsewhere, issuer) = (Node::founder("elsewhere"), Node::founder("issuer"));
+    let joiner = Node::founder("joiner");
+    let invites = inviting(&issuer);
+    let early = token(&issuer, &invites);
+    let admin = &elsewhere.shared().key;
+    let admitted = elsewhere.keyring.admit(admin, issuer.id, name(), true);
+    admitted.unwrap();
+    let secret = EpochSecret::new(*elsewhere.keyring.newest().as_bytes());
+    let chain = elsewhere.keyring.chain_of(&issuer.id);
+    issuer.keyring.join(&issuer.id, secret, &chain).unwrap();
+    assert_eq!(refusal(&joiner, &early).await, NetError::InviteRefused);
+    assert!(!issuer.keyring.is_member(&joiner.id));
+    let late = token(&issuer, &invites);
+    joiner.net.enrol(&late, &name()).await.unwrap();
+    assert!(issuer.keyring.is_member(&joiner.id));
 }
 
 #[tokio::test]

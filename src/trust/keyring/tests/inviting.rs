@@ -1,0 +1,24 @@
+//! Letting in by an invitation.
+
+use super::*;
+use crate::trust::Grant;
+
+#[test]
+fn what_changed_since_an_invitation_was_looked_at_is_looked_at_again_before_anybody_is_let_in() {
+    let (elsewhere, one) = (founded(9), founded(1));
+    let node = key(2).node_id();
+    let known = one.known();
+    let welcome = || one.welcome(&key(1), node, name(2), &Grant::default(), &known);
+    let welcomed = welcome().unwrap();
+    assert_eq!(welcomed.secret, one.newest());
+    assert_eq!(welcomed.chain, one.chain_of(&node));
+    one.expel(&key(1), node).unwrap();
+    assert!(matches!(welcome(), Err(TrustError::Overtaken)));
+    // who has joined another cluster gives its secret to nobody by what it said before
+    let me = key(1).node_id();
+    elsewhere.admit(&key(9), me, name(1), true).unwrap();
+    let secret = EpochSecret::new(*elsewhere.newest().as_bytes());
+    one.join(&me, secret, &elsewhere.chain_of(&me)).unwrap();
+    assert!(matches!(welcome(), Err(TrustError::Overtaken)));
+    assert!(!one.is_member(&node));
+}
