@@ -18,6 +18,7 @@ use crate::id::{EpochId, NodeId, NodeName};
 
 mod admitted;
 mod asking;
+mod doorstep;
 mod inviting;
 mod kept;
 mod owners;
@@ -276,12 +277,6 @@ impl Keyring {
         self.read_ledger(Ledger::departed).unwrap_or_default()
     }
 
-    /// What this node shows to a member that may not have heard of it; nothing without a ledger.
-    pub fn chain_of(&self, node: &NodeId) -> Vec<u8> {
-        let chain = self.read_ledger(|ledger| SignedStatement::encode_all(&ledger.chain(node)));
-        chain.unwrap_or_default()
-    }
-
     /// Grows with each change of the ledger and of the secrets that it asks for.
     pub fn revision(&self) -> u64 {
         self.revision.load(Ordering::Acquire)
@@ -290,36 +285,6 @@ impl Keyring {
     /// Statements that others should hear, each once.
     pub fn take_news(&self) -> Vec<SignedStatement> {
         std::mem::take(&mut *self.news.lock())
-    }
-
-    /// Takes in a chain that a node shows, where it makes the node a member, and says whether it is
-    /// one then: who is none makes nobody keep anything.
-    pub fn admits(&self, node: &NodeId, chain: &[u8]) -> bool {
-        if self.is_member(node) {
-            return true;
-        }
-        let is_long = chain.len() > CHAIN_MAX_BYTES;
-        if is_long || self.comes_to(chain, CHAIN_MAX, node) != Some(true) {
-            return false;
-        }
-        let _heard = self.hear(chain, CHAIN_MAX);
-        self.is_member(node)
-    }
-
-    /// Takes in the word by which another says that this node was put out, where it is then.
-    pub fn hear_put_out(&self, me: &NodeId, word: &[u8]) {
-        if self.comes_to(word, 1, me) == Some(false) {
-            // signed, so whoever hands it over need not be believed; kept or not, it counts
-            let _wrong = self.hear_news(word);
-        }
-    }
-
-    /// Whether a node is a member once these statements are heard; none of what is no statement.
-    fn comes_to(&self, statements: &[u8], most: usize, node: &NodeId) -> Option<bool> {
-        let statements = SignedStatement::decode_all(statements, most)?;
-        let mut after = self.read_ledger(Ledger::clone)?;
-        after.merge(statements);
-        Some(after.is_member(node, self.now_s()))
     }
 
     /// Takes in one statement that came as news; others hear of it if it is new. One that cannot be

@@ -260,8 +260,17 @@ impl Ledger {
     /// What a node shows to one that has not heard of it: the certificates from the founding to
     /// its own, also those of nodes that are members no more.
     pub fn chain(&self, node: &NodeId) -> Vec<SignedStatement> {
-        let mut chain: Vec<SignedStatement> = Vec::new();
-        let mut next = self.certificate(node).map(|certificate| certificate.id);
+        self.chain_up_to(self.certificate(node).map(|certificate| certificate.id))
+    }
+
+    /// The same of who has said this, up to the certificate by which it could.
+    pub fn chain_behind(&self, said: &Statement) -> Vec<SignedStatement> {
+        let certificate = self.standing.heard_by.get(&(said.by, said.by_term));
+        self.chain_up_to(certificate.copied())
+    }
+
+    fn chain_up_to(&self, last: Option<StatementId>) -> Vec<SignedStatement> {
+        let (mut chain, mut next): (Vec<SignedStatement>, _) = (Vec::new(), last);
         while let Some(signed) = next.and_then(|id| self.statements.get(&id))
             && chain.len() < CHAIN_MAX
         {

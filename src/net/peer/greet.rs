@@ -5,8 +5,9 @@
 //! dialler goes first. Its proof names no epoch and no node, and certificates, which hold names,
 //! are shown to members alone, so a stranger who is dialled learns nothing; and the acceptor
 //! answers only whom it admits, so a stranger who dials sees the connection close and nothing more.
-//! Who was a member and was put out is handed the signed word that did it, which names keys alone,
-//! so that it can say why nobody talks to it.
+//! Who was a member and was put out is handed the signed word that did it, and the certificates of
+//! who said it, so that it can say why nobody talks to it: it learns the names of those who may
+//! admit and led to that, and of nobody else.
 
 use std::sync::Arc;
 
@@ -22,7 +23,8 @@ use super::limits::PeerLimits;
 use super::tls::channel_of;
 use crate::id::{NodeId, NodeName};
 use crate::trust::{
-    Channel, EpochSecret, InviteToken, Invites, Keyring, NodeKey, Redeemed, Role, Welcome,
+    CHAIN_MAX, Channel, EpochSecret, InviteToken, Invites, Keyring, NodeKey, Redeemed, Role,
+    Welcome,
 };
 use crate::wire::native::tcp::{Greeting, Lane, Phase};
 
@@ -68,7 +70,7 @@ async fn exchange_proofs<S: AsyncRead + AsyncWrite + Unpin>(
     let (proof, chain) = match hear(stream, limits).await? {
         Greeting::Proven { proof, chain } => (proof, chain),
         Greeting::PutOut { word } => {
-            keyring.hear_put_out(&me, &word);
+            hear_put_out(shared, stream, word).await;
             return Err(DropReason::Stranger);
         }
         _ => return Err(DropReason::Stranger),
@@ -78,6 +80,28 @@ async fn exchange_proofs<S: AsyncRead + AsyncWrite + Unpin>(
         false => channel.verify_membership(&secret, Role::Server, &proof),
     };
     is_member.then_some(()).ok_or(DropReason::Stranger)
+}
+
+/// Hears the word by which this node was put out, and where that is not enough, the certificates
+/// that follow it: whoever said it may have been let in meanwhile.
+async fn hear_put_out<S: AsyncRead + AsyncWrite + Unpin>(
+    shared: &Shared,
+    stream: &mut TlsStream<S>,
+    word: Bytes,
+) {
+    let (me, keyring, limits) = (shared.me, &shared.keyring, &shared.limits);
+    if keyring.hear_put_out(&me, &word) {
+        return;
+    }
+    let mut said = word.to_vec();
+    for _ in 0..CHAIN_MAX {
+        // a version before says the word alone
+        let Ok(Greeting::PutOut { word }) = hear(stream, limits).await else {
+            break;
+        };
+        said.extend_from_slice(&word);
+    }
+    keyring.hear_put_out(&me, &said);
 }
 
 /// Our certificates, where the other is a member and may not have heard of us.
@@ -152,11 +176,13 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         say(stream, &answer, limits).await?;
         return Ok(admission);
     }
-    if let (Admission::Member(_), Some(word)) =
-        (admission, door.keyring.expulsion_of(&channel.client))
-    {
-        let word = word.encode().into();
-        say(stream, &Greeting::PutOut { word }, limits).await?;
+    if let Admission::Member(_) = admission {
+        // each in a frame of its own: a version before hears the first
+        for said in door.keyring.told_to_put_out(&channel.client) {
+            let word = said.encode().into();
+            write_frame(stream, &Greeting::PutOut { word }.encode(), limits).await?;
+        }
+        flush(stream, limits).await?;
     }
     Err(DropReason::Stranger)
 }

@@ -279,6 +279,25 @@ async fn who_was_put_out_is_handed_the_word_that_did_it_and_no_other_stranger_is
     assert_eq!(admin.keyring.expulsion_of(&b.id), None);
 }
 
+#[tokio::test]
+async fn who_was_put_out_by_one_of_whom_it_had_not_heard_is_told_all_the_same() {
+    let (admin, b, c) = (Node::founder("a"), Node::founder("b"), Node::founder("c"));
+    for (joiner, name, is_admin) in [(&b, "b", false), (&c, "c", true)] {
+        let (key, name) = (&admin.shared().key, NodeName::new(name).unwrap());
+        admin.keyring.admit(key, joiner.id, name, is_admin).unwrap();
+        let secret = EpochSecret::new(*admin.keyring.newest().as_bytes());
+        let chain = admin.keyring.chain_of(&joiner.id);
+        joiner.keyring.join(&joiner.id, secret, &chain).unwrap();
+    }
+    let chain = admin.keyring.chain_of(&b.id);
+    assert!(c.keyring.admits(&b.id, &chain));
+    c.keyring.expel(&c.shared().key, b.id).unwrap();
+    assert!(b.keyring.is_member(&b.id), "it was away");
+    assert!(b.net.knock(c.addr()).await.is_err());
+    assert!(!b.keyring.is_member(&b.id));
+    assert_eq!(b.keyring.expulsion_of(&b.id), c.keyring.expulsion_of(&b.id));
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_is_put_out_while_it_is_greeted_is_served_nothing() {
     let (admin, b) = (Node::founder("a"), Node::founder("b"));
