@@ -24,7 +24,7 @@ mod kept;
 mod owners;
 mod stating;
 pub use inviting::Welcome;
-use kept::{line, read_ledger, read_secret};
+use kept::{line, read_ledger, read_secret, stated_at_start};
 
 /// The name of the secret's file within the state directory.
 const SECRET_FILE: &str = "secrets";
@@ -79,7 +79,8 @@ pub struct Keyring {
 impl Keyring {
     /// The secret and the ledger kept in `directory` (files `secrets`, 64 hexadecimal digits and a
     /// newline, and `members`, both of mode 0600); at the first call this node begins a cluster
-    /// of its own there.
+    /// of its own there. Where no statement names that secret, and this node may, it says that it
+    /// is the cluster's, so that the others can be given it.
     ///
     /// # Errors
     /// [`TrustError::Exposed`], [`TrustError::BadFile`], [`TrustError::File`].
@@ -90,7 +91,9 @@ impl Keyring {
         now_s: u64,
     ) -> Result<Self, TrustError> {
         let (secret, members) = (directory.join(SECRET_FILE), directory.join(LEDGER_FILE));
-        let ledger = match file::read_up_to(&members, LEDGER_MAX_BYTES)? {
+        let known = file::read_up_to(&members, LEDGER_MAX_BYTES)?;
+        let is_new = known.is_none();
+        let ledger = match known {
             Some(bytes) => read_ledger(&members, &bytes)?,
             None => {
                 // a secret without a ledger is of no cluster that this node can prove to be in
@@ -100,10 +103,17 @@ impl Keyring {
                 ledger
             }
         };
-        if file::read(&secret)?.is_none() {
+        let is_lost = file::read(&secret)?.is_none();
+        if is_lost {
             file::create(&secret, &line(&EpochSecret::random()))?;
         }
         let secret = read_secret(&secret)?;
+        let ledger = match is_lost && !is_new {
+            true => stated_at_start(ledger, &members, |it| it.rotate(key, secret.id(), now_s)),
+            false => stated_at_start(ledger, &members, |it| {
+                it.name_epoch(key, secret.id(), now_s)
+            }),
+        };
         Ok(Self::with(
             secret,
             Some(ledger),

@@ -246,7 +246,7 @@ impl Ledger {
         !self.standing.members.contains_key(node) && self.standing.over.contains_key(node)
     }
 
-    /// The epoch whose secret is the cluster's; none before the first rotation.
+    /// The epoch whose secret is the cluster's; none where nobody has said so yet.
     pub fn epoch(&self) -> Option<EpochId> {
         self.standing.epoch.map(|said| said.what)
     }

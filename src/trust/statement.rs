@@ -61,7 +61,7 @@ pub enum Claim {
     /// From now on this epoch's secret is the cluster's.
     Rotate {
         epoch: EpochId,
-        /// Higher than that of the epoch before.
+        /// Higher than that of the epoch before; 0 of the first one's.
         number: u64,
     },
     /// At and below a path of the shared folder, this node's files alone are listed.

@@ -278,6 +278,28 @@ fn who_was_invited_with_the_right_invites_and_a_restart_keeps_who_is_in() {
 }
 
 #[apply(promise)]
+fn whoever_has_lost_the_file_with_the_secret_is_back_after_a_start() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (mut one, mut two) = (cluster.start("one"), cluster.start("two"));
+    invite(&one, &[], &two);
+    one.write("of-one.txt", b"one");
+    two.wait_for_file("of-one.txt");
+    // who may admit gives the others its new one
+    for turn in 0..2 {
+        let node = [&mut two, &mut one].into_iter().nth(turn).unwrap();
+        node.stop();
+        fs::remove_file(node.home.join("state/secrets")).unwrap();
+        node.launch();
+        let name = format!("after-{turn}.txt");
+        one.write(&name, b"after");
+        two.wait_for_file(&name);
+        eventually("both have one secret", HANG_LIMIT, || {
+            trust(&two)["epoch"] == trust(&one)["epoch"]
+        });
+    }
+}
+
+#[apply(promise)]
 fn joining_another_cluster_drops_the_one_before() {
     let mut cluster = Cluster::with_own_secrets();
     let (one, two, other) = (

@@ -41,3 +41,19 @@ pub(super) fn read_secret(path: &Path) -> Result<EpochSecret, TrustError> {
     let text = text.strip_suffix('\n').unwrap_or(text);
     from_hex(text).map(EpochSecret::new).ok_or_else(bad_file)
 }
+
+/// The ledger with what this node says as it starts, where it may and that can be kept: else the
+/// start goes on without.
+pub(super) fn stated_at_start(
+    ledger: Ledger,
+    path: &Path,
+    say: impl FnOnce(&mut Ledger) -> Result<Vec<SignedStatement>, TrustError>,
+) -> Ledger {
+    let mut after = ledger.clone();
+    let is_kept = match say(&mut after) {
+        Ok(said) if said.is_empty() => return ledger,
+        Ok(_) => file::replace(path, &SignedStatement::encode_all(after.statements())).is_ok(),
+        Err(_) => false,
+    };
+    if is_kept { after } else { ledger }
+}

@@ -9,6 +9,7 @@ use crate::trust::exchange;
 use crate::trust::statement::{Claim, Statement};
 
 mod inviting;
+mod named;
 mod unkept;
 
 fn key(n: u8) -> NodeKey {

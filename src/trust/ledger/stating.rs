@@ -133,6 +133,26 @@ impl Ledger {
         self.state_until(key, now_s, claim, is_so)
     }
 
+    /// Names the epoch of the first secret, where no statement names any yet: who has lost it, or
+    /// has another, knows by that which one the others have. A fresh secret, of which this node may
+    /// not have heard, is the cluster's all the same.
+    ///
+    /// # Errors
+    /// As [`Self::rotate`].
+    pub fn name_epoch(
+        &mut self,
+        key: &NodeKey,
+        epoch: EpochId,
+        now_s: u64,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        if self.epoch().is_some() {
+            return Ok(Vec::new());
+        }
+        self.check_admin(key, now_s)?;
+        let claim = Claim::Rotate { epoch, number: 0 };
+        Ok(vec![self.state(key, claim, now_s)?])
+    }
+
     /// Says it, and once more where an older word, which others make count again, has its number.
     fn state_until(
         &mut self,

@@ -280,3 +280,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_name_of_the_first_epoch_undoes_no_fresh_secret_whoever_gives_it() {
+    let [first, fresh, next] = [1, 2, 3].map(|n| EpochId([n; 8]));
+    // the senior was away
+    let (mut away, mut ledger) = (cluster(), cluster());
+    ledger.rotate(&key(2), fresh, 40).unwrap();
+    away.name_epoch(&key(1), first, 50).unwrap();
+    assert_eq!(away.epoch(), Some(first));
+    let mut both = merged(&ledger, &away);
+    assert_eq!(both.epoch(), Some(fresh));
+    assert_eq!(both.name_epoch(&key(1), first, 60).unwrap(), []);
+    both.rotate(&key(2), next, 70).unwrap();
+    assert_eq!(both.epoch(), Some(next));
+    let refused = cluster().name_epoch(&key(3), first, 50);
+    assert!(matches!(refused, Err(TrustError::NotAdmin)));
+}

@@ -1,0 +1,62 @@
+//! The secret of a cluster that never had a fresh one is named, so that who lacks it is given it.
+
+use super::*;
+
+fn load(directory: &Path, n: u8) -> Keyring {
+    Keyring::load_or_create(directory, &key(n), &name(n), 100).unwrap()
+}
+
+fn lose_secret(directory: &Path) {
+    fs::remove_file(directory.join(SECRET_FILE)).unwrap();
+}
+
+#[test]
+fn who_has_lost_its_secret_is_given_that_of_a_cluster_which_never_had_another() {
+    let [first, second] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let (one, two) = (load(first.path(), 1), load(second.path(), 2));
+    join(&one, 1, &two, 2);
+    drop(two);
+    lose_secret(second.path());
+    let two = load(second.path(), 2);
+    assert_ne!(two.newest(), one.newest());
+    meet(&two, &one);
+    assert_eq!(two.newest(), one.newest());
+    two.tick(100 + EPOCH_SWITCH_S);
+    assert_eq!(two.current(), one.current());
+    assert_eq!(load(second.path(), 2).current(), one.current());
+}
+
+#[test]
+fn who_may_admit_and_has_lost_the_secret_gives_the_others_its_new_one() {
+    let [first, second] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let (one, two) = (load(first.path(), 1), load(second.path(), 2));
+    join(&one, 1, &two, 2);
+    meet(&two, &one);
+    let before = two.current();
+    drop(one);
+    lose_secret(first.path());
+    let one = load(first.path(), 1);
+    assert_eq!(one.wanted_epoch(), None);
+    meet(&two, &one);
+    meet(&two, &one);
+    assert_eq!(two.newest(), one.newest());
+    assert_ne!(two.newest(), before);
+}
+
+#[test]
+fn a_secret_that_no_statement_names_is_named_at_the_next_start_of_who_may() {
+    let [first, second] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    // as versions before have left it
+    let ledger = Ledger::found(&key(1), name(1), 50);
+    let statements = SignedStatement::encode_all(ledger.statements());
+    file::create(&first.path().join(LEDGER_FILE), &statements).unwrap();
+    let secret = EpochSecret::random();
+    file::create(&first.path().join(SECRET_FILE), &line(&secret)).unwrap();
+    let (one, two) = (load(first.path(), 1), load(second.path(), 2));
+    assert_eq!(*one.current(), secret);
+    assert_eq!(one.read_ledger(Ledger::epoch), Some(Some(secret.id())));
+    // once, and not by who may not
+    assert_eq!(load(first.path(), 1).history(), one.history());
+    join(&one, 1, &two, 2);
+    assert_eq!(load(second.path(), 2).history(), two.history());
+}
