@@ -30,7 +30,7 @@ use super::seeds::NamedSeeds;
 use super::served::Served;
 use super::sharing::{added_by_command, share_all, share_missing};
 use super::{confine, isolation, journal, limits, metrics, reload, systemd, telling, watchdog};
-use crate::node::{Leave, Node, NodeError, Outdated};
+use crate::node::{Leave, NetError, Node, NodeError, Outdated};
 use crate::trust::InviteToken;
 
 pub use super::run_error::RunError;
@@ -378,7 +378,7 @@ async fn use_waiting_token(service: &Service, config: &Config) {
         Ok(()) => tracing::info!("joined the cluster of the token that was waiting"),
         // it was not used, and the next start uses it
         Err(NodeError::Stopping) => return,
-        Err(error @ NodeError::Net(_)) => {
+        Err(error @ NodeError::Net(_)) if !is_over(&error) => {
             let warning = format!("{TOKEN_WAITS} not used yet: {error}");
             return service.node.warn(warning);
         }
@@ -388,6 +388,11 @@ async fn use_waiting_token(service: &Service, config: &Config) {
         }
     }
     service.forget_waiting_token();
+}
+
+/// Whether who made the token has refused it, and its time is over.
+fn is_over(error: &NodeError) -> bool {
+    matches!(error, NodeError::Net(NetError::InviteExpired))
 }
 
 impl Service {

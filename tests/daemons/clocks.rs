@@ -114,3 +114,24 @@ fn what_was_first_seen_by_a_clock_ahead_is_listed_when_that_is_set_right() {
     node.launch();
     node.wait_for_file("file");
 }
+
+#[apply(promise)]
+#[takes("faketime")]
+fn a_token_that_is_over_by_the_joiners_clock_alone_is_good() {
+    let mut cluster = Cluster::with_own_secrets();
+    let one = cluster.start_with(NodeOptions::unmounted("one"));
+    let mut two = cluster.start_with(NodeOptions::unmounted("two"));
+    let token = one.cli(&["invite"]).expect_ok();
+    two.stop();
+    // what waits for the start is used then, or kept
+    let state = two.home.join("state");
+    two.cli(&["join", token.trim(), "--state", state.to_str().unwrap()])
+        .expect_ok();
+    set_clock(&mut two, "+2h");
+    two.launch();
+    let has_joined = || {
+        let trust = two.cli(&["trust", "--json"]).expect_json();
+        trust["members"].as_array().unwrap().len() == 2
+    };
+    eventually("it is let in", HANG_LIMIT, has_joined);
+}

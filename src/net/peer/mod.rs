@@ -284,18 +284,16 @@ impl PeerNet {
     /// [`NetError::InviteExpired`], [`NetError::InviteRefused`], [`NetError::OwnIdentity`] for a
     /// token of our own; else what the last address gave.
     pub async fn enrol(&self, token: &InviteToken, name: &NodeName) -> Result<Joining, NetError> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        token
-            .check_time(now.as_secs())
-            .map_err(|_| NetError::InviteExpired)?;
         self.check_other(&token.issuer)?;
         let mut first_failure = None;
         for seed in &token.seeds {
             match self.enrol_at(*seed, token, name).await {
                 Err(failure) if failure.is_retryable() => {
                     first_failure.get_or_insert(failure);
+                }
+                // the time of the token is by its issuer's clock: ours only says why it is refused
+                Err(NetError::InviteRefused) if is_over(token) => {
+                    return Err(NetError::InviteExpired);
                 }
                 outcome => return outcome,
             }
@@ -412,6 +410,14 @@ impl Drop for Owner {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Whether a token's time is over by this machine's clock.
+fn is_over(token: &InviteToken) -> bool {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    token.check_time(now.as_secs()).is_err()
 }
 
 #[cfg(test)]

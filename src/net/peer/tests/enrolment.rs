@@ -141,24 +141,24 @@ async fn who_would_be_too_far_from_the_founder_is_refused_and_uses_no_token_up()
 }
 
 #[tokio::test]
-async fn an_expired_token_is_refused_by_both_ends() {
+async fn a_token_ends_by_the_clock_of_who_made_it_alone() {
     let (issuer, joiner) = (Node::new(1), Node::new(2));
     let invites = inviting(&issuer);
-    let mut token = invites
-        .issue(
-            issuer.id,
-            vec![issuer.addr()],
-            HOUR,
-            Grant::default(),
-            issuer.keyring.known(),
-            1000,
-        )
-        .unwrap();
-    assert_eq!(refusal(&joiner, &token).await, NetError::InviteExpired);
-    assert_eq!(issuer.net.counters().accepted, 0);
-    // A joiner with a wrong clock gets no further.
-    token.expires_unix_s = u64::MAX;
-    assert_eq!(refusal(&joiner, &token).await, NetError::InviteRefused);
+    let issue = |now_s| {
+        let seeds = vec![issuer.addr()];
+        let (grant, known) = (Grant::default(), issuer.keyring.known());
+        let issued = invites.issue(issuer.id, seeds, HOUR, grant, known, now_s);
+        issued.unwrap()
+    };
+    // by the joiner's clock too, or by that alone
+    let mut over = issue(1000);
+    assert_eq!(refusal(&joiner, &over).await, NetError::InviteExpired);
+    assert_eq!(issuer.net.counters().dropped(DropReason::Stranger), 1);
+    over.expires_unix_s = u64::MAX;
+    assert_eq!(refusal(&joiner, &over).await, NetError::InviteRefused);
+    let mut good = issue(now_unix_s());
+    good.expires_unix_s = 1000;
+    assert!(joiner.net.enrol(&good, &name()).await.is_ok());
 }
 
 #[tokio::test]
