@@ -42,6 +42,9 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 /// How long a resignation is told, in some rounds of gossip, before the farewell.
 const RESIGNATION_HEARD: Duration = Duration::from_millis(500);
 
+/// How long a join waits for what is on record; the others tell it soon after.
+const RECORD_LIMIT: Duration = Duration::from_secs(5);
+
 /// How another node got back to this one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reached {
@@ -289,6 +292,7 @@ impl Node {
         self.command(Command::MembershipChanged).await?;
         let Joining { secret, chain } = self.net.enrol(token, &self.name).await?;
         self.keyring.join(&self.id(), secret, &chain)?;
+        let _later = tokio::time::timeout(RECORD_LIMIT, self.hear_record(token)).await;
         let reached = token.seeds.iter().map(|seed| (token.issuer, *seed));
         let reached = Command::LetIn(reached.collect());
         for news in [Command::MembershipChanged, reached] {
@@ -296,6 +300,24 @@ impl Node {
             let _stopping = self.command(news).await;
         }
         Ok(())
+    }
+
+    /// Learns of its issuer what is on record, of which the token brought a part: what this node
+    /// says next follows what it had said before, in an earlier membership too, and nothing of that
+    /// is lost when one of the two ends.
+    async fn hear_record(&self, token: &InviteToken) {
+        for seed in &token.seeds {
+            let question = self.keyring.question(false).into();
+            let asked = Request::Trust { question };
+            let answer = self
+                .net
+                .request(token.issuer, *seed, Lane::Bulk, asked)
+                .await;
+            if let Ok(Response::Trust { answer }) = answer {
+                let (_lacks_some, _fault) = self.keyring.hear_answer(&answer);
+                return;
+            }
+        }
     }
 
     /// Puts a node out of the cluster, then gives the others a fresh secret as [`Self::rotate`]

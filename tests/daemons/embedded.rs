@@ -9,6 +9,7 @@ use std::time::Duration;
 use macro_rules_attribute::apply;
 use p2pfs::node::{FileError, Leave, News, Node, NodeBuilder, Who};
 use p2pfs::path::SharedPath;
+use p2pfs::trust::Grant;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::runtime::Runtime;
 
@@ -321,4 +322,32 @@ fn a_node_whose_threads_have_no_time_is_not_taken_for_dead() {
         assert_eq!(next(went), dead.id());
     }
     drop(free);
+}
+
+#[apply(promise)]
+fn who_joins_knows_the_whole_record_when_the_join_returns() {
+    within_limit(async {
+        let folder = tempfile::tempdir().unwrap();
+        set_mode(folder.path(), 0o755);
+        let start = |name: &str| {
+            let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+            let node = Node::builder(name.parse().unwrap(), folder.path().join(name));
+            let node = node.listen(anywhere).cache(64 << 20, 0).lan(false);
+            node.start()
+        };
+        let (near, far) = (start("near").await.unwrap(), start("far").await.unwrap());
+        let other = start("other").await.unwrap();
+        let invite = || {
+            far.invite(Duration::from_secs(60), Grant::default())
+                .unwrap()
+        };
+        other.join(&invite()).await.unwrap();
+        far.expel(other.id()).await.unwrap();
+        near.join(&invite()).await.unwrap();
+        // at once, so that nothing it says next is apart from what was said before
+        assert_eq!(near.keyring().history(), far.keyring().history());
+        for node in [near, far, other] {
+            node.stop(Leave::Away).await;
+        }
+    });
 }
