@@ -1,7 +1,7 @@
 //! `p2pfs invite`, `join`, `leave`, `expel`, `rotate`, `forget`, `trust`: who is in the cluster.
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -246,15 +246,21 @@ fn keep(options: JoinOptions, token: &str, output: &mut Output) -> Result<(), Cl
 fn read_token() -> Result<String, CliError> {
     let mut token = String::new();
     let limit = u64::try_from(TOKEN_MAX_BYTES).unwrap_or(u64::MAX) + 2;
-    io::stdin()
-        .take(limit)
-        .read_to_string(&mut token)
-        .map_err(|e| {
-            CliError::new(
-                format!("cannot read the token from standard input: {e}"),
-                "pipe it in",
-            )
-        })?;
+    let mut input = io::stdin().lock().take(limit);
+    let read = match io::stdin().is_terminal() {
+        true => {
+            // where nothing was piped in, a person is to paste it, and ends it with a new line
+            eprint!("Paste the token: ");
+            input.read_line(&mut token)
+        }
+        false => input.read_to_string(&mut token),
+    };
+    read.map_err(|e| {
+        CliError::new(
+            format!("cannot read the token from standard input: {e}"),
+            "pipe it in",
+        )
+    })?;
     Ok(token)
 }
 

@@ -256,3 +256,18 @@ fn adding_a_share_shows_on_a_terminal_how_far_its_reading_is() {
     // all of it is listed when the command ends
     assert_eq!(node.cli(&["ls"]).expect_ok(), "large\n");
 }
+
+#[apply(promise)]
+fn a_token_is_pasted_on_a_terminal_and_ends_with_its_line() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (one, two) = (cluster.start("one"), cluster.start("two"));
+    let token = one.cli(&["invite"]).expect_ok();
+    let mut join = program();
+    join.args(["join", "-"]).env("P2PFS_SOCKET", two.socket());
+    let mut terminal = Terminal::open(24, 80);
+    let mut child = terminal.run(&mut join);
+    terminal.read_until("Paste the token: ");
+    terminal.write(format!("{}\n", token.trim()).as_bytes());
+    terminal.read_until("joined the cluster");
+    assert!(wait_child(&mut child, HANG_LIMIT).success());
+}
