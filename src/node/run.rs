@@ -3,7 +3,6 @@
 //! Owns the receiving ends of every queue, and the publishing of views and changes. It never waits
 //! for a peer or a disk: questions, offers and storing run beside it and come back as events.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,7 +25,7 @@ use super::views::ViewClock;
 use super::wake::sleep_until;
 use crate::cache::CacheEvent;
 use crate::catalogue::Change;
-use crate::cluster::{Leave, MemberState, MemberStatus};
+use crate::cluster::Leave;
 use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::net::gossip::UdpInlet;
@@ -37,6 +36,8 @@ use crate::transfer::{FetchEvent, Fetcher, Server};
 use crate::wire::legacy::{RECEIVED_MAX_BYTES, is_legacy_datagram};
 use crate::wire::native::tcp::{Lane, Request, Response};
 use crate::wire::native::udp::{DATAGRAM_MAX_BYTES, Message};
+
+mod roll;
 
 /// Share events taken at once, so that a scan of many files makes few views.
 const SHARE_BATCH: usize = 1024;
@@ -348,9 +349,7 @@ impl Runner {
     /// Hands on everything that the state machine has to give after an event.
     fn settle(&mut self, udp: &UdpInlet) {
         // events first: what is done about them makes questions and datagrams
-        while let Some(event) = self.machine.poll_event() {
-            self.handle_event(event);
-        }
+        self.handle_events();
         while let Some(outgoing) = self.machine.poll_request() {
             self.ask(outgoing);
         }
@@ -386,9 +385,6 @@ impl Runner {
             self.parts.fetcher.returned(&member.node);
         }
         match &event {
-            NodeEvent::PeerUp(_) | NodeEvent::PeerDown { .. } | NodeEvent::PeerAway { .. } => {
-                self.publish_addresses();
-            }
             NodeEvent::Wanted { from, hashes } => self.hear_of_wishes(*from, hashes),
             NodeEvent::Offered {
                 from,
@@ -404,7 +400,10 @@ impl Runner {
             NodeEvent::MembershipChanged => self.parts.net.close_strangers(),
             NodeEvent::Knock { address } => self.knock(*address),
             NodeEvent::Offended { node, what } => self.parts.offenders.note(*node, *what),
-            NodeEvent::CopiedKey { .. }
+            NodeEvent::PeerUp(_)
+            | NodeEvent::PeerDown { .. }
+            | NodeEvent::PeerAway { .. }
+            | NodeEvent::CopiedKey { .. }
             | NodeEvent::CopyGone { .. }
             | NodeEvent::Stated(_)
             | NodeEvent::NamesRefused => {}
@@ -423,27 +422,6 @@ impl Runner {
                 let _stopping = knocked.send((node, address)).await;
             }
         });
-    }
-
-    fn publish_members(&mut self) {
-        let members = Arc::new(self.machine.member_reports());
-        self.parts.published.members.store(members);
-    }
-
-    fn publish_addresses(&mut self) {
-        self.publish_members();
-        let is_reachable = |member: &MemberStatus| {
-            matches!(member.state, MemberState::Alive | MemberState::Suspect)
-        };
-        let members = self.machine.members();
-        let reachable = members.iter().filter(|member| is_reachable(member));
-        let addresses: BTreeMap<NodeId, SocketAddr> = reachable
-            .map(|status| (status.member.node, status.member.address))
-            .collect();
-        let reachable = addresses.iter().map(|(node, at)| (*node, *at)).collect();
-        self.parts.persister.set_reachable(reachable);
-        self.parts.net.set_members_at(addresses.values().copied());
-        self.parts.published.set_addresses(addresses);
     }
 
     /// Others want files: they are offered what is here, and may have parts of what is fetched

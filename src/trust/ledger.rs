@@ -16,6 +16,7 @@
 //! This is the chain without the server, and the certificate with its revocation.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -33,6 +34,7 @@ mod stating;
 mod walk;
 
 use chains::Chains;
+use departed::Gone;
 use intake::is_farewell;
 use walk::Walk;
 
@@ -116,6 +118,8 @@ struct Standing {
     /// that more can come to stand of them; by whose word.
     open: BTreeMap<Membership, NodeId>,
     owners: BTreeMap<Vec<u8>, Owned>,
+    /// By which word each is out that is; found once, when somebody asks.
+    gone: OnceLock<Arc<Gone>>,
 }
 
 impl Standing {

@@ -1,6 +1,7 @@
 //! Why one that was let in is no member any more.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::{Ledger, Membership};
 use crate::id::NodeId;
@@ -10,6 +11,9 @@ use crate::trust::statement::{Claim, SignedStatement, StatementId};
 /// these another's rather than its own, then one that lets nothing stand, which whom the node had
 /// let in must see too, then the last.
 type Order = (u32, bool, bool, u64);
+
+/// By which word each node is out that is no member, also one of whose coming nothing is known.
+pub(super) type Gone = BTreeMap<NodeId, StatementId>;
 
 /// What is said of the going of each node, and of its coming.
 pub(super) struct Words<'a> {
@@ -138,6 +142,17 @@ impl<'a> Words<'a> {
         }
     }
 
+    /// The same of everybody.
+    fn all_out(&self) -> Gone {
+        let founder = [&self.ledger.founder];
+        let named: BTreeSet<_> = self.admitted.keys().chain(self.about.keys()).collect();
+        let named = named.into_iter().chain(founder);
+        let members = &self.ledger.standing.members;
+        let out = named.filter(|who| !members.contains_key(who));
+        out.filter_map(|who| Some((*who, self.out(who)?.id())))
+            .collect()
+    }
+
     /// The word by which those are out whose certificate counts no more, so that this node's does
     /// not either; none of a member, and of one that nobody ever admitted.
     pub fn fell(&self, who: &NodeId) -> Option<&'a SignedStatement> {
@@ -177,10 +192,15 @@ impl Ledger {
     /// The word by which a node is no member any more: its own or another's, about itself or about
     /// who admitted it. None of a member.
     pub fn expulsion(&self, who: &NodeId) -> Option<&SignedStatement> {
-        match self.standing.members.contains_key(who) {
-            true => None,
-            false => self.words().out(who),
-        }
+        let word = self.gone().get(who)?;
+        self.statements.get(word)
+    }
+
+    /// Who is out, and by which word. All statements are gone through once for each change of them,
+    /// however many ask: whoever lists the members asks for each of those who are out.
+    pub(super) fn gone(&self) -> &Gone {
+        let gone = &self.standing.gone;
+        gone.get_or_init(|| Arc::new(self.words().all_out()))
     }
 
     /// The words that whoever lets a node in again has to know: all of others on the last
@@ -225,12 +245,13 @@ impl Ledger {
     /// Who was let in and is no member, and the word by which that is so: about the node itself, or
     /// about who had let it in. By time.
     pub fn departed(&self) -> Vec<(NodeId, SignedStatement)> {
-        let words = self.words();
-        let let_in: BTreeSet<_> = words.admitted.keys().chain([&self.founder]).collect();
-        let out = let_in
-            .into_iter()
-            .filter(|who| !self.standing.members.contains_key(who));
-        let gone = out.filter_map(|who| Some((*who, words.out(who)?.clone())));
+        let let_in = self.all().filter_map(|(_, it)| match &it.claim {
+            Claim::Admit { node, .. } => Some(*node),
+            _ => None,
+        });
+        let let_in: BTreeSet<_> = let_in.chain([self.founder]).collect();
+        let gone = self.gone().iter().filter(|(who, _)| let_in.contains(who));
+        let gone = gone.filter_map(|(who, word)| Some((*who, self.statements.get(word)?.clone())));
         let mut gone: Vec<_> = gone.collect();
         gone.sort_by_cached_key(|(who, word)| (word.statement.at_s, word.id(), *who));
         gone

@@ -1,5 +1,6 @@
 //! Promises about why one is out, and what whoever lets it in again has to know.
 
+use super::admitted::crowd;
 use super::forged::{admission, expulsion, forged};
 use super::*;
 
@@ -88,4 +89,24 @@ fn who_is_let_in_as_often_as_it_goes_goes_each_time() {
     }
     let most = STATEMENTS_PER_MEMBER_MAX + 20;
     assert_eq!(ledger.by(&id(3)).count(), most);
+}
+
+#[test]
+fn who_is_out_is_found_once_for_each_change_however_many_ask() {
+    let mut ledger = cluster();
+    let crowd = crowd(&ledger, 300);
+    let out: Vec<_> = crowd.iter().filter_map(SignedStatement::subject).collect();
+    ledger.merge(crowd);
+    ledger.expel(&key(3), id(3), 50).unwrap();
+    let before: *const _ = ledger.gone();
+    let word = ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
+    let found: *const _ = ledger.gone();
+    assert_ne!(found, before);
+    for node in &out {
+        assert_eq!(ledger.expulsion(node), word.first());
+        assert!(!ledger.has_resigned(node));
+    }
+    assert!(ledger.has_resigned(&id(3)));
+    assert_eq!(ledger.departed().len(), out.len() + 2);
+    assert_eq!(ledger.gone() as *const _, found);
 }
