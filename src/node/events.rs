@@ -333,8 +333,9 @@ impl EventLog {
                 self.note(News::Joined(joined, by));
             }
             Claim::Expel { node, .. } => self.note(News::Expelled(who(node), by)),
+            // the first number names the secret that is there already
+            Claim::Rotate { number: 0, .. } | Claim::Found { .. } | Claim::Own { .. } => {}
             Claim::Rotate { .. } => self.note(News::Rotated(by)),
-            Claim::Found { .. } | Claim::Own { .. } => {}
         }
     }
 

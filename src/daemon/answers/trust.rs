@@ -186,6 +186,8 @@ impl Service {
             owners: self.owners(),
             history: history
                 .iter()
+                // the name of a secret that was there is no news of one
+                .filter(|(it, _)| !matches!(it.statement.claim, Claim::Rotate { number: 0, .. }))
                 .map(|(signed, counts)| step(signed, *counts, &name))
                 .collect(),
             gone: keyring
