@@ -73,7 +73,7 @@ mod warming;
 mod write_behind;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;

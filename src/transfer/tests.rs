@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::TransferError;
 use super::client::{Fetcher, ReadReply};
+use crate::cache::tests::faults::{Faults, cache_that_can_halt};
 use crate::cache::{Cache, CacheConfig, Stored};
 use crate::digest::{self, ContentHash, Outboard};
 use crate::extent::ByteRange;
@@ -64,16 +65,23 @@ pub struct TestCache {
 
 impl TestCache {
     pub fn new(budget_bytes: u64) -> Self {
+        Self::opened(budget_bytes, |config| Cache::open(config).unwrap()).0
+    }
+
+    /// On a disk that can be halted.
+    pub fn that_can_halt(budget_bytes: u64) -> (Self, std::sync::Arc<Faults>) {
+        Self::opened(budget_bytes, cache_that_can_halt)
+    }
+
+    fn opened<T>(budget_bytes: u64, open: impl FnOnce(CacheConfig) -> (Cache, T)) -> (Self, T) {
         let dir = tempfile::tempdir().unwrap();
         let config = CacheConfig {
             dir: dir.path().join("cache"),
             budget_bytes,
             floor_bytes: 0,
         };
-        Self {
-            cache: Cache::open(config).unwrap().0,
-            _dir: dir,
-        }
+        let (cache, beside) = open(config);
+        (Self { cache, _dir: dir }, beside)
     }
 
     /// Puts a part of a content in.

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::Disk;
+use super::super::core::Tuning;
+use super::{Cache, CacheConfig, Disk};
 
 /// What the simulated disk loses or keeps as one.
 const SECTOR_BYTES: u64 = 512;
@@ -18,7 +19,7 @@ const SECTOR_BYTES: u64 = 512;
 type Unsynced = HashMap<(u64, u64), (Arc<File>, Vec<u8>)>;
 
 /// Which step of the cache's work is the last, and what the disk has not synced.
-pub(in crate::cache) struct Faults {
+pub(crate) struct Faults {
     steps: AtomicU64,
     cut_at: u64,
     /// How much of a write that is cut still happens, in eighths.
@@ -35,6 +36,9 @@ pub(in crate::cache) struct Faults {
     unsynced: Mutex<Unsynced>,
     syncs: Mutex<Syncs>,
     syncs_changed: Condvar,
+    /// Whether every change waits until this changes.
+    halted: Mutex<bool>,
+    halted_changed: Condvar,
 }
 
 /// Where each step of the cache comes by before it is made.
@@ -92,6 +96,20 @@ struct Syncs {
     waiting: u64,
 }
 
+/// A cache on a disk that can be halted.
+pub(crate) fn cache_that_can_halt(config: CacheConfig) -> (Cache, Arc<Faults>) {
+    let faults = Arc::new(Faults::none());
+    let tuning = Tuning {
+        background: false,
+        ..Tuning::default()
+    };
+    let disk = Disk {
+        faults: Some(faults.clone()),
+    };
+    let (cache, _events) = Cache::open_with(config, tuning, disk).unwrap();
+    (cache, faults)
+}
+
 impl Faults {
     pub(in crate::cache) fn none() -> Self {
         Self::cut(u64::MAX, 0)
@@ -114,6 +132,8 @@ impl Faults {
                 waiting: 0,
             }),
             syncs_changed: Condvar::new(),
+            halted: Mutex::new(false),
+            halted_changed: Condvar::new(),
         }
     }
 
@@ -193,8 +213,17 @@ impl Faults {
         Some(self.free_bytes.load(Ordering::SeqCst))
     }
 
+    /// From now on the disk stands still, or goes on.
+    pub(crate) fn halt(&self, halted: bool) {
+        *self.halted.lock() = halted;
+        self.halted_changed.notify_all();
+    }
+
     /// Counts a step; whether it is the one in which the cache is killed.
     fn step(&self) -> io::Result<bool> {
+        let is_halted = |halted: &mut bool| *halted;
+        self.halted_changed
+            .wait_while(&mut self.halted.lock(), is_halted);
         let number = self.steps.fetch_add(1, Ordering::SeqCst);
         if number > self.cut_at {
             return Err(io::Error::other("killed"));

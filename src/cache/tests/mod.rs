@@ -5,7 +5,7 @@ mod crash;
 mod damage;
 mod direct;
 mod directory;
-pub(super) mod faults;
+pub(crate) mod faults;
 mod model;
 mod prealloc;
 mod reservations;

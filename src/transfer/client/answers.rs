@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::asking::{TakeBack, failure_of};
-use super::behind::{self, Pending};
+use super::behind::Pending;
 use super::{Inner, ReadReply, read_into};
 use crate::cache::CacheFile;
 use crate::digest::{ContentHash, Verified};
@@ -133,6 +133,7 @@ impl Inner {
     /// Hashes and stores on a blocking thread. What is small is hashed here instead, which takes
     /// less time than to wake one: its reader waits.
     async fn take_answer(self: Arc<Self>, request: RangeRequest, proof: Bytes) {
+        let turn = self.storing.turn().await;
         // never closed, so never an error; without a permit nothing is verified
         let Ok(permit) = self.verifiers.clone().acquire_owned().await else {
             return;
@@ -144,12 +145,12 @@ impl Inner {
         }
         self.runtime.clone().spawn_blocking(move || {
             let to_store = early.unwrap_or_else(|| self.verify(&request, proof));
+            drop(permit);
             if let Some((verified, file)) = to_store {
-                let kept = behind::keep(&file, &verified);
+                let kept = self.storing.keep(turn, &file, &verified);
                 let (content, range) = (request.content, verified.range);
                 self.with(|session, now| kept.tell(session, now, content, range));
             }
-            drop(permit);
         });
     }
 

@@ -85,7 +85,7 @@ impl Inner {
             let outcomes: Vec<_> = pending
                 .iter()
                 .map(|one| {
-                    let kept = keep(&one.file, &one.verified);
+                    let kept = self.storing.keep_now(&one.file, &one.verified);
                     // the first of a file makes files, half a millisecond's work each time: whoever
                     // has a reader's bytes in hand does not wait on this processor for all of it
                     std::thread::yield_now();

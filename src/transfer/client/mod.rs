@@ -2,12 +2,11 @@
 //!
 //! One mutex guards the session; it is held for table work only, never across an await, a disk
 //! access or a reader's reply, and what the session wants done is done after it. Requests are
-//! tasks; verifying and storing is done on blocking threads, as many at a time as there are
-//! processors. A small range that somebody waits for takes a shorter way, since each change of
-//! thread costs as much as all of its work: the reader's thread writes the request, and the
-//! connection's task verifies the answer and gives the reader its bytes. A reader gets them before
-//! they are stored. No choice is made here: whom to ask, what to keep, when to give up is the
-//! session's.
+//! tasks; verifying and storing is done on blocking threads, some for each processor. A small range
+//! that somebody waits for takes a shorter way, since each change of thread costs as much as all of
+//! its work: the reader's thread writes the request, and the connection's task verifies the answer
+//! and gives the reader its bytes. A reader gets them before they are stored. No choice is made
+//! here: whom to ask, what to keep, when to give up is the session's.
 
 mod answers;
 mod asking;
@@ -15,6 +14,7 @@ mod behind;
 mod fill;
 mod metered;
 mod opening;
+mod storing;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -42,6 +42,7 @@ use asking::{Asking, OnBytes, TakeBack};
 use behind::Behind;
 pub use fill::Fill;
 use fill::Filler;
+use storing::Storing;
 pub use terms::{FetchConfig, FetchTicket, HoldersOf, ReadReply};
 
 /// How many events wait for their reader; further ones are dropped and counted.
@@ -97,6 +98,7 @@ struct Inner {
     metered: watch::Sender<bool>,
     behind: Behind,
     events: mpsc::Sender<FetchEvent>,
+    storing: Storing,
     verifiers: Arc<Semaphore>,
     holdings: Arc<Semaphore>,
     wake: Arc<Notify>,
@@ -144,6 +146,7 @@ impl Fetcher {
             metered: watch::Sender::new(false),
             behind: Behind::default(),
             events,
+            storing: Storing::new(verifiers),
             verifiers: Arc::new(Semaphore::new(verifiers)),
             holdings: Arc::new(Semaphore::new(HOLDINGS_AT_ONCE_MAX)),
             wake: wake.clone(),

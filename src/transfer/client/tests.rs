@@ -1,5 +1,6 @@
 //! The fetcher against peers that do as they are told, without a network.
 
+mod disks;
 mod fills;
 mod idle;
 
@@ -51,6 +52,10 @@ fn scene(content: &Content, budget: u64, peers: &[Manner]) -> Scene {
 }
 
 fn scene_with(config: FetchConfig, content: &Content, budget: u64, peers: &[Manner]) -> Scene {
+    scene_on(config, content, TestCache::new(budget), peers)
+}
+
+fn scene_on(config: FetchConfig, content: &Content, cache: TestCache, peers: &[Manner]) -> Scene {
     let asked: Arc<Mutex<Vec<_>>> = Arc::default();
     let manners: HashMap<NodeId, (Manner, AtomicUsize)> = (1u8..)
         .zip(peers)
@@ -77,7 +82,6 @@ fn scene_with(config: FetchConfig, content: &Content, budget: u64, peers: &[Mann
         };
         Box::pin(answer(content.clone(), manner, request))
     });
-    let cache = TestCache::new(budget);
     let holders: HoldersOf = Arc::new(move |_| holders.clone());
     let at_once: AskAtOnce = Arc::new(|_, _, _, reply, _| Err(reply));
     let asking = Asking { ask, at_once };
@@ -179,49 +183,6 @@ async fn a_file_read_in_order_is_right_and_asked_for_once() {
         .await;
     assert!(events.contains(&FetchEvent::Started { hash, size_bytes }));
     assert!(scene.cache.cache.is_complete(&hash));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_cache_slows_nothing_down_but_keeps_nothing() {
-    let content = Content::new(2, 24 << 20);
-    let config = FetchConfig {
-        uncached_window_bytes: 4 << 20,
-        ..FetchConfig::new(2)
-    };
-    let scene = scene_with(config, &content, 0, &[Manner::Honest]);
-    scene.read_through(&content, 128 << 10).await;
-    assert_eq!(scene.cache.cache.cached_bytes(&content.hash()), 0);
-    assert!(
-        scene.asked_bytes() <= content.size() * 5 / 4,
-        "{}",
-        scene.asked_bytes()
-    );
-    assert!(scene.fetcher.inner.state.lock().session.refused_bytes() <= 4 << 20);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn readers_of_more_than_cache_and_memory_hold_get_every_byte() {
-    let content = Content::new(22, 32 << 20);
-    let config = FetchConfig {
-        uncached_window_bytes: 4 << 20,
-        ..FetchConfig::new(2)
-    };
-    let scene = scene_with(config, &content, 8 << 20, &[Manner::Honest]);
-    let readers = (0..4u64).map(|number| {
-        let (fetcher, content) = (scene.fetcher.clone(), content.clone());
-        tokio::task::spawn_blocking(move || {
-            let quarter = content.size() / 4;
-            for step in 0..content.size() / (128 << 10) {
-                let at = (number * quarter + step * (128 << 10)) % content.size();
-                let range = ByteRange::at(at, 128 << 10);
-                let bytes = read_now(&fetcher, &content, range).unwrap();
-                assert!(bytes == content.part(range), "wrong bytes at {at}");
-            }
-        })
-    });
-    for reader in readers.collect::<Vec<_>>() {
-        reader.await.unwrap();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
