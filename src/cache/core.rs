@@ -270,6 +270,15 @@ impl Core {
         }
     }
 
+    /// Says that all maps are written, for a start that finds no file changed since.
+    pub(super) fn note_clean_stop(&self) {
+        if !self.context.disk_refuses() {
+            let (disk, clean) = (&self.context.disk, self.context.layout.clean());
+            // anew, so that it has the time of now
+            let _ = disk.remove(&clean).and_then(|()| disk.create(&clean));
+        }
+    }
+
     /// Writes the maps of all open files.
     pub(super) fn flush_all(&self) {
         for shared in self.open_files() {
@@ -466,8 +475,6 @@ impl Drop for Core {
     /// The last handle is gone, so every map is written: the stop was clean, unless the disk
     /// refuses to say so.
     fn drop(&mut self) {
-        if !self.context.disk_refuses() {
-            let _ = self.context.disk.create(&self.context.layout.clean());
-        }
+        self.note_clean_stop();
     }
 }

@@ -273,6 +273,14 @@ impl Cache {
         self.core().flush_all();
     }
 
+    /// The same at the end of a process that leaves handles to go with it, as threads that wait for
+    /// the kernel have them: the stop is a clean one. What is stored after it is in doubt at the
+    /// next start.
+    pub fn flush_at_end(&self) {
+        self.flush();
+        self.core().note_clean_stop();
+    }
+
     fn core(&self) -> &Arc<Core> {
         &self.owner.core
     }

@@ -179,13 +179,17 @@ fn complete_files_wait_for_a_check_after_an_unclean_stop() {
 
 /// Changes a byte of the data, later than `since` by the clock of the file system.
 fn alter(data: &Path, since: &Path) {
+    write_later(data, since, b"?");
+}
+
+fn write_later(data: &Path, since: &Path, byte: &[u8]) {
     let changed = |path: &Path| {
         let found = fs::metadata(path).unwrap();
         (found.ctime(), found.ctime_nsec())
     };
     while changed(data) <= changed(since) {
         let kept = fs::metadata(data).unwrap().modified().unwrap();
-        overwrite(data, 7_000, b"?");
+        overwrite(data, 7_000, byte);
         fs::File::options()
             .write(true)
             .open(data)
@@ -228,6 +232,37 @@ fn what_was_changed_while_the_cache_was_closed_is_checked_before_it_is_believed(
                 assert!(matches!(found, ReadOutcome::Ready(4096)), "{found:?}");
             }
         }
+    }
+}
+
+#[test]
+fn a_stop_that_leaves_open_files_behind_is_a_clean_one_but_for_what_changes_after_it() {
+    for size in [200_000, 10_000] {
+        let place = Place::new(1 << 20);
+        let sources = [Source::new(1, size), Source::new(2, size)];
+        let (cache, _events) = place.open();
+        let open = sources.each_ref().map(|source| open_file(&cache, source));
+        for (source, file) in sources.iter().zip(&open) {
+            source.store(file, source.whole());
+        }
+        cache.flush_at_end();
+        let clean = place.cache_dir().join("clean");
+        alter(&paths(&place, &sources[1]).data, &clean);
+        // as if the process had ended: nobody is told of that, and its lock is gone
+        fs::remove_file(place.cache_dir().join("lock")).unwrap();
+        let (next, _events) = place.open();
+        assert_eq!(next.unverified(), [(sources[1].hash(), size as u64)]);
+        assert!(next.is_complete(&sources[0].hash()));
+        assert!(!next.is_complete(&sources[1].hash()));
+        // whoever goes on after it and ends well vouches for all that is there then
+        cache.flush_at_end();
+        let right = sources[1].data[7_000];
+        write_later(&paths(&place, &sources[1]).data, &clean, &[right]);
+        drop(next);
+        let files = fs::metadata(paths(&place, &sources[1]).data).unwrap();
+        let changed = fs::metadata(&clean).unwrap();
+        let times = [&changed, &files].map(|of| (of.ctime(), of.ctime_nsec()));
+        assert!(times[0] >= times[1]);
     }
 }
 

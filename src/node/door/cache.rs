@@ -157,9 +157,10 @@ impl Node {
         self.cache.resize(budget_bytes)
     }
 
-    /// Writes down what the cache has, for the next start. Waits for the disk.
+    /// Writes down what the cache has, for the next start: what is not changed after it needs no
+    /// check then. Waits for the disk.
     pub fn flush_cache(&self) {
-        self.cache.flush();
+        self.cache.flush_at_end();
     }
 
     /// Reads and checks every cached byte and drops what is damaged. `progress` is called about

@@ -145,3 +145,23 @@ fn who_is_given_cached_bytes_only_gets_no_more_of_what_it_had_open_when_the_daem
     read(&mut part).unwrap();
     assert!(part == bytes, "and then it is cached");
 }
+
+#[apply(promise)]
+fn a_stop_whose_mount_the_broker_keeps_leaves_nothing_of_the_cache_to_be_checked() {
+    let mut cluster = Cluster::new();
+    let author = cluster.start("author");
+    let mut kept = Kept::start(&mut cluster, String::new());
+    let bytes = noise(42, MIB);
+    author.write("picture.bin", &bytes);
+    kept.reader.wait_for_file("picture.bin");
+    let open = fs::File::open(kept.reader.mounted("picture.bin")).unwrap();
+    assert!(fs::read(kept.reader.mounted("picture.bin")).unwrap() == bytes);
+    let clean = kept.reader.home.join("cache/clean");
+    assert!(!clean.exists());
+    kept.reader.stop();
+    assert!(is_mounted(&kept.mount), "the broker keeps it");
+    assert!(clean.exists());
+    kept.reader.launch();
+    assert!(!clean.exists());
+    drop(open);
+}
