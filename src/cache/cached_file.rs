@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::CacheError;
 use super::core::Handle;
@@ -39,6 +40,12 @@ pub struct CacheFile {
 }
 
 impl CacheFile {
+    /// For who wants its bytes.
+    pub(super) fn used(handle: Arc<Handle>) -> Self {
+        handle.shared.is_used.store(true, Ordering::Relaxed);
+        Self { handle }
+    }
+
     /// The content.
     pub fn hash(&self) -> ContentHash {
         self.shared().hash

@@ -115,16 +115,7 @@ impl Core {
         {
             let unchecked = !was_clean;
             index.recharge(0, charge_bytes(summary.size_bytes, summary.counts));
-            let presence = Presence::Closed;
-            index.insert(
-                hash,
-                Entry {
-                    summary,
-                    last_use,
-                    unchecked,
-                    presence,
-                },
-            );
+            index.insert(hash, Entry::closed(summary, last_use, unchecked));
         }
     }
 

@@ -3,13 +3,12 @@
 //!
 //! Reading does not: it changes nothing. Short writes are continued, interrupted ones repeated.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use rustix::fs::{
-    FallocateFlags, Timespec, Timestamps, UTIME_NOW, XattrFlags, fsetxattr, getxattr,
-};
+use rustix::fs::{FallocateFlags, XattrFlags, fsetxattr, getxattr};
 use rustix::io::Errno;
 
 use super::map::SMALL_BYTES;
@@ -138,18 +137,11 @@ impl Disk {
         }
     }
 
-    /// Sets a file's mtime to now.
-    pub(super) fn touch(&self, path: &Path) -> io::Result<()> {
+    /// Sets a file's mtime.
+    pub(super) fn touch(&self, path: &Path, time: SystemTime) -> io::Result<()> {
         self.allow_change()?;
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW,
-        };
-        let times = Timestamps {
-            last_access: now,
-            last_modification: now,
-        };
-        Ok(rustix::fs::futimens(File::open(path)?, &times)?)
+        let times = FileTimes::new().set_accessed(time).set_modified(time);
+        File::open(path)?.set_times(times)
     }
 
     /// Sets the attribute that is a small file's map, as a whole.

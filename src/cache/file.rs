@@ -44,6 +44,8 @@ pub(super) struct Shared {
     pub(super) writing: Mutex<Direct>,
     /// Whether some of it went to the disk past the kernel's pages.
     pub(super) is_past_pages: AtomicBool,
+    /// Whether somebody wanted its bytes since it was opened, and not only to look after it.
+    pub(super) is_used: AtomicBool,
 }
 
 /// What is open of it.
@@ -217,6 +219,7 @@ impl Shared {
             state: Mutex::new(state),
             writing: Mutex::default(),
             is_past_pages: AtomicBool::new(false),
+            is_used: AtomicBool::new(false),
         };
         shared.publish(&shared.state.lock());
         shared

@@ -3,6 +3,7 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::context::Context;
 use super::disk::Reach;
@@ -57,7 +58,11 @@ impl Shared {
 
     /// Ends the life of this open file: what it leaves on disk, if anything, and whether some of
     /// that was never synced.
-    pub(super) fn retire(&self, context: &Context) -> (Option<Summary>, bool) {
+    pub(super) fn retire(
+        &self,
+        context: &Context,
+        last_use: SystemTime,
+    ) -> (Option<Summary>, bool) {
         let mut map = self.map.lock();
         let written = self.flush_locked(context, &mut map, false);
         map.retired = true;
@@ -74,9 +79,9 @@ impl Shared {
         }
         // The time of the last use is kept there; without it the order is older, no more.
         match (summary.is_some(), map.in_attribute) {
-            (true, false) => drop(context.disk.touch(&self.paths.map)),
+            (true, false) => drop(context.disk.touch(&self.paths.map, last_use)),
             // what was stored a moment ago has the time of that
-            (true, true) if !unsynced => drop(context.disk.touch(&self.paths.data)),
+            (true, true) if !unsynced => drop(context.disk.touch(&self.paths.data, last_use)),
             _ => {}
         }
         (summary, unsynced)

@@ -5,11 +5,9 @@
 //! opened, closed or removed is *busy* meanwhile, and whoever wants it waits for the end of that.
 //! `H` is the hold that users have on an open file: nothing is asked of it but whether it lives.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
-
-use lru::LruCache;
 
 use super::budget::{charge_bytes, cost_bytes};
 use super::file::Shared;
@@ -26,6 +24,8 @@ pub(super) struct Entry<H> {
     /// As when it was last closed.
     pub(super) summary: Summary,
     pub(super) last_use: SystemTime,
+    /// Its place in the order of use, given by [`Index::insert`].
+    pub(super) turn: u64,
     /// Whether it was complete at an unclean stop, and was not checked since.
     pub(super) unchecked: bool,
     pub(super) presence: Presence<H>,
@@ -39,13 +39,22 @@ pub(super) enum Presence<H> {
 }
 
 impl<H> Entry<H> {
+    /// Of a closed file.
+    pub(super) fn closed(summary: Summary, last_use: SystemTime, unchecked: bool) -> Self {
+        Self {
+            summary,
+            last_use,
+            turn: 0,
+            unchecked,
+            presence: Presence::Closed,
+        }
+    }
+
     /// The same, for whoever is about to open it.
     pub(super) fn as_closed(&self) -> Self {
         Self {
-            summary: self.summary,
-            last_use: self.last_use,
-            unchecked: self.unchecked,
-            presence: Presence::Closed,
+            turn: self.turn,
+            ..Self::closed(self.summary, self.last_use, self.unchecked)
         }
     }
 
@@ -161,8 +170,9 @@ pub(super) struct Index<H> {
     /// Those of `entries` that are in use; what the others come to is counted below.
     open: HashSet<ContentHash>,
     closed: Tally,
-    /// Closed and unpinned files with their charge.
-    evictable: LruCache<ContentHash, u64>,
+    /// Closed and unpinned files by their turns, with their charge.
+    evictable: BTreeMap<u64, (ContentHash, u64)>,
+    last_turn: u64,
     free: Option<(Instant, u64)>,
 }
 
@@ -180,7 +190,8 @@ impl<H> Index<H> {
             pins,
             open: HashSet::new(),
             closed: Tally::default(),
-            evictable: LruCache::unbounded(),
+            evictable: BTreeMap::new(),
+            last_turn: 0,
             free: None,
         }
     }
@@ -239,9 +250,8 @@ impl<H> Index<H> {
 
     /// Takes the least recently used file that may go.
     pub(super) fn take_victim(&mut self) -> Option<Victim<H>> {
-        let (hash, _) = self.evictable.peek_lru()?;
+        let (_, (hash, _)) = self.evictable.first_key_value()?;
         let hash = *hash;
-        self.take_from_evictable(&hash);
         let entry = self.take(&hash)?;
         self.busy.insert(hash);
         self.leaving += 1;
@@ -264,9 +274,16 @@ impl<H> Index<H> {
     }
 
     /// Adds a file, already charged, as the most recently used one.
-    pub(super) fn insert(&mut self, hash: ContentHash, entry: Entry<H>) {
+    pub(super) fn insert(&mut self, hash: ContentHash, mut entry: Entry<H>) {
+        self.last_turn += 1;
+        entry.turn = self.last_turn;
+        self.put_back(hash, entry);
+    }
+
+    /// Adds a file as one that was not used since it had its turn.
+    pub(super) fn put_back(&mut self, hash: ContentHash, entry: Entry<H>) {
         self.put(hash, entry);
-        self.update_evictable(&hash);
+        self.make_evictable(&hash);
     }
 
     /// What is known of a file.
@@ -298,6 +315,7 @@ impl<H> Index<H> {
 
     /// Takes a file out.
     pub(super) fn take(&mut self, hash: &ContentHash) -> Option<Entry<H>> {
+        self.take_from_evictable(hash);
         let entry = self.entries.remove(hash)?;
         if !self.open.remove(hash) {
             let tally = Tally::of(&entry, self.pins.contains(hash));
@@ -338,9 +356,8 @@ impl<H> Index<H> {
         }
     }
 
-    /// Makes a closed, unpinned file the last to be evicted; any other unevictable.
-    fn update_evictable(&mut self, hash: &ContentHash) {
-        self.take_from_evictable(hash);
+    /// Gives a closed, unpinned file its place in the order of eviction.
+    fn make_evictable(&mut self, hash: &ContentHash) {
         let Some(entry) = self.entries.get(hash) else {
             return;
         };
@@ -348,18 +365,20 @@ impl<H> Index<H> {
         if !held {
             let charge_bytes = entry.charge_bytes();
             self.evictable_bytes += charge_bytes;
-            self.evictable.put(*hash, charge_bytes);
+            self.evictable.insert(entry.turn, (*hash, charge_bytes));
         }
     }
 
     /// Whether a file may be evicted.
     pub(super) fn is_evictable(&self, hash: &ContentHash) -> bool {
-        self.evictable.contains(hash)
+        let entry = self.entries.get(hash);
+        entry.is_some_and(|entry| self.evictable.contains_key(&entry.turn))
     }
 
     /// Takes a file out of the order of eviction.
     pub(super) fn take_from_evictable(&mut self, hash: &ContentHash) {
-        if let Some(charge_bytes) = self.evictable.pop(hash) {
+        let turn = self.entries.get(hash).map(|entry| entry.turn);
+        if let Some((_, charge_bytes)) = turn.and_then(|turn| self.evictable.remove(&turn)) {
             self.evictable_bytes -= charge_bytes;
         }
     }

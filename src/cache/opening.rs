@@ -12,7 +12,7 @@ use super::budget::{charge_bytes, cost_bytes};
 use super::cached_file::CacheFile;
 use super::core::{Core, Handle};
 use super::file::{Files, MapState, Shared};
-use super::index::{Entry, Presence};
+use super::index::{Entry, Index, Presence};
 use super::layout;
 use super::map::LoadedMap;
 use super::pages::PageMap;
@@ -52,10 +52,19 @@ impl Core {
                 asked_bytes: size_bytes,
             });
         }
-        Ok(CacheFile { handle })
+        Ok(CacheFile::used(handle))
     }
 
     pub(super) fn existing(
+        self: &Arc<Self>,
+        hash: &ContentHash,
+    ) -> Result<Option<CacheFile>, CacheError> {
+        let file = self.existing_unused(hash)?;
+        Ok(file.map(|file| CacheFile::used(file.handle)))
+    }
+
+    /// The same for who only looks after the file: it keeps its place in the order of use.
+    pub(super) fn existing_unused(
         self: &Arc<Self>,
         hash: &ContentHash,
     ) -> Result<Option<CacheFile>, CacheError> {
@@ -105,9 +114,7 @@ impl Core {
         let mut index = self.index.lock();
         index.busy.remove(hash);
         match entry {
-            Some(entry) => {
-                index.insert(*hash, entry);
-            }
+            Some(entry) => index.put_back(*hash, entry),
             None => {
                 index.take(hash);
             }
@@ -175,7 +182,8 @@ impl Core {
                 self.tell_of_loss(hash, shared.size_bytes);
             }
         }
-        Ok(self.publish_open(shared, entry.unchecked && !checks_now))
+        let unchecked = entry.unchecked && !checks_now;
+        Ok(self.publish_open(shared, Entry { unchecked, ..entry }))
     }
 
     /// Tells that a file that was complete is as a whole missing.
@@ -201,7 +209,7 @@ impl Core {
         };
         if size_bytes > 0 {
             let shared = Shared::new(hash, paths, None, loaded, map, 0);
-            return Ok(self.publish_open(shared, false));
+            return Ok(self.publish_new(shared));
         }
         let files =
             match self
@@ -221,7 +229,7 @@ impl Core {
             0
         };
         let shared = Shared::new(hash, paths, Some(files), loaded, map, charged_bytes);
-        let handle = self.publish_open(shared, false);
+        let handle = self.publish_new(shared);
         if charged_bytes > 0 {
             handle
                 .shared
@@ -232,7 +240,17 @@ impl Core {
         Ok(handle)
     }
 
-    fn publish_open(self: &Arc<Self>, shared: Shared, unchecked: bool) -> Arc<Handle> {
+    fn publish_new(self: &Arc<Self>, shared: Shared) -> Arc<Handle> {
+        let entry = Entry::closed(shared.summary(), SystemTime::now(), false);
+        self.publish_open(shared, entry)
+    }
+
+    /// Ends the claim of what was closed as `entry` has it.
+    pub(super) fn publish_open(
+        self: &Arc<Self>,
+        shared: Shared,
+        entry: Entry<Handle>,
+    ) -> Arc<Handle> {
         let shared = Arc::new(shared);
         let handle = Arc::new(Handle {
             core: self.clone(),
@@ -240,17 +258,12 @@ impl Core {
         });
         let summary = shared.summary();
         let hash = shared.hash;
-        let presence = Presence::Open(Arc::downgrade(&handle), shared);
-        let last_use = SystemTime::now();
-        self.release(
-            &hash,
-            Some(Entry {
-                summary,
-                last_use,
-                unchecked,
-                presence,
-            }),
-        );
+        let open = Entry {
+            summary,
+            presence: Presence::Open(Arc::downgrade(&handle), shared),
+            ..entry
+        };
+        self.release(&hash, Some(open));
         handle
     }
 
@@ -259,7 +272,14 @@ impl Core {
         if shared.is_past_pages.load(Ordering::Relaxed) {
             self.context.recent.forget(shared.hash);
         }
-        let (kept, unsynced) = shared.retire(&self.context);
+        let is_used = shared.is_used.load(Ordering::Relaxed);
+        let used_before = |index: &Index<Handle>| Some(index.get(&shared.hash)?.last_use);
+        let last_use = match is_used {
+            true => None,
+            false => used_before(&self.index.lock()),
+        };
+        let last_use = last_use.unwrap_or_else(SystemTime::now);
+        let (kept, unsynced) = shared.retire(&self.context, last_use);
         if shared.is_complete() && !kept.is_some_and(|summary| summary.is_complete()) {
             // The disk refused the map: those who were told of the file must hear of that too.
             self.tell_of_loss(shared.hash, shared.size_bytes);
@@ -278,11 +298,14 @@ impl Core {
         if let Some(entry) = index.take(&shared.hash) {
             let closed = Entry {
                 summary,
-                last_use: SystemTime::now(),
+                last_use,
                 presence: Presence::Closed,
                 ..entry
             };
-            index.insert(shared.hash, closed);
+            match is_used {
+                true => index.insert(shared.hash, closed),
+                false => index.put_back(shared.hash, closed),
+            }
         }
         drop(index);
         self.settled.notify_all();

@@ -32,7 +32,7 @@ impl Core {
             return;
         }
         self.index.lock().held_for_a_moment = true;
-        if let Ok(Some(file)) = self.existing(hash) {
+        if let Ok(Some(file)) = self.existing_unused(hash) {
             let synced = file.shared().sync(&self.context);
             if synced.is_err() {
                 // its end would ask for the same again, and again

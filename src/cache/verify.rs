@@ -31,9 +31,9 @@ pub struct VerifyProgress {
 }
 
 impl Cache {
-    /// Checks every whole chunk of every file, the least recently used file first (so the order
-    /// of use stays); drops what is damaged, each with an event. `progress` is called about once a
-    /// MiB, and ends the work by breaking.
+    /// Checks every whole chunk of every file; drops what is damaged, each with an event. That is
+    /// no use of a file: the order of eviction stays. `progress` is called about once a MiB, and
+    /// ends the work by breaking.
     pub fn verify(
         &self,
         progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
@@ -65,7 +65,7 @@ impl Core {
             ..VerifyProgress::default()
         };
         for hash in files {
-            match self.existing(&hash) {
+            match self.existing_unused(&hash) {
                 Ok(Some(file)) if file.verify(&mut done, &mut progress).is_break() => return done,
                 // what was removed meanwhile is not there to be checked
                 Ok(_) => {}

@@ -7,6 +7,7 @@ mod direct;
 mod directory;
 pub(crate) mod faults;
 mod model;
+mod order;
 mod prealloc;
 mod reservations;
 mod room;
