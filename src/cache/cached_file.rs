@@ -125,8 +125,8 @@ impl CacheFile {
     /// # Errors
     /// [`CacheError::NotCached`] where it is not within [`CacheFile::offered`];
     /// [`CacheError::Damaged`] where our disk has it wrong: it is missing then, and
-    /// [`super::CacheEvent::Dropped`] was sent; [`CacheError::Digest`] for a range outside the file
-    /// or a disk that cannot be read.
+    /// [`super::CacheEvent::Dropped`] was sent, as where it cannot be read;
+    /// [`CacheError::Digest`] for a range outside the file, or want of memory.
     pub fn encode(&self, range: ByteRange) -> Result<Vec<u8>, CacheError> {
         let shared = self.shared();
         let context = &self.handle.core.context;

@@ -12,6 +12,7 @@ use super::pages::{bytes_of, pages_around};
 use super::{CacheError, CacheEvent};
 use crate::digest::{self, AppendAt, DigestError, OnDisk};
 use crate::extent::{ByteRange, CHUNK_BYTES, ChunkIndex};
+use crate::files::is_want;
 
 impl Shared {
     /// The first pages of a range that are missing, once what is in doubt was settled.
@@ -37,7 +38,8 @@ impl Shared {
         }
     }
 
-    /// Proves a range that is all present, by its bytes in `data`. What does not is dropped.
+    /// Proves a range that is all present, by its bytes in `data`. What does not is dropped, and so
+    /// is what cannot be read.
     pub(super) fn prove(
         &self,
         context: &Context,
@@ -47,7 +49,7 @@ impl Shared {
         let proof = digest::encode(self.hash, self.size_bytes, range, data, self.pairs());
         match proof {
             Ok(proof) => Ok(proof),
-            Err(DigestError::LocalMismatch) => {
+            Err(error) if is_damage(&error) => {
                 self.drop_unproven(context, range);
                 Err(CacheError::Damaged { hash: self.hash })
             }
@@ -178,5 +180,14 @@ impl Shared {
         let pairs = self.pairs();
         let encode = |data| digest::encode(self.hash, self.size_bytes, chunk, OnDisk(data), pairs);
         self.data().is_ok_and(|data| encode(data).is_ok())
+    }
+}
+
+/// Whether the bytes on disk are at fault: they are wrong, or the disk does not give them.
+fn is_damage(error: &DigestError) -> bool {
+    match error {
+        DigestError::LocalMismatch => true,
+        DigestError::Io(error) => !is_want(error),
+        _ => false,
     }
 }

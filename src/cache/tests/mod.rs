@@ -13,6 +13,7 @@ mod reservations;
 mod room;
 mod syncing;
 mod threads;
+mod unreadable;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
