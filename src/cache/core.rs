@@ -157,7 +157,7 @@ impl Core {
         let (hash, was_complete) = (victim.hash, victim.was_complete());
         let given_bytes = removed.is_ok().then(|| victim.charge_bytes());
         if given_bytes.is_some() {
-            self.index.lock().removed(&victim);
+            self.index.lock().removed(&victim, Instant::now());
             self.context
                 .tell(CacheEvent::Evicted { hash, was_complete });
         } else {

@@ -18,6 +18,9 @@ use crate::digest::ContentHash;
 /// How long a measurement of the free space is good: another program can fill the disk by this
 /// much unseen.
 const FREE_GOOD_FOR: Duration = Duration::from_millis(500);
+/// How long a file system may take to say that what a removed file took is free: btrfs does so with
+/// its next commit, twice a minute, and xfs some time later.
+const FREED_SHOWS_WITHIN: Duration = Duration::from_secs(60);
 
 /// One file of the cache.
 pub(super) struct Entry<H> {
@@ -103,6 +106,8 @@ pub(super) enum Verdict<H> {
 pub(super) struct Victim<H> {
     pub(super) hash: ContentHash,
     entry: Entry<H>,
+    /// Whether it gives its room to what is stored in its place.
+    makes_room: bool,
 }
 
 impl<H> Victim<H> {
@@ -174,6 +179,9 @@ pub(super) struct Index<H> {
     evictable: BTreeMap<u64, (ContentHash, u64)>,
     last_turn: u64,
     free: Option<(Instant, u64)>,
+    /// What must be free since files made room, though the file system may not say so yet; and
+    /// since when that is counted.
+    freed: Option<(Instant, u64)>,
 }
 
 impl<H> Index<H> {
@@ -193,6 +201,7 @@ impl<H> Index<H> {
             evictable: BTreeMap::new(),
             last_turn: 0,
             free: None,
+            freed: None,
         }
     }
 
@@ -211,11 +220,17 @@ impl<H> Index<H> {
         let fits = self.charged_bytes.saturating_add(bytes) <= self.budget_bytes
             && free_bytes >= self.floor_bytes.saturating_add(bytes);
         if !fits {
-            let victim = self.take_victim();
-            return victim.map_or_else(|| self.no_room(), Verdict::Evict);
+            let Some(victim) = self.take_victim() else {
+                return self.no_room();
+            };
+            let makes_room = true;
+            return Verdict::Evict(Victim {
+                makes_room,
+                ..victim
+            });
         }
         self.charged_bytes += bytes;
-        if let Some((_, free_bytes)) = &mut self.free {
+        for (_, free_bytes) in self.free.iter_mut().chain(&mut self.freed) {
             *free_bytes = free_bytes.saturating_sub(bytes);
         }
         Verdict::Granted
@@ -235,7 +250,8 @@ impl<H> Index<H> {
     }
 
     pub(super) fn measured(&mut self, free_bytes: u64, now: Instant) {
-        self.free = Some((now, free_bytes));
+        let freed_bytes = within(self.freed, FREED_SHOWS_WITHIN, now).unwrap_or(0);
+        self.free = Some((now, free_bytes.max(freed_bytes)));
     }
 
     /// The free space has changed in a way that only the file system knows.
@@ -244,8 +260,7 @@ impl<H> Index<H> {
     }
 
     fn free_bytes(&self, now: Instant) -> Option<u64> {
-        let fresh = |(at, _): &(Instant, u64)| now.saturating_duration_since(*at) < FREE_GOOD_FOR;
-        self.free.filter(fresh).map(|(_, free_bytes)| free_bytes)
+        within(self.free, FREE_GOOD_FOR, now)
     }
 
     /// Takes the least recently used file that may go.
@@ -255,14 +270,27 @@ impl<H> Index<H> {
         let entry = self.take(&hash)?;
         self.busy.insert(hash);
         self.leaving += 1;
-        Some(Victim { hash, entry })
+        Some(Victim {
+            hash,
+            entry,
+            makes_room: false,
+        })
     }
 
     /// A victim's files are gone.
-    pub(super) fn removed(&mut self, victim: &Victim<H>) {
+    pub(super) fn removed(&mut self, victim: &Victim<H>, now: Instant) {
         self.busy.remove(&victim.hash);
         self.leaving -= 1;
-        self.recharge(victim.charge_bytes(), 0);
+        let charge_bytes = victim.charge_bytes();
+        self.recharge(charge_bytes, 0);
+        let freed = within(self.freed, FREED_SHOWS_WITHIN, now).and(self.freed);
+        let known_bytes = within(self.free, FREED_SHOWS_WITHIN, now);
+        let known_bytes = known_bytes.or(freed.map(|(_, bytes)| bytes));
+        if let Some(known_bytes) = known_bytes.filter(|_| victim.makes_room) {
+            // counted from the first on, so that what others write meanwhile is seen in the end
+            let since = freed.map_or(now, |(since, _)| since);
+            self.freed = Some((since, known_bytes.saturating_add(charge_bytes)));
+        }
         self.forget_measure();
     }
 
@@ -382,4 +410,10 @@ impl<H> Index<H> {
             self.evictable_bytes -= charge_bytes;
         }
     }
+}
+
+/// What was counted, where that was not too long ago.
+fn within(counted: Option<(Instant, u64)>, good_for: Duration, now: Instant) -> Option<u64> {
+    let is_good = |(at, _): &(Instant, u64)| now.saturating_duration_since(*at) < good_for;
+    counted.filter(is_good).map(|(_, bytes)| bytes)
 }

@@ -1,6 +1,9 @@
 //! What files cost in the cache, asked before they come.
 
+use std::time::{Duration, Instant};
+
 use super::*;
+use crate::cache::index::Verdict;
 use crate::cache::{Lack, cost_bytes};
 
 #[test]
@@ -65,4 +68,31 @@ fn what_is_open_counts_by_what_it_takes() {
     // what may be evicted is no part of the room that it has to have
     let to_come_bytes = cache.bytes_to_come(&passing.hash(), passing.size());
     assert_eq!(to_come_bytes, cost_bytes(passing.size()));
+}
+
+#[test]
+fn the_floor_costs_no_more_files_where_the_disk_says_later_that_their_room_is_free() {
+    const FLOOR_BYTES: u64 = 1 << 20;
+    let place = Place {
+        floor_bytes: FLOOR_BYTES,
+        ..Place::new(64 << 20)
+    };
+    let faults = Arc::new(Faults::none());
+    let (cache, events) = place.try_open(Some(faults.clone())).unwrap();
+    for seed in 0..10 {
+        fill(&cache, &Source::new(seed, 200_000));
+    }
+    faults.set_free_bytes(FLOOR_BYTES - 4096);
+    cache.core().index.lock().forget_measure();
+    assert_eq!(fill(&cache, &Source::new(10, 100_000)), Stored::Kept);
+    let is_eviction = |event: &CacheEvent| matches!(event, CacheEvent::Evicted { .. });
+    assert_eq!(events.try_iter().filter(is_eviction).count(), 1);
+    // what is still not free after that was written by others
+    let mut index = cache.core().index.lock();
+    let later = Instant::now() + Duration::from_secs(61);
+    index.measured(FLOOR_BYTES - 4096, later);
+    let Verdict::Evict(victim) = index.reserve(4096, later) else {
+        panic!("the floor is not kept");
+    };
+    index.spared(victim);
 }
