@@ -164,7 +164,7 @@ impl OpenContent for OpenVersion {
         let Source::Fixed(version) = &self.source else {
             return self.read_here(offset, buffer);
         };
-        let mut read = version.read_local(offset, buffer);
+        let mut read = version.read_local(&self.content.shares, offset, buffer);
         if read == ReadNow::Wait {
             read = self.content.read_come(version, offset, buffer);
         }
@@ -181,7 +181,7 @@ impl OpenContent for OpenVersion {
         match &self.source {
             Source::Live(file) => read_live(file, offset, buffer),
             Source::Legacy(bytes) => bytes.read_now(offset, buffer),
-            Source::Fixed(version) => version.read_local(offset, buffer),
+            Source::Fixed(version) => version.read_local(&self.content.shares, offset, buffer),
         }
     }
 

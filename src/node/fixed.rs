@@ -6,6 +6,8 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
+
 use crate::cache::{Cache, CacheError, CacheFile, ReadOutcome};
 use crate::digest::ContentHash;
 use crate::extent::{ByteRange, ExtentSet};
@@ -18,8 +20,8 @@ pub(super) struct FixedVersion {
     size_bytes: u64,
     /// Held so that it is not evicted while open; absent where the cache could not make room.
     cached: Option<CacheFile>,
-    /// A file of our own shares with the same content.
-    local: Option<ShareFile>,
+    /// A file of our own shares with the same content, the last that was found.
+    local: ArcSwapOption<ShareFile>,
     /// What was here when it was opened, where that was not all.
     here: ExtentSet,
     wants: bool,
@@ -34,8 +36,7 @@ impl FixedVersion {
         // what is here proved its size; a version that says another is not what is here
         let kept = kept.ok().flatten();
         let kept = kept.filter(|kept| kept.size_bytes() == file.size_bytes);
-        let local = local.ok();
-        let local = local.filter(|local| local.size_bytes() == file.size_bytes);
+        let local = of_size(local, file.size_bytes);
         // a local copy needs no room in the cache
         let cached = match (&local, kept) {
             (_, Some(kept)) => Some(kept),
@@ -46,7 +47,7 @@ impl FixedVersion {
             hash: file.hash,
             size_bytes: file.size_bytes,
             cached,
-            local,
+            local: ArcSwapOption::from(local),
             here: ExtentSet::new(),
             wants,
         };
@@ -75,7 +76,7 @@ impl FixedVersion {
 
     /// Whether some of it may have to come from other nodes yet.
     pub fn is_partial(&self) -> bool {
-        self.local.is_none()
+        self.local.load().is_none()
             && self
                 .cached
                 .as_ref()
@@ -118,7 +119,7 @@ impl FixedVersion {
     }
 
     /// What is here without waiting.
-    pub fn read_local(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
+    pub fn read_local(&self, shares: &ShareSet, offset: u64, buffer: &mut [u8]) -> ReadNow {
         let wanted = ByteRange::at(offset, buffer.len() as u64);
         if wanted.end > self.size_bytes {
             return ReadNow::Failed(FsError::Fault);
@@ -126,10 +127,25 @@ impl FixedVersion {
         if let Some(ReadNow::Done(length)) = self.read_cached(offset, buffer) {
             return ReadNow::Done(length);
         }
-        match &self.local {
-            Some(local) => read_unchanged(local, offset, buffer),
+        let known = self.local.load_full();
+        let read = known.map(|local| read_unchanged(&local, offset, buffer));
+        if let Some(ReadNow::Done(length)) = read {
+            return ReadNow::Done(length);
+        }
+        match self.look_for_local(shares) {
+            Some(local) => read_unchanged(&local, offset, buffer),
             None => ReadNow::Wait,
         }
+    }
+
+    /// A shared file that has the content by now, whatever was there when it was opened.
+    fn look_for_local(&self, shares: &ShareSet) -> Option<Arc<ShareFile>> {
+        if !shares.holds(&self.hash) {
+            return None;
+        }
+        let local = of_size(shares.source(&self.hash), self.size_bytes)?;
+        self.local.store(Some(local.clone()));
+        Some(local)
     }
 
     fn read_cached(&self, offset: u64, buffer: &mut [u8]) -> Option<ReadNow> {
@@ -141,11 +157,61 @@ impl FixedVersion {
     }
 }
 
+fn of_size(found: Result<ShareFile, ShareError>, size_bytes: u64) -> Option<Arc<ShareFile>> {
+    let found = found.ok().filter(|file| file.size_bytes() == size_bytes);
+    found.map(Arc::new)
+}
+
 /// A file of our own that has this content is only as good as its last look: it is looked at again
 /// after the read, so that what was written meanwhile is not taken for the version.
 fn read_unchanged(local: &ShareFile, offset: u64, buffer: &mut [u8]) -> ReadNow {
     match local.read_at(offset, buffer) {
         Ok(length) if length == buffer.len() && local.is_current() => ReadNow::Done(length),
         _ => ReadNow::Wait,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cache::CacheConfig;
+    use crate::path::SharedPath;
+    use crate::share::{ShareConfig, ShareSpec};
+
+    #[test]
+    fn an_open_version_is_read_from_an_own_share_that_came_to_have_its_bytes() {
+        let home = tempfile::tempdir().unwrap();
+        let config = CacheConfig {
+            dir: home.path().join("cache"),
+            budget_bytes: 1 << 20,
+            floor_bytes: 0,
+        };
+        let (cache, _events) = Cache::open(config).unwrap();
+        let state = home.path().join("state");
+        let (shares, mut events) = ShareSet::open(ShareConfig::new(state)).unwrap();
+        std::thread::spawn(move || while events.blocking_recv().is_some() {});
+        let bytes = vec![7; 100_000];
+        let file = FileVersion {
+            path: SharedPath::root(),
+            hash: ContentHash::of(&bytes),
+            size_bytes: bytes.len() as u64,
+            mtime: Default::default(),
+            executable: false,
+            own: None,
+        };
+        let version = FixedVersion::open(&file, &cache, &shares);
+        let mut page = [0; 4096];
+        let mut read = |shares| version.read_local(shares, 4096, &mut page);
+        assert_eq!(read(&shares), ReadNow::Wait);
+        let dir = home.path().join("share");
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("vm.img"), &bytes).unwrap();
+        shares.add(ShareSpec::new(&dir)).unwrap();
+        assert!(shares.wait_settled(Duration::from_secs(60)));
+        assert_eq!(read(&shares), ReadNow::Done(4096));
+        assert!(page == bytes[..4096] && !version.is_partial());
     }
 }
