@@ -24,7 +24,7 @@ use std::time::Instant;
 use super::error::FsError;
 use super::filesystem::Filesystem;
 use super::handles::{FileState, Handle, OpenFile, Reach};
-use super::inherited::{Inherited, Open};
+use super::inherited::{Inherited, Open, Version};
 use super::inode::Node;
 use super::modes::Mode;
 use super::replaced;
@@ -134,7 +134,13 @@ impl Filesystem {
         match self.handles.insert(Handle::File(open)) {
             Ok(handle) => {
                 if let Some(inherited) = self.inherited.get() {
-                    inherited.note(Open { handle, ino, mode });
+                    let version = (!opened.live).then(|| Version::of(file));
+                    inherited.note(Open {
+                        handle,
+                        ino,
+                        mode,
+                        version,
+                    });
                 }
                 Ok(OpenReply { handle, caching })
             }

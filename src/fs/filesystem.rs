@@ -17,7 +17,7 @@ use super::attributes::{Attributes, Entry};
 use super::directory::Listings;
 use super::error::FsError;
 use super::handles::Handles;
-use super::inherited::Inherited;
+use super::inherited::{Inherited, Version};
 use super::inode::{Inode, Name, Node, ROOT_INO};
 use super::inodes::Inodes;
 use super::kept::KeptPages;
@@ -221,7 +221,12 @@ impl Filesystem {
     pub(super) fn inode(&self, ino: u64) -> Result<Inode, FsError> {
         match self.inodes.get(ino) {
             Some(inode) => Ok(inode),
-            None => self.adopt(ino),
+            None => self.adopt(ino).or_else(|error| {
+                // whoever opened it with the process before has it open whatever its name is by now
+                let before = self.inherited.get();
+                let version = before.and_then(|inherited| inherited.version(ino));
+                version.map(Version::inode).ok_or(error)
+            }),
         }
     }
 

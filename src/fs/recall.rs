@@ -3,7 +3,8 @@
 //! whose mount an earlier process served.
 //!
 //! What a number stands for is found from the namespace: a number begins with what the inode is
-//! ([`super::inode`]). What cannot be found, or stands for another version by now, is ESTALE.
+//! ([`super::inode`]). What cannot be found, or stands for another version by now, is ESTALE,
+//! unless it was open with the process before ([`super::inherited`]).
 
 use super::attributes::Entry;
 use super::error::FsError;

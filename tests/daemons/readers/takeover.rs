@@ -165,3 +165,29 @@ fn a_stop_whose_mount_the_broker_keeps_leaves_nothing_of_the_cache_to_be_checked
     assert!(!clean.exists());
     drop(open);
 }
+
+#[apply(promise)]
+fn who_reads_what_was_replaced_before_the_daemon_restarts_gets_the_rest_of_what_was_opened() {
+    let mut cluster = Cluster::new();
+    let author = cluster.start("author");
+    let mut kept = Kept::start(&mut cluster, String::new());
+    let (bytes, newer) = (noise(43, 3 * MIB), noise(44, MIB));
+    author.write("report.bin", &bytes);
+    kept.reader.wait_for_file("report.bin");
+    let path = kept.reader.mounted("report.bin");
+    let mut open = fs::File::open(&path).unwrap();
+    assert!(fs::read(&path).unwrap() == bytes, "all of it is here");
+    let mut read = vec![0; MIB];
+    open.read_exact(&mut read).unwrap();
+    author.write("report.bin", &newer);
+    eventually("the new version is listed", PATIENCE, || {
+        fs::read(&path).is_ok_and(|now| now == newer)
+    });
+    // nothing of it is in the kernel's memory
+    rustix::fs::fadvise(&open, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    kept.restart();
+    kept.reader.wait_for_file("report.bin");
+    assert_eq!(open.metadata().unwrap().len(), bytes.len() as u64);
+    open.read_to_end(&mut read).unwrap();
+    assert!(read == bytes);
+}
