@@ -80,6 +80,15 @@ impl NodeContent {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// Opens a version that stays what it is, though it is of an own file that is written to.
+    pub fn open_unchanging(
+        self: Arc<Self>,
+        file: &FileVersion,
+    ) -> Result<Arc<dyn OpenContent>, FsError> {
+        let source = Source::Fixed(self.open_fixed(file)?);
+        Ok(OpenVersion::new(self, source)?)
+    }
+
     fn open_fixed(&self, file: &FileVersion) -> Result<FixedVersion, FsError> {
         let version = FixedVersion::open(file, &self.cache, &self.shares);
         // what another node has can be read without a descriptor

@@ -166,7 +166,7 @@ fn of_size(found: Result<ShareFile, ShareError>, size_bytes: u64) -> Option<Arc<
 /// after the read, so that what was written meanwhile is not taken for the version.
 fn read_unchanged(local: &ShareFile, offset: u64, buffer: &mut [u8]) -> ReadNow {
     match local.read_at(offset, buffer) {
-        Ok(length) if length == buffer.len() && local.is_current() => ReadNow::Done(length),
+        Ok(length) if length == buffer.len() && local.is_unchanged() => ReadNow::Done(length),
         _ => ReadNow::Wait,
     }
 }

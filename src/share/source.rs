@@ -13,10 +13,11 @@ use super::identity::{Identity, Seen};
 use super::outboards::Outboards;
 use super::part::{Pairs, grain_of, outboard_bytes};
 use super::shared::Shared;
-use super::{ShareSet, beneath, kept};
+use super::{ShareSet, beneath, kept, not_here};
 use crate::digest::{AppendAt, ContentHash, DigestError, InMemory, OnDisk, ReadAt, encode_from};
 use crate::extent::ByteRange;
 use crate::path::SharedPath;
+use crate::wire::native::record::ShareIndex;
 
 /// Files of one content that are tried before it counts as not shared.
 const SOURCE_CANDIDATES_MAX: usize = 16;
@@ -82,7 +83,7 @@ impl ShareSet {
         let shared = &self.inner.shared;
         let looked = shared.looked();
         let (mut denied, mut missed, mut want) = (false, Vec::new(), None);
-        for candidate in self.candidates(hash) {
+        for candidate in self.candidates(hash, |_| true) {
             let Candidate { dir, path, .. } = &candidate;
             let (file, seen) = match shared.beneath.open_file(dir, path) {
                 Ok(opened) => opened,
@@ -116,6 +117,27 @@ impl ShareSet {
         }
     }
 
+    /// Opens one shared file, where it looks as it did when it was hashed to this content.
+    ///
+    /// # Errors
+    /// As [`Self::own`]; [`ShareError::NotHere`] also where it is another file or version by now.
+    pub fn own_with(
+        &self,
+        share: ShareIndex,
+        path: &SharedPath,
+        hash: &ContentHash,
+    ) -> Result<File, ShareError> {
+        let (dir, _) = self.share(share)?;
+        let opened = self.inner.shared.beneath.open_file(&dir, path);
+        let (file, seen) = opened.map_err(not_here)?;
+        let is_it = |it: &Candidate| *it.dir == *dir && it.path == *path;
+        let found = self.candidates(hash, is_it).into_iter().next();
+        match found.map(|it| it.judge(&seen)) {
+            Some(Judged::Same) => Ok(file),
+            _ => Err(ShareError::NotHere),
+        }
+    }
+
     /// What a small file was that was replaced a moment ago.
     fn replaced(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
         let shared = &self.inner.shared;
@@ -131,12 +153,17 @@ impl ShareSet {
 
     /// The folders of the shares that have a content; from memory.
     pub fn dirs_with(&self, hash: &ContentHash) -> Vec<PathBuf> {
-        let candidates = self.candidates(hash).into_iter();
+        let candidates = self.candidates(hash, |_| true).into_iter();
         candidates.map(|it| it.dir.to_path_buf()).collect()
     }
 
-    /// The shared files that are listed with this content, and the one that may be soon.
-    fn candidates(&self, hash: &ContentHash) -> Vec<Candidate> {
+    /// Of the shared files that are listed with this content, and the one that may be soon, those
+    /// that are meant.
+    fn candidates(
+        &self,
+        hash: &ContentHash,
+        is_meant: impl Fn(&Candidate) -> bool,
+    ) -> Vec<Candidate> {
         let state = self.inner.shared.lock();
         let listed = state.tree.with_content(hash);
         let listed = listed.filter_map(|slot| Some((slot, state.tree.file(slot)?.identity)));
@@ -151,7 +178,7 @@ impl ShareSet {
             })
         };
         let all = listed.chain(moved).filter_map(candidate);
-        all.take(SOURCE_CANDIDATES_MAX).collect()
+        all.filter(is_meant).take(SOURCE_CANDIDATES_MAX).collect()
     }
 }
 
@@ -204,6 +231,15 @@ impl ShareFile {
     pub fn is_current(&self) -> bool {
         let stat = fstat(&self.inner.file);
         stat.is_ok_and(|stat| Identity::of(&stat) == self.inner.identity)
+    }
+
+    /// Whether its bytes are what they were when it was hashed, as far as its dates tell: to lose
+    /// its last name changes those too, and no byte.
+    pub fn is_unchanged(&self) -> bool {
+        fstat(&self.inner.file).is_ok_and(|stat| {
+            let (now, then) = (Identity::of(&stat), self.inner.identity);
+            now == then || (stat.st_nlink == 0 && now.same_but_ctime(&then))
+        })
     }
 
     /// Whether it has no name any more: what is open here is all that is left of it.

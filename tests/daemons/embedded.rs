@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::SeekFrom;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -207,6 +208,42 @@ fn what_does_not_fit_is_not_pinned() {
         assert!(matches!(refused, Err(FileError::NoRoom { bytes, .. }) if bytes > 2 * MIB as u64));
         assert_eq!(small.status().cache.pinned_bytes, 0);
         small.stop(Leave::Away).await;
+        pair.stop().await;
+    });
+}
+
+#[apply(promise)]
+fn an_own_file_is_read_as_the_version_that_was_opened_or_fails_whatever_becomes_of_it() {
+    within_limit(async {
+        let pair = Pair::start().await;
+        let (old, new) = (noise(8, 16 * MIB), noise(9, 16 * MIB));
+        for name in ["replaced", "rewritten"] {
+            pair.write("far", name, &old);
+        }
+        let folder = pair.share_of("far");
+        pair.far.share(&folder).await.unwrap();
+        let begun = async |name| {
+            pair.far.wait_for(&path(name)).await.unwrap();
+            let mut open = pair.far.open(&path(name)).await.unwrap();
+            let mut start = vec![0; MIB];
+            open.read_exact(&mut start).await.unwrap();
+            assert!(start == old[..MIB]);
+            open
+        };
+        let (mut replaced, mut rewritten) = (begun("replaced").await, begun("rewritten").await);
+        let next = pair.folder.path().join("next");
+        fs::write(&next, b"another").unwrap();
+        fs::rename(&next, folder.join("replaced")).unwrap();
+        let mut rest = Vec::new();
+        replaced.read_to_end(&mut rest).await.unwrap();
+        assert!(rest == old[MIB..]);
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .open(folder.join("rewritten"));
+        file.unwrap().write_all_at(&new, 0).unwrap();
+        let mut rest = Vec::new();
+        let read = rewritten.read_to_end(&mut rest).await;
+        assert!(read.is_err() || rest == old[MIB..], "a mixture");
         pair.stop().await;
     });
 }

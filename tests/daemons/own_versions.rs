@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use macro_rules_attribute::apply;
 
 use crate::support::content::noise;
-use crate::support::daemon::{Cluster, Node, NodeOptions};
+use crate::support::daemon::{Cluster, Node, NodeOptions, set_mode};
 use crate::support::process::eventually;
 use crate::support::promise::{Need, mount, promise};
 
@@ -105,4 +105,25 @@ fn an_own_file_that_was_written_to_is_stale_by_its_hash_and_not_by_the_deadline(
         *b"something else",
         "its own name shows it as it is"
     );
+}
+
+#[apply(promise)]
+fn what_was_renamed_over_an_own_file_is_got_whole_or_not_at_all() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    let (old, new) = (noise(9, 4 * MIB), noise(10, 5 * MIB));
+    node.write("base.iso", &old);
+    node.wait_for_file("base.iso");
+    let next = node.home.join("next.iso");
+    fs::write(&next, &new).unwrap();
+    set_mode(&next, 0o644);
+    fs::rename(&next, node.share.join("base.iso")).unwrap();
+    let got = node.cli(&["get", "base.iso", "-o", "-"]);
+    match got.status.success() {
+        true => assert!(got.stdout == new, "the start of another file"),
+        false => assert!(got.stderr.contains("get it anew"), "{}", got.stderr),
+    }
+    eventually("the new one is listed", Duration::from_secs(60), || {
+        node.cli(&["get", "base.iso", "-o", "-"]).stdout == new
+    });
 }

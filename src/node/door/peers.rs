@@ -130,15 +130,17 @@ impl Node {
         self.running.fetcher.is_metered()
     }
 
-    /// The whole of a version as a local file, open for reading: an own file, or a complete copy
-    /// in the cache. Asks the disk.
+    /// The whole of a version as a local file, open for reading: an own file that still is that
+    /// version, or a complete copy in the cache. Asks the disk.
     pub fn local_file(&self, version: &FileVersion) -> Option<File> {
-        match &version.own {
-            Some((share, path)) => self.shares.own(*share, path).ok(),
-            None => {
-                let cached = self.cache.existing(&version.hash).ok()??;
-                opened_anew(&*cached.backing()?).ok()
-            }
-        }
+        let own = version.own.as_ref();
+        let own = own.and_then(|(share, path)| {
+            let opened = self.shares.own_with(*share, path, &version.hash);
+            opened.ok()
+        });
+        own.or_else(|| {
+            let cached = self.cache.existing(&version.hash).ok()??;
+            opened_anew(&*cached.backing()?).ok()
+        })
     }
 }

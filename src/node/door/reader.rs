@@ -59,16 +59,17 @@ impl Node {
         })
     }
 
-    /// Opens one version, whatever its name shows by now.
+    /// Opens one version, whatever its name shows by now; the mount shows an own file as it is on
+    /// the disk, this the version alone.
     ///
     /// # Errors
     /// As [`Content::open`].
     pub async fn open_version(&self, version: FileVersion) -> Result<Reader, FsError> {
         let (content, size_bytes) = (self.content.clone(), version.size_bytes);
         let opener = content.clone();
-        let opened = spawn_blocking(move || opener.open(&version)).await;
+        let opened = spawn_blocking(move || opener.open_unchanging(&version)).await;
         let opened = opened.map_err(|_| FsError::Fault)??;
-        let file = Some(opened.content);
+        let file = Some(opened);
         Ok(Reader {
             open: Arc::new(OpenFile { content, file }),
             size_bytes,
@@ -259,7 +260,7 @@ fn read_or_ask(
     let file = open.file.as_ref()?;
     let told = match file.read_now(range.start, &mut buffer) {
         ReadNow::Done(length) if length == buffer.len() => Ok(Bytes::from(buffer)),
-        // an own file that became shorter meanwhile is another version
+        // what became shorter meanwhile is another version
         ReadNow::Done(_) => Err(FsError::Gone),
         ReadNow::Failed(error) => Err(error),
         ReadNow::Wait => {

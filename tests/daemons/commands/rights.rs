@@ -3,9 +3,9 @@
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::{fs, thread};
 
 use macro_rules_attribute::apply;
@@ -135,6 +135,28 @@ fn a_descriptor_of_the_file_itself_is_given_to_root_and_its_owner_alone() {
         });
         assert_eq!(bytes, noise(1, 3 << 20));
     }
+}
+
+#[apply(promise)]
+fn who_is_given_an_own_file_by_the_daemon_gets_no_mixture_where_it_is_written_to() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    let (old, new) = (noise(2, 32 << 20), noise(3, 32 << 20));
+    node.write("own", &old);
+    node.wait_for_file("own");
+    let mut command = node.cli_command(&["get", "own", "-o", "-"]);
+    command.uid(NOBODY).gid(NOBODY).current_dir("/");
+    let mut get = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = get.stdout.take().unwrap();
+    let mut got = vec![0; 1 << 20];
+    output.read_exact(&mut got).unwrap();
+    let own = fs::OpenOptions::new()
+        .write(true)
+        .open(node.share.join("own"));
+    own.unwrap().write_all_at(&new, 0).unwrap();
+    output.read_to_end(&mut got).unwrap();
+    let status = wait_child(&mut get, SOON);
+    assert!(!status.success() || got == old, "a mixture of two versions");
 }
 
 #[apply(promise)]
