@@ -103,8 +103,9 @@ pub fn waiting_token(state_dir: &Path) -> io::Result<Option<String>> {
 /// What the system says.
 pub fn forget_token(state_dir: &Path) -> io::Result<()> {
     match fs::remove_file(state_dir.join(TOKEN_FILE)) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+        Ok(()) => sync_names(state_dir),
     }
 }
 
@@ -165,7 +166,13 @@ fn write(state_dir: &Path, name: &str, text: &str) -> io::Result<()> {
     }
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    fs::rename(&temporary, state_dir.join(name))
+    fs::rename(&temporary, state_dir.join(name))?;
+    sync_names(state_dir)
+}
+
+/// What was said to be done, a name in place of another or none, is so after a power cut, too.
+fn sync_names(state_dir: &Path) -> io::Result<()> {
+    File::open(state_dir)?.sync_all()
 }
 
 /// A file in place of what a crash left there. What else has that name is not written to, and a
