@@ -43,6 +43,7 @@ fn both_packages_install_the_same_files_with_the_same_modes() {
     for folder in [
         "packaging",
         "packaging/completions",
+        "packaging/grafana",
         "packaging/user",
         "man",
     ] {
@@ -54,6 +55,36 @@ fn both_packages_install_the_same_files_with_the_same_modes() {
                 is_dir || debian.contains_key(&name),
                 "{name} is in no package"
             );
+        }
+    }
+}
+
+#[test]
+fn what_a_manual_says_is_in_usr_is_in_the_packages() {
+    let manifest: toml::Table = include_str!("../../Cargo.toml").parse().unwrap();
+    let listed = manifest["package"]["metadata"]["deb"]["assets"].as_array();
+    let installed = listed.unwrap().iter().map(|asset| {
+        let (source, place) = (text(&asset[0]), text(&asset[1]));
+        let name = Path::new(&source).file_name().unwrap();
+        match place.ends_with('/') {
+            true => Path::new("/").join(place).join(name),
+            false => Path::new("/").join(place),
+        }
+    });
+    let installed: Vec<_> = installed.collect();
+    let is_place = |letter: char| letter.is_ascii_alphanumeric() || "/._-".contains(letter);
+    for page in Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("man")
+        .read_dir()
+        .unwrap()
+    {
+        let manual = std::fs::read_to_string(page.unwrap().path()).unwrap();
+        let manual = manual.replace("\\-", "-");
+        let words = manual.split(|letter| !is_place(letter));
+        let named = words.filter(|word| word.starts_with("/usr/") && word.contains("p2pfs"));
+        for place in named.map(|place| Path::new(place.trim_end_matches('.'))) {
+            let is_there = installed.iter().any(|file| file.starts_with(place));
+            assert!(is_there, "{} is in no package", place.display());
         }
     }
 }
