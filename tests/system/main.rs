@@ -10,6 +10,7 @@ mod service;
 mod state;
 #[path = "../support/mod.rs"]
 mod support;
+mod users;
 
 /// So many promises are tried at once: a machine that boots or a host that waits for another's
 /// silence computes little. Of the hosts on links there is one set.

@@ -11,7 +11,7 @@ use tokio::net::unix::pipe;
 use tokio::task::spawn_blocking;
 
 use super::failed;
-use crate::daemon::control::Failure;
+use crate::daemon::control::{Failure, is_one_user};
 
 /// What is read of a local file at a time.
 const STEP_BYTES: u64 = 1 << 20;
@@ -22,7 +22,8 @@ const PIPE_BYTES: usize = 1 << 20;
 /// anew through it, for writing where its mode allows, whatever directory keeps it from others.
 pub(super) fn may_have(caller_uid: u32, file: &File) -> bool {
     let owner = rustix::fs::fstat(file).map(|found| found.st_uid);
-    caller_uid == 0 || owner.is_ok_and(|owner| owner == caller_uid)
+    let is_owner = owner.is_ok_and(|owner| owner == caller_uid);
+    caller_uid == 0 || (is_owner && is_one_user(caller_uid))
 }
 
 /// Writes a whole local file into a pipe; an error is the caller's going.

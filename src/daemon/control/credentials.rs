@@ -1,7 +1,8 @@
 //! Who asks, and what they may: the kernel's word about the other end of a Unix socket.
 
-use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::LazyLock;
+use std::{fs, io};
 
 use rustix::process::Uid;
 
@@ -10,6 +11,9 @@ use super::failure::{Failure, FailureKind};
 
 /// Groups of one caller that are looked at, at most: Linux allows no more (`NGROUPS_MAX`).
 const GROUPS_MAX: usize = 65_536;
+
+/// The number of whoever has none, unless somebody set another (`proc_sys_kernel(5)`).
+const OVERFLOW_UID: u32 = 65_534;
 
 /// The process at the other end of a Unix socket, as it was when it connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +38,27 @@ impl Credentials {
             gids,
         })
     }
+}
+
+/// Whether a user's number is that user's alone: those who are not known in the user namespace of
+/// this process have one number together there (user_namespaces(7)).
+pub fn is_one_user(uid: u32) -> bool {
+    static OF_THE_UNKNOWN: LazyLock<Option<u32>> = LazyLock::new(|| {
+        let known = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let number = fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
+        let number = number.trim().parse().unwrap_or(OVERFLOW_UID);
+        (!knows_all(&known)).then_some(number)
+    });
+    *OF_THE_UNKNOWN != Some(uid)
+}
+
+/// Whether a map of users (uid_map) has all that there can be; the last number is nobody's.
+fn knows_all(uid_map: &str) -> bool {
+    let counts = uid_map.lines().filter_map(|line| {
+        let count = line.split_ascii_whitespace().nth(2)?;
+        count.parse::<u64>().ok()
+    });
+    counts.sum::<u64>() >= u64::from(u32::MAX)
 }
 
 /// The supplementary groups of the peer.
@@ -181,6 +206,17 @@ mod tests {
         let peer = Credentials::of_peer(&near).unwrap();
         assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
         assert!(peer.gids.contains(&rustix::process::getegid().as_raw()));
+    }
+
+    #[test]
+    fn the_number_that_many_users_have_together_is_no_users() {
+        assert!(knows_all("         0          0 4294967295\n"));
+        assert!(knows_all("0 0 1000\n1000 1000 4294966295\n"));
+        // as PrivateUsers=yes of systemd maps them
+        assert!(!knows_all("0 0 1\n996 996 1\n"));
+        assert!(!knows_all("0 100000 65536\n"));
+        assert!(!knows_all(""));
+        assert!(is_one_user(0));
     }
 
     #[test]
