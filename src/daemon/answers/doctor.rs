@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::fills::lack_words;
 use super::network::alive_of;
-use super::{Service, Sight, told};
+use super::{Service, Sight, reply_with, told};
 use crate::daemon::config::units::write_count;
 use crate::daemon::control::{
-    Check, Checkup, Failure, Problem, ShareInfo, ShareReader, ShareState, Shares,
+    Check, Checkup, Failure, Problem, ReplySink, ShareInfo, ShareReader, ShareState, Shares,
 };
 
 /// What helps where the state directory is gone.
@@ -29,10 +29,17 @@ const RELOAD: &str = "mend it, and have it read again (SIGHUP; a service by syst
 const LITTLE_BYTES: u64 = 1 << 20;
 
 impl Service {
+    /// One caller at a time has everything looked at. Who goes while waiting for that loses the
+    /// place; what was begun is gone through with, or the others could be asked all the time.
+    pub(super) async fn doctor_in_turn(self: &Arc<Self>, sight: Sight, reply: ReplySink) {
+        if let Some(_turn) = reply.while_heard(self.checking.lock()).await {
+            reply_with(reply, self.doctor(sight).await);
+        }
+    }
+
     /// Looks at everything that keeps a node from its work. Takes some seconds where others do not
-    /// answer; one caller at a time has it done.
-    pub(super) async fn doctor(self: &Arc<Self>, sight: Sight) -> Result<Checkup, Failure> {
-        let _one_at_a_time = self.checking.lock().await;
+    /// answer.
+    async fn doctor(self: &Arc<Self>, sight: Sight) -> Result<Checkup, Failure> {
         let mut checks = vec![rights(), self.check_mount(), self.check_cache()];
         checks.push(self.check_state());
         checks.extend(self.check_network().await?);

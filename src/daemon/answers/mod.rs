@@ -130,8 +130,8 @@ impl Service {
             Call::Status {} => reply_with(reply, Ok(self.status(sight))),
             Call::Top {} => reply_with(reply, self.top(sight).await),
             Call::Peers {} => reply_with(reply, self.peers().await),
-            Call::Ping { peer } => reply_with(reply, self.ping(&peer).await),
-            Call::Doctor {} => reply_with(reply, self.doctor(sight).await),
+            Call::Ping { peer } => reply_while_heard(reply, self.ping(&peer)).await,
+            Call::Doctor {} => self.doctor_in_turn(sight, reply).await,
             Call::Settings {} => reply_with(reply, Ok(self.in_force.load().shown.clone())),
             Call::Limits {} => reply_with(reply, Ok(self.limits())),
             Call::SetLimits {
@@ -155,7 +155,7 @@ impl Service {
                     peers,
                     file,
                 };
-                reply_with(reply, self.wait(wanted, timeout_ms).await);
+                reply_while_heard(reply, self.wait(wanted, timeout_ms)).await;
             }
             Call::Why { path } => reply_with(reply, self.why(&path, sight)),
             Call::Events { follow } => self.tell_events(follow, sight, reply).await,
@@ -243,6 +243,16 @@ fn reply_with<T: serde::Serialize>(reply: ReplySink, outcome: Result<T, Failure>
     match outcome {
         Ok(answer) => reply.done(&answer),
         Err(failure) => reply.fail(failure),
+    }
+}
+
+/// The same for what may take long, and is of use to its caller alone.
+async fn reply_while_heard<T: serde::Serialize>(
+    reply: ReplySink,
+    work: impl Future<Output = Result<T, Failure>>,
+) {
+    if let Some(outcome) = reply.while_heard(work).await {
+        reply_with(reply, outcome);
     }
 }
 

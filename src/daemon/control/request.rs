@@ -121,6 +121,14 @@ impl ReplySink {
         self.finish(Err(failure));
     }
 
+    /// What some work comes to; nothing where the caller goes before, and then the work is dropped.
+    pub async fn while_heard<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            outcome = work => Some(outcome),
+            () = self.closed() => None,
+        }
+    }
+
     /// Returns when the caller is gone: work on its behalf can stop.
     pub async fn closed(&self) {
         self.more.closed().await;

@@ -1,5 +1,6 @@
 //! What a caller can do to the daemon, and what it cannot.
 
+use std::future::pending;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -199,5 +200,25 @@ proptest! {
             drop(line.far);
             line.ended.await.unwrap();
         });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_its_caller_waits_for_ends_with_the_caller() {
+    for (name, parameters) in [
+        (
+            "Wait",
+            json!({"mounted": true, "peers": 1, "timeout_ms": 86_400_000}),
+        ),
+        ("Ping", json!({"peer": "b"})),
+        ("Doctor", json!({})),
+    ] {
+        let mut line = line(stranger());
+        line.send(&json!({"method": method(name), "parameters": parameters}))
+            .await;
+        let reply = line.request().await.reply;
+        let work = tokio::spawn(async move { reply.while_heard(pending::<()>()).await });
+        drop(line.far);
+        assert_eq!(work.await.unwrap(), None, "{name}");
     }
 }
