@@ -36,10 +36,9 @@ pub(super) fn node_config(config: &Config) -> NodeConfig {
     }
 }
 
-/// What is pushed to this node appears on every other: its inboxes are shares, unless they lie in
-/// one.
-pub(super) fn inbox_shares(config: &Config) -> Vec<ShareSettings> {
-    let shares = &config.share;
+/// What is pushed to this node appears on every other: the inboxes of its start are shares, unless
+/// they lie in one of these.
+pub(super) fn inbox_shares(config: &Config, shares: &[ShareSettings]) -> Vec<ShareSettings> {
     let is_shared = |dir: &Path| shares.iter().any(|share| dir.starts_with(&share.dir));
     let open = config.inboxes().into_iter();
     let missing = open.filter(|(_, dir)| !is_shared(dir));

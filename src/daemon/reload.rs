@@ -1,5 +1,6 @@
 //! SIGHUP: what a running daemon takes over from a configuration that changed.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
@@ -8,6 +9,7 @@ use super::answers::Service;
 use super::config::{Changes, Config, ConfigError, ShareSettings, Sources, compare, load};
 use super::journal::{self, message};
 use super::logging::LogHandle;
+use super::node_config::inbox_shares;
 use super::seeds;
 use super::sharing::{added_by_command, share_all, unshare_all};
 
@@ -24,7 +26,8 @@ pub(super) async fn apply(
 ) -> Result<Config, Box<ConfigError>> {
     let loaded = load(sources).map_err(Box::new)?;
     let new = loaded.config.clone();
-    let changes = compare(old, &new);
+    let mut changes = compare(old, &new);
+    change_inboxes(&mut changes, &service.config, [old, &new]);
     // whatever reloads have asked for since, this is what the daemon runs with
     let restart = compare(&service.config, &new).restart;
     let in_force = service.in_force.load().reloaded(&loaded, &restart);
@@ -57,6 +60,22 @@ pub(super) async fn apply(
         );
     }
     Ok(new)
+}
+
+/// An inbox is shared by itself for as long as no share has it: that inboxes stay those of the
+/// start, and shares do not, must leave none unlisted.
+fn change_inboxes(changes: &mut Changes, at_start: &Config, old_and_new: [&Config; 2]) {
+    let [old, new] = old_and_new.map(|config| inbox_shares(at_start, &config.share));
+    let gone = old.iter().filter(|inbox| !new.contains(inbox));
+    changes
+        .shares_removed
+        .extend(gone.map(|inbox| inbox.dir.clone()));
+    let come = new.into_iter().filter(|inbox| !old.contains(inbox));
+    changes.shares_added.extend(come);
+    // what is the folder of an inbox and of a share is one share, with other settings now
+    let added = &changes.shares_added;
+    let is_added = |dir: &PathBuf| added.iter().any(|share| share.dir == *dir);
+    changes.shares_removed.retain(|dir| !is_added(dir));
 }
 
 async fn change_shares(service: &Arc<Service>, changes: &Changes) {

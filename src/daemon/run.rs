@@ -223,7 +223,7 @@ impl Daemon {
     /// Adds the shares of the configuration and those added by command.
     async fn add_shares(&self) {
         let mut wanted = self.config.share.clone();
-        wanted.extend(inbox_shares(&self.config));
+        wanted.extend(inbox_shares(&self.config, &self.config.share));
         wanted.extend(added_by_command(&self.service).await);
         share_all(&self.service, wanted).await;
     }

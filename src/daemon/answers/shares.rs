@@ -207,7 +207,8 @@ impl Service {
 
     /// An inbox is shared for as long as it is open.
     fn refuse_inbox(&self, names: &[&Path; 2]) -> Result<(), Failure> {
-        let mut inboxes = inbox_shares(&self.config).into_iter();
+        let configured = &self.in_force.load().config.share;
+        let mut inboxes = inbox_shares(&self.config, configured).into_iter();
         if !inboxes.any(|inbox| names.contains(&inbox.dir.as_path())) {
             return Ok(());
         }

@@ -219,6 +219,39 @@ fn an_inbox_is_not_taken_off_the_list_by_command() {
 }
 
 #[apply(promise)]
+fn an_open_inbox_is_listed_whatever_shares_a_reload_takes_or_brings() {
+    let mut cluster = Cluster::new();
+    let around = cluster.folder.path().join("around");
+    let inbox = around.join("inbox");
+    share_with_a_file(&around, "beside");
+    share_with_a_file(&inbox, "given");
+    let open = format!("[inbox]\ndir = {inbox:?}\nfrom = ['*']\n");
+    let shared = |dir: &Path| format!("{open}[[share]]\ndir = {dir:?}\n");
+    let node = cluster.start_with(NodeOptions {
+        config: shared(&around),
+        ..NodeOptions::unmounted("one")
+    });
+    let reload = |config: &str, expected: &[&str]| {
+        fs::write(node.home.join("p2pfs.toml"), config).unwrap();
+        node.signal(libc::SIGHUP);
+        eventually(config, HANG_LIMIT, || {
+            let listed = node.cli(&["ls"]).expect_ok();
+            listed.lines().collect::<Vec<_>>() == expected
+        });
+    };
+    node.wait_for_file("inbox/given");
+    reload(&open, &["given"]);
+    reload(&shared(&inbox), &["given"]);
+    reload(&open, &["given"]);
+    reload(&shared(&around), &["beside", "inbox"]);
+    assert!(
+        !warnings(&node).contains("is not shared"),
+        "{}",
+        warnings(&node)
+    );
+}
+
+#[apply(promise)]
 fn what_was_shared_in_an_earlier_run_is_listed_no_more_once_it_is_gone_or_wanted_no_more() {
     let mut cluster = Cluster::new();
     let reader = cluster.start("reader");
