@@ -27,9 +27,13 @@ fn main() -> ExitCode {
                 false => cli::CliError::plain(error.to_string()),
             })
         },
-        broker: |socket, allowed| {
+        broker: |socket, allowed, by_configuration| {
             let place = socket.display().to_string();
-            let ran = process::run(process::Settings { socket, allowed });
+            let ran = process::run(process::Settings {
+                socket,
+                allowed,
+                by_configuration,
+            });
             ran.map_err(|e| match e.kind() {
                 ErrorKind::AddrInUse | ErrorKind::AlreadyExists => {
                     let message = format!("cannot listen on {place}: {e}");

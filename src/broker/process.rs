@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, OFlags};
@@ -24,16 +24,26 @@ use crate::mounting::{MountingError, backing};
 /// Connections at one time: a daemon, the one that comes after it, and one by hand.
 const CLIENTS_MAX: usize = 4;
 
+/// How long the configuration of a start is taken for the one that there is: it also keeps the
+/// service manager from giving up on what starts all the time (`StartLimitBurst=`).
+const CONFIGURATION_HOLDS: Duration = Duration::from_secs(3);
+
 /// What the broker is told at its start.
 pub struct Settings {
     /// Its socket; made unless the service manager hands one over. Its owner is who is served.
     pub socket: PathBuf,
     /// Where it mounts, and nowhere else.
     pub allowed: Vec<PathBuf>,
+    /// Whether its next start may be told otherwise.
+    pub by_configuration: bool,
 }
 
 struct Process {
     allowed: Vec<PathBuf>,
+    /// From when on another start may allow others, where that can be.
+    settled: Option<Instant>,
+    /// It ends, to be started anew.
+    is_outdated: bool,
     socket: PathBuf,
     kept: Vec<KeptMount>,
     clients: Vec<Client>,
@@ -55,8 +65,11 @@ pub fn run(settings: Settings) -> io::Result<()> {
     // without a manager there is nobody to tell
     let _told = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     filter::confine()?;
+    let settled = Instant::now() + CONFIGURATION_HOLDS;
     let mut process = Process {
         allowed: settings.allowed,
+        settled: settings.by_configuration.then_some(settled),
+        is_outdated: false,
         socket: settings.socket,
         kept: Vec::new(),
         clients: Vec::new(),
@@ -64,6 +77,10 @@ pub fn run(settings: Settings) -> io::Result<()> {
     while process.turn(&listener, &signals)? {}
     for kept in &process.kept {
         kept.standing.unmount().map_err(io::Error::other)?;
+    }
+    if process.is_outdated {
+        let why = "it was asked for another mount point than it knows, and starts anew";
+        return Err(io::Error::other(why));
     }
     Ok(())
 }
@@ -98,7 +115,7 @@ impl Process {
             self.accept(listener);
         }
         self.kept.iter_mut().for_each(KeptMount::end_if_alone);
-        Ok(true)
+        Ok(!self.is_outdated)
     }
 
     fn patience(&self) -> Option<Timespec> {
@@ -127,6 +144,10 @@ impl Process {
             return false;
         };
         let answer = self.answer(index, request, &descriptors);
+        if self.is_outdated {
+            // its daemon asks the next
+            return false;
+        }
         let reply = answer.unwrap_or_else(|error| Reply::Refused {
             errno: error.raw_os_error().unwrap_or(0),
             why: error.to_string(),
@@ -176,15 +197,13 @@ impl Process {
 
     fn mount(&mut self, index: usize, dir: &Path) -> io::Result<Reply> {
         if !self.allowed.iter().any(|allowed| allowed == dir) {
-            let allowed: Vec<_> = self
-                .allowed
-                .iter()
-                .map(|it| it.display().to_string())
-                .collect();
+            let serves = self.kept.iter().any(|kept| kept.alone_since.is_none());
+            self.is_outdated = !serves && self.settled.is_some_and(|it| it <= Instant::now());
+            let allowed = self.allowed.iter().map(|it| it.display().to_string());
             return Err(io::Error::other(format!(
-                "the mount broker may mount at {} only; after a change of the configuration: \
-                 systemctl restart p2pfs-broker",
-                allowed.join(", ")
+                "the mount broker may mount at {} only, as dir of [mount] in the configuration \
+                 file was when it started; after a change there: systemctl restart p2pfs-broker",
+                allowed.collect::<Vec<_>>().join(", ")
             )));
         }
         let is_at = |kept: &KeptMount| kept.dir == dir;

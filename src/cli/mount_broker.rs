@@ -19,16 +19,18 @@ pub struct MountBrokerOptions {
     allowed: Vec<PathBuf>,
 }
 
-/// Runs the broker on its socket, for these mount points.
-pub type RunBroker = fn(socket: PathBuf, allowed: Vec<PathBuf>) -> Result<(), CliError>;
+/// Runs the broker on its socket, for these mount points, which are or are not the configuration's.
+pub type RunBroker =
+    fn(socket: PathBuf, allowed: Vec<PathBuf>, by_configuration: bool) -> Result<(), CliError>;
 
 pub(super) fn run(options: MountBrokerOptions, broker: RunBroker) -> Result<(), CliError> {
-    let allowed = match options.allowed.is_empty() {
+    let by_configuration = options.allowed.is_empty();
+    let allowed = match by_configuration {
         false => options.allowed,
         true => {
             let sources = DaemonOptions::default().sources()?;
             vec![load_texts(&sources).map_err(Box::new)?.config.mount.dir]
         }
     };
-    broker(options.socket, allowed)
+    broker(options.socket, allowed, by_configuration)
 }

@@ -261,3 +261,34 @@ fn where_the_brokers_service_is_restarted_alone_the_daemon_mounts_anew() {
     machine.ok("systemctl restart p2pfs-broker && p2pfs status | grep 'by hand'");
     assert_eq!(property(&machine, "MainPID"), pid, "the daemon went on");
 }
+
+#[apply(promise)]
+fn a_restart_takes_the_folder_to_where_the_configuration_has_it_now() {
+    let machine = boot_cluster();
+    start(&machine);
+    machine.ok("mkdir /mnt/other");
+    machine.write(EXTRA, "[mount]\ndir = \"/mnt/other\"\n");
+    // one that has just started is taken to know the configuration
+    machine.ok(
+        "since=$(systemctl show -p ActiveEnterTimestampMonotonic --value p2pfs-broker); \
+         while test $(($(cut -d. -f1 /proc/uptime) - since / 1000000)) -lt 5; do sleep 0.2; done",
+    );
+    machine.ok("systemctl restart p2pfs");
+    machine.ok("p2pfs wait --mounted --file resume.pdf --timeout 60s");
+    machine.ok("ls /mnt/other/resume.pdf && ! grep -q ' /mnt/p2p ' /proc/self/mountinfo");
+    assert_eq!(property(&machine, "NRestarts"), "0");
+
+    // which a variable does not change for the broker
+    machine.ok("mkdir -p /etc/systemd/system/p2pfs.service.d && \
+         printf '[Service]\\nEnvironment=P2PFS_MOUNT_DIR=/mnt/p2p\\n' \
+         > /etc/systemd/system/p2pfs.service.d/place.conf && systemctl daemon-reload");
+    assert!(!machine.sh("systemctl restart p2pfs").status.success());
+    eventually("it is said why", Duration::from_secs(90), || {
+        machine
+            .ok("journalctl -q --no-pager -u p2pfs -o cat")
+            .contains("at /mnt/other only, as dir of [mount] in the configuration file")
+    });
+    machine.ok("rm -r /etc/systemd/system/p2pfs.service.d && systemctl daemon-reload");
+    machine.ok("systemctl restart p2pfs && p2pfs wait --mounted --timeout 60s");
+    machine.ok("ls /mnt/other/resume.pdf");
+}

@@ -148,7 +148,8 @@ impl Broker {
         }
     }
 
-    fn has_hung_up(&self) -> bool {
+    /// Whether it is gone.
+    pub fn has_hung_up(&self) -> bool {
         // where somebody waits for its answer, the next look sees it
         let line = self.line.try_lock();
         line.is_some_and(|line| line.events(PollFlags::empty()).contains(PollFlags::HUP))

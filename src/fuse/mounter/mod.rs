@@ -59,7 +59,11 @@ pub fn mount(request: &MountRequest) -> Result<Mounted, MountingError> {
     if let Some(socket) = broker_socket()
         && let Some(broker) = Broker::reach(&socket)?
     {
-        return broker.mount(&request.dir);
+        return match broker.mount(&request.dir) {
+            // told of another mount point than its own it ends, and the next may know that one
+            Err(_) if broker.has_hung_up() => broker.reach_next()?.mount(&request.dir),
+            mounted => mounted,
+        };
     }
     let (device, standing, means) = match mounting::mount(request, fusermount::unmount) {
         Ok((device, standing)) => (device, standing, Means::Direct),
