@@ -18,13 +18,16 @@ use super::progress;
 use super::text::{escape, human_bytes, local_time, percent, printable};
 use crate::daemon::config::units::{self, write_count};
 use crate::daemon::control::{
-    Breaks, CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Call, Client,
-    ClientError, Limits, Named, PATHS_MAX, Progress, Touched,
+    Breaks, CALL_MAX_BYTES, CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified,
+    Call, Client, ClientError, Limits, Named, PATHS_MAX, Progress, Touched,
 };
 
 const HEADING: [&str; 5] = ["SIZE", "CACHED", "KEPT", "USED", "NAME"];
 /// Digits of the hash of a content without a name; `p2pfs unpin` takes as many, and the line fits.
 const HASH_START: usize = 8;
+
+/// Bytes of the paths of one call, as they are written; the rest of it is far shorter than a KiB.
+const PATHS_MAX_BYTES: usize = CALL_MAX_BYTES - 1024;
 
 /// The arguments of `p2pfs cache`.
 #[derive(Debug, Clone, Args)]
@@ -206,14 +209,16 @@ pub(super) fn pin(options: &PinOptions, keep: bool, output: &mut Output) -> Resu
 
 pub(super) fn prefetch(options: &PrefetchOptions, output: &mut Output) -> Result<(), CliError> {
     let mut client = options.reporting.open_patiently()?;
-    let mut touched = Touched::default();
+    // what does not fit is refused before anything is fetched, which one call alone can do
+    let [paths] = <[_; 1]>::try_from(batches(&mut client, &options.paths)?).map_err(|batches| {
+        let count = batches.iter().map(Vec::len).sum::<usize>();
+        CliError::new(
+            format!("{count} names are too many for one call"),
+            "name the directories that they are in, or fewer at a time",
+        )
+    })?;
     let (bar, anyway) = (Bar(progress::of_kept("fetched")), options.anyway);
-    for paths in batches(&mut client, &options.paths)? {
-        add(
-            &mut touched,
-            follow(&mut client, &Call::Prefetch { paths, anyway }, &bar)?,
-        );
-    }
+    let touched = follow(&mut client, &Call::Prefetch { paths, anyway }, &bar)?;
     drop(bar);
     conclude(&touched, "in the cache", &options.reporting, output)
 }
@@ -222,7 +227,24 @@ pub(super) fn prefetch(options: &PrefetchOptions, output: &mut Output) -> Result
 fn batches(client: &mut Client, paths: &[OsString]) -> Result<Vec<Vec<Named>>, CliError> {
     let names = Names::ask(client)?;
     let named: Result<Vec<_>, _> = paths.iter().map(|path| names.of(path)).collect();
-    Ok(named?.chunks(PATHS_MAX).map(<[Named]>::to_vec).collect())
+    Ok(in_calls(named?))
+}
+
+fn in_calls(named: Vec<Named>) -> Vec<Vec<Named>> {
+    let mut calls: Vec<Vec<Named>> = Vec::new();
+    let mut left_bytes = 0;
+    for name in named {
+        let bytes = serde_json::to_vec(&name).map_or(PATHS_MAX_BYTES, |written| written.len() + 1);
+        match calls.last_mut() {
+            Some(call) if call.len() < PATHS_MAX && bytes <= left_bytes => call.push(name),
+            _ => {
+                left_bytes = PATHS_MAX_BYTES;
+                calls.push(vec![name]);
+            }
+        }
+        left_bytes = left_bytes.saturating_sub(bytes);
+    }
+    calls
 }
 
 fn add(all: &mut Touched, some: Touched) {
@@ -306,6 +328,29 @@ fn follow_once<T: DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_names_are_in_one_call_that_fit_and_none_is_in_a_call_that_is_too_long() {
+        let call = |count, name: &[u8]| in_calls(vec![Named::new(name); count]);
+        let sizes = |calls: Vec<Vec<Named>>| calls.iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(sizes(call(40, b"file.iso")), [40]);
+        assert_eq!(sizes(call(8000, &[b'n'; 100])), [8000]);
+        assert_eq!(sizes(call(PATHS_MAX + 1, b"n")), [PATHS_MAX, 1]);
+        let longest = [b'\x01'; 4095];
+        for (count, name) in [(100, &longest[..]), (20_000, &[b'n'; 200])] {
+            let calls = call(count, name);
+            assert_eq!(calls.iter().map(Vec::len).sum::<usize>(), count);
+            for paths in calls {
+                let call = Call::Prefetch {
+                    paths,
+                    anyway: true,
+                };
+                let (_, parameters) = call.encode();
+                let bytes = serde_json::to_vec(&parameters).unwrap();
+                assert!(bytes.len() + 512 < CALL_MAX_BYTES);
+            }
+        }
+    }
 
     #[test]
     fn a_content_without_a_name_fits_a_line_however_it_is_kept() {

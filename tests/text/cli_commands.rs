@@ -330,7 +330,21 @@ fn pin_and_prefetch_take_many_names_in_calls_that_fit_and_fail_for_the_first_tha
     assert_eq!(daemon.json(&arguments)["files"], 70);
     let asked = daemon.asked();
     let pins = asked.iter().filter(|call| matches!(call, Call::Pin { .. }));
-    assert_eq!(pins.count(), 3);
+    assert_eq!(pins.count(), 1);
+    let names: Vec<String> = (0..700)
+        .map(|number| format!("{number}{:02000}", 0))
+        .collect();
+    let named = names.iter().map(|name| &**name);
+    let arguments: Vec<&str> = ["pin", "--json"].into_iter().chain(named).collect();
+    assert_eq!(daemon.json(&arguments)["files"], 700);
+    let asked = daemon.asked();
+    let pins = asked.iter().filter(|call| matches!(call, Call::Pin { .. }));
+    assert_eq!(pins.count(), 1 + 2);
+    // of which none would know what the other takes of the cache
+    let arguments: Vec<&str> = [&["prefetch"], &arguments[2..]].concat();
+    let output = daemon.run(&arguments);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("700 names are too many for one call"));
     let output = daemon.run(&["prefetch", "a", "b"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).starts_with("p2pfs: a\\n: no holder is reachable"));

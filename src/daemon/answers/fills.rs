@@ -28,13 +28,17 @@ impl Service {
         paths: &[Named],
         pinned: bool,
     ) -> Result<Touched, Failure> {
-        let (contents, mut touched) = match pinned {
-            true => self.contents_of(paths)?,
-            false => self.kept_of(paths)?,
+        let paths = paths.to_vec();
+        let pinning = move |service: &Self| {
+            let (contents, touched) = match pinned {
+                true => service.contents_of(&paths)?,
+                false => service.kept_of(&paths)?,
+            };
+            let (_, not_pinned) = service.node.pin_contents(contents, pinned);
+            Ok((not_pinned, touched))
         };
-        let pinning = move |service: &Self| Ok(service.node.pin_contents(contents, pinned));
         // what is not here yet comes by Node::keep_pins
-        let (_, not_pinned) = self.blocking(pinning).await?;
+        let (not_pinned, mut touched) = self.blocking(pinning).await?;
         for it in not_pinned {
             let why = match it.why {
                 WhyNotPinned::Cache(error) => error.to_string(),
@@ -60,14 +64,12 @@ impl Service {
         if self.node.is_metered() && !anyway {
             return reply.fail(failed(METERED.to_owned()).with_remedy(METERED_REMEDY));
         }
-        let checked = |(contents, touched)| {
-            self.blocking(|service| service.check_room(contents).map(|kept| (kept, touched)))
+        let paths = paths.to_vec();
+        let checking = move |service: &Self| {
+            let (contents, touched) = service.contents_of(&paths)?;
+            Ok((service.check_room(contents)?, touched))
         };
-        let found = match self.contents_of(paths) {
-            Ok(found) => checked(found).await,
-            Err(failure) => Err(failure),
-        };
-        let (contents, mut touched) = match found {
+        let (contents, mut touched) = match self.blocking(checking).await {
             Ok(found) => found,
             Err(failure) => return reply.fail(failure),
         };
@@ -124,16 +126,16 @@ impl Service {
     }
 
     fn contents_of(&self, paths: &[Named]) -> Result<(Contents, Touched), Failure> {
-        let mut contents = Contents::new();
+        let mut all = Found::default();
         let mut touched = Touched::default();
         for named in paths {
             if let Some(hidden) = self.hidden_contents(named)? {
-                contents.extend(hidden);
+                all.add(hidden)?;
                 continue;
             }
             let path = shared_path(named)?;
             match self.node.contents_of(&path) {
-                Ok(found) => contents.extend(found),
+                Ok(found) => all.add(found)?,
                 Err(FileError::TooMany) => return Err(too_many()),
                 Err(error) => {
                     let why = match (self.legacy_file(&path), error) {
@@ -150,7 +152,7 @@ impl Service {
                 }
             }
         }
-        count(contents, touched)
+        Ok(count(all.contents, touched))
     }
 
     /// What a path below `.p2pfs` stands for; none where it leads elsewhere.
@@ -168,21 +170,21 @@ impl Service {
 
     /// What is kept of the names, and of hashes as `p2pfs cache ls` shows them.
     fn kept_of(&self, paths: &[Named]) -> Result<(Contents, Touched), Failure> {
-        let mut contents = Contents::new();
+        let mut all = Found::default();
         let mut touched = Touched::default();
         for named in paths {
             let by_hash = hash_start(named).map(|start| self.node.kept_with(start));
             if let Some(kept) = by_hash.filter(|kept| !kept.is_empty()) {
-                contents.extend(kept);
+                all.add(kept)?;
                 continue;
             }
             if let Ok(Some(mut hidden)) = self.hidden_contents(named) {
                 hidden.retain(|hash, _| self.node.is_pinned(hash));
-                contents.extend(hidden);
+                all.add(hidden)?;
                 continue;
             }
             match shared_path(named).map(|path| self.node.kept_of(&path)) {
-                Ok(Ok(kept)) => contents.extend(kept),
+                Ok(Ok(kept)) => all.add(kept)?,
                 Ok(Err(FileError::TooMany)) => return Err(too_many()),
                 Ok(Err(_)) | Err(_) => touched.failed.push(Problem {
                     path: named.clone(),
@@ -190,7 +192,7 @@ impl Service {
                 }),
             }
         }
-        count(contents, touched)
+        Ok(count(all.contents, touched))
     }
 }
 
@@ -232,13 +234,29 @@ fn hash_start(named: &Named) -> Option<&str> {
     is_hash.then_some(start)
 }
 
-fn count(contents: Contents, mut touched: Touched) -> Result<(Contents, Touched), Failure> {
-    if contents.len() > FILES_MAX {
-        return Err(too_many());
+/// What the names of one call stand for.
+#[derive(Default)]
+struct Found {
+    contents: Contents,
+    /// As often as they were named: that, too, is work.
+    files: usize,
+}
+
+impl Found {
+    fn add(&mut self, more: Contents) -> Result<(), Failure> {
+        self.files += more.len();
+        self.contents.extend(more);
+        match self.files > FILES_MAX {
+            true => Err(too_many()),
+            false => Ok(()),
+        }
     }
+}
+
+fn count(contents: Contents, mut touched: Touched) -> (Contents, Touched) {
     touched.files = contents.len() as u64;
     touched.bytes = contents.values().map(|(size, _)| size).sum();
-    Ok((contents, touched))
+    (contents, touched)
 }
 
 impl Touched {

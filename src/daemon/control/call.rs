@@ -398,18 +398,18 @@ impl Call {
     }
 
     fn check_limits(&self) -> Result<(), CallError> {
-        let paths = match self {
+        let (given, what, max) = match self {
             Self::Pin { paths } | Self::Unpin { paths } | Self::Prefetch { paths, .. } => {
-                paths.len()
+                (paths.len(), "paths", super::PATHS_MAX)
             }
             // nobody but everyone
-            Self::Send { to, .. } => to.len().max(1),
-            _ => 1,
+            Self::Send { to, .. } => (to.len().max(1), "receivers", super::RECEIVERS_MAX),
+            _ => return Ok(()),
         };
-        if (1..=super::PATHS_MAX).contains(&paths) {
+        if (1..=max).contains(&given) {
             return Ok(());
         }
-        let why = format!("{paths} paths in one call: give 1 to {}", super::PATHS_MAX);
+        let why = format!("{given} {what} in one call: give 1 to {max}");
         Err(CallError::BadParameters { why })
     }
 }

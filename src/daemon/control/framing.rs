@@ -8,8 +8,9 @@ use super::call::{Call, CallError};
 use super::failure::{Failure, FailureKind, FailureParameters};
 use super::request::Outgoing;
 
-/// The longest call in bytes, its NUL included. [`super::PATHS_MAX`] paths of `PATH_MAX` bytes fit,
-/// even where each byte is escaped (6 bytes) and the path written in base64 besides.
+/// The longest call in bytes, its NUL included. Some thousand paths of an ordinary length fit, and
+/// 32 of `PATH_MAX` bytes, even where each byte is escaped (6 bytes) and the path written in base64
+/// besides.
 pub const CALL_MAX_BYTES: usize = 1 << 20;
 /// The longest reply in bytes that a client takes: a page of entries with the longest names.
 pub const REPLY_MAX_BYTES: usize = 64 << 20;

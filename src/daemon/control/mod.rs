@@ -57,8 +57,11 @@ pub use types::*;
 
 /// Entries in one page of a listing, at most.
 pub const LS_PAGE_MAX_ENTRIES: usize = 1000;
-/// Paths in one call, at most; a caller with more calls again.
-pub const PATHS_MAX: usize = 32;
+/// Paths in one call, at most: as many as a shell gives a command for a pattern, within
+/// [`CALL_MAX_BYTES`]. A caller with more calls again.
+pub const PATHS_MAX: usize = 16_384;
+/// Receivers in one call, at most.
+pub const RECEIVERS_MAX: usize = 32;
 /// Problems told of one share, at most; the counts tell of the rest.
 pub const PROBLEMS_MAX: usize = 20;
 

@@ -14,6 +14,30 @@ use crate::support::process::*;
 use crate::support::promise::promise;
 
 #[apply(promise)]
+fn a_prefetch_of_many_names_that_cannot_fit_together_is_refused_before_anything_is_fetched() {
+    let mut cluster = Cluster::new();
+    let author = cluster.start("author");
+    let names: Vec<String> = (0..40).map(|number| format!("{number}.iso")).collect();
+    for (seed, name) in names.iter().enumerate() {
+        author.write(name, &noise(seed as u64, 1 << 20));
+    }
+    let reader = cluster.start_with(NodeOptions {
+        config: "[cache]\nsize = '36MiB'\nfloor = '0B'\n".to_owned(),
+        ..NodeOptions::new("reader")
+    });
+    names.iter().for_each(|name| reader.wait_for_file(name));
+    let mut all = vec!["prefetch"];
+    all.extend(names.iter().map(String::as_str));
+    let refused = reader.cli(&all);
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.text());
+    assert!(refused.stderr.contains("do not fit"), "{}", refused.stderr);
+    let cached = reader.cli(&["cache", "ls", "--json"]).expect_json();
+    assert_eq!(cached["entries"], serde_json::json!([]));
+    let some = reader.cli(&all[..21]).expect_ok();
+    assert!(some.contains("20 files"), "{some}");
+}
+
+#[apply(promise)]
 fn a_prefetch_that_cannot_fit_is_refused_before_anything_is_fetched() {
     let mut cluster = Cluster::new();
     let author = cluster.start("author");
