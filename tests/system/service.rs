@@ -423,8 +423,7 @@ fn exposure(machine: &SystemdBox, unit: &str) -> f32 {
 fn the_daemon_has_no_right_and_the_broker_one() {
     let machine = boot_cluster();
     start(&machine);
-    // with PrivateUsers= it would be 1.5, and no user told from another
-    assert!(exposure(&machine, "p2pfs.service") <= 1.7);
+    assert!(exposure(&machine, "p2pfs.service") <= 1.5);
     assert!(exposure(&machine, "p2pfs-broker.service") <= 4.0);
     let of = |unit: &str, field: &str| {
         let pid = machine.ok(&format!("systemctl show -p MainPID --value {unit}"));

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{Service, Sight};
 use crate::daemon::control::{
-    Failure, Named, TRANSFERS_TOLD_MAX, Top, TransferInfo, TransferSource,
+    Failure, Named, TRANSFERS_TOLD_MAX, Top, TransferInfo, TransferSource, is_one_user,
 };
 use crate::digest::ContentHash;
 use crate::node::door::FetchReport;
@@ -17,7 +17,7 @@ impl Service {
         let peers = self.peers().await?.peers;
         let (readers, other_readers) = self.served.readers(|uid| match sight {
             Sight::All => true,
-            Sight::Own(own) => own == uid,
+            Sight::Own(own) => own == uid && is_one_user(own),
         });
         Ok(Top {
             time: Timestamp::now(),
