@@ -280,7 +280,7 @@ impl Courier {
                 node,
                 sent,
             };
-            match giving.run(again).await {
+            match giving.run(&mut again).await {
                 Ok(()) => return Ok(()),
                 Err(Broken::ForGood(why)) => return Err(why),
                 Err(Broken::Busy) if Instant::now() > until => return Err(PushError::Busy),
@@ -292,7 +292,6 @@ impl Courier {
                     if failures > TRIES_MAX {
                         return Err(PushError::Gone);
                     }
-                    again = true;
                     tokio::time::sleep(RETRY_MIN * 2_u32.pow(failures - 1)).await;
                 }
             }
@@ -358,17 +357,20 @@ struct Giving<'a> {
 }
 
 impl Giving<'_> {
-    async fn run(&self, again: bool) -> Result<(), Broken> {
+    /// `again`: whether it has answered an offer of this file, and so knows that this is the same
+    /// push and not the same bytes once more.
+    async fn run(&self, again: &mut bool) -> Result<(), Broken> {
         let parcel = self.parcel;
         let offer = Push::Offer {
             name: sent_name(&parcel.name).into(),
             size_bytes: parcel.size_bytes,
             hash: parcel.hash,
-            again,
+            again: *again,
         };
         let address = self.address(0)?;
         let answer = request(self.courier.net.clone(), self.node, address, offer).await;
         let mut to_bytes = taken(answer, 0)?;
+        *again = true;
         self.sent.store(to_bytes, Ordering::Relaxed);
         let (mut next, mut asked) = (to_bytes, JoinSet::new());
         while to_bytes < parcel.size_bytes {
@@ -438,3 +440,6 @@ fn taken(answer: Result<Response, NetError>, before: u64) -> Result<u64, Broken>
         })),
     }
 }
+
+#[cfg(test)]
+mod tests;

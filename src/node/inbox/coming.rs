@@ -4,8 +4,6 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use super::parts::{Note, Part};
 use super::store::{Arriving, Inbox, InboxError};
 use crate::digest::ContentHash;
@@ -18,7 +16,6 @@ const STEP_BYTES: u64 = 1 << 20;
 /// How much more of a file is there each time that it is written down how far it is; a shorter one
 /// is not kept for a later life, since it is sent again in no time.
 pub(super) const NOTED_EVERY_BYTES: u64 = 8 << 20;
-
 /// Who sends it, and what.
 pub(super) type Key = (NodeId, ContentHash);
 
@@ -26,8 +23,9 @@ pub(super) struct Coming {
     key: Key,
     pub(super) name: Vec<u8>,
     pub(super) size_bytes: u64,
-    /// Taken when it is published or given up.
+    /// None before there is room for it, and once it has its name or was given up.
     arriving: Option<Arriving>,
+    is_named: bool,
     got: ExtentSet,
     hasher: blake3::Hasher,
     hashed_bytes: u64,
@@ -38,33 +36,22 @@ pub(super) struct Coming {
 }
 
 impl Coming {
-    /// A file of which there is nothing yet. Blocking.
-    pub(super) fn begin(
-        inbox: &Inbox,
-        key: Key,
-        name: &Bytes,
-        size_bytes: u64,
-    ) -> Result<Self, InboxError> {
-        let arriving = match size_bytes > NOTED_EVERY_BYTES {
-            true => inbox.begin_kept(&key.0, &key.1, size_bytes)?,
-            false => inbox.begin(size_bytes)?,
-        };
-        Ok(Self::new(key, name.to_vec(), arriving))
-    }
-
     /// What an earlier life left of a file.
     pub(super) fn left(note: Note, arriving: Arriving) -> Self {
-        let mut coming = Self::new((note.from, note.hash), note.name.clone(), arriving);
-        coming.left = Some(note);
+        let key = (note.from, note.hash);
+        let mut coming = Self::new(key, note.name.clone(), arriving.size_bytes());
+        (coming.arriving, coming.left) = (Some(arriving), Some(note));
         coming
     }
 
-    fn new(key: Key, name: Vec<u8>, arriving: Arriving) -> Self {
+    /// A file that there is no room for yet.
+    pub(super) fn new(key: Key, name: Vec<u8>, size_bytes: u64) -> Self {
         Self {
             key,
             name,
-            size_bytes: arriving.size_bytes(),
-            arriving: Some(arriving),
+            size_bytes,
+            arriving: None,
+            is_named: false,
             got: ExtentSet::new(),
             hasher: blake3::Hasher::new(),
             hashed_bytes: 0,
@@ -72,6 +59,16 @@ impl Coming {
             left: None,
             touched: Instant::now(),
         }
+    }
+
+    /// Makes room for it. Blocking.
+    pub(super) fn begin(&mut self, inbox: &Inbox) -> Result<(), InboxError> {
+        let arriving = match self.size_bytes > NOTED_EVERY_BYTES {
+            true => inbox.begin_kept(&self.key.0, &self.key.1, self.size_bytes)?,
+            false => inbox.begin(self.size_bytes)?,
+        };
+        self.arriving = Some(arriving);
+        Ok(())
     }
 
     /// Whether an earlier life left it and it was not offered since.
@@ -96,16 +93,28 @@ impl Coming {
 
     /// How much of it is there from its begin on.
     pub(super) fn prefix(&self) -> u64 {
-        if self.arriving.is_none() {
-            return self.size_bytes;
-        }
         let first = self.got.iter().next().filter(|range| range.start == 0);
         first.map_or(0, |range| range.end)
     }
 
-    /// Whether it needs nothing more.
-    pub(super) fn is_over(&self) -> bool {
-        self.arriving.is_none()
+    /// Whether it has its name.
+    pub(super) fn is_named(&self) -> bool {
+        self.is_named
+    }
+
+    /// Whether more of it may come.
+    pub(super) fn is_on_its_way(&self) -> bool {
+        self.arriving.is_some()
+    }
+
+    /// Whether it was given up, or never begun.
+    pub(super) fn is_gone(&self) -> bool {
+        !self.is_on_its_way() && !self.is_named
+    }
+
+    /// Whether all of it is there.
+    pub(super) fn is_whole(&self) -> bool {
+        self.prefix() == self.size_bytes
     }
 
     /// Takes some of it. Blocking.
@@ -142,6 +151,7 @@ impl Coming {
         };
         let part = arriving.part().cloned();
         self.name = arriving.publish(&self.name, from, called)?;
+        self.is_named = true;
         Ok(part)
     }
 

@@ -102,8 +102,13 @@ impl Part {
     /// Removes what there is of it.
     pub(super) fn remove(&self) {
         // the bytes last: a note alone would say that the file has its name
-        let _none = fs::remove_file(&self.note);
+        self.remove_note();
         let _none = fs::remove_file(&self.bytes);
+    }
+
+    /// Removes what is written down of it.
+    pub(super) fn remove_note(&self) {
+        let _none = fs::remove_file(&self.note);
     }
 }
 

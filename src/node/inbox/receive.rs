@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::coming::{Coming, Key};
 use super::parts::Part;
@@ -135,6 +135,10 @@ impl Pushes {
     }
 }
 
+fn is_old(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) > COMING_PATIENCE
+}
+
 async fn expire_for_ever(inner: Weak<Inner>) {
     let mut tick = tokio::time::interval(COMING_PATIENCE / 10);
     loop {
@@ -145,14 +149,18 @@ async fn expire_for_ever(inner: Weak<Inner>) {
 }
 
 impl Inner {
-    /// Gives up what nothing more comes of.
+    /// Gives up what nothing more comes of. Blocking.
     fn expire(&self, now: Instant) {
-        let old = self.state.lock().take_old(now);
-        for (from, coming) in old {
-            let mut coming = coming.lock();
-            coming.discard();
-            let why = "nothing more of it came".to_owned();
-            self.tell(from, &coming, PushStage::Failed(why));
+        let (forgotten, coming) = self.state.lock().take_old(now);
+        forgotten.into_iter().for_each(Arrived::forget);
+        for (key, coming) in coming {
+            // one that is being written to is not old
+            let Some(mut coming) = coming.try_lock() else {
+                continue;
+            };
+            if coming.is_on_its_way() && is_old(coming.touched, now) {
+                self.give_up(key, &mut coming, "nothing more of it came");
+            }
         }
     }
 
@@ -202,34 +210,56 @@ impl Inner {
 
     fn offered(&self, key: Key, name: &Bytes, size: u64, again: bool) -> Result<u64, No> {
         let inbox = self.takes_from(&key.0)?;
-        let mut state = self.state.lock();
-        if again && state.arrived.iter().any(|arrived| arrived.key == key) {
-            return Ok(size);
-        }
-        if let Some(coming) = state.coming.get(&key).cloned() {
-            drop(state);
-            let mut coming = coming.lock();
-            coming.touched = Instant::now();
-            if coming.is_left() {
-                coming.look_again();
-                self.tell(key.0, &coming, PushStage::Started);
+        loop {
+            let state = self.state.lock();
+            if again && state.has_arrived(&key) {
+                return Ok(size);
             }
-            return Ok(coming.prefix());
+            let Some(known) = state.coming.get(&key).cloned() else {
+                let coming = Coming::new(key, name.to_vec(), size);
+                return self.begin(inbox, key, coming, state);
+            };
+            drop(state);
+            let mut coming = known.lock();
+            // else it was given up while this waited for it
+            if !coming.is_gone() {
+                return self.gone_on_with(key, &mut coming).map_err(No::Never);
+            }
         }
-        let of_node = state.coming.keys().filter(|(node, _)| *node == key.0);
-        if of_node.count() >= COMING_OF_NODE_MAX || state.coming.len() >= COMING_MAX {
-            return Err(No::Now);
-        }
-        state.forget_arrived(key);
-        let coming = Coming::begin(inbox, key, name, size).map_err(|why| why.to_string())?;
-        let coming = Arc::new(Mutex::new(coming));
-        state.coming.insert(key, coming.clone());
+    }
+
+    /// Nobody waits for a disk but who has to do with the same file.
+    fn begin(
+        &self,
+        inbox: &Inbox,
+        key: Key,
+        coming: Coming,
+        mut state: MutexGuard<'_, State>,
+    ) -> Result<u64, No> {
+        let known = Arc::new(Mutex::new(coming));
+        let mut coming = known.lock();
+        let forgotten = state.take_place(key, known.clone())?;
         drop(state);
-        let mut coming = coming.lock();
+        forgotten.into_iter().for_each(Arrived::forget);
+        if let Err(why) = coming.begin(inbox) {
+            self.state.lock().coming.remove(&key);
+            return Err(No::Never(why.to_string()));
+        }
         self.tell(key.0, &coming, PushStage::Started);
-        match size {
-            0 => self.finish(key, &mut coming).map_err(No::Never),
-            _ => Ok(0),
+        self.gone_on_with(key, &mut coming).map_err(No::Never)
+    }
+
+    /// How much of it there is, for whoever goes on with it.
+    fn gone_on_with(&self, key: Key, coming: &mut Coming) -> Result<u64, String> {
+        coming.touched = Instant::now();
+        if coming.is_left() {
+            coming.look_again();
+            self.tell(key.0, coming, PushStage::Started);
+        }
+        // also one that was when an earlier life ended, before it had its name
+        match coming.is_whole() && !coming.is_named() {
+            true => self.finish(key, coming),
+            false => Ok(coming.prefix()),
         }
     }
 
@@ -240,11 +270,11 @@ impl Inner {
         };
         let mut coming = coming.lock();
         coming.touched = Instant::now();
-        if coming.is_left() {
-            // it is to be offered again, so that both know how much of it is good
+        // it is to be offered again: it was given up, or both are to know how much of it is good
+        if coming.is_gone() || coming.is_left() {
             return Ok(None);
         }
-        if coming.is_over() {
+        if coming.is_named() {
             return Ok(Some(coming.size_bytes));
         }
         if offset + bytes.len() as u64 > coming.size_bytes {
@@ -254,10 +284,10 @@ impl Inner {
             return Err(self.give_up(key, &mut coming, &why.to_string()));
         }
         self.parts.taken.add(key.0, bytes.len() as u64);
-        if coming.prefix() == coming.size_bytes {
-            return self.finish(key, &mut coming).map(Some);
+        match coming.is_whole() {
+            true => self.finish(key, &mut coming).map(Some),
+            false => Ok(Some(coming.prefix())),
         }
-        Ok(Some(coming.prefix()))
     }
 
     /// All of it is there: it gets its name if it is what was offered.
@@ -267,7 +297,8 @@ impl Inner {
         }
         match coming.publish(&Sender::Node(key.0), &self.name_of(&key.0)) {
             Ok(part) => {
-                self.state.lock().arrived(key, part);
+                let forgotten = self.state.lock().arrived(key, part);
+                forgotten.into_iter().for_each(Arrived::forget);
                 self.tell(key.0, coming, PushStage::Done);
                 Ok(coming.size_bytes)
             }
@@ -276,7 +307,8 @@ impl Inner {
     }
 
     fn give_up(&self, key: Key, coming: &mut Coming, why: &str) -> String {
-        // before the next of the same file can take its place on the way
+        // before the next of the same file can take its place on the way, so that who waits for
+        // this one finds that next one, or none
         coming.discard();
         self.state.lock().coming.remove(&key);
         self.tell(key.0, coming, PushStage::Failed(why.to_owned()));
@@ -321,9 +353,10 @@ impl Inner {
 }
 
 impl Arrived {
+    /// Without any lock: the disk may let it wait. Blocking.
     fn forget(self) {
         if let Some(part) = self.part {
-            part.remove();
+            part.remove_note();
         }
     }
 }
@@ -338,42 +371,48 @@ impl State {
                     let coming = Coming::left(note, arriving);
                     self.coming.insert(key, Arc::new(Mutex::new(coming)));
                 }
-                None => self.arrived(key, Some(part)),
+                None => drop(self.arrived(key, Some(part))),
             }
         }
     }
 
-    fn arrived(&mut self, key: Key, part: Option<Part>) {
+    /// It has its name. Gives what is not remembered any longer, to be forgotten.
+    #[must_use]
+    fn arrived(&mut self, key: Key, part: Option<Part>) -> Option<Arrived> {
         self.coming.remove(&key);
-        if self.arrived.len() >= ARRIVED_MAX {
-            self.arrived.remove(0).forget();
-        }
+        let is_full = self.arrived.len() >= ARRIVED_MAX;
+        let first = is_full.then(|| self.arrived.remove(0));
         let at = Instant::now();
         self.arrived.push(Arrived { key, at, part });
+        first
     }
 
-    /// The same file comes once more, and has the same place on the way: what is written down there
-    /// of the one before goes first, not later with what has come by then.
-    fn forget_arrived(&mut self, key: Key) {
-        let has_place = |arrived: &mut Arrived| arrived.key == key && arrived.part.is_some();
-        let before = self.arrived.extract_if(.., has_place);
-        before.for_each(Arrived::forget);
+    fn has_arrived(&self, key: &Key) -> bool {
+        self.arrived.iter().any(|arrived| arrived.key == *key)
     }
 
-    fn take_old(&mut self, now: Instant) -> Vec<(NodeId, Arc<Mutex<Coming>>)> {
-        let is_old = |at: Instant| now.saturating_duration_since(at) > COMING_PATIENCE;
-        let old = self.arrived.extract_if(.., |arrived| is_old(arrived.at));
-        old.for_each(Arrived::forget);
-        let old = self.coming.iter().filter(|(_, coming)| {
-            // one that is being written to is not old
-            coming
-                .try_lock()
-                .is_some_and(|coming| is_old(coming.touched))
-        });
-        let old: Vec<Key> = old.map(|(key, _)| *key).collect();
-        old.into_iter()
-            .filter_map(|key| Some((key.0, self.coming.remove(&key)?)))
-            .collect()
+    /// A place for a file that comes anew. That the same one came before is to be forgotten, in
+    /// memory and on the disk: whoever goes on with this one is not to hear of that one.
+    fn take_place(&mut self, key: Key, coming: Arc<Mutex<Coming>>) -> Result<Vec<Arrived>, No> {
+        let of_node = self.coming.keys().filter(|(node, _)| *node == key.0);
+        if of_node.count() >= COMING_OF_NODE_MAX || self.coming.len() >= COMING_MAX {
+            return Err(No::Now);
+        }
+        self.coming.insert(key, coming);
+        let before = self.arrived.extract_if(.., |arrived| arrived.key == key);
+        Ok(before.collect())
+    }
+
+    /// What is to be forgotten, and all that is on its way.
+    fn take_old(&mut self, now: Instant) -> (Vec<Arrived>, Vec<(Key, Arc<Mutex<Coming>>)>) {
+        let old = self
+            .arrived
+            .extract_if(.., |arrived| is_old(arrived.at, now));
+        let coming = self
+            .coming
+            .iter()
+            .map(|(key, coming)| (*key, coming.clone()));
+        (old.collect(), coming.collect())
     }
 
     fn may_say(&mut self, from: NodeId, now: Instant) -> bool {

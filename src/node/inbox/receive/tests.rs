@@ -12,6 +12,8 @@ use crate::transfer::Pace;
 use crate::trust::{EpochSecret, Keyring};
 use crate::wire::native::tcp::GIVEN_MAX_BYTES;
 
+mod ends;
+
 struct World {
     folder: tempfile::TempDir,
     inbox: Inbox,

@@ -1,0 +1,136 @@
+//! What a sender is told of a file's end: that it is there is said of no file that is not.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::thread;
+
+use super::*;
+use crate::node::inbox::parts::Note;
+
+fn key(file: &[u8]) -> Key {
+    (node(1), ContentHash::of(file))
+}
+
+impl World {
+    fn coming(&self, file: &[u8]) -> Arc<Mutex<Coming>> {
+        self.pushes.inner.state.lock().coming[&key(file)].clone()
+    }
+
+    /// Gives up a file of which so many others have hold by then.
+    fn give_up(&self, file: &[u8], holds: usize) {
+        let coming = self.coming(file);
+        let mut held = coming.lock();
+        // the one in the table, and this one
+        while Arc::strong_count(&coming) < 2 + holds {
+            thread::yield_now();
+        }
+        let why = "no space left on device";
+        self.pushes.inner.give_up(key(file), &mut held, why);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_was_whole_and_had_no_name_when_its_receiver_stopped_gets_it() {
+    let world = world(Accept::Members, 1 << 30);
+    let (file, _) = long();
+    let last = file.len() - GIVEN_MAX_BYTES;
+    world.offer(1, b"long", &file, false).await;
+    world.give_all(&file, 0, last).await;
+    let bytes = world.parts().remove(0);
+    let part = File::options().write(true).open(&bytes).unwrap();
+    part.write_all_at(&file[last..], last as u64).unwrap();
+    let whole = Note {
+        from: node(1),
+        hash: ContentHash::of(&file),
+        name: b"long".to_vec(),
+        size_bytes: file.len() as u64,
+        prefix_bytes: file.len() as u64,
+        prefix_hash: ContentHash::of(&file),
+    };
+    let note = postcard::to_stdvec(&whole).unwrap();
+    fs::write(bytes.with_extension(""), note).unwrap();
+    let world = world.restart();
+    let again = world.offer(1, b"long", &file, true).await;
+    assert_eq!(again, taken(file.len()));
+    assert_eq!(world.listed(), ["long"]);
+    let got = fs::read(world.inbox.dir().join("long")).unwrap();
+    assert!(got == file, "other bytes");
+    assert_eq!(world.stages(), [PushStage::Started, PushStage::Done]);
+    let again = world.offer(1, b"long", &file, true).await;
+    assert_eq!(again, taken(file.len()));
+    assert_eq!(world.listed(), ["long"]);
+}
+
+#[tokio::test]
+async fn the_same_file_sent_anew_is_not_there_because_it_came_before() {
+    let mut world = world(Accept::Members, 1 << 30);
+    let (long, half) = long();
+    for (file, half) in [(b"hello".to_vec(), 2), (long, half)] {
+        world.offer(1, b"a", &file, false).await;
+        let came = world.give_all(&file, 0, file.len()).await;
+        assert_eq!(came, taken(file.len()));
+        fs::remove_file(world.inbox.dir().join("a")).unwrap();
+        assert_eq!(world.offer(1, b"a", &file, false).await, taken(0));
+        world.give_all(&file, 0, half).await;
+        // its connection broke, and so it is offered again
+        assert_eq!(world.offer(1, b"a", &file, true).await, taken(half));
+        let came = world.give_all(&file, half, file.len()).await;
+        assert_eq!(came, taken(file.len()));
+        assert_eq!(world.listed(), ["a"]);
+        fs::remove_file(world.inbox.dir().join("a")).unwrap();
+        // also by what an earlier life wrote down
+        world = world.restart();
+        assert_eq!(world.offer(1, b"a", &file, false).await, taken(0));
+        world.give(1, &file, 0, &file[..1]).await;
+        assert_eq!(world.offer(1, b"a", &file, true).await, taken(1));
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_file_that_is_given_up_is_not_told_that_it_is_there() {
+    let world = world(Accept::Members, 1 << 30);
+    let (file, size) = (b"hello", 5);
+    let inner = &world.pushes.inner;
+    world.offer(1, b"a", file, false).await;
+    world.give(1, file, 0, b"he").await;
+    let give = Push::Give {
+        hash: ContentHash::of(file),
+        offset: 2,
+        bytes: Bytes::from_static(b"llo"),
+    };
+    let offer = Push::Offer {
+        name: Bytes::from_static(b"a"),
+        size_bytes: size,
+        hash: ContentHash::of(file),
+        again: true,
+    };
+    let (given, offered) = thread::scope(|scope| {
+        let giving = scope.spawn(|| inner.answer(node(1), give));
+        let offering = scope.spawn(|| inner.answer(node(1), offer));
+        world.give_up(file, 2);
+        (giving.join().unwrap(), offering.join().unwrap())
+    });
+    assert_eq!(given, Response::NotHere);
+    assert_eq!(offered, taken(0), "it is begun anew");
+    assert_eq!(world.give(1, file, 0, file).await, taken(5));
+    assert_eq!(world.listed(), ["a"]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_given_up_takes_nothing_of_the_next_of_the_same_bytes() {
+    let world = world(Accept::Members, 1 << 30);
+    let (file, half) = long();
+    world.offer(1, b"long", &file, false).await;
+    world.give_all(&file, 0, half).await;
+    let old = world.coming(&file);
+    let later = Instant::now() + COMING_PATIENCE + Duration::from_secs(1);
+    {
+        let _written_to = old.lock();
+        world.pushes.inner.expire(later);
+        assert!(Arc::ptr_eq(&old, &world.coming(&file)), "it is in use");
+    }
+    world.pushes.inner.expire(later);
+    assert!(world.parts().is_empty() && old.lock().is_gone());
+    assert_eq!(world.offer(1, b"long", &file, true).await, taken(0));
+    assert_eq!(world.parts().len(), 1);
+}
