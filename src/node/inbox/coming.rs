@@ -16,6 +16,10 @@ const STEP_BYTES: u64 = 1 << 20;
 /// How much more of a file is there each time that it is written down how far it is; a shorter one
 /// is not kept for a later life, since it is sent again in no time.
 pub(super) const NOTED_EVERY_BYTES: u64 = 8 << 20;
+/// Stretches without a gap that are remembered of a file. A sender has a few pieces on their way at
+/// a time, each next to the one before.
+const STRETCHES_MAX: usize = 64;
+
 /// Who sends it, and what.
 pub(super) type Key = (NodeId, ContentHash);
 
@@ -115,6 +119,12 @@ impl Coming {
     /// Whether all of it is there.
     pub(super) fn is_whole(&self) -> bool {
         self.prefix() == self.size_bytes
+    }
+
+    /// Whether what is there lies about in more pieces than come of a sender that gives it from its
+    /// begin on.
+    pub(super) fn is_scattered(&self) -> bool {
+        self.got.iter().nth(STRETCHES_MAX).is_some()
     }
 
     /// Takes some of it. Blocking.

@@ -283,6 +283,9 @@ impl Inner {
         if let Err(why) = coming.take(offset, bytes) {
             return Err(self.give_up(key, &mut coming, &why.to_string()));
         }
+        if coming.is_scattered() {
+            return Err(self.give_up(key, &mut coming, "its pieces come in no order"));
+        }
         self.parts.taken.add(key.0, bytes.len() as u64);
         match coming.is_whole() {
             true => self.finish(key, &mut coming).map(Some),

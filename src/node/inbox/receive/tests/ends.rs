@@ -117,6 +117,26 @@ async fn who_waits_for_a_file_that_is_given_up_is_not_told_that_it_is_there() {
 }
 
 #[tokio::test]
+async fn what_is_kept_of_the_pieces_of_a_file_has_a_limit() {
+    let world = world(Accept::Members, 1 << 30);
+    let file = [7; 2000];
+    world.offer(1, b"a", &file, false).await;
+    let mut taken_count = 0;
+    for at in (1..file.len()).step_by(2) {
+        match world.give(1, &file, at, &file[at..=at]).await {
+            Response::Taken { .. } => taken_count += 1,
+            Response::Refused { reason } => {
+                assert_eq!(reason, "its pieces come in no order");
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(taken_count, 64);
+    assert_eq!(world.give(1, &file, 0, &file).await, Response::NotHere);
+}
+
+#[tokio::test]
 async fn a_file_that_is_given_up_takes_nothing_of_the_next_of_the_same_bytes() {
     let world = world(Accept::Members, 1 << 30);
     let (file, half) = long();
