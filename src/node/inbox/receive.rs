@@ -144,7 +144,9 @@ async fn expire_for_ever(inner: Weak<Inner>) {
     loop {
         tick.tick().await;
         let Some(inner) = inner.upgrade() else { return };
-        inner.expire(Instant::now());
+        let expire = move || inner.expire(Instant::now());
+        // the disk may let it wait, and nobody else is to
+        let _ended = tokio::task::spawn_blocking(expire).await;
     }
 }
 

@@ -12,6 +12,13 @@ fn inbox(budget_bytes: u64) -> (tempfile::TempDir, Inbox) {
     (folder, inbox.unwrap())
 }
 
+impl Inbox {
+    /// Lets whoever begins a file wait for its room until this is dropped, as a disk does.
+    pub(in crate::node::inbox) fn keep_waiting(&self) -> impl Drop {
+        self.inner.use_now.lock()
+    }
+}
+
 fn bob() -> Sender {
     Sender::Node(NodeId::new([7; 32]))
 }

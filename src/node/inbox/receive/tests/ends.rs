@@ -2,10 +2,14 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::sync::mpsc;
 use std::thread;
 
 use super::*;
 use crate::node::inbox::parts::Note;
+
+/// Longer than anything here takes that is not kept waiting.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn key(file: &[u8]) -> Key {
     (node(1), ContentHash::of(file))
@@ -134,6 +138,59 @@ async fn what_is_kept_of_the_pieces_of_a_file_has_a_limit() {
     }
     assert_eq!(taken_count, 64);
     assert_eq!(world.give(1, &file, 0, &file).await, Response::NotHere);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_inbox_whose_disk_waits_keeps_nothing_else_of_its_node_waiting() {
+    let world = world(Accept::Members, 1 << 30);
+    let inner = world.pushes.inner.clone();
+    let (held, is_held) = mpsc::channel();
+    let (let_go, is_let_go) = mpsc::channel();
+    let disk = thread::spawn(move || {
+        let _state = inner.state.lock();
+        held.send(()).unwrap();
+        is_let_go.recv_timeout(PATIENCE).is_ok()
+    });
+    is_held.recv().unwrap();
+    // it is time to give up what is old, and there is one thread for that and for this
+    tokio::time::advance(COMING_PATIENCE).await;
+    tokio::task::yield_now().await;
+    let _late = let_go.send(());
+    assert!(disk.join().unwrap(), "the only thread waited for the disk");
+}
+
+#[tokio::test]
+async fn who_begins_a_file_on_a_disk_that_waits_keeps_no_other_file_waiting() {
+    let world = world(Accept::Members, 1 << 30);
+    let inner = &world.pushes.inner;
+    world.offer(1, b"a", b"hello", false).await;
+    let waits = world.inbox.keep_waiting();
+    let offer = Push::Offer {
+        name: Bytes::from_static(b"b"),
+        size_bytes: 5,
+        hash: ContentHash::of(b"other"),
+        again: false,
+    };
+    let give = Push::Give {
+        hash: ContentHash::of(b"hello"),
+        offset: 0,
+        bytes: Bytes::from_static(b"hel"),
+    };
+    thread::scope(|scope| {
+        let offering = scope.spawn(|| inner.answer(node(1), offer));
+        let (gave, given) = mpsc::channel();
+        scope.spawn(move || {
+            // a place of its own is all that the other may take until it has room
+            while inner.state.lock().coming.len() < 2 {
+                thread::yield_now();
+            }
+            gave.send(inner.answer(node(1), give))
+        });
+        let given = given.recv_timeout(PATIENCE);
+        drop(waits);
+        assert_eq!(given, Ok(taken(3)));
+        assert_eq!(offering.join().unwrap(), taken(0));
+    });
 }
 
 #[tokio::test]
