@@ -291,18 +291,26 @@ impl Turns {
         lines.filter(first_fits).map(VecDeque::len).sum()
     }
 
+    /// Nobody holds more than it leaves free: however many read nothing of what they ask for, the
+    /// next one finds room.
     fn fits(&self, asked: &Asked) -> bool {
-        self.held_bytes + asked.bytes <= self.limits.held_max_bytes && self.fits_own(asked)
+        let all = self.held_bytes + asked.bytes;
+        let own = self.held_of(&asked.of) + asked.bytes;
+        let leaves = self.limits.held_max_bytes.checked_sub(all);
+        leaves.is_some_and(|free| own <= free) && self.fits_own(asked)
+    }
+
+    fn held_of(&self, of: &(Lane, NodeId)) -> u64 {
+        self.held_of_peer.get(of).copied().unwrap_or_default()
     }
 
     /// What one lane has made and not sent holds up that lane alone.
     fn fits_own(&self, Asked { of, bytes, .. }: &Asked) -> bool {
-        let held = self.held_of_peer.get(of).copied().unwrap_or_default();
         let most = match of.0 {
             Lane::Urgent => self.limits.held_of_peer_max_bytes,
             Lane::Bulk => self.limits.held_of_bulk_max_bytes,
         };
-        held + bytes <= most
+        self.held_of(of) + bytes <= most
     }
 
     fn hold(&mut self, asked: &Asked) {

@@ -11,7 +11,7 @@ fn limits() -> ServerLimits {
         makers_max: 2,
         waiting_max: 10,
         waiting_of_peer_max: 6,
-        held_max_bytes: 100,
+        held_max_bytes: 140,
         held_of_peer_max_bytes: 90,
         held_of_bulk_max_bytes: 60,
     }
@@ -196,6 +196,36 @@ fn answers_that_are_not_sent_yet_hold_up_their_own_peer_first() {
     );
     drop(slow);
     assert!(now(more.as_mut()).flatten().is_some());
+}
+
+#[test]
+fn however_many_read_nothing_of_what_they_ask_for_another_is_answered() {
+    let limits = ServerLimits {
+        makers_max: 1000,
+        ..ServerLimits::default()
+    };
+    for members in [4, 16] {
+        let queue = FairQueue::new(limits.clone());
+        let lanes = (0..members).flat_map(|n| [peer(n), (Lane::Urgent, peer(n).1)]);
+        let ask = |of| {
+            let mut turn = queue.pass_at_once(asked(of, 1 << 20))?;
+            turn.made();
+            Some(turn)
+        };
+        // each asks for as long as anybody is given anything
+        let mut held: Vec<Turn> = Vec::new();
+        loop {
+            let before = held.len();
+            held.extend(lanes.clone().filter_map(ask));
+            if held.len() == before {
+                break;
+            }
+        }
+        let held_bytes = queue.turns.lock().held_bytes;
+        assert!(held_bytes <= limits.held_max_bytes && held_bytes > limits.held_max_bytes / 2);
+        let other = (Lane::Urgent, peer(200).1);
+        assert!(ask(other).is_some(), "{members} hold {held_bytes}");
+    }
 }
 
 #[test]
