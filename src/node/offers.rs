@@ -2,8 +2,10 @@
 //! to look opens files.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
 
 use super::own_thread::Beside;
 use crate::digest::{ContentHash, ContentKey};
@@ -16,6 +18,8 @@ const OFFERS_MAX: usize = 1024;
 /// Questions of others that are looked into at one time; a further one is not heard, and comes
 /// again.
 const LOOKS_MAX: usize = 16;
+/// A look that takes longer takes the place of no other any more, as over a disk that hangs.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// For whom, and what.
 type Found = (NodeId, OfferSummary);
@@ -40,14 +44,17 @@ impl Offers {
             return;
         };
         let found = self.found.0.clone();
-        tasks.spawn_blocking(move || {
-            let _permit = permit;
+        let look = move || {
             for hash in &hashes {
                 if let Some(offer) = server.offer_for(from, hash) {
                     // where too many wait, this one is not missed: who wants it asks again
                     let _full = found.try_send((from, offer));
                 }
             }
+        };
+        tasks.spawn(async move {
+            let _permit = permit;
+            let _late = timeout(LOOK_PATIENCE, tokio::task::spawn_blocking(look)).await;
         });
     }
 

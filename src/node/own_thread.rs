@@ -88,10 +88,6 @@ impl Beside {
         self.tasks.spawn_on(task, &self.runtime);
     }
 
-    pub(super) fn spawn_blocking(&mut self, work: impl FnOnce() + Send + 'static) {
-        self.tasks.spawn_blocking_on(work, &self.runtime);
-    }
-
     /// Returns when one of them has ended; never where there is none.
     pub(super) async fn ended(&mut self) {
         if self.tasks.join_next().await.is_none() {

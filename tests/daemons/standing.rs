@@ -9,10 +9,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use macro_rules_attribute::apply;
+use p2pfs::digest::ContentHash;
+use p2pfs::extent::ByteRange;
+use p2pfs::wire::native::tcp::Request;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::support::content::noise;
 use crate::support::daemon::*;
+use crate::support::hostile::Hostile;
 use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise, root};
 
@@ -20,6 +24,10 @@ const NEEDS: &[Need] = &[root, mount, files_can_stand_still];
 
 /// More than the threads that answer at first, at either end.
 const STANDING: usize = 12;
+/// More files than may stand still of all disks together.
+const WANTED: usize = 400;
+/// So many want them.
+const ASKERS: usize = 8;
 const EVENT_BYTES: usize = size_of::<libc::fanotify_event_metadata>();
 
 /// Files whose opens stand still until this is dropped.
@@ -363,4 +371,52 @@ fn a_cache_whose_disk_stands_still_keeps_nobody_from_what_is_not_in_it() {
     eventually("it is told of no more", PATIENCE, || {
         !told().contains("does not answer")
     });
+}
+
+#[apply(promise)]
+fn a_disk_of_which_very_much_is_wanted_keeps_nobody_from_others_when_it_stands_still() {
+    let mut cluster = Cluster::new();
+    let reader = cluster.start("reader");
+    let [far, near] = folders(&cluster, ["far", "near"]);
+    let names: Vec<String> = (0..WANTED).map(|n| format!("far-{n}")).collect();
+    for name in &names {
+        fs::write(far.join(name), name).unwrap();
+    }
+    // of bytes that the other folder has not as well
+    fs::write(near.join("nearer"), b"nearer").unwrap();
+    let sharer = cluster.start_with(NodeOptions {
+        shares: vec![far.clone(), near.clone()],
+        ..NodeOptions::new("sharer")
+    });
+    for name in names.iter().chain([&"nearer".to_owned()]) {
+        reader.wait_for_file(name);
+    }
+    let mut standing = StandingFiles::new(&[&far]).unwrap();
+    let secret = cluster.folder.path().join("secret");
+    let wanted: Vec<_> = names.chunks(WANTED / ASKERS).collect();
+    let askers = wanted.into_iter().map(|names| {
+        let asker = Hostile::join(&secret, &[sharer.address]);
+        let content = |name: &String| (ContentHash::of(name.as_bytes()), name.len() as u64);
+        let contents: Vec<_> = names.iter().map(content).collect();
+        let range = |&(hash, size_bytes): &(ContentHash, u64)| Request::Range {
+            hash,
+            size_bytes,
+            range: ByteRange::new(0, size_bytes),
+        };
+        asker.ask_all(sharer.address, contents.iter().map(range));
+        let hashes: Vec<_> = contents.iter().map(|it| it.0).collect();
+        hashes.chunks(8).for_each(|some| asker.want(some));
+        asker
+    });
+    let askers: Vec<Hostile> = askers.collect();
+    standing.wait_for(1);
+    let warned = || {
+        let status = sharer.cli(&["status", "--json"]).expect_json();
+        status["warnings"].to_string().contains("does not answer")
+    };
+    eventually("it is told of", PATIENCE, warned);
+    assert_eq!(fs::read(reader.mounted("nearer")).unwrap(), b"nearer");
+    drop(standing);
+    assert_eq!(fs::read(reader.mounted("far-0")).unwrap(), b"far-0");
+    drop(askers);
 }

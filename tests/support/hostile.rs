@@ -332,6 +332,16 @@ impl Hostile {
         self.runtime.block_on(asked).ok()
     }
 
+    /// Asks a node all that at one time, and waits for no answer.
+    pub fn ask_all(&self, address: SocketAddr, requests: impl Iterator<Item = Request>) {
+        let node = self.who_is_at(address);
+        for request in requests {
+            let net = self.net.clone();
+            let asked = async move { net.request(node, address, Lane::Urgent, request).await };
+            self.runtime.spawn(asked);
+        }
+    }
+
     /// Proves so many made-up keys to a node, and holds their connections.
     pub fn crowd(&self, secret: &Path, address: SocketAddr, count: usize) -> Vec<PeerNet> {
         let node = self.who_is_at(address);

@@ -3,6 +3,8 @@
 //!
 //! Its files are not kept open: who asks for a file whole does not come back for more of it.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 
 use super::fair_queue::{Asked, Turn};
@@ -42,8 +44,11 @@ impl Inner {
         let mut packed = PackedBatch::with_capacity(size_bytes);
         for file in files {
             let whole = match (self.admits)(from, &file.hash) {
-                true => self.whole(file),
-                false => Err(Unserved::NotHere),
+                true if !self.stands_still(&file.hash, Instant::now()) => {
+                    turn.goes_on_with(file.hash);
+                    self.whole(file)
+                }
+                _ => Err(Unserved::NotHere),
             };
             match whole {
                 Ok(proof) => packed.push_here(&proof),

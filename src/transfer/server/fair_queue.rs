@@ -28,7 +28,7 @@ const URGENT_RUN_MAX: u32 = 8;
 const LOAD_FULL_WAITING: usize = 64;
 
 /// An answer that is made for longer stands still: many times what a slow disk takes for one.
-const STANDS_STILL: Duration = Duration::from_millis(500);
+pub(super) const STANDS_STILL: Duration = Duration::from_millis(500);
 /// So many may, each on a thread of its own; further ones take the turns of others.
 const STANDING_MAX: usize = 64;
 
@@ -60,7 +60,7 @@ struct Turns {
 #[derive(Clone, Copy)]
 pub(super) struct Asked {
     pub of: (Lane, NodeId),
-    /// Of one content; nothing for a batch of them.
+    /// Of one content; of a batch, of the one that it has come to.
     pub hash: Option<ContentHash>,
     /// What the answer takes.
     pub bytes: u64,
@@ -96,6 +96,16 @@ pub(super) struct Turn {
 }
 
 impl Turn {
+    /// The answer goes on with this content, which is what stands still if it does from now on.
+    pub fn goes_on_with(&mut self, hash: ContentHash) {
+        let mut turns = self.queue.turns.lock();
+        if turns.end_making(self.number) {
+            turns.hold(&self.asked);
+        }
+        self.asked.hash = Some(hash);
+        self.number = turns.note_making(self.asked);
+    }
+
     /// The answer is made, and takes memory until this is dropped; the next may be made.
     pub fn made(&mut self) {
         if std::mem::replace(&mut self.making, false) {
@@ -185,11 +195,6 @@ impl FairQueue {
         may.then(|| turns.begin(asked, self))
     }
 
-    /// Whether an answer of the same content stands still, so that no other is begun.
-    pub fn stands_still(&self, asked: &Asked) -> bool {
-        self.turns.lock().stands_still(asked)
-    }
-
     /// The contents of which an answer is made for as long as that, or longer.
     pub fn standing_for(&self, time: Duration, now: Instant) -> Vec<ContentHash> {
         let turns = self.turns.lock();
@@ -199,7 +204,7 @@ impl FairQueue {
     }
 
     /// Lets others have the turns of what stands still by now.
-    fn look_for_standing(&self, now: Instant) {
+    pub fn look_for_standing(&self, now: Instant) {
         let granted = {
             let mut turns = self.turns.lock();
             turns.set_standing(now);
@@ -349,15 +354,20 @@ impl Turns {
         self.making.remove(&number).is_none() && self.standing.remove(&number).is_some()
     }
 
-    fn begin(&mut self, asked: Asked, queue: &FairQueue) -> Turn {
+    /// The number by which it is known from now on.
+    fn note_making(&mut self, asked: Asked) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
         let since = Instant::now();
         self.making.insert(number, Making { since, asked });
+        number
+    }
+
+    fn begin(&mut self, asked: Asked, queue: &FairQueue) -> Turn {
         self.hold(&asked);
         Turn {
             queue: queue.clone(),
-            number,
+            number: self.note_making(asked),
             asked,
             making: true,
         }

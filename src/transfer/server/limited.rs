@@ -71,7 +71,7 @@ impl Server {
         if !self.inner.upload.pass(asked).await {
             return None;
         }
-        let turn = self.inner.fair_queue.pass(asked).await;
+        let turn = self.turn(asked).await;
         if turn.is_none() {
             self.inner.upload.pace.give_back(asked.bytes);
         }

@@ -12,6 +12,7 @@ mod askers;
 mod batch;
 mod fair_queue;
 mod limited;
+mod offer;
 mod opened;
 mod standing;
 
@@ -29,7 +30,6 @@ use crate::net::peer::Incoming;
 use crate::share::ShareSet;
 use crate::transfer::Pace;
 use crate::wire::native::tcp::{HOLDINGS_RANGES_MAX, Lane, RANGE_MAX_BYTES, Request, Response};
-use crate::wire::native::udp::{OFFER_RANGES_MAX, OfferSummary};
 
 use askers::Askers;
 use fair_queue::{Asked, FairQueue, Turn};
@@ -90,6 +90,8 @@ struct Inner {
     shares: ShareSet,
     admits: Admits,
     fair_queue: FairQueue,
+    /// What is looked at for offers.
+    looks: FairQueue,
     upload: Limited,
     askers: Mutex<Askers>,
     opened: Mutex<Opened>,
@@ -116,6 +118,7 @@ impl Server {
             shares,
             admits,
             upload: Limited::new(&limits),
+            looks: offer::looks(&limits),
             fair_queue: FairQueue::new(limits),
             askers: Mutex::new(Askers::new()),
             opened: Mutex::new(Opened::new()),
@@ -194,14 +197,15 @@ impl Server {
         size_bytes: u64,
         range: ByteRange,
     ) -> Option<Turn> {
-        let askable = is_askable(size_bytes, range);
+        let now = Instant::now();
+        let askable = is_askable(size_bytes, range) && !self.inner.stands_still(&hash, now);
         let asked = Asked::of_range(of, hash, range);
         let turn = askable.then(|| self.inner.fair_queue.pass_at_once(asked))??;
         let is_waited_for = of.0 == Lane::Urgent;
         if !self.upload().pass_at_once(range.len(), is_waited_for) {
             return None;
         }
-        self.inner.askers.lock().note(Instant::now(), hash, of.1);
+        self.inner.askers.lock().note(now, hash, of.1);
         Some(turn)
     }
 
@@ -266,33 +270,6 @@ impl Server {
         Some(Response::Data { proof })
     }
 
-    /// What to offer to a node that broadcasts a `Get`, which is remembered as an asker. Looks at
-    /// the disk only where some of the content is here.
-    pub fn offer_for(&self, from: NodeId, hash: &ContentHash) -> Option<OfferSummary> {
-        if !(self.inner.admits)(&from, hash) {
-            return None;
-        }
-        let askers = self.askers(hash, &from);
-        self.inner.askers.lock().note(Instant::now(), *hash, from);
-        let source = self.inner.find(hash).ok()?;
-        let (all, size_bytes) = (source.is_whole(), source.size_bytes());
-        let ranges = match all {
-            true => Vec::new(),
-            false => source.ranges().longest(OFFER_RANGES_MAX),
-        };
-        if !all && ranges.is_empty() {
-            return None;
-        }
-        Some(OfferSummary {
-            hash: *hash,
-            size_bytes,
-            all,
-            ranges,
-            load: self.load(),
-            askers,
-        })
-    }
-
     /// How busy this node is with serving, from 0 to 255.
     pub fn load(&self) -> u8 {
         self.inner.fair_queue.load()
@@ -333,7 +310,7 @@ impl Server {
 
     async fn answer_holdings(&self, of: (Lane, NodeId), hash: ContentHash) -> Response {
         let asked = Asked::of_range(of, hash, ByteRange::at(0, 0));
-        let Some(turn) = self.inner.fair_queue.pass(asked).await else {
+        let Some(turn) = self.turn(asked).await else {
             return self.without_turn(&asked);
         };
         let inner = self.inner.clone();

@@ -286,7 +286,8 @@ fn what_stands_still_takes_neither_turns_nor_memory_nor_a_second_thread() {
     let mut other = now(other.as_mut()).flatten().expect("they stand still");
     other.made();
     assert!(queue.pass_at_once(of_disk(0)).is_none());
-    assert!(queue.stands_still(&of_disk(1)) && !queue.stands_still(&of_disk(2)));
+    let stands_still = |number| queue.turns.lock().stands_still(&of_disk(number));
+    assert!(stands_still(1) && !stands_still(2));
     let long = |now| queue.standing_for(STANDS_STILL, now).len();
     assert_eq!(
         (long(Instant::now()), long(Instant::now() + STANDS_STILL)),
@@ -308,6 +309,31 @@ fn what_stands_still_takes_neither_turns_nor_memory_nor_a_second_thread() {
     let inner = queue.turns.lock();
     assert!(inner.making.is_empty() && inner.standing.is_empty());
     assert!(inner.held_bytes == 0 && inner.held_of_peer.is_empty());
+}
+
+#[test]
+fn a_batch_stands_still_at_the_file_that_it_has_come_to_and_at_no_other() {
+    let queue = FairQueue::new(limits());
+    let [first, second] = [[1; 32], [2; 32]].map(ContentHash::new);
+    let mut batch = queue.pass_at_once(asked(peer(1), 60)).unwrap();
+    let standing = || queue.standing_for(STANDS_STILL, Instant::now() + STANDS_STILL);
+    assert_eq!(standing(), []);
+    batch.goes_on_with(first);
+    assert_eq!(standing(), [first]);
+    queue.look_for_standing(Instant::now() + STANDS_STILL);
+    assert_eq!(queue.turns.lock().held_bytes, 0);
+    // the disk answers
+    batch.goes_on_with(second);
+    assert_eq!(standing(), [second]);
+    {
+        let turns = queue.turns.lock();
+        let counts = (turns.making.len(), turns.standing.len(), turns.held_bytes);
+        assert_eq!(counts, (1, 0, 60));
+    }
+    batch.made();
+    assert_eq!(standing(), []);
+    drop(batch);
+    assert_eq!(queue.turns.lock().held_bytes, 0);
 }
 
 #[test]
