@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use super::courier::{Courier, mesh_id};
 use super::events::EventLog;
-use super::inbox::{Accept, Inbox, InboxSettings, PushParts, Pushes};
+use super::inbox::{Accept, InboxSettings, Opening, PushParts, Pushes};
 use super::mailbox::Mailbox;
 use super::mesh::{self, Mesh, MeshParts, MeshSettings};
 use super::names::Names;
@@ -51,7 +51,7 @@ pub(super) struct Giving {
     pub(super) courier: Courier,
     pub(super) pushes: Pushes,
     /// The folders that files of others go to.
-    pub(super) inboxes: Vec<Inbox>,
+    pub(super) inboxes: Vec<Opening>,
 }
 
 /// Starts it; what it cannot have is off, with a warning. The listener, where there is one, is the
@@ -62,14 +62,15 @@ pub(super) fn start(
     listener: Option<TcpListener>,
 ) -> Giving {
     let events = parts.events;
-    let inbox = settings.inbox.as_ref().and_then(|it| open(it, events));
+    let open = |it: &Option<InboxSettings>| it.as_ref().map(|it| open(it, events));
+    let inbox = open(&settings.inbox).unwrap_or_default();
     let mailbox = Mailbox::new(events.clone());
     let same = settings.inbox == settings.mesh_inbox;
-    let mesh_inbox = match (&settings.mesh_inbox, &inbox) {
-        (Some(_), Some(inbox)) if same => Some(inbox.clone()),
-        (own, _) => own.as_ref().and_then(|it| open(it, events)),
+    let mesh_inbox = match same {
+        true => inbox.clone(),
+        false => open(&settings.mesh_inbox).unwrap_or_default(),
     };
-    let inboxes = inbox.iter().chain(&mesh_inbox).cloned().collect();
+    let inboxes = vec![inbox.clone(), mesh_inbox.clone()];
     warn_of_names(settings, parts);
     let mesh = settings.mesh.as_ref();
     let mesh = mesh.and_then(|mesh| start_mesh(mesh, mesh_inbox, &mailbox, parts, listener));
@@ -119,21 +120,20 @@ fn warn_of_names(settings: &GivingSettings, parts: &GivingParts<'_>) {
     }
 }
 
-fn open(settings: &InboxSettings, events: &EventLog) -> Option<Inbox> {
-    let dir = settings.dir.display();
-    Inbox::open(settings.clone())
-        .inspect_err(|error| {
-            events.warn(format!(
-                "files that others push are not taken: the inbox {dir} cannot be used: {error}; \
-                 name another folder as inbox.dir"
-            ));
-        })
-        .ok()
+fn open(settings: &InboxSettings, events: &EventLog) -> Opening {
+    let (dir, events) = (settings.dir.clone(), events.clone());
+    Opening::begin(settings.clone(), move |error| {
+        let dir = dir.display();
+        events.warn(format!(
+            "files that others push are not taken: the inbox {dir} cannot be used: {error}; name \
+             another folder as inbox.dir"
+        ));
+    })
 }
 
 fn start_mesh(
     settings: &MeshSettings,
-    inbox: Option<Inbox>,
+    inbox: Opening,
     mailbox: &Mailbox,
     parts: &GivingParts<'_>,
     listener: Option<TcpListener>,

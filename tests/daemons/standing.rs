@@ -420,3 +420,35 @@ fn a_disk_of_which_very_much_is_wanted_keeps_nobody_from_others_when_it_stands_s
     assert_eq!(fs::read(reader.mounted("far-0")).unwrap(), b"far-0");
     drop(askers);
 }
+
+#[apply(promise)]
+fn an_inbox_whose_disk_stands_still_keeps_no_daemon_from_starting() {
+    let mut cluster = Cluster::new();
+    let [inbox] = folders(&cluster, ["inbox"]);
+    let disk = StandingDisk::mount(&inbox);
+    let mut taker = cluster.start_with(NodeOptions {
+        config: format!("[inbox]\ndir = {inbox:?}\nfrom = ['*']\nfloor = '0B'\n"),
+        ..NodeOptions::new("taker")
+    });
+    let sender = cluster.start("sender");
+    sender.write("other", b"other");
+    taker.wait_for_file("other");
+    assert_eq!(fs::read(taker.mounted("other")).unwrap(), b"other");
+    let sent = sender.share.join("other");
+    let send = || sender.cli(&["send", sent.to_str().unwrap(), "--to", "taker"]);
+    let refused = send();
+    assert!(!refused.status.success());
+    assert!(
+        refused.stderr.contains("does not answer"),
+        "{}",
+        refused.stderr
+    );
+    taker.stop();
+    drop(disk);
+    taker.launch();
+    sender
+        .cli(&["wait", "--peers", "1", "--timeout", "60s"])
+        .expect_ok();
+    send().expect_ok();
+    assert_eq!(fs::read(inbox.join("other")).unwrap(), b"other");
+}

@@ -5,11 +5,13 @@
 //! sends it that may go on after a restart, one in a folder that no share lists.
 
 mod coming;
+mod opening;
 mod parts;
 mod receive;
 mod senders;
 mod store;
 
+pub(super) use opening::Opening;
 pub(super) use receive::PushParts;
 pub use receive::{Accept, COMING_MAX, COMING_OF_NODE_MAX, COMING_PATIENCE, Pushes};
 pub(super) use senders::Senders;

@@ -5,15 +5,16 @@
 //! more comes of is given up.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Once, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::coming::{Coming, Key};
-use super::parts::Part;
-use super::store::Inbox;
+use super::opening::Opening;
+use super::parts::{Note, Part};
+use super::store::{Arriving, Inbox};
 use crate::bucket::TokenBucket;
 use crate::id::NodeId;
 use crate::node::events::{EventLog, News, Push as Told, PushStage};
@@ -60,7 +61,7 @@ pub struct Pushes {
 
 /// What it works with. Without an inbox every file is refused.
 pub(in crate::node) struct PushParts {
-    pub(in crate::node) inbox: Option<Inbox>,
+    pub(in crate::node) inbox: Opening,
     pub(in crate::node) accept: Accept,
     pub(in crate::node) events: EventLog,
     pub(in crate::node) mailbox: Mailbox,
@@ -74,6 +75,7 @@ pub(in crate::node) struct PushParts {
 struct Inner {
     parts: PushParts,
     state: Mutex<State>,
+    taken_up: Once,
 }
 
 #[derive(Default)]
@@ -107,13 +109,10 @@ struct Arrived {
 impl Pushes {
     /// Needs a running tokio runtime.
     pub(in crate::node) fn new(parts: PushParts) -> Self {
-        let mut state = State::default();
-        if let Some(inbox) = &parts.inbox {
-            state.take_up(inbox);
-        }
         let inner = Inner {
             parts,
-            state: Mutex::new(state),
+            state: Mutex::default(),
+            taken_up: Once::new(),
         };
         let pushes = Self {
             inner: Arc::new(inner),
@@ -153,6 +152,7 @@ async fn expire_for_ever(inner: Weak<Inner>) {
 impl Inner {
     /// Gives up what nothing more comes of. Blocking.
     fn expire(&self, now: Instant) {
+        let _inbox = self.inbox();
         let (forgotten, coming) = self.state.lock().take_old(now);
         forgotten.into_iter().for_each(Arrived::forget);
         for (key, coming) in coming {
@@ -198,7 +198,6 @@ impl Inner {
             let opens = "who runs it can name this node under [inbox], from";
             format!("its inbox is closed to this node; {opens}")
         };
-        let inbox = self.parts.inbox.as_ref().ok_or_else(closed)?;
         let is_open = match &self.parts.accept {
             Accept::Nobody => false,
             Accept::Members => true,
@@ -207,7 +206,21 @@ impl Inner {
                 listed.iter().any(|it| names.is_meant(it, from))
             }
         };
-        is_open.then_some(inbox).ok_or_else(closed)
+        if !is_open || !self.parts.inbox.is_set() {
+            return Err(closed());
+        }
+        let silent = || "the disk of its inbox does not answer".to_owned();
+        self.inbox().ok_or_else(silent)
+    }
+
+    /// The inbox, with what an earlier life of this node left in it. Blocking.
+    fn inbox(&self) -> Option<&Inbox> {
+        let inbox = self.parts.inbox.get()?;
+        self.taken_up.call_once(|| {
+            let left = inbox.left(COMING_MAX);
+            self.state.lock().take_up(left);
+        });
+        Some(inbox)
     }
 
     fn offered(&self, key: Key, name: &Bytes, size: u64, again: bool) -> Result<u64, No> {
@@ -367,9 +380,8 @@ impl Arrived {
 }
 
 impl State {
-    /// Takes up what an earlier life of this node left in the inbox.
-    fn take_up(&mut self, inbox: &Inbox) {
-        for (note, part, arriving) in inbox.left(COMING_MAX) {
+    fn take_up(&mut self, left: Vec<(Note, Part, Option<Arriving>)>) {
+        for (note, part, arriving) in left {
             let key = (note.from, note.hash);
             match arriving {
                 Some(arriving) => {

@@ -1,6 +1,7 @@
 //! Who sent what this node shares.
 
-use super::store::{Inbox, sender_of};
+use super::opening::Opening;
+use super::store::sender_of;
 use crate::path::SharedPath;
 use crate::share::ShareSet;
 use crate::wire::native::record::{Entry, Kind, ShareIndex};
@@ -8,12 +9,12 @@ use crate::wire::native::record::{Entry, Kind, ShareIndex};
 /// Looks at the files of this node's shares that were pushed to it.
 #[derive(Clone)]
 pub(in crate::node) struct Senders {
-    inboxes: Vec<Inbox>,
+    inboxes: Vec<Opening>,
     shares: ShareSet,
 }
 
 impl Senders {
-    pub(in crate::node) fn new(inboxes: Vec<Inbox>, shares: ShareSet) -> Self {
+    pub(in crate::node) fn new(inboxes: Vec<Opening>, shares: ShareSet) -> Self {
         Self { inboxes, shares }
     }
 
@@ -27,7 +28,11 @@ impl Senders {
     ) -> Entry {
         let name = path.file_name();
         let may_be = matches!(entry.kind, Kind::File { .. })
-            && self.inboxes.iter().any(|it| it.may_have_taken(name));
+            && self
+                .inboxes
+                .iter()
+                .filter_map(Opening::get)
+                .any(|it| it.may_have_taken(name));
         if may_be && let Ok(file) = self.shares.own(share, path) {
             entry.sent_by = sender_of(&file);
         }

@@ -18,7 +18,7 @@ use crate::mesh::{
 use crate::net::is_own;
 use crate::net::mesh::{MeshEnd, MeshSender, dial, listen};
 use crate::node::events::{EventLog, News};
-use crate::node::inbox::Inbox;
+use crate::node::inbox::Opening;
 use crate::node::mailbox::Mailbox;
 use crate::node::traffic::Passage;
 use crate::wire::legacy::MemberName;
@@ -39,7 +39,7 @@ pub(in crate::node) struct MeshParts {
     pub(in crate::node) name: String,
     pub(in crate::node) seed: u64,
     /// Where files go; without one, they are passed over.
-    pub(in crate::node) inbox: Option<Inbox>,
+    pub(in crate::node) inbox: Opening,
     pub(in crate::node) events: EventLog,
     pub(in crate::node) mailbox: Mailbox,
     /// By which files come, and by which they go.
@@ -63,7 +63,7 @@ struct Plane {
     machine: MeshMachine,
     links: BTreeMap<ConnId, Link>,
     next_conn: u64,
-    inbox: Option<Inbox>,
+    inbox: Opening,
     events: EventLog,
     mailbox: Mailbox,
     taken: Passage,

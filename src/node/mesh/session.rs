@@ -14,7 +14,7 @@ use super::files::{Files, Step};
 use crate::mesh::{ConnId, Offence, Who};
 use crate::net::mesh::{MeshEnd, MeshReader, MeshSender, open};
 use crate::node::events::EventLog;
-use crate::node::inbox::Inbox;
+use crate::node::inbox::Opening;
 use crate::node::traffic::Passage;
 use crate::wire::mesh::{DecodeError, Item, Line};
 
@@ -51,7 +51,7 @@ pub(super) enum Heard {
 pub(super) struct Session {
     pub(super) conn: ConnId,
     pub(super) plane: mpsc::Sender<(ConnId, Heard)>,
-    pub(super) inbox: Option<Inbox>,
+    pub(super) inbox: Opening,
     pub(super) events: EventLog,
     pub(super) moved: Arc<Moved>,
     pub(super) passage: Passage,
@@ -198,7 +198,7 @@ impl Session {
     }
 
     async fn first_file(&mut self) -> Option<Files> {
-        let inbox = self.inbox.clone()?;
+        let inbox = self.inbox.get()?.clone();
         // fails when the plane lets go of the connection
         let who = self.established.wait_for(Option::is_some).await;
         let who = who.ok()?.clone()?;

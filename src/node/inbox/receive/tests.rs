@@ -45,7 +45,7 @@ fn world_in(folder: tempfile::TempDir, accept: Accept, budget_bytes: u64) -> Wor
         keyring,
     );
     let pushes = Pushes::new(PushParts {
-        inbox: Some(inbox.clone()),
+        inbox: inbox.clone().into(),
         accept,
         events: events.clone(),
         mailbox: Mailbox::new(events.clone()),

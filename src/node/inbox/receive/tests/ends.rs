@@ -6,7 +6,6 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::*;
-use crate::node::inbox::parts::Note;
 
 /// Longer than anything here takes that is not kept waiting.
 const PATIENCE: Duration = Duration::from_secs(20);
