@@ -78,9 +78,12 @@ struct Inner {
     taken_up: Once,
 }
 
+/// A file on its way, as all hold it who have to do with it.
+type Held = Arc<Mutex<Coming>>;
+
 #[derive(Default)]
 struct State {
-    coming: HashMap<Key, Arc<Mutex<Coming>>>,
+    coming: HashMap<Key, Held>,
     arrived: Vec<Arrived>,
     said: HashMap<NodeId, TokenBucket>,
 }
@@ -410,7 +413,7 @@ impl State {
 
     /// A place for a file that comes anew. That the same one came before is to be forgotten, in
     /// memory and on the disk: whoever goes on with this one is not to hear of that one.
-    fn take_place(&mut self, key: Key, coming: Arc<Mutex<Coming>>) -> Result<Vec<Arrived>, No> {
+    fn take_place(&mut self, key: Key, coming: Held) -> Result<Vec<Arrived>, No> {
         let of_node = self.coming.keys().filter(|(node, _)| *node == key.0);
         if of_node.count() >= COMING_OF_NODE_MAX || self.coming.len() >= COMING_MAX {
             return Err(No::Now);
@@ -421,7 +424,7 @@ impl State {
     }
 
     /// What is to be forgotten, and all that is on its way.
-    fn take_old(&mut self, now: Instant) -> (Vec<Arrived>, Vec<(Key, Arc<Mutex<Coming>>)>) {
+    fn take_old(&mut self, now: Instant) -> (Vec<Arrived>, Vec<(Key, Held)>) {
         let old = self
             .arrived
             .extract_if(.., |arrived| is_old(arrived.at, now));

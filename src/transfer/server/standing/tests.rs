@@ -37,7 +37,7 @@ fn world() -> World {
     }
     (0..3 * STANDING_OF_DISK_MAX).for_each(|n| put(&at("far"), &format!("far-{n}")));
     put(&at("near"), "near");
-    let (shares, mut events) = ShareSet::open(ShareConfig::new(&at("state"))).unwrap();
+    let (shares, mut events) = ShareSet::open(ShareConfig::new(at("state"))).unwrap();
     for dir in ["far", "near"] {
         shares.add(ShareSpec::new(at(dir))).unwrap();
     }

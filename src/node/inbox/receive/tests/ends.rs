@@ -15,7 +15,7 @@ fn key(file: &[u8]) -> Key {
 }
 
 impl World {
-    fn coming(&self, file: &[u8]) -> Arc<Mutex<Coming>> {
+    fn coming(&self, file: &[u8]) -> Held {
         self.pushes.inner.state.lock().coming[&key(file)].clone()
     }
 
@@ -183,7 +183,7 @@ async fn who_begins_a_file_on_a_disk_that_waits_keeps_no_other_file_waiting() {
             while inner.state.lock().coming.len() < 2 {
                 thread::yield_now();
             }
-            gave.send(inner.answer(node(1), give))
+            let _late = gave.send(inner.answer(node(1), give));
         });
         let given = given.recv_timeout(PATIENCE);
         drop(waits);
