@@ -16,7 +16,7 @@ const LOOK_PERIOD: Duration = Duration::from_secs(5);
 pub(super) fn advertised(configured: Option<SocketAddr>, bound: SocketAddr) -> SocketAddr {
     let named = configured.unwrap_or(bound);
     let ip = if named.ip().is_unspecified() {
-        outgoing_ip(named).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+        Addresses::look(named).best_ip()
     } else {
         named.ip()
     };
@@ -43,57 +43,112 @@ pub(super) fn follow(
     // the loop ends when nobody else holds it
     let commands = commands.downgrade();
     tokio::spawn(async move {
-        let mut advertised = advertised;
+        let mut held = Held::of(advertised.ip(), &Addresses::look(named));
         loop {
             tokio::time::sleep(LOOK_PERIOD).await;
             let Some(commands) = commands.upgrade() else {
                 return;
             };
-            if let Some(ip) = successor(advertised.ip(), &own_ips(), outgoing_ip(named)) {
-                advertised.set_ip(ip);
-                let _gone = commands.send(Command::Moved(advertised)).await;
+            let next = held.successor(&Addresses::look(named));
+            let has_moved = next.ip != held.ip;
+            held = next;
+            if has_moved {
+                let address = SocketAddr::new(held.ip, advertised.port());
+                let _gone = commands.send(Command::Moved(address)).await;
             }
         }
     });
 }
 
-/// What to advertise from now on, where it is another than before. An address that is still there
-/// stays, whatever route was added since: the others reach it, and may not reach a tunnel's. Where
-/// there is none the network is away for a while, and may come back as it was.
-fn successor(before: IpAddr, own: &[IpAddr], outgoing: Option<IpAddr>) -> Option<IpAddr> {
-    let is_kept = own.contains(&before) && !before.is_loopback();
-    outgoing.filter(|ip| !is_kept && *ip != before)
+/// What is advertised, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Held {
+    ip: IpAddr,
+    /// Whether a route leads out from it; without one it is a guess among the interfaces.
+    is_routed: bool,
+    /// What stood beside it while a route led out from it.
+    beside: Vec<IpAddr>,
 }
 
-fn own_ips() -> Vec<IpAddr> {
-    let interfaces = if_addrs::get_if_addrs().unwrap_or_default().into_iter();
-    interfaces.map(|it| it.ip()).collect()
+impl Held {
+    fn of(ip: IpAddr, there: &Addresses) -> Self {
+        let guess = Self {
+            ip,
+            is_routed: false,
+            beside: Vec::new(),
+        };
+        guess.noting(there)
+    }
+
+    /// What to advertise from now on. An address from which a route led out stays while it is
+    /// there, whatever route was added since: the others reach it, and may not reach a tunnel's.
+    /// Where it is gone without another the network is away for a while, and may come back as it
+    /// was: what stood beside it all along, as a bridge for containers does, is not where the
+    /// others are. A guess stays until a route leads out from another address.
+    fn successor(&self, there: &Addresses) -> Self {
+        let is_there = there.all.contains(&self.ip) && !self.ip.is_loopback();
+        let is_kept = is_there && (self.is_routed || there.routed.is_none());
+        if is_kept {
+            return self.clone().noting(there);
+        }
+        let is_news = |ip: &&IpAddr| !self.beside.contains(ip);
+        let guess = there.reachable.iter().find(is_news).copied();
+        match there.routed.or(guess) {
+            Some(ip) if ip != self.ip => Self::of(ip, there),
+            _ => self.clone().noting(there),
+        }
+    }
+
+    fn noting(mut self, there: &Addresses) -> Self {
+        self.is_routed |= there.routed == Some(self.ip);
+        if self.is_routed && there.all.contains(&self.ip) {
+            self.beside = there.all.clone();
+        }
+        self
+    }
+}
+
+/// The addresses of this machine.
+struct Addresses {
+    all: Vec<IpAddr>,
+    /// The one that the kernel would send from to anywhere.
+    routed: Option<IpAddr>,
+    /// Those that neighbours can reach: a LAN may have no way out.
+    reachable: Vec<IpAddr>,
+}
+
+impl Addresses {
+    fn look(bound: SocketAddr) -> Self {
+        let only_v4 = bound.is_ipv4();
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+        let all = interfaces.iter().map(|it| it.ip()).collect();
+        let mut reachable: Vec<IpAddr> = interfaces
+            .iter()
+            .filter(|it| it.is_oper_up() && !it.is_loopback() && !it.is_link_local())
+            .map(|it| it.ip())
+            .filter(|ip| ip.is_ipv4() || !only_v4)
+            .collect();
+        // IPv4 first, as with routes
+        reachable.sort_by_key(IpAddr::is_ipv6);
+        Self {
+            all,
+            routed: routed_ip(only_v4),
+            reachable,
+        }
+    }
+
+    fn best_ip(&self) -> IpAddr {
+        let found = self.routed.or(self.reachable.first().copied());
+        found.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
 }
 
 /// The address that the kernel would send from; no packet is sent for it. 192.0.2.1 and 2001:db8::1
 /// are addresses for documentation (RFC 5737, RFC 3849), reached by the default route.
-fn outgoing_ip(bound: SocketAddr) -> Option<IpAddr> {
+fn routed_ip(only_v4: bool) -> Option<IpAddr> {
     let v4 = || route_source("0.0.0.0:0", "192.0.2.1:9");
     let v6 = || route_source("[::]:0", "[2001:db8::1]:9");
-    let found = if bound.is_ipv4() {
-        v4()
-    } else {
-        v4().or_else(v6)
-    };
-    found.or_else(|| interface_ip(bound.is_ipv4()))
-}
-
-/// An address of this machine that its neighbours can reach: a LAN may have no way out.
-fn interface_ip(only_v4: bool) -> Option<IpAddr> {
-    let interfaces = if_addrs::get_if_addrs().ok()?.into_iter();
-    let mut reachable: Vec<IpAddr> = interfaces
-        .filter(|it| it.is_oper_up() && !it.is_loopback() && !it.is_link_local())
-        .map(|it| it.ip())
-        .filter(|ip| ip.is_ipv4() || !only_v4)
-        .collect();
-    // IPv4 first, as with routes
-    reachable.sort_by_key(IpAddr::is_ipv6);
-    reachable.first().copied()
+    if only_v4 { v4() } else { v4().or_else(v6) }
 }
 
 fn route_source(from: &str, to: &str) -> Option<IpAddr> {
@@ -110,20 +165,80 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn addresses(reachable: &[IpAddr], routed: Option<IpAddr>) -> Addresses {
+        let all = [&[ip("127.0.0.1")], reachable].concat();
+        Addresses {
+            all,
+            routed,
+            reachable: reachable.to_vec(),
+        }
+    }
+
+    /// What is advertised after each look at the machine, from what it is at the start on.
+    fn advertised(looks: &[(&[IpAddr], Option<IpAddr>)]) -> Vec<IpAddr> {
+        let mut held: Option<Held> = None;
+        let next = |(reachable, routed): &(&[IpAddr], Option<IpAddr>)| {
+            let there = addresses(reachable, *routed);
+            let next = match &held {
+                None => Held::of(there.best_ip(), &there),
+                Some(held) => held.successor(&there),
+            };
+            held.insert(next).ip
+        };
+        looks.iter().map(next).collect()
+    }
+
     #[test]
     fn an_address_that_came_after_the_start_is_taken_over() {
         let (nowhere, lan) = (ip("127.0.0.1"), ip("192.0.2.7"));
-        assert_eq!(successor(nowhere, &[nowhere], None), None);
-        let came = successor(nowhere, &[nowhere, lan], Some(lan));
-        assert_eq!(came, Some(lan));
+        let none: &[IpAddr] = &[];
+        for routed in [Some(lan), None] {
+            let told = advertised(&[(none, None), (none, None), (&[lan], routed)]);
+            assert_eq!(told, [nowhere, nowhere, lan]);
+        }
     }
 
     #[test]
     fn an_address_is_kept_for_as_long_as_the_machine_has_it() {
         let (old, tunnel, new) = (ip("192.0.2.7"), ip("198.51.100.9"), ip("203.0.113.5"));
-        assert_eq!(successor(old, &[old, tunnel], Some(tunnel)), None);
-        assert_eq!(successor(old, &[old], Some(old)), None);
-        assert_eq!(successor(old, &[], None), None, "it may come back");
-        assert_eq!(successor(old, &[new], Some(new)), Some(new));
+        let told = advertised(&[
+            (&[old], Some(old)),
+            (&[old, tunnel], Some(tunnel)),
+            (&[old], Some(old)),
+            (&[], None),
+            (&[new], Some(new)),
+        ]);
+        assert_eq!(told, [old, old, old, old, new], "it may come back");
+    }
+
+    #[test]
+    fn a_network_that_is_away_for_a_while_leaves_its_place_to_no_bridge_beside_it() {
+        let (lan, bridge) = (ip("192.0.2.7"), ip("172.17.0.1"));
+        let both: &[IpAddr] = &[bridge, lan];
+        let told = advertised(&[(both, Some(lan)), (&[bridge], None), (both, Some(lan))]);
+        assert_eq!(told, [lan, lan, lan]);
+        // another network without a way out
+        let other = ip("203.0.113.5");
+        let told = advertised(&[(both, Some(lan)), (&[bridge, other], None)]);
+        assert_eq!(told, [lan, other]);
+    }
+
+    #[test]
+    fn a_guess_gives_way_to_the_address_that_a_route_leads_out_from() {
+        let (lan, bridge) = (ip("192.0.2.7"), ip("172.17.0.1"));
+        let both: &[IpAddr] = &[bridge, lan];
+        let told = advertised(&[
+            (&[bridge], None),
+            (both, None),
+            (both, Some(lan)),
+            (&[bridge], None),
+        ]);
+        assert_eq!(told, [bridge, bridge, lan, lan]);
+        let told = advertised(&[(&[lan], None), (&[lan], Some(lan)), (&[lan, bridge], None)]);
+        assert_eq!(
+            told,
+            [lan, lan, lan],
+            "a route that came to it makes it no guess"
+        );
     }
 }
