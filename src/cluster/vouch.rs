@@ -93,35 +93,17 @@ impl Vouchers {
 
     /// Whether the node has signed this life, and lives it already.
     pub(super) fn check_life(&self, signed: &SignedContact) -> Result<(), Offence> {
-        let contact = signed.contact;
-        {
-            let table = self.table.lock();
-            if table
-                .latest
-                .is_some_and(|latest| contact.generation > latest)
-            {
-                return Err(Offence::AheadOfClock);
-            }
-            if table.known.get(&contact.node) == Some(signed) {
-                return Ok(());
-            }
+        // of a life that it did not sign nothing is to be said against the node
+        if !self.holds(signed) && !is_signed(signed) {
+            return Err(Offence::SpeaksForOthers);
         }
-        let nowhere = |ip| Contact {
-            address: SocketAddr::new(ip, contact.address.port()),
-            ..contact
-        };
-        let forms = [
-            contact,
-            nowhere(Ipv4Addr::UNSPECIFIED.into()),
-            nowhere(Ipv6Addr::UNSPECIFIED.into()),
-        ];
-        let is_signed =
-            |form: &Contact| verify(&form.node, &form.signed_bytes(), &signed.signature);
-        forms
-            .iter()
-            .any(is_signed)
-            .then_some(())
-            .ok_or(Offence::SpeaksForOthers)
+        let latest = self.table.lock().latest;
+        let is_ahead = latest.is_some_and(|latest| signed.contact.generation > latest);
+        (!is_ahead).then_some(()).ok_or(Offence::AheadOfClock)
+    }
+
+    fn holds(&self, signed: &SignedContact) -> bool {
+        self.table.lock().known.get(&signed.contact.node) == Some(signed)
     }
 
     /// Remembers a life that was checked; the latest of each node stays.
@@ -173,6 +155,22 @@ impl Vouchers {
         };
         self.check_life(&signed).is_ok().then_some(known.signature)
     }
+}
+
+/// Whether the node signed this life, at this address or at none that it knows.
+fn is_signed(life: &SignedContact) -> bool {
+    let contact = life.contact;
+    let nowhere = |ip| Contact {
+        address: SocketAddr::new(ip, contact.address.port()),
+        ..contact
+    };
+    let forms = [
+        contact,
+        nowhere(Ipv4Addr::UNSPECIFIED.into()),
+        nowhere(Ipv6Addr::UNSPECIFIED.into()),
+    ];
+    let verifies = |form: &Contact| verify(&form.node, &form.signed_bytes(), &life.signature);
+    forms.iter().any(verifies)
 }
 
 /// The engine's codec: behind each member stands the signature of its node. The two ends of a
@@ -296,6 +294,16 @@ mod tests {
             let refused = vouchers.check_life(&life(late));
             assert_eq!(refused, Err(Offence::AheadOfClock));
         }
+    }
+
+    #[test]
+    fn a_life_ahead_of_the_clock_that_its_node_did_not_sign_is_its_tellers_fault() {
+        let (key, liar) = (Arc::new(NodeKey::random()), Arc::new(NodeKey::random()));
+        let vouchers = Vouchers::new(key.clone());
+        vouchers.set_clock(Some(1000));
+        let forged = Vouchers::new(liar).sign(contact(&key, u64::MAX));
+        let refused = vouchers.check_life(&forged);
+        assert_eq!(refused, Err(Offence::SpeaksForOthers));
     }
 
     #[test]

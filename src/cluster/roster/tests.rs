@@ -191,6 +191,35 @@ fn who_was_called_gone_before_it_was_met_is_met_when_it_speaks() {
 }
 
 #[test]
+fn a_forged_life_ahead_of_the_clock_is_blamed_on_who_tells_of_it() {
+    let now = Instant::now();
+    let (a, mut b) = (roster(1, now), roster(2, now));
+    introduce(&a, &b);
+    b.vouchers.set_clock(Some(1000));
+    let ahead = contact(3, u64::MAX);
+    let header = Header {
+        src: *a.engine.identity(),
+        src_incarnation: 0,
+        dst: *b.engine.identity(),
+        message: foca::Message::Gossip,
+    };
+    let told = Update::alive(Life(ahead));
+    for (signer, blamed, what) in [
+        (3, key(3).node_id(), Offence::AheadOfClock),
+        (1, key(1).node_id(), Offence::SpeaksForOthers),
+    ] {
+        let signature = Vouchers::new(key(signer)).sign(ahead).signature;
+        let vouchers = Vouchers::new(key(1));
+        let mut packet = encode(&header, &[told.clone()], &vouchers);
+        let from = packet.len() - signature.as_flattened().len();
+        packet[from..].copy_from_slice(signature.as_flattened());
+        let by = header.src.0.node;
+        let taken = b.handle_packet(now, by, &packet, |_| true, &mut Counters::default());
+        assert_eq!(taken, Ok(Some((blamed, what))));
+    }
+}
+
+#[test]
 fn what_gossip_tells_of_who_is_no_member_is_neither_checked_nor_kept() {
     let now = Instant::now();
     let (mut a, mut b) = (roster(1, now), roster(2, now));
