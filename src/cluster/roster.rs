@@ -396,11 +396,18 @@ impl Roster {
         self.tune();
     }
 
-    fn queue(&mut self, now: Instant, to: Contact, data: Bytes) {
+    fn queue(&mut self, now: Instant, mut to: Contact, data: Bytes) {
         let header: Result<Header, _> = PostcardCodec.decode_header(&data[..]);
         match header.map(|header| header.message) {
             Ok(foca::Message::Ping(number)) => {
                 self.answers.probed(to.node, number, now);
+            }
+            // whom another member names, and where: it may name any address
+            Ok(foca::Message::IndirectPing { .. } | foca::Message::ForwardedAck { .. }) => {
+                let Some(known) = self.live.get(&to.node) else {
+                    return;
+                };
+                to = *known;
             }
             // foca 2.0 tells a suspect that it is down when its time is over, also where it has
             // contradicted meanwhile; that would make it begin a new life for nothing

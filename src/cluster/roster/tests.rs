@@ -191,6 +191,47 @@ fn who_was_called_gone_before_it_was_met_is_met_when_it_speaks() {
 }
 
 #[test]
+fn what_a_member_asks_to_be_passed_on_goes_to_no_address_that_it_makes_up() {
+    let now = Instant::now();
+    let (mut a, mut b) = (roster(1, now), roster(2, now));
+    let mut counters = Counters::default();
+    a.announce(now, contact(2, 1));
+    converse(now, &mut a, &mut b);
+    let third = list([(key(3), Update::alive(Life(contact(3, 1))))]);
+    b.merge(now, &third, |_| true, &mut counters).unwrap();
+    while b.poll_send().is_some() {}
+    for (n, expected) in [(3, &[contact(3, 1)][..]), (4, &[])] {
+        let target = Life(Contact {
+            address: contact(66, 1).address,
+            ..contact(n, 1)
+        });
+        let probe_number = 7;
+        let ask = foca::Message::PingReq {
+            target,
+            probe_number,
+        };
+        let answer = foca::Message::IndirectAck {
+            target,
+            probe_number,
+        };
+        for message in [ask, answer] {
+            let header = Header {
+                src: *a.engine.identity(),
+                src_incarnation: 0,
+                dst: *b.engine.identity(),
+                message,
+            };
+            let packet = encode(&header, &[], &a.vouchers);
+            let from = header.src.0.node;
+            let taken = b.handle_packet(now, from, &packet, |_| true, &mut counters);
+            assert_eq!(taken, Ok(None));
+            let sent = std::iter::from_fn(|| b.poll_send()).map(|(to, _)| to);
+            assert_eq!(sent.collect::<Vec<_>>(), expected);
+        }
+    }
+}
+
+#[test]
 fn a_forged_life_ahead_of_the_clock_is_blamed_on_who_tells_of_it() {
     let now = Instant::now();
     let (a, mut b) = (roster(1, now), roster(2, now));
