@@ -77,8 +77,6 @@ pub(super) struct Roster {
     suspicion: Duration,
     tuned_for: usize,
     live: BTreeMap<NodeId, Contact>,
-    /// Lives that are held for over by the word of others alone.
-    called_gone: BTreeMap<NodeId, Generation>,
     answers: Answers,
     renewals: TokenBucket,
     /// Whether another process is known to use this node's key.
@@ -108,7 +106,6 @@ impl Roster {
             suspicion: config.suspicion,
             tuned_for: 1,
             live: BTreeMap::new(),
-            called_gone: BTreeMap::new(),
             answers: Answers::default(),
             renewals: TokenBucket::one_in(RENEWAL_PERIOD, RENEWALS_AT_ONCE, now),
             quarrels: false,
@@ -209,8 +206,7 @@ impl Roster {
         if let Some(later) = self.later_self(&updates) {
             self.go_on_after(now, later, true);
         }
-        self.revive(now, &sender);
-        self.take_hearsay(now, &all, &updates, |roster| {
+        self.take_hearsay(now, &all, |roster| {
             let handled = roster.engine.handle_data(data, &mut roster.runtime);
             counters.bad_swim += u64::from(handled.is_err());
         });
@@ -234,7 +230,7 @@ impl Roster {
             match self.vouchers.check_life(&life) {
                 Ok(()) => {
                     self.vouchers.keep(life);
-                    believed.push(self.as_hearsay(update));
+                    believed.extend(self.as_hearsay(update));
                 }
                 // each costs the check of a signature
                 Err(what @ Offence::SpeaksForOthers) => return (believed, Some((teller, what))),
@@ -253,7 +249,6 @@ impl Roster {
 
     /// Holds this life for over without telling others: they hear it in another way.
     pub(super) fn take_as_down(&mut self, now: Instant, life: Contact) {
-        self.called_gone.remove(&life.node);
         let over = Update::new(Life(life), 0, State::Down);
         let _ = self
             .engine
@@ -312,7 +307,7 @@ impl Roster {
         }
         updates.retain(|update| update.id().0.node != me.node && is_reachable(update.id().0));
         self.make_fit(None, &mut updates, counters);
-        self.take_hearsay(now, &told, &updates, |roster| {
+        self.take_hearsay(now, &told, |roster| {
             let all = updates.iter().cloned();
             let _ = roster.engine.apply_many(all, true, &mut roster.runtime);
         });
@@ -331,9 +326,6 @@ impl Roster {
             if let Some(until) = self.puts_off(now, &timer) {
                 self.timers.insert(until, timer);
                 continue;
-            }
-            if let Timer::RemoveDown(Life(life)) = &timer {
-                self.forget_called_gone(life);
             }
             let _ = self.engine.handle_timer(timer, &mut self.runtime);
             self.drain(now);
@@ -448,7 +440,6 @@ impl Roster {
         if contact.node == self.engine.identity().0.node {
             return;
         }
-        self.called_gone.remove(&contact.node);
         if self.live.insert(contact.node, contact) != Some(contact) {
             self.answers.begins_anew(&contact.node);
             self.changes.push_back(Change::Up(contact));

@@ -11,23 +11,26 @@ use super::*;
 const LAST_INCARNATION: Incarnation = Incarnation::MAX;
 
 impl Roster {
-    /// What is told, as far as who tells it can know it.
-    pub(super) fn as_hearsay(&self, told: &Update) -> Update {
+    /// What is told, as far as who tells it can know it. That a node is gone which lives here no
+    /// more, or never did, is nothing to remember: each who heard it would for as long again, and
+    /// tell it to those who had forgotten.
+    pub(super) fn as_hearsay(&self, told: &Update) -> Option<Update> {
         let (life, incarnation) = (*told.id(), told.incarnation());
         let suspected = |incarnation| Update::new(life, incarnation, State::Suspect);
-        if life == *self.engine.identity() && told.state() != State::Alive {
+        let me = self.engine.identity();
+        if life == *me && told.state() != State::Alive {
             // one more, and every suspicion, however old, would end this life
-            return suspected(match incarnation >= LAST_INCARNATION - 1 {
+            return Some(suspected(match incarnation >= LAST_INCARNATION - 1 {
                 true => LAST_INCARNATION,
                 false => incarnation,
-            });
+            }));
+        }
+        if told.state() != State::Down || life.0.node == me.0.node {
+            return Some(told.clone());
         }
         let known = self.live.get(&life.0.node);
         let lives = known.is_some_and(|known| known.generation <= life.0.generation);
-        match told.state() {
-            State::Down if lives => suspected(incarnation),
-            _ => told.clone(),
-        }
+        lives.then(|| suspected(incarnation))
     }
 
     /// Whether another node is known to live a later life than this one, so that nothing which is
@@ -43,33 +46,20 @@ impl Roster {
         told.id() == self.engine.identity() && told.state() == State::Suspect && is_last
     }
 
-    /// Hands what was `told`, and is believed as far as `taken`, to the engine by `hand_over`, and
-    /// follows up whom it calls gone.
+    /// Hands what was `told`, as far as it is believed, to the engine by `hand_over`, and follows
+    /// up whom it calls gone.
     pub(super) fn take_hearsay(
         &mut self,
         now: Instant,
         told: &[Update],
-        taken: &[Update],
         hand_over: impl FnOnce(&mut Self),
     ) {
-        let is_new = |life: &Contact| {
-            let known = self.generation_of(&life.node);
-            known.is_none_or(|known| known < life.generation)
-        };
-        let me = self.engine.identity().0.node;
-        let is_over = |it: &&Update| it.state() == State::Down && it.id().0.node != me;
-        let over = taken.iter().filter(is_over).map(|it| it.id().0);
-        let over: Vec<Contact> = over.filter(is_new).collect();
         hand_over(self);
         self.drain(now);
+        let me = self.engine.identity().0.node;
+        let is_over = |it: &&Update| it.state() == State::Down && it.id().0.node != me;
         for it in told.iter().filter(is_over) {
             self.doubt(now, &it.id().0.node);
-        }
-        for life in over {
-            let is_taken = self.generation_of(&life.node) == Some(life.generation);
-            if is_taken && !self.live.contains_key(&life.node) {
-                self.called_gone.insert(life.node, life.generation);
-            }
         }
     }
 
@@ -97,23 +87,6 @@ impl Roster {
             self.answers.called_gone(*node, incarnation, patience, now);
             self.timers.insert(now, timer);
         }
-    }
-
-    /// Somebody speaks: where others called this life gone before it was met, they were wrong.
-    pub(super) fn revive(&mut self, now: Instant, speaker: &Contact) {
-        if self.forget_called_gone(speaker) {
-            let forgotten = Timer::RemoveDown(Life(*speaker));
-            let _ = self.engine.handle_timer(forgotten, &mut self.runtime);
-            self.drain(now);
-        }
-    }
-
-    pub(super) fn forget_called_gone(&mut self, life: &Contact) -> bool {
-        let is_it = self.called_gone.get(&life.node) == Some(&life.generation);
-        if is_it {
-            self.called_gone.remove(&life.node);
-        }
-        is_it
     }
 
     /// Until when the end of a suspect is put off, where this timer is to bring it.

@@ -191,6 +191,21 @@ fn who_was_called_gone_before_it_was_met_is_met_when_it_speaks() {
 }
 
 #[test]
+fn that_somebody_is_gone_who_does_not_live_here_is_not_remembered() {
+    let now = Instant::now();
+    let (a, mut b, mut c) = (roster(1, now), roster(2, now), roster(3, now));
+    introduce(&a, &c);
+    let mut counters = Counters::default();
+    let over = Update::new(Life(contact(1, 1)), 0, State::Down);
+    tell(now, &c, &mut b, &[over.clone()], &mut counters);
+    c.take_as_down(now, contact(1, 1));
+    let list = c.export(|_| false);
+    b.merge(now, &list, |_| true, &mut counters).unwrap();
+    let known: Vec<Contact> = b.members().map(|(contact, _)| contact).collect();
+    assert_eq!(known, [contact(3, 1)]);
+}
+
+#[test]
 fn what_a_member_asks_to_be_passed_on_goes_to_no_address_that_it_makes_up() {
     let now = Instant::now();
     let (mut a, mut b) = (roster(1, now), roster(2, now));

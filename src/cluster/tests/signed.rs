@@ -98,18 +98,24 @@ fn a_life_that_its_node_did_not_sign_is_refused_in_gossip_lists_and_answers() {
 fn calls_gone(table: &mut Table, who: Member, to: u8) -> (Bytes, Vec<Bytes>) {
     let (now, me) = (table.now, table.seat(1).me());
     let vouchers = table.seat(1).vouchers.clone();
+    // who gives up soon calls gone soon
+    let hasty = ClusterConfig {
+        suspicion: Duration::from_millis(10),
+        ..ClusterConfig::default()
+    };
     let member = |n: u8| {
         let rng = StdRng::from_seed([n; 32]);
-        Roster::new(&ClusterConfig::default(), me, vouchers.clone(), rng, now)
+        Roster::new(&hasty, me, vouchers.clone(), rng, now)
     };
     let (mut teller, mut liar) = (member(1), member(2));
     teller.take_as_down(now, who);
     let list = teller.export(|_| false);
     let counters = &mut Counters::default();
-    liar.merge(now, &list, |_| true, counters).unwrap();
     let (others, peer) = (table.seat(to).export_members(), table.seat(to).me());
-    let is_peer = |node: &NodeId| *node == peer.node;
-    liar.merge(now, &others, is_peer, counters).unwrap();
+    let is_it = |node: &NodeId| [peer.node, who.node].contains(node);
+    for told in [&others, &list] {
+        liar.merge(now, told, is_it, counters).unwrap();
+    }
     let end = now + Duration::from_millis(500);
     while let Some(at) = liar.poll_timeout().filter(|at| *at < end) {
         liar.handle_timeout(at);

@@ -6,6 +6,7 @@
 
 mod chaos;
 mod copies;
+mod hearsay;
 mod membership;
 mod network;
 mod world;
