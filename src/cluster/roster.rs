@@ -143,9 +143,10 @@ impl Roster {
             .map(|life| life.generation)
     }
 
-    /// The moving average of this member's answers to probes.
+    /// The moving average of this living member's answers to probes.
     pub(super) fn round_trip(&self, node: &NodeId) -> Option<Duration> {
-        self.answers.round_trip(node)
+        let lives = self.live.contains_key(node);
+        self.answers.round_trip(node).filter(|_| lives)
     }
 
     /// Takes a measure in.
@@ -327,8 +328,15 @@ impl Roster {
                 self.timers.insert(until, timer);
                 continue;
             }
+            let down = match &timer {
+                Timer::RemoveDown(Life(life)) => Some(life.node),
+                _ => None,
+            };
             let _ = self.engine.handle_timer(timer, &mut self.runtime);
             self.drain(now);
+            if let Some(node) = down.filter(|node| self.generation_of(node).is_none()) {
+                self.answers.forget(&node);
+            }
         }
     }
 
@@ -424,7 +432,7 @@ impl Roster {
             }
             OwnedNotification::MemberDown(life) => {
                 if let Some(contact) = self.live.remove(&life.0.node) {
-                    self.answers.forget(&contact.node);
+                    self.answers.ended(&contact.node);
                     self.changes.push_back(Change::Down(contact));
                 }
             }

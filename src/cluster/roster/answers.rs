@@ -162,7 +162,18 @@ impl Answers {
         });
     }
 
-    /// A member is one no more.
+    /// A member is one no more. How long it took stays known: it may be back, and where it was.
+    pub(super) fn ended(&mut self, node: &NodeId) {
+        if let Some(known) = self.members.get_mut(node) {
+            *known = Known {
+                average: known.average,
+                last: known.last,
+                ..Known::default()
+            };
+        }
+    }
+
+    /// A member is remembered no more.
     pub(super) fn forget(&mut self, node: &NodeId) {
         self.members.remove(node);
     }

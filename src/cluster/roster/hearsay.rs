@@ -83,7 +83,13 @@ impl Roster {
         if !is_asked || !self.timers.holds(&timer) {
             // who says so has waited before; of a large cluster not all have met, and need longer
             let (all, small) = (self.time_to_contradict(), self.patience());
-            let patience = (all.saturating_sub(small) / 2 + small / 24) / OWN_QUESTIONS;
+            let usual = all.saturating_sub(small) / 2 + small / 24;
+            // how far one is that never answered nobody knows
+            let patience = match self.answers.round_trip(node) {
+                Some(_) => usual,
+                None => usual.max(small),
+            };
+            let patience = patience / OWN_QUESTIONS;
             self.answers.called_gone(*node, incarnation, patience, now);
             self.timers.insert(now, timer);
         }

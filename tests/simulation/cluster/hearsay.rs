@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use p2pfs::cluster::ClusterConfig;
 
 use crate::cluster::network::Weather;
@@ -39,5 +40,56 @@ fn who_is_gone_is_forgotten_in_its_time_though_others_start_anew_meanwhile() {
     for node in world.running() {
         let members = node.cluster.as_ref().unwrap().members();
         assert_eq!(members.len(), 2, "{}: {members:?}", node.address);
+    }
+}
+
+/// A list of the second node's that calls the second life of the third gone, once it was.
+fn calls_the_second_life_gone() -> Bytes {
+    let mut world = World::of(3, 1, Weather::calm());
+    converge(&mut world);
+    for starts_anew in [true, false] {
+        world.crash(2);
+        converge(&mut world);
+        if starts_anew {
+            world.boot(2);
+            converge(&mut world);
+        }
+    }
+    world.nodes[1].cluster.as_ref().unwrap().export_members()
+}
+
+#[test]
+fn a_far_node_that_starts_anew_is_not_given_up_by_the_word_of_a_near_one() {
+    let list = calls_the_second_life_gone();
+    for is_known in [true, false] {
+        let mut world = World::of(3, 1, Weather::calm());
+        let far = Duration::from_millis(120);
+        world.network.fill_queue(World::address(2), far, 0.0);
+        converge(&mut world);
+        world.run_for(5 * SECOND);
+        world.crash(2);
+        converge(&mut world);
+        if !is_known {
+            world.crash(0);
+            world.run_for(SECOND);
+            world.boot(0);
+            converge(&mut world);
+            world.run_for(5 * SECOND);
+        }
+        world.boot(2);
+        let (id, since) = (world.nodes[2].id, world.now);
+        let is_met = |world: &World| {
+            let cluster = world.nodes[0].cluster.as_ref().unwrap();
+            cluster.live().any(|member| member.node == id)
+        };
+        assert!(world.run_until(5 * SECOND, is_met).is_some());
+        for _ in 0..200 {
+            let merged = world.with(0, |cluster, now| cluster.merge_members(now, &list));
+            assert_eq!(merged, Ok(()));
+            world.run_for(Duration::from_millis(10));
+        }
+        world.run_for(5 * SECOND);
+        let told = world.told_down(id, since);
+        assert!(told.is_empty(), "{is_known}: {told:?}");
     }
 }
