@@ -11,7 +11,8 @@ use p2pfs::catalogue::{Catalogue, SetDigest};
 use p2pfs::cluster::{Cluster, ClusterConfig};
 use p2pfs::digest::ContentHash;
 use p2pfs::id::{Generation, NodeId, NodeName};
-use p2pfs::node::machine::{EVENTS_MAX, Outgoing, REQUESTS_MAX};
+use p2pfs::node::machine::questions::{LOG_REQUESTS_MAX, REQUESTS_MAX};
+use p2pfs::node::machine::{EVENTS_MAX, Outgoing};
 use p2pfs::node::{Machine, MachineConfig};
 use p2pfs::path::SharedPath;
 use p2pfs::trust::{EpochSecret, Keyring, NodeKey};
@@ -118,11 +119,11 @@ impl World {
         }
         while self.eve.poll_event().is_some() {}
         let events = std::iter::from_fn(|| self.machine.poll_event()).count();
-        assert!(events <= EVENTS_MAX + REQUESTS_MAX);
+        assert!(events <= EVENTS_MAX + REQUESTS_MAX + LOG_REQUESTS_MAX);
         while self.machine.poll_change().is_some() {}
         self.asked
             .extend(std::iter::from_fn(|| self.machine.poll_request()));
-        assert!(self.asked.len() <= REQUESTS_MAX);
+        assert!(self.asked.len() <= REQUESTS_MAX + LOG_REQUESTS_MAX);
     }
 
     fn step(&mut self, choose: &mut Unstructured<'_>) -> Result<()> {

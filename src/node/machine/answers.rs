@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::heads::newer_than;
-use super::{Machine, Outgoing, REQUESTS_MAX, RequestId};
+use super::{Machine, RequestId};
 use crate::catalogue::{Applied, LogPart, Pull};
 use crate::cluster::ClusterError;
 use crate::id::NodeId;
@@ -14,6 +14,9 @@ use crate::node::pulls::LogPosition;
 use crate::trust;
 use crate::wire::native::record::SignedHead;
 use crate::wire::native::tcp::{self, Request, Response};
+
+/// How many questions a newcomer is asked at once.
+const NEWCOMER_QUESTIONS: usize = 2;
 
 /// What an answer is to.
 #[derive(Clone, Copy, Debug)]
@@ -35,10 +38,26 @@ pub(super) enum Asked {
     },
 }
 
+impl Asked {
+    pub(super) fn is_log(&self) -> bool {
+        matches!(self, Self::Log { .. })
+    }
+
+    /// Of whom it is asked.
+    pub(super) fn of(&self) -> NodeId {
+        match self {
+            Self::Log { from, .. }
+            | Self::Heads { from }
+            | Self::Members { from }
+            | Self::Trust { from, .. } => *from,
+        }
+    }
+}
+
 impl Machine {
     /// An answer came to a question of [`Machine::poll_request`], or `None` where none can come.
     pub fn handle_response(&mut self, now: Instant, id: RequestId, response: Option<Response>) {
-        match (self.asked.remove(&id), response) {
+        match (self.questions.take(id), response) {
             (Some(Asked::Log { author, from }), Some(Response::Log(part))) => {
                 self.pulls.note_answer(&from);
                 self.handle_log_part(now, author, from, part);
@@ -117,7 +136,17 @@ impl Machine {
         let request = Request::Heads {
             heads: self.catalogue.heads(),
         };
-        self.ask(node, address, request, Asked::Heads { from: node });
+        if self.ask(node, address, request, Asked::Heads { from: node }) {
+            self.questions.forget_newcomer(&node);
+        }
+    }
+
+    /// Asks those who came what they know, as far as there is room; the others when some answer.
+    pub(super) fn ask_newcomers(&mut self) {
+        while let Some((node, address)) = self.questions.newcomer(NEWCOMER_QUESTIONS) {
+            self.ask_for_trust(node, address, false);
+            self.ask_for_heads(node, address);
+        }
     }
 
     pub(super) fn ask_push_pull(&mut self, node: NodeId, address: SocketAddr) {
@@ -168,19 +197,7 @@ impl Machine {
         request: Request,
         asked: Asked,
     ) -> bool {
-        if self.asked.len() >= REQUESTS_MAX {
-            return false;
-        }
-        let id = RequestId(self.next_request);
-        self.next_request += 1;
-        self.asked.insert(id, asked);
-        self.outgoing.push_back(Outgoing {
-            id,
-            node,
-            address,
-            request,
-        });
-        true
+        self.questions.ask(node, address, request, asked)
     }
 
     fn hear_members(&mut self, now: Instant, from: NodeId, members: &[u8]) {

@@ -14,6 +14,7 @@ mod answers;
 mod blame;
 mod heads;
 mod lists;
+pub mod questions;
 mod readers;
 mod trust;
 
@@ -50,8 +51,6 @@ const PUBLISH_SPACING: Duration = Duration::from_millis(100);
 const SECRETS_STREAM: u64 = 0x7365_6372_6574;
 /// Own facts that wait for the next head; more are recorded at once, before it.
 pub const UNSAID_MAX: usize = 16_384;
-/// Questions under way to other nodes, at most; further ones wait for the next push-pull.
-pub const REQUESTS_MAX: usize = 256;
 /// Events that wait to be taken. An owner that takes them after each call never meets it; beyond
 /// it Gets and Offers are dropped, which costs a retry.
 pub const EVENTS_MAX: usize = 4096;
@@ -182,9 +181,7 @@ pub struct Machine {
     unshown: bool,
     /// Which live members have said, or could not say, which heads they have.
     told: BTreeSet<NodeId>,
-    asked: BTreeMap<RequestId, answers::Asked>,
-    next_request: u64,
-    outgoing: VecDeque<Outgoing>,
+    questions: questions::Questions,
     events: VecDeque<NodeEvent>,
     publish: Publish,
     /// Own facts that the log has not taken yet, so that it stays what its head says until the
@@ -231,9 +228,7 @@ impl Machine {
             taken_in: BTreeMap::new(),
             unshown: false,
             told: BTreeSet::new(),
-            asked: BTreeMap::new(),
-            next_request: 0,
-            outgoing: VecDeque::new(),
+            questions: questions::Questions::default(),
             events: VecDeque::new(),
             publish: Publish {
                 due: Some(now),
@@ -282,7 +277,7 @@ impl Machine {
 
     /// A question to ask.
     pub fn poll_request(&mut self) -> Option<Outgoing> {
-        self.outgoing.pop_front()
+        self.questions.poll()
     }
 
     /// Something that happened.
@@ -422,6 +417,7 @@ impl Machine {
         }
         self.review_haves(now);
         self.note_given_way(now);
+        self.ask_newcomers();
         self.ask_for_logs(now);
     }
 
@@ -453,14 +449,14 @@ impl Machine {
         self.set_live(member.node, true);
         // what came late of an earlier time
         self.told.remove(&member.node);
-        self.ask_for_trust(member.node, member.address, false);
-        self.ask_for_heads(member.node, member.address);
+        self.questions.comes(member.node, member.address);
         self.push_event(NodeEvent::PeerUp(member));
     }
 
     fn handle_down(&mut self, now: Instant, node: NodeId, why: DownReason) {
         self.set_live(node, false);
         self.told.remove(&node);
+        self.questions.forget_newcomer(&node);
         self.pulls.forget_member(now, node);
         self.push_event(NodeEvent::PeerDown { node, why });
     }

@@ -2,6 +2,7 @@
 
 mod exchange;
 mod lists;
+mod questions;
 
 use std::collections::BTreeMap;
 
@@ -334,23 +335,11 @@ fn more_own_facts_than_may_wait_are_recorded_at_once() {
 }
 
 #[test]
-fn questions_under_way_and_messages_that_nobody_takes_have_an_end() {
+fn messages_that_nobody_takes_have_an_end() {
     let mut bench = Bench::new(2);
     bench.run(Duration::from_secs(3));
     let other = bench.id(1);
     let machine = &mut bench.machines[0];
-    machine.asked.clear();
-    let mut ask = || {
-        let request = Request::Reach;
-        machine.ask(
-            other,
-            address(1),
-            request,
-            answers::Asked::Members { from: other },
-        )
-    };
-    assert!((0..REQUESTS_MAX).all(|_| ask()));
-    assert!(!ask(), "one more");
     while machine.poll_event().is_some() {}
     let hashes = vec![ContentHash::of(b"x")];
     let get = Bytes::from(Message::Get { hashes }.encode().unwrap());

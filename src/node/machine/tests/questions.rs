@@ -1,0 +1,87 @@
+//! The promises about how many questions are under way, and who is asked.
+
+use super::super::questions::{LOG_REQUESTS_MAX, REQUESTS_EACH_MAX, REQUESTS_MAX};
+use super::*;
+
+#[test]
+fn questions_under_way_have_an_end_for_one_node_and_for_all_and_logs_have_their_own() {
+    let mut bench = Bench::new(2);
+    bench.run(Duration::from_secs(3));
+    let machine = &mut bench.machines[0];
+    machine.questions.forget_all();
+    let mut ask = |n: usize, is_log: bool| {
+        let from = key(n).node_id();
+        let asked = match is_log {
+            true => answers::Asked::Log { author: from, from },
+            false => answers::Asked::Members { from },
+        };
+        machine.ask(from, address(n), Request::Reach, asked)
+    };
+    for n in 0..REQUESTS_MAX / REQUESTS_EACH_MAX {
+        assert!((0..REQUESTS_EACH_MAX).all(|_| ask(n, false)));
+        assert!(!ask(n, false), "one more of the same");
+    }
+    assert!(!ask(250, false), "one more");
+    assert!((0..LOG_REQUESTS_MAX).all(|_| ask(0, true)));
+    assert!(!ask(0, true), "one more log");
+}
+
+#[test]
+fn a_member_that_begins_life_after_life_and_answers_nothing_keeps_no_log_of_others_away() {
+    let mut bench = Bench::new(3);
+    let (now, [restless, author]) = (bench.now, [1, 2].map(|index| bench.id(index)));
+    let machine = &mut bench.machines[0];
+    for life in 0..200 {
+        let member = Member {
+            node: restless,
+            address: SocketAddr::from(([10, 0, 1, life], 1378)),
+            generation: Generation(1000 + u64::from(life)),
+        };
+        machine.handle_up(member);
+        machine.advance(now);
+    }
+    bench.put(2, "a", "1");
+    bench.run_unanswered(Duration::from_millis(300), false);
+    assert!(bench.log_questions().contains(&(0, author, author)));
+    let is_to_restless =
+        |it: &&(usize, Outgoing)| it.0 == 0 && it.1.node == restless && !is_log(&it.1);
+    let asked = bench.questions.iter().filter(is_to_restless).count();
+    assert!((1..=REQUESTS_EACH_MAX).contains(&asked), "{asked}");
+}
+
+fn is_log(question: &Outgoing) -> bool {
+    matches!(question.request, Request::Log { .. })
+}
+
+#[test]
+fn everybody_of_a_large_cluster_that_is_met_at_once_is_asked_and_read() {
+    const COUNT: u16 = 300;
+    let now = Instant::now();
+    let mut machine = machine(0, now);
+    let mut list = Vec::new();
+    for n in 0..COUNT {
+        let [high, low] = n.to_be_bytes();
+        let seed = blake3::hash(&[high, low]);
+        let other = Cluster::new(
+            ClusterConfig::default(),
+            Arc::new(NodeKey::from_seed(seed.as_bytes())),
+            SocketAddr::from(([10, 1, high, low], 1378)),
+            Generation(7),
+            Arc::new(Keyring::in_memory(EpochSecret::new([1; 32]))),
+            7,
+            now,
+        );
+        list.extend_from_slice(&other.export_members());
+    }
+    let members = list.into();
+    machine.answer(now, key(1).node_id(), &Request::Members { members });
+    while let Some(question) = machine.poll_request() {
+        let heads = Vec::new();
+        machine.handle_response(now, question.id, Some(Response::Heads { heads }));
+    }
+    machine.view();
+    let reports = machine.member_reports();
+    assert_eq!(reports.len(), usize::from(COUNT));
+    let unread = reports.iter().filter(|it| !it.is_read).count();
+    assert_eq!(unread, 0);
+}
