@@ -380,7 +380,13 @@ impl Roster {
                         member_id,
                         incarnation,
                         ..
-                    } => self.answers.suspect(member_id.0.node, *incarnation, now),
+                    } => {
+                        self.answers.suspect(member_id.0.node, *incarnation, now);
+                        // two by turns would put the end off for each other
+                        if self.timers.holds(&timer) {
+                            continue;
+                        }
+                    }
                     Timer::ProbeRandomMember(token) => self.token = Some(*token),
                     _ => {}
                 }

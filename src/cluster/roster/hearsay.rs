@@ -91,7 +91,7 @@ impl Roster {
             };
             let patience = patience / OWN_QUESTIONS;
             self.answers.called_gone(*node, incarnation, patience, now);
-            self.timers.insert(now, timer);
+            self.timers.hasten(now, timer);
         }
     }
 

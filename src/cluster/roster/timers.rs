@@ -37,6 +37,15 @@ impl<T> Timers<T> {
         self.queue.values().any(|it| it == timer)
     }
 
+    /// Lets it happen now, and not again at the times that it was to happen before.
+    pub(super) fn hasten(&mut self, now: Instant, timer: T)
+    where
+        T: PartialEq,
+    {
+        self.queue.retain(|_, it| *it != timer);
+        self.insert(now, timer);
+    }
+
     /// When the first one is due.
     pub(super) fn first_due(&self) -> Option<Instant> {
         self.queue.first_key_value().map(|((at, _), _)| *at)
@@ -83,6 +92,17 @@ mod tests {
         let due: Vec<_> = std::iter::from_fn(|| timers.take_due(now)).collect();
         assert_eq!(due, ["a", "b", "c"]);
         assert_eq!(timers.first_due(), Some(start + 2 * SECOND));
+    }
+
+    #[test]
+    fn what_is_hastened_happens_once() {
+        let start = Instant::now();
+        let mut timers = Timers::new();
+        timers.insert(start + SECOND, "end");
+        timers.insert(start + SECOND, "other");
+        timers.hasten(start, "end");
+        assert_eq!(timers.take_due(start), Some("end"));
+        assert!(!timers.holds(&"end") && timers.holds(&"other"));
     }
 
     #[test]

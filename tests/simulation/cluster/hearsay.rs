@@ -43,6 +43,22 @@ fn who_is_gone_is_forgotten_in_its_time_though_others_start_anew_meanwhile() {
     }
 }
 
+#[test]
+fn a_crash_of_a_far_node_is_known_to_all_within_eight_seconds() {
+    let mut slowest = Duration::ZERO;
+    for seed in 0..20 {
+        let mut world = World::of(3, seed, Weather::calm());
+        let far = Duration::from_millis(120);
+        world.network.fill_queue(World::address(2), far, 0.0);
+        converge(&mut world);
+        world.run_for(Duration::from_millis(3000 + 137 * seed));
+        world.crash(2);
+        let took = world.run_until(8 * SECOND, World::is_converged);
+        slowest = slowest.max(took.unwrap_or_else(|| panic!("seed {seed}")));
+    }
+    println!("slowest: {slowest:?}");
+}
+
 /// A list of the second node's that calls the second life of the third gone, once it was.
 fn calls_the_second_life_gone() -> Bytes {
     let mut world = World::of(3, 1, Weather::calm());
