@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use foca::{Incarnation, ProbeNumber};
 
+use super::super::config::MEMBERS_MAX;
 use crate::id::NodeId;
 
 /// The weight of the newest measure in a round trip's moving average, as in RFC 6298: 1/8.
@@ -18,6 +19,9 @@ const ROUND_TRIP_WEIGHT: u32 = 8;
 /// Probes of one member that are remembered until they are answered: those of some seconds, where
 /// there is but one member to probe.
 const PROBES_MAX: usize = 8;
+/// Nodes that are measured before they are met; beyond it one is measured by its first probe.
+/// Whoever greets under key after key is never met.
+const MEASURED_MAX: usize = 2 * MEMBERS_MAX;
 /// How long a suspect that was heard is waited for, and then asked again: longer than the queue of
 /// a link that still is one (seconds, in routers with too much memory; Gettys and Nichols 2011).
 const ASK_AGAIN: Duration = Duration::from_secs(4);
@@ -96,6 +100,9 @@ impl Answers {
 
     /// Takes a measure in.
     pub(super) fn measured(&mut self, node: NodeId, round_trip: Duration) {
+        if self.members.len() >= MEASURED_MAX && !self.members.contains_key(&node) {
+            return;
+        }
         let known = self.members.entry(node).or_default();
         let average = known.average.unwrap_or(round_trip);
         known.average = Some((average * (ROUND_TRIP_WEIGHT - 1) + round_trip) / ROUND_TRIP_WEIGHT);
@@ -113,7 +120,10 @@ impl Answers {
 
     /// Something that a member sealed came.
     pub(super) fn heard(&mut self, node: NodeId, now: Instant) {
-        self.members.entry(node).or_default().heard = Some(now);
+        // before the first probe nobody asks for it
+        if let Some(known) = self.members.get_mut(&node) {
+            known.heard = Some(now);
+        }
     }
 
     /// A member did not answer its last probe in time.
@@ -228,6 +238,21 @@ mod tests {
         answers.answered(node(), 1, start + 100 * SECOND);
         assert_eq!(answers.round_trip(&node()), Some(2 * SECOND));
         assert_eq!(answers.unanswered(&node()), Some(3));
+    }
+
+    #[test]
+    fn those_who_greet_and_are_never_met_are_remembered_up_to_a_number() {
+        let (mut answers, now) = (Answers::default(), Instant::now());
+        answers.measured(node(), SECOND);
+        for n in 0..2 * MEASURED_MAX as u64 {
+            let mut bytes = [9; 32];
+            bytes[..8].copy_from_slice(&n.to_le_bytes());
+            answers.measured(NodeId::new(bytes), SECOND);
+            answers.heard(NodeId::new(bytes), now);
+        }
+        assert_eq!(answers.members.len(), MEASURED_MAX);
+        answers.measured(node(), 9 * SECOND);
+        assert_eq!(answers.round_trip(&node()), Some(2 * SECOND));
     }
 
     #[test]
