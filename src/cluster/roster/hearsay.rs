@@ -84,10 +84,10 @@ impl Roster {
             // who says so has waited before; of a large cluster not all have met, and need longer
             let (all, small) = (self.time_to_contradict(), self.patience());
             let usual = all.saturating_sub(small) / 2 + small / 24;
-            // how far one is that never answered nobody knows
+            // how far one is that never answered nobody knows, and no way takes as long as this
             let patience = match self.answers.round_trip(node) {
                 Some(_) => usual,
-                None => usual.max(small),
+                None => usual.max(small / 2),
             };
             let patience = patience / OWN_QUESTIONS;
             self.answers.called_gone(*node, incarnation, patience, now);
