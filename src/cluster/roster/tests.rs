@@ -197,7 +197,7 @@ fn that_somebody_is_gone_who_does_not_live_here_is_not_remembered() {
     introduce(&a, &c);
     let mut counters = Counters::default();
     let over = Update::new(Life(contact(1, 1)), 0, State::Down);
-    tell(now, &c, &mut b, &[over.clone()], &mut counters);
+    tell(now, &c, &mut b, std::slice::from_ref(&over), &mut counters);
     c.take_as_down(now, contact(1, 1));
     let list = c.export(|_| false);
     b.merge(now, &list, |_| true, &mut counters).unwrap();
@@ -266,7 +266,7 @@ fn a_forged_life_ahead_of_the_clock_is_blamed_on_who_tells_of_it() {
     ] {
         let signature = Vouchers::new(key(signer)).sign(ahead).signature;
         let vouchers = Vouchers::new(key(1));
-        let mut packet = encode(&header, &[told.clone()], &vouchers);
+        let mut packet = encode(&header, std::slice::from_ref(&told), &vouchers);
         let from = packet.len() - signature.as_flattened().len();
         packet[from..].copy_from_slice(signature.as_flattened());
         let by = header.src.0.node;
