@@ -269,28 +269,31 @@ async fn dial(
     tell: watch::Sender<Dial>,
 ) {
     let gets_on = || drop(tell.send_replace(Dial::GetsOn));
-    let dialled = Connection::open(&shared, node, addr, lane, gets_on)
-        .await
-        .map(Arc::new);
-    match &dialled {
-        Ok(_) => shared.counters.lock().dialled += 1,
-        Err(error) => tracing::debug!(%node, %addr, %error, "cannot dial"),
-    }
+    let dialled = dialled(&shared, node, addr, lane, gets_on).await;
     shared.pool.settle((node, lane), &dialled);
     tell.send_replace(Dial::Over(dialled));
 }
 
 /// Dials another connection in the place of one whose keys are worn.
 async fn renew(shared: Arc<Shared>, node: NodeId, addr: SocketAddr, lane: Lane) {
-    match Connection::open(&shared, node, addr, lane, || ()).await {
-        Ok(renewed) => {
-            shared.counters.lock().dialled += 1;
-            shared.pool.succeed((node, lane), Arc::new(renewed));
-        }
-        Err(error) => {
-            tracing::debug!(%node, %addr, %error, "cannot dial anew");
-            sleep(shared.limits.renew_again).await;
-            shared.pool.slots.lock().renewed.remove(&(node, lane));
-        }
+    if let Ok(renewed) = dialled(&shared, node, addr, lane, || ()).await {
+        return shared.pool.succeed((node, lane), renewed);
     }
+    sleep(shared.limits.renew_again).await;
+    shared.pool.slots.lock().renewed.remove(&(node, lane));
+}
+
+async fn dialled(
+    shared: &Arc<Shared>,
+    node: NodeId,
+    addr: SocketAddr,
+    lane: Lane,
+    gets_on: impl Fn(),
+) -> Dialled {
+    let dialled = Connection::open(shared, node, addr, lane, gets_on).await;
+    match &dialled {
+        Ok(_) => shared.counters.lock().dialled += 1,
+        Err(error) => tracing::debug!(%node, %addr, %error, "cannot dial"),
+    }
+    dialled.map(Arc::new)
 }
