@@ -218,102 +218,25 @@ struct Reader {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    use std::sync::atomic::Ordering::Relaxed;
     use std::time::Instant;
 
     use super::*;
-    use crate::catalogue::Catalogue;
-    use crate::digest::ContentHash;
     use crate::fs::inode::ROOT_INO;
     use crate::fs::names::RESOLVED;
     use crate::fs::own_attributes::USED_FOR;
-    use crate::fs::traits::{
-        Content, FileVersion, LiveAttributes, LiveLook, Opened, ReadTicket, Space,
-    };
+    use crate::fs::standin::Names;
+    use crate::fs::traits::Content;
     use crate::fs::{DEFAULT_MASK, Options};
-    use crate::id::{NodeId, NodeName};
-    use crate::path::SharedPath;
-    use crate::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
 
     const FILES: usize = 100;
-
-    /// Names without bytes, and as long as all of them are on the disk, if they are there.
-    struct Names(parking_lot::Mutex<Catalogue>, Arc<AtomicU64>);
-
-    const GONE: u64 = u64::MAX;
-
-    impl Names {
-        fn put(&self, name: &str, content: &[u8]) {
-            let kind = Kind::File {
-                hash: ContentHash::of(content),
-                size_bytes: content.len() as u64,
-                executable: false,
-            };
-            let entry = Entry {
-                kind,
-                mtime: Timestamp::default(),
-                version_time: Timestamp::default(),
-                sent_by: None,
-            };
-            let path = SharedPath::new(name.as_bytes()).unwrap();
-            self.0.lock().put(ShareIndex(0), &path, entry).unwrap();
-        }
-    }
-
-    fn look(size: &AtomicU64) -> Option<LiveAttributes> {
-        let size_bytes = Some(size.load(Relaxed)).filter(|size| *size != GONE)?;
-        let (mtime, executable) = (Timestamp::default(), false);
-        Some(LiveAttributes {
-            size_bytes,
-            mtime,
-            executable,
-        })
-    }
-
-    impl Content for Names {
-        fn view(&self) -> Arc<View> {
-            self.0.lock().view()
-        }
-
-        fn open(self: Arc<Self>, _: &FileVersion) -> Result<Opened, FsError> {
-            Err(FsError::Gone)
-        }
-
-        fn cancel(&self, _: ReadTicket) {}
-
-        fn cached_bytes(&self, _: &FileVersion) -> u64 {
-            0
-        }
-
-        fn live(&self, _: &FileVersion) -> Option<LiveAttributes> {
-            look(&self.1)
-        }
-
-        fn live_in(&self, _: ShareIndex, _: &SharedPath) -> Option<LiveLook> {
-            let size = self.1.clone();
-            Some(Box::new(move |_| look(&size)))
-        }
-
-        fn space(&self) -> Space {
-            Space {
-                budget_bytes: 0,
-                used_bytes: 0,
-            }
-        }
-
-        fn status_json(&self) -> Vec<u8> {
-            Vec::new()
-        }
-    }
 
     fn mounted() -> (Arc<Names>, Filesystem) {
         mounted_with(FILES)
     }
 
     fn mounted_with(files: usize) -> (Arc<Names>, Filesystem) {
-        let name = NodeName::new("near").unwrap();
-        let catalogue = Catalogue::new(NodeId::new([7; 32]), name);
-        let names = Names(catalogue.into(), Arc::new(GONE.into()));
+        let names = Names::none();
         (0..files).for_each(|n| names.put(&format!("f{n}"), b"1"));
         let names = Arc::new(names);
         let options = Options {

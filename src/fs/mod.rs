@@ -35,6 +35,8 @@ mod recall;
 mod replaced;
 mod shown;
 mod staleness;
+#[cfg(test)]
+pub(crate) mod standin;
 mod stat;
 pub mod traits;
 mod xattr;

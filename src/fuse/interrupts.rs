@@ -63,62 +63,27 @@ mod tests {
     use std::sync::{Arc, mpsc};
     use std::thread;
 
-    use parking_lot::Mutex;
     use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 
     use super::super::abi::{Header, answered, opcode, request};
     use super::super::device::Deadlines;
     use super::super::table::Waiting;
     use super::*;
-    use crate::catalogue::{Catalogue, View};
-    use crate::fs::{Content, FileVersion, Filesystem, Opened, Options, ReadTicket, Space};
-    use crate::id::{NodeId, NodeName};
-
-    struct Nothing(Mutex<Catalogue>);
-
-    impl Content for Nothing {
-        fn view(&self) -> Arc<View> {
-            self.0.lock().view()
-        }
-
-        fn open(self: Arc<Self>, _: &FileVersion) -> Result<Opened, FsError> {
-            Err(FsError::Gone)
-        }
-
-        fn cancel(&self, _: ReadTicket) {}
-
-        fn cached_bytes(&self, _: &FileVersion) -> u64 {
-            0
-        }
-
-        fn live(&self, _: &FileVersion) -> Option<crate::fs::LiveAttributes> {
-            None
-        }
-
-        fn space(&self) -> Space {
-            Space::default()
-        }
-
-        fn status_json(&self) -> Vec<u8> {
-            Vec::new()
-        }
-    }
+    use crate::fs::standin::Names;
+    use crate::fs::{Filesystem, Options};
 
     /// A device, and what the kernel would hear of it.
     fn device() -> (Arc<Device>, OwnedFd) {
         let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
         let (kernel, ours) =
             rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None).unwrap();
-        let name = NodeName::new("near").unwrap();
-        let catalogue = Catalogue::new(NodeId::new([7; 32]), name);
         let options = Options {
             uid: 0,
             gid: 0,
             file_mask: 0,
             directory_mask: 0,
         };
-        let content = Arc::new(Nothing(Mutex::new(catalogue)));
-        let fs = Arc::new(Filesystem::new(content, options));
+        let fs = Arc::new(Filesystem::new(Arc::new(Names::none()), options));
         let deadlines = Deadlines {
             read: Duration::from_secs(60),
             metadata: Duration::from_secs(60),
