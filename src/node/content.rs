@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::fixed::FixedVersion;
+use super::fixed::{FixedVersion, Hindrance};
 use super::legacy::{LEGACY_READ, Legacy, RemoteBytes};
 use super::names::Names;
 use super::published::{Outdated, Published};
@@ -91,10 +91,17 @@ impl NodeContent {
 
     fn open_fixed(&self, file: &FileVersion) -> Result<FixedVersion, FsError> {
         let version = FixedVersion::open(file, &self.cache, &self.shares);
-        // what another node has can be read without a descriptor
-        match version.wants() && self.published.view.load().is_mine_alone(&file.hash) {
-            true => Err(FsError::TooManyHandles),
-            false => Ok(version),
+        let Some(hindrance) = version.hindrance() else {
+            return Ok(version);
+        };
+        // what another node has can be read without what is here
+        match (
+            self.published.view.load().is_mine_alone(&file.hash),
+            hindrance,
+        ) {
+            (false, _) => Ok(version),
+            (true, Hindrance::Want) => Err(FsError::TooManyHandles),
+            (true, Hindrance::Unsettled) => Err(FsError::Gone),
         }
     }
 

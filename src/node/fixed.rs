@@ -24,15 +24,23 @@ pub(super) struct FixedVersion {
     local: ArcSwapOption<ShareFile>,
     /// What was here when it was opened, where that was not all.
     here: ExtentSet,
-    wants: bool,
+    hindrance: Option<Hindrance>,
+}
+
+/// Why a content may be here and was not found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hindrance {
+    /// Descriptors or memory were wanting.
+    Want,
+    /// The shares are being looked through: its file may just have got another name.
+    Unsettled,
 }
 
 impl FixedVersion {
     /// Opens what is here of it. Asks the disk.
     pub fn open(file: &FileVersion, cache: &Cache, shares: &ShareSet) -> Self {
         let (kept, local) = (cache.existing(&file.hash), shares.source(&file.hash));
-        let wants = kept.as_ref().is_err_and(CacheError::is_want)
-            || local.as_ref().is_err_and(ShareError::is_want);
+        let hindrance = hindrance(kept.as_ref().err(), local.as_ref().err());
         // what is here proved its size; a version that says another is not what is here
         let kept = kept.ok().flatten();
         let kept = kept.filter(|kept| kept.size_bytes() == file.size_bytes);
@@ -49,7 +57,7 @@ impl FixedVersion {
             cached,
             local: ArcSwapOption::from(local),
             here: ExtentSet::new(),
-            wants,
+            hindrance,
         };
         if version.is_partial() {
             version.here = version
@@ -83,9 +91,9 @@ impl FixedVersion {
                 .is_none_or(|cached| !cached.is_complete())
     }
 
-    /// Whether some of it may be here that could not be opened, for want of descriptors or memory.
-    pub fn wants(&self) -> bool {
-        self.wants && self.is_partial()
+    /// Why some of it may be here that was not found when it was opened.
+    pub fn hindrance(&self) -> Option<Hindrance> {
+        self.hindrance.filter(|_| self.is_partial())
     }
 
     /// How much of a range would have to come from other nodes now.
@@ -157,6 +165,17 @@ impl FixedVersion {
     }
 }
 
+fn hindrance(kept: Option<&CacheError>, local: Option<&ShareError>) -> Option<Hindrance> {
+    if kept.is_some_and(CacheError::is_want) {
+        return Some(Hindrance::Want);
+    }
+    let local = local.filter(|error| error.is_want())?;
+    match local.is_unsettled() {
+        true => Some(Hindrance::Unsettled),
+        false => Some(Hindrance::Want),
+    }
+}
+
 fn of_size(found: Result<ShareFile, ShareError>, size_bytes: u64) -> Option<Arc<ShareFile>> {
     let found = found.ok().filter(|file| file.size_bytes() == size_bytes);
     found.map(Arc::new)
@@ -203,6 +222,11 @@ mod tests {
             own: None,
         };
         let version = FixedVersion::open(&file, &cache, &shares);
+        // not all shares were added yet
+        assert_eq!(version.hindrance(), Some(Hindrance::Unsettled));
+        shares.all_added();
+        let version = FixedVersion::open(&file, &cache, &shares);
+        assert_eq!(version.hindrance(), None);
         let mut page = [0; 4096];
         let mut read = |shares| version.read_local(shares, 4096, &mut page);
         assert_eq!(read(&shares), ReadNow::Wait);
