@@ -190,6 +190,11 @@ impl Merged {
         nodes.next().is_some_and(mine) && nodes.all(mine)
     }
 
+    /// Whether another live node has all the bytes, as far as nodes say.
+    pub fn is_elsewhere(&self, hash: ContentHash) -> bool {
+        self.having(hash).any(|node| node != self.me)
+    }
+
     /// The live nodes that have all the bytes; a node may be named twice.
     fn having(&self, hash: ContentHash) -> impl Iterator<Item = NodeIndex> {
         let kept = self.kept.contains_key(&hash).then_some(self.me);

@@ -151,6 +151,11 @@ impl View {
         self.merged.is_mine_alone(*hash)
     }
 
+    /// Whether another live node says it has a content.
+    pub fn is_elsewhere(&self, hash: &ContentHash) -> bool {
+        self.merged.is_elsewhere(*hash)
+    }
+
     /// Whether any node's log, live or not, still names a content as a file's.
     pub fn is_named(&self, hash: &ContentHash) -> bool {
         self.merged.files_of(*hash).next().is_some()

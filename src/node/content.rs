@@ -91,17 +91,13 @@ impl NodeContent {
 
     fn open_fixed(&self, file: &FileVersion) -> Result<FixedVersion, FsError> {
         let version = FixedVersion::open(file, &self.cache, &self.shares);
-        let Some(hindrance) = version.hindrance() else {
-            return Ok(version);
-        };
+        let view = self.published.view.load();
         // what another node has can be read without what is here
-        match (
-            self.published.view.load().is_mine_alone(&file.hash),
-            hindrance,
-        ) {
-            (false, _) => Ok(version),
-            (true, Hindrance::Want) => Err(FsError::TooManyHandles),
-            (true, Hindrance::Unsettled) => Err(FsError::Gone),
+        match version.hindrance() {
+            Some(Hindrance::Want) if view.is_mine_alone(&file.hash) => Err(FsError::TooManyHandles),
+            // nobody lists it any more where what became of it was told meanwhile
+            Some(Hindrance::Unsettled) if !view.is_elsewhere(&file.hash) => Err(FsError::Gone),
+            _ => Ok(version),
         }
     }
 
@@ -113,8 +109,11 @@ impl NodeContent {
         reply: ReadReply,
     ) -> ReadTicket {
         let (hash, view) = (version.hash(), Arc::clone(&self.published.view));
+        let now = view.load();
         // nobody else has it, and what was not here would be here: its file changed
-        if view.load().is_mine_alone(&hash) {
+        let is_gone =
+            now.is_mine_alone(&hash) || (version.was_shared() && !now.is_elsewhere(&hash));
+        if is_gone {
             reply(Err(FsError::Gone));
             return ReadTicket(0);
         }

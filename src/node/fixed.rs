@@ -91,6 +91,11 @@ impl FixedVersion {
                 .is_none_or(|cached| !cached.is_complete())
     }
 
+    /// Whether a file of our own shares had all of it.
+    pub fn was_shared(&self) -> bool {
+        self.local.load().is_some()
+    }
+
     /// Why some of it may be here that was not found when it was opened.
     pub fn hindrance(&self) -> Option<Hindrance> {
         self.hindrance.filter(|_| self.is_partial())

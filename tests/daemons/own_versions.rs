@@ -1,9 +1,9 @@
 //! The node's own files, where they are not shown live: under a conflict name, and by their hash.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use macro_rules_attribute::apply;
@@ -125,5 +125,36 @@ fn what_was_renamed_over_an_own_file_is_got_whole_or_not_at_all() {
     }
     eventually("the new one is listed", Duration::from_secs(60), || {
         node.cli(&["get", "base.iso", "-o", "-"]).stdout == new
+    });
+}
+
+#[apply(promise)]
+fn an_own_file_that_is_renamed_is_read_by_its_hash_or_stale_and_wants_no_descriptor() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    // more than what is kept in memory of what was replaced
+    let bytes = noise(11, 20 * MIB);
+    node.write("0.iso", &bytes);
+    node.wait_for_file("0.iso");
+    let hash = blake3::hash(&bytes).to_hex();
+    let by_hash = node.mounted(&format!(".p2pfs/by-hash/{hash}"));
+    let page_of = |path: &Path| {
+        let mut page = [0; 4096];
+        let open = File::open(path)?;
+        open.read_exact_at(&mut page, 9 << 20).map(|()| page)
+    };
+    for round in 0..30 {
+        let (from, to) = (format!("{round}.iso"), format!("{}.iso", round + 1));
+        fs::rename(node.share.join(from), node.share.join(to)).unwrap();
+        match page_of(&by_hash) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            read => assert!(
+                is_stale(&read) || read.is_ok_and(|page| page == bytes[9 * MIB..][..4096]),
+                "round {round}"
+            ),
+        }
+    }
+    eventually("it is read again", Duration::from_secs(60), || {
+        page_of(&by_hash).is_ok_and(|page| page == bytes[9 * MIB..][..4096])
     });
 }
