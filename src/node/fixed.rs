@@ -30,9 +30,9 @@ pub(super) struct FixedVersion {
 /// Why a content may be here and was not found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hindrance {
-    /// Descriptors or memory were wanting.
+    /// Descriptors or memory were wanting, or not all shares were added yet.
     Want,
-    /// The shares are being looked through: its file may just have got another name.
+    /// A file of ours that had it has just got another name, or was replaced.
     Unsettled,
 }
 
@@ -175,9 +175,9 @@ fn hindrance(kept: Option<&CacheError>, local: Option<&ShareError>) -> Option<Hi
         return Some(Hindrance::Want);
     }
     let local = local.filter(|error| error.is_want())?;
-    match local.is_unsettled() {
-        true => Some(Hindrance::Unsettled),
-        false => Some(Hindrance::Want),
+    match local {
+        ShareError::Missed => Some(Hindrance::Unsettled),
+        _ => Some(Hindrance::Want),
     }
 }
 
@@ -228,7 +228,7 @@ mod tests {
         };
         let version = FixedVersion::open(&file, &cache, &shares);
         // not all shares were added yet
-        assert_eq!(version.hindrance(), Some(Hindrance::Unsettled));
+        assert_eq!(version.hindrance(), Some(Hindrance::Want));
         shares.all_added();
         let version = FixedVersion::open(&file, &cache, &shares);
         assert_eq!(version.hindrance(), None);

@@ -136,13 +136,9 @@ impl ShareError {
     pub fn is_want(&self) -> bool {
         match self {
             Self::Io(error) => is_want(error),
-            error => error.is_unsettled(),
+            Self::Beginning | Self::Missed => true,
+            _ => false,
         }
-    }
-
-    /// Whether the shares are still being looked through, which tells what became of the content.
-    pub fn is_unsettled(&self) -> bool {
-        matches!(self, Self::Beginning | Self::Missed)
     }
 }
 
