@@ -1,21 +1,36 @@
 //! Who has a content and where they are, as fetching asks for it; and who may have it from here.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::published::Published;
+use super::published::{OwnReaders, Published};
 use crate::digest::ContentHash;
 use crate::id::NodeId;
-use crate::share::ShareSet;
+use crate::share::{ShareSet, SharedFor};
 use crate::transfer::{Admits, Holder, HoldersOf};
+use crate::wire::native::record::ShareIndex;
 
-/// Whom the published namespace lets have a content. What is in a share that has readers is given
-/// to nobody before the namespace says so too.
+/// Whom the shares of this node and the published namespace let have a content. The shares come
+/// first: others may hear of a name some time before the namespace that is published here has it,
+/// and what is in a share that has readers is never anybody else's meanwhile.
 pub(super) fn admission(published: &Published, shares: ShareSet) -> Admits {
-    let view = Arc::clone(&published.view);
+    let published = published.clone();
     Arc::new(move |asker: &NodeId, hash: &ContentHash| {
-        let view = view.load();
-        view.admits(asker, hash) && (view.is_private(hash) || !shares.is_restricted(hash))
+        let (readers, view) = (published.readers.load(), published.view.load());
+        match shares.shared_for(hash) {
+            SharedFor::All => true,
+            SharedFor::ReadersOf(shares) => {
+                is_reader_of(&shares, &readers, asker)
+                    || (view.is_private(hash) && view.admits(asker, hash))
+            }
+            SharedFor::Nobody => view.admits(asker, hash),
+        }
     })
+}
+
+fn is_reader_of(shares: &BTreeSet<ShareIndex>, readers: &OwnReaders, asker: &NodeId) -> bool {
+    let mut of_each = shares.iter().filter_map(|share| readers.get(share));
+    of_each.any(|readers| readers.contains(asker))
 }
 
 /// What the namespace and the members that are published say at each question; never `me`.
@@ -34,4 +49,58 @@ pub(super) fn holders_of(published: &Published, me: NodeId) -> HoldersOf {
         };
         others.filter_map(at).collect()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::catalogue::Catalogue;
+    use crate::id::NodeName;
+    use crate::share::{ShareConfig, ShareSpec};
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// The shares with a file `it` each, and what nothing was published of yet.
+    fn shared(home: &Path, readers: &[Option<&str>]) -> (Published, ShareSet) {
+        let (shares, mut events) = ShareSet::open(ShareConfig::new(home.join("state"))).unwrap();
+        std::thread::spawn(move || while events.blocking_recv().is_some() {});
+        for (index, readers) in readers.iter().enumerate() {
+            let dir = home.join(index.to_string());
+            std::fs::create_dir(&dir).unwrap();
+            std::fs::write(dir.join("it"), index.to_string()).unwrap();
+            shares
+                .add(ShareSpec {
+                    readers: readers.map(|reader| vec![reader.to_owned()]),
+                    ..ShareSpec::new(dir)
+                })
+                .unwrap();
+        }
+        assert!(shares.wait_settled(LONG));
+        let me = NodeId::new([1; 32]);
+        let view = Catalogue::new(me, NodeName::from_host("me")).view();
+        let address = "192.0.2.7:1378".parse().unwrap();
+        (Published::new(view, address, Vec::new()), shares)
+    }
+
+    #[test]
+    fn what_a_share_has_for_some_is_given_to_them_alone_before_the_namespace_says_so() {
+        let home = tempfile::tempdir().unwrap();
+        let (published, shares) = shared(home.path(), &[Some("alice"), None]);
+        let admits = admission(&published, shares);
+        let [alice, bob] = [2, 3].map(|it| NodeId::new([it; 32]));
+        let [restricted, open] = ["0", "1"].map(|it| ContentHash::of(it.as_bytes()));
+        let given = |hash| [alice, bob].map(|asker| admits(&asker, &hash));
+        assert_eq!(given(open), [true, true]);
+        // whom the name means is not known yet
+        assert_eq!(given(restricted), [false, false]);
+        let readers = [(ShareIndex(0), BTreeSet::from([alice]))];
+        published.readers.store(Arc::new(readers.into()));
+        assert_eq!(given(restricted), [true, false]);
+        let readers = [(ShareIndex(0), BTreeSet::from([bob]))];
+        published.readers.store(Arc::new(readers.into()));
+        assert_eq!(given(restricted), [false, true]);
+    }
 }

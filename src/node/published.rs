@@ -1,6 +1,6 @@
 //! What the event loop publishes for everyone else, and what it tells of changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +12,7 @@ use crate::catalogue::{Change, View};
 use crate::cluster::MemberStatus;
 use crate::digest::ContentHash;
 use crate::id::NodeId;
+use crate::wire::native::record::ShareIndex;
 use crate::wire::native::tcp::LogPart;
 
 /// How often the members are told, changes of their state aside, which are told at once.
@@ -29,11 +30,16 @@ pub struct MemberReport {
     pub is_read: bool,
 }
 
+/// Who reads each share of this node that has readers.
+pub type OwnReaders = BTreeMap<ShareIndex, BTreeSet<NodeId>>;
+
 /// What is published. Clones are the same.
 #[derive(Clone)]
 pub(super) struct Published {
     /// The namespace as it is now.
     pub(super) view: Arc<ArcSwap<View>>,
+    /// Who reads the own shares, before any name of theirs is told.
+    pub(super) readers: Arc<ArcSwap<OwnReaders>>,
     /// Where others reach this node.
     pub(super) own_address: Arc<ArcSwap<SocketAddr>>,
     /// Where each reachable member is.
@@ -57,6 +63,7 @@ impl Published {
         Self {
             own_address: Arc::new(ArcSwap::from_pointee(own_address)),
             view: Arc::new(ArcSwap::new(view)),
+            readers: Arc::default(),
             addresses: Arc::default(),
             last_addresses: Arc::new(ArcSwap::from_pointee(last_addresses)),
             status: Arc::new(ArcSwap::from_pointee(b"{}\n".to_vec())),

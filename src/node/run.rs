@@ -348,7 +348,9 @@ impl Runner {
 
     /// Hands on everything that the state machine has to give after an event.
     fn settle(&mut self, udp: &UdpInlet) {
-        // events first: what is done about them makes questions and datagrams
+        // first: whoever is told of a name may have what it names
+        self.publish_readers();
+        // then events: what is done about them makes questions and datagrams
         self.handle_events();
         while let Some(outgoing) = self.machine.poll_request() {
             self.ask(outgoing);
@@ -439,6 +441,13 @@ impl Runner {
     fn introduce(&self, hash: &ContentHash, node: NodeId) {
         if let Some(address) = self.parts.published.addresses.load().get(&node) {
             self.parts.fetcher.fellow(hash, node, *address);
+        }
+    }
+
+    fn publish_readers(&self) {
+        let (readers, published) = (self.machine.own_readers(), &self.parts.published.readers);
+        if !Arc::ptr_eq(readers, &published.load()) {
+            published.store(readers.clone());
         }
     }
 

@@ -111,6 +111,7 @@ pub use error::ShareError;
 pub use exclude::{EXCLUDE_MAX_PATTERNS, EXCLUDED_BY_DEFAULT, PATTERN_MAX_BYTES, check_patterns};
 pub use left_out::{FILE_MAX_BYTES, LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy};
 pub use source::ShareFile;
+pub use status::SharedFor;
 
 use crate::digest::ContentHash;
 use crate::files::{make_private_dir, without_links_above};
@@ -296,9 +297,9 @@ impl ShareSet {
         state.tree.with_content(hash).next().is_some()
     }
 
-    /// Whether a content is in shares that have readers and in no other; from memory.
-    pub fn is_restricted(&self, hash: &ContentHash) -> bool {
-        self.inner.shared.lock().is_restricted(hash)
+    /// For whom a content is in the shares; from memory.
+    pub fn shared_for(&self, hash: &ContentHash) -> SharedFor {
+        self.inner.shared.lock().shared_for(hash)
     }
 
     /// Opens a shared file for live reads, whatever is in it now.

@@ -1,6 +1,6 @@
 //! What `p2pfs share` shows of the shares.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::{Known, ShareProgress, ShareStatus};
 use super::left_out::{LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy, remedy_of_excluded};
@@ -16,6 +16,17 @@ use crate::wire::native::record::ShareIndex;
 pub(super) const UNREAD_MAX: usize = 1000;
 /// Files that are looked at for them: the lock is not held for longer than some milliseconds.
 const UNREAD_LOOKED_AT_MAX: usize = 50_000;
+
+/// For whom a content is in the shares of this node, as these stand now: before the log says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SharedFor {
+    /// It is in none.
+    Nobody,
+    /// It is in one that has no readers.
+    All,
+    /// It is in these alone, which have readers.
+    ReadersOf(BTreeSet<ShareIndex>),
+}
 
 impl State {
     /// What `p2pfs share` shows.
@@ -51,17 +62,23 @@ impl State {
         self.shares.iter().map(status).collect()
     }
 
-    /// Whether a content is in shares that have readers and in no other.
-    pub(super) fn is_restricted(&self, hash: &ContentHash) -> bool {
-        if self.shares.values().all(|share| share.readers.is_none()) {
-            return false;
-        }
+    /// For whom a content is in the shares.
+    pub(super) fn shared_for(&self, hash: &ContentHash) -> SharedFor {
         let moved = self.moved.get(hash).map(|to| to.slot);
         let slots = self.tree.with_content(hash).chain(moved);
         let nodes = slots.filter_map(|slot| self.tree.get(slot));
-        let shares = nodes.filter_map(|node| self.shares.get(&node.share));
-        let mut shares = shares.peekable();
-        shares.peek().is_some() && shares.all(|share| share.readers.is_some())
+        let shares = nodes.filter_map(|node| Some((node.share, self.shares.get(&node.share)?)));
+        let mut restricted = BTreeSet::new();
+        for (index, share) in shares {
+            if share.readers.is_none() {
+                return SharedFor::All;
+            }
+            restricted.insert(ShareIndex(index));
+        }
+        match restricted.is_empty() {
+            true => SharedFor::Nobody,
+            false => SharedFor::ReadersOf(restricted),
+        }
     }
 
     /// Files of a directory that are not listed yet since they wait to be hashed, in order.

@@ -28,6 +28,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::offence::Offence;
+use super::published::OwnReaders;
 use super::pulls::Pulls;
 use crate::catalogue::{Catalogue, Change, SWEEP_STEP_RECORDS, View};
 use crate::cluster::{
@@ -189,6 +190,7 @@ pub struct Machine {
     unsaid: Vec<Fact>,
     /// Who reads which of the own shares, as it was written.
     readers: BTreeMap<ShareIndex, Option<Vec<String>>>,
+    readers_meant: Arc<OwnReaders>,
     list_paces: lists::ListPaces,
     counters: MachineCounters,
 }
@@ -236,6 +238,7 @@ impl Machine {
             },
             unsaid: Vec::new(),
             readers: BTreeMap::new(),
+            readers_meant: Arc::default(),
             list_paces: lists::ListPaces::default(),
             counters: MachineCounters::default(),
         };

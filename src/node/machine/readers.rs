@@ -1,6 +1,7 @@
 //! Shares that are for some nodes alone: whom the written names mean, and what follows from that.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use super::Machine;
 use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::node::names::member_meant;
+use crate::node::published::OwnReaders;
 use crate::wire::native::record::ShareIndex;
 use crate::wire::native::udp::Message;
 
@@ -23,6 +25,7 @@ impl Machine {
     /// Holds to who reads what, as the names and the membership are now.
     pub(super) fn follow_readers(&mut self, now: Instant) {
         let mut has_changed = false;
+        let mut all = OwnReaders::new();
         for (share, readers) in &self.readers {
             let meant = readers.as_ref().map(|readers| {
                 let nodes = readers.iter();
@@ -33,10 +36,17 @@ impl Machine {
                 Ok(is_news) => has_changed |= is_news,
                 Err(_) => self.counters.refused_facts += 1,
             }
+            all.extend(meant.map(|meant| (*share, meant)));
         }
+        self.readers_meant = Arc::new(all);
         if has_changed {
             self.publish_soon(now);
         }
+    }
+
+    /// Who reads which of the own shares, which the log may not say yet.
+    pub fn own_readers(&self) -> &Arc<OwnReaders> {
+        &self.readers_meant
     }
 
     /// Says some of what other nodes read from now on; whether there is more.

@@ -31,10 +31,13 @@ fn what_is_renamed_is_served_before_it_was_read_again_and_to_its_readers_alone()
     let slot = state.tree.child(rounds.root, b"new").unwrap();
     assert!(!state.tree.file(slot).is_some_and(|file| file.listed));
     assert_eq!(state.moved.get(&hash).map(|to| to.slot), Some(slot));
-    assert!(!state.is_restricted(&hash));
+    assert_eq!(state.shared_for(&hash), SharedFor::All);
     let readers = Some(vec!["somebody".to_owned()]);
     state.shares.get_mut(&0).unwrap().readers = readers;
-    assert!(state.is_restricted(&hash));
+    let alone = SharedFor::ReadersOf([ShareIndex(0)].into());
+    assert_eq!(state.shared_for(&hash), alone);
+    let other = ContentHash::of(b"never shared");
+    assert_eq!(state.shared_for(&other), SharedFor::Nobody);
     drop(state);
     rounds.run_and_hash();
     let state = rounds.shared.lock();
