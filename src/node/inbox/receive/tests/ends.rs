@@ -19,12 +19,17 @@ impl World {
         self.pushes.inner.state.lock().coming[&key(file)].clone()
     }
 
-    /// Gives up a file of which so many others have hold by then.
-    fn give_up(&self, file: &[u8], holds: usize) {
-        let coming = self.coming(file);
-        let mut held = coming.lock();
+    /// Gives up a file that is held here, once so many others wait for it.
+    fn give_up(
+        &self,
+        (file, coming): (&[u8], &Held),
+        mut held: MutexGuard<Coming>,
+        waiting: usize,
+    ) {
+        let begun = Instant::now();
         // the one in the table, and this one
-        while Arc::strong_count(&coming) < 2 + holds {
+        while Arc::strong_count(coming) < 2 + waiting {
+            assert!(begun.elapsed() < PATIENCE, "nobody waits for it");
             thread::yield_now();
         }
         let why = "no space left on device";
@@ -107,10 +112,13 @@ async fn who_waits_for_a_file_that_is_given_up_is_not_told_that_it_is_there() {
         hash: ContentHash::of(file),
         again: true,
     };
+    let coming = world.coming(file);
+    // before anybody else is there: what comes first would end the file
+    let held = coming.lock();
     let (given, offered) = thread::scope(|scope| {
         let giving = scope.spawn(|| inner.answer(node(1), give));
         let offering = scope.spawn(|| inner.answer(node(1), offer));
-        world.give_up(file, 2);
+        world.give_up((file, &coming), held, 2);
         (giving.join().unwrap(), offering.join().unwrap())
     });
     assert_eq!(given, Response::NotHere);
