@@ -105,6 +105,11 @@ impl View {
         self.merged.admits(node, *hash)
     }
 
+    /// Whether this node lists a content openly.
+    pub fn is_open_here(&self, hash: &ContentHash) -> bool {
+        self.merged.is_open_from(*hash, self.merged.me)
+    }
+
     /// Whether a content is for some nodes alone.
     pub fn is_private(&self, hash: &ContentHash) -> bool {
         self.merged.is_private(*hash)

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::published::{OwnReaders, Published};
+use crate::catalogue::View;
 use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::share::{ShareSet, SharedFor};
@@ -22,6 +23,7 @@ pub(super) fn admission(published: &Published, shares: ShareSet) -> Admits {
             SharedFor::ReadersOf(shares) => {
                 is_reader_of(&shares, &readers, asker)
                     || (view.is_private(hash) && view.admits(asker, hash))
+                    || is_still_open(&shares, &readers, hash, &view)
             }
             SharedFor::Nobody => view.admits(asker, hash),
         }
@@ -31,6 +33,16 @@ pub(super) fn admission(published: &Published, shares: ShareSet) -> Admits {
 fn is_reader_of(shares: &BTreeSet<ShareIndex>, readers: &OwnReaders, asker: &NodeId) -> bool {
     let mut of_each = shares.iter().filter_map(|share| readers.get(share));
     of_each.any(|readers| readers.contains(asker))
+}
+
+/// Whether it is not known yet who reads what is shared openly as far as anybody was told.
+fn is_still_open(
+    shares: &BTreeSet<ShareIndex>,
+    readers: &OwnReaders,
+    hash: &ContentHash,
+    view: &View,
+) -> bool {
+    shares.iter().any(|share| !readers.contains_key(share)) && view.is_open_here(hash)
 }
 
 /// What the namespace and the members that are published say at each question; never `me`.
@@ -59,7 +71,9 @@ mod tests {
     use super::*;
     use crate::catalogue::Catalogue;
     use crate::id::NodeName;
+    use crate::path::SharedPath;
     use crate::share::{ShareConfig, ShareSpec};
+    use crate::wire::native::record::{Entry, Kind, Timestamp};
 
     const LONG: Duration = Duration::from_secs(30);
 
@@ -102,5 +116,37 @@ mod tests {
         let readers = [(ShareIndex(0), BTreeSet::from([bob]))];
         published.readers.store(Arc::new(readers.into()));
         assert_eq!(given(restricted), [false, true]);
+    }
+
+    #[test]
+    fn what_all_were_told_of_is_theirs_until_it_is_known_who_reads_it_from_now_on() {
+        let home = tempfile::tempdir().unwrap();
+        let (published, shares) = shared(home.path(), &[Some("alice")]);
+        let hash = ContentHash::of(b"0");
+        let mut catalogue = Catalogue::new(NodeId::new([1; 32]), NodeName::from_host("me"));
+        let at = Timestamp {
+            seconds: 1,
+            nanoseconds: 0,
+        };
+        let entry = Entry {
+            kind: Kind::File {
+                hash,
+                size_bytes: 1,
+                executable: false,
+            },
+            mtime: at,
+            version_time: at,
+            sent_by: None,
+        };
+        let path = SharedPath::new(b"it".to_vec()).unwrap();
+        assert!(catalogue.put(ShareIndex(0), &path, entry).unwrap());
+        published.view.store(catalogue.view());
+        let admits = admission(&published, shares);
+        let [alice, bob] = [2, 3].map(|it| NodeId::new([it; 32]));
+        let given = || [alice, bob].map(|asker| admits(&asker, &hash));
+        assert_eq!(given(), [true, true]);
+        let readers = [(ShareIndex(0), BTreeSet::from([alice]))];
+        published.readers.store(Arc::new(readers.into()));
+        assert_eq!(given(), [true, false]);
     }
 }

@@ -62,23 +62,29 @@ impl State {
         self.shares.iter().map(status).collect()
     }
 
-    /// For whom a content is in the shares.
+    /// For whom a content is in the shares. What was only seen to have moved into one may be for
+    /// fewer by that, and for nobody more: it was not read there.
     pub(super) fn shared_for(&self, hash: &ContentHash) -> SharedFor {
-        let moved = self.moved.get(hash).map(|to| to.slot);
-        let slots = self.tree.with_content(hash).chain(moved);
-        let nodes = slots.filter_map(|slot| self.tree.get(slot));
-        let shares = nodes.filter_map(|node| Some((node.share, self.shares.get(&node.share)?)));
         let mut restricted = BTreeSet::new();
-        for (index, share) in shares {
+        for (index, share) in self.shares_of(self.tree.with_content(hash)) {
             if share.readers.is_none() {
                 return SharedFor::All;
             }
             restricted.insert(ShareIndex(index));
         }
+        let moved = self.moved.get(hash).map(|to| to.slot);
+        let moved = self.shares_of(moved.into_iter());
+        let moved = moved.filter(|(_, share)| share.readers.is_some());
+        restricted.extend(moved.map(|(index, _)| ShareIndex(index)));
         match restricted.is_empty() {
             true => SharedFor::Nobody,
             false => SharedFor::ReadersOf(restricted),
         }
+    }
+
+    fn shares_of(&self, slots: impl Iterator<Item = Slot>) -> impl Iterator<Item = (u16, &Share)> {
+        let nodes = slots.filter_map(|slot| self.tree.get(slot));
+        nodes.filter_map(|node| Some((node.share, self.shares.get(&node.share)?)))
     }
 
     /// Files of a directory that are not listed yet since they wait to be hashed, in order.

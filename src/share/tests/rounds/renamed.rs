@@ -31,7 +31,8 @@ fn what_is_renamed_is_served_before_it_was_read_again_and_to_its_readers_alone()
     let slot = state.tree.child(rounds.root, b"new").unwrap();
     assert!(!state.tree.file(slot).is_some_and(|file| file.listed));
     assert_eq!(state.moved.get(&hash).map(|to| to.slot), Some(slot));
-    assert_eq!(state.shared_for(&hash), SharedFor::All);
+    // for nobody more than before: nobody has read it there
+    assert_eq!(state.shared_for(&hash), SharedFor::Nobody);
     let readers = Some(vec!["somebody".to_owned()]);
     state.shares.get_mut(&0).unwrap().readers = readers;
     let alone = SharedFor::ReadersOf([ShareIndex(0)].into());
