@@ -14,7 +14,7 @@ use crate::catalogue::{Change, Found, View};
 use crate::fs::{FileVersion, FsError};
 use crate::id::NodeId;
 use crate::path::SharedPath;
-use crate::share::ShareSet;
+use crate::share::{ShareSet, SharedFor};
 use crate::wire::legacy::{Name, SIZE_MAX_BYTES};
 use crate::wire::native::record::{Kind, ShareIndex};
 
@@ -188,8 +188,10 @@ impl Offered {
     fn own(&self, path: &SharedPath, found: &Found, shares: &[ShareIndex]) -> Option<FileVersion> {
         let (share, _) = found.own.as_ref()?;
         let file = self.carried(path, found)?;
-        // a share for some nodes alone is none for legacy peers, whatever it says
-        let is_offered = shares.contains(share) && self.shares.source(&file.hash).is_ok();
+        // a share for some nodes alone is none for legacy peers, whatever it says, and at once
+        let is_offered = shares.contains(share)
+            && self.shares.shared_for(&file.hash) == SharedFor::All
+            && self.shares.source(&file.hash).is_ok();
         is_offered.then_some(file)
     }
 
@@ -321,14 +323,14 @@ mod tests {
     use crate::catalogue::Catalogue;
     use crate::digest::ContentHash;
     use crate::node::EventLog;
-    use crate::share::ShareConfig;
+    use crate::share::{ShareConfig, ShareSpec};
     use crate::wire::native::record::{Entry, Timestamp};
 
     /// What is offered of a catalogue, whose own files are under their names.
     struct Bench {
         catalogue: Catalogue,
         offered: Offered,
-        _home: tempfile::TempDir,
+        home: tempfile::TempDir,
     }
 
     impl Bench {
@@ -342,18 +344,20 @@ mod tests {
                 floor_bytes: 0,
             };
             let shares = ShareConfig::new(home.path().join("state"));
+            let (shares, mut events) = ShareSet::open(shares).unwrap();
+            std::thread::spawn(move || while events.blocking_recv().is_some() {});
             let sources = Sources {
                 me,
                 bridge: false,
                 view: Arc::new(ArcSwap::new(catalogue.view())),
                 addresses: Arc::default(),
-                shares: ShareSet::open(shares).unwrap().0,
+                shares,
                 cache: Cache::open(cache).unwrap().0,
             };
             Self {
                 offered: Offered::new(sources, Refusals::new(EventLog::default())),
                 catalogue,
-                _home: home,
+                home,
             }
         }
 
@@ -382,12 +386,39 @@ mod tests {
             Change::Entry(path)
         }
 
+        /// Shares the folder `share` with legacy peers, or with these nodes alone.
+        fn share(&self, readers: Option<Vec<String>>) {
+            let spec = ShareSpec {
+                legacy: true,
+                readers,
+                ..ShareSpec::new(self.home.path().join("share"))
+            };
+            let added = self.offered.shares.add(spec).unwrap();
+            assert_eq!(added, ShareIndex(0));
+        }
+
         fn has(&self, name: &str) -> bool {
             !self
                 .offered
                 .paths(&Name::new(name.as_bytes()).unwrap())
                 .is_empty()
         }
+    }
+
+    #[test]
+    fn what_a_share_has_for_some_nodes_from_now_on_is_offered_to_legacy_peers_no_more() {
+        let mut bench = Bench::new();
+        let dir = bench.home.path().join("share");
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("file"), "file").unwrap();
+        bench.share(None);
+        assert!(bench.offered.shares.wait_settled(Duration::from_secs(30)));
+        let change = bench.change("file", true);
+        assert!(bench.offered.note(&[change]));
+        let name = Name::new(b"file").unwrap();
+        assert!(bench.offered.find(&name).is_some());
+        bench.share(Some(vec!["somebody".to_owned()]));
+        assert_eq!(bench.offered.find(&name), None);
     }
 
     #[test]
