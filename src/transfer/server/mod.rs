@@ -381,6 +381,11 @@ impl Inner {
                     let proof = Bytes::from_owner(Made { bytes, _turn: turn });
                     return Response::Data { proof };
                 }
+                // what lacks this part hid that another may be had in a moment
+                Err(Unserved::NotHere) if !source.is_whole() => {
+                    let shared = self.shares.source(hash).err();
+                    outcome = shared.map_or(Unserved::NotHere, Unserved::from);
+                }
                 Err(why) => outcome = why,
             }
             let stale = self.opened.lock().remove(hash);
