@@ -95,6 +95,9 @@ impl NodeContent {
         // what another node has can be read without what is here
         match version.hindrance() {
             Some(Hindrance::Want) if view.is_mine_alone(&file.hash) => Err(FsError::TooManyHandles),
+            Some(Hindrance::Beginning) if view.is_mine_alone(&file.hash) => {
+                Err(FsError::Unreachable)
+            }
             // nobody lists it any more where what became of it was told meanwhile
             Some(Hindrance::Unsettled) if !view.is_elsewhere(&file.hash) => Err(FsError::Gone),
             _ => Ok(version),

@@ -30,8 +30,10 @@ pub(super) struct FixedVersion {
 /// Why a content may be here and was not found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hindrance {
-    /// Descriptors or memory were wanting, or not all shares were added yet.
+    /// Descriptors or memory were wanting.
     Want,
+    /// Not all shares were added yet.
+    Beginning,
     /// A file of ours that had it has just got another name, or was replaced.
     Unsettled,
 }
@@ -177,6 +179,7 @@ fn hindrance(kept: Option<&CacheError>, local: Option<&ShareError>) -> Option<Hi
     let local = local.filter(|error| error.is_want())?;
     match local {
         ShareError::Missed => Some(Hindrance::Unsettled),
+        ShareError::Beginning => Some(Hindrance::Beginning),
         _ => Some(Hindrance::Want),
     }
 }
@@ -228,7 +231,7 @@ mod tests {
         };
         let version = FixedVersion::open(&file, &cache, &shares);
         // not all shares were added yet
-        assert_eq!(version.hindrance(), Some(Hindrance::Want));
+        assert_eq!(version.hindrance(), Some(Hindrance::Beginning));
         shares.all_added();
         let version = FixedVersion::open(&file, &cache, &shares);
         assert_eq!(version.hindrance(), None);
