@@ -21,6 +21,7 @@ use super::own_thread::Beside;
 use super::persist::{Persister, unix_now_s};
 use super::published::{MemberReport, Outdated, Published, Roll};
 use super::reach::Reaching;
+use super::receivers::CacheNews;
 use super::views::ViewClock;
 use super::wake::sleep_until;
 use crate::cache::CacheEvent;
@@ -41,6 +42,8 @@ mod roll;
 
 /// Share events taken at once, so that a scan of many files makes few views.
 const SHARE_BATCH: usize = 1024;
+/// Events of the cache taken at once, likewise.
+const CACHE_BATCH: usize = 1024;
 /// Datagrams taken at once before everything else has its turn.
 const DATAGRAM_BATCH: usize = 64;
 /// How the warning begins that the cache takes nothing in.
@@ -73,7 +76,7 @@ pub(super) enum Command {
 pub(super) struct Inputs {
     pub incoming: mpsc::Receiver<Incoming>,
     pub shares: mpsc::Receiver<ShareEvent>,
-    pub cache: mpsc::Receiver<CacheEvent>,
+    pub cache: mpsc::Receiver<CacheNews>,
     pub fetches: mpsc::Receiver<FetchEvent>,
     pub lan: mpsc::Receiver<LanEvent>,
     pub commands: mpsc::Receiver<Command>,
@@ -136,7 +139,7 @@ impl Runner {
     pub(super) async fn run(mut self, mut inputs: Inputs, udp: UdpInlet) {
         let mut datagram = vec![0; self.buffer_bytes()];
         let mut share_events = Vec::with_capacity(SHARE_BATCH);
-        let mut shares_open = true;
+        let (mut shares_open, mut cache_news) = (true, Vec::new());
         while !self.has_left {
             self.machine.keyring().tick(unix_now_s());
             self.machine.set_clock(believable_now_s());
@@ -154,7 +157,9 @@ impl Runner {
                     shares_open = count > 0;
                     share_events.drain(..).for_each(|event| self.handle_share(event));
                 }
-                Some(event) = inputs.cache.recv() => self.handle_cache(event),
+                1.. = inputs.cache.recv_many(&mut cache_news, CACHE_BATCH) => {
+                    cache_news.drain(..).for_each(|news| self.handle_cache(news));
+                }
                 Some(event) = inputs.fetches.recv() => self.handle_fetch(event),
                 Some(event) = inputs.lan.recv() => self.handle_lan(event),
                 Some((id, response)) = self.answers.1.recv() => {
@@ -265,8 +270,12 @@ impl Runner {
         }
     }
 
-    fn handle_cache(&mut self, event: CacheEvent) {
+    fn handle_cache(&mut self, news: CacheNews) {
         let now = Instant::now();
+        let event = match news {
+            CacheNews::Event(event) => event,
+            CacheNews::Complete(complete) => return self.machine.align_haves(now, &complete),
+        };
         if let CacheEvent::Completed { hash, .. }
         | CacheEvent::Evicted { hash, .. }
         | CacheEvent::Dropped { hash, .. } = &event

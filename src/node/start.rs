@@ -223,7 +223,13 @@ impl Builder {
             .set_answer_beside(answer_beside(&server, &traffic.sent, giving.pushes));
         let machine = self.machine(kept.catalogue, address, generation, &kept.addresses);
         let runner = Runner::new(machine, parts);
-        receivers.feed(runner, fetches, lan_events, command_queue);
+        receivers.feed(
+            runner,
+            self.cache.clone(),
+            fetches,
+            lan_events,
+            command_queue,
+        );
         check_cache(self.cache.clone(), stopping.clone(), events.clone());
         let running = Running {
             fetcher,
