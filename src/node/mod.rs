@@ -11,7 +11,7 @@
 //! | what | files |
 //! |---|---|
 //! | the start | `start`, `sockets`, `state_dir`, `generation`, `recovery`, `checks`, `error` |
-//! | the event loop, what it keeps and what it publishes | `run`, `own_thread`, `receivers`, `wake`, `machine`, `pulls`; `persist`, `store`; `published`, `views`, `names` |
+//! | the event loop, what it keeps and what it publishes | `run`, `own_thread`, `receivers`, `cache_news`, `wake`, `machine`, `pulls`; `persist`, `store`; `published`, `views`, `names` |
 //! | what is answered beside the loop | `prompt`, `claims`, `offers`, `traffic` |
 //! | where this node can be reached | `address`, `reach` |
 //! | what the filesystem reads | `content`, `fixed`, `ahead` |
@@ -22,6 +22,7 @@
 
 mod address;
 mod ahead;
+mod cache_news;
 mod checks;
 mod claims;
 mod content;

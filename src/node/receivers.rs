@@ -1,22 +1,16 @@
 //! The queues that feed the event loop, from where each is opened until the loop has them.
 
-use std::sync::mpsc as std_mpsc;
-
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use super::cache_news::CacheNews;
 use super::own_thread::OwnThread;
 use super::run::{Command, Inputs, Runner};
-use crate::cache::{Cache, CacheEvent};
-use crate::digest::ContentHash;
 use crate::net::gossip::UdpPort;
 use crate::net::lan::LanEvent;
 use crate::net::peer::Incoming;
 use crate::share::ShareEvent;
 use crate::transfer::FetchEvent;
-
-/// Cache events on their way to the loop.
-const CACHE_EVENTS_MAX: usize = 4096;
 
 /// The queues that were opened with what fills them.
 pub(super) struct Receivers {
@@ -24,7 +18,7 @@ pub(super) struct Receivers {
     pub udp: UdpPort,
     pub incoming: mpsc::Receiver<Incoming>,
     pub shares: mpsc::Receiver<ShareEvent>,
-    pub cache: std_mpsc::Receiver<CacheEvent>,
+    pub cache: mpsc::Receiver<CacheNews>,
     pub mesh: Option<TcpListener>,
 }
 
@@ -33,7 +27,6 @@ impl Receivers {
     pub(super) fn feed(
         self,
         runner: Runner,
-        cache: Cache,
         fetches: mpsc::Receiver<FetchEvent>,
         lan: mpsc::Receiver<LanEvent>,
         commands: mpsc::Receiver<Command>,
@@ -41,112 +34,11 @@ impl Receivers {
         let inputs = Inputs {
             incoming: self.incoming,
             shares: self.shares,
-            cache: bridge(self.cache, cache),
+            cache: self.cache,
             fetches,
             lan,
             commands,
         };
         self.own_thread.start(|udp| runner.run(inputs, udp));
-    }
-}
-
-/// What the loop is told of the cache.
-#[derive(Debug)]
-pub(super) enum CacheNews {
-    Event(CacheEvent),
-    /// Events were lost since: these are all that are complete, with their sizes.
-    Complete(Vec<(ContentHash, u64)>),
-}
-
-/// What is asked of a cache some of whose events were lost.
-trait Told: Send + 'static {
-    fn events_lost(&self) -> u64;
-    fn complete(&self) -> Vec<(ContentHash, u64)>;
-}
-
-impl Told for Cache {
-    fn events_lost(&self) -> u64 {
-        self.usage().events_lost
-    }
-
-    fn complete(&self) -> Vec<(ContentHash, u64)> {
-        Cache::complete(self)
-    }
-}
-
-/// The cache tells its events from threads that may wait; the loop may not. Where some were lost,
-/// the whole comes behind those that were not: what was told later follows it.
-fn bridge(events: std_mpsc::Receiver<CacheEvent>, cache: impl Told) -> mpsc::Receiver<CacheNews> {
-    let (to, from) = mpsc::channel(CACHE_EVENTS_MAX);
-    let forward = move || {
-        let mut lost = 0;
-        while let Ok(event) = events.recv() {
-            let mut next = Some(event);
-            while let Some(event) = next {
-                if to.blocking_send(CacheNews::Event(event)).is_err() {
-                    return;
-                }
-                next = events.try_recv().ok();
-            }
-            let lost_now = cache.events_lost();
-            if std::mem::replace(&mut lost, lost_now) != lost_now
-                && to
-                    .blocking_send(CacheNews::Complete(cache.complete()))
-                    .is_err()
-            {
-                return;
-            }
-        }
-    };
-    std::thread::Builder::new()
-        .name("cache-events".to_owned())
-        .spawn(forward)
-        .expect("a process that just started can start a thread");
-    from
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use super::*;
-
-    struct Lossy(Arc<AtomicU64>);
-
-    impl Told for Lossy {
-        fn events_lost(&self) -> u64 {
-            self.0.load(Ordering::Relaxed)
-        }
-
-        fn complete(&self) -> Vec<(ContentHash, u64)> {
-            vec![(ContentHash::of(b"left"), 4)]
-        }
-    }
-
-    #[test]
-    fn where_events_of_the_cache_were_lost_the_loop_is_told_what_is_there() {
-        let lost = Arc::new(AtomicU64::new(0));
-        let (tell, events) = std_mpsc::sync_channel(8);
-        let mut told = bridge(events, Lossy(lost.clone()));
-        let mut is_event = || match told.blocking_recv().unwrap() {
-            CacheNews::Event(_) => true,
-            CacheNews::Complete(complete) => {
-                assert_eq!(complete, [(ContentHash::of(b"left"), 4)]);
-                false
-            }
-        };
-        tell.send(CacheEvent::DiskRecovered).unwrap();
-        assert!(is_event());
-        lost.store(3, Ordering::Relaxed);
-        for _ in 0..2 {
-            tell.send(CacheEvent::DiskRecovered).unwrap();
-        }
-        while is_event() {}
-        // once for each loss
-        tell.send(CacheEvent::DiskRecovered).unwrap();
-        drop(tell);
-        let mut rest = std::iter::from_fn(|| told.blocking_recv());
-        assert!(rest.all(|news| matches!(news, CacheNews::Event(_))));
     }
 }

@@ -10,6 +10,7 @@ use std::time::Instant;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::cache_news::CacheNews;
 use super::checks::believable_now_s;
 use super::events::EventLog;
 use super::legacy::Inlet;
@@ -21,7 +22,6 @@ use super::own_thread::Beside;
 use super::persist::{Persister, unix_now_s};
 use super::published::{MemberReport, Outdated, Published, Roll};
 use super::reach::Reaching;
-use super::receivers::CacheNews;
 use super::views::ViewClock;
 use super::wake::sleep_until;
 use crate::cache::CacheEvent;

@@ -11,7 +11,6 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use super::NodeError;
-use super::address;
 use super::checks::{check_cache, drop_marks, take_up, warn_of_what_was_found};
 use super::claims::{admission, holders_of};
 use super::content::NodeContent;
@@ -34,6 +33,7 @@ use super::run::{COMMANDS_MAX, Parts, Runner};
 use super::sockets::Sockets;
 use super::state_dir::StateDir;
 use super::traffic::{Passage, Traffic};
+use super::{address, cache_news};
 use crate::cache::{Cache, CacheConfig};
 use crate::catalogue::Catalogue;
 use crate::cluster::ClusterConfig;
@@ -141,7 +141,7 @@ impl Node {
             udp,
             incoming,
             shares: share_events,
-            cache: cache_events,
+            cache: cache_news::told_of(cache_events, builder.cache.clone()),
             mesh: sockets.mesh,
         };
         Ok(builder.assemble(kept, dropped_secret, receivers))
@@ -223,13 +223,7 @@ impl Builder {
             .set_answer_beside(answer_beside(&server, &traffic.sent, giving.pushes));
         let machine = self.machine(kept.catalogue, address, generation, &kept.addresses);
         let runner = Runner::new(machine, parts);
-        receivers.feed(
-            runner,
-            self.cache.clone(),
-            fetches,
-            lan_events,
-            command_queue,
-        );
+        receivers.feed(runner, fetches, lan_events, command_queue);
         check_cache(self.cache.clone(), stopping.clone(), events.clone());
         let running = Running {
             fetcher,
