@@ -25,6 +25,7 @@ mod names;
 mod namespace;
 mod output;
 mod own_daemon;
+mod own_program;
 mod ping;
 mod progress;
 mod questions;

@@ -12,6 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use super::ending;
 use super::error::CliError;
+use super::own_program::own_program;
 use crate::daemon::control::{Call, Client, Event};
 
 /// Its control socket, in its folder.
@@ -103,7 +104,7 @@ impl OwnDaemon {
 
     /// A command of this program, asked of it.
     pub(super) fn ask(&self, arguments: &[&str]) -> Result<Output, CliError> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(own_program()?);
         // before the other arguments, which may be names after a --
         command.arg(arguments[0]).arg("--socket").arg(self.socket());
         command.args(&arguments[1..]);
@@ -132,7 +133,7 @@ fn spawn(
     more: impl FnOnce(&mut Command),
 ) -> Result<Child, CliError> {
     fs::write(home.join(CONFIG), &options.config)?;
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(own_program()?);
     command.arg("daemon");
     for (option, name) in [
         ("--config", CONFIG),

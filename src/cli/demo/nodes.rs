@@ -13,6 +13,7 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 
 use super::super::ending;
+use super::super::own_program::own_program;
 use super::files::fill_share;
 use super::{DemoError, DemoOptions, is_interrupted};
 use crate::files::mountinfo::{self, MOUNTINFO};
@@ -56,7 +57,7 @@ impl DemoNode {
 
     /// A command of this program, asked of this node.
     pub(super) fn command(&self, arguments: &[&str]) -> Result<Command, DemoError> {
-        let mut command = Command::new(own_program()?);
+        let mut command = Command::new(this_program()?);
         command.args(arguments).arg("--socket").arg(self.socket());
         Ok(command)
     }
@@ -71,8 +72,8 @@ impl DemoNode {
     }
 }
 
-fn own_program() -> Result<PathBuf, DemoError> {
-    std::env::current_exe().map_err(|source| DemoError::Folder {
+fn this_program() -> Result<PathBuf, DemoError> {
+    own_program().map_err(|source| DemoError::Folder {
         path: PathBuf::from("/proc/self/exe"),
         source,
     })
@@ -214,7 +215,7 @@ fn spawn_daemon(node: &DemoNode, secret: &Path, seed: Option<&str>) -> Result<Ch
     fs::write(&config, "").map_err(failed(config.clone()))?;
     let log = fs::File::create(node.log()).map_err(failed(node.log()))?;
     let log_twin = log.try_clone().map_err(failed(node.log()))?;
-    let mut command = Command::new(own_program()?);
+    let mut command = Command::new(this_program()?);
     command.arg("daemon").arg("--config").arg(&config);
     command.args(["--name", &node.name, "--listen", "127.0.0.1:0"]);
     command

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use macro_rules_attribute::apply;
@@ -100,6 +101,30 @@ fn the_old_tutorial_goes_word_for_word_at_both_ends() {
     ends(b, "exit");
     let left: Vec<_> = fs::read_dir(&shared).unwrap().flatten().collect();
     assert_eq!(left.len(), 1, "{left:?}");
+}
+
+#[apply(promise)]
+fn a_shell_whose_program_was_upgraded_meanwhile_goes_on() {
+    let home = tempfile::tempdir().unwrap();
+    set_mode(home.path(), 0o755);
+    let shared = folder(home.path(), "shared", &[]);
+    let peer = OldPeer::start(Duration::ZERO);
+    peer.gives_file("theirs.txt", b"theirs");
+    let before = home.path().join("p2pfs");
+    fs::copy(program().get_program(), &before).unwrap();
+    let mut command = Command::new(&before);
+    let port = free_port().to_string();
+    command.arg("legacy-shell").env("P2P_PORT", port);
+    let mut shell = Shell::start(command.current_dir(home.path()));
+    answer_the_questions(&mut shell, &shared, peer.address());
+    // as a package does it
+    let upgraded = home.path().join("upgraded");
+    fs::write(&upgraded, "of another version").unwrap();
+    fs::rename(&upgraded, &before).unwrap();
+    shell.types("get theirs.txt");
+    shell.shows_next(&["Received file completely!", PROMPT]);
+    assert_eq!(fs::read(shared.join("theirs.txt")).unwrap(), b"theirs");
+    ends(shell, "quit");
 }
 
 #[apply(promise)]
