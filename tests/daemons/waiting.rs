@@ -1,6 +1,9 @@
 //! What `p2pfs wait` says yes to is so for every program that looks at once.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 use macro_rules_attribute::apply;
@@ -82,6 +85,36 @@ fn a_path_through_a_linked_directory_is_the_same_in_every_command() {
         let said = node.cli(&[command, "linked/file"]).expect_ok();
         assert!(said.contains("real/file"), "{command}: {said}");
     }
+}
+
+/// The kernel knows that none of them was there, and is told of them one after the other.
+#[apply(promise)]
+fn who_hears_of_a_new_file_finds_it_in_the_folder() {
+    let mut cluster = Cluster::new();
+    let writer = cluster.start("writer");
+    let reader = cluster.start("reader");
+    let mut followed = reader.cli_command(&["events", "--follow", "--json"]);
+    let mut followed = followed.stdout(Stdio::piped()).spawn().unwrap();
+    let names: Vec<String> = (0..500).map(|number| format!("new{number}")).collect();
+    for name in &names {
+        assert!(!reader.mounted(name).exists());
+        writer.write(name, name.as_bytes());
+    }
+    let mut left: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    for line in BufReader::new(followed.stdout.take().unwrap()).lines() {
+        let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        let path = event["path"].as_str().unwrap_or_default();
+        if event["event"] == "file-added" && left.remove(path) {
+            let found = fs::metadata(reader.mounted(path));
+            assert!(found.is_ok(), "{path}: {found:?}");
+        }
+        if left.is_empty() {
+            break;
+        }
+    }
+    assert!(left.is_empty());
+    followed.kill().unwrap();
+    followed.wait().unwrap();
 }
 
 /// The name of a node comes a moment after the node.

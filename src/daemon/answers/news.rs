@@ -11,17 +11,25 @@ use crate::daemon::control::{
 use crate::node::door::DownReason;
 use crate::node::mesh::Who as MeshWho;
 use crate::node::{Audience, Fetched, Given, News, Noted, Push, PushStage, Who};
+use crate::path::SharedPath;
 
 /// How long a node that is new may take to say what it is called.
 const NAMING_TIME: Duration = Duration::from_secs(2);
 /// How often that is looked for.
 const NAMING_LOOK: Duration = Duration::from_millis(100);
+/// How long the folder may take to show a new name, before it is told of all the same.
+const SHOWING_TIME: Duration = Duration::from_secs(1);
+/// How often that is looked for.
+const SHOWING_LOOK: Duration = Duration::from_millis(2);
+/// How long names are told of at once where the folder took longer: events must not pile up.
+const SHOWING_PAUSE: Duration = Duration::from_secs(10);
 
 impl Service {
     pub(super) async fn tell_events(&self, follow: bool, sight: Sight, reply: ReplySink) {
         let mut events = self.node.follow();
         let is_told = |noted: &Noted| sight == Sight::All || !is_private(&noted.news);
         let mut lost_before = 0;
+        let mut shown = Shown::default();
         loop {
             let noted = match events.next_remembered() {
                 Some(noted) => noted,
@@ -42,6 +50,9 @@ impl Service {
                 continue;
             }
             let noted = self.with_name(noted, follow).await;
+            if follow && let News::Added(path) = &noted.news {
+                shown.wait_for(path, self).await;
+            }
             if reply.more(&event(noted)).await.is_err() {
                 return;
             }
@@ -75,6 +86,30 @@ impl Service {
     }
 }
 
+/// That whoever hears of a new name finds it in the folder: the kernel is told of it besides.
+#[derive(Default)]
+struct Shown {
+    /// Until when nobody waits, since the folder was behind for too long.
+    given_up_until: Option<Instant>,
+}
+
+impl Shown {
+    async fn wait_for(&mut self, path: &SharedPath, service: &Service) {
+        let begun = Instant::now();
+        if self.given_up_until.is_some_and(|until| begun < until) {
+            return;
+        }
+        // or it is gone again
+        while !service.served.shows(path) && service.node.find(path).is_ok() {
+            if begun.elapsed() > SHOWING_TIME {
+                self.given_up_until = Some(Instant::now() + SHOWING_PAUSE);
+                return;
+            }
+            tokio::time::sleep(SHOWING_LOOK).await;
+        }
+    }
+}
+
 /// Whether it names what only root and the daemon's user may know of.
 fn is_private(news: &News) -> bool {
     matches!(news, News::Warning(_, Audience::Owner))
@@ -90,7 +125,7 @@ fn lost(count: u64) -> Event {
 /// An event as the control socket tells it.
 pub(in crate::daemon) fn event(noted: Noted) -> Event {
     let time = Timestamp::try_from(noted.at).unwrap_or(Timestamp::UNIX_EPOCH);
-    let named = |path: &crate::path::SharedPath| Named::new(path.as_bytes());
+    let named = |path: &SharedPath| Named::new(path.as_bytes());
     let what = match noted.news {
         News::PeerUp(who) => EventKind::PeerUp {
             peer: peer_name(&who),

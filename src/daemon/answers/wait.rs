@@ -106,6 +106,11 @@ impl Service {
         if let Some(hidden) = self.node.hidden(trimmed(named)) {
             return match hidden {
                 Hidden::Nothing => said(trimmed(named), "is not there"),
+                Hidden::File(_) | Hidden::Directory | Hidden::Other
+                    if !self.served.is_up_to_date() =>
+                {
+                    said(trimmed(named), "is not in the folder yet")
+                }
                 Hidden::File(_) | Hidden::Directory | Hidden::Other => Ok(None),
             };
         }
