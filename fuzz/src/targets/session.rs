@@ -14,7 +14,7 @@ use p2pfs::transfer::plan::{
     DemandId, Failure, IN_FLIGHT_MAX_BYTES, Offer, PlanConfig, RangeRequest, RequestId,
 };
 use p2pfs::transfer::session::{
-    Accepted, Cached, FillId, FillProgress, Holder, Owner, Read, Session, verify,
+    Accepted, Cached, FillId, FillProgress, Holder, Owner, Read, Refused, Session, verify,
 };
 use p2pfs::wire::native::tcp::Response;
 
@@ -234,12 +234,26 @@ impl World {
         );
         if self.session.accept(now, &request, &verified) == Accepted::Store(()) {
             self.carry_out(choose)?;
-            match choose.ratio(7u8, 8u8)? {
-                true => self.session.stored(content, verified.range, false),
-                false => self.session.refused(self.now, content, verified.range),
-            }
+            self.keep(choose, content, verified.range)?;
         }
         Ok(())
+    }
+
+    fn keep(
+        &mut self,
+        choose: &mut Unstructured<'_>,
+        content: ContentKey,
+        range: ByteRange,
+    ) -> Result<()> {
+        loop {
+            if choose.ratio(7u8, 8u8)? {
+                self.session.stored(content, range, false);
+                return Ok(());
+            }
+            if self.session.refused(self.now, content, range) == Refused::Held {
+                return Ok(());
+            }
+        }
     }
 
     fn carry_out(&mut self, choose: &mut Unstructured<'_>) -> Result<()> {

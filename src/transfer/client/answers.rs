@@ -8,10 +8,11 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::asking::{TakeBack, failure_of};
-use super::behind::Pending;
+use super::behind::{Kept, Pending};
+use super::storing::Turn;
 use super::{Inner, ReadReply, read_into};
 use crate::cache::CacheFile;
-use crate::digest::{ContentHash, Verified};
+use crate::digest::{ContentHash, ContentKey, Verified};
 use crate::id::NodeId;
 use crate::net::NetError;
 use crate::net::peer::{OnAnswer, Progress};
@@ -147,11 +148,28 @@ impl Inner {
             let to_store = early.unwrap_or_else(|| self.verify(&request, proof));
             drop(permit);
             if let Some((verified, file)) = to_store {
-                let kept = self.storing.keep(turn, &file, &verified);
-                let (content, range) = (request.content, verified.range);
-                self.with(|session, now| kept.tell(session, now, content, range));
+                self.store(turn, request.content, &verified, &file);
             }
         });
+    }
+
+    /// Blocking: writes, and tells how it ended. Where the disk stands still it does not write, and
+    /// not again either.
+    fn store(
+        self: &Arc<Self>,
+        turn: Option<Turn>,
+        content: ContentKey,
+        verified: &Verified,
+        file: &CacheFile,
+    ) {
+        let may_store = turn.is_some();
+        let mut kept = self.storing.keep(turn, file, verified);
+        while self.with(|session, now| kept.tell(session, now, content, verified.range)) {
+            kept = match may_store {
+                true => self.storing.keep_now(file, verified),
+                false => Kept::No,
+            };
+        }
     }
 
     /// Gives readers their bytes, before these are stored. Says what is to be stored where.

@@ -10,7 +10,7 @@ use super::{Client, Inner};
 use crate::cache::{CacheFile, Stored};
 use crate::digest::{ContentKey, Verified};
 use crate::extent::ByteRange;
-use crate::transfer::session::Session;
+use crate::transfer::session::{Refused, Session};
 
 /// What may wait to be stored; beyond it an answer waits for its own turn to be verified.
 const BEHIND_MAX_BYTES: u64 = 4 << 20;
@@ -77,8 +77,10 @@ impl Inner {
 
     /// Blocking: writes.
     fn store_pending(self: &Arc<Self>) {
+        let mut again = Vec::new();
         loop {
-            let pending = self.behind.take();
+            let mut pending = self.behind.take();
+            pending.append(&mut again);
             if pending.is_empty() {
                 return;
             }
@@ -93,8 +95,10 @@ impl Inner {
                 })
                 .collect();
             self.with(|session, now| {
-                for (one, kept) in pending.iter().zip(outcomes) {
-                    kept.tell(session, now, one.content, one.verified.range);
+                for (one, kept) in pending.into_iter().zip(outcomes) {
+                    if kept.tell(session, now, one.content, one.verified.range) {
+                        again.push(one);
+                    }
                 }
             });
         }
@@ -121,16 +125,21 @@ pub(super) fn keep(file: &CacheFile, verified: &Verified) -> Kept {
 }
 
 impl Kept {
+    /// Says whether to store them again.
+    #[must_use = "what is to be stored again is told of again"]
     pub fn tell(
         self,
         session: &mut Session<Client>,
         now: Instant,
         content: ContentKey,
         range: ByteRange,
-    ) {
+    ) -> bool {
         match self {
-            Self::Yes { is_complete } => session.stored(content, range, is_complete),
-            Self::No => session.refused(now, content, range),
+            Self::Yes { is_complete } => {
+                session.stored(content, range, is_complete);
+                false
+            }
+            Self::No => session.refused(now, content, range) == Refused::StoreAgain,
         }
     }
 }

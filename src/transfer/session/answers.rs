@@ -34,6 +34,16 @@ pub enum Accepted<F> {
     Held,
 }
 
+/// What is to become of verified bytes that the cache refused.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "what is to be stored again is told of again"]
+pub enum Refused {
+    /// They stay in memory for readers nearby; every fill of their content has failed.
+    Held,
+    /// As with [`Accepted::Store`].
+    StoreAgain,
+}
+
 pub(super) fn is_prompt(request: &RangeRequest) -> bool {
     request.lane == Lane::Urgent && request.range.len() <= SHORT_WAY_MAX_BYTES
 }
@@ -138,7 +148,8 @@ impl<O: Owner> Session<O> {
         match &file.cache {
             Some(cache) => Accepted::Store(cache.clone()),
             None => {
-                self.refused(now, content, verified.range);
+                // given to no cache, so there is nothing to repeat
+                let _held = self.refused(now, content, verified.range);
                 Accepted::Held
             }
         }
@@ -166,8 +177,12 @@ impl<O: Owner> Session<O> {
         self.end_fills_if_stored(&content);
     }
 
-    /// The cache has no room for the bytes.
-    pub fn refused(&mut self, now: Instant, content: ContentKey, range: ByteRange) {
+    /// The cache has no room for the bytes, or had none when they were to be stored: where a fill
+    /// began since then, they are to be stored once more, and how that ended told anew.
+    pub fn refused(&mut self, now: Instant, content: ContentKey, range: ByteRange) -> Refused {
+        if self.window.store_again(&content, range) {
+            return Refused::StoreAgain;
+        }
         for (content, range) in self.window.refuse(&content, range) {
             self.plan.lost(&content, range);
         }
@@ -177,6 +192,7 @@ impl<O: Owner> Session<O> {
         self.plan.limit_read_ahead(Some(most));
         self.plan.shed_idle(now, &content);
         self.end_fills(&content, &Err(TransferError::CacheFull));
+        Refused::Held
     }
 
     /// Bytes that a reader was to have are gone meanwhile: it waits again, a few times.

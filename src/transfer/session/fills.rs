@@ -27,6 +27,7 @@ impl<O: Owner> Session<O> {
         if let Some(why) = refused {
             return self.actions.fills.push((filler, Err(why)));
         }
+        self.window.note_fill(&content);
         self.want_anew(&content, present);
         if let Some(file) = self.files.get_mut(&content) {
             file.fillers.push((id, filler));
@@ -100,7 +101,7 @@ mod tests {
     use crate::extent::PAGE_BYTES;
     use crate::id::NodeId;
     use crate::transfer::plan::{PlanConfig, RangeRequest};
-    use crate::transfer::session::{Cached, FillProgress, Holder, Read, verify};
+    use crate::transfer::session::{Cached, FillProgress, Holder, Read, Refused, verify};
     use crate::transfer::tests::Content;
 
     const PATIENCE: Duration = Duration::from_secs(10);
@@ -185,6 +186,51 @@ mod tests {
             }
             assert_eq!(session.actions(now).fills, [((), Ok(()))]);
         }
+    }
+
+    #[test]
+    fn a_fill_is_not_ended_by_what_was_refused_before_it_began() {
+        let (now, file) = (Instant::now(), Content::new(1, 4 << 20));
+        let (mut session, content) = session_of(now, &file, 1);
+        session.fill(now, content, (FillId(1), ()), PATIENCE, ExtentSet::new);
+        let came = fetch(&mut session, now, &file);
+        assert!(came.len() > 1, "{came:?}");
+        let (first, others) = came.split_first().unwrap();
+        let held = session.refused(now, content, first.range);
+        assert_eq!(held, Refused::Held);
+        let full = Err(TransferError::CacheFull);
+        assert_eq!(session.actions(now).fills, [((), full)]);
+        // all were refused by now, but of the others nobody told yet
+        session.fill(now, content, (FillId(2), ()), PATIENCE, ExtentSet::new);
+        for request in others {
+            let again = session.refused(now, content, request.range);
+            assert_eq!(again, Refused::StoreAgain);
+            session.stored(content, request.range, false);
+        }
+        let again = fetch(&mut session, now, &file);
+        let again: Vec<_> = again.iter().map(|request| request.range).collect();
+        assert_eq!(again, [first.range]);
+        session.stored(content, first.range, true);
+        assert_eq!(session.actions(now).fills, [((), Ok(()))]);
+    }
+
+    #[test]
+    fn a_fill_that_the_cache_refuses_twice_fails() {
+        let (now, file) = (Instant::now(), Content::new(1, 128 << 10));
+        let (mut session, content) = session_of(now, &file, 1);
+        session.fill(now, content, (FillId(1), ()), PATIENCE, ExtentSet::new);
+        let came = fetch(&mut session, now, &file);
+        assert!(!came.is_empty());
+        session.fill(now, content, (FillId(2), ()), PATIENCE, ExtentSet::new);
+        for request in &came {
+            let again = session.refused(now, content, request.range);
+            assert_eq!(again, Refused::StoreAgain);
+        }
+        assert_eq!(session.actions(now).fills, []);
+        let refused = session.refused(now, content, came[0].range);
+        assert_eq!(refused, Refused::Held);
+        let full = || Err(TransferError::CacheFull);
+        assert_eq!(session.actions(now).fills, [((), full()), ((), full())]);
     }
 
     #[test]

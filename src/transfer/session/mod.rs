@@ -39,7 +39,7 @@ use crate::transfer::plan::{
 };
 use crate::wire::native::tcp;
 
-pub use answers::{Accepted, SHORT_WAY_MAX_BYTES, lane_of, proof_of, question, verify};
+pub use answers::{Accepted, Refused, SHORT_WAY_MAX_BYTES, lane_of, proof_of, question, verify};
 pub use gather::{Shortfall, Sources};
 pub use terms::{
     Actions, Cached, Delivery, FetchEvent, FillId, FillProgress, Holder, Owner, Read, SendRange,

@@ -15,6 +15,8 @@ struct Held {
     verified: Arc<Verified>,
     /// When the cache refused it, in order; `None` while it is being stored.
     refused: Option<u64>,
+    /// A fill began since it was given to be stored, so that a refusal says nothing of that fill.
+    for_later_fill: bool,
 }
 
 pub(super) struct Window {
@@ -45,6 +47,7 @@ impl Window {
             Held {
                 verified,
                 refused: None,
+                for_later_fill: false,
             },
         );
     }
@@ -105,6 +108,21 @@ impl Window {
         self.all(content).any(|(_, held)| held.refused.is_none())
     }
 
+    /// A fill of the content begins: what is being stored was perhaps refused before, by a cache
+    /// that has room by now, though nobody told of that yet.
+    pub fn note_fill(&mut self, content: &ContentKey) {
+        let [first, last] = places(content);
+        for (_, held) in self.held.range_mut(first..=last) {
+            held.for_later_fill = held.refused.is_none();
+        }
+    }
+
+    /// Whether bytes that the cache refused are to be stored once more; says so once for a fill.
+    pub fn store_again(&mut self, content: &ContentKey, range: ByteRange) -> bool {
+        let held = self.held.get_mut(&(*content, range));
+        held.is_some_and(|held| std::mem::take(&mut held.for_later_fill))
+    }
+
     /// Forgets what the cache refused of a content, and says what that was.
     pub fn forget(&mut self, content: &ContentKey) -> Vec<ByteRange> {
         let refused = self.all(content).filter(|(_, held)| held.refused.is_some());
@@ -116,7 +134,7 @@ impl Window {
     }
 
     fn all(&self, content: &ContentKey) -> impl Iterator<Item = (ByteRange, &Held)> {
-        let [first, last] = [0, u64::MAX].map(|at| (*content, ByteRange::at(at, 0)));
+        let [first, last] = places(content);
         let held = self.held.range(first..=last);
         held.map(|((_, range), held)| (*range, held))
     }
@@ -125,6 +143,11 @@ impl Window {
     pub fn refused_bytes(&self) -> u64 {
         self.refused_bytes
     }
+}
+
+/// Where the first and the last range of a content may stand.
+fn places(content: &ContentKey) -> [(ContentKey, ByteRange); 2] {
+    [0, u64::MAX].map(|at| (*content, ByteRange::at(at, 0)))
 }
 
 #[cfg(test)]

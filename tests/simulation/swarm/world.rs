@@ -13,7 +13,9 @@ use p2pfs::digest::{ContentHash, ContentKey};
 use p2pfs::extent::ByteRange;
 use p2pfs::id::NodeId;
 use p2pfs::transfer::plan::{Failure, RangeRequest, RequestId};
-use p2pfs::transfer::session::{Actions, Delivery, FetchEvent, Holder, SendRange, Shortfall};
+use p2pfs::transfer::session::{
+    Actions, Delivery, FetchEvent, Holder, Refused, SendRange, Shortfall,
+};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -385,9 +387,15 @@ impl Node {
         let is_held = |other: &ContentKey| session.is_some_and(|session| !session.is_closed(other));
         let is_kept = self.disk.store(content, range, is_held);
         let is_complete = self.disk.is_complete(&content);
-        self.tell(|session| match is_kept {
-            true => session.stored(content, range, is_complete),
+        let then = self.tell(|session| match is_kept {
+            true => {
+                session.stored(content, range, is_complete);
+                Refused::Held
+            }
             false => session.refused(now, content, range),
         });
+        if then == Some(Refused::StoreAgain) {
+            self.store(now, content, range);
+        }
     }
 }
