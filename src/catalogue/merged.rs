@@ -204,13 +204,10 @@ impl Merged {
             .chain(kept)
     }
 
-    /// The live nodes that say that they have all the bytes, and how many they say that these are;
-    /// a node may be named twice.
-    pub fn claims(&self, hash: ContentHash) -> impl Iterator<Item = (NodeIndex, u64)> {
-        let given = self.givers(hash, Class::File);
-        given
+    /// Where the live nodes say that they have all the bytes; a node may say so twice.
+    pub fn claims(&self, hash: ContentHash) -> impl Iterator<Item = &Row> {
+        self.givers(hash, Class::File)
             .chain(self.givers(hash, Class::Have))
-            .map(|row| (row.author, row.size_bytes()))
     }
 
     /// All rows that name a content as a file's.

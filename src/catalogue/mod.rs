@@ -87,7 +87,7 @@ pub use held::{Held, HeldName};
 pub use merged::{Content, Owners, Totals};
 pub use rules::conflict_name;
 pub use versions::{Rule, Version};
-pub use view::{Child, Found, View};
+pub use view::{Child, Claim, Found, View};
 pub use writes::{LogState, LogWrite};
 
 use log::Log;

@@ -38,6 +38,17 @@ pub struct Found {
     pub said: Option<Held>,
 }
 
+/// A live node says that it has all of a content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Which node.
+    pub node: NodeId,
+    /// How large that says the content is.
+    pub size_bytes: u64,
+    /// Where in its log it says so: higher where it says so anew.
+    pub sequence: u64,
+}
+
 /// One name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Child {
@@ -138,12 +149,14 @@ impl View {
             .collect()
     }
 
-    /// The same, with how large each says that the content is; a node may be named twice.
-    pub fn claims(&self, hash: &ContentHash) -> Vec<(NodeId, u64)> {
-        let claims = self.merged.claims(*hash);
-        claims
-            .map(|(node, size_bytes)| (self.merged.node(node).id, size_bytes))
-            .collect()
+    /// The same, with what each says; a node may be named twice.
+    pub fn claims(&self, hash: &ContentHash) -> Vec<Claim> {
+        let claim = |row: &Row| Claim {
+            node: self.merged.node(row.author).id,
+            size_bytes: row.size_bytes(),
+            sequence: row.sequence,
+        };
+        self.merged.claims(*hash).map(claim).collect()
     }
 
     /// Whether this node is the only live one that says it has a content.

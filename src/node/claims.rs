@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::published::{OwnReaders, Published};
-use crate::catalogue::View;
+use crate::catalogue::{Claim, View};
 use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::share::{ShareSet, SharedFor};
@@ -51,12 +51,13 @@ pub(super) fn holders_of(published: &Published, me: NodeId) -> HoldersOf {
     Arc::new(move |hash: &ContentHash| {
         let addresses = published.addresses.load();
         let claims = published.view.load().claims(hash).into_iter();
-        let others = claims.filter(|(node, _)| *node != me);
-        let at = |(node, size_bytes)| {
+        let others = claims.filter(|claim| claim.node != me);
+        let at = |claim: Claim| {
             Some(Holder {
-                node,
-                address: *addresses.get(&node)?,
-                size_bytes,
+                node: claim.node,
+                address: *addresses.get(&claim.node)?,
+                size_bytes: claim.size_bytes,
+                sequence: claim.sequence,
             })
         };
         others.filter_map(at).collect()

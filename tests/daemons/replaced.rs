@@ -149,3 +149,29 @@ fn a_file_emptied_at_its_sharer_is_estale_at_once_for_all_who_read_it_elsewhere(
     let took = begun.elapsed();
     assert!(took < 3 * PATIENCE, "not by the deadline: {took:?}");
 }
+
+#[apply(promise)]
+fn a_file_overwritten_and_put_back_is_read_elsewhere_as_soon_as_it_is_listed_again() {
+    let mut cluster = Cluster::new();
+    let (sharer, reader) = two_nodes(&mut cluster);
+    let bytes = noise(25, SIZE);
+    let (shared, mounted) = (sharer.share.join("file"), reader.mounted("file"));
+    fs::write(&shared, &bytes).unwrap();
+    let open = open_begun(&reader, "file", &bytes);
+    let mut page = [0; 4096];
+    for place in [30 * MIB, 60 * MIB] {
+        // the same inode, so nobody has the old bytes any more
+        fs::write(&shared, b"the new one").unwrap();
+        eventually("who has the old one open is told", PATIENCE, || {
+            is_stale(&open.read_exact_at(&mut page, place as u64))
+        });
+        wait_for_new(&reader, "file", b"the new one");
+        fs::write(&shared, &bytes).unwrap();
+        eventually("the old one is listed again", PATIENCE, || {
+            fs::metadata(&mounted).is_ok_and(|it| it.len() == SIZE as u64)
+        });
+        let again = File::open(&mounted).unwrap();
+        again.read_exact_at(&mut page, place as u64).unwrap();
+        assert!(page == bytes[place..][..4096]);
+    }
+}

@@ -111,6 +111,7 @@ impl World {
                             node,
                             address,
                             size_bytes,
+                            sequence: choose.int_in_range(1..=3)?,
                         });
                     }
                 }

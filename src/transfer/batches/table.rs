@@ -319,6 +319,7 @@ mod tests {
             node: NodeId::new([node; 32]),
             address,
             size_bytes: 1,
+            sequence: 1,
         };
         let hash = ContentHash::of(&n.to_be_bytes());
         let files = vec![SmallFile {

@@ -67,6 +67,7 @@ fn scene_on(config: FetchConfig, content: &Content, cache: TestCache, peers: &[M
             node: *node,
             address: address(),
             size_bytes: content.size(),
+            sequence: 1,
         })
         .collect();
     let (content, log) = (content.clone(), asked.clone());

@@ -7,7 +7,7 @@ use super::fellows::Swarm;
 use super::places::Places;
 use super::streams::Streams;
 use super::turns::{OVERDUE, Place};
-use super::{DemandId, PIECE_MAX_BYTES, RequestId};
+use super::{DemandId, Listed, PIECE_MAX_BYTES, RequestId};
 use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 
@@ -69,6 +69,15 @@ pub(super) struct Filling {
     pub patience: Duration,
 }
 
+/// Of one that said that it has a file no more.
+#[derive(Debug)]
+struct Gone {
+    /// Until when the catalogue is not believed about it, unless it listed the file anew since.
+    until: Instant,
+    /// Where in its log it last said before that it has the file, as far as was heard.
+    listed_at: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Fetch {
     pub size_bytes: u64,
@@ -99,9 +108,10 @@ pub(super) struct Fetch {
     /// Who gave how much of it, since it began.
     pub received: BTreeMap<NodeId, u64>,
     failures: Vec<(ByteRange, Instant, super::PlanError)>,
-    /// Who had all of it, said that it has it no more, and was no holder since; until when the
-    /// catalogue is not believed about it.
-    gone: BTreeMap<NodeId, Instant>,
+    /// Where in their logs holders say that they have all of it.
+    listed: BTreeMap<NodeId, u64>,
+    /// Who had all of it, said that it has it no more, and was no holder since.
+    gone: BTreeMap<NodeId, Gone>,
     wanted_next: Instant,
     wanted_pause: Duration,
     /// Other holders are to be looked for once something of it is wanted for more than a moment.
@@ -147,6 +157,7 @@ impl Fetch {
             progress_at: None,
             received: BTreeMap::new(),
             failures: Vec::new(),
+            listed: BTreeMap::new(),
             gone: BTreeMap::new(),
             wanted_next: now,
             wanted_pause: WANTED_MIN,
@@ -267,25 +278,41 @@ impl Fetch {
         true
     }
 
-    /// What the catalogue says: not news about a node that said otherwise a moment ago.
-    pub fn add_listed_holder(&mut self, now: Instant, node: NodeId) -> bool {
-        let is_gone = self.gone.get(&node).is_some_and(|until| *until > now);
-        !is_gone && self.add_holder(node, Coverage::All)
+    /// What the catalogue says: not news about a node that said otherwise a moment ago, unless
+    /// that listed the file anew since then.
+    pub fn add_listed_holder(&mut self, now: Instant, Listed { node, sequence }: Listed) -> bool {
+        let is_old = |gone: &Gone| gone.until > now && gone.listed_at >= sequence;
+        if self.gone.get(&node).is_some_and(is_old) {
+            return false;
+        }
+        let is_news = self.add_holder(node, Coverage::All);
+        if self.holders.contains_key(&node) {
+            let listed_at = self.listed.entry(node).or_default();
+            *listed_at = sequence.max(*listed_at);
+        }
+        is_news
     }
 
     /// A node has it no more. Of one that had but a part that says nothing of the rest.
     pub fn remove_holder(&mut self, now: Instant, node: NodeId) {
+        let listed_at = self.listed.remove(&node).unwrap_or_default();
         if self.set_holder(node, None) == Some(Coverage::All) {
             if self.gone.len() >= HOLDERS_MAX {
                 self.gone.pop_first();
             }
-            self.gone.insert(node, now + GONE);
+            let until = now + GONE;
+            self.gone.insert(node, Gone { until, listed_at });
         }
+    }
+
+    /// Whether one that had all of it said a moment ago that it has it no more.
+    pub fn was_just_lost(&self, now: Instant) -> bool {
+        self.gone.values().any(|gone| gone.until > now)
     }
 
     /// As [`Fetch::is_gone_in`], by the word of one that said so a moment ago.
     pub fn is_just_gone_in(&self, now: Instant, range: ByteRange) -> bool {
-        self.gone.values().any(|until| *until > now) && self.is_gone_in(range)
+        self.was_just_lost(now) && self.is_gone_in(range)
     }
 
     /// Whether all who had all of it said that they have it no more, and something of this range
@@ -347,6 +374,10 @@ mod tests {
         (Fetch::new(10 << 20, ExtentSet::new(), now), now)
     }
 
+    fn listed(node: NodeId, sequence: u64) -> Listed {
+        Listed { node, sequence }
+    }
+
     #[test]
     fn a_gap_is_what_is_neither_here_nor_asked() {
         let (mut fetch, _) = fetch();
@@ -396,7 +427,7 @@ mod tests {
         assert!(!fetch.is_just_gone_in(now, page), "nobody was asked yet");
         let holders = [NodeId::new([1; 32]), NodeId::new([2; 32])];
         for node in holders {
-            fetch.add_listed_holder(now, node);
+            fetch.add_listed_holder(now, listed(node, 1));
         }
         fetch.remove_holder(now, holders[0]);
         assert!(!fetch.is_just_gone_in(now, page));
@@ -411,11 +442,31 @@ mod tests {
     }
 
     #[test]
+    fn who_said_that_it_has_a_file_no_more_is_believed_at_once_when_it_lists_it_anew() {
+        let (mut fetch, now) = fetch();
+        let (author, page) = (NodeId::new([1; 32]), ByteRange::new(0, PAGE_BYTES));
+        for sequence in [3, 7] {
+            fetch.add_listed_holder(now, listed(author, sequence));
+        }
+        fetch.remove_holder(now, author);
+        // under neither name
+        for sequence in [7, 3] {
+            assert!(!fetch.add_listed_holder(now, listed(author, sequence)));
+        }
+        assert!(fetch.is_just_gone_in(now, page));
+        assert!(fetch.add_listed_holder(now, listed(author, 9)));
+        assert!(!fetch.is_just_gone_in(now, page));
+        fetch.remove_holder(now, author);
+        assert!(!fetch.add_listed_holder(now, listed(author, 9)));
+        assert!(fetch.add_listed_holder(now + GONE, listed(author, 9)));
+    }
+
+    #[test]
     fn what_nobody_has_but_who_says_that_it_is_gone_is_gone_beside_holders_of_other_parts() {
         let (mut fetch, now) = fetch();
         let [author, reader] = [1, 2].map(|node| NodeId::new([node; 32]));
         let [first, second] = [0, 1].map(|at| ByteRange::at(at * PAGE_BYTES, PAGE_BYTES));
-        fetch.add_listed_holder(now, author);
+        fetch.add_listed_holder(now, listed(author, 1));
         fetch.add_holder(reader, Coverage::Part([first].into_iter().collect()));
         assert!(!fetch.is_just_gone_in(now, second));
         fetch.remove_holder(now, author);
@@ -452,7 +503,7 @@ mod tests {
             fetch.add_holder(NodeId::new([i; 32]), Coverage::Part(ExtentSet::new()));
         }
         let author = NodeId::new([250; 32]);
-        assert!(fetch.add_listed_holder(now, author));
+        assert!(fetch.add_listed_holder(now, listed(author, 1)));
         assert!(fetch.holders.contains_key(&author));
     }
 

@@ -76,8 +76,8 @@ pub use report::{FetchReport, SourceReport};
 pub use streams::{AHEAD_MAX_BYTES, AHEAD_MIN_BYTES, AHEAD_OF_ALL_MAX_BYTES, STREAMS_MAX};
 pub use swarm::STRIPE_BYTES;
 pub use terms::{
-    DemandId, Failure, Lane, Offer, PeerRate, PlanConfig, PlanError, PlanEvent, RangeRequest,
-    RequestId,
+    DemandId, Failure, Lane, Listed, Offer, PeerRate, PlanConfig, PlanError, PlanEvent,
+    RangeRequest, RequestId,
 };
 
 /// The largest range of one request, and the grain of what is asked in bulk: the wire's limit.
@@ -254,20 +254,18 @@ impl Plan {
     }
 
     /// Nodes that have all of the file, as the catalogue says.
-    pub fn holders(&mut self, now: Instant, content: &ContentKey, nodes: &[NodeId]) {
+    pub fn holders(&mut self, now: Instant, content: &ContentKey, listed: &[Listed]) {
         self.take_out_all(content);
         let Some(fetch) = self.fetches.get_mut(content) else {
             return;
         };
-        for node in nodes {
-            fetch.add_listed_holder(now, *node);
+        for one in listed {
+            fetch.add_listed_holder(now, *one);
         }
-        let held: Vec<_> = nodes
-            .iter()
-            .filter(|it| self.is_holder(content, it))
-            .collect();
+        let nodes = listed.iter().map(|one| one.node);
+        let held: Vec<_> = nodes.filter(|it| self.is_holder(content, it)).collect();
         for node in held {
-            self.peer_or_new(*node);
+            self.peer_or_new(node);
         }
         self.call_up_all(content);
     }
@@ -282,6 +280,13 @@ impl Plan {
         self.fetches
             .get(content)
             .is_some_and(|fetch| fetch.holders().contains_key(node))
+    }
+
+    /// Whether a node that had all of an open file said a moment ago that it has it no more: the
+    /// catalogue may know better by now.
+    pub fn was_just_lost(&self, now: Instant, content: &ContentKey) -> bool {
+        let fetch = self.fetches.get(content);
+        fetch.is_some_and(|fetch| fetch.was_just_lost(now))
     }
 
     /// A node says what it has. Says whether that was of use: an offer of another size, for a file

@@ -54,6 +54,15 @@ pub enum PlanError {
     TooMany,
 }
 
+/// What the catalogue says: a node has all of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Which node.
+    pub node: NodeId,
+    /// Where in its log that node says so: higher where it says so anew.
+    pub sequence: u64,
+}
+
 /// One reader's wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DemandId(pub u64);

@@ -30,6 +30,15 @@ fn rate_of(bench: &Bench, bytes: u64) -> f64 {
     bytes as f64 / (bench.now - bench.start).as_secs_f64()
 }
 
+/// Nodes of which the catalogue says that they have all of a file.
+fn listed(nodes: &[NodeId]) -> Vec<Listed> {
+    let listed = |node: &NodeId| Listed {
+        node: *node,
+        sequence: 1,
+    };
+    nodes.iter().map(listed).collect()
+}
+
 fn page(number: u64) -> ByteRange {
     ByteRange::at(number * PAGE_BYTES, PAGE_BYTES)
 }

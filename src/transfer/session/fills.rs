@@ -151,6 +151,7 @@ mod tests {
             node: NodeId::new([number; 32]),
             address: "127.0.0.1:1".parse().unwrap(),
             size_bytes: file.size(),
+            sequence: 1,
         };
         let holders: Vec<_> = (1..=holders).map(holder).collect();
         session.holders(now, &content.hash, &holders);

@@ -173,7 +173,8 @@ impl<O: Owner> Session<O> {
             return Ok(None);
         };
         self.plan.open(now, content, ExtentSet::new())?;
-        if now.saturating_duration_since(file.looked_at) > LOOK_AGAIN {
+        let is_old = now.saturating_duration_since(file.looked_at) > LOOK_AGAIN;
+        if is_old || self.plan.was_just_lost(now, &content) {
             self.actions.wanted.push(content.hash);
         }
         Ok(Some(file.cache.clone()))
@@ -228,10 +229,11 @@ impl<O: Owner> Session<O> {
             file.looked_at = now;
             let of_size = |holder: &&Holder| holder.size_bytes == content.size_bytes;
             let said = holders.iter().filter(of_size).take(HOLDERS_MAX);
-            let nodes: Vec<_> = said.clone().map(|holder| holder.node).collect();
+            let listed = said.clone().map(Holder::listed);
+            let listed: Vec<_> = listed.collect();
             file.addresses
                 .extend(said.map(|holder| (holder.node, holder.address)));
-            self.plan.holders(now, &content, &nodes);
+            self.plan.holders(now, &content, &listed);
             let plan = &self.plan;
             file.addresses
                 .retain(|node, _| plan.is_holder(&content, node));

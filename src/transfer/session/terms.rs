@@ -8,7 +8,7 @@ use crate::digest::{ContentHash, ContentKey};
 use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 use crate::transfer::TransferError;
-use crate::transfer::plan::RangeRequest;
+use crate::transfer::plan::{Listed, RangeRequest};
 
 /// Who owns a session: what it keeps for its owner, which it gives back with its actions.
 pub trait Owner: Sized {
@@ -34,6 +34,18 @@ pub struct Holder {
     pub address: SocketAddr,
     /// How large it says that the content is.
     pub size_bytes: u64,
+    /// Where in its log it says so: higher where it says so anew.
+    pub sequence: u64,
+}
+
+impl Holder {
+    /// What the plan hears of it.
+    pub(super) fn listed(&self) -> Listed {
+        Listed {
+            node: self.node,
+            sequence: self.sequence,
+        }
+    }
 }
 
 /// One read.

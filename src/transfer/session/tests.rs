@@ -67,6 +67,34 @@ fn whoever_does_not_say_what_it_has_is_not_asked_again_and_again() {
     assert_eq!(surveys(&mut session, &mut now, 60 * SECOND).len(), 1);
 }
 
+/// Who opened it would have to wait for seconds otherwise, though it is listed again.
+#[test]
+fn the_catalogue_is_asked_at_once_about_a_file_that_a_holder_had_no_more_a_moment_ago() {
+    let now = Instant::now();
+    let (mut session, content) = with_fellow(now);
+    let holder = |sequence| Holder {
+        node: node(1),
+        address: address(),
+        size_bytes: SIZE,
+        sequence,
+    };
+    session.actions(now);
+    session.open(now, content).unwrap();
+    assert_eq!(session.actions(now).wanted, [], "it was asked just now");
+    session.holders(now, &content.hash, &[holder(1)]);
+    let asked = session.actions(now).sends.pop().unwrap().request;
+    session.failed(now, &asked, Failure::Gone);
+    session.holders(now, &content.hash, &[holder(1)]);
+    assert!(session.actions(now).sends.is_empty());
+    session.open(now, content).unwrap();
+    assert_eq!(session.actions(now).wanted, [content.hash]);
+    session.holders(now, &content.hash, &[holder(2)]);
+    let page = ByteRange::new(0, 4096);
+    session.read(now, Read::new(content, page, now + SECOND, ()));
+    let again = session.actions(now).sends;
+    assert!(again.iter().any(|send| send.request.node == node(1)));
+}
+
 #[test]
 fn whoever_cannot_be_reached_for_what_it_has_is_left_alone_for_a_while() {
     let mut now = Instant::now();

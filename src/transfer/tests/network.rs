@@ -52,6 +52,7 @@ impl Serving {
             node: self.id,
             address: self.address,
             size_bytes: content.size(),
+            sequence: 1,
         }
     }
 

@@ -331,12 +331,13 @@ fn fill_from(
 impl Running {
     fn look_for_holders(&mut self, now: Instant, me: NodeId, hash: &ContentHash) {
         let claims = self.view.claims(hash).into_iter();
-        let others = claims.filter(|(node, _)| *node != me);
-        let holders = others.filter_map(|(node, size_bytes)| {
+        let others = claims.filter(|claim| claim.node != me);
+        let holders = others.filter_map(|claim| {
             Some(Holder {
-                node,
-                address: *self.addresses.get(&node)?,
-                size_bytes,
+                node: claim.node,
+                address: *self.addresses.get(&claim.node)?,
+                size_bytes: claim.size_bytes,
+                sequence: claim.sequence,
             })
         });
         let holders: Vec<Holder> = holders.collect();

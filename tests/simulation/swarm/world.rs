@@ -310,6 +310,7 @@ impl World {
             node: node_id(index),
             address: address_of(index),
             size_bytes: content.size_bytes,
+            sequence: 1,
         };
         let true_size = self.library.get(hash).size_bytes();
         let content = ContentKey::new(*hash, true_size);

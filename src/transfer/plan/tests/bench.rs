@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::listed;
 use super::peers::{Death, SimPeer};
 use crate::digest::{ContentHash, ContentKey};
 use crate::extent::{ByteRange, ExtentSet};
@@ -138,7 +139,7 @@ impl Bench {
     pub fn file(&mut self, number: u8, size: u64, holders: &[NodeId]) -> ContentKey {
         let content = file_named(number, size);
         self.plan.open(self.now, content, ExtentSet::new()).unwrap();
-        self.plan.holders(self.now, &content, holders);
+        self.plan.holders(self.now, &content, &listed(holders));
         content
     }
 

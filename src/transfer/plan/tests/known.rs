@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::MIB;
 use super::bench::{PATIENCE, file_named, node};
+use super::{MIB, listed};
 use crate::digest::ContentKey;
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use crate::id::NodeId;
@@ -48,10 +48,10 @@ fn a_holder_is_asked_however_many_nodes_were_heard_of_before() {
     let now = Instant::now();
     let (mut plan, content) = opened(now);
     let early = numbered(0);
-    plan.holders(now, &content, &[early]);
+    plan.holders(now, &content, &listed(&[early]));
     (1..PEERS_MAX).for_each(|number| plan.gave(numbered(number), 1));
     let late = numbered(PEERS_MAX);
-    plan.holders(now, &content, &[early, late]);
+    plan.holders(now, &content, &listed(&[early, late]));
     for start in [0, MIB] {
         plan.demand_just(now, content, page_at(start), now + PATIENCE)
             .unwrap();
@@ -76,7 +76,7 @@ fn holders_beyond_those_that_are_in_use_take_no_figures_from_them() {
         plan.open(now, content, ExtentSet::new()).unwrap();
         let first = usize::from(number) * HOLDERS_MAX;
         let holders: Vec<_> = (first..first + HOLDERS_MAX).map(numbered).collect();
-        plan.holders(now, &content, &holders);
+        plan.holders(now, &content, &listed(&holders));
     }
     plan.gave(node(1), 1);
     let known = plan.peers(now);
@@ -113,7 +113,7 @@ fn a_holder_of_which_nothing_is_known_is_asked_beside_many_that_are_silent() {
     let mut now = Instant::now();
     let (mut plan, content) = opened(now);
     let silent: Vec<_> = (1..=8).map(node).collect();
-    plan.holders(now, &content, &silent);
+    plan.holders(now, &content, &listed(&silent));
     let start = now;
     for number in 0..silent.len() as u64 {
         plan.demand_just(now, content, page_at(number * MIB), now + PATIENCE)
@@ -124,7 +124,7 @@ fn a_holder_of_which_nothing_is_known_is_asked_beside_many_that_are_silent() {
     }
     let lively = node(9);
     let all: Vec<_> = silent.iter().copied().chain([lively]).collect();
-    plan.holders(now, &content, &all);
+    plan.holders(now, &content, &listed(&all));
     let asked_at = loop {
         if asked(&mut plan, now).iter().any(|it| it.node == lively) {
             break now;

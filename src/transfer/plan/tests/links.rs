@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::bench::{Bench, PATIENCE, Reader};
 use super::peers::SimPeer;
-use super::{LAN, MIB};
+use super::{LAN, MIB, listed};
 use crate::extent::ByteRange;
 use crate::transfer::plan::{Failure, IN_FLIGHT_MAX_BYTES, PlanEvent};
 
@@ -228,7 +228,9 @@ fn what_would_come_much_sooner_from_another_is_asked_twice() {
     bench.read(Reader::new(content, vec![ByteRange::new(0, MIB)]));
     bench.run(Duration::from_secs(2));
     let fast = bench.peer(2, SimPeer::new(5, LAN));
-    bench.plan.holders(bench.now, &content, &[slow, fast]);
+    bench
+        .plan
+        .holders(bench.now, &content, &listed(&[slow, fast]));
     bench.run(Duration::from_secs(20));
     assert_all_read(&bench, "one slow holder and one fast");
     let took = bench.readers[0].done_at.unwrap() - bench.start;

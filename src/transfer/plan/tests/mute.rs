@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::bench::{PATIENCE, file_named, node};
-use super::{Answers, MIB, step};
+use super::{Answers, MIB, listed, step};
 use crate::digest::ContentKey;
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use crate::id::NodeId;
@@ -35,7 +35,7 @@ impl Among {
         let content = file_named(1, SIZE);
         let mut plan = Plan::new(PlanConfig::default(), seed);
         plan.open(now, content, ExtentSet::new()).unwrap();
-        plan.holders(now, &content, &[node(HOLDER)]);
+        plan.holders(now, &content, &listed(&[node(HOLDER)]));
         let mut among = Self {
             plan,
             now,

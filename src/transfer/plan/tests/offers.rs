@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::bench::{Bench, PATIENCE, Reader, node};
+use super::listed;
 use super::peers::SimPeer;
 use super::*;
 
@@ -85,7 +86,7 @@ fn a_fellow_that_says_it_has_what_lies_beyond_the_end_breaks_nothing() {
     let mut plan = Plan::new(PlanConfig::default(), 1);
     let present = ExtentSet::of(ByteRange::new(0, 512 * MIB));
     plan.open(now, content, present).unwrap();
-    plan.holders(now, &content, &[node(1)]);
+    plan.holders(now, &content, &listed(&[node(1)]));
     plan.fellow(now, &content, node(2));
     let offer = Offer {
         node: node(2),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::bench::{Bench, Reader, file_named, node};
 use super::peers::SimPeer;
-use super::{LAN, MIB};
+use super::{LAN, MIB, listed};
 use crate::transfer::plan::{
     Offer, PEER_RECORDS_MAX, PEERS_MAX, PeerRate, PeerRecord, Plan, PlanConfig, SHUN,
 };
@@ -119,7 +119,7 @@ fn a_liar_stays_shunned_over_a_restart_for_what_is_left_of_its_time() {
         record.lied_ago = record.lied_ago.map(|ago| ago + Duration::from_secs(100));
     }
     let mut again = recalled(&records, now);
-    again.holders(now, &content, &[node(1)]);
+    again.holders(now, &content, &listed(&[node(1)]));
     let liar = rate_of(&again, now, 1).unwrap();
     assert!(liar.shunned && liar.lies == 1);
     let left = SHUN - Duration::from_secs(200);

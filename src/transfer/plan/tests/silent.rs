@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::bench::{PATIENCE, file_named, node};
-use super::{Answers, MIB, step};
+use super::{Answers, MIB, listed, step};
 use crate::digest::ContentKey;
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use crate::id::NodeId;
@@ -32,7 +32,7 @@ impl Two {
         let content = file_named(1, 64 * MIB);
         let mut plan = Plan::new(PlanConfig::default(), seed);
         plan.open(now, content, ExtentSet::new()).unwrap();
-        plan.holders(now, &content, &[node(1), node(2)]);
+        plan.holders(now, &content, &listed(&[node(1), node(2)]));
         Self {
             plan,
             now,

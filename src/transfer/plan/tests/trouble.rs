@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::bench::{Bench, PATIENCE, Reader, file_named, node};
 use super::peers::{Death, SimPeer};
-use super::{LAN, MIB, page};
+use super::{LAN, MIB, listed, page};
 use crate::digest::{ContentHash, ContentKey};
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use crate::transfer::plan::{Failure, Offer, Plan, PlanConfig, PlanError, PlanEvent};
@@ -366,7 +366,7 @@ fn who_waits_for_a_version_that_went_before_is_told_so_and_does_not_wait_for_its
         let mut now = Instant::now();
         let mut plan = Plan::new(PlanConfig::default(), 1);
         plan.open(now, content, ExtentSet::new()).unwrap();
-        plan.holders(now, &content, &[node(1)]);
+        plan.holders(now, &content, &listed(&[node(1)]));
         plan.demand_just(now, content, page(0), now + PATIENCE)
             .unwrap();
         let request = plan.poll_request(now).unwrap();
@@ -431,7 +431,7 @@ fn of_thousands_of_files_that_are_read_at_one_time_every_one_comes() {
     let contents: Vec<_> = names.map(|hash| ContentKey::new(hash, MIB)).collect();
     for content in &contents {
         plan.open(now, *content, ExtentSet::new()).unwrap();
-        plan.holders(now, content, &[node(1)]);
+        plan.holders(now, content, &listed(&[node(1)]));
         plan.demand_just(now, *content, page(0), now + PATIENCE)
             .unwrap();
     }

@@ -36,6 +36,7 @@ fn reader(
             node,
             address,
             size_bytes: sizes[hash],
+            sequence: 1,
         };
         nodes.iter().map(holder).collect()
     });

@@ -43,6 +43,7 @@ async fn a_read_goes_on_for_as_long_as_bytes_come_however_slowly() {
         node,
         address,
         size_bytes,
+        sequence: 1,
     };
     let (fetcher, _events) = cluster.fetching(&cache, vec![holder]);
     let (reader, copy) = (fetcher.clone(), content.clone());
