@@ -254,8 +254,7 @@ impl<O: Owner> Session<O> {
 
     /// A node says what it has of a content. Of no use unless that is being fetched.
     pub fn offer(&mut self, now: Instant, offer: &Offer, address: SocketAddr) {
-        self.hear_claim(offer.node, offer.content);
-        self.settle_sizes(now, &offer.content.hash);
+        self.hear_offer(now, offer);
         let news = self.plan.offer(now, offer);
         self.note_address(&offer.content, offer.node, address);
         if news && !offer.all {

@@ -13,7 +13,7 @@ use crate::digest::{ContentHash, ContentKey};
 use crate::extent::{ByteRange, PAGE_BYTES};
 use crate::id::NodeId;
 use crate::transfer::TransferError;
-use crate::transfer::plan::{HOLDERS_MAX, PlanError};
+use crate::transfer::plan::{HOLDERS_MAX, Offer, PlanError};
 
 /// How long the proof of a size is waited for without progress; then it is asked for again when
 /// holders are named again.
@@ -32,6 +32,16 @@ impl<O: Owner> Session<O> {
                 file.doubters.insert(node);
             }
         }
+    }
+
+    /// Who offers all of a content must have seen its end. Who offers a part says the size that it
+    /// fetches it by itself, and may be misled by another: it is nobody to doubt others, or to be
+    /// called a liar.
+    pub(super) fn hear_offer(&mut self, now: Instant, offer: &Offer) {
+        if offer.all {
+            self.hear_claim(offer.node, offer.content);
+        }
+        self.settle_sizes(now, &offer.content.hash);
     }
 
     pub(super) fn settle_sizes(&mut self, now: Instant, hash: &ContentHash) {

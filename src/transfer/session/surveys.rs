@@ -50,8 +50,7 @@ impl<O: Owner> Session<O> {
             ranges,
             load: 0,
         };
-        self.hear_claim(node, content);
-        self.settle_sizes(now, &hash);
+        self.hear_offer(now, &offer);
         self.plan.offer(now, &offer);
         self.note_address(&content, node, address);
     }
