@@ -134,6 +134,7 @@ impl Inner {
     /// Hashes and stores on a blocking thread. What is small is hashed here instead, which takes
     /// less time than to wake one: its reader waits.
     async fn take_answer(self: Arc<Self>, request: RangeRequest, proof: Bytes) {
+        self.with(|session, _| session.came(request.id));
         let turn = self.storing.turn().await;
         // never closed, so never an error; without a permit nothing is verified
         let Ok(permit) = self.verifiers.clone().acquire_owned().await else {

@@ -29,6 +29,14 @@ impl Plan {
         self.heard(now, node, bytes);
     }
 
+    /// All of an answer is here, and is to be verified once the disk takes more: that it takes long
+    /// from now on is not its sender's silence, and it is asked of nobody else.
+    pub fn came(&mut self, id: RequestId) {
+        if let Some(entry) = self.in_flight.get_mut(&id) {
+            entry.is_here = true;
+        }
+    }
+
     fn heard(&mut self, now: Instant, node: NodeId, bytes: u64) {
         let Some(peer) = self.peers.get_mut(&node) else {
             return;

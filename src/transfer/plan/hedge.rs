@@ -89,6 +89,9 @@ impl Plan {
         };
         let (request, sent, looks) = (entry.request, entry.sent, entry.looks);
         entry.looks += 1;
+        if entry.is_here {
+            return self.look_later(id, now + SILENT_MIN);
+        }
         let Some(fetch) = self.fetches.get(&request.content) else {
             return;
         };
@@ -125,6 +128,8 @@ impl Plan {
             .is_some_and(|peer| peer.silence.begin(now));
         if news {
             self.rescues.insert(node, RequestId(0));
+            // what waits for room there may be asked of another now
+            self.wake(node);
         }
     }
 
@@ -207,7 +212,7 @@ impl Plan {
     /// is asked there. One that was silent too is asked beside it, by a hedge: where all are slow,
     /// what is taken back from one after the other never comes.
     fn rescue(&mut self, now: Instant, id: RequestId) {
-        let Some(entry) = self.in_flight.get(&id) else {
+        let Some(entry) = self.in_flight.get(&id).filter(|it| !it.is_here) else {
             return;
         };
         let request = entry.request;
@@ -244,6 +249,11 @@ impl Plan {
         let Some(entry) = self.in_flight.get_mut(&id) else {
             return;
         };
+        if entry.is_here {
+            entry.expire_at = now + limit;
+            self.timers.insert((entry.expire_at, Timer::Expire(id)));
+            return;
+        }
         let (node, since) = (entry.request.node, entry.sent.at);
         let quiet = self.peers.get(&node).map(|peer| peer.quiet_for(now, since));
         let own = entry.arrived_at.unwrap_or(since);

@@ -133,6 +133,8 @@ struct InFlight {
     /// What came of its answer so far, and when that last was.
     arrived_bytes: u64,
     arrived_at: Option<Instant>,
+    /// Whether all of its answer is here, and waits to be verified: nobody is late.
+    is_here: bool,
     /// Whether it hedges another.
     is_hedge: bool,
 }

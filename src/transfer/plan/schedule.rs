@@ -86,7 +86,9 @@ struct Candidates {
     any_in_part: bool,
     /// Whether full holders were left out, since it belongs to another.
     reserved: bool,
-    /// The best score of all, those without room included.
+    /// Whether one that answers was left out since it has no room.
+    any_full: bool,
+    /// The best score of all that answer, those without room included.
     least: Option<Duration>,
     best: Option<(Duration, NodeId, ByteRange)>,
     best_stands: Standing,
@@ -291,6 +293,11 @@ impl Plan {
         if let Some((node, part)) = found.to_try.filter(|_| lane == Lane::Bulk) {
             return Choice::Ask(node, part);
         }
+        // sooner than from one that is silent it comes from one that answers, once that has room
+        let only_silent = found.best_stands == Standing::Silent && found.unknown.is_empty();
+        if only_silent && found.any_full && exclude.is_empty() {
+            return Choice::Full;
+        }
         let may_explore = !found.unknown.is_empty() && found.unknown_in_use < UNKNOWN_AT_ONCE_MAX;
         if let Some((score, node, part)) = found.best {
             let explore = may_explore
@@ -358,19 +365,19 @@ impl Plan {
             };
             let part = ByteRange::new(part.start, part.end.min((part.start / grain + 1) * grain));
             let score = peer.score(lane, part.len());
-            if peer.is_known() {
+            let standing = peer.standing(now);
+            if peer.is_silent() {
+                // it is nobody to wait for
+            } else if peer.is_known() {
                 found.least = Some(found.least.map_or(score, |least| least.min(score)));
-                found.rate += peer
-                    .rate()
-                    .filter(|_| !peer.is_silent())
-                    .unwrap_or_default();
-            } else if peer.in_flight_bytes() > 0 && !peer.is_silent() {
+                found.rate += peer.rate().unwrap_or_default();
+            } else if peer.in_flight_bytes() > 0 {
                 found.unknown_in_use += 1;
             }
             if !peer.has_room(lane, part.len()) {
+                found.any_full |= standing == Standing::Answers;
                 continue;
             }
-            let standing = peer.standing(now);
             if !is_swarm && standing == Standing::WorthATry {
                 found.to_try = Some((*node, part));
             }
@@ -426,6 +433,7 @@ impl Plan {
                 expire_at,
                 arrived_bytes: 0,
                 arrived_at: None,
+                is_here: false,
                 is_hedge: false,
             },
         );

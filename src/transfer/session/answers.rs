@@ -108,6 +108,11 @@ impl<O: Owner> Session<O> {
         self.plan.arrived(now, node, id, bytes);
     }
 
+    /// All of an answer is here, and waits for its turn to be verified.
+    pub fn came(&mut self, id: RequestId) {
+        self.plan.came(id);
+    }
+
     /// A request came to nothing; its range goes to another peer. A wrong answer is held against
     /// its sender though nobody wants it any more.
     pub fn failed(&mut self, now: Instant, request: &RangeRequest, failure: Failure) {

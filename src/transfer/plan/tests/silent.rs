@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::bench::{PATIENCE, file_named, node};
+use super::bench::{Bench, PATIENCE, Reader, file_named, node};
+use super::peers::{Death, SimPeer};
 use super::{Answers, MIB, listed, step};
 use crate::digest::ContentKey;
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use crate::id::NodeId;
 use crate::transfer::plan::peer::Peer;
-use crate::transfer::plan::{Plan, PlanConfig, PlanEvent};
+use crate::transfer::plan::{Plan, PlanConfig, PlanEvent, RangeRequest};
 
 const NEAR: Duration = Duration::from_millis(1);
 /// Long enough for another to count as silent meanwhile.
@@ -100,4 +101,82 @@ fn a_read_of_holders_that_are_all_slow_takes_what_the_slowness_takes() {
             }
         }
     }
+}
+
+/// One that brings 2 kB/s of what it is asked, and one that brought 50 MB/s until it fell silent.
+fn slow_and_silent(seed: u64, size: u64) -> (Bench, [NodeId; 2]) {
+    let mut bench = Bench::new(seed);
+    let slow = bench.peer(1, SimPeer::new(5, 2e3));
+    let dying = SimPeer::new(1, 50e6).dying(100_000, Death::Silence);
+    let fast = bench.peer(2, dying);
+    for (number, holder) in [(1, slow), (2, fast)] {
+        let content = bench.file(number, size, &[holder]);
+        bench.read(Reader::new(content, vec![ByteRange::new(0, 128 << 10)]));
+    }
+    bench.run(Duration::from_secs(100));
+    bench.now = bench.start + Duration::from_secs(100);
+    let lost = bench.file(3, 128 << 10, &[fast]);
+    bench.read(Reader::sequential(lost, 128 << 10));
+    bench.run(Duration::from_secs(60));
+    bench.readers.clear();
+    assert!(bench.plan.peers[&fast].is_silent());
+    (bench, [slow, fast])
+}
+
+/// However much sooner the other would bring it if it answered.
+#[test]
+fn what_is_left_of_a_fill_comes_from_a_very_slow_holder_beside_a_silent_one() {
+    for seed in 0..20 {
+        let (mut bench, peers) = slow_and_silent(seed, 128 << 10);
+        let content = bench.file(4, 64 << 10, &peers);
+        bench.plan.fill(bench.now, content, PATIENCE);
+        bench.run(Duration::from_secs(300));
+        let filled = PlanEvent::Filled(content);
+        assert!(bench.events.contains(&filled), "seed {seed}");
+    }
+}
+
+#[test]
+fn what_waits_for_room_at_a_slow_holder_is_not_asked_of_a_silent_one_again_and_again() {
+    for seed in 0..20 {
+        // the slow one brings what another reader was about to read
+        let (mut bench, peers) = slow_and_silent(seed, MIB);
+        let content = bench.file(4, 64 << 10, &peers);
+        let before = bench.requests.len();
+        bench.plan.fill(bench.now, content, PATIENCE);
+        bench.run(Duration::from_secs(40));
+        let asked = &bench.requests[before..];
+        let silent = asked.iter().filter(|request| request.node == peers[1]);
+        assert!(silent.count() <= 8, "seed {seed}");
+    }
+}
+
+#[test]
+fn an_answer_that_waits_for_the_disk_is_not_its_senders_silence_and_not_asked_again() {
+    let mut two = Two::new(1);
+    two.read(0);
+    let (begun, range) = (two.now, ByteRange::at(MIB, 4 * MIB));
+    let plan = &mut two.plan;
+    plan.demand_just(begun, two.content, range, begun + PATIENCE)
+        .unwrap();
+    let mut asked = Vec::new();
+    while let Some(request) = plan.poll_request(begun) {
+        plan.arrived(begun, request.node, request.id, request.range.len());
+        plan.came(request.id);
+        asked.push(request);
+    }
+    let bytes: u64 = asked.iter().map(|request| request.range.len()).sum();
+    assert_eq!(bytes, range.len());
+    let mut now = begun;
+    while now < begun + 5 * STALL_MAX {
+        now = plan.poll_timeout().unwrap().max(now);
+        plan.handle_timeout(now);
+        assert_eq!(plan.poll_request(now), None);
+        let events = std::iter::from_fn(|| plan.poll_event());
+        let mut taken_back = events.filter(|event| matches!(event, PlanEvent::Cancel(_)));
+        assert_eq!(taken_back.next(), None);
+    }
+    let silent = |request: &RangeRequest| plan.peers[&request.node].is_silent();
+    assert!(!asked.iter().any(silent));
+    assert!(asked.iter().all(|request| plan.answered(now, request.id)));
 }
