@@ -76,6 +76,7 @@ fn the_last_that_may_invite_is_told_so_when_it_leaves_and_can_give_the_right_fir
     assert!(!left.stderr.contains("No other member"), "{}", left.stderr);
     left.expect_ok();
     one.await_end().expect_ok();
+    eventually("two knows it", SOON, || members(&two).len() == 2);
     let left = two.cli(&["leave"]);
     assert!(
         left.stderr.contains("No other member may invite or expel"),
@@ -84,6 +85,7 @@ fn the_last_that_may_invite_is_told_so_when_it_leaves_and_can_give_the_right_fir
     );
     left.expect_ok();
     two.await_end().expect_ok();
+    eventually("three knows it", SOON, || members(&three).len() == 1);
     let refused = three.cli(&["invite"]);
     assert!(refused.stderr.contains("no member may admit or expel"));
 }

@@ -158,6 +158,7 @@ fn a_handle_of_what_was_replaced_or_removed_is_stale_and_never_another_file() {
     content.file("a/deep/file", noise(3, 100_000));
     content.remove("other");
     mounted.publish();
+    eventually("that is shown", PATIENCE, || mounted.mount.is_up_to_date());
     forget_all(&mounted);
     let root = File::open(mounted.dir()).unwrap();
     assert_eq!(errno(open_by(&root, &mut replaced)), libc::ESTALE);

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use super::ports::free_port;
 use super::process::*;
 
 /// How a node is started; what is not set has the daemon's default.
@@ -28,7 +29,7 @@ impl NodeOptions {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            listen: "127.0.0.1:0".to_owned(),
+            listen: any_address(),
             seeds: vec![],
             shares: vec![],
             mounted: true,
@@ -226,7 +227,7 @@ impl Node {
 
     /// Its next start is at another address.
     pub fn take_any_port(&mut self) {
-        self.options.listen = "127.0.0.1:0".to_owned();
+        self.options.listen = any_address();
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -347,4 +348,9 @@ pub fn is_mounted(dir: &Path) -> bool {
     table
         .lines()
         .any(|line| line.split(' ').nth(4) == Some(&dir))
+}
+
+/// Where nobody else listens, nor will while its node is down.
+fn any_address() -> String {
+    format!("127.0.0.1:{}", free_port())
 }

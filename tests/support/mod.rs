@@ -16,6 +16,7 @@ pub mod legacy_peer;
 pub mod memory;
 pub mod mesh_peer;
 pub mod mounted;
+pub mod ports;
 pub mod process;
 pub mod promise;
 pub mod seeds;

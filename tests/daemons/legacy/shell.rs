@@ -1,7 +1,7 @@
 //! `p2pfs legacy-shell`: a session of the older program, word for word, from both ends.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use macro_rules_attribute::apply;
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::legacy_peer::OldPeer;
+use crate::support::ports::free_port;
 use crate::support::process::*;
 use crate::support::promise::{Need, promise};
 use crate::support::shell::Shell;
@@ -33,17 +34,6 @@ fn ends(mut shell: Shell, word: &str) {
     shell.types(word);
     shell.shows_next(&["Shutting down...", "Shutdown complete"]);
     assert!(shell.ended().success() && shell.is_all_seen());
-}
-
-/// A port that nothing listens on right now.
-fn free_port() -> u16 {
-    loop {
-        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = udp.local_addr().unwrap().port();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 fn folder(home: &Path, name: &str, files: &[(&str, &[u8])]) -> PathBuf {

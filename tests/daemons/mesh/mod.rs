@@ -138,8 +138,7 @@ fn names_in(folder: &Path) -> Vec<String> {
     names
 }
 
-/// A port that nothing listens on right now.
+/// A port that nothing listens on.
 fn free_port() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port().to_string()
+    crate::support::ports::free_port().to_string()
 }

@@ -1,7 +1,8 @@
 //! `p2pfs top`: who reads which file, where its bytes come from, and how that is drawn.
 
-use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
+use std::{fs, io};
 
 use macro_rules_attribute::apply;
 use serde_json::Value;
@@ -20,10 +21,17 @@ fn top_names_a_reader_with_its_file_while_it_waits() {
     let path = world.share(name, &bytes);
     let program = world.program("patient-reader");
     let held = world.author.hold();
-    let running = start(Command::new(&program).arg(&path));
-    let mut waiting = None;
+    let read = || start(Command::new(&program).arg(&path));
+    let (mut running, mut waiting) = (read(), None);
     eventually("the reader is seen to wait", 60 * SECOND, || {
-        let reader = world.reader_named("patient-reader");
+        // the short deadline may have passed before anybody looked
+        if !running.is_running() {
+            running = read();
+        }
+        let pid = running.pid();
+        let reader = world
+            .reader_named("patient-reader")
+            .filter(|it| it["pid"] == pid);
         waiting = reader.filter(|it| it["waiting"]["waiting_for"] == "peers");
         waiting.is_some()
     });
@@ -61,11 +69,19 @@ fn top_tells_what_came_from_the_cache_and_what_from_others() {
     let program = world.program("cold-reader");
     let read = run(Command::new(&program).arg(&path));
     assert!(read.stdout == bytes);
+    // its close and the last of its bytes in the cache may follow its end
+    eventually("all is cached, and closed", 60 * SECOND, || {
+        let closed = |reader: &Value| file_of(reader, "origin.bin")["open"] == 0;
+        world
+            .reader_named("cold-reader")
+            .is_some_and(|it| closed(&it))
+            && fs::metadata(&path).unwrap().blocks() * 512 >= bytes.len() as u64
+    });
     let cold = world.reader_named("cold-reader").unwrap();
     assert_eq!(cold["from_peers_bytes"], bytes.len(), "{cold}");
     assert_eq!(cold["from_cache_bytes"], 0, "{cold}");
     let file = file_of(&cold, "origin.bin");
-    assert_eq!(file["open"], 0, "closed, and still told of: {file}");
+    assert!(file.is_object(), "closed, and still told of: {cold}");
     // whether the kernel reads it or the daemon gives it, nothing comes a second time
     let warm = run(Command::new(world.program("warm-reader")).arg(&path));
     assert!(warm.stdout == bytes);
