@@ -101,7 +101,7 @@ fn a_shell_whose_program_was_upgraded_meanwhile_goes_on() {
     let peer = OldPeer::start(Duration::ZERO);
     peer.gives_file("theirs.txt", b"theirs");
     let before = home.path().join("p2pfs");
-    fs::copy(program().get_program(), &before).unwrap();
+    copy_program(program().get_program().to_str().unwrap(), &before);
     let mut command = Command::new(&before);
     let port = free_port().to_string();
     command.arg("legacy-shell").env("P2P_PORT", port);
