@@ -21,7 +21,7 @@ const NEEDS: &[Need] = &[mount];
 const LOOKUP: Duration = Duration::from_secs(3);
 const SOON: Duration = Duration::from_secs(60);
 /// What a call takes at most that does not wait, on a slow machine.
-const AT_ONCE: Duration = Duration::from_millis(2000);
+const AT_ONCE: Duration = Duration::from_millis(1000);
 
 fn start(cluster: &mut Cluster, peers: &[&OldPeer]) -> Node {
     cluster.start_with(NodeOptions {

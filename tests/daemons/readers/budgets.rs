@@ -64,7 +64,6 @@ fn a_read_that_waits_for_its_budget_is_no_error_and_can_be_ended() {
         "448 KiB in {:?}",
         begun.elapsed()
     );
-    // all of it would take a minute and longer
     let path = world.share("never-read.bin", &noise(8, 4 * MIB));
     let slow = start(Command::new(&program).arg(&path));
     world.wait_for_delay(slow.pid());
@@ -72,7 +71,7 @@ fn a_read_that_waits_for_its_budget_is_no_error_and_can_be_ended() {
     let begun = Instant::now();
     slow.finish(HANG_LIMIT);
     assert!(
-        begun.elapsed() < AT_ONCE,
+        begun.elapsed() < SECOND,
         "{:?} after Ctrl-C",
         begun.elapsed()
     );
@@ -132,7 +131,7 @@ fn a_signal_that_is_caught_ends_no_wait_for_a_budget_and_a_fatal_one_does() {
     let begun = Instant::now();
     slow.finish(HANG_LIMIT);
     assert!(
-        begun.elapsed() < AT_ONCE,
+        begun.elapsed() < SECOND,
         "{:?} after SIGTERM",
         begun.elapsed()
     );
