@@ -291,20 +291,20 @@ impl Plan {
     /// Until when a demand waits as things are.
     pub(super) fn patient_until(&self, now: Instant, demand: &Demand) -> Option<Instant> {
         let fetch = self.fetches.get(&demand.content)?;
-        Some(self.goes_on_until(now, fetch, demand.since, demand.patience))
+        let own = fetch.last_progress(demand.since);
+        Some(self.goes_on_until(now, fetch, own, demand.patience))
     }
 
-    /// Until when a wait since then for bytes of a file goes on: for as long as it has patience
-    /// after bytes of the file came or after one of its holders was at work for others, so that its
-    /// turn comes; that for a limited time, unless a limit of our own is what holds it back.
-    fn goes_on_until(
+    /// Until when a wait for bytes of a file goes on, which last got on at `own`: for as long as it
+    /// has patience after that or after one of its holders was at work for others, so that its turn
+    /// comes; that for a limited time, unless a limit of our own is what holds it back.
+    pub(super) fn goes_on_until(
         &self,
         now: Instant,
         fetch: &Fetch,
-        since: Instant,
+        own: Instant,
         patience: Duration,
     ) -> Instant {
-        let own = fetch.progress_at.map_or(since, |at| at.max(since));
         let is_limited = self.limited_at.is_some_and(|at| at + patience > now);
         let longest = match is_limited {
             true => now,
@@ -403,23 +403,6 @@ impl Plan {
         }
     }
 
-    fn give_up_filling(&mut self, now: Instant, content: ContentKey) {
-        let Some(fetch) = self.fetches.get(&content) else {
-            return;
-        };
-        let Some(filling) = &fetch.filling else {
-            return;
-        };
-        let later = self.goes_on_until(now, fetch, filling.since, filling.patience);
-        if later > now {
-            self.timers.insert((later, Timer::FillDeadline(content)));
-            return;
-        }
-        let why = reason(fetch, fetch.whole());
-        self.cancel_fill(&content);
-        self.events.push_back(PlanEvent::FillFailed(content, why));
-    }
-
     fn close_if_idle(&mut self, now: Instant, content: ContentKey) {
         let Some(fetch) = self.fetches.get(&content) else {
             return;
@@ -437,7 +420,7 @@ impl Plan {
     }
 }
 
-fn reason(fetch: &Fetch, range: ByteRange) -> PlanError {
+pub(super) fn reason(fetch: &Fetch, range: ByteRange) -> PlanError {
     if !fetch.lied_to && fetch.is_gone_in(range) {
         return PlanError::Gone;
     }

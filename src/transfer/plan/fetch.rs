@@ -69,6 +69,16 @@ pub(super) struct Filling {
     pub patience: Duration,
 }
 
+impl Filling {
+    pub fn new(now: Instant, patience: Duration) -> Self {
+        Self {
+            cursor: 0,
+            since: now,
+            patience,
+        }
+    }
+}
+
 /// Of one that said that it has a file no more.
 #[derive(Debug)]
 struct Gone {
@@ -165,6 +175,23 @@ impl Fetch {
             starved: false,
             lied_to: false,
         }
+    }
+
+    /// The first gap in a range that each holder of some parts of it has something of.
+    pub fn gaps_in_parts(&self, range: ByteRange) -> Vec<ByteRange> {
+        let gap_of = |coverage: &Coverage| match coverage {
+            Coverage::Part(ranges) => ranges
+                .present_in(range)
+                .iter()
+                .find_map(|run| self.first_gap(run)),
+            Coverage::All => None,
+        };
+        self.holders().values().filter_map(gap_of).collect()
+    }
+
+    /// When bytes of it last came for one who waits since then, or since when that is.
+    pub fn last_progress(&self, since: Instant) -> Instant {
+        self.progress_at.map_or(since, |at| at.max(since))
     }
 
     pub fn whole(&self) -> ByteRange {

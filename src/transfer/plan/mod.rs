@@ -21,7 +21,7 @@
 //! | what is known of a file on its way, and of who reads it | `fetch`, `places`, `streams` |
 //! | what is known of a peer, and of which | `peer`, `silence`, `past`, `record`, `known` |
 //! | times in which this node did not run | `pause` |
-//! | which file is next, and what of it is asked of whom | `turns`, `schedule`; `demands` for who waits, `ahead` for who reads on, `swarm` and `fellows` where many want one file, `metered` |
+//! | which file is next, and what of it is asked of whom | `turns`, `schedule`; `demands` for who waits, `ahead` for who reads on, `filling` for who wants all, `swarm` and `fellows` where many want one file, `metered` |
 //! | what becomes of requests | `answers`, `hedge`, `beside`, `closing` |
 //! | what people are told | `report` |
 
@@ -32,6 +32,7 @@ mod closing;
 mod demands;
 mod fellows;
 mod fetch;
+mod filling;
 mod hedge;
 mod known;
 mod metered;
@@ -397,11 +398,7 @@ impl Plan {
             self.note_filled(&content);
             return;
         }
-        fetch.filling = Some(Filling {
-            cursor: 0,
-            since: now,
-            patience,
-        });
+        fetch.filling = Some(Filling::new(now, patience));
         let gets = std::mem::take(&mut fetch.is_to_get);
         self.timers
             .insert((now + patience, Timer::FillDeadline(content)));

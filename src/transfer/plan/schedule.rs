@@ -63,7 +63,7 @@ impl Asking {
         }
     }
 
-    fn ahead(before_bytes: u64) -> Self {
+    pub fn ahead(before_bytes: u64) -> Self {
         Self {
             before_bytes,
             ..Self::new(Lane::Bulk)
@@ -183,70 +183,6 @@ impl Plan {
         match is_any {
             true => self.park(content, Want::Ahead),
             false => self.take_out(content, Want::Ahead),
-        }
-        None
-    }
-
-    fn next_filling(&mut self, now: Instant, content: &ContentKey) -> Option<RangeRequest> {
-        let me = self.config.me;
-        let fetch = self.fetches.get_mut(content)?;
-        let from = fetch.filling.as_ref().map(|filling| filling.cursor)?;
-        let rest = ByteRange::new(from, fetch.size_bytes);
-        let first = fetch.first_gap(rest);
-        let cursor = first.map_or(fetch.size_bytes, |gap| gap.start);
-        if let Some(filling) = &mut fetch.filling {
-            filling.cursor = cursor;
-        }
-        let Some(first) = first else {
-            self.take_out(content, Want::Fill);
-            return None;
-        };
-        let left_bytes = fetch.size_bytes - fetch.have_bytes();
-        let rest = ByteRange::new(cursor, rest.end);
-        let gaps = fetch.gaps_to_try(now, content, me, (rest, rest.end));
-        for gap in gaps {
-            match self.choose(now, content, gap, Asking::ahead(left_bytes), &[]) {
-                Choice::Ask(node, part) => {
-                    return Some(self.issue(now, node, Lane::Bulk, *content, part, false));
-                }
-                Choice::Full | Choice::Reserved => {}
-                Choice::Nobody | Choice::InParts => {
-                    let elsewhere = self.fill_from_parts(now, content, first.start);
-                    if elsewhere.is_some() {
-                        return elsewhere;
-                    }
-                    self.starve(now, content);
-                    break;
-                }
-            }
-        }
-        self.park(content, Want::Fill);
-        None
-    }
-
-    /// Nobody has the first gap; those that have parts of the file may fill others.
-    fn fill_from_parts(
-        &mut self,
-        now: Instant,
-        content: &ContentKey,
-        from: u64,
-    ) -> Option<RangeRequest> {
-        let fetch = self.fetches.get(content)?;
-        let rest = ByteRange::new(from, fetch.size_bytes);
-        let gap_of = |coverage: &Coverage| match coverage {
-            Coverage::Part(ranges) => ranges
-                .present_in(rest)
-                .iter()
-                .find_map(|run| fetch.first_gap(run)),
-            Coverage::All => None,
-        };
-        let left_bytes = fetch.size_bytes - fetch.have_bytes();
-        let gaps: Vec<_> = fetch.holders().values().filter_map(gap_of).collect();
-        for gap in gaps {
-            let choice = self.choose(now, content, gap, Asking::ahead(left_bytes), &[]);
-            if let Choice::Ask(node, part) = choice {
-                return Some(self.issue(now, node, Lane::Bulk, *content, part, false));
-            }
         }
         None
     }

@@ -105,9 +105,7 @@ impl Plan {
         let Some(first) = first.filter(|_| fetch.asked.is_empty()) else {
             return;
         };
-        let own = fetch
-            .progress_at
-            .map_or(first.since, |at| at.max(first.since));
+        let own = fetch.last_progress(first.since);
         let is_overdue = own + first.patience * OVERDUE_PATIENCE <= now;
         if is_overdue && !std::mem::replace(&mut fetch.overdue, true) {
             self.call_up(content, Want::Demand);
