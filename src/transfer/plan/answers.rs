@@ -292,23 +292,24 @@ impl Plan {
     pub(super) fn patient_until(&self, now: Instant, demand: &Demand) -> Option<Instant> {
         let fetch = self.fetches.get(&demand.content)?;
         let own = fetch.last_progress(demand.since);
-        Some(self.goes_on_until(now, fetch, own, demand.patience))
+        Some(self.goes_on_until(now, fetch, (own, demand.patience), Some(own)))
     }
 
     /// Until when a wait for bytes of a file goes on, which last got on at `own`: for as long as it
     /// has patience after that or after one of its holders was at work for others, so that its turn
-    /// comes; that for a limited time, unless a limit of our own is what holds it back.
+    /// comes. That for a limited time since `its_turn`, where it had one, unless a limit of our own
+    /// is what holds it back.
     pub(super) fn goes_on_until(
         &self,
         now: Instant,
         fetch: &Fetch,
-        own: Instant,
-        patience: Duration,
+        (own, patience): (Instant, Duration),
+        its_turn: Option<Instant>,
     ) -> Instant {
         let is_limited = self.limited_at.is_some_and(|at| at + patience > now);
-        let longest = match is_limited {
-            true => now,
-            false => own + patience * (TURN_PATIENCE - 1),
+        let longest = match its_turn.filter(|_| !is_limited) {
+            Some(at) => at.max(own) + patience * (TURN_PATIENCE - 1),
+            None => now,
         };
         let of_holders = self.latest_of_holders(now, fetch);
         let until = of_holders.map_or(own, |at| at.min(longest).max(own)) + patience;

@@ -67,6 +67,8 @@ pub(super) struct Filling {
     pub since: Instant,
     /// How long to go on without progress.
     pub patience: Duration,
+    /// When something of it was asked for, the first time since it had last got on.
+    pub turn_at: Option<Instant>,
 }
 
 impl Filling {
@@ -75,7 +77,13 @@ impl Filling {
             cursor: 0,
             since: now,
             patience,
+            turn_at: None,
         }
+    }
+
+    /// Since when it has its turn without having got on, where it has one.
+    pub fn turn_since(&self, progress: Instant) -> Option<Instant> {
+        self.turn_at.filter(|at| *at >= progress)
     }
 }
 

@@ -8,6 +8,7 @@ use super::turns::Want;
 use super::{Lane, Plan, PlanEvent, RangeRequest, Timer};
 use crate::digest::ContentKey;
 use crate::extent::ByteRange;
+use crate::id::NodeId;
 
 impl Plan {
     pub(super) fn next_filling(
@@ -34,7 +35,7 @@ impl Plan {
         for gap in gaps {
             match self.choose(now, content, gap, Asking::ahead(left_bytes), &[]) {
                 Choice::Ask(node, part) => {
-                    return Some(self.issue(now, node, Lane::Bulk, *content, part, false));
+                    return Some(self.ask_to_fill(now, node, *content, part));
                 }
                 Choice::Full | Choice::Reserved => {}
                 Choice::Nobody | Choice::InParts => {
@@ -64,12 +65,38 @@ impl Plan {
         for gap in fetch.gaps_in_parts(rest) {
             let choice = self.choose(now, content, gap, Asking::ahead(left_bytes), &[]);
             if let Choice::Ask(node, part) = choice {
-                return Some(self.issue(now, node, Lane::Bulk, *content, part, false));
+                return Some(self.ask_to_fill(now, node, *content, part));
             }
         }
         None
     }
 
+    fn ask_to_fill(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        content: ContentKey,
+        part: ByteRange,
+    ) -> RangeRequest {
+        self.note_turn(now, &content);
+        self.issue(now, node, Lane::Bulk, content, part, false)
+    }
+
+    fn note_turn(&mut self, now: Instant, content: &ContentKey) {
+        let Some(fetch) = self.fetches.get_mut(content) else {
+            return;
+        };
+        let Some(since) = fetch.filling.as_ref().map(|filling| filling.since) else {
+            return;
+        };
+        let progress = fetch.last_progress(since);
+        if let Some(filling) = &mut fetch.filling {
+            filling.turn_at = filling.turn_since(progress).or(Some(now));
+        }
+    }
+
+    /// What waits for its turn behind those who read waits for as long as they are served: however
+    /// long that is, its holders are well.
     pub(super) fn give_up_filling(&mut self, now: Instant, content: ContentKey) {
         let Some(fetch) = self.fetches.get(&content) else {
             return;
@@ -78,7 +105,8 @@ impl Plan {
             return;
         };
         let own = fetch.last_progress(filling.since);
-        let later = self.goes_on_until(now, fetch, own, filling.patience);
+        let turn = filling.turn_since(own);
+        let later = self.goes_on_until(now, fetch, (own, filling.patience), turn);
         if later > now {
             self.timers.insert((later, Timer::FillDeadline(content)));
             return;

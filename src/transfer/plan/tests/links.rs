@@ -7,7 +7,7 @@ use super::bench::{Bench, PATIENCE, Reader};
 use super::peers::SimPeer;
 use super::{LAN, MIB, listed};
 use crate::extent::ByteRange;
-use crate::transfer::plan::{Failure, IN_FLIGHT_MAX_BYTES, PlanEvent};
+use crate::transfer::plan::{Failure, IN_FLIGHT_MAX_BYTES, PlanEvent, TURN_PATIENCE};
 
 /// 2 Mbit/s and 256 kbit/s, in bytes.
 const TWO_MBIT: f64 = 250e3;
@@ -281,4 +281,26 @@ fn who_is_held_back_by_a_limit_of_this_node_waits_for_as_long_as_it_is() {
         }
     }
     assert!(bench.plan.waits_until(now, demand).is_some());
+}
+
+/// A film is watched over a link that is slower than it, which leaves nothing for others.
+#[test]
+fn who_wants_a_file_whole_waits_for_as_long_as_its_holder_is_at_work_for_readers() {
+    let mut bench = Bench::new(7);
+    let peer = bench.peer(1, SimPeer::new(20, 20.0 * 1024.0));
+    let film = bench.file(1, 4 * MIB, &[peer]);
+    let whole = bench.file(2, MIB / 4, &[peer]);
+    bench.read(Reader::sequential(film, 4 * MIB));
+    bench.run(Duration::from_secs(5));
+    bench.plan.fill(bench.now, whole, PATIENCE);
+    bench.run(Duration::from_secs(600));
+    assert_all_read(&bench, "a film");
+    let took = bench.readers[0].done_at.unwrap() - bench.start;
+    assert!(took > PATIENCE * TURN_PATIENCE * 2, "{took:?}");
+    bench.readers.clear();
+    bench.run(Duration::from_secs(60));
+    let fills =
+        |event: &&PlanEvent| matches!(event, PlanEvent::Filled(_) | PlanEvent::FillFailed(..));
+    let fills: Vec<_> = bench.events.iter().filter(fills).collect();
+    assert_eq!(fills, [&PlanEvent::Filled(whole)]);
 }

@@ -7,7 +7,7 @@ use super::{Answers, MIB, listed, step};
 use crate::digest::ContentKey;
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use crate::id::NodeId;
-use crate::transfer::plan::{Offer, Plan, PlanConfig, PlanEvent, URGENT_MAX_BYTES};
+use crate::transfer::plan::{Offer, Plan, PlanConfig, PlanEvent, TURN_PATIENCE, URGENT_MAX_BYTES};
 
 const SIZE: u64 = MIB;
 /// 1 Mbit/s, as bytes.
@@ -119,5 +119,48 @@ fn they_keep_no_fill_from_a_holder_that_answers() {
         let content = among.content;
         among.plan.fill(among.now, content, PATIENCE);
         among.run_until(&PlanEvent::Filled(content));
+    }
+}
+
+/// As of one whose disk hangs below that file alone.
+#[test]
+fn who_brings_nothing_of_a_file_lets_its_fill_fail_though_readers_of_others_are_served() {
+    let (begin, holder) = (Instant::now(), node(HOLDER));
+    let [read, wanted] = [1, 2].map(|number| file_named(number, 64 * MIB));
+    let mut plan = Plan::new(PlanConfig::default(), 1);
+    for content in [read, wanted] {
+        plan.open(begin, content, ExtentSet::new()).unwrap();
+        plan.holders(begin, &content, &listed(&[holder]));
+    }
+    plan.fill(begin, wanted, PATIENCE);
+    let (mut now, mut answers) = (begin, Answers::new());
+    let mut pages = (0..).map(|page| ByteRange::at(page * PAGE_BYTES, PAGE_BYTES));
+    let mut demand = None;
+    loop {
+        while let Some(event) = plan.poll_event() {
+            match event {
+                PlanEvent::Ready(id) if demand == Some(id) => demand = None,
+                PlanEvent::FillFailed(content, _) => {
+                    assert_eq!(content, wanted);
+                    // not before the last that is asked for it could have had its turn
+                    assert!(now >= begin + PATIENCE * TURN_PATIENCE, "{:?}", now - begin);
+                    return;
+                }
+                PlanEvent::Failed(..) => panic!("{event:?} after {:?}", now - begin),
+                _ => {}
+            }
+        }
+        if demand.is_none() {
+            let page = pages.next().unwrap();
+            let next = plan.demand_just(now, read, page, now + PATIENCE);
+            demand = Some(next.unwrap());
+        }
+        while let Some(request) = plan.poll_request(now) {
+            if request.content == read {
+                answers.insert((now + Duration::from_millis(200), request.id));
+            }
+        }
+        assert!(now < begin + PATIENCE * TURN_PATIENCE * 3, "it never ends");
+        step(&mut plan, &mut now, &mut answers);
     }
 }
