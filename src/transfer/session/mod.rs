@@ -41,6 +41,7 @@ use crate::wire::native::tcp;
 
 pub use answers::{Accepted, Refused, SHORT_WAY_MAX_BYTES, lane_of, proof_of, question, verify};
 pub use gather::{Shortfall, Sources};
+use surveys::Surveys;
 pub use terms::{
     Actions, Cached, Delivery, FetchEvent, FillId, FillProgress, Holder, Owner, Read, SendRange,
 };
@@ -80,8 +81,7 @@ pub struct Session<O: Owner> {
     plan: Plan,
     window: Window,
     asked: BTreeMap<RequestId, O::Question>,
-    /// Who is asked what it has of a content, and since when; nobody twice at one time.
-    surveyed: BTreeMap<(NodeId, ContentHash), Instant>,
+    surveys: Surveys,
     files: BTreeMap<ContentKey, OpenFile<O>>,
     reads: BTreeMap<DemandId, Read<O::Reader>>,
     /// Demands of the ends of contents whose size is in dispute.
@@ -101,7 +101,7 @@ impl<O: Owner> Session<O> {
             plan: Plan::new(config, seed),
             window: Window::new(window_bytes),
             asked: BTreeMap::new(),
-            surveyed: BTreeMap::new(),
+            surveys: Surveys::default(),
             files: BTreeMap::new(),
             reads: BTreeMap::new(),
             proofs: BTreeMap::new(),

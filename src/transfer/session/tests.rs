@@ -67,6 +67,44 @@ fn whoever_does_not_say_what_it_has_is_not_asked_again_and_again() {
     assert_eq!(surveys(&mut session, &mut now, 60 * SECOND).len(), 1);
 }
 
+#[test]
+fn who_wants_many_files_too_and_does_not_say_what_it_has_keeps_no_place_from_others() {
+    let mut now = Instant::now();
+    let (mut session, _) = with_fellow(now);
+    let page = ByteRange::new(0, 4096);
+    for number in 0..100 {
+        let content = ContentKey::new(ContentHash::of(&[number]), SIZE);
+        let cached = Cached {
+            file: Some(()),
+            present: ExtentSet::new(),
+            is_complete: false,
+        };
+        session.begin(now, content, cached).unwrap();
+        session.read(now, Read::new(content, page, now + 600 * SECOND, ()));
+        session.fellow(now, &content.hash, node(2), address());
+        session.fellow(now, &content.hash, node(3), address());
+    }
+    let (end, mut open_at_mute, mut answered) = (now + 60 * SECOND, 0, BTreeSet::new());
+    while now < end {
+        session.handle_timeout(now);
+        for (asked, _, hash) in session.actions(now).surveys {
+            if asked == node(2) {
+                open_at_mute += 1;
+                continue;
+            }
+            answered.insert(hash);
+            let answer = Response::Holdings {
+                ranges: ExtentSet::of(ByteRange::new(0, SIZE / 2)),
+                size_bytes: SIZE,
+            };
+            session.holdings(now, (asked, address()), hash, Ok(answer));
+        }
+        now = session.poll_timeout().unwrap_or(end).max(now).min(end);
+    }
+    assert!(open_at_mute <= 8, "{open_at_mute} places are taken");
+    assert_eq!(answered.len(), 100);
+}
+
 /// Who opened it would have to wait for seconds otherwise, though it is listed again.
 #[test]
 fn the_catalogue_is_asked_at_once_about_a_file_that_a_holder_had_no_more_a_moment_ago() {
