@@ -21,6 +21,7 @@ type Trial = (&'static str, fn(&Field));
 /// Every trial.
 pub const ALL: &[Trial] = &[
     ("sequential", sequential),
+    ("paced", paced),
     ("whole", whole),
     ("random", random),
     ("first", first),
@@ -149,7 +150,31 @@ fn wait_until_seen(path: &Path) {
 fn sequential(field: &Field) {
     let get = |name: &str| get_file(field.reader(), name, Path::new("/dev/null"));
     let what = "cold sequential read";
-    large(field, what, ("cold", 0), (read_file, get), || ());
+    let all = field.contestants();
+    large(field, what, &all, ("cold", 0), (read_file, get), || ());
+}
+
+/// The same by the mount and by `get` alone, where the holder sends no faster than a link of about
+/// 4 Gbit/s. Beyond that a machine of two processors has nothing left: then the mount pays for the
+/// program that takes its bytes, which `get` to `/dev/null` does without.
+fn paced(field: &Field) {
+    let limits = |of: &[&str]| {
+        let set = field.server().cli(&[&["limits"], of].concat());
+        set.expect_ok();
+    };
+    limits(&["--up", "500MiB/s"]);
+    let get = |name: &str| get_file(field.reader(), name, Path::new("/dev/null"));
+    let what = "cold sequential read at the pace of a link";
+    let ours = &field.contestants()[..1];
+    large(
+        field,
+        what,
+        ours,
+        ("paced", 80_000),
+        (read_file, get),
+        || (),
+    );
+    limits(&["--configured"]);
 }
 
 /// The same by a reader who wants a file of its own on its disk, so that all of them handle each
@@ -166,25 +191,27 @@ fn whole(field: &Field) {
         fs::remove_file(&copy).unwrap();
     };
     let what = "cold copy to a disk, by cp or get,";
-    large(field, what, ("whole", 70_000), (cp, get), remove);
+    let all = field.contestants();
+    large(field, what, &all, ("whole", 70_000), (cp, get), remove);
 }
 
 fn large_mib() -> usize {
     setting("P2PFS_BENCH_MIB", 1024)
 }
 
-/// A large file by each mount, at its path, and another by our `get`, by its name. Their names and
-/// contents are told from those of other trials by `(prefix, seed)`; `after` is not measured.
+/// A large file by the mount of each, at its path, and another by our `get`, by its name. Their
+/// names and contents are told from those of other trials by `(prefix, seed)`; `after` is not
+/// measured.
 fn large(
     field: &Field,
     what: &str,
+    contestants: &[Contestant],
     (prefix, seed): (&str, usize),
     (read, get): (impl Fn(&Path), impl Fn(&str)),
     after: impl Fn(),
 ) {
     let size_mib = large_mib();
-    let contestants = field.contestants();
-    let mut figures = figures_of(&contestants);
+    let mut figures = figures_of(contestants);
     let getting = figures.len();
     figures.push(Figures::new("p2pfs get"));
     for round in 0..field.rounds {
