@@ -2,8 +2,9 @@
 //! who does not answer is not asked again and again; and few at a time for each node, so that one
 //! that wants many contents too and answers nothing takes no place of others.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Instant;
 
 use super::{Owner, Session};
@@ -28,52 +29,59 @@ pub(super) struct Surveys {
 struct OfNode {
     /// Since when it is asked about which.
     asked: BTreeMap<ContentHash, Instant>,
-    waiting: VecDeque<(SocketAddr, ContentHash)>,
     /// Those that wait.
     due: BTreeSet<ContentHash>,
+    /// The last that waited and was begun: the next is the one after it, so that each has its turn.
+    last: Option<ContentHash>,
 }
 
 impl Surveys {
     /// Whether the node is to be asked now; if not, it is asked already or is to be later.
-    fn begin(&mut self, now: Instant, node: NodeId, about: (SocketAddr, ContentHash)) -> bool {
+    fn begin(&mut self, now: Instant, node: NodeId, hash: ContentHash) -> bool {
         let of_node = self.nodes.entry(node).or_default();
-        if of_node.asked.contains_key(&about.1) {
+        if of_node.asked.contains_key(&hash) {
             return false;
         }
         let is_next = of_node.asked.len() < OF_ONE_NODE_MAX;
         if is_next {
-            of_node.asked.insert(about.1, now);
-        } else if of_node.waiting.len() < WAITING_MAX && of_node.due.insert(about.1) {
-            of_node.waiting.push_back(about);
+            of_node.asked.insert(hash, now);
+        } else if of_node.due.len() < WAITING_MAX {
+            of_node.due.insert(hash);
         }
         is_next
     }
 
-    /// A question has ended: since when it was open, and what is to be asked of the node next.
-    fn end(
-        &mut self,
-        node: NodeId,
-        hash: &ContentHash,
-    ) -> (Option<Instant>, Option<(SocketAddr, ContentHash)>) {
-        let Some(of_node) = self.nodes.get_mut(&node) else {
-            return (None, None);
-        };
-        let since = of_node.asked.remove(hash);
-        let next = of_node.waiting.pop_front();
-        if let Some((_, hash)) = &next {
-            of_node.due.remove(hash);
+    /// A question has ended: since when it was open.
+    fn end(&mut self, node: NodeId, hash: &ContentHash) -> Option<Instant> {
+        self.nodes.get_mut(&node)?.asked.remove(hash)
+    }
+
+    /// What the node is to be asked about next, which waits no more.
+    fn next(&mut self, node: NodeId) -> Option<ContentHash> {
+        let of_node = self.nodes.get_mut(&node)?;
+        let after = of_node.last.map_or(Unbounded, Excluded);
+        let later = of_node.due.range((after, Unbounded)).next();
+        let next = later.or(of_node.due.first()).copied();
+        of_node.last = next;
+        match next {
+            Some(hash) => drop(of_node.due.remove(&hash)),
+            None => self.forget_if_unused(node),
         }
-        if of_node.asked.is_empty() && next.is_none() {
-            self.nodes.remove(&node);
-        }
-        (since, next)
+        next
     }
 
     /// The node cannot be reached: what waits is left until it is due again.
     fn let_go(&mut self, node: NodeId) {
         if let Some(of_node) = self.nodes.get_mut(&node) {
-            of_node.waiting.clear();
             of_node.due.clear();
+        }
+        self.forget_if_unused(node);
+    }
+
+    fn forget_if_unused(&mut self, node: NodeId) {
+        let of_node = self.nodes.get(&node);
+        if of_node.is_some_and(|it| it.asked.is_empty() && it.due.is_empty()) {
+            self.nodes.remove(&node);
         }
     }
 }
@@ -86,23 +94,18 @@ impl<O: Owner> Session<O> {
         address: SocketAddr,
         hash: ContentHash,
     ) {
-        if self.surveys.begin(now, node, (address, hash)) {
+        if self.surveys.begin(now, node, hash) {
             self.actions.surveys.push((node, address, hash));
         }
     }
 
-    /// A question has ended, so that the next may be asked, about what is fetched still. Gives
-    /// since when it was open.
-    fn end_survey(&mut self, now: Instant, node: NodeId, hash: &ContentHash) -> Option<Instant> {
-        let (since, mut next) = self.surveys.end(node, hash);
-        while let Some((address, hash)) = next {
+    /// Asks a node about the next content that waits for that and is fetched still.
+    fn survey_next(&mut self, now: Instant, node: NodeId, address: SocketAddr) {
+        while let Some(hash) = self.surveys.next(node) {
             if !self.opened(&hash).is_empty() {
-                self.survey(now, node, address, hash);
-                break;
+                return self.survey(now, node, address, hash);
             }
-            (_, next) = self.surveys.end(node, &hash);
         }
-        since
     }
 
     /// A node that was asked for it says all that it has of a content, or does not.
@@ -113,16 +116,14 @@ impl<O: Owner> Session<O> {
         hash: ContentHash,
         answer: Result<Response, Failure>,
     ) {
+        let since = self.surveys.end(node, &hash);
         if answer == Err(Failure::Unreachable) {
             self.surveys.let_go(node);
+            return self.plan.unreachable(now, node, since.unwrap_or(now));
         }
-        let since = self.end_survey(now, node, &hash);
-        let (ranges, size_bytes) = match answer {
-            Ok(Response::Holdings { ranges, size_bytes }) => (ranges, size_bytes),
-            Err(Failure::Unreachable) => {
-                return self.plan.unreachable(now, node, since.unwrap_or(now));
-            }
-            Ok(_) | Err(_) => return,
+        self.survey_next(now, node, address);
+        let Ok(Response::Holdings { ranges, size_bytes }) = answer else {
+            return;
         };
         let content = ContentKey::new(hash, size_bytes);
         let offer = Offer {

@@ -26,20 +26,34 @@ fn address() -> SocketAddr {
     ([127, 0, 0, 1], 1378).into()
 }
 
-/// A session with a reader that waits for a file, which another node wants too.
-fn with_fellow(now: Instant) -> (Session<Nobody>, ContentKey) {
-    let content = ContentKey::new(ContentHash::of(b"film"), SIZE);
-    let mut session = Session::<Nobody>::new(PlanConfig::default(), 1, 1 << 20);
+/// A reader waits for a file, which others want too.
+fn read_beside(session: &mut Session<Nobody>, now: Instant, content: ContentKey, others: &[u8]) {
     let cached = Cached {
         file: Some(()),
         present: ExtentSet::new(),
         is_complete: false,
     };
     session.begin(now, content, cached).unwrap();
-    let range = ByteRange::new(0, 4096);
-    session.read(now, Read::new(content, range, now + 600 * SECOND, ()));
-    session.fellow(now, &content.hash, node(2), address());
+    let page = ByteRange::new(0, 4096);
+    session.read(now, Read::new(content, page, now + 600 * SECOND, ()));
+    for other in others {
+        session.fellow(now, &content.hash, node(*other), address());
+    }
+}
+
+/// A session with a reader that waits for a file, which another node wants too.
+fn with_fellow(now: Instant) -> (Session<Nobody>, ContentKey) {
+    let content = ContentKey::new(ContentHash::of(b"film"), SIZE);
+    let mut session = Session::<Nobody>::new(PlanConfig::default(), 1, 1 << 20);
+    read_beside(&mut session, now, content, &[2]);
     (session, content)
+}
+
+fn half() -> Response {
+    Response::Holdings {
+        ranges: ExtentSet::of(ByteRange::new(0, SIZE / 2)),
+        size_bytes: SIZE,
+    }
 }
 
 /// When it asks the other what it has, in a time in which nothing else happens.
@@ -59,11 +73,7 @@ fn whoever_does_not_say_what_it_has_is_not_asked_again_and_again() {
     let mut now = Instant::now();
     let (mut session, content) = with_fellow(now);
     assert_eq!(surveys(&mut session, &mut now, 60 * SECOND).len(), 1);
-    let answer = Response::Holdings {
-        ranges: ExtentSet::of(ByteRange::new(0, SIZE / 2)),
-        size_bytes: SIZE,
-    };
-    session.holdings(now, (node(2), address()), content.hash, Ok(answer));
+    session.holdings(now, (node(2), address()), content.hash, Ok(half()));
     assert_eq!(surveys(&mut session, &mut now, 60 * SECOND).len(), 1);
 }
 
@@ -71,18 +81,9 @@ fn whoever_does_not_say_what_it_has_is_not_asked_again_and_again() {
 fn who_wants_many_files_too_and_does_not_say_what_it_has_keeps_no_place_from_others() {
     let mut now = Instant::now();
     let (mut session, _) = with_fellow(now);
-    let page = ByteRange::new(0, 4096);
     for number in 0..100 {
         let content = ContentKey::new(ContentHash::of(&[number]), SIZE);
-        let cached = Cached {
-            file: Some(()),
-            present: ExtentSet::new(),
-            is_complete: false,
-        };
-        session.begin(now, content, cached).unwrap();
-        session.read(now, Read::new(content, page, now + 600 * SECOND, ()));
-        session.fellow(now, &content.hash, node(2), address());
-        session.fellow(now, &content.hash, node(3), address());
+        read_beside(&mut session, now, content, &[2, 3]);
     }
     let (end, mut open_at_mute, mut answered) = (now + 60 * SECOND, 0, BTreeSet::new());
     while now < end {
@@ -93,11 +94,7 @@ fn who_wants_many_files_too_and_does_not_say_what_it_has_keeps_no_place_from_oth
                 continue;
             }
             answered.insert(hash);
-            let answer = Response::Holdings {
-                ranges: ExtentSet::of(ByteRange::new(0, SIZE / 2)),
-                size_bytes: SIZE,
-            };
-            session.holdings(now, (asked, address()), hash, Ok(answer));
+            session.holdings(now, (asked, address()), hash, Ok(half()));
         }
         now = session.poll_timeout().unwrap_or(end).max(now).min(end);
     }
