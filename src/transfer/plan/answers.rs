@@ -23,7 +23,7 @@ impl Plan {
             entry.arrived_bytes += bytes;
             entry.arrived_at = Some(now);
             if let Some(fetch) = self.fetches.get_mut(&entry.request.content) {
-                fetch.progress_at = Some(now);
+                fetch.note_progress(now);
             }
         }
         self.heard(now, node, bytes);
@@ -70,7 +70,7 @@ impl Plan {
         };
         fetch.gain(range);
         fetch.last_used = now;
-        fetch.progress_at = Some(now);
+        fetch.note_progress(now);
         *fetch.received.entry(node).or_default() += range.len();
         fetch.lied_to = false;
         if fetch.is_complete() {
@@ -308,7 +308,7 @@ impl Plan {
     ) -> Instant {
         let is_limited = self.limited_at.is_some_and(|at| at + patience > now);
         let longest = match its_turn.filter(|_| !is_limited) {
-            Some(at) => at.max(own) + patience * (TURN_PATIENCE - 1),
+            Some(at) => at + patience * (TURN_PATIENCE - 1),
             None => now,
         };
         let of_holders = self.latest_of_holders(now, fetch);

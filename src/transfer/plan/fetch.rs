@@ -67,7 +67,7 @@ pub(super) struct Filling {
     pub since: Instant,
     /// How long to go on without progress.
     pub patience: Duration,
-    /// When something of it was asked for, the first time since it had last got on.
+    /// When something was asked for it, the first time since bytes of the file last came.
     pub turn_at: Option<Instant>,
 }
 
@@ -79,11 +79,6 @@ impl Filling {
             patience,
             turn_at: None,
         }
-    }
-
-    /// Since when it has its turn without having got on, where it has one.
-    pub fn turn_since(&self, progress: Instant) -> Option<Instant> {
-        self.turn_at.filter(|at| *at >= progress)
     }
 }
 
@@ -122,7 +117,7 @@ pub(super) struct Fetch {
     pub places: [Place; 3],
     pub last_used: Instant,
     /// When bytes of it last came from anybody, whole answers or not.
-    pub progress_at: Option<Instant>,
+    progress_at: Option<Instant>,
     /// Who gave how much of it, since it began.
     pub received: BTreeMap<NodeId, u64>,
     failures: Vec<(ByteRange, Instant, super::PlanError)>,
@@ -195,6 +190,14 @@ impl Fetch {
             Coverage::All => None,
         };
         self.holders().values().filter_map(gap_of).collect()
+    }
+
+    /// Bytes of it came.
+    pub fn note_progress(&mut self, now: Instant) {
+        self.progress_at = Some(now);
+        if let Some(filling) = &mut self.filling {
+            filling.turn_at = None;
+        }
     }
 
     /// When bytes of it last came for one who waits since then, or since when that is.

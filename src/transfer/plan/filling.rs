@@ -78,21 +78,11 @@ impl Plan {
         content: ContentKey,
         part: ByteRange,
     ) -> RangeRequest {
-        self.note_turn(now, &content);
-        self.issue(now, node, Lane::Bulk, content, part, false)
-    }
-
-    fn note_turn(&mut self, now: Instant, content: &ContentKey) {
-        let Some(fetch) = self.fetches.get_mut(content) else {
-            return;
-        };
-        let Some(since) = fetch.filling.as_ref().map(|filling| filling.since) else {
-            return;
-        };
-        let progress = fetch.last_progress(since);
-        if let Some(filling) = &mut fetch.filling {
-            filling.turn_at = filling.turn_since(progress).or(Some(now));
+        let fetch = self.fetches.get_mut(&content);
+        if let Some(filling) = fetch.and_then(|it| it.filling.as_mut()) {
+            filling.turn_at.get_or_insert(now);
         }
+        self.issue(now, node, Lane::Bulk, content, part, false)
     }
 
     /// What waits for its turn behind those who read waits for as long as they are served: however
@@ -105,8 +95,7 @@ impl Plan {
             return;
         };
         let own = fetch.last_progress(filling.since);
-        let turn = filling.turn_since(own);
-        let later = self.goes_on_until(now, fetch, (own, filling.patience), turn);
+        let later = self.goes_on_until(now, fetch, (own, filling.patience), filling.turn_at);
         if later > now {
             self.timers.insert((later, Timer::FillDeadline(content)));
             return;

@@ -207,7 +207,7 @@ impl Plan {
         }
         let since = match waits_since {
             Some(since) => since,
-            None if self.is_asked_in_vain(now, fetch) => fetch.progress_at.unwrap_or(fetch.begun),
+            None if self.is_asked_in_vain(now, fetch) => fetch.last_progress(fetch.begun),
             None => return false,
         };
         since + STRIPE_PATIENCE <= now && since + self.stripe_patience(fetch) <= now
