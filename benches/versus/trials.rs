@@ -148,33 +148,26 @@ fn wait_until_seen(path: &Path) {
 }
 
 fn sequential(field: &Field) {
-    let get = |name: &str| get_file(field.reader(), name, Path::new("/dev/null"));
     let what = "cold sequential read";
-    let all = field.contestants();
-    large(field, what, &all, ("cold", 0), (read_file, get), || ());
+    in_sequence(field, what, &field.contestants(), ("cold", 0));
 }
 
 /// The same by the mount and by `get` alone, where the holder sends no faster than a link of about
 /// 4 Gbit/s. Beyond that a machine of two processors has nothing left: then the mount pays for the
 /// program that takes its bytes, which `get` to `/dev/null` does without.
 fn paced(field: &Field) {
-    let limits = |of: &[&str]| {
-        let set = field.server().cli(&[&["limits"], of].concat());
-        set.expect_ok();
-    };
-    limits(&["--up", "500MiB/s"]);
-    let get = |name: &str| get_file(field.reader(), name, Path::new("/dev/null"));
+    let server = field.server();
+    server.cli(&["limits", "--up", "500MiB/s"]).expect_ok();
     let what = "cold sequential read at the pace of a link";
     let ours = &field.contestants()[..1];
-    large(
-        field,
-        what,
-        ours,
-        ("paced", 80_000),
-        (read_file, get),
-        || (),
-    );
-    limits(&["--configured"]);
+    in_sequence(field, what, ours, ("paced", 80_000));
+    server.cli(&["limits", "--configured"]).expect_ok();
+}
+
+/// By programs that look at nothing of what they read.
+fn in_sequence(field: &Field, what: &str, contestants: &[Contestant], files: (&str, usize)) {
+    let get = |name: &str| get_file(field.reader(), name, Path::new("/dev/null"));
+    large(field, what, contestants, files, (read_file, get), || ());
 }
 
 /// The same by a reader who wants a file of its own on its disk, so that all of them handle each
