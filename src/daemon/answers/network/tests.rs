@@ -1,0 +1,94 @@
+//! What is advised about addresses and the network.
+
+use super::*;
+use crate::daemon::control::CheckState;
+
+#[test]
+fn nobody_is_told_to_listen_where_the_node_listens_already() {
+    let here: SocketAddr = "127.0.0.1:1378".parse().unwrap();
+    for (listen, advised) in [
+        ("127.0.0.1:1378", true),
+        ("0.0.0.0:1378", false),
+        ("[::]:1378", false),
+    ] {
+        let check = loopback_alone(here, listen.parse().unwrap());
+        let remedy = check.remedy.unwrap();
+        assert_eq!(remedy.contains("listen ="), advised, "{listen}: {remedy}");
+    }
+}
+
+#[test]
+fn a_clock_is_told_of_from_half_a_minute_on_and_which_way_it_is_off() {
+    let here = "10.0.0.1:1378".parse().unwrap();
+    let told = |unix_ms: u64| {
+        let reached = Reached {
+            unix_ms: Some(unix_ms),
+            trouble: None,
+        };
+        let checks = reached_checks("b", here, &reached, 1_000_000);
+        checks.get(1).map(|check| check.found.clone())
+    };
+    assert_eq!(told(1_000_000), None);
+    assert_eq!(told(1_030_000), None);
+    assert_eq!(told(1_031_000).unwrap(), "this machine's is 31 s behind it");
+    assert_eq!(
+        told(900_000).unwrap(),
+        "this machine's is 100 s ahead of it"
+    );
+}
+
+#[test]
+fn a_clock_that_is_a_day_wrong_is_blamed_for_silence_and_not_a_firewall() {
+    let told = |hours: u64| {
+        let reached = Reached {
+            unix_ms: Some(hours * 3_600_000),
+            trouble: None,
+        };
+        let gap = ClockGap::of(&reached, 100 * 3_600_000);
+        silence("seed a".to_owned(), 1378, gap.as_ref()).sentence()
+    };
+    assert!(told(70).contains("30 hours ahead of it"), "{}", told(70));
+    assert!(told(130).contains("30 hours behind it"), "{}", told(130));
+    assert!(told(99).contains("firewalls"), "{}", told(99));
+    let unknown = silence("seed a".to_owned(), 1378, None).sentence();
+    assert!(unknown.contains("firewalls"), "{unknown}");
+}
+
+#[test]
+fn a_firewall_is_blamed_for_silence_and_not_for_a_peer_that_is_down_or_hung_up() {
+    let address = "10.0.0.2:1378".parse().unwrap();
+    let told = |error| peer_trouble("b", address, &NodeError::Net(error)).sentence();
+    let unreachable = |kind| NetError::Unreachable { address, kind };
+    let silent = told(unreachable(ErrorKind::TimedOut));
+    assert!(
+        silent.contains("TCP port 1378 through its firewall"),
+        "{silent}"
+    );
+    let down = told(unreachable(ErrorKind::ConnectionRefused));
+    assert!(down.contains("start p2pfs there"), "{down}");
+    let limited = told(NetError::OpenFiles {
+        address,
+        why: "it may open no more; raise the limit".to_owned(),
+    });
+    assert!(limited.contains("raise the limit"), "{limited}");
+    for other in [
+        down,
+        limited,
+        told(unreachable(ErrorKind::NetworkUnreachable)),
+        told(NetError::TooManyConnections),
+    ] {
+        assert!(!other.contains("firewall"), "{other}");
+    }
+}
+
+#[test]
+fn a_peer_that_cannot_dial_back_names_the_port_to_open() {
+    let here = "10.0.0.1:1378".parse().unwrap();
+    let reached = Reached {
+        unix_ms: Some(0),
+        trouble: Some("10.0.0.1:1378 does not answer".to_owned()),
+    };
+    let checks = reached_checks("b", here, &reached, 0);
+    assert_eq!(checks[0].state, CheckState::Failed);
+    assert!(checks[0].sentence().contains("port 1378"));
+}

@@ -1,0 +1,215 @@
+//! Whom a log is pulled from, and when.
+
+use rand::SeedableRng;
+
+use super::*;
+
+fn node(number: u8) -> NodeId {
+    NodeId::new([number; 32])
+}
+
+fn pulls() -> Pulls {
+    Pulls::new(StdRng::seed_from_u64(7))
+}
+
+const START: LogPosition = LogPosition { epoch: 1, after: 0 };
+
+#[test]
+fn the_author_is_asked_first_and_only_once() {
+    let now = Instant::now();
+    let mut pulls = pulls();
+    pulls.want(now, node(1), START, Some(node(2)));
+    let step = pulls.next_step(now, &[node(1), node(2)]).unwrap();
+    assert_eq!(
+        step,
+        PullStep {
+            author: node(1),
+            from: node(1),
+            position: START
+        }
+    );
+    pulls.want(now, node(1), LogPosition { epoch: 1, after: 9 }, None);
+    assert_eq!(pulls.next_step(now, &[node(1), node(2)]), None);
+}
+
+#[test]
+fn who_told_of_a_head_is_asked_where_the_author_is_gone() {
+    let now = Instant::now();
+    let mut pulls = pulls();
+    pulls.want(now, node(1), START, Some(node(3)));
+    assert_eq!(
+        pulls.next_step(now, &[node(2), node(3)]).unwrap().from,
+        node(3)
+    );
+}
+
+/// Whom a new change of the author's log is asked of first.
+fn first_asked(pulls: &mut Pulls, now: Instant, members: &[NodeId]) -> NodeId {
+    pulls.want(now, node(1), START, None);
+    pulls.next_step(now, members).unwrap().from
+}
+
+#[test]
+fn an_author_that_cannot_be_reached_holds_up_none_of_its_next_changes() {
+    let begin = Instant::now();
+    let (mut pulls, members) = (pulls(), [node(1), node(2)]);
+    assert_eq!(first_asked(&mut pulls, begin, &members), node(1));
+    let tried = begin + Duration::from_secs(5);
+    pulls.fail_silently(tried, node(1));
+    let now = pulls.poll_timeout().unwrap();
+    assert_eq!(pulls.next_step(now, &members).unwrap().from, node(2));
+    pulls.finish(node(1));
+
+    assert_eq!(first_asked(&mut pulls, now, &members), node(2));
+    pulls.finish(node(1));
+    assert_eq!(first_asked(&mut pulls, now, &[node(1)]), node(1), "alone");
+    pulls.finish(node(1));
+    let later = tried + SILENT_FOR;
+    assert_eq!(first_asked(&mut pulls, later, &members), node(1));
+}
+
+#[test]
+fn who_was_silent_is_asked_again_where_the_others_have_not_what_is_wanted() {
+    let (mut pulls, members) = (pulls(), [node(1), node(2), node(3)]);
+    let mut now = Instant::now();
+    first_asked(&mut pulls, now, &members);
+    now += PART_PATIENCE;
+    let mut asked = Vec::new();
+    while asked.last() != Some(&node(1)) {
+        if let Some(step) = pulls.next_step(now, &members) {
+            asked.push(step.from);
+            pulls.advance(now, node(1), START);
+        }
+        assert!(asked.len() < 100, "{asked:?}");
+        now = pulls.poll_timeout().unwrap();
+    }
+    assert!(asked.len() > 1, "{asked:?}");
+}
+
+#[test]
+fn who_answers_again_or_failed_at_once_is_asked_first() {
+    let (mut pulls, members) = (pulls(), [node(1), node(2)]);
+    let now = Instant::now();
+    first_asked(&mut pulls, now, &members);
+    pulls.fail_silently(now, node(1));
+    pulls.finish(node(1));
+    assert_eq!(first_asked(&mut pulls, now, &members), node(1));
+    let now = now + PART_PATIENCE;
+    pulls.fail_silently(now, node(1));
+    pulls.note_answer(&node(1));
+    pulls.finish(node(1));
+    assert_eq!(first_asked(&mut pulls, now, &members), node(1));
+}
+
+#[test]
+fn a_failure_is_tried_again_after_a_growing_pause() {
+    let mut now = Instant::now();
+    let mut pulls = pulls();
+    let mut pauses = Vec::new();
+    pulls.want(now, node(1), START, None);
+    for _ in 0..12 {
+        assert!(pulls.next_step(now, &[node(2)]).is_some());
+        pulls.fail(now, node(1));
+        assert_eq!(pulls.next_step(now, &[node(2)]), None);
+        let next = pulls.poll_timeout().unwrap();
+        pauses.push(next - now);
+        now = next;
+    }
+    assert!(pauses.windows(2).all(|pair| pair[0] <= pair[1]));
+    assert_eq!(pauses.last(), Some(&RETRY_MAX));
+}
+
+#[test]
+fn an_answer_that_brings_nothing_nearer_is_asked_of_another_after_a_pause() {
+    let mut now = Instant::now();
+    let mut pulls = pulls();
+    pulls.want(now, node(1), START, None);
+    let members = [node(1), node(2)];
+    // an author with an older log than the one that it told of: two machines with one key
+    for from in [node(1), node(2), node(1)] {
+        assert_eq!(pulls.next_step(now, &members).unwrap().from, from);
+        pulls.advance(now, node(1), START);
+        assert_eq!(pulls.next_step(now, &members), None);
+        now = pulls.poll_timeout().unwrap();
+    }
+}
+
+#[test]
+fn nobody_to_ask_is_a_failure_and_not_a_loop() {
+    let now = Instant::now();
+    let mut pulls = pulls();
+    pulls.want(now, node(1), START, None);
+    assert_eq!(pulls.next_step(now, &[]), None);
+    assert!(pulls.poll_timeout().unwrap() > now);
+}
+
+#[test]
+fn a_log_that_had_no_room_is_not_asked_for_until_its_time_whatever_is_heard() {
+    let now = Instant::now();
+    let mut pulls = pulls();
+    pulls.want(now, node(1), START, None);
+    pulls.next_step(now, &[node(1)]).unwrap();
+    pulls.put_off(now, node(1));
+    let newest = LogPosition { epoch: 3, after: 0 };
+    pulls.want(now, node(1), newest, Some(node(1)));
+    assert_eq!(pulls.next_step(now, &[node(1)]), None);
+    assert_eq!(pulls.poll_timeout(), Some(now + PUT_OFF));
+    let step = pulls.next_step(now + PUT_OFF, &[node(1)]).unwrap();
+    assert_eq!(step.position, newest);
+}
+
+#[test]
+fn a_lost_member_is_replaced_at_once() {
+    let now = Instant::now();
+    let mut pulls = pulls();
+    pulls.want(now, node(1), START, None);
+    assert_eq!(pulls.next_step(now, &[node(1)]).unwrap().from, node(1));
+    pulls.forget_member(now, node(1));
+    assert_eq!(pulls.next_step(now, &[node(2)]).unwrap().from, node(2));
+}
+
+#[test]
+fn another_is_asked_when_a_member_lives_and_does_not_answer() {
+    let mut now = Instant::now();
+    let mut pulls = pulls();
+    pulls.want(now, node(1), START, None);
+    let members = [node(1), node(2)];
+    assert_eq!(pulls.next_step(now, &members).unwrap().from, node(1));
+    assert_eq!(pulls.poll_timeout(), Some(now + PART_PATIENCE));
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        now = pulls.poll_timeout().unwrap();
+        asked.extend(pulls.next_step(now, &members).map(|step| step.from));
+    }
+    assert_eq!(asked, [node(2), node(1)], "in turn, after a pause each");
+}
+
+#[test]
+fn no_more_logs_than_the_limit_are_pulled_at_once() {
+    let now = Instant::now();
+    let mut pulls = pulls();
+    (0..20).for_each(|n| pulls.want(now, node(n), START, None));
+    let steps: Vec<_> = std::iter::from_fn(|| pulls.next_step(now, &[node(99)])).collect();
+    assert_eq!(steps.len(), PULLS_AT_ONCE_MAX);
+    assert_eq!(pulls.poll_timeout(), Some(now + PART_PATIENCE));
+    pulls.finish(steps[0].author);
+    assert_eq!(pulls.poll_timeout(), Some(now));
+    assert!(pulls.next_step(now, &[node(99)]).is_some());
+}
+
+#[test]
+fn the_next_part_begins_where_the_last_ended() {
+    let now = Instant::now();
+    let mut pulls = pulls();
+    pulls.want(now, node(1), START, None);
+    pulls.next_step(now, &[node(1)]).unwrap();
+    let position = LogPosition {
+        epoch: 1,
+        after: 4096,
+    };
+    pulls.advance(now, node(1), position);
+    assert_eq!(pulls.next_step(now, &[node(1)]).unwrap().position, position);
+    pulls.finish(node(1));
+    assert_eq!(pulls.next_step(now, &[node(1)]), None);
+    assert_eq!(pulls.poll_timeout(), None);
+}
