@@ -1,0 +1,90 @@
+"""What the scripts of this laboratory ask of netlab, and a cluster of p2pfs on its nodes."""
+import os, shutil, subprocess, sys, tempfile
+from contextlib import contextmanager
+
+HERE = os.path.dirname(os.path.realpath(__file__))
+NETLAB = f'{HERE}/netlab'
+PORT = 1378
+
+
+def netlab(*words):
+    subprocess.run([NETLAB, *map(str, words)], check=True)
+
+
+def node(number, command, **more):
+    """Starts a command on a node, in its net and mount namespaces."""
+    return subprocess.Popen([NETLAB, 'exec', f'n{number}', '--', *command], **more)
+
+
+def uplink_bytes(number):
+    text = subprocess.run([NETLAB, 'exec', f'n{number}', '--', 'cat',
+                           '/sys/class/net/eth0/statistics/tx_bytes'], capture_output=True, text=True)
+    return int(text.stdout)
+
+
+def bits(rate):
+    """Bits per second of a rate in netlab's words, such as 50mbit."""
+    return float(rate[:-4]) * {'k': 1e3, 'm': 1e6, 'g': 1e9}[rate[-4]]
+
+
+def secret(home):
+    path = f'{home}/secret'
+    with open(path, 'w') as f:
+        f.write(os.urandom(32).hex() + '\n')
+    os.chmod(path, 0o600)
+    return path
+
+
+@contextmanager
+def lab(count, *options):
+    netlab('up', count, *options)
+    try:
+        yield
+    finally:
+        netlab('down')
+
+
+@contextmanager
+def ended(processes):
+    """Ends them all at the end."""
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
+
+
+@contextmanager
+def cluster(program, home, count, share, mounted):
+    """Nodes n1 to nN, of which n1 shares a folder: the paths of their sockets, and their processes.
+
+    What a node keeps is below HOME/pI, its mount HOME/pI/mount.
+    """
+    shared_secret, sockets = secret(home), []
+    with ended([]) as daemons:
+        for i in range(1, count + 1):
+            own = f'{home}/p{i}'
+            os.makedirs(f'{own}/mount')
+            sockets.append(f'{own}/socket')
+            command = [program, 'daemon', '--name', f'n{i}', '--listen', f'10.77.0.{i}:{PORT}',
+                       '--state', f'{own}/state', '--cache', f'{own}/cache', '--socket', sockets[-1],
+                       '--secret-file', shared_secret]
+            command += ['--share', share] if i == 1 else ['--seed', f'10.77.0.1:{PORT}']
+            if mounted:
+                command += ['--mount', f'{own}/mount']
+            log = open(f'{own}/log', 'w')
+            daemons.append(node(i, command, stdout=log, stderr=log))
+        yield sockets, daemons
+
+
+def wait(program, home, sockets, *words):
+    """Every node sees all others and what the words say, or the script ends and keeps their logs."""
+    for i, socket in enumerate(sockets, 1):
+        command = [program, 'wait', '--socket', socket, '--timeout', '60s']
+        if subprocess.run(command + ['--peers', str(len(sockets) - 1), *words]).returncode:
+            kept = tempfile.mkdtemp(prefix='lab.kept.')
+            shutil.copytree(home, kept, dirs_exist_ok=True,
+                            ignore=lambda *_: ['share', 'cache', 'mount'])
+            sys.exit(f'n{i} did not see what it waits for; what its node says is in {kept}/p{i}/log')
