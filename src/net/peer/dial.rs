@@ -16,11 +16,12 @@ use super::Shared;
 use super::cork::Corked;
 use super::counters::DropReason;
 use super::framing::{FrameReader, reason_of};
+use super::gauge::Link;
 use super::greet::prove;
 use super::limits::PeerLimits;
 use super::line::{Check, Line, OnAnswer, Progress, Waiter};
 use super::outbound::Outbound;
-use super::polite::{LastReading, Polite};
+use super::polite::Polite;
 use super::records::{RecordReader, Records, Wear};
 use super::tls::{nameless, peer_of, speaks_batches};
 use crate::files::limit_of_open_files;
@@ -61,37 +62,35 @@ impl Connection {
             }
             reason => NetError::Lost { reason },
         })?;
-        let link = stream.get_ref().0.get_ref();
         if let Some(code_point) = shared.limits.code_point(lane) {
-            let _unmarked = link.mark(code_point);
+            let _unmarked = stream.get_ref().0.get_ref().mark(code_point);
         }
-        let link = link.last_reading();
-        let started = Self::start(shared, stream, lane, link);
+        let started = Self::start(shared, stream, lane);
         started.map_err(|reason| NetError::Lost { reason })
     }
 
     /// Starts the task of a connection that is proven.
     pub(super) fn start<S>(
         shared: &Arc<Shared>,
-        stream: TlsStream<Corked<S>>,
+        stream: TlsStream<Corked<Polite<S>>>,
         lane: Lane,
-        link: LastReading,
     ) -> Result<Self, DropReason>
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Link + Unpin + Send + 'static,
     {
-        let line = Arc::new(Line::new(
-            shared.limits.in_flight(lane),
-            shared.limits.ping_after,
-            link.clone(),
-        ));
         let batches = speaks_batches(&stream);
         let peer = peer_of(&stream);
         let Records {
             reading,
             writing,
             wear,
+            link,
         } = Records::after_greeting(stream)?;
+        let line = Arc::new(Line::new(
+            shared.limits.in_flight(lane),
+            shared.limits.ping_after,
+            link.clone(),
+        ));
         let outbound = Arc::new(Outbound::new(writing, link));
         let end = End {
             peer,
@@ -400,6 +399,7 @@ mod tests {
     use tokio::io::{AsyncWriteExt, duplex};
     use tokio::time::sleep;
 
+    use super::super::polite::LastReading;
     use super::*;
 
     const BODY_BYTES: usize = 64 << 10;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use super::low_water::set_low_water;
 use super::mark::mark;
 
 /// A reading.
@@ -34,6 +35,8 @@ pub(super) trait Link {
     fn read_gauge(&self) -> Option<Reading>;
     /// See [`mark`].
     fn mark(&self, code_point: u8) -> io::Result<()>;
+    /// See [`set_low_water`].
+    fn set_low_water(&self, bytes: usize) -> io::Result<()>;
 }
 
 impl Link for TcpStream {
@@ -56,6 +59,10 @@ impl Link for TcpStream {
     fn mark(&self, code_point: u8) -> io::Result<()> {
         mark(self, code_point)
     }
+
+    fn set_low_water(&self, bytes: usize) -> io::Result<()> {
+        set_low_water(self, bytes)
+    }
 }
 
 #[cfg(test)]
@@ -65,6 +72,10 @@ impl Link for tokio::io::DuplexStream {
     }
 
     fn mark(&self, _: u8) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn set_low_water(&self, _: usize) -> io::Result<()> {
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ mod gauge;
 mod greet;
 mod limits;
 mod line;
+mod low_water;
 mod mark;
 mod outbound;
 mod polite;

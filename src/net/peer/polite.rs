@@ -16,6 +16,7 @@ use tokio::time::{Duration, Instant, Sleep, sleep};
 
 use super::distances::Distances;
 use super::gauge::{Link, Reading};
+use super::low_water::Lack;
 use super::room::{Room, Target};
 
 /// What the kernel last said of a connection. Clones are of the same connection.
@@ -64,6 +65,8 @@ pub(super) struct Polite<S> {
     look: Pin<Box<Sleep>>,
     waits: bool,
     has_heard: bool,
+    lack: Lack,
+    low_water_bytes: usize,
 }
 
 impl<S> Polite<S> {
@@ -77,6 +80,8 @@ impl<S> Polite<S> {
             look: Box::pin(sleep(Duration::ZERO)),
             waits: false,
             has_heard: false,
+            lack: Lack::default(),
+            low_water_bytes: 1,
         }
     }
 
@@ -94,12 +99,25 @@ impl<S> Polite<S> {
     pub(super) fn last_reading(&self) -> LastReading {
         self.last.clone()
     }
+
+    /// Where its reader says what it lacks: it is not woken for less.
+    pub(super) fn lack(&self) -> Lack {
+        self.lack.clone()
+    }
 }
 
 impl<S: Link> Polite<S> {
     /// See [`Link::mark`].
     pub(super) fn mark(&self, code_point: u8) -> io::Result<()> {
         self.stream.mark(code_point)
+    }
+
+    /// Where the system refuses it, the reader is woken for less than it lacks.
+    fn wait_for_lack(&mut self) {
+        let bytes = self.lack.bytes();
+        if bytes != self.low_water_bytes && self.stream.set_low_water(bytes).is_ok() {
+            self.low_water_bytes = bytes;
+        }
     }
 
     /// How many bytes may go now.
@@ -182,7 +200,7 @@ fn within<'a, 'b>(parts: &'a [IoSlice<'b>], bytes: usize) -> Result<&'a [IoSlice
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Polite<S> {
+impl<S: Link + AsyncRead + Unpin> AsyncRead for Polite<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -191,6 +209,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Polite<S> {
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
         self.has_heard |= buffer.filled().len() > before;
+        if outcome.is_pending() {
+            self.wait_for_lack();
+        }
         outcome
     }
 }

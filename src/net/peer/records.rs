@@ -16,7 +16,10 @@ use tokio_rustls::TlsStream;
 
 use super::cork::Corked;
 use super::counters::DropReason;
+use super::gauge::Link;
 use super::limits::{READ_AHEAD_BYTES, WRITE_AHEAD_BYTES};
+use super::low_water::Lack;
+use super::polite::{LastReading, Polite};
 use super::seal::{
     Broken, CARRIED_MAX_BYTES, HEADER_BYTES, OVERHEAD_BYTES, Opener, RECORD_MAX_BYTES, Sealer,
 };
@@ -58,22 +61,25 @@ pub(super) struct Records<S> {
     pub(super) reading: RecordReader<ReadHalf<S>>,
     pub(super) writing: RecordWriter<WriteHalf<S>>,
     pub(super) wear: Wear,
+    pub(super) link: LastReading,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Records<S> {
+impl<S: AsyncRead + AsyncWrite + Link + Unpin> Records<Polite<S>> {
     /// Takes over after the greeting, before anything else is said.
     ///
     /// # Errors
     /// [`DropReason::Malformed`] where the other end has said more than belongs to the greeting,
     /// [`DropReason::TlsFailed`] where TLS has still something to say itself.
-    pub(super) fn after_greeting(stream: TlsStream<Corked<S>>) -> Result<Self, DropReason> {
+    pub(super) fn after_greeting(stream: TlsStream<Corked<Polite<S>>>) -> Result<Self, DropReason> {
         let (stream, sealer, opener) = keys_of(stream)?;
-        let (reading, writing) = split(stream.into_inner().ok_or(DropReason::Malformed)?);
-        let wear = Wear::default();
+        let stream = stream.into_inner().ok_or(DropReason::Malformed)?;
+        let (link, lack, wear) = (stream.last_reading(), stream.lack(), Wear::default());
+        let (reading, writing) = split(stream);
         Ok(Self {
-            reading: RecordReader::new(reading, opener, wear.clone()),
+            reading: RecordReader::new(reading, opener, wear.clone(), lack),
             writing: RecordWriter::new(writing, sealer, wear.clone()),
             wear,
+            link,
         })
     }
 }
@@ -92,6 +98,7 @@ pub(super) struct RecordReader<R> {
     stream: R,
     opener: Opener,
     wear: Wear,
+    lack: Lack,
     /// What came and is not opened is from `start` to `end`.
     room: Vec<u8>,
     start: usize,
@@ -104,11 +111,12 @@ pub(super) struct RecordReader<R> {
 }
 
 impl<R: AsyncRead + Unpin> RecordReader<R> {
-    fn new(stream: R, opener: Opener, wear: Wear) -> Self {
+    fn new(stream: R, opener: Opener, wear: Wear, lack: Lack) -> Self {
         Self {
             stream,
             opener,
             wear,
+            lack,
             room: vec![0; FIRST_ROOM_BYTES],
             start: 0,
             end: 0,
@@ -162,6 +170,7 @@ impl<R: AsyncRead + Unpin> RecordReader<R> {
         if self.room.len() < wanted {
             self.room.resize(READ_AHEAD_BYTES, 0);
         }
+        self.lack.set(wanted - self.end);
         let mut room = ReadBuf::new(&mut self.room[self.end..]);
         ready!(Pin::new(&mut self.stream).poll_read(context, &mut room))?;
         let came = room.filled().len();

@@ -17,7 +17,7 @@ use super::framing::{FrameReader, Pulse, reason_of};
 use super::gauge::Link;
 use super::greet::{Admission, Door, admit};
 use super::outbound::Outbound;
-use super::polite::{LastReading, Polite};
+use super::polite::Polite;
 use super::records::{RecordReader, Records};
 use super::register::Place;
 use super::room::Target;
@@ -162,7 +162,6 @@ where
     if let Some(code_point) = shared.limits.code_point(lane) {
         let _unmarked = link.mark(code_point);
     }
-    let link = link.last_reading();
     match place.prove(from, &shared.limits) {
         Ok(true) => shared.counters.lock().drop_for(DropReason::Replaced),
         Ok(false) => {}
@@ -178,7 +177,7 @@ where
         addr,
         lane,
     };
-    let reason = session.run(stream, link).await;
+    let reason = session.run(stream).await;
     shared.blame(from, reason);
     reason
 }
@@ -227,13 +226,16 @@ impl Drop for Closing {
 }
 
 impl Session<'_> {
-    async fn run<S>(&self, stream: TlsStream<Corked<S>>, link: LastReading) -> DropReason
+    async fn run<S>(&self, stream: TlsStream<Corked<Polite<S>>>) -> DropReason
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Link + Unpin + Send + 'static,
     {
         let records = Records::after_greeting(stream);
         let Records {
-            reading, writing, ..
+            reading,
+            writing,
+            link,
+            ..
         } = match records {
             Ok(records) => records,
             Err(reason) => return reason,

@@ -1,6 +1,10 @@
 //! What a record says and when: of streams that are cut, changed, worn, or slow.
 
+use std::sync::atomic::AtomicUsize;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Duration, sleep, timeout};
 
 use super::super::seal::tests::way;
 use super::super::seal::{SEALED_MAX, WORN_AFTER};
@@ -19,7 +23,7 @@ async fn sealed(pieces: &[&[u8]]) -> Vec<u8> {
 }
 
 async fn opened(wire: &[u8]) -> (Vec<u8>, io::Result<usize>) {
-    let mut reader = RecordReader::new(wire, way(0).1, Wear::default());
+    let mut reader = RecordReader::new(wire, way(0).1, Wear::default(), Lack::default());
     let mut bytes = vec![];
     let outcome = reader.read_to_end(&mut bytes).await;
     (bytes, outcome)
@@ -44,7 +48,7 @@ async fn nothing_of_a_record_that_was_changed_on_its_way_is_given() {
     let (bytes, outcome) = opened(&wire).await;
     assert_eq!(bytes, b"first");
     assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::InvalidData);
-    let mut reader = RecordReader::new(&wire[..], way(0).1, Wear::default());
+    let mut reader = RecordReader::new(&wire[..], way(0).1, Wear::default(), Lack::default());
     for letter in b"first" {
         assert_eq!(reader.read_u8().await.unwrap(), *letter);
     }
@@ -63,7 +67,7 @@ async fn many_empty_records_are_passed_over() {
         sealer.seal([piece].into_iter(), &mut room).unwrap();
         wire.extend(room);
     }
-    let mut reader = RecordReader::new(&wire[..], opener, Wear::default());
+    let mut reader = RecordReader::new(&wire[..], opener, Wear::default(), Lack::default());
     let mut bytes = vec![];
     reader.read_to_end(&mut bytes).await.unwrap();
     assert_eq!(bytes, b"said");
@@ -75,7 +79,7 @@ async fn both_ends_know_when_the_keys_are_worn_and_hear_all_that_these_bear() {
         let (near, far) = duplex(1 << 20);
         let (wears, (sealer, opener)) = ([Wear::default(), Wear::default()], way(left - 2));
         let mut writer = RecordWriter::new(near, sealer, wears[0].clone());
-        let mut reader = RecordReader::new(far, opener, wears[1].clone());
+        let mut reader = RecordReader::new(far, opener, wears[1].clone(), Lack::default());
         for piece in 0..2 {
             writer.write_all(&[piece; 9]).await.unwrap();
             assert_eq!(reader.read_u8().await.unwrap(), piece);
@@ -93,7 +97,7 @@ async fn what_was_sealed_before_the_keys_bear_no_more_is_heard() {
     let (near, far) = duplex(100);
     let (sealer, opener) = way(SEALED_MAX - 3);
     let mut writer = RecordWriter::new(near, sealer, Wear::default());
-    let mut reader = RecordReader::new(far, opener, Wear::default());
+    let mut reader = RecordReader::new(far, opener, Wear::default(), Lack::default());
     let saying = async move { writer.write_all(&[7; 5 * CARRIED_MAX_BYTES]).await };
     let mut heard = vec![];
     let (said, _) = tokio::join!(saying, reader.read_to_end(&mut heard));
@@ -105,7 +109,7 @@ async fn what_was_sealed_before_the_keys_bear_no_more_is_heard() {
 async fn who_has_nothing_to_send_and_nothing_to_hear_keeps_little_memory() {
     let (near, far) = duplex(1 << 20);
     let mut writer = RecordWriter::new(near, way(0).0, Wear::default());
-    let mut reader = RecordReader::new(far, way(0).1, Wear::default());
+    let mut reader = RecordReader::new(far, way(0).1, Wear::default(), Lack::default());
     writer.write_all(b"a request").await.unwrap();
     reader.read_exact(&mut [0; 9]).await.unwrap();
     let both = writer.room.len() + reader.room.len() + reader.opened.capacity();
@@ -114,4 +118,84 @@ async fn who_has_nothing_to_send_and_nothing_to_hear_keeps_little_memory() {
     assert!(writer.room.len() <= SMALL_ROOM_BYTES);
     reader.read_exact(&mut [0; 700_000]).await.unwrap();
     assert!(reader.room.len() <= READ_AHEAD_BYTES);
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// For what was sent to come, and to wake whom it wakes.
+const MOMENT: Duration = Duration::from_millis(2);
+
+/// One who hears over a link what the other end puts on it.
+async fn listener() -> (TcpStream, RecordReader<Polite<TcpStream>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dialled = TcpStream::connect(listener.local_addr().unwrap());
+    let (far, (near, _)) = (dialled.await.unwrap(), listener.accept().await.unwrap());
+    far.set_nodelay(true).unwrap();
+    let near = Polite::new(near);
+    let lack = near.lack();
+    let reader = RecordReader::new(near, way(0).1, Wear::default(), lack);
+    (far, reader)
+}
+
+/// What a future gives, and how often it was polled for it.
+async fn counted<F: Future>(future: F) -> (F::Output, usize) {
+    let (mut future, polls) = (std::pin::pin!(future), AtomicUsize::new(0));
+    let output = std::future::poll_fn(|context| {
+        polls.fetch_add(1, Ordering::Relaxed);
+        future.as_mut().poll(context)
+    });
+    (output.await, polls.into_inner())
+}
+
+#[tokio::test]
+async fn a_reader_is_woken_for_a_record_and_not_for_each_packet_of_it() {
+    let wire = sealed(&[&[7; CARRIED_MAX_BYTES]]).await;
+    let (mut far, mut reader) = listener().await;
+    let hearing = tokio::spawn(counted(async move {
+        let mut heard = vec![0; CARRIED_MAX_BYTES];
+        reader.read_exact(&mut heard).await.unwrap();
+        heard
+    }));
+    for packet in wire.chunks(1000) {
+        far.write_all(packet).await.unwrap();
+        sleep(MOMENT).await;
+    }
+    let (heard, polls) = timeout(PATIENCE, hearing).await.unwrap().unwrap();
+    assert!(heard == [7; CARRIED_MAX_BYTES]);
+    // at first, when it is known how long the record is, and when it is there
+    assert!(polls <= 3, "{polls}");
+}
+
+#[tokio::test]
+async fn a_short_record_and_the_end_of_the_stream_come_at_once_whatever_was_waited_for() {
+    let long = [7; CARRIED_MAX_BYTES];
+    let wire = sealed(&[&long, b"short", &long]).await;
+    let (first, rest) = wire.split_at(CARRIED_MAX_BYTES + OVERHEAD_BYTES);
+    let (short, last) = rest.split_at(5 + OVERHEAD_BYTES);
+    let (mut far, mut reader) = listener().await;
+    let mut heard = vec![0; CARRIED_MAX_BYTES];
+    // each part comes when its reader waits already
+    for (parts, bytes) in [
+        (vec![&first[..100], &first[100..]], CARRIED_MAX_BYTES),
+        (vec![short], 5),
+        (vec![&last[..100]], 0),
+    ] {
+        let saying = async {
+            for part in parts {
+                sleep(MOMENT).await;
+                far.write_all(part).await.unwrap();
+            }
+            if bytes == 0 {
+                sleep(MOMENT).await;
+                far.shutdown().await.unwrap();
+            }
+        };
+        let hearing = async {
+            match bytes {
+                0 => reader.read(&mut heard).await,
+                _ => reader.read_exact(&mut heard[..bytes]).await,
+            }
+        };
+        let ((), read) = tokio::join!(saying, timeout(PATIENCE, hearing));
+        assert_eq!(read.unwrap().unwrap(), bytes);
+    }
 }

@@ -7,7 +7,7 @@ use tokio_rustls::TlsStream;
 use super::super::cork::Corked;
 use super::super::dial::Connection;
 use super::super::greet::prove;
-use super::super::polite::LastReading;
+use super::super::polite::Polite;
 use super::super::serve::serve_stream;
 use super::super::tls::nameless;
 use super::super::*;
@@ -104,11 +104,13 @@ impl Node {
     /// A connection over one end of a pipe, for tests in virtual time.
     pub(super) async fn over(&self, near: DuplexStream, node: NodeId) -> Connection {
         let connector = self.shared().tls.connector(Some(node)).unwrap();
-        let stream = connector.connect(nameless(), Corked::new(near)).await;
+        let stream = connector
+            .connect(nameless(), Corked::new(Polite::new(near)))
+            .await;
         let stream = stream.unwrap();
         let mut stream = TlsStream::from(stream);
         prove(self.shared(), &mut stream, Lane::Bulk).await.unwrap();
-        let started = Connection::start(self.shared(), stream, Lane::Bulk, LastReading::default());
+        let started = Connection::start(self.shared(), stream, Lane::Bulk);
         started.unwrap()
     }
 
