@@ -1,10 +1,13 @@
 """What the scripts of this laboratory ask of netlab, and a cluster of p2pfs on its nodes."""
-import os, shutil, subprocess, sys, tempfile
+import os, shutil, signal, subprocess, sys, tempfile
 from contextlib import contextmanager
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 NETLAB = f'{HERE}/netlab'
 PORT = 1378
+
+# who is told to end takes the laboratory down first
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def netlab(*words):
