@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::io;
+use std::iter::Peekable;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::vec;
@@ -48,7 +49,7 @@ pub struct Prefetch {
     fetcher: Fetcher,
     here: Here,
     /// The smallest first: none of them waits behind a large one for long.
-    waiting: vec::IntoIter<(ContentHash, (u64, SharedPath))>,
+    waiting: Peekable<vec::IntoIter<(ContentHash, (u64, SharedPath))>>,
     running: JoinSet<(ContentHash, Fetched)>,
     /// How far those that run are.
     on_their_way: BTreeMap<ContentHash, watch::Receiver<FillProgress>>,
@@ -110,10 +111,9 @@ impl Prefetch {
 
     /// Begins as many as go at a time, or gives the first of them that is here after all.
     pub(super) fn begin(&mut self) -> Option<Fetched> {
-        while let Some((_, (size_bytes, _))) = self.waiting.as_slice().first()
-            && goes_beside(self.running.len(), self.running_bytes, *size_bytes)
-            && let Some((hash, (size_bytes, path))) = self.waiting.next()
-        {
+        while let Some((hash, (size_bytes, path))) = self.waiting.next_if(|(_, (size_bytes, _))| {
+            goes_beside(self.running.len(), self.running_bytes, *size_bytes)
+        }) {
             if self.here.has(&hash) {
                 // it came for somebody else meanwhile
                 self.come_bytes += size_bytes;
@@ -282,7 +282,7 @@ impl Node {
             fetcher: self.running.fetcher.clone(),
             files: contents.len(),
             bytes: contents.iter().map(|(_, (size_bytes, _))| size_bytes).sum(),
-            waiting: contents.into_iter(),
+            waiting: contents.into_iter().peekable(),
             running: JoinSet::new(),
             on_their_way: BTreeMap::new(),
             running_bytes: 0,

@@ -1,6 +1,7 @@
 //! What a record says and when: of streams that are cut, changed, worn, or slow.
 
-use std::sync::atomic::AtomicUsize;
+use std::future::poll_fn;
+use std::pin::pin;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::{TcpListener, TcpStream};
@@ -138,12 +139,12 @@ async fn listener() -> (TcpStream, RecordReader<Polite<TcpStream>>) {
 
 /// What a future gives, and how often it was polled for it.
 async fn counted<F: Future>(future: F) -> (F::Output, usize) {
-    let (mut future, polls) = (std::pin::pin!(future), AtomicUsize::new(0));
-    let output = std::future::poll_fn(|context| {
-        polls.fetch_add(1, Ordering::Relaxed);
+    let (mut future, mut polls) = (pin!(future), 0);
+    let output = poll_fn(|context| {
+        polls += 1;
         future.as_mut().poll(context)
     });
-    (output.await, polls.into_inner())
+    (output.await, polls)
 }
 
 #[tokio::test]
