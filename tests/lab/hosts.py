@@ -10,6 +10,22 @@ PORT = 1378
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
+def program_argument(parser):
+    parser.add_argument('--program', type=os.path.abspath, default=f'{HERE}/../../target/release/p2pfs')
+
+
+def can_run(script, program):
+    """Whether a script has what it needs; says what is missing."""
+    missing = None
+    if os.geteuid() != 0:
+        missing = 'network namespaces need root'
+    elif not os.path.exists(program):
+        missing = f'there is no {program}; build it with cargo build --release'
+    if missing:
+        print(f'{script}: not run: {missing}')
+    return not missing
+
+
 def netlab(*words):
     subprocess.run([NETLAB, *map(str, words)], check=True)
 
@@ -53,10 +69,23 @@ def ended(processes):
     try:
         yield processes
     finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()
+        end(processes)
+
+
+def end(processes):
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait()
+
+
+def daemon(program, number, own, shared_secret, *words):
+    """Starts the p2pfs of a node; what it keeps and says is below a directory of its own."""
+    command = [program, 'daemon', '--name', f'n{number}', '--listen', f'10.77.0.{number}:{PORT}',
+               '--state', f'{own}/state', '--cache', f'{own}/cache', '--socket', f'{own}/socket',
+               '--secret-file', shared_secret, *words]
+    with open(f'{own}/log', 'a') as log:
+        return node(number, command, stdout=log, stderr=log)
 
 
 @contextmanager
@@ -71,14 +100,9 @@ def cluster(program, home, count, share, mounted):
             own = f'{home}/p{i}'
             os.makedirs(f'{own}/mount')
             sockets.append(f'{own}/socket')
-            command = [program, 'daemon', '--name', f'n{i}', '--listen', f'10.77.0.{i}:{PORT}',
-                       '--state', f'{own}/state', '--cache', f'{own}/cache', '--socket', sockets[-1],
-                       '--secret-file', shared_secret]
-            command += ['--share', share] if i == 1 else ['--seed', f'10.77.0.1:{PORT}']
-            if mounted:
-                command += ['--mount', f'{own}/mount']
-            log = open(f'{own}/log', 'w')
-            daemons.append(node(i, command, stdout=log, stderr=log))
+            words = ['--share', share] if i == 1 else ['--seed', f'10.77.0.1:{PORT}']
+            words += ['--mount', f'{own}/mount'] if mounted else []
+            daemons.append(daemon(program, i, own, shared_secret, *words))
         yield sockets, daemons
 
 
