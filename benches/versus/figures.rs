@@ -65,18 +65,22 @@ impl Figures {
     }
 }
 
-/// The value that half of the others are below; not a number where there are none.
+/// The value that half of the others are below, the mean of the two in the middle where their
+/// number is even; not a number where there are none.
 pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// The value that this share of the others is below; not a number where there are none.
+/// The value that this share (0 to 1) of the others is below, on the line between the two next to
+/// it where none is: to take the upper one would flatter whoever's more is better. Not a number
+/// where there are none.
 pub fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let last = sorted.len().saturating_sub(1) as f64;
-    let place = (last * share).round() as usize;
-    sorted.get(place).copied().unwrap_or(f64::NAN)
+    let place = sorted.len().saturating_sub(1) as f64 * share;
+    let at = |place: f64| sorted.get(place as usize).copied().unwrap_or(f64::NAN);
+    let (below, above) = (at(place.floor()), at(place.ceil()));
+    below + (above - below) * place.fract()
 }
 
 /// How much better the first is than another: the median of the rounds' ratios, since a round's

@@ -17,6 +17,7 @@ mod first_page;
 mod json_fields;
 mod limits;
 mod manual;
+mod medians;
 mod packages;
 mod security;
 mod tidy;
