@@ -275,7 +275,7 @@ impl Plan {
 
 impl Plan {
     /// How long the rest of an answer takes at the pace of what came since it was asked for, of it
-    /// and of what stood in line before it; nothing where nothing comes.
+    /// and of what stood in line before it; nothing where nothing comes, or only for others.
     fn rest_of(&self, now: Instant, id: RequestId) -> Option<Duration> {
         let entry = self.in_flight.get(&id)?;
         let peer = self.peers.get(&entry.request.node)?;
@@ -287,6 +287,9 @@ impl Plan {
             _ => 0,
         };
         let own = entry.request.range.len();
+        if entry.arrived_bytes == 0 && peer.passed_over(&entry.sent, own) {
+            return None;
+        }
         let left = before + own.saturating_sub(entry.arrived_bytes);
         let pace = peer.pace_since(now, &entry.sent)?;
         Duration::try_from_secs_f64(left as f64 / pace).ok()
@@ -312,6 +315,13 @@ impl Peer {
         let moved = (self.moved_bytes - sent.moved_bytes) as f64;
         let took = now.saturating_duration_since(sent.at).as_secs_f64();
         (moved > 0.0 && took > 0.0).then(|| moved / took)
+    }
+
+    /// Whether what was asked of it later came before it, and much of it: its disk may hang below
+    /// that file alone. Twice what could come before it in turn, since two lines share the way.
+    fn passed_over(&self, sent: &Sent, own_bytes: u64) -> bool {
+        let moved = self.moved_bytes - sent.moved_bytes;
+        moved > (sent.ahead_bytes + own_bytes) * 2
     }
 
     /// What is still to come of what stood in line before something that was asked.

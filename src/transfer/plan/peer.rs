@@ -80,6 +80,8 @@ pub(super) struct Sent {
     pub usual: Duration,
     pub(super) moved_bytes: u64,
     pub(super) queue_bytes: u64,
+    /// What was asked of the peer before, in any line.
+    pub(super) ahead_bytes: u64,
     app_limited: bool,
 }
 
@@ -273,6 +275,7 @@ impl Peer {
     pub fn sent(&mut self, now: Instant, id: RequestId, lane: Lane, bytes: u64) -> Sent {
         let usual = self.expected(lane, bytes) + self.deviation * 2;
         let queue_bytes = self.queue_bytes(lane);
+        let ahead_bytes = self.in_flight_bytes();
         if self.asked.is_empty() {
             self.busy_since = Some(now);
         }
@@ -291,6 +294,7 @@ impl Peer {
             usual,
             moved_bytes: self.moved_bytes,
             queue_bytes,
+            ahead_bytes,
             app_limited,
         }
     }

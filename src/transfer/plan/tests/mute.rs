@@ -164,3 +164,49 @@ fn who_brings_nothing_of_a_file_lets_its_fill_fail_though_readers_of_others_are_
         step(&mut plan, &mut now, &mut answers);
     }
 }
+
+/// The same beside a holder whose disk does not hang: what comes of the other file says nothing of
+/// when that one comes.
+#[test]
+fn who_brings_nothing_of_a_file_keeps_no_reader_from_another_holder_though_others_are_served() {
+    let (begin, [hanging, other]) = (Instant::now(), [1, 2].map(node));
+    let [read, wanted] = [1, 2].map(|number| file_named(number, 64 * MIB));
+    let mut plan = Plan::new(PlanConfig::default(), 1);
+    for content in [read, wanted] {
+        plan.open(begin, content, ExtentSet::new()).unwrap();
+        plan.holders(begin, &content, &listed(&[hanging]));
+    }
+    let (mut now, mut answers) = (begin, Answers::new());
+    let range = ByteRange::new(0, URGENT_MAX_BYTES);
+    let waits = plan.demand_just(now, wanted, range, now + PATIENCE);
+    let waits = waits.unwrap();
+    let mut parts = (0..).map(|part| ByteRange::at(part * URGENT_MAX_BYTES, URGENT_MAX_BYTES));
+    let mut demand = None;
+    loop {
+        while let Some(event) = plan.poll_event() {
+            match event {
+                PlanEvent::Ready(id) if id == waits => return,
+                PlanEvent::Ready(id) if demand == Some(id) => demand = None,
+                PlanEvent::Failed(..) => panic!("{event:?} after {:?}", now - begin),
+                _ => {}
+            }
+        }
+        if demand.is_none() {
+            let part = parts.next().unwrap();
+            let next = plan.demand_just(now, read, part, now + PATIENCE);
+            demand = Some(next.unwrap());
+        }
+        while let Some(request) = plan.poll_request(now) {
+            if request.node == other || request.content == read {
+                answers.insert((now + Duration::from_millis(5), request.id));
+            }
+            // it is known now that another has it too
+            plan.holders(now, &wanted, &listed(&[hanging, other]));
+        }
+        assert!(
+            now < begin + Duration::from_secs(2),
+            "it was never asked of the other"
+        );
+        step(&mut plan, &mut now, &mut answers);
+    }
+}
