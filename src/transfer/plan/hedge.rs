@@ -282,14 +282,12 @@ impl Plan {
         if peer.quiet_for(now, entry.sent.at) >= SILENT_MIN {
             return None;
         }
+        let own = entry.request.range.len();
         let before = match entry.arrived_bytes {
+            0 if peer.passed_over(&entry.sent, own) => return None,
             0 => peer.left_before(&entry.sent),
             _ => 0,
         };
-        let own = entry.request.range.len();
-        if entry.arrived_bytes == 0 && peer.passed_over(&entry.sent, own) {
-            return None;
-        }
         let left = before + own.saturating_sub(entry.arrived_bytes);
         let pace = peer.pace_since(now, &entry.sent)?;
         Duration::try_from_secs_f64(left as f64 / pace).ok()
@@ -310,9 +308,14 @@ impl Plan {
 }
 
 impl Peer {
+    /// Bytes that came since something was asked, of it or not.
+    fn moved_since(&self, sent: &Sent) -> u64 {
+        self.moved_bytes - sent.moved_bytes
+    }
+
     /// Bytes a second that came since something was asked, if any did.
     fn pace_since(&self, now: Instant, sent: &Sent) -> Option<f64> {
-        let moved = (self.moved_bytes - sent.moved_bytes) as f64;
+        let moved = self.moved_since(sent) as f64;
         let took = now.saturating_duration_since(sent.at).as_secs_f64();
         (moved > 0.0 && took > 0.0).then(|| moved / took)
     }
@@ -320,13 +323,11 @@ impl Peer {
     /// Whether what was asked of it later came before it, and much of it: its disk may hang below
     /// that file alone. Twice what could come before it in turn, since two lines share the way.
     fn passed_over(&self, sent: &Sent, own_bytes: u64) -> bool {
-        let moved = self.moved_bytes - sent.moved_bytes;
-        moved > (sent.ahead_bytes + own_bytes) * 2
+        self.moved_since(sent) > (sent.ahead_bytes + own_bytes) * 2
     }
 
     /// What is still to come of what stood in line before something that was asked.
     fn left_before(&self, sent: &Sent) -> u64 {
-        let moved = self.moved_bytes - sent.moved_bytes;
-        sent.queue_bytes.saturating_sub(moved)
+        sent.queue_bytes.saturating_sub(self.moved_since(sent))
     }
 }

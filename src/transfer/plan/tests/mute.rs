@@ -7,7 +7,9 @@ use super::{Answers, MIB, listed, step};
 use crate::digest::ContentKey;
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use crate::id::NodeId;
-use crate::transfer::plan::{Offer, Plan, PlanConfig, PlanEvent, TURN_PATIENCE, URGENT_MAX_BYTES};
+use crate::transfer::plan::{
+    DemandId, Offer, Plan, PlanConfig, PlanEvent, TURN_PATIENCE, URGENT_MAX_BYTES,
+};
 
 const SIZE: u64 = MIB;
 /// 1 Mbit/s, as bytes.
@@ -122,91 +124,112 @@ fn they_keep_no_fill_from_a_holder_that_answers() {
     }
 }
 
-/// As of one whose disk hangs below that file alone.
-#[test]
-fn who_brings_nothing_of_a_file_lets_its_fill_fail_though_readers_of_others_are_served() {
-    let (begin, holder) = (Instant::now(), node(HOLDER));
-    let [read, wanted] = [1, 2].map(|number| file_named(number, 64 * MIB));
-    let mut plan = Plan::new(PlanConfig::default(), 1);
-    for content in [read, wanted] {
-        plan.open(begin, content, ExtentSet::new()).unwrap();
-        plan.holders(begin, &content, &listed(&[holder]));
+/// A holder that brings one file, part by part to a reader, and nothing of another: as of one whose
+/// disk hangs below that alone.
+struct OneOfTwo {
+    plan: Plan,
+    begin: Instant,
+    now: Instant,
+    read: ContentKey,
+    wanted: ContentKey,
+    /// Who brings the wanted one too, where somebody does.
+    other: Option<NodeId>,
+    part_bytes: u64,
+    took: Duration,
+    parts: u64,
+    demand: Option<DemandId>,
+    answers: Answers,
+}
+
+impl OneOfTwo {
+    /// The reader asks for parts of so many bytes, which come after so long.
+    fn new(part_bytes: u64, took: Duration) -> Self {
+        let begin = Instant::now();
+        let [read, wanted] = [1, 2].map(|number| file_named(number, 64 * MIB));
+        let mut plan = Plan::new(PlanConfig::default(), 1);
+        for content in [read, wanted] {
+            plan.open(begin, content, ExtentSet::new()).unwrap();
+            plan.holders(begin, &content, &listed(&[node(HOLDER)]));
+        }
+        Self {
+            plan,
+            begin,
+            now: begin,
+            read,
+            wanted,
+            other: None,
+            part_bytes,
+            took,
+            parts: 0,
+            demand: None,
+            answers: Answers::new(),
+        }
     }
-    plan.fill(begin, wanted, PATIENCE);
-    let (mut now, mut answers) = (begin, Answers::new());
-    let mut pages = (0..).map(|page| ByteRange::at(page * PAGE_BYTES, PAGE_BYTES));
-    let mut demand = None;
-    loop {
-        while let Some(event) = plan.poll_event() {
-            match event {
-                PlanEvent::Ready(id) if demand == Some(id) => demand = None,
-                PlanEvent::FillFailed(content, _) => {
-                    assert_eq!(content, wanted);
-                    // not before the last that is asked for it could have had its turn
-                    assert!(now >= begin + PATIENCE * TURN_PATIENCE, "{:?}", now - begin);
-                    return;
+
+    /// Reads on until something is said that is not of the reader, for so long at most.
+    fn next_event(&mut self, limit: Duration) -> Option<PlanEvent> {
+        while self.now < self.begin + limit {
+            while let Some(event) = self.plan.poll_event() {
+                match event {
+                    PlanEvent::Ready(id) if self.demand == Some(id) => self.demand = None,
+                    PlanEvent::Failed(..) => panic!("{event:?} after {:?}", self.now - self.begin),
+                    _ => return Some(event),
                 }
-                PlanEvent::Failed(..) => panic!("{event:?} after {:?}", now - begin),
-                _ => {}
             }
-        }
-        if demand.is_none() {
-            let page = pages.next().unwrap();
-            let next = plan.demand_just(now, read, page, now + PATIENCE);
-            demand = Some(next.unwrap());
-        }
-        while let Some(request) = plan.poll_request(now) {
-            if request.content == read {
-                answers.insert((now + Duration::from_millis(200), request.id));
+            if self.demand.is_none() {
+                let part = ByteRange::at(self.parts * self.part_bytes, self.part_bytes);
+                self.parts += 1;
+                let deadline = self.now + PATIENCE;
+                let next = self.plan.demand_just(self.now, self.read, part, deadline);
+                self.demand = Some(next.unwrap());
             }
+            while let Some(request) = self.plan.poll_request(self.now) {
+                if request.content == self.read || Some(request.node) == self.other {
+                    self.answers.insert((self.now + self.took, request.id));
+                }
+            }
+            step(&mut self.plan, &mut self.now, &mut self.answers);
         }
-        assert!(now < begin + PATIENCE * TURN_PATIENCE * 3, "it never ends");
-        step(&mut plan, &mut now, &mut answers);
+        None
     }
 }
 
-/// The same beside a holder whose disk does not hang: what comes of the other file says nothing of
-/// when that one comes.
+#[test]
+fn who_brings_nothing_of_a_file_lets_its_fill_fail_though_readers_of_others_are_served() {
+    let mut trial = OneOfTwo::new(PAGE_BYTES, Duration::from_millis(200));
+    let wanted = trial.wanted;
+    trial.plan.fill(trial.begin, wanted, PATIENCE);
+    while let Some(event) = trial.next_event(PATIENCE * TURN_PATIENCE * 3) {
+        if let PlanEvent::FillFailed(content, _) = event {
+            assert_eq!(content, wanted);
+            // not before the last that is asked for it could have had its turn
+            let took = trial.now - trial.begin;
+            assert!(took >= PATIENCE * TURN_PATIENCE, "{took:?}");
+            return;
+        }
+    }
+    panic!("it never ends");
+}
+
+/// What comes of the other file says nothing of when this one comes.
 #[test]
 fn who_brings_nothing_of_a_file_keeps_no_reader_from_another_holder_though_others_are_served() {
-    let (begin, [hanging, other]) = (Instant::now(), [1, 2].map(node));
-    let [read, wanted] = [1, 2].map(|number| file_named(number, 64 * MIB));
-    let mut plan = Plan::new(PlanConfig::default(), 1);
-    for content in [read, wanted] {
-        plan.open(begin, content, ExtentSet::new()).unwrap();
-        plan.holders(begin, &content, &listed(&[hanging]));
-    }
-    let (mut now, mut answers) = (begin, Answers::new());
+    let mut trial = OneOfTwo::new(URGENT_MAX_BYTES, Duration::from_millis(5));
+    let (begin, wanted, other) = (trial.begin, trial.wanted, node(HOLDER + 1));
     let range = ByteRange::new(0, URGENT_MAX_BYTES);
-    let waits = plan.demand_just(now, wanted, range, now + PATIENCE);
-    let waits = waits.unwrap();
-    let mut parts = (0..).map(|part| ByteRange::at(part * URGENT_MAX_BYTES, URGENT_MAX_BYTES));
-    let mut demand = None;
-    loop {
-        while let Some(event) = plan.poll_event() {
-            match event {
-                PlanEvent::Ready(id) if id == waits => return,
-                PlanEvent::Ready(id) if demand == Some(id) => demand = None,
-                PlanEvent::Failed(..) => panic!("{event:?} after {:?}", now - begin),
-                _ => {}
-            }
+    let deadline = begin + PATIENCE;
+    let demand = trial.plan.demand_just(begin, wanted, range, deadline);
+    let demand = demand.unwrap();
+    let first = trial.plan.poll_request(begin).unwrap();
+    assert_eq!((first.content, first.node), (wanted, node(HOLDER)));
+    // it is known now that another has it too
+    let both = listed(&[node(HOLDER), other]);
+    trial.plan.holders(begin, &wanted, &both);
+    trial.other = Some(other);
+    while let Some(event) = trial.next_event(Duration::from_secs(2)) {
+        if event == PlanEvent::Ready(demand) {
+            return;
         }
-        if demand.is_none() {
-            let part = parts.next().unwrap();
-            let next = plan.demand_just(now, read, part, now + PATIENCE);
-            demand = Some(next.unwrap());
-        }
-        while let Some(request) = plan.poll_request(now) {
-            if request.node == other || request.content == read {
-                answers.insert((now + Duration::from_millis(5), request.id));
-            }
-            // it is known now that another has it too
-            plan.holders(now, &wanted, &listed(&[hanging, other]));
-        }
-        assert!(
-            now < begin + Duration::from_secs(2),
-            "it was never asked of the other"
-        );
-        step(&mut plan, &mut now, &mut answers);
     }
+    panic!("it was never asked of the other");
 }
