@@ -13,6 +13,9 @@
 //! | `P2PFS_BENCH_HANDLES` | open files that are read at once | 500 |
 //! | `P2PFS_BENCH_ONLY` | of `signals,metadata,listing,names,handles` those to do | all |
 
+#[path = "../versus/figures.rs"]
+#[allow(dead_code, reason = "other benches use the rest")]
+mod figures;
 mod listing;
 mod memory;
 mod metadata;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::figures::quantile;
+
 /// The names of the columns.
 pub fn head() {
     println!(
@@ -12,13 +14,8 @@ pub fn head() {
 
 /// How long each of many took, and the limit of the longest.
 pub fn times(what: &str, took: &[Duration], goal_ms: f64) {
-    let mut took: Vec<f64> = took.iter().map(|t| t.as_secs_f64() * 1e3).collect();
-    took.sort_by(f64::total_cmp);
-    let at = |share: f64| {
-        let last = took.len().saturating_sub(1) as f64;
-        took.get((last * share).round() as usize).copied()
-    };
-    let [half, most, longest] = [0.5, 0.99, 1.0].map(|share| at(share).unwrap_or(f64::NAN));
+    let took: Vec<f64> = took.iter().map(|t| t.as_secs_f64() * 1e3).collect();
+    let [half, most, longest] = [0.5, 0.99, 1.0].map(|share| quantile(&took, share));
     println!(
         "{what:<52} {:>8} {half:>10.3} {most:>10.3} {longest:>10.3}  <= {goal_ms} ms: {}",
         took.len(),
