@@ -187,6 +187,12 @@ impl ExtentSet {
         self.iter().chain(more.iter()).collect::<Vec<_>>().into()
     }
 
+    /// What is not in the other.
+    pub fn without(&self, other: &Self) -> Self {
+        let missing = |range| other.missing_in(range).ranges;
+        self.iter().flat_map(missing).collect()
+    }
+
     /// What of each range is whole grains, as [`ByteRange::align_in`] has it.
     pub fn align_in(&self, grain_bytes: u64, size_bytes: u64) -> Self {
         let whole = |range: ByteRange| range.align_in(grain_bytes, size_bytes);
@@ -316,6 +322,9 @@ mod tests {
             let mut with = set.clone();
             with.insert(probe);
             prop_assert_eq!(set.union(&ExtentSet::of(probe)), with);
+            let mut without = set.clone();
+            without.remove(probe);
+            prop_assert_eq!(set.without(&ExtentSet::of(probe)), without);
         }
     }
 }

@@ -95,6 +95,25 @@ impl CacheFile {
             .extents(self.size_bytes())
     }
 
+    /// What is on disk: what can be read now, and what is in doubt, which is checked as it is
+    /// read and may turn out to be missing.
+    pub fn on_disk(&self) -> ExtentSet {
+        let size_bytes = self.size_bytes();
+        let state = self.shared().state.lock();
+        let present = state.present.extents(size_bytes);
+        match state.doubt.is_empty() {
+            true => present,
+            false => present.union(&state.doubt.extents(size_bytes)),
+        }
+    }
+
+    /// Blocking: checks what is in doubt, chunk by chunk for as long as `goes_on` says so. Then
+    /// all of that is present or missing.
+    pub fn settle(&self, goes_on: impl Fn() -> bool) {
+        let shared = self.shared();
+        shared.settle_all(&self.handle.core.context, goes_on);
+    }
+
     /// How many bytes can be read now, without a lock.
     pub fn cached_bytes(&self) -> u64 {
         self.shared().cached_bytes()

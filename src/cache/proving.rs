@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::context::Context;
 use super::file::{PairSource, Shared};
-use super::pages::{bytes_of, pages_around};
+use super::pages::{bytes_of, page_count, pages_around};
 use super::{CacheError, CacheEvent};
 use crate::digest::{self, AppendAt, DigestError, OnDisk};
 use crate::extent::{ByteRange, CHUNK_BYTES, ChunkIndex};
@@ -167,6 +167,20 @@ impl Shared {
             }
         }
         lost_bytes
+    }
+
+    /// The same for all that is in doubt, for as long as `goes_on` says so.
+    pub(super) fn settle_all(&self, context: &Context, goes_on: impl Fn() -> bool) {
+        let all = 0..page_count(self.size_bytes);
+        let doubtful: Vec<_> = self.state.lock().doubt.runs(all).collect();
+        for run in doubtful {
+            for chunk in self.chunks_of(bytes_of(&run, self.size_bytes)) {
+                if !goes_on() {
+                    return;
+                }
+                self.settle(context, chunk);
+            }
+        }
     }
 
     fn chunks_of(&self, range: ByteRange) -> impl Iterator<Item = ByteRange> + use<> {

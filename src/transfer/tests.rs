@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::TransferError;
 use super::client::{Fetcher, ReadReply};
-use crate::cache::tests::faults::{Faults, cache_that_can_halt};
+use crate::cache::tests::faults::{Faults, cache_in_boot, cache_that_can_halt};
 use crate::cache::{Cache, CacheConfig, Stored};
 use crate::digest::{self, ContentHash, Outboard};
 use crate::extent::ByteRange;
@@ -60,7 +60,7 @@ impl Content {
 
 pub struct TestCache {
     pub cache: Cache,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl TestCache {
@@ -73,15 +73,21 @@ impl TestCache {
         Self::opened(budget_bytes, cache_that_can_halt)
     }
 
+    /// With what `stock` put in before a power cut, none of which was brought to the disk for sure.
+    pub fn after_a_power_cut(budget_bytes: u64, stock: impl FnOnce(&Self)) -> Self {
+        let before = |config| (cache_in_boot(config, "before"), ());
+        let (cut, ()) = Self::opened(budget_bytes, before);
+        stock(&cut);
+        drop(cut.cache);
+        let config = config(&cut.dir, budget_bytes);
+        let cache = cache_in_boot(config, "after");
+        Self { cache, ..cut }
+    }
+
     fn opened<T>(budget_bytes: u64, open: impl FnOnce(CacheConfig) -> (Cache, T)) -> (Self, T) {
         let dir = tempfile::tempdir().unwrap();
-        let config = CacheConfig {
-            dir: dir.path().join("cache"),
-            budget_bytes,
-            floor_bytes: 0,
-        };
-        let (cache, beside) = open(config);
-        (Self { cache, _dir: dir }, beside)
+        let (cache, beside) = open(config(&dir, budget_bytes));
+        (Self { cache, dir }, beside)
     }
 
     /// Puts a part of a content in.
@@ -98,8 +104,27 @@ impl TestCache {
         }
     }
 
+    /// The data file of a content, for what only a disk does to it.
+    pub fn data_file(&self, content: &Content) -> std::fs::File {
+        let hex = content.hash().to_string();
+        let path = format!("cache/{}/{hex}.data", &hex[..2]);
+        let mut options = std::fs::File::options();
+        options
+            .write(true)
+            .open(self.dir.path().join(path))
+            .unwrap()
+    }
+
     pub fn stock_all(&self, content: &Content) {
         self.stock(content, ByteRange::new(0, content.size()));
+    }
+}
+
+fn config(dir: &tempfile::TempDir, budget_bytes: u64) -> CacheConfig {
+    CacheConfig {
+        dir: dir.path().join("cache"),
+        budget_bytes,
+        floor_bytes: 0,
     }
 }
 

@@ -165,7 +165,7 @@ impl World {
     fn open(&mut self, content: ContentKey) -> bool {
         let cached = Cached {
             file: Some(()),
-            present: ExtentSet::new(),
+            on_disk: ExtentSet::new(),
             is_complete: false,
         };
         match self.session.open(self.now, content) {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use parking_lot::{Condvar, Mutex};
 
 use super::super::core::Tuning;
+use super::super::map::Boot;
 use super::{Cache, CacheConfig, Disk};
 
 /// What the simulated disk loses or keeps as one.
@@ -108,6 +109,17 @@ pub(crate) fn cache_that_can_halt(config: CacheConfig) -> (Cache, Arc<Faults>) {
     };
     let (cache, _events) = Cache::open_with(config, tuning, disk).unwrap();
     (cache, faults)
+}
+
+/// A cache in another boot of the machine, by the boot's name, which brings nothing to the disk.
+pub(crate) fn cache_in_boot(config: CacheConfig, name: &str) -> Cache {
+    let tuning = Tuning {
+        background: false,
+        boot: Some(Boot::named(name.as_bytes())),
+        ..Tuning::default()
+    };
+    let (cache, _events) = Cache::open_with(config, tuning, Disk::default()).unwrap();
+    cache
 }
 
 impl Faults {

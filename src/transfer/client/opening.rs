@@ -27,9 +27,9 @@ impl Inner {
         let file = self.cache.file(content.hash, content.size_bytes).ok();
         let cached = Cached {
             file: file.clone(),
-            present: file
+            on_disk: file
                 .as_ref()
-                .map_or_else(ExtentSet::new, CacheFile::present),
+                .map_or_else(ExtentSet::new, CacheFile::on_disk),
             is_complete: file.as_ref().is_some_and(CacheFile::is_complete),
         };
         self.with(|session, now| session.begin(now, content, cached))?;
@@ -82,7 +82,8 @@ impl Inner {
         }
     }
 
-    /// Blocking: opens the file in the cache.
+    /// Blocking: opens the file in the cache, and checks what is in doubt of it, so that it ends
+    /// with nothing in doubt and asks for nothing that is here.
     pub(super) fn begin_fill(
         self: &Arc<Self>,
         content: ContentKey,
@@ -100,7 +101,10 @@ impl Inner {
             };
             // the cache may take by now what it did not as its fetch began
             let file = file.or_else(|| self.reopen(content));
-            // asked under the session's lock: what is stored until then was told of
+            if let Some(file) = &file {
+                file.settle(|| !filler.outcome.is_closed());
+            }
+            // asked under the session's lock: what is not stored by then is in its window
             let present = || {
                 file.as_ref()
                     .map_or_else(ExtentSet::new, CacheFile::present)

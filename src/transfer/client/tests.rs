@@ -1,6 +1,7 @@
 //! The fetcher against peers that do as they are told, without a network.
 
 mod disks;
+mod doubt;
 mod fills;
 mod idle;
 

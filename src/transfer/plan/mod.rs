@@ -454,6 +454,12 @@ impl Plan {
         self.fetches.get(content).map(Fetch::have_bytes)
     }
 
+    /// What is here of an open file beside what `kept` has.
+    pub fn ready_beside(&self, content: &ContentKey, kept: &ExtentSet) -> ExtentSet {
+        let fetch = self.fetches.get(content);
+        fetch.map_or_else(ExtentSet::new, |fetch| fetch.have().without(kept))
+    }
+
     /// What became of the wishes since the last call.
     pub fn poll_event(&mut self) -> Option<PlanEvent> {
         self.events.pop_front()

@@ -9,8 +9,8 @@ use crate::transfer::TransferError;
 
 impl<O: Owner> Session<O> {
     /// A whole content is wanted in the cache, given up after `patience` without progress.
-    /// `present` is what the cache has of it now, looked up where all of it came; what came and is
-    /// not there comes once more.
+    /// `present` is what the cache has of it now, with nothing in doubt; what came, or was on disk,
+    /// and is not there comes once more.
     pub fn fill(
         &mut self,
         now: Instant,
@@ -40,13 +40,11 @@ impl<O: Owner> Session<O> {
     fn want_anew(&mut self, content: &ContentKey, present: impl FnOnce() -> ExtentSet) {
         let whole = ByteRange::new(0, content.size_bytes);
         let mut missing = self.window.forget(content);
-        let came_whole = self.plan.ready_bytes(content) == Some(content.size_bytes);
-        let mut is_present = false;
-        if came_whole && !self.window.is_storing(content) {
-            let lost = present().missing_in(whole);
-            is_present = lost.is_empty();
-            missing.extend(lost.iter());
-        }
+        let present = present();
+        let is_present = present.contains(whole);
+        let mut kept = present;
+        self.window.storing(content).for_each(|it| kept.insert(it));
+        missing.extend(self.plan.ready_beside(content, &kept).iter());
         for range in &missing {
             self.plan.lost(content, *range);
         }
@@ -143,7 +141,7 @@ mod tests {
         let mut session = Session::<Nobody>::new(PlanConfig::default(), 1, 1 << 20);
         let cached = Cached {
             file: Some(()),
-            present: ExtentSet::new(),
+            on_disk: ExtentSet::new(),
             is_complete: false,
         };
         session.begin(now, content, cached).unwrap();

@@ -199,8 +199,8 @@ impl<O: Owner> Session<O> {
             return Err(PlanError::OnlyLiars.into());
         }
         let end = ByteRange::new(content.size_bytes.saturating_sub(1), content.size_bytes);
-        let is_proven = !end.is_empty() && cached.present.contains(end);
-        self.plan.open(now, content, cached.present)?;
+        let is_proven = !end.is_empty() && cached.on_disk.contains(end);
+        self.plan.open(now, content, cached.on_disk)?;
         let file = OpenFile {
             cache: cached.file,
             is_complete: cached.is_complete,

@@ -82,8 +82,8 @@ impl<R> Read<R> {
 pub struct Cached<F> {
     /// `None` where the cache cannot take it.
     pub file: Option<F>,
-    /// What is in it.
-    pub present: ExtentSet,
+    /// What is in it, be it in doubt: that is checked as it is read.
+    pub on_disk: ExtentSet,
     /// Whether that is all of it.
     pub is_complete: bool,
 }

@@ -30,7 +30,7 @@ fn address() -> SocketAddr {
 fn read_beside(session: &mut Session<Nobody>, now: Instant, content: ContentKey, others: &[u8]) {
     let cached = Cached {
         file: Some(()),
-        present: ExtentSet::new(),
+        on_disk: ExtentSet::new(),
         is_complete: false,
     };
     session.begin(now, content, cached).unwrap();

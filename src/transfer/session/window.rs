@@ -105,7 +105,13 @@ impl Window {
 
     /// Whether any byte of the content is on its way into the cache.
     pub fn is_storing(&self, content: &ContentKey) -> bool {
-        self.all(content).any(|(_, held)| held.refused.is_none())
+        self.storing(content).next().is_some()
+    }
+
+    /// What of the content is on its way into the cache.
+    pub fn storing(&self, content: &ContentKey) -> impl Iterator<Item = ByteRange> {
+        let storing = self.all(content).filter(|(_, held)| held.refused.is_none());
+        storing.map(|(range, _)| range)
     }
 
     /// A fill of the content begins: what is being stored was perhaps refused before, by a cache

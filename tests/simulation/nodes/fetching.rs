@@ -364,7 +364,7 @@ impl Running {
         if opened.expect("far fewer files than the limit").is_none() {
             let cached = InCache {
                 file: Some(()),
-                present: here.present().clone(),
+                on_disk: here.present().clone(),
                 is_complete: here.is_complete(),
             };
             let begun = self.session.begin(now, content, cached);

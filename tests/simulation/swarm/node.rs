@@ -224,7 +224,7 @@ impl Node {
     fn open(&mut self, now: Instant, content: ContentKey) -> Result<(), TransferError> {
         let cached = Cached {
             file: Some(()),
-            present: self.disk.present(&content),
+            on_disk: self.disk.present(&content),
             is_complete: self.disk.is_complete(&content),
         };
         let opened = self.tell(|session| match session.open(now, content)? {
