@@ -92,9 +92,6 @@ impl Plan {
             return;
         };
         self.blame(now, &entry, failure);
-        if failure == Failure::Limited {
-            self.limited_at = Some(now);
-        }
         self.ask_again(&entry.request.content, entry.request.range);
         self.bring_forward_if_overdue(now, &entry.request.content);
     }
@@ -149,7 +146,8 @@ impl Plan {
         };
         let until = match failure {
             Failure::Unreachable => peer.rest(now, entry.sent.at, jitter),
-            Failure::Busy | Failure::Limited => peer.rest_busy(now, &entry.sent, jitter, true),
+            Failure::Busy => peer.rest_busy(now, &entry.sent, jitter, true),
+            Failure::Limited => peer.hold_back(now, &entry.sent, jitter),
             Failure::Refused | Failure::Ours => peer.rest_busy(now, &entry.sent, jitter, false),
             Failure::Lied => peer.shun(now),
             Failure::Gone => {
@@ -298,7 +296,7 @@ impl Plan {
     /// Until when a wait for bytes of a file goes on, which last got on at `own`: for as long as it
     /// has patience after that or after one of its holders was at work for others, so that its turn
     /// comes. That for a limited time since `its_turn`, where it had one, unless a limit of our own
-    /// is what holds it back.
+    /// is what holds it back from a holder that is well.
     pub(super) fn goes_on_until(
         &self,
         now: Instant,
@@ -306,7 +304,8 @@ impl Plan {
         (own, patience): (Instant, Duration),
         its_turn: Option<Instant>,
     ) -> Instant {
-        let is_limited = self.limited_at.is_some_and(|at| at + patience > now);
+        let mut holders = fetch.holders().keys().filter_map(|it| self.peers.get(it));
+        let is_limited = holders.any(|peer| peer.is_held_back(now, patience));
         let longest = match its_turn.filter(|_| !is_limited) {
             Some(at) => at + patience * (TURN_PATIENCE - 1),
             None => now,

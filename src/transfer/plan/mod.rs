@@ -190,8 +190,6 @@ pub struct Plan {
     metered: bool,
     /// Looks at one thing, all calls together.
     steps: Cell<u64>,
-    /// When a limit of this node last held a question back for long.
-    limited_at: Option<Instant>,
     /// When this node last did not run for a while.
     pause: Option<pause::Pause>,
 }
@@ -217,7 +215,6 @@ impl Plan {
             timers: BTreeSet::new(),
             events: VecDeque::new(),
             next_id: 0,
-            limited_at: None,
             pause: None,
             established_streams: 0,
             ahead_budget_bytes: None,

@@ -108,6 +108,9 @@ pub(super) struct Peer {
     pub(super) heard_at: Option<Instant>,
     /// When bytes of it last came, or it said that it is busy.
     worked_at: Option<Instant>,
+    /// When a limit of this node last held back what was to be asked of it, while nothing was held
+    /// against it.
+    limited_at: Option<Instant>,
     /// Since when something is asked of it without a pause.
     busy_since: Option<Instant>,
     pub silence: Silence,
@@ -412,6 +415,7 @@ impl Peer {
     /// It could not be reached, or answered nonsense, in what was asked at `sent_at`. `jitter` is
     /// in 0..1. Says until when it rests.
     pub fn rest(&mut self, now: Instant, sent_at: Instant, jitter: f64) -> Instant {
+        self.limited_at = None;
         if self.failed_at.is_some_and(|failed| sent_at <= failed) {
             // what broke then broke this too
             return self.not_before.unwrap_or(now);
@@ -433,13 +437,32 @@ impl Peer {
         if says_so {
             self.worked_at = Some(now);
         }
+        self.spare(now, sent, jitter, says_so)
+    }
+
+    /// A limit of this node held back what was to be asked of it, as if it were busy; which says
+    /// nothing of it.
+    pub fn hold_back(&mut self, now: Instant, sent: &Sent, jitter: f64) -> Instant {
+        self.worked_at = Some(now);
+        if self.failures == 0 && !self.is_silent() {
+            self.limited_at = Some(now);
+        }
+        self.spare(now, sent, jitter, true)
+    }
+
+    /// Whether it was held back by a limit of this node alone within so long before now.
+    pub fn is_held_back(&self, now: Instant, within: Duration) -> bool {
+        !self.is_silent() && self.limited_at.is_some_and(|at| at + within > now)
+    }
+
+    fn spare(&mut self, now: Instant, sent: &Sent, jitter: f64, gives_less: bool) -> Instant {
         if let (Some(at), Some(until)) = (self.busy_at, self.not_before)
             && sent.at < at
         {
             return until;
         }
         self.busy_at = Some(now);
-        if says_so {
+        if gives_less {
             self.rate = self.rate.map(|rate| rate / BUSY_RATE_DIVISOR);
         }
         self.busy += 1;

@@ -253,9 +253,9 @@ fn who_waits_long_for_a_turn_gets_a_part_before_it_is_given_up() {
     assert_all_read(&bench, "a slow link");
 }
 
-/// As of many requests that one's own limit lets through one by one.
-#[test]
-fn who_is_held_back_by_a_limit_of_this_node_waits_for_as_long_as_it_is() {
+/// How long somebody waits in vain at one holder with whom every request fails, one after the other
+/// so, or `longest` at least.
+fn waited_in_vain(failures: &[Failure], longest: Duration) -> Duration {
     let mut bench = Bench::new(6);
     let peer = bench.peer(1, SimPeer::new(20, LAN));
     let content = bench.file(1, 3 * MIB, &[peer]);
@@ -263,24 +263,36 @@ fn who_is_held_back_by_a_limit_of_this_node_waits_for_as_long_as_it_is() {
     let deadline = begin + PATIENCE;
     let demand = bench.plan.demand_just(begin, content, range, deadline);
     let demand = demand.unwrap();
-    let mut now = begin;
-    while now < begin + PATIENCE * 20 {
-        while let Some(request) = bench.plan.poll_request(now) {
-            bench.plan.failed(now, request.id, Failure::Limited);
-        }
-        now = bench
-            .plan
-            .poll_timeout()
-            .unwrap()
-            .min(now + PATIENCE / 3)
-            .max(now);
+    let (mut now, mut failures) = (begin, failures.iter().cycle());
+    while now < begin + longest {
+        now += PATIENCE / 16;
         bench.plan.handle_timeout(now);
-        while let Some(event) = bench.plan.poll_event() {
-            let failed = matches!(event, PlanEvent::Failed(..));
-            assert!(!failed, "{event:?} after {:?}", now - begin);
+        if bench.plan.waits_until(now, demand).is_none() {
+            break;
+        }
+        if let Some(request) = bench.plan.poll_request(now) {
+            let failure = failures.next().unwrap();
+            bench.plan.failed(now, request.id, *failure);
         }
     }
-    assert!(bench.plan.waits_until(now, demand).is_some());
+    now - begin
+}
+
+/// As of many requests that one's own limit lets through one by one.
+#[test]
+fn who_is_held_back_by_a_limit_of_this_node_waits_for_as_long_as_it_is() {
+    let longest = PATIENCE * 20;
+    assert!(waited_in_vain(&[Failure::Limited], longest) >= longest);
+}
+
+#[test]
+fn who_waits_for_a_holder_that_is_gone_is_not_kept_waiting_by_a_limit_of_this_node() {
+    for held_back in 1..4 {
+        let mut failures = vec![Failure::Limited; held_back];
+        failures.push(Failure::Unreachable);
+        let waited = waited_in_vain(&failures, PATIENCE * 20);
+        assert!(waited <= PATIENCE * TURN_PATIENCE, "{waited:?}");
+    }
 }
 
 /// A film is watched over a link that is slower than it, which leaves nothing for others.
