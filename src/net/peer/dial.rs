@@ -376,7 +376,9 @@ async fn watch(line: &Line, limits: &PeerLimits, outbound: &Outbound) -> DropRea
     let (mut pinged, mut asked) = (None, Instant::now());
     loop {
         let now = Instant::now();
-        match line.check(now, &mut pinged, limits) {
+        let check = line.check(now, &mut pinged, limits);
+        line.tell_of_part();
+        match check {
             Check::End(DropReason::Silent) if now >= asked + ASK_AGAIN => asked = now,
             Check::End(reason) => return reason,
             Check::Ping => {}

@@ -19,6 +19,8 @@ pub(super) struct Reading {
     pub least: Duration,
     /// How long ago the other end's kernel last acknowledged anything.
     pub acked_ago: Duration,
+    /// How long ago bytes of the other end last came, be it that no record of them is whole.
+    pub came_ago: Duration,
     /// What the other end has taken since the beginning.
     pub taken_bytes: u64,
     /// What was handed to the kernel, and was not taken yet.
@@ -49,6 +51,7 @@ impl Link for TcpStream {
             round_trip: Duration::from_micros(info.tcpi_rtt.into()),
             least: Duration::from_micros(info.tcpi_min_rtt.into()),
             acked_ago: Duration::from_millis(info.tcpi_last_ack_recv.into()),
+            came_ago: Duration::from_millis(info.tcpi_last_data_recv.into()),
             taken_bytes: info.tcpi_bytes_acked,
             queued_bytes: unacked_bytes + unsent_bytes,
             unsent_bytes,

@@ -16,6 +16,10 @@ use crate::id::NodeId;
 use crate::net::NetError;
 use crate::wire::native::tcp::Response;
 
+/// By how much the kernel's clock of what came (ticks of up to 10 ms) and that of what was opened
+/// of it may differ, and the time between the two.
+const CLOCKS_DIFFER: Duration = Duration::from_millis(50);
+
 /// What to do with an answer. Called once, on the task of the connection or where it is ended, so
 /// it must not wait for anything.
 pub type OnAnswer = Box<dyn FnOnce(Result<Response, NetError>) + Send>;
@@ -61,6 +65,8 @@ pub(super) struct Table {
     pub last_used: Instant,
     /// When bytes of an answer last came.
     pub brought: Instant,
+    /// The same of bytes of which no record is whole yet, as far as was told.
+    part_told: Instant,
     pub closed: Option<DropReason>,
 }
 
@@ -86,6 +92,7 @@ impl Line {
             busy_since: now,
             last_used: now,
             brought: now,
+            part_told: now,
             closed: None,
         };
         let slots = Arc::new(Semaphore::new(in_flight));
@@ -153,6 +160,33 @@ impl Line {
         }
     }
 
+    /// When bytes last came of which no record is whole yet. A record of the full size takes 16 s
+    /// of a link of 1 kB/s, and until then nothing of it can be opened.
+    fn part_came(&self) -> Option<Instant> {
+        let whole = self.pulse.last() + CLOCKS_DIFFER;
+        self.link.came().filter(|came| *came > whole)
+    }
+
+    /// Tells who asked first that a record is on its way, where more of it came since the last
+    /// time.
+    pub fn tell_of_part(&self) {
+        let Some(came) = self.part_came() else {
+            return;
+        };
+        let first = {
+            let mut table = self.lock();
+            if came <= table.part_told {
+                return;
+            }
+            table.part_told = came;
+            let first = table.waiters.values().min_by_key(|waiter| waiter.sent);
+            first.and_then(|waiter| waiter.progress.clone())
+        };
+        if let Some(progress) = first {
+            progress.tell_of_work();
+        }
+    }
+
     /// The first reason stays; every waiter learns it at once.
     pub fn fail(&self, mut reason: DropReason) {
         let waiters = {
@@ -201,9 +235,10 @@ impl Line {
             beats: self.pulse.beats(),
             busy_since: table.busy_since,
         };
-        let quiet_since = self.pulse.last().max(table.busy_since);
+        let part_came = self.part_came().unwrap_or(table.busy_since);
+        let quiet_since = self.pulse.last().max(table.busy_since).max(part_came);
         let silent = limits.silent(quiet_since, &self.link);
-        let unanswered = limits.unanswered(oldest, table.brought);
+        let unanswered = limits.unanswered(oldest, table.brought.max(part_came));
         let ping = quiet_since + limits.ping_after;
         if now >= silent {
             Check::End(DropReason::Silent)
@@ -315,6 +350,7 @@ mod tests {
         let reading = Reading {
             round_trip: Duration::from_millis(1500),
             acked_ago: Duration::from_secs(9),
+            came_ago: Duration::from_secs(9),
             ..Reading::default()
         };
         assert_eq!(check(1000, (0, reading)), Check::Ping);
@@ -331,8 +367,12 @@ mod tests {
         let after = |ms| Instant::now() + Duration::from_millis(ms);
         let mut check = checks_of(&line);
         let mut ends = |acked_ms: u64| {
-            check(2000, (acked_ms, Reading::default()));
-            check(2000, (acked_ms, Reading::default()))
+            let reading = Reading {
+                came_ago: Duration::from_mins(2),
+                ..Reading::default()
+            };
+            check(2000, (acked_ms, reading));
+            check(2000, (acked_ms, reading))
         };
         assert_eq!(ends(0), Check::End(DropReason::Silent));
         assert_eq!(ends(1900), Check::Again(after(3900)));

@@ -42,6 +42,12 @@ impl LastReading {
         at.checked_sub(reading.acked_ago)
     }
 
+    /// When bytes of the other end last came, as far as is known.
+    pub(super) fn came(&self) -> Option<Instant> {
+        let (at, reading) = self.0.lock().reading?;
+        at.checked_sub(reading.came_ago)
+    }
+
     /// Whether what is sent waits for its link, and not for who sends it.
     pub(super) fn is_held_back(&self) -> bool {
         self.0.lock().is_held_back

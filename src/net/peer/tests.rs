@@ -9,3 +9,4 @@ mod probing;
 mod records;
 mod requests;
 mod strangers;
+mod trickle;

@@ -6,6 +6,7 @@ use tokio_rustls::TlsStream;
 
 use super::super::cork::Corked;
 use super::super::dial::Connection;
+use super::super::gauge::Link;
 use super::super::greet::prove;
 use super::super::polite::Polite;
 use super::super::serve::serve_stream;
@@ -102,7 +103,7 @@ impl Node {
     }
 
     /// A connection over one end of a pipe, for tests in virtual time.
-    pub(super) async fn over(&self, near: DuplexStream, node: NodeId) -> Connection {
+    pub(super) async fn over(&self, near: impl Wire + Link + 'static, node: NodeId) -> Connection {
         let connector = self.shared().tls.connector(Some(node)).unwrap();
         let stream = connector
             .connect(nameless(), Corked::new(Polite::new(near)))
