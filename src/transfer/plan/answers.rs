@@ -156,7 +156,7 @@ impl Plan {
                     fetch.remove_holder(now, node);
                 }
                 self.call_up_all(&content);
-                return self.give_up_what_is_gone(now, content);
+                return self.look_up_what_is_gone(now, content);
             }
         };
         self.timers.insert((until, Timer::Rested(node)));
@@ -354,10 +354,25 @@ impl Plan {
         self.events.push_back(PlanEvent::Failed(id, why));
     }
 
-    /// Nobody has to wait for what every holder says that it is gone.
-    fn give_up_what_is_gone(&mut self, now: Instant, content: ContentKey) {
-        let fetch = self.fetches.get(&content);
-        if fetch.is_some_and(|it| it.is_just_gone_in(now, it.whole())) {
+    /// Nobody has to wait for what every holder says that it is gone, unless others have it since
+    /// then: who those are was last asked when somebody began to wait.
+    fn look_up_what_is_gone(&mut self, now: Instant, content: ContentKey) {
+        let Some(fetch) = self.fetches.get_mut(&content) else {
+            return;
+        };
+        if !fetch.is_idle() && fetch.is_just_gone_in(now, fetch.whole()) {
+            fetch.is_looked_up = true;
+            self.events.push_back(PlanEvent::LookUp(content));
+        }
+    }
+
+    /// The catalogue was asked.
+    pub(super) fn give_up_what_is_gone(&mut self, now: Instant, content: ContentKey) {
+        let Some(fetch) = self.fetches.get_mut(&content) else {
+            return;
+        };
+        let was_looked_up = std::mem::take(&mut fetch.is_looked_up);
+        if was_looked_up && fetch.is_just_gone_in(now, fetch.whole()) {
             self.give_up_gone(now, content, |_| true);
         }
     }

@@ -133,6 +133,8 @@ pub(super) struct Fetch {
     /// for.
     pub starved: bool,
     pub lied_to: bool,
+    /// The catalogue is being asked whether anybody has what those who had it have no more.
+    pub is_looked_up: bool,
 }
 
 impl Fetch {
@@ -177,6 +179,7 @@ impl Fetch {
             is_to_get: false,
             starved: false,
             lied_to: false,
+            is_looked_up: false,
         }
     }
 

@@ -268,6 +268,7 @@ impl Plan {
             self.peer_or_new(node);
         }
         self.call_up_all(content);
+        self.give_up_what_is_gone(now, *content);
     }
 
     /// Whether a request is still to be answered.

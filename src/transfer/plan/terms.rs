@@ -144,6 +144,9 @@ pub enum PlanEvent {
     FillFailed(ContentKey, PlanError),
     /// Look for more holders: the catalogue's, and a `Get` to all.
     Wanted(ContentKey),
+    /// Whoever was known to have all of it has it no more: look up in the catalogue who has it now,
+    /// and say so, be it nobody. Who waits for it is given up then.
+    LookUp(ContentKey),
     /// Ask this node, which wants the file too, what it has of it by now; its answer is an offer.
     Survey(ContentKey, NodeId),
     /// It sent wrong bytes of this content and is shunned for [`super::SHUN`].

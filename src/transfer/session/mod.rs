@@ -422,6 +422,7 @@ impl<O: Owner> Session<O> {
                 self.actions.wanted.push(content.hash);
                 self.actions.events.push(FetchEvent::Wanted { hashes });
             }
+            PlanEvent::LookUp(content) => self.actions.wanted.push(content.hash),
             PlanEvent::Survey(content, node) => {
                 let file = self.files.get(&content);
                 let address = file.and_then(|file| file.addresses.get(&node)).copied();

@@ -148,3 +148,47 @@ fn whoever_cannot_be_reached_for_what_it_has_is_left_alone_for_a_while() {
         "asked {asked} times in 40 seconds"
     );
 }
+
+/// A file that is read and wanted whole, of which a holder says that it has it no more; who
+/// has it then, as the catalogue says. Gives what ended by that, and how many requests follow.
+fn after_one_that_is_gone(then: &[u8]) -> (usize, usize, usize) {
+    let now = Instant::now();
+    let content = ContentKey::new(ContentHash::of(b"film"), 4 << 20);
+    let mut session = Session::<Nobody>::new(PlanConfig::default(), 1, 1 << 20);
+    read_beside(&mut session, now, content, &[]);
+    let holder = |number: &u8| Holder {
+        node: node(*number),
+        address: address(),
+        size_bytes: content.size_bytes,
+        sequence: 1,
+    };
+    session.holders(now, &content.hash, &[holder(&1)]);
+    session.fill(now, content, (FillId(1), ()), 600 * SECOND, ExtentSet::new);
+    let sends = session.actions(now).sends;
+    assert!(!sends.is_empty());
+    for send in sends {
+        session.failed(now, &send.request, Failure::Gone);
+    }
+    let actions = session.actions(now);
+    assert!(actions.wanted.contains(&content.hash));
+    assert!(actions.ends.is_empty() && actions.fills.is_empty());
+    let holders: Vec<_> = then.iter().map(holder).collect();
+    session.holders(now, &content.hash, &holders);
+    let actions = session.actions(now);
+    (actions.ends.len(), actions.fills.len(), actions.sends.len())
+}
+
+#[test]
+fn what_its_one_holder_has_no_more_comes_from_who_is_listed_since() {
+    let (ends, fills, sends) = after_one_that_is_gone(&[2]);
+    assert_eq!((ends, fills), (0, 0));
+    assert!(sends > 0);
+}
+
+#[test]
+fn who_waits_for_what_nobody_has_any_more_is_told_so_at_once() {
+    // the catalogue may not have heard of it yet
+    for then in [&[][..], &[1]] {
+        assert_eq!(after_one_that_is_gone(then), (1, 1, 0));
+    }
+}

@@ -356,6 +356,8 @@ impl Bench {
                     .into_iter()
                     .for_each(|node| self.later(at, Happening::Offers(node, *content)));
             }
+            // it knows of nobody else
+            PlanEvent::LookUp(content) => self.plan.holders(self.now, content, &[]),
             _ => {}
         }
         self.events.push(event);
