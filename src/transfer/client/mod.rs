@@ -226,10 +226,8 @@ impl Fetcher {
             reply(Ok(bytes));
             return nothing;
         }
-        let read = Read {
-            ahead,
-            ..Read::new(content, range, deadline, reply)
-        };
+        let mut read = Read::new(content, range, deadline, reply);
+        read.ahead = ahead;
         FetchTicket(self.inner.ask_for(read))
     }
 

@@ -1,4 +1,4 @@
-//! The next request for what a reader waits for.
+//! What readers wait for, and the next request for it.
 //!
 //! A reader that has asked for much at one time, as a command does that copies a whole file, waits
 //! for the first of it that is not here. That alone is asked of full holders in a swarm whosever it
@@ -9,15 +9,100 @@ use std::time::Instant;
 
 use super::schedule::{Asking, Choice};
 use super::turns::Want;
-use super::{Demand, DemandId, Lane, Plan, RangeRequest};
+use super::{
+    DEMANDS_MAX, Demand, DemandId, Lane, Plan, PlanError, PlanEvent, RangeRequest, Timer,
+    WHOLE_MAX_BYTES,
+};
 use crate::digest::ContentKey;
-use crate::extent::ByteRange;
+use crate::extent::{ByteRange, PAGE_BYTES};
 
 /// Demands of one file that are tried at one go, where its holders have different parts; the others
 /// follow in the next.
 const DEMANDS_TRIED_MAX: usize = 16;
 
 impl Plan {
+    /// A reader waits for `range` of an open file until `deadline`, or longer: for as long as bytes
+    /// of the file come. Ends in [`PlanEvent::Ready`] or [`PlanEvent::Failed`].
+    ///
+    /// # Errors
+    /// The remembered failure of a moment ago, or [`PlanError::TooMany`].
+    pub fn demand(
+        &mut self,
+        now: Instant,
+        content: ContentKey,
+        range: ByteRange,
+        deadline: Instant,
+    ) -> Result<DemandId, PlanError> {
+        self.note_read(now, &content, range);
+        self.demand_just(now, content, range, deadline)
+    }
+
+    /// As [`Plan::demand`], for a reader that nothing is to be fetched ahead of.
+    ///
+    /// # Errors
+    /// As [`Plan::demand`].
+    pub fn demand_just(
+        &mut self,
+        now: Instant,
+        content: ContentKey,
+        range: ByteRange,
+        deadline: Instant,
+    ) -> Result<DemandId, PlanError> {
+        let id = DemandId(self.next_id);
+        self.demand_again(now, id, content, range, deadline)?;
+        self.next_id += 1;
+        Ok(id)
+    }
+
+    /// As [`Plan::demand_just`], for one that had ended in [`PlanEvent::Ready`] and got nothing:
+    /// who cancels it, or asks how long it waits, knows it by that name.
+    ///
+    /// # Errors
+    /// As [`Plan::demand`].
+    pub fn demand_again(
+        &mut self,
+        now: Instant,
+        id: DemandId,
+        content: ContentKey,
+        range: ByteRange,
+        deadline: Instant,
+    ) -> Result<(), PlanError> {
+        let full = self.demands.len() >= DEMANDS_MAX;
+        let fetch = self.fetches.get_mut(&content).ok_or(PlanError::NoHolder)?;
+        let range = match fetch.size_bytes <= WHOLE_MAX_BYTES {
+            true => fetch.whole(),
+            false => range.align_out(PAGE_BYTES, fetch.size_bytes),
+        };
+        let present = fetch.have().contains(range);
+        match fetch.remembered_failure(now, range) {
+            Some(why) if !present => return Err(why),
+            None if !present && fetch.is_just_gone_in(now, range) => return Err(PlanError::Gone),
+            _ if full => return Err(PlanError::TooMany),
+            _ => {}
+        }
+        if present {
+            self.events.push_back(PlanEvent::Ready(id));
+            return Ok(());
+        }
+        fetch.waits.insert(range, id);
+        fetch.hungry.insert(id);
+        let gets = std::mem::take(&mut fetch.is_to_get);
+        let demand = Demand {
+            content,
+            range,
+            since: now,
+            stuck: None,
+            patience: deadline.saturating_duration_since(now),
+            deadline,
+        };
+        self.demands.insert(id, demand);
+        self.timers.insert((deadline, Timer::Deadline(id)));
+        self.get_soon(now, content, gets);
+        self.call_up(&content, Want::Demand);
+        self.hurry_what_is_asked(now, &content, range);
+        Ok(())
+    }
+
     /// Asks for the oldest demand of a file that can be asked for; parks the file where none can.
     pub(super) fn next_demanded(
         &mut self,

@@ -63,7 +63,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::digest::ContentKey;
-use crate::extent::{ByteRange, CHUNK_BYTES, ExtentSet, PAGE_BYTES};
+use crate::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use crate::id::NodeId;
 use fetch::{Coverage, Fetch, Filling};
 use peer::{Peer, Sent};
@@ -317,71 +317,6 @@ impl Plan {
         });
         self.call_up_all(&offer.content);
         news
-    }
-
-    /// A reader waits for `range` of an open file until `deadline`, or longer: for as long as bytes
-    /// of the file come. Ends in [`PlanEvent::Ready`] or [`PlanEvent::Failed`].
-    ///
-    /// # Errors
-    /// The remembered failure of a moment ago, or [`PlanError::TooMany`].
-    pub fn demand(
-        &mut self,
-        now: Instant,
-        content: ContentKey,
-        range: ByteRange,
-        deadline: Instant,
-    ) -> Result<DemandId, PlanError> {
-        self.note_read(now, &content, range);
-        self.demand_just(now, content, range, deadline)
-    }
-
-    /// As [`Plan::demand`], for a reader that nothing is to be fetched ahead of.
-    ///
-    /// # Errors
-    /// As [`Plan::demand`].
-    pub fn demand_just(
-        &mut self,
-        now: Instant,
-        content: ContentKey,
-        range: ByteRange,
-        deadline: Instant,
-    ) -> Result<DemandId, PlanError> {
-        let full = self.demands.len() >= DEMANDS_MAX;
-        let fetch = self.fetches.get_mut(&content).ok_or(PlanError::NoHolder)?;
-        let range = match fetch.size_bytes <= WHOLE_MAX_BYTES {
-            true => fetch.whole(),
-            false => range.align_out(PAGE_BYTES, fetch.size_bytes),
-        };
-        let present = fetch.have().contains(range);
-        match fetch.remembered_failure(now, range) {
-            Some(why) if !present => return Err(why),
-            None if !present && fetch.is_just_gone_in(now, range) => return Err(PlanError::Gone),
-            _ if full => return Err(PlanError::TooMany),
-            _ => {}
-        }
-        let id = DemandId(self.next_id);
-        self.next_id += 1;
-        if present {
-            self.events.push_back(PlanEvent::Ready(id));
-            return Ok(id);
-        }
-        fetch.waits.insert(range, id);
-        fetch.hungry.insert(id);
-        let gets = std::mem::take(&mut fetch.is_to_get);
-        let demand = Demand {
-            content,
-            range,
-            since: now,
-            stuck: None,
-            patience: deadline.saturating_duration_since(now),
-            deadline,
-        };
-        self.demands.insert(id, demand);
-        self.timers.insert((deadline, Timer::Deadline(id)));
-        self.get_soon(now, content, gets);
-        self.call_up(&content, Want::Demand);
-        self.hurry_what_is_asked(now, &content, range);
-        Ok(id)
     }
 
     /// The whole open file is wanted; gives up after `patience` without progress. Ends in

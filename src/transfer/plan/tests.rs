@@ -18,6 +18,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::digest::ContentHash;
+use crate::extent::PAGE_BYTES;
 
 use super::*;
 use bench::{Bench, PATIENCE, Reader, file_named};

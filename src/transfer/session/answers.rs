@@ -200,7 +200,8 @@ impl<O: Owner> Session<O> {
         Refused::Held
     }
 
-    /// Bytes that a reader was to have are gone meanwhile: it waits again, a few times.
+    /// Bytes that a reader was to have are gone meanwhile: it waits again, a few times, as long as
+    /// the first time.
     pub fn fell_short(&mut self, now: Instant, mut read: Read<O::Reader>, gap: Shortfall) {
         if read.retries == RETRIES_MAX {
             let why = gap.why;
@@ -213,7 +214,7 @@ impl<O: Owner> Session<O> {
         }
         let gap = gap.range.align_out(PAGE_BYTES, u64::MAX);
         self.plan.lost(&read.content, gap);
-        // whether it waits, or has ended at once, its owner has no other name for it
+        // where it waits, it is called as before
         let _again = self.read(now, read);
     }
 

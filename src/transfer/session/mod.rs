@@ -279,25 +279,34 @@ impl<O: Owner> Session<O> {
     }
 
     /// Lets a reader wait, unless the outcome is known.
-    pub fn read(&mut self, now: Instant, read: Read<O::Reader>) -> Option<DemandId> {
-        if self.stopped {
-            self.actions
-                .ends
-                .push((read.reader, TransferError::Stopped));
-            return None;
-        }
+    pub fn read(&mut self, now: Instant, mut read: Read<O::Reader>) -> Option<DemandId> {
         let (content, range, deadline) = (read.content, read.range, read.deadline);
-        let demanded = match read.ahead {
-            true => self.plan.demand(now, content, range, deadline),
-            false => self.plan.demand_just(now, content, range, deadline),
+        let demanded = match (self.stopped, read.waits, read.ahead) {
+            (true, ..) => Err(TransferError::Stopped),
+            (_, Some((id, patience)), _) => {
+                let again = self
+                    .plan
+                    .demand_again(now, id, content, range, now + patience);
+                again.map(|()| id).map_err(Into::into)
+            }
+            (.., true) => self
+                .plan
+                .demand(now, content, range, deadline)
+                .map_err(Into::into),
+            (.., false) => self
+                .plan
+                .demand_just(now, content, range, deadline)
+                .map_err(Into::into),
         };
         match demanded {
             Ok(id) => {
+                let patience = deadline.saturating_duration_since(now);
+                read.waits.get_or_insert((id, patience));
                 self.reads.insert(id, read);
                 Some(id)
             }
             Err(why) => {
-                self.actions.ends.push((read.reader, why.into()));
+                self.actions.ends.push((read.reader, why));
                 None
             }
         }

@@ -1,14 +1,14 @@
 //! The words of a session: what it is told, what it keeps for its owner, and what it says.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Sources;
 use crate::digest::{ContentHash, ContentKey};
 use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 use crate::transfer::TransferError;
-use crate::transfer::plan::{Listed, RangeRequest};
+use crate::transfer::plan::{DemandId, Listed, RangeRequest};
 
 /// Who owns a session: what it keeps for its owner, which it gives back with its actions.
 pub trait Owner: Sized {
@@ -56,6 +56,8 @@ pub struct Read<R> {
     pub range: ByteRange,
     /// Until when it waits; longer for as long as bytes of the file come.
     pub deadline: Instant,
+    /// What it is called once it waits, and how long it waits without progress; nothing before.
+    pub(super) waits: Option<(DemandId, Duration)>,
     /// Whether what follows it is fetched ahead of its reader.
     pub ahead: bool,
     /// How often its bytes were here and gone again before they could be read: 0 to begin with.
@@ -71,6 +73,7 @@ impl<R> Read<R> {
             content,
             range,
             deadline,
+            waits: None,
             ahead: true,
             retries: 0,
             reader,

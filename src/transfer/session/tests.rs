@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::transfer::plan::Failure;
+use crate::transfer::tests::Content;
 use crate::wire::native::tcp::Response;
 
 const SIZE: u64 = 64 << 20;
@@ -191,4 +192,45 @@ fn who_waits_for_what_nobody_has_any_more_is_told_so_at_once() {
     for then in [&[][..], &[1]] {
         assert_eq!(after_one_that_is_gone(then), (1, 1, 0));
     }
+}
+
+/// As where the cache's disk does not give what it was given.
+#[test]
+fn who_got_nothing_of_what_had_come_waits_anew_and_goes_by_the_same_name() {
+    let begin = Instant::now();
+    let file = Content::new(8, 64 << 10);
+    let content = ContentKey::new(file.hash(), file.size());
+    let mut session = Session::<Nobody>::new(PlanConfig::default(), 1, 1 << 20);
+    read_beside(&mut session, begin, content, &[]);
+    let holder = Holder {
+        node: node(1),
+        address: address(),
+        size_bytes: content.size_bytes,
+        sequence: 1,
+    };
+    session.holders(begin, &content.hash, &[holder]);
+    let (page, patience) = (ByteRange::new(0, 4096), 10 * SECOND);
+    let read = Read::new(content, page, begin + patience, ());
+    let id = session.read(begin, read).unwrap();
+    let now = begin + patience - SECOND;
+    let mut delivered = Vec::new();
+    for send in session.actions(now).sends {
+        let proof = file.encode(send.request.range).into();
+        let verified = verify(&send.request, proof).unwrap();
+        session.accept(now, &send.request, &verified);
+        session.stored(content, send.request.range, true);
+        delivered.extend(session.actions(now).deliveries);
+    }
+    let mut reads = delivered.into_iter().map(|delivery| delivery.read);
+    let read = reads
+        .find(|read| read.deadline == begin + patience)
+        .unwrap();
+    session.fell_short(now, read, Shortfall::missing(page));
+    assert_eq!(session.actions(now).sends.len(), 1);
+    let until = session.waits_until(now, id).unwrap();
+    assert!(until >= now + patience, "{:?}", until - now);
+    session.handle_timeout(begin + patience + SECOND);
+    assert!(session.actions(begin + patience + SECOND).ends.is_empty());
+    session.cancel(id);
+    assert_eq!(session.actions(now).ends, [((), TransferError::Cancelled)]);
 }

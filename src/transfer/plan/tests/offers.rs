@@ -6,6 +6,7 @@ use super::bench::{Bench, PATIENCE, Reader, node};
 use super::listed;
 use super::peers::SimPeer;
 use super::*;
+use crate::extent::PAGE_BYTES;
 
 fn offering(ranges: impl IntoIterator<Item = ByteRange>) -> SimPeer {
     SimPeer {
