@@ -19,6 +19,9 @@ use crate::extent::{ByteRange, PAGE_BYTES};
 /// Demands of one file that are tried at one go, where its holders have different parts; the others
 /// follow in the next.
 const DEMANDS_TRIED_MAX: usize = 16;
+/// Demands that follow each other, of which the first is looked for: the kernel reads ahead by no
+/// more than some dozen at one time.
+const ROW_MAX: usize = 32;
 
 impl Plan {
     /// A reader waits for `range` of an open file until `deadline`, or longer: for as long as bytes
@@ -114,14 +117,19 @@ impl Plan {
             let after = fetch.tried.map_or(Unbounded, Excluded);
             let next = fetch.hungry.range((after, Unbounded)).next().copied();
             fetch.tried = next;
-            let Some(id) = next else {
+            let Some(next) = next else {
                 self.park(content, Want::Demand);
                 return None;
             };
+            let id = self.first_in_row(content, next);
+            let fetch = self.fetches.get_mut(content)?;
             let range = self.demands.get(&id).map(|demand| demand.range);
             let gap = range.and_then(|range| Some((range, fetch.first_gap(range)?)));
             let Some((range, first)) = gap else {
                 fetch.no_longer_hungry(&id);
+                // what others have wanted by now comes before its next
+                fetch.turn_from = self.next_id;
+                self.next_id += 1;
                 self.call_up(content, Want::Demand);
                 return None;
             };
@@ -142,6 +150,23 @@ impl Plan {
             }
         }
         None
+    }
+
+    /// Of what is to be asked for that follows each other, up to a demand, the first: the kernel
+    /// reads ahead by several threads, which come in any order.
+    fn first_in_row(&self, content: &ContentKey, id: DemandId) -> DemandId {
+        let before = |id: &DemandId| {
+            let start = self.demands.get(id)?.range.start;
+            let last = ByteRange::new(start.checked_sub(1)?, start);
+            let hungry = &self.fetches.get(content)?.hungry;
+            let ends_there = |id: &DemandId| {
+                let demand = self.demands.get(id);
+                hungry.contains(id) && demand.is_some_and(|it| it.range.end == start)
+            };
+            self.waiting_for(content, last).into_iter().find(ends_there)
+        };
+        let row = std::iter::successors(Some(id), before).take(ROW_MAX);
+        row.last().unwrap_or(id)
     }
 
     /// What of a demand to try: its first gap, which its reader waits for if it has come there, and

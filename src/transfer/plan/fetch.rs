@@ -109,6 +109,8 @@ pub(super) struct Fetch {
     pub waits: Places<DemandId>,
     /// Demands of which some bytes are neither here nor asked of anyone: these are to be asked for.
     pub hungry: BTreeSet<DemandId>,
+    /// What its demands count as made since, at the earliest: when the last of them was asked for.
+    pub turn_from: u64,
     /// Readers have waited for their turn for long: its next request comes before all others.
     pub overdue: bool,
     /// The last of them that was tried of late in vain, where others follow that were not.
@@ -141,7 +143,10 @@ impl Fetch {
     /// The place of its demands among those of all files: by their age, but for what is overdue.
     pub fn demand_number(&self) -> Option<u64> {
         let oldest = self.hungry.first()?;
-        Some(if self.overdue { OVERDUE } else { oldest.0 })
+        Some(match self.overdue {
+            true => OVERDUE,
+            false => oldest.0.max(self.turn_from),
+        })
     }
 
     /// Nothing is to be asked for a demand, or no more.
@@ -165,6 +170,7 @@ impl Fetch {
             is_being_stored: false,
             waits: Places::default(),
             hungry: BTreeSet::new(),
+            turn_from: 0,
             overdue: false,
             tried: None,
             places: [Place::Out; 3],

@@ -118,6 +118,30 @@ impl Plan {
         self.look_later(id, now + next);
         if waited && self.in_flight.contains_key(&id) {
             self.hedge(now, &request, sent.at);
+            self.promote(id);
+        }
+    }
+
+    /// What was asked ahead of a reader who waits for it now is asked anew as what it is, where
+    /// what was asked later comes before it, and nobody else is asked: a holder with a limit gives
+    /// first what readers wait for.
+    fn promote(&mut self, id: RequestId) {
+        let Some(entry) = self.in_flight.get(&id) else {
+            return;
+        };
+        let (request, sent) = (&entry.request, &entry.sent);
+        let has_begun = entry.arrived_bytes > 0 || entry.is_here;
+        let peer = self.peers.get(&request.node);
+        let is_overtaken = peer.is_some_and(|it| it.overtook(sent, request.range.len()));
+        let fetch = self.fetches.get(&request.content);
+        let is_alone = fetch.is_some_and(|it| it.asked.touching(request.range).len() == 1);
+        if request.lane == Lane::Bulk
+            && is_overtaken
+            && is_alone
+            && !has_begun
+            && self.is_waited_for(&request.content, request.range)
+        {
+            self.abandon(id);
         }
     }
 
@@ -324,6 +348,11 @@ impl Peer {
     /// that file alone. Twice what could come before it in turn, since two lines share the way.
     fn passed_over(&self, sent: &Sent, own_bytes: u64) -> bool {
         self.moved_since(sent) > (sent.ahead_bytes + own_bytes) * 2
+    }
+
+    /// Whether what was asked of it later came before it.
+    fn overtook(&self, sent: &Sent, own_bytes: u64) -> bool {
+        self.moved_since(sent) > sent.ahead_bytes + own_bytes
     }
 
     /// What is still to come of what stood in line before something that was asked.

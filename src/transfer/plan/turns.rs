@@ -7,8 +7,10 @@
 //!
 //! What readers wait for stands in the order of its age, parked or not, so that one read is asked
 //! for whole before the next is begun: parts of very many are more than what memory holds where the
-//! cache has no room, and would push each other out of it again and again. Who has waited for long
-//! that way gets a part before the others.
+//! cache has no room, and would push each other out of it again and again. But a file of which one
+//! read was asked for counts as having come then: the kernel reads ahead by megabytes, and over a
+//! slow link whoever wants a page of another file would wait until all of that is here. Who has
+//! waited for long that way gets a part before the others.
 
 use std::collections::BTreeSet;
 use std::time::Instant;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::bench::{Bench, PATIENCE, Reader};
 use super::peers::SimPeer;
 use super::{LAN, MIB, listed};
-use crate::extent::ByteRange;
-use crate::transfer::plan::{Failure, IN_FLIGHT_MAX_BYTES, PlanEvent, TURN_PATIENCE};
+use crate::digest::ContentKey;
+use crate::extent::{ByteRange, PAGE_BYTES};
+use crate::transfer::plan::{DemandId, Failure, IN_FLIGHT_MAX_BYTES, PlanEvent, TURN_PATIENCE};
 
 /// 2 Mbit/s and 256 kbit/s, in bytes.
 const TWO_MBIT: f64 = 250e3;
@@ -315,4 +316,59 @@ fn who_wants_a_file_whole_waits_for_as_long_as_its_holder_is_at_work_for_readers
         |event: &&PlanEvent| matches!(event, PlanEvent::Filled(_) | PlanEvent::FillFailed(..));
     let fills: Vec<_> = bench.events.iter().filter(fills).collect();
     assert_eq!(fills, [&PlanEvent::Filled(whole)]);
+}
+
+fn demanded(bench: &mut Bench, content: ContentKey, range: ByteRange) -> DemandId {
+    let (now, deadline) = (bench.now, bench.now + Duration::from_secs(600));
+    let demanded = bench.plan.demand_just(now, content, range, deadline);
+    demanded.unwrap()
+}
+
+/// As where the kernel reads ahead in each of them, by two threads, and a page of another is wanted
+/// then.
+#[test]
+fn files_that_much_is_wanted_of_take_turns_over_a_slow_link() {
+    const READ: u64 = 128 << 10;
+    let mut bench = Bench::new(8);
+    let peer = bench.peer(1, SimPeer::new(5, 1024.0 * 1024.0));
+    // it is known to be slow
+    let known = bench.file(9, 4 * MIB, &[peer]);
+    bench.read(Reader::sequential(known, 4 * MIB));
+    bench.run(Duration::from_secs(30));
+    bench.readers.clear();
+    let files = [1, 2, 3, 4].map(|number| bench.file(number, 4 * MIB, &[peer]));
+    let of_files = files.map(|content| {
+        let ranges = (0..32).map(|at| ByteRange::at((at ^ 1) * READ, READ));
+        let ids = ranges.map(|range| demanded(&mut bench, content, range));
+        ids.collect::<Vec<_>>()
+    });
+    bench.run(Duration::from_secs(4));
+    let small = bench.file(5, 2 * MIB, &[peer]);
+    let page = demanded(&mut bench, small, ByteRange::at(MIB, PAGE_BYTES));
+    bench.run(Duration::from_secs(30));
+    let mut ready = [0; 4];
+    let mut ready_before_page = None;
+    for event in &bench.events {
+        let PlanEvent::Ready(id) = event else {
+            continue;
+        };
+        if *id == page {
+            ready_before_page = Some(ready.iter().sum::<usize>());
+        }
+        for (count, ids) in ready.iter_mut().zip(&of_files) {
+            *count += usize::from(ids.contains(id));
+        }
+        let [least, most] = [ready.iter().min(), ready.iter().max()];
+        // one that has room for two asks for two now and then
+        assert!(most.unwrap() - least.unwrap() <= 4, "{ready:?}");
+    }
+    assert_eq!(ready, [32; 4]);
+    for content in files {
+        let of_file = bench.requests.iter().filter(|it| it.content == content);
+        let starts = of_file.map(|request| request.range.start);
+        assert!(starts.is_sorted(), "what is read first comes first");
+    }
+    // those that were asked for already, and one more of each
+    let before = ready_before_page.unwrap();
+    assert!(before < 32 + 20, "{before}");
 }

@@ -8,7 +8,7 @@ use crate::digest::ContentKey;
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use crate::id::NodeId;
 use crate::transfer::plan::{
-    DemandId, Offer, Plan, PlanConfig, PlanEvent, TURN_PATIENCE, URGENT_MAX_BYTES,
+    DemandId, Lane, Offer, Plan, PlanConfig, PlanEvent, TURN_PATIENCE, URGENT_MAX_BYTES,
 };
 
 const SIZE: u64 = MIB;
@@ -134,6 +134,8 @@ struct OneOfTwo {
     wanted: ContentKey,
     /// Who brings the wanted one too, where somebody does.
     other: Option<NodeId>,
+    /// Whether it brings of the wanted one what readers wait for.
+    gives_what_is_urgent: bool,
     part_bytes: u64,
     took: Duration,
     parts: u64,
@@ -158,6 +160,7 @@ impl OneOfTwo {
             read,
             wanted,
             other: None,
+            gives_what_is_urgent: false,
             part_bytes,
             took,
             parts: 0,
@@ -184,7 +187,9 @@ impl OneOfTwo {
                 self.demand = Some(next.unwrap());
             }
             while let Some(request) = self.plan.poll_request(self.now) {
-                if request.content == self.read || Some(request.node) == self.other {
+                let is_urgent = request.lane == Lane::Urgent && self.gives_what_is_urgent;
+                let comes = request.content == self.read || Some(request.node) == self.other;
+                if comes || is_urgent {
                     self.answers.insert((self.now + self.took, request.id));
                 }
             }
@@ -232,4 +237,26 @@ fn who_brings_nothing_of_a_file_keeps_no_reader_from_another_holder_though_other
         }
     }
     panic!("it was never asked of the other");
+}
+
+/// As of a holder with a limit, which gives first what readers wait for.
+#[test]
+fn who_waits_for_what_was_asked_ahead_of_it_is_not_passed_over_for_what_was_asked_later() {
+    let mut trial = OneOfTwo::new(URGENT_MAX_BYTES, Duration::from_millis(5));
+    let (begin, wanted) = (trial.begin, trial.wanted);
+    trial.plan.fill(begin, wanted, PATIENCE);
+    let ahead = trial.plan.poll_request(begin).unwrap();
+    assert_eq!((ahead.content, ahead.lane), (wanted, Lane::Bulk));
+    let range = ByteRange::at(ahead.range.start, PAGE_BYTES);
+    let demand = trial
+        .plan
+        .demand_just(begin, wanted, range, begin + PATIENCE);
+    let demand = demand.unwrap();
+    trial.gives_what_is_urgent = true;
+    while let Some(event) = trial.next_event(Duration::from_secs(2)) {
+        if event == PlanEvent::Ready(demand) {
+            return;
+        }
+    }
+    panic!("it was never asked for as what a reader waits for");
 }
