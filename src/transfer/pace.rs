@@ -17,6 +17,15 @@ const BURST: Duration = Duration::from_millis(500);
 /// What urgent bytes may be ahead of the limit, in time; then they wait too.
 const DEBT_MAX: Duration = Duration::from_secs(4);
 
+/// What a reader waits for of this size at most, as who opens a small file or looks at a part of a
+/// large one, stands behind nobody's read-aheads, however much is owed; within a share of the
+/// limit, so that those who read many such parts do not keep it from the others.
+const SMALL_BYTES: u64 = 8 << 10;
+/// Small bytes pass so within one part in so many of the limit.
+const SMALL_SHARE: u64 = 4;
+/// What of that share may pass at once, in time.
+const SMALL_BURST: Duration = Duration::from_secs(1);
+
 /// What nobody waits for comes in parts that take no longer than this: a larger one would be paid
 /// for by all that follows it, for just as long.
 const PART_MAX: Duration = Duration::from_secs(1);
@@ -42,6 +51,8 @@ struct Bucket {
     bytes_per_s: Option<u64>,
     /// When all that has passed is paid for; none before the first.
     paid_at: Option<Instant>,
+    /// The same of what is small, by its share.
+    small_paid_at: Option<Instant>,
 }
 
 impl Bucket {
@@ -56,6 +67,21 @@ impl Bucket {
         }
         self.paid_at = Some(paid_at + cost(bytes, bytes_per_s));
         None
+    }
+
+    /// Whether small bytes pass now within their share, and then they have.
+    fn pass_small(&mut self, now: Instant, bytes: u64) -> bool {
+        let Some(bytes_per_s) = self.bytes_per_s.filter(|_| bytes <= SMALL_BYTES) else {
+            return false;
+        };
+        let small_paid_at = self.small_paid_at.map_or(now, |at| at.max(now));
+        if small_paid_at.saturating_duration_since(now) > SMALL_BURST {
+            return false;
+        }
+        self.small_paid_at = Some(small_paid_at + cost(bytes, bytes_per_s / SMALL_SHARE));
+        let paid_at = self.paid_at.map_or(now, |at| at.max(now));
+        self.paid_at = Some(paid_at + cost(bytes, bytes_per_s));
+        true
     }
 
     fn give_back(&mut self, bytes: u64) {
@@ -75,7 +101,7 @@ impl Pace {
     pub fn set(&self, bytes_per_s: Option<u64>) {
         let mut bucket = self.inner.bucket.lock();
         bucket.bytes_per_s = bytes_per_s;
-        bucket.paid_at = None;
+        (bucket.paid_at, bucket.small_paid_at) = (None, None);
         drop(bucket);
         self.inner.changed.notify_waiters();
     }
@@ -91,12 +117,17 @@ impl Pace {
         if !urgent && self.is_too_much(bytes) {
             return false;
         }
+        let now = Instant::now();
         let ahead = if urgent { DEBT_MAX } else { BURST };
-        self.inner
-            .bucket
-            .lock()
-            .pass(Instant::now(), bytes, ahead)
-            .is_none()
+        let mut bucket = self.inner.bucket.lock();
+        bucket.pass(now, bytes, ahead).is_none() || urgent && bucket.pass_small(now, bytes)
+    }
+
+    /// Whether so many bytes that somebody waits for are small and pass now, before all who wait;
+    /// and then they have.
+    pub fn pass_small(&self, bytes: u64) -> bool {
+        let mut bucket = self.inner.bucket.lock();
+        bucket.pass_small(Instant::now(), bytes)
     }
 
     /// So many bytes, which were let pass a moment ago, did not go after all.
@@ -142,7 +173,7 @@ mod tests {
     fn what_passes_in_a_time_keeps_to_the_limit() {
         let mut bucket = Bucket {
             bytes_per_s: Some(MIB),
-            paid_at: None,
+            ..Bucket::default()
         };
         let begun = Instant::now();
         let (mut now, mut passed) = (begun, 0);
@@ -172,7 +203,7 @@ mod tests {
     fn what_is_waited_for_goes_first_and_is_paid_for_by_the_rest() {
         let mut bucket = Bucket {
             bytes_per_s: Some(MIB),
-            paid_at: None,
+            ..Bucket::default()
         };
         let now = Instant::now();
         assert_eq!(bucket.pass(now, 2 * MIB, BURST), None);
@@ -218,6 +249,39 @@ mod tests {
         tokio::task::yield_now().await;
         pace.pass(1, true).await;
         assert!(!filling.is_finished());
+    }
+
+    #[test]
+    fn who_opens_a_small_file_stands_behind_no_read_aheads() {
+        let pace = Pace::default();
+        pace.set(Some(64 << 10));
+        while pace.pass_at_once(128 << 10, true) {}
+        assert!(pace.pass_at_once(5000, true));
+        assert!(!pace.pass_at_once(SMALL_BYTES + 1, true));
+        assert!(!pace.pass_at_once(5000, false), "nobody waits for it");
+    }
+
+    #[test]
+    fn those_who_read_many_small_parts_leave_most_of_the_limit_to_others() {
+        let mut bucket = Bucket {
+            bytes_per_s: Some(MIB),
+            ..Bucket::default()
+        };
+        let begun = Instant::now();
+        let (mut small, mut large) = (0, 0);
+        for at in 0..60_000 {
+            let now = begun + Duration::from_millis(at);
+            while bucket.pass_small(now, 4096) {
+                small += 4096;
+            }
+            while bucket.pass(now, MIB / 8, DEBT_MAX).is_none() {
+                large += MIB / 8;
+            }
+        }
+        let seconds = 60 + DEBT_MAX.as_secs() + 1;
+        assert!(small + large <= seconds * MIB, "{small} and {large}");
+        assert!(large >= 60 * MIB * 2 / 3, "{large}");
+        assert!(small >= 60 * MIB / 5, "{small}");
     }
 
     #[tokio::test(start_paused = true)]

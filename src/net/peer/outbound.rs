@@ -25,9 +25,9 @@ use crate::wire::native::tcp::{Frame, HEADER_BYTES, Kind};
 /// and room for the kernel's read-ahead of 128 KiB with its proof.
 const WRITTEN_AT_ONCE_MAX_BYTES: usize = 144 << 10;
 
-/// A frame this small, a page with its proof, goes before large ones that wait: who opens a small
-/// file, or looks at a part of a large one, stands behind nobody's read-ahead.
-const SMALL_MAX_BYTES: usize = 6 << 10;
+/// A frame this small, a page or two with their proof, goes before large ones that wait: who opens
+/// a small file, or looks at a part of a large one, stands behind nobody's read-ahead.
+const SMALL_MAX_BYTES: usize = 10 << 10;
 /// So many may go before one large frame.
 const OVERTAKEN_MAX: u8 = 32;
 

@@ -34,11 +34,11 @@ const URGENT_WINDOW_BYTES: u64 = 4 << 20;
 const URGENT_WINDOW_MIN_BYTES: u64 = 1 << 20;
 /// See [`URGENT_WINDOW_MIN_BYTES`]; two chunks always may be under way.
 const URGENT_WINDOW_TIME: Duration = Duration::from_secs(1);
-/// Requests of a page or less are sent beside the window, up to this: who opens a small file of a
-/// slow peer does not wait until the read-aheads that it brings are through.
+/// Small requests are sent beside the window, up to this: who opens a small file of a slow peer
+/// does not wait until the read-aheads that it brings are through.
 const SMALL_BESIDE_BYTES: u64 = 64 << 10;
-/// See [`SMALL_BESIDE_BYTES`].
-const SMALL_BYTES: u64 = 4 << 10;
+/// See [`SMALL_BESIDE_BYTES`]; a small file, or a page or two of a large one.
+const SMALL_BYTES: u64 = 8 << 10;
 /// What the window holds beside two round trips: room for a peer's pauses.
 const WINDOW_SLACK: Duration = Duration::from_millis(50);
 /// A piece should take no longer than this, so that a slow peer gets small ones.
@@ -98,7 +98,7 @@ pub(super) struct Peer {
     pub(super) moved_bytes: u64,
     bulk_bytes: u64,
     urgent_bytes: u64,
-    /// Of these, what is asked for in requests of a page or less.
+    /// Of these, what is asked for in small requests.
     small_bytes: u64,
     /// What is asked of it.
     pub asked: BTreeSet<RequestId>,
@@ -481,7 +481,7 @@ impl Peer {
     }
 }
 
-/// Whether a request is for no more than a page that somebody waits for.
+/// Whether a request is for little that somebody waits for.
 fn is_small(lane: Lane, bytes: u64) -> bool {
     lane == Lane::Urgent && bytes <= SMALL_BYTES
 }

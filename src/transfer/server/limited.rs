@@ -17,7 +17,7 @@ use crate::wire::native::tcp::Lane;
 const UPLOAD_WAIT_MAX: Duration = Duration::from_secs(4);
 
 /// A limit, and who waits for it: each peer in its turn, what a reader waits for apart from the
-/// rest, one of each at a time.
+/// rest, one of each at a time. What is small stands in neither line, within its share.
 pub(super) struct Limited {
     pub pace: Pace,
     urgent: FairQueue,
@@ -55,6 +55,9 @@ impl Limited {
         };
         if !is_urgent && self.pace.is_too_much(asked.bytes) {
             return false;
+        }
+        if is_urgent && self.pace.pass_small(asked.bytes) {
+            return true;
         }
         let allowed = async {
             let _first = line.line_up(asked).await?;
