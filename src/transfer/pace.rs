@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
 
+use super::plan::SMALL_BYTES;
 use crate::extent::CHUNK_BYTES;
 
 /// What may pass at once after a pause, in time: enough for the largest request at a slow limit.
@@ -17,11 +18,9 @@ const BURST: Duration = Duration::from_millis(500);
 /// What urgent bytes may be ahead of the limit, in time; then they wait too.
 const DEBT_MAX: Duration = Duration::from_secs(4);
 
-/// What a reader waits for of this size at most, as who opens a small file or looks at a part of a
-/// large one, stands behind nobody's read-aheads, however much is owed; within a share of the
-/// limit, so that those who read many such parts do not keep it from the others.
-const SMALL_BYTES: u64 = 8 << 10;
-/// Small bytes pass so within one part in so many of the limit.
+/// What is small ([`SMALL_BYTES`]) and waited for, as by who opens a small file or looks at a part
+/// of a large one, stands behind nobody's read-aheads, however much is owed; within one part in so
+/// many of the limit, so that those who read many such parts do not keep it from the others.
 const SMALL_SHARE: u64 = 4;
 /// What of that share may pass at once, in time.
 const SMALL_BURST: Duration = Duration::from_secs(1);
@@ -60,12 +59,11 @@ impl Bucket {
     /// then they have.
     fn pass(&mut self, now: Instant, bytes: u64, ahead: Duration) -> Option<Duration> {
         let bytes_per_s = self.bytes_per_s?;
-        let paid_at = self.paid_at.map_or(now, |at| at.max(now));
-        let debt = paid_at.saturating_duration_since(now);
+        let debt = owed(self.paid_at, now);
         if debt > ahead {
             return Some(debt - ahead);
         }
-        self.paid_at = Some(paid_at + cost(bytes, bytes_per_s));
+        self.paid_at = Some(now + debt + cost(bytes, bytes_per_s));
         None
     }
 
@@ -74,13 +72,12 @@ impl Bucket {
         let Some(bytes_per_s) = self.bytes_per_s.filter(|_| bytes <= SMALL_BYTES) else {
             return false;
         };
-        let small_paid_at = self.small_paid_at.map_or(now, |at| at.max(now));
-        if small_paid_at.saturating_duration_since(now) > SMALL_BURST {
+        let debt = owed(self.small_paid_at, now);
+        if debt > SMALL_BURST {
             return false;
         }
-        self.small_paid_at = Some(small_paid_at + cost(bytes, bytes_per_s / SMALL_SHARE));
-        let paid_at = self.paid_at.map_or(now, |at| at.max(now));
-        self.paid_at = Some(paid_at + cost(bytes, bytes_per_s));
+        self.small_paid_at = Some(now + debt + cost(bytes, bytes_per_s / SMALL_SHARE));
+        self.paid_at = Some(now + owed(self.paid_at, now) + cost(bytes, bytes_per_s));
         true
     }
 
@@ -90,6 +87,11 @@ impl Bucket {
         };
         self.paid_at = paid_at.checked_sub(cost(bytes, bytes_per_s));
     }
+}
+
+/// How long what has passed takes to be paid for.
+fn owed(paid_at: Option<Instant>, now: Instant) -> Duration {
+    paid_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
 }
 
 fn cost(bytes: u64, bytes_per_s: u64) -> Duration {

@@ -140,7 +140,8 @@ pub(super) struct Fetch {
 }
 
 impl Fetch {
-    /// The place of its demands among those of all files: by their age, but for what is overdue.
+    /// The place of its demands among those of all files: by their age, or since its last turn
+    /// where that is later, but for what is overdue.
     pub fn demand_number(&self) -> Option<u64> {
         let oldest = self.hungry.first()?;
         Some(match self.overdue {

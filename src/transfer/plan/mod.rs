@@ -71,6 +71,7 @@ use turns::{Line, Pass, Want};
 
 pub use fetch::{HOLDERS_MAX, RUNS_MAX};
 pub use known::PEERS_MAX;
+pub(super) use peer::SMALL_BYTES;
 pub use peer::{SHUN, WINDOW_MAX_BYTES, WINDOW_START_BYTES};
 pub use record::{PEER_RECORDS_MAX, PeerRecord};
 pub use report::{FetchReport, SourceReport};

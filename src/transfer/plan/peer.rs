@@ -37,8 +37,8 @@ const URGENT_WINDOW_TIME: Duration = Duration::from_secs(1);
 /// Small requests are sent beside the window, up to this: who opens a small file of a slow peer
 /// does not wait until the read-aheads that it brings are through.
 const SMALL_BESIDE_BYTES: u64 = 64 << 10;
-/// See [`SMALL_BESIDE_BYTES`]; a small file, or a page or two of a large one.
-const SMALL_BYTES: u64 = 8 << 10;
+/// What is small: a small file, or a page or two of a large one.
+pub const SMALL_BYTES: u64 = 8 << 10;
 /// What the window holds beside two round trips: room for a peer's pauses.
 const WINDOW_SLACK: Duration = Duration::from_millis(50);
 /// A piece should take no longer than this, so that a slow peer gets small ones.

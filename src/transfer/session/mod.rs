@@ -280,23 +280,21 @@ impl<O: Owner> Session<O> {
 
     /// Lets a reader wait, unless the outcome is known.
     pub fn read(&mut self, now: Instant, mut read: Read<O::Reader>) -> Option<DemandId> {
+        if self.stopped {
+            self.actions
+                .ends
+                .push((read.reader, TransferError::Stopped));
+            return None;
+        }
         let (content, range, deadline) = (read.content, read.range, read.deadline);
-        let demanded = match (self.stopped, read.waits, read.ahead) {
-            (true, ..) => Err(TransferError::Stopped),
-            (_, Some((id, patience)), _) => {
-                let again = self
-                    .plan
-                    .demand_again(now, id, content, range, now + patience);
-                again.map(|()| id).map_err(Into::into)
+        let plan = &mut self.plan;
+        let demanded = match (read.waits, read.ahead) {
+            (Some((id, patience)), _) => {
+                let again = plan.demand_again(now, id, content, range, now + patience);
+                again.map(|()| id)
             }
-            (.., true) => self
-                .plan
-                .demand(now, content, range, deadline)
-                .map_err(Into::into),
-            (.., false) => self
-                .plan
-                .demand_just(now, content, range, deadline)
-                .map_err(Into::into),
+            (None, true) => plan.demand(now, content, range, deadline),
+            (None, false) => plan.demand_just(now, content, range, deadline),
         };
         match demanded {
             Ok(id) => {
@@ -306,7 +304,7 @@ impl<O: Owner> Session<O> {
                 Some(id)
             }
             Err(why) => {
-                self.actions.ends.push((read.reader, why));
+                self.actions.ends.push((read.reader, why.into()));
                 None
             }
         }

@@ -27,6 +27,15 @@ fn address() -> SocketAddr {
     ([127, 0, 0, 1], 1378).into()
 }
 
+fn holder(number: u8, content: ContentKey) -> Holder {
+    Holder {
+        node: node(number),
+        address: address(),
+        size_bytes: content.size_bytes,
+        sequence: 1,
+    }
+}
+
 /// A reader waits for a file, which others want too.
 fn read_beside(session: &mut Session<Nobody>, now: Instant, content: ContentKey, others: &[u8]) {
     let cached = Cached {
@@ -157,13 +166,7 @@ fn after_one_that_is_gone(then: &[u8]) -> (usize, usize, usize) {
     let content = ContentKey::new(ContentHash::of(b"film"), 4 << 20);
     let mut session = Session::<Nobody>::new(PlanConfig::default(), 1, 1 << 20);
     read_beside(&mut session, now, content, &[]);
-    let holder = |number: &u8| Holder {
-        node: node(*number),
-        address: address(),
-        size_bytes: content.size_bytes,
-        sequence: 1,
-    };
-    session.holders(now, &content.hash, &[holder(&1)]);
+    session.holders(now, &content.hash, &[holder(1, content)]);
     session.fill(now, content, (FillId(1), ()), 600 * SECOND, ExtentSet::new);
     let sends = session.actions(now).sends;
     assert!(!sends.is_empty());
@@ -173,7 +176,7 @@ fn after_one_that_is_gone(then: &[u8]) -> (usize, usize, usize) {
     let actions = session.actions(now);
     assert!(actions.wanted.contains(&content.hash));
     assert!(actions.ends.is_empty() && actions.fills.is_empty());
-    let holders: Vec<_> = then.iter().map(holder).collect();
+    let holders: Vec<_> = then.iter().map(|node| holder(*node, content)).collect();
     session.holders(now, &content.hash, &holders);
     let actions = session.actions(now);
     (actions.ends.len(), actions.fills.len(), actions.sends.len())
@@ -202,13 +205,7 @@ fn who_got_nothing_of_what_had_come_waits_anew_and_goes_by_the_same_name() {
     let content = ContentKey::new(file.hash(), file.size());
     let mut session = Session::<Nobody>::new(PlanConfig::default(), 1, 1 << 20);
     read_beside(&mut session, begin, content, &[]);
-    let holder = Holder {
-        node: node(1),
-        address: address(),
-        size_bytes: content.size_bytes,
-        sequence: 1,
-    };
-    session.holders(begin, &content.hash, &[holder]);
+    session.holders(begin, &content.hash, &[holder(1, content)]);
     let (page, patience) = (ByteRange::new(0, 4096), 10 * SECOND);
     let read = Read::new(content, page, begin + patience, ());
     let id = session.read(begin, read).unwrap();
