@@ -32,6 +32,8 @@ const PATHS_MAX_BYTES: usize = CALL_MAX_BYTES - 1024;
 /// The arguments of `p2pfs cache`.
 #[derive(Debug, Clone, Args)]
 pub struct CacheOptions {
+    #[command(flatten)]
+    reporting: Reporting,
     #[command(subcommand)]
     action: Action,
 }
@@ -39,15 +41,13 @@ pub struct CacheOptions {
 #[derive(Debug, Clone, Subcommand)]
 enum Action {
     /// List what it holds
-    Ls(Reporting),
+    Ls,
     /// Empty it, but for what is pinned or open
-    Clear(Reporting),
+    Clear,
     /// Check every byte in it
-    Verify(Reporting),
+    Verify,
     /// Give it another size, until the next start
     Resize {
-        #[command(flatten)]
-        reporting: Reporting,
         /// The new size, such as 20GiB
         #[arg(value_parser = units::parse_positive_size)]
         size: u64,
@@ -80,11 +80,12 @@ pub struct PrefetchOptions {
 }
 
 pub(super) fn run(options: &CacheOptions, output: &mut Output) -> Result<(), CliError> {
-    match &options.action {
-        Action::Ls(reporting) => list(reporting, output),
-        Action::Clear(reporting) => clear(reporting, output),
-        Action::Verify(reporting) => verify(reporting, output),
-        Action::Resize { reporting, size } => resize(reporting, *size, output),
+    let reporting = &options.reporting;
+    match options.action {
+        Action::Ls => list(reporting, output),
+        Action::Clear => clear(reporting, output),
+        Action::Verify => verify(reporting, output),
+        Action::Resize { size } => resize(reporting, size, output),
     }
 }
 

@@ -16,19 +16,20 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// waited for. One that hangs is asked for that above all.
 const PATIENCE_AT_HAND: Duration = Duration::from_secs(15);
 
-/// What every command that asks the daemon takes.
+/// What every command that asks the daemon takes; where a command has parts, before them or behind.
 #[derive(Debug, Clone, Args)]
 pub struct Reporting {
     /// The daemon's control socket [default: the user's own daemon, else the system's]
     #[arg(
         long,
+        global = true,
         value_name = "PATH",
         env = "P2PFS_SOCKET",
         hide_env_values = true
     )]
     socket: Option<PathBuf>,
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(super) json: bool,
 }
 

@@ -15,6 +15,8 @@ use crate::daemon::control::{Call, ClientError, Settings};
 /// The arguments of `p2pfs config`.
 #[derive(Debug, Clone, Args)]
 pub struct ConfigOptions {
+    #[command(flatten)]
+    reporting: Reporting,
     #[command(subcommand)]
     action: Action,
 }
@@ -28,27 +30,25 @@ enum Action {
 /// The flags of `p2pfs config show`.
 #[derive(Debug, Clone, Args)]
 struct ShowOptions {
-    #[command(flatten)]
-    reporting: Reporting,
     /// What a daemon would take from this file, instead of what the running one has
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 pub(super) fn run(options: ConfigOptions, output: &mut Output) -> Result<(), CliError> {
-    let Action::Show(options) = options.action;
-    let json = options.reporting.json;
-    let settings = settings(options)?;
-    match json {
+    let ConfigOptions { reporting, action } = options;
+    let Action::Show(options) = action;
+    let settings = settings(&reporting, options)?;
+    match reporting.json {
         true => output.json(&settings),
         false => print(&settings, output),
     }
 }
 
 /// Those of the running daemon; where none runs, or a file is named, those of a start now.
-fn settings(options: ShowOptions) -> Result<Settings, CliError> {
+fn settings(reporting: &Reporting, options: ShowOptions) -> Result<Settings, CliError> {
     if options.config.is_none() {
-        match options.reporting.try_open() {
+        match reporting.try_open() {
             Ok(mut client) => return Ok(client.call(&Call::Settings {})?),
             Err(ClientError::NotRunning { .. }) => {}
             Err(error) => return Err(error.into()),

@@ -26,7 +26,6 @@ const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
 /// The arguments of `p2pfs share`; without any it lists.
 #[derive(Debug, Clone, Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub struct ShareOptions {
     #[command(subcommand)]
     change: Option<Change>,
@@ -37,11 +36,9 @@ pub struct ShareOptions {
 #[derive(Debug, Clone, Subcommand)]
 enum Change {
     /// List the folders that are shared
-    Ls(Reporting),
+    Ls,
     /// Share a folder, now and after every restart
     Add {
-        #[command(flatten)]
-        reporting: Reporting,
         /// The folder
         dir: PathBuf,
         #[command(flatten)]
@@ -52,8 +49,6 @@ enum Change {
     },
     /// Share a folder no more
     Remove {
-        #[command(flatten)]
-        reporting: Reporting,
         /// The folder
         #[arg(add = ArgValueCompleter::new(complete::shares))]
         dir: PathBuf,
@@ -101,30 +96,22 @@ impl How {
 }
 
 pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliError> {
-    let (reporting, call) = match options.change {
-        None => (options.reporting, Call::Shares {}),
-        Some(Change::Ls(reporting)) => (reporting, Call::Shares {}),
-        Some(Change::Add {
-            reporting,
-            dir,
-            how,
-            yes,
-        }) => {
+    let reporting = options.reporting;
+    let call = match options.change {
+        None | Some(Change::Ls) => Call::Shares {},
+        Some(Change::Add { dir, how, yes }) => {
             let dir = folder(&dir)?;
             // whoever has no daemon is told so, and not asked
             let _there = reporting.open()?;
             questions::ask_before_sharing(&dir, yes)?;
-            (reporting, how.call(Named::from_local(&dir)))
+            how.call(Named::from_local(&dir))
         }
-        Some(Change::Remove { reporting, dir }) => {
+        Some(Change::Remove { dir }) => {
             // one that is gone, or a link by now, can still be taken off the list
             let dir = without_links_above(&dir);
-            (
-                reporting,
-                Call::ShareRemove {
-                    dir: Named::from_local(&dir),
-                },
-            )
+            Call::ShareRemove {
+                dir: Named::from_local(&dir),
+            }
         }
     };
     let mut client = reporting.open()?;

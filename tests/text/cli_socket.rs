@@ -80,3 +80,29 @@ fn a_number_or_a_time_that_cannot_be_is_told_of_with_what_can() {
         "\"500ms\" is too short: write 1s to 7d",
     );
 }
+
+#[test]
+fn where_the_daemon_is_may_be_said_before_the_part_of_a_command_or_behind_it() {
+    let dir = dir();
+    let at = dir.path().join("nobody.sock");
+    let at = at.to_str().unwrap();
+    let other = dir.path().join("other.sock");
+    let parts: [&[&str]; 4] = [
+        &["share", "ls"],
+        &["share", "add", "."],
+        &["share", "remove", "."],
+        &["cache", "resize", "1GiB"],
+    ];
+    for part in parts {
+        let (command, rest) = part.split_first().unwrap();
+        for order in [&[&["--socket", at], rest], &[rest, &["--socket", at]]] {
+            // the flag counts for more than the variable in both places
+            let mut asked = p2pfs(dir.path());
+            asked.env("P2PFS_SOCKET", &other).arg(command);
+            let output = asked.args(order.concat()).output().unwrap();
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(1), "{order:?}: {said}");
+            assert!(said.contains(at), "{order:?}: {said}");
+        }
+    }
+}
