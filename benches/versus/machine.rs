@@ -13,6 +13,8 @@ use rustix::system::sysinfo;
 
 /// The unit of times in /proc (`USER_HZ`), the same on all of Linux that Rust runs on but Alpha.
 const TICKS_PER_S: f64 = 100.0;
+/// A read of a program that takes much.
+const READ_BYTES: usize = 1 << 20;
 /// How long processes are watched before they are said to be at rest.
 const REST: Duration = Duration::from_millis(500);
 /// What a process at rest may use of a processor: it still gossips.
@@ -123,8 +125,20 @@ pub fn read_file(path: &Path) {
     read_through(&File::open(path).unwrap());
 }
 
+/// Reads what has no length before its end; how much it was.
+pub fn read_to_end(mut source: impl Read) -> usize {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut length = 0;
+    loop {
+        match source.read(&mut buffer).unwrap() {
+            0 => return length,
+            read => length += read,
+        }
+    }
+}
+
 fn read_through(mut file: &File) {
-    let mut buffer = vec![0; 1 << 20];
+    let mut buffer = vec![0; READ_BYTES];
     let mut length = file.metadata().unwrap().len();
     while length > 0 {
         let read = file.read(&mut buffer).unwrap();

@@ -14,7 +14,7 @@
 //! | `P2PFS_BENCH_ROUNDS` | how often each is measured | 3 |
 //! | `P2PFS_BENCH_FILES` | small files that are copied | 5000 |
 //! | `P2PFS_BENCH_BEFORE` | another `p2pfs` that takes part, such as one of before a change | none |
-//! | `P2PFS_BENCH_ONLY` | of `sequential,paced,whole,random,first,copy,ahead,warm,direct,far` some | all |
+//! | `P2PFS_BENCH_ONLY` | of those in `trials::ALL`, with commas between | all |
 
 mod before;
 mod far;

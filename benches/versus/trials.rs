@@ -4,11 +4,11 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::figures::{Figures, Unit, median, quantile, report};
-use crate::machine::{cpu_seconds, read_file, sent_bytes, settle, wait_for_rest};
+use crate::machine::{cpu_seconds, read_file, read_to_end, sent_bytes, settle, wait_for_rest};
 use crate::rivals::Rival;
 use crate::support::content::noise;
 use crate::support::daemon::{Node, set_mode};
@@ -22,6 +22,7 @@ type Trial = (&'static str, fn(&Field));
 pub const ALL: &[Trial] = &[
     ("sequential", sequential),
     ("paced", paced),
+    ("taken", taken),
     ("whole", whole),
     ("random", random),
     ("first", first),
@@ -186,6 +187,22 @@ fn whole(field: &Field) {
     let what = "cold copy to a disk, by cp or get,";
     let all = field.contestants();
     large(field, what, &all, ("whole", 70_000), (cp, get), remove);
+}
+
+/// By a program that takes the bytes into its memory, from the mount or from `get` through a pipe:
+/// what `get` brings to `/dev/null` reaches nobody.
+fn taken(field: &Field) {
+    let get = |name: &str| {
+        let mut get = field.reader().cli_command(&["get", name, "-o", "-"]);
+        let mut get = get.stdout(Stdio::piped()).spawn().unwrap();
+        let taken = read_to_end(get.stdout.take().unwrap());
+        assert!(get.wait().unwrap().success());
+        assert_eq!(taken, large_mib() * MIB);
+    };
+    let what = "cold sequential read into a program's memory";
+    let ours = &field.contestants()[..1];
+    let how = (read_file, get);
+    large(field, what, ours, ("taken", 90_000), how, || ());
 }
 
 fn large_mib() -> usize {
