@@ -33,6 +33,8 @@ use crate::files::{self, link};
 
 /// Bytes copied between two strokes of the progress bar.
 const STROKE_BYTES: u64 = 4 << 20;
+/// The room of a pipe that is written to; the limit of an ordinary user (pipe(7)).
+const PIPE_BYTES: usize = 1 << 20;
 
 /// The arguments of `p2pfs get`.
 #[derive(Debug, Clone, Args)]
@@ -54,6 +56,7 @@ pub(super) fn run(options: &GetOptions, output: &mut Output) -> Result<(), CliEr
     let mut breaks = Breaks::default();
     let (started, mut source) = begin(&mut client, &path, &mut breaks)?;
     let target = Target::choose(options.output.as_deref(), &path, &started)?;
+    widen(target.file(), &source);
     let bar = progress::of_copied(started.size_bytes);
     let mut copied_bytes = 0;
     let done = loop {
@@ -314,6 +317,18 @@ fn is_standard_output(place: &Path) -> bool {
 fn standard_output() -> io::Result<(File, Unfinished)> {
     let descriptor = io::stdout().as_fd().try_clone_to_owned()?;
     Ok((File::from(descriptor), Unfinished::Nothing))
+}
+
+/// Gives a pipe that another fills room for more: with what it has by itself, both ends wake each
+/// other every 64 KiB. Not where a file fills it, whose pages lie in it as they are (splice(2)) and
+/// may be written meanwhile.
+fn widen(target: &File, source: &File) {
+    use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
+
+    let is_small = fcntl_getpipe_size(target).is_ok_and(|bytes| bytes < PIPE_BYTES);
+    if is_small && fcntl_getpipe_size(source).is_ok() {
+        let _as_it_is = fcntl_setpipe_size(target, PIPE_BYTES);
+    }
 }
 
 fn folder_of(place: &Path) -> &Path {
