@@ -23,6 +23,15 @@ const DEMANDS_TRIED_MAX: usize = 16;
 /// more than some dozen at one time.
 const ROW_MAX: usize = 32;
 
+/// What became of a look at one demand.
+enum Tried {
+    Asked(RangeRequest),
+    /// All of it is asked or here.
+    AllAsked,
+    /// Nobody can be asked for it now.
+    InVain,
+}
+
 impl Plan {
     /// A reader waits for `range` of an open file until `deadline`, or longer: for as long as bytes
     /// of the file come. Ends in [`PlanEvent::Ready`] or [`PlanEvent::Failed`].
@@ -114,6 +123,7 @@ impl Plan {
     ) -> Option<RangeRequest> {
         for _ in 0..DEMANDS_TRIED_MAX {
             let fetch = self.fetches.get_mut(content)?;
+            let begins = fetch.tried.is_none();
             let after = fetch.tried.map_or(Unbounded, Excluded);
             let next = fetch.hungry.range((after, Unbounded)).next().copied();
             fetch.tried = next;
@@ -121,35 +131,51 @@ impl Plan {
                 self.park(content, Want::Demand);
                 return None;
             };
-            let id = self.first_in_row(content, next);
-            let fetch = self.fetches.get_mut(content)?;
-            let range = self.demands.get(&id).map(|demand| demand.range);
-            let gap = range.and_then(|range| Some((range, fetch.first_gap(range)?)));
-            let Some((range, first)) = gap else {
-                fetch.no_longer_hungry(&id);
-                // what others have wanted by now comes before its next
-                fetch.turn_from = self.next_id;
-                self.next_id += 1;
-                self.call_up(content, Want::Demand);
-                return None;
-            };
             let in_parts = fetch.has_partial_holders();
-            for (gap, asking) in self.gaps_of_demand(now, content, id, range, first) {
-                match self.choose(now, content, gap, asking, &[]) {
-                    Choice::Ask(node, part) => {
-                        return Some(self.issue(now, node, Lane::Urgent, *content, part, true));
+            let row = begins.then(|| self.first_in_row(content, next));
+            // who has nothing of the first of a row may have what is behind
+            for id in row.filter(|first| *first != next).into_iter().chain([next]) {
+                match self.ask_for_demand(now, content, id) {
+                    Tried::Asked(request) => return Some(request),
+                    Tried::AllAsked => return None,
+                    // what cannot be asked for one cannot for the next where all have all
+                    Tried::InVain if !in_parts => {
+                        self.park(content, Want::Demand);
+                        return None;
                     }
-                    Choice::Full | Choice::Reserved => {}
-                    Choice::Nobody | Choice::InParts => self.starve(now, content),
+                    Tried::InVain => {}
                 }
-            }
-            // what cannot be asked for one demand cannot for the next where all have all
-            if !in_parts {
-                self.park(content, Want::Demand);
-                return None;
             }
         }
         None
+    }
+
+    /// Asks for the next of one demand.
+    fn ask_for_demand(&mut self, now: Instant, content: &ContentKey, id: DemandId) -> Tried {
+        let range = self.demands.get(&id).map(|demand| demand.range);
+        let Some(fetch) = self.fetches.get_mut(content) else {
+            return Tried::AllAsked;
+        };
+        let gap = range.and_then(|range| Some((range, fetch.first_gap(range)?)));
+        let Some((range, first)) = gap else {
+            fetch.no_longer_hungry(&id);
+            // what others have wanted by now comes before its next
+            fetch.turn_from = self.next_id;
+            self.next_id += 1;
+            self.call_up(content, Want::Demand);
+            return Tried::AllAsked;
+        };
+        for (gap, asking) in self.gaps_of_demand(now, content, id, range, first) {
+            match self.choose(now, content, gap, asking, &[]) {
+                Choice::Ask(node, part) => {
+                    let request = self.issue(now, node, Lane::Urgent, *content, part, true);
+                    return Tried::Asked(request);
+                }
+                Choice::Full | Choice::Reserved => {}
+                Choice::Nobody | Choice::InParts => self.starve(now, content),
+            }
+        }
+        Tried::InVain
     }
 
     /// Of what is to be asked for that follows each other, up to a demand, the first: the kernel

@@ -135,3 +135,25 @@ fn whose_readers_wait_for_what_nobody_has_is_not_looked_at_again_and_again() {
     }
     assert!(plan.fetches[&content].overdue, "it stays the first");
 }
+
+/// As where the kernel reads around a page in a mapping, and the only holder left has the end of
+/// that.
+#[test]
+fn what_a_holder_has_comes_though_nobody_has_what_is_wanted_before_it() {
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+        let mut bench = Bench::new(1);
+        let has = ByteRange::new(2 * MIB, 4 * MIB);
+        let part = bench.peer(1, offering([has]));
+        let content = bench.file(1, 4 * MIB, &[]);
+        bench.offer(part, content);
+        let reads = order.map(|number| {
+            let range = ByteRange::at(number * MIB, MIB);
+            bench.read(Reader::new(content, vec![range]))
+        });
+        bench.run(PATIENCE * 2);
+        for (number, read) in order.into_iter().zip(reads) {
+            let reader = &bench.readers[read];
+            assert_eq!(reader.errors.is_empty(), number == 2, "{order:?}: {number}");
+        }
+    }
+}
