@@ -290,21 +290,22 @@ impl Plan {
     pub(super) fn patient_until(&self, now: Instant, demand: &Demand) -> Option<Instant> {
         let fetch = self.fetches.get(&demand.content)?;
         let own = fetch.last_progress(demand.since);
-        Some(self.goes_on_until(now, fetch, (own, demand.patience), Some(own)))
+        let (range, patience) = (demand.range, demand.patience);
+        Some(self.goes_on_until(now, (fetch, range), (own, patience), Some(own)))
     }
 
-    /// Until when a wait for bytes of a file goes on, which last got on at `own`: for as long as it
+    /// Until when a wait for a range of a file goes on, which last got on at `own`: for as long as it
     /// has patience after that or after one of its holders was at work for others, so that its turn
     /// comes. That for a limited time since `its_turn`, where it had one, unless a limit of our own
-    /// is what holds it back from a holder that is well.
+    /// is what holds it back from a holder that has some of it and is well.
     pub(super) fn goes_on_until(
         &self,
         now: Instant,
-        fetch: &Fetch,
+        (fetch, range): (&Fetch, ByteRange),
         (own, patience): (Instant, Duration),
         its_turn: Option<Instant>,
     ) -> Instant {
-        let mut holders = fetch.holders().keys().filter_map(|it| self.peers.get(it));
+        let mut holders = fetch.holders_of(range).filter_map(|it| self.peers.get(it));
         let is_limited = holders.any(|peer| peer.is_held_back(now, patience));
         let longest = match its_turn.filter(|_| !is_limited) {
             Some(at) => at + patience * (TURN_PATIENCE - 1),

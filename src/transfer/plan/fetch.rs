@@ -57,6 +57,14 @@ impl Coverage {
             Self::Part(ranges) => ranges.present_in(range).iter().next(),
         }
     }
+
+    /// Whether it has something of `range` that `have` lacks, which that does not all have.
+    fn adds_to(&self, have: &ExtentSet, range: ByteRange) -> bool {
+        match self {
+            Self::All => true,
+            Self::Part(ranges) => !ranges.present_in(range).without(have).is_empty(),
+        }
+    }
 }
 
 /// A whole file is wanted.
@@ -221,6 +229,13 @@ impl Fetch {
 
     pub fn have(&self) -> &ExtentSet {
         &self.have
+    }
+
+    /// The holders that have something of what is missing of a range.
+    pub fn holders_of(&self, range: ByteRange) -> impl Iterator<Item = &NodeId> {
+        let adds = move |coverage: &Coverage| coverage.adds_to(&self.have, range);
+        let holders = self.holders.iter();
+        holders.filter_map(move |(node, coverage)| adds(coverage).then_some(node))
     }
 
     pub fn have_bytes(&self) -> u64 {

@@ -95,7 +95,8 @@ impl Plan {
             return;
         };
         let own = fetch.last_progress(filling.since);
-        let later = self.goes_on_until(now, fetch, (own, filling.patience), filling.turn_at);
+        let waits = (own, filling.patience);
+        let later = self.goes_on_until(now, (fetch, fetch.whole()), waits, filling.turn_at);
         if later > now {
             self.timers.insert((later, Timer::FillDeadline(content)));
             return;

@@ -1,14 +1,16 @@
 //! Slow links, small caches, many readers: what is in flight is bytes, and a machine with much to
 //! do stays quick.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::bench::{Bench, PATIENCE, Reader};
 use super::peers::SimPeer;
 use super::{LAN, MIB, listed};
 use crate::digest::ContentKey;
-use crate::extent::{ByteRange, PAGE_BYTES};
-use crate::transfer::plan::{DemandId, Failure, IN_FLIGHT_MAX_BYTES, PlanEvent, TURN_PATIENCE};
+use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
+use crate::transfer::plan::{
+    DemandId, Failure, IN_FLIGHT_MAX_BYTES, Offer, Plan, PlanEvent, TURN_PATIENCE,
+};
 
 /// 2 Mbit/s and 256 kbit/s, in bytes.
 const TWO_MBIT: f64 = 250e3;
@@ -260,23 +262,33 @@ fn waited_in_vain(failures: &[Failure], longest: Duration) -> Duration {
     let mut bench = Bench::new(6);
     let peer = bench.peer(1, SimPeer::new(20, LAN));
     let content = bench.file(1, 3 * MIB, &[peer]);
-    let (begin, range) = (bench.now, ByteRange::new(0, MIB));
-    let deadline = begin + PATIENCE;
-    let demand = bench.plan.demand_just(begin, content, range, deadline);
-    let demand = demand.unwrap();
-    let (mut now, mut failures) = (begin, failures.iter().cycle());
-    while now < begin + longest {
-        now += PATIENCE / 16;
-        bench.plan.handle_timeout(now);
-        if bench.plan.waits_until(now, demand).is_none() {
+    let (begin, mut failures) = (bench.now, failures.iter().cycle());
+    waited_in_vain_for(&mut bench, content, longest, |plan, now| {
+        if let Some(request) = plan.poll_request(now) {
+            plan.failed(now, request.id, *failures.next().unwrap());
+        }
+    });
+    bench.now - begin
+}
+
+/// Somebody waits for the begin of a file, or `longest` at least, while so is done now and then.
+fn waited_in_vain_for(
+    bench: &mut Bench,
+    content: ContentKey,
+    longest: Duration,
+    mut now_and_then: impl FnMut(&mut Plan, Instant),
+) {
+    let range = ByteRange::new(0, MIB);
+    let end = bench.now + longest;
+    let demand = demanded_for(bench, content, range, PATIENCE);
+    while bench.now < end {
+        bench.now += PATIENCE / 16;
+        bench.plan.handle_timeout(bench.now);
+        if bench.plan.waits_until(bench.now, demand).is_none() {
             break;
         }
-        if let Some(request) = bench.plan.poll_request(now) {
-            let failure = failures.next().unwrap();
-            bench.plan.failed(now, request.id, *failure);
-        }
+        now_and_then(&mut bench.plan, bench.now);
     }
-    now - begin
 }
 
 /// As of many requests that one's own limit lets through one by one.
@@ -294,6 +306,38 @@ fn who_waits_for_a_holder_that_is_gone_is_not_kept_waiting_by_a_limit_of_this_no
         let waited = waited_in_vain(&failures, PATIENCE * 20);
         assert!(waited <= PATIENCE * TURN_PATIENCE, "{waited:?}");
     }
+}
+
+#[test]
+fn who_waits_for_a_holder_that_is_gone_is_not_kept_waiting_by_a_limit_that_holds_back_one_of_a_part()
+ {
+    let mut bench = Bench::new(6);
+    let [gone, part] = [1, 2].map(|number| bench.peer(number, SimPeer::new(20, LAN)));
+    let content = bench.file(1, 4 * MIB, &[gone]);
+    let other = bench.file(2, 4 * MIB, &[part]);
+    let ranges = ExtentSet::of(ByteRange::new(3 * MIB, 4 * MIB));
+    let offer = Offer {
+        node: part,
+        content,
+        load: 0,
+        all: false,
+        ranges,
+    };
+    bench.plan.offer(bench.now, &offer);
+    let begin = bench.now;
+    // it is at work for the file that it has
+    bench.plan.fill(begin, other, PATIENCE * 100);
+    waited_in_vain_for(&mut bench, content, PATIENCE * 20, |plan, now| {
+        while let Some(request) = plan.poll_request(now) {
+            let failure = match request.node == part {
+                true => Failure::Limited,
+                false => Failure::Unreachable,
+            };
+            plan.failed(now, request.id, failure);
+        }
+    });
+    let waited = bench.now - begin;
+    assert!(waited <= PATIENCE * TURN_PATIENCE, "{waited:?}");
 }
 
 /// A film is watched over a link that is slower than it, which leaves nothing for others.
@@ -319,7 +363,16 @@ fn who_wants_a_file_whole_waits_for_as_long_as_its_holder_is_at_work_for_readers
 }
 
 fn demanded(bench: &mut Bench, content: ContentKey, range: ByteRange) -> DemandId {
-    let (now, deadline) = (bench.now, bench.now + Duration::from_secs(600));
+    demanded_for(bench, content, range, Duration::from_secs(600))
+}
+
+fn demanded_for(
+    bench: &mut Bench,
+    content: ContentKey,
+    range: ByteRange,
+    patience: Duration,
+) -> DemandId {
+    let (now, deadline) = (bench.now, bench.now + patience);
     let demanded = bench.plan.demand_just(now, content, range, deadline);
     demanded.unwrap()
 }
