@@ -86,6 +86,10 @@ impl Bucket {
             return;
         };
         self.paid_at = paid_at.checked_sub(cost(bytes, bytes_per_s));
+        if let Some(paid_at) = self.small_paid_at.filter(|_| bytes <= SMALL_BYTES) {
+            // a little too much where it passed by the limit itself, which costs others little
+            self.small_paid_at = paid_at.checked_sub(cost(bytes, bytes_per_s / SMALL_SHARE));
+        }
     }
 }
 
@@ -199,6 +203,17 @@ mod tests {
             pace.give_back(MIB);
         }
         assert!(pace.pass_at_once(MIB, false));
+    }
+
+    #[test]
+    fn what_is_small_and_did_not_go_after_all_leaves_its_share_to_the_next() {
+        let pace = Pace::default();
+        pace.set(Some(1024));
+        assert!(pace.pass_at_once(64 * 1024, false));
+        for _ in 0..10 {
+            assert!(pace.pass_at_once(SMALL_BYTES, true));
+            pace.give_back(SMALL_BYTES);
+        }
     }
 
     #[test]
