@@ -1,7 +1,10 @@
 //! One request from its question to its bytes: asked, verified, given to readers, stored.
 
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +27,7 @@ use crate::wire::native::tcp::{Lane, Request, Response};
 
 /// How long a question waits to be allowed, where fetching is limited; then it is put anew, perhaps
 /// to another and for less. Well within the patience of who reads.
-const ALLOWED_WITHIN: Duration = Duration::from_secs(4);
+pub(super) const ALLOWED_WITHIN: Duration = Duration::from_secs(4);
 
 /// Verified bytes to be stored, and where.
 type ToStore = (Arc<Verified>, CacheFile);
@@ -105,11 +108,7 @@ impl Inner {
             return self.fail(&request, Failure::Gone);
         };
         let lane = lane_of(request.lane);
-        let is_waited_for = request.lane == plan::Lane::Urgent;
-        let bytes = request.range.len();
-        let too_much = !is_waited_for && self.download.is_too_much(bytes);
-        let allowed = self.download.pass(bytes, is_waited_for);
-        if too_much || timeout(ALLOWED_WITHIN, allowed).await.is_err() {
+        if !self.is_allowed(&request).await {
             // nobody's fault, and no reason to give up
             return self.fail(&request, Failure::Limited);
         }
@@ -119,6 +118,25 @@ impl Inner {
             Ok(proof) => self.take_answer(request, proof).await,
             Err(failure) => self.came_to_nothing(&request, failure),
         }
+    }
+
+    /// Waits for a while until the limit lets a request pass, and whether it does.
+    async fn is_allowed(self: &Arc<Self>, request: &RangeRequest) -> bool {
+        let is_waited_for = request.lane == plan::Lane::Urgent;
+        let bytes = request.range.len();
+        if !is_waited_for && self.download.is_too_much(bytes) {
+            return false;
+        }
+        let mut allowed = pin!(self.download.pass(bytes, is_waited_for));
+        if poll_fn(|cx| Poll::Ready(allowed.as_mut().poll(cx).is_ready())).await {
+            return true;
+        }
+        self.with(|session, _| session.held(request.id));
+        let is_allowed = timeout(ALLOWED_WITHIN, allowed).await.is_ok();
+        if is_allowed {
+            self.with(|session, now| session.let_go(now, request.id));
+        }
+        is_allowed
     }
 
     /// What was let pass by the limit did not come.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::asking::{Ask, AskAtOnce};
 use super::*;
-use crate::extent::ExtentSet;
+use crate::extent::{CHUNK_BYTES, ExtentSet, PAGE_BYTES};
 use crate::transfer::plan::{Failure, PlanError, SHUN};
 use crate::transfer::session::Holder;
 use crate::transfer::tests::{Content, LONG, TestCache, read_now, read_through, reply};
@@ -436,6 +436,24 @@ async fn nothing_is_left_behind_when_all_is_read() {
         tokio::task::yield_now().await;
     }
     assert!(scene.fetcher.inner.state.lock().session.is_at_rest());
+}
+
+/// A small read passes by what waits for the limit, also where that is a fill's and of the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_what_a_limit_holds_back_for_later_has_it_asked_before_that_passes() {
+    let content = Content::new(18, 1 << 20);
+    let scene = scene(&content, 1 << 30, &[Manner::Honest]);
+    scene.fetcher.download().set(Some(1024));
+    let _fill = scene.fetcher.fill(content.hash(), content.size());
+    while scene.in_flight_bytes() == 0 || scene.asked_bytes() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // the first chunk is paid for in a minute, and the next of the fill waits for that
+    let page = ByteRange::at(CHUNK_BYTES, PAGE_BYTES);
+    let begun = Instant::now();
+    let read = scene.read(&content, page).await.unwrap();
+    assert_eq!(read, content.part(page));
+    assert!(begun.elapsed() < answers::ALLOWED_WITHIN);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,6 +29,22 @@ impl Plan {
         self.heard(now, node, bytes);
     }
 
+    /// A limit of this node keeps a request from being asked for now: that nothing comes is not its
+    /// holder's silence.
+    pub fn held(&mut self, id: RequestId) {
+        if let Some(entry) = self.in_flight.get_mut(&id) {
+            entry.is_held = true;
+        }
+    }
+
+    /// One that was held is asked now.
+    pub fn let_go(&mut self, now: Instant, id: RequestId) {
+        if let Some(entry) = self.in_flight.get_mut(&id) {
+            entry.is_held = false;
+            entry.sent.at = now;
+        }
+    }
+
     /// All of an answer is here, and is to be verified once the disk takes more: that it takes long
     /// from now on is not its sender's silence, and it is asked of nobody else.
     pub fn came(&mut self, id: RequestId) {

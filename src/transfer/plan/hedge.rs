@@ -89,8 +89,9 @@ impl Plan {
         };
         let (request, sent, looks) = (entry.request, entry.sent, entry.looks);
         entry.looks += 1;
-        if entry.is_here {
-            return self.look_later(id, now + SILENT_MIN);
+        if entry.is_here || entry.is_held {
+            self.look_later(id, now + SILENT_MIN);
+            return self.promote(now, id);
         }
         let Some(fetch) = self.fetches.get(&request.content) else {
             return;
@@ -118,31 +119,50 @@ impl Plan {
         self.look_later(id, now + next);
         if waited && self.in_flight.contains_key(&id) {
             self.hedge(now, &request, sent.at);
-            self.promote(id);
+            self.promote(now, id);
         }
     }
 
     /// What was asked ahead of a reader who waits for it now is asked anew as what it is, where
     /// what was asked later comes before it, and nobody else is asked: a holder with a limit gives
-    /// first what readers wait for.
-    fn promote(&mut self, id: RequestId) {
+    /// first what readers wait for, and so does a limit of this node.
+    fn promote(&mut self, now: Instant, id: RequestId) {
         let Some(entry) = self.in_flight.get(&id) else {
             return;
         };
-        let (request, sent) = (&entry.request, &entry.sent);
+        let (request, sent) = (entry.request, &entry.sent);
         let has_begun = entry.arrived_bytes > 0 || entry.is_here;
         let peer = self.peers.get(&request.node);
-        let is_overtaken = peer.is_some_and(|it| it.overtook(sent, request.range.len()));
+        let is_passed_over = peer.is_some_and(|it| {
+            let is_overtaken = entry.is_held || it.overtook(sent, request.range.len());
+            is_overtaken && it.resting_until(now).is_none()
+        });
         let fetch = self.fetches.get(&request.content);
         let is_alone = fetch.is_some_and(|it| it.asked.touching(request.range).len() == 1);
         if request.lane == Lane::Bulk
-            && is_overtaken
+            && is_passed_over
             && is_alone
             && !has_begun
             && self.is_waited_for(&request.content, request.range)
         {
             self.abandon(id);
+            self.ask_as_urgent(now, &request);
         }
+    }
+
+    /// Asks for the first of what was taken back that a reader waits for. At once, whatever room
+    /// there is: a fill would ask for it as before, behind all that stands there by now.
+    fn ask_as_urgent(&mut self, now: Instant, before: &RangeRequest) {
+        let (node, content) = (before.node, before.content);
+        let Some(waited) = self.first_waited(&content, before.range) else {
+            return;
+        };
+        let Some(peer) = self.peers.get(&node) else {
+            return;
+        };
+        let part = peer.first_piece(Lane::Urgent, waited);
+        let anew = self.issue(now, node, Lane::Urgent, content, part, true);
+        self.hedges.push_back(anew);
     }
 
     fn fell_silent(&mut self, now: Instant, node: NodeId) {

@@ -135,6 +135,8 @@ struct InFlight {
     /// What came of its answer so far, and when that last was.
     arrived_bytes: u64,
     arrived_at: Option<Instant>,
+    /// Whether a limit of this node keeps it from being asked yet: its peer knows nothing of it.
+    is_held: bool,
     /// Whether all of its answer is here, and waits to be verified: nobody is late.
     is_here: bool,
     /// Whether it hedges another.

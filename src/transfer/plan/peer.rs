@@ -9,7 +9,7 @@ use super::past::Past;
 use super::silence::Silence;
 use super::turns::Line;
 use super::{Lane, PIECE_MAX_BYTES, RequestId, URGENT_MAX_BYTES};
-use crate::extent::CHUNK_BYTES;
+use crate::extent::{ByteRange, CHUNK_BYTES};
 use crate::least::LeastLately;
 
 /// In flight to a peer of which little is known yet.
@@ -229,6 +229,11 @@ impl Peer {
             Lane::Bulk if self.rate.is_none() && self.urgent_bytes > 0 => false,
             Lane::Bulk => self.bulk_bytes == 0 || self.bulk_bytes + bytes <= self.window_bytes(),
         }
+    }
+
+    /// What to ask at one time of a range.
+    pub fn first_piece(&self, lane: Lane, range: ByteRange) -> ByteRange {
+        first_of(range, self.piece_bytes(lane))
     }
 
     /// The largest piece to ask: a power of two. What a few small answers took says more of the
@@ -479,6 +484,12 @@ impl Peer {
         self.shunned_until = Some(until);
         until
     }
+}
+
+/// A range up to the next multiple of so many bytes.
+pub(super) fn first_of(range: ByteRange, grain_bytes: u64) -> ByteRange {
+    let next = (range.start / grain_bytes + 1) * grain_bytes;
+    ByteRange::new(range.start, range.end.min(next))
 }
 
 /// Whether a request is for little that somebody waits for.

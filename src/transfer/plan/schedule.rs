@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 
 use super::fetch::Coverage;
-use super::peer::Standing;
+use super::peer::{Standing, first_of};
 use super::turns::{WANTS, Want};
 use super::{
     IN_FLIGHT_MAX_BYTES, InFlight, Lane, PIECE_MAX_BYTES, Plan, PlanEvent, RangeRequest, RequestId,
@@ -295,11 +295,10 @@ impl Plan {
                 continue;
             }
             found.any = true;
-            let grain = match lane {
-                Lane::Bulk if is_swarm => peer.piece_bytes(lane).min(STRIPE_BYTES),
-                _ => peer.piece_bytes(lane),
-            };
-            let part = ByteRange::new(part.start, part.end.min((part.start / grain + 1) * grain));
+            let mut part = peer.first_piece(lane, part);
+            if is_swarm && lane == Lane::Bulk {
+                part = first_of(part, STRIPE_BYTES);
+            }
             let score = peer.score(lane, part.len());
             let standing = peer.standing(now);
             if peer.is_silent() {
@@ -369,6 +368,7 @@ impl Plan {
                 expire_at,
                 arrived_bytes: 0,
                 arrived_at: None,
+                is_held: false,
                 is_here: false,
                 is_hedge: false,
             },

@@ -103,6 +103,16 @@ impl<O: Owner> Session<O> {
         None
     }
 
+    /// A request waits to be allowed by a limit of this node.
+    pub fn held(&mut self, id: RequestId) {
+        self.plan.held(id);
+    }
+
+    /// It is allowed, and asked now.
+    pub fn let_go(&mut self, now: Instant, id: RequestId) {
+        self.plan.let_go(now, id);
+    }
+
     /// Bytes of an answer came from a peer, whole or not.
     pub fn arrived(&mut self, now: Instant, node: NodeId, id: RequestId, bytes: u64) {
         self.plan.arrived(now, node, id, bytes);

@@ -1,6 +1,7 @@
 //! Slow links, small caches, many readers: what is in flight is bytes, and a machine with much to
 //! do stays quick.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::bench::{Bench, PATIENCE, Reader};
@@ -9,7 +10,7 @@ use super::{LAN, MIB, listed};
 use crate::digest::ContentKey;
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use crate::transfer::plan::{
-    DemandId, Failure, IN_FLIGHT_MAX_BYTES, Offer, Plan, PlanEvent, TURN_PATIENCE,
+    DemandId, Failure, IN_FLIGHT_MAX_BYTES, Lane, Offer, Plan, PlanEvent, TURN_PATIENCE,
 };
 
 /// 2 Mbit/s and 256 kbit/s, in bytes.
@@ -338,6 +339,52 @@ fn who_waits_for_a_holder_that_is_gone_is_not_kept_waiting_by_a_limit_that_holds
     });
     let waited = bench.now - begin;
     assert!(waited <= PATIENCE * TURN_PATIENCE, "{waited:?}");
+}
+
+/// As where others of this node's own use up its limit.
+#[test]
+fn what_is_held_back_by_a_limit_of_this_node_is_not_the_silence_of_its_holder() {
+    let mut bench = Bench::new(6);
+    let peer = bench.peer(1, SimPeer::new(20, LAN));
+    let content = bench.file(1, 3 * MIB, &[peer]);
+    let (begin, longest) = (bench.now, PATIENCE * 20);
+    bench.plan.fill(begin, content, PATIENCE);
+    let mut held = VecDeque::new();
+    waited_in_vain_for(&mut bench, content, longest, |plan, now| {
+        while held.front().is_some_and(|(_, until)| *until <= now) {
+            let (id, _) = held.pop_front().unwrap();
+            plan.failed(now, id, Failure::Limited);
+        }
+        while let Some(request) = plan.poll_request(now) {
+            plan.held(request.id);
+            held.push_back((request.id, now + PATIENCE * 2 / 5));
+        }
+        while let Some(event) = plan.poll_event() {
+            let failed = matches!(event, PlanEvent::Failed(..) | PlanEvent::FillFailed(..));
+            assert!(!failed, "{event:?}");
+        }
+    });
+    assert!(bench.now >= begin + longest);
+}
+
+#[test]
+fn what_a_limit_of_this_node_holds_back_for_later_is_asked_for_as_soon_as_a_reader_waits_for_it() {
+    let mut bench = Bench::new(6);
+    let peer = bench.peer(1, SimPeer::new(20, LAN));
+    let content = bench.file(1, 3 * MIB, &[peer]);
+    bench.plan.fill(bench.now, content, PATIENCE);
+    let later = bench.plan.poll_request(bench.now).unwrap();
+    assert_eq!(later.lane, Lane::Bulk);
+    bench.plan.held(later.id);
+    let page = ByteRange::at(later.range.start, PAGE_BYTES);
+    demanded(&mut bench, content, page);
+    bench.now += Duration::from_millis(500);
+    bench.plan.handle_timeout(bench.now);
+    let first = bench.plan.poll_request(bench.now).unwrap();
+    assert_eq!((first.lane, first.range.start), (Lane::Urgent, page.start));
+    let taken_back = PlanEvent::Cancel(later.id);
+    let mut events = std::iter::from_fn(|| bench.plan.poll_event());
+    assert!(events.any(|event| event == taken_back));
 }
 
 /// A film is watched over a link that is slower than it, which leaves nothing for others.

@@ -1,5 +1,6 @@
 //! Nodes that want a file too, say what they have of it and answer nothing.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::bench::{PATIENCE, file_named, node};
@@ -8,7 +9,8 @@ use crate::digest::ContentKey;
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use crate::id::NodeId;
 use crate::transfer::plan::{
-    DemandId, Lane, Offer, Plan, PlanConfig, PlanEvent, TURN_PATIENCE, URGENT_MAX_BYTES,
+    DemandId, Lane, Offer, Plan, PlanConfig, PlanEvent, RangeRequest, TURN_PATIENCE,
+    URGENT_MAX_BYTES,
 };
 
 const SIZE: u64 = MIB;
@@ -255,6 +257,49 @@ fn who_waits_for_what_was_asked_ahead_of_it_is_not_passed_over_for_what_was_aske
     trial.gives_what_is_urgent = true;
     while let Some(event) = trial.next_event(Duration::from_secs(2)) {
         if event == PlanEvent::Ready(demand) {
+            return;
+        }
+    }
+    panic!("it was never asked for as what a reader waits for");
+}
+
+/// The same holder is full of what other readers wait for, and the file is wanted whole besides.
+#[test]
+fn who_waits_for_what_a_fill_asked_for_is_not_sent_behind_all_others_again_and_again() {
+    let mut trial = OneOfTwo::new(64 << 20, Duration::from_millis(5));
+    let (begin, wanted) = (trial.begin, trial.wanted);
+    trial.plan.fill(begin, wanted, PATIENCE);
+    let ahead = trial.plan.poll_request(begin).unwrap();
+    assert_eq!((ahead.content, ahead.lane), (wanted, Lane::Bulk));
+    // a reader who always has more to ask for than there is room for
+    let all = ByteRange::new(0, 64 * MIB);
+    let deadline = begin + PATIENCE * 10;
+    let busy = trial.plan.demand_just(begin, trial.read, all, deadline);
+    trial.demand = Some(busy.unwrap());
+    let mut answers = VecDeque::new();
+    while let Some(request) = trial.plan.poll_request(begin) {
+        answers.push_back(request);
+    }
+    let range = ByteRange::at(ahead.range.start, PAGE_BYTES);
+    let demand = trial.plan.demand_just(begin, wanted, range, deadline);
+    let demand = demand.unwrap();
+    let (mut now, mut asked_anew) = (begin, 0);
+    while let Some(next) = answers.iter().position(|it| it.content == trial.read) {
+        now += Duration::from_millis(50);
+        trial.plan.handle_timeout(now);
+        let next = answers.remove(next).unwrap();
+        assert!(trial.plan.answered(now, next.id));
+        while let Some(request) = trial.plan.poll_request(now) {
+            let touches = request.content == wanted && request.range.start == range.start;
+            asked_anew += u32::from(touches && request.lane == Lane::Bulk);
+            answers.push_back(request);
+        }
+        let urgent = |it: &RangeRequest| it.content == wanted && it.lane == Lane::Urgent;
+        if let Some(urgent) = answers.iter().copied().find(urgent) {
+            assert!(trial.plan.answered(now, urgent.id));
+            let mut events = std::iter::from_fn(|| trial.plan.poll_event());
+            assert!(events.any(|event| event == PlanEvent::Ready(demand)));
+            assert_eq!(asked_anew, 0, "by the fill");
             return;
         }
     }
