@@ -29,7 +29,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::cache::{Cache, CacheFile, ReadOutcome};
 use crate::digest::{ContentHash, ContentKey};
-use crate::extent::ByteRange;
+use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 use crate::net::peer::PeerNet;
 use crate::transfer::plan::{HOLDERS_MAX, Offer, PeerRate, PeerRecord, RequestId};
@@ -486,9 +486,14 @@ fn read_into(file: &CacheFile, range: ByteRange, buffer: &mut [u8]) -> Result<()
     match file.read_at(range.start, buffer) {
         Ok(ReadOutcome::Ready(length)) if length as u64 == range.len() => Ok(()),
         Ok(ReadOutcome::Ready(_)) => Err(Shortfall::missing(range)),
-        Ok(ReadOutcome::Missing(gap)) => Err(Shortfall::missing(gap)),
+        Ok(ReadOutcome::Missing(gap)) => {
+            // the first of it, of which there may be more, as after a power cut
+            let mut missing = file.missing_in(range);
+            missing.insert(gap);
+            Err(Shortfall::all_missing(missing))
+        }
         Err(error) => Err(Shortfall {
-            range,
+            missing: ExtentSet::of(range),
             why: error.to_string(),
         }),
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::asking::{Ask, AskAtOnce};
 use super::*;
-use crate::extent::{CHUNK_BYTES, ExtentSet, PAGE_BYTES};
+use crate::extent::{CHUNK_BYTES, PAGE_BYTES};
 use crate::transfer::plan::{Failure, PlanError, SHUN};
 use crate::transfer::session::Holder;
 use crate::transfer::tests::{Content, LONG, TestCache, read_now, read_through, reply};

@@ -222,8 +222,10 @@ impl<O: Owner> Session<O> {
         if let Some(file) = self.files.get_mut(&read.content) {
             file.is_complete = false;
         }
-        let gap = gap.range.align_out(PAGE_BYTES, u64::MAX);
-        self.plan.lost(&read.content, gap);
+        for gap in gap.missing.iter() {
+            let gap = gap.align_out(PAGE_BYTES, u64::MAX);
+            self.plan.lost(&read.content, gap);
+        }
         // where it waits, it is called as before
         let _again = self.read(now, read);
     }

@@ -5,22 +5,27 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::digest::Verified;
-use crate::extent::ByteRange;
+use crate::extent::{ByteRange, ExtentSet};
 
 /// Why a range could not be put together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shortfall {
     /// These bytes are nowhere, or the cache failed on them.
-    pub range: ByteRange,
+    pub missing: ExtentSet,
     /// In words.
     pub why: String,
 }
 
 impl Shortfall {
-    /// The cache does not have these.
+    /// The cache does not have this range.
     pub fn missing(range: ByteRange) -> Self {
+        Self::all_missing(ExtentSet::of(range))
+    }
+
+    /// The cache does not have these.
+    pub fn all_missing(missing: ExtentSet) -> Self {
         let why = "bytes that were there are not any more".into();
-        Self { range, why }
+        Self { missing, why }
     }
 }
 
@@ -147,6 +152,6 @@ mod tests {
             file: None,
         };
         let gap = gather(&sources, ByteRange::new(0, 8192)).unwrap_err();
-        assert_eq!(gap.range, ByteRange::new(4096, 8192));
+        assert_eq!(gap.missing, ExtentSet::of(ByteRange::new(4096, 8192)));
     }
 }

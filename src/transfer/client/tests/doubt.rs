@@ -65,6 +65,32 @@ async fn a_reader_after_a_power_cut_gets_the_right_bytes_of_what_is_wrong_on_dis
     scene.read_through(&content, 128 << 10).await;
 }
 
+/// Wherever a disk spoils it, and however many places of one read those are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_after_a_power_cut_of_which_much_is_wrong_on_disk_gets_the_right_bytes() {
+    let content = Content::new(36, SIZE as usize);
+    let scene = scene_after_a_power_cut(&content);
+    let read = ByteRange::at(1 << 20, 1 << 20);
+    for number in 0..8 {
+        spoil(&scene, &content, read.start + number * 2 * CHUNK_BYTES);
+    }
+    assert_eq!(
+        scene.read(&content, read).await.unwrap(),
+        content.part(read)
+    );
+    // what is right between them is not asked for
+    let asked = scene.asked.lock();
+    let start = |(.., request): &(NodeId, Lane, Request)| match request {
+        Request::Range { range, .. } => range.start,
+        _ => panic!("{request:?}"),
+    };
+    let of_read = asked
+        .iter()
+        .map(start)
+        .filter(|start| read.start <= *start && *start < read.end);
+    assert_eq!(of_read.count(), 8);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fill_beside_a_reader_after_a_power_cut_ends_well() {
     let content = Content::new(35, SIZE as usize);
