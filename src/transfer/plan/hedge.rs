@@ -15,7 +15,7 @@ use super::peer::{Peer, Sent, Standing};
 use super::schedule::{Asking, Choice};
 use super::{Failure, IN_FLIGHT_MAX_BYTES, Lane, Plan, PlanEvent, RangeRequest, RequestId, Timer};
 use crate::digest::ContentKey;
-use crate::extent::ByteRange;
+use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 
 /// Hedges cost at most this at once, and in the long run one byte in [`HEDGE_SHARE`]: a slow
@@ -150,19 +150,28 @@ impl Plan {
         }
     }
 
-    /// Asks for the first of what was taken back that a reader waits for. At once, whatever room
-    /// there is: a fill would ask for it as before, behind all that stands there by now.
+    /// Asks for what readers wait for of a request that was taken back. At once, whatever room there
+    /// is: a fill would ask for it as before, behind all that stands there by now.
     fn ask_as_urgent(&mut self, now: Instant, before: &RangeRequest) {
         let (node, content) = (before.node, before.content);
-        let Some(waited) = self.first_waited(&content, before.range) else {
+        let Some(fetch) = self.fetches.get(&content) else {
             return;
         };
-        let Some(peer) = self.peers.get(&node) else {
-            return;
-        };
-        let part = peer.first_piece(Lane::Urgent, waited);
-        let anew = self.issue(now, node, Lane::Urgent, content, part, true);
-        self.hedges.push_back(anew);
+        let mut waited = ExtentSet::new();
+        for id in self.waiting_for(&content, before.range) {
+            if let Some(demand) = self.demands.get(&id) {
+                waited.insert(demand.range.intersection(&before.range));
+            }
+        }
+        for run in waited.without(fetch.have()).iter() {
+            let mut rest = run;
+            while let Some(peer) = self.peers.get(&node).filter(|_| !rest.is_empty()) {
+                let part = peer.first_piece(Lane::Urgent, rest);
+                rest.start = part.end;
+                let anew = self.issue(now, node, Lane::Urgent, content, part, true);
+                self.hedges.push_back(anew);
+            }
+        }
     }
 
     fn fell_silent(&mut self, now: Instant, node: NodeId) {

@@ -9,8 +9,7 @@ use crate::digest::ContentKey;
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use crate::id::NodeId;
 use crate::transfer::plan::{
-    DemandId, Lane, Offer, Plan, PlanConfig, PlanEvent, RangeRequest, TURN_PATIENCE,
-    URGENT_MAX_BYTES,
+    DemandId, Lane, Offer, Plan, PlanConfig, PlanEvent, TURN_PATIENCE, URGENT_MAX_BYTES,
 };
 
 const SIZE: u64 = MIB;
@@ -263,43 +262,48 @@ fn who_waits_for_what_was_asked_ahead_of_it_is_not_passed_over_for_what_was_aske
     panic!("it was never asked for as what a reader waits for");
 }
 
-/// The same holder is full of what other readers wait for, and the file is wanted whole besides.
+/// The same holder is full of what another reader waits for, and the file is wanted whole besides.
 #[test]
 fn who_waits_for_what_a_fill_asked_for_is_not_sent_behind_all_others_again_and_again() {
-    let mut trial = OneOfTwo::new(64 << 20, Duration::from_millis(5));
+    let mut trial = OneOfTwo::new(64 * MIB, Duration::ZERO);
     let (begin, wanted) = (trial.begin, trial.wanted);
-    trial.plan.fill(begin, wanted, PATIENCE);
-    let ahead = trial.plan.poll_request(begin).unwrap();
-    assert_eq!((ahead.content, ahead.lane), (wanted, Lane::Bulk));
+    let plan = &mut trial.plan;
+    let deadline = begin + PATIENCE * 10;
     // a reader who always has more to ask for than there is room for
     let all = ByteRange::new(0, 64 * MIB);
-    let deadline = begin + PATIENCE * 10;
-    let busy = trial.plan.demand_just(begin, trial.read, all, deadline);
-    trial.demand = Some(busy.unwrap());
-    let mut answers = VecDeque::new();
-    while let Some(request) = trial.plan.poll_request(begin) {
-        answers.push_back(request);
-    }
-    let range = ByteRange::at(ahead.range.start, PAGE_BYTES);
-    let demand = trial.plan.demand_just(begin, wanted, range, deadline);
-    let demand = demand.unwrap();
-    let (mut now, mut asked_anew) = (begin, 0);
-    while let Some(next) = answers.iter().position(|it| it.content == trial.read) {
+    plan.demand_just(begin, trial.read, all, deadline).unwrap();
+    let (mut now, mut asked, mut ahead) = (begin, VecDeque::new(), None);
+    let mut demand = None;
+    for round in 0..200 {
         now += Duration::from_millis(50);
-        trial.plan.handle_timeout(now);
-        let next = answers.remove(next).unwrap();
-        assert!(trial.plan.answered(now, next.id));
-        while let Some(request) = trial.plan.poll_request(now) {
-            let touches = request.content == wanted && request.range.start == range.start;
-            asked_anew += u32::from(touches && request.lane == Lane::Bulk);
-            answers.push_back(request);
+        plan.handle_timeout(now);
+        // what is asked for before there is room again, and then
+        for has_room in [false, true] {
+            if has_room && let Some(next) = asked.pop_front() {
+                assert!(plan.answered(now, next));
+            }
+            while let Some(request) = plan.poll_request(now) {
+                let is_first =
+                    ahead.is_none_or(|ahead: ByteRange| ahead.start == request.range.start);
+                match (request.content == wanted, request.lane) {
+                    (false, _) => asked.push_back(request.id),
+                    (true, Lane::Urgent) => assert!(plan.answered(now, request.id)),
+                    (true, Lane::Bulk) if is_first => {
+                        assert!(demand.is_none(), "it is asked for behind all others again");
+                        ahead = Some(request.range);
+                    }
+                    (true, Lane::Bulk) => {}
+                }
+            }
         }
-        let urgent = |it: &RangeRequest| it.content == wanted && it.lane == Lane::Urgent;
-        if let Some(urgent) = answers.iter().copied().find(urgent) {
-            assert!(trial.plan.answered(now, urgent.id));
-            let mut events = std::iter::from_fn(|| trial.plan.poll_event());
-            assert!(events.any(|event| event == PlanEvent::Ready(demand)));
-            assert_eq!(asked_anew, 0, "by the fill");
+        match (round, ahead) {
+            (5, _) => plan.fill(now, wanted, PATIENCE),
+            (6, Some(range)) => demand = plan.demand_just(now, wanted, range, deadline).ok(),
+            _ => {}
+        }
+        let mut events = std::iter::from_fn(|| plan.poll_event());
+        let is_ready = |event| demand.is_some_and(|demand| event == PlanEvent::Ready(demand));
+        if events.any(is_ready) {
             return;
         }
     }
