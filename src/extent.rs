@@ -73,6 +73,12 @@ impl ByteRange {
         };
         Self::new(start, end)
     }
+
+    /// What of it is in the same `grain_bytes` as its first byte.
+    pub fn first_grain(&self, grain_bytes: u64) -> Self {
+        let next = (self.start / grain_bytes + 1).saturating_mul(grain_bytes);
+        Self::new(self.start, self.end.min(next))
+    }
 }
 
 impl From<(u64, u64)> for ByteRange {
@@ -278,6 +284,15 @@ mod tests {
                 .len(),
             0
         );
+    }
+
+    #[test]
+    fn the_first_grain_ends_with_it_or_with_the_range() {
+        let range = ByteRange::new(70, 150);
+        assert_eq!(range.first_grain(64), ByteRange::new(70, 128));
+        assert_eq!(range.first_grain(256), range);
+        let last = ByteRange::new(u64::MAX - 1, u64::MAX);
+        assert_eq!(last.first_grain(64), last);
     }
 
     #[test]

@@ -310,10 +310,10 @@ impl Plan {
         Some(self.goes_on_until(now, (fetch, range), (own, patience), Some(own)))
     }
 
-    /// Until when a wait for a range of a file goes on, which last got on at `own`: for as long as it
-    /// has patience after that or after one of its holders was at work for others, so that its turn
-    /// comes. That for a limited time since `its_turn`, where it had one, unless a limit of our own
-    /// is what holds it back from a holder that has some of it and is well.
+    /// Until when a wait for a range of a file goes on, which last got on at `own`: for as long as
+    /// it has patience after that or after one of its holders was at work for others, so that its
+    /// turn comes. That for a limited time since `its_turn`, where it had one, unless a limit of
+    /// our own is what holds it back from a holder that has some of it and is well.
     pub(super) fn goes_on_until(
         &self,
         now: Instant,

@@ -150,8 +150,8 @@ impl Plan {
         }
     }
 
-    /// Asks for what readers wait for of a request that was taken back. At once, whatever room there
-    /// is: a fill would ask for it as before, behind all that stands there by now.
+    /// Asks for what readers wait for of a request that was taken back. At once, whatever room
+    /// there is: a fill would ask for it as before, behind all that stands there by now.
     fn ask_as_urgent(&mut self, now: Instant, before: &RangeRequest) {
         let (node, content) = (before.node, before.content);
         let Some(fetch) = self.fetches.get(&content) else {

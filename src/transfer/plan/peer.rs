@@ -233,7 +233,7 @@ impl Peer {
 
     /// What to ask at one time of a range.
     pub fn first_piece(&self, lane: Lane, range: ByteRange) -> ByteRange {
-        first_of(range, self.piece_bytes(lane))
+        range.first_grain(self.piece_bytes(lane))
     }
 
     /// The largest piece to ask: a power of two. What a few small answers took says more of the
@@ -484,12 +484,6 @@ impl Peer {
         self.shunned_until = Some(until);
         until
     }
-}
-
-/// A range up to the next multiple of so many bytes.
-pub(super) fn first_of(range: ByteRange, grain_bytes: u64) -> ByteRange {
-    let next = (range.start / grain_bytes + 1) * grain_bytes;
-    ByteRange::new(range.start, range.end.min(next))
 }
 
 /// Whether a request is for little that somebody waits for.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 
 use super::fetch::Coverage;
-use super::peer::{Standing, first_of};
+use super::peer::Standing;
 use super::turns::{WANTS, Want};
 use super::{
     IN_FLIGHT_MAX_BYTES, InFlight, Lane, PIECE_MAX_BYTES, Plan, PlanEvent, RangeRequest, RequestId,
@@ -297,7 +297,7 @@ impl Plan {
             found.any = true;
             let mut part = peer.first_piece(lane, part);
             if is_swarm && lane == Lane::Bulk {
-                part = first_of(part, STRIPE_BYTES);
+                part = part.first_grain(STRIPE_BYTES);
             }
             let score = peer.score(lane, part.len());
             let standing = peer.standing(now);

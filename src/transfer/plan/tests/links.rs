@@ -310,8 +310,7 @@ fn who_waits_for_a_holder_that_is_gone_is_not_kept_waiting_by_a_limit_of_this_no
 }
 
 #[test]
-fn who_waits_for_a_holder_that_is_gone_is_not_kept_waiting_by_a_limit_that_holds_back_one_of_a_part()
- {
+fn a_limit_that_holds_back_who_has_another_part_keeps_nobody_waiting_for_a_holder_that_is_gone() {
     let mut bench = Bench::new(6);
     let [gone, part] = [1, 2].map(|number| bench.peer(number, SimPeer::new(20, LAN)));
     let content = bench.file(1, 4 * MIB, &[gone]);
