@@ -37,11 +37,15 @@ impl Plan {
         }
     }
 
-    /// One that was held is asked now.
+    /// One that was held is asked now: what came before says nothing of how it is answered.
     pub fn let_go(&mut self, now: Instant, id: RequestId) {
-        if let Some(entry) = self.in_flight.get_mut(&id) {
-            entry.is_held = false;
-            entry.sent.at = now;
+        let Some(entry) = self.in_flight.get_mut(&id) else {
+            return;
+        };
+        entry.is_held = false;
+        entry.sent.at = now;
+        if let Some(peer) = self.peers.get(&entry.request.node) {
+            entry.sent.moved_bytes = peer.moved_bytes;
         }
     }
 

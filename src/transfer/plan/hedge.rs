@@ -157,6 +157,11 @@ impl Plan {
         let Some(fetch) = self.fetches.get(&content) else {
             return;
         };
+        // else whoever wants it finds another
+        let is_well = self.peers.get(&node).is_some_and(|it| !it.is_silent());
+        if !is_well || !fetch.holders().contains_key(&node) {
+            return;
+        }
         let mut waited = ExtentSet::new();
         for id in self.waiting_for(&content, before.range) {
             if let Some(demand) = self.demands.get(&id) {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod chaos;
+mod held;
 mod known;
 mod links;
 mod mute;

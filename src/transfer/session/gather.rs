@@ -27,6 +27,12 @@ impl Shortfall {
         let why = "bytes that were there are not any more".into();
         Self { missing, why }
     }
+
+    /// What either says is missing, in the words of the first.
+    fn and(self, more: Self) -> Self {
+        let missing = self.missing.union(&more.missing);
+        Self { missing, ..self }
+    }
 }
 
 /// Where a range is to be found.
@@ -42,7 +48,7 @@ impl<F> Sources<F> {
     /// fills a buffer with the bytes from a place on of the cache's file.
     ///
     /// # Errors
-    /// Some of the bytes are nowhere.
+    /// Some of the bytes are nowhere: all of those, so that they can be fetched at one time.
     pub fn gather(
         &self,
         range: ByteRange,
@@ -52,27 +58,34 @@ impl<F> Sources<F> {
             return Ok(bytes);
         }
         let mut buffer = BytesMut::with_capacity(range.len() as usize);
-        let end = |buffer: &BytesMut| range.start + buffer.len() as u64;
-        let fill = |buffer: &mut BytesMut, to: u64| {
-            let gap = ByteRange::new(end(buffer), to);
-            if gap.is_empty() {
-                return Ok(());
-            }
-            let file = self.file.as_ref().ok_or_else(|| Shortfall::missing(gap))?;
+        let mut short = Vec::new();
+        let mut fill = |buffer: &mut BytesMut, to: u64| {
             let filled = buffer.len();
+            let gap = ByteRange::new(range.start + filled as u64, to);
+            if gap.is_empty() {
+                return;
+            }
             buffer.resize(filled + gap.len() as usize, 0);
-            read(file, gap, &mut buffer[filled..])
+            let done = match &self.file {
+                Some(file) => read(file, gap, &mut buffer[filled..]),
+                None => Err(Shortfall::missing(gap)),
+            };
+            short.extend(done.err());
         };
         for (part, bytes) in self.parts(range) {
             // answers may overlap
+            let end = |buffer: &BytesMut| range.start + buffer.len() as u64;
             let from = part.start.max(end(&buffer));
             if from < part.end {
-                fill(&mut buffer, from)?;
+                fill(&mut buffer, from);
                 buffer.extend_from_slice(&bytes[(from - part.start) as usize..]);
             }
         }
-        fill(&mut buffer, range.end)?;
-        Ok(buffer.freeze())
+        fill(&mut buffer, range.end);
+        match short.into_iter().reduce(Shortfall::and) {
+            None => Ok(buffer.freeze()),
+            Some(short) => Err(short),
+        }
     }
 
     /// What is in memory of the range.
@@ -153,5 +166,14 @@ mod tests {
         };
         let gap = gather(&sources, ByteRange::new(0, 8192)).unwrap_err();
         assert_eq!(gap.missing, ExtentSet::of(ByteRange::new(4096, 8192)));
+    }
+    #[test]
+    fn all_that_is_nowhere_is_named_at_one_time() {
+        let held = [4096, 12288].map(|start| verified(start, 4096)).into();
+        let file = Some(());
+        let gap = gather(&Sources { held, file }, ByteRange::new(0, 20480)).unwrap_err();
+        let gaps = [(0, 4096), (8192, 12288), (16384, 20480)];
+        let gaps = gaps.map(|(start, end)| ByteRange::new(start, end));
+        assert_eq!(gap.missing, gaps.into_iter().collect());
     }
 }

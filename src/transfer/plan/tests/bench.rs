@@ -148,6 +148,18 @@ impl Bench {
         self.readers.len() - 1
     }
 
+    /// Somebody waits for a range, as one who asks only once does.
+    pub fn demand(
+        &mut self,
+        content: ContentKey,
+        range: ByteRange,
+        patience: Duration,
+    ) -> DemandId {
+        let deadline = self.now + patience;
+        let demanded = self.plan.demand_just(self.now, content, range, deadline);
+        demanded.unwrap()
+    }
+
     pub fn requested_bytes(&self) -> u64 {
         self.requests
             .iter()
