@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::bench::{Bench, PATIENCE};
 use super::peers::SimPeer;
-use super::{LAN, MIB};
+use super::{LAN, MIB, listed};
 use crate::digest::ContentKey;
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use crate::transfer::plan::{Failure, Lane, Offer, Plan, PlanEvent, TURN_PATIENCE};
@@ -157,4 +157,26 @@ fn what_a_limit_of_this_node_holds_back_for_later_is_asked_for_as_soon_as_a_read
     let taken_back = PlanEvent::Cancel(later.id);
     let mut events = std::iter::from_fn(|| bench.plan.poll_event());
     assert!(events.any(|event| event == taken_back));
+}
+
+#[test]
+fn what_a_limit_of_this_node_holds_back_is_asked_of_another_where_its_holder_fell_silent() {
+    let mut bench = Bench::new(6);
+    let [mute, other] = [1, 2].map(|number| bench.peer(number, SimPeer::new(20, LAN)));
+    let content = bench.file(1, 3 * MIB, &[mute]);
+    bench.plan.fill(bench.now, content, PATIENCE);
+    let [first, held] = [(); 2].map(|()| bench.plan.poll_request(bench.now).unwrap());
+    bench.plan.held(held.id);
+    let page = |of: ByteRange| ByteRange::at(of.start, PAGE_BYTES);
+    bench.demand(content, page(first.range), PATIENCE);
+    bench.now += Duration::from_secs(1);
+    bench.plan.handle_timeout(bench.now);
+    let both = listed(&[mute, other]);
+    bench.plan.holders(bench.now, &content, &both);
+    bench.demand(content, page(held.range), PATIENCE);
+    bench.now += Duration::from_millis(300);
+    bench.plan.handle_timeout(bench.now);
+    let mut asked = std::iter::from_fn(|| bench.plan.poll_request(bench.now));
+    let anew = asked.find(|it| it.lane == Lane::Urgent && it.range.start == held.range.start);
+    assert_eq!(anew.map(|it| it.node), Some(other));
 }
