@@ -27,14 +27,12 @@ use super::progress;
 use super::remark;
 use super::text::{escape, human_bytes};
 use crate::daemon::control::{
-    Breaks, Call, Client, ClientError, GetDone, GetStarted, NO_HASH, Named,
+    Breaks, Call, Client, ClientError, GetDone, GetStarted, NO_HASH, Named, PIPE_BYTES,
 };
 use crate::files::{self, link};
 
 /// Bytes copied between two strokes of the progress bar.
 const STROKE_BYTES: u64 = 4 << 20;
-/// The room of a pipe that is written to; the limit of an ordinary user (pipe(7)).
-const PIPE_BYTES: usize = 1 << 20;
 
 /// The arguments of `p2pfs get`.
 #[derive(Debug, Clone, Args)]

@@ -11,12 +11,10 @@ use tokio::net::unix::pipe;
 use tokio::task::spawn_blocking;
 
 use super::failed;
-use crate::daemon::control::{Failure, is_one_user};
+use crate::daemon::control::{Failure, PIPE_BYTES, is_one_user};
 
 /// What is read of a local file at a time.
 const STEP_BYTES: u64 = 1 << 20;
-/// The room of the pipe to a caller; the limit of an ordinary user (pipe(7)).
-const PIPE_BYTES: usize = 1 << 20;
 
 /// Whether a caller may be handed the file itself: whoever holds a descriptor can open the file
 /// anew through it, for writing where its mode allows, whatever directory keeps it from others.

@@ -10,6 +10,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
+/// The room of a pipe that a file goes through; the limit of an ordinary user (pipe(7)).
+pub const PIPE_BYTES: usize = 1 << 20;
 /// Descriptors that one message can bring; more than one is not ours, and is closed.
 const DESCRIPTORS_MAX: usize = 4;
 

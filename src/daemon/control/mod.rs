@@ -39,6 +39,7 @@ pub use call::{Call, CallError, DESCRIPTION, INTERFACE, Right};
 pub use client::{Client, ClientError, RawReply};
 pub use connection::{IDLE_MAX, QUEUE_WAIT_MAX, REPLY_READ_MAX};
 pub use credentials::{Credentials, Policy, is_one_user};
+pub use descriptor::PIPE_BYTES;
 pub use failure::{Failure, FailureKind};
 pub use framing::{CALL_MAX_BYTES, REPLY_MAX_BYTES};
 pub use giving::*;

@@ -303,8 +303,7 @@ impl Fetch {
                 at = run.end;
                 continue;
             }
-            let block_end = (at / PIECE_MAX_BYTES + 1) * PIECE_MAX_BYTES;
-            let block = ByteRange::new(at, block_end.min(range.end));
+            let block = ByteRange::new(at, range.end).first_grain(PIECE_MAX_BYTES);
             let missing = self.have.missing_in(block);
             for run in missing.iter() {
                 if let Some(gap) = self.asked.first_free(run) {

@@ -391,9 +391,10 @@ impl Fetch {
                 break;
             };
             let stripe = gap.start / STRIPE_BYTES;
-            let stripe_end = (stripe + 1) * STRIPE_BYTES;
-            at = stripe_end.min(range.end);
-            let part = ByteRange::new(gap.start, gap.end.min(stripe_end));
+            let part = gap.first_grain(STRIPE_BYTES);
+            at = ByteRange::new(gap.start, range.end)
+                .first_grain(STRIPE_BYTES)
+                .end;
             let is_there = gap.start < end && self.is_in_parts(part);
             if is_there || self.owner(now, content, me, stripe) == me {
                 gaps.push(part);

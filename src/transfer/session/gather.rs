@@ -74,8 +74,7 @@ impl<F> Sources<F> {
         };
         for (part, bytes) in self.parts(range) {
             // answers may overlap
-            let end = |buffer: &BytesMut| range.start + buffer.len() as u64;
-            let from = part.start.max(end(&buffer));
+            let from = part.start.max(range.start + buffer.len() as u64);
             if from < part.end {
                 fill(&mut buffer, from);
                 buffer.extend_from_slice(&bytes[(from - part.start) as usize..]);
@@ -167,6 +166,7 @@ mod tests {
         let gap = gather(&sources, ByteRange::new(0, 8192)).unwrap_err();
         assert_eq!(gap.missing, ExtentSet::of(ByteRange::new(4096, 8192)));
     }
+
     #[test]
     fn all_that_is_nowhere_is_named_at_one_time() {
         let held = [4096, 12288].map(|start| verified(start, 4096)).into();

@@ -8,7 +8,7 @@ use super::peers::SimPeer;
 use super::{LAN, MIB, listed};
 use crate::digest::ContentKey;
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
-use crate::transfer::plan::{Failure, Lane, Offer, Plan, PlanEvent, TURN_PATIENCE};
+use crate::transfer::plan::{Failure, Lane, Plan, PlanEvent, TURN_PATIENCE};
 
 /// How long somebody waits in vain at one holder with whom every request fails, one after the other
 /// so, or `longest` at least.
@@ -65,18 +65,15 @@ fn who_waits_for_a_holder_that_is_gone_is_not_kept_waiting_by_a_limit_of_this_no
 #[test]
 fn a_limit_that_holds_back_who_has_another_part_keeps_nobody_waiting_for_a_holder_that_is_gone() {
     let mut bench = Bench::new(6);
-    let [gone, part] = [1, 2].map(|number| bench.peer(number, SimPeer::new(20, LAN)));
+    let gone = bench.peer(1, SimPeer::new(20, LAN));
+    let part = SimPeer {
+        offers: Some(ExtentSet::of(ByteRange::new(3 * MIB, 4 * MIB))),
+        ..SimPeer::new(20, LAN)
+    };
+    let part = bench.peer(2, part);
     let content = bench.file(1, 4 * MIB, &[gone]);
     let other = bench.file(2, 4 * MIB, &[part]);
-    let ranges = ExtentSet::of(ByteRange::new(3 * MIB, 4 * MIB));
-    let offer = Offer {
-        node: part,
-        content,
-        load: 0,
-        all: false,
-        ranges,
-    };
-    bench.plan.offer(bench.now, &offer);
+    bench.offer(part, content);
     let begin = bench.now;
     // it is at work for the file that it has
     bench.plan.fill(begin, other, PATIENCE * 100);
