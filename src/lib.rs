@@ -139,7 +139,7 @@
 //! | 4 | every wait of a program for bytes has a deadline. Each byte of the file that comes begins it anew, without limit; so does a holder at work (it brings other readers here bytes, says that it is busy, or answers in a handshake), but for six times as long at most. The wait ends in data or a documented errno; a fatal signal ends it at once (which waits a caught one ends: p2pfs(7), Signals) | `tests/mount`, `tests/daemons/nodes` |
 //! | 5 | every queue, frame, table and list from outside has a named limit | constants beside each; hostile-byte tests of every decoder |
 //! | 6 | nodes that see the same members show the same namespace, which is the plain merge of their logs (but for shares with `readers`, versions dated ahead of their clocks, and what one was told to forget) | `catalogue` tests, `tests/simulation/nodes`, `tests/daemons/model` |
-//! | 7 | a remote name becomes a local path only as a [`path::SharedPath`], and local opens stay beneath their folder | `path` and `share` tests |
+//! | 7 | a remote name becomes a local path only as a [`path::SharedPath`], local opens stay beneath their folder, and no link leads out of the mount | `path`, `share` and `wire::native::link` tests |
 //! | 8 | one error enum a subject; errno is chosen in one table | `fs::error` |
 //! | 9 | no std lock is held across an await; library code logs at DEBUG at most | review, `tests/text/tidy.rs` |
 //! | 10 | a test waits for an event or runs in virtual time | `tests/text/tidy.rs` |

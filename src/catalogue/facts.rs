@@ -3,10 +3,10 @@
 use super::CatalogueError;
 use crate::digest::ContentHash;
 use crate::path::SharedPath;
+use crate::wire::native::link::link_stays_inside;
 use crate::wire::native::record::{
-    Entry, FILE_MAX_BYTES, Fact, Kind, LINK_TARGET_MAX_BYTES, PATH_MAX_DEPTH, READERS_MAX,
-    SEALED_MAX_BYTES, SENDER_MAX_BYTES, SHARES_MAX, Sender, ShareIndex, Timestamp,
-    link_stays_inside,
+    Entry, FILE_MAX_BYTES, Fact, Kind, PATH_MAX_DEPTH, READERS_MAX, SEALED_MAX_BYTES,
+    SENDER_MAX_BYTES, SHARES_MAX, Sender, ShareIndex, Timestamp,
 };
 
 fn path_fits(path: &SharedPath) -> bool {
@@ -66,9 +66,7 @@ pub(super) fn check_in_clear(fact: &Fact) -> Result<(), CatalogueError> {
         } => {
             let is_file = matches!(kind, Kind::File { .. });
             let kind_fits = match kind {
-                Kind::Symlink { target } => {
-                    target.len() <= LINK_TARGET_MAX_BYTES && link_stays_inside(path, target)
-                }
+                Kind::Symlink { target } => link_stays_inside(path, target),
                 Kind::File {
                     hash, size_bytes, ..
                 } => may_be_of(hash, *size_bytes),

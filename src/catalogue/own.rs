@@ -13,7 +13,8 @@ use super::{Catalogue, CatalogueError, Change, OWN_RECOVERIES_MAX, RECORDS_PER_A
 use crate::digest::ContentHash;
 use crate::id::{NodeId, NodeName};
 use crate::path::SharedPath;
-use crate::wire::native::record::{Entry, Fact, Head, ShareIndex, SignedHead};
+use crate::wire::native::link::link_stays_inside;
+use crate::wire::native::record::{Entry, Fact, Head, Kind, ShareIndex, SignedHead};
 
 impl Catalogue {
     /// An empty catalogue of a node.
@@ -144,6 +145,21 @@ impl Catalogue {
                     row.to_entry()?,
                 ))
             })
+    }
+
+    /// Takes back what this node says of links that no log may hold, as one of an earlier version
+    /// may: the next scan says them again in a form that others take.
+    pub fn withdraw_unsound_links(&mut self) {
+        let is_unsound = |path: &SharedPath, entry: &Entry| match &entry.kind {
+            Kind::Symlink { target } => !link_stays_inside(path, target),
+            Kind::File { .. } | Kind::Directory => false,
+        };
+        let own = self.all_own_entries();
+        let unsound = own.filter(|(_, path, entry)| is_unsound(path, entry));
+        let places: Vec<_> = unsound.map(|(share, path, _)| (share, path)).collect();
+        for (share, path) in places {
+            self.remove(share, &path);
+        }
     }
 
     /// All that this node says of all its shares.

@@ -28,6 +28,7 @@ use super::shown::Shown;
 use super::traits::{BackingFiles, Content, Invalidator, Stale, WholeFile};
 use crate::catalogue::View;
 use crate::path::{NAME_MAX_BYTES, SharedPath};
+use crate::wire::native::link::link_stays_inside;
 use crate::wire::native::record::Timestamp;
 
 /// The mask where nothing is said: only the owner could write, as most people's umask(2) has it.
@@ -143,14 +144,20 @@ impl Filesystem {
         }
     }
 
-    /// Where a symbolic link points.
+    /// Where a symbolic link points. The kernel follows what it is given, also out of the mount, so
+    /// the target is checked here once more.
     ///
     /// # Errors
-    /// [`FsError::NotALink`] for anything else.
+    /// [`FsError::NotALink`] for anything else; [`FsError::Fault`] for a target that no log may
+    /// hold.
     pub fn readlink(&self, ino: u64) -> Result<Bytes, FsError> {
-        match &self.inode(ino)?.node {
-            Node::Symlink(target) => Ok(target.clone()),
-            _ => Err(FsError::NotALink),
+        let inode = self.inode(ino)?;
+        let Node::Symlink(target) = &inode.node else {
+            return Err(FsError::NotALink);
+        };
+        match inode.name.path() {
+            Some(path) if link_stays_inside(path, target) => Ok(target.clone()),
+            _ => Err(FsError::Fault),
         }
     }
 

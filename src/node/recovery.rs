@@ -67,6 +67,7 @@ fn begin_anew(dir: &Path, empty: &impl Fn() -> Catalogue, unix_s: u64) -> Result
 fn read(dir: &Path, empty: &impl Fn() -> Catalogue, unix_s: u64) -> Result<Kept, StoreError> {
     let mut store = Store::open(dir)?;
     let mut catalogue = store.load_catalogue(empty())?;
+    catalogue.withdraw_unsound_links();
     for node in store.departed(unix_s)? {
         catalogue.forget(&node);
     }

@@ -23,7 +23,7 @@ impl LeftLinks {
         let is_left_out = match body {
             Body::Symlink => false,
             Body::LeftOut(body) => match body.why {
-                LeftOutWhy::LinkOut => true,
+                LeftOutWhy::LinkOut | LeftOutWhy::LinkUp => true,
                 LeftOutWhy::Loop => !body.directory,
                 _ => return,
             },

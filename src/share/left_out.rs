@@ -37,6 +37,9 @@ pub enum LeftOutWhy {
     /// A symbolic link that leaves the share.
     #[error("the link leads out of the share")]
     LinkOut,
+    /// A symbolic link with `..` after a name that is not a directory.
+    #[error("the link goes up from a name that is not a directory")]
+    LinkUp,
     /// A symbolic link that leads to itself, or a directory that contains itself.
     #[error("it leads back to itself")]
     Loop,
@@ -85,6 +88,7 @@ impl LeftOutWhy {
             }
             Self::Unreadable => "let the daemon's user read it".to_owned(),
             Self::LinkOut => "share what it points to, or let it point into its share".to_owned(),
+            Self::LinkUp => "write its target without .. after a name".to_owned(),
             Self::TooLong => "give it, or what it lies in, shorter names".to_owned(),
             Self::TooDeep => "move it further up".to_owned(),
             Self::Hidden | Self::Arriving => "rename it".to_owned(),

@@ -179,6 +179,7 @@ impl OpenPlace {
             Leads::Inside(listed) => Ok(listed),
             Leads::Out => Err(LeftOutWhy::LinkOut),
             Leads::Loop => Err(LeftOutWhy::Loop),
+            Leads::UpFromNothing => Err(LeftOutWhy::LinkUp),
         }
     }
 

@@ -81,8 +81,8 @@ pub fn file(name: &str, hash: ContentHash, size_bytes: u64, seconds: i64) -> Fac
 }
 
 /// A link that is said to be there.
-pub fn link(name: &str, target: &'static str) -> Fact {
-    let target = Bytes::from_static(target.as_bytes());
+pub fn link(name: &str, target: &str) -> Fact {
+    let target = Bytes::copy_from_slice(target.as_bytes());
     entry(name, Kind::Symlink { target }, 1)
 }
 

@@ -3,9 +3,10 @@
 use super::*;
 use crate::catalogue::facts::check_fact;
 use crate::catalogue::{Budgets, Cost, PART_MAX_BYTES, PART_MAX_RECORDS, budget};
+use crate::wire::native::link::LINK_TARGET_MAX_BYTES;
 use crate::wire::native::record::{
-    FILE_MAX_BYTES, Fact, LINK_TARGET_MAX_BYTES, PATH_MAX_DEPTH, READERS_MAX, Reader,
-    SEALED_MAX_BYTES, SENDER_MAX_BYTES, SHARES_MAX, Sender,
+    FILE_MAX_BYTES, Fact, PATH_MAX_DEPTH, READERS_MAX, Reader, SEALED_MAX_BYTES, SENDER_MAX_BYTES,
+    SHARES_MAX, Sender,
 };
 
 fn entry(name: &str, kind: Kind, sent_by: Option<Sender>) -> Fact {

@@ -133,6 +133,36 @@ fn a_log_that_was_stored_in_part_is_left_out_of_others_and_kept_of_the_own() {
 }
 
 #[test]
+fn an_own_link_that_no_log_may_hold_any_more_is_taken_back_before_others_hear_of_it() {
+    let mut author = node(1, "x");
+    put(&mut author, "sound", link("d/f", 1));
+    put(&mut author, "unsound", link("d/f", 2));
+    let mut store = Plain::default();
+    store.write(author.take_writes(usize::MAX));
+    let (records, state) = store.0.get_mut(&id(1)).unwrap();
+    // as an earlier version stored it; the digest is then summed anew
+    for fact in records.values_mut() {
+        if let Fact::Entry {
+            path: at, entry, ..
+        } = fact
+            && *at == path("unsound")
+        {
+            *entry = link("z/../d/f", 2);
+        }
+    }
+    state.as_mut().unwrap().complete = false;
+    let mut again = node(1, "x");
+    store.load(&mut again);
+    again.withdraw_unsound_links();
+    let listed: Vec<_> = again.own_entries(SHARE).map(|(path, _)| path).collect();
+    assert_eq!(listed, [path("sound")]);
+    let mut watcher = node(2, "y");
+    share(&mut again, &mut watcher);
+    assert!(watcher.view().lookup(&path("sound")).is_some());
+    assert!(watcher.view().lookup(&path("unsound")).is_none());
+}
+
+#[test]
 fn writes_of_many_steps_end_in_the_same_store() {
     let (_, mut y) = pair();
     let (mut whole, mut stepwise) = (Plain::default(), Plain::default());

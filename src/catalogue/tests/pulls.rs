@@ -439,6 +439,8 @@ fn a_size_a_link_or_a_depth_that_cannot_be_is_refused_on_receipt() {
         entry("f", file(1 << 63)),
         entry("f", link("/srv/secret")),
         entry("d/f", link("../../..")),
+        entry("f", link("z/../f")),
+        entry("f", link("z/.p2pfs/peers")),
         entry("f", link("a\0b")),
         entry("f", link("")),
         entry(&deep(PATH_MAX_DEPTH + 1), Kind::Directory),

@@ -272,6 +272,7 @@ fn special_files_and_links_out_are_left_out_with_a_warning_that_names_them() {
     symlink("/etc/passwd", bench.at("absolute")).unwrap();
     symlink("../state", bench.at("up")).unwrap();
     symlink("self", bench.at("self")).unwrap();
+    symlink("none/../self", bench.at("up-from-nothing")).unwrap();
     bench.start();
     assert!(bench.names().is_empty());
     let status = bench.status();
@@ -281,6 +282,7 @@ fn special_files_and_links_out_are_left_out_with_a_warning_that_names_them() {
         ("absolute", LeftOutWhy::LinkOut),
         ("up", LeftOutWhy::LinkOut),
         ("self", LeftOutWhy::Loop),
+        ("up-from-nothing", LeftOutWhy::LinkUp),
     ] {
         assert_eq!(why(&status, &bench.at(name)), Some(reason), "{name}");
         assert!(

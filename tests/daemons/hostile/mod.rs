@@ -5,6 +5,7 @@
 mod datagrams;
 mod expelled;
 mod files;
+mod links;
 mod words;
 
 use std::fs;

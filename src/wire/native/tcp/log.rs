@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::list;
 use crate::wire::WireError;
-use crate::wire::native::record::{Fact, Kind, LINK_TARGET_MAX_BYTES, Record, SignedHead};
+use crate::wire::native::link::LINK_TARGET_MAX_BYTES;
+use crate::wire::native::record::{Fact, Kind, Record, SignedHead};
 
 /// The most records in one piece.
 pub const LOG_RECORDS_MAX: usize = 4096;
