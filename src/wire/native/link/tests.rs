@@ -93,8 +93,8 @@ impl Mount {
         self.links.retain(|at, _| !self.directories.contains(at));
     }
 
-    /// Goes along a path from `root` on, as path_resolution(7) has it. Returns the lowest place that
-    /// it passes, in directories below `root`: negative where it leaves that.
+    /// Goes along a path from `root` on, as path_resolution(7) has it. Returns the lowest place
+    /// that it passes, in directories below `root`: negative where it leaves that.
     fn lowest(&self, root: &[Vec<u8>], way: &[u8]) -> i64 {
         let depth = |at: &[Vec<u8>]| match at.starts_with(root) {
             true => i64::try_from(at.len() - root.len()).unwrap(),
