@@ -282,6 +282,11 @@ impl Keyring {
         self.read_ledger(Ledger::history).unwrap_or_default()
     }
 
+    /// Whether a statement only confirms that a node left by itself.
+    pub fn confirms(&self, signed: &SignedStatement) -> bool {
+        self.read_ledger(|ledger| ledger.confirms(signed)) == Some(true)
+    }
+
     /// Who was let in and is no member, and the word by which that is so; by time.
     pub fn departed(&self) -> Vec<(NodeId, SignedStatement)> {
         self.read_ledger(Ledger::departed).unwrap_or_default()

@@ -10,6 +10,25 @@
 //! begins another *membership*, by the next number: what it says is said in one of them, counts by
 //! a certificate for that one, and ends with it.
 //!
+//! # Nodes that left and keep their keys
+//!
+//! An expulsion or a farewell names the last statement that stands. Statements form a hash chain, so
+//! a node cannot add one before it. A node that left can sign another farewell, with any time, term
+//! and place. Three rules limit that:
+//!
+//! * All farewells of a node hold together, whatever their terms: a statement stands only if each of
+//!   them lets it stand. So a later farewell lets no further admission stand.
+//! * A senior's statement on the membership sets a cut of its own. A farewell beyond it does not
+//!   count, so nothing changes after it. Administrators state this when they rotate the secret or
+//!   expel a node (`confirming`).
+//! * Of several statements by one node on one membership, all hold, so no hash decides.
+//!
+//! Until an administrator senior to the node has confirmed its farewell, the node can still do two
+//! things. It can withdraw its own statements by a farewell that lets less stand: admissions that it
+//! signed end, but so do its own expulsions and rotations. And it can show statements that it signed
+//! before it left and held back, if its farewell named them. No node is senior to the founder, so
+//! both last if the founder itself is the bad node.
+//!
 //! Read before: tailnet lock signs every node's key by trusted keys in one chain of updates, which
 //! needs a server to order it; Nebula has certificates under one authority and leaves revoking to
 //! each node's configuration; Syncthing's introducers spread devices and their removal, unsigned.
@@ -26,6 +45,7 @@ use crate::id::{EpochId, NodeId, NodeName};
 
 mod admitted;
 mod chains;
+mod confirming;
 mod departed;
 mod expelling;
 mod history;
@@ -117,6 +137,8 @@ struct Standing {
     /// Memberships that are over up to a statement that is not known here to the first of all, so
     /// that more can come to stand of them; by whose word.
     open: BTreeMap<Membership, NodeId>,
+    /// Memberships of nodes with the right to admit that only the node's own farewells limit.
+    unconfirmed: BTreeSet<Membership>,
     owners: BTreeMap<Vec<u8>, Owned>,
     /// By which word each is out that is; found once, when somebody asks.
     gone: OnceLock<Arc<Gone>>,

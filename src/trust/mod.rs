@@ -40,6 +40,7 @@ use std::path::PathBuf;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
 use crate::files::is_full;
+use crate::id::NodeName;
 
 /// What to do next, where what the system said does not tell.
 fn remedy(source: &io::Error) -> &'static str {
@@ -134,8 +135,14 @@ pub enum TrustError {
     #[error("{name} may admit and expel for longer than this node: it can only leave by itself")]
     Senior {
         /// What it calls itself.
-        name: crate::id::NodeName,
+        name: NodeName,
     },
+    /// The node left by itself, and no word of this node can limit what it said before.
+    #[error(
+        "{name} left by itself, and could admit and expel before this node could: expel it on a \
+         node that could earlier than {name} ('p2pfs trust' shows which)"
+    )]
+    SeniorLeft { name: NodeName },
     /// A statement has no room for the path.
     #[error(
         "only a path of up to {OWNED_PATH_MAX_BYTES} bytes can have an owner: name one above it"
@@ -171,6 +178,9 @@ pub enum TrustError {
          one with 'p2pfs invite'"
     )]
     Overtaken,
+    /// Another member has the name.
+    #[error("a member is called {name} already: choose another name, or expel that member first")]
+    NameTaken { name: NodeName },
     /// Too many invitations wait to be used.
     #[error("{INVITES_MAX} invitations are waiting; wait until some are used or expire")]
     TooManyInvites,

@@ -4,6 +4,7 @@
 
 mod catalogue;
 mod cluster;
+mod departures;
 mod disk;
 mod members;
 mod node;
@@ -32,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     ("trust_statements", trust::statements),
     ("trust_exchanges", trust::exchanges),
     ("trust_tokens", trust::tokens),
+    ("trust_departures", |bytes| steer(bytes, departures::drive)),
     #[cfg(feature = "cli")]
     ("control_calls", sockets::calls),
     #[cfg(feature = "cli")]

@@ -74,7 +74,10 @@ impl Machine {
         for statement in self.keyring.take_news() {
             self.cluster
                 .spread_statement(now, statement.encode().into());
-            self.push_event(NodeEvent::Stated(Box::new(statement)));
+            // the farewell that it confirms is the event
+            if !self.keyring.confirms(&statement) {
+                self.push_event(NodeEvent::Stated(Box::new(statement)));
+            }
         }
         self.cluster.enforce_membership(now);
         self.follow_owners();

@@ -20,14 +20,15 @@ impl Ledger {
     ///
     /// # Errors
     /// [`TrustError::NotAdmin`], [`TrustError::NoMember`] of one that never was any,
-    /// [`TrustError::Senior`], [`TrustError::LedgerFull`]; nothing was changed then.
+    /// [`TrustError::Senior`], [`TrustError::SeniorLeft`], [`TrustError::LedgerFull`]; nothing was
+    /// changed then.
     pub fn expel_with_admitted(
         &mut self,
         key: &NodeKey,
         node: NodeId,
         now_s: u64,
     ) -> Result<Vec<SignedStatement>, TrustError> {
-        let name = self.last_name_of(&node).ok_or(TrustError::NoMember)?;
+        self.last_name_of(&node).ok_or(TrustError::NoMember)?;
         self.check_expels(key, &node, now_s)?;
         let theirs = self.last_term(&node);
         let over = self.standing.over.get(&node).copied();
@@ -37,9 +38,10 @@ impl Ledger {
         let claim = Claim::Expel { node, term, stands };
         let mut stated = vec![after.state(key, claim, now_s)?];
         if !after.counts(&stated[0]) {
-            return Err(TrustError::Senior { name });
+            return Err(self.senior(&node));
         }
         stated.extend(after.say_lost(self, key, now_s)?);
+        stated.extend(after.confirm_farewells(key, now_s));
         stated.extend(after.say_again(self, key, now_s));
         *self = after;
         Ok(stated)
@@ -137,7 +139,7 @@ impl Ledger {
     }
 
     /// What a node was last called by who admitted it, whether that counts or not.
-    pub(super) fn last_name_of(&self, who: &NodeId) -> Option<NodeName> {
+    pub(in crate::trust) fn last_name_of(&self, who: &NodeId) -> Option<NodeName> {
         let all = self.statements.values().map(|signed| &signed.statement);
         let named = all.filter_map(|statement| match &statement.claim {
             Claim::Admit { node, name, .. } if node == who => Some((statement.at_s, name)),

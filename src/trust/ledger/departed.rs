@@ -56,6 +56,8 @@ impl<'a> Words<'a> {
                         issued.push(((*node, *term), *admin));
                     }
                 }
+                // the farewell that it confirms is the reason
+                Claim::Expel { .. } if ledger.confirms(signed) => {}
                 Claim::Expel { .. } if counts => words.note(*id, signed),
                 _ => {}
             }
@@ -219,7 +221,8 @@ impl Ledger {
             let Claim::Expel { node, term, .. } = &signed.statement.claim else {
                 return false;
             };
-            let is_on_it = node == who && signed.statement.by != *who && *term >= had;
+            let is_anothers = signed.statement.by != *who && !self.confirms(signed);
+            let is_on_it = node == who && is_anothers && *term >= had;
             self.standing.valid.contains(id) && (is_on_it || issuers.contains(node))
         });
         each.map(|(id, _)| *id).collect()

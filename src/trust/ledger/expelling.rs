@@ -12,41 +12,57 @@ use crate::trust::statement::{Claim, SignedStatement};
 use crate::trust::{NodeKey, TrustError};
 
 impl Ledger {
-    /// Puts a node out; of itself a node says so that it goes. Gives what was signed, the word on
-    /// the node first.
+    /// Expels a node; a node expels itself to leave. A node that left by itself can be expelled too:
+    /// nothing that it signs afterwards counts then. Returns what was signed, the expulsion first.
     ///
     /// # Errors
     /// [`TrustError::NotAdmin`], [`TrustError::NoMember`], [`TrustError::Senior`],
-    /// [`TrustError::LedgerFull`].
+    /// [`TrustError::SeniorLeft`], [`TrustError::LedgerFull`].
     pub fn expel(
         &mut self,
         key: &NodeKey,
         node: NodeId,
         now_s: u64,
     ) -> Result<Vec<SignedStatement>, TrustError> {
-        let certificate = self.certificate(&node).ok_or(TrustError::NoMember)?.id;
+        let is_own = node == key.node_id();
         // also those for which it was given a certificate before their time
         let term = self.last_term(&node).ok_or(TrustError::NoMember)?;
-        if node != key.node_id() {
+        let stands = match self.certificate(&node).map(|it| it.id) {
+            // of one that is not known to have said anything: up to its own certificate
+            Some(certificate) => self.last_of(&node).or(Some(certificate)),
+            // it may have signed more since it left
+            None if !is_own && self.has_resigned(&node) => {
+                self.last_counting(&node, term).or(Some(self.cluster))
+            }
+            None => return Err(TrustError::NoMember),
+        };
+        if !is_own {
             self.check_expels(key, &node, now_s)?;
         }
-        // of one that is not known to have said anything: up to its own certificate
-        let stands = self.last_of(&node).or(Some(certificate));
         let mut after = self.clone();
         let said = after.state(key, Claim::Expel { node, term, stands }, now_s)?;
-        if node != key.node_id() && !after.counts(&said) {
-            let name = self.last_name_of(&node).ok_or(TrustError::NoMember)?;
-            return Err(TrustError::Senior { name });
+        if !is_own && !after.counts(&said) {
+            return Err(self.senior(&node));
         }
         let mut stated = vec![said];
-        if node != key.node_id() {
+        if !is_own {
             // of two ways in which one has gone on, one stands
             stated.extend(after.say_lost(self, key, now_s)?);
             stated.extend(after.close(key, node, now_s));
+            stated.extend(after.confirm_farewells(key, now_s));
             stated.extend(after.say_again(self, key, now_s));
         }
         *self = after;
         Ok(stated)
+    }
+
+    /// Returns why this node's expulsion of another does not count.
+    pub(super) fn senior(&self, node: &NodeId) -> TrustError {
+        match self.last_name_of(node) {
+            Some(name) if self.has_resigned(node) => TrustError::SeniorLeft { name },
+            Some(name) => TrustError::Senior { name },
+            None => TrustError::NoMember,
+        }
     }
 
     /// Ends what could still come to stand of what was said by a node that is put out, by those
@@ -57,19 +73,14 @@ impl Ledger {
         let let_in = self.let_in_by(node);
         let open = self.standing.open.iter();
         let open = open.filter(|((who, _), by)| **by == node || let_in.contains(who));
-        let mut claims: Vec<_> = open
+        let claims = open
             .map(|((node, term), _)| Claim::Expel {
                 node: *node,
                 term: *term,
                 stands: Some(self.cluster),
             })
             .collect();
-        loop {
-            match self.state_what_counts(key, claims.clone(), now_s) {
-                Ok(stated) => return stated,
-                Err(_) => claims.truncate(claims.len() / 2),
-            }
-        }
+        self.state_as_many(key, claims, now_s)
     }
 
     /// A node, and who was let in by it or by those whom it had let in.

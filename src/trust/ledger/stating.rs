@@ -114,7 +114,8 @@ impl Ledger {
         self.state_until(key, now_s, claim, is_so)
     }
 
-    /// Makes an epoch the cluster's. Gives what was signed.
+    /// Makes an epoch the cluster's, and confirms the farewells of nodes that left. Returns what was
+    /// signed.
     ///
     /// # Errors
     /// [`TrustError::NotAdmin`], [`TrustError::LedgerFull`].
@@ -130,7 +131,12 @@ impl Ledger {
             number: 1 + ledger.standing.rotations,
         };
         let is_so = |ledger: &Self| ledger.epoch() == Some(epoch);
-        self.state_until(key, now_s, claim, is_so)
+        let mut after = self.clone();
+        // a fresh secret is for the members alone, so no node that left may let one more in
+        let mut stated = after.confirm_farewells(key, now_s);
+        stated.extend(after.state_until(key, now_s, claim, is_so)?);
+        *self = after;
+        Ok(stated)
     }
 
     /// Names the epoch of the first secret, where no statement names any yet: who has lost it, or
@@ -151,6 +157,21 @@ impl Ledger {
         self.check_admin(key, now_s)?;
         let claim = Claim::Rotate { epoch, number: 0 };
         Ok(vec![self.state(key, claim, now_s)?])
+    }
+
+    /// States as many of these claims as count and as there is room for.
+    pub(super) fn state_as_many(
+        &mut self,
+        key: &NodeKey,
+        mut claims: Vec<Claim>,
+        at_s: u64,
+    ) -> Vec<SignedStatement> {
+        loop {
+            match self.state_what_counts(key, claims.clone(), at_s) {
+                Ok(stated) => return stated,
+                Err(_) => claims.truncate(claims.len() / 2),
+            }
+        }
     }
 
     /// Says it, and once more where an older word, which others make count again, has its number.

@@ -6,6 +6,7 @@ use super::*;
 
 mod admitted;
 mod chains;
+mod confirming;
 mod departed;
 mod forged;
 mod full;

@@ -36,6 +36,8 @@ struct Cut {
     /// Whether it names one that is not known here to the first of all, so that more comes to stand
     /// when it is.
     is_open: bool,
+    /// Whether it names the node's own farewell, so that it only confirms it.
+    is_confirming: bool,
 }
 
 /// Going through a ledger from the senior down.
@@ -51,10 +53,10 @@ pub(super) struct Walk<'a> {
     chains: Chains,
     /// That they go, as each node says of itself.
     farewells: BTreeMap<NodeId, Vec<Farewell>>,
-    /// Of each membership that was ended: up to where stands what was said in it, and in those
-    /// before it that nothing else has ended.
+    /// Cuts by other nodes, for each ended membership. They also limit earlier memberships that no
+    /// other cut limits. The most senior node that ended a membership sets its cut.
     cut: BTreeMap<Membership, Cut>,
-    /// The same by the node's own word that it goes, which adds nothing to what others let stand.
+    /// Cuts by the node's own farewells. They never extend what a cut by another node lets stand.
     own_cut: BTreeMap<Membership, Cut>,
     certificates: BTreeMap<NodeId, Vec<Certificate>>,
     epochs: Vec<Word<EpochId>>,
@@ -140,13 +142,17 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// What ends a membership of a node, as far as seniors have spoken: another's word, its own.
+    /// Returns the cuts that limit a membership, as far as seniors have spoken. They hold together:
+    /// a statement counts only if each of them lets it stand.
     fn cuts(&self, (by, term): Membership) -> impl Iterator<Item = &Cut> {
         let behind = (by, term)..=(by, u32::MAX);
         let others = self.cut.range(behind.clone()).next();
-        let own = self.own_cut.range(behind).next();
-        // of a membership that others had ended before there is nothing more to say
-        let own = own.filter(|(own, _)| others.is_none_or(|(others, _)| *own <= others));
+        let ended = others.map(|(ended, _)| *ended);
+        // a farewell from a later membership adds nothing to a cut by another node
+        let is_in_time = move |own: &Membership| ended.is_none_or(|ended| *own <= ended);
+        // every farewell, however the node numbered it: the next one may be signed after its end
+        let own = self.own_cut.range(behind);
+        let own = own.filter(move |(own, _)| is_in_time(own));
         others.into_iter().chain(own).map(|(_, cut)| cut)
     }
 
@@ -156,10 +162,33 @@ impl<'a> Walk<'a> {
         void.is_some_and(|void| term <= *void)
     }
 
-    /// Whether a statement of a node counts, as far as seniors have spoken.
-    fn stands(&self, id: &StatementId, membership: Membership) -> bool {
-        let is_kept = |cut: &Cut| cut.last.is_some_and(|last| self.chains.is_up_to(id, &last));
-        !self.is_void(membership) && self.cuts(membership).all(is_kept)
+    /// Returns the cut that lets stand what both do: up to where the chains part that they name.
+    fn meet(&self, one: Cut, other: Cut) -> Cut {
+        let mut last = one.last;
+        while let Some(id) = last
+            && other.last.is_none_or(|it| !self.chains.is_up_to(&id, &it))
+        {
+            let signed = self.ledger.statements.get(&id);
+            last = signed.and_then(|signed| signed.statement.before);
+        }
+        Cut {
+            by: one.by,
+            last,
+            is_open: one.is_open && other.is_open,
+            is_confirming: one.is_confirming && other.is_confirming,
+        }
+    }
+
+    /// Returns the one cut that limits a membership, as far as seniors have spoken.
+    fn limit(&self, membership: Membership) -> Option<Cut> {
+        let cuts = self.cuts(membership).copied();
+        cuts.reduce(|one, other| self.meet(one, other))
+    }
+
+    /// Whether a statement in a membership with this limit counts.
+    fn stands(&self, id: &StatementId, membership: Membership, limit: Option<Cut>) -> bool {
+        let is_kept = |cut: Cut| cut.last.is_some_and(|last| self.chains.is_up_to(id, &last));
+        !self.is_void(membership) && limit.is_none_or(is_kept)
     }
 
     /// By whose word more can come to stand of what was said in a membership that is over.
@@ -168,6 +197,12 @@ impl<'a> Walk<'a> {
         let by = cuts.peek().map(|cut| cut.by)?;
         let is_open = !self.is_void(membership) && cuts.all(|cut| cut.is_open);
         is_open.then_some(by)
+    }
+
+    /// Whether only the node's own farewells limit a membership.
+    fn is_unconfirmed(&self, (by, term): Membership) -> bool {
+        let mut cuts = self.cuts((by, term)).peekable();
+        !self.is_void((by, term)) && cuts.peek().is_some() && cuts.all(|cut| cut.by == by)
     }
 
     /// Whether a word that a node's memberships are over up to this one speaks of a senior's: of
@@ -187,10 +222,11 @@ impl<'a> Walk<'a> {
         // who says that it goes says nothing after that, in whatever membership
         self.take_farewells(admin);
         let mut others = self.cut.range(membership..=(*admin, u32::MAX));
-        let is_put_out = others.next().is_some();
+        let is_put_out = others.any(|(_, cut)| !cut.is_confirming);
+        let limit = self.limit(membership);
         let said = self.by.remove(&membership).unwrap_or_default();
         for (id, statement) in said {
-            if !self.stands(&id, membership) {
+            if !self.stands(&id, membership, limit) {
                 continue;
             }
             match &statement.claim {
@@ -263,11 +299,14 @@ impl<'a> Walk<'a> {
         first.expect("who is heard has a certificate to admit")
     }
 
-    /// Takes a node at its word that it goes: the first time that it is heard. None of that changes
-    /// what a senior let stand.
+    /// Applies all farewells of a node when it is heard for the first time. A farewell beyond a
+    /// senior's cut is ignored.
     fn take_farewells(&mut self, node: &NodeId) {
         let mut farewells = self.farewells.remove(node).unwrap_or_default();
-        farewells.retain(|it| self.stands(&it.id, (*node, it.by_term.min(it.term))));
+        farewells.retain(|it| {
+            let membership = (*node, it.by_term.min(it.term));
+            self.stands(&it.id, membership, self.limit(membership))
+        });
         for Farewell {
             id, term, stands, ..
         } in farewells
@@ -277,7 +316,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The memberships of a node are over up to this one. The first word on each holds.
+    /// Ends the memberships of a node up to this one. Of other nodes, the most senior sets the cuts
+    /// of a membership. All its statements on that membership hold together, and so do all
+    /// farewells. Otherwise the hash of a statement would decide which one holds.
     fn end(&mut self, (node, term): Membership, by: NodeId, stands: Option<StatementId>) {
         self.standing.end(node, term);
         let signed = stands.map(|last| self.ledger.statements.get(&last));
@@ -286,12 +327,26 @@ impl<'a> Walk<'a> {
         let last = stands.filter(|_| of == Some(Some(node)));
         let is_whole = |last: &StatementId| self.chains.whole_length(last).is_some();
         let is_open = of == Some(None) || last.is_some_and(|last| !is_whole(&last));
-        let cut = match by == node {
-            true => &mut self.own_cut,
-            false => &mut self.cut,
+        let farewell = stands.and_then(|last| self.ledger.ends_own(&node, &last));
+        let ends = Cut {
+            by,
+            last,
+            is_open,
+            is_confirming: by != node && farewell.is_some_and(|it| it >= term),
         };
-        let ends = Cut { by, last, is_open };
-        cut.entry((node, term)).or_insert(ends);
+        let cuts = match by == node {
+            true => &self.own_cut,
+            false => &self.cut,
+        };
+        let cut = match cuts.get(&(node, term)) {
+            None => ends,
+            Some(first) if first.by == by => self.meet(*first, ends),
+            Some(_) => return,
+        };
+        match by == node {
+            true => self.own_cut.insert((node, term), cut),
+            false => self.cut.insert((node, term), cut),
+        };
     }
 
     /// Those who only go, then who is left.
@@ -299,6 +354,8 @@ impl<'a> Walk<'a> {
         let heard = self.heard.iter();
         let open = heard.filter_map(|it| Some((*it, self.is_open(*it)?)));
         self.standing.open = open.collect();
+        let heard = self.heard.iter().copied();
+        self.standing.unconfirmed = heard.filter(|it| self.is_unconfirmed(*it)).collect();
         for (node, farewells) in std::mem::take(&mut self.farewells) {
             for Farewell { id, term, .. } in farewells {
                 self.standing.end(node, term);

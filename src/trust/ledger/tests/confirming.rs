@@ -1,0 +1,169 @@
+//! Promises about nodes that left by themselves and keep a copy of their keys.
+
+use super::forged::{admission, expulsion, forged};
+use super::*;
+
+/// Farewells that one node signs, so that some sort before its first one and some behind it.
+const FAREWELLS: u64 = 12;
+
+/// Node 2 let in 4 and left.
+fn left() -> Ledger {
+    let mut ledger = cluster();
+    ledger.admit(&key(2), id(4), name(4), true, 40).unwrap();
+    ledger.expel(&key(2), id(2), 50).unwrap();
+    assert_eq!(members(&ledger), [1, 3, 4]);
+    ledger
+}
+
+/// Statements by node 2 with a kept copy of its state: an admission, and farewells that name it.
+fn kept_copy(ledger: &Ledger, claim: impl Fn(StatementId) -> Claim) -> Vec<SignedStatement> {
+    let admitted = forged(ledger, 2, 1, admission(9, true, None, 1));
+    let last = admitted.id();
+    let farewells = (0..FAREWELLS).map(|at_s| {
+        let statement = Statement {
+            at_s,
+            before: Some(last),
+            claim: claim(last),
+            ..admitted.statement.clone()
+        };
+        statement.sign(&key(2))
+    });
+    farewells.chain([admitted.clone()]).collect()
+}
+
+#[test]
+fn later_farewells_of_a_node_that_left_let_nothing_more_stand() {
+    for term in [0, 1, 2, u32::MAX] {
+        let ledger = left();
+        let farewell = |last| Claim::Expel {
+            node: id(2),
+            term,
+            stands: Some(last),
+        };
+        let shown = kept_copy(&ledger, farewell);
+        let mut heard = ledger.clone();
+        heard.merge(shown.iter().cloned());
+        assert_eq!(members(&heard), [1, 3, 4], "{term}");
+        let mut reversed = ledger.clone();
+        reversed.merge(shown.into_iter().rev());
+        assert_eq!(members(&reversed), [1, 3, 4], "{term}");
+        assert_eq!(reversed.digest(), heard.digest(), "{term}");
+    }
+}
+
+#[test]
+fn a_rotation_confirms_farewells_so_that_later_ones_change_nothing() {
+    let mut ledger = left();
+    let stated = ledger.rotate(&key(1), EpochId([7; 8]), 60).unwrap();
+    assert_eq!(stated.iter().filter(|it| ledger.confirms(it)).count(), 1);
+    assert!(ledger.has_resigned(&id(2)), "it is not shown as expelled");
+    assert!(ledger.words_against(&id(2)).is_empty());
+    for claim in [expulsion(2, 1), expulsion(2, 2), expulsion(4, 1)] {
+        let mut heard = ledger.clone();
+        heard.merge(kept_copy(&ledger, |_| claim.clone()));
+        assert_eq!(members(&heard), [1, 3, 4], "{claim:?}");
+        assert_eq!(heard.epoch(), Some(EpochId([7; 8])));
+    }
+    // confirmed once
+    let stated = ledger.rotate(&key(1), EpochId([8; 8]), 70).unwrap();
+    assert_eq!(stated.len(), 1);
+}
+
+#[test]
+fn a_confirmed_leave_brings_back_no_node_that_the_leaver_had_expelled() {
+    let mut ledger = cluster();
+    ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
+    ledger.expel(&key(2), id(4), 40).unwrap();
+    ledger.expel(&key(2), id(2), 50).unwrap();
+    ledger.rotate(&key(1), EpochId([7; 8]), 60).unwrap();
+    ledger.merge([forged(&ledger, 2, 1, expulsion(2, 1))]);
+    assert_eq!(members(&ledger), [1, 3]);
+}
+
+#[test]
+fn a_statement_held_back_before_leaving_is_worth_nothing_after_a_rotation() {
+    let mut ledger = cluster();
+    let hidden = forged(&ledger, 2, 1, admission(9, true, None, 1));
+    let farewell = Claim::Expel {
+        node: id(2),
+        term: 1,
+        stands: Some(hidden.id()),
+    };
+    ledger.merge([forged(&ledger, 2, 1, farewell)]);
+    assert_eq!(members(&ledger), [1, 3]);
+    ledger.rotate(&key(1), EpochId([7; 8]), 60).unwrap();
+    ledger.merge([hidden]);
+    assert_eq!(members(&ledger), [1, 3]);
+}
+
+#[test]
+fn a_node_that_left_can_be_expelled_by_a_senior() {
+    let mut ledger = left();
+    let refused = ledger.expel(&key(4), id(2), 60);
+    assert!(matches!(refused, Err(TrustError::SeniorLeft { .. })));
+    let word = ledger.expel(&key(1), id(2), 60).unwrap().remove(0);
+    assert_eq!(ledger.expulsion(&id(2)), Some(&word));
+    assert!(!ledger.has_resigned(&id(2)));
+    ledger.merge(kept_copy(&ledger, |_| expulsion(2, 1)));
+    assert_eq!(members(&ledger), [1, 3, 4]);
+    let again = ledger.expel(&key(1), id(2), 70);
+    assert!(matches!(again, Err(TrustError::NoMember)));
+}
+
+#[test]
+fn two_statements_of_one_node_on_one_membership_hold_together() {
+    let mut ledger = cluster();
+    let first = ledger.admit(&key(2), id(4), name(4), false, 40).unwrap();
+    let last = ledger.admit(&key(2), id(5), name(5), false, 41).unwrap();
+    for at_s in 0..FAREWELLS {
+        let mut both = ledger.clone();
+        for stands in [&first, &last] {
+            let stands = Some(stands.id());
+            let claim = Claim::Expel {
+                node: id(2),
+                term: 1,
+                stands,
+            };
+            both.state(&key(1), claim, 50 + at_s).unwrap();
+        }
+        assert_eq!(members(&both), [1, 3, 4], "{at_s}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_statement_signed_after_leaving_lets_a_node_in_in_any_order(
+        said in proptest::collection::vec(
+            (0u8..4, 1u8..12, 0u32..4, 0u32..4, any::<bool>(), 0usize..40, 0usize..40),
+            1..20,
+        ),
+    ) {
+        let ledger = left();
+        let before = members(&ledger);
+        let mut known: Vec<_> = ledger.by(&id(2)).map(|(id, _)| id).collect();
+        let mut shown = Vec::new();
+        for (kind, node, term, by_term, admin, place, stands) in said {
+            let stands = known.get(stands % (known.len() + 1)).copied();
+            let claim = match kind {
+                0 | 1 => admission(node, admin, None, term),
+                _ => Claim::Expel { node: id(2), term, stands },
+            };
+            let statement = Statement {
+                before: known.get(place % (known.len() + 1)).copied(),
+                ..forged(&ledger, 2, by_term, claim).statement
+            };
+            let signed = statement.sign(&key(2));
+            known.push(signed.id());
+            shown.push(signed);
+        }
+        let mut one = ledger.clone();
+        for signed in &shown {
+            one.merge([signed.clone()]);
+            prop_assert!(members(&one).iter().all(|it| before.contains(it)));
+        }
+        let mut other = ledger;
+        other.merge(shown.into_iter().rev());
+        prop_assert_eq!(other.digest(), one.digest());
+        prop_assert_eq!(members(&other), members(&one));
+    }
+}
