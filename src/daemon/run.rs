@@ -183,6 +183,7 @@ impl Daemon {
             missing_shares: Mutex::default(),
         });
         service.limit_as_configured();
+        service.reserve_names();
         journal::follow(&service);
         let mut daemon = Self {
             seeds: NamedSeeds::new(&config.seeds),

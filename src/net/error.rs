@@ -78,8 +78,8 @@ pub enum NetError {
     /// The issuer does not know the invitation (any more).
     #[error(
         "the node that made the invitation refuses it: it was used already, it is older than this \
-         node's expulsion, or that node was started anew or joined another cluster since; make a \
-         new one with 'p2pfs invite'"
+         node's expulsion, that node was started anew or joined another cluster since, or the name \
+         of this node has a meaning there already; make a new one with 'p2pfs invite --name NAME'"
     )]
     InviteRefused,
     /// None of the token's addresses leads to the node that made it.

@@ -32,7 +32,9 @@ use crate::net::peer::{Joining, PeerNet, Probed};
 use crate::path::SharedPath;
 use crate::share::ShareSet;
 use crate::transfer::{Fetcher, Server};
-use crate::trust::{Certificate, Grant, InviteToken, Invites, Keyring, NodeKey, TOKEN_SEEDS_MAX};
+use crate::trust::{
+    Certificate, Grant, InviteToken, Invites, IsReserved, Keyring, NodeKey, TOKEN_SEEDS_MAX,
+};
 use crate::wire::native::tcp::{Lane, Request, Response};
 
 /// The longest that leaving may take: the farewell is said three times within 120 ms, and mDNS says
@@ -270,6 +272,12 @@ impl Node {
         let (me, known, now_s) = (self.id(), self.keyring.known(), unix_now_s());
         let issued = self.invites.issue(me, seeds, lifetime, grant, known, now_s);
         Ok(issued?)
+    }
+
+    /// Sets which names no joiner may give itself, because settings give rights by them. Only the
+    /// first call has an effect.
+    pub fn reserve_names(&self, is_reserved: IsReserved) {
+        self.invites.reserve(is_reserved);
     }
 
     /// How many invitations of this node into its present cluster wait to be used.

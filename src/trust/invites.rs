@@ -1,7 +1,9 @@
 //! The invitations that this node has issued and that wait to be used.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -61,17 +63,42 @@ pub struct Redeemed {
     pub known: Known,
 }
 
+/// Tells whether the settings of this node give a right to the node of this name.
+pub type IsReserved = Box<dyn Fn(&NodeName) -> bool + Send + Sync>;
+
+/// The names that no joiner may give itself; none until they are set.
+#[derive(Default)]
+struct Reserved(OnceLock<IsReserved>);
+
+impl fmt::Debug for Reserved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reserved")
+    }
+}
+
 /// The one-use keys that wait. In memory only: an invitation lives as long as the node that made
 /// it runs.
 #[derive(Debug, Default)]
 pub struct Invites {
     waiting: Mutex<Vec<Invite>>,
+    reserved: Reserved,
 }
 
 impl Invites {
     /// None yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Sets which names no joiner may give itself. Only the first call has an effect.
+    pub fn reserve(&self, is_reserved: IsReserved) {
+        let _set_before = self.reserved.0.set(is_reserved);
+    }
+
+    /// Whether a joiner may give itself this name.
+    pub fn is_reserved(&self, name: &NodeName) -> bool {
+        let reserved = self.reserved.0.get();
+        reserved.is_some_and(|is_reserved| is_reserved(name))
     }
 
     /// Makes an invitation by `issuer`, who can be reached at `seeds`, into the cluster that is
@@ -113,17 +140,20 @@ impl Invites {
 
     /// Uses the invitation that `proof` was made with, if one waits: it is gone then. One that is
     /// older than any of the words that are `needed`, by which who comes with it was put out, stays
-    /// for another.
+    /// for another. So does one whose grant is not `accepted`.
     pub fn redeem(
         &self,
         channel: &Channel,
         proof: &[u8; 32],
         needed: &Known,
         now_unix_s: u64,
+        accepted: impl Fn(&Grant) -> bool,
     ) -> Option<Redeemed> {
         let mut waiting = self.lock_current(needed.cluster, now_unix_s);
         let fits = |it: &Invite| {
-            it.known.covers(needed) && channel.verify_enrolment(&it.key, Role::Client, proof)
+            it.known.covers(needed)
+                && channel.verify_enrolment(&it.key, Role::Client, proof)
+                && accepted(&it.grant)
         };
         let place = waiting.iter().position(fits)?;
         let Invite {
@@ -192,7 +222,7 @@ mod tests {
     fn an_invitation_serves_once() {
         let invites = Invites::new();
         let token = issue(&invites);
-        let redeem = || invites.redeem(&CHANNEL, &proof(&token), &known(&[]), 1001);
+        let redeem = || invites.redeem(&CHANNEL, &proof(&token), &known(&[]), 1001, |_| true);
         let redeemed = redeem().unwrap();
         assert_eq!(redeemed.key, token.key);
         assert_eq!(redeemed.grant, Grant::default());
@@ -205,7 +235,7 @@ mod tests {
         let token = issue(&invites);
         assert_eq!(token.expires_unix_s, 4600);
         assert_eq!(
-            invites.redeem(&CHANNEL, &proof(&token), &known(&[]), 4600),
+            invites.redeem(&CHANNEL, &proof(&token), &known(&[]), 4600, |_| true),
             None
         );
     }
@@ -214,8 +244,9 @@ mod tests {
     fn an_invitation_is_for_nobody_who_was_put_out_after_it_was_made() {
         let invites = Invites::new();
         let token = issue(&invites);
-        let redeem =
-            |words: &[StatementId]| invites.redeem(&CHANNEL, &proof(&token), &known(words), 1001);
+        let redeem = |words: &[StatementId]| {
+            invites.redeem(&CHANNEL, &proof(&token), &known(words), 1001, |_| true)
+        };
         let later = StatementId([5; 16]);
         assert_eq!(redeem(&[later]), None);
         assert_eq!(
@@ -235,7 +266,7 @@ mod tests {
             cluster: Some(StatementId([7; 16])),
             ..known(&[OLD])
         };
-        let redeem = |needed| invites.redeem(&CHANNEL, &proof(&token), needed, 1001);
+        let redeem = |needed| invites.redeem(&CHANNEL, &proof(&token), needed, 1001, |_| true);
         assert_eq!(redeem(&elsewhere), None);
         assert_eq!(redeem(&known(&[])), None);
     }
@@ -253,12 +284,18 @@ mod tests {
             client: ISSUER,
             ..CHANNEL
         };
-        assert_eq!(invites.redeem(&elsewhere, &proof, &known(&[]), 1001), None);
-        assert_eq!(invites.redeem(&of_another, &proof, &known(&[]), 1001), None);
+        assert_eq!(
+            invites.redeem(&elsewhere, &proof, &known(&[]), 1001, |_| true),
+            None
+        );
+        assert_eq!(
+            invites.redeem(&of_another, &proof, &known(&[]), 1001, |_| true),
+            None
+        );
         assert_eq!(invites.waiting(HERE, 1001), 1);
         assert!(
             invites
-                .redeem(&CHANNEL, &proof, &known(&[]), 1001)
+                .redeem(&CHANNEL, &proof, &known(&[]), 1001, |_| true)
                 .is_some()
         );
     }
@@ -270,7 +307,7 @@ mod tests {
         for token in tokens.iter().rev() {
             assert!(
                 invites
-                    .redeem(&CHANNEL, &proof(token), &known(&[]), 1001)
+                    .redeem(&CHANNEL, &proof(token), &known(&[]), 1001, |_| true)
                     .is_some()
             );
         }

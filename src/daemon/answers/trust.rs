@@ -1,11 +1,13 @@
 //! Answers about who belongs to the cluster.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::paths::shared_path;
 use super::{Service, failed};
+use crate::daemon::config::{Group, ShareSettings};
 use crate::daemon::control::{
     Admitted, Expelled, Failure, FailureKind, GoneNode, Invitation, Joined, Named, Nothing,
     OwnedPath, Rotated, Trust, TrustStep, TrustedNode,
@@ -34,6 +36,28 @@ impl Service {
             token: token.encode(),
             expires,
         })
+    }
+
+    /// Lets no joiner give itself a name by which the settings in force give rights.
+    pub(in crate::daemon) fn reserve_names(self: &Arc<Self>) {
+        let service = Arc::downgrade(self);
+        self.node.reserve_names(Box::new(move |name| {
+            let service = service.upgrade();
+            service.is_some_and(|service| service.is_reserved(name.as_str()))
+        }));
+    }
+
+    /// Whether a group, a reader of a share or a sender to the inbox has the name.
+    fn is_reserved(&self, name: &str) -> bool {
+        let in_force = self.in_force.load();
+        let config = &in_force.config;
+        let is_it = |listed: &String| listed == name;
+        let is_in_group = |group: &Group| group.name == name || group.members.iter().any(is_it);
+        let is_reader = |share: &ShareSettings| share.readers.iter().flatten().any(is_it);
+        config.groups.iter().any(is_in_group)
+            || config.inbox.from.iter().any(is_it)
+            || config.share.iter().any(is_reader)
+            || self.saved_shares.lock().iter().any(is_reader)
     }
 
     /// Two members of one name could not be told apart as readers of a share.
@@ -70,7 +94,7 @@ impl Service {
         })
     }
 
-    /// Puts a member out, with those who are in by its word alone where that is asked for.
+    /// Expels a node, with those who are in by its word alone where that is asked for.
     pub(super) async fn expel(&self, wanted: &str, with: bool) -> Result<Expelled, Failure> {
         let node = self.find_expelled(wanted, with)?;
         let admitted = self.admitted_by(node)?;
@@ -89,11 +113,19 @@ impl Service {
         Ok(self.trusted(self.node.admitted_by_it_alone(node)?))
     }
 
-    /// Another that may be put out: a member, or, with those whom it admitted, one that was.
+    /// Finds another node that may be expelled: a member, one that left by itself, or, with the
+    /// nodes that it admitted, any that was a member.
     fn find_expelled(&self, wanted: &str, with: bool) -> Result<NodeId, Failure> {
         let node = match self.find_member(wanted) {
-            Err(failure) if with => self.find_former(wanted).ok_or(failure)?,
-            found => found?,
+            // of several members of one name none is meant
+            Err(failure) if failure.kind != FailureKind::NotFound => return Err(failure),
+            Err(failure) => {
+                let former = self.find_former(wanted);
+                let keyring = self.node.keyring();
+                let may_be = former.filter(|it| with || keyring.has_resigned(it));
+                may_be.ok_or(failure)?
+            }
+            Ok(node) => node,
         };
         if node == self.node.id() {
             let message = "that is this node itself";
@@ -188,6 +220,8 @@ impl Service {
                 .iter()
                 // the name of a secret that was there is no news of one
                 .filter(|(it, _)| !matches!(it.statement.claim, Claim::Rotate { number: 0, .. }))
+                // a node that left is told of by its farewell
+                .filter(|(it, _)| !keyring.confirms(it))
                 .map(|(signed, counts)| step(signed, *counts, &name))
                 .collect(),
             gone: keyring
@@ -218,9 +252,14 @@ impl Service {
     /// A member by its name or the start of its key.
     fn find_member(&self, wanted: &str) -> Result<NodeId, Failure> {
         let certificates = self.node.keyring().certificates();
-        let is_it =
-            |it: &&Certificate| it.name.as_str() == wanted || self.node.is_called(&it.node, wanted);
-        match certificates.iter().filter(is_it).collect::<Vec<_>>()[..] {
+        let mut called: Vec<_> = certificates.iter().collect();
+        called.retain(|it| it.name.as_str() == wanted);
+        if called.is_empty() {
+            // any node can call itself as another is called in its certificate
+            called.extend(&certificates);
+            called.retain(|it| self.node.is_called(&it.node, wanted));
+        }
+        match called[..] {
             [one] => Ok(one.node),
             [] if !self.node.keyring().has_ledger() => {
                 // the reason, and what to do

@@ -23,7 +23,7 @@ use super::limits::PeerLimits;
 use super::tls::channel_of;
 use crate::id::{NodeId, NodeName};
 use crate::trust::{
-    CHAIN_MAX, Channel, EpochSecret, InviteToken, Invites, Keyring, NodeKey, Redeemed, Role,
+    CHAIN_MAX, Channel, EpochSecret, Grant, InviteToken, Invites, Keyring, NodeKey, Redeemed, Role,
     Welcome,
 };
 use crate::wire::native::tcp::{Greeting, Lane, Phase};
@@ -222,7 +222,14 @@ fn answer_invited(
         // what nobody can be let in by is not used up either
         keyring.check_admits(&channel.server).ok()?;
     }
-    let redeemed = invites.redeem(channel, proof, &needed, door.now_unix_s)?;
+    // settings give rights by name: a joiner gets such a name only from the issuer
+    let accepted = |grant: &Grant| {
+        let given = grant.name.as_ref();
+        let is_own = given.is_some() || keyring.was_called(&client, &name);
+        let is_free = !keyring.is_name_taken(&client, given.unwrap_or(&name));
+        is_free && (is_own || !invites.is_reserved(&name))
+    };
+    let redeemed = invites.redeem(channel, proof, &needed, door.now_unix_s, accepted)?;
     let Redeemed { key, grant, known } = redeemed;
     let welcome = keyring.welcome(door.key, client, name, &grant, &known);
     let Welcome { secret, chain } = welcome.ok()?;

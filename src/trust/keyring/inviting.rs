@@ -39,10 +39,22 @@ impl Keyring {
         needed.unwrap_or_default()
     }
 
+    /// Whether a node was let in by this name before.
+    pub fn was_called(&self, node: &NodeId, name: &NodeName) -> bool {
+        let last = self.read_ledger(|ledger| ledger.last_name_of(node));
+        last.flatten().as_ref() == Some(name)
+    }
+
+    /// Whether another member than this node has the name. Two members of one name could not be
+    /// told apart as readers of a share.
+    pub fn is_name_taken(&self, node: &NodeId, name: &NodeName) -> bool {
+        self.read_ledger(|ledger| has_other(ledger, node, name)) == Some(true)
+    }
+
     /// Admits a node by an invitation, where what was known when that was made still suffices.
     ///
     /// # Errors
-    /// As [`Self::admit`], [`TrustError::Overtaken`].
+    /// As [`Self::admit`], [`TrustError::Overtaken`], [`TrustError::NameTaken`].
     pub fn welcome(
         &self,
         key: &NodeKey,
@@ -64,6 +76,10 @@ impl Keyring {
             if !known.covers(&Known::needed(ledger, &node)) {
                 return Err(TrustError::Overtaken);
             }
+            // two joiners may have given themselves one name at once
+            if has_other(ledger, &node, &name) {
+                return Err(TrustError::NameTaken { name });
+            }
             let admitted = ledger.admit(key, node, name, grant.admin, now_s)?;
             // of this cluster, whichever this node is in a moment later
             welcome.secret = self.newest();
@@ -72,6 +88,12 @@ impl Keyring {
         })?;
         Ok(welcome)
     }
+}
+
+/// Whether another member than this node has the name.
+fn has_other(ledger: &Ledger, node: &NodeId, name: &NodeName) -> bool {
+    let mut members = ledger.members();
+    members.any(|it| it.node != *node && it.name == *name)
 }
 
 impl Known {

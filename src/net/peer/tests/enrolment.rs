@@ -74,6 +74,24 @@ async fn a_token_serves_once() {
 }
 
 #[tokio::test]
+async fn a_joiner_gives_itself_no_name_that_has_a_meaning_at_the_issuer() {
+    let [issuer, guest, other] = ["issuer", "guest", "other"].map(Node::founder);
+    let invites = inviting(&issuer);
+    invites.reserve(Box::new(|name| name.as_str() == "reader"));
+    let first = token(&issuer, &invites);
+    let reader = NodeName::new("reader").unwrap();
+    let refused = guest.net.enrol(&first, &reader).await;
+    assert_eq!(refused.err(), Some(NetError::InviteRefused));
+    assert!(!issuer.keyring.is_member(&guest.id));
+    // the invitation is not used up
+    assert!(guest.net.enrol(&first, &name()).await.is_ok());
+    let second = token(&issuer, &invites);
+    assert_eq!(refusal(&other, &second).await, NetError::InviteRefused);
+    let free = NodeName::new("free").unwrap();
+    assert!(other.net.enrol(&second, &free).await.is_ok());
+}
+
+#[tokio::test]
 async fn who_was_put_out_comes_back_only_by_a_token_made_since_and_who_left_by_any() {
     let (issuer, joiner) = (Node::founder("issuer"), Node::founder("joiner"));
     let invites = inviting(&issuer);
