@@ -29,6 +29,7 @@ pub const TARGETS: &[Target] = &[
     ("wire_proofs", |bytes| steer(bytes, wire::proofs)),
     ("wire_legacy", wire::legacy),
     ("wire_mesh", |bytes| steer(bytes, wire::mesh)),
+    ("wire_mdns", wire::mdns),
     ("names", wire::names),
     ("trust_statements", trust::statements),
     ("trust_exchanges", trust::exchanges),

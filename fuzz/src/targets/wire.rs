@@ -1,11 +1,15 @@
 //! Every format that crosses a network: what is decoded is within its limits, and is the same
 //! when it is encoded and decoded again.
 
+use std::time::{Duration, Instant};
+
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 use p2pfs::digest::{self, ContentHash, Outboard};
 use p2pfs::extent::ByteRange;
 use p2pfs::id::{NodeId, NodeName};
+use p2pfs::net::lan::machine::{Machine, Output};
+use p2pfs::net::lan::subnet::{LinkId, Subnet};
 use p2pfs::path::SharedPath;
 use p2pfs::wire::legacy::{self, Datagram, MemberName, Name, TransferHeader};
 use p2pfs::wire::mesh::{self, Decoder, Item, Line};
@@ -251,4 +255,29 @@ pub fn names(bytes: &[u8]) {
         assert_eq!(hash.to_string().parse::<ContentHash>().ok(), Some(hash));
     }
     let _safe = NodeName::from_host(text);
+}
+
+/// A datagram of multicast DNS: it makes the node say little.
+pub fn mdns(bytes: &[u8]) {
+    let start = Instant::now();
+    let listen = "0.0.0.0:1378".parse().unwrap();
+    let mut machine = Machine::new(listen, "aaaa", start).expect("a label");
+    let link = LinkId {
+        interface: 2,
+        is_v6: false,
+    };
+    let subnet = Subnet {
+        ip: "10.0.0.1".parse().unwrap(),
+        prefix_bits: 24,
+    };
+    machine.set_links(&[(link, vec![subnet])], start);
+    machine.receive(link, "10.0.0.2:5353".parse().unwrap(), bytes, start);
+    let later = start + Duration::from_millis(500);
+    let outputs: Vec<_> = std::iter::from_fn(|| machine.poll(later)).collect();
+    assert!(outputs.len() <= 40);
+    for output in outputs {
+        if let Output::Send(_, datagram) = output {
+            assert!(datagram.len() <= 1452);
+        }
+    }
 }
