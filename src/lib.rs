@@ -196,7 +196,7 @@
 //! | how a node is put out and kept out | `trust::ledger` says who is a member, `cluster::membership` and `net::peer` hold to it, `node::handle` begins it |
 //! | what a legacy peer may get | `node::legacy::offered`, served by `node::legacy::serve`; how often it may ask, `legacy::rate` |
 //! | what the broker may ask of the kernel | `broker::filter` |
-//! | what a stranger can make this node allocate | of a connection that has proven nothing, `PeerLimits` in `net::peer::limits` and `GREETING_MAX_BYTES` in `wire::native::tcp::frame`; of an address that sends datagrams, `cluster::config`. All limits, by name and with their sum: `man/p2pfs.8`, LIMITS, second paragraph (`tests/text/limits.rs` holds the list to the source) |
+//! | what a stranger can make this node allocate | of a connection that has proven nothing, `PeerLimits` in `net::peer::limits` and `GREETING_MAX_BYTES` in `wire::native::tcp::frame`; of an address that sends datagrams, `cluster::config`; of multicast DNS, `net::lan`. All limits, by name and with their sum: `man/p2pfs.8`, LIMITS, second paragraph (`tests/text/limits.rs` holds the list to the source) |
 //! | the errno that a program such as cp(1) gets, which is all it says of an error | `fs::error`, the one table; p2pfs(7), ERRORS |
 //! | the text of an error of a setting | `daemon::config::error`; an unknown key is found in `daemon::config::layer`, in serde's words; what cannot be together, in `daemon::config::check` |
 //! | … of the mount | `fuse::mount` (`MountError`) and `mounting::MountingError` |

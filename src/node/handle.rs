@@ -38,7 +38,7 @@ use crate::trust::{
 use crate::wire::native::tcp::{Lane, Request, Response};
 
 /// The longest that leaving may take: the farewell is said three times within 120 ms, and mDNS says
-/// goodbye, which waits for its thread.
+/// goodbye once.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 
 /// How long a resignation is told, in some rounds of gossip, before the farewell.

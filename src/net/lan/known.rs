@@ -20,10 +20,11 @@ pub const NODES_PER_SENDER_MAX: usize = 32;
 const LIFETIME_MAX: Duration = Duration::from_secs(4500);
 /// Number of senders whose turn is remembered.
 const SENDERS_REMEMBERED: usize = 256;
-/// Hints a second in the long run.
-pub const HINTS_PER_S: u32 = 8;
+/// Hints a second in the long run. The cluster follows 5: with more of them here, its limit would
+/// drop them without regard to the senders.
+pub const HINTS_PER_S: u32 = 4;
 /// Hints at once after a quiet time.
-pub const HINTS_AT_ONCE: u32 = 32;
+pub const HINTS_AT_ONCE: u32 = 16;
 /// Number of addresses remembered as passed on.
 const ADDRESSES_REMEMBERED: usize = 256;
 /// How long the same address is not passed on again.
