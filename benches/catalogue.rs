@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group};
-use p2pfs::catalogue::{Applied, Catalogue, HeadOutcome, SWEEP_STEP_RECORDS};
-use p2pfs::digest::ContentHash;
-use p2pfs::id::{NodeId, NodeName};
-use p2pfs::path::SharedPath;
-use p2pfs::wire::native::record::{Entry, Kind, ShareIndex, SignedHead, Timestamp};
+use p2pfs_catalogue::{Applied, Catalogue, HeadOutcome, SWEEP_STEP_RECORDS};
+use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, SignedHead, Timestamp};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::{NodeId, NodeName};
+use p2pfs_types::path::SharedPath;
 
 struct Counting;
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use p2pfs::digest::ContentHash;
+use p2pfs_types::digest::ContentHash;
 use support::content::noise;
 use support::memory::{Behaviour, Memory};
 use support::mounted::Mounted;

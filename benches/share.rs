@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use p2pfs::share::{Known, ShareConfig, ShareEvent, ShareSet, ShareSpec};
+use p2pfs_share::{Known, ShareConfig, ShareEvent, ShareSet, ShareSpec};
 
 const FILES: usize = 100_000;
 const FILES_PER_DIRECTORY: usize = 1000;

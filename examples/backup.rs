@@ -10,9 +10,9 @@
 use std::error::Error;
 use std::path::Path;
 
-use p2pfs::node::{Leave, News, Node, Who};
-use p2pfs::path::SharedPath;
-use p2pfs::trust::InviteToken;
+use p2pfs_node::{Leave, News, Node, Who};
+use p2pfs_proto::trust::InviteToken;
+use p2pfs_types::path::SharedPath;
 
 /// Shares `folder`, waits until `wanted` is listed, and returns when all beneath it is kept here.
 /// Gives how many bytes of it were not here before.

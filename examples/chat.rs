@@ -12,7 +12,7 @@ use std::error::Error;
 use std::net::SocketAddrV4;
 use std::path::Path;
 
-use p2pfs::node::{Delivery, Leave, News, Node, NodeBuilder, PushStage};
+use p2pfs_node::{Delivery, Leave, News, Node, NodeBuilder, PushStage};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// The node of one prompt.

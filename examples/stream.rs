@@ -11,9 +11,9 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
-use p2pfs::node::{Leave, Node};
-use p2pfs::path::SharedPath;
-use p2pfs::trust::InviteToken;
+use p2pfs_node::{Leave, Node};
+use p2pfs_proto::trust::InviteToken;
+use p2pfs_types::path::SharedPath;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -3,9 +3,9 @@
 use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;
 
-use p2pfs::broker::process;
 use p2pfs::daemon::pieces::Pieces;
-use p2pfs::{cli, daemon, fuse};
+use p2pfs::{cli, daemon};
+use p2pfs_fuse::broker::process;
 
 #[global_allocator]
 static ALLOCATOR: Pieces = Pieces;
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
                 _ => cli::CliError::plain(format!("the mount broker ended: {e}")),
             })
         },
-        device: fuse::look_at_device,
+        device: p2pfs_fuse::look_at_device,
     };
     match cli::run(command, programs) {
         Ok(()) => ExitCode::SUCCESS,

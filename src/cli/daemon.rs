@@ -12,7 +12,7 @@ use super::questions;
 use crate::daemon::config::{
     Environment, Loaded, Overrides, Place, Seed, Sources, inspect, load, units,
 };
-use crate::id::NodeName;
+use p2pfs_types::id::NodeName;
 
 /// The flags of `p2pfs daemon`. Each wins over the environment and the files.
 #[derive(Debug, Clone, Default, Args)]

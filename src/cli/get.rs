@@ -29,7 +29,7 @@ use super::text::{escape, human_bytes};
 use crate::daemon::control::{
     Breaks, Call, Client, ClientError, GetDone, GetStarted, NO_HASH, Named, PIPE_BYTES,
 };
-use crate::files::{self, link};
+use p2pfs_types::files::{self, link};
 
 /// Bytes copied between two strokes of the progress bar.
 const STROKE_BYTES: u64 = 4 << 20;

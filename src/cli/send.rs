@@ -19,7 +19,7 @@ use super::progress;
 use super::remark;
 use super::text::{escape, human_bytes, printable};
 use crate::daemon::control::{Call, ClientError, FailureKind, Named, Said, SendDone, SendProgress};
-use crate::files::opened_anew;
+use p2pfs_types::files::opened_anew;
 
 /// What statfs(2) says of a FUSE filesystem (linux/magic.h).
 const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;

@@ -19,7 +19,7 @@ use crate::daemon::config::units::write_count;
 use crate::daemon::control::{
     Call, Client, Named, ShareChange, ShareInfo, ShareReader, ShareState, Shares,
 };
-use crate::files::without_links_above;
+use p2pfs_types::files::without_links_above;
 
 /// How often it is looked how far a share is.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::daemon::control::Named;
-pub(super) use crate::path::{escape, is_trick};
+pub(super) use p2pfs_types::path::{escape, is_trick};
 
 /// Whether the user wants colours at all (<https://no-color.org>).
 pub(super) fn colour_wanted() -> bool {

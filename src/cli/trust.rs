@@ -23,7 +23,7 @@ use crate::daemon::control::{
     Admitted, Call, Client, ClientError, Expelled, GoneNode, Invitation, Joined, Named, Nothing,
     Process, Rotated, Status, Trust, TrustedNode,
 };
-use crate::id::NodeName;
+use p2pfs_types::id::NodeName;
 
 /// What every token begins with.
 const TOKEN_PREFIX: &str = "p2pfs1-";

@@ -18,7 +18,7 @@ use sd_notify::NotifyState;
 
 use super::config::Config;
 use super::control::{ControlError, ControlServer, Policy};
-use crate::node::{NodeError, Sockets};
+use p2pfs_node::{NodeError, Sockets};
 
 const PEERS_TCP: &str = "peers-tcp";
 const PEERS_UDP: &str = "peers-udp";

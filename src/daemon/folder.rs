@@ -16,7 +16,7 @@ use super::answers::Service;
 use super::config::Config;
 use super::control::{MountStatus, Named};
 use super::journal::{self, message};
-use crate::fuse::{Mount, MountError, MountOptions};
+use p2pfs_fuse::{Mount, MountError, MountOptions};
 
 /// How often it is looked at.
 const TICK: Duration = Duration::from_secs(1);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::answers::Service;
-use crate::digest::ContentHash;
-use crate::node::{Fetched, News, Push, PushStage, Who};
+use p2pfs_node::{Fetched, News, Push, PushStage, Who};
+use p2pfs_types::digest::ContentHash;
 
 /// Fetches whose beginning is remembered, to tell how long they took; the rest is told without.
 const FETCHES_TIMED_MAX: usize = 4096;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::config::ShareSettings;
-use crate::node::door::MissingShare;
+use p2pfs_node::door::MissingShare;
 
 /// What is to be shared and is not yet.
 #[derive(Default)]

@@ -2,7 +2,7 @@
 //! it tells the service manager.
 //!
 //! Owns the daemon's life ([`run`]) and the settings that it is started with. Knows the node only
-//! by what [`crate::node::Node`] offers; it decides nothing about names, peers or bytes.
+//! by what [`p2pfs_node::Node`] offers; it decides nothing about names, peers or bytes.
 
 mod answers;
 pub mod config;

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use super::config::{ALL_NODES, Config, Group, Seed, ShareSettings, readers_of};
 use super::seeds;
-use crate::node::door::{CacheConfig, ShareSpec};
-use crate::node::inbox::{Accept, InboxSettings};
-use crate::node::legacy::LegacySettings;
-use crate::node::mesh::{MemberName, MeshSettings};
-use crate::node::{GivingSettings, NodeConfig};
+use p2pfs_node::door::{CacheConfig, ShareSpec};
+use p2pfs_node::inbox::{Accept, InboxSettings};
+use p2pfs_node::legacy::LegacySettings;
+use p2pfs_node::mesh::{MemberName, MeshSettings};
+use p2pfs_node::{GivingSettings, NodeConfig};
 
 /// Everything that the node is started with; seeds that are names come later.
 pub(super) fn node_config(config: &Config) -> NodeConfig {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::digest::ContentHash;
+use p2pfs_types::digest::ContentHash;
 
 /// Over how long a rate is taken: long enough to be steady, short enough to be now.
 const SPAN: Duration = Duration::from_secs(5);

@@ -30,8 +30,8 @@ use super::seeds::NamedSeeds;
 use super::served::Served;
 use super::sharing::{added_by_command, share_all, share_missing};
 use super::{confine, isolation, journal, limits, metrics, reload, systemd, telling, watchdog};
-use crate::node::{Leave, NetError, Node, NodeError, Outdated};
-use crate::trust::InviteToken;
+use p2pfs_node::{Leave, NetError, Node, NodeError, Outdated};
+use p2pfs_proto::trust::InviteToken;
 
 pub use super::run_error::RunError;
 
@@ -63,7 +63,7 @@ pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    if crate::fuse::has_broker() {
+    if p2pfs_fuse::has_broker() {
         match confine::confine(&loaded.config) {
             Ok(RulesetStatus::NotEnforced) => tracing::debug!("this kernel has no Landlock"),
             Ok(_) => tracing::debug!("from now on only the daemon's own directories are written"),

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use super::control::ControlError;
 use super::logging::LogError;
-use crate::files::stays_refused;
-use crate::fuse::MountError;
-use crate::node::NodeError;
+use p2pfs_fuse::MountError;
+use p2pfs_node::NodeError;
+use p2pfs_types::files::stays_refused;
 
 /// Why the daemon stopped other than by being told to: one line, with the remedy.
 #[derive(Debug, thiserror::Error)]

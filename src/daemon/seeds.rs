@@ -11,7 +11,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use super::config::Seed;
 use super::journal::{self, message};
-use crate::node::Node;
+use p2pfs_node::Node;
 
 /// How often the names are asked for again: addresses change, and a name that did not resolve may.
 const PERIOD: Duration = Duration::from_secs(30);

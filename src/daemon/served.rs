@@ -10,8 +10,8 @@ use super::control::{
     FILES_TOLD_MAX, GivenInfo, MountActivity, Named, READERS_TOLD_MAX, ReadFileInfo, ReaderInfo,
     WaitInfo, WaitingFor,
 };
-use crate::fuse::{FileReport, GivenReport, Mount, ReaderBudget, ReaderReport, WaitReport};
-use crate::path::SharedPath;
+use p2pfs_fuse::{FileReport, GivenReport, Mount, ReaderBudget, ReaderReport, WaitReport};
+use p2pfs_types::path::SharedPath;
 
 /// The mount that is served, once there is one. Holding this does not keep it.
 #[derive(Default)]
@@ -82,7 +82,7 @@ impl Served {
     pub fn device_trouble(&self) -> Option<String> {
         match self.mount() {
             Some(mount) if mount.is_brokers() => None,
-            _ => crate::fuse::device_trouble().map(|trouble| trouble.to_string()),
+            _ => p2pfs_fuse::device_trouble().map(|trouble| trouble.to_string()),
         }
     }
 

@@ -15,7 +15,7 @@ use super::answers::Service;
 use super::config::{ShareSettings, folder_names};
 use super::missing::Missing;
 use super::node_config::share_spec;
-use crate::node::door::ShareSpec;
+use p2pfs_node::door::ShareSpec;
 
 /// How long those who add shares wait for their disks: one that was at rest turns later, and is
 /// not waited for by all else.

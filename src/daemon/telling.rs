@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::fuse::Mount;
-use crate::node::Outdated;
+use p2pfs_fuse::Mount;
+use p2pfs_node::Outdated;
 
 /// For how long what is cached may show as it was.
 const GATHERED_FOR: Duration = Duration::from_millis(500);

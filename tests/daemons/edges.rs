@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use macro_rules_attribute::apply;
-use p2pfs::digest::ContentHash;
-use p2pfs::extent::ByteRange;
-use p2pfs::wire::native::tcp::{PackedBatch, Request, Response, SmallFile};
+use p2pfs_proto::wire::native::tcp::{PackedBatch, Request, Response, SmallFile};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::extent::ByteRange;
 use serde_json::Value;
 
 use crate::support::daemon::*;

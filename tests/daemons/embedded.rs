@@ -8,9 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use macro_rules_attribute::apply;
-use p2pfs::node::{FileError, Leave, News, Node, NodeBuilder, Who};
-use p2pfs::path::SharedPath;
-use p2pfs::trust::Grant;
+use p2pfs_node::{FileError, Leave, News, Node, NodeBuilder, Who};
+use p2pfs_proto::trust::Grant;
+use p2pfs_types::path::SharedPath;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::runtime::Runtime;
 

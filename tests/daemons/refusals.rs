@@ -8,8 +8,8 @@ use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use macro_rules_attribute::apply;
-use p2pfs::id::NodeName;
-use p2pfs::trust::{CHAIN_MAX, Keyring, NodeKey};
+use p2pfs_proto::trust::{CHAIN_MAX, Keyring, NodeKey};
+use p2pfs_types::id::NodeName;
 use serde_json::Value;
 
 use crate::support::content::noise;

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use macro_rules_attribute::apply;
-use p2pfs::digest::ContentHash;
-use p2pfs::extent::ByteRange;
-use p2pfs::wire::native::tcp::Request;
+use p2pfs_proto::wire::native::tcp::Request;
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::extent::ByteRange;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::support::content::noise;

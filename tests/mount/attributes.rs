@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use macro_rules_attribute::apply;
-use p2pfs::fuse::MountOptions;
+use p2pfs_fuse::MountOptions;
 
 use crate::support::memory::{MTIME, Memory};
 use crate::support::mounted::Mounted;

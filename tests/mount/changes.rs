@@ -11,8 +11,8 @@ use crate::support::mounted::{Mounted, errno, names};
 use crate::support::process::{PATIENCE, eventually};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
-use p2pfs::path::SharedPath;
-use p2pfs::wire::native::record::{Entry, Kind, Timestamp};
+use p2pfs_proto::wire::native::record::{Entry, Kind, Timestamp};
+use p2pfs_types::path::SharedPath;
 
 const NEEDS: &[Need] = &[mount_as_root];
 

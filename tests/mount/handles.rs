@@ -16,7 +16,7 @@ use crate::support::mounted::{Mounted, errno, names};
 use crate::support::process::{PATIENCE, eventually};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
-use p2pfs::fs::{ROOT_INO, Stale};
+use p2pfs_fs::{ROOT_INO, Stale};
 
 const NEEDS: &[Need] = &[mount_as_root];
 

@@ -13,8 +13,8 @@ use crate::support::mounted::Mounted;
 use crate::support::process::{AT_ONCE, PATIENCE, eventually, run_with, wait_child};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
-use p2pfs::fuse::{Mount, MountError, MountOptions};
-use p2pfs::mounting::MountingError;
+use p2pfs_fuse::mounting::MountingError;
+use p2pfs_fuse::{Mount, MountError, MountOptions};
 
 const NEEDS: &[Need] = &[mount_as_root];
 

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use macro_rules_attribute::apply;
-use p2pfs::fs::LISTED_LIVE_LIFETIME;
-use p2pfs::wire::native::record::{Entry, Kind};
+use p2pfs_fs::LISTED_LIVE_LIFETIME;
+use p2pfs_proto::wire::native::record::{Entry, Kind};
 
 use crate::support::content::noise;
 use crate::support::memory::{MTIME, Memory};
@@ -89,7 +89,7 @@ fn a_hundred_thousand_names_are_listed_once_each() {
             .collect();
         assert_eq!((count, distinct.len()), (100_000, 100_000), "{pass}");
     }
-    let listings = |activity: p2pfs::fuse::Activity| -> u64 {
+    let listings = |activity: p2pfs_fuse::Activity| -> u64 {
         let wanted = ["readdir", "readdirplus"];
         let counts = activity
             .operations

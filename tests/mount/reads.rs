@@ -13,8 +13,8 @@ use crate::support::mounted::{Mounted, errno};
 use crate::support::process::{PATIENCE, eventually, run_with};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
-use p2pfs::digest::ContentHash;
-use p2pfs::fs::FsError;
+use p2pfs_fs::FsError;
+use p2pfs_types::digest::ContentHash;
 use tempfile::NamedTempFile;
 
 const NEEDS: &[Need] = &[mount_as_root];

@@ -16,7 +16,7 @@ use crate::support::process::{AT_ONCE, PATIENCE, eventually, wait_child};
 use crate::support::promise::{Need, mount_as_root, promise};
 use crate::waits::{direct_reader, signal};
 use macro_rules_attribute::apply;
-use p2pfs::digest::ContentHash;
+use p2pfs_types::digest::ContentHash;
 use rustix::process::Signal;
 
 const NEEDS: &[Need] = &[mount_as_root];

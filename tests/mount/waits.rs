@@ -19,8 +19,8 @@ use crate::support::process::{
 };
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
-use p2pfs::digest::ContentHash;
-use p2pfs::fuse::ReaderBudget;
+use p2pfs_fuse::ReaderBudget;
+use p2pfs_types::digest::ContentHash;
 use rustix::process::{Pid, Signal};
 
 const NEEDS: &[Need] = &[mount_as_root];

@@ -9,20 +9,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use bytes::Bytes;
-use p2pfs::catalogue::SetDigest;
-use p2pfs::cluster::{Cluster as Membership, ClusterConfig, Event, Member};
-use p2pfs::digest::ContentHash;
-use p2pfs::id::{Generation, NodeId};
-use p2pfs::net::PortPair;
-use p2pfs::net::gossip::UdpInlet;
-use p2pfs::net::peer::{Incoming, Lane, PeerLimits, PeerNet, Probed};
-use p2pfs::path::SharedPath;
-use p2pfs::trust::{Claim, Keyring, NodeKey, SignedStatement, Statement};
-use p2pfs::wire::native::record::{
+use p2pfs_catalogue::SetDigest;
+use p2pfs_membership::{Cluster as Membership, ClusterConfig, Event, Member};
+use p2pfs_proto::trust::{Claim, Keyring, NodeKey, SignedStatement, Statement};
+use p2pfs_proto::wire::native::record::{
     Entry, Fact, Head, Kind, Record, ShareIndex, SignedHead, Timestamp,
 };
-use p2pfs::wire::native::tcp::{LogPart, Request, Response, pack_records};
-use p2pfs::wire::native::udp::{Body, Frame, Header, MAC_BYTES, Message, Salt};
+use p2pfs_proto::wire::native::tcp::{LogPart, Request, Response, pack_records};
+use p2pfs_proto::wire::native::udp::{Body, Frame, Header, MAC_BYTES, Message, Salt};
+use p2pfs_transfer::net::PortPair;
+use p2pfs_transfer::net::gossip::UdpInlet;
+use p2pfs_transfer::net::peer::{Incoming, Lane, PeerLimits, PeerNet, Probed};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::{Generation, NodeId};
+use p2pfs_types::path::SharedPath;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 

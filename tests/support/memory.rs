@@ -10,16 +10,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
-use p2pfs::catalogue::View;
-use p2pfs::digest::ContentHash;
-use p2pfs::extent::ByteRange;
-use p2pfs::fs::{
+use p2pfs_catalogue::View;
+use p2pfs_fs::{
     Content, FileVersion, FsError, LegacyFile, LiveAttributes, OpenContent, Opened, ReadNow,
     ReadReply, ReadTicket, Space,
 };
-use p2pfs::fuse::Mount;
-use p2pfs::path::SharedPath;
-use p2pfs::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
+use p2pfs_fuse::Mount;
+use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::extent::ByteRange;
+use p2pfs_types::path::SharedPath;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::process::PATIENCE;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use p2pfs::fuse::{Mount, MountOptions};
+use p2pfs_fuse::{Mount, MountOptions};
 
 use super::memory::Memory;
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use p2pfs::catalogue::{Applied, Catalogue, Change, HeadOutcome, View};
-use p2pfs::id::{NodeId, NodeName};
-use p2pfs::wire::native::record::SignedHead;
+use p2pfs_catalogue::{Applied, Catalogue, Change, HeadOutcome, View};
+use p2pfs_proto::wire::native::record::SignedHead;
+use p2pfs_types::id::{NodeId, NodeName};
 
 /// What this node knows of the files of another, which is called "far".
 pub struct Namespace {

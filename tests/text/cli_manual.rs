@@ -241,7 +241,7 @@ fn every_error_of_the_folder_and_every_attribute_is_in_its_manual() {
     let manual = page(include_str!("../../man/p2pfs.7"));
     let errors = manual.split(".SH ").find(|part| part.starts_with("ERRORS"));
     let errors = words(errors.unwrap());
-    let source = include_str!("../../src/fs/error.rs");
+    let source = include_str!("../../crates/fs/src/error.rs");
     let table = source.split("pub const fn errno").nth(1).unwrap();
     let table = table.split("pub const fn").next().unwrap();
     let chosen: BTreeSet<&str> = table

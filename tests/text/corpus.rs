@@ -6,20 +6,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use p2pfs::digest::ContentHash;
-use p2pfs::extent::ByteRange;
-use p2pfs::id::{EpochId, NodeId, NodeName};
-use p2pfs::path::SharedPath;
-use p2pfs::trust::{InviteToken, Ledger, NodeKey, SignedStatement};
-use p2pfs::wire::legacy::{Name, TransferHeader, encode_get, encode_lists, encode_request};
-use p2pfs::wire::mesh::{encode_chat, encode_end, encode_hello, encode_peers, encode_start};
-use p2pfs::wire::native::record::{
+use p2pfs_legacy::wire::discovery::{
+    Name, TransferHeader, encode_get, encode_lists, encode_request,
+};
+use p2pfs_legacy::wire::mesh::{encode_chat, encode_end, encode_hello, encode_peers, encode_start};
+use p2pfs_proto::trust::{InviteToken, Ledger, NodeKey, SignedStatement};
+use p2pfs_proto::wire::native::record::{
     Entry, Fact, Head, Kind, Reader, Record, ShareIndex, SignedHead, Timestamp,
 };
-use p2pfs::wire::native::tcp::{
+use p2pfs_proto::wire::native::tcp::{
     Frame, Greeting, Lane, LogPart, PackedBatch, Request, Response, SmallFile, pack_records,
 };
-use p2pfs::wire::native::udp::{Body, Frame as Datagram, Header, Message, Rumor};
+use p2pfs_proto::wire::native::udp::{Body, Frame as Datagram, Header, Message, Rumor};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::extent::ByteRange;
+use p2pfs_types::id::{EpochId, NodeId, NodeName};
+use p2pfs_types::path::SharedPath;
 
 #[path = "../../fuzz/src/targets/mod.rs"]
 mod targets;

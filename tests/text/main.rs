@@ -1,7 +1,7 @@
 //! What needs nothing but the source tree and the program: the tree and the manual are as they
 //! should be, and the command line and the configuration say what they say.
 
-mod circles;
+mod architecture;
 mod cli_alone;
 mod cli_cluster;
 mod cli_commands;
@@ -13,7 +13,6 @@ mod config_layers;
 mod config_refusals;
 mod config_shares;
 mod corpus;
-mod first_page;
 mod json_fields;
 mod limits;
 mod manual;
@@ -21,3 +20,4 @@ mod medians;
 mod packages;
 mod security;
 mod tidy;
+mod tree;

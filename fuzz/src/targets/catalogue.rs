@@ -3,13 +3,13 @@
 
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
-use p2pfs::catalogue::{Applied, Catalogue, Cost, HeadOutcome, LogPart, Owners, Pull, View};
-use p2pfs::digest::ContentHash;
-use p2pfs::id::{NodeId, NodeName};
-use p2pfs::path::SharedPath;
-use p2pfs::wire::native::record::{
+use p2pfs_catalogue::{Applied, Catalogue, Cost, HeadOutcome, LogPart, Owners, Pull, View};
+use p2pfs_proto::wire::native::record::{
     Entry, Fact, Head, Kind, Record, ShareIndex, SignedHead, Timestamp,
 };
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::{NodeId, NodeName};
+use p2pfs_types::path::SharedPath;
 
 const AUTHORS: u8 = 3;
 /// Who lies about its own log.

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
-use p2pfs::cluster::{Cluster, ClusterConfig, Leave};
-use p2pfs::id::Generation;
-use p2pfs::trust::{EpochSecret, Keyring, NodeKey};
+use p2pfs_membership::{Cluster, ClusterConfig, Leave};
+use p2pfs_proto::trust::{EpochSecret, Keyring, NodeKey};
+use p2pfs_types::id::Generation;
 
 const NODES: u8 = 3;
 const STEPS_MAX: usize = 60;

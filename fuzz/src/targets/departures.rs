@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use arbitrary::{Result, Unstructured};
-use p2pfs::id::{EpochId, NodeId, NodeName};
-use p2pfs::trust::{Claim, Ledger, NodeKey, SignedStatement, Statement, StatementId};
+use p2pfs_proto::trust::{Claim, Ledger, NodeKey, SignedStatement, Statement, StatementId};
+use p2pfs_types::id::{EpochId, NodeId, NodeName};
 
 const FOUNDER: usize = 0;
 const HONEST_ADMIN: usize = 1;
@@ -224,7 +224,7 @@ impl Cluster {
                 self.admit(FOUNDER, node, node == HONEST_ADMIN);
             }
         }
-        let member = |it: &p2pfs::trust::Certificate| it.node;
+        let member = |it: &p2pfs_proto::trust::Certificate| it.node;
         let bad = self.ledger.members().map(member);
         let bad: Vec<_> = bad.filter(|it| IDS[BAD_ADMIN..].contains(it)).collect();
         assert!(bad.is_empty(), "still members: {bad:?}");

@@ -6,13 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use arbitrary::{Result, Unstructured};
-use p2pfs::cache::{Cache, CacheConfig};
-#[cfg(feature = "cli")]
 use p2pfs::daemon::config::saved;
-use p2pfs::digest::{ContentHash, Outboard};
-use p2pfs::extent::ByteRange;
-use p2pfs::id::NodeName;
-use p2pfs::trust::{Keyring, NodeKey};
+use p2pfs_cache::{Cache, CacheConfig};
+use p2pfs_proto::trust::{Keyring, NodeKey};
+use p2pfs_types::digest::{ContentHash, Outboard};
+use p2pfs_types::extent::ByteRange;
+use p2pfs_types::id::NodeName;
 use tempfile::TempDir;
 
 thread_local! {
@@ -63,7 +62,6 @@ pub fn state(choose: &mut Unstructured<'_>) -> Result<()> {
         let _why = keyring.check_ledger();
         let _members = (keyring.certificates(), keyring.history(), keyring.owners());
     }
-    #[cfg(feature = "cli")]
     {
         if let Ok(shares) = saved::load_shares(&dir) {
             assert!(shares.len() <= saved::SHARES_MAX);
@@ -106,7 +104,7 @@ pub fn cache(choose: &mut Unstructured<'_>) -> Result<()> {
             let _read = file.read_at(offset, &mut buffer);
             let range = ByteRange::new(offset, end);
             if let Ok(proof) = file.encode(range) {
-                let right = p2pfs::digest::decode(hash, size_bytes, range, proof.into());
+                let right = p2pfs_types::digest::decode(hash, size_bytes, range, proof.into());
                 assert!(right.is_ok(), "a proof that proves nothing was given");
             }
         }
@@ -130,9 +128,10 @@ fn fill(dir: &Path, hash: ContentHash, content: &[u8]) {
     let (cache, _events) = Cache::open(config(dir)).expect("a cache of our own");
     let file = cache.file(hash, size_bytes).expect("there is room");
     let range = ByteRange::new(0, size_bytes);
-    let proof = p2pfs::digest::encode(hash, size_bytes, range, content, &outboard.pairs[..]);
+    let proof = p2pfs_types::digest::encode(hash, size_bytes, range, content, &outboard.pairs[..]);
     let proof = proof.expect("it is right").into();
-    let verified = p2pfs::digest::decode(hash, size_bytes, range, proof).expect("it is right");
+    let verified =
+        p2pfs_types::digest::decode(hash, size_bytes, range, proof).expect("it is right");
     let _stored = file.store(&verified);
 }
 

@@ -4,8 +4,8 @@
 use std::sync::LazyLock;
 
 use arbitrary::{Result, Unstructured};
-use p2pfs::id::{EpochId, NodeId, NodeName};
-use p2pfs::trust::{Claim, Ledger, NodeKey, SignedStatement, Statement};
+use p2pfs_proto::trust::{Claim, Ledger, NodeKey, SignedStatement, Statement};
+use p2pfs_types::id::{EpochId, NodeId, NodeName};
 
 /// The founder, two who may be admitted with the right, one without it, and a stranger.
 static KEYS: LazyLock<Vec<NodeKey>> = LazyLock::new(|| {

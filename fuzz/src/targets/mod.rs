@@ -10,7 +10,6 @@ mod members;
 mod node;
 mod planes;
 mod session;
-#[cfg(feature = "cli")]
 mod sockets;
 mod trust;
 mod wire;
@@ -35,9 +34,7 @@ pub const TARGETS: &[Target] = &[
     ("trust_exchanges", trust::exchanges),
     ("trust_tokens", trust::tokens),
     ("trust_departures", |bytes| steer(bytes, departures::drive)),
-    #[cfg(feature = "cli")]
     ("control_calls", sockets::calls),
-    #[cfg(feature = "cli")]
     ("configuration", sockets::configuration),
     ("state_files", |bytes| steer(bytes, disk::state)),
     ("cache_files", |bytes| steer(bytes, disk::cache)),

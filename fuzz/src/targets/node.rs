@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
-use p2pfs::catalogue::{Catalogue, SetDigest};
-use p2pfs::cluster::{Cluster, ClusterConfig};
-use p2pfs::digest::ContentHash;
-use p2pfs::id::{Generation, NodeId, NodeName};
-use p2pfs::node::machine::questions::{LOG_REQUESTS_MAX, REQUESTS_MAX};
-use p2pfs::node::machine::{EVENTS_MAX, Outgoing};
-use p2pfs::node::{Machine, MachineConfig};
-use p2pfs::path::SharedPath;
-use p2pfs::trust::{EpochSecret, Keyring, NodeKey};
-use p2pfs::wire::native::record::{
+use p2pfs_catalogue::{Catalogue, SetDigest};
+use p2pfs_membership::{Cluster, ClusterConfig};
+use p2pfs_node::machine::questions::{LOG_REQUESTS_MAX, REQUESTS_MAX};
+use p2pfs_node::machine::{EVENTS_MAX, Outgoing};
+use p2pfs_node::{Machine, MachineConfig};
+use p2pfs_proto::trust::{EpochSecret, Keyring, NodeKey};
+use p2pfs_proto::wire::native::record::{
     Entry, Fact, Head, Kind, Record, ShareIndex, SignedHead, Timestamp,
 };
-use p2pfs::wire::native::tcp::{
+use p2pfs_proto::wire::native::tcp::{
     FrameHeader, HEADER_BYTES, LogPart, Phase, Request, Response, pack_records,
 };
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::{Generation, NodeId, NodeName};
+use p2pfs_types::path::SharedPath;
 
 const STEPS_MAX: usize = 80;
 static HONEST: LazyLock<Arc<NodeKey>> = LazyLock::new(|| Arc::new(NodeKey::from_seed(&[1; 32])));

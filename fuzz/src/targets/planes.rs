@@ -4,12 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
-use p2pfs::legacy::{
+use p2pfs_legacy::discovery::{
     CANDIDATES_MAX, LegacyConfig, LegacyEvent, LegacyMachine, MEMBERS_MAX, Patience,
 };
-use p2pfs::mesh::{ConnId, KNOWN_MAX, MeshConfig, MeshEvent, MeshMachine};
-use p2pfs::wire::legacy::{MemberName, Name};
-use p2pfs::wire::mesh::Line;
+use p2pfs_legacy::mesh::{ConnId, KNOWN_MAX, MeshConfig, MeshEvent, MeshMachine};
+use p2pfs_legacy::wire::discovery::{MemberName, Name};
+use p2pfs_legacy::wire::mesh::Line;
 
 const STEPS_MAX: usize = 300;
 

@@ -7,16 +7,16 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
-use p2pfs::digest::{self, ContentHash, ContentKey, Outboard};
-use p2pfs::extent::{ByteRange, ExtentSet};
-use p2pfs::id::NodeId;
-use p2pfs::transfer::plan::{
+use p2pfs_fetch::plan::{
     DemandId, Failure, IN_FLIGHT_MAX_BYTES, Offer, PlanConfig, RangeRequest, RequestId,
 };
-use p2pfs::transfer::session::{
+use p2pfs_fetch::session::{
     Accepted, Cached, FillId, FillProgress, Holder, Owner, Read, Refused, Session, verify,
 };
-use p2pfs::wire::native::tcp::Response;
+use p2pfs_proto::wire::native::tcp::Response;
+use p2pfs_types::digest::{self, ContentHash, ContentKey, Outboard};
+use p2pfs_types::extent::{ByteRange, ExtentSet};
+use p2pfs_types::id::NodeId;
 
 const SIZE_BYTES: u64 = 400_000;
 const NODES: u8 = 4;

@@ -2,10 +2,10 @@
 
 use std::sync::LazyLock;
 
-use p2pfs::id::NodeName;
-use p2pfs::trust::{
+use p2pfs_proto::trust::{
     EpochSecret, InviteToken, Keyring, Ledger, NodeKey, STATEMENTS_MAX, SignedStatement,
 };
+use p2pfs_types::id::NodeName;
 
 static FOUNDER: LazyLock<NodeKey> = LazyLock::new(|| NodeKey::from_seed(&[1; 32]));
 

@@ -5,20 +5,20 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
-use p2pfs::digest::{self, ContentHash, Outboard};
-use p2pfs::extent::ByteRange;
-use p2pfs::id::{NodeId, NodeName};
-use p2pfs::net::lan::machine::{Machine, Output};
-use p2pfs::net::lan::subnet::{LinkId, Subnet};
-use p2pfs::path::SharedPath;
-use p2pfs::wire::legacy::{self, Datagram, MemberName, Name, TransferHeader};
-use p2pfs::wire::mesh::{self, Decoder, Item, Line};
-use p2pfs::wire::native::record::SignedHead;
-use p2pfs::wire::native::tcp::{
+use p2pfs_legacy::wire::discovery::{self as legacy, Datagram, MemberName, Name, TransferHeader};
+use p2pfs_legacy::wire::mesh::{self, Decoder, Item, Line};
+use p2pfs_proto::wire::native::record::SignedHead;
+use p2pfs_proto::wire::native::tcp::{
     BatchPart, FrameHeader, Greeting, HEADER_BYTES, LOG_RECORDS_MAX, PackedBatch, Phase, Request,
     Response, pack_records, unpack_batch, unpack_records,
 };
-use p2pfs::wire::native::udp::{Body, Header, Message};
+use p2pfs_proto::wire::native::udp::{Body, Header, Message};
+use p2pfs_transfer::net::lan::machine::{Machine, Output};
+use p2pfs_transfer::net::lan::subnet::{LinkId, Subnet};
+use p2pfs_types::digest::{self, ContentHash, Outboard};
+use p2pfs_types::extent::ByteRange;
+use p2pfs_types::id::{NodeId, NodeName};
+use p2pfs_types::path::SharedPath;
 
 /// A header, then a body, whatever length the header says.
 pub fn frames(bytes: &[u8]) {
@@ -203,7 +203,7 @@ pub fn mesh(choose: &mut Unstructured<'_>) -> Result<()> {
         let _line = Line::parse(line);
         let _hello = mesh::Hello::parse(line);
         if let Some(name) = mesh::received_name(line) {
-            p2pfs::path::check_name(&name).expect("what is kept is a name");
+            p2pfs_types::path::check_name(&name).expect("what is kept is a name");
         }
     }
     Ok(())
@@ -237,7 +237,7 @@ pub fn names(bytes: &[u8]) {
     if let Ok(path) = SharedPath::new(bytes) {
         assert!(
             path.components()
-                .all(|name| p2pfs::path::check_name(name).is_ok())
+                .all(|name| p2pfs_types::path::check_name(name).is_ok())
         );
         assert_eq!(SharedPath::new(path.as_bytes()).as_ref(), Ok(&path));
     }

@@ -14,7 +14,7 @@ use clap_complete::engine::{CompletionCandidate, complete};
 use clap_complete::env::{EnvCompleter, Shells};
 
 use super::words::{meant, quoted, typed};
-use crate::path::is_trick;
+use p2pfs_types::path::is_trick;
 
 /// Those that there is a script for.
 pub(super) const SHELLS: Shells<'static> = Shells(&[&BASH, &ZSH, &FISH]);

@@ -16,8 +16,8 @@ use super::super::ending;
 use super::super::own_program::own_program;
 use super::files::fill_share;
 use super::{DemoError, DemoOptions, is_interrupted};
-use crate::files::mountinfo::{self, MOUNTINFO};
-use crate::files::open_private;
+use p2pfs_types::files::mountinfo::{self, MOUNTINFO};
+use p2pfs_types::files::open_private;
 
 /// How long a daemon may take to say farewell and unmount before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
@@ -394,7 +394,7 @@ fn write_secret(path: &Path) -> Result<(), DemoError> {
     let filled = SysRng.try_fill_bytes(&mut random);
     filled.map_err(|error| failed(error.into()))?;
     let mut file = open_private(path).map_err(failed)?;
-    writeln!(file, "{}", crate::id::to_hex(&random)).map_err(failed)
+    writeln!(file, "{}", p2pfs_types::id::to_hex(&random)).map_err(failed)
 }
 
 #[cfg(test)]

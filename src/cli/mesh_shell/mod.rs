@@ -15,8 +15,8 @@ use clap::Args;
 use super::error::CliError;
 use crate::daemon::config::Seed;
 use crate::daemon::control::{Call, MeshInfo, Said};
-use crate::id::NodeName;
 use node::MeshNode;
+use p2pfs_types::id::NodeName;
 
 /// The arguments of `p2pfs mesh-shell`, which are those of the older program.
 #[derive(Debug, Clone, Args)]

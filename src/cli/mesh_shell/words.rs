@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::super::text::{escape, printable};
 use crate::daemon::control::{Event, EventKind, MeshInfo, MeshPeerInfo, PushInfo, SendDone};
-use crate::id::NodeName;
+use p2pfs_types::id::NodeName;
 
 /// A line as the older program begins it: when, and what it is about.
 fn line(at: Timestamp, about: &str, text: &str) -> String {

@@ -14,8 +14,8 @@ use crate::daemon::control::{
     CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Failure, FailureKind,
     LS_PAGE_MAX_ENTRIES, Named, Progress, ReplySink,
 };
-use crate::digest::ContentHash;
-use crate::node::door::{CachedFile, VerifyProgress};
+use p2pfs_node::door::{CachedFile, VerifyProgress};
+use p2pfs_types::digest::ContentHash;
 
 /// Names told of one content; it may have any number.
 const NAMES_MAX: usize = 16;

@@ -13,10 +13,10 @@ use super::{Service, failed};
 use crate::daemon::control::{
     Failure, FailureKind, GetDone, GetStarted, Named, ReplySink, SourceShare,
 };
-use crate::id::NodeId;
-use crate::node::FileError;
-use crate::node::door::{FileVersion, FsError, Hidden};
-use crate::path::{SharedPath, escape};
+use p2pfs_node::FileError;
+use p2pfs_node::door::{FileVersion, FsError, Hidden};
+use p2pfs_types::id::NodeId;
+use p2pfs_types::path::{SharedPath, escape};
 
 impl Service {
     /// Gives the caller a descriptor to read a whole file from: a pipe that verified bytes are

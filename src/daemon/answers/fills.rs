@@ -9,9 +9,9 @@ use super::paths::{nothing_hidden, shared_path, trimmed};
 use super::{Service, failed, told};
 use crate::daemon::config::units::write_size;
 use crate::daemon::control::{Failure, FailureKind, Named, Problem, Progress, ReplySink, Touched};
-use crate::node::FileError;
-use crate::node::door::{Contents, FILES_MAX, Fetched, Lack, WhyNotPinned};
-use crate::path::{SharedPath, escape};
+use p2pfs_node::FileError;
+use p2pfs_node::door::{Contents, FILES_MAX, Fetched, Lack, WhyNotPinned};
+use p2pfs_types::path::{SharedPath, escape};
 
 /// How often a caller is told how far it is: as often as a person sees a difference.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(200);

@@ -13,8 +13,8 @@ use crate::daemon::control::{
     CallerGone, Failure, FailureKind, MeshInfo, MeshPeerSeen, Named, NotTakenBy, PeerInfo,
     PeerState, Plane, ReplySink, Said, SendDone, SendProgress, SendingTo, TakenBy,
 };
-use crate::node::mesh::{MemberName, MeshReport};
-use crate::node::{Delivered, Delivery, SendError};
+use p2pfs_node::mesh::{MemberName, MeshReport};
+use p2pfs_node::{Delivered, Delivery, SendError};
 
 /// How often the caller is told how far a file is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);

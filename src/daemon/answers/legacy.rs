@@ -12,12 +12,12 @@ use crate::daemon::control::{
     CallerGone, EntryKind, Failure, FailureKind, GetDone, GetStarted, LsEntry, NO_HASH, Named,
     PeerInfo, PeerState, Plane, Provenance, ReplySink, SourceShare, VersionInfo,
 };
-use crate::node::NodeError;
-use crate::node::legacy::{
+use p2pfs_node::NodeError;
+use p2pfs_node::legacy::{
     CopyError, Legacy, LegacyAbsence, LegacyMember, Name, Patience, RemoteCopy, RemoteFile,
     printable,
 };
-use crate::path::SharedPath;
+use p2pfs_types::path::SharedPath;
 
 /// Responders that are tried for one call.
 const RESPONDERS_MAX: usize = 4;

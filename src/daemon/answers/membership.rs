@@ -12,8 +12,8 @@ use super::trust::time_of;
 use super::{Service, told};
 use crate::daemon::control::{Check, CheckState};
 use crate::daemon::seeds;
-use crate::id::NodeId;
-use crate::node::Probed;
+use p2pfs_node::Probed;
+use p2pfs_types::id::NodeId;
 
 /// Members that are dialled where none is there; if one of these refuses this node, all do.
 const ASKED_WHEN_ALONE: usize = 4;

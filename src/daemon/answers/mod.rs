@@ -38,9 +38,9 @@ use super::in_force::InForce;
 use super::missing::Missing;
 use super::rates::{FetchRates, Rates};
 use super::served::Served;
-use crate::node::door::Timestamp as FileTime;
-use crate::node::{Node, NodeError};
-use crate::trust::Grant;
+use p2pfs_node::door::Timestamp as FileTime;
+use p2pfs_node::{Node, NodeError};
+use p2pfs_proto::trust::Grant;
 
 /// What every answer can draw on.
 pub struct Service {

@@ -7,11 +7,11 @@ use crate::daemon::control::{
     EntryKind, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, Listing, LsEntry, Named, Plane,
     Provenance, VersionInfo,
 };
-use crate::digest::ContentHash;
-use crate::id::NodeId;
-use crate::node::FileError;
-use crate::node::door::{Hidden, Kind, Listed, NextRead, PeerRate, Rule, Timestamp, Version, Why};
-use crate::path::{SharedPath, escape};
+use p2pfs_node::FileError;
+use p2pfs_node::door::{Hidden, Kind, Listed, NextRead, PeerRate, Rule, Timestamp, Version, Why};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::NodeId;
+use p2pfs_types::path::{SharedPath, escape};
 
 /// Where contents are by their hashes.
 const BY_HASH: &[u8] = b".p2pfs/by-hash/";

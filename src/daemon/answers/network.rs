@@ -12,9 +12,9 @@ use super::{Service, told};
 use crate::daemon::config::Seed;
 use crate::daemon::control::{Check, Failure, FailureKind, Pong};
 use crate::daemon::seeds::resolve;
-use crate::id::NodeId;
-use crate::node::door::MemberState;
-use crate::node::{GENERATION_AHEAD_MAX_S, MemberReport, NetError, NodeError, Probed, Reached};
+use p2pfs_node::door::MemberState;
+use p2pfs_node::{GENERATION_AHEAD_MAX_S, MemberReport, NetError, NodeError, Probed, Reached};
+use p2pfs_types::id::NodeId;
 
 /// Peers that are looked at one by one; of more, these say enough.
 const PEERS_MAX: usize = 16;

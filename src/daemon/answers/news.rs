@@ -8,10 +8,10 @@ use super::{Service, Sight};
 use crate::daemon::control::{
     Event, EventKind, FetchInfo, GiveInfo, MeshPeerInfo, Named, Nothing, PushInfo, ReplySink,
 };
-use crate::node::door::DownReason;
-use crate::node::mesh::Who as MeshWho;
-use crate::node::{Audience, Fetched, Given, News, Noted, Push, PushStage, Who};
-use crate::path::SharedPath;
+use p2pfs_node::door::DownReason;
+use p2pfs_node::mesh::Who as MeshWho;
+use p2pfs_node::{Audience, Fetched, Given, News, Noted, Push, PushStage, Who};
+use p2pfs_types::path::SharedPath;
 
 /// How long a node that is new may take to say what it is called.
 const NAMING_TIME: Duration = Duration::from_secs(2);

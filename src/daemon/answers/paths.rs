@@ -1,7 +1,7 @@
 //! The paths that callers name.
 
 use crate::daemon::control::{Failure, FailureKind, Named};
-use crate::path::{SharedPath, escape};
+use p2pfs_types::path::{SharedPath, escape};
 
 /// What a user named, without slashes at either end.
 pub(super) fn trimmed(named: &Named) -> &[u8] {

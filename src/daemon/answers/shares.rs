@@ -13,7 +13,7 @@ use crate::daemon::control::{
     PROBLEMS_MAX, Problem, ReplySink, ShareChange, ShareInfo, ShareReader, ShareState, Shares,
 };
 use crate::daemon::node_config::{inbox_shares, share_spec};
-use crate::node::door;
+use p2pfs_node::door;
 
 /// What a setting's origin is called where a flag set a share.
 const BY_FLAG: &str = "set by --share";

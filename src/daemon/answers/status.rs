@@ -8,8 +8,8 @@ use crate::daemon::control::{
     CacheUsage, Check, Dropped, Failure, NamespaceStatus, PeerCounts, PeerInfo, Peers, Plane,
     ServiceState, Status, Traffic,
 };
-use crate::node::MemberReport;
-use crate::node::door::{MemberState, PeerReport};
+use p2pfs_node::MemberReport;
+use p2pfs_node::door::{MemberState, PeerReport};
 
 impl Service {
     pub(super) fn status(&self, sight: Sight) -> Status {

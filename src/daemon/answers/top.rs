@@ -9,8 +9,8 @@ use super::{Service, Sight};
 use crate::daemon::control::{
     Failure, Named, TRANSFERS_TOLD_MAX, Top, TransferInfo, TransferSource, is_one_user,
 };
-use crate::digest::ContentHash;
-use crate::node::door::FetchReport;
+use p2pfs_node::door::FetchReport;
+use p2pfs_types::digest::ContentHash;
 
 impl Service {
     pub(super) async fn top(&self, sight: Sight) -> Result<Top, Failure> {

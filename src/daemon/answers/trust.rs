@@ -12,9 +12,9 @@ use crate::daemon::control::{
     Admitted, Expelled, Failure, FailureKind, GoneNode, Invitation, Joined, Named, Nothing,
     OwnedPath, Rotated, Trust, TrustStep, TrustedNode,
 };
-use crate::id::{NodeId, NodeName};
-use crate::node::door::in_history;
-use crate::trust::{Certificate, Claim, Grant, InviteToken, SignedStatement};
+use p2pfs_node::door::in_history;
+use p2pfs_proto::trust::{Certificate, Claim, Grant, InviteToken, SignedStatement};
+use p2pfs_types::id::{NodeId, NodeName};
 
 /// The longest that an invitation may serve: a week.
 const INVITE_MAX_S: u64 = 7 * 24 * 3600;

@@ -7,9 +7,9 @@ use super::Service;
 use super::network::{alive_of, is_alive};
 use super::paths::{shared_path, trimmed};
 use crate::daemon::control::{Failure, FailureKind, Named, Nothing};
-use crate::node::door::Hidden;
-use crate::node::legacy::{Name, Patience};
-use crate::path::escape;
+use p2pfs_node::door::Hidden;
+use p2pfs_node::legacy::{Name, Patience};
+use p2pfs_types::path::escape;
 
 /// How often what is waited for is looked at: soon enough for a person, and cheap.
 const LOOK_PERIOD: Duration = Duration::from_millis(20);

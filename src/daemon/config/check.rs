@@ -11,7 +11,7 @@ use super::metrics::MetricsAddress;
 use super::settings::Config;
 use super::shown::{DEFAULT, share_key};
 use super::units::write_duration;
-use crate::files::SOCKET_PATH_MAX_BYTES;
+use p2pfs_types::files::SOCKET_PATH_MAX_BYTES;
 
 /// The shortest time between two probes of the membership.
 const PERIOD_MIN: Duration = Duration::from_millis(100);

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::node::door::defaults;
+use p2pfs_node::door::defaults;
 
 /// As it is written where nothing is marked.
 const UNMARKED: &str = "none";

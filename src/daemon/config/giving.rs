@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::fields::{absolute, listen_address, lossy, optional_absolute, optional_lossy, positive};
 use super::seed::Seed;
 use super::units;
-use crate::node::door::defaults;
+use p2pfs_node::door::defaults;
 
 /// `[mesh]`: the legacy peers' mesh.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use super::units::{Wrong, written_as_text};
-use crate::id::{NodeId, NodeName};
+use p2pfs_types::id::{NodeId, NodeName};
 
 /// The word for every node.
 pub const ALL_NODES: &str = "*";

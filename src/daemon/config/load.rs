@@ -18,7 +18,7 @@ use super::settings::{Config, ShareSettings};
 use super::shown::{DEFAULT, share_key, shown};
 use super::{check, document, one_folder};
 use crate::daemon::control::{SettingInfo, Settings};
-use crate::id::NodeName;
+use p2pfs_types::id::NodeName;
 
 /// Where settings come from. Kept by the daemon, to load them again on SIGHUP.
 #[derive(Debug, Clone)]

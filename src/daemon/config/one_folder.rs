@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::settings::ShareSettings;
-use crate::files::without_links_above;
+use p2pfs_types::files::without_links_above;
 
 /// How long disks are waited for, all together: whoever starts or reloads waits meanwhile.
 const DISKS_WITHIN: Duration = Duration::from_secs(1);

@@ -12,8 +12,8 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::{Deserialize, Serialize};
 
 use super::settings::ShareSettings;
-use crate::files::{PRIVATE_MODE, make_private_dir};
-use crate::id::to_hex;
+use p2pfs_types::files::{PRIVATE_MODE, make_private_dir};
+use p2pfs_types::id::to_hex;
 
 /// The file of shares, within the state directory.
 pub const SHARES_FILE: &str = "shares.toml";

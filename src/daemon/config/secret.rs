@@ -1,7 +1,7 @@
 //! The secret file, looked at without starting anything.
 
 use super::settings::Config;
-use crate::trust::Keyring;
+use p2pfs_proto::trust::Keyring;
 
 /// Whether the secret file is of no use; the origin is that of the setting.
 pub(super) fn trouble_with_secret(config: &Config, origin: &str) -> Option<String> {

@@ -21,8 +21,8 @@ use super::program_budget::ProgramBudget;
 use super::rate_limit::RateLimit;
 use super::seed::Seed;
 use super::units;
-use crate::id::NodeName;
-use crate::node::door::defaults;
+use p2pfs_node::door::defaults;
+use p2pfs_types::id::NodeName;
 
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::names::Named;
 use super::shares::ShareChange;
-use crate::id::NodeName;
+use p2pfs_types::id::NodeName;
 
 /// The Varlink interface that all calls belong to.
 pub const INTERFACE: &str = "org.p2pfs.Control";

@@ -17,7 +17,7 @@ use super::call::Call;
 use super::descriptor;
 use super::failure::{Failure, FailureKind, FailureParameters};
 use super::framing::{Inbox, REPLY_MAX_BYTES, ReplyMessage, encode_call};
-use crate::files::SOCKET_PATH_MAX_BYTES;
+use p2pfs_types::files::SOCKET_PATH_MAX_BYTES;
 
 /// Bytes read from the socket at once.
 const READ_BYTES: usize = 64 * 1024;

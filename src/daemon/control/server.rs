@@ -20,7 +20,7 @@ use super::failure::{Failure, FailureKind};
 use super::framing::encode_failure;
 use super::process::Process;
 use super::request::ControlRequest;
-use crate::files::socket_place::{listener, make_way};
+use p2pfs_types::files::socket_place::{listener, make_way};
 
 /// Of all connections, the part that one user may hold who is neither root nor the daemon's own.
 const USER_SHARE: usize = 4;

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::names::{EntryKind, Named, Problem};
 use super::shares::ShareInfo;
-pub use crate::node::door::MemberState as PeerState;
-use crate::trust::InviteToken;
+pub use p2pfs_node::door::MemberState as PeerState;
+use p2pfs_proto::trust::InviteToken;
 
 /// The reply to [`super::Call::Status`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::answers::Service;
 use super::config::MetricsAddress;
-use crate::files::socket_place::make_way;
+use p2pfs_types::files::socket_place::make_way;
 
 /// Readers at one time; the next one waits.
 const READERS_MAX: usize = 8;

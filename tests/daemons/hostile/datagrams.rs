@@ -1,7 +1,7 @@
 //! What a member says by gossip in the name of others.
 
-use p2pfs::id::Generation;
-use p2pfs::wire::native::udp::{Contact, Departure, Farewell, Frame, Rumor, departure_bytes};
+use p2pfs_proto::wire::native::udp::{Contact, Departure, Farewell, Frame, Rumor, departure_bytes};
+use p2pfs_types::id::Generation;
 
 use super::*;
 

@@ -1,7 +1,7 @@
 //! A member that is put out and goes on all the same, with its key, its certificate and the secret
 //! that it had.
 
-use p2pfs::extent::ByteRange;
+use p2pfs_types::extent::ByteRange;
 
 use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use p2pfs::extent::ByteRange;
+use p2pfs_types::extent::ByteRange;
 
 use super::*;
 

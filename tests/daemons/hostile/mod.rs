@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use macro_rules_attribute::apply;
-use p2pfs::digest::ContentHash;
-use p2pfs::wire::native::record::{Fact, Head};
-use p2pfs::wire::native::tcp::{Request, Response};
+use p2pfs_proto::wire::native::record::{Fact, Head};
+use p2pfs_proto::wire::native::tcp::{Request, Response};
+use p2pfs_types::digest::ContentHash;
 use serde_json::Value;
 
 use crate::support::content::noise;

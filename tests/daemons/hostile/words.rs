@@ -1,8 +1,8 @@
 //! What a member says of who is in, and of who reads what.
 
-use p2pfs::id::NodeId;
-use p2pfs::trust::{Claim, STATEMENTS_PER_ADMIN_MAX};
-use p2pfs::wire::native::record::{Reader, ShareIndex};
+use p2pfs_proto::trust::{Claim, STATEMENTS_PER_ADMIN_MAX};
+use p2pfs_proto::wire::native::record::{Reader, ShareIndex};
+use p2pfs_types::id::NodeId;
 
 use super::*;
 

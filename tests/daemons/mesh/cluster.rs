@@ -98,7 +98,7 @@ fn sender_at(node: &Node, name: &str) -> (serde_json::Value, Option<String>) {
 /// Says so where the files of a node can carry no attributes.
 fn writes_attributes(node: &Node, name: &str) -> bool {
     let on_disk = fs::File::open(node.home.join("inbox").join(name)).unwrap();
-    let has = p2pfs::node::inbox::sender_of(&on_disk).is_some();
+    let has = p2pfs_node::inbox::sender_of(&on_disk).is_some();
     if !has {
         eprintln!("SKIPPED in part: this filesystem has no user attributes");
     }

@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use macro_rules_attribute::apply;
-use p2pfs::node::door::MESSAGE_MAX_BYTES;
-use p2pfs::node::{Leave, News, Node, SendError};
+use p2pfs_node::door::MESSAGE_MAX_BYTES;
+use p2pfs_node::{Leave, News, Node, SendError};
 use tokio::runtime::Runtime;
 
 use super::{BOB, names_in};
@@ -172,7 +172,7 @@ fn a_file_given_open_goes_to_those_named_whatever_its_path_is_by_then() {
         assert_eq!(names_in(&inbox), ["given"]);
         assert!(room.old.files().is_empty());
         // it is a share of its node like any other
-        let path = p2pfs::path::SharedPath::new(&b"given"[..]).unwrap();
+        let path = p2pfs_types::path::SharedPath::new(&b"given"[..]).unwrap();
         room.alice.wait_for(&path).await.unwrap();
         room.close().await;
     });

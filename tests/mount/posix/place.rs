@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use p2pfs::digest::ContentHash;
-use p2pfs::fuse::{Mount, MountOptions};
-use p2pfs::wire::native::record::{Entry, Kind, Timestamp};
+use p2pfs_fuse::{Mount, MountOptions};
+use p2pfs_proto::wire::native::record::{Entry, Kind, Timestamp};
+use p2pfs_types::digest::ContentHash;
 
 use crate::support::content::noise;
 use crate::support::memory::{Behaviour, MTIME, Memory};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use p2pfs::cluster::{ClusterConfig, Leave};
+use p2pfs_membership::{ClusterConfig, Leave};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 

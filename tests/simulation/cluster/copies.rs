@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use p2pfs::cluster::{Cluster, Event, Leave};
-use p2pfs::id::Generation;
+use p2pfs_membership::{Cluster, Event, Leave};
+use p2pfs_types::id::Generation;
 
 use crate::cluster::network::Weather;
 use crate::cluster::world::World;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use p2pfs::cluster::ClusterConfig;
+use p2pfs_membership::ClusterConfig;
 
 use crate::cluster::network::Weather;
 use crate::cluster::world::World;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use p2pfs::cluster::{Cluster, ClusterConfig, DownReason, Event, Leave, Member};
-use p2pfs::id::{Generation, NodeId};
-use p2pfs::trust::{EpochSecret, Keyring, NodeKey};
+use p2pfs_membership::{Cluster, ClusterConfig, DownReason, Event, Leave, Member};
+use p2pfs_proto::trust::{EpochSecret, Keyring, NodeKey};
+use p2pfs_types::id::{Generation, NodeId};
 
 use crate::cluster::network::{Network, Parcel, Payload, Weather};
 

@@ -13,11 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
-use p2pfs::fs::{
+use p2pfs_fs::{
     Around, Attributes, BackingFile, BackingFiles, Caching, FileKind, Filesystem, FsError,
     Invalidator, ROOT_INO, Stale,
 };
-use p2pfs::path::SharedPath;
+use p2pfs_types::path::SharedPath;
 use parking_lot::Mutex;
 
 use crate::kernel_caches::world::World;
@@ -436,7 +436,7 @@ impl Kernel {
             return;
         };
         let mut fresh = BTreeSet::new();
-        let mut take = |entry: p2pfs::fs::DirectoryEntry<'_>| {
+        let mut take = |entry: p2pfs_fs::DirectoryEntry<'_>| {
             if entry.name != b"." && entry.name != b".." {
                 fresh.insert((entry.name.to_vec(), entry.ino));
             }

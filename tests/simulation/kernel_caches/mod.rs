@@ -13,7 +13,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use p2pfs::fs::{DEFAULT_MASK, Filesystem, Options, ROOT_INO};
+use p2pfs_fs::{DEFAULT_MASK, Filesystem, Options, ROOT_INO};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 

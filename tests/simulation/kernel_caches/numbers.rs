@@ -1,7 +1,7 @@
 //! What the kernel asks by number alone: of inodes that it has forgotten, by a file's handle, and
 //! of those that it looked up with an earlier process.
 
-use p2pfs::fs::{FileKind, Filesystem, FsError, ROOT_INO};
+use p2pfs_fs::{FileKind, Filesystem, FsError, ROOT_INO};
 
 use crate::kernel_caches::kernel::Kernel;
 

@@ -10,12 +10,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use p2pfs::catalogue::{Applied, Catalogue, Change, HeadOutcome, View};
-use p2pfs::digest::ContentHash;
-use p2pfs::fs::LiveAttributes;
-use p2pfs::id::{NodeId, NodeName};
-use p2pfs::path::SharedPath;
-use p2pfs::wire::native::record::{Entry, Kind, ShareIndex, SignedHead, Timestamp};
+use p2pfs_catalogue::{Applied, Catalogue, Change, HeadOutcome, View};
+use p2pfs_fs::LiveAttributes;
+use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, SignedHead, Timestamp};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::{NodeId, NodeName};
+use p2pfs_types::path::SharedPath;
 use parking_lot::{Mutex, MutexGuard};
 use rand::RngExt;
 use rand::rngs::StdRng;

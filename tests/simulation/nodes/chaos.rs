@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use p2pfs::cluster::Leave;
-use p2pfs::wire::native::record::{Kind, ShareIndex};
+use p2pfs_membership::Leave;
+use p2pfs_proto::wire::native::record::{Kind, ShareIndex};
 use rand::RngExt;
 
 use crate::nodes::fetching::PATIENCE;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use p2pfs::digest::{self, ContentHash, Outboard, Verified};
-use p2pfs::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
+use p2pfs_types::digest::{self, ContentHash, Outboard, Verified};
+use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 
 /// One content.
 pub struct Content {

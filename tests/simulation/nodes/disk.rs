@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use p2pfs::catalogue::{Catalogue, LogState, LogWrite, Rank};
-use p2pfs::id::{NodeId, NodeName};
-use p2pfs::wire::native::record::{Fact, Record};
+use p2pfs_catalogue::{Catalogue, LogState, LogWrite, Rank};
+use p2pfs_proto::wire::native::record::{Fact, Record};
+use p2pfs_types::id::{NodeId, NodeName};
 
 /// The state directory, but for the key.
 #[derive(Clone, Default)]

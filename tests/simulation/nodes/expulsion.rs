@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use p2pfs::digest::ContentHash;
-use p2pfs::id::NodeId;
-use p2pfs::trust::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S, EpochSecret, Keyring};
-use p2pfs::wire::native::record::Kind;
+use p2pfs_proto::trust::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S, EpochSecret, Keyring};
+use p2pfs_proto::wire::native::record::Kind;
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::NodeId;
 use rand::RngExt;
 
 use crate::nodes::model::listing;

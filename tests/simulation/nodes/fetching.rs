@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use p2pfs::digest::{ContentHash, ContentKey};
-use p2pfs::extent::ByteRange;
-use p2pfs::id::NodeId;
-use p2pfs::transfer::TransferError;
-use p2pfs::transfer::plan::{Failure, Offer, PlanError, RangeRequest, RequestId};
-use p2pfs::transfer::session::{
+use p2pfs_fetch::TransferError;
+use p2pfs_fetch::plan::{Failure, Offer, PlanError, RangeRequest, RequestId};
+use p2pfs_fetch::session::{
     Accepted, Actions, Cached as InCache, FetchEvent, FillProgress, Holder, Owner, Read, SendRange,
     Shortfall, proof_of, question, verify,
 };
-use p2pfs::wire::native::tcp::{Request, Response};
-use p2pfs::wire::native::udp::{Message, OFFER_RANGES_MAX, OfferSummary};
+use p2pfs_proto::wire::native::tcp::{Request, Response};
+use p2pfs_proto::wire::native::udp::{Message, OFFER_RANGES_MAX, OfferSummary};
+use p2pfs_types::digest::{ContentHash, ContentKey};
+use p2pfs_types::extent::ByteRange;
+use p2pfs_types::id::NodeId;
 
 use crate::nodes::contents::{Cached, Library};
 use crate::nodes::running::{Manner, Node, Purpose, Running, Wish};

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use p2pfs::cluster::Leave;
-use p2pfs::id::NodeId;
-use p2pfs::node::machine::NodeEvent;
+use p2pfs_membership::Leave;
+use p2pfs_node::machine::NodeEvent;
+use p2pfs_types::id::NodeId;
 use rand::RngExt;
 
 use crate::nodes::disk::Disk;

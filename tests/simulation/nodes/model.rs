@@ -4,11 +4,11 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use p2pfs::catalogue::{Catalogue, View, conflict_name};
-use p2pfs::digest::ContentHash;
-use p2pfs::id::NodeId;
-use p2pfs::path::SharedPath;
-use p2pfs::wire::native::record::{Entry, Fact, Kind, Record, ShareIndex, Timestamp};
+use p2pfs_catalogue::{Catalogue, View, conflict_name};
+use p2pfs_proto::wire::native::record::{Entry, Fact, Kind, Record, ShareIndex, Timestamp};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::NodeId;
+use p2pfs_types::path::SharedPath;
 
 use crate::nodes::world::World;
 

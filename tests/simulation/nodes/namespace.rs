@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use p2pfs::cluster::Leave;
-use p2pfs::digest::ContentHash;
+use p2pfs_membership::Leave;
+use p2pfs_types::digest::ContentHash;
 use rand::RngExt;
 
 use crate::nodes::model::{agrees, explain};
@@ -18,7 +18,7 @@ fn listed_by(world: &World, name: &str, hash: ContentHash) -> usize {
     let shows = |index: &usize| {
         let found = world.running(*index).view.lookup(&path(name));
         let kind = found.map(|found| found.kind);
-        matches!(kind, Some(p2pfs::wire::native::record::Kind::File { hash: h, .. }) if h == hash)
+        matches!(kind, Some(p2pfs_proto::wire::native::record::Kind::File { hash: h, .. }) if h == hash)
     };
     world.live().iter().filter(|index| shows(index)).count()
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use p2pfs::wire::native::tcp::Frame;
+use p2pfs_proto::wire::native::tcp::Frame;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 

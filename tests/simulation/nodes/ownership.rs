@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use p2pfs::id::NodeId;
-use p2pfs::wire::native::record::Kind;
+use p2pfs_proto::wire::native::record::Kind;
+use p2pfs_types::id::NodeId;
 use rand::RngExt;
 
 use crate::nodes::expulsion::{

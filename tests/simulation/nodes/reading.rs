@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use p2pfs::digest::ContentHash;
-use p2pfs::transfer::plan::PlanError;
+use p2pfs_fetch::plan::PlanError;
+use p2pfs_types::digest::ContentHash;
 use rand::RngExt;
 
 use crate::nodes::fetching::PATIENCE;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use p2pfs::id::Generation;
+use p2pfs_types::id::Generation;
 use rand::RngExt;
 
 use crate::nodes::model::{agrees, explain, listing};

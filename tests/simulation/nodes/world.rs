@@ -7,14 +7,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use p2pfs::cluster::{ClusterConfig, Leave};
-use p2pfs::digest::ContentHash;
-use p2pfs::id::{NodeId, NodeName};
-use p2pfs::node::Machine;
-use p2pfs::path::SharedPath;
-use p2pfs::trust::NodeKey;
-use p2pfs::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
-use p2pfs::wire::native::tcp::{FrameHeader, Phase, Response};
+use p2pfs_membership::{ClusterConfig, Leave};
+use p2pfs_node::Machine;
+use p2pfs_proto::trust::NodeKey;
+use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
+use p2pfs_proto::wire::native::tcp::{FrameHeader, Phase, Response};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::{NodeId, NodeName};
+use p2pfs_types::path::SharedPath;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -236,7 +236,7 @@ impl World {
         &mut self,
         index: usize,
         hash: ContentHash,
-    ) -> Result<(), p2pfs::transfer::plan::PlanError> {
+    ) -> Result<(), p2pfs_fetch::plan::PlanError> {
         let reader = self.read(index, hash);
         let ended = |world: &World| world.running(index).readers[reader].ended.is_some();
         let took = self.run_until(Duration::from_secs(120), ended);

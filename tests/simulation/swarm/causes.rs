@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use p2pfs::transfer::plan::IN_FLIGHT_MAX_BYTES;
+use p2pfs_fetch::plan::IN_FLIGHT_MAX_BYTES;
 use rand::RngExt;
 
 use crate::support::seeds::each_seed;

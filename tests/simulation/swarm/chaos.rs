@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use p2pfs::digest::ContentKey;
-use p2pfs::transfer::plan::IN_FLIGHT_MAX_BYTES;
+use p2pfs_fetch::plan::IN_FLIGHT_MAX_BYTES;
+use p2pfs_types::digest::ContentKey;
 use rand::RngExt;
 
 use crate::support::seeds::each_seed;

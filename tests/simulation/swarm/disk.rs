@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use p2pfs::digest::ContentKey;
-use p2pfs::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
+use p2pfs_types::digest::ContentKey;
+use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 
 /// See the module. It outlives the node's process.
 #[derive(Default)]

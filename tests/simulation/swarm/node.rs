@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use p2pfs::digest::{ContentHash, ContentKey};
-use p2pfs::extent::ByteRange;
-use p2pfs::id::NodeId;
-use p2pfs::transfer::TransferError;
-use p2pfs::transfer::plan::{DemandId, PlanConfig, RequestId};
-use p2pfs::transfer::session::{Cached, FillId, FillProgress, Owner, Read, Session};
+use p2pfs_fetch::TransferError;
+use p2pfs_fetch::plan::{DemandId, PlanConfig, RequestId};
+use p2pfs_fetch::session::{Cached, FillId, FillProgress, Owner, Read, Session};
+use p2pfs_types::digest::{ContentHash, ContentKey};
+use p2pfs_types::extent::ByteRange;
+use p2pfs_types::id::NodeId;
 
 use crate::swarm::disk::Disk;
 

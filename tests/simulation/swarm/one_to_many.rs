@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use p2pfs::digest::ContentKey;
+use p2pfs_types::digest::ContentKey;
 
 use crate::support::seeds::each_seed;
 use crate::swarm::node::Node;

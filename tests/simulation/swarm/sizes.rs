@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use p2pfs::digest::ContentKey;
-use p2pfs::transfer::TransferError;
-use p2pfs::transfer::plan::PlanError;
+use p2pfs_fetch::TransferError;
+use p2pfs_fetch::plan::PlanError;
+use p2pfs_types::digest::ContentKey;
 
 use crate::support::seeds::each_seed;
 use crate::swarm::node::Manner;

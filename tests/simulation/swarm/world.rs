@@ -9,13 +9,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use p2pfs::digest::{ContentHash, ContentKey};
-use p2pfs::extent::ByteRange;
-use p2pfs::id::NodeId;
-use p2pfs::transfer::plan::{Failure, RangeRequest, RequestId};
-use p2pfs::transfer::session::{
-    Actions, Delivery, FetchEvent, Holder, Refused, SendRange, Shortfall,
-};
+use p2pfs_fetch::plan::{Failure, RangeRequest, RequestId};
+use p2pfs_fetch::session::{Actions, Delivery, FetchEvent, Holder, Refused, SendRange, Shortfall};
+use p2pfs_types::digest::{ContentHash, ContentKey};
+use p2pfs_types::extent::ByteRange;
+use p2pfs_types::id::NodeId;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 

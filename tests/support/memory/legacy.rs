@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use p2pfs::digest::ContentHash;
-use p2pfs::fs::{LaterReply, LegacyFile, OpenContent};
+use p2pfs_fs::{LaterReply, LegacyFile, OpenContent};
+use p2pfs_types::digest::ContentHash;
 
 use super::super::process::PATIENCE;
 use super::{MTIME, Memory, Open, State};

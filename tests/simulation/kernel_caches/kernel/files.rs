@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use p2pfs::fs::{Caching, FileKind, FsError, Reach, ReadStep};
+use p2pfs_fs::{Caching, FileKind, FsError, Reach, ReadStep};
 
 use super::{Kernel, OpenFile, PAGE_BYTES};
 use crate::kernel_caches::world::stored;

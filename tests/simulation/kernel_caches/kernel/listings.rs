@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use p2pfs::fs::{Attributes, FileKind};
+use p2pfs_fs::{Attributes, FileKind};
 
 use super::{Kernel, Stream};
 

@@ -5,15 +5,15 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use p2pfs::catalogue::View;
-use p2pfs::digest::ContentHash;
-use p2pfs::extent::ByteRange;
-use p2pfs::fs::{
+use p2pfs_catalogue::View;
+use p2pfs_fs::{
     Content, FileVersion, FsError, LiveAttributes, LiveLook, OpenContent, Opened, ReadNow,
     ReadReply, ReadTicket, Space,
 };
-use p2pfs::path::SharedPath;
-use p2pfs::wire::native::record::ShareIndex;
+use p2pfs_proto::wire::native::record::ShareIndex;
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::extent::ByteRange;
+use p2pfs_types::path::SharedPath;
 
 use super::{Told, World, own_name, stored};
 

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use p2pfs::id::NodeId;
-use p2pfs::transfer::plan;
-use p2pfs::wire::native::tcp::{Frame, FrameHeader, Phase, Request, Response};
+use p2pfs_fetch::plan;
+use p2pfs_proto::wire::native::tcp::{Frame, FrameHeader, Phase, Request, Response};
+use p2pfs_types::id::NodeId;
 
 use super::{Death, Question, World};
 use crate::nodes::network::{Parcel, Payload};

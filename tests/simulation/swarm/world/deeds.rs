@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use p2pfs::extent::ByteRange;
-use p2pfs::transfer::plan::{Failure, RangeRequest};
+use p2pfs_fetch::plan::{Failure, RangeRequest};
+use p2pfs_types::extent::ByteRange;
 use rand::RngExt;
 
 use super::{Deed, Happening, SILENT_AFTER, WINDOW_BYTES, World, index_of, node_id};

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use p2pfs::digest::{ContentHash, ContentKey};
-use p2pfs::transfer::plan::{Failure, Offer, RangeRequest, RequestId};
-use p2pfs::transfer::session::{Accepted, verify};
-use p2pfs::wire::native::tcp::Response;
+use p2pfs_fetch::plan::{Failure, Offer, RangeRequest, RequestId};
+use p2pfs_fetch::session::{Accepted, verify};
+use p2pfs_proto::wire::native::tcp::Response;
+use p2pfs_types::digest::{ContentHash, ContentKey};
 
 use super::{Asker, Happening, SILENT_AFTER, World, address_of, index_of, line_of, node_id};
 use crate::fluid::Arrival;

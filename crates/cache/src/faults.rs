@@ -1,0 +1,315 @@
+//! A disk that dies at a chosen step, or refuses, and forgets what was not synced.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::core::Tuning;
+use super::disk::Disk;
+use super::map::Boot;
+use super::{Cache, CacheConfig};
+
+/// What the simulated disk loses or keeps as one.
+const SECTOR_BYTES: u64 = 512;
+
+/// By inode and sector: the file, and what it held when it was last synced.
+type Unsynced = HashMap<(u64, u64), (Arc<File>, Vec<u8>)>;
+
+/// Which step of the cache's work is the last, and what the disk has not synced.
+pub struct Faults {
+    steps: AtomicU64,
+    cut_at: u64,
+    /// How much of a write that is cut still happens, in eighths.
+    torn_eighths: usize,
+    /// How many steps are left before the disk refuses all.
+    steps_left: AtomicU64,
+    free_bytes: AtomicU64,
+    is_full: AtomicBool,
+    without_attributes: AtomicBool,
+    without_direct: AtomicBool,
+    /// What the file system says where it is asked for space before it is written to.
+    allocation_error: AtomicI32,
+    /// The synced bytes of each sector that was written since.
+    unsynced: Mutex<Unsynced>,
+    syncs: Mutex<Syncs>,
+    syncs_changed: Condvar,
+    /// Whether every change waits until this changes.
+    halted: Mutex<bool>,
+    halted_changed: Condvar,
+}
+
+/// Where each step of the cache comes by before it is made.
+impl Disk {
+    pub fn allow_write(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.ask(|faults| faults.allow_write(file, slices, offset))
+    }
+
+    /// Whether to ask the real disk.
+    pub fn allow_sync(&self, file: &File) -> io::Result<bool> {
+        self.ask(|faults| faults.allow_sync(file))?;
+        Ok(self.faults.is_none())
+    }
+
+    pub fn allow_change(&self) -> io::Result<()> {
+        self.ask(Faults::allow_change)
+    }
+
+    pub fn allow_attribute(&self) -> io::Result<()> {
+        self.ask(Faults::allow_attribute)
+    }
+
+    pub fn allow_direct(&self) -> io::Result<()> {
+        self.ask(
+            |faults| match faults.without_direct.load(Ordering::SeqCst) {
+                true => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+                false => Ok(()),
+            },
+        )
+    }
+
+    pub fn allow_allocation(&self) -> io::Result<()> {
+        self.ask(
+            |faults| match faults.allocation_error.load(Ordering::SeqCst) {
+                0 => faults.allow_change(),
+                errno => Err(io::Error::from_raw_os_error(errno)),
+            },
+        )
+    }
+
+    fn ask(&self, faults: impl FnOnce(&Faults) -> io::Result<()>) -> io::Result<()> {
+        self.faults.as_deref().map_or(Ok(()), faults)
+    }
+}
+
+/// Those that a slow disk keeps waiting.
+struct Syncs {
+    /// How many more are done at once.
+    left: u64,
+    waiting: u64,
+}
+
+/// A cache on a disk that can be halted.
+pub fn cache_that_can_halt(config: CacheConfig) -> (Cache, Arc<Faults>) {
+    let faults = Arc::new(Faults::none());
+    let tuning = Tuning {
+        background: false,
+        ..Tuning::default()
+    };
+    let disk = Disk {
+        faults: Some(faults.clone()),
+    };
+    let (cache, _events) = Cache::open_with(config, tuning, disk).unwrap();
+    (cache, faults)
+}
+
+/// A cache in another boot of the machine, by the boot's name, which brings nothing to the disk.
+pub fn cache_in_boot(config: CacheConfig, name: &str) -> Cache {
+    let tuning = Tuning {
+        background: false,
+        boot: Some(Boot::named(name.as_bytes())),
+        ..Tuning::default()
+    };
+    let (cache, _events) = Cache::open_with(config, tuning, Disk::default()).unwrap();
+    cache
+}
+
+impl Faults {
+    pub fn none() -> Self {
+        Self::cut(u64::MAX, 0)
+    }
+
+    pub fn cut(cut_at: u64, torn_eighths: usize) -> Self {
+        Self {
+            steps: AtomicU64::new(0),
+            cut_at,
+            torn_eighths,
+            steps_left: AtomicU64::new(u64::MAX),
+            free_bytes: AtomicU64::new(u64::MAX),
+            is_full: AtomicBool::new(false),
+            without_attributes: AtomicBool::new(false),
+            without_direct: AtomicBool::new(false),
+            allocation_error: AtomicI32::new(0),
+            unsynced: Mutex::default(),
+            syncs: Mutex::new(Syncs {
+                left: u64::MAX,
+                waiting: 0,
+            }),
+            syncs_changed: Condvar::new(),
+            halted: Mutex::new(false),
+            halted_changed: Condvar::new(),
+        }
+    }
+
+    /// How many steps there were.
+    pub fn steps(&self) -> u64 {
+        self.steps.load(Ordering::SeqCst)
+    }
+
+    /// From now on every change fails as on a full or broken disk, or works again.
+    pub fn refuse(&self, refuses: bool) {
+        self.refuse_after(if refuses { 0 } else { u64::MAX });
+    }
+
+    /// The same after some more steps.
+    pub fn refuse_after(&self, steps: u64) {
+        self.steps_left.store(steps, Ordering::SeqCst);
+    }
+
+    /// So many syncs more are done at once, and further ones wait for the next call of this.
+    pub fn allow_syncs(&self, left: u64) {
+        self.syncs.lock().left = left;
+        self.syncs_changed.notify_all();
+    }
+
+    /// Returns once a sync waits.
+    pub fn await_a_sync(&self) {
+        let mut syncs = self.syncs.lock();
+        while syncs.waiting == 0 {
+            self.syncs_changed.wait(&mut syncs);
+        }
+    }
+
+    fn wait_for_the_disk(&self) {
+        let mut syncs = self.syncs.lock();
+        syncs.waiting += 1;
+        self.syncs_changed.notify_all();
+        while syncs.left == 0 {
+            self.syncs_changed.wait(&mut syncs);
+        }
+        syncs.waiting -= 1;
+        syncs.left = syncs.left.saturating_sub(u64::from(syncs.left < u64::MAX));
+    }
+
+    /// The file system keeps no attributes of files.
+    pub fn take_attributes_away(&self) {
+        self.without_attributes.store(true, Ordering::SeqCst);
+    }
+
+    /// The file system writes by way of the kernel's pages alone.
+    pub fn refuse_direct(&self) {
+        self.without_direct.store(true, Ordering::SeqCst);
+    }
+
+    /// The file system gives no space before it is written to.
+    pub fn refuse_allocation(&self, errno: i32) {
+        self.allocation_error.store(errno, Ordering::SeqCst);
+    }
+
+    fn allow_attribute(&self) -> io::Result<()> {
+        match self.without_attributes.load(Ordering::SeqCst) {
+            true => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+            false => self.allow_change(),
+        }
+    }
+
+    /// The disk has no room for a write, whatever it says, until something is changed otherwise:
+    /// removed.
+    pub fn fill(&self) {
+        self.is_full.store(true, Ordering::SeqCst);
+    }
+
+    pub fn set_free_bytes(&self, free_bytes: u64) {
+        self.free_bytes.store(free_bytes, Ordering::SeqCst);
+    }
+
+    pub fn free_bytes(&self) -> Option<u64> {
+        Some(self.free_bytes.load(Ordering::SeqCst))
+    }
+
+    /// From now on the disk stands still, or goes on.
+    pub fn halt(&self, halted: bool) {
+        *self.halted.lock() = halted;
+        self.halted_changed.notify_all();
+    }
+
+    /// Counts a step; whether it is the one in which the cache is killed.
+    fn step(&self) -> io::Result<bool> {
+        let is_halted = |halted: &mut bool| *halted;
+        self.halted_changed
+            .wait_while(&mut self.halted.lock(), is_halted);
+        let number = self.steps.fetch_add(1, Ordering::SeqCst);
+        if number > self.cut_at {
+            return Err(io::Error::other("killed"));
+        }
+        match self.steps_left.load(Ordering::SeqCst) {
+            0 => return Err(io::ErrorKind::StorageFull.into()),
+            u64::MAX => {}
+            left => self.steps_left.store(left - 1, Ordering::SeqCst),
+        }
+        Ok(number == self.cut_at)
+    }
+
+    /// Lets a write happen; one in which the cache is killed happens in part and fails.
+    fn allow_write(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let killed_now = self.step()?;
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+        let length = match killed_now {
+            true => bytes.len() * self.torn_eighths / 8,
+            false => bytes.len(),
+        };
+        self.remember(file, offset, length)?;
+        if length < bytes.len() {
+            file.write_all_at(&bytes[..length], offset)?;
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        Ok(())
+    }
+
+    fn allow_sync(&self, file: &File) -> io::Result<()> {
+        self.wait_for_the_disk();
+        self.allow_change()?;
+        let inode = file.metadata()?.ino();
+        self.unsynced
+            .lock()
+            .retain(|(number, _), _| *number != inode);
+        Ok(())
+    }
+
+    fn allow_change(&self) -> io::Result<()> {
+        self.is_full.store(false, Ordering::SeqCst);
+        if self.step()? {
+            Err(io::Error::other("killed"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn remember(&self, file: &File, offset: u64, length: usize) -> io::Result<()> {
+        let inode = file.metadata()?.ino();
+        let kept = Arc::new(file.try_clone()?);
+        let mut unsynced = self.unsynced.lock();
+        let end = (offset + length as u64).div_ceil(SECTOR_BYTES);
+        for sector in offset / SECTOR_BYTES..end {
+            if unsynced.contains_key(&(inode, sector)) {
+                continue;
+            }
+            let mut old = vec![0; SECTOR_BYTES as usize];
+            let length = file.read_at(&mut old, sector * SECTOR_BYTES)?;
+            old[length..].fill(0);
+            unsynced.insert((inode, sector), (kept.clone(), old));
+        }
+        Ok(())
+    }
+
+    /// The power goes: each sector that was not synced is lost or kept, as the seed will have it.
+    pub fn lose_power(&self, seed: u64) {
+        let mut unsynced = self.unsynced.lock();
+        for ((inode, sector), (file, old)) in unsynced.drain() {
+            let coin = blake3::hash(format!("{seed} {inode} {sector}").as_bytes()).as_bytes()[0];
+            let length = file.metadata().unwrap().len();
+            let kept = (length.saturating_sub(sector * SECTOR_BYTES)).min(SECTOR_BYTES) as usize;
+            if coin.is_multiple_of(2) {
+                file.write_all_at(&old[..kept], sector * SECTOR_BYTES)
+                    .unwrap();
+            }
+        }
+    }
+}

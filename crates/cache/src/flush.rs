@@ -1,0 +1,242 @@
+//! From memory to the map file, in the order that a crash demands: the data are written already,
+//! then the hash pairs, then the map that claims the data.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::context::Context;
+use super::disk::Reach;
+use super::file::{MapState, Pairs, Shared, State};
+use super::layout::{self, Summary};
+use super::map::{self, Boot, SPARE_RECORDS};
+use super::pages::{Bits, PageMap, bytes_of, page_count};
+use p2pfs_types::extent::PAGE_BYTES;
+
+/// What one flush writes.
+struct Batch {
+    pairs: Arc<Pairs>,
+    blocks: Vec<(u64, Bits)>,
+    unflushed_bytes: u64,
+    /// All that is present and in doubt, where the map is written anew.
+    whole: Option<(PageMap, PageMap)>,
+}
+
+impl Shared {
+    /// Writes what has changed.
+    pub(super) fn flush(&self, context: &Context) -> io::Result<()> {
+        self.flush_locked(context, &mut self.map.lock(), false)
+    }
+
+    /// The same, unless somebody is at it.
+    pub(super) fn flush_unless_busy(&self, context: &Context) {
+        if let Some(mut map) = self.map.try_lock() {
+            // What fails stays to be written, and was counted.
+            let _ = self.flush_locked(context, &mut map, false);
+        }
+    }
+
+    /// Brings everything to the disk and marks it as durable.
+    pub(super) fn sync(&self, context: &Context) -> io::Result<()> {
+        if !self.state.lock().unsynced {
+            return Ok(());
+        }
+        self.flush_locked(context, &mut self.map.lock(), true)
+    }
+
+    /// Writes the map anew after pages were taken out. Where that fails the map goes: better all
+    /// is lost than a damaged page believed.
+    pub(super) fn rewrite(&self, context: &Context, map: &mut MapState) {
+        map.must_rewrite = true;
+        if self.flush_locked(context, map, false).is_err() {
+            let _ = context.disk.remove(&self.paths.map);
+            if map.in_attribute {
+                let _ = context.disk.remove(&self.paths.data);
+            }
+        }
+    }
+
+    /// Ends the life of this open file: what it leaves on disk, if anything, and whether some of
+    /// that was never synced.
+    pub(super) fn retire(
+        &self,
+        context: &Context,
+        last_use: SystemTime,
+    ) -> (Option<Summary>, bool) {
+        let mut map = self.map.lock();
+        let written = self.flush_locked(context, &mut map, false);
+        map.retired = true;
+        self.give_back(context);
+        let summary = match written {
+            Ok(()) if map.on_disk => Some(self.summary()),
+            Ok(()) => None,
+            Err(_) => reread(context, self),
+        };
+        let summary = summary.filter(|left| left.counts.pages > 0 || left.size_bytes == 0);
+        let unsynced = self.state.lock().unsynced;
+        if summary.is_none() && self.files().is_some() {
+            let _ = context.noted(layout::remove(&context.disk, &self.paths));
+        }
+        // The time of the last use is kept there; without it the order is older, no more.
+        match (summary.is_some(), map.in_attribute) {
+            (true, false) => drop(context.disk.touch(&self.paths.map, last_use)),
+            // what was stored a moment ago has the time of that
+            (true, true) if !unsynced => drop(context.disk.touch(&self.paths.data, last_use)),
+            _ => {}
+        }
+        (summary, unsynced)
+    }
+
+    /// Returns the disk space of worthless pages, now that nobody can be reading or writing them.
+    fn give_back(&self, context: &Context) {
+        let (stale, preallocated) = {
+            let state = &mut *self.state.lock();
+            let preallocated = std::mem::take(&mut state.preallocated);
+            (std::mem::take(&mut state.stale), preallocated)
+        };
+        let preallocated_pages = preallocated.counts().pages;
+        context
+            .preallocated
+            .changed(preallocated_pages, &PageMap::default());
+        let all = 0..page_count(self.size_bytes);
+        for run in stale.runs(all.clone()).chain(preallocated.runs(all)) {
+            let range = bytes_of(&run, run.end * PAGE_BYTES);
+            // A file system without holes keeps them until the file is evicted.
+            if let Ok(data) = self.data() {
+                let _ = context.disk.punch(data, range.start, range.len());
+            }
+        }
+    }
+
+    fn flush_locked(&self, context: &Context, map: &mut MapState, durable: bool) -> io::Result<()> {
+        if map.retired {
+            return Ok(());
+        }
+        let Some(batch) = self.take_batch(map, durable) else {
+            return Ok(());
+        };
+        let result = context.noted(self.write_batch(context, map, &batch, durable));
+        self.finish_batch(map, batch, result.is_ok());
+        result
+    }
+
+    /// Takes what is to be written. The pages of it and their pairs are taken at once, so that no
+    /// page is claimed before its pairs are written.
+    fn take_batch(&self, map: &MapState, durable: bool) -> Option<Batch> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let nothing = state.dirty.is_empty() && state.pending.is_empty();
+        if nothing && !map.must_rewrite && !durable {
+            return None;
+        }
+        let dirty = std::mem::take(&mut state.dirty);
+        let blocks: Vec<_> = dirty
+            .into_iter()
+            .map(|block| (block, state.present.block(block)))
+            .collect();
+        let records = map.records + blocks.len() as u64;
+        let longest = 2 * (state.present.counts() + state.doubt.counts()).blocks + SPARE_RECORDS;
+        let anew = durable || map.must_rewrite || map.in_attribute || records > longest;
+        let whole = anew.then(|| (state.present.clone(), state.doubt.clone()));
+        state.flushing = Arc::new(std::mem::take(&mut state.pending));
+        if durable {
+            state.unsynced = false;
+        }
+        let unflushed_bytes = std::mem::take(&mut state.unflushed_bytes);
+        Some(Batch {
+            pairs: state.flushing.clone(),
+            blocks,
+            unflushed_bytes,
+            whole,
+        })
+    }
+
+    fn write_batch(
+        &self,
+        context: &Context,
+        map: &mut MapState,
+        batch: &Batch,
+        durable: bool,
+    ) -> io::Result<()> {
+        for (offset, bytes) in runs_of(&batch.pairs) {
+            context
+                .disk
+                .write_at(self.outboard()?, &mut [IoSlice::new(&bytes)], offset)?;
+        }
+        if durable {
+            self.files().map_or(Ok(()), |files| files.sync(context))?;
+        }
+        if let Some((present, doubt)) = &batch.whole {
+            let boot = if durable { Boot::DURABLE } else { context.boot };
+            if map.in_attribute {
+                let small = map::small(&self.hash, self.size_bytes, boot, present, doubt);
+                match context.disk.set_map_attribute(self.data()?, &small) {
+                    Err(error) if has_no_attributes(&error) => map.in_attribute = false,
+                    outcome => return outcome,
+                }
+            }
+            let bytes = map::whole(&self.hash, self.size_bytes, boot, present, doubt);
+            map.records = (present.counts() + doubt.counts()).blocks;
+            let reach = if durable { Reach::Bytes } else { Reach::Memory };
+            return context.disk.replace(&self.paths.map, &bytes, reach);
+        }
+        let mut bytes = Vec::new();
+        if !map.on_disk {
+            bytes.extend(map::header(&self.hash, self.size_bytes));
+        }
+        for (block, bits) in &batch.blocks {
+            bytes.extend(map::record(&self.hash, *block, context.boot, bits));
+        }
+        map.records += batch.blocks.len() as u64;
+        context.disk.append(&self.paths.map, &bytes)
+    }
+
+    /// After a failure, what was taken is to be written again, and the map's end is unknown.
+    fn finish_batch(&self, map: &mut MapState, batch: Batch, written: bool) {
+        let mut state = self.state.lock();
+        if written {
+            state.flushing = Arc::default();
+            map.on_disk = true;
+            map.must_rewrite = false;
+            return;
+        }
+        map.must_rewrite = true;
+        restore(&mut state, batch);
+    }
+}
+
+/// Whether the file system, or a rule of it, has no attributes for us.
+fn has_no_attributes(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, Unsupported};
+    matches!(error.kind(), Unsupported | PermissionDenied)
+}
+
+fn restore(state: &mut State, batch: Batch) {
+    let flushing = std::mem::take(&mut state.flushing);
+    for (offset, bytes) in flushing.iter() {
+        state.pending.entry(*offset).or_insert(*bytes);
+    }
+    state
+        .dirty
+        .extend(batch.blocks.iter().map(|(block, _)| *block));
+    state.unflushed_bytes += batch.unflushed_bytes;
+    state.unsynced = true;
+}
+
+/// Neighbouring pairs as one write.
+fn runs_of(pairs: &Pairs) -> Vec<(u64, Vec<u8>)> {
+    let mut runs: Vec<(u64, Vec<u8>)> = Vec::new();
+    for (offset, bytes) in pairs {
+        match runs.last_mut() {
+            Some((start, run)) if *start + run.len() as u64 == *offset => run.extend(bytes),
+            _ => runs.push((*offset, bytes.to_vec())),
+        }
+    }
+    runs
+}
+
+/// What is known of a closed file from its map on disk.
+fn reread(context: &Context, shared: &Shared) -> Option<Summary> {
+    let map = layout::load(&shared.paths, &shared.hash, context.boot).ok()??;
+    Some(map.summary())
+}

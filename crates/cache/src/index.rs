@@ -1,0 +1,419 @@
+//! All files of the cache in memory, what they cost together, and which goes next: the least
+//! recently used one.
+//!
+//! Pure bookkeeping under one lock, which is never held during I/O: a hash whose files are being
+//! opened, closed or removed is *busy* meanwhile, and whoever wants it waits for the end of that.
+//! `H` is the hold that users have on an open file: nothing is asked of it but whether it lives.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::budget::{charge_bytes, cost_bytes};
+use super::file::Shared;
+use super::layout::Summary;
+use super::pins::Pins;
+use p2pfs_types::digest::ContentHash;
+
+/// How long a measurement of the free space is good: another program can fill the disk by this
+/// much unseen.
+const FREE_GOOD_FOR: Duration = Duration::from_millis(500);
+/// How long a file system may take to say that what a removed file took is free: btrfs does so with
+/// its next commit, twice a minute, and xfs some time later.
+const FREED_SHOWS_WITHIN: Duration = Duration::from_secs(60);
+
+/// One file of the cache.
+pub(super) struct Entry<H> {
+    /// As when it was last closed.
+    pub(super) summary: Summary,
+    pub(super) last_use: SystemTime,
+    /// Its place in the order of use, given by [`Index::insert`].
+    pub(super) turn: u64,
+    /// Whether it was complete at an unclean stop, and was not checked since.
+    pub(super) unchecked: bool,
+    pub(super) presence: Presence<H>,
+}
+
+/// Whether a file is in use.
+pub(super) enum Presence<H> {
+    Closed,
+    /// The handle's end begins the closing; until that is done, the entry stays so.
+    Open(Weak<H>, Arc<Shared>),
+}
+
+impl<H> Entry<H> {
+    /// Of a closed file.
+    pub(super) fn closed(summary: Summary, last_use: SystemTime, unchecked: bool) -> Self {
+        Self {
+            summary,
+            last_use,
+            turn: 0,
+            unchecked,
+            presence: Presence::Closed,
+        }
+    }
+
+    /// The same, for whoever is about to open it.
+    pub(super) fn as_closed(&self) -> Self {
+        Self {
+            turn: self.turn,
+            ..Self::closed(self.summary, self.last_use, self.unchecked)
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.presence, Presence::Open(..))
+    }
+
+    pub(super) fn cached_bytes(&self) -> u64 {
+        match &self.presence {
+            Presence::Closed => self.summary.cached_bytes,
+            Presence::Open(_, shared) => shared.cached_bytes(),
+        }
+    }
+
+    /// What it takes of the budget.
+    pub(super) fn charge_bytes(&self) -> u64 {
+        match &self.presence {
+            Presence::Closed => charge_bytes(self.summary.size_bytes, self.summary.counts),
+            Presence::Open(_, shared) => shared.charged_bytes(),
+        }
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        match &self.presence {
+            Presence::Closed => self.summary.is_complete(),
+            Presence::Open(_, shared) => shared.is_complete(),
+        }
+    }
+}
+
+/// What to do about bytes that someone wants to store.
+pub(super) enum Verdict<H> {
+    /// They are charged; go on.
+    Granted,
+    /// First remove this file, then ask again.
+    Evict(Victim<H>),
+    /// First measure the free space, then ask again.
+    Measure,
+    /// First wait: a file is on its way out, or about to be closed.
+    Wait,
+    /// There is no room and none can be made.
+    Refused,
+}
+
+/// A file on its way out: its hash is busy until [`Index::removed`].
+pub(super) struct Victim<H> {
+    pub(super) hash: ContentHash,
+    entry: Entry<H>,
+    /// Whether it gives its room to what is stored in its place.
+    makes_room: bool,
+}
+
+impl<H> Victim<H> {
+    pub(super) fn charge_bytes(&self) -> u64 {
+        self.entry.charge_bytes()
+    }
+
+    pub(super) fn was_complete(&self) -> bool {
+        self.entry.summary.is_complete()
+    }
+}
+
+/// What files come to together, kept so that nobody has to walk over all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) complete_files: usize,
+    pub(super) pinned_bytes: u64,
+    /// What the pinned files take of the budget, and what they will once they are whole.
+    pub(super) pinned_charge_bytes: u64,
+    pub(super) pinned_cost_bytes: u64,
+}
+
+impl Tally {
+    fn of<H>(entry: &Entry<H>, is_pinned: bool) -> Self {
+        let of_pinned = |bytes| if is_pinned { bytes } else { 0 };
+        Self {
+            complete_files: usize::from(entry.is_complete()),
+            pinned_bytes: of_pinned(entry.cached_bytes()),
+            pinned_charge_bytes: of_pinned(entry.charge_bytes()),
+            pinned_cost_bytes: of_pinned(cost_bytes(entry.summary.size_bytes)),
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            complete_files: self.complete_files + other.complete_files,
+            pinned_bytes: self.pinned_bytes + other.pinned_bytes,
+            pinned_charge_bytes: self.pinned_charge_bytes + other.pinned_charge_bytes,
+            pinned_cost_bytes: self.pinned_cost_bytes + other.pinned_cost_bytes,
+        }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self {
+            complete_files: self.complete_files - other.complete_files,
+            pinned_bytes: self.pinned_bytes - other.pinned_bytes,
+            pinned_charge_bytes: self.pinned_charge_bytes - other.pinned_charge_bytes,
+            pinned_cost_bytes: self.pinned_cost_bytes - other.pinned_cost_bytes,
+        }
+    }
+}
+
+pub(super) struct Index<H> {
+    pub(super) budget_bytes: u64,
+    pub(super) floor_bytes: u64,
+    pub(super) charged_bytes: u64,
+    pub(super) evictable_bytes: u64,
+    entries: HashMap<ContentHash, Entry<H>>,
+    pub(super) busy: HashSet<ContentHash>,
+    /// How many files are being removed.
+    leaving: usize,
+    /// Whether a file is open only for its map to be written.
+    pub(super) held_for_a_moment: bool,
+    pins: Pins,
+    /// Those of `entries` that are in use; what the others come to is counted below.
+    open: HashSet<ContentHash>,
+    closed: Tally,
+    /// Closed and unpinned files by their turns, with their charge.
+    evictable: BTreeMap<u64, (ContentHash, u64)>,
+    last_turn: u64,
+    free: Option<(Instant, u64)>,
+    /// What must be free since files made room, though the file system may not say so yet; and
+    /// since when that is counted.
+    freed: Option<(Instant, u64)>,
+}
+
+impl<H> Index<H> {
+    pub(super) fn new(budget_bytes: u64, floor_bytes: u64, pins: Pins) -> Self {
+        Self {
+            budget_bytes,
+            floor_bytes,
+            charged_bytes: 0,
+            evictable_bytes: 0,
+            entries: HashMap::new(),
+            busy: HashSet::new(),
+            leaving: 0,
+            held_for_a_moment: false,
+            pins,
+            open: HashSet::new(),
+            closed: Tally::default(),
+            evictable: BTreeMap::new(),
+            last_turn: 0,
+            free: None,
+            freed: None,
+        }
+    }
+
+    /// Charges `bytes` if there is room for them.
+    pub(super) fn reserve(&mut self, bytes: u64, now: Instant) -> Verdict<H> {
+        let fixed_bytes = self.charged_bytes - self.evictable_bytes;
+        if bytes == 0 {
+            return Verdict::Granted;
+        }
+        if fixed_bytes.saturating_add(bytes) > self.budget_bytes {
+            return self.no_room();
+        }
+        let Some(free_bytes) = self.free_bytes(now) else {
+            return Verdict::Measure;
+        };
+        let fits = self.charged_bytes.saturating_add(bytes) <= self.budget_bytes
+            && free_bytes >= self.floor_bytes.saturating_add(bytes);
+        if !fits {
+            let Some(victim) = self.take_victim() else {
+                return self.no_room();
+            };
+            let makes_room = true;
+            return Verdict::Evict(Victim {
+                makes_room,
+                ..victim
+            });
+        }
+        self.charged_bytes += bytes;
+        for (_, free_bytes) in self.free.iter_mut().chain(&mut self.freed) {
+            *free_bytes = free_bytes.saturating_sub(bytes);
+        }
+        Verdict::Granted
+    }
+
+    /// Nothing more may be evicted, but what is on its way out gives room.
+    fn no_room(&self) -> Verdict<H> {
+        match self.leaving > 0 || self.held_for_a_moment {
+            true => Verdict::Wait,
+            false => Verdict::Refused,
+        }
+    }
+
+    /// Gives back, or takes, what a charge turned out to be too much, or too little.
+    pub(super) fn recharge(&mut self, old_bytes: u64, new_bytes: u64) {
+        self.charged_bytes = self.charged_bytes.saturating_sub(old_bytes) + new_bytes;
+    }
+
+    pub(super) fn measured(&mut self, free_bytes: u64, now: Instant) {
+        let freed_bytes = within(self.freed, FREED_SHOWS_WITHIN, now).unwrap_or(0);
+        self.free = Some((now, free_bytes.max(freed_bytes)));
+    }
+
+    /// The free space has changed in a way that only the file system knows.
+    pub(super) fn forget_measure(&mut self) {
+        self.free = None;
+    }
+
+    fn free_bytes(&self, now: Instant) -> Option<u64> {
+        within(self.free, FREE_GOOD_FOR, now)
+    }
+
+    /// Takes the least recently used file that may go.
+    pub(super) fn take_victim(&mut self) -> Option<Victim<H>> {
+        let (_, (hash, _)) = self.evictable.first_key_value()?;
+        let hash = *hash;
+        let entry = self.take(&hash)?;
+        self.busy.insert(hash);
+        self.leaving += 1;
+        Some(Victim {
+            hash,
+            entry,
+            makes_room: false,
+        })
+    }
+
+    /// A victim's files are gone.
+    pub(super) fn removed(&mut self, victim: &Victim<H>, now: Instant) {
+        self.busy.remove(&victim.hash);
+        self.leaving -= 1;
+        let charge_bytes = victim.charge_bytes();
+        self.recharge(charge_bytes, 0);
+        let freed = within(self.freed, FREED_SHOWS_WITHIN, now).and(self.freed);
+        let known_bytes = within(self.free, FREED_SHOWS_WITHIN, now);
+        let known_bytes = known_bytes.or(freed.map(|(_, bytes)| bytes));
+        if let Some(known_bytes) = known_bytes.filter(|_| victim.makes_room) {
+            // counted from the first on, so that what others write meanwhile is seen in the end
+            let since = freed.map_or(now, |(since, _)| since);
+            self.freed = Some((since, known_bytes.saturating_add(charge_bytes)));
+        }
+        self.forget_measure();
+    }
+
+    /// A victim's files cannot be removed: it stays, with its charge.
+    pub(super) fn spared(&mut self, victim: Victim<H>) {
+        self.busy.remove(&victim.hash);
+        self.leaving -= 1;
+        self.insert(victim.hash, victim.entry);
+    }
+
+    /// Adds a file, already charged, as the most recently used one.
+    pub(super) fn insert(&mut self, hash: ContentHash, mut entry: Entry<H>) {
+        self.last_turn += 1;
+        entry.turn = self.last_turn;
+        self.put_back(hash, entry);
+    }
+
+    /// Adds a file as one that was not used since it had its turn.
+    pub(super) fn put_back(&mut self, hash: ContentHash, entry: Entry<H>) {
+        self.put(hash, entry);
+        self.make_evictable(&hash);
+    }
+
+    /// What is known of a file.
+    pub(super) fn get(&self, hash: &ContentHash) -> Option<&Entry<H>> {
+        self.entries.get(hash)
+    }
+
+    /// All files.
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (&ContentHash, &Entry<H>)> {
+        self.entries.iter()
+    }
+
+    /// The files that are in use.
+    pub(super) fn open(&self) -> impl Iterator<Item = &Entry<H>> {
+        self.open.iter().filter_map(|hash| self.entries.get(hash))
+    }
+
+    /// Adds a file, or replaces what was known of it.
+    fn put(&mut self, hash: ContentHash, entry: Entry<H>) {
+        self.take(&hash);
+        if entry.is_open() {
+            self.open.insert(hash);
+        } else {
+            let tally = Tally::of(&entry, self.pins.contains(&hash));
+            self.closed = self.closed.plus(tally);
+        }
+        self.entries.insert(hash, entry);
+    }
+
+    /// Takes a file out.
+    pub(super) fn take(&mut self, hash: &ContentHash) -> Option<Entry<H>> {
+        self.take_from_evictable(hash);
+        let entry = self.entries.remove(hash)?;
+        if !self.open.remove(hash) {
+            let tally = Tally::of(&entry, self.pins.contains(hash));
+            self.closed = self.closed.minus(tally);
+        }
+        Some(entry)
+    }
+
+    /// A file was checked from end to end.
+    pub(super) fn checked(&mut self, hash: &ContentHash) {
+        if let Some(entry) = self.entries.get_mut(hash) {
+            entry.unchecked = false;
+            entry.summary.in_doubt = false;
+        }
+    }
+
+    /// What all files come to; costs as much as there are open ones.
+    pub(super) fn tally(&self) -> Tally {
+        let hashes = self.open.iter();
+        let open = hashes.filter_map(|hash| Some((hash, self.entries.get(hash)?)));
+        open.fold(self.closed, |tally, (hash, entry)| {
+            tally.plus(Tally::of(entry, self.pins.contains(hash)))
+        })
+    }
+
+    /// The pinned files.
+    pub(super) fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// Takes over other pins, which differ from the present ones in these hashes.
+    pub(super) fn set_pins(&mut self, pins: Pins, hashes: &[ContentHash]) {
+        let taken = |hash: &ContentHash| Some((*hash, self.take(hash)?));
+        let touched: Vec<_> = hashes.iter().filter_map(taken).collect();
+        self.pins = pins;
+        for (hash, entry) in touched {
+            self.insert(hash, entry);
+        }
+    }
+
+    /// Gives a closed, unpinned file its place in the order of eviction.
+    fn make_evictable(&mut self, hash: &ContentHash) {
+        let Some(entry) = self.entries.get(hash) else {
+            return;
+        };
+        let held = entry.is_open() || self.busy.contains(hash) || self.pins.contains(hash);
+        if !held {
+            let charge_bytes = entry.charge_bytes();
+            self.evictable_bytes += charge_bytes;
+            self.evictable.insert(entry.turn, (*hash, charge_bytes));
+        }
+    }
+
+    /// Whether a file may be evicted.
+    pub(super) fn is_evictable(&self, hash: &ContentHash) -> bool {
+        let entry = self.entries.get(hash);
+        entry.is_some_and(|entry| self.evictable.contains_key(&entry.turn))
+    }
+
+    /// Takes a file out of the order of eviction.
+    pub(super) fn take_from_evictable(&mut self, hash: &ContentHash) {
+        let turn = self.entries.get(hash).map(|entry| entry.turn);
+        if let Some((_, charge_bytes)) = turn.and_then(|turn| self.evictable.remove(&turn)) {
+            self.evictable_bytes -= charge_bytes;
+        }
+    }
+}
+
+/// What was counted, where that was not too long ago.
+fn within(counted: Option<(Instant, u64)>, good_for: Duration, now: Instant) -> Option<u64> {
+    let is_good = |(at, _): &(Instant, u64)| now.saturating_duration_since(*at) < good_for;
+    counted.filter(is_good).map(|(_, bytes)| bytes)
+}

@@ -1,0 +1,431 @@
+//! The map file: which pages of a data file may be believed.
+//!
+//! Pure encoding and decoding. A header, then records that are appended as blocks change; each
+//! record states the present pages of one 2 MiB block and carries a checksum keyed with the content
+//! hash, so a torn, rotten or misplaced record is skipped: that loses pages, never invents them.
+//! Pages leave only by a rewrite of the whole file, so all valid records of a block are joined.
+//! A small file's map is an attribute of its data file instead, which the file system changes as a
+//! whole and removes with it: to make a file costs more than all else that is done for a small one.
+
+use super::pages::{BLOCK_PAGES, Bits, CHUNK_PAGES, PageMap, masks, page_count};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::extent::CHUNK_BYTES;
+
+/// Magic with the format number, the file's size, a checksum.
+pub(super) const HEADER_BYTES: usize = 24;
+/// Block number, boot, bitmap, checksum.
+pub(super) const RECORD_BYTES: usize = 88;
+/// A map is rewritten when it has more than twice as many records as blocks, and this many more:
+/// with them a small file's map still fits a page.
+pub(super) const SPARE_RECORDS: u64 = 32;
+
+const MAGIC: [u8; 8] = *b"p2pmap\x00\x01";
+/// The map of a small file: magic with the format number, two bitmaps, size, boot, a checksum.
+pub(super) const SMALL_BYTES: usize = 32;
+const SMALL_MAGIC: [u8; 4] = *b"p2p\x01";
+const SUM_BYTES: usize = 8;
+
+/// Who vouches for a record's data being on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Boot(u64);
+
+impl Boot {
+    /// The data was synced before the record was written.
+    pub(super) const DURABLE: Self = Self(0);
+    /// Written in a boot that is over, and not checked since.
+    pub(super) const PAST: Self = Self(1);
+
+    /// The boot with this identifier.
+    pub(super) fn named(id: &[u8]) -> Self {
+        let sum = *blake3::hash(id).as_bytes();
+        let number = u64::from_le_bytes(sum[..8].try_into().expect("eight bytes"));
+        Self(number.max(2))
+    }
+}
+
+/// What a map says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct LoadedMap {
+    pub(super) size_bytes: u64,
+    /// Whether it is an attribute of the data file, and not a file beside it.
+    pub(super) in_attribute: bool,
+    /// Pages to be believed.
+    pub(super) present: PageMap,
+    /// Pages of whole chunks that must be checked first.
+    pub(super) doubt: PageMap,
+    /// How many records it has.
+    pub(super) records: u64,
+    /// Whether more can be appended: no record was torn or is of another boot.
+    pub(super) sound: bool,
+    /// Whether a power cut would bring some of what is believed into doubt.
+    pub(super) unsynced: bool,
+}
+
+impl LoadedMap {
+    /// The same of data that may have been changed by somebody else: all must be checked first, and
+    /// what cannot be is lost.
+    pub(super) fn in_doubt(self) -> Self {
+        let mut all = self.doubt;
+        for (block, bits) in self.present.blocks() {
+            all.merge(block, *bits);
+        }
+        let present = PageMap::default();
+        Self {
+            doubt: checkable(&present, &all, self.size_bytes),
+            present,
+            sound: false,
+            ..self
+        }
+    }
+}
+
+/// The header of the map of a file.
+pub(super) fn header(hash: &ContentHash, size_bytes: u64) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..16].copy_from_slice(&size_bytes.to_le_bytes());
+    let sum = checksum(hash, &header[..16]);
+    header[16..].copy_from_slice(&sum);
+    header
+}
+
+/// A whole map: what `boot` vouches for, then what is in doubt.
+pub(super) fn whole(
+    hash: &ContentHash,
+    size_bytes: u64,
+    boot: Boot,
+    present: &PageMap,
+    doubt: &PageMap,
+) -> Vec<u8> {
+    let mut bytes = header(hash, size_bytes).to_vec();
+    let present = present.blocks().map(|(block, bits)| (block, boot, bits));
+    let doubt = doubt
+        .blocks()
+        .map(|(block, bits)| (block, Boot::PAST, bits));
+    for (block, boot, bits) in present.chain(doubt) {
+        bytes.extend(record(hash, block, boot, bits));
+    }
+    bytes
+}
+
+/// The record of one block.
+pub(super) fn record(
+    hash: &ContentHash,
+    block: u64,
+    boot: Boot,
+    bits: &Bits,
+) -> [u8; RECORD_BYTES] {
+    let mut record = [0; RECORD_BYTES];
+    record[..8].copy_from_slice(&block.to_le_bytes());
+    record[8..16].copy_from_slice(&boot.0.to_le_bytes());
+    for (to, word) in record[16..80].chunks_exact_mut(8).zip(bits) {
+        to.copy_from_slice(&word.to_le_bytes());
+    }
+    let sum = checksum(hash, &record[..RECORD_BYTES - SUM_BYTES]);
+    record[RECORD_BYTES - SUM_BYTES..].copy_from_slice(&sum);
+    record
+}
+
+/// The size that a map file states; `None` where its header is broken.
+pub(super) fn stated_size(hash: &ContentHash, bytes: &[u8]) -> Option<u64> {
+    let header = bytes.get(..HEADER_BYTES)?;
+    let sound = header[..8] == MAGIC && header[16..] == checksum(hash, &header[..16]);
+    sound.then(|| number(&header[8..16]))
+}
+
+/// The longest map that is read for a file of this size: beyond it, the file is broken.
+pub(super) fn max_bytes(size_bytes: u64) -> u64 {
+    let records = 3 * page_count(size_bytes).div_ceil(BLOCK_PAGES) + SPARE_RECORDS;
+    HEADER_BYTES as u64 + records * RECORD_BYTES as u64
+}
+
+/// Reads a map file; `None` where the header is broken.
+pub(super) fn parse(hash: &ContentHash, bytes: &[u8], now: Boot) -> Option<LoadedMap> {
+    let size_bytes = stated_size(hash, bytes)?;
+    let (mut present, mut doubt) = (PageMap::default(), PageMap::default());
+    let records = bytes[HEADER_BYTES..].chunks_exact(RECORD_BYTES);
+    let mut sound = records.remainder().is_empty();
+    let mut unsynced = false;
+    let count = records.len() as u64;
+    for bytes in records {
+        let Some((block, boot, bits)) = read_record(hash, size_bytes, bytes) else {
+            sound = false;
+            continue;
+        };
+        let believed = boot == Boot::DURABLE || boot == now;
+        sound &= believed;
+        unsynced |= believed && boot != Boot::DURABLE;
+        (if believed { &mut present } else { &mut doubt }).merge(block, bits);
+    }
+    let doubt = checkable(&present, &doubt, size_bytes);
+    Some(LoadedMap {
+        size_bytes,
+        in_attribute: false,
+        present,
+        doubt,
+        records: count,
+        sound,
+        unsynced,
+    })
+}
+
+/// Whether the map of a file is an attribute of its data file: one chunk at most, which needs no
+/// more than two words of bitmap, and no outboard.
+pub(super) fn is_small(size_bytes: u64) -> bool {
+    (1..=CHUNK_BYTES).contains(&size_bytes)
+}
+
+/// The map of a small file.
+pub(super) fn small(
+    hash: &ContentHash,
+    size_bytes: u64,
+    boot: Boot,
+    present: &PageMap,
+    doubt: &PageMap,
+) -> [u8; SMALL_BYTES] {
+    let mut map = [0; SMALL_BYTES];
+    map[..4].copy_from_slice(&SMALL_MAGIC);
+    // one chunk has 16 pages
+    map[4..6].copy_from_slice(&present.block(0)[0].to_le_bytes()[..2]);
+    map[6..8].copy_from_slice(&doubt.block(0)[0].to_le_bytes()[..2]);
+    map[8..16].copy_from_slice(&size_bytes.to_le_bytes());
+    map[16..24].copy_from_slice(&boot.0.to_le_bytes());
+    let sum = checksum(hash, &map[..SMALL_BYTES - SUM_BYTES]);
+    map[SMALL_BYTES - SUM_BYTES..].copy_from_slice(&sum);
+    map
+}
+
+/// Reads the map of a small file; `None` where it is broken. What was not synced in a boot that is
+/// over is in doubt, and can be checked only where the whole file is there.
+pub(super) fn parse_small(hash: &ContentHash, bytes: &[u8], now: Boot) -> Option<LoadedMap> {
+    let (body, sum) = bytes.split_at_checked(SMALL_BYTES - SUM_BYTES)?;
+    if sum != checksum(hash, body) || body[..4] != SMALL_MAGIC {
+        return None;
+    }
+    let size_bytes = number(&body[8..16]);
+    let (_, inside) = masks(0..page_count(size_bytes)).next()?;
+    let pages = |at: usize| {
+        let mut bits = Bits::default();
+        bits[0] = u64::from(u16::from_le_bytes([body[at], body[at + 1]]));
+        let fits = bits[0] & !inside[0] == 0;
+        fits.then_some(bits)
+    };
+    let (mut present, mut doubt) = (PageMap::default(), PageMap::default());
+    let boot = Boot(number(&body[16..24]));
+    let sound = boot == Boot::DURABLE || boot == now;
+    (if sound { &mut present } else { &mut doubt }).merge(0, pages(4)?);
+    doubt.merge(0, pages(6)?);
+    let doubt = checkable(&present, &doubt, size_bytes);
+    is_small(size_bytes).then_some(LoadedMap {
+        size_bytes,
+        in_attribute: true,
+        present,
+        doubt,
+        records: 0,
+        sound,
+        unsynced: boot == now,
+    })
+}
+
+fn read_record(hash: &ContentHash, size_bytes: u64, bytes: &[u8]) -> Option<(u64, Boot, Bits)> {
+    let (body, sum) = bytes.split_at(RECORD_BYTES - SUM_BYTES);
+    if sum != checksum(hash, body) {
+        return None;
+    }
+    let block = number(&body[..8]);
+    let mut bits = Bits::default();
+    for (word, bytes) in bits.iter_mut().zip(body[16..].chunks_exact(8)) {
+        *word = number(bytes);
+    }
+    let first = block.checked_mul(BLOCK_PAGES)?;
+    let (_, inside) = masks(first..page_count(size_bytes)).next()?;
+    let fits = bits
+        .iter()
+        .zip(inside)
+        .all(|(word, inside)| word & !inside == 0);
+    fits.then(|| (block, Boot(number(&body[8..16])), bits))
+}
+
+/// The doubtful pages whose whole chunk is on disk, since only whole chunks can be checked.
+fn checkable(present: &PageMap, doubt: &PageMap, size_bytes: u64) -> PageMap {
+    let mut on_disk = present.clone();
+    doubt
+        .blocks()
+        .for_each(|(block, bits)| on_disk.merge(block, *bits));
+    let mut kept = PageMap::default();
+    let pages = page_count(size_bytes);
+    for (block, _) in doubt.blocks() {
+        let first = block * BLOCK_PAGES;
+        for start in (first..first + BLOCK_PAGES).step_by(CHUNK_PAGES as usize) {
+            let chunk = start.min(pages)..(start + CHUNK_PAGES).min(pages);
+            if on_disk.contains(chunk.clone()) {
+                doubt.runs(chunk).for_each(|run| kept.insert(run));
+            }
+        }
+    }
+    present.runs(0..pages).for_each(|run| kept.remove(run));
+    kept
+}
+
+fn checksum(hash: &ContentHash, bytes: &[u8]) -> [u8; SUM_BYTES] {
+    let sum = blake3::keyed_hash(hash.as_bytes(), bytes);
+    sum.as_bytes()[..SUM_BYTES]
+        .try_into()
+        .expect("eight of 32 bytes")
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SIZE: u64 = 3 * 2 * 1024 * 1024 + 5;
+
+    fn hash() -> ContentHash {
+        ContentHash::of(b"some content")
+    }
+
+    fn bits(word: u64) -> Bits {
+        [word, 0, 0, 0, 0, 0, 0, 0]
+    }
+
+    fn map(records: &[(u64, Boot, Bits)]) -> Vec<u8> {
+        let mut bytes = header(&hash(), SIZE).to_vec();
+        for (block, boot, bits) in records {
+            bytes.extend(record(&hash(), *block, *boot, bits));
+        }
+        bytes
+    }
+
+    fn runs(pages: &PageMap) -> Vec<(u64, u64)> {
+        pages
+            .runs(0..9999)
+            .map(|run| (run.start, run.end))
+            .collect()
+    }
+
+    #[test]
+    fn records_of_one_block_are_joined() {
+        let now = Boot::named(b"now");
+        let bytes = map(&[
+            (0, now, bits(1)),
+            (2, Boot::DURABLE, bits(4)),
+            (0, now, bits(3)),
+        ]);
+        let loaded = parse(&hash(), &bytes, now).unwrap();
+        assert_eq!(runs(&loaded.present), [(0, 2), (1026, 1027)]);
+        assert!(loaded.sound && loaded.doubt.is_empty());
+    }
+
+    #[test]
+    fn a_record_of_another_boot_is_in_doubt_and_only_whole_chunks_of_it_are_kept() {
+        let then = Boot::named(b"then");
+        let bytes = map(&[(1, then, bits(0x3_ffff)), (1, Boot::DURABLE, bits(0x3))]);
+        let loaded = parse(&hash(), &bytes, Boot::named(b"now")).unwrap();
+        assert_eq!(runs(&loaded.present), [(512, 514)]);
+        assert_eq!(runs(&loaded.doubt), [(514, 528)]);
+    }
+
+    #[test]
+    fn a_record_for_another_file_or_outside_the_file_is_skipped() {
+        let mut bytes = map(&[]);
+        bytes.extend(record(
+            &ContentHash::of(b"other"),
+            0,
+            Boot::DURABLE,
+            &bits(1),
+        ));
+        bytes.extend(record(&hash(), 3, Boot::DURABLE, &bits(2)));
+        bytes.extend(record(&hash(), 4, Boot::DURABLE, &bits(1)));
+        bytes.extend(record(&hash(), u64::MAX, Boot::DURABLE, &bits(1)));
+        bytes.extend(record(&hash(), 3, Boot::DURABLE, &bits(1)));
+        let loaded = parse(&hash(), &bytes, Boot::PAST).unwrap();
+        assert_eq!(runs(&loaded.present), [(1536, 1537)]);
+        assert!(!loaded.sound);
+    }
+
+    #[test]
+    fn a_small_file_is_believed_in_its_boot_and_doubted_in_another_where_it_is_whole() {
+        let (then, now) = (Boot::named(b"then"), Boot::named(b"now"));
+        let page_map = |pages: std::ops::Range<u64>| {
+            let mut map = PageMap::default();
+            map.insert(pages);
+            map
+        };
+        let none = PageMap::default();
+        let whole = small(&hash(), 20_000, then, &page_map(0..5), &none);
+        let loaded = parse_small(&hash(), &whole, then).unwrap();
+        assert_eq!((runs(&loaded.present), loaded.sound), (vec![(0, 5)], true));
+        let later = parse_small(&hash(), &whole, now).unwrap();
+        assert_eq!((runs(&later.doubt), later.sound), (vec![(0, 5)], false));
+        assert!(later.present.is_empty());
+        let part = small(&hash(), 20_000, then, &page_map(1..5), &none);
+        let later = parse_small(&hash(), &part, now).unwrap();
+        assert!(later.present.is_empty() && later.doubt.is_empty());
+        let doubtful = small(&hash(), 20_000, now, &page_map(0..2), &page_map(2..5));
+        let again = parse_small(&hash(), &doubtful, now).unwrap();
+        assert_eq!(runs(&again.doubt), [(2, 5)]);
+    }
+
+    #[test]
+    fn no_flipped_bit_or_other_file_makes_a_small_map() {
+        let mut present = PageMap::default();
+        present.insert(0..5);
+        let map = small(
+            &hash(),
+            20_000,
+            Boot::DURABLE,
+            &present,
+            &PageMap::default(),
+        );
+        for bit in 0..SMALL_BYTES * 8 {
+            let mut bad = map;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(parse_small(&hash(), &bad, Boot::PAST), None);
+        }
+        assert_eq!(
+            parse_small(&ContentHash::of(b"other"), &map, Boot::PAST),
+            None
+        );
+        assert_eq!(parse_small(&hash(), &map[..20], Boot::PAST), None);
+        let outside = small(
+            &hash(),
+            16_384,
+            Boot::DURABLE,
+            &present,
+            &PageMap::default(),
+        );
+        assert_eq!(parse_small(&hash(), &outside, Boot::PAST), None);
+    }
+
+    proptest! {
+        #[test]
+        fn damage_loses_pages_and_never_adds_one(
+            words in proptest::collection::vec((0u64..3, any::<u64>()), 1..20),
+            place in 0.0f64..1.0, bit in 0u8..8, cut in 0.0f64..1.0,
+        ) {
+            let records: Vec<_> =
+                words.iter().map(|(block, word)| (*block, Boot::DURABLE, bits(*word))).collect();
+            let mut bytes = map(&records);
+            let whole = parse(&hash(), &bytes, Boot::PAST).unwrap();
+            let index = (place * bytes.len() as f64) as usize;
+            bytes[index] ^= 1 << bit;
+            bytes.truncate((cut * bytes.len() as f64) as usize);
+            if let Some(damaged) = parse(&hash(), &bytes, Boot::PAST) {
+                let mut runs = damaged.present.runs(0..page_count(SIZE));
+                prop_assert!(runs.all(|run| whole.present.contains(run)));
+                prop_assert!(damaged.doubt.is_empty());
+            }
+        }
+
+        #[test]
+        fn garbage_is_no_map(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            prop_assert!(parse(&hash(), &bytes, Boot::PAST).is_none());
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! From closed to open and back.
+//!
+//! A hash is busy while its files are being opened, so that no two threads open, evict or begin
+//! the same file at once; an open file whose last handle is gone stays in the index as open until
+//! its map is written.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use super::budget::{charge_bytes, cost_bytes};
+use super::cached_file::CacheFile;
+use super::core::{Core, Handle};
+use super::file::{Files, MapState, Shared};
+use super::index::{Entry, Index, Presence};
+use super::layout;
+use super::map::LoadedMap;
+use super::pages::PageMap;
+use super::{CacheError, CacheEvent, FILE_MAX_BYTES};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::extent::ByteRange;
+
+/// What the index says of a hash that is not busy.
+enum Found {
+    Open(Arc<Handle>),
+    /// The hash is busy now, for us.
+    Closed(Entry<Handle>),
+    /// The hash is busy now, for us.
+    Absent,
+}
+
+impl Core {
+    pub(super) fn file(
+        self: &Arc<Self>,
+        hash: ContentHash,
+        size_bytes: u64,
+    ) -> Result<CacheFile, CacheError> {
+        let empty_of_another = size_bytes == 0 && hash != ContentHash::of(b"");
+        if size_bytes > FILE_MAX_BYTES || empty_of_another {
+            return Err(CacheError::ImpossibleSize { hash, size_bytes });
+        }
+        let handle = match self.claim(&hash) {
+            Found::Open(handle) => handle,
+            Found::Closed(entry) => self.reopen(hash, entry, Some(size_bytes))?,
+            Found::Absent => self.begin(hash, size_bytes)?,
+        };
+        let have_bytes = handle.shared.size_bytes;
+        if have_bytes != size_bytes {
+            return Err(CacheError::SizeConflict {
+                hash,
+                have_bytes,
+                asked_bytes: size_bytes,
+            });
+        }
+        Ok(CacheFile::used(handle))
+    }
+
+    pub(super) fn existing(
+        self: &Arc<Self>,
+        hash: &ContentHash,
+    ) -> Result<Option<CacheFile>, CacheError> {
+        let file = self.existing_unused(hash)?;
+        Ok(file.map(|file| CacheFile::used(file.handle)))
+    }
+
+    /// The same for who only looks after the file: it keeps its place in the order of use.
+    pub(super) fn existing_unused(
+        self: &Arc<Self>,
+        hash: &ContentHash,
+    ) -> Result<Option<CacheFile>, CacheError> {
+        if self.index.lock().get(hash).is_none() {
+            return Ok(None);
+        }
+        let handle = match self.claim(hash) {
+            Found::Open(handle) => handle,
+            Found::Closed(entry) => self.reopen(*hash, entry, None)?,
+            Found::Absent => {
+                self.release(hash, None);
+                return Ok(None);
+            }
+        };
+        Ok(Some(CacheFile { handle }))
+    }
+
+    /// Waits until the hash is not busy, and takes it unless it is open.
+    fn claim(&self, hash: &ContentHash) -> Found {
+        let mut index = self.index.lock();
+        loop {
+            let busy = index.busy.contains(hash);
+            match index.get(hash).map(|entry| (&entry.presence, entry)) {
+                Some((Presence::Open(handle, _), _)) => {
+                    if let Some(handle) = handle.upgrade() {
+                        return Found::Open(handle);
+                    }
+                }
+                _ if busy => {}
+                Some((Presence::Closed, entry)) => {
+                    let entry = entry.as_closed();
+                    index.take_from_evictable(hash);
+                    index.busy.insert(*hash);
+                    return Found::Closed(entry);
+                }
+                None => {
+                    index.busy.insert(*hash);
+                    return Found::Absent;
+                }
+            }
+            self.settled.wait(&mut index);
+        }
+    }
+
+    /// Ends the claim, with what the hash stands for now.
+    fn release(&self, hash: &ContentHash, entry: Option<Entry<Handle>>) {
+        let mut index = self.index.lock();
+        index.busy.remove(hash);
+        match entry {
+            Some(entry) => index.put_back(*hash, entry),
+            None => {
+                index.take(hash);
+            }
+        }
+        drop(index);
+        self.settled.notify_all();
+    }
+
+    /// Opens a closed file. One whose size was never proven gives way to another size.
+    fn reopen(
+        self: &Arc<Self>,
+        hash: ContentHash,
+        entry: Entry<Handle>,
+        size_bytes: Option<u64>,
+    ) -> Result<Arc<Handle>, CacheError> {
+        let old_bytes = charge_bytes(entry.summary.size_bytes, entry.summary.counts);
+        let paths = self.context.layout.paths(&hash);
+        let loaded = match layout::load(&paths, &hash, self.context.boot) {
+            Ok(loaded) => loaded,
+            Err(source) => {
+                self.release(&hash, Some(entry));
+                return Err(CacheError::io("read", paths.map, source));
+            }
+        };
+        let size_bytes = size_bytes.unwrap_or(entry.summary.size_bytes);
+        let usable = loaded.filter(|map| map.size_bytes == size_bytes || map.size_is_proven());
+        let Some(mut loaded) = usable else {
+            let gone = self
+                .context
+                .noted(layout::remove(&self.context.disk, &paths));
+            if let Err(source) = gone {
+                self.release(&hash, Some(entry));
+                return Err(CacheError::io("remove", paths.data, source));
+            }
+            self.index.lock().recharge(old_bytes, 0);
+            if entry.summary.is_complete() {
+                self.tell_of_loss(hash, entry.summary.size_bytes);
+            }
+            return self.begin(hash, size_bytes);
+        };
+        let summary = loaded.summary();
+        if entry.summary.is_complete() && !summary.is_complete() {
+            self.tell_of_loss(hash, summary.size_bytes);
+        }
+        let new_bytes = charge_bytes(summary.size_bytes, summary.counts);
+        self.index.lock().recharge(old_bytes, new_bytes);
+        let files = match Files::open(&self.context, &paths, summary.size_bytes) {
+            Ok(files) => files,
+            Err(source) => {
+                self.release(&hash, Some(Entry { summary, ..entry }));
+                return Err(CacheError::io("open", paths.data, source));
+            }
+        };
+        // to check a small file costs no more than to open it
+        let checks_now = entry.unchecked && loaded.in_attribute;
+        if checks_now {
+            loaded = loaded.in_doubt();
+        }
+        let map = MapState::of(&loaded);
+        let shared = Shared::new(hash, paths, Some(files), loaded, map, new_bytes);
+        if checks_now {
+            let whole = ByteRange::new(0, shared.size_bytes);
+            if shared.settle(&self.context, whole) > 0 {
+                // who offered what was believed must hear that it is not there
+                self.tell_of_loss(hash, shared.size_bytes);
+            }
+        }
+        let unchecked = entry.unchecked && !checks_now;
+        Ok(self.publish_open(shared, Entry { unchecked, ..entry }))
+    }
+
+    /// Tells that a file that was complete is as a whole missing.
+    fn tell_of_loss(&self, hash: ContentHash, size_bytes: u64) {
+        self.context.tell(CacheEvent::Dropped {
+            hash,
+            range: ByteRange::new(0, size_bytes),
+            was_complete: true,
+        });
+    }
+
+    /// Begins an empty file: nothing of it is on the disk before its first bytes.
+    fn begin(
+        self: &Arc<Self>,
+        hash: ContentHash,
+        size_bytes: u64,
+    ) -> Result<Arc<Handle>, CacheError> {
+        let paths = self.context.layout.paths(&hash);
+        let loaded = layout::empty_map(size_bytes);
+        let map = MapState {
+            on_disk: false,
+            ..MapState::of(&loaded)
+        };
+        if size_bytes > 0 {
+            let shared = Shared::new(hash, paths, None, loaded, map, 0);
+            return Ok(self.publish_new(shared));
+        }
+        let files =
+            match self
+                .context
+                .noted(Files::make(&self.context, &paths, 0, ByteRange::new(0, 0)))
+            {
+                Ok(files) => files,
+                Err(source) => {
+                    self.release(&hash, None);
+                    return Err(CacheError::io("make", paths.data, source));
+                }
+            };
+        let cost_bytes = cost_bytes(size_bytes);
+        let charged_bytes = if self.reserve(cost_bytes) {
+            cost_bytes
+        } else {
+            0
+        };
+        let shared = Shared::new(hash, paths, Some(files), loaded, map, charged_bytes);
+        let handle = self.publish_new(shared);
+        if charged_bytes > 0 {
+            handle
+                .shared
+                .rewrite(&self.context, &mut handle.shared.map.lock());
+            self.context
+                .tell(CacheEvent::Completed { hash, size_bytes });
+        }
+        Ok(handle)
+    }
+
+    fn publish_new(self: &Arc<Self>, shared: Shared) -> Arc<Handle> {
+        let entry = Entry::closed(shared.summary(), SystemTime::now(), false);
+        self.publish_open(shared, entry)
+    }
+
+    /// Ends the claim of what was closed as `entry` has it.
+    pub(super) fn publish_open(
+        self: &Arc<Self>,
+        shared: Shared,
+        entry: Entry<Handle>,
+    ) -> Arc<Handle> {
+        let shared = Arc::new(shared);
+        let handle = Arc::new(Handle {
+            core: self.clone(),
+            shared: shared.clone(),
+        });
+        let summary = shared.summary();
+        let hash = shared.hash;
+        let open = Entry {
+            summary,
+            presence: Presence::Open(Arc::downgrade(&handle), shared),
+            ..entry
+        };
+        self.release(&hash, Some(open));
+        handle
+    }
+
+    /// The last handle is gone: writes the map and lets the file be evicted.
+    pub(super) fn close(&self, shared: &Arc<Shared>) {
+        if shared.is_past_pages.load(Ordering::Relaxed) {
+            self.context.recent.forget(shared.hash);
+        }
+        let is_used = shared.is_used.load(Ordering::Relaxed);
+        let used_before = |index: &Index<Handle>| Some(index.get(&shared.hash)?.last_use);
+        let last_use = match is_used {
+            true => None,
+            false => used_before(&self.index.lock()),
+        };
+        let last_use = last_use.unwrap_or_else(SystemTime::now);
+        let (kept, unsynced) = shared.retire(&self.context, last_use);
+        if shared.is_complete() && !kept.is_some_and(|summary| summary.is_complete()) {
+            // The disk refused the map: those who were told of the file must hear of that too.
+            self.tell_of_loss(shared.hash, shared.size_bytes);
+        }
+        let charged_bytes = shared.charged_bytes();
+        let mut index = self.index.lock();
+        let Some(summary) = kept else {
+            index.recharge(charged_bytes, 0);
+            index.take(&shared.hash);
+            drop(index);
+            self.settled.notify_all();
+            return;
+        };
+        let new_bytes = charge_bytes(summary.size_bytes, summary.counts);
+        index.recharge(charged_bytes, new_bytes);
+        if let Some(entry) = index.take(&shared.hash) {
+            let closed = Entry {
+                summary,
+                last_use,
+                presence: Presence::Closed,
+                ..entry
+            };
+            match is_used {
+                true => index.insert(shared.hash, closed),
+                false => index.put_back(shared.hash, closed),
+            }
+        }
+        drop(index);
+        self.settled.notify_all();
+        if unsynced {
+            shared.sync_later(&self.context);
+        }
+        self.shrink();
+    }
+}
+
+impl LoadedMap {
+    /// Whether the end of the file was verified, which no other size than the true one allows. Of
+    /// what is in doubt that was so in another life: until it is looked at nobody's word that the
+    /// size is another takes it away.
+    fn size_is_proven(&self) -> bool {
+        let pages = super::pages::page_count(self.size_bytes);
+        let last = pages.saturating_sub(1)..pages;
+        let was_verified = |map: &PageMap| map.contains(last.clone());
+        self.size_bytes == 0 || was_verified(&self.present) || was_verified(&self.doubt)
+    }
+}

@@ -1,0 +1,207 @@
+//! Checking what an open file has on disk against its hash: what is in doubt as it is read, what is
+//! proven to others, what is checked on demand; and taking out what is damaged.
+//!
+//! Only whole chunks can be checked: an outboard has no hash for less. Single pages of a chunk
+//! are believed because their record says that they were written in this boot, or synced.
+
+use std::ops::Range;
+
+use super::context::Context;
+use super::file::{PairSource, Shared};
+use super::pages::{bytes_of, page_count, pages_around};
+use super::{CacheError, CacheEvent};
+use p2pfs_types::digest::{self, AppendAt, DigestError, OnDisk};
+use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ChunkIndex};
+use p2pfs_types::files::is_want;
+
+impl Shared {
+    /// The first pages of a range that are missing, once what is in doubt was settled.
+    pub(super) fn first_missing(&self, context: &Context, range: ByteRange) -> Option<Range<u64>> {
+        if self.is_complete() {
+            return None;
+        }
+        let pages = pages_around(range, self.size_bytes);
+        let state = self.state.lock();
+        let missing = state.present.first_missing(pages.clone())?;
+        if !state.doubt.touches(pages.clone()) {
+            return Some(missing);
+        }
+        drop(state);
+        self.settle(context, range);
+        self.state.lock().present.first_missing(pages)
+    }
+
+    fn pairs(&self) -> PairSource<'_> {
+        PairSource {
+            shared: self,
+            in_memory: false,
+        }
+    }
+
+    /// Proves a range that is all present, by its bytes in `data`. What does not is dropped, and so
+    /// is what cannot be read.
+    pub(super) fn prove(
+        &self,
+        context: &Context,
+        range: ByteRange,
+        data: impl AppendAt,
+    ) -> Result<Vec<u8>, CacheError> {
+        let proof = digest::encode(self.hash, self.size_bytes, range, data, self.pairs());
+        match proof {
+            Ok(proof) => Ok(proof),
+            Err(error) if is_damage(&error) => {
+                self.drop_unproven(context, range);
+                Err(CacheError::Damaged { hash: self.hash })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes a range of whole chunks as missing, on disk first of all. Its bytes stay on disk,
+    /// where they cost budget, until they are stored anew.
+    pub(super) fn drop_range(&self, context: &Context, range: ByteRange) {
+        let mut map = self.map.lock();
+        let pages = pages_around(range, self.size_bytes);
+        let mut state = self.state.lock();
+        let lost: Vec<_> = state.present.runs(pages.clone()).collect();
+        if lost.is_empty() && !state.doubt.touches(pages.clone()) {
+            return;
+        }
+        let doubtful: Vec<_> = state.doubt.runs(pages.clone()).collect();
+        for run in lost.iter().chain(&doubtful).cloned() {
+            state.stale.insert(run);
+        }
+        state.present.remove(pages.clone());
+        state.doubt.remove(pages);
+        let was_complete = self.is_complete();
+        self.publish(&state);
+        drop(state);
+        self.rewrite(context, &mut map);
+        drop(map);
+        if !lost.is_empty() {
+            context.tell(CacheEvent::Dropped {
+                hash: self.hash,
+                range,
+                was_complete,
+            });
+        }
+    }
+
+    /// Checks the whole chunks of a range; says how many bytes were dropped.
+    pub(super) fn check(&self, context: &Context, range: ByteRange) -> u64 {
+        let before = self.cached_bytes();
+        let pages = pages_around(range, self.size_bytes);
+        if self.state.lock().present.contains(pages) {
+            // What fails is dropped chunk by chunk inside.
+            let prove = |data| self.prove(context, range, OnDisk(data));
+            let _ = self.data().map(prove);
+        } else {
+            self.drop_unproven(context, range);
+        }
+        before.saturating_sub(self.cached_bytes())
+    }
+
+    /// How many bytes of a range of whole chunks are on disk, doubtful ones too, and how many of
+    /// them can be checked.
+    pub(super) fn bytes_to_check(&self, range: ByteRange) -> (u64, u64) {
+        let state = self.state.lock();
+        let (mut bytes, mut checkable_bytes) = (0, 0);
+        for chunk in self.chunks_of(range) {
+            let pages = pages_around(chunk, self.size_bytes);
+            let doubtful = state.doubt.runs(pages.clone());
+            let runs = state.present.runs(pages.clone()).chain(doubtful);
+            let of_chunk: u64 = runs.map(|run| bytes_of(&run, self.size_bytes).len()).sum();
+            bytes += of_chunk;
+            if state.present.contains(pages.clone()) || state.doubt.touches(pages) {
+                checkable_bytes += of_chunk;
+            }
+        }
+        (bytes, checkable_bytes)
+    }
+
+    /// Drops the whole chunks of a range that do not prove themselves.
+    pub(super) fn drop_unproven(&self, context: &Context, range: ByteRange) {
+        for chunk in self.chunks_of(range) {
+            let pages = pages_around(chunk, self.size_bytes);
+            let whole = self.state.lock().present.contains(pages);
+            if whole && !self.proves(chunk) {
+                self.drop_range(context, chunk);
+            }
+        }
+    }
+
+    /// Makes up its mind about the doubtful chunks of a range: they are present, or worth nothing.
+    /// Says how many bytes were worth nothing.
+    pub(super) fn settle(&self, context: &Context, range: ByteRange) -> u64 {
+        let mut lost_bytes = 0;
+        for chunk in self.chunks_of(range) {
+            let pages = pages_around(chunk, self.size_bytes);
+            if !self.state.lock().doubt.touches(pages.clone()) {
+                continue;
+            }
+            let proven = self.proves(chunk);
+            let mut state = self.state.lock();
+            let doubtful: Vec<_> = state.doubt.runs(pages.clone()).collect();
+            for run in doubtful {
+                if proven {
+                    state.present.insert(run);
+                } else {
+                    lost_bytes += bytes_of(&run, self.size_bytes).len();
+                    state.stale.insert(run);
+                }
+            }
+            state.doubt.remove(pages.clone());
+            let blocks = super::pages::masks(pages).map(|(block, _)| block);
+            state.dirty.extend(blocks);
+            state.unsynced = true;
+            let completed = self.publish(&state);
+            drop(state);
+            if completed {
+                let _ = self.flush(context);
+                self.sync_later(context);
+                let size_bytes = self.size_bytes;
+                context.tell(CacheEvent::Completed {
+                    hash: self.hash,
+                    size_bytes,
+                });
+            }
+        }
+        lost_bytes
+    }
+
+    /// The same for all that is in doubt, for as long as `goes_on` says so.
+    pub(super) fn settle_all(&self, context: &Context, goes_on: impl Fn() -> bool) {
+        let all = 0..page_count(self.size_bytes);
+        let doubtful: Vec<_> = self.state.lock().doubt.runs(all).collect();
+        for run in doubtful {
+            for chunk in self.chunks_of(bytes_of(&run, self.size_bytes)) {
+                if !goes_on() {
+                    return;
+                }
+                self.settle(context, chunk);
+            }
+        }
+    }
+
+    fn chunks_of(&self, range: ByteRange) -> impl Iterator<Item = ByteRange> + use<> {
+        let size_bytes = self.size_bytes;
+        let end = range.end.min(size_bytes).div_ceil(CHUNK_BYTES);
+        (range.start / CHUNK_BYTES..end).map(move |index| ChunkIndex(index).range(size_bytes))
+    }
+
+    /// Whether a chunk on disk matches the hash.
+    fn proves(&self, chunk: ByteRange) -> bool {
+        let pairs = self.pairs();
+        let encode = |data| digest::encode(self.hash, self.size_bytes, chunk, OnDisk(data), pairs);
+        self.data().is_ok_and(|data| encode(data).is_ok())
+    }
+}
+
+/// Whether the bytes on disk are at fault: they are wrong, or the disk does not give them.
+fn is_damage(error: &DigestError) -> bool {
+    match error {
+        DigestError::LocalMismatch => true,
+        DigestError::Io(error) => !is_want(error),
+        _ => false,
+    }
+}

@@ -1,0 +1,218 @@
+//! The last bytes that went to the disk past the kernel's pages: who they were fetched ahead of
+//! asks for them soon, and so do others that fetch the same file. The disk would have to give back
+//! what it was just given.
+//!
+//! Owns memory up to a bound, and knows what is in it by its content alone, so it is never wrong.
+
+use std::collections::VecDeque;
+use std::io;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use p2pfs_types::digest::{AppendAt, ContentHash, ReadAt};
+use p2pfs_types::extent::ByteRange;
+
+/// As much as is fetched ahead of one reader. Many slow ones share it, and have the rest from the
+/// disk.
+const RECENT_MAX_BYTES: usize = 16 << 20;
+
+/// What was stored last, of all files that are open.
+#[derive(Default)]
+pub(super) struct Recent {
+    list: Mutex<List>,
+}
+
+#[derive(Default)]
+struct List {
+    pieces: VecDeque<Piece>,
+    bytes: usize,
+}
+
+/// Verified bytes of a content.
+struct Piece {
+    hash: ContentHash,
+    range: ByteRange,
+    bytes: Bytes,
+}
+
+impl Recent {
+    /// Keeps bytes of a content, in the place of those that are here for longest.
+    pub fn keep(&self, hash: ContentHash, offset: u64, bytes: Bytes) {
+        let range = ByteRange::at(offset, bytes.len() as u64);
+        let mut gone = Vec::new();
+        let mut list = self.list.lock();
+        list.bytes += bytes.len();
+        list.pieces.push_back(Piece { hash, range, bytes });
+        while list.bytes > RECENT_MAX_BYTES
+            && let Some(oldest) = list.pieces.pop_front()
+        {
+            list.bytes -= oldest.bytes.len();
+            gone.push(oldest);
+        }
+        drop(list);
+        // a mebibyte goes back to the system outside of the lock
+        drop(gone);
+    }
+
+    /// A range in order, where all of it is here.
+    fn parts(&self, hash: ContentHash, range: ByteRange) -> Option<Vec<Bytes>> {
+        let list = self.list.lock();
+        let mut parts = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let has_it =
+                |it: &&Piece| (it.range.start..it.range.end).contains(&at) && it.hash == hash;
+            let piece = list.pieces.iter().find(has_it)?;
+            let part = piece.range.intersection(&ByteRange::new(at, range.end));
+            let start = (at - piece.range.start) as usize;
+            parts.push(piece.bytes.slice(start..start + part.len() as usize));
+            at = part.end;
+        }
+        Some(parts)
+    }
+
+    /// Nobody has the content open any more.
+    pub fn forget(&self, hash: ContentHash) {
+        let mut list = self.list.lock();
+        let (gone, kept): (VecDeque<_>, VecDeque<_>) =
+            list.pieces.drain(..).partition(|piece| piece.hash == hash);
+        list.bytes -= gone.iter().map(|piece| piece.bytes.len()).sum::<usize>();
+        list.pieces = kept;
+        drop(list);
+        drop(gone);
+    }
+
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.list.lock().bytes
+    }
+}
+
+/// A content's bytes from memory where they are there, else from `rest`.
+pub(super) struct RecentOr<'a, R> {
+    /// Nothing where none of the file can be there.
+    pub recent: Option<&'a Recent>,
+    pub hash: ContentHash,
+    pub rest: R,
+}
+
+impl<R> RecentOr<'_, R> {
+    fn parts(&self, offset: u64, length: usize) -> Option<Vec<Bytes>> {
+        let range = ByteRange::at(offset, length as u64);
+        self.recent?.parts(self.hash, range)
+    }
+}
+
+impl<R: ReadAt> ReadAt for RecentOr<'_, R> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(parts) = self.parts(offset, buffer.len()) else {
+            return self.rest.read_at(offset, buffer);
+        };
+        let mut room = &mut buffer[..];
+        for part in parts {
+            let (filled, left) = room.split_at_mut(part.len());
+            filled.copy_from_slice(&part);
+            room = left;
+        }
+        Ok(buffer.len())
+    }
+}
+
+impl<R: AppendAt> AppendAt for RecentOr<'_, R> {
+    fn append_exact_at(&self, offset: u64, length: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
+        let Some(parts) = self.parts(offset, length) else {
+            return self.rest.append_exact_at(offset, length, buffer);
+        };
+        parts.iter().for_each(|part| buffer.extend_from_slice(part));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: ContentHash = ContentHash::new([1; 32]);
+    const B: ContentHash = ContentHash::new([2; 32]);
+    const MIB: usize = 1 << 20;
+
+    /// What the content has at a place, so that a byte from elsewhere is seen.
+    fn content(range: ByteRange) -> Vec<u8> {
+        (range.start..range.end)
+            .map(|at| (at % 251) as u8)
+            .collect()
+    }
+
+    fn keep(recent: &Recent, hash: ContentHash, range: ByteRange) {
+        recent.keep(hash, range.start, content(range).into());
+    }
+
+    /// What is read of a range, and by either way alike; nothing where memory does not have it.
+    fn read(recent: &Recent, hash: ContentHash, range: ByteRange) -> Option<Vec<u8>> {
+        let nowhere: &[u8] = &[];
+        let source = RecentOr {
+            recent: Some(recent),
+            hash,
+            rest: nowhere,
+        };
+        let mut filled = vec![0; range.len() as usize];
+        let mut appended = b"head".to_vec();
+        let length = filled.len();
+        let read = source.read_exact_at(range.start, &mut filled).is_ok();
+        let again = source.append_exact_at(range.start, length, &mut appended);
+        assert_eq!(again.is_ok(), read);
+        read.then(|| assert_eq!(appended, [b"head", &filled[..]].concat()));
+        read.then_some(filled)
+    }
+
+    #[test]
+    fn a_range_is_read_across_pieces_that_came_in_any_order() {
+        let recent = Recent::default();
+        for (start, end) in [(300, 400), (0, 100), (200, 300), (100, 200)] {
+            keep(&recent, A, ByteRange::new(start, end));
+        }
+        for (start, end) in [(0, 400), (99, 101), (150, 350), (399, 400), (250, 260)] {
+            let range = ByteRange::new(start, end);
+            assert_eq!(read(&recent, A, range), Some(content(range)));
+        }
+    }
+
+    #[test]
+    fn what_is_not_all_there_is_left_to_the_disk() {
+        let recent = Recent::default();
+        keep(&recent, A, ByteRange::new(0, 100));
+        keep(&recent, A, ByteRange::new(200, 300));
+        for (start, end) in [(50, 101), (100, 200), (150, 250), (299, 301), (0, 300)] {
+            assert_eq!(read(&recent, A, ByteRange::new(start, end)), None);
+        }
+        assert_eq!(read(&recent, B, ByteRange::new(0, 100)), None);
+    }
+
+    #[test]
+    fn memory_has_a_bound_and_what_came_first_goes_first() {
+        let recent = Recent::default();
+        let piece = |number: u64| ByteRange::at(number * MIB as u64, MIB as u64);
+        for number in 0..40 {
+            keep(&recent, A, piece(number));
+            assert!(recent.bytes() <= RECENT_MAX_BYTES);
+        }
+        let kept = (0..40).filter(|number| read(&recent, A, piece(*number)).is_some());
+        assert_eq!(kept.collect::<Vec<_>>(), (24..40).collect::<Vec<_>>());
+        recent.keep(B, 0, vec![0; RECENT_MAX_BYTES + 1].into());
+        assert_eq!(recent.bytes(), 0);
+    }
+
+    #[test]
+    fn a_file_that_is_closed_leaves_nothing_and_the_others_what_they_have() {
+        let recent = Recent::default();
+        let range = ByteRange::new(0, 1000);
+        [A, B].iter().for_each(|hash| keep(&recent, *hash, range));
+        recent.forget(A);
+        assert_eq!(recent.bytes(), 1000);
+        assert_eq!(read(&recent, A, range), None);
+        assert_eq!(read(&recent, B, range), Some(content(range)));
+        recent.forget(B);
+        assert_eq!(recent.bytes(), 0);
+    }
+}

@@ -1,0 +1,98 @@
+//! What files cost in the cache, asked before they come.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::index::Verdict;
+use crate::{Lack, cost_bytes};
+
+#[test]
+fn what_a_file_costs_is_known_before_it_comes() {
+    let sizes = [0, 1, 4096, 4097, 20_000, 65_536, 65_537, 300_000, 3 << 20];
+    for (seed, size) in (0..).zip(sizes) {
+        let place = Place::new(64 << 20);
+        let (cache, _events) = place.open();
+        fill(&cache, &Source::new(seed, size));
+        assert_eq!(cache.usage().used_bytes, cost_bytes(size as u64), "{size}");
+    }
+}
+
+#[test]
+fn a_file_is_kept_whole_by_a_budget_of_exactly_its_cost_and_by_none_of_less() {
+    let source = Source::new(1, 300_000);
+    let cost_bytes = cost_bytes(source.size());
+    for (budget_bytes, wanted) in [(cost_bytes, true), (cost_bytes - 1, false)] {
+        let place = Place::new(budget_bytes);
+        let (cache, _events) = place.open();
+        let room = cache.room_to_stay();
+        let to_come_bytes = cache.bytes_to_come(&source.hash(), source.size());
+        assert_eq!(room.lack(to_come_bytes).is_none(), wanted);
+        fill(&cache, &source);
+        assert_eq!(cache.is_complete(&source.hash()), wanted);
+    }
+}
+
+#[test]
+fn what_is_pinned_counts_whole_as_soon_as_it_is_begun() {
+    let place = Place::new(1 << 20);
+    let (cache, _events) = place.open();
+    let pinned = Source::new(1, 600_000);
+    cache.pin(pinned.hash(), true).unwrap();
+    assert!(!cache.has_begun(&pinned.hash()));
+    let file = open_file(&cache, &pinned);
+    pinned.store(&file, ByteRange::new(0, 65_536));
+    let free_bytes = (1 << 20) - cost_bytes(pinned.size());
+    for room in [cache.room(), cache.room_to_stay()] {
+        assert_eq!(room.lack(free_bytes), None);
+        let lack = room.lack(free_bytes + 1);
+        assert!(matches!(lack, Some(Lack::Budget { .. })), "{lack:?}");
+    }
+    // what it takes already is not asked for again
+    let to_come_bytes = cache.bytes_to_come(&pinned.hash(), pinned.size());
+    assert!(to_come_bytes < cost_bytes(pinned.size()) && cache.could_hold(to_come_bytes));
+}
+
+#[test]
+fn what_is_open_counts_by_what_it_takes() {
+    let place = Place::new(1 << 20);
+    let (cache, _events) = place.open();
+    let (open, passing) = (Source::new(1, 600_000), Source::new(2, 300_000));
+    fill(&cache, &passing);
+    let file = open_file(&cache, &open);
+    open.store(&file, ByteRange::new(0, 65_536));
+    let taken_bytes = cost_bytes(open.size()) - cache.bytes_to_come(&open.hash(), open.size());
+    assert!((65_536..100_000).contains(&taken_bytes), "{taken_bytes}");
+    let room = cache.room();
+    assert_eq!(room.lack((1 << 20) - taken_bytes), None);
+    assert!(room.lack((1 << 20) - taken_bytes + 1).is_some());
+    // what may be evicted is no part of the room that it has to have
+    let to_come_bytes = cache.bytes_to_come(&passing.hash(), passing.size());
+    assert_eq!(to_come_bytes, cost_bytes(passing.size()));
+}
+
+#[test]
+fn the_floor_costs_no_more_files_where_the_disk_says_later_that_their_room_is_free() {
+    const FLOOR_BYTES: u64 = 1 << 20;
+    let place = Place {
+        floor_bytes: FLOOR_BYTES,
+        ..Place::new(64 << 20)
+    };
+    let faults = Arc::new(Faults::none());
+    let (cache, events) = place.try_open(Some(faults.clone())).unwrap();
+    for seed in 0..10 {
+        fill(&cache, &Source::new(seed, 200_000));
+    }
+    faults.set_free_bytes(FLOOR_BYTES - 4096);
+    cache.core().index.lock().forget_measure();
+    assert_eq!(fill(&cache, &Source::new(10, 100_000)), Stored::Kept);
+    let is_eviction = |event: &CacheEvent| matches!(event, CacheEvent::Evicted { .. });
+    assert_eq!(events.try_iter().filter(is_eviction).count(), 1);
+    // what is still not free after that was written by others
+    let mut index = cache.core().index.lock();
+    let later = Instant::now() + Duration::from_secs(61);
+    index.measured(FLOOR_BYTES - 4096, later);
+    let Verdict::Evict(victim) = index.reserve(4096, later) else {
+        panic!("the floor is not kept");
+    };
+    index.spared(victim);
+}

@@ -1,0 +1,68 @@
+//! The disk has bytes and does not give them.
+
+use std::fs::{self, File};
+use std::ops::ControlFlow;
+use std::time::SystemTime;
+
+use super::*;
+use crate::file::{Files, MapState, Shared};
+use crate::index::Entry;
+use crate::layout::{Layout, load};
+
+#[test]
+fn what_the_disk_cannot_read_is_found_by_a_check_and_by_who_asks_for_it() {
+    for by_check in [true, false] {
+        let place = Place::new(1 << 20);
+        let (cache, events) = place.open();
+        let source = Source::new(1, 200_000);
+        assert_eq!(fill(&cache, &source), Stored::Kept);
+        let layout = Layout {
+            dir: place.cache_dir(),
+        };
+        let (hash, core) = (source.hash(), cache.core());
+        let paths = layout.paths(&hash);
+        let map = load(&paths, &hash, core.context.boot).unwrap().unwrap();
+        let files = Files {
+            // every read of it fails
+            data: fs::OpenOptions::new()
+                .write(true)
+                .open(&paths.data)
+                .unwrap(),
+            outboard: Some(File::open(&paths.outboard).unwrap()),
+        };
+        let charge_bytes = cache.usage().used_bytes;
+        let state = MapState::of(&map);
+        let shared = Shared::new(hash, paths, Some(files), map, state, charge_bytes);
+        let entry = Entry::closed(shared.summary(), SystemTime::now(), false);
+        let open = core.publish_open(shared, entry);
+        let _before = events.try_iter().count();
+        if by_check {
+            let report = cache.verify(|_| ControlFlow::Continue(()));
+            assert_eq!(report.dropped_bytes, source.size());
+        } else {
+            let asked = cache.existing(&hash).unwrap().unwrap();
+            let answer = asked.encode(source.whole());
+            assert!(
+                matches!(answer, Err(CacheError::Damaged { .. })),
+                "{answer:?}"
+            );
+        }
+        assert!(!cache.is_complete(&hash) && cache.cached_bytes(&hash) == 0);
+        let told: Vec<_> = events.try_iter().collect();
+        let is_loss = |event: &CacheEvent| {
+            matches!(
+                event,
+                CacheEvent::Dropped {
+                    was_complete: true,
+                    ..
+                }
+            )
+        };
+        assert_eq!(
+            told.iter().filter(|event| is_loss(event)).count(),
+            1,
+            "{told:?}"
+        );
+        drop(open);
+    }
+}

@@ -1,0 +1,104 @@
+//! Checking all that is on disk against the hashes, on demand or after an unclean stop.
+
+use std::ops::ControlFlow;
+
+use super::Cache;
+use super::cached_file::CacheFile;
+use super::core::Core;
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
+
+/// How much is read and checked between two looks at whether to stop: 1 MiB.
+const STRIDE_BYTES: u64 = 16 * CHUNK_BYTES;
+
+/// How far a verification has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VerifyProgress {
+    /// Files done.
+    pub files: usize,
+    /// Files to do.
+    pub files_total: usize,
+    /// Cached bytes of files done or looked at.
+    pub bytes: u64,
+    /// Cached bytes of all files to do; more where some come meanwhile.
+    pub bytes_total: u64,
+    /// Those of `bytes` that were read and checked: all but pages of chunks that are not whole.
+    pub checked_bytes: u64,
+    /// Bytes that were found damaged and dropped.
+    pub dropped_bytes: u64,
+    /// Those of `files` that could not be opened, so that nothing of them was checked.
+    pub unopened_files: usize,
+}
+
+impl Cache {
+    /// Checks every whole chunk of every file; drops what is damaged, each with an event. That is
+    /// no use of a file: the order of eviction stays. `progress` is called about once a MiB, and
+    /// ends the work by breaking.
+    pub fn verify(
+        &self,
+        progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
+    ) -> VerifyProgress {
+        let files = self.list().into_iter().map(|line| line.hash).collect();
+        self.core().verify_files(files, progress)
+    }
+
+    /// The same for [`Cache::unverified`] alone: what a daemon does in the background.
+    pub fn verify_unverified(
+        &self,
+        progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
+    ) -> VerifyProgress {
+        let files = self.unverified().into_iter().map(|(hash, _)| hash);
+        self.core().verify_files(files.collect(), progress)
+    }
+}
+
+impl Core {
+    fn verify_files(
+        self: &std::sync::Arc<Self>,
+        files: Vec<ContentHash>,
+        mut progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
+    ) -> VerifyProgress {
+        let bytes_total = files.iter().map(|hash| self.cached_bytes(hash)).sum();
+        let mut done = VerifyProgress {
+            files_total: files.len(),
+            bytes_total,
+            ..VerifyProgress::default()
+        };
+        for hash in files {
+            match self.existing_unused(&hash) {
+                Ok(Some(file)) if file.verify(&mut done, &mut progress).is_break() => return done,
+                // what was removed meanwhile is not there to be checked
+                Ok(_) => {}
+                Err(_) => done.unopened_files += 1,
+            }
+            done.files += 1;
+        }
+        let _ = progress(&done);
+        done
+    }
+}
+
+impl CacheFile {
+    fn verify(
+        &self,
+        done: &mut VerifyProgress,
+        progress: &mut impl FnMut(&VerifyProgress) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let (shared, core) = (self.shared(), &self.handle.core);
+        let whole = ByteRange::new(0, shared.size_bytes);
+        let mut start = 0;
+        while start < shared.size_bytes {
+            let stride = ByteRange::at(start, STRIDE_BYTES).intersection(&whole);
+            let (bytes, checked_bytes) = shared.bytes_to_check(stride);
+            done.dropped_bytes += shared.settle(&core.context, stride);
+            done.dropped_bytes += shared.check(&core.context, stride);
+            done.bytes += bytes;
+            done.checked_bytes += checked_bytes;
+            done.bytes_total = done.bytes_total.max(done.bytes);
+            start = stride.end;
+            progress(done)?;
+        }
+        core.checked(&shared.hash);
+        ControlFlow::Continue(())
+    }
+}

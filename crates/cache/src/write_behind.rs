@@ -1,0 +1,104 @@
+//! What is written behind the stores: maps a little after them, and files to be synced that were
+//! completed or closed.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use p2pfs_types::digest::ContentHash;
+
+/// How long a stored page may wait for its map: what a kill can lose of a slow stream.
+const FLUSH_AFTER: Duration = Duration::from_millis(250);
+/// How often a disk that refused a write is looked at again.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// How many files wait to be synced; further ones are not, which costs a check of them after a
+/// power cut.
+const SYNCS_MAX: usize = 1024;
+
+/// What is to be done next.
+pub(super) struct Work {
+    pub(super) flush: bool,
+    pub(super) sync: Option<ContentHash>,
+    /// Look at the disk.
+    pub(super) look: bool,
+}
+
+/// What there is to do.
+#[derive(Default)]
+pub(super) struct WriteBehind {
+    list: Mutex<List>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct List {
+    flush: bool,
+    sync: VecDeque<ContentHash>,
+    /// When the disk is to be looked at.
+    look_at: Option<Instant>,
+    stop: bool,
+}
+
+impl WriteBehind {
+    /// Some file has pages that its map does not claim yet.
+    pub(super) fn wake_to_flush(&self) {
+        let mut list = self.list.lock();
+        if !list.flush {
+            list.flush = true;
+            self.changed.notify_one();
+        }
+    }
+
+    /// The file should be synced when there is time.
+    pub(super) fn sync_later(&self, hash: ContentHash) {
+        let mut list = self.list.lock();
+        if list.sync.len() < SYNCS_MAX && !list.sync.contains(&hash) {
+            list.sync.push_back(hash);
+            self.changed.notify_one();
+        }
+    }
+
+    /// The disk is to be looked at from time to time, or no more.
+    pub(super) fn look_again(&self, look: bool) {
+        self.list.lock().look_at = look.then(|| Instant::now() + LOOK_AGAIN_AFTER);
+        self.changed.notify_one();
+    }
+
+    /// Waits for work. `None` is the end.
+    pub(super) fn next(&self) -> Option<Work> {
+        let mut list = self.list.lock();
+        while !list.stop && !list.flush && list.sync.is_empty() && !list.is_look_due() {
+            match list.look_at {
+                Some(at) => drop(self.changed.wait_until(&mut list, at)),
+                None => self.changed.wait(&mut list),
+            }
+        }
+        if !list.stop && list.flush && list.sync.is_empty() {
+            let idle = |list: &mut List| !list.stop && list.sync.is_empty();
+            self.changed.wait_while_for(&mut list, idle, FLUSH_AFTER);
+        }
+        let look = list.is_look_due();
+        if look {
+            list.look_at = Some(Instant::now() + LOOK_AGAIN_AFTER);
+        }
+        let work = Work {
+            flush: std::mem::take(&mut list.flush),
+            sync: list.sync.pop_front(),
+            look,
+        };
+        (!list.stop).then_some(work)
+    }
+
+    /// The thread is to end.
+    pub(super) fn stop(&self) {
+        self.list.lock().stop = true;
+        self.changed.notify_one();
+    }
+}
+
+impl List {
+    fn is_look_due(&self) -> bool {
+        self.look_at.is_some_and(|at| at <= Instant::now())
+    }
+}

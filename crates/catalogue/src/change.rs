@@ -1,0 +1,138 @@
+//! What changed in the merged namespace since it was last asked, for the kernel's caches.
+//!
+//! Told in the order in which it was last said, so that whoever drops what the kernel knows of the
+//! one name after the other never shows the later of two without the earlier.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::CHANGES_MAX;
+use super::merged::Merged;
+use super::row::DirId;
+use p2pfs_types::path::SharedPath;
+
+/// One thing that somebody who looked before would now see differently. Told after the view that
+/// shows it was taken.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Change {
+    /// A name appeared in this directory or left it, or its own attributes changed.
+    Listing(SharedPath),
+    /// This name appeared, vanished, or shows other content or attributes.
+    Entry(SharedPath),
+    /// More changed than was kept, or everything may have.
+    Everything,
+}
+
+/// Changes, each once, at most [`CHANGES_MAX`].
+#[derive(Default)]
+pub(super) struct Changes {
+    kept: HashMap<Change, u64>,
+    order: BTreeMap<u64, Change>,
+    noted: u64,
+    overflown: bool,
+    /// The directory that was noted last, and its path. A name that is settled is followed by the
+    /// directories above it, one after the other: the path of each is the beginning of this one.
+    last: Option<(DirId, SharedPath)>,
+}
+
+impl Changes {
+    /// Notes a change of a name in a directory; of the directory itself where the name is empty.
+    pub fn note_in(
+        &mut self,
+        state: &Merged,
+        dir: DirId,
+        name: &[u8],
+        change: fn(SharedPath) -> Change,
+    ) {
+        if self.overflown {
+            return;
+        }
+        let directory = self.path_of(state, dir);
+        let path = match name {
+            b"" => directory.clone(),
+            _ => directory
+                .join(name)
+                .expect("what is known came by shared paths"),
+        };
+        self.note(change(path));
+    }
+
+    fn path_of(&mut self, state: &Merged, dir: DirId) -> &SharedPath {
+        let path = match self.last.take() {
+            Some((last, path)) if last == dir => path,
+            Some((last, path)) if state.dir(last).parent == dir => {
+                path.parent().unwrap_or_default()
+            }
+            _ => state.path_of(dir, &[]),
+        };
+        &self.last.insert((dir, path)).1
+    }
+
+    /// Another directory may have this number next.
+    pub fn directory_ended(&mut self, dir: DirId) {
+        self.last.take_if(|last| last.0 == dir);
+    }
+
+    pub fn note(&mut self, change: Change) {
+        if self.overflown {
+            return;
+        }
+        self.noted += 1;
+        if let Some(before) = self.kept.insert(change.clone(), self.noted) {
+            self.order.remove(&before);
+        }
+        self.order.insert(self.noted, change);
+        if self.kept.len() > CHANGES_MAX {
+            self.kept.clear();
+            self.order.clear();
+            self.overflown = true;
+        }
+    }
+
+    pub fn poll(&mut self) -> Option<Change> {
+        if std::mem::take(&mut self.overflown) {
+            return Some(Change::Everything);
+        }
+        let (_, change) = self.order.pop_first()?;
+        self.kept.remove(&change);
+        Some(change)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(number: usize) -> Change {
+        Change::Entry(SharedPath::new(number.to_string().into_bytes()).unwrap())
+    }
+
+    #[test]
+    fn a_change_told_twice_is_kept_once() {
+        let mut changes = Changes::default();
+        changes.note(entry(1));
+        changes.note(entry(1));
+        assert_eq!(changes.poll(), Some(entry(1)));
+        assert_eq!(changes.poll(), None);
+    }
+
+    #[test]
+    fn changes_are_told_in_the_order_in_which_they_were_last_said() {
+        let mut changes = Changes::default();
+        [5, 1, 3, 5]
+            .into_iter()
+            .for_each(|n| changes.note(entry(n)));
+        let told: Vec<Change> = std::iter::from_fn(|| changes.poll()).collect();
+        assert_eq!(told, [entry(1), entry(3), entry(5)]);
+    }
+
+    #[test]
+    fn more_changes_than_are_kept_become_everything_once() {
+        let mut changes = Changes::default();
+        (0..=CHANGES_MAX + 5).for_each(|n| changes.note(entry(n)));
+        assert!(changes.overflown);
+        assert_eq!(changes.poll(), Some(Change::Everything));
+        assert_eq!(changes.poll(), None);
+        changes.note(entry(7));
+        assert_eq!(changes.poll(), Some(entry(7)));
+    }
+}

@@ -1,0 +1,155 @@
+//! Whether what came of a log is what its head says, before anything of it is taken in.
+//!
+//! Whoever gives a wrong one then takes no name away that was verified before, and lets nobody
+//! pay for what its author never said. Only what came whole can be looked at so: the end of a log
+//! that is longer than may wait ([`STAGED_MAX_PARTS`](super::staged::STAGED_MAX_PARTS)) is compared
+//! once it is taken in.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::digest::SetDigest;
+use super::log::Log;
+use super::row::NodeIndex;
+use super::{Applied, Catalogue, FRESH_PULLS_MAX, Pull};
+use p2pfs_proto::wire::native::record::{Fact, Head, Record};
+
+/// A name or a content, as a hash of it.
+type Subject = [u8; 16];
+
+/// What a log sums up to with what came of it, as far as that was looked at.
+#[derive(Default)]
+pub(super) struct Sum {
+    pub digest: SetDigest,
+    count: u64,
+    /// Which record said last what is so of each name and content.
+    last_of: HashMap<Subject, usize>,
+    /// Records of which a later one says something else.
+    superseded: BTreeSet<usize>,
+    looked_at: usize,
+}
+
+impl Sum {
+    /// Of a log that goes on.
+    pub fn of(log: &Log) -> Self {
+        Self {
+            digest: log.digest.clone(),
+            count: log.count,
+            ..Self::default()
+        }
+    }
+
+    fn add(&mut self, fact: &Fact) {
+        if !is_tombstone(fact) {
+            self.digest.add(fact);
+            self.count += 1;
+        }
+    }
+
+    fn remove(&mut self, fact: &Fact) {
+        if !is_tombstone(fact) {
+            self.digest.remove(fact);
+            self.count = self.count.saturating_sub(1);
+        }
+    }
+
+    fn fits(&self, head: &Head) -> bool {
+        self.count == head.count && self.digest.digest() == head.digest
+    }
+
+    /// Whether a record says what a later one takes back.
+    pub fn is_superseded(&self, record: usize) -> bool {
+        self.superseded.contains(&record)
+    }
+}
+
+/// How much work a record can be.
+pub(super) fn steps_of(fact: &Fact) -> usize {
+    match fact {
+        Fact::Entry { path, .. } | Fact::Removed { path, .. } => path.components().count(),
+        _ => 1,
+    }
+}
+
+fn is_tombstone(fact: &Fact) -> bool {
+    matches!(
+        fact,
+        Fact::Removed { .. } | Fact::HaveNot { .. } | Fact::SealedRemoved { .. }
+    )
+}
+
+fn subject_of(fact: &Fact) -> Subject {
+    let (kind, number, text): (u8, u16, &[u8]) = match fact {
+        Fact::Entry { share, path, .. } | Fact::Removed { share, path } => {
+            (0, share.0, path.as_bytes())
+        }
+        Fact::Have { hash, .. } | Fact::HaveNot { hash } => (1, 0, hash.as_bytes()),
+        Fact::Readers { number, .. } => (2, number.0, &[]),
+        Fact::Sealed { number, path, .. } | Fact::SealedRemoved { number, path } => {
+            (2, number.0, path)
+        }
+    };
+    let subject = [&[kind][..], &number.to_le_bytes(), text].concat();
+    let hash = blake3::hash(&subject);
+    *hash.as_bytes().first_chunk().expect("16 of 32 bytes")
+}
+
+impl Catalogue {
+    /// Goes on with the sum of a log with these records, about so many steps; whether it is what
+    /// the head says, once all were looked at.
+    pub(super) fn sum_up(
+        &self,
+        (index, is_anew): (NodeIndex, bool),
+        (records, head): (&[Record], &Head),
+        sum: &mut Sum,
+        left: &mut usize,
+    ) -> Option<bool> {
+        while *left > 0 {
+            let Some(Record { fact, .. }) = records.get(sum.looked_at) else {
+                return Some(sum.fits(head));
+            };
+            let earlier = sum.last_of.insert(subject_of(fact), sum.looked_at);
+            if let Some(earlier) = earlier {
+                sum.superseded.insert(earlier);
+                sum.remove(&records[earlier].fact);
+            } else if !is_anew && let Some(said) = self.said_before(index, fact) {
+                sum.remove(&said);
+            }
+            sum.add(fact);
+            sum.looked_at += 1;
+            *left = left.saturating_sub(if is_anew { 1 } else { steps_of(fact) });
+        }
+        None
+    }
+
+    /// What a log says so far of what a fact is about.
+    fn said_before(&self, index: NodeIndex, fact: &Fact) -> Option<Fact> {
+        let row = match fact {
+            Fact::Entry { share, path, .. } | Fact::Removed { share, path } => {
+                let dir = self.merge.state.find_dir(&path.parent()?)?;
+                self.merge.named_row(dir, path.file_name(), index, *share)
+            }
+            Fact::Have { hash, .. } | Fact::HaveNot { hash } => self.merge.cached_row(*hash, index),
+            Fact::Readers { number, .. } => self.merge.row_sealed_as(index, *number, &[]),
+            Fact::Sealed { number, path, .. } | Fact::SealedRemoved { number, path } => {
+                self.merge.row_sealed_as(index, *number, path)
+            }
+        }?;
+        let own = self.logs.get(&index)?.rows.get(row.sequence)?;
+        own.is(&row).then(|| self.fact_of(&row))
+    }
+
+    /// A log is not what its head says: it is asked for anew, a few times.
+    pub(super) fn refuse(&mut self, index: NodeIndex, head: &Head) -> Applied {
+        let log = self.log_mut(index);
+        log.failures += 1;
+        let again = log.failures <= FRESH_PULLS_MAX;
+        let pull = Pull {
+            author: head.author,
+            epoch: log.wanted.get_or_insert_with(|| head.clone()).epoch,
+            after: 0,
+        };
+        Applied::Mismatch {
+            retry: again.then_some(pull),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What time it is, as the owner says: versions from ahead of it wait, and are shown when their
+//! time comes. The merge is a function of the clock as of who is live; nothing here reads one.
+
+use super::merge::Merge;
+use super::row::{Class, Row};
+use super::{Catalogue, EARLY_TOLERANCE_SECONDS};
+use p2pfs_proto::wire::native::record::Timestamp;
+use p2pfs_types::id::NodeId;
+
+impl Merge {
+    /// Settles the names of rows, the first of them at once: anybody may date very many alike.
+    fn settle_rows(&mut self, rows: Vec<Row>) {
+        let is_record = |row: &&Row| row.class == Class::Directory;
+        for row in rows.iter().filter(is_record) {
+            self.retime_directory(row);
+        }
+        let at_once = rows.len().min(self.step_records);
+        self.unsettled.extend(rows);
+        self.settle_waiting(at_once);
+    }
+}
+
+impl Catalogue {
+    /// Tells what time it is, in seconds since 1970; to be called now and then. What is at most
+    /// [`EARLY_TOLERANCE_SECONDS`] ahead of it is shown. A clock that goes back hides nothing.
+    pub fn set_clock(&mut self, now_seconds: i64) {
+        let horizon = Timestamp {
+            seconds: now_seconds.saturating_add(EARLY_TOLERANCE_SECONDS),
+            nanoseconds: 0,
+        };
+        let before = self.merge.state.horizon;
+        if before.is_some_and(|before| before >= horizon) {
+            return;
+        }
+        self.merge.state.horizon = Some(horizon);
+        if before.is_none() {
+            return self.hide_early();
+        }
+        let due = self.merge.early.take_up_to(horizon);
+        self.merge.dirty |= !due.is_empty();
+        self.merge.settle_rows(due);
+        self.merge.take_names();
+    }
+
+    /// Whether versions wait for their time, and not only times of directories.
+    pub fn has_early_versions(&self) -> bool {
+        self.merge.early.has_versions()
+    }
+
+    /// Somebody whose versions came from ahead of the clock since this was asked last.
+    pub fn poll_dated_ahead(&mut self) -> Option<NodeId> {
+        let index = self.merge.dated_ahead.pop_first()?;
+        // it may be forgotten since
+        let node = self.merge.state.nodes.get(usize::from(index.0))?;
+        node.as_ref().map(|node| node.id)
+    }
+
+    /// The clock was told for the first time.
+    fn hide_early(&mut self) {
+        let state = &self.merge.state;
+        let logs = self.logs.values().flat_map(|log| [&log.rows, &log.old]);
+        let rows = logs.flat_map(|rows| rows.after(0));
+        let early = rows.filter(|row| !row.is_tombstone() && state.is_ahead(row));
+        let early: Vec<Row> = early.cloned().collect();
+        self.merge.dirty |= !early.is_empty();
+        for row in &early {
+            self.merge.early.insert(row);
+            if self.merge.state.is_early(row) {
+                self.merge.dated_ahead.insert(row.author);
+            }
+        }
+        self.merge.settle_rows(early);
+    }
+}

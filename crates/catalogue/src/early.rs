@@ -1,0 +1,57 @@
+//! Versions from ahead of the clock: they wait until their time comes.
+//!
+//! Whoever dates a version in the future would win its name for ever. Authors never do (a version
+//! time is at most the time at which its author saw it), so such a version comes of a wrong clock
+//! or of a liar. When its time comes, `clock` takes it from here.
+
+use std::collections::BTreeMap;
+
+use super::row::{Class, NodeIndex, Row};
+use p2pfs_proto::wire::native::record::Timestamp;
+
+/// The rows that wait, the first to be shown first.
+#[derive(Default)]
+pub(super) struct Early {
+    pub rows: BTreeMap<(Timestamp, NodeIndex, u64), Row>,
+    /// How many of them are versions of files and symlinks.
+    versions: usize,
+}
+
+impl Early {
+    /// Whether versions wait, and not only times of directories.
+    pub fn has_versions(&self) -> bool {
+        self.versions > 0
+    }
+
+    pub fn insert(&mut self, row: &Row) {
+        let before = self.rows.insert(place(row), row.clone());
+        self.versions += usize::from(is_version(row));
+        self.versions -= before.iter().filter(|row| is_version(row)).count();
+    }
+
+    pub fn remove(&mut self, row: &Row) {
+        if !self.rows.is_empty() {
+            let gone = self.rows.remove(&place(row));
+            self.versions -= gone.iter().filter(|row| is_version(row)).count();
+        }
+    }
+
+    pub fn take_up_to(&mut self, horizon: Timestamp) -> Vec<Row> {
+        let beyond = Timestamp {
+            nanoseconds: horizon.nanoseconds.saturating_add(1),
+            ..horizon
+        };
+        let later = self.rows.split_off(&(beyond, NodeIndex(0), 0));
+        let due = std::mem::replace(&mut self.rows, later);
+        self.versions -= due.values().filter(|row| is_version(row)).count();
+        due.into_values().collect()
+    }
+}
+
+fn is_version(row: &Row) -> bool {
+    matches!(row.class, Class::File | Class::Symlink)
+}
+
+fn place(row: &Row) -> (Timestamp, NodeIndex, u64) {
+    (row.version_time(), row.author, row.sequence)
+}

@@ -1,0 +1,93 @@
+//! Which facts a log may hold.
+
+use super::CatalogueError;
+use p2pfs_proto::wire::native::link::link_stays_inside;
+use p2pfs_proto::wire::native::record::{
+    Entry, FILE_MAX_BYTES, Fact, Kind, PATH_MAX_DEPTH, READERS_MAX, SEALED_MAX_BYTES,
+    SENDER_MAX_BYTES, SHARES_MAX, Sender, ShareIndex, Timestamp,
+};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::path::SharedPath;
+
+fn path_fits(path: &SharedPath) -> bool {
+    !path.is_root() && path.components().count() <= PATH_MAX_DEPTH
+}
+
+/// Whether a log may hold a fact: of others it is held to what is said of one's own.
+pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
+    let fits = |sealed: &[u8]| sealed.len() <= SEALED_MAX_BYTES;
+    // each change of a name looks at what is said of it in every share
+    let is_share = |share: &ShareIndex| usize::from(share.0) < SHARES_MAX;
+    let sound = match fact {
+        Fact::Entry { share, .. } | Fact::Removed { share, .. } => is_share(share),
+        Fact::Have { .. } | Fact::HaveNot { .. } => true,
+        Fact::Readers {
+            number,
+            share,
+            readers,
+            ..
+        } => {
+            let ascend = readers.is_sorted_by(|a, b| a.node < b.node);
+            // the author is one of them, and no reader
+            let some = !readers.is_empty() && readers.len() <= READERS_MAX + 1;
+            number.is_sealed() && is_share(share) && ascend && some
+        }
+        Fact::Sealed {
+            number,
+            path,
+            entry,
+        } => number.is_sealed() && !path.is_empty() && fits(path) && fits(entry),
+        Fact::SealedRemoved { number, path } => number.is_sealed() && fits(path),
+    };
+    match sound {
+        true => check_in_clear(fact),
+        false => Err(CatalogueError::BadFact),
+    }
+}
+
+/// Whether what a fact says in clear can be.
+pub(super) fn check_in_clear(fact: &Fact) -> Result<(), CatalogueError> {
+    let time_is_sound = |time: &Timestamp| time.nanoseconds < 1_000_000_000;
+    // that there are no bytes needs no proof but this: a reader would ask nobody
+    let may_be_of = |hash: &ContentHash, size_bytes: u64| {
+        size_bytes <= FILE_MAX_BYTES && (size_bytes > 0 || *hash == ContentHash::of(b""))
+    };
+    let sound = match fact {
+        Fact::Entry {
+            path,
+            entry:
+                Entry {
+                    kind,
+                    mtime,
+                    version_time,
+                    sent_by,
+                },
+            ..
+        } => {
+            let is_file = matches!(kind, Kind::File { .. });
+            let kind_fits = match kind {
+                Kind::Symlink { target } => link_stays_inside(path, target),
+                Kind::File {
+                    hash, size_bytes, ..
+                } => may_be_of(hash, *size_bytes),
+                Kind::Directory => true,
+            };
+            let sender_fits = match sent_by {
+                Some(Sender::Peer(name)) => is_file && name.len() <= SENDER_MAX_BYTES,
+                Some(Sender::Node(_)) => is_file,
+                None => true,
+            };
+            let times_fit = time_is_sound(mtime) && time_is_sound(version_time);
+            path_fits(path) && kind_fits && sender_fits && times_fit
+        }
+        Fact::Removed { path, .. } => path_fits(path),
+        Fact::Have { hash, size_bytes } => may_be_of(hash, *size_bytes),
+        Fact::HaveNot { .. } => true,
+        Fact::Readers { .. } | Fact::Sealed { .. } | Fact::SealedRemoved { .. } => true,
+    };
+    if sound {
+        Ok(())
+    } else {
+        Err(CatalogueError::BadFact)
+    }
+}

@@ -1,0 +1,77 @@
+//! Names found again by the content that they stand for.
+
+use bytes::Bytes;
+
+use super::orders::HashFrom;
+use super::row::{Class, DirId, Row};
+use super::view::View;
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::path::SharedPath;
+
+/// What a content may be found under, by one record of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileNames {
+    /// The content.
+    pub hash: ContentHash,
+    /// Where it is listed, maybe under a conflict name, or where another version is. None where a
+    /// node only has it in its cache.
+    pub listed: Option<SharedPath>,
+    /// What its node is called, and its path among the files of that.
+    pub shared: Option<(String, SharedPath)>,
+}
+
+impl View {
+    /// The names of the contents whose hashes begin with the same bits as `start`, at most `limit`
+    /// records of them.
+    pub fn files_like(&self, start: &ContentHash, bits: u32, limit: usize) -> Vec<FileNames> {
+        let leading = |hash: &[u8; 32]| {
+            let [a, b, c, d, ..] = *hash;
+            u32::from_be_bytes([a, b, c, d]) >> (u32::BITS - bits)
+        };
+        let wanted = leading(start.as_bytes());
+        let mut first = [0; 32];
+        first[..4].copy_from_slice(&(wanted << (u32::BITS - bits)).to_be_bytes());
+        let from = HashFrom::files(ContentHash::new(first));
+        let rows = self.merged.by_hash.from(&from).map(|by| &by.row);
+        rows.take_while(|row| leading(&row.hash) == wanted)
+            .take(limit)
+            .filter(|row| row.gives_content())
+            .map(|row| self.file_names(row))
+            .collect()
+    }
+
+    fn file_names(&self, row: &Row) -> FileNames {
+        if !row.has_name() {
+            return FileNames {
+                hash: row.hash(),
+                listed: None,
+                shared: None,
+            };
+        }
+        let shared = self.merged.path_of(row.dir, row.name());
+        FileNames {
+            hash: row.hash(),
+            listed: self.listed_path(row).or_else(|| Some(shared.clone())),
+            shared: Some((self.merged.node(row.author).label.to_string(), shared)),
+        }
+    }
+
+    /// All directories that are listed, the root first, and all links with their targets. Costs as
+    /// much as there are names.
+    pub fn directories_and_links(&self, mut take: impl FnMut(SharedPath, Option<Bytes>)) {
+        let mut waiting = vec![DirId::ROOT];
+        while let Some(id) = waiting.pop() {
+            let dir = self.merged.dir(id);
+            take(self.merged.path_of(id, &[]), None);
+            let own_names = dir.listed.iter().map(|row| (&row.0, row.0.name()));
+            let aliases = dir.aliases.iter().map(|it| (it.row(), it.name()));
+            for (row, name) in own_names.chain(aliases) {
+                if row.class == Class::Symlink {
+                    let target = Bytes::copy_from_slice(row.target());
+                    take(self.merged.path_of(id, name), Some(target));
+                }
+            }
+            waiting.extend(dir.dirs.iter().map(|place| place.id()));
+        }
+    }
+}

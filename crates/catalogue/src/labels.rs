@@ -1,0 +1,107 @@
+//! What nodes are called wherever names tell them apart.
+//!
+//! Where that changes, all conflict names are given anew, by bounded steps: there may be millions.
+//! A node that takes another name again and again is called by the next one after a pause.
+
+use std::collections::BTreeMap;
+
+use super::Catalogue;
+use super::conflicts::Place;
+use super::merge::Merge;
+use super::row::{DirId, NodeIndex};
+use super::rules;
+use p2pfs_types::id::{NodeId, NodeName};
+
+/// How long after a node's name changed another change waits. Honest nodes change theirs at most
+/// when they start.
+pub(super) const RENAME_PAUSE_SECONDS: i64 = 60;
+
+/// Before all names of all directories.
+fn begin() -> Place {
+    (DirId::ROOT, Box::default())
+}
+
+impl Merge {
+    /// Lists a node's name; where that changes how nodes are told apart, the conflict names too.
+    pub fn set_name(&mut self, node: NodeIndex, name: &NodeName) {
+        self.renames.waiting.remove(&node);
+        let known = self.state.node(node).name.as_ref();
+        if known == Some(name) {
+            return;
+        }
+        if let (Some(_), Some(now)) = (known, self.state.horizon) {
+            let changed = self.renames.changed.get(&node);
+            if changed.is_some_and(|at| now.seconds < at.seconds + RENAME_PAUSE_SECONDS) {
+                self.renames.waiting.insert(node, name.clone());
+                return;
+            }
+            self.renames.changed.insert(node, now);
+        }
+        self.node_mut(node).name = Some(name.clone());
+        self.relabel();
+    }
+
+    /// Lists the names that waited for their time, where that came.
+    pub fn take_names(&mut self) {
+        for (node, name) in std::mem::take(&mut self.renames.waiting) {
+            self.set_name(node, &name);
+        }
+    }
+
+    /// Works out anew what each node is called.
+    fn relabel(&mut self) {
+        let mut named: BTreeMap<&NodeName, Vec<NodeId>> = BTreeMap::new();
+        for (_, node) in self.state.known() {
+            if let Some(name) = &node.name {
+                named.entry(name).or_default().push(node.id);
+            }
+        }
+        let labels: Vec<(NodeIndex, String)> = self
+            .state
+            .known()
+            .filter_map(|(index, node)| {
+                let name = node.name.as_ref()?;
+                let others = named[name].iter().filter(|id| **id != node.id);
+                let others: Vec<NodeId> = others.copied().collect();
+                let label = rules::label(name.as_str(), &node.id, &others);
+                (*node.label != *label).then_some((index, label))
+            })
+            .collect();
+        if labels.is_empty() {
+            return;
+        }
+        for (index, label) in labels {
+            self.node_mut(index).label = label.into();
+        }
+        self.renames.is_due_again = self.renames.is_amid();
+        self.renames.at.get_or_insert_with(begin);
+        self.give_renamed(self.step_records);
+    }
+
+    /// Gives conflict names anew since somebody is called otherwise, about so many steps of them;
+    /// how many it was.
+    pub fn give_renamed(&mut self, limit: usize) -> usize {
+        let mut steps = 0;
+        while steps < limit {
+            let Some(at) = &self.renames.at else { break };
+            let Some((dir, name)) = self.conflict_after(at) else {
+                let is_due = std::mem::take(&mut self.renames.is_due_again);
+                self.renames.at = is_due.then(begin);
+                continue;
+            };
+            let before = self.looks;
+            self.refresh_aliases(dir, &name);
+            self.renames.at = Some((dir, name));
+            steps += 1 + self.steps_since(before);
+        }
+        steps
+    }
+}
+
+impl Catalogue {
+    /// A node has no number any more.
+    pub(super) fn forget_name(&mut self, node: NodeIndex) {
+        self.merge.renames.forget(node);
+        self.merge.relabel();
+    }
+}

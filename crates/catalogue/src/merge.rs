@@ -1,0 +1,446 @@
+//! Keeps the merged state true to the rows that are put in and taken out.
+//!
+//! What a name shows is worked out anew whenever one of its rows comes, goes, or may now be given
+//! or not; what depends on a whole directory (conflict names, its newest time) once a batch, in
+//! [`Merge::finish_batch`]. Each step looks only at the name, its content and the directories
+//! above.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::SWEEP_STEP_RECORDS;
+use super::audience::{Mark, Place};
+use super::budget::Costs;
+use super::change::{Change, Changes};
+use super::conflicts::{Conflicts, Renames, Stale};
+use super::dir::{Counted, Dir, NEVER};
+use super::early::Early;
+use super::merged::{Merged, Node};
+use super::orders::{ByHash, ByName, DirRef, HashFrom, Named, OwnName};
+use super::row::{Class, DirId, NodeIndex, Row};
+use p2pfs_proto::trust::NodeKey;
+use p2pfs_proto::wire::native::record::{ShareIndex, Timestamp};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::{NodeId, NodeName};
+use p2pfs_types::path::SharedPath;
+
+/// The merged state and what is needed to keep it.
+pub(super) struct Merge {
+    pub state: Merged,
+    pub changes: Changes,
+    /// Whether the state differs from the view that was published last.
+    pub dirty: bool,
+    /// A listed row that is being taken out: it stands in the listing, but is no candidate.
+    pub(super) leaving: Option<Row>,
+    free: Vec<DirId>,
+    /// Names still to be settled since another may have them now, or their time came.
+    pub(super) unsettled: Vec<Row>,
+    /// Contents whose names after one of them are still to be settled, since they can be given now,
+    /// or no more: each once, however often that changes.
+    pub(super) unsettled_contents: BTreeMap<ContentHash, Option<ByHash>>,
+    /// Candidates that were looked at so far: one name may have very many.
+    pub(super) looks: usize,
+    /// [`SWEEP_STEP_RECORDS`]; less in tests.
+    pub(super) step_records: usize,
+    pub(super) conflicts: Conflicts,
+    pub(super) stale_aliases: Stale,
+    pub(super) renames: Renames,
+    stale_times: BTreeSet<DirId>,
+    pub(super) early: Early,
+    /// Whose versions came from ahead of the clock, to be told.
+    pub(super) dated_ahead: BTreeSet<NodeIndex>,
+    pub(super) costs: Costs,
+    /// Lists of readers, and what is sealed for others.
+    pub(super) opaque: BTreeMap<Place, Row>,
+    /// What came sealed and could be opened.
+    pub(super) opened: BTreeMap<Place, Row>,
+    /// What is sealed for this node opens with it.
+    pub(super) vault: Option<Arc<NodeKey>>,
+    /// Marks of private contents that came (true) or went, to be stored.
+    pub(super) new_marks: BTreeMap<Mark, bool>,
+    /// How many lists of readers each share has; none where all may read it.
+    pub(super) restricted: BTreeMap<(NodeIndex, ShareIndex), usize>,
+    /// Contents that are cached here and became private, or are no more.
+    pub(super) haves_to_review: Vec<ContentHash>,
+}
+
+/// What a content counted for before a change.
+struct Standing {
+    hash: ContentHash,
+    available: bool,
+    shared_bytes: u64,
+}
+
+impl Merge {
+    pub fn new(me: NodeId, name: NodeName) -> Self {
+        Self {
+            state: Merged::new(me, name),
+            changes: Changes::default(),
+            dirty: true,
+            leaving: None,
+            free: Vec::new(),
+            unsettled: Vec::new(),
+            unsettled_contents: BTreeMap::new(),
+            looks: 0,
+            step_records: SWEEP_STEP_RECORDS,
+            conflicts: BTreeMap::new(),
+            stale_aliases: Stale::default(),
+            renames: Renames::default(),
+            stale_times: BTreeSet::new(),
+            early: Early::default(),
+            dated_ahead: BTreeSet::new(),
+            costs: Costs::default(),
+            opaque: BTreeMap::new(),
+            opened: BTreeMap::new(),
+            vault: None,
+            new_marks: BTreeMap::new(),
+            restricted: BTreeMap::new(),
+            haves_to_review: Vec::new(),
+        }
+    }
+
+    /// Replaces `gone` by `new`, which is about the same name or content of the same author.
+    pub fn change(&mut self, gone: Option<&Row>, new: Option<&Row>) {
+        let opened = gone.filter(|row| !row.is_opaque());
+        if new.or(gone).is_some_and(|row| row.is_opaque()) {
+            // what was said under this seal before could be opened, and this cannot
+            if let Some(opened) = opened {
+                self.change(Some(opened), None);
+            }
+            return self.change_opaque(gone.filter(|row| row.is_opaque()), new);
+        }
+        let rows: Vec<&Row> = gone.into_iter().chain(new).collect();
+        self.around(&rows, |merge| {
+            if let Some(gone) = gone {
+                merge.take_out(gone);
+            }
+            if let Some(new) = new {
+                merge.put_in(new);
+            }
+            merge.note_opened(gone, new);
+            new.inspect(|row| merge.note_sealed(row));
+            gone.inspect(|row| merge.note_unsealed(row));
+            merge.count_presence(gone, new);
+            new.inspect(|row| merge.costs.add_row(row));
+            gone.inspect(|row| merge.costs.drop_row(row));
+        });
+        self.leaving = None;
+        self.note_own(rows[0]);
+        if let Some(gone) = gone.filter(|row| row.has_name()) {
+            let child = self.state.dir(gone.dir).child(gone.name());
+            self.drop_empty(child.unwrap_or(gone.dir));
+        }
+    }
+
+    /// An own record came or went: a name of the same content may from now on be the own file
+    /// itself, or no longer, without showing anything else.
+    fn note_own(&mut self, row: &Row) {
+        if row.author != self.state.me || !row.has_name() {
+            return;
+        }
+        self.note(row.dir, row.name(), Change::Entry);
+        let names = self.conflicts.get(&row.dir);
+        let given = names.and_then(|names| names.get(row.name()));
+        for alias in given.cloned().into_iter().flatten() {
+            self.note(row.dir, alias.name(), Change::Entry);
+        }
+    }
+
+    /// Works in that rows of one author now count as its liveness says, up to `done`.
+    pub fn sweep(&mut self, author: NodeIndex, rows: &[Row], done: u64) {
+        let rows: Vec<&Row> = rows.iter().filter(|row| !row.is_tombstone()).collect();
+        self.around(&rows, |merge| merge.node_mut(author).sweep = Some(done));
+        for row in rows.iter().filter(|row| row.class == Class::Directory) {
+            self.retime_directory(row);
+        }
+    }
+
+    /// One author's row of a name, tombstones included.
+    pub fn named_row(
+        &self,
+        dir: DirId,
+        name: &[u8],
+        author: NodeIndex,
+        share: ShareIndex,
+    ) -> Option<Row> {
+        let dir = self.state.dir(dir);
+        let listed = dir.listed.get(&Named(name)).map(|row| &row.0);
+        listed
+            .filter(|row| (row.author, row.share) == (author, share))
+            .or_else(|| {
+                dir.rest
+                    .get(&OwnName {
+                        name,
+                        author,
+                        share,
+                    })
+                    .map(|row| &row.0)
+            })
+            .cloned()
+    }
+
+    /// One author's row of a cached content, tombstones included.
+    pub fn cached_row(&self, hash: ContentHash, author: NodeIndex) -> Option<Row> {
+        [Class::Have, Class::HaveNot].into_iter().find_map(|class| {
+            let from = HashFrom {
+                hash,
+                class,
+                author: u32::from(author.0),
+            };
+            let row = &self.state.by_hash.from(&from).next()?.row;
+            let own = row.hash == *hash.as_bytes() && row.class == class && row.author == author;
+            own.then(|| row.clone())
+        })
+    }
+
+    /// The number of a directory, made where there is none.
+    pub fn dir_of(&mut self, path: &SharedPath) -> DirId {
+        path.components()
+            .fold(DirId::ROOT, |dir, name| self.child_of(dir, name))
+    }
+
+    fn child_of(&mut self, parent: DirId, name: &[u8]) -> DirId {
+        if let Some(known) = self.state.dir(parent).child(name) {
+            return known;
+        }
+        let id = self
+            .free
+            .pop()
+            .unwrap_or(DirId(self.state.dirs.len() as u32));
+        let place = DirRef::new(id, name);
+        let dir = Some(Arc::new(Dir::new(parent, place.clone())));
+        if id.0 as usize == self.state.dirs.len() {
+            self.state.dirs.push_back(dir);
+        } else {
+            self.state.dirs.set(id.0 as usize, dir);
+        }
+        self.dir_mut(parent).absent_dirs.insert(place);
+        id
+    }
+
+    /// Forgets a directory that no row needs, and those above it that then are not needed either.
+    pub fn drop_empty(&mut self, mut id: DirId) {
+        while id != DirId::ROOT {
+            let dir = self.state.dir(id);
+            let (parent, place) = (dir.parent, dir.place.clone());
+            if !self.state.dir(id).is_empty() {
+                return;
+            }
+            let is_record = |row: &Row| row.class == Class::Directory;
+            let above = self.state.dir(parent);
+            let recorded = above.candidates(place.name()).position(is_record);
+            if let Some(at) = recorded {
+                self.looks += at;
+                return;
+            }
+            self.dir_mut(parent).absent_dirs.remove(&place);
+            self.state.dirs.set(id.0 as usize, None);
+            self.free.push(id);
+            self.changes.directory_ended(id);
+            self.conflicts.remove(&id);
+            self.stale_times.remove(&id);
+            id = parent;
+        }
+    }
+
+    /// Does an edit, then settles every name that may show something else after it.
+    fn around(&mut self, rows: &[&Row], edit: impl FnOnce(&mut Self)) {
+        let mut before: Vec<Standing> = Vec::new();
+        for row in rows.iter().filter(|row| row.gives_content()) {
+            if before.iter().all(|standing| standing.hash != row.hash()) {
+                before.push(self.standing(row.hash()));
+            }
+        }
+        edit(self);
+        self.dirty = true;
+        before
+            .into_iter()
+            .for_each(|was| self.settle_standing(&was));
+        let mut settled: Option<&Row> = None;
+        // that something is gone shows nowhere, nor that it is said no more
+        for row in rows
+            .iter()
+            .filter(|row| row.has_name() && !row.is_tombstone())
+        {
+            let again = settled.is_some_and(|s| s.dir == row.dir && s.name() == row.name());
+            if !again {
+                self.settle(row.dir, row.name());
+            }
+            settled = Some(row);
+        }
+    }
+
+    fn settle_standing(&mut self, was: &Standing) {
+        let is = self.standing(was.hash);
+        let totals = &mut self.state.totals;
+        let without = totals.unique_bytes.wrapping_sub(was.shared_bytes);
+        totals.unique_bytes = without.wrapping_add(is.shared_bytes);
+        if is.available != was.available {
+            self.settle_content(was.hash);
+        }
+    }
+
+    /// The own cache holds a private content of this size whole, or no more.
+    pub fn keep(&mut self, hash: ContentHash, size_bytes: Option<u64>) {
+        if self.state.kept.get(&hash).copied() == size_bytes {
+            return;
+        }
+        let was = self.standing(hash);
+        match size_bytes {
+            Some(size_bytes) => drop(self.state.kept.insert(hash, size_bytes)),
+            None => drop(self.state.kept.remove(&hash)),
+        }
+        self.dirty = true;
+        self.settle_standing(&was);
+    }
+
+    fn standing(&self, hash: ContentHash) -> Standing {
+        let first = self.state.files_of(hash).next();
+        match first {
+            Some(row) if self.state.is_live(row) => Standing {
+                hash,
+                available: true,
+                shared_bytes: row.size_bytes(),
+            },
+            _ => Standing {
+                hash,
+                available: self.state.is_available(hash),
+                shared_bytes: self.state.shared_bytes(hash),
+            },
+        }
+    }
+
+    fn take_out(&mut self, row: &Row) {
+        if row.class == Class::File || !row.has_name() {
+            self.state.by_hash.remove(&ByHash::new(row.clone()));
+        }
+        if !row.has_name() {
+            return;
+        }
+        self.early.remove(row);
+        let dir = self.dir_mut(row.dir);
+        if dir
+            .listed
+            .get(&Named(row.name()))
+            .is_some_and(|listed| listed.0.is(row))
+        {
+            self.leaving = Some(row.clone());
+        } else {
+            dir.rest.remove(&ByName(row.clone()));
+        }
+        if row.class == Class::Directory {
+            self.lower_time(row.dir, row.version_time());
+            self.note(row.dir, row.name(), Change::Entry);
+        }
+    }
+
+    fn put_in(&mut self, row: &Row) {
+        if row.class == Class::File || !row.has_name() {
+            self.state.by_hash.insert(ByHash::new(row.clone()));
+        }
+        if !row.has_name() {
+            return;
+        }
+        if self.state.is_ahead(row) {
+            self.early.insert(row);
+        }
+        if self.state.is_early(row) {
+            self.dated_ahead.insert(row.author);
+        }
+        self.dir_mut(row.dir).rest.insert(ByName(row.clone()));
+        if row.class == Class::Directory {
+            self.child_of(row.dir, row.name());
+            self.retime_directory(row);
+        }
+    }
+
+    fn count_presence(&mut self, gone: Option<&Row>, new: Option<&Row>) {
+        let row = |row: Option<&Row>| row.filter(|row| row.has_name()).cloned();
+        for (row, more) in [(row(new), true), (row(gone), false)] {
+            let Some(row) = row else { continue };
+            if !row.is_tombstone() {
+                self.count_up(&row, row.dir, Counted::Names, more);
+            }
+            let recorded = self.state.dir(row.dir).child(row.name());
+            let recorded = recorded.filter(|_| row.class == Class::Directory);
+            self.count_up(&row, recorded.unwrap_or(row.dir), Counted::Rows, more);
+        }
+    }
+
+    /// Counts a row in a directory, and in those above where it is the first or was the last.
+    fn count_up(&mut self, row: &Row, mut dir: DirId, what: Counted, more: bool) {
+        while self.dir_mut(dir).count(row.author, what, more) && dir != DirId::ROOT {
+            let here = self.state.dir(dir);
+            let (name_bytes, parent) = (here.place.name().len(), here.parent);
+            if matches!(what, Counted::Rows) {
+                self.costs.count_directory(row.author, name_bytes, more);
+            }
+            dir = parent;
+        }
+    }
+
+    /// Takes in that a directory's record came, that its time did, or that its author's liveness
+    /// changed.
+    pub(super) fn retime_directory(&mut self, row: &Row) {
+        if self.state.dates_directory(row) {
+            self.raise_time(row.dir, row.version_time());
+        } else {
+            self.lower_time(row.dir, row.version_time());
+        }
+        self.note(row.dir, row.name(), Change::Entry);
+    }
+
+    /// Notes a change of a name; of the directory itself where the name is empty.
+    pub(super) fn note(&mut self, dir: DirId, name: &[u8], change: fn(SharedPath) -> Change) {
+        self.dirty = true;
+        self.changes.note_in(&self.state, dir, name, change);
+    }
+
+    pub(super) fn raise_time(&mut self, dir: DirId, time: Timestamp) {
+        if self.state.dir(dir).newest <= time {
+            self.dir_mut(dir).newest = time;
+            self.stale_times.remove(&dir);
+            self.note(dir, &[], Change::Listing);
+        }
+    }
+
+    pub(super) fn lower_time(&mut self, dir: DirId, time: Timestamp) {
+        if self.state.dir(dir).newest == time {
+            self.stale_times.insert(dir);
+        }
+    }
+
+    /// Works out what depends on whole directories. A view is only taken after this.
+    pub fn finish_batch(&mut self) {
+        for dir in std::mem::take(&mut self.stale_times) {
+            let here = self.state.dir(dir);
+            let recorded = here
+                .rest
+                .iter()
+                .map(|row| &row.0)
+                .filter(|row| self.state.dates_directory(row));
+            let shown = here.listed.iter().map(|row| &row.0).chain(recorded);
+            let newest = shown.map(Row::version_time).max().unwrap_or(NEVER);
+            if newest != here.newest {
+                self.dir_mut(dir).newest = newest;
+                self.note(dir, &[], Change::Listing);
+            }
+        }
+        self.refresh_stale(usize::MAX);
+    }
+
+    pub fn node_mut(&mut self, index: NodeIndex) -> &mut Node {
+        self.dirty = true;
+        let node = &mut Arc::make_mut(&mut self.state.nodes)[usize::from(index.0)];
+        node.as_mut().expect("rows name known nodes")
+    }
+
+    pub(super) fn dir_mut(&mut self, id: DirId) -> &mut Dir {
+        let dir = self
+            .state
+            .dirs
+            .get_mut(id.0 as usize)
+            .and_then(Option::as_mut);
+        Arc::make_mut(dir.expect("rows and directories name known directories"))
+    }
+}

@@ -1,0 +1,96 @@
+//! Paths that have an owner: at and below one, nobody else's version is listed.
+//!
+//! Whose a path is, the catalogue is told ([`Catalogue::set_owners`]); the merge is a function of
+//! that as of who is live.
+
+use std::sync::Arc;
+
+use super::Catalogue;
+use super::merged::{Merged, Owners};
+use super::orders::DirRef;
+use super::row::{Class, DirId, Row};
+use p2pfs_types::id::NodeId;
+use p2pfs_types::path::SharedPath;
+
+impl Merged {
+    /// Whether the author of a row may have its name.
+    pub(super) fn may_have_name(&self, row: &Row) -> bool {
+        self.may_have(row, row.name())
+    }
+
+    /// Whether the author of a row may have a name in its directory: its own, or the one that it
+    /// would be listed by after a conflict.
+    pub(super) fn may_have(&self, row: &Row, name: &[u8]) -> bool {
+        if self.owners.is_empty() {
+            return true;
+        }
+        let owner = self.owner_of(&self.path_of(row.dir, name));
+        owner.is_none_or(|owner| owner == *self.node_of(row))
+    }
+
+    /// Whose a path is, if it is anybody's.
+    pub(super) fn owner_of(&self, path: &SharedPath) -> Option<NodeId> {
+        let mut at = Some(path.clone());
+        while let Some(path) = at {
+            if let Some(owner) = self.owners.get(&path) {
+                return Some(*owner);
+            }
+            at = path.parent();
+        }
+        None
+    }
+}
+
+impl Catalogue {
+    /// Says whose which path is from now on. Some of what that changes is worked in at once, the
+    /// rest by [`Catalogue::advance`].
+    pub fn set_owners(&mut self, owners: Owners) {
+        let before = &self.merge.state.owners;
+        if **before == owners {
+            return;
+        }
+        let (old, new) = (before.iter(), owners.iter());
+        let changed = old.filter(|(path, node)| owners.get(*path) != Some(*node));
+        let changed = changed.chain(new.filter(|(path, node)| before.get(*path) != Some(*node)));
+        let state = &self.merge.state;
+        let (mut rows, mut tops) = (Vec::new(), Vec::new());
+        for (top, _) in changed {
+            rows.extend(rows_at_and_below(state, top));
+            let around = top.parent().and_then(|parent| state.find_dir(&parent));
+            tops.extend(around.map(|dir| (dir, Box::from(top.file_name()))));
+        }
+        // what lost another name there may be called by this one, or may no more
+        for (dir, name) in tops {
+            if self.merge.conflicts.contains_key(&dir) {
+                self.merge.stale_aliases.insert(dir, &name, 1);
+            }
+        }
+        self.merge.state.owners = Arc::new(owners);
+        // a directory that is listed no more, or is again, counts in the time of the one around it
+        let is_record = |row: &&Row| row.class == Class::Directory;
+        for row in rows.iter().filter(is_record) {
+            self.merge.retime_directory(row);
+        }
+        self.merge.dirty = true;
+        let at_once = rows.len().min(self.merge.step_records);
+        self.merge.unsettled.extend(rows);
+        self.merge.settle_waiting(at_once);
+    }
+}
+
+fn rows_at_and_below(state: &Merged, top: &SharedPath) -> Vec<Row> {
+    let (mut rows, mut open) = (Vec::new(), vec![DirId::ROOT]);
+    if let Some(parent) = top.parent() {
+        let Some(dir) = state.find_dir(&parent).map(|id| state.dir(id)) else {
+            return rows;
+        };
+        rows.extend(dir.candidates(top.file_name()).cloned());
+        open = Vec::from_iter(dir.child(top.file_name()));
+    }
+    while let Some(id) = open.pop() {
+        let dir = state.dir(id);
+        rows.extend(dir.rows().cloned());
+        open.extend(dir.all_dirs().map(DirRef::id));
+    }
+    rows
+}

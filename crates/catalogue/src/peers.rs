@@ -1,0 +1,180 @@
+//! One node's own files, as `.p2pfs/peers/NAME` shows them: unmerged, live nodes only.
+//!
+//! Where several of a node's shares have one path, the lowest share has the name and each other
+//! is beside it as `name~shareN.ext`, unless the node shares something of that name.
+
+use std::collections::BTreeMap;
+
+use super::merged::{Merged, Node};
+use super::orders::DirRef;
+use super::row::{Class, DirId, NodeIndex, Row};
+use super::rules::conflict_name;
+use super::view::{Child, Found, View};
+use p2pfs_types::path::SharedPath;
+
+impl View {
+    /// The live nodes' names, told apart where two are the same, in ascending order.
+    pub fn peer_names(&self) -> Vec<String> {
+        let live = self.named_live();
+        let mut names: Vec<String> = live.map(|(_, node)| node.label.to_string()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// What a path of one live node stands for; the node's own root always is a directory.
+    pub fn peer_lookup(&self, name: &str, path: &SharedPath) -> Option<Found> {
+        let node = self.peer(name)?;
+        let Some(parent) = path.parent() else {
+            return Some(self.peer_directory(node, DirId::ROOT, None));
+        };
+        let dir = self.peer_dir(node, &parent)?;
+        let name = path.file_name();
+        let plain = self.shared_as(node, dir, name).into_iter().next();
+        let shared = plain.or_else(|| self.peer_listing(node, dir).remove(name));
+        self.peer_found(node, shared?)
+    }
+
+    /// At most `limit` names of one live node's directory, ascending, those after `after`. Costs
+    /// as much as the directory is large, whatever the limit.
+    pub fn peer_children(
+        &self,
+        name: &str,
+        dir: &SharedPath,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Vec<Child> {
+        let Some(node) = self.peer(name) else {
+            return Vec::new();
+        };
+        let Some(id) = self.peer_dir(node, dir) else {
+            return Vec::new();
+        };
+        self.peer_listing(node, id)
+            .into_iter()
+            .filter(|(name, _)| after.is_none_or(|after| name.as_slice() > after))
+            .filter_map(|(name, shared)| {
+                Some(Child {
+                    name: name.into(),
+                    found: self.peer_found(node, shared)?,
+                })
+            })
+            .take(limit)
+            .collect()
+    }
+
+    fn peer(&self, name: &str) -> Option<NodeIndex> {
+        self.named_live()
+            .filter(|(_, node)| *node.label == *name)
+            .min_by_key(|(_, n)| n.id)
+            .map(|(i, _)| i)
+    }
+
+    fn named_live(&self) -> impl Iterator<Item = (NodeIndex, &Node)> {
+        let known = self.merged.known();
+        known.filter(|(_, node)| node.live && node.name.is_some())
+    }
+
+    fn peer_dir(&self, node: NodeIndex, path: &SharedPath) -> Option<DirId> {
+        path.components().try_fold(DirId::ROOT, |dir, name| {
+            self.shared_as(node, dir, name)
+                .into_iter()
+                .find_map(|shared| match shared {
+                    Shared::Directory(id, _) => Some(id),
+                    Shared::File(_) => None,
+                })
+        })
+    }
+
+    /// What a node shares under one name: a directory before files, those by share.
+    fn shared_as(&self, node: NodeIndex, dir: DirId, name: &[u8]) -> Vec<Shared> {
+        let here = self.merged.dir(dir);
+        let rows: Vec<&Row> = here
+            .candidates(name)
+            .filter(|row| row.author == node)
+            .collect();
+        let record = rows.iter().find(|row| row.class == Class::Directory);
+        let below = here
+            .child(name)
+            .filter(|id| self.merged.dir(*id).has_of(node));
+        let id = below.or_else(|| record.and_then(|row| here.child(row.name())));
+        let directory = id.map(|id| Shared::Directory(id, record.map(|row| (*row).clone())));
+        let mut files: Vec<&Row> = rows
+            .into_iter()
+            .filter(|row| matches!(row.class, Class::File | Class::Symlink))
+            .collect();
+        files.sort_by_key(|row| row.share);
+        directory
+            .into_iter()
+            .chain(files.into_iter().cloned().map(Shared::File))
+            .collect()
+    }
+
+    /// All that a node shares in a directory, by the name that it is shown under.
+    fn peer_listing(&self, node: NodeIndex, dir: DirId) -> BTreeMap<Vec<u8>, Shared> {
+        let mut names: BTreeMap<Vec<u8>, Shared> = BTreeMap::new();
+        let mut doubles = Vec::new();
+        for name in names_of(&self.merged, node, dir) {
+            let mut shared = self.shared_as(node, dir, name).into_iter();
+            if let Some(first) = shared.next() {
+                names.insert(name.to_vec(), first);
+            }
+            doubles.extend(shared);
+        }
+        for double in doubles {
+            let Shared::File(row) = &double else { continue };
+            let label = format!("share{}", self.merged.share_of(row).0);
+            if let Some(name) = conflict_name(row.name(), &label) {
+                names.entry(name).or_insert(double);
+            }
+        }
+        names
+    }
+
+    fn peer_found(&self, node: NodeIndex, shared: Shared) -> Option<Found> {
+        match shared {
+            Shared::File(row) => {
+                let is_own = row.author == self.merged.me;
+                self.found_as(&row, is_own.then(|| self.place_of(&row)))
+            }
+            Shared::Directory(id, row) => Some(self.peer_directory(node, id, row.as_ref())),
+        }
+    }
+
+    /// A node's directory; its time is that of its record, or the merged one's where it has none.
+    fn peer_directory(&self, node: NodeIndex, id: DirId, row: Option<&Row>) -> Found {
+        let dir = self.merged.dir(id);
+        let recorded = |place: &DirRef| {
+            let mut rows = dir.candidates(place.name());
+            rows.any(|row| row.author == node && row.class == Class::Directory)
+        };
+        let below = dir.all_dirs();
+        let below =
+            below.filter(|place| self.merged.dir(place.id()).has_of(node) || recorded(place));
+        let mtime = row.map_or(dir.newest, |row| row.mtime());
+        self.directory_of(node, mtime, below.count())
+    }
+}
+
+/// One thing that a node shares.
+enum Shared {
+    File(Row),
+    Directory(DirId, Option<Row>),
+}
+
+/// The names in a directory that a node shares something under, each once.
+fn names_of(merged: &Merged, node: NodeIndex, dir: DirId) -> Vec<&[u8]> {
+    let here = merged.dir(dir);
+    let rows = here.rows();
+    let rows = rows
+        .filter(|row| row.author == node && !row.is_tombstone())
+        .map(Row::name);
+    let dirs = here.all_dirs();
+    let dirs = dirs
+        .filter(|place| merged.dir(place.id()).has_of(node))
+        .map(DirRef::name);
+    let mut names: Vec<&[u8]> = rows.chain(dirs).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}

@@ -1,0 +1,182 @@
+//! Heads and parts of logs: what we lack, and what we can give to others.
+//!
+//! A part is "the records above a sequence, in order", whether the asker has none, some or most of
+//! the log, so that a suffix and a snapshot are one mechanism. A log may change between two parts:
+//! a record that was superseded meanwhile comes again with a higher sequence, and the tombstone of
+//! one that was removed does, unless the log was compacted beyond it, which the asker sees by the
+//! floor in the part's head.
+
+use super::log::Log;
+use super::row::NodeIndex;
+use super::{
+    Catalogue, CatalogueError, FRESH_PULLS_MAX, HeadOutcome, LogPart, PART_MAX_BYTES,
+    PART_MAX_RECORDS, RECORDS_PER_AUTHOR_MAX,
+};
+use p2pfs_proto::wire::native::record::{Fact, Head, Kind, Reader, Record, Sender, SignedHead};
+use p2pfs_types::id::NodeId;
+
+/// The bytes of a record besides its path, hash and target; a generous guess.
+const RECORD_BASE_BYTES: usize = 40;
+
+/// About how many bytes a fact takes in a part.
+pub(super) fn estimated_bytes(fact: &Fact) -> usize {
+    RECORD_BASE_BYTES
+        + match fact {
+            Fact::Entry { path, entry, .. } => {
+                path.as_bytes().len()
+                    + match &entry.kind {
+                        Kind::File { .. } => 40,
+                        Kind::Directory => 0,
+                        Kind::Symlink { target } => target.len(),
+                    }
+                    + match &entry.sent_by {
+                        Some(Sender::Node(_)) => 40,
+                        Some(Sender::Peer(name)) => name.len(),
+                        None => 0,
+                    }
+            }
+            Fact::Removed { path, .. } => path.as_bytes().len(),
+            Fact::Have { .. } | Fact::HaveNot { .. } => 32,
+            Fact::Readers { readers, .. } => readers.len() * size_of::<Reader>(),
+            Fact::Sealed { path, entry, .. } => path.len() + entry.len(),
+            Fact::SealedRemoved { path, .. } => path.len(),
+        }
+}
+
+impl Catalogue {
+    /// Takes in a head whose signature the caller has checked.
+    pub fn handle_head(&mut self, signed: &SignedHead) -> HeadOutcome {
+        let head = &signed.head;
+        if head.count > RECORDS_PER_AUTHOR_MAX as u64 {
+            return HeadOutcome::Refused(CatalogueError::TooManyRecords { count: head.count });
+        }
+        if self.is_forgotten(head) {
+            return HeadOutcome::Known;
+        }
+        let index = match self.admit(head.author) {
+            Ok(index) => index,
+            Err(error) => return HeadOutcome::Refused(error),
+        };
+        if index == self.me {
+            return self.handle_own_head(head);
+        }
+        let log = self.logs.entry(index).or_default();
+        if log.gave_way {
+            return HeadOutcome::Known;
+        }
+        let verified = log.head.as_ref().map(|signed| &signed.head);
+        for known in verified.into_iter().chain(&log.wanted) {
+            if known.rank() == head.rank() && known.digest != head.digest {
+                return HeadOutcome::CopiedKey {
+                    author: head.author,
+                };
+            }
+        }
+        let verified = verified.map(Head::rank).unwrap_or_default();
+        let wanted = log.wanted.as_ref().map(Head::rank).unwrap_or_default();
+        if head.rank() < wanted || head.rank() <= verified {
+            return HeadOutcome::Known;
+        }
+        if head.rank() > wanted {
+            log.wanted = Some(head.clone());
+            log.failures = 0;
+        }
+        if log.failures > FRESH_PULLS_MAX {
+            return HeadOutcome::Known;
+        }
+        HeadOutcome::Pull(log.pull_to(head.author, head))
+    }
+
+    fn handle_own_head(&mut self, head: &Head) -> HeadOutcome {
+        let own = self.own_head();
+        if head.rank() < own.rank() || *head == own {
+            return HeadOutcome::Known;
+        }
+        let copied = head.rank() == own.rank() && head.digest != own.digest;
+        if copied || !self.can_recover() {
+            return HeadOutcome::CopiedKey {
+                author: head.author,
+            };
+        }
+        if head.rank() == own.rank() {
+            return HeadOutcome::Known;
+        }
+        HeadOutcome::OwnStateLost { epoch: head.epoch }
+    }
+
+    /// Answers a pull for any author whose log is complete here. None where we have no more than
+    /// was asked from, or (of the own log) where the head is yet to be signed:
+    /// see [`Catalogue::sign_own`].
+    pub fn log_part(&self, author: &NodeId, epoch: u64, after: u64) -> Option<LogPart> {
+        self.log_part_within(author, epoch, after, PART_MAX_RECORDS)
+    }
+
+    pub(super) fn log_part_within(
+        &self,
+        author: &NodeId,
+        epoch: u64,
+        after: u64,
+        limit: usize,
+    ) -> Option<LogPart> {
+        let log = self.logs.get(&self.index_of(author)?)?;
+        let head = log.head.as_ref().filter(|_| log.complete)?;
+        let current = head.head.rank() == (log.epoch, log.sequence);
+        let fresh = epoch != log.epoch || after == 0;
+        if !current || (!fresh && after > log.sequence) {
+            return None;
+        }
+        let (records, last) = self.records_after(log, if fresh { 0 } else { after }, limit);
+        Some(LogPart {
+            head: head.clone(),
+            fresh,
+            records,
+            last,
+        })
+    }
+
+    fn records_after(&self, log: &Log, after: u64, limit: usize) -> (Vec<Record>, bool) {
+        let mut rows = log.rows.after(after).peekable();
+        let (mut records, mut part_bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.peek() {
+            let fact = self.fact_of(row);
+            let fact_bytes = estimated_bytes(&fact);
+            let full = records.len() == limit
+                || (part_bytes + fact_bytes > PART_MAX_BYTES && !records.is_empty());
+            if full {
+                return (records, false);
+            }
+            part_bytes += fact_bytes;
+            records.push(Record {
+                sequence: row.sequence,
+                fact,
+            });
+            rows.next();
+        }
+        (records, true)
+    }
+
+    /// The signed heads of all logs that are complete here, to exchange with another node.
+    pub fn heads(&self) -> Vec<SignedHead> {
+        let complete = self.logs.values().filter(|log| log.complete);
+        complete.filter_map(|log| log.head.clone()).collect()
+    }
+
+    /// The other nodes of whose logs anything is here, be it a part that waits for the next.
+    pub fn authors(&self) -> Vec<NodeId> {
+        let others = self.logs.iter();
+        let others = others.filter(|(index, log)| **index != self.me && !log.forgotten);
+        let id = |(index, _): (&NodeIndex, &Log)| self.merge.state.node(*index).id;
+        others.map(id).collect()
+    }
+
+    /// The signed head of one log that is complete here.
+    pub fn head_of(&self, author: &NodeId) -> Option<&SignedHead> {
+        let log = self.logs.get(&self.index_of(author)?)?;
+        log.head.as_ref().filter(|_| log.complete)
+    }
+
+    /// The number of a node that is known.
+    pub(super) fn index_of(&self, node: &NodeId) -> Option<NodeIndex> {
+        self.indexes.get(node).copied()
+    }
+}

@@ -1,0 +1,100 @@
+//! What a row keeps of an entry, and what it takes up.
+
+use super::*;
+use p2pfs_proto::wire::native::record::FILE_MAX_BYTES;
+
+#[test]
+fn a_row_is_one_allocation_and_its_pointer_is_thin() {
+    assert!(size_of::<Facts>() <= 64, "{}", size_of::<Facts>());
+    assert_eq!(size_of::<Row>(), 8);
+}
+
+#[test]
+fn how_a_name_was_sealed_is_kept_with_it() {
+    let stamp = Stamp {
+        author: NodeIndex(3),
+        sequence: 7,
+    };
+    let number = ShareIndex::FIRST_SEALED;
+    let entry = Entry {
+        kind: Kind::Symlink {
+            target: bytes::Bytes::from_static(b"../there"),
+        },
+        mtime: Timestamp::default(),
+        version_time: Timestamp {
+            seconds: 1,
+            nanoseconds: 2,
+        },
+        sent_by: None,
+    };
+    let place = (DirId(9), &b"name"[..]);
+    let row = Row::entry_sealed(stamp, number, place, &entry, &seal(b"path", b"entry"));
+    assert_eq!(row.to_entry(), Some(entry));
+    assert_eq!(row.seal(), Some((&b"path"[..], &b"entry"[..])));
+    let gone = Row::removed_sealed(stamp, number, place, &seal(b"path", b""));
+    assert_eq!(
+        (gone.name(), gone.seal()),
+        (&b"name"[..], Some((&b"path"[..], &b""[..])))
+    );
+    let opaque = Row::opaque(stamp, Class::Sealed, number, b"path", b"entry");
+    assert_eq!(opaque.seal(), Some((&b"path"[..], &b"entry"[..])));
+    assert!(!opaque.has_name() && !opaque.gives_content() && !opaque.is_tombstone());
+}
+
+#[test]
+fn an_entry_survives_being_a_row() {
+    let stamp = Stamp {
+        author: NodeIndex(3),
+        sequence: 7,
+    };
+    let time = |seconds, nanoseconds| Timestamp {
+        seconds,
+        nanoseconds,
+    };
+    let plain = time(1_700_000_000, 999_999_999);
+    let odd = [
+        time(-5, 1),
+        time(1 << 34, 0),
+        time(i64::MIN, 0),
+        time(i64::MAX, 7),
+    ];
+    let last = time((1 << 34) - 1, 999_999_999);
+    let file = |size_bytes| Kind::File {
+        hash: ContentHash::of(b"x"),
+        size_bytes,
+        executable: true,
+    };
+    let large = ContentHash::of(b"large");
+    let have = Row::have(stamp, &large, FILE_MAX_BYTES);
+    assert_eq!((have.size_bytes(), have.hash()), (FILE_MAX_BYTES, large));
+    for kind in [
+        file(1),
+        file((1 << SIZE_BITS) - 1),
+        file(1 << SIZE_BITS),
+        file(FILE_MAX_BYTES),
+        Kind::Directory,
+        Kind::Symlink {
+            target: bytes::Bytes::from_static(b"../there"),
+        },
+    ] {
+        let sent_by = match kind {
+            Kind::File { .. } => Some(Sender::Peer("bob".to_owned())),
+            _ => None,
+        };
+        let times = [Timestamp::default(), plain, last].into_iter().chain(odd);
+        for (mtime, version_time) in times
+            .clone()
+            .flat_map(|a| times.clone().map(move |b| (a, b)))
+        {
+            let entry = Entry {
+                kind: kind.clone(),
+                mtime,
+                version_time,
+                sent_by: sent_by.clone(),
+            };
+            let row = Row::entry(stamp, ShareIndex(2), DirId(9), &[0xff; 255], &entry);
+            assert_eq!(row.to_entry(), Some(entry));
+            assert_eq!(row.name(), [0xff; 255]);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The rows of one log in the order of their sequence.
+//!
+//! Sorted chunks of pointers: appending is constant, taking one out moves at most one chunk, and a
+//! million rows cost little more than their million pointers.
+
+use super::row::Row;
+
+/// The most rows of a chunk: 4 KiB of pointers.
+const CHUNK_ROWS: usize = 512;
+
+/// Rows in ascending sequence.
+#[derive(Default)]
+pub(super) struct Rows {
+    /// None is empty.
+    chunks: Vec<Vec<Row>>,
+    len: usize,
+}
+
+impl Rows {
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends a row whose sequence is above all others.
+    pub fn push(&mut self, row: Row) {
+        debug_assert!(self.last_sequence() < row.sequence || self.is_empty());
+        match self.chunks.last_mut() {
+            Some(chunk) if chunk.len() < CHUNK_ROWS => chunk.push(row),
+            _ => self.chunks.push(vec![row]),
+        }
+        self.len += 1;
+    }
+
+    /// The highest sequence; 0 where there is none.
+    pub fn last_sequence(&self) -> u64 {
+        self.chunks
+            .last()
+            .and_then(|chunk| chunk.last())
+            .map_or(0, |row| row.sequence)
+    }
+
+    pub fn get(&self, sequence: u64) -> Option<&Row> {
+        let chunk = self.chunks.get(self.chunk_of(sequence))?;
+        let at = chunk
+            .binary_search_by_key(&sequence, |row| row.sequence)
+            .ok()?;
+        Some(&chunk[at])
+    }
+
+    pub fn remove(&mut self, sequence: u64) -> Option<Row> {
+        let number = self.chunk_of(sequence);
+        let chunk = self.chunks.get_mut(number)?;
+        let at = chunk
+            .binary_search_by_key(&sequence, |row| row.sequence)
+            .ok()?;
+        let row = chunk.remove(at);
+        self.len -= 1;
+        self.mend(number);
+        Some(row)
+    }
+
+    /// Takes out the row of the highest sequence.
+    pub fn pop(&mut self) -> Option<Row> {
+        let chunk = self.chunks.last_mut()?;
+        let row = chunk.pop();
+        if chunk.is_empty() {
+            self.chunks.pop();
+        }
+        self.len -= usize::from(row.is_some());
+        row
+    }
+
+    /// All rows above a sequence, ascending.
+    pub fn after(&self, sequence: u64) -> impl Iterator<Item = &Row> {
+        let number = self.chunk_of(sequence.saturating_add(1));
+        let chunks = self.chunks.get(number..).unwrap_or_default();
+        let skip = chunks.first().map_or(0, |chunk| {
+            chunk.partition_point(|row| row.sequence <= sequence)
+        });
+        chunks.iter().flatten().skip(skip)
+    }
+
+    /// The chunk that would hold a sequence.
+    fn chunk_of(&self, sequence: u64) -> usize {
+        self.chunks
+            .partition_point(|chunk| chunk[chunk.len() - 1].sequence < sequence)
+    }
+
+    /// Drops a chunk that became empty, or joins it with its neighbour where both are small.
+    fn mend(&mut self, number: usize) {
+        if self.chunks[number].is_empty() {
+            self.chunks.remove(number);
+            return;
+        }
+        let Some(next) = self.chunks.get(number + 1) else {
+            return;
+        };
+        if self.chunks[number].len() + next.len() <= CHUNK_ROWS / 2 {
+            let next = self.chunks.remove(number + 1);
+            self.chunks[number].extend(next);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::super::row::{NodeIndex, Stamp};
+    use super::*;
+    use p2pfs_types::digest::ContentHash;
+
+    fn row(sequence: u64) -> Row {
+        Row::have_not(
+            Stamp {
+                author: NodeIndex(0),
+                sequence,
+            },
+            &ContentHash::of(b""),
+        )
+    }
+
+    fn sequences(rows: &Rows, after: u64) -> Vec<u64> {
+        rows.after(after).map(|row| row.sequence).collect()
+    }
+
+    #[test]
+    fn rows_leave_and_come_over_many_chunks() {
+        let mut rows = Rows::default();
+        let mut model = BTreeSet::new();
+        for sequence in 1..=5000 {
+            rows.push(row(sequence * 3));
+            model.insert(sequence * 3);
+        }
+        for sequence in (1..=5000).filter(|n| n % 7 != 0) {
+            assert!(rows.remove(sequence * 3).is_some());
+            assert!(rows.remove(sequence * 3).is_none());
+            model.remove(&(sequence * 3));
+        }
+        assert_eq!(rows.len(), model.len());
+        assert_eq!(
+            sequences(&rows, 0),
+            model.iter().copied().collect::<Vec<_>>()
+        );
+        assert!(
+            rows.chunks.len() < 20,
+            "sparse chunks are joined: {}",
+            rows.chunks.len()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn after_is_all_that_is_above(
+            steps in proptest::collection::vec((1u64..4, any::<bool>()), 0..64),
+            after in 0u64..200,
+        ) {
+            let (mut rows, mut model, mut at) = (Rows::default(), BTreeSet::new(), 0);
+            for (step, keep) in steps {
+                at += step;
+                rows.push(row(at));
+                model.insert(at);
+                if !keep {
+                    let first = *model.first().unwrap();
+                    prop_assert!(rows.remove(first).is_some());
+                    model.remove(&first);
+                }
+            }
+            let above: Vec<u64> = model.range(after + 1..).copied().collect();
+            prop_assert_eq!(sequences(&rows, after), above);
+            prop_assert_eq!(rows.last_sequence(), model.last().copied().unwrap_or(0));
+        }
+    }
+}

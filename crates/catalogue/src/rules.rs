@@ -1,0 +1,128 @@
+//! Which version of a path wins its name, and what the others are called.
+//!
+//! Pure functions of what is known of the candidates; nothing here keeps state.
+//!
+//! The rules, in their order:
+//!
+//! 1. Below a path that has an owner, versions of others are not listed (`owners`).
+//! 2. A version from more than a minute ahead of the clock waits until its time comes (`early`).
+//! 3. What no live node can give, from a share or a cache, is not listed (`merged`,
+//!    `is_givable`).
+//! 4. Where a live node lists a directory of the name, the directory has it (`settle`), and files
+//!    get names with `~` and their node's name.
+//! 5. The version that [`rank`] puts first has the name.
+//!
+//! The ranking, which is all that is decided here: a version that a live node shares under the
+//! name stands before one that only caches still have, whose author is gone; then the newest
+//! version time wins; of two equal ones the hash that is smaller as hex (a file before a link, the
+//! smaller target of two links). Candidates of
+//! the same content are one version, whose attributes are those of its newest candidate, then of
+//! the smaller NodeId, then of the lower share. Two shares of one node are held to the same rule as
+//! two nodes.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+
+use super::row::Row;
+use p2pfs_types::id::NodeId;
+use p2pfs_types::path::NAME_MAX_BYTES;
+
+/// Which of two candidates of a name stands before the other.
+pub(super) fn precedence(a: (&Row, &NodeId), b: (&Row, &NodeId)) -> Ordering {
+    let ((a, a_author), (b, b_author)) = (a, b);
+    (b.version_time().cmp(&a.version_time()))
+        .then_with(|| content_order(a, b))
+        .then_with(|| a_author.cmp(b_author))
+        .then_with(|| a.share.cmp(&b.share))
+}
+
+/// Of two contents with one version time, the one that wins comes first.
+pub(super) fn content_order(a: &Row, b: &Row) -> Ordering {
+    (a.class.cmp(&b.class))
+        .then_with(|| a.hash.cmp(&b.hash))
+        .then_with(|| a.size_bytes().cmp(&b.size_bytes()))
+        .then_with(|| a.target().cmp(b.target()))
+}
+
+/// One candidate for each content, the winner first.
+pub(super) fn rank(mut rows: Vec<Row>, order: impl Fn(&Row, &Row) -> Ordering) -> Vec<Row> {
+    if rows.len() < 2 {
+        return rows;
+    }
+    rows.sort_by(order);
+    let mut seen = BTreeSet::new();
+    rows.retain(|row| {
+        let content = (row.class, row.hash, row.size_bytes(), row.target().to_vec());
+        seen.insert(content)
+    });
+    rows
+}
+
+/// `name` with `~label` before its last extension; none where that is over 255 bytes. A dot at
+/// the front begins no extension.
+pub fn conflict_name(name: &[u8], label: &str) -> Option<Vec<u8>> {
+    let dot = name
+        .iter()
+        .rposition(|b| *b == b'.')
+        .filter(|at| *at > 0)
+        .unwrap_or(name.len());
+    let (stem, extension) = name.split_at(dot);
+    let listed = [stem, b"~", label.as_bytes(), extension].concat();
+    (listed.len() <= NAME_MAX_BYTES).then_some(listed)
+}
+
+/// What a node is called where names must tell nodes apart: its name, or, where another node has
+/// the same, its name and as much of its key as is needed (4 digits or more).
+pub(super) fn label(name: &str, id: &NodeId, namesakes: &[NodeId]) -> String {
+    if namesakes.is_empty() {
+        return name.to_owned();
+    }
+    for digits in [4, 8, 16] {
+        let short = id.short(digits);
+        if namesakes.iter().all(|other| other.short(digits) != short) {
+            return format!("{name}-{short}");
+        }
+    }
+    format!("{name}-{id}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conflict(name: &str) -> String {
+        String::from_utf8(conflict_name(name.as_bytes(), "lab").unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_conflict_name_keeps_the_extension() {
+        assert_eq!(conflict("report.pdf"), "report~lab.pdf");
+        assert_eq!(conflict("a.tar.gz"), "a.tar~lab.gz");
+        assert_eq!(conflict("README"), "README~lab");
+        assert_eq!(conflict(".profile"), ".profile~lab");
+        assert_eq!(conflict(".x.conf"), ".x~lab.conf");
+        assert_eq!(conflict("end."), "end~lab.");
+    }
+
+    #[test]
+    fn a_conflict_name_over_255_bytes_is_left_out() {
+        assert_eq!(
+            conflict_name(&[b'n'; 251], "lab").map(|name| name.len()),
+            Some(255)
+        );
+        assert_eq!(conflict_name(&[b'n'; 252], "lab"), None);
+    }
+
+    #[test]
+    fn namesakes_are_told_apart_by_their_keys() {
+        let (a, b) = (NodeId::new([0x1a; 32]), NodeId::new([0x1b; 32]));
+        let mut twin = [0x1a; 32];
+        twin[5] = 0;
+        assert_eq!(label("lab", &a, &[]), "lab");
+        assert_eq!(label("lab", &a, &[b]), "lab-1a1a");
+        assert_eq!(
+            label("lab", &a, &[b, NodeId::new(twin)]),
+            "lab-1a1a1a1a1a1a1a1a"
+        );
+    }
+}

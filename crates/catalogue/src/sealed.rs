@@ -1,0 +1,469 @@
+//! What is said for some nodes alone: opened where this node is one of them, kept as it came where
+//! it is not.
+//!
+//! A log is one for everybody, so that whoever has it can pass it on: what a share's readers alone
+//! may know is sealed in it, under a number that has one list of readers for ever. Another list is
+//! another number, under which everything is said again, piece by piece; then the old one is taken
+//! back. Who is no reader keeps rows that mean nothing to it, in no directory and under no hash.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::audience::{Audience, Place};
+use super::facts::check_in_clear;
+use super::merge::Merge;
+use super::row::{Class, NodeIndex, Row, Stamp, seal};
+use super::{Catalogue, CatalogueError};
+use p2pfs_proto::trust::{NodeKey, ShareKey, has_key};
+use p2pfs_proto::wire::native::record::{Entry, Fact, READERS_MAX, Reader, ShareIndex};
+use p2pfs_types::id::{NodeId, NodeName};
+use p2pfs_types::path::SharedPath;
+
+/// Own records that are looked at in one step while they are said again: each is sealed, said and
+/// taken back, and whoever asks this node something waits for some steps.
+const RESTATE_STEP_RECORDS: usize = 64;
+
+/// What of a list of readers is kept behind its row.
+type List = (ShareIndex, [u8; 16], Vec<Reader>);
+
+fn place(author: NodeIndex, number: ShareIndex, path: &[u8]) -> Place {
+    let hash = blake3::hash(path);
+    let short = hash.as_bytes().first_chunk().expect("16 of 32 bytes");
+    (author, number, *short)
+}
+
+fn place_of(row: &Row) -> Place {
+    let path = match (row.class, row.seal()) {
+        (Class::Readers, _) | (_, None) => &[],
+        (_, Some((path, _))) => path,
+    };
+    place(row.author, row.share, path)
+}
+
+/// What keys are wrapped about, and paths sealed.
+fn about(number: ShareIndex, salt: &[u8; 16]) -> Vec<u8> {
+    [&number.0.to_le_bytes()[..], salt].concat()
+}
+
+fn list_of(row: &Row) -> Option<List> {
+    let (_, list) = row.seal().filter(|_| row.class == Class::Readers)?;
+    postcard::from_bytes(list).ok()
+}
+
+impl Merge {
+    /// One author's row of the same list, entry or tombstone as an opaque one, opened or not: to
+    /// who cannot open them, both are one.
+    pub(super) fn row_of_seal(&self, row: &Row) -> Option<Row> {
+        self.row_at(&place_of(row))
+    }
+
+    /// The same, by what it was sealed as.
+    pub(super) fn row_sealed_as(
+        &self,
+        author: NodeIndex,
+        number: ShareIndex,
+        path: &[u8],
+    ) -> Option<Row> {
+        self.row_at(&place(author, number, path))
+    }
+
+    fn row_at(&self, place: &Place) -> Option<Row> {
+        let row = self.opaque.get(place).or_else(|| self.opened.get(place));
+        row.cloned()
+    }
+
+    /// A row with a name came, or went.
+    pub(super) fn note_opened(&mut self, gone: Option<&Row>, new: Option<&Row>) {
+        let is_sealed = |row: &&Row| row.has_name() && row.share.is_sealed();
+        if let Some(gone) = gone.filter(is_sealed) {
+            self.opened.remove(&place_of(gone));
+        }
+        if let Some(new) = new.filter(is_sealed) {
+            self.opened.insert(place_of(new), new.clone());
+        }
+    }
+
+    /// Replaces an opaque row by another of the same.
+    pub(super) fn change_opaque(&mut self, gone: Option<&Row>, new: Option<&Row>) {
+        if let Some(gone) = gone {
+            self.opaque.remove(&place_of(gone));
+            self.costs.drop_row(gone);
+            if gone.class == Class::Readers {
+                self.dirty = true;
+                let audiences = Arc::make_mut(&mut self.state.audiences);
+                let audience = audiences.remove(&(gone.author, gone.share));
+                audience.inspect(|it| self.count_list(gone.author, it.share, false));
+            }
+        }
+        let Some(new) = new else { return };
+        self.opaque.insert(place_of(new), new.clone());
+        self.costs.add_row(new);
+        if let Some(audience) = list_of(new).map(|list| self.audience_of(new, list)) {
+            self.dirty = true;
+            self.count_list(new.author, audience.share, true);
+            let audiences = Arc::make_mut(&mut self.state.audiences);
+            audiences.insert((new.author, new.share), Arc::new(audience));
+        }
+    }
+
+    fn count_list(&mut self, author: NodeIndex, share: ShareIndex, is_new: bool) {
+        let count = self.restricted.entry((author, share)).or_default();
+        match is_new {
+            true => *count += 1,
+            false => *count = count.saturating_sub(1),
+        }
+        if *count == 0 {
+            self.restricted.remove(&(author, share));
+        }
+    }
+
+    fn audience_of(&self, row: &Row, (share, salt, readers): List) -> Audience {
+        let (me, author) = (self.state.node(self.state.me).id, *self.state.node_of(row));
+        let own = readers.iter().find(|reader| reader.node == me);
+        let key = own.zip(self.vault.as_ref()).and_then(|(own, vault)| {
+            let key = vault.unwrap(&author, &own.key, &about(row.share, &salt))?;
+            Some(key)
+        });
+        Audience {
+            share,
+            readers: readers.into_iter().map(|reader| reader.node).collect(),
+            key,
+        }
+    }
+}
+
+impl Catalogue {
+    /// An empty catalogue of the node of a key, which opens what is sealed for it.
+    pub fn of_key(key: Arc<NodeKey>, name: NodeName) -> Self {
+        let mut catalogue = Self::new(key.node_id(), name);
+        catalogue.merge.vault = Some(key);
+        catalogue
+    }
+
+    /// The row of a sealed entry, or of its tombstone where there is no entry: opened where that
+    /// can be.
+    pub(super) fn sealed_row(
+        &mut self,
+        stamp: Stamp,
+        number: ShareIndex,
+        path: &[u8],
+        entry: Option<&[u8]>,
+    ) -> Row {
+        self.opened(stamp, number, path, entry).unwrap_or_else(|| {
+            let class = match entry {
+                Some(_) => Class::Sealed,
+                None => Class::SealedRemoved,
+            };
+            Row::opaque(stamp, class, number, path, entry.unwrap_or_default())
+        })
+    }
+
+    fn opened(
+        &mut self,
+        stamp: Stamp,
+        number: ShareIndex,
+        sealed_path: &[u8],
+        sealed: Option<&[u8]>,
+    ) -> Option<Row> {
+        let place = place(stamp.author, number, sealed_path);
+        if sealed_path.is_empty() || self.merge.opaque.contains_key(&place) {
+            return None;
+        }
+        let audience = self.merge.state.audiences.get(&(stamp.author, number))?;
+        let (key, share) = (audience.key.as_ref()?, audience.share);
+        let (path, entry) = opened_text(key, number, sealed_path, sealed)?;
+        let fact = match entry.clone() {
+            Some(entry) => Fact::Entry {
+                share,
+                path: path.clone(),
+                entry,
+            },
+            None => Fact::Removed {
+                share,
+                path: path.clone(),
+            },
+        };
+        check_in_clear(&fact).ok()?;
+        if self.is_of_another_seal(stamp.author, number, &path, sealed_path) {
+            return None;
+        }
+        let dir = self.merge.dir_of(&path.parent().unwrap_or_default());
+        let kept = seal(sealed_path, sealed.unwrap_or_default());
+        let name = (dir, path.file_name());
+        Some(match entry {
+            Some(entry) => Row::entry_sealed(stamp, number, name, &entry, &kept),
+            None => Row::removed_sealed(stamp, number, name, &kept),
+        })
+    }
+
+    /// Whether a log says something of a name already that was sealed otherwise: no honest one
+    /// does, and to who cannot open them they are two.
+    fn is_of_another_seal(
+        &self,
+        author: NodeIndex,
+        number: ShareIndex,
+        path: &SharedPath,
+        sealed_path: &[u8],
+    ) -> bool {
+        let Some(dir) = path
+            .parent()
+            .and_then(|parent| self.merge.state.find_dir(&parent))
+        else {
+            return false;
+        };
+        let known = self.merge.named_row(dir, path.file_name(), author, number);
+        let Some(known) = known else { return false };
+        let log = self.logs.get(&author);
+        let is_current = log
+            .and_then(|log| log.rows.get(known.sequence))
+            .is_some_and(|row| row.is(&known));
+        is_current && known.seal().is_none_or(|(path, _)| path != sealed_path)
+    }
+
+    /// The row of a list of readers.
+    pub(super) fn readers_row(stamp: Stamp, number: ShareIndex, list: List) -> Row {
+        let list = postcard::to_stdvec(&list).expect("a list of readers always encodes");
+        Row::opaque(stamp, Class::Readers, number, &[], &list)
+    }
+
+    /// What an opaque row says, or one that came sealed, as it travels.
+    pub(super) fn sealed_fact_of(row: &Row) -> Option<Fact> {
+        let number = row.share;
+        if let Some((share, salt, readers)) = list_of(row) {
+            return Some(Fact::Readers {
+                number,
+                share,
+                salt,
+                readers,
+            });
+        }
+        let (path, entry) = row.seal()?;
+        let path = bytes::Bytes::copy_from_slice(path);
+        Some(match row.is_tombstone() {
+            true => Fact::SealedRemoved { number, path },
+            false => Fact::Sealed {
+                number,
+                path,
+                entry: bytes::Bytes::copy_from_slice(entry),
+            },
+        })
+    }
+
+    /// What is said of a name under a number, as it travels; none where the number's key is not
+    /// known.
+    pub(super) fn sealed_form(&self, number: ShareIndex, fact: &Fact) -> Option<Fact> {
+        let audience = self.merge.state.audiences.get(&(self.me, number))?;
+        let key = audience.key.as_ref()?;
+        let sealed_path = |path: &SharedPath| {
+            let path = key.seal(&number.0.to_le_bytes(), path.as_bytes());
+            bytes::Bytes::from(path)
+        };
+        Some(match fact {
+            Fact::Entry { path, entry, .. } => {
+                let path = sealed_path(path);
+                let text = postcard::to_stdvec(entry).expect("an entry always encodes");
+                let entry = key.seal(&path, &text).into();
+                Fact::Sealed {
+                    number,
+                    path,
+                    entry,
+                }
+            }
+            Fact::Removed { path, .. } => Fact::SealedRemoved {
+                number,
+                path: sealed_path(path),
+            },
+            other => other.clone(),
+        })
+    }
+
+    /// Under which number this node says what is in a share: the share's own where all may read.
+    pub(super) fn number_of(&self, share: ShareIndex) -> ShareIndex {
+        self.numbers.get(&share).copied().unwrap_or(share)
+    }
+
+    /// All numbers under which something of a share may be said, the present one first.
+    pub(super) fn numbers_of(&self, share: ShareIndex) -> Vec<ShareIndex> {
+        let now = self.number_of(share);
+        let audiences = &self.merge.state.audiences;
+        let sealed = audiences.range((self.me, ShareIndex(0))..=(self.me, ShareIndex(u16::MAX)));
+        let sealed = sealed.filter(|(_, audience)| audience.share == share);
+        let earlier = sealed.map(|((_, number), _)| *number).chain([share]);
+        let mut numbers = vec![now];
+        numbers.extend(earlier.filter(|number| *number != now));
+        numbers
+    }
+
+    /// After a start: goes on under the number that was begun last for each share.
+    pub(super) fn take_up_numbers(&mut self) {
+        let audiences = self.merge.state.audiences.iter();
+        let own = audiences.filter(|((author, _), _)| *author == self.me);
+        let mut begun: Vec<(u64, ShareIndex, ShareIndex)> = own
+            .filter_map(|((author, number), audience)| {
+                let row = self.merge.opaque.get(&place(*author, *number, &[]))?;
+                Some((row.sequence, audience.share, *number))
+            })
+            .collect();
+        begun.sort_unstable();
+        let numbers = begun.into_iter().map(|(_, share, number)| (share, number));
+        self.numbers = numbers.collect();
+        self.restating = (!self.numbers.is_empty()).then_some(0);
+    }
+
+    /// Says who reads a share of this node: these nodes and this one, or all. Whether that is
+    /// another list than before; then [`Self::restate`] says everything again.
+    ///
+    /// # Errors
+    /// [`CatalogueError::TooManyReaders`], [`CatalogueError::BadFact`] where this node has no key
+    /// to seal with, [`CatalogueError::TooManyRecords`]: nobody reads it then.
+    pub fn set_readers(
+        &mut self,
+        share: ShareIndex,
+        readers: Option<&BTreeSet<NodeId>>,
+    ) -> Result<bool, CatalogueError> {
+        let before = self.number_of(share);
+        let known = self.merge.state.audiences.get(&(self.me, before));
+        let number = match readers {
+            None if !before.is_sealed() => return Ok(false),
+            None => share,
+            Some(readers) => {
+                let mut readers = readers.clone();
+                readers.insert(self.merge.state.node(self.me).id);
+                // who is no key reads nothing, and makes no list another than it was
+                readers.retain(has_key);
+                if known.is_some_and(|known| known.readers == readers && known.key.is_some()) {
+                    return Ok(false);
+                }
+                let begun = self.begin_number(share, readers);
+                if begun.is_err() {
+                    // nothing can be said under this one: what is there is taken back
+                    self.numbers.insert(share, LAST);
+                    self.restating = Some(0);
+                }
+                begun?
+            }
+        };
+        self.numbers.insert(share, number);
+        self.restating = Some(0);
+        Ok(true)
+    }
+
+    fn begin_number(
+        &mut self,
+        share: ShareIndex,
+        readers: BTreeSet<NodeId>,
+    ) -> Result<ShareIndex, CatalogueError> {
+        if readers.len() > READERS_MAX {
+            return Err(CatalogueError::TooManyReaders);
+        }
+        let vault = self.merge.vault.clone().ok_or(CatalogueError::BadFact)?;
+        let number = self.fresh_number();
+        let number = number.ok_or(CatalogueError::TooManyReaders)?;
+        // no other list ever has the same: so neither its key
+        let log = &self.logs[&self.me];
+        let purpose = (log.epoch, log.sequence, number, &readers);
+        let purpose = postcard::to_stdvec(&purpose).expect("a list of readers always encodes");
+        let key = vault.share_key(&purpose);
+        let salt = *blake3::hash(&purpose)
+            .as_bytes()
+            .first_chunk()
+            .expect("16 of 32");
+        let wrapped = readers.into_iter().filter_map(|node| {
+            let key = vault.wrap(&key, &node, &about(number, &salt))?;
+            Some(Reader { node, key })
+        });
+        let readers = wrapped.collect();
+        self.record(Fact::Readers {
+            number,
+            share,
+            salt,
+            readers,
+        })?;
+        Ok(number)
+    }
+
+    /// Whether [`Self::restate`] has something to say again.
+    pub fn is_restating(&self) -> bool {
+        self.restating.is_some()
+    }
+
+    /// A number under which the own log says nothing, not even that something is gone: what was
+    /// sealed for another list is never taken for this one's.
+    fn fresh_number(&self) -> Option<ShareIndex> {
+        let rows = self.logs[&self.me].rows.after(0);
+        let numbers = rows
+            .map(|row| row.share)
+            .filter(|number| number.is_sealed());
+        let used: BTreeSet<ShareIndex> = numbers.collect();
+        let after = used.last().map_or(0, |number| (number.0 + 1) & !FIRST);
+        let all = (after..FIRST).chain(0..after);
+        let mut free = all.map(|at| ShareIndex(at | FIRST));
+        free.find(|number| *number != LAST && !used.contains(number))
+    }
+
+    /// Says some of what has changed its number again; whether there is more.
+    pub fn restate(&mut self) -> bool {
+        let Some(after) = self.restating else {
+            return false;
+        };
+        let rows = self.logs[&self.me].rows.after(after);
+        let rows: Vec<Row> = rows.take(RESTATE_STEP_RECORDS).cloned().collect();
+        let Some(last) = rows.last().map(|row| row.sequence) else {
+            self.take_numbers_back();
+            self.restating = None;
+            return false;
+        };
+        for row in rows {
+            self.restate_row(&row);
+        }
+        self.restating = Some(last);
+        true
+    }
+
+    fn restate_row(&mut self, row: &Row) {
+        let now = self.number_of(self.merge.state.share_of(row));
+        let Some(entry) = row.to_entry().filter(|_| now != row.share) else {
+            return;
+        };
+        let path = self.merge.state.path_of(row.dir, row.name());
+        if self.own_entry_under(now, &path).is_none() {
+            let again = Fact::Entry {
+                share: now,
+                path: path.clone(),
+                entry,
+            };
+            let _over_the_budget = self.record(again);
+        }
+        let share = row.share;
+        // what can be said no more is gone rather than seen by who should not
+        let _kept = self.record(Fact::Removed { share, path });
+    }
+
+    fn take_numbers_back(&mut self) {
+        let audiences = self.merge.state.audiences.iter();
+        let own = audiences.filter(|((author, _), _)| *author == self.me);
+        let stale = own.filter(|((_, number), audience)| self.number_of(audience.share) != *number);
+        let stale: Vec<ShareIndex> = stale.map(|((_, number), _)| *number).collect();
+        for number in stale {
+            let path = bytes::Bytes::new();
+            let _kept = self.record(Fact::SealedRemoved { number, path });
+        }
+    }
+}
+
+const FIRST: u16 = ShareIndex::FIRST_SEALED.0;
+const LAST: ShareIndex = ShareIndex(u16::MAX);
+
+fn opened_text(
+    key: &ShareKey,
+    number: ShareIndex,
+    path: &[u8],
+    sealed: Option<&[u8]>,
+) -> Option<(SharedPath, Option<Entry>)> {
+    let clear = SharedPath::new(key.open(&number.0.to_le_bytes(), path)?).ok()?;
+    let Some(sealed) = sealed else {
+        return Some((clear, None));
+    };
+    let entry = postcard::from_bytes(&key.open(path, sealed)?).ok()?;
+    Some((clear, Some(entry)))
+}

@@ -1,0 +1,234 @@
+//! What a name shows, worked out anew, and what follows for the directories above it.
+
+use super::change::Change;
+use super::merge::Merge;
+use super::orders::{ByHash, ByName, DirRef, HashFrom, Listed, Named};
+use super::row::{DirId, Row};
+use p2pfs_types::digest::ContentHash;
+
+/// So many candidates of a name are looked at in the time that it takes to take in a record.
+pub(super) const LOOKS_PER_STEP: usize = 8;
+
+impl Merge {
+    /// Settles the names of a content, the first of them at once: there may be very many (think
+    /// of the empty file).
+    pub(super) fn settle_content(&mut self, hash: ContentHash) {
+        // those that waited are among them
+        self.unsettled_contents.remove(&hash);
+        self.settle_files(hash, None, self.step_records);
+    }
+
+    /// Settles names that wait for it, about so many steps of them; how many it was.
+    pub(super) fn settle_waiting(&mut self, limit: usize) -> usize {
+        let mut steps = 0;
+        while steps < limit {
+            if let Some(row) = self.unsettled.pop() {
+                steps += self.settle_row(&row);
+            } else if let Some((hash, after)) = self.unsettled_contents.pop_first() {
+                steps += self.settle_files(hash, after, limit - steps);
+            } else {
+                break;
+            }
+        }
+        steps
+    }
+
+    /// Whether names wait to be settled.
+    pub(super) fn is_unsettled(&self) -> bool {
+        !self.unsettled.is_empty() || !self.unsettled_contents.is_empty()
+    }
+
+    /// Settles the names of a content after one of them, about so many steps; how many it was. The
+    /// others wait.
+    fn settle_files(&mut self, hash: ContentHash, after: Option<ByHash>, limit: usize) -> usize {
+        let files: Vec<ByHash> = match &after {
+            None => self.state.files_after(hash, &HashFrom::files(hash), limit),
+            Some(after) => self.state.files_after(hash, after, limit),
+        };
+        let (mut steps, mut last) = (0, after);
+        for file in files {
+            if steps >= limit {
+                self.unsettled_contents.insert(hash, last);
+                return steps;
+            }
+            steps += self.settle_row(&file.row);
+            last = Some(file);
+        }
+        steps
+    }
+
+    fn settle_row(&mut self, row: &Row) -> usize {
+        let before = self.looks;
+        // the directory may be gone since, or its number be another's: then nothing changes
+        if self.state.dirs[row.dir.0 as usize].is_some() {
+            self.settle(row.dir, row.name());
+        }
+        1 + self.steps_since(before)
+    }
+
+    /// What looks at candidates since a moment count for besides what is done to rows.
+    pub(super) fn steps_since(&self, looks: usize) -> usize {
+        (self.looks - looks) / LOOKS_PER_STEP
+    }
+
+    /// Works out what a name shows, and what follows for the directories above.
+    pub(super) fn settle(&mut self, mut dir: DirId, name: &[u8]) {
+        let mut place: Option<DirRef> = None;
+        loop {
+            let name = place.as_ref().map_or(name, DirRef::name);
+            let kept = self.settle_directory(dir, name);
+            self.settle_file(dir, name, kept);
+            let here = self.state.dir(dir);
+            let occupied = !here.listed.is_empty() || !here.dirs.is_empty();
+            if here.occupied == occupied {
+                return;
+            }
+            let (parent, above) = (here.parent, here.place.clone());
+            self.dir_mut(dir).occupied = occupied;
+            if dir == DirId::ROOT {
+                return;
+            }
+            (dir, place) = (parent, Some(above));
+        }
+    }
+
+    /// Lists or unlists the directory of a name; whether a listed directory has it then.
+    fn settle_directory(&mut self, dir: DirId, name: &[u8]) -> bool {
+        let here = self.state.dir(dir);
+        let Some(child) = here.child(name) else {
+            return false;
+        };
+        let place = self.state.dir(child).place.clone();
+        let recorded = here
+            .candidates(name)
+            .any(|row| self.state.lists_directory(row));
+        let listed = recorded || self.state.dir(child).occupied;
+        if listed == here.dirs.contains(&place) {
+            return listed;
+        }
+        let here = self.dir_mut(dir);
+        if listed {
+            here.absent_dirs.remove(&place);
+            here.dirs.insert(place);
+            self.state.totals.entries += 1;
+        } else {
+            here.dirs.remove(&place);
+            here.absent_dirs.insert(place);
+            self.state.totals.entries -= 1;
+        }
+        self.note(dir, name, Change::Entry);
+        self.note(dir, &[], Change::Listing);
+        self.note_name_taken(dir, name);
+        listed
+    }
+
+    /// Lists the version of a name that wins, unless a directory has the name.
+    fn settle_file(&mut self, dir: DirId, name: &[u8], directory_has_it: bool) {
+        let before = self.looks;
+        let (best, has_others) = self.best(dir, name);
+        let steps = 1 + self.steps_since(before);
+        let conflict = has_others || (directory_has_it && best.is_some());
+        let winner = best.filter(|_| !directory_has_it);
+        let old = self
+            .state
+            .dir(dir)
+            .listed
+            .get(&Named(name))
+            .map(|row| row.0.clone());
+        let unchanged = match (&old, &winner) {
+            (None, None) => true,
+            (Some(old), Some(winner)) => old.is(winner),
+            _ => false,
+        };
+        if !unchanged {
+            self.relist(dir, old.as_ref(), winner.as_ref());
+        }
+        self.note_conflict(dir, name, conflict, steps);
+    }
+
+    fn relist(&mut self, dir: DirId, old: Option<&Row>, new: Option<&Row>) {
+        let leaving = self.leaving.clone();
+        let here = self.dir_mut(dir);
+        if let Some(old) = old {
+            here.listed.remove(&Listed(old.clone()));
+            if !leaving.is_some_and(|row| row.is(old)) {
+                here.rest.insert(ByName(old.clone()));
+            }
+            self.lower_time(dir, old.version_time());
+        }
+        if let Some(new) = new {
+            let here = self.dir_mut(dir);
+            here.rest.remove(&ByName(new.clone()));
+            here.listed.insert(Listed(new.clone()));
+            self.raise_time(dir, new.version_time());
+        }
+        let Some(name) = new.or(old).map(Row::name) else {
+            return;
+        };
+        if old.is_some() != new.is_some() {
+            let entries = self.state.totals.entries;
+            self.state.totals.entries = if new.is_some() {
+                entries + 1
+            } else {
+                entries - 1
+            };
+            self.note(dir, &[], Change::Listing);
+            self.note_name_taken(dir, name);
+        }
+        let same = old
+            .zip(new)
+            .is_some_and(|(old, new)| old.to_entry() == new.to_entry());
+        if !same {
+            self.note(dir, name, Change::Entry);
+        }
+    }
+
+    /// The versions of a name that somebody live can give, the best first.
+    pub(super) fn versions(&mut self, dir: DirId, name: &[u8]) -> Vec<Row> {
+        let (rows, looks) = self.givable(dir, name);
+        let ranked = self.state.rank(rows.into_iter().cloned().collect());
+        self.looks += looks;
+        ranked
+    }
+
+    /// The first of them, and whether there are others.
+    fn best(&mut self, dir: DirId, name: &[u8]) -> (Option<Row>, bool) {
+        let (rows, looks) = self.givable(dir, name);
+        let best = rows.iter().copied().min_by(|a, b| self.state.order(a, b));
+        let is_other = |row: &&Row| best.is_some_and(|best| !best.same_content(row));
+        let has_others = rows.iter().any(is_other);
+        let best = best.cloned();
+        self.looks += looks;
+        (best, has_others)
+    }
+
+    /// The candidates of a name that somebody live can give, and of how many.
+    fn givable<'a>(&'a self, dir: DirId, name: &'a [u8]) -> (Vec<&'a Row>, usize) {
+        let leaving = |row: &Row| self.leaving.as_ref().is_some_and(|l| l.is(row));
+        let mut looks = 0;
+        let rows = self.state.dir(dir).candidates(name);
+        let rows = rows.inspect(|_| looks += 1);
+        let rows = rows.filter(|row| !leaving(row) && self.state.is_givable(row));
+        (rows.collect(), looks)
+    }
+
+    fn note_conflict(&mut self, dir: DirId, name: &[u8], conflict: bool, steps: usize) {
+        let names = self.conflicts.get(&dir);
+        let is_known = names.is_some_and(|names| names.contains_key(name));
+        if conflict && !is_known {
+            let names = self.conflicts.entry(dir).or_default();
+            names.insert(name.into(), Vec::new());
+        }
+        // one that ended goes with the names that were given for it
+        if conflict || is_known {
+            self.stale_aliases.insert(dir, name, steps);
+        }
+    }
+
+    /// A real name came or went that a conflict name may want.
+    fn note_name_taken(&mut self, dir: DirId, name: &[u8]) {
+        if name.contains(&b'~') && self.conflicts.contains_key(&dir) {
+            self.stale_aliases.insert(dir, name, 1);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Conflict names where there are very many, or where several names want the same one.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::labels::RENAME_PAUSE_SECONDS;
+
+const MANY: usize = 600;
+
+/// A watcher of two nodes, each of which has its own versions of very many names.
+fn contested() -> (Catalogue, Catalogue) {
+    let mut watcher = node(0xff, "watcher");
+    let (mut early, mut late) = (node(1, "early"), node(2, "late"));
+    for (author, seconds) in [(&mut late, 2), (&mut early, 1)] {
+        for number in 0..MANY {
+            let content = format!("{number} at {seconds}");
+            put(
+                author,
+                &format!("tree/{number:03}.c"),
+                file(&content, seconds),
+            );
+        }
+        share(author, &mut watcher);
+    }
+    assert_eq!(names(&watcher.view()).len(), 2 * MANY + 1);
+    (late, watcher)
+}
+
+/// How many candidates were looked at for a view.
+fn looks_of_a_view(watcher: &mut Catalogue) -> usize {
+    let before = watcher.merge.looks;
+    watcher.view();
+    watcher.merge.looks - before
+}
+
+#[test]
+fn one_name_that_changes_among_very_many_conflicts_costs_no_more_than_itself() {
+    let (mut late, mut watcher) = contested();
+    put(&mut late, "tree/007.c", file("changed", 3));
+    share(&mut late, &mut watcher);
+    let looks = looks_of_a_view(&mut watcher);
+    assert!((1..10).contains(&looks), "{looks}");
+    assert_eq!(shown(&watcher.view(), "tree/007.c"), Some(hash("changed")));
+    assert_eq!(
+        shown(&watcher.view(), "tree/007~early.c"),
+        Some(hash("7 at 1"))
+    );
+    late.remove(SHARE, &path("tree/007.c"));
+    put(&mut late, "tree/008~early.c", file("real", 3));
+    share(&mut late, &mut watcher);
+    let looks = looks_of_a_view(&mut watcher);
+    assert!((1..20).contains(&looks), "{looks}");
+    let view = watcher.view();
+    assert_eq!(view.lookup(&path("tree/007~early.c")), None);
+    assert_eq!(shown(&view, "tree/007.c"), Some(hash("7 at 1")));
+    assert_eq!(shown(&view, "tree/008~early.c"), Some(hash("real")));
+    assert_eq!(
+        shown(&view, "tree/008~early-01010101.c"),
+        Some(hash("8 at 1"))
+    );
+}
+
+#[test]
+fn very_many_conflicts_that_change_together_leave_a_view_no_more_than_a_step_of_work() {
+    let (mut late, mut watcher) = contested();
+    watcher.merge.step_records = 20;
+    for number in 0..MANY {
+        put(
+            &mut late,
+            &format!("tree/{number:03}.c"),
+            file("changed", 3),
+        );
+    }
+    watcher.intakes.steps = 20;
+    share(&mut late, &mut watcher);
+    let looks = looks_of_a_view(&mut watcher);
+    assert!(looks <= 2 * (20 + 20), "{looks}");
+    assert_eq!(names(&watcher.view()).len(), 2 * MANY + 1);
+}
+
+#[test]
+fn another_name_of_a_node_is_worked_into_its_conflict_names_by_bounded_steps() {
+    let (_, mut watcher) = contested();
+    watcher.merge.step_records = 20;
+    let before = watcher.merge.looks;
+    let index = watcher.index_of(&id(1)).unwrap();
+    let name = NodeName::new("renamed").unwrap();
+    watcher.merge.set_name(index, &name);
+    assert!(watcher.merge.looks - before < 60);
+    let is_new = |watcher: &mut Catalogue, number: &str| {
+        let view = watcher.view();
+        let named = |label| path(&format!("tree/{number}~{label}.c"));
+        let found = ["renamed", "early"].map(|label| view.lookup(&named(label)).is_some());
+        assert!(found[0] != found[1], "it has one of both");
+        found[0]
+    };
+    assert!(is_new(&mut watcher, "001") && !is_new(&mut watcher, "599"));
+    // once more in the middle of it
+    watcher
+        .merge
+        .set_name(index, &NodeName::new("early").unwrap());
+    watcher.merge.set_name(index, &name);
+    while watcher.advance(20) {
+        assert!(looks_of_a_view(&mut watcher) < 60);
+    }
+    assert!(is_new(&mut watcher, "001") && is_new(&mut watcher, "599"));
+    assert_eq!(names(&watcher.view()).len(), 2 * MANY + 1);
+}
+
+#[test]
+fn a_node_that_is_called_otherwise_again_and_again_is_so_after_a_pause() {
+    let (mut author, mut watcher) = (node(1, "first"), node(0xff, "watcher"));
+    watcher.set_clock(1_000);
+    put(&mut author, "f", file("x", 1));
+    let mut called = |watcher: &mut Catalogue, name: &str| {
+        let index = author.me;
+        author.merge.set_name(index, &NodeName::new(name).unwrap());
+        put(&mut author, name, file(name, 1));
+        share(&mut author, watcher);
+        watcher.view().label(&id(1)).unwrap()
+    };
+    assert_eq!(called(&mut watcher, "first"), "first");
+    assert_eq!(called(&mut watcher, "second"), "second");
+    assert_eq!(called(&mut watcher, "third"), "second");
+    assert_eq!(called(&mut watcher, "fourth"), "second");
+    watcher.set_clock(1_000 + RENAME_PAUSE_SECONDS - 1);
+    assert_eq!(watcher.view().label(&id(1)).as_deref(), Some("second"));
+    watcher.set_clock(1_000 + RENAME_PAUSE_SECONDS);
+    assert_eq!(watcher.view().label(&id(1)).as_deref(), Some("fourth"));
+}
+
+/// Names and nodes of which several want the same conflict name.
+const WANTED: [&str; 8] = [
+    "a",
+    "a.q",
+    "a.q.q",
+    "a~p",
+    "a~p.q",
+    "a~p.q.q",
+    "a~p-01010101",
+    "b",
+];
+const CALLED: [&str; 4] = ["p", "p.q", "p.q.q", "p-01010101"];
+
+fn said() -> impl Strategy<Value = Vec<(usize, usize, u16, i64)>> {
+    let one = (0..CALLED.len(), 0..WANTED.len(), 0u16..2, 0i64..4);
+    proptest::collection::vec(one, 1..60)
+}
+
+proptest! {
+    #[test]
+    fn whatever_changes_in_whatever_order_conflict_names_are_those_of_a_fresh_look(
+        said in said(),
+        renamed in (0..CALLED.len(), 0..CALLED.len()),
+    ) {
+        let mut authors: Vec<Catalogue> = (0..CALLED.len())
+            .map(|number| node(number as u8 + 1, CALLED[number]))
+            .collect();
+        let mut watcher = node(0xff, "watcher");
+        for (step, (author, name, share_number, seconds)) in said.iter().enumerate() {
+            let author = &mut authors[*author];
+            let (share_number, name) = (ShareIndex(*share_number), path(WANTED[*name]));
+            // the last second stands for nothing
+            if *seconds == 3 {
+                author.remove(share_number, &name);
+            } else {
+                let content = format!("{step}");
+                author.put(share_number, &name, file(&content, *seconds)).unwrap();
+            }
+            share(author, &mut watcher);
+            if step % 3 == 0 {
+                watcher.view();
+            }
+        }
+        let (index, called) = renamed;
+        let author = &mut authors[index];
+        let me = author.me;
+        author.merge.set_name(me, &NodeName::new(CALLED[called]).unwrap());
+        put(author, "c", file("c", 1));
+        let mut fresh = node(0xff, "watcher");
+        for author in &mut authors {
+            share(author, &mut watcher);
+            share(author, &mut fresh);
+        }
+        prop_assert_eq!(listing(&watcher.view()), listing(&fresh.view()));
+    }
+}

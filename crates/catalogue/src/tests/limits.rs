@@ -1,0 +1,153 @@
+//! What a record, a part of a log and a node's budget may be: at, below and above each limit.
+
+use super::*;
+use crate::facts::check_fact;
+use crate::{Budgets, Cost, PART_MAX_BYTES, PART_MAX_RECORDS, budget};
+use p2pfs_proto::wire::native::link::LINK_TARGET_MAX_BYTES;
+use p2pfs_proto::wire::native::record::{
+    FILE_MAX_BYTES, Fact, PATH_MAX_DEPTH, READERS_MAX, Reader, SEALED_MAX_BYTES, SENDER_MAX_BYTES,
+    SHARES_MAX, Sender,
+};
+
+fn entry(name: &str, kind: Kind, sent_by: Option<Sender>) -> Fact {
+    let entry = Entry {
+        kind,
+        mtime: time(1),
+        version_time: time(1),
+        sent_by,
+    };
+    Fact::Entry {
+        share: SHARE,
+        path: path(name),
+        entry,
+    }
+}
+
+fn sized(size_bytes: u64) -> Kind {
+    Kind::File {
+        hash: hash("x"),
+        size_bytes,
+        executable: false,
+    }
+}
+
+/// Below a limit, at it, and above it.
+fn around(limit: usize) -> [(usize, bool); 3] {
+    [(limit - 1, true), (limit, true), (limit + 1, false)]
+}
+
+#[test]
+fn a_fact_is_taken_at_each_of_its_limits_and_not_beyond() {
+    for (depth, fits) in around(PATH_MAX_DEPTH) {
+        let deep = vec!["d"; depth].join("/");
+        let fact = entry(&deep, Kind::Directory, None);
+        assert_eq!(check_fact(&fact).is_ok(), fits, "{depth} directories");
+    }
+    for (length, fits) in around(LINK_TARGET_MAX_BYTES) {
+        let target = Bytes::from(vec![b't'; length]);
+        let fact = entry("l", Kind::Symlink { target }, None);
+        assert_eq!(
+            check_fact(&fact).is_ok(),
+            fits,
+            "a target of {length} bytes"
+        );
+    }
+    for (length, fits) in around(SENDER_MAX_BYTES) {
+        let sender = Sender::Peer("s".repeat(length));
+        let fact = entry("f", sized(1), Some(sender));
+        assert_eq!(
+            check_fact(&fact).is_ok(),
+            fits,
+            "a sender of {length} bytes"
+        );
+    }
+    for (number, fits) in [(SHARES_MAX - 1, true), (SHARES_MAX, false)] {
+        let share = ShareIndex(number as u16);
+        let path = path("f");
+        let removed = Fact::Removed { share, path };
+        assert_eq!(check_fact(&removed).is_ok(), fits, "share {number}");
+    }
+    for (size_bytes, fits) in [
+        (FILE_MAX_BYTES - 1, true),
+        (FILE_MAX_BYTES, true),
+        (FILE_MAX_BYTES + 1, false),
+    ] {
+        let fact = entry("f", sized(size_bytes), None);
+        assert_eq!(check_fact(&fact).is_ok(), fits, "{size_bytes} bytes");
+    }
+}
+
+#[test]
+fn a_share_has_as_many_readers_and_what_is_sealed_as_many_bytes_as_it_may() {
+    let number = ShareIndex::FIRST_SEALED;
+    let reader = |n: usize| {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&n.to_be_bytes());
+        Reader {
+            node: NodeId::new(key),
+            key: ([1; 32], [2; 16]),
+        }
+    };
+    for (count, fits) in around(READERS_MAX) {
+        let fact = Fact::Readers {
+            number,
+            share: SHARE,
+            salt: [3; 16],
+            // and the author
+            readers: (0..=count).map(reader).collect(),
+        };
+        assert_eq!(check_fact(&fact).is_ok(), fits, "{count} readers");
+    }
+    for (length, fits) in around(SEALED_MAX_BYTES) {
+        let sealed = |length| Bytes::from(vec![4; length]);
+        for (path, entry) in [(length, 1), (1, length)] {
+            let fact = Fact::Sealed {
+                number,
+                path: sealed(path),
+                entry: sealed(entry),
+            };
+            assert_eq!(check_fact(&fact).is_ok(), fits, "{path} and {entry} bytes");
+        }
+    }
+}
+
+#[test]
+fn a_part_of_a_log_has_as_many_records_and_bytes_as_it_may_and_no_more() {
+    for (count, is_whole) in around(PART_MAX_RECORDS) {
+        let mut author = pulls::author_of(count as i64);
+        let pull = pull_of(pulls::watcher().handle_head(&signed(&mut author)));
+        let whole = author.log_part(&id(1), pull.epoch, 0).unwrap();
+        assert_eq!(whole.last, is_whole, "{count}");
+        assert_eq!(whole.records.len(), count.min(PART_MAX_RECORDS));
+        let forced = part(&author, pull, count);
+        let mut watcher = pulls::watcher();
+        pull_of(watcher.handle_head(&signed(&mut author)));
+        let taken = watcher.apply(id(1), forced);
+        assert_eq!(taken.is_ok(), is_whole, "{count}: {taken:?}");
+    }
+    let mut author = node(1, "x");
+    for n in 0..600 {
+        let long = format!("{n:03}{}", format!("/{}", "n".repeat(250)).repeat(15));
+        put(&mut author, &long, file("x", 1));
+    }
+    let pull = pull_of(pulls::watcher().handle_head(&signed(&mut author)));
+    let first = part(&author, pull, PART_MAX_RECORDS);
+    let length = postcard::to_stdvec(&first.records).unwrap().len();
+    // as estimated, so that some room is left
+    assert!(!first.last && length <= PART_MAX_BYTES, "{length}");
+    assert!(length > PART_MAX_BYTES / 2, "{length}");
+}
+
+#[test]
+fn a_node_whose_budgets_nobody_set_keeps_what_the_manual_says() {
+    let Budgets { author, total } = Budgets::default();
+    let one = Cost {
+        bytes: budget::AUTHOR_MAX_BYTES,
+        directories: budget::AUTHOR_MAX_DIRECTORIES,
+    };
+    let all = Cost {
+        bytes: budget::TOTAL_MAX_BYTES,
+        directories: budget::TOTAL_MAX_DIRECTORIES,
+    };
+    assert_eq!((author, total), (one, all));
+}

@@ -1,0 +1,204 @@
+//! The promises of the catalogue as a whole.
+
+mod aliases;
+mod budgets;
+mod changes;
+mod conflicts;
+mod forged;
+mod forgotten;
+mod limits;
+mod liveness;
+mod model;
+mod owners;
+mod peers;
+mod persistence;
+mod private;
+mod pulls;
+mod readers;
+mod turns;
+mod worlds;
+
+use bytes::Bytes;
+
+use super::{Applied, Catalogue, Found, HeadOutcome, HeldName, LogPart, Pull, View};
+use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, SignedHead, Timestamp};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::{NodeId, NodeName};
+use p2pfs_types::path::SharedPath;
+
+pub(super) const SHARE: ShareIndex = ShareIndex(0);
+
+impl Catalogue {
+    /// Says that everything in a share is gone.
+    fn remove_share(&mut self, share: ShareIndex) {
+        let paths: Vec<SharedPath> = self.own_entries(share).map(|(path, _)| path).collect();
+        paths
+            .iter()
+            .for_each(|path| assert!(self.remove(share, path)));
+    }
+
+    /// How many versions, and times of directories, wait for their time.
+    fn early_count(&self) -> usize {
+        self.merge.early.rows.len()
+    }
+}
+
+pub(super) fn id(number: u8) -> NodeId {
+    NodeId::new([number; 32])
+}
+
+pub(super) fn node(number: u8, name: &str) -> Catalogue {
+    Catalogue::new(id(number), NodeName::new(name).unwrap())
+}
+
+pub(super) fn path(text: &str) -> SharedPath {
+    SharedPath::new(text.as_bytes()).unwrap()
+}
+
+pub(super) fn time(seconds: i64) -> Timestamp {
+    Timestamp {
+        seconds,
+        nanoseconds: 0,
+    }
+}
+
+/// A file whose content is the text, of a time.
+pub(super) fn file(content: &str, seconds: i64) -> Entry {
+    Entry {
+        kind: Kind::File {
+            hash: ContentHash::of(content.as_bytes()),
+            size_bytes: content.len() as u64,
+            executable: false,
+        },
+        mtime: time(seconds),
+        version_time: time(seconds),
+        sent_by: None,
+    }
+}
+
+pub(super) fn directory(seconds: i64) -> Entry {
+    Entry {
+        kind: Kind::Directory,
+        mtime: time(seconds),
+        version_time: time(seconds),
+        sent_by: None,
+    }
+}
+
+pub(super) fn link(target: &'static str, seconds: i64) -> Entry {
+    Entry {
+        kind: Kind::Symlink {
+            target: Bytes::from_static(target.as_bytes()),
+        },
+        mtime: time(seconds),
+        version_time: time(seconds),
+        sent_by: None,
+    }
+}
+
+pub(super) fn put(node: &mut Catalogue, name: &str, entry: Entry) {
+    assert!(node.put(SHARE, &path(name), entry).unwrap());
+}
+
+/// The own head, with a signature that nobody checks here.
+pub(super) fn signed(node: &mut Catalogue) -> SignedHead {
+    let signed = SignedHead {
+        head: node.own_head(),
+        signature: [[7; 32]; 2],
+    };
+    assert!(node.sign_own(signed.clone()));
+    assert!(!node.needs_signature());
+    signed
+}
+
+pub(super) fn pull_of(outcome: HeadOutcome) -> Pull {
+    match outcome {
+        HeadOutcome::Pull(pull) => pull,
+        other => panic!("expected a pull, got {other:?}"),
+    }
+}
+
+/// The part that answers a pull.
+pub(super) fn part(from: &Catalogue, pull: Pull, limit: usize) -> LogPart {
+    from.log_part_within(&pull.author, pull.epoch, pull.after, limit)
+        .expect("it has the log")
+}
+
+/// Brings a node's log as `from` has it to another, by parts of a few records.
+pub(super) fn bring(author: &NodeId, from: &Catalogue, to: &mut Catalogue, limit: usize) {
+    let head = from.head_of(author).expect("it has the log").clone();
+    let HeadOutcome::Pull(mut pull) = to.handle_head(&head) else {
+        return;
+    };
+    for _ in 0..10_000 {
+        match to.apply(*author, part(from, pull, limit)).unwrap() {
+            Applied::Complete => return,
+            Applied::More(next) | Applied::Compacted(next) => pull = next,
+            Applied::Mismatch { retry } => pull = retry.expect("an honest log fits in the end"),
+            Applied::OverBudget => return,
+        }
+    }
+    panic!("a pull of an honest log ends");
+}
+
+/// Brings a node's own log to another, which takes the node for live.
+pub(super) fn share(from: &mut Catalogue, to: &mut Catalogue) {
+    let author = signed(from).head.author;
+    to.set_live(author, true).unwrap();
+    bring(&author, from, to, 4096);
+}
+
+/// Every listed path from the root down, conflict names included, with what it stands for.
+pub(super) fn listing(view: &View) -> Vec<(String, Found)> {
+    let mut all = Vec::new();
+    let mut open = vec![SharedPath::root()];
+    while let Some(dir) = open.pop() {
+        // by small pages, so that resuming is tried too
+        let mut after: Option<Box<[u8]>> = None;
+        let mut names: Vec<Box<[u8]>> = Vec::new();
+        loop {
+            let page = view.children(&dir, after.as_deref(), 2);
+            let Some(last) = page.last() else { break };
+            after = Some(last.name.clone());
+            names.extend(page.iter().map(|child| child.name.clone()));
+            for child in page {
+                let path = dir.join(&child.name).unwrap();
+                assert_eq!(view.lookup(&path).as_ref(), Some(&child.found), "{path:?}");
+                if child.found.kind == Kind::Directory {
+                    open.push(path.clone());
+                }
+                all.push((path.to_string(), child.found));
+            }
+        }
+        let held = view.names(&dir);
+        assert!(
+            held.iter()
+                .map(HeldName::as_bytes)
+                .eq(names.iter().map(|name| &**name))
+        );
+        for name in held {
+            if let HeldName::Said(said) = &name {
+                let path = dir.join(said.name()).unwrap();
+                assert_eq!(view.found_of(said), view.lookup(&path), "{path:?}");
+            }
+        }
+    }
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
+}
+
+pub(super) fn names(view: &View) -> Vec<String> {
+    listing(view).into_iter().map(|(name, _)| name).collect()
+}
+
+/// The content that a path shows.
+pub(super) fn shown(view: &View, name: &str) -> Option<ContentHash> {
+    match view.lookup(&path(name))?.kind {
+        Kind::File { hash, .. } => Some(hash),
+        _ => None,
+    }
+}
+
+pub(super) fn hash(content: &str) -> ContentHash {
+    ContentHash::of(content.as_bytes())
+}

@@ -1,0 +1,283 @@
+//! The merge against a merge from scratch, for random logs, deliveries and deaths.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::worlds::{CONTENTS, NAMES, NODES, Said, World, node_id, owners, steps};
+use super::*;
+use crate::{Owners, Rule, Totals, conflict_name};
+
+struct Model<'a> {
+    said: &'a [Said],
+    live: &'a BTreeSet<usize>,
+    owners: &'a Owners,
+}
+
+type Candidate<'a> = (usize, ShareIndex, &'a Entry);
+/// By path: kind, mtime, author.
+type Listing = BTreeMap<SharedPath, (Kind, Timestamp, Option<NodeId>)>;
+
+impl<'a> Model<'a> {
+    fn all(&self) -> impl Iterator<Item = (&'a SharedPath, Candidate<'a>)> {
+        self.said.iter().enumerate().flat_map(|(author, said)| {
+            said.entries
+                .iter()
+                .map(move |((share, path), entry)| (path, (author, *share, entry)))
+        })
+    }
+
+    fn holders(&self, hash: &ContentHash) -> BTreeSet<NodeId> {
+        let has = |author: &&usize| {
+            let said = &self.said[**author];
+            said.haves.contains_key(hash)
+                || said
+                    .entries
+                    .values()
+                    .any(|entry| file_hash(entry) == Some(*hash))
+        };
+        self.live
+            .iter()
+            .filter(has)
+            .map(|author| node_id(*author))
+            .collect()
+    }
+
+    fn owner_of(&self, path: &SharedPath) -> Option<NodeId> {
+        let mut above = std::iter::successors(Some(path.clone()), SharedPath::parent);
+        above.find_map(|path| self.owners.get(&path).copied())
+    }
+
+    /// Whether a path is nobody's, or this author's.
+    fn may_have(&self, author: usize, path: &SharedPath) -> bool {
+        let owner = self.owner_of(path);
+        owner.is_none_or(|owner| owner == node_id(author))
+    }
+
+    fn lists_directory(&self, path: &SharedPath, (author, _, entry): &Candidate<'_>) -> bool {
+        let is_directory = entry.kind == Kind::Directory;
+        is_directory && self.live.contains(author) && self.may_have(*author, path)
+    }
+
+    fn is_givable(&self, path: &SharedPath, (author, _, entry): &Candidate<'_>) -> bool {
+        if !self.may_have(*author, path) {
+            return false;
+        }
+        match &entry.kind {
+            Kind::File { hash, .. } => !self.holders(hash).is_empty(),
+            Kind::Symlink { .. } => self.live.contains(author),
+            Kind::Directory => false,
+        }
+    }
+
+    fn directories(&self) -> BTreeSet<SharedPath> {
+        let mut dirs = BTreeSet::from([SharedPath::root()]);
+        for (path, candidate) in self.all() {
+            let explicit = self.lists_directory(path, &candidate);
+            if explicit {
+                dirs.insert(path.clone());
+            }
+            if explicit || self.is_givable(path, &candidate) {
+                let mut at = path.parent();
+                while let Some(dir) = at {
+                    at = dir.parent();
+                    dirs.insert(dir);
+                }
+            }
+        }
+        dirs
+    }
+
+    /// The versions of each path that can be given, the best first.
+    fn versions(&self) -> BTreeMap<&'a SharedPath, Vec<Candidate<'a>>> {
+        let mut versions: BTreeMap<&SharedPath, Vec<Candidate<'_>>> = BTreeMap::new();
+        for (path, candidate) in self.all().filter(|(p, c)| self.is_givable(p, c)) {
+            versions.entry(path).or_default().push(candidate);
+        }
+        for candidates in versions.values_mut() {
+            candidates.sort_by_key(|(author, share, entry)| {
+                let time = std::cmp::Reverse(entry.version_time);
+                let gone = !self.live.contains(author);
+                (gone, time, content_key(entry), node_id(*author), *share)
+            });
+            let mut seen = Vec::new();
+            candidates.retain(|(_, _, entry)| {
+                let new = !seen.contains(&content_key(entry));
+                seen.push(content_key(entry));
+                new
+            });
+        }
+        versions
+    }
+
+    fn label(&self, author: usize) -> String {
+        match NAMES.iter().filter(|name| **name == NAMES[author]).count() {
+            1 => NAMES[author].to_owned(),
+            _ => format!("{}-{}", NAMES[author], node_id(author).short(4)),
+        }
+    }
+
+    /// Everything below the root, and the root's own time.
+    fn listing(&self) -> (Listing, Totals, Timestamp) {
+        let dirs = self.directories();
+        let mut listing = Listing::new();
+        let mut lost: Vec<(&SharedPath, Candidate<'_>)> = Vec::new();
+        let mut changed: BTreeMap<SharedPath, Timestamp> = BTreeMap::new();
+        for (path, versions) in self.versions() {
+            let mut versions = versions.into_iter();
+            if !dirs.contains(path) {
+                let (author, _, entry) = versions.next().unwrap();
+                let shown = (entry.kind.clone(), entry.mtime, Some(node_id(author)));
+                listing.insert(path.clone(), shown);
+                changed.insert(path.clone(), entry.version_time);
+            }
+            lost.extend(versions.map(|version| (path, version)));
+        }
+        let root_time = self.directory_time(&SharedPath::root(), &changed);
+        for dir in &dirs {
+            let mtime = self.directory_time(dir, &changed);
+            if !dir.is_root() {
+                listing.insert(dir.clone(), (Kind::Directory, mtime, None));
+            }
+        }
+        let totals = Totals {
+            entries: listing.len() as u64,
+            unique_bytes: self.unique_bytes(),
+        };
+        for (path, (author, _, entry)) in lost {
+            let label = self.label(author);
+            let by_key = format!("{label}-{}", node_id(author).short(8));
+            let free = [label, by_key]
+                .iter()
+                .filter_map(|label| conflict_name(path.file_name(), label))
+                .map(|name| path.parent().unwrap().join(&name).unwrap())
+                .find(|path| !listing.contains_key(path) && self.may_have(author, path));
+            if let Some(path) = free {
+                listing.insert(
+                    path,
+                    (entry.kind.clone(), entry.mtime, Some(node_id(author))),
+                );
+            }
+        }
+        (listing, totals, root_time)
+    }
+
+    /// That of its newest record, or of what changed in it since.
+    fn directory_time(
+        &self,
+        dir: &SharedPath,
+        changed: &BTreeMap<SharedPath, Timestamp>,
+    ) -> Timestamp {
+        let is_record = |(path, candidate): &(&SharedPath, Candidate<'_>)| {
+            self.lists_directory(path, candidate)
+        };
+        let records = || self.all().filter(is_record);
+        let is_within = |path: &SharedPath| path.parent().as_ref() == Some(dir);
+        let below = records().filter(|(path, _)| is_within(path));
+        let below = below.map(|(_, (_, _, entry))| entry.version_time);
+        let files = changed.iter().filter(|(path, _)| is_within(path));
+        let inside = below.chain(files.map(|(_, version)| *version)).max();
+        let own = records().filter(|(path, _)| *path == dir);
+        let own = own.map(|(_, (_, _, entry))| (entry.version_time, entry.mtime));
+        match (own.max(), inside) {
+            (Some((version, mtime)), inside) if Some(version) >= inside => mtime,
+            (_, inside) => inside.unwrap_or_default(),
+        }
+    }
+
+    fn unique_bytes(&self) -> u64 {
+        let mut sizes = BTreeMap::new();
+        for (_, (_, _, entry)) in self.all() {
+            let Kind::File {
+                hash, size_bytes, ..
+            } = &entry.kind
+            else {
+                continue;
+            };
+            if !self.holders(hash).is_empty() {
+                sizes.insert(*hash, *size_bytes);
+            }
+        }
+        sizes.values().sum()
+    }
+}
+
+fn file_hash(entry: &Entry) -> Option<ContentHash> {
+    match &entry.kind {
+        Kind::File { hash, .. } => Some(*hash),
+        _ => None,
+    }
+}
+
+fn content_key(entry: &Entry) -> (bool, Option<ContentHash>, Vec<u8>) {
+    match &entry.kind {
+        Kind::Symlink { target } => (true, None, target.to_vec()),
+        _ => (false, file_hash(entry), Vec::new()),
+    }
+}
+
+fn plain(view: &View) -> Listing {
+    let listed = listing(view).into_iter().map(|(name, found)| {
+        let author = (found.kind != Kind::Directory).then_some(found.author);
+        (path(&name), (found.kind, found.mtime, author))
+    });
+    listed.collect()
+}
+
+fn check(view: &View, model: &Model<'_>) {
+    let (expected, totals, root_time) = model.listing();
+    assert_eq!(plain(view), expected);
+    assert_eq!(view.totals(), totals);
+    let root = view.lookup(&SharedPath::root()).unwrap();
+    assert_eq!(root.mtime, root_time);
+    for content in CONTENTS {
+        let holders: BTreeSet<NodeId> = view.holders(&hash(content)).into_iter().collect();
+        assert_eq!(holders, model.holders(&hash(content)));
+    }
+    for (path, versions) in model.versions() {
+        let known = view.versions(path);
+        let by_right = known.iter().filter(|it| it.rule != Rule::NotOwner);
+        let givable = by_right
+            .filter(|version| version.kind != Kind::Directory && !version.holders.is_empty());
+        assert_eq!(givable.count(), versions.len(), "{path:?}: {known:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_order_of_facts_and_deaths_ends_in_the_merge_from_scratch(
+        steps in proptest::collection::vec(steps(), 1..60),
+        live in proptest::collection::btree_set(0..NODES, 0..=NODES),
+        owners in owners(),
+    ) {
+        let mut world = World::new();
+        steps.into_iter().for_each(|step| world.take(step));
+        world.settle(&live, &owners);
+        let model = Model { said: &world.said, live: &live, owners: &owners };
+        let views = world.observers.each_mut().map(|observer| observer.catalogue.view());
+        views.iter().for_each(|view| check(view, &model));
+        prop_assert_eq!(plain(&views[0]), plain(&views[1]));
+        for (path, (kind, _, author)) in plain(&views[0]) {
+            let owner = model.owner_of(&path).filter(|_| kind != Kind::Directory);
+            prop_assert!(owner.is_none() || owner == author, "{path} is another's");
+        }
+    }
+
+    #[test]
+    fn forgetting_every_node_leaves_nothing_behind(
+        steps in proptest::collection::vec(steps(), 1..40),
+    ) {
+        let mut world = World::new();
+        steps.into_iter().for_each(|step| world.take(step));
+        world.settle(&(0..NODES).collect(), &Owners::new());
+        let [observer, _] = &mut world.observers;
+        (0..NODES).for_each(|author| observer.catalogue.forget(&node_id(author)));
+        while observer.catalogue.advance(5) {}
+        let state = &observer.catalogue.merge.state;
+        prop_assert_eq!(state.dirs.iter().flatten().count(), 1, "only the root is left");
+        prop_assert!(state.by_hash.is_empty());
+        prop_assert_eq!(state.totals, Totals::default());
+        prop_assert_eq!(state.known().count(), 1);
+        prop_assert!(names(&observer.catalogue.view()).is_empty());
+    }
+}

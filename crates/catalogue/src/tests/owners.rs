@@ -1,0 +1,130 @@
+//! Nobody else's version has a name at or below a path that somebody owns.
+
+use super::*;
+use crate::{Owners, Rule};
+
+/// A watcher that has what the owner (1) and somebody else (2) list.
+fn watcher() -> Catalogue {
+    let (mut owner, mut other) = (node(1, "owner"), node(2, "other"));
+    put(&mut owner, "docs/guide.txt", file("right", 1));
+    put(&mut other, "docs/guide.txt", file("wrong", 9));
+    put(&mut other, "docs/more.txt", file("more", 9));
+    put(&mut other, "docs/dir", directory(9));
+    put(&mut other, "docs.txt", file("beside", 9));
+    let mut watcher = node(0xff, "watcher");
+    share(&mut owner, &mut watcher);
+    share(&mut other, &mut watcher);
+    watcher
+}
+
+fn owners(all: &[(&str, u8)]) -> Owners {
+    all.iter()
+        .map(|(top, node)| (path(top), id(*node)))
+        .collect()
+}
+
+const ALL: [&str; 6] = [
+    "docs",
+    "docs.txt",
+    "docs/dir",
+    "docs/guide.txt",
+    "docs/guide~owner.txt",
+    "docs/more.txt",
+];
+
+fn rules(watcher: &mut Catalogue, name: &str) -> Vec<Rule> {
+    let versions = watcher.view().versions(&path(name));
+    versions.iter().map(|version| version.rule).collect()
+}
+
+#[test]
+fn below_an_owned_path_the_owners_versions_alone_are_listed_and_why_says_so() {
+    let mut watcher = watcher();
+    assert_eq!(names(&watcher.view()), ALL);
+    watcher.set_owners(owners(&[("docs", 1)]));
+    let view = watcher.view();
+    assert_eq!(names(&view), ["docs", "docs.txt", "docs/guide.txt"]);
+    assert_eq!(shown(&view, "docs/guide.txt"), Some(hash("right")));
+    assert_eq!(view.owner_of(&path("docs/guide.txt")), Some(id(1)));
+    let contested = rules(&mut watcher, "docs/guide.txt");
+    assert_eq!(contested, [Rule::Owner, Rule::NotOwner]);
+    assert_eq!(rules(&mut watcher, "docs/more.txt"), [Rule::NotOwner]);
+    assert_eq!(rules(&mut watcher, "docs.txt"), [Rule::Only]);
+}
+
+#[test]
+fn it_is_all_the_same_whether_the_owner_or_the_files_were_known_first() {
+    let claims = owners(&[("docs", 1)]);
+    let mut first = node(0xff, "watcher");
+    first.set_owners(claims.clone());
+    let (mut owner, mut other) = (node(1, "owner"), node(2, "other"));
+    put(&mut other, "docs/guide.txt", file("wrong", 9));
+    put(&mut other, "docs/more.txt", file("more", 9));
+    put(&mut other, "docs/dir", directory(9));
+    put(&mut other, "docs.txt", file("beside", 9));
+    share(&mut other, &mut first);
+    assert_eq!(names(&first.view()), ["docs.txt"], "not even its directory");
+    put(&mut owner, "docs/guide.txt", file("right", 1));
+    share(&mut owner, &mut first);
+    let mut last = watcher();
+    last.set_owners(claims);
+    assert_eq!(names(&first.view()), names(&last.view()));
+}
+
+#[test]
+fn the_nearest_owner_above_a_name_counts_and_a_path_that_is_given_back_is_everybodys() {
+    let mut watcher = watcher();
+    watcher.set_owners(owners(&[("", 1), ("docs/more.txt", 2)]));
+    let listed = ["docs", "docs/guide.txt", "docs/more.txt"];
+    assert_eq!(names(&watcher.view()), listed);
+    watcher.set_owners(Owners::new());
+    assert_eq!(names(&watcher.view()), ALL);
+}
+
+#[test]
+fn what_lost_a_name_is_not_called_by_one_that_another_node_owns() {
+    let (mut winner, mut loser) = (node(1, "winner"), node(2, "loser"));
+    put(&mut winner, "b.x", file("newer", 9));
+    put(&mut loser, "b.x", file("older", 1));
+    let mut watcher = node(0xff, "watcher");
+    share(&mut winner, &mut watcher);
+    share(&mut loser, &mut watcher);
+    let by_name = ["b.x", "b~loser.x"];
+    assert_eq!(names(&watcher.view()), by_name);
+    watcher.set_owners(owners(&[("b~loser.x", 1)]));
+    let by_key = format!("b~loser-{}.x", id(2).short(8));
+    assert_eq!(names(&watcher.view()), ["b.x", &by_key]);
+    watcher.set_owners(owners(&[("b~loser.x", 1), (&by_key, 3)]));
+    assert_eq!(names(&watcher.view()), ["b.x"]);
+    watcher.set_owners(owners(&[("b~loser.x", 2)]));
+    assert_eq!(names(&watcher.view()), by_name, "its own");
+}
+
+#[test]
+fn a_directory_without_right_to_its_name_dates_nothing() {
+    let (mut owner, mut other) = (node(1, "owner"), node(2, "other"));
+    put(&mut owner, "docs/guide.txt", file("right", 3));
+    put(&mut other, "docs/dir", directory(9));
+    put(&mut other, "docs", directory(9));
+    let changed = |watcher: &mut Catalogue| {
+        let found = watcher.view().lookup(&path("docs"));
+        found.map(|found| found.mtime)
+    };
+    let mut watcher = node(0xff, "watcher");
+    share(&mut owner, &mut watcher);
+    share(&mut other, &mut watcher);
+    assert_eq!(changed(&mut watcher), Some(time(9)));
+    watcher.set_owners(owners(&[("docs", 1)]));
+    assert_eq!(changed(&mut watcher), Some(time(3)));
+    watcher.set_owners(Owners::new());
+    assert_eq!(changed(&mut watcher), Some(time(9)));
+    let mut later = node(0xff, "watcher");
+    later.set_owners(owners(&[("docs", 1)]));
+    share(&mut other, &mut later);
+    share(&mut owner, &mut later);
+    assert_eq!(
+        changed(&mut later),
+        Some(time(3)),
+        "whatever was known first"
+    );
+}

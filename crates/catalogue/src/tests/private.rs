@@ -1,0 +1,180 @@
+//! Who is given the bytes of what is for some nodes alone.
+
+use super::readers::{hash, id_of, keyed, names, read_by};
+use super::*;
+use crate::Mark;
+
+#[test]
+fn bytes_of_a_restricted_share_are_for_its_readers_also_from_a_cache() {
+    let [mut a, mut b, mut c] = [keyed(1), keyed(2), keyed(3)];
+    read_by(&mut a, Some(&[2]));
+    put(&mut a, "secret", file("bytes", 1));
+    put(&mut c, "open", file("open", 1));
+    for node in [&mut b, &mut c] {
+        share(&mut a, node);
+    }
+    share(&mut c, &mut b);
+    for node in [&mut a, &mut b] {
+        let view = node.view();
+        assert!(view.admits(&id_of(1), &hash("bytes")) && view.admits(&id_of(2), &hash("bytes")));
+        assert!(!view.admits(&id_of(3), &hash("bytes")) && view.is_private(&hash("bytes")));
+        assert!(view.admits(&id_of(3), &hash("open")) && view.admits(&id_of(3), &hash("other")));
+    }
+    // who learnt the hash says that the content is open
+    put(&mut c, "claimed", file("bytes", 1));
+    share(&mut c, &mut a);
+    share(&mut c, &mut b);
+    assert!(!a.view().admits(&id_of(3), &hash("bytes")));
+    assert!(!b.view().admits(&id_of(3), &hash("bytes")));
+    assert_eq!(b.have(hash("bytes"), 5), Ok(false), "of it nothing is said");
+    // what its author shares openly as well is open where it is shared
+    let other = ShareIndex(1);
+    assert!(a.put(other, &path("also"), file("bytes", 1)).unwrap());
+    assert!(a.view().admits(&id_of(3), &hash("bytes")));
+}
+
+#[test]
+fn what_lost_its_sealed_name_is_given_to_nobody_until_its_author_opens_it() {
+    let [mut a, mut b] = [keyed(1), keyed(2)];
+    read_by(&mut a, Some(&[2]));
+    put(&mut a, "gone", file("gone", 1));
+    put(&mut a, "kept", file("kept", 1));
+    share(&mut a, &mut b);
+    a.remove(SHARE, &path("gone"));
+    share(&mut a, &mut b);
+    let mark = Mark {
+        content: hash("gone"),
+        author: id_of(1),
+    };
+    assert!(!b.view().admits(&id_of(2), &hash("gone")) && b.marks() == [mark]);
+    let written = |node: &mut Catalogue| -> Vec<(Mark, bool)> {
+        let writes = node.take_writes(99).into_iter();
+        writes.flat_map(|write| write.marks).collect()
+    };
+    assert_eq!(written(&mut b), [(mark, true)], "it outlives a restart");
+    read_by(&mut a, None);
+    share(&mut a, &mut b);
+    assert!(b.view().admits(&id_of(9), &hash("kept")));
+    let mut anew = keyed(2);
+    anew.restore_marks([mark]);
+    assert!(!anew.view().admits(&id_of(1), &hash("gone")));
+    anew.drop_marks(&[mark]);
+    assert!(anew.view().admits(&id_of(1), &hash("gone")));
+    // listed openly by another it stays private, by its author it does not
+    let mut c = keyed(3);
+    put(&mut c, "claimed", file("gone", 1));
+    share(&mut c, &mut b);
+    assert!(!b.view().admits(&id_of(3), &hash("gone")));
+    put(&mut a, "open", file("gone", 1));
+    share(&mut a, &mut b);
+    assert!(b.view().admits(&id_of(3), &hash("gone")) && b.marks().is_empty());
+    assert!(written(&mut b).contains(&(mark, false)));
+}
+
+#[test]
+fn a_cached_content_that_becomes_private_is_said_no_more() {
+    let [mut a, mut b] = [keyed(1), keyed(2)];
+    put(&mut a, "f", file("bytes", 1));
+    share(&mut a, &mut b);
+    assert!(b.have(hash("bytes"), 5).unwrap());
+    read_by(&mut a, Some(&[2]));
+    share(&mut a, &mut b);
+    assert!(b.has_haves_to_review());
+    b.review_haves().unwrap();
+    assert_eq!(b.have(hash("bytes"), 5), Ok(false));
+    assert_eq!(b.own_haves().count(), 0);
+    // what is cached here stays listed here, and nowhere else
+    let mut c = keyed(3);
+    read_by(&mut a, Some(&[2, 3]));
+    for node in [&mut b, &mut c] {
+        share(&mut a, node);
+        node.set_live(id_of(1), false).unwrap();
+    }
+    share(&mut b, &mut c);
+    assert_eq!(
+        (names(&mut b), names(&mut c)),
+        (vec!["f".to_owned()], vec![])
+    );
+    assert_eq!(b.view().totals().unique_bytes, 5);
+    b.have_not(hash("bytes"));
+    assert_eq!(names(&mut b), [""; 0]);
+}
+
+#[test]
+fn who_restricts_what_another_shares_openly_holds_back_its_readers_caches_alone() {
+    let [mut owner, mut bad] = [keyed(1), keyed(2)];
+    let [mut reader, mut other] = [keyed(3), keyed(4)];
+    let public = hash("public");
+    put(&mut owner, "f", file("public", 1));
+    read_by(&mut bad, Some(&[3]));
+    put(&mut bad, "mine", file("public", 1));
+    for node in [&mut reader, &mut other] {
+        share(&mut owner, node);
+        node.have(public, 6).unwrap();
+        share(&mut bad, node);
+    }
+    share(&mut bad, &mut owner);
+    let anybody = id_of(9);
+    for node in [&mut owner, &mut other] {
+        assert!(node.view().admits(&anybody, &public));
+        assert!(!node.has_haves_to_review() && !node.view().is_private(&public));
+    }
+    let view = reader.view();
+    assert!(!view.admits(&anybody, &public) && view.admits(&id_of(2), &public));
+    assert_eq!(names(&mut reader), ["f", "mine"], "it is read as before");
+    assert!(reader.view().holders(&public).contains(&id_of(1)));
+    // neither what it takes back nor another's word opens it, its own share of it does
+    bad.remove(SHARE, &path("mine"));
+    share(&mut bad, &mut reader);
+    assert!(!reader.view().admits(&anybody, &public));
+    put(&mut reader, "own", file("public", 1));
+    assert!(reader.view().admits(&anybody, &public));
+}
+
+#[test]
+fn what_was_open_and_is_for_some_now_is_given_by_no_cache_to_others_until_it_is_open_again() {
+    let [mut a, mut reader, mut other] = [keyed(1), keyed(2), keyed(3)];
+    let [bytes, also] = [hash("bytes"), hash("also")];
+    put(&mut a, "f", file("bytes", 1));
+    put(&mut a, "g", file("also", 1));
+    for node in [&mut reader, &mut other] {
+        share(&mut a, node);
+        node.have(bytes, 5).unwrap();
+        node.have(also, 4).unwrap();
+    }
+    put(&mut other, "copy", file("also", 1));
+    share(&mut other, &mut reader);
+    read_by(&mut a, Some(&[2]));
+    for node in [&mut reader, &mut other] {
+        share(&mut a, node);
+        node.review_haves().unwrap();
+        assert!(!node.own_haves().any(|(hash, _)| hash == bytes));
+        assert!(!node.view().admits(&id_of(9), &bytes));
+    }
+    assert!(reader.view().admits(&id_of(2), &bytes) && !other.view().admits(&id_of(2), &bytes));
+    // who could read it and shares it himself is not kept from that
+    assert!(other.view().admits(&id_of(9), &also) && !reader.view().admits(&id_of(9), &also));
+    read_by(&mut a, None);
+    for node in [&mut reader, &mut other] {
+        share(&mut a, node);
+        node.review_haves().unwrap();
+        assert!(
+            node.own_haves().any(|(hash, _)| hash == bytes),
+            "it is said again"
+        );
+        assert!(node.view().admits(&id_of(9), &bytes) && node.marks().is_empty());
+    }
+}
+
+#[test]
+fn what_is_deleted_of_a_share_for_all_is_no_secret() {
+    let [mut a, mut b] = [keyed(1), keyed(2)];
+    put(&mut a, "f", file("bytes", 1));
+    let other = ShareIndex(1);
+    a.put(other, &path("g"), file("more", 1)).unwrap();
+    read_by(&mut a, Some(&[2]));
+    share(&mut a, &mut b);
+    a.remove(other, &path("g"));
+    share(&mut a, &mut b);
+    assert!(b.marks().is_empty() && b.view().admits(&id_of(9), &hash("more")));
+}

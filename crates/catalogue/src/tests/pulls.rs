@@ -1,0 +1,481 @@
+//! Heads and parts of logs between nodes, honest and not.
+
+use super::*;
+use crate::log::Log;
+use crate::staged::STAGED_MAX_PARTS;
+use crate::{
+    CatalogueError, NODES_MAX, OWN_RECOVERIES_MAX, RECORDS_PER_AUTHOR_MAX, TOMBSTONES_MIN,
+};
+use p2pfs_proto::wire::native::record::{Fact, PATH_MAX_DEPTH, Record};
+
+pub fn author_of(files: i64) -> Catalogue {
+    let mut author = node(1, "x");
+    (0..files).for_each(|n| put(&mut author, &format!("f{n}"), file(&n.to_string(), n)));
+    author
+}
+
+pub fn watcher() -> Catalogue {
+    let mut watcher = node(0xff, "watcher");
+    watcher.set_live(id(1), true).unwrap();
+    watcher
+}
+
+#[test]
+fn a_suffix_brings_only_what_is_new() {
+    let (mut author, mut watcher) = (author_of(10), watcher());
+    share(&mut author, &mut watcher);
+    put(&mut author, "new", file("new", 1));
+    author.remove(SHARE, &path("f3"));
+    let pull = pull_of(watcher.handle_head(&signed(&mut author)));
+    let part = part(&author, pull, 4096);
+    assert_eq!(
+        (part.fresh, part.records.len(), part.last),
+        (false, 2, true)
+    );
+    assert_eq!(watcher.apply(id(1), part), Ok(Applied::Complete));
+    assert_eq!(watcher.view().totals().entries, 10);
+}
+
+#[test]
+fn suffix_and_snapshot_end_in_the_same_digest() {
+    let (mut author, mut by_suffix, mut by_snapshot) = (author_of(3), watcher(), watcher());
+    for round in 0..5 {
+        put(
+            &mut author,
+            "f1",
+            file(&format!("rewritten {round}"), round),
+        );
+        put(&mut author, &format!("g{round}"), file("x", round));
+        share(&mut author, &mut by_suffix);
+    }
+    share(&mut author, &mut by_snapshot);
+    assert_eq!(listing(&by_suffix.view()), listing(&by_snapshot.view()));
+    assert_eq!(by_suffix.head_of(&id(1)), by_snapshot.head_of(&id(1)));
+}
+
+#[test]
+fn any_node_that_has_a_log_gives_it_on() {
+    let (mut author, mut middle, mut far) = (author_of(10), watcher(), watcher());
+    share(&mut author, &mut middle);
+    bring(&id(1), &middle, &mut far, 3);
+    assert_eq!(far.view().totals().entries, 10);
+}
+
+#[test]
+fn a_log_that_changes_between_two_parts_comes_out_right() {
+    let (mut author, mut watcher) = (author_of(20), watcher());
+    let mut pull = pull_of(watcher.handle_head(&signed(&mut author)));
+    for round in 0..100 {
+        match watcher.apply(id(1), part(&author, pull, 4)).unwrap() {
+            Applied::More(next) => pull = next,
+            Applied::Complete => break,
+            other => panic!("{other:?}"),
+        }
+        if round < 3 {
+            author.remove(SHARE, &path(&format!("f{round}")));
+            put(
+                &mut author,
+                &format!("f{}", 19 - round),
+                file("rewritten", 99),
+            );
+            signed(&mut author);
+        }
+    }
+    assert_eq!(listing(&watcher.view()).len(), 17);
+    assert_eq!(watcher.head_of(&id(1)).unwrap().head, author.own_head());
+}
+
+#[test]
+fn tombstones_end_and_who_missed_them_takes_the_whole_log() {
+    let (mut author, mut watcher) = (author_of(5), watcher());
+    share(&mut author, &mut watcher);
+    for n in 0..=TOMBSTONES_MIN {
+        put(&mut author, &format!("short-lived {n}"), file("x", 1));
+        author.remove(SHARE, &path(&format!("short-lived {n}")));
+    }
+    let head = signed(&mut author).head;
+    assert!(head.floor > 0);
+    assert!(author.logs[&author.me].rows.len() < TOMBSTONES_MIN as usize);
+    let pull = pull_of(watcher.handle_head(author.head_of(&id(1)).unwrap()));
+    assert_eq!(pull.after, 0, "a suffix would lack the tombstones");
+    assert!(part(&author, pull, 10).fresh);
+    bring(&id(1), &author, &mut watcher, 100);
+    assert_eq!(watcher.view().totals().entries, 5);
+    assert_eq!(
+        watcher.logs[&watcher.index_of(&id(1)).unwrap()].floor,
+        head.floor
+    );
+}
+
+#[test]
+fn a_compaction_in_the_middle_of_a_pull_is_noticed() {
+    let (mut author, mut watcher) = (author_of(6), watcher());
+    let pull = pull_of(watcher.handle_head(&signed(&mut author)));
+    let Ok(Applied::More(pull)) = watcher.apply(id(1), part(&author, pull, 3)) else {
+        panic!()
+    };
+    author.remove(SHARE, &path("f0"));
+    put(&mut author, "last", file("last", 1));
+    let (me, floor) = (author.me, author.own_head().sequence);
+    author.raise_floor(me, floor);
+    signed(&mut author);
+    let outcome = watcher.apply(id(1), part(&author, pull, 3)).unwrap();
+    let Applied::Compacted(pull) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(pull.after, 0);
+    bring(&id(1), &author, &mut watcher, 3);
+    assert_eq!(watcher.view().lookup(&path("f0")), None);
+}
+
+#[test]
+fn what_was_said_first_is_never_missing_where_what_was_said_later_is_listed() {
+    let (mut author, mut watcher) = (node(1, "x"), watcher());
+    let whole = |view: &View| {
+        let shows = |name: &str| view.lookup(&path(name)).is_some();
+        !shows("reference") || (0..30).all(|n| shows(&format!("object{n}")))
+    };
+    for round in 0..3 {
+        (0..30).for_each(|n| put(&mut author, &format!("object{n}"), file(&n.to_string(), n)));
+        put(&mut author, "reference", file(&round.to_string(), round));
+        // said again, and so behind the reference
+        (0..30).for_each(|n| {
+            put(
+                &mut author,
+                &format!("object{n}"),
+                file(&n.to_string(), n + 50),
+            )
+        });
+        put(&mut author, &format!("other{round}"), file("o", 1));
+        let mut pull = pull_of(watcher.handle_head(&signed(&mut author)));
+        while let Applied::More(next) = watcher.apply(id(1), part(&author, pull, 3)).unwrap() {
+            assert!(whole(&watcher.view()), "in the middle of pull {round}");
+            // another head, or the same one again, does not begin it anew
+            let again = watcher.handle_head(author.head_of(&id(1)).unwrap());
+            assert_eq!(pull_of(again), next);
+            pull = next;
+        }
+        assert!(whole(&watcher.view()));
+        assert!(watcher.view().lookup(&path("reference")).is_some());
+    }
+}
+
+#[test]
+fn a_pull_that_begins_anew_drops_what_it_had() {
+    let (mut author, mut watcher) = (author_of(20), watcher());
+    let first = pull_of(watcher.handle_head(&signed(&mut author)));
+    watcher.apply(id(1), part(&author, first, 5)).unwrap();
+    watcher.apply(id(1), part(&author, first, 7)).unwrap();
+    let mut pull = first;
+    while let Applied::More(next) = watcher.apply(id(1), part(&author, pull, 6)).unwrap() {
+        pull = next;
+    }
+    assert_eq!(watcher.view().totals().entries, 20);
+}
+
+#[test]
+fn parts_that_never_end_take_no_more_memory_than_their_budget() {
+    let mut watcher = watcher();
+    for number in 1..=40 {
+        let mut author = node(number, "x");
+        (0..40).for_each(|n| put(&mut author, &format!("f{n}"), file(&n.to_string(), n)));
+        let mut pull = pull_of(watcher.handle_head(&signed(&mut author)));
+        for _ in 0..4 {
+            let part = author
+                .log_part_within(&id(number), pull.epoch, pull.after, 2)
+                .unwrap();
+            let Ok(Applied::More(next)) = watcher.apply(id(number), part) else {
+                panic!("more is to come")
+            };
+            pull = next;
+        }
+        let waiting: usize = watcher.logs.values().map(Log::staged_parts).sum();
+        assert!(waiting <= STAGED_MAX_PARTS);
+    }
+}
+
+#[test]
+fn an_older_head_changes_nothing() {
+    let (mut author, mut watcher) = (author_of(1), watcher());
+    let old = signed(&mut author);
+    put(&mut author, "new", file("new", 1));
+    share(&mut author, &mut watcher);
+    assert_eq!(watcher.handle_head(&old), HeadOutcome::Known);
+    assert_eq!(watcher.view().totals().entries, 2);
+}
+
+#[test]
+fn a_pull_that_was_lost_is_asked_for_again() {
+    let (mut author, mut watcher) = (author_of(1), watcher());
+    let head = signed(&mut author);
+    let first = pull_of(watcher.handle_head(&head));
+    assert_eq!(pull_of(watcher.handle_head(&head)), first);
+}
+
+#[test]
+fn two_logs_under_one_number_are_a_copied_key() {
+    let (mut author, mut twin, mut watcher) = (author_of(2), node(1, "x"), watcher());
+    share(&mut author, &mut watcher);
+    put(&mut twin, "p", file("p", 1));
+    put(&mut twin, "q", file("q", 1));
+    let copied = HeadOutcome::CopiedKey { author: id(1) };
+    assert_eq!(watcher.handle_head(&signed(&mut twin)), copied);
+    assert_eq!(
+        author.handle_head(&signed(&mut twin)),
+        copied,
+        "the owner sees it too"
+    );
+    assert_eq!(watcher.view().totals().entries, 2);
+}
+
+#[test]
+fn a_node_that_lost_its_state_goes_on_above_its_old_head() {
+    let (mut author, mut watcher) = (author_of(9), watcher());
+    share(&mut author, &mut watcher);
+    let old = author.head_of(&id(1)).unwrap().clone();
+    let mut reborn = node(1, "x");
+    put(&mut reborn, "only", file("only", 1));
+    let HeadOutcome::OwnStateLost { epoch } = reborn.handle_head(&old) else {
+        panic!()
+    };
+    reborn.recover_own(epoch);
+    share(&mut reborn, &mut watcher);
+    assert_eq!(names(&watcher.view()), ["only"]);
+    assert_eq!(reborn.handle_head(&old), HeadOutcome::Known);
+}
+
+#[test]
+fn a_node_that_lost_its_state_and_begins_a_later_life_contradicts_nothing_of_its_earlier_one() {
+    let mut watcher = watcher();
+    for life in [5, 6] {
+        // as many names as before, and other contents
+        let mut author = node(1, "x");
+        author.begin_own(life);
+        put(&mut author, "p", file(&format!("life {life}"), 1));
+        share(&mut author, &mut watcher);
+        author.begin_own(life + 1);
+        assert_eq!(author.own_head().epoch, life, "a log goes on as it began");
+        let found = watcher.view().lookup(&path("p")).unwrap();
+        assert_eq!(found.kind, file(&format!("life {life}"), 1).kind);
+    }
+}
+
+#[test]
+fn two_nodes_that_outbid_each_other_are_a_copied_key() {
+    let (mut one, mut two) = (node(1, "x"), node(1, "x"));
+    put(&mut one, "a", file("a", 1));
+    for _ in 0..2 * OWN_RECOVERIES_MAX + 2 {
+        std::mem::swap(&mut one, &mut two);
+        match one.handle_head(&signed(&mut two)) {
+            HeadOutcome::OwnStateLost { epoch } => one.recover_own(epoch),
+            HeadOutcome::CopiedKey { author } => return assert_eq!(author, id(1)),
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("it never ended");
+}
+
+#[test]
+fn while_a_log_comes_anew_its_old_entries_stay_listed() {
+    let (mut author, mut watcher) = (author_of(6), watcher());
+    share(&mut author, &mut watcher);
+    author.recover_own(1);
+    author.remove(SHARE, &path("f0"));
+    let pull = pull_of(watcher.handle_head(&signed(&mut author)));
+    let Ok(Applied::More(pull)) = watcher.apply(id(1), part(&author, pull, 2)) else {
+        panic!()
+    };
+    assert_eq!(watcher.view().totals().entries, 6);
+    assert_eq!(
+        watcher.apply(id(1), part(&author, pull, 99)),
+        Ok(Applied::Complete)
+    );
+    assert_eq!(watcher.view().totals().entries, 5);
+}
+
+#[test]
+fn a_part_that_cannot_be_is_refused_and_changes_nothing() {
+    let (mut author, mut watcher) = (author_of(3), watcher());
+    let pull = pull_of(watcher.handle_head(&signed(&mut author)));
+    let good = part(&author, pull, 4096);
+    let with = |edit: fn(&mut LogPart)| {
+        let mut part = good.clone();
+        edit(&mut part);
+        part
+    };
+    let root = |share| Fact::Removed {
+        share,
+        path: SharedPath::root(),
+    };
+    let mut rooted = good.clone();
+    rooted.records[0].fact = root(SHARE);
+    let many = vec![
+        Record {
+            sequence: 1,
+            fact: root(SHARE)
+        };
+        4097
+    ];
+    for (bad, why) in [
+        (
+            with(|part| part.records.reverse()),
+            CatalogueError::BadOrder,
+        ),
+        (
+            with(|part| part.records[0].sequence = 0),
+            CatalogueError::BadOrder,
+        ),
+        (
+            with(|part| part.records[2].sequence = 9),
+            CatalogueError::BadOrder,
+        ),
+        (
+            with(|part| {
+                *part = LogPart {
+                    records: vec![],
+                    last: false,
+                    ..part.clone()
+                }
+            }),
+            CatalogueError::BadOrder,
+        ),
+        (
+            with(|part| part.head.head.author = id(9)),
+            CatalogueError::WrongAuthor,
+        ),
+        (rooted, CatalogueError::BadFact),
+        (
+            LogPart {
+                records: many,
+                ..good.clone()
+            },
+            CatalogueError::PartTooLong { count: 4097 },
+        ),
+    ] {
+        assert_eq!(watcher.apply(id(1), bad), Err(why));
+    }
+    assert!(names(&watcher.view()).is_empty());
+    assert_eq!(watcher.apply(id(1), good), Ok(Applied::Complete));
+}
+
+#[test]
+fn a_part_of_an_older_log_is_stale() {
+    let (mut author, mut watcher) = (author_of(3), watcher());
+    let pull = pull_of(watcher.handle_head(&signed(&mut author)));
+    let old = part(&author, pull, 4096);
+    put(&mut author, "new", file("new", 1));
+    share(&mut author, &mut watcher);
+    assert_eq!(watcher.apply(id(1), old), Err(CatalogueError::Stale));
+}
+
+#[test]
+fn nobody_else_writes_our_own_log() {
+    let (mut author, mut twin) = (author_of(1), author_of(2));
+    let head = signed(&mut twin);
+    let part = LogPart {
+        head,
+        fresh: true,
+        records: vec![],
+        last: true,
+    };
+    assert_eq!(author.apply(id(1), part), Err(CatalogueError::WrongAuthor));
+}
+
+#[test]
+fn logs_and_nodes_over_their_limits_are_refused() {
+    let (mut author, mut watcher) = (author_of(1), watcher());
+    let mut head = signed(&mut author);
+    head.head.count = RECORDS_PER_AUTHOR_MAX as u64 + 1;
+    let count = head.head.count;
+    let refused = HeadOutcome::Refused(CatalogueError::TooManyRecords { count });
+    assert_eq!(watcher.handle_head(&head), refused);
+    for number in 0..NODES_MAX as u32 - 2 {
+        let mut key = [9; 32];
+        key[..4].copy_from_slice(&number.to_le_bytes());
+        watcher.set_live(NodeId::new(key), true).unwrap();
+    }
+    let outcome = watcher.handle_head(&signed(&mut node(2, "surplus")));
+    assert_eq!(outcome, HeadOutcome::Refused(CatalogueError::TooManyNodes));
+    watcher.forget(&id(1));
+    pull_of(watcher.handle_head(&signed(&mut node(2, "surplus"))));
+}
+
+#[test]
+fn an_unsigned_own_log_is_not_given_out() {
+    let (mut author, mut watcher) = (author_of(1), watcher());
+    let pull = pull_of(watcher.handle_head(&signed(&mut author)));
+    put(&mut author, "new", file("new", 1));
+    assert!(author.needs_signature());
+    assert_eq!(author.log_part(&id(1), pull.epoch, pull.after), None);
+    let stale = SignedHead {
+        head: watcher.own_head(),
+        signature: [[0; 32]; 2],
+    };
+    assert!(!author.sign_own(stale));
+}
+
+#[test]
+fn a_size_a_link_or_a_depth_that_cannot_be_is_refused_on_receipt() {
+    let entry = |name: &str, kind: Kind| Fact::Entry {
+        share: SHARE,
+        path: path(name),
+        entry: Entry {
+            kind,
+            mtime: Timestamp::default(),
+            version_time: Timestamp::default(),
+            sent_by: None,
+        },
+    };
+    let file = |size_bytes: u64| Kind::File {
+        hash: hash("x"),
+        size_bytes,
+        executable: false,
+    };
+    let link = |target: &'static str| Kind::Symlink {
+        target: bytes::Bytes::from_static(target.as_bytes()),
+    };
+    let deep = |depth: usize| vec!["d"; depth].join("/");
+    let bad = [
+        entry("f", file(1 << 63)),
+        entry("f", link("/srv/secret")),
+        entry("d/f", link("../../..")),
+        entry("f", link("z/../f")),
+        entry("f", link("z/.p2pfs/peers")),
+        entry("f", link("a\0b")),
+        entry("f", link("")),
+        entry(&deep(PATH_MAX_DEPTH + 1), Kind::Directory),
+        Fact::Removed {
+            share: SHARE,
+            path: path(&deep(PATH_MAX_DEPTH + 1)),
+        },
+        Fact::Have {
+            hash: hash("x"),
+            size_bytes: u64::MAX,
+        },
+    ];
+    for fact in bad {
+        let (mut author, mut watcher) = (author_of(1), watcher());
+        let pull = pull_of(watcher.handle_head(&signed(&mut author)));
+        let mut part = part(&author, pull, 10);
+        part.records[0].fact = fact.clone();
+        let refused = watcher.apply(id(1), part);
+        assert_eq!(refused, Err(CatalogueError::BadFact), "{fact:?}");
+    }
+    let mut author = node(1, "x");
+    put_kind(&mut author, "f", file((1 << 63) - 1));
+    put_kind(&mut author, "d/l", link("../f"));
+    put_kind(&mut author, &deep(PATH_MAX_DEPTH), Kind::Directory);
+    let mut watcher = watcher();
+    share(&mut author, &mut watcher);
+    assert!(watcher.view().lookup(&path("d/l")).is_some());
+}
+
+fn put_kind(author: &mut Catalogue, name: &str, kind: Kind) {
+    let entry = Entry {
+        kind,
+        mtime: Timestamp::default(),
+        version_time: Timestamp::default(),
+        sent_by: None,
+    };
+    author.put(SHARE, &path(name), entry).unwrap();
+}

@@ -1,0 +1,429 @@
+//! Shares that are for some nodes alone.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::*;
+use p2pfs_proto::trust::NodeKey;
+use p2pfs_proto::wire::native::record::{Fact, Record};
+
+fn key(number: u8) -> NodeKey {
+    NodeKey::from_seed(&[number; 32])
+}
+
+pub(super) fn id_of(number: u8) -> NodeId {
+    key(number).node_id()
+}
+
+/// A node that can open what is sealed for it.
+pub(super) fn keyed(number: u8) -> Catalogue {
+    let name = NodeName::new(format!("n{number}")).unwrap();
+    Catalogue::of_key(Arc::new(key(number)), name)
+}
+
+pub(super) fn readers(numbers: &[u8]) -> BTreeSet<NodeId> {
+    numbers.iter().map(|number| id_of(*number)).collect()
+}
+
+pub(super) fn read_by(node: &mut Catalogue, numbers: Option<&[u8]>) {
+    let list = numbers.map(readers);
+    node.set_readers(SHARE, list.as_ref()).unwrap();
+    while node.restate() {}
+}
+
+pub(super) fn names(node: &mut Catalogue) -> Vec<String> {
+    let view = node.view();
+    listing(&view).into_iter().map(|(name, _)| name).collect()
+}
+
+pub(super) fn hash(text: &str) -> ContentHash {
+    ContentHash::of(text.as_bytes())
+}
+
+/// Nothing of a file is to be seen, by whatever way it is asked for.
+fn assert_knows_nothing(node: &mut Catalogue, name: &str, content: &str, author: &str) {
+    let view = node.view();
+    assert_eq!(view.lookup(&path(name)), None);
+    assert_eq!(view.peer_lookup(author, &path(name)), None);
+    assert_eq!(view.by_hash(&hash(content)), None);
+    assert_eq!(view.versions(&path(name)), []);
+    assert!(view.holders(&hash(content)).is_empty() && !view.is_named(&hash(content)));
+    assert!(view.names_of(&hash(content), 9).is_empty());
+}
+
+#[test]
+fn readers_list_what_is_for_them_and_others_know_nothing_of_it() {
+    let [mut a, mut b, mut c] = [keyed(1), keyed(2), keyed(3)];
+    read_by(&mut a, Some(&[2]));
+    put(&mut a, "d", directory(1));
+    put(&mut a, "d/secret", file("bytes", 2));
+    put(&mut a, "d/link", link("secret", 2));
+    share(&mut a, &mut c);
+    // by way of who cannot read it
+    b.set_live(id_of(1), true).unwrap();
+    bring(&id_of(1), &c, &mut b, 2);
+    assert_eq!(names(&mut a), ["d", "d/link", "d/secret"]);
+    assert_eq!(names(&mut b), names(&mut a));
+    assert_eq!(b.view().peer_names(), ["n1", "n2"]);
+    assert!(b.view().peer_lookup("n1", &path("d/secret")).is_some());
+    assert_eq!(names(&mut c), [""; 0]);
+    for name in ["d", "d/secret", "d/link"] {
+        assert_knows_nothing(&mut c, name, "bytes", "n1");
+    }
+    assert_eq!(c.view().totals().unique_bytes, 0);
+    let text = format!("{:?}", part(&c, all_of(&id_of(1)), 4096));
+    assert!(!text.contains("secret"), "a name is in the log in clear");
+}
+
+fn all_of(author: &NodeId) -> Pull {
+    Pull {
+        author: *author,
+        epoch: 1,
+        after: 0,
+    }
+}
+
+#[test]
+fn another_list_of_readers_is_followed_with_each_entry_as_it_was() {
+    let [mut a, mut b, mut c] = [keyed(1), keyed(2), keyed(3)];
+    for number in 0..40 {
+        put(
+            &mut a,
+            &format!("f{number:02}"),
+            file(&format!("text {number}"), number),
+        );
+    }
+    let open = names(&mut a);
+    let lists: [(Option<&[u8]>, bool, bool); 6] = [
+        (None, true, true),
+        (Some(&[2]), true, false),
+        (Some(&[2, 3]), true, true),
+        (Some(&[3]), false, true),
+        (Some(&[]), false, false),
+        (None, true, true),
+    ];
+    for (list, to_b, to_c) in lists {
+        read_by(&mut a, list);
+        share(&mut a, &mut b);
+        share(&mut a, &mut c);
+        for (node, reads) in [(&mut a, true), (&mut b, to_b), (&mut c, to_c)] {
+            let seen = names(node);
+            assert_eq!(
+                seen,
+                if reads { open.clone() } else { Vec::new() },
+                "{list:?}"
+            );
+        }
+        assert_eq!(a.own_entries(SHARE).count(), 40);
+        assert_eq!(
+            a.all_own_entries()
+                .filter(|(share, ..)| *share == SHARE)
+                .count(),
+            40
+        );
+        assert_eq!(a.own_entry(SHARE, &path("f07")), Some(file("text 7", 7)));
+        let own = a.view().lookup(&path("f07")).unwrap().own;
+        assert_eq!(
+            own,
+            Some((SHARE, path("f07"))),
+            "the file itself stands for it"
+        );
+    }
+    assert!(!a.set_readers(SHARE, None).unwrap(), "nothing to do");
+    let count = a.own_head().count;
+    assert_eq!(count, 40, "no list is left over");
+}
+
+#[test]
+fn what_changes_while_a_list_changes_is_said_once_and_right() {
+    let [mut a, mut b] = [keyed(1), keyed(2)];
+    for number in 0..5000 {
+        put(&mut a, &format!("f{number:04}"), file("text", number));
+    }
+    assert!(a.set_readers(SHARE, Some(&readers(&[2]))).unwrap());
+    assert!(a.restate(), "it is done by pieces");
+    put(&mut a, "f4999", file("newer", 9000));
+    put(&mut a, "f0001", file("newer", 9000));
+    assert!(a.remove(SHARE, &path("f4998")) && a.remove(SHARE, &path("f0002")));
+    assert_eq!(a.own_entry(SHARE, &path("f4998")), None);
+    while a.restate() {}
+    share(&mut a, &mut b);
+    assert_eq!(names(&mut b).len(), 4998);
+    for name in ["f4999", "f0001"] {
+        let found = b.view().lookup(&path(name)).unwrap();
+        assert_eq!(found.kind, file("newer", 9000).kind);
+    }
+    assert!(
+        a.own_entries(SHARE)
+            .all(|(path, _)| a.own_entry(SHARE, &path).is_some())
+    );
+}
+
+#[test]
+fn a_list_that_did_not_change_keeps_its_key_also_where_a_reader_is_no_key() {
+    let mut a = keyed(1);
+    let mut list = readers(&[2]);
+    // the neutral element: nothing can be sealed for it
+    let mut no_key = [0; 32];
+    no_key[0] = 1;
+    list.insert(NodeId::new(no_key));
+    assert!(a.set_readers(SHARE, Some(&list)).unwrap());
+    while a.restate() {}
+    for again in [&list, &readers(&[2])] {
+        assert!(!a.set_readers(SHARE, Some(again)).unwrap(), "{again:?}");
+    }
+}
+
+#[test]
+fn lists_and_numbers_outlive_a_restart() {
+    let [mut a, mut b] = [keyed(1), keyed(2)];
+    read_by(&mut a, Some(&[2]));
+    put(&mut a, "secret", file("bytes", 1));
+    share(&mut a, &mut b);
+    let restarted = |node: &mut Catalogue, number: u8| {
+        let mut again = keyed(number);
+        for write in node.take_writes(usize::MAX) {
+            let state = write.state.expect("nothing was forgotten");
+            assert!(again.restore(write.author, state, write.puts).unwrap());
+        }
+        again.set_live(id_of(3 - number), true).unwrap();
+        again
+    };
+    let mut a = restarted(&mut a, 1);
+    let mut b = restarted(&mut b, 2);
+    assert_eq!(names(&mut b), ["secret"]);
+    assert!(
+        !b.view().admits(&id_of(3), &hash("bytes")),
+        "before anybody is heard of"
+    );
+    assert!(
+        !a.set_readers(SHARE, Some(&readers(&[2]))).unwrap(),
+        "the same list"
+    );
+    while a.restate() {}
+    put(&mut a, "later", file("later", 2));
+    share(&mut a, &mut b);
+    assert_eq!(names(&mut b), ["later", "secret"]);
+    let mut c = keyed(3);
+    share(&mut a, &mut c);
+    assert_eq!(names(&mut c), [""; 0], "also what came after the restart");
+}
+
+#[test]
+fn a_node_without_its_key_says_nothing_rather_than_openly() {
+    let mut a = node(1, "a");
+    assert!(a.set_readers(SHARE, Some(&readers(&[2]))).is_err());
+}
+
+#[test]
+fn a_name_sealed_twice_is_the_same_log_to_readers_and_to_others() {
+    let [mut a, mut b, mut c] = [keyed(1), keyed(2), keyed(3)];
+    read_by(&mut a, Some(&[2]));
+    put(&mut a, "one", file("one", 1));
+    let other = key(1).share_key(b"mine");
+    let number = ShareIndex::FIRST_SEALED;
+    // a forger that knows the key of its own share, and a record that opens to nothing
+    for path in [other.seal(b"", b"one"), vec![7; 60]] {
+        let entry = vec![1; 90].into();
+        let path = path.into();
+        let sealed = Fact::Sealed {
+            number,
+            path,
+            entry,
+        };
+        a.record(sealed).unwrap();
+    }
+    share(&mut a, &mut b);
+    share(&mut a, &mut c);
+    assert_eq!(names(&mut b), ["one"]);
+    for node in [&b, &c] {
+        let head = node.head_of(&id_of(1)).expect("the log is whole");
+        assert_eq!(head.head, a.own_head());
+    }
+}
+
+#[test]
+fn an_entry_that_opens_no_more_under_its_seal_is_the_same_log_to_readers_and_to_others() {
+    let [mut a, mut b, mut c] = [keyed(1), keyed(2), keyed(3)];
+    read_by(&mut a, Some(&[2]));
+    put(&mut a, "one", file("one", 1));
+    put(&mut a, "two", file("two", 1));
+    share(&mut a, &mut b);
+    assert_eq!(names(&mut b), ["one", "two"]);
+    let Fact::Sealed { number, path, .. } = part(&a, all_of(&id_of(1)), 99).records.remove(1).fact
+    else {
+        panic!("an entry of a share with readers is sealed")
+    };
+    let entry = vec![1; 90].into();
+    a.record(Fact::Sealed {
+        number,
+        path,
+        entry,
+    })
+    .unwrap();
+    share(&mut a, &mut b);
+    share(&mut a, &mut c);
+    assert_eq!(names(&mut b), ["two"]);
+    for node in [&b, &c] {
+        let head = node.head_of(&id_of(1)).expect("the log is whole");
+        assert_eq!(head.head, a.own_head());
+    }
+}
+
+#[test]
+fn a_log_says_under_the_numbers_of_sealed_shares_nothing_in_clear() {
+    let [mut a, mut b] = [keyed(1), keyed(2)];
+    put(&mut a, "one", file("one", 1));
+    let head = signed(&mut a);
+    b.set_live(id_of(1), true).unwrap();
+    let pull = pull_of(b.handle_head(&head));
+    let entry = file("one", 1);
+    let bad = [
+        Fact::Entry {
+            share: ShareIndex::FIRST_SEALED,
+            path: path("one"),
+            entry,
+        },
+        Fact::Sealed {
+            number: SHARE,
+            path: vec![1; 40].into(),
+            entry: vec![1; 40].into(),
+        },
+        Fact::Sealed {
+            number: ShareIndex::FIRST_SEALED,
+            path: vec![1; 6000].into(),
+            entry: vec![1; 40].into(),
+        },
+        Fact::Readers {
+            number: ShareIndex::FIRST_SEALED,
+            share: SHARE,
+            salt: [0; 16],
+            readers: Vec::new(),
+        },
+    ];
+    for fact in bad {
+        let mut part = part(&a, pull, 99);
+        part.records = vec![Record { sequence: 1, fact }];
+        let refused = b.apply(id_of(1), part);
+        assert_eq!(refused, Err(crate::CatalogueError::BadFact));
+    }
+}
+
+/// What one node of the random walk shares: each file with its content, and for whom.
+struct Sharing {
+    files: BTreeSet<u8>,
+    readers: Option<BTreeSet<NodeId>>,
+}
+
+const WALKERS: u8 = 4;
+const WALK_STEPS: usize = 60;
+
+fn name_of(author: u8, file: u8) -> String {
+    format!("{author}-{file}")
+}
+
+fn step(rng: &mut StdRng, nodes: &mut [Catalogue], sharing: &mut [Sharing]) {
+    let at = rng.random_range(0..nodes.len());
+    let (author, number) = (&mut nodes[at], at as u8 + 1);
+    let file_number = rng.random_range(0..6);
+    let name = name_of(number, file_number);
+    match rng.random_range(0..5) {
+        0 | 1 => {
+            author.put(SHARE, &path(&name), file(&name, 1)).unwrap();
+            sharing[at].files.insert(file_number);
+        }
+        2 => {
+            author.remove(SHARE, &path(&name));
+            sharing[at].files.remove(&file_number);
+        }
+        3 => {
+            let some = (1..=WALKERS).filter(|_| rng.random_bool(0.5));
+            let some: BTreeSet<NodeId> = some.map(id_of).collect();
+            sharing[at].readers = rng.random_bool(0.8).then_some(some);
+            let readers = sharing[at].readers.as_ref();
+            author.set_readers(SHARE, readers).unwrap();
+        }
+        _ => drop(author.restate()),
+    }
+}
+
+/// Brings every log to every node, by way of whoever comes first.
+fn exchange(rng: &mut StdRng, nodes: &mut [Catalogue]) {
+    for node in nodes.iter_mut() {
+        while node.restate() {}
+        signed(node);
+    }
+    let count = nodes.len();
+    for author in 0..count {
+        let mut has_it = vec![author];
+        let id = id_of(author as u8 + 1);
+        while has_it.len() < count {
+            let to = rng.random_range(0..count);
+            let from = has_it[rng.random_range(0..has_it.len())];
+            if has_it.contains(&to) {
+                continue;
+            }
+            let [from, node] = nodes.get_disjoint_mut([from, to]).unwrap();
+            node.set_live(id, true).unwrap();
+            bring(&id, from, node, 1 + rng.random_range(0..5));
+            has_it.push(to);
+        }
+    }
+}
+
+#[test]
+fn whatever_lists_change_readers_list_and_get_all_that_is_for_them_and_others_nothing() {
+    for seed in 0..40 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut nodes: Vec<Catalogue> = (1..=WALKERS).map(keyed).collect();
+        let empty = |_| Sharing {
+            files: BTreeSet::new(),
+            readers: None,
+        };
+        let mut sharing: Vec<Sharing> = (1..=WALKERS).map(empty).collect();
+        for _ in 0..6 {
+            for _ in 0..WALK_STEPS / 6 {
+                step(&mut rng, &mut nodes, &mut sharing);
+            }
+            exchange(&mut rng, &mut nodes);
+            for (at, node) in nodes.iter_mut().enumerate() {
+                assert_as_shared(seed, at, node, &sharing);
+            }
+        }
+    }
+}
+
+fn assert_as_shared(seed: u64, at: usize, node: &mut Catalogue, sharing: &[Sharing]) {
+    let me = id_of(at as u8 + 1);
+    let may = |author: usize, who: &NodeId| {
+        let readers = sharing[author].readers.as_ref();
+        id_of(author as u8 + 1) == *who || readers.is_none_or(|readers| readers.contains(who))
+    };
+    let mut expected = Vec::new();
+    let view = node.view();
+    for (author, its) in sharing.iter().enumerate() {
+        for file in &its.files {
+            let name = name_of(author as u8 + 1, *file);
+            let bytes = hash(&name);
+            if !may(author, &me) {
+                let found = view.by_hash(&bytes);
+                assert_eq!(found, None, "seed {seed}: node {at} finds {name}");
+                continue;
+            }
+            for asker in (1..=WALKERS).map(id_of) {
+                let admitted = view.admits(&asker, &bytes);
+                assert_eq!(
+                    admitted,
+                    may(author, &asker),
+                    "seed {seed}: node {at}, {name}"
+                );
+            }
+            expected.push(name);
+        }
+    }
+    expected.sort();
+    assert_eq!(names(node), expected, "seed {seed}: node {at}");
+}

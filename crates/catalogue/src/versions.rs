@@ -1,0 +1,209 @@
+//! Why a name shows what it shows.
+
+use super::dir::Dir;
+use super::orders::Named;
+use super::row::{Class, DirId, Row};
+use super::rules;
+use super::view::View;
+use p2pfs_proto::wire::native::record::{Kind, ShareIndex, Timestamp};
+use p2pfs_types::id::NodeId;
+use p2pfs_types::path::SharedPath;
+
+/// By which rule a version stands where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// It has the name: there is no other version.
+    Only,
+    /// It has the name: its version time is the newest.
+    Newest,
+    /// It has the name: its version time is the newest, and of those its hash is the smallest.
+    SmallestHash,
+    /// It lost: another version is newer.
+    Older,
+    /// It lost: another version is as new, and has a smaller hash.
+    LargerHash,
+    /// A directory of that name is listed, which keeps the name (also the directory's own rule).
+    DirectoryKeeps,
+    /// It has the name: newer ones are only in caches, since their authors are gone.
+    AuthorLives,
+    /// It lost, though it is newer: only caches have it, since its author is gone.
+    AuthorGone,
+    /// Its time is more than [`EARLY_TOLERANCE_SECONDS`](super::EARLY_TOLERANCE_SECONDS) ahead of
+    /// this node's clock: it waits until that comes.
+    Early,
+    /// No live node can give it.
+    NotGivable,
+    /// It has the name: its author owns the path, and somebody else has another version.
+    Owner,
+    /// It lost: another node owns the path.
+    NotOwner,
+}
+
+/// One version of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// What it is.
+    pub kind: Kind,
+    /// As its newest candidate says.
+    pub mtime: Timestamp,
+    /// By which it is ranked.
+    pub version_time: Timestamp,
+    /// Who shares it under this name, in which share, live or not; the one that it is named after
+    /// first.
+    pub authors: Vec<(NodeId, ShareIndex)>,
+    /// The live nodes that can give it, under this name or any other or from their caches.
+    pub holders: Vec<NodeId>,
+    /// Where it is listed; none where it is not.
+    pub listed_as: Option<SharedPath>,
+    pub rule: Rule,
+}
+
+impl View {
+    /// Every version of a path that some log knows, the one that has the name first. A conflict
+    /// name stands for the path that it was made from.
+    pub fn versions(&self, path: &SharedPath) -> Vec<Version> {
+        let dir = path
+            .parent()
+            .and_then(|parent| self.merged.find_dir(&parent));
+        let Some(dir) = dir else { return Vec::new() };
+        let here = self.merged.dir(dir);
+        let alias = here.aliases.get(&Named(path.file_name()));
+        let name = alias.map_or(path.file_name(), |alias| alias.row().name());
+        let rows: Vec<Row> = here
+            .candidates(name)
+            .filter(|row| matches!(row.class, Class::File | Class::Symlink))
+            .cloned()
+            .collect();
+        let (givable, gone): (Vec<Row>, Vec<Row>) = rows
+            .iter()
+            .cloned()
+            .partition(|row| self.merged.is_givable(row));
+        let (ranked, lost) = (self.merged.rank(givable), self.merged.rank(gone));
+        let lost = lost
+            .into_iter()
+            .filter(|row| !ranked.iter().any(|r| r.same_content(row)));
+        let is_contested = lost.clone().any(|row| !self.merged.may_have_name(&row));
+        let kept = here.dirs.contains(&Named(name));
+        let mut versions: Vec<Version> = self
+            .directory_version(dir, name)
+            .into_iter()
+            .filter(|_| kept)
+            .collect();
+        for (at, row) in ranked.iter().enumerate() {
+            let rule = match () {
+                () if kept => Rule::DirectoryKeeps,
+                () if at == 0 && is_contested => Rule::Owner,
+                () => self.rule_of(at, &ranked),
+            };
+            versions.extend(self.version(row, &rows, rule));
+        }
+        versions.extend(lost.filter_map(|row| {
+            let rule = match () {
+                () if !self.merged.may_have_name(&row) => Rule::NotOwner,
+                () if self.merged.is_early(&row) => Rule::Early,
+                () => Rule::NotGivable,
+            };
+            self.version(&row, &rows, rule)
+        }));
+        versions
+    }
+
+    /// The node whose versions alone are listed at a path, where there is such a one.
+    pub fn owner_of(&self, path: &SharedPath) -> Option<NodeId> {
+        self.merged.owner_of(path)
+    }
+
+    fn version(&self, row: &Row, all: &[Row], rule: Rule) -> Option<Version> {
+        let mut same: Vec<&Row> = all.iter().filter(|r| r.same_content(row)).collect();
+        same.sort_by(|a, b| {
+            let (a_id, b_id) = (self.merged.node_of(a), self.merged.node_of(b));
+            rules::precedence((a, a_id), (b, b_id))
+        });
+        let holders = match row.class {
+            Class::File => self.holders(&row.hash()),
+            _ => {
+                let live = same.iter().filter(|r| self.merged.is_live(r));
+                live.map(|r| *self.merged.node_of(r)).collect()
+            }
+        };
+        Some(Version {
+            kind: row.kind()?,
+            mtime: row.mtime(),
+            version_time: row.version_time(),
+            authors: same
+                .iter()
+                .map(|r| (*self.merged.node_of(r), self.merged.share_of(r)))
+                .collect(),
+            holders,
+            listed_as: self.listed_path(row),
+            rule,
+        })
+    }
+
+    /// Where a file or link is listed, under its own name or beside that.
+    pub(super) fn listed_path(&self, row: &Row) -> Option<SharedPath> {
+        let name = listed_name(self.merged.dir(row.dir), row)?;
+        Some(self.merged.path_of(row.dir, name))
+    }
+
+    fn directory_version(&self, dir: DirId, name: &[u8]) -> Option<Version> {
+        let id = self.merged.dir(dir).child(name)?;
+        let found = self.directory(id);
+        let here = self.merged.dir(dir);
+        let rows: Vec<&Row> = here
+            .candidates(name)
+            .filter(|row| row.class == Class::Directory)
+            .collect();
+        let live = rows.iter().filter(|row| self.merged.is_live(row));
+        Some(Version {
+            kind: Kind::Directory,
+            mtime: found.mtime,
+            version_time: found.version_time,
+            authors: rows
+                .iter()
+                .map(|row| (*self.merged.node_of(row), self.merged.share_of(row)))
+                .collect(),
+            holders: live.map(|row| *self.merged.node_of(row)).collect(),
+            listed_as: Some(self.merged.path_of(dir, name)),
+            rule: Rule::DirectoryKeeps,
+        })
+    }
+}
+
+fn listed_name<'a>(dir: &'a Dir, row: &'a Row) -> Option<&'a [u8]> {
+    let own = dir
+        .listed
+        .get(&Named(row.name()))
+        .is_some_and(|listed| listed.0.is(row));
+    if own {
+        return Some(row.name());
+    }
+    dir.aliases
+        .iter()
+        .find(|alias| alias.row().is(row))
+        .map(|alias| alias.name())
+}
+
+impl View {
+    /// Why a version stands at a place among those that can be given.
+    fn rule_of(&self, at: usize, ranked: &[Row]) -> Rule {
+        let (first, row) = (&ranked[0], &ranked[at]);
+        let lives = |row: &Row| self.merged.is_live(row);
+        let overrules = |winner: &Row, loser: &Row| {
+            lives(winner) && !lives(loser) && loser.version_time() > winner.version_time()
+        };
+        if at > 0 {
+            return match row.version_time() == first.version_time() {
+                _ if overrules(first, row) => Rule::AuthorGone,
+                true => Rule::LargerHash,
+                false => Rule::Older,
+            };
+        }
+        match ranked.get(1) {
+            None => Rule::Only,
+            _ if ranked.iter().any(|other| overrules(first, other)) => Rule::AuthorLives,
+            Some(second) if second.version_time() == first.version_time() => Rule::SmallestHash,
+            Some(_) => Rule::Newest,
+        }
+    }
+}

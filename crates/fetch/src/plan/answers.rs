@@ -1,0 +1,468 @@
+//! How requests end, and what the passing of time does: answers, failures, deadlines.
+
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+
+use super::fetch::{Fetch, GONE};
+use super::hedge::{HEDGE_CREDIT_MAX_BYTES, HEDGE_SHARE};
+use super::{
+    Demand, DemandId, Failure, InFlight, Plan, PlanError, PlanEvent, RequestId, TURN_PATIENCE,
+    Timer,
+};
+use p2pfs_types::digest::ContentKey;
+use p2pfs_types::extent::ByteRange;
+use p2pfs_types::id::NodeId;
+
+impl Plan {
+    /// Bytes of the answer to a request came from a peer, be it that nobody wants them any more.
+    /// Worth telling of an answer that takes its time; of others [`Plan::answered`] is enough. No
+    /// bytes: the peer is at work for it, its handshake gets on.
+    pub fn arrived(&mut self, now: Instant, node: NodeId, id: RequestId, bytes: u64) {
+        if let Some(entry) = self.in_flight.get_mut(&id).filter(|_| bytes > 0) {
+            entry.arrived_bytes += bytes;
+            entry.arrived_at = Some(now);
+            if let Some(fetch) = self.fetches.get_mut(&entry.request.content) {
+                fetch.note_progress(now);
+            }
+        }
+        self.heard(now, node, bytes);
+    }
+
+    /// A limit of this node keeps a request from being asked for now: that nothing comes is not its
+    /// holder's silence.
+    pub fn held(&mut self, id: RequestId) {
+        if let Some(entry) = self.in_flight.get_mut(&id) {
+            entry.is_held = true;
+        }
+    }
+
+    /// One that was held is asked now: what came before says nothing of how it is answered.
+    pub fn let_go(&mut self, now: Instant, id: RequestId) {
+        let Some(entry) = self.in_flight.get_mut(&id) else {
+            return;
+        };
+        entry.is_held = false;
+        entry.sent.at = now;
+        if let Some(peer) = self.peers.get(&entry.request.node) {
+            entry.sent.moved_bytes = peer.moved_bytes;
+        }
+    }
+
+    /// All of an answer is here, and is to be verified once the disk takes more: that it takes long
+    /// from now on is not its sender's silence, and it is asked of nobody else.
+    pub fn came(&mut self, id: RequestId) {
+        if let Some(entry) = self.in_flight.get_mut(&id) {
+            entry.is_here = true;
+        }
+    }
+
+    fn heard(&mut self, now: Instant, node: NodeId, bytes: u64) {
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        let was_silent = peer.is_silent();
+        peer.moved(now, bytes);
+        if was_silent {
+            self.wake(node);
+        }
+    }
+
+    /// The range of a request came, was verified, and can be read from now on. `false` where
+    /// nobody needs it any more: another peer was sooner.
+    pub fn answered(&mut self, now: Instant, id: RequestId) -> bool {
+        let Some(entry) = self.take_request(id) else {
+            return false;
+        };
+        let (node, content, range) = (
+            entry.request.node,
+            entry.request.content,
+            entry.request.range,
+        );
+        self.heard(now, node, range.len().saturating_sub(entry.arrived_bytes));
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.answered(now, &entry.sent, range.len());
+        }
+        let credit = self.hedge_credit_bytes + range.len() / HEDGE_SHARE;
+        self.hedge_credit_bytes = credit.min(HEDGE_CREDIT_MAX_BYTES);
+        let Some(fetch) = self.fetches.get_mut(&content) else {
+            return false;
+        };
+        fetch.gain(range);
+        fetch.last_used = now;
+        fetch.note_progress(now);
+        *fetch.received.entry(node).or_default() += range.len();
+        fetch.lied_to = false;
+        if fetch.is_complete() {
+            self.forget_streams(&content);
+        }
+        self.cancel_what_is_here(now, &content, range);
+        self.tell_readers(&content, range);
+        self.tell_if_filled(&content);
+        if entry.is_hedge {
+            // what its reader waits for next is as late
+            self.hurry_what_is_asked(now, &content, ByteRange::at(range.end, 1));
+        }
+        true
+    }
+
+    /// A request came to nothing; its range goes to another peer.
+    pub fn failed(&mut self, now: Instant, id: RequestId, failure: Failure) {
+        let Some(entry) = self.take_request(id) else {
+            return;
+        };
+        self.blame(now, &entry, failure);
+        self.ask_again(&entry.request.content, entry.request.range);
+        self.bring_forward_if_overdue(now, &entry.request.content);
+    }
+
+    /// A peer came back to life: what it failed before is forgotten, but not that it lied.
+    pub fn returned(&mut self, node: &NodeId) {
+        if let Some(peer) = self.peers.get_mut(node) {
+            peer.rested();
+            self.wake(*node);
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, timer));
+            match timer {
+                Timer::Look(id) => self.look(now, id),
+                Timer::Expire(id) => self.expire(now, id),
+                Timer::Deadline(id) => self.give_up_unless_it_goes_on(now, id),
+                Timer::FillDeadline(content) => self.give_up_filling(now, content),
+                Timer::Idle(content) => self.close_if_idle(now, content),
+                Timer::Wanted(content) => {
+                    self.give_up_what_stays_gone(now, content);
+                    self.call_up_all(&content);
+                }
+                Timer::GetAnyway(content) => self.get_anyway(&content),
+                Timer::Rested(node) => self.wake(node),
+                Timer::Survey(content) => self.survey(now, content),
+                Timer::Stripe(content) => self.look_at_stripes(&content),
+                Timer::Again => {}
+            }
+        }
+    }
+
+    /// Looks for holders beside those that are known, or later where nothing is wanted just now.
+    fn get_anyway(&mut self, content: &ContentKey) {
+        let Some(fetch) = self.fetches.get_mut(content) else {
+            return;
+        };
+        match fetch.is_idle() {
+            true => fetch.is_to_get = !fetch.is_complete(),
+            false => self.events.push_back(PlanEvent::Wanted(*content)),
+        }
+    }
+
+    fn blame(&mut self, now: Instant, entry: &InFlight, failure: Failure) {
+        let (node, content) = (entry.request.node, entry.request.content);
+        let jitter = self.rng.random::<f64>();
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        let until = match failure {
+            Failure::Unreachable => peer.rest(now, entry.sent.at, jitter),
+            Failure::Busy => peer.rest_busy(now, &entry.sent, jitter, true),
+            Failure::Limited => peer.hold_back(now, &entry.sent, jitter),
+            Failure::Refused | Failure::Ours => peer.rest_busy(now, &entry.sent, jitter, false),
+            Failure::Lied => peer.shun(now),
+            Failure::Gone => {
+                self.take_out_all(&content);
+                if let Some(fetch) = self.fetches.get_mut(&content) {
+                    fetch.remove_holder(now, node);
+                }
+                self.call_up_all(&content);
+                return self.look_up_what_is_gone(now, content);
+            }
+        };
+        self.timers.insert((until, Timer::Rested(node)));
+        if failure == Failure::Lied {
+            self.unmask(node, content);
+        }
+        if matches!(failure, Failure::Lied | Failure::Unreachable) {
+            self.lose_fellow(now, &content, node);
+        }
+    }
+
+    /// A peer could not be reached for a question that is none of the plan's, asked at `asked_at`:
+    /// it rests as after one of the plan's.
+    pub fn unreachable(&mut self, now: Instant, node: NodeId, asked_at: Instant) {
+        let jitter = self.rng.random::<f64>();
+        if let Some(peer) = self.peers.get_mut(&node) {
+            let until = peer.rest(now, asked_at, jitter);
+            self.timers.insert((until, Timer::Rested(node)));
+        }
+    }
+
+    /// Takes a request out of flight, with everything that hangs on it.
+    pub(super) fn take_request(&mut self, id: RequestId) -> Option<InFlight> {
+        let entry = self.in_flight.remove(&id)?;
+        let request = &entry.request;
+        self.timers.remove(&(entry.look_at, Timer::Look(id)));
+        self.timers.remove(&(entry.expire_at, Timer::Expire(id)));
+        self.in_flight_bytes -= request.range.len();
+        if let Some(peer) = self.peers.get_mut(&request.node) {
+            peer.ended(id, request.lane, request.range.len());
+        }
+        if let Some(fetch) = self.fetches.get_mut(&request.content) {
+            fetch.asked.remove(id);
+        }
+        self.wake(request.node);
+        Some(entry)
+    }
+
+    /// Takes a request back: nobody needs its answer, or not from there.
+    pub(super) fn take_back(&mut self, id: RequestId) -> Option<InFlight> {
+        let entry = self.take_request(id)?;
+        self.events.push_back(PlanEvent::Cancel(id));
+        Some(entry)
+    }
+
+    /// A range came: the others that were asked for it and have nothing more to bring.
+    fn cancel_what_is_here(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
+        let Some(fetch) = self.fetches.get(content) else {
+            return;
+        };
+        let is_here = |id: &RequestId| {
+            let entry = self.in_flight.get(id);
+            entry.is_some_and(|entry| fetch.have().contains(entry.request.range))
+        };
+        let mut twins = fetch.asked.touching(range);
+        twins.retain(is_here);
+        for id in twins {
+            self.step();
+            let Some(entry) = self.take_back(id) else {
+                continue;
+            };
+            if let Some(peer) = self.peers.get_mut(&entry.request.node) {
+                peer.note_slow(now, &entry.sent);
+            }
+        }
+    }
+
+    /// The demands that touch a range.
+    pub(super) fn waiting_for(&self, content: &ContentKey, range: ByteRange) -> Vec<DemandId> {
+        let Some(fetch) = self.fetches.get(content) else {
+            return vec![];
+        };
+        let waiting = fetch.waits.touching(range).into_iter();
+        waiting.inspect(|_| self.step()).collect()
+    }
+
+    pub(super) fn is_waited_for(&self, content: &ContentKey, range: ByteRange) -> bool {
+        !self.waiting_for(content, range).is_empty()
+    }
+
+    /// Since when the first of those that wait for a range does.
+    pub(super) fn waits_since(&self, content: &ContentKey, range: ByteRange) -> Option<Instant> {
+        let waiting = self.waiting_for(content, range);
+        let since = |id| self.demands.get(id).map(|demand: &Demand| demand.since);
+        waiting.iter().filter_map(since).min()
+    }
+
+    /// A range is neither here nor asked any more: who wants it asks anew.
+    pub(super) fn ask_again(&mut self, content: &ContentKey, range: ByteRange) {
+        let waiting = self.waiting_for(content, range);
+        let Some(fetch) = self.fetches.get_mut(content) else {
+            return;
+        };
+        fetch.hungry.extend(waiting);
+        if let Some(filling) = &mut fetch.filling {
+            filling.cursor = filling.cursor.min(range.start);
+        }
+        self.call_up_all(content);
+    }
+
+    /// Ends the waits that a range completes.
+    fn tell_readers(&mut self, content: &ContentKey, range: ByteRange) {
+        for id in self.waiting_for(content, range) {
+            let (Some(demand), Some(fetch)) = (self.demands.get(&id), self.fetches.get(content))
+            else {
+                continue;
+            };
+            if fetch.have().contains(demand.range) {
+                self.take_demand(id);
+                self.events.push_back(PlanEvent::Ready(id));
+            }
+        }
+    }
+
+    fn tell_if_filled(&mut self, content: &ContentKey) {
+        let fetch = self.fetches.get(content);
+        if fetch.is_some_and(|fetch| fetch.filling.is_some() && fetch.is_complete()) {
+            self.cancel_fill(content);
+            self.note_filled(content);
+        }
+    }
+
+    pub(super) fn note_filled(&mut self, content: &ContentKey) {
+        if let Some(fetch) = self.fetches.get_mut(content) {
+            fetch.is_being_stored = true;
+        }
+        self.events.push_back(PlanEvent::Filled(*content));
+    }
+
+    /// Until when a demand waits as things are.
+    pub(super) fn patient_until(&self, now: Instant, demand: &Demand) -> Option<Instant> {
+        let fetch = self.fetches.get(&demand.content)?;
+        let own = fetch.last_progress(demand.since);
+        let (range, patience) = (demand.range, demand.patience);
+        Some(self.goes_on_until(now, (fetch, range), (own, patience), Some(own)))
+    }
+
+    /// Until when a wait for a range of a file goes on, which last got on at `own`: for as long as
+    /// it has patience after that or after one of its holders was at work for others, so that its
+    /// turn comes. That for a limited time since `its_turn`, where it had one, unless a limit of
+    /// our own is what holds it back from a holder that has some of it and is well.
+    pub(super) fn goes_on_until(
+        &self,
+        now: Instant,
+        (fetch, range): (&Fetch, ByteRange),
+        (own, patience): (Instant, Duration),
+        its_turn: Option<Instant>,
+    ) -> Instant {
+        let mut holders = fetch.holders_of(range).filter_map(|it| self.peers.get(it));
+        let is_limited = holders.any(|peer| peer.is_held_back(now, patience));
+        let longest = match its_turn.filter(|_| !is_limited) {
+            Some(at) => at + patience * (TURN_PATIENCE - 1),
+            None => now,
+        };
+        let of_holders = self.latest_of_holders(now, fetch);
+        let until = of_holders.map_or(own, |at| at.min(longest).max(own)) + patience;
+        self.excused_until(patience)
+            .map_or(until, |excused| until.max(excused))
+    }
+
+    fn latest_of_holders(&self, now: Instant, fetch: &Fetch) -> Option<Instant> {
+        let holders = fetch.holders().keys();
+        holders
+            .filter_map(|node| self.peers.get(node)?.worked_at(now))
+            .max()
+    }
+
+    fn give_up_unless_it_goes_on(&mut self, now: Instant, id: DemandId) {
+        let later = match self.demands.get(&id) {
+            Some(demand) => self.patient_until(now, demand),
+            None => return,
+        };
+        let Some(later) = later.filter(|later| *later > now) else {
+            return self.give_up(now, id);
+        };
+        let Some(demand) = self.demands.get_mut(&id) else {
+            return;
+        };
+        demand.deadline = later;
+        self.timers.insert((later, Timer::Deadline(id)));
+        let content = demand.content;
+        self.bring_forward_if_overdue(now, &content);
+    }
+
+    fn give_up(&mut self, now: Instant, id: DemandId) {
+        let Some(demand) = self.take_demand(id) else {
+            return;
+        };
+        let mut why = PlanError::NoHolder;
+        if let Some(fetch) = self.fetches.get_mut(&demand.content) {
+            why = reason(fetch, demand.range);
+            for gap in fetch.have().missing_in(demand.range).iter() {
+                fetch.remember_failure(now, gap, why.clone());
+            }
+        }
+        self.events.push_back(PlanEvent::Failed(id, why));
+    }
+
+    /// Nobody has to wait for what every holder says that it is gone, unless others have it since
+    /// then: who those are was last asked when somebody began to wait.
+    fn look_up_what_is_gone(&mut self, now: Instant, content: ContentKey) {
+        let Some(fetch) = self.fetches.get_mut(&content) else {
+            return;
+        };
+        if !fetch.is_idle() && fetch.is_just_gone_in(now, fetch.whole()) {
+            fetch.is_looked_up = true;
+            self.events.push_back(PlanEvent::LookUp(content));
+        }
+    }
+
+    /// The catalogue was asked.
+    pub(super) fn give_up_what_is_gone(&mut self, now: Instant, content: ContentKey) {
+        let Some(fetch) = self.fetches.get_mut(&content) else {
+            return;
+        };
+        let was_looked_up = std::mem::take(&mut fetch.is_looked_up);
+        if was_looked_up && fetch.is_just_gone_in(now, fetch.whole()) {
+            self.give_up_gone(now, content, |_| true);
+        }
+    }
+
+    /// Nor for long for what every holder said before that it is gone, once others were asked for
+    /// in vain.
+    fn give_up_what_stays_gone(&mut self, now: Instant, content: ContentKey) {
+        if self
+            .fetches
+            .get(&content)
+            .is_some_and(Fetch::has_long_asked)
+        {
+            self.give_up_gone(now, content, |since| since + GONE <= now);
+        }
+    }
+
+    /// Ends the waits for what is gone of which `is_over` says so, by when they began.
+    fn give_up_gone(
+        &mut self,
+        now: Instant,
+        content: ContentKey,
+        is_over: impl Fn(Instant) -> bool,
+    ) {
+        let Some(fetch) = self.fetches.get(&content) else {
+            return;
+        };
+        let whole = fetch.whole();
+        if !fetch.is_gone_in(whole) {
+            return;
+        }
+        let why = reason(fetch, whole);
+        let fills = fetch.filling.as_ref().is_some_and(|it| is_over(it.since));
+        let is_gone = |id: &DemandId| {
+            let demand = self.demands.get(id);
+            demand.is_some_and(|it| is_over(it.since) && fetch.is_gone_in(it.range))
+        };
+        let waiting = self.waiting_for(&content, whole);
+        let waiting: Vec<_> = waiting.into_iter().filter(is_gone).collect();
+        waiting.into_iter().for_each(|id| self.give_up(now, id));
+        if fills {
+            self.cancel_fill(&content);
+            self.events.push_back(PlanEvent::FillFailed(content, why));
+        }
+    }
+
+    fn close_if_idle(&mut self, now: Instant, content: ContentKey) {
+        let Some(fetch) = self.fetches.get(&content) else {
+            return;
+        };
+        let due = fetch.last_used + self.config.idle;
+        if fetch.is_idle() && due <= now {
+            return self.close(&content);
+        }
+        let next = if due > now {
+            due
+        } else {
+            now + self.config.idle
+        };
+        self.timers.insert((next, Timer::Idle(content)));
+    }
+}
+
+pub(super) fn reason(fetch: &Fetch, range: ByteRange) -> PlanError {
+    if !fetch.lied_to && fetch.is_gone_in(range) {
+        return PlanError::Gone;
+    }
+    match (fetch.lied_to, fetch.starved || fetch.holders().is_empty()) {
+        (true, _) => PlanError::OnlyLiars,
+        (false, true) => PlanError::NoHolder,
+        (false, false) => PlanError::TimedOut,
+    }
+}

@@ -1,0 +1,91 @@
+//! Which files are let go of, and what goes with them.
+
+use std::time::{Duration, Instant};
+
+use super::{FETCHES_KEPT_MAX, FETCHES_MAX, Fetch, Plan, PlanEvent};
+use p2pfs_types::digest::ContentKey;
+
+/// How long a file stays open unused where others want the room that it takes in the cache: longer
+/// than a reader thinks between two reads.
+const SHED_AFTER: Duration = Duration::from_secs(1);
+
+/// Where there are [`FETCHES_KEPT_MAX`], so many go at once: to find them is work for all.
+const GO_AT_ONCE: usize = FETCHES_KEPT_MAX / 8;
+
+impl Plan {
+    /// Whether one more file may be opened. Lets go of files that nobody waits for where many are
+    /// open, those first that were not used for the longest.
+    pub(super) fn make_room(&mut self) -> bool {
+        self.opened += 1;
+        let (count, is_due) = (self.fetches.len(), self.opened >= GO_AT_ONCE);
+        if count >= FETCHES_KEPT_MAX && (is_due || count >= FETCHES_MAX) {
+            self.opened = 0;
+            let idle = self.fetches.iter().filter(|(_, fetch)| {
+                self.step();
+                fetch.is_idle()
+            });
+            let mut idle: Vec<_> = idle.map(|(name, fetch)| (fetch.last_used, *name)).collect();
+            idle.sort_unstable();
+            let over = count - (FETCHES_KEPT_MAX - GO_AT_ONCE);
+            for (_, content) in idle.into_iter().take(over) {
+                self.close(&content);
+            }
+        }
+        self.fetches.len() < FETCHES_MAX
+    }
+
+    /// Forgets at once the files that nobody waits for and that are not wanted whole.
+    pub fn close_idle(&mut self) {
+        let idle = self.fetches.iter().filter(|(_, fetch)| fetch.is_idle());
+        let contents: Vec<ContentKey> = idle.map(|(content, _)| *content).collect();
+        contents.iter().for_each(|content| self.close(content));
+    }
+
+    /// Lets go of files that nobody asked for lately, but for one, so that what is cached of them
+    /// may give way to it.
+    pub fn shed_idle(&mut self, now: Instant, kept: &ContentKey) {
+        let is_shed = |(content, fetch): &(&ContentKey, &Fetch)| {
+            *content != kept && fetch.is_idle() && fetch.last_used + SHED_AFTER <= now
+        };
+        let shed = self.fetches.iter().filter(is_shed);
+        let shed: Vec<_> = shed.map(|(content, _)| *content).collect();
+        shed.iter().for_each(|content| self.close(content));
+    }
+
+    /// Nobody can have this content: what is asked of it is taken back.
+    pub fn forget(&mut self, content: &ContentKey) {
+        let asked = self.fetches.get(content).map(|fetch| fetch.asked.ids());
+        let asked: Vec<_> = asked.into_iter().flatten().collect();
+        for id in asked {
+            self.take_back(id);
+        }
+        self.close(content);
+    }
+
+    /// Who wanted the whole file has gone. What was asked for it and has not begun to come is taken
+    /// back, unless somebody reads the file: the link is for others now.
+    pub fn leave_fill(&mut self, content: &ContentKey) {
+        self.cancel_fill(content);
+        let fetch = self.fetches.get(content);
+        let is_read = |fetch: &&Fetch| fetch.waits.count() + fetch.streams.established() > 0;
+        let asked = fetch.filter(|fetch| !is_read(fetch));
+        let asked: Vec<_> = asked
+            .map(|fetch| fetch.asked.ids().collect())
+            .unwrap_or_default();
+        for id in asked {
+            let entry = self.in_flight.get(&id);
+            if entry.is_some_and(|entry| entry.arrived_at.is_none()) {
+                self.take_back(id);
+            }
+        }
+    }
+
+    /// Lets go of a file.
+    pub(super) fn close(&mut self, content: &ContentKey) {
+        self.take_out_all(content);
+        self.forget_streams(content);
+        if self.fetches.remove(content).is_some() {
+            self.events.push_back(PlanEvent::Closed(*content));
+        }
+    }
+}

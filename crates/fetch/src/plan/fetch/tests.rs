@@ -1,0 +1,160 @@
+//! What is known of a file on its way.
+
+use super::*;
+use crate::plan::PlanError;
+use p2pfs_types::extent::PAGE_BYTES;
+
+fn fetch() -> (Fetch, Instant) {
+    let now = Instant::now();
+    (Fetch::new(10 << 20, ExtentSet::new(), now), now)
+}
+
+fn listed(node: NodeId, sequence: u64) -> Listed {
+    Listed { node, sequence }
+}
+
+#[test]
+fn a_gap_is_what_is_neither_here_nor_asked() {
+    let (mut fetch, _) = fetch();
+    fetch.gain(ByteRange::new(0, 4 << 20));
+    let asked = ByteRange::new(4 << 20, (4 << 20) + 4096);
+    fetch.asked.insert(asked, RequestId(1));
+    let gap = fetch.first_gap(fetch.whole()).unwrap();
+    assert_eq!(gap, ByteRange::new((4 << 20) + 4096, 5 << 20));
+    let rest = ByteRange::new((4 << 20) + 4096, 10 << 20);
+    fetch.asked.insert(rest, RequestId(2));
+    assert_eq!(fetch.first_gap(fetch.whole()), None);
+}
+
+#[test]
+fn what_is_here_of_a_huge_file_is_not_looked_through_for_a_gap() {
+    let (size, last) = (1 << 42, 1 << 12);
+    let present = ExtentSet::of(ByteRange::new(0, size - last));
+    let fetch = Fetch::new(size, present, Instant::now());
+    for _ in 0..1000 {
+        let gap = fetch.first_gap(fetch.whole());
+        assert_eq!(gap, Some(ByteRange::new(size - last, size)));
+    }
+}
+
+#[test]
+fn a_failure_is_remembered_for_its_range_until_a_holder_appears() {
+    let (mut fetch, now) = fetch();
+    fetch.remember_failure(now, ByteRange::at(0, 131072), PlanError::NoHolder);
+    let page = ByteRange::at(8192, 4096);
+    assert_eq!(
+        fetch.remembered_failure(now, page),
+        Some(PlanError::NoHolder)
+    );
+    assert_eq!(
+        fetch.remembered_failure(now, ByteRange::at(1 << 20, 4096)),
+        None
+    );
+    assert_eq!(fetch.remembered_failure(now + REMEMBER_FAILURE, page), None);
+    fetch.add_holder(NodeId::new([1; 32]), Coverage::All);
+    assert_eq!(fetch.remembered_failure(now, page), None);
+}
+
+#[test]
+fn a_file_is_gone_where_its_last_holder_said_so_a_moment_ago() {
+    let (mut fetch, now) = fetch();
+    let page = ByteRange::new(0, PAGE_BYTES);
+    assert!(!fetch.is_just_gone_in(now, page), "nobody was asked yet");
+    let holders = [NodeId::new([1; 32]), NodeId::new([2; 32])];
+    for node in holders {
+        fetch.add_listed_holder(now, listed(node, 1));
+    }
+    fetch.remove_holder(now, holders[0]);
+    assert!(!fetch.is_just_gone_in(now, page));
+    fetch.remove_holder(now, holders[1]);
+    assert!(fetch.is_just_gone_in(now, page) && !fetch.is_just_gone_in(now + GONE, page));
+    assert!(
+        fetch.is_gone_in(page),
+        "and it stays so until somebody has it"
+    );
+    fetch.add_holder(NodeId::new([3; 32]), Coverage::All);
+    assert!(!fetch.is_gone_in(page));
+}
+
+#[test]
+fn who_said_that_it_has_a_file_no_more_is_believed_at_once_when_it_lists_it_anew() {
+    let (mut fetch, now) = fetch();
+    let (author, page) = (NodeId::new([1; 32]), ByteRange::new(0, PAGE_BYTES));
+    for sequence in [3, 7] {
+        fetch.add_listed_holder(now, listed(author, sequence));
+    }
+    fetch.remove_holder(now, author);
+    // under neither name
+    for sequence in [7, 3] {
+        assert!(!fetch.add_listed_holder(now, listed(author, sequence)));
+    }
+    assert!(fetch.is_just_gone_in(now, page));
+    assert!(fetch.add_listed_holder(now, listed(author, 9)));
+    assert!(!fetch.is_just_gone_in(now, page));
+    fetch.remove_holder(now, author);
+    assert!(!fetch.add_listed_holder(now, listed(author, 9)));
+    assert!(fetch.add_listed_holder(now + GONE, listed(author, 9)));
+}
+
+#[test]
+fn what_nobody_has_but_who_says_that_it_is_gone_is_gone_beside_holders_of_other_parts() {
+    let (mut fetch, now) = fetch();
+    let [author, reader] = [1, 2].map(|node| NodeId::new([node; 32]));
+    let [first, second] = [0, 1].map(|at| ByteRange::at(at * PAGE_BYTES, PAGE_BYTES));
+    fetch.add_listed_holder(now, listed(author, 1));
+    fetch.add_holder(reader, Coverage::Part([first].into_iter().collect()));
+    assert!(!fetch.is_just_gone_in(now, second));
+    fetch.remove_holder(now, author);
+    assert!(fetch.is_just_gone_in(now, second) && !fetch.is_just_gone_in(now, first));
+    // who had a part alone says nothing of who may have all of it
+    let (mut fetch, now) = self::fetch();
+    fetch.add_holder(reader, Coverage::Part([first].into_iter().collect()));
+    fetch.remove_holder(now, reader);
+    assert!(!fetch.is_just_gone_in(now, second));
+}
+
+#[test]
+fn a_get_is_repeated_at_growing_intervals() {
+    let (mut fetch, now) = fetch();
+    let second = fetch.take_get_turn(now).unwrap();
+    assert_eq!(fetch.take_get_turn(now), None);
+    let third = fetch.take_get_turn(second).unwrap();
+    assert!(third - second > second - now);
+}
+
+#[test]
+fn the_number_of_holders_is_bounded() {
+    let (mut fetch, _) = fetch();
+    for i in 0..200 {
+        fetch.add_holder(NodeId::new([i; 32]), Coverage::All);
+    }
+    assert_eq!(fetch.holders.len(), HOLDERS_MAX);
+}
+
+#[test]
+fn those_who_have_no_more_than_a_part_leave_places_for_who_has_all() {
+    let (mut fetch, now) = fetch();
+    for i in 0..200 {
+        fetch.add_holder(NodeId::new([i; 32]), Coverage::Part(ExtentSet::new()));
+    }
+    let author = NodeId::new([250; 32]);
+    assert!(fetch.add_listed_holder(now, listed(author, 1)));
+    assert!(fetch.holders.contains_key(&author));
+}
+
+#[test]
+fn holders_of_all_are_counted_as_they_come_and_go() {
+    let (mut fetch, now) = fetch();
+    let [one, other] = [1, 2].map(|node| NodeId::new([node; 32]));
+    let part = || Coverage::Part([ByteRange::at(0, PAGE_BYTES)].into_iter().collect());
+    fetch.add_holder(one, part());
+    fetch.add_holder(other, Coverage::All);
+    assert!(fetch.full_holders() == 1 && fetch.has_partial_holders());
+    fetch.add_holder(one, Coverage::All);
+    fetch.add_holder(other, part());
+    assert!(fetch.full_holders() == 2 && !fetch.has_partial_holders());
+    for _ in 0..2 {
+        fetch.remove_holder(now, one);
+        assert!(fetch.full_holders() == 1 && !fetch.has_partial_holders());
+    }
+}

@@ -1,0 +1,108 @@
+//! Whole files that are wanted: what is asked for them next, and until when they wait.
+
+use std::time::Instant;
+
+use super::answers::reason;
+use super::schedule::{Asking, Choice};
+use super::turns::Want;
+use super::{Lane, Plan, PlanEvent, RangeRequest, Timer};
+use p2pfs_types::digest::ContentKey;
+use p2pfs_types::extent::ByteRange;
+use p2pfs_types::id::NodeId;
+
+impl Plan {
+    pub(super) fn next_filling(
+        &mut self,
+        now: Instant,
+        content: &ContentKey,
+    ) -> Option<RangeRequest> {
+        let me = self.config.me;
+        let fetch = self.fetches.get_mut(content)?;
+        let from = fetch.filling.as_ref().map(|filling| filling.cursor)?;
+        let rest = ByteRange::new(from, fetch.size_bytes);
+        let first = fetch.first_gap(rest);
+        let cursor = first.map_or(fetch.size_bytes, |gap| gap.start);
+        if let Some(filling) = &mut fetch.filling {
+            filling.cursor = cursor;
+        }
+        let Some(first) = first else {
+            self.take_out(content, Want::Fill);
+            return None;
+        };
+        let left_bytes = fetch.size_bytes - fetch.have_bytes();
+        let rest = ByteRange::new(cursor, rest.end);
+        let gaps = fetch.gaps_to_try(now, content, me, (rest, rest.end));
+        for gap in gaps {
+            match self.choose(now, content, gap, Asking::ahead(left_bytes), &[]) {
+                Choice::Ask(node, part) => {
+                    return Some(self.ask_to_fill(now, node, *content, part));
+                }
+                Choice::Full | Choice::Reserved => {}
+                Choice::Nobody | Choice::InParts => {
+                    let elsewhere = self.fill_from_parts(now, content, first.start);
+                    if elsewhere.is_some() {
+                        return elsewhere;
+                    }
+                    self.starve(now, content);
+                    break;
+                }
+            }
+        }
+        self.park(content, Want::Fill);
+        None
+    }
+
+    /// Nobody has the first gap; those that have parts of the file may fill others.
+    fn fill_from_parts(
+        &mut self,
+        now: Instant,
+        content: &ContentKey,
+        from: u64,
+    ) -> Option<RangeRequest> {
+        let fetch = self.fetches.get(content)?;
+        let rest = ByteRange::new(from, fetch.size_bytes);
+        let left_bytes = fetch.size_bytes - fetch.have_bytes();
+        for gap in fetch.gaps_in_parts(rest) {
+            let choice = self.choose(now, content, gap, Asking::ahead(left_bytes), &[]);
+            if let Choice::Ask(node, part) = choice {
+                return Some(self.ask_to_fill(now, node, *content, part));
+            }
+        }
+        None
+    }
+
+    fn ask_to_fill(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        content: ContentKey,
+        part: ByteRange,
+    ) -> RangeRequest {
+        let fetch = self.fetches.get_mut(&content);
+        if let Some(filling) = fetch.and_then(|it| it.filling.as_mut()) {
+            filling.turn_at.get_or_insert(now);
+        }
+        self.issue(now, node, Lane::Bulk, content, part, false)
+    }
+
+    /// What waits for its turn behind those who read waits for as long as they are served: however
+    /// long that is, its holders are well.
+    pub(super) fn give_up_filling(&mut self, now: Instant, content: ContentKey) {
+        let Some(fetch) = self.fetches.get(&content) else {
+            return;
+        };
+        let Some(filling) = &fetch.filling else {
+            return;
+        };
+        let own = fetch.last_progress(filling.since);
+        let waits = (own, filling.patience);
+        let later = self.goes_on_until(now, (fetch, fetch.whole()), waits, filling.turn_at);
+        if later > now {
+            self.timers.insert((later, Timer::FillDeadline(content)));
+            return;
+        }
+        let why = reason(fetch, fetch.whole());
+        self.cancel_fill(&content);
+        self.events.push_back(PlanEvent::FillFailed(content, why));
+    }
+}

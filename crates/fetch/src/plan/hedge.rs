@@ -1,0 +1,396 @@
+//! Requests that are late: hedged within a budget, or asked elsewhere where their peer has fallen
+//! silent.
+//!
+//! A hedge costs bytes twice, so it is asked for only where it is much sooner than the rest of
+//! what it hedges, paid out of a credit, whoever it is for, and never goes past what may be in
+//! flight. A request to a peer of which nothing at all comes is not hedged but
+//! taken back (and cancelled at the peer) as soon as another that is alive has the same.
+//!
+//! When the rest of a late answer may be here decides it. A reader whose own link is full finds
+//! everything late, whomever it asks: to ask twice would only make it later still.
+
+use std::time::{Duration, Instant};
+
+use super::peer::{Peer, Sent, Standing};
+use super::schedule::{Asking, Choice};
+use super::{Failure, IN_FLIGHT_MAX_BYTES, Lane, Plan, PlanEvent, RangeRequest, RequestId, Timer};
+use p2pfs_types::digest::ContentKey;
+use p2pfs_types::extent::{ByteRange, ExtentSet};
+use p2pfs_types::id::NodeId;
+
+/// Hedges cost at most this at once, and in the long run one byte in [`HEDGE_SHARE`]: a slow
+/// cluster must not be asked for everything twice.
+pub(super) const HEDGE_CREDIT_MAX_BYTES: u64 = 4 << 20;
+/// See [`HEDGE_CREDIT_MAX_BYTES`].
+pub(super) const HEDGE_SHARE: u64 = 10;
+/// Another is asked for the same where it would bring it in less than one part in so many of the
+/// time that the rest of the answer takes: a hedge that wins little is not worth its bytes.
+const SOONER_MULTIPLE: u32 = 2;
+/// How many peers are asked for one range at one time.
+const ASKED_AT_ONCE_MAX: usize = 3;
+/// A request is looked at after so many times the usual time.
+const LATE_MULTIPLE: u32 = 3;
+/// Who brings nothing for less than this is not silent yet.
+const SILENT_MIN: Duration = Duration::from_millis(200);
+/// Who brings nothing for less than this is still at its part of a file that many want: where many
+/// begin at once, each is quiet for longer than [`SILENT_MIN`] now and then.
+const LOST_MIN: Duration = Duration::from_secs(1);
+/// Each look at a request waits twice as long for the next, so many times.
+const LOOKS_DOUBLED_MAX: u32 = 3;
+/// Requests to silent peers that are looked at in one step.
+const RESCUES_MAX: usize = 16;
+
+impl Plan {
+    /// How long a request may take before it is looked at.
+    pub(super) fn late_after(&self, usual: Duration, waited: bool) -> Duration {
+        let (least, most) = match waited {
+            true => self.config.hedge,
+            false => self.config.background_hedge,
+        };
+        (usual * LATE_MULTIPLE).clamp(least, most)
+    }
+
+    /// A reader waits now for what was asked in the background: it is looked at sooner.
+    pub(super) fn hurry_what_is_asked(
+        &mut self,
+        now: Instant,
+        content: &ContentKey,
+        range: ByteRange,
+    ) {
+        let Some(fetch) = self.fetches.get(content) else {
+            return;
+        };
+        for id in fetch.asked.touching(range) {
+            let Some(entry) = self.in_flight.get_mut(&id) else {
+                continue;
+            };
+            entry.looks = 0;
+            let (sent, look_at) = (entry.sent, entry.look_at);
+            let at = (sent.at + self.late_after(sent.usual, true)).max(now);
+            if at < look_at {
+                self.look_later(id, at);
+            }
+        }
+    }
+
+    fn look_later(&mut self, id: RequestId, at: Instant) {
+        let Some(entry) = self.in_flight.get_mut(&id) else {
+            return;
+        };
+        self.timers.remove(&(entry.look_at, Timer::Look(id)));
+        entry.look_at = at;
+        self.timers.insert((at, Timer::Look(id)));
+    }
+
+    /// A request takes long.
+    pub(super) fn look(&mut self, now: Instant, id: RequestId) {
+        let Some(entry) = self.in_flight.get_mut(&id) else {
+            return;
+        };
+        let (request, sent, looks) = (entry.request, entry.sent, entry.looks);
+        entry.looks += 1;
+        if entry.is_here || entry.is_held {
+            self.look_later(id, now + SILENT_MIN);
+            return self.promote(now, id);
+        }
+        let Some(fetch) = self.fetches.get(&request.content) else {
+            return;
+        };
+        let ends_a_fill = fetch.is_filled_but_for_what_is_asked();
+        let waited = ends_a_fill || self.is_waited_for(&request.content, request.range);
+        let span = self.late_after(sent.usual, waited).max(SILENT_MIN);
+        let quiet = self.peers.get(&request.node);
+        let quiet = quiet.map_or(Duration::ZERO, |peer| peer.quiet_for(now, sent.at));
+        if quiet >= span {
+            self.fell_silent(now, request.node);
+            if quiet >= LOST_MIN {
+                self.lose_fellow(now, &request.content, request.node);
+            }
+            self.rescue(now, id);
+        }
+        let doubled = span * (1 << looks.min(LOOKS_DOUBLED_MAX));
+        // one that has only begun to be quiet is looked at when it counts as silent
+        let next = match quiet > span / 2 && quiet < span {
+            true => span - quiet,
+            false => self
+                .rest_of(now, id)
+                .map_or(doubled, |rest| doubled.min(rest.max(span))),
+        };
+        self.look_later(id, now + next);
+        if waited && self.in_flight.contains_key(&id) {
+            self.hedge(now, &request, sent.at);
+            self.promote(now, id);
+        }
+    }
+
+    /// What was asked ahead of a reader who waits for it now is asked anew as what it is, where
+    /// what was asked later comes before it, and nobody else is asked: a holder with a limit gives
+    /// first what readers wait for, and so does a limit of this node.
+    fn promote(&mut self, now: Instant, id: RequestId) {
+        let Some(entry) = self.in_flight.get(&id) else {
+            return;
+        };
+        let (request, sent) = (entry.request, &entry.sent);
+        let has_begun = entry.arrived_bytes > 0 || entry.is_here;
+        let peer = self.peers.get(&request.node);
+        let is_passed_over = peer.is_some_and(|it| {
+            let is_overtaken = entry.is_held || it.overtook(sent, request.range.len());
+            is_overtaken && it.resting_until(now).is_none()
+        });
+        let fetch = self.fetches.get(&request.content);
+        let is_alone = fetch.is_some_and(|it| it.asked.touching(request.range).len() == 1);
+        if request.lane == Lane::Bulk
+            && is_passed_over
+            && is_alone
+            && !has_begun
+            && self.is_waited_for(&request.content, request.range)
+        {
+            self.abandon(id);
+            self.ask_as_urgent(now, &request);
+        }
+    }
+
+    /// Asks for what readers wait for of a request that was taken back. At once, whatever room
+    /// there is: a fill would ask for it as before, behind all that stands there by now.
+    fn ask_as_urgent(&mut self, now: Instant, before: &RangeRequest) {
+        let (node, content) = (before.node, before.content);
+        let Some(fetch) = self.fetches.get(&content) else {
+            return;
+        };
+        // else whoever wants it finds another
+        let is_well = self.peers.get(&node).is_some_and(|it| !it.is_silent());
+        if !is_well || !fetch.holders().contains_key(&node) {
+            return;
+        }
+        let mut waited = ExtentSet::new();
+        for id in self.waiting_for(&content, before.range) {
+            if let Some(demand) = self.demands.get(&id) {
+                waited.insert(demand.range.intersection(&before.range));
+            }
+        }
+        for run in waited.without(fetch.have()).iter() {
+            let mut rest = run;
+            while let Some(peer) = self.peers.get(&node).filter(|_| !rest.is_empty()) {
+                let part = peer.first_piece(Lane::Urgent, rest);
+                rest.start = part.end;
+                let anew = self.issue(now, node, Lane::Urgent, content, part, true);
+                self.hedges.push_back(anew);
+            }
+        }
+    }
+
+    fn fell_silent(&mut self, now: Instant, node: NodeId) {
+        let news = self
+            .peers
+            .get_mut(&node)
+            .is_some_and(|peer| peer.silence.begin(now));
+        if news {
+            self.rescues.insert(node, RequestId(0));
+            // what waits for room there may be asked of another now
+            self.wake(node);
+        }
+    }
+
+    /// What of a range a reader waits for first, and is not here.
+    fn first_waited(&self, content: &ContentKey, range: ByteRange) -> Option<ByteRange> {
+        let waiting = self.waiting_for(content, range);
+        let demands = waiting.iter().filter_map(|id| self.demands.get(id));
+        let parts = demands.map(|demand| demand.range.intersection(&range));
+        let first = parts.min_by_key(|part| part.start).unwrap_or(range);
+        let have = self.fetches.get(content)?.have();
+        have.missing_in(first).iter().next()
+    }
+
+    /// Asks another peer for what a reader waits for of the same, where that is much sooner and the
+    /// budget allows it: who brings less may be long over all of it.
+    fn hedge(&mut self, now: Instant, request: &RangeRequest, asked_at: Instant) {
+        let content = &request.content;
+        let Some(range) = self.first_waited(content, request.range) else {
+            return;
+        };
+        let in_flight_bytes = self.in_flight_bytes + range.len();
+        if self.hedge_credit_bytes < range.len() || in_flight_bytes > IN_FLIGHT_MAX_BYTES {
+            return;
+        }
+        let Some(fetch) = self.fetches.get(content) else {
+            return;
+        };
+        let asked = fetch.asked.touching(range).into_iter();
+        let nodes = asked.filter_map(|id| Some(self.in_flight.get(&id)?.request.node));
+        let nodes: Vec<_> = nodes.collect();
+        if nodes.len() >= ASKED_AT_ONCE_MAX {
+            return;
+        }
+        // whoever was asked in vain before, the reader waits since it came
+        let waits_since = self.waits_since(content, range);
+        let asking = Asking::waiting(waits_since.unwrap_or(asked_at));
+        match self.choose(now, content, range, asking, &nodes) {
+            Choice::Ask(node, range) => {
+                let other = self.peers.get(&node);
+                let is_vain = |other: &Peer| {
+                    other.standing(now) == Standing::Silent
+                        || !self.is_much_sooner(now, request, range, other)
+                };
+                if other.is_some_and(is_vain) {
+                    return;
+                }
+                self.hedge_credit_bytes -= range.len();
+                let twin = self.issue(now, node, Lane::Urgent, *content, range, true);
+                if let Some(entry) = self.in_flight.get_mut(&twin.id) {
+                    entry.is_hedge = true;
+                }
+                self.hedges.push_back(twin);
+            }
+            Choice::Nobody => self.starve(now, content),
+            Choice::InParts | Choice::Full | Choice::Reserved => {}
+        }
+    }
+
+    /// What else was asked of those that fell silent need not wait to find that out. A few at a
+    /// time: the rest follows at once.
+    pub(super) fn rescue_some(&mut self, now: Instant) {
+        for _ in 0..RESCUES_MAX {
+            let Some((node, from)) = self.rescues.first_key_value().map(|(n, f)| (*n, *f)) else {
+                return;
+            };
+            let peer = self.peers.get(&node).filter(|peer| peer.is_silent());
+            let next = peer.and_then(|peer| peer.asked.range(from..).next().copied());
+            match next {
+                None => drop(self.rescues.remove(&node)),
+                Some(id) => {
+                    self.rescues.insert(node, RequestId(id.0 + 1));
+                    self.rescue(now, id);
+                }
+            }
+        }
+        self.timers.insert((now, Timer::Again));
+    }
+
+    /// Takes back what was asked of a silent peer where another that is alive has it, so that it
+    /// is asked there. One that was silent too is asked beside it, by a hedge: where all are slow,
+    /// what is taken back from one after the other never comes.
+    fn rescue(&mut self, now: Instant, id: RequestId) {
+        let Some(entry) = self.in_flight.get(&id).filter(|it| !it.is_here) else {
+            return;
+        };
+        let request = entry.request;
+        let Some(fetch) = self.fetches.get(&request.content) else {
+            return;
+        };
+        let elsewhere = fetch.holders().iter().any(|(node, coverage)| {
+            self.step();
+            let has = coverage.first_in(request.range);
+            let has = has.is_some_and(|part| part.start == request.range.start);
+            let lively = |node| {
+                self.peers
+                    .get(node)
+                    .is_some_and(|peer| peer.is_lively(now, SILENT_MIN))
+            };
+            *node != request.node && has && lively(node)
+        });
+        if elsewhere {
+            self.abandon(id);
+        }
+    }
+
+    /// Takes a request back, so that its range can be asked elsewhere.
+    pub(super) fn abandon(&mut self, id: RequestId) {
+        if let Some(entry) = self.take_back(id) {
+            self.ask_again(&entry.request.content, entry.request.range);
+        }
+    }
+
+    /// A request is old. It ends where its peer brings nothing to anybody; while its own bytes come
+    /// it goes on, and while the peer is at work for others it waits its turn, for a limited time.
+    pub(super) fn expire(&mut self, now: Instant, id: RequestId) {
+        let limit = self.config.request_limit;
+        let Some(entry) = self.in_flight.get_mut(&id) else {
+            return;
+        };
+        if entry.is_here {
+            entry.expire_at = now + limit;
+            self.timers.insert((entry.expire_at, Timer::Expire(id)));
+            return;
+        }
+        let (node, since) = (entry.request.node, entry.sent.at);
+        let quiet = self.peers.get(&node).map(|peer| peer.quiet_for(now, since));
+        let own = entry.arrived_at.unwrap_or(since);
+        let alive = quiet.is_some_and(|quiet| quiet < limit);
+        if alive && own + limit * super::TURN_PATIENCE > now {
+            let quiet = quiet.unwrap_or_default();
+            entry.expire_at = now + (limit - quiet);
+            self.timers.insert((entry.expire_at, Timer::Expire(id)));
+            return;
+        }
+        let failure = match alive {
+            true => Failure::Ours,
+            false => Failure::Unreachable,
+        };
+        self.events.push_back(PlanEvent::Cancel(id));
+        self.failed(now, id, failure);
+    }
+}
+
+impl Plan {
+    /// How long the rest of an answer takes at the pace of what came since it was asked for, of it
+    /// and of what stood in line before it; nothing where nothing comes, or only for others.
+    fn rest_of(&self, now: Instant, id: RequestId) -> Option<Duration> {
+        let entry = self.in_flight.get(&id)?;
+        let peer = self.peers.get(&entry.request.node)?;
+        if peer.quiet_for(now, entry.sent.at) >= SILENT_MIN {
+            return None;
+        }
+        let own = entry.request.range.len();
+        let before = match entry.arrived_bytes {
+            0 if peer.passed_over(&entry.sent, own) => return None,
+            0 => peer.left_before(&entry.sent),
+            _ => 0,
+        };
+        let left = before + own.saturating_sub(entry.arrived_bytes);
+        let pace = peer.pace_since(now, &entry.sent)?;
+        Duration::try_from_secs_f64(left as f64 / pace).ok()
+    }
+
+    /// Whether another would bring a late answer so much sooner that it is worth asking twice.
+    fn is_much_sooner(
+        &self,
+        now: Instant,
+        late: &RangeRequest,
+        part: ByteRange,
+        other: &Peer,
+    ) -> bool {
+        let expected = other.expected(Lane::Urgent, part.len());
+        let rest = self.rest_of(now, late.id);
+        rest.is_none_or(|rest| expected * SOONER_MULTIPLE < rest)
+    }
+}
+
+impl Peer {
+    /// Bytes that came since something was asked, of it or not.
+    fn moved_since(&self, sent: &Sent) -> u64 {
+        self.moved_bytes - sent.moved_bytes
+    }
+
+    /// Bytes a second that came since something was asked, if any did.
+    fn pace_since(&self, now: Instant, sent: &Sent) -> Option<f64> {
+        let moved = self.moved_since(sent) as f64;
+        let took = now.saturating_duration_since(sent.at).as_secs_f64();
+        (moved > 0.0 && took > 0.0).then(|| moved / took)
+    }
+
+    /// Whether what was asked of it later came before it, and much of it: its disk may hang below
+    /// that file alone. Twice what could come before it in turn, since two lines share the way.
+    fn passed_over(&self, sent: &Sent, own_bytes: u64) -> bool {
+        self.moved_since(sent) > (sent.ahead_bytes + own_bytes) * 2
+    }
+
+    /// Whether what was asked of it later came before it.
+    fn overtook(&self, sent: &Sent, own_bytes: u64) -> bool {
+        self.moved_since(sent) > sent.ahead_bytes + own_bytes
+    }
+
+    /// What is still to come of what stood in line before something that was asked.
+    fn left_before(&self, sent: &Sent) -> u64 {
+        sent.queue_bytes.saturating_sub(self.moved_since(sent))
+    }
+}

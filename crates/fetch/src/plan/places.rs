@@ -1,0 +1,182 @@
+//! What is asked of one file and who waits for it, by place, so that an answer looks at what it
+//! touches and at nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
+
+use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
+
+/// Ranges of one file, by whose they are; they may overlap in any way. Each is noted in every cell
+/// of [`CHUNK_BYTES`] that it touches, so that what is looked at for a range is what lies in its
+/// own cells.
+#[derive(Debug)]
+pub(super) struct Places<Id> {
+    ranges: BTreeMap<Id, ByteRange>,
+    cells: BTreeMap<u64, BTreeSet<Id>>,
+}
+
+impl<Id> Default for Places<Id> {
+    fn default() -> Self {
+        Self {
+            ranges: BTreeMap::new(),
+            cells: BTreeMap::new(),
+        }
+    }
+}
+
+impl<Id: Copy + Ord> Places<Id> {
+    pub fn insert(&mut self, range: ByteRange, id: Id) {
+        self.ranges.insert(id, range);
+        for cell in cells(range) {
+            self.cells.entry(cell).or_default().insert(id);
+        }
+    }
+
+    pub fn remove(&mut self, id: Id) {
+        for cell in self.ranges.remove(&id).into_iter().flat_map(cells) {
+            if let Some(ids) = self.cells.get_mut(&cell) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.cells.remove(&cell);
+                }
+            }
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    pub fn count(&self) -> usize {
+        self.ranges.len()
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = Id> + '_ {
+        self.ranges.keys().copied()
+    }
+
+    /// Those that touch a range.
+    pub fn touching(&self, range: ByteRange) -> BTreeSet<Id> {
+        let near = self.cells.range(cells(range)).flat_map(|(_, ids)| ids);
+        let touches = |id: &&Id| !self.ranges[*id].intersection(&range).is_empty();
+        near.filter(touches).copied().collect()
+    }
+
+    /// The first run of a range that none of them covers.
+    pub fn first_free(&self, range: ByteRange) -> Option<ByteRange> {
+        let mut at = range.start;
+        while at < range.end {
+            let here = self.in_cell(at / CHUNK_BYTES);
+            let covering = here.filter(|other| other.contains(&ByteRange::at(at, 1)));
+            match covering.map(|other| other.end).max() {
+                Some(end) => at = end,
+                None => return Some(ByteRange::new(at, self.next_start(at).min(range.end))),
+            }
+        }
+        None
+    }
+
+    /// Where the next begins behind a place that none covers.
+    fn next_start(&self, at: u64) -> u64 {
+        let cell = at / CHUNK_BYTES;
+        let starts = |cell| self.in_cell(cell).map(|other| other.start);
+        let next_cell = || {
+            let mut behind = self.cells.range((Excluded(cell), Unbounded));
+            behind.next().and_then(|(cell, _)| starts(*cell).min())
+        };
+        let here = starts(cell).filter(|start| *start > at).min();
+        here.or_else(next_cell).unwrap_or(u64::MAX)
+    }
+
+    fn in_cell(&self, cell: u64) -> impl Iterator<Item = &ByteRange> {
+        let ids = self.cells.get(&cell).into_iter().flatten();
+        ids.map(|id| &self.ranges[id])
+    }
+}
+
+fn cells(range: ByteRange) -> std::ops::Range<u64> {
+    range.start / CHUNK_BYTES..range.end.div_ceil(CHUNK_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_range_is_taken_until_the_last_that_covers_it_has_gone() {
+        let mut places = Places::default();
+        let range = ByteRange::new(100, 200);
+        places.insert(range, 1);
+        places.insert(range, 2);
+        places.insert(ByteRange::new(300, 400), 3);
+        let touching = |places: &Places<u64>, start, end| -> Vec<_> {
+            let touching = places.touching(ByteRange::new(start, end));
+            touching.into_iter().collect()
+        };
+        assert_eq!(touching(&places, 0, 1000), [1, 2, 3]);
+        assert_eq!(touching(&places, 150, 160), [1, 2]);
+        assert_eq!(touching(&places, 200, 300), [0; 0]);
+        places.remove(1);
+        assert_eq!(places.first_free(range), None);
+        places.remove(2);
+        assert_eq!(places.first_free(range), Some(range));
+        let around = places.first_free(ByteRange::new(350, 500));
+        assert_eq!(around, Some(ByteRange::new(400, 500)));
+    }
+
+    #[test]
+    fn what_a_part_leaves_of_a_longer_range_is_free_when_the_longer_has_gone() {
+        let mut places = Places::default();
+        places.insert(ByteRange::new(0, 1 << 20), 1);
+        places.insert(ByteRange::new(0, 128 << 10), 2);
+        places.remove(1);
+        let free = places.first_free(ByteRange::new(0, 1 << 20));
+        assert_eq!(free, Some(ByteRange::new(128 << 10, 1 << 20)));
+    }
+
+    #[test]
+    fn a_long_range_is_found_from_any_part_of_it() {
+        let mut places = Places::default();
+        let long = ByteRange::new(CHUNK_BYTES - 1, 3 * CHUNK_BYTES + 1);
+        places.insert(long, 7);
+        for at in [long.start, CHUNK_BYTES, 2 * CHUNK_BYTES, long.end - 1] {
+            let touching = places.touching(ByteRange::at(at, 1));
+            assert_eq!(touching.into_iter().collect::<Vec<_>>(), [7]);
+        }
+        assert!(places.touching(ByteRange::at(long.end, 1)).is_empty());
+        places.remove(7);
+        assert!(places.cells.is_empty() && places.is_empty());
+    }
+
+    proptest! {
+        /// Against a plain list, with ranges that overlap in any way.
+        #[test]
+        fn places_are_what_a_plain_list_says(
+            put in prop::collection::vec((0u64..40, 1u64..20), 0..12),
+            taken in prop::collection::vec(0usize..12, 0..6),
+            asked in (0u64..40, 1u64..40),
+        ) {
+            const GRAIN: u64 = CHUNK_BYTES / 4;
+            let range = |(start, len): (u64, u64)| ByteRange::at(start * GRAIN, len * GRAIN);
+            let put = put.into_iter().map(range);
+            let mut list: BTreeMap<usize, ByteRange> = put.enumerate().collect();
+            let mut places = Places::default();
+            list.iter().for_each(|(id, range)| places.insert(*range, *id));
+            for id in taken {
+                list.remove(&id);
+                places.remove(id);
+            }
+            let asked = range(asked);
+            let touching = list.iter().filter(|(_, it)| !it.intersection(&asked).is_empty());
+            prop_assert_eq!(places.touching(asked), touching.map(|(id, _)| *id).collect());
+            let is_free = |at: &u64| list.values().all(|it| !it.contains(&ByteRange::at(*at, 1)));
+            let grains = || (asked.start..asked.end).step_by(GRAIN as usize);
+            let first = grains().find(is_free);
+            let end = |first| grains().find(|at| *at > first && !is_free(at)).unwrap_or(asked.end);
+            let expected = first.map(|first| ByteRange::new(first, end(first)));
+            prop_assert_eq!(places.first_free(asked), expected);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What is on its way and who gives it, for people.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::peer::Peer;
+use super::{Lane, PeerRate, Plan, RequestId, URGENT_MAX_BYTES};
+use p2pfs_types::digest::{ContentHash, ContentKey};
+use p2pfs_types::id::NodeId;
+
+/// A file that is on its way, or was a moment ago.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchReport {
+    pub hash: ContentHash,
+    pub size_bytes: u64,
+    /// How much of it is here.
+    pub ready_bytes: u64,
+    /// How many readers wait for it.
+    pub waiting: usize,
+    /// Whether all of it is wanted.
+    pub is_filling: bool,
+    /// Who gave some of it, and who is asked for some.
+    pub sources: BTreeMap<NodeId, SourceReport>,
+}
+
+/// What one node did for a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceReport {
+    /// Received from it, since the fetch began.
+    pub received_bytes: u64,
+    /// Asked of it, and not answered yet.
+    pub asked_bytes: u64,
+}
+
+impl FetchReport {
+    /// Whether anyone waits for some of it, or it is asked of someone.
+    pub fn is_wanted(&self) -> bool {
+        let mut sources = self.sources.values();
+        self.waiting > 0 || self.is_filling || sources.any(|it| it.asked_bytes > 0)
+    }
+
+    /// What came of it since it began.
+    pub fn received_bytes(&self) -> u64 {
+        self.sources.values().map(|it| it.received_bytes).sum()
+    }
+}
+
+impl Plan {
+    /// Every file that is on its way, or was used a moment ago, in order of their hashes.
+    pub fn fetches(&self) -> Vec<FetchReport> {
+        let report = |(content, fetch): (&ContentKey, &super::Fetch)| {
+            let received = fetch.received.iter();
+            let received = received.map(|(node, bytes)| {
+                let received_bytes = *bytes;
+                let asked_bytes = 0;
+                (
+                    *node,
+                    SourceReport {
+                        received_bytes,
+                        asked_bytes,
+                    },
+                )
+            });
+            let mut sources: BTreeMap<_, _> = received.collect();
+            for (node, asked_bytes) in fetch.asked.ids().filter_map(|id| self.asked(id)) {
+                sources.entry(node).or_default().asked_bytes += asked_bytes;
+            }
+            FetchReport {
+                hash: content.hash,
+                size_bytes: fetch.size_bytes,
+                ready_bytes: fetch.have_bytes(),
+                waiting: fetch.waits.count(),
+                is_filling: fetch.filling.is_some(),
+                sources,
+            }
+        };
+        self.fetches.iter().map(report).collect()
+    }
+
+    /// Every peer that was ever asked or named, in order of priority.
+    pub fn peers(&self, now: Instant) -> Vec<PeerRate> {
+        let resting = |peer: &Peer| peer.resting_until(now).is_some();
+        let mut order: Vec<_> = self.peers.iter().collect();
+        order.sort_by_key(|(_, peer)| {
+            (
+                resting(peer),
+                !peer.is_known(),
+                peer.score(Lane::Urgent, URGENT_MAX_BYTES),
+            )
+        });
+        let rate = |(place, (node, peer)): (usize, (&NodeId, &Peer))| PeerRate {
+            node: *node,
+            priority: place + 1,
+            latency: peer.latency(),
+            rate_bytes_per_s: peer.rate(),
+            delivered_bytes: peer.delivered_bytes,
+            in_flight_bytes: peer.in_flight_bytes(),
+            failures: peer.failures_total,
+            unanswered: peer.unanswered(),
+            lies: peer.past.lies,
+            shunned: peer.is_shunned(now),
+        };
+        order.into_iter().enumerate().map(rate).collect()
+    }
+
+    fn asked(&self, id: RequestId) -> Option<(NodeId, u64)> {
+        let request = &self.in_flight.get(&id)?.request;
+        Some((request.node, request.range.len()))
+    }
+}

@@ -1,0 +1,390 @@
+//! The next request: demands in their order, then read-ahead and fills, each file in turn; and
+//! which holder is asked.
+
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+
+use super::fetch::Coverage;
+use super::peer::Standing;
+use super::turns::{WANTS, Want};
+use super::{
+    IN_FLIGHT_MAX_BYTES, InFlight, Lane, PIECE_MAX_BYTES, Plan, PlanEvent, RangeRequest, RequestId,
+    STRIPE_BYTES, Timer,
+};
+use p2pfs_types::digest::ContentKey;
+use p2pfs_types::extent::ByteRange;
+use p2pfs_types::id::NodeId;
+
+/// Read-ahead and fills leave this much of [`IN_FLIGHT_MAX_BYTES`] to demands.
+const DEMAND_RESERVE_BYTES: u64 = 16 << 20;
+/// How many peers that never answered are tried for one file at one time.
+const UNKNOWN_AT_ONCE_MAX: usize = 4;
+/// One bulk request in so many goes to a peer that is not known yet, though a known one has room.
+const EXPLORE_ONE_IN: u32 = 32;
+/// A peer is not asked in bulk for what another, although it is busy, would bring so many times
+/// sooner, and by more than [`WORSE_SLACK`].
+pub(super) const WORSE_MULTIPLE: u32 = 2;
+/// See [`WORSE_MULTIPLE`]: what is won in less time than this is not worth waiting for.
+pub(super) const WORSE_SLACK: Duration = Duration::from_millis(50);
+/// Files that are tried for one request; the others follow in the next step.
+const TRIES_MAX: usize = 32;
+
+/// Whom to ask for the beginning of a gap.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    Ask(NodeId, ByteRange),
+    /// Those that have it have enough to do.
+    Full,
+    /// No reachable peer has it.
+    Nobody,
+    /// Of a range that is to be asked as a whole, some have parts and nobody has all.
+    InParts,
+    /// It belongs to another node that wants the file too, which does not have it yet.
+    Reserved,
+}
+
+/// For what a gap is asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asking {
+    lane: Lane,
+    /// It is not needed before so many bytes more have come.
+    before_bytes: u64,
+    /// Since when a reader waits for it, if one does.
+    waits_since: Option<Instant>,
+}
+
+impl Asking {
+    pub fn new(lane: Lane) -> Self {
+        Self {
+            lane,
+            before_bytes: 0,
+            waits_since: None,
+        }
+    }
+
+    pub fn ahead(before_bytes: u64) -> Self {
+        Self {
+            before_bytes,
+            ..Self::new(Lane::Bulk)
+        }
+    }
+
+    /// A reader waits for it since then, or may as well.
+    pub fn waiting(since: Instant) -> Self {
+        Self {
+            waits_since: Some(since),
+            ..Self::new(Lane::Urgent)
+        }
+    }
+}
+
+/// The holders of a gap that may be asked now.
+#[derive(Default)]
+struct Candidates {
+    any: bool,
+    any_in_part: bool,
+    /// Whether full holders were left out, since it belongs to another.
+    reserved: bool,
+    /// Whether one that answers was left out since it has no room.
+    any_full: bool,
+    /// The best score of all that answer, those without room included.
+    least: Option<Duration>,
+    best: Option<(Duration, NodeId, ByteRange)>,
+    best_stands: Standing,
+    /// One that was silent, and is to be tried again beside those that answer.
+    to_try: Option<(NodeId, ByteRange)>,
+    unknown: Vec<(NodeId, ByteRange)>,
+    unknown_in_use: usize,
+    /// Bytes a second of all that are known.
+    rate: f64,
+}
+
+impl Candidates {
+    fn time_to_bring(&self, bytes: u64) -> Duration {
+        let seconds = bytes as f64 / self.rate.max(1.0);
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
+}
+
+impl Plan {
+    /// What to ask next; `None` until something changes.
+    pub fn poll_request(&mut self, now: Instant) -> Option<RangeRequest> {
+        while let Some(hedge) = self.hedges.pop_front() {
+            if self.in_flight.contains_key(&hedge.id) {
+                return Some(hedge);
+            }
+        }
+        self.rescue_some(now);
+        let mut tries = TRIES_MAX;
+        loop {
+            if let Some(request) = self.next_of_called(now, &mut tries) {
+                return Some(request);
+            }
+            if tries == 0 {
+                // the others follow at once
+                self.timers.insert((now, Timer::Again));
+                return None;
+            }
+            if !self.wake_one() {
+                return None;
+            }
+            tries -= 1;
+        }
+    }
+
+    fn next_of_called(&mut self, now: Instant, tries: &mut usize) -> Option<RangeRequest> {
+        for want in WANTS {
+            let reserve = match want {
+                Want::Demand => 0,
+                Want::Ahead | Want::Fill => DEMAND_RESERVE_BYTES,
+            };
+            while let Some((_, content)) = self.called[want as usize].first().copied() {
+                self.step();
+                let in_flight_bytes = self.in_flight_bytes + PIECE_MAX_BYTES + reserve;
+                if in_flight_bytes > IN_FLIGHT_MAX_BYTES {
+                    break;
+                }
+                if *tries == 0 {
+                    return None;
+                }
+                *tries -= 1;
+                let found = match want {
+                    Want::Demand => self.next_demanded(now, &content),
+                    Want::Ahead => self.next_ahead(now, &content),
+                    Want::Fill => self.next_filling(now, &content),
+                };
+                if found.is_some() {
+                    self.move_to_end(&content, want);
+                    return found;
+                }
+            }
+        }
+        None
+    }
+
+    fn next_ahead(&mut self, now: Instant, content: &ContentKey) -> Option<RangeRequest> {
+        let (me, limit) = (self.config.me, self.ahead_limit_bytes());
+        let ranges = self.fetches.get(content)?.streams.ahead(limit);
+        let mut is_any = false;
+        // what a stream would have next is reckoned only where those before it ask for nothing
+        for range in ranges {
+            self.step();
+            let fetch = self.fetches.get(content)?;
+            let own = fetch.own_ahead(range, limit);
+            for gap in fetch.gaps_to_try(now, content, me, (own, range.end)) {
+                is_any = true;
+                let asking = Asking::ahead(gap.start - range.start);
+                if let Choice::Ask(node, part) = self.choose(now, content, gap, asking, &[]) {
+                    return Some(self.issue(now, node, Lane::Bulk, *content, part, false));
+                }
+            }
+        }
+        match is_any {
+            true => self.park(content, Want::Ahead),
+            false => self.take_out(content, Want::Ahead),
+        }
+        None
+    }
+
+    /// The best holder of the beginning of `gap` but for those in `exclude`.
+    pub(super) fn choose(
+        &mut self,
+        now: Instant,
+        content: &ContentKey,
+        gap: ByteRange,
+        asking: Asking,
+        exclude: &[NodeId],
+    ) -> Choice {
+        let choice = self.best_of(now, content, gap, asking, exclude);
+        if let Choice::Ask(node, _) = choice
+            && exclude.is_empty()
+        {
+            self.note_if_lagging(now, content, gap.start, node);
+        }
+        choice
+    }
+
+    fn best_of(
+        &mut self,
+        now: Instant,
+        content: &ContentKey,
+        gap: ByteRange,
+        asking: Asking,
+        exclude: &[NodeId],
+    ) -> Choice {
+        let found = self.candidates(now, content, gap, asking, exclude);
+        if found.reserved {
+            self.wait_for_stripe(now, content, asking.waits_since);
+        }
+        if !found.any {
+            return match (found.reserved, found.any_in_part) {
+                (true, _) => Choice::Reserved,
+                (_, true) => Choice::InParts,
+                (_, false) => Choice::Nobody,
+            };
+        }
+        let lane = asking.lane;
+        // what nobody waits for finds out whether it is well again; what is lost is a moment
+        if let Some((node, part)) = found.to_try.filter(|_| lane == Lane::Bulk) {
+            return Choice::Ask(node, part);
+        }
+        // sooner than from one that is silent it comes from one that answers, once that has room
+        let only_silent = found.best_stands == Standing::Silent && found.unknown.is_empty();
+        if only_silent && found.any_full && exclude.is_empty() {
+            return Choice::Full;
+        }
+        let may_explore = !found.unknown.is_empty() && found.unknown_in_use < UNKNOWN_AT_ONCE_MAX;
+        if let Some((score, node, part)) = found.best {
+            let explore = may_explore
+                && (found.best_stands != Standing::Answers
+                    || lane == Lane::Bulk && self.rng.random_ratio(1, EXPLORE_ONE_IN));
+            let least = found.least.unwrap_or(score);
+            let due = found.time_to_bring(asking.before_bytes);
+            let bearable = (least * WORSE_MULTIPLE + WORSE_SLACK).max(due);
+            if !explore {
+                let worse = lane == Lane::Bulk && exclude.is_empty() && score > bearable;
+                return if worse {
+                    Choice::Full
+                } else {
+                    Choice::Ask(node, part)
+                };
+            }
+        }
+        if !may_explore {
+            return Choice::Full;
+        }
+        let (node, part) = found.unknown[self.rng.random_range(0..found.unknown.len())];
+        Choice::Ask(node, part)
+    }
+
+    fn candidates(
+        &self,
+        now: Instant,
+        content: &ContentKey,
+        gap: ByteRange,
+        asking: Asking,
+        exclude: &[NodeId],
+    ) -> Candidates {
+        let (mut found, lane) = (Candidates::default(), asking.lane);
+        let Some(fetch) = self.fetches.get(content) else {
+            return found;
+        };
+        let is_swarm = fetch.is_swarm();
+        let of_full =
+            !is_swarm || self.may_ask_full_holders(now, fetch, content, gap, asking.waits_since);
+        // a full holder is asked in time for what the silent alone have beside it
+        let in_time = !of_full && self.has_lively_full_holder(now, fetch);
+        for (node, coverage) in fetch.holders() {
+            self.step();
+            let (Some(peer), Some(part)) = (self.peers.get(node), coverage.first_in(gap)) else {
+                continue;
+            };
+            if exclude.contains(node) || peer.resting_until(now).is_some() {
+                continue;
+            }
+            let is_left = in_time && !peer.silence.may_be_tried(now);
+            if is_left || *coverage == Coverage::All && !of_full {
+                found.reserved = true;
+                continue;
+            }
+            // a hedge asks whom one question is enough of
+            let hedged = !exclude.is_empty();
+            if hedged && part != gap {
+                found.any_in_part = true;
+                continue;
+            }
+            found.any = true;
+            let mut part = peer.first_piece(lane, part);
+            if is_swarm && lane == Lane::Bulk {
+                part = part.first_grain(STRIPE_BYTES);
+            }
+            let score = peer.score(lane, part.len());
+            let standing = peer.standing(now);
+            if peer.is_silent() {
+                // it is nobody to wait for
+            } else if peer.is_known() {
+                found.least = Some(found.least.map_or(score, |least| least.min(score)));
+                found.rate += peer.rate().unwrap_or_default();
+            } else if peer.in_flight_bytes() > 0 {
+                found.unknown_in_use += 1;
+            }
+            if !peer.has_room(lane, part.len()) {
+                found.any_full |= standing == Standing::Answers;
+                continue;
+            }
+            if !is_swarm && standing == Standing::WorthATry {
+                found.to_try = Some((*node, part));
+            }
+            if !peer.is_known() && !peer.is_silent() {
+                found.unknown.push((*node, part));
+            } else if found.best.is_none_or(|(best, ..)| {
+                // however slow another is, for what is silent would be asked again and again
+                (standing, score) < (found.best_stands, best)
+            }) {
+                (found.best, found.best_stands) = (Some((score, *node, part)), standing);
+            }
+        }
+        found
+    }
+
+    /// Notes a request as sent.
+    pub(super) fn issue(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        lane: Lane,
+        content: ContentKey,
+        range: ByteRange,
+        waited: bool,
+    ) -> RangeRequest {
+        let id = RequestId(self.next_id);
+        self.next_id += 1;
+        let peer = self.peers.entry(node).or_default();
+        let sent = peer.sent(now, id, lane, range.len());
+        let look_at = now + self.late_after(sent.usual, waited);
+        let expire_at = now + self.config.request_limit;
+        self.timers.insert((look_at, Timer::Look(id)));
+        self.timers.insert((expire_at, Timer::Expire(id)));
+        self.in_flight_bytes += range.len();
+        if let Some(fetch) = self.fetches.get_mut(&content) {
+            fetch.asked.insert(range, id);
+            fetch.starved = false;
+        }
+        let request = RangeRequest {
+            id,
+            node,
+            lane,
+            content,
+            range,
+        };
+        self.in_flight.insert(
+            id,
+            InFlight {
+                request,
+                sent,
+                look_at,
+                looks: 0,
+                expire_at,
+                arrived_bytes: 0,
+                arrived_at: None,
+                is_held: false,
+                is_here: false,
+                is_hedge: false,
+            },
+        );
+        request
+    }
+
+    /// A wish that nobody can grant: look for holders, again and again.
+    pub(super) fn starve(&mut self, now: Instant, content: &ContentKey) {
+        let Some(fetch) = self.fetches.get_mut(content) else {
+            return;
+        };
+        fetch.starved = true;
+        if let Some(next) = fetch.take_get_turn(now) {
+            self.events.push_back(PlanEvent::Wanted(*content));
+            self.timers.insert((next, Timer::Wanted(*content)));
+        }
+    }
+}

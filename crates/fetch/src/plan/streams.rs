@@ -1,0 +1,301 @@
+//! Who reads in sequence, and how far ahead of them to fetch.
+//!
+//! A stream is a place in one file that a reader moves forward from. Nobody tells where a read
+//! comes from, so streams are found by place: a read that begins where another ended goes on with
+//! it. Several readers of one file are several streams. Memory is bounded; the stream that rested
+//! longest is forgotten first.
+
+use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
+
+/// How many streams of one file are told apart.
+pub const STREAMS_MAX: usize = 64;
+/// The first window of read-ahead, as large as the kernel's own (`VM_READAHEAD_PAGES`, 128 KiB).
+pub const AHEAD_MIN_BYTES: u64 = 128 << 10;
+/// The largest window: 160 ms of a link of 100 MB/s.
+pub const AHEAD_MAX_BYTES: u64 = 16 << 20;
+/// What is fetched ahead of all readers together, each having an equal part: eight full windows.
+pub const AHEAD_OF_ALL_MAX_BYTES: u64 = 128 << 20;
+/// What must be read in sequence before anything is fetched ahead. Below it, random reads of a few
+/// neighbouring pages would cost many times what they ask for.
+const RUN_MIN_BYTES: u64 = 64 << 10;
+/// So many reads, each beginning where the one before ended, are a run too, however short: what
+/// follows them is fetched ahead.
+const RUN_MIN_READS: u32 = 3;
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// Where the reader's first read began.
+    first: u64,
+    /// Where its next read should begin.
+    pub next: u64,
+    /// Bytes read in sequence.
+    run_bytes: u64,
+    reads: u32,
+    /// Everything before this place should be fetched.
+    pub target: u64,
+    used: u64,
+}
+
+impl Stream {
+    fn established(&self) -> bool {
+        self.run_bytes >= RUN_MIN_BYTES || self.reads >= RUN_MIN_READS
+    }
+
+    /// Never more than twice what was read in sequence, so that giving up costs little.
+    fn window_bytes(&self, limit_bytes: u64) -> u64 {
+        if !self.established() {
+            return 0;
+        }
+        let doubled = self.run_bytes.saturating_mul(2).max(1);
+        let power = 1u64 << doubled.min(AHEAD_MAX_BYTES).ilog2();
+        power
+            .clamp(AHEAD_MIN_BYTES, AHEAD_MAX_BYTES)
+            .min(limit_bytes)
+    }
+
+    fn is_continued_by(&self, range: ByteRange, limit_bytes: u64) -> bool {
+        let window = self.window_bytes(limit_bytes);
+        if window == 0 {
+            return range.start == self.next || range.end == self.first;
+        }
+        // the kernel's read-ahead asks out of order, so anything near is the same reader
+        range.start <= self.next.saturating_add(window)
+            && range.end.saturating_add(window) >= self.next
+    }
+
+    fn advance(&mut self, range: ByteRange, size_bytes: u64, limit_bytes: u64) {
+        self.first = self.first.min(range.start);
+        if range.end > self.next {
+            self.run_bytes = self.run_bytes.saturating_add(range.len());
+            self.reads = self.reads.saturating_add(1);
+        }
+        self.next = self.next.max(range.end);
+        let window = self.window_bytes(limit_bytes);
+        if window == 0 {
+            return;
+        }
+        let end = self.next.saturating_add(window);
+        // whole grains, so that a moving window asks for large pieces and not for slivers
+        let grain = (window / 4).clamp(CHUNK_BYTES, super::PIECE_MAX_BYTES);
+        let grain = grain / CHUNK_BYTES * CHUNK_BYTES;
+        let end = if end >= size_bytes {
+            size_bytes
+        } else {
+            end / grain * grain
+        };
+        self.target = self.target.max(end);
+    }
+}
+
+/// The streams of one file.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    list: Vec<Stream>,
+    clock: u64,
+}
+
+impl Streams {
+    /// Takes a read into account; says whether there is more to fetch ahead than before.
+    /// `limit_bytes` bounds the window.
+    pub fn read(&mut self, range: ByteRange, size_bytes: u64, limit_bytes: u64) -> bool {
+        self.clock += 1;
+        let clock = self.clock;
+        let found = self
+            .list
+            .iter_mut()
+            .find(|s| s.is_continued_by(range, limit_bytes));
+        if let Some(stream) = found {
+            let before = stream.target;
+            stream.used = clock;
+            stream.advance(range, size_bytes, limit_bytes);
+            return stream.target > before;
+        }
+        if self.list.len() == STREAMS_MAX {
+            let oldest = (0..self.list.len()).min_by_key(|&i| self.list[i].used);
+            self.list.swap_remove(oldest.expect("the list is full"));
+        }
+        let mut stream = Stream {
+            first: range.start,
+            next: range.end,
+            run_bytes: 0,
+            reads: 1,
+            target: 0,
+            used: clock,
+        };
+        // a long read from the beginning is how a whole file begins to be read
+        if range.start == 0 && range.len() >= RUN_MIN_BYTES {
+            stream.run_bytes = range.len();
+            stream.advance(
+                ByteRange::new(range.end, range.end),
+                size_bytes,
+                limit_bytes,
+            );
+        }
+        let more = stream.target > 0;
+        self.list.push(stream);
+        more
+    }
+
+    /// What to fetch ahead, the reader that moved last first: of each no more than `limit_bytes`,
+    /// whatever was the limit when it moved.
+    pub fn ahead(&self, limit_bytes: u64) -> Vec<ByteRange> {
+        let mut wanted: Vec<_> = self.list.iter().filter(|s| s.target > s.next).collect();
+        wanted.sort_by_key(|s| std::cmp::Reverse(s.used));
+        let within = |s: &&Stream| {
+            let most = s.next.saturating_add(limit_bytes);
+            let end = match s.target > most {
+                true => most / CHUNK_BYTES * CHUNK_BYTES,
+                false => s.target,
+            };
+            ByteRange::new(s.next, end.max(s.next))
+        };
+        let ranges = wanted.iter().map(within);
+        ranges.filter(|range| !range.is_empty()).collect()
+    }
+
+    /// How many readers are being kept ahead of.
+    pub fn established(&self) -> usize {
+        self.list.iter().filter(|s| s.established()).count()
+    }
+
+    /// Forgets every stream: nobody waits any more.
+    pub fn clear(&mut self) {
+        self.list.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    const SIZE: u64 = 256 << 20;
+
+    fn read(streams: &mut Streams, start: u64, length: u64) -> bool {
+        streams.read(ByteRange::at(start, length), SIZE, AHEAD_MAX_BYTES)
+    }
+
+    fn ranges(streams: &Streams) -> Vec<ByteRange> {
+        streams.ahead(AHEAD_MAX_BYTES)
+    }
+
+    fn ahead_bytes(streams: &Streams) -> u64 {
+        ranges(streams).iter().map(ByteRange::len).sum()
+    }
+
+    #[test]
+    fn one_small_read_fetches_nothing_ahead() {
+        let mut streams = Streams::default();
+        assert!(!read(&mut streams, 0, 4096));
+        assert!(!read(&mut streams, 40 << 20, 4096));
+        assert_eq!(ahead_bytes(&streams), 0);
+    }
+
+    #[test]
+    fn the_window_of_a_sequential_reader_grows_to_its_limit() {
+        let mut streams = Streams::default();
+        let mut largest = 0;
+        for step in 0..256u64 {
+            read(&mut streams, step << 17, 128 << 10);
+            let ahead = ahead_bytes(&streams);
+            assert!(ahead <= AHEAD_MAX_BYTES);
+            largest = largest.max(ahead);
+        }
+        assert!(
+            largest >= AHEAD_MAX_BYTES - super::super::PIECE_MAX_BYTES,
+            "{largest}"
+        );
+    }
+
+    #[test]
+    fn small_sequential_reads_are_a_stream_too() {
+        let mut streams = Streams::default();
+        let more = [0, 1, 2].map(|page| read(&mut streams, page * 4096, 4096));
+        assert_eq!(more, [false, false, true]);
+        assert_eq!(
+            ahead_bytes(&streams),
+            AHEAD_MIN_BYTES - CHUNK_BYTES.min(12288)
+        );
+    }
+
+    #[test]
+    fn reads_out_of_order_are_one_stream() {
+        let mut streams = Streams::default();
+        for step in [0u64, 2, 1, 4, 3, 5, 7, 6, 8, 10, 9] {
+            read(&mut streams, step << 17, 128 << 10);
+        }
+        assert_eq!(streams.list.len(), 1);
+        assert!(
+            ahead_bytes(&streams) >= 512 << 10,
+            "{}",
+            ahead_bytes(&streams)
+        );
+    }
+
+    #[test]
+    fn two_readers_of_one_file_are_two_streams() {
+        let mut streams = Streams::default();
+        for step in 0..16u64 {
+            read(&mut streams, step << 17, 128 << 10);
+            read(&mut streams, (128 << 20) + (step << 17), 128 << 10);
+        }
+        assert_eq!(streams.established(), 2);
+        assert_eq!(ranges(&streams).len(), 2);
+    }
+
+    #[test]
+    fn random_pages_cost_next_to_nothing_ahead() {
+        let mut rng = StdRng::seed_from_u64(7);
+        let mut streams = Streams::default();
+        let reads = 10_000;
+        let mut wasted = 0;
+        for _ in 0..reads {
+            let before = ahead_bytes(&streams);
+            read(&mut streams, rng.random_range(0..SIZE / 4096) * 4096, 4096);
+            wasted += ahead_bytes(&streams).saturating_sub(before);
+        }
+        assert!(wasted < reads * 4096 / 10, "{wasted} bytes");
+    }
+
+    #[test]
+    fn nothing_is_fetched_past_the_end_of_the_file() {
+        let mut streams = Streams::default();
+        for step in 0..8u64 {
+            streams.read(
+                ByteRange::at(step << 17, 128 << 10),
+                (1 << 20) + 5,
+                AHEAD_MAX_BYTES,
+            );
+        }
+        assert!(ranges(&streams).iter().all(|r| r.end == (1 << 20) + 5));
+    }
+
+    #[test]
+    fn what_is_fetched_ahead_ends_with_a_chunk_whatever_its_limit() {
+        let mut rng = StdRng::seed_from_u64(9);
+        for _ in 0..200 {
+            let (mut streams, mut at) = (Streams::default(), 0);
+            for _ in 0..40 {
+                let limit = rng.random_range(0..AHEAD_MAX_BYTES);
+                let length = rng.random_range(1..300_000);
+                streams.read(ByteRange::at(at, length), SIZE, limit);
+                at += length;
+                let limit = rng.random_range(0..AHEAD_MAX_BYTES);
+                for range in streams.ahead(limit) {
+                    assert!(range.end.is_multiple_of(CHUNK_BYTES) && range.len() <= limit);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_number_of_streams_is_bounded() {
+        let mut streams = Streams::default();
+        for i in 0..1000u64 {
+            read(&mut streams, i << 16, 4096);
+        }
+        assert_eq!(streams.list.len(), STREAMS_MAX);
+    }
+}

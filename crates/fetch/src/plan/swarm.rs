@@ -1,0 +1,475 @@
+//! One to many: when more nodes want a file than have all of it, the uplinks of those few are what
+//! is scarce, so each part should leave them once.
+//!
+//! The file is cut into stripes of [`STRIPE_BYTES`], and each stripe belongs to one of the nodes
+//! that want the file, by a hash of the two that all of them reckon alike (rendezvous hashing). A
+//! node asks the full holders for its own stripes at once, but for those that another has already;
+//! it takes the others from the nodes that they belong to, as those get them, and asks each now and
+//! then what it has by now. Nobody keeps a list: who asks for a file learns of the others by their
+//! questions and by offers.
+//!
+//! A node that reads in sequence asks for its own stripes as far ahead as all together would for
+//! it, so that what it asks the full holders for is as much as if it were alone, and everybody
+//! finds the stripes of the others there when it comes to them.
+//!
+//! Nobody waits long for another: the first bytes of a file are asked for at once by everybody; a
+//! stripe that a reader waits for is asked of a full holder, whosever it is, after a few times what
+//! a stripe takes from there, or at once where it would come much later from the node that it
+//! belongs to; that node has none for a while then.
+
+use std::time::{Duration, Instant};
+
+use super::fellows::Fellow;
+use super::fetch::{Coverage, Fetch};
+use super::peer::Peer;
+use super::schedule::{WORSE_MULTIPLE, WORSE_SLACK};
+use super::{Lane, Plan, PlanEvent, RequestId, Timer};
+use p2pfs_types::digest::ContentKey;
+use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
+use p2pfs_types::id::NodeId;
+
+/// What belongs to one node: four groups, so that a stripe is under way for a moment only.
+pub const STRIPE_BYTES: u64 = 256 << 10;
+/// A reader waits for a stripe from the node that it belongs to for so many times what a stripe
+/// takes from a full holder, since what queues there for one queues there for all.
+const STRIPE_PATIENCE_MULTIPLE: u32 = 3;
+/// The least that a reader waits for a stripe from the node that it belongs to.
+const STRIPE_PATIENCE: Duration = Duration::from_millis(400);
+/// The most that a reader waits for a stripe from the node that it belongs to.
+const STRIPE_PATIENCE_MAX: Duration = Duration::from_secs(1);
+/// A reader that has less of a file than this asks a full holder at once: its first read.
+const FIRST_BYTES: u64 = super::URGENT_MAX_BYTES;
+/// How many stripes are looked at for one request.
+const STRIPES_SEEN_MAX: usize = 96;
+/// How many of the stripes that are looked at are tried for one request.
+const STRIPES_TRIED_MAX: usize = 8;
+/// What belongs to others is not looked at more often than this.
+const STRIPE_AGAIN: Duration = Duration::from_millis(50);
+/// How long a node has no stripes whose stripe did not come in time, the first time.
+const LAGGING: Duration = Duration::from_secs(2);
+/// [`LAGGING`] doubles each time, so many times.
+const LAGS_DOUBLED_MAX: u32 = 4;
+/// How far from a stripe a node must have something, to be taken for one that is at it: as far as
+/// is fetched ahead of a reader.
+const NEAR_BYTES: u64 = super::AHEAD_MAX_BYTES;
+/// A node that has less than one part in so many of what is here already is too slow, or too late,
+/// to be waited for.
+const SLOW_PART: u64 = 4;
+/// No node counts as slow by [`SLOW_PART`] before so much is here.
+const BEGUN_BYTES: u64 = 1 << 20;
+/// A node that owes an answer and of which nothing comes for longer than this is not counted on.
+const LIVELY: Duration = Duration::from_millis(200);
+/// How many requests of a file are looked at, to see whether all of them are in vain.
+const ASKED_SEEN_MAX: usize = 32;
+/// The least time between two questions to a node what it has by now.
+const SURVEY_MIN: Duration = Duration::from_millis(100);
+/// The most time between two questions to a node what it has by now.
+const SURVEY_MAX: Duration = Duration::from_secs(2);
+/// How many nodes are asked that at one time, in turn.
+const SURVEYED_AT_ONCE_MAX: usize = 16;
+
+impl Plan {
+    /// A node wants an open file too, so it has parts of it soon.
+    pub fn fellow(&mut self, now: Instant, content: &ContentKey, node: NodeId) {
+        let Some(fetch) = self.fetches.get(content) else {
+            return;
+        };
+        let known = fetch.swarm.fellows.contains_key(&node);
+        if known || node == self.config.me || fetch.is_complete() {
+            return;
+        }
+        if self.peer_or_new(node).is_none() {
+            return;
+        }
+        self.take_out_all(content);
+        if let Some(fetch) = self.fetches.get_mut(content) {
+            fetch.add_holder(node, Coverage::Part(ExtentSet::new()));
+            // beyond the limit of holders it is none
+            if let Some(coverage) = fetch.holders().get(&node) {
+                let is_partial = *coverage != Coverage::All;
+                let first = fetch.swarm.fellows.is_empty();
+                let fellow = Fellow {
+                    is_partial,
+                    ..Fellow::default()
+                };
+                fetch.swarm.fellows.insert(node, fellow);
+                fetch.swarm.survey_each = SURVEY_MIN;
+                if first {
+                    self.timers
+                        .insert((now + SURVEY_MIN, Timer::Survey(*content)));
+                }
+            }
+        }
+        self.give_up_stripes_of_others(now, content);
+        self.call_up_all(content);
+    }
+
+    /// What was asked of full holders while nobody else was known to want the file, and is none of
+    /// this node's business now: it is taken back where nothing of it came and nobody waits for it.
+    fn give_up_stripes_of_others(&mut self, now: Instant, content: &ContentKey) {
+        let me = self.config.me;
+        let Some(fetch) = self.fetches.get(content) else {
+            return;
+        };
+        if !fetch.is_swarm() || fetch.have_bytes() > FIRST_BYTES {
+            return;
+        }
+        let is_of_others = |id: &RequestId| {
+            let Some(entry) = self.in_flight.get(id) else {
+                return false;
+            };
+            let (node, range) = (entry.request.node, entry.request.range);
+            self.step();
+            entry.arrived_bytes == 0
+                && fetch.holders().get(&node) == Some(&Coverage::All)
+                && fetch.owner(now, content, me, range.start / STRIPE_BYTES) != me
+                && !self.is_next_to_be_read(content, range)
+        };
+        let ids: Vec<_> = fetch.asked.ids().filter(is_of_others).collect();
+        ids.into_iter().for_each(|id| self.abandon(id));
+    }
+
+    /// Whether a range is among the first that a reader waits for.
+    fn is_next_to_be_read(&self, content: &ContentKey, range: ByteRange) -> bool {
+        let waiting = self.waiting_for(content, range);
+        let demands = waiting.iter().filter_map(|id| self.demands.get(id));
+        demands
+            .filter(|demand| range.start < demand.range.start + FIRST_BYTES)
+            .any(|demand| !self.is_preceded(demand))
+    }
+
+    /// Asks those that want a file too what they have by now, the more often the faster it comes.
+    pub(super) fn survey(&mut self, now: Instant, content: ContentKey) {
+        let Some(fetch) = self.fetches.get_mut(&content) else {
+            return;
+        };
+        let have_bytes = fetch.have_bytes();
+        let idle = fetch.is_idle();
+        let swarm = &mut fetch.swarm;
+        let gained = have_bytes.saturating_sub(std::mem::replace(&mut swarm.had_bytes, have_bytes));
+        swarm.survey_each = match (idle, gained) {
+            (true, _) => SURVEY_MAX,
+            (false, 0) => swarm.survey_each * 2,
+            (false, gained) if gained > 2 * STRIPE_BYTES => swarm.survey_each / 2,
+            _ => swarm.survey_each,
+        };
+        swarm.survey_each = swarm.survey_each.clamp(SURVEY_MIN, SURVEY_MAX);
+        let next = now + swarm.survey_each;
+        if fetch.is_complete() {
+            return;
+        }
+        self.timers.insert((next, Timer::Survey(content)));
+        if idle {
+            return;
+        }
+        let peers = &self.peers;
+        let may_be_asked = |node: &NodeId| {
+            let peer = peers.get(node);
+            peer.is_some_and(|peer| peer.resting_until(now).is_none())
+        };
+        let partial = fetch.partial_fellows().map(|(node, _)| *node);
+        let partial: Vec<_> = partial.filter(may_be_asked).collect();
+        let after = fetch.swarm.surveyed_last;
+        let begin = partial
+            .iter()
+            .position(|node| Some(*node) > after)
+            .unwrap_or(0);
+        let in_turn = partial[begin..].iter().chain(&partial[..begin]);
+        let asked: Vec<_> = in_turn.take(SURVEYED_AT_ONCE_MAX).copied().collect();
+        fetch.swarm.surveyed_last = asked.last().copied().or(after);
+        let surveys = asked
+            .into_iter()
+            .map(|node| PlanEvent::Survey(content, node));
+        self.events.extend(surveys);
+    }
+
+    /// Whether full holders may be asked for the beginning of a gap now. `waits_since` is since
+    /// when a reader waits for it, if one does.
+    pub(super) fn may_ask_full_holders(
+        &self,
+        now: Instant,
+        fetch: &Fetch,
+        content: &ContentKey,
+        gap: ByteRange,
+        waits_since: Option<Instant>,
+    ) -> bool {
+        if !fetch.is_swarm() {
+            return true;
+        }
+        let owner = fetch.owner(now, content, self.config.me, gap.start / STRIPE_BYTES);
+        let is_mine = match owner == self.config.me {
+            true => !self.is_at_a_fellow(now, fetch, gap),
+            false => self.is_too_slow(fetch, &owner),
+        };
+        let first_bytes = waits_since.is_some() && fetch.have_bytes() < FIRST_BYTES;
+        if first_bytes || is_mine {
+            return true;
+        }
+        let since = match waits_since {
+            Some(since) => since,
+            None if self.is_asked_in_vain(now, fetch) => fetch.last_progress(fetch.begun),
+            None => return false,
+        };
+        since + STRIPE_PATIENCE <= now && since + self.stripe_patience(fetch) <= now
+    }
+
+    /// Whether nothing of a file is asked, or nothing but of silent peers while one that has all of
+    /// it is alive.
+    fn is_asked_in_vain(&self, now: Instant, fetch: &Fetch) -> bool {
+        let in_vain = fetch.asked.ids().take(ASKED_SEEN_MAX).all(|id| {
+            self.step();
+            let asked = self.in_flight.get(&id);
+            let peer = asked.and_then(|it| self.peers.get(&it.request.node));
+            peer.is_some_and(Peer::is_silent)
+        });
+        in_vain && (fetch.asked.is_empty() || self.has_lively_full_holder(now, fetch))
+    }
+
+    /// Whether one that has all of a file may be asked and is not silent.
+    pub(super) fn has_lively_full_holder(&self, now: Instant, fetch: &Fetch) -> bool {
+        let mut full = fetch.holders().iter().filter(|(_, c)| **c == Coverage::All);
+        full.any(|(node, _)| {
+            self.step();
+            let peer = self.peers.get(node);
+            peer.is_some_and(|it| !it.is_silent() && it.resting_until(now).is_none())
+        })
+    }
+
+    /// Whether a node that is known to have the beginning of a range, and not all of the file, is
+    /// not much worse to ask for it than those that have all.
+    fn is_at_a_fellow(&self, now: Instant, fetch: &Fetch, range: ByteRange) -> bool {
+        let first = ByteRange::at(range.start, 1);
+        let has = |coverage: &Coverage| match coverage {
+            Coverage::Part(ranges) => ranges.contains(first),
+            Coverage::All => false,
+        };
+        let having = fetch.holders().iter().filter(|(_, it)| has(it));
+        let lively = having.filter(|(node, _)| {
+            self.step();
+            let peer = self.peers.get(node);
+            peer.is_some_and(|peer| peer.is_lively(now, LIVELY))
+        });
+        let usual = lively.filter_map(|(node, _)| self.time_of_a_stripe(node));
+        let of_full = self.least_of_full_holders(fetch);
+        let bearable = of_full.map(|it| it * WORSE_MULTIPLE + WORSE_SLACK);
+        usual
+            .min()
+            .is_some_and(|it| bearable.is_none_or(|most| it <= most))
+    }
+
+    /// Whether the stripes of a node would take much longer from it than all stripes of as many
+    /// nodes as there are would take from those that have all: it is no help then.
+    fn is_too_slow(&self, fetch: &Fetch, owner: &NodeId) -> bool {
+        let among = fetch.swarm.fellows.len() as u32 + 1;
+        let of_full = self.least_of_full_holders(fetch);
+        let bearable = of_full.map(|it| it * among * WORSE_MULTIPLE + WORSE_SLACK);
+        let usual = self.time_of_a_stripe(owner);
+        usual.is_some_and(|it| bearable.is_some_and(|most| it > most))
+    }
+
+    /// How long a stripe takes from a node, where that is known.
+    fn time_of_a_stripe(&self, node: &NodeId) -> Option<Duration> {
+        self.step();
+        let peer = self.peers.get(node).filter(|peer| peer.is_known())?;
+        Some(peer.expected(Lane::Bulk, STRIPE_BYTES))
+    }
+
+    /// The same of the best of those that have all of the file.
+    fn least_of_full_holders(&self, fetch: &Fetch) -> Option<Duration> {
+        let full = fetch.holders().iter().filter(|(_, c)| **c == Coverage::All);
+        full.filter_map(|(node, _)| self.time_of_a_stripe(node))
+            .min()
+    }
+
+    /// How long to wait for a stripe that belongs to another.
+    fn stripe_patience(&self, fetch: &Fetch) -> Duration {
+        let least = self.least_of_full_holders(fetch).unwrap_or_default();
+        (least * STRIPE_PATIENCE_MULTIPLE).clamp(STRIPE_PATIENCE, STRIPE_PATIENCE_MAX)
+    }
+
+    /// Something could not be asked because it belongs to others: it is looked at again in time.
+    pub(super) fn wait_for_stripe(
+        &mut self,
+        now: Instant,
+        content: &ContentKey,
+        waits_since: Option<Instant>,
+    ) {
+        let due = (waits_since.unwrap_or(now) + STRIPE_PATIENCE).max(now + STRIPE_AGAIN);
+        let Some(fetch) = self.fetches.get_mut(content) else {
+            return;
+        };
+        if fetch.swarm.stripe_at.is_none_or(|at| at > due) {
+            fetch.swarm.stripe_at = Some(due);
+            self.timers.insert((due, Timer::Stripe(*content)));
+        }
+    }
+
+    pub(super) fn look_at_stripes(&mut self, content: &ContentKey) {
+        if let Some(fetch) = self.fetches.get_mut(content) {
+            fetch.swarm.stripe_at = None;
+        }
+        self.call_up_all(content);
+    }
+
+    /// Where a full holder is asked for a stripe that belongs to another, that one is late.
+    pub(super) fn note_if_lagging(
+        &mut self,
+        now: Instant,
+        content: &ContentKey,
+        start: u64,
+        asked: NodeId,
+    ) {
+        let me = self.config.me;
+        let Some(fetch) = self.fetches.get_mut(content) else {
+            return;
+        };
+        let of_full = fetch.holders().get(&asked) == Some(&Coverage::All);
+        if !of_full || !fetch.is_swarm() || fetch.have_bytes() < FIRST_BYTES {
+            return;
+        }
+        let owner = fetch.owner(now, content, me, start / STRIPE_BYTES);
+        if let Some(fellow) = fetch.swarm.fellows.get_mut(&owner) {
+            fellow.lag(now);
+        }
+    }
+
+    /// A node that wants the file too cannot be asked: what belonged to it goes to the others.
+    pub(super) fn lose_fellow(&mut self, now: Instant, content: &ContentKey, node: NodeId) {
+        let fetch = self.fetches.get_mut(content);
+        if let Some(fellow) = fetch.and_then(|fetch| fetch.swarm.fellows.get_mut(&node)) {
+            fellow.lag(now);
+        }
+    }
+}
+
+impl Fellow {
+    /// It has no stripes for a while, longer each time.
+    fn lag(&mut self, now: Instant) {
+        let pause = LAGGING * (1 << self.lags.min(LAGS_DOUBLED_MAX));
+        if self.lags_until.is_some_and(|until| until > now) {
+            return;
+        }
+        let again = self.lags_until.is_some_and(|until| now < until + pause);
+        self.lags = if again { self.lags + 1 } else { 1 };
+        self.lags_until = Some(now + LAGGING * (1 << (self.lags - 1).min(LAGS_DOUBLED_MAX)));
+    }
+}
+
+impl Fetch {
+    /// How far to fetch one's own stripes ahead of a reader for whom `range` would be fetched ahead
+    /// otherwise, at most `limit_bytes`. No farther before its first bytes are here: those of all
+    /// come first.
+    pub fn own_ahead(&self, range: ByteRange, limit_bytes: u64) -> ByteRange {
+        if !self.is_swarm() || self.have_bytes() < FIRST_BYTES {
+            return range;
+        }
+        let among = self.partial_fellows().count() as u64 + 1;
+        let far = range.start + (range.len() * among).min(limit_bytes.max(range.len()));
+        let far = match far < self.size_bytes {
+            true => far / CHUNK_BYTES * CHUNK_BYTES,
+            false => self.size_bytes,
+        };
+        ByteRange::new(range.start, far.max(range.end))
+    }
+
+    /// The gaps of a range that are worth a try: the first, or, where some belong to others, the
+    /// first of each stripe that is one's own or that another has already. Beyond `end` but one's
+    /// own.
+    pub fn gaps_to_try(
+        &self,
+        now: Instant,
+        content: &ContentKey,
+        me: NodeId,
+        (range, end): (ByteRange, u64),
+    ) -> Vec<ByteRange> {
+        if !self.is_swarm() {
+            return self.first_gap(range).into_iter().collect();
+        }
+        let (mut gaps, mut at) = (Vec::new(), range.start);
+        for _ in 0..STRIPES_SEEN_MAX {
+            let Some(gap) = self.first_gap(ByteRange::new(at, range.end.max(at))) else {
+                break;
+            };
+            let stripe = gap.start / STRIPE_BYTES;
+            let part = gap.first_grain(STRIPE_BYTES);
+            at = ByteRange::new(gap.start, range.end)
+                .first_grain(STRIPE_BYTES)
+                .end;
+            let is_there = gap.start < end && self.is_in_parts(part);
+            if is_there || self.owner(now, content, me, stripe) == me {
+                gaps.push(part);
+            }
+            if gaps.len() == STRIPES_TRIED_MAX {
+                break;
+            }
+        }
+        // where nothing is, the first is worth a try when its time has come
+        if gaps.is_empty() {
+            gaps.extend(self.first_gap(ByteRange::new(range.start, end.max(range.start))));
+        }
+        gaps
+    }
+
+    /// Whether one who has but parts of the file has the beginning of a range.
+    fn is_in_parts(&self, range: ByteRange) -> bool {
+        let has = |coverage: &Coverage| match coverage {
+            Coverage::Part(ranges) => ranges.contains(ByteRange::at(range.start, 1)),
+            Coverage::All => false,
+        };
+        self.holders().values().any(has)
+    }
+
+    /// A node said what it has.
+    pub fn note_furthest(&mut self, node: &NodeId) {
+        let Some(Coverage::Part(ranges)) = self.holders().get(node) else {
+            return;
+        };
+        let furthest = ranges.iter().map(|range| range.end).max().unwrap_or(0);
+        let has_bytes = ranges.len();
+        if let Some(fellow) = self.swarm.fellows.get_mut(node) {
+            (fellow.furthest, fellow.has_bytes) = (furthest, has_bytes);
+        }
+    }
+
+    fn partial_fellows(&self) -> impl Iterator<Item = (&NodeId, &Fellow)> {
+        let fellows = self.swarm.fellows.iter();
+        fellows.filter(|(_, fellow)| fellow.is_partial)
+    }
+
+    /// Whether more nodes want it, this one included, than have all of it.
+    pub fn is_swarm(&self) -> bool {
+        let partial = self.partial_fellows().count();
+        partial > 0 && partial + 1 > self.full_holders()
+    }
+
+    /// Whose a stripe is: of those that have come near this part of the file, if any has.
+    fn owner(&self, now: Instant, content: &ContentKey, me: NodeId, stripe: u64) -> NodeId {
+        let start = stripe * STRIPE_BYTES;
+        let have = self.have_bytes();
+        let begins = have < NEAR_BYTES;
+        let is_near = |fellow: &Fellow| {
+            let is_slow = have > BEGUN_BYTES && fellow.has_bytes < have / SLOW_PART;
+            !is_slow && (begins || fellow.furthest.saturating_add(NEAR_BYTES) >= start)
+        };
+        let lively = self
+            .partial_fellows()
+            .filter(|(_, fellow)| fellow.lags_until.is_none_or(|until| until <= now));
+        let near = lively.filter(|(_, fellow)| is_near(fellow));
+        let weighed = near.map(|(node, _)| *node).chain([me]);
+        let weighed = weighed.map(|node| (weight(content, &node, stripe), node));
+        weighed.max().map_or(me, |(_, node)| node)
+    }
+}
+
+/// The same for all nodes, and without a pattern (SplitMix64's last step).
+fn weight(content: &ContentKey, node: &NodeId, stripe: u64) -> u64 {
+    let number = |bytes: &[u8; 32]| {
+        let (first, _) = bytes.split_first_chunk().expect("32 bytes");
+        u64::from_le_bytes(*first)
+    };
+    let mut mixed = number(content.hash.as_bytes()) ^ number(node.as_bytes()).rotate_left(17);
+    mixed = mixed.wrapping_add(stripe.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}

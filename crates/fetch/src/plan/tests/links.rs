@@ -1,0 +1,330 @@
+//! Slow links, small caches, many readers: what is in flight is bytes, and a machine with much to
+//! do stays quick.
+
+use std::time::Duration;
+
+use super::bench::{Bench, PATIENCE, Reader};
+use super::peers::SimPeer;
+use super::{LAN, MIB, listed};
+use crate::plan::{DemandId, IN_FLIGHT_MAX_BYTES, PlanEvent, TURN_PATIENCE};
+use p2pfs_types::digest::ContentKey;
+use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
+
+/// 2 Mbit/s and 256 kbit/s, in bytes.
+const TWO_MBIT: f64 = 250e3;
+const NARROW: f64 = 32e3;
+/// What one of several nodes has of 1 Mbit/s.
+const CROWDED: f64 = 20e3;
+
+fn assert_all_read(bench: &Bench, what: &str) {
+    for (number, reader) in bench.readers.iter().enumerate() {
+        let errors = &reader.errors;
+        assert!(errors.is_empty(), "{what}: reader {number}: {errors:?}");
+        assert!(reader.done_at.is_some(), "{what}: reader {number} waits");
+    }
+}
+
+#[test]
+fn files_larger_than_the_cache_and_all_memory_are_read_to_their_end() {
+    for (readers, size) in [(1, 160 * MIB), (4, 80 * MIB)] {
+        let mut bench = Bench::new(31);
+        bench.cache_bytes = 48 * MIB;
+        bench.window_bytes = 32 * MIB;
+        let peer = bench.peer(1, SimPeer::new(1, LAN));
+        for number in 0..readers {
+            let content = bench.file(number, size, &[peer]);
+            bench.read(Reader::sequential(content, size));
+        }
+        bench.run(Duration::from_secs(120));
+        assert_all_read(&bench, "a cache of 48 MiB");
+        let all = u64::from(readers) * size;
+        let asked = bench.requested_bytes();
+        assert!(asked <= all * 11 / 10, "{asked} asked for {all}");
+    }
+}
+
+#[test]
+fn who_waits_for_bytes_that_are_lost_again_gets_them_after_all() {
+    let mut bench = Bench::new(32);
+    let peer = bench.peer(1, SimPeer::new(1, LAN));
+    let content = bench.file(1, 4 * MIB, &[peer]);
+    let range = ByteRange::new(0, 2 * MIB);
+    let deadline = bench.now + PATIENCE;
+    let id = bench
+        .plan
+        .demand(bench.now, content, range, deadline)
+        .unwrap();
+    let first = bench.plan.poll_request(bench.now).unwrap();
+    while bench.plan.poll_request(bench.now).is_some() {}
+    assert!(bench.plan.answered(bench.now, first.id));
+    bench.plan.lost(&content, first.range);
+    let again = bench
+        .plan
+        .poll_request(bench.now)
+        .expect("it is asked again");
+    assert_eq!(again.range.start, first.range.start);
+    while let Some(event) = bench.plan.poll_event() {
+        assert_ne!(event, PlanEvent::Ready(id));
+    }
+}
+
+#[test]
+fn eight_readers_of_one_slow_holder_on_eight_machines_get_no_error() {
+    // each has an eighth of the link, and begins as if it had all
+    let mut bench = Bench::new(34);
+    let peer = bench.peer(1, SimPeer::new(20, TWO_MBIT / 8.0));
+    let content = bench.file(1, 4 * MIB, &[peer]);
+    bench.read(Reader::sequential(content, 4 * MIB));
+    bench.run(Duration::from_secs(1200));
+    assert_all_read(&bench, "an eighth of 2 Mbit/s");
+    assert!(bench.requested_bytes() <= 4 * MIB * 11 / 10);
+}
+
+#[test]
+fn who_opens_a_small_file_of_a_slow_holder_waits_for_no_large_piece_of_another_reader() {
+    for moment in 0..20 {
+        let mut bench = Bench::new(moment);
+        let peer = bench.peer(1, SimPeer::new(20, CROWDED));
+        let large = bench.file(1, MIB, &[peer]);
+        let small = bench.file(2, 100, &[peer]);
+        bench.read(Reader::sequential(large, MIB));
+        bench.run(Duration::from_millis(8000 + moment * 300));
+        let opens = bench.read(Reader::new(small, vec![ByteRange::new(0, 100)]));
+        bench.run(Duration::from_secs(1200));
+        assert_all_read(&bench, "a crowded link");
+        // a piece of 16 KiB, while read-ahead has half of the link
+        let (waited, most) = (bench.readers[opens].longest_wait, 2.0 * 16384.0 / CROWDED);
+        assert!(
+            waited.as_secs_f64() <= most + 0.5,
+            "{waited:?} at {moment}, of {most} s"
+        );
+        assert!(bench.requested_bytes() <= MIB * 11 / 10);
+    }
+}
+
+#[test]
+fn a_read_whose_bytes_come_one_by_one_is_given_up_only_when_they_cease() {
+    let mut bench = Bench::new(35);
+    let mut drip = SimPeer::new(20, 2e3);
+    drip.pauses = vec![(Duration::from_secs(40), Duration::from_secs(1000))];
+    let peer = bench.peer(1, drip);
+    let content = bench.file(1, MIB, &[peer]);
+    bench.read(Reader::new(content, vec![ByteRange::at(0, 128 << 10)]));
+    bench.run(Duration::from_secs(1200));
+    let reader = &bench.readers[0];
+    assert_eq!(reader.errors.len(), 1);
+    let wait = reader.longest_wait;
+    let ceased = Duration::from_secs(40) + PATIENCE;
+    assert!(
+        wait >= ceased && wait <= ceased + Duration::from_secs(1),
+        "{wait:?}"
+    );
+}
+
+#[test]
+fn a_slow_peer_beside_a_fast_one_costs_next_to_nothing() {
+    for rate in [125e3, 1e6] {
+        for seed in 0..20 {
+            let took = |slow: bool| {
+                let mut bench = Bench::new(seed);
+                let mut peers = vec![bench.peer(1, SimPeer::new(2, 25e6))];
+                if slow {
+                    peers.push(bench.peer(2, SimPeer::new(2, rate)));
+                }
+                let content = bench.file(1, 64 * MIB, &peers);
+                bench.read(Reader::sequential(content, 64 * MIB));
+                bench.run(Duration::from_secs(300));
+                assert_all_read(&bench, "a slow peer beside a fast one");
+                let asked = bench.requested_bytes();
+                assert!(asked <= 64 * MIB * 11 / 10, "{asked}");
+                (bench.now - bench.start).as_secs_f64()
+            };
+            let (alone, beside) = (took(false), took(true));
+            assert!(beside <= alone * 1.1, "seed {seed}: {beside} for {alone}");
+        }
+    }
+}
+
+#[test]
+fn a_fill_from_a_slow_and_a_fast_peer_ends_when_the_fast_one_alone_would() {
+    for seed in 0..20 {
+        let mut bench = Bench::new(seed);
+        let peers = [
+            bench.peer(1, SimPeer::new(2, 25e6)),
+            bench.peer(2, SimPeer::new(2, 125e3)),
+        ];
+        let content = bench.file(1, 64 * MIB, &peers);
+        bench.plan.fill(bench.now, content, PATIENCE);
+        bench.run(Duration::from_secs(300));
+        assert!(bench.events.contains(&PlanEvent::Filled(content)));
+        let took = (bench.now - bench.start).as_secs_f64();
+        assert!(took <= 64.0 * 1.048576 / 25.0 * 1.1, "seed {seed}: {took}");
+    }
+}
+
+#[test]
+fn holders_that_pause_and_go_on_are_not_asked_for_everything_again() {
+    for seed in 0..20 {
+        let mut bench = Bench::new(seed);
+        let pausing = |from_ms: u64| {
+            let mut peer = SimPeer::new(2, 3e6);
+            peer.pauses = (0..20)
+                .map(|i| Duration::from_millis(from_ms + i * 3000))
+                .map(|from| (from, Duration::from_millis(700)))
+                .collect();
+            peer
+        };
+        let peers = [bench.peer(1, pausing(500)), bench.peer(2, pausing(2000))];
+        for number in 0..8 {
+            let content = bench.file(number, 8 * MIB, &peers);
+            bench.read(Reader::sequential(content, 8 * MIB));
+        }
+        bench.run(Duration::from_secs(300));
+        assert_all_read(&bench, &format!("seed {seed}"));
+        let moved = bench.moved_bytes();
+        assert!(moved <= 64 * MIB * 12 / 10, "seed {seed}: {moved}");
+    }
+}
+
+#[test]
+fn a_step_costs_what_it_touches_however_much_is_in_flight() {
+    let steps_for = |readers: u8| {
+        let mut bench = Bench::new(36);
+        let mut stalled = SimPeer::new(2, LAN);
+        stalled.pauses = vec![(Duration::from_millis(30), Duration::from_secs(5))];
+        let peers: Vec<_> = (1..=4).map(|i| bench.peer(i, stalled.clone())).collect();
+        for number in 0..readers {
+            let content = bench.file(number, 4 * MIB, &peers);
+            bench.read(Reader::sequential(content, 4 * MIB));
+        }
+        bench.run(Duration::from_secs(4));
+        let in_flight: u64 = peers.iter().map(|p| bench.in_flight_bytes(p)).sum();
+        assert!(in_flight <= IN_FLIGHT_MAX_BYTES);
+        let asked = bench.requests.len() as u64;
+        assert!(asked <= 200 + 64 * u64::from(readers), "{asked} requests");
+        bench.most_steps
+    };
+    let (few, many) = (steps_for(16), steps_for(240));
+    assert!(few > 0 && many <= few * 2 + 200, "{few} steps, then {many}");
+}
+
+#[test]
+fn what_comes_as_soon_as_it_would_from_another_is_not_asked_twice() {
+    let mut bench = Bench::new(36);
+    // one piece takes longer than the longest wait before a hedge is looked at
+    let peers = [1, 2].map(|number| bench.peer(number, SimPeer::new(5, TWO_MBIT / 2.0)));
+    let content = bench.file(1, 2 * MIB, &peers);
+    bench.read(Reader::sequential(content, 2 * MIB));
+    bench.run(Duration::from_secs(120));
+    assert_all_read(&bench, "two slow holders");
+    let asked = bench.requested_bytes();
+    assert!(asked <= 2 * MIB * 11 / 10, "{asked} asked for");
+}
+
+#[test]
+fn what_would_come_much_sooner_from_another_is_asked_twice() {
+    let mut bench = Bench::new(37);
+    let slow = bench.peer(1, SimPeer::new(5, NARROW));
+    let content = bench.file(1, 4 * MIB, &[slow]);
+    bench.read(Reader::new(content, vec![ByteRange::new(0, MIB)]));
+    bench.run(Duration::from_secs(2));
+    let fast = bench.peer(2, SimPeer::new(5, LAN));
+    bench
+        .plan
+        .holders(bench.now, &content, &listed(&[slow, fast]));
+    bench.run(Duration::from_secs(20));
+    assert_all_read(&bench, "one slow holder and one fast");
+    let took = bench.readers[0].done_at.unwrap() - bench.start;
+    // the slow one alone needs half a minute
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+/// As many large reads wait for one slow link as it would take minutes for: each gets on in time.
+#[test]
+fn who_waits_long_for_a_turn_gets_a_part_before_it_is_given_up() {
+    let mut bench = Bench::new(5);
+    let peer = bench.peer(1, SimPeer::new(20, 64.0 * 1024.0));
+    // what is fetched ahead goes round all of them
+    bench.plan.set_metered(true);
+    for number in 0..16 {
+        let content = bench.file(number, 3 * MIB, &[peer]);
+        bench.read(Reader::new(content, vec![ByteRange::new(0, MIB)]));
+    }
+    bench.run(Duration::from_secs(600));
+    assert_all_read(&bench, "a slow link");
+}
+
+/// A film is watched over a link that is slower than it, which leaves nothing for others.
+#[test]
+fn who_wants_a_file_whole_waits_for_as_long_as_its_holder_is_at_work_for_readers() {
+    let mut bench = Bench::new(7);
+    let peer = bench.peer(1, SimPeer::new(20, 20.0 * 1024.0));
+    let film = bench.file(1, 4 * MIB, &[peer]);
+    let whole = bench.file(2, MIB / 4, &[peer]);
+    bench.read(Reader::sequential(film, 4 * MIB));
+    bench.run(Duration::from_secs(5));
+    bench.plan.fill(bench.now, whole, PATIENCE);
+    bench.run(Duration::from_secs(600));
+    assert_all_read(&bench, "a film");
+    let took = bench.readers[0].done_at.unwrap() - bench.start;
+    assert!(took > PATIENCE * TURN_PATIENCE * 2, "{took:?}");
+    bench.readers.clear();
+    bench.run(Duration::from_secs(60));
+    let fills =
+        |event: &&PlanEvent| matches!(event, PlanEvent::Filled(_) | PlanEvent::FillFailed(..));
+    let fills: Vec<_> = bench.events.iter().filter(fills).collect();
+    assert_eq!(fills, [&PlanEvent::Filled(whole)]);
+}
+
+fn demanded(bench: &mut Bench, content: ContentKey, range: ByteRange) -> DemandId {
+    bench.demand(content, range, Duration::from_secs(600))
+}
+
+/// As where the kernel reads ahead in each of them, by two threads, and a page of another is wanted
+/// then.
+#[test]
+fn files_that_much_is_wanted_of_take_turns_over_a_slow_link() {
+    const READ: u64 = 128 << 10;
+    let mut bench = Bench::new(8);
+    let peer = bench.peer(1, SimPeer::new(5, 1024.0 * 1024.0));
+    // it is known to be slow
+    let known = bench.file(9, 4 * MIB, &[peer]);
+    bench.read(Reader::sequential(known, 4 * MIB));
+    bench.run(Duration::from_secs(30));
+    bench.readers.clear();
+    let files = [1, 2, 3, 4].map(|number| bench.file(number, 4 * MIB, &[peer]));
+    let of_files = files.map(|content| {
+        let ranges = (0..32).map(|at| ByteRange::at((at ^ 1) * READ, READ));
+        let ids = ranges.map(|range| demanded(&mut bench, content, range));
+        ids.collect::<Vec<_>>()
+    });
+    bench.run(Duration::from_secs(4));
+    let small = bench.file(5, 2 * MIB, &[peer]);
+    let page = demanded(&mut bench, small, ByteRange::at(MIB, PAGE_BYTES));
+    bench.run(Duration::from_secs(30));
+    let mut ready = [0; 4];
+    let mut ready_before_page = None;
+    for event in &bench.events {
+        let PlanEvent::Ready(id) = event else {
+            continue;
+        };
+        if *id == page {
+            ready_before_page = Some(ready.iter().sum::<usize>());
+        }
+        for (count, ids) in ready.iter_mut().zip(&of_files) {
+            *count += usize::from(ids.contains(id));
+        }
+        let [least, most] = [ready.iter().min(), ready.iter().max()];
+        // one that has room for two asks for two now and then
+        assert!(most.unwrap() - least.unwrap() <= 4, "{ready:?}");
+    }
+    assert_eq!(ready, [32; 4]);
+    for content in files {
+        let of_file = bench.requests.iter().filter(|it| it.content == content);
+        let starts = of_file.map(|request| request.range.start);
+        assert!(starts.is_sorted(), "what is read first comes first");
+    }
+    // those that were asked for already, and one more of each
+    let before = ready_before_page.unwrap();
+    assert!(before < 32 + 20, "{before}");
+}

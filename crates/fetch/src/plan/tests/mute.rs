@@ -1,0 +1,311 @@
+//! Nodes that want a file too, say what they have of it and answer nothing.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::bench::{PATIENCE, file_named, node};
+use super::{Answers, MIB, listed, step};
+use crate::plan::{
+    DemandId, Lane, Offer, Plan, PlanConfig, PlanEvent, TURN_PATIENCE, URGENT_MAX_BYTES,
+};
+use p2pfs_types::digest::ContentKey;
+use p2pfs_types::extent::{ByteRange, ExtentSet, PAGE_BYTES};
+use p2pfs_types::id::NodeId;
+
+const SIZE: u64 = MIB;
+/// 1 Mbit/s, as bytes.
+const SLOW: f64 = 125e3;
+const DISTANCE: Duration = Duration::from_millis(40);
+const HOLDER: u8 = 1;
+/// Those that have most of the file and answer nothing.
+const MUTES: std::ops::Range<u8> = 2..8;
+/// Those that have its end only, and want it all.
+const OTHERS: std::ops::Range<u8> = 8..60;
+
+/// A plan among them: only the holder of all of the file answers, and slowly.
+struct Among {
+    plan: Plan,
+    now: Instant,
+    content: ContentKey,
+    answers: Answers,
+    free_at: Instant,
+    asked_of_mutes: u64,
+}
+
+impl Among {
+    fn new(seed: u64) -> Self {
+        let now = Instant::now();
+        let content = file_named(1, SIZE);
+        let mut plan = Plan::new(PlanConfig::default(), seed);
+        plan.open(now, content, ExtentSet::new()).unwrap();
+        plan.holders(now, &content, &listed(&[node(HOLDER)]));
+        let mut among = Self {
+            plan,
+            now,
+            content,
+            answers: Answers::new(),
+            free_at: now,
+            asked_of_mutes: 0,
+        };
+        // the first bytes come of the holder, so that it is known
+        among.read(ByteRange::new(0, URGENT_MAX_BYTES));
+        let end = SIZE - PAGE_BYTES;
+        MUTES.for_each(|number| among.tell_of(number, ByteRange::new(0, end)));
+        OTHERS.for_each(|number| among.tell_of(number, ByteRange::new(end, SIZE)));
+        among
+    }
+
+    fn tell_of(&mut self, number: u8, range: ByteRange) {
+        let offer = Offer {
+            node: node(number),
+            content: self.content,
+            all: false,
+            ranges: [range].into_iter().collect(),
+            load: 0,
+        };
+        self.plan.fellow(self.now, &self.content, offer.node);
+        self.plan.offer(self.now, &offer);
+    }
+
+    fn read(&mut self, range: ByteRange) {
+        let deadline = self.now + PATIENCE;
+        let demand = self
+            .plan
+            .demand_just(self.now, self.content, range, deadline);
+        let ready = PlanEvent::Ready(demand.unwrap());
+        self.run_until(&ready);
+    }
+
+    /// Lets time pass until that is said.
+    fn run_until(&mut self, end: &PlanEvent) {
+        let limit = self.now + Duration::from_secs(600);
+        while self.now < limit {
+            while let Some(request) = self.plan.poll_request(self.now) {
+                self.asked_of_mutes += u64::from(is_mute(&request.node));
+                if request.node == node(HOLDER) {
+                    let moving = Duration::from_secs_f64(request.range.len() as f64 / SLOW);
+                    self.free_at = self.free_at.max(self.now + DISTANCE) + moving;
+                    self.answers.insert((self.free_at, request.id));
+                }
+            }
+            while let Some(event) = self.plan.poll_event() {
+                if event == *end {
+                    return;
+                }
+                let failed = matches!(event, PlanEvent::Failed(..) | PlanEvent::FillFailed(..));
+                assert!(!failed, "{event:?} though the holder lives");
+            }
+            step(&mut self.plan, &mut self.now, &mut self.answers);
+        }
+        panic!("{end:?} never came");
+    }
+}
+
+fn is_mute(id: &NodeId) -> bool {
+    MUTES.map(node).any(|mute| mute == *id)
+}
+
+#[test]
+fn they_keep_no_reader_from_a_holder_that_answers() {
+    for seed in 0..4 {
+        let mut among = Among::new(seed);
+        for page in (64..128).rev() {
+            among.read(ByteRange::at(page * PAGE_BYTES, PAGE_BYTES));
+        }
+    }
+}
+
+#[test]
+fn they_keep_no_fill_from_a_holder_that_answers() {
+    for seed in 0..4 {
+        let mut among = Among::new(seed);
+        let content = among.content;
+        among.plan.fill(among.now, content, PATIENCE);
+        among.run_until(&PlanEvent::Filled(content));
+    }
+}
+
+/// A holder that brings one file, part by part to a reader, and nothing of another: as of one whose
+/// disk hangs below that alone.
+struct OneOfTwo {
+    plan: Plan,
+    begin: Instant,
+    now: Instant,
+    read: ContentKey,
+    wanted: ContentKey,
+    /// Who brings the wanted one too, where somebody does.
+    other: Option<NodeId>,
+    /// Whether it brings of the wanted one what readers wait for.
+    gives_what_is_urgent: bool,
+    part_bytes: u64,
+    took: Duration,
+    parts: u64,
+    demand: Option<DemandId>,
+    answers: Answers,
+}
+
+impl OneOfTwo {
+    /// The reader asks for parts of so many bytes, which come after so long.
+    fn new(part_bytes: u64, took: Duration) -> Self {
+        let begin = Instant::now();
+        let [read, wanted] = [1, 2].map(|number| file_named(number, 64 * MIB));
+        let mut plan = Plan::new(PlanConfig::default(), 1);
+        for content in [read, wanted] {
+            plan.open(begin, content, ExtentSet::new()).unwrap();
+            plan.holders(begin, &content, &listed(&[node(HOLDER)]));
+        }
+        Self {
+            plan,
+            begin,
+            now: begin,
+            read,
+            wanted,
+            other: None,
+            gives_what_is_urgent: false,
+            part_bytes,
+            took,
+            parts: 0,
+            demand: None,
+            answers: Answers::new(),
+        }
+    }
+
+    /// Reads on until something is said that is not of the reader, for so long at most.
+    fn next_event(&mut self, limit: Duration) -> Option<PlanEvent> {
+        while self.now < self.begin + limit {
+            while let Some(event) = self.plan.poll_event() {
+                match event {
+                    PlanEvent::Ready(id) if self.demand == Some(id) => self.demand = None,
+                    PlanEvent::Failed(..) => panic!("{event:?} after {:?}", self.now - self.begin),
+                    _ => return Some(event),
+                }
+            }
+            if self.demand.is_none() {
+                let part = ByteRange::at(self.parts * self.part_bytes, self.part_bytes);
+                self.parts += 1;
+                let deadline = self.now + PATIENCE;
+                let next = self.plan.demand_just(self.now, self.read, part, deadline);
+                self.demand = Some(next.unwrap());
+            }
+            while let Some(request) = self.plan.poll_request(self.now) {
+                let is_urgent = request.lane == Lane::Urgent && self.gives_what_is_urgent;
+                let comes = request.content == self.read || Some(request.node) == self.other;
+                if comes || is_urgent {
+                    self.answers.insert((self.now + self.took, request.id));
+                }
+            }
+            step(&mut self.plan, &mut self.now, &mut self.answers);
+        }
+        None
+    }
+}
+
+#[test]
+fn who_brings_nothing_of_a_file_lets_its_fill_fail_though_readers_of_others_are_served() {
+    let mut trial = OneOfTwo::new(PAGE_BYTES, Duration::from_millis(200));
+    let wanted = trial.wanted;
+    trial.plan.fill(trial.begin, wanted, PATIENCE);
+    while let Some(event) = trial.next_event(PATIENCE * TURN_PATIENCE * 3) {
+        if let PlanEvent::FillFailed(content, _) = event {
+            assert_eq!(content, wanted);
+            // not before the last that is asked for it could have had its turn
+            let took = trial.now - trial.begin;
+            assert!(took >= PATIENCE * TURN_PATIENCE, "{took:?}");
+            return;
+        }
+    }
+    panic!("it never ends");
+}
+
+/// What comes of the other file says nothing of when this one comes.
+#[test]
+fn who_brings_nothing_of_a_file_keeps_no_reader_from_another_holder_though_others_are_served() {
+    let mut trial = OneOfTwo::new(URGENT_MAX_BYTES, Duration::from_millis(5));
+    let (begin, wanted, other) = (trial.begin, trial.wanted, node(HOLDER + 1));
+    let range = ByteRange::new(0, URGENT_MAX_BYTES);
+    let deadline = begin + PATIENCE;
+    let demand = trial.plan.demand_just(begin, wanted, range, deadline);
+    let demand = demand.unwrap();
+    let first = trial.plan.poll_request(begin).unwrap();
+    assert_eq!((first.content, first.node), (wanted, node(HOLDER)));
+    // it is known now that another has it too
+    let both = listed(&[node(HOLDER), other]);
+    trial.plan.holders(begin, &wanted, &both);
+    trial.other = Some(other);
+    while let Some(event) = trial.next_event(Duration::from_secs(2)) {
+        if event == PlanEvent::Ready(demand) {
+            return;
+        }
+    }
+    panic!("it was never asked of the other");
+}
+
+/// As of a holder with a limit, which gives first what readers wait for.
+#[test]
+fn who_waits_for_what_was_asked_ahead_of_it_is_not_passed_over_for_what_was_asked_later() {
+    let mut trial = OneOfTwo::new(URGENT_MAX_BYTES, Duration::from_millis(5));
+    let (begin, wanted) = (trial.begin, trial.wanted);
+    trial.plan.fill(begin, wanted, PATIENCE);
+    let ahead = trial.plan.poll_request(begin).unwrap();
+    assert_eq!((ahead.content, ahead.lane), (wanted, Lane::Bulk));
+    let range = ByteRange::at(ahead.range.start, PAGE_BYTES);
+    let demand = trial
+        .plan
+        .demand_just(begin, wanted, range, begin + PATIENCE);
+    let demand = demand.unwrap();
+    trial.gives_what_is_urgent = true;
+    while let Some(event) = trial.next_event(Duration::from_secs(2)) {
+        if event == PlanEvent::Ready(demand) {
+            return;
+        }
+    }
+    panic!("it was never asked for as what a reader waits for");
+}
+
+/// The same holder is full of what another reader waits for, and the file is wanted whole besides.
+#[test]
+fn who_waits_for_what_a_fill_asked_for_is_not_sent_behind_all_others_again_and_again() {
+    let mut trial = OneOfTwo::new(64 * MIB, Duration::ZERO);
+    let (begin, wanted) = (trial.begin, trial.wanted);
+    let plan = &mut trial.plan;
+    let deadline = begin + PATIENCE * 10;
+    // a reader who always has more to ask for than there is room for
+    let all = ByteRange::new(0, 64 * MIB);
+    plan.demand_just(begin, trial.read, all, deadline).unwrap();
+    let (mut now, mut asked, mut ahead) = (begin, VecDeque::new(), None);
+    let mut demand = None;
+    for round in 0..200 {
+        now += Duration::from_millis(50);
+        plan.handle_timeout(now);
+        // what is asked for before there is room again, and then
+        for has_room in [false, true] {
+            if has_room && let Some(next) = asked.pop_front() {
+                assert!(plan.answered(now, next));
+            }
+            while let Some(request) = plan.poll_request(now) {
+                let is_first =
+                    ahead.is_none_or(|ahead: ByteRange| ahead.start == request.range.start);
+                match (request.content == wanted, request.lane) {
+                    (false, _) => asked.push_back(request.id),
+                    (true, Lane::Urgent) => assert!(plan.answered(now, request.id)),
+                    (true, Lane::Bulk) if is_first => {
+                        assert!(demand.is_none(), "it is asked for behind all others again");
+                        ahead = Some(request.range);
+                    }
+                    (true, Lane::Bulk) => {}
+                }
+            }
+        }
+        match (round, ahead) {
+            (5, _) => plan.fill(now, wanted, PATIENCE),
+            (6, Some(range)) => demand = plan.demand_just(now, wanted, range, deadline).ok(),
+            _ => {}
+        }
+        let mut events = std::iter::from_fn(|| plan.poll_event());
+        let is_ready = |event| demand.is_some_and(|demand| event == PlanEvent::Ready(demand));
+        if events.any(is_ready) {
+            return;
+        }
+    }
+    panic!("it was never asked for as what a reader waits for");
+}

@@ -1,0 +1,159 @@
+//! What holders say that they have, where that is odd.
+
+use std::time::Duration;
+
+use super::bench::{Bench, PATIENCE, Reader, node};
+use super::listed;
+use super::peers::SimPeer;
+use super::*;
+use p2pfs_types::extent::PAGE_BYTES;
+
+fn offering(ranges: impl IntoIterator<Item = ByteRange>) -> SimPeer {
+    SimPeer {
+        offers: Some(ranges.into_iter().collect()),
+        ..SimPeer::new(1, LAN)
+    }
+}
+
+/// How many ranges of a file a node is known to have.
+fn runs(plan: &Plan, content: &ContentKey, node: NodeId) -> usize {
+    match &plan.fetches[content].holders()[&node] {
+        Coverage::Part(ranges) => ranges.iter().count(),
+        Coverage::All => panic!("it has but parts"),
+    }
+}
+
+#[test]
+fn what_is_asked_begins_and_ends_with_a_page_whatever_a_holder_says_that_it_has() {
+    let size = 4 * MIB + 1000;
+    let odd: [&[ByteRange]; 3] = [
+        &[ByteRange::new(0, 1000)],
+        &[
+            ByteRange::new(100, 70_000),
+            ByteRange::new(130_001, 900_000),
+        ],
+        &[ByteRange::new(2 * MIB + 1, u64::MAX)],
+    ];
+    for ranges in odd {
+        for fills in [false, true] {
+            let mut bench = Bench::new(1);
+            let odd = bench.peer(1, offering(ranges.iter().copied()));
+            let author = bench.peer(2, SimPeer::new(80, LAN));
+            let content = bench.file(1, size, &[author]);
+            bench.offer(odd, content);
+            match fills {
+                true => bench.plan.fill(bench.now, content, PATIENCE),
+                false => drop(bench.read(Reader::sequential(content, size))),
+            }
+            bench.run(Duration::from_secs(30));
+            // the bench looks at each request
+            assert_eq!(bench.requested_bytes(), size, "{ranges:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_kept_of_what_a_holder_has_is_bounded() {
+    let mut bench = Bench::new(1);
+    let content = bench.file(1, 1 << 40, &[]);
+    let mut offer = |node, range| {
+        let (all, load, ranges) = (false, 0, ExtentSet::of(range));
+        let offer = Offer {
+            node,
+            content,
+            all,
+            ranges,
+            load,
+        };
+        bench.plan.offer(bench.now, &offer);
+    };
+    for number in 0..6000 {
+        offer(node(1), ByteRange::at(number * 7 * PAGE_BYTES, 1));
+        offer(
+            node(2),
+            ByteRange::at(number * 2 * CHUNK_BYTES, CHUNK_BYTES),
+        );
+    }
+    offer(node(2), ByteRange::at(1 << 39, MIB));
+    assert_eq!(runs(&bench.plan, &content, node(1)), 0);
+    assert_eq!(runs(&bench.plan, &content, node(2)), RUNS_MAX);
+    let long = bench.plan.fetches[&content].holders()[&node(2)].first_in(ByteRange::at(1 << 39, 1));
+    assert!(long.is_some(), "the longest are kept");
+}
+
+#[test]
+fn a_fellow_that_says_it_has_what_lies_beyond_the_end_breaks_nothing() {
+    let (now, content) = (Instant::now(), file_named(1, 1024 * MIB));
+    let mut plan = Plan::new(PlanConfig::default(), 1);
+    let present = ExtentSet::of(ByteRange::new(0, 512 * MIB));
+    plan.open(now, content, present).unwrap();
+    plan.holders(now, &content, &listed(&[node(1)]));
+    plan.fellow(now, &content, node(2));
+    let offer = Offer {
+        node: node(2),
+        content,
+        all: false,
+        ranges: ExtentSet::of(ByteRange::new(600 * MIB, u64::MAX)),
+        load: 0,
+    };
+    plan.offer(now, &offer);
+    plan.fill(now, content, PATIENCE);
+    assert!(plan.poll_request(now).is_some());
+}
+
+#[test]
+fn whose_readers_wait_for_what_nobody_has_is_not_looked_at_again_and_again() {
+    let (begin, content) = (Instant::now(), file_named(1, 1024 * MIB));
+    let (mut now, mut plan) = (begin, Plan::new(PlanConfig::default(), 1));
+    plan.open(now, content, ExtentSet::new()).unwrap();
+    let offer = Offer {
+        node: node(1),
+        content,
+        all: false,
+        ranges: ExtentSet::of(ByteRange::new(0, MIB)),
+        load: 0,
+    };
+    plan.offer(now, &offer);
+    let patience = Duration::from_secs(1);
+    for number in 0..600 {
+        let range = page(1000 + number);
+        plan.demand_just(now, content, range, now + patience)
+            .unwrap();
+    }
+    let mut at_one_time = 0;
+    while now < begin + patience * 5 {
+        assert_eq!(plan.poll_request(now), None);
+        while plan.poll_event().is_some() {}
+        let due = plan.poll_timeout().unwrap().max(now);
+        let next = due.min(now + patience / 10);
+        at_one_time = if next > now { 0 } else { at_one_time + 1 };
+        assert!(at_one_time < 100, "after {:?}", now - begin);
+        now = next;
+        // it is at work for others
+        plan.arrived(now, node(1), RequestId(u64::MAX), 1);
+        plan.handle_timeout(now);
+    }
+    assert!(plan.fetches[&content].overdue, "it stays the first");
+}
+
+/// As where the kernel reads around a page in a mapping, and the only holder left has the end of
+/// that.
+#[test]
+fn what_a_holder_has_comes_though_nobody_has_what_is_wanted_before_it() {
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+        let mut bench = Bench::new(1);
+        let has = ByteRange::new(2 * MIB, 4 * MIB);
+        let part = bench.peer(1, offering([has]));
+        let content = bench.file(1, 4 * MIB, &[]);
+        bench.offer(part, content);
+        let reads = order.map(|number| {
+            let range = ByteRange::at(number * MIB, MIB);
+            bench.read(Reader::new(content, vec![range]))
+        });
+        bench.run(PATIENCE * 2);
+        for (number, read) in order.into_iter().zip(reads) {
+            let reader = &bench.readers[read];
+            assert_eq!(reader.errors.is_empty(), number == 2, "{order:?}: {number}");
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Whole files that are wanted.
+
+use std::time::{Duration, Instant};
+
+use super::{FillId, Owner, Session};
+use crate::TransferError;
+use p2pfs_types::digest::ContentKey;
+use p2pfs_types::extent::{ByteRange, ExtentSet};
+
+impl<O: Owner> Session<O> {
+    /// A whole content is wanted in the cache, given up after `patience` without progress.
+    /// `present` is what the cache has of it now, with nothing in doubt; what came, or was on disk,
+    /// and is not there comes once more.
+    pub fn fill(
+        &mut self,
+        now: Instant,
+        content: ContentKey,
+        (id, filler): (FillId, O::Filler),
+        patience: Duration,
+        present: impl FnOnce() -> ExtentSet,
+    ) {
+        let refused = match self.files.get_mut(&content) {
+            None => Some(TransferError::Stopped),
+            Some(file) if file.cache.is_none() => Some(TransferError::CacheFull),
+            Some(_) => None,
+        };
+        if let Some(why) = refused {
+            return self.actions.fills.push((filler, Err(why)));
+        }
+        self.window.note_fill(&content);
+        self.want_anew(&content, present);
+        if let Some(file) = self.files.get_mut(&content) {
+            file.fillers.push((id, filler));
+        }
+        self.plan.fill(now, content, patience);
+    }
+
+    /// What the cache refused may find room now, and what it lost since is known by what it has:
+    /// neither is ever asked for by itself, since all of it came.
+    fn want_anew(&mut self, content: &ContentKey, present: impl FnOnce() -> ExtentSet) {
+        let whole = ByteRange::new(0, content.size_bytes);
+        let mut missing = self.window.forget(content);
+        let present = present();
+        let is_present = present.contains(whole);
+        let mut kept = present;
+        self.window.storing(content).for_each(|it| kept.insert(it));
+        missing.extend(self.plan.ready_beside(content, &kept).iter());
+        for range in &missing {
+            self.plan.lost(content, *range);
+        }
+        if let Some(file) = self.files.get_mut(content) {
+            file.is_complete = missing.is_empty() && (file.is_complete || is_present);
+        }
+    }
+
+    /// Somebody does not want a whole content any more; another may.
+    pub fn cancel_fill(&mut self, content: &ContentKey, id: FillId) {
+        let Some(file) = self.files.get_mut(content) else {
+            return;
+        };
+        file.fillers.retain(|(other, _)| *other != id);
+        if file.fillers.is_empty() {
+            self.plan.leave_fill(content);
+        }
+    }
+
+    pub(super) fn end_fills_if_stored(&mut self, content: &ContentKey) {
+        let Some(file) = self.files.get(content).filter(|file| file.filled) else {
+            return;
+        };
+        if self.window.is_storing(content) {
+            return;
+        }
+        let outcome = match file.is_complete {
+            true => Ok(()),
+            false => Err(TransferError::CacheFull),
+        };
+        self.end_fills(content, &outcome);
+    }
+
+    pub(super) fn end_fills(&mut self, content: &ContentKey, outcome: &Result<(), TransferError>) {
+        let Some(file) = self.files.get_mut(content) else {
+            return;
+        };
+        file.filled = false;
+        let fillers = std::mem::take(&mut file.fillers).into_iter();
+        let ended = fillers.map(|(_, filler)| (filler, outcome.clone()));
+        self.actions.fills.extend(ended);
+        self.plan.cancel_fill(content);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::plan::{PlanConfig, RangeRequest};
+    use crate::session::{Cached, FillProgress, Holder, Read, Refused, verify};
+    use p2pfs_types::digest::Verified;
+    use p2pfs_types::digest::sample::Content;
+    use p2pfs_types::extent::PAGE_BYTES;
+    use p2pfs_types::id::NodeId;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// An owner to whom nothing is of use.
+    struct Nobody;
+
+    impl Owner for Nobody {
+        type Reader = ();
+        type Filler = ();
+        type File = ();
+        type Question = ();
+
+        fn tell((): &(), _: FillProgress) {}
+    }
+
+    fn verified(file: &Content, request: &RangeRequest) -> Arc<Verified> {
+        verify(request, file.encode(request.range).into()).unwrap()
+    }
+
+    /// Takes all of a content from its one holder: the ranges that came, none of them stored.
+    fn fetch(session: &mut Session<Nobody>, now: Instant, file: &Content) -> Vec<RangeRequest> {
+        let mut came = Vec::new();
+        loop {
+            let sends = session.actions(now).sends;
+            if sends.is_empty() {
+                return came;
+            }
+            for send in sends {
+                session.accept(now, &send.request, &verified(file, &send.request));
+                came.push(send.request);
+            }
+        }
+    }
+
+    /// A session that fetches a content with so many holders.
+    fn session_of(now: Instant, file: &Content, holders: u8) -> (Session<Nobody>, ContentKey) {
+        let content = ContentKey::new(file.hash(), file.size());
+        let mut session = Session::<Nobody>::new(PlanConfig::default(), 1, 1 << 20);
+        let cached = Cached {
+            file: Some(()),
+            on_disk: ExtentSet::new(),
+            is_complete: false,
+        };
+        session.begin(now, content, cached).unwrap();
+        let holder = |number| Holder {
+            node: NodeId::new([number; 32]),
+            address: "127.0.0.1:1".parse().unwrap(),
+            size_bytes: file.size(),
+            sequence: 1,
+        };
+        let holders: Vec<_> = (1..=holders).map(holder).collect();
+        session.holders(now, &content.hash, &holders);
+        (session, content)
+    }
+
+    #[test]
+    fn a_fill_ends_well_in_whatever_order_its_parts_are_told_to_be_stored() {
+        let (now, file) = (Instant::now(), Content::new(1, 4 << 20));
+        let (mut session, content) = session_of(now, &file, 1);
+        session.fill(now, content, (FillId(1), ()), PATIENCE, ExtentSet::new);
+        let came = fetch(&mut session, now, &file);
+        assert!(came.len() > 1, "{came:?}");
+        for (at, request) in came.iter().rev().enumerate() {
+            assert_eq!(session.actions(now).fills, []);
+            // the last to be stored is the first to be told of
+            session.stored(content, request.range, at == 0);
+        }
+        assert_eq!(session.actions(now).fills, [((), Ok(()))]);
+    }
+
+    #[test]
+    fn what_came_and_is_in_the_cache_no_more_comes_again_for_a_fill() {
+        let (now, file) = (Instant::now(), Content::new(1, 4 << 20));
+        let (mut session, content) = session_of(now, &file, 1);
+        for id in [FillId(1), FillId(2)] {
+            session.fill(now, content, (id, ()), PATIENCE, ExtentSet::new);
+            let came = fetch(&mut session, now, &file);
+            let bytes: u64 = came.iter().map(|request| request.range.len()).sum();
+            assert_eq!(bytes, file.size());
+            for (at, request) in came.iter().enumerate() {
+                session.stored(content, request.range, at + 1 == came.len());
+            }
+            assert_eq!(session.actions(now).fills, [((), Ok(()))]);
+        }
+    }
+
+    #[test]
+    fn a_fill_is_not_ended_by_what_was_refused_before_it_began() {
+        let (now, file) = (Instant::now(), Content::new(1, 4 << 20));
+        let (mut session, content) = session_of(now, &file, 1);
+        session.fill(now, content, (FillId(1), ()), PATIENCE, ExtentSet::new);
+        let came = fetch(&mut session, now, &file);
+        assert!(came.len() > 1, "{came:?}");
+        let (first, others) = came.split_first().unwrap();
+        let held = session.refused(now, content, first.range);
+        assert_eq!(held, Refused::Held);
+        let full = Err(TransferError::CacheFull);
+        assert_eq!(session.actions(now).fills, [((), full)]);
+        // all were refused by now, but of the others nobody told yet
+        session.fill(now, content, (FillId(2), ()), PATIENCE, ExtentSet::new);
+        for request in others {
+            let again = session.refused(now, content, request.range);
+            assert_eq!(again, Refused::StoreAgain);
+            session.stored(content, request.range, false);
+        }
+        let again = fetch(&mut session, now, &file);
+        let again: Vec<_> = again.iter().map(|request| request.range).collect();
+        assert_eq!(again, [first.range]);
+        session.stored(content, first.range, true);
+        assert_eq!(session.actions(now).fills, [((), Ok(()))]);
+    }
+
+    #[test]
+    fn a_fill_that_the_cache_refuses_twice_fails() {
+        let (now, file) = (Instant::now(), Content::new(1, 128 << 10));
+        let (mut session, content) = session_of(now, &file, 1);
+        session.fill(now, content, (FillId(1), ()), PATIENCE, ExtentSet::new);
+        let came = fetch(&mut session, now, &file);
+        assert!(!came.is_empty());
+        session.fill(now, content, (FillId(2), ()), PATIENCE, ExtentSet::new);
+        for request in &came {
+            let again = session.refused(now, content, request.range);
+            assert_eq!(again, Refused::StoreAgain);
+        }
+        assert_eq!(session.actions(now).fills, []);
+        let refused = session.refused(now, content, came[0].range);
+        assert_eq!(refused, Refused::Held);
+        let full = || Err(TransferError::CacheFull);
+        assert_eq!(session.actions(now).fills, [((), full()), ((), full())]);
+    }
+
+    #[test]
+    fn a_fill_ends_well_where_its_last_part_was_asked_twice_from_the_same_place() {
+        let (mut now, file) = (Instant::now(), Content::new(1, 128 << 10));
+        let (mut session, content) = session_of(now, &file, 2);
+        session.fill(now, content, (FillId(1), ()), PATIENCE, ExtentSet::new);
+        let page = ByteRange::new(0, PAGE_BYTES);
+        let (mut slow, mut twin) = (None, None);
+        while twin.is_none() {
+            for send in session.actions(now).sends {
+                let request = send.request;
+                match (request.range.start, slow) {
+                    (0, None) => slow = Some(request),
+                    (0, Some(_)) => twin = Some(request),
+                    _ => {
+                        session.accept(now, &request, &verified(&file, &request));
+                        session.stored(content, request.range, false);
+                        session.read(now, Read::new(content, page, now + PATIENCE, ()));
+                    }
+                }
+            }
+            // it brings little, so it is not silent
+            let slow = slow.expect("the beginning is asked for");
+            session.arrived(now, slow.node, slow.id, 10);
+            now += Duration::from_millis(10);
+            session.handle_timeout(now);
+        }
+        let (slow, twin) = (slow.unwrap(), twin.unwrap());
+        assert!(slow.range.contains(&twin.range) && slow.range != twin.range);
+        for request in [twin, slow] {
+            session.accept(now, &request, &verified(&file, &request));
+        }
+        session.stored(content, twin.range, false);
+        assert_eq!(session.actions(now).fills, []);
+        session.stored(content, slow.range, true);
+        assert_eq!(session.actions(now).fills, [((), Ok(()))]);
+    }
+}

@@ -1,0 +1,140 @@
+//! Questions to single nodes what they have of a content: one at a time for each of both, so that
+//! who does not answer is not asked again and again; and few at a time for each node, so that one
+//! that wants many contents too and answers nothing takes no place of others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::ops::Bound::{Excluded, Unbounded};
+use std::time::Instant;
+
+use super::{Owner, Session};
+use crate::plan::{Failure, Offer};
+use p2pfs_proto::wire::native::tcp::Response;
+use p2pfs_types::digest::{ContentHash, ContentKey};
+use p2pfs_types::extent::ByteRange;
+use p2pfs_types::id::NodeId;
+
+/// Questions to one node at one time; further ones wait for their turn.
+const OF_ONE_NODE_MAX: usize = 8;
+/// So many wait; of further contents it is asked when they are due again.
+const WAITING_MAX: usize = 1024;
+
+/// Who is asked what it has of which content, and who is to be.
+#[derive(Debug, Default)]
+pub(super) struct Surveys {
+    nodes: BTreeMap<NodeId, OfNode>,
+}
+
+#[derive(Debug, Default)]
+struct OfNode {
+    /// Since when it is asked about which.
+    asked: BTreeMap<ContentHash, Instant>,
+    /// Those that wait.
+    due: BTreeSet<ContentHash>,
+    /// The last that waited and was begun: the next is the one after it, so that each has its turn.
+    last: Option<ContentHash>,
+}
+
+impl Surveys {
+    /// Whether the node is to be asked now; if not, it is asked already or is to be later.
+    fn begin(&mut self, now: Instant, node: NodeId, hash: ContentHash) -> bool {
+        let of_node = self.nodes.entry(node).or_default();
+        if of_node.asked.contains_key(&hash) {
+            return false;
+        }
+        let is_next = of_node.asked.len() < OF_ONE_NODE_MAX;
+        if is_next {
+            of_node.asked.insert(hash, now);
+        } else if of_node.due.len() < WAITING_MAX {
+            of_node.due.insert(hash);
+        }
+        is_next
+    }
+
+    /// A question has ended: since when it was open.
+    fn end(&mut self, node: NodeId, hash: &ContentHash) -> Option<Instant> {
+        self.nodes.get_mut(&node)?.asked.remove(hash)
+    }
+
+    /// What the node is to be asked about next, which waits no more.
+    fn next(&mut self, node: NodeId) -> Option<ContentHash> {
+        let of_node = self.nodes.get_mut(&node)?;
+        let after = of_node.last.map_or(Unbounded, Excluded);
+        let later = of_node.due.range((after, Unbounded)).next();
+        let next = later.or(of_node.due.first()).copied();
+        of_node.last = next;
+        match next {
+            Some(hash) => drop(of_node.due.remove(&hash)),
+            None => self.forget_if_unused(node),
+        }
+        next
+    }
+
+    /// The node cannot be reached: what waits is left until it is due again.
+    fn let_go(&mut self, node: NodeId) {
+        if let Some(of_node) = self.nodes.get_mut(&node) {
+            of_node.due.clear();
+        }
+        self.forget_if_unused(node);
+    }
+
+    fn forget_if_unused(&mut self, node: NodeId) {
+        let of_node = self.nodes.get(&node);
+        if of_node.is_some_and(|it| it.asked.is_empty() && it.due.is_empty()) {
+            self.nodes.remove(&node);
+        }
+    }
+}
+
+impl<O: Owner> Session<O> {
+    pub(super) fn survey(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        address: SocketAddr,
+        hash: ContentHash,
+    ) {
+        if self.surveys.begin(now, node, hash) {
+            self.actions.surveys.push((node, address, hash));
+        }
+    }
+
+    /// Asks a node about the next content that waits for that and is fetched still.
+    fn survey_next(&mut self, now: Instant, node: NodeId, address: SocketAddr) {
+        while let Some(hash) = self.surveys.next(node) {
+            if !self.opened(&hash).is_empty() {
+                return self.survey(now, node, address, hash);
+            }
+        }
+    }
+
+    /// A node that was asked for it says all that it has of a content, or does not.
+    pub fn holdings(
+        &mut self,
+        now: Instant,
+        (node, address): (NodeId, SocketAddr),
+        hash: ContentHash,
+        answer: Result<Response, Failure>,
+    ) {
+        let since = self.surveys.end(node, &hash);
+        if answer == Err(Failure::Unreachable) {
+            self.surveys.let_go(node);
+            return self.plan.unreachable(now, node, since.unwrap_or(now));
+        }
+        self.survey_next(now, node, address);
+        let Ok(Response::Holdings { ranges, size_bytes }) = answer else {
+            return;
+        };
+        let content = ContentKey::new(hash, size_bytes);
+        let offer = Offer {
+            node,
+            content,
+            all: ranges.contains(ByteRange::new(0, size_bytes)),
+            ranges,
+            load: 0,
+        };
+        self.hear_offer(now, &offer);
+        self.plan.offer(now, &offer);
+        self.note_address(&content, node, address);
+    }
+}

@@ -1,0 +1,267 @@
+//! Verified bytes in memory: those on their way into the cache, and those that it has no room for.
+//!
+//! What waits to be stored is bounded by how many are verified at one time; what cannot be stored
+//! is bounded here, and the oldest goes first. Ranges of one content may overlap in any way, since
+//! what is late is asked of another too, in part: each is held until it is stored itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::plan::PIECE_MAX_BYTES;
+use p2pfs_types::digest::{ContentKey, Verified};
+use p2pfs_types::extent::ByteRange;
+
+struct Held {
+    verified: Arc<Verified>,
+    /// When the cache refused it, in order; `None` while it is being stored.
+    refused: Option<u64>,
+    /// A fill began since it was given to be stored, so that a refusal says nothing of that fill.
+    for_later_fill: bool,
+}
+
+pub(super) struct Window {
+    held: BTreeMap<(ContentKey, ByteRange), Held>,
+    refused: BTreeMap<u64, (ContentKey, ByteRange)>,
+    refused_bytes: u64,
+    limit_bytes: u64,
+    clock: u64,
+}
+
+impl Window {
+    pub fn new(limit_bytes: u64) -> Self {
+        Self {
+            held: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            refused_bytes: 0,
+            limit_bytes,
+            clock: 0,
+        }
+    }
+
+    /// Holds bytes while they are being stored.
+    pub fn insert(&mut self, content: ContentKey, verified: Arc<Verified>) {
+        let place = (content, verified.range);
+        self.remove(&content, verified.range);
+        self.held.insert(
+            place,
+            Held {
+                verified,
+                refused: None,
+                for_later_fill: false,
+            },
+        );
+    }
+
+    /// They are in the cache now, or of no use.
+    pub fn remove(&mut self, content: &ContentKey, range: ByteRange) {
+        let Some(held) = self.held.remove(&(*content, range)) else {
+            return;
+        };
+        if let Some(number) = held.refused {
+            self.refused.remove(&number);
+            self.refused_bytes -= range.len();
+        }
+    }
+
+    /// The cache has no room: keeps them as long as the limit allows. Gives what had to go.
+    pub fn refuse(
+        &mut self,
+        content: &ContentKey,
+        range: ByteRange,
+    ) -> Vec<(ContentKey, ByteRange)> {
+        let place = (*content, range);
+        let Some(held) = self.held.get_mut(&place) else {
+            return vec![];
+        };
+        if held.refused.is_none() {
+            self.clock += 1;
+            held.refused = Some(self.clock);
+            self.refused.insert(self.clock, place);
+            self.refused_bytes += range.len();
+        }
+        let mut gone = Vec::new();
+        while self.refused_bytes > self.limit_bytes {
+            let Some(oldest) = self.refused.values().next().copied() else {
+                break;
+            };
+            self.remove(&oldest.0, oldest.1);
+            gone.push(oldest);
+        }
+        gone
+    }
+
+    /// All that is held of a range, in order of where it begins.
+    pub fn overlapping(&self, content: &ContentKey, range: ByteRange) -> Vec<Arc<Verified>> {
+        // nothing that was asked for is longer
+        let first = range.start.saturating_sub(PIECE_MAX_BYTES);
+        let places = [first, range.end].map(|at| (*content, ByteRange::at(at, 0)));
+        self.held
+            .range(places[0]..places[1])
+            .map(|(_, held)| &held.verified)
+            .filter(|verified| !verified.range.intersection(&range).is_empty())
+            .cloned()
+            .collect()
+    }
+
+    /// Whether any byte of the content is on its way into the cache.
+    pub fn is_storing(&self, content: &ContentKey) -> bool {
+        self.storing(content).next().is_some()
+    }
+
+    /// What of the content is on its way into the cache.
+    pub fn storing(&self, content: &ContentKey) -> impl Iterator<Item = ByteRange> {
+        let storing = self.all(content).filter(|(_, held)| held.refused.is_none());
+        storing.map(|(range, _)| range)
+    }
+
+    /// A fill of the content begins: what is being stored was perhaps refused before, by a cache
+    /// that has room by now, though nobody told of that yet.
+    pub fn note_fill(&mut self, content: &ContentKey) {
+        let [first, last] = places(content);
+        for (_, held) in self.held.range_mut(first..=last) {
+            held.for_later_fill = held.refused.is_none();
+        }
+    }
+
+    /// Whether bytes that the cache refused are to be stored once more; says so once for a fill.
+    pub fn store_again(&mut self, content: &ContentKey, range: ByteRange) -> bool {
+        let held = self.held.get_mut(&(*content, range));
+        held.is_some_and(|held| std::mem::take(&mut held.for_later_fill))
+    }
+
+    /// Forgets what the cache refused of a content, and says what that was.
+    pub fn forget(&mut self, content: &ContentKey) -> Vec<ByteRange> {
+        let refused = self.all(content).filter(|(_, held)| held.refused.is_some());
+        let ranges: Vec<_> = refused.map(|(range, _)| range).collect();
+        for range in &ranges {
+            self.remove(content, *range);
+        }
+        ranges
+    }
+
+    fn all(&self, content: &ContentKey) -> impl Iterator<Item = (ByteRange, &Held)> {
+        let [first, last] = places(content);
+        let held = self.held.range(first..=last);
+        held.map(|((_, range), held)| (*range, held))
+    }
+
+    #[cfg(any(test, feature = "test-support"))]
+    pub fn refused_bytes(&self) -> u64 {
+        self.refused_bytes
+    }
+}
+
+/// Where the first and the last range of a content may stand.
+fn places(content: &ContentKey) -> [(ContentKey, ByteRange); 2] {
+    [0, u64::MAX].map(|at| (*content, ByteRange::at(at, 0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use p2pfs_types::digest::ContentHash;
+
+    fn verified(start: u64, length: u64) -> Arc<Verified> {
+        let bytes = Bytes::from(vec![start as u8; length as usize]);
+        Arc::new(Verified {
+            range: ByteRange::at(start, length),
+            bytes,
+            pairs: vec![],
+        })
+    }
+
+    fn name(byte: u8) -> ContentKey {
+        ContentKey::new(ContentHash::new([byte; 32]), 1 << 20)
+    }
+
+    #[test]
+    fn what_is_being_stored_can_be_read_and_then_goes() {
+        let mut window = Window::new(0);
+        window.insert(name(1), verified(4096, 4096));
+        assert!(window.is_storing(&name(1)) && !window.is_storing(&name(2)));
+        assert_eq!(
+            window.overlapping(&name(1), ByteRange::at(5000, 10)).len(),
+            1
+        );
+        assert!(
+            window
+                .overlapping(&name(1), ByteRange::at(0, 4096))
+                .is_empty()
+        );
+        assert!(
+            window
+                .overlapping(&name(1), ByteRange::at(8192, 4096))
+                .is_empty()
+        );
+        window.remove(&name(1), ByteRange::at(4096, 4096));
+        assert!(
+            window
+                .overlapping(&name(1), ByteRange::at(4096, 4096))
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn what_the_cache_refuses_is_bounded_and_the_oldest_goes_first() {
+        let mut window = Window::new(10_000);
+        let mut gone = Vec::new();
+        for i in 0..4u64 {
+            window.insert(name(1), verified(i * 4096, 4096));
+            gone.extend(window.refuse(&name(1), ByteRange::at(i * 4096, 4096)));
+            assert!(window.refused_bytes() <= 10_000);
+        }
+        assert_eq!(
+            gone,
+            [
+                (name(1), ByteRange::at(0, 4096)),
+                (name(1), ByteRange::at(4096, 4096))
+            ]
+        );
+        assert_eq!(
+            window.overlapping(&name(1), ByteRange::new(0, 16384)).len(),
+            2
+        );
+        assert_eq!(
+            window.forget(&name(1)),
+            [ByteRange::at(8192, 4096), ByteRange::at(12288, 4096)]
+        );
+        assert_eq!(window.refused_bytes(), 0);
+        assert!(window.held.is_empty() && window.refused.is_empty());
+    }
+
+    #[test]
+    fn what_was_asked_twice_is_held_until_each_of_both_is_stored() {
+        let mut window = Window::new(0);
+        for length in [4096, 16_384] {
+            window.insert(name(1), verified(0, length));
+        }
+        window.remove(&name(1), ByteRange::at(0, 4096));
+        assert!(window.is_storing(&name(1)));
+        let all = ByteRange::at(0, 16_384);
+        assert_eq!(window.overlapping(&name(1), all).len(), 1);
+        window.remove(&name(1), all);
+        assert!(!window.is_storing(&name(1)) && window.held.is_empty());
+    }
+
+    #[test]
+    fn what_begins_far_before_is_found_behind_what_begins_later() {
+        let mut window = Window::new(0);
+        window.insert(name(1), verified(0, PIECE_MAX_BYTES));
+        window.insert(name(1), verified(128 << 10, 4096));
+        let page = ByteRange::new(PIECE_MAX_BYTES - 4096, PIECE_MAX_BYTES);
+        assert_eq!(window.overlapping(&name(1), page).len(), 1);
+    }
+
+    #[test]
+    fn answers_come_in_the_order_of_their_places() {
+        let mut window = Window::new(0);
+        for start in [8192, 0, 4096] {
+            window.insert(name(1), verified(start, 4096));
+        }
+        let found = window.overlapping(&name(1), ByteRange::new(100, 9000));
+        let starts: Vec<_> = found.iter().map(|v| v.range.start).collect();
+        assert_eq!(starts, [0, 4096, 8192]);
+    }
+}

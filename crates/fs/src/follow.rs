@@ -1,0 +1,145 @@
+//! Asks for small files ahead of the programs that walk through directories of them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::ahead::{Ahead, Follow, Needs};
+use super::directory::cookie;
+use super::filesystem::Filesystem;
+use super::inode::{Inode, Name, Node};
+use super::names;
+use super::order::{By, DIRECTORY_MAX_FILES, Listed, Order};
+use super::traits::WholeFile;
+use p2pfs_catalogue::{Child, View};
+use p2pfs_proto::wire::native::record::Kind;
+use p2pfs_types::extent::CHUNK_BYTES;
+use p2pfs_types::path::SharedPath;
+
+/// The largest file that is asked for ahead of its open. The read-ahead of a larger one begins
+/// with its first read, and hides most of the round trip.
+pub const AHEAD_FILE_MAX_BYTES: u64 = CHUNK_BYTES;
+/// How many directories are looked at for one open: some may have no small files.
+const DIRECTORIES_A_LOOK: usize = 16;
+
+impl Filesystem {
+    /// A program has opened an inode, and may be served ahead of what it asks: asks for what it is
+    /// likely to open next. Never waits.
+    pub fn follow_open(&self, program: u32, ino: u64) {
+        let Some(Inode {
+            name: Name::Union(path),
+            node: Node::File(_),
+        }) = self.inodes.get(ino)
+        else {
+            return;
+        };
+        if let Some(directory) = path.parent() {
+            let (now, name) = (Instant::now(), path.file_name());
+            let follow = self.with_ahead(|ahead| ahead.opened(now, program, &directory, name));
+            self.go_on(program, follow);
+        }
+    }
+
+    /// The same for one that begins to list a directory.
+    pub fn follow_listing(&self, program: u32, ino: u64) {
+        if let Some(Name::Union(directory)) = self.inodes.get(ino).map(|inode| inode.name) {
+            let follow = self.with_ahead(|ahead| ahead.lists(program, &directory));
+            self.go_on(program, follow);
+        }
+    }
+
+    fn go_on(&self, program: u32, mut follow: Follow<SharedPath, WholeFile>) {
+        for _ in 0..DIRECTORIES_A_LOOK {
+            if !follow.ask.is_empty() {
+                self.content.ask_ahead(&follow.ask);
+            }
+            let Some(needs) = follow.needs else { return };
+            let (now, view) = (Instant::now(), self.view());
+            follow = match needs {
+                Needs::Order(directory) => {
+                    let order = order_of(&view, &directory);
+                    self.with_ahead(|ahead| ahead.listed(now, program, &directory, order))
+                }
+                Needs::After(directory, by) => {
+                    let Some(next) = directory_after(&view, &directory, by) else {
+                        return;
+                    };
+                    let order = || order_of(&view, &next);
+                    self.with_ahead(|ahead| ahead.comes_next(now, program, &next, order))
+                }
+            };
+        }
+    }
+
+    fn with_ahead<R>(&self, change: impl FnOnce(&mut Ahead<SharedPath, WholeFile>) -> R) -> R {
+        change(&mut self.ahead.lock())
+    }
+}
+
+/// What is in a directory; nothing where that is too much.
+fn children_of(view: &View, directory: &SharedPath) -> Vec<Child> {
+    let mut children = view.children(directory, None, DIRECTORY_MAX_FILES + 1);
+    if children.len() > DIRECTORY_MAX_FILES {
+        children.clear();
+    }
+    children
+}
+
+/// The files of a directory that have bytes.
+fn order_of(view: &View, directory: &SharedPath) -> Arc<Order<WholeFile>> {
+    let files = children_of(view, directory)
+        .into_iter()
+        .filter_map(|child| {
+            let path = directory.join(&child.name).ok()?;
+            let node = names::listed(view, &path, child.found).node;
+            let Node::File(file) = &node else {
+                return None;
+            };
+            let (hash, size_bytes) = (file.hash, file.size_bytes);
+            let is_small = file.own.is_none() && size_bytes <= AHEAD_FILE_MAX_BYTES;
+            let name = Name::Union(path);
+            (size_bytes > 0).then(|| Listed {
+                cookie: cookie(&child.name),
+                name: child.name,
+                number: Inode { name, node }.number(),
+                size_bytes,
+                ask: is_small.then_some(WholeFile { hash, size_bytes }),
+            })
+        });
+    Arc::new(Order::new(files.collect()))
+}
+
+/// Where a walk through a tree goes after the files of a directory: down, else on, else up and on.
+fn directory_after(view: &View, directory: &SharedPath, by: By) -> Option<SharedPath> {
+    if let Some(first) = directories_in(view, directory, by).into_iter().next() {
+        return Some(first);
+    }
+    let mut left = directory.clone();
+    loop {
+        let above = left.parent()?;
+        let beside = directories_in(view, &above, by);
+        let at = beside.iter().position(|path| *path == left)?;
+        match beside.into_iter().nth(at + 1) {
+            Some(next) => return Some(next),
+            None => left = above,
+        }
+    }
+}
+
+fn directories_in(view: &View, directory: &SharedPath, by: By) -> Vec<SharedPath> {
+    let children = children_of(view, directory).into_iter();
+    let directories = children.filter(|child| matches!(child.found.kind, Kind::Directory));
+    let paths = directories.filter_map(|child| directory.join(&child.name).ok());
+    let key = |path: &SharedPath| match by {
+        By::Name => 0,
+        By::Number => number_of(path),
+        By::Listing => cookie(path.file_name()),
+    };
+    let mut paths: Vec<_> = paths.map(|path| (key(&path), path)).collect();
+    // those of one key stay in the order of their names
+    paths.sort_by_key(|(key, _)| *key);
+    paths.into_iter().map(|(_, path)| path).collect()
+}
+
+fn number_of(directory: &SharedPath) -> u64 {
+    Inode::directory(Name::Union(directory.clone())).number()
+}

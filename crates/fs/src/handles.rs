@@ -1,0 +1,343 @@
+//! What is open: handles, whose variants are their states.
+//!
+//! A handle keeps the version that it was opened with, whatever the name stands for later. The
+//! kernel bounds the table by its own open files, and [`OPEN_HANDLES_MAX`] bounds it besides.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::error::FsError;
+use super::traits::OpenContent;
+use p2pfs_types::extent::ByteRange;
+
+/// The most handles at once; a further open gets ENFILE. Far over what one machine opens, and
+/// bounds what a leak could cost.
+pub const OPEN_HANDLES_MAX: usize = 1 << 18;
+/// For how long a failed read is remembered. The kernel repeats a failed read-ahead page by page,
+/// at once; a person who tries again later starts anew. What all readers of a file are told of
+/// a failure is for less long: `REMEMBER_FAILURE` in `transfer::plan::fetch`.
+pub const FAILURE_MEMORY: Duration = Duration::from_secs(3);
+/// How many failed reads of one handle are remembered: as many as the read-aheads that one reader
+/// has under way. The oldest is forgotten first.
+pub const FAILURES_MAX: usize = 16;
+
+/// Something open.
+pub enum Handle {
+    /// A version of a file, read through its content.
+    File(OpenFile),
+    /// The daemon's status as it was when it was opened.
+    Status(Vec<u8>),
+}
+
+/// An open file.
+pub struct OpenFile {
+    /// Its inode.
+    pub ino: u64,
+    /// To read by.
+    pub content: Arc<dyn OpenContent>,
+    /// How the bytes come.
+    pub state: FileState,
+    /// How far its reader may reach.
+    pub reach: Reach,
+    /// Whether the kernel keeps what it is given, which was not all here when it was opened.
+    pub fills_pages: bool,
+    failures: Mutex<Vec<Failure>>,
+    fetched: AtomicBool,
+    given_bytes: AtomicU64,
+}
+
+/// How the bytes of an open file come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileState {
+    /// Verified bytes of a version that is this long, also where the kernel reads them itself.
+    Version {
+        /// Its length.
+        size_bytes: u64,
+    },
+    /// An own file as it is at each read.
+    Live,
+}
+
+/// How far a reader may reach for bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// No further than to what is here, and by that it leads to no fetch.
+    Cached,
+    /// To other nodes for what it asks, and nothing is fetched ahead of it.
+    Asked,
+    /// To other nodes.
+    #[default]
+    Everything,
+}
+
+#[derive(Clone, Copy)]
+struct Failure {
+    range: ByteRange,
+    error: FsError,
+    until: Instant,
+}
+
+impl OpenFile {
+    /// A file just opened.
+    pub fn new(ino: u64, content: Arc<dyn OpenContent>, state: FileState) -> Self {
+        let failures = Mutex::default();
+        Self {
+            ino,
+            content,
+            state,
+            reach: Reach::default(),
+            fills_pages: false,
+            failures,
+            fetched: AtomicBool::new(false),
+            given_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// The part of a read that lies within the file; a live file has no end that we know.
+    pub fn cut(&self, offset: u64, size_bytes: u32) -> ByteRange {
+        let asked = ByteRange::at(offset, u64::from(size_bytes));
+        match self.state {
+            FileState::Live => asked,
+            FileState::Version { size_bytes } => asked.intersection(&ByteRange::new(0, size_bytes)),
+        }
+    }
+
+    /// Whether an answer of this length is whole: short data without an error never happens.
+    pub fn is_whole(&self, range: ByteRange, length_bytes: usize) -> bool {
+        let length_bytes = length_bytes as u64;
+        length_bytes == range.len() || (self.state == FileState::Live && length_bytes < range.len())
+    }
+
+    /// Remembers that the range could not be read.
+    pub fn remember_failure(&self, range: ByteRange, error: FsError, now: Instant) {
+        if !error.is_worth_remembering() {
+            return;
+        }
+        let mut failures = self.failures.lock();
+        failures.retain(|failure| failure.until > now);
+        if failures.len() == FAILURES_MAX {
+            failures.remove(0);
+        }
+        failures.push(Failure {
+            range,
+            error,
+            until: now + FAILURE_MEMORY,
+        });
+    }
+
+    /// How a read of the range failed a moment ago, if it lies within one that did.
+    pub fn recent_failure(&self, range: ByteRange, now: Instant) -> Option<FsError> {
+        let failures = self.failures.lock();
+        let within = |failure: &&Failure| failure.until > now && failure.range.contains(&range);
+        failures.iter().find(within).map(|failure| failure.error)
+    }
+
+    /// Notes that the kernel was given so many bytes of it.
+    pub fn note_given(&self, bytes: usize) {
+        self.given_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What the kernel was given of it and keeps in pages of its own, where these may be the only
+    /// ones that have it.
+    pub fn kept_bytes(&self) -> u64 {
+        match self.fills_pages && self.content.is_past_pages() {
+            true => self.given_bytes.load(Ordering::Relaxed),
+            false => 0,
+        }
+    }
+
+    /// Notes that bytes were fetched for this file.
+    pub fn note_fetched(&self) {
+        self.fetched.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether bytes were fetched since the last call.
+    pub fn take_fetched(&self) -> bool {
+        self.fetched.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// Everything open, by the number that the kernel gives back to us.
+#[derive(Default)]
+pub struct Handles {
+    open: RwLock<HashMap<u64, Arc<Handle>>>,
+    last_number: AtomicU64,
+}
+
+impl Handles {
+    /// Opens; the number is never used twice.
+    ///
+    /// # Errors
+    /// [`FsError::TooManyHandles`] at [`OPEN_HANDLES_MAX`].
+    pub fn insert(&self, handle: Handle) -> Result<u64, FsError> {
+        let mut open = self.open.write();
+        if open.len() >= OPEN_HANDLES_MAX {
+            return Err(FsError::TooManyHandles);
+        }
+        let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
+        open.insert(number, Arc::new(handle));
+        Ok(number)
+    }
+
+    /// Handles get numbers after this one from now on.
+    pub fn number_after(&self, number: u64) {
+        self.last_number.store(number, Ordering::Relaxed);
+    }
+
+    /// Opens under a number that the kernel has already; gives what is open there, and whether that
+    /// is this handle.
+    pub fn insert_as(&self, number: u64, handle: Handle) -> (Arc<Handle>, bool) {
+        let mut open = self.open.write();
+        if let Some(there) = open.get(&number) {
+            return (there.clone(), false);
+        }
+        let handle = Arc::new(handle);
+        open.insert(number, handle.clone());
+        (handle, true)
+    }
+
+    /// What is open under this number.
+    pub fn get(&self, number: u64) -> Result<Arc<Handle>, FsError> {
+        let open = self.open.read();
+        open.get(&number).cloned().ok_or(FsError::BadHandle)
+    }
+
+    /// Closes.
+    pub fn remove(&self, number: u64) -> Option<Arc<Handle>> {
+        self.open.write().remove(&number)
+    }
+
+    /// Closes everything.
+    pub fn drain(&self) -> Vec<Arc<Handle>> {
+        let mut open = self.open.write();
+        open.drain().map(|(_, handle)| handle).collect()
+    }
+
+    /// The inodes of the files that are open, each once.
+    pub fn inodes(&self) -> BTreeSet<u64> {
+        let open = self.open.read();
+        let ino = |handle: &Arc<Handle>| match &**handle {
+            Handle::File(file) => Some(file.ino),
+            Handle::Status(_) => None,
+        };
+        open.values().filter_map(ino).collect()
+    }
+
+    /// How many are open.
+    pub fn count(&self) -> usize {
+        self.open.read().len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::super::traits::{ReadNow, ReadReply, ReadTicket};
+    use super::*;
+
+    struct Unread;
+
+    impl OpenContent for Unread {
+        fn read_now(&self, _: u64, _: &mut [u8]) -> ReadNow {
+            ReadNow::Wait
+        }
+
+        fn read(&self, _: ByteRange, _: ReadReply) -> ReadTicket {
+            ReadTicket(0)
+        }
+
+        fn backing(&self) -> Option<Arc<File>> {
+            None
+        }
+    }
+
+    fn open(state: FileState) -> OpenFile {
+        OpenFile::new(2, Arc::new(Unread), state)
+    }
+
+    fn version(size_bytes: u64) -> OpenFile {
+        open(FileState::Version { size_bytes })
+    }
+
+    #[test]
+    fn a_read_past_the_end_is_cut_and_a_live_file_has_no_end() {
+        assert_eq!(version(100).cut(90, 4096), ByteRange::new(90, 100));
+        assert!(version(100).cut(100, 4096).is_empty());
+        assert!(version(100).cut(u64::MAX, 4096).is_empty());
+        let live = open(FileState::Live);
+        assert_eq!(live.cut(90, 10), ByteRange::new(90, 100));
+    }
+
+    #[test]
+    fn an_answer_too_short_or_too_long_is_not_whole() {
+        let range = ByteRange::new(0, 10);
+        assert!(version(10).is_whole(range, 10));
+        assert!(!version(10).is_whole(range, 9) && !version(10).is_whole(range, 11));
+        let live = open(FileState::Live);
+        assert!(live.is_whole(range, 3) && !live.is_whole(range, 11));
+    }
+
+    #[test]
+    fn the_repeats_of_a_failed_read_fail_at_once_for_a_moment() {
+        let (file, now) = (version(1 << 20), Instant::now());
+        file.remember_failure(ByteRange::new(0, 131072), FsError::DeadlinePassed, now);
+        let page = ByteRange::new(4096, 8192);
+        assert_eq!(
+            file.recent_failure(page, now),
+            Some(FsError::DeadlinePassed)
+        );
+        assert_eq!(
+            file.recent_failure(ByteRange::new(131072, 135168), now),
+            None
+        );
+        assert_eq!(file.recent_failure(page, now + FAILURE_MEMORY), None);
+    }
+
+    #[test]
+    fn an_interrupted_read_is_not_remembered_and_the_memory_is_bounded() {
+        let (file, now) = (version(1 << 20), Instant::now());
+        file.remember_failure(ByteRange::new(0, 10), FsError::Interrupted, now);
+        assert_eq!(file.recent_failure(ByteRange::new(0, 10), now), None);
+        for start in 0..=FAILURES_MAX as u64 {
+            let range = ByteRange::new(start, start + 1);
+            file.remember_failure(range, FsError::Unreachable, now);
+        }
+        assert_eq!(
+            file.recent_failure(ByteRange::new(0, 1), now),
+            None,
+            "the oldest went"
+        );
+        let newest = ByteRange::at(FAILURES_MAX as u64, 1);
+        assert_eq!(file.recent_failure(newest, now), Some(FsError::Unreachable));
+    }
+
+    #[test]
+    fn an_open_over_the_limit_is_refused_and_one_more_close_makes_room() {
+        let handles = Handles::default();
+        let insert = || handles.insert(Handle::Status(Vec::new()));
+        let open: Vec<u64> = (0..OPEN_HANDLES_MAX).map(|_| insert().unwrap()).collect();
+        assert_eq!(insert(), Err(FsError::TooManyHandles));
+        assert_eq!(FsError::TooManyHandles.errno(), libc::ENFILE);
+        handles.remove(open[7]);
+        assert!(insert().is_ok());
+    }
+
+    #[test]
+    fn a_number_is_never_used_twice() {
+        let handles = Handles::default();
+        let insert = || handles.insert(Handle::Status(Vec::new())).unwrap();
+        let first = insert();
+        assert!(handles.remove(first).is_some());
+        assert_ne!(insert(), first);
+        assert_eq!(handles.get(first).err(), Some(FsError::BadHandle));
+        assert_eq!(
+            (handles.count(), handles.drain().len(), handles.count()),
+            (1, 1, 0)
+        );
+    }
+}

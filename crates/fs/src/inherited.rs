@@ -1,0 +1,376 @@
+//! What is open, written down for the process that serves the mount next.
+//!
+//! The kernel goes on with the handles, and the modes of their inodes, that this process gave it.
+//! So each open is a record in a file that outlives us (the mount broker keeps one in memory): the
+//! next process reads it and answers for handles that it never gave. A record is written before the
+//! kernel hears of its handle, so after a kill one may be too many there, never too few: an inode
+//! then keeps its mode for as long as the mount stands. It says which version was opened, since its
+//! name may stand for another by the time that the next process looks.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::inode::{Inode, Name, Node};
+use super::modes::Mode;
+use super::names::LIFETIME;
+use super::traits::{BackingFile, FileVersion, OpenContent};
+use p2pfs_proto::wire::native::record::Timestamp;
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::path::SharedPath;
+
+/// In front of the records: how many entries the namespace had, and [`WITH_VERSIONS`].
+const HEADER_BYTES: u64 = 8;
+/// Set in the header where the records have versions: those of an earlier p2pfs have none.
+const WITH_VERSIONS: u64 = 1 << 63;
+/// Handle, inode, and the kernel's number of the backing file plus 1; all 0 where it is free.
+const OPEN_BYTES: usize = 24;
+/// The same, and of the version its size, time, bits and hash.
+const RECORD_BYTES: usize = 80;
+/// Bits of a record: it has a version; that is executable.
+const IS_VERSION: u8 = 1;
+const IS_EXECUTABLE: u8 = 2;
+
+/// The version of a file that was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    pub hash: ContentHash,
+    pub size_bytes: u64,
+    pub mtime: Timestamp,
+    pub executable: bool,
+}
+
+impl Version {
+    /// Of a file that may have any name.
+    pub fn of(file: &FileVersion) -> Self {
+        Self {
+            hash: file.hash,
+            size_bytes: file.size_bytes,
+            mtime: file.mtime,
+            executable: file.executable,
+        }
+    }
+
+    /// The inode that it is where its name stands for something else.
+    pub(super) fn inode(self) -> Inode {
+        let Self {
+            hash,
+            size_bytes,
+            mtime,
+            executable,
+        } = self;
+        let file = FileVersion {
+            path: SharedPath::root(),
+            hash,
+            size_bytes,
+            mtime,
+            executable,
+            own: None,
+        };
+        Inode {
+            name: Name::Hash(hash),
+            node: Node::File(file),
+        }
+    }
+}
+
+/// One open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// The number that the kernel has for it.
+    pub handle: u64,
+    /// Its inode.
+    pub ino: u64,
+    /// How the bytes come.
+    pub mode: Mode,
+    /// What was opened, but for an own file, which is read as it is.
+    pub version: Option<Version>,
+}
+
+/// The file of records.
+pub struct Inherited {
+    file: File,
+    state: Mutex<State>,
+    /// The contents of inodes that the kernel reads by itself for who opened them with the process
+    /// before: open with us, too, for as long.
+    held: Mutex<HashMap<u64, Arc<dyn OpenContent>>>,
+    /// What those inodes are that the process before had open.
+    versions: HashMap<u64, Version>,
+    /// When we came after another process, if we did.
+    followed: Option<Instant>,
+}
+
+#[derive(Default)]
+struct State {
+    slots: HashMap<u64, u64>,
+    free: Vec<u64>,
+    end: u64,
+    /// Those of the process before, which has gone, that were not used by this one yet.
+    before: HashMap<u64, Open>,
+}
+
+impl Inherited {
+    /// Reads what the process before has left.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or not be written.
+    pub fn read(file: File) -> io::Result<Self> {
+        let length = file.metadata()?.len();
+        let opens = read_records(&file, length)?;
+        let (mut state, mut versions) = (State::default(), HashMap::new());
+        for (slot, open) in (0..).zip(opens) {
+            match open {
+                Some(open) => {
+                    state.slots.insert(open.handle, slot);
+                    state.before.insert(open.handle, open);
+                    versions.extend(open.version.map(|version| (open.ino, version)));
+                }
+                None => state.free.push(slot),
+            }
+            state.end = slot + 1;
+        }
+        let (state, held) = (Mutex::new(state), Mutex::default());
+        Ok(Self {
+            file,
+            state,
+            held,
+            versions,
+            followed: (length > 0).then(Instant::now),
+        })
+    }
+
+    /// Whether the kernel may still believe what the process before told it of names.
+    pub fn is_believed(&self) -> bool {
+        self.followed
+            .is_some_and(|since| since.elapsed() < LIFETIME)
+    }
+
+    /// Keeps a content open until nobody has the inode open any more.
+    pub fn hold(&self, ino: u64, content: Arc<dyn OpenContent>) {
+        self.held.lock().insert(ino, content);
+    }
+
+    /// What was kept open for an inode, to be closed, which may wait for the disk.
+    pub fn let_go(&self, ino: u64) -> Option<Arc<dyn OpenContent>> {
+        self.held.lock().remove(&ino)
+    }
+
+    /// All that the process before had open.
+    pub fn before(&self) -> Vec<Open> {
+        self.state.lock().before.values().copied().collect()
+    }
+
+    /// What an inode is that the process before had open, whatever its name stands for by now.
+    pub fn version(&self, ino: u64) -> Option<Version> {
+        self.versions.get(&ino).copied()
+    }
+
+    /// What the process before had open under this number, once.
+    pub fn take_before(&self, handle: u64) -> Option<Open> {
+        self.state.lock().before.remove(&handle)
+    }
+
+    /// Writes an open down. Failure costs the next process that handle, and us nothing.
+    pub fn note(&self, open: Open) {
+        let mut state = self.state.lock();
+        let slot = state.free.pop().unwrap_or_else(|| {
+            state.end += 1;
+            state.end - 1
+        });
+        state.slots.insert(open.handle, slot);
+        let _lost = self.file.write_all_at(&encode(open), place(slot));
+    }
+
+    /// It is closed.
+    pub fn forget(&self, handle: u64) {
+        let mut state = self.state.lock();
+        if let Some(slot) = state.slots.remove(&handle) {
+            let _stays = self.file.write_all_at(&[0; RECORD_BYTES], place(slot));
+            state.free.push(slot);
+        }
+    }
+
+    /// How many entries the process before listed last; 0 for the first one.
+    pub fn entries(&self) -> u64 {
+        let mut bytes = [0; HEADER_BYTES as usize];
+        match self.file.read_exact_at(&mut bytes, 0) {
+            Ok(()) => u64::from_ne_bytes(bytes) & !WITH_VERSIONS,
+            Err(_) => 0,
+        }
+    }
+
+    /// Notes how many entries are listed now.
+    pub fn note_entries(&self, entries: u64) {
+        let header = entries | WITH_VERSIONS;
+        let _lost = self.file.write_all_at(&header.to_ne_bytes(), 0);
+    }
+}
+
+/// The records of a file in their order, which are written anew where they have no versions.
+fn read_records(file: &File, length: u64) -> io::Result<Vec<Option<Open>>> {
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    file.read_exact_at(&mut bytes, 0)?;
+    bytes.resize(bytes.len().max(HEADER_BYTES as usize), 0);
+    let (header, records) = bytes.split_at(HEADER_BYTES as usize);
+    let header = number(header, 0).unwrap_or(0);
+    if header & WITH_VERSIONS != 0 {
+        return Ok(records.chunks_exact(RECORD_BYTES).map(decode).collect());
+    }
+    let opens: Vec<_> = records.chunks_exact(OPEN_BYTES).map(decode).collect();
+    let mut anew = (header | WITH_VERSIONS).to_ne_bytes().to_vec();
+    for open in &opens {
+        anew.extend(open.map_or([0; RECORD_BYTES], encode));
+    }
+    file.write_all_at(&anew, 0)?;
+    Ok(opens)
+}
+
+fn place(slot: u64) -> u64 {
+    HEADER_BYTES + slot * RECORD_BYTES as u64
+}
+
+fn encode(open: Open) -> [u8; RECORD_BYTES] {
+    let backing = match open.mode {
+        Mode::Asked => 0,
+        Mode::Backed(BackingFile(number)) => u64::from(number) + 1,
+    };
+    let mut record = [0; RECORD_BYTES];
+    record[..8].copy_from_slice(&open.handle.to_ne_bytes());
+    record[8..16].copy_from_slice(&open.ino.to_ne_bytes());
+    record[16..24].copy_from_slice(&backing.to_ne_bytes());
+    if let Some(version) = open.version {
+        let executable = if version.executable { IS_EXECUTABLE } else { 0 };
+        record[24..32].copy_from_slice(&version.size_bytes.to_ne_bytes());
+        record[32..40].copy_from_slice(&version.mtime.seconds.to_ne_bytes());
+        record[40..44].copy_from_slice(&version.mtime.nanoseconds.to_ne_bytes());
+        record[44] = IS_VERSION | executable;
+        record[48..].copy_from_slice(version.hash.as_bytes());
+    }
+    record
+}
+
+fn decode(record: &[u8]) -> Option<Open> {
+    let number = |at| number(record, at);
+    let (handle, ino, backing) = (number(0)?, number(8)?, number(16)?);
+    let mode = match backing.checked_sub(1) {
+        None => Mode::Asked,
+        Some(number) => Mode::Backed(BackingFile(u32::try_from(number).ok()?)),
+    };
+    (handle != 0).then_some(Open {
+        handle,
+        ino,
+        mode,
+        version: decode_version(record),
+    })
+}
+
+fn decode_version(record: &[u8]) -> Option<Version> {
+    let bits = *record.get(44)?;
+    let mtime = Timestamp {
+        seconds: i64::from_ne_bytes(record.get(32..40)?.try_into().ok()?),
+        nanoseconds: u32::from_ne_bytes(record.get(40..44)?.try_into().ok()?),
+    };
+    (bits & IS_VERSION != 0).then_some(Version {
+        hash: ContentHash::new(record.get(48..)?.try_into().ok()?),
+        size_bytes: number(record, 24)?,
+        mtime,
+        executable: bits & IS_EXECUTABLE != 0,
+    })
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u64> {
+    let number = bytes.get(at..at + 8)?;
+    Some(u64::from_ne_bytes(number.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(handle: u64, mode: Mode) -> Open {
+        let version = Version {
+            hash: ContentHash::of(&handle.to_ne_bytes()),
+            size_bytes: handle * 100,
+            mtime: Timestamp {
+                seconds: -1,
+                nanoseconds: 5,
+            },
+            executable: handle.is_multiple_of(2),
+        };
+        Open {
+            handle,
+            ino: handle * 10,
+            mode,
+            version: (handle != 9).then_some(version),
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_p2pfs_wrote_down_is_read_and_gets_room_for_versions() {
+        let file = tempfile::tempfile().unwrap();
+        let mut old = 5_u64.to_ne_bytes().to_vec();
+        for open in [open(7, Mode::Asked), open(8, Mode::Backed(BackingFile(3)))] {
+            old.extend_from_slice(&encode(open)[..OPEN_BYTES]);
+            old.extend_from_slice(&[0; OPEN_BYTES]);
+        }
+        file.write_all_at(&old, 0).unwrap();
+        for _ in 0..2 {
+            let next = Inherited::read(file.try_clone().unwrap()).unwrap();
+            let mut found = next.before();
+            found.sort_unstable_by_key(|open| open.handle);
+            let without = |handle, mode| Open {
+                version: None,
+                ..open(handle, mode)
+            };
+            let plain = without(7, Mode::Asked);
+            let backed = without(8, Mode::Backed(BackingFile(3)));
+            assert_eq!((next.entries(), &found[..2]), (5, &[plain, backed][..]));
+            assert_eq!(next.version(70), None);
+            if found.len() == 2 {
+                next.note(open(10, Mode::Asked));
+            } else {
+                assert_eq!(found[2], open(10, Mode::Asked));
+                assert_eq!(next.version(100), open(10, Mode::Asked).version);
+            }
+        }
+    }
+
+    #[test]
+    fn the_next_process_finds_what_is_open_and_nothing_that_was_closed() {
+        let file = tempfile::tempfile().unwrap();
+        let ours = Inherited::read(file.try_clone().unwrap()).unwrap();
+        assert_eq!((ours.before(), ours.entries()), (vec![], 0));
+        assert!(!ours.is_believed(), "there was none before");
+        let (plain, backed) = (open(7, Mode::Asked), open(8, Mode::Backed(BackingFile(0))));
+        for open in [plain, backed, open(9, Mode::Asked)] {
+            ours.note(open);
+        }
+        ours.forget(7);
+        ours.forget(7);
+        ours.note(open(11, Mode::Asked));
+        ours.note_entries(5);
+
+        let next = Inherited::read(file.try_clone().unwrap()).unwrap();
+        let mut found: Vec<u64> = next.before().iter().map(|open| open.handle).collect();
+        found.sort_unstable();
+        assert_eq!((found, next.entries()), (vec![8, 9, 11], 5));
+        assert!(next.is_believed());
+        assert_eq!((next.version(80), next.version(90)), (backed.version, None));
+        assert_eq!(next.take_before(8), Some(backed));
+        assert_eq!(next.take_before(8), None, "once");
+        next.forget(8);
+        next.forget(9);
+        next.note(open(20, Mode::Asked));
+        let last = Inherited::read(file).unwrap();
+        let mut found: Vec<u64> = last.before().iter().map(|open| open.handle).collect();
+        found.sort_unstable();
+        assert_eq!(found, [11, 20]);
+        let length = last.file.metadata().unwrap().len();
+        assert_eq!(length, place(3), "free places are used again");
+    }
+}

@@ -1,0 +1,305 @@
+//! Inodes: which number stands for which version of which name.
+//!
+//! A number is a hash of the name and the version, so it is the same after a restart, and a new
+//! version of a file is a new inode, as after `mv new old`. It begins with what the inode is, a
+//! file's with the first bits of its content's hash too, so that what a number stands for can be
+//! found again when nobody remembers it.
+
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
+
+use super::traits::FileVersion;
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::path::SharedPath;
+
+/// The root's number (`FUSE_ROOT_ID`, include/uapi/linux/fuse.h).
+pub const ROOT_INO: u64 = 1;
+/// How many inodes may collide in one number before there is none left for the next.
+pub(super) const SALTS: u8 = 8;
+
+/// How many bits of a content's hash are in its files' numbers: enough to leave few other contents
+/// among millions, and the rest to tell apart many files of one content.
+pub(super) const CONTENT_BITS: u32 = 20;
+const FILE_MARK_BITS: u32 = 2;
+const OTHER_MARK_BITS: u32 = 3;
+const FILE_REST_BITS: u32 = u64::BITS - FILE_MARK_BITS - CONTENT_BITS;
+/// What the numbers begin with: all are far above the root's.
+const FILES: u64 = 1 << 62;
+const OWN_FILES: u64 = 2 << 62;
+pub(super) const DIRECTORIES: RangeInclusive<u64> = 6 << 61..=OTHERS - 1;
+const OTHERS: u64 = 7 << 61;
+
+/// A name in the mount.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Name {
+    /// In the union of what all nodes share; the empty path is the root.
+    Union(SharedPath),
+    /// `.p2pfs`.
+    Hidden,
+    /// `.p2pfs/status.json`.
+    Status,
+    /// `.p2pfs/by-hash`.
+    Hashes,
+    /// `.p2pfs/by-hash/HEX`.
+    Hash(ContentHash),
+    /// `.p2pfs/peers`.
+    Peers,
+    /// `.p2pfs/peers/NAME/…`, by what the node is called.
+    Peer(Box<str>, SharedPath),
+}
+
+/// What a name stands for, in one version of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// Has names in it.
+    Directory,
+    /// Has bytes in it.
+    File(FileVersion),
+    /// Points elsewhere.
+    Symlink(Bytes),
+    /// The daemon's status, made anew for each open.
+    Status,
+    /// Only a legacy peer may have it.
+    Legacy,
+}
+
+/// A name and what it stood for when the kernel looked it up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inode {
+    pub name: Name,
+    /// What it stands for.
+    pub node: Node,
+}
+
+impl Inode {
+    /// A directory of that name.
+    pub fn directory(name: Name) -> Self {
+        let node = Node::Directory;
+        Self { name, node }
+    }
+
+    /// The number that this inode has unless another has taken it.
+    pub fn number(&self) -> u64 {
+        if self.is_root() {
+            ROOT_INO
+        } else {
+            self.salted_number(0)
+        }
+    }
+
+    /// The numbers that it may have, the best first.
+    pub fn numbers(&self) -> impl Iterator<Item = u64> {
+        (0..SALTS).map(|salt| self.salted_number(salt))
+    }
+
+    /// Whether `node` is the version that this inode stands for.
+    pub fn is_version(&self, node: &Node) -> bool {
+        self.node.is_version(node)
+    }
+
+    /// Whether both are own files, at the same place in the same share.
+    pub fn is_own_as(&self, node: &Node) -> bool {
+        match (&self.node, node) {
+            (Node::File(ours), Node::File(theirs)) => ours.own.is_some() && ours.own == theirs.own,
+            _ => false,
+        }
+    }
+
+    /// Whether it is a directory of `.p2pfs`, or that itself.
+    pub fn is_hidden_directory(&self) -> bool {
+        self.node == Node::Directory && !matches!(self.name, Name::Union(_))
+    }
+
+    /// Whether it is the directory at the top.
+    pub fn is_root(&self) -> bool {
+        matches!(&self.name, Name::Union(path) if path.is_root())
+    }
+
+    fn salted_number(&self, salt: u8) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        match &self.name {
+            Name::Union(path) => hasher.update(b"u").update(path.as_bytes()),
+            Name::Hidden => hasher.update(b"d"),
+            Name::Status => hasher.update(b"s"),
+            Name::Hashes => hasher.update(b"b"),
+            Name::Hash(hash) => hasher.update(b"h").update(hash.as_bytes()),
+            Name::Peers => hasher.update(b"n"),
+            Name::Peer(name, path) => hasher
+                .update(b"p")
+                .update(name.as_bytes())
+                .update(b"/")
+                .update(path.as_bytes()),
+        };
+        // No name holds a NUL, so name and version cannot run into each other.
+        match &self.node {
+            Node::Directory => hasher.update(b"\0d"),
+            Node::File(file) => hasher
+                .update(if file.own.is_some() { b"\0w" } else { b"\0f" })
+                .update(file.hash.as_bytes()),
+            Node::Symlink(target) => hasher.update(b"\0l").update(target),
+            Node::Status => hasher.update(b"\0s"),
+            Node::Legacy => hasher.update(b"\0o"),
+        };
+        let hash = hasher.update(&[salt]).finalize();
+        let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
+        let rest = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        match &self.node {
+            Node::File(file) => {
+                let mark = if file.own.is_some() { OWN_FILES } else { FILES };
+                first_of_content(mark, &file.hash) | rest >> (u64::BITS - FILE_REST_BITS)
+            }
+            Node::Directory => DIRECTORIES.start() | rest >> OTHER_MARK_BITS,
+            _ => OTHERS | rest >> OTHER_MARK_BITS,
+        }
+    }
+}
+
+impl Name {
+    /// The path that it has in the union, or among its node's files; none for the rest.
+    pub fn path(&self) -> Option<&SharedPath> {
+        match self {
+            Self::Union(path) | Self::Peer(_, path) => Some(path),
+            _ => None,
+        }
+    }
+}
+
+impl Node {
+    /// Whether both are the same version of a name; a new mtime or mode makes no new version, other
+    /// bytes do. An own file, whose bytes may change under its readers, is another than the same
+    /// bytes from elsewhere: the kernel keeps the pages of the one and not of the other.
+    pub fn is_version(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File(ours), Self::File(theirs)) => {
+                ours.hash == theirs.hash && ours.own.is_some() == theirs.own.is_some()
+            }
+            (ours, theirs) => ours == theirs,
+        }
+    }
+}
+
+/// The numbers that a file of a content may have, whatever its name.
+pub(super) fn numbers_of_content(hash: &ContentHash) -> [RangeInclusive<u64>; 2] {
+    [FILES, OWN_FILES].map(|mark| {
+        let first = first_of_content(mark, hash);
+        first..=first | ((1 << FILE_REST_BITS) - 1)
+    })
+}
+
+/// What a number says of its inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// A file whose content's hash begins as this one, for [`CONTENT_BITS`] bits.
+    File(ContentHash),
+    Directory,
+    Other,
+}
+
+impl Mark {
+    pub fn of(number: u64) -> Self {
+        match number {
+            OTHERS.. => Self::Other,
+            number if DIRECTORIES.contains(&number) => Self::Directory,
+            _ => {
+                let start = number << FILE_MARK_BITS >> (u64::BITS - CONTENT_BITS);
+                let start = (start as u32) << (u32::BITS - CONTENT_BITS);
+                let mut hash = [0; 32];
+                hash[..4].copy_from_slice(&start.to_be_bytes());
+                Self::File(ContentHash::new(hash))
+            }
+        }
+    }
+}
+
+fn first_of_content(mark: u64, hash: &ContentHash) -> u64 {
+    let [a, b, c, d, ..] = *hash.as_bytes();
+    let start = u64::from(u32::from_be_bytes([a, b, c, d]) >> (u32::BITS - CONTENT_BITS));
+    mark | start << FILE_REST_BITS
+}
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use p2pfs_proto::wire::native::record::Timestamp;
+
+    pub fn path(text: &str) -> SharedPath {
+        SharedPath::new(text.as_bytes()).unwrap()
+    }
+
+    pub fn file(name: &str, content: &[u8]) -> Inode {
+        let version = FileVersion {
+            path: path(name),
+            hash: ContentHash::of(content),
+            size_bytes: content.len() as u64,
+            mtime: Timestamp::default(),
+            executable: false,
+            own: None,
+        };
+        Inode {
+            name: Name::Union(path(name)),
+            node: Node::File(version),
+        }
+    }
+
+    fn own(name: &str, content: &[u8]) -> Inode {
+        let mut own = file(name, content);
+        let Node::File(version) = &mut own.node else {
+            unreachable!()
+        };
+        version.own = Some((Default::default(), path(name)));
+        own
+    }
+
+    #[test]
+    fn a_number_says_what_its_inode_is_and_how_its_content_s_hash_begins() {
+        for content in [&b"1"[..], b"2", b""] {
+            let hash = ContentHash::of(content);
+            for inode in [file("a", content), own("a", content)] {
+                let ranges = numbers_of_content(&hash);
+                for number in inode.numbers() {
+                    assert!(ranges.iter().any(|range| range.contains(&number)));
+                    let Mark::File(start) = Mark::of(number) else {
+                        panic!("{number:x}")
+                    };
+                    assert_eq!(start.as_bytes()[..2], hash.as_bytes()[..2]);
+                    assert_eq!(start.as_bytes()[2], hash.as_bytes()[2] & 0xf0);
+                    assert_eq!(numbers_of_content(&start), ranges);
+                }
+            }
+        }
+        let mark = |name, node| Mark::of(Inode { name, node }.number());
+        let name = Name::Union(path("a"));
+        assert_eq!(mark(name.clone(), Node::Directory), Mark::Directory);
+        let link = Node::Symlink(bytes::Bytes::from_static(b"to"));
+        assert_eq!(mark(name, link), Mark::Other);
+        assert_eq!(mark(Name::Status, Node::Status), Mark::Other);
+    }
+
+    #[test]
+    fn an_own_file_is_another_inode_than_the_same_bytes_from_elsewhere() {
+        let (fetched, own) = (file("a", b"1"), own("a", b"1"));
+        assert_ne!(fetched.number(), own.number());
+        assert!(!fetched.is_version(&own.node));
+    }
+
+    #[test]
+    fn the_same_file_in_three_places_is_three_inodes() {
+        let Node::File(version) = file("a", b"1").node else {
+            unreachable!()
+        };
+        let names = [
+            Name::Union(path("a")),
+            Name::Peer("lab".into(), path("a")),
+            Name::Hash(version.hash),
+        ];
+        let number = |name| {
+            Inode {
+                name,
+                node: Node::File(version.clone()),
+            }
+            .number()
+        };
+        let numbers: Vec<u64> = names.map(number).to_vec();
+        assert!(numbers[0] != numbers[1] && numbers[1] != numbers[2] && numbers[0] != numbers[2]);
+    }
+}

@@ -1,0 +1,180 @@
+//! Tests of `inodes`.
+
+use super::*;
+use crate::inode::tests::{file, path};
+
+impl Inodes {
+    fn enter(&self, inode: &Inode) -> u64 {
+        self.look_up(None, inode, None)
+    }
+}
+
+#[test]
+fn a_number_is_the_same_after_a_restart() {
+    let (before, after) = (Inodes::new(), Inodes::new());
+    after.enter(&file("other", b"x"));
+    let file = file("deep/er/a", b"1");
+    assert_eq!(before.enter(&file), after.enter(&file));
+    assert_eq!(
+        before.enter(&Inode::directory(Name::Union(path("")))),
+        ROOT_INO
+    );
+}
+
+#[test]
+fn a_new_version_is_a_new_inode_and_the_old_one_stays() {
+    let inodes = Inodes::new();
+    let old = inodes.enter(&file("a", b"1"));
+    let new = inodes.enter(&file("a", b"2"));
+    assert_ne!(old, new);
+    assert_eq!(inodes.get(old), Some(file("a", b"1")));
+}
+
+#[test]
+fn the_same_version_with_a_new_mtime_is_the_same_inode() {
+    let inodes = Inodes::new();
+    let old = inodes.enter(&file("a", b"1"));
+    let mut touched = file("a", b"1");
+    let Node::File(version) = &mut touched.node else {
+        unreachable!()
+    };
+    version.mtime.seconds = 77;
+    assert_eq!(inodes.enter(&touched), old);
+    let kept = inodes.get(old);
+    assert_eq!(kept, Some(touched), "the newest attributes are kept");
+}
+
+#[test]
+fn an_inode_lives_until_its_last_lookup_is_forgotten() {
+    let inodes = Inodes::new();
+    let number = inodes.enter(&file("a", b"1"));
+    inodes.enter(&file("a", b"1"));
+    assert!(!inodes.forget(number, 1));
+    assert!(inodes.get(number).is_some());
+    assert!(inodes.forget(number, 1));
+    assert!(inodes.get(number).is_none());
+    inodes.forget(number, 99);
+    inodes.forget(ROOT_INO, 99);
+    assert!(
+        inodes.get(ROOT_INO).is_some(),
+        "the root is never forgotten"
+    );
+    assert_eq!(inodes.count(), 1);
+}
+
+#[test]
+fn a_directory_is_kept_for_what_is_below_it_and_no_longer() {
+    let inodes = Inodes::new();
+    let names = ["a", "a/b", "a/b/c"].map(|name| Name::Union(path(name)));
+    let numbers = names.map(|name| inodes.enter(&Inode::directory(name)));
+    let below = inodes.enter(&file("a/b/c/file", b"1"));
+    assert!(!numbers.iter().any(|number| inodes.forget(*number, 1)));
+    assert_eq!(inodes.get(below), Some(file("a/b/c/file", b"1")));
+    let again = inodes.enter(&file("a/b/other", b"1"));
+    inodes.forget(below, 1);
+    assert_eq!(inodes.count(), 4, "the root, a, a/b and a/b/other");
+    inodes.forget(again, 1);
+    assert_eq!(inodes.count(), 1);
+}
+
+#[test]
+fn hidden_names_are_whole_again() {
+    let inodes = Inodes::new();
+    let hash = ContentHash::of(b"1");
+    for name in [
+        Name::Hidden,
+        Name::Peers,
+        Name::Hashes,
+        Name::Peer("far".into(), path("")),
+        Name::Peer("far".into(), path("a/b")),
+        Name::Union(path("peers/.p2pfs")),
+    ] {
+        let inode = Inode::directory(name);
+        let number = inodes.enter(&inode);
+        assert_eq!(inodes.get(number), Some(inode));
+    }
+    let mut by_hash = file("x", b"1");
+    by_hash.name = Name::Hash(hash);
+    let number = inodes.enter(&by_hash);
+    assert_eq!(inodes.get(number), Some(by_hash));
+}
+
+#[test]
+fn two_inodes_of_one_number_get_two() {
+    let inodes = Inodes::new();
+    let number = file("a", b"1").number();
+    let squatter = Known {
+        view: 0,
+        above: ROOT_INO,
+        what: What::Directory(Box::new(b"b"[..].into())),
+        own: None,
+        below: 0,
+        lookups: 1,
+    };
+    inodes.table.lock().known.insert(number, squatter);
+    let moved = inodes.enter(&file("a", b"1"));
+    assert_ne!(moved, number);
+    assert_eq!(inodes.enter(&file("a", b"1")), moved, "and keeps it");
+    assert_eq!(inodes.number_of(&file("a", b"1")), Some(moved));
+}
+
+#[test]
+fn what_the_kernel_does_not_know_has_no_number_to_invalidate() {
+    let inodes = Inodes::new();
+    let name = || Name::Union(path("d"));
+    assert_eq!(inodes.number_of_directory(name()), None);
+    let number = inodes.enter(&Inode::directory(name()));
+    assert_eq!(inodes.number_of_directory(name()), Some(number));
+    assert_eq!(inodes.directories(), [number, ROOT_INO]);
+    assert!(inodes.files_of(&ContentHash::of(b"1")).is_empty());
+    let known = inodes.enter(&file("a", b"1"));
+    assert_eq!(inodes.files_of(&ContentHash::of(b"1")), vec![known]);
+}
+
+#[test]
+fn the_files_of_a_content_are_found_until_they_are_forgotten() {
+    let inodes = Inodes::new();
+    let hash = ContentHash::of(b"1");
+    let numbers = ["a", "b"].map(|name| inodes.enter(&file(name, b"1")));
+    inodes.enter(&file("c", b"2"));
+    let found: BTreeSet<u64> = inodes.files_of(&hash).into_iter().collect();
+    assert_eq!(found, BTreeSet::from(numbers));
+    inodes.forget(numbers[0], 1);
+    assert_eq!(inodes.files_of(&hash), [numbers[1]]);
+    inodes.forget(numbers[1], 1);
+    assert!(inodes.files_of(&hash).is_empty());
+}
+
+#[test]
+fn hidden_directories_are_told_apart_and_forgotten() {
+    let inodes = Inodes::new();
+    inodes.enter(&Inode::directory(Name::Union(path("a"))));
+    let far = Inode::directory(Name::Peer("far".into(), path("")));
+    let number = inodes.enter(&far);
+    assert_eq!(inodes.enter(&far), number);
+    assert!(inodes.hidden_directories().contains(&number));
+    inodes.forget(number, 2);
+    assert!(inodes.hidden_directories().is_empty());
+}
+
+#[test]
+fn an_inode_of_the_namespace_costs_no_more_than_its_place_in_the_table() {
+    assert!(size_of::<Known>() <= 40, "{}", size_of::<Known>());
+}
+
+#[test]
+fn an_inode_can_have_a_further_number_beside_the_best_for_as_long_as_it_is_looked_up_as_that() {
+    let (inodes, file) = (Inodes::new(), file("a", b"1"));
+    let best = inodes.enter(&file);
+    assert!(!inodes.has_second_number(&file));
+    let second = file.numbers().nth(1).unwrap();
+    assert!(inodes.look_up_as(second, None, &file, None));
+    assert!(inodes.has_second_number(&file));
+    assert_eq!(inodes.get(second), Some(file.clone()));
+    assert_eq!(inodes.enter(&file), best);
+    inodes.forget(best, 2);
+    assert_eq!(inodes.get(second), Some(file.clone()));
+    assert!(inodes.forget(second, 1));
+    assert!(!inodes.has_second_number(&file));
+    assert!(!inodes.look_up_as(77, None, &file, None), "none of its own");
+}

@@ -1,0 +1,182 @@
+//! Names of the root that only a legacy peer may have: the one place where `stat` and `open` wait.
+//!
+//! Such a name is an inode at once, so that nobody holds the directory while a legacy peer is
+//! asked; the wait is in GETATTR and OPEN of that inode, by a reply that is called later. What is
+//! known of the file comes from [`Content`](super::traits::Content) each time, since it has no hash
+//! that could tell one version from another: the kernel caches neither its name, its attributes
+//! nor its bytes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::attributes::{Attributes, Entry, FileKind, blocks};
+use super::error::FsError;
+use super::files::{Caching, OpenReply};
+use super::filesystem::Filesystem;
+use super::handles::{FileState, Handle, OpenFile};
+use super::inode::{Name, Node, ROOT_INO};
+use super::names::{self, Listed};
+use super::traits::{LaterReply, LegacyFile, OpenContent};
+use p2pfs_catalogue::{HeldName, View};
+
+impl Filesystem {
+    /// Whether GETATTR and OPEN of this inode may have to wait.
+    pub fn is_legacy(&self, ino: u64) -> bool {
+        self.legacy_name(ino).is_some()
+    }
+
+    /// The attributes, after asking the legacy peers where nothing is known; without `may_ask`, for
+    /// a program that is given cached bytes only, an unknown name is absent.
+    pub fn getattr_legacy(
+        self: &Arc<Self>,
+        ino: u64,
+        handle: Option<u64>,
+        may_ask: bool,
+        reply: LaterReply<Attributes>,
+    ) {
+        let Some(name) = self.legacy_name(ino) else {
+            return reply(Err(FsError::NotFound));
+        };
+        if let Some(open) = handle.and_then(|number| self.open_legacy_file(number)) {
+            return reply(Ok(self.legacy_attributes(ino, &open)));
+        }
+        let fs = self.clone();
+        let answer = move |found: Result<LegacyFile, FsError>| {
+            reply(found.map(|file| fs.legacy_attributes(ino, &file)));
+        };
+        match self.content.legacy_file(&name) {
+            Some(known) => answer(Ok(known)),
+            None if !may_ask => answer(Err(FsError::NotFound)),
+            None => self.content.find_legacy(&name, Box::new(answer)),
+        }
+    }
+
+    /// Opens for reading, after asking the legacy peers where nothing is known.
+    pub fn open_legacy(self: &Arc<Self>, ino: u64, flags: i32, reply: LaterReply<OpenReply>) {
+        if let Err(error) = super::files::check_reading(flags) {
+            return reply(Err(error));
+        }
+        let Some(name) = self.legacy_name(ino) else {
+            return reply(Err(FsError::NotFound));
+        };
+        let fs = self.clone();
+        let opened = move |opened: Result<(Arc<dyn OpenContent>, u64), FsError>| {
+            reply(opened.and_then(|(content, size_bytes)| {
+                let state = FileState::Version { size_bytes };
+                let handle = Handle::File(OpenFile::new(ino, content, state));
+                let handle = fs.handles.insert(handle)?;
+                Ok(OpenReply {
+                    handle,
+                    caching: Caching::Direct,
+                })
+            }));
+        };
+        self.content.clone().open_legacy(&name, Box::new(opened));
+    }
+
+    /// A name that no native node shares, if a legacy peer has it or may have it.
+    pub(super) fn lookup_legacy(&self, child: Name) -> Result<Entry, FsError> {
+        let name = in_root(&child).ok_or(FsError::NotFound)?;
+        if self.content.legacy_file(name).is_none() && !self.content.legacy_may_have(name) {
+            return Err(FsError::NotFound);
+        }
+        let listed = self.legacy_listed();
+        Ok(self.enter(Some(ROOT_INO), child, listed))
+    }
+
+    /// What a name stands for, those of legacy peers that are known included.
+    pub(super) fn resolve(&self, view: &View, name: &Name) -> Option<Listed> {
+        let native = names::resolve(view, name);
+        native.or_else(|| {
+            let known = self.content.legacy_file(in_root(name)?);
+            known.map(|_| self.legacy_listed())
+        })
+    }
+
+    /// The names of a directory, those of legacy peers that are known included.
+    pub(super) fn names_in(&self, view: &View, directory: &Name) -> Vec<HeldName> {
+        let mut children = names::children(view, directory);
+        if matches!(directory, Name::Union(path) if path.is_root()) {
+            let is_native = |name: &[u8]| {
+                let child = names::child(directory, name);
+                child.is_none_or(|child| names::resolve(view, &child).is_some())
+            };
+            let legacy = self.content.legacy_names().into_iter();
+            children.extend(legacy.filter(|name| !is_native(name)).map(HeldName::from));
+        }
+        children
+    }
+
+    /// The attributes of a name in a listing, or while nothing is known: an empty file.
+    pub(super) fn legacy_attributes_of(&self, name: &Name) -> Attributes {
+        let known = in_root(name).and_then(|name| self.content.legacy_file(name));
+        let file = known.unwrap_or(LegacyFile {
+            size_bytes: 0,
+            mtime: self.started,
+            cached_bytes: 0,
+            holder: String::new(),
+        });
+        self.legacy_attributes(0, &file)
+    }
+
+    /// The file that is known under the inode's name.
+    pub(super) fn legacy_file_of(&self, name: &Name) -> Option<LegacyFile> {
+        self.content.legacy_file(in_root(name)?)
+    }
+
+    fn legacy_listed(&self) -> Listed {
+        Listed::new(Node::Legacy, self.started)
+    }
+
+    fn legacy_name(&self, ino: u64) -> Option<Box<[u8]>> {
+        let inode = self.inodes.get(ino)?;
+        match inode.node {
+            Node::Legacy => in_root(&inode.name).map(Box::from),
+            _ => None,
+        }
+    }
+
+    /// What is open stays what it is, also when its peer is gone.
+    fn open_legacy_file(&self, handle: u64) -> Option<LegacyFile> {
+        match &*self.handles.get(handle).ok()? {
+            Handle::File(open) => {
+                let size_bytes = match open.state {
+                    FileState::Version { size_bytes } => size_bytes,
+                    _ => return None,
+                };
+                let known = self.legacy_name(open.ino);
+                let known = known.and_then(|name| self.content.legacy_file(&name));
+                Some(LegacyFile {
+                    size_bytes,
+                    mtime: known.as_ref().map_or(self.started, |file| file.mtime),
+                    cached_bytes: known.map_or(0, |file| file.cached_bytes),
+                    holder: String::new(),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    fn legacy_attributes(&self, ino: u64, file: &LegacyFile) -> Attributes {
+        Attributes {
+            ino,
+            kind: FileKind::Regular,
+            size_bytes: file.size_bytes,
+            blocks: blocks(file.size_bytes, file.cached_bytes),
+            mtime: file.mtime,
+            mode: self.file_mode(false),
+            links: 1,
+            uid: self.options.uid,
+            gid: self.options.gid,
+            lifetime: Duration::ZERO,
+        }
+    }
+}
+
+/// The name, if it is one directly in the root: legacy peers know no folders.
+fn in_root(name: &Name) -> Option<&[u8]> {
+    match name {
+        Name::Union(path) if path.components().count() == 1 => Some(path.as_bytes()),
+        _ => None,
+    }
+}

@@ -1,0 +1,341 @@
+//! Listings: what is in a directory, and where a listing goes on.
+//!
+//! The kernel opens and closes directories by itself, so that a listing that it keeps costs no
+//! call. A listing that it asks for in parts is found again by its directory's number: cookies mean
+//! the same in every one of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::attributes::{Attributes, FileKind};
+use super::directory::{DOT_COOKIE, DOT_DOT_COOKIE, Listing};
+use super::error::FsError;
+use super::filesystem::Filesystem;
+use super::inode::{Inode, Name, Node};
+use super::names::{self, Listed};
+use super::own_attributes::LiveLooks;
+use super::traits::{FileVersion, Stale};
+use p2pfs_catalogue::{HeldName, View};
+
+/// How long the kernel may believe what a listing says of an own file, whose attributes are live:
+/// long enough for the `stat` that follows at once in `ls -l`.
+pub const LISTED_LIVE_LIFETIME: Duration = Duration::from_secs(1);
+
+/// One name of a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirectoryEntry<'a> {
+    /// The inode's number.
+    pub ino: u64,
+    /// The listing goes on after this name from here.
+    pub cookie: u64,
+    /// What it is.
+    pub kind: FileKind,
+    pub name: &'a [u8],
+}
+
+/// Takes entries until it says that it is full; the entry that it says so for was not taken.
+pub type Sink<'a> = &'a mut dyn FnMut(DirectoryEntry<'_>) -> bool;
+/// The same, with attributes.
+pub type PlusSink<'a> = &'a mut dyn FnMut(DirectoryEntry<'_>, &Attributes) -> bool;
+
+impl Filesystem {
+    /// Lists names from a cookie on (0: from the start), without counting lookups.
+    ///
+    /// # Errors
+    /// [`FsError::NotADirectory`] for anything else.
+    pub fn readdir(&self, ino: u64, cookie: u64, full: Sink<'_>) -> Result<(), FsError> {
+        let view = self.view();
+        let reader = self.reader(&view, ino, cookie)?;
+        for (dot, _) in self.dots(&view, &reader) {
+            if dot.cookie > cookie && full(dot) {
+                return Ok(());
+            }
+        }
+        let mut is_end = true;
+        for (cookie, name) in reader.listing.after(cookie.max(DOT_DOT_COOKIE)) {
+            // What vanished since the listing was taken is left out.
+            let Some((child, listed)) = self.child(&view, &reader, name) else {
+                continue;
+            };
+            let kind = listed.node.kind();
+            let name = name.as_bytes();
+            let ino = Inode {
+                name: child,
+                node: listed.node,
+            }
+            .number();
+            if full(DirectoryEntry {
+                ino,
+                cookie,
+                kind,
+                name,
+            }) {
+                return Ok(());
+            }
+            is_end = false;
+        }
+        if is_end {
+            self.end_of(&reader);
+        }
+        Ok(())
+    }
+
+    /// Lists names with their attributes from a cookie on, counting a lookup of each name that was
+    /// taken (not of the dots).
+    ///
+    /// # Errors
+    /// As [`Filesystem::readdir`].
+    pub fn readdir_plus(&self, ino: u64, cookie: u64, full: PlusSink<'_>) -> Result<(), FsError> {
+        let view = self.view();
+        let reader = self.reader(&view, ino, cookie)?;
+        for (dot, attributes) in self.dots(&view, &reader) {
+            if dot.cookie > cookie && full(dot, &attributes) {
+                return Ok(());
+            }
+        }
+        let mut is_end = true;
+        let cookie = cookie.max(DOT_DOT_COOKIE);
+        let mut looks = LiveLooks::new(&self.content, &reader.listing);
+        let first = reader.listing.place_after(cookie);
+        for (at, (cookie, name)) in (first..).zip(reader.listing.after(cookie)) {
+            let Some((child, listed)) = self.child(&view, &reader, name) else {
+                continue;
+            };
+            let name = name.as_bytes();
+            let is_own = matches!(&listed.node, Node::File(file) if file.own.is_some());
+            let mut age = Duration::ZERO;
+            let look = |file: &FileVersion| {
+                let (look, looked) = looks.look(at, file)?;
+                age = looked;
+                Some(look)
+            };
+            let attributes = self.attributes_by(&child, &listed, look);
+            let entry = self.enter_with(Some(ino), child, listed, attributes);
+            let mut attributes = entry.attributes;
+            if is_own {
+                reader.listing.note_live();
+                attributes.lifetime = LISTED_LIVE_LIFETIME.saturating_sub(age);
+            }
+            let Attributes {
+                ino: child, kind, ..
+            } = attributes;
+            if full(
+                DirectoryEntry {
+                    ino: child,
+                    cookie,
+                    kind,
+                    name,
+                },
+                &attributes,
+            ) {
+                self.forget(child, 1);
+                return Ok(());
+            }
+            is_end = false;
+        }
+        if is_end {
+            self.end_of(&reader);
+        }
+        Ok(())
+    }
+
+    /// A reader came to the end. Names of own files that the kernel kept would each cost a
+    /// question the next time, since their attributes hold for a moment: it is to list them anew,
+    /// with these.
+    fn end_of(&self, reader: &Reader) {
+        self.listings.forget(reader.ino);
+        if reader.listing.shows_live() {
+            self.invalidate(Stale::Listing { ino: reader.ino });
+        }
+    }
+
+    /// The directory and its names: as they were when a reader of it last began.
+    fn reader(&self, view: &View, ino: u64, cookie: u64) -> Result<Reader, FsError> {
+        let inode = self.directory(ino)?;
+        let taken = self.listings.get(ino).filter(|_| cookie != 0);
+        let listing = taken.unwrap_or_else(|| {
+            let taken = Arc::new(Listing::new(view, self.names_in(view, &inode.name)));
+            self.listings.put(ino, taken.clone());
+            taken
+        });
+        Ok(Reader {
+            ino,
+            inode,
+            listing,
+        })
+    }
+
+    /// A name of a listing and what it stands for now: as it was found when the listing was taken,
+    /// where nothing has changed since.
+    fn child(&self, view: &View, reader: &Reader, name: &HeldName) -> Option<(Name, Listed)> {
+        let child = names::child(&reader.inode.name, name.as_bytes())?;
+        let listed = match (name, &child) {
+            (HeldName::Said(said), Name::Union(path)) if reader.listing.is_of(view) => {
+                names::listed(view, path, view.found_of(said)?)
+            }
+            _ => self.resolve(view, &child)?,
+        };
+        Some((child, listed))
+    }
+
+    fn dots(&self, view: &View, reader: &Reader) -> [(DirectoryEntry<'static>, Attributes); 2] {
+        let attributes = |ino: u64, name: &Name| {
+            let gone = || Listed::last_known(&Node::Directory, self.started);
+            let listed = names::resolve(view, name).unwrap_or_else(gone);
+            Attributes {
+                ino,
+                ..self.attributes(name, &listed)
+            }
+        };
+        let above = names::parent(&reader.inode.name);
+        let above_ino = Inode::directory(above.clone()).number();
+        let entry = |ino, cookie, name| DirectoryEntry {
+            ino,
+            cookie,
+            kind: FileKind::Directory,
+            name,
+        };
+        [
+            (
+                entry(reader.ino, DOT_COOKIE, &b"."[..]),
+                attributes(reader.ino, &reader.inode.name),
+            ),
+            (
+                entry(above_ino, DOT_DOT_COOKIE, b".."),
+                attributes(above_ino, &above),
+            ),
+        ]
+    }
+}
+
+/// A directory and its names.
+struct Reader {
+    ino: u64,
+    inode: Inode,
+    listing: Arc<Listing>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::Ordering::Relaxed;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::inode::ROOT_INO;
+    use crate::names::RESOLVED;
+    use crate::own_attributes::USED_FOR;
+    use crate::standin::Names;
+    use crate::traits::Content;
+    use crate::{DEFAULT_MASK, Options};
+
+    const FILES: usize = 100;
+
+    fn mounted() -> (Arc<Names>, Filesystem) {
+        mounted_with(FILES)
+    }
+
+    fn mounted_with(files: usize) -> (Arc<Names>, Filesystem) {
+        let names = Names::none();
+        (0..files).for_each(|n| names.put(&format!("f{n}"), b"1"));
+        let names = Arc::new(names);
+        let options = Options {
+            uid: 0,
+            gid: 0,
+            file_mask: DEFAULT_MASK,
+            directory_mask: DEFAULT_MASK,
+        };
+        (names.clone(), Filesystem::new(names, options))
+    }
+
+    /// Lists the root from a cookie on, at most so many names, with their attributes: what is
+    /// shown of each, and the last one's cookie.
+    fn list(fs: &Filesystem, from: u64, most: usize) -> (BTreeMap<u64, Attributes>, u64) {
+        let (mut shown, mut last) = (BTreeMap::new(), from);
+        let full: PlusSink<'_> = &mut |entry, attributes| {
+            let is_full = shown.len() == most;
+            if !is_full && entry.name != b"." && entry.name != b".." {
+                shown.insert(entry.ino, *attributes);
+            }
+            last = if is_full { last } else { entry.cookie };
+            is_full
+        };
+        fs.readdir_plus(ROOT_INO, from, full).unwrap();
+        (shown, last)
+    }
+
+    #[test]
+    fn a_listing_and_the_attributes_of_its_names_find_each_name_once() {
+        let (_, fs) = mounted();
+        let found_before = RESOLVED.get();
+        let (shown, _) = list(&fs, 0, FILES);
+        for (ino, attributes) in &shown {
+            assert_eq!(fs.getattr(*ino).unwrap().mtime, attributes.mtime);
+        }
+        let of_dots = 2;
+        assert_eq!(shown.len(), FILES);
+        assert_eq!(RESOLVED.get() - found_before, FILES + of_dots);
+    }
+
+    #[test]
+    fn a_long_listing_shows_own_files_as_the_disk_has_them_and_for_how_long_that_holds() {
+        let (names, fs) = mounted_with(5000);
+        names.1.store(77, Relaxed);
+        let (mut shown, mut cookie) = (BTreeMap::new(), 0);
+        while shown.len() < 5000 {
+            let (part, last) = list(&fs, cookie, 100);
+            assert!(!part.is_empty() && last > cookie);
+            shown.extend(part);
+            cookie = last;
+        }
+        let oldest = LISTED_LIVE_LIFETIME.saturating_sub(USED_FOR);
+        for attributes in shown.values() {
+            assert_eq!(attributes.size_bytes, 77);
+            assert!((oldest..=LISTED_LIVE_LIFETIME).contains(&attributes.lifetime));
+        }
+    }
+
+    #[test]
+    fn who_rests_within_a_long_listing_is_shown_own_files_as_they_are_then() {
+        let (names, fs) = mounted_with(5000);
+        names.1.store(77, Relaxed);
+        let (_, cookie) = list(&fs, 0, 600);
+        names.1.store(78, Relaxed);
+        let rested = Instant::now();
+        while rested.elapsed() <= USED_FOR {
+            std::thread::yield_now();
+        }
+        let (shown, _) = list(&fs, cookie, 5000);
+        assert_eq!(shown.len(), 4400);
+        assert!(shown.values().all(|it| it.size_bytes == 78));
+    }
+
+    #[test]
+    fn a_listing_that_goes_on_after_a_change_shows_what_the_names_stand_for_then() {
+        let (names, fs) = mounted();
+        let (before, cookie) = list(&fs, 0, FILES / 2);
+        (0..FILES).for_each(|n| names.put(&format!("f{n}"), b"longer"));
+        fs.shown.show(names.view());
+        let (after, _) = list(&fs, cookie, FILES);
+        assert_eq!((before.len(), after.len()), (FILES / 2, FILES - FILES / 2));
+        assert!(before.values().all(|it| it.size_bytes == 1));
+        assert!(after.values().all(|it| it.size_bytes == 6));
+        // an own file that was written to is the same file, and shows what it is now
+        let now = before.keys().map(|ino| fs.getattr(*ino).unwrap());
+        assert!(now.into_iter().all(|it| it.size_bytes == 6));
+    }
+
+    #[test]
+    fn a_name_that_did_not_fit_leaves_what_is_known_of_a_file_that_the_kernel_has() {
+        let (_, fs) = mounted_with(2);
+        let (shown, _) = list(&fs, 0, 1);
+        let ino = *shown.keys().next().unwrap();
+        fs.kept.note(ino, 100);
+        let full: PlusSink<'_> = &mut |entry, _| entry.ino == ino;
+        fs.readdir_plus(ROOT_INO, DOT_DOT_COOKIE, full).unwrap();
+        assert!(fs.kept.take_most(ino, 100));
+        fs.kept.note(ino, 100);
+        fs.forget(ino, 1);
+        assert!(!fs.kept.take_most(ino, 100), "the kernel has forgotten it");
+    }
+}

@@ -1,0 +1,347 @@
+//! What names there are: the namespace's, and the hidden `.p2pfs` beside it.
+
+use std::borrow::Cow;
+#[cfg(test)]
+use std::cell::Cell;
+use std::time::Duration;
+
+use super::inode::{Name, Node};
+use super::traits::FileVersion;
+use p2pfs_catalogue::{Child, Found, Held, HeldName, View};
+use p2pfs_proto::wire::native::record::{Kind, Timestamp};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::path::{HIDDEN_ROOT, SharedPath, check_name};
+
+/// How long the kernel may believe a name, its absence, or attributes, if nothing is said. Changes
+/// are told at once by invalidation; this only bounds what a lost one could cost.
+pub const LIFETIME: Duration = Duration::from_secs(60);
+/// The names in `.p2pfs`.
+const HIDDEN_NAMES: [&[u8]; 3] = [b"by-hash", b"peers", b"status.json"];
+/// Those of them that are directories.
+const HIDDEN_DIRECTORIES: [&[u8]; 2] = [HIDDEN_NAMES[0], HIDDEN_NAMES[1]];
+/// How many names are asked of the view at once.
+const PART_NAMES: usize = 4096;
+
+/// What a name stands for, and when that changed.
+#[derive(Clone, Debug)]
+pub(super) struct Listed {
+    pub node: Node,
+    pub mtime: Timestamp,
+    pub subdirectories: u32,
+    /// What somebody said of it, where it is a file or link of the namespace.
+    pub said: Option<Said>,
+}
+
+/// What somebody said of a name.
+#[derive(Clone, Debug)]
+pub(super) struct Said {
+    pub held: Held,
+    /// The number of the view in which the name stands for it.
+    pub view: u64,
+}
+
+impl Listed {
+    /// What nobody said and nothing is in.
+    pub fn new(node: Node, mtime: Timestamp) -> Self {
+        Self {
+            node,
+            mtime,
+            subdirectories: 0,
+            said: None,
+        }
+    }
+
+    /// What is known of an inode whose name stands for something else now.
+    pub fn last_known(node: &Node, started: Timestamp) -> Self {
+        let mtime = match node {
+            Node::File(file) => file.mtime,
+            _ => started,
+        };
+        let mut node = node.clone();
+        if let Node::File(file) = &mut node {
+            // What lies there now is another file.
+            file.own = None;
+        }
+        Self::new(node, mtime)
+    }
+}
+
+/// The name of a directory's child, if it can have one of that name.
+pub(super) fn child(directory: &Name, name: &[u8]) -> Option<Name> {
+    match directory {
+        Name::Union(path) if path.is_root() && name == HIDDEN_ROOT => Some(Name::Hidden),
+        Name::Union(path) => Some(Name::Union(path.join(name).ok()?)),
+        Name::Hidden => match name {
+            b"by-hash" => Some(Name::Hashes),
+            b"peers" => Some(Name::Peers),
+            b"status.json" => Some(Name::Status),
+            _ => None,
+        },
+        Name::Hashes => Some(Name::Hash(std::str::from_utf8(name).ok()?.parse().ok()?)),
+        Name::Peers => {
+            check_name(name).ok()?;
+            Some(Name::Peer(
+                std::str::from_utf8(name).ok()?.into(),
+                SharedPath::root(),
+            ))
+        }
+        Name::Peer(peer, path) => Some(Name::Peer(peer.clone(), path.join(name).ok()?)),
+        Name::Hash(_) | Name::Status => None,
+    }
+}
+
+/// The directory that a directory is in; the root is in itself.
+pub(super) fn parent(name: &Name) -> Name {
+    let root = || Name::Union(SharedPath::root());
+    match name {
+        Name::Union(path) => path.parent().map_or_else(root, Name::Union),
+        Name::Hidden => root(),
+        Name::Status | Name::Hashes | Name::Peers => Name::Hidden,
+        Name::Hash(_) => Name::Hashes,
+        Name::Peer(peer, path) => match path.parent() {
+            Some(above) => Name::Peer(peer.clone(), above),
+            None => Name::Peers,
+        },
+    }
+}
+
+/// The last part of a name; empty for the root.
+pub(super) fn last(name: &Name) -> Cow<'_, [u8]> {
+    match name {
+        Name::Peer(peer, path) if path.is_root() => Cow::Borrowed(peer.as_bytes()),
+        Name::Union(path) | Name::Peer(_, path) => Cow::Borrowed(path.file_name()),
+        Name::Hidden => Cow::Borrowed(HIDDEN_ROOT),
+        Name::Hashes => Cow::Borrowed(HIDDEN_NAMES[0]),
+        Name::Peers => Cow::Borrowed(HIDDEN_NAMES[1]),
+        Name::Status => Cow::Borrowed(HIDDEN_NAMES[2]),
+        Name::Hash(hash) => Cow::Owned(hash.to_string().into_bytes()),
+    }
+}
+
+/// The whole path of a name, from the root of the mount.
+pub(super) fn full_path(name: &Name) -> Vec<u8> {
+    match name {
+        Name::Union(path) => path.as_bytes().to_vec(),
+        Name::Hidden => HIDDEN_ROOT.to_vec(),
+        _ => [&full_path(&parent(name))[..], b"/", &last(name)].concat(),
+    }
+}
+
+/// How long the kernel may believe what it is told of a name: the hidden ones change unannounced.
+pub(super) fn lifetime(name: &Name) -> Duration {
+    match name {
+        Name::Union(_) => LIFETIME,
+        _ => Duration::ZERO,
+    }
+}
+
+/// What a name stands for now.
+pub(super) fn resolve(view: &View, name: &Name) -> Option<Listed> {
+    let hidden = |node, subdirectories: usize| {
+        let mtime = view
+            .lookup(&SharedPath::root())
+            .map(|root| root.mtime)
+            .unwrap_or_default();
+        Listed {
+            subdirectories: u32::try_from(subdirectories).unwrap_or(u32::MAX),
+            ..Listed::new(node, mtime)
+        }
+    };
+    match name {
+        Name::Union(path) => view.lookup(path).map(|found| listed(view, path, found)),
+        Name::Hidden => Some(hidden(Node::Directory, HIDDEN_DIRECTORIES.len())),
+        Name::Peers => Some(hidden(Node::Directory, view.peer_names().len())),
+        Name::Hashes => Some(hidden(Node::Directory, 0)),
+        Name::Status => Some(hidden(Node::Status, 0)),
+        Name::Hash(hash) => by_hash(view, *hash),
+        Name::Peer(peer, path) => view
+            .peer_lookup(peer, path)
+            .map(|found| listed(view, path, found)),
+    }
+}
+
+/// What a path below the hidden directory names.
+#[derive(Clone, Debug)]
+pub enum Hidden {
+    /// A file: a content by its hash, or one of a node's.
+    File(FileVersion),
+    /// A directory.
+    Directory,
+    /// What only the mount makes, or a link.
+    Other,
+    /// Nothing.
+    Nothing,
+}
+
+/// What a path from the root of the mount names, where it leads below the hidden directory; none
+/// where it does not.
+pub fn hidden(view: &View, path: &[u8]) -> Option<Hidden> {
+    let found = hidden_name(path)?.and_then(|name| resolve(view, &name));
+    Some(match found.map(|found| found.node) {
+        Some(Node::File(file)) => Hidden::File(file),
+        Some(Node::Directory) => Hidden::Directory,
+        Some(_) => Hidden::Other,
+        None => Hidden::Nothing,
+    })
+}
+
+/// The names in a directory that a path from the root of the mount leads to below the hidden one,
+/// ascending, those after `after`, at most `limit`; contents by their hashes are not listed, and
+/// what only the mount makes is left out.
+pub fn hidden_children(view: &View, path: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Child> {
+    let root = SharedPath::root();
+    let mut directories: Vec<Child> = match hidden_name(path).flatten() {
+        Some(Name::Peer(peer, path)) => {
+            return view.peer_children(&peer, &path, after, limit);
+        }
+        Some(Name::Hidden) => {
+            let found = view.lookup(&root).into_iter();
+            let both = found.flat_map(|found| HIDDEN_DIRECTORIES.map(|name| (name, found.clone())));
+            both.map(|(name, found)| directory(name, found)).collect()
+        }
+        Some(Name::Peers) => {
+            let names = view.peer_names().into_iter();
+            let found =
+                |name: String| Some(directory(name.as_bytes(), view.peer_lookup(&name, &root)?));
+            names.filter_map(found).collect()
+        }
+        _ => Vec::new(),
+    };
+    directories.retain(|child| after.is_none_or(|after| &*child.name > after));
+    directories.truncate(limit);
+    directories
+}
+
+fn directory(name: &[u8], found: Found) -> Child {
+    let name = name.into();
+    Child { name, found }
+}
+
+/// What a path from the root of the mount is called, where it leads below the hidden directory;
+/// within that none where nothing can have such a name.
+fn hidden_name(path: &[u8]) -> Option<Option<Name>> {
+    let mut parts = path.split(|byte| *byte == b'/');
+    let leads_there = parts.next() == Some(HIDDEN_ROOT);
+    leads_there.then(|| parts.try_fold(Name::Hidden, |name, part| child(&name, part)))
+}
+
+/// The names in a directory, in no particular order.
+pub(super) fn children(view: &View, directory: &Name) -> Vec<HeldName> {
+    match directory {
+        Name::Union(path) => view.names(path),
+        Name::Peer(peer, path) => {
+            in_parts(|after| view.peer_children(peer, path, after, PART_NAMES))
+        }
+        Name::Hidden => HIDDEN_NAMES.map(|name| HeldName::Other(name.into())).into(),
+        Name::Peers => {
+            let names = view.peer_names().into_iter();
+            names
+                .map(|name| HeldName::Other(name.into_bytes().into()))
+                .collect()
+        }
+        // Reachable by name, but as many as there are contents: not listed.
+        Name::Hashes | Name::Hash(_) | Name::Status => Vec::new(),
+    }
+}
+
+fn in_parts(part: impl Fn(Option<&[u8]>) -> Vec<Child>) -> Vec<HeldName> {
+    let mut names: Vec<HeldName> = Vec::new();
+    loop {
+        let children = part(names.last().map(HeldName::as_bytes));
+        let is_last = children.len() < PART_NAMES;
+        names.extend(children.into_iter().map(|child| child.name.into()));
+        if is_last {
+            return names;
+        }
+    }
+}
+
+/// What was found of a path in a view.
+pub(super) fn listed(view: &View, path: &SharedPath, found: Found) -> Listed {
+    #[cfg(test)]
+    RESOLVED.set(RESOLVED.get() + 1);
+    let view = view.number();
+    let file = FileVersion::found(path, &found).map(Node::File);
+    let node = match found.kind {
+        Kind::Symlink { target } => Node::Symlink(target),
+        _ => file.unwrap_or(Node::Directory),
+    };
+    Listed {
+        node,
+        mtime: found.mtime,
+        subdirectories: found.subdirectories,
+        said: found.said.map(|held| Said { held, view }),
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many names this thread has found what they stand for.
+    pub(super) static RESOLVED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A content by its hash has no name or time of its own.
+fn by_hash(view: &View, hash: ContentHash) -> Option<Listed> {
+    let content = view.by_hash(&hash)?;
+    let mtime = Timestamp::default();
+    let file = FileVersion {
+        path: SharedPath::new(hash.to_string().into_bytes()).ok()?,
+        hash,
+        size_bytes: content.size_bytes,
+        mtime,
+        executable: content.executable,
+        own: None,
+    };
+    Some(Listed::new(Node::File(file), mtime))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn union(path: &str) -> Name {
+        Name::Union(SharedPath::new(path.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn the_hidden_folder_is_reached_from_the_root_only() {
+        assert_eq!(child(&union(""), b".p2pfs"), Some(Name::Hidden));
+        assert_eq!(child(&union("a"), b".p2pfs"), Some(union("a/.p2pfs")));
+        assert_eq!(child(&Name::Hidden, b"peers"), Some(Name::Peers));
+        assert_eq!(child(&Name::Hidden, b"other"), None);
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_has_no_child() {
+        for name in [&b""[..], b".", b"..", b"a/b", b"a\0b", &[b'x'; 256]] {
+            assert_eq!(child(&union("a"), name), None, "{}", name.escape_ascii());
+        }
+        assert_eq!(child(&Name::Hashes, b"00ff"), None);
+        assert_eq!(child(&Name::Hashes, &[0xff; 64]), None);
+        assert!(child(&Name::Hashes, &[b'0'; 64]).is_some());
+        assert_eq!(child(&Name::Status, b"x"), None);
+    }
+
+    #[test]
+    fn each_name_is_the_child_of_its_parent() {
+        for (directory, name) in [
+            (union(""), &b"a"[..]),
+            (union("a/b"), b"c"),
+            (union(""), b".p2pfs"),
+            (Name::Hidden, b"status.json"),
+            (Name::Hidden, b"by-hash"),
+            (Name::Hashes, &[b'0'; 64]),
+            (Name::Peers, b"lab-1"),
+            (child(&Name::Peers, b"lab-1").unwrap(), b"a"),
+        ] {
+            let last = name;
+            let name = child(&directory, name).unwrap();
+            assert_eq!(parent(&name), directory, "{name:?}");
+            let above = full_path(&directory);
+            let slash = if above.is_empty() { &b""[..] } else { b"/" };
+            assert_eq!(full_path(&name), [&above, slash, last].concat());
+            assert_eq!(&*super::last(&name), last);
+        }
+        assert_eq!(parent(&union("")), union(""));
+    }
+}

@@ -1,0 +1,54 @@
+//! Where directories and links are, by their inodes' numbers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::inode::{Inode, Name, Node};
+use p2pfs_catalogue::View;
+use p2pfs_types::path::SharedPath;
+
+/// Where the directories and links of one moment are, by number: made when one is asked for that
+/// is not in the last one, and dropped when the namespace has changed.
+#[derive(Default)]
+pub(super) struct Places(Mutex<Option<Numbered>>);
+
+struct Numbered {
+    view: Weak<View>,
+    paths: HashMap<u64, SharedPath>,
+}
+
+impl Places {
+    /// The path of the directory or link of a number.
+    pub fn path_of(&self, view: &Arc<View>, ino: u64) -> Option<SharedPath> {
+        let mut places = self.0.lock();
+        let is_of_now = |known: &Numbered| known.view.as_ptr() == Arc::as_ptr(view);
+        let known = places.take_if(|known| !is_of_now(known) && !known.paths.contains_key(&ino));
+        drop(known);
+        let known = places.get_or_insert_with(|| number_all(view));
+        known.paths.get(&ino).cloned()
+    }
+
+    /// They are looked for anew.
+    pub fn forget(&self) {
+        *self.0.lock() = None;
+    }
+}
+
+fn number_all(view: &Arc<View>) -> Numbered {
+    let mut paths = HashMap::new();
+    view.directories_and_links(|path, target| {
+        let node = target.map_or(Node::Directory, Node::Symlink);
+        let name = Name::Union(path);
+        let number = Inode { name, node };
+        let (number, Name::Union(path)) = (number.number(), number.name) else {
+            return;
+        };
+        paths.insert(number, path);
+    });
+    Numbered {
+        view: Arc::downgrade(view),
+        paths,
+    }
+}

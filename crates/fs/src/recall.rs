@@ -1,0 +1,138 @@
+//! Inodes that are asked for by number alone: by a program that has a file's handle
+//! (open_by_handle_at(2), an NFS server) after the kernel has forgotten the inode, and by a kernel
+//! whose mount an earlier process served.
+//!
+//! What a number stands for is found from the namespace: a number begins with what the inode is
+//! ([`super::inode`]). What cannot be found, or stands for another version by now, is ESTALE,
+//! unless it was open with the process before ([`super::inherited`]).
+
+use super::attributes::Entry;
+use super::error::FsError;
+use super::filesystem::Filesystem;
+use super::inode::{CONTENT_BITS, Inode, Mark, Name, Node};
+use super::names::{self, Listed};
+use super::traits::FileVersion;
+use p2pfs_catalogue::{FileNames, View};
+use p2pfs_proto::wire::native::record::ShareIndex;
+use p2pfs_types::path::SharedPath;
+
+/// How many files of contents that begin alike are looked at for one number. A content that more
+/// files have is not searched to its end, so that a handle costs little whatever the namespace is.
+const ALIKE_MAX: usize = 1 << 14;
+
+impl Filesystem {
+    /// `.` of an inode: the inode itself, as what it stands for now.
+    pub(super) fn lookup_itself(&self, ino: u64) -> Result<Entry, FsError> {
+        let (name, listed) = match self.inodes.get(ino) {
+            None => self.recall(ino).ok_or(FsError::Gone)?,
+            Some(inode) => {
+                let now = self.resolve(&self.view(), &inode.name);
+                let now = now.filter(|now| inode.is_version(&now.node));
+                (inode.name, now.ok_or(FsError::Gone)?)
+            }
+        };
+        self.enter_as(ino, name, listed)
+    }
+
+    /// `..` of a directory.
+    pub(super) fn lookup_above(&self, ino: u64) -> Result<Entry, FsError> {
+        let name = names::parent(&self.inode(ino)?.name);
+        let listed = self.resolve(&self.view(), &name);
+        Ok(self.enter(None, name, listed.ok_or(FsError::Gone)?))
+    }
+
+    /// An inode that the kernel speaks of and we do not know: one that it looked up with an earlier
+    /// process. It counts as looked up once.
+    pub(super) fn adopt(&self, ino: u64) -> Result<Inode, FsError> {
+        let (name, listed) = self.recall(ino).ok_or(FsError::Gone)?;
+        let node = listed.node.clone();
+        self.enter_as(ino, name.clone(), listed)?;
+        Ok(Inode { name, node })
+    }
+
+    /// Directories are looked for anew.
+    pub(super) fn forget_places(&self) {
+        self.places.forget();
+    }
+
+    fn enter_as(&self, ino: u64, name: Name, listed: Listed) -> Result<Entry, FsError> {
+        let entry = self.enter(None, name, listed);
+        if entry.attributes.ino == ino {
+            return Ok(entry);
+        }
+        self.forget(entry.attributes.ino, 1);
+        Err(FsError::Gone)
+    }
+
+    /// What a number stands for now, and by which name.
+    fn recall(&self, ino: u64) -> Option<(Name, Listed)> {
+        let view = self.view();
+        let now = |name: Name| {
+            let listed = self.resolve(&view, &name)?;
+            let node = listed.node.clone();
+            let inode = Inode { name, node };
+            let is_it = inode.numbers().any(|number| number == ino);
+            is_it.then_some((inode.name, listed))
+        };
+        match Mark::of(ino) {
+            Mark::File(start) => {
+                let alike = view.files_like(&start, CONTENT_BITS, ALIKE_MAX);
+                let names = alike.into_iter().filter_map(|file| name_of_file(ino, file));
+                names.into_iter().find_map(now)
+            }
+            mark => {
+                let found = self.places.path_of(&view, ino).map(Name::Union);
+                let rest = || match mark {
+                    Mark::Directory => hidden_directories(&view),
+                    _ => self.other_names(),
+                };
+                let rest = std::iter::once_with(rest).flatten();
+                found.into_iter().chain(rest).find_map(now)
+            }
+        }
+    }
+
+    /// What is neither file nor directory and can be named, but for links.
+    fn other_names(&self) -> Vec<Name> {
+        let legacy = self.content.legacy_names().into_iter();
+        let legacy = legacy.filter_map(|name| SharedPath::new(name).ok().map(Name::Union));
+        legacy.chain([Name::Status]).collect()
+    }
+}
+
+/// Under which of its names a file has that number, if under any.
+fn name_of_file(ino: u64, file: FileNames) -> Option<Name> {
+    let FileNames {
+        hash,
+        listed,
+        shared,
+    } = file;
+    let own_or_not = |name: &Name, own| {
+        let version = FileVersion {
+            path: SharedPath::root(),
+            hash,
+            size_bytes: 0,
+            mtime: Default::default(),
+            executable: false,
+            own,
+        };
+        let inode = Inode {
+            name: name.clone(),
+            node: Node::File(version),
+        };
+        inode.numbers().any(|number| number == ino)
+    };
+    let own = || Some((ShareIndex(0), SharedPath::root()));
+    let is_it = |name: &Name| own_or_not(name, None) || own_or_not(name, own());
+    let listed = listed.map(Name::Union);
+    let shared = shared.map(|(node, path)| Name::Peer(node.into(), path));
+    let mut names = listed.into_iter().chain(shared).chain([Name::Hash(hash)]);
+    names.find(is_it)
+}
+
+fn hidden_directories(view: &View) -> Vec<Name> {
+    let peers = view.peer_names().into_iter();
+    let peers = peers.map(|peer| Name::Peer(peer.into(), SharedPath::root()));
+    let fixed = [Name::Hidden, Name::Hashes, Name::Peers];
+    fixed.into_iter().chain(peers).collect()
+}

@@ -1,0 +1,426 @@
+//! The few messages of the kernel's protocol that the device reads and writes itself
+//! (include/uapi/linux/fuse.h, version 7.40). Everything else passes through as bytes.
+//!
+//! Integers are in the machine's own order. What comes from the kernel is still checked for its
+//! length: a short message is `None`, never a panic.
+
+use p2pfs_fs::Stale;
+
+/// `struct fuse_in_header`.
+pub(super) const IN_HEADER_BYTES: usize = 40;
+/// `struct fuse_out_header`.
+pub(super) const OUT_HEADER_BYTES: usize = 16;
+/// `struct fuse_entry_out`, also in front of each `struct fuse_dirent` of READDIRPLUS.
+pub(super) const ENTRY_OUT_BYTES: usize = 128;
+/// `struct fuse_dirent` without its name.
+pub(super) const DIRENT_BYTES: usize = 24;
+/// Marks the request number of an interrupt (`FUSE_INT_REQ_BIT`, fs/fuse/fuse_dev_i.h).
+const INTERRUPT_BIT: u64 = 1;
+
+/// Operation codes (`enum fuse_opcode`), those that the device looks at.
+pub(super) mod opcode {
+    pub const LOOKUP: u32 = 1;
+    pub const FORGET: u32 = 2;
+    pub const GETATTR: u32 = 3;
+    pub const OPEN: u32 = 14;
+    pub const READ: u32 = 15;
+    pub const STATFS: u32 = 17;
+    pub const RELEASE: u32 = 18;
+    pub const GETXATTR: u32 = 22;
+    pub const LISTXATTR: u32 = 23;
+    pub const FLUSH: u32 = 25;
+    pub const INIT: u32 = 26;
+    pub const OPENDIR: u32 = 27;
+    pub const READDIR: u32 = 28;
+    pub const RELEASEDIR: u32 = 29;
+    pub const INTERRUPT: u32 = 36;
+    pub const BATCH_FORGET: u32 = 42;
+    pub const READDIRPLUS: u32 = 44;
+    pub const LSEEK: u32 = 46;
+
+    /// Those that would change something: setattr, symlink, mknod, mkdir, unlink, rmdir, rename,
+    /// link, write, setxattr, removexattr, create, fallocate, rename2, copy_file_range, tmpfile.
+    pub const CHANGING: [u32; 16] = [4, 6, 8, 9, 10, 11, 12, 13, 16, 21, 24, 35, 43, 45, 47, 51];
+}
+
+/// What begins every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub opcode: u32,
+    pub unique: u64,
+    pub nodeid: u64,
+    pub uid: u32,
+    pub pid: u32,
+}
+
+impl Header {
+    pub fn parse(message: &[u8]) -> Option<Self> {
+        if message.len() < IN_HEADER_BYTES {
+            return None;
+        }
+        Some(Self {
+            opcode: u32_at(message, 4)?,
+            unique: u64_at(message, 8)?,
+            nodeid: u64_at(message, 16)?,
+            uid: u32_at(message, 24)?,
+            pid: u32_at(message, 32)?,
+        })
+    }
+}
+
+/// `struct fuse_read_in`, as far as it matters; a listing is asked for by the same, with a cookie
+/// for the offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ReadIn {
+    pub handle: u64,
+    pub offset: u64,
+    pub size_bytes: u32,
+    /// Those that the file is open with (`O_DIRECT` and its like).
+    pub open_flags: i32,
+}
+
+impl ReadIn {
+    pub fn parse(message: &[u8]) -> Option<Self> {
+        Some(Self {
+            handle: u64_at(message, IN_HEADER_BYTES)?,
+            offset: u64_at(message, IN_HEADER_BYTES + 8)?,
+            size_bytes: u32_at(message, IN_HEADER_BYTES + 16)?,
+            open_flags: u32_at(message, IN_HEADER_BYTES + 32)?.cast_signed(),
+        })
+    }
+
+    /// Whether the program itself wants to read past the kernel's pages.
+    pub fn is_direct(&self) -> bool {
+        self.open_flags & libc::O_DIRECT != 0
+    }
+}
+
+/// Which request an interrupt names.
+pub(super) fn interrupted_unique(message: &[u8]) -> Option<u64> {
+    u64_at(message, IN_HEADER_BYTES).map(|unique| unique & !INTERRUPT_BIT)
+}
+
+/// Which handle a RELEASE closes.
+pub(super) fn released(message: &[u8]) -> Option<u64> {
+    u64_at(message, IN_HEADER_BYTES)
+}
+
+/// The name that a LOOKUP asks for.
+pub(super) fn looked_up(message: &[u8]) -> Option<&[u8]> {
+    message
+        .get(IN_HEADER_BYTES..)?
+        .split(|byte| *byte == 0)
+        .next()
+}
+
+/// The flags of an OPEN.
+pub(super) fn open_flags(message: &[u8]) -> Option<i32> {
+    u32_at(message, IN_HEADER_BYTES).map(u32::cast_signed)
+}
+
+/// The inodes and counts of a FORGET or BATCH_FORGET.
+pub(super) fn forgotten(header: &Header, message: &[u8]) -> Vec<(u64, u64)> {
+    let body = &message[IN_HEADER_BYTES..];
+    if header.opcode == opcode::FORGET {
+        return u64_at(body, 0)
+            .map(|count| (header.nodeid, count))
+            .into_iter()
+            .collect();
+    }
+    let count = u32_at(body, 0).unwrap_or(0) as usize;
+    let pairs = body.get(8..).unwrap_or(&[]).chunks_exact(16).take(count);
+    pairs
+        .filter_map(|pair| Some((u64_at(pair, 0)?, u64_at(pair, 8)?)))
+        .collect()
+}
+
+/// The name of the extended attribute that a GETXATTR asks for.
+pub(super) fn attribute_name(message: &[u8]) -> Option<&[u8]> {
+    message
+        .get(IN_HEADER_BYTES + 8..)?
+        .split(|byte| *byte == 0)
+        .next()
+}
+
+/// How many bytes the caller of a GETXATTR or LISTXATTR has room for; 0 asks how many it takes.
+pub(super) fn attribute_room(message: &[u8]) -> Option<u32> {
+    u32_at(message, IN_HEADER_BYTES)
+}
+
+/// A request without arguments, as the kernel (user and process 0) would send it.
+pub(super) fn request(opcode: u32, unique: u64, nodeid: u64) -> [u8; IN_HEADER_BYTES] {
+    let mut message = [0; IN_HEADER_BYTES];
+    message[..4].copy_from_slice(&(IN_HEADER_BYTES as u32).to_ne_bytes());
+    message[4..8].copy_from_slice(&opcode.to_ne_bytes());
+    message[8..16].copy_from_slice(&unique.to_ne_bytes());
+    message[16..24].copy_from_slice(&nodeid.to_ne_bytes());
+    message
+}
+
+/// The notification that makes the kernel send again what was taken and not answered
+/// (`FUSE_NOTIFY_RESEND`).
+pub(super) fn resend() -> [u8; OUT_HEADER_BYTES] {
+    const RESEND: i32 = 7;
+    out_message_header(0, RESEND, 0)
+}
+
+/// The head of an answer with `body_bytes` after it. The errno is positive, 0 for success.
+pub(super) fn out_header(unique: u64, errno: i32, body_bytes: usize) -> [u8; OUT_HEADER_BYTES] {
+    out_message_header(unique, -errno, body_bytes)
+}
+
+/// The request that an answer is for (0: a notification), and its errno (positive).
+pub(super) fn answered(message: &[u8]) -> Option<(u64, i32)> {
+    let error = i32::from_ne_bytes(message.get(4..8)?.try_into().ok()?);
+    Some((u64_at(message, 8)?, -error))
+}
+
+/// What the filesystem has counted for an answer that the kernel never took.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Undo {
+    Nothing,
+    Lookups(Vec<u64>),
+    Handle(u64),
+}
+
+/// What an unwanted successful answer must have undone.
+pub(super) fn undo(operation: u32, answer: &[u8]) -> Undo {
+    let body = answer.get(OUT_HEADER_BYTES..).unwrap_or(&[]);
+    match operation {
+        opcode::LOOKUP => Undo::Lookups(u64_at(body, 0).into_iter().filter(|n| *n != 0).collect()),
+        opcode::OPEN => u64_at(body, 0).map_or(Undo::Nothing, Undo::Handle),
+        opcode::READDIRPLUS => Undo::Lookups(plus_inodes(body)),
+        _ => Undo::Nothing,
+    }
+}
+
+fn plus_inodes(mut body: &[u8]) -> Vec<u64> {
+    let mut inodes = Vec::new();
+    while let (Some(inode), Some(name_bytes)) =
+        (u64_at(body, 0), u32_at(body, ENTRY_OUT_BYTES + 16))
+    {
+        let name = body.get(ENTRY_OUT_BYTES + DIRENT_BYTES..).unwrap_or(&[]);
+        let name = name.get(..name_bytes as usize).unwrap_or(&[]);
+        // The dots are not looked up by being listed.
+        if inode != 0 && name != b"." && name != b".." {
+            inodes.push(inode);
+        }
+        let length = (ENTRY_OUT_BYTES + DIRENT_BYTES + name_bytes as usize).next_multiple_of(8);
+        body = body.get(length..).unwrap_or(&[]);
+    }
+    inodes
+}
+
+/// The notification (`enum fuse_notify_code`) that makes the kernel forget.
+pub(super) fn notification(stale: &Stale) -> Vec<u8> {
+    const INVAL_INODE: i32 = 2;
+    const INVAL_ENTRY: i32 = 3;
+    // Linux 6.2: the name is asked for anew, and dropped if it is another inode; before, at once.
+    const EXPIRE_ONLY: u32 = 1;
+    // Linux 6.16: all names that the kernel holds are asked for anew.
+    const INC_EPOCH: i32 = 8;
+    let mut body = Vec::new();
+    let code = match stale {
+        // A negative offset drops attributes only, and takes no page lock.
+        Stale::Attributes { ino } => {
+            body.extend(ino.to_ne_bytes());
+            body.extend((-1i64).to_ne_bytes());
+            body.extend(0i64.to_ne_bytes());
+            INVAL_INODE
+        }
+        // From 0 with length 0: all pages, which is where the kernel keeps a listing.
+        Stale::Listing { ino } => {
+            body.extend(ino.to_ne_bytes());
+            body.extend(0i64.to_ne_bytes());
+            body.extend(0i64.to_ne_bytes());
+            INVAL_INODE
+        }
+        Stale::Name { parent, name } | Stale::Directory { parent, name } => {
+            let flags = match stale {
+                Stale::Directory { .. } => EXPIRE_ONLY,
+                _ => 0,
+            };
+            body.extend(parent.to_ne_bytes());
+            body.extend((name.len() as u32).to_ne_bytes());
+            body.extend(flags.to_ne_bytes());
+            body.extend_from_slice(name);
+            body.push(0);
+            INVAL_ENTRY
+        }
+        Stale::Everything => INC_EPOCH,
+    };
+    let mut message = out_message_header(0, code, body.len()).to_vec();
+    message.append(&mut body);
+    message
+}
+
+fn out_message_header(unique: u64, error: i32, body_bytes: usize) -> [u8; OUT_HEADER_BYTES] {
+    let mut header = [0; OUT_HEADER_BYTES];
+    header[..4].copy_from_slice(&((OUT_HEADER_BYTES + body_bytes) as u32).to_ne_bytes());
+    header[4..8].copy_from_slice(&error.to_ne_bytes());
+    header[8..].copy_from_slice(&unique.to_ne_bytes());
+    header
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_body(opcode: u32, unique: u64, nodeid: u64, body: &[u8]) -> Vec<u8> {
+        let mut message = ((IN_HEADER_BYTES + body.len()) as u32)
+            .to_ne_bytes()
+            .to_vec();
+        message.extend(opcode.to_ne_bytes());
+        message.extend(unique.to_ne_bytes());
+        message.extend(nodeid.to_ne_bytes());
+        message.extend([0; 8]);
+        message.extend(4242u32.to_ne_bytes());
+        message.extend([0; 4]);
+        message.extend_from_slice(body);
+        message
+    }
+
+    #[test]
+    fn a_read_is_understood() {
+        let mut body = 7u64.to_ne_bytes().to_vec();
+        body.extend(8192u64.to_ne_bytes());
+        body.extend(4096u32.to_ne_bytes());
+        body.extend([0; 12]);
+        body.extend(libc::O_DIRECT.to_ne_bytes());
+        body.extend([0; 4]);
+        let message = with_body(opcode::READ, 6, 2, &body);
+        let header = Header::parse(&message).unwrap();
+        assert_eq!(
+            (header.opcode, header.unique, header.nodeid),
+            (opcode::READ, 6, 2)
+        );
+        assert_eq!(header.pid, 4242);
+        let wanted = ReadIn {
+            handle: 7,
+            offset: 8192,
+            size_bytes: 4096,
+            open_flags: libc::O_DIRECT,
+        };
+        assert_eq!(ReadIn::parse(&message), Some(wanted));
+    }
+
+    #[test]
+    fn a_message_cut_short_is_nothing_and_no_panic() {
+        let message = with_body(opcode::READ, 6, 2, &[0; 40]);
+        for length in 0..message.len() {
+            let cut = &message[..length];
+            assert_eq!(Header::parse(cut).is_some(), length >= IN_HEADER_BYTES);
+            let _ = (
+                ReadIn::parse(cut),
+                interrupted_unique(cut),
+                released(cut),
+                attribute_name(cut),
+                attribute_room(cut),
+                looked_up(cut),
+                open_flags(cut),
+            );
+            let _ = (
+                answered(cut),
+                undo(opcode::READDIRPLUS, cut),
+                undo(opcode::OPEN, cut),
+            );
+        }
+        let batch = Header {
+            opcode: opcode::BATCH_FORGET,
+            unique: 1,
+            uid: 0,
+            nodeid: 0,
+            pid: 0,
+        };
+        assert_eq!(
+            forgotten(&batch, &with_body(batch.opcode, 1, 0, &[255; 20])),
+            vec![]
+        );
+    }
+
+    #[test]
+    fn forgets_come_one_by_one_or_in_batches() {
+        let one = with_body(opcode::FORGET, 1, 9, &3u64.to_ne_bytes());
+        assert_eq!(forgotten(&Header::parse(&one).unwrap(), &one), vec![(9, 3)]);
+        let mut body = 2u32.to_ne_bytes().to_vec();
+        body.extend([0; 4]);
+        for number in [5u64, 1, 6, 2] {
+            body.extend(number.to_ne_bytes());
+        }
+        let many = with_body(opcode::BATCH_FORGET, 1, 0, &body);
+        assert_eq!(
+            forgotten(&Header::parse(&many).unwrap(), &many),
+            vec![(5, 1), (6, 2)]
+        );
+    }
+
+    #[test]
+    fn an_interrupt_names_its_request_without_the_marker_bit() {
+        let message = with_body(opcode::INTERRUPT, 7, 0, &6u64.to_ne_bytes());
+        assert_eq!(interrupted_unique(&message), Some(6));
+    }
+
+    #[test]
+    fn answers_and_errors_carry_their_request() {
+        assert_eq!(answered(&out_header(6, libc::EIO, 0)), Some((6, libc::EIO)));
+        assert_eq!(answered(&out_header(6, 0, 100)), Some((6, 0)));
+        assert_eq!(u32_at(&out_header(6, 0, 100), 0), Some(116));
+    }
+
+    #[test]
+    fn what_an_untaken_answer_counted_is_found_in_it() {
+        let mut entry = out_header(2, 0, ENTRY_OUT_BYTES).to_vec();
+        entry.extend(77u64.to_ne_bytes());
+        entry.extend([0; ENTRY_OUT_BYTES - 8]);
+        assert_eq!(undo(opcode::LOOKUP, &entry), Undo::Lookups(vec![77]));
+        assert_eq!(undo(opcode::GETATTR, &entry), Undo::Nothing);
+        assert_eq!(undo(opcode::OPEN, &entry), Undo::Handle(77));
+
+        let mut listing = out_header(2, 0, 0).to_vec();
+        for (inode, name) in [(4u64, &b".."[..]), (5, b"name"), (6, b"longer-name")] {
+            let mut plus = inode.to_ne_bytes().to_vec();
+            plus.extend([0; ENTRY_OUT_BYTES - 8 + 16]);
+            plus.extend((name.len() as u32).to_ne_bytes());
+            plus.extend([0; 4]);
+            plus.extend_from_slice(name);
+            plus.resize(plus.len().next_multiple_of(8), 0);
+            listing.extend(plus);
+        }
+        assert_eq!(
+            undo(opcode::READDIRPLUS, &listing),
+            Undo::Lookups(vec![5, 6])
+        );
+    }
+
+    #[test]
+    fn attributes_are_dropped_without_touching_pages() {
+        let message = notification(&Stale::Attributes { ino: 9 });
+        assert_eq!(message.len(), OUT_HEADER_BYTES + 24);
+        assert_eq!(
+            u64_at(&message, 8),
+            Some(0),
+            "a notification answers no request"
+        );
+        let offset = i64::from_ne_bytes(message[24..32].try_into().unwrap());
+        assert!(offset < 0, "a range would take the locks of its pages");
+    }
+
+    #[test]
+    fn a_name_is_sent_with_its_length_and_a_nul() {
+        let message = notification(&Stale::Name {
+            parent: 1,
+            name: b"ab"[..].into(),
+        });
+        assert_eq!(u32_at(&message, OUT_HEADER_BYTES + 8), Some(2));
+        assert!(message.ends_with(b"ab\0"));
+        assert_eq!(u32_at(&message, 0), Some(message.len() as u32));
+    }
+}

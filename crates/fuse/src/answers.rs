@@ -1,0 +1,146 @@
+//! What the device's own threads answer beside reads: LOOKUP, GETATTR, OPEN and listings.
+//!
+//! Each program that walks a tree or copies small files asks little else, and a way through the
+//! session would cost two hand-overs between threads a call. While a call is worked on it is in the
+//! table as any other, so an interrupt or the deadline ends its wait also where a disk stands still
+//! under a share or the cache; what its late answer then holds is given back. Where all threads are
+//! busy so, another is started.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::abi::{self, Header, OUT_HEADER_BYTES, ReadIn, opcode};
+use super::body::Body;
+use super::device::Device;
+use super::readers::Opener;
+use super::table::Waiting;
+use p2pfs_fs::{Caching, FsError, OpenReply, Reach};
+
+/// The flags of an answer to OPEN (`FOPEN_…`, include/uapi/linux/fuse.h).
+const DIRECT_IO: u32 = 1;
+const KEEP_CACHE: u32 = 1 << 1;
+const PASSTHROUGH: u32 = 1 << 7;
+
+impl Device {
+    /// Answers one of these, in the room for `answer`; false where that may take asking legacy
+    /// peers, which is the session's.
+    pub(super) fn answer_itself(
+        self: &Arc<Self>,
+        header: &Header,
+        message: &[u8],
+        answer: &mut [u8],
+        begun: Instant,
+    ) -> bool {
+        let may_wait = matches!(header.opcode, opcode::GETATTR | opcode::OPEN);
+        if may_wait && self.fs.is_legacy(header.nodeid) {
+            return false;
+        }
+        let deadline = begun + self.deadlines.metadata;
+        let waiting = Waiting::of_names(header, begun, deadline);
+        if !self.table.insert(header.unique, waiting) {
+            self.answer_error(header.unique, FsError::Stopping);
+            return true;
+        }
+        self.threads.keep_one_reading(self.pulse.waiting());
+        let (head, room) = answer.split_at_mut(OUT_HEADER_BYTES);
+        let mut body = Body::new(room);
+        let worked = match header.opcode {
+            opcode::LOOKUP => self.look_up(header, message, &mut body),
+            opcode::GETATTR => self.get_attributes(header, &mut body),
+            opcode::OPEN => self.open_file(header, message, &mut body),
+            _ => self.list(header, message, &mut body),
+        };
+        let errno = worked.err().map_or(0, FsError::errno);
+        let length = if errno == 0 { body.length() } else { 0 };
+        head.copy_from_slice(&abi::out_header(header.unique, errno, length));
+        let answer = &answer[..OUT_HEADER_BYTES + length];
+        let Some(waiting) = self.table.take(header.unique) else {
+            // answered early, by an interrupt or the deadline
+            self.table.take_late(header.unique);
+            if errno == 0 {
+                self.undo(header.opcode, answer);
+            }
+            return true;
+        };
+        self.counters
+            .note(header.opcode, waiting.since.elapsed(), errno != 0);
+        let written = self.write(&[IoSlice::new(answer)]);
+        if written.is_err() && errno == 0 {
+            self.undo(header.opcode, answer);
+        }
+        true
+    }
+
+    fn look_up(&self, header: &Header, message: &[u8], body: &mut Body<'_>) -> Result<(), FsError> {
+        let name = abi::looked_up(message).ok_or(FsError::Fault)?;
+        match self.fs.lookup(header.nodeid, name) {
+            Ok(entry) => body.put_entry(&entry.attributes, entry.lifetime),
+            Err(FsError::NotFound) => {
+                body.put_absence(self.fs.absence_lifetime(header.nodeid));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn get_attributes(&self, header: &Header, body: &mut Body<'_>) -> Result<(), FsError> {
+        body.put_attributes(&self.fs.getattr(header.nodeid)?);
+        Ok(())
+    }
+
+    fn open_file(
+        &self,
+        header: &Header,
+        message: &[u8],
+        body: &mut Body<'_>,
+    ) -> Result<(), FsError> {
+        let flags = abi::open_flags(message).ok_or(FsError::Fault)?;
+        let opener = self.readers.opener(header.pid, header.uid);
+        let opened = self.fs.open(header.nodeid, flags, opener.reach())?;
+        self.note_opened(&opener, header.nodeid, opened);
+        if opener.reach() == Reach::Everything {
+            self.fs.follow_open(opener.program(), header.nodeid);
+        }
+        let (flags, backing) = match opened.caching {
+            // without KEEP_CACHE an open waits, unkillable, for the reads that are under way
+            Caching::Keep => (KEEP_CACHE, 0),
+            Caching::PastPages => (DIRECT_IO | KEEP_CACHE, 0),
+            Caching::Direct => (DIRECT_IO, 0),
+            Caching::Backed(file) => (PASSTHROUGH, file.0),
+        };
+        body.put_open(opened.handle, flags, backing);
+        Ok(())
+    }
+
+    /// As much of a directory from a cookie on as the kernel has room for.
+    fn list(&self, header: &Header, message: &[u8], body: &mut Body<'_>) -> Result<(), FsError> {
+        let asked = ReadIn::parse(message).ok_or(FsError::Fault)?;
+        let (ino, cookie) = (header.nodeid, asked.offset);
+        if cookie == 0 {
+            self.follow_listing(header);
+        }
+        body.bound(asked.size_bytes as usize);
+        match header.opcode {
+            opcode::READDIR => (self.fs).readdir(ino, cookie, &mut |entry| !body.put_name(&entry)),
+            _ => (self.fs).readdir_plus(ino, cookie, &mut |entry, attributes| {
+                !body.put_name_with(&entry, attributes)
+            }),
+        }
+    }
+
+    /// Who begins to list a directory may open its files next.
+    fn follow_listing(&self, header: &Header) {
+        let lister = self.readers.opener(header.pid, header.uid);
+        if lister.reach() == Reach::Everything {
+            self.fs.follow_listing(lister.program(), header.nodeid);
+        }
+    }
+
+    fn note_opened(&self, opener: &Opener, ino: u64, opened: OpenReply) {
+        let by_kernel = matches!(opened.caching, Caching::Backed(_));
+        let path = self.fs.path_of(ino).unwrap_or_default();
+        self.readers
+            .opened(opener, opened.handle, ino, &path, by_kernel);
+    }
+}

@@ -1,0 +1,268 @@
+//! The bodies of the answers that the device writes itself (include/uapi/linux/fuse.h, 7.40).
+
+use std::time::Duration;
+
+use super::abi::{DIRENT_BYTES, ENTRY_OUT_BYTES};
+use p2pfs_fs::{Attributes, DirectoryEntry, FileKind};
+
+/// The unit in which programs are told to read.
+const READ_BLOCK_BYTES: u32 = 4096;
+
+/// A body, put together field by field in the room for it.
+pub(super) struct Body<'a> {
+    room: &'a mut [u8],
+    length: usize,
+}
+
+impl<'a> Body<'a> {
+    /// Nothing yet.
+    pub fn new(room: &'a mut [u8]) -> Self {
+        Self { room, length: 0 }
+    }
+
+    /// How long it is.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// It is to be no longer than this.
+    pub fn bound(&mut self, bytes_max: usize) {
+        let room = std::mem::take(&mut self.room);
+        let length = bytes_max.min(room.len());
+        self.room = &mut room[..length];
+    }
+
+    /// `struct fuse_entry_out`.
+    pub fn put_entry(&mut self, attributes: &Attributes, lifetime: Duration) {
+        // a number never stands for a second thing, so there is one generation
+        self.put_u64s([
+            attributes.ino,
+            0,
+            lifetime.as_secs(),
+            attributes.lifetime.as_secs(),
+        ]);
+        self.put_u32s([lifetime, attributes.lifetime].map(|it| it.subsec_nanos()));
+        self.put_stat(attributes);
+    }
+
+    /// The same of no inode: there is no such name, and the kernel may remember that.
+    pub fn put_absence(&mut self, lifetime: Duration) {
+        self.put_u64s([0, 0, lifetime.as_secs(), 0]);
+        self.put_u32s([lifetime.subsec_nanos()]);
+        self.fill(ENTRY_OUT_BYTES);
+    }
+
+    /// `struct fuse_dirent`: a name of a listing. False, and nothing of it, where it is too long.
+    pub fn put_name(&mut self, entry: &DirectoryEntry<'_>) -> bool {
+        let fits = self.fits(DIRENT_BYTES + entry.name.len());
+        if fits {
+            self.put_dirent(entry);
+        }
+        fits
+    }
+
+    /// `struct fuse_direntplus`: the same with attributes, for as long as which the name holds.
+    pub fn put_name_with(&mut self, entry: &DirectoryEntry<'_>, attributes: &Attributes) -> bool {
+        let fits = self.fits(ENTRY_OUT_BYTES + DIRENT_BYTES + entry.name.len());
+        if fits {
+            self.put_entry(attributes, attributes.lifetime);
+            self.put_dirent(entry);
+        }
+        fits
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
+        self.length + padded(bytes) <= self.room.len()
+    }
+
+    fn put_dirent(&mut self, entry: &DirectoryEntry<'_>) {
+        self.put_u64s([entry.ino, entry.cookie]);
+        let kind = kind_bits(entry.kind) >> 12;
+        self.put_u32s([entry.name.len() as u32, kind]);
+        self.put(entry.name);
+        self.fill(padded(self.length));
+    }
+
+    /// `struct fuse_attr_out`.
+    pub fn put_attributes(&mut self, attributes: &Attributes) {
+        self.put_u64s([attributes.lifetime.as_secs()]);
+        self.put_u32s([attributes.lifetime.subsec_nanos(), 0]);
+        self.put_stat(attributes);
+    }
+
+    /// `struct fuse_open_out`.
+    pub fn put_open(&mut self, handle: u64, flags: u32, backing: u32) {
+        self.put_u64s([handle]);
+        self.put_u32s([flags, backing]);
+    }
+
+    /// `struct fuse_attr`.
+    fn put_stat(&mut self, attributes: &Attributes) {
+        let (seconds, nanoseconds) = (attributes.mtime.seconds, attributes.mtime.nanoseconds);
+        let seconds = seconds.saturating_add(i64::from(nanoseconds / 1_000_000_000));
+        let nanoseconds = nanoseconds % 1_000_000_000;
+        let Attributes {
+            ino,
+            size_bytes,
+            blocks,
+            ..
+        } = *attributes;
+        self.put_u64s([ino, size_bytes, blocks]);
+        // atime, mtime, ctime
+        self.put_u64s([seconds.cast_unsigned(); 3]);
+        self.put_u32s([nanoseconds; 3]);
+        let (device, flags) = (0, 0);
+        self.put_u32s([
+            kind_bits(attributes.kind) | u32::from(attributes.mode),
+            attributes.links,
+            attributes.uid,
+            attributes.gid,
+            device,
+            READ_BLOCK_BYTES,
+            flags,
+        ]);
+    }
+
+    fn put_u64s<const N: usize>(&mut self, values: [u64; N]) {
+        values.iter().for_each(|it| self.put(&it.to_ne_bytes()));
+    }
+
+    fn put_u32s<const N: usize>(&mut self, values: [u32; N]) {
+        values.iter().for_each(|it| self.put(&it.to_ne_bytes()));
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.room[self.length..][..bytes.len()].copy_from_slice(bytes);
+        self.length += bytes.len();
+    }
+
+    /// Zeros up to this length: the room has what was answered before.
+    fn fill(&mut self, length: usize) {
+        self.room[self.length..length].fill(0);
+        self.length = length;
+    }
+}
+
+/// What the kernel takes a name of a listing to be long.
+fn padded(bytes: usize) -> usize {
+    bytes.next_multiple_of(8)
+}
+
+fn kind_bits(kind: FileKind) -> u32 {
+    match kind {
+        FileKind::Directory => libc::S_IFDIR,
+        FileKind::Regular => libc::S_IFREG,
+        FileKind::Symlink => libc::S_IFLNK,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2pfs_fs::Timestamp;
+
+    const ATTRIBUTES: Attributes = Attributes {
+        ino: 77,
+        kind: FileKind::Regular,
+        size_bytes: 5000,
+        blocks: 3,
+        mtime: Timestamp {
+            seconds: -5,
+            nanoseconds: 7,
+        },
+        mode: 0o644,
+        links: 1,
+        uid: 10,
+        gid: 11,
+        lifetime: Duration::from_millis(1500),
+    };
+
+    /// What is put into a room that is not empty.
+    fn put(put: impl FnOnce(&mut Body<'_>)) -> Vec<u8> {
+        let mut room = [0xaa; 512];
+        let mut body = Body::new(&mut room);
+        put(&mut body);
+        let length = body.length();
+        room[..length].to_vec()
+    }
+
+    fn u32_at(body: &[u8], at: usize) -> u32 {
+        u32::from_ne_bytes(body[at..at + 4].try_into().unwrap())
+    }
+
+    fn u64_at(body: &[u8], at: usize) -> u64 {
+        u64::from_ne_bytes(body[at..at + 8].try_into().unwrap())
+    }
+
+    #[test]
+    fn each_body_is_as_long_as_the_kernel_wants_it() {
+        let entry = put(|body| body.put_entry(&ATTRIBUTES, Duration::ZERO));
+        assert_eq!(entry.len(), 128);
+        assert_eq!(put(|body| body.put_absence(Duration::ZERO)), [0; 128]);
+        assert_eq!(put(|body| body.put_attributes(&ATTRIBUTES)).len(), 104);
+        assert_eq!(put(|body| body.put_open(1, 2, 3)).len(), 16);
+    }
+
+    #[test]
+    fn lifetimes_of_name_and_attributes_are_told_apart() {
+        let body = put(|body| body.put_entry(&ATTRIBUTES, Duration::from_millis(60_250)));
+        assert_eq!((u64_at(&body, 0), u64_at(&body, 8)), (77, 0));
+        assert_eq!((u64_at(&body, 16), u32_at(&body, 32)), (60, 250_000_000));
+        assert_eq!((u64_at(&body, 24), u32_at(&body, 36)), (1, 500_000_000));
+        let absent = put(|body| body.put_absence(Duration::from_secs(9)));
+        assert_eq!((u64_at(&absent, 0), u64_at(&absent, 16)), (0, 9));
+    }
+
+    #[test]
+    fn what_stat_shows_is_in_its_place_also_before_1970() {
+        let body = put(|body| body.put_attributes(&ATTRIBUTES));
+        assert_eq!((u64_at(&body, 0), u32_at(&body, 8)), (1, 500_000_000));
+        assert_eq!([16, 24, 32].map(|at| u64_at(&body, at)), [77, 5000, 3]);
+        assert_eq!(
+            [40, 48, 56].map(|at| u64_at(&body, at).cast_signed()),
+            [-5; 3]
+        );
+        assert_eq!([64, 68, 72].map(|at| u32_at(&body, at)), [7; 3]);
+        let rest = [76, 80, 84, 88, 92, 96].map(|at| u32_at(&body, at));
+        assert_eq!(rest, [libc::S_IFREG | 0o644, 1, 10, 11, 0, 4096]);
+    }
+
+    fn named(name: &[u8]) -> DirectoryEntry<'_> {
+        DirectoryEntry {
+            ino: 77,
+            cookie: 88,
+            kind: FileKind::Directory,
+            name,
+        }
+    }
+
+    #[test]
+    fn a_name_of_a_listing_ends_in_zeros_up_to_the_next() {
+        let body = put(|body| {
+            assert!(body.put_name(&named(b"abcdefghi")));
+            assert!(body.put_name_with(&named(b"next"), &ATTRIBUTES));
+        });
+        assert_eq!(body.len(), 40 + 128 + 32);
+        assert_eq!((u64_at(&body, 0), u64_at(&body, 8)), (77, 88));
+        let directory = u32::from(libc::DT_DIR);
+        assert_eq!((u32_at(&body, 16), u32_at(&body, 20)), (9, directory));
+        assert_eq!(&body[24..40], b"abcdefghi\0\0\0\0\0\0\0");
+        let plus = &body[40..];
+        assert_eq!((u64_at(plus, 0), u64_at(plus, 128)), (77, 77));
+        assert_eq!((u64_at(plus, 16), u32_at(plus, 32)), (1, 500_000_000));
+        assert_eq!(&plus[152..], b"next\0\0\0\0");
+    }
+
+    #[test]
+    fn a_name_that_does_not_fit_leaves_a_listing_as_it_was() {
+        for (bytes_max, names) in [(79, 1), (80, 2), (10_000, 16)] {
+            let body = put(|body| {
+                body.bound(bytes_max);
+                while body.put_name(&named(b"name-name")) {}
+                assert!(!body.put_name_with(&named(b""), &ATTRIBUTES));
+            });
+            // of 512 bytes, 12 times 40
+            assert_eq!(body.len(), 40 * names.min(12));
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The kernel's side: the device that owns /dev/fuse, the session that speaks the protocol behind
+//! it, and what tells the kernel to forget.
+//!
+//! [`Mount`] is what the daemon holds. [`Server`] serves one mount, given its descriptor, on
+//! threads of its own, and ends by itself when the mount is gone. Neither decides anything: which
+//! names and bytes there are, and which errno stands for what, is `fs`'s; how to mount and unmount
+//! is `mounting`'s, and by which means `mounter`'s.
+//!
+//! # Traps
+//!
+//! Each of these can hang a mount; the test named beside it hangs without the cure.
+//!
+//! | trap | cure | test |
+//! |---|---|---|
+//! | an open waits, deaf to SIGKILL, for the pages that others are reading | `FOPEN_KEEP_CACHE`, wherever the kernel keeps pages | `tests/mount/waits.rs open_and_close_of_a_file_with_reads_under_way_never_wait` |
+//! | telling the kernel of a change takes the locks that a request of ours holds | a thread of its own, which holds nothing | `tests/mount/traps.rs telling_of_a_change_waits_for_no_request_and_no_request_for_the_telling` |
+//! | telling of a file's pages waits for a reader of it that is stuck | new bytes are a new inode; of an old one only attributes are dropped | `tests/mount/traps.rs a_change_of_a_file_whose_reader_is_stuck_is_told` |
+//! | a dozen read-aheads of a dead file starve every other file | `max_background` in the thousands | `tests/mount/waits.rs many_dead_read_aheads_do_not_starve_another_file` |
+//! | a killed reader leaves its read-aheads behind | each has a deadline of its own | `tests/mount/traps.rs what_a_killed_reader_had_asked_for_ends_by_its_deadline` |
+//! | each close, and so each exec, asks us to flush | ENOSYS, once | `tests/mount/traps.rs closing_asks_the_daemon_nothing`, `tests/mount/traps.rs a_process_with_files_open_on_its_own_mount_can_start_others` |
+//! | a wait inside LOOKUP freezes its directory | a provisional inode at once; GETATTR and OPEN wait | `tests/daemons/legacy/mount.rs nobody_else_waits_beside_a_lookup` |
+//! | a new name is not seen through a cached listing | the listing is dropped as well as the name | `tests/mount/changes.rs a_new_name_is_seen_through_a_cached_listing_and_a_removed_one_leaves_it` |
+//! | a request whose interrupt is refused once is deaf for ever | FUSE_INTERRUPT is answered by the device | `tests/mount/waits.rs a_direct_read_that_is_interrupted_is_gone_at_once`, `tests/daemons/nodes/waits.rs readers_of_every_kind_go_at_once_on_ctrl_c` |
+//! | a read at a disk that stands still is deaf to its interrupt, and one that is refused comes again at once | what a thread works on for long goes into the table; nothing is refused | `tests/mount/traps.rs reads_that_stand_still_end_by_a_signal_or_the_deadline_and_keep_nobody_else_waiting` |
+//! | a handler that never answers hangs its caller | the device answers at a deadline | `tests/mount/waits.rs an_open_that_stands_still_ends_at_the_deadline_or_by_a_signal_and_leaks_nothing` |
+//! | a disk stands still under a share or the cache | another thread is started where all are at work | `tests/mount/traps.rs calls_that_stand_still_keep_nobody_else_waiting`, `tests/mount/traps.rs listings_that_stand_still_keep_nobody_else_waiting`, `tests/mount/traps.rs closes_that_stand_still_keep_nobody_else_waiting` |
+//! | what nobody took is closed by whoever brings all answers | a thread of its own closes it | `tests/mount/traps.rs the_close_of_what_nobody_took_keeps_nobody_else_waiting` |
+//! | one inode opened in two modes is refused by the kernel | the first open decides, until the last release | `tests/mount/reads.rs an_open_never_fails_while_a_file_becomes_complete_under_its_readers` |
+
+mod abi;
+mod answers;
+mod body;
+pub mod broker;
+mod budget;
+mod counters;
+mod device;
+mod greeting;
+mod hands;
+mod interrupts;
+mod mount;
+mod mounter;
+pub mod mounting;
+mod notify;
+mod passthrough;
+mod pulse;
+mod readers;
+mod reading;
+mod reads;
+mod session;
+mod signals;
+mod table;
+mod takeover;
+mod threads;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+pub use budget::{ReaderBudget, WAIT_MAX as BUDGET_WAIT_MAX};
+pub use counters::{Activity, LATENCY_BUCKETS, OperationCount};
+pub use device::{Deadlines, TRANSFER_MAX_BYTES};
+pub use mount::{Mount, MountError, MountOptions};
+pub use mounter::{device_trouble, has_broker, look_at_device};
+pub use notify::WAITING_MAX as MAX_WAITING_NOTIFICATIONS;
+pub use reading::{FILES_MAX, FileReport, GivenReport, ReaderReport, WaitReport};
+pub use session::BACKGROUND_MAX;
+
+use device::Device;
+use greeting::Greeting;
+use mounter::Held;
+use notify::Queue;
+use passthrough::Passthrough;
+
+use p2pfs_fs::Filesystem;
+
+/// By when the kernel must have begun to talk: it does so as soon as the mount stands.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How a mount is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerOptions {
+    /// How many threads read requests, 1 to 16.
+    pub threads: usize,
+    /// When the device gives up on a request.
+    pub deadlines: Deadlines,
+    /// Whether the kernel may read complete files by itself.
+    pub passthrough: bool,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        // what a mount without the daemon has; `daemon::folder` derives its own from the settings
+        let deadlines = Deadlines {
+            read: Duration::from_secs(30),
+            metadata: Duration::from_secs(5),
+        };
+        Self {
+            threads: 4,
+            deadlines,
+            passthrough: true,
+        }
+    }
+}
+
+/// A mount that is served. Dropping it closes nothing: the mount must be taken away.
+pub struct Server {
+    device: Arc<Device>,
+    queue: Arc<Queue>,
+    passthrough: Arc<Passthrough>,
+    end: Arc<End>,
+}
+
+/// Whether the mount is gone, and who waits for that.
+#[derive(Default)]
+struct End {
+    is_over: Mutex<bool>,
+    changed: Condvar,
+}
+
+fn of_another_version() -> io::Error {
+    io::Error::other("a p2pfs of another version kept it")
+}
+
+impl Server {
+    /// Serves the mount whose descriptor of /dev/fuse this is, once the kernel has said hello.
+    ///
+    /// Of a mount that a broker holds, one that another process served is taken up, and what that
+    /// left unanswered comes again.
+    ///
+    /// # Errors
+    /// Where the kernel is too old, says nothing, or does not agree with this process on what was
+    /// agreed on before, or threads cannot be started.
+    fn start(
+        kernel: OwnedFd,
+        fs: Arc<Filesystem>,
+        options: ServerOptions,
+        held: Option<&Held>,
+    ) -> io::Result<Self> {
+        let (greet, greeted) = mpsc::channel();
+        let broker = held.map(|held| held.broker.clone());
+        let kept = match held.and_then(|held| held.greeting.as_deref()) {
+            Some(bytes) => Some(Greeting::from_bytes(bytes).ok_or_else(of_another_version)?),
+            None => None,
+        };
+        let (device, pair) =
+            Device::new(kernel, fs.clone(), options.deadlines, greet, kept.clone())?;
+        let server = Self {
+            passthrough: Arc::new(Passthrough::new(Arc::downgrade(&device), broker)),
+            queue: Arc::new(Queue::default()),
+            end: Arc::new(End::default()),
+            device,
+        };
+        let agreed = server.start_threads(pair, fs.clone(), options)?;
+        match &kept {
+            Some(kept) => server.device.repeat_greeting(kept)?,
+            None => server.read_requests(options.threads)?,
+        }
+        let closed = |_: &io::Error| server.device.close();
+        let agreed = agreed.recv_timeout(HANDSHAKE_TIMEOUT);
+        let agreed = agreed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let agrees_to_passthrough = agreed.inspect_err(closed)?;
+        let greeting = greeted.recv_timeout(HANDSHAKE_TIMEOUT);
+        let greeting = greeting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let greeting = greeting.inspect_err(closed)?;
+        fs.set_invalidator(server.queue.clone());
+        if options.passthrough && server.passthrough.attempt(agrees_to_passthrough) {
+            fs.set_backing_files(server.passthrough.clone());
+        }
+        if let (Some(greeting), Some(held)) = (greeting, held) {
+            held.broker.keep(greeting.to_bytes())?;
+        }
+        if kept.is_some() {
+            server.read_requests(options.threads)?;
+            let repeated = server.device.ask_again();
+            tracing::debug!(?repeated, "took over the mount");
+            // what changed in between was told to nobody
+            p2pfs_fs::Invalidator::invalidate(&*server.queue, p2pfs_fs::Stale::Everything);
+        }
+        Ok(server)
+    }
+
+    fn start_threads(
+        &self,
+        pair: OwnedFd,
+        fs: Arc<Filesystem>,
+        options: ServerOptions,
+    ) -> io::Result<mpsc::Receiver<io::Result<bool>>> {
+        let (tell, agreed) = mpsc::channel();
+        let device = &self.device;
+        let handlers = session::Handlers {
+            fs,
+            readers: device.readers.clone(),
+            wants_passthrough: options.passthrough,
+            agreed: tell,
+        };
+        spawn("fuse-session", move || {
+            let run = session::run(pair, handlers);
+            tracing::debug!(?run, "the session is over");
+        })?;
+        let answers = device.clone();
+        spawn("fuse-answers", move || answers.return_answers())?;
+        let deadlines = device.clone();
+        spawn("fuse-deadlines", move || deadlines.keep_deadlines())?;
+        let delayed = device.clone();
+        spawn("fuse-budgets", move || delayed.serve_budgets())?;
+        let (queue, notified) = (self.queue.clone(), device.clone());
+        spawn("fuse-notify", move || queue.send_all(&notified))?;
+        Ok(agreed)
+    }
+
+    fn read_requests(&self, threads: usize) -> io::Result<()> {
+        let threads = threads.clamp(1, 16);
+        self.device.threads.expect(threads, self.spare_threads());
+        for number in 0..threads {
+            let (device, queue, end) = (self.device.clone(), self.queue.clone(), self.end.clone());
+            spawn(&format!("fuse-{number}"), move || {
+                serve(&device, &queue, &end);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Starts one more thread that serves, while others do; false where there can be none.
+    fn spare_threads(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let (device, queue) = (Arc::downgrade(&self.device), self.queue.clone());
+        let end = self.end.clone();
+        move || {
+            let (device, queue, end) = (device.clone(), queue.clone(), end.clone());
+            let started = spawn("fuse-spare", move || {
+                if let Some(device) = device.upgrade() {
+                    serve(&device, &queue, &end);
+                }
+            });
+            started.is_ok()
+        }
+    }
+}
+
+impl End {
+    fn declare(&self) {
+        *self.is_over.lock() = true;
+        self.changed.notify_all();
+    }
+
+    fn is_over(&self) -> bool {
+        *self.is_over.lock()
+    }
+
+    fn wait(&self, timeout: Duration) {
+        let mut is_over = self.is_over.lock();
+        self.changed
+            .wait_while_for(&mut is_over, |over| !*over, timeout);
+    }
+}
+
+/// One of the device's threads; the last ends the mount's service.
+fn serve(device: &Arc<Device>, queue: &Queue, end: &End) {
+    if device.serve() {
+        device.close();
+        queue.close();
+        device.fs.release_all();
+        end.declare();
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map(drop)
+}

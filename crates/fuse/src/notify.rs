@@ -1,0 +1,243 @@
+//! Telling the kernel to forget, from a thread of its own that holds nothing.
+//!
+//! A notification waits for locks that the kernel holds while a request of ours is under way, so
+//! no thread that answers requests may send one. What is asked for while it still waits in the
+//! queue happens once; a queue that is full becomes one word: everything.
+
+mod again;
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use again::{Again, SETTLING_TIME};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::abi::opcode;
+use super::device::Device;
+use p2pfs_fs::{Around, Invalidator, Stale};
+
+/// The most notifications that wait; more become [`Stale::Everything`].
+pub const WAITING_MAX: usize = 1 << 16;
+
+/// What the kernel is to forget, soon.
+#[derive(Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    order: VecDeque<Stale>,
+    waiting: HashSet<Stale>,
+    changes: Vec<Around>,
+    closed: bool,
+}
+
+/// What is sent together, and what is changed after it.
+#[derive(Default)]
+struct Batch {
+    stale: Vec<Stale>,
+    changes: Vec<Around>,
+}
+
+impl Invalidator for Queue {
+    fn invalidate(&self, stale: Stale) {
+        let mut state = self.state.lock();
+        if !state.closed {
+            state.ask(stale);
+            self.changed.notify_one();
+        }
+    }
+
+    fn invalidate_around(&self, stale: Vec<Stale>, change: Around) {
+        let mut state = self.state.lock();
+        if !state.closed {
+            stale.into_iter().for_each(|stale| state.ask(stale));
+            state.changes.push(change);
+            self.changed.notify_one();
+        }
+    }
+}
+
+impl Queue {
+    /// All that waits; an empty batch where there is nothing until then, nothing once the queue is
+    /// closed.
+    fn next_batch(&self, until: Option<Instant>) -> Option<Batch> {
+        let mut state = self.state.lock();
+        while state.order.is_empty() && state.changes.is_empty() && !state.closed {
+            let Some(until) = until else {
+                self.changed.wait(&mut state);
+                continue;
+            };
+            if until <= Instant::now() {
+                break;
+            }
+            self.changed.wait_until(&mut state, until);
+        }
+        if state.closed {
+            return None;
+        }
+        state.waiting.clear();
+        Some(Batch {
+            stale: state.order.drain(..).collect(),
+            changes: std::mem::take(&mut state.changes),
+        })
+    }
+
+    /// Sends what is asked for until the queue is closed.
+    pub fn send_all(&self, device: &Arc<Device>) {
+        let mut again = Again::default();
+        while let Some(batch) = self.next_batch(again.next_due()) {
+            let begun = Instant::now();
+            let due = again.take_due(begun);
+            due.iter().for_each(|stale| send(device, stale));
+            let Batch { mut stale, changes } = batch;
+            stale.iter().for_each(|stale| send(device, stale));
+            if !changes.is_empty() {
+                let mut known: HashSet<Stale> = stale.iter().cloned().collect();
+                let once_more: Vec<Stale> = changes.into_iter().flat_map(|it| it()).collect();
+                once_more.iter().for_each(|stale| send(device, stale));
+                stale.extend(once_more.into_iter().filter(|it| known.insert(it.clone())));
+            }
+            let lately = begun.checked_sub(SETTLING_TIME).unwrap_or(begun);
+            if device.table.any_since(lately, carries_names) {
+                again.note(stale, Instant::now());
+            }
+        }
+    }
+
+    /// Nothing more is sent.
+    pub fn close(&self) {
+        self.state.lock().closed = true;
+        self.changed.notify_all();
+    }
+}
+
+impl State {
+    fn ask(&mut self, stale: Stale) {
+        if self.waiting.contains(&Stale::Everything) || self.waiting.contains(&stale) {
+            return;
+        }
+        if stale == Stale::Everything || self.order.len() >= WAITING_MAX {
+            self.order = VecDeque::from([Stale::Everything]);
+            self.waiting = HashSet::from([Stale::Everything]);
+        } else {
+            self.waiting.insert(stale.clone());
+            self.order.push_back(stale);
+        }
+    }
+}
+
+/// Whether the answer of an operation tells the kernel what it may keep.
+fn carries_names(operation: u32) -> bool {
+    matches!(
+        operation,
+        opcode::LOOKUP | opcode::GETATTR | opcode::READDIR | opcode::READDIRPLUS
+    )
+}
+
+fn send(device: &Arc<Device>, stale: &Stale) {
+    let sent = device.notify(stale);
+    // The word for everything is about names alone; before Linux 6.16 there is none, and each known
+    // name is told.
+    if *stale == Stale::Everything {
+        let names = device.fs.known_names();
+        for known in names {
+            if sent.is_err() || !matches!(known, Stale::Directory { .. }) {
+                let _ = device.notify(&known);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn listing(ino: u64) -> Stale {
+        Stale::Listing { ino }
+    }
+
+    impl Queue {
+        fn next(&self) -> Option<Vec<Stale>> {
+            let soon = Instant::now() + Duration::from_secs(60);
+            self.next_batch(Some(soon)).map(|batch| batch.stale)
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_twice_waits_once_and_in_order() {
+        let queue = Queue::default();
+        for ino in [7, 8, 7, 9, 8] {
+            queue.invalidate(listing(ino));
+        }
+        assert_eq!(queue.next(), Some(vec![listing(7), listing(8), listing(9)]));
+        queue.invalidate(listing(7));
+        assert_eq!(
+            queue.next(),
+            Some(vec![listing(7)]),
+            "asked anew after it was sent"
+        );
+    }
+
+    #[test]
+    fn a_full_queue_becomes_one_word() {
+        let queue = Queue::default();
+        for ino in 0..=WAITING_MAX as u64 + 10 {
+            queue.invalidate(listing(ino));
+        }
+        assert_eq!(queue.next(), Some(vec![Stale::Everything]));
+        queue.invalidate(listing(1));
+        assert_eq!(queue.next(), Some(vec![listing(1)]));
+    }
+
+    #[test]
+    fn what_is_changed_after_a_word_stays_with_it_also_where_that_becomes_another() {
+        let (queue, done) = (Queue::default(), Arc::new(AtomicUsize::new(0)));
+        for round in 0..3 {
+            let done = done.clone();
+            let change = move || {
+                assert_eq!(done.fetch_add(1, Ordering::Relaxed), round);
+                vec![]
+            };
+            queue.invalidate_around(vec![listing(1), listing(2)], Box::new(change));
+            queue.invalidate(Stale::Everything);
+        }
+        let batch = queue.next_batch(None).unwrap();
+        assert_eq!(batch.stale, [Stale::Everything]);
+        assert!(batch.changes.into_iter().all(|change| change().is_empty()));
+        assert_eq!(done.load(Ordering::Relaxed), 3);
+        queue.invalidate_around(vec![], Box::new(Vec::new));
+        let batch = queue.next_batch(None).unwrap();
+        assert_eq!((batch.stale.len(), batch.changes.len()), (0, 1));
+    }
+
+    #[test]
+    fn with_nothing_to_send_a_wait_ends_when_something_is_due() {
+        let queue = Queue::default();
+        let soon = Instant::now() + Duration::from_millis(5);
+        assert!(queue.next_batch(Some(soon)).unwrap().stale.is_empty());
+        assert!(Instant::now() >= soon);
+        queue.invalidate(listing(3));
+        assert_eq!(queue.next(), Some(vec![listing(3)]));
+    }
+
+    #[test]
+    fn closing_wakes_who_waits_and_nothing_is_sent_after_it() {
+        let queue = Queue::default();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| queue.next_batch(None).is_none());
+            queue.close();
+            assert!(waiter.join().unwrap());
+        });
+        queue.invalidate(listing(1));
+        queue.invalidate_around(vec![listing(2)], Box::new(Vec::new));
+        assert!(queue.next_batch(None).is_none());
+    }
+}

@@ -1,0 +1,101 @@
+//! What was told and is told again, since an answer may have crossed it: one that was made from the
+//! namespace as it was before, and reached the kernel, or was worked in by it, after the word.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::WAITING_MAX;
+use p2pfs_fs::Stale;
+
+/// After this a word is sent again.
+const CROSSING_TIME: Duration = Duration::from_millis(100);
+/// An answer given so shortly before may not have been worked in yet by the program that asked,
+/// and a listing is sent once more after it: the kernel guards names and attributes against answers
+/// that cross a notification (fs/fuse/dir.c), but not the pages of a listing.
+pub(super) const SETTLING_TIME: Duration = Duration::from_secs(1);
+
+/// Words that were sent, by when they are sent again.
+#[derive(Default)]
+pub(super) struct Again {
+    crossing: VecDeque<(Instant, Vec<Stale>)>,
+    settling: VecDeque<(Instant, Vec<Stale>)>,
+    /// How many words are in both.
+    count: usize,
+}
+
+impl Again {
+    /// These were sent now. Where too many wait, they become one word.
+    pub fn note(&mut self, mut stale: Vec<Stale>, now: Instant) {
+        if stale.is_empty() {
+            return;
+        }
+        if self.count + stale.len() > WAITING_MAX {
+            *self = Self::default();
+            stale = vec![Stale::Everything];
+        }
+        self.count += stale.len();
+        self.crossing.push_back((now + CROSSING_TIME, stale));
+    }
+
+    /// When the first is due.
+    pub fn next_due(&self) -> Option<Instant> {
+        let first = |words: &VecDeque<(Instant, Vec<Stale>)>| words.front().map(|it| it.0);
+        first(&self.crossing)
+            .into_iter()
+            .chain(first(&self.settling))
+            .min()
+    }
+
+    /// What is due now.
+    pub fn take_due(&mut self, now: Instant) -> Vec<Stale> {
+        let mut due = Vec::new();
+        while let Some((_, settled)) = self.settling.pop_front_if(|it| it.0 <= now) {
+            self.count -= settled.len();
+            due.extend(settled);
+        }
+        while let Some((_, crossed)) = self.crossing.pop_front_if(|it| it.0 <= now) {
+            let listings = crossed.iter().filter(|stale| is_of_listings(stale));
+            let listings: Vec<Stale> = listings.cloned().collect();
+            self.count = self.count + listings.len() - crossed.len();
+            if !listings.is_empty() {
+                self.settling.push_back((now + SETTLING_TIME, listings));
+            }
+            due.extend(crossed);
+        }
+        due
+    }
+}
+
+fn is_of_listings(stale: &Stale) -> bool {
+    matches!(stale, Stale::Listing { .. } | Stale::Everything)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTING: Stale = Stale::Listing { ino: 7 };
+    const ATTRIBUTES: Stale = Stale::Attributes { ino: 8 };
+
+    #[test]
+    fn each_word_is_sent_again_once_and_a_listing_twice() {
+        let (mut again, now) = (Again::default(), Instant::now());
+        again.note(vec![], now);
+        assert_eq!(again.next_due(), None);
+        again.note(vec![LISTING, ATTRIBUTES], now);
+        assert_eq!(again.next_due(), Some(now + CROSSING_TIME));
+        assert_eq!(again.take_due(now), []);
+        let crossed = now + CROSSING_TIME;
+        assert_eq!(again.take_due(crossed), [LISTING, ATTRIBUTES]);
+        assert_eq!(again.next_due(), Some(crossed + SETTLING_TIME));
+        assert_eq!(again.take_due(crossed + SETTLING_TIME), [LISTING]);
+        assert_eq!((again.next_due(), again.count), (None, 0));
+    }
+
+    #[test]
+    fn more_than_are_kept_become_one_word() {
+        let (mut again, now) = (Again::default(), Instant::now());
+        (0..=WAITING_MAX).for_each(|_| again.note(vec![ATTRIBUTES], now));
+        assert_eq!(again.take_due(now + CROSSING_TIME), [Stale::Everything]);
+    }
+}

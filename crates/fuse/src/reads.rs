@@ -1,0 +1,237 @@
+//! How the device answers READ: at once where the bytes are here, else when they come, and for a
+//! program with a budget no sooner than that allows.
+
+use std::io::IoSlice;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::abi::{self, Header, OUT_HEADER_BYTES, ReadIn, opcode};
+use super::budget::{Budget, Delayed, Due};
+use super::device::{Device, TRANSFER_MAX_BYTES};
+use super::hands::{Hand, LOOK_AFTER};
+use super::readers::Reader;
+use super::table::{Patience, Waiting};
+use p2pfs_fs::handles::Handle;
+use p2pfs_fs::{FsError, Reach, ReadStep};
+use p2pfs_types::extent::ByteRange;
+
+/// A read that must wait.
+struct Asked {
+    unique: u64,
+    thread: u32,
+    /// Whether the program itself wants direct reads, which every signal ends.
+    is_direct: bool,
+    begun: Instant,
+}
+
+impl Device {
+    /// A read is answered at once where its bytes are here, else when they come.
+    pub(super) fn take_read(
+        self: &Arc<Self>,
+        header: &Header,
+        message: &[u8],
+        answer: &mut [u8],
+        hand: &Hand,
+    ) {
+        let begun = Instant::now();
+        let Some(read) = ReadIn::parse(message) else {
+            return self.answer_error(header.unique, FsError::Fault);
+        };
+        let size_bytes = (read.size_bytes as usize).min(TRANSFER_MAX_BYTES);
+        let (head, room) = answer.split_at_mut(OUT_HEADER_BYTES);
+        let room = &mut room[..size_bytes];
+        let deadline = begun + self.deadlines.read;
+        let in_hand = Waiting::of_disk(header, &read, begun, deadline);
+        hand.take_up(header.unique, in_hand);
+        if self.hands.wants_look() {
+            self.delayed.push(begun + LOOK_AFTER, Due::LookAtHands);
+        }
+        self.threads.keep_one_reading(self.pulse.waiting());
+        let handle = self.fs.handle_of(read.handle, header.nodeid);
+        let step = handle.and_then(|handle| {
+            let reader = self.reader(read.handle, header, begun);
+            let reach = reach_of(reader.as_ref());
+            let step = self.fs.read_now(&handle, read.offset, room, reach)?;
+            Ok((handle, reader, step))
+        });
+        if !hand.put_down(header.unique, &self.table) {
+            // answered early, by an interrupt or the deadline
+            return;
+        }
+        match step {
+            Ok((handle, reader, ReadStep::Done(length))) => {
+                head.copy_from_slice(&abi::out_header(header.unique, 0, length));
+                self.counters.note(opcode::READ, begun.elapsed(), false);
+                self.counters.note_bytes(length);
+                // before the program has it: who asks after its end is told of all it read
+                if let Some(Reader { reading, .. }) = reader {
+                    let range = ByteRange::at(read.offset, length as u64);
+                    let arrived_bytes = self.fs.arrived_bytes(&handle, range);
+                    self.readers
+                        .note_read(&reading, range.len(), arrived_bytes, begun);
+                }
+                let _ = self.write(&[IoSlice::new(&answer[..OUT_HEADER_BYTES + length])]);
+            }
+            Ok((handle, reader, ReadStep::Wait(range))) => {
+                let asked = Asked {
+                    unique: header.unique,
+                    thread: header.pid,
+                    is_direct: read.is_direct(),
+                    begun,
+                };
+                self.wait_read(&asked, &handle, range, reader);
+            }
+            Err(error) => {
+                self.counters.note(opcode::READ, begun.elapsed(), true);
+                self.answer_error(header.unique, error);
+            }
+        }
+    }
+
+    /// Who asks for bytes of what is open there.
+    fn reader(&self, handle: u64, header: &Header, now: Instant) -> Option<Reader> {
+        let known = self.readers.reader(handle, header, now);
+        known.or_else(|| {
+            let opener = self.readers.opener(header.pid, header.uid);
+            let path = self.fs.path_of(header.nodeid).unwrap_or_default();
+            let readers = &self.readers;
+            readers.inherited(&opener, handle, header.nodeid, &path);
+            readers.reader(handle, header, now)
+        })
+    }
+
+    fn wait_read(
+        self: &Arc<Self>,
+        asked: &Asked,
+        handle: &Arc<Handle>,
+        range: ByteRange,
+        reader: Option<Reader>,
+    ) {
+        let &Asked { unique, begun, .. } = asked;
+        let reach = reach_of(reader.as_ref());
+        let is_patient = reach == Reach::Asked && !asked.is_direct;
+        let (reading, budget) = reader.map_or((None, None), |it| (Some(it.reading), it.budget));
+        let cost = budget.and_then(|budget| self.spend(budget, handle, range, begun));
+        let begin = cost.as_ref().map_or(begun, |(_, _, begin)| *begin);
+        let waiting = Waiting {
+            reading,
+            is_delayed: begin > begun,
+            patient: is_patient.then_some(Patience {
+                thread: asked.thread,
+                until: None,
+            }),
+            ..Waiting::new(opcode::READ, begun, begin + self.deadlines.read)
+        };
+        if !self.table.insert(unique, waiting) {
+            return self.answer_error(unique, FsError::Stopping);
+        }
+        match cost {
+            Some((budget, bytes, begin)) if begin > begun => {
+                let handle = handle.clone();
+                let delayed = Delayed {
+                    unique,
+                    handle,
+                    range,
+                    bytes,
+                    budget,
+                };
+                self.delayed.push(begin, Due::Begin(delayed));
+            }
+            _ => self.begin_read(unique, handle, range, reach),
+        }
+    }
+
+    /// Takes what must be fetched out of a budget; says when it may be.
+    fn spend(
+        &self,
+        budget: Arc<Budget>,
+        handle: &Handle,
+        range: ByteRange,
+        now: Instant,
+    ) -> Option<(Arc<Budget>, u64, Instant)> {
+        let bytes = self.fs.missing_bytes(handle, range);
+        let begin = (bytes > 0).then(|| budget.spend(bytes, now))?;
+        Some((budget, bytes, begin))
+    }
+
+    fn begin_read(
+        self: &Arc<Self>,
+        unique: u64,
+        handle: &Arc<Handle>,
+        range: ByteRange,
+        reach: Reach,
+    ) {
+        // Weak, so that a reply that never comes keeps no file open, nor the mount from ending.
+        let device: Weak<Self> = Arc::downgrade(self);
+        let read = Arc::downgrade(handle);
+        let reply = Box::new(move |result: Result<Bytes, FsError>| {
+            if let Some(device) = device.upgrade() {
+                device.answer_read(unique, read.upgrade().as_deref(), range, result);
+            }
+        });
+        let read = self.fs.read(handle, range, reach, reply);
+        if let Some(unwanted) = self.table.attach(unique, read) {
+            self.fs.abandon(&unwanted, FsError::Interrupted);
+        }
+    }
+
+    fn answer_read(
+        &self,
+        unique: u64,
+        handle: Option<&Handle>,
+        range: ByteRange,
+        result: Result<Bytes, FsError>,
+    ) {
+        let Some(waiting) = self.table.take(unique) else {
+            return;
+        };
+        self.counters
+            .note(opcode::READ, waiting.since.elapsed(), result.is_err());
+        match result {
+            Ok(bytes) => {
+                self.counters.note_bytes(bytes.len());
+                if let (Some(reading), Some(handle)) = (&waiting.reading, handle) {
+                    let arrived_bytes = self.fs.arrived_bytes(handle, range);
+                    let given_bytes = bytes.len() as u64;
+                    self.readers
+                        .note_read(reading, given_bytes, arrived_bytes, Instant::now());
+                }
+                let head = abi::out_header(unique, 0, bytes.len());
+                let _ = self.write(&[IoSlice::new(&head), IoSlice::new(&bytes)]);
+            }
+            Err(error) => self.answer_error(unique, error),
+        }
+    }
+
+    /// Does what is due, for programs with a budget above all, until the mount is gone.
+    pub fn serve_budgets(self: &Arc<Self>) {
+        while let Some(due) = self.delayed.wait_due() {
+            match due {
+                Due::Begin(delayed) => self.begin_delayed(&delayed),
+                Due::Interrupted { unique, since } => self.interrupt(unique, since),
+                Due::LookAtHands => self.hands.look(&self.table),
+            }
+        }
+    }
+
+    fn begin_delayed(self: &Arc<Self>, delayed: &Delayed) {
+        let unique = delayed.unique;
+        if !self.table.begin(unique) {
+            // interrupted meanwhile
+            return delayed.budget.give_back(delayed.bytes);
+        }
+        let begun = catch_unwind(AssertUnwindSafe(|| {
+            self.begin_read(unique, &delayed.handle, delayed.range, Reach::Asked);
+        }));
+        if begun.is_err() && self.table.take(unique).is_some() {
+            self.answer_error(unique, FsError::Fault);
+        }
+    }
+}
+
+fn reach_of(reader: Option<&Reader>) -> Reach {
+    reader.map_or(Reach::Everything, |reader| reader.reach)
+}

@@ -1,0 +1,270 @@
+//! The session: speaks FUSE's protocol behind the device, and the only module that names `fuser`.
+//!
+//! Each handler turns arguments into one call on the filesystem and one reply. It never waits, also
+//! for no disk. A handler that panics answers EIO, and its thread goes on.
+
+mod opening;
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fuser::{
+    AccessFlags, Config, Errno, FileAttr, FileHandle, FileType, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyXattr, Request, Session, SessionACL,
+};
+
+use super::device::TRANSFER_MAX_BYTES;
+use super::readers::Readers;
+use p2pfs_fs::{Attributes, FileKind, Filesystem, FsError, NAME_MAX_BYTES, Reach, Timestamp};
+
+/// How many read-aheads may be under way at once. The kernel's own 12 would let a dozen of a dead
+/// file starve all others.
+pub const BACKGROUND_MAX: u16 = 8192;
+/// From how many on the kernel takes the mount for congested (it then reads ahead less).
+const CONGESTION_THRESHOLD: u16 = 6144;
+/// Handlers run on so many threads, all from memory: what may wait for a disk is the device's.
+const THREADS: usize = 2;
+/// The unit of `statfs`.
+const STATFS_BLOCK_BYTES: u32 = 4096;
+
+/// Runs the session over its end of the device's pair, until the device closes the other end.
+///
+/// # Errors
+/// Where the handshake fails, or a thread cannot be started.
+pub(super) fn run(pair: OwnedFd, handlers: Handlers) -> io::Result<()> {
+    let agreed = handlers.agreed.clone();
+    let mut config = Config::default();
+    config.n_threads = Some(THREADS);
+    let session = match Session::from_fd(handlers, pair, SessionACL::All, config) {
+        Ok(session) => session,
+        Err(error) => {
+            let _ = agreed.send(Err(io::Error::new(error.kind(), error.to_string())));
+            return Err(error);
+        }
+    };
+    session.run()
+}
+
+/// What the session works with.
+pub(super) struct Handlers {
+    pub fs: Arc<Filesystem>,
+    pub readers: Arc<Readers>,
+    /// Whether the kernel may read complete files by itself.
+    pub wants_passthrough: bool,
+    /// Told before the first request whether the kernel can read complete files by itself.
+    pub agreed: Sender<io::Result<bool>>,
+}
+
+/// Asks the filesystem; a panic becomes EIO.
+fn ask<T>(call: impl FnOnce() -> Result<T, FsError>) -> Result<T, Errno> {
+    let asked = catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(FsError::Fault));
+    asked.map_err(errno)
+}
+
+fn errno(error: FsError) -> Errno {
+    Errno::from_i32(error.errno())
+}
+
+impl fuser::Filesystem for Handlers {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let passthrough = agree(config, self.wants_passthrough)?;
+        let _ = self.agreed.send(Ok(passthrough));
+        Ok(())
+    }
+
+    fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
+        self.fs.forget(ino.0, lookups);
+    }
+
+    fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        // The device asks here only for what a legacy peer may have.
+        let asker = self.readers.opener(request.pid(), request.uid());
+        let may_ask = asker.reach() != Reach::Cached;
+        let answer = move |found: Result<Attributes, FsError>| match found {
+            Ok(attributes) => reply.attr(&attributes.lifetime, &attr(&attributes)),
+            Err(error) => reply.error(errno(error)),
+        };
+        let handle = fh.map(|handle| handle.0);
+        self.fs
+            .getattr_legacy(ino.0, handle, may_ask, Box::new(answer));
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        match ask(|| self.fs.readlink(ino.0)) {
+            Ok(target) => reply.data(&target),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.open_file(request, ino, flags, reply);
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        // After one ENOSYS the kernel never asks again, so close and exec never wait for us.
+        reply.error(errno(FsError::Unsupported));
+    }
+
+    fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
+        // The kernel then takes all as data: what is not cached is no hole.
+        reply.error(errno(FsError::Unsupported));
+    }
+
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        // After one ENOSYS the kernel opens and closes directories by itself, and keeps each
+        // listing until it is told otherwise.
+        reply.error(errno(FsError::Unsupported));
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        match ask(|| Ok(self.fs.statfs())) {
+            Ok(stat) => {
+                let unit = u64::from(STATFS_BLOCK_BYTES);
+                let used = stat.used_bytes.div_ceil(unit);
+                let free = stat.available_bytes / unit;
+                let names = u32::try_from(NAME_MAX_BYTES).unwrap_or(u32::MAX);
+                let size = STATFS_BLOCK_BYTES;
+                let (files, more) = (stat.entries + stat.free_entries, stat.free_entries);
+                reply.statfs(used + free, free, free, files, more, size, names, size);
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, room: u32, reply: ReplyXattr) {
+        let value = ask(|| self.fs.getxattr(ino.0, name.as_bytes()));
+        answer_xattr(reply, value, room);
+    }
+
+    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        // The kernel checks by the attributes (default_permissions), and then never asks again.
+        reply.error(errno(FsError::Unsupported));
+    }
+}
+
+/// Asks the kernel for what this filesystem lives on; whether it can read complete files by itself.
+fn agree(config: &mut KernelConfig, wants_passthrough: bool) -> io::Result<bool> {
+    // Lookups and listings of one directory must not wait for one another, and directories are
+    // never opened here (Linux 5.1).
+    let required = InitFlags::FUSE_PARALLEL_DIROPS
+        | InitFlags::FUSE_ASYNC_READ
+        | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
+    config.add_capabilities(required).map_err(|missing| {
+        io::Error::other(format!(
+            "the kernel is too old for this filesystem: no {missing:?}"
+        ))
+    })?;
+    // Not FUSE_ASYNC_DIO: with it the kernel waits for an O_DIRECT read deaf to every signal
+    // (`fuse_direct_IO`, fs/fuse/file.c).
+    for wanted in [
+        InitFlags::FUSE_DO_READDIRPLUS,
+        InitFlags::FUSE_READDIRPLUS_AUTO,
+        InitFlags::FUSE_CACHE_SYMLINKS,
+        InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+        // file handles that outlive the kernel's inodes, for NFS servers and their like
+        InitFlags::FUSE_EXPORT_SUPPORT,
+    ] {
+        let _ = config.add_capabilities(wanted);
+    }
+    let most = u32::try_from(TRANSFER_MAX_BYTES).unwrap_or(u32::MAX);
+    let _ = config.set_max_write(most);
+    if let Err(allowed) = config.set_max_readahead(most) {
+        let _ = config.set_max_readahead(allowed);
+    }
+    let _ = config.set_max_background(BACKGROUND_MAX);
+    let _ = config.set_congestion_threshold(CONGESTION_THRESHOLD);
+    Ok(wants_passthrough
+        && config.set_max_stack_depth(1).is_ok()
+        && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok())
+}
+
+/// Sizes as getxattr(2) wants them: room 0 asks how much is needed.
+fn answer_xattr(reply: ReplyXattr, value: Result<Vec<u8>, Errno>, room: u32) {
+    match value {
+        Ok(value) if room == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
+        Ok(value) if value.len() > room as usize => reply.error(errno(FsError::BufferTooSmall)),
+        Ok(value) => reply.data(&value),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+fn attr(attributes: &Attributes) -> FileAttr {
+    let mtime = system_time(attributes.mtime);
+    FileAttr {
+        ino: INodeNo(attributes.ino),
+        size: attributes.size_bytes,
+        blocks: attributes.blocks,
+        atime: mtime,
+        mtime,
+        ctime: mtime,
+        crtime: mtime,
+        kind: file_type(attributes.kind),
+        perm: attributes.mode,
+        nlink: attributes.links,
+        uid: attributes.uid,
+        gid: attributes.gid,
+        rdev: 0,
+        blksize: STATFS_BLOCK_BYTES,
+        flags: 0,
+    }
+}
+
+fn file_type(kind: FileKind) -> FileType {
+    match kind {
+        FileKind::Directory => FileType::Directory,
+        FileKind::Regular => FileType::RegularFile,
+        FileKind::Symlink => FileType::Symlink,
+    }
+}
+
+/// A time before 1970 counts back; one that no clock can show is 1970.
+fn system_time(time: Timestamp) -> SystemTime {
+    let whole = Duration::from_secs(time.seconds.unsigned_abs());
+    let base = match time.seconds {
+        0.. => UNIX_EPOCH.checked_add(whole),
+        _ => UNIX_EPOCH.checked_sub(whole),
+    };
+    let part = Duration::from_nanos(u64::from(time.nanoseconds));
+    base.and_then(|base| base.checked_add(part))
+        .unwrap_or(UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_keeps_its_nanoseconds_before_and_after_1970() {
+        let after = system_time(Timestamp {
+            seconds: 5,
+            nanoseconds: 7,
+        });
+        assert_eq!(after, UNIX_EPOCH + Duration::new(5, 7));
+        let before = system_time(Timestamp {
+            seconds: -5,
+            nanoseconds: 7,
+        });
+        assert_eq!(
+            before,
+            UNIX_EPOCH - Duration::from_secs(5) + Duration::from_nanos(7)
+        );
+        let absurd = Timestamp {
+            seconds: i64::MAX,
+            nanoseconds: u32::MAX,
+        };
+        assert!(system_time(absurd) >= UNIX_EPOCH);
+    }
+
+    #[test]
+    fn a_handler_that_panics_is_an_error_and_no_more() {
+        let asked: Result<(), Errno> = ask(|| panic!("a bug"));
+        assert_eq!(asked.map_err(i32::from), Err(libc::EIO));
+    }
+}

@@ -1,0 +1,386 @@
+//! The requests that are not answered yet, each with its deadline.
+//!
+//! Whoever takes a request out of the table has the right, and the duty, to answer it: so each is
+//! answered once, whether by its handler, an interrupt, the deadline, or the end of the mount. The
+//! kernel bounds the table: a process waits for each entry, or one of its read-aheads, of which
+//! there are at most [`BACKGROUND_MAX`](super::BACKGROUND_MAX).
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::abi::{Header, ReadIn, opcode};
+use super::reading::{Reading, Waits};
+use p2pfs_fs::PendingRead;
+
+/// How long a request about names waits on when its thread catches a signal: longer than such an
+/// answer takes on a busy machine, shorter than a person notices (200 ms for any interrupt).
+pub(super) const SIGNAL_GRACE: Duration = Duration::from_millis(150);
+
+/// How many requests that were answered before their handler did are remembered, so that the
+/// handler's late answer can be undone. The oldest is forgotten first, at the cost of an inode or
+/// handle that stays until the mount ends.
+const LATE_MAX: usize = 256;
+
+/// A request that waits for its answer.
+#[derive(Clone)]
+pub(super) struct Waiting {
+    pub opcode: u32,
+    pub since: Instant,
+    pub deadline: Instant,
+    /// The read that would answer it, once that has begun.
+    pub read: Option<PendingRead>,
+    /// Who reads what, where that is known.
+    pub reading: Option<Arc<Reading>>,
+    /// Whether its program's budget keeps it from beginning.
+    pub is_delayed: bool,
+    /// Where a signal that its thread catches does not end the wait.
+    pub patient: Option<Patience>,
+}
+
+/// Who waits on though a signal came that does not end its thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Patience {
+    /// The thread that waits.
+    pub thread: u32,
+    /// Until when; nothing: to the end of the wait.
+    pub until: Option<Instant>,
+}
+
+impl Waiting {
+    pub fn new(opcode: u32, since: Instant, deadline: Instant) -> Self {
+        Self {
+            opcode,
+            since,
+            deadline,
+            read: None,
+            reading: None,
+            is_delayed: false,
+            patient: None,
+        }
+    }
+
+    /// A request about names or attributes: a program that catches signals is not to find a
+    /// listing in pieces by one that comes while we work on it.
+    pub fn of_names(header: &Header, since: Instant, deadline: Instant) -> Self {
+        let patience = Patience {
+            thread: header.pid,
+            until: Some(since + SIGNAL_GRACE),
+        };
+        Self {
+            patient: Some(patience),
+            ..Self::new(header.opcode, since, deadline)
+        }
+    }
+
+    /// A read that its thread works on, and that may wait for a disk of this machine: of signals
+    /// that the program catches, an ordinary read goes on waiting, and one past the kernel's pages
+    /// as what is about names.
+    pub fn of_disk(header: &Header, read: &ReadIn, since: Instant, deadline: Instant) -> Self {
+        let mut waiting = Self::of_names(header, since, deadline);
+        if let (Some(patience), false) = (&mut waiting.patient, read.is_direct()) {
+            patience.until = None;
+        }
+        waiting
+    }
+}
+
+/// All that wait.
+#[derive(Default)]
+pub(super) struct Table {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: HashMap<u64, Waiting>,
+    deadlines: BTreeSet<(Instant, u64)>,
+    late: VecDeque<(u64, u32)>,
+    /// When the last request of an operation was taken.
+    taken: HashMap<u32, Instant>,
+    /// Until when who waits for expired requests sleeps; without a deadline, until it is woken.
+    asleep_until: Option<Instant>,
+    closed: bool,
+}
+
+impl Table {
+    /// Adds a request. Once closed, the table takes no more: false, and the caller answers.
+    pub fn insert(&self, unique: u64, waiting: Waiting) -> bool {
+        let deadline = waiting.deadline;
+        let mut state = self.state.lock();
+        if state.closed {
+            return false;
+        }
+        // one that sleeps until an earlier deadline, also of what was answered since, wakes in time
+        let oversleeps = state.asleep_until.is_none_or(|until| deadline < until);
+        if oversleeps {
+            state.asleep_until = Some(deadline);
+        }
+        state.waiting.insert(unique, waiting);
+        state.deadlines.insert((deadline, unique));
+        if oversleeps {
+            self.changed.notify_one();
+        }
+        true
+    }
+
+    /// Takes a request out, to answer it.
+    pub fn take(&self, unique: u64) -> Option<Waiting> {
+        self.state.lock().take(unique)
+    }
+
+    /// Takes a request out, to answer it before its handler does, whose answer is late from this
+    /// moment on. Nothing where it was answered.
+    pub fn take_early(&self, unique: u64) -> Option<Waiting> {
+        let mut state = self.state.lock();
+        let waiting = state.take(unique)?;
+        state.note_late(unique, &waiting);
+        Some(waiting)
+    }
+
+    /// The operation of a request that was answered early and whose handler answers now.
+    pub fn take_late(&self, unique: u64) -> Option<u32> {
+        let mut state = self.state.lock();
+        let at = state.late.iter().position(|(late, _)| *late == unique)?;
+        state.late.remove(at).map(|(_, opcode)| opcode)
+    }
+
+    /// Notes which read will answer the request; gives it back where the request was answered
+    /// meanwhile, so that the read is for nobody.
+    pub fn attach(&self, unique: u64, read: PendingRead) -> Option<PendingRead> {
+        match self.state.lock().waiting.get_mut(&unique) {
+            Some(waiting) => {
+                waiting.read = Some(read);
+                None
+            }
+            None => Some(read),
+        }
+    }
+
+    /// A delayed read may begin; false where it was answered meanwhile.
+    pub fn begin(&self, unique: u64) -> bool {
+        let mut state = self.state.lock();
+        let waiting = state.waiting.get_mut(&unique);
+        waiting.map(|it| it.is_delayed = false).is_some()
+    }
+
+    /// How a request that still waits takes a signal that its thread catches: with patience, or
+    /// it ends. Nothing where it does not wait.
+    pub fn patience_of(&self, unique: u64) -> Option<Option<Patience>> {
+        Some(self.state.lock().waiting.get(&unique)?.patient)
+    }
+
+    /// The reads that wait, by who reads what.
+    pub fn waits(&self) -> Waits {
+        let mut waits = Waits::default();
+        let now = Instant::now();
+        for waiting in self.state.lock().waiting.values() {
+            if let Some(reading) = &waiting.reading {
+                let waited = now.saturating_duration_since(waiting.since);
+                waits.add(reading, waited, waiting.is_delayed);
+            }
+        }
+        waits
+    }
+
+    /// Whether some request of the given operations waits, or was taken since then.
+    pub fn any_since(&self, since: Instant, wanted: impl Fn(u32) -> bool) -> bool {
+        let state = self.state.lock();
+        let waits = || state.waiting.values().any(|it| wanted(it.opcode));
+        let mut taken = state.taken.iter();
+        taken.any(|(operation, at)| *at >= since && wanted(*operation)) || waits()
+    }
+
+    /// How many wait.
+    pub fn count(&self) -> usize {
+        self.state.lock().waiting.len()
+    }
+
+    /// Waits until requests are past their deadline, and gives copies of them: each is to be
+    /// [taken out](Table::take_early) to be answered, or [postponed](Table::postpone). Nothing
+    /// once the table is closed.
+    pub fn wait_expired(&self) -> Option<Vec<(u64, Waiting)>> {
+        let mut state = self.state.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            let now = Instant::now();
+            let expired = state.expired(now);
+            if !expired.is_empty() {
+                return Some(expired);
+            }
+            state.asleep_until = state.deadlines.first().map(|(first, _)| *first);
+            match state.asleep_until {
+                None => self.changed.wait(&mut state),
+                Some(first) => {
+                    self.changed.wait_until(&mut state, first);
+                }
+            }
+        }
+    }
+
+    /// A request that was past its deadline has another, unless it was answered meanwhile.
+    pub fn postpone(&self, unique: u64, deadline: Instant) {
+        let mut state = self.state.lock();
+        if let Some(waiting) = state.waiting.get_mut(&unique) {
+            waiting.deadline = deadline;
+            state.deadlines.insert((deadline, unique));
+        }
+    }
+
+    /// Closes the table and takes everything out, to be answered.
+    pub fn close(&self) -> Vec<(u64, Waiting)> {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.deadlines.clear();
+        self.changed.notify_all();
+        state.waiting.drain().collect()
+    }
+}
+
+impl State {
+    fn take(&mut self, unique: u64) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&unique)?;
+        self.deadlines.remove(&(waiting.deadline, unique));
+        self.taken.insert(waiting.opcode, Instant::now());
+        Some(waiting)
+    }
+
+    /// What is past its deadline; it has none any more.
+    fn expired(&mut self, now: Instant) -> Vec<(u64, Waiting)> {
+        let mut expired = Vec::new();
+        while let Some((deadline, unique)) = self.deadlines.first().copied() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            if let Some(waiting) = self.waiting.get(&unique) {
+                expired.push((unique, waiting.clone()));
+            }
+        }
+        expired
+    }
+
+    fn note_late(&mut self, unique: u64, waiting: &Waiting) {
+        // A read has no handler behind the pair.
+        if waiting.opcode != opcode::READ {
+            self.late.truncate(LATE_MAX - 1);
+            self.late.push_front((unique, waiting.opcode));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    const FAR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_request_is_taken_once() {
+        let (table, now) = (Table::default(), Instant::now());
+        assert!(table.insert(2, Waiting::new(15, now, now + FAR)));
+        assert_eq!(table.take(2).unwrap().opcode, 15);
+        assert!(table.take(2).is_none());
+        assert_eq!((table.count(), table.take_late(2)), (0, None));
+    }
+
+    #[test]
+    fn a_handler_that_answers_late_is_known_by_its_operation() {
+        let (table, now) = (Table::default(), Instant::now());
+        for unique in 0..300 {
+            table.insert(unique, Waiting::new(14, now, now + FAR));
+            assert!(table.take_early(unique).is_some());
+        }
+        assert_eq!(table.take_late(299), Some(14));
+        assert_eq!(table.take_late(299), None, "once");
+        assert_eq!(table.take_late(0), None, "the oldest are forgotten");
+        table.insert(500, Waiting::new(1, now, now));
+        assert_eq!(table.wait_expired().unwrap().len(), 1);
+        assert!(table.take_early(500).is_some());
+        assert_eq!(table.take_late(500), Some(1));
+    }
+
+    #[test]
+    fn what_is_answered_early_is_known_as_late_from_that_moment_on() {
+        let (table, now) = (Table::default(), Instant::now());
+        let some = || 0..LATE_MAX as u64;
+        for _ in 0..100 {
+            for unique in some() {
+                table.insert(unique, Waiting::new(14, now, now + FAR));
+            }
+            thread::scope(|scope| {
+                scope.spawn(|| some().for_each(|unique| drop(table.take_early(unique))));
+                for unique in some() {
+                    // its handler answers as soon as nobody waits
+                    while table.patience_of(unique).is_some() {
+                        thread::yield_now();
+                    }
+                    assert_eq!(table.take_late(unique), Some(14));
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn what_is_past_its_deadline_comes_out_and_the_rest_stays() {
+        let (table, now) = (Table::default(), Instant::now());
+        table.insert(2, Waiting::new(15, now, now));
+        table.insert(4, Waiting::new(15, now, now + FAR));
+        table.insert(6, Waiting::new(3, now, now));
+        let expired: Vec<u64> = table
+            .wait_expired()
+            .unwrap()
+            .into_iter()
+            .map(|(unique, _)| unique)
+            .collect();
+        assert_eq!(expired, vec![2, 6]);
+        let taken = expired.iter().filter_map(|id| table.take_early(*id));
+        assert_eq!((taken.count(), table.count()), (2, 1));
+    }
+
+    #[test]
+    fn what_is_postponed_comes_out_again_and_can_be_answered_meanwhile() {
+        let (table, now) = (Table::default(), Instant::now());
+        for unique in [2, 4] {
+            table.insert(unique, Waiting::new(15, now, now));
+        }
+        assert_eq!(table.wait_expired().unwrap().len(), 2);
+        table.postpone(2, now);
+        table.postpone(4, now);
+        assert!(table.take(4).is_some());
+        let again = table.wait_expired().unwrap();
+        assert_eq!(again.len(), 1);
+        assert!(table.take_early(2).is_some() && table.take_early(2).is_none());
+        table.postpone(2, now);
+        assert!(table.close().is_empty());
+    }
+
+    #[test]
+    fn a_nearer_deadline_wakes_who_waits_for_a_far_one() {
+        let table = Table::default();
+        let now = Instant::now();
+        table.insert(2, Waiting::new(15, now, now + FAR));
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| table.wait_expired());
+            table.insert(4, Waiting::new(15, now, now));
+            let expired = waiter.join().unwrap().unwrap();
+            assert_eq!(expired[0].0, 4);
+        });
+    }
+
+    #[test]
+    fn closing_gives_everything_back_and_takes_no_more() {
+        let (table, now) = (Table::default(), Instant::now());
+        table.insert(2, Waiting::new(15, now, now + FAR));
+        assert_eq!(table.close().len(), 1);
+        assert!(!table.insert(4, Waiting::new(15, now, now + FAR)));
+        assert!(table.wait_expired().is_none());
+    }
+}

@@ -1,0 +1,86 @@
+//! Answers that wait for their time.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddrV4;
+use std::time::Instant;
+
+use crate::wire::discovery::Name;
+
+/// Answers that wait at one time; further askers get none and ask again.
+pub const ANSWERS_MAX: usize = 1024;
+/// Of these, for one address.
+const ANSWERS_PER_ADDRESS: usize = 64;
+
+#[derive(Default)]
+pub(super) struct Answers {
+    due: BTreeMap<(Instant, u64), (SocketAddrV4, Name)>,
+    waiting: HashSet<(SocketAddrV4, Name)>,
+    count: u64,
+}
+
+impl Answers {
+    /// Keeps an answer until its time; one that waits already is one with it. False where there is
+    /// no room.
+    pub(super) fn put(&mut self, at: Instant, to: SocketAddrV4, name: Name) -> bool {
+        if self.waiting.contains(&(to, name.clone())) {
+            return true;
+        }
+        let of_same = self
+            .waiting
+            .iter()
+            .filter(|(asker, _)| asker.ip() == to.ip());
+        if self.waiting.len() >= ANSWERS_MAX || of_same.count() >= ANSWERS_PER_ADDRESS {
+            return false;
+        }
+        self.count += 1;
+        self.waiting.insert((to, name.clone()));
+        self.due.insert((at, self.count), (to, name));
+        true
+    }
+
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<(SocketAddrV4, Name)> {
+        let first = self
+            .due
+            .first_entry()
+            .filter(|first| first.key().0 <= now)?;
+        let answer = first.remove();
+        self.waiting.remove(&answer);
+        Some(answer)
+    }
+
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.due.first_key_value().map(|((at, _), _)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn no_more_answers_wait_than_the_limit_in_all_and_for_one_address() {
+        let (mut answers, now) = (Answers::default(), Instant::now());
+        let asker = |n: usize| {
+            let (host, port) = (n / ANSWERS_PER_ADDRESS, n % ANSWERS_PER_ADDRESS);
+            SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + host as u32), port as u16 + 1)
+        };
+        let name = || Name::new(b"a").unwrap();
+        let first = Ipv4Addr::from(0x0a00_0000);
+        for n in 0..ANSWERS_MAX {
+            if n == ANSWERS_PER_ADDRESS {
+                let one_more = SocketAddrV4::new(first, 9999);
+                assert!(!answers.put(now, one_more, name()), "of one address");
+            }
+            assert!(answers.put(now, asker(n), name()), "{n}");
+        }
+        assert!(!answers.put(now, asker(ANSWERS_MAX), name()));
+        assert!(answers.put(now, asker(0), name()), "it waits already");
+        assert!(answers.take_due(now).is_some());
+        assert!(
+            answers.put(now, asker(ANSWERS_MAX), name()),
+            "once there is room"
+        );
+    }
+}

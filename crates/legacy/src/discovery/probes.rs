@@ -1,0 +1,67 @@
+//! Names that programs look for in every folder, which are no reason to ask other machines.
+
+use crate::wire::discovery::Name;
+
+/// What desktops, shells, version control and media players look for; compared without case.
+const PROBES: [&str; 36] = [
+    "autorun.inf",
+    "autorun.sh",
+    "autorun",
+    "autoopen",
+    "autoopen.sh",
+    "desktop.ini",
+    "thumbs.db",
+    "ehthumbs.db",
+    "folder.htt",
+    "system volume information",
+    "$recycle.bin",
+    "recycler",
+    "lost+found",
+    "bdmv",
+    "video_ts",
+    "video_ts.ifo",
+    "audio_ts",
+    "mpegav",
+    "svcd",
+    "vcd",
+    "dcim",
+    "casper",
+    "head",
+    "objects",
+    "refs",
+    "config",
+    "commondir",
+    "cvs",
+    "rcs",
+    "sccs",
+    "_darcs",
+    "_fossil_",
+    "_svn",
+    "cachedir.tag",
+    "backup.gpg",
+    "akonadi",
+];
+
+/// Whether a name is never asked of legacy peers on behalf of a lookup: it begins with a dot, or
+/// programs look for it everywhere. (`p2pfs get` asks for any.)
+pub fn is_probe(name: &Name) -> bool {
+    let bytes = name.as_bytes();
+    let is_listed = |probe: &&str| probe.as_bytes().eq_ignore_ascii_case(bytes);
+    bytes.starts_with(b".") || PROBES.iter().any(is_listed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_names_and_those_that_desktops_look_for_are_probes_and_files_are_not() {
+        let probe = |text: &str| is_probe(&Name::new(text.as_bytes()).unwrap());
+        for name in [".git", ".Trash-1000", "Desktop.ini", "AUTORUN.INF", "HEAD"] {
+            assert!(probe(name), "{name}");
+        }
+        for name in ["resume.pdf", "b.txt", "header", "HEAD.txt"] {
+            assert!(!probe(name), "{name}");
+        }
+    }
+}

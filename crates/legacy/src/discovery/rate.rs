@@ -1,0 +1,184 @@
+//! How much one address may say.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use p2pfs_types::bucket::TokenBucket;
+
+/// Datagrams that an address may send in the long run.
+pub const PER_S: u32 = 32;
+/// And at once: the lists of a large cluster all told from one machine.
+pub const BURST: u32 = 256;
+/// Addresses that are counted; beyond it those whose buckets are full again are forgotten, and
+/// where there are none, strangers share one bucket.
+const ADDRESSES_MAX: usize = 4096;
+/// What each member may send besides, in the long run and at once, where another at its address has
+/// used up what the address may say: its lists, and the questions of a person.
+pub const MEMBER_PER_S: u32 = 2;
+/// See [`MEMBER_PER_S`].
+pub const MEMBER_BURST: u32 = 16;
+
+/// What each address, and each member, may say now.
+pub(super) struct Rates {
+    addresses: Buckets<Ipv4Addr>,
+    members: Buckets<SocketAddrV4>,
+    /// Of the addresses that there is no room for.
+    strangers: Option<TokenBucket>,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self {
+            addresses: Buckets::new(PER_S, BURST),
+            members: Buckets::new(MEMBER_PER_S, MEMBER_BURST),
+            strangers: None,
+        }
+    }
+}
+
+impl Rates {
+    /// Whether one more datagram is taken. Those of one address share what it may say, and a member
+    /// has a little of its own.
+    pub(super) fn admit(&mut self, from: SocketAddrV4, is_member: bool, now: Instant) -> bool {
+        self.admit_address(*from.ip(), now) || (is_member && self.admit_member(from, now))
+    }
+
+    fn admit_member(&mut self, from: SocketAddrV4, now: Instant) -> bool {
+        let bucket = self.members.of(from, now);
+        bucket.is_some_and(|bucket| bucket.take(1, now))
+    }
+
+    fn admit_address(&mut self, from: Ipv4Addr, now: Instant) -> bool {
+        let shared = || TokenBucket::per_second(PER_S, BURST, now);
+        let strangers = &mut self.strangers;
+        let bucket = self.addresses.of(from, now);
+        bucket
+            .unwrap_or_else(|| strangers.get_or_insert_with(shared))
+            .take(1, now)
+    }
+}
+
+/// A bucket for each key, for at most [`ADDRESSES_MAX`] of them.
+struct Buckets<Key> {
+    buckets: HashMap<Key, TokenBucket>,
+    per_s: u32,
+    burst: u32,
+    /// Until then no bucket has gained a token since all were looked at: a flood from ever new
+    /// addresses must not cost a look at all of them for each datagram.
+    swept_until: Option<Instant>,
+}
+
+impl<Key: Eq + Hash> Buckets<Key> {
+    fn new(per_s: u32, burst: u32) -> Self {
+        Self {
+            buckets: HashMap::new(),
+            per_s,
+            burst,
+            swept_until: None,
+        }
+    }
+
+    /// The key's bucket; None where there is no room for a new one.
+    fn of(&mut self, key: Key, now: Instant) -> Option<&mut TokenBucket> {
+        if self.buckets.len() >= ADDRESSES_MAX && !self.buckets.contains_key(&key) {
+            self.sweep(now);
+            if self.buckets.len() >= ADDRESSES_MAX {
+                return None;
+            }
+        }
+        let full = || TokenBucket::per_second(self.per_s, self.burst, now);
+        Some(self.buckets.entry(key).or_insert_with(full))
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        if self.swept_until.is_some_and(|until| now < until) {
+            return;
+        }
+        self.swept_until = Some(now + Duration::from_secs(1) / self.per_s);
+        self.buckets.retain(|_, bucket| !bucket.is_full(now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn an_address_has_its_burst_then_its_rate_and_takes_nothing_from_others() {
+        let (mut rates, now) = (Rates::default(), Instant::now());
+        let a = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 1);
+        let b = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 1);
+        let taken = (0..1000).filter(|_| rates.admit(a, false, now)).count();
+        assert_eq!(taken as u32, BURST);
+        assert!(rates.admit(b, false, now));
+        let later = now + Duration::from_secs(1);
+        let taken = (0..1000).filter(|_| rates.admit(a, false, later)).count();
+        assert_eq!(taken as u32, PER_S);
+    }
+
+    #[test]
+    fn a_member_is_heard_beside_one_that_floods_from_its_address() {
+        let (mut rates, now) = (Rates::default(), Instant::now());
+        let address = Ipv4Addr::new(10, 0, 0, 1);
+        let (flood, honest) = (SocketAddrV4::new(address, 1), SocketAddrV4::new(address, 2));
+        let stranger = SocketAddrV4::new(address, 3);
+        let taken = (0..1000).filter(|_| rates.admit(flood, true, now)).count();
+        assert_eq!(taken as u32, BURST + MEMBER_BURST);
+        assert!(rates.admit(honest, true, now) && !rates.admit(stranger, false, now));
+        let later = now + Duration::from_secs(1);
+        let taken = (0..1000)
+            .filter(|_| rates.admit(flood, true, later))
+            .count();
+        assert_eq!(taken as u32, PER_S + MEMBER_PER_S);
+    }
+
+    #[test]
+    fn ever_new_addresses_are_bounded_together() {
+        let (mut rates, now) = (Rates::default(), Instant::now());
+        let address = |n: u32| SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + n), 1);
+        let taken = (0..100_000)
+            .filter(|n| rates.admit(address(*n), false, now))
+            .count();
+        assert_eq!(rates.addresses.buckets.len(), ADDRESSES_MAX);
+        assert_eq!(taken, ADDRESSES_MAX + BURST as usize);
+    }
+
+    #[test]
+    fn a_flood_from_ever_new_addresses_does_not_look_through_the_table_for_each() {
+        let (mut rates, begun) = (Rates::default(), Instant::now());
+        let address = |n: u32| SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + n), 1);
+        let mut sweeps = BTreeSet::new();
+        for n in 0..100_000 {
+            // each of the table's addresses has said too much to be forgotten soon
+            let (burst, ms) = (if n < 4096 { 2 * PER_S } else { 1 }, n / 100);
+            let now = begun + Duration::from_millis(ms.into());
+            for _ in 0..burst {
+                rates.admit(address(n), false, now);
+            }
+            sweeps.extend(rates.addresses.swept_until);
+        }
+        assert_eq!(rates.addresses.buckets.len(), ADDRESSES_MAX);
+        // in one second
+        assert!(sweeps.len() <= PER_S as usize + 1, "{} times", sweeps.len());
+    }
+
+    #[test]
+    fn an_address_that_was_quiet_makes_room_for_a_new_one() {
+        let (mut rates, begun) = (Rates::default(), Instant::now());
+        let address = |n: u32| SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + n), 1);
+        let full = ADDRESSES_MAX as u32 + BURST;
+        let taken = |rates: &mut Rates, from, now| {
+            let each = from..from + full;
+            each.filter(|n| rates.admit(address(*n), false, now))
+                .count()
+        };
+        assert_eq!(taken(&mut rates, 0, begun), full as usize);
+        assert!(!rates.admit(address(full), false, begun));
+        let later = begun + Duration::from_secs(8);
+        assert_eq!(taken(&mut rates, 1 << 20, later), full as usize);
+    }
+}

@@ -1,0 +1,413 @@
+//! Who is there: members that were heard, configured ones, and addresses that were only told of.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+use crate::wire::discovery::MemberName;
+
+/// Members that are heard and kept; further ones are answered and not gossiped.
+pub const MEMBERS_MAX: usize = 256;
+/// Addresses and names that were told of and not heard yet.
+pub const CANDIDATES_MAX: usize = 256;
+/// Of these, told by one sender.
+const CANDIDATES_PER_TELLER: usize = 64;
+/// How often an address that was only told of is told ours.
+pub const CANDIDATE_TRIES: u32 = 3;
+/// Candidates that are told in one period: what a spoofed list could make us send.
+const PROBES_PER_PERIOD: usize = 32;
+/// Periods for which an address that stayed silent is not tried again, though the old programs
+/// gossip it for ever.
+const REST_PERIODS: u32 = 45;
+/// Periods without a word after which a member is none.
+const SILENT_PERIODS: u32 = 5;
+/// But at least this long, since the others' period may be longer than ours.
+const SILENT_MIN: Duration = Duration::from_secs(60);
+/// A host's name that does not resolve is tried again after this many periods, then twice as many,
+/// and so on up to the last.
+const RESOLVE_BACKOFF_PERIODS: [u32; 5] = [1, 2, 4, 8, 16];
+
+/// How many bytes a member is sent for each that it sent, once it spoke after it was written to;
+/// before that it is one for one, so that whoever forges a sender's address gains nothing by it.
+const ANSWERING_FACTOR: usize = 2;
+/// The same for one that is configured or has answered a question: a small cluster is told whole
+/// at once.
+const PROVEN_FACTOR: usize = 8;
+/// And for each of its messages.
+const PROVEN_MESSAGE_BYTES: usize = 64;
+/// Questions that a member is sent beyond that before it speaks again. Only programs of this
+/// machine make questions, so a forged address brings its owner these few datagrams and no more.
+const QUESTIONS_AHEAD: u8 = 4;
+/// What can be saved up: three periods of the longest list.
+const CREDIT_MAX_BYTES: usize = 3 * MEMBERS_MAX * ENTRY_MAX_BYTES;
+/// The longest entry of a list, with its comma, and its part of what begins a further datagram.
+const ENTRY_MAX_BYTES: usize = ",255.255.255.255:65535".len() + 1;
+
+struct Member {
+    address: SocketAddrV4,
+    last_heard: Instant,
+    /// Bytes that it may still be sent.
+    credit_bytes: usize,
+    /// Questions that it may still be sent beyond its credit.
+    questions_left: u8,
+    standing: Standing,
+    /// Where in the list it is told next, so that a part each time becomes the whole.
+    told_up_to: usize,
+}
+
+/// What is known of who sends in a member's name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// Something came from there, and it was not written to.
+    Heard,
+    /// It was written to.
+    Written,
+    /// It spoke after that.
+    Answering,
+}
+
+impl Member {
+    fn earn(&mut self, length_bytes: usize, is_proven: bool) {
+        let earned = match self.standing {
+            _ if is_proven => length_bytes.saturating_mul(PROVEN_FACTOR) + PROVEN_MESSAGE_BYTES,
+            Standing::Answering => length_bytes.saturating_mul(ANSWERING_FACTOR),
+            Standing::Heard | Standing::Written => length_bytes,
+        };
+        self.credit_bytes = (self.credit_bytes + earned).min(CREDIT_MAX_BYTES);
+    }
+
+    fn pay(&mut self, length_bytes: usize) -> bool {
+        let left = self.credit_bytes.checked_sub(length_bytes);
+        if let Some(left) = left {
+            self.credit_bytes = left;
+            self.standing = self.standing.max(Standing::Written);
+        }
+        left.is_some()
+    }
+
+    fn take_question(&mut self) -> bool {
+        let left = self.questions_left.checked_sub(1);
+        self.questions_left = left.unwrap_or(0);
+        left.is_some()
+    }
+}
+
+/// Something that was told of, by configuration or by a member.
+struct Candidate {
+    teller: Option<SocketAddrV4>,
+    /// Its address, or what its name resolved to.
+    address: Option<SocketAddrV4>,
+    tries: u32,
+    /// Not before.
+    next: Instant,
+}
+
+impl Candidate {
+    fn is_configured(&self) -> bool {
+        self.teller.is_none()
+    }
+}
+
+pub(super) struct Roster {
+    period: Duration,
+    /// In the order in which they were heard first.
+    heard: Vec<Member>,
+    candidates: BTreeMap<MemberName, Candidate>,
+}
+
+/// Whom to tell of us, and whose address to find.
+#[derive(Default)]
+pub(super) struct Probes {
+    pub(super) addresses: Vec<SocketAddrV4>,
+    pub(super) hosts: Vec<MemberName>,
+}
+
+impl Roster {
+    pub(super) fn new(period: Duration) -> Self {
+        Self {
+            period,
+            heard: Vec::new(),
+            candidates: BTreeMap::new(),
+        }
+    }
+
+    /// A message of that length came from there, or from one that forges it where it never
+    /// answered a question (`is_proven`). True where it was not a member before, none where there
+    /// is no room for it.
+    pub(super) fn heard(
+        &mut self,
+        from: SocketAddrV4,
+        now: Instant,
+        length_bytes: usize,
+        is_proven: bool,
+    ) -> Option<bool> {
+        let is_proven = is_proven || self.is_configured(from);
+        if let Some(member) = self.heard.iter_mut().find(|m| m.address == from) {
+            member.last_heard = now;
+            if member.standing == Standing::Written {
+                member.standing = Standing::Answering;
+            }
+            member.earn(length_bytes, is_proven);
+            return Some(false);
+        }
+        if self.heard.len() >= MEMBERS_MAX {
+            return None;
+        }
+        let mut member = Member {
+            address: from,
+            last_heard: now,
+            credit_bytes: 0,
+            questions_left: QUESTIONS_AHEAD,
+            standing: Standing::Heard,
+            told_up_to: 0,
+        };
+        member.earn(length_bytes, is_proven);
+        self.heard.push(member);
+        let key = MemberName::Address(from);
+        if self
+            .candidates
+            .get(&key)
+            .is_some_and(|c| !c.is_configured())
+        {
+            self.candidates.remove(&key);
+        }
+        Some(true)
+    }
+
+    /// Takes note of an entry of a list (`teller` none: of the configuration). False where there
+    /// is no room.
+    pub(super) fn learn(
+        &mut self,
+        member: &MemberName,
+        teller: Option<SocketAddrV4>,
+        now: Instant,
+    ) -> bool {
+        let address = match member {
+            MemberName::Address(address) => Some(*address),
+            MemberName::Host { .. } => None,
+        };
+        let is_heard = address.is_some_and(|address| self.is_heard(address));
+        if self.candidates.contains_key(member) || (is_heard && teller.is_some()) {
+            return true;
+        }
+        if teller.is_some() && !self.has_room_for(teller) {
+            return false;
+        }
+        self.candidates.insert(
+            member.clone(),
+            Candidate {
+                teller,
+                address,
+                tries: 0,
+                next: now,
+            },
+        );
+        true
+    }
+
+    /// Those that rest give way to those that were not tried yet.
+    fn has_room_for(&mut self, teller: Option<SocketAddrV4>) -> bool {
+        let of_same = self.candidates.values().filter(|c| c.teller == teller);
+        if of_same.count() >= CANDIDATES_PER_TELLER {
+            return false;
+        }
+        if self.candidates.len() >= CANDIDATES_MAX {
+            self.candidates
+                .retain(|_, c| c.is_configured() || c.tries < CANDIDATE_TRIES);
+        }
+        self.candidates.len() < CANDIDATES_MAX
+    }
+
+    /// A host's address, or that it has none. Gives the address where it is one to be told at once.
+    pub(super) fn resolved(
+        &mut self,
+        host: &MemberName,
+        to: Option<SocketAddrV4>,
+        now: Instant,
+    ) -> Option<SocketAddrV4> {
+        let period = self.period;
+        let candidate = self.candidates.get_mut(host)?;
+        let Some(address) = to else {
+            let step = (candidate.tries as usize).min(RESOLVE_BACKOFF_PERIODS.len() - 1);
+            candidate.tries = candidate.tries.saturating_add(1);
+            candidate.next = now + period * RESOLVE_BACKOFF_PERIODS[step];
+            return None;
+        };
+        let is_new = candidate.address != Some(address);
+        candidate.address = Some(address);
+        candidate.tries = u32::from(is_new);
+        candidate.next = now + period;
+        let is_configured = candidate.is_configured();
+        (is_new && is_configured && !self.is_heard(address)).then_some(address)
+    }
+
+    /// What is due now: candidates that are told of us once more, in `own_bytes`, and names to
+    /// resolve. A stranger's word sends nothing anywhere, and a member's no more than it said.
+    pub(super) fn take_probes(&mut self, now: Instant, own_bytes: usize) -> Probes {
+        let heard: Vec<SocketAddrV4> = self.heard_members().collect();
+        let configured = self.configured();
+        let (period, mut probes) = (self.period, Probes::default());
+        self.candidates.retain(|_, candidate| {
+            let is_over = candidate.tries >= CANDIDATE_TRIES && candidate.next <= now;
+            candidate.is_configured() || !is_over
+        });
+        for (name, candidate) in &mut self.candidates {
+            if candidate.next > now {
+                continue;
+            }
+            if candidate.address.is_some_and(|a| heard.contains(&a)) {
+                candidate.tries = 0;
+                continue;
+            }
+            let is_full = probes.addresses.len() + probes.hosts.len() >= PROBES_PER_PERIOD;
+            if is_full && !candidate.is_configured() {
+                continue;
+            }
+            if let Some(teller) = candidate.teller {
+                let is_configured = configured.contains(&teller);
+                let teller = self.heard.iter_mut().find(|m| m.address == teller);
+                let is_paid = teller.is_some_and(|teller| {
+                    (is_configured || teller.standing == Standing::Answering)
+                        && teller.pay(own_bytes)
+                });
+                if !is_paid {
+                    continue;
+                }
+            }
+            match (candidate.address, name) {
+                (Some(address), _) => {
+                    candidate.tries = candidate.tries.saturating_add(1);
+                    probes.addresses.push(address);
+                    let is_last = candidate.tries >= CANDIDATE_TRIES && !candidate.is_configured();
+                    let rest = if is_last { REST_PERIODS } else { 1 };
+                    candidate.next = now + period * rest;
+                }
+                (None, _) => probes.hosts.push(name.clone()),
+            }
+            // a name's address may change: it is looked up again where nobody is heard there
+            if matches!(name, MemberName::Host { .. }) && candidate.tries > CANDIDATE_TRIES {
+                probes.hosts.push(name.clone());
+            }
+        }
+        probes
+    }
+
+    /// Whom each member is told of now: all, as far as its credit goes after our own address,
+    /// which takes `own_bytes`. A configured one is told that whatever it said.
+    pub(super) fn take_lists(
+        &mut self,
+        own_bytes: usize,
+    ) -> Vec<(SocketAddrV4, Vec<SocketAddrV4>)> {
+        let all: Vec<SocketAddrV4> = self.heard_members().collect();
+        let configured = self.configured();
+        let lists = self.heard.iter_mut().filter_map(|member| {
+            if !member.pay(own_bytes) && !configured.contains(&member.address) {
+                return None;
+            }
+            let affordable = member.credit_bytes / ENTRY_MAX_BYTES;
+            let count = affordable.min(all.len());
+            let begin = if count < all.len() {
+                member.told_up_to
+            } else {
+                0
+            };
+            let from_there = all.iter().cycle().skip(begin % all.len());
+            let list: Vec<SocketAddrV4> = from_there.take(count).copied().collect();
+            member.told_up_to = begin + count;
+            member.credit_bytes -= count * ENTRY_MAX_BYTES;
+            member.standing = member.standing.max(Standing::Written);
+            Some((member.address, list))
+        });
+        lists.collect()
+    }
+
+    /// Whether a question of that length may go there: to whom it may concern, unless all that is
+    /// known of it is one message that anyone could have forged, and a few went there already.
+    pub(super) fn may_be_asked(&mut self, who: SocketAddrV4, length_bytes: usize) -> bool {
+        let is_configured = self.is_configured(who);
+        let member = self.heard.iter_mut().find(|m| m.address == who);
+        member.is_none_or(|member| {
+            is_configured
+                || member.standing == Standing::Answering
+                || member.pay(length_bytes)
+                || member.take_question()
+        })
+    }
+
+    fn is_configured(&self, who: SocketAddrV4) -> bool {
+        let mut configured = self.candidates.values().filter(|c| c.is_configured());
+        configured.any(|c| c.address == Some(who))
+    }
+
+    fn configured(&self) -> Vec<SocketAddrV4> {
+        let configured = self.candidates.values().filter(|c| c.is_configured());
+        configured.filter_map(|c| c.address).collect()
+    }
+
+    /// Removes members that have been silent for too long.
+    pub(super) fn drop_silent(&mut self, now: Instant) -> Vec<SocketAddrV4> {
+        let limit = SILENT_MIN.max(self.period * SILENT_PERIODS);
+        let is_silent = |m: &Member| now.saturating_duration_since(m.last_heard) > limit;
+        let silent = self.heard.iter().filter(|m| is_silent(m));
+        let silent = silent.map(|m| m.address).collect();
+        self.heard.retain(|m| !is_silent(m));
+        silent
+    }
+
+    pub(super) fn heard_members(&self) -> impl Iterator<Item = SocketAddrV4> {
+        self.heard.iter().map(|member| member.address)
+    }
+
+    pub(super) fn is_heard(&self, address: SocketAddrV4) -> bool {
+        self.heard.iter().any(|member| member.address == address)
+    }
+
+    /// Those heard, then the configured ones that were not, each once.
+    pub(super) fn listed(&self) -> impl Iterator<Item = (SocketAddrV4, bool)> {
+        let configured = self.candidates.values().filter(|c| c.is_configured());
+        let mut unheard: Vec<SocketAddrV4> = configured
+            .filter_map(|c| c.address)
+            .filter(|address| !self.is_heard(*address))
+            .collect();
+        unheard.sort();
+        unheard.dedup();
+        let heard = self.heard_members().map(|address| (address, true));
+        heard.chain(unheard.into_iter().map(|address| (address, false)))
+    }
+
+    /// Whom a question goes to: an answer may come from a configured one that never spoke.
+    pub(super) fn asked(&self) -> Vec<SocketAddrV4> {
+        self.listed().map(|(address, _)| address).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn so_many_addresses_are_kept_that_were_told_of_in_all_and_by_one() {
+        let (mut roster, now) = (Roster::new(Duration::from_secs(60)), Instant::now());
+        let at = |n: usize| SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + n as u32), 1);
+        for n in 0..CANDIDATES_MAX {
+            let teller = at(100_000 + n / CANDIDATES_PER_TELLER);
+            if n == CANDIDATES_PER_TELLER {
+                let first = Some(at(100_000));
+                assert!(!roster.learn(&MemberName::Address(at(9999)), first, now));
+            }
+            assert!(
+                roster.learn(&MemberName::Address(at(n)), Some(teller), now),
+                "{n}"
+            );
+        }
+        let (one_more, teller) = (MemberName::Address(at(9999)), Some(at(200_000)));
+        assert!(!roster.learn(&one_more, teller, now));
+        assert_eq!(roster.candidates.len(), CANDIDATES_MAX);
+        assert!(
+            roster.learn(&one_more, None, now),
+            "what the configuration names is no gossip"
+        );
+    }
+}

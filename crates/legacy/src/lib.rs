@@ -1,0 +1,10 @@
+//! The two older text protocols: the discovery protocol (UDP questions, plain TCP transfers) and the
+//! mesh (chat and pushed files).
+//!
+//! [`discovery`] and [`mesh`] are pure machines, [`wire`] has the formats and their limits, and
+//! [`net`] the sockets.
+
+pub mod discovery;
+pub mod mesh;
+pub mod net;
+pub mod wire;

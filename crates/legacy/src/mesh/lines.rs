@@ -1,0 +1,92 @@
+//! What each line of a peer does.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{ConnId, Line, MeshEvent, MeshMachine, Offence, Stage, Who};
+use crate::wire::discovery::MemberName;
+use crate::wire::mesh::PONG;
+
+impl MeshMachine {
+    /// A line came, not the first.
+    pub fn line(&mut self, now: Instant, conn: ConnId, line: Line) {
+        let Some(made) = self.conns.get_mut(&conn) else {
+            return;
+        };
+        if !made.lines.take(1, now) {
+            return self.offended_by(now, conn, Offence::Flood);
+        }
+        let (stage, who) = (made.stage, made.who());
+        match stage {
+            Stage::Listen => {
+                // any other line is taken for the address and lost, as in the old programs
+                if let Line::Listen { port, .. } = line {
+                    self.set_listen(conn, port);
+                }
+                self.establish_accepted(now, conn);
+            }
+            Stage::Up => self.said(now, conn, who, line),
+            Stage::Hello | Stage::Reply => {}
+        }
+    }
+
+    /// Bytes of no file came, so many; `bytes` where they are few enough to be handed on. They
+    /// count as a line does.
+    pub fn binary(&mut self, now: Instant, conn: ConnId, length_bytes: u64, bytes: Option<Bytes>) {
+        let Some(made) = self.conns.get_mut(&conn) else {
+            return;
+        };
+        if !made.lines.take(1, now) {
+            return self.offended_by(now, conn, Offence::Flood);
+        }
+        if made.stage == Stage::Up {
+            let who = made.who();
+            self.alive(now, conn);
+            self.note(MeshEvent::Binary(who, length_bytes, bytes));
+        }
+    }
+
+    fn said(&mut self, now: Instant, conn: ConnId, who: Who, line: Line) {
+        self.alive(now, conn);
+        match line {
+            Line::Ping => self.send(conn, PONG.to_vec()),
+            Line::Pong => self.pong(now, &who.id),
+            Line::RequestPeers => self.share(conn),
+            Line::Peers {
+                addresses, over, ..
+            } => {
+                if over > 0 {
+                    self.blame(now, conn, Offence::ManyAddresses);
+                }
+                self.learn(now, who, addresses);
+            }
+            Line::Listen { text, .. } | Line::Chat(text) => {
+                if !text.is_empty() {
+                    self.note(MeshEvent::Chat(who, text));
+                }
+            }
+        }
+    }
+
+    fn learn(&mut self, now: Instant, who: Who, addresses: Vec<MemberName>) {
+        let mut count = 0;
+        for address in addresses {
+            let address = super::known::plain(address);
+            if let MemberName::Address(at) = &address {
+                // another machine's own address is not ours to dial
+                let is_elsewhere = at.ip().is_loopback() && !who.address.ip().is_loopback();
+                if (self.is_own)(*at) || is_elsewhere {
+                    continue;
+                }
+            }
+            if self.addresses.learn(address, Some(&who.id), now) {
+                count += 1;
+            }
+        }
+        if count > 0 {
+            self.note(MeshEvent::Learned(who, count));
+            self.dial_soon(now);
+        }
+    }
+}

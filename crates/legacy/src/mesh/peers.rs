@@ -1,0 +1,333 @@
+//! The peers: admitted, kept alive, listed to each other, given up.
+
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use super::known::Dialled;
+use super::offence::Offence;
+use super::{
+    ConnId, DownWhy, MeshEvent, MeshMachine, Rejection, SILENCE_MAX, Stage, Who, encode_hello,
+    encode_peers, is_for,
+};
+use crate::wire::discovery::MemberName;
+use crate::wire::mesh::{DUPLICATE, MAX_PEERS, PING, REQUEST_PEERS};
+
+/// Connections of one peer: two where both dialled at the same time, since an original program that
+/// loses one of them forgets its peer.
+const CONNS_OF_PEER: usize = 2;
+
+pub(super) struct Peer {
+    name: String,
+    /// The one in use first.
+    conns: Vec<ConnId>,
+    pub(super) heard_at: Instant,
+    pinged_at: Option<Instant>,
+    round_trip: Option<Duration>,
+}
+
+/// One peer, as `p2pfs peers` shows it, or one that broke the rules and is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeshPeer {
+    /// Its ID; of one that is gone, empty where it never gave one.
+    pub id: String,
+    /// Its name, or its address where it never gave one.
+    pub name: String,
+    /// Where it listens, or is connected from; of one that is gone, where it was.
+    pub address: String,
+    /// Whether it is connected.
+    pub is_up: bool,
+    /// From a ping to its answer, the last time.
+    pub round_trip: Option<Duration>,
+    /// When it was heard last, where it is connected.
+    pub heard_at: Option<Instant>,
+    /// How often it broke the rules.
+    pub offences: u64,
+    /// In which way the last time.
+    pub last_offence: Option<Offence>,
+}
+
+impl MeshMachine {
+    /// The peers, then those that broke the rules and are gone.
+    pub fn peers(&self) -> Vec<MeshPeer> {
+        let mut peers: Vec<MeshPeer> = self.peers.keys().map(|id| self.peer(id)).collect();
+        for (culprit, count, last) in self.offenders.all() {
+            let is_connected = self.peers.get(&culprit.id).is_some_and(|peer| {
+                let conns = peer.conns.iter().filter_map(|conn| self.conns.get(conn));
+                conns.into_iter().any(|c| c.remote.ip() == culprit.ip)
+            });
+            if !is_connected {
+                let name = match culprit.name.as_str() {
+                    "" => culprit.ip.to_string(),
+                    name => name.to_owned(),
+                };
+                peers.push(MeshPeer {
+                    id: culprit.id.clone(),
+                    name,
+                    address: culprit.ip.to_string(),
+                    is_up: false,
+                    round_trip: None,
+                    heard_at: None,
+                    offences: count,
+                    last_offence: Some(last),
+                });
+            }
+        }
+        peers
+    }
+
+    pub(super) fn peer(&self, id: &str) -> MeshPeer {
+        let peer = &self.peers[id];
+        let conn = peer.conns.first().and_then(|conn| self.conns.get(conn));
+        let offences = self.offenders.all().filter(|(culprit, ..)| {
+            culprit.id == id && conn.is_some_and(|conn| conn.remote.ip() == culprit.ip)
+        });
+        let offences: Vec<_> = offences.collect();
+        MeshPeer {
+            id: id.to_owned(),
+            name: peer.name.clone(),
+            address: conn.map_or_else(String::new, |conn| conn.who().address.to_string()),
+            is_up: true,
+            round_trip: peer.round_trip,
+            heard_at: Some(peer.heard_at),
+            offences: offences.iter().map(|(_, count, _)| count).sum(),
+            last_offence: offences.last().map(|(.., last)| *last),
+        }
+    }
+
+    /// The connection in use of each peer.
+    pub fn in_use(&self) -> Vec<(ConnId, Who)> {
+        let first = self.peers.values().filter_map(|peer| peer.conns.first());
+        first
+            .filter_map(|conn| Some((*conn, self.conns.get(conn)?.who())))
+            .collect()
+    }
+
+    /// The addresses that are known and not connected.
+    pub fn known(&self) -> Vec<MemberName> {
+        let connected = self.connected_addresses();
+        let unconnected = self.addresses.all().filter(|a| !connected.contains(a));
+        unconnected.cloned().collect()
+    }
+
+    /// Somebody's first line: it is told no, or its second line is waited for.
+    pub(super) fn admit(&mut self, now: Instant, conn: ConnId, id: String, name: String) {
+        let is_own = id == self.config.id;
+        let refusal = match self.peers.get(&id) {
+            Some(_) => Some(DUPLICATE),
+            None if self.peers.len() >= self.config.max_peers => Some(MAX_PEERS),
+            None => None,
+        };
+        let Some(made) = self.conns.get_mut(&conn) else {
+            return;
+        };
+        (made.id, made.name, made.since) = (id, name, now);
+        match refusal {
+            _ if is_own => self.close(conn),
+            Some(refusal) => {
+                self.send(conn, refusal.to_vec());
+                self.close(conn);
+            }
+            None => made.stage = Stage::Listen,
+        }
+    }
+
+    /// Somebody's second line was its address, or was something else, or did not come.
+    pub(super) fn establish_accepted(&mut self, now: Instant, conn: ConnId) {
+        let Some(id) = self.conns.get(&conn).map(|c| c.id.clone()) else {
+            return;
+        };
+        let known = self.peers.get(&id).map(|peer| peer.conns.clone());
+        let crossed = known.as_ref().is_none_or(|conns| {
+            let is_dialled = |c: &ConnId| self.conns.get(c).is_some_and(|c| c.dialled.is_some());
+            conns.len() < CONNS_OF_PEER && conns.iter().all(is_dialled)
+        });
+        if !crossed {
+            self.send(conn, DUPLICATE.to_vec());
+            return self.close(conn);
+        }
+        if known.is_none() && self.peers.len() >= self.config.max_peers {
+            self.send(conn, MAX_PEERS.to_vec());
+            return self.close(conn);
+        }
+        self.send(conn, encode_hello(&self.config.id, &self.config.name));
+        self.establish(now, conn);
+    }
+
+    /// The answer to our first line.
+    pub(super) fn answered(&mut self, now: Instant, conn: ConnId, id: String, name: String) {
+        let own = id == self.config.id;
+        let known = self.peers.get(&id).map_or(0, |peer| peer.conns.len());
+        let is_full = known == 0 && self.peers.len() >= self.config.max_peers;
+        let Some(made) = self.conns.get_mut(&conn) else {
+            return;
+        };
+        (made.id, made.name) = (id, name);
+        let address = made.dialled.clone();
+        let how = match () {
+            () if own || known >= CONNS_OF_PEER => Dialled::Known,
+            () if is_full => Dialled::Full,
+            () => Dialled::Connected,
+        };
+        if let Some(address) = address {
+            self.addresses.dialled(now, &address, how);
+        }
+        if how == Dialled::Connected {
+            self.establish(now, conn);
+            self.send(conn, REQUEST_PEERS.to_vec());
+        } else {
+            self.close(conn);
+        }
+    }
+
+    pub(super) fn rejected(&mut self, now: Instant, conn: ConnId, why: Rejection) {
+        if let Some(address) = self.conns.get(&conn).and_then(|c| c.dialled.clone()) {
+            let how = match why {
+                Rejection::Duplicate => Dialled::Known,
+                Rejection::MaxPeers => Dialled::Full,
+                Rejection::Silent => Dialled::Failed,
+            };
+            self.addresses.dialled(now, &address, how);
+            self.note(MeshEvent::Rejected(address, why));
+        }
+        self.close(conn);
+    }
+
+    fn establish(&mut self, now: Instant, conn: ConnId) {
+        let own_id = self.config.id.clone();
+        let Some(made) = self.conns.get_mut(&conn) else {
+            return;
+        };
+        made.stage = Stage::Up;
+        let (who, is_dialled) = (made.who(), made.dialled.is_some());
+        self.note(MeshEvent::Established(conn, who.clone()));
+        match self.peers.get_mut(&who.id) {
+            Some(peer) => {
+                // of two, both sides use the one that the smaller ID dialled
+                let is_first = is_dialled == (own_id < who.id);
+                let at = if is_first { 0 } else { peer.conns.len() };
+                peer.conns.insert(at, conn);
+                peer.heard_at = now;
+            }
+            None => {
+                let peer = Peer {
+                    name: who.name.clone(),
+                    conns: vec![conn],
+                    heard_at: now,
+                    pinged_at: None,
+                    round_trip: None,
+                };
+                self.peers.insert(who.id.clone(), peer);
+                self.note(MeshEvent::PeerUp {
+                    who,
+                    dialled: is_dialled,
+                });
+            }
+        }
+        self.share(conn);
+    }
+
+    /// Lists the others to a peer, where there are any.
+    pub(super) fn share(&mut self, conn: ConnId) {
+        let Some(reader) = self.conns.get(&conn) else {
+            return;
+        };
+        let (reader_id, reader_ip): (&str, IpAddr) = (&reader.id, reader.remote.ip());
+        let others = self.peers.iter().filter(|(id, _)| *id != reader_id);
+        let listed: Vec<SocketAddrV4> = others
+            .filter_map(|(_, peer)| self.conns.get(peer.conns.first()?)?.listen)
+            .filter(|listed| is_for(*listed, reader_ip))
+            .collect();
+        if let Some(list) = encode_peers(&listed) {
+            self.send(conn, list);
+        }
+    }
+
+    /// A peer answers a ping.
+    pub(super) fn pong(&mut self, now: Instant, id: &str) {
+        if let Some(peer) = self.peers.get_mut(id)
+            && let Some(at) = peer.pinged_at.take()
+        {
+            peer.round_trip = Some(now.saturating_duration_since(at));
+        }
+    }
+
+    pub(super) fn ping(&mut self, now: Instant) {
+        let is_silent = |peer: &Peer| now.saturating_duration_since(peer.heard_at) > SILENCE_MAX;
+        let silent = self.peers.values().filter(|peer| is_silent(peer));
+        let silent: Vec<ConnId> = silent.flat_map(|peer| peer.conns.clone()).collect();
+        for conn in silent {
+            self.end(now, conn, DownWhy::Silent);
+        }
+        for peer in self.peers.values_mut() {
+            peer.pinged_at = Some(now);
+        }
+        self.send_all(PING);
+    }
+
+    /// Ends a connection whose handshake comes to nothing.
+    pub(super) fn close(&mut self, conn: ConnId) {
+        if self.conns.remove(&conn).is_some() {
+            self.note(MeshEvent::Close(conn));
+        }
+    }
+
+    /// Ends any connection.
+    pub(super) fn end(&mut self, now: Instant, conn: ConnId, why: DownWhy) {
+        if self.conns.contains_key(&conn) {
+            self.note(MeshEvent::Close(conn));
+            self.drop_conn(now, conn, why);
+        }
+    }
+
+    pub(super) fn drop_conn(&mut self, now: Instant, conn: ConnId, why: DownWhy) {
+        let Some(gone) = self.conns.remove(&conn) else {
+            return;
+        };
+        if gone.stage == Stage::Reply
+            && let Some(address) = &gone.dialled
+        {
+            // an answer may have been lost with the connection
+            self.addresses.dialled(now, address, Dialled::Failed);
+            self.note(MeshEvent::Rejected(address.clone(), Rejection::Silent));
+        }
+        let Some(peer) = self.peers.get_mut(&gone.id) else {
+            return;
+        };
+        let before = peer.conns.len();
+        peer.conns.retain(|kept| *kept != conn);
+        if peer.conns.len() == before || !peer.conns.is_empty() {
+            return;
+        }
+        self.peers.remove(&gone.id);
+        if let (Some(listen), None) = (gone.listen, &gone.dialled) {
+            // it was there: it may be again
+            self.addresses.learn(MemberName::Address(listen), None, now);
+        }
+        self.note(MeshEvent::PeerDown(gone.who(), why));
+        self.dial_soon(now);
+    }
+
+    pub(super) fn is_connected(&self, address: &MemberName) -> bool {
+        let is_it = |c: &super::Conn| {
+            let listen = c.listen.map(MemberName::Address);
+            c.dialled.as_ref() == Some(address) || listen.as_ref() == Some(address)
+        };
+        self.conns.values().any(is_it)
+    }
+
+    pub(super) fn connected_addresses(&self) -> Vec<MemberName> {
+        let listen = self.conns.values().filter_map(|c| c.listen);
+        let dialled = self.conns.values().filter_map(|c| c.dialled.clone());
+        listen.map(MemberName::Address).chain(dialled).collect()
+    }
+
+    /// Where a peer listens, by its own word; only the port of it means something, since the old
+    /// programs say `localhost` to everyone.
+    pub(super) fn set_listen(&mut self, conn: ConnId, port: Option<u16>) {
+        if let Some(made) = self.conns.get_mut(&conn)
+            && let (SocketAddr::V4(remote), Some(port)) = (made.remote, port)
+        {
+            made.listen = Some(SocketAddrV4::new(*remote.ip(), port));
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The files that one peer is pushing: which bytes belong to which, and whether they come to what
+//! was announced.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+use super::offence::Offence;
+use crate::wire::mesh::{FileEnd, FileStart, Sha256, received_name};
+use p2pfs_types::bucket::TokenBucket;
+
+/// Files of one peer that are on their way at one time.
+pub const OPEN_MAX: usize = 8;
+/// Files that a peer may begin at once, and in the long run.
+const BEGUN_BURST: u32 = 1024;
+/// See [`BEGUN_BURST`].
+const BEGUN_PER_S: u32 = 100;
+/// How long nothing of a file may come before it is given up: its end may have been dropped.
+pub const FILE_PATIENCE: Duration = Duration::from_secs(120);
+
+/// The number of a file on its way, among those of one peer; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileId(pub u64);
+
+/// A file that may be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// Its number.
+    pub id: FileId,
+    /// The name to keep it under, where that is free: one name, whatever was sent.
+    pub name: Vec<u8>,
+    /// What is announced.
+    pub size_bytes: u64,
+}
+
+/// Why a file is not taken, or given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Which of those on their way, where it was.
+    pub id: Option<FileId>,
+    /// What its sender did.
+    pub offence: Offence,
+}
+
+struct Coming {
+    id: FileId,
+    size_bytes: u64,
+    sha256: Sha256,
+    received_bytes: u64,
+    hash: Context,
+    heard_at: Instant,
+}
+
+/// One peer's files. Holds no bytes of them.
+pub struct Receiving {
+    files: BTreeMap<Vec<u8>, Coming>,
+    /// Whose bytes the next pieces are; none where nobody wants them.
+    current: Option<Vec<u8>>,
+    begun: TokenBucket,
+    next_id: u64,
+}
+
+impl Receiving {
+    /// Nothing on its way.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            files: BTreeMap::new(),
+            current: None,
+            begun: TokenBucket::per_second(BEGUN_PER_S, BEGUN_BURST, now),
+            next_id: 0,
+        }
+    }
+
+    /// A file begins. One of the same name that was on its way is given up: the second of the
+    /// answer.
+    ///
+    /// # Errors
+    /// [`Refused`]; what comes of it is passed over.
+    pub fn start(
+        &mut self,
+        now: Instant,
+        start: FileStart,
+    ) -> Result<(Begun, Option<FileId>), Refused> {
+        let refused = |offence| Refused { id: None, offence };
+        let name = received_name(&start.name).ok_or(refused(Offence::BadFile))?;
+        let replaced = self.files.remove(&start.name).map(|file| file.id);
+        if self.files.len() >= OPEN_MAX || !self.begun.take(1, now) {
+            return Err(Refused {
+                id: replaced,
+                offence: Offence::ManyFiles,
+            });
+        }
+        let id = FileId(self.next_id);
+        self.next_id += 1;
+        let coming = Coming {
+            id,
+            size_bytes: start.size_bytes,
+            sha256: start.sha256,
+            received_bytes: 0,
+            hash: Context::new(&SHA256),
+            heard_at: now,
+        };
+        self.files.insert(start.name, coming);
+        let begun = Begun {
+            id,
+            name,
+            size_bytes: start.size_bytes,
+        };
+        Ok((begun, replaced))
+    }
+
+    /// The next pieces are of the file of that name.
+    pub fn chunk(&mut self, now: Instant, name: Vec<u8>) {
+        self.current = self.files.get_mut(&name).map(|file| {
+            file.heard_at = now;
+            name
+        });
+    }
+
+    /// A piece: the file that it is of, and where in it. None where nobody wants it.
+    ///
+    /// # Errors
+    /// [`Refused`] where the file is longer than announced; it is given up.
+    pub fn part(&mut self, now: Instant, bytes: &[u8]) -> Result<Option<(FileId, u64)>, Refused> {
+        let Some(name) = &self.current else {
+            return Ok(None);
+        };
+        let Some(file) = self.files.get_mut(name) else {
+            return Ok(None);
+        };
+        let offset = file.received_bytes;
+        file.received_bytes += bytes.len() as u64;
+        file.heard_at = now;
+        if file.received_bytes > file.size_bytes {
+            let id = Some(file.id);
+            self.files.remove(name);
+            self.current = None;
+            let offence = Offence::WrongSize;
+            return Err(Refused { id, offence });
+        }
+        file.hash.update(bytes);
+        Ok(Some((file.id, offset)))
+    }
+
+    /// A file ends: the one that is whole. None where none of that name was on its way.
+    ///
+    /// # Errors
+    /// [`Refused`] where it is not what was announced.
+    pub fn end(&mut self, end: &FileEnd) -> Result<Option<FileId>, Refused> {
+        let Some(file) = self.files.remove(&end.name) else {
+            return Ok(None);
+        };
+        self.current = None;
+        let refused = |offence| {
+            Err(Refused {
+                id: Some(file.id),
+                offence,
+            })
+        };
+        if file.received_bytes != file.size_bytes {
+            return refused(Offence::WrongSize);
+        }
+        let hash = file.hash.finish();
+        let is_announced = hash.as_ref() == file.sha256;
+        match end.sha256 {
+            Some(again) if again != file.sha256 => refused(Offence::WrongHash),
+            _ if !is_announced => refused(Offence::WrongHash),
+            _ => Ok(Some(file.id)),
+        }
+    }
+
+    /// Gives up a file for a reason of ours; what comes of it is passed over.
+    pub fn forget(&mut self, id: FileId) {
+        self.files.retain(|_, file| file.id != id);
+    }
+
+    /// Gives up what nothing came of for [`FILE_PATIENCE`].
+    pub fn expire(&mut self, now: Instant) -> Vec<FileId> {
+        let is_old = |file: &Coming| now.saturating_duration_since(file.heard_at) > FILE_PATIENCE;
+        let old = self.files.values().filter(|file| is_old(file));
+        let old: Vec<FileId> = old.map(|file| file.id).collect();
+        self.files.retain(|_, file| !old.contains(&file.id));
+        old
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::digest::digest;
+
+    use super::*;
+
+    fn sha256(bytes: &[u8]) -> Sha256 {
+        digest(&SHA256, bytes).as_ref().try_into().unwrap()
+    }
+
+    fn start(name: &str, bytes: &[u8]) -> FileStart {
+        FileStart {
+            name: name.as_bytes().to_vec(),
+            size_bytes: bytes.len() as u64,
+            sha256: sha256(bytes),
+        }
+    }
+
+    fn end(name: &str) -> FileEnd {
+        FileEnd {
+            name: name.as_bytes().to_vec(),
+            sha256: None,
+        }
+    }
+
+    fn ended(receiving: &mut Receiving, name: &str) -> Result<Option<FileId>, Offence> {
+        receiving.end(&end(name)).map_err(|refused| refused.offence)
+    }
+
+    #[test]
+    fn a_file_in_pieces_is_whole_when_it_comes_to_its_hash() {
+        let now = Instant::now();
+        let mut receiving = Receiving::new(now);
+        let (begun, replaced) = receiving.start(now, start("../a.txt", b"hello")).unwrap();
+        assert_eq!((&begun.name[..], replaced), (&b"a.txt"[..], None));
+        receiving.chunk(now, b"../a.txt".to_vec());
+        assert_eq!(receiving.part(now, b"he"), Ok(Some((begun.id, 0))));
+        assert_eq!(receiving.part(now, b"llo"), Ok(Some((begun.id, 2))));
+        assert_eq!(ended(&mut receiving, "../a.txt"), Ok(Some(begun.id)));
+        assert_eq!(ended(&mut receiving, "../a.txt"), Ok(None));
+        let (empty, _) = receiving.start(now, start("e", b"")).unwrap();
+        assert_eq!(ended(&mut receiving, "e"), Ok(Some(empty.id)));
+    }
+
+    #[test]
+    fn two_files_may_come_at_one_time_and_each_gets_its_own_bytes() {
+        let now = Instant::now();
+        let mut receiving = Receiving::new(now);
+        let a = receiving.start(now, start("a", b"aa")).unwrap().0.id;
+        let b = receiving.start(now, start("b", b"bb")).unwrap().0.id;
+        for at in 0..2 {
+            for (name, id) in [("a", a), ("b", b)] {
+                receiving.chunk(now, name.into());
+                let part = receiving.part(now, name.as_bytes());
+                assert_eq!(part, Ok(Some((id, at))));
+            }
+        }
+        assert_eq!(ended(&mut receiving, "a"), Ok(Some(a)));
+        assert_eq!(ended(&mut receiving, "b"), Ok(Some(b)));
+    }
+
+    #[test]
+    fn wrong_bytes_too_few_and_too_many_are_offences() {
+        let now = Instant::now();
+        let mut receiving = Receiving::new(now);
+        let mut push = |sent: &[u8]| {
+            receiving.start(now, start("a", b"hello")).unwrap();
+            receiving.chunk(now, b"a".to_vec());
+            receiving.part(now, sent)?;
+            receiving.end(&end("a"))
+        };
+        let offence = |outcome: Result<_, Refused>| outcome.unwrap_err().offence;
+        assert_eq!(offence(push(b"hellO")), Offence::WrongHash);
+        assert_eq!(offence(push(b"hell")), Offence::WrongSize);
+        assert_eq!(offence(push(b"hello!")), Offence::WrongSize);
+        assert!(push(b"hello").is_ok());
+    }
+
+    #[test]
+    fn the_second_hash_must_be_the_first_where_it_is_said() {
+        let now = Instant::now();
+        let mut receiving = Receiving::new(now);
+        receiving.start(now, start("a", b"")).unwrap();
+        let other = FileEnd {
+            name: b"a".to_vec(),
+            sha256: Some([0; 32]),
+        };
+        assert_eq!(
+            receiving.end(&other).unwrap_err().offence,
+            Offence::WrongHash
+        );
+    }
+
+    #[test]
+    fn pieces_of_nothing_and_ends_of_nothing_are_passed_over() {
+        let now = Instant::now();
+        let mut receiving = Receiving::new(now);
+        assert_eq!(receiving.part(now, b"x"), Ok(None));
+        receiving.chunk(now, b"nothing".to_vec());
+        assert_eq!(receiving.part(now, b"x"), Ok(None));
+        assert_eq!(ended(&mut receiving, "nothing"), Ok(None));
+    }
+
+    #[test]
+    fn a_flood_of_files_is_refused_and_holds_no_more_than_the_limit() {
+        let now = Instant::now();
+        let mut receiving = Receiving::new(now);
+        let begin = |n| start(&format!("{n}"), b"x");
+        let taken = (0..10_000).filter(|n| receiving.start(now, begin(*n)).is_ok());
+        assert_eq!(taken.count(), OPEN_MAX);
+        let mut receiving = Receiving::new(now);
+        let taken = (0..10_000).filter(|n| {
+            let is_taken = receiving.start(now, start(&format!("{n}"), b"")).is_ok();
+            is_taken && ended(&mut receiving, &format!("{n}")).is_ok()
+        });
+        assert_eq!(taken.count(), BEGUN_BURST as usize);
+    }
+
+    #[test]
+    fn a_file_whose_end_was_lost_is_given_up_and_one_begun_again_replaces_it() {
+        let now = Instant::now();
+        let mut receiving = Receiving::new(now);
+        let first = receiving.start(now, start("a", b"x")).unwrap().0.id;
+        let (second, replaced) = receiving.start(now, start("a", b"x")).unwrap();
+        assert_eq!(replaced, Some(first));
+        assert_eq!(receiving.expire(now + FILE_PATIENCE), []);
+        let later = now + FILE_PATIENCE + Duration::from_secs(1);
+        assert_eq!(receiving.expire(later), [second.id]);
+        assert_eq!(receiving.expire(later), []);
+    }
+}

@@ -1,0 +1,379 @@
+//! TCP of the legacy peers' mesh protocol: one connection, read and written.
+//!
+//! Owns the sockets' deadlines and the queues towards a peer: nothing that it sends or withholds
+//! holds us for long, and one that does not read what it is sent is given up. What is one message
+//! goes out as one, whoever else has something to say. Knows nothing of what is said.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use crate::wire::mesh::{DecodeError, Decoder, Item};
+use p2pfs_transfer::net::socket::{listen_tcp, take_up_tcp};
+
+/// How long dialling may take, as in the old programs.
+const DIAL: Duration = Duration::from_secs(10);
+/// How long a message that has begun may bring less than [`PACE_BYTES`].
+pub const PACE: Duration = Duration::from_secs(20);
+/// See [`PACE`].
+pub const PACE_BYTES: usize = 16 << 10;
+/// How long a peer may take nothing of what waits for it.
+pub const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+/// Lines that wait to be written; a peer that has more of them does not read.
+pub const LINES_MAX: usize = 256;
+/// How long what is still on its way here is taken from a peer that was told to go, so that closing
+/// does not destroy the word that tells it.
+const LINGER: Duration = Duration::from_secs(2);
+/// What is read at once.
+const STEP_BYTES: usize = 256 << 10;
+
+/// Why a connection is of no more use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MeshEnd {
+    /// The peer closed it, or the network did.
+    #[error("the connection ended")]
+    Closed,
+    /// What came cannot be understood.
+    #[error(transparent)]
+    Garbled(#[from] DecodeError),
+    /// Too little of a message came.
+    #[error("a message came too slowly")]
+    TooSlow,
+    /// The peer takes nothing.
+    #[error("the peer does not read")]
+    NeverReads,
+}
+
+/// A message that is too long for a line, and has begun. Where it is dropped before all of it was
+/// given, zeros go in place of the rest: nothing else can be said before it ends.
+#[derive(Debug)]
+pub struct Message {
+    pieces: mpsc::Sender<Bytes>,
+}
+
+/// The same as the writer has it.
+struct Begun {
+    head: Bytes,
+    /// What follows the head.
+    length_bytes: u64,
+    pieces: mpsc::Receiver<Bytes>,
+}
+
+/// Listens on an IPv4 address.
+///
+/// # Errors
+/// What the system says.
+pub fn listen(at: SocketAddr) -> io::Result<TcpListener> {
+    listen_tcp(at)
+}
+
+/// Takes up the listening socket of an earlier process.
+///
+/// # Errors
+/// Where it does not listen at this address.
+pub fn take_up(socket: OwnedFd, at: SocketAddr) -> io::Result<TcpListener> {
+    take_up_tcp(socket, at)
+}
+
+/// Connects to an address as a list spells it.
+///
+/// # Errors
+/// What the system says, or that it took too long.
+pub async fn dial(address: &str) -> io::Result<TcpStream> {
+    let dialled = timeout(DIAL, TcpStream::connect(address)).await;
+    dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// What comes.
+pub struct MeshReader {
+    stream: OwnedReadHalf,
+    decoder: Decoder,
+    /// How long the message that has begun may still be waited for.
+    left: Duration,
+    /// What it brought since then.
+    brought: usize,
+}
+
+/// Where what is to be sent goes. It is closed by dropping it.
+#[derive(Debug, Clone)]
+pub struct MeshSender {
+    lines: mpsc::Sender<Vec<u8>>,
+    messages: mpsc::Sender<Begun>,
+}
+
+/// What goes.
+pub struct MeshWriter {
+    stream: OwnedWriteHalf,
+    lines: mpsc::Receiver<Vec<u8>>,
+    messages: mpsc::Receiver<Begun>,
+}
+
+/// Takes a connection apart.
+pub fn open(stream: TcpStream) -> (MeshReader, MeshWriter, MeshSender) {
+    let _slower = stream.set_nodelay(true);
+    let (reading, writing) = stream.into_split();
+    let (lines, line_queue) = mpsc::channel(LINES_MAX);
+    let (messages, message_queue) = mpsc::channel(1);
+    let reader = MeshReader {
+        stream: reading,
+        decoder: Decoder::default(),
+        left: PACE,
+        brought: 0,
+    };
+    let writer = MeshWriter {
+        stream: writing,
+        lines: line_queue,
+        messages: message_queue,
+    };
+    (reader, writer, MeshSender { lines, messages })
+}
+
+impl MeshReader {
+    /// The next thing that is said. May be dropped half way without loss.
+    ///
+    /// # Errors
+    /// [`MeshEnd`]; the connection is of no more use.
+    pub async fn next(&mut self) -> Result<Item, MeshEnd> {
+        loop {
+            if let Some(item) = self.buffered()? {
+                return Ok(item);
+            }
+            let is_inside = self.decoder.is_inside();
+            let buffer = self.decoder.buffer();
+            buffer.reserve(STEP_BYTES);
+            let begun = Instant::now();
+            let reading = self.stream.read_buf(buffer);
+            let read = match is_inside {
+                true => timeout(self.left, reading).await,
+                // silence between messages is the protocol's to judge
+                false => Ok(reading.await),
+            };
+            let count = match read {
+                Err(_) => return Err(MeshEnd::TooSlow),
+                Ok(Err(_) | Ok(0)) => return Err(MeshEnd::Closed),
+                Ok(Ok(count)) => count,
+            };
+            if is_inside {
+                self.left = self.left.saturating_sub(begun.elapsed());
+            }
+            self.brought += count;
+            if self.brought >= PACE_BYTES {
+                (self.left, self.brought) = (PACE, 0);
+            }
+        }
+    }
+
+    /// The next thing that is said, where it has come already.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn buffered(&mut self) -> Result<Option<Item>, MeshEnd> {
+        let item = self.decoder.next_item()?;
+        if item.is_some() && !self.decoder.is_inside() {
+            (self.left, self.brought) = (PACE, 0);
+        }
+        Ok(item)
+    }
+
+    /// Takes what is still on its way from a peer that was told to go.
+    pub async fn linger(mut self) {
+        let drain = async {
+            let mut rest = vec![0; 4096];
+            while self
+                .stream
+                .read(&mut rest)
+                .await
+                .is_ok_and(|count| count > 0)
+            {}
+        };
+        let _either_way = timeout(LINGER, drain).await;
+    }
+}
+
+impl MeshSender {
+    /// Sends a line, or several, never waiting.
+    ///
+    /// # Errors
+    /// [`MeshEnd::NeverReads`] where [`LINES_MAX`] wait already, [`MeshEnd::Closed`].
+    pub fn send(&self, lines: Vec<u8>) -> Result<(), MeshEnd> {
+        self.lines.try_send(lines).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => MeshEnd::NeverReads,
+            mpsc::error::TrySendError::Closed(_) => MeshEnd::Closed,
+        })
+    }
+
+    /// Begins a longer message with its head, waiting for its turn; so many bytes are to follow.
+    ///
+    /// # Errors
+    /// [`MeshEnd::Closed`].
+    pub async fn begin(&self, head: Bytes, length_bytes: u64) -> Result<Message, MeshEnd> {
+        let (sender, pieces) = mpsc::channel(1);
+        let begun = Begun {
+            head,
+            length_bytes,
+            pieces,
+        };
+        let sent = self.messages.send(begun).await;
+        sent.map_err(|_| MeshEnd::Closed)?;
+        Ok(Message { pieces: sender })
+    }
+}
+
+impl Message {
+    /// Gives the next bytes of it, waiting until those before are on their way.
+    ///
+    /// # Errors
+    /// [`MeshEnd::Closed`].
+    pub async fn give(&self, bytes: Bytes) -> Result<(), MeshEnd> {
+        let sent = self.pieces.send(bytes).await;
+        sent.map_err(|_| MeshEnd::Closed)
+    }
+}
+
+impl MeshWriter {
+    /// Writes what is sent, until nobody can send any more or the peer takes nothing.
+    ///
+    /// # Errors
+    /// [`MeshEnd`] where not all was written.
+    pub async fn run(mut self) -> Result<(), MeshEnd> {
+        loop {
+            tokio::select! {
+                biased;
+                Some(lines) = self.lines.recv() => self.write(&lines).await?,
+                Some(message) = self.messages.recv() => self.write_message(message).await?,
+                else => break,
+            }
+        }
+        let _gone = self.stream.shutdown().await;
+        Ok(())
+    }
+
+    /// To its end, since nothing may stand within a message.
+    async fn write_message(&mut self, mut message: Begun) -> Result<(), MeshEnd> {
+        self.write(&message.head).await?;
+        let mut left = message.length_bytes;
+        while left > 0 {
+            let zeros = || Bytes::from(vec![0; left.min(STEP_BYTES as u64) as usize]);
+            let piece = message.pieces.recv().await.unwrap_or_else(zeros);
+            let piece = &piece[..left.min(piece.len() as u64) as usize];
+            self.write(piece).await?;
+            left -= piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, mut bytes: &[u8]) -> Result<(), MeshEnd> {
+        while !bytes.is_empty() {
+            match timeout(WRITE_PATIENCE, self.stream.write(bytes)).await {
+                Err(_) => return Err(MeshEnd::NeverReads),
+                Ok(Err(_) | Ok(0)) => return Err(MeshEnd::Closed),
+                Ok(Ok(count)) => bytes = &bytes[count..],
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::mesh::Line;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let at = listener.local_addr().unwrap().to_string();
+        let (near, far) = tokio::join!(dial(&at), listener.accept());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_message_that_its_sender_gave_up_ends_and_what_comes_next_is_heard() {
+        let (near, far) = pair().await;
+        let (_, writer, sender) = open(near);
+        let _writing = tokio::spawn(writer.run());
+        let (mut reader, ..) = open(far);
+        sender.send(b"id:x\n".to_vec()).unwrap();
+        let head = Bytes::from_static(b"BYTES:17\nFILECHUNK:a\n");
+        let message = sender.begin(head, 5).await.unwrap();
+        message.give(Bytes::from_static(b"ab")).await.unwrap();
+        assert_eq!(reader.next().await, Ok(Item::Hello(b"id:x".to_vec())));
+        assert_eq!(reader.next().await, Ok(Item::Chunk(b"a".to_vec())));
+        sender.send(b"PING\n".to_vec()).unwrap();
+        drop(message);
+        let mut given = Vec::new();
+        while given.len() < 5 {
+            match reader.next().await {
+                Ok(Item::Part(part)) => given.extend_from_slice(&part),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(given, b"ab\0\0\0");
+        assert_eq!(reader.next().await, Ok(Item::Line(Line::Ping)));
+    }
+
+    #[tokio::test]
+    async fn lines_and_long_messages_arrive_whole_whoever_sends_them() {
+        let (near, far) = pair().await;
+        let (_, writer, sender) = open(near);
+        let writing = tokio::spawn(writer.run());
+        let (mut reader, ..) = open(far);
+        sender.send(b"id:x\n".to_vec()).unwrap();
+        let head = Bytes::from_static(b"BYTES:14\nFILECHUNK:a\n");
+        let message = sender.begin(head, 2).await.unwrap();
+        assert_eq!(reader.next().await, Ok(Item::Hello(b"id:x".to_vec())));
+        assert_eq!(reader.next().await, Ok(Item::Chunk(b"a".to_vec())));
+        // the message has begun: nothing comes between its parts
+        sender.send(b"PING\n".to_vec()).unwrap();
+        message.give(Bytes::from_static(b"\xff\n")).await.unwrap();
+        let part = Item::Part(Bytes::from_static(b"\xff\n"));
+        assert_eq!(reader.next().await, Ok(part));
+        assert_eq!(reader.next().await, Ok(Item::Line(Line::Ping)));
+        drop(sender);
+        assert_eq!(writing.await.unwrap(), Ok(()));
+        assert_eq!(reader.next().await, Err(MeshEnd::Closed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drip_is_given_up_and_silence_between_messages_is_not() {
+        let (near, mut far) = pair().await;
+        let (mut reader, ..) = open(near);
+        far.write_all(b"id:x\n").await.unwrap();
+        assert!(reader.next().await.is_ok());
+        let silence = timeout(PACE * 100, reader.next()).await;
+        assert!(silence.is_err(), "nothing is wrong with silence");
+        tokio::spawn(async move {
+            let mut drip = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                drip.tick().await;
+                if far.write_all(b"x").await.is_err() {
+                    return;
+                }
+            }
+        });
+        assert_eq!(reader.next().await, Err(MeshEnd::TooSlow));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_never_reads_is_given_up() {
+        let (near, far) = pair().await;
+        let (_, writer, sender) = open(near);
+        let writing = tokio::spawn(writer.run());
+        let large = Bytes::from(vec![0; 64 << 20]);
+        sender.begin(large, 0).await.unwrap();
+        assert_eq!(writing.await.unwrap(), Err(MeshEnd::NeverReads));
+        drop(far);
+        let (near, _far) = pair().await;
+        let (_, _unread, sender) = open(near);
+        let lines = 0..=LINES_MAX;
+        let sent: Vec<_> = lines.map(|_| sender.send(b"PING\n".to_vec())).collect();
+        assert_eq!(sent.last(), Some(&Err(MeshEnd::NeverReads)));
+    }
+}

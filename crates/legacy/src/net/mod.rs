@@ -1,0 +1,4 @@
+//! Sockets of the older protocols.
+
+pub mod discovery;
+pub mod mesh;

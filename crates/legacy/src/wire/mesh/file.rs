@@ -1,0 +1,225 @@
+//! The payloads that carry files.
+
+use p2pfs_types::id::{from_hex, to_hex};
+
+/// A SHA-256, which this protocol names files' contents by.
+pub type Sha256 = [u8; 32];
+
+/// The longest payload: what the old programs refuse to send more than.
+pub const BYTES_MAX: u64 = 16 << 20;
+const START: &[u8] = b"FILESTART:";
+const CHUNK: &[u8] = b"FILECHUNK:";
+const END: &[u8] = b"FILEEND:";
+
+/// The least that one chunk carries of a file that has so much: what the old programs send.
+const CHUNK_MIN_BYTES: u64 = 256 << 10;
+/// The most that one chunk carries: under the limit of a payload, with room for its head.
+pub const CHUNK_MAX_BYTES: u64 = 15 << 20;
+/// Chunks that a file is parted into at most, where [`CHUNK_MAX_BYTES`] allows: with what begins
+/// and ends it they fit the 100 places of an old receiver's queue, which drops what finds none.
+const CHUNKS_WANTED: u64 = 80;
+
+/// The begin of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileStart {
+    /// As it was sent: no path, and not to be trusted.
+    pub name: Vec<u8>,
+    /// What is announced.
+    pub size_bytes: u64,
+    /// What its bytes are to come to.
+    pub sha256: Sha256,
+}
+
+/// The end of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileEnd {
+    /// As in its begin.
+    pub name: Vec<u8>,
+    /// Said again by most.
+    pub sha256: Option<Sha256>,
+}
+
+/// What the head of a payload says: its first line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Head {
+    Start(FileStart),
+    /// The rest of the payload is of the file of that name.
+    Chunk(Vec<u8>),
+    End(FileEnd),
+    /// Of a file, and not to be understood.
+    BadFile,
+    /// Something else.
+    Binary,
+}
+
+impl Head {
+    /// `is_whole`: whether this is a whole line, or all of the payload.
+    pub(super) fn parse(line: &[u8], is_whole: bool) -> Self {
+        if let Some(fields) = line.strip_prefix(START) {
+            let start = is_whole.then(|| FileStart::parse(fields)).flatten();
+            return start.map_or(Self::BadFile, Self::Start);
+        }
+        if let Some(name) = line.strip_prefix(CHUNK) {
+            return if is_whole {
+                Self::Chunk(name.to_vec())
+            } else {
+                Self::BadFile
+            };
+        }
+        match line.strip_prefix(END) {
+            Some(fields) if is_whole => Self::End(FileEnd::parse(fields)),
+            Some(_) => Self::BadFile,
+            None => Self::Binary,
+        }
+    }
+}
+
+impl FileStart {
+    /// From the right, since a name may hold what parts the fields.
+    fn parse(fields: &[u8]) -> Option<Self> {
+        let mut fields = fields.rsplitn(3, |b| *b == b'|');
+        let sha256 = hash_of(fields.next()?)?;
+        let size = fields.next()?;
+        let digits = !size.is_empty() && size.iter().all(u8::is_ascii_digit);
+        let size_bytes = std::str::from_utf8(size).ok()?.parse().ok()?;
+        digits.then_some(())?;
+        Some(Self {
+            name: fields.next()?.to_vec(),
+            size_bytes,
+            sha256,
+        })
+    }
+}
+
+impl FileEnd {
+    fn parse(fields: &[u8]) -> Self {
+        let at = fields.iter().rposition(|b| *b == b'|');
+        let hash = at.and_then(|at| hash_of(&fields[at + 1..]));
+        let end = at.filter(|_| hash.is_some()).unwrap_or(fields.len());
+        Self {
+            name: fields[..end].to_vec(),
+            sha256: hash,
+        }
+    }
+}
+
+fn hash_of(text: &[u8]) -> Option<Sha256> {
+    from_hex(std::str::from_utf8(text).ok()?.trim_end())
+}
+
+/// How much of a file of that size one chunk carries.
+pub fn chunk_bytes(size_bytes: u64) -> u64 {
+    let share = size_bytes.div_ceil(CHUNKS_WANTED);
+    share.clamp(CHUNK_MIN_BYTES, CHUNK_MAX_BYTES)
+}
+
+/// The whole message that begins a file; `name` as [`super::sent_name`] gives it.
+pub fn encode_start(name: &[u8], size_bytes: u64, sha256: &Sha256) -> Vec<u8> {
+    let rest = format!("|{size_bytes}|{}\n", to_hex(sha256));
+    message(&[START, name, rest.as_bytes()].concat(), 0)
+}
+
+/// What stands before the bytes of one chunk, which follow it as they are.
+pub fn encode_chunk_head(name: &[u8], length_bytes: u64) -> Vec<u8> {
+    debug_assert!(
+        length_bytes <= CHUNK_MAX_BYTES,
+        "over the limit of a payload"
+    );
+    message(&[CHUNK, name, b"\n"].concat(), length_bytes)
+}
+
+/// The whole message that ends a file.
+pub fn encode_end(name: &[u8], sha256: &Sha256) -> Vec<u8> {
+    let rest = format!("|{}\n", to_hex(sha256));
+    message(&[END, name, rest.as_bytes()].concat(), 0)
+}
+
+/// Bytes of no file; at most [`BYTES_MAX`], and none that [`is_about_file`].
+pub fn encode_message(bytes: &[u8]) -> Vec<u8> {
+    message(bytes, 0)
+}
+
+/// Whether a payload of these bytes would be taken for a message about a file.
+pub fn is_about_file(bytes: &[u8]) -> bool {
+    let line = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+    Head::parse(line, false) != Head::Binary
+}
+
+fn message(head: &[u8], following_bytes: u64) -> Vec<u8> {
+    let length_bytes = head.len() as u64 + following_bytes;
+    debug_assert!(length_bytes <= BYTES_MAX, "over the limit of a payload");
+    [format!("BYTES:{length_bytes}\n").as_bytes(), head].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: Sha256 = [0xba; 32];
+
+    #[test]
+    fn a_file_is_sent_byte_for_byte_as_the_old_programs_send_it() {
+        let hex = "ba".repeat(32);
+        let start = format!("BYTES:88\nFILESTART:test.txt|300|{hex}\n");
+        assert_eq!(encode_start(b"test.txt", 300, &HASH), start.as_bytes());
+        let chunk = encode_chunk_head(b"test.txt", 300);
+        assert_eq!(chunk, b"BYTES:319\nFILECHUNK:test.txt\n");
+        let end = format!("BYTES:82\nFILEEND:test.txt|{hex}\n");
+        assert_eq!(encode_end(b"test.txt", &HASH), end.as_bytes());
+        let big = encode_chunk_head(b"big.bin", 256 << 10);
+        assert_eq!(big, b"BYTES:262162\nFILECHUNK:big.bin\n");
+    }
+
+    #[test]
+    fn bytes_that_an_old_program_would_take_for_a_file_are_told_apart() {
+        for file in ["FILESTART:", "FILECHUNK:x\nyz", "FILEEND:a|b\n"] {
+            assert!(is_about_file(file.as_bytes()), "{file}");
+        }
+        for other in ["", "x\nFILEEND:", "FILE", "filestart:"] {
+            assert!(!is_about_file(other.as_bytes()), "{other}");
+        }
+        assert_eq!(encode_message(b"x\n"), b"BYTES:2\nx\n");
+    }
+
+    #[test]
+    fn a_file_of_a_gibibyte_fits_the_queue_of_an_old_receiver() {
+        assert_eq!(chunk_bytes(0), 256 << 10);
+        assert_eq!(chunk_bytes(1 << 20), 256 << 10);
+        for size in [64 << 20, 1 << 30] {
+            let messages = 2 + u64::div_ceil(size, chunk_bytes(size));
+            assert!(messages < 100, "{messages}");
+        }
+        assert_eq!(chunk_bytes(1 << 40), CHUNK_MAX_BYTES);
+    }
+
+    #[test]
+    fn what_begins_and_ends_a_file_is_read_in_every_form_that_is_sent() {
+        let hex = "BA".repeat(32);
+        let start = |fields: String| match Head::parse(fields.as_bytes(), true) {
+            Head::Start(start) => Some((start.name, start.size_bytes)),
+            _ => None,
+        };
+        let name = |text: &str, size| Some((text.as_bytes().to_vec(), size));
+        assert_eq!(start(format!("FILESTART:a|3|{hex}")), name("a", 3));
+        assert_eq!(start(format!("FILESTART:a|b|3|{hex}")), name("a|b", 3));
+        assert_eq!(start(format!("FILESTART:|0|{hex}\r")), name("", 0));
+        for bad in [
+            "a|-3|",
+            "a|x|",
+            "a||",
+            "a|+3|",
+            "3|",
+            "a|99999999999999999999|",
+        ] {
+            assert_eq!(start(format!("FILESTART:{bad}{hex}")), None, "{bad}");
+        }
+        assert_eq!(start("FILESTART:a|3|short".to_owned()), None);
+        let end = |fields: &str| match Head::parse(fields.as_bytes(), true) {
+            Head::End(end) => (end.name, end.sha256),
+            other => panic!("{other:?}"),
+        };
+        let with_hash = end(&format!("FILEEND:a|b|{hex}"));
+        assert_eq!(with_hash, (b"a|b".to_vec(), Some(HASH)));
+        assert_eq!(end("FILEEND:a|b"), (b"a|b".to_vec(), None));
+    }
+}

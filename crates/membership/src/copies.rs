@@ -1,0 +1,309 @@
+//! Keys that two processes use at one time, as a disk that is copied with its state makes them.
+//!
+//! Owns which processes speak as which node. What a generation, an address or a clock says does not
+//! count here: a node that restarts, moves, or comes from a backup is another process with the same
+//! key too, but the one before it is silent from then on. So a key is copied only where two
+//! processes speak in turn: of another node, where an earlier one is heard long after a later one
+//! began, and then the later one again; of this node, where another process answers. That one is
+//! looked for wherever a later life of this node is said to be; and where it cannot be reached, it
+//! shows by that it contradicts this one again and again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::config::MEMBERS_MAX;
+use super::event::Event;
+use super::{Cluster, oldest};
+use p2pfs_proto::wire::native::udp::{Contact, Salt};
+use p2pfs_types::id::NodeId;
+
+/// How long after a later process began an earlier one has to be heard: longer than a network keeps
+/// a datagram back.
+const OVERLAP: Duration = Duration::from_secs(3);
+/// How long after the last word of either a key is held for copied; and how long a process is
+/// remembered.
+const UNHEARD: Duration = Duration::from_secs(120);
+/// How often another process with this node's key is looked for at one address.
+const LOOK_PERIOD: Duration = Duration::from_secs(10);
+/// Processes of one node that are told apart; of more, the one that was silent longest is
+/// forgotten.
+const PROCESSES_MAX: usize = 4;
+/// Addresses where another process with this node's key is looked for, and those that are told of
+/// one key.
+const PLACES_MAX: usize = 8;
+/// So many contradictions, none within [`OVERLAP`] of the last, are another process at work: lives
+/// of an earlier time are contradicted once or twice, when the network is whole again.
+const CONTRADICTIONS: u32 = 3;
+/// What stands for a process that is heard of and not heard.
+const UNREACHED: Salt = [0; 16];
+
+/// A process that speaks, or did a while ago.
+struct Process {
+    salt: Salt,
+    address: SocketAddr,
+    first: Instant,
+    last: Instant,
+    /// Whether it was heard long after a later one began.
+    outlasts: bool,
+}
+
+/// Contradictions of this process by later lives, none soon after another.
+struct Contradicted {
+    count: u32,
+    last: Instant,
+}
+
+/// Which processes speak as which node.
+pub(super) struct Copies {
+    processes: BTreeMap<NodeId, Vec<Process>>,
+    /// What was told of: whose keys are copied, and who else speaks where.
+    told: BTreeMap<NodeId, BTreeSet<SocketAddr>>,
+    looked: BTreeMap<SocketAddr, Instant>,
+    contradicted: Option<Contradicted>,
+    next: Instant,
+}
+
+impl Copies {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            processes: BTreeMap::new(),
+            told: BTreeMap::new(),
+            looked: BTreeMap::new(),
+            contradicted: None,
+            next: now + LOOK_PERIOD,
+        }
+    }
+
+    /// Whether this node's key or another's is known to be copied.
+    pub(super) fn is_copied(&self, node: &NodeId) -> bool {
+        self.told.contains_key(node)
+    }
+
+    /// A process that is proven to be at this address speaks as another node; where that shows
+    /// its key to be copied, in a way that was not told of, all addresses where it speaks.
+    fn heard(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        salt: Salt,
+        address: SocketAddr,
+    ) -> Option<Vec<SocketAddr>> {
+        let begun = self.note(now, node, salt, address)?;
+        let all = self.processes.get(&node)?;
+        let is_later = |it: &&Process| it.outlasts && it.first < begun && !is_silent(it, now);
+        let mut at: Vec<_> = all.iter().filter(is_later).map(|it| it.address).collect();
+        if at.is_empty() {
+            return None;
+        }
+        at.push(address);
+        self.tell(node, at)
+    }
+
+    /// Another process with this node's key is at this address; where that was not told of, all
+    /// addresses where one is.
+    fn own_heard(
+        &mut self,
+        now: Instant,
+        me: NodeId,
+        salt: Salt,
+        address: SocketAddr,
+    ) -> Option<Vec<SocketAddr>> {
+        self.note(now, me, salt, address)?;
+        self.tell(me, vec![address])
+    }
+
+    /// Notes that a process spoke; says when it was heard first.
+    fn note(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        salt: Salt,
+        address: SocketAddr,
+    ) -> Option<Instant> {
+        if !self.processes.contains_key(&node) && self.processes.len() >= MEMBERS_MAX {
+            return None;
+        }
+        let all = self.processes.entry(node).or_default();
+        let Some(at) = all.iter().position(|it| it.salt == salt) else {
+            if all.len() >= PROCESSES_MAX {
+                let silent = (0..all.len()).min_by_key(|at| all[*at].last)?;
+                all.swap_remove(silent);
+            }
+            all.push(Process {
+                salt,
+                address,
+                first: now,
+                last: now,
+                outlasts: false,
+            });
+            return Some(now);
+        };
+        let first = all[at].first;
+        let began_long_ago = |it: &Process| it.first > first && now >= it.first + OVERLAP;
+        let outlasts = all
+            .iter()
+            .any(|it| began_long_ago(it) && !is_silent(it, now));
+        let process = &mut all[at];
+        (process.last, process.address) = (now, address);
+        process.outlasts |= outlasts;
+        Some(first)
+    }
+
+    fn tell(&mut self, node: NodeId, at: Vec<SocketAddr>) -> Option<Vec<SocketAddr>> {
+        let told = self.told.entry(node).or_default();
+        let before = told.len();
+        told.extend(at);
+        while told.len() > PLACES_MAX.max(before) {
+            told.pop_last();
+        }
+        (told.len() > before).then(|| told.iter().copied().collect())
+    }
+
+    /// Whether to look for another process of this node where a later life of it is said to be.
+    fn is_worth_a_look(&mut self, now: Instant, address: SocketAddr) -> bool {
+        let looked = self.looked.get(&address);
+        if looked.is_some_and(|at| now.saturating_duration_since(*at) < LOOK_PERIOD) {
+            return false;
+        }
+        if looked.is_none() && self.looked.len() >= PLACES_MAX {
+            let oldest = oldest(&self.looked, |at| *at);
+            oldest.and_then(|address| self.looked.remove(&address));
+        }
+        self.looked.insert(address, now);
+        true
+    }
+
+    /// A later life than this process's was told; true where that happens again and again.
+    fn is_contradicted_again(&mut self, now: Instant) -> bool {
+        let past = |it: &Contradicted| now.saturating_duration_since(it.last);
+        let known = self.contradicted.take();
+        let known = known.filter(|it| past(it) < UNHEARD);
+        let count = match &known {
+            Some(it) if past(it) < OVERLAP => {
+                let count = it.count;
+                self.contradicted = known;
+                return count >= CONTRADICTIONS;
+            }
+            Some(it) => it.count + 1,
+            None => 1,
+        };
+        self.contradicted = Some(Contradicted { count, last: now });
+        count >= CONTRADICTIONS
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        (!self.processes.is_empty()).then_some(self.next)
+    }
+
+    /// Forgets who is silent; says whose keys are copied no more.
+    fn forget_silent(&mut self, now: Instant, me: &NodeId) -> Vec<NodeId> {
+        let mut over = Vec::new();
+        self.processes.retain(|node, all| {
+            all.retain(|it| !is_silent(it, now));
+            let latest = all.iter().map(|it| it.first).max();
+            all.iter_mut()
+                .for_each(|it| it.outlasts &= Some(it.first) < latest);
+            let is_copied = match node == me {
+                true => !all.is_empty(),
+                false => all.iter().any(|it| it.outlasts),
+            };
+            if !is_copied && self.told.remove(node).is_some() {
+                over.push(*node);
+            }
+            !all.is_empty()
+        });
+        over
+    }
+}
+
+fn is_silent(process: &Process, now: Instant) -> bool {
+    now.saturating_duration_since(process.last) >= UNHEARD
+}
+
+impl Cluster {
+    /// Whether two processes are known to use this node's key, or another's.
+    pub fn is_copied(&self, node: &NodeId) -> bool {
+        self.copies.is_copied(node)
+    }
+
+    /// Notes which process speaks as which node.
+    pub(super) fn note_speaker(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        salt: Salt,
+        address: SocketAddr,
+    ) {
+        let me = self.links.me().node;
+        let told = match node == me {
+            true => self.copies.own_heard(now, me, salt, address),
+            false => self.copies.heard(now, node, salt, address),
+        };
+        if let Some(addresses) = told {
+            self.events.push_back(Event::CopiedKey { node, addresses });
+            if node == me {
+                self.roster.quarrel(now, true);
+            }
+        }
+    }
+
+    /// Looks for another process with this node's key where a later life of it is said to be.
+    /// `contradicted` says whether this node goes on after it.
+    pub(super) fn note_later_life(&mut self, now: Instant, known: &Contact, contradicted: bool) {
+        let (me, address) = (self.links.me(), known.address);
+        if address != me.address && self.copies.is_worth_a_look(now, address) {
+            self.links.greet(now, address);
+        }
+        let counts = contradicted || self.copies.is_copied(&me.node);
+        if counts && self.copies.is_contradicted_again(now) {
+            self.note_speaker(now, me.node, UNREACHED, address);
+        }
+    }
+
+    pub(super) fn copies_timeout(&self) -> Option<Instant> {
+        self.copies.poll_timeout()
+    }
+
+    /// Looks whether those that use a key twice still do.
+    pub(super) fn review_copies(&mut self, now: Instant) {
+        if self.copies.poll_timeout().is_none_or(|at| now < at) {
+            return;
+        }
+        self.copies.next = now + LOOK_PERIOD;
+        self.end_copies(now);
+        for address in self.own_copies() {
+            self.links.greet(now, address);
+        }
+    }
+
+    /// A process says itself that it ends.
+    pub(super) fn speaker_left(&mut self, now: Instant, node: NodeId, salt: Salt) {
+        let all = self.copies.processes.entry(node).or_default();
+        let left = all.iter().find(|it| it.salt == salt);
+        if let Some(address) = left.map(|it| it.address) {
+            // also what was only heard of
+            all.retain(|it| it.address != address);
+        }
+        self.end_copies(now);
+    }
+
+    fn end_copies(&mut self, now: Instant) {
+        let me = self.links.me().node;
+        for node in self.copies.forget_silent(now, &me) {
+            self.events.push_back(Event::CopyGone { node });
+            if node == me {
+                self.roster.quarrel(now, false);
+            }
+        }
+    }
+
+    /// Where other processes with this node's key are.
+    pub(super) fn own_copies(&self) -> Vec<SocketAddr> {
+        let own = self.copies.processes.get(&self.links.me().node);
+        own.into_iter().flatten().map(|it| it.address).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! Leaving, and members that said that they will be back.
+//!
+//! A farewell goes several times to each member directly (to many random ones, where the cluster is
+//! large), and each that hears of it passes it on, so that loss does not keep it from anyone. A
+//! member that hears its own farewell, while it has not left, contradicts.
+
+use super::*;
+use p2pfs_proto::wire::native::udp::{Departure, Farewell};
+
+/// How often a farewell is said, and the time between.
+const FAREWELLS: u32 = 3;
+const FAREWELL_GAP: Duration = Duration::from_millis(60);
+
+/// A farewell that is being said.
+pub(super) struct Leaving {
+    how: Farewell,
+    left: u32,
+    /// When it is said again.
+    pub(super) next: Option<Instant>,
+}
+
+/// A member that said that it will be back.
+pub(super) struct Absence {
+    generation: Generation,
+    until: Instant,
+}
+
+impl Cluster {
+    /// Says farewell: at once and twice more, until [`Event::Left`] (120 ms later) says that the
+    /// process may end. From now on nothing is heard but messages.
+    pub fn leave(&mut self, now: Instant, how: Leave) {
+        if self.leaving.is_none() {
+            self.leaving = Some(Leaving {
+                how,
+                left: FAREWELLS,
+                next: Some(now),
+            });
+            self.say_farewell(now);
+        }
+    }
+
+    pub(super) fn say_farewell(&mut self, now: Instant) {
+        let Some(leaving) = self.leaving.as_mut() else {
+            return;
+        };
+        if leaving.next.is_none_or(|at| now < at) {
+            return;
+        }
+        let departure = self.vouchers.sign_departure(self.links.me(), leaving.how);
+        leaving.left -= 1;
+        let last = leaving.left == 0 || self.roster.live().is_empty();
+        leaving.next = (!last).then(|| now + FAREWELL_GAP);
+        for member in self.some_members(SMALL_CLUSTER + SMALL_CLUSTER_SLACK) {
+            self.links.send(
+                now,
+                member.address,
+                Frame::Rumors(vec![Rumor::Departure(departure)]),
+            );
+        }
+        for address in self.own_copies() {
+            self.links.send(
+                now,
+                address,
+                Frame::Rumors(vec![Rumor::Departure(departure)]),
+            );
+        }
+        if last {
+            self.events.push_back(Event::Left);
+        }
+    }
+
+    /// Whether a farewell would end something, were it true.
+    pub(super) fn is_news_of(&self, departure: &Departure) -> bool {
+        let Departure { who, .. } = departure;
+        let me = self.links.me();
+        let live = self.roster.live().get(&who.node);
+        let away = self.away.get(&who.node).map(|absence| absence.generation);
+        let here = live.map(|member| member.generation).or(away);
+        let here = here.or((who.node == me.node).then_some(me.generation));
+        here.is_some_and(|generation| generation <= who.generation)
+    }
+
+    /// Takes a farewell in that is news, and that the node signed of which it speaks.
+    pub(super) fn hear_departure(&mut self, now: Instant, departure: Departure) {
+        let Departure { who, how, .. } = departure;
+        if who.node == self.links.me().node {
+            self.contradict(now, who.generation);
+            return;
+        }
+        if !self.rumors.depart(now, departure) {
+            return;
+        }
+        if self.roster.live().contains_key(&who.node) {
+            self.roster.take_as_down(now, who);
+        } else if how == Farewell::Final {
+            self.away.remove(&who.node);
+            self.seeds.find(&who.node);
+            self.events.push_back(Event::Down {
+                node: who.node,
+                why: DownReason::Left,
+            });
+        }
+    }
+
+    /// Tells how a membership that the engine ended has ended.
+    pub(super) fn end_membership(&mut self, now: Instant, member: Member) {
+        let node = member.node;
+        let farewell = self.rumors.farewell_of(&node, member.generation);
+        if farewell != Some(Farewell::Final) {
+            self.seeds.lose(node, member.address);
+        }
+        let event = match farewell {
+            _ if !self.keyring.is_member(&node) => Event::Down {
+                node,
+                why: DownReason::Expelled,
+            },
+            Some(Farewell::Away) => {
+                let until = now + self.config.away_grace;
+                let absence = Absence {
+                    generation: member.generation,
+                    until,
+                };
+                self.away.insert(node, absence);
+                Event::Away { node }
+            }
+            Some(Farewell::Final) => Event::Down {
+                node,
+                why: DownReason::Left,
+            },
+            None => Event::Down {
+                node,
+                why: DownReason::Failed,
+            },
+        };
+        self.events.push_back(event);
+    }
+
+    pub(super) fn absence_timeout(&self) -> Option<Instant> {
+        self.away.values().map(|absence| absence.until).min()
+    }
+
+    pub(super) fn end_absences(&mut self, now: Instant) {
+        let over = |absence: &Absence| absence.until <= now;
+        let ended: Vec<_> = self
+            .away
+            .iter()
+            .filter(|(_, a)| over(a))
+            .map(|(node, _)| *node)
+            .collect();
+        for node in ended {
+            self.away.remove(&node);
+            self.events.push_back(Event::Down {
+                node,
+                why: DownReason::Away,
+            });
+        }
+    }
+}

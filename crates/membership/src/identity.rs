@@ -1,0 +1,99 @@
+//! What the membership engine knows a member by.
+
+use std::net::SocketAddr;
+
+use foca::Identity;
+use serde::{Deserialize, Serialize};
+
+use p2pfs_proto::wire::native::udp::Contact;
+use p2pfs_types::id::{Generation, NodeId};
+
+/// One life of a node. Two are the same where node and generation are: a node that moves to
+/// another address takes a new generation.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Life(pub(super) Contact);
+
+impl PartialEq for Life {
+    fn eq(&self, other: &Self) -> bool {
+        (self.0.node, self.0.generation) == (other.0.node, other.0.generation)
+    }
+}
+
+impl Eq for Life {}
+
+impl Life {
+    /// The same node and address, as the generation after `heard` or its own, whichever is later.
+    pub(super) fn after(&self, heard: Generation) -> Option<Self> {
+        let next = self.0.generation.max(heard).0.checked_add(1)?;
+        Some(Self(Contact {
+            generation: Generation(next),
+            ..self.0
+        }))
+    }
+
+    /// The next life at another address.
+    pub(super) fn moved_to(&self, address: SocketAddr) -> Option<Self> {
+        let next = self.after(self.0.generation)?;
+        Some(Self(Contact { address, ..next.0 }))
+    }
+}
+
+/// Whether a life of a node is a later one than this, or one of another process at the same time:
+/// a process takes a new generation with each address.
+pub(super) fn is_beyond(heard: &Contact, than: &Contact) -> bool {
+    let is_known = |it: &Contact| !it.address.ip().is_unspecified();
+    let elsewhere = is_known(heard) && is_known(than) && heard.address != than.address;
+    heard.generation > than.generation || (heard.generation == than.generation && elsewhere)
+}
+
+impl Identity for Life {
+    type Addr = NodeId;
+
+    fn renew(&self) -> Option<Self> {
+        self.after(self.0.generation)
+    }
+
+    fn addr(&self) -> NodeId {
+        self.0.node
+    }
+
+    fn win_addr_conflict(&self, adversary: &Self) -> bool {
+        self.0.generation > adversary.0.generation
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn life(generation: u64) -> Life {
+        let address = "10.0.0.1:1378".parse().unwrap();
+        let generation = Generation(generation);
+        Life(Contact {
+            node: NodeId::new([1; 32]),
+            address,
+            generation,
+        })
+    }
+
+    #[test]
+    fn a_renewed_life_wins_over_the_one_before() {
+        let renewed = life(3).renew().unwrap();
+        assert!(renewed.win_addr_conflict(&life(3)));
+        assert!(!life(3).win_addr_conflict(&renewed));
+        assert_ne!(renewed, life(3));
+    }
+
+    #[test]
+    fn a_life_after_a_ghost_is_above_both() {
+        assert_eq!(
+            life(3).after(Generation(9)).map(|l| l.0.generation),
+            Some(Generation(10))
+        );
+        assert_eq!(
+            life(9).after(Generation(3)).map(|l| l.0.generation),
+            Some(Generation(10))
+        );
+        assert_eq!(life(3).after(Generation(u64::MAX)), None);
+    }
+}

@@ -1,0 +1,502 @@
+//! The cluster: which members are alive, and where, and what every member should hear.
+//!
+//! A pure state machine around the SWIM engine `foca`. Owns membership, the sealing of datagrams
+//! and the sessions they run in, seeds, farewells, and the spreading of heads, which are opaque
+//! bytes here. Never touches a socket, a clock or a file: datagrams and the time are handed in, and
+//! what to send, to tell and when to wake is asked for. All randomness comes from one seed, so a
+//! whole cluster runs in one test, in virtual time, and replays exactly.
+//!
+//! | part | owns |
+//! |---|---|
+//! | `links` | sessions over sealed datagrams: challenge, replay window, queues |
+//! | `seal`, `pair` | keys and nonces |
+//! | `vouch` | what nodes have signed of themselves |
+//! | `roster` | the engine: alive, suspect, down; generations |
+//! | `seeds` | whom to greet when, for ever |
+//! | `rumors` | heads and departures, passed on for a few rounds |
+//! | `farewell` | leaving, and members that are away |
+//! | `offenders` | who breaks the rules, and for how long it is not heard |
+//! | `copies` | which processes speak as which node: keys that are used twice |
+//!
+//! What a datagram says is believed as far as its sender can know it: a link proves who sends, and
+//! where a node lives, which life it is in and that it goes is believed only as that node signed it
+//! (`vouch`). That it does not answer, or is gone, anyone may say: of a member it makes a suspect,
+//! who contradicts and stays, and is not given up by whom it answers.
+//!
+//! No call fails in a way that leaves the state half changed: what came from outside and is wrong
+//! is dropped and counted ([`Counters`]); [`ClusterError`] is the caller's mistake.
+//!
+//! The owner's loop, after every call and until each gives nothing: take
+//! [`Cluster::poll_transmit`] to the socket, [`Cluster::poll_event`] to whom it concerns, and sleep
+//! until [`Cluster::poll_timeout`]. After a pause, datagrams that wait should be handled before the
+//! timeout, or answers that are already here count as missing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::seq::IteratorRandom;
+use rand::{RngExt, SeedableRng};
+
+use p2pfs_proto::trust::{Keyring, NodeKey};
+use p2pfs_proto::wire::canonical;
+use p2pfs_proto::wire::native::udp::{
+    Farewell, Frame, HEAD_MAX_BYTES, Head, PAYLOAD_MAX_BYTES, Rumor,
+};
+use p2pfs_types::id::{Generation, NodeId};
+
+mod config;
+mod copies;
+mod counters;
+mod event;
+mod farewell;
+mod identity;
+mod links;
+mod membership;
+mod offenders;
+mod pair;
+mod receive;
+mod roster;
+mod rumors;
+mod seal;
+mod seeds;
+mod spread;
+mod vouch;
+mod window;
+
+use config::{
+    BROADCAST_DATAGRAMS_PER_S, BROADCAST_SUBSET, EVENTS_MAX, KNOCKS_AT_ONCE, KNOCKS_PER_S,
+    SMALL_CLUSTER, SMALL_CLUSTER_SLACK,
+};
+use copies::Copies;
+use farewell::{Absence, Leaving};
+use links::Links;
+use offenders::Offenders;
+use p2pfs_types::bucket::TokenBucket;
+use roster::{Change, Roster};
+use rumors::Rumors;
+use seeds::Seeds;
+use vouch::Vouchers;
+
+pub use config::{
+    AWAY_GRACE, ClusterConfig, HEADS_MAX, LINKS_MAX, MEMBER_LIST_MAX_BYTES, MEMBERS_MAX,
+    PROBE_PERIOD, SEEDS_MAX,
+};
+pub use counters::Counters;
+pub use event::{DownReason, Event, Leave, Member, MemberState, MemberStatus, Offence, Transmit};
+pub use vouch::GENERATION_AHEAD_MAX_S;
+
+/// When member lists are exchanged after the first member was met; then once a period.
+const FIRST_PUSH_PULLS: [Duration; 3] = [
+    Duration::from_millis(300),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+];
+
+/// A mistake of the caller. Nothing was changed, and the same call fails again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ClusterError {
+    /// The body does not fit a datagram.
+    #[error("a message has at most {PAYLOAD_MAX_BYTES} bytes, this one {length_bytes}")]
+    MessageTooLong { length_bytes: usize },
+    /// The head is longer than gossip carries.
+    #[error("a head has at most {HEAD_MAX_BYTES} bytes, this one {length_bytes}")]
+    HeadTooLong { length_bytes: usize },
+    /// The node is not a living member: it may become one.
+    #[error("not a living member")]
+    NotAMember,
+    /// What another member sent as its list is none: its fault.
+    #[error("malformed member list")]
+    BadMemberList,
+    /// It says of others in its list what they did not sign.
+    #[error("forged member list")]
+    ForgedMemberList,
+}
+
+/// This node's part in the cluster.
+pub struct Cluster {
+    config: ClusterConfig,
+    rng: StdRng,
+    keyring: Arc<Keyring>,
+    vouchers: Vouchers,
+    knocks: TokenBucket,
+    links: Links,
+    roster: Roster,
+    seeds: Seeds,
+    rumors: Rumors,
+    away: BTreeMap<NodeId, Absence>,
+    offenders: Offenders,
+    leaving: Option<Leaving>,
+    small: bool,
+    broadcasts: TokenBucket,
+    copies: Copies,
+    push_pull: Option<Instant>,
+    push_pulls: usize,
+    head: spread::OwnHead,
+    events: VecDeque<Event>,
+}
+
+impl Cluster {
+    /// A node that knows nobody yet; its first greetings are due at once.
+    ///
+    /// `advertised` is where members reach this node; where its IP address is unspecified, the one
+    /// that the first peer reached it at is taken. `generation` should be higher than at any start
+    /// before (the wall clock will do; where it is not, the cluster says so and the node corrects
+    /// itself).
+    ///
+    /// `seed` decides all randomness, and with it the salt, whose repetition would break the seal:
+    /// in production it comes from the operating system's generator, is used once, and is never
+    /// stored. Node and generation are mixed in, so that tests may give all nodes one seed, and so
+    /// that a seed which came twice, in two generations, does no harm.
+    pub fn new(
+        config: ClusterConfig,
+        key: Arc<NodeKey>,
+        advertised: SocketAddr,
+        generation: Generation,
+        keyring: Arc<Keyring>,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
+        let me = key.node_id();
+        let mut rng = StdRng::from_seed(mixed(seed, me, generation));
+        let me = Member {
+            node: me,
+            address: canonical(advertised),
+            generation,
+        };
+        let vouchers = Vouchers::new(key);
+        let links = Links::new(me, vouchers.clone(), keyring.clone(), &mut rng, now);
+        let engine_rng = StdRng::from_seed(rng.random());
+        let per_s = BROADCAST_DATAGRAMS_PER_S;
+        Self {
+            roster: Roster::new(&config, me, vouchers.clone(), engine_rng, now),
+            seeds: Seeds::new(&config.seeds, config.announce_period, now),
+            rumors: Rumors::new(),
+            away: BTreeMap::new(),
+            offenders: Offenders::default(),
+            vouchers,
+            keyring,
+            knocks: TokenBucket::per_second(KNOCKS_PER_S, KNOCKS_AT_ONCE, now),
+            leaving: None,
+            small: true,
+            broadcasts: TokenBucket::per_second(per_s, per_s, now),
+            copies: Copies::new(now),
+            push_pull: None,
+            push_pulls: 0,
+            head: spread::OwnHead::new(now),
+            events: VecDeque::new(),
+            config,
+            rng,
+            links,
+        }
+    }
+
+    /// This node as it presents itself now.
+    pub fn me(&self) -> Member {
+        self.links.me()
+    }
+
+    /// Takes in a datagram that `from` sent. Whatever it is, it is handled or counted.
+    pub fn handle_message(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        for arrival in self.links.handle_datagram(now, from, datagram) {
+            self.receive(now, arrival);
+            self.settle(now);
+        }
+        self.settle(now);
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.links.handle_timeout(now);
+        if self.leaving.is_some() {
+            self.say_farewell(now);
+            return;
+        }
+        self.roster.handle_timeout(now);
+        self.settle(now);
+        self.greet_seeds(now);
+        self.spread(now);
+        self.end_absences(now);
+        self.review_copies(now);
+        self.ask_for_push_pull(now);
+        self.settle(now);
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.links.poll_transmit()
+    }
+
+    /// The next thing that the owner should know.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] is due next; none after the farewell.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if let Some(leaving) = &self.leaving {
+            return leaving.next;
+        }
+        let parts = [
+            self.roster.poll_timeout(),
+            self.rumors.poll_timeout(),
+            self.absence_timeout(),
+            self.copies_timeout(),
+            self.head.poll_timeout(),
+            self.push_pull,
+        ];
+        let always = self.links.poll_timeout().min(self.seeds.poll_timeout());
+        Some(parts.into_iter().flatten().fold(always, Instant::min))
+    }
+
+    /// Remembers an address to join through, and greets it soon.
+    pub fn add_seed(&mut self, now: Instant, address: SocketAddr) {
+        self.seeds.add(address, now);
+    }
+
+    /// Follows a rumour, as the LAN's announcements are, that a member may be at `address`: at most
+    /// some greetings a second, which it must answer as a member.
+    pub fn hint(&mut self, now: Instant, address: SocketAddr) {
+        let known = self
+            .roster
+            .live()
+            .values()
+            .any(|member| member.address == address);
+        if !known && self.leaving.is_none() && self.seeds.take_hint(address, now) {
+            self.approach(now, address);
+            self.settle(now);
+        }
+    }
+
+    /// Sends one message to one member, with the guarantees of UDP.
+    ///
+    /// # Errors
+    /// [`ClusterError::NotAMember`] and [`ClusterError::MessageTooLong`].
+    pub fn send(&mut self, now: Instant, to: NodeId, body: Bytes) -> Result<(), ClusterError> {
+        let address = self
+            .roster
+            .live()
+            .get(&to)
+            .ok_or(ClusterError::NotAMember)?
+            .address;
+        fits(&body)?;
+        self.links.send(now, address, Frame::Message(body));
+        Ok(())
+    }
+
+    /// Sends a frame as it is, whatever it says: what a member gone bad can do, for the tests of
+    /// what becomes of that.
+    pub fn say_as_it_is(&mut self, now: Instant, to: SocketAddr, frame: Frame) {
+        self.links.send(now, to, frame);
+    }
+
+    /// Sends one message to every member of a small cluster (up to about 64), else to some random
+    /// ones; says to how many. A token bucket keeps the rate down, and then fewer are reached.
+    ///
+    /// # Errors
+    /// [`ClusterError::MessageTooLong`].
+    pub fn broadcast(&mut self, now: Instant, body: Bytes) -> Result<usize, ClusterError> {
+        fits(&body)?;
+        let count = if self.small {
+            usize::MAX
+        } else {
+            BROADCAST_SUBSET
+        };
+        let mut reached = 0;
+        for member in self.some_members(count) {
+            if !self.broadcasts.take(1, now) {
+                self.links.counters.overflow += 1;
+                break;
+            }
+            self.links
+                .send(now, member.address, Frame::Message(body.clone()));
+            reached += 1;
+        }
+        Ok(reached)
+    }
+
+    /// The living members besides this node, by node.
+    pub fn live(&self) -> impl Iterator<Item = Member> {
+        self.roster.live().values().copied()
+    }
+
+    /// Every node that is remembered, by node; none of a cluster that this node was in before.
+    pub fn members(&self) -> Vec<MemberStatus> {
+        let mut members: Vec<_> = self
+            .roster
+            .members()
+            .filter(|(member, _)| self.keyring.was_member(&member.node))
+            .map(|(member, state)| MemberStatus {
+                member,
+                state: self.state_of(&member, state),
+                round_trip: self.roster.round_trip(&member.node),
+            })
+            .collect();
+        members.sort_by_key(|status| status.member.node);
+        members
+    }
+
+    /// How long this member takes to answer: a moving average of what was measured lately.
+    pub fn round_trip(&self, node: &NodeId) -> Option<Duration> {
+        self.roster.round_trip(node)
+    }
+
+    /// What was dropped, and why.
+    pub fn counters(&self) -> Counters {
+        self.links.counters
+    }
+
+    fn state_of(&self, member: &Member, state: foca::State) -> MemberState {
+        let node = &member.node;
+        let farewell = self.rumors.farewell_of(node, member.generation);
+        let is_member = self.keyring.is_member(node);
+        let resigned = !is_member && self.keyring.has_resigned(node);
+        let has_left = farewell == Some(Farewell::Final) || resigned;
+        match state {
+            _ if self.away.contains_key(node) => MemberState::Away,
+            foca::State::Alive => MemberState::Alive,
+            foca::State::Suspect => MemberState::Suspect,
+            foca::State::Down if has_left => MemberState::Left,
+            foca::State::Down if !is_member => MemberState::Expelled,
+            foca::State::Down => MemberState::Down,
+        }
+    }
+
+    /// Up to `count` living members, at random where there are more.
+    fn some_members(&mut self, count: usize) -> Vec<Member> {
+        let live = self.roster.live().values().copied();
+        if count >= self.roster.live().len() {
+            live.collect()
+        } else {
+            live.sample(&mut self.rng, count)
+        }
+    }
+
+    fn ask_for_push_pull(&mut self, now: Instant) {
+        if self.push_pull.is_none_or(|at| now < at) {
+            return;
+        }
+        let Some(member) = self.roster.live().values().choose(&mut self.rng) else {
+            return;
+        };
+        self.events.push_back(Event::PushPull {
+            node: member.node,
+            address: member.address,
+        });
+        self.push_pulls += 1;
+        let pause = match FIRST_PUSH_PULLS.get(self.push_pulls) {
+            Some(pause) => *pause,
+            None => self
+                .config
+                .push_pull_period
+                .mul_f64(self.rng.random_range(0.75..1.25)),
+        };
+        self.push_pull = Some(now + pause);
+    }
+
+    /// Carries what the engine asked for to where it belongs, until it asks for nothing.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            while let Some(change) = self.roster.poll_change() {
+                self.note(now, change);
+            }
+            while let Some((life, contradicted)) = self.roster.poll_other_life() {
+                self.note_later_life(now, &life, contradicted);
+            }
+            let Some((to, packet)) = self.roster.poll_send() else {
+                break;
+            };
+            if self.keyring.is_member(&to.node) {
+                self.links.send(now, to.address, Frame::Swim(packet));
+            }
+        }
+        while let Some(address) = self.links.poll_stranger() {
+            if self.knocks.take(1, now) {
+                self.tell(Event::Stranger { address });
+            }
+        }
+    }
+
+    fn note(&mut self, now: Instant, change: Change) {
+        match change {
+            Change::Up(member) => self.note_up(now, member),
+            Change::Down(member) => self.note_down(now, member),
+            Change::Renewed(me) => {
+                self.links.set_me(me);
+                let life = self.vouchers.sign(me);
+                for member in self.some_members(SMALL_CLUSTER) {
+                    self.links.send(now, member.address, Frame::Life(life));
+                }
+                self.events.push_back(Event::Renewed {
+                    generation: me.generation,
+                });
+            }
+        }
+        self.resize();
+    }
+
+    fn note_up(&mut self, now: Instant, member: Member) {
+        self.away.remove(&member.node);
+        self.seeds.find(&member.node);
+        self.rumors.returned(&member.node, member.generation);
+        self.events.push_back(Event::Up(member));
+        self.introduce_head(now, member);
+        if self.push_pull.is_none() {
+            self.push_pulls = 0;
+            self.push_pull = Some(now + FIRST_PUSH_PULLS[0]);
+        }
+    }
+
+    fn note_down(&mut self, now: Instant, member: Member) {
+        self.end_membership(now, member);
+        if self.roster.live().is_empty() {
+            self.push_pull = None;
+            self.seeds.start_over(now);
+        }
+    }
+
+    /// A cluster changes between small and large with some slack, so that it does not do so often.
+    fn resize(&mut self) {
+        let size = self.roster.live().len() + 1;
+        if self.small && size > SMALL_CLUSTER + SMALL_CLUSTER_SLACK {
+            self.small = false;
+        } else if !self.small && size < SMALL_CLUSTER - SMALL_CLUSTER_SLACK {
+            self.small = true;
+        }
+    }
+
+    /// Tells of something that anyone may send at will: beyond the limit it is dropped.
+    fn tell(&mut self, event: Event) {
+        if self.events.len() < EVENTS_MAX {
+            self.events.push_back(event);
+        } else {
+            self.links.counters.overflow += 1;
+        }
+    }
+}
+
+fn fits(body: &Bytes) -> Result<(), ClusterError> {
+    let length_bytes = body.len();
+    let fits = length_bytes <= PAYLOAD_MAX_BYTES;
+    fits.then_some(())
+        .ok_or(ClusterError::MessageTooLong { length_bytes })
+}
+
+fn mixed(seed: u64, me: NodeId, generation: Generation) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("p2pfs cluster seed");
+    hasher.update(&seed.to_le_bytes()).update(me.as_bytes());
+    hasher.update(&generation.0.to_le_bytes());
+    *hasher.finalize().as_bytes()
+}
+
+/// Who is to make room in a full table.
+fn oldest<K: Copy, V, T: Ord>(table: &BTreeMap<K, V>, since: impl Fn(&V) -> T) -> Option<K> {
+    let oldest = table.iter().min_by_key(|(_, it)| since(it));
+    oldest.map(|(key, _)| *key)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,457 @@
+//! Sessions over sealed datagrams: who is proven to be at which address.
+//!
+//! A *session* is one life of a peer process, named by its salt; a *link* is an address that we
+//! exchange datagrams with. Nothing that a salt says at an address counts before it echoed a fresh
+//! challenge of ours from there, so datagrams recorded in an earlier life of either side are worth
+//! nothing. Whoever has proven nothing gets at most one answer a datagram, never a longer one, and
+//! costs no memory: its challenge is computed, not stored. From the greeting on, every datagram
+//! carries a code under a key that only the two processes have, so that no other member can speak
+//! for either; nothing is marked as seen, and nothing changes, before that code was checked.
+//!
+//! ```text
+//! A                                B
+//! hello(nonce)            ───────▶            (B remembers nothing)
+//!            ◀───────  reply(nonce, token)    A: B's salt is proven here
+//! frame + proof(token)    ───────▶            B: A's salt is proven here
+//!            ◀───────  frame                  A: stops to repeat the proof
+//! ```
+//!
+//! Errors are only counted: whatever came, the links that were proven stay so.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::config::{
+    LINKS_MAX, MESSAGES_PER_S, PROOFS_AT_ONCE, PROOFS_PER_S, STRANGERS_MAX, TRANSMITS_MAX,
+    UNPROVEN_ANSWERS_PER_S, WAITING_FRAMES_MAX,
+};
+use super::counters::{Counters, Dropped};
+use super::event::Transmit;
+use super::oldest;
+use super::pair::{Exchange, PairKey};
+use super::seal::{SealKey, Sealer};
+use super::vouch::Vouchers;
+use super::window::ReplayWindow;
+use p2pfs_proto::trust::Keyring;
+use p2pfs_proto::wire::canonical;
+use p2pfs_proto::wire::native::udp::{
+    Body, Contact, Credentials, Frame, HEADER_BYTES, HELLO_BYTES, Header, MAC_BYTES, Mac, Proof,
+    Salt, SaltTag, SignedContact, TAG_BYTES, Token,
+};
+use p2pfs_types::bucket::TokenBucket;
+
+mod cookie;
+mod receive;
+
+use cookie::Cookies;
+
+/// When hellos that are not answered go again, after the first.
+const HELLO_GAPS_MS: [u64; 4] = [200, 400, 800, 1600];
+/// A link that was silent for so long is forgotten.
+const LINK_IDLE: Duration = Duration::from_secs(600);
+
+/// What came, opened and understood.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    /// A peer is proven to be at this address.
+    Proven(Introduction),
+    /// A proven peer says something.
+    Frame {
+        from: Contact,
+        /// Its process.
+        salt: Salt,
+        address: SocketAddr,
+        frame: Frame,
+    },
+}
+
+/// How a proof went.
+#[derive(Debug)]
+pub(super) struct Introduction {
+    /// The peer; an unspecified address is replaced by the one that it was seen at.
+    pub(super) who: Contact,
+    /// Its process.
+    pub(super) salt: Salt,
+    /// Where it was proven.
+    pub(super) address: SocketAddr,
+    /// Whether we said hello, rather than it.
+    pub(super) greeted: bool,
+    /// Our address as the peer uses it.
+    pub(super) reached: SocketAddr,
+    /// A later life of us that the peer has heard of, to be checked.
+    pub(super) known: Option<Box<SignedContact>>,
+    /// How long its answer took.
+    pub(super) round_trip: Option<Duration>,
+}
+
+/// One life of a peer's process.
+struct Session {
+    who: Contact,
+    key: SealKey,
+    pair: PairKey,
+    window: ReplayWindow,
+    messages: TokenBucket,
+    /// How many links it is proven at.
+    links: usize,
+}
+
+/// An address that we talk to.
+struct Link {
+    /// The life that is proven to be there.
+    salt: Option<Salt>,
+    /// To be sent along until the peer is known to have accepted it.
+    token: Option<Token>,
+    hello: Option<Hello>,
+    waiting: VecDeque<Frame>,
+    heard: Instant,
+}
+
+/// A hello that waits for its answer.
+struct Hello {
+    nonce: Token,
+    sent: Instant,
+    repeated: usize,
+    next: Instant,
+}
+
+/// All links, and the sealing of what goes over them.
+pub(super) struct Links {
+    me: Contact,
+    vouchers: Vouchers,
+    exchange: Exchange,
+    /// What this process proves itself with as its present life.
+    credentials: Credentials,
+    rng: StdRng,
+    sealer: Sealer,
+    cookies: Cookies,
+    links: BTreeMap<SocketAddr, Link>,
+    sessions: BTreeMap<Salt, Session>,
+    hellos: BTreeSet<(Instant, SocketAddr)>,
+    sweep: Instant,
+    answers: TokenBucket,
+    proofs: TokenBucket,
+    transmits: VecDeque<Transmit>,
+    /// Addresses whose datagrams cannot be believed yet, though a member may be there.
+    strangers: VecDeque<SocketAddr>,
+    pub(super) counters: Counters,
+}
+
+impl Links {
+    /// No links. The salt and the challenges come from `rng`, whose seed nobody may know or repeat.
+    pub(super) fn new(
+        me: Contact,
+        vouchers: Vouchers,
+        keyring: Arc<Keyring>,
+        rng: &mut StdRng,
+        now: Instant,
+    ) -> Self {
+        let mut rng = StdRng::from_seed(rng.random());
+        let sealer = Sealer::new(keyring, rng.random());
+        let exchange = Exchange::new(rng.random());
+        Self {
+            me,
+            credentials: vouchers.credentials(me, sealer.salt(), *exchange.public()),
+            vouchers,
+            exchange,
+            sealer,
+            cookies: Cookies::new(rng.random(), now),
+            rng,
+            links: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            hellos: BTreeSet::new(),
+            sweep: now + LINK_IDLE,
+            answers: TokenBucket::per_second(UNPROVEN_ANSWERS_PER_S, UNPROVEN_ANSWERS_PER_S, now),
+            proofs: TokenBucket::per_second(PROOFS_PER_S, PROOFS_AT_ONCE, now),
+            transmits: VecDeque::new(),
+            strangers: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Who we say we are.
+    pub(super) fn me(&self) -> Contact {
+        self.me
+    }
+
+    /// Says so from now on.
+    pub(super) fn set_me(&mut self, me: Contact) {
+        self.me = me;
+        let (salt, public) = (self.sealer.salt(), *self.exchange.public());
+        self.credentials = self.vouchers.credentials(me, salt, public);
+    }
+
+    /// The peer that is proven to be at `address`.
+    pub(super) fn proven(&self, address: SocketAddr) -> Option<Contact> {
+        self.speaker_at(address).map(|(who, _)| who)
+    }
+
+    fn speaker_at(&self, address: SocketAddr) -> Option<(Contact, Salt)> {
+        let salt = self.links.get(&address)?.salt?;
+        self.sessions.get(&salt).map(|session| (session.who, salt))
+    }
+
+    /// How many links there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Says hello, unless that is under way.
+    pub(super) fn greet(&mut self, now: Instant, address: SocketAddr) {
+        let address = canonical(address);
+        if address == self.me.address || address.port() == 0 {
+            return;
+        }
+        let link = self.link(now, address);
+        if link.hello.is_some() {
+            return;
+        }
+        let nonce = self.rng.random();
+        let next = now + Duration::from_millis(HELLO_GAPS_MS[0]);
+        if let Some(link) = self.links.get_mut(&address) {
+            link.hello = Some(Hello {
+                nonce,
+                sent: now,
+                repeated: 0,
+                next,
+            });
+        }
+        self.hellos.insert((next, address));
+        self.send_hello(address, nonce);
+    }
+
+    /// Sends over the link, or keeps the frame until the peer there is proven.
+    pub(super) fn send(&mut self, now: Instant, address: SocketAddr, frame: Frame) {
+        let address = canonical(address);
+        let link = self.link(now, address);
+        if let Some(salt) = link.salt {
+            let token = link.token;
+            return self.transmit_bound(address, &salt, token, frame);
+        }
+        if link.waiting.len() >= WAITING_FRAMES_MAX {
+            link.waiting.pop_front();
+            self.counters.never_proven += 1;
+        }
+        if let Some(link) = self.links.get_mut(&address) {
+            link.waiting.push_back(frame);
+        }
+        self.greet(now, address);
+    }
+
+    /// Whether this session may send one more application message.
+    pub(super) fn take_message(&mut self, address: SocketAddr, now: Instant) -> bool {
+        let salt = self.links.get(&address).and_then(|link| link.salt);
+        let session = salt.and_then(|salt| self.sessions.get_mut(&salt));
+        let taken = session.is_some_and(|session| session.messages.take(1, now));
+        if !taken {
+            self.counters.flooding += 1;
+        }
+        taken
+    }
+
+    /// The next datagram to send.
+    pub(super) fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// The next address where somebody may be a member without being known as one here.
+    pub(super) fn poll_stranger(&mut self) -> Option<SocketAddr> {
+        self.strangers.pop_front()
+    }
+
+    pub(super) fn note_stranger(&mut self, address: SocketAddr) {
+        if self.strangers.len() < STRANGERS_MAX && self.sealer.keyring().has_ledger() {
+            self.strangers.push_back(address);
+        }
+    }
+
+    /// Ends the sessions of nodes that are no members any more.
+    pub(super) fn forget_strangers(&mut self) {
+        let keyring = self.sealer.keyring();
+        let is_gone = |session: &Session| !keyring.is_member(&session.who.node);
+        let gone: Vec<Salt> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| is_gone(session))
+            .map(|(salt, _)| *salt)
+            .collect();
+        let at = |link: &Link| link.salt.is_some_and(|salt| gone.contains(&salt));
+        let links = self.links.iter().filter(|(_, link)| at(link));
+        let addresses: Vec<_> = links.map(|(address, _)| *address).collect();
+        addresses
+            .into_iter()
+            .for_each(|address| self.forget(address));
+        // what was proven to them must not prove it again
+        if !gone.is_empty() {
+            self.cookies.renew(self.rng.random());
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub(super) fn poll_timeout(&self) -> Instant {
+        self.hellos
+            .first()
+            .map_or(self.sweep, |(at, _)| self.sweep.min(*at))
+    }
+
+    /// Repeats hellos and forgets silent links.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        while let Some(&(at, address)) = self.hellos.first()
+            && at <= now
+        {
+            self.hellos.pop_first();
+            self.repeat_hello(now, address);
+        }
+        if self.sweep <= now {
+            self.sweep = now + LINK_IDLE / 4;
+            let silent = |link: &Link| now.saturating_duration_since(link.heard) > LINK_IDLE;
+            let old: Vec<_> = self
+                .links
+                .iter()
+                .filter(|(_, l)| silent(l))
+                .map(|(at, _)| *at)
+                .collect();
+            old.into_iter().for_each(|address| self.forget(address));
+        }
+    }
+
+    fn repeat_hello(&mut self, now: Instant, address: SocketAddr) {
+        let Some(link) = self.links.get_mut(&address) else {
+            return;
+        };
+        let Some(hello) = link.hello.as_mut() else {
+            return;
+        };
+        hello.repeated += 1;
+        let Some(gap_ms) = HELLO_GAPS_MS.get(hello.repeated) else {
+            link.hello = None;
+            self.counters.never_proven += link.waiting.len() as u64;
+            link.waiting.clear();
+            // it may have gone on to a secret that we do not know
+            self.note_stranger(address);
+            return;
+        };
+        hello.next = now + Duration::from_millis(*gap_ms);
+        let (next, nonce) = (hello.next, hello.nonce);
+        self.hellos.insert((next, address));
+        self.send_hello(address, nonce);
+    }
+
+    /// The link to `address`; where the table is full, the one that was silent longest goes.
+    fn link(&mut self, now: Instant, address: SocketAddr) -> &mut Link {
+        if !self.links.contains_key(&address) && self.links.len() >= LINKS_MAX {
+            let oldest = oldest(&self.links, |link| link.heard);
+            oldest.into_iter().for_each(|address| self.forget(address));
+            // what was proven lately to a link that is gone must not prove it again
+            self.cookies.renew(self.rng.random());
+        }
+        self.links.entry(address).or_insert_with(|| Link {
+            salt: None,
+            token: None,
+            hello: None,
+            waiting: VecDeque::new(),
+            heard: now,
+        })
+    }
+
+    fn forget(&mut self, address: SocketAddr) {
+        let Some(link) = self.links.remove(&address) else {
+            return;
+        };
+        if let Some(hello) = link.hello {
+            self.hellos.remove(&(hello.next, address));
+        }
+        self.counters.never_proven += link.waiting.len() as u64;
+        self.release(link.salt);
+    }
+
+    fn release(&mut self, salt: Option<Salt>) {
+        let Some(salt) = salt else { return };
+        if let Some(session) = self.sessions.get_mut(&salt) {
+            session.links -= 1;
+            if session.links == 0 {
+                self.sessions.remove(&salt);
+            }
+        }
+    }
+
+    fn send_hello(&mut self, address: SocketAddr, nonce: Token) {
+        let hello = |padding| Frame::Hello {
+            nonce,
+            who: self.me,
+            exchange: *self.exchange.public(),
+            reached: address,
+            padding,
+        };
+        let body = |frame| Body {
+            to: SaltTag::default(),
+            proof: None,
+            frame,
+        };
+        let bare_bytes = body(hello(Bytes::new()))
+            .encode()
+            .map_or(0, |bytes| bytes.len());
+        // one byte more for the length of the padding, which takes two bytes from 128 on
+        let around = HEADER_BYTES + MAC_BYTES + TAG_BYTES + 1;
+        let short = HELLO_BYTES.saturating_sub(around + bare_bytes);
+        let padded = body(hello(vec![0; short].into()));
+        self.transmit(address, &padded, None);
+    }
+
+    fn transmit_bound(&mut self, to: SocketAddr, salt: &Salt, token: Option<Token>, frame: Frame) {
+        let proof = token.map(|token| Proof {
+            token,
+            who: self.credentials,
+            reached: to,
+        });
+        let body = Body {
+            to: tag(salt),
+            proof,
+            frame,
+        };
+        let Ok(bytes) = body.encode() else {
+            self.counters.overflow += 1;
+            return;
+        };
+        if let Some(session) = self.sessions.get(salt) {
+            let datagram = self.sealer.seal(bytes, Some(&session.pair));
+            self.queue(to, datagram);
+        }
+    }
+
+    /// Sends what belongs to no session.
+    fn transmit(&mut self, to: SocketAddr, body: &Body, pair: Option<&PairKey>) {
+        let Ok(bytes) = body.encode() else {
+            self.counters.overflow += 1;
+            return;
+        };
+        let datagram = self.sealer.seal(bytes, pair);
+        self.queue(to, datagram);
+    }
+
+    fn queue(&mut self, to: SocketAddr, datagram: Vec<u8>) {
+        if self.transmits.len() >= TRANSMITS_MAX {
+            self.transmits.pop_front();
+            self.counters.overflow += 1;
+        }
+        self.counters.sent += 1;
+        self.counters.sent_bytes += datagram.len() as u64;
+        self.transmits.push_back(Transmit { to, datagram });
+    }
+}
+
+/// For which life of its receiver a datagram is.
+fn tag(salt: &Salt) -> SaltTag {
+    let mut tag = SaltTag::default();
+    tag.copy_from_slice(&salt[..8]);
+    tag
+}
+
+#[cfg(test)]
+mod tests;

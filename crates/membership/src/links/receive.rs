@@ -1,0 +1,377 @@
+//! The receiving side of the links: open, check, answer, prove.
+
+use super::*;
+
+/// An opened datagram.
+struct Opened {
+    header: Header,
+    from: SocketAddr,
+    length_bytes: usize,
+    body: Body,
+    /// The body as it came, and the code that proves its sender.
+    bytes: Vec<u8>,
+    mac: Mac,
+    /// The key that opened it, where no session has it yet.
+    key: Option<SealKey>,
+}
+
+impl Opened {
+    fn is_from(&self, pair: &PairKey) -> bool {
+        pair.holds(&self.header.encode(), &self.bytes, &self.mac)
+    }
+}
+
+impl Links {
+    /// Takes a datagram in.
+    pub(crate) fn handle_datagram(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) -> Vec<Arrival> {
+        let from = canonical(from);
+        let outcome = self
+            .open(from, datagram)
+            .and_then(|opened| self.receive(now, opened));
+        match outcome {
+            Ok(arrivals) => {
+                self.counters.accepted += 1;
+                arrivals
+            }
+            Err(dropped) => {
+                if matches!(dropped, Dropped::UnknownEpoch | Dropped::NotAMember) {
+                    self.note_stranger(from);
+                }
+                self.counters.count(dropped);
+                Vec::new()
+            }
+        }
+    }
+
+    fn open(&mut self, from: SocketAddr, datagram: &[u8]) -> Result<Opened, Dropped> {
+        let (header, sealed) = Header::decode(datagram).map_err(|_| Dropped::Foreign)?;
+        if header.salt == *self.sealer.salt() {
+            return Err(Dropped::Own);
+        }
+        let session = self.sessions.get(&header.salt);
+        if session.is_some_and(|s| !s.window.is_fresh(header.counter)) {
+            return Err(Dropped::Replayed);
+        }
+        let known_key = session
+            .map(|s| &s.key)
+            .filter(|key| key.epoch == header.epoch);
+        let mut key = None;
+        let body = match known_key {
+            Some(known) => known.open(&header, sealed),
+            None => {
+                let fresh = SealKey::of(self.sealer.keyring(), &header);
+                key.insert(fresh.ok_or(Dropped::UnknownEpoch)?)
+                    .open(&header, sealed)
+            }
+        };
+        let (bytes, mac) = body.ok_or(Dropped::BadSeal)?;
+        let body = Body::decode(&bytes).map_err(|_| Dropped::Malformed)?;
+        Ok(Opened {
+            header,
+            from,
+            length_bytes: datagram.len(),
+            body,
+            bytes,
+            mac,
+            key,
+        })
+    }
+
+    fn receive(&mut self, now: Instant, mut opened: Opened) -> Result<Vec<Arrival>, Dropped> {
+        let (header, from) = (opened.header, opened.from);
+        let proven = self
+            .links
+            .get(&from)
+            .is_some_and(|link| link.salt == Some(header.salt));
+        let for_this_life = opened.body.to == tag(self.sealer.salt());
+        match &opened.body.frame {
+            Frame::Hello { .. } => {
+                self.answer_hello(now, &opened);
+                Ok(Vec::new())
+            }
+            Frame::HelloReply { .. } => self.receive_reply(now, opened).map(|proof| vec![proof]),
+            Frame::Challenge { token } if proven && for_this_life => {
+                self.echo(from, &header.salt, *token);
+                Ok(Vec::new())
+            }
+            Frame::Challenge { .. } => {
+                // the peer at this address has begun a new life
+                if self.links.contains_key(&from) {
+                    self.greet(now, from);
+                }
+                Err(Dropped::Unproven)
+            }
+            _ if for_this_life => {
+                let is_known = self.mark(&mut opened)?;
+                match is_known && proven {
+                    true => Ok(self.deliver(now, from, opened.body.frame)),
+                    false => self.receive_proof(now, opened),
+                }
+            }
+            _ => {
+                self.challenge(now, &opened);
+                Err(Dropped::Unproven)
+            }
+        }
+    }
+
+    /// Notes that a datagram of a known session was seen, once its sender is proven; false where
+    /// the session is not known.
+    fn mark(&mut self, opened: &mut Opened) -> Result<bool, Dropped> {
+        let Some(session) = self.sessions.get_mut(&opened.header.salt) else {
+            return Ok(false);
+        };
+        if !opened.is_from(&session.pair) {
+            return Err(Dropped::Forged);
+        }
+        session.window.mark(opened.header.counter);
+        if let Some(key) = opened.key.take() {
+            session.key = key;
+        }
+        Ok(true)
+    }
+
+    /// The key that this process shares with the one of these credentials, once they are checked.
+    fn pair_with(&self, salt: &Salt, who: &Credentials) -> Result<PairKey, Dropped> {
+        self.vouchers.check(salt, who)?;
+        if !self.sealer.keyring().is_member(&who.who.contact.node) {
+            return Err(Dropped::NotAMember);
+        }
+        let (me, them) = (&self.me.node, &who.who.contact.node);
+        let pair = self.exchange.with(&who.exchange, me, them);
+        pair.ok_or(Dropped::Forged)
+    }
+
+    fn deliver(&mut self, now: Instant, address: SocketAddr, frame: Frame) -> Vec<Arrival> {
+        let Some(link) = self.links.get_mut(&address) else {
+            return Vec::new();
+        };
+        link.heard = now;
+        link.token = None;
+        let Some((from, salt)) = self.speaker_at(address) else {
+            return Vec::new();
+        };
+        match frame {
+            Frame::Nothing => Vec::new(),
+            frame => vec![Arrival::Frame {
+                from,
+                salt,
+                address,
+                frame,
+            }],
+        }
+    }
+
+    /// A first frame from a salt that echoes our challenge.
+    fn receive_proof(&mut self, now: Instant, opened: Opened) -> Result<Vec<Arrival>, Dropped> {
+        let (from, salt) = (opened.from, opened.header.salt);
+        let proof = opened.body.proof;
+        let Some(proof) = proof.filter(|p| self.cookies.accepts(now, from, &salt, &p.token)) else {
+            self.challenge(now, &opened);
+            return Err(Dropped::Unproven);
+        };
+        if !self.proofs.take(1, now) {
+            return Err(Dropped::Unproven);
+        }
+        let pair = self.pair_with(&salt, &proof.who)?;
+        if !opened.is_from(&pair) {
+            return Err(Dropped::Forged);
+        }
+        let who = self.believe(proof.who.who, from);
+        self.prove(now, &opened.header, from, who, (opened.key, pair))?;
+        self.flush(from);
+        let mut arrivals = vec![Arrival::Proven(Introduction {
+            who,
+            salt,
+            address: from,
+            greeted: false,
+            reached: proof.reached,
+            known: None,
+            round_trip: None,
+        })];
+        arrivals.extend(self.deliver(now, from, opened.body.frame));
+        Ok(arrivals)
+    }
+
+    fn receive_reply(&mut self, now: Instant, mut opened: Opened) -> Result<Arrival, Dropped> {
+        let frame = std::mem::replace(&mut opened.body.frame, Frame::Nothing);
+        let Frame::HelloReply {
+            nonce,
+            token,
+            who,
+            reached,
+            known,
+        } = frame
+        else {
+            return Err(Dropped::Malformed);
+        };
+        let (from, salt) = (opened.from, opened.header.salt);
+        let hello = self.links.get(&from).and_then(|link| link.hello.as_ref());
+        let Some(hello) = hello.filter(|hello| hello.nonce == nonce) else {
+            return Err(Dropped::StaleReply);
+        };
+        let once = hello.repeated == 0;
+        let round_trip = once.then(|| now.saturating_duration_since(hello.sent));
+        let pair = self.pair_with(&salt, &who)?;
+        if !opened.is_from(&pair) {
+            return Err(Dropped::Forged);
+        }
+        let who = self.believe(who.who, from);
+        self.prove(now, &opened.header, from, who, (opened.key, pair))?;
+        self.echo(from, &salt, token);
+        self.flush(from);
+        Ok(Arrival::Proven(Introduction {
+            who,
+            salt,
+            address: from,
+            greeted: true,
+            reached,
+            known,
+            round_trip,
+        }))
+    }
+
+    /// Remembers a life that was checked. A peer that does not know its own address is at the one
+    /// that it was seen at.
+    fn believe(&self, mut who: SignedContact, from: SocketAddr) -> Contact {
+        let unknown = who.contact.address.ip().is_unspecified();
+        who.contact.address = match unknown {
+            true => SocketAddr::new(from.ip(), who.contact.address.port()),
+            false => canonical(who.contact.address),
+        };
+        self.vouchers.keep(who);
+        who.contact
+    }
+
+    /// From now on `who` is at this address, as the life of this salt.
+    fn prove(
+        &mut self,
+        now: Instant,
+        header: &Header,
+        address: SocketAddr,
+        who: Contact,
+        (key, pair): (Option<SealKey>, PairKey),
+    ) -> Result<(), Dropped> {
+        match (self.sessions.get_mut(&header.salt), key) {
+            (Some(session), _) if session.who.node != who.node => return Err(Dropped::TwoFaced),
+            (Some(session), _) => session.who = who,
+            (None, None) => return Err(Dropped::Unproven),
+            (None, Some(key)) => {
+                let mut window = ReplayWindow::new();
+                window.mark(header.counter);
+                let messages = TokenBucket::per_second(MESSAGES_PER_S, MESSAGES_PER_S, now);
+                let session = Session {
+                    who,
+                    key,
+                    pair,
+                    window,
+                    messages,
+                    links: 0,
+                };
+                self.sessions.insert(header.salt, session);
+            }
+        }
+        let link = self.link(now, address);
+        link.heard = now;
+        let ended = link.hello.take().map(|hello| (hello.next, address));
+        let before = link.salt.replace(header.salt);
+        if before != Some(header.salt) {
+            link.token = None;
+            if let Some(session) = self.sessions.get_mut(&header.salt) {
+                session.links += 1;
+            }
+            self.release(before);
+        }
+        ended.into_iter().for_each(|hello| {
+            self.hellos.remove(&hello);
+        });
+        Ok(())
+    }
+
+    /// Takes up a challenge: the proof goes at once, and along with all that follows until the
+    /// peer has shown that it accepted one.
+    fn echo(&mut self, address: SocketAddr, salt: &Salt, token: Token) {
+        let Some(link) = self.links.get_mut(&address) else {
+            return;
+        };
+        link.token = Some(token);
+        if link.waiting.is_empty() {
+            self.transmit_bound(address, salt, Some(token), Frame::Nothing);
+        }
+    }
+
+    fn flush(&mut self, address: SocketAddr) {
+        let Some(link) = self.links.get_mut(&address) else {
+            return;
+        };
+        let Some(salt) = link.salt else { return };
+        let token = link.token;
+        for frame in std::mem::take(&mut link.waiting) {
+            self.transmit_bound(address, &salt, token, frame);
+        }
+    }
+
+    /// Answers a hello: what follows from it alone is this answer, proven to the process that the
+    /// hello says it comes from, and to no other.
+    fn answer_hello(&mut self, now: Instant, opened: &Opened) {
+        let Frame::Hello {
+            nonce,
+            who,
+            exchange,
+            ..
+        } = &opened.body.frame
+        else {
+            return;
+        };
+        if !self.may_answer(now, opened, HELLO_BYTES) {
+            return;
+        }
+        let Some(pair) = self.exchange.with(exchange, &self.me.node, &who.node) else {
+            self.counters.forged += 1;
+            return;
+        };
+        let (from, salt) = (opened.from, &opened.header.salt);
+        let frame = Frame::HelloReply {
+            nonce: *nonce,
+            token: self.cookies.token(now, from, salt),
+            who: Box::new(self.credentials),
+            reached: from,
+            known: self.vouchers.later(who).map(Box::new),
+        };
+        self.transmit(from, &unbound(salt, frame), Some(&pair));
+    }
+
+    fn challenge(&mut self, now: Instant, opened: &Opened) {
+        let token = self.cookies.token(now, opened.from, &opened.header.salt);
+        let body = unbound(&opened.header.salt, Frame::Challenge { token });
+        let around = HEADER_BYTES + MAC_BYTES + TAG_BYTES;
+        let length = body
+            .encode()
+            .map_or(usize::MAX, |bytes| bytes.len() + around);
+        if self.may_answer(now, opened, length) {
+            self.transmit(opened.from, &body, None);
+        }
+    }
+
+    /// One answer, no longer than what came.
+    fn may_answer(&mut self, now: Instant, opened: &Opened, length_bytes: usize) -> bool {
+        let may = length_bytes <= opened.length_bytes && self.answers.take(1, now);
+        if !may {
+            self.counters.unanswered += 1;
+        }
+        may
+    }
+}
+
+fn unbound(salt: &Salt, frame: Frame) -> Body {
+    Body {
+        to: tag(salt),
+        proof: None,
+        frame,
+    }
+}

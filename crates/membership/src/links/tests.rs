@@ -1,0 +1,492 @@
+//! Promises of the links, without a network.
+
+use proptest::prelude::*;
+
+use super::*;
+use p2pfs_proto::trust::{EpochSecret, NodeKey};
+use p2pfs_types::id::Generation;
+
+fn address(n: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 1378))
+}
+
+fn key(n: u16) -> Arc<NodeKey> {
+    let mut bytes = [0; 32];
+    bytes[..2].copy_from_slice(&n.to_be_bytes());
+    Arc::new(NodeKey::from_seed(&bytes))
+}
+
+fn contact(n: u16) -> Contact {
+    Contact {
+        node: key(n).node_id(),
+        address: address(n),
+        generation: Generation(1),
+    }
+}
+
+fn links_of(n: u16, secret: u8, life: u64, now: Instant) -> Links {
+    let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([secret; 32])));
+    let mut rng = StdRng::seed_from_u64(u64::from(n) << 32 | life);
+    Links::new(contact(n), Vouchers::new(key(n)), keyring, &mut rng, now)
+}
+
+fn sent(links: &mut Links) -> Vec<Vec<u8>> {
+    std::iter::from_fn(|| links.poll_transmit())
+        .map(|transmit| transmit.datagram)
+        .collect()
+}
+
+/// Hands every datagram of `from` to `to`; gives what came of it.
+fn pass(now: Instant, from: &mut Links, to: &mut Links) -> Vec<Arrival> {
+    let address = from.me().address;
+    let datagrams = sent(from);
+    datagrams
+        .iter()
+        .flat_map(|d| to.handle_datagram(now, address, d))
+        .collect()
+}
+
+fn message(text: &'static str) -> Frame {
+    Frame::Message(Bytes::from_static(text.as_bytes()))
+}
+
+fn messages(arrivals: &[Arrival]) -> Vec<Frame> {
+    let frames = arrivals.iter().filter_map(|arrival| match arrival {
+        Arrival::Frame { frame, .. } => Some(frame.clone()),
+        Arrival::Proven(_) => None,
+    });
+    frames.collect()
+}
+
+/// Two that have proven themselves to each other.
+fn acquainted(now: Instant) -> (Links, Links) {
+    let (mut a, mut b) = (links_of(1, 1, 0, now), links_of(2, 1, 0, now));
+    a.greet(now, address(2));
+    while !pass(now, &mut a, &mut b).is_empty() | !pass(now, &mut b, &mut a).is_empty() {}
+    assert_eq!(a.proven(address(2)), Some(contact(2)));
+    assert_eq!(b.proven(address(1)), Some(contact(1)));
+    (a, b)
+}
+
+#[test]
+fn the_first_message_arrives_after_one_exchange_of_greetings() {
+    let now = Instant::now();
+    let (mut a, mut b) = (links_of(1, 1, 0, now), links_of(2, 1, 0, now));
+    a.send(now, address(2), message("first"));
+    assert!(pass(now, &mut a, &mut b).is_empty());
+    assert_eq!(b.len(), 0, "a greeting costs no memory");
+    assert!(matches!(&pass(now, &mut b, &mut a)[..], [Arrival::Proven(i)] if i.greeted));
+    let arrivals = pass(now, &mut a, &mut b);
+    assert!(matches!(&arrivals[0], Arrival::Proven(i) if i.who == contact(1) && !i.greeted));
+    assert_eq!(messages(&arrivals), [message("first")]);
+    b.send(now, address(1), message("back"));
+    assert_eq!(messages(&pass(now, &mut b, &mut a)), [message("back")]);
+}
+
+#[test]
+fn a_lost_greeting_is_repeated_and_then_given_up() {
+    let now = Instant::now();
+    let mut a = links_of(1, 1, 0, now);
+    a.send(now, address(2), message("first"));
+    let mut hellos = sent(&mut a).len();
+    let mut at = now;
+    while !a.hellos.is_empty() {
+        at = a.poll_timeout();
+        a.handle_timeout(at);
+        hellos += sent(&mut a).len();
+    }
+    assert_eq!(hellos, HELLO_GAPS_MS.len());
+    assert!(at - now <= Duration::from_secs(3));
+    assert_eq!(a.counters.never_proven, 1);
+}
+
+#[test]
+fn a_replayed_datagram_changes_nothing() {
+    let now = Instant::now();
+    let (mut a, mut b) = acquainted(now);
+    a.send(now, address(2), message("once"));
+    let datagram = sent(&mut a).remove(0);
+    let first = b.handle_datagram(now, address(1), &datagram);
+    assert_eq!(messages(&first), [message("once")]);
+    for from in [address(1), address(9)] {
+        assert!(b.handle_datagram(now, from, &datagram).is_empty());
+    }
+    assert_eq!(b.counters.replayed, 2);
+    assert!(sent(&mut b).is_empty());
+}
+
+#[test]
+fn a_datagram_sealed_as_another_changes_nothing_not_even_what_was_seen() {
+    let now = Instant::now();
+    let (mut a, mut b) = acquainted(now);
+    let (mut a2, mut c) = (links_of(1, 1, 9, now), links_of(3, 1, 0, now));
+    // the third has the secret, so it can seal under the salt of the first
+    c.sealer = Sealer::new(
+        Arc::new(Keyring::in_memory(EpochSecret::new([1; 32]))),
+        *a.sealer.salt(),
+    );
+    let pair = c
+        .exchange
+        .with(b.exchange.public(), &c.me.node, &b.me.node)
+        .unwrap();
+    for counter in [0, 100, 1 << 40] {
+        for (pair, frame) in [
+            (None, message("forged")),
+            (Some(&pair), message("forged")),
+            (None, Frame::Rumors(Vec::new())),
+        ] {
+            c.sealer.skip_to(counter);
+            let body = Body {
+                to: tag(b.sealer.salt()),
+                proof: None,
+                frame,
+            };
+            let datagram = c.sealer.seal(body.encode().unwrap(), pair);
+            assert!(b.handle_datagram(now, address(1), &datagram).is_empty());
+        }
+    }
+    assert_eq!(b.counters.forged, 9);
+    a.send(now, address(2), message("true"));
+    assert_eq!(messages(&pass(now, &mut a, &mut b)), [message("true")]);
+    // nor does an answer to a hello that the third gives in another's name
+    a2.greet(now, address(2));
+    let hello = sent(&mut a2).remove(0);
+    c.credentials = b.credentials;
+    c.sealer = Sealer::new(
+        Arc::new(Keyring::in_memory(EpochSecret::new([1; 32]))),
+        *b.sealer.salt(),
+    );
+    c.handle_datagram(now, address(1), &hello);
+    for datagram in sent(&mut c) {
+        assert!(a2.handle_datagram(now, address(2), &datagram).is_empty());
+    }
+    assert_eq!((a2.proven(address(2)), a2.counters.forged), (None, 1));
+}
+
+#[test]
+fn what_was_recorded_in_an_earlier_life_of_the_sender_is_worth_nothing() {
+    let now = Instant::now();
+    let (mut a, mut b) = (links_of(1, 1, 0, now), links_of(2, 1, 0, now));
+    let mut recorded = Vec::new();
+    a.send(now, address(2), message("recorded"));
+    for _ in 0..3 {
+        for datagram in sent(&mut a) {
+            b.handle_datagram(now, address(1), &datagram);
+            recorded.push(datagram);
+        }
+        pass(now, &mut b, &mut a);
+    }
+    // the node restarts, and proves its new life
+    let mut next = links_of(1, 1, 1, now);
+    next.greet(now, address(2));
+    while !pass(now, &mut next, &mut b).is_empty() | !pass(now, &mut b, &mut next).is_empty() {}
+    let later = now + Duration::from_secs(21);
+    let salt = b.links[&address(1)].salt;
+    for datagram in &recorded {
+        assert!(b.handle_datagram(later, address(1), datagram).is_empty());
+    }
+    assert_eq!(
+        b.links[&address(1)].salt,
+        salt,
+        "the new life is still the proven one"
+    );
+}
+
+#[test]
+fn what_was_recorded_in_an_earlier_life_of_the_receiver_is_worth_nothing() {
+    let now = Instant::now();
+    let (mut a, _) = acquainted(now);
+    a.send(now, address(2), message("recorded"));
+    let recorded = sent(&mut a);
+    let mut next = links_of(2, 1, 1, now);
+    for datagram in &recorded {
+        assert!(next.handle_datagram(now, address(1), datagram).is_empty());
+        let answers = sent(&mut next);
+        assert!(answers.iter().map(Vec::len).sum::<usize>() <= datagram.len());
+    }
+    assert_eq!(next.proven(address(1)), None);
+}
+
+#[test]
+fn a_restarted_receiver_is_greeted_again_at_the_first_datagram() {
+    let now = Instant::now();
+    let (mut a, _) = acquainted(now);
+    let mut next = links_of(2, 1, 1, now);
+    a.send(now, address(2), message("lost with the old life"));
+    pass(now, &mut a, &mut next);
+    pass(now, &mut next, &mut a);
+    pass(now, &mut a, &mut next);
+    pass(now, &mut next, &mut a);
+    a.send(now, address(2), message("heard"));
+    assert_eq!(messages(&pass(now, &mut a, &mut next)), [message("heard")]);
+}
+
+#[test]
+fn a_forgotten_peer_proves_itself_again_within_one_round_trip() {
+    let now = Instant::now();
+    let (mut a, mut b) = acquainted(now);
+    b.send(now, address(1), message("you are known"));
+    pass(now, &mut b, &mut a);
+    b.forget(address(1));
+    assert!(b.sessions.is_empty());
+    a.send(
+        now,
+        address(2),
+        message("unproven, and long enough for a challenge in return"),
+    );
+    assert!(pass(now, &mut a, &mut b).is_empty());
+    assert!(pass(now, &mut b, &mut a).is_empty());
+    assert!(matches!(
+        &pass(now, &mut a, &mut b)[..],
+        [Arrival::Proven(_)]
+    ));
+    a.send(now, address(2), message("proven"));
+    assert_eq!(messages(&pass(now, &mut a, &mut b)), [message("proven")]);
+}
+
+#[test]
+fn another_secret_of_another_name_changes_only_a_counter() {
+    let now = Instant::now();
+    let mut stranger = links_of(1, 7, 0, now);
+    let mut b = links_of(2, 1, 0, now);
+    stranger.greet(now, address(2));
+    assert!(pass(now, &mut stranger, &mut b).is_empty());
+    assert_eq!(
+        b.counters,
+        Counters {
+            unknown_epoch: 1,
+            ..Counters::default()
+        }
+    );
+    assert!(sent(&mut b).is_empty() && b.len() == 0);
+}
+
+#[test]
+fn a_session_speaks_for_one_node_only() {
+    let now = Instant::now();
+    let (mut a, mut b) = acquainted(now);
+    a.me = contact(5);
+    a.forget(address(2));
+    b.links.get_mut(&address(1)).unwrap().token = None;
+    // the same process, from another address, as another node
+    a.greet(now, address(2));
+    for datagram in sent(&mut a) {
+        b.handle_datagram(now, address(9), &datagram);
+    }
+    let replies = sent(&mut b);
+    replies
+        .iter()
+        .for_each(|d| drop(a.handle_datagram(now, address(2), d)));
+    for datagram in sent(&mut a) {
+        b.handle_datagram(now, address(9), &datagram);
+    }
+    assert_eq!(b.counters.forged, 1);
+    assert_eq!(b.proven(address(9)), None);
+}
+
+#[test]
+fn our_own_datagram_come_back_is_no_peer() {
+    let now = Instant::now();
+    let mut a = links_of(1, 1, 0, now);
+    a.greet(now, address(2));
+    for datagram in sent(&mut a) {
+        assert!(a.handle_datagram(now, address(2), &datagram).is_empty());
+    }
+    assert_eq!(a.counters.own, 1);
+}
+
+#[test]
+fn the_table_of_links_has_an_end_and_the_longest_silent_goes() {
+    let now = Instant::now();
+    let mut a = links_of(1, 1, 0, now);
+    for n in 0..(LINKS_MAX + 10) as u16 {
+        a.greet(now + Duration::from_millis(u64::from(n)), address(n + 2));
+        sent(&mut a);
+    }
+    assert_eq!(a.len(), LINKS_MAX);
+    assert_eq!(a.hellos.len(), LINKS_MAX);
+    assert!(!a.links.contains_key(&address(2)));
+    assert!(a.links.contains_key(&address((LINKS_MAX + 11) as u16)));
+}
+
+#[test]
+fn what_waits_for_a_proof_has_an_end() {
+    let now = Instant::now();
+    let mut a = links_of(1, 1, 0, now);
+    (0..100).for_each(|_| a.send(now, address(2), message("x")));
+    assert_eq!(a.links[&address(2)].waiting.len(), WAITING_FRAMES_MAX);
+    assert_eq!(sent(&mut a).len(), 1, "one greeting for all of them");
+}
+
+#[test]
+fn what_waits_to_be_sent_has_an_end_and_the_oldest_gives_way() {
+    let now = Instant::now();
+    let mut a = links_of(1, 1, 0, now);
+    for n in 0..TRANSMITS_MAX {
+        a.queue(address(n as u16), Vec::new());
+    }
+    assert_eq!((a.transmits.len(), a.counters.overflow), (TRANSMITS_MAX, 0));
+    a.queue(address(TRANSMITS_MAX as u16), Vec::new());
+    assert_eq!((a.transmits.len(), a.counters.overflow), (TRANSMITS_MAX, 1));
+    assert_eq!(a.poll_transmit().map(|first| first.to), Some(address(1)));
+}
+
+#[test]
+fn no_more_addresses_wait_to_be_asked_who_is_there_than_the_limit() {
+    let now = Instant::now();
+    let name = p2pfs_types::id::NodeName::new("n1").unwrap();
+    let secret = EpochSecret::new([1; 32]);
+    let keyring = Keyring::founded_in_memory(secret, &key(1), name, 100);
+    let mut rng = StdRng::seed_from_u64(1);
+    let vouchers = Vouchers::new(key(1));
+    let mut a = Links::new(contact(1), vouchers, Arc::new(keyring), &mut rng, now);
+    for n in 0..STRANGERS_MAX {
+        assert_eq!(a.strangers.len(), n);
+        a.note_stranger(address(n as u16));
+    }
+    a.note_stranger(address(9999));
+    assert_eq!(a.strangers.len(), STRANGERS_MAX);
+    assert!(!a.strangers.contains(&address(9999)));
+}
+
+#[test]
+fn so_many_hellos_are_answered_at_once_and_the_next_when_there_is_room_again() {
+    let now = Instant::now();
+    let mut a = links_of(1, 1, 0, now);
+    let mut b = links_of(2, 1, 0, now);
+    a.greet(now, address(2));
+    let hello = sent(&mut a).remove(0);
+    for n in 0..UNPROVEN_ANSWERS_PER_S as u16 {
+        b.handle_datagram(now, address(n + 100), &hello);
+    }
+    assert_eq!(sent(&mut b).len(), UNPROVEN_ANSWERS_PER_S as usize);
+    b.handle_datagram(now, address(9999), &hello);
+    assert_eq!((sent(&mut b).len(), b.counters.unanswered), (0, 1));
+    let later = now + Duration::from_secs(1) / UNPROVEN_ANSWERS_PER_S;
+    b.handle_datagram(later, address(9999), &hello);
+    assert_eq!(sent(&mut b).len(), 1);
+}
+
+/// Greets with so many proofs left to be checked; whether the first message arrived.
+fn arrives_with_proofs_left(left: u32, waited: Duration) -> bool {
+    let now = Instant::now();
+    let (mut a, mut b) = (links_of(1, 1, 0, now), links_of(2, 1, 0, now));
+    for _ in left..PROOFS_AT_ONCE {
+        assert!(b.proofs.take(1, now), "so many at once");
+    }
+    let now = now + waited;
+    a.send(now, address(2), message("x"));
+    let mut arrivals = Vec::new();
+    for _ in 0..3 {
+        arrivals.extend(pass(now, &mut a, &mut b));
+        pass(now, &mut b, &mut a);
+    }
+    messages(&arrivals) == [message("x")]
+}
+
+#[test]
+fn so_many_proofs_are_checked_at_once_and_then_at_their_rate() {
+    let one = Duration::from_secs(1) / PROOFS_PER_S;
+    assert!(
+        arrives_with_proofs_left(2, Duration::ZERO),
+        "below the limit"
+    );
+    assert!(arrives_with_proofs_left(1, Duration::ZERO), "at the limit");
+    assert!(!arrives_with_proofs_left(0, Duration::ZERO), "above it");
+    assert!(
+        arrives_with_proofs_left(0, one),
+        "with the next that is earned"
+    );
+}
+
+#[test]
+fn a_silent_link_is_forgotten() {
+    let now = Instant::now();
+    let (mut a, _) = acquainted(now);
+    for minute in 1..30 {
+        a.handle_timeout(now + Duration::from_secs(60 * minute));
+    }
+    assert_eq!((a.len(), a.sessions.len()), (0, 0));
+}
+
+#[test]
+fn a_hello_has_the_size_that_no_answer_reaches() {
+    let now = Instant::now();
+    let mut a = links_of(1, 1, 0, now);
+    a.greet(now, "[fd00::1]:1378".parse().unwrap());
+    a.greet(now, address(2));
+    assert!(
+        sent(&mut a)
+            .iter()
+            .all(|datagram| datagram.len() == HELLO_BYTES)
+    );
+}
+
+#[derive(Clone, Debug)]
+enum Attack {
+    Garbage(Vec<u8>),
+    /// A recorded datagram with one bit changed, or none.
+    Recorded {
+        which: usize,
+        flip: Option<usize>,
+    },
+    /// A body that a member of bad faith seals.
+    Sealed {
+        body: Vec<u8>,
+        for_this_life: bool,
+    },
+}
+
+fn attacks() -> impl Strategy<Value = Vec<(u16, Attack)>> {
+    let attack = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..1300).prop_map(Attack::Garbage),
+        (any::<usize>(), prop::option::of(any::<usize>()))
+            .prop_map(|(which, flip)| Attack::Recorded { which, flip }),
+        (prop::collection::vec(any::<u8>(), 0..200), any::<bool>()).prop_map(
+            |(body, for_this_life)| Attack::Sealed {
+                body,
+                for_this_life
+            }
+        ),
+    ];
+    prop::collection::vec((20u16..40, attack), 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_address_without_proof_gets_more_than_it_sent(attacks in attacks()) {
+        let now = Instant::now();
+        let (mut a, mut b) = acquainted(now);
+        a.greet(now, address(3));
+        a.send(now, address(2), message("recorded"));
+        let recorded = sent(&mut a);
+        let mut member = links_of(3, 1, 9, now);
+        let mut balance = BTreeMap::<SocketAddr, i64>::new();
+        for (n, attack) in attacks {
+            let datagram = match attack {
+                Attack::Garbage(bytes) => bytes,
+                Attack::Recorded { which, flip } => {
+                    let mut datagram = recorded[which % recorded.len()].clone();
+                    if let Some(flip) = flip {
+                        let at = flip % datagram.len();
+                        datagram[at] ^= 1;
+                    }
+                    datagram
+                }
+                Attack::Sealed { body, for_this_life } => {
+                    let to = if for_this_life { tag(b.sealer.salt()) } else { [0; 8] };
+                    member.sealer.seal([&to[..], &body].concat(), None)
+                }
+            };
+            *balance.entry(address(n)).or_default() += datagram.len() as i64;
+            b.handle_datagram(now, address(n), &datagram);
+            while let Some(transmit) = b.poll_transmit() {
+                *balance.entry(transmit.to).or_default() -= transmit.datagram.len() as i64;
+            }
+        }
+        prop_assert!(balance.values().all(|bytes| *bytes >= 0), "{:?}", balance);
+        prop_assert_eq!((b.len(), b.sessions.len()), (1, 1));
+        prop_assert_eq!(b.proven(address(1)), Some(contact(1)));
+    }
+}

@@ -1,0 +1,68 @@
+//! Holding to who is in, as the keyring says, and telling others what it says anew.
+
+use super::*;
+use p2pfs_proto::wire::native::udp::STATEMENT_MAX_BYTES;
+
+// what a member may sign, gossip carries
+const _: () = assert!(STATEMENT_MAX_BYTES == p2pfs_proto::trust::STATEMENT_MAX_BYTES);
+
+impl Cluster {
+    /// All that is known of members, for another member to merge.
+    pub fn export_members(&self) -> Bytes {
+        // who said farewell is down here, but why it is can only be heard from the farewell itself
+        self.roster
+            .export(|m| self.rumors.farewell_of(&m.node, m.generation).is_some())
+    }
+
+    /// Merges what another member exported.
+    ///
+    /// # Errors
+    /// [`ClusterError::BadMemberList`] and [`ClusterError::ForgedMemberList`].
+    pub fn merge_members(&mut self, now: Instant, list: &[u8]) -> Result<(), ClusterError> {
+        if self.leaving.is_some() {
+            return Ok(());
+        }
+        let keyring = &self.keyring;
+        let is_member = |node: &NodeId| keyring.is_member(node);
+        let counters = &mut self.links.counters;
+        let merged = self.roster.merge(now, list, is_member, counters);
+        self.settle(now);
+        merged
+    }
+
+    /// Says what time it is by the wall clock, in seconds since 1970, or that it is not known:
+    /// lives that begin more than [`GENERATION_AHEAD_MAX_S`] later are refused.
+    pub fn set_clock(&mut self, unix_s: Option<u64>) {
+        self.vouchers.set_clock(unix_s);
+    }
+
+    /// Passes on a statement about who is in, which the owner has checked or made.
+    pub fn spread_statement(&mut self, now: Instant, bytes: Bytes) {
+        if bytes.len() <= STATEMENT_MAX_BYTES && self.rumors.state(now, bytes) {
+            self.spread(now);
+        }
+    }
+
+    /// Holds to who is in now: whoever is a member no more is gone at once, and its sessions too.
+    pub fn enforce_membership(&mut self, now: Instant) {
+        let keyring = Arc::clone(&self.keyring);
+        let is_gone = |node: &NodeId| !keyring.is_member(node);
+        self.links.forget_strangers();
+        let gone: Vec<_> = self.live().filter(|member| is_gone(&member.node)).collect();
+        for member in gone {
+            self.roster.take_as_down(now, member);
+        }
+        let away: Vec<_> = self
+            .away
+            .keys()
+            .filter(|node| is_gone(node))
+            .copied()
+            .collect();
+        for node in away {
+            self.away.remove(&node);
+            let why = DownReason::Expelled;
+            self.events.push_back(Event::Down { node, why });
+        }
+        self.settle(now);
+    }
+}

@@ -1,0 +1,201 @@
+//! What arrives over proven links, and what follows from it.
+
+use super::event::Offence;
+use super::identity::is_beyond;
+use super::*;
+use links::{Arrival, Introduction};
+use p2pfs_proto::wire::native::udp::{Contact, SignedContact};
+use roster::Refused;
+
+impl Cluster {
+    pub(super) fn receive(&mut self, now: Instant, arrival: Arrival) {
+        match arrival {
+            Arrival::Proven(it) => {
+                self.note_speaker(now, it.who.node, it.salt, it.address);
+                self.meet(now, it);
+            }
+            Arrival::Frame {
+                from,
+                salt,
+                address,
+                frame,
+            } => {
+                if !self.offenders.is_heard(now, &from.node) {
+                    self.links.counters.flooding += 1;
+                    return;
+                }
+                let farewell = farewell_of(&frame, &from.node);
+                match farewell {
+                    Some(_) => self.speaker_left(now, from.node, salt),
+                    None => self.note_speaker(now, from.node, salt, address),
+                }
+                if from.node != self.links.me().node {
+                    self.roster.heard(now, from.node);
+                    self.hear(now, from, address, frame);
+                } else if let Some(farewell) = farewell {
+                    // what else another process with our key says does not count
+                    self.hear_rumor(now, from.node, farewell);
+                }
+            }
+        }
+    }
+
+    /// Others reach this node at another address from now on.
+    pub fn move_to(&mut self, now: Instant, address: SocketAddr) {
+        if self.leaving.is_none() && self.links.me().address != address {
+            self.roster.move_to(now, address);
+            self.settle(now);
+        }
+    }
+
+    fn meet(&mut self, now: Instant, peer: Introduction) {
+        let me = self.links.me();
+        if peer.who.node == me.node || self.leaving.is_some() {
+            return;
+        }
+        if me.address.ip().is_unspecified() && !peer.reached.ip().is_unspecified() {
+            let port = me.address.port();
+            let address = SocketAddr::new(canonical(peer.reached).ip(), port);
+            self.roster.move_to(now, address);
+        }
+        if let Some(known) = peer.known {
+            self.outlive(now, peer.who.node, &known);
+        }
+        if let Some(round_trip) = peer.round_trip {
+            self.roster.measured(peer.who.node, round_trip);
+        }
+        if peer.greeted && self.roster.live().get(&peer.who.node) != Some(&peer.who) {
+            self.roster.announce(now, peer.who);
+        }
+    }
+
+    fn hear(&mut self, now: Instant, from: Contact, address: SocketAddr, frame: Frame) {
+        match frame {
+            Frame::Message(body) => {
+                if self.links.take_message(address, now) {
+                    self.tell(Event::Message {
+                        from: from.node,
+                        body,
+                    });
+                }
+            }
+            Frame::Swim(_) | Frame::Outlived { .. } | Frame::Rumors(_)
+                if self.leaving.is_some() => {}
+            Frame::Life(life) if life.contact.node == from.node => {
+                match self.vouchers.check_life(&life) {
+                    Ok(()) => self.vouchers.keep(life),
+                    Err(what) => self.blame(now, from.node, what),
+                }
+            }
+            Frame::Unintroduced => {
+                let life = self.vouchers.sign(self.links.me());
+                self.links.send(now, address, Frame::Life(life));
+            }
+            Frame::Swim(packet) => self.hear_swim(now, from, address, &packet),
+            Frame::Outlived { known } => {
+                self.roster.refused_by(now, &from.node);
+                if self.outlive(now, from.node, &known) {
+                    self.roster.announce(now, from);
+                }
+            }
+            Frame::Rumors(rumors) => {
+                if self.links.take_message(address, now) {
+                    for rumor in rumors {
+                        if self.offenders.is_heard(now, &from.node) {
+                            self.hear_rumor(now, from.node, rumor);
+                        }
+                    }
+                }
+            }
+            // the links have dealt with these
+            Frame::Hello { .. }
+            | Frame::HelloReply { .. }
+            | Frame::Challenge { .. }
+            | Frame::Life(_)
+            | Frame::Nothing => {}
+        }
+    }
+
+    fn hear_swim(&mut self, now: Instant, from: Contact, address: SocketAddr, packet: &[u8]) {
+        let counters = &mut self.links.counters;
+        let keyring = &self.keyring;
+        let is_member = |node: &NodeId| keyring.is_member(node);
+        let (roster, from_node) = (&mut self.roster, from.node);
+        match roster.handle_packet(now, from_node, packet, is_member, counters) {
+            Ok(None) => {}
+            Ok(Some((who, what))) => self.blame(now, who, what),
+            Err(Refused::Outlived(known)) => {
+                self.links
+                    .send(now, address, Frame::Outlived { known: *known });
+            }
+            Err(Refused::Unintroduced) => self.links.send(now, address, Frame::Unintroduced),
+        }
+    }
+
+    fn hear_rumor(&mut self, now: Instant, from: NodeId, rumor: Rumor) {
+        match rumor {
+            Rumor::Head(head) => {
+                if self.keyring.is_member(&head.author) && self.rumors.is_news(&head) {
+                    self.tell(Event::Head(head));
+                }
+            }
+            Rumor::Statement(bytes) => {
+                if self.rumors.is_unheard_statement(&bytes) {
+                    self.tell(Event::Statement { from, bytes });
+                }
+            }
+            // one that changes nothing is not worth the check of a signature
+            Rumor::Departure(departure) if !self.is_news_of(&departure) => {}
+            Rumor::Departure(departure) => match Vouchers::is_departure(&departure) {
+                true => self.hear_departure(now, departure),
+                false => self.blame(now, from, Offence::SpeaksForOthers),
+            },
+        }
+    }
+
+    /// Counts what a member said that its subject did not sign, and tells of each member once.
+    fn blame(&mut self, now: Instant, who: NodeId, what: Offence) {
+        self.links.counters.count(what.into());
+        if self.offenders.note(now, who, what) {
+            self.tell(Event::Offended { node: who, what });
+        }
+    }
+
+    /// Goes on after a later life of this node that `teller` knows; false where there is none,
+    /// where this node did not sign it, or where it happened too often lately.
+    pub(super) fn outlive(&mut self, now: Instant, teller: NodeId, known: &SignedContact) -> bool {
+        let (me, heard) = (self.links.me(), known.contact);
+        if heard.node != me.node || !is_beyond(&heard, &me) {
+            return false;
+        }
+        if let Err(what) = self.vouchers.check_life(known) {
+            if what == Offence::SpeaksForOthers {
+                self.blame(now, teller, what);
+            }
+            return false;
+        }
+        let contradicts = self.contradict(now, heard.generation);
+        self.note_later_life(now, &heard, contradicts);
+        contradicts
+    }
+
+    /// Goes on after `known`; false where that happened too often lately.
+    pub(super) fn contradict(&mut self, now: Instant, known: Generation) -> bool {
+        if !self.roster.take_renewal(now) {
+            self.links.counters.too_many_renewals += 1;
+            return false;
+        }
+        self.roster.outlive(now, known);
+        true
+    }
+}
+
+/// That a node itself says that it goes.
+fn farewell_of(frame: &Frame, from: &NodeId) -> Option<Rumor> {
+    let Frame::Rumors(rumors) = frame else {
+        return None;
+    };
+    let mut rumors = rumors.iter();
+    let own = rumors.find(|it| matches!(it, Rumor::Departure(it) if it.who.node == *from));
+    own.cloned()
+}

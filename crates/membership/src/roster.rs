@@ -1,0 +1,490 @@
+//! Who is a member: the SWIM engine (`foca`) with its timers, kept to our limits.
+//!
+//! Owns the engine, the order of its timers, the measuring of its probes, and the rule that a node
+//! which hears of a later life of itself goes on as the life after that one. Never sends: what is
+//! to be sent comes out of [`Roster::poll_send`], with the address that the member advertises.
+//! A packet that the engine refuses changes nothing but a counter.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::num::NonZeroU8;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use foca::{
+    AccumulatingRuntime, Codec, Foca, Incarnation, NoCustomBroadcast, OwnedNotification,
+    PostcardCodec, State, Timer, TimerToken,
+};
+use rand::rngs::StdRng;
+
+use super::ClusterError;
+use super::config::{ClusterConfig, MEMBER_LIST_MAX_BYTES, MEMBERS_MAX};
+use super::counters::Counters;
+use super::event::Offence;
+use super::identity::Life;
+use super::vouch::{LifeCodec, Vouchers, decode_signed};
+use p2pfs_proto::wire::native::udp::{Contact, Signature, SignedContact};
+use p2pfs_types::bucket::TokenBucket;
+use p2pfs_types::id::{Generation, NodeId};
+
+mod answers;
+mod hearsay;
+mod packet;
+mod quarrel;
+mod timers;
+
+use answers::Answers;
+use packet::{Packet, SENDS_MIN, decode, encode, engine_config, is_reachable};
+use quarrel::{OtherLife, RENEWAL_PERIOD, RENEWALS_AT_ONCE};
+use timers::Timers;
+
+type Engine = Foca<Life, LifeCodec, StdRng, NoCustomBroadcast>;
+type Update = foca::Member<Life>;
+type Header = foca::Header<Life>;
+
+/// What changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// A member is active, as a life that was not known before.
+    Up(Contact),
+    /// A member is active no more.
+    Down(Contact),
+    /// This node goes on as this life.
+    Renewed(Contact),
+}
+
+/// Why a packet was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The sender speaks as a life that is over: this is a later one.
+    Outlived(Box<SignedContact>),
+    /// The sender speaks as a life that was not seen signed.
+    Unintroduced,
+}
+
+/// What was taken, and whom it shows in a bad light.
+pub(super) type Blame = Option<(NodeId, Offence)>;
+
+/// The engine and what it asked for.
+pub(super) struct Roster {
+    engine: Engine,
+    vouchers: Vouchers,
+    runtime: AccumulatingRuntime<Life>,
+    timers: Timers<Timer<Life>>,
+    /// What the engine knows its own timers by, since it changed its identity last.
+    token: Option<TimerToken>,
+    base: foca::Config,
+    suspicion: Duration,
+    tuned_for: usize,
+    live: BTreeMap<NodeId, Contact>,
+    answers: Answers,
+    renewals: TokenBucket,
+    /// Whether another process is known to use this node's key.
+    quarrels: bool,
+    other_lives: VecDeque<OtherLife>,
+    sends: VecDeque<(Contact, Bytes)>,
+    changes: VecDeque<Change>,
+}
+
+impl Roster {
+    /// Nobody but this node.
+    pub(super) fn new(
+        config: &ClusterConfig,
+        me: Contact,
+        vouchers: Vouchers,
+        rng: StdRng,
+        now: Instant,
+    ) -> Self {
+        let base = engine_config(config);
+        Self {
+            engine: Foca::new(Life(me), base.clone(), rng, LifeCodec(vouchers.clone())),
+            vouchers,
+            runtime: AccumulatingRuntime::new(),
+            timers: Timers::new(),
+            token: None,
+            base,
+            suspicion: config.suspicion,
+            tuned_for: 1,
+            live: BTreeMap::new(),
+            answers: Answers::default(),
+            renewals: TokenBucket::one_in(RENEWAL_PERIOD, RENEWALS_AT_ONCE, now),
+            quarrels: false,
+            other_lives: VecDeque::new(),
+            sends: VecDeque::new(),
+            changes: VecDeque::new(),
+        }
+    }
+
+    /// The living members besides this node, by node.
+    pub(super) fn live(&self) -> &BTreeMap<NodeId, Contact> {
+        &self.live
+    }
+
+    /// Every member that is remembered, and what is thought of it.
+    pub(super) fn members(&self) -> impl Iterator<Item = (Contact, State)> {
+        let me = self.engine.identity().0.node;
+        self.engine
+            .iter_membership_state()
+            .map(|member| (member.id().0, member.state()))
+            .filter(move |(contact, _)| contact.node != me)
+    }
+
+    /// The latest generation of a node that was heard of.
+    pub(super) fn generation_of(&self, node: &NodeId) -> Option<Generation> {
+        if let Some(living) = self.live.get(node) {
+            return Some(living.generation);
+        }
+        let mut lives = self
+            .engine
+            .iter_membership_state()
+            .map(|member| member.id().0);
+        lives
+            .find(|life| life.node == *node)
+            .map(|life| life.generation)
+    }
+
+    /// The moving average of this living member's answers to probes.
+    pub(super) fn round_trip(&self, node: &NodeId) -> Option<Duration> {
+        let lives = self.live.contains_key(node);
+        self.answers.round_trip(node).filter(|_| lives)
+    }
+
+    /// Takes a measure in.
+    pub(super) fn measured(&mut self, node: NodeId, round_trip: Duration) {
+        self.answers.measured(node, round_trip);
+    }
+
+    /// Something of a member came, whatever it says.
+    pub(super) fn heard(&mut self, now: Instant, node: NodeId) {
+        self.answers.heard(node, now);
+    }
+
+    /// Asks this life to take us in.
+    pub(super) fn announce(&mut self, now: Instant, to: Contact) {
+        let _ = self.engine.announce(Life(to), &mut self.runtime);
+        self.drain(now);
+    }
+
+    /// Takes a packet of the engine of `from`, which is to be the one that it says.
+    ///
+    /// # Errors
+    /// [`Refused`]; nothing was changed.
+    pub(super) fn handle_packet(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        data: &[u8],
+        is_member: impl Fn(&NodeId) -> bool,
+        counters: &mut Counters,
+    ) -> Result<Blame, Refused> {
+        let packet = decode(data).filter(|packet| packet.header.src.0.node == from);
+        let Some(Packet { header, mut told }) = packet else {
+            counters.bad_swim += 1;
+            return Ok(None);
+        };
+        let sender = header.src.0;
+        if let Some(later) = self.vouchers.later(&sender) {
+            return Err(Refused::Outlived(Box::new(later)));
+        }
+        if !self.vouchers.knows(&sender) {
+            return Err(Refused::Unintroduced);
+        }
+        let all: Vec<Update> = told.iter().map(|(update, _)| update.clone()).collect();
+        told.retain(|(update, _)| is_member(&update.id().0.node));
+        let (mut updates, blame) = self.believed(from, &told);
+        if !self.make_fit(Some(&from), &mut updates, counters) {
+            return Ok(blame);
+        }
+        if !self.contradicts_in_time(now, &header, &mut updates) {
+            counters.too_many_renewals += 1;
+            if header.message == foca::Message::TurnUndead {
+                return Ok(blame);
+            }
+        }
+        let only_believed = (updates != all).then(|| encode(&header, &updates, &self.vouchers));
+        let data = only_believed.as_deref().unwrap_or(data);
+        self.measure(now, &header);
+        if let Some(later) = self.later_self(&updates) {
+            self.go_on_after(now, later, true);
+        }
+        self.take_hearsay(now, &all, |roster| {
+            let handled = roster.engine.handle_data(data, &mut roster.runtime);
+            counters.bad_swim += u64::from(handled.is_err());
+        });
+        Ok(blame)
+    }
+
+    /// The updates of lives that their nodes signed, which are remembered then, each as far as the
+    /// teller can know it; and who is to be blamed for the others: the teller for what is forged,
+    /// after which nothing more is looked at, the node itself for what is too late.
+    fn believed(&self, teller: NodeId, told: &[(Update, Signature)]) -> (Vec<Update>, Blame) {
+        let (mut believed, mut blame) = (Vec::new(), None);
+        for (update, signature) in told {
+            let life = SignedContact {
+                contact: update.id().0,
+                signature: *signature,
+            };
+            // whoever has lost a signature says so
+            if *signature == Signature::default() || self.is_over(&life.contact) {
+                continue;
+            }
+            match self.vouchers.check_life(&life) {
+                Ok(()) => {
+                    self.vouchers.keep(life);
+                    believed.extend(self.as_hearsay(update));
+                }
+                // each costs the check of a signature
+                Err(what @ Offence::SpeaksForOthers) => return (believed, Some((teller, what))),
+                Err(what @ Offence::AheadOfClock) => blame = Some((life.contact.node, what)),
+            }
+        }
+        (believed, blame)
+    }
+
+    /// Goes on at another address.
+    pub(super) fn move_to(&mut self, now: Instant, address: SocketAddr) {
+        if let Some(next) = self.engine.identity().moved_to(address) {
+            self.become_life(now, next);
+        }
+    }
+
+    /// Holds this life for over without telling others: they hear it in another way.
+    pub(super) fn take_as_down(&mut self, now: Instant, life: Contact) {
+        let over = Update::new(Life(life), 0, State::Down);
+        let _ = self
+            .engine
+            .apply_many(std::iter::once(over), false, &mut self.runtime);
+        self.drain(now);
+    }
+
+    /// All that is known of those that are not `left_out`, for another member to merge.
+    pub(super) fn export(&self, left_out: impl Fn(&Contact) -> bool) -> Bytes {
+        let me = *self.engine.identity();
+        let mut list = vec![Update::alive(me)];
+        let wanted = |m: &&Update| m.id().0.node != me.0.node && !left_out(&m.id().0);
+        list.extend(self.engine.iter_membership_state().filter(wanted).cloned());
+        let mut bytes = Vec::new();
+        let mut codec = LifeCodec(self.vouchers.clone());
+        for update in &list {
+            let _always_fits = codec.encode_member(update, &mut bytes);
+        }
+        bytes.into()
+    }
+
+    /// Takes another member's list in.
+    ///
+    /// # Errors
+    /// Where it is not one, or tells of a life that its node did not sign; nothing was changed.
+    pub(super) fn merge(
+        &mut self,
+        now: Instant,
+        mut list: &[u8],
+        is_member: impl Fn(&NodeId) -> bool,
+        counters: &mut Counters,
+    ) -> Result<(), ClusterError> {
+        if list.len() > MEMBER_LIST_MAX_BYTES {
+            return Err(ClusterError::BadMemberList);
+        }
+        let mut signed = Vec::new();
+        while !list.is_empty() {
+            let Some(update) = decode_signed(&mut list) else {
+                return Err(ClusterError::BadMemberList);
+            };
+            signed.push(update);
+        }
+        // a node that is remembered at no address was never heard by who tells of it
+        signed.retain(|(update, _)| is_reachable(update.id().0) && is_member(&update.id().0.node));
+        let me = self.engine.identity().0;
+        let told: Vec<Update> = signed.iter().map(|(update, _)| update.clone()).collect();
+        // who tells of them is not known here
+        let (mut updates, blame) = self.believed(me.node, &signed);
+        if blame == Some((me.node, Offence::SpeaksForOthers)) {
+            return Err(ClusterError::ForgedMemberList);
+        }
+        if let Some(later) = self.later_self(&updates) {
+            let may = self.take_renewal(now);
+            counters.too_many_renewals += u64::from(!may);
+            self.go_on_after(now, later, may);
+        }
+        updates.retain(|update| update.id().0.node != me.node && is_reachable(update.id().0));
+        self.make_fit(None, &mut updates, counters);
+        self.take_hearsay(now, &told, |roster| {
+            let all = updates.iter().cloned();
+            let _ = roster.engine.apply_many(all, true, &mut roster.runtime);
+        });
+        Ok(())
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first_due()
+    }
+
+    /// Lets the engine's timers run out.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.timers.excuse_pause(now);
+        while let Some(timer) = self.timers.take_due(now) {
+            if let Some(until) = self.puts_off(now, &timer) {
+                self.timers.insert(until, timer);
+                continue;
+            }
+            let down = match &timer {
+                Timer::RemoveDown(Life(life)) => Some(life.node),
+                _ => None,
+            };
+            let _ = self.engine.handle_timer(timer, &mut self.runtime);
+            self.drain(now);
+            if let Some(node) = down.filter(|node| self.generation_of(node).is_none()) {
+                self.answers.forget(&node);
+            }
+        }
+    }
+
+    /// The next packet to send.
+    pub(super) fn poll_send(&mut self) -> Option<(Contact, Bytes)> {
+        self.sends.pop_front()
+    }
+
+    /// The next thing that changed.
+    pub(super) fn poll_change(&mut self) -> Option<Change> {
+        self.changes.pop_front()
+    }
+
+    fn become_life(&mut self, now: Instant, next: Life) {
+        if self.engine.change_identity(next, &mut self.runtime).is_ok() {
+            self.changes.push_back(Change::Renewed(next.0));
+            self.reconnect();
+        }
+        self.drain(now);
+    }
+
+    /// The engine stops its timers when it changes its identity, until it hears a packet.
+    fn reconnect(&mut self) {
+        let _ = self
+            .engine
+            .apply_many(std::iter::empty(), true, &mut self.runtime);
+    }
+
+    fn measure(&mut self, now: Instant, header: &Header) {
+        if let foca::Message::Ack(number) = header.message {
+            self.answers.answered(header.src.0.node, number, now);
+        }
+    }
+
+    /// Takes what the engine asked for out of its runtime.
+    fn drain(&mut self, now: Instant) {
+        while self.runtime.backlog() > 0 {
+            while let Some((after, timer)) = self.runtime.to_schedule() {
+                match &timer {
+                    Timer::ChangeSuspectToDown {
+                        member_id,
+                        incarnation,
+                        ..
+                    } => {
+                        self.answers.suspect(member_id.0.node, *incarnation, now);
+                        // two by turns would put the end off for each other
+                        if self.timers.holds(&timer) {
+                            continue;
+                        }
+                    }
+                    Timer::ProbeRandomMember(token) => self.token = Some(*token),
+                    _ => {}
+                }
+                self.timers.insert(now + after, timer);
+            }
+            while let Some(note) = self.runtime.to_notify() {
+                self.note(note);
+            }
+            while let Some((to, data)) = self.runtime.to_send() {
+                self.queue(now, to.0, data);
+            }
+        }
+        self.tune();
+    }
+
+    fn queue(&mut self, now: Instant, mut to: Contact, data: Bytes) {
+        let header: Result<Header, _> = PostcardCodec.decode_header(&data[..]);
+        match header.map(|header| header.message) {
+            Ok(foca::Message::Ping(number)) => {
+                self.answers.probed(to.node, number, now);
+            }
+            // whom another member names, and where: it may name any address
+            Ok(foca::Message::IndirectPing { .. } | foca::Message::ForwardedAck { .. }) => {
+                let Some(known) = self.live.get(&to.node) else {
+                    return;
+                };
+                to = *known;
+            }
+            // foca 2.0 tells a suspect that it is down when its time is over, also where it has
+            // contradicted meanwhile; that would make it begin a new life for nothing
+            Ok(foca::Message::TurnUndead)
+                if self
+                    .live
+                    .get(&to.node)
+                    .is_some_and(|m| m.generation >= to.generation) =>
+            {
+                return;
+            }
+            _ => {}
+        }
+        self.sends.push_back((to, data));
+    }
+
+    fn note(&mut self, note: OwnedNotification<Life>) {
+        match note {
+            OwnedNotification::MemberUp(life) => self.note_up(life.0),
+            OwnedNotification::Rename(_, life) if self.live.contains_key(&life.0.node) => {
+                self.note_up(life.0);
+            }
+            OwnedNotification::MemberDown(life) => {
+                if let Some(contact) = self.live.remove(&life.0.node) {
+                    self.answers.ended(&contact.node);
+                    self.changes.push_back(Change::Down(contact));
+                }
+            }
+            OwnedNotification::Rejoin(life) => {
+                self.changes.push_back(Change::Renewed(life.0));
+                self.reconnect();
+            }
+            _ => {}
+        }
+    }
+
+    fn note_up(&mut self, contact: Contact) {
+        if contact.node == self.engine.identity().0.node {
+            return;
+        }
+        if self.live.insert(contact.node, contact) != Some(contact) {
+            self.answers.begins_anew(&contact.node);
+            self.changes.push_back(Change::Up(contact));
+        }
+    }
+
+    fn rounded_size(&self) -> usize {
+        (self.live.len() + 1).next_power_of_two()
+    }
+
+    /// How long a suspect may contradict.
+    fn time_to_contradict(&self) -> Duration {
+        let decades = (self.rounded_size() as f64).log10();
+        self.patience().mul_f64(decades.max(1.0))
+    }
+
+    /// Suspicion and the repetition of news grow with the logarithm of the cluster's size.
+    fn tune(&mut self) {
+        let size = self.rounded_size();
+        if size == self.tuned_for {
+            return;
+        }
+        self.tuned_for = size;
+        let decades = (size as f64).log10();
+        let mut config = self.base.clone();
+        config.suspect_to_down_after = self.time_to_contradict();
+        config.max_transmissions =
+            NonZeroU8::new((4.0 * decades) as u8).map_or(SENDS_MIN, |n| n.max(SENDS_MIN));
+        let _ = self.engine.set_config(config);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,336 @@
+//! What members answer, how late, and whether they are heard at all: a link whose queue holds
+//! seconds brings every answer, and each too late for its probe.
+//!
+//! Owns the probes that are under way, the round trips that they measure, and for how long the end
+//! of a suspect is put off. A node that is gone is not heard after the probe that it did not
+//! answer, so nothing is put off for it. Who is heard and hears nothing never contradicts, and has
+//! [`PUT_OFF_MAX`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use foca::{Incarnation, ProbeNumber};
+
+use super::super::config::MEMBERS_MAX;
+use p2pfs_types::id::NodeId;
+
+/// The weight of the newest measure in a round trip's moving average, as in RFC 6298: 1/8.
+const ROUND_TRIP_WEIGHT: u32 = 8;
+/// Probes of one member that are remembered until they are answered: those of some seconds, where
+/// there is but one member to probe.
+const PROBES_MAX: usize = 8;
+/// Nodes that are measured before they are met; beyond it one is measured by its first probe.
+/// Whoever greets under key after key is never met.
+const MEASURED_MAX: usize = 2 * MEMBERS_MAX;
+/// How long a suspect that was heard is waited for, and then asked again: longer than the queue of
+/// a link that still is one (seconds, in routers with too much memory; Gettys and Nichols 2011).
+const ASK_AGAIN: Duration = Duration::from_secs(4);
+/// For how long the end of a suspect is put off at most. It hears of the suspicion and contradicts
+/// within a round trip or two, or is not to be reached.
+const PUT_OFF_MAX: Duration = Duration::from_secs(12);
+/// An answer is waited for so many times longer than the last one took.
+const LATE_MULTIPLE: u32 = 2;
+/// How often who is called gone by others is asked before they are believed: a question is lost
+/// easily.
+pub(super) const OWN_QUESTIONS: u32 = 4;
+/// Where so many answers were late one after the other, whoever gave them, the link is this node's
+/// (the local health of Lifeguard, Dadgar et al. 2018, by another measure).
+const OWN_ANSWERS: usize = 4;
+
+/// What is known of one member.
+#[derive(Debug, Default)]
+struct Known {
+    probes: VecDeque<(ProbeNumber, Instant)>,
+    average: Option<Duration>,
+    /// How long its last answer took.
+    last: Duration,
+    heard: Option<Instant>,
+    suspicion: Option<Suspicion>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    /// Who contradicts has another.
+    incarnation: Incarnation,
+    /// When it was asked what it did not answer in time.
+    asked: Instant,
+    /// Since when its end is put off.
+    put_off: Option<Instant>,
+    /// Of one whom others call gone: how often it is still to be asked, and how long each answer is
+    /// waited for.
+    questions: Option<(u32, Duration)>,
+}
+
+/// What is known of the members.
+#[derive(Default)]
+pub(super) struct Answers {
+    members: BTreeMap<NodeId, Known>,
+    /// How long the last answers took.
+    last: VecDeque<Duration>,
+}
+
+impl Answers {
+    /// A member is probed.
+    pub(super) fn probed(&mut self, node: NodeId, number: ProbeNumber, now: Instant) {
+        let probes = &mut self.members.entry(node).or_default().probes;
+        probes.push_back((number, now));
+        if probes.len() > PROBES_MAX {
+            probes.pop_front();
+        }
+    }
+
+    /// The last probe of a member that it did not answer yet.
+    pub(super) fn unanswered(&self, node: &NodeId) -> Option<ProbeNumber> {
+        let (number, _) = self.members.get(node)?.probes.back()?;
+        Some(*number)
+    }
+
+    /// A member answers a probe, in time or late.
+    pub(super) fn answered(&mut self, node: NodeId, number: ProbeNumber, now: Instant) {
+        let probes = &mut self.members.entry(node).or_default().probes;
+        let Some(place) = probes.iter().position(|probe| probe.0 == number) else {
+            return;
+        };
+        // those before it were answered too late, or never
+        let answered = probes.drain(..=place).next_back();
+        if let Some((_, sent)) = answered {
+            self.measured(node, now.saturating_duration_since(sent));
+        }
+    }
+
+    /// Takes a measure in.
+    pub(super) fn measured(&mut self, node: NodeId, round_trip: Duration) {
+        if self.members.len() >= MEASURED_MAX && !self.members.contains_key(&node) {
+            return;
+        }
+        let known = self.members.entry(node).or_default();
+        let average = known.average.unwrap_or(round_trip);
+        known.average = Some((average * (ROUND_TRIP_WEIGHT - 1) + round_trip) / ROUND_TRIP_WEIGHT);
+        known.last = round_trip;
+        self.last.push_back(round_trip);
+        if self.last.len() > OWN_ANSWERS {
+            self.last.pop_front();
+        }
+    }
+
+    /// The moving average of a member's answers.
+    pub(super) fn round_trip(&self, node: &NodeId) -> Option<Duration> {
+        self.members.get(node)?.average
+    }
+
+    /// Something that a member sealed came.
+    pub(super) fn heard(&mut self, node: NodeId, now: Instant) {
+        // before the first probe nobody asks for it
+        if let Some(known) = self.members.get_mut(&node) {
+            known.heard = Some(now);
+        }
+    }
+
+    /// A member did not answer its last probe in time.
+    pub(super) fn suspect(&mut self, node: NodeId, incarnation: Incarnation, now: Instant) {
+        if self.is_called_gone(&node, incarnation) {
+            return;
+        }
+        let known = self.members.entry(node).or_default();
+        let asked = known.probes.back().map_or(now, |(_, sent)| *sent);
+        known.suspicion = Some(Suspicion {
+            incarnation,
+            asked,
+            put_off: None,
+            questions: None,
+        });
+    }
+
+    /// Whether a suspect is asked since others call it gone.
+    pub(super) fn is_called_gone(&self, node: &NodeId, incarnation: Incarnation) -> bool {
+        let suspicion = self.members.get(node).and_then(|known| known.suspicion);
+        suspicion.is_some_and(|it| it.incarnation == incarnation && it.questions.is_some())
+    }
+
+    /// A member lives another life, of which nobody said anything yet.
+    pub(super) fn begins_anew(&mut self, node: &NodeId) {
+        if let Some(known) = self.members.get_mut(node) {
+            known.suspicion = None;
+        }
+    }
+
+    /// Others call a member gone: it has so long for each question that this
+    /// node asks itself.
+    pub(super) fn called_gone(
+        &mut self,
+        node: NodeId,
+        incarnation: Incarnation,
+        patience: Duration,
+        now: Instant,
+    ) {
+        let known = self.members.entry(node).or_default();
+        known.suspicion = Some(Suspicion {
+            incarnation,
+            asked: now,
+            put_off: None,
+            questions: Some((OWN_QUESTIONS, patience)),
+        });
+    }
+
+    /// A member is one no more. How long it took stays known: it may be back, and where it was.
+    pub(super) fn ended(&mut self, node: &NodeId) {
+        if let Some(known) = self.members.get_mut(node) {
+            *known = Known {
+                average: known.average,
+                last: known.last,
+                ..Known::default()
+            };
+        }
+    }
+
+    /// A member is remembered no more.
+    pub(super) fn forget(&mut self, node: &NodeId) {
+        self.members.remove(node);
+    }
+
+    /// Until when the end of a suspect whose time is over is put off; it is to be asked again now.
+    pub(super) fn put_off(
+        &mut self,
+        node: &NodeId,
+        incarnation: Incarnation,
+        now: Instant,
+    ) -> Option<Instant> {
+        let own = self.last.iter().min().copied().unwrap_or_default();
+        let known = self.members.get_mut(node)?;
+        let suspicion = known.suspicion.as_mut();
+        let suspicion = suspicion.filter(|it| it.incarnation == incarnation)?;
+        let begun = *suspicion.put_off.get_or_insert(now);
+        let as_late = known.last.max(own) * LATE_MULTIPLE;
+        let question = suspicion.questions.as_mut().filter(|(left, _)| *left > 0);
+        let until = match (known.heard > Some(suspicion.asked), question) {
+            (true, _) => now + ASK_AGAIN,
+            (false, None) => suspicion.asked + as_late,
+            (false, Some((left, patience))) => {
+                *left -= 1;
+                now + as_late.max(*patience)
+            }
+        };
+        suspicion.asked = now;
+        (until > now && now < begun + PUT_OFF_MAX).then_some(until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn node() -> NodeId {
+        NodeId::new([7; 32])
+    }
+
+    #[test]
+    fn an_answer_measures_the_probe_that_it_is_for_however_late_it_is() {
+        let (mut answers, start) = (Answers::default(), Instant::now());
+        for number in 0..4 {
+            let at = start + u32::from(number) * SECOND;
+            answers.probed(node(), number, at);
+        }
+        answers.answered(node(), 1, start + 3 * SECOND);
+        assert_eq!(answers.round_trip(&node()), Some(2 * SECOND));
+        answers.answered(node(), 0, start + 100 * SECOND);
+        answers.answered(node(), 1, start + 100 * SECOND);
+        assert_eq!(answers.round_trip(&node()), Some(2 * SECOND));
+        assert_eq!(answers.unanswered(&node()), Some(3));
+    }
+
+    #[test]
+    fn those_who_greet_and_are_never_met_are_remembered_up_to_a_number() {
+        let (mut answers, now) = (Answers::default(), Instant::now());
+        answers.measured(node(), SECOND);
+        for n in 0..2 * MEASURED_MAX as u64 {
+            let mut bytes = [9; 32];
+            bytes[..8].copy_from_slice(&n.to_le_bytes());
+            answers.measured(NodeId::new(bytes), SECOND);
+            answers.heard(NodeId::new(bytes), now);
+        }
+        assert_eq!(answers.members.len(), MEASURED_MAX);
+        answers.measured(node(), 9 * SECOND);
+        assert_eq!(answers.round_trip(&node()), Some(2 * SECOND));
+    }
+
+    #[test]
+    fn who_is_not_heard_after_the_probe_has_no_more_time() {
+        let (mut answers, start) = (Answers::default(), Instant::now());
+        answers.measured(node(), Duration::from_millis(1));
+        answers.heard(node(), start);
+        answers.probed(node(), 1, start);
+        answers.suspect(node(), 0, start + SECOND);
+        assert_eq!(answers.put_off(&node(), 0, start + 2 * SECOND), None);
+        let stranger = NodeId::new([8; 32]);
+        assert_eq!(answers.put_off(&stranger, 0, start), None);
+    }
+
+    #[test]
+    fn who_is_called_gone_is_asked_some_times_before_its_end() {
+        let (mut answers, start) = (Answers::default(), Instant::now());
+        answers.heard(node(), start);
+        answers.called_gone(node(), 0, SECOND, start);
+        let mut now = start + SECOND;
+        for _ in 0..OWN_QUESTIONS {
+            assert_eq!(answers.put_off(&node(), 0, now), Some(now + SECOND));
+            now += SECOND;
+        }
+        assert_eq!(answers.put_off(&node(), 0, now), None);
+    }
+
+    #[test]
+    fn who_is_heard_after_the_probe_has_more_time_and_not_for_ever() {
+        let (mut answers, start) = (Answers::default(), Instant::now());
+        answers.probed(node(), 1, start);
+        answers.suspect(node(), 0, start + SECOND);
+        let (first, mut rounds) = (start + 2 * SECOND, 0);
+        let mut now = first;
+        loop {
+            answers.heard(node(), now);
+            let Some(until) = answers.put_off(&node(), 0, now) else {
+                break;
+            };
+            (now, rounds) = (until, rounds + 1);
+        }
+        assert_eq!((now - first, rounds), (PUT_OFF_MAX, 3));
+        // it contradicted, and is suspected again
+        answers.probed(node(), 9, now);
+        answers.suspect(node(), 1, now);
+        answers.heard(node(), now + SECOND);
+        assert!(answers.put_off(&node(), 1, now + SECOND).is_some());
+        assert_eq!(answers.put_off(&node(), 0, now + SECOND), None);
+    }
+
+    #[test]
+    fn where_everybody_answers_late_it_is_this_nodes_own_link_and_others_have_time() {
+        let others = (1..=4).map(|n| NodeId::new([n; 32])).collect::<Vec<_>>();
+        for [one, rest, expected] in [[2000, 2000, 4000], [1, 2000, 2]] {
+            let (mut answers, start) = (Answers::default(), Instant::now());
+            let ms = Duration::from_millis;
+            answers.measured(others[0], ms(one));
+            others[1..]
+                .iter()
+                .for_each(|n| answers.measured(*n, ms(rest)));
+            answers.probed(node(), 1, start);
+            answers.suspect(node(), 0, start + SECOND);
+            let until = answers.put_off(&node(), 0, start + ms(1));
+            assert_eq!(until, Some(start + ms(expected)));
+        }
+    }
+
+    #[test]
+    fn who_answered_late_before_is_given_twice_as_long_to_answer() {
+        let (mut answers, start) = (Answers::default(), Instant::now());
+        answers.measured(node(), 2 * SECOND);
+        answers.probed(node(), 1, start);
+        answers.suspect(node(), 0, start + SECOND);
+        let until = start + 4 * SECOND;
+        assert_eq!(answers.put_off(&node(), 0, start + 3 * SECOND), Some(until));
+        // and then as long again from when it was asked again, and no longer
+        let last = start + 7 * SECOND;
+        assert_eq!(answers.put_off(&node(), 0, until), Some(last));
+        assert_eq!(answers.put_off(&node(), 0, last + SECOND), None);
+    }
+}

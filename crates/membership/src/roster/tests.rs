@@ -1,0 +1,397 @@
+//! Promises of the roster, by hand-carried packets.
+
+use std::sync::Arc;
+
+use super::*;
+use p2pfs_proto::trust::NodeKey;
+use rand::{RngExt, SeedableRng};
+
+fn key(n: u8) -> Arc<NodeKey> {
+    Arc::new(NodeKey::from_seed(&[n; 32]))
+}
+
+fn contact(n: u8, generation: u64) -> Contact {
+    let address = SocketAddr::from(([10, 0, 0, n], 1378));
+    Contact {
+        node: key(n).node_id(),
+        address,
+        generation: Generation(generation),
+    }
+}
+
+fn roster(n: u8, now: Instant) -> Roster {
+    let rng = StdRng::seed_from_u64(u64::from(n));
+    let vouchers = Vouchers::new(key(n));
+    Roster::new(&ClusterConfig::default(), contact(n, 1), vouchers, rng, now)
+}
+
+/// Each of these as its own node tells it.
+fn list(updates: impl IntoIterator<Item = (Arc<NodeKey>, Update)>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (key, update) in updates {
+        let mut codec = LifeCodec(Vouchers::new(key));
+        codec.encode_member(&update, &mut bytes).unwrap();
+    }
+    bytes
+}
+
+/// What a link has proven.
+fn introduce(who: &Roster, to: &Roster) {
+    to.vouchers.keep(who.vouchers.sign(who.engine.identity().0));
+}
+
+/// Delivers until nothing is left to say; for two rosters.
+fn converse(now: Instant, a: &mut Roster, b: &mut Roster) {
+    let mut counters = Counters::default();
+    introduce(a, b);
+    introduce(b, a);
+    loop {
+        let to_b: Vec<_> = std::iter::from_fn(|| a.poll_send()).collect();
+        let to_a: Vec<_> = std::iter::from_fn(|| b.poll_send()).collect();
+        if to_a.is_empty() && to_b.is_empty() {
+            return;
+        }
+        for (_, data) in &to_b {
+            b.handle_packet(now, key(1).node_id(), data, |_| true, &mut counters)
+                .unwrap();
+        }
+        for (_, data) in &to_a {
+            a.handle_packet(now, key(2).node_id(), data, |_| true, &mut counters)
+                .unwrap();
+        }
+    }
+}
+
+#[test]
+fn two_that_announce_know_each_other() {
+    let now = Instant::now();
+    let (mut a, mut b) = (roster(1, now), roster(2, now));
+    a.announce(now, contact(2, 1));
+    converse(now, &mut a, &mut b);
+    assert_eq!(a.poll_change(), Some(Change::Up(contact(2, 1))));
+    assert_eq!(b.poll_change(), Some(Change::Up(contact(1, 1))));
+}
+
+#[test]
+fn a_node_that_hears_a_later_life_of_itself_goes_on_after_it() {
+    let now = Instant::now();
+    let mut a = roster(1, now);
+    let list = list([(key(1), Update::alive(Life(contact(1, 70))))]);
+    let merged = a.merge(now, &list, |_| true, &mut Counters::default());
+    assert_eq!(merged, Ok(()));
+    assert_eq!(a.poll_change(), Some(Change::Renewed(contact(1, 71))));
+}
+
+#[test]
+fn a_restart_with_an_earlier_generation_is_told_of_the_later_one() {
+    let now = Instant::now();
+    let (mut a, mut b) = (roster(1, now), roster(2, now));
+    a.outlive(now, Generation(50));
+    a.announce(now, contact(2, 1));
+    converse(now, &mut a, &mut b);
+    let mut restarted = roster(1, now);
+    restarted.announce(now, contact(2, 1));
+    let (_, data) = restarted.poll_send().unwrap();
+    let known = b.handle_packet(
+        now,
+        key(1).node_id(),
+        &data,
+        |_| true,
+        &mut Counters::default(),
+    );
+    let Err(Refused::Outlived(later)) = known else {
+        panic!("{known:?}");
+    };
+    assert_eq!(later.contact, contact(1, 51));
+    assert_eq!(restarted.vouchers.check_life(&later), Ok(()));
+}
+
+#[test]
+fn quarrels_about_a_generation_slow_down() {
+    let now = Instant::now();
+    let mut a = roster(1, now);
+    let mut counters = Counters::default();
+    for generation in 0..100 {
+        let update = Update::alive(Life(contact(1, generation * 10)));
+        let list = list([(key(1), update)]);
+        a.merge(now, &list, |_| true, &mut counters).unwrap();
+    }
+    let renewed = std::iter::from_fn(|| a.poll_change()).count();
+    assert_eq!(renewed, RENEWALS_AT_ONCE as usize);
+    assert!(counters.too_many_renewals > 0);
+}
+
+/// What `a` tells `b` in one packet.
+fn tell(now: Instant, a: &Roster, b: &mut Roster, told: &[Update], counters: &mut Counters) {
+    introduce(a, b);
+    let header = Header {
+        src: *a.engine.identity(),
+        src_incarnation: 0,
+        dst: *b.engine.identity(),
+        message: foca::Message::Gossip,
+    };
+    let packet = encode(&header, told, &a.vouchers);
+    let taken = b.handle_packet(now, header.src.0.node, &packet, |_| true, counters);
+    assert_eq!(taken, Ok(None));
+}
+
+#[test]
+fn suspicions_that_only_a_new_life_contradicts_renew_it_no_faster_than_quarrels() {
+    let last = Incarnation::MAX;
+    for suspicions in [&[last][..], &[last - 1, 0], &[last - 2, last - 1, last - 1]] {
+        let now = Instant::now();
+        let (a, mut b) = (roster(1, now), roster(2, now));
+        let mut counters = Counters::default();
+        for _ in 0..100 {
+            for incarnation in suspicions {
+                let me = *b.engine.identity();
+                introduce(&b, &a);
+                let told = Update::new(me, *incarnation, State::Suspect);
+                tell(now, &a, &mut b, &[told], &mut counters);
+            }
+        }
+        let changes = std::iter::from_fn(|| b.poll_change());
+        let renewed = changes.filter(|it| matches!(it, Change::Renewed(_)));
+        assert!(
+            renewed.count() <= RENEWALS_AT_ONCE as usize,
+            "{suspicions:?}"
+        );
+    }
+}
+
+#[test]
+fn that_the_next_life_of_a_node_that_lives_is_over_is_no_more_than_a_suspicion_either() {
+    let now = Instant::now();
+    let (mut a, mut b, c) = (roster(1, now), roster(2, now), roster(3, now));
+    let mut counters = Counters::default();
+    a.announce(now, contact(2, 1));
+    converse(now, &mut a, &mut b);
+    a.outlive(now, Generation(1));
+    introduce(&a, &c);
+    let over = Update::new(Life(contact(1, 2)), 0, State::Down);
+    tell(now, &c, &mut b, &[over], &mut counters);
+    let changes: Vec<_> = std::iter::from_fn(|| b.poll_change()).collect();
+    let is_gone = |it: &Change| matches!(it, Change::Down(_));
+    assert!(!changes.iter().any(is_gone), "{changes:?}");
+    assert_eq!(b.live().get(&key(1).node_id()), Some(&contact(1, 2)));
+}
+
+#[test]
+fn who_was_called_gone_before_it_was_met_is_met_when_it_speaks() {
+    let now = Instant::now();
+    let (mut a, mut b, c) = (roster(1, now), roster(2, now), roster(3, now));
+    introduce(&a, &c);
+    let over = Update::new(Life(contact(1, 1)), 0, State::Down);
+    tell(now, &c, &mut b, &[over], &mut Counters::default());
+    assert!(!b.live().contains_key(&key(1).node_id()));
+    a.announce(now, contact(2, 1));
+    converse(now, &mut a, &mut b);
+    assert_eq!(b.live().get(&key(1).node_id()), Some(&contact(1, 1)));
+    assert_eq!(a.engine.identity().0, contact(1, 1));
+}
+
+#[test]
+fn that_somebody_is_gone_who_does_not_live_here_is_not_remembered() {
+    let now = Instant::now();
+    let (a, mut b, mut c) = (roster(1, now), roster(2, now), roster(3, now));
+    introduce(&a, &c);
+    let mut counters = Counters::default();
+    let over = Update::new(Life(contact(1, 1)), 0, State::Down);
+    tell(now, &c, &mut b, std::slice::from_ref(&over), &mut counters);
+    c.take_as_down(now, contact(1, 1));
+    let list = c.export(|_| false);
+    b.merge(now, &list, |_| true, &mut counters).unwrap();
+    let known: Vec<Contact> = b.members().map(|(contact, _)| contact).collect();
+    assert_eq!(known, [contact(3, 1)]);
+}
+
+#[test]
+fn what_a_member_asks_to_be_passed_on_goes_to_no_address_that_it_makes_up() {
+    let now = Instant::now();
+    let (mut a, mut b) = (roster(1, now), roster(2, now));
+    let mut counters = Counters::default();
+    a.announce(now, contact(2, 1));
+    converse(now, &mut a, &mut b);
+    let third = list([(key(3), Update::alive(Life(contact(3, 1))))]);
+    b.merge(now, &third, |_| true, &mut counters).unwrap();
+    while b.poll_send().is_some() {}
+    for (n, expected) in [(3, &[contact(3, 1)][..]), (4, &[])] {
+        let target = Life(Contact {
+            address: contact(66, 1).address,
+            ..contact(n, 1)
+        });
+        let probe_number = 7;
+        let ask = foca::Message::PingReq {
+            target,
+            probe_number,
+        };
+        let answer = foca::Message::IndirectAck {
+            target,
+            probe_number,
+        };
+        for message in [ask, answer] {
+            let header = Header {
+                src: *a.engine.identity(),
+                src_incarnation: 0,
+                dst: *b.engine.identity(),
+                message,
+            };
+            let packet = encode(&header, &[], &a.vouchers);
+            let from = header.src.0.node;
+            let taken = b.handle_packet(now, from, &packet, |_| true, &mut counters);
+            assert_eq!(taken, Ok(None));
+            let sent = std::iter::from_fn(|| b.poll_send()).map(|(to, _)| to);
+            assert_eq!(sent.collect::<Vec<_>>(), expected);
+        }
+    }
+}
+
+#[test]
+fn a_forged_life_ahead_of_the_clock_is_blamed_on_who_tells_of_it() {
+    let now = Instant::now();
+    let (a, mut b) = (roster(1, now), roster(2, now));
+    introduce(&a, &b);
+    b.vouchers.set_clock(Some(1000));
+    let ahead = contact(3, u64::MAX);
+    let header = Header {
+        src: *a.engine.identity(),
+        src_incarnation: 0,
+        dst: *b.engine.identity(),
+        message: foca::Message::Gossip,
+    };
+    let told = Update::alive(Life(ahead));
+    for (signer, blamed, what) in [
+        (3, key(3).node_id(), Offence::AheadOfClock),
+        (1, key(1).node_id(), Offence::SpeaksForOthers),
+    ] {
+        let signature = Vouchers::new(key(signer)).sign(ahead).signature;
+        let vouchers = Vouchers::new(key(1));
+        let mut packet = encode(&header, std::slice::from_ref(&told), &vouchers);
+        let from = packet.len() - signature.as_flattened().len();
+        packet[from..].copy_from_slice(signature.as_flattened());
+        let by = header.src.0.node;
+        let taken = b.handle_packet(now, by, &packet, |_| true, &mut Counters::default());
+        assert_eq!(taken, Ok(Some((blamed, what))));
+    }
+}
+
+#[test]
+fn what_gossip_tells_of_who_is_no_member_is_neither_checked_nor_kept() {
+    let now = Instant::now();
+    let (mut a, mut b) = (roster(1, now), roster(2, now));
+    introduce(&a, &b);
+    a.announce(now, contact(2, 1));
+    let (_, packet) = a.poll_send().unwrap();
+    let header = decode(&packet).unwrap().header;
+    let header = Header {
+        message: foca::Message::Gossip,
+        ..header
+    };
+    let stranger = contact(3, 1);
+    let told = [Update::alive(Life(stranger))];
+    let genuine = a.vouchers.clone();
+    genuine.keep(Vouchers::new(key(3)).sign(stranger));
+    let forger = Vouchers::new(key(1));
+    forger.keep(SignedContact {
+        contact: stranger,
+        signature: [[7; 32]; 2],
+    });
+    for vouchers in [genuine, forger] {
+        let packet = encode(&header, &told, &vouchers);
+        let is_member = |node: &NodeId| *node != stranger.node;
+        let blame = b.handle_packet(
+            now,
+            key(1).node_id(),
+            &packet,
+            is_member,
+            &mut Counters::default(),
+        );
+        assert_eq!(blame, Ok(None));
+        assert!(!b.vouchers.knows(&stranger));
+    }
+}
+
+#[test]
+fn the_table_of_members_has_an_end() {
+    let now = Instant::now();
+    let mut a = roster(1, now);
+    let mut counters = Counters::default();
+    let mut rng = StdRng::seed_from_u64(1);
+    for _ in 0..2 * MEMBERS_MAX / 64 {
+        let update = |_| {
+            let key = Arc::new(NodeKey::from_seed(&rng.random()));
+            let node = key.node_id();
+            let contact = Contact {
+                node,
+                ..contact(9, 1)
+            };
+            (key, Update::alive(Life(contact)))
+        };
+        let updates: Vec<_> = (0..64).map(update).collect();
+        a.merge(now, &list(updates), |_| true, &mut counters)
+            .unwrap();
+    }
+    assert_eq!(a.live().len(), MEMBERS_MAX);
+    assert!(counters.too_many_members > 0);
+    let (mut known, mut new) = (a, roster(2, now));
+    known.announce(now, contact(2, 1));
+    converse(now, &mut known, &mut new);
+    assert_eq!(known.live().len(), MEMBERS_MAX, "who speaks needs room too");
+}
+
+#[test]
+fn members_hear_each_other_when_the_table_is_full_also_where_they_tell_of_more() {
+    let now = Instant::now();
+    let (mut a, mut b) = (roster(1, now), roster(2, now));
+    let mut counters = Counters::default();
+    a.announce(now, contact(2, 1));
+    converse(now, &mut a, &mut b);
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut stranger = || {
+        let key = Arc::new(NodeKey::from_seed(&rng.random()));
+        let node = key.node_id();
+        let life = Life(Contact {
+            node,
+            ..contact(9, 1)
+        });
+        (key, Update::alive(life))
+    };
+    let crowd: Vec<_> = (0..MEMBERS_MAX).map(|_| stranger()).collect();
+    for some in crowd.chunks(512) {
+        let some = list(some.iter().cloned());
+        a.merge(now, &some, |_| true, &mut counters).unwrap();
+    }
+    assert_eq!(a.live().len(), MEMBERS_MAX);
+    while a.poll_send().is_some() {}
+    let (more_key, more) = stranger();
+    introduce(&roster(2, now), &a);
+    let told = Vouchers::new(more_key).sign(more.id().0);
+    b.vouchers.keep(told);
+    for told in [&[][..], &[more]] {
+        let header = Header {
+            src: *b.engine.identity(),
+            src_incarnation: 0,
+            dst: *a.engine.identity(),
+            message: foca::Message::Ping(7),
+        };
+        let packet = encode(&header, told, &b.vouchers);
+        let from = header.src.0.node;
+        a.handle_packet(now, from, &packet, |_| true, &mut counters)
+            .unwrap();
+        let answers = std::iter::from_fn(|| a.poll_send());
+        assert_eq!(answers.filter(|(to, _)| to.node == from).count(), 1);
+    }
+    assert_eq!(a.live().len(), MEMBERS_MAX);
+}
+
+#[test]
+fn a_list_that_is_none_changes_nothing() {
+    let now = Instant::now();
+    let mut a = roster(1, now);
+    let mut counters = Counters::default();
+    let bad = Err(ClusterError::BadMemberList);
+    assert_eq!(a.merge(now, &[255; 40], |_| true, &mut counters), bad);
+    let long = vec![0; MEMBER_LIST_MAX_BYTES + 1];
+    assert_eq!(a.merge(now, &long, |_| true, &mut counters), bad);
+    assert!(a.live().is_empty() && a.poll_change().is_none());
+}

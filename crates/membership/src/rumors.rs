@@ -1,0 +1,447 @@
+//! News that spreads from member to member: heads and departures.
+//!
+//! Owns what is the newest of each, and how often it still goes out. News is *hot* for a few
+//! rounds, in each of which it goes to some random members; that reaches all but a tiny part of any
+//! cluster in a number of rounds that grows with the logarithm of its size. A head counts, and
+//! spreads, only when the owner has confirmed it: what nobody checked can neither drive out a true
+//! head nor travel on.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::config::{DEPARTURES_MAX, HEADS_MAX, STATEMENTS_SPREAD_MAX};
+use super::oldest;
+use p2pfs_proto::wire::native::udp::{Departure, Farewell, Frame, Head, PAYLOAD_MAX_BYTES, Rumor};
+use p2pfs_types::id::{Generation, NodeId};
+
+/// The time between rounds.
+pub(super) const ROUND: Duration = Duration::from_millis(100);
+/// To how many members news goes in a round.
+pub(super) const ROUND_FANOUT: usize = 3;
+/// For how many rounds a head is hot: nine copies from each member who heard of it leave out one
+/// in 8,000 by chance (e⁻⁹), and one in 1,300 where a fifth of the datagrams is lost.
+const HEAD_ROUNDS: u32 = 3;
+/// For how many rounds a departure is hot.
+const DEPARTURE_ROUNDS: u32 = 4;
+/// How many datagrams of news one member gets in a round; the rest is hot a round longer.
+const FRAMES_PER_ROUND: usize = 4;
+/// How many unconfirmed heads of an author are remembered, so that they are reported once.
+const REPORTED_PER_AUTHOR: usize = 4;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Statement(u64),
+    Departure(NodeId),
+    Head(NodeId),
+}
+
+/// A confirmed head.
+struct Held {
+    head: Head,
+    confirmed: u64,
+}
+
+/// What is known, and what is hot.
+pub(super) struct Rumors {
+    hot: BTreeMap<Key, u32>,
+    heads: BTreeMap<NodeId, Held>,
+    confirmations: u64,
+    reported: BTreeMap<NodeId, VecDeque<u64>>,
+    departures: BTreeMap<NodeId, (Departure, Instant)>,
+    /// Statements by the hash of their bytes; a number of the latest.
+    statements: BTreeMap<u64, Bytes>,
+    /// Hashes of those heard of lately, the oldest first.
+    heard: VecDeque<u64>,
+    next_round: Option<Instant>,
+}
+
+impl Rumors {
+    /// No news.
+    pub(super) fn new() -> Self {
+        Self {
+            hot: BTreeMap::new(),
+            heads: BTreeMap::new(),
+            confirmations: 0,
+            reported: BTreeMap::new(),
+            departures: BTreeMap::new(),
+            statements: BTreeMap::new(),
+            heard: VecDeque::new(),
+            next_round: None,
+        }
+    }
+
+    /// Confirms a head; false where a newer one, or the same, is held.
+    pub(super) fn confirm(&mut self, now: Instant, head: Head) -> bool {
+        let author = head.author;
+        if self.holds(&head) {
+            return false;
+        }
+        if !self.heads.contains_key(&author) && self.heads.len() >= HEADS_MAX {
+            let oldest = oldest(&self.heads, |held| held.confirmed);
+            oldest.iter().for_each(|author| self.forget_head(author));
+        }
+        self.confirmations += 1;
+        let confirmed = self.confirmations;
+        self.heads.insert(author, Held { head, confirmed });
+        self.reported.remove(&author);
+        self.heat(Key::Head(author), HEAD_ROUNDS, now);
+        true
+    }
+
+    /// Whether this head, or a newer one, is confirmed.
+    fn holds(&self, head: &Head) -> bool {
+        let held = self.heads.get(&head.author);
+        held.is_some_and(|held| held.head.rank >= head.rank)
+    }
+
+    /// The newest confirmed head of a node, as it is told to others.
+    pub(super) fn head(&self, author: &NodeId) -> Option<Rumor> {
+        self.rumor(Key::Head(*author))
+    }
+
+    /// Whether a head that someone sent is to be reported to the owner: newer than the confirmed
+    /// one, and not reported lately.
+    pub(super) fn is_news(&mut self, head: &Head) -> bool {
+        if self.holds(head) {
+            return false;
+        }
+        let digest = digest_of(head.rank, &head.bytes);
+        if self.reported.len() >= HEADS_MAX && !self.reported.contains_key(&head.author) {
+            self.reported.pop_first();
+        }
+        let reported = self.reported.entry(head.author).or_default();
+        if reported.contains(&digest) {
+            return false;
+        }
+        if reported.len() >= REPORTED_PER_AUTHOR {
+            reported.pop_front();
+        }
+        reported.push_back(digest);
+        true
+    }
+
+    /// Whether a statement was not heard of lately.
+    pub(super) fn is_unheard_statement(&mut self, bytes: &[u8]) -> bool {
+        let digest = digest_of((0, 0), bytes);
+        if self.heard.contains(&digest) {
+            return false;
+        }
+        if self.heard.len() >= STATEMENTS_SPREAD_MAX {
+            self.heard.pop_front();
+        }
+        self.heard.push_back(digest);
+        true
+    }
+
+    /// Passes a statement on that the owner has checked. False where there are too many: whoever
+    /// does not hear of it is told when it next asks.
+    pub(super) fn state(&mut self, now: Instant, bytes: Bytes) -> bool {
+        let digest = digest_of((0, 0), &bytes);
+        if self.statements.len() >= STATEMENTS_SPREAD_MAX {
+            return false;
+        }
+        self.statements.insert(digest, bytes);
+        self.heat(Key::Statement(digest), DEPARTURE_ROUNDS, now);
+        true
+    }
+
+    /// Takes a departure in; false where it, or a later one, is known.
+    pub(super) fn depart(&mut self, now: Instant, departure: Departure) -> bool {
+        let Departure { who, how, .. } = departure;
+        let known = self.departures.get(&who.node);
+        if known.is_some_and(|(k, _)| (k.who.generation, k.how) >= (who.generation, how)) {
+            return false;
+        }
+        if self.departures.len() >= DEPARTURES_MAX {
+            let oldest = oldest(&self.departures, |(_, at)| *at);
+            oldest.iter().for_each(|node| self.forget_departure(node));
+        }
+        self.departures.insert(who.node, (departure, now));
+        self.heat(Key::Departure(who.node), DEPARTURE_ROUNDS, now);
+        true
+    }
+
+    /// Ends the talk of a departure that a later life contradicts.
+    pub(super) fn returned(&mut self, node: &NodeId, generation: Generation) {
+        if self
+            .departures
+            .get(node)
+            .is_some_and(|(departure, _)| departure.who.generation < generation)
+        {
+            self.forget_departure(node);
+        }
+    }
+
+    /// The farewell of this life of a node, or of a later one.
+    pub(super) fn farewell_of(&self, node: &NodeId, generation: Generation) -> Option<Farewell> {
+        let known = self.departures.get(node);
+        known
+            .filter(|(departure, _)| departure.who.generation >= generation)
+            .map(|(departure, _)| departure.how)
+    }
+
+    /// When [`Self::round`] is due: none where nothing is hot.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.next_round
+    }
+
+    /// The frames of this round, each to go to the same few members.
+    pub(super) fn round(&mut self, now: Instant) -> Vec<Frame> {
+        if self.next_round.is_none_or(|at| now < at) {
+            return Vec::new();
+        }
+        let mut pending: Vec<Key> = self.hot.keys().copied().collect();
+        // farewells first, then what was told least
+        pending.sort_by_key(|key| (matches!(key, Key::Head(_)), Reverse(self.hot[key])));
+        let rumors = pending
+            .iter()
+            .filter_map(|key| Some((*key, self.rumor(*key)?)));
+        let (frames, told) = pack(rumors);
+        told.into_iter().for_each(|key| self.cool(key));
+        self.next_round = (!self.hot.is_empty()).then(|| now + ROUND);
+        frames
+    }
+
+    fn heat(&mut self, key: Key, rounds: u32, now: Instant) {
+        self.hot.insert(key, rounds);
+        self.next_round.get_or_insert(now);
+    }
+
+    fn cool(&mut self, key: Key) {
+        if let Some(rounds) = self.hot.get_mut(&key) {
+            *rounds -= 1;
+            if *rounds == 0 {
+                self.hot.remove(&key);
+                if let Key::Statement(digest) = key {
+                    self.statements.remove(&digest);
+                }
+            }
+        }
+    }
+
+    fn rumor(&self, key: Key) -> Option<Rumor> {
+        match key {
+            Key::Statement(digest) => self.statements.get(&digest).cloned().map(Rumor::Statement),
+            Key::Head(author) => {
+                let held = self.heads.get(&author)?;
+                Some(Rumor::Head(held.head.clone()))
+            }
+            Key::Departure(node) => {
+                let (departure, _) = self.departures.get(&node)?;
+                Some(Rumor::Departure(*departure))
+            }
+        }
+    }
+
+    fn forget_head(&mut self, author: &NodeId) {
+        self.heads.remove(author);
+        self.hot.remove(&Key::Head(*author));
+    }
+
+    fn forget_departure(&mut self, node: &NodeId) {
+        self.departures.remove(node);
+        self.hot.remove(&Key::Departure(*node));
+    }
+}
+
+/// Fills frames with as many of these as go out in one round; says which those are.
+fn pack(rumors: impl Iterator<Item = (Key, Rumor)>) -> (Vec<Frame>, Vec<Key>) {
+    let mut frames: Vec<Vec<Rumor>> = Vec::new();
+    let mut room_bytes = 0;
+    let mut told = Vec::new();
+    for (key, rumor) in rumors {
+        let length_bytes = postcard::to_stdvec(&rumor).map_or(usize::MAX, |bytes| bytes.len());
+        if length_bytes > room_bytes {
+            if frames.len() == FRAMES_PER_ROUND {
+                break;
+            }
+            frames.push(Vec::new());
+            room_bytes = PAYLOAD_MAX_BYTES;
+        }
+        room_bytes = room_bytes.saturating_sub(length_bytes);
+        if let Some(frame) = frames.last_mut() {
+            frame.push(rumor);
+        }
+        told.push(key);
+    }
+    (frames.into_iter().map(Frame::Rumors).collect(), told)
+}
+
+fn digest_of(rank: (u64, u64), bytes: &[u8]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher
+        .update(&rank.0.to_le_bytes())
+        .update(&rank.1.to_le_bytes())
+        .update(bytes);
+    let mut digest = [0; 8];
+    digest.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_le_bytes(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2pfs_proto::wire::native::udp::{Contact, HEAD_MAX_BYTES};
+
+    fn node(n: u16) -> NodeId {
+        let mut bytes = [0; 32];
+        bytes[..2].copy_from_slice(&n.to_be_bytes());
+        NodeId::new(bytes)
+    }
+
+    fn contact(n: u16, generation: u64) -> Contact {
+        let address = "10.0.0.1:1".parse().unwrap();
+        Contact {
+            node: node(n),
+            address,
+            generation: Generation(generation),
+        }
+    }
+
+    fn head(n: u16, rank: (u64, u64), bytes: &'static [u8]) -> Head {
+        Head {
+            author: node(n),
+            rank,
+            bytes: Bytes::from_static(bytes),
+        }
+    }
+
+    /// Runs rounds until nothing is hot; gives what each told.
+    fn rounds(rumors: &mut Rumors) -> Vec<Vec<Rumor>> {
+        let mut all = Vec::new();
+        while let Some(at) = rumors.poll_timeout() {
+            let frames = rumors.round(at);
+            assert!(frames.len() <= FRAMES_PER_ROUND);
+            all.push(
+                frames
+                    .into_iter()
+                    .flat_map(|frame| match frame {
+                        Frame::Rumors(rumors) => rumors,
+                        other => panic!("{other:?}"),
+                    })
+                    .collect(),
+            );
+        }
+        all
+    }
+
+    #[test]
+    fn only_the_newest_head_of_an_author_goes_out() {
+        let mut rumors = Rumors::new();
+        let now = Instant::now();
+        assert!(rumors.confirm(now, head(1, (1, 5), b"old")));
+        assert!(rumors.confirm(now, head(1, (2, 0), b"new")));
+        assert!(!rumors.confirm(now, head(1, (1, 9), b"older epoch")));
+        let told = rounds(&mut rumors);
+        assert_eq!(told.len(), HEAD_ROUNDS as usize);
+        assert!(told.iter().all(|round| round.len() == 1));
+        assert!(matches!(&told[0][0], Rumor::Head(head) if head.bytes == "new"));
+    }
+
+    #[test]
+    fn an_unconfirmed_head_is_reported_once_and_drives_out_no_true_one() {
+        let mut rumors = Rumors::new();
+        assert!(rumors.is_news(&head(1, (u64::MAX, 0), b"forged")));
+        assert!(!rumors.is_news(&head(1, (u64::MAX, 0), b"forged")));
+        assert!(rumors.is_news(&head(1, (1, 1), b"true")));
+        assert!(rumors.confirm(Instant::now(), head(1, (1, 1), b"true")));
+        assert!(!rumors.is_news(&head(1, (1, 1), b"true")));
+        assert!(rumors.is_news(&head(1, (1, 2), b"next")));
+    }
+
+    #[test]
+    fn a_storm_of_heads_goes_out_in_whole_within_its_datagrams_a_round() {
+        let mut rumors = Rumors::new();
+        let now = Instant::now();
+        for n in 0..500 {
+            let bytes = vec![7; HEAD_MAX_BYTES].into();
+            rumors.confirm(
+                now,
+                Head {
+                    bytes,
+                    ..head(n, (1, 1), b"")
+                },
+            );
+        }
+        let told = rounds(&mut rumors);
+        let times = |n| {
+            told.iter()
+                .flatten()
+                .filter(|r| matches!(r, Rumor::Head(head) if head.author == node(n)))
+                .count()
+        };
+        assert!((0..500).all(|n| times(n) == HEAD_ROUNDS as usize));
+    }
+
+    fn departure(n: u16, generation: u64, how: Farewell) -> Departure {
+        Departure {
+            who: contact(n, generation),
+            how,
+            signature: [[0; 32]; 2],
+        }
+    }
+
+    #[test]
+    fn a_departure_counts_once_for_each_life_and_ends_with_a_return() {
+        let mut rumors = Rumors::new();
+        let now = Instant::now();
+        assert!(rumors.depart(now, departure(1, 4, Farewell::Away)));
+        assert!(!rumors.depart(now, departure(1, 4, Farewell::Away)));
+        assert!(
+            !rumors.depart(now, departure(1, 3, Farewell::Final)),
+            "of a life before"
+        );
+        assert!(rumors.depart(now, departure(1, 4, Farewell::Final)));
+        rumors.returned(&node(1), Generation(4));
+        assert!(!rumors.depart(now, departure(1, 4, Farewell::Final)));
+        rumors.returned(&node(1), Generation(5));
+        assert!(rounds(&mut rumors).iter().all(Vec::is_empty));
+    }
+
+    #[test]
+    fn what_is_remembered_has_an_end() {
+        let mut rumors = Rumors::new();
+        let now = Instant::now();
+        for n in 0..(HEADS_MAX + DEPARTURES_MAX) as u16 {
+            rumors.is_news(&head(n, (1, 1), b"x"));
+            rumors.confirm(now, head(n, (1, 1), b"x"));
+            rumors.is_news(&head(n, (1, 2), b"y"));
+            rumors.depart(now, departure(n, 1, Farewell::Away));
+        }
+        assert_eq!(
+            (rumors.heads.len(), rumors.departures.len()),
+            (HEADS_MAX, DEPARTURES_MAX)
+        );
+        assert!(rumors.reported.len() <= HEADS_MAX);
+        assert!(rumors.hot.len() <= HEADS_MAX + DEPARTURES_MAX);
+    }
+
+    #[test]
+    fn so_many_statements_are_spread_at_one_time_and_no_more() {
+        let (mut rumors, now) = (Rumors::new(), Instant::now());
+        let bytes = |n: usize| Bytes::copy_from_slice(&n.to_be_bytes());
+        for n in 0..STATEMENTS_SPREAD_MAX {
+            assert!(rumors.is_unheard_statement(&bytes(n)));
+            assert!(rumors.state(now, bytes(n)));
+        }
+        assert!(!rumors.is_unheard_statement(&bytes(0)), "heard of lately");
+        assert!(!rumors.state(now, bytes(STATEMENTS_SPREAD_MAX)));
+        assert_eq!(rumors.statements.len(), STATEMENTS_SPREAD_MAX);
+        assert!(rumors.is_unheard_statement(&bytes(STATEMENTS_SPREAD_MAX)));
+        assert_eq!(rumors.heard.len(), STATEMENTS_SPREAD_MAX);
+        assert!(
+            rumors.is_unheard_statement(&bytes(0)),
+            "the oldest is forgotten"
+        );
+        while let Some(at) = rumors.poll_timeout() {
+            rumors.round(at);
+        }
+        assert!(
+            rumors.state(now, bytes(STATEMENTS_SPREAD_MAX)),
+            "once there is room"
+        );
+    }
+}

@@ -1,0 +1,306 @@
+//! Whom to greet when: addresses to join through, tried for ever.
+//!
+//! While nobody is known the seeds are greeted often, then ever less often, and with them the
+//! members that were lost: the engine looks for nobody while it is alone, and those who met through
+//! a seed that is gone have no other way to each other. When somebody is known one seed that is no
+//! member and one lost member are still greeted now and then, without end: a join packet that was
+//! lost, or a partition that outlasted all memory of the other side, must not split a cluster for
+//! good.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+
+use super::config::{GREETINGS_MAX, HINTS_PER_S, SEEDS_MAX};
+use super::{Cluster, oldest};
+use p2pfs_proto::wire::canonical;
+use p2pfs_types::bucket::TokenBucket;
+use p2pfs_types::id::NodeId;
+
+/// The pauses between greetings while nobody is known; the last one repeats.
+const ALONE_GAPS_MS: [u64; 9] = [250, 250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000];
+/// A hint for one address is followed once in this time.
+const HINT_PERIOD: Duration = Duration::from_secs(5);
+/// How long a hinted address is greeted like a seed: the first greeting may be lost, or come while
+/// either side has no address yet, and who announces itself does so once.
+const HINT_LIFETIME: Duration = Duration::from_secs(600);
+/// The most hinted addresses that are remembered: anyone on the network may make them up.
+const HINTS_MAX: usize = 32;
+
+/// The seeds, and when to greet them.
+pub(super) struct Seeds {
+    addresses: BTreeSet<SocketAddr>,
+    /// Members that are down, and where they were last.
+    lost: BTreeMap<NodeId, SocketAddr>,
+    hinted: BTreeMap<SocketAddr, Instant>,
+    hints: TokenBucket,
+    period: Duration,
+    greeted_alone: usize,
+    next: Instant,
+}
+
+impl Seeds {
+    /// The first greeting is due at once.
+    pub(super) fn new(addresses: &[SocketAddr], period: Duration, now: Instant) -> Self {
+        let mut seeds = Self {
+            addresses: BTreeSet::new(),
+            lost: BTreeMap::new(),
+            hinted: BTreeMap::new(),
+            hints: TokenBucket::per_second(HINTS_PER_S, 4 * HINTS_PER_S, now),
+            period,
+            greeted_alone: 0,
+            next: now,
+        };
+        addresses
+            .iter()
+            .for_each(|address| seeds.add(*address, now));
+        seeds
+    }
+
+    /// One more; beyond the limit it is ignored.
+    pub(super) fn add(&mut self, address: SocketAddr, now: Instant) {
+        let address = canonical(address);
+        if self.addresses.len() < SEEDS_MAX && self.addresses.insert(address) {
+            self.start_over(now);
+        }
+    }
+
+    /// A member is down, and may be back where it was; beyond the limit it is not remembered.
+    pub(super) fn lose(&mut self, node: NodeId, address: SocketAddr) {
+        if self.lost.len() < SEEDS_MAX || self.lost.contains_key(&node) {
+            self.lost.insert(node, canonical(address));
+        }
+    }
+
+    /// Looks for this one no more: it is back.
+    pub(super) fn find(&mut self, node: &NodeId) {
+        self.lost.remove(node);
+    }
+
+    /// Looks for those alone who are members still.
+    pub(super) fn look_only_for(&mut self, is_member: impl Fn(&NodeId) -> bool) {
+        self.lost.retain(|node, _| is_member(node));
+    }
+
+    /// Greet soon and often again.
+    pub(super) fn start_over(&mut self, now: Instant) {
+        self.greeted_alone = 0;
+        self.next = self.next.min(now);
+    }
+
+    /// Whether a hint that someone is at `address` is to be followed.
+    pub(super) fn take_hint(&mut self, address: SocketAddr, now: Instant) -> bool {
+        let address = canonical(address);
+        self.forget_old_hints(now);
+        let again = self.hinted.get(&address);
+        let is_fresh = again.is_some_and(|at| now.saturating_duration_since(*at) < HINT_PERIOD);
+        if is_fresh || !self.hints.take(1, now) {
+            return false;
+        }
+        if again.is_none() && self.hinted.len() >= HINTS_MAX {
+            let oldest = oldest(&self.hinted, |at| *at);
+            oldest.and_then(|address| self.hinted.remove(&address));
+        }
+        self.hinted.insert(address, now);
+        true
+    }
+
+    fn forget_old_hints(&mut self, now: Instant) {
+        self.hinted
+            .retain(|_, at| now.saturating_duration_since(*at) < HINT_LIFETIME);
+    }
+
+    /// When [`Self::due`] has something to give.
+    pub(super) fn poll_timeout(&self) -> Instant {
+        self.next
+    }
+
+    /// Whom to greet now, where the time has come.
+    pub(super) fn due(
+        &mut self,
+        now: Instant,
+        members: &BTreeSet<SocketAddr>,
+        rng: &mut StdRng,
+    ) -> Vec<SocketAddr> {
+        if now < self.next {
+            return Vec::new();
+        }
+        self.forget_old_hints(now);
+        let strangers = self.addresses.difference(members).copied();
+        let mut strangers: Vec<_> = strangers.collect();
+        let lost: BTreeSet<_> = self.lost.values().copied().collect();
+        let is_new = |it: &SocketAddr| !members.contains(it) && !self.addresses.contains(it);
+        let mut lost: Vec<_> = lost.into_iter().filter(is_new).collect();
+        if members.is_empty() {
+            let hinted = self.hinted.keys().copied();
+            strangers.extend(hinted.filter(|it| is_new(it) && !lost.contains(it)));
+            let last = ALONE_GAPS_MS.len() - 1;
+            let gap_ms = ALONE_GAPS_MS[self.greeted_alone.min(last)];
+            self.greeted_alone += 1;
+            self.next = now + Duration::from_millis(gap_ms);
+            strangers.shuffle(rng);
+            lost.shuffle(rng);
+            // many of the one leave room for the other
+            strangers.truncate(GREETINGS_MAX - lost.len().min(GREETINGS_MAX / 2));
+            lost.truncate(GREETINGS_MAX - strangers.len());
+            strangers.extend(lost);
+            strangers
+        } else {
+            self.greeted_alone = 0;
+            self.next = now + self.period;
+            let one_of_each = strangers.choose(rng).into_iter().chain(lost.choose(rng));
+            one_of_each.copied().collect()
+        }
+    }
+}
+
+impl Cluster {
+    pub(super) fn greet_seeds(&mut self, now: Instant) {
+        if now < self.seeds.poll_timeout() {
+            return;
+        }
+        let members: BTreeSet<_> = self.roster.live().values().map(|m| m.address).collect();
+        let keyring = &self.keyring;
+        self.seeds.look_only_for(|node| keyring.is_member(node));
+        for address in self.seeds.due(now, &members, &mut self.rng) {
+            self.approach(now, address);
+        }
+    }
+
+    /// Makes whoever is at `address` take us in, if it is not a member here.
+    pub(super) fn approach(&mut self, now: Instant, address: SocketAddr) {
+        match self.links.proven(address) {
+            Some(peer) if peer.node == self.links.me().node => {}
+            Some(peer) if self.roster.live().contains_key(&peer.node) => {}
+            Some(peer) => self.roster.announce(now, peer),
+            None => self.links.greet(now, address),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    fn address(n: u16) -> SocketAddr {
+        SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 1378))
+    }
+
+    fn greetings(
+        seeds: &mut Seeds,
+        members: &BTreeSet<SocketAddr>,
+        until: Instant,
+    ) -> Vec<Instant> {
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut times = Vec::new();
+        while seeds.poll_timeout() <= until {
+            let at = seeds.poll_timeout();
+            times.extend(seeds.due(at, members, &mut rng).iter().map(|_| at));
+        }
+        times
+    }
+
+    #[test]
+    fn a_lonely_node_greets_often_and_then_ever_less_but_never_stops() {
+        let start = Instant::now();
+        let mut seeds = Seeds::new(&[address(1)], Duration::from_secs(30), start);
+        let times = greetings(
+            &mut seeds,
+            &BTreeSet::new(),
+            start + Duration::from_secs(3600),
+        );
+        let first_second = times
+            .iter()
+            .filter(|t| **t <= start + Duration::from_secs(1));
+        assert!(first_second.count() >= 4);
+        let gaps: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(gaps.is_sorted() && gaps.last() == Some(&Duration::from_secs(30)));
+        assert!(times.len() > 100);
+    }
+
+    #[test]
+    fn a_member_of_a_cluster_still_greets_one_stranger_a_period_for_ever() {
+        let start = Instant::now();
+        let all: Vec<_> = (0..5).map(address).collect();
+        let mut seeds = Seeds::new(&all, Duration::from_secs(30), start);
+        let members = BTreeSet::from([address(0), address(1)]);
+        let times = greetings(&mut seeds, &members, start + Duration::from_secs(3000));
+        assert_eq!(times.len(), 101);
+    }
+
+    #[test]
+    fn many_lost_members_leave_room_for_the_seeds_and_go_when_they_are_members_no_more() {
+        let start = Instant::now();
+        let node = |n: u16| NodeId::new([n as u8; 32]);
+        let mut seeds = Seeds::new(&[address(1)], Duration::from_secs(30), start);
+        (100..200).for_each(|n| seeds.lose(node(n), address(n)));
+        let mut rng = StdRng::seed_from_u64(1);
+        let greeted = seeds.due(start, &BTreeSet::new(), &mut rng);
+        assert!(greeted.len() == GREETINGS_MAX && greeted.contains(&address(1)));
+        seeds.find(&node(150));
+        seeds.look_only_for(|it| *it == node(150) || *it == node(151));
+        let later = start + Duration::from_secs(1);
+        let greeted = seeds.due(later, &BTreeSet::new(), &mut rng);
+        assert_eq!(greeted, [address(1), address(151)]);
+        let known = BTreeSet::from([address(7)]);
+        let greeted = seeds.due(later + Duration::from_secs(60), &known, &mut rng);
+        assert_eq!(greeted, [address(1), address(151)]);
+    }
+
+    #[test]
+    fn seeds_and_hints_are_limited() {
+        let start = Instant::now();
+        let mut seeds = Seeds::new(&[], Duration::from_secs(30), start);
+        (0..3000).for_each(|n| seeds.add(address(n), start));
+        assert_eq!(seeds.addresses.len(), SEEDS_MAX);
+        let mut rng = StdRng::seed_from_u64(1);
+        assert_eq!(
+            seeds.due(start, &BTreeSet::new(), &mut rng).len(),
+            GREETINGS_MAX
+        );
+        let followed = (0..3000)
+            .filter(|n| seeds.take_hint(address(*n), start))
+            .count();
+        assert_eq!(followed, 4 * HINTS_PER_S as usize);
+        assert!(
+            !seeds.take_hint(address(0), start + Duration::from_secs(1)),
+            "too soon again"
+        );
+    }
+
+    #[test]
+    fn a_hinted_address_is_greeted_again_while_nobody_is_known_and_not_for_ever() {
+        let start = Instant::now();
+        let mut seeds = Seeds::new(&[], Duration::from_secs(30), start);
+        let mut rng = StdRng::seed_from_u64(1);
+        assert!(seeds.take_hint(address(1), start));
+        let greeted = seeds.due(start, &BTreeSet::new(), &mut rng);
+        assert_eq!(greeted, [address(1)]);
+        let known = BTreeSet::from([address(2)]);
+        let later = seeds.poll_timeout();
+        assert!(seeds.due(later, &known, &mut rng).is_empty());
+        let old = start + HINT_LIFETIME;
+        assert!(seeds.due(old, &BTreeSet::new(), &mut rng).is_empty());
+    }
+
+    #[test]
+    fn made_up_hints_push_the_oldest_out() {
+        let start = Instant::now();
+        let mut seeds = Seeds::new(&[], Duration::from_secs(30), start);
+        for n in 0..3 * HINTS_MAX as u16 {
+            let now = start + u32::from(n) * Duration::from_secs(1);
+            assert!(seeds.take_hint(address(n), now));
+        }
+        assert_eq!(seeds.hinted.len(), HINTS_MAX);
+        assert!(
+            seeds
+                .hinted
+                .contains_key(&address(3 * HINTS_MAX as u16 - 1))
+        );
+    }
+}

@@ -1,0 +1,469 @@
+//! Promises of the whole machine, on a perfect network without delay.
+
+mod signed;
+
+use proptest::prelude::*;
+
+use super::*;
+use p2pfs_proto::trust::EpochSecret;
+
+fn address(n: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, n], 1378))
+}
+
+fn key(n: u8) -> Arc<NodeKey> {
+    Arc::new(NodeKey::from_seed(&[n; 32]))
+}
+
+fn node(n: u8) -> NodeId {
+    key(n).node_id()
+}
+
+fn cluster_at(n: u8, advertised: SocketAddr, seeds: &[u8], now: Instant) -> Cluster {
+    let seeds = seeds.iter().map(|n| address(*n)).collect();
+    let config = ClusterConfig {
+        seeds,
+        ..ClusterConfig::default()
+    };
+    let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([1; 32])));
+    Cluster::new(config, key(n), advertised, Generation(100), keyring, 7, now)
+}
+
+/// Some clusters on a perfect network without delay, at addresses that their number gives.
+struct Table {
+    now: Instant,
+    seats: BTreeMap<SocketAddr, Cluster>,
+    events: Vec<(SocketAddr, Event)>,
+    recorded: Vec<(SocketAddr, Transmit)>,
+}
+
+impl Table {
+    fn of(count: u8) -> Self {
+        let now = Instant::now();
+        let seat = |n| (address(n), cluster_at(n, address(n), &[1], now));
+        let mut table = Self::with((1..=count).map(seat).collect(), now);
+        table.run(Duration::from_secs(3));
+        table
+    }
+
+    fn with(seats: BTreeMap<SocketAddr, Cluster>, now: Instant) -> Self {
+        Self {
+            now,
+            seats,
+            events: Vec::new(),
+            recorded: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.exchange();
+        while let Some(at) = self.seats.values().filter_map(Cluster::poll_timeout).min()
+            && at <= end
+        {
+            self.now = self.now.max(at);
+            for cluster in self.seats.values_mut() {
+                cluster.handle_timeout(self.now);
+            }
+            self.exchange();
+        }
+        self.now = end;
+    }
+
+    fn exchange(&mut self) {
+        loop {
+            let mut transmits = Vec::new();
+            for (at, cluster) in &mut self.seats {
+                self.events
+                    .extend(std::iter::from_fn(|| cluster.poll_event()).map(|e| (*at, e)));
+                let sent = std::iter::from_fn(|| cluster.poll_transmit());
+                transmits.extend(sent.map(|transmit| (*at, transmit)));
+            }
+            if transmits.is_empty() {
+                return;
+            }
+            for (from, transmit) in &transmits {
+                if let Some(cluster) = self.seats.get_mut(&transmit.to) {
+                    cluster.handle_message(self.now, *from, &transmit.datagram);
+                }
+            }
+            self.recorded.append(&mut transmits);
+        }
+    }
+
+    fn seat(&mut self, n: u8) -> &mut Cluster {
+        self.seats.get_mut(&address(n)).expect("seated")
+    }
+
+    fn told(&self, n: u8) -> Vec<Event> {
+        self.events
+            .iter()
+            .filter(|(at, _)| *at == address(n))
+            .map(|(_, e)| e.clone())
+            .collect()
+    }
+}
+
+#[test]
+fn a_message_reaches_the_member_that_it_is_for() {
+    let mut table = Table::of(3);
+    let now = table.now;
+    let body = Bytes::from_static(b"who has it?");
+    assert_eq!(table.seat(1).send(now, node(2), body.clone()), Ok(()));
+    table.exchange();
+    let event = Event::Message {
+        from: node(1),
+        body,
+    };
+    assert!(table.told(2).contains(&event) && !table.told(3).contains(&event));
+}
+
+#[test]
+fn a_broadcast_reaches_every_member_of_a_small_cluster() {
+    let mut table = Table::of(5);
+    let now = table.now;
+    let body = Bytes::from_static(b"who has it?");
+    assert_eq!(table.seat(4).broadcast(now, body.clone()), Ok(4));
+    table.exchange();
+    let event = Event::Message {
+        from: node(4),
+        body,
+    };
+    assert!((1..=5).all(|n| table.told(n).contains(&event) == (n != 4)));
+}
+
+#[test]
+fn what_is_too_long_or_for_a_stranger_is_refused_with_the_reason() {
+    let mut table = Table::of(2);
+    let now = table.now;
+    let long = Bytes::from(vec![0; PAYLOAD_MAX_BYTES + 1]);
+    let length_bytes = long.len();
+    let too_long = Err(ClusterError::MessageTooLong { length_bytes });
+    assert_eq!(table.seat(1).send(now, node(2), long.clone()), too_long);
+    assert_eq!(
+        table.seat(1).broadcast(now, long.clone()).map(|_| ()),
+        too_long
+    );
+    let stranger = table.seat(1).send(now, node(9), Bytes::new());
+    assert_eq!(stranger, Err(ClusterError::NotAMember));
+    let head = table.seat(1).set_head(now, node(1), (1, 1), long);
+    assert_eq!(head, Err(ClusterError::HeadTooLong { length_bytes }));
+    let list = table.seat(1).merge_members(now, &[255; 9]);
+    assert_eq!(list, Err(ClusterError::BadMemberList));
+}
+
+#[test]
+fn one_session_cannot_flood_the_owner_with_messages() {
+    let mut table = Table::of(2);
+    let now = table.now;
+    for _ in 0..5000 {
+        table
+            .seat(1)
+            .send(now, node(2), Bytes::from_static(b"x"))
+            .unwrap();
+    }
+    table.exchange();
+    let messages = table
+        .told(2)
+        .iter()
+        .filter(|e| matches!(e, Event::Message { .. }))
+        .count();
+    assert_eq!(messages, config::MESSAGES_PER_S as usize);
+    assert_eq!(table.seat(2).counters().flooding, 4000);
+}
+
+#[test]
+fn broadcasts_keep_to_their_rate() {
+    let mut table = Table::of(5);
+    let now = table.now;
+    let reached: usize = (0..5000)
+        .map(|_| {
+            table
+                .seat(1)
+                .broadcast(now, Bytes::from_static(b"x"))
+                .unwrap()
+        })
+        .sum();
+    assert_eq!(reached, BROADCAST_DATAGRAMS_PER_S as usize);
+}
+
+#[test]
+fn events_that_nobody_takes_have_an_end() {
+    let mut cluster = cluster_at(1, address(1), &[], Instant::now());
+    let known = cluster.events.len();
+    let event = || Event::Stranger {
+        address: address(9),
+    };
+    for told in known..config::EVENTS_MAX {
+        assert_eq!(cluster.events.len(), told);
+        cluster.tell(event());
+    }
+    cluster.tell(event());
+    assert_eq!(cluster.events.len(), config::EVENTS_MAX);
+    assert_eq!(cluster.counters().overflow, 1);
+    while cluster.poll_event().is_some() {}
+    cluster.tell(event());
+    assert_eq!(cluster.events.len(), 1, "once there is room");
+}
+
+#[test]
+fn the_owner_is_asked_to_knock_so_often_at_once_and_then_at_a_rate() {
+    let now = Instant::now();
+    let name = p2pfs_types::id::NodeName::new("n1").unwrap();
+    let secret = EpochSecret::new([1; 32]);
+    let keyring = Arc::new(Keyring::founded_in_memory(secret, &key(1), name, 100));
+    let config = ClusterConfig::default();
+    let generation = Generation(100);
+    let mut cluster = Cluster::new(config, key(1), address(1), generation, keyring, 7, now);
+    let mut knocks = |now: Instant| {
+        (0..40).for_each(|n| cluster.links.note_stranger(address(n + 2)));
+        cluster.handle_timeout(now);
+        let events = std::iter::from_fn(|| cluster.poll_event());
+        let is_knock = |event: &Event| matches!(event, Event::Stranger { .. });
+        events.filter(is_knock).count() as u32
+    };
+    assert_eq!(knocks(now), KNOCKS_AT_ONCE);
+    assert_eq!(knocks(now), 0);
+    assert_eq!(knocks(now + Duration::from_secs(1)), KNOCKS_PER_S);
+}
+
+#[test]
+fn a_head_counts_only_when_the_owner_has_confirmed_it() {
+    let mut table = Table::of(3);
+    let now = table.now;
+    let forged = Bytes::from_static(b"forged");
+    // node 1 lies about node 3
+    table
+        .seat(1)
+        .set_head(now, node(3), (u64::MAX, 9), forged.clone())
+        .unwrap();
+    table.run(Duration::from_secs(2));
+    let report = Event::Head(Head {
+        author: node(3),
+        rank: (u64::MAX, 9),
+        bytes: forged,
+    });
+    assert_eq!(table.told(2).iter().filter(|e| **e == report).count(), 1);
+    let now = table.now;
+    let real = Bytes::from_static(b"real");
+    table
+        .seat(3)
+        .set_head(now, node(3), (1, 1), real.clone())
+        .unwrap();
+    table.run(Duration::from_secs(1));
+    let report = Event::Head(Head {
+        author: node(3),
+        rank: (1, 1),
+        bytes: real,
+    });
+    assert_eq!(table.told(2).iter().filter(|e| **e == report).count(), 1);
+}
+
+#[test]
+fn a_node_that_lost_its_state_hears_its_own_old_head() {
+    let mut table = Table::of(3);
+    let now = table.now;
+    let old = Bytes::from_static(b"old");
+    table
+        .seat(2)
+        .set_head(now, node(1), (4, 4), old.clone())
+        .unwrap();
+    table.run(Duration::from_secs(1));
+    assert!(table.told(1).contains(&Event::Head(Head {
+        author: node(1),
+        rank: (4, 4),
+        bytes: old
+    })));
+}
+
+#[test]
+fn a_node_that_does_not_know_its_address_learns_it_from_its_first_peer() {
+    let now = Instant::now();
+    let anywhere = "0.0.0.0:1378".parse().unwrap();
+    for unknowing in [1, 2] {
+        let mut seats = BTreeMap::new();
+        for n in [1, 2] {
+            let advertised = if n == unknowing { anywhere } else { address(n) };
+            seats.insert(address(n), cluster_at(n, advertised, &[1], now));
+        }
+        let mut table = Table::with(seats, now);
+        table.run(Duration::from_secs(2));
+        for n in [1, 2] {
+            let peer = 3 - n;
+            assert_eq!(table.seat(n).me().address, address(n));
+            let live: Vec<_> = table.seat(n).live().map(|m| (m.node, m.address)).collect();
+            assert_eq!(live, [(node(peer), address(peer))]);
+        }
+    }
+}
+
+#[test]
+fn another_process_with_our_key_is_reported_and_not_talked_to() {
+    let now = Instant::now();
+    let original = cluster_at(1, address(1), &[], now);
+    let copy = cluster_at(1, address(2), &[1], now + Duration::from_millis(1));
+    // a copy takes another generation, and so another salt
+    let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([1; 32])));
+    let config = copy.config.clone();
+    let copy = Cluster::new(config, key(1), address(2), Generation(7), keyring, 7, now);
+    let mut table = Table::with([(address(1), original), (address(2), copy)].into(), now);
+    table.run(Duration::from_secs(30));
+    for (n, other) in [(1, 2), (2, 1)] {
+        let copied = Event::CopiedKey {
+            node: node(1),
+            addresses: vec![address(other)],
+        };
+        assert!(table.told(n).contains(&copied));
+    }
+    assert_eq!(table.seat(1).live().count(), 0);
+    assert!(
+        table.recorded.len() < 200,
+        "{} datagrams",
+        table.recorded.len()
+    );
+}
+
+#[test]
+fn two_processes_with_one_key_do_not_fill_the_network_with_their_quarrel() {
+    let now = Instant::now();
+    let mut seats: BTreeMap<_, _> = [2, 3]
+        .map(|n| (address(n), cluster_at(n, address(n), &[2], now)))
+        .into();
+    for (at, generation) in [(4, 50), (5, 60)] {
+        let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([1; 32])));
+        let config = ClusterConfig {
+            seeds: vec![address(2)],
+            ..ClusterConfig::default()
+        };
+        let (me, g) = (key(1), Generation(generation));
+        let copy = Cluster::new(config, me, address(at), g, keyring, 7, now);
+        seats.insert(address(at), copy);
+    }
+    let mut table = Table::with(seats, now);
+    table.run(Duration::from_secs(60));
+    let per_s = table.recorded.len() / 60;
+    assert!(per_s < 200, "{per_s} datagrams a second");
+}
+
+#[test]
+fn nothing_recorded_changes_a_cluster_whose_node_restarted() {
+    let table = Table::of(3);
+    let recorded: Vec<_> = table
+        .recorded
+        .iter()
+        .filter(|(_, t)| t.to == address(2))
+        .cloned()
+        .collect();
+    // node 2 starts anew, alone in an empty world
+    let now = table.now + Duration::from_secs(60);
+    let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([1; 32])));
+    let config = ClusterConfig::default();
+    let (me, at) = (key(2), address(2));
+    let mut anew = Cluster::new(config, me, at, Generation(200), keyring, 7, now);
+    for (from, transmit) in &recorded {
+        anew.handle_message(now, *from, &transmit.datagram);
+        let answered: usize = std::iter::from_fn(|| anew.poll_transmit())
+            .map(|t| t.datagram.len())
+            .sum();
+        assert!(answered <= transmit.datagram.len());
+    }
+    assert!(recorded.len() > 10);
+    assert_eq!(
+        (anew.live().count(), anew.members().len(), anew.poll_event()),
+        (0, 0, None)
+    );
+    assert_eq!(anew.me().generation, Generation(200));
+}
+
+#[test]
+fn a_cluster_grows_and_shrinks_with_slack_between_small_and_large() {
+    let now = Instant::now();
+    let mut cluster = cluster_at(1, address(1), &[], now);
+    let list = |cluster: &mut Cluster, range: std::ops::Range<u8>| {
+        for n in range {
+            let peer = cluster_at(n, address(n), &[], now);
+            cluster.merge_members(now, &peer.export_members()).unwrap();
+        }
+    };
+    list(&mut cluster, 2..66);
+    assert!(cluster.small, "65 members");
+    list(&mut cluster, 66..80);
+    assert!(!cluster.small, "79 members");
+    let reached = cluster.broadcast(now, Bytes::from_static(b"x"));
+    assert_eq!(reached, Ok(BROADCAST_SUBSET));
+}
+
+#[test]
+fn members_are_listed_with_their_state_and_round_trip() {
+    let mut table = Table::of(4);
+    table.run(Duration::from_secs(5));
+    let now = table.now;
+    table.seat(4).leave(now, Leave::Away);
+    table.run(Duration::from_millis(500));
+    table.seats.remove(&address(4));
+    table.seats.remove(&address(3));
+    table.run(Duration::from_secs(8));
+    let members = table.seat(1).members();
+    let states: Vec<_> = members.iter().map(|m| (m.member.node, m.state)).collect();
+    let (alive, down, away) = (MemberState::Alive, MemberState::Down, MemberState::Away);
+    let mut expected = [(node(2), alive), (node(3), down), (node(4), away)];
+    expected.sort_by_key(|(node, _)| *node);
+    assert_eq!(states, expected);
+    let of_2 = members.iter().find(|m| m.member.node == node(2)).unwrap();
+    assert!(of_2.round_trip.is_some());
+    assert_eq!(table.seat(1).round_trip(&node(2)), of_2.round_trip);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn hostile_members_neither_crash_a_node_nor_fill_it(
+        frames in prop::collection::vec(
+            (0u8..4, prop::collection::vec(any::<u8>(), 0..400)), 1..40),
+    ) {
+        let mut table = Table::of(3);
+        let now = table.now;
+        for (kind, bytes) in frames {
+            let body = Bytes::from(bytes);
+            let frame = match kind {
+                0 => Frame::Swim(body),
+                1 => Frame::Message(body),
+                2 => match postcard::from_bytes::<Vec<Rumor>>(&body) {
+                    Ok(rumors) => Frame::Rumors(rumors),
+                    Err(_) => {
+                        let generation = Generation(body.len() as u64);
+                        let later = Member { generation, ..table.seat(2).me() };
+                        Frame::Outlived { known: Vouchers::new(key(1)).sign(later) }
+                    }
+                },
+                _ => {
+                    let _ = table.seat(2).merge_members(now, &body);
+                    continue;
+                }
+            };
+            table.seat(1).links.send(now, address(2), frame);
+        }
+        table.run(Duration::from_secs(5));
+        let seat = table.seat(2);
+        prop_assert!(seat.members().len() <= MEMBERS_MAX);
+        prop_assert!(seat.live().any(|member| member.node == node(3)));
+    }
+
+    #[test]
+    fn a_swim_packet_with_any_byte_changed_neither_crashes_nor_converts(
+        at in any::<usize>(), to in any::<u8>(), cut in any::<bool>(),
+    ) {
+        let mut table = Table::of(3);
+        let now = table.now;
+        let me = table.seat(1).me();
+        let peer = table.seat(2).me();
+        table.seat(1).roster.announce(now, peer);
+        let (_, packet) = table.seat(1).roster.poll_send().unwrap();
+        let mut bytes = packet.to_vec();
+        let at = at % bytes.len();
+        if cut { bytes.truncate(at) } else { bytes[at] = to }
+        table.seat(1).links.send(now, address(2), Frame::Swim(bytes.into()));
+        table.run(Duration::from_secs(5));
+        prop_assert!(table.seat(2).live().any(|member| member.node == me.node));
+    }
+}

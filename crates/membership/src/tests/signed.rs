@@ -1,0 +1,187 @@
+//! What is said of a node and not signed by it.
+
+use super::*;
+
+/// What node 1 sends to the others in its own name, whatever it says.
+fn node_1_says(table: &mut Table, to: &[u8], frame: &Frame) {
+    let now = table.now;
+    for peer in to {
+        let links = &mut table.seat(1).links;
+        links.send(now, address(*peer), frame.clone());
+    }
+    table.run(Duration::from_secs(3));
+}
+
+#[test]
+fn a_departure_that_its_node_did_not_sign_puts_nobody_out_and_names_the_liar() {
+    let mut table = Table::of(3);
+    let who = table.seat(3).me();
+    for generation in [who.generation, Generation(u64::MAX)] {
+        let who = Member { generation, ..who };
+        let how = p2pfs_proto::wire::native::udp::Farewell::Final;
+        let rumor = Rumor::Departure(Vouchers::new(key(1)).sign_departure(who, how));
+        node_1_says(&mut table, &[2, 3], &Frame::Rumors(vec![rumor]));
+    }
+    let offended = Event::Offended {
+        node: node(1),
+        what: Offence::SpeaksForOthers,
+    };
+    for n in [2, 3] {
+        let told = table.told(n);
+        assert_eq!(told.iter().filter(|e| **e == offended).count(), 1);
+        assert!(
+            !told
+                .iter()
+                .any(|e| matches!(e, Event::Down { .. } | Event::Renewed { .. }))
+        );
+    }
+    assert!(table.seat(2).live().any(|member| member == who));
+}
+
+#[test]
+fn who_forges_without_end_is_looked_at_so_often_and_no_more() {
+    let mut table = Table::of(3);
+    let (now, who) = (table.now, table.seat(3).me());
+    let how = p2pfs_proto::wire::native::udp::Farewell::Final;
+    let rumor = Rumor::Departure(Vouchers::new(key(1)).sign_departure(who, how));
+    for _ in 0..100 {
+        let frame = Frame::Rumors(vec![rumor.clone()]);
+        table.seat(1).links.send(now, address(2), frame);
+    }
+    table.exchange();
+    let counters = table.seat(2).counters();
+    assert!((1..50).contains(&counters.forged), "{counters:?}");
+    assert!(counters.flooding >= 50, "{counters:?}");
+}
+
+#[test]
+fn a_life_that_its_node_did_not_sign_is_refused_in_gossip_lists_and_answers() {
+    let mut table = Table::of(3);
+    let who = table.seat(3).me();
+    let forged = Member {
+        generation: Generation(u64::MAX),
+        address: address(66),
+        ..who
+    };
+    // a packet of the engine, a member list, and the word that a node is outlived
+    let liar = Vouchers::new(key(1));
+    liar.keep(p2pfs_proto::wire::native::udp::SignedContact {
+        contact: forged,
+        signature: liar.sign(forged).signature,
+    });
+    let known = liar.later(&who).unwrap();
+    node_1_says(&mut table, &[3], &Frame::Outlived { known });
+    let now = table.now;
+    let me = table.seat(1).me();
+    let mut roster = Roster::new(
+        &ClusterConfig::default(),
+        me,
+        liar,
+        StdRng::from_seed([1; 32]),
+        now,
+    );
+    roster.take_as_down(now, forged);
+    let list = roster.export(|_| false);
+    let merged = table.seat(2).merge_members(now, &list);
+    assert_eq!(merged, Err(ClusterError::ForgedMemberList));
+    let peer = table.seat(2).me();
+    roster.announce(now, peer);
+    while let Some((_, packet)) = roster.poll_send() {
+        node_1_says(&mut table, &[2], &Frame::Swim(packet));
+    }
+    assert!(table.seat(2).live().any(|member| member == who));
+    assert_eq!(table.seat(3).me(), who);
+}
+
+/// That this life is over, as node 1 could tell it in a list and in packets of the engine to
+/// another.
+fn calls_gone(table: &mut Table, who: Member, to: u8) -> (Bytes, Vec<Bytes>) {
+    let (now, me) = (table.now, table.seat(1).me());
+    let vouchers = table.seat(1).vouchers.clone();
+    // who gives up soon calls gone soon
+    let hasty = ClusterConfig {
+        suspicion: Duration::from_millis(10),
+        ..ClusterConfig::default()
+    };
+    let member = |n: u8| {
+        let rng = StdRng::from_seed([n; 32]);
+        Roster::new(&hasty, me, vouchers.clone(), rng, now)
+    };
+    let (mut teller, mut liar) = (member(1), member(2));
+    teller.take_as_down(now, who);
+    let list = teller.export(|_| false);
+    let counters = &mut Counters::default();
+    let (others, peer) = (table.seat(to).export_members(), table.seat(to).me());
+    let is_it = |node: &NodeId| [peer.node, who.node].contains(node);
+    for told in [&others, &list] {
+        liar.merge(now, told, is_it, counters).unwrap();
+    }
+    let end = now + Duration::from_millis(500);
+    while let Some(at) = liar.poll_timeout().filter(|at| *at < end) {
+        liar.handle_timeout(at);
+    }
+    let packets = std::iter::from_fn(|| liar.poll_send());
+    let packets = packets.map(|(_, packet)| packet).collect();
+    (list, packets)
+}
+
+#[test]
+fn a_node_that_one_member_calls_gone_again_and_again_contradicts_and_nobody_misses_it() {
+    for in_lists in [true, false] {
+        let mut table = Table::of(4);
+        for _ in 0..20 {
+            let who = table.seat(3).me();
+            let (list, packets) = calls_gone(&mut table, who, 2);
+            assert!(!packets.is_empty());
+            let now = table.now;
+            match in_lists {
+                true => table.seat(2).merge_members(now, &list).unwrap(),
+                false => packets.iter().for_each(|packet| {
+                    node_1_says(&mut table, &[2], &Frame::Swim(packet.clone()));
+                }),
+            }
+            table.run(Duration::from_secs(3));
+        }
+        let is_missed = |e: &Event| matches!(e, Event::Down { .. } | Event::Renewed { .. });
+        for n in 1..=4 {
+            let told = table.told(n);
+            assert!(!told.iter().any(is_missed), "{in_lists}, {n}: {told:?}");
+        }
+        let who = table.seat(3).me();
+        assert!(table.seat(2).live().any(|member| member == who));
+        let states = table.seat(2).members();
+        let state = states.iter().find(|it| it.member == who).map(|it| it.state);
+        assert_eq!(state, Some(MemberState::Alive), "{in_lists}");
+    }
+}
+
+#[test]
+fn a_node_that_is_gone_is_given_up_by_who_heard_it_from_one_member_alone() {
+    let mut table = Table::of(3);
+    let who = table.seat(3).me();
+    table.seats.remove(&address(3));
+    let (list, _) = calls_gone(&mut table, who, 2);
+    let now = table.now;
+    table.seat(2).merge_members(now, &list).unwrap();
+    table.run(Duration::from_secs(5));
+    assert!(!table.seat(2).live().any(|member| member == who));
+}
+
+#[test]
+fn a_start_long_after_now_is_refused_and_told_of() {
+    let now = Instant::now();
+    let mut early = cluster_at(1, address(1), &[], now);
+    early.set_clock(Some(0));
+    let config = ClusterConfig {
+        seeds: vec![address(1)],
+        ..ClusterConfig::default()
+    };
+    let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([1; 32])));
+    let late = Generation(GENERATION_AHEAD_MAX_S + 1);
+    let late = Cluster::new(config, key(2), address(2), late, keyring, 7, now);
+    let seats = [(address(1), early), (address(2), late)].into();
+    let mut table = Table::with(seats, now);
+    table.run(Duration::from_secs(5));
+    assert_eq!(table.seat(1).live().count(), 0);
+    assert!(table.seat(1).counters().ahead_of_clock > 0);
+}

@@ -1,0 +1,115 @@
+//! What the cache tells the event loop, and what that is told where some of it was lost.
+
+use std::sync::mpsc as std_mpsc;
+
+use tokio::sync::mpsc;
+
+use p2pfs_cache::{Cache, CacheEvent};
+use p2pfs_types::digest::ContentHash;
+
+/// Cache events on their way to the loop.
+const CACHE_EVENTS_MAX: usize = 4096;
+
+/// What the loop is told of the cache.
+#[derive(Debug)]
+pub(super) enum CacheNews {
+    Event(CacheEvent),
+    /// Events were lost since: these are all that are complete, with their sizes.
+    Complete(Vec<(ContentHash, u64)>),
+}
+
+/// What is asked of a cache some of whose events were lost.
+pub(super) trait Told: Send + 'static {
+    fn events_lost(&self) -> u64;
+    fn complete(&self) -> Vec<(ContentHash, u64)>;
+}
+
+impl Told for Cache {
+    fn events_lost(&self) -> u64 {
+        self.usage().events_lost
+    }
+
+    fn complete(&self) -> Vec<(ContentHash, u64)> {
+        Cache::complete(self)
+    }
+}
+
+/// The cache tells its events from threads that may wait; the loop may not. Where some were lost,
+/// the whole comes behind those that were not: what was told later follows it.
+pub(super) fn told_of(
+    events: std_mpsc::Receiver<CacheEvent>,
+    cache: impl Told,
+) -> mpsc::Receiver<CacheNews> {
+    let (to, from) = mpsc::channel(CACHE_EVENTS_MAX);
+    let forward = move || {
+        let mut lost = 0;
+        while let Ok(event) = events.recv() {
+            let mut next = Some(event);
+            while let Some(event) = next {
+                if to.blocking_send(CacheNews::Event(event)).is_err() {
+                    return;
+                }
+                next = events.try_recv().ok();
+            }
+            let lost_now = cache.events_lost();
+            if std::mem::replace(&mut lost, lost_now) != lost_now
+                && to
+                    .blocking_send(CacheNews::Complete(cache.complete()))
+                    .is_err()
+            {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("cache-events".to_owned())
+        .spawn(forward)
+        .expect("a process that just started can start a thread");
+    from
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    struct Lossy(Arc<AtomicU64>);
+
+    impl Told for Lossy {
+        fn events_lost(&self) -> u64 {
+            self.0.load(Ordering::Relaxed)
+        }
+
+        fn complete(&self) -> Vec<(ContentHash, u64)> {
+            vec![(ContentHash::of(b"left"), 4)]
+        }
+    }
+
+    #[test]
+    fn where_events_of_the_cache_were_lost_the_loop_is_told_what_is_there() {
+        let lost = Arc::new(AtomicU64::new(0));
+        let (tell, events) = std_mpsc::sync_channel(8);
+        let mut told = told_of(events, Lossy(lost.clone()));
+        let mut is_event = || match told.blocking_recv().unwrap() {
+            CacheNews::Event(_) => true,
+            CacheNews::Complete(complete) => {
+                assert_eq!(complete, [(ContentHash::of(b"left"), 4)]);
+                false
+            }
+        };
+        tell.send(CacheEvent::DiskRecovered).unwrap();
+        assert!(is_event());
+        lost.store(3, Ordering::Relaxed);
+        for _ in 0..2 {
+            tell.send(CacheEvent::DiskRecovered).unwrap();
+        }
+        while is_event() {}
+        // once for each loss
+        tell.send(CacheEvent::DiskRecovered).unwrap();
+        drop(tell);
+        let mut rest = std::iter::from_fn(|| told.blocking_recv());
+        assert!(rest.all(|news| matches!(news, CacheNews::Event(_))));
+    }
+}

@@ -1,0 +1,105 @@
+//! What is looked at as a node starts: the cache of an unclean stop, the clock, the secret.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use super::events::EventLog;
+use super::persist::unix_now_s;
+use super::store::{Responders, Store, StoreError};
+use p2pfs_cache::Cache;
+use p2pfs_catalogue::Catalogue;
+use p2pfs_proto::wire::native::record::EARLIEST_UNIX_S;
+use p2pfs_transfer::Fetcher;
+
+/// What is said where the secret of an earlier version was no use.
+const DROPPED_SECRET: &str = "the secret of an earlier version was dropped, since it proves no \
+    membership: this node has founded a cluster of its own; p2pfs invite on a node of the others, \
+    and p2pfs join here";
+
+/// Now by the wall clock, where that has been set.
+pub(super) fn believable_now_s() -> Option<u64> {
+    Some(unix_now_s()).filter(|now| *now >= EARLIEST_UNIX_S)
+}
+
+/// Remembers no longer that contents are private of which nothing is here to be given.
+///
+/// # Errors
+/// [`StoreError`].
+pub(super) fn drop_marks(
+    catalogue: &mut Catalogue,
+    store: &mut Store,
+    cache: &Cache,
+) -> Result<(), StoreError> {
+    let mut gone = catalogue.marks();
+    gone.retain(|mark| cache.cached_bytes(&mark.content) == 0);
+    catalogue.drop_marks(&gone);
+    store.drop_marks(&gone)
+}
+
+/// Checks again, beside everything else and at half speed at most, what an unclean stop left whole.
+/// Where the thread cannot be had, what is doubtful is still checked as it is read.
+pub(super) fn check_cache(cache: Cache, stopping: watch::Receiver<bool>, events: EventLog) {
+    if cache.unverified().is_empty() {
+        return;
+    }
+    let check = move || {
+        let mut begun = Instant::now();
+        let report = cache.verify_unverified(|_| {
+            std::thread::sleep(begun.elapsed());
+            begun = Instant::now();
+            match *stopping.borrow() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        if report.dropped_bytes > 0 {
+            events.warn(format!(
+                "{} bytes of the cache were wrong and were dropped; check the disk",
+                report.dropped_bytes
+            ));
+        }
+    };
+    let thread = std::thread::Builder::new().name("cache-check".to_owned());
+    let _detached = thread.spawn(check);
+}
+
+/// Tells of the clock, of a secret of an earlier version that was dropped, of state that could not
+/// be read, and of the cache.
+pub(super) fn warn_of_what_was_found(
+    dropped_secret: bool,
+    unread: &[String],
+    cache: &Cache,
+    events: &EventLog,
+) {
+    warn_of_a_wrong_clock(events);
+    unread.iter().for_each(|why| events.warn_owner(why.clone()));
+    if dropped_secret {
+        events.warn(DROPPED_SECRET.to_owned());
+    }
+    let problems = cache.problems().into_iter();
+    problems.for_each(|problem| events.warn(problem));
+}
+
+/// Hands on what an earlier run knew of other nodes as responders; tells where that was no use.
+pub(super) fn take_up(found: &Responders, fetcher: &Fetcher, events: &EventLog) {
+    fetcher.recall(&found.records);
+    if let Some(why) = &found.set_aside {
+        events.warn(format!(
+            "how quick other nodes were, and which of them lied, is learnt anew: what was stored \
+             of it was set aside, since {why}"
+        ));
+    }
+}
+
+fn warn_of_a_wrong_clock(events: &EventLog) {
+    let now = unix_now_s();
+    if now < EARLIEST_UNIX_S {
+        events.warn(
+            "the clock of this machine is far behind: files changed here lose against older ones \
+             of other nodes; set the clock"
+                .to_owned(),
+        );
+    }
+}

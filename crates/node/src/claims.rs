@@ -1,0 +1,154 @@
+//! Who has a content and where they are, as fetching asks for it; and who may have it from here.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::published::{OwnReaders, Published};
+use p2pfs_catalogue::{Claim, View};
+use p2pfs_fetch::Holder;
+use p2pfs_proto::wire::native::record::ShareIndex;
+use p2pfs_share::{ShareSet, SharedFor};
+use p2pfs_transfer::{Admits, HoldersOf};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::NodeId;
+
+/// Whom the shares of this node and the published namespace let have a content. The shares come
+/// first: others may hear of a name some time before the namespace that is published here has it,
+/// and what is in a share that has readers is never anybody else's meanwhile.
+pub(super) fn admission(published: &Published, shares: ShareSet) -> Admits {
+    let published = published.clone();
+    Arc::new(move |asker: &NodeId, hash: &ContentHash| {
+        let (readers, view) = (published.readers.load(), published.view.load());
+        match shares.shared_for(hash) {
+            SharedFor::All => true,
+            SharedFor::ReadersOf(shares) => {
+                is_reader_of(&shares, &readers, asker)
+                    || (view.is_private(hash) && view.admits(asker, hash))
+                    || is_still_open(&shares, &readers, hash, &view)
+            }
+            SharedFor::Nobody => view.admits(asker, hash),
+        }
+    })
+}
+
+fn is_reader_of(shares: &BTreeSet<ShareIndex>, readers: &OwnReaders, asker: &NodeId) -> bool {
+    let mut of_each = shares.iter().filter_map(|share| readers.get(share));
+    of_each.any(|readers| readers.contains(asker))
+}
+
+/// Whether it is not known yet who reads what is shared openly as far as anybody was told.
+fn is_still_open(
+    shares: &BTreeSet<ShareIndex>,
+    readers: &OwnReaders,
+    hash: &ContentHash,
+    view: &View,
+) -> bool {
+    shares.iter().any(|share| !readers.contains_key(share)) && view.is_open_here(hash)
+}
+
+/// What the namespace and the members that are published say at each question; never `me`.
+pub(super) fn holders_of(published: &Published, me: NodeId) -> HoldersOf {
+    let published = published.clone();
+    Arc::new(move |hash: &ContentHash| {
+        let addresses = published.addresses.load();
+        let claims = published.view.load().claims(hash).into_iter();
+        let others = claims.filter(|claim| claim.node != me);
+        let at = |claim: Claim| {
+            Some(Holder {
+                node: claim.node,
+                address: *addresses.get(&claim.node)?,
+                size_bytes: claim.size_bytes,
+                sequence: claim.sequence,
+            })
+        };
+        others.filter_map(at).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use p2pfs_catalogue::Catalogue;
+    use p2pfs_proto::wire::native::record::{Entry, Kind, Timestamp};
+    use p2pfs_share::{ShareConfig, ShareSpec};
+    use p2pfs_types::id::NodeName;
+    use p2pfs_types::path::SharedPath;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// The shares with a file `it` each, and what nothing was published of yet.
+    fn shared(home: &Path, readers: &[Option<&str>]) -> (Published, ShareSet) {
+        let (shares, mut events) = ShareSet::open(ShareConfig::new(home.join("state"))).unwrap();
+        std::thread::spawn(move || while events.blocking_recv().is_some() {});
+        for (index, readers) in readers.iter().enumerate() {
+            let dir = home.join(index.to_string());
+            std::fs::create_dir(&dir).unwrap();
+            std::fs::write(dir.join("it"), index.to_string()).unwrap();
+            shares
+                .add(ShareSpec {
+                    readers: readers.map(|reader| vec![reader.to_owned()]),
+                    ..ShareSpec::new(dir)
+                })
+                .unwrap();
+        }
+        assert!(shares.wait_settled(LONG));
+        let me = NodeId::new([1; 32]);
+        let view = Catalogue::new(me, NodeName::from_host("me")).view();
+        let address = "192.0.2.7:1378".parse().unwrap();
+        (Published::new(view, address, Vec::new()), shares)
+    }
+
+    #[test]
+    fn what_a_share_has_for_some_is_given_to_them_alone_before_the_namespace_says_so() {
+        let home = tempfile::tempdir().unwrap();
+        let (published, shares) = shared(home.path(), &[Some("alice"), None]);
+        let admits = admission(&published, shares);
+        let [alice, bob] = [2, 3].map(|it| NodeId::new([it; 32]));
+        let [restricted, open] = ["0", "1"].map(|it| ContentHash::of(it.as_bytes()));
+        let given = |hash| [alice, bob].map(|asker| admits(&asker, &hash));
+        assert_eq!(given(open), [true, true]);
+        // whom the name means is not known yet
+        assert_eq!(given(restricted), [false, false]);
+        let readers = [(ShareIndex(0), BTreeSet::from([alice]))];
+        published.readers.store(Arc::new(readers.into()));
+        assert_eq!(given(restricted), [true, false]);
+        let readers = [(ShareIndex(0), BTreeSet::from([bob]))];
+        published.readers.store(Arc::new(readers.into()));
+        assert_eq!(given(restricted), [false, true]);
+    }
+
+    #[test]
+    fn what_all_were_told_of_is_theirs_until_it_is_known_who_reads_it_from_now_on() {
+        let home = tempfile::tempdir().unwrap();
+        let (published, shares) = shared(home.path(), &[Some("alice")]);
+        let hash = ContentHash::of(b"0");
+        let mut catalogue = Catalogue::new(NodeId::new([1; 32]), NodeName::from_host("me"));
+        let at = Timestamp {
+            seconds: 1,
+            nanoseconds: 0,
+        };
+        let entry = Entry {
+            kind: Kind::File {
+                hash,
+                size_bytes: 1,
+                executable: false,
+            },
+            mtime: at,
+            version_time: at,
+            sent_by: None,
+        };
+        let path = SharedPath::new(b"it".to_vec()).unwrap();
+        assert!(catalogue.put(ShareIndex(0), &path, entry).unwrap());
+        published.view.store(catalogue.view());
+        let admits = admission(&published, shares);
+        let [alice, bob] = [2, 3].map(|it| NodeId::new([it; 32]));
+        let given = || [alice, bob].map(|asker| admits(&asker, &hash));
+        assert_eq!(given(), [true, true]);
+        let readers = [(ShareIndex(0), BTreeSet::from([alice]))];
+        published.readers.store(Arc::new(readers.into()));
+        assert_eq!(given(), [true, false]);
+    }
+}

@@ -1,0 +1,419 @@
+//! What the filesystem reads: open versions, from wherever their bytes are.
+//!
+//! Owns the open versions and the order in which a version's bytes are looked for: the own shared
+//! file that it is, the cache, a local file of the same content, the network. Never blocks on the
+//! network, and never gives out a byte that is not of the version that was opened.
+
+use std::fs::File;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::fixed::{FixedVersion, Hindrance};
+use super::legacy::{LEGACY_READ, Legacy, RemoteBytes};
+use super::names::Names;
+use super::published::{Outdated, Published};
+use p2pfs_cache::Cache;
+use p2pfs_catalogue::View;
+use p2pfs_fetch::TransferError;
+use p2pfs_fetch::plan::PlanError;
+use p2pfs_fs::{
+    Content, FileVersion, FsError, LaterReply, LegacyFile, LiveAttributes, LiveLook, OpenContent,
+    Opened, ReadNow, ReadReply, ReadTicket, Space, WholeFile,
+};
+use p2pfs_proto::wire::native::record::ShareIndex;
+use p2pfs_share::ShareSet;
+use p2pfs_transfer::batches::Batches;
+use p2pfs_transfer::{FetchTicket, Fetcher};
+use p2pfs_types::digest::{ContentHash, ContentKey};
+use p2pfs_types::extent::ByteRange;
+use p2pfs_types::files::read_full_at;
+use p2pfs_types::path::SharedPath;
+
+/// Versions open at once, at most; beyond it opens fail with ENFILE. Four times the default
+/// limit of descriptors a process has on Linux, since most need none.
+pub const OPEN_VERSIONS_MAX: usize = 4 * 1_048_576 / 16;
+
+/// The node's bytes and names, as the filesystem sees them; what the event loop publishes is read
+/// where it is needed.
+pub struct NodeContent {
+    pub(super) names: Names,
+    pub(super) published: Published,
+    pub(super) changes: mpsc::Sender<Outdated>,
+    pub(super) cache: Cache,
+    pub(super) shares: ShareSet,
+    pub(super) fetcher: Fetcher,
+    pub(super) batches: Batches,
+    pub(super) read_deadline: Duration,
+    pub(super) open: AtomicUsize,
+    pub(super) waiting: Arc<AtomicU64>,
+    /// The legacy peers, where their plane is on.
+    pub(super) legacy: OnceLock<Legacy>,
+}
+
+/// An open version, which counts until it is dropped.
+struct OpenVersion {
+    content: Arc<NodeContent>,
+    source: Source,
+}
+
+/// Where an open version's bytes come from.
+enum Source {
+    /// The own shared file that wins its name, as it is now.
+    Live(Arc<File>),
+    /// A fixed content.
+    Fixed(FixedVersion),
+    /// A file of a legacy peer, as one transfer gives it.
+    Legacy(RemoteBytes),
+}
+
+impl NodeContent {
+    /// How many reads wait for bytes right now.
+    pub fn waiting_reads(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// How many versions are open.
+    pub fn open_versions(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Opens a version that stays what it is, though it is of an own file that is written to.
+    pub fn open_unchanging(
+        self: Arc<Self>,
+        file: &FileVersion,
+    ) -> Result<Arc<dyn OpenContent>, FsError> {
+        let source = Source::Fixed(self.open_fixed(file)?);
+        Ok(OpenVersion::new(self, source)?)
+    }
+
+    fn open_fixed(&self, file: &FileVersion) -> Result<FixedVersion, FsError> {
+        let version = FixedVersion::open(file, &self.cache, &self.shares);
+        let view = self.published.view.load();
+        // what another node has can be read without what is here
+        match version.hindrance() {
+            Some(Hindrance::Want) if view.is_mine_alone(&file.hash) => Err(FsError::TooManyHandles),
+            Some(Hindrance::Beginning) if view.is_mine_alone(&file.hash) => {
+                Err(FsError::Unreachable)
+            }
+            // nobody lists it any more where what became of it was told meanwhile
+            Some(Hindrance::Unsettled) if !view.is_elsewhere(&file.hash) => Err(FsError::Gone),
+            _ => Ok(version),
+        }
+    }
+
+    fn fetch(
+        &self,
+        version: &FixedVersion,
+        range: ByteRange,
+        ahead: bool,
+        reply: ReadReply,
+    ) -> ReadTicket {
+        let (hash, view) = (version.hash(), Arc::clone(&self.published.view));
+        let now = view.load();
+        // nobody else has it, and what was not here would be here: its file changed
+        let is_gone =
+            now.is_mine_alone(&hash) || (version.was_shared() && !now.is_elsewhere(&hash));
+        if is_gone {
+            reply(Err(FsError::Gone));
+            return ReadTicket(0);
+        }
+        let waiting = WaitingRead::begin(&self.waiting);
+        let answer = Box::new(move |result: Result<Bytes, TransferError>| {
+            drop(waiting);
+            reply(result.map_err(|error| read_failure(&error, &hash, &view.load())));
+        });
+        let deadline = Instant::now() + self.read_deadline;
+        let (fetcher, size_bytes) = (&self.fetcher, version.size_bytes());
+        let answer = match self.batches.read(version.small(), range, deadline, answer) {
+            Ok(ticket) => return ReadTicket(ticket),
+            Err(answer) => answer,
+        };
+        let ticket = match ahead {
+            true => fetcher.read(hash, size_bytes, range, deadline, answer),
+            false => fetcher.read_just(hash, size_bytes, range, deadline, answer),
+        };
+        ReadTicket(ticket.number())
+    }
+}
+
+impl OpenVersion {
+    fn new(content: Arc<NodeContent>, source: Source) -> Result<Arc<Self>, FsError> {
+        let open = content.open.fetch_add(1, Ordering::Relaxed);
+        let version = Arc::new(Self { content, source });
+        // one too many is closed again by being dropped
+        match open < OPEN_VERSIONS_MAX {
+            true => Ok(version),
+            false => Err(FsError::TooManyHandles),
+        }
+    }
+
+    fn fetch(&self, range: ByteRange, ahead: bool, reply: ReadReply) -> ReadTicket {
+        match (&self.source, self.content.legacy.get()) {
+            (Source::Fixed(version), _) => self.content.fetch(version, range, ahead, reply),
+            (Source::Legacy(bytes), Some(legacy)) => {
+                legacy.read(bytes.clone(), range, self.content.read_deadline, reply)
+            }
+            (Source::Live(_) | Source::Legacy(_), _) => {
+                reply(Err(FsError::BadHandle));
+                ReadTicket(0)
+            }
+        }
+    }
+}
+
+impl Drop for OpenVersion {
+    fn drop(&mut self) {
+        self.content.open.fetch_sub(1, Ordering::Relaxed);
+        if let Source::Fixed(version) = &self.source
+            && version.is_partial()
+        {
+            // what was fetched for it shows in its blocks from now on
+            let changed = Outdated::CachedBytes(version.hash());
+            let _busy = self.content.changes.try_send(changed);
+        }
+    }
+}
+
+impl OpenContent for OpenVersion {
+    fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        let Source::Fixed(version) = &self.source else {
+            return self.read_here(offset, buffer);
+        };
+        let mut read = version.read_local(&self.content.shares, offset, buffer);
+        if read == ReadNow::Wait {
+            read = self.content.read_come(version, offset, buffer);
+        }
+        if version.is_partial() && matches!(read, ReadNow::Done(_)) {
+            // what the cache gives moves the reader on: its read-ahead must know
+            let range = ByteRange::at(offset, buffer.len() as u64);
+            let content = ContentKey::new(version.hash(), version.size_bytes());
+            self.content.fetcher.note_read(content, range);
+        }
+        read
+    }
+
+    fn read_here(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        match &self.source {
+            Source::Live(file) => read_live(file, offset, buffer),
+            Source::Legacy(bytes) => bytes.read_now(offset, buffer),
+            Source::Fixed(version) => version.read_local(&self.content.shares, offset, buffer),
+        }
+    }
+
+    fn read(&self, range: ByteRange, reply: ReadReply) -> ReadTicket {
+        self.fetch(range, true, reply)
+    }
+
+    fn read_just(&self, range: ByteRange, reply: ReadReply) -> ReadTicket {
+        self.fetch(range, false, reply)
+    }
+
+    fn missing_bytes(&self, range: ByteRange) -> u64 {
+        match &self.source {
+            Source::Fixed(version) if version.is_partial() => version.missing_bytes(range),
+            // one open of a legacy peer's file is one transfer of all of it
+            _ => 0,
+        }
+    }
+
+    fn arrived_bytes(&self, range: ByteRange) -> u64 {
+        match &self.source {
+            Source::Fixed(version) => version.arrived_bytes(range),
+            Source::Legacy(_) => range.len(),
+            Source::Live(_) => 0,
+        }
+    }
+
+    fn backing(&self) -> Option<Arc<File>> {
+        match &self.source {
+            Source::Fixed(version) => version.backing(),
+            // The kernel and those who write to it share its pages: what it reads is live.
+            Source::Live(file) => Some(file.clone()),
+            // whose bytes nothing verified, and which may change under the reader
+            Source::Legacy(_) => None,
+        }
+    }
+
+    fn is_past_pages(&self) -> bool {
+        match &self.source {
+            Source::Fixed(version) => version.is_past_pages(),
+            Source::Live(_) | Source::Legacy(_) => false,
+        }
+    }
+
+    fn warm(&self) {
+        if let Source::Fixed(version) = &self.source {
+            version.warm();
+        }
+    }
+}
+
+impl Content for NodeContent {
+    fn view(&self) -> Arc<View> {
+        self.published.view.load_full()
+    }
+
+    fn open(self: Arc<Self>, file: &FileVersion) -> Result<Opened, FsError> {
+        let live = file
+            .own
+            .as_ref()
+            .and_then(|(share, path)| self.shares.own(*share, path).ok());
+        let is_live = live.is_some();
+        let source = match live {
+            Some(file) => Source::Live(Arc::new(file)),
+            None => Source::Fixed(self.open_fixed(file)?),
+        };
+        Ok(Opened {
+            content: OpenVersion::new(self, source)?,
+            live: is_live,
+        })
+    }
+
+    fn ask_ahead(&self, files: &[WholeFile]) {
+        if !self.fetcher.is_metered() {
+            self.ask_in_batches(files);
+        }
+    }
+
+    fn waits_until(&self, ticket: ReadTicket) -> Option<Instant> {
+        if ticket == LEGACY_READ {
+            // it ends by itself where nothing comes
+            return Some(Instant::now() + self.read_deadline);
+        }
+        if Batches::is_ours(ticket.0) {
+            return self.batches.waits_until(ticket.0);
+        }
+        self.fetcher.waits_until(FetchTicket::from_number(ticket.0))
+    }
+
+    fn cancel(&self, ticket: ReadTicket) {
+        if Batches::is_ours(ticket.0) {
+            return self.batches.cancel(ticket.0);
+        }
+        self.fetcher.cancel(FetchTicket::from_number(ticket.0));
+    }
+
+    fn cached_bytes(&self, file: &FileVersion) -> u64 {
+        let here = file.own.is_some() || self.cache.is_complete(&file.hash);
+        if here || self.shares.holds(&file.hash) {
+            return file.size_bytes;
+        }
+        self.cache.cached_bytes(&file.hash)
+    }
+
+    fn sender(&self, file: &FileVersion) -> Option<String> {
+        let sent_by = self.view().sent_by(&file.path, &file.hash)?;
+        Some(self.names.of_sender(&sent_by))
+    }
+
+    fn live(&self, file: &FileVersion) -> Option<LiveAttributes> {
+        let (share, path) = file.own.as_ref()?;
+        self.shares.stat(*share, path).ok().map(live_attributes)
+    }
+
+    fn live_in(&self, share: ShareIndex, directory: &SharedPath) -> Option<LiveLook> {
+        let stat = self.shares.stats_in(share, directory).ok()?;
+        Some(Box::new(move |name| stat(name).ok().map(live_attributes)))
+    }
+
+    fn space(&self) -> Space {
+        let usage = self.cache.usage();
+        Space {
+            budget_bytes: usage.budget_bytes,
+            used_bytes: usage.used_bytes,
+        }
+    }
+
+    fn status_json(&self) -> Vec<u8> {
+        self.published.status.load().as_ref().clone()
+    }
+
+    fn asks_legacy(&self) -> bool {
+        self.legacy.get().is_some()
+    }
+
+    fn legacy_may_have(&self, name: &[u8]) -> bool {
+        self.legacy
+            .get()
+            .is_some_and(|legacy| legacy.may_have(name))
+    }
+
+    fn legacy_file(&self, name: &[u8]) -> Option<LegacyFile> {
+        self.legacy.get()?.known(name)
+    }
+
+    fn legacy_names(&self) -> Vec<Box<[u8]>> {
+        self.legacy.get().map(Legacy::names).unwrap_or_default()
+    }
+
+    fn find_legacy(&self, name: &[u8], reply: LaterReply<LegacyFile>) {
+        match self.legacy.get() {
+            Some(legacy) => legacy.find_later(name, reply),
+            None => reply(Err(FsError::NotFound)),
+        }
+    }
+
+    fn open_legacy(self: Arc<Self>, name: &[u8], reply: LaterReply<(Arc<dyn OpenContent>, u64)>) {
+        let content = self.clone();
+        let Some(legacy) = self.legacy.get() else {
+            return reply(Err(FsError::NotFound));
+        };
+        let opened = move |bytes: Result<RemoteBytes, FsError>| {
+            reply(bytes.and_then(|bytes| {
+                let size_bytes = bytes.size_bytes();
+                let open = OpenVersion::new(content, Source::Legacy(bytes))?;
+                Ok((open as Arc<dyn OpenContent>, size_bytes))
+            }));
+        };
+        legacy.open_later(name, Box::new(opened));
+    }
+}
+
+fn live_attributes(now: p2pfs_share::Attributes) -> LiveAttributes {
+    LiveAttributes {
+        size_bytes: now.size_bytes,
+        mtime: now.mtime,
+        executable: now.executable,
+    }
+}
+
+fn read_live(file: &File, offset: u64, buffer: &mut [u8]) -> ReadNow {
+    let read = read_full_at(file, buffer, offset);
+    read.map_or(ReadNow::Failed(FsError::Disk), ReadNow::Done)
+}
+
+/// A version that no log names any more was replaced, and is gone for good where no cache has it;
+/// one that some node still shares, be it a dead one, is only out of reach.
+fn read_failure(error: &TransferError, hash: &ContentHash, view: &View) -> FsError {
+    match error {
+        TransferError::Plan(PlanError::OnlyLiars) => FsError::Unverified,
+        TransferError::Plan(PlanError::Gone) => FsError::Gone,
+        TransferError::Plan(_) if !view.is_named(hash) => FsError::Gone,
+        TransferError::Plan(PlanError::NoHolder) => FsError::Unreachable,
+        TransferError::Plan(_) => FsError::DeadlinePassed,
+        TransferError::Cancelled => FsError::Interrupted,
+        TransferError::CacheFull | TransferError::Cache { .. } => FsError::Disk,
+        TransferError::OutOfRange { .. } => FsError::Fault,
+        TransferError::Stopped => FsError::Stopping,
+    }
+}
+
+/// Counts a read for as long as it waits.
+struct WaitingRead(Arc<AtomicU64>);
+
+impl WaitingRead {
+    fn begin(count: &Arc<AtomicU64>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for WaitingRead {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

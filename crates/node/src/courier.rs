@@ -1,0 +1,445 @@
+//! Giving files and talk to others, whichever plane they are on.
+//!
+//! Owns who is meant by a name and what became of it at each; the native side of a push. Reads a
+//! file as often as it is sent and keeps nothing of it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::events::{EventLog, News, Push as Told, PushStage};
+use super::mailbox::Mailbox;
+use super::mesh::{Mesh, Parcel, PushError, Target};
+use super::published::Published;
+use super::traffic::PeerBytes;
+use p2pfs_legacy::wire::mesh::sent_name;
+use p2pfs_proto::wire::native::tcp::{GIVEN_MAX_BYTES, Push, Request, Response, SAID_MAX_BYTES};
+use p2pfs_transfer::Pace;
+use p2pfs_transfer::net::NetError;
+use p2pfs_transfer::net::peer::{Lane, PeerNet};
+use p2pfs_types::id::NodeId;
+
+/// Pieces of a file that are on their way to one node at a time.
+const WINDOW: usize = 8;
+/// How often a push is begun again in vain, where its connection breaks.
+const TRIES_MAX: u32 = 6;
+/// The first wait before that; it doubles.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+/// How long a node may be busy with other files: longer than one of them that nothing more comes
+/// of stands in the way (`node::inbox::receive`, `COMING_PATIENCE`).
+const BUSY_PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// How long a node may take to hear a line.
+const SAY_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a node may take to get a message.
+const MESSAGE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Digits of a node's key that are its ID in the mesh.
+const MESH_ID_DIGITS: usize = 32;
+
+/// Our ID in the mesh: other nodes of the cluster know by it whom they know already.
+pub(super) fn mesh_id(node: &NodeId) -> String {
+    node.short(MESH_ID_DIGITS)
+}
+
+/// One that files can be sent to.
+#[derive(Clone)]
+pub struct Recipient {
+    name: String,
+    route: Route,
+}
+
+#[derive(Clone)]
+enum Route {
+    Native(NodeId),
+    Mesh(Target),
+}
+
+/// Why nothing can be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// No such peer.
+    #[error("no peer is called {name:?}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// Several.
+    #[error("several peers are called {name:?}: name one by its key, ID or address")]
+    Ambiguous {
+        /// What was asked for.
+        name: String,
+    },
+    /// There is no other peer at all.
+    #[error("there is nobody to send to")]
+    Nobody,
+    /// The file cannot be opened or read.
+    #[error("the file cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+    /// More bytes than one message carries.
+    #[error("{size_bytes} bytes are more than one message carries, {GIVEN_MAX_BYTES}: send a file")]
+    TooLong {
+        /// How many.
+        size_bytes: u64,
+    },
+    /// Mesh peers would take the bytes for a message about a file.
+    #[error("the bytes begin as a message about a file does (FILESTART:, FILECHUNK: or FILEEND:)")]
+    Reserved,
+}
+
+/// Sends. Clones are the same.
+#[derive(Clone)]
+pub struct Courier {
+    pub(super) me: NodeId,
+    pub(super) net: PeerNet,
+    pub(super) published: Published,
+    pub(super) mesh: Option<Mesh>,
+    pub(super) events: EventLog,
+    pub(super) mailbox: Mailbox,
+    pub(super) sent: PeerBytes,
+    /// How fast files go to nodes, with all else that is sent to them.
+    pub(super) upload: Pace,
+}
+
+impl Recipient {
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it says that it has what it was given.
+    pub fn confirms(&self) -> bool {
+        matches!(self.route, Route::Native(_))
+    }
+}
+
+impl Courier {
+    /// Everyone that files can be sent to now, or those that are named: by name, key or
+    /// the start of it, ID or address.
+    ///
+    /// # Errors
+    /// [`SendError`] for the first name that is nobody's, or several's.
+    pub async fn recipients(&self, named: &[String]) -> Result<Vec<Recipient>, SendError> {
+        let all = self.all().await;
+        if named.is_empty() {
+            return Ok(all.into_iter().map(|(recipient, _)| recipient).collect());
+        }
+        let mut chosen: Vec<Recipient> = Vec::new();
+        for name in named {
+            let is_called = all.iter().any(|(_, aliases)| aliases.contains(name));
+            // who has the name may be away, and another's key begin like it
+            let by_key = !is_called && self.published.view.load().node_called(name).is_none();
+            let is_meant = |(recipient, aliases): &&(Recipient, Vec<String>)| {
+                aliases.contains(name) || by_key && recipient.has_key(name)
+            };
+            let mut meant = all.iter().filter(is_meant);
+            let name = name.clone();
+            let Some((recipient, _)) = meant.next() else {
+                return Err(SendError::Unknown { name });
+            };
+            if meant.next().is_some() {
+                return Err(SendError::Ambiguous { name });
+            }
+            if !chosen.iter().any(|other| other.is(recipient)) {
+                chosen.push(recipient.clone());
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// With all that each is known by.
+    async fn all(&self) -> Vec<(Recipient, Vec<String>)> {
+        let view = self.published.view.load_full();
+        let addresses = self.published.addresses.load_full();
+        let others = addresses.iter().filter(|(node, _)| **node != self.me);
+        let mut all: Vec<(Recipient, Vec<String>)> = others
+            .map(|(node, address)| {
+                let name = view.label(node).unwrap_or_else(|| node.short(8));
+                let aliases = vec![name.clone(), node.to_string(), address.to_string()];
+                let route = Route::Native(*node);
+                (Recipient { name, route }, aliases)
+            })
+            .collect();
+        let native: Vec<String> = addresses.keys().map(mesh_id).collect();
+        for target in self.targets().await {
+            // one that is of the cluster too gets everything once
+            if !native.contains(&target.who.id) {
+                let who = target.who.clone();
+                let aliases = vec![who.name.clone(), who.id, who.address.to_string()];
+                let route = Route::Mesh(target);
+                let name = who.name;
+                all.push((Recipient { name, route }, aliases));
+            }
+        }
+        all
+    }
+
+    async fn targets(&self) -> Vec<Target> {
+        match &self.mesh {
+            Some(mesh) => mesh.targets().await,
+            None => Vec::new(),
+        }
+    }
+
+    /// Gives a file to one of them; `sent` counts its bytes as they go. Goes on after a break of
+    /// the connection, where the recipient can say how much it has.
+    ///
+    /// # Errors
+    /// [`PushError`]; the recipient has nothing of it under its name.
+    pub async fn send(
+        &self,
+        parcel: &Parcel,
+        to: &Recipient,
+        sent: &Arc<AtomicU64>,
+    ) -> Result<(), PushError> {
+        self.tell(parcel, to, PushStage::Started);
+        let mut ending = Ending {
+            courier: self,
+            parcel,
+            to,
+            stage: PushStage::Failed("it was stopped".to_owned()),
+        };
+        let outcome = match &to.route {
+            Route::Mesh(target) => target.push(parcel, sent).await,
+            Route::Native(node) => self.give(parcel, *node, sent).await,
+        };
+        ending.stage = match &outcome {
+            Ok(()) => PushStage::Done,
+            Err(why) => PushStage::Failed(why.to_string()),
+        };
+        outcome
+    }
+
+    /// Gives bytes of no file to one of them.
+    ///
+    /// # Errors
+    /// [`PushError`].
+    pub(super) async fn send_bytes(&self, bytes: Bytes, to: &Recipient) -> Result<(), PushError> {
+        let node = match &to.route {
+            Route::Mesh(target) => return target.message(&bytes).await,
+            Route::Native(node) => *node,
+        };
+        let address = self.published.addresses.load().get(&node).copied();
+        let address = address.ok_or(PushError::Gone)?;
+        let asked = request(self.net.clone(), node, address, Push::Message { bytes });
+        match timeout(MESSAGE_PATIENCE, asked).await {
+            Ok(Ok(Response::Taken { .. })) => Ok(()),
+            Ok(Ok(Response::Refused { reason })) => Err(PushError::Refused { why: reason }),
+            _ => Err(PushError::Gone),
+        }
+    }
+
+    /// Says a line to everyone; gives the names of those who heard it, or to whom it was sent.
+    pub async fn say(&self, text: &str) -> Vec<String> {
+        let text = &text[..text.floor_char_boundary(SAID_MAX_BYTES)];
+        let addresses = self.published.addresses.load_full();
+        let mut saying = JoinSet::new();
+        for (node, address) in addresses.iter().filter(|(node, _)| **node != self.me) {
+            let request = Request::Push(Push::Say {
+                text: text.to_owned(),
+            });
+            let (net, node, address) = (self.net.clone(), *node, *address);
+            saying.spawn(async move {
+                let said = net.request(node, address, Lane::Urgent, request);
+                let heard = timeout(SAY_PATIENCE, said).await;
+                matches!(heard, Ok(Ok(Response::Taken { .. }))).then_some(node)
+            });
+        }
+        let view = self.published.view.load_full();
+        let mut heard = Vec::new();
+        while let Some(said) = saying.join_next().await {
+            if let Ok(Some(node)) = said {
+                heard.push(view.label(&node).unwrap_or_else(|| node.short(8)));
+            }
+        }
+        if let Some(mesh) = &self.mesh {
+            let native = addresses.keys().map(mesh_id).collect();
+            heard.extend(mesh.say(text.to_owned(), native).await);
+        }
+        heard.sort();
+        heard
+    }
+
+    async fn give(
+        &self,
+        parcel: &Parcel,
+        node: NodeId,
+        sent: &Arc<AtomicU64>,
+    ) -> Result<(), PushError> {
+        let (mut failures, mut best, mut again) = (0, 0, false);
+        let until = Instant::now() + BUSY_PATIENCE;
+        loop {
+            let giving = Giving {
+                courier: self,
+                parcel,
+                node,
+                sent,
+            };
+            match giving.run(&mut again).await {
+                Ok(()) => return Ok(()),
+                Err(Broken::ForGood(why)) => return Err(why),
+                Err(Broken::Busy) if Instant::now() > until => return Err(PushError::Busy),
+                Err(Broken::Busy) => tokio::time::sleep(RETRY_MIN).await,
+                Err(Broken::ForNow { to_bytes }) => {
+                    // what got further begins to count anew
+                    failures = if to_bytes > best { 1 } else { failures + 1 };
+                    best = best.max(to_bytes);
+                    if failures > TRIES_MAX {
+                        return Err(PushError::Gone);
+                    }
+                    tokio::time::sleep(RETRY_MIN * 2_u32.pow(failures - 1)).await;
+                }
+            }
+        }
+    }
+
+    fn tell(&self, parcel: &Parcel, to: &Recipient, stage: PushStage) {
+        self.events.note(News::Sent(Told {
+            peer: to.name.clone(),
+            name: parcel.name.clone(),
+            size_bytes: parcel.size_bytes,
+            stage,
+        }));
+    }
+}
+
+/// Tells how a push ended, also where nobody waits for it any more.
+struct Ending<'a> {
+    courier: &'a Courier,
+    parcel: &'a Parcel,
+    to: &'a Recipient,
+    stage: PushStage,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.courier.tell(self.parcel, self.to, self.stage.clone());
+    }
+}
+
+impl Recipient {
+    fn is(&self, other: &Self) -> bool {
+        match (&self.route, &other.route) {
+            (Route::Native(one), Route::Native(other)) => one == other,
+            (Route::Mesh(one), Route::Mesh(other)) => one.who.id == other.who.id,
+            _ => false,
+        }
+    }
+
+    /// Whether a person means it by the start of its key.
+    fn has_key(&self, digits: &str) -> bool {
+        matches!(&self.route, Route::Native(node) if node.begins_with(digits))
+    }
+}
+
+/// How an attempt ended.
+enum Broken {
+    ForGood(PushError),
+    /// The connection broke when it had so much.
+    ForNow {
+        to_bytes: u64,
+    },
+    /// It has its hands full of other files.
+    Busy,
+}
+
+/// One attempt to give a file to a node.
+struct Giving<'a> {
+    courier: &'a Courier,
+    parcel: &'a Parcel,
+    node: NodeId,
+    sent: &'a Arc<AtomicU64>,
+}
+
+impl Giving<'_> {
+    /// `again`: whether it has answered an offer of this file, and so knows that this is the same
+    /// push and not the same bytes once more.
+    async fn run(&self, again: &mut bool) -> Result<(), Broken> {
+        let parcel = self.parcel;
+        let offer = Push::Offer {
+            name: sent_name(&parcel.name).into(),
+            size_bytes: parcel.size_bytes,
+            hash: parcel.hash,
+            again: *again,
+        };
+        let address = self.address(0)?;
+        let answer = request(self.courier.net.clone(), self.node, address, offer).await;
+        let mut to_bytes = taken(answer, 0)?;
+        *again = true;
+        self.sent.store(to_bytes, Ordering::Relaxed);
+        let (mut next, mut asked) = (to_bytes, JoinSet::new());
+        while to_bytes < parcel.size_bytes {
+            while asked.len() < WINDOW && next < parcel.size_bytes {
+                let length = (GIVEN_MAX_BYTES as u64).min(parcel.size_bytes - next);
+                self.courier.upload.pass(length, false).await;
+                let bytes = self.read(next, length).await?;
+                let give = Push::Give {
+                    hash: parcel.hash,
+                    offset: next,
+                    bytes,
+                };
+                next += length;
+                let (net, node, address) =
+                    (self.courier.net.clone(), self.node, self.address(to_bytes)?);
+                asked.spawn(async move { (length, request(net, node, address, give).await) });
+            }
+            let Some(Ok((length, answer))) = asked.join_next().await else {
+                return Err(Broken::ForNow { to_bytes });
+            };
+            to_bytes = to_bytes.max(taken(answer, to_bytes)?);
+            self.sent.fetch_add(length, Ordering::Relaxed);
+            self.courier.sent.add(self.node, length);
+        }
+        Ok(())
+    }
+
+    fn address(&self, to_bytes: u64) -> Result<SocketAddr, Broken> {
+        let addresses = self.courier.published.addresses.load();
+        let address = addresses.get(&self.node).copied();
+        address.ok_or(Broken::ForNow { to_bytes })
+    }
+
+    async fn read(&self, offset: u64, length: u64) -> Result<Bytes, Broken> {
+        let parcel = self.parcel.clone();
+        let read = tokio::task::spawn_blocking(move || parcel.part(offset, length as usize));
+        let read = read.await.map_err(|_| Broken::ForGood(PushError::Gone))?;
+        let bytes = read.map_err(|error| Broken::ForGood(error.into()))?;
+        if bytes.len() as u64 != length {
+            return Err(Broken::ForGood(PushError::Changed));
+        }
+        Ok(bytes.into())
+    }
+}
+
+async fn request(
+    net: PeerNet,
+    node: NodeId,
+    address: SocketAddr,
+    push: Push,
+) -> Result<Response, NetError> {
+    net.request(node, address, Lane::Bulk, Request::Push(push))
+        .await
+}
+
+fn taken(answer: Result<Response, NetError>, before: u64) -> Result<u64, Broken> {
+    match answer {
+        Ok(Response::Taken { to_bytes }) => Ok(to_bytes),
+        Ok(Response::Refused { reason }) => {
+            Err(Broken::ForGood(PushError::Refused { why: reason }))
+        }
+        Ok(Response::Busy) => Err(Broken::Busy),
+        Ok(_) => Err(Broken::ForNow { to_bytes: before }),
+        Err(error) if error.is_retryable() => Err(Broken::ForNow { to_bytes: before }),
+        Err(error) => Err(Broken::ForGood(PushError::Refused {
+            why: error.to_string(),
+        })),
+    }
+}
+
+#[cfg(test)]
+mod tests;

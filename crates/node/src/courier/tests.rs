@@ -1,0 +1,70 @@
+//! Pushes of files, with a recipient that says what the test wants.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use super::*;
+use p2pfs_catalogue::Catalogue;
+use p2pfs_proto::trust::{EpochSecret, Keyring, NodeKey};
+use p2pfs_transfer::net::peer::PeerLimits;
+use p2pfs_types::id::NodeName;
+
+#[tokio::test]
+async fn a_file_is_offered_again_only_to_who_answered_that_it_was_offered() {
+    let keyring = Arc::new(Keyring::in_memory(EpochSecret::random()));
+    let node = || {
+        let key = Arc::new(NodeKey::random());
+        let anywhere = ([127, 0, 0, 1], 0).into();
+        let net = PeerNet::bind(
+            anywhere,
+            key.clone(),
+            keyring.clone(),
+            PeerLimits::default(),
+        );
+        (key.node_id(), net.unwrap())
+    };
+    let (me, (net, _requests)) = node();
+    let (bob, (bobs, mut requests)) = node();
+    let mut catalogue = Catalogue::new(me, NodeName::new("me").unwrap());
+    let published = Published::new(catalogue.view(), net.local_addr(), vec![]);
+    let events = EventLog::default();
+    let courier = Courier {
+        me,
+        net,
+        published: published.clone(),
+        mesh: None,
+        mailbox: Mailbox::new(events.clone()),
+        events,
+        sent: PeerBytes::default(),
+        upload: Pace::default(),
+    };
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(b"hello").unwrap();
+    let wanted = Arc::new(());
+    let parcel = Parcel::read(file, b"a".to_vec(), &Arc::downgrade(&wanted)).unwrap();
+    let to = Recipient {
+        name: "bob".to_owned(),
+        route: Route::Native(bob),
+    };
+    let sending = tokio::spawn(async move {
+        courier.send(&parcel, &to, &Arc::default()).await.unwrap();
+    });
+    // nobody knows yet where bob is, so he hears nothing of the first offer
+    tokio::task::yield_now().await;
+    published.set_addresses(BTreeMap::from([(bob, bobs.local_addr())]));
+    let mut offered = Vec::new();
+    while !offered.contains(&true) {
+        let incoming = requests.recv().await.unwrap();
+        let response = match incoming.request {
+            Request::Push(Push::Offer { again, .. }) => {
+                offered.push(again);
+                let to_bytes = if again { 5 } else { 0 };
+                Response::Taken { to_bytes }
+            }
+            _ => Response::NotHere,
+        };
+        incoming.reply.send(response);
+    }
+    assert_eq!(offered, [false, true]);
+    sending.await.unwrap();
+}

@@ -1,0 +1,319 @@
+//! Names and what they stand for, from memory.
+
+use std::time::Duration;
+
+use super::FileError;
+use crate::Node;
+use p2pfs_catalogue::{Child, Found, Rule, Version};
+use p2pfs_fs::{FileVersion, Hidden};
+use p2pfs_proto::wire::native::record::{Kind, Timestamp};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::NodeId;
+use p2pfs_types::path::{ARRIVING, SharedPath};
+
+/// Names read from a directory at a time.
+const CHILDREN_BATCH: usize = 1000;
+/// How often a name that nobody tells of is looked for.
+const LOOK_PERIOD: Duration = Duration::from_millis(100);
+
+/// A name of the namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its path from the root of the namespace.
+    pub path: SharedPath,
+    /// A file (with size, hash and executable bit), a directory or a link.
+    pub kind: Kind,
+    /// Its modification time; of a directory, its newest change.
+    pub mtime: Timestamp,
+    /// How many of its bytes can be read here without another node; 0 for all but files.
+    pub cached_bytes: u64,
+}
+
+/// Some names of a directory.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// In the order of the names' bytes.
+    pub listed: Vec<Listed>,
+    /// The last name that was looked at, where there may be more behind it.
+    pub more_behind: Option<Box<[u8]>>,
+}
+
+/// A name in a directory below `.p2pfs`.
+#[derive(Clone, Debug)]
+pub struct HiddenEntry {
+    /// The last part of its path.
+    pub name: Box<[u8]>,
+    /// A file (with size, hash and executable bit), a directory or a link.
+    pub kind: Kind,
+    /// Its modification time.
+    pub mtime: Timestamp,
+    /// How many of its bytes can be read here without another node.
+    pub cached_bytes: u64,
+}
+
+/// Why a name shows what it shows.
+#[derive(Clone, Debug)]
+pub struct Why {
+    /// Whether the name is listed: some live node can give it.
+    pub is_listed: bool,
+    /// Every version that is known of, the one that has the name first, each with the rule by
+    /// which it stands where it stands.
+    pub versions: Vec<Version>,
+    /// Who sent the file that is listed, by the word of the node that it was sent to.
+    pub sent_by: Option<String>,
+    /// What a read would do now.
+    pub next_read: NextRead,
+    /// The node whose versions alone are listed there, where a path has an owner.
+    pub owner: Option<NodeId>,
+}
+
+/// What a read of a name would do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextRead {
+    /// Nothing: no live node can give it.
+    Nothing,
+    /// Fetch nothing: it is a directory or a link.
+    NoFile,
+    /// Read this node's own share.
+    OwnShare,
+    /// Read the cache.
+    Cache,
+    /// Ask whoever is there: no holder is known.
+    AskAround,
+    /// Ask a holder for what is not here.
+    Fetch {
+        /// How many bytes that are.
+        missing_bytes: u64,
+        /// Of how many.
+        size_bytes: u64,
+        /// Who is asked first.
+        first: NodeId,
+    },
+}
+
+impl Why {
+    /// The rule that gave the name to the version that has it. A directory by itself took its name
+    /// from no file.
+    pub fn rule(&self) -> Rule {
+        let rule = self.versions.first().map_or(Rule::Only, |first| first.rule);
+        let contested = self.versions.iter().any(|it| it.kind != Kind::Directory);
+        match rule {
+            Rule::DirectoryKeeps if !contested => Rule::Only,
+            rule => rule,
+        }
+    }
+}
+
+impl Node {
+    /// What a path stands for now.
+    ///
+    /// # Errors
+    /// [`FileError::NotFound`].
+    pub fn find(&self, path: &SharedPath) -> Result<Listed, FileError> {
+        let found = self.found(path)?;
+        Ok(self.listed(path.clone(), found))
+    }
+
+    /// What a directory lists now, in the order of the names' bytes.
+    ///
+    /// # Errors
+    /// [`FileError::NotFound`], and [`FileError::WrongKind`] for what is no directory.
+    pub fn list(&self, dir: &SharedPath) -> Result<Vec<Listed>, FileError> {
+        let mut all = self.list_page(dir, None, CHILDREN_BATCH)?;
+        while let Some(last) = all.more_behind {
+            let next = self.list_page(dir, Some(&last), CHILDREN_BATCH)?;
+            all.listed.extend(next.listed);
+            all.more_behind = next.more_behind;
+        }
+        Ok(all.listed)
+    }
+
+    /// At most `limit` of a directory's names, those behind the name `after`.
+    ///
+    /// # Errors
+    /// As [`Node::list`].
+    pub fn list_page(
+        &self,
+        dir: &SharedPath,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Page, FileError> {
+        let found = self.found(dir)?;
+        if !matches!(found.kind, Kind::Directory) {
+            return Err(wrong_kind(dir, &found.kind));
+        }
+        let children = self.view().children(dir, after, limit);
+        let last = children.last().filter(|_| children.len() == limit);
+        let more_behind = last.map(|last| last.name.clone());
+        // a name too deep to have a path is listed nowhere
+        let named = children
+            .into_iter()
+            .filter_map(|child| Some((dir.join(&child.name).ok()?, child.found)));
+        let listed = named.map(|(path, found)| self.listed(path, found));
+        Ok(Page {
+            listed: listed.collect(),
+            more_behind,
+        })
+    }
+
+    /// The files of this node's shares beneath a directory that are yet to be hashed and listed.
+    pub fn unread_in(&self, dir: &SharedPath) -> Vec<SharedPath> {
+        let view = self.view();
+        let unread = self.shares().unread_in(dir).into_iter();
+        unread.filter(|path| view.lookup(path).is_none()).collect()
+    }
+
+    /// Whether a name that is not listed is there in a share of this node, to be listed soon. Asks
+    /// the disk.
+    pub fn is_being_read(&self, path: &SharedPath) -> bool {
+        let is_arriving = path.components().any(|name| name == ARRIVING.as_bytes());
+        if path.is_root() || is_arriving || !self.shares().left_out_at(path).is_empty() {
+            return false;
+        }
+        let mut shares = self.shares().list().into_iter();
+        shares.any(|share| self.shares().stat(share.index, path).is_ok())
+    }
+
+    /// The live nodes that have a content whole, this one included.
+    pub fn holders(&self, hash: &ContentHash) -> Vec<NodeId> {
+        self.view().holders(hash)
+    }
+
+    /// Up to `limit` paths that a content is listed under.
+    pub fn names_of(&self, hash: &ContentHash, limit: usize) -> Vec<SharedPath> {
+        self.view().names_of(hash, limit)
+    }
+
+    /// What a path from the root of the mount names, where it leads below `.p2pfs`; none where it
+    /// does not.
+    pub fn hidden(&self, path: &[u8]) -> Option<Hidden> {
+        p2pfs_fs::hidden(&self.view(), path)
+    }
+
+    /// The names of a directory below `.p2pfs`, in the order of their bytes, those behind the name
+    /// `after`, at most `limit`; none of what is no such directory.
+    pub fn list_hidden(&self, dir: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<HiddenEntry> {
+        let children = p2pfs_fs::hidden_children(&self.view(), dir, after, limit);
+        let entry = |child: Child| HiddenEntry {
+            cached_bytes: self.cached_of(&child.found),
+            name: child.name,
+            kind: child.found.kind,
+            mtime: child.found.mtime,
+        };
+        children.into_iter().map(entry).collect()
+    }
+
+    /// Every version of a name, and which rule decided.
+    ///
+    /// # Errors
+    /// [`FileError::NotFound`] where no node ever shared it.
+    pub fn why(&self, path: &SharedPath) -> Result<Why, FileError> {
+        let view = self.view();
+        let versions = view.versions(path);
+        let found = view.lookup(path);
+        if found.is_none() && versions.is_empty() {
+            return Err(FileError::NotFound { path: path.clone() });
+        }
+        let sent_by = found.as_ref().and_then(|found| match &found.kind {
+            Kind::File { hash, .. } => self.sent_by(path, hash),
+            Kind::Directory | Kind::Symlink { .. } => None,
+        });
+        Ok(Why {
+            is_listed: found.is_some(),
+            owner: view.owner_of(path),
+            versions,
+            sent_by,
+            next_read: found.map_or(NextRead::Nothing, |found| self.next_read(&found)),
+        })
+    }
+
+    fn next_read(&self, found: &Found) -> NextRead {
+        let Kind::File {
+            hash, size_bytes, ..
+        } = found.kind
+        else {
+            return NextRead::NoFile;
+        };
+        if found.own.is_some() || self.shares().holds(&hash) {
+            return NextRead::OwnShare;
+        }
+        let here_bytes = self.here_bytes(&hash, size_bytes);
+        if here_bytes >= size_bytes {
+            return NextRead::Cache;
+        }
+        let mut holders = self.holders(&hash);
+        holders.retain(|node| *node != self.id());
+        let rates = self.rates();
+        let mut known = rates.iter().map(|rate| rate.node);
+        let known_first = known.find(|node| holders.contains(node));
+        match known_first.or(holders.first().copied()) {
+            Some(first) => NextRead::Fetch {
+                missing_bytes: size_bytes - here_bytes,
+                size_bytes,
+                first,
+            },
+            None => NextRead::AskAround,
+        }
+    }
+
+    /// Waits until a path is listed, for as long as the caller does: see `tokio::time::timeout`.
+    /// Nothing comes where the node ends before.
+    pub async fn wait_for(&self, path: &SharedPath) -> Option<Listed> {
+        // followed before the first look, so that no change falls between
+        let mut events = self.follow();
+        loop {
+            if let Ok(listed) = self.find(path) {
+                return Some(listed);
+            }
+            // of a directory without files nothing is told
+            match tokio::time::timeout(LOOK_PERIOD, events.next()).await {
+                Ok(Some(_)) | Err(_) => {}
+                Ok(None) => return None,
+            }
+        }
+    }
+
+    pub(super) fn found(&self, path: &SharedPath) -> Result<Found, FileError> {
+        let found = self.view().lookup(path);
+        found.ok_or_else(|| FileError::NotFound { path: path.clone() })
+    }
+
+    /// The version of a file that its name shows now; links are followed.
+    ///
+    /// # Errors
+    /// [`FileError::NotFound`], [`FileError::WrongKind`] for what is no file, and
+    /// [`FileError::TooManyLinks`].
+    pub fn version(&self, path: &SharedPath) -> Result<FileVersion, FileError> {
+        let (path, found) = self.follow_links(path)?;
+        FileVersion::found(&path, &found).ok_or_else(|| wrong_kind(&path, &found.kind))
+    }
+
+    fn listed(&self, path: SharedPath, found: Found) -> Listed {
+        Listed {
+            path,
+            cached_bytes: self.cached_of(&found),
+            kind: found.kind,
+            mtime: found.mtime,
+        }
+    }
+
+    fn cached_of(&self, found: &Found) -> u64 {
+        match &found.kind {
+            Kind::File { size_bytes, .. } if found.own.is_some() => *size_bytes,
+            Kind::File {
+                hash, size_bytes, ..
+            } => self.here_bytes(hash, *size_bytes),
+            Kind::Directory | Kind::Symlink { .. } => 0,
+        }
+    }
+}
+
+fn wrong_kind(path: &SharedPath, kind: &Kind) -> FileError {
+    let what = match kind {
+        Kind::File { .. } => "a file",
+        Kind::Directory => "a directory",
+        Kind::Symlink { .. } => "a link",
+    };
+    let path = path.clone();
+    FileError::WrongKind { path, what }
+}

@@ -1,0 +1,92 @@
+//! Why a node cannot start or do what it is asked.
+
+use std::path::PathBuf;
+
+use p2pfs_cache::CacheError;
+use p2pfs_proto::trust::TrustError;
+use p2pfs_share::ShareError;
+use p2pfs_transfer::net::NetError;
+use p2pfs_types::files::{stays_refused, with_remedy};
+
+use super::store::StoreError;
+
+/// A node's failure. Starting changes nothing that a later start could not use.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The state directory cannot be made or read.
+    #[error("cannot use the state directory {}: {}", dir.display(), state_trouble(source))]
+    StateDir {
+        dir: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another daemon works on the same state.
+    #[error(
+        "the state directory {} belongs to a running daemon; stop that one, or give this one \
+         another with --state",
+        dir.display()
+    )]
+    StateLocked { dir: PathBuf },
+    /// Keys, secrets or tokens.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// Sockets or another node.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The cache directory.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// A share.
+    #[error(transparent)]
+    Share(#[from] ShareError),
+    /// What was persisted.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The node takes its secret from a file, which a token cannot change.
+    #[error(
+        "this node takes its secret from {}; give it the other cluster's file instead, or start \
+         it without --secret-file and join again",
+        file.display()
+    )]
+    SecretFromFile { file: PathBuf },
+    /// The node is stopping or has stopped.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+impl NodeError {
+    /// Whether every next start ends in the same until somebody mends something: where what is
+    /// stored is of no use, or a place cannot be used by this user. What may pass by itself does
+    /// not: a disk that is mounted later, an address in use, a device that fails.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::StateDir { dir, source } => stays_refused(dir, source),
+            Self::Trust(error) => match error {
+                TrustError::File { path, source, .. } => stays_refused(path, source),
+                TrustError::Exposed { .. }
+                | TrustError::BadFile { .. }
+                | TrustError::NoSecretFile { .. } => true,
+                _ => false,
+            },
+            Self::Cache(error) => match error {
+                CacheError::Io { path, source, .. } => stays_refused(path, source),
+                CacheError::NewerVersion { .. } | CacheError::NotACache { .. } => true,
+                _ => false,
+            },
+            Self::Store(error) => matches!(error, StoreError::Version { .. }),
+            _ => false,
+        }
+    }
+}
+
+/// What is wrong with a state directory, and what helps where that is clear.
+fn state_trouble(source: &std::io::Error) -> String {
+    match source.kind() {
+        std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotADirectory => {
+            "it, or what it is in, is a file; move that away, or name another directory with \
+             --state"
+                .to_owned()
+        }
+        _ => with_remedy(source),
+    }
+}

@@ -1,0 +1,57 @@
+//! What tells one life of a node from the next: its number, and the chance in what it does. Owns
+//! no state.
+
+use rand::TryRng;
+use rand::rngs::SysRng;
+
+use super::persist::unix_now_s;
+use p2pfs_membership::GENERATION_AHEAD_MAX_S;
+use p2pfs_types::id::Generation;
+
+/// The life that begins now, after the last one.
+pub(super) fn next_generation(last: Generation) -> Generation {
+    begun_at(unix_now_s(), last)
+}
+
+/// A life later than the last one, also when the store or the clock went back a little. One that
+/// began more than a day from now, by a clock that was wrong, was refused by whoever's was right,
+/// and the next would be until that day has come: nothing goes on after it.
+fn begun_at(now_s: u64, last: Generation) -> Generation {
+    match last.0 > now_s.saturating_add(GENERATION_AHEAD_MAX_S) {
+        true => Generation(now_s),
+        false => Generation(now_s.max(last.0 + 1)),
+    }
+}
+
+/// From the operating system. What has no randomness has no keys either: the start has failed
+/// before.
+pub(super) fn random_seed() -> u64 {
+    SysRng
+        .try_next_u64()
+        .expect("the system gave random bytes for the keys a moment ago")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_is_later_than_the_last_one_also_by_a_clock_that_went_back() {
+        let now = 1_000_000;
+        let begun = |last| begun_at(now, Generation(last)).0;
+        assert_eq!(begun(0), now);
+        assert_eq!(begun(now), now + 1);
+        assert_eq!(
+            begun(now + GENERATION_AHEAD_MAX_S),
+            now + GENERATION_AHEAD_MAX_S + 1
+        );
+    }
+
+    #[test]
+    fn a_start_far_in_the_future_keeps_nobody_out_once_the_clock_is_right() {
+        let now = 1_000_000;
+        let ahead = Generation(now + GENERATION_AHEAD_MAX_S + 1);
+        assert_eq!(begun_at(now, ahead), Generation(now));
+        assert_eq!(begun_at(now, Generation(u64::MAX)), Generation(now));
+    }
+}

@@ -1,0 +1,162 @@
+//! What a node gives others unasked, and takes so: put together at its start.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use super::courier::{Courier, mesh_id};
+use super::events::EventLog;
+use super::inbox::{Accept, InboxSettings, Opening, PushParts, Pushes};
+use super::mailbox::Mailbox;
+use super::mesh::{self, Mesh, MeshParts, MeshSettings};
+use super::names::Names;
+use super::published::Published;
+use super::traffic::{Passage, Traffic};
+use p2pfs_proto::trust::Keyring;
+use p2pfs_transfer::Pace;
+use p2pfs_transfer::net::peer::PeerNet;
+use p2pfs_types::id::{NodeId, NodeName};
+
+/// How giving and taking are set; see `[inbox]` and `[mesh]` in the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct GivingSettings {
+    /// Where files of other nodes go.
+    pub inbox: Option<InboxSettings>,
+    /// Whose files go there.
+    pub accept: Accept,
+    /// The mesh; none: off.
+    pub mesh: Option<MeshSettings>,
+    /// Where files of mesh peers go.
+    pub mesh_inbox: Option<InboxSettings>,
+}
+
+/// What it works with.
+pub(super) struct GivingParts<'a> {
+    pub(super) me: NodeId,
+    pub(super) name: &'a NodeName,
+    pub(super) seed: u64,
+    pub(super) net: &'a PeerNet,
+    pub(super) published: &'a Published,
+    pub(super) keyring: &'a Arc<Keyring>,
+    pub(super) events: &'a EventLog,
+    pub(super) traffic: &'a Traffic,
+    /// The limits that fetching keeps to as well.
+    pub(super) upload: &'a Pace,
+    pub(super) download: &'a Pace,
+}
+
+/// Both directions.
+pub(super) struct Giving {
+    pub(super) courier: Courier,
+    pub(super) pushes: Pushes,
+    /// The folders that files of others go to.
+    pub(super) inboxes: Vec<Opening>,
+}
+
+/// Starts it; what it cannot have is off, with a warning. The listener, where there is one, is the
+/// mesh's.
+pub(super) fn start(
+    settings: &GivingSettings,
+    parts: &GivingParts<'_>,
+    listener: Option<TcpListener>,
+) -> Giving {
+    let events = parts.events;
+    let open = |it: &Option<InboxSettings>| it.as_ref().map(|it| open(it, events));
+    let inbox = open(&settings.inbox).unwrap_or_default();
+    let mailbox = Mailbox::new(events.clone());
+    let same = settings.inbox == settings.mesh_inbox;
+    let mesh_inbox = match same {
+        true => inbox.clone(),
+        false => open(&settings.mesh_inbox).unwrap_or_default(),
+    };
+    let inboxes = vec![inbox.clone(), mesh_inbox.clone()];
+    warn_of_names(settings, parts);
+    let mesh = settings.mesh.as_ref();
+    let mesh = mesh.and_then(|mesh| start_mesh(mesh, mesh_inbox, &mailbox, parts, listener));
+    let published = parts.published.clone();
+    let accept = settings.accept.clone();
+    let names = Names::new(published.view.clone(), parts.keyring.clone());
+    let taking = PushParts {
+        inbox,
+        accept,
+        events: events.clone(),
+        mailbox: mailbox.clone(),
+        names,
+        download: parts.download.clone(),
+        taken: parts.traffic.taken.clone(),
+    };
+    let pushes = Pushes::new(taking);
+    let courier = Courier {
+        me: parts.me,
+        net: parts.net.clone(),
+        published,
+        mesh,
+        events: events.clone(),
+        mailbox,
+        sent: parts.traffic.sent.clone(),
+        upload: parts.upload.clone(),
+    };
+    Giving {
+        courier,
+        pushes,
+        inboxes,
+    }
+}
+
+/// A name is proven by a certificate alone, and a cluster of a secret file has none.
+fn warn_of_names(settings: &GivingSettings, parts: &GivingParts<'_>) {
+    let Accept::Listed(listed) = &settings.accept else {
+        return;
+    };
+    let is_key = |it: &&String| it.parse::<NodeId>().is_ok();
+    if let Some(name) = listed.iter().find(|it| !is_key(it))
+        && !parts.keyring.has_ledger()
+    {
+        parts.events.warn(format!(
+            "inbox.from names {name:?}, and in a cluster without certificates nobody can prove \
+             to be called so: list the node by its key, as p2pfs peers --json shows it"
+        ));
+    }
+}
+
+fn open(settings: &InboxSettings, events: &EventLog) -> Opening {
+    let (dir, events) = (settings.dir.clone(), events.clone());
+    Opening::begin(settings.clone(), move |error| {
+        let dir = dir.display();
+        events.warn(format!(
+            "files that others push are not taken: the inbox {dir} cannot be used: {error}; name \
+             another folder as inbox.dir"
+        ));
+    })
+}
+
+fn start_mesh(
+    settings: &MeshSettings,
+    inbox: Opening,
+    mailbox: &Mailbox,
+    parts: &GivingParts<'_>,
+    listener: Option<TcpListener>,
+) -> Option<Mesh> {
+    let listen: SocketAddr = settings.listen;
+    let started = mesh::start(MeshParts {
+        settings: settings.clone(),
+        id: mesh_id(&parts.me),
+        name: parts.name.to_string(),
+        seed: parts.seed,
+        inbox,
+        events: parts.events.clone(),
+        mailbox: mailbox.clone(),
+        taken: Passage::new(parts.download, &parts.traffic.taken),
+        given: Passage::new(parts.upload, &parts.traffic.sent),
+        listener,
+    });
+    started
+        .inspect_err(|error| {
+            parts.events.warn(format!(
+                "mesh peers are not spoken to: cannot listen on {listen}: {error}; give another \
+                 port as mesh.listen"
+            ));
+        })
+        .ok()
+}

@@ -1,0 +1,229 @@
+//! Files that are not whole yet and may be gone on with after a restart: kept beside the others in
+//! a folder that no share lists.
+//!
+//! Owns the two names of each: its bytes, and a note of what it is to be and how much of it there
+//! was at the last look. A note without its bytes says that the file has got its name. Nothing here
+//! is believed for its own sake: what a note says of bytes is compared with them.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::NodeId;
+use p2pfs_types::path::ARRIVING;
+
+/// How long what nothing more comes of is kept while no node runs that would give it up.
+const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+/// The longest note: two hashes, a key, a name of 255 bytes, and numbers.
+const NOTE_MAX_BYTES: u64 = 1024;
+/// The last part of the name of the bytes.
+const BYTES: &str = "part";
+/// Digits of the sender's key in a name.
+const SENDER_DIGITS: usize = 16;
+
+/// What a file is to be, and how much of it there is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Note {
+    /// Who sends it.
+    pub(super) from: NodeId,
+    /// What it is to come to.
+    pub(super) hash: ContentHash,
+    /// The name that was offered.
+    pub(super) name: Vec<u8>,
+    pub(super) size_bytes: u64,
+    /// So many bytes from the first on were there.
+    pub(super) prefix_bytes: u64,
+    /// And came to this.
+    pub(super) prefix_hash: ContentHash,
+}
+
+/// Where the bytes and the note of one file are.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    bytes: PathBuf,
+    note: PathBuf,
+}
+
+/// What an earlier life left.
+#[derive(Debug)]
+pub(super) struct Left {
+    pub(super) note: Note,
+    pub(super) part: Part,
+    /// None: it has its name.
+    pub(super) bytes: Option<File>,
+}
+
+impl Part {
+    /// The place of a file that comes from `from`, and its bytes, of which there are none yet.
+    pub(super) fn create(
+        inbox: &Path,
+        from: &NodeId,
+        hash: &ContentHash,
+    ) -> io::Result<(Self, File)> {
+        let folder = inbox.join(ARRIVING);
+        match DirBuilder::new().mode(0o700).create(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let stem = format!("{}-{hash}", from.short(SENDER_DIGITS));
+        let part = Self::named(&folder, &stem);
+        part.remove();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let file = options.open(&part.bytes)?;
+        Ok((part, file))
+    }
+
+    fn named(folder: &Path, stem: &str) -> Self {
+        Self {
+            bytes: folder.join(stem).with_extension(BYTES),
+            note: folder.join(stem),
+        }
+    }
+
+    /// Where its bytes are.
+    pub(super) fn bytes(&self) -> &Path {
+        &self.bytes
+    }
+
+    /// Writes down how far it is: the old note or the new one stays, whatever happens.
+    pub(super) fn write_note(&self, note: &Note) -> io::Result<()> {
+        let text = postcard::to_stdvec(note).map_err(io::Error::other)?;
+        let new = self.note.with_extension("new");
+        fs::write(&new, text)?;
+        fs::rename(new, &self.note)
+    }
+
+    /// Removes what there is of it.
+    pub(super) fn remove(&self) {
+        // the bytes last: a note alone would say that the file has its name
+        self.remove_note();
+        let _none = fs::remove_file(&self.bytes);
+    }
+
+    /// Removes what is written down of it.
+    pub(super) fn remove_note(&self) {
+        let _none = fs::remove_file(&self.note);
+    }
+}
+
+impl Note {
+    fn read(path: &Path) -> Option<Self> {
+        let mut text = Vec::new();
+        let mut file = File::open(path).ok()?.take(NOTE_MAX_BYTES);
+        file.read_to_end(&mut text).ok()?;
+        let note: Self = postcard::from_bytes(&text).ok()?;
+        (note.prefix_bytes <= note.size_bytes).then_some(note)
+    }
+}
+
+/// What an earlier life left in an inbox, at most `most` files of it; whatever cannot be gone on
+/// with is removed.
+pub(super) fn left_in(inbox: &Path, most: usize) -> Vec<Left> {
+    let folder = inbox.join(ARRIVING);
+    let Ok(entries) = fs::read_dir(&folder) else {
+        return Vec::new();
+    };
+    let (mut left, mut names) = (Vec::new(), Vec::new());
+    for entry in entries.flatten() {
+        names.push(entry.path());
+    }
+    for path in names.iter().filter(|path| path.extension().is_none()) {
+        let Some(stem) = path.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        let part = Part::named(&folder, stem);
+        match Note::read(path).filter(|_| left.len() < most && is_fresh(path)) {
+            Some(note) => {
+                let bytes = File::options().read(true).write(true).open(&part.bytes);
+                let bytes = bytes.ok();
+                left.push(Left { note, part, bytes });
+            }
+            None => part.remove(),
+        }
+    }
+    let is_known = |path: &PathBuf| {
+        let known = left.iter().any(|left| left.part.note == *path);
+        known || left.iter().any(|left| left.part.bytes == *path)
+    };
+    for path in names.iter().filter(|path| !is_known(path)) {
+        // bytes without a note, or half a note
+        let _gone = fs::remove_file(path);
+    }
+    left
+}
+
+fn is_fresh(path: &Path) -> bool {
+    let changed = fs::metadata(path).and_then(|found| found.modified());
+    // a clock that was set back makes it fresh
+    changed.is_ok_and(|at| at.elapsed().unwrap_or_default() < KEPT_FOR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(n: u8) -> Note {
+        Note {
+            from: NodeId::new([n; 32]),
+            hash: ContentHash::of(&[n]),
+            name: vec![b'n'; 255],
+            size_bytes: u64::MAX,
+            prefix_bytes: u64::MAX,
+            prefix_hash: ContentHash::of(&[n]),
+        }
+    }
+
+    fn create(inbox: &Path, n: u8) -> Part {
+        let note = note(n);
+        let (part, _) = Part::create(inbox, &note.from, &note.hash).unwrap();
+        part.write_note(&note).unwrap();
+        part
+    }
+
+    fn names(inbox: &Path) -> usize {
+        fs::read_dir(inbox.join(ARRIVING)).unwrap().count()
+    }
+
+    #[test]
+    fn what_was_noted_is_found_again_and_what_was_not_is_removed() {
+        let inbox = tempfile::tempdir().unwrap();
+        let inbox = inbox.path();
+        assert!(left_in(inbox, 9).is_empty(), "there is no folder yet");
+        create(inbox, 1);
+        let named = create(inbox, 2);
+        fs::remove_file(named.bytes()).unwrap();
+        Part::create(inbox, &NodeId::new([3; 32]), &ContentHash::of(b"3")).unwrap();
+        fs::write(inbox.join(ARRIVING).join("garbage"), b"x").unwrap();
+        fs::write(inbox.join(ARRIVING).join("half.new"), b"x").unwrap();
+        let mut left = left_in(inbox, 9);
+        left.sort_by_key(|left| left.note.from);
+        let whole: Vec<bool> = left.iter().map(|left| left.bytes.is_none()).collect();
+        assert_eq!(whole, [false, true]);
+        assert_eq!(left[0].note, note(1));
+        assert_eq!(names(inbox), 3);
+        left.iter().for_each(|left| left.part.remove());
+        assert_eq!(names(inbox), 0);
+    }
+
+    #[test]
+    fn no_more_than_the_limit_is_kept_and_nothing_of_the_day_before() {
+        let inbox = tempfile::tempdir().unwrap();
+        let inbox = inbox.path();
+        (0..9).for_each(|n| drop(create(inbox, n)));
+        assert_eq!(left_in(inbox, 4).len(), 4);
+        assert_eq!(names(inbox), 8);
+        let old = std::time::SystemTime::now() - KEPT_FOR - Duration::from_secs(60);
+        for entry in fs::read_dir(inbox.join(ARRIVING)).unwrap() {
+            let file = File::options().write(true).open(entry.unwrap().path());
+            file.unwrap().set_modified(old).unwrap();
+        }
+        assert!(left_in(inbox, 4).is_empty());
+        assert_eq!(names(inbox), 0);
+    }
+}

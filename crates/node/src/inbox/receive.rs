@@ -1,0 +1,447 @@
+//! What other nodes push: offered, given piece by piece, proven, and kept under a name.
+//!
+//! A file that is on its way stays open when its connection breaks, so that its sender goes on
+//! where it was, and a long one is gone on with after a restart of this node too; one that nothing
+//! more comes of is given up.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Once, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::coming::{Coming, Key};
+use super::opening::Opening;
+use super::parts::{Note, Part};
+use super::store::{Arriving, Inbox};
+use crate::events::{EventLog, News, Push as Told, PushStage};
+use crate::mailbox::Mailbox;
+use crate::names::Names;
+use crate::traffic::PeerBytes;
+use p2pfs_proto::wire::native::record::Sender;
+use p2pfs_proto::wire::native::tcp::{Push, Response};
+use p2pfs_transfer::Pace;
+use p2pfs_types::bucket::TokenBucket;
+use p2pfs_types::id::NodeId;
+
+/// Files that are on their way at one time, of all nodes.
+pub const COMING_MAX: usize = 64;
+/// Of these, of one node.
+pub const COMING_OF_NODE_MAX: usize = 8;
+/// How long a file may rest until it is given up: the time to mend a network.
+pub const COMING_PATIENCE: Duration = Duration::from_secs(600);
+/// How long a piece waits at the limit of what may come: its sender takes a node that says nothing
+/// for 30 s for one that is gone.
+const PACE_PATIENCE: Duration = Duration::from_secs(20);
+/// Files whose arrival is remembered, for a sender that did not hear of it.
+const ARRIVED_MAX: usize = 256;
+/// Lines that a node may say at once, and each takes [`SAID_EACH`] to be allowed again.
+const SAID_BURST: u32 = 16;
+/// See [`SAID_BURST`].
+const SAID_EACH: Duration = Duration::from_millis(250);
+
+/// Whose files are taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Accept {
+    /// Nobody's.
+    #[default]
+    Nobody,
+    /// Those of every member of the cluster.
+    Members,
+    /// Those of these nodes, by their keys or the names of their certificates.
+    Listed(Vec<String>),
+}
+
+/// The receiving side. Clones are the same.
+#[derive(Clone)]
+pub struct Pushes {
+    inner: Arc<Inner>,
+}
+
+/// What it works with. Without an inbox every file is refused.
+pub(crate) struct PushParts {
+    pub(crate) inbox: Opening,
+    pub(crate) accept: Accept,
+    pub(crate) events: EventLog,
+    pub(crate) mailbox: Mailbox,
+    pub(crate) names: Names,
+    /// How fast files of nodes come, with all else that comes from them.
+    pub(crate) download: Pace,
+    /// What came from whom.
+    pub(crate) taken: PeerBytes,
+}
+
+struct Inner {
+    parts: PushParts,
+    state: Mutex<State>,
+    taken_up: Once,
+}
+
+/// A file on its way, as all hold it who have to do with it.
+type Held = Arc<Mutex<Coming>>;
+
+#[derive(Default)]
+struct State {
+    coming: HashMap<Key, Held>,
+    arrived: Vec<Arrived>,
+    said: HashMap<NodeId, TokenBucket>,
+}
+
+/// Why something is not taken.
+enum No {
+    /// As many files are on their way as may be: once some have come it is.
+    Now,
+    Never(String),
+}
+
+impl From<String> for No {
+    fn from(reason: String) -> Self {
+        Self::Never(reason)
+    }
+}
+
+/// A file that has its name.
+struct Arrived {
+    key: Key,
+    at: Instant,
+    /// Where that is written down for a later life.
+    part: Option<Part>,
+}
+
+impl Pushes {
+    /// Needs a running tokio runtime.
+    pub(crate) fn new(parts: PushParts) -> Self {
+        let inner = Inner {
+            parts,
+            state: Mutex::default(),
+            taken_up: Once::new(),
+        };
+        let pushes = Self {
+            inner: Arc::new(inner),
+        };
+        tokio::spawn(expire_for_ever(Arc::downgrade(&pushes.inner)));
+        pushes
+    }
+
+    /// Answers what a proven member pushes. Needs a running tokio runtime.
+    pub async fn answer(&self, from: NodeId, push: Push) -> Response {
+        if let Push::Give { bytes, .. } = &push {
+            // who gives sends no more before it has an answer
+            let passed = self.inner.parts.download.pass(bytes.len() as u64, false);
+            let _late = tokio::time::timeout(PACE_PATIENCE, passed).await;
+        }
+        let inner = self.inner.clone();
+        let answer = tokio::task::spawn_blocking(move || inner.answer(from, push));
+        answer.await.unwrap_or(Response::Busy)
+    }
+}
+
+fn is_old(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) > COMING_PATIENCE
+}
+
+async fn expire_for_ever(inner: Weak<Inner>) {
+    let mut tick = tokio::time::interval(COMING_PATIENCE / 10);
+    loop {
+        tick.tick().await;
+        let Some(inner) = inner.upgrade() else { return };
+        let expire = move || inner.expire(Instant::now());
+        // the disk may let it wait, and nobody else is to
+        let _ended = tokio::task::spawn_blocking(expire).await;
+    }
+}
+
+impl Inner {
+    /// Gives up what nothing more comes of. Blocking.
+    fn expire(&self, now: Instant) {
+        let _inbox = self.inbox();
+        let (forgotten, coming) = self.state.lock().take_old(now);
+        forgotten.into_iter().for_each(Arrived::forget);
+        for (key, coming) in coming {
+            // one that is being written to is not old
+            let Some(mut coming) = coming.try_lock() else {
+                continue;
+            };
+            if coming.is_on_its_way() && is_old(coming.touched, now) {
+                self.give_up(key, &mut coming, "nothing more of it came");
+            }
+        }
+    }
+
+    fn answer(&self, from: NodeId, push: Push) -> Response {
+        let answered = match push {
+            Push::Offer {
+                name,
+                size_bytes,
+                hash,
+                again,
+            } => self
+                .offered((from, hash), &name, size_bytes, again)
+                .map(Some),
+            Push::Give {
+                hash,
+                offset,
+                bytes,
+            } => self.given((from, hash), offset, &bytes).map_err(No::Never),
+            Push::Say { text } => self.said(from, text).map(Some).map_err(No::Never),
+            Push::Message { bytes } => self.messaged(from, bytes).map(Some).map_err(No::Never),
+        };
+        match answered {
+            Ok(Some(to_bytes)) => Response::Taken { to_bytes },
+            // it was given up, or this node was started anew: it is to be offered again
+            Ok(None) => Response::NotHere,
+            Err(No::Now) => Response::Busy,
+            Err(No::Never(reason)) => Response::Refused { reason },
+        }
+    }
+
+    fn takes_from(&self, from: &NodeId) -> Result<&Inbox, String> {
+        let closed = || {
+            let opens = "who runs it can name this node under [inbox], from";
+            format!("its inbox is closed to this node; {opens}")
+        };
+        let is_open = match &self.parts.accept {
+            Accept::Nobody => false,
+            Accept::Members => true,
+            Accept::Listed(listed) => {
+                let names = &self.parts.names;
+                listed.iter().any(|it| names.is_meant(it, from))
+            }
+        };
+        if !is_open || !self.parts.inbox.is_set() {
+            return Err(closed());
+        }
+        let silent = || "the disk of its inbox does not answer".to_owned();
+        self.inbox().ok_or_else(silent)
+    }
+
+    /// The inbox, with what an earlier life of this node left in it. Blocking.
+    fn inbox(&self) -> Option<&Inbox> {
+        let inbox = self.parts.inbox.get()?;
+        self.taken_up.call_once(|| {
+            let left = inbox.left(COMING_MAX);
+            self.state.lock().take_up(left);
+        });
+        Some(inbox)
+    }
+
+    fn offered(&self, key: Key, name: &Bytes, size: u64, again: bool) -> Result<u64, No> {
+        let inbox = self.takes_from(&key.0)?;
+        loop {
+            let state = self.state.lock();
+            if again && state.has_arrived(&key) {
+                return Ok(size);
+            }
+            let Some(known) = state.coming.get(&key).cloned() else {
+                let coming = Coming::new(key, name.to_vec(), size);
+                return self.begin(inbox, key, coming, state);
+            };
+            drop(state);
+            let mut coming = known.lock();
+            // else it was given up while this waited for it
+            if !coming.is_gone() {
+                return self.gone_on_with(key, &mut coming).map_err(No::Never);
+            }
+        }
+    }
+
+    /// Nobody waits for a disk but who has to do with the same file.
+    fn begin(
+        &self,
+        inbox: &Inbox,
+        key: Key,
+        coming: Coming,
+        mut state: MutexGuard<'_, State>,
+    ) -> Result<u64, No> {
+        let known = Arc::new(Mutex::new(coming));
+        let mut coming = known.lock();
+        let forgotten = state.take_place(key, known.clone())?;
+        drop(state);
+        forgotten.into_iter().for_each(Arrived::forget);
+        if let Err(why) = coming.begin(inbox) {
+            self.state.lock().coming.remove(&key);
+            return Err(No::Never(why.to_string()));
+        }
+        self.tell(key.0, &coming, PushStage::Started);
+        self.gone_on_with(key, &mut coming).map_err(No::Never)
+    }
+
+    /// How much of it there is, for whoever goes on with it.
+    fn gone_on_with(&self, key: Key, coming: &mut Coming) -> Result<u64, String> {
+        coming.touched = Instant::now();
+        if coming.is_left() {
+            coming.look_again();
+            self.tell(key.0, coming, PushStage::Started);
+        }
+        // also one that was when an earlier life ended, before it had its name
+        match coming.is_whole() && !coming.is_named() {
+            true => self.finish(key, coming),
+            false => Ok(coming.prefix()),
+        }
+    }
+
+    fn given(&self, key: Key, offset: u64, bytes: &Bytes) -> Result<Option<u64>, String> {
+        self.takes_from(&key.0)?;
+        let Some(coming) = self.state.lock().coming.get(&key).cloned() else {
+            return Ok(None);
+        };
+        let mut coming = coming.lock();
+        coming.touched = Instant::now();
+        // it is to be offered again: it was given up, or both are to know how much of it is good
+        if coming.is_gone() || coming.is_left() {
+            return Ok(None);
+        }
+        if coming.is_named() {
+            return Ok(Some(coming.size_bytes));
+        }
+        if offset + bytes.len() as u64 > coming.size_bytes {
+            return Err("more bytes than were offered".to_owned());
+        }
+        if let Err(why) = coming.take(offset, bytes) {
+            return Err(self.give_up(key, &mut coming, &why.to_string()));
+        }
+        if coming.is_scattered() {
+            return Err(self.give_up(key, &mut coming, "its pieces come in no order"));
+        }
+        self.parts.taken.add(key.0, bytes.len() as u64);
+        match coming.is_whole() {
+            true => self.finish(key, &mut coming).map(Some),
+            false => Ok(Some(coming.prefix())),
+        }
+    }
+
+    /// All of it is there: it gets its name if it is what was offered.
+    fn finish(&self, key: Key, coming: &mut Coming) -> Result<u64, String> {
+        if !coming.is_proven() {
+            return Err(self.give_up(key, coming, "its bytes do not fit its hash"));
+        }
+        match coming.publish(&Sender::Node(key.0), &self.name_of(&key.0)) {
+            Ok(part) => {
+                let forgotten = self.state.lock().arrived(key, part);
+                forgotten.into_iter().for_each(Arrived::forget);
+                self.tell(key.0, coming, PushStage::Done);
+                Ok(coming.size_bytes)
+            }
+            Err(why) => Err(self.give_up(key, coming, &why.to_string())),
+        }
+    }
+
+    fn give_up(&self, key: Key, coming: &mut Coming, why: &str) -> String {
+        // before the next of the same file can take its place on the way, so that who waits for
+        // this one finds that next one, or none
+        coming.discard();
+        self.state.lock().coming.remove(&key);
+        self.tell(key.0, coming, PushStage::Failed(why.to_owned()));
+        why.to_owned()
+    }
+
+    fn said(&self, from: NodeId, text: String) -> Result<u64, String> {
+        self.may_say(from)?;
+        self.parts.events.note(News::Chat {
+            from: self.name_of(&from),
+            text,
+        });
+        Ok(0)
+    }
+
+    fn messaged(&self, from: NodeId, bytes: Bytes) -> Result<u64, String> {
+        self.may_say(from)?;
+        let length_bytes = bytes.len() as u64;
+        let mailbox = &self.parts.mailbox;
+        mailbox.take(self.name_of(&from), length_bytes, Some(bytes));
+        Ok(length_bytes)
+    }
+
+    fn may_say(&self, from: NodeId) -> Result<(), String> {
+        let may = self.state.lock().may_say(from, Instant::now());
+        let too_much = || "it says more than anyone reads".to_owned();
+        may.then_some(()).ok_or_else(too_much)
+    }
+
+    fn name_of(&self, node: &NodeId) -> String {
+        self.parts.names.of(node)
+    }
+
+    fn tell(&self, from: NodeId, coming: &Coming, stage: PushStage) {
+        self.parts.events.note(News::Received(Told {
+            peer: self.name_of(&from),
+            name: coming.name.clone(),
+            size_bytes: coming.size_bytes,
+            stage,
+        }));
+    }
+}
+
+impl Arrived {
+    /// Without any lock: the disk may let it wait. Blocking.
+    fn forget(self) {
+        if let Some(part) = self.part {
+            part.remove_note();
+        }
+    }
+}
+
+impl State {
+    fn take_up(&mut self, left: Vec<(Note, Part, Option<Arriving>)>) {
+        for (note, part, arriving) in left {
+            let key = (note.from, note.hash);
+            match arriving {
+                Some(arriving) => {
+                    let coming = Coming::left(note, arriving);
+                    self.coming.insert(key, Arc::new(Mutex::new(coming)));
+                }
+                None => drop(self.arrived(key, Some(part))),
+            }
+        }
+    }
+
+    /// It has its name. Gives what is not remembered any longer, to be forgotten.
+    #[must_use]
+    fn arrived(&mut self, key: Key, part: Option<Part>) -> Option<Arrived> {
+        self.coming.remove(&key);
+        let is_full = self.arrived.len() >= ARRIVED_MAX;
+        let first = is_full.then(|| self.arrived.remove(0));
+        let at = Instant::now();
+        self.arrived.push(Arrived { key, at, part });
+        first
+    }
+
+    fn has_arrived(&self, key: &Key) -> bool {
+        self.arrived.iter().any(|arrived| arrived.key == *key)
+    }
+
+    /// A place for a file that comes anew. That the same one came before is to be forgotten, in
+    /// memory and on the disk: whoever goes on with this one is not to hear of that one.
+    fn take_place(&mut self, key: Key, coming: Held) -> Result<Vec<Arrived>, No> {
+        let of_node = self.coming.keys().filter(|(node, _)| *node == key.0);
+        if of_node.count() >= COMING_OF_NODE_MAX || self.coming.len() >= COMING_MAX {
+            return Err(No::Now);
+        }
+        self.coming.insert(key, coming);
+        let before = self.arrived.extract_if(.., |arrived| arrived.key == key);
+        Ok(before.collect())
+    }
+
+    /// What is to be forgotten, and all that is on its way.
+    fn take_old(&mut self, now: Instant) -> (Vec<Arrived>, Vec<(Key, Held)>) {
+        let old = self
+            .arrived
+            .extract_if(.., |arrived| is_old(arrived.at, now));
+        let coming = self
+            .coming
+            .iter()
+            .map(|(key, coming)| (*key, coming.clone()));
+        (old.collect(), coming.collect())
+    }
+
+    fn may_say(&mut self, from: NodeId, now: Instant) -> bool {
+        // who was silent for long is as one who never said a word
+        self.said.retain(|_, bucket| !bucket.is_full(now));
+        let full = || TokenBucket::one_in(SAID_EACH, SAID_BURST, now);
+        self.said.entry(from).or_insert_with(full).take(1, now)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,280 @@
+//! The bytes of one transfer from a legacy peer, while they come and after.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::timeout;
+
+use super::error::CopyError;
+use super::incoming::Incoming;
+use p2pfs_cache::Reservation;
+use p2pfs_fs::{FsError, ReadNow};
+use p2pfs_legacy::net::discovery::CLOSE_WAIT;
+
+/// How far a transfer is.
+#[derive(Clone, Debug, Default)]
+struct Progress {
+    written_bytes: u64,
+    /// More waits until the limit lets it come.
+    is_held: bool,
+    outcome: Option<Result<(), CopyError>>,
+}
+
+/// The bytes of one transfer. Dropping the last holder removes them and ends the transfer.
+///
+/// What reaches the end of the file waits for the peer's close: one that sends more than it said
+/// has given another file. Once a transfer has failed, every read of it fails.
+#[derive(Debug)]
+pub struct RemoteCopy {
+    /// How many bytes it has when it is whole.
+    pub size_bytes: u64,
+    file: Arc<File>,
+    path: Mutex<PathBuf>,
+    progress: watch::Receiver<Progress>,
+    room: Arc<Mutex<Reservation>>,
+    /// Held by each read that waits for it.
+    waited_for: Arc<()>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl RemoteCopy {
+    /// A copy in a file of that name, which takes its room bit by bit, and who carries a transfer
+    /// into it.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(super) fn start(
+        size_bytes: u64,
+        path: PathBuf,
+        room: Reservation,
+        place: OwnedSemaphorePermit,
+    ) -> io::Result<(Arc<Self>, Carrier)> {
+        let opened = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path);
+        let file = Arc::new(opened?);
+        let (progress, seen) = watch::channel(Progress::default());
+        let copy = Arc::new(Self {
+            size_bytes,
+            file,
+            path: Mutex::new(path),
+            progress: seen,
+            room: Arc::new(Mutex::new(room)),
+            waited_for: Arc::default(),
+            _place: place,
+        });
+        let carrier = Carrier {
+            copy: Arc::downgrade(&copy),
+            progress,
+        };
+        Ok((copy, carrier))
+    }
+
+    /// Waits until the bytes are there, for as long as more come within each `patience`, and gives
+    /// them.
+    ///
+    /// # Errors
+    /// [`CopyError`] where the transfer failed, at whatever byte, or nothing comes.
+    pub async fn read(
+        &self,
+        offset: u64,
+        length: usize,
+        patience: Duration,
+    ) -> Result<Bytes, CopyError> {
+        let end = self.size_bytes.min(offset.saturating_add(length as u64));
+        let patience = patience.max(CLOSE_WAIT * 2);
+        let mut progress = self.progress.clone();
+        let _waits = self.waited_for.clone();
+        let outcome = loop {
+            let now = progress.borrow_and_update().clone();
+            if self.has(&now, end) {
+                break now.outcome;
+            }
+            let changed = match now.is_held {
+                // which the limit ends, and is no silence of the peer
+                true => Ok(progress.changed().await),
+                false => timeout(patience, progress.changed()).await,
+            };
+            match changed {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(CopyError::interrupted("the transfer ended")),
+                Err(_) => return Err(CopyError::interrupted("nothing comes")),
+            }
+        };
+        if let Some(Err(error)) = outcome {
+            return Err(error);
+        }
+        let (file, count) = (self.file.clone(), end.saturating_sub(offset));
+        let read = tokio::task::spawn_blocking(move || {
+            let mut buffer = vec![0; usize::try_from(count).unwrap_or(0)];
+            file.read_exact_at(&mut buffer, offset).map(|()| buffer)
+        });
+        match read.await {
+            Ok(Ok(buffer)) => Ok(buffer.into()),
+            Ok(Err(error)) => Err(CopyError::Disk(error.to_string())),
+            Err(_) => Err(CopyError::Disk("the read did not end".to_owned())),
+        }
+    }
+
+    /// Fills the buffer if its bytes are there.
+    pub fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        let now = self.progress.borrow().clone();
+        match now.outcome {
+            Some(Err(error)) => ReadNow::Failed(error.as_fs_error()),
+            _ if !self.has(&now, offset.saturating_add(buffer.len() as u64)) => ReadNow::Wait,
+            _ => match self.file.read_exact_at(buffer, offset) {
+                Ok(()) => ReadNow::Done(buffer.len()),
+                Err(_) => ReadNow::Failed(FsError::Disk),
+            },
+        }
+    }
+
+    /// Waits until all bytes are there and the peer has kept its word to the end.
+    ///
+    /// # Errors
+    /// [`CopyError`].
+    pub async fn whole(&self) -> Result<(), CopyError> {
+        let mut progress = self.progress.clone();
+        let ended = progress.wait_for(|now| now.outcome.is_some()).await;
+        let ended = ended.map(|now| now.outcome.clone());
+        match ended {
+            Ok(Some(outcome)) => outcome,
+            _ => Err(CopyError::interrupted("the transfer ended")),
+        }
+    }
+
+    /// The file, to be read by itself; of use once it is whole.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn reopen(&self) -> io::Result<File> {
+        let path = self.path.lock();
+        File::open(&*path)
+    }
+
+    /// Whether the bytes up to there can be given, or the transfer is over.
+    fn has(&self, now: &Progress, end: u64) -> bool {
+        now.outcome.is_some() || (now.written_bytes >= end && end < self.size_bytes)
+    }
+
+    /// How many of its bytes are here.
+    pub(super) fn written_bytes(&self) -> u64 {
+        self.progress.borrow().written_bytes
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(self.progress.borrow().outcome, Some(Err(_)))
+    }
+
+    /// The final name, now that it is whole.
+    fn rename(&self) -> Result<(), CopyError> {
+        let mut path = self.path.lock();
+        let whole = path.with_extension("");
+        std::fs::rename(&*path, &whole).map_err(|error| CopyError::Disk(error.to_string()))?;
+        *path = whole;
+        Ok(())
+    }
+}
+
+impl Drop for RemoteCopy {
+    fn drop(&mut self) {
+        let path = self.path.get_mut();
+        let _gone_already = std::fs::remove_file(path);
+    }
+}
+
+/// Carries a transfer into its copy for as long as somebody holds the copy.
+pub(super) struct Carrier {
+    copy: Weak<RemoteCopy>,
+    progress: watch::Sender<Progress>,
+}
+
+impl Carrier {
+    /// How it went; nothing where nobody held the copy any more. Where there is no room for a part,
+    /// `make_room` is asked for it once, and says whether there may be some now.
+    pub(super) async fn carry(
+        &self,
+        mut transfer: Incoming,
+        make_room: impl Fn() -> bool + Clone + Send + 'static,
+    ) -> Option<Result<(), CopyError>> {
+        let outcome = loop {
+            self.allowed(&mut transfer).await?;
+            let part = match transfer.next().await {
+                Ok(Some(part)) => part,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(CopyError::from(error)),
+            };
+            let copy = self.copy.upgrade()?;
+            let length = part.len() as u64;
+            match self.write(&copy, part, make_room.clone()).await {
+                Ok(()) => self.progress.send_modify(|now| now.written_bytes += length),
+                Err(error) => break Err(error),
+            }
+        };
+        let renamed = || self.copy().map_or(Ok(()), |copy| copy.rename());
+        Some(outcome.and_then(|()| renamed()))
+    }
+
+    /// Waits for the limit, and says so to whoever waits for bytes; nothing where nobody holds the
+    /// copy any more.
+    async fn allowed(&self, transfer: &mut Incoming) -> Option<()> {
+        let is_waited_for = Arc::strong_count(&self.copy()?.waited_for) > 1;
+        let allowed = transfer.allowed(is_waited_for);
+        tokio::pin!(allowed);
+        tokio::select! {
+            biased;
+            () = &mut allowed => return Some(()),
+            () = std::future::ready(()) => {}
+        }
+        self.progress.send_modify(|now| now.is_held = true);
+        allowed.await;
+        self.progress.send_modify(|now| now.is_held = false);
+        Some(())
+    }
+
+    /// The copy, where somebody still holds it.
+    pub(super) fn copy(&self) -> Option<Arc<RemoteCopy>> {
+        self.copy.upgrade()
+    }
+
+    /// Tells whoever waits for the copy how it went.
+    pub(super) fn end(self, outcome: Result<(), CopyError>) {
+        self.progress.send_modify(|now| now.outcome = Some(outcome));
+    }
+
+    /// Room first: the budget holds at every byte.
+    async fn write(
+        &self,
+        copy: &RemoteCopy,
+        part: Bytes,
+        make_room: impl Fn() -> bool + Send + 'static,
+    ) -> Result<(), CopyError> {
+        let at = self.progress.borrow().written_bytes;
+        let (file, room) = (copy.file.clone(), copy.room.clone());
+        let size_bytes = copy.size_bytes;
+        let written = tokio::task::spawn_blocking(move || {
+            let end = at + part.len() as u64;
+            let grow = || {
+                let mut room = room.lock();
+                room.grow_to(end)
+            };
+            let has_room = grow() || (make_room() && grow());
+            if !has_room {
+                return Err(CopyError::NoRoom { size_bytes });
+            }
+            let written = file.write_all_at(&part, at);
+            written.map_err(|error| CopyError::Disk(error.to_string()))
+        });
+        let written = written.await;
+        written.unwrap_or_else(|_| Err(CopyError::Disk("the write did not end".to_owned())))
+    }
+}

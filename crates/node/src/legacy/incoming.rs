@@ -1,0 +1,119 @@
+//! A file on its way from a legacy peer, as fast as the limit of what is fetched lets it come.
+
+use std::net::SocketAddrV4;
+
+use bytes::Bytes;
+
+use crate::traffic::Passage;
+use p2pfs_legacy::net::discovery::{LegacyError, Transfer};
+use p2pfs_legacy::wire::discovery::Name;
+
+/// A transfer that keeps to the limit: the peer is slowed by what is not read yet.
+#[derive(Debug)]
+pub struct Incoming {
+    transfer: Transfer,
+    passage: Passage,
+    /// What came and has yet to be allowed before more is read.
+    owed_bytes: u64,
+}
+
+impl Incoming {
+    /// As [`Transfer::begin`].
+    ///
+    /// # Errors
+    /// Those of [`Transfer::begin`].
+    pub(super) async fn begin(
+        at: SocketAddrV4,
+        name: &Name,
+        passage: Passage,
+    ) -> Result<Self, LegacyError> {
+        Ok(Self {
+            transfer: Transfer::begin(at, name).await?,
+            passage,
+            owed_bytes: 0,
+        })
+    }
+
+    /// Whom it comes from.
+    pub fn at(&self) -> SocketAddrV4 {
+        self.transfer.at()
+    }
+
+    /// How many bytes it has announced.
+    pub fn size_bytes(&self) -> u64 {
+        self.transfer.size_bytes()
+    }
+
+    /// Waits until more may come; apart from [`Self::next`], so that this is not taken for a peer
+    /// that sends nothing. May be dropped half way without loss.
+    pub(super) async fn allowed(&mut self, is_waited_for: bool) {
+        if self.owed_bytes > 0 {
+            self.passage.pass(self.owed_bytes, is_waited_for).await;
+            self.owed_bytes = 0;
+        }
+    }
+
+    /// The next bytes, once they may come; none when all have come and the peer has closed.
+    ///
+    /// # Errors
+    /// [`LegacyError`]; what came before is not to be kept.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, LegacyError> {
+        self.allowed(false).await;
+        let part = self.transfer.next().await?;
+        let length = part.as_ref().map_or(0, Bytes::len) as u64;
+        self.owed_bytes = length;
+        self.passage.count(length);
+        Ok(part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::{Duration, Instant};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::PeerBytes;
+    use p2pfs_legacy::wire::discovery::TransferHeader;
+    use p2pfs_transfer::Pace;
+
+    const MIB: u64 = 1 << 20;
+
+    async fn peer_that_gives(name: Name, size_bytes: u64) -> SocketAddrV4 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let SocketAddr::V4(at) = listener.local_addr().unwrap() else {
+            panic!("not IPv4");
+        };
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _request = stream.read(&mut [0; 64]).await.unwrap();
+            let header = TransferHeader::new(name, size_bytes).unwrap();
+            stream.write_all(&header.encode()).await.unwrap();
+            let bytes = vec![7; usize::try_from(size_bytes).unwrap()];
+            stream.write_all(&bytes).await.unwrap();
+        });
+        at
+    }
+
+    #[tokio::test]
+    async fn a_limit_holds_from_the_middle_of_a_transfer_on_and_all_is_counted() {
+        let name = Name::new(b"a.bin").unwrap();
+        let at = peer_that_gives(name.clone(), 8 * MIB).await;
+        let (pace, taken) = (Pace::default(), PeerBytes::default());
+        let passage = Passage::new(&pace, &taken);
+        let mut incoming = Incoming::begin(at, &name, passage).await.unwrap();
+        while taken.total() < 4 * MIB {
+            assert!(incoming.next().await.unwrap().is_some());
+        }
+        pace.set(Some(2 * MIB));
+        let begun = Instant::now();
+        while incoming.next().await.unwrap().is_some() {}
+        // some two seconds' worth, of which half of one may pass at once
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_secs(1), "{took:?}");
+        assert_eq!(taken.total(), 8 * MIB);
+    }
+}

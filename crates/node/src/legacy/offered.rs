@@ -1,0 +1,473 @@
+//! What legacy peers are offered: base names, since their protocol knows no folders.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use super::Refusals;
+use p2pfs_cache::Cache;
+use p2pfs_catalogue::{Change, Found, View};
+use p2pfs_fs::{FileVersion, FsError};
+use p2pfs_legacy::wire::discovery::{Name, SIZE_MAX_BYTES};
+use p2pfs_proto::wire::native::record::{Kind, ShareIndex};
+use p2pfs_share::{ShareSet, SharedFor};
+use p2pfs_types::id::NodeId;
+use p2pfs_types::path::SharedPath;
+
+/// Paths that are known by their base names; what is beyond is not offered.
+const INDEXED_MAX: usize = 1_000_000;
+/// Paths that may change while the index is made anew; with more it is made once more.
+const MEANWHILE_MAX: usize = 1 << 14;
+/// Paths of one base name that are looked at for one answer.
+const SAME_NAME_MAX: usize = 64;
+/// Names read from a directory at a time.
+const CHILDREN_BATCH: usize = 4096;
+/// How old the list of shares may be: adding one is seen by legacy peers a second later.
+const SHARES_AGE: Duration = Duration::from_secs(1);
+
+/// Base names and the paths that have them, the shallowest first, then by path.
+#[derive(Default)]
+struct Index {
+    paths: BTreeMap<Name, BTreeSet<(usize, SharedPath)>>,
+    count: usize,
+}
+
+/// The index, and what that which is being made may lack.
+#[derive(Default)]
+struct Indexed {
+    index: Index,
+    is_being_made: bool,
+    /// What was noted since that began; one more than are allowed stands for all others.
+    meanwhile: HashSet<SharedPath>,
+}
+
+/// What can be given, as the namespace, the shares and the cache are now.
+pub(super) struct Offered {
+    me: NodeId,
+    bridge: bool,
+    view: Arc<ArcSwap<View>>,
+    addresses: Arc<ArcSwap<BTreeMap<NodeId, SocketAddr>>>,
+    shares: ShareSet,
+    cache: Cache,
+    refusals: Refusals,
+    indexed: Mutex<Indexed>,
+    legacy_shares: Mutex<Option<(Instant, Vec<ShareIndex>)>>,
+}
+
+/// What a [`Offered`] looks at.
+pub(crate) struct Sources {
+    pub(crate) me: NodeId,
+    pub(crate) bridge: bool,
+    pub(crate) view: Arc<ArcSwap<View>>,
+    pub(crate) addresses: Arc<ArcSwap<BTreeMap<NodeId, SocketAddr>>>,
+    pub(crate) shares: ShareSet,
+    pub(crate) cache: Cache,
+}
+
+impl Offered {
+    pub(super) fn new(sources: Sources, refusals: Refusals) -> Self {
+        Self {
+            me: sources.me,
+            bridge: sources.bridge,
+            view: sources.view,
+            addresses: sources.addresses,
+            shares: sources.shares,
+            cache: sources.cache,
+            refusals,
+            indexed: Mutex::default(),
+            legacy_shares: Mutex::default(),
+        }
+    }
+
+    /// Takes note of names that came, went or changed. False where they are not all named, so that
+    /// the index is to be made anew.
+    #[must_use]
+    pub(super) fn note(&self, changes: &[Change]) -> bool {
+        let view = self.view.load();
+        let label = view.label(&self.me);
+        let mut indexed = self.indexed.lock();
+        for change in changes {
+            if let Change::Entry(path) = change {
+                indexed.note(path, is_file(&view, label.as_deref(), path));
+            }
+        }
+        !changes.contains(&Change::Everything)
+    }
+
+    /// Makes the index anew; takes as long as the namespace is large. False where so much changed
+    /// meanwhile that it is to be made once more.
+    #[must_use]
+    pub(super) fn index_all(&self) -> bool {
+        let made = self.make();
+        self.put_in(made)
+    }
+
+    fn make(&self) -> Index {
+        // before the view is taken: what is noted from now on may not be in it
+        self.indexed.lock().is_being_made = true;
+        let view = self.view.load_full();
+        let mut index = Index::default();
+        let mut folders = vec![SharedPath::root()];
+        while let Some(folder) = folders.pop() {
+            let mut after: Option<Box<[u8]>> = None;
+            loop {
+                let children = view.children(&folder, after.as_deref(), CHILDREN_BATCH);
+                after = children.last().map(|last| last.name.clone());
+                for child in &children {
+                    let Ok(path) = folder.join(&child.name) else {
+                        continue;
+                    };
+                    match child.found.kind {
+                        Kind::Directory => folders.push(path),
+                        Kind::File { .. } => {
+                            self.tell_if_refused(&path, &child.found);
+                            index.set(&path, true);
+                        }
+                        Kind::Symlink { .. } => {}
+                    }
+                }
+                if children.len() < CHILDREN_BATCH {
+                    break;
+                }
+            }
+        }
+        index
+    }
+
+    /// The index that was made, with what was noted meanwhile.
+    fn put_in(&self, made: Index) -> bool {
+        let mut indexed = self.indexed.lock();
+        let view = self.view.load();
+        let label = view.label(&self.me);
+        indexed.index = made;
+        indexed.is_being_made = false;
+        let meanwhile = std::mem::take(&mut indexed.meanwhile);
+        for path in &meanwhile {
+            indexed.note(path, is_file(&view, label.as_deref(), path));
+        }
+        meanwhile.len() <= MEANWHILE_MAX
+    }
+
+    /// The file that a legacy peer gets for a name, if it could be delivered now: one of our own
+    /// before others', the shallowest, then the first by path.
+    pub(super) fn find(&self, name: &Name) -> Option<FileVersion> {
+        let paths = self.paths(name);
+        if paths.is_empty() {
+            return None;
+        }
+        let view = self.view.load();
+        let label = view.label(&self.me);
+        let shares = self.legacy_shares();
+        let own = paths
+            .iter()
+            .filter_map(|path| Some((path, view.peer_lookup(label.as_ref()?, path)?)));
+        let mut own = own.filter_map(|(path, found)| self.own(path, &found, &shares));
+        let others = || {
+            let found = paths
+                .iter()
+                .filter_map(|path| Some((path, view.lookup(path)?)));
+            let mut good = found.filter_map(|(path, found)| self.others(path, &found, &view));
+            good.next()
+        };
+        own.next().or_else(others)
+    }
+
+    fn paths(&self, name: &Name) -> Vec<SharedPath> {
+        let indexed = self.indexed.lock();
+        let paths = indexed.index.paths.get(name).into_iter().flatten();
+        paths
+            .take(SAME_NAME_MAX)
+            .map(|(_, path)| path.clone())
+            .collect()
+    }
+
+    fn own(&self, path: &SharedPath, found: &Found, shares: &[ShareIndex]) -> Option<FileVersion> {
+        let (share, _) = found.own.as_ref()?;
+        let file = self.carried(path, found)?;
+        // a share for some nodes alone is none for legacy peers, whatever it says, and at once
+        let is_offered = shares.contains(share)
+            && self.shares.shared_for(&file.hash) == SharedFor::All
+            && self.shares.source(&file.hash).is_ok();
+        is_offered.then_some(file)
+    }
+
+    /// A file of another node, over the bridge alone, where that is allowed: from our cache where
+    /// it is complete there, else from somebody alive who has it. That it lies in the cache says
+    /// nothing about what its owner lets legacy peers have.
+    fn others(&self, path: &SharedPath, found: &Found, view: &View) -> Option<FileVersion> {
+        if !self.bridge || found.own.is_some() || found.author == self.me {
+            return None;
+        }
+        let file = self.carried(path, found)?;
+        if view.is_private(&file.hash) {
+            return None;
+        }
+        if self.cache.is_complete(&file.hash) {
+            return Some(file);
+        }
+        let addresses = self.addresses.load();
+        let is_there = |node: &NodeId| *node != self.me && addresses.contains_key(node);
+        let holders = view.holders(&file.hash);
+        holders.iter().any(is_there).then_some(file)
+    }
+
+    /// The version, where its size is one that the protocol can say.
+    fn carried(&self, path: &SharedPath, found: &Found) -> Option<FileVersion> {
+        let file = FileVersion::found(path, found)?;
+        if file.size_bytes > SIZE_MAX_BYTES {
+            self.refusals.too_large(path, file.size_bytes);
+            return None;
+        }
+        // also of an own file, its verified bytes are read and not the file itself
+        Some(FileVersion { own: None, ..file })
+    }
+
+    fn legacy_shares(&self) -> Vec<ShareIndex> {
+        let mut known = self.legacy_shares.lock();
+        if let Some((at, shares)) = &*known
+            && at.elapsed() < SHARES_AGE
+        {
+            return shares.clone();
+        }
+        let all = self.shares.list();
+        let legacy = all
+            .iter()
+            .filter(|share| share.legacy && share.readers.is_none());
+        let shares: Vec<ShareIndex> = legacy.map(|share| share.index).collect();
+        *known = Some((Instant::now(), shares.clone()));
+        shares
+    }
+
+    /// Says which files of our own legacy peers cannot be given.
+    pub(super) fn tell_refused(&self, changes: &[Change]) {
+        let view = self.view.load();
+        let Some(label) = view.label(&self.me) else {
+            return;
+        };
+        for change in changes {
+            if let Change::Entry(path) = change
+                && let Some(found) = view.peer_lookup(&label, path)
+            {
+                self.tell_if_refused(path, &found);
+            }
+        }
+    }
+
+    /// Says that a legacy peer did not get the whole of a file, through no fault of its own.
+    pub(super) fn tell_unfinished(&self, path: &SharedPath, why: FsError) {
+        self.refusals.unfinished(path, why);
+    }
+
+    fn tell_if_refused(&self, path: &SharedPath, found: &Found) {
+        let (Kind::File { size_bytes, .. }, Some((share, _))) = (&found.kind, &found.own) else {
+            return;
+        };
+        let name = Name::new(path.file_name());
+        if (name.is_ok() && *size_bytes <= SIZE_MAX_BYTES) || !self.legacy_shares().contains(share)
+        {
+            return;
+        }
+        match name {
+            Err(why) => self.refusals.not_given(path, why),
+            Ok(_) => self.refusals.too_large(path, *size_bytes),
+        }
+    }
+}
+
+/// Whether a name is a file, as it is shown or as this node, of that label, says.
+fn is_file(view: &View, label: Option<&str>, path: &SharedPath) -> bool {
+    let own = || view.peer_lookup(label?, path);
+    let is_file = |found: &Found| matches!(found.kind, Kind::File { .. });
+    view.lookup(path).is_some_and(|found| is_file(&found))
+        || own().is_some_and(|found| is_file(&found))
+}
+
+impl Indexed {
+    fn note(&mut self, path: &SharedPath, is_here: bool) {
+        if self.is_being_made && self.meanwhile.len() <= MEANWHILE_MAX {
+            self.meanwhile.insert(path.clone());
+        }
+        self.index.set(path, is_here);
+    }
+}
+
+impl Index {
+    fn set(&mut self, path: &SharedPath, is_here: bool) {
+        let Ok(name) = Name::new(path.file_name()) else {
+            return;
+        };
+        let key = (path.components().count(), path.clone());
+        if is_here {
+            if self.count < INDEXED_MAX && self.paths.entry(name).or_default().insert(key) {
+                self.count += 1;
+            }
+        } else if let Some(paths) = self.paths.get_mut(&name)
+            && paths.remove(&key)
+        {
+            self.count -= 1;
+            if paths.is_empty() {
+                self.paths.remove(&name);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::EventLog;
+    use p2pfs_cache::CacheConfig;
+    use p2pfs_catalogue::Catalogue;
+    use p2pfs_proto::wire::native::record::{Entry, Timestamp};
+    use p2pfs_share::{ShareConfig, ShareSpec};
+    use p2pfs_types::digest::ContentHash;
+
+    /// What is offered of a catalogue, whose own files are under their names.
+    struct Bench {
+        catalogue: Catalogue,
+        offered: Offered,
+        home: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let home = tempfile::tempdir().unwrap();
+            let me = NodeId::new([1; 32]);
+            let mut catalogue = Catalogue::new(me, "me".parse().unwrap());
+            let cache = CacheConfig {
+                dir: home.path().join("cache"),
+                budget_bytes: 1 << 20,
+                floor_bytes: 0,
+            };
+            let shares = ShareConfig::new(home.path().join("state"));
+            let (shares, mut events) = ShareSet::open(shares).unwrap();
+            std::thread::spawn(move || while events.blocking_recv().is_some() {});
+            let sources = Sources {
+                me,
+                bridge: false,
+                view: Arc::new(ArcSwap::new(catalogue.view())),
+                addresses: Arc::default(),
+                shares,
+                cache: Cache::open(cache).unwrap().0,
+            };
+            Self {
+                offered: Offered::new(sources, Refusals::new(EventLog::default())),
+                catalogue,
+                home,
+            }
+        }
+
+        /// Puts a file there, or takes it away, and says what changed.
+        fn change(&mut self, name: &str, is_there: bool) -> Change {
+            let path = SharedPath::new(name.as_bytes()).unwrap();
+            let at = Timestamp {
+                seconds: 1,
+                nanoseconds: 0,
+            };
+            let entry = Entry {
+                kind: Kind::File {
+                    hash: ContentHash::of(name.as_bytes()),
+                    size_bytes: 1,
+                    executable: false,
+                },
+                mtime: at,
+                version_time: at,
+                sent_by: None,
+            };
+            match is_there {
+                true => assert!(self.catalogue.put(ShareIndex(0), &path, entry).unwrap()),
+                false => assert!(self.catalogue.remove(ShareIndex(0), &path)),
+            }
+            self.offered.view.store(self.catalogue.view());
+            Change::Entry(path)
+        }
+
+        /// Shares the folder `share` with legacy peers, or with these nodes alone.
+        fn share(&self, readers: Option<Vec<String>>) {
+            let spec = ShareSpec {
+                legacy: true,
+                readers,
+                ..ShareSpec::new(self.home.path().join("share"))
+            };
+            let added = self.offered.shares.add(spec).unwrap();
+            assert_eq!(added, ShareIndex(0));
+        }
+
+        fn has(&self, name: &str) -> bool {
+            !self
+                .offered
+                .paths(&Name::new(name.as_bytes()).unwrap())
+                .is_empty()
+        }
+    }
+
+    #[test]
+    fn what_a_share_has_for_some_nodes_from_now_on_is_offered_to_legacy_peers_no_more() {
+        let mut bench = Bench::new();
+        let dir = bench.home.path().join("share");
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("file"), "file").unwrap();
+        bench.share(None);
+        assert!(bench.offered.shares.wait_settled(Duration::from_secs(30)));
+        let change = bench.change("file", true);
+        assert!(bench.offered.note(&[change]));
+        let name = Name::new(b"file").unwrap();
+        assert!(bench.offered.find(&name).is_some());
+        bench.share(Some(vec!["somebody".to_owned()]));
+        assert_eq!(bench.offered.find(&name), None);
+    }
+
+    #[test]
+    fn what_changes_while_the_index_is_made_is_in_it() {
+        let mut bench = Bench::new();
+        bench.change("goes", true);
+        let made = bench.offered.make();
+        let changes = [bench.change("comes", true), bench.change("goes", false)];
+        assert!(bench.offered.note(&changes));
+        assert!(bench.has("comes"), "meanwhile too");
+        assert!(bench.offered.put_in(made));
+        assert!(bench.has("comes") && !bench.has("goes"));
+        assert!(bench.offered.indexed.lock().meanwhile.is_empty());
+    }
+
+    #[test]
+    fn when_too_much_changes_or_not_all_is_named_the_index_is_to_be_made_anew() {
+        let mut bench = Bench::new();
+        let made = bench.offered.make();
+        let name = |n: usize| Change::Entry(SharedPath::new(n.to_string().into_bytes()).unwrap());
+        let many: Vec<Change> = (0..2 * MEANWHILE_MAX).map(name).collect();
+        assert!(bench.offered.note(&many));
+        assert_eq!(
+            bench.offered.indexed.lock().meanwhile.len(),
+            MEANWHILE_MAX + 1
+        );
+        assert!(!bench.offered.put_in(made));
+        bench.change("unnamed", true);
+        assert!(!bench.offered.note(&[Change::Everything]));
+        assert!(bench.offered.index_all() && bench.has("unnamed"));
+    }
+
+    #[test]
+    fn of_one_base_name_the_shallowest_comes_first_then_the_first_by_path() {
+        let mut index = Index::default();
+        let path = |text: &str| SharedPath::new(text.as_bytes()).unwrap();
+        for text in ["z/a.txt", "b/c/a.txt", "b/a.txt", "other"] {
+            index.set(&path(text), true);
+            index.set(&path(text), true);
+        }
+        let name = Name::new(b"a.txt").unwrap();
+        let order = |index: &Index| -> Vec<String> {
+            let paths = index.paths.get(&name).into_iter().flatten();
+            paths.map(|(_, path)| path.to_string()).collect()
+        };
+        assert_eq!(order(&index), ["b/a.txt", "z/a.txt", "b/c/a.txt"]);
+        for text in ["z/a.txt", "b/c/a.txt", "b/a.txt", "b/a.txt"] {
+            index.set(&path(text), false);
+        }
+        assert_eq!((order(&index).len(), index.count), (0, 1));
+    }
+}

@@ -1,0 +1,162 @@
+//! What legacy peers cannot be asked for or given, told in the journal: once for a name, and at a
+//! bounded rate, since a folder may hold a million of such names and any program may ask for more.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::EventLog;
+use p2pfs_fs::FsError;
+use p2pfs_legacy::wire::discovery::{NameError, SIZE_MAX_BYTES, printable};
+use p2pfs_types::bucket::TokenBucket;
+use p2pfs_types::path::SharedPath;
+
+/// Names that were told of and are remembered; beyond it all are forgotten.
+pub const TOLD_MAX: usize = 4096;
+/// What is told at once.
+const BURST: u32 = 16;
+/// How long it takes until one more is told.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// The memory of what was told. Clones are the same.
+#[derive(Clone)]
+pub(super) struct Refusals {
+    events: EventLog,
+    told: Arc<Mutex<Told>>,
+}
+
+/// What is told of a name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    NotAsked,
+    NotGiven,
+    Unfinished,
+}
+
+struct Told {
+    names: HashSet<(Kind, Box<[u8]>)>,
+    /// How many may be told now.
+    left: TokenBucket,
+    untold: u64,
+}
+
+impl Refusals {
+    pub(super) fn new(events: EventLog) -> Self {
+        let told = Told {
+            names: HashSet::new(),
+            left: TokenBucket::one_in(PAUSE, BURST, Instant::now()),
+            untold: 0,
+        };
+        Self {
+            events,
+            told: Arc::new(Mutex::new(told)),
+        }
+    }
+
+    /// A program asked for a name that the protocol cannot carry.
+    pub(super) fn not_asked(&self, name: &[u8], why: NameError) {
+        self.tell(Kind::NotAsked, name, || {
+            format!("{} was not asked of legacy peers: {why}", printable(name))
+        });
+    }
+
+    /// A shared file has a name that the protocol cannot carry.
+    pub(super) fn not_given(&self, path: &SharedPath, why: NameError) {
+        let path = path.as_bytes();
+        self.tell(Kind::NotGiven, path, || {
+            format!("{} is not given to legacy peers: {why}", printable(path))
+        });
+    }
+
+    /// A file is larger than the protocol can say.
+    pub(super) fn too_large(&self, path: &SharedPath, size_bytes: u64) {
+        let path = path.as_bytes();
+        self.tell(Kind::NotGiven, path, || {
+            format!(
+                "{} is not given to legacy peers: its {size_bytes} bytes are more than the \
+                 {SIZE_MAX_BYTES} that their protocol can say",
+                printable(path)
+            )
+        });
+    }
+
+    /// A legacy peer did not get the whole of a file, through no fault of its own.
+    pub(super) fn unfinished(&self, path: &SharedPath, why: FsError) {
+        let path = path.as_bytes();
+        self.tell(Kind::Unfinished, path, || {
+            let shown = printable(path);
+            format!("a legacy peer did not get the whole of {shown}: {why}")
+        });
+    }
+
+    fn tell(&self, kind: Kind, name: &[u8], message: impl FnOnce() -> String) {
+        let mut told = self.told.lock();
+        let key = (kind, Box::from(name));
+        if told.names.contains(&key) {
+            return;
+        }
+        if told.names.len() >= TOLD_MAX {
+            told.names.clear();
+        }
+        told.names.insert(key);
+        let Some(untold) = told.take(Instant::now()) else {
+            return;
+        };
+        drop(told);
+        let others = match untold {
+            0 => String::new(),
+            count => format!(" (and {count} others before it)"),
+        };
+        self.events.warn(message() + &others);
+    }
+}
+
+impl Told {
+    /// Whether one more is told now, and how many were not since the last one.
+    fn take(&mut self, now: Instant) -> Option<u64> {
+        if !self.left.take(1, now) {
+            self.untold += 1;
+            return None;
+        }
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_told_of_once_and_a_million_names_a_few_times() {
+        let events = EventLog::default();
+        let refusals = Refusals::new(events.clone());
+        for _ in 0..3 {
+            refusals.not_asked(b"a,b", NameError::Comma);
+        }
+        let line =
+            "a,b was not asked of legacy peers: legacy peers cannot carry a name with a comma";
+        assert_eq!(events.warnings(), [line]);
+        for n in 0..100_000 {
+            refusals.not_asked(format!("{n},").as_bytes(), NameError::Comma);
+        }
+        assert_eq!(events.warnings().len(), BURST as usize);
+        assert!(refusals.told.lock().names.len() <= TOLD_MAX);
+    }
+
+    #[test]
+    fn one_more_is_told_after_a_while_with_the_number_of_those_that_were_not() {
+        let now = Instant::now();
+        let mut told = Told {
+            names: HashSet::new(),
+            left: TokenBucket::one_in(PAUSE, BURST, now),
+            untold: 0,
+        };
+        let count = (0..100).filter(|_| told.take(now).is_some()).count();
+        assert_eq!(count, BURST as usize);
+        assert_eq!(told.take(now + PAUSE), Some(84));
+        assert_eq!(told.take(now + PAUSE), None);
+        assert_eq!(told.take(now + PAUSE * 3), Some(1));
+    }
+}

@@ -1,0 +1,483 @@
+//! The task that drives the state machine of the legacy protocol.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+
+use super::error::{CopyError, offence};
+use super::files::Failed;
+use super::offered::Offered;
+use super::{
+    CHANGES_MAX, COMMANDS_MAX, CONNECTIONS_MAX, Command, DATAGRAMS_MAX, Found, Incoming, Inlet,
+    Legacy, LegacyAbsence, LegacySettings, Refusals, RemoteFile, RemoteFiles, serve,
+};
+use crate::traffic::Passage;
+use crate::wake::sleep_until;
+use crate::{EventLog, NodeContent, Outdated};
+use p2pfs_catalogue::Change;
+use p2pfs_legacy::discovery::{
+    ASKS_MAX, Absence, LegacyConfig, LegacyEvent, LegacyMachine, Patience,
+};
+use p2pfs_legacy::net::discovery::{Admission, LegacyError};
+use p2pfs_legacy::wire::discovery::{MemberName, Name};
+use p2pfs_transfer::net::gossip::UdpPort;
+use p2pfs_transfer::net::is_own;
+use p2pfs_transfer::net::peer::PeerNet;
+use p2pfs_types::path::SharedPath;
+
+/// Outcomes of tries and resolutions that wait for the task.
+const OUTCOMES_MAX: usize = 256;
+/// Datagrams taken at once before everything else has its turn.
+const BATCH: usize = 64;
+/// How long no name must have been refused for want of room until the next one is told of.
+const BUSY_PAUSE: Duration = Duration::from_secs(30);
+
+/// What the plane works with.
+pub(crate) struct LegacyParts {
+    pub(crate) settings: LegacySettings,
+    pub(crate) own: SocketAddrV4,
+    pub(crate) udp: UdpPort,
+    pub(crate) net: PeerNet,
+    pub(crate) files: RemoteFiles,
+    pub(crate) content: Arc<NodeContent>,
+    /// By which files go to legacy peers.
+    pub(crate) given: Passage,
+    pub(crate) events: EventLog,
+    /// Where names that come and go are told, for the kernel's caches.
+    pub(crate) changes: mpsc::Sender<Outdated>,
+    pub(crate) sources: super::offered::Sources,
+}
+
+enum Outcome {
+    Tried {
+        name: Name,
+        peer: SocketAddrV4,
+        at: SocketAddrV4,
+        result: Result<Incoming, LegacyError>,
+    },
+    Resolved(MemberName, Option<SocketAddrV4>),
+    Indexed {
+        /// Whether nothing is missing in it.
+        is_whole: bool,
+    },
+}
+
+struct Waiter {
+    patience: Patience,
+    reply: oneshot::Sender<Found>,
+}
+
+struct Plane {
+    machine: LegacyMachine,
+    dropped: Arc<AtomicU64>,
+    udp: UdpPort,
+    files: RemoteFiles,
+    offered: Arc<Offered>,
+    content: Arc<NodeContent>,
+    given: Passage,
+    events: EventLog,
+    door: Admission,
+    waiters: HashMap<Name, Vec<Waiter>>,
+    outcomes: mpsc::Sender<Outcome>,
+    missed: Arc<AtomicBool>,
+    is_indexing: bool,
+    changes: mpsc::Sender<Outdated>,
+    /// When a name was last refused because of too many others.
+    busy_at: Option<Instant>,
+}
+
+struct Queues {
+    datagrams: mpsc::Receiver<(SocketAddr, Bytes)>,
+    changes: mpsc::Receiver<Vec<Change>>,
+    connections: mpsc::Receiver<(TcpStream, SocketAddr)>,
+    commands: mpsc::Receiver<Command>,
+    outcomes: mpsc::Receiver<Outcome>,
+    failures: mpsc::Receiver<Failed>,
+}
+
+/// Starts the plane; it ends when nobody holds it or its inlet any more.
+pub(crate) fn start(parts: LegacyParts) -> (Legacy, Inlet) {
+    let (datagrams, datagram_queue) = mpsc::channel(DATAGRAMS_MAX);
+    let (changes, change_queue) = mpsc::channel(CHANGES_MAX);
+    let (connections, connection_queue) = mpsc::channel(CONNECTIONS_MAX);
+    let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
+    let (outcomes, outcome_queue) = mpsc::channel(OUTCOMES_MAX);
+    let failures = parts.files.take_failures();
+    let refusals = Refusals::new(parts.events.clone());
+    parts.net.set_legacy_plane(Some(connections));
+    let missed = Arc::new(AtomicBool::new(true));
+    let dropped = Arc::new(AtomicU64::new(0));
+    let (own, bound) = (parts.own, parts.net.local_addr());
+    let is_ours = move |at| at == own || is_own(bound, at);
+    let machine = LegacyMachine::new(machine_config(&parts), Box::new(is_ours), Instant::now());
+    let plane = Plane {
+        machine,
+        dropped: dropped.clone(),
+        udp: parts.udp,
+        files: parts.files.clone(),
+        offered: Arc::new(Offered::new(parts.sources, refusals.clone())),
+        content: parts.content,
+        given: parts.given,
+        events: parts.events,
+        door: Admission::default(),
+        waiters: HashMap::new(),
+        outcomes,
+        missed: missed.clone(),
+        is_indexing: false,
+        changes: parts.changes,
+        busy_at: None,
+    };
+    let queues = Queues {
+        datagrams: datagram_queue,
+        changes: change_queue,
+        connections: connection_queue,
+        commands: command_queue,
+        outcomes: outcome_queue,
+        failures: failures.unwrap_or_else(|| mpsc::channel(1).1),
+    };
+    tokio::spawn(plane.run(queues));
+    let legacy = Legacy {
+        commands,
+        files: parts.files,
+        runtime: tokio::runtime::Handle::current(),
+        refusals,
+        dropped,
+        lookup: parts.settings.lookup,
+        absent: Arc::default(),
+    };
+    let inlet = Inlet {
+        datagrams,
+        changes,
+        missed,
+    };
+    (legacy, inlet)
+}
+
+fn machine_config(parts: &LegacyParts) -> LegacyConfig {
+    let settings = &parts.settings;
+    LegacyConfig {
+        own: parts.own,
+        members: settings.members.clone(),
+        period: settings.period,
+        waiting: settings.waiting,
+        lookup: settings.lookup,
+        responder_delay: settings.responder_delay,
+    }
+}
+
+impl Plane {
+    async fn run(mut self, mut queues: Queues) {
+        loop {
+            self.index_anew();
+            self.settle();
+            let dropped = self.machine.counters().dropped();
+            self.dropped.store(dropped, Ordering::Relaxed);
+            let timeout = self.machine.poll_timeout();
+            tokio::select! {
+                datagram = queues.datagrams.recv() => match datagram {
+                    Some(first) => self.handle_datagrams(first, &mut queues.datagrams),
+                    None => return,
+                },
+                Some(changes) = queues.changes.recv() => {
+                    if !self.offered.note(&changes) {
+                        self.missed.store(true, Ordering::Relaxed);
+                    }
+                    self.offered.tell_refused(&changes);
+                }
+                Some((stream, from)) = queues.connections.recv() => self.serve(stream, from),
+                Some(outcome) = queues.outcomes.recv() => self.handle_outcome(outcome),
+                Some(failed) = queues.failures.recv() => self.handle_failure(&failed),
+                command = queues.commands.recv() => match command {
+                    Some(command) => self.handle_command(command),
+                    None => return,
+                },
+                () = sleep_until(timeout) => {
+                    let offered = self.offered.clone();
+                    self.machine
+                        .handle_timeout(Instant::now(), &|name| offered.find(name).is_some());
+                }
+            }
+        }
+    }
+
+    /// Where changes were missed, the index is made anew beside the task.
+    fn index_anew(&mut self) {
+        if self.is_indexing || !self.missed.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        self.is_indexing = true;
+        let (offered, outcomes) = (self.offered.clone(), self.outcomes.clone());
+        tokio::task::spawn_blocking(move || {
+            let is_whole = offered.index_all();
+            let _stopping = outcomes.blocking_send(Outcome::Indexed { is_whole });
+        });
+    }
+
+    fn handle_datagrams(
+        &mut self,
+        first: (SocketAddr, Bytes),
+        more: &mut mpsc::Receiver<(SocketAddr, Bytes)>,
+    ) {
+        let offered = self.offered.clone();
+        let mut next = Some(first);
+        for _ in 0..BATCH {
+            let Some((from, datagram)) = next else { return };
+            self.machine
+                .handle_message(Instant::now(), from, &datagram, &|name| {
+                    offered.find(name).is_some()
+                });
+            next = more.try_recv().ok();
+        }
+    }
+
+    fn serve(&self, stream: TcpStream, from: SocketAddr) {
+        // without a place the connection is closed at once, which is an answer too
+        let Some(place) = self.door.enter(from.ip()) else {
+            return;
+        };
+        let (offered, content) = (self.offered.clone(), self.content.clone());
+        tokio::spawn(serve::serve(
+            (stream, from),
+            place,
+            offered,
+            content,
+            self.given.clone(),
+            self.events.clone(),
+        ));
+    }
+
+    fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::Members(reply) => {
+                let _gone = reply.send(self.machine.members());
+            }
+            Command::Ask {
+                name,
+                patience,
+                except,
+                reply,
+            } => self.ask(name, patience, &except, reply),
+        }
+    }
+
+    fn ask(
+        &mut self,
+        name: Name,
+        patience: Patience,
+        except: &[SocketAddrV4],
+        reply: oneshot::Sender<Found>,
+    ) {
+        let known = self.files.get(&name);
+        if let Some(known) = known.filter(|file| !except.contains(&file.at)) {
+            let _gone = reply.send(Ok(known));
+            return;
+        }
+        match self.machine.ask(Instant::now(), &name, patience, except) {
+            Ok(()) => {
+                let waiters = self.waiters.entry(name).or_default();
+                waiters.retain(|waiter| !waiter.reply.is_closed());
+                waiters.push(Waiter { patience, reply });
+            }
+            Err(absence) => {
+                self.tell_if_busy(absence);
+                let _gone = reply.send(Err(absence.into()));
+            }
+        }
+    }
+
+    fn handle_outcome(&mut self, outcome: Outcome) {
+        let now = Instant::now();
+        match outcome {
+            Outcome::Indexed { is_whole } => {
+                self.is_indexing = false;
+                if !is_whole {
+                    self.missed.store(true, Ordering::Relaxed);
+                }
+            }
+            Outcome::Resolved(host, address) => self.machine.handle_resolved(now, &host, address),
+            Outcome::Tried {
+                name,
+                peer,
+                at,
+                result,
+            } => self.handle_tried(now, name, peer, at, result),
+        }
+    }
+
+    fn handle_tried(
+        &mut self,
+        now: Instant,
+        name: Name,
+        peer: SocketAddrV4,
+        at: SocketAddrV4,
+        result: Result<Incoming, LegacyError>,
+    ) {
+        self.machine.tried(now, &name, at, result.is_ok());
+        let error = match result {
+            Ok(transfer) => {
+                let file = self.files.found(name.clone(), peer, transfer);
+                self.tell_names(std::slice::from_ref(&name));
+                return self.reply_all(&name, &Ok(file));
+            }
+            Err(error) => error,
+        };
+        tracing::debug!(%name, %peer, "not got from a legacy peer: {error}");
+        let Some(offence) = offence(&error) else {
+            return;
+        };
+        self.machine.failed(now, &name, at);
+        if self.machine.offended(now, peer, offence) {
+            let why = CopyError::from(error);
+            self.events
+                .warn(format!("{name} of the legacy peer {peer}: {why}"));
+        }
+    }
+
+    /// A transfer broke off, or found no room: its file is asked for anew next time.
+    fn handle_failure(&mut self, failed: &Failed) {
+        let (now, file, error) = (Instant::now(), &failed.file, &failed.error);
+        if error.is_the_peers() {
+            self.machine.failed(now, &file.name, file.at);
+            self.tell_names(std::slice::from_ref(&file.name));
+        }
+        let is_told = match error {
+            CopyError::Refused | CopyError::Transfer { offence: None, .. } => false,
+            CopyError::Transfer {
+                offence: Some(offence),
+                ..
+            } => self.machine.offended(now, file.peer, *offence),
+            CopyError::NoRoom { .. } | CopyError::Busy | CopyError::Disk(_) => {
+                self.machine.may_tell(now)
+            }
+        };
+        if is_told {
+            let (name, peer) = (&file.name, file.peer);
+            self.events
+                .warn(format!("{name} of the legacy peer {peer}: {error}"));
+        }
+    }
+
+    /// Hands on everything that the state machine has to give.
+    fn settle(&mut self) {
+        while let Some(event) = self.machine.poll_event() {
+            self.handle_event(event);
+        }
+        while let Some((to, datagram)) = self.machine.poll_transmit() {
+            self.udp.send(SocketAddr::V4(to), &datagram);
+        }
+    }
+
+    fn handle_event(&mut self, event: LegacyEvent) {
+        match event {
+            LegacyEvent::Resolve(host) => self.resolve(host),
+            LegacyEvent::Try { name, peer, at } => self.begin_transfer(name, peer, at),
+            LegacyEvent::LookupOver(name) => {
+                self.reply_to(&name, Some(Patience::Lookup), LegacyAbsence::NobodyHasIt);
+            }
+            LegacyEvent::LookupBusy(name) => {
+                self.tell_if_busy(Absence::Busy);
+                self.reply_to(&name, Some(Patience::Lookup), Absence::Busy.into());
+            }
+            LegacyEvent::AskOver(name) => self.reply_to(&name, None, LegacyAbsence::NobodyHasIt),
+            LegacyEvent::Offended(peer, what) => {
+                self.events.warn(format!("the legacy peer {peer} {what}"));
+            }
+            LegacyEvent::MemberUp(peer) => tracing::debug!(%peer, "a legacy peer is there"),
+            LegacyEvent::MemberDown(peer) => {
+                tracing::debug!(%peer, "a legacy peer is gone");
+                let gone = self.files.forget_peer(peer);
+                self.tell_names(&gone);
+            }
+        }
+    }
+
+    /// Names that appeared or vanished; a lost word costs a stale listing, no wrong file.
+    fn tell_names(&self, names: &[Name]) {
+        let root = SharedPath::root();
+        let paths = names
+            .iter()
+            .filter_map(|name| root.join(name.as_bytes()).ok());
+        let changes: Vec<Change> = paths.map(Change::Entry).collect();
+        if !changes.is_empty() {
+            let view = None;
+            let _full = (self.changes).try_send(Outdated::Names { view, changes });
+        }
+    }
+
+    fn resolve(&self, member: MemberName) {
+        let outcomes = self.outcomes.clone();
+        tokio::spawn(async move {
+            let address = match &member {
+                MemberName::Address(address) => Some(*address),
+                MemberName::Host { host, port } => ipv4_of(host, *port).await,
+            };
+            let _stopping = outcomes.send(Outcome::Resolved(member, address)).await;
+        });
+    }
+
+    fn begin_transfer(&self, name: Name, peer: SocketAddrV4, at: SocketAddrV4) {
+        let (files, outcomes) = (self.files.clone(), self.outcomes.clone());
+        tokio::spawn(async move {
+            let result = files.begin(at, &name).await;
+            let outcome = Outcome::Tried {
+                name,
+                peer,
+                at,
+                result,
+            };
+            let _stopping = outcomes.send(outcome).await;
+        });
+    }
+
+    fn reply_all(&mut self, name: &Name, found: &Result<Arc<RemoteFile>, LegacyAbsence>) {
+        for waiter in self.waiters.remove(name).into_iter().flatten() {
+            let _gone = waiter.reply.send(found.clone());
+        }
+    }
+
+    /// Tells those who wait no longer than that (none: all) why they wait in vain.
+    fn reply_to(&mut self, name: &Name, patience: Option<Patience>, why: LegacyAbsence) {
+        let waiters = self.waiters.remove(name).unwrap_or_default();
+        let (over, still): (Vec<_>, Vec<_>) = waiters
+            .into_iter()
+            .partition(|waiter| patience.is_none_or(|patience| waiter.patience == patience));
+        if !still.is_empty() {
+            self.waiters.insert(name.clone(), still);
+        }
+        for waiter in over {
+            let _gone = waiter.reply.send(Err(why.clone()));
+        }
+    }
+
+    /// Says in the journal that names are refused unasked, once for as long as that lasts.
+    fn tell_if_busy(&mut self, why: Absence) {
+        if why != Absence::Busy {
+            return;
+        }
+        let now = Instant::now();
+        let last = self.busy_at.replace(now);
+        if last.is_none_or(|last| now.saturating_duration_since(last) >= BUSY_PAUSE) {
+            let limit = ASKS_MAX;
+            self.events.warn(format!(
+                "names that may be legacy peers' are refused for now: only {limit} are looked for \
+                 at a time"
+            ));
+        }
+    }
+}
+
+async fn ipv4_of(host: &str, port: u16) -> Option<SocketAddrV4> {
+    let found = tokio::net::lookup_host((host, port)).await.ok()?;
+    found
+        .filter_map(|address| match address {
+            SocketAddr::V4(address) => Some(address),
+            SocketAddr::V6(_) => None,
+        })
+        .next()
+}

@@ -1,0 +1,127 @@
+//! Giving a file to a legacy peer: header, exactly its bytes as fast as the limit lets them go, a
+//! close.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use super::offered::Offered;
+use crate::traffic::Passage;
+use crate::{EventLog, Given, News, NodeContent};
+use p2pfs_fs::{Content, FileVersion, FsError, OpenContent, ReadNow};
+use p2pfs_legacy::net::discovery::{Served, ServedPlace};
+use p2pfs_legacy::wire::discovery::TransferHeader;
+use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
+
+/// What is read at once: the largest request between native nodes.
+const STEP_BYTES: u64 = 1 << 20;
+/// What is sent at once, so that a limit holds from the next piece on.
+const PIECE_BYTES: usize = CHUNK_BYTES as usize;
+
+/// Serves one connection to its end. Whatever goes wrong, it is closed: an original program waits
+/// for ever on an open one.
+pub(super) async fn serve(
+    (stream, peer): (TcpStream, SocketAddr),
+    place: ServedPlace,
+    offered: Arc<Offered>,
+    content: Arc<NodeContent>,
+    passage: Passage,
+    events: EventLog,
+) {
+    let _place = place;
+    let Some(mut served) = Served::accept(stream).await else {
+        return;
+    };
+    let (name, served_name) = (served.name.clone(), served.name.clone());
+    let looker = offered.clone();
+    let looked = tokio::task::spawn_blocking(move || looker.find(&name)).await;
+    let Ok(Some(file)) = looked else {
+        return served.close().await;
+    };
+    let note = |is_done| {
+        events.note(News::Given(Given {
+            peer,
+            name: served_name.clone(),
+            size_bytes: file.size_bytes,
+            is_done,
+        }));
+    };
+    match give((&mut served, &passage), &file, content, &note).await {
+        Ok(()) => note(true),
+        Err(FsError::Interrupted) => tracing::debug!(%peer, "{} was not taken", file.path),
+        Err(why) => offered.tell_unfinished(&file.path, why),
+    }
+    served.close().await;
+}
+
+/// Sends the file. The first bytes are read before the header is sent, so that what cannot be
+/// given is refused by an empty close.
+async fn give(
+    (served, passage): (&mut Served, &Passage),
+    file: &FileVersion,
+    content: Arc<NodeContent>,
+    note: &(dyn Fn(bool) + Sync),
+) -> Result<(), FsError> {
+    let header = TransferHeader::new(served.name.clone(), file.size_bytes);
+    let header = header.map_err(|_| FsError::Fault)?;
+    let opened = content.open(file)?;
+    note(false);
+    send_all(served, passage, &header, &*opened.content).await
+}
+
+async fn send_all(
+    served: &mut Served,
+    passage: &Passage,
+    header: &TransferHeader,
+    content: &dyn OpenContent,
+) -> Result<(), FsError> {
+    let size_bytes = header.size_bytes;
+    let mut offset = 0;
+    loop {
+        let range = ByteRange::at(offset, STEP_BYTES.min(size_bytes - offset));
+        let bytes = if range.is_empty() {
+            bytes::Bytes::new()
+        } else {
+            read(content, range).await?
+        };
+        if offset == 0 {
+            let said = served.send_header(header).await;
+            said.map_err(|_| FsError::Interrupted)?;
+        }
+        for piece in bytes.chunks(PIECE_BYTES) {
+            let length = piece.len() as u64;
+            // before it is the peer's turn to take it: its patience is not spent by our limit
+            passage.pass(length, false).await;
+            let sent = served.send(piece).await;
+            sent.map_err(|_| FsError::Interrupted)?;
+            passage.count(length);
+        }
+        offset += bytes.len() as u64;
+        if offset >= size_bytes {
+            return Ok(());
+        }
+    }
+}
+
+async fn read(content: &dyn OpenContent, range: ByteRange) -> Result<bytes::Bytes, FsError> {
+    let local = tokio::task::block_in_place(|| {
+        let mut buffer = vec![0; usize::try_from(range.len()).unwrap_or(0)];
+        match content.read_now(range.start, &mut buffer) {
+            ReadNow::Done(length) if length == buffer.len() => Some(Ok(buffer.into())),
+            ReadNow::Done(_) => Some(Err(FsError::Gone)),
+            ReadNow::Failed(error) => Some(Err(error)),
+            ReadNow::Wait => None,
+        }
+    });
+    if let Some(done) = local {
+        return done;
+    }
+    let (answer, bytes) = oneshot::channel();
+    let reply = Box::new(move |result| {
+        let _gone = answer.send(result);
+    });
+    let _ticket = content.read(range, reply);
+    bytes.await.map_err(|_| FsError::Fault)?
+}

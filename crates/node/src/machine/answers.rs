@@ -1,0 +1,332 @@
+//! What is asked of other nodes over TCP, what comes of their answers, and what they are answered.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::heads::newer_than;
+use super::{Machine, RequestId};
+use crate::offence::Offence;
+use crate::pulls::LogPosition;
+use p2pfs_catalogue::{Applied, LogPart, Pull};
+use p2pfs_membership::ClusterError;
+use p2pfs_proto::trust;
+use p2pfs_proto::wire::native::record::SignedHead;
+use p2pfs_proto::wire::native::tcp::{self, Request, Response};
+use p2pfs_types::id::NodeId;
+
+/// How many questions a newcomer is asked at once.
+const NEWCOMER_QUESTIONS: usize = 2;
+
+/// What an answer is to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asked {
+    Log {
+        author: NodeId,
+        from: NodeId,
+    },
+    Heads {
+        from: NodeId,
+    },
+    Members {
+        from: NodeId,
+    },
+    Trust {
+        from: NodeId,
+        address: SocketAddr,
+        told_all: bool,
+    },
+}
+
+impl Asked {
+    pub(super) fn is_log(&self) -> bool {
+        matches!(self, Self::Log { .. })
+    }
+
+    /// Of whom it is asked.
+    pub(super) fn of(&self) -> NodeId {
+        match self {
+            Self::Log { from, .. }
+            | Self::Heads { from }
+            | Self::Members { from }
+            | Self::Trust { from, .. } => *from,
+        }
+    }
+}
+
+impl Machine {
+    /// An answer came to a question of [`Machine::poll_request`], or `None` where none can come.
+    pub fn handle_response(&mut self, now: Instant, id: RequestId, response: Option<Response>) {
+        match (self.questions.take(id), response) {
+            (Some(Asked::Log { author, from }), Some(Response::Log(part))) => {
+                self.pulls.note_answer(&from);
+                self.handle_log_part(now, author, from, part);
+            }
+            (Some(Asked::Log { author, .. }), Some(_)) => self.pulls.fail(now, author),
+            (Some(Asked::Log { author, .. }), None) => self.pulls.fail_silently(now, author),
+            (Some(Asked::Heads { from }), response) => {
+                if let Some(Response::Heads { heads }) = response {
+                    self.hear_heads(now, from, &heads);
+                }
+                self.told.insert(from);
+            }
+            (
+                Some(Asked::Trust {
+                    from,
+                    address,
+                    told_all,
+                }),
+                Some(Response::Trust { answer }),
+            ) => self.hear_trust(now, (from, address), told_all, &answer),
+            (Some(Asked::Members { from }), Some(Response::Members { members })) => {
+                self.hear_members(now, from, &members);
+            }
+            _ => {}
+        }
+        self.advance(now);
+    }
+
+    /// Answers what another node asks about members, heads and logs; `None` for other questions.
+    pub fn answer(&mut self, now: Instant, from: NodeId, request: &Request) -> Option<Response> {
+        // what it had asked before it was put out may wait here until there is a fresh secret
+        let is_member = self.keyring.is_member(&from);
+        let response = match request {
+            Request::Members { .. }
+            | Request::Trust { .. }
+            | Request::Heads { .. }
+            | Request::Log { .. }
+                if !is_member =>
+            {
+                return Some(Response::NotHere);
+            }
+            Request::Members { members } => {
+                self.hear_members(now, from, members);
+                Response::Members {
+                    members: self.cluster.export_members(),
+                }
+            }
+            Request::Trust { question } => {
+                let (answer, fault) = self.keyring.answer(question);
+                self.blame_for_words(from, fault);
+                answer.map_or(Response::NotHere, |answer| Response::Trust {
+                    answer: answer.into(),
+                })
+            }
+            Request::Heads { heads } => {
+                let news = newer_than(self.catalogue.heads(), heads);
+                self.hear_heads(now, from, heads);
+                Response::Heads { heads: news }
+            }
+            Request::Log {
+                author,
+                epoch,
+                after,
+            } => self
+                .catalogue
+                .log_part(author, *epoch, *after)
+                .and_then(encode_part)
+                .map_or(Response::NotHere, Response::Log),
+            _ => return None,
+        };
+        self.advance(now);
+        Some(response)
+    }
+
+    pub(super) fn ask_for_heads(&mut self, node: NodeId, address: SocketAddr) {
+        let request = Request::Heads {
+            heads: self.catalogue.heads(),
+        };
+        if self.ask(node, address, request, Asked::Heads { from: node }) {
+            self.questions.forget_newcomer(&node);
+        }
+    }
+
+    /// Asks those who came what they know, as far as there is room; the others when some answer.
+    pub(super) fn ask_newcomers(&mut self) {
+        while let Some((node, address)) = self.questions.newcomer(NEWCOMER_QUESTIONS) {
+            self.ask_for_trust(node, address, false);
+            self.ask_for_heads(node, address);
+        }
+    }
+
+    pub(super) fn ask_push_pull(&mut self, node: NodeId, address: SocketAddr) {
+        let request = Request::Members {
+            members: self.cluster.export_members(),
+        };
+        self.ask(node, address, request, Asked::Members { from: node });
+        self.ask_for_trust(node, address, false);
+        self.ask_for_heads(node, address);
+    }
+
+    pub(super) fn ask_for_logs(&mut self, now: Instant) {
+        let is_due = self.pulls.poll_timeout().is_some_and(|at| at <= now);
+        if !is_due || self.catalogue.is_behind() {
+            return;
+        }
+        let members: BTreeMap<NodeId, SocketAddr> = self
+            .cluster
+            .live()
+            .map(|member| (member.node, member.address))
+            .collect();
+        let nodes: Vec<NodeId> = members.keys().copied().collect();
+        while let Some(step) = self.pulls.next_step(now, &nodes) {
+            let Some(address) = members.get(&step.from).copied() else {
+                self.pulls.fail(now, step.author);
+                continue;
+            };
+            let LogPosition { epoch, after } = step.position;
+            let request = Request::Log {
+                author: step.author,
+                epoch,
+                after,
+            };
+            let asked = Asked::Log {
+                author: step.author,
+                from: step.from,
+            };
+            if !self.ask(step.from, address, request, asked) {
+                self.pulls.fail(now, step.author);
+            }
+        }
+    }
+
+    pub(super) fn ask(
+        &mut self,
+        node: NodeId,
+        address: SocketAddr,
+        request: Request,
+        asked: Asked,
+    ) -> bool {
+        self.questions.ask(node, address, request, asked)
+    }
+
+    fn hear_members(&mut self, now: Instant, from: NodeId, members: &[u8]) {
+        let offence = match self.cluster.merge_members(now, members) {
+            Ok(()) => return,
+            Err(ClusterError::ForgedMemberList) => Offence::SpeaksForOthers,
+            Err(_) => Offence::Garbage,
+        };
+        self.counters.bad_member_lists += 1;
+        self.blame(from, offence);
+    }
+
+    pub(super) fn handle_log_part(
+        &mut self,
+        now: Instant,
+        author: NodeId,
+        from: NodeId,
+        part: tcp::LogPart,
+    ) {
+        if !self.keyring.is_member(&author) {
+            // it was put out while its log was on its way
+            return self.pulls.finish(author);
+        }
+        let Some(part) = decode_part(author, part) else {
+            self.counters.bad_parts += 1;
+            self.blame(from, Offence::BadLog);
+            self.pulls.fail(now, author);
+            return;
+        };
+        let paces = &mut self.list_paces;
+        if !paces.take(now, author, &self.me, &part.records) {
+            // there is more room when it is asked for again
+            self.blame(author, Offence::ListsReadersTooFast);
+            return self.pulls.fail(now, author);
+        }
+        let head = part.head.clone();
+        match self.catalogue.begin_apply(author, part) {
+            Ok(Some(applied)) => self.note_applied(now, (author, from), &head, applied),
+            Ok(None) => {
+                self.taken_in.entry(author).or_insert((from, head));
+                // behind others it waits for `sweep`, so that a view can be taken in between
+                if self.taken_in.len() == 1 {
+                    self.take_in(now);
+                }
+            }
+            Err(error) => {
+                self.counters.bad_parts += 1;
+                self.blame_for_part(author, from, &error);
+                self.pulls.fail(now, author);
+            }
+        }
+    }
+
+    /// Takes in one turn of the logs that came; whether there was any.
+    pub(super) fn take_in(&mut self, now: Instant) -> bool {
+        let was_there = self.catalogue.take_turn();
+        while let Some((author, applied)) = self.catalogue.poll_taken() {
+            if let Some((from, head)) = self.taken_in.remove(&author) {
+                self.note_applied(now, (author, from), &head, applied);
+            }
+            self.note_given_way(now);
+            self.ask_for_logs(now);
+        }
+        was_there
+    }
+
+    /// What a part of a log came to that another gave.
+    fn note_applied(
+        &mut self,
+        now: Instant,
+        (author, from): (NodeId, NodeId),
+        head: &SignedHead,
+        applied: Applied,
+    ) {
+        self.unshown = true;
+        match applied {
+            Applied::More(pull) | Applied::Compacted(pull) => {
+                self.pulls.advance(now, author, position_of(pull));
+            }
+            Applied::Complete => {
+                self.pulls.finish(author);
+                self.handle_head(now, head, Some(from));
+            }
+            Applied::Mismatch { retry } => {
+                self.counters.bad_parts += 1;
+                match retry {
+                    Some(pull) => self.pulls.restart(now, author, position_of(pull)),
+                    None => {
+                        // an honest log fits in the end
+                        self.blame(from, Offence::BadLog);
+                        self.pulls.finish(author);
+                    }
+                }
+            }
+            // `advance` tells of it
+            Applied::OverBudget => {}
+        }
+    }
+}
+
+fn position_of(pull: Pull) -> LogPosition {
+    LogPosition {
+        epoch: pull.epoch,
+        after: pull.after,
+    }
+}
+
+/// A part counts only under a head that its author signed.
+fn decode_part(author: NodeId, part: tcp::LogPart) -> Option<LogPart> {
+    let head = &part.head;
+    let genuine = head.head.author == author
+        && trust::verify(&author, &head.head.signed_bytes(), &head.signature);
+    let records = tcp::unpack_records(&part.records).ok()?;
+    genuine.then_some(LogPart {
+        head: part.head,
+        fresh: part.fresh,
+        records,
+        last: part.last,
+    })
+}
+
+fn encode_part(part: LogPart) -> Option<tcp::LogPart> {
+    let packed = tcp::pack_records(&part.records).ok()?;
+    // what does not fit is asked for next, after the last that did
+    let last = part.last && packed.count == part.records.len();
+    Some(tcp::LogPart {
+        head: part.head,
+        fresh: part.fresh,
+        records: packed.bytes,
+        last,
+    })
+}

@@ -1,0 +1,259 @@
+//! Heads: signing our own, checking those of others, and what a newer one sets going.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use super::{Machine, NodeEvent, PUBLISH_AFTER, PUBLISH_SPACING, UNSAID_MAX};
+use crate::offence::Offence;
+use crate::published::MemberReport;
+use crate::pulls::LogPosition;
+use p2pfs_catalogue::{CatalogueError, HeadOutcome, Pull};
+use p2pfs_membership::MemberStatus;
+use p2pfs_proto::trust;
+use p2pfs_proto::wire::native::record::{Fact, SignedHead};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::NodeId;
+
+/// Those of `ours` that are newer than what the other says it has, and those it did not name.
+pub(super) fn newer_than(ours: Vec<SignedHead>, theirs: &[SignedHead]) -> Vec<SignedHead> {
+    let known: BTreeMap<NodeId, (u64, u64)> = theirs
+        .iter()
+        .map(|signed| (signed.head.author, signed.head.rank()))
+        .collect();
+    let is_news = |signed: &SignedHead| {
+        known
+            .get(&signed.head.author)
+            .is_none_or(|at| *at < signed.head.rank())
+    };
+    ours.into_iter().filter(is_news).collect()
+}
+
+impl Machine {
+    /// Our cache has this content complete, or no more.
+    pub fn set_have(&mut self, now: Instant, hash: ContentHash, size_bytes: Option<u64>) {
+        self.say(
+            now,
+            match size_bytes {
+                Some(size_bytes) => Fact::Have { hash, size_bytes },
+                None => Fact::HaveNot { hash },
+            },
+        );
+    }
+
+    /// Makes our log say what `complete` says of the cache: after a start or lost cache events.
+    pub fn align_haves(&mut self, now: Instant, complete: &[(ContentHash, u64)]) {
+        self.record_own();
+        let held: BTreeMap<ContentHash, u64> = complete.iter().copied().collect();
+        let said: Vec<ContentHash> = self.catalogue.own_haves().map(|(hash, _)| hash).collect();
+        for hash in said.iter().filter(|hash| !held.contains_key(hash)) {
+            self.set_have(now, *hash, None);
+        }
+        for (hash, size_bytes) in complete {
+            self.set_have(now, *hash, Some(*size_bytes));
+        }
+    }
+
+    /// Takes note of an own fact, to be recorded with the next head.
+    pub(super) fn say(&mut self, now: Instant, fact: Fact) {
+        self.unsaid.push(fact);
+        if self.unsaid.len() >= UNSAID_MAX {
+            self.record_own();
+        }
+        self.publish_soon(now);
+    }
+
+    /// Makes the log say all that was noted.
+    pub(super) fn record_own(&mut self) {
+        for fact in std::mem::take(&mut self.unsaid) {
+            let catalogue = &mut self.catalogue;
+            let recorded = match fact {
+                Fact::Entry { share, path, entry } => catalogue.put(share, &path, entry),
+                Fact::Removed { share, path } => Ok(catalogue.remove(share, &path)),
+                Fact::Have { hash, size_bytes } => catalogue.have(hash, size_bytes),
+                Fact::HaveNot { hash } => Ok(catalogue.have_not(hash)),
+                // the catalogue seals, nobody else
+                Fact::Readers { .. } | Fact::Sealed { .. } | Fact::SealedRemoved { .. } => {
+                    Ok(false)
+                }
+            };
+            if recorded.is_err() {
+                self.counters.refused_facts += 1;
+                if self.counters.refused_facts == 1 {
+                    self.push_event(NodeEvent::NamesRefused);
+                }
+            }
+        }
+        // what others do not learn of for want of room they learn with the next start
+        let _full = self.catalogue.review_haves();
+    }
+
+    /// Own facts changed: a head for them is due shortly.
+    pub(super) fn publish_soon(&mut self, now: Instant) {
+        let soonest = now + PUBLISH_AFTER;
+        let due = self
+            .publish
+            .not_before
+            .map_or(soonest, |after| after.max(soonest));
+        self.publish.due.get_or_insert(due);
+    }
+
+    /// Records what is unsaid, signs the log as it then stands and lets the cluster spread its
+    /// head; where nothing is new, nothing goes out.
+    pub(super) fn publish_head(&mut self, now: Instant) {
+        self.publish.due = None;
+        self.record_own();
+        if !self.catalogue.needs_signature() {
+            return;
+        }
+        self.publish.not_before = Some(now + PUBLISH_SPACING);
+        let head = self.catalogue.own_head();
+        let signature = self.key.sign(&head.signed_bytes());
+        let signed = SignedHead { head, signature };
+        self.catalogue.sign_own(signed.clone());
+        self.spread(now, &signed);
+    }
+
+    fn spread(&mut self, now: Instant, signed: &SignedHead) {
+        let bytes = postcard::to_stdvec(signed).expect("a head always encodes");
+        // one that is held already needs no spreading, and none is too long: see its own test
+        let _held =
+            self.cluster
+                .set_head(now, signed.head.author, signed.head.rank(), bytes.into());
+    }
+
+    pub(super) fn handle_head_bytes(&mut self, now: Instant, bytes: &[u8]) {
+        match postcard::from_bytes::<SignedHead>(bytes) {
+            Ok(signed) => {
+                self.handle_head(now, &signed, None);
+            }
+            Err(_) => self.counters.bad_heads += 1,
+        }
+    }
+
+    /// Heads came in a list, which has one of each author; after one that is forged nothing more
+    /// is looked at, since each costs the check of a signature.
+    pub(super) fn hear_heads(&mut self, now: Instant, from: NodeId, heads: &[SignedHead]) {
+        let mut authors = BTreeSet::new();
+        let first = |signed: &&SignedHead| authors.insert(signed.head.author);
+        let mut heads = heads.iter().filter(first);
+        let _forged = heads.find(|signed| !self.handle_head(now, signed, Some(from)));
+    }
+
+    /// A head came, from anyone; false where it is forged: only its author's signature makes it
+    /// one.
+    pub(super) fn handle_head(
+        &mut self,
+        now: Instant,
+        signed: &SignedHead,
+        from: Option<NodeId>,
+    ) -> bool {
+        let author = signed.head.author;
+        if author != self.me && !self.keyring.is_member(&author) {
+            self.counters.refused_heads += 1;
+            return true;
+        }
+        match self.catalogue.head_of(&author) {
+            Some(held) if held == signed => {
+                self.spread(now, signed);
+                return true;
+            }
+            // whoever signed it, it is no news
+            Some(held) if held.head.rank() > signed.head.rank() => return true,
+            _ => {}
+        }
+        if !trust::verify(&author, &signed.head.signed_bytes(), &signed.signature) {
+            self.counters.bad_heads += 1;
+            if let Some(from) = from {
+                self.blame(from, Offence::SpeaksForOthers);
+            }
+            return false;
+        }
+        self.take_head(now, signed, from);
+        true
+    }
+
+    /// Takes in a head that its author signed.
+    fn take_head(&mut self, now: Instant, signed: &SignedHead, from: Option<NodeId>) {
+        let author = signed.head.author;
+        match self.catalogue.handle_head(signed) {
+            HeadOutcome::Known => {}
+            HeadOutcome::Pull(pull) => self.want_log(now, pull, from),
+            HeadOutcome::CopiedKey { author } => {
+                if author == self.me {
+                    self.handle_other_own_log(now, signed.head.epoch);
+                }
+                return;
+            }
+            HeadOutcome::OwnStateLost { epoch } => {
+                self.recover(now, epoch);
+                return;
+            }
+            HeadOutcome::Refused(error) => {
+                self.counters.refused_heads += 1;
+                if matches!(error, CatalogueError::TooManyRecords { .. }) {
+                    self.blame(author, Offence::ListsTooMuch);
+                }
+                return;
+            }
+        }
+        if author != self.me {
+            self.spread(now, signed);
+        }
+    }
+
+    /// Another log of ours is as new as this one. Once, that is what a restored disk makes of
+    /// itself, and what is said from now on is above both; again and again, somebody else goes on.
+    fn handle_other_own_log(&mut self, now: Instant, epoch_heard: u64) {
+        if self.catalogue.can_recover() {
+            self.recover(now, epoch_heard);
+        } else if !self.cluster.is_copied(&self.me) {
+            self.push_event(NodeEvent::CopiedKey {
+                node: self.me,
+                addresses: Vec::new(),
+            });
+        }
+    }
+
+    /// A key is used once again. Where it is ours, what the other one said last may stand above
+    /// what we say: any member knows.
+    pub(super) fn handle_copy_gone(&mut self, node: NodeId) {
+        self.push_event(NodeEvent::CopyGone { node });
+        if node == self.me {
+            self.catalogue.forget_recoveries();
+            let member = self.cluster.live().next();
+            if let Some(member) = member {
+                self.ask_for_heads(member.node, member.address);
+            }
+        }
+    }
+
+    fn recover(&mut self, now: Instant, epoch_heard: u64) {
+        self.catalogue.recover_own(epoch_heard);
+        self.publish_soon(now);
+    }
+
+    /// Every node that is known, each with how many entries its log has, and whether all that it
+    /// has told of is here and in the last view.
+    pub fn member_reports(&self) -> Vec<MemberReport> {
+        let is_all_taken = self.taken_in.is_empty() && !self.pulls.is_any_coming();
+        let is_all_read = is_all_taken && !(self.unshown && self.catalogue.is_dirty());
+        let report = |status: MemberStatus| {
+            let node = &status.member.node;
+            let head = self.catalogue.head_of(node);
+            MemberReport {
+                entries: head.map_or(0, |signed| signed.head.count),
+                is_read: is_all_read && self.told.contains(node),
+                status,
+            }
+        };
+        self.members().into_iter().map(report).collect()
+    }
+
+    pub(super) fn want_log(&mut self, now: Instant, pull: Pull, from: Option<NodeId>) {
+        let position = LogPosition {
+            epoch: pull.epoch,
+            after: pull.after,
+        };
+        self.pulls.want(now, pull.author, position, from);
+    }
+}

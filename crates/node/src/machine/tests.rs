@@ -1,0 +1,390 @@
+//! The promises of one machine, and of a few that hear each other at once.
+
+mod exchange;
+mod lists;
+mod questions;
+
+use std::collections::BTreeMap;
+
+use super::*;
+use p2pfs_catalogue::{Budgets, Cost};
+use p2pfs_proto::trust::EpochSecret;
+use p2pfs_proto::wire::native::record::{Kind, Timestamp};
+use p2pfs_proto::wire::native::tcp::Response;
+
+const STEP: Duration = Duration::from_millis(1);
+
+/// Machines at addresses, datagrams that arrive at once, and questions that the test answers.
+struct Bench {
+    now: Instant,
+    machines: Vec<Machine>,
+    /// Addresses of which nothing comes and to which nothing goes.
+    cut: Vec<SocketAddr>,
+    /// Questions that were asked and not answered yet, with who asked.
+    questions: Vec<(usize, Outgoing)>,
+    events: Vec<(usize, NodeEvent)>,
+    heads: BTreeMap<usize, Vec<(Instant, u64)>>,
+}
+
+fn address(index: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, index as u8], 1378))
+}
+
+fn key(index: usize) -> NodeKey {
+    NodeKey::from_seed(&[index as u8 + 1; 32])
+}
+
+fn machine(index: usize, now: Instant) -> Machine {
+    let key = Arc::new(key(index));
+    let name = NodeName::new(format!("node{index}")).unwrap();
+    let catalogue = Catalogue::of_key(key.clone(), name.clone());
+    let config = MachineConfig {
+        key,
+        name,
+        advertised: address(index),
+        generation: Generation(7),
+        keyring: Arc::new(Keyring::in_memory(EpochSecret::new([1; 32]))),
+        cluster: ClusterConfig {
+            seeds: vec![address(0)],
+            ..ClusterConfig::default()
+        },
+        seed: index as u64,
+    };
+    Machine::new(config, catalogue, now)
+}
+
+fn file(content: &str) -> Entry {
+    Entry {
+        kind: Kind::File {
+            hash: ContentHash::of(content.as_bytes()),
+            size_bytes: content.len() as u64,
+            executable: false,
+        },
+        mtime: Timestamp::default(),
+        version_time: Timestamp::default(),
+        sent_by: None,
+    }
+}
+
+fn path(text: &str) -> SharedPath {
+    SharedPath::new(text.as_bytes()).unwrap()
+}
+
+impl Bench {
+    fn new(count: usize) -> Self {
+        let now = Instant::now();
+        let mut bench = Self {
+            now,
+            machines: (0..count).map(|index| machine(index, now)).collect(),
+            cut: Vec::new(),
+            questions: Vec::new(),
+            events: Vec::new(),
+            heads: BTreeMap::new(),
+        };
+        bench.run(Duration::from_secs(2));
+        bench
+    }
+
+    fn id(&self, index: usize) -> NodeId {
+        self.machines[index].me
+    }
+
+    fn put(&mut self, index: usize, name: &str, content: &str) {
+        let now = self.now;
+        self.machines[index].put(now, ShareIndex(0), path(name), file(content));
+    }
+
+    /// Lets time pass; questions are answered as they come.
+    fn run(&mut self, time: Duration) {
+        self.run_unanswered(time, true);
+    }
+
+    fn run_unanswered(&mut self, time: Duration, answered: bool) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += STEP;
+            for index in 0..self.machines.len() {
+                let due = self.machines[index].poll_timeout();
+                if due.is_some_and(|at| at <= self.now) {
+                    self.machines[index].handle_timeout(self.now);
+                }
+                self.note_head(index);
+            }
+            while self.exchange(answered) {}
+        }
+    }
+
+    fn note_head(&mut self, index: usize) {
+        let me = self.id(index);
+        let Some(signed) = self.machines[index].catalogue().head_of(&me) else {
+            return;
+        };
+        let sequence = signed.head.sequence;
+        let heads = self.heads.entry(index).or_default();
+        if heads.last().is_none_or(|(_, last)| *last != sequence) {
+            heads.push((self.now, sequence));
+        }
+    }
+
+    fn exchange(&mut self, answered: bool) -> bool {
+        let mut acted = false;
+        for index in 0..self.machines.len() {
+            while let Some(sent) = self.machines[index].poll_transmit() {
+                acted = true;
+                let from = address(index);
+                let to = (0..self.machines.len()).find(|to| address(*to) == sent.to);
+                let is_cut = self.cut.contains(&from) || self.cut.contains(&sent.to);
+                if let Some(to) = to.filter(|_| !is_cut) {
+                    self.machines[to].handle_message(self.now, from, &sent.datagram);
+                }
+            }
+            while let Some(question) = self.machines[index].poll_request() {
+                acted = true;
+                self.questions.push((index, question));
+            }
+            while let Some(event) = self.machines[index].poll_event() {
+                self.events.push((index, event));
+            }
+        }
+        if answered {
+            for (asker, question) in std::mem::take(&mut self.questions) {
+                self.answer(asker, question);
+            }
+        }
+        acted
+    }
+
+    /// Answers a question truly, or says that nobody is there.
+    fn answer(&mut self, asker: usize, question: Outgoing) {
+        let (now, from) = (self.now, self.id(asker));
+        let is_cut = self.cut.contains(&question.address) || self.cut.contains(&address(asker));
+        let asked = (0..self.machines.len()).find(|index| self.id(*index) == question.node);
+        let asked = asked.filter(|_| !is_cut);
+        let response =
+            asked.and_then(|index| self.machines[index].answer(now, from, &question.request));
+        self.machines[asker].handle_response(now, question.id, response);
+    }
+
+    /// The questions for logs that wait, as who asks whom for whose.
+    fn log_questions(&self) -> Vec<(usize, NodeId, NodeId)> {
+        let logs = self.questions.iter().filter_map(|(asker, question)| {
+            let Request::Log { author, .. } = question.request else {
+                return None;
+            };
+            Some((*asker, question.node, author))
+        });
+        logs.collect()
+    }
+
+    fn take_log_question(&mut self) -> (usize, Outgoing) {
+        let is_log =
+            |(_, question): &(usize, Outgoing)| matches!(question.request, Request::Log { .. });
+        let at = self.questions.iter().position(is_log).unwrap();
+        self.questions.remove(at)
+    }
+
+    fn lists(&mut self, index: usize, name: &str) -> bool {
+        let view = self.machines[index].view();
+        view.lookup(&path(name)).is_some()
+    }
+}
+
+#[test]
+fn names_beyond_the_budget_are_not_said_and_a_person_is_told_once() {
+    let mut bench = Bench::new(2);
+    let budgets = Budgets {
+        author: Cost {
+            bytes: u64::MAX,
+            directories: 3,
+        },
+        ..Budgets::default()
+    };
+    for machine in &mut bench.machines {
+        machine.catalogue().set_budgets(budgets);
+    }
+    for name in ["a/b/c/kept", "d/e/f/refused", "g/h/i/refused"] {
+        bench.put(0, name, "x");
+    }
+    bench.run(Duration::from_secs(2));
+    let told = bench.events.iter();
+    let told = told.filter(|it| **it == (0, NodeEvent::NamesRefused));
+    assert_eq!(told.count(), 1);
+    let view = bench.machines[1].view();
+    assert!(view.lookup(&path("a/b/c/kept")).is_some());
+    assert!(view.lookup(&path("d/e/f/refused")).is_none());
+}
+
+#[test]
+fn a_member_over_its_budget_is_named_once_and_not_asked_again_at_once() {
+    let mut bench = Bench::new(3);
+    let budgets = Budgets {
+        author: Cost {
+            bytes: u64::MAX,
+            directories: 3,
+        },
+        ..Budgets::default()
+    };
+    bench.machines[1].catalogue().set_budgets(budgets);
+    bench.put(2, "honest", "h");
+    for name in ["a/b/c/d/1", "e/f/2"] {
+        bench.put(0, name, "x");
+        bench.run(Duration::from_secs(2));
+    }
+    let named = |(index, event): &&(usize, NodeEvent)| {
+        let what = Offence::ListsTooMuch;
+        let node = bench.machines[0].me;
+        *index == 1 && *event == NodeEvent::Offended { node, what }
+    };
+    assert_eq!(bench.events.iter().filter(named).count(), 1);
+    let view = bench.machines[1].view();
+    assert!(view.lookup(&path("honest")).is_some());
+    assert!(view.lookup(&path("e/f/2")).is_none());
+}
+
+#[test]
+fn a_change_is_published_within_ten_milliseconds_and_many_at_most_ten_times_a_second() {
+    let mut bench = Bench::new(1);
+    bench.heads.clear();
+    bench.run(STEP);
+    let begun = bench.now;
+    bench.put(0, "first", "1");
+    bench.run(Duration::from_millis(12));
+    let (at, _) = *bench.heads[&0].last().unwrap();
+    assert!(at > begun && at - begun <= PUBLISH_AFTER + 2 * STEP);
+    for number in 0..1000 {
+        bench.put(0, &format!("f{number}"), "x");
+        bench.run(STEP);
+    }
+    let times: Vec<Instant> = bench.heads[&0].iter().map(|(at, _)| *at).skip(1).collect();
+    assert!(times.len() <= 12, "{} heads in a second", times.len());
+    let spaced = |pair: &[Instant]| pair[1] - pair[0] >= PUBLISH_SPACING;
+    assert!(times.windows(2).all(spaced));
+    bench.run(PUBLISH_SPACING + PUBLISH_AFTER);
+    assert!(!bench.machines[0].catalogue().needs_signature());
+}
+
+#[test]
+fn what_was_said_before_is_no_reason_for_a_new_head() {
+    let mut bench = Bench::new(1);
+    bench.put(0, "a", "1");
+    bench.run(Duration::from_secs(1));
+    let before = bench.heads[&0].len();
+    bench.put(0, "a", "1");
+    let now = bench.now;
+    bench.machines[0].remove(now, ShareIndex(0), &path("never was"));
+    bench.machines[0].set_have(now, ContentHash::of(b"never was"), None);
+    bench.run(Duration::from_secs(1));
+    assert_eq!(bench.machines[0].publish.due, None);
+    assert_eq!(bench.heads[&0].len(), before);
+}
+
+#[test]
+fn the_log_says_of_the_cache_what_is_in_it_after_a_start() {
+    let mut bench = Bench::new(1);
+    let now = bench.now;
+    let [kept, lost, new] = ["kept", "lost", "new"].map(|t| ContentHash::of(t.as_bytes()));
+    for hash in [kept, lost] {
+        bench.machines[0].set_have(now, hash, Some(4));
+    }
+    bench.machines[0].align_haves(now, &[(kept, 4), (new, 3)]);
+    bench.run(Duration::from_secs(1));
+    let mut said: Vec<_> = bench.machines[0].catalogue().own_haves().collect();
+    said.sort();
+    let mut held = vec![(kept, 4), (new, 3)];
+    held.sort();
+    assert_eq!(said, held);
+}
+
+#[test]
+fn a_log_can_be_pulled_at_any_time_however_fast_it_changes() {
+    let mut bench = Bench::new(2);
+    let (from, author) = (bench.id(0), bench.id(1));
+    for number in 0..500 {
+        bench.put(1, &format!("f{number}"), "x");
+        bench.run(STEP);
+        let request = Request::Log {
+            author,
+            epoch: 0,
+            after: 0,
+        };
+        let now = bench.now;
+        let answer = bench.machines[1].answer(now, from, &request);
+        assert!(
+            matches!(answer, Some(Response::Log(_))),
+            "{number}: {answer:?}"
+        );
+    }
+    assert!(bench.lists(0, "f350"), "it is listed while more comes");
+}
+
+#[test]
+fn more_own_facts_than_may_wait_are_recorded_at_once() {
+    let mut bench = Bench::new(1);
+    bench.put(0, "first", "1");
+    bench.run(PUBLISH_AFTER + STEP);
+    for number in 0..UNSAID_MAX + 10 {
+        bench.put(0, &format!("f{number}"), "x");
+    }
+    assert_eq!(bench.machines[0].unsaid.len(), 10);
+    assert!(bench.lists(0, "f7"));
+    let leave = Leave::Away;
+    let now = bench.now;
+    bench.machines[0].leave(now, leave);
+    let last = format!("f{}", UNSAID_MAX + 9);
+    assert!(bench.lists(0, &last), "a farewell leaves nothing unsaid");
+}
+
+#[test]
+fn messages_that_nobody_takes_have_an_end() {
+    let mut bench = Bench::new(2);
+    bench.run(Duration::from_secs(3));
+    let other = bench.id(1);
+    let machine = &mut bench.machines[0];
+    while machine.poll_event().is_some() {}
+    let hashes = vec![ContentHash::of(b"x")];
+    let get = Bytes::from(Message::Get { hashes }.encode().unwrap());
+    for told in 0..EVENTS_MAX {
+        assert_eq!(machine.events.len(), told);
+        machine.handle_application(other, &get);
+    }
+    machine.handle_application(other, &get);
+    assert_eq!(machine.events.len(), EVENTS_MAX);
+}
+
+fn is_read(machine: &Machine, peer: NodeId) -> bool {
+    let mut reports = machine.member_reports().into_iter();
+    reports.any(|it| it.status.member.node == peer && it.is_read)
+}
+
+#[test]
+fn what_a_member_told_counts_once_a_view_shows_it() {
+    let mut bench = Bench::new(2);
+    let peer = bench.id(1);
+    bench.machines[0].view();
+    assert!(is_read(&bench.machines[0], peer));
+    bench.put(1, "docs", "text");
+    bench.run(Duration::from_secs(2));
+    assert!(!is_read(&bench.machines[0], peer));
+    bench.put(0, "own", "text");
+    let view = bench.machines[0].view();
+    assert!(view.lookup(&path("docs")).is_some());
+    bench.put(0, "of this node's own", "text");
+    assert!(is_read(&bench.machines[0], peer));
+}
+
+#[test]
+fn what_a_member_told_before_it_went_does_not_count_when_it_is_back() {
+    let mut bench = Bench::new(2);
+    let (now, peer) = (bench.now, bench.id(1));
+    let machine = &mut bench.machines[0];
+    let is_read = |machine: &Machine| is_read(machine, peer);
+    machine.view();
+    assert!(is_read(machine));
+    let member = machine.cluster.live().next().unwrap();
+    machine.ask_for_heads(peer, member.address);
+    let late = machine.poll_request().unwrap().id;
+    machine.handle_down(now, peer, DownReason::Failed);
+    machine.handle_response(now, late, None);
+    machine.handle_up(member);
+    assert!(!is_read(machine));
+}

@@ -1,0 +1,424 @@
+//! The promises about what nodes tell each other: heads are checked, parts fit them, and logs come
+//! from whoever has them.
+
+use super::*;
+use p2pfs_proto::wire::native::record::{Head, SignedHead};
+use p2pfs_proto::wire::native::tcp::{LogPart, pack_records, unpack_records};
+
+fn forged(bench: &mut Bench, author: usize, change: impl Fn(&mut SignedHead)) -> SignedHead {
+    let id = bench.id(author);
+    let mut signed = bench.machines[author]
+        .catalogue()
+        .head_of(&id)
+        .unwrap()
+        .clone();
+    change(&mut signed);
+    signed
+}
+
+#[test]
+fn a_head_that_its_author_did_not_sign_is_refused_and_counted() {
+    let mut bench = Bench::new(2);
+    bench.put(1, "a", "1");
+    bench.run(Duration::from_secs(1));
+    let now = bench.now;
+    let genuine = forged(&mut bench, 1, |_| {});
+    let other = forged(&mut bench, 1, |signed| signed.head.sequence += 9);
+    let by_another = forged(&mut bench, 1, |signed| {
+        signed.head.sequence += 9;
+        signed.signature = key(2).sign(&signed.head.signed_bytes());
+    });
+    let in_another_name = forged(&mut bench, 1, |signed| {
+        signed.head.author = key(2).node_id()
+    });
+    for (count, wrong) in [other, by_another, in_another_name].into_iter().enumerate() {
+        let bytes = postcard::to_stdvec(&wrong).unwrap();
+        match count % 2 {
+            0 => bench.machines[0].handle_head_bytes(now, &bytes),
+            _ => {
+                let heads = vec![wrong];
+                let from = bench.id(1);
+                let answer = bench.machines[0].answer(now, from, &Request::Heads { heads });
+                assert!(matches!(answer, Some(Response::Heads { .. })));
+            }
+        }
+        assert_eq!(bench.machines[0].counters().bad_heads, count as u64 + 1);
+        assert_eq!(
+            bench.machines[0].pulls.poll_timeout(),
+            None,
+            "nothing is pulled for it"
+        );
+    }
+    bench.machines[0].handle_head_bytes(now, b"garbage");
+    assert_eq!(bench.machines[0].counters().bad_heads, 4);
+    let author = bench.id(1);
+    assert_eq!(
+        bench.machines[0].catalogue().head_of(&author),
+        Some(&genuine)
+    );
+    assert!(bench.lists(0, "a"));
+}
+
+#[test]
+fn a_list_of_heads_costs_one_check_of_each_author_and_none_after_a_forged_one() {
+    let mut bench = Bench::new(3);
+    bench.put(1, "a", "1");
+    bench.run(Duration::from_secs(1));
+    let older = forged(&mut bench, 1, |_| {});
+    bench.put(1, "b", "1");
+    bench.run(Duration::from_secs(1));
+    let (now, from) = (bench.now, bench.id(2));
+    let wrong = forged(&mut bench, 1, |signed| signed.head.sequence += 9);
+    let also_wrong = forged(&mut bench, 2, |signed| signed.head.sequence += 9);
+    let mut heads = vec![wrong; 4096];
+    heads.push(also_wrong);
+    bench.machines[0].answer(now, from, &Request::Heads { heads });
+    assert_eq!(bench.machines[0].counters().bad_heads, 1);
+    // what is no news is not even looked at
+    let unsigned = SignedHead {
+        signature: Default::default(),
+        ..older
+    };
+    let heads = vec![unsigned; 4096];
+    bench.machines[0].answer(now, from, &Request::Heads { heads });
+    assert_eq!(bench.machines[0].counters().bad_heads, 1);
+}
+
+#[test]
+fn who_sends_a_list_of_members_with_a_forged_life_is_named_and_nothing_of_it_taken() {
+    let mut bench = Bench::new(3);
+    let (now, from) = (bench.now, bench.id(2));
+    let mut members = bench.machines[2].cluster().export_members().to_vec();
+    // the end of the signature of the last one
+    *members.last_mut().unwrap() ^= 1;
+    let before = bench.machines[0].members();
+    let members = Bytes::from(members);
+    bench.machines[0].answer(now, from, &Request::Members { members });
+    assert_eq!(bench.machines[0].members(), before);
+    bench.run(STEP);
+    let named = NodeEvent::Offended {
+        node: from,
+        what: Offence::SpeaksForOthers,
+    };
+    let told = bench.events.iter().filter(|it| **it == (0, named.clone()));
+    assert_eq!(told.count(), 1);
+}
+
+/// Two machines, of which the first asks for the log of the second; the answer is the test's.
+fn asked() -> (Bench, Outgoing, LogPart) {
+    let mut bench = Bench::new(2);
+    bench.put(1, "a", "1");
+    bench.run_unanswered(Duration::from_millis(300), false);
+    let (asker, question) = bench.take_log_question();
+    assert_eq!((asker, question.node), (0, bench.id(1)));
+    let (now, from) = (bench.now, bench.id(0));
+    let answer = bench.machines[1].answer(now, from, &question.request);
+    let Some(Response::Log(part)) = answer else {
+        panic!("{answer:?}")
+    };
+    (bench, question, part)
+}
+
+#[test]
+fn a_part_under_a_head_that_is_not_its_authors_is_refused_and_asked_for_again() {
+    let wrongs: [fn(&mut LogPart); 4] = [
+        |part| part.head.head.sequence += 1,
+        |part| part.head.signature[0][0] ^= 1,
+        |part| {
+            part.head.head.author = key(5).node_id();
+            part.head.signature = key(5).sign(&part.head.head.signed_bytes());
+        },
+        |part| part.records = Bytes::from_static(b"no records"),
+    ];
+    for wrong in wrongs {
+        let (mut bench, question, mut part) = asked();
+        wrong(&mut part);
+        let now = bench.now;
+        bench.machines[0].handle_response(now, question.id, Some(Response::Log(part)));
+        assert_eq!(bench.machines[0].counters().bad_parts, 1);
+        assert!(!bench.lists(0, "a"));
+        bench.run(Duration::from_secs(1));
+        assert!(bench.lists(0, "a"));
+    }
+}
+
+#[test]
+fn records_that_do_not_add_up_to_the_signed_head_are_never_listed() {
+    let (mut bench, question, mut part) = asked();
+    let mut records = unpack_records(&part.records).unwrap();
+    for record in &mut records {
+        if let p2pfs_proto::wire::native::record::Fact::Entry { entry, .. } = &mut record.fact {
+            *entry = file("another content");
+        }
+    }
+    part.records = pack_records(&records).unwrap().bytes;
+    let now = bench.now;
+    bench.machines[0].handle_response(now, question.id, Some(Response::Log(part)));
+    assert_eq!(bench.machines[0].counters().bad_parts, 1);
+    assert!(!bench.lists(0, "a"));
+    bench.run(Duration::from_secs(1));
+    let found = bench.machines[0].view().lookup(&path("a")).unwrap();
+    assert_eq!(found.kind, file("1").kind);
+}
+
+#[test]
+fn of_a_log_whose_author_is_put_out_while_it_comes_nothing_is_kept_or_asked_for_again() {
+    for comes_later in [false, true] {
+        let (mut bench, question, mut part) = asked();
+        let (now, author) = (bench.now, bench.id(1));
+        let secret = EpochSecret::new([1; 32]);
+        let name = NodeName::new("founder").unwrap();
+        let founder = key(0);
+        let keyring = Keyring::founded_in_memory(secret, &founder, name.clone(), 1);
+        keyring.admit(&founder, author, name, false).unwrap();
+        bench.machines[0].keyring = Arc::new(keyring);
+        // more is to come, so the first part waits
+        part.last = false;
+        if !comes_later {
+            let response = Some(Response::Log(part.clone()));
+            bench.machines[0].handle_response(now, question.id, response);
+        }
+        let machine = &mut bench.machines[0];
+        machine.keyring.expel(&founder, author).unwrap();
+        machine.membership_changed(now);
+        if comes_later {
+            machine.handle_response(now, question.id, Some(Response::Log(part)));
+        }
+        while machine.sweep(now) {}
+        assert_eq!(machine.catalogue.authors(), []);
+        assert_eq!(machine.pulls.poll_timeout(), None, "nothing is asked for");
+    }
+}
+
+#[test]
+fn what_one_had_asked_before_it_was_put_out_is_not_answered_afterwards() {
+    let mut bench = Bench::new(2);
+    let (now, from) = (bench.now, bench.id(1));
+    let name = NodeName::new("founder").unwrap();
+    let (founder, secret) = (key(0), EpochSecret::new([1; 32]));
+    let keyring = Arc::new(Keyring::founded_in_memory(
+        secret,
+        &founder,
+        name.clone(),
+        1,
+    ));
+    keyring.admit(&founder, from, name, false).unwrap();
+    let machine = &mut bench.machines[0];
+    machine.keyring = Arc::clone(&keyring);
+    let request = Request::Trust {
+        question: keyring.question(false).into(),
+    };
+    let answer = machine.answer(now, from, &request);
+    assert!(matches!(answer, Some(Response::Trust { .. })));
+    keyring.expel(&founder, from).unwrap();
+    keyring.rotate(&founder).unwrap();
+    let heads = Request::Heads { heads: Vec::new() };
+    for request in [request, heads] {
+        let answer = machine.answer(now, from, &request);
+        assert_eq!(answer, Some(Response::NotHere));
+    }
+}
+
+#[test]
+fn who_answers_late_what_another_gave_meanwhile_is_not_blamed() {
+    let (mut bench, question, first) = asked();
+    let now = bench.now;
+    bench.machines[0].handle_response(now, question.id, Some(Response::Log(first)));
+    bench.put(1, "b", "2");
+    bench.run_unanswered(Duration::from_millis(300), false);
+    let (_, question) = bench.take_log_question();
+    assert!(matches!(question.request, Request::Log { after: 1.., .. }));
+    let (now, from, author) = (bench.now, bench.id(0), bench.id(1));
+    let answer = bench.machines[1].answer(now, from, &question.request);
+    let Some(Response::Log(part)) = answer else {
+        panic!("{answer:?}")
+    };
+    for _ in 0..2 {
+        bench.machines[0].handle_log_part(now, author, author, part.clone());
+    }
+    assert!(bench.lists(0, "b"));
+    bench.run(STEP);
+    let is_blamed = |(_, event): &(usize, NodeEvent)| matches!(event, NodeEvent::Offended { .. });
+    assert!(!bench.events.iter().any(is_blamed));
+}
+
+#[test]
+fn an_answer_that_nobody_asked_for_changes_nothing() {
+    let (mut bench, question, part) = asked();
+    let now = bench.now;
+    let unknown = RequestId(question.id.0 + 1000);
+    bench.machines[0].handle_response(now, unknown, Some(Response::Log(part.clone())));
+    assert!(!bench.lists(0, "a"));
+    bench.machines[0].handle_response(now, question.id, Some(Response::Log(part.clone())));
+    bench.machines[0].handle_response(now, question.id, Some(Response::Log(part)));
+    assert!(bench.lists(0, "a"));
+    assert_eq!(bench.machines[0].counters(), MachineCounters::default());
+}
+
+#[test]
+fn nodes_exchange_members_and_heads_and_answer_with_what_is_news() {
+    let mut bench = Bench::new(3);
+    bench.put(1, "a", "1");
+    bench.run(Duration::from_secs(1));
+    let now = bench.now;
+    let from = bench.id(2);
+    let heads = bench.machines[2].catalogue().heads();
+    let answer = bench.machines[0].answer(now, from, &Request::Heads { heads });
+    assert_eq!(
+        answer,
+        Some(Response::Heads { heads: Vec::new() }),
+        "it has all"
+    );
+    let answer = bench.machines[0].answer(now, from, &Request::Heads { heads: Vec::new() });
+    let Some(Response::Heads { heads }) = answer else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(heads.len(), 3);
+    let members = Bytes::from_static(b"garbage");
+    let answer = bench.machines[0].answer(now, from, &Request::Members { members });
+    assert!(matches!(answer, Some(Response::Members { .. })));
+    assert_eq!(bench.machines[0].counters().bad_member_lists, 1);
+    let hash = ContentHash::of(b"1");
+    let answer = bench.machines[0].answer(now, from, &Request::Holdings { hash });
+    assert_eq!(answer, None, "contents are not the machine's business");
+}
+
+#[test]
+fn heads_that_gossip_did_not_bring_are_learned_by_the_exchange() {
+    let mut bench = Bench::new(2);
+    // the datagrams of the change are lost, but no member is missed
+    bench.put(1, "a", "1");
+    let now = bench.now + PUBLISH_AFTER;
+    bench.machines[1].publish_head(now);
+    while bench.machines[1].poll_transmit().is_some() {}
+    assert!(!bench.lists(0, "a"));
+    let (node, at) = (bench.id(1), address(1));
+    bench.machines[0].ask_push_pull(node, at);
+    while bench.exchange(true) {}
+    bench.run(Duration::from_millis(5));
+    assert!(bench.lists(0, "a"));
+}
+
+#[test]
+fn a_log_is_pulled_from_a_third_node_when_its_author_is_gone() {
+    let mut bench = Bench::new(3);
+    let author = bench.id(2);
+    bench.put(2, "a", "1");
+    // node 0 hears the head, and its question is on its way when the author dies
+    bench.run_unanswered(Duration::from_millis(200), false);
+    let asked = bench.log_questions();
+    assert!(asked.contains(&(0, author, author)) && asked.contains(&(1, author, author)));
+    let of_one = |(asker, question): &(usize, Outgoing)| {
+        *asker == 1 && matches!(question.request, Request::Log { .. })
+    };
+    let at = bench.questions.iter().position(of_one).unwrap();
+    let (asker, question) = bench.questions.remove(at);
+    bench.answer(asker, question);
+    assert!(bench.lists(1, "a") && !bench.lists(0, "a"));
+    bench.cut.push(address(2));
+    bench.run(Duration::from_secs(20));
+    let members = bench.machines[0].cluster().live().count();
+    assert_eq!(members, 1);
+    let held = bench.machines[0].catalogue().head_of(&author).cloned();
+    assert!(held.is_some_and(|signed| signed.head.count == 1));
+    assert!(
+        !bench.lists(0, "a"),
+        "its author is gone, and nobody else has the content"
+    );
+}
+
+#[test]
+fn a_member_that_never_answers_is_not_waited_for_when_it_goes() {
+    let mut bench = Bench::new(3);
+    let author = bench.id(2);
+    bench.put(2, "a", "1");
+    bench.run_unanswered(Duration::from_millis(200), false);
+    assert!(bench.log_questions().contains(&(0, author, author)));
+    bench.questions.clear();
+    bench.cut.push(address(2));
+    bench.run_unanswered(Duration::from_secs(20), false);
+    let third = bench.id(1);
+    assert!(bench.log_questions().contains(&(0, third, author)));
+}
+
+#[test]
+fn gets_and_offers_reach_their_owner_and_garbage_is_counted() {
+    let mut bench = Bench::new(2);
+    let hash = ContentHash::of(b"wanted");
+    let now = bench.now;
+    bench.events.clear();
+    bench.machines[0].broadcast_wanted(now, vec![hash]);
+    bench.run(Duration::from_millis(10));
+    let from = bench.id(0);
+    let wanted = NodeEvent::Wanted {
+        from,
+        hashes: vec![hash],
+    };
+    assert_eq!(bench.events, [(1, wanted)]);
+    bench.events.clear();
+    let offer = OfferSummary {
+        hash,
+        size_bytes: 6,
+        all: true,
+        ranges: Vec::new(),
+        load: 0,
+        askers: Vec::new(),
+    };
+    bench.machines[1].send(now, from, &Message::Offer(offer.clone()));
+    bench.run(Duration::from_millis(10));
+    let offered = NodeEvent::Offered {
+        from: bench.id(1),
+        address: address(1),
+        offer,
+    };
+    assert_eq!(bench.events, [(0, offered)]);
+    bench.machines[0].handle_application(from, &Bytes::from_static(b"\xff\xff"));
+    assert_eq!(bench.machines[0].counters().bad_messages, 1);
+}
+
+#[test]
+fn a_head_of_our_own_that_we_do_not_remember_is_outbid() {
+    let mut bench = Bench::new(1);
+    bench.put(0, "a", "1");
+    bench.run(Duration::from_secs(1));
+    let epoch = bench.machines[0].catalogue().own_head().epoch;
+    let head = Head {
+        epoch: epoch + 4,
+        ..bench.machines[0].catalogue().own_head()
+    };
+    let signature = key(0).sign(&head.signed_bytes());
+    let now = bench.now;
+    bench.machines[0].handle_head(now, &SignedHead { head, signature }, None);
+    bench.run(Duration::from_secs(1));
+    let own = bench.machines[0].catalogue().own_head();
+    assert_eq!(own.epoch, epoch + 5);
+    assert!(!bench.machines[0].catalogue().needs_signature());
+    assert!(bench.lists(0, "a"));
+}
+
+#[test]
+fn a_second_log_under_our_own_number_is_outbid_a_few_times_and_then_reported() {
+    let mut bench = Bench::new(1);
+    bench.put(0, "a", "1");
+    bench.run(Duration::from_secs(1));
+    bench.events.clear();
+    let mut epochs = Vec::new();
+    for round in 0..6 {
+        let head = Head {
+            digest: [round; 32],
+            ..bench.machines[0].catalogue().own_head()
+        };
+        let signature = key(0).sign(&head.signed_bytes());
+        let now = bench.now;
+        bench.machines[0].handle_head(now, &SignedHead { head, signature }, None);
+        bench.run(Duration::from_secs(1));
+        epochs.push(bench.machines[0].catalogue().own_head().epoch);
+    }
+    // a disk that was restored makes one too
+    let outbid = p2pfs_catalogue::OWN_RECOVERIES_MAX as usize;
+    assert_eq!(bench.events.len(), 6 - outbid);
+    let copied = |(_, event): &(usize, NodeEvent)| matches!(event, NodeEvent::CopiedKey { .. });
+    assert!(bench.events.iter().all(copied));
+    epochs.dedup();
+    assert_eq!(epochs.len(), outbid);
+}

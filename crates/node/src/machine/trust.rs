@@ -1,0 +1,158 @@
+//! Who is in: statements that come and go, and what follows from them.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand::seq::IteratorRandom;
+
+use super::answers::Asked;
+use super::{Machine, NodeEvent};
+use p2pfs_proto::trust::Keyring;
+use p2pfs_proto::wire::native::tcp::Request;
+use p2pfs_types::id::NodeId;
+use p2pfs_types::path::SharedPath;
+
+/// How soon another member is asked for a secret that the last one did not give.
+const SECRET_RETRY: Duration = Duration::from_secs(1);
+
+impl Machine {
+    /// Says what time it is by the wall clock, where that can be believed.
+    pub fn set_clock(&mut self, unix_s: Option<u64>) {
+        self.cluster.set_clock(unix_s);
+        if let Some(now_s) = unix_s {
+            self.catalogue.set_clock(now_s.cast_signed());
+        }
+    }
+
+    /// What this node is a member by.
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    /// Holds to the keyring as it is now: after it was changed by hand.
+    pub fn membership_changed(&mut self, now: Instant) {
+        self.advance(now);
+    }
+
+    /// Somebody who was knocked at is a member: both come to know the same of who is in.
+    pub fn knocked(&mut self, now: Instant, node: NodeId, address: SocketAddr) {
+        self.follow_membership(now);
+        self.ask_for_trust(node, address, false);
+        self.cluster.hint(now, address);
+        self.advance(now);
+    }
+
+    /// Forgets what a node that is not here has listed, whoever else still has it, until it is
+    /// here again. False where it is here, or unknown.
+    pub fn forget_node(&mut self, node: &NodeId) -> bool {
+        let is_here = *node == self.me || self.cluster.live().any(|member| member.node == *node);
+        let is_known = self.catalogue.head_of(node).is_some();
+        if is_here || !is_known {
+            return false;
+        }
+        self.pulls.finish(*node);
+        self.catalogue.forget_until_back(node);
+        true
+    }
+
+    fn forget_log(&mut self, author: &NodeId) {
+        self.pulls.finish(*author);
+        self.catalogue.forget(author);
+    }
+
+    /// Where the keyring has changed: tells others, ends what is with those who are out, and asks
+    /// for the secret that is wanted.
+    pub(super) fn follow_membership(&mut self, now: Instant) {
+        let revision = self.keyring.revision();
+        if revision == self.seen_revision {
+            return;
+        }
+        self.seen_revision = revision;
+        if !self.keyring.has_ledger() {
+            return;
+        }
+        for statement in self.keyring.take_news() {
+            self.cluster
+                .spread_statement(now, statement.encode().into());
+            // the farewell that it confirms is the event
+            if !self.keyring.confirms(&statement) {
+                self.push_event(NodeEvent::Stated(Box::new(statement)));
+            }
+        }
+        self.cluster.enforce_membership(now);
+        self.follow_owners();
+        self.follow_readers(now);
+        for author in self.catalogue.authors() {
+            if !self.keyring.is_member(&author) {
+                self.set_live(author, false);
+                self.forget_log(&author);
+            }
+        }
+        if self.keyring.wanted_epoch().is_some() {
+            self.secret_due.get_or_insert(now);
+        }
+        self.push_event(NodeEvent::MembershipChanged);
+    }
+
+    /// Holds to whose which path is, as the ledger says.
+    pub(super) fn follow_owners(&mut self) {
+        let owners = self.keyring.owners().into_iter();
+        let sound = owners.filter_map(|(path, node)| Some((SharedPath::new(path).ok()?, node)));
+        self.catalogue.set_owners(sound.collect());
+    }
+
+    /// Asks a member, at random, for the secret of the epoch that the ledger names.
+    pub(super) fn ask_for_secret(&mut self, now: Instant) {
+        if self.secret_due.is_none_or(|due| now < due) {
+            return;
+        }
+        self.secret_due = None;
+        if self.keyring.wanted_epoch().is_none() {
+            return;
+        }
+        self.secret_due = Some(now + SECRET_RETRY);
+        let member = self.cluster.live().choose(&mut self.rng);
+        if let Some(member) = member {
+            self.ask_for_trust(member.node, member.address, false);
+        }
+    }
+
+    /// Asks a member what it knows of who is in, and with `all` tells it what is known here.
+    pub(super) fn ask_for_trust(&mut self, node: NodeId, address: SocketAddr, all: bool) {
+        if self.keyring.has_ledger() {
+            let question = self.keyring.question(all).into();
+            let asked = Asked::Trust {
+                from: node,
+                address,
+                told_all: all,
+            };
+            self.ask(node, address, Request::Trust { question }, asked);
+        }
+    }
+
+    pub(super) fn hear_trust(
+        &mut self,
+        now: Instant,
+        (from, address): (NodeId, SocketAddr),
+        told_all: bool,
+        answer: &[u8],
+    ) {
+        let (lacks_some, fault) = self.keyring.hear_answer(answer);
+        self.blame_for_words(from, fault);
+        if lacks_some && !told_all {
+            self.ask_for_trust(from, address, true);
+        }
+        self.follow_membership(now);
+    }
+
+    pub(super) fn hear_statement(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
+        let fault = self.keyring.hear_news(bytes);
+        self.blame_for_words(from, fault);
+        self.follow_membership(now);
+        if self.keyring.wanted_epoch().is_some()
+            && let Some(address) = self.address_of(&from)
+        {
+            self.ask_for_trust(from, address, false);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The files that one peer pushes, on their way into the inbox.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::events::{EventLog, News, Push, PushStage};
+use crate::inbox::{Arriving, Inbox};
+use p2pfs_legacy::mesh::{Begun, FileId, Offence, Receiving, Refused};
+use p2pfs_legacy::wire::mesh::{FileEnd, FileStart};
+use p2pfs_proto::wire::native::record::Sender;
+
+/// A file on its way.
+struct Coming {
+    begun: Begun,
+    arriving: Arriving,
+}
+
+/// One peer's files. What is on its way when this is dropped leaves nothing behind.
+pub(super) struct Files {
+    receiving: Receiving,
+    coming: BTreeMap<FileId, Coming>,
+    inbox: Inbox,
+    events: EventLog,
+    /// What its sender calls itself.
+    from: String,
+}
+
+/// What a message does to the files.
+pub(super) enum Step {
+    Start(FileStart),
+    Chunk(Vec<u8>),
+    Part(Bytes),
+    End(FileEnd),
+    /// Time has passed.
+    Tick,
+}
+
+impl Files {
+    pub(super) fn new(inbox: Inbox, events: EventLog, from: String) -> Self {
+        Self {
+            receiving: Receiving::new(Instant::now()),
+            coming: BTreeMap::new(),
+            inbox,
+            events,
+            from,
+        }
+    }
+
+    /// Does one step; says what the sender did wrong. Blocking: writes and hashes.
+    pub(super) fn take(&mut self, step: Step) -> Option<Offence> {
+        let now = Instant::now();
+        match step {
+            Step::Start(start) => self.start(now, start),
+            Step::Chunk(name) => {
+                self.receiving.chunk(now, name);
+                None
+            }
+            Step::Part(bytes) => self.part(now, &bytes),
+            Step::End(end) => self.end(&end),
+            Step::Tick => {
+                for id in self.receiving.expire(now) {
+                    self.fail(id, "its end did not come");
+                }
+                None
+            }
+        }
+    }
+
+    fn start(&mut self, now: Instant, start: FileStart) -> Option<Offence> {
+        let (sent_name, size_bytes) = (start.name.clone(), start.size_bytes);
+        let (begun, replaced) = match self.receiving.start(now, start) {
+            Ok(begun) => begun,
+            Err(refused) => {
+                self.tell(&sent_name, size_bytes, failed(&refused.offence));
+                return self.refused(refused);
+            }
+        };
+        if let Some(replaced) = replaced {
+            self.fail(replaced, "it was begun again");
+        }
+        match self.inbox.begin(size_bytes) {
+            Ok(arriving) => {
+                self.tell(&begun.name, size_bytes, PushStage::Started);
+                self.coming.insert(begun.id, Coming { begun, arriving });
+            }
+            Err(why) => {
+                // nobody's offence: the sender cannot know
+                self.receiving.forget(begun.id);
+                self.tell(&begun.name, size_bytes, failed(&why));
+            }
+        }
+        None
+    }
+
+    fn part(&mut self, now: Instant, bytes: &[u8]) -> Option<Offence> {
+        let (id, offset) = match self.receiving.part(now, bytes) {
+            Ok(Some(part)) => part,
+            Ok(None) => return None,
+            Err(refused) => return self.refused(refused),
+        };
+        let coming = self.coming.get(&id)?;
+        if let Err(why) = coming.arriving.write_at(offset, bytes) {
+            self.receiving.forget(id);
+            self.fail(id, &why.to_string());
+        }
+        None
+    }
+
+    fn end(&mut self, end: &FileEnd) -> Option<Offence> {
+        let id = match self.receiving.end(end) {
+            Ok(Some(id)) => id,
+            Ok(None) => return None,
+            Err(refused) => return self.refused(refused),
+        };
+        let Coming { begun, arriving } = self.coming.remove(&id)?;
+        let size_bytes = begun.size_bytes;
+        match arriving.publish(&begun.name, &Sender::Peer(self.from.clone()), &self.from) {
+            Ok(name) => self.tell(&name, size_bytes, PushStage::Done),
+            Err(why) => self.tell(&begun.name, size_bytes, failed(&why)),
+        }
+        None
+    }
+
+    fn refused(&mut self, refused: Refused) -> Option<Offence> {
+        if let Some(id) = refused.id {
+            self.fail(id, &format!("its sender {}", refused.offence));
+        }
+        Some(refused.offence)
+    }
+
+    fn fail(&mut self, id: FileId, why: &str) {
+        if let Some(Coming { begun, .. }) = self.coming.remove(&id) {
+            let stage = PushStage::Failed(why.to_owned());
+            self.tell(&begun.name, begun.size_bytes, stage);
+        }
+    }
+
+    fn tell(&self, name: &[u8], size_bytes: u64, stage: PushStage) {
+        self.events.note(News::Received(Push {
+            peer: self.from.clone(),
+            name: name.to_vec(),
+            size_bytes,
+            stage,
+        }));
+    }
+}
+
+fn failed(why: &impl ToString) -> PushStage {
+    PushStage::Failed(why.to_string())
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let ids: Vec<FileId> = self.coming.keys().copied().collect();
+        for id in ids {
+            self.fail(id, "the connection ended before the file did");
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! The task that drives the state machine of the mesh protocol.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+
+use super::session::{Heard, Session, attend};
+use super::{COMMANDS_MAX, Command, HEARD_MAX, Mesh, MeshReport, MeshSettings, Moved, Target};
+use crate::events::{EventLog, News};
+use crate::inbox::Opening;
+use crate::mailbox::Mailbox;
+use crate::traffic::Passage;
+use p2pfs_legacy::mesh::{
+    ConnId, HANDSHAKES_MAX, MeshConfig, MeshEvent, MeshMachine, MeshPeer, Offence, Pace, Who,
+};
+use p2pfs_legacy::net::mesh::{MeshEnd, MeshSender, dial, listen};
+use p2pfs_legacy::wire::discovery::MemberName;
+use p2pfs_transfer::net::is_own;
+
+/// Dials that are over and wait for the task.
+const DIALLED_MAX: usize = 64;
+/// The wait after the system could not give us a connection, for instance for want of descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Accepted connections that may be on their way out besides the peers and those that shake hands.
+const LEAVING_MAX: usize = 32;
+
+/// What the plane works with.
+pub(crate) struct MeshParts {
+    pub(crate) settings: MeshSettings,
+    /// Ours among the peers: letters and digits.
+    pub(crate) id: String,
+    /// What we call ourselves.
+    pub(crate) name: String,
+    pub(crate) seed: u64,
+    /// Where files go; without one, they are passed over.
+    pub(crate) inbox: Opening,
+    pub(crate) events: EventLog,
+    pub(crate) mailbox: Mailbox,
+    /// By which files come, and by which they go.
+    pub(crate) taken: Passage,
+    pub(crate) given: Passage,
+    /// A socket that listens already.
+    pub(crate) listener: Option<TcpListener>,
+}
+
+/// A connection, as the plane holds it.
+struct Link {
+    sender: MeshSender,
+    established: watch::Sender<Option<Who>>,
+    /// Dropped to close it.
+    _closing: oneshot::Sender<()>,
+    pace: Arc<Mutex<Pace>>,
+    moved: Arc<Moved>,
+}
+
+struct Plane {
+    machine: MeshMachine,
+    links: BTreeMap<ConnId, Link>,
+    next_conn: u64,
+    inbox: Opening,
+    events: EventLog,
+    mailbox: Mailbox,
+    taken: Passage,
+    given: Passage,
+    heard: mpsc::Sender<(ConnId, Heard)>,
+    dialled: mpsc::Sender<(MemberName, io::Result<TcpStream>)>,
+    /// What connections that are gone moved, by the peer's ID.
+    past: HashMap<String, (u64, u64)>,
+}
+
+struct Queues {
+    accepted: mpsc::Receiver<Accepted>,
+    heard: mpsc::Receiver<(ConnId, Heard)>,
+    dialled: mpsc::Receiver<(MemberName, io::Result<TcpStream>)>,
+    commands: mpsc::Receiver<Command>,
+}
+
+type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+
+/// Peers whose figures are remembered after they are gone.
+const PAST_MAX: usize = 256;
+
+/// Listens and starts the plane; it ends when nobody holds it any more. Needs a running tokio
+/// runtime.
+///
+/// # Errors
+/// Where the address cannot be listened on.
+pub(crate) fn start(parts: MeshParts) -> io::Result<Mesh> {
+    let listener = match parts.listener {
+        Some(listener) => listener,
+        None => listen(parts.settings.listen)?,
+    };
+    let address = listener.local_addr()?;
+    let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
+    let (heard, heard_queue) = mpsc::channel(HEARD_MAX);
+    let (dialled, dialled_queue) = mpsc::channel(DIALLED_MAX);
+    let (accepted, accepted_queue) = mpsc::channel(1);
+    let places = parts.settings.max_peers + HANDSHAKES_MAX + LEAVING_MAX;
+    tokio::spawn(accept_all(
+        listener,
+        Arc::new(Semaphore::new(places)),
+        accepted,
+    ));
+    let config = MeshConfig {
+        id: parts.id,
+        name: parts.name,
+        port: address.port(),
+        max_peers: parts.settings.max_peers,
+        configured: parts.settings.peers,
+    };
+    let is_ours = move |at| is_own(address, at);
+    let plane = Plane {
+        machine: MeshMachine::new(config, Box::new(is_ours), parts.seed, Instant::now()),
+        links: BTreeMap::new(),
+        next_conn: 0,
+        inbox: parts.inbox,
+        events: parts.events,
+        mailbox: parts.mailbox,
+        taken: parts.taken,
+        given: parts.given,
+        heard,
+        dialled,
+        past: HashMap::new(),
+    };
+    let queues = Queues {
+        accepted: accepted_queue,
+        heard: heard_queue,
+        dialled: dialled_queue,
+        commands: command_queue,
+    };
+    tokio::spawn(plane.run(queues));
+    Ok(Mesh { commands, address })
+}
+
+async fn accept_all(
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    accepted: mpsc::Sender<Accepted>,
+) {
+    loop {
+        // whoever finds no place waits in the kernel's queue
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        let next = tokio::select! {
+            next = listener.accept() => next,
+            () = accepted.closed() => return,
+        };
+        match next {
+            Ok((stream, from)) => {
+                if accepted.send((stream, from, place)).await.is_err() {
+                    return;
+                }
+            }
+            Err(_) => tokio::time::sleep(ACCEPT_RETRY).await,
+        }
+    }
+}
+
+impl Plane {
+    async fn run(mut self, mut queues: Queues) {
+        loop {
+            self.settle();
+            let timeout = self.machine.poll_timeout();
+            tokio::select! {
+                Some((stream, from, place)) = queues.accepted.recv() => {
+                    let conn = self.attend(stream, Some(place));
+                    self.machine.accepted(Instant::now(), conn, from);
+                }
+                Some((conn, heard)) = queues.heard.recv() => self.handle_heard(conn, heard),
+                Some((address, result)) = queues.dialled.recv() => {
+                    self.handle_dialled(address, result);
+                }
+                command = queues.commands.recv() => match command {
+                    Some(command) => self.handle_command(command),
+                    None => return,
+                },
+                () = tokio::time::sleep_until(timeout.into()) => {
+                    self.machine.handle_timeout(Instant::now());
+                }
+            }
+        }
+    }
+
+    fn attend(&mut self, stream: TcpStream, place: Option<OwnedSemaphorePermit>) -> ConnId {
+        self.next_conn += 1;
+        let conn = ConnId(self.next_conn);
+        let (established, is_established) = watch::channel(None);
+        let (closing, is_closing) = oneshot::channel();
+        let moved = Arc::<Moved>::default();
+        let session = Session {
+            conn,
+            plane: self.heard.clone(),
+            inbox: self.inbox.clone(),
+            events: self.events.clone(),
+            moved: moved.clone(),
+            passage: self.taken.clone(),
+            established: is_established,
+            closing: is_closing,
+            _place: place,
+        };
+        let link = Link {
+            sender: attend(stream, session),
+            established,
+            _closing: closing,
+            pace: Arc::default(),
+            moved,
+        };
+        self.links.insert(conn, link);
+        conn
+    }
+
+    fn handle_heard(&mut self, conn: ConnId, heard: Heard) {
+        let now = Instant::now();
+        match heard {
+            Heard::Hello(line) => self.machine.hello(now, conn, &line),
+            Heard::Line(line) => self.machine.line(now, conn, line),
+            Heard::Binary(length_bytes, bytes) => {
+                self.machine.binary(now, conn, length_bytes, bytes);
+            }
+            Heard::Alive => self.machine.alive(now, conn),
+            Heard::Blame(offence @ Offence::ManyFiles) => {
+                self.machine.offended_by(now, conn, offence);
+            }
+            Heard::Blame(offence) => self.machine.blame(now, conn, offence),
+            Heard::Ended(Some(offence)) => {
+                self.machine.offended_by(now, conn, offence);
+                self.forget(conn);
+            }
+            Heard::Ended(None) => {
+                self.machine.closed(now, conn);
+                self.forget(conn);
+            }
+        }
+    }
+
+    fn handle_dialled(&mut self, address: MemberName, result: io::Result<TcpStream>) {
+        let now = Instant::now();
+        let ends = result.and_then(|stream| {
+            let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
+            Ok((stream, local, remote))
+        });
+        match ends {
+            Ok((stream, local, remote)) => {
+                let conn = self.attend(stream, None);
+                self.machine.dialled(now, conn, address, local, remote);
+            }
+            Err(error) => {
+                tracing::debug!(%address, "no mesh peer answers: {error}");
+                self.machine.dial_failed(now, &address);
+            }
+        }
+    }
+
+    fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::Peers(reply) => {
+                let peers = self.machine.peers().into_iter();
+                let reports = peers.map(|peer| self.report(peer)).collect();
+                let _gone = reply.send(reports);
+            }
+            Command::Known(reply) => {
+                let _gone = reply.send(self.machine.known());
+            }
+            Command::Targets(reply) => {
+                let _gone = reply.send(self.targets());
+            }
+            Command::Say { text, skip, reply } => {
+                let skip = |id: &str| skip.iter().any(|skipped| skipped == id);
+                let peers = self.machine.in_use().into_iter();
+                let heard = peers.filter(|(_, who)| !skip(&who.id));
+                let names = heard.map(|(_, who)| who.name).collect();
+                let count = self.machine.say(&text, &skip);
+                let _gone = reply.send(if count > 0 { names } else { Vec::new() });
+            }
+            Command::Connect(address) => self.machine.configure(Instant::now(), address),
+            Command::Discover => self.machine.discover(Instant::now()),
+        }
+    }
+
+    fn targets(&self) -> Vec<Target> {
+        let in_use = self.machine.in_use().into_iter();
+        let targets = in_use.filter_map(|(conn, who)| {
+            let link = self.links.get(&conn)?;
+            Some(Target {
+                who,
+                sender: link.sender.clone(),
+                pace: link.pace.clone(),
+                moved: link.moved.clone(),
+                passage: self.given.clone(),
+            })
+        });
+        targets.collect()
+    }
+
+    fn report(&self, peer: MeshPeer) -> MeshReport {
+        let (mut received_bytes, mut sent_bytes) =
+            self.past.get(&peer.id).copied().unwrap_or_default();
+        let mut rate_bytes_per_s = None;
+        for link in self.links.values() {
+            let who = link.established.borrow();
+            if who.as_ref().is_some_and(|who| who.id == peer.id) {
+                let (received, sent) = link.moved.bytes();
+                received_bytes += received;
+                sent_bytes += sent;
+                rate_bytes_per_s = rate_bytes_per_s.or(link.moved.rate());
+            }
+        }
+        MeshReport {
+            peer,
+            received_bytes,
+            sent_bytes,
+            rate_bytes_per_s,
+        }
+    }
+
+    /// Hands on everything that the state machine has to give.
+    fn settle(&mut self) {
+        while let Some((conn, bytes)) = self.machine.poll_transmit() {
+            let sent = self.links.get(&conn).map(|link| link.sender.send(bytes));
+            if sent == Some(Err(MeshEnd::NeverReads)) {
+                self.machine
+                    .offended_by(Instant::now(), conn, Offence::NeverReads);
+            }
+        }
+        while let Some(event) = self.machine.poll_event() {
+            self.handle_event(event);
+        }
+    }
+
+    fn handle_event(&mut self, event: MeshEvent) {
+        match event {
+            MeshEvent::Dial(address) => {
+                let dialled = self.dialled.clone();
+                tokio::spawn(async move {
+                    let result = dial(&address.to_string()).await;
+                    let _stopping = dialled.send((address, result)).await;
+                });
+            }
+            MeshEvent::Close(conn) => self.forget(conn),
+            MeshEvent::Established(conn, who) => {
+                if let Some(link) = self.links.get(&conn) {
+                    link.established.send_replace(Some(who));
+                }
+            }
+            MeshEvent::PeerUp { who, dialled } => {
+                self.events.note(News::MeshUp { who, dialled });
+            }
+            MeshEvent::PeerDown(who, why) => {
+                self.events.note(News::MeshDown(who, why.to_string()));
+            }
+            MeshEvent::Rejected(address, why) => {
+                self.events.note(News::MeshRejected(address, why));
+            }
+            MeshEvent::Chat(who, text) => self.events.note(News::Chat {
+                from: who.name,
+                text,
+            }),
+            MeshEvent::Binary(who, length_bytes, bytes) => {
+                self.mailbox.take(who.name, length_bytes, bytes);
+            }
+            MeshEvent::Learned(who, count) => {
+                self.events.note(News::MeshLearned { from: who, count });
+            }
+            MeshEvent::Offended(culprit, what) => {
+                let ip = culprit.ip;
+                let who = match culprit.name.as_str() {
+                    "" => ip.to_string(),
+                    name => format!("{name:?} at {ip}"),
+                };
+                self.events.warn(format!("the mesh peer {who} {what}"));
+            }
+        }
+    }
+
+    fn forget(&mut self, conn: ConnId) {
+        let Some(link) = self.links.remove(&conn) else {
+            return;
+        };
+        let (received, sent) = link.moved.bytes();
+        let who = link.established.borrow().clone();
+        let is_room = |id: &String| self.past.len() < PAST_MAX || self.past.contains_key(id);
+        if let Some(who) = who.filter(|who| received + sent > 0 && is_room(&who.id)) {
+            let past = self.past.entry(who.id).or_default();
+            *past = (past.0 + received, past.1 + sent);
+        }
+    }
+}
+
+impl Moved {
+    fn rate(&self) -> Option<f64> {
+        self.meter.lock().per_second()
+    }
+
+    fn bytes(&self) -> (u64, u64) {
+        (
+            self.received_bytes.load(Ordering::Relaxed),
+            self.sent_bytes.load(Ordering::Relaxed),
+        )
+    }
+}

@@ -1,0 +1,496 @@
+//! Storing what must outlive the process, beside the event loop.
+//!
+//! Owns the thread that writes to the store. One batch is under way at a time; while it is, what
+//! changes gathers in the catalogue, so that a slow disk makes larger batches and never a longer
+//! queue. No batch is ever left out: what is stored of a log says of itself that it is whole.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::events::EventLog;
+use super::store::{Store, StoreError};
+use p2pfs_catalogue::{Catalogue, LogWrite};
+use p2pfs_fetch::PeerRecord;
+use p2pfs_transfer::Fetcher;
+use p2pfs_types::id::{Generation, NodeId};
+
+/// Records in one batch: about a MiB on disk, so that a batch takes milliseconds.
+const BATCH_RECORDS: usize = 8192;
+/// The shortest time between the begins of two batches: each ends in a sync of the disk.
+const BATCH_SPACING: Duration = Duration::from_millis(500);
+/// How the warning begins that says what was not stored.
+pub(super) const NOT_STORED: &str = "the state is not stored, to be tried again";
+/// How often it is noted who is reachable though nothing changed: logs are forgotten by days.
+const NOTE_PERIOD: Duration = Duration::from_secs(3600);
+/// How often it is noted how other nodes do as responders: what a crash loses is no more.
+const RESPONDERS_PERIOD: Duration = Duration::from_secs(300);
+
+/// What became of a batch.
+type Outcome = Result<(), StoreError>;
+
+/// What is handed to the thread.
+enum Work {
+    Logs(Vec<LogWrite>),
+    Generation(Generation),
+    Reachable(Vec<(NodeId, SocketAddr)>),
+    Responders(Vec<PeerRecord>),
+}
+
+/// What waits for the thread: of each kind the newest, which says all that the one before said. Of
+/// batches, which do not, there is one at a time.
+#[derive(Default)]
+struct Waiting {
+    logs: Option<Vec<LogWrite>>,
+    generation: Option<Generation>,
+    reachable: Option<Vec<(NodeId, SocketAddr)>>,
+    responders: Option<Vec<PeerRecord>>,
+    has_ended: bool,
+}
+
+impl Waiting {
+    fn put(&mut self, work: Work) {
+        match work {
+            Work::Logs(writes) => self.logs = Some(writes),
+            Work::Generation(generation) => self.generation = Some(generation),
+            Work::Reachable(members) => self.reachable = Some(members),
+            Work::Responders(records) => self.responders = Some(records),
+        }
+    }
+
+    fn take(&mut self) -> Option<Work> {
+        let generation = self.generation.take().map(Work::Generation);
+        generation
+            .or_else(|| self.logs.take().map(Work::Logs))
+            .or_else(|| self.reachable.take().map(Work::Reachable))
+            .or_else(|| self.responders.take().map(Work::Responders))
+    }
+}
+
+/// Where the loop leaves work for the thread; neither waits for the other's disk.
+#[derive(Default)]
+struct Desk {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+impl Desk {
+    fn put(&self, work: Work) {
+        self.waiting.lock().put(work);
+        self.changed.notify_one();
+    }
+
+    /// No more comes.
+    fn end(&self) {
+        self.waiting.lock().has_ended = true;
+        self.changed.notify_one();
+    }
+
+    /// The next; none at the end.
+    fn next(&self) -> Option<Work> {
+        let mut waiting = self.waiting.lock();
+        loop {
+            match waiting.take() {
+                None if !waiting.has_ended => self.changed.wait(&mut waiting),
+                next => return next,
+            }
+        }
+    }
+}
+
+/// The near end of the thread that stores.
+pub(super) struct Persister {
+    desk: Arc<Desk>,
+    outcomes: Receiver<Outcome>,
+    thread: Option<JoinHandle<()>>,
+    under_way: bool,
+    /// The last look was too early, or found something: look again.
+    has_more: bool,
+    next_batch: Instant,
+    next_note: Instant,
+    next_responders: Instant,
+    /// The last batch was not stored.
+    is_failing: bool,
+    /// How storing turned out last, where that is news, until it is taken.
+    news: Option<StoreNews>,
+}
+
+/// What the owner of the node should know about the store.
+#[derive(Debug)]
+enum StoreNews {
+    /// A batch was not stored; everything is stored again later.
+    Failed(StoreError),
+    /// Storing goes on after a failure.
+    Mended,
+}
+
+impl Persister {
+    /// Takes the store to a thread of its own, and stores which life this is.
+    pub(super) fn start(store: Store, generation: Generation) -> Self {
+        let store = Reopening::new(store);
+        let persister = Self::beside(move |desk, outcome| run(store, desk, outcome));
+        persister.set_generation(generation);
+        persister
+    }
+
+    /// The near end of a thread that does this.
+    fn beside(work: impl FnOnce(&Desk, &Sender<Outcome>) + Send + 'static) -> Self {
+        let desk = Arc::new(Desk::default());
+        let (outcome, outcomes) = channel();
+        let thread = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn({
+                let desk = desk.clone();
+                move || work(&desk, &outcome)
+            })
+            .expect("a process that just started can start a thread");
+        Self {
+            desk,
+            outcomes,
+            thread: Some(thread),
+            under_way: false,
+            has_more: true,
+            next_batch: Instant::now(),
+            next_note: Instant::now() + NOTE_PERIOD,
+            next_responders: Instant::now() + RESPONDERS_PERIOD,
+            is_failing: false,
+            news: None,
+        }
+    }
+
+    /// Hands the next batch to the thread, if it is idle and there is one.
+    pub(super) fn advance(&mut self, catalogue: &mut Catalogue) {
+        self.take_outcomes(catalogue);
+        let now = Instant::now();
+        self.has_more = true;
+        if self.under_way || now < self.next_batch {
+            return;
+        }
+        let writes = catalogue.take_writes(BATCH_RECORDS);
+        self.has_more = !writes.is_empty();
+        if self.has_more {
+            self.next_batch = now + BATCH_SPACING;
+            self.put(writes);
+        }
+    }
+
+    /// When [`Self::advance`] should be called again, whatever happens until then.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        match (self.under_way, self.has_more) {
+            (true, _) => Some(Instant::now() + OUTCOME_LOOK),
+            (false, true) => Some(self.next_batch),
+            (false, false) => None,
+        }
+    }
+
+    /// Remembers which life this is.
+    pub(super) fn set_generation(&self, generation: Generation) {
+        self.desk.put(Work::Generation(generation));
+    }
+
+    /// Whether it is time to note again who is reachable.
+    pub(super) fn is_note_due(&self) -> bool {
+        Instant::now() >= self.next_note
+    }
+
+    /// Remembers where members are reached, and that they were just now. Nobody is no news: what
+    /// was remembered is what a start without a network has.
+    pub(super) fn set_reachable(&mut self, members: Vec<(NodeId, SocketAddr)>) {
+        self.next_note = Instant::now() + NOTE_PERIOD;
+        if !members.is_empty() {
+            self.desk.put(Work::Reachable(members));
+        }
+    }
+
+    /// Remembers how other nodes do as responders, where it is time for that.
+    pub(super) fn note_responders(&mut self, fetcher: &Fetcher) {
+        if Instant::now() >= self.next_responders {
+            self.next_responders = Instant::now() + RESPONDERS_PERIOD;
+            self.desk.put(Work::Responders(fetcher.peer_records()));
+        }
+    }
+
+    /// One of them lied, which a crash should not make forgotten.
+    pub(super) fn hurry_responders(&mut self) {
+        self.next_responders = Instant::now();
+    }
+
+    /// Warns where something was not stored, until storing works again.
+    pub(super) fn tell(&mut self, events: &EventLog) {
+        let Some(news) = self.news.take() else { return };
+        // a second failure may say it in other words
+        events.settle(NOT_STORED);
+        if let StoreNews::Failed(error) = news {
+            events.warn(format!("{NOT_STORED}: {error}"));
+        }
+    }
+
+    /// Stores all that is left, with how other nodes did as responders, and ends the thread. Waits
+    /// for the disk; where it refuses a batch, nothing that comes behind is stored either.
+    pub(super) fn finish(&mut self, catalogue: &mut Catalogue, responders: Vec<PeerRecord>) {
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        self.desk.put(Work::Responders(responders));
+        if let Err(error) = self.store_the_rest(catalogue) {
+            tracing::error!("what changed last is not stored: {error}");
+        }
+        self.desk.end();
+        let _panicked = thread.join();
+    }
+
+    fn store_the_rest(&mut self, catalogue: &mut Catalogue) -> Outcome {
+        loop {
+            if std::mem::take(&mut self.under_way) {
+                match self.outcomes.recv() {
+                    Ok(done) => done?,
+                    // it panicked, and said so
+                    Err(_) => return Ok(()),
+                }
+            }
+            let writes = catalogue.take_writes(BATCH_RECORDS);
+            if writes.is_empty() {
+                return Ok(());
+            }
+            self.put(writes);
+        }
+    }
+
+    fn put(&mut self, writes: Vec<LogWrite>) {
+        self.under_way = true;
+        self.desk.put(Work::Logs(writes));
+    }
+
+    fn take_outcomes(&mut self, catalogue: &mut Catalogue) {
+        loop {
+            match self.outcomes.try_recv() {
+                Ok(Ok(())) => {
+                    self.under_way = false;
+                    if std::mem::take(&mut self.is_failing) {
+                        self.news = Some(StoreNews::Mended);
+                    }
+                }
+                Ok(Err(error)) => {
+                    self.under_way = false;
+                    self.is_failing = true;
+                    self.news = Some(StoreNews::Failed(error));
+                    catalogue.store_anew();
+                    self.next_batch = Instant::now() + RETRY_AFTER;
+                }
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
+            }
+        }
+    }
+}
+
+/// How often the thread's outcome is looked for while a batch is under way.
+const OUTCOME_LOOK: Duration = Duration::from_millis(50);
+/// How long a store that failed is left alone: a full disk is not emptied in a moment.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// The store, opened again after each failure: redb takes no write after one that the disk
+/// refused, while what is on the disk is whole.
+struct Reopening {
+    dir: PathBuf,
+    store: Option<Store>,
+}
+
+impl Reopening {
+    fn new(store: Store) -> Self {
+        Self {
+            dir: store.dir().to_owned(),
+            store: Some(store),
+        }
+    }
+
+    fn with(
+        &mut self,
+        work: impl FnOnce(&mut Store) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let store = match &mut self.store {
+            Some(store) => store,
+            closed => closed.insert(Store::open(&self.dir)?),
+        };
+        let done = work(store);
+        if done.is_err() {
+            self.store = None;
+        }
+        done
+    }
+}
+
+fn run(mut store: Reopening, desk: &Desk, outcome: &Sender<Outcome>) {
+    while let Some(work) = desk.next() {
+        let done = match work {
+            Work::Logs(writes) => {
+                let done = store.with(|store| store.write_logs(&writes));
+                if outcome.send(done).is_err() {
+                    tracing::debug!("the loop ended before the store's last batch");
+                }
+                continue;
+            }
+            Work::Generation(generation) => store.with(|store| store.set_generation(generation)),
+            Work::Responders(records) => {
+                store.with(|store| store.set_responders(&records, unix_now_s()))
+            }
+            Work::Reachable(members) => store.with(|store| note_reachable(store, &members)),
+        };
+        if let Err(error) = done {
+            tracing::debug!(%error, "a setting was not stored");
+        }
+    }
+}
+
+fn note_reachable(store: &mut Store, members: &[(NodeId, SocketAddr)]) -> Result<(), StoreError> {
+    let (nodes, addresses): (Vec<NodeId>, Vec<SocketAddr>) = members.iter().copied().unzip();
+    store.set_addresses(&addresses)?;
+    store.note_live(&nodes, unix_now_s())
+}
+
+/// Now, by the wall clock.
+pub(super) fn unix_now_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
+    use p2pfs_types::id::NodeName;
+    use p2pfs_types::path::SharedPath;
+
+    fn me() -> NodeId {
+        NodeId::new([1; 32])
+    }
+
+    fn entry(number: u64) -> Entry {
+        let time = Timestamp {
+            seconds: number as i64,
+            nanoseconds: 0,
+        };
+        Entry {
+            kind: Kind::Directory,
+            mtime: time,
+            version_time: time,
+            sent_by: None,
+        }
+    }
+
+    fn catalogue_with(names: std::ops::Range<u64>) -> Catalogue {
+        let mut catalogue = Catalogue::new(me(), NodeName::from_host("one"));
+        for number in names {
+            let path = SharedPath::new(format!("d{number}").into_bytes()).unwrap();
+            catalogue.put(ShareIndex(0), &path, entry(number)).unwrap();
+        }
+        catalogue
+    }
+
+    fn stored_names(dir: &std::path::Path) -> usize {
+        let store = Store::open(dir).unwrap();
+        let catalogue = store
+            .load_catalogue(Catalogue::new(me(), NodeName::from_host("one")))
+            .unwrap();
+        catalogue.all_own_entries().count()
+    }
+
+    #[test]
+    fn all_that_is_left_is_stored_before_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut catalogue = catalogue_with(0..3 * BATCH_RECORDS as u64);
+        let store = Store::open(folder.path()).unwrap();
+        let mut persister = Persister::start(store, Generation(7));
+        persister.advance(&mut catalogue);
+        persister.finish(&mut catalogue, vec![]);
+        assert_eq!(stored_names(folder.path()), 3 * BATCH_RECORDS);
+        assert_eq!(
+            Store::open(folder.path()).unwrap().generation().unwrap(),
+            Generation(7)
+        );
+    }
+
+    #[test]
+    fn no_batch_is_left_out_whatever_else_there_is_to_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut catalogue = catalogue_with(0..10);
+        let mut persister = Persister::start(Store::open(folder.path()).unwrap(), Generation(1));
+        for number in 0..64 {
+            let address = SocketAddr::from(([10, 0, 0, number], 1378));
+            persister.set_reachable(vec![(NodeId::new([number; 32]), address)]);
+        }
+        persister.advance(&mut catalogue);
+        persister.finish(&mut catalogue, vec![]);
+        assert_eq!(stored_names(folder.path()), 10);
+        let store = Store::open(folder.path()).unwrap();
+        let newest: SocketAddr = "10.0.0.63:1378".parse().unwrap();
+        assert_eq!(store.addresses().unwrap(), [newest]);
+    }
+
+    /// As [`run`], but the disk refuses the first batch.
+    fn run_refusing_the_first(mut store: Reopening, desk: &Desk, outcome: &Sender<Outcome>) {
+        while let Some(work) = desk.next() {
+            if matches!(work, Work::Logs(_)) {
+                let refused = StoreError::TooLong { length_bytes: 1 };
+                outcome.send(store.with(|_| Err(refused))).unwrap();
+                break;
+            }
+        }
+        run(store, desk, outcome);
+    }
+
+    #[test]
+    fn nothing_is_stored_behind_a_batch_that_the_disk_refused_at_the_end() {
+        for is_under_way in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut catalogue = catalogue_with(0..2 * BATCH_RECORDS as u64);
+            let store = Reopening::new(Store::open(folder.path()).unwrap());
+            let mut persister = Persister::beside(move |desk, outcome| {
+                run_refusing_the_first(store, desk, outcome)
+            });
+            if is_under_way {
+                persister.advance(&mut catalogue);
+            }
+            persister.finish(&mut catalogue, vec![]);
+            // with the second alone it would say that it is whole, and of what it lacks
+            assert_eq!(stored_names(folder.path()), 0);
+        }
+    }
+
+    #[test]
+    fn a_store_that_failed_is_opened_again_for_what_comes_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut reopening = Reopening::new(Store::open(folder.path()).unwrap());
+        let refused = || StoreError::TooLong { length_bytes: 1 };
+        assert!(reopening.with(|_| Err(refused())).is_err());
+        assert!(
+            reopening.store.is_none(),
+            "closed, so that it can be opened"
+        );
+        let done = reopening.with(|store| store.set_generation(Generation(3)));
+        done.unwrap();
+        drop(reopening);
+        let store = Store::open(folder.path()).unwrap();
+        assert_eq!(store.generation().unwrap(), Generation(3));
+    }
+
+    #[test]
+    fn addresses_are_kept_when_nobody_is_reachable_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut catalogue = catalogue_with(0..0);
+        let mut persister = Persister::start(Store::open(folder.path()).unwrap(), Generation(1));
+        let address: SocketAddr = "10.0.0.1:1378".parse().unwrap();
+        persister.set_reachable(vec![(NodeId::new([2; 32]), address)]);
+        persister.set_reachable(vec![]);
+        persister.finish(&mut catalogue, vec![]);
+        assert_eq!(
+            Store::open(folder.path()).unwrap().addresses().unwrap(),
+            [address]
+        );
+    }
+}

@@ -1,0 +1,44 @@
+//! The queues that feed the event loop, from where each is opened until the loop has them.
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::cache_news::CacheNews;
+use super::own_thread::OwnThread;
+use super::run::{Command, Inputs, Runner};
+use p2pfs_fetch::FetchEvent;
+use p2pfs_share::ShareEvent;
+use p2pfs_transfer::net::gossip::UdpPort;
+use p2pfs_transfer::net::lan::LanEvent;
+use p2pfs_transfer::net::peer::Incoming;
+
+/// The queues that were opened with what fills them.
+pub(super) struct Receivers {
+    pub own_thread: OwnThread,
+    pub udp: UdpPort,
+    pub incoming: mpsc::Receiver<Incoming>,
+    pub shares: mpsc::Receiver<ShareEvent>,
+    pub cache: mpsc::Receiver<CacheNews>,
+    pub mesh: Option<TcpListener>,
+}
+
+impl Receivers {
+    /// Starts the loop with these and those that were made since, on its own thread.
+    pub(super) fn feed(
+        self,
+        runner: Runner,
+        fetches: mpsc::Receiver<FetchEvent>,
+        lan: mpsc::Receiver<LanEvent>,
+        commands: mpsc::Receiver<Command>,
+    ) {
+        let inputs = Inputs {
+            incoming: self.incoming,
+            shares: self.shares,
+            cache: self.cache,
+            fetches,
+            lan,
+            commands,
+        };
+        self.own_thread.start(|udp| runner.run(inputs, udp));
+    }
+}

@@ -1,0 +1,201 @@
+//! Beginning anew where stored state cannot be read.
+//!
+//! What is in `catalogue.redb` and `shares.redb` can be made again: from the shares, and from the
+//! other nodes. Owns which of the two is moved aside when, what of them is carried over, and what
+//! is said of what is lost; never deletes a file, and never touches keys and certificates.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::NodeError;
+use super::store::{Responders, Store, StoreError};
+use p2pfs_catalogue::Catalogue;
+use p2pfs_share::Ledger;
+use p2pfs_types::id::Generation;
+
+/// What an earlier run left.
+pub(super) struct Kept {
+    pub(super) store: Store,
+    pub(super) catalogue: Catalogue,
+    pub(super) generation: Generation,
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) responders: Responders,
+    /// What could not be read, and what that costs.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Opens the state; what is damaged of it is moved aside, and made anew.
+///
+/// # Errors
+/// Where the disk refuses, where another process works there, and where a newer p2pfs wrote it.
+pub(super) fn open(
+    dir: &Path,
+    empty: impl Fn() -> Catalogue,
+    unix_s: u64,
+) -> Result<(Kept, Ledger), NodeError> {
+    let mut kept = match read(dir, &empty, unix_s) {
+        Err(StoreError::Damaged { why, .. }) => {
+            let aside = Store::set_aside(dir)?;
+            let mut kept = begin_anew(dir, &empty, unix_s)?;
+            kept.warnings.push(lost_catalogue(&aside, &why));
+            kept
+        }
+        read => read?,
+    };
+    let (ledger, damaged) = p2pfs_share::open_sound(dir)?;
+    if let Some((aside, why)) = damaged {
+        // the numbers of the shares are gone, so that nothing stored under them means anything
+        let (generation, addresses) = (kept.generation, kept.addresses);
+        let mut warnings = kept.warnings;
+        drop(kept.store);
+        Store::set_aside(dir)?;
+        kept = begin_anew(dir, &empty, unix_s)?;
+        kept.store.set_generation(generation)?;
+        kept.store.set_addresses(&addresses)?;
+        (kept.generation, kept.addresses) = (generation, addresses);
+        warnings.push(lost_shares(&aside, &why));
+        kept.warnings = warnings;
+    }
+    Ok((kept, ledger))
+}
+
+fn begin_anew(dir: &Path, empty: &impl Fn() -> Catalogue, unix_s: u64) -> Result<Kept, StoreError> {
+    Store::open(dir)?.note_marks_lost()?;
+    read(dir, empty, unix_s)
+}
+
+fn read(dir: &Path, empty: &impl Fn() -> Catalogue, unix_s: u64) -> Result<Kept, StoreError> {
+    let mut store = Store::open(dir)?;
+    let mut catalogue = store.load_catalogue(empty())?;
+    catalogue.withdraw_unsound_links();
+    for node in store.departed(unix_s)? {
+        catalogue.forget(&node);
+    }
+    Ok(Kept {
+        catalogue,
+        generation: store.generation()?,
+        addresses: store.addresses()?,
+        responders: store.responders(unix_s)?,
+        store,
+        warnings: Vec::new(),
+    })
+}
+
+fn lost_catalogue(aside: &Path, why: &str) -> String {
+    format!(
+        "what was stored of the namespace was damaged ({why}), so it is made anew from the shares \
+         and from the other nodes; the file is now {}. Only it knew where the others were last \
+         (name a seed if they are not found), how they did, and which cached contents without a \
+         name were for some nodes alone (none without a name is given to anybody from now on)",
+        aside.display()
+    )
+}
+
+fn lost_shares(aside: &Path, why: &str) -> String {
+    format!(
+        "what was stored of the shares was damaged ({why}), so all of them are hashed anew, and \
+         what was stored of the namespace with them; the file is now {}. Only it knew when this \
+         node first saw a file whose date is in the future: such files count as new",
+        aside.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::store::STORE_FILE;
+    use p2pfs_types::id::{NodeId, NodeName};
+
+    fn empty() -> Catalogue {
+        Catalogue::new(NodeId::new([1; 32]), NodeName::from_host("one"))
+    }
+
+    fn address() -> SocketAddr {
+        "192.0.2.7:1378".parse().unwrap()
+    }
+
+    /// A state directory with something in it.
+    fn state() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let mut kept = open(dir.path(), empty, 1).unwrap().0;
+        assert_eq!(kept.warnings, Vec::<String>::new());
+        kept.store.set_generation(Generation(7)).unwrap();
+        kept.store.set_addresses(&[address()]).unwrap();
+        dir
+    }
+
+    fn set_aside(dir: &Path) -> usize {
+        let names = fs::read_dir(dir).unwrap().map(|it| it.unwrap().file_name());
+        names
+            .filter(|name| name.to_string_lossy().contains(".aside-"))
+            .count()
+    }
+
+    #[test]
+    fn a_damaged_or_cut_catalogue_is_moved_aside_told_of_and_made_anew() {
+        let good = state();
+        let bytes = fs::read(good.path().join(STORE_FILE)).unwrap();
+        let cuts = [1, 100, 4096, bytes.len() / 2];
+        let cut = cuts.map(|length| bytes[..length].to_vec());
+        let garbage = [vec![0; bytes.len()], vec![0xa5; bytes.len()]];
+        for damaged in cut.into_iter().chain(garbage) {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(STORE_FILE), &damaged).unwrap();
+            let kept = open(dir.path(), empty, 1).unwrap().0;
+            let told = kept.warnings.join(" ");
+            assert!(told.contains("catalogue.redb.aside-1"), "{told}");
+            assert!(told.contains("name a seed"), "{told}");
+            let aside = dir.path().join("catalogue.redb.aside-1");
+            assert_eq!(fs::read(aside).unwrap().len(), damaged.len());
+            drop(kept);
+            let again = open(dir.path(), empty, 1).unwrap().0;
+            assert_eq!(again.warnings, Vec::<String>::new(), "told once");
+            assert_eq!(set_aside(dir.path()), 1);
+        }
+    }
+
+    #[test]
+    fn after_the_loss_of_what_was_private_nothing_without_a_name_is_given() {
+        let dir = state();
+        let hash = p2pfs_types::digest::ContentHash::of(b"without a name");
+        let asker = NodeId::new([9; 32]);
+        let mut kept = open(dir.path(), empty, 1).unwrap().0;
+        assert!(kept.catalogue.view().admits(&asker, &hash));
+        drop(kept);
+        fs::write(dir.path().join(STORE_FILE), "no store").unwrap();
+        for _ in 0..2 {
+            let mut kept = open(dir.path(), empty, 1).unwrap().0;
+            assert!(!kept.catalogue.view().admits(&asker, &hash));
+        }
+    }
+
+    #[test]
+    fn damaged_numbers_of_shares_keep_what_else_is_known() {
+        let dir = state();
+        fs::write(dir.path().join("shares.redb"), "no ledger".repeat(999)).unwrap();
+        let kept = open(dir.path(), empty, 1).unwrap().0;
+        assert!(
+            kept.warnings[0].contains("shares.redb.aside-1"),
+            "{:?}",
+            kept.warnings
+        );
+        assert_eq!(
+            (kept.generation, kept.addresses),
+            (Generation(7), vec![address()])
+        );
+        assert_eq!(set_aside(dir.path()), 2);
+    }
+
+    #[test]
+    fn what_a_newer_version_wrote_stops_the_start_and_stays() {
+        let dir = state();
+        let mut store = Store::open(dir.path()).unwrap();
+        store.set_value("version", &[99]).unwrap();
+        drop(store);
+        let refused = open(dir.path(), empty, 1).err().unwrap().to_string();
+        assert!(refused.contains("install the newer p2pfs"), "{refused}");
+        assert_eq!(set_aside(dir.path()), 0);
+    }
+}

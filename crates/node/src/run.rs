@@ -1,0 +1,497 @@
+//! The event loop, which owns the state machine and feeds it what happens.
+//!
+//! Owns the receiving ends of every queue, and the publishing of views and changes. It never waits
+//! for a peer or a disk: questions, offers and storing run beside it and come back as events.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::cache_news::CacheNews;
+use super::checks::believable_now_s;
+use super::events::EventLog;
+use super::legacy::Inlet;
+use super::machine::{Machine, NodeEvent, Outgoing, RequestId};
+use super::offence::Offence;
+use super::offenders::Offenders;
+use super::offers::{Offers, offer_of};
+use super::own_thread::Beside;
+use super::persist::{Persister, unix_now_s};
+use super::published::{MemberReport, Outdated, Published, Roll};
+use super::reach::Reaching;
+use super::views::ViewClock;
+use super::wake::sleep_until;
+use p2pfs_cache::CacheEvent;
+use p2pfs_catalogue::Change;
+use p2pfs_fetch::FetchEvent;
+use p2pfs_legacy::wire::discovery::{RECEIVED_MAX_BYTES, is_legacy_datagram};
+use p2pfs_membership::Leave;
+use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
+use p2pfs_proto::wire::native::udp::{DATAGRAM_MAX_BYTES, Message};
+use p2pfs_share::ShareEvent;
+use p2pfs_transfer::net::gossip::UdpInlet;
+use p2pfs_transfer::net::lan::LanEvent;
+use p2pfs_transfer::net::peer::{Incoming, PeerNet};
+use p2pfs_transfer::{Fetcher, Server};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::NodeId;
+
+mod roll;
+
+/// Share events taken at once, so that a scan of many files makes few views.
+const SHARE_BATCH: usize = 1024;
+/// Events of the cache taken at once, likewise.
+const CACHE_BATCH: usize = 1024;
+/// Datagrams taken at once before everything else has its turn.
+const DATAGRAM_BATCH: usize = 64;
+/// How the warning begins that the cache takes nothing in.
+pub(super) const NOT_CACHED: &str = "nothing more is cached: ";
+/// Answers of other nodes that wait for the loop.
+pub(super) const ANSWERS_MAX: usize = 1024;
+/// Commands that wait for the loop.
+pub(super) const COMMANDS_MAX: usize = 64;
+
+/// What the loop is asked to do from outside.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Another address to join through.
+    AddSeed(SocketAddr),
+    /// This node was let in, by whom is reached there.
+    LetIn(Vec<(NodeId, SocketAddr)>),
+    /// Every node that is known.
+    Members(oneshot::Sender<Vec<MemberReport>>),
+    /// This computer has another address than the advertised one.
+    Moved(SocketAddr),
+    /// Say farewell and end.
+    Leave(Leave),
+    /// The keyring was changed by hand.
+    MembershipChanged,
+    /// Forget what a node that is not here has listed; says whether there was one.
+    Forget(NodeId, oneshot::Sender<bool>),
+}
+
+/// The queues that feed the loop.
+pub(super) struct Inputs {
+    pub incoming: mpsc::Receiver<Incoming>,
+    pub shares: mpsc::Receiver<ShareEvent>,
+    pub cache: mpsc::Receiver<CacheNews>,
+    pub fetches: mpsc::Receiver<FetchEvent>,
+    pub lan: mpsc::Receiver<LanEvent>,
+    pub commands: mpsc::Receiver<Command>,
+}
+
+/// What the loop works with.
+pub(super) struct Parts {
+    pub net: PeerNet,
+    pub server: Server,
+    pub fetcher: Fetcher,
+    pub persister: Persister,
+    pub events: EventLog,
+    pub changes: mpsc::Sender<Outdated>,
+    pub published: Published,
+    pub stopped: watch::Sender<bool>,
+    /// The legacy peers' plane, where it is on.
+    pub legacy: Option<Inlet>,
+    pub senders: super::inbox::Senders,
+    pub offenders: Offenders,
+}
+
+/// The loop.
+pub(super) struct Runner {
+    machine: Machine,
+    parts: Parts,
+    answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
+    knocked: (mpsc::Sender<Knocked>, mpsc::Receiver<Knocked>),
+    tasks: Beside,
+    views: ViewClock,
+    roll: Roll,
+    /// A large change is being worked in, a step each round.
+    is_sweeping: bool,
+    has_left: bool,
+    reaching: Reaching,
+    offers: Offers,
+}
+
+type Answer = (RequestId, Option<Response>);
+/// Who was found where somebody was knocked at.
+type Knocked = (NodeId, SocketAddr);
+
+impl Runner {
+    pub(super) fn new(machine: Machine, parts: Parts) -> Self {
+        Self {
+            machine,
+            parts,
+            answers: mpsc::channel(ANSWERS_MAX),
+            knocked: mpsc::channel(ANSWERS_MAX),
+            tasks: Beside::new(),
+            views: ViewClock::new(Instant::now()),
+            roll: Roll::default(),
+            is_sweeping: true,
+            has_left: false,
+            reaching: Reaching::default(),
+            offers: Offers::new(),
+        }
+    }
+
+    /// Runs until the farewell is said or nobody holds the node any more.
+    pub(super) async fn run(mut self, mut inputs: Inputs, udp: UdpInlet) {
+        let mut datagram = vec![0; self.buffer_bytes()];
+        let mut share_events = Vec::with_capacity(SHARE_BATCH);
+        let (mut shares_open, mut cache_news) = (true, Vec::new());
+        while !self.has_left {
+            self.machine.keyring().tick(unix_now_s());
+            self.machine.set_clock(believable_now_s());
+            self.settle(&udp);
+            if !self.machine.catalogue().has_early_versions() {
+                self.parts.offenders.settle_dates();
+            }
+            let timeout = self.next_timeout();
+            tokio::select! {
+                received = udp.recv(&mut datagram) => {
+                    self.handle_datagrams(received.ok(), &mut datagram, &udp);
+                }
+                Some(incoming) = inputs.incoming.recv() => self.handle_incoming(incoming),
+                count = inputs.shares.recv_many(&mut share_events, SHARE_BATCH), if shares_open => {
+                    shares_open = count > 0;
+                    share_events.drain(..).for_each(|event| self.handle_share(event));
+                }
+                1.. = inputs.cache.recv_many(&mut cache_news, CACHE_BATCH) => {
+                    cache_news.drain(..).for_each(|news| self.handle_cache(news));
+                }
+                Some(event) = inputs.fetches.recv() => self.handle_fetch(event),
+                Some(event) = inputs.lan.recv() => self.handle_lan(event),
+                Some((id, response)) = self.answers.1.recv() => {
+                    self.machine.handle_response(Instant::now(), id, response);
+                }
+                Some((node, address)) = self.knocked.1.recv() => {
+                    self.machine.knocked(Instant::now(), node, address);
+                }
+                Some((to, offer)) = self.offers.next() => {
+                    self.machine.send(Instant::now(), to, &Message::Offer(offer));
+                }
+                () = self.tasks.ended() => {}
+                command = inputs.commands.recv() => match command {
+                    Some(command) => self.handle_command(command),
+                    None => break,
+                },
+                () = sleep_until(timeout) => {
+                    // after a pause, answers that are here must not count as missing
+                    let first = udp.try_recv(&mut datagram);
+                    self.handle_datagrams(first, &mut datagram, &udp);
+                    self.machine.handle_timeout(Instant::now());
+                }
+                // the thread looks at its socket meanwhile
+                () = tokio::task::yield_now(), if self.is_sweeping => {}
+            }
+        }
+        self.settle(&udp);
+        let responders = self.parts.fetcher.peer_records();
+        let catalogue = self.machine.catalogue();
+        self.parts.persister.finish(catalogue, responders);
+        self.parts.stopped.send_replace(true);
+    }
+
+    /// One more than the longest good datagram, so that a longer one shows.
+    fn buffer_bytes(&self) -> usize {
+        match self.parts.legacy {
+            Some(_) => RECEIVED_MAX_BYTES + 1,
+            None => DATAGRAM_MAX_BYTES + 1,
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        let store = self.parts.persister.next_due();
+        let (machine, roll) = (self.machine.poll_timeout(), self.roll.next_due());
+        [machine, self.views.next_due(), roll, store]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Takes what already waits in the socket besides the first, so that a burst costs one round.
+    fn handle_datagrams(
+        &mut self,
+        first: Option<(usize, SocketAddr)>,
+        buffer: &mut [u8],
+        udp: &UdpInlet,
+    ) {
+        let mut next = first;
+        for _ in 0..DATAGRAM_BATCH {
+            let Some((length, from)) = next else { return };
+            let datagram = &buffer[..length];
+            match &self.parts.legacy {
+                Some(legacy) if is_legacy_datagram(datagram) => legacy.datagram(from, datagram),
+                _ => self.machine.handle_message(Instant::now(), from, datagram),
+            }
+            next = udp.try_recv(buffer);
+        }
+    }
+
+    fn handle_incoming(&mut self, incoming: Incoming) {
+        let Incoming {
+            from,
+            request,
+            reply,
+            ..
+        } = incoming;
+        if request == Request::Reach {
+            let (parts, tasks) = (&self.parts, &mut self.tasks);
+            return (self.reaching).answer(&parts.net, &parts.published, tasks, from, reply);
+        }
+        // what is about content was answered beside the loop
+        if let Some(response) = self.machine.answer(Instant::now(), from, &request) {
+            if let Response::Log(part) = &response {
+                self.parts.published.note_told(part);
+            }
+            reply.send(response);
+        }
+    }
+
+    fn handle_share(&mut self, event: ShareEvent) {
+        let now = Instant::now();
+        match event {
+            ShareEvent::Put { share, path, entry } => {
+                let entry = self.parts.senders.tell(share, &path, entry);
+                self.machine.put(now, share, path, entry);
+            }
+            ShareEvent::Removed { share, path } => self.machine.remove(now, share, &path),
+            ShareEvent::Readers { share, readers } => self.machine.set_readers(now, share, readers),
+            ShareEvent::Scanned { .. } => {}
+            ShareEvent::Warning { path, why, .. } => {
+                let why = format!("{}: {why}", path.display());
+                self.parts.events.warn_owner(why);
+            }
+            ShareEvent::Settled { path, why, .. } => {
+                let why = format!("{}: {why}", path.display());
+                self.parts.events.settle(&why);
+            }
+        }
+    }
+
+    fn handle_cache(&mut self, news: CacheNews) {
+        let now = Instant::now();
+        let event = match news {
+            CacheNews::Event(event) => event,
+            CacheNews::Complete(complete) => return self.machine.align_haves(now, &complete),
+        };
+        if let CacheEvent::Completed { hash, .. }
+        | CacheEvent::Evicted { hash, .. }
+        | CacheEvent::Dropped { hash, .. } = &event
+        {
+            // where the queue is full, the kernel looks again by itself within a minute
+            let _busy = self.parts.changes.try_send(Outdated::CachedBytes(*hash));
+        }
+        match event {
+            CacheEvent::Completed { hash, size_bytes } => {
+                self.machine.set_have(now, hash, Some(size_bytes));
+            }
+            CacheEvent::Evicted {
+                hash,
+                was_complete: true,
+            }
+            | CacheEvent::Dropped {
+                hash,
+                was_complete: true,
+                ..
+            } => {
+                self.machine.set_have(now, hash, None);
+            }
+            CacheEvent::Evicted { .. } | CacheEvent::Dropped { .. } => {}
+            CacheEvent::DiskTrouble { why } => {
+                self.parts.events.warn(format!("{NOT_CACHED}{why}"));
+            }
+            CacheEvent::DiskRecovered => self.parts.events.settle(NOT_CACHED),
+        }
+    }
+
+    fn handle_fetch(&mut self, event: FetchEvent) {
+        if let FetchEvent::Wanted { hashes } = &event {
+            self.machine
+                .broadcast_wanted(Instant::now(), hashes.clone());
+        }
+        if let FetchEvent::Liar { node, .. } = &event {
+            self.parts.offenders.note(*node, Offence::WrongBytes);
+            self.parts.persister.hurry_responders();
+        }
+        let view = self.parts.published.view.load();
+        self.parts.events.note_fetch(&event, &view);
+    }
+
+    fn handle_lan(&mut self, event: LanEvent) {
+        match event {
+            LanEvent::Hint(address) => self.machine.hint(Instant::now(), address),
+            LanEvent::NoMulticast(why) => {
+                let events = &self.parts.events;
+                events.warn(format!("no nodes are found by mDNS: {why}; name a seed"));
+            }
+        }
+    }
+
+    fn handle_command(&mut self, command: Command) {
+        let now = Instant::now();
+        match command {
+            Command::AddSeed(address) => self.machine.add_seed(now, address),
+            Command::LetIn(reached) => {
+                reached
+                    .iter()
+                    .for_each(|(_, at)| self.machine.add_seed(now, *at));
+                self.parts.persister.set_reachable(reached);
+            }
+            Command::Members(reply) => {
+                self.publish_members();
+                let _gone = reply.send(self.parts.published.members.load().to_vec());
+            }
+            Command::Moved(address) => {
+                self.machine.move_to(now, address);
+                self.parts.published.own_address.store(Arc::new(address));
+            }
+            Command::Leave(leave) => self.machine.leave(now, leave),
+            Command::MembershipChanged => self.machine.membership_changed(now),
+            Command::Forget(node, reply) => {
+                let _gone = reply.send(self.machine.forget_node(&node));
+            }
+        }
+    }
+
+    /// Hands on everything that the state machine has to give after an event.
+    fn settle(&mut self, udp: &UdpInlet) {
+        // first: whoever is told of a name may have what it names
+        self.publish_readers();
+        // then events: what is done about them makes questions and datagrams
+        self.handle_events();
+        while let Some(outgoing) = self.machine.poll_request() {
+            self.ask(outgoing);
+        }
+        while let Some(transmit) = self.machine.poll_transmit() {
+            udp.send(transmit.to, &transmit.datagram);
+        }
+        self.is_sweeping = self.machine.sweep(Instant::now());
+        self.publish_view();
+        self.parts.persister.advance(self.machine.catalogue());
+        if self.parts.persister.is_note_due() {
+            self.publish_addresses();
+        }
+        self.parts.persister.note_responders(&self.parts.fetcher);
+        self.parts.persister.tell(&self.parts.events);
+        let published = &self.parts.published;
+        published.note_dropped(self.machine.cluster().counters().dropped());
+        if self.roll.is_due(Instant::now()) {
+            self.publish_members();
+        }
+    }
+
+    fn ask(&mut self, outgoing: Outgoing) {
+        let (id, node, address) = (outgoing.id, outgoing.node, outgoing.address);
+        let (net, answers) = (self.parts.net.clone(), self.answers.0.clone());
+        self.tasks.spawn(async move {
+            let response = net.request(node, address, Lane::Bulk, outgoing.request);
+            let _stopping = answers.send((id, response.await.ok())).await;
+        });
+    }
+
+    fn handle_event(&mut self, event: NodeEvent) {
+        if let NodeEvent::PeerUp(member) = &event {
+            self.parts.fetcher.returned(&member.node);
+        }
+        match &event {
+            NodeEvent::Wanted { from, hashes } => self.hear_of_wishes(*from, hashes),
+            NodeEvent::Offered {
+                from,
+                address,
+                offer,
+            } => {
+                for asker in &offer.askers {
+                    self.introduce(&offer.hash, *asker);
+                }
+                self.parts.fetcher.offer(offer_of(*from, offer), *address);
+            }
+            NodeEvent::Renewed { generation } => self.parts.persister.set_generation(*generation),
+            NodeEvent::MembershipChanged => self.parts.net.close_strangers(),
+            NodeEvent::Knock { address } => self.knock(*address),
+            NodeEvent::Offended { node, what } => self.parts.offenders.note(*node, *what),
+            NodeEvent::PeerUp(_)
+            | NodeEvent::PeerDown { .. }
+            | NodeEvent::PeerAway { .. }
+            | NodeEvent::CopiedKey { .. }
+            | NodeEvent::CopyGone { .. }
+            | NodeEvent::Stated(_)
+            | NodeEvent::NamesRefused => {}
+            NodeEvent::Left => self.has_left = true,
+        }
+        let view = self.parts.published.view.load();
+        self.parts
+            .events
+            .note_node(self.machine.cluster().me().node, &event, &view);
+    }
+
+    fn knock(&mut self, address: SocketAddr) {
+        let (net, knocked) = (self.parts.net.clone(), self.knocked.0.clone());
+        self.tasks.spawn(async move {
+            if let Ok(node) = net.knock(address).await {
+                let _stopping = knocked.send((node, address)).await;
+            }
+        });
+    }
+
+    /// Others want files: they are offered what is here, and may have parts of what is fetched
+    /// here.
+    fn hear_of_wishes(&mut self, from: NodeId, hashes: &[ContentHash]) {
+        for hash in hashes {
+            self.introduce(hash, from);
+        }
+        let server = self.parts.server.clone();
+        self.offers
+            .look(server, &mut self.tasks, from, hashes.to_vec());
+    }
+
+    /// A node wants a file that may be on its way here too.
+    fn introduce(&self, hash: &ContentHash, node: NodeId) {
+        if let Some(address) = self.parts.published.addresses.load().get(&node) {
+            self.parts.fetcher.fellow(hash, node, *address);
+        }
+    }
+
+    fn publish_readers(&self) {
+        let (readers, published) = (self.machine.own_readers(), &self.parts.published.readers);
+        if !Arc::ptr_eq(readers, &published.load()) {
+            published.store(readers.clone());
+        }
+    }
+
+    /// Publishes the namespace when it changed and a view is due.
+    fn publish_view(&mut self) {
+        let now = Instant::now();
+        let has_changes = self.machine.has_changes();
+        let is_due = self.views.is_due(now, has_changes, self.is_sweeping);
+        // what is being taken in is shown when it is whole
+        if !is_due || !has_changes {
+            return;
+        }
+        let permit = match self.parts.changes.try_reserve() {
+            Ok(permit) => Some(permit),
+            // whoever invalidates is behind: look again shortly, with more in one batch
+            Err(TrySendError::Full(())) => {
+                self.views.put_off(now);
+                return;
+            }
+            // nobody shows it in a mount
+            Err(TrySendError::Closed(())) => None,
+        };
+        self.views.note_taken(now);
+        let view = self.machine.view();
+        let changes: Vec<Change> = std::iter::from_fn(|| self.machine.poll_change()).collect();
+        let before = self.parts.published.view.swap(view.clone());
+        // told once it is so: who hears of a name finds it
+        self.parts.events.note_changes(&changes, &before, &view);
+        if let Some(legacy) = &self.parts.legacy {
+            legacy.changed(&changes);
+        }
+        if let Some(permit) = permit {
+            let view = Some(view);
+            permit.send(Outdated::Names { view, changes });
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Publishing who is there.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::Runner;
+use crate::machine::NodeEvent;
+use crate::published::MemberReport;
+use p2pfs_membership::{MemberState, MemberStatus};
+use p2pfs_types::id::NodeId;
+
+impl Runner {
+    /// Hands on what has happened. Who is there is published before anybody hears of it, and once
+    /// for all that go or come together: the list is as long as the cluster is large.
+    pub(super) fn handle_events(&mut self) {
+        loop {
+            let events: Vec<_> = std::iter::from_fn(|| self.machine.poll_event()).collect();
+            if events.is_empty() {
+                return;
+            }
+            if events.iter().any(is_of_the_roll) {
+                self.publish_addresses();
+            }
+            for event in events {
+                self.handle_event(event);
+            }
+        }
+    }
+
+    pub(super) fn publish_members(&mut self) -> Arc<Vec<MemberReport>> {
+        let members = Arc::new(self.machine.member_reports());
+        self.parts.published.members.store(Arc::clone(&members));
+        members
+    }
+
+    pub(super) fn publish_addresses(&mut self) {
+        let members = self.publish_members();
+        let is_reachable = |member: &&MemberStatus| {
+            matches!(member.state, MemberState::Alive | MemberState::Suspect)
+        };
+        let reachable = members.iter().map(|it| &it.status).filter(is_reachable);
+        let addresses: BTreeMap<NodeId, SocketAddr> = reachable
+            .map(|status| (status.member.node, status.member.address))
+            .collect();
+        let reachable = addresses.iter().map(|(node, at)| (*node, *at)).collect();
+        self.parts.persister.set_reachable(reachable);
+        self.parts.net.set_members_at(addresses.values().copied());
+        self.parts.published.set_addresses(addresses);
+    }
+}
+
+fn is_of_the_roll(event: &NodeEvent) -> bool {
+    matches!(
+        event,
+        NodeEvent::PeerUp(_) | NodeEvent::PeerDown { .. } | NodeEvent::PeerAway { .. }
+    )
+}

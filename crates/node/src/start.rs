@@ -1,0 +1,430 @@
+//! Putting a node together: everything that it needs is opened here, in the order in which a
+//! failure leaves the least behind.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+
+use super::NodeError;
+use super::checks::{check_cache, drop_marks, take_up, warn_of_what_was_found};
+use super::claims::{admission, holders_of};
+use super::content::NodeContent;
+use super::events::EventLog;
+use super::generation::{next_generation, random_seed};
+use super::giving::{self, GivingParts, GivingSettings};
+use super::handle::{Node, Running};
+use super::inbox::Senders;
+use super::legacy::{self, Inlet, Legacy, LegacyParts, LegacySettings};
+use super::machine::{Machine, MachineConfig};
+use super::names::Names;
+use super::offenders::Offenders;
+use super::own_thread::OwnThread;
+use super::persist::{Persister, unix_now_s};
+use super::prompt::answer_beside;
+use super::published::{Outdated, Published};
+use super::receivers::Receivers;
+use super::recovery::{self, Kept};
+use super::run::{COMMANDS_MAX, Parts, Runner};
+use super::sockets::Sockets;
+use super::state_dir::StateDir;
+use super::traffic::{Passage, Traffic};
+use super::{address, cache_news};
+use p2pfs_cache::{Cache, CacheConfig};
+use p2pfs_catalogue::Catalogue;
+use p2pfs_fetch::FetchEvent;
+use p2pfs_membership::ClusterConfig;
+use p2pfs_proto::trust::{Invites, Keyring, NodeKey};
+use p2pfs_share::{ShareConfig, ShareSet};
+use p2pfs_transfer::batches::Batches;
+use p2pfs_transfer::net::PortPair;
+use p2pfs_transfer::net::gossip::UdpPort;
+use p2pfs_transfer::net::lan::{Lan, LanEvent};
+use p2pfs_transfer::net::peer::{PeerLimits, PeerNet};
+use p2pfs_transfer::{FetchConfig, Fetcher, Server, ServerLimits};
+use p2pfs_types::id::{Generation, NodeName};
+
+/// What is outdated on its way to the kernel's caches.
+const CHANGES_MAX: usize = 256;
+
+/// Everything that a node is started with.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// What it calls itself.
+    pub name: NodeName,
+    /// Where it listens; port 0 takes any.
+    pub listen: SocketAddr,
+    /// Where others reach it, if not where it listens.
+    pub advertise: Option<SocketAddr>,
+    /// Addresses to join through, besides those it remembers.
+    pub seeds: Vec<SocketAddr>,
+    /// A secret given by hand.
+    pub secret_file: Option<PathBuf>,
+    /// Key, secret, catalogue, share state.
+    pub state_dir: PathBuf,
+    /// The cache.
+    pub cache: CacheConfig,
+    /// Whether to find and be found by mDNS.
+    pub mdns: bool,
+    /// How often one other node is probed; what follows from it is scaled alike.
+    pub probe_period: Duration,
+    /// Connections of other nodes at one time.
+    pub peer_connections: usize,
+    /// How packets in bulk are marked, by DSCP; none: not at all.
+    pub bulk_code_point: Option<u8>,
+    /// How long a clean stop keeps this node's entries with the others.
+    pub away_grace: Duration,
+    /// How long a read may wait without progress.
+    pub read_deadline: Duration,
+    /// The legacy peers' plane; none: off.
+    pub legacy: Option<LegacySettings>,
+    /// Files and talk that nobody asked for.
+    pub giving: GivingSettings,
+    /// Never shared or opened: own mounts and the cache.
+    pub refuse_beneath: Vec<PathBuf>,
+}
+
+impl Node {
+    /// Starts a node; it gossips and serves when this returns. Shares are added afterwards.
+    ///
+    /// # Errors
+    /// [`NodeError`] naming the directory, address or file and the remedy. Nothing keeps running.
+    pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        Self::start_on(config, Sockets::default()).await
+    }
+
+    /// Starts a node on sockets that an earlier process left, or that are to outlive this one.
+    ///
+    /// # Errors
+    /// Those of [`Node::start`].
+    pub async fn start_on(config: NodeConfig, sockets: Sockets) -> Result<Self, NodeError> {
+        let state = StateDir::open(&config.state_dir)?;
+        let dropped_secret = config.secret_file.is_none() && Keyring::drops_secret(state.path());
+        let key = Arc::new(NodeKey::load_or_create(state.path())?);
+        let keyring = Arc::new(match &config.secret_file {
+            Some(file) => Keyring::from_secret_file(file)?,
+            None => Keyring::load_or_create(state.path(), &key, &config.name, unix_now_s())?,
+        });
+        let empty = || Catalogue::of_key(key.clone(), config.name.clone());
+        let (mut kept, ledger) = recovery::open(state.path(), empty, unix_now_s())?;
+        let (cache, cache_events) = Cache::open(config.cache.clone())?;
+        drop_marks(&mut kept.catalogue, &mut kept.store, &cache)?;
+        let open = sockets
+            .peers
+            .map_or_else(|| PortPair::bind(config.listen), Ok);
+        let PortPair { listener, udp } = open?;
+        let limits = PeerLimits {
+            accepted: config.peer_connections,
+            bulk_code_point: config.bulk_code_point,
+            ..PeerLimits::default()
+        };
+        let (net, incoming) = PeerNet::listen(listener, key.clone(), keyring.clone(), limits)?;
+        let invites = Arc::new(Invites::new());
+        net.set_invites(invites.clone());
+        let (shares, share_events) =
+            ShareSet::open_with(share_config(&config, &kept.catalogue), ledger)?;
+        let builder = Builder {
+            config,
+            state,
+            key,
+            keyring,
+            cache,
+            net,
+            invites,
+            shares,
+        };
+        let receivers = Receivers {
+            own_thread: OwnThread::prepare(&udp)?,
+            udp,
+            incoming,
+            shares: share_events,
+            cache: cache_news::told_of(cache_events, builder.cache.clone()),
+            mesh: sockets.mesh,
+        };
+        Ok(builder.assemble(kept, dropped_secret, receivers))
+    }
+}
+
+struct Builder {
+    config: NodeConfig,
+    state: StateDir,
+    key: Arc<NodeKey>,
+    keyring: Arc<Keyring>,
+    cache: Cache,
+    net: PeerNet,
+    invites: Arc<Invites>,
+    shares: ShareSet,
+}
+
+/// What the legacy peers' plane takes part in.
+struct Surroundings<'a> {
+    udp: &'a UdpPort,
+    address: SocketAddr,
+    published: &'a Published,
+    content: &'a Arc<NodeContent>,
+    events: &'a EventLog,
+    changes: &'a mpsc::Sender<Outdated>,
+    taken: Passage,
+    given: Passage,
+}
+
+impl Builder {
+    /// `dropped_secret`: it was in a cluster that it cannot prove to be in any more.
+    fn assemble(self, mut kept: Kept, dropped_secret: bool, mut receivers: Receivers) -> Node {
+        let generation = next_generation(kept.generation);
+        let address = address::advertised(self.config.advertise, self.net.local_addr());
+        let published = Published::new(kept.catalogue.view(), address, kept.addresses.clone());
+        let (fetcher, fetches) = self.start_fetcher(&published);
+        let server = self.server(&published);
+        let events = EventLog::default();
+        warn_of_what_was_found(dropped_secret, &kept.warnings, &self.cache, &events);
+        take_up(&kept.responders, &fetcher, &events);
+        let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
+        let changes = mpsc::channel(CHANGES_MAX);
+        let (stopped, stopping) = watch::channel(false);
+        let (lan, lan_events) = start_lan(&self.config, self.net.local_addr());
+        let content = self.content(&published, &changes.0, &fetcher);
+        let traffic = Traffic::default();
+        let (legacy, inlet) = self
+            .start_legacy(&Surroundings {
+                udp: &receivers.udp,
+                address,
+                published: &published,
+                content: &content,
+                events: &events,
+                changes: &changes.0,
+                taken: Passage::new(fetcher.download(), &traffic.taken),
+                given: Passage::new(server.upload(), &traffic.sent),
+            })
+            .unzip();
+        let giving = giving::start(
+            &self.config.giving,
+            &self.giving_parts(&published, &events, &traffic, &server, &fetcher),
+            receivers.mesh.take(),
+        );
+        let offenders = Offenders::watch(&self.net, &events, &published.view);
+        let parts = Parts {
+            net: self.net.clone(),
+            server: server.clone(),
+            fetcher: fetcher.clone(),
+            persister: Persister::start(kept.store, generation),
+            events: events.clone(),
+            published: published.clone(),
+            changes: changes.0.clone(),
+            stopped,
+            legacy: inlet,
+            senders: Senders::new(giving.inboxes, self.shares.clone()),
+            offenders: offenders.clone(),
+        };
+        self.net
+            .set_answer_beside(answer_beside(&server, &traffic.sent, giving.pushes));
+        let machine = self.machine(kept.catalogue, address, generation, &kept.addresses);
+        let runner = Runner::new(machine, parts);
+        receivers.feed(runner, fetches, lan_events, command_queue);
+        check_cache(self.cache.clone(), stopping.clone(), events.clone());
+        let running = Running {
+            fetcher,
+            server,
+            traffic,
+            events,
+            offenders,
+            commands,
+            stopping,
+            legacy,
+            courier: giving.courier,
+            lan: Mutex::new(lan),
+        };
+        self.into_node(published, running, content, changes.1)
+    }
+
+    fn giving_parts<'a>(
+        &'a self,
+        published: &'a Published,
+        events: &'a EventLog,
+        traffic: &'a Traffic,
+        server: &'a Server,
+        fetcher: &'a Fetcher,
+    ) -> GivingParts<'a> {
+        GivingParts {
+            me: self.key.node_id(),
+            name: &self.config.name,
+            seed: random_seed(),
+            net: &self.net,
+            published,
+            keyring: &self.keyring,
+            events,
+            traffic,
+            upload: server.upload(),
+            download: fetcher.download(),
+        }
+    }
+
+    fn into_node(
+        self,
+        published: Published,
+        running: Running,
+        content: Arc<NodeContent>,
+        changes: mpsc::Receiver<Outdated>,
+    ) -> Node {
+        let (configured, bound) = (self.config.advertise, self.net.local_addr());
+        let advertised = **published.own_address.load();
+        address::follow(configured, bound, advertised, &running.commands);
+        Node {
+            name: self.config.name,
+            secret_file: self.config.secret_file,
+            key: self.key,
+            keyring: self.keyring,
+            invites: self.invites,
+            net: self.net,
+            cache: self.cache,
+            shares: self.shares,
+            content,
+            published,
+            running,
+            pins: watch::Sender::default(),
+            changes: Some(changes),
+            state: self.state,
+        }
+    }
+
+    fn content(
+        &self,
+        published: &Published,
+        changes: &mpsc::Sender<Outdated>,
+        fetcher: &Fetcher,
+    ) -> Arc<NodeContent> {
+        let (net, cache) = (self.net.clone(), self.cache.clone());
+        let holders = holders_of(published, self.key.node_id());
+        Arc::new(NodeContent {
+            names: Names::new(published.view.clone(), self.keyring.clone()),
+            published: published.clone(),
+            changes: changes.clone(),
+            cache: self.cache.clone(),
+            shares: self.shares.clone(),
+            fetcher: fetcher.clone(),
+            batches: Batches::new(net, cache, holders, fetcher.clone()),
+            read_deadline: self.config.read_deadline,
+            open: AtomicUsize::default(),
+            waiting: Arc::default(),
+            legacy: OnceLock::new(),
+        })
+    }
+
+    /// The legacy peers' plane, where it is on; what it cannot have turns it off with a warning.
+    fn start_legacy(&self, around: &Surroundings<'_>) -> Option<(Legacy, Inlet)> {
+        let Surroundings {
+            address, events, ..
+        } = *around;
+        let settings = self.config.legacy.clone()?;
+        let SocketAddr::V4(own) = address else {
+            events.warn(format!(
+                "legacy peers are not spoken to: they know IPv4 only, and this node is at \
+                 {address}; set listen to an IPv4 address"
+            ));
+            return None;
+        };
+        let (dir, cache) = (&self.config.cache.dir, self.cache.clone());
+        let files = legacy::RemoteFiles::open(dir, cache, around.taken.clone());
+        let files = files
+            .inspect_err(|error| {
+                events.warn(format!(
+                    "legacy peers are not spoken to: no folder for their files in the cache: \
+                     {error}"
+                ));
+            })
+            .ok()?;
+        let started = legacy::start(LegacyParts {
+            own,
+            udp: around.udp.clone(),
+            net: self.net.clone(),
+            files,
+            content: around.content.clone(),
+            given: around.given.clone(),
+            events: events.clone(),
+            changes: around.changes.clone(),
+            sources: legacy::Sources {
+                me: self.key.node_id(),
+                bridge: settings.bridge,
+                view: around.published.view.clone(),
+                addresses: around.published.addresses.clone(),
+                shares: self.shares.clone(),
+                cache: self.cache.clone(),
+            },
+            settings,
+        });
+        let _first = around.content.legacy.set(started.0.clone());
+        Some(started)
+    }
+
+    fn server(&self, published: &Published) -> Server {
+        let (cache, shares) = (self.cache.clone(), self.shares.clone());
+        let admission = admission(published, shares.clone());
+        Server::new(cache, shares, ServerLimits::default(), admission)
+    }
+
+    fn start_fetcher(&self, published: &Published) -> (Fetcher, mpsc::Receiver<FetchEvent>) {
+        let mut config = FetchConfig::new(random_seed());
+        config.plan.me = self.key.node_id();
+        let holders = holders_of(published, self.key.node_id());
+        Fetcher::new(config, self.net.clone(), self.cache.clone(), holders)
+    }
+
+    fn machine(
+        &self,
+        catalogue: Catalogue,
+        advertised: SocketAddr,
+        generation: Generation,
+        remembered: &[SocketAddr],
+    ) -> Machine {
+        let seeds = self
+            .config
+            .seeds
+            .iter()
+            .chain(remembered)
+            .copied()
+            .collect();
+        let cluster = ClusterConfig {
+            seeds,
+            away_grace: self.config.away_grace,
+            ..ClusterConfig::probing_every(self.config.probe_period)
+        };
+        let config = MachineConfig {
+            key: self.key.clone(),
+            name: self.config.name.clone(),
+            advertised,
+            generation,
+            keyring: self.keyring.clone(),
+            cluster,
+            seed: random_seed(),
+        };
+        let mut machine = Machine::new(config, catalogue, Instant::now());
+        machine.align_haves(Instant::now(), &self.cache.complete());
+        machine
+    }
+}
+
+fn share_config(config: &NodeConfig, catalogue: &Catalogue) -> ShareConfig {
+    let mut shares = ShareConfig::new(&config.state_dir);
+    shares.refuse_beneath.clone_from(&config.refuse_beneath);
+    shares.refuse_beneath.push(config.cache.dir.clone());
+    let giving = &config.giving;
+    let inboxes = [&giving.inbox, &giving.mesh_inbox].into_iter().flatten();
+    shares.inboxes = inboxes.map(|inbox| inbox.dir.clone()).collect();
+    shares.known = catalogue
+        .all_own_entries()
+        .map(|(share, path, entry)| p2pfs_share::Known { share, path, entry })
+        .collect();
+    shares
+}
+
+fn start_lan(config: &NodeConfig, bound: SocketAddr) -> (Option<Lan>, mpsc::Receiver<LanEvent>) {
+    if config.mdns && !bound.ip().is_loopback() {
+        let (lan, events) = Lan::start(bound);
+        return (Some(lan), events);
+    }
+    (None, mpsc::channel(1).1)
+}

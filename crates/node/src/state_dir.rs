@@ -1,0 +1,104 @@
+//! The directory with what a node must not lose: its key, secret, catalogue and share state.
+//!
+//! Owns its making and its lock. One daemon at a time works there.
+
+use std::path::{Path, PathBuf};
+
+use super::NodeError;
+use p2pfs_types::files::{HeldLock, Whereabouts, locked, make_private_dir};
+
+/// The name of the lock.
+const LOCK_FILE: &str = "lock";
+
+/// A state directory that is ours while this lives.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    lock: HeldLock,
+}
+
+impl StateDir {
+    /// Makes the directory (mode 0700) where it is missing, and takes its lock.
+    ///
+    /// # Errors
+    /// [`NodeError::StateLocked`] where a running daemon has it, [`NodeError::StateDir`].
+    pub fn open(dir: &Path) -> Result<Self, NodeError> {
+        let failed = |source| NodeError::StateDir {
+            dir: dir.to_owned(),
+            source,
+        };
+        make_private_dir(dir).map_err(failed)?;
+        let path = dir.to_owned();
+        match locked(&dir.join(LOCK_FILE)).map_err(failed)? {
+            Some(lock) => Ok(Self { path, lock }),
+            None => Err(NodeError::StateLocked { dir: path }),
+        }
+    }
+
+    /// Whether it is where it was made: what is removed or moved under a running node is lost with
+    /// it.
+    pub fn whereabouts(&self) -> Whereabouts {
+        self.lock.whereabouts()
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_second_daemon_is_refused_by_name_and_told_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("state");
+        let first = StateDir::open(&dir).unwrap();
+        let refused = StateDir::open(&dir).unwrap_err().to_string();
+        assert!(
+            refused.contains(dir.to_str().unwrap()) && refused.contains("--state"),
+            "{refused}"
+        );
+        drop(first);
+        assert!(StateDir::open(&dir).is_ok());
+    }
+
+    #[test]
+    fn a_directory_that_was_emptied_or_replaced_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("state");
+        let state = StateDir::open(&dir).unwrap();
+        assert_eq!(state.whereabouts(), Whereabouts::InPlace);
+        fs::rename(&dir, folder.path().join("moved")).unwrap();
+        assert_eq!(state.whereabouts(), Whereabouts::Lost);
+        let _other = StateDir::open(&dir).unwrap();
+        assert_eq!(state.whereabouts(), Whereabouts::Lost, "that is another's");
+    }
+
+    #[test]
+    fn only_its_owner_can_look_inside() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("deep/state");
+        let state = StateDir::open(&dir).unwrap();
+        assert_eq!(
+            fs::metadata(state.path()).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
+    }
+
+    #[test]
+    fn a_file_in_its_place_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("state");
+        fs::write(&file, "").unwrap();
+        let refused = StateDir::open(&file).unwrap_err().to_string();
+        assert!(refused.contains(file.to_str().unwrap()), "{refused}");
+        assert!(refused.contains("is a file; move that away"), "{refused}");
+        assert_eq!(fs::read(&file).unwrap(), b"");
+    }
+}

@@ -1,0 +1,69 @@
+//! What can go wrong with the store.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{STORE_VERSION, VALUE_MAX_BYTES};
+use p2pfs_catalogue::CatalogueError;
+use p2pfs_types::files::with_remedy;
+
+/// Why something could not be stored or loaded. Nothing on disk was lost.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it open: two daemons on one state directory.
+    #[error(
+        "{path} is in use: another p2pfs runs on this state directory; stop it, or give this \
+         one its own with --state",
+        path = path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A newer p2pfs wrote it.
+    #[error(
+        "{path} is of version {version}, and this p2pfs reads version {STORE_VERSION}: \
+         install the newer p2pfs again, or move the file aside to pull everything anew",
+        path = path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u64,
+    },
+    /// It cannot be made sense of.
+    #[error("{path} is damaged ({why}): move it aside, and everything is scanned and pulled anew",
+        path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What did not fit.
+        why: String,
+    },
+    /// The disk refused; worth trying again.
+    #[error("cannot read or write {path}: {why}", path = path.display())]
+    Disk {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        why: String,
+    },
+    /// Over [`VALUE_MAX_BYTES`]; the caller is at fault.
+    #[error("a stored value of {length_bytes} bytes is over the limit of {VALUE_MAX_BYTES}")]
+    TooLong {
+        /// Its length.
+        length_bytes: usize,
+    },
+    /// More nodes are stored than a catalogue takes.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+}
+
+impl StoreError {
+    /// What the disk says, and what helps where that is clear.
+    pub(super) fn disk(path: &Path, error: &io::Error) -> Self {
+        Self::Disk {
+            path: path.to_owned(),
+            why: with_remedy(error),
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Up to where the logs of some nodes were forgotten, so that a start does not take them again.
+
+use redb::{ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction};
+
+use super::{Store, StoreError};
+use p2pfs_catalogue::{LogWrite, Rank};
+use p2pfs_types::id::NodeId;
+
+/// The epoch and the sequence up to which an author's log was forgotten.
+const FORGOTTEN: TableDefinition<&[u8; 32], Rank> = TableDefinition::new("forgotten");
+
+impl Store {
+    pub(super) fn forgotten(&self) -> Result<Vec<(NodeId, Rank)>, StoreError> {
+        let reading = self.check(self.database.begin_read())?;
+        let forgotten = self.check(reading.open_table(FORGOTTEN))?;
+        let forgotten = self.check(forgotten.iter())?.map(|row| {
+            let (author, to) = row?;
+            Ok::<_, StorageError>((NodeId::new(*author.value()), to.value()))
+        });
+        self.check(forgotten.collect::<Result<_, _>>())
+    }
+
+    pub(super) fn make_forgotten(&self, writing: &WriteTransaction) -> Result<(), StoreError> {
+        self.check(writing.open_table(FORGOTTEN)).map(drop)
+    }
+
+    /// Remembers of each author what its write says: in one transaction with its log, so that one
+    /// of the two is always there.
+    pub(super) fn write_forgotten(
+        &self,
+        writing: &WriteTransaction,
+        writes: &[LogWrite],
+    ) -> Result<(), StoreError> {
+        let mut forgotten = self.check(writing.open_table(FORGOTTEN))?;
+        for write in writes {
+            let author = write.author.as_bytes();
+            self.check(match write.forgotten_to {
+                Some(to) => forgotten.insert(author, to).map(drop),
+                None => forgotten.remove(author).map(drop),
+            })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! How other nodes did as responders, kept over a restart.
+//!
+//! One value of the store, with a version of its own: it is worth little, so one that means nothing
+//! here is set aside under another name and said, never an error of the start.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Store, StoreError, encode};
+use p2pfs_fetch::{PEER_RECORDS_MAX, PeerRecord};
+use p2pfs_types::id::NodeId;
+
+const KEY: &str = "responders";
+/// Where one goes that cannot be read; the last such is kept.
+const ASIDE_KEY: &str = "responders aside";
+const VERSION: u64 = 1;
+
+/// A record with dates in place of ages, in seconds since 1970.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    node: NodeId,
+    learnt_unix_s: u64,
+    latency_us: Option<u64>,
+    rate_bytes_per_s: Option<u64>,
+    failures: u64,
+    lies: u64,
+    lied_unix_s: Option<u64>,
+}
+
+impl Stored {
+    fn of(record: &PeerRecord, unix_s: u64) -> Self {
+        let date = |ago: Duration| unix_s.saturating_sub(ago.as_secs());
+        let latency = record.latency.map(|latency| latency.as_micros());
+        Self {
+            node: record.node,
+            learnt_unix_s: date(record.age),
+            latency_us: latency.and_then(|us| u64::try_from(us).ok()),
+            rate_bytes_per_s: record.rate_bytes_per_s.map(|rate| rate as u64),
+            failures: record.failures,
+            lies: record.lies,
+            lied_unix_s: record.lied_ago.map(date),
+        }
+    }
+
+    /// What lies ahead of the clock is taken for just now.
+    fn record(&self, unix_s: u64) -> PeerRecord {
+        let ago = |date: u64| Duration::from_secs(unix_s.saturating_sub(date));
+        PeerRecord {
+            node: self.node,
+            age: ago(self.learnt_unix_s),
+            latency: self.latency_us.map(Duration::from_micros),
+            rate_bytes_per_s: self.rate_bytes_per_s.map(|rate| rate as f64),
+            failures: self.failures,
+            lies: self.lies,
+            lied_ago: self.lied_unix_s.map(ago),
+        }
+    }
+}
+
+/// What an earlier run knew of other nodes.
+#[derive(Debug, Default)]
+pub struct Responders {
+    /// At most [`PEER_RECORDS_MAX`].
+    pub records: Vec<PeerRecord>,
+    /// Why what was stored was set aside, where it was.
+    pub set_aside: Option<String>,
+}
+
+impl Store {
+    /// How other nodes did as responders, as of a time; nothing where nothing was stored or it
+    /// could not be read.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the store, none of what was stored.
+    pub fn responders(&mut self, unix_s: u64) -> Result<Responders, StoreError> {
+        let Some(bytes) = self.value(KEY)? else {
+            return Ok(Responders::default());
+        };
+        match read(&bytes) {
+            Ok(stored) => {
+                let records = stored.iter().map(|it| it.record(unix_s)).collect();
+                Ok(Responders {
+                    records,
+                    set_aside: None,
+                })
+            }
+            Err(why) => {
+                self.put_value(ASIDE_KEY, &bytes)?;
+                self.put_value(KEY, &encode(&(VERSION, Vec::<Stored>::new())))?;
+                Ok(Responders {
+                    records: vec![],
+                    set_aside: Some(why),
+                })
+            }
+        }
+    }
+
+    /// Remembers how other nodes did, the first [`PEER_RECORDS_MAX`] of them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn set_responders(
+        &mut self,
+        records: &[PeerRecord],
+        unix_s: u64,
+    ) -> Result<(), StoreError> {
+        let kept = records.iter().take(PEER_RECORDS_MAX);
+        let stored: Vec<_> = kept.map(|record| Stored::of(record, unix_s)).collect();
+        self.put_value(KEY, &encode(&(VERSION, stored)))
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<Vec<Stored>, String> {
+    let damaged = |error: postcard::Error| format!("it is damaged ({error})");
+    let (version, rest) = postcard::take_from_bytes::<u64>(bytes).map_err(damaged)?;
+    if version != VERSION {
+        return Err(format!("it is of version {version}, not {VERSION}"));
+    }
+    let stored: Vec<Stored> = postcard::from_bytes(rest).map_err(damaged)?;
+    match stored.len() {
+        0..=PEER_RECORDS_MAX => Ok(stored),
+        count => Err(format!("it has {count} records, over {PEER_RECORDS_MAX}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 2_000_000_000;
+
+    fn record(number: u8) -> PeerRecord {
+        PeerRecord {
+            node: NodeId::new([number; 32]),
+            age: Duration::from_secs(60),
+            latency: Some(Duration::from_micros(1234)),
+            rate_bytes_per_s: Some(5e6),
+            failures: 3,
+            lies: 1,
+            lied_ago: Some(Duration::from_secs(90)),
+        }
+    }
+
+    fn stored(bytes: Option<&[u8]>) -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path()).unwrap();
+        if let Some(bytes) = bytes {
+            store.set_value(KEY, bytes).unwrap();
+        }
+        (folder, store)
+    }
+
+    #[test]
+    fn responders_are_as_old_after_a_restart_as_they_are() {
+        let (folder, mut store) = stored(None);
+        assert!(store.responders(NOW).unwrap().records.is_empty());
+        store.set_responders(&[record(1), record(2)], NOW).unwrap();
+        drop(store);
+        let mut store = Store::open(folder.path()).unwrap();
+        let read = store.responders(NOW + 100).unwrap();
+        assert_eq!(read.set_aside, None);
+        assert_eq!(read.records.len(), 2);
+        let older = PeerRecord {
+            age: Duration::from_secs(160),
+            lied_ago: Some(Duration::from_secs(190)),
+            ..record(1)
+        };
+        assert_eq!(read.records[0], older);
+        // a clock that went back makes nothing older or younger than now
+        let back = store.responders(NOW - 1000).unwrap().records;
+        assert_eq!(back[0].age, Duration::ZERO);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_set_aside_and_said_and_ends_no_start() {
+        let whole = encode(&(VERSION, vec![Stored::of(&record(1), NOW)]));
+        let foreign = encode(&(VERSION + 1, vec![7_u8; 40]));
+        let mut trials = vec![foreign, vec![0xFF; 100], vec![]];
+        trials.extend((1..whole.len()).map(|length| whole[..length].to_vec()));
+        let (_folder, mut store) = stored(None);
+        for bytes in trials {
+            store.set_value(KEY, &bytes).unwrap();
+            let read = store.responders(NOW).unwrap();
+            assert!(read.records.is_empty() && read.set_aside.is_some());
+            assert_eq!(store.value(ASIDE_KEY).unwrap(), Some(bytes));
+            let again = store.responders(NOW).unwrap();
+            assert_eq!(again.set_aside, None, "said once");
+        }
+    }
+
+    #[test]
+    fn more_records_than_the_bound_are_not_stored() {
+        let (_folder, mut store) = stored(None);
+        let many = vec![record(1); PEER_RECORDS_MAX + 5];
+        store.set_responders(&many, NOW).unwrap();
+        assert_eq!(
+            store.responders(NOW).unwrap().records.len(),
+            PEER_RECORDS_MAX
+        );
+    }
+}

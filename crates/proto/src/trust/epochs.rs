@@ -1,0 +1,173 @@
+//! The secrets of a cluster as one follows the other.
+//!
+//! A new one is opened at once, seals some seconds later, when its news has reached the others
+//! under the old one, and the old one ends a minute after that.
+
+use std::sync::Arc;
+
+use super::EpochSecret;
+use p2pfs_types::id::EpochId;
+
+/// How long a new secret waits before it seals: its news travels under the old one.
+pub const EPOCH_SWITCH_S: u64 = 3;
+/// How long the secret before is still opened after that. Whoever was put out can read what is
+/// sealed with it until then, and nobody's datagrams are lost meanwhile.
+pub const EPOCH_OVERLAP_S: u64 = 60;
+/// Secrets before the current one that are still opened; the oldest ends beyond it.
+const OLD_MAX: usize = 4;
+
+#[derive(Debug)]
+pub(super) struct Epochs {
+    sealing: Arc<EpochSecret>,
+    /// And from when it seals.
+    next: Option<(Arc<EpochSecret>, u64)>,
+    /// And when each ends.
+    old: Vec<(Arc<EpochSecret>, u64)>,
+}
+
+impl Epochs {
+    pub(super) fn new(secret: EpochSecret) -> Self {
+        Self {
+            sealing: Arc::new(secret),
+            next: None,
+            old: Vec::new(),
+        }
+    }
+
+    pub(super) fn sealing(&self) -> Arc<EpochSecret> {
+        Arc::clone(&self.sealing)
+    }
+
+    /// The one that seals, or will.
+    pub(super) fn newest(&self) -> Arc<EpochSecret> {
+        Arc::clone(self.next.as_ref().map_or(&self.sealing, |(next, _)| next))
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<EpochSecret>> {
+        let next = self.next.iter().map(|(secret, _)| secret);
+        let old = self.old.iter().map(|(secret, _)| secret);
+        std::iter::once(&self.sealing).chain(next).chain(old)
+    }
+
+    pub(super) fn is_due(&self, now_s: u64) -> bool {
+        let (latest_switch, latest_end) = latest(now_s);
+        let is_due = |at: u64, latest: u64| at <= now_s || at > latest;
+        let next = self.next.iter().any(|(_, at)| is_due(*at, latest_switch));
+        next || self.old.iter().any(|(_, end)| is_due(*end, latest_end))
+    }
+
+    pub(super) fn tick(&mut self, now_s: u64) {
+        // a clock that was set back does not keep this node at a secret that the others drop
+        let (latest_switch, latest_end) = latest(now_s);
+        if let Some((_, from)) = &mut self.next {
+            *from = latest_switch.min(*from);
+        }
+        for (_, end) in &mut self.old {
+            *end = latest_end.min(*end);
+        }
+        if let Some((next, _)) = self.next.take_if(|(_, from)| *from <= now_s) {
+            let before = std::mem::replace(&mut self.sealing, next);
+            self.old.insert(0, (before, now_s + EPOCH_OVERLAP_S));
+            self.old.truncate(OLD_MAX);
+        }
+        self.old.retain(|(_, end)| *end > now_s);
+    }
+
+    /// Makes this secret the next one.
+    pub(super) fn adopt(&mut self, secret: EpochSecret, now_s: u64) {
+        if *self.newest() != secret {
+            self.follow(Arc::new(secret), now_s);
+        }
+    }
+
+    /// Makes a secret that is known the next one; of two that came at once, the ledger says which.
+    pub(super) fn prefer(&mut self, epoch: EpochId, now_s: u64) {
+        let known = self.all().find(|secret| secret.id() == epoch).cloned();
+        if let Some(secret) = known
+            && *self.newest() != *secret
+        {
+            self.follow(secret, now_s);
+        }
+    }
+
+    fn follow(&mut self, secret: Arc<EpochSecret>, now_s: u64) {
+        self.old.retain(|(old, _)| *old != secret);
+        if let Some((unused, _)) = self.next.take()
+            && unused != secret
+        {
+            self.old.push((unused, latest(now_s).1));
+        }
+        if secret != self.sealing {
+            self.next = Some((secret, latest(now_s).0));
+        }
+    }
+}
+
+/// When a secret that comes now seals, and when the one before it ends: none later than that.
+fn latest(now_s: u64) -> (u64, u64) {
+    let switch = now_s.saturating_add(EPOCH_SWITCH_S);
+    (switch, switch.saturating_add(EPOCH_OVERLAP_S))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(byte: u8) -> EpochSecret {
+        EpochSecret::new([byte; 32])
+    }
+
+    fn opens(epochs: &Epochs, byte: u8) -> bool {
+        epochs.all().any(|known| **known == secret(byte))
+    }
+
+    #[test]
+    fn a_new_secret_opens_at_once_seals_soon_and_the_old_one_ends() {
+        let mut epochs = Epochs::new(secret(1));
+        epochs.adopt(secret(2), 100);
+        assert!(opens(&epochs, 2) && *epochs.sealing() == secret(1));
+        let switch = 100 + EPOCH_SWITCH_S;
+        assert!(!epochs.is_due(switch - 1) && epochs.is_due(switch));
+        epochs.tick(switch);
+        assert!(opens(&epochs, 1) && *epochs.sealing() == secret(2));
+        epochs.tick(switch + EPOCH_OVERLAP_S - 1);
+        assert!(opens(&epochs, 1));
+        epochs.tick(switch + EPOCH_OVERLAP_S);
+        assert!(!opens(&epochs, 1));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_delays_neither_the_switch_nor_the_end_of_the_old_secret() {
+        let mut epochs = Epochs::new(secret(1));
+        let tick = |epochs: &mut Epochs, now_s| {
+            // as the keyring does, which changes nothing before something is due
+            if epochs.is_due(now_s) {
+                epochs.tick(now_s);
+            }
+        };
+        epochs.adopt(secret(2), 10_000);
+        tick(&mut epochs, 10_001);
+        tick(&mut epochs, 100);
+        assert_eq!(*epochs.sealing(), secret(1));
+        tick(&mut epochs, 100 + EPOCH_SWITCH_S);
+        assert_eq!(*epochs.sealing(), secret(2));
+        tick(&mut epochs, 10);
+        assert!(opens(&epochs, 1));
+        tick(&mut epochs, 10 + EPOCH_SWITCH_S + EPOCH_OVERLAP_S);
+        assert!(!opens(&epochs, 1));
+    }
+
+    #[test]
+    fn of_two_rotations_at_once_the_preferred_one_follows_and_the_other_is_opened_for_a_while() {
+        let mut epochs = Epochs::new(secret(1));
+        epochs.adopt(secret(2), 0);
+        epochs.adopt(secret(3), 1);
+        epochs.prefer(secret(2).id(), 2);
+        assert_eq!(*epochs.newest(), secret(2));
+        assert!(opens(&epochs, 3));
+        epochs.tick(2 + EPOCH_SWITCH_S);
+        assert_eq!(*epochs.sealing(), secret(2));
+        epochs.tick(200);
+        assert_eq!(epochs.all().count(), 1);
+    }
+}

@@ -1,0 +1,62 @@
+//! What two nodes show each other before either is known to be a member.
+
+use super::{CHAIN_MAX_BYTES, Keyring};
+use crate::trust::ledger::{CHAIN_MAX, Ledger};
+use crate::trust::statement::SignedStatement;
+use p2pfs_types::id::NodeId;
+
+impl Keyring {
+    /// What this node shows to a member that may not have heard of it; nothing without a ledger.
+    pub fn chain_of(&self, node: &NodeId) -> Vec<u8> {
+        let chain = self.read_ledger(|ledger| SignedStatement::encode_all(&ledger.chain(node)));
+        chain.unwrap_or_default()
+    }
+
+    /// Takes in a chain that a node shows, where it makes the node a member, and says whether it is
+    /// one then: who is none makes nobody keep anything.
+    pub fn admits(&self, node: &NodeId, chain: &[u8]) -> bool {
+        if self.is_member(node) {
+            return true;
+        }
+        let is_long = chain.len() > CHAIN_MAX_BYTES;
+        if is_long || self.comes_to(chain, CHAIN_MAX, node) != Some(true) {
+            return false;
+        }
+        let _heard = self.hear(chain, CHAIN_MAX);
+        self.is_member(node)
+    }
+
+    /// What a node that was put out, or went, is told of it: the word that did it, then the
+    /// certificates of who said it, the founding aside, which it has.
+    pub fn told_to_put_out(&self, node: &NodeId) -> Vec<SignedStatement> {
+        let told = self.read_ledger(|ledger| {
+            let word = ledger.expulsion(node)?;
+            let mut told = ledger.chain_behind(&word.statement);
+            told.retain(|it| it.id() != ledger.cluster());
+            told.insert(0, word.clone());
+            Some(told)
+        });
+        told.flatten().unwrap_or_default()
+    }
+
+    /// Takes in what another says by which this node was put out, where it is then, and says
+    /// whether it is.
+    pub fn hear_put_out(&self, me: &NodeId, said: &[u8]) -> bool {
+        let most = CHAIN_MAX + 1;
+        let is_out = self.comes_to(said, most, me) == Some(false);
+        if is_out {
+            // signed, so whoever hands it over need not be believed; kept or not, it counts
+            let (taken, _wrong) = self.hear(said, most);
+            self.news.lock().extend(taken);
+        }
+        is_out
+    }
+
+    /// Whether a node is a member once these statements are heard; none of what is no statement.
+    fn comes_to(&self, statements: &[u8], most: usize, node: &NodeId) -> Option<bool> {
+        let statements = SignedStatement::decode_all(statements, most)?;
+        let mut after = self.read_ledger(Ledger::clone)?;
+        after.merge(statements);
+        Some(after.is_member(node, self.now_s()))
+    }
+}

@@ -1,0 +1,25 @@
+//! Whose which path of the shared folder is, by the ledger.
+
+use super::Keyring;
+use crate::trust::{NodeKey, TrustError};
+use p2pfs_types::id::NodeId;
+
+impl Keyring {
+    /// Whose each path is that has an owner.
+    pub fn owners(&self) -> Vec<(Vec<u8>, NodeId)> {
+        let owners = self.read_ledger(|ledger| {
+            let each = ledger.owners();
+            each.map(|(path, node)| (path.to_vec(), node)).collect()
+        });
+        owners.unwrap_or_default()
+    }
+
+    /// Makes a member the owner of a path, or nobody.
+    ///
+    /// # Errors
+    /// As [`Self::admit`], [`TrustError::NoMember`], [`TrustError::OwnedPath`].
+    pub fn own(&self, key: &NodeKey, path: &[u8], node: Option<NodeId>) -> Result<(), TrustError> {
+        let now_s = self.now_s();
+        self.state_all(|ledger| ledger.own(key, path.to_vec(), node, now_s))
+    }
+}

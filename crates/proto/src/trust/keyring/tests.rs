@@ -1,0 +1,393 @@
+//! Promises of the keyring: what is kept, what ends, and who is told.
+
+use std::fs;
+
+use super::*;
+use crate::trust::epochs::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S};
+use crate::trust::exchange;
+use crate::trust::statement::{Claim, Statement};
+use p2pfs_types::id::to_hex;
+
+mod inviting;
+mod named;
+mod unkept;
+
+fn key(n: u8) -> NodeKey {
+    NodeKey::from_seed(&[n; 32])
+}
+
+fn name(n: u8) -> NodeName {
+    NodeName::new(format!("n{n}")).unwrap()
+}
+
+fn founded(n: u8) -> Keyring {
+    Keyring::founded_in_memory(EpochSecret::random(), &key(n), name(n), 100)
+}
+
+/// Lets `joiner` join the cluster of `admin` as the greeting does.
+fn join(admin: &Keyring, admin_key: u8, joiner: &Keyring, joiner_key: u8) {
+    let node = key(joiner_key).node_id();
+    admin
+        .admit(&key(admin_key), node, name(joiner_key), false)
+        .unwrap();
+    let secret = EpochSecret::new(*admin.newest().as_bytes());
+    joiner.join(&node, secret, &admin.chain_of(&node)).unwrap();
+}
+
+/// Both come to know the same, as the exchange over TCP does.
+fn meet(asker: &Keyring, answerer: &Keyring) {
+    for all in [false, true] {
+        let (answer, fault) = answerer.answer(&asker.question(all));
+        assert_eq!(fault, None);
+        assert_eq!(asker.hear_answer(&answer.unwrap()).1, None);
+    }
+}
+
+#[test]
+fn the_first_start_founds_a_cluster_and_the_next_finds_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
+    let first = load();
+    assert!(first.is_admin(&key(1).node_id()));
+    first
+        .admit(&key(1), key(2).node_id(), name(2), false)
+        .unwrap();
+    let epoch = first.rotate(&key(1)).unwrap();
+    let again = load();
+    assert!(again.is_member(&key(2).node_id()) && !again.is_member(&key(3).node_id()));
+    assert_eq!(
+        again.current().id(),
+        epoch,
+        "a restart goes on with the newest secret"
+    );
+    assert_eq!(again.history(), first.history());
+}
+
+#[test]
+fn what_many_state_at_once_is_all_on_the_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
+    let keyring = load();
+    for round in 0..10 {
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let (keyring, node) = (&keyring, key(100 + 8 * round + n).node_id());
+                scope.spawn(move || keyring.admit(&key(1), node, name(2), false).unwrap());
+            }
+        });
+        assert_eq!(load().history(), keyring.history());
+    }
+}
+
+#[test]
+fn nothing_that_is_heard_while_something_is_stated_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
+    let (keyring, other) = (load(), founded(2));
+    keyring
+        .admit(&key(1), key(2).node_id(), name(2), true)
+        .unwrap();
+    let (me, secret) = (key(2).node_id(), EpochSecret::random());
+    other.join(&me, secret, &keyring.chain_of(&me)).unwrap();
+    for n in 100..150 {
+        let admitted = other.admit(&key(2), key(n).node_id(), name(n), false);
+        admitted.unwrap();
+    }
+    let heard = other.take_news();
+    assert_eq!(heard.len(), 50);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for statement in &heard {
+                assert_eq!(keyring.hear_news(&statement.encode()), None);
+            }
+        });
+        for n in 10..30 {
+            let admitted = keyring.admit(&key(1), key(n).node_id(), name(n), false);
+            admitted.unwrap();
+        }
+    });
+    for keyring in [&keyring, &load()] {
+        let is_in = |n: u8| keyring.is_member(&key(n).node_id());
+        assert!((10..30).chain(100..150).all(is_in));
+    }
+}
+
+#[test]
+fn joining_another_cluster_drops_the_secrets_and_the_members_of_the_one_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let joiner = Keyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
+    let old = joiner.current();
+    joiner
+        .admit(&key(2), key(7).node_id(), name(7), false)
+        .unwrap();
+    let admin = founded(1);
+    join(&admin, 1, &joiner, 2);
+    let kept = Keyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
+    for keyring in [joiner, kept] {
+        assert_eq!(keyring.by_id(old.id()), None);
+        assert_eq!(keyring.current(), admin.current());
+        assert!(!keyring.is_member(&key(7).node_id()));
+        assert!(keyring.is_member(&key(1).node_id()) && keyring.is_member(&key(2).node_id()));
+    }
+}
+
+#[test]
+fn who_joins_its_cluster_again_still_knows_who_is_out() {
+    let (admin, member) = (founded(1), founded(2));
+    join(&admin, 1, &member, 2);
+    let bad = key(7).node_id();
+    admin.admit(&key(1), bad, name(7), true).unwrap();
+    meet(&member, &admin);
+    let chain = admin.chain_of(&bad);
+    assert!(member.is_admin(&bad));
+    admin.expel(&key(1), bad).unwrap();
+    meet(&member, &admin);
+    let me = key(2).node_id();
+    admin.admit(&key(1), me, name(2), true).unwrap();
+    let secret = EpochSecret::new(*admin.newest().as_bytes());
+    member.join(&me, secret, &admin.chain_of(&me)).unwrap();
+    assert!(member.is_admin(&me));
+    assert!(!member.admits(&bad, &chain));
+}
+
+#[test]
+fn a_chain_is_heard_up_to_its_limit_of_bytes() {
+    let (admin, member) = (founded(1), founded(2));
+    join(&admin, 1, &member, 2);
+    let node = key(3).node_id();
+    admin.admit(&key(1), node, name(3), false).unwrap();
+    let chain = admin.chain_of(&node);
+    assert!(chain.len() < CHAIN_MAX_BYTES);
+    // each statement once more, so that nothing but the length is wrong
+    let long = chain.repeat(CHAIN_MAX_BYTES / chain.len() + 1);
+    assert!(long.len() > CHAIN_MAX_BYTES && !member.admits(&node, &long));
+    assert!(member.admits(&node, &chain));
+}
+
+#[test]
+fn a_chain_that_makes_nobody_a_member_is_not_kept() {
+    let (admin, member) = (founded(1), founded(2));
+    join(&admin, 1, &member, 2);
+    let (bad, helper) = (key(7), key(8).node_id());
+    admin.admit(&key(1), bad.node_id(), name(7), true).unwrap();
+    let mut apart = admin.read_ledger(Ledger::clone).unwrap();
+    admin.expel(&key(1), bad.node_id()).unwrap();
+    meet(&member, &admin);
+    apart.admit(&bad, helper, name(8), true, 100).unwrap();
+    let chain = SignedStatement::encode_all(&apart.chain(&helper));
+    let before = member.history();
+    for node in [bad.node_id(), helper] {
+        assert!(!member.admits(&node, &chain));
+        assert_eq!(member.history(), before);
+    }
+    // nor a word that puts nobody out
+    let me = key(2).node_id();
+    for statement in apart.chain(&helper) {
+        member.hear_put_out(&me, &statement.encode());
+    }
+    assert_eq!(member.history(), before);
+    admin.expel(&key(1), me).unwrap();
+    member.hear_put_out(&me, &admin.expulsion_of(&me).unwrap().encode());
+    assert!(!member.is_member(&me));
+}
+
+#[test]
+fn what_does_not_make_this_node_a_member_is_not_joined() {
+    let (admin, joiner) = (founded(1), founded(2));
+    let (me, before) = (key(2).node_id(), joiner.current());
+    for chain in [Vec::new(), admin.chain_of(&key(1).node_id()), vec![1, 2, 3]] {
+        let refused = joiner.join(&me, EpochSecret::random(), &chain);
+        assert!(matches!(refused, Err(TrustError::BadChain)));
+    }
+    assert_eq!(joiner.current(), before);
+}
+
+#[test]
+fn who_went_out_with_another_was_a_member_and_a_stranger_never_was() {
+    let one = founded(1);
+    let id = |n| key(n).node_id();
+    one.admit(&key(1), id(2), name(2), true).unwrap();
+    one.state(|ledger| ledger.admit(&key(2), id(3), name(3), false, 100))
+        .unwrap();
+    one.expel_with_admitted(&key(1), id(2)).unwrap();
+    for n in [1, 2, 3] {
+        assert!(one.was_member(&id(n)), "{n}");
+    }
+    assert!(!one.is_member(&id(3)) && !one.was_member(&id(9)));
+}
+
+#[test]
+fn after_an_expulsion_the_others_have_a_fresh_secret_and_the_old_one_ends() {
+    let (one, two, out) = (founded(1), founded(2), founded(3));
+    join(&one, 1, &two, 2);
+    join(&one, 1, &out, 3);
+    meet(&two, &one);
+    let old = one.current();
+    one.expel(&key(1), key(3).node_id()).unwrap();
+    let fresh = one.rotate(&key(1)).unwrap();
+    meet(&two, &one);
+    assert!(!two.is_member(&key(3).node_id()) && two.is_expelled(&key(3).node_id()));
+    for keyring in [&one, &two] {
+        keyring.tick(100 + EPOCH_SWITCH_S);
+        assert_eq!(keyring.current().id(), fresh);
+        assert!(keyring.by_id(old.id()).is_some());
+        keyring.tick(100 + EPOCH_SWITCH_S + EPOCH_OVERLAP_S);
+        assert_eq!(keyring.by_id(old.id()), None);
+    }
+    assert_eq!(out.by_id(fresh), None);
+}
+
+#[test]
+fn a_secret_is_taken_only_where_the_ledger_names_its_epoch() {
+    let (one, two) = (founded(1), founded(2));
+    join(&one, 1, &two, 2);
+    let liar = exchange::Answer {
+        digest: [0; 32],
+        secret: Some([7; 32]),
+        statements: Vec::new(),
+    };
+    two.hear_answer(&liar.encode());
+    assert_eq!(two.newest(), one.newest());
+    assert_eq!(two.by_id(EpochSecret::new([7; 32]).id()), None);
+}
+
+#[test]
+fn what_no_honest_member_says_of_who_is_in_is_told_from_what_one_does() {
+    let (one, two) = (founded(1), founded(2));
+    join(&one, 1, &two, 2);
+    let of_founder = |number| Statement {
+        cluster: one.history()[0].0.id(),
+        by: key(1).node_id(),
+        by_term: 1,
+        at_s: 100,
+        before: None,
+        claim: Claim::Rotate {
+            epoch: EpochId([number; 8]),
+            number: 1,
+        },
+    };
+    let (forged, genuine) = (of_founder(1).sign(&key(2)), of_founder(2).sign(&key(1)));
+    assert_eq!(two.hear_news(&forged.encode()), Some(Fault::Forged));
+    assert_eq!(two.hear_news(b"garbage"), Some(Fault::Garbage));
+    assert_eq!(two.answer(b"garbage"), (None, Some(Fault::Garbage)));
+    assert_eq!(two.hear_answer(b"garbage"), (false, Some(Fault::Garbage)));
+    // who hands one over is heard no further
+    let before = two.history();
+    let said = [forged, genuine.clone()];
+    let question = exchange::Question {
+        digest: [0; 32],
+        epoch: two.newest().id(),
+        statements: SignedStatement::encode_all(&said),
+    };
+    assert_eq!(two.answer(&question.encode()).1, Some(Fault::Forged));
+    assert_eq!(two.history(), before);
+    assert_eq!(two.hear_news(&genuine.encode()), None);
+    assert_eq!(two.history().len(), before.len() + 1);
+}
+
+#[test]
+fn news_is_told_once_and_what_came_in_bulk_is_not() {
+    let (one, two) = (founded(1), founded(2));
+    join(&one, 1, &two, 2);
+    let news = one.take_news();
+    assert_eq!(news.len(), 1);
+    assert!(one.take_news().is_empty() && two.take_news().is_empty());
+    one.admit(&key(1), key(3).node_id(), name(3), false)
+        .unwrap();
+    let statement = one.take_news().remove(0).encode();
+    assert_eq!(two.hear_news(&statement), None);
+    assert_eq!(two.hear_news(&statement), None);
+    assert_eq!(two.take_news().len(), 1);
+}
+
+#[test]
+fn with_a_secret_file_its_holders_are_members_and_nobody_can_be_put_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("given");
+    let digits = "0123456789abcdefABCDEF".repeat(3)[..64].to_owned();
+    file::create(&path, format!("{digits}\n").as_bytes()).unwrap();
+    let keyring = Keyring::from_secret_file(&path).unwrap();
+    assert_eq!(to_hex(keyring.current().as_bytes()), digits.to_lowercase());
+    assert!(keyring.is_member(&key(9).node_id()) && !keyring.has_ledger());
+    for refused in [
+        keyring.expel(&key(1), key(2).node_id()),
+        keyring.rotate(&key(1)).map(drop),
+    ] {
+        assert!(matches!(refused, Err(TrustError::NoLedger { .. })));
+    }
+    let refused = keyring.join(&key(1).node_id(), EpochSecret::random(), &[]);
+    assert!(matches!(refused, Err(TrustError::Given { .. })));
+    assert_eq!(fs::read_to_string(&path).unwrap(), format!("{digits}\n"));
+}
+
+#[test]
+fn a_secret_file_holds_64_digits_and_a_newline_or_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let digits = "ab".repeat(32);
+    for (n, bad) in [
+        "",
+        "\n",
+        "xyz\n",
+        &digits[..63],
+        &format!("{digits}\n{digits}\n"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = directory.path().join(n.to_string());
+        file::create(&path, bad.as_bytes()).unwrap();
+        let error = Keyring::from_secret_file(&path).unwrap_err();
+        assert!(
+            matches!(error, TrustError::BadFile { .. }),
+            "{bad:?} gave {error}"
+        );
+    }
+    let error = Keyring::from_secret_file(Path::new("/nonexistent/secret")).unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/secret"), "{error}");
+    assert!(
+        error.to_string().contains("64 hexadecimal digits"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_was_forgotten_serves_to_the_end_and_is_not_there_at_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
+    let keyring = load();
+    let before = keyring.current();
+    keyring
+        .admit(&key(1), key(2).node_id(), name(2), false)
+        .unwrap();
+    assert!(keyring.forget().unwrap());
+    assert_eq!(keyring.current().id(), before.id());
+    // its own farewell does not bring it back
+    keyring.expel(&key(1), key(1).node_id()).unwrap();
+    let after = load();
+    assert_ne!(after.current().id(), before.id());
+    assert!(after.is_admin(&key(1).node_id()) && !after.is_member(&key(2).node_id()));
+}
+
+#[test]
+fn a_secret_without_a_ledger_is_known_before_it_is_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    assert!(!Keyring::drops_secret(directory.path()));
+    fs::write(directory.path().join(SECRET_FILE), b"of an earlier version").unwrap();
+    assert!(Keyring::drops_secret(directory.path()));
+    drop(Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap());
+    assert!(!Keyring::drops_secret(directory.path()));
+}
+
+#[test]
+fn a_damaged_ledger_is_an_error_with_the_remedy_and_never_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap());
+    let path = directory.path().join(LEDGER_FILE);
+    fs::write(&path, b"garbage").unwrap();
+    let error = Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap_err();
+    assert!(
+        error.to_string().contains("join the cluster again"),
+        "{error}"
+    );
+    assert_eq!(fs::read(&path).unwrap(), b"garbage");
+}

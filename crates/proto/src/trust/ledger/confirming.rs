@@ -1,0 +1,104 @@
+//! Confirming that a node left, so that a kept copy of its state is worth nothing.
+//!
+//! A node that left can sign another farewell at any time and date it back. All farewells of a node
+//! hold together, so the later one lets no statement stand that the first one ended. It can still
+//! end more than the first one did, which undoes expulsions and rotations by that node, and the
+//! first one may name a statement that no other node has seen. A senior's statement about the same
+//! membership excludes both: a farewell beyond it does not count. An administrator therefore
+//! confirms the farewells that it knows whenever it expels a node or rotates the secret.
+
+use std::collections::BTreeMap;
+
+use super::{Ledger, Membership};
+use crate::trust::NodeKey;
+use crate::trust::statement::{Claim, SignedStatement, Statement, StatementId};
+use p2pfs_types::id::NodeId;
+
+impl Ledger {
+    /// Fixes what stands of each node with the right to admit that ended its membership by its own
+    /// farewell: exactly what stands now. Also closes the memberships for which a node that is not
+    /// a member named a statement that is unknown here. Skips nodes senior to this one, and stops
+    /// when the ledger is full. Returns what was signed.
+    pub(super) fn confirm_farewells(&mut self, key: &NodeKey, now_s: u64) -> Vec<SignedStatement> {
+        let me = key.node_id();
+        let members = &self.standing.members;
+        let open = self.standing.open.iter();
+        let open = open.filter(|(_, by)| !members.contains_key(by));
+        let mut ends: BTreeMap<Membership, Option<StatementId>> =
+            open.map(|(it, _)| (*it, None)).collect();
+        for membership in &self.standing.unconfirmed {
+            // the farewell may end later memberships, and may not count beside the first word
+            for ended in [*membership, self.last_ended(*membership)] {
+                ends.insert(ended, self.farewell_to_confirm(ended));
+            }
+        }
+        ends.retain(|(node, _), _| *node != me);
+        let claims = ends.into_iter().map(|((node, term), farewell)| {
+            let last = || self.last_counting(&node, term).unwrap_or(self.cluster);
+            let stands = Some(farewell.unwrap_or_else(last));
+            Claim::Expel { node, term, stands }
+        });
+        let (claims, before) = (claims.collect(), self.clone());
+        let mut stated = self.state_as_many(key, claims, now_s);
+        if !stated.is_empty() {
+            stated.extend(self.say_again(&before, key, now_s));
+        }
+        stated
+    }
+
+    /// Whether a statement only confirms that a node left: it lets the node's farewell stand.
+    pub fn confirms(&self, signed: &SignedStatement) -> bool {
+        let Claim::Expel { node, term, stands } = &signed.statement.claim else {
+            return false;
+        };
+        let farewell = stands.and_then(|it| Some((it, self.ends_own(node, &it)?)));
+        let is_it = |(id, ends)| ends >= *term && self.standing.valid.contains(&id);
+        signed.statement.by != *node && farewell.is_some_and(is_it)
+    }
+
+    /// Returns the last membership that a node had, if none goes on; else this one.
+    fn last_ended(&self, (node, term): Membership) -> Membership {
+        if self.certificate(&node).is_some() {
+            return (node, term);
+        }
+        let over = self.standing.over_up_to(&node);
+        let last = self.last_term(&node).unwrap_or(term).min(over);
+        (node, last.max(term))
+    }
+
+    /// Returns up to which membership a node ends its own by this statement, if it is a farewell.
+    pub(super) fn ends_own(&self, node: &NodeId, id: &StatementId) -> Option<u32> {
+        match &self.statements.get(id)?.statement {
+            Statement {
+                by,
+                claim: Claim::Expel { node: of, term, .. },
+                ..
+            } if by == node && of == node => Some(*term),
+            _ => None,
+        }
+    }
+
+    /// Returns the one farewell of a membership, if nothing else stands by a cut at it than stands
+    /// now. A node that signed several farewells, or one that skips statements, did not just leave.
+    fn farewell_to_confirm(&self, (node, term): Membership) -> Option<StatementId> {
+        let own = self.by(&node).map(|(id, _)| id);
+        let mut farewells = own.filter(|id| {
+            let ends = self.ends_own(&node, id);
+            self.standing.valid.contains(id) && ends.is_some_and(|it| it >= term)
+        });
+        let farewell = farewells.next().filter(|_| farewells.next().is_none())?;
+        let (mut last, mut next) = (None, self.statements.get(&farewell)?.statement.before);
+        while let Some(id) = next {
+            let statement = &self.statements.get(&id)?.statement;
+            let is_farewell = self.ends_own(&node, &id).is_some();
+            if statement.by != node || !self.standing.valid.contains(&id) {
+                return None;
+            }
+            if !is_farewell {
+                last = last.or(Some(id));
+            }
+            next = statement.before;
+        }
+        (last == self.last_counting(&node, term)).then_some(farewell)
+    }
+}

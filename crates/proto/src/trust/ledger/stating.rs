@@ -1,0 +1,251 @@
+//! What a node states itself: each claim as the next step of its chain.
+
+use super::Ledger;
+use crate::trust::statement::{
+    Claim, OWNED_PATH_MAX_BYTES, SignedStatement, Statement, StatementId,
+};
+use crate::trust::{NodeKey, TrustError};
+use p2pfs_types::id::{EpochId, NodeId};
+
+/// How often a word is said until it is the last one: words that stand no more may have had the
+/// numbers that come next.
+const SAID_MAX: u64 = 64;
+
+impl Ledger {
+    /// Signs a claim of this node's, as the next step of its chain, and takes it in.
+    pub(super) fn state(
+        &mut self,
+        key: &NodeKey,
+        claim: Claim,
+        at_s: u64,
+    ) -> Result<SignedStatement, TrustError> {
+        let stated = self.state_all(key, [claim], at_s)?;
+        stated.into_iter().next().ok_or(TrustError::LedgerFull)
+    }
+
+    /// The same with many, which are looked at in one turn. After an error some are taken in.
+    pub(super) fn state_all(
+        &mut self,
+        key: &NodeKey,
+        claims: impl IntoIterator<Item = Claim>,
+        at_s: u64,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        let by = key.node_id();
+        let certificate = self.certificate(&by);
+        let by_term = certificate.map_or(1, |certificate| certificate.term);
+        let mut before = self.last_of(&by);
+        let latest_s = self.by(&by).map(|(_, statement)| statement.at_s).max();
+        let mut latest_s = latest_s.unwrap_or(0);
+        let signed = claims.into_iter().map(|claim| {
+            // who was let in first is the senior, also where the clock was set back or stands still
+            let step_s = u64::from(matches!(claim, Claim::Admit { .. }));
+            let at_s = at_s.max(latest_s.saturating_add(step_s));
+            latest_s = at_s;
+            let statement = Statement {
+                cluster: self.cluster,
+                by,
+                by_term,
+                at_s,
+                before,
+                claim,
+            };
+            let signed = statement.sign(key);
+            before = Some(signed.id());
+            signed
+        });
+        let signed: Vec<_> = signed.collect();
+        match self.merge(signed.iter().cloned()).len() == signed.len() {
+            true => Ok(signed),
+            false => Err(TrustError::LedgerFull),
+        }
+    }
+
+    /// The same with those of them that count then; nothing is taken in where it is an error.
+    pub(super) fn state_what_counts(
+        &mut self,
+        key: &NodeKey,
+        mut claims: Vec<Claim>,
+        at_s: u64,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        loop {
+            let mut after = self.clone();
+            let stated = after.state_all(key, claims.iter().cloned(), at_s)?;
+            let said = claims.len();
+            let each = claims.into_iter().zip(&stated);
+            claims = each
+                .filter(|(_, signed)| after.counts(signed))
+                .map(|(claim, _)| claim)
+                .collect();
+            if claims.len() == said {
+                *self = after;
+                return Ok(stated);
+            }
+        }
+    }
+
+    /// Makes a member the owner of a path, or nobody. Gives what was signed.
+    ///
+    /// # Errors
+    /// [`TrustError::NotAdmin`], [`TrustError::NoMember`], [`TrustError::OwnedPath`],
+    /// [`TrustError::LedgerFull`].
+    pub fn own(
+        &mut self,
+        key: &NodeKey,
+        path: Vec<u8>,
+        node: Option<NodeId>,
+        now_s: u64,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        self.check_admin(key, now_s)?;
+        let term = match node.map(|node| self.certificate(&node)) {
+            Some(certificate) => certificate.ok_or(TrustError::NoMember)?.term,
+            None => 0,
+        };
+        if path.len() > OWNED_PATH_MAX_BYTES {
+            return Err(TrustError::OwnedPath);
+        }
+        let words = |ledger: &Self| ledger.standing.owners.get(&path).copied();
+        let claim = |ledger: &Self| Claim::Own {
+            path: path.clone(),
+            node,
+            term,
+            number: 1 + words(ledger).map_or(0, |it| it.words),
+        };
+        let is_so = |ledger: &Self| words(ledger).is_some_and(|it| it.node == node);
+        self.state_until(key, now_s, claim, is_so)
+    }
+
+    /// Makes an epoch the cluster's, and confirms the farewells of nodes that left. Returns what was
+    /// signed.
+    ///
+    /// # Errors
+    /// [`TrustError::NotAdmin`], [`TrustError::LedgerFull`].
+    pub fn rotate(
+        &mut self,
+        key: &NodeKey,
+        epoch: EpochId,
+        now_s: u64,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        self.check_admin(key, now_s)?;
+        let claim = |ledger: &Self| Claim::Rotate {
+            epoch,
+            number: 1 + ledger.standing.rotations,
+        };
+        let is_so = |ledger: &Self| ledger.epoch() == Some(epoch);
+        let mut after = self.clone();
+        // a fresh secret is for the members alone, so no node that left may let one more in
+        let mut stated = after.confirm_farewells(key, now_s);
+        stated.extend(after.state_until(key, now_s, claim, is_so)?);
+        *self = after;
+        Ok(stated)
+    }
+
+    /// Names the epoch of the first secret, where no statement names any yet: who has lost it, or
+    /// has another, knows by that which one the others have. A fresh secret, of which this node may
+    /// not have heard, is the cluster's all the same.
+    ///
+    /// # Errors
+    /// As [`Self::rotate`].
+    pub fn name_epoch(
+        &mut self,
+        key: &NodeKey,
+        epoch: EpochId,
+        now_s: u64,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        if self.epoch().is_some() {
+            return Ok(Vec::new());
+        }
+        self.check_admin(key, now_s)?;
+        let claim = Claim::Rotate { epoch, number: 0 };
+        Ok(vec![self.state(key, claim, now_s)?])
+    }
+
+    /// States as many of these claims as count and as there is room for.
+    pub(super) fn state_as_many(
+        &mut self,
+        key: &NodeKey,
+        mut claims: Vec<Claim>,
+        at_s: u64,
+    ) -> Vec<SignedStatement> {
+        loop {
+            match self.state_what_counts(key, claims.clone(), at_s) {
+                Ok(stated) => return stated,
+                Err(_) => claims.truncate(claims.len() / 2),
+            }
+        }
+    }
+
+    /// Says it, and once more where an older word, which others make count again, has its number.
+    fn state_until(
+        &mut self,
+        key: &NodeKey,
+        now_s: u64,
+        claim: impl Fn(&Self) -> Claim,
+        is_so: impl Fn(&Self) -> bool,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        let (mut after, mut stated) = (self.clone(), Vec::new());
+        for _ in 0..SAID_MAX {
+            let claim = claim(&after);
+            stated.push(after.state(key, claim, now_s)?);
+            if is_so(&after) {
+                *self = after;
+                return Ok(stated);
+            }
+        }
+        Err(TrustError::LedgerFull)
+    }
+
+    /// Says again what was the last word in `before`, still counts, and is it no more since of two
+    /// words, of which one was behind the other, one is gone or counts less now. As much of it as
+    /// there is room for.
+    pub(super) fn say_again(
+        &mut self,
+        before: &Self,
+        key: &NodeKey,
+        now_s: u64,
+    ) -> Vec<SignedStatement> {
+        let mut stated = Vec::new();
+        for _ in 0..SAID_MAX {
+            let mut after = self.clone();
+            match after.state_all(key, self.outdone_of(before), now_s) {
+                Ok(said) if said.is_empty() => break,
+                Ok(said) => stated.extend(said),
+                Err(_) => break,
+            }
+            *self = after;
+        }
+        stated
+    }
+
+    /// What was the last word in `before`, still counts, and is it no more; as it can be said now.
+    fn outdone_of(&self, before: &Self) -> Vec<Claim> {
+        let (now, then) = (&self.standing, &before.standing);
+        let counts = |id: &StatementId| now.valid.contains(id);
+        let mut outdone = Vec::new();
+        if let Some(said) = then.epoch
+            && counts(&said.id)
+            && self.epoch() != Some(said.what)
+        {
+            outdone.push(Claim::Rotate {
+                epoch: said.what,
+                number: 1 + now.rotations,
+            });
+        }
+        for (path, owned) in &then.owners {
+            let Some(said) = owned.said.filter(|said| counts(&said.id)) else {
+                continue;
+            };
+            let owner = said.what.filter(|it| now.is_in(it));
+            let node = owner.map(|(node, _)| node);
+            let on_it = now.owners.get(path);
+            if on_it.is_none_or(|on_it| on_it.node != node) {
+                outdone.push(Claim::Own {
+                    path: path.clone(),
+                    node,
+                    term: owner.map_or(0, |(_, term)| term),
+                    number: 1 + on_it.map_or(0, |on_it| on_it.words),
+                });
+            }
+        }
+        outdone
+    }
+}

@@ -1,0 +1,200 @@
+//! The key of what is for some nodes alone: how it is made, handed to them, and used.
+//!
+//! Sealing is deterministic, so that the same text under the same key is the same bytes: the nonce
+//! is a keyed hash of the text. Who has the key of a share reads all that was ever sealed under
+//! it; there is a new one for each list of readers.
+
+use std::fmt;
+
+use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::digest::{SHA512, digest};
+use curve25519_dalek::edwards::CompressedEdwardsY;
+use zeroize::Zeroizing;
+
+use super::NodeKey;
+use p2pfs_types::id::NodeId;
+
+/// What sealing adds to a text: a nonce and a tag (RFC 8439).
+pub const SEAL_BYTES: usize = NONCE_BYTES + TAG_BYTES;
+const NONCE_BYTES: usize = 12;
+const TAG_BYTES: usize = 16;
+
+/// Keep the uses of a key apart.
+const MADE: &str = "p2pfs share key 1";
+const WRAPPED: &str = "p2pfs share key wrap 1";
+const NONCES: &str = "p2pfs share key nonce 1";
+
+/// A key for one reader, in two parts since formats have arrays of up to 32 bytes.
+pub type WrappedKey = ([u8; 32], [u8; 16]);
+
+/// A key that a share's readers have. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ShareKey(Zeroizing<[u8; 32]>);
+
+impl ShareKey {
+    /// Seals a text; `about` must be known to open it, and is no secret.
+    ///
+    /// # Panics
+    /// Never below the cipher's limit of 256 GiB.
+    pub fn seal(&self, about: &[u8], text: &[u8]) -> Vec<u8> {
+        let nonces = Zeroizing::new(blake3::derive_key(NONCES, &self.0[..]));
+        let mut hasher = blake3::Hasher::new_keyed(&nonces);
+        hasher.update(&(about.len() as u64).to_le_bytes());
+        hasher.update(about).update(text);
+        let hash = hasher.finalize();
+        let nonce: [u8; NONCE_BYTES] = *hash.as_bytes().first_chunk().expect("12 of 32 bytes");
+        let mut sealed = text.to_vec();
+        cipher(&self.0)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(about),
+                &mut sealed,
+            )
+            .expect("a text is far below the limit of the cipher");
+        sealed.extend_from_slice(&nonce);
+        sealed
+    }
+
+    /// What was sealed, where it was with this key.
+    pub fn open(&self, about: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+        let (sealed, nonce) = sealed.split_last_chunk::<NONCE_BYTES>()?;
+        let mut text = sealed.to_vec();
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let opened = cipher(&self.0).open_in_place(nonce, Aad::from(about), &mut text);
+        let length = opened.ok()?.len();
+        text.truncate(length);
+        Some(text)
+    }
+}
+
+impl fmt::Debug for ShareKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ShareKey")
+    }
+}
+
+/// Whether anything can be sealed for a node: not for what is no key.
+pub fn has_key(node: &NodeId) -> bool {
+    let point = CompressedEdwardsY(*node.as_bytes()).decompress();
+    point.is_some_and(|point| !point.is_small_order())
+}
+
+impl NodeKey {
+    /// The key that this node makes for one purpose: always the same, and nobody else's.
+    pub fn share_key(&self, purpose: &[u8]) -> ShareKey {
+        let mut hasher = blake3::Hasher::new_derive_key(MADE);
+        hasher.update(self.seed()).update(purpose);
+        ShareKey(Zeroizing::new(*hasher.finalize().as_bytes()))
+    }
+
+    /// A share's key for one reader, who needs to know the maker and `about`; none where the reader
+    /// is no key. What is wrapped about the same thing must be the same key.
+    pub fn wrap(&self, key: &ShareKey, reader: &NodeId, about: &[u8]) -> Option<WrappedKey> {
+        let between = self.between(&self.node_id(), reader, reader, about)?;
+        let mut bytes = key.0.to_vec();
+        let nonce = Nonce::assume_unique_for_key([0; NONCE_BYTES]);
+        let sealed = cipher(&between).seal_in_place_append_tag(nonce, Aad::empty(), &mut bytes);
+        sealed.expect("a key is far below the limit of the cipher");
+        let (first, second) = bytes.split_at(32);
+        Some((first.try_into().ok()?, second.try_into().ok()?))
+    }
+
+    /// The key that another wrapped for this node.
+    pub fn unwrap(&self, maker: &NodeId, wrapped: &WrappedKey, about: &[u8]) -> Option<ShareKey> {
+        let between = self.between(maker, &self.node_id(), maker, about)?;
+        let mut bytes = Zeroizing::new([&wrapped.0[..], &wrapped.1[..]].concat());
+        let nonce = Nonce::assume_unique_for_key([0; NONCE_BYTES]);
+        let opened = cipher(&between).open_in_place(nonce, Aad::empty(), &mut bytes);
+        let key: [u8; 32] = (&*opened.ok()?).try_into().ok()?;
+        Some(ShareKey(Zeroizing::new(key)))
+    }
+
+    /// What this node and another agree on about one thing (RFC 7748, with the keys of RFC 8032 in
+    /// their other form).
+    fn between(
+        &self,
+        maker: &NodeId,
+        reader: &NodeId,
+        other: &NodeId,
+        about: &[u8],
+    ) -> Option<Zeroizing<[u8; 32]>> {
+        let point = CompressedEdwardsY(*other.as_bytes()).decompress()?;
+        let hash = digest(&SHA512, self.seed());
+        let scalar: Zeroizing<[u8; 32]> = Zeroizing::new(*hash.as_ref().first_chunk()?);
+        let agreed = point.to_montgomery().mul_clamped(*scalar);
+        if agreed.to_bytes() == [0; 32] {
+            return None;
+        }
+        let mut hasher = blake3::Hasher::new_derive_key(WRAPPED);
+        hasher.update(agreed.as_bytes());
+        hasher.update(maker.as_bytes()).update(reader.as_bytes());
+        hasher.update(about);
+        Some(Zeroizing::new(*hasher.finalize().as_bytes()))
+    }
+}
+
+fn cipher(key: &[u8; 32]) -> LessSafeKey {
+    let key = UnboundKey::new(&CHACHA20_POLY1305, key).expect("the key has 32 bytes");
+    LessSafeKey::new(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(number: u8) -> NodeKey {
+        NodeKey::from_seed(&[number; 32])
+    }
+
+    #[test]
+    fn a_share_key_is_had_by_its_readers_and_by_nobody_else() {
+        let (maker, reader, other) = (node(1), node(2), node(3));
+        let key = maker.share_key(b"one");
+        let wrapped = maker.wrap(&key, &reader.node_id(), b"it").unwrap();
+        assert_eq!(
+            reader.unwrap(&maker.node_id(), &wrapped, b"it"),
+            Some(key.clone())
+        );
+        assert_eq!(reader.unwrap(&maker.node_id(), &wrapped, b"else"), None);
+        assert_eq!(reader.unwrap(&other.node_id(), &wrapped, b"it"), None);
+        assert_eq!(other.unwrap(&maker.node_id(), &wrapped, b"it"), None);
+        let own = maker.wrap(&key, &maker.node_id(), b"it").unwrap();
+        assert_eq!(maker.unwrap(&maker.node_id(), &own, b"it"), Some(key));
+    }
+
+    #[test]
+    fn what_is_no_key_gets_none() {
+        // the neutral element, with which anybody would agree
+        let mut neutral = [0; 32];
+        neutral[0] = 1;
+        let (maker, key) = (node(1), node(1).share_key(b"one"));
+        assert_eq!(maker.wrap(&key, &NodeId::new(neutral), b"it"), None);
+        assert!(!has_key(&NodeId::new(neutral)));
+        // of the numbers half are no point of the curve
+        let none = |y: &u8| {
+            let is_none = maker.wrap(&key, &NodeId::new([*y; 32]), b"it").is_none();
+            assert_eq!(is_none, !has_key(&NodeId::new([*y; 32])));
+            is_none
+        };
+        assert!((2..100).filter(none).count() > 9);
+    }
+
+    #[test]
+    fn what_is_sealed_opens_as_it_was_or_not_at_all() {
+        let key = node(1).share_key(b"one");
+        let sealed = key.seal(b"about", b"text");
+        assert_eq!(sealed.len(), 4 + SEAL_BYTES);
+        assert_eq!(sealed, key.seal(b"about", b"text"), "the same again");
+        assert_eq!(key.open(b"about", &sealed).as_deref(), Some(&b"text"[..]));
+        assert_eq!(key.open(b"other", &sealed), None);
+        assert_eq!(node(1).share_key(b"two").open(b"about", &sealed), None);
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert_eq!(key.open(b"about", &changed), None, "byte {at}");
+            assert_eq!(key.open(b"about", &sealed[..at]), None, "cut at {at}");
+        }
+        assert_ne!(sealed, key.seal(b"about", b"test"));
+        assert_eq!(format!("{key:?}"), "ShareKey");
+    }
+}

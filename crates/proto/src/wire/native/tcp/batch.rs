@@ -1,0 +1,271 @@
+//! Many small files in one question and one answer, so that a directory of them costs one round
+//! trip.
+//!
+//! The question is a list of contents, each a hash and a size (u32, big endian). The answer has one
+//! part for each, in the same order: a byte that says what it is, and for one that is there the
+//! length of its proof (u32, big endian) and the proof, as `digest::encode` gives it for the whole
+//! file.
+
+use bytes::Bytes;
+
+use crate::wire::WireError;
+use p2pfs_types::digest::ContentHash;
+/// One file of a batch, of 1 to [`BATCH_FILE_MAX_BYTES`].
+pub use p2pfs_types::digest::ContentKey as SmallFile;
+use p2pfs_types::extent::CHUNK_BYTES;
+
+/// The most files of one batch: some hundred KiB of a source tree or of mail.
+pub const BATCH_FILES_MAX: usize = 64;
+/// The largest file of a batch: one chunk, whose proof is nothing but its bytes.
+pub const BATCH_FILE_MAX_BYTES: u64 = CHUNK_BYTES;
+/// The most bytes of the files of one batch together: as much as one range.
+pub const BATCH_MAX_BYTES: u64 = 1 << 20;
+/// A hash and a size.
+const ASKED_BYTES: usize = 36;
+/// The longest question.
+pub(super) const BATCH_QUESTION_MAX_BYTES: usize = BATCH_FILES_MAX * ASKED_BYTES;
+/// What a part has before its proof.
+const PART_HEAD_BYTES: usize = 5;
+/// The longest answer.
+pub(super) const BATCH_ANSWER_MAX_BYTES: usize =
+    BATCH_MAX_BYTES as usize + BATCH_FILES_MAX * PART_HEAD_BYTES;
+
+const HERE: u8 = 0;
+const GONE: u8 = 1;
+const NOT_HERE: u8 = 2;
+
+/// What became of one file of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BatchPart {
+    /// All of it, with its proof, yet to be verified.
+    Here(Bytes),
+    /// It changed under its hash: this content is there no more.
+    Gone,
+    /// It never was there.
+    NotHere,
+}
+
+/// An answer that is being put together: its parts, one after the other.
+#[derive(Debug, Default)]
+pub struct PackedBatch {
+    bytes: Vec<u8>,
+}
+
+impl PackedBatch {
+    /// Room for files of so many bytes together.
+    pub fn with_capacity(size_bytes: u64) -> Self {
+        let room = (size_bytes.min(BATCH_MAX_BYTES) as usize) + BATCH_FILES_MAX * PART_HEAD_BYTES;
+        Self {
+            bytes: Vec::with_capacity(room),
+        }
+    }
+
+    /// Adds a file that is there.
+    pub fn push_here(&mut self, proof: &[u8]) {
+        self.bytes.push(HERE);
+        self.bytes.extend((proof.len() as u32).to_be_bytes());
+        self.bytes.extend(proof);
+    }
+
+    /// Adds one that is there no more.
+    pub fn push_gone(&mut self) {
+        self.bytes.push(GONE);
+    }
+
+    /// Adds one that never was there.
+    pub fn push_not_here(&mut self) {
+        self.bytes.push(NOT_HERE);
+    }
+
+    /// The body of the answer.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+/// The parts of an answer. Their bytes are not copied.
+///
+/// # Errors
+/// [`WireError::Malformed`] where it is none, or has more parts or longer ones than any question
+/// asks for.
+pub fn unpack_batch(packed: &Bytes) -> Result<Vec<BatchPart>, WireError> {
+    let malformed = || WireError::Malformed {
+        what: "an answer to a batch",
+    };
+    let mut parts = Vec::new();
+    let mut rest = packed.clone();
+    while let Some(what) = rest.first().copied() {
+        if parts.len() == BATCH_FILES_MAX {
+            return Err(malformed());
+        }
+        let head = rest.split_to(if what == HERE {
+            PART_HEAD_BYTES.min(rest.len())
+        } else {
+            1
+        });
+        parts.push(match what {
+            HERE => {
+                let length = head[1..].first_chunk::<4>().ok_or_else(malformed)?;
+                let length = u32::from_be_bytes(*length) as usize;
+                if length as u64 > BATCH_FILE_MAX_BYTES || length > rest.len() {
+                    return Err(malformed());
+                }
+                BatchPart::Here(rest.split_to(length))
+            }
+            GONE => BatchPart::Gone,
+            NOT_HERE => BatchPart::NotHere,
+            _ => return Err(malformed()),
+        });
+    }
+    Ok(parts)
+}
+
+/// The body of a question.
+pub(super) fn question(files: &[SmallFile]) -> Result<Bytes, WireError> {
+    check(files)?;
+    let mut body = Vec::with_capacity(files.len() * ASKED_BYTES);
+    for file in files {
+        body.extend(file.hash.as_bytes());
+        body.extend((file.size_bytes as u32).to_be_bytes());
+    }
+    Ok(body.into())
+}
+
+/// What a question asks for.
+pub(super) fn asked(body: &[u8]) -> Result<Vec<SmallFile>, WireError> {
+    let (files, []) = body.as_chunks::<ASKED_BYTES>() else {
+        return Err(WireError::Malformed { what: WHAT });
+    };
+    let file = |asked: &[u8; ASKED_BYTES]| {
+        let (hash, size) = asked.split_first_chunk::<32>()?;
+        Some(SmallFile {
+            hash: ContentHash::new(*hash),
+            size_bytes: u64::from(u32::from_be_bytes(*size.first_chunk()?)),
+        })
+    };
+    let files: Vec<_> = files.iter().filter_map(file).collect();
+    check(&files)?;
+    Ok(files)
+}
+
+const WHAT: &str = "a request for a batch";
+
+fn check(files: &[SmallFile]) -> Result<(), WireError> {
+    let is_small = |file: &SmallFile| (1..=BATCH_FILE_MAX_BYTES).contains(&file.size_bytes);
+    let few = (1..=BATCH_FILES_MAX).contains(&files.len()) && files.iter().all(is_small);
+    let sum = || files.iter().map(|file| file.size_bytes).sum::<u64>();
+    match few && sum() <= BATCH_MAX_BYTES {
+        true => Ok(()),
+        false => Err(WireError::Malformed { what: WHAT }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn small(seed: u8, size_bytes: u64) -> SmallFile {
+        SmallFile {
+            hash: ContentHash::new([seed; 32]),
+            size_bytes,
+        }
+    }
+
+    #[test]
+    fn a_question_survives_the_wire() {
+        let files = vec![small(1, 1), small(2, BATCH_FILE_MAX_BYTES), small(1, 77)];
+        assert_eq!(asked(&question(&files).unwrap()).unwrap(), files);
+    }
+
+    #[test]
+    fn a_question_at_its_limits_is_sent_and_taken() {
+        let most = (BATCH_MAX_BYTES / BATCH_FILE_MAX_BYTES) as usize;
+        let mut one_byte_less = vec![small(1, BATCH_FILE_MAX_BYTES); most];
+        one_byte_less[0] = small(1, BATCH_FILE_MAX_BYTES - 1);
+        for files in [
+            one_byte_less,
+            vec![small(1, BATCH_FILE_MAX_BYTES); most],
+            vec![small(1, 1); BATCH_FILES_MAX - 1],
+            vec![small(1, 1); BATCH_FILES_MAX],
+        ] {
+            assert_eq!(asked(&question(&files).unwrap()).unwrap(), files);
+        }
+        let mut one_byte_more = vec![small(1, BATCH_FILE_MAX_BYTES); most];
+        one_byte_more.push(small(1, 1));
+        assert!(question(&one_byte_more).is_err());
+    }
+
+    #[test]
+    fn a_question_over_a_limit_is_neither_sent_nor_taken() {
+        let over = [
+            vec![],
+            vec![small(1, 0)],
+            vec![small(1, BATCH_FILE_MAX_BYTES + 1)],
+            vec![small(1, 1); BATCH_FILES_MAX + 1],
+            vec![small(1, BATCH_FILE_MAX_BYTES); 17],
+        ];
+        for files in over {
+            assert!(question(&files).is_err(), "{} files", files.len());
+            let mut body = Vec::new();
+            for file in &files {
+                body.extend(file.hash.as_bytes());
+                body.extend((file.size_bytes as u32).to_be_bytes());
+            }
+            assert!(asked(&body).is_err(), "{} files", files.len());
+        }
+    }
+
+    #[test]
+    fn an_answer_survives_the_wire_and_every_cut_of_it_is_seen() {
+        let mut packed = PackedBatch::with_capacity(100);
+        packed.push_here(b"some bytes");
+        packed.push_gone();
+        packed.push_not_here();
+        packed.push_here(b"");
+        let packed = Bytes::from(packed.into_bytes());
+        let parts = unpack_batch(&packed).unwrap();
+        let here = |bytes| BatchPart::Here(Bytes::from_static(bytes));
+        let whole = [
+            here(b"some bytes"),
+            BatchPart::Gone,
+            BatchPart::NotHere,
+            here(b""),
+        ];
+        assert_eq!(parts, whole);
+        for length in 0..packed.len() {
+            let cut = unpack_batch(&packed.slice(..length));
+            assert!(cut.is_err() || whole.starts_with(&cut.unwrap()), "{length}");
+        }
+    }
+
+    #[test]
+    fn an_answer_with_more_or_longer_parts_than_may_be_asked_is_refused() {
+        let many = Bytes::from(vec![GONE; BATCH_FILES_MAX + 1]);
+        assert!(unpack_batch(&many).is_err());
+        let mut long = PackedBatch::default();
+        long.push_here(&vec![0; BATCH_FILE_MAX_BYTES as usize + 1]);
+        assert!(unpack_batch(&long.into_bytes().into()).is_err());
+        assert!(unpack_batch(&Bytes::from_static(&[9])).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_are_refused_or_within_the_limits(
+            bytes in proptest::collection::vec(any::<u8>(), 0..4096),
+        ) {
+            let body = Bytes::from(bytes);
+            if let Ok(parts) = unpack_batch(&body) {
+                let taken: usize = parts.iter().map(|part| match part {
+                    BatchPart::Here(proof) => proof.len() + PART_HEAD_BYTES,
+                    _ => 1,
+                }).sum();
+                prop_assert_eq!(taken, body.len());
+            }
+            if let Ok(files) = asked(&body) {
+                prop_assert!(files.len() <= BATCH_FILES_MAX);
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The scanner's looks at the names that something was reported of.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::io::Errno;
+
+use super::beneath::is_want;
+use super::checks::{Check, Checks, Look};
+use super::disk_thread::Looking;
+use super::observe::Found;
+use super::scanner::{Scanner, Visit, place_of};
+use super::state::State;
+use super::tree::Slot;
+use super::walk::{OpenPlace, Place};
+
+impl Scanner {
+    /// Looks at every name that something was reported of, and takes in what it finds in the order
+    /// of the reports.
+    pub(super) fn run_checks(&mut self) {
+        let mut checks = self.checks.take().into_iter().peekable();
+        let mut looks = Vec::new();
+        while let Some(((slot, name), check)) = checks.next() {
+            let mut names = vec![(name, check)];
+            while let Some(((_, name), check)) = checks.next_if(|((next, _), _)| *next == slot) {
+                names.push((name, check));
+            }
+            self.look_at_names(slot, names, &mut looks);
+        }
+        if looks.is_empty() {
+            return;
+        }
+        // what was put there after the reports may point to what was only reported since
+        self.read_reports();
+        looks.sort_by_key(|look| look.check.turn);
+        let shared = self.shared.clone();
+        let mut state = shared.lock();
+        let now = Instant::now();
+        let (mut before, mut late) = (std::mem::take(&mut self.overtaken), Vec::new());
+        for look in looks {
+            self.checks.note_look(&look.check, &look.found, now);
+            let key = (look.place.slot, look.name.clone());
+            let last = before.remove(&key);
+            if self.checks.was_overtaken(key.0, &key.1, &look.check) {
+                self.overtaken.insert(key, look);
+                late.extend(last);
+            } else {
+                state.order.set_turn(look.check.turn);
+                if is_known(&state, &look) && Checks::may_be_ahead(&look.check, &look.found) {
+                    state.order.set_ahead();
+                }
+                self.take_look(&mut state, look, now);
+            }
+        }
+        // a name that changes faster than it is looked at: all that came before what was seen the
+        // last time has its turn now
+        for look in late {
+            state.order.step();
+            self.take_look(&mut state, look, now);
+        }
+        drop(state);
+        shared.hashing.notify_all();
+    }
+
+    fn look_at_names(&mut self, slot: Slot, names: Vec<(Box<[u8]>, Check)>, looks: &mut Vec<Look>) {
+        let Some(place) = place_of(&self.shared.lock(), slot) else {
+            return;
+        };
+        let asked = place.clone();
+        let found = self.disk.look(place.index, &place.dir, |disk| {
+            look_into(disk, asked, names)
+        });
+        match found {
+            Some(Ok(found)) => looks.extend(found),
+            Some(Err(error)) if is_want(error) => self.note_want(place.index),
+            Some(Err(_)) => self.shared.lock().scans.push(place.index),
+            // all of it is walked once it answers
+            None => {}
+        }
+    }
+
+    /// Takes in what a look found, in the turn that is set.
+    fn take_look(&mut self, state: &mut State, look: Look, now: Instant) {
+        let Look {
+            place,
+            name,
+            check,
+            found,
+        } = look;
+        if state.tree.directory(place.slot).map(|d| d.number) != place.number {
+            return;
+        }
+        let cause = match &found {
+            Found::File(seen) => {
+                let quiet = self.shared.quiet;
+                self.checks.cause_of_file(&check, seen, now, quiet)
+            }
+            _ => check.cause,
+        };
+        let fresh = state.observe(place.slot, &name, found, cause, now);
+        if let Some(slot) = fresh.filter(|slot| !state.is_loop(*slot)) {
+            let turn = state.order.await_reading();
+            let visit = Visit {
+                index: place.index,
+                slot,
+                full: false,
+                turn,
+            };
+            self.queue_visit(state, visit);
+        }
+    }
+}
+
+/// What those names of a directory are now.
+///
+/// # Errors
+/// The share's own directory cannot be opened, or that one for want of descriptors or memory.
+fn look_into(
+    disk: &Looking<'_>,
+    place: Place,
+    names: Vec<(Box<[u8]>, Check)>,
+) -> Result<Vec<Look>, Errno> {
+    let share = disk.beneath.open_share(&place.dir)?;
+    let open = match OpenPlace::open(disk.beneath, place, share) {
+        Ok(open) => open,
+        Err(error) if is_want(error) => return Err(error),
+        // a directory that cannot be opened is its parent's to look at
+        Err(_) => return Ok(Vec::new()),
+    };
+    let place = Arc::new(open.place.clone());
+    let look = |(name, check): (Box<[u8]>, Check)| Look {
+        found: open.look(disk, &name),
+        place: place.clone(),
+        name,
+        check,
+    };
+    let mut looks: Vec<Look> = names.into_iter().map(look).collect();
+    open.drop_unlisted(disk, doubtful(&mut looks));
+    Ok(looks)
+}
+
+/// What was found by a name that was lost and by another one too: that may be what it is called
+/// now, in other letters that its disk takes for the same.
+fn doubtful(looks: &mut [Look]) -> BTreeMap<&[u8], &mut Found> {
+    let mut names_of: HashMap<(u64, u64), usize> = HashMap::new();
+    for inode in looks.iter().filter_map(|look| look.found.inode()) {
+        *names_of.entry(inode).or_default() += 1;
+    }
+    let is_doubtful = |look: &&mut Look| {
+        let names = look.found.inode().and_then(|inode| names_of.get(&inode));
+        look.check.is_of_loss() && names.is_some_and(|names| *names > 1)
+    };
+    let doubtful = looks.iter_mut().filter(is_doubtful);
+    doubtful
+        .map(|look| (&*look.name, &mut look.found))
+        .collect()
+}
+
+/// Whether what was found can point to anything else, or be told to be gone: it is a link, or its
+/// name was listed before.
+fn is_known(state: &State, look: &Look) -> bool {
+    let known = state.tree.child(look.place.slot, &look.name);
+    match &look.found {
+        Found::Symlink(..) => true,
+        Found::File(_) => known.is_some_and(|slot| state.tree.file(slot).is_some_and(|f| f.listed)),
+        _ => known.is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exclude::Exclude;
+    use crate::identity::{Identity, Seen};
+    use crate::order::Order;
+    use crate::tree::Tree;
+    use crate::watch::Cause;
+    use p2pfs_types::path::SharedPath;
+
+    #[test]
+    fn what_is_found_by_the_name_that_it_lost_and_by_another_is_doubtful() {
+        let (slot, mut checks) = (Tree::new().insert_root(0), Checks::new());
+        let place = Arc::new(Place {
+            index: 0,
+            slot,
+            number: None,
+            dir: std::path::Path::new("/").into(),
+            include_private: false,
+            exclude: Arc::new(Exclude::new(&[], false).unwrap()),
+            path: SharedPath::root(),
+        });
+        let mut order = Order::default();
+        let reported = [
+            ("A", Cause::Unlinked, 1),
+            ("a", Cause::Closed, 1),
+            // as somebody who renames its file makes it anew at once
+            ("next", Cause::Unlinked, 2),
+            ("now", Cause::Closed, 3),
+        ];
+        for (name, cause, _) in reported {
+            checks.note(slot, name.as_bytes().into(), cause, order.step());
+        }
+        let checks = checks.take();
+        let look = |(name, _, ino): (&str, Cause, u64)| {
+            let identity = Identity {
+                ino,
+                ..Identity::default()
+            };
+            Look {
+                place: place.clone(),
+                name: name.as_bytes().into(),
+                check: checks[&(slot, name.as_bytes().into())],
+                found: Found::File(Seen {
+                    identity,
+                    mode: 0o100_644,
+                    linked_again: false,
+                    made_up: false,
+                }),
+            }
+        };
+        let mut looks = reported.map(look);
+        let found: Vec<&[u8]> = doubtful(&mut looks).into_keys().collect();
+        assert_eq!(found, [b"A"]);
+    }
+}

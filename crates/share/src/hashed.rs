@@ -1,0 +1,319 @@
+//! What becomes of a file when it was hashed, and what it takes to be hashed.
+
+use std::time::{Duration, Instant};
+
+use super::identity::{Identity, Seen, Stamp};
+use super::ledger::Row;
+use super::order::{LARGE_WAIT, Met};
+use super::outcome::{Outcome, Read, Trust};
+use super::queue::{PROMISED_MAX_BYTES, Rest};
+use super::state::State;
+use super::tree::{Body, FileBody, Slot};
+use super::watch::Cause;
+use p2pfs_types::digest::ContentHash;
+
+/// Names of one content that are searched for other names of a changed file; the rescan finds the
+/// rest.
+const LINKS_LOOKED_AT_MAX: usize = 256;
+
+/// How long a file is left alone at first that is open for writing though its close was reported.
+/// The kernel reports a close some microseconds before it takes the writer off its count, or
+/// milliseconds where its thread has to wait between the two.
+const CLOSING_WAIT: Duration = Duration::from_millis(20);
+
+impl State {
+    /// Lets a file be read in this turn; `sure` says that its writer is known to be done.
+    pub(super) fn await_hash(&mut self, slot: Slot, size_bytes: u64, sure: bool, now: Instant) {
+        self.await_again(slot, size_bytes, now);
+        self.queue.enqueue(slot, size_bytes, sure);
+    }
+
+    /// A file that waits to be read, or is being read, is of this turn from now on.
+    pub(super) fn await_again(&mut self, slot: Slot, size_bytes: u64, now: Instant) {
+        let large = (size_bytes > PROMISED_MAX_BYTES).then(|| now + LARGE_WAIT);
+        self.order.await_file(slot, large);
+    }
+
+    /// Lets a file be read that nobody has written lately: after what was just written, where it is
+    /// a walk that met it, or one in a new tree that is too large to wait for.
+    pub(super) fn await_at_rest(&mut self, slot: Slot, seen: &Seen, now: Instant) {
+        let Identity {
+            size_bytes, ctime, ..
+        } = seen.identity;
+        let is_waited_for = match self.order.met() {
+            Met::Reported => true,
+            Met::New => self.order.note_met(size_bytes),
+            Met::Walked => false,
+        };
+        if is_waited_for {
+            self.await_hash(slot, size_bytes, true, now);
+        } else {
+            self.order.forget_file(slot);
+            self.queue.enqueue_found(slot, size_bytes, ctime);
+        }
+    }
+
+    /// Leaves a file alone for a while; nothing waits for it.
+    pub(super) fn rest(&mut self, slot: Slot, size_bytes: u64, now: Instant, why: Rest) {
+        self.order.forget_file(slot);
+        self.queue.rest(slot, size_bytes, now + self.quiet, why);
+    }
+
+    /// Leaves a file alone that was closed and is open for writing: for as long as nobody has
+    /// written to it. What comes later waits for who is about to be done, not for who goes on.
+    pub(super) fn rest_closing(
+        &mut self,
+        slot: Slot,
+        size_bytes: u64,
+        now: Instant,
+        age: Duration,
+    ) {
+        let wait = age.min(self.quiet / 2).max(CLOSING_WAIT);
+        if wait > CLOSING_WAIT {
+            self.order.forget_file(slot);
+        }
+        self.queue.rest(slot, size_bytes, now + wait, Rest::Closing);
+    }
+
+    /// A file is not to be read any more.
+    pub(super) fn withdraw(&mut self, slot: Slot) {
+        self.order.forget_file(slot);
+        self.queue.withdraw(slot);
+        self.moved.forget_at(slot);
+    }
+
+    /// Takes in how the reading of a file ended; to be called when all that was reported before it
+    /// ended has its turn.
+    pub(super) fn hashed(&mut self, read: Read, now: Instant) {
+        let slot = read.held.slot;
+        let Some((again, size_bytes)) = self.queue.finish(slot, read.held.number) else {
+            return;
+        };
+        match self.order.turn_of(slot) {
+            Some(turn) if !read.overtaken => self.order.set_turn(turn),
+            _ => drop(self.order.step()),
+        }
+        let written_to = matches!(again, Some(Cause::Created | Cause::Modified));
+        let closed = again == Some(Cause::Closed);
+        let reopened = again == Some(Cause::Reopened);
+        match read.settled(again) {
+            Outcome::Hashed {
+                seen, hash, trust, ..
+            } => {
+                let racy = trust == Trust::Racy;
+                if !read.overtaken {
+                    self.order.note_hashed(slot, seen.identity);
+                }
+                self.order.set_seen(seen.identity);
+                self.queue.forget_closed(slot);
+                self.become_file(slot);
+                if let Some(bytes) = read.bytes {
+                    self.kept.put(hash, bytes);
+                }
+                self.list_file(slot, &seen, hash, trust != Trust::Sure);
+                if (written_to || racy) && !closed {
+                    let why = match written_to {
+                        true => Rest::Written,
+                        false => Rest::Verify,
+                    };
+                    self.rest(slot, seen.identity.size_bytes, now, why);
+                }
+                again.inspect(|cause| self.recheck(slot, *cause));
+            }
+            // a chmod after the close, for one: what is unsure is asked for its writers
+            Outcome::Changed if !written_to => {
+                return self.queue.enqueue(slot, size_bytes, closed);
+            }
+            // the writer that was met may be who closed it since, and a date have been set after
+            Outcome::BeingWritten(_) if reopened => {
+                self.queue.note_closed(slot, now);
+                return self.queue.enqueue(slot, size_bytes, false);
+            }
+            _ if closed => {}
+            Outcome::BeingWritten(age) if read.held.sure && !written_to => {
+                return self.rest_closing(slot, size_bytes, now, age);
+            }
+            Outcome::BeingWritten(_) | Outcome::Changed if self.queue.is_closed(slot) => {
+                self.order.forget_file(slot);
+                return self.rest_closing(slot, size_bytes, now, Duration::ZERO);
+            }
+            Outcome::Changed | Outcome::BeingWritten(_) | Outcome::Want => {
+                self.rest(slot, size_bytes, now, Rest::Written);
+            }
+            Outcome::Elsewhere => self.recheck(slot, Cause::Walk),
+            Outcome::Unreadable(identity) => self.become_unreadable(slot, identity, false),
+        }
+        match closed {
+            // what was closed meanwhile is read in the turn of its close
+            true => {
+                self.queue.note_closed(slot, now);
+                self.queue.enqueue(slot, size_bytes, true);
+            }
+            false => self.order.forget_file(slot),
+        }
+    }
+
+    fn become_file(&mut self, slot: Slot) {
+        let left_out = matches!(self.tree.get(slot).map(|n| &n.body), Some(Body::LeftOut(_)));
+        if left_out {
+            self.unlist(slot);
+            if let Some(node) = self.tree.get_mut(slot) {
+                node.body = Body::unlisted();
+            }
+        }
+    }
+
+    /// Lists a file with its hash, remembers it, and says so where anything changed. What is
+    /// `doubted` is remembered until something is heard of the file, and no longer than we run.
+    pub(super) fn list_file(&mut self, slot: Slot, seen: &Seen, hash: ContentHash, doubted: bool) {
+        let before = self.entry(slot);
+        let version = self.version_of(slot, &seen.identity, &hash, Stamp::now());
+        let Some(old) = self.tree.file(slot) else {
+            return;
+        };
+        if old.listed {
+            self.count(slot, -1);
+            self.drop_content(slot, &old.hash);
+        }
+        let executable = seen.executable();
+        let file = FileBody {
+            identity: seen.identity,
+            hash,
+            executable,
+            listed: true,
+        };
+        self.tree.set_file(slot, file, version);
+        self.count(slot, 1);
+        self.tree.note_content(slot, &hash);
+        self.kept.note_shown(&hash, true, Instant::now());
+        self.moved.forget(&hash);
+        self.moved.forget_at(slot);
+        let row = Row {
+            identity: seen.identity,
+            hash,
+            first_seen: version,
+            doubted,
+        };
+        let known = self.ledger.get(row.identity.dev, row.identity.ino);
+        if known != Some(row) {
+            self.ledger.put(row);
+        }
+        if before != self.entry(slot) {
+            self.tell_put(slot);
+        }
+        if seen.linked_again {
+            // what the file was under this name, and what it was last under any
+            let before = old.listed.then_some(old.hash);
+            let before = before.into_iter().chain(known.map(|row| row.hash));
+            self.recheck_other_names(file.identity, before.chain([hash]));
+        }
+        self.recheck_private_names(slot, &file.identity);
+    }
+
+    /// A name does not show a content any more.
+    pub(super) fn drop_content(&mut self, slot: Slot, hash: &ContentHash) {
+        self.tree.drop_content(slot, hash);
+        if self.tree.with_content(hash).next().is_none() {
+            self.kept.note_shown(hash, false, Instant::now());
+        }
+    }
+
+    /// Others may read a file by names that were left out now, or by this one not any more, where
+    /// it has such names.
+    fn recheck_private_names(&mut self, slot: Slot, identity: &Identity) {
+        let left_out = self.tree.private_names(identity.dev, identity.ino);
+        let mut doubtful: Vec<Slot> = left_out.take(LINKS_LOOKED_AT_MAX).collect();
+        if !doubtful.is_empty() {
+            doubtful.push(slot);
+        }
+        for slot in doubtful {
+            self.recheck(slot, Cause::Walk);
+        }
+    }
+
+    /// Other names of a file that had one of these contents.
+    fn recheck_other_names(
+        &mut self,
+        identity: Identity,
+        contents: impl Iterator<Item = ContentHash>,
+    ) {
+        let mut contents: Vec<ContentHash> = contents.collect();
+        contents.dedup();
+        for hash in contents {
+            self.recheck_links(identity, &hash);
+        }
+    }
+
+    /// The kernel reports a change under the one name that it was made by: other names of the same
+    /// file, which had this content, must be looked at where they are thought to be otherwise.
+    pub(super) fn recheck_links(&mut self, identity: Identity, hash: &ContentHash) {
+        let others = self.tree.with_content(hash).take(LINKS_LOOKED_AT_MAX);
+        let stale = others.filter(|slot| {
+            self.tree.file(*slot).is_some_and(|file| {
+                let same = (file.identity.dev, file.identity.ino) == (identity.dev, identity.ino);
+                same && file.identity != identity
+            })
+        });
+        for slot in stale.collect::<Vec<_>>() {
+            self.recheck(slot, Cause::Walk);
+        }
+    }
+
+    /// min(mtime, when this version was first seen). A version is its bytes and its mtime, under
+    /// this name or another that the same file had. What was seen by a clock that has been set
+    /// back since is seen `now`.
+    pub(super) fn version_of(
+        &self,
+        slot: Slot,
+        identity: &Identity,
+        hash: &ContentHash,
+        now: Stamp,
+    ) -> Stamp {
+        let mtime = identity.mtime;
+        let listed = self
+            .tree
+            .file(slot)
+            .filter(|file| file.listed && file.hash == *hash && file.identity.mtime == mtime);
+        let row = self.ledger.get(identity.dev, identity.ino);
+        let row = row.filter(|row| row.hash == *hash && row.identity.mtime == mtime);
+        let known = listed.map(|file| self.tree.version(slot, &file));
+        let seen = known.or(row.map(|row| row.first_seen)).unwrap_or(mtime);
+        seen.seen_at(now)
+    }
+
+    /// The bytes of a content were found changed: every entry with it goes until it was read again.
+    pub(super) fn suspect(&mut self, hash: &ContentHash) {
+        self.order.step();
+        self.moved.forget(hash);
+        let slots: Vec<Slot> = self.tree.with_content(hash).collect();
+        for slot in slots {
+            let Some(file) = self.tree.file(slot) else {
+                continue;
+            };
+            self.unlist(slot);
+            self.ledger.forget(&file.identity);
+            self.await_hash(slot, file.identity.size_bytes, false, Instant::now());
+        }
+    }
+
+    /// Files at rest long enough are read. Where nobody would have told us of a writer, we ask.
+    pub(super) fn wake_rested(&mut self, now: Instant) {
+        for (slot, size_bytes) in self.queue.rested(now) {
+            let Some(node) = self.tree.get(slot) else {
+                self.withdraw(slot);
+                continue;
+            };
+            let directory = self.tree.directory(node.parent);
+            let watched = directory.is_some_and(|directory| directory.watch.is_some());
+            match self.queue.why_resting(slot) {
+                Some(Rest::Verify) => self.queue.enqueue_verify(slot, size_bytes, watched),
+                Some(Rest::Closing) => self.queue.enqueue(slot, size_bytes, true),
+                Some(Rest::Written) | None => {
+                    self.order.step();
+                    self.await_hash(slot, size_bytes, watched, now);
+                    self.queue.note_unclosed(slot);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The threads that read files and hash them. One that stands still over a disk is replaced.
+
+use std::io::{self, Read as _};
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
+
+use super::at_work::AtWork;
+use super::outboards::{Outboards, SMALL_FILE_MAX_BYTES};
+use super::outcome::{Outcome, Read};
+use super::queue::{PROMISED_MAX_BYTES, Taken};
+use super::reading::{Job, Stoppable, called_off, conclude, open_job};
+use super::round_robin::RoundRobin;
+use super::shared::Shared;
+use super::state::State;
+use p2pfs_types::digest::ContentHash;
+
+/// Small files that are taken at once, so that the lock and the threads' waking cost little.
+const BATCH_MAX_FILES: usize = 64;
+/// Files read and events that wait to be sent; when there are more, no more files are taken.
+const OUTBOX_MAX_EVENTS: usize = 8192;
+
+/// Begins a thread that hashes until the set is dropped. `prompt_only` keeps it free of large
+/// files.
+pub(super) fn spawn(shared: &Arc<Shared>, prompt_only: bool) -> io::Result<JoinHandle<()>> {
+    let at_work = Arc::new(AtWork::new(prompt_only));
+    let (of_thread, shared_of_thread) = (at_work.clone(), shared.clone());
+    let builder = Builder::new().name("share-hash".to_owned());
+    let thread = builder.spawn(move || run(&shared_of_thread, &of_thread))?;
+    shared.hashers.add(at_work);
+    Ok(thread)
+}
+
+/// Leaves the threads that stand still over a disk to it, and begins others in their place.
+pub(super) fn replace_standing(shared: &Arc<Shared>) {
+    for standing in shared.hashers.take_standing(Instant::now()) {
+        let mut state = shared.lock();
+        state.stands_still(standing.share);
+        let left = standing.files.into_iter();
+        state
+            .read
+            .extend(left.map(|file| Read::of(file, Outcome::Want)));
+        drop(state);
+        // without a thread more the others do it
+        let _detached = spawn(shared, standing.prompt_only);
+    }
+}
+
+fn run(shared: &Shared, at_work: &AtWork) {
+    let (mut buffer, mut large) = (Vec::new(), RoundRobin::default());
+    while let Some(jobs) = next_jobs(shared, at_work, &large) {
+        let mut read = Vec::new();
+        for job in jobs {
+            let share = job.share;
+            at_work.begin(share);
+            match job.taken.size_bytes > PROMISED_MAX_BYTES {
+                _ if job.stands_still => read.push(Read::of(job.taken.held, Outcome::Want)),
+                true => read.extend(large.begin(shared, job)),
+                false => read.push(hash_at_once(shared, at_work, &job, &mut buffer)),
+            }
+            if is_left(shared, at_work) {
+                return;
+            }
+        }
+        if let Some(share) = large.next_share() {
+            at_work.begin(share);
+            read.extend(large.step(shared, at_work));
+            if is_left(shared, at_work) {
+                return;
+            }
+        }
+        if !read.is_empty() {
+            let numbers: Vec<u64> = read.iter().map(|read| read.held.number).collect();
+            at_work.give_back(&numbers);
+            shared.lock().read.extend(read);
+            shared.wake();
+        }
+    }
+}
+
+/// What it was at is over. Whether it was left to that: all that it had taken went to others.
+fn is_left(shared: &Shared, at_work: &AtWork) -> bool {
+    let left = at_work.end();
+    if let Some(share) = left {
+        shared.lock().answers_again(share);
+        shared.wake();
+    }
+    left.is_some()
+}
+
+fn hash_at_once(shared: &Shared, at_work: &AtWork, job: &Job, buffer: &mut Vec<u8>) -> Read {
+    let mut read = Read::of(job.taken.held, hash(shared, at_work, job, buffer));
+    let small = job.taken.just_written && job.taken.size_bytes <= SMALL_FILE_MAX_BYTES;
+    if let Outcome::Hashed { seen, .. } = &read.outcome
+        && small
+        && seen.identity.size_bytes == buffer.len() as u64
+    {
+        read.bytes = Some(buffer[..].into());
+    }
+    read
+}
+
+/// Waits for something to do, if only to go on; none when it is time to stop.
+fn next_jobs(shared: &Shared, at_work: &AtWork, large: &RoundRobin) -> Option<Vec<Job>> {
+    let mut state = shared.lock();
+    loop {
+        if shared.is_stopping() {
+            return None;
+        }
+        if state.outbox.len() + state.read.len() <= OUTBOX_MAX_EVENTS {
+            let jobs = take_jobs(&mut state, at_work.prompt_only, large.room_for_bytes());
+            if !jobs.is_empty() {
+                at_work.take(jobs.iter().map(|job| job.taken.held));
+                return Some(jobs);
+            }
+        }
+        if !large.is_empty() {
+            return Some(Vec::new());
+        }
+        shared.hashing.wait(&mut state);
+    }
+}
+
+/// One file, or several where they are small.
+fn take_jobs(state: &mut State, prompt_only: bool, room_for_bytes: u64) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    let mut left_bytes = room_for_bytes.max(PROMISED_MAX_BYTES);
+    while jobs.len() < BATCH_MAX_FILES {
+        let Some(taken) = state.queue.take(prompt_only, left_bytes) else {
+            break;
+        };
+        let size_bytes = taken.size_bytes;
+        jobs.extend(job(state, taken));
+        left_bytes = left_bytes
+            .min(SMALL_FILE_MAX_BYTES)
+            .saturating_sub(size_bytes);
+        if left_bytes == 0 {
+            break;
+        }
+    }
+    jobs
+}
+
+fn job(state: &mut State, taken: Taken) -> Option<Job> {
+    let node = state.tree.get(taken.held.slot)?;
+    let share = state.shares.get(&node.share)?;
+    let (dir, include_private) = (share.dir.clone(), share.include_private);
+    let path = state.tree.path(taken.held.slot)?;
+    Some(Job {
+        share: node.share,
+        stands_still: share.stands_still,
+        taken,
+        dir,
+        include_private,
+        path,
+    })
+}
+
+fn hash(shared: &Shared, at_work: &AtWork, job: &Job, buffer: &mut Vec<u8>) -> Outcome {
+    let opened = match open_job(shared, job) {
+        Ok(opened) => opened,
+        Err(outcome) => return outcome,
+    };
+    if opened.size_bytes() > PROMISED_MAX_BYTES {
+        // it grew since it was looked at
+        return Outcome::Elsewhere;
+    }
+    let reader = Stoppable {
+        file: &opened.file,
+        shared,
+        cancel: &job.taken.cancel,
+        at_work,
+    };
+    match read(reader, opened.size_bytes(), buffer, &shared.outboards) {
+        Ok(hash) => conclude(job, &opened, hash),
+        Err(error) => called_off(&error, &opened),
+    }
+}
+
+/// A small file is read whole and hashed at once; a large one goes through its hash tree, which is
+/// kept.
+fn read(
+    mut reader: Stoppable<'_>,
+    size_bytes: u64,
+    buffer: &mut Vec<u8>,
+    outboards: &Outboards,
+) -> io::Result<ContentHash> {
+    if size_bytes <= SMALL_FILE_MAX_BYTES {
+        buffer.resize(size_bytes as usize, 0);
+        reader.read_exact(buffer)?;
+        return Ok(ContentHash::of(buffer));
+    }
+    outboards
+        .make(&mut reader, size_bytes)
+        .map(|(hash, _)| hash)
+}

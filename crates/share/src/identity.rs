@@ -1,0 +1,214 @@
+//! What tells one state of a file from another without reading it.
+
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{FileType, Stat};
+
+use p2pfs_proto::wire::native::record::{EARLIEST_UNIX_S, Timestamp};
+
+/// The longest tick of the clock that dates files (`time(7)`, the software clock: 100 Hz).
+const TICK_MAX: Duration = Duration::from_millis(10);
+
+/// A [`Timestamp`] in 12 bytes: there is one or more for each file in memory.
+#[repr(C, packed(4))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Stamp {
+    pub(super) seconds: i64,
+    pub(super) nanoseconds: u32,
+}
+
+impl Stamp {
+    pub(super) const fn new(seconds: i64, nanoseconds: u32) -> Self {
+        Self {
+            seconds,
+            nanoseconds,
+        }
+    }
+
+    /// The time of day, by the clock that files are dated with.
+    pub(super) fn now() -> Self {
+        Self::from(SystemTime::now())
+    }
+
+    /// No change from now on is dated before that.
+    pub(super) fn last_tick() -> Self {
+        Self::from(SystemTime::now() - TICK_MAX)
+    }
+
+    /// When a version of this time is seen at: no later than `now`, which the clock says, unless
+    /// that is yet to be set. Once set back, a version would stay so for good.
+    pub(super) fn seen_at(self, now: Self) -> Self {
+        match now.seconds < EARLIEST_UNIX_S.cast_signed() {
+            true => self,
+            false => self.min(now),
+        }
+    }
+
+    /// How far this lies before (or after) `other`.
+    pub(super) fn distance(self, other: Self) -> Duration {
+        let apart = (self.total_nanoseconds() - other.total_nanoseconds()).unsigned_abs();
+        Duration::from_nanos(u64::try_from(apart).unwrap_or(u64::MAX))
+    }
+
+    /// As one number.
+    pub(super) fn total_nanoseconds(self) -> i128 {
+        i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanoseconds)
+    }
+}
+
+impl From<SystemTime> for Stamp {
+    fn from(time: SystemTime) -> Self {
+        Timestamp::from(time).into()
+    }
+}
+
+impl From<Stamp> for Timestamp {
+    fn from(stamp: Stamp) -> Self {
+        Self {
+            seconds: stamp.seconds,
+            nanoseconds: stamp.nanoseconds,
+        }
+    }
+}
+
+impl From<Timestamp> for Stamp {
+    fn from(time: Timestamp) -> Self {
+        Self::new(time.seconds, time.nanoseconds)
+    }
+}
+
+/// Whether the time is so near that a write may have been missed, or may go on.
+pub(super) fn is_recent(mtime: Stamp, now: Stamp, window: Duration) -> bool {
+    mtime.distance(now) < window
+}
+
+/// (dev, ino, size, mtime, ctime): while these are the same, the bytes are taken to be the same.
+/// Since `ctime` cannot be set back, only writes within one tick of the clock can hide (see
+/// `reading` on racy files).
+#[repr(C, packed(4))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) dev: u64,
+    pub(super) ino: u64,
+    pub(super) size_bytes: u64,
+    pub(super) mtime: Stamp,
+    pub(super) ctime: Stamp,
+}
+
+impl Identity {
+    pub(super) fn of(stat: &Stat) -> Self {
+        Self {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+            size_bytes: stat.st_size.cast_unsigned(),
+            mtime: Stamp::new(stat.st_mtime, stat.st_mtime_nsec as u32),
+            ctime: Stamp::new(stat.st_ctime, stat.st_ctime_nsec as u32),
+        }
+    }
+
+    /// One that is no file's at any time: every name of the file is thought to be otherwise.
+    pub(super) fn without_ctime(&self) -> Self {
+        Self {
+            ctime: Stamp::default(),
+            ..*self
+        }
+    }
+
+    /// The same file with the same bytes as far as one may set them: all but ctime, which a rename,
+    /// a link or a chmod changes too.
+    pub(super) fn same_but_ctime(&self, other: &Self) -> bool {
+        Self {
+            ctime: other.ctime,
+            ..*self
+        } == *other
+    }
+}
+
+/// What a `stat` tells of a name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    pub(super) identity: Identity,
+    pub(super) mode: u32,
+    /// It has another name, here or elsewhere.
+    pub(super) linked_again: bool,
+    /// Its filesystem makes up the numbers of its files, so that another may have had this one.
+    pub(super) made_up: bool,
+}
+
+impl Seen {
+    pub(super) fn of(stat: &Stat) -> Self {
+        Self {
+            identity: Identity::of(stat),
+            mode: stat.st_mode,
+            linked_again: stat.st_nlink > 1,
+            made_up: false,
+        }
+    }
+
+    pub(super) fn file_type(&self) -> FileType {
+        FileType::from_raw_mode(self.mode)
+    }
+
+    /// The mode's last digit has r, and x where it is a directory.
+    pub(super) fn others_may_read(&self) -> bool {
+        let wanted = if self.file_type() == FileType::Directory {
+            0o5
+        } else {
+            0o4
+        };
+        self.mode & wanted == wanted
+    }
+
+    /// Whether its owner may execute it, which is what a record says of a file.
+    pub(super) fn executable(&self) -> bool {
+        self.mode & 0o100 != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_small_and_loses_nothing() {
+        assert_eq!(size_of::<Stamp>(), 12);
+        let time = Timestamp {
+            seconds: -5,
+            nanoseconds: 999_999_999,
+        };
+        assert_eq!(Timestamp::from(Stamp::from(time)), time);
+    }
+
+    #[test]
+    fn a_distance_counts_both_ways_and_over_all_time() {
+        let (early, late) = (Stamp::new(-1, 500_000_000), Stamp::new(1, 0));
+        assert_eq!(early.distance(late), Duration::from_millis(1500));
+        assert_eq!(late.distance(early), Duration::from_millis(1500));
+        assert!(Stamp::new(i64::MIN, 0).distance(Stamp::new(i64::MAX, 0)) > Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_version_is_not_dated_back_by_a_clock_that_is_yet_to_be_set() {
+        let (set, unset) = (Stamp::new(1_800_000_000, 0), Stamp::new(946_684_800, 0));
+        for (version, seen) in [(1_700_000_000, 1_700_000_000), (1_900_000_000, set.seconds)] {
+            let version = Stamp::new(version, 0);
+            assert_eq!(version.seen_at(set), Stamp::new(seen, 0));
+            assert_eq!(version.seen_at(unset), version);
+        }
+    }
+
+    #[test]
+    fn others_need_x_for_a_directory_but_not_for_a_file() {
+        let seen = |mode| Seen {
+            identity: Identity::default(),
+            mode,
+            linked_again: false,
+            made_up: false,
+        };
+        assert!(seen(0o100_604).others_may_read());
+        assert!(!seen(0o100_770).others_may_read());
+        assert!(seen(0o040_705).others_may_read());
+        assert!(!seen(0o040_704).others_may_read());
+        assert!(seen(0o100_744).executable() && !seen(0o100_644).executable());
+    }
+}

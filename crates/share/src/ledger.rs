@@ -1,0 +1,489 @@
+//! What is remembered across restarts: the number of each share, and what each file hashes to.
+//!
+//! Owns `shares.redb`. A lost row costs one more hashing and nothing else, so rows are written in
+//! batches, seconds late, by a thread of their own; the share numbers are on disk before they are
+//! given out.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::Permissions;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+
+use super::error::ShareError;
+use super::identity::{Identity, Stamp};
+use p2pfs_proto::wire::native::record::SHARES_MAX;
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::files::{PRIVATE_MODE, aside, is_damage, open_private, with_remedy};
+
+/// The file's name in the state directory.
+pub(super) const LEDGER_FILE: &str = "shares.redb";
+/// redb's page cache; its default is a gibibyte.
+const CACHE_BYTES: usize = 2 << 20;
+/// Rows that wait for the disk; more are dropped, which costs a hashing after the next restart.
+const WAITING_MAX_ROWS: usize = 1 << 17;
+/// Room for rows that is kept while few wait.
+const ROOM_KEPT_ROWS: usize = 1 << 10;
+/// How long rows gather before they are written.
+const GATHER: Duration = Duration::from_secs(1);
+
+const SHARES: TableDefinition<&[u8], u16> = TableDefinition::new("shares");
+/// The same by the names, with links in them, by which shares were last added.
+const LINKED_SHARES: TableDefinition<&[u8], u16> = TableDefinition::new("linked_shares");
+const FILES: TableDefinition<(u64, u64), [u8; ROW_BYTES]> = TableDefinition::new("files");
+const ROW_BYTES: usize = 77;
+
+/// What is remembered of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) identity: Identity,
+    pub(super) hash: ContentHash,
+    /// When this version was first seen, by our clock.
+    pub(super) first_seen: Stamp,
+    /// Hashed so soon after its modification, or while someone had it open for writing, that it may
+    /// have changed unseen: after a restart the hash counts for nothing, `first_seen` does.
+    pub(super) doubted: bool,
+}
+
+type Key = (u64, u64);
+
+#[derive(Default)]
+struct Waiting {
+    /// `None` is a row to be forgotten.
+    rows: HashMap<Key, Option<Row>>,
+    stopping: bool,
+}
+
+struct Shared {
+    /// Nothing where it could not be opened anew: redb does no more with a file of which its disk
+    /// once refused a write (`redb::Error::PreviousIo`).
+    database: RwLock<Option<Database>>,
+    path: PathBuf,
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+/// The ledger; dropping it writes what waits.
+pub struct Ledger {
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Ledger {
+    /// Opens or makes the file, and locks it.
+    pub(super) fn open(path: &Path) -> Result<Self, ShareError> {
+        let database = open_database(path)?;
+        let shared = Arc::new(Shared {
+            database: RwLock::new(Some(database)),
+            path: path.to_owned(),
+            waiting: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        shared
+            .make_tables()
+            .map_err(|error| state_error(path, error))?;
+        let writer = {
+            let shared = shared.clone();
+            let thread = std::thread::Builder::new().name("share-ledger".to_owned());
+            thread.spawn(move || shared.write_until_stopped())?
+        };
+        Ok(Self {
+            shared,
+            writer: Some(writer),
+        })
+    }
+
+    /// Whether all numbers can be read, and some row.
+    fn check(&self) -> Result<(), ShareError> {
+        let read = self.shared.with(|database| {
+            let reading = database.begin_read()?;
+            for row in reading.open_table(SHARES)?.iter()? {
+                row?;
+            }
+            reading.open_table(FILES)?.first()?;
+            Ok(())
+        });
+        read.map_err(|error| state_error(&self.shared.path, error))
+    }
+
+    /// The number of a directory, the same for ever; it is known by the given name too.
+    pub(super) fn share_index(&self, dir: &Path, given: &Path) -> Result<u16, ShareError> {
+        let [dir, given] = [dir, given].map(|name| name.as_os_str().as_bytes());
+        let found = self
+            .shared
+            .with(|database| share_index(database, dir, given));
+        let found = found.map_err(|error| state_error(&self.shared.path, error))?;
+        found.ok_or(ShareError::TooMany { limit: SHARES_MAX })
+    }
+
+    /// The number that a directory has, if it was ever shared.
+    pub(super) fn known_share(&self, dir: &Path) -> Option<u16> {
+        let found = self.shared.with(|database| {
+            let shares = database.begin_read()?.open_table(SHARES)?;
+            let found = shares.get(dir.as_os_str().as_bytes())?;
+            Ok(found.map(|found| found.value()))
+        });
+        found.ok()?
+    }
+
+    /// The same by the name that it was last added by. Asks no disk where that leads, which may
+    /// stand still.
+    pub(super) fn share_given_as(&self, name: &Path) -> Option<u16> {
+        let found = self.shared.with(|database| {
+            let linked = database.begin_read()?.open_table(LINKED_SHARES)?;
+            let found = linked.get(name.as_os_str().as_bytes())?;
+            Ok(found.map(|found| found.value()))
+        });
+        self.known_share(name).or(found.ok()?)
+    }
+
+    /// What is remembered of the file (dev, ino), whatever it looks like now.
+    pub(super) fn get(&self, dev: u64, ino: u64) -> Option<Row> {
+        if let Some(row) = self.shared.waiting.lock().rows.get(&(dev, ino)) {
+            return *row;
+        }
+        let found = self.shared.with(|database| {
+            let files = database.begin_read()?.open_table(FILES)?;
+            Ok(files.get((dev, ino))?.map(|found| found.value()))
+        });
+        Some(decode((dev, ino), &found.ok()??))
+    }
+
+    /// Remembers.
+    pub(super) fn put(&self, row: Row) {
+        self.change((row.identity.dev, row.identity.ino), Some(row));
+    }
+
+    /// Forgets what the file hashed to: it was found wrong.
+    pub(super) fn forget(&self, identity: &Identity) {
+        self.change((identity.dev, identity.ino), None);
+    }
+
+    fn change(&self, key: Key, row: Option<Row>) {
+        let mut waiting = self.shared.waiting.lock();
+        if waiting.rows.len() < WAITING_MAX_ROWS || row.is_none() {
+            waiting.rows.insert(key, row);
+            self.shared.changed.notify_one();
+        }
+    }
+
+    /// How many files are remembered on disk.
+    pub(super) fn len(&self) -> u64 {
+        let count = |database: &Database| Ok(database.begin_read()?.open_table(FILES)?.len()?);
+        self.shared.with(count).unwrap_or(0)
+    }
+
+    /// Forgets every file but these.
+    pub(super) fn retain(&self, live: &HashSet<(u64, u64)>) {
+        if let Err(error) = self.shared.retain(live) {
+            tracing::debug!(%error, "cannot tidy the ledger of shared files");
+        }
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.shared.waiting.lock().stopping = true;
+        self.shared.changed.notify_one();
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Shared {
+    /// Does something with the database, which is opened anew where its disk refused a write
+    /// before.
+    fn with<T>(
+        &self,
+        deed: impl Fn(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
+        let done = self.database.read().as_ref().map(&deed);
+        match done {
+            None | Some(Err(redb::Error::PreviousIo)) => {}
+            Some(done) => return done,
+        }
+        let mut place = self.database.write();
+        // locked until it is closed
+        *place = None;
+        let anew = database_at(&self.path)?;
+        deed(place.insert(anew))
+    }
+
+    fn make_tables(&self) -> Result<(), redb::Error> {
+        self.with(|database| {
+            let writing = database.begin_write()?;
+            writing.open_table(SHARES)?;
+            writing.open_table(LINKED_SHARES)?;
+            writing.open_table(FILES)?;
+            Ok(writing.commit()?)
+        })
+    }
+
+    fn write_until_stopped(&self) {
+        loop {
+            let mut waiting = self.waiting.lock();
+            // a first walk leaves room for very many here
+            waiting.rows.shrink_to(ROOM_KEPT_ROWS);
+            while waiting.rows.is_empty() && !waiting.stopping {
+                self.changed.wait(&mut waiting);
+            }
+            if !waiting.stopping {
+                self.changed
+                    .wait_while_for(&mut waiting, |w| !w.stopping, GATHER);
+            }
+            let (rows, stopping) = (waiting.rows.clone(), waiting.stopping);
+            drop(waiting);
+            if let Err(error) = self.write(&rows) {
+                tracing::debug!(%error, "cannot remember the hashes of shared files");
+            }
+            self.waiting
+                .lock()
+                .rows
+                .retain(|key, row| rows.get(key) != Some(row));
+            if stopping {
+                return;
+            }
+        }
+    }
+
+    fn write(&self, rows: &HashMap<Key, Option<Row>>) -> Result<(), redb::Error> {
+        self.with(|database| {
+            let writing = database.begin_write()?;
+            {
+                let mut files = writing.open_table(FILES)?;
+                for (key, row) in rows {
+                    match row {
+                        Some(row) => files.insert(*key, encode(row))?.map(|_| ()),
+                        None => files.remove(*key)?.map(|_| ()),
+                    };
+                }
+            }
+            Ok(writing.commit()?)
+        })
+    }
+
+    fn retain(&self, live: &HashSet<Key>) -> Result<(), redb::Error> {
+        self.with(|database| {
+            let writing = database.begin_write()?;
+            writing
+                .open_table(FILES)?
+                .retain(|key, _| live.contains(&key))?;
+            Ok(writing.commit()?)
+        })
+    }
+}
+
+/// The number of a directory, a free one where it has none yet; nothing where none is free.
+fn share_index(database: &Database, dir: &[u8], given: &[u8]) -> Result<Option<u16>, redb::Error> {
+    let writing = database.begin_write()?;
+    let index = {
+        let mut shares = writing.open_table(SHARES)?;
+        let known = shares.get(dir)?.map(|found| found.value());
+        match known {
+            Some(index) => Some(index),
+            None => {
+                let taken: HashSet<u16> = shares
+                    .iter()?
+                    .map(|row| Ok(row?.1.value()))
+                    .collect::<Result<_, redb::Error>>()?;
+                let free = (0..SHARES_MAX as u16).find(|index| !taken.contains(index));
+                if let Some(index) = free {
+                    shares.insert(dir, index)?;
+                }
+                free
+            }
+        }
+    };
+    if let Some(index) = index.filter(|_| given != dir) {
+        writing.open_table(LINKED_SHARES)?.insert(given, index)?;
+    }
+    writing.commit()?;
+    Ok(index)
+}
+
+fn open_database(path: &Path) -> Result<Database, ShareError> {
+    database_at(path).map_err(|error| match error {
+        redb::Error::DatabaseAlreadyOpen => ShareError::Locked {
+            path: path.to_owned(),
+        },
+        other => state_error(path, other),
+    })
+}
+
+/// The file, made where there is none, its owner's alone.
+fn database_at(path: &Path) -> Result<Database, redb::Error> {
+    let file = open_private(path)?;
+    file.set_permissions(Permissions::from_mode(PRIVATE_MODE))?;
+    let mut builder = Database::builder();
+    Ok(builder.set_cache_size(CACHE_BYTES).create_file(file)?)
+}
+
+/// Opens what is remembered of the shares of a state directory. Where that is damaged it is moved
+/// aside and made anew: where it is now, and what was wrong with it.
+///
+/// # Errors
+/// Where it cannot be opened, made or moved.
+pub fn open_sound(state_dir: &Path) -> Result<(Ledger, Option<Aside>), ShareError> {
+    let path = &state_dir.join(LEDGER_FILE);
+    let opened = Ledger::open(path).and_then(|ledger| ledger.check().map(|()| ledger));
+    match opened {
+        Ok(ledger) => Ok((ledger, None)),
+        Err(ShareError::Damaged { reason, .. }) => {
+            let aside = aside(path);
+            std::fs::rename(path, &aside)?;
+            Ok((Ledger::open(path)?, Some((aside, reason))))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Where a damaged file is now, and what was wrong with it.
+type Aside = (PathBuf, String);
+
+fn state_error(path: &Path, error: impl Into<redb::Error>) -> ShareError {
+    let path = path.to_owned();
+    match error.into() {
+        redb::Error::Io(error) if !is_damage(&error) => {
+            let reason = with_remedy(&error);
+            ShareError::State { path, reason }
+        }
+        redb::Error::PreviousIo | redb::Error::DatabaseClosed => {
+            let reason = "the disk refused a write before".to_owned();
+            ShareError::State { path, reason }
+        }
+        error => {
+            let reason = error.to_string();
+            ShareError::Damaged { path, reason }
+        }
+    }
+}
+
+fn encode(row: &Row) -> [u8; ROW_BYTES] {
+    let mut bytes = [0; ROW_BYTES];
+    bytes[..8].copy_from_slice(&row.identity.size_bytes.to_le_bytes());
+    for (at, stamp) in [
+        (8, row.identity.mtime),
+        (20, row.identity.ctime),
+        (32, row.first_seen),
+    ] {
+        bytes[at..at + 8].copy_from_slice(&{ stamp.seconds }.to_le_bytes());
+        bytes[at + 8..at + 12].copy_from_slice(&{ stamp.nanoseconds }.to_le_bytes());
+    }
+    bytes[44..76].copy_from_slice(row.hash.as_bytes());
+    bytes[76] = u8::from(row.doubted);
+    bytes
+}
+
+fn decode((dev, ino): Key, bytes: &[u8; ROW_BYTES]) -> Row {
+    let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+    let stamp = |at: usize| {
+        let nanoseconds = u32::from_le_bytes(std::array::from_fn(|i| bytes[at + 8 + i]));
+        Stamp::new(number(at).cast_signed(), nanoseconds)
+    };
+    let identity = Identity {
+        dev,
+        ino,
+        size_bytes: number(0),
+        mtime: stamp(8),
+        ctime: stamp(20),
+    };
+    let hash = ContentHash::new(std::array::from_fn(|i| bytes[44 + i]));
+    Row {
+        identity,
+        hash,
+        first_seen: stamp(32),
+        doubted: bytes[76] != 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(ino: u64) -> Row {
+        let identity = Identity {
+            dev: 7,
+            ino,
+            size_bytes: 99,
+            mtime: Stamp::new(-3, 999_999_999),
+            ctime: Stamp::new(1 << 40, 1),
+        };
+        let hash = ContentHash::of(&ino.to_le_bytes());
+        Row {
+            identity,
+            hash,
+            first_seen: Stamp::new(5, 6),
+            doubted: ino % 2 == 1,
+        }
+    }
+
+    #[test]
+    fn a_row_is_known_at_once_and_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l.redb");
+        let ledger = Ledger::open(&path).unwrap();
+        ledger.put(row(1));
+        ledger.put(row(2));
+        assert_eq!(ledger.get(7, 1), Some(row(1)));
+        drop(ledger);
+        let ledger = Ledger::open(&path).unwrap();
+        assert_eq!(ledger.get(7, 1), Some(row(1)));
+        assert_eq!(ledger.get(7, 2), Some(row(2)));
+        assert_eq!(ledger.get(8, 1), None);
+        assert_eq!(ledger.len(), 2);
+        ledger.forget(&row(1).identity);
+        assert_eq!(ledger.get(7, 1), None);
+        ledger.retain(&HashSet::new());
+        assert_eq!(ledger.get(7, 2), None);
+    }
+
+    fn index_of(ledger: &Ledger, dir: &str) -> u16 {
+        ledger.share_index(Path::new(dir), Path::new(dir)).unwrap()
+    }
+
+    #[test]
+    fn a_directory_keeps_its_number_and_no_two_have_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l.redb");
+        let ledger = Ledger::open(&path).unwrap();
+        let first = index_of(&ledger, "/a");
+        let second = index_of(&ledger, "/b");
+        assert_ne!(first, second);
+        drop(ledger);
+        let ledger = Ledger::open(&path).unwrap();
+        assert_eq!(index_of(&ledger, "/b"), second);
+        assert_eq!(ledger.known_share(Path::new("/a")), Some(first));
+        assert_eq!(ledger.known_share(Path::new("/c")), None);
+    }
+
+    #[test]
+    fn a_second_daemon_on_the_same_state_is_told_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l.redb");
+        let _first = Ledger::open(&path).unwrap();
+        assert!(matches!(
+            Ledger::open(&path),
+            Err(ShareError::Locked { .. })
+        ));
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l.redb");
+        std::fs::write(
+            &path,
+            b"something else entirely, and long enough to look at",
+        )
+        .unwrap();
+        let error = Ledger::open(&path).err().unwrap();
+        assert!(error.to_string().contains("l.redb"), "{error}");
+    }
+}

@@ -1,0 +1,239 @@
+//! What is told before what.
+
+use super::*;
+use crate::tree::{Body, Tree};
+use p2pfs_proto::wire::native::record::Entry;
+
+fn slots() -> [Slot; 3] {
+    let mut tree = Tree::new();
+    let root = tree.insert_root(0);
+    ["a", "b", "c"].map(|name| tree.insert(root, name.as_bytes(), Body::unlisted()))
+}
+
+fn name(text: &str) -> SharedPath {
+    SharedPath::new(text.as_bytes()).unwrap()
+}
+
+fn removed(text: &str) -> ShareEvent {
+    let (share, path) = (ShareIndex(0), name(text));
+    ShareEvent::Removed { share, path }
+}
+
+fn put(text: &str, kind: Kind) -> ShareEvent {
+    let entry = Entry {
+        kind,
+        mtime: Stamp::default().into(),
+        version_time: Stamp::default().into(),
+        sent_by: None,
+    };
+    let (share, path) = (ShareIndex(0), name(text));
+    ShareEvent::Put { share, path, entry }
+}
+
+fn link(text: &str) -> ShareEvent {
+    let target = bytes::Bytes::from_static(b"t");
+    put(text, Kind::Symlink { target })
+}
+
+/// A file that was changed then.
+fn changed(seconds: i64) -> Identity {
+    Identity {
+        ctime: Stamp::new(seconds, 0),
+        ..Identity::default()
+    }
+}
+
+fn told(order: &mut Order, now: Instant) -> Vec<String> {
+    let mut out = Vec::new();
+    order.release(now, &mut out);
+    out.iter()
+        .map(|event| name_of(event).unwrap().1.to_string())
+        .collect()
+}
+
+#[test]
+fn what_is_known_at_once_waits_for_what_is_not_known_of_an_earlier_turn() {
+    let (mut order, now, [a, b, _]) = (Order::default(), Instant::now(), slots());
+    order.step();
+    order.await_file(a, None);
+    order.step();
+    order.await_file(b, None);
+    order.step();
+    order.tell(link("current"));
+    assert!(told(&mut order, now).is_empty());
+    order.set_turn(order.turn_of(b).unwrap());
+    order.tell(link("b"));
+    order.forget_file(b);
+    assert!(told(&mut order, now).is_empty());
+    order.set_turn(order.turn_of(a).unwrap());
+    order.tell(link("a"));
+    order.forget_file(a);
+    assert_eq!(told(&mut order, now), ["a", "b", "current"]);
+    assert!(order.is_empty() && order.open.is_empty() && order.names.is_empty());
+}
+
+#[test]
+fn a_file_that_is_given_up_and_one_that_changed_again_hold_up_nothing() {
+    let (mut order, now, [a, b, _]) = (Order::default(), Instant::now(), slots());
+    order.step();
+    order.await_file(a, None);
+    order.await_file(b, None);
+    order.step();
+    order.tell(link("x"));
+    order.step();
+    order.await_file(a, None);
+    assert!(told(&mut order, now).is_empty());
+    order.forget_file(b);
+    assert_eq!(told(&mut order, now), ["x"]);
+}
+
+#[test]
+fn a_large_file_is_waited_for_and_not_for_ever() {
+    let (mut order, now, [a, ..]) = (Order::default(), Instant::now(), slots());
+    order.step();
+    order.await_file(a, Some(now + LARGE_WAIT));
+    order.step();
+    order.tell(link("x"));
+    assert!(told(&mut order, now).is_empty());
+    assert_eq!(order.next_due(), Some(now + LARGE_WAIT));
+    assert_eq!(told(&mut order, now + LARGE_WAIT), ["x"]);
+    order.forget_file(a);
+    assert!(order.open.is_empty());
+}
+
+#[test]
+fn what_is_said_of_one_name_is_never_overtaken() {
+    let (mut order, now, [a, ..]) = (Order::default(), Instant::now(), slots());
+    let first = order.step();
+    order.await_file(a, None);
+    order.step();
+    order.tell(removed("x"));
+    order.set_turn(first);
+    order.tell(link("x"));
+    order.forget_file(a);
+    let mut out = Vec::new();
+    order.release(now, &mut out);
+    assert_eq!(out, [removed("x"), link("x")]);
+}
+
+#[test]
+fn a_new_directory_and_all_that_came_while_it_was_read_is_one_unit() {
+    let (mut order, now, [a, b, _]) = (Order::default(), Instant::now(), slots());
+    order.step();
+    order.tell(put("d", Kind::Directory));
+    let turn = order.await_reading().unwrap();
+    order.step();
+    order.await_file(b, None);
+    order.set_turn_of_new(turn);
+    assert!(order.note_met(9));
+    order.await_file(a, None);
+    order.end_reading(turn);
+    order.step();
+    order.tell(removed("old"));
+    order.note_drained();
+    order.set_turn(order.turn_of(a).unwrap());
+    order.set_seen(changed(9));
+    order.tell(link("d/pointer"));
+    order.forget_file(a);
+    assert!(told(&mut order, now).is_empty(), "b is of the unit");
+    order.set_turn(order.turn_of(b).unwrap());
+    order.set_seen(changed(5));
+    order.tell(link("d/object"));
+    order.forget_file(b);
+    assert_eq!(told(&mut order, now), ["d", "d/object", "d/pointer", "old"]);
+    assert!(order.units.is_empty() && order.reading.is_none());
+}
+
+#[test]
+fn a_tree_that_is_too_large_to_be_told_whole_is_told_as_it_comes() {
+    let mut order = Order::default();
+    order.step();
+    let turn = order.await_reading().unwrap();
+    assert!((0..UNIT_MAX_NAMES).all(|_| order.note_met(1)));
+    assert!(!order.note_met(1));
+    assert_eq!(order.await_reading(), None);
+    order.end_reading(turn);
+    order.note_drained();
+    order.step();
+    order.await_reading();
+    assert!(!order.note_met(UNIT_MAX_BYTES + 1));
+}
+
+#[test]
+fn what_may_be_of_a_later_turn_is_one_unit_with_all_that_was_reported_since() {
+    let (mut order, now, [a, ..]) = (Order::default(), Instant::now(), slots());
+    let pointer = order.step();
+    let object = order.step();
+    order.step();
+    order.tell(removed("old"));
+    order.set_turn(pointer);
+    order.set_ahead();
+    order.set_seen(changed(7));
+    order.tell(link("pointer"));
+    order.set_turn(object);
+    order.set_seen(changed(7));
+    order.await_file(a, None);
+    assert!(told(&mut order, now).is_empty());
+    order.set_turn(object);
+    order.set_seen(changed(7));
+    order.tell(link("object"));
+    order.forget_file(a);
+    assert_eq!(told(&mut order, now), ["object", "pointer", "old"]);
+    assert!(order.units.is_empty());
+}
+
+#[test]
+fn another_file_than_was_seen_is_told_after_what_came_since_though_of_the_same_tick() {
+    let (now, [pointer, object, _]) = (Instant::now(), slots());
+    let tells = |inode_hashed| {
+        let mut order = Order::default();
+        let file = |ino| Identity { ino, ..changed(7) };
+        order.step();
+        order.set_seen(file(1));
+        order.await_file(pointer, None);
+        order.step();
+        order.set_seen(file(2));
+        order.await_file(object, None);
+        for (slot, name, hashed) in [
+            (pointer, "pointer", file(inode_hashed)),
+            (object, "object", file(2)),
+        ] {
+            order.set_turn(order.turn_of(slot).unwrap());
+            order.note_hashed(slot, hashed);
+            order.set_seen(hashed);
+            order.tell(link(name));
+            order.forget_file(slot);
+        }
+        told(&mut order, now)
+    };
+    assert_eq!(tells(1), ["pointer", "object"]);
+    assert_eq!(tells(3), ["object", "pointer"]);
+}
+
+#[test]
+fn units_that_overlap_are_one() {
+    let (mut order, now) = (Order::default(), Instant::now());
+    let turns: Vec<Turn> = (0..5).map(|_| order.step()).collect();
+    for (turn, name, seconds) in [(1, "b", 3), (3, "c", 2), (0, "d", 1)] {
+        order.set_turn(turns[turn]);
+        order.set_ahead();
+        order.set_seen(changed(seconds));
+        order.tell(link(name));
+    }
+    assert_eq!(order.units.len(), 1);
+    assert_eq!(told(&mut order, now), ["d", "c", "b"]);
+}
+
+#[test]
+fn what_is_later_than_a_name_that_was_not_looked_at_waits() {
+    let (mut order, now) = (Order::default(), Instant::now());
+    order.step();
+    order.tell(link("a"));
+    let unlooked = order.step();
+    order.step();
+    order.tell(link("c"));
+    order.set_unlooked(Some(unlooked));
+    assert_eq!(told(&mut order, now), ["a"]);
+    order.set_unlooked(None);
+    assert_eq!(told(&mut order, now), ["c"]);
+}

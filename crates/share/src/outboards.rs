@@ -1,0 +1,422 @@
+//! The hash trees of shared files: on disk for large files, under a budget, the least recently
+//! used going first; in memory for those in use; made anew from the file where they are neither.
+//!
+//! Nothing here is trusted: who serves from an outboard checks every group against the hash, so a
+//! damaged one costs a rebuild and never a wrong byte.
+
+use std::fs::File;
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use super::error::ShareError;
+use super::part::{IN_MEMORY_MAX_BYTES, Pairs, Part, Parts, Store, Trouble, outboard_bytes};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::files::is_want;
+
+/// Files up to this size have no outboard on disk: hashing them takes a millisecond.
+pub(super) const SMALL_FILE_MAX_BYTES: u64 = 1 << 20;
+/// What outboards in memory may take together; each is at most an eighth of it.
+const MEMORY_BUDGET_BYTES: u64 = 8 << 20;
+/// And how many, since most are tiny.
+const MEMORY_MAX_OUTBOARDS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+/// Rebuilds that go on at the same time, of different contents.
+const REBUILD_LANES: usize = 16;
+
+pub(super) struct Outboards {
+    dir: PathBuf,
+    budget_bytes: u64,
+    held: Mutex<Held>,
+    rebuilding: [Mutex<()>; REBUILD_LANES],
+    parts: Parts,
+}
+
+struct Held {
+    disk: LruCache<ContentHash, u64>,
+    disk_bytes: u64,
+    memory: LruCache<ContentHash, Arc<[u8]>>,
+    memory_bytes: u64,
+}
+
+impl Outboards {
+    /// Takes up what an earlier run left in `dir`, oldest first, within the budget.
+    pub(super) fn open(dir: PathBuf, budget_bytes: u64) -> io::Result<Self> {
+        std::fs::create_dir_all(&dir)?;
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&dir)? {
+            let entry = entry?;
+            let stat = entry.metadata()?;
+            match entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            {
+                Some(hash) => found.push((stat.modified()?, hash, stat.len())),
+                None => drop(std::fs::remove_file(entry.path())),
+            }
+        }
+        found.sort_unstable_by_key(|(modified, hash, _)| (*modified, *hash));
+        let outboards = Self {
+            dir,
+            budget_bytes,
+            held: Mutex::new(Held {
+                disk: LruCache::unbounded(),
+                disk_bytes: 0,
+                memory: LruCache::new(MEMORY_MAX_OUTBOARDS),
+                memory_bytes: 0,
+            }),
+            rebuilding: std::array::from_fn(|_| Mutex::default()),
+            parts: Parts::default(),
+        };
+        found
+            .into_iter()
+            .for_each(|(_, hash, bytes)| outboards.note_on_disk(hash, bytes));
+        Ok(outboards)
+    }
+
+    /// Begins the outboard of a file. Those that are begun take at most as much of the disk as
+    /// those that are kept.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::QuotaExceeded`] where it has no room beside the others that are begun.
+    pub(super) fn begin(&self, size_bytes: u64) -> io::Result<Part> {
+        self.parts.begin(&self.dir, size_bytes, self.budget_bytes)
+    }
+
+    /// Hashes a file from its start to its end, and keeps its outboard where it is worth it.
+    ///
+    /// # Errors
+    /// What `reader` fails with, and as [`Self::begin`].
+    pub(super) fn make(
+        &self,
+        reader: &mut impl io::Read,
+        size_bytes: u64,
+    ) -> io::Result<(ContentHash, Pairs)> {
+        let mut part = self.begin(size_bytes)?;
+        let read = part.read_on(reader, u64::MAX, &mut Vec::new());
+        read.map_err(|trouble| match trouble {
+            Trouble::Reading(error) => error,
+            Trouble::Writing => io::ErrorKind::StorageFull.into(),
+        })?;
+        let (hash, made) = part.finish().ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.keep(hash, size_bytes, &made);
+        Ok((hash, made.pairs()))
+    }
+
+    /// Keeps an outboard that was just made, where it is worth it.
+    pub(super) fn keep(&self, hash: ContentHash, size_bytes: u64, made: &Store) {
+        let bytes = outboard_bytes(size_bytes);
+        let is_wanted = size_bytes > SMALL_FILE_MAX_BYTES
+            && bytes <= self.budget_bytes
+            && !self.held.lock().disk.contains(&hash);
+        let path = self.path(&hash);
+        let kept = is_wanted
+            && match made {
+                Store::Memory(pairs) => self.write(pairs, &path).is_ok(),
+                Store::Disk(on_disk) => on_disk.keep_as(&path).is_ok(),
+            };
+        if kept {
+            self.note_on_disk(hash, bytes);
+        }
+    }
+
+    /// The pairs for a content, from memory, disk, or by hashing `file` again.
+    ///
+    /// # Errors
+    /// [`ShareError::Gone`] where `file` does not have the content any more; [`ShareError::Io`].
+    pub(super) fn load(
+        &self,
+        hash: ContentHash,
+        size_bytes: u64,
+        file: &File,
+    ) -> Result<Pairs, ShareError> {
+        if outboard_bytes(size_bytes) == 0 {
+            return Ok(Pairs::Memory(Arc::default()));
+        }
+        // who waits for another's rebuild finds it in memory afterwards
+        let lane = usize::from(hash.as_bytes()[0]) % REBUILD_LANES;
+        if let Some(pairs) = self.recall(&hash) {
+            return Ok(pairs);
+        }
+        let _alone = self.rebuilding[lane].lock();
+        if let Some(pairs) = self.recall(&hash) {
+            return Ok(pairs);
+        }
+        if let Some(pairs) = self.read(&hash, size_bytes)? {
+            return Ok(self.note_in_memory(hash, pairs));
+        }
+        let made = self.make(&mut Sequential { file, offset: 0 }, size_bytes);
+        let (found, pairs) = made.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => ShareError::Gone,
+            _ => ShareError::Io(error),
+        })?;
+        if found != hash {
+            return Err(ShareError::Gone);
+        }
+        Ok(self.note_in_memory(hash, pairs))
+    }
+
+    /// Drops an outboard that no file needs, or that is damaged.
+    pub(super) fn forget(&self, hash: &ContentHash) {
+        let mut held = self.held.lock();
+        if let Some(bytes) = held.disk.pop(hash) {
+            held.disk_bytes -= bytes;
+            let _ = std::fs::remove_file(self.path(hash));
+        }
+        if let Some(pairs) = held.memory.pop(hash) {
+            held.memory_bytes -= pairs.len() as u64;
+        }
+    }
+
+    /// Bytes on disk.
+    #[cfg(test)]
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.held.lock().disk_bytes
+    }
+
+    fn recall(&self, hash: &ContentHash) -> Option<Pairs> {
+        let mut held = self.held.lock();
+        held.memory.get(hash).cloned().map(Pairs::Memory)
+    }
+
+    /// Forgets one that cannot be read, but not where that was our own want.
+    fn read(&self, hash: &ContentHash, size_bytes: u64) -> io::Result<Option<Pairs>> {
+        if self.held.lock().disk.get(hash).is_none() {
+            return Ok(None);
+        }
+        match read_pairs(&self.path(hash), outboard_bytes(size_bytes)) {
+            Ok(Some(pairs)) => return Ok(Some(pairs)),
+            Err(error) if is_want(&error) => return Err(error),
+            Ok(None) | Err(_) => self.forget(hash),
+        }
+        Ok(None)
+    }
+
+    /// Under its name only when it is whole.
+    fn write(&self, pairs: &[u8], path: &Path) -> io::Result<()> {
+        let part = self.parts.path(&self.dir);
+        let written = std::fs::write(&part, pairs).and_then(|()| std::fs::rename(&part, path));
+        if written.is_err() {
+            let _ = std::fs::remove_file(part);
+        }
+        written
+    }
+
+    fn note_on_disk(&self, hash: ContentHash, bytes: u64) {
+        let mut held = self.held.lock();
+        held.disk_bytes += bytes;
+        if let Some(replaced) = held.disk.put(hash, bytes) {
+            held.disk_bytes -= replaced;
+        }
+        while held.disk_bytes > self.budget_bytes {
+            let Some((oldest, bytes)) = held.disk.pop_lru() else {
+                break;
+            };
+            held.disk_bytes -= bytes;
+            let _ = std::fs::remove_file(self.path(&oldest));
+        }
+    }
+
+    fn note_in_memory(&self, hash: ContentHash, pairs: Pairs) -> Pairs {
+        let Pairs::Memory(in_memory) = &pairs else {
+            return pairs;
+        };
+        let mut held = self.held.lock();
+        held.memory_bytes += in_memory.len() as u64;
+        if let Some((_, replaced)) = held.memory.push(hash, in_memory.clone()) {
+            held.memory_bytes -= replaced.len() as u64;
+        }
+        while held.memory_bytes > MEMORY_BUDGET_BYTES {
+            let Some((_, oldest)) = held.memory.pop_lru() else {
+                break;
+            };
+            held.memory_bytes -= oldest.len() as u64;
+        }
+        drop(held);
+        pairs
+    }
+
+    fn path(&self, hash: &ContentHash) -> PathBuf {
+        Path::new(&self.dir).join(hash.to_string())
+    }
+}
+
+/// A stored outboard of that length; a large one stays where it is.
+fn read_pairs(path: &Path, bytes: u64) -> io::Result<Option<Pairs>> {
+    if bytes <= IN_MEMORY_MAX_BYTES {
+        let pairs = std::fs::read(path)?;
+        let is_whole = pairs.len() as u64 == bytes;
+        return Ok(is_whole.then(|| Pairs::Memory(pairs.into())));
+    }
+    let file = File::open(path)?;
+    let is_whole = file.metadata()?.len() == bytes;
+    Ok(is_whole.then(|| Pairs::Disk(Arc::new(file))))
+}
+
+/// Reads a file from the start without moving its own position, which others may use.
+struct Sequential<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl io::Read for Sequential<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = FileExt::read_at(self.file, buffer, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::part::grain_of;
+    use super::*;
+    use p2pfs_types::digest::{OnDisk, Outboard, ReadAt};
+
+    struct Sample {
+        _dir: tempfile::TempDir,
+        file: File,
+        outboard: Outboard,
+    }
+
+    fn sample(seed: u8, size: usize) -> Sample {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..size).map(|i| (i / 7) as u8 ^ seed).collect();
+        std::fs::write(dir.path().join("f"), &bytes).unwrap();
+        let file = File::open(dir.path().join("f")).unwrap();
+        Sample {
+            _dir: dir,
+            file,
+            outboard: Outboard::compute(&bytes[..], size as u64, grain_of(size as u64)).unwrap(),
+        }
+    }
+
+    fn load(outboards: &Outboards, sample: &Sample) -> Result<Pairs, ShareError> {
+        outboards.load(
+            sample.outboard.hash,
+            sample.outboard.size_bytes,
+            &sample.file,
+        )
+    }
+
+    fn keep(outboards: &Outboards, sample: &Sample) {
+        let Outboard {
+            hash,
+            size_bytes,
+            ref pairs,
+        } = sample.outboard;
+        outboards.keep(hash, size_bytes, &Store::Memory(pairs[..].into()));
+    }
+
+    fn bytes_of(pairs: &Pairs, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        pairs.read_exact_at(0, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn assert_loads(outboards: &Outboards, sample: &Sample) {
+        let pairs = load(outboards, sample).unwrap();
+        let wanted = &sample.outboard.pairs;
+        assert!(bytes_of(&pairs, wanted.len()) == *wanted);
+    }
+
+    const LARGE: usize = SMALL_FILE_MAX_BYTES as usize + 100_000;
+
+    #[test]
+    fn an_outboard_on_disk_outlives_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let sample = sample(1, LARGE);
+        keep(
+            &Outboards::open(dir.path().join("o"), 1 << 20).unwrap(),
+            &sample,
+        );
+        let outboards = Outboards::open(dir.path().join("o"), 1 << 20).unwrap();
+        assert_eq!(outboards.disk_bytes(), sample.outboard.pairs.len() as u64);
+        assert_loads(&outboards, &sample);
+    }
+
+    #[test]
+    fn the_budget_holds_and_the_least_recently_used_goes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let samples = [sample(1, LARGE), sample(2, LARGE), sample(3, LARGE)];
+        let each = samples[0].outboard.pairs.len() as u64;
+        let outboards = Outboards::open(dir.path().to_owned(), 2 * each + 10).unwrap();
+        keep(&outboards, &samples[0]);
+        keep(&outboards, &samples[1]);
+        load(&outboards, &samples[0]).unwrap();
+        keep(&outboards, &samples[2]);
+        assert_eq!(outboards.disk_bytes(), 2 * each);
+        assert!(
+            !dir.path()
+                .join(samples[1].outboard.hash.to_string())
+                .exists()
+        );
+        assert_loads(&outboards, &samples[1]);
+    }
+
+    #[test]
+    fn what_was_never_kept_is_made_from_the_file_and_only_if_it_is_that_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let outboards = Outboards::open(dir.path().to_owned(), 0).unwrap();
+        let (small, large) = (sample(1, 200_000), sample(2, LARGE));
+        for sample in [&small, &large] {
+            assert_loads(&outboards, sample);
+        }
+        let other = ContentHash::of(b"other");
+        let wrong = outboards.load(other, 200_000, &small.file);
+        assert!(matches!(wrong, Err(ShareError::Gone)));
+        let short = outboards.load(other, 300_000, &small.file);
+        assert!(matches!(short, Err(ShareError::Gone)));
+    }
+
+    #[test]
+    fn a_cut_outboard_and_a_left_over_part_are_cleared_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let sample = sample(1, LARGE);
+        std::fs::write(dir.path().join("part-7"), b"x").unwrap();
+        std::fs::write(dir.path().join(sample.outboard.hash.to_string()), b"cut").unwrap();
+        let outboards = Outboards::open(dir.path().to_owned(), 1 << 20).unwrap();
+        assert!(!dir.path().join("part-7").exists());
+        assert_loads(&outboards, &sample);
+    }
+
+    #[test]
+    fn the_outboard_of_a_file_of_many_gigabytes_is_never_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create_new(dir.path().join("sparse")).unwrap();
+        let size_bytes = (1 << 30) + (128 << 10);
+        file.set_len(size_bytes).unwrap();
+        let file = File::open(dir.path().join("sparse")).unwrap();
+        let budget_bytes = outboard_bytes(size_bytes);
+        let outboards = Outboards::open(dir.path().join("o"), budget_bytes).unwrap();
+        let (hash, made) = outboards
+            .make(
+                &mut Sequential {
+                    file: &file,
+                    offset: 0,
+                },
+                size_bytes,
+            )
+            .unwrap();
+        assert_eq!(outboards.disk_bytes(), budget_bytes);
+        let loaded = outboards.load(hash, size_bytes, &file).unwrap();
+        for pairs in [&made, &loaded] {
+            assert!(matches!(pairs, Pairs::Disk(_)));
+            let proof = p2pfs_types::digest::encode_from(
+                grain_of(size_bytes),
+                hash,
+                size_bytes,
+                p2pfs_types::extent::ByteRange::at(777 << 20, 5000),
+                OnDisk(&file),
+                pairs,
+            );
+            assert!(proof.is_ok());
+        }
+        assert_eq!(outboards.held.lock().memory_bytes, 0);
+    }
+}

@@ -1,0 +1,220 @@
+//! A file of the tree in 68 bytes: there is one for each name that is shared.
+//!
+//! Owns how it is kept. What does not fit (a date before 1970, a size of petabytes, the 256th
+//! disk) is kept whole beside it.
+
+use std::collections::BTreeMap;
+
+use super::identity::Identity;
+use p2pfs_proto::wire::native::record::Timestamp;
+use p2pfs_types::digest::ContentHash;
+
+const SIZE_BYTES: usize = 6;
+/// The device of a file that is kept whole.
+const WHOLE: u8 = u8::MAX;
+
+/// A regular file. Until it is listed, all but `listed` means nothing. Its version time is in the
+/// tree where it is not its mtime. The tree keeps it packed.
+#[derive(Clone, Copy)]
+pub(super) struct FileBody {
+    /// Of the version that is listed.
+    pub(super) identity: Identity,
+    pub(super) hash: ContentHash,
+    pub(super) executable: bool,
+    pub(super) listed: bool,
+}
+
+impl FileBody {
+    /// A file that waits to be hashed.
+    pub(super) fn unlisted() -> Self {
+        Self {
+            identity: Identity::default(),
+            hash: ContentHash::new([0; 32]),
+            executable: false,
+            listed: false,
+        }
+    }
+}
+
+/// What [`Packing`] makes a [`FileBody`] of.
+#[repr(C, packed(4))]
+#[derive(Clone, Copy)]
+pub(super) struct PackedFile {
+    ino: u64,
+    mtime: u64,
+    ctime: u64,
+    hash: [u8; 32],
+    size_bytes: [u8; SIZE_BYTES],
+    /// By its number among those that were met.
+    device: u8,
+    executable: bool,
+    pub(super) listed: bool,
+}
+
+impl PackedFile {
+    /// A file that waits to be hashed.
+    pub(super) const fn unlisted() -> Self {
+        Self {
+            ino: 0,
+            mtime: 0,
+            ctime: 0,
+            hash: [0; 32],
+            size_bytes: [0; SIZE_BYTES],
+            device: WHOLE,
+            executable: false,
+            listed: false,
+        }
+    }
+}
+
+/// What packed files have in common.
+#[derive(Default)]
+pub(super) struct Packing {
+    devices: Vec<u64>,
+    /// What of a file does not fit, by its place in the tree.
+    whole: BTreeMap<u32, Identity>,
+}
+
+impl Packing {
+    pub(super) fn pack(&mut self, place: u32, file: &FileBody) -> PackedFile {
+        let mut packed = PackedFile {
+            hash: *file.hash.as_bytes(),
+            executable: file.executable,
+            listed: file.listed,
+            ..PackedFile::unlisted()
+        };
+        if self.pack_identity(&file.identity, &mut packed).is_some() {
+            self.whole.remove(&place);
+        } else {
+            packed.device = WHOLE;
+            self.whole.insert(place, file.identity);
+        }
+        packed
+    }
+
+    pub(super) fn unpack(&self, place: u32, file: &PackedFile) -> FileBody {
+        FileBody {
+            identity: self.identity(place, file),
+            hash: ContentHash::new(file.hash),
+            executable: file.executable,
+            listed: file.listed,
+        }
+    }
+
+    /// Whose file it is that is kept packed.
+    pub(super) fn identity(&self, place: u32, file: &PackedFile) -> Identity {
+        let Some(dev) = self.devices.get(usize::from(file.device)) else {
+            return self.whole.get(&place).copied().unwrap_or_default();
+        };
+        let [a, b, c, d, e, f] = file.size_bytes;
+        Identity {
+            dev: *dev,
+            ino: file.ino,
+            size_bytes: u64::from_le_bytes([a, b, c, d, e, f, 0, 0]),
+            mtime: Timestamp::unpacked(file.mtime).into(),
+            ctime: Timestamp::unpacked(file.ctime).into(),
+        }
+    }
+
+    /// A place stands for no file any more.
+    pub(super) fn forget(&mut self, place: u32) {
+        self.whole.remove(&place);
+    }
+
+    fn pack_identity(&mut self, identity: &Identity, packed: &mut PackedFile) -> Option<()> {
+        let Identity {
+            dev,
+            ino,
+            size_bytes,
+            mtime,
+            ctime,
+        } = *identity;
+        let [a, b, c, d, e, f, 0, 0] = size_bytes.to_le_bytes() else {
+            return None;
+        };
+        packed.size_bytes = [a, b, c, d, e, f];
+        packed.ino = ino;
+        packed.mtime = Timestamp::from(mtime).packed()?;
+        packed.ctime = Timestamp::from(ctime).packed()?;
+        packed.device = self.number_of(dev)?;
+        Some(())
+    }
+
+    fn number_of(&mut self, dev: u64) -> Option<u8> {
+        let known = self.devices.iter().position(|known| *known == dev);
+        let number = u8::try_from(known.unwrap_or(self.devices.len())).ok();
+        let number = number.filter(|number| *number != WHOLE)?;
+        if known.is_none() {
+            self.devices.push(dev);
+        }
+        Some(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::identity::Stamp;
+    use super::*;
+
+    fn file(identity: Identity) -> FileBody {
+        FileBody {
+            identity,
+            hash: ContentHash::of(b"x"),
+            executable: true,
+            listed: true,
+        }
+    }
+
+    #[test]
+    fn a_file_comes_back_as_it_was_whatever_it_is_dated_and_wherever_it_lies() {
+        let place = 7;
+        let mut packing = Packing::default();
+        let times = [
+            Stamp::default(),
+            Stamp::new(1_700_000_000, 999_999_999),
+            Stamp::new((1 << 34) - 1, 0),
+            Stamp::new(1 << 34, 0),
+            Stamp::new(-1, 5),
+            Stamp::new(i64::MIN, 0),
+        ];
+        let sizes = [0, 1, (1 << 48) - 1, 1 << 48, u64::MAX];
+        for (mtime, ctime) in times
+            .iter()
+            .flat_map(|a| times.iter().map(move |b| (*a, *b)))
+        {
+            for (at, size_bytes) in sizes.into_iter().enumerate() {
+                let identity = Identity {
+                    dev: at as u64,
+                    ino: u64::MAX - at as u64,
+                    size_bytes,
+                    mtime,
+                    ctime,
+                };
+                let packed = packing.pack(place, &file(identity));
+                let back = packing.unpack(place, &packed);
+                assert_eq!(back.identity, identity);
+                assert_eq!(back.hash, ContentHash::of(b"x"));
+                assert!(back.executable && back.listed);
+            }
+        }
+    }
+
+    #[test]
+    fn more_disks_than_have_numbers_are_told_apart() {
+        let mut packing = Packing::default();
+        let on = |dev| Identity {
+            dev,
+            ino: 7,
+            ..Identity::default()
+        };
+        let packed: Vec<PackedFile> = (0..1000)
+            .map(|place| packing.pack(place, &file(on(place.into()))))
+            .collect();
+        for (place, packed) in (0..).zip(&packed) {
+            assert_eq!(packing.identity(place, packed), on(place.into()));
+        }
+        assert_eq!(packing.whole.len(), 1000 - usize::from(WHOLE));
+        (0..1000).for_each(|place| packing.forget(place));
+        assert!(packing.whole.is_empty());
+    }
+}

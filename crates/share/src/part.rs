@@ -1,0 +1,219 @@
+//! An outboard that is being made: in memory where it is small, else in a file of its own, so that
+//! no file that somebody shares is too large for this node's memory.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use p2pfs_types::digest::{ContentHash, Grain, Growing, ReadAt};
+
+/// An outboard up to this size is held in memory: that of a file of 1 GiB, see [`grain_of`].
+pub(super) const IN_MEMORY_MAX_BYTES: u64 = 1 << 20;
+/// What is read of a file at a time: whole groups.
+pub(super) const READ_BYTES: usize = 1 << 20;
+
+/// How fine the outboard of a shared file is: as fine as may be without being too long to be held
+/// in memory. Small reads at random places ask for it: of a file of up to 256 MiB, 16 KiB are read
+/// and hashed for a page of 4 KiB. With 64 KiB that took half of the server's time.
+pub(super) fn grain_of(size_bytes: u64) -> Grain {
+    Grain::within(size_bytes, IN_MEMORY_MAX_BYTES)
+}
+
+/// How many bytes the outboard of a shared file has.
+pub(super) fn outboard_bytes(size_bytes: u64) -> u64 {
+    grain_of(size_bytes).outboard_bytes(size_bytes)
+}
+
+/// Hash pairs in pre-order, shared by who serves from them.
+#[derive(Clone, Debug)]
+pub(super) enum Pairs {
+    Memory(Arc<[u8]>),
+    /// Of a file too large for that.
+    Disk(Arc<File>),
+}
+
+impl ReadAt for Pairs {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Memory(pairs) => ReadAt::read_at(&&pairs[..], offset, buffer),
+            Self::Disk(file) => FileExt::read_at(&**file, buffer, offset),
+        }
+    }
+}
+
+/// Outboards that are being made on the disk.
+#[derive(Default)]
+pub(super) struct Parts {
+    bytes: Arc<AtomicU64>,
+    made: AtomicU64,
+}
+
+/// Disk that is kept for a part.
+struct Reserved {
+    of: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Pairs as far as they are known.
+pub(super) struct Part {
+    growing: Growing,
+    store: Store,
+}
+
+/// Where they lie, shared by nobody until all are known.
+pub(super) enum Store {
+    Memory(Arc<[u8]>),
+    Disk(OnDisk),
+}
+
+/// A file that goes with its part, unless it was given its name.
+pub(super) struct OnDisk {
+    file: Arc<File>,
+    path: PathBuf,
+    _reserved: Reserved,
+}
+
+impl Drop for OnDisk {
+    fn drop(&mut self) {
+        // it is there no more where it was given its name
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Parts {
+    /// Begins the outboard of a file in `dir`; all that are there at a time fit `budget_bytes`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::QuotaExceeded`] where they would not; else what the disk says.
+    pub(super) fn begin(&self, dir: &Path, size_bytes: u64, budget_bytes: u64) -> io::Result<Part> {
+        let growing = Growing::new(size_bytes, grain_of(size_bytes));
+        let bytes = outboard_bytes(size_bytes);
+        if bytes <= IN_MEMORY_MAX_BYTES {
+            let store = Store::Memory(vec![0; bytes as usize].into());
+            return Ok(Part { growing, store });
+        }
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let of = self.bytes.clone();
+        let reserved = Reserved { of, bytes };
+        if before + bytes > budget_bytes {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        let path = self.path(dir);
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).open(&path);
+        let store = Store::Disk(OnDisk {
+            file: Arc::new(file?),
+            path,
+            _reserved: reserved,
+        });
+        Ok(Part { growing, store })
+    }
+
+    /// A name for a file that is not whole.
+    pub(super) fn path(&self, dir: &Path) -> PathBuf {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        dir.join(format!("part-{number}"))
+    }
+}
+
+/// What went wrong with a file that is hashed.
+pub(super) enum Trouble {
+    /// It could not be read.
+    Reading(io::Error),
+    /// Its outboard could not be written.
+    Writing,
+}
+
+impl Part {
+    /// How many bytes of the file there are yet to come.
+    pub(super) fn left_bytes(&self) -> u64 {
+        self.growing.left_bytes()
+    }
+
+    /// Takes in about so many bytes more, or all where there are fewer.
+    pub(super) fn read_on(
+        &mut self,
+        reader: &mut impl Read,
+        limit_bytes: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), Trouble> {
+        let end = self.left_bytes().saturating_sub(limit_bytes);
+        while self.left_bytes() > end {
+            let length = self.left_bytes().min(READ_BYTES as u64) as usize;
+            buffer.resize(length, 0);
+            reader.read_exact(buffer).map_err(Trouble::Reading)?;
+            let store = &mut self.store;
+            let saved = self
+                .growing
+                .take(buffer, |place, pair| store.save(place, pair));
+            saved.map_err(|_| Trouble::Writing)?;
+        }
+        Ok(())
+    }
+
+    /// The hash, and the pairs with the file that they lie in; none before all was read.
+    pub(super) fn finish(self) -> Option<(ContentHash, Store)> {
+        Some((self.growing.finish()?, self.store))
+    }
+}
+
+impl Store {
+    fn save(&mut self, place: u64, pair: &[u8; 64]) -> io::Result<()> {
+        match self {
+            Self::Memory(pairs) => {
+                let pairs = Arc::get_mut(pairs).expect("nobody shares them yet");
+                pairs[place as usize..][..64].copy_from_slice(pair);
+                Ok(())
+            }
+            Self::Disk(on_disk) => on_disk.file.write_all_at(pair, place),
+        }
+    }
+
+    /// The pairs, once all are known.
+    pub(super) fn pairs(&self) -> Pairs {
+        match self {
+            Self::Memory(pairs) => Pairs::Memory(pairs.clone()),
+            Self::Disk(on_disk) => Pairs::Disk(on_disk.file.clone()),
+        }
+    }
+}
+
+impl OnDisk {
+    /// Gives it its name.
+    pub(super) fn keep_as(&self, path: &Path) -> io::Result<()> {
+        std::fs::rename(&self.path, path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LARGE: u64 = 2 << 30;
+
+    #[test]
+    fn the_outboard_of_a_large_file_is_on_the_disk_and_goes_with_its_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let parts = Parts::default();
+        let bytes = outboard_bytes(LARGE);
+        let part = parts.begin(dir.path(), LARGE, bytes).ok().unwrap();
+        assert_eq!(parts.bytes.load(Ordering::Relaxed), bytes);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        let second = parts.begin(dir.path(), LARGE, bytes);
+        assert_eq!(second.err().unwrap().kind(), io::ErrorKind::QuotaExceeded);
+        let small = parts.begin(dir.path(), 1 << 30, bytes).ok().unwrap();
+        assert!(matches!(small.store, Store::Memory(_)));
+        drop(part);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert!(parts.begin(dir.path(), LARGE, bytes).is_ok());
+    }
+}

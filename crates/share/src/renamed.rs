@@ -1,0 +1,192 @@
+//! Contents between two names of their file: nobody who has one open is to hear that it is gone.
+//!
+//! A rename is seen by whoever opens the old name at once, and by the scanner when it reads what
+//! the kernel reported; until then the content is [`Missed`]. It dates the file anew, which is read
+//! again before it is listed under its new name; until then it has [`Moved`].
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+
+use super::identity::Identity;
+use super::tree::Slot;
+use p2pfs_types::digest::ContentHash;
+
+/// Contents that are remembered; beyond it the one that was asked for longest ago is forgotten,
+/// which costs its readers one more look.
+const MISSED_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+/// Contents that are remembered as moved: those of a large folder that is renamed. About 150 bytes
+/// each; beyond it the one that was seen longest ago is found again when it was read.
+const MOVED_MAX: usize = 65_536;
+/// For how long a look is waited for: a change is to be told within this time.
+const LOOK_MAX: Duration = Duration::from_secs(2);
+/// After this a content that is missed is looked for anew: it may have been renamed again.
+const MISS_MAX: Duration = Duration::from_secs(4);
+
+/// A content that was not found under the names that it is listed under.
+#[derive(Clone, Copy)]
+struct Miss {
+    /// A digest of these names.
+    names: u64,
+    since: Instant,
+    /// The number of the look that tells what became of it.
+    look: u64,
+}
+
+/// What was missed lately.
+pub(super) struct Missed {
+    by_hash: LruCache<ContentHash, Miss>,
+}
+
+impl Missed {
+    pub(super) fn new() -> Self {
+        Self {
+            by_hash: LruCache::new(MISSED_MAX),
+        }
+    }
+
+    /// Whether a look tells what became of a content that was not found under `names`, and is worth
+    /// waiting for. The looks up to `looked` were done before these names were taken from the
+    /// listing; `next` asks for one, and says its number.
+    pub(super) fn is_looked_for(
+        &mut self,
+        hash: &ContentHash,
+        names: impl Hash,
+        looked: u64,
+        next: impl FnOnce() -> u64,
+        now: Instant,
+    ) -> bool {
+        let mut hasher = DefaultHasher::new();
+        names.hash(&mut hasher);
+        let names = hasher.finish();
+        let age = |miss: &Miss| now.saturating_duration_since(miss.since);
+        let known = self.by_hash.get(hash).copied();
+        let known = known.filter(|miss| age(miss) < MISS_MAX);
+        let miss = match known {
+            Some(miss) if miss.names == names => miss,
+            // renamed again
+            _ => Miss {
+                names,
+                since: known.map_or(now, |miss| miss.since),
+                look: next(),
+            },
+        };
+        self.by_hash.put(*hash, miss);
+        looked < miss.look && age(&miss) < LOOK_MAX
+    }
+}
+
+/// Where the file of a content is that was found under a new name, and is yet to be read there.
+#[derive(Clone, Copy)]
+pub(super) struct NewName {
+    pub(super) slot: Slot,
+    /// As it was when it was read under the old one.
+    pub(super) identity: Identity,
+}
+
+/// Contents whose files have new names. Places in the tree are used again, so none is kept beyond
+/// its name.
+pub(super) struct Moved {
+    by_hash: LruCache<ContentHash, NewName>,
+    by_slot: BTreeMap<Slot, ContentHash>,
+}
+
+impl Moved {
+    pub(super) fn new() -> Self {
+        Self {
+            by_hash: LruCache::unbounded(),
+            by_slot: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn note(&mut self, hash: ContentHash, to: NewName) {
+        self.forget(&hash);
+        self.forget_at(to.slot);
+        self.by_hash.put(hash, to);
+        self.by_slot.insert(to.slot, hash);
+        if self.by_hash.len() > MOVED_MAX
+            && let Some((_, oldest)) = self.by_hash.pop_lru()
+        {
+            self.by_slot.remove(&oldest.slot);
+        }
+    }
+
+    /// It is listed, or known to be another content.
+    pub(super) fn forget(&mut self, hash: &ContentHash) {
+        if let Some(to) = self.by_hash.pop(hash) {
+            self.by_slot.remove(&to.slot);
+        }
+    }
+
+    /// The name is gone, or was read.
+    pub(super) fn forget_at(&mut self, slot: Slot) {
+        if let Some(hash) = self.by_slot.remove(&slot) {
+            self.by_hash.pop(&hash);
+        }
+    }
+
+    pub(super) fn get(&self, hash: &ContentHash) -> Option<NewName> {
+        self.by_hash.peek(hash).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Tree;
+
+    const NEVER: fn() -> u64 = || unreachable!("a look was asked for");
+
+    fn hash() -> ContentHash {
+        ContentHash::of(b"renamed")
+    }
+
+    #[test]
+    fn a_look_is_asked_for_once_and_waited_for_until_it_was_done() {
+        let (mut missed, now) = (Missed::new(), Instant::now());
+        assert!(missed.is_looked_for(&hash(), ["a"], 6, || 7, now));
+        assert!(missed.is_looked_for(&hash(), ["a"], 6, NEVER, now));
+        assert!(!missed.is_looked_for(&hash(), ["a"], 7, NEVER, now));
+        let later = now + MISS_MAX;
+        assert!(missed.is_looked_for(&hash(), ["a"], 7, || 8, later));
+    }
+
+    #[test]
+    fn what_is_renamed_again_is_looked_for_again() {
+        let (mut missed, now) = (Missed::new(), Instant::now());
+        assert!(missed.is_looked_for(&hash(), ["a"], 6, || 7, now));
+        assert!(missed.is_looked_for(&hash(), ["b"], 7, || 8, now));
+        assert!(!missed.is_looked_for(&hash(), ["b"], 8, NEVER, now));
+    }
+
+    #[test]
+    fn no_look_is_waited_for_longer_than_a_change_may_take_to_be_told() {
+        let (mut missed, now) = (Missed::new(), Instant::now());
+        assert!(missed.is_looked_for(&hash(), ["a"], 6, || 7, now));
+        let late = now + LOOK_MAX;
+        assert!(!missed.is_looked_for(&hash(), ["a"], 6, NEVER, late));
+        assert!(!missed.is_looked_for(&hash(), ["b"], 6, || 8, late));
+    }
+
+    #[test]
+    fn many_contents_are_not_remembered_for_ever() {
+        let (mut missed, now) = (Missed::new(), Instant::now());
+        for number in 0..2 * MISSED_MAX.get() {
+            let hash = ContentHash::of(&number.to_le_bytes());
+            missed.is_looked_for(&hash, ["a"], 0, || 1, now);
+        }
+        assert_eq!(missed.by_hash.len(), MISSED_MAX.get());
+        let (mut moved, identity) = (Moved::new(), Identity::default());
+        let mut tree = Tree::new();
+        for number in 0..=MOVED_MAX {
+            let hash = ContentHash::of(&number.to_le_bytes());
+            let slot = tree.insert_root(0);
+            moved.note(hash, NewName { slot, identity });
+        }
+        assert_eq!(moved.by_hash.len(), MOVED_MAX);
+        assert_eq!(moved.by_slot.len(), MOVED_MAX);
+    }
+}

@@ -1,0 +1,342 @@
+//! Serving from a shared file: verified ranges of what it was when it was hashed.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
+
+use rustix::fs::{AtFlags, StatxFlags, fstat, statx};
+
+use super::error::ShareError;
+use super::identity::{Identity, Seen};
+use super::outboards::Outboards;
+use super::part::{Pairs, grain_of, outboard_bytes};
+use super::shared::Shared;
+use super::{ShareSet, beneath, kept, not_here};
+use p2pfs_proto::wire::native::record::ShareIndex;
+use p2pfs_types::digest::{
+    AppendAt, ContentHash, DigestError, InMemory, OnDisk, ReadAt, encode_from,
+};
+use p2pfs_types::extent::ByteRange;
+use p2pfs_types::path::SharedPath;
+
+/// Files of one content that are tried before it counts as not shared.
+const SOURCE_CANDIDATES_MAX: usize = 16;
+
+/// A name that is listed with a content that is asked for.
+pub(super) struct Candidate {
+    pub(super) dir: Arc<Path>,
+    pub(super) include_private: bool,
+    pub(super) path: SharedPath,
+    pub(super) identity: Identity,
+}
+
+/// What a look at a candidate tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Judged {
+    /// It is the file that was hashed.
+    Same,
+    /// It is another, or another version.
+    Other,
+    /// Others may not read it any more.
+    Denied,
+}
+
+impl Candidate {
+    pub(super) fn judge(&self, seen: &Seen) -> Judged {
+        if !self.include_private && !seen.others_may_read() {
+            return Judged::Denied;
+        }
+        let same = seen.identity.same_but_ctime(&self.identity);
+        // of an earlier run only that is known, until the walk comes by
+        let as_listed = self.identity.ino == 0
+            && (seen.identity.size_bytes, seen.identity.mtime)
+                == (self.identity.size_bytes, self.identity.mtime);
+        match same || as_listed {
+            true => Judged::Same,
+            false => Judged::Other,
+        }
+    }
+
+    pub(super) fn file(
+        &self,
+        file: File,
+        hash: ContentHash,
+        seen: &Seen,
+        shared: &Arc<Shared>,
+    ) -> ShareFile {
+        let known = self.identity.ino != 0;
+        let identity = if known { self.identity } else { seen.identity };
+        ShareFile::new(file, hash, identity, self.include_private, shared)
+    }
+}
+
+impl ShareSet {
+    /// A shared file with this content that looks as it did when it was hashed, opened; or, where
+    /// it was small and was replaced a moment ago, what it was. A chmod or rename since does no
+    /// harm, unless others may not read it any more: what is served is checked against the hash.
+    ///
+    /// # Errors
+    /// [`ShareError::NotHere`] where there is none; an error that [is a want](ShareError::is_want)
+    /// where one could not be opened that may be the one, was not added yet, or may just have been
+    /// renamed.
+    pub fn source(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
+        let shared = &self.inner.shared;
+        let looked = shared.looked();
+        let (mut denied, mut missed, mut want) = (false, Vec::new(), None);
+        for candidate in self.candidates(hash, |_| true) {
+            let Candidate { dir, path, .. } = &candidate;
+            let (file, seen) = match shared.beneath.open_file(dir, path) {
+                Ok(opened) => opened,
+                Err(error) => {
+                    want = want.or(beneath::is_want(error).then_some(error));
+                    if beneath::is_absence(error) {
+                        missed.push((candidate.dir, candidate.path));
+                    }
+                    continue;
+                }
+            };
+            match candidate.judge(&seen) {
+                Judged::Same => return Ok(candidate.file(file, *hash, &seen, shared)),
+                Judged::Denied => denied = true,
+                Judged::Other => missed.push((candidate.dir, candidate.path)),
+            }
+        }
+        if denied {
+            shared.lock().kept.forget(hash);
+            return Err(ShareError::NotHere);
+        }
+        match want {
+            Some(error) => Err(error.into()),
+            None => self.replaced(hash).map_err(|error| {
+                let is_absent = matches!(error, ShareError::NotHere) && !missed.is_empty();
+                match is_absent && shared.may_be_renamed(hash, &missed, looked) {
+                    true => ShareError::Missed,
+                    false => error,
+                }
+            }),
+        }
+    }
+
+    /// Opens one shared file, where it looks as it did when it was hashed to this content.
+    ///
+    /// # Errors
+    /// As [`Self::own`]; [`ShareError::NotHere`] also where it is another file or version by now.
+    pub fn own_with(
+        &self,
+        share: ShareIndex,
+        path: &SharedPath,
+        hash: &ContentHash,
+    ) -> Result<File, ShareError> {
+        let (dir, _) = self.share(share)?;
+        let opened = self.inner.shared.beneath.open_file(&dir, path);
+        let (file, seen) = opened.map_err(not_here)?;
+        let is_it = |it: &Candidate| *it.dir == *dir && it.path == *path;
+        let found = self.candidates(hash, is_it).into_iter().next();
+        match found.map(|it| it.judge(&seen)) {
+            Some(Judged::Same) => Ok(file),
+            _ => Err(ShareError::NotHere),
+        }
+    }
+
+    /// What a small file was that was replaced a moment ago.
+    fn replaced(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
+        let shared = &self.inner.shared;
+        let bytes = shared.lock().kept.get(hash, Instant::now());
+        let absent = || match self.begins() {
+            true => ShareError::Beginning,
+            false => ShareError::NotHere,
+        };
+        let file = kept::in_memory(&bytes.ok_or_else(absent)?)?;
+        let seen = Seen::of(&fstat(&file)?);
+        Ok(ShareFile::new(file, *hash, seen.identity, true, shared))
+    }
+
+    /// The folders of the shares that have a content; from memory.
+    pub fn dirs_with(&self, hash: &ContentHash) -> Vec<PathBuf> {
+        let candidates = self.candidates(hash, |_| true).into_iter();
+        candidates.map(|it| it.dir.to_path_buf()).collect()
+    }
+
+    /// Of the shared files that are listed with this content, and the one that may be soon, those
+    /// that are meant.
+    fn candidates(
+        &self,
+        hash: &ContentHash,
+        is_meant: impl Fn(&Candidate) -> bool,
+    ) -> Vec<Candidate> {
+        let state = self.inner.shared.lock();
+        let listed = state.tree.with_content(hash);
+        let listed = listed.filter_map(|slot| Some((slot, state.tree.file(slot)?.identity)));
+        let moved = state.moved.get(hash).map(|to| (to.slot, to.identity));
+        let candidate = |(slot, identity)| {
+            let share = state.shares.get(&state.tree.get(slot)?.share)?;
+            Some(Candidate {
+                dir: share.dir.clone(),
+                include_private: share.include_private,
+                path: state.tree.path(slot)?,
+                identity,
+            })
+        };
+        let all = listed.chain(moved).filter_map(candidate);
+        all.filter(is_meant).take(SOURCE_CANDIDATES_MAX).collect()
+    }
+}
+
+/// An open shared file with a content that was asked for. It stays open, and can be served as far
+/// as its bytes are the same, whatever becomes of its name.
+#[derive(Clone)]
+pub struct ShareFile {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    file: File,
+    hash: ContentHash,
+    identity: Identity,
+    include_private: bool,
+    pairs: OnceLock<Pairs>,
+    outboards: Arc<Outboards>,
+    shared: Weak<Shared>,
+}
+
+impl ShareFile {
+    pub(super) fn new(
+        file: File,
+        hash: ContentHash,
+        identity: Identity,
+        include_private: bool,
+        shared: &Arc<Shared>,
+    ) -> Self {
+        let outboards = shared.outboards.clone();
+        let (pairs, shared) = (OnceLock::new(), Arc::downgrade(shared));
+        Self {
+            inner: Arc::new(Inner {
+                file,
+                hash,
+                identity,
+                include_private,
+                pairs,
+                outboards,
+                shared,
+            }),
+        }
+    }
+
+    /// Its size in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.inner.identity.size_bytes
+    }
+
+    /// Whether the file looks as it did when it was hashed: nobody wrote, renamed or re-dated it.
+    pub fn is_current(&self) -> bool {
+        let stat = fstat(&self.inner.file);
+        stat.is_ok_and(|stat| Identity::of(&stat) == self.inner.identity)
+    }
+
+    /// Whether its bytes are what they were when it was hashed, as far as its dates tell: to lose
+    /// its last name changes those too, and no byte.
+    pub fn is_unchanged(&self) -> bool {
+        fstat(&self.inner.file).is_ok_and(|stat| {
+            let (now, then) = (Identity::of(&stat), self.inner.identity);
+            now == then || (stat.st_nlink == 0 && now.same_but_ctime(&then))
+        })
+    }
+
+    /// Whether it has no name any more: what is open here is all that is left of it.
+    pub fn is_nameless(&self) -> bool {
+        fstat(&self.inner.file).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+
+    /// The range with its proof, as [`p2pfs_types::digest::encode`] makes it; every group was checked
+    /// against the hash. Blocks for the disk; the first call on a file whose outboard was evicted
+    /// hashes it whole.
+    ///
+    /// # Errors
+    /// [`ShareError::Gone`] where the bytes are not what they were; then every entry with this
+    /// content is withdrawn until its file was hashed again. [`ShareError::NotHere`] where others
+    /// may not read it any more, [`ShareError::OutOfRange`], [`ShareError::Io`].
+    pub fn encode(&self, range: ByteRange) -> Result<Vec<u8>, ShareError> {
+        if !self.may_be_read() {
+            return Err(ShareError::NotHere);
+        }
+        let encoded = self
+            .pairs()
+            .and_then(|pairs| Ok(self.encode_with(range, OnDisk(&self.inner.file), pairs)?));
+        if matches!(encoded, Err(ShareError::Gone)) {
+            self.withdraw();
+        }
+        encoded
+    }
+
+    /// The same where that takes no waiting, since the bytes and the outboard are in memory; where
+    /// it does, or anything is wrong, nothing.
+    pub fn encode_at_once(&self, range: ByteRange) -> Option<Vec<u8>> {
+        if !self.might_be_read() {
+            return None;
+        }
+        let pairs = match (outboard_bytes(self.size_bytes()), self.inner.pairs.get()) {
+            (0, _) => &[],
+            (_, Some(Pairs::Memory(pairs))) => &pairs[..],
+            _ => return None,
+        };
+        let data = InMemory(&self.inner.file);
+        self.encode_with(range, data, pairs).ok()
+    }
+
+    fn encode_with(
+        &self,
+        range: ByteRange,
+        data: impl AppendAt,
+        pairs: impl ReadAt,
+    ) -> Result<Vec<u8>, DigestError> {
+        let (hash, size_bytes) = (self.inner.hash, self.size_bytes());
+        encode_from(grain_of(size_bytes), hash, size_bytes, range, data, pairs)
+    }
+
+    /// Whether its mode lets others read it now.
+    fn may_be_read(&self) -> bool {
+        let seen = || Some(Seen::of(&fstat(&self.inner.file).ok()?));
+        self.inner.include_private || seen().is_some_and(|seen| seen.others_may_read())
+    }
+
+    /// The same as far as the kernel knows, which asks no other machine for it.
+    fn might_be_read(&self) -> bool {
+        let known = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let seen = || statx(&self.inner.file, "", known, StatxFlags::MODE);
+        // it is a regular file
+        self.inner.include_private || seen().is_ok_and(|seen| seen.stx_mode & 0o4 != 0)
+    }
+
+    /// Unverified bytes from `offset` on, as they are on the disk now; see [`Self::is_current`].
+    ///
+    /// # Errors
+    /// [`ShareError::Io`].
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, ShareError> {
+        Ok(FileExt::read_at(&self.inner.file, buffer, offset)?)
+    }
+
+    fn pairs(&self) -> Result<&Pairs, ShareError> {
+        if let Some(pairs) = self.inner.pairs.get() {
+            return Ok(pairs);
+        }
+        let Inner {
+            file,
+            hash,
+            outboards,
+            ..
+        } = &*self.inner;
+        let pairs = outboards.load(*hash, self.size_bytes(), file)?;
+        Ok(self.inner.pairs.get_or_init(|| pairs))
+    }
+
+    /// The outboard goes too: it may be what is damaged, and hashing makes it anew.
+    fn withdraw(&self) {
+        self.inner.outboards.forget(&self.inner.hash);
+        if let Some(shared) = self.inner.shared.upgrade() {
+            shared.lock().suspect(&self.inner.hash);
+            shared.wake();
+        }
+    }
+}

@@ -1,0 +1,500 @@
+//! What is shared, and the events that say how it changes: the one place where both are decided.
+//!
+//! Nothing here looks at the disk. `walk` and `hasher` look, and tell; each change of what is
+//! listed gives its event to the `order` in the same step, which holds it until its turn, so the
+//! events always add up to the listing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::config::{Known, ShareEvent, ShareSpec};
+use super::exclude::Exclude;
+use super::identity::{Identity, Seen, Stamp};
+use super::kept::Kept;
+use super::ledger::Ledger;
+use super::left_links::LeftLinks;
+use super::offered::{Share, WARNINGS_PER_WALK_MAX};
+use super::order::Order;
+use super::outcome::Read;
+use super::queue::HashQueue;
+use super::renamed::Moved;
+use super::tree::{Body, DirectoryBody, FileBody, Node, Slot, SymlinkBody, Tree};
+use super::watch::Cause;
+use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex};
+use p2pfs_types::path::SharedPath;
+
+/// A name to look at.
+#[derive(Clone, Debug)]
+pub(super) struct Recheck {
+    pub(super) directory: Slot,
+    pub(super) name: Box<[u8]>,
+    pub(super) cause: Cause,
+}
+
+/// All shares, and what is about to be told of them.
+pub(super) struct State {
+    pub(super) tree: Tree,
+    pub(super) queue: HashQueue,
+    pub(super) shares: BTreeMap<u16, Share>,
+    pub(super) outbox: Vec<ShareEvent>,
+    /// What is to be told later than what is not found out yet.
+    pub(super) order: Order,
+    /// What small files were that were just written.
+    pub(super) kept: Kept,
+    /// Files with new names, under which they are to be read.
+    pub(super) moved: Moved,
+    /// Files that were read since the scanner looked.
+    pub(super) read: Vec<Read>,
+    /// Watches whose directories are gone.
+    pub(super) unwatched: Vec<(i32, Slot)>,
+    /// Names that the scanner should look at.
+    pub(super) rechecks: Vec<Recheck>,
+    /// Directories that are left out since one above them seemed to be the same.
+    pub(super) loops: BTreeSet<Slot>,
+    /// Links that are left out for where they lead.
+    pub(super) left_links: LeftLinks,
+    /// Shares to walk through.
+    pub(super) scans: Vec<u16>,
+    /// What the log has of shares that were not added yet.
+    absent: BTreeMap<u16, Vec<Known>>,
+    /// Shares are wanted that could not be added yet.
+    pub(super) misses_shares: bool,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) quiet: Duration,
+}
+
+impl State {
+    pub(super) fn new(ledger: Ledger, quiet: Duration, known: Vec<Known>) -> Self {
+        let mut absent: BTreeMap<u16, Vec<Known>> = BTreeMap::new();
+        for entry in known {
+            absent.entry(entry.share.0).or_default().push(entry);
+        }
+        Self {
+            tree: Tree::new(),
+            queue: HashQueue::default(),
+            shares: BTreeMap::new(),
+            outbox: Vec::new(),
+            order: Order::default(),
+            kept: Kept::new(),
+            moved: Moved::new(),
+            read: Vec::new(),
+            unwatched: Vec::new(),
+            rechecks: Vec::new(),
+            loops: BTreeSet::new(),
+            left_links: LeftLinks::default(),
+            scans: Vec::new(),
+            absent,
+            misses_shares: false,
+            ledger: Arc::new(ledger),
+            quiet,
+        }
+    }
+
+    /// Takes a share in, with what the log has of it; it must be walked then.
+    pub(super) fn add_share(
+        &mut self,
+        index: u16,
+        dir: &Path,
+        spec: &ShareSpec,
+        exclude: Arc<Exclude>,
+    ) {
+        // before whatever of it is told from now on
+        self.outbox.push(ShareEvent::Readers {
+            share: ShareIndex(index),
+            readers: spec.readers.clone(),
+        });
+        if let Some(share) = self.shares.get_mut(&index) {
+            share.given.clone_from(&spec.dir);
+            share.readers.clone_from(&spec.readers);
+            share.include_private = spec.include_private;
+            share.legacy = spec.legacy;
+            share.exclude = exclude;
+        } else {
+            let root = self.tree.insert_root(index);
+            self.shares
+                .insert(index, Share::new(dir, spec, exclude, root));
+            self.restore(root, self.absent.get(&index).cloned().unwrap_or_default());
+            self.absent.remove(&index);
+        }
+        self.scans.push(index);
+    }
+
+    /// Takes a share out with all its entries. False where there is none.
+    pub(super) fn remove_share(&mut self, index: u16) -> bool {
+        let Some(share) = self.shares.get(&index) else {
+            return self.forget_known(index);
+        };
+        let (dir, root, wrong) = (share.dir.to_path_buf(), share.root, share.own_warning());
+        self.settle(index, dir, wrong);
+        self.order.step();
+        self.clear(root);
+        self.drop_watch(root);
+        self.tree.remove(root);
+        self.kept.clear();
+        self.shares.remove(&index);
+        true
+    }
+
+    /// Removes the entries of every share that was not added and is not awaited.
+    pub(super) fn forget_absent(&mut self, awaited: &[u16]) {
+        let absent = self.absent.keys().copied();
+        let absent: Vec<u16> = absent.filter(|index| !awaited.contains(index)).collect();
+        for index in absent {
+            self.forget_known(index);
+        }
+    }
+
+    fn forget_known(&mut self, index: u16) -> bool {
+        self.order.step();
+        let known = self.absent.remove(&index);
+        let found = known.is_some();
+        for Known { share, path, .. } in known.unwrap_or_default() {
+            self.order.tell(ShareEvent::Removed { share, path });
+        }
+        found
+    }
+
+    /// Whether the log has something of a share that was not added.
+    pub(super) fn has_absent(&self) -> bool {
+        !self.absent.is_empty()
+    }
+
+    /// Puts back what was listed when the log was written; what it is now, the walk will tell.
+    fn restore(&mut self, root: Slot, mut known: Vec<Known>) {
+        known.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        for Known { path, entry, .. } in known {
+            let mut at = root;
+            for name in path.components() {
+                at = self.tree.child(at, name).unwrap_or_else(|| {
+                    let body = Body::Directory(self.tree.new_directory());
+                    self.tree.insert(at, name, body)
+                });
+            }
+            if at != root && self.tree.children(at).next().is_none() {
+                self.restore_entry(at, &entry);
+            }
+        }
+    }
+
+    fn restore_entry(&mut self, slot: Slot, entry: &Entry) {
+        let (mtime, version) = (Stamp::from(entry.mtime), Stamp::from(entry.version_time));
+        let body = match &entry.kind {
+            Kind::File {
+                hash,
+                size_bytes,
+                executable,
+            } => {
+                let mut file = FileBody {
+                    listed: true,
+                    hash: *hash,
+                    executable: *executable,
+                    ..FileBody::unlisted()
+                };
+                file.identity.size_bytes = *size_bytes;
+                file.identity.mtime = mtime;
+                self.tree.set_file(slot, file, version);
+                self.tree.note_content(slot, hash);
+                return self.count(slot, 1);
+            }
+            Kind::Directory => {
+                let directory = self.tree.new_directory();
+                Body::Directory(DirectoryBody {
+                    mtime,
+                    version,
+                    listed: true,
+                    ..directory
+                })
+            }
+            Kind::Symlink { target } => {
+                let target = target[..].into();
+                let body = SymlinkBody {
+                    target,
+                    mtime,
+                    version,
+                };
+                self.tree.set_symlink(slot, body);
+                return self.count(slot, 1);
+            }
+        };
+        if let Some(node) = self.tree.get_mut(slot) {
+            node.body = body;
+            self.count(slot, 1);
+        }
+    }
+
+    /// The entry of a name, where it is listed.
+    pub(super) fn entry(&self, slot: Slot) -> Option<Entry> {
+        let (kind, mtime, version) = match &self.tree.get(slot)?.body {
+            Body::File(file) if file.listed => {
+                let file = self.tree.file(slot)?;
+                let kind = Kind::File {
+                    hash: file.hash,
+                    size_bytes: file.identity.size_bytes,
+                    executable: file.executable,
+                };
+                (kind, file.identity.mtime, self.tree.version(slot, &file))
+            }
+            Body::Directory(directory) if directory.listed => {
+                (Kind::Directory, directory.mtime, directory.version)
+            }
+            Body::Symlink => {
+                let link = self.tree.symlink(slot)?;
+                let target = bytes::Bytes::copy_from_slice(&link.target);
+                (Kind::Symlink { target }, link.mtime, link.version)
+            }
+            _ => return None,
+        };
+        Some(Entry {
+            kind,
+            mtime: mtime.into(),
+            version_time: version.into(),
+            sent_by: None,
+        })
+    }
+
+    /// Says what a name is now; to be called after each change of a listed name.
+    pub(super) fn tell_put(&mut self, slot: Slot) {
+        let (Some(entry), Some((share, path))) = (self.entry(slot), self.place_of(slot)) else {
+            return;
+        };
+        self.order.tell(ShareEvent::Put { share, path, entry });
+    }
+
+    pub(super) fn tell_removed(&mut self, slot: Slot) {
+        if let Some((share, path)) = self.place_of(slot) {
+            self.order.tell(ShareEvent::Removed { share, path });
+        }
+    }
+
+    fn place_of(&self, slot: Slot) -> Option<(ShareIndex, SharedPath)> {
+        let share = self.tree.get(slot)?.share;
+        Some((ShareIndex(share), self.tree.path(slot)?))
+    }
+
+    /// Counts a listed name in (1) or out (-1).
+    pub(super) fn count(&mut self, slot: Slot, change: i64) {
+        let Some(Node { share, body, .. }) = self.tree.get(slot) else {
+            return;
+        };
+        self.left_links.note(slot, body, change > 0);
+        let size_bytes = self.tree.file(slot).map(|file| file.identity.size_bytes);
+        let Some(share) = self.shares.get_mut(share) else {
+            return;
+        };
+        let add = |total: &mut u64, amount: i64| *total = total.saturating_add_signed(amount);
+        match body {
+            Body::File(_) => {
+                let size_bytes = size_bytes.unwrap_or_default();
+                add(&mut share.files, change);
+                add(&mut share.bytes, change * size_bytes.cast_signed());
+            }
+            Body::Directory(_) => add(&mut share.directories, change),
+            Body::Symlink => add(&mut share.symlinks, change),
+            Body::LeftOut(body) => share.count_left_out(slot, body.why, change > 0),
+        }
+    }
+
+    /// Removes everything beneath a directory, the deepest first.
+    pub(super) fn clear(&mut self, directory: Slot) {
+        let children: Vec<Slot> = self.tree.children(directory).collect();
+        children
+            .into_iter()
+            .for_each(|child| self.remove_tree(child));
+    }
+
+    /// Removes a name and everything beneath it.
+    pub(super) fn remove_tree(&mut self, top: Slot) {
+        let mut above = vec![top];
+        let mut order = Vec::new();
+        while let Some(slot) = above.pop() {
+            order.push(slot);
+            above.extend(self.tree.children(slot));
+        }
+        for slot in order.into_iter().rev() {
+            self.unlist(slot);
+            self.withdraw(slot);
+            self.drop_watch(slot);
+            self.tree.remove(slot);
+        }
+    }
+
+    /// Takes a name out of the listing and says so; it stays in the tree.
+    pub(super) fn unlist(&mut self, slot: Slot) {
+        let Some(node) = self.tree.get(slot) else {
+            return;
+        };
+        let listed = match &node.body {
+            Body::File(file) => file.listed,
+            Body::Directory(directory) => directory.listed,
+            Body::Symlink => true,
+            Body::LeftOut(_) => {
+                self.settle_left_out(slot);
+                self.count(slot, -1);
+                return;
+            }
+        };
+        if !listed {
+            return;
+        }
+        self.tell_removed(slot);
+        self.count(slot, -1);
+        if let Some(file) = self.tree.file(slot) {
+            self.drop_content(slot, &file.hash);
+            // what was written by a name and is now gone with it is seen by the other names only
+            self.recheck_links(file.identity.without_ctime(), &file.hash);
+        }
+        match self.tree.get_mut(slot).map(|node| &mut node.body) {
+            Some(Body::File(file)) => file.listed = false,
+            Some(Body::Directory(directory)) => directory.listed = false,
+            _ => {}
+        }
+    }
+
+    fn drop_watch(&mut self, slot: Slot) {
+        let directory = self.tree.directory_mut(slot);
+        if let Some(watch) = directory.and_then(|directory| directory.watch.take()) {
+            self.unwatched.push((watch, slot));
+        }
+    }
+
+    /// The whole share is gone: its entries go, and its number stays for when it comes back.
+    pub(super) fn vanish(&mut self, index: u16, why: &str) {
+        let Some(share) = self.shares.get_mut(&index) else {
+            return;
+        };
+        let (dir, root) = (share.dir.to_path_buf(), share.root);
+        if !share.vanished {
+            let wrong_before = share.own_warning();
+            share.vanished = true;
+            share.private = false;
+            share.warning = Some(why.to_owned());
+            self.settle(index, dir.clone(), wrong_before);
+            self.warn(index, dir, why);
+        }
+        self.order.step();
+        self.clear(root);
+        self.drop_watch(root);
+    }
+
+    /// The share's own directory was opened. False where others may not enter it, and so nothing
+    /// in it is shared.
+    pub(super) fn enter_share(&mut self, index: u16, seen: &Seen) -> bool {
+        let Some(share) = self.shares.get_mut(&index) else {
+            return false;
+        };
+        let (dir, root) = (share.dir.to_path_buf(), share.root);
+        let wrong_before = share.own_warning();
+        share.vanished = false;
+        share.warning = None;
+        let private = !share.include_private && !seen.others_may_read();
+        share.private = private;
+        let wrong = share.own_warning();
+        let Identity { dev, ino, .. } = seen.identity;
+        let other = |known: &DirectoryBody| (known.dev, known.ino) != (dev, ino);
+        if self.tree.directory(root).is_some_and(other) {
+            self.replace_directory(root, dev, ino);
+        }
+        if wrong != wrong_before {
+            self.settle(index, dir.clone(), wrong_before);
+            wrong
+                .iter()
+                .for_each(|why| self.warn(index, dir.clone(), why));
+        }
+        if private {
+            self.order.step();
+            self.clear(root);
+            self.kept.clear();
+        }
+        !private
+    }
+
+    /// Another directory has the name now: what is in it must be read, and watched anew.
+    pub(super) fn replace_directory(&mut self, slot: Slot, dev: u64, ino: u64) {
+        self.drop_watch(slot);
+        let number = self.tree.new_directory().number;
+        let Some(directory) = self.tree.directory_mut(slot) else {
+            return;
+        };
+        (directory.dev, directory.ino, directory.number) = (dev, ino, number);
+    }
+
+    /// Sends a warning that does not count against the budget of a walk.
+    pub(super) fn warn(&mut self, index: u16, path: PathBuf, why: &str) {
+        let share = ShareIndex(index);
+        self.outbox.push(ShareEvent::Warning {
+            share,
+            path,
+            why: why.to_owned(),
+        });
+    }
+
+    /// What such a warning told of is over, where there was one.
+    fn settle(&mut self, index: u16, path: PathBuf, why: Option<String>) {
+        let share = ShareIndex(index);
+        let event = why.map(|why| ShareEvent::Settled { share, path, why });
+        self.outbox.extend(event);
+    }
+
+    /// A name is left out no more; nothing comes of it where nothing was told.
+    fn settle_left_out(&mut self, slot: Slot) {
+        let index = self.tree.get(slot).map(|node| node.share);
+        let left_out = self.left_out(slot).filter(|l| l.why.warns());
+        if let (Some(index), Some(left_out)) = (index, left_out) {
+            let why = left_out.warning();
+            self.settle(index, left_out.path, Some(why));
+        }
+    }
+
+    /// Warns of a name that was just left out, while the budget lasts.
+    pub(super) fn warn_of_left_out(&mut self, slot: Slot) {
+        let Some(left_out) = self.left_out(slot).filter(|l| l.why.warns()) else {
+            return;
+        };
+        let Some(index) = self.tree.get(slot).map(|node| node.share) else {
+            return;
+        };
+        let Some(share) = self.shares.get_mut(&index) else {
+            return;
+        };
+        if share.warnings_left == 0 {
+            return;
+        }
+        share.warnings_left -= 1;
+        let why = left_out.warning();
+        self.warn(index, left_out.path, &why);
+    }
+
+    /// A walk through a share begins.
+    pub(super) fn begin_scan(&mut self, index: u16) -> Option<Slot> {
+        let share = self.shares.get_mut(&index)?;
+        if share.scanning {
+            share.scan_again = true;
+            return None;
+        }
+        share.scanning = true;
+        share.unwatched = false;
+        share.warnings_left = WARNINGS_PER_WALK_MAX;
+        Some(share.root)
+    }
+
+    /// A directory of a share was read, or could not be.
+    pub(super) fn end_walk(&mut self, index: u16) {
+        let Some(share) = self.shares.get_mut(&index) else {
+            return;
+        };
+        share.walks_left = share.walks_left.saturating_sub(1);
+        if share.walks_left > 0 || !share.scanning {
+            return;
+        }
+        share.scanning = false;
+        if std::mem::take(&mut share.scan_again) {
+            self.scans.push(index);
+        }
+        if !share.vanished {
+            let share = ShareIndex(index);
+            self.outbox.push(ShareEvent::Scanned { share });
+        }
+    }
+}

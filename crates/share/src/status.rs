@@ -1,0 +1,208 @@
+//! What `p2pfs share` shows of the shares.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::config::{Known, ShareProgress, ShareStatus};
+use super::left_out::{LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy, remedy_of_excluded};
+use super::offered::{Share, UNWATCHED};
+use super::queue::Stage;
+use super::state::State;
+use super::tree::{Body, Slot};
+use p2pfs_proto::wire::native::record::ShareIndex;
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::path::SharedPath;
+
+/// Files that wait to be hashed and are named for one directory, at most.
+pub(super) const UNREAD_MAX: usize = 1000;
+/// Files that are looked at for them: the lock is not held for longer than some milliseconds.
+const UNREAD_LOOKED_AT_MAX: usize = 50_000;
+
+/// For whom a content is in the shares of this node, as these stand now: before the log says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SharedFor {
+    /// It is in none.
+    Nobody,
+    /// It is in one that has no readers.
+    All,
+    /// It is in these alone, which have readers.
+    ReadersOf(BTreeSet<ShareIndex>),
+}
+
+impl State {
+    /// What `p2pfs share` shows.
+    pub(super) fn list(&self) -> Vec<ShareStatus> {
+        let mut left: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
+        for slot in self.queue.left() {
+            if let Some(node) = self.tree.get(slot) {
+                let (files, bytes) = left.entry(node.share).or_default();
+                *files += 1;
+                *bytes += self.queue.stage(slot).map_or(0, Stage::size_bytes);
+            }
+        }
+        let of = |index: &u16| left.get(index).copied().unwrap_or_default();
+        let status = |(index, share): (&u16, &Share)| ShareStatus {
+            dir: share.dir.to_path_buf(),
+            index: ShareIndex(*index),
+            include_private: share.include_private,
+            legacy: share.legacy,
+            readers: share.readers.clone(),
+            exclude: share.exclude.patterns().to_vec(),
+            default_excludes: share.exclude.has_defaults(),
+            state: share.state(self.scans.contains(index), of(index).0),
+            files: share.files,
+            directories: share.directories,
+            symlinks: share.symlinks,
+            bytes: share.bytes,
+            bytes_left: of(index).1,
+            left_out: self.first_left_out(share),
+            left_out_counts: share.left_out_counts(),
+            stands_still: share.stands_still,
+            warning: share.what_is_wrong(),
+        };
+        self.shares.iter().map(status).collect()
+    }
+
+    /// For whom a content is in the shares. What was only seen to have moved into one may be for
+    /// fewer by that, and for nobody more: it was not read there.
+    pub(super) fn shared_for(&self, hash: &ContentHash) -> SharedFor {
+        let mut restricted = BTreeSet::new();
+        for (index, share) in self.shares_of(self.tree.with_content(hash)) {
+            if share.readers.is_none() {
+                return SharedFor::All;
+            }
+            restricted.insert(ShareIndex(index));
+        }
+        let moved = self.moved.get(hash).map(|to| to.slot);
+        let moved = self.shares_of(moved.into_iter());
+        let moved = moved.filter(|(_, share)| share.readers.is_some());
+        restricted.extend(moved.map(|(index, _)| ShareIndex(index)));
+        match restricted.is_empty() {
+            true => SharedFor::Nobody,
+            false => SharedFor::ReadersOf(restricted),
+        }
+    }
+
+    fn shares_of(&self, slots: impl Iterator<Item = Slot>) -> impl Iterator<Item = (u16, &Share)> {
+        let nodes = slots.filter_map(|slot| self.tree.get(slot));
+        nodes.filter_map(|node| Some((node.share, self.shares.get(&node.share)?)))
+    }
+
+    /// Files of a directory that are not listed yet since they wait to be hashed, in order.
+    pub(super) fn unread_in(&self, directory: &SharedPath) -> Vec<SharedPath> {
+        let waiting = self.queue.left().take(UNREAD_LOOKED_AT_MAX);
+        let paths = waiting.filter_map(|slot| self.tree.path(slot));
+        let here = paths.filter(|path| path.parent().as_ref() == Some(directory));
+        let mut found: Vec<_> = here.take(UNREAD_MAX).collect();
+        found.sort();
+        found
+    }
+
+    /// Some of what is listed after a place, and the place to go on from.
+    pub(super) fn listed(&self, after: Option<u32>, limit: usize) -> (Vec<Known>, Option<u32>) {
+        let (mut found, mut last) = (Vec::new(), None);
+        for slot in self.tree.slots(after) {
+            if found.len() == limit {
+                return (found, last);
+            }
+            last = Some(slot.number());
+            let known = || {
+                Some(Known {
+                    share: ShareIndex(self.tree.get(slot)?.share),
+                    path: self.tree.path(slot).filter(|path| !path.is_root())?,
+                    entry: self.entry(slot)?,
+                })
+            };
+            found.extend(known());
+        }
+        (found, None)
+    }
+
+    fn first_left_out(&self, share: &Share) -> Vec<LeftOut> {
+        let itself = share.private.then(|| LeftOut {
+            path: share.dir.to_path_buf(),
+            why: LeftOutWhy::Private,
+            remedy: LeftOutWhy::Private.remedy(&share.dir, true),
+        });
+        let others = share
+            .left_out
+            .iter()
+            .filter_map(|(_, slot)| self.left_out(*slot));
+        itself
+            .into_iter()
+            .chain(others)
+            .take(LEFT_OUT_LIST_MAX)
+            .collect()
+    }
+
+    /// Why a name of the shares is left out, or the directory that it lies in, in each share where
+    /// it is.
+    pub(super) fn left_out_at(&self, path: &SharedPath) -> Vec<LeftOut> {
+        let in_share = |share: &Share| {
+            let mut at = share.root;
+            for name in path.components() {
+                at = self.tree.child(at, name)?;
+                if let Some(left_out) = self.left_out(at) {
+                    return Some(left_out);
+                }
+            }
+            None
+        };
+        self.shares.values().filter_map(in_share).collect()
+    }
+
+    /// A name that is left out, as its owner is told of it.
+    pub(super) fn left_out(&self, slot: Slot) -> Option<LeftOut> {
+        let node = self.tree.get(slot)?;
+        let Body::LeftOut(body) = &node.body else {
+            return None;
+        };
+        let share = self.shares.get(&node.share)?;
+        // a name may be left out because it makes no shared path, so its parent's is asked
+        let parent = self.tree.path(node.parent)?;
+        let last = self.tree.name(slot);
+        let name = std::os::unix::ffi::OsStrExt::from_bytes(last);
+        let path = share
+            .dir
+            .join(parent.as_local())
+            .join::<&std::ffi::OsStr>(name);
+        let by = || {
+            let name = parent.join(last).ok()?;
+            share.exclude.pattern_of(&name, body.directory)
+        };
+        let remedy = match body.why {
+            LeftOutWhy::Excluded => by().map_or_else(String::new, |by| remedy_of_excluded(&by)),
+            why => why.remedy(&path, body.directory),
+        };
+        Some(LeftOut {
+            path,
+            why: body.why,
+            remedy,
+        })
+    }
+}
+
+impl Share {
+    fn left_out_counts(&self) -> Vec<(LeftOutWhy, u64)> {
+        let mut counts = self.left_out_counts.clone();
+        *counts.entry(LeftOutWhy::Private).or_default() += u64::from(self.private);
+        counts.into_iter().filter(|(_, count)| *count > 0).collect()
+    }
+
+    fn what_is_wrong(&self) -> Option<String> {
+        let unwatched = self.unwatched.then(|| UNWATCHED.to_owned());
+        self.own_warning().or(unwatched)
+    }
+
+    /// `due`: a walk through it is to begin.
+    fn state(&self, due: bool, files_left: u64) -> ShareProgress {
+        if self.vanished {
+            ShareProgress::Vanished
+        } else if due || self.scanning {
+            ShareProgress::Scanning
+        } else if files_left > 0 {
+            ShareProgress::Hashing { files_left }
+        } else {
+            ShareProgress::Ready
+        }
+    }
+}

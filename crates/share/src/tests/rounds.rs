@@ -1,0 +1,468 @@
+//! The scanner, a round at a time: what is seen on the disk before the kernel reports it.
+//!
+//! The kernel makes a change first and reports it then; between the two anybody may look. Here a
+//! change is made while its directory is not watched, so its report never comes.
+
+mod missed;
+mod renamed;
+
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+
+use super::*;
+use crate::hasher;
+use crate::queue::Rest;
+use crate::state::State;
+use crate::tree::Slot;
+
+/// A share whose scanner runs when it is told to.
+struct Rounds {
+    home: TempDir,
+    shared: Arc<Shared>,
+    scanner: Scanner,
+    events: Receiver<ShareEvent>,
+    root: Slot,
+    told: Vec<ShareEvent>,
+    hasher: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Rounds {
+    fn drop(&mut self) {
+        self.shared.stop();
+        self.hasher.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+impl Rounds {
+    fn new() -> Self {
+        Self::with_quiet(QUIET)
+    }
+
+    fn with_quiet(quiet: Duration) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("share");
+        fs::create_dir(&dir).unwrap();
+        let config = ShareConfig {
+            quiet,
+            ..ShareConfig::new(home.path().join("state"))
+        };
+        make_private_dir(&config.state_dir).unwrap();
+        let ledger = Ledger::open(&config.state_dir.join(LEDGER_FILE)).unwrap();
+        let shared = Arc::new(open_shared(config, ledger).unwrap());
+        let exclude = Arc::new(Exclude::new(&[], false).unwrap());
+        let spec = ShareSpec::new(dir.clone());
+        shared.lock().add_share(0, &dir, &spec, exclude);
+        let root = shared.lock().shares[&0].root;
+        let (sender, events) = mpsc::channel(EVENT_QUEUE_EVENTS);
+        let mut rounds = Self {
+            home,
+            scanner: Scanner::new(shared.clone(), sender, 1 << 10),
+            shared,
+            events,
+            root,
+            told: Vec::new(),
+            hasher: None,
+        };
+        rounds.run();
+        rounds
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.home.path().join("share").join(name)
+    }
+
+    /// Rounds until nothing is left to do but to hash.
+    fn run(&mut self) {
+        self.scanner.round();
+        while self.scanner.has_work() {
+            self.scanner.round();
+        }
+        self.told
+            .extend(std::iter::from_fn(|| self.events.try_recv().ok()));
+    }
+
+    /// Somebody hashes from now on.
+    fn begin_hashing(&mut self) {
+        let shared = self.shared.clone();
+        let hash = || hasher::spawn(&shared, false).unwrap();
+        self.hasher.get_or_insert_with(hash);
+    }
+
+    /// Somebody hashes, until so many files were read that the scanner has yet to hear of.
+    fn hash_until_read(&mut self, count: usize) {
+        self.begin_hashing();
+        while self.shared.lock().read.len() < count {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Rounds beside somebody who hashes, until it is so.
+    fn run_and_hash_until(&mut self, is_so: impl Fn(&State) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        self.begin_hashing();
+        self.run();
+        while !is_so(&self.shared.lock()) {
+            assert!(Instant::now() < deadline, "told: {:?}", self.told);
+            std::thread::yield_now();
+            self.run();
+        }
+    }
+
+    /// The same until all is told.
+    fn run_and_hash(&mut self) {
+        self.run_and_hash_until(|state| {
+            state.queue.files_left() == 0 && state.read.is_empty() && state.order.is_empty()
+        });
+    }
+
+    /// The same until this file in the share's own directory is left alone for its writer.
+    fn run_and_hash_until_at_rest(&mut self, name: &str, why: Rest) {
+        let root = self.root;
+        self.run_and_hash_until(|state| {
+            let slot = state.tree.child(root, name.as_bytes()).unwrap();
+            state.queue.why_resting(slot) == Some(why)
+        });
+    }
+
+    /// Makes a change in the share's own directory of which no report comes.
+    fn unreported(&mut self, change: impl FnOnce(&Self)) {
+        let watch = |state: &mut State, root| state.tree.directory_mut(root).unwrap().watch.take();
+        let old = watch(&mut self.shared.lock(), self.root).unwrap();
+        self.scanner.watches.remove(old, self.root);
+        change(self);
+        let share = fs::File::open(self.home.path().join("share")).unwrap();
+        let watches = &mut self.scanner.watches;
+        let new = watches.add(self.root, share.as_fd(), None).unwrap();
+        let mut state = self.shared.lock();
+        state.tree.directory_mut(self.root).unwrap().watch = Some(new);
+    }
+
+    /// Puts a link in place of whatever has the name.
+    fn point(&self, name: &str, target: &str) {
+        symlink(target, self.at("next")).unwrap();
+        fs::rename(self.at("next"), self.at(name)).unwrap();
+    }
+
+    /// Puts a file in place of whatever has the name.
+    fn replace(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.at("next"), bytes).unwrap();
+        fs::rename(self.at("next"), self.at(name)).unwrap();
+    }
+
+    /// How often something was told of a file.
+    fn told_count(&self, name: &str) -> usize {
+        let puts = self
+            .told
+            .iter()
+            .filter(|event| is_put(event, name, |_| true));
+        puts.count()
+    }
+
+    fn told_at(&self, what: impl Fn(&ShareEvent) -> bool) -> usize {
+        self.told.iter().position(what).unwrap()
+    }
+}
+
+fn is_put(event: &ShareEvent, name: &str, is: impl Fn(&Kind) -> bool) -> bool {
+    matches!(event, ShareEvent::Put { path, entry, .. }
+        if path.to_string() == name && is(&entry.kind))
+}
+
+fn leads_to(target: &str) -> impl Fn(&Kind) -> bool {
+    move |kind| matches!(kind, Kind::Symlink { target: it } if it == target.as_bytes())
+}
+
+#[test]
+fn a_link_seen_before_its_report_is_told_after_what_it_points_to() {
+    let mut rounds = Rounds::new();
+    fs::create_dir(rounds.at("releases")).unwrap();
+    rounds.point("current", "releases/0");
+    rounds.run();
+    rounds.point("current", "releases/1");
+    rounds.scanner.read_reports();
+    fs::create_dir(rounds.at("releases/2")).unwrap();
+    symlink("text", rounds.at("releases/2/page")).unwrap();
+    rounds.unreported(|rounds| rounds.point("current", "releases/2"));
+    rounds.run();
+    let page = rounds.told_at(|e| is_put(e, "releases/2/page", leads_to("text")));
+    let link = rounds.told_at(|e| is_put(e, "current", leads_to("releases/2")));
+    assert!(page < link, "{:?}", rounds.told);
+}
+
+#[test]
+fn a_link_seen_before_its_report_is_told_before_what_it_led_to_is_gone() {
+    let mut rounds = Rounds::new();
+    symlink("text", rounds.at("old")).unwrap();
+    rounds.point("current", "old");
+    rounds.run();
+    symlink("text", rounds.at("new")).unwrap();
+    rounds.point("current", "new");
+    rounds.scanner.read_reports();
+    fs::remove_file(rounds.at("old")).unwrap();
+    rounds.run();
+    let link = rounds.told_at(|e| is_put(e, "current", leads_to("new")));
+    let gone = rounds.told_at(|e| matches!(e, ShareEvent::Removed { .. }));
+    assert!(link < gone, "{:?}", rounds.told);
+}
+
+#[test]
+fn a_file_replaced_before_its_report_is_told_after_what_was_there_first() {
+    let mut rounds = Rounds::new();
+    fs::create_dir(rounds.at("objects")).unwrap();
+    rounds.run();
+    rounds.replace("ref", b"first");
+    rounds.scanner.round();
+    assert_eq!(rounds.shared.lock().queue.files_left(), 1);
+    fs::write(rounds.at("objects/object"), b"object").unwrap();
+    rounds.unreported(|rounds| rounds.replace("ref", b"second"));
+    rounds.run_and_hash();
+    let object = rounds.told_at(|e| is_put(e, "objects/object", holds(b"object")));
+    let pointer = rounds.told_at(|e| is_put(e, "ref", holds(b"second")));
+    assert!(object < pointer, "{:?}", rounds.told);
+}
+
+#[test]
+fn what_is_seen_gone_before_its_report_is_told_after_what_took_its_place() {
+    let mut rounds = Rounds::new();
+    fs::create_dir(rounds.at("packs")).unwrap();
+    symlink("text", rounds.at("loose")).unwrap();
+    rounds.run();
+    rounds.point("loose", "text2");
+    rounds.scanner.read_reports();
+    symlink("text", rounds.at("packs/pack")).unwrap();
+    rounds.unreported(|rounds| fs::remove_file(rounds.at("loose")).unwrap());
+    rounds.run();
+    let pack = rounds.told_at(|e| is_put(e, "packs/pack", leads_to("text")));
+    let gone = rounds.told_at(|e| matches!(e, ShareEvent::Removed { .. }));
+    assert!(pack < gone, "{:?}", rounds.told);
+}
+
+#[test]
+fn a_walk_tells_a_link_after_what_was_only_reported_since() {
+    let mut rounds = Rounds::new();
+    fs::create_dir(rounds.at("releases")).unwrap();
+    rounds.point("current", "releases/0");
+    rounds.run();
+    rounds.shared.lock().scans.push(0);
+    rounds.scanner.read_reports();
+    symlink("text", rounds.at("releases/page")).unwrap();
+    rounds.unreported(|rounds| rounds.point("current", "releases"));
+    rounds.run();
+    let page = rounds.told_at(|e| is_put(e, "releases/page", leads_to("text")));
+    let link = rounds.told_at(|e| is_put(e, "current", leads_to("releases")));
+    assert!(page < link, "{:?}", rounds.told);
+}
+
+#[test]
+fn a_directory_that_was_moved_into_what_it_held_is_listed_at_once() {
+    let mut rounds = Rounds::new();
+    fs::create_dir_all(rounds.at("a/b")).unwrap();
+    fs::write(rounds.at("a/file"), b"bytes").unwrap();
+    rounds.run();
+    // what was a/b holds what was a, and lies where it lay
+    fs::create_dir(rounds.at("new")).unwrap();
+    for (from, to) in [("a/b", "new/b"), ("a", "new/b/c"), ("new", "a")] {
+        fs::rename(rounds.at(from), rounds.at(to)).unwrap();
+    }
+    rounds.told.clear();
+    rounds.run_and_hash();
+    let is_file = |kind: &Kind| matches!(kind, Kind::File { .. });
+    assert!(
+        rounds
+            .told
+            .iter()
+            .any(|event| is_put(event, "a/b/c/file", is_file)),
+        "{:?}",
+        rounds.told
+    );
+}
+
+fn holds(bytes: &[u8]) -> impl Fn(&Kind) -> bool + use<> {
+    let hash = ContentHash::of(bytes);
+    move |kind| matches!(kind, Kind::File { hash: it, .. } if *it == hash)
+}
+
+/// Opens a file to write over its first bytes, which are not all that are to be written.
+fn begin_writing(at: &Path, half: &[u8]) -> fs::File {
+    let mut writer = fs::OpenOptions::new().write(true).open(at).unwrap();
+    writer.write_all(half).unwrap();
+    writer
+}
+
+#[test]
+fn what_is_half_written_is_not_listed_though_its_last_writer_closed_it_just_before() {
+    let mut rounds = Rounds::with_quiet(PATIENCE * 10);
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    let mut writer = begin_writing(&rounds.at("f"), b"22");
+    rounds.run_and_hash_until_at_rest("f", Rest::Closing);
+    assert_eq!(rounds.told_count("f"), 0, "{:?}", rounds.told);
+    writer.write_all(b"22").unwrap();
+    drop(writer);
+    rounds.run_and_hash();
+    rounds.told_at(|event| is_put(event, "f", holds(b"2222")));
+    assert_eq!(rounds.told_count("f"), 1, "{:?}", rounds.told);
+}
+
+#[test]
+fn what_is_written_to_again_before_it_is_read_is_not_listed_half_written() {
+    let mut rounds = Rounds::with_quiet(PATIENCE * 10);
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    rounds.run();
+    assert_eq!(rounds.shared.lock().queue.files_left(), 1);
+    let writer = begin_writing(&rounds.at("f"), b"22");
+    // it is read, whole and at once, before the write is heard of
+    rounds.hash_until_read(1);
+    rounds.run_and_hash_until_at_rest("f", Rest::Closing);
+    assert_eq!(rounds.told_count("f"), 0, "{:?}", rounds.told);
+    drop(writer);
+    rounds.run_and_hash();
+    rounds.told_at(|event| is_put(event, "f", holds(b"2211")));
+}
+
+#[test]
+fn a_file_dated_after_the_close_that_came_while_it_was_opened_to_be_read_does_not_wait() {
+    let mut rounds = Rounds::with_quiet(PATIENCE * 10);
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    let writer = begin_writing(&rounds.at("f"), b"22");
+    rounds.run();
+    // it has a writer still, which is all that is found out this time
+    rounds.hash_until_read(1);
+    drop(writer);
+    date(&rounds.at("f"), 1_000_000);
+    rounds.run_and_hash();
+    rounds.told_at(|event| is_put(event, "f", holds(b"2211")));
+}
+
+#[test]
+fn what_is_half_written_is_not_listed_though_its_write_was_not_reported_yet() {
+    let mut rounds = Rounds::with_quiet(PATIENCE * 10);
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    rounds.run();
+    let mut writer = None;
+    rounds.unreported(|rounds| writer = Some(begin_writing(&rounds.at("f"), b"22")));
+    rounds.run_and_hash_until_at_rest("f", Rest::Closing);
+    assert_eq!(rounds.told_count("f"), 0, "{:?}", rounds.told);
+    drop(writer);
+    rounds.run_and_hash();
+    rounds.told_at(|event| is_put(event, "f", holds(b"2211")));
+}
+
+#[test]
+fn what_still_counts_as_open_just_after_the_report_of_its_close_does_not_wait() {
+    let mut rounds = Rounds::with_quiet(PATIENCE * 10);
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    rounds.run();
+    let mut writer = None;
+    rounds.unreported(|rounds| writer = Some(begin_writing(&rounds.at("f"), b"")));
+    rounds.run_and_hash_until_at_rest("f", Rest::Closing);
+    rounds.unreported(|_| drop(writer.take()));
+    rounds.run_and_hash();
+    rounds.told_at(|event| is_put(event, "f", holds(b"1111")));
+}
+
+#[test]
+fn what_was_closed_by_one_writer_is_listed_while_another_has_it_open_and_is_idle() {
+    let mut rounds = Rounds::new();
+    fs::write(rounds.at("f"), b"0000").unwrap();
+    let idle = begin_writing(&rounds.at("f"), b"");
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    let root = rounds.root;
+    rounds.run_and_hash_until(|state| {
+        // which would be until it was quiet
+        let slot = state.tree.child(root, b"f").unwrap();
+        assert_ne!(state.queue.why_resting(slot), Some(Rest::Written));
+        state.queue.files_left() == 0 && state.order.is_empty()
+    });
+    rounds.run();
+    rounds.told_at(|event| is_put(event, "f", holds(b"1111")));
+    drop(idle);
+}
+
+#[test]
+fn what_was_closed_by_one_name_is_listed_by_both_while_another_has_it_open_and_is_idle() {
+    let mut rounds = Rounds::new();
+    fs::write(rounds.at("f"), b"0000").unwrap();
+    fs::hard_link(rounds.at("f"), rounds.at("g")).unwrap();
+    rounds.run_and_hash();
+    let idle = begin_writing(&rounds.at("g"), b"");
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    let root = rounds.root;
+    rounds.run_and_hash_until(|state| {
+        for name in ["f", "g"] {
+            let slot = state.tree.child(root, name.as_bytes()).unwrap();
+            assert_ne!(state.queue.why_resting(slot), Some(Rest::Written));
+        }
+        let left = state.queue.files_left() + state.rechecks.len();
+        left == 0 && state.order.is_empty() && state.read.is_empty()
+    });
+    rounds.run();
+    for name in ["f", "g"] {
+        rounds.told_at(|event| is_put(event, name, holds(b"1111")));
+    }
+    drop(idle);
+}
+
+#[test]
+fn what_one_program_closes_is_listed_though_another_goes_on_writing_to_it() {
+    let mut rounds = Rounds::new();
+    fs::write(rounds.at("f"), b"0000").unwrap();
+    rounds.run_and_hash();
+    let mut other = begin_writing(&rounds.at("f"), b"");
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    let (root, deadline) = (rounds.root, Instant::now() + PATIENCE);
+    while rounds.told_count("f") == 1 {
+        assert!(Instant::now() < deadline, "told: {:?}", rounds.told);
+        rounds.run();
+        let state = rounds.shared.lock();
+        let slot = state.tree.child(root, b"f").unwrap();
+        if state.queue.why_resting(slot) == Some(Rest::Closing) {
+            other.write_all(b"2").unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_was_withdrawn_by_one_name_while_it_was_read_by_another_is_listed_by_neither() {
+    let mut rounds = Rounds::with_quiet(PATIENCE * 10);
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    fs::hard_link(rounds.at("f"), rounds.at("g")).unwrap();
+    rounds.run();
+    rounds.hash_until_read(2);
+    chmod(&rounds.at("g"), 0o600);
+    rounds.run_and_hash();
+    let gone = |event: &ShareEvent| match event {
+        ShareEvent::Removed { path, .. } => path.to_string() == "f",
+        _ => false,
+    };
+    let last = rounds.told.iter().rposition(|e| is_put(e, "f", |_| true));
+    assert!(
+        last < rounds.told.iter().rposition(gone),
+        "{:?}",
+        rounds.told
+    );
+    assert_eq!(rounds.told_count("g"), 0, "{:?}", rounds.told);
+}
+
+#[test]
+fn what_was_written_by_a_name_that_was_just_linked_is_seen_by_the_name_that_it_has() {
+    let mut rounds = Rounds::with_quiet(PATIENCE * 10);
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    rounds.run_and_hash();
+    fs::hard_link(rounds.at("f"), rounds.at("g")).unwrap();
+    drop(begin_writing(&rounds.at("g"), b"22"));
+    rounds.run_and_hash();
+    for name in ["f", "g"] {
+        rounds.told_at(|event| is_put(event, name, holds(b"2211")));
+    }
+}
+
+#[test]
+fn what_nobody_has_open_is_listed_though_it_was_written_once_more_before_it_was_read() {
+    let mut rounds = Rounds::with_quiet(PATIENCE * 10);
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    rounds.run();
+    drop(begin_writing(&rounds.at("f"), b"22"));
+    rounds.hash_until_read(1);
+    rounds.run();
+    rounds.told_at(|event| is_put(event, "f", holds(b"2211")));
+}

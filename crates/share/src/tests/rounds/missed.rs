@@ -1,0 +1,196 @@
+//! What is found out though the kernel did not say it by its name, or it could not be looked at.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::*;
+use crate::identity::{Identity, Seen, Stamp};
+use crate::ledger::Row;
+use crate::observe::Found;
+use crate::walk::{OpenPlace, Place};
+use crate::watch::Cause;
+use p2pfs_types::path::HIDDEN_ROOT;
+
+fn is_removed(event: &ShareEvent, name: &str) -> bool {
+    matches!(event, ShareEvent::Removed { path, .. } if path.to_string() == name)
+}
+
+#[test]
+fn a_directory_that_only_tells_of_itself_is_looked_at() {
+    let mut rounds = Rounds::new();
+    fs::create_dir(rounds.at("disk")).unwrap();
+    rounds.run();
+    // as of the root of a mount, of which nothing is told to the directory that it lies in
+    rounds.unreported(|rounds| chmod(&rounds.at("disk"), 0o700));
+    rounds.run();
+    rounds.told_at(|event| is_removed(event, "disk"));
+}
+
+#[test]
+fn a_directory_whose_watch_ended_unheard_is_watched_again_by_the_next_walk() {
+    let mut rounds = Rounds::new();
+    let watch = |rounds: &Rounds| {
+        let state = rounds.shared.lock();
+        state.tree.directory(rounds.root).unwrap().watch.unwrap()
+    };
+    let dead = watch(&rounds);
+    rounds.scanner.watches.remove(dead, rounds.root);
+    rounds.run();
+    assert_eq!(watch(&rounds), dead, "it is not heard of");
+    rounds.shared.lock().scans.push(0);
+    rounds.run();
+    assert_ne!(watch(&rounds), dead);
+    symlink("text", rounds.at("later")).unwrap();
+    rounds.run();
+    rounds.told_at(|event| is_put(event, "later", leads_to("text")));
+    // nor does another walk make another watch
+    let alive = watch(&rounds);
+    rounds.shared.lock().scans.push(0);
+    rounds.run();
+    assert_eq!(watch(&rounds), alive);
+}
+
+#[test]
+fn a_name_that_is_left_out_for_what_it_is_called_is_left_out_no_more_once_it_is_gone() {
+    let mut rounds = Rounds::new();
+    let hidden = rounds.at(std::str::from_utf8(HIDDEN_ROOT).unwrap());
+    let left_out = |rounds: &Rounds| rounds.shared.lock().shares[&0].left_out.len();
+    fs::create_dir(&hidden).unwrap();
+    rounds.run();
+    assert_eq!(left_out(&rounds), 1);
+    fs::remove_dir(&hidden).unwrap();
+    rounds.run();
+    assert_eq!(left_out(&rounds), 0);
+}
+
+#[test]
+fn a_version_is_not_dated_back_for_good_by_a_clock_that_is_yet_to_be_set() {
+    let mut rounds = Rounds::new();
+    fs::write(rounds.at("f"), b"f").unwrap();
+    date(&rounds.at("f"), 1_700_000_000);
+    rounds.run_and_hash();
+    let state = rounds.shared.lock();
+    let slot = state.tree.child(rounds.root, b"f").unwrap();
+    let file = state.tree.file(slot).unwrap();
+    let by = |clock| state.version_of(slot, &file.identity, &file.hash, Stamp::new(clock, 0));
+    let seen = state.tree.version(slot, &file);
+    assert_eq!(seen, Stamp::new(1_700_000_000, 0));
+    assert_eq!(by(946_684_800), seen);
+    assert_eq!(by(1_800_000_000), seen);
+}
+
+#[test]
+fn a_name_that_is_found_and_not_listed_is_nothing() {
+    let mut rounds = Rounds::new();
+    // a thread is found in /proc by its number, which only its process's directory lists
+    let (tell, told) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let itself = fs::read_link("/proc/thread-self").unwrap();
+        tell.send(itself.file_name().unwrap().to_owned()).unwrap();
+        ended.recv()
+    });
+    let number = told.recv().unwrap();
+    let unlisted: Box<[u8]> = number.as_encoded_bytes().into();
+    let place = Place {
+        index: 0,
+        slot: rounds.root,
+        number: None,
+        dir: Path::new("/proc").into(),
+        include_private: true,
+        exclude: Arc::new(Exclude::new(&[], false).unwrap()),
+        path: SharedPath::root(),
+    };
+    let looked = rounds
+        .scanner
+        .disk
+        .look(0, Path::new("/proc"), move |disk| {
+            let share = disk.beneath.open_share(&place.dir).unwrap();
+            let open = OpenPlace::open(disk.beneath, place, share).unwrap();
+            let found = open.look(disk, &unlisted);
+            let names = [&*unlisted, b"uptime", b"no such name"].map(Box::from);
+            let looks = open.look_at_unmet(disk, names.into());
+            let are_nothing: Vec<bool> = looks.iter().map(|look| look.1.is_nothing()).collect();
+            (found.is_nothing(), are_nothing)
+        });
+    assert_eq!(looked, Some((false, vec![true, false, true])));
+    drop(end);
+    assert!(thread.join().unwrap().is_err());
+}
+
+#[test]
+fn where_numbers_are_made_up_a_hash_is_only_known_by_the_name_that_it_was_listed_as() {
+    let mut rounds = Rounds::new();
+    fs::write(rounds.at("old"), b"1111").unwrap();
+    date(&rounds.at("old"), 1_700_000_000);
+    rounds.run_and_hash();
+    let stat = rustix::fs::stat(rounds.at("old")).unwrap();
+    let mut state = rounds.shared.lock();
+    // what is listed was so when its file had another number
+    let row = state.ledger.get(stat.st_dev, stat.st_ino).unwrap();
+    let ino = stat.st_ino + 1;
+    let identity = Identity {
+        ino,
+        ..row.identity
+    };
+    state.ledger.put(Row { identity, ..row });
+    let mut is_known_by = |name: &[u8], made_up| {
+        let found = Found::File(Seen {
+            identity,
+            made_up,
+            ..Seen::of(&stat)
+        });
+        state.observe(rounds.root, name, found, Cause::Walk, Instant::now());
+        let slot = state.tree.child(rounds.root, name).unwrap();
+        let is_read = state.queue.stage(slot).is_none();
+        state.remove_tree(slot);
+        is_read
+    };
+    assert!(is_known_by(b"linked", false));
+    assert!(!is_known_by(b"new", true));
+    assert!(is_known_by(b"old", true));
+}
+
+/// Runs a test alone in a process of its own, which it may leave without descriptors. Whether this
+/// is that process.
+fn is_alone(test: &str) -> bool {
+    const ALONE: &str = "P2PFS_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    let name = format!("tests::rounds::missed::{test}");
+    child.args(["--exact", &name]).env(ALONE, "1");
+    let ran = child.output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(
+        ran.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    false
+}
+
+#[test]
+fn what_was_reported_while_descriptors_were_wanting_is_found_once_there_are_some() {
+    use std::os::fd::AsRawFd;
+    if !is_alone("what_was_reported_while_descriptors_were_wanting_is_found_once_there_are_some") {
+        return;
+    }
+    let mut rounds = Rounds::new();
+    fs::create_dir(rounds.at("d")).unwrap();
+    rounds.run();
+    let limit = getrlimit(Resource::Nofile);
+    let free = fs::File::open("/").unwrap().as_raw_fd().unsigned_abs();
+    // for the share's own directory and for nothing below it; for neither
+    for (name, descriptors) in [("d/one", u64::from(free) + 1), ("d/two", 1)] {
+        symlink("text", rounds.at(name)).unwrap();
+        let current = Some(descriptors);
+        setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+        rounds.run();
+        setrlimit(Resource::Nofile, limit).unwrap();
+        assert!(rounds.shared.lock().shares[&0].wanting, "{name}");
+        let directory = rounds.shared.lock().tree.child(rounds.root, b"d").unwrap();
+        let last = name.as_bytes()[2..].to_vec();
+        rounds.run_and_hash_until(|state| state.tree.child(directory, &last).is_some());
+    }
+}

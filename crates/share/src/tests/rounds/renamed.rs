@@ -1,0 +1,57 @@
+//! Files that are renamed, before they are read under their new names.
+
+use super::*;
+use crate::identity::{Identity, Stamp};
+use crate::ledger::Row;
+
+/// A file `new` that was read under another name, before the rename dated it.
+fn renamed(rounds: &mut Rounds, bytes: &[u8]) -> ContentHash {
+    let hash = ContentHash::of(bytes);
+    fs::write(rounds.at("new"), bytes).unwrap();
+    let now = Identity::of(&rustix::fs::stat(rounds.at("new")).unwrap());
+    let row = Row {
+        identity: Identity {
+            ctime: Stamp::default(),
+            ..now
+        },
+        hash,
+        first_seen: now.mtime,
+        doubted: false,
+    };
+    rounds.shared.lock().ledger.put(row);
+    rounds.run();
+    hash
+}
+
+#[test]
+fn what_is_renamed_is_served_before_it_was_read_again_and_to_its_readers_alone() {
+    let mut rounds = Rounds::new();
+    let hash = renamed(&mut rounds, b"for some");
+    let mut state = rounds.shared.lock();
+    let slot = state.tree.child(rounds.root, b"new").unwrap();
+    assert!(!state.tree.file(slot).is_some_and(|file| file.listed));
+    assert_eq!(state.moved.get(&hash).map(|to| to.slot), Some(slot));
+    // for nobody more than before: nobody has read it there
+    assert_eq!(state.shared_for(&hash), SharedFor::Nobody);
+    let readers = Some(vec!["somebody".to_owned()]);
+    state.shares.get_mut(&0).unwrap().readers = readers;
+    let alone = SharedFor::ReadersOf([ShareIndex(0)].into());
+    assert_eq!(state.shared_for(&hash), alone);
+    let other = ContentHash::of(b"never shared");
+    assert_eq!(state.shared_for(&other), SharedFor::Nobody);
+    drop(state);
+    rounds.run_and_hash();
+    let state = rounds.shared.lock();
+    assert!(state.tree.file(slot).is_some_and(|file| file.listed));
+    assert!(state.moved.get(&hash).is_none());
+}
+
+#[test]
+fn what_was_renamed_and_deleted_before_it_was_read_leaves_its_place_to_others() {
+    let mut rounds = Rounds::new();
+    let hash = renamed(&mut rounds, b"of no use");
+    assert!(rounds.shared.lock().moved.get(&hash).is_some());
+    fs::remove_file(rounds.at("new")).unwrap();
+    rounds.run();
+    assert!(rounds.shared.lock().moved.get(&hash).is_none());
+}

@@ -1,0 +1,400 @@
+//! Serving: what was hashed is sent, what changed is not.
+
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::symlink;
+
+use super::*;
+use p2pfs_types::digest::decode;
+use p2pfs_types::extent::ByteRange;
+
+fn content(size: usize, seed: u8) -> Vec<u8> {
+    (0..size)
+        .map(|i| (i / 251) as u8 ^ (i as u8).wrapping_mul(31) ^ seed)
+        .collect()
+}
+
+fn served(bytes: &[u8], range: ByteRange, file: &ShareFile) -> Vec<u8> {
+    let hash = ContentHash::of(bytes);
+    let proof = file.encode(range).unwrap();
+    let verified = decode(hash, bytes.len() as u64, range, proof.into()).unwrap();
+    verified.slice(range).unwrap().to_vec()
+}
+
+#[test]
+fn what_lies_in_a_directory_that_became_private_is_given_to_nobody_from_then_on() {
+    for directory in ["d", ""] {
+        let mut bench = Bench::new();
+        bench.mkdir("d");
+        bench.write("d/f", b"just written");
+        let hash = ContentHash::of(b"just written");
+        bench.wait_for("the file", |b| b.has("d/f", b"just written"));
+        assert!(bench.set().source(&hash).is_ok());
+        bench.chmod(directory, 0o700);
+        bench.wait_for("it to go", |b| b.entry("d/f").is_none());
+        assert!(bench.set().source(&hash).is_err(), "{directory:?}");
+    }
+}
+
+#[test]
+fn any_range_of_a_shared_file_is_served_with_its_proof() {
+    let mut bench = Bench::new();
+    for size in [1, 65_536, 200_000, 3_000_000] {
+        let bytes = content(size, 1);
+        bench.write("f", &bytes);
+        bench.wait_for("listed", |b| b.has("f", &bytes));
+        let file = bench.set().source(&ContentHash::of(&bytes)).unwrap();
+        assert_eq!(file.size_bytes(), size as u64);
+        assert!(file.is_current());
+        for range in [
+            ByteRange::new(0, size as u64),
+            ByteRange::at(size as u64 / 2, 1),
+        ] {
+            let wanted = &bytes[range.start as usize..range.end as usize];
+            assert_eq!(served(&bytes, range, &file), wanted);
+        }
+        let outside = file.encode(ByteRange::at(size as u64, 1));
+        assert!(matches!(outside, Err(ShareError::OutOfRange)));
+        assert!(
+            bench.entry("f").is_some(),
+            "who asks for nonsense withdraws nothing"
+        );
+    }
+}
+
+#[test]
+fn an_empty_file_is_served_too() {
+    let mut bench = Bench::new();
+    bench.write("f", b"");
+    bench.wait_for("listed", |b| b.has("f", b""));
+    let file = bench.set().source(&ContentHash::of(b"")).unwrap();
+    let proof = file.encode(ByteRange::new(0, 0)).unwrap();
+    assert!(decode(ContentHash::of(b""), 0, ByteRange::new(0, 0), proof.into()).is_ok());
+}
+
+#[test]
+fn a_file_that_changed_unseen_is_gone_and_comes_back_as_what_it_is() {
+    let mut bench = Bench::bare();
+    // nothing is watched, and no rescan comes, so only serving can notice
+    bench.config.watch_limit = 0;
+    let (old, new) = (content(300_000, 1), content(300_000, 2));
+    bench.write("f", &old);
+    bench.write("copy", &old);
+    date(&bench.at("f"), 1_000_000);
+    date(&bench.at("copy"), 1_000_000);
+    bench.start();
+    let file = bench.set().source(&ContentHash::of(&old)).unwrap();
+    let names = ["f", "copy"].map(|name| bench.at(name));
+    for name in names {
+        let mut file = fs::OpenOptions::new().write(true).open(&name).unwrap();
+        file.write_all(&new).unwrap();
+        drop(file);
+        date(&name, 1_000_000);
+    }
+    assert!(!file.is_current());
+    let result = file.encode(ByteRange::new(100_000, 200_000));
+    assert!(matches!(result, Err(ShareError::Gone)), "{result:?}");
+    assert!(bench.set().source(&ContentHash::of(&old)).is_err());
+    bench.wait_for("rehashed", |b| b.has("f", &new) && b.has("copy", &new));
+    let removed = |e: &&ShareEvent| matches!(e, ShareEvent::Removed { .. });
+    assert_eq!(bench.history.iter().filter(removed).count(), 2);
+    assert!(bench.set().source(&ContentHash::of(&new)).is_ok());
+}
+
+#[test]
+fn a_file_cut_short_while_it_is_served_is_gone() {
+    let mut bench = Bench::new();
+    let bytes = content(300_000, 1);
+    bench.write("f", &bytes);
+    bench.wait_for("listed", |b| b.has("f", &bytes));
+    let file = bench.set().source(&ContentHash::of(&bytes)).unwrap();
+    fs::OpenOptions::new()
+        .write(true)
+        .open(bench.at("f"))
+        .unwrap()
+        .set_len(100)
+        .unwrap();
+    assert!(matches!(
+        file.encode(ByteRange::at(200_000, 10)),
+        Err(ShareError::Gone)
+    ));
+    bench.wait_for("as it is", |b| b.has("f", &bytes[..100]));
+}
+
+#[test]
+fn an_open_source_serves_on_when_its_name_is_replaced_or_deleted() {
+    let mut bench = Bench::new();
+    let (old, new) = (content(300_000, 1), content(300_000, 2));
+    bench.write("f", &old);
+    bench.wait_for("listed", |b| b.has("f", &old));
+    let file = bench.set().source(&ContentHash::of(&old)).unwrap();
+    fs::write(bench.home.path().join("new"), &new).unwrap();
+    fs::rename(bench.home.path().join("new"), bench.at("f")).unwrap();
+    bench.wait_for("replaced", |b| b.has("f", &new));
+    let range = ByteRange::new(1000, 200_000);
+    assert_eq!(served(&old, range, &file), &old[1000..200_000]);
+}
+
+#[test]
+fn a_damaged_outboard_costs_a_rehash_and_no_wrong_byte() {
+    let mut bench = Bench::bare();
+    let bytes = content(3_000_000, 1);
+    bench.write("f", &bytes);
+    bench.start();
+    let hash = ContentHash::of(&bytes);
+    let kept = bench
+        .config
+        .state_dir
+        .join("outboards")
+        .join(hash.to_string());
+    let mut pairs = fs::read(&kept).unwrap();
+    pairs.iter_mut().for_each(|byte| *byte ^= 1);
+    fs::write(&kept, pairs).unwrap();
+    let file = bench.set().source(&hash).unwrap();
+    assert!(matches!(
+        file.encode(ByteRange::at(0, 10)),
+        Err(ShareError::Gone)
+    ));
+    bench.wait_for("withdrawn", |b| b.entry("f").is_none());
+    bench.wait_for("back", |b| b.has("f", &bytes));
+    let file = bench.set().source(&hash).unwrap();
+    assert_eq!(served(&bytes, ByteRange::at(5, 10), &file), &bytes[5..15]);
+}
+
+#[test]
+fn another_name_of_the_same_content_takes_over() {
+    let mut bench = Bench::new();
+    bench.write("a", b"same");
+    bench.write("b", b"same");
+    bench.wait_for("listed", |b| b.has("a", b"same") && b.has("b", b"same"));
+    for name in ["a", "b"] {
+        assert!(bench.set().source(&ContentHash::of(b"same")).is_ok());
+        fs::remove_file(bench.at(name)).unwrap();
+        bench.settle();
+    }
+    assert!(!bench.set().holds(&ContentHash::of(b"same")));
+}
+
+#[test]
+fn an_own_file_is_read_live() {
+    let mut bench = Bench::bare();
+    bench.write("f", b"first");
+    let index = bench.start();
+    let mut own = bench.set().own(index, &path("f")).unwrap();
+    bench.write("f", b"second one");
+    let mut text = String::new();
+    own.rewind().unwrap();
+    own.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "second one");
+    let attributes = bench.set().stat(index, &path("f")).unwrap();
+    assert_eq!((attributes.form, attributes.size_bytes), (Form::File, 10));
+    let absent = bench.set().stat(index, &path("absent"));
+    assert!(matches!(absent, Err(ShareError::NotHere)));
+}
+
+#[test]
+fn what_is_not_shared_is_neither_opened_nor_described() {
+    let mut bench = Bench::bare();
+    fs::write(bench.home.path().join("secret"), b"s").unwrap();
+    symlink("../secret", bench.at("out")).unwrap();
+    symlink("..", bench.at("up")).unwrap();
+    bench.write("private", b"p");
+    bench.chmod("private", 0o600);
+    bench.mkdir("d");
+    let fifo = bench.at("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, 0o644.into(), 0).unwrap();
+    let index = bench.start();
+    for name in ["out", "up/secret", "private", "d", "fifo", "absent"] {
+        let opened = bench.set().own(index, &path(name));
+        assert!(matches!(opened, Err(ShareError::NotHere)), "{name}");
+    }
+    for name in ["up/secret", "private", "fifo"] {
+        let described = bench.set().stat(index, &path(name));
+        assert!(matches!(described, Err(ShareError::NotHere)), "{name}");
+    }
+    assert_eq!(
+        bench.set().stat(index, &path("d")).unwrap().form,
+        Form::Directory
+    );
+}
+
+#[test]
+fn the_names_of_a_directory_are_described_one_by_one_as_each_is_now() {
+    let mut bench = Bench::bare();
+    bench.mkdir("d");
+    bench.write("d/f", b"first");
+    bench.write("d/private", b"p");
+    bench.chmod("d/private", 0o600);
+    symlink("../..", bench.at("d/up")).unwrap();
+    let index = bench.start();
+    let stat = bench.set().stats_in(index, &path("d")).unwrap();
+    assert_eq!(stat(b"f").unwrap().size_bytes, 5);
+    bench.write("d/f", b"second one");
+    assert_eq!(stat(b"f").unwrap().size_bytes, 10);
+    for name in [&b"private"[..], b"absent", b"up/secret", b""] {
+        let described = stat(name);
+        assert!(matches!(described, Err(ShareError::NotHere)), "{name:?}");
+    }
+    for absent in ["absent", "d/f", "d/up"] {
+        let described = bench.set().stats_in(index, &path(absent));
+        assert!(matches!(described, Err(ShareError::NotHere)), "{absent}");
+    }
+}
+
+#[test]
+fn many_readers_of_an_evicted_outboard_all_get_their_bytes() {
+    let mut bench = Bench::bare();
+    bench.config.outboard_budget_bytes = 0;
+    let bytes = content(2_500_000, 7);
+    bench.write("f", &bytes);
+    bench.start();
+    let hash = ContentHash::of(&bytes);
+    std::thread::scope(|scope| {
+        for reader in 0..8u64 {
+            let (set, bytes) = (bench.set().clone(), &bytes);
+            scope.spawn(move || {
+                let file = set.source(&hash).unwrap();
+                let range = ByteRange::at(reader * 300_000, 1000);
+                let wanted = &bytes[range.start as usize..range.end as usize];
+                assert_eq!(served(bytes, range, &file), wanted);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_small_file_that_was_replaced_a_moment_ago_is_served_as_it_was() {
+    let mut bench = Bench::new();
+    let (old, new) = (content(300_000, 1), content(300_000, 2));
+    bench.write("f", &old);
+    bench.wait_for("listed", |b| b.has("f", &old));
+    fs::write(bench.home.path().join("new"), &new).unwrap();
+    fs::rename(bench.home.path().join("new"), bench.at("f")).unwrap();
+    // whether its new version is listed by now or not
+    let range = ByteRange::new(1000, 200_000);
+    let before = bench.set().source(&ContentHash::of(&old)).unwrap();
+    assert_eq!(served(&old, range, &before), &old[1000..200_000]);
+    bench.wait_for("replaced", |b| b.has("f", &new));
+    let after = bench.set().source(&ContentHash::of(&old)).unwrap();
+    assert_eq!(served(&old, range, &after), &old[1000..200_000]);
+    fs::remove_file(bench.at("f")).unwrap();
+    bench.wait_for("gone", |b| b.entry("f").is_none());
+    assert!(bench.set().source(&ContentHash::of(&new)).is_ok());
+}
+
+#[test]
+fn what_others_may_not_read_any_more_is_not_served_before_a_watcher_tells() {
+    let mut bench = Bench::bare();
+    bench.config.watch_limit = 0;
+    let (small, large) = (content(3_000, 1), content(3_000_000, 2));
+    bench.write("small", &small);
+    bench.write("large", &large);
+    bench.start();
+    let open = bench.set().source(&ContentHash::of(&large)).unwrap();
+    bench.chmod("small", 0o600);
+    bench.chmod("large", 0o640);
+    for bytes in [&small, &large] {
+        let hash = ContentHash::of(bytes);
+        assert!(bench.set().source(&hash).is_err());
+    }
+    let range = ByteRange::at(0, 100);
+    assert!(
+        matches!(open.encode(range), Err(ShareError::NotHere)),
+        "one that is open"
+    );
+    assert!(open.encode_at_once(range).is_none());
+}
+
+#[test]
+fn what_was_kept_of_a_file_is_not_served_once_others_may_not_read_it() {
+    let mut bench = Bench::new();
+    bench.write("f", b"told by mistake");
+    bench.wait_for("listed", |b| b.has("f", b"told by mistake"));
+    bench.chmod("f", 0o600);
+    let hash = ContentHash::of(b"told by mistake");
+    assert!(bench.set().source(&hash).is_err());
+    bench.wait_for("withdrawn", |b| b.entry("f").is_none());
+    assert!(bench.set().source(&hash).is_err());
+}
+
+#[test]
+fn what_was_listed_before_a_restart_is_served_before_the_walk_comes_by() {
+    let mut bench = Bench::bare();
+    let bytes = content(300_000, 1);
+    bench.write("f", &bytes);
+    bench.start();
+    bench.stop();
+    bench.open();
+    // the log's entries are restored in the same step that adds the share
+    bench.set().add(ShareSpec::new(bench.dir())).unwrap();
+    let file = bench.set().source(&ContentHash::of(&bytes)).unwrap();
+    let range = ByteRange::new(0, 300_000);
+    assert_eq!(served(&bytes, range, &file), bytes);
+}
+
+/// Who reads what this node alone has waits for its shares where it restarts.
+#[test]
+fn what_is_not_found_is_no_absence_until_all_shares_were_added() {
+    let bench = Bench::new();
+    let hash = ContentHash::of(b"in a share that is still to be added");
+    let found = bench.set().source(&hash).map(drop).unwrap_err();
+    assert!(found.is_want(), "{found}");
+    bench.set().all_added();
+    let found = bench.set().source(&hash).map(drop).unwrap_err();
+    assert!(matches!(found, ShareError::NotHere), "{found}");
+}
+
+/// A reader that has it open is not to be told that it is gone.
+#[test]
+fn a_file_that_is_renamed_is_found_under_one_name_or_the_other_or_soon() {
+    let mut bench = Bench::new();
+    // too large to be kept in memory
+    let bytes = content(30 << 20, 1);
+    let hash = ContentHash::of(&bytes);
+    bench.mkdir("d");
+    bench.write("a", &bytes);
+    bench.settle();
+    bench.set().all_added();
+    let mut name = "a".to_owned();
+    for round in 0..100 {
+        let next = [format!("b{round}"), format!("d/c{round}")][round % 2].clone();
+        fs::rename(bench.at(&name), bench.at(&next)).unwrap();
+        name = next;
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = bench.set().source(&hash) {
+            assert!(error.is_want(), "{round}: {error}");
+            assert!(Instant::now() < deadline, "{round}: not found as {name}");
+            std::thread::yield_now();
+        }
+    }
+    // and where another file has taken the name that it had
+    bench.write("next", b"another");
+    fs::rename(bench.at(&name), bench.at("old")).unwrap();
+    fs::rename(bench.at("next"), bench.at(&name)).unwrap();
+    while let Err(error) = bench.set().source(&hash) {
+        assert!(error.is_want(), "replaced: {error}");
+    }
+}
+
+#[test]
+fn what_is_gone_for_good_is_said_to_be_also_where_nothing_is_watched() {
+    for watch_limit in [0, 100] {
+        let mut bench = Bench::bare();
+        bench.config.watch_limit = watch_limit;
+        bench.start();
+        let bytes = content(30 << 20, 1);
+        bench.write("f", &bytes);
+        bench.set().rescan();
+        bench.settle();
+        bench.set().all_added();
+        fs::rename(bench.at("f"), bench.home.path().join("f")).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let hash = ContentHash::of(&bytes);
+        let found = loop {
+            match bench.set().source(&hash) {
+                Err(error) if error.is_want() => assert!(Instant::now() < deadline),
+                found => break found,
+            }
+        };
+        assert!(matches!(found.map(drop), Err(ShareError::NotHere)));
+    }
+}

@@ -1,0 +1,244 @@
+//! Looking at the disk: what a name is, and what a directory holds.
+
+use std::collections::{BTreeMap, HashSet};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Dir, FileType, readlinkat, statat};
+use rustix::io::Errno;
+
+use super::beneath::Beneath;
+use super::disk_thread::Looking;
+use super::exclude::Exclude;
+use super::identity::{Identity, Seen};
+use super::left_out::{FILE_MAX_BYTES, LeftOutWhy};
+use super::links::{Leads, follow};
+use super::observe::Found;
+use super::order::Turn;
+use super::tree::{LeftOutBody, Slot};
+use p2pfs_proto::wire::native::record::PATH_MAX_DEPTH;
+use p2pfs_types::path::{ARRIVING, PathError, SharedPath};
+
+/// Names looked at before the next step: new events are never kept waiting by a large directory.
+pub(super) const BATCH_MAX_NAMES: usize = 1024;
+
+/// Which directory of which share, as it was when the state was asked.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) index: u16,
+    pub(super) slot: Slot,
+    /// Of the directory; none for one that is left out as unreadable.
+    pub(super) number: Option<u32>,
+    pub(super) dir: Arc<Path>,
+    pub(super) include_private: bool,
+    pub(super) exclude: Arc<Exclude>,
+    pub(super) path: SharedPath,
+}
+
+/// An open directory of a share.
+pub(super) struct OpenPlace {
+    pub(super) place: Place,
+    share: OwnedFd,
+    pub(super) fd: OwnedFd,
+    /// Names in it that are never touched.
+    refused: Vec<Vec<u8>>,
+    is_inbox: bool,
+    /// Devices whose files have made-up numbers.
+    making_up: Vec<u64>,
+}
+
+impl OpenPlace {
+    pub(super) fn open(beneath: &Beneath, place: Place, share: OwnedFd) -> Result<Self, Errno> {
+        let fd = beneath.open_directory(&place.dir, share.as_fd(), &place.path)?;
+        let dir = place.dir.join(place.path.as_local());
+        let (refused, is_inbox) = (beneath.refused_in(&dir), beneath.is_inbox(&dir));
+        Ok(Self {
+            place,
+            share,
+            fd,
+            refused,
+            is_inbox,
+            making_up: beneath.making_up(),
+        })
+    }
+
+    /// The path of a name in this directory, where it can have one.
+    fn path_of(&self, name: &[u8]) -> Result<SharedPath, LeftOutWhy> {
+        match self.place.path.join(name) {
+            Ok(path) if path.components().count() > PATH_MAX_DEPTH => Err(LeftOutWhy::TooDeep),
+            Ok(path) => Ok(path),
+            Err(PathError::Hidden) => Err(LeftOutWhy::Hidden),
+            // what the disk calls it is a name
+            Err(_) => Err(LeftOutWhy::TooLong),
+        }
+    }
+
+    /// What a name in this directory is now.
+    pub(super) fn look(&self, disk: &Looking<'_>, name: &[u8]) -> Found {
+        disk.step();
+        let beneath = disk.beneath;
+        let left_out = |why, directory, identity| {
+            Found::LeftOut(LeftOutBody {
+                why,
+                directory,
+                identity,
+            })
+        };
+        if self.refused.iter().any(|refused| refused == name) {
+            return left_out(LeftOutWhy::OwnMount, true, Identity::default());
+        }
+        let seen = match statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Seen {
+                made_up: self.making_up.contains(&stat.st_dev),
+                ..Seen::of(&stat)
+            },
+            Err(Errno::NOENT | Errno::NOTDIR) => return Found::Nothing,
+            Err(_) => return left_out(LeftOutWhy::Unreadable, false, Identity::default()),
+        };
+        let path = match self.path_of(name) {
+            Ok(path) => path,
+            Err(why) => return left_out(why, false, Identity::default()),
+        };
+        let kind = seen.file_type();
+        let directory = kind == FileType::Directory;
+        if name == ARRIVING.as_bytes() {
+            return match self.is_inbox {
+                // what is on its way into an inbox is nothing yet
+                true => Found::Nothing,
+                false => left_out(LeftOutWhy::Arriving, directory, seen.identity),
+            };
+        }
+        if self.place.exclude.keeps_back(&path, directory) {
+            return left_out(LeftOutWhy::Excluded, directory, seen.identity);
+        }
+        let shared = self.place.include_private || seen.others_may_read();
+        match kind {
+            FileType::RegularFile | FileType::Directory if !shared => {
+                left_out(LeftOutWhy::Private, directory, seen.identity)
+            }
+            FileType::RegularFile if seen.identity.size_bytes > FILE_MAX_BYTES => {
+                left_out(LeftOutWhy::TooLarge, false, seen.identity)
+            }
+            FileType::RegularFile => Found::File(seen),
+            FileType::Directory => Found::Directory(seen),
+            FileType::Symlink => match self.look_at_link(beneath, name, &path) {
+                Ok(target) => Found::Symlink(seen, target),
+                Err(why) => left_out(why, false, seen.identity),
+            },
+            _ => left_out(LeftOutWhy::Special, false, seen.identity),
+        }
+    }
+
+    /// Looks at names that were in the directory and that it does not seem to list any more.
+    pub(super) fn look_at_unmet(&self, disk: &Looking<'_>, names: Vec<Box<[u8]>>) -> Looks {
+        let looks = names.into_iter().map(|name| {
+            let found = self.look(disk, &name);
+            (name, found)
+        });
+        let mut looks: Looks = looks.collect();
+        let looked = looks.iter_mut().map(|(name, found)| (&**name, found));
+        let found = looked.filter(|(_, found)| !found.is_nothing());
+        self.drop_unlisted(disk, found.collect());
+        looks
+    }
+
+    /// Makes nothing of what was found by a name that the directory does not list: where letters
+    /// count for the same, what has another name is found by it.
+    pub(super) fn drop_unlisted(
+        &self,
+        disk: &Looking<'_>,
+        mut doubtful: BTreeMap<&[u8], &mut Found>,
+    ) {
+        if doubtful.is_empty() {
+            return;
+        }
+        // what cannot be read leaves all as it was found
+        let Ok(mut entries) = Dir::read_from(&self.fd) else {
+            return;
+        };
+        while let Some(entry) = entries.read() {
+            let Ok(entry) = entry else { return };
+            disk.step();
+            doubtful.remove(entry.file_name().to_bytes());
+        }
+        doubtful
+            .into_values()
+            .for_each(|found| *found = Found::Nothing);
+    }
+
+    fn look_at_link(
+        &self,
+        beneath: &Beneath,
+        name: &[u8],
+        path: &SharedPath,
+    ) -> Result<Box<[u8]>, LeftOutWhy> {
+        let target = readlinkat(&self.fd, name, Vec::new()).map_err(|_| LeftOutWhy::Unreadable)?;
+        let target = target.into_bytes();
+        match follow(beneath, &self.place.dir, self.share.as_fd(), path, &target) {
+            Leads::Inside(listed) => Ok(listed),
+            Leads::Out => Err(LeftOutWhy::LinkOut),
+            Leads::Loop => Err(LeftOutWhy::Loop),
+            Leads::UpFromNothing => Err(LeftOutWhy::LinkUp),
+        }
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A directory that is being read, a batch at a time.
+pub(super) struct Walk {
+    pub(super) open: OpenPlace,
+    /// Known subdirectories are read too.
+    pub(super) full: bool,
+    /// Names met so far; what else the state has is looked at in the end.
+    pub(super) met: HashSet<Slot>,
+    entries: Dir,
+    /// The turn that waits for it.
+    pub(super) turn: Option<Turn>,
+}
+
+/// Names and what they are.
+pub(super) type Looks = Vec<(Box<[u8]>, Found)>;
+
+impl Walk {
+    /// Begins to read a directory; with the first names.
+    pub(super) fn begin(
+        disk: &Looking<'_>,
+        open: OpenPlace,
+        full: bool,
+        turn: Option<Turn>,
+    ) -> Result<(Self, Result<Looks, Errno>), Errno> {
+        let entries = Dir::read_from(&open.fd)?;
+        let mut walk = Self {
+            open,
+            full,
+            met: HashSet::new(),
+            entries,
+            turn,
+        };
+        let first = walk.next_batch(disk);
+        Ok((walk, first))
+    }
+
+    /// The next names; empty at the end.
+    ///
+    /// # Errors
+    /// Reading failed: what was not met may be there all the same.
+    pub(super) fn next_batch(&mut self, disk: &Looking<'_>) -> Result<Looks, Errno> {
+        let mut looks = Looks::new();
+        while looks.len() < BATCH_MAX_NAMES {
+            let Some(entry) = self.entries.read() else {
+                break;
+            };
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                looks.push((name.into(), self.open.look(disk, name)));
+            }
+        }
+        Ok(looks)
+    }
+}

@@ -1,0 +1,254 @@
+//! A batch from its question to its bytes: who is asked, what came, and where it goes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::table::{Batch, UnderWay};
+use super::{Inner, LONG_REST, REST, Reading};
+use crate::net::NetError;
+use p2pfs_cache::Stored;
+use p2pfs_fetch::Holder;
+use p2pfs_proto::wire::native::tcp::{
+    BATCH_FILE_MAX_BYTES, BATCH_FILES_MAX, BatchPart, Lane, Request, Response, SmallFile,
+    unpack_batch,
+};
+use p2pfs_types::digest::{self, DigestError, Verified};
+use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
+use p2pfs_types::id::NodeId;
+
+/// How long a file of the cache is held open for who was expected to read it.
+const HELD_FOR: Duration = Duration::from_secs(2);
+/// The same of one that gave wrong bytes: as long as it is shunned otherwise.
+const LIED_REST: Duration = p2pfs_fetch::plan::SHUN;
+
+impl Inner {
+    pub(super) fn ask(self: &Arc<Self>, files: &[SmallFile]) {
+        let now = Instant::now();
+        let peers = self.fetcher.peers();
+        let shunned = |node: &NodeId| peers.iter().any(|it| it.node == *node && it.shunned);
+        let priority = |holder: &Holder| {
+            let known = peers.iter().find(|peer| peer.node == holder.node);
+            known.map_or(usize::MAX, |peer| peer.priority)
+        };
+        let mut batches: Vec<Batch> = Vec::new();
+        let mut room = self.table.lock().room();
+        for file in files {
+            let is_small = (1..=BATCH_FILE_MAX_BYTES).contains(&file.size_bytes);
+            if room == 0 || !is_small || self.cache.is_complete(&file.hash) {
+                continue;
+            }
+            let mut holders = (self.holders)(&file.hash);
+            {
+                let table = self.table.lock();
+                holders.retain(|it| {
+                    let says_so = it.size_bytes == file.size_bytes;
+                    says_so && !table.is_resting(&it.node, now) && !shunned(&it.node)
+                });
+                if table.is_coming(file) {
+                    continue;
+                }
+            }
+            let Some(best) = holders.into_iter().min_by_key(priority) else {
+                continue;
+            };
+            let most = self.table.lock().most_bytes(&best.node);
+            let fits = |bytes| bytes <= most && !self.fetcher.download().is_too_much(bytes);
+            let is_in = |batch: &Batch| batch.files.contains(file);
+            if !batches.iter().any(is_in) {
+                add(&mut batches, best, *file, fits);
+                room -= 1;
+            }
+        }
+        let mut table = self.table.lock();
+        // another may have asked for some of it meanwhile
+        for batch in &mut batches {
+            batch.files.retain(|file| !table.is_coming(file));
+        }
+        for batch in batches.into_iter().filter(|it| !it.files.is_empty()) {
+            table.queue(batch);
+        }
+        drop(table);
+        self.send();
+    }
+
+    /// Sends what may be sent.
+    fn send(self: &Arc<Self>) {
+        loop {
+            let Some((batch, under_way)) = self.table.lock().next() else {
+                return;
+            };
+            let inner = self.clone();
+            self.runtime
+                .spawn(async move { inner.exchange(batch, under_way).await });
+        }
+    }
+
+    async fn exchange(self: Arc<Self>, mut batch: Batch, under_way: UnderWay) {
+        let UnderWay { number, taken_back } = under_way;
+        let parts = tokio::select! {
+            parts = self.answer(&mut batch) => Some(parts),
+            _ = taken_back => None,
+        };
+        self.table.lock().over(batch.from.node, number);
+        self.send();
+        // nobody waits for what was taken back
+        let Some(parts) = parts else { return };
+        let inner = self.clone();
+        let taking = move || inner.take(&batch, parts);
+        // ends in a panic at worst, which its hook reports
+        let _ = self.runtime.spawn_blocking(taking).await;
+        self.let_go_later();
+    }
+
+    /// What comes of a batch of what is wanted of it when its turn has come. Dropping it takes the
+    /// question back.
+    async fn answer(&self, batch: &mut Batch) -> Vec<BatchPart> {
+        let Holder { node, address, .. } = batch.from;
+        let download = self.fetcher.download();
+        let passed_bytes = bytes_of(&batch.files);
+        download.pass(passed_bytes, false).await;
+        {
+            let table = self.table.lock();
+            batch.files.retain(|file| table.is_wanted(file, &node));
+        }
+        let mut bytes = bytes_of(&batch.files);
+        if self.fetcher.is_metered() || download.is_too_much(bytes) {
+            bytes = 0;
+        }
+        download.give_back(passed_bytes - bytes);
+        if bytes == 0 {
+            return Vec::new();
+        }
+        let files = batch.files.clone();
+        let (asked, begun) = (Request::Batch { files }, Instant::now());
+        let answer = self.net.request(node, address, lane_of(bytes), asked).await;
+        let mut table = self.table.lock();
+        let rest = match answer {
+            Ok(Response::Batch { packed }) => {
+                table.took(node, bytes, begun.elapsed());
+                return unpack_batch(&packed).unwrap_or_default();
+            }
+            Err(NetError::Older) => LONG_REST,
+            _ => REST,
+        };
+        table.rest(node, Instant::now(), rest);
+        drop(table);
+        download.give_back(bytes);
+        Vec::new()
+    }
+
+    /// Weak, so that a cache is not held open by who only waits to close its files.
+    fn let_go_later(self: &Arc<Self>) {
+        let inner = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            tokio::time::sleep(HELD_FOR).await;
+            let letting_go = move || {
+                if let Some(inner) = inner.upgrade() {
+                    inner.let_go(Instant::now() - HELD_FOR);
+                }
+            };
+            tokio::task::spawn_blocking(letting_go).await
+        });
+    }
+
+    /// Verifies what came, gives it to who waits, then stores it. Blocking.
+    fn take(self: &Arc<Self>, batch: &Batch, parts: Vec<BatchPart>) {
+        let (mut verified, mut lie) = (Vec::new(), None);
+        let mut parts = parts.into_iter();
+        for file in &batch.files {
+            match proven(file, parts.next()) {
+                Ok(proven) => {
+                    self.deliver(file, &proven);
+                    verified.push((*file, proven));
+                    continue;
+                }
+                Err(Some(DigestError::ProofFailed)) => lie = Some(*file),
+                Err(_) => {}
+            }
+            let waiting = self.table.lock().failed(file, &batch.from.node);
+            self.fetch_alone(waiting);
+        }
+        let node = batch.from.node;
+        let given_bytes = verified.iter().map(|(file, _)| file.size_bytes).sum();
+        self.fetcher.gave(node, given_bytes);
+        if let Some(file) = lie {
+            self.table.lock().rest(node, Instant::now(), LIED_REST);
+            self.fetcher.lied(node, file);
+        }
+        for (file, proven) in &verified {
+            self.store(file, proven);
+        }
+    }
+
+    fn deliver(&self, file: &SmallFile, proven: &Verified) {
+        let readings = self.table.lock().came(*file, proven.bytes.clone());
+        for Reading { range, reply, .. } in readings {
+            let end = range.end.min(file.size_bytes);
+            let part = proven
+                .bytes
+                .slice(range.start.min(end) as usize..end as usize);
+            reply(Ok(part));
+        }
+    }
+
+    /// What the cache has no room for stays in memory for a while.
+    fn store(&self, file: &SmallFile, proven: &Verified) {
+        let opened = self.cache.file(file.hash, file.size_bytes);
+        let stored = opened.and_then(|opened| Ok((opened.store(proven)?, opened)));
+        let closed = match stored {
+            Ok((Stored::Kept, opened)) => {
+                let now = Instant::now();
+                self.table.lock().stored(file, opened, now)
+            }
+            Ok((Stored::Full, _)) | Err(_) => {
+                self.table.lock().refused(*file);
+                Vec::new()
+            }
+        };
+        drop(closed);
+    }
+
+    /// Closes files of the cache that nobody came for. Blocking.
+    pub(super) fn let_go(&self, before: Instant) {
+        let closed = self.table.lock().let_go(before);
+        drop(closed);
+    }
+}
+
+/// Who opens one small file does not wait for the large answers that are on their way.
+fn lane_of(size_bytes: u64) -> Lane {
+    match size_bytes <= CHUNK_BYTES {
+        true => Lane::Urgent,
+        false => Lane::Bulk,
+    }
+}
+
+/// The bytes of a file, where they came and are right; an error only where they are not.
+fn proven(file: &SmallFile, part: Option<BatchPart>) -> Result<Verified, Option<DigestError>> {
+    let Some(BatchPart::Here(proof)) = part else {
+        return Err(None);
+    };
+    let whole = ByteRange::new(0, file.size_bytes);
+    digest::decode(file.hash, file.size_bytes, whole, proof).map_err(Some)
+}
+
+fn bytes_of(files: &[SmallFile]) -> u64 {
+    files.iter().map(|file| file.size_bytes).sum()
+}
+
+/// Adds a file to the last batch for its holder that has room, or to a new one. `fits` says whether
+/// so many bytes may be in one with others.
+fn add(batches: &mut Vec<Batch>, from: Holder, file: SmallFile, fits: impl Fn(u64) -> bool) {
+    let has_room = |batch: &&mut Batch| {
+        batch.from.node == from.node
+            && batch.files.len() < BATCH_FILES_MAX
+            && fits(bytes_of(&batch.files) + file.size_bytes)
+    };
+    match batches.iter_mut().rfind(has_room) {
+        Some(batch) => batch.files.push(file),
+        None => batches.push(Batch {
+            from,
+            files: vec![file],
+        }),
+    }
+}

@@ -1,0 +1,231 @@
+//! One request from its question to its bytes: asked, verified, given to readers, stored.
+
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::asking::{TakeBack, failure_of};
+use super::behind::{Kept, Pending};
+use super::storing::Turn;
+use super::{Inner, ReadReply, read_into};
+use crate::net::NetError;
+use crate::net::peer::{OnAnswer, Progress};
+use p2pfs_cache::CacheFile;
+use p2pfs_fetch::plan::{self, Failure, RangeRequest};
+use p2pfs_fetch::session::{
+    self, Accepted, Delivery, SHORT_WAY_MAX_BYTES, SendRange, lane_of, proof_of, question,
+};
+use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
+use p2pfs_types::digest::{ContentHash, ContentKey, Verified};
+use p2pfs_types::id::NodeId;
+
+/// How long a question waits to be allowed, where fetching is limited; then it is put anew, perhaps
+/// to another and for less. Well within the patience of who reads.
+pub(super) const ALLOWED_WITHIN: Duration = Duration::from_secs(4);
+
+/// Verified bytes to be stored, and where.
+type ToStore = (Arc<Verified>, CacheFile);
+
+impl Inner {
+    /// Asks for a small range on this thread where a connection is ready, else by a task.
+    pub(super) fn begin(self: &Arc<Self>, send: SendRange) {
+        let SendRange {
+            request, address, ..
+        } = send;
+        let asked = match send.is_prompt {
+            true => self.ask_at_once(request),
+            false => None,
+        };
+        let under_way = asked.unwrap_or_else(|| {
+            let task = self.runtime.spawn(self.clone().ask_range(request, address));
+            let task = task.abort_handle();
+            Box::new(move || task.abort())
+        });
+        let over = self.state.lock().session.sent(request.id, under_way);
+        over.into_iter().for_each(|take_back| take_back());
+    }
+
+    fn ask_at_once(self: &Arc<Self>, request: RangeRequest) -> Option<TakeBack> {
+        if !self.download.pass_at_once(request.range.len(), true) {
+            return None;
+        }
+        // Weak, so that an answer that never comes does not keep the network that it would come by
+        let inner = Arc::downgrade(self);
+        let reply: OnAnswer = Box::new(move |outcome| {
+            if let Some(inner) = inner.upgrade() {
+                inner.take_prompt_answer(request, outcome);
+            }
+        });
+        let (node, progress) = (request.node, self.progress(&request));
+        let lane = lane_of(request.lane);
+        let asked = (self.asking.at_once)(node, lane, &question(&request), reply, progress);
+        if asked.is_err() {
+            self.download.give_back(request.range.len());
+        }
+        asked.ok()
+    }
+
+    fn progress(&self, request: &RangeRequest) -> Option<Progress> {
+        Some(Progress {
+            tell: self.on_bytes.clone(),
+            node: request.node,
+            key: request.id.0,
+        })
+    }
+
+    /// On the task of the connection: verifies, and gives readers their bytes.
+    fn take_prompt_answer(
+        self: &Arc<Self>,
+        request: RangeRequest,
+        outcome: Result<Response, NetError>,
+    ) {
+        let proof = match proof_of(outcome.map_err(|error| failure_of(&error))) {
+            Ok(proof) => proof,
+            Err(failure) => return self.came_to_nothing(&request, failure),
+        };
+        if !self.behind.has_room(request.range.len()) {
+            self.runtime.spawn(self.clone().take_answer(request, proof));
+            return;
+        }
+        if let Some((verified, file)) = self.verify(&request, proof) {
+            self.store_soon(Pending {
+                content: request.content,
+                verified,
+                file,
+            });
+        }
+    }
+
+    /// Asks for one range and sees to the answer.
+    async fn ask_range(self: Arc<Self>, request: RangeRequest, address: Option<SocketAddr>) {
+        let Some(address) = address else {
+            return self.fail(&request, Failure::Gone);
+        };
+        let lane = lane_of(request.lane);
+        if !self.is_allowed(&request).await {
+            // nobody's fault, and no reason to give up
+            return self.fail(&request, Failure::Limited);
+        }
+        let (node, progress) = (request.node, self.progress(&request));
+        let answer = (self.asking.ask)(node, address, lane, question(&request), progress).await;
+        match proof_of(answer) {
+            Ok(proof) => self.take_answer(request, proof).await,
+            Err(failure) => self.came_to_nothing(&request, failure),
+        }
+    }
+
+    /// Waits for a while until the limit lets a request pass, and whether it does.
+    async fn is_allowed(self: &Arc<Self>, request: &RangeRequest) -> bool {
+        let is_waited_for = request.lane == plan::Lane::Urgent;
+        let bytes = request.range.len();
+        if !is_waited_for && self.download.is_too_much(bytes) {
+            return false;
+        }
+        let mut allowed = pin!(self.download.pass(bytes, is_waited_for));
+        if poll_fn(|cx| Poll::Ready(allowed.as_mut().poll(cx).is_ready())).await {
+            return true;
+        }
+        self.with(|session, _| session.held(request.id));
+        let is_allowed = timeout(ALLOWED_WITHIN, allowed).await.is_ok();
+        if is_allowed {
+            self.with(|session, now| session.let_go(now, request.id));
+        }
+        is_allowed
+    }
+
+    /// What was let pass by the limit did not come.
+    fn came_to_nothing(self: &Arc<Self>, request: &RangeRequest, failure: Failure) {
+        self.download.give_back(request.range.len());
+        self.fail(request, failure);
+    }
+
+    fn fail(self: &Arc<Self>, request: &RangeRequest, failure: Failure) {
+        self.with(|session, now| session.failed(now, request, failure));
+    }
+
+    /// Hashes and stores on a blocking thread. What is small is hashed here instead, which takes
+    /// less time than to wake one: its reader waits.
+    async fn take_answer(self: Arc<Self>, request: RangeRequest, proof: Bytes) {
+        self.with(|session, _| session.came(request.id));
+        let turn = self.storing.turn().await;
+        // never closed, so never an error; without a permit nothing is verified
+        let Ok(permit) = self.verifiers.clone().acquire_owned().await else {
+            return;
+        };
+        let small = request.range.len() <= SHORT_WAY_MAX_BYTES;
+        let early = small.then(|| self.verify(&request, proof.clone()));
+        if matches!(early, Some(None)) {
+            return;
+        }
+        self.runtime.clone().spawn_blocking(move || {
+            let to_store = early.unwrap_or_else(|| self.verify(&request, proof));
+            drop(permit);
+            if let Some((verified, file)) = to_store {
+                self.store(turn, request.content, &verified, &file);
+            }
+        });
+    }
+
+    /// Blocking: writes, and tells how it ended. Where the disk stands still it does not write, and
+    /// not again either.
+    fn store(
+        self: &Arc<Self>,
+        turn: Option<Turn>,
+        content: ContentKey,
+        verified: &Verified,
+        file: &CacheFile,
+    ) {
+        let may_store = turn.is_some();
+        let mut kept = self.storing.keep(turn, file, verified);
+        while self.with(|session, now| kept.tell(session, now, content, verified.range)) {
+            kept = match may_store {
+                true => self.storing.keep_now(file, verified),
+                false => Kept::No,
+            };
+        }
+    }
+
+    /// Gives readers their bytes, before these are stored. Says what is to be stored where.
+    fn verify(self: &Arc<Self>, request: &RangeRequest, proof: Bytes) -> Option<ToStore> {
+        let verified = match session::verify(request, proof) {
+            Ok(verified) => verified,
+            Err(failure) => {
+                self.fail(request, failure);
+                return None;
+            }
+        };
+        match self.with(|session, now| session.accept(now, request, &verified)) {
+            Accepted::Store(file) => Some((verified, file)),
+            Accepted::Unwanted | Accepted::Held => None,
+        }
+    }
+
+    /// Gives a reader its bytes, or lets it wait again where they are gone meanwhile.
+    pub(super) fn deliver(self: &Arc<Self>, delivery: Delivery<ReadReply, CacheFile>) {
+        let Delivery { read, sources } = delivery;
+        match sources.gather(read.range, read_into) {
+            Ok(bytes) => (read.reader)(Ok(bytes)),
+            Err(gap) => self.fell_short(read, gap),
+        }
+    }
+
+    /// An offer lists only some of what a node has: asks it for all.
+    pub(super) async fn ask_holdings(
+        self: Arc<Self>,
+        node: NodeId,
+        address: SocketAddr,
+        hash: ContentHash,
+    ) {
+        // never closed, so never an error
+        let _permit = self.holdings.acquire().await;
+        let question = Request::Holdings { hash };
+        let answer = (self.asking.ask)(node, address, Lane::Urgent, question, None).await;
+        self.with(|session, now| session.holdings(now, (node, address), hash, answer));
+    }
+}

@@ -1,0 +1,501 @@
+//! The I/O around a [`Session`]: sockets, tasks, threads and the cache.
+//!
+//! One mutex guards the session; it is held for table work only, never across an await, a disk
+//! access or a reader's reply, and what the session wants done is done after it. Requests are
+//! tasks; verifying and storing is done on blocking threads, some for each processor. A small range
+//! that somebody waits for takes a shorter way, since each change of thread costs as much as all of
+//! its work: the reader's thread writes the request, and the connection's task verifies the answer
+//! and gives the reader its bytes. A reader gets them before they are stored. No choice is made
+//! here: whom to ask, what to keep, when to give up is the session's.
+
+mod answers;
+mod asking;
+mod behind;
+mod fill;
+mod metered;
+mod opening;
+mod storing;
+mod terms;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+
+use crate::Pace;
+use crate::net::peer::PeerNet;
+use p2pfs_cache::{Cache, CacheFile, ReadOutcome};
+use p2pfs_fetch::plan::{HOLDERS_MAX, Offer, PeerRate, PeerRecord, RequestId};
+use p2pfs_fetch::session::{
+    Actions, FetchEvent, FillId, FillProgress, Owner, Read, Session, Shortfall,
+};
+use p2pfs_fetch::{FetchReport, TransferError};
+use p2pfs_types::digest::{ContentHash, ContentKey};
+use p2pfs_types::extent::{ByteRange, ExtentSet};
+use p2pfs_types::id::NodeId;
+
+use asking::{Asking, OnBytes, TakeBack};
+use behind::Behind;
+pub use fill::Fill;
+use fill::Filler;
+use storing::Storing;
+pub use terms::{FetchConfig, FetchTicket, HoldersOf, ReadReply};
+
+/// How many events wait for their reader; further ones are dropped and counted.
+pub const FETCH_EVENTS_MAX: usize = 1024;
+/// What the cache refused and is kept in memory for readers nearby.
+pub const UNCACHED_WINDOW_BYTES: u64 = 32 << 20;
+/// How many questions what parts of a file a peer has are open at one time: of each that wants a
+/// file too one, so that those that are gone keep no place from the others.
+const HOLDINGS_AT_ONCE_MAX: usize = HOLDERS_MAX;
+/// Verifiers for each processor: one also stores what it verified, and while it waits for the disk
+/// another verifies. With as many as processors a large fetch was a tenth slower.
+const VERIFIERS_PER_PROCESSOR: usize = 2;
+/// Verifiers at one time, whatever the machine has; each holds two pieces of memory.
+const VERIFIERS_MAX: usize = 8;
+
+/// Fetches contents from other nodes. Clones are the same fetcher.
+#[derive(Clone)]
+pub struct Fetcher {
+    inner: Arc<Inner>,
+}
+
+/// What the session keeps for the client.
+struct Client;
+
+impl Owner for Client {
+    type Reader = ReadReply;
+    type Filler = Filler;
+    type File = CacheFile;
+    type Question = TakeBack;
+
+    fn tell(filler: &Filler, progress: FillProgress) {
+        filler.progress.send_replace(progress);
+    }
+}
+
+/// A session that is woken so much too late was in a process that did not run: it was stopped or
+/// frozen, or others had the processors. Far less than a reader has patience.
+const PAUSE: Duration = Duration::from_secs(1);
+
+struct State {
+    session: Session<Client>,
+    /// When the session will be woken.
+    armed: Option<Instant>,
+}
+
+struct Inner {
+    state: Mutex<State>,
+    cache: Cache,
+    holders: HoldersOf,
+    asking: Asking,
+    on_bytes: OnBytes,
+    download: Pace,
+    metered: watch::Sender<bool>,
+    behind: Behind,
+    events: mpsc::Sender<FetchEvent>,
+    storing: Storing,
+    verifiers: Arc<Semaphore>,
+    holdings: Arc<Semaphore>,
+    wake: Arc<Notify>,
+    runtime: tokio::runtime::Handle,
+    fill_patience: Duration,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.wake.notify_one();
+    }
+}
+
+impl Fetcher {
+    /// A fetcher on the tokio runtime that this is called in.
+    pub fn new(
+        config: FetchConfig,
+        net: PeerNet,
+        cache: Cache,
+        holders: HoldersOf,
+    ) -> (Self, mpsc::Receiver<FetchEvent>) {
+        Self::with_asking(config, Asking::over(net), cache, holders)
+    }
+
+    fn with_asking(
+        config: FetchConfig,
+        asking: Asking,
+        cache: Cache,
+        holders: HoldersOf,
+    ) -> (Self, mpsc::Receiver<FetchEvent>) {
+        let (events, receiver) = mpsc::channel(FETCH_EVENTS_MAX);
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        let verifiers = (processors * VERIFIERS_PER_PROCESSOR).min(VERIFIERS_MAX);
+        let window_bytes = config.uncached_window_bytes;
+        let session = Session::new(config.plan, config.seed, window_bytes);
+        let armed = None;
+        let wake = Arc::new(Notify::new());
+        let inner = Arc::new_cyclic(|inner: &Weak<Inner>| Inner {
+            on_bytes: on_bytes(inner.clone()),
+            state: Mutex::new(State { session, armed }),
+            cache,
+            holders,
+            asking,
+            download: Pace::default(),
+            metered: watch::Sender::new(false),
+            behind: Behind::default(),
+            events,
+            storing: Storing::new(verifiers),
+            verifiers: Arc::new(Semaphore::new(verifiers)),
+            holdings: Arc::new(Semaphore::new(HOLDINGS_AT_ONCE_MAX)),
+            wake: wake.clone(),
+            runtime: tokio::runtime::Handle::current(),
+            fill_patience: config.fill_patience,
+        });
+        inner.runtime.spawn(keep_time(Arc::downgrade(&inner), wake));
+        (Self { inner }, receiver)
+    }
+
+    /// How much is asked for a second.
+    pub fn download(&self) -> &Pace {
+        &self.inner.download
+    }
+
+    /// Reads a range: from the cache, or from other nodes until `deadline` (which moves on for as
+    /// long as bytes of the file come). The reply may be called before this returns. May touch the
+    /// local disk, so not for an async task.
+    pub fn read(
+        &self,
+        hash: ContentHash,
+        size_bytes: u64,
+        range: ByteRange,
+        deadline: Instant,
+        reply: ReadReply,
+    ) -> FetchTicket {
+        self.read_with(hash, size_bytes, range, deadline, true, reply)
+    }
+
+    /// As [`Fetcher::read`], for a reader that nothing is to be fetched ahead of.
+    pub fn read_just(
+        &self,
+        hash: ContentHash,
+        size_bytes: u64,
+        range: ByteRange,
+        deadline: Instant,
+        reply: ReadReply,
+    ) -> FetchTicket {
+        self.read_with(hash, size_bytes, range, deadline, false, reply)
+    }
+
+    fn read_with(
+        &self,
+        hash: ContentHash,
+        size_bytes: u64,
+        range: ByteRange,
+        deadline: Instant,
+        ahead: bool,
+        reply: ReadReply,
+    ) -> FetchTicket {
+        let nothing = FetchTicket(None);
+        if range.end > size_bytes {
+            let (start, end) = (range.start, range.end);
+            reply(Err(TransferError::OutOfRange {
+                start,
+                end,
+                size_bytes,
+            }));
+            return nothing;
+        }
+        if range.is_empty() {
+            reply(Ok(Bytes::new()));
+            return nothing;
+        }
+        let content = ContentKey::new(hash, size_bytes);
+        let file = match self.inner.open(content) {
+            Ok(file) => file,
+            Err(error) => {
+                reply(Err(error));
+                return nothing;
+            }
+        };
+        if let Some(bytes) = file.and_then(|file| read_cached(&file, range)) {
+            if ahead {
+                self.note_read(content, range);
+            }
+            reply(Ok(bytes));
+            return nothing;
+        }
+        let mut read = Read::new(content, range, deadline, reply);
+        read.ahead = ahead;
+        FetchTicket(self.inner.ask_for(read))
+    }
+
+    /// Tells that a range was read from the cache by other means than [`Fetcher::read`], so that
+    /// read-ahead moves on. Cheap.
+    pub fn note_read(&self, content: ContentKey, range: ByteRange) {
+        self.inner
+            .with(|session, now| session.read_on(now, &content, range));
+    }
+
+    /// Until when a read waits if nothing more comes; nothing where it waits no more. It moves on
+    /// as bytes of the file arrive.
+    pub fn waits_until(&self, ticket: FetchTicket) -> Option<Instant> {
+        let mut state = self.inner.state.lock();
+        let now = state.now();
+        state.session.waits_until(now, ticket.0?)
+    }
+
+    /// Takes a read back: its reply is called with [`TransferError::Cancelled`], unless it was
+    /// called already.
+    pub fn cancel(&self, ticket: FetchTicket) {
+        let Some(id) = ticket.0 else { return };
+        self.inner.with(|session, _| session.cancel(id));
+    }
+
+    /// Brings a whole file into the cache. To be called within the runtime.
+    pub fn fill(&self, hash: ContentHash, size_bytes: u64) -> Fill {
+        let content = ContentKey::new(hash, size_bytes);
+        let (fill, id, filler) = Fill::new(self.clone(), content);
+        let inner = self.inner.clone();
+        self.inner
+            .runtime
+            .spawn_blocking(move || inner.begin_fill(content, id, filler));
+        fill
+    }
+
+    fn cancel_fill(&self, content: &ContentKey, id: FillId) {
+        self.inner
+            .with(|session, _| session.cancel_fill(content, id));
+    }
+
+    /// A node answers a `Get`: it has some of a file, and is reached at `address`. Of no use
+    /// unless the file is being fetched.
+    pub fn offer(&self, offer: Offer, address: SocketAddr) {
+        self.inner
+            .with(|session, now| session.offer(now, &offer, address));
+    }
+
+    /// A node asks for a file that may be on its way here too: each has parts for the other soon.
+    pub fn fellow(&self, hash: &ContentHash, node: NodeId, address: SocketAddr) {
+        self.inner
+            .with(|session, now| session.fellow(now, hash, node, address));
+    }
+
+    /// Lets go of the cached files that are held for readers who may come back within seconds, so
+    /// that the cache may be cleared of them. Waits for the disk until they are closed, but for
+    /// those whose time was over a moment ago.
+    pub fn close_idle(&self) {
+        let ((), mut actions) = self.inner.tell(|session, _| session.close_idle());
+        drop(std::mem::take(&mut actions.closed));
+        self.inner.carry_out(actions);
+    }
+
+    /// A node is back: what it failed before is forgotten, but not that it lied.
+    pub fn returned(&self, node: &NodeId) {
+        self.inner.with(|session, _| session.returned(node));
+    }
+
+    /// A node gave verified bytes that were not asked for by this fetcher.
+    pub fn gave(&self, node: NodeId, bytes: u64) {
+        self.inner.with(|session, _| session.gave(node, bytes));
+    }
+
+    /// A node gave wrong bytes of a content, though not to this fetcher: it is shunned and told of.
+    pub fn lied(&self, node: NodeId, content: ContentKey) {
+        self.inner
+            .with(|session, now| session.lied(now, node, content));
+    }
+
+    /// Every peer that was asked, in order of priority.
+    pub fn peers(&self) -> Vec<PeerRate> {
+        self.inner.state.lock().session.peers(Instant::now())
+    }
+
+    /// What to keep of the peers over a restart, at most
+    /// [`PEER_RECORDS_MAX`](p2pfs_fetch::PEER_RECORDS_MAX).
+    pub fn peer_records(&self) -> Vec<PeerRecord> {
+        let state = self.inner.state.lock();
+        state.session.peer_records(Instant::now())
+    }
+
+    /// Takes up what an earlier life kept of peers, of those that this one knows nothing of yet.
+    pub fn recall(&self, records: &[PeerRecord]) {
+        self.inner.with(|session, now| session.recall(now, records));
+    }
+
+    /// Every file that is on its way, or was used a moment ago.
+    pub fn fetches(&self) -> Vec<FetchReport> {
+        self.inner.state.lock().session.fetches()
+    }
+
+    /// Ends every read and fill with [`TransferError::Stopped`]; later ones end so at once.
+    pub fn stop(&self) {
+        self.inner.with(|session, _| session.stop());
+    }
+}
+
+impl Inner {
+    /// Tells the session something, then does all that it wants done, without the lock.
+    fn with<R>(self: &Arc<Self>, tell: impl FnOnce(&mut Session<Client>, Instant) -> R) -> R {
+        let (result, actions) = self.tell(tell);
+        self.carry_out(actions);
+        result
+    }
+
+    /// Tells the session something, and gives what it wants done.
+    fn tell<R>(
+        &self,
+        tell: impl FnOnce(&mut Session<Client>, Instant) -> R,
+    ) -> (R, Actions<Client>) {
+        let (result, actions, is_sooner) = {
+            let mut state = self.state.lock();
+            let now = state.now();
+            let result = tell(&mut state.session, now);
+            let actions = state.session.actions(now);
+            (result, actions, state.rearm())
+        };
+        if is_sooner {
+            self.wake.notify_one();
+        }
+        (result, actions)
+    }
+
+    fn carry_out(self: &Arc<Self>, actions: Actions<Client>) {
+        actions.sends.into_iter().for_each(|send| self.begin(send));
+        actions
+            .cancels
+            .into_iter()
+            .for_each(|take_back| take_back());
+        for (reply, why) in actions.ends {
+            reply(Err(why));
+        }
+        for delivery in actions.deliveries {
+            self.deliver(delivery);
+        }
+        for (filler, outcome) in actions.fills {
+            // the other end may have gone
+            let _ = filler.outcome.send(outcome);
+        }
+        for event in actions.events {
+            // told of nobody's wait: what nobody reads in time is dropped
+            let _full = self.events.try_send(event);
+        }
+        for hash in actions.wanted {
+            let holders = (self.holders)(&hash);
+            self.with(|session, now| session.holders(now, &hash, &holders));
+        }
+        for (node, address, hash) in actions.surveys {
+            let inner = self.clone();
+            self.runtime
+                .spawn(async move { inner.ask_holdings(node, address, hash).await });
+        }
+        self.close_beside(actions.closed, actions.reopens);
+    }
+
+    /// To close a file of the cache touches the disk, for which neither the clock nor a connection
+    /// waits; it may make room for another.
+    fn close_beside(self: &Arc<Self>, closed: Vec<CacheFile>, reopens: Vec<ContentKey>) {
+        if closed.is_empty() && reopens.is_empty() {
+            return;
+        }
+        let inner = self.clone();
+        self.runtime.spawn_blocking(move || {
+            drop(closed);
+            for content in reopens {
+                inner.reopen(content);
+            }
+        });
+    }
+
+    /// Does what is due, and says when the next is.
+    fn tick(self: &Arc<Self>) -> Option<Instant> {
+        self.with(Session::handle_timeout);
+        self.state.lock().arm()
+    }
+}
+
+impl State {
+    /// The time; where the session should have been woken long ago, this node did not run.
+    fn now(&mut self) -> Instant {
+        let now = Instant::now();
+        let late = self.armed.map(|at| now.saturating_duration_since(at));
+        if let Some(late) = late.filter(|late| *late >= PAUSE) {
+            self.session.note_pause(now, late);
+        }
+        now
+    }
+
+    /// Whether the session wants to be woken sooner than it will be.
+    fn rearm(&mut self) -> bool {
+        let Some(next) = self.session.poll_timeout() else {
+            return false;
+        };
+        let is_sooner = self.armed.is_none_or(|armed| next < armed);
+        if is_sooner {
+            self.armed = Some(next);
+        }
+        is_sooner
+    }
+
+    /// When the session wants to be woken, which will now be done.
+    fn arm(&mut self) -> Option<Instant> {
+        self.armed = self.session.poll_timeout();
+        self.armed
+    }
+}
+
+fn on_bytes(inner: Weak<Inner>) -> OnBytes {
+    Arc::new(move |node, key, bytes| {
+        if let Some(inner) = inner.upgrade() {
+            inner.with(|session, now| session.arrived(now, node, RequestId(key), bytes));
+        }
+    })
+}
+
+/// Wakes the session when it asked to be woken, for as long as there is a fetcher.
+async fn keep_time(inner: Weak<Inner>, wake: Arc<Notify>) {
+    loop {
+        let next = match inner.upgrade() {
+            Some(inner) => inner.tick(),
+            None => return,
+        };
+        match next {
+            Some(at) => {
+                // either end of the wait leads to the same look at the clock
+                let _ = tokio::time::timeout_at(at.into(), wake.notified()).await;
+            }
+            None => wake.notified().await,
+        }
+    }
+}
+
+fn read_cached(file: &CacheFile, range: ByteRange) -> Option<Bytes> {
+    if !file.missing_in(range).is_empty() {
+        return None;
+    }
+    let mut buffer = vec![0; range.len() as usize];
+    match file.read_at(range.start, &mut buffer) {
+        Ok(ReadOutcome::Ready(length)) if length == buffer.len() => Some(buffer.into()),
+        _ => None,
+    }
+}
+
+/// Fills a buffer with what a file of the cache has from a place on.
+fn read_into(file: &CacheFile, range: ByteRange, buffer: &mut [u8]) -> Result<(), Shortfall> {
+    match file.read_at(range.start, buffer) {
+        Ok(ReadOutcome::Ready(length)) if length as u64 == range.len() => Ok(()),
+        Ok(ReadOutcome::Ready(_)) => Err(Shortfall::missing(range)),
+        Ok(ReadOutcome::Missing(gap)) => {
+            // the first of it, of which there may be more, as after a power cut
+            let mut missing = file.missing_in(range);
+            missing.insert(gap);
+            Err(Shortfall::all_missing(missing))
+        }
+        Err(error) => Err(Shortfall {
+            missing: ExtentSet::of(range),
+            why: error.to_string(),
+        }),
+    }
+}

@@ -1,0 +1,129 @@
+//! Opening the files of the cache, and what they are opened for.
+//!
+//! Between the two nobody waits for the file yet, so that it may be let go of
+//! ([`Fetcher::close_idle`](super::Fetcher::close_idle)): then it is opened again.
+
+use std::sync::Arc;
+
+use super::fill::Filler;
+use super::{Inner, ReadReply};
+use p2pfs_cache::CacheFile;
+use p2pfs_fetch::TransferError;
+use p2pfs_fetch::plan::DemandId;
+use p2pfs_fetch::session::{Cached, FillId, Read, Shortfall};
+use p2pfs_types::digest::ContentKey;
+use p2pfs_types::extent::ExtentSet;
+
+impl Inner {
+    /// Begins a fetch unless it has begun, and gives the cache's file where there is one.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        content: ContentKey,
+    ) -> Result<Option<CacheFile>, TransferError> {
+        if let Some(file) = self.with(|session, now| session.open(now, content))? {
+            return Ok(file);
+        }
+        // an error of the cache is no error of the read: it goes on uncached
+        let file = self.cache.file(content.hash, content.size_bytes).ok();
+        let cached = Cached {
+            file: file.clone(),
+            on_disk: file
+                .as_ref()
+                .map_or_else(ExtentSet::new, CacheFile::on_disk),
+            is_complete: file.as_ref().is_some_and(CacheFile::is_complete),
+        };
+        self.with(|session, now| session.begin(now, content, cached))?;
+        Ok(file)
+    }
+
+    /// Blocking: opens the file in the cache, where that takes it by now.
+    pub(super) fn reopen(self: &Arc<Self>, content: ContentKey) -> Option<CacheFile> {
+        let file = self.cache.file(content.hash, content.size_bytes).ok()?;
+        let (own, is_complete) = (file.clone(), file.is_complete());
+        self.with(|session, _| session.reopened(&content, own, is_complete));
+        Some(file)
+    }
+
+    /// Lets a reader of a content that was opened wait.
+    pub(super) fn ask_for(self: &Arc<Self>, mut read: Read<ReadReply>) -> Option<DemandId> {
+        loop {
+            let content = read.content;
+            let asked = self.with(|session, now| match session.is_closed(&content) {
+                true => Err(read),
+                false => Ok(session.read(now, read)),
+            });
+            read = match asked {
+                Ok(asked) => return asked,
+                Err(read) => read,
+            };
+            if let Err(why) = self.open(content) {
+                (read.reader)(Err(why));
+                return None;
+            }
+        }
+    }
+
+    /// Lets a reader wait again whose bytes were gone when they were to be read.
+    pub(super) fn fell_short(self: &Arc<Self>, mut read: Read<ReadReply>, gap: Shortfall) {
+        loop {
+            let (content, why) = (read.content, gap.clone());
+            let told = self.with(|session, now| match session.is_closed(&content) {
+                true => Err(read),
+                false => {
+                    session.fell_short(now, read, why);
+                    Ok(())
+                }
+            });
+            let Err(back) = told else { return };
+            read = back;
+            if let Err(why) = self.open(content) {
+                return (read.reader)(Err(why));
+            }
+        }
+    }
+
+    /// Blocking: opens the file in the cache, and checks what is in doubt of it, so that it ends
+    /// with nothing in doubt and asks for nothing that is here.
+    pub(super) fn begin_fill(
+        self: &Arc<Self>,
+        content: ContentKey,
+        id: FillId,
+        mut filler: Filler,
+    ) {
+        loop {
+            let file = match self.open(content) {
+                Ok(file) => file,
+                Err(error) => {
+                    // the other end may have gone
+                    let _ = filler.outcome.send(Err(error));
+                    return;
+                }
+            };
+            // the cache may take by now what it did not as its fetch began
+            let file = file.or_else(|| self.reopen(content));
+            if let Some(file) = &file {
+                file.settle(|| !filler.outcome.is_closed());
+            }
+            // asked under the session's lock: what is not stored by then is in its window
+            let present = || {
+                file.as_ref()
+                    .map_or_else(ExtentSet::new, CacheFile::present)
+            };
+            let begun = self.with(|session, now| match session.is_closed(&content) {
+                true => Err(filler),
+                // who wanted it has gone
+                false if filler.outcome.is_closed() => Ok(()),
+                false => {
+                    let (filler, patience) = ((id, filler), self.fill_patience);
+                    session.fill(now, content, filler, patience, present);
+                    Ok(())
+                }
+            });
+            match begun {
+                Ok(()) => return,
+                // it was let go of meanwhile
+                Err(back) => filler = back,
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Finding nodes on the local network by multicast DNS (RFC 6762, RFC 6763).
+//!
+//! Announces an address under a name that is random at each start, with no text beside it: a
+//! listener learns that some p2pfs node is there, not which one. Received addresses are hints by
+//! anyone on the network: worth a sealed datagram, nothing more. Whatever the network sends, the
+//! memory, the answers and the hints have fixed limits. Without multicast there is one warning, and
+//! the search begins when an interface has it.
+//!
+//! ```text
+//! links (sockets) ──datagram──▶ machine ──▶ message (reads, writes)
+//!        ◀──────question, answer───┘  └───▶ known (table, order of hints) ──▶ LanEvent
+//! ```
+
+mod known;
+mod links;
+pub mod machine;
+mod message;
+pub mod subnet;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::{Duration, Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+pub use known::{HINTS_AT_ONCE, HINTS_PER_S, NODES_MAX, NODES_PER_SENDER_MAX};
+use links::Links;
+use machine::{Machine, Output};
+pub use message::DATAGRAM_MAX_BYTES;
+
+use p2pfs_types::id::to_hex;
+
+/// Hints that wait for the node; more are dropped, and come again.
+const QUEUE: usize = 64;
+/// How long the farewell to the network may take.
+const FAREWELL: Duration = Duration::from_millis(500);
+/// How often interfaces are listed: a network may come after the daemon, and go before it.
+const RENEWAL_PERIOD: Duration = Duration::from_secs(5);
+
+/// What the search yields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LanEvent {
+    /// Some node may be there.
+    Hint(SocketAddr),
+    /// Nodes on the local network will not be found by themselves, and why. Comes at most once
+    /// before the search begins, and once after.
+    NoMulticast(String),
+}
+
+/// The announcement and the search; both end when it is dropped.
+pub struct Lan {
+    stop: oneshot::Sender<oneshot::Sender<()>>,
+    running: AbortOnDrop,
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Lan {
+    /// Announces `address` (all of the machine's where it is "any") and searches for others. Needs
+    /// a running tokio runtime. Where it cannot begin, the reason is in the receiver, and it begins
+    /// when it can.
+    pub fn start(address: SocketAddr) -> (Self, mpsc::Receiver<LanEvent>) {
+        let (events, receiver) = mpsc::channel(QUEUE);
+        let (stop, stopped) = oneshot::channel();
+        let mut random = [0; 8];
+        let random = aws_lc_rs::rand::fill(&mut random).map(|()| to_hex(&random));
+        let machine = random.ok().and_then(|label| {
+            let now = Instant::now().into_std();
+            Machine::new(address, &label, now)
+        });
+        let search = async move {
+            match machine {
+                Some(machine) => Search::new(address, machine, events).run(stopped).await,
+                None => {
+                    let why = "the system gives no random bytes".to_owned();
+                    let _ = events.try_send(LanEvent::NoMulticast(why));
+                }
+            }
+        };
+        let running = AbortOnDrop(tokio::spawn(search).abort_handle());
+        (Self { stop, running }, receiver)
+    }
+
+    /// Takes the announcement back, so that others forget it at once, and ends the search.
+    pub async fn shutdown(self) {
+        let (ended, end) = oneshot::channel();
+        if self.stop.send(ended).is_ok() {
+            let _too_slow = timeout(FAREWELL, end).await;
+        }
+        drop(self.running);
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The running search.
+struct Search {
+    address: SocketAddr,
+    machine: Machine,
+    links: Links,
+    events: mpsc::Sender<LanEvent>,
+    /// Whether any link was open yet.
+    begun: bool,
+    /// Whether a warning was given, before the search began or after.
+    warned: bool,
+    /// Whether any datagram was sent yet.
+    sent: bool,
+}
+
+impl Search {
+    fn new(address: SocketAddr, machine: Machine, events: mpsc::Sender<LanEvent>) -> Self {
+        let mut search = Self {
+            address,
+            machine,
+            links: Links::default(),
+            events,
+            begun: false,
+            warned: false,
+            sent: false,
+        };
+        search.renew_links();
+        search
+    }
+
+    async fn run(mut self, mut stopped: oneshot::Receiver<oneshot::Sender<()>>) {
+        let mut renewal = interval(RENEWAL_PERIOD);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        renewal.tick().await;
+        let mut buffer = vec![0; DATAGRAM_MAX_BYTES + 1];
+        loop {
+            self.act();
+            let wake = self.machine.poll_at().map(Instant::from_std);
+            let wake = wake.unwrap_or_else(|| Instant::now() + RENEWAL_PERIOD);
+            tokio::select! {
+                (id, length, from) = self.links.receive(&mut buffer) => {
+                    let now = Instant::now().into_std();
+                    self.machine.receive(id, from, &buffer[..length], now);
+                }
+                () = sleep_until(wake) => {}
+                _ = renewal.tick() => self.renew_links(),
+                ended = &mut stopped => {
+                    self.say_goodbye();
+                    let _ = ended.map(|ended| ended.send(()));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn renew_links(&mut self) {
+        let refused = self.links.renew(self.address.ip()).err();
+        if !self.begun && !self.links.is_empty() {
+            self.begun = true;
+            self.warned = false;
+        }
+        if !self.begun {
+            let none = || "no network interface has an address and multicast".to_owned();
+            self.warn(refused.map_or_else(none, |error| error.to_string()));
+        }
+        let now = Instant::now().into_std();
+        self.machine.set_links(&self.links.all(), now);
+    }
+
+    fn act(&mut self) {
+        let now = Instant::now().into_std();
+        while let Some(output) = self.machine.poll(now) {
+            match output {
+                Output::Hint(address) => {
+                    let _ = self.events.try_send(LanEvent::Hint(address));
+                }
+                Output::Send(id, datagram) => match self.links.send(id, &datagram) {
+                    Ok(()) => self.sent = true,
+                    Err(error) if !self.sent => self.warn(error.to_string()),
+                    Err(_) => {}
+                },
+            }
+        }
+    }
+
+    fn warn(&mut self, why: String) {
+        if !self.warned {
+            self.warned = true;
+            let _ = self.events.try_send(LanEvent::NoMulticast(why));
+        }
+    }
+
+    fn say_goodbye(&self) {
+        for (id, datagram) in self.machine.farewell() {
+            let _ = self.links.send(id, &datagram);
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! The dialling side: one connection to one node, many requests on it at a time.
+
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::{Duration, Instant, sleep_until, timeout};
+use tokio_rustls::{TlsConnector, TlsStream};
+
+use super::Shared;
+use super::cork::Corked;
+use super::counters::DropReason;
+use super::framing::{FrameReader, reason_of};
+use super::gauge::Link;
+use super::greet::prove;
+use super::limits::PeerLimits;
+use super::line::{Check, Line, OnAnswer, Progress, Waiter};
+use super::outbound::Outbound;
+use super::polite::Polite;
+use super::records::{RecordReader, Records, Wear};
+use super::tls::{nameless, peer_of, speaks_batches};
+use crate::net::NetError;
+use p2pfs_proto::wire::native::tcp::{Frame, FrameHeader, Kind, Lane, Phase, Request, Response};
+use p2pfs_types::files::limit_of_open_files;
+use p2pfs_types::id::NodeId;
+
+/// How often is told that bytes of an answer came which takes its time.
+const TELL_EACH: Duration = Duration::from_millis(50);
+/// What the kernel said longer ago is asked for again before a connection is given up.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// A proven connection to a node, for one lane.
+pub(super) struct Connection {
+    line: Arc<Line>,
+    outbound: Arc<Outbound>,
+    batches: bool,
+    wear: Wear,
+    task: AbortHandle,
+}
+
+impl Connection {
+    /// Dials, proves, and starts the task that serves the connection. `gets_on` is called, more
+    /// than once, when the other end answers in the handshake.
+    pub(super) async fn open(
+        shared: &Arc<Shared>,
+        node: NodeId,
+        addr: SocketAddr,
+        lane: Lane,
+        gets_on: impl Fn(),
+    ) -> Result<Self, NetError> {
+        let mut stream = connect(shared, node, addr, &gets_on).await?;
+        gets_on();
+        let greeted = prove(shared, &mut stream, lane).await;
+        greeted.map_err(|reason| match reason {
+            DropReason::Stranger | DropReason::PeerClosed | DropReason::TlsFailed => {
+                NetError::NotMember { address: addr }
+            }
+            reason => NetError::Lost { reason },
+        })?;
+        if let Some(code_point) = shared.limits.code_point(lane) {
+            let _unmarked = stream.get_ref().0.get_ref().mark(code_point);
+        }
+        let started = Self::start(shared, stream, lane);
+        started.map_err(|reason| NetError::Lost { reason })
+    }
+
+    /// Starts the task of a connection that is proven.
+    pub(super) fn start<S>(
+        shared: &Arc<Shared>,
+        stream: TlsStream<Corked<Polite<S>>>,
+        lane: Lane,
+    ) -> Result<Self, DropReason>
+    where
+        S: AsyncRead + AsyncWrite + Link + Unpin + Send + 'static,
+    {
+        let batches = speaks_batches(&stream);
+        let peer = peer_of(&stream);
+        let Records {
+            reading,
+            writing,
+            wear,
+            link,
+        } = Records::after_greeting(stream)?;
+        let line = Arc::new(Line::new(
+            shared.limits.in_flight(lane),
+            shared.limits.ping_after,
+            link.clone(),
+        ));
+        let outbound = Arc::new(Outbound::new(writing, link));
+        let end = End {
+            peer,
+            shared: Arc::clone(shared),
+            line: Arc::clone(&line),
+            outbound: Arc::clone(&outbound),
+        };
+        let task = tokio::spawn(run(end, reading));
+        Ok(Self {
+            line,
+            outbound,
+            batches,
+            wear,
+            task: task.abort_handle(),
+        })
+    }
+
+    /// Sends a request and waits for its answer. Dropping the future takes the request back.
+    pub(super) async fn ask(
+        &self,
+        request: &Request,
+        progress: Option<Progress>,
+    ) -> Result<Response, NetError> {
+        if !self.batches && matches!(request, Request::Batch { .. }) {
+            return Err(NetError::Older);
+        }
+        let slot = Arc::clone(&self.line.slots).acquire_owned().await;
+        let slot = slot.map_err(|_| self.line.lost())?;
+        let (reply, answer) = oneshot::channel();
+        // whoever gave up waiting needs no answer
+        let reply: OnAnswer = Box::new(move |outcome| drop(reply.send(outcome)));
+        let sent = self.send(slot, request, reply, progress);
+        let _asked = TakenBack(sent.map_err(|(error, _)| error)?);
+        answer.await.unwrap_or_else(|_| Err(self.line.lost()))
+    }
+
+    /// Sends a request without waiting for a slot; gives the reply back where it was not sent.
+    pub(super) fn ask_at_once(
+        &self,
+        request: &Request,
+        reply: OnAnswer,
+        progress: Option<Progress>,
+    ) -> Result<Asked, OnAnswer> {
+        let known = self.batches || !matches!(request, Request::Batch { .. });
+        match Arc::clone(&self.line.slots).try_acquire_owned() {
+            Ok(slot) if known => {
+                let sent = self.send(slot, request, reply, progress);
+                sent.map_err(|(_, reply)| reply)
+            }
+            _ => Err(reply),
+        }
+    }
+
+    fn send(
+        &self,
+        slot: OwnedSemaphorePermit,
+        request: &Request,
+        reply: OnAnswer,
+        progress: Option<Progress>,
+    ) -> Result<Asked, (NetError, OnAnswer)> {
+        let sent = Instant::now();
+        let waiter = Waiter {
+            reply,
+            progress,
+            _slot: slot,
+            sent,
+        };
+        let id = self.line.add(waiter)?;
+        match request.encode(id) {
+            // the answer's slot is held until it comes, so the frame needs none
+            Ok(frame) => self.outbound.send(frame, None),
+            Err(error) => {
+                if let Some(waiter) = self.line.take(id) {
+                    return Err((NetError::Request(error), waiter.reply));
+                }
+            }
+        }
+        Ok(Asked {
+            line: Arc::clone(&self.line),
+            outbound: Arc::clone(&self.outbound),
+            id,
+        })
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.line.lock().closed.is_none()
+    }
+
+    /// Whether its keys have done so much that another is to be made for what comes.
+    pub(super) fn wear(&self) -> &Wear {
+        &self.wear
+    }
+
+    /// Since when nobody uses it; none while someone does.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let table = self.line.lock();
+        table.waiters.is_empty().then_some(table.last_used)
+    }
+
+    /// Ends it; whoever waits on it is told at once.
+    pub(super) fn close(&self) {
+        self.line.fail(DropReason::ClosedHere);
+        self.task.abort();
+    }
+}
+
+/// A request that was sent, by which it can be taken back.
+pub struct Asked {
+    line: Arc<Line>,
+    outbound: Arc<Outbound>,
+    id: u32,
+}
+
+impl Asked {
+    /// Tells the peer that its answer is of no use any more. Whoever waits for it waits in vain
+    /// from now on. Some answer still comes: a short one, or the rest of one that had begun.
+    pub fn take_back(&self) {
+        if self.line.forget(self.id) {
+            // a ping that names a request: one who knows no more than pings answers it as such
+            self.outbound.send(Frame::empty(self.id, Kind::Ping), None);
+        }
+    }
+}
+
+/// Does nothing once it was answered.
+struct TakenBack(Asked);
+
+impl Drop for TakenBack {
+    fn drop(&mut self) {
+        self.0.take_back();
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A TLS connection to `node` and no other; nothing is proven about membership yet.
+pub(super) async fn connect(
+    shared: &Shared,
+    node: NodeId,
+    addr: SocketAddr,
+    on_first_bytes: impl Fn(),
+) -> Result<TlsStream<Corked<Polite<TcpStream>>>, NetError> {
+    let connector = shared.tls.connector(Some(node))?;
+    let stream = connect_with(shared, connector, addr, on_first_bytes).await?;
+    match peer_of(&stream) == Some(node) {
+        true => Ok(stream),
+        false => Err(speaks_otherwise(addr)),
+    }
+}
+
+/// A TLS connection to whoever is there, and who it is.
+pub(super) async fn connect_any(
+    shared: &Shared,
+    addr: SocketAddr,
+) -> Result<(TlsStream<Corked<Polite<TcpStream>>>, NodeId), NetError> {
+    let connector = shared.tls.connector(None)?;
+    let stream = connect_with(shared, connector, addr, || ()).await?;
+    let node = peer_of(&stream).ok_or_else(|| speaks_otherwise(addr))?;
+    Ok((stream, node))
+}
+
+fn speaks_otherwise(address: SocketAddr) -> NetError {
+    let why = "it speaks neither p2pfs/1 nor p2pfs/2".to_owned();
+    NetError::WrongNode { address, why }
+}
+
+async fn connect_with(
+    shared: &Shared,
+    connector: TlsConnector,
+    addr: SocketAddr,
+    on_first_bytes: impl Fn(),
+) -> Result<TlsStream<Corked<Polite<TcpStream>>>, NetError> {
+    let unreachable = |kind| NetError::Unreachable {
+        address: addr,
+        kind,
+    };
+    let stream = timeout(shared.limits.dial, TcpStream::connect(addr)).await;
+    let stream = stream.map_err(|_| unreachable(std::io::ErrorKind::TimedOut))?;
+    let stream = stream.map_err(|error| match limit_of_open_files(&error) {
+        Some(why) => NetError::OpenFiles { address: addr, why },
+        None => unreachable(error.kind()),
+    })?;
+    let _ = stream.set_nodelay(true);
+    let stream = Corked::new(Polite::new(stream));
+    let (mut handshake, mut told) = (connector.connect(nameless(), stream), false);
+    let telling = poll_fn(|context| {
+        let outcome = Pin::new(&mut handshake).poll(context);
+        let has_heard = |it: &Corked<Polite<_>>| it.get_ref().has_heard();
+        if !told && handshake.get_ref().is_some_and(has_heard) {
+            told = true;
+            on_first_bytes();
+        }
+        outcome
+    });
+    let stream = timeout(shared.limits.handshake, telling).await;
+    let stream = stream.map_err(|_| unreachable(std::io::ErrorKind::TimedOut))?;
+    let wrong = |why: String| NetError::WrongNode { address: addr, why };
+    // rustls reports what the other end did wrong as invalid data; the rest is the network.
+    let stream = stream.map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidData => wrong(error.to_string()),
+        kind => unreachable(kind),
+    })?;
+    Ok(TlsStream::from(stream))
+}
+
+/// However the task ends, aborted or not, nobody waits on its connection any more.
+struct End {
+    peer: Option<NodeId>,
+    shared: Arc<Shared>,
+    line: Arc<Line>,
+    outbound: Arc<Outbound>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.outbound.close();
+        self.line.fail(DropReason::ClosedHere);
+        let reason = self.line.lock().closed.unwrap_or(DropReason::ClosedHere);
+        self.shared.counters.lock().drop_for(reason);
+        if let Some(peer) = self.peer {
+            self.shared.blame(peer, reason);
+        }
+    }
+}
+
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(end: End, reading: RecordReader<ReadHalf<S>>) {
+    let (limits, line, outbound) = (&end.shared.limits, &end.line, &end.outbound);
+    let reason = tokio::select! {
+        reason = read_answers(reading, line, limits) => reason,
+        reason = outbound.write_rest(limits) => reason,
+        reason = watch(line, limits, outbound) => reason,
+    };
+    line.fail(reason);
+}
+
+async fn read_answers(
+    stream: impl AsyncRead + Unpin,
+    line: &Line,
+    limits: &PeerLimits,
+) -> DropReason {
+    let mut reader = FrameReader::new(stream, limits, &line.pulse);
+    loop {
+        let (mut untold, mut left_bytes, mut told_at) = (0, None, Instant::now());
+        let tell = |header: &FrameHeader, bytes: usize| {
+            untold += bytes as u64;
+            let left_bytes = left_bytes.get_or_insert(header.body_bytes);
+            *left_bytes -= bytes;
+            // of the last of it the answer itself tells
+            if *left_bytes > 0 && told_at + TELL_EACH <= Instant::now() {
+                line.bring(header.id, std::mem::take(&mut untold));
+                told_at = Instant::now();
+            }
+        };
+        let (header, body) = match reader.next_telling(Phase::Responses, tell).await {
+            Ok(frame) => frame,
+            Err(reason) => return reason,
+        };
+        let FrameHeader { id, kind, .. } = header;
+        if kind == Kind::Pong {
+            continue;
+        }
+        let Some(waiter) = line.take(id) else {
+            return DropReason::Malformed;
+        };
+        match Response::decode(kind, body) {
+            Ok(response) => (waiter.reply)(Ok(response)),
+            Err(error) => {
+                let reason = reason_of(&error);
+                (waiter.reply)(Err(NetError::Lost { reason }));
+                return reason;
+            }
+        }
+    }
+}
+
+/// Looks at the clock until the connection is dead by it. Each ping is written, and so tells anew
+/// what the kernel knows: before the end it is asked once more.
+async fn watch(line: &Line, limits: &PeerLimits, outbound: &Outbound) -> DropReason {
+    let (mut pinged, mut asked) = (None, Instant::now());
+    loop {
+        let now = Instant::now();
+        let check = line.check(now, &mut pinged, limits);
+        line.tell_of_part();
+        match check {
+            Check::End(DropReason::Silent) if now >= asked + ASK_AGAIN => asked = now,
+            Check::End(reason) => return reason,
+            Check::Ping => {}
+            Check::Again(next) => {
+                tokio::select! {
+                    () = sleep_until(next) => {}
+                    () = line.woken.notified() => {}
+                }
+                continue;
+            }
+        }
+        outbound.send(Frame::empty(0, Kind::Ping), None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::io::{AsyncWriteExt, duplex};
+    use tokio::time::sleep;
+
+    use super::super::polite::LastReading;
+    use super::*;
+
+    const BODY_BYTES: usize = 64 << 10;
+
+    /// What is told of an answer that comes in these parts, each so long after the one before.
+    async fn told(parts: &[(Duration, usize)]) -> Vec<u64> {
+        let limits = PeerLimits::default();
+        let (near, mut far) = duplex(1 << 20);
+        let line = Line::new(1, limits.ping_after, LastReading::default());
+        let told: Arc<Mutex<Vec<u64>>> = Arc::default();
+        let noting = Arc::clone(&told);
+        let progress = Progress {
+            tell: Arc::new(move |_, _, bytes| noting.lock().unwrap().push(bytes)),
+            node: NodeId::new([1; 32]),
+            key: 7,
+        };
+        let waiter = Waiter {
+            reply: Box::new(drop),
+            progress: Some(progress),
+            _slot: Arc::clone(&line.slots).acquire_owned().await.unwrap(),
+            sent: Instant::now(),
+        };
+        let id = line.add(waiter).map_err(|(error, _)| error).unwrap();
+        let proof = vec![1; BODY_BYTES].into();
+        let frame = Response::Data { proof }.encode(id).unwrap();
+        let saying = async {
+            let (mut header, mut at) = (&frame.header[..], 0);
+            for (after, length) in parts {
+                sleep(*after).await;
+                far.write_all(std::mem::take(&mut header)).await.unwrap();
+                let part = &frame.body[at..at + length];
+                far.write_all(part).await.unwrap();
+                at += length;
+            }
+            sleep(Duration::from_secs(1)).await;
+        };
+        tokio::select! {
+            reason = read_answers(near, &line, &limits) => panic!("{reason}"),
+            () = saying => {}
+        }
+        let told = told.lock().unwrap();
+        told.clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_bytes_of_an_answer_that_takes_its_time_are_told_of() {
+        let first = (Duration::from_millis(100), 16 << 10);
+        assert_eq!(told(&[first]).await, [16 << 10]);
+        let second = (Duration::from_secs(5), 8 << 10);
+        assert_eq!(told(&[first, second]).await, [16 << 10, 8 << 10]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_an_answer_that_comes_at_one_go_nothing_is_told() {
+        for pause in [0, 1000] {
+            let pause = Duration::from_millis(pause);
+            let told = told(&[(pause, BODY_BYTES)]).await;
+            assert!(told.is_empty(), "{told:?}");
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! Frames on a byte stream: whole ones, within their limits and their time, or the reason why not.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Duration, Instant, timeout};
+
+use super::counters::DropReason;
+use super::limits::PeerLimits;
+use p2pfs_proto::wire::WireError;
+use p2pfs_proto::wire::native::tcp::{Frame, FrameHeader, HEADER_BYTES, Phase};
+
+/// The smallest body that is aligned, and to what: as far as a disk may ask for it (open(2),
+/// `O_DIRECT`).
+const ALIGNED_MIN_BYTES: usize = 128 << 10;
+const ALIGNED_TO_BYTES: usize = 4096;
+
+/// When bytes last came on a connection, and how often.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    start: Instant,
+    last_ms: AtomicU64,
+    beats: AtomicU64,
+}
+
+impl Pulse {
+    pub(super) fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            last_ms: AtomicU64::new(0),
+            beats: AtomicU64::new(0),
+        }
+    }
+
+    fn beat(&self) {
+        self.last_ms
+            .store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn last(&self) -> Instant {
+        self.start + Duration::from_millis(self.last_ms.load(Ordering::Relaxed))
+    }
+}
+
+/// Reads frames from `stream`. Takes memory for a body only once its header was found good.
+pub(super) struct FrameReader<'a, R> {
+    pub(super) stream: R,
+    pub(super) limits: &'a PeerLimits,
+    pub(super) pulse: &'a Pulse,
+    header: [u8; HEADER_BYTES],
+    filled: usize,
+}
+
+impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
+    pub(super) fn new(stream: R, limits: &'a PeerLimits, pulse: &'a Pulse) -> Self {
+        Self {
+            stream,
+            limits,
+            pulse,
+            header: [0; HEADER_BYTES],
+            filled: 0,
+        }
+    }
+
+    /// Waits for the first byte of the next frame, however long that takes. Dropping the future
+    /// loses nothing.
+    pub(super) async fn wait(&mut self) -> Result<(), DropReason> {
+        if self.filled == 0 {
+            self.filled = self.read_header().await?;
+        }
+        Ok(())
+    }
+
+    /// The next frame. Once its first byte is there, the rest has its time.
+    pub(super) async fn next(&mut self, phase: Phase) -> Result<(FrameHeader, Bytes), DropReason> {
+        self.next_telling(phase, |_, _| ()).await
+    }
+
+    /// The same, telling how many bytes of its body came each time that some did.
+    pub(super) async fn next_telling(
+        &mut self,
+        phase: Phase,
+        mut tell: impl FnMut(&FrameHeader, usize),
+    ) -> Result<(FrameHeader, Bytes), DropReason> {
+        self.wait().await?;
+        let grace = self.limits.frame_grace;
+        let header = timeout(grace, self.finish_header()).await;
+        header.map_err(|_| self.too_slow(grace))??;
+        self.filled = 0;
+        let header = FrameHeader::decode(&self.header, phase).map_err(|e| reason_of(&e))?;
+        let body_time = match phase {
+            Phase::Responses => self.limits.answer_time(header.body_bytes),
+            Phase::Greeting | Phase::Requests => self.limits.frame_time(header.body_bytes),
+        };
+        let reading = self.read_body(header.body_bytes, |bytes| tell(&header, bytes));
+        let body = timeout(body_time, reading).await;
+        let body = body.map_err(|_| self.too_slow(body_time))??;
+        Ok((header, body))
+    }
+
+    /// A frame was not whole in its time: a drip, where bytes came in the second half of it; else
+    /// the peer or the way to it is gone.
+    fn too_slow(&self, time: Duration) -> DropReason {
+        match self.pulse.last().elapsed() < time / 2 {
+            true => DropReason::SlowFrame,
+            false => DropReason::Silent,
+        }
+    }
+
+    async fn finish_header(&mut self) -> Result<(), DropReason> {
+        while self.filled < HEADER_BYTES {
+            self.filled += self.read_header().await?;
+        }
+        Ok(())
+    }
+
+    async fn read_header(&mut self) -> Result<usize, DropReason> {
+        let read = self.stream.read(&mut self.header[self.filled..]).await;
+        self.pulse.beat();
+        match read {
+            Ok(0) => Err(DropReason::PeerClosed),
+            Ok(length) => Ok(length),
+            Err(error) => Err(io_reason(&error)),
+        }
+    }
+
+    async fn read_body(
+        &mut self,
+        length_bytes: usize,
+        mut tell: impl FnMut(usize),
+    ) -> Result<Bytes, DropReason> {
+        let mut body = room_for(length_bytes);
+        let mut rest = (&mut self.stream).take(length_bytes as u64);
+        while body.len() < length_bytes {
+            match rest.read_buf(&mut body).await {
+                Ok(0) => return Err(DropReason::PeerClosed),
+                Ok(length) => {
+                    self.pulse.beat();
+                    tell(length);
+                }
+                Err(error) => return Err(io_reason(&error)),
+            }
+        }
+        Ok(body.freeze())
+    }
+}
+
+/// Room for a body; a large one ends where a page ends. Its bytes are last, behind what proves
+/// them, and may go from here to a disk.
+fn room_for(length_bytes: usize) -> BytesMut {
+    if length_bytes < ALIGNED_MIN_BYTES {
+        return BytesMut::with_capacity(length_bytes);
+    }
+    let mut room = BytesMut::with_capacity(length_bytes + ALIGNED_TO_BYTES);
+    let end = room.as_ptr().addr() + length_bytes;
+    room.resize(end.next_multiple_of(ALIGNED_TO_BYTES) - end, 0);
+    room.split_off(room.len())
+}
+
+/// Writes a frame within its time; the body is not copied on the way to TLS.
+pub(super) async fn write_frame<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    frame: &Frame,
+    limits: &PeerLimits,
+) -> Result<(), DropReason> {
+    let mut parts = Buf::chain(&frame.header[..], &frame.body[..]);
+    let time = limits.frame_time(frame.len_bytes());
+    let written = timeout(time, stream.write_all_buf(&mut parts)).await;
+    let written = written.map_err(|_| DropReason::SlowReader)?;
+    written.map_err(|error| io_reason(&error))
+}
+
+/// Pushes out what was written.
+pub(super) async fn flush<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    limits: &PeerLimits,
+) -> Result<(), DropReason> {
+    let flushed = timeout(limits.frame_grace, stream.flush()).await;
+    let flushed = flushed.map_err(|_| DropReason::SlowReader)?;
+    flushed.map_err(|error| io_reason(&error))
+}
+
+pub(super) fn reason_of(error: &WireError) -> DropReason {
+    match error {
+        WireError::TooLong { .. } => DropReason::Oversized,
+        WireError::Malformed { .. } => DropReason::Malformed,
+    }
+}
+
+/// What an error of the stream means; rustls reports a peer's breach of TLS as invalid data.
+pub(super) fn io_reason(error: &io::Error) -> DropReason {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => DropReason::PeerClosed,
+        io::ErrorKind::InvalidData => DropReason::TlsFailed,
+        _ => DropReason::Broken,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+    use p2pfs_proto::wire::native::tcp::{Kind, Response};
+
+    fn answer(length: usize) -> Frame {
+        Response::Data {
+            proof: Bytes::from(vec![7; length]),
+        }
+        .encode(3)
+        .unwrap()
+    }
+
+    async fn read_one(
+        stream: impl AsyncRead + Unpin,
+        phase: Phase,
+    ) -> Result<(FrameHeader, Bytes), DropReason> {
+        let (limits, pulse) = (PeerLimits::default(), Pulse::new());
+        FrameReader::new(stream, &limits, &pulse).next(phase).await
+    }
+
+    #[tokio::test]
+    async fn frames_come_out_as_they_went_in_through_a_narrow_pipe() {
+        let (mut near, far) = duplex(100);
+        let limits = PeerLimits::default();
+        let writing = async {
+            for length in [0, 1, 5000] {
+                write_frame(&mut near, &answer(length), &limits)
+                    .await
+                    .unwrap();
+            }
+            flush(&mut near, &limits).await.unwrap();
+        };
+        let pulse = Pulse::new();
+        let mut reader = FrameReader::new(far, &limits, &pulse);
+        let reading = async {
+            for length in [0, 1, 5000] {
+                let (header, body) = reader.next(Phase::Responses).await.unwrap();
+                assert_eq!(
+                    (header.id, header.kind, body.len()),
+                    (3, Kind::Data, length)
+                );
+            }
+        };
+        tokio::join!(writing, reading);
+    }
+
+    #[tokio::test]
+    async fn a_large_body_ends_with_a_page_and_is_as_it_came() {
+        for length in [ALIGNED_MIN_BYTES - 1, ALIGNED_MIN_BYTES, 777_777, 1 << 20] {
+            let frame = answer(length);
+            let bytes = [&frame.header[..], &frame.body].concat();
+            let (_, body) = read_one(&bytes[..], Phase::Responses).await.unwrap();
+            assert_eq!(body, frame.body);
+            let end = body.as_ptr_range().end.addr();
+            let is_aligned = end.is_multiple_of(ALIGNED_TO_BYTES);
+            assert!(is_aligned || length < ALIGNED_MIN_BYTES, "{length}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_that_drips_is_given_up_though_bytes_keep_coming() {
+        let (mut near, far) = duplex(1 << 20);
+        let frame = answer(100_000);
+        let drip = async {
+            let bytes = [&frame.header[..], &frame.body].concat();
+            for byte in bytes.chunks(1) {
+                if near.write_all(byte).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        };
+        let start = Instant::now();
+        let reason = tokio::select! {
+            read = read_one(far, Phase::Responses) => read.unwrap_err(),
+            () = drip => panic!("a dripped frame was waited for to its end"),
+        };
+        assert_eq!(reason, DropReason::SlowFrame);
+        let most = PeerLimits::default().answer_time(100_000) * 2;
+        assert!(start.elapsed() <= most, "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_comes_is_waited_for_on_a_link_that_many_share() {
+        let (mut near, far) = duplex(1 << 20);
+        let frame = answer(16 << 10);
+        let sending = async {
+            let bytes = [&frame.header[..], &frame.body].concat();
+            for packet in bytes.chunks(1400) {
+                near.write_all(packet).await.unwrap();
+                tokio::time::sleep(Duration::from_secs(4)).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let read = tokio::select! {
+            read = read_one(far, Phase::Responses) => read.unwrap(),
+            () = sending => unreachable!(),
+        };
+        assert_eq!(read.1, frame.body);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_header_that_drips_is_given_up() {
+        let (mut near, far) = duplex(64);
+        let drip = async {
+            for _ in 1..HEADER_BYTES {
+                near.write_all(&[0]).await.unwrap();
+                tokio::time::sleep(PeerLimits::default().frame_grace / 4).await;
+            }
+            std::future::pending().await
+        };
+        let reason = tokio::select! {
+            read = read_one(far, Phase::Responses) => read.unwrap_err(),
+            () = drip => unreachable!(),
+        };
+        assert_eq!(reason, DropReason::SlowFrame);
+        assert!(reason.is_breach());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_is_cut_off_within_a_frame_is_silent_and_no_offender() {
+        let (mut near, far) = duplex(1 << 20);
+        let frame = answer(100_000);
+        near.write_all(&frame.header).await.unwrap();
+        near.write_all(&frame.body[..50_000]).await.unwrap();
+        let reason = read_one(far, Phase::Responses).await.unwrap_err();
+        assert_eq!(reason, DropReason::Silent);
+        let faultless = [
+            DropReason::Silent,
+            DropReason::PeerClosed,
+            DropReason::Broken,
+        ];
+        assert!(faultless.iter().all(|reason| !reason.is_breach()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_take_what_he_asked_for_is_given_up() {
+        let (mut near, _far) = duplex(64);
+        let limits = PeerLimits::default();
+        let written = write_frame(&mut near, &answer(1000), &limits).await;
+        assert_eq!(written, Err(DropReason::SlowReader));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_between_frames_is_no_fault() {
+        let (mut near, far) = duplex(1 << 16);
+        let limits = PeerLimits::default();
+        let later = async {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            write_frame(&mut near, &answer(10), &limits).await.unwrap();
+        };
+        let (read, ()) = tokio::join!(read_one(far, Phase::Responses), later);
+        assert!(read.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_oversized_or_misplaced_frame_ends_the_connection_before_its_body() {
+        for (kind, length, phase, reason) in [
+            (
+                Kind::Data,
+                3u32 << 20,
+                Phase::Responses,
+                DropReason::Oversized,
+            ),
+            (
+                Kind::Data,
+                u32::MAX,
+                Phase::Responses,
+                DropReason::Oversized,
+            ),
+            (
+                Kind::AskMembers,
+                100,
+                Phase::Greeting,
+                DropReason::Malformed,
+            ),
+            (Kind::Data, 100, Phase::Requests, DropReason::Malformed),
+        ] {
+            let (mut near, far) = duplex(64);
+            let mut header = Frame::empty(1, kind).header;
+            header[..4].copy_from_slice(&length.to_be_bytes());
+            near.write_all(&header).await.unwrap();
+            assert_eq!(read_one(far, phase).await, Err(reason), "{kind:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_cut_anywhere_is_a_closed_connection() {
+        let frame = answer(20);
+        let bytes = [&frame.header[..], &frame.body].concat();
+        for length in 0..bytes.len() {
+            let cut = &bytes[..length];
+            assert_eq!(
+                read_one(cut, Phase::Responses).await,
+                Err(DropReason::PeerClosed)
+            );
+        }
+        assert!(read_one(&bytes[..], Phase::Responses).await.is_ok());
+    }
+}

@@ -1,0 +1,425 @@
+//! TCP between nodes: TLS that shows who the other end is, proof that it belongs here, and then
+//! requests, many at a time, on connections that are kept warm.
+//!
+//! The node that dials asks and the one that accepts answers, so a pair of nodes has up to four
+//! connections: two lanes each way. Owns all limits on connections and their times. Never
+//! interprets a request. When a connection ends, its requests fail at once with an error that says
+//! whether to ask elsewhere; all other connections go on.
+
+mod cork;
+mod counters;
+mod dial;
+mod distances;
+mod framing;
+mod gauge;
+mod greet;
+mod limits;
+mod line;
+mod low_water;
+mod mark;
+mod outbound;
+mod polite;
+mod pool;
+mod probe;
+mod records;
+mod register;
+mod room;
+mod seal;
+mod serve;
+mod tls;
+
+pub use counters::{DropReason, PeerCounters};
+pub use dial::Asked;
+pub use limits::{ACCEPTED_CONNECTIONS, PeerLimits};
+pub use line::{OnAnswer, Progress};
+pub use probe::Probed;
+pub use serve::{AnswerBeside, Incoming, ReplyTo};
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use crate::net::NetError;
+use crate::net::socket::{bind_error, bind_tcp};
+use p2pfs_proto::trust::{InviteToken, Invites, Keyring, NodeKey};
+pub use p2pfs_proto::wire::native::tcp::Lane;
+use p2pfs_proto::wire::native::tcp::{Request, Response};
+use p2pfs_types::id::{NodeId, NodeName};
+
+use dial::{connect, connect_any};
+use distances::Distances;
+pub use greet::Enrolment as Joining;
+use pool::Pool;
+use register::Register;
+use tls::Tls;
+
+/// An accepted connection that does not begin as TLS, its first byte still unread.
+pub type LegacyConnection = (TcpStream, SocketAddr);
+
+/// Told which proven peer broke the protocol, and how. Called on the task of its connection, so it
+/// must not wait for anything.
+pub type OnBreach = Arc<dyn Fn(NodeId, DropReason) + Send + Sync>;
+
+/// What all tasks of the TCP side share.
+struct Shared {
+    me: NodeId,
+    key: Arc<NodeKey>,
+    tls: Tls,
+    keyring: Arc<Keyring>,
+    invites: ArcSwapOption<Invites>,
+    legacy_plane: ArcSwapOption<mpsc::Sender<LegacyConnection>>,
+    beside: ArcSwapOption<AnswerBeside>,
+    on_breach: ArcSwapOption<OnBreach>,
+    limits: PeerLimits,
+    counters: Mutex<PeerCounters>,
+    pool: Pool,
+    register: Register,
+    distances: Arc<Distances>,
+    incoming: mpsc::Sender<Incoming>,
+}
+
+impl Shared {
+    /// Tells of a proven peer where it is to blame for the end of its connection.
+    fn blame(&self, peer: NodeId, reason: DropReason) {
+        let tell = self.on_breach.load();
+        if let Some(tell) = tell.as_ref().filter(|_| reason.is_breach()) {
+            tell(peer, reason);
+        }
+    }
+}
+
+struct Owner {
+    shared: Arc<Shared>,
+    accepting: AbortHandle,
+    local: SocketAddr,
+}
+
+/// The TCP side of a node. Clones share it; when the last one is dropped, or [`PeerNet::close`] is
+/// called, every connection ends.
+#[derive(Clone)]
+pub struct PeerNet {
+    owner: Arc<Owner>,
+}
+
+impl PeerNet {
+    /// Listens on `addr` alone, without a UDP socket beside it; see `net::PortPair` for both.
+    ///
+    /// # Errors
+    /// [`NetError::Bind`], [`NetError::Key`].
+    pub fn bind(
+        addr: SocketAddr,
+        key: Arc<NodeKey>,
+        keyring: Arc<Keyring>,
+        limits: PeerLimits,
+    ) -> Result<(Self, mpsc::Receiver<Incoming>), NetError> {
+        Self::listen(bind_tcp(addr)?, key, keyring, limits)
+    }
+
+    /// Accepts what comes to `listener`; requests of proven peers come out of the receiver. Needs a
+    /// running tokio runtime.
+    ///
+    /// # Errors
+    /// [`NetError::Bind`] where the socket has no address, [`NetError::Key`].
+    pub fn listen(
+        listener: TcpListener,
+        key: Arc<NodeKey>,
+        keyring: Arc<Keyring>,
+        limits: PeerLimits,
+    ) -> Result<(Self, mpsc::Receiver<Incoming>), NetError> {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let local = listener
+            .local_addr()
+            .map_err(|error| bind_error(nowhere, &error))?;
+        let (incoming, requests) = mpsc::channel(limits.incoming);
+        let shared = Arc::new(Shared {
+            me: key.node_id(),
+            tls: Tls::new(&key, limits.batches)?,
+            key,
+            keyring,
+            invites: ArcSwapOption::empty(),
+            legacy_plane: ArcSwapOption::empty(),
+            beside: ArcSwapOption::empty(),
+            on_breach: ArcSwapOption::empty(),
+            limits,
+            counters: Mutex::default(),
+            pool: Pool::default(),
+            register: Register::default(),
+            distances: Arc::new(Distances::new()),
+            incoming,
+        });
+        let accepting = tokio::spawn(serve::accept_all(Arc::clone(&shared), listener));
+        let accepting = accepting.abort_handle();
+        Ok((
+            Self {
+                owner: Arc::new(Owner {
+                    shared,
+                    accepting,
+                    local,
+                }),
+            },
+            requests,
+        ))
+    }
+
+    /// The address that it listens on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.owner.local
+    }
+
+    /// Asks `node`, which is dialled at `addr` where no connection for the lane is open. Waits
+    /// where the connection carries as many requests as may be. Dropping the future takes the
+    /// request back, and leaves the connection to others.
+    ///
+    /// # Errors
+    /// [`NetError::is_retryable`] says whether another holder may do better.
+    pub async fn request(
+        &self,
+        node: NodeId,
+        addr: SocketAddr,
+        lane: Lane,
+        request: Request,
+    ) -> Result<Response, NetError> {
+        self.request_telling(node, addr, lane, request, None).await
+    }
+
+    /// As [`PeerNet::request`], where [`NetError::NotMember`] is sure: it is not given for one that
+    /// hung up since it stopped just then.
+    ///
+    /// # Errors
+    /// As [`PeerNet::request`].
+    pub async fn request_surely(
+        &self,
+        node: NodeId,
+        addr: SocketAddr,
+        lane: Lane,
+        request: Request,
+    ) -> Result<Response, NetError> {
+        let answer = self.request(node, addr, lane, request.clone()).await;
+        let is_refused = matches!(answer, Err(NetError::NotMember { .. }));
+        if !is_refused || matches!(self.probe(addr).await, Probed::Stranger(_)) {
+            return answer;
+        }
+        self.request(node, addr, lane, request).await
+    }
+
+    /// As [`PeerNet::request`], telling of bytes that come before the answer is whole.
+    ///
+    /// # Errors
+    /// As [`PeerNet::request`].
+    pub async fn request_telling(
+        &self,
+        node: NodeId,
+        addr: SocketAddr,
+        lane: Lane,
+        request: Request,
+        progress: Option<Progress>,
+    ) -> Result<Response, NetError> {
+        let shared = &self.owner.shared;
+        self.check_peer(&node)?;
+        let connection = Pool::get(shared, node, addr, lane, progress.as_ref()).await?;
+        connection.ask(&request, progress).await
+    }
+
+    /// The same on the calling thread, where a connection is open and carries fewer requests than
+    /// may be; else gives the reply back, which was not called. Never waits.
+    ///
+    /// # Errors
+    /// The reply, where the request was not sent.
+    pub fn request_at_once(
+        &self,
+        node: NodeId,
+        lane: Lane,
+        request: &Request,
+        reply: OnAnswer,
+        progress: Option<Progress>,
+    ) -> Result<Asked, OnAnswer> {
+        let open = self.owner.shared.pool.open(node, lane);
+        match open.filter(|_| self.check_peer(&node).is_ok()) {
+            Some(connection) => connection.ask_at_once(request, reply, progress),
+            None => Err(reply),
+        }
+    }
+
+    /// Makes the connection for a later request, if there is none.
+    ///
+    /// # Errors
+    /// As [`PeerNet::request`].
+    pub async fn warm(&self, node: NodeId, addr: SocketAddr, lane: Lane) -> Result<(), NetError> {
+        self.check_peer(&node)?;
+        Pool::get(&self.owner.shared, node, addr, lane, None)
+            .await
+            .map(drop)
+    }
+
+    /// Looks who answers at an address. Takes the time of a dial and of a greeting at most.
+    pub async fn probe(&self, addr: SocketAddr) -> Probed {
+        probe::probe(&self.owner.shared, addr).await
+    }
+
+    /// Finds out which member is at an address, where only the address is known: whoever is there
+    /// must be one by our ledger, or by the certificates that it shows, and takes us for one.
+    ///
+    /// # Errors
+    /// [`NetError::NotMember`] where nobody there is; else as [`PeerNet::request`].
+    pub async fn knock(&self, addr: SocketAddr) -> Result<NodeId, NetError> {
+        let shared = &self.owner.shared;
+        let (mut stream, node) = connect_any(shared, addr).await?;
+        self.check_other(&node)?;
+        let greeted = greet::prove(shared, &mut stream, Lane::Urgent).await;
+        greeted.map_err(|_| NetError::NotMember { address: addr })?;
+        Ok(node)
+    }
+
+    /// Redeems an invitation: dials its addresses in order until the issuer answers, and joins
+    /// its cluster as `name`: the secret and the certificates are in the keyring then, and what was
+    /// there before is dropped. The token is used up by it.
+    ///
+    /// # Errors
+    /// [`NetError::InviteExpired`], [`NetError::InviteRefused`], [`NetError::OwnIdentity`] for a
+    /// token of our own; else what the last address gave.
+    pub async fn enrol(&self, token: &InviteToken, name: &NodeName) -> Result<Joining, NetError> {
+        self.check_other(&token.issuer)?;
+        let mut first_failure = None;
+        for seed in &token.seeds {
+            match self.enrol_at(*seed, token, name).await {
+                Err(failure) if failure.is_retryable() => {
+                    first_failure.get_or_insert(failure);
+                }
+                // the time of the token is by its issuer's clock: ours only says why it is refused
+                Err(NetError::InviteRefused) if is_over(token) => {
+                    return Err(NetError::InviteExpired);
+                }
+                outcome => return outcome,
+            }
+        }
+        // the addresses of other nodes follow the issuer's own, and say nothing about it
+        let why = first_failure.map(|failure| failure.to_string());
+        Err(why.map_or(NetError::InviteRefused, |why| NetError::InviterAway { why }))
+    }
+
+    async fn enrol_at(
+        &self,
+        addr: SocketAddr,
+        token: &InviteToken,
+        name: &NodeName,
+    ) -> Result<Joining, NetError> {
+        let shared = &self.owner.shared;
+        let mut stream = connect(shared, token.issuer, addr, || ()).await?;
+        let enrolling = greet::enrol(&mut stream, shared.me, token, name, &shared.limits);
+        let enrolled = timeout(shared.limits.handshake, enrolling).await;
+        enrolled
+            .unwrap_or(Err(DropReason::SlowGreeting))
+            .map_err(|reason| match reason {
+                DropReason::SlowGreeting => NetError::Lost { reason },
+                _ => NetError::InviteRefused,
+            })
+    }
+
+    /// Answers joiners from now on with these invitations; without, every joiner is a stranger.
+    pub fn set_invites(&self, invites: Arc<Invites>) {
+        self.owner.shared.invites.store(Some(invites));
+    }
+
+    /// From now on requests are given to `answer` first, on the task of their connection; those
+    /// that it gives back come out of the receiver as before.
+    pub fn set_answer_beside(&self, answer: AnswerBeside) {
+        self.owner.shared.beside.store(Some(Arc::new(answer)));
+    }
+
+    /// From now on tells of each connection that ended since a proven peer broke the protocol.
+    pub fn set_on_breach(&self, tell: OnBreach) {
+        self.owner.shared.on_breach.store(Some(Arc::new(tell)));
+    }
+
+    /// Hands accepted connections that do not begin as TLS to a legacy plane; where its queue is
+    /// full, or there is none, they are dropped and counted.
+    pub fn set_legacy_plane(&self, plane: Option<mpsc::Sender<LegacyConnection>>) {
+        self.owner.shared.legacy_plane.store(plane.map(Arc::new));
+    }
+
+    /// Keeps room from now on for connections from where these members are.
+    pub fn set_members_at(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
+        let ips = addresses
+            .into_iter()
+            .map(|address| address.ip().to_canonical());
+        self.owner.shared.register.set_members_at(ips);
+    }
+
+    /// Ends every connection with a node, both ways; their requests fail at once. A later request
+    /// dials anew.
+    pub fn close_peer(&self, node: NodeId) {
+        let shared = &self.owner.shared;
+        shared.pool.close_peer(node);
+        for _ in 0..shared.register.close_peer(node) {
+            shared.counters.lock().drop_for(DropReason::ClosedHere);
+        }
+    }
+
+    /// Ends the connections with every node that is no member any more.
+    pub fn close_strangers(&self) {
+        let shared = &self.owner.shared;
+        let mut nodes = shared.register.nodes();
+        nodes.extend(shared.pool.nodes());
+        for node in nodes {
+            if !shared.keyring.is_member(&node) {
+                self.close_peer(node);
+            }
+        }
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> PeerCounters {
+        self.owner.shared.counters.lock().clone()
+    }
+
+    /// Stops listening and ends every connection.
+    pub fn close(&self) {
+        self.owner.close();
+    }
+
+    fn check_peer(&self, node: &NodeId) -> Result<(), NetError> {
+        self.check_other(node)?;
+        let is_member = self.owner.shared.keyring.is_member(node);
+        is_member.then_some(()).ok_or(NetError::Outsider)
+    }
+
+    fn check_other(&self, node: &NodeId) -> Result<(), NetError> {
+        match *node == self.owner.shared.me {
+            true => Err(NetError::OwnIdentity),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Owner {
+    fn close(&self) {
+        self.accepting.abort();
+        self.shared.register.close();
+        self.shared.pool.close();
+    }
+}
+
+/// Ends everything when the last clone of [`PeerNet`] goes.
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Whether a token's time is over by this machine's clock.
+fn is_over(token: &InviteToken) -> bool {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    token.check_time(now.as_secs()).is_err()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,448 @@
+//! Frames on their way out of a connection: whoever has one writes it where the socket takes it at
+//! once, so that a small one costs no change of thread; what the socket does not take is left to
+//! the connection's task, which gives a slow peer its time and no more.
+//!
+//! Frames never mix: one begins where the one before ended. The lock is held for as long as the
+//! socket takes bytes without waiting.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use parking_lot::Mutex;
+use tokio::io::AsyncWrite;
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+use tokio::time::{Duration, timeout};
+
+use super::counters::DropReason;
+use super::framing::io_reason;
+use super::limits::{PeerLimits, WRITE_AHEAD_BYTES};
+use super::polite::LastReading;
+use p2pfs_proto::wire::native::tcp::{Frame, HEADER_BYTES, Kind};
+
+/// The largest frame that whoever sends it encrypts and writes itself: some 50 microseconds' work,
+/// and room for the kernel's read-ahead of 128 KiB with its proof.
+const WRITTEN_AT_ONCE_MAX_BYTES: usize = 144 << 10;
+
+/// A frame this small, a page or two with their proof, goes before large ones that wait: who opens
+/// a small file, or looks at a part of a large one, stands behind nobody's read-ahead.
+const SMALL_MAX_BYTES: usize = 10 << 10;
+/// So many may go before one large frame.
+const OVERTAKEN_MAX: u8 = 32;
+
+/// The writing side of a connection. What is queued is bounded by the slots of its requests.
+pub(super) struct Outbound {
+    sending: Mutex<Sending>,
+    /// Rung when something is left for the connection's task.
+    left: Notify,
+}
+
+struct Sending {
+    link: LastReading,
+    /// Nothing once the connection has ended.
+    stream: Option<Box<dyn AsyncWrite + Send + Unpin>>,
+    frames: VecDeque<Departing>,
+    /// How much of the first frame is written.
+    written: usize,
+    /// How much of what is written was perhaps not pushed out.
+    unflushed_bytes: usize,
+    /// Answers that are being made, each with whom to tell that it is of no use any more.
+    open: HashMap<u32, oneshot::Sender<()>>,
+    /// Of those, the ones that are of no use.
+    unwanted: HashSet<u32>,
+    broken: Option<DropReason>,
+}
+
+struct Departing {
+    frame: Frame,
+    /// How many went before it that came after it.
+    overtaken: u8,
+    /// Free once the frame is written.
+    _slot: Option<OwnedSemaphorePermit>,
+}
+
+impl Outbound {
+    pub(super) fn new(stream: impl AsyncWrite + Send + Unpin + 'static, link: LastReading) -> Self {
+        let sending = Sending {
+            link,
+            stream: Some(Box::new(stream)),
+            frames: VecDeque::new(),
+            written: 0,
+            unflushed_bytes: 0,
+            open: HashMap::new(),
+            unwanted: HashSet::new(),
+            broken: None,
+        };
+        Self {
+            sending: Mutex::new(sending),
+            left: Notify::new(),
+        }
+    }
+
+    /// Sends a frame, never blocking; `slot` is held until it is written. Where the connection has
+    /// ended, or breaks by this, so is the frame: the connection's task tells everybody.
+    pub(super) fn send(&self, frame: Frame, slot: Option<OwnedSemaphorePermit>) {
+        let mut sending = self.sending.lock();
+        if sending.stream.is_none() || sending.broken.is_some() {
+            return;
+        }
+        // where something is left, the task is at it: its wait must not be disturbed
+        let was_idle = sending.is_idle();
+        let small = frame.len_bytes() <= WRITTEN_AT_ONCE_MAX_BYTES;
+        sending.enqueue(Departing {
+            frame,
+            overtaken: 0,
+            _slot: slot,
+        });
+        if !was_idle {
+            return;
+        }
+        let mut nobody = Context::from_waker(Waker::noop());
+        if small && sending.poll_next(&mut nobody).is_ready() && sending.poll_rest(&mut nobody) {
+            return;
+        }
+        drop(sending);
+        self.left.notify_one();
+    }
+
+    /// An answer is being made: the receiver ends when it is of no use any more.
+    pub(super) fn begin(&self, id: u32) -> oneshot::Receiver<()> {
+        let (unwanted, told) = oneshot::channel();
+        self.sending.lock().open.insert(id, unwanted);
+        told
+    }
+
+    /// Sends an answer, or that there is none where nobody wants it any more.
+    pub(super) fn answer(&self, id: u32, frame: Frame, slot: Option<OwnedSemaphorePermit>) {
+        let mut sending = self.sending.lock();
+        sending.open.remove(&id);
+        let unwanted = sending.unwanted.remove(&id);
+        drop(sending);
+        match unwanted {
+            true => self.send(Frame::empty(id, Kind::Busy), slot),
+            false => self.send(frame, slot),
+        }
+    }
+
+    /// An answer is of no use any more: where it has not begun to be written, a short one goes in
+    /// its place. False where no such answer waits.
+    pub(super) fn take_back(&self, id: u32) -> bool {
+        let mut sending = self.sending.lock();
+        if sending.open.remove(&id).is_some() {
+            sending.unwanted.insert(id);
+            return true;
+        }
+        let begun = usize::from(sending.written > 0);
+        let queued = sending.frames.iter_mut().skip(begun);
+        let answer = queued.into_iter().find(|it| it.frame.id() == id);
+        let found = answer.is_some();
+        if let Some(departing) = answer {
+            departing.frame = Frame::empty(id, Kind::Busy);
+        }
+        found
+    }
+
+    /// How many frames wait to be written.
+    pub(super) fn waiting(&self) -> usize {
+        self.sending.lock().frames.len()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.sending.lock().stream.is_none()
+    }
+
+    /// Lets go of the socket and of every frame.
+    pub(super) fn close(&self) {
+        let (stream, frames) = {
+            let mut sending = self.sending.lock();
+            sending.open.clear();
+            (sending.stream.take(), std::mem::take(&mut sending.frames))
+        };
+        drop((stream, frames));
+    }
+
+    /// The task's part: writes what is left whenever something is, until the stream breaks or a
+    /// frame takes too long.
+    pub(super) async fn write_rest(&self, limits: &PeerLimits) -> DropReason {
+        loop {
+            self.left.notified().await;
+            while let Some(limit) = self.next_limit(limits) {
+                let step = std::future::poll_fn(|context| self.sending.lock().poll_next(context));
+                if timeout(limit, step).await.is_err() {
+                    return DropReason::SlowReader;
+                }
+                // whom a fast socket lets write on and on shares its thread with other connections
+                tokio::task::yield_now().await;
+            }
+            let broken = self.sending.lock().broken;
+            if let Some(reason) = broken {
+                return reason;
+            }
+        }
+    }
+
+    /// How long the next step may take; nothing where none is due.
+    fn next_limit(&self, limits: &PeerLimits) -> Option<Duration> {
+        let sending = self.sending.lock();
+        if sending.broken.is_some() || sending.is_idle() {
+            return None;
+        }
+        let first = sending.frames.front();
+        let length = first.map_or(0, |departing| departing.frame.len_bytes());
+        // what TLS has taken stands before it
+        Some(limits.answer_time(length + sending.unflushed_bytes.min(WRITE_AHEAD_BYTES)))
+    }
+}
+
+impl Sending {
+    fn is_idle(&self) -> bool {
+        self.frames.is_empty() && self.unflushed_bytes == 0
+    }
+
+    /// A small frame goes before the large ones that have not begun, but not for ever.
+    fn enqueue(&mut self, departing: Departing) {
+        let is_large = |it: &Departing| it.frame.len_bytes() > SMALL_MAX_BYTES;
+        let mut place = self.frames.len();
+        if !is_large(&departing) {
+            let begun = usize::from(self.written > 0);
+            let waiting = self.frames.iter_mut().skip(begun).rev();
+            let gives_way = |it: &&mut Departing| is_large(it) && it.overtaken < OVERTAKEN_MAX;
+            for large in waiting.take_while(gives_way) {
+                large.overtaken += 1;
+                place -= 1;
+            }
+        }
+        self.frames.insert(place, departing);
+    }
+
+    /// Whether all is pushed out that was written; what fails is noted.
+    fn poll_rest(&mut self, context: &mut Context<'_>) -> bool {
+        self.broken.is_none()
+            && (self.is_idle() || self.poll_next(context).is_ready())
+            && self.broken.is_none()
+    }
+
+    /// Writes one frame, or pushes out those that are written where there is none; the body is not
+    /// copied on the way to TLS. What fails is noted.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let outcome = match self.frames.is_empty() {
+            true => ready!(self.poll_flush(context)),
+            false => ready!(self.poll_write(context)),
+        };
+        if let Err(error) = outcome {
+            self.broken = Some(io_reason(&error));
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.written == 0 && self.unflushed_bytes > 0 && self.link.is_held_back() {
+            // what TLS has taken nothing can overtake any more
+            ready!(self.poll_flush(context))?;
+        }
+        let (Some(stream), Some(first)) = (&mut self.stream, self.frames.front()) else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let frame = &first.frame;
+        while self.written < frame.len_bytes() {
+            let stream = Pin::new(&mut **stream);
+            let step = if self.written < HEADER_BYTES {
+                let parts = [
+                    IoSlice::new(&frame.header[self.written..]),
+                    IoSlice::new(&frame.body),
+                ];
+                ready!(stream.poll_write_vectored(context, &parts))
+            } else {
+                let rest = &frame.body[self.written - HEADER_BYTES..];
+                ready!(stream.poll_write(context, rest))
+            };
+            match step {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(step) => self.written += step,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        self.unflushed_bytes += frame.len_bytes();
+        self.frames.pop_front();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let outcome = ready!(Pin::new(&mut **stream).poll_flush(context));
+        self.unflushed_bytes = 0;
+        Poll::Ready(outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use tokio::io::{AsyncReadExt, duplex};
+
+    use super::*;
+    use p2pfs_proto::wire::native::tcp::Response;
+
+    fn answer(length: usize) -> Frame {
+        Response::Data {
+            proof: Bytes::from(vec![7; length]),
+        }
+        .encode(3)
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_small_frame_is_out_before_the_task_has_its_turn() {
+        let (near, mut far) = duplex(1 << 16);
+        let outbound = Outbound::new(near, LastReading::default());
+        outbound.send(answer(100), None);
+        assert_eq!(outbound.waiting(), 0);
+        let mut bytes = vec![0; HEADER_BYTES + 100];
+        far.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(bytes[..HEADER_BYTES], answer(100).header);
+    }
+
+    #[tokio::test]
+    async fn what_a_narrow_pipe_does_not_take_follows_whole_and_in_order() {
+        let (near, mut far) = duplex(100);
+        let outbound = Arc::new(Outbound::new(near, LastReading::default()));
+        let lengths = [50, 5000, 0, 7, 200_000];
+        for length in lengths {
+            outbound.send(answer(length), None);
+        }
+        assert!(outbound.waiting() > 0);
+        let task = outbound.clone();
+        let writing = tokio::spawn(async move { task.write_rest(&PeerLimits::default()).await });
+        for length in lengths {
+            let mut bytes = vec![0; HEADER_BYTES + length];
+            far.read_exact(&mut bytes).await.unwrap();
+            assert_eq!(bytes[..HEADER_BYTES], answer(length).header);
+            assert!(bytes[HEADER_BYTES..].iter().all(|byte| *byte == 7));
+        }
+        drop(far);
+        outbound.send(answer(9), None);
+        assert_eq!(writing.await.unwrap(), DropReason::Broken);
+    }
+
+    #[tokio::test]
+    async fn a_small_answer_stands_behind_no_large_one_that_waits_but_does_not_starve_it() {
+        let (near, mut far) = duplex(100);
+        let outbound = Arc::new(Outbound::new(near, LastReading::default()));
+        let lengths = [50_000, 50_001, 60_000];
+        for length in lengths {
+            outbound.send(answer(length), None);
+        }
+        let small = 10..10 + usize::from(OVERTAKEN_MAX) + 2;
+        small
+            .clone()
+            .for_each(|length| outbound.send(answer(length), None));
+        let task = outbound.clone();
+        tokio::spawn(async move { task.write_rest(&PeerLimits::default()).await });
+        // the first had begun
+        let first = small.clone().take(usize::from(OVERTAKEN_MAX));
+        let rest = small.skip(usize::from(OVERTAKEN_MAX));
+        let order = [50_000]
+            .into_iter()
+            .chain(first)
+            .chain([50_001, 60_000])
+            .chain(rest);
+        for length in order {
+            let mut bytes = vec![0; HEADER_BYTES + length];
+            far.read_exact(&mut bytes).await.unwrap();
+            assert_eq!(bytes[..HEADER_BYTES], answer(length).header);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_taken_back_before_it_has_begun_gives_way_to_a_short_one() {
+        let (near, mut far) = duplex(100);
+        let outbound = Arc::new(Outbound::new(near, LastReading::default()));
+        let numbered = |id, length| {
+            let proof = Bytes::from(vec![7; length]);
+            Response::Data { proof }.encode(id).unwrap()
+        };
+        let told = outbound.begin(3);
+        for id in 1..=2 {
+            outbound.answer(id, numbered(id, 5000), None);
+        }
+        // the first has begun, the second is in the queue, the third is being made
+        let found = [1, 2, 3].map(|id| outbound.take_back(id));
+        assert_eq!(found, [false, true, true]);
+        assert!(told.await.is_err());
+        outbound.answer(3, numbered(3, 5000), None);
+        let task = outbound.clone();
+        tokio::spawn(async move { task.write_rest(&PeerLimits::default()).await });
+        let mut bytes = vec![0; HEADER_BYTES + 5000 + 2 * HEADER_BYTES];
+        far.read_exact(&mut bytes).await.unwrap();
+        let short = |id| Frame::empty(id, Kind::Busy).header;
+        let rest = &bytes[HEADER_BYTES + 5000..];
+        assert_eq!(rest[..HEADER_BYTES], short(2));
+        assert_eq!(rest[HEADER_BYTES..], short(3));
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_takes_all_there_is_leaves_other_connections_their_turn() {
+        let outbound = Outbound::new(tokio::io::sink(), LastReading::default());
+        let outbound = Arc::new(outbound);
+        for _ in 0..3 {
+            outbound.send(answer(WRITTEN_AT_ONCE_MAX_BYTES), None);
+        }
+        assert_eq!(outbound.waiting(), 3);
+        let task = outbound.clone();
+        tokio::spawn(async move { task.write_rest(&PeerLimits::default()).await });
+        let another = tokio::spawn(async move { outbound.waiting() });
+        assert_eq!(another.await.unwrap(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_take_what_he_asked_for_is_given_up() {
+        let (near, _far) = duplex(64);
+        let outbound = Outbound::new(near, LastReading::default());
+        outbound.send(answer(1000), None);
+        let reason = outbound.write_rest(&PeerLimits::default()).await;
+        assert_eq!(reason, DropReason::SlowReader);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_it_slowly_is_given_all_of_it_also_of_what_is_encrypted_ahead() {
+        let (near, mut far) = duplex(64);
+        let ahead = tokio::io::BufWriter::with_capacity(16 << 10, near);
+        let outbound = Outbound::new(ahead, LastReading::default());
+        outbound.send(answer(10_000), None);
+        let taking = async {
+            let mut packet = [0; 400];
+            for _ in 0..10_000 / packet.len() {
+                far.read_exact(&mut packet).await.unwrap();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let limits = PeerLimits::default();
+        tokio::select! {
+            reason = outbound.write_rest(&limits) => panic!("{reason}"),
+            () = taking => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn an_ended_connection_keeps_neither_socket_nor_slot() {
+        let slots = Arc::new(tokio::sync::Semaphore::new(2));
+        let (near, mut far) = duplex(64);
+        let outbound = Outbound::new(near, LastReading::default());
+        for _ in 0..2 {
+            let slot = slots.clone().try_acquire_owned().unwrap();
+            outbound.send(answer(1000), Some(slot));
+        }
+        assert_eq!(slots.available_permits(), 0);
+        outbound.close();
+        assert!(outbound.is_closed() && slots.available_permits() == 2);
+        let mut rest = Vec::new();
+        far.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.len() <= 64);
+    }
+}

@@ -1,0 +1,275 @@
+//! A stream that does not fill the queue of a slow link: what is sent stays short of what would
+//! stand in it for longer than a target, so that a fetch does not make the link useless for all
+//! else, gossip and readers among it.
+//!
+//! [`Room`] has the rule.
+
+use std::io::{self, IoSlice};
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Duration, Instant, Sleep, sleep};
+
+use super::distances::Distances;
+use super::gauge::{Link, Reading};
+use super::low_water::Lack;
+use super::room::{Room, Target};
+
+/// What the kernel last said of a connection. Clones are of the same connection.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LastReading(Arc<Mutex<Told>>);
+
+#[derive(Debug, Default)]
+struct Told {
+    reading: Option<(Instant, Reading)>,
+    is_held_back: bool,
+}
+
+impl LastReading {
+    /// The round trip; zero where nothing is known.
+    pub(super) fn round_trip(&self) -> Duration {
+        let known = self.0.lock().reading;
+        known.map_or(Duration::ZERO, |(_, reading)| reading.round_trip)
+    }
+
+    /// When the other end's kernel last acknowledged anything, as far as is known.
+    pub(super) fn acked(&self) -> Option<Instant> {
+        let (at, reading) = self.0.lock().reading?;
+        at.checked_sub(reading.acked_ago)
+    }
+
+    /// When bytes of the other end last came, as far as is known.
+    pub(super) fn came(&self) -> Option<Instant> {
+        let (at, reading) = self.0.lock().reading?;
+        at.checked_sub(reading.came_ago)
+    }
+
+    /// Whether what is sent waits for its link, and not for who sends it.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.0.lock().is_held_back
+    }
+
+    pub(super) fn set(&self, at: Instant, reading: Reading) {
+        self.0.lock().reading = Some((at, reading));
+    }
+
+    fn hold_back(&self, is_held_back: bool) {
+        self.0.lock().is_held_back = is_held_back;
+    }
+}
+
+/// A stream that keeps to its target, and tells what the kernel says of it.
+pub(super) struct Polite<S> {
+    stream: S,
+    room: Room,
+    far_end: Option<(Arc<Distances>, IpAddr)>,
+    last: LastReading,
+    look: Pin<Box<Sleep>>,
+    waits: bool,
+    has_heard: bool,
+    lack: Lack,
+    low_water_bytes: usize,
+}
+
+impl<S> Polite<S> {
+    /// Needs a running tokio runtime. Nothing is held back before [`Self::keep_to`].
+    pub(super) fn new(stream: S) -> Self {
+        Self {
+            stream,
+            room: Room::default(),
+            far_end: None,
+            last: LastReading::default(),
+            look: Box::pin(sleep(Duration::ZERO)),
+            waits: false,
+            has_heard: false,
+            lack: Lack::default(),
+            low_water_bytes: 1,
+        }
+    }
+
+    /// Holds back what would make a queue longer than that, by how far this address is.
+    pub(super) fn keep_to(&mut self, target: Target, distances: Arc<Distances>, address: IpAddr) {
+        (self.room.target, self.far_end) = (Some(target), Some((distances, address)));
+    }
+
+    /// Whether the other end has said anything.
+    pub(super) fn has_heard(&self) -> bool {
+        self.has_heard
+    }
+
+    /// What the kernel says of it from now on, whenever something is written.
+    pub(super) fn last_reading(&self) -> LastReading {
+        self.last.clone()
+    }
+
+    /// Where its reader says what it lacks: it is not woken for less.
+    pub(super) fn lack(&self) -> Lack {
+        self.lack.clone()
+    }
+}
+
+impl<S: Link> Polite<S> {
+    /// See [`Link::mark`].
+    pub(super) fn mark(&self, code_point: u8) -> io::Result<()> {
+        self.stream.mark(code_point)
+    }
+
+    /// Where the system refuses it, the reader is woken for less than it lacks.
+    fn wait_for_lack(&mut self) {
+        let bytes = self.lack.bytes();
+        if bytes != self.low_water_bytes && self.stream.set_low_water(bytes).is_ok() {
+            self.low_water_bytes = bytes;
+        }
+    }
+
+    /// How many bytes may go now.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<usize> {
+        loop {
+            if self.waits {
+                ready!(self.look.as_mut().poll(context));
+                self.waits = false;
+            }
+            let now = Instant::now();
+            if !self.room.is_due(now) {
+                return Poll::Ready(usize::MAX);
+            }
+            let Some(mut reading) = self.stream.read_gauge() else {
+                return Poll::Ready(usize::MAX);
+            };
+            if let Some((distances, address)) = &self.far_end {
+                reading.least = distances.note(now, *address, reading.least);
+            }
+            let room = self.room.take(now, &reading);
+            self.last.set(now, reading);
+            self.last.hold_back(self.room.is_limited());
+            if room > 0 {
+                return Poll::Ready(usize::try_from(room).unwrap_or(usize::MAX));
+            }
+            self.look.as_mut().reset(now + self.room.look_after());
+            self.waits = true;
+        }
+    }
+}
+
+impl<S: Link + AsyncWrite + Unpin> AsyncWrite for Polite<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let room = ready!(self.poll_room(context));
+        let some = &bytes[..bytes.len().min(room)];
+        Pin::new(&mut self.stream).poll_write(context, some)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let room = ready!(self.poll_room(context));
+        match within(parts, room) {
+            Ok(parts) => Pin::new(&mut self.stream).poll_write_vectored(context, parts),
+            Err(some) => Pin::new(&mut self.stream).poll_write(context, some),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// The first of the parts that are within so many bytes together, so that what fits goes by one
+/// system call; or else as much of the first as does.
+fn within<'a, 'b>(parts: &'a [IoSlice<'b>], bytes: usize) -> Result<&'a [IoSlice<'b>], &'a [u8]> {
+    let empty = parts.iter().take_while(|part| part.is_empty()).count();
+    let parts = &parts[empty..];
+    let left = parts.iter().scan(bytes, |left, part| {
+        *left = left.checked_sub(part.len())?;
+        Some(())
+    });
+    match (left.count(), parts.first()) {
+        (0, Some(first)) => Err(&first[..bytes]),
+        (count, _) => Ok(&parts[..count]),
+    }
+}
+
+impl<S: Link + AsyncRead + Unpin> AsyncRead for Polite<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.has_heard |= buffer.filled().len() > before;
+        if outcome.is_pending() {
+            self.wait_for_lack();
+        }
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
+    use super::*;
+    use p2pfs_proto::wire::native::tcp::Lane;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn what_fits_goes_at_once_and_never_more_than_may() {
+        let parts = [&b""[..], b"header", b"", b"body"].map(IoSlice::new);
+        let lengths = |bytes| match within(&parts, bytes) {
+            Ok(parts) => parts.iter().map(|part| part.len()).collect(),
+            Err(some) => vec![some.len()],
+        };
+        assert_eq!(lengths(usize::MAX), [6, 0, 4]);
+        assert_eq!(lengths(10), [6, 0, 4]);
+        assert_eq!(lengths(9), [6, 0]);
+        assert_eq!(lengths(5), [5]);
+        assert_eq!(within(&[IoSlice::new(b"")], 5).map(<[_]>::len), Ok(0));
+    }
+
+    /// Other tests may need the processors meanwhile.
+    #[tokio::test]
+    async fn a_connection_within_the_machine_that_crept_is_held_back_no_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap());
+        let (near, (mut far, _)) = (dialled.await.unwrap(), listener.accept().await.unwrap());
+        tokio::spawn(async move {
+            let mut bytes = vec![0; 1 << 20];
+            while far.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
+        });
+        let mut polite = Polite::new(near);
+        let (target, address) = (Target::of(Lane::Bulk), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        polite.keep_to(target, Arc::new(Distances::new()), address);
+        polite.room = Room::of_rate(target, 1e3);
+        let record = vec![7; 16_406];
+        let freed = timeout(PATIENCE, async {
+            polite.write_all(&record).await.unwrap();
+            while polite.room.is_limited() {
+                polite.write_all(&record).await.unwrap();
+            }
+        });
+        assert!(freed.await.is_ok(), "{:?}", polite.room);
+    }
+}

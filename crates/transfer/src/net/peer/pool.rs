@@ -1,0 +1,299 @@
+//! The connections that we dialled, kept warm: one for each node and lane, dialled once however
+//! many ask for it.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::Shared;
+use super::dial::Connection;
+use super::line::Progress;
+use crate::net::NetError;
+use p2pfs_proto::wire::native::tcp::Lane;
+use p2pfs_types::id::NodeId;
+
+type Dialled = Result<Arc<Connection>, NetError>;
+
+/// How far a dial is.
+enum Dial {
+    Begun,
+    /// The other end answers in the handshake.
+    GetsOn,
+    Over(Dialled),
+}
+
+#[derive(Clone)]
+enum Slot {
+    Open(Arc<Connection>),
+    Dialling {
+        addr: SocketAddr,
+        dial: watch::Receiver<Dial>,
+    },
+}
+
+#[derive(Default)]
+struct Slots {
+    slots: HashMap<(NodeId, Lane), Slot>,
+    /// For whom another is dialled, or was in vain a moment ago, since the keys are worn of the one
+    /// that is open: it is used until that one stands.
+    renewed: HashSet<(NodeId, Lane)>,
+    /// Those that gave way to it: each ends when it has been idle for its time.
+    worn: Vec<(NodeId, Arc<Connection>)>,
+    closed: bool,
+}
+
+/// The connections that we dialled.
+#[derive(Default)]
+pub(super) struct Pool {
+    slots: Mutex<Slots>,
+}
+
+impl Pool {
+    /// The connection to `node`, dialled at `addr` where there is none yet. Tells when the dial
+    /// gets on.
+    pub(super) async fn get(
+        shared: &Arc<Shared>,
+        node: NodeId,
+        addr: SocketAddr,
+        lane: Lane,
+        progress: Option<&Progress>,
+    ) -> Result<Arc<Connection>, NetError> {
+        loop {
+            let (dialled, dial) = match shared.pool.slot(shared, node, addr, lane)? {
+                Slot::Open(connection) => return Ok(connection),
+                Slot::Dialling { addr, dial } => (addr, dial),
+            };
+            match outcome(dial, progress).await {
+                // Another address was tried, and failed: ours is still to be tried.
+                Err(_) if dialled != addr => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// To whom there are connections.
+    pub(super) fn nodes(&self) -> Vec<NodeId> {
+        let slots = self.slots.lock();
+        let worn = slots.worn.iter().map(|(node, _)| *node);
+        slots
+            .slots
+            .keys()
+            .map(|(node, _)| *node)
+            .chain(worn)
+            .collect()
+    }
+
+    /// The connection to `node`, where one is open, and no other is to be dialled in its place.
+    pub(super) fn open(&self, node: NodeId, lane: Lane) -> Option<Arc<Connection>> {
+        let (slots, key) = (self.slots.lock(), (node, lane));
+        match slots.slots.get(&key) {
+            Some(Slot::Open(connection))
+                if connection.is_open() && !slots.is_to_be_renewed(&key, connection) =>
+            {
+                Some(Arc::clone(connection))
+            }
+            _ => None,
+        }
+    }
+
+    /// What is there for `node`, or is begun.
+    fn slot(
+        &self,
+        shared: &Arc<Shared>,
+        node: NodeId,
+        addr: SocketAddr,
+        lane: Lane,
+    ) -> Result<Slot, NetError> {
+        let (slot, gave_way) = self.slot_and_who_gave_way(shared, node, addr, lane)?;
+        // not under the lock: who has just asked there is told at once, and may ask elsewhere
+        gave_way.iter().for_each(close);
+        Ok(slot)
+    }
+
+    fn slot_and_who_gave_way(
+        &self,
+        shared: &Arc<Shared>,
+        node: NodeId,
+        addr: SocketAddr,
+        lane: Lane,
+    ) -> Result<(Slot, Option<Slot>), NetError> {
+        let mut slots = self.slots.lock();
+        if slots.closed {
+            return Err(NetError::Closed);
+        }
+        match slots.slots.get(&(node, lane)).cloned() {
+            Some(Slot::Open(connection)) if !connection.is_open() => {}
+            Some(Slot::Open(connection)) if slots.is_to_be_renewed(&(node, lane), &connection) => {
+                slots.renewed.insert((node, lane));
+                tokio::spawn(renew(Arc::clone(shared), node, addr, lane));
+                return Ok((Slot::Open(connection), None));
+            }
+            Some(Slot::Dialling { dial, .. }) if dial.has_changed().is_err() => {}
+            Some(slot) => return Ok((slot, None)),
+            None => {}
+        }
+        let gave_way = slots.make_room(shared.limits.dialled)?;
+        let (tell, seen) = watch::channel(Dial::Begun);
+        let slot = Slot::Dialling { addr, dial: seen };
+        slots.slots.insert((node, lane), slot.clone());
+        // A task of its own: who asked first may give up, the others still wait.
+        tokio::spawn(dial(Arc::clone(shared), node, addr, lane, tell));
+        Ok((slot, gave_way))
+    }
+
+    /// Puts the outcome of a dial in its place, before anybody is told.
+    fn settle(&self, key: (NodeId, Lane), dialled: &Dialled) {
+        let mut slots = self.slots.lock();
+        match dialled {
+            Ok(connection) if slots.closed => connection.close(),
+            Ok(connection) => {
+                slots.slots.insert(key, Slot::Open(Arc::clone(connection)));
+            }
+            Err(_) => {
+                slots.slots.remove(&key);
+            }
+        }
+    }
+
+    /// Puts a connection in the place of the one whose keys are worn.
+    fn succeed(&self, key: (NodeId, Lane), renewed: Arc<Connection>) {
+        let mut slots = self.slots.lock();
+        slots.renewed.remove(&key);
+        slots.worn.retain(|(_, connection)| connection.is_open());
+        match slots.slots.get(&key).cloned() {
+            _ if slots.closed => renewed.close(),
+            // who has been dialled since is as new
+            Some(Slot::Dialling { .. }) => renewed.close(),
+            Some(Slot::Open(worn)) => {
+                slots.worn.push((key.0, worn));
+                slots.slots.insert(key, Slot::Open(renewed));
+            }
+            None => drop(slots.slots.insert(key, Slot::Open(renewed))),
+        }
+    }
+
+    /// Ends the connections to a node; says how many.
+    pub(super) fn close_peer(&self, node: NodeId) -> usize {
+        let of_node =
+            |key: &(NodeId, Lane), slot: &mut Slot| key.0 == node && matches!(slot, Slot::Open(_));
+        let (closed, worn): (Vec<_>, Vec<_>) = {
+            let mut slots = self.slots.lock();
+            let closed = slots.slots.extract_if(of_node).collect();
+            (
+                closed,
+                slots.worn.extract_if(.., |(of, _)| *of == node).collect(),
+            )
+        };
+        // not under the lock: whoever waits on them is told at once, and may ask elsewhere
+        closed.iter().for_each(|(_, slot)| close(slot));
+        worn.iter().for_each(|(_, connection)| connection.close());
+        closed.len() + worn.len()
+    }
+
+    /// Ends all connections and takes no more.
+    pub(super) fn close(&self) {
+        let (closed, worn): (Vec<_>, _) = {
+            let mut slots = self.slots.lock();
+            slots.closed = true;
+            let closed = slots.slots.drain().collect();
+            (closed, std::mem::take(&mut slots.worn))
+        };
+        closed.iter().for_each(|(_, slot)| close(slot));
+        worn.iter().for_each(|(_, connection)| connection.close());
+    }
+}
+
+impl Slots {
+    fn is_to_be_renewed(&self, key: &(NodeId, Lane), connection: &Connection) -> bool {
+        connection.wear().is_worn() && !self.renewed.contains(key)
+    }
+
+    /// Forgets what is closed; at the limit, takes out the connection that was idle longest, which
+    /// is to be ended.
+    fn make_room(&mut self, limit: usize) -> Result<Option<Slot>, NetError> {
+        if self.slots.len() < limit {
+            return Ok(None);
+        }
+        self.slots.retain(|_, slot| match slot {
+            Slot::Open(connection) => connection.is_open(),
+            Slot::Dialling { dial, .. } => dial.has_changed().is_ok(),
+        });
+        if self.slots.len() < limit {
+            return Ok(None);
+        }
+        let idle = self.slots.iter().filter_map(|(key, slot)| match slot {
+            Slot::Open(connection) => connection.idle_since().map(|since| (since, *key)),
+            Slot::Dialling { .. } => None,
+        });
+        let (_, longest) = idle
+            .min_by_key(|(since, _)| *since)
+            .ok_or(NetError::TooManyConnections)?;
+        Ok(self.slots.remove(&longest))
+    }
+}
+
+fn close(slot: &Slot) {
+    if let Slot::Open(connection) = slot {
+        connection.close();
+    }
+}
+
+/// Waits for the end of a dial.
+async fn outcome(mut dial: watch::Receiver<Dial>, progress: Option<&Progress>) -> Dialled {
+    loop {
+        dial.changed().await.map_err(|_| NetError::Closed)?;
+        let over = match &*dial.borrow_and_update() {
+            Dial::Begun => continue,
+            Dial::GetsOn => None,
+            Dial::Over(Err(error)) => return Err(error.clone()),
+            Dial::Over(Ok(connection)) => Some(Arc::clone(connection)),
+        };
+        if let Some(progress) = progress {
+            progress.tell_of_work();
+        }
+        if let Some(connection) = over {
+            return Ok(connection);
+        }
+    }
+}
+
+async fn dial(
+    shared: Arc<Shared>,
+    node: NodeId,
+    addr: SocketAddr,
+    lane: Lane,
+    tell: watch::Sender<Dial>,
+) {
+    let gets_on = || drop(tell.send_replace(Dial::GetsOn));
+    let dialled = dialled(&shared, node, addr, lane, gets_on).await;
+    shared.pool.settle((node, lane), &dialled);
+    tell.send_replace(Dial::Over(dialled));
+}
+
+/// Dials another connection in the place of one whose keys are worn.
+async fn renew(shared: Arc<Shared>, node: NodeId, addr: SocketAddr, lane: Lane) {
+    if let Ok(renewed) = dialled(&shared, node, addr, lane, || ()).await {
+        return shared.pool.succeed((node, lane), renewed);
+    }
+    sleep(shared.limits.renew_again).await;
+    shared.pool.slots.lock().renewed.remove(&(node, lane));
+}
+
+async fn dialled(
+    shared: &Arc<Shared>,
+    node: NodeId,
+    addr: SocketAddr,
+    lane: Lane,
+    gets_on: impl Fn(),
+) -> Dialled {
+    let dialled = Connection::open(shared, node, addr, lane, gets_on).await;
+    match &dialled {
+        Ok(_) => shared.counters.lock().dialled += 1,
+        Err(error) => tracing::debug!(%node, %addr, %error, "cannot dial"),
+    }
+    dialled.map(Arc::new)
+}

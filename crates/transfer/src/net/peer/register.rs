@@ -1,0 +1,351 @@
+//! The connections that we accepted, and how many there may be.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
+
+use super::counters::DropReason;
+use super::limits::PeerLimits;
+use p2pfs_types::id::NodeId;
+
+#[derive(Debug)]
+struct Entry {
+    ip: IpAddr,
+    /// Who it is, once proven.
+    node: Option<NodeId>,
+    /// The task that serves it, once started.
+    task: Option<AbortHandle>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// By number; a lower one is older.
+    entries: HashMap<u64, Entry>,
+    /// Where members are, as gossip has proven.
+    members_at: HashSet<IpAddr>,
+    next: u64,
+    closed: bool,
+}
+
+impl Table {
+    fn unproven(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        let entries = self.entries.iter().filter(|(_, e)| e.node.is_none());
+        entries.map(|(number, entry)| (*number, entry))
+    }
+
+    /// Makes room for a connection from `ip`: the oldest unproven one gives way, first of those
+    /// from the same address, then of those from where no member is. Says whether one did.
+    fn make_room(&mut self, ip: IpAddr, limits: &PeerLimits) -> bool {
+        let from_there = || self.unproven().filter(|(_, e)| e.ip == ip);
+        let oldest = if from_there().count() >= limits.unproven_per_ip {
+            from_there().map(|(number, _)| number).min()
+        } else {
+            let is_member = |entry: &Entry| self.members_at.contains(&entry.ip);
+            let (members, strangers): (Vec<_>, Vec<_>) =
+                self.unproven().partition(|(_, entry)| is_member(entry));
+            let all = members.len() + strangers.len();
+            let kept = limits.unproven.saturating_sub(limits.unproven_for_members);
+            let is_full = match self.members_at.contains(&ip) {
+                true => all >= limits.unproven,
+                false => strangers.len() >= kept || all >= limits.unproven,
+            };
+            let first = if strangers.is_empty() {
+                members
+            } else {
+                strangers
+            };
+            let oldest = first.iter().map(|(number, _)| *number).min();
+            oldest.filter(|_| is_full)
+        };
+        let gone = oldest.and_then(|number| self.entries.remove(&number));
+        gone.as_ref().inspect(|entry| abort(entry)).is_some()
+    }
+
+    /// Ends the oldest proven connection from the address that has most of them, where that is
+    /// more than a node needs.
+    fn crowd_out(&mut self, limits: &PeerLimits) -> bool {
+        let mut at: HashMap<IpAddr, usize> = HashMap::new();
+        for entry in self.entries.values().filter(|e| e.node.is_some()) {
+            *at.entry(entry.ip).or_default() += 1;
+        }
+        let most = at.into_iter().max_by_key(|(_, count)| *count);
+        let most = most.filter(|(_, count)| *count > limits.accepted_per_peer);
+        most.is_some_and(|(ip, _)| self.end_oldest(|entry| entry.ip == ip))
+    }
+
+    /// Ends the oldest of these proven connections; says whether there was one.
+    fn end_oldest(&mut self, is_one: impl Fn(&Entry) -> bool) -> bool {
+        let entries = self.entries.iter();
+        let those = entries.filter(|(_, entry)| entry.node.is_some() && is_one(entry));
+        let oldest = those.map(|(number, _)| *number).min();
+        let gone = oldest.and_then(|number| self.entries.remove(&number));
+        gone.as_ref().inspect(|entry| abort(entry)).is_some()
+    }
+}
+
+/// Who is connected to us. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Register {
+    table: Arc<Mutex<Table>>,
+}
+
+/// One accepted connection's place in the register; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    register: Register,
+    number: u64,
+}
+
+impl Register {
+    /// A place for a connection that has proven nothing yet, and whether an older one like it gave
+    /// way; none once the register is closed.
+    pub(super) fn enter(&self, ip: IpAddr, limits: &PeerLimits) -> Option<(Place, bool)> {
+        let mut table = self.table.lock();
+        if table.closed {
+            return None;
+        }
+        let made_room = table.make_room(ip, limits);
+        let number = table.next;
+        table.next += 1;
+        table.entries.insert(
+            number,
+            Entry {
+                ip,
+                node: None,
+                task: None,
+            },
+        );
+        let register = self.clone();
+        Some((Place { register, number }, made_room))
+    }
+
+    /// From now on these are the addresses for which room is kept.
+    pub(super) fn set_members_at(&self, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.table.lock().members_at = addresses.into_iter().collect();
+    }
+
+    /// Tells which task serves the connection, so that it can be ended from outside.
+    pub(super) fn started(&self, number: u64, task: AbortHandle) {
+        let mut table = self.table.lock();
+        if table.closed {
+            task.abort();
+        } else if let Some(entry) = table.entries.get_mut(&number) {
+            entry.task = Some(task);
+        } else {
+            // it has given way already
+            task.abort();
+        }
+    }
+
+    /// Who is connected.
+    pub(super) fn nodes(&self) -> HashSet<NodeId> {
+        self.table
+            .lock()
+            .entries
+            .values()
+            .filter_map(|entry| entry.node)
+            .collect()
+    }
+
+    /// Ends the connections of one node; says how many.
+    pub(super) fn close_peer(&self, node: NodeId) -> usize {
+        let table = self.table.lock();
+        let of_node = |entry: &&Entry| entry.node == Some(node);
+        table.entries.values().filter(of_node).map(abort).count()
+    }
+
+    /// Ends all connections and takes no more.
+    pub(super) fn close(&self) {
+        let mut table = self.table.lock();
+        table.closed = true;
+        table.entries.values().for_each(abort);
+    }
+}
+
+fn abort(entry: &Entry) {
+    if let Some(task) = &entry.task {
+        task.abort();
+    }
+}
+
+impl Place {
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The connection is `node`'s. Says whether an older one gave way to it: of the same node, or,
+    /// where all nodes together have as many as may be, from the address that has most of them.
+    ///
+    /// # Errors
+    /// [`DropReason::TooMany`] where there is no such address either; [`DropReason::Replaced`]
+    /// where this connection itself has given way meanwhile.
+    pub(super) fn prove(&self, node: NodeId, limits: &PeerLimits) -> Result<bool, DropReason> {
+        let mut table = self.register.table.lock();
+        if !table.entries.contains_key(&self.number) {
+            return Err(DropReason::Replaced);
+        }
+        let ip = table.entries.get(&self.number).map(|entry| entry.ip);
+        let proven = || table.entries.values().filter(|entry| entry.node.is_some());
+        let held = proven().filter(|entry| entry.node == Some(node)).count();
+        let from_there = proven().filter(|entry| Some(entry.ip) == ip).count();
+        let all = proven().count();
+        let replaced = if held >= limits.accepted_per_peer {
+            table.end_oldest(|entry| entry.node == Some(node))
+        } else if from_there >= limits.accepted_per_ip {
+            table.end_oldest(|entry| Some(entry.ip) == ip)
+        } else if all >= limits.accepted {
+            if !table.crowd_out(limits) {
+                return Err(DropReason::TooMany);
+            }
+            true
+        } else {
+            false
+        };
+        if let Some(entry) = table.entries.get_mut(&self.number) {
+            entry.node = Some(node);
+        }
+        Ok(replaced)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.register.table.lock().entries.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: NodeId = NodeId::new([1; 32]);
+    const B: NodeId = NodeId::new([2; 32]);
+
+    fn ip(last: u8) -> IpAddr {
+        [127, 0, 0, last].into()
+    }
+
+    fn enter(register: &Register, last: u8, limits: &PeerLimits) -> (Place, bool) {
+        register.enter(ip(last), limits).unwrap()
+    }
+
+    fn is_there(register: &Register, place: &Place) -> bool {
+        register.table.lock().entries.contains_key(&place.number)
+    }
+
+    #[test]
+    fn the_oldest_unproven_connection_of_an_address_gives_way_to_its_next() {
+        let register = Register::default();
+        let limits = PeerLimits {
+            unproven_per_ip: 2,
+            ..PeerLimits::default()
+        };
+        let other = enter(&register, 2, &limits).0;
+        let first = enter(&register, 1, &limits).0;
+        let (second, gave_way) = enter(&register, 1, &limits);
+        assert!(!gave_way);
+        let (_third, gave_way) = enter(&register, 1, &limits);
+        assert!(gave_way && !is_there(&register, &first));
+        assert!(is_there(&register, &second) && is_there(&register, &other));
+        assert_eq!(first.prove(A, &limits), Err(DropReason::Replaced));
+        second.prove(A, &limits).unwrap();
+        assert!(
+            !enter(&register, 1, &limits).1,
+            "a proven one counts no more"
+        );
+    }
+
+    #[test]
+    fn idle_connections_from_many_addresses_lock_nobody_out() {
+        let register = Register::default();
+        let limits = PeerLimits {
+            unproven: 6,
+            unproven_for_members: 2,
+            ..PeerLimits::default()
+        };
+        register.set_members_at([ip(200)]);
+        let idle: Vec<_> = (1..100).map(|n| enter(&register, n, &limits).0).collect();
+        assert_eq!(
+            register.table.lock().entries.len(),
+            4,
+            "room is kept for members"
+        );
+        let (member, gave_way) = enter(&register, 200, &limits);
+        assert!(!gave_way);
+        let newcomer = enter(&register, 150, &limits).0;
+        let _more: Vec<_> = (100..103).map(|n| enter(&register, n, &limits)).collect();
+        for place in [&member, &newcomer] {
+            assert!(is_there(&register, place));
+            place.prove(A, &limits).unwrap();
+        }
+        assert!(!is_there(&register, &idle[98]));
+    }
+
+    #[test]
+    fn a_place_is_given_back_when_its_connection_ends() {
+        let register = Register::default();
+        let limits = PeerLimits {
+            unproven: 1,
+            unproven_for_members: 0,
+            ..PeerLimits::default()
+        };
+        let (place, _) = enter(&register, 1, &limits);
+        drop(place);
+        assert!(!enter(&register, 2, &limits).1);
+    }
+
+    #[test]
+    fn many_keys_from_one_address_do_not_fill_the_table_of_proven_connections() {
+        let register = Register::default();
+        let limits = PeerLimits {
+            accepted: 20,
+            accepted_per_peer: 2,
+            ..PeerLimits::default()
+        };
+        let honest = enter(&register, 1, &limits).0;
+        honest.prove(A, &limits).unwrap();
+        let made_up: Vec<_> = (0..100)
+            .map(|n| {
+                let place = enter(&register, 66, &limits).0;
+                place.prove(NodeId::new([100 + n; 32]), &limits).unwrap();
+                place
+            })
+            .collect();
+        assert_eq!(register.table.lock().entries.len(), limits.accepted);
+        let newcomer = enter(&register, 2, &limits).0;
+        newcomer.prove(B, &limits).unwrap();
+        assert!(is_there(&register, &honest) && is_there(&register, &newcomer));
+        assert!(!is_there(&register, &made_up[0]));
+    }
+
+    #[test]
+    fn a_peers_oldest_connection_gives_way_and_others_keep_theirs() {
+        let register = Register::default();
+        let limits = PeerLimits {
+            accepted_per_peer: 2,
+            ..PeerLimits::default()
+        };
+        let prove = |node| {
+            let place = enter(&register, 1, &limits).0;
+            place.prove(node, &limits).map(|replaced| (place, replaced))
+        };
+        let kept: Vec<_> = [A, A, B]
+            .into_iter()
+            .map(|node| prove(node).unwrap())
+            .collect();
+        assert!(kept.iter().all(|(_, replaced)| !replaced));
+        let (_newest, replaced) = prove(A).unwrap();
+        assert!(replaced);
+        assert_eq!(register.close_peer(A), 2);
+    }
+
+    #[test]
+    fn a_closed_register_takes_nobody() {
+        let register = Register::default();
+        register.close();
+        assert!(register.enter(ip(1), &PeerLimits::default()).is_none());
+    }
+}

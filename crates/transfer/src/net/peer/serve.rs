@@ -1,0 +1,322 @@
+//! The accepting side: from a TCP connection to requests for the node and answers to the peer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{Duration, sleep, timeout};
+use tokio_rustls::TlsStream;
+
+use super::Shared;
+use super::cork::Corked;
+use super::counters::DropReason;
+use super::framing::{FrameReader, Pulse, reason_of};
+use super::gauge::Link;
+use super::greet::{Admission, Door, admit};
+use super::outbound::Outbound;
+use super::polite::Polite;
+use super::records::{RecordReader, Records};
+use super::register::Place;
+use super::room::Target;
+use super::tls::peer_of;
+use p2pfs_proto::wire::canonical;
+use p2pfs_proto::wire::native::tcp::{Frame, Kind, Lane, Phase, Request, Response};
+use p2pfs_types::id::NodeId;
+
+/// The first byte of a TLS connection (a handshake record, RFC 8446, section 5.1).
+const TLS_FIRST_BYTE: u8 = 0x16;
+/// The wait after the system could not give us a connection, for instance for want of descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Pongs that wait to be written besides the answers.
+const PONGS: usize = 4;
+
+/// A request of a proven peer, for the node to answer.
+pub struct Incoming {
+    /// Who asks.
+    pub from: NodeId,
+    /// From where.
+    pub addr: SocketAddr,
+    /// How urgently.
+    pub lane: Lane,
+    pub request: Request,
+    /// Where the answer goes.
+    pub reply: ReplyTo,
+}
+
+/// The place of one answer. Dropping it answers `Busy`, so that no request hangs on a bug of ours.
+pub struct ReplyTo {
+    id: u32,
+    outbound: Arc<Outbound>,
+    slot: Option<OwnedSemaphorePermit>,
+}
+
+/// Sees to a proven member's request without the node's event loop, or gives it back. It is called
+/// on the task of the member's connection, so it must not wait for anything.
+pub type AnswerBeside = Arc<dyn Fn(Incoming) -> Option<Incoming> + Send + Sync>;
+
+impl ReplyTo {
+    /// Sends the answer, never blocking. Where the connection is gone, so is the answer.
+    pub fn send(mut self, response: Response) {
+        self.answer(&response);
+    }
+
+    /// Whether the asker is still connected, so that work for one who is gone can be left.
+    pub fn is_wanted(&self) -> bool {
+        !self.outbound.is_closed()
+    }
+
+    fn answer(&mut self, response: &Response) {
+        let Some(slot) = self.slot.take() else { return };
+        // An answer of ours that is over a limit is a bug here; the peer must not wait for it.
+        let frame = response
+            .encode(self.id)
+            .unwrap_or_else(|_| Frame::empty(self.id, Kind::Busy));
+        self.outbound.answer(self.id, frame, Some(slot));
+    }
+
+    /// Ends when the asker needs the answer no more. To be called at most once.
+    pub fn unwanted(&self) -> oneshot::Receiver<()> {
+        self.outbound.begin(self.id)
+    }
+}
+
+impl Drop for ReplyTo {
+    fn drop(&mut self) {
+        self.answer(&Response::Busy);
+    }
+}
+
+/// Accepts connections until it is aborted.
+pub(super) async fn accept_all(shared: Arc<Shared>, listener: TcpListener) {
+    loop {
+        let Ok((stream, addr)) = listener.accept().await else {
+            sleep(ACCEPT_RETRY).await;
+            continue;
+        };
+        shared.counters.lock().accepted += 1;
+        let addr = canonical(addr);
+        let Some((place, gave_way)) = shared.register.enter(addr.ip(), &shared.limits) else {
+            shared.counters.lock().drop_for(DropReason::ClosedHere);
+            continue;
+        };
+        if gave_way {
+            shared.counters.lock().drop_for(DropReason::TooMany);
+        }
+        let number = place.number();
+        let task = tokio::spawn(serve_socket(Arc::clone(&shared), stream, addr, place));
+        shared.register.started(number, task.abort_handle());
+    }
+}
+
+async fn serve_socket(shared: Arc<Shared>, stream: TcpStream, addr: SocketAddr, place: Place) {
+    let mut first = [0];
+    let reason = match timeout(shared.limits.first_byte, stream.peek(&mut first)).await {
+        Err(_) => DropReason::SlowGreeting,
+        Ok(Err(_)) => DropReason::Broken,
+        Ok(Ok(0)) => DropReason::PeerClosed,
+        Ok(Ok(_)) if first[0] != TLS_FIRST_BYTE => return hand_over(&shared, stream, addr),
+        Ok(Ok(_)) => {
+            let _ = stream.set_nodelay(true);
+            serve_stream(&shared, stream, addr, place).await
+        }
+    };
+    tracing::debug!(%addr, %reason, "accepted connection ended");
+    shared.counters.lock().drop_for(reason);
+}
+
+fn hand_over(shared: &Shared, stream: TcpStream, addr: SocketAddr) {
+    let legacy_plane = shared.legacy_plane.load_full();
+    let taken = legacy_plane.is_some_and(|plane| plane.try_send((stream, addr)).is_ok());
+    if taken {
+        shared.counters.lock().legacy_plane += 1;
+    } else {
+        shared.counters.lock().drop_for(DropReason::NotTls);
+    }
+}
+
+/// Serves one connection to its end; gives the reason of the end.
+pub(super) async fn serve_stream<S>(
+    shared: &Shared,
+    stream: S,
+    addr: SocketAddr,
+    place: Place,
+) -> DropReason
+where
+    S: AsyncRead + AsyncWrite + Link + Unpin + Send + 'static,
+{
+    let stream = Polite::new(stream);
+    let greeted = timeout(shared.limits.handshake, greet(shared, stream)).await;
+    let (mut stream, from, admission) = match greeted.unwrap_or(Err(DropReason::SlowGreeting)) {
+        Ok(greeted) => greeted,
+        Err(reason) => return reason,
+    };
+    let Admission::Member(lane) = admission else {
+        return DropReason::Enrolled;
+    };
+    let link = stream.get_mut().0.get_mut();
+    let distances = Arc::clone(&shared.distances);
+    link.keep_to(Target::of(lane), distances, addr.ip());
+    if let Some(code_point) = shared.limits.code_point(lane) {
+        let _unmarked = link.mark(code_point);
+    }
+    match place.prove(from, &shared.limits) {
+        Ok(true) => shared.counters.lock().drop_for(DropReason::Replaced),
+        Ok(false) => {}
+        Err(reason) => return reason,
+    }
+    // from here on it is hung up on when it is put out, and it may have been since it was greeted
+    if !shared.keyring.is_member(&from) {
+        return DropReason::Stranger;
+    }
+    let session = Session {
+        shared,
+        from,
+        addr,
+        lane,
+    };
+    let reason = session.run(stream).await;
+    shared.blame(from, reason);
+    reason
+}
+
+type Greeted<S> = (TlsStream<Corked<S>>, NodeId, Admission);
+
+async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
+    shared: &Shared,
+    stream: S,
+) -> Result<Greeted<S>, DropReason> {
+    let stream = shared.tls.acceptor().accept(Corked::new(stream)).await;
+    let mut stream = TlsStream::from(stream.map_err(|_| DropReason::TlsFailed)?);
+    let client = peer_of(&stream).ok_or(DropReason::TlsFailed)?;
+    if client == shared.me {
+        return Err(DropReason::OwnIdentity);
+    }
+    let invites = shared.invites.load_full();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let door = Door {
+        key: &shared.key,
+        keyring: &shared.keyring,
+        invites,
+        now_unix_s: now.as_secs(),
+    };
+    let admission = admit(&mut stream, shared.me, door, &shared.limits).await?;
+    Ok((stream, client, admission))
+}
+
+/// A proven connection that asks.
+struct Session<'a> {
+    shared: &'a Shared,
+    from: NodeId,
+    addr: SocketAddr,
+    lane: Lane,
+}
+
+/// However the task of a connection ends, its socket is let go of.
+struct Closing(Arc<Outbound>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Session<'_> {
+    async fn run<S>(&self, stream: TlsStream<Corked<Polite<S>>>) -> DropReason
+    where
+        S: AsyncRead + AsyncWrite + Link + Unpin + Send + 'static,
+    {
+        let records = Records::after_greeting(stream);
+        let Records {
+            reading,
+            writing,
+            link,
+            ..
+        } = match records {
+            Ok(records) => records,
+            Err(reason) => return reason,
+        };
+        let outbound = Closing(Arc::new(Outbound::new(writing, link)));
+        tokio::select! {
+            reason = self.read_requests(reading, &outbound.0) => reason,
+            reason = outbound.0.write_rest(&self.shared.limits) => reason,
+        }
+    }
+
+    async fn read_requests<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: RecordReader<ReadHalf<S>>,
+        outbound: &Arc<Outbound>,
+    ) -> DropReason {
+        let (limits, pulse) = (&self.shared.limits, Pulse::new());
+        let mut reader = FrameReader::new(stream, limits, &pulse);
+        let all_slots = limits.in_flight(self.lane);
+        let slots = Arc::new(Semaphore::new(all_slots));
+        loop {
+            match timeout(limits.idle_accepted, reader.wait()).await {
+                Err(_) if slots.available_permits() == all_slots => return DropReason::Idle,
+                Err(_) => continue,
+                Ok(Err(reason)) => return reason,
+                Ok(Ok(())) => {}
+            }
+            let (header, body) = match reader.next(Phase::Requests).await {
+                Ok(frame) => frame,
+                Err(reason) => return reason,
+            };
+            if header.kind == Kind::Ping {
+                if header.id != 0 && outbound.take_back(header.id) {
+                    continue;
+                }
+                // a peer that pings faster than it reads gets fewer pongs
+                if outbound.waiting() < all_slots + PONGS {
+                    outbound.send(Frame::empty(header.id, Kind::Pong), None);
+                }
+                continue;
+            }
+            let request = match Request::decode(header.kind, body) {
+                Ok(request) => request,
+                Err(error) => return reason_of(&error),
+            };
+            // Reading pauses here when too many are in flight: the peer feels it as a full pipe.
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+                return DropReason::ClosedHere;
+            };
+            let reply = ReplyTo {
+                id: header.id,
+                outbound: Arc::clone(outbound),
+                slot: Some(slot),
+            };
+            let incoming = Incoming {
+                from: self.from,
+                addr: self.addr,
+                lane: self.lane,
+                request,
+                reply,
+            };
+            let beside = self.shared.beside.load();
+            let left = match beside.as_ref() {
+                Some(answer) => answer(incoming),
+                None => Some(incoming),
+            };
+            if left.is_some_and(|incoming| !self.hand_in(incoming)) {
+                return DropReason::ClosedHere;
+            }
+        }
+    }
+
+    /// Gives the request to the node; false where the node is gone.
+    fn hand_in(&self, incoming: Incoming) -> bool {
+        match self.shared.incoming.try_send(incoming) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_answered_busy)) => {
+                self.shared.counters.lock().overloaded += 1;
+                true
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! An invitation admits one stranger, once, in time, at its issuer.
+
+use std::time::Duration;
+
+use super::super::*;
+use super::harness::*;
+use p2pfs_proto::trust::{CHAIN_MAX, EpochSecret, Grant};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn now_unix_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+}
+
+fn inviting(issuer: &Node) -> Arc<Invites> {
+    let invites = Arc::new(Invites::new());
+    issuer.net.set_invites(Arc::clone(&invites));
+    invites
+}
+
+fn token(issuer: &Node, invites: &Invites) -> InviteToken {
+    invites
+        .issue(
+            issuer.id,
+            vec![issuer.addr()],
+            HOUR,
+            Grant::default(),
+            issuer.keyring.known(),
+            now_unix_s(),
+        )
+        .unwrap()
+}
+
+fn name() -> NodeName {
+    NodeName::new("joiner").unwrap()
+}
+
+async fn refusal(joiner: &Node, token: &InviteToken) -> NetError {
+    joiner.net.enrol(token, &name()).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_token_makes_a_stranger_a_member() {
+    let (issuer, joiner) = (Node::founder("issuer"), Node::founder("joiner"));
+    let invites = inviting(&issuer);
+    let token = token(&issuer, &invites);
+    let token = InviteToken::parse(&token.encode()).unwrap();
+    let Joining { secret, chain } = joiner.net.enrol(&token, &name()).await.unwrap();
+    assert_eq!(secret, *issuer.keyring.current());
+    joiner.keyring.join(&joiner.id, secret, &chain).unwrap();
+    let certificate = issuer
+        .keyring
+        .certificates()
+        .into_iter()
+        .find(|it| it.node == joiner.id);
+    let certificate = certificate.unwrap();
+    assert_eq!((certificate.by, certificate.admin), (issuer.id, false));
+    assert_eq!(certificate.name, name());
+    let (seen, _net, _answering) = issuer.answer_all();
+    assert!(joiner.ask(&seen, Lane::Urgent).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_token_serves_once() {
+    let (issuer, first, second) = (Node::new(1), Node::new(2), Node::new(3));
+    let invites = inviting(&issuer);
+    let token = token(&issuer, &invites);
+    assert!(first.net.enrol(&token, &name()).await.is_ok());
+    assert_eq!(refusal(&second, &token).await, NetError::InviteRefused);
+    assert_eq!(refusal(&first, &token).await, NetError::InviteRefused);
+}
+
+#[tokio::test]
+async fn a_joiner_gives_itself_no_name_that_has_a_meaning_at_the_issuer() {
+    let [issuer, guest, other] = ["issuer", "guest", "other"].map(Node::founder);
+    let invites = inviting(&issuer);
+    invites.reserve(Box::new(|name| name.as_str() == "reader"));
+    let first = token(&issuer, &invites);
+    let reader = NodeName::new("reader").unwrap();
+    let refused = guest.net.enrol(&first, &reader).await;
+    assert_eq!(refused.err(), Some(NetError::InviteRefused));
+    assert!(!issuer.keyring.is_member(&guest.id));
+    // the invitation is not used up
+    assert!(guest.net.enrol(&first, &name()).await.is_ok());
+    let second = token(&issuer, &invites);
+    assert_eq!(refusal(&other, &second).await, NetError::InviteRefused);
+    let free = NodeName::new("free").unwrap();
+    assert!(other.net.enrol(&second, &free).await.is_ok());
+}
+
+#[tokio::test]
+async fn who_was_put_out_comes_back_only_by_a_token_made_since_and_who_left_by_any() {
+    let (issuer, joiner) = (Node::founder("issuer"), Node::founder("joiner"));
+    let invites = inviting(&issuer);
+    let [first, early, spare] = [(); 3].map(|()| token(&issuer, &invites));
+    joiner.net.enrol(&first, &name()).await.unwrap();
+    issuer
+        .keyring
+        .expel(&issuer.shared().key, joiner.id)
+        .unwrap();
+    assert_eq!(refusal(&joiner, &early).await, NetError::InviteRefused);
+    assert!(!issuer.keyring.is_member(&joiner.id));
+    let late = token(&issuer, &invites);
+    let Joining { secret, chain } = joiner.net.enrol(&late, &name()).await.unwrap();
+    assert!(issuer.keyring.is_member(&joiner.id));
+    joiner.keyring.join(&joiner.id, secret, &chain).unwrap();
+    let key = &joiner.shared().key;
+    joiner.keyring.expel(key, joiner.id).unwrap();
+    let word = joiner.keyring.expulsion_of(&joiner.id).unwrap();
+    issuer.keyring.hear_news(&word.encode());
+    assert!(!issuer.keyring.is_member(&joiner.id), "it left");
+    joiner.net.enrol(&spare, &name()).await.unwrap();
+    assert!(issuer.keyring.is_member(&joiner.id));
+}
+
+#[tokio::test]
+async fn who_cannot_be_written_down_is_refused_and_is_no_member() {
+    let directory = tempfile::tempdir().unwrap();
+    let (key, issuer) = (
+        Arc::new(NodeKey::random()),
+        NodeName::new("issuer").unwrap(),
+    );
+    let keyring = Keyring::load_or_create(directory.path(), &key, &issuer, 1000).unwrap();
+    let issuer = Node::with(key, Arc::new(keyring), PeerLimits::default());
+    let joiner = Node::founder("joiner");
+    let invites = inviting(&issuer);
+    let tokens = [(); 2].map(|()| token(&issuer, &invites));
+    // nothing can be put in the place of a folder
+    let members = directory.path().join("members");
+    std::fs::remove_file(&members).unwrap();
+    std::fs::create_dir(&members).unwrap();
+    assert_eq!(refusal(&joiner, &tokens[0]).await, NetError::InviteRefused);
+    assert!(!issuer.keyring.is_member(&joiner.id));
+    assert!(issuer.keyring.take_news().is_empty());
+    std::fs::remove_dir(&members).unwrap();
+    joiner.net.enrol(&tokens[1], &name()).await.unwrap();
+    assert!(issuer.keyring.is_member(&joiner.id));
+}
+
+#[tokio::test]
+async fn who_would_be_too_far_from_the_founder_is_refused_and_uses_no_token_up() {
+    let keys = [(); CHAIN_MAX].map(|()| Arc::new(NodeKey::random()));
+    let keyring = Keyring::founded_in_memory(EpochSecret::random(), &keys[0], name(), 1000);
+    for pair in keys.windows(2) {
+        let admitted = keyring.admit(&pair[0], pair[1].node_id(), name(), true);
+        admitted.unwrap();
+    }
+    let (last, keyring) = (&keys[CHAIN_MAX - 1], Arc::new(keyring));
+    let far = Node::with(Arc::clone(last), keyring, PeerLimits::default());
+    let joiner = Node::founder("joiner");
+    let invites = inviting(&far);
+    let token = token(&far, &invites);
+    assert_eq!(refusal(&joiner, &token).await, NetError::InviteRefused);
+    assert!(!far.keyring.is_member(&joiner.id));
+    assert_eq!(invites.waiting(far.keyring.cluster(), now_unix_s()), 1);
+}
+
+#[tokio::test]
+async fn a_token_ends_by_the_clock_of_who_made_it_alone() {
+    let (issuer, joiner) = (Node::new(1), Node::new(2));
+    let invites = inviting(&issuer);
+    let issue = |now_s| {
+        let seeds = vec![issuer.addr()];
+        let (grant, known) = (Grant::default(), issuer.keyring.known());
+        let issued = invites.issue(issuer.id, seeds, HOUR, grant, known, now_s);
+        issued.unwrap()
+    };
+    // by the joiner's clock too, or by that alone
+    let mut over = issue(1000);
+    assert_eq!(refusal(&joiner, &over).await, NetError::InviteExpired);
+    assert_eq!(issuer.net.counters().dropped(DropReason::Stranger), 1);
+    over.expires_unix_s = u64::MAX;
+    assert_eq!(refusal(&joiner, &over).await, NetError::InviteRefused);
+    let mut good = issue(now_unix_s());
+    good.expires_unix_s = 1000;
+    assert!(joiner.net.enrol(&good, &name()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_token_that_was_guessed_uses_nothing_up() {
+    let (issuer, joiner) = (Node::new(1), Node::new(2));
+    let invites = inviting(&issuer);
+    let token = token(&issuer, &invites);
+    let mut guessed = token.clone();
+    guessed.key[0] ^= 1;
+    assert_eq!(refusal(&joiner, &guessed).await, NetError::InviteRefused);
+    assert!(joiner.net.enrol(&token, &name()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_node_that_issued_nothing_admits_nobody() {
+    let (issuer, joiner) = (Node::new(1), Node::new(2));
+    let token = token(&issuer, &Invites::new());
+    assert_eq!(refusal(&joiner, &token).await, NetError::InviteRefused);
+    assert_eq!(issuer.net.counters().dropped(DropReason::Stranger), 1);
+}
+
+#[tokio::test]
+async fn only_the_issuer_gets_the_invitation_though_another_sits_at_its_address() {
+    let (issuer, impostor, joiner) = (Node::new(1), Node::new(3), Node::new(2));
+    let invites = inviting(&issuer);
+    let mut token = token(&issuer, &invites);
+    token.seeds = vec![impostor.addr()];
+    let failure = joiner.net.enrol(&token, &name()).await.unwrap_err();
+    assert!(matches!(failure, NetError::InviterAway { .. }), "{failure}");
+    assert!(failure.to_string().contains("is not the node"), "{failure}");
+    token.seeds = vec![impostor.addr(), issuer.addr()];
+    assert!(joiner.net.enrol(&token, &name()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_token_lets_nobody_into_the_cluster_that_its_issuer_joined_since() {
+    let (elsewhere, issuer) = (Node::founder("elsewhere"), Node::founder("issuer"));
+    let joiner = Node::founder("joiner");
+    let invites = inviting(&issuer);
+    let early = token(&issuer, &invites);
+    let admin = &elsewhere.shared().key;
+    let admitted = elsewhere.keyring.admit(admin, issuer.id, name(), true);
+    admitted.unwrap();
+    let secret = EpochSecret::new(*elsewhere.keyring.newest().as_bytes());
+    let chain = elsewhere.keyring.chain_of(&issuer.id);
+    issuer.keyring.join(&issuer.id, secret, &chain).unwrap();
+    assert_eq!(refusal(&joiner, &early).await, NetError::InviteRefused);
+    assert!(!issuer.keyring.is_member(&joiner.id));
+    let late = token(&issuer, &invites);
+    joiner.net.enrol(&late, &name()).await.unwrap();
+    assert!(issuer.keyring.is_member(&joiner.id));
+}
+
+#[tokio::test]
+async fn a_node_cannot_join_itself() {
+    let issuer = Node::new(1);
+    let invites = inviting(&issuer);
+    let token = token(&issuer, &invites);
+    assert_eq!(refusal(&issuer, &token).await, NetError::OwnIdentity);
+}

@@ -1,0 +1,151 @@
+//! Nodes on loopback, and nodes joined by a pipe in virtual time.
+
+use tokio::io::{DuplexStream, duplex};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsStream;
+
+use super::super::cork::Corked;
+use super::super::dial::Connection;
+use super::super::gauge::Link;
+use super::super::greet::prove;
+use super::super::polite::Polite;
+use super::super::serve::serve_stream;
+use super::super::tls::nameless;
+use super::super::*;
+use p2pfs_proto::trust::EpochSecret;
+
+pub(super) const ANYWHERE: &str = "127.0.0.1:0";
+/// More than any frame of the tests, so that a pipe never blocks unless a test wants it to.
+const PIPE_BYTES: usize = 4 << 20;
+
+/// A node of a test.
+pub(super) struct Node {
+    pub(super) net: PeerNet,
+    pub(super) requests: mpsc::Receiver<Incoming>,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) id: NodeId,
+}
+
+impl Node {
+    pub(super) fn new(secret: u8) -> Self {
+        Self::with_limits(secret, PeerLimits::default())
+    }
+
+    pub(super) fn with_limits(secret: u8, limits: PeerLimits) -> Self {
+        let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([secret; 32])));
+        Self::with(Arc::new(NodeKey::random()), keyring, limits)
+    }
+
+    /// A node that began a cluster of its own, with certificates.
+    pub(super) fn founder(name: &str) -> Self {
+        let key = Arc::new(NodeKey::random());
+        let name = NodeName::new(name).unwrap();
+        let keyring = Keyring::founded_in_memory(EpochSecret::random(), &key, name, 1000);
+        Self::with(key, Arc::new(keyring), PeerLimits::default())
+    }
+
+    pub(super) fn with(key: Arc<NodeKey>, keyring: Arc<Keyring>, limits: PeerLimits) -> Self {
+        let id = key.node_id();
+        let address = ANYWHERE.parse().unwrap();
+        let (net, requests) = PeerNet::bind(address, key, Arc::clone(&keyring), limits).unwrap();
+        Self {
+            net,
+            requests,
+            keyring,
+            id,
+        }
+    }
+
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.net.local_addr()
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.net.owner.shared
+    }
+
+    /// Asks `other` something small.
+    pub(super) async fn ask(&self, other: &Seen, lane: Lane) -> Result<Response, NetError> {
+        self.net
+            .request(other.id, other.addr, lane, question())
+            .await
+    }
+
+    /// What another node must know of this one.
+    pub(super) fn seen(&self) -> Seen {
+        Seen {
+            id: self.id,
+            addr: self.addr(),
+        }
+    }
+
+    /// Answers everything with the lane's name from now on.
+    pub(super) fn answer_all(mut self) -> (Seen, PeerNet, JoinHandle<()>) {
+        let (seen, net) = (self.seen(), self.net.clone());
+        let answering = tokio::spawn(async move {
+            while let Some(incoming) = self.requests.recv().await {
+                let reason = format!("{:?}", incoming.lane);
+                incoming.reply.send(Response::Refused { reason });
+            }
+        });
+        (seen, net, answering)
+    }
+
+    /// A TLS connection on which this node has proven membership, to say anything on.
+    pub(super) async fn proven(&self, other: &Seen) -> TlsStream<impl Wire + use<>> {
+        let mut stream = connect(self.shared(), other.id, other.addr, || ())
+            .await
+            .unwrap();
+        prove(self.shared(), &mut stream, Lane::Urgent)
+            .await
+            .unwrap();
+        stream
+    }
+
+    /// A connection over one end of a pipe, for tests in virtual time.
+    pub(super) async fn over(&self, near: impl Wire + Link + 'static, node: NodeId) -> Connection {
+        let connector = self.shared().tls.connector(Some(node)).unwrap();
+        let stream = connector
+            .connect(nameless(), Corked::new(Polite::new(near)))
+            .await;
+        let stream = stream.unwrap();
+        let mut stream = TlsStream::from(stream);
+        prove(self.shared(), &mut stream, Lane::Bulk).await.unwrap();
+        let started = Connection::start(self.shared(), stream, Lane::Bulk);
+        started.unwrap()
+    }
+
+    /// A connection to `other` over a pipe; gives why the serving side ended, too.
+    pub(super) async fn pipe_to(&self, other: &Node) -> (Connection, JoinHandle<DropReason>) {
+        let (near, far) = duplex(PIPE_BYTES);
+        let serving = other.serve(far);
+        (self.over(near, other.id).await, serving)
+    }
+
+    /// Serves one end of a pipe as an accepted connection.
+    pub(super) fn serve(&self, far: DuplexStream) -> JoinHandle<DropReason> {
+        let shared = Arc::clone(self.shared());
+        let addr: SocketAddr = ANYWHERE.parse().unwrap();
+        tokio::spawn(async move {
+            let place = shared.register.enter(addr.ip(), &shared.limits).unwrap().0;
+            serve_stream(&shared, far, addr, place).await
+        })
+    }
+}
+
+/// What a test can read and write.
+pub(super) trait Wire: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Wire for T {}
+
+/// A node as others see it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    pub(super) id: NodeId,
+    pub(super) addr: SocketAddr,
+}
+
+pub(super) fn question() -> Request {
+    Request::Members {
+        members: bytes::Bytes::from_static(b"mine"),
+    }
+}

@@ -1,0 +1,328 @@
+//! Who cannot prove that he belongs here learns nothing, at either end.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsStream;
+
+use super::super::framing::write_frame;
+use super::super::greet::prove;
+use super::super::tls::{Tls, nameless};
+use super::super::*;
+use super::harness::*;
+use p2pfs_proto::trust::EpochSecret;
+use p2pfs_proto::wire::native::tcp::{FrameHeader, Greeting, HEADER_BYTES, Phase};
+
+/// Everything that comes until the other end closes.
+async fn rest(stream: &mut (impl Wire + ?Sized)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // A reset instead of a farewell is as good an end.
+    let _ = stream.read_to_end(&mut bytes).await;
+    bytes
+}
+
+#[tokio::test]
+async fn nodes_with_different_secrets_refuse_each_other_both_ways() {
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    for (asker, other) in [(&a, &b), (&b, &a)] {
+        let refused = asker.ask(&other.seen(), Lane::Urgent).await;
+        assert_eq!(
+            refused,
+            Err(NetError::NotMember {
+                address: other.addr()
+            })
+        );
+        assert_eq!(other.net.counters().dropped(DropReason::Stranger), 1);
+    }
+    assert!(a.requests.try_recv().is_err() && b.requests.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_stranger_who_dials_is_told_nothing_whatever_he_says() {
+    let (stranger, node) = (Node::new(2), Node::new(1));
+    for greeting in [
+        Greeting::Prove {
+            lane: Lane::Urgent,
+            proof: [0; 32],
+            chain: Bytes::new(),
+        },
+        Greeting::Enrol {
+            proof: [0; 32],
+            name: Bytes::from_static(b"name"),
+        },
+        Greeting::Proven {
+            proof: [0; 32],
+            chain: Bytes::new(),
+        },
+        Greeting::Enrolled {
+            secret: [0; 32],
+            proof: [0; 32],
+            chain: Bytes::new(),
+        },
+        Greeting::PutOut { word: Bytes::new() },
+    ] {
+        let connected = connect(stranger.shared(), node.id, node.addr(), || ()).await;
+        let mut stream = connected.unwrap();
+        let frame = greeting.encode();
+        stream
+            .write_all(&[&frame.header[..], &frame.body].concat())
+            .await
+            .unwrap();
+        stream.flush().await.unwrap();
+        assert_eq!(rest(&mut stream).await, b"", "{greeting:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_who_is_dialled_hears_only_a_proof_that_he_cannot_read() {
+    let node = Node::new(1);
+    let key = NodeKey::random();
+    let listener = TcpListener::bind(ANYWHERE).await.unwrap();
+    let seen = Seen {
+        id: key.node_id(),
+        addr: listener.local_addr().unwrap(),
+    };
+    let stranger = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = Tls::new(&key, true)
+            .unwrap()
+            .acceptor()
+            .accept(stream)
+            .await
+            .unwrap();
+        let mut header = [0; HEADER_BYTES];
+        stream.read_exact(&mut header).await.unwrap();
+        let header = FrameHeader::decode(&header, Phase::Greeting).unwrap();
+        let mut body = vec![0; header.body_bytes];
+        stream.read_exact(&mut body).await.unwrap();
+        body
+    };
+    let (refused, heard) = tokio::join!(node.ask(&seen, Lane::Urgent), stranger);
+    assert_eq!(refused, Err(NetError::NotMember { address: seen.addr }));
+    assert_eq!(heard.len(), 33);
+    let epoch = node.keyring.current().id();
+    assert!(!heard.windows(8).any(|window| window == epoch.0));
+}
+
+#[tokio::test]
+async fn an_echoed_proof_opens_no_door() {
+    let node = Node::new(1);
+    let key = NodeKey::random();
+    let listener = TcpListener::bind(ANYWHERE).await.unwrap();
+    let seen = Seen {
+        id: key.node_id(),
+        addr: listener.local_addr().unwrap(),
+    };
+    let mirror = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = Tls::new(&key, true)
+            .unwrap()
+            .acceptor()
+            .accept(stream)
+            .await
+            .unwrap();
+        let mut frame = [0; HEADER_BYTES + 33];
+        stream.read_exact(&mut frame).await.unwrap();
+        let proof = frame[HEADER_BYTES + 1..].try_into().unwrap();
+        let echo = Greeting::Proven {
+            proof,
+            chain: Bytes::new(),
+        }
+        .encode();
+        stream
+            .write_all(&[&echo.header[..], &echo.body].concat())
+            .await
+            .unwrap();
+        stream.flush().await.unwrap();
+        // The dialler hangs up without another word.
+        assert_eq!(rest(&mut stream).await, b"");
+    };
+    let (refused, ()) = tokio::join!(node.ask(&seen, Lane::Urgent), mirror);
+    assert_eq!(refused, Err(NetError::NotMember { address: seen.addr }));
+}
+
+#[tokio::test]
+async fn a_proof_taken_from_one_connection_is_worth_nothing_on_another() {
+    let (member, node) = (Node::new(1), Node::new(1));
+    let first = connect(member.shared(), node.id, node.addr(), || ())
+        .await
+        .unwrap();
+    let channel = tls::channel_of(&first, member.id).unwrap();
+    let secret = member.keyring.current();
+    let proof = channel.membership_proof(&secret, p2pfs_proto::trust::Role::Client);
+    let frame = Greeting::Prove {
+        lane: Lane::Bulk,
+        proof,
+        chain: Bytes::new(),
+    }
+    .encode();
+    let bytes = [&frame.header[..], &frame.body].concat();
+    let mut second = connect(member.shared(), node.id, node.addr(), || ())
+        .await
+        .unwrap();
+    second.write_all(&bytes).await.unwrap();
+    second.flush().await.unwrap();
+    assert_eq!(rest(&mut second).await, b"");
+    assert_eq!(node.net.counters().dropped(DropReason::Stranger), 1);
+}
+
+#[tokio::test]
+async fn another_node_at_the_address_is_not_talked_to() {
+    let (asker, expected) = (Node::new(1), Node::new(1));
+    let (other, net, _answering) = Node::new(1).answer_all();
+    let swapped = Seen {
+        id: expected.id,
+        addr: other.addr,
+    };
+    let refused = asker.ask(&swapped, Lane::Urgent).await.unwrap_err();
+    assert!(matches!(refused, NetError::WrongNode { .. }) && refused.is_retryable());
+    // It never even learned who dialled: TLS broke before the dialler showed its key.
+    assert!(asker.ask(&other, Lane::Urgent).await.is_ok());
+    assert_eq!(net.counters().dropped(DropReason::TlsFailed), 1);
+}
+
+#[tokio::test]
+async fn a_node_does_not_talk_to_itself_or_to_a_copy_of_its_key() {
+    let key = Arc::new(NodeKey::random());
+    let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([1; 32])));
+    let node = || {
+        Node::with(
+            Arc::clone(&key),
+            Arc::clone(&keyring),
+            PeerLimits::default(),
+        )
+    };
+    let (original, copy) = (node(), node());
+    let refused = original.ask(&original.seen(), Lane::Urgent).await;
+    assert_eq!(refused, Err(NetError::OwnIdentity));
+    let connected = connect(copy.shared(), key.node_id(), original.addr(), || ()).await;
+    let mut stream: TlsStream<_> = connected.unwrap();
+    let proven = prove(copy.shared(), &mut stream, Lane::Urgent).await;
+    assert!(proven.is_err());
+    assert_eq!(original.net.counters().dropped(DropReason::OwnIdentity), 1);
+}
+
+#[tokio::test]
+async fn who_has_the_secret_and_no_certificate_is_nobody() {
+    let node = Node::founder("node");
+    let secret = EpochSecret::new(*node.keyring.newest().as_bytes());
+    let key = Arc::new(NodeKey::random());
+    let name = NodeName::new("thief").unwrap();
+    for keyring in [
+        Keyring::in_memory(EpochSecret::new(*secret.as_bytes())),
+        Keyring::founded_in_memory(EpochSecret::new(*secret.as_bytes()), &key, name, 1),
+    ] {
+        let thief = Node::with(key.clone(), Arc::new(keyring), PeerLimits::default());
+        let refused = thief.net.knock(node.addr()).await;
+        assert_eq!(
+            refused,
+            Err(NetError::NotMember {
+                address: node.addr()
+            })
+        );
+    }
+    assert_eq!(node.net.counters().dropped(DropReason::Stranger), 2);
+}
+
+#[tokio::test]
+async fn a_member_that_is_not_known_brings_its_certificates_and_who_was_put_out_gets_nothing() {
+    let (admin, b, c) = (Node::founder("a"), Node::founder("b"), Node::founder("c"));
+    for (joiner, name) in [(&b, "b"), (&c, "c")] {
+        let name = NodeName::new(name).unwrap();
+        let key = &admin.shared().key;
+        admin.keyring.admit(key, joiner.id, name, false).unwrap();
+        let secret = EpochSecret::new(*admin.keyring.newest().as_bytes());
+        let chain = admin.keyring.chain_of(&joiner.id);
+        joiner.keyring.join(&joiner.id, secret, &chain).unwrap();
+    }
+    // neither has heard of the other: who knows nothing of the other shows it nothing
+    assert!(b.net.knock(c.addr()).await.is_err());
+    let chain = admin.keyring.chain_of(&c.id);
+    assert!(b.keyring.admits(&c.id, &chain));
+    assert_eq!(b.net.knock(c.addr()).await, Ok(c.id));
+    assert!(c.keyring.is_member(&b.id), "it was shown the certificate");
+    let (c_seen, _net, _answering) = c.answer_all();
+    assert!(b.ask(&c_seen, Lane::Urgent).await.is_ok());
+    admin.keyring.expel(&admin.shared().key, b.id).unwrap();
+    let refused = b.net.knock(admin.addr()).await;
+    assert!(refused.is_err(), "{refused:?}");
+    let asked = admin.ask(&b.seen(), Lane::Urgent).await;
+    assert_eq!(
+        asked,
+        Err(NetError::Outsider),
+        "nor is it asked for anything"
+    );
+}
+
+#[tokio::test]
+async fn who_was_put_out_is_handed_the_word_that_did_it_and_no_other_stranger_is() {
+    let (admin, b) = (Node::founder("a"), Node::founder("b"));
+    let (key, name) = (&admin.shared().key, NodeName::new("b").unwrap());
+    let secret = EpochSecret::new(*admin.keyring.newest().as_bytes());
+    admin.keyring.admit(key, b.id, name.clone(), false).unwrap();
+    let chain = admin.keyring.chain_of(&b.id);
+    b.keyring.join(&b.id, secret, &chain).unwrap();
+    assert_eq!(admin.keyring.expulsion_of(&b.id), None);
+    admin.keyring.expel(key, b.id).unwrap();
+    let word = admin.keyring.expulsion_of(&b.id);
+    assert_eq!(word.as_ref().map(|word| word.statement.by), Some(admin.id));
+    assert!(b.keyring.is_member(&b.id), "it was away");
+    assert!(b.net.knock(admin.addr()).await.is_err());
+    assert_eq!(b.keyring.expulsion_of(&b.id), word);
+    // who never was a member, and who was let in again
+    let stranger = Node::founder("c");
+    assert!(stranger.net.knock(admin.addr()).await.is_err());
+    assert_eq!(stranger.keyring.history().len(), 1);
+    admin.keyring.admit(key, b.id, name, false).unwrap();
+    assert_eq!(admin.keyring.expulsion_of(&b.id), None);
+}
+
+#[tokio::test]
+async fn who_was_put_out_by_one_of_whom_it_had_not_heard_is_told_all_the_same() {
+    let (admin, b, c) = (Node::founder("a"), Node::founder("b"), Node::founder("c"));
+    for (joiner, name, is_admin) in [(&b, "b", false), (&c, "c", true)] {
+        let (key, name) = (&admin.shared().key, NodeName::new(name).unwrap());
+        admin.keyring.admit(key, joiner.id, name, is_admin).unwrap();
+        let secret = EpochSecret::new(*admin.keyring.newest().as_bytes());
+        let chain = admin.keyring.chain_of(&joiner.id);
+        joiner.keyring.join(&joiner.id, secret, &chain).unwrap();
+    }
+    let chain = admin.keyring.chain_of(&b.id);
+    assert!(c.keyring.admits(&b.id, &chain));
+    c.keyring.expel(&c.shared().key, b.id).unwrap();
+    assert!(b.keyring.is_member(&b.id), "it was away");
+    assert!(b.net.knock(c.addr()).await.is_err());
+    assert!(!b.keyring.is_member(&b.id));
+    assert_eq!(b.keyring.expulsion_of(&b.id), c.keyring.expulsion_of(&b.id));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_put_out_while_it_is_greeted_is_served_nothing() {
+    let (admin, b) = (Node::founder("a"), Node::founder("b"));
+    let (key, name) = (&admin.shared().key, NodeName::new("b").unwrap());
+    admin.keyring.admit(key, b.id, name, false).unwrap();
+    // the answer does not fit, so that the greeting lasts until it is read
+    let (near, far) = duplex(64);
+    let serving = admin.serve(far);
+    let connector = b.shared().tls.connector(Some(admin.id)).unwrap();
+    let stream = connector.connect(nameless(), near).await.unwrap();
+    let mut stream = TlsStream::from(stream);
+    let greeting = Greeting::Prove {
+        lane: Lane::Bulk,
+        proof: [0; 32],
+        chain: Bytes::new(),
+    };
+    let limits = PeerLimits::default();
+    write_frame(&mut stream, &greeting.encode(), &limits)
+        .await
+        .unwrap();
+    stream.flush().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    admin.keyring.expel(key, b.id).unwrap();
+    admin.net.close_strangers();
+    assert!(!serving.is_finished(), "it was greeted as a member");
+    rest(&mut stream).await;
+    assert_eq!(serving.await.unwrap(), DropReason::Stranger);
+}

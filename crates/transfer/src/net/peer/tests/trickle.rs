@@ -1,0 +1,191 @@
+//! A link so slow that a record takes longer to come than a dead connection is waited for.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
+};
+use tokio::sync::watch;
+use tokio::time::{Duration, Instant, sleep};
+
+use super::super::gauge::{Link, Reading};
+use super::super::*;
+use super::harness::{Node, question};
+use crate::net::peer::counters::DropReason;
+use p2pfs_fetch::plan::PlanConfig;
+
+/// What comes each time, and how long after the last time: 1,000 bytes a second.
+const PART_BYTES: usize = 100;
+const PART_AFTER: Duration = Duration::from_millis(100);
+
+/// A pipe that says when bytes last came, as the kernel does of a socket.
+struct Gauged {
+    pipe: DuplexStream,
+    came: Mutex<Instant>,
+}
+
+impl Gauged {
+    fn new(pipe: DuplexStream) -> Self {
+        let came = Mutex::new(Instant::now());
+        Self { pipe, came }
+    }
+}
+
+impl Link for Gauged {
+    fn read_gauge(&self) -> Option<Reading> {
+        Some(Reading {
+            acked_ago: Duration::from_hours(1),
+            came_ago: self.came.lock().elapsed(),
+            ..Reading::default()
+        })
+    }
+
+    fn mark(&self, _: u8) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn set_low_water(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsyncRead for Gauged {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.pipe).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            *self.came.lock() = Instant::now();
+        }
+        outcome
+    }
+}
+
+impl AsyncWrite for Gauged {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.pipe).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_shutdown(context)
+    }
+}
+
+/// How a link carries what is sent to this end.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    Free,
+    Trickle,
+    Stopped,
+}
+
+/// Carries bytes one way at the pace that is told.
+async fn carry(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut pace: watch::Receiver<Pace>,
+) {
+    let mut bytes = [0; PART_BYTES];
+    loop {
+        let Ok(length @ 1..) = from.read(&mut bytes).await else {
+            return;
+        };
+        let now = *pace.borrow_and_update();
+        match now {
+            Pace::Free => {}
+            Pace::Trickle => sleep(PART_AFTER).await,
+            Pace::Stopped => std::future::pending().await,
+        }
+        if to.write_all(&bytes[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A connection from one node to the other, and how fast it is carried from there.
+async fn linked(asker: &Node, server: &Node) -> (dial::Connection, watch::Sender<Pace>) {
+    let (near, proxy_near) = duplex(1 << 20);
+    let (proxy_far, far) = duplex(1 << 20);
+    let (set, pace) = watch::channel(Pace::Free);
+    let (_, free) = watch::channel(Pace::Free);
+    server.serve(far);
+    let (near_read, near_write) = tokio::io::split(proxy_near);
+    let (far_read, far_write) = tokio::io::split(proxy_far);
+    tokio::spawn(carry(near_read, far_write, free));
+    tokio::spawn(carry(far_read, near_write, pace));
+    (asker.over(Gauged::new(near), server.id).await, set)
+}
+
+/// What becomes of a question whose answer of so many bytes is carried at a trickle, until another
+/// pace is told after a while; and when its asker was told that it is on its way.
+async fn asked(
+    bytes: usize,
+    then: Option<(Duration, Pace)>,
+) -> (Result<Response, NetError>, Vec<Instant>) {
+    let told: Arc<Mutex<Vec<Instant>>> = Arc::default();
+    let noting = Arc::clone(&told);
+    let progress = Progress {
+        tell: Arc::new(move |_, _, _| noting.lock().push(Instant::now())),
+        node: NodeId::new([1; 32]),
+        key: 7,
+    };
+    let (asker, mut server) = (Node::new(1), Node::new(1));
+    let (connection, pace) = linked(&asker, &server).await;
+    let answering = async {
+        let incoming = server.requests.recv().await.unwrap();
+        pace.send_replace(Pace::Trickle);
+        let proof = vec![7; bytes].into();
+        incoming.reply.send(Response::Data { proof });
+        if let Some((after, next)) = then {
+            sleep(after).await;
+            pace.send_replace(next);
+        }
+        std::future::pending::<()>().await
+    };
+    let question = question();
+    let answer = tokio::select! {
+        answer = connection.ask(&question, Some(progress)) => answer,
+        () = answering => unreachable!(),
+    };
+    let told = told.lock().clone();
+    (answer, told)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_brings_a_kilobyte_a_second_is_not_dead() {
+    let start = Instant::now();
+    let (answer, told) = asked(64 << 10, None).await;
+    assert!(matches!(answer, Ok(Response::Data { proof }) if proof.len() == 64 << 10));
+    // longer than a connection is waited for that brings nothing
+    assert!(start.elapsed() > PeerLimits::default().unanswered_after * 2);
+    let times = [&[start], &told[..], &[Instant::now()]].concat();
+    let longest = times.windows(2).map(|pair| pair[1] - pair[0]).max();
+    // whoever plans takes a peer for dead of which it hears nothing for so long
+    let limit = PlanConfig::default().request_limit;
+    assert!(longest.unwrap() < limit, "{longest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_stops_in_mid_record_is_dead() {
+    let after = Duration::from_secs(5);
+    let start = Instant::now();
+    let lost = NetError::Lost {
+        reason: DropReason::Silent,
+    };
+    let (answer, _) = asked(64 << 10, Some((after, Pace::Stopped))).await;
+    assert_eq!(answer, Err(lost));
+    assert!(start.elapsed() < after * 2);
+}

@@ -1,0 +1,335 @@
+//! Mutual TLS 1.3 with raw public keys (RFC 7250): who the other end is, and nothing about whether
+//! it may be here.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature_with_raw_key};
+use rustls::pki_types::{
+    CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
+};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
+use rustls::sign::CertifiedKey;
+use rustls::version::TLS13;
+use rustls::{
+    CertificateError, CipherSuite, ClientConfig, ConnectionCommon, DigitallySignedStruct,
+    DistinguishedName, Error, ExtractedSecrets, PeerMisbehaved, ServerConfig, SideData,
+    SignatureScheme,
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+use super::counters::DropReason;
+use super::seal::{Opener, Sealer};
+use crate::net::NetError;
+use p2pfs_proto::trust::{Channel, NodeKey};
+use p2pfs_types::id::NodeId;
+
+/// The protocols inside (RFC 7301), the one that is chosen first where both ends have it first.
+/// `p2pfs/2` is `p2pfs/1` with batches of small files.
+const PROTOCOLS: [&[u8]; 2] = [WITH_BATCHES, b"p2pfs/1"];
+const WITH_BATCHES: &[u8] = b"p2pfs/2";
+/// The label of the exporter that proofs are bound to (RFC 8446, section 7.5).
+const LABEL: &[u8] = b"EXPORTER-p2pfs-1-greeting";
+/// What stands before the 32 bytes of an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410,
+/// section 4).
+const SPKI_PREFIX: [u8; 12] = [
+    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+];
+
+/// What a node needs to open and accept TLS connections.
+#[derive(Debug)]
+pub(super) struct Tls {
+    provider: Arc<CryptoProvider>,
+    key: Arc<CertifiedKey>,
+    protocols: Vec<Vec<u8>>,
+    server: Arc<ServerConfig>,
+}
+
+impl Tls {
+    pub(super) fn new(key: &NodeKey, batches: bool) -> Result<Self, NetError> {
+        let provider = Arc::new(provider());
+        let bad_key = |error: Error| NetError::Key {
+            why: error.to_string(),
+        };
+        let pkcs8 = PrivatePkcs8KeyDer::from(key.pkcs8());
+        let signer = aws_lc_rs::sign::any_eddsa_type(&pkcs8).map_err(bad_key)?;
+        let spki = [&SPKI_PREFIX[..], key.node_id().as_bytes()].concat();
+        let key = Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], signer));
+        let protocols = protocols(batches);
+        let server = server_config(&provider, &key, &protocols).map_err(bad_key)?;
+        Ok(Self {
+            provider,
+            key,
+            protocols,
+            server: Arc::new(server),
+        })
+    }
+
+    /// Accepts any node that proves to own its key.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.server))
+    }
+
+    /// Connects to this node and no other, or to whoever proves to own a key, to learn which.
+    pub(super) fn connector(&self, pinned: Option<NodeId>) -> Result<TlsConnector, NetError> {
+        let verifier = Verifier {
+            pinned,
+            provider: Arc::clone(&self.provider),
+        };
+        let resolver = AlwaysResolvesClientRawPublicKeys::new(Arc::clone(&self.key));
+        let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|error| NetError::Key {
+                why: error.to_string(),
+            })?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_cert_resolver(Arc::new(resolver));
+        config.alpn_protocols.clone_from(&self.protocols);
+        config.resumption = Resumption::disabled();
+        config.enable_sni = false;
+        config.enable_secret_extraction = true;
+        Ok(TlsConnector::from(Arc::new(config)))
+    }
+}
+
+/// The name that the client's side of TLS asks for; it is not sent, and names no one.
+pub(super) fn nameless() -> ServerName<'static> {
+    ServerName::try_from("p2pfs.invalid").expect("a constant name is valid")
+}
+
+/// Who the other end is; none where the handshake did not settle it, or not our protocol.
+pub(super) fn peer_of<S>(stream: &TlsStream<S>) -> Option<NodeId> {
+    let (_, connection) = stream.get_ref();
+    let protocol = connection.alpn_protocol()?;
+    if !PROTOCOLS.contains(&protocol) {
+        return None;
+    }
+    node_of(connection.peer_certificates()?.first()?)
+}
+
+/// Whether both ends know batches of small files.
+pub(super) fn speaks_batches<S>(stream: &TlsStream<S>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(WITH_BATCHES)
+}
+
+fn protocols(batches: bool) -> Vec<Vec<u8>> {
+    let known = PROTOCOLS
+        .iter()
+        .filter(|it| batches || **it != WITH_BATCHES);
+    known.map(|protocol| protocol.to_vec()).collect()
+}
+
+/// What proofs on this connection are bound to; none as for [`peer_of`].
+pub(super) fn channel_of<S>(stream: &TlsStream<S>, me: NodeId) -> Option<Channel> {
+    let peer = peer_of(stream)?;
+    let (client, server) = match stream {
+        TlsStream::Client(_) => (me, peer),
+        TlsStream::Server(_) => (peer, me),
+    };
+    let exported = match stream {
+        TlsStream::Client(it) => it.get_ref().1.export_keying_material([0; 32], LABEL, None),
+        TlsStream::Server(it) => it.get_ref().1.export_keying_material([0; 32], LABEL, None),
+    };
+    Some(Channel {
+        client,
+        server,
+        exporter: exported.ok()?,
+    })
+}
+
+/// Takes the keys out of TLS, which has said all that it has to say, and the stream beneath.
+///
+/// # Errors
+/// [`DropReason::Malformed`] where more came than was read, [`DropReason::TlsFailed`].
+pub(super) fn keys_of<S>(stream: TlsStream<S>) -> Result<(S, Sealer, Opener), DropReason> {
+    let (stream, unread, secrets) = match stream {
+        TlsStream::Client(stream) => {
+            let (stream, mut tls) = stream.into_inner();
+            (stream, unread(&mut tls), tls.dangerous_extract_secrets())
+        }
+        TlsStream::Server(stream) => {
+            let (stream, mut tls) = stream.into_inner();
+            (stream, unread(&mut tls), tls.dangerous_extract_secrets())
+        }
+    };
+    if unread > 0 {
+        return Err(DropReason::Malformed);
+    }
+    let ExtractedSecrets { tx, rx } = secrets.map_err(|_| DropReason::TlsFailed)?;
+    let keys = Sealer::new(tx).zip(Opener::new(rx));
+    let (sealer, opener) = keys.ok_or(DropReason::TlsFailed)?;
+    Ok((stream, sealer, opener))
+}
+
+/// How much was decrypted and nobody has read.
+fn unread<T: SideData>(tls: &mut ConnectionCommon<T>) -> usize {
+    let state = tls.process_new_packets();
+    state.map_or(0, |state| state.plaintext_bytes_to_read())
+}
+
+fn provider() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    // The fastest for bulk where the processor has AES, which ours have.
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| usize::from(suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256));
+    provider
+}
+
+fn server_config(
+    provider: &Arc<CryptoProvider>,
+    key: &Arc<CertifiedKey>,
+    protocols: &[Vec<u8>],
+) -> Result<ServerConfig, Error> {
+    let verifier = Verifier {
+        pinned: None,
+        provider: Arc::clone(provider),
+    };
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(
+            Arc::clone(key),
+        )));
+    config.alpn_protocols = protocols.to_vec();
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    config.enable_secret_extraction = true;
+    Ok(config)
+}
+
+fn node_of(spki: &CertificateDer<'_>) -> Option<NodeId> {
+    let key = spki.strip_prefix(&SPKI_PREFIX)?;
+    key.try_into().ok().map(NodeId::new)
+}
+
+/// Takes the other end for the key that it shows, and checks that it owns it.
+#[derive(Debug)]
+struct Verifier {
+    /// The only key that is taken; none takes any.
+    pinned: Option<NodeId>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Verifier {
+    fn check_key(&self, spki: &CertificateDer<'_>) -> Result<(), Error> {
+        let node = node_of(spki).ok_or(CertificateError::BadEncoding)?;
+        if self.pinned.is_some_and(|pinned| pinned != node) {
+            return Err(CertificateError::ApplicationVerificationFailure.into());
+        }
+        Ok(())
+    }
+
+    fn check_signature(
+        &self,
+        message: &[u8],
+        spki: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        if signature.scheme != SignatureScheme::ED25519 {
+            return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
+        }
+        let algorithms = &self.provider.signature_verification_algorithms;
+        let spki = SubjectPublicKeyInfoDer::from(spki.as_ref());
+        verify_tls13_signature_with_raw_key(message, &spki, signature, algorithms)
+    }
+}
+
+/// What both kinds of verifier do alike.
+macro_rules! verifies_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _message: &[u8],
+            _spki: &CertificateDer<'_>,
+            _signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Err(Error::General("TLS 1.2 is not spoken here".into()))
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            spki: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.check_signature(message, spki, signature)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            vec![SignatureScheme::ED25519]
+        }
+
+        fn requires_raw_public_keys(&self) -> bool {
+            true
+        }
+    };
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        spki: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.check_key(spki)
+            .map(|()| ServerCertVerified::assertion())
+    }
+
+    verifies_signatures!();
+}
+
+impl ClientCertVerifier for Verifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        spki: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.check_key(spki)
+            .map(|()| ClientCertVerified::assertion())
+    }
+
+    verifies_signatures!();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bulk_goes_through_the_fastest_cipher() {
+        let suites = provider().cipher_suites;
+        assert_eq!(suites[0].suite(), CipherSuite::TLS13_AES_128_GCM_SHA256);
+    }
+
+    #[test]
+    fn only_a_whole_ed25519_key_is_a_node() {
+        let node = NodeId::new([7; 32]);
+        let spki = [&SPKI_PREFIX[..], node.as_bytes()].concat();
+        assert_eq!(node_of(&CertificateDer::from(&spki[..])), Some(node));
+        for bad in [&spki[1..], &spki[..43], &[&spki[..], b"x"].concat()] {
+            assert_eq!(node_of(&CertificateDer::from(bad)), None);
+        }
+    }
+
+    #[test]
+    fn no_session_can_be_resumed_and_no_data_comes_early() {
+        let tls = Tls::new(&NodeKey::random(), true).unwrap();
+        assert_eq!(tls.server.send_tls13_tickets, 0);
+        assert_eq!(tls.server.max_early_data_size, 0);
+        assert!(!tls.server.ticketer.enabled());
+        assert!(!tls.server.session_storage.can_cache());
+    }
+}

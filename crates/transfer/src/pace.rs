@@ -1,0 +1,320 @@
+//! How many bytes a second may pass, where that is limited.
+//!
+//! What somebody waits for passes at once and is paid for afterwards, by what nobody waits for yet:
+//! the sum keeps to the limit, and a reader never stands behind what fills the cache.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::sleep_until;
+
+pub use p2pfs_fetch::plan::SMALL_BYTES;
+use p2pfs_types::extent::CHUNK_BYTES;
+
+/// What may pass at once after a pause, in time: enough for the largest request at a slow limit.
+const BURST: Duration = Duration::from_millis(500);
+/// What urgent bytes may be ahead of the limit, in time; then they wait too.
+const DEBT_MAX: Duration = Duration::from_secs(4);
+
+/// What is small ([`SMALL_BYTES`]) and waited for, as by who opens a small file or looks at a part
+/// of a large one, stands behind nobody's read-aheads, however much is owed; within one part in so
+/// many of the limit, so that those who read many such parts do not keep it from the others.
+const SMALL_SHARE: u64 = 4;
+/// What of that share may pass at once, in time.
+const SMALL_BURST: Duration = Duration::from_secs(1);
+
+/// What nobody waits for comes in parts that take no longer than this: a larger one would be paid
+/// for by all that follows it, for just as long.
+const PART_MAX: Duration = Duration::from_secs(1);
+
+/// A limit in bytes a second. Clones are the same limit.
+#[derive(Clone, Debug, Default)]
+pub struct Pace {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    bucket: Mutex<Bucket>,
+    /// One waits for its bytes at a time, the others stand behind it in order: what is urgent, and
+    /// the rest.
+    lines: [tokio::sync::Mutex<()>; 2],
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Bucket {
+    /// None where nothing is limited.
+    bytes_per_s: Option<u64>,
+    /// When all that has passed is paid for; none before the first.
+    paid_at: Option<Instant>,
+    /// The same of what is small, by its share.
+    small_paid_at: Option<Instant>,
+}
+
+impl Bucket {
+    /// How long `bytes` have to wait where so much may be ahead; nothing where they pass now, and
+    /// then they have.
+    fn pass(&mut self, now: Instant, bytes: u64, ahead: Duration) -> Option<Duration> {
+        let bytes_per_s = self.bytes_per_s?;
+        let debt = owed(self.paid_at, now);
+        if debt > ahead {
+            return Some(debt - ahead);
+        }
+        self.paid_at = Some(now + debt + cost(bytes, bytes_per_s));
+        None
+    }
+
+    /// Whether small bytes pass now within their share, and then they have.
+    fn pass_small(&mut self, now: Instant, bytes: u64) -> bool {
+        let Some(bytes_per_s) = self.bytes_per_s.filter(|_| bytes <= SMALL_BYTES) else {
+            return false;
+        };
+        let debt = owed(self.small_paid_at, now);
+        if debt > SMALL_BURST {
+            return false;
+        }
+        self.small_paid_at = Some(now + debt + cost(bytes, bytes_per_s / SMALL_SHARE));
+        self.paid_at = Some(now + owed(self.paid_at, now) + cost(bytes, bytes_per_s));
+        true
+    }
+
+    fn give_back(&mut self, bytes: u64) {
+        let (Some(bytes_per_s), Some(paid_at)) = (self.bytes_per_s, self.paid_at) else {
+            return;
+        };
+        self.paid_at = paid_at.checked_sub(cost(bytes, bytes_per_s));
+        if let Some(paid_at) = self.small_paid_at.filter(|_| bytes <= SMALL_BYTES) {
+            // a little too much where it passed by the limit itself, which costs others little
+            self.small_paid_at = paid_at.checked_sub(cost(bytes, bytes_per_s / SMALL_SHARE));
+        }
+    }
+}
+
+/// How long what has passed takes to be paid for.
+fn owed(paid_at: Option<Instant>, now: Instant) -> Duration {
+    paid_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
+}
+
+fn cost(bytes: u64, bytes_per_s: u64) -> Duration {
+    Duration::from_secs_f64(bytes as f64 / bytes_per_s.max(1) as f64)
+}
+
+impl Pace {
+    /// So many bytes a second from now on; none is no limit.
+    pub fn set(&self, bytes_per_s: Option<u64>) {
+        let mut bucket = self.inner.bucket.lock();
+        bucket.bytes_per_s = bytes_per_s;
+        (bucket.paid_at, bucket.small_paid_at) = (None, None);
+        drop(bucket);
+        self.inner.changed.notify_waiters();
+    }
+
+    /// The limit.
+    pub fn bytes_per_s(&self) -> Option<u64> {
+        self.inner.bucket.lock().bytes_per_s
+    }
+
+    /// Whether so many bytes may pass now, and then they have; `urgent` where somebody waits for
+    /// them.
+    pub fn pass_at_once(&self, bytes: u64, urgent: bool) -> bool {
+        if !urgent && self.is_too_much(bytes) {
+            return false;
+        }
+        let now = Instant::now();
+        let ahead = if urgent { DEBT_MAX } else { BURST };
+        let mut bucket = self.inner.bucket.lock();
+        bucket.pass(now, bytes, ahead).is_none() || urgent && bucket.pass_small(now, bytes)
+    }
+
+    /// Whether so many bytes that somebody waits for are small and pass now, before all who wait;
+    /// and then they have.
+    pub fn pass_small(&self, bytes: u64) -> bool {
+        let mut bucket = self.inner.bucket.lock();
+        bucket.pass_small(Instant::now(), bytes)
+    }
+
+    /// So many bytes, which were let pass a moment ago, did not go after all.
+    pub fn give_back(&self, bytes: u64) {
+        self.inner.bucket.lock().give_back(bytes);
+    }
+
+    /// Whether so many bytes that nobody waits for are too much to pass in one part; a chunk never
+    /// is.
+    pub fn is_too_much(&self, bytes: u64) -> bool {
+        let most = |bytes_per_s: u64| (bytes_per_s as f64 * PART_MAX.as_secs_f64()) as u64;
+        let limit = self.bytes_per_s().map(most);
+        limit.is_some_and(|most| bytes > most.max(CHUNK_BYTES))
+    }
+
+    /// Waits until so many bytes may pass. Dropping it passes nothing.
+    pub async fn pass(&self, bytes: u64, urgent: bool) {
+        let is_free = self.bytes_per_s().is_none();
+        if is_free || urgent && self.pass_at_once(bytes, true) {
+            return;
+        }
+        let ahead = if urgent { DEBT_MAX } else { BURST };
+        let _in_line = self.inner.lines[usize::from(urgent)].lock().await;
+        loop {
+            let changed = self.inner.changed.notified();
+            let wait = self.inner.bucket.lock().pass(Instant::now(), bytes, ahead);
+            let Some(wait) = wait else { return };
+            tokio::select! {
+                () = sleep_until((Instant::now() + wait).into()) => {}
+                () = changed => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn what_passes_in_a_time_keeps_to_the_limit() {
+        let mut bucket = Bucket {
+            bytes_per_s: Some(MIB),
+            ..Bucket::default()
+        };
+        let begun = Instant::now();
+        let (mut now, mut passed) = (begun, 0);
+        while now < begun + Duration::from_secs(10) {
+            match bucket.pass(now, MIB / 4, BURST) {
+                None => passed += MIB / 4,
+                Some(wait) => now += wait,
+            }
+        }
+        // ten seconds, and what may pass at once
+        assert!((10 * MIB..=11 * MIB).contains(&passed), "{passed}");
+    }
+
+    #[test]
+    fn what_did_not_go_after_all_costs_nothing() {
+        let pace = Pace::default();
+        pace.give_back(MIB);
+        pace.set(Some(MIB));
+        for _ in 0..10 {
+            assert!(pace.pass_at_once(MIB, true));
+            pace.give_back(MIB);
+        }
+        assert!(pace.pass_at_once(MIB, false));
+    }
+
+    #[test]
+    fn what_is_small_and_did_not_go_after_all_leaves_its_share_to_the_next() {
+        let pace = Pace::default();
+        pace.set(Some(1024));
+        assert!(pace.pass_at_once(64 * 1024, false));
+        for _ in 0..10 {
+            assert!(pace.pass_at_once(SMALL_BYTES, true));
+            pace.give_back(SMALL_BYTES);
+        }
+    }
+
+    #[test]
+    fn what_is_waited_for_goes_first_and_is_paid_for_by_the_rest() {
+        let mut bucket = Bucket {
+            bytes_per_s: Some(MIB),
+            ..Bucket::default()
+        };
+        let now = Instant::now();
+        assert_eq!(bucket.pass(now, 2 * MIB, BURST), None);
+        assert!(bucket.pass(now, 1, BURST).is_some(), "nobody waits for it");
+        assert_eq!(bucket.pass(now, MIB, DEBT_MAX), None);
+        let later = now + Duration::from_secs(2);
+        assert!(
+            bucket.pass(later, 1, BURST).is_some(),
+            "three seconds are owed"
+        );
+        assert_eq!(bucket.pass(now + Duration::from_secs(3), 1, BURST), None);
+        for _ in 0..3 {
+            let _passed = bucket.pass(now, MIB, DEBT_MAX);
+        }
+        assert!(
+            bucket.pass(now, MIB, DEBT_MAX).is_some(),
+            "urgent bytes are limited too"
+        );
+    }
+
+    #[test]
+    fn what_nobody_waits_for_passes_in_parts_of_a_second_and_a_chunk_always_may() {
+        let pace = Pace::default();
+        assert!(!pace.is_too_much(u64::MAX), "there is no limit");
+        for (limit, most) in [(4 * MIB, 4 * MIB), (1, CHUNK_BYTES)] {
+            pace.set(Some(limit));
+            assert!(!pace.is_too_much(most));
+            assert!(pace.is_too_much(most + 1));
+            assert!(!pace.pass_at_once(most + 1, false));
+            assert!(pace.pass_at_once(most + 1, true), "somebody waits for it");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_waited_for_stands_behind_nothing_that_is_not() {
+        let pace = Pace::default();
+        pace.set(Some(MIB));
+        pace.pass(5 * MIB, true).await;
+        let filling = tokio::spawn({
+            let pace = pace.clone();
+            async move { pace.pass(1, false).await }
+        });
+        tokio::task::yield_now().await;
+        pace.pass(1, true).await;
+        assert!(!filling.is_finished());
+    }
+
+    #[test]
+    fn who_opens_a_small_file_stands_behind_no_read_aheads() {
+        let pace = Pace::default();
+        pace.set(Some(64 << 10));
+        while pace.pass_at_once(128 << 10, true) {}
+        assert!(pace.pass_at_once(5000, true));
+        assert!(!pace.pass_at_once(SMALL_BYTES + 1, true));
+        assert!(!pace.pass_at_once(5000, false), "nobody waits for it");
+    }
+
+    #[test]
+    fn those_who_read_many_small_parts_leave_most_of_the_limit_to_others() {
+        let mut bucket = Bucket {
+            bytes_per_s: Some(MIB),
+            ..Bucket::default()
+        };
+        let begun = Instant::now();
+        let (mut small, mut large) = (0, 0);
+        for at in 0..60_000 {
+            let now = begun + Duration::from_millis(at);
+            while bucket.pass_small(now, 4096) {
+                small += 4096;
+            }
+            while bucket.pass(now, MIB / 8, DEBT_MAX).is_none() {
+                large += MIB / 8;
+            }
+        }
+        let seconds = 60 + DEBT_MAX.as_secs() + 1;
+        assert!(small + large <= seconds * MIB, "{small} and {large}");
+        assert!(large >= 60 * MIB * 2 / 3, "{large}");
+        assert!(small >= 60 * MIB / 5, "{small}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_goes_on_when_the_limit_is_lifted() {
+        let pace = Pace::default();
+        assert!(pace.pass_at_once(u64::MAX, true));
+        pace.set(Some(1));
+        pace.pass(1 << 30, false).await;
+        let waiting = tokio::spawn({
+            let pace = pace.clone();
+            async move { pace.pass(1, false).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        pace.set(None);
+        waiting.await.unwrap();
+        assert_eq!(pace.bytes_per_s(), None);
+    }
+}

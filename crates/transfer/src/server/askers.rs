@@ -1,0 +1,83 @@
+//! Who asked for a file lately: they may have parts of it by now.
+
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+
+use p2pfs_proto::wire::native::udp::OFFER_ASKERS_MAX;
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::NodeId;
+
+/// How many files askers are remembered of; the one asked for longest ago is forgotten first.
+const FILES_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+/// How many askers of one file are remembered: what an offer can name.
+pub const ASKERS_MAX: usize = OFFER_ASKERS_MAX;
+/// For how long.
+const LATELY: Duration = Duration::from_secs(120);
+
+pub(super) struct Askers {
+    files: LruCache<ContentHash, VecDeque<(NodeId, Instant)>>,
+}
+
+impl Askers {
+    pub fn new() -> Self {
+        Self {
+            files: LruCache::new(FILES_MAX),
+        }
+    }
+
+    pub fn note(&mut self, now: Instant, hash: ContentHash, node: NodeId) {
+        let list = self.files.get_or_insert_mut(hash, VecDeque::new);
+        match list.iter_mut().find(|(known, _)| *known == node) {
+            Some((_, at)) => *at = now,
+            None => list.push_back((node, now)),
+        }
+        if list.len() > ASKERS_MAX {
+            list.pop_front();
+        }
+    }
+
+    /// The latest askers but for `asker`.
+    pub fn of(&self, now: Instant, hash: &ContentHash, asker: &NodeId) -> Vec<NodeId> {
+        let Some(list) = self.files.peek(hash) else {
+            return vec![];
+        };
+        let lately = |at: &Instant| now.saturating_duration_since(*at) < LATELY;
+        list.iter()
+            .filter(|(n, at)| n != asker && lately(at))
+            .map(|(n, _)| *n)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_askers_are_named_but_not_to_themselves() {
+        let (mut askers, now) = (Askers::new(), Instant::now());
+        let hash = ContentHash::of(b"x");
+        for i in 0..20 {
+            askers.note(now, hash, NodeId::new([i; 32]));
+        }
+        let others = askers.of(now, &hash, &NodeId::new([19; 32]));
+        assert_eq!(others.len(), ASKERS_MAX - 1);
+        assert!(
+            askers
+                .of(now + LATELY, &hash, &NodeId::new([0; 32]))
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn the_number_of_files_is_bounded() {
+        let (mut askers, now) = (Askers::new(), Instant::now());
+        for i in 0..5000u32 {
+            askers.note(now, ContentHash::of(&i.to_le_bytes()), NodeId::new([1; 32]));
+        }
+        assert_eq!(askers.files.len(), FILES_MAX.get());
+    }
+}

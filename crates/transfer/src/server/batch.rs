@@ -1,0 +1,73 @@
+//! Answering a batch: many small files in one pass over the disk, for the turn and the bytes of
+//! one answer.
+//!
+//! Its files are not kept open: who asks for a file whole does not come back for more of it.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::fair_queue::{Asked, Turn};
+use super::opened::Unserved;
+use super::{Inner, Made, Server};
+use p2pfs_proto::wire::native::tcp::{Lane, PackedBatch, Response, SmallFile};
+use p2pfs_types::extent::ByteRange;
+use p2pfs_types::id::NodeId;
+
+impl Server {
+    pub(super) async fn answer_batch(&self, of: (Lane, NodeId), files: Vec<SmallFile>) -> Response {
+        let size_bytes = files.iter().map(|file| file.size_bytes).sum();
+        let asked = Asked {
+            of,
+            hash: None,
+            bytes: size_bytes,
+        };
+        let Some(turn) = self.turn_within_limit(asked).await else {
+            return Response::Busy;
+        };
+        let inner = self.inner.clone();
+        let making = move || inner.make_batch(&of.1, &files, size_bytes, turn);
+        let made = tokio::task::spawn_blocking(making).await;
+        made.unwrap_or(Response::Busy)
+    }
+}
+
+impl Inner {
+    /// Blocking: reads and hashes.
+    fn make_batch(
+        &self,
+        from: &NodeId,
+        files: &[SmallFile],
+        size_bytes: u64,
+        mut turn: Turn,
+    ) -> Response {
+        let mut packed = PackedBatch::with_capacity(size_bytes);
+        for file in files {
+            let whole = match (self.admits)(from, &file.hash) {
+                true if !self.stands_still(&file.hash, Instant::now()) => {
+                    turn.goes_on_with(file.hash);
+                    self.whole(file)
+                }
+                _ => Err(Unserved::NotHere),
+            };
+            match whole {
+                Ok(proof) => packed.push_here(&proof),
+                Err(Unserved::Gone) => packed.push_gone(),
+                // it is asked for alone then, and told more
+                Err(Unserved::NotHere | Unserved::Busy) => packed.push_not_here(),
+            }
+        }
+        turn.made();
+        let bytes = packed.into_bytes();
+        let packed = Bytes::from_owner(Made { bytes, _turn: turn });
+        Response::Batch { packed }
+    }
+
+    fn whole(&self, file: &SmallFile) -> Result<Vec<u8>, Unserved> {
+        let source = self.find(&file.hash)?;
+        if source.size_bytes() != file.size_bytes {
+            return Err(Unserved::NotHere);
+        }
+        source.encode(ByteRange::new(0, file.size_bytes))
+    }
+}

@@ -1,0 +1,459 @@
+//! Serving: ranges of complete or partial cached files and of this node's shares, each proven
+//! against its hash on the way, so that a file that changed is never sent as what it was.
+//!
+//! Work is done on blocking threads, a few at a time, peers in turn; what waits is counted and
+//! bounded, and so is what was made and is not sent yet. A small range of an open file whose bytes
+//! are in memory is answered where it is asked, since a change of thread costs more than that; to
+//! open one may wait for a disk or a network, also where the kernel knows its name.
+//! Beyond the limits a peer is told `Busy` and asks another; what stands still, as over a disk that
+//! hangs, is refused. An error ends one answer.
+
+mod askers;
+mod batch;
+mod fair_queue;
+mod limited;
+mod offer;
+mod opened;
+mod standing;
+
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::Pace;
+use crate::net::peer::Incoming;
+use p2pfs_cache::Cache;
+use p2pfs_proto::wire::native::tcp::{
+    HOLDINGS_RANGES_MAX, Lane, RANGE_MAX_BYTES, Request, Response,
+};
+use p2pfs_share::ShareSet;
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
+use p2pfs_types::id::NodeId;
+
+use askers::Askers;
+use fair_queue::{Asked, FairQueue, Turn};
+use limited::Limited;
+use opened::{Opened, SWEEP_PERIOD, Source, Unserved};
+
+/// The largest range that is answered without another thread: as far as the kernel reads ahead
+/// unless told otherwise, some 80 microseconds' work where its bytes are in memory.
+const ANSWERED_AT_ONCE_MAX_BYTES: u64 = 2 * CHUNK_BYTES;
+
+/// What serving may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Answers made at one time.
+    pub makers_max: usize,
+    /// Questions that wait, of all peers.
+    pub waiting_max: usize,
+    /// Questions of one peer that wait.
+    pub waiting_of_peer_max: usize,
+    /// Bytes of answers that are made and not sent, for all peers.
+    pub held_max_bytes: u64,
+    /// The same for one peer of what its readers wait for; at least one whole answer.
+    pub held_of_peer_max_bytes: u64,
+    /// The same of what nobody waits for yet. So much that some is made while the link is at work,
+    /// and no more: what is made long before it is sent has left the processor's caches by then.
+    pub held_of_bulk_max_bytes: u64,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            makers_max: processors.clamp(2, 8),
+            waiting_max: 4096,
+            waiting_of_peer_max: 512,
+            held_max_bytes: 64 << 20,
+            held_of_peer_max_bytes: 16 << 20,
+            held_of_bulk_max_bytes: 4 << 20,
+        }
+    }
+}
+
+/// Whether a node may be given a content, and may know that it is here. Called from any thread;
+/// must not block.
+pub type Admits = Arc<dyn Fn(&NodeId, &ContentHash) -> bool + Send + Sync>;
+
+/// Told of bytes of files that go to a node. Called from any thread.
+pub type OnSent = Arc<dyn Fn(NodeId, u64) + Send + Sync>;
+
+/// Answers what other nodes ask of contents. Clones are the same server.
+#[derive(Clone)]
+pub struct Server {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cache: Cache,
+    shares: ShareSet,
+    admits: Admits,
+    fair_queue: FairQueue,
+    /// What is looked at for offers.
+    looks: FairQueue,
+    upload: Limited,
+    askers: Mutex<Askers>,
+    opened: Mutex<Opened>,
+}
+
+/// An answer in memory, which counts until it is sent.
+struct Made {
+    bytes: Vec<u8>,
+    _turn: Turn,
+}
+
+impl AsRef<[u8]> for Made {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Server {
+    /// A server of what is in the cache and in the shares, to those whom `admits` lets have it; to
+    /// others it is as if it were not here.
+    pub fn new(cache: Cache, shares: ShareSet, limits: ServerLimits, admits: Admits) -> Self {
+        let inner = Inner {
+            cache,
+            shares,
+            admits,
+            upload: Limited::new(&limits),
+            looks: offer::looks(&limits),
+            fair_queue: FairQueue::new(limits),
+            askers: Mutex::new(Askers::new()),
+            opened: Mutex::new(Opened::new()),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// How much is sent a second.
+    pub fn upload(&self) -> &Pace {
+        &self.inner.upload.pace
+    }
+
+    /// Sees to a question about content, and gives any other back. Called on the task of the
+    /// asker's connection: what is small and in memory is answered there, the rest on one other
+    /// thread. Never blocks; needs a running tokio runtime.
+    pub fn serve(&self, incoming: Incoming, sent: &OnSent) -> Option<Incoming> {
+        let Incoming { from, lane, .. } = incoming;
+        let (hash, size_bytes, range) = match incoming.request {
+            Request::Range {
+                hash,
+                size_bytes,
+                range,
+            } => (hash, size_bytes, range),
+            Request::Holdings { .. } | Request::Batch { .. } => {
+                let (server, sent) = (self.clone(), sent.clone());
+                tokio::spawn(async move {
+                    let answer = server.answer(from, lane, incoming.request).await;
+                    if let Response::Batch { packed } = &answer {
+                        sent(from, packed.len() as u64);
+                    }
+                    incoming.reply.send(answer);
+                });
+                return None;
+            }
+            _ => return Some(incoming),
+        };
+        if !(self.inner.admits)(&from, &hash) {
+            incoming.reply.send(Response::NotHere);
+            return None;
+        }
+        if let Some(response) = self.answer_at_once(from, lane, &incoming.request) {
+            sent(from, range.len());
+            incoming.reply.send(response);
+            return None;
+        }
+        let (server, sent) = (self.clone(), sent.clone());
+        let unwanted = incoming.reply.unwanted();
+        let deliver = move |response: Response| {
+            if matches!(response, Response::Data { .. }) {
+                sent(from, range.len());
+            }
+            incoming.reply.send(response);
+        };
+        match self.pass_at_once((lane, from), hash, size_bytes, range) {
+            Some(turn) => drop(tokio::task::spawn_blocking(move || {
+                deliver(server.make(&hash, size_bytes, range, turn));
+            })),
+            None => drop(tokio::spawn(async move {
+                let answering = server.answer(from, lane, incoming.request);
+                tokio::select! {
+                    response = answering => deliver(response),
+                    _ = unwanted => deliver(Response::Busy),
+                }
+            })),
+        }
+        None
+    }
+
+    /// A turn for a range that can be asked for, where that needs no waiting.
+    fn pass_at_once(
+        &self,
+        of: (Lane, NodeId),
+        hash: ContentHash,
+        size_bytes: u64,
+        range: ByteRange,
+    ) -> Option<Turn> {
+        let now = Instant::now();
+        let askable = is_askable(size_bytes, range) && !self.inner.stands_still(&hash, now);
+        let asked = Asked::of_range(of, hash, range);
+        let turn = askable.then(|| self.inner.fair_queue.pass_at_once(asked))??;
+        let is_waited_for = of.0 == Lane::Urgent;
+        if !self.upload().pass_at_once(range.len(), is_waited_for) {
+            return None;
+        }
+        self.inner.askers.lock().note(now, hash, of.1);
+        Some(turn)
+    }
+
+    /// Answers [`Request::Range`], [`Request::Batch`] and [`Request::Holdings`] of a proven
+    /// member; refuses others. Needs a running tokio runtime.
+    pub async fn answer(&self, from: NodeId, lane: Lane, request: Request) -> Response {
+        match request {
+            Request::Range { hash, .. } | Request::Holdings { hash }
+                if !(self.inner.admits)(&from, &hash) =>
+            {
+                Response::NotHere
+            }
+            Request::Range {
+                hash,
+                size_bytes,
+                range,
+            } => {
+                let of = (lane, from);
+                self.answer_range(of, hash, size_bytes, range).await
+            }
+            Request::Holdings { hash } => self.answer_holdings((lane, from), hash).await,
+            Request::Batch { files } => self.answer_batch((lane, from), files).await,
+            _ => refused("not a question about content"),
+        }
+    }
+
+    /// Answers a small [`Request::Range`] where that takes no waiting: its file is open, its bytes
+    /// are in memory, and it is nobody else's turn. Never blocks; needs a running tokio runtime.
+    pub fn answer_at_once(&self, from: NodeId, lane: Lane, request: &Request) -> Option<Response> {
+        let Request::Range {
+            hash,
+            size_bytes,
+            range,
+        } = *request
+        else {
+            return None;
+        };
+        let is_small = range.len() <= ANSWERED_AT_ONCE_MAX_BYTES && is_askable(size_bytes, range);
+        if !is_small || !(self.inner.admits)(&from, &hash) {
+            return None;
+        }
+        let now = Instant::now();
+        let source = self.inner.opened.lock().get(now, &hash, range)?;
+        if source.size_bytes() != size_bytes {
+            return None;
+        }
+        let asked = Asked::of_range((lane, from), hash, range);
+        let mut turn = self.inner.fair_queue.pass_at_once(asked)?;
+        if !self
+            .upload()
+            .pass_at_once(range.len(), lane == Lane::Urgent)
+        {
+            return None;
+        }
+        let Some(bytes) = source.encode_at_once(range) else {
+            self.upload().give_back(range.len());
+            return None;
+        };
+        self.inner.askers.lock().note(now, hash, from);
+        turn.made();
+        let proof = Bytes::from_owner(Made { bytes, _turn: turn });
+        Some(Response::Data { proof })
+    }
+
+    /// How busy this node is with serving, from 0 to 255.
+    pub fn load(&self) -> u8 {
+        self.inner.fair_queue.load()
+    }
+
+    /// Who asked for a content lately, but for `asker`.
+    pub fn askers(&self, hash: &ContentHash, asker: &NodeId) -> Vec<NodeId> {
+        self.inner.askers.lock().of(Instant::now(), hash, asker)
+    }
+
+    async fn answer_range(
+        &self,
+        of: (Lane, NodeId),
+        hash: ContentHash,
+        size_bytes: u64,
+        range: ByteRange,
+    ) -> Response {
+        if !is_askable(size_bytes, range) {
+            return refused("the range is not one that can be asked for");
+        }
+        self.inner.askers.lock().note(Instant::now(), hash, of.1);
+        let asked = Asked::of_range(of, hash, range);
+        let Some(turn) = self.turn_within_limit(asked).await else {
+            return self.without_turn(&asked);
+        };
+        let server = self.clone();
+        let made = tokio::task::spawn_blocking(move || server.make(&hash, size_bytes, range, turn));
+        made.await.unwrap_or(Response::Busy)
+    }
+
+    /// Makes an answer, also one that nobody waits for any more, and sees to it that what was
+    /// opened for it is closed again. Blocking: reads and hashes.
+    fn make(&self, hash: &ContentHash, size_bytes: u64, range: ByteRange, turn: Turn) -> Response {
+        let response = self.inner.make(hash, size_bytes, range, turn);
+        self.sweep_later();
+        response
+    }
+
+    async fn answer_holdings(&self, of: (Lane, NodeId), hash: ContentHash) -> Response {
+        let asked = Asked::of_range(of, hash, ByteRange::at(0, 0));
+        let Some(turn) = self.turn(asked).await else {
+            return self.without_turn(&asked);
+        };
+        let inner = self.inner.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            match inner.find(&hash) {
+                Ok(source) => Response::Holdings {
+                    ranges: ExtentSet::from(source.ranges().longest(HOLDINGS_RANGES_MAX)),
+                    size_bytes: source.size_bytes(),
+                },
+                Err(why) => why.into(),
+            }
+        });
+        found.await.unwrap_or(Response::Busy)
+    }
+
+    /// Sees to it that what was opened for this answer is closed again.
+    fn sweep_later(&self) {
+        let first = {
+            let mut opened = self.inner.opened.lock();
+            !opened.is_empty() && !std::mem::replace(&mut opened.swept, true)
+        };
+        if first {
+            tokio::spawn(sweep(Arc::downgrade(&self.inner)));
+        }
+    }
+}
+
+impl Inner {
+    /// Closes what nobody asked for lately; whether more is open. Blocking: looks at the disk.
+    fn close_old(&self) -> bool {
+        let now = Instant::now();
+        let old = self.opened.lock().take_old(now);
+        let (lost, unused): (Vec<_>, Vec<_>) = old.into_iter().partition(|it| it.1.is_nameless());
+        drop(unused);
+        let mut opened = self.opened.lock();
+        let mut closed = opened.take_nameless(now);
+        closed.extend(opened.keep(now, lost));
+        opened.swept = !opened.is_empty();
+        let swept = opened.swept;
+        drop(opened);
+        drop(closed);
+        swept
+    }
+
+    /// Blocking: reads and hashes.
+    fn make(
+        &self,
+        hash: &ContentHash,
+        size_bytes: u64,
+        range: ByteRange,
+        mut turn: Turn,
+    ) -> Response {
+        let mut outcome = Unserved::NotHere;
+        // what was open may be gone while another source has the bytes
+        for _ in 0..2 {
+            let source = match self.opened(hash, range) {
+                Ok(source) => source,
+                Err(Unserved::NotHere) => break,
+                Err(why) => return why.into(),
+            };
+            if source.size_bytes() != size_bytes {
+                return Response::NotHere;
+            }
+            match source.encode(range) {
+                Ok(bytes) => {
+                    turn.made();
+                    let proof = Bytes::from_owner(Made { bytes, _turn: turn });
+                    return Response::Data { proof };
+                }
+                // what lacks this part hid that another may be had in a moment
+                Err(Unserved::NotHere) if !source.is_whole() => {
+                    let shared = self.shares.source(hash).err();
+                    outcome = shared.map_or(Unserved::NotHere, Unserved::from);
+                }
+                Err(why) => outcome = why,
+            }
+            let stale = self.opened.lock().remove(hash);
+            drop(stale);
+        }
+        outcome.into()
+    }
+
+    /// The source of the last question, or one found anew and kept for the next.
+    fn opened(&self, hash: &ContentHash, range: ByteRange) -> Result<Source, Unserved> {
+        let now = Instant::now();
+        if let Some(source) = self.opened.lock().get(now, hash, range) {
+            return Ok(source);
+        }
+        let source = self.find(hash)?;
+        let mut opened = self.opened.lock();
+        let closed = opened.put(now, *hash, source.clone(), range);
+        drop(opened);
+        closed.into_iter().for_each(close_beside);
+        Ok(source)
+    }
+
+    /// A whole source first, else a part of one.
+    fn find(&self, hash: &ContentHash) -> Result<Source, Unserved> {
+        let cached = || match self.cache.existing(hash)? {
+            Some(file) => Ok(Source::Cached(file)),
+            None => Err(Unserved::NotHere),
+        };
+        if self.cache.is_complete(hash) {
+            return cached();
+        }
+        match self.shares.source(hash) {
+            Ok(file) => Ok(Source::Shared(file)),
+            Err(_) if self.cache.cached_bytes(hash) > 0 => cached(),
+            Err(why) => Err(why.into()),
+        }
+    }
+}
+
+/// Closes a file, and lets nobody wait for that. One without a name goes with its last descriptor,
+/// which a journal may take a millisecond for: longer than the answer does that it made room for.
+fn close_beside(file: Source) {
+    if file.is_nameless() {
+        drop(tokio::task::spawn_blocking(move || drop(file)));
+    }
+}
+
+async fn sweep(inner: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(SWEEP_PERIOD).await;
+        let Some(inner) = inner.upgrade() else { return };
+        // to look at a file and to close one touches the disk; a failure to is the cache's to tell
+        let swept = tokio::task::spawn_blocking(move || inner.close_old()).await;
+        if !swept.unwrap_or(false) {
+            return;
+        }
+    }
+}
+
+fn is_askable(size_bytes: u64, range: ByteRange) -> bool {
+    let inside = range.end <= size_bytes && (!range.is_empty() || size_bytes == 0);
+    inside && range.len() <= RANGE_MAX_BYTES
+}
+
+fn refused(reason: &str) -> Response {
+    Response::Refused {
+        reason: reason.to_owned(),
+    }
+}

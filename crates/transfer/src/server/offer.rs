@@ -1,0 +1,63 @@
+//! What is offered to those who want it.
+
+use std::time::Instant;
+
+use super::fair_queue::{Asked, FairQueue};
+use super::opened::Source;
+use super::{Server, ServerLimits};
+use p2pfs_proto::wire::native::tcp::Lane;
+use p2pfs_proto::wire::native::udp::{OFFER_RANGES_MAX, OfferSummary};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::extent::ByteRange;
+use p2pfs_types::id::NodeId;
+
+/// Looks at the disk at one time, besides those that stand still.
+const LOOKS_MAX: usize = 16;
+
+/// The turns of those who look. Nobody waits for one: who wants to know asks again.
+pub(super) fn looks(limits: &ServerLimits) -> FairQueue {
+    FairQueue::new(ServerLimits {
+        makers_max: LOOKS_MAX,
+        ..limits.clone()
+    })
+}
+
+impl Server {
+    /// What to offer to a node that broadcasts a `Get`, which is remembered as an asker. Looks at
+    /// the disk only where some of the content is here; nothing where that stands still. Blocking.
+    pub fn offer_for(&self, from: NodeId, hash: &ContentHash) -> Option<OfferSummary> {
+        if !(self.inner.admits)(&from, hash) {
+            return None;
+        }
+        let askers = self.askers(hash, &from);
+        self.inner.askers.lock().note(Instant::now(), *hash, from);
+        let source = self.look(from, hash)?;
+        let (all, size_bytes) = (source.is_whole(), source.size_bytes());
+        let ranges = match all {
+            true => Vec::new(),
+            false => source.ranges().longest(OFFER_RANGES_MAX),
+        };
+        if !all && ranges.is_empty() {
+            return None;
+        }
+        Some(OfferSummary {
+            hash: *hash,
+            size_bytes,
+            all,
+            ranges,
+            load: self.load(),
+            askers,
+        })
+    }
+
+    fn look(&self, from: NodeId, hash: &ContentHash) -> Option<Source> {
+        let (inner, now) = (&self.inner, Instant::now());
+        if inner.stands_still(hash, now) {
+            return None;
+        }
+        inner.looks.look_for_standing(now);
+        let asked = Asked::of_range((Lane::Urgent, from), *hash, ByteRange::at(0, 0));
+        let _turn = inner.looks.pass_at_once(asked)?;
+        inner.find(hash).ok()
+    }
+}

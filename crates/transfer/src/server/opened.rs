@@ -1,0 +1,334 @@
+//! The files that are being served, kept open between the questions of one reader.
+//!
+//! An open file of the cache is not evicted, and one of a share keeps its disk from being
+//! unmounted, so nothing stays open long after the last question; but for a while what lost its
+//! name, since nobody else may have the bytes that a reader elsewhere has open.
+
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+
+use p2pfs_cache::{CacheError, CacheFile};
+use p2pfs_proto::wire::native::tcp::Response;
+use p2pfs_share::{ShareError, ShareFile};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::extent::{ByteRange, ExtentSet};
+
+/// How many files are kept open.
+const OPENED_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// For how long after the last question.
+const OPENED_FOR: Duration = Duration::from_secs(5);
+/// The same where the end of the file was asked for at last: whoever read it is done.
+const ENDED_FOR: Duration = Duration::from_secs(1);
+/// How often it is looked what was open for long enough, while anything is.
+pub(super) const SWEEP_PERIOD: Duration = Duration::from_secs(1);
+
+/// For how long a shared file that lost its name stays open, as long as small ones are kept.
+const NAMELESS_FOR: Duration = Duration::from_secs(60);
+/// How much of the disk all of them may take, which their deletion was to free.
+const NAMELESS_BUDGET_BYTES: u64 = 1 << 30;
+
+/// Where bytes are served from.
+#[derive(Clone)]
+pub(super) enum Source {
+    Cached(CacheFile),
+    Shared(ShareFile),
+}
+
+/// Why a range cannot be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unserved {
+    /// The content is not here any more.
+    Gone,
+    /// This part of it is not here.
+    NotHere,
+    /// It may well be here: what is missing is a descriptor, or memory.
+    Busy,
+}
+
+impl From<CacheError> for Unserved {
+    fn from(error: CacheError) -> Self {
+        match error {
+            CacheError::Damaged { .. } => Self::Gone,
+            error if error.is_want() => Self::Busy,
+            _ => Self::NotHere,
+        }
+    }
+}
+
+impl From<ShareError> for Unserved {
+    fn from(error: ShareError) -> Self {
+        match error {
+            ShareError::Gone => Self::Gone,
+            error if error.is_want() => Self::Busy,
+            _ => Self::NotHere,
+        }
+    }
+}
+
+impl From<Unserved> for Response {
+    fn from(why: Unserved) -> Self {
+        match why {
+            Unserved::Gone => Self::Gone,
+            Unserved::NotHere => Self::NotHere,
+            Unserved::Busy => Self::Busy,
+        }
+    }
+}
+
+impl Source {
+    pub fn size_bytes(&self) -> u64 {
+        match self {
+            Self::Cached(file) => file.size_bytes(),
+            Self::Shared(file) => file.size_bytes(),
+        }
+    }
+
+    /// Whether it is a shared file that has no name any more. Blocking: looks at the disk.
+    pub fn is_nameless(&self) -> bool {
+        match self {
+            Self::Cached(_) => false,
+            Self::Shared(file) => file.is_nameless(),
+        }
+    }
+
+    /// What may be asked of it.
+    pub fn ranges(&self) -> ExtentSet {
+        match self {
+            Self::Cached(file) => file.offered(),
+            Self::Shared(file) => ExtentSet::of(ByteRange::new(0, file.size_bytes())),
+        }
+    }
+
+    pub fn is_whole(&self) -> bool {
+        match self {
+            Self::Cached(file) => file.is_complete(),
+            Self::Shared(_) => true,
+        }
+    }
+
+    /// The range with its proof. Blocking: reads and hashes.
+    pub fn encode(&self, range: ByteRange) -> Result<Vec<u8>, Unserved> {
+        match self {
+            Self::Cached(file) => Ok(file.encode(range)?),
+            Self::Shared(file) => Ok(file.encode(range)?),
+        }
+    }
+
+    /// The same where nothing must be waited for and nothing is wrong; else nothing.
+    pub fn encode_at_once(&self, range: ByteRange) -> Option<Vec<u8>> {
+        match self {
+            Self::Cached(file) => file.encode_at_once(range),
+            Self::Shared(file) => file.encode_at_once(range),
+        }
+    }
+}
+
+pub(super) struct Opened {
+    files: LruCache<ContentHash, (Source, Questions)>,
+    nameless: Nameless<Source>,
+    /// Whether someone sees to it that old files are closed.
+    pub swept: bool,
+}
+
+impl Opened {
+    pub fn new() -> Self {
+        Self {
+            files: LruCache::new(OPENED_MAX),
+            nameless: Nameless::default(),
+            swept: false,
+        }
+    }
+
+    /// The file for a question about this range.
+    pub fn get(&mut self, now: Instant, hash: &ContentHash, range: ByteRange) -> Option<Source> {
+        match self.files.get_mut(hash) {
+            Some((source, questions)) => {
+                questions.note(now, range.end >= source.size_bytes());
+                Some(source.clone())
+            }
+            None => self.nameless.get(hash).cloned(),
+        }
+    }
+
+    /// Keeps a file that was opened for a question about this range. Gives what had to be closed
+    /// for it, to be dropped without a lock.
+    #[must_use]
+    pub fn put(
+        &mut self,
+        now: Instant,
+        hash: ContentHash,
+        source: Source,
+        range: ByteRange,
+    ) -> Option<Source> {
+        let mut questions = Questions::new(now);
+        questions.note(now, range.end >= source.size_bytes());
+        self.files
+            .push(hash, (source, questions))
+            .map(|(_, (source, _))| source)
+    }
+
+    #[must_use]
+    pub fn remove(&mut self, hash: &ContentHash) -> Option<Source> {
+        let nameless = self.nameless.remove(hash);
+        self.files.pop(hash).map(|(source, _)| source).or(nameless)
+    }
+
+    /// These lost their names while they were open; gives those that are not kept.
+    #[must_use]
+    pub fn keep(&mut self, now: Instant, lost: Vec<(ContentHash, Source)>) -> Vec<Source> {
+        let keep = |(hash, source): (ContentHash, Source)| {
+            let size_bytes = source.size_bytes();
+            self.nameless.put(now, hash, source, size_bytes)
+        };
+        lost.into_iter().filter_map(keep).collect()
+    }
+
+    /// Takes out what was kept long enough.
+    #[must_use]
+    pub fn take_nameless(&mut self, now: Instant) -> Vec<Source> {
+        self.nameless.take_old(now)
+    }
+
+    /// Takes out what was not asked for lately.
+    #[must_use]
+    pub fn take_old(&mut self, now: Instant) -> Vec<(ContentHash, Source)> {
+        let is_old = |(_, (_, questions)): &(&ContentHash, &(Source, Questions))| {
+            questions.kept_until() <= now
+        };
+        let old: Vec<ContentHash> = self.files.iter().filter(is_old).map(|it| *it.0).collect();
+        let closed = old.into_iter().map(|hash| (hash, self.files.pop(&hash)));
+        closed
+            .filter_map(|(hash, file)| Some((hash, file?.0)))
+            .collect()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.nameless.kept.is_empty()
+    }
+}
+
+/// When a file was asked for.
+struct Questions {
+    last: Instant,
+    /// The last question about its end.
+    about_end: Option<Instant>,
+}
+
+impl Questions {
+    fn new(now: Instant) -> Self {
+        Self {
+            last: now,
+            about_end: None,
+        }
+    }
+
+    fn note(&mut self, now: Instant, about_end: bool) {
+        self.last = now;
+        if about_end {
+            self.about_end = Some(now);
+        }
+    }
+
+    /// The last questions of one who reads a file through come beside each other, in any order.
+    fn kept_until(&self) -> Instant {
+        let is_last = |end: Instant| self.last.saturating_duration_since(end) < ENDED_FOR;
+        match self.about_end.is_some_and(is_last) {
+            true => self.last + ENDED_FOR,
+            false => self.last + OPENED_FOR,
+        }
+    }
+}
+
+/// What has no name any more, the longest first.
+struct Nameless<S> {
+    kept: VecDeque<(Instant, ContentHash, S, u64)>,
+    total_bytes: u64,
+}
+
+impl<S> Default for Nameless<S> {
+    fn default() -> Self {
+        Self {
+            kept: VecDeque::new(),
+            total_bytes: 0,
+        }
+    }
+}
+
+impl<S> Nameless<S> {
+    /// Gives it back where it is over the budget, or there already.
+    fn put(&mut self, now: Instant, hash: ContentHash, source: S, size_bytes: u64) -> Option<S> {
+        let room_bytes = NAMELESS_BUDGET_BYTES - self.total_bytes;
+        let is_full = size_bytes > room_bytes || self.kept.len() >= OPENED_MAX.get();
+        if is_full || self.get(&hash).is_some() {
+            return Some(source);
+        }
+        self.total_bytes += size_bytes;
+        self.kept.push_back((now, hash, source, size_bytes));
+        None
+    }
+
+    fn get(&self, hash: &ContentHash) -> Option<&S> {
+        let found = self.kept.iter().find(|kept| kept.1 == *hash);
+        found.map(|kept| &kept.2)
+    }
+
+    fn remove(&mut self, hash: &ContentHash) -> Option<S> {
+        let at = self.kept.iter().position(|kept| kept.1 == *hash)?;
+        let (_, _, source, size_bytes) = self.kept.remove(at)?;
+        self.total_bytes -= size_bytes;
+        Some(source)
+    }
+
+    fn take_old(&mut self, now: Instant) -> Vec<S> {
+        let is_old = |since: Instant| now.saturating_duration_since(since) >= NAMELESS_FOR;
+        let mut old = Vec::new();
+        while let Some((_, _, source, size_bytes)) = self.kept.pop_front_if(|it| is_old(it.0)) {
+            self.total_bytes -= size_bytes;
+            old.push(source);
+        }
+        old
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_to_its_end_is_closed_sooner_than_what_is_still_read() {
+        let begin = Instant::now();
+        let mut questions = Questions::new(begin);
+        questions.note(begin, false);
+        assert_eq!(questions.kept_until(), begin + OPENED_FOR, "in the middle");
+        questions.note(begin, true);
+        assert_eq!(questions.kept_until(), begin + ENDED_FOR);
+        let beside = begin + ENDED_FOR / 2;
+        questions.note(beside, false);
+        assert_eq!(questions.kept_until(), beside + ENDED_FOR, "out of order");
+        let again = begin + 2 * ENDED_FOR;
+        questions.note(again, false);
+        assert_eq!(questions.kept_until(), again + OPENED_FOR, "read once more");
+    }
+
+    #[test]
+    fn what_lost_its_name_is_kept_for_a_while_and_within_a_budget() {
+        let (mut nameless, now) = (Nameless::default(), Instant::now());
+        let [one, two, three] = [1, 2, 3].map(|byte| ContentHash::new([byte; 32]));
+        assert_eq!(nameless.put(now, one, 'a', 1000), None);
+        assert_eq!(nameless.put(now, one, 'b', 1000), Some('b'), "it is there");
+        let too_much = NAMELESS_BUDGET_BYTES - 999;
+        assert_eq!(nameless.put(now, two, 'c', too_much), Some('c'));
+        let later = now + NAMELESS_FOR / 2;
+        assert_eq!(nameless.put(later, two, 'd', too_much - 1), None);
+        assert_eq!(nameless.get(&one), Some(&'a'));
+        assert_eq!(nameless.take_old(now + NAMELESS_FOR), ['a']);
+        assert_eq!((nameless.get(&one), nameless.get(&two)), (None, Some(&'d')));
+        assert_eq!(nameless.put(later, three, 'e', 1000), None);
+        assert_eq!(nameless.remove(&two), Some('d'));
+        assert_eq!(nameless.take_old(later + NAMELESS_FOR), ['e']);
+        assert_eq!(nameless.total_bytes, 0);
+    }
+}

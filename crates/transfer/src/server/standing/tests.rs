@@ -1,0 +1,138 @@
+//! Disks that give nothing, and what is served of others meanwhile.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::server::ServerLimits;
+use p2pfs_cache::{Cache, CacheConfig};
+use p2pfs_proto::wire::native::tcp::{Lane, PackedBatch, Request, SmallFile};
+use p2pfs_share::{ShareConfig, ShareSet, ShareSpec};
+use p2pfs_types::extent::ByteRange;
+use p2pfs_types::id::NodeId;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct World {
+    _folder: tempfile::TempDir,
+    server: Server,
+}
+
+fn asker() -> NodeId {
+    NodeId::new([1; 32])
+}
+
+fn content(name: &str) -> ContentHash {
+    ContentHash::of(name.as_bytes())
+}
+
+/// A server of two folders: many files are in the one, and few in the other.
+fn world() -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let put = |dir: &Path, name: &str| std::fs::write(dir.join(name), name).unwrap();
+    for dir in ["far", "near", "state"] {
+        std::fs::create_dir(at(dir)).unwrap();
+    }
+    (0..3 * STANDING_OF_DISK_MAX).for_each(|n| put(&at("far"), &format!("far-{n}")));
+    put(&at("near"), "near");
+    let (shares, mut events) = ShareSet::open(ShareConfig::new(at("state"))).unwrap();
+    for dir in ["far", "near"] {
+        shares.add(ShareSpec::new(at(dir))).unwrap();
+    }
+    std::thread::spawn(move || while events.blocking_recv().is_some() {});
+    assert!(shares.wait_settled(PATIENCE));
+    let config = CacheConfig {
+        dir: at("cache"),
+        budget_bytes: 1 << 20,
+        floor_bytes: 0,
+    };
+    let limits = ServerLimits {
+        makers_max: 2 * STANDING_OF_DISK_MAX,
+        ..ServerLimits::default()
+    };
+    let cache = Cache::open(config).unwrap().0;
+    let server = Server::new(cache, shares, limits, Arc::new(|_, _| true));
+    World {
+        _folder: folder,
+        server,
+    }
+}
+
+impl World {
+    /// Begins to read so many files of the one folder, which ends when these are dropped.
+    fn stuck(&self, count: usize) -> BTreeMap<usize, Turn> {
+        let begin = |n| {
+            let of = (Lane::Bulk, asker());
+            let hash = content(&format!("far-{n}"));
+            let asked = Asked::of_range(of, hash, ByteRange::at(0, 5));
+            (n, self.server.inner.fair_queue.pass_at_once(asked).unwrap())
+        };
+        (0..count).map(begin).collect()
+    }
+
+    fn stands_still(&self, name: &str) -> bool {
+        let soon = Instant::now() + STANDS_STILL;
+        self.server.inner.stands_still(&content(name), soon)
+    }
+}
+
+#[tokio::test]
+async fn nothing_more_is_begun_of_a_disk_of_which_much_stands_still() {
+    let world = world();
+    let last = STANDING_OF_DISK_MAX - 1;
+    let next = format!("far-{STANDING_OF_DISK_MAX}");
+    let mut stuck = world.stuck(last);
+    assert!(world.stands_still("far-0"));
+    assert!(!world.stands_still(&next), "its disk may be well");
+    stuck = stuck.into_iter().chain(world.stuck(last + 1)).collect();
+    assert!(world.stands_still(&next));
+    assert!(!world.stands_still("near"), "another disk");
+    assert!(!world.stands_still("nobody has it"));
+    stuck.remove(&0);
+    assert!(!world.stands_still(&next), "some of it has ended");
+}
+
+#[tokio::test]
+async fn what_is_on_a_disk_that_stands_still_is_refused_and_what_is_elsewhere_is_given() {
+    let world = world();
+    let server = &world.server;
+    let _stuck = world.stuck(STANDING_OF_DISK_MAX);
+    let stands_by_now = || {
+        let all = server.inner.standing_for(STANDS_STILL, Instant::now());
+        all.len() == STANDING_OF_DISK_MAX
+    };
+    while !stands_by_now() {
+        std::thread::yield_now();
+    }
+    let (far, near) = (content("far-40"), content("near"));
+    let range = |hash, size_bytes| Request::Range {
+        hash,
+        size_bytes,
+        range: ByteRange::new(0, size_bytes),
+    };
+    let answer = |request| server.answer(asker(), Lane::Urgent, request);
+    for request in [range(far, 6), Request::Holdings { hash: far }] {
+        let answer = answer(request).await;
+        assert!(matches!(answer, Response::Refused { .. }), "{answer:?}");
+    }
+    assert!(matches!(
+        answer(range(near, 4)).await,
+        Response::Data { .. }
+    ));
+    assert!(server.offer_for(asker(), &far).is_none());
+    assert!(server.offer_for(asker(), &near).is_some());
+    let files = [(far, 6), (near, 4)];
+    let files = files.map(|(hash, size_bytes)| SmallFile { hash, size_bytes });
+    let batch = answer(Request::Batch {
+        files: files.into(),
+    });
+    let Response::Batch { packed } = batch.await else {
+        panic!("no batch");
+    };
+    let mut first = PackedBatch::with_capacity(0);
+    first.push_not_here();
+    let first = first.into_bytes();
+    assert!(packed.starts_with(&first) && packed.len() > first.len() + 4);
+}

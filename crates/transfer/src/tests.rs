@@ -1,0 +1,124 @@
+//! What the tests of this module share: contents, and caches that hold them.
+
+mod network;
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::client::{Fetcher, ReadReply};
+use p2pfs_cache::faults::{Faults, cache_in_boot, cache_that_can_halt};
+use p2pfs_cache::{Cache, CacheConfig, Stored};
+use p2pfs_fetch::TransferError;
+use p2pfs_proto::wire::native::tcp::RANGE_MAX_BYTES;
+use p2pfs_types::digest;
+pub use p2pfs_types::digest::sample::Content;
+use p2pfs_types::extent::ByteRange;
+
+/// Longer than anything here takes; nothing waits for it unless it fails.
+pub const LONG: Duration = Duration::from_secs(60);
+
+pub struct TestCache {
+    pub cache: Cache,
+    dir: tempfile::TempDir,
+}
+
+impl TestCache {
+    pub fn new(budget_bytes: u64) -> Self {
+        Self::opened(budget_bytes, |config| Cache::open(config).unwrap()).0
+    }
+
+    /// On a disk that can be halted.
+    pub fn that_can_halt(budget_bytes: u64) -> (Self, std::sync::Arc<Faults>) {
+        Self::opened(budget_bytes, cache_that_can_halt)
+    }
+
+    /// With what `stock` put in before a power cut, none of which was brought to the disk for sure.
+    pub fn after_a_power_cut(budget_bytes: u64, stock: impl FnOnce(&Self)) -> Self {
+        let before = |config| (cache_in_boot(config, "before"), ());
+        let (cut, ()) = Self::opened(budget_bytes, before);
+        stock(&cut);
+        drop(cut.cache);
+        let config = config(&cut.dir, budget_bytes);
+        let cache = cache_in_boot(config, "after");
+        Self { cache, ..cut }
+    }
+
+    fn opened<T>(budget_bytes: u64, open: impl FnOnce(CacheConfig) -> (Cache, T)) -> (Self, T) {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, beside) = open(config(&dir, budget_bytes));
+        (Self { cache, dir }, beside)
+    }
+
+    /// Puts a part of a content in.
+    pub fn stock(&self, content: &Content, range: ByteRange) {
+        let file = self.cache.file(content.hash(), content.size()).unwrap();
+        let mut at = range.start;
+        while at < range.end {
+            let piece = ByteRange::new(at, (at + RANGE_MAX_BYTES).min(range.end));
+            let proof = content.encode(piece);
+            let verified =
+                digest::decode(content.hash(), content.size(), piece, proof.into()).unwrap();
+            assert_eq!(file.store(&verified).unwrap(), Stored::Kept);
+            at = piece.end;
+        }
+    }
+
+    /// The data file of a content, for what only a disk does to it.
+    pub fn data_file(&self, content: &Content) -> std::fs::File {
+        let hex = content.hash().to_string();
+        let path = format!("cache/{}/{hex}.data", &hex[..2]);
+        let mut options = std::fs::File::options();
+        options
+            .write(true)
+            .open(self.dir.path().join(path))
+            .unwrap()
+    }
+
+    pub fn stock_all(&self, content: &Content) {
+        self.stock(content, ByteRange::new(0, content.size()));
+    }
+}
+
+fn config(dir: &tempfile::TempDir, budget_bytes: u64) -> CacheConfig {
+    CacheConfig {
+        dir: dir.path().join("cache"),
+        budget_bytes,
+        floor_bytes: 0,
+    }
+}
+
+/// Where a read's outcome arrives.
+pub type Outcome = mpsc::Receiver<Result<Bytes, TransferError>>;
+
+pub fn reply() -> (ReadReply, Outcome) {
+    let (sender, receiver) = mpsc::channel();
+    (
+        Box::new(move |outcome| drop(sender.send(outcome))),
+        receiver,
+    )
+}
+
+/// Reads as a thread of the mount would; to be called where blocking is allowed.
+pub fn read_now(
+    fetcher: &Fetcher,
+    content: &Content,
+    range: ByteRange,
+) -> Result<Bytes, TransferError> {
+    let (reply, outcome) = reply();
+    let deadline = Instant::now() + LONG / 2;
+    fetcher.read(content.hash(), content.size(), range, deadline, reply);
+    outcome.recv_timeout(LONG).expect("a read ends")
+}
+
+/// Reads a whole file in order, and compares it.
+pub fn read_through(fetcher: &Fetcher, content: &Content, step: u64) {
+    let mut at = 0;
+    while at < content.size() {
+        let range = ByteRange::new(at, (at + step).min(content.size()));
+        let bytes = read_now(fetcher, content, range).unwrap();
+        assert!(bytes == content.part(range), "wrong bytes at {at}");
+        at = range.end;
+    }
+}

@@ -1,0 +1,78 @@
+//! Contents that are for some nodes alone.
+
+use super::*;
+use p2pfs_proto::wire::native::tcp::{PackedBatch, SmallFile};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_is_given_and_offered_to_those_alone_who_may_have_it() {
+    let content = Content::new(41, 60_000);
+    let cache = TestCache::new(1 << 30);
+    cache.stock_all(&content);
+    let state = tempfile::tempdir().unwrap();
+    let (alice, bob) = (NodeId::new([1; 32]), NodeId::new([2; 32]));
+    let server = Server::new(
+        cache.cache.clone(),
+        shares(state.path(), &[]),
+        ServerLimits::default(),
+        Arc::new(move |node, _| *node == alice),
+    );
+    let (hash, size_bytes) = (content.hash(), content.size());
+    let range = Request::Range {
+        hash,
+        size_bytes,
+        range: ByteRange::new(0, size_bytes),
+    };
+    let files = vec![SmallFile { hash, size_bytes }];
+    let questions = [
+        range.clone(),
+        Request::Holdings { hash },
+        Request::Batch { files },
+    ];
+    let mut nothing = PackedBatch::with_capacity(0);
+    nothing.push_not_here();
+    let nothing = Response::Batch {
+        packed: nothing.into_bytes().into(),
+    };
+    for question in questions {
+        let refused = server.answer(bob, Lane::Urgent, question.clone()).await;
+        assert!(
+            refused == Response::NotHere || refused == nothing,
+            "{refused:?}"
+        );
+        let given = server.answer(alice, Lane::Urgent, question).await;
+        assert!(given != Response::NotHere && given != nothing, "{given:?}");
+    }
+    // it is open now
+    assert!(server.answer_at_once(alice, Lane::Urgent, &range).is_some());
+    assert_eq!(server.answer_at_once(bob, Lane::Urgent, &range), None);
+    assert_eq!(server.offer_for(bob, &hash), None);
+    assert!(server.offer_for(alice, &hash).unwrap().askers.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lacks_a_part_hides_no_share_that_may_have_all_of_it_in_a_moment() {
+    let content = Content::new(42, 600_000);
+    let cache = TestCache::new(1 << 30);
+    cache.stock(&content, ByteRange::new(0, 65_536));
+    let state = tempfile::tempdir().unwrap();
+    let (shares, _events) = ShareSet::open(ShareConfig::new(state.path())).unwrap();
+    let limits = ServerLimits::default();
+    let admits = Arc::new(|_: &NodeId, _: &_| true);
+    let server = Server::new(cache.cache.clone(), shares.clone(), limits, admits);
+    let (hash, size_bytes) = (content.hash(), content.size());
+    let ask = |range| {
+        let request = Request::Range {
+            hash,
+            size_bytes,
+            range,
+        };
+        server.answer(NodeId::new([1; 32]), Lane::Urgent, request)
+    };
+    let (here, elsewhere) = (ByteRange::new(0, 4096), ByteRange::new(131_072, 135_168));
+    assert!(matches!(ask(here).await, Response::Data { .. }));
+    // its shares were not added yet
+    assert_eq!(ask(elsewhere).await, Response::Busy);
+    shares.all_added();
+    assert_eq!(ask(elsewhere).await, Response::NotHere);
+    assert!(matches!(ask(here).await, Response::Data { .. }));
+}

@@ -1,0 +1,71 @@
+//! One hash of which several sizes are said.
+
+use super::*;
+use p2pfs_fetch::plan::PlanError;
+use p2pfs_fetch::{Offer, TransferError};
+use p2pfs_types::extent::ExtentSet;
+
+/// Answers as if it had whatever is asked for.
+fn made_up(_: Response) -> Response {
+    Response::Data {
+        proof: vec![7; 4096].into(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_size_said_of_a_hash_keeps_no_right_byte_from_readers_or_the_cache() {
+    let content = Content::new(31, 3 << 20);
+    let cluster = Cluster::new();
+    let honest = cluster.serving(&[&content], honest);
+    let liar = cluster.serving(&[&content], made_up);
+    let wrong_size = content.size() + 5;
+    let said = Holder {
+        size_bytes: wrong_size,
+        ..liar.holder(&content)
+    };
+    let cache = TestCache::new(1 << 30);
+    let holders = vec![said, honest.holder(&content)];
+    let (fetcher, mut events) = cluster.fetching(&cache, holders);
+    let (reply, outcome) = crate::tests::reply();
+    let deadline = Instant::now() + LONG;
+    let first = ByteRange::new(0, 4096);
+    fetcher.read(content.hash(), wrong_size, first, deadline, reply);
+    let (reader, copy) = (fetcher.clone(), content.clone());
+    blocking(move || read_through(&reader, &copy, 128 << 10)).await;
+    let wrong = blocking(move || outcome.recv_timeout(LONG).unwrap()).await;
+    assert_eq!(wrong, Err(TransferError::from(PlanError::OnlyLiars)));
+    let (node, hash) = (liar.id, content.hash());
+    while events.recv().await.unwrap() != (FetchEvent::Liar { node, hash }) {}
+    // what came while the cache's file was of the other size comes once more
+    while fetcher.fill(hash, content.size()).done().await.is_err() {}
+    assert!(cache.cache.is_complete(&hash));
+}
+
+/// It read the file by a size that a liar said, and has a part that proves itself all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_a_part_by_a_wrong_size_that_another_said_is_not_called_a_liar() {
+    let content = Content::new(32, 3 << 20);
+    let cluster = Cluster::new();
+    let honest = cluster.serving(&[&content], honest);
+    let cache = TestCache::new(1 << 30);
+    let (fetcher, mut events) = cluster.fetching(&cache, vec![honest.holder(&content)]);
+    let (reply, outcome) = crate::tests::reply();
+    let (deadline, first) = (Instant::now() + LONG, ByteRange::new(0, 4096));
+    fetcher.read_just(content.hash(), content.size(), first, deadline, reply);
+    blocking(move || outcome.recv_timeout(LONG).unwrap())
+        .await
+        .unwrap();
+    let offer = Offer {
+        node: NodeId::new([77; 32]),
+        content: ContentKey::new(content.hash(), content.size() + 5),
+        all: false,
+        ranges: ExtentSet::of(ByteRange::new(0, 1 << 20)),
+        load: 0,
+    };
+    fetcher.offer(offer, honest.address);
+    let fill = fetcher.fill(content.hash(), content.size());
+    fill.done().await.unwrap();
+    while let Ok(event) = events.try_recv() {
+        assert!(!matches!(event, FetchEvent::Liar { .. }), "{event:?}");
+    }
+}

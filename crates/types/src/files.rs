@@ -1,0 +1,266 @@
+//! Files and folders as this program makes them: readable by their owner alone, locked, and opened
+//! anew by their descriptor; and where something is mounted over them.
+//!
+//! Knows the system calls and no path: what is in a file, and what is to be said of an error, is
+//! its owner's. Every call blocks.
+
+mod held_lock;
+pub mod mountinfo;
+mod refused;
+pub mod socket_place;
+
+pub use refused::stays_refused;
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, linkat};
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+
+pub use held_lock::{HeldLock, Whereabouts};
+
+/// The mode of a file that is its owner's alone.
+pub const PRIVATE_MODE: u32 = 0o600;
+/// The longest path of a Unix socket in bytes: `sun_path` without its NUL (unix(7)).
+pub const SOCKET_PATH_MAX_BYTES: usize = 107;
+/// Descriptors that are left for connections, at most: as many as meet at one time at all.
+const DESCRIPTORS_LEFT_MAX: u64 = 512;
+
+/// A path that means what is open, whatever its name is by now, or where it has none (proc(5)).
+pub fn path_of(open: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", open.as_fd().as_raw_fd())
+}
+
+/// The same file for reading, with a position of its own: a duplicate shares it (open(2)), and who
+/// reads to the end of one would leave nothing to the next.
+pub fn opened_anew(file: &File) -> io::Result<File> {
+    File::open(path_of(file))
+}
+
+/// Gives an open file a name, never in the place of what has it (`AlreadyExists`). The file may
+/// have none yet (`O_TMPFILE`, open(2)).
+pub fn link(file: &File, place: &Path) -> io::Result<()> {
+    Ok(linkat(
+        CWD,
+        path_of(file),
+        CWD,
+        place,
+        AtFlags::SYMLINK_FOLLOW,
+    )?)
+}
+
+/// Fills the buffer from a file, or as much of it as the file has there: so much.
+pub fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Has the kernel begin to write this part of a file to its disk, so that little is left to wait
+/// for where all of it is synced (sync_file_range(2)). Waits where the disk has as much to do as it
+/// takes; does nothing where a filesystem knows no such thing, and makes nothing safe by itself.
+pub fn begin_to_write_out(file: &File, start: u64, length_bytes: u64) {
+    let (Ok(start), Ok(length)) = (i64::try_from(start), i64::try_from(length_bytes)) else {
+        return;
+    };
+    let descriptor = file.as_raw_fd();
+    // SAFETY: the call takes numbers alone, and the descriptor is open for its length.
+    let _unknown_here =
+        unsafe { libc::sync_file_range(descriptor, start, length, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
+/// Makes a folder that its owner alone may enter, and those above it; one that exists is left.
+pub fn make_private_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Opens a file for reading and writing; where there was none it is made, its owner's alone.
+pub fn open_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options.mode(PRIVATE_MODE).open(path)
+}
+
+/// A file in that folder which has no name (`O_TMPFILE`, open(2)), so that nothing of it can be
+/// seen, or left behind.
+pub fn unnamed(folder: &Path, mode: u32) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(mode);
+    options.custom_flags(libc::O_TMPFILE).open(folder)
+}
+
+/// A name beside a file for what it was, which nothing has yet.
+pub fn aside(file: &Path) -> PathBuf {
+    (1..u32::MAX)
+        .map(|number| file.with_added_extension(format!("aside-{number}")))
+        .find(|aside| !aside.exists())
+        .unwrap_or_else(|| file.with_added_extension("aside"))
+}
+
+/// Whether a file is wrong in itself, rather than its disk.
+pub fn is_damage(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+    )
+}
+
+/// Whether an error says that there is no room.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+/// Whether an error is this process's want of something that may be free again soon: descriptors,
+/// memory, or a turn at what others change (`open(2)`, ERRORS).
+pub fn is_want(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN | libc::EINTR)
+    )
+}
+
+/// What helps where a filesystem is read-only: which for a unit all of them may be
+/// (`ProtectSystem=strict`), however they are mounted.
+pub fn read_only_remedy() -> &'static str {
+    read_only_remedy_of(std::env::var_os("INVOCATION_ID").is_some())
+}
+
+fn read_only_remedy_of(is_unit: bool) -> &'static str {
+    match is_unit {
+        true => {
+            "name that directory in ReadWritePaths= of its unit (systemctl edit p2pfs), or make \
+             its filesystem writable"
+        }
+        false => "make its filesystem writable",
+    }
+}
+
+/// What the system says of a file of the state directory, with what helps where that is clear.
+pub fn with_remedy(error: &io::Error) -> String {
+    if let Some(limit) = limit_of_open_files(error) {
+        return limit;
+    }
+    let remedy = match error.kind() {
+        _ if is_full(error) => "; free some of its disk, or name another directory with --state",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            let remedy = read_only_remedy();
+            return format!("{error}; {remedy}, or name another directory with --state");
+        }
+        io::ErrorKind::PermissionDenied => "; let the daemon's user write it",
+        _ => "",
+    };
+    format!("{error}{remedy}")
+}
+
+/// Refuses a file that takes one of the last descriptors that this process may have, for the sake
+/// of what cannot do without: a connection to whom the bytes are with, a process that asks.
+pub fn leave_descriptors(file: &File) -> io::Result<()> {
+    let Some(limit) = getrlimit(Resource::Nofile).current else {
+        return Ok(());
+    };
+    let left_to_others = (limit / 4).min(DESCRIPTORS_LEFT_MAX);
+    // the kernel gives the lowest number that is free
+    let number = u64::try_from(file.as_raw_fd()).unwrap_or_default();
+    if number < limit - left_to_others {
+        return Ok(());
+    }
+    Err(Errno::MFILE.into())
+}
+
+/// What keeps this process from opening files, and what helps, where a limit of their number does.
+pub fn limit_of_open_files(error: &io::Error) -> Option<String> {
+    match Errno::from_io_error(error)? {
+        Errno::MFILE => {
+            let limit = getrlimit(Resource::Nofile).current;
+            let limit = limit.map_or_else(String::new, |limit| format!(" ({limit})"));
+            Some(format!(
+                "this process has as many files open as it may{limit}; raise LimitNOFILE= of its \
+                 unit, or ulimit -n where it is started by hand"
+            ))
+        }
+        Errno::NFILE => Some(
+            "the system has as many files open as it may; raise fs.file-max (sysctl)".to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+/// The path with every link but its last name resolved, since the last may be our own mount and
+/// must not be touched.
+pub fn without_links_above(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match (
+        absolute.parent().map(std::fs::canonicalize),
+        absolute.file_name(),
+    ) {
+        (Some(Ok(parent)), Some(name)) => parent.join(name),
+        _ => absolute,
+    }
+}
+
+/// The lock file at this path, locked until it is dropped; none where another process has it.
+pub fn locked(path: &Path) -> io::Result<Option<HeldLock>> {
+    let file = open_private(path)?;
+    match file.try_lock() {
+        Ok(()) => HeldLock::new(file, path.to_owned()).map(Some),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_unit_runs_the_daemon_a_read_only_place_is_mended_in_the_unit() {
+        let of_unit = read_only_remedy_of(true);
+        assert!(of_unit.contains("ReadWritePaths="), "{of_unit}");
+        assert!(!read_only_remedy_of(false).contains("ReadWritePaths="));
+    }
+
+    #[test]
+    fn what_a_disk_began_to_write_out_is_what_was_written_and_a_pipe_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = unnamed(folder.path(), PRIVATE_MODE).unwrap();
+        file.write_all_at(&[7; 100_000], 0).unwrap();
+        // also where the file has ended already
+        for (start, length_bytes) in [(0, 50_000), (50_000, 1 << 40), (u64::MAX, 1)] {
+            begin_to_write_out(&file, start, length_bytes);
+        }
+        let mut read = vec![0; 100_001];
+        assert_eq!(read_full_at(&file, &mut read, 0).unwrap(), 100_000);
+        assert!(read[..100_000].iter().all(|byte| *byte == 7));
+        let (_reader, writer) = rustix::pipe::pipe().unwrap();
+        begin_to_write_out(&File::from(writer), 0, 1);
+    }
+
+    #[test]
+    fn at_a_limit_of_open_files_its_number_is_told_and_how_it_is_raised() {
+        let said = |errno: Errno| limit_of_open_files(&errno.into());
+        let most = getrlimit(Resource::Nofile).current.unwrap();
+        let own = said(Errno::MFILE).unwrap();
+        assert!(own.contains(&format!("({most})")), "{own}");
+        assert!(
+            own.contains("LimitNOFILE=") && own.contains("ulimit -n"),
+            "{own}"
+        );
+        assert!(said(Errno::NFILE).unwrap().contains("fs.file-max"));
+        assert_eq!(said(Errno::NOSPC), None);
+        assert!(with_remedy(&Errno::MFILE.into()).contains("LimitNOFILE="));
+    }
+}

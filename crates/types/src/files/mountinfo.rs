@@ -1,0 +1,78 @@
+//! The list of what is mounted where, as of `proc_pid_mountinfo(5)`.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// The list of this mount namespace. An open file of it polls with POLLPRI when it changes.
+pub const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+/// The mount point in a line of the list.
+pub fn point(line: &[u8]) -> Option<PathBuf> {
+    let field = line.split(|byte| *byte == b' ').nth(4)?;
+    Some(PathBuf::from(OsString::from_vec(unescape(field))))
+}
+
+/// The type of the filesystem in a line of the list, and what it was mounted from.
+pub fn filesystem(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    // optional fields come before the dash
+    fields.find(|field| *field == b"-")?;
+    Some((fields.next()?, fields.next().unwrap_or_default()))
+}
+
+/// Undoes the list's `\040` for a space and the like.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        match tail.get(..3).filter(|_| *first == b'\\').and_then(octal) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    bytes
+}
+
+fn octal(digits: &[u8]) -> Option<u8> {
+    let value = digits.iter().try_fold(0u32, |sum, digit| match digit {
+        b'0'..=b'7' => Some(sum * 8 + u32::from(digit - b'0')),
+        _ => None,
+    });
+    u8::try_from(value?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_a_space_is_found_in_the_list() {
+        let line = b"41 22 0:46 / /mnt/a\\040b rw shared:1 master:2 - fuse.p2pfs p2pfs rw";
+        assert_eq!(point(line), Some(PathBuf::from("/mnt/a b")));
+        assert_eq!(filesystem(line), Some((&b"fuse.p2pfs"[..], &b"p2pfs"[..])));
+    }
+
+    #[test]
+    fn a_torn_line_is_none() {
+        for line in [&b""[..], b"torn line", b"36 35 0:9 /"] {
+            assert_eq!((point(line), filesystem(line)), (None, None));
+        }
+        assert_eq!(filesystem(b"36 35 0:9 / /mnt rw -"), None);
+    }
+
+    #[test]
+    fn a_backslash_that_escapes_nothing_stays() {
+        assert_eq!(unescape(b"a\\b\\0"), b"a\\b\\0");
+        assert_eq!(unescape(b"\\134\\012"), b"\\\n");
+        for text in [&b"\\999"[..], b"\\+12", b"\\777"] {
+            assert_eq!(unescape(text), text);
+        }
+    }
+}

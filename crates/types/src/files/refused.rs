@@ -1,0 +1,80 @@
+//! Places that the system refuses: whether that may pass by itself.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::process::geteuid;
+
+/// Whether what the system says of a place is so until somebody changes it, and not only until a
+/// disk is mounted or a device works again.
+pub fn stays_refused(place: &Path, said: &io::Error) -> bool {
+    match said.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            !awaits_a_disk(place, geteuid().as_raw())
+        }
+        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => !leads_nowhere(place),
+        ErrorKind::IsADirectory | ErrorKind::InvalidInput => true,
+        _ => false,
+    }
+}
+
+/// Whether a disk may be mounted there yet: what there is of the way to the place ends in an empty
+/// directory of somebody else than this user.
+fn awaits_a_disk(place: &Path, user: u32) -> bool {
+    let mut way = place.ancestors();
+    let last = way.find_map(|dir| Some((dir, fs::symlink_metadata(dir).ok()?)));
+    last.is_some_and(|(dir, found)| {
+        let is_empty = fs::read_dir(dir).is_ok_and(|mut names| names.next().is_none());
+        is_empty && found.uid() != user
+    })
+}
+
+/// Whether the way there goes by a symlink to what is not there, which may be on such a disk.
+fn leads_nowhere(place: &Path) -> bool {
+    let mut way = place.ancestors();
+    way.any(|step| step.is_symlink() && !step.exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn may_pass(place: &Path, kind: ErrorKind) -> bool {
+        !stays_refused(place, &kind.into())
+    }
+
+    #[test]
+    fn a_place_of_ones_own_that_is_refused_stays_so_and_what_comes_or_fails_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = folder.path().join("lock");
+        for refused in [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem] {
+            assert!(!may_pass(&lock, refused), "{refused}: it is its own");
+        }
+        assert!(!may_pass(&lock, ErrorKind::NotADirectory));
+        for passing in [
+            ErrorKind::NotFound,
+            ErrorKind::StorageFull,
+            ErrorKind::Other,
+        ] {
+            assert!(may_pass(&lock, passing), "{passing}");
+        }
+        symlink("/nonexistent/disk", &lock).unwrap();
+        assert!(may_pass(&lock, ErrorKind::AlreadyExists));
+    }
+
+    #[test]
+    fn an_empty_directory_of_another_user_may_be_where_a_disk_is_mounted_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let point = folder.path().join("disk");
+        fs::create_dir(&point).unwrap();
+        let cache = point.join("p2pfs/cache");
+        let me = geteuid().as_raw();
+        assert!(awaits_a_disk(&cache, me + 1) && !awaits_a_disk(&cache, me));
+        fs::write(point.join("of a disk that is there"), b"").unwrap();
+        assert!(!awaits_a_disk(&cache, me + 1));
+    }
+}

@@ -1,0 +1,11 @@
+//! Identities, names, byte ranges and content hashes, and the small mechanisms that several crates of
+//! p2pfs share.
+
+pub mod bucket;
+pub mod digest;
+pub mod extent;
+pub mod files;
+pub mod id;
+pub mod least;
+pub mod offences;
+pub mod path;

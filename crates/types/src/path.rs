@@ -1,0 +1,337 @@
+//! The one type that a remote name can be.
+//!
+//! A [`SharedPath`] is relative, has no empty, `.` or `..` component, no NUL and no component over
+//! 255 bytes, so that joining it to a local folder cannot leave that folder by its text. (That no
+//! symlink leads out is the part of `openat2`, in `share`.) Names are bytes: nothing here asks for
+//! UTF-8.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The longest single name in bytes (`NAME_MAX`, limits.h).
+pub const NAME_MAX_BYTES: usize = 255;
+/// The longest path in bytes, one below `PATH_MAX` (limits.h) for the NUL.
+pub const PATH_MAX_BYTES: usize = 4095;
+/// The hidden folder of the mount; no shared path begins with it.
+pub const HIDDEN_ROOT: &[u8] = b".p2pfs";
+/// The folder in an inbox for what is not whole yet; wherever it lies, no share lists it.
+pub const ARRIVING: &str = ".p2pfs-arriving";
+
+/// A path within the shared namespace: components joined by `/`, the root being empty.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct SharedPath(Box<[u8]>);
+
+impl SharedPath {
+    /// The root of the namespace.
+    pub fn root() -> Self {
+        Self::default()
+    }
+
+    /// Checks and wraps a path. The empty path is the root.
+    ///
+    /// # Errors
+    /// [`PathError`] naming the rule that is broken.
+    pub fn new(bytes: impl Into<Box<[u8]>>) -> Result<Self, PathError> {
+        let bytes = bytes.into();
+        if bytes.len() > PATH_MAX_BYTES {
+            return Err(PathError::TooLong {
+                length_bytes: bytes.len(),
+            });
+        }
+        if !bytes.is_empty() {
+            bytes.split(|b| *b == b'/').try_for_each(check_name)?;
+            if bytes.split(|b| *b == b'/').next() == Some(HIDDEN_ROOT) {
+                return Err(PathError::Hidden);
+            }
+        }
+        Ok(Self(bytes))
+    }
+
+    /// Wraps a local relative path.
+    ///
+    /// # Errors
+    /// [`PathError`] where it cannot be shared.
+    pub fn from_local(path: &Path) -> Result<Self, PathError> {
+        Self::new(path.as_os_str().as_bytes())
+    }
+
+    /// The path of `name` within this directory.
+    ///
+    /// # Errors
+    /// [`PathError`] where `name` is no name, or the whole is too long.
+    pub fn join(&self, name: &[u8]) -> Result<Self, PathError> {
+        check_name(name)?;
+        let length_bytes = self.0.len() + usize::from(!self.is_root()) + name.len();
+        if length_bytes > PATH_MAX_BYTES {
+            return Err(PathError::TooLong { length_bytes });
+        }
+        if self.is_root() && name == HIDDEN_ROOT {
+            return Err(PathError::Hidden);
+        }
+        let mut bytes = Vec::with_capacity(length_bytes);
+        if !self.is_root() {
+            bytes.extend_from_slice(&self.0);
+            bytes.push(b'/');
+        }
+        bytes.extend_from_slice(name);
+        Ok(Self(bytes.into()))
+    }
+
+    /// The containing directory; none for the root.
+    pub fn parent(&self) -> Option<Self> {
+        if self.is_root() {
+            return None;
+        }
+        let end = self.0.iter().rposition(|b| *b == b'/').unwrap_or(0);
+        Some(Self(self.0[..end].into()))
+    }
+
+    /// The last component; empty for the root.
+    pub fn file_name(&self) -> &[u8] {
+        match self.0.iter().rposition(|b| *b == b'/') {
+            Some(slash) => &self.0[slash + 1..],
+            None => &self.0,
+        }
+    }
+
+    /// The components from the top; none for the root.
+    pub fn components(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.0.split(|b| *b == b'/').filter(|name| !name.is_empty())
+    }
+
+    /// Whether this is the root.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether `self` lies beneath `directory` (not: is it).
+    pub fn is_beneath(&self, directory: &Self) -> bool {
+        if directory.is_root() {
+            return !self.is_root();
+        }
+        self.0.len() > directory.0.len()
+            && self.0.starts_with(&directory.0)
+            && self.0[directory.0.len()] == b'/'
+    }
+
+    /// The bytes, `/` between components, none at the ends.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The relative local path; empty for the root.
+    pub fn as_local(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.0))
+    }
+}
+
+/// Whether the bytes can be one name in a directory.
+///
+/// # Errors
+/// [`PathError`] naming the rule that is broken.
+pub fn check_name(name: &[u8]) -> Result<(), PathError> {
+    match name {
+        b"" => Err(PathError::EmptyName),
+        b"." | b".." => Err(PathError::DotName),
+        _ if name.contains(&0) || name.contains(&b'/') => Err(PathError::BadByte),
+        _ if name.len() > NAME_MAX_BYTES => Err(PathError::TooLong {
+            length_bytes: name.len(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+impl fmt::Display for SharedPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl fmt::Debug for SharedPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0.escape_ascii())
+    }
+}
+
+impl Serialize for SharedPath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for SharedPath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = bytes::Bytes::deserialize(deserializer)?;
+        Self::new(&bytes[..]).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Which rule of [`SharedPath`] a name breaks. Whoever sent the name is at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// Two slashes in a row, or one at an end.
+    #[error("a component of the path is empty")]
+    EmptyName,
+    /// `.` or `..`.
+    #[error("a component of the path is '.' or '..'")]
+    DotName,
+    /// A NUL, or a slash within a name.
+    #[error("a name holds a NUL or a slash")]
+    BadByte,
+    /// Over [`NAME_MAX_BYTES`] or [`PATH_MAX_BYTES`].
+    #[error("a name or path of {length_bytes} bytes is too long (255 for a name, 4095 in all)")]
+    TooLong {
+        /// Its length.
+        length_bytes: usize,
+    },
+    /// Begins with the mount's own hidden folder.
+    #[error("the name .p2pfs is the mount's own")]
+    Hidden,
+}
+
+/// A name as printable text: what is not UTF-8, would move the cursor or turn the direction of
+/// writing round comes as an escape, and a backslash doubled, so that the text says the bytes.
+pub fn escape(name: &[u8]) -> String {
+    let mut text = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            match letter {
+                '\\' => text.push_str("\\\\"),
+                _ if is_trick(letter) => text.extend(letter.escape_default()),
+                _ => text.push(letter),
+            }
+        }
+        for byte in chunk.invalid() {
+            // writing to a string cannot fail
+            let _infallible = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}
+
+/// Controls, and the invisible marks that turn text round or hide in it (Unicode TR 36).
+pub fn is_trick(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter,
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_play_tricks_on_a_terminal() {
+        assert_eq!(escape("plain name ü.txt".as_bytes()), "plain name ü.txt");
+        assert_eq!(escape(b"a\x1b[2Jb\nc\td"), "a\\u{1b}[2Jb\\nc\\td");
+        assert_eq!(escape(b"caf\xe9"), "caf\\xe9");
+        assert_eq!(escape("a\u{202e}txt.exe".as_bytes()), "a\\u{202e}txt.exe");
+        assert_eq!(escape("\u{9b}31m".as_bytes()), "\\u{9b}31m");
+        assert_eq!(escape(b"back\\slash"), "back\\\\slash");
+    }
+
+    fn path(text: &str) -> SharedPath {
+        SharedPath::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_path_that_could_leave_its_folder_is_refused() {
+        for (bad, why) in [
+            (&b"/etc/passwd"[..], PathError::EmptyName),
+            (b"a//b", PathError::EmptyName),
+            (b"a/", PathError::EmptyName),
+            (b"..", PathError::DotName),
+            (b"a/../b", PathError::DotName),
+            (b"./a", PathError::DotName),
+            (b"a\0b", PathError::BadByte),
+            (b".p2pfs/peers", PathError::Hidden),
+            (b".p2pfs", PathError::Hidden),
+        ] {
+            assert_eq!(SharedPath::new(bad), Err(why), "{}", bad.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_name_of_255_bytes_survives_and_one_of_256_is_refused() {
+        assert!(SharedPath::new(vec![b'n'; 255]).is_ok());
+        assert!(SharedPath::new(vec![b'n'; 256]).is_err());
+        assert!(SharedPath::new([b"d/".repeat(2047), b"e".to_vec()].concat()).is_ok());
+        assert!(SharedPath::new([b"d/".repeat(2048), b"e".to_vec()].concat()).is_err());
+    }
+
+    #[test]
+    fn the_hidden_name_is_only_reserved_at_the_root() {
+        assert!(SharedPath::new(&b"a/.p2pfs"[..]).is_ok());
+        assert!(SharedPath::new(&b".p2pfs2"[..]).is_ok());
+    }
+
+    #[test]
+    fn parent_and_name_take_a_path_apart_and_join_puts_it_together() {
+        let deep = path("a/b/c.txt");
+        assert_eq!(deep.file_name(), b"c.txt");
+        assert_eq!(deep.parent(), Some(path("a/b")));
+        assert_eq!(path("a").parent(), Some(SharedPath::root()));
+        assert_eq!(SharedPath::root().parent(), None);
+        assert_eq!(path("a/b").join(b"c.txt"), Ok(deep.clone()));
+        assert_eq!(SharedPath::root().join(b"a"), Ok(path("a")));
+        assert_eq!(path("a").join(b"b/c"), Err(PathError::BadByte));
+        assert_eq!(deep.components().count(), 3);
+        assert_eq!(SharedPath::root().components().count(), 0);
+    }
+
+    #[test]
+    fn beneath_means_below_and_not_beside() {
+        assert!(path("a/b").is_beneath(&path("a")));
+        assert!(!path("ab").is_beneath(&path("a")));
+        assert!(!path("a").is_beneath(&path("a")));
+        assert!(path("a").is_beneath(&SharedPath::root()));
+    }
+
+    proptest! {
+        #[test]
+        fn join_takes_and_refuses_what_the_whole_path_would(
+            directory in "[a/.]{0,6}|(\\.p2pfs)?|a{250}(/a{250}){14,15}",
+            name in "[a/.\0]{0,6}|\\.p2pfs|a{90}|a{254,257}",
+        ) {
+            let Ok(parent) = SharedPath::new(directory.clone().into_bytes()) else {
+                return Ok(());
+            };
+            let joined = match parent.is_root() {
+                true => name.clone(),
+                false => format!("{directory}/{name}"),
+            };
+            let name = name.as_bytes();
+            let whole = check_name(name).and_then(|()| SharedPath::new(joined.into_bytes()));
+            prop_assert_eq!(parent.join(name), whole);
+        }
+
+        #[test]
+        fn every_accepted_path_survives_the_wire(
+            bytes in proptest::collection::vec(any::<u8>(), 0..64)
+        ) {
+            if let Ok(path) = SharedPath::new(bytes) {
+                let frame = postcard::to_stdvec(&path).unwrap();
+                prop_assert_eq!(postcard::from_bytes::<SharedPath>(&frame).unwrap(), path);
+            }
+        }
+
+        #[test]
+        fn no_bytes_from_the_wire_decode_to_a_path_with_a_dot_name(
+            bytes in proptest::collection::vec(
+                prop_oneof![Just(b'.'), Just(b'/'), Just(b'a')], 0..12)
+        ) {
+            let frame = postcard::to_stdvec(&bytes::Bytes::from(bytes)).unwrap();
+            if let Ok(path) = postcard::from_bytes::<SharedPath>(&frame) {
+                prop_assert!(path.components().all(|name| check_name(name).is_ok()));
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The table of crates in `docs/architecture.md` is the graph that Cargo builds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// Names of crates without the prefix `p2pfs-`; `p2pfs` is the program.
+type Graph = BTreeMap<String, BTreeSet<String>>;
+
+fn short(name: &str) -> String {
+    name.strip_prefix("p2pfs-").unwrap_or(name).to_owned()
+}
+
+/// The dependencies between the crates of the workspace, those of tests left out.
+fn built() -> Graph {
+    let ran = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    assert!(
+        ran.status.success(),
+        "{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    let metadata: serde_json::Value = serde_json::from_slice(&ran.stdout).expect("JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let row = |package: &serde_json::Value| {
+        let all = package["dependencies"].as_array().expect("dependencies");
+        let of_product = all.iter().filter(|it| it["kind"].is_null());
+        let names = of_product.map(|it| text(&it["name"]));
+        let ours = names.filter(|name| name.starts_with("p2pfs-"));
+        (
+            short(&text(&package["name"])),
+            ours.map(|name| short(&name)).collect(),
+        )
+    };
+    packages.iter().map(row).collect()
+}
+
+/// The rows of the table: the first cell names a crate, the last one its dependencies.
+fn documented() -> Graph {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architecture.md");
+    let page = fs::read_to_string(page).expect("docs/architecture.md");
+    let (_, rows) = page.split_once("| crate | ").expect("a table of crates");
+    let rows = rows
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with("| "));
+    let named = |cell: &str| cell.split('`').skip(1).step_by(2).map(short).collect();
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").collect();
+        let of_cell: Vec<String> = named(cells[0]);
+        let known: Vec<String> = named(cells[cells.len() - 1]);
+        (of_cell[0].clone(), known.into_iter().collect())
+    };
+    rows.map(row).collect()
+}
+
+#[test]
+fn documented_crate_graph_is_the_one_that_cargo_builds() {
+    assert_eq!(documented(), built());
+}

@@ -1,0 +1,41 @@
+//! The sources of the tree.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub struct Source {
+    pub name: String,
+    pub text: String,
+}
+
+/// The sources in a folder, or that one file.
+pub fn sources(folder: &str) -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    match folder.ends_with(".rs") {
+        true => found.push(root.join(folder)),
+        false => collect(&root.join(folder), &mut found),
+    }
+    found.sort();
+    found
+        .into_iter()
+        .map(|path| Source {
+            name: path.strip_prefix(root).unwrap().display().to_string(),
+            text: fs::read_to_string(&path).unwrap(),
+        })
+        .collect()
+}
+
+fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
