@@ -18,13 +18,13 @@ pub fn calls(bytes: &[u8]) {
         Some(Value::Object(parameters)) => parameters,
         _ => Map::new(),
     };
-    let Ok(call) = Call::decode(&method, parameters) else {
+    let parameters = Value::Object(parameters).to_string();
+    let Ok(call) = Call::decode(&method, &parameters) else {
         return;
     };
-    let (method, Value::Object(parameters)) = call.encode() else {
-        panic!("parameters are an object");
-    };
-    let again = Call::decode(&method, parameters).expect("what was read can be said");
+    let (method, parameters) = call.encode();
+    assert!(parameters.is_object());
+    let again = Call::decode(&method, &parameters.to_string()).expect("what was read can be said");
     assert_eq!(again.encode(), call.encode());
     let _policy = (call.right(), call.is_repeatable(), call.needs_more());
 }

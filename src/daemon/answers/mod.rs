@@ -123,11 +123,17 @@ impl Service {
             call,
             caller,
             descriptor,
+            turn,
             reply,
         } = request;
         let sight = Sight::of(&self.policy, &caller);
+        let _at_work = if call.is_prompt() {
+            turn.take().await
+        } else {
+            None
+        };
         match call {
-            Call::Status {} => reply_with(reply, Ok(self.status(sight))),
+            Call::Status {} => self.compute(reply, move |s| Ok(s.status(sight))).await,
             Call::Top {} => reply_with(reply, self.top(sight).await),
             Call::Peers {} => reply_with(reply, self.peers().await),
             Call::Ping { peer } => reply_while_heard(reply, self.ping(&peer)).await,
@@ -142,7 +148,10 @@ impl Service {
                 let rates = (up_bytes_per_s, down_bytes_per_s);
                 reply_with(reply, self.set_limits(rates, metered));
             }
-            Call::Ls { path, after } => reply_with(reply, self.list(&path, after.as_ref())),
+            Call::Ls { path, after } => {
+                let work = move |s: &Self| s.list(&path, after.as_ref());
+                self.compute(reply, work).await;
+            }
             Call::Get { path } => self.get(path, caller.uid, reply).await,
             Call::Wait {
                 mounted,
@@ -157,7 +166,7 @@ impl Service {
                 };
                 reply_while_heard(reply, self.wait(wanted, timeout_ms)).await;
             }
-            Call::Why { path } => reply_with(reply, self.why(&path, sight)),
+            Call::Why { path } => self.compute(reply, move |s| s.why(&path, sight)).await,
             Call::Events { follow } => self.tell_events(follow, sight, reply).await,
             Call::Send { name, to } => self.send(name, &to, descriptor, reply).await,
             Call::Say { text } => reply_with(reply, self.say(&text).await),
@@ -190,7 +199,10 @@ impl Service {
     /// The calls that look at the cache or change what is in it.
     async fn answer_about_cache(self: Arc<Self>, call: Call, reply: ReplySink) {
         match call {
-            Call::CacheLs { after } => reply_with(reply, self.list_cache(after.as_deref())),
+            Call::CacheLs { after } => {
+                let work = move |s: &Self| s.list_cache(after.as_deref());
+                self.compute(reply, work).await;
+            }
             Call::CacheClear {} => reply_with(reply, self.blocking(|s| s.clear_cache()).await),
             Call::CacheVerify {} => self.verify_cache(reply).await,
             Call::CacheResize { budget_bytes } => {
@@ -226,6 +238,19 @@ impl Service {
             Call::Leave {} => reply_with(reply, self.leave_cluster().await),
             other => unanswered(&other, reply),
         }
+    }
+
+    /// Computes an answer and its JSON on a thread that may block, since both take milliseconds of
+    /// a processor where there are many names.
+    async fn compute<T: serde::Serialize>(
+        self: &Arc<Self>,
+        reply: ReplySink,
+        work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
+    ) {
+        let service = self.clone();
+        let computing = tokio::task::spawn_blocking(move || reply_with(reply, work(&service)));
+        // a sink that a panic drops tells its caller
+        let _panicked = computing.await;
     }
 
     /// Runs what waits for a disk where it holds up nobody.

@@ -29,7 +29,7 @@ impl Service {
         reply: ReplySink,
     ) {
         match call {
-            Call::Mine { after } => reply_with(reply, Ok(self.mine(after))),
+            Call::Mine { after } => self.compute(reply, move |s| Ok(s.mine(after))).await,
             Call::ShareAdd { dir, how } => {
                 let dir = dir.as_local().to_owned();
                 reply_with(reply, self.blocking(move |s| s.add_share(&dir, how)).await);
@@ -38,7 +38,7 @@ impl Service {
                 let dir: PathBuf = dir.as_local().to_owned();
                 reply_with(reply, self.blocking(move |s| s.remove_share(&dir)).await);
             }
-            Call::Shares {} => reply_with(reply, Ok(self.shares(sight))),
+            Call::Shares {} => self.compute(reply, move |s| Ok(s.shares(sight))).await,
             other => unanswered(&other, reply),
         }
     }

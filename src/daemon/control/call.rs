@@ -1,7 +1,7 @@
 //! What can be asked on the control socket, and what each question asks of the asker.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::names::Named;
 use super::shares::ShareChange;
@@ -275,12 +275,21 @@ fn is_described(name: &str) -> bool {
     })
 }
 
+/// What is wrong with parameters. The place in the text is left out: the caller wrote another.
+fn bad_parameters(error: &serde_json::Error) -> CallError {
+    let said = error.to_string();
+    let why = said.rsplit_once(" at line ").map_or(&*said, |(why, _)| why);
+    CallError::BadParameters {
+        why: why.to_owned(),
+    }
+}
+
 impl Call {
-    /// Reads a call from its full method name and its parameters.
+    /// Reads a call from its full method name and the JSON object of its parameters.
     ///
     /// # Errors
     /// [`CallError`] saying what does not fit.
-    pub fn decode(method: &str, parameters: Map<String, Value>) -> Result<Self, CallError> {
+    pub fn decode(method: &str, parameters: &str) -> Result<Self, CallError> {
         let name = match method.rsplit_once('.') {
             Some((INTERFACE, name)) => name,
             _ => {
@@ -294,8 +303,9 @@ impl Call {
                 method: method.to_owned(),
             });
         }
-        let call: Self = serde_json::from_value(json!({"method": name, "parameters": parameters}))
-            .map_err(|e| CallError::BadParameters { why: e.to_string() })?;
+        // the tag comes first, so the parameters are read as what they are, not as a generic value
+        let tagged = format!("{{\"method\":\"{name}\",\"parameters\":{parameters}}}");
+        let call: Self = serde_json::from_str(&tagged).map_err(|e| bad_parameters(&e))?;
         call.check_limits()?;
         Ok(call)
     }
@@ -365,6 +375,30 @@ impl Call {
                 | Self::Join { .. }
                 | Self::Leave { .. }
         )
+    }
+
+    /// Whether its answer is computed at once, without a wait for the network, the disk or the
+    /// caller.
+    pub fn is_prompt(&self) -> bool {
+        let waits = matches!(
+            self,
+            Self::Ping { .. }
+                | Self::Doctor {}
+                | Self::Wait { .. }
+                | Self::Expel { .. }
+                | Self::Rotate {}
+                | Self::Join { .. }
+                | Self::Leave {}
+                | Self::Say { .. }
+                | Self::Mesh { .. }
+                | Self::CacheClear {}
+                | Self::CacheResize { .. }
+                | Self::Pin { .. }
+                | Self::Unpin { .. }
+                | Self::ShareAdd { .. }
+                | Self::ShareRemove { .. }
+        );
+        !waits && !self.needs_more()
     }
 
     /// Whether its answer depends on what others share.

@@ -8,18 +8,20 @@ use serde_json::json;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::call::Call;
+use super::call::{Call, Right};
 use super::credentials::{Credentials, Policy};
 use super::descriptor;
 use super::failure::{Failure, FailureKind};
 use super::framing::{
-    CALL_MAX_BYTES, CallMessage, Inbox, encode_call_error, encode_error, encode_failure,
-    encode_reply,
+    CALL_MAX_BYTES, CallMessage, Inbox, READ_CALL_MAX_BYTES, encode_call_error, encode_error,
+    encode_failure, encode_reply,
 };
 use super::interface;
 use super::request::{ControlRequest, Outgoing, Replies, ReplySink};
+use super::turn::Turn;
 
 /// How long a caller may take from one call to the end of the next.
 pub const IDLE_MAX: Duration = Duration::from_secs(60);
@@ -30,12 +32,58 @@ pub const REPLY_READ_MAX: Duration = Duration::from_secs(10);
 pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Bytes read from a socket at once.
 const READ_BYTES: usize = 16 * 1024;
+/// Maximum bytes of a call that is parsed on the runtime's own threads: some 20 µs. A longer one is
+/// parsed on a thread that may block, so that it delays no reader.
+const INLINE_CALL_BYTES: usize = 4 * 1024;
 
 /// What all connections share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) policy: Policy,
     pub(super) requests: mpsc::Sender<ControlRequest>,
+}
+
+impl Shared {
+    /// Reads one message of a caller. May take milliseconds.
+    fn take_in(&self, caller: &Credentials, bytes: &[u8]) -> Result<Taken, Ended> {
+        let message = CallMessage::read(bytes).ok_or(Ended::NoCall)?;
+        let oneway = message.oneway;
+        if let Some(bytes) = interface::answer(&message) {
+            return Ok(Taken::Answered { bytes, oneway });
+        }
+        Ok(match self.admit(caller, &message) {
+            Ok(call) => Taken::Call { call, oneway },
+            Err(bytes) => Taken::Answered { bytes, oneway },
+        })
+    }
+
+    /// The call, or the reply that refuses it.
+    fn admit(&self, caller: &Credentials, message: &CallMessage<'_>) -> Result<Call, Vec<u8>> {
+        let call = Call::decode(&message.method, message.parameters())
+            .map_err(|e| encode_call_error(&e, message))?;
+        self.policy
+            .check(caller, call.right())
+            .map_err(|e| encode_failure(&e))?;
+        if call.needs_more() && !message.more {
+            return Err(encode_error("org.varlink.service.ExpectedMore", &json!({})));
+        }
+        if message.upgrade {
+            let method = json!({"method": message.method});
+            return Err(encode_error(
+                "org.varlink.service.MethodNotImplemented",
+                &method,
+            ));
+        }
+        Ok(call)
+    }
+}
+
+/// A message that was read.
+enum Taken {
+    /// A call for the node.
+    Call { call: Call, oneway: bool },
+    /// A message that was answered here.
+    Answered { bytes: Vec<u8>, oneway: bool },
 }
 
 /// Why a connection ends. The caller's doing, each of them.
@@ -45,8 +93,11 @@ pub(super) enum Ended {
     Closed,
     #[error("the caller sent nothing for {} s", IDLE_MAX.as_secs())]
     Idle,
-    #[error("the caller sent a message of more than {CALL_MAX_BYTES} bytes")]
-    TooLong,
+    #[error("the caller sent a message of more than {max_bytes} bytes")]
+    TooLong {
+        /// What one with its rights may send.
+        max_bytes: usize,
+    },
     #[error("the caller sent what is no Varlink call")]
     NoCall,
     #[error("the caller read too slowly")]
@@ -60,6 +111,10 @@ pub(super) struct Connection {
     pub(super) stream: UnixStream,
     pub(super) caller: Credentials,
     pub(super) shared: Arc<Shared>,
+    /// The turn of its user.
+    turn: Turn,
+    /// Maximum bytes of one call of this caller.
+    call_max_bytes: usize,
     inbox: Inbox,
     /// What came with the call; of several the last.
     given: Option<OwnedFd>,
@@ -70,11 +125,23 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: UnixStream, caller: Credentials, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        stream: UnixStream,
+        caller: Credentials,
+        shared: Arc<Shared>,
+        turn: Turn,
+    ) -> Self {
+        let call_max_bytes = if shared.policy.allows(&caller, Right::Cache) {
+            CALL_MAX_BYTES
+        } else {
+            READ_CALL_MAX_BYTES
+        };
         Self {
             stream,
             caller,
             shared,
+            turn,
+            call_max_bytes,
             inbox: Inbox::default(),
             given: None,
             half_closed: false,
@@ -94,36 +161,21 @@ impl Connection {
     async fn serve_one(&mut self) -> Result<(), Ended> {
         let next = timeout(IDLE_MAX, self.next_message()).await;
         let bytes = next.map_err(|_| Ended::Idle)??;
-        let message: CallMessage = serde_json::from_slice(&bytes).map_err(|_| Ended::NoCall)?;
-        if let Some(answer) = interface::answer(&message) {
-            return self.write_unless(message.oneway, &answer).await;
-        }
-        match self.admit(&message) {
-            Ok(call) => self.forward(call, message.oneway).await,
-            Err(refusal) => self.write_unless(message.oneway, &refusal).await,
+        match self.take_in(bytes).await? {
+            Taken::Call { call, oneway } => self.forward(call, oneway).await,
+            Taken::Answered { bytes, oneway } => self.write_unless(oneway, &bytes).await,
         }
     }
 
-    /// The call, or the reply that refuses it.
-    fn admit(&self, message: &CallMessage) -> Result<Call, Vec<u8>> {
-        let call = Call::decode(&message.method, message.parameters.clone())
-            .map_err(|e| encode_call_error(&e, message))?;
-        let right = call.right();
-        self.shared
-            .policy
-            .check(&self.caller, right)
-            .map_err(|e| encode_failure(&e))?;
-        if call.needs_more() && !message.more {
-            return Err(encode_error("org.varlink.service.ExpectedMore", &json!({})));
+    /// Reads a message when its user has the turn.
+    async fn take_in(&self, bytes: Vec<u8>) -> Result<Taken, Ended> {
+        let _turn = self.turn.take().await;
+        if bytes.len() <= INLINE_CALL_BYTES {
+            return self.shared.take_in(&self.caller, &bytes);
         }
-        if message.upgrade {
-            let method = json!({"method": message.method});
-            return Err(encode_error(
-                "org.varlink.service.MethodNotImplemented",
-                &method,
-            ));
-        }
-        Ok(call)
+        let (shared, caller) = (self.shared.clone(), self.caller.clone());
+        let reading = spawn_blocking(move || shared.take_in(&caller, &bytes));
+        reading.await.unwrap_or(Err(Ended::NoCall))
     }
 
     /// Hands the call to the node and the replies to the caller.
@@ -138,6 +190,7 @@ impl Connection {
             call,
             caller: self.caller.clone(),
             descriptor: self.given.take(),
+            turn: self.turn.clone(),
             reply,
         };
         if let Err(failure) = self.enqueue(request).await {
@@ -184,7 +237,7 @@ impl Connection {
         streams: bool,
     ) -> Result<Option<Outgoing>, Ended> {
         loop {
-            let room = self.inbox.waiting_bytes() < CALL_MAX_BYTES;
+            let room = self.inbox.waiting_bytes() < self.call_max_bytes;
             tokio::select! {
                 reply = replies.more.recv() => return Ok(reply),
                 read = self.read_some(), if room && !self.half_closed => read?,
@@ -203,8 +256,9 @@ impl Connection {
             if self.half_closed {
                 return Err(Ended::Closed);
             }
-            if self.inbox.waiting_bytes() >= CALL_MAX_BYTES {
-                return Err(Ended::TooLong);
+            if self.inbox.waiting_bytes() >= self.call_max_bytes {
+                let max_bytes = self.call_max_bytes;
+                return Err(Ended::TooLong { max_bytes });
             }
             self.read_some().await?;
         }

@@ -1,7 +1,10 @@
 //! Messages on the wire: JSON objects, each ended by a NUL byte
 //! (<https://varlink.org/Method-Call>).
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::call::{Call, CallError};
@@ -12,21 +15,49 @@ use super::request::Outgoing;
 /// 32 of `PATH_MAX` bytes, even where each byte is escaped (6 bytes) and the path written in base64
 /// besides.
 pub const CALL_MAX_BYTES: usize = 1 << 20;
+/// Maximum bytes of a call by a caller that may only read, its NUL included. The longest such call
+/// names two paths of `PATH_MAX` bytes, each escaped (6 bytes a byte) and in base64 besides.
+pub const READ_CALL_MAX_BYTES: usize = 64 << 10;
 /// The longest reply in bytes that a client takes: a page of entries with the longest names.
 pub const REPLY_MAX_BYTES: usize = 64 << 20;
 
 /// A call as it is written.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct CallMessage {
-    pub(super) method: String,
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub(super) parameters: Map<String, Value>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+#[derive(Debug, Serialize)]
+struct WrittenCall {
+    method: String,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    parameters: Map<String, Value>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    more: bool,
+}
+
+/// A call as it is read. Its parameters stay text until the type of the call is known, so that
+/// no generic value is built from a caller's JSON.
+#[derive(Debug, Deserialize)]
+pub(super) struct CallMessage<'a> {
+    #[serde(borrow)]
+    pub(super) method: Cow<'a, str>,
+    #[serde(borrow, default)]
+    parameters: Option<&'a RawValue>,
+    #[serde(default)]
     pub(super) more: bool,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub(super) oneway: bool,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub(super) upgrade: bool,
+}
+
+impl<'a> CallMessage<'a> {
+    /// Reads the envelope of a call; nothing where the bytes are not a Varlink call.
+    pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
+        let message: Self = serde_json::from_slice(bytes).ok()?;
+        message.parameters().starts_with('{').then_some(message)
+    }
+
+    /// Returns the JSON object of the parameters.
+    pub(super) fn parameters(&self) -> &'a str {
+        self.parameters.map_or("{}", RawValue::get)
+    }
 }
 
 /// A reply as it is read.
@@ -48,12 +79,10 @@ pub(super) fn encode_call(call: &Call) -> Vec<u8> {
         _ => Map::new(),
     };
     let more = call.needs_more();
-    let message = CallMessage {
+    let message = WrittenCall {
         method,
         parameters,
         more,
-        oneway: false,
-        upgrade: false,
     };
     // text keys and plain values always have a JSON form
     let mut bytes = serde_json::to_vec(&message).unwrap_or_default();
@@ -94,7 +123,7 @@ pub(super) fn encode_error(name: &str, parameters: &impl Serialize) -> Vec<u8> {
 }
 
 /// The bytes of the error that a message deserves which is no call of ours.
-pub(super) fn encode_call_error(error: &CallError, message: &CallMessage) -> Vec<u8> {
+pub(super) fn encode_call_error(error: &CallError, message: &CallMessage<'_>) -> Vec<u8> {
     let interface = || {
         message
             .method
@@ -179,8 +208,20 @@ mod tests {
         };
         let bytes = encode_call(&call);
         assert_eq!(bytes.iter().filter(|byte| **byte == 0).count(), 1);
-        let message: CallMessage = serde_json::from_slice(&bytes[..bytes.len() - 1]).unwrap();
+        let message = CallMessage::read(&bytes[..bytes.len() - 1]).unwrap();
         assert!(message.more);
-        assert_eq!(Call::decode(&message.method, message.parameters), Ok(call));
+        let read = Call::decode(&message.method, message.parameters());
+        assert_eq!(read, Ok(call));
+    }
+
+    #[test]
+    fn the_longest_call_of_a_caller_that_may_only_read_fits_its_limit() {
+        let escaped = vec![1; libc::PATH_MAX as usize - 1];
+        let raw = [&escaped[1..], b"\xff"].concat();
+        let call = Call::Ls {
+            path: Named::new(raw.clone()),
+            after: Some(Named::new(raw)),
+        };
+        assert!(encode_call(&call).len() <= READ_CALL_MAX_BYTES);
     }
 }

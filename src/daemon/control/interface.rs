@@ -1,6 +1,7 @@
 //! What the service says of itself: `org.varlink.service`, which every Varlink service answers, and
 //! the description of our own interface in Varlink's language.
 
+use serde::Deserialize;
 use serde_json::json;
 
 use super::call::{DESCRIPTION, INTERFACE};
@@ -14,7 +15,7 @@ const SERVICE: &str = "org.varlink.service";
 const SERVICE_DESCRIPTION: &str = include_str!("org.varlink.service.varlink");
 
 /// The answer to a call of `org.varlink.service`; none where it is of another interface.
-pub(super) fn answer(message: &CallMessage) -> Option<Vec<u8>> {
+pub(super) fn answer(message: &CallMessage<'_>) -> Option<Vec<u8>> {
     let method = message.method.strip_prefix(SERVICE)?.strip_prefix('.')?;
     Some(match method {
         "GetInfo" => reply(&json!({
@@ -32,12 +33,13 @@ pub(super) fn answer(message: &CallMessage) -> Option<Vec<u8>> {
     })
 }
 
-fn describe(message: &CallMessage) -> Vec<u8> {
-    match message
-        .parameters
-        .get("interface")
-        .and_then(|name| name.as_str())
-    {
+fn describe(message: &CallMessage<'_>) -> Vec<u8> {
+    #[derive(Deserialize)]
+    struct Wanted {
+        interface: String,
+    }
+    let wanted: Option<Wanted> = serde_json::from_str(message.parameters()).ok();
+    match wanted.as_ref().map(|it| &*it.interface) {
         Some(INTERFACE) => reply(&json!({"description": DESCRIPTION})),
         Some(SERVICE) => reply(&json!({"description": SERVICE_DESCRIPTION})),
         Some(other) => encode_error(

@@ -32,6 +32,7 @@ mod request;
 mod server;
 mod shares;
 mod top;
+mod turn;
 mod types;
 
 pub use again::Breaks;
@@ -41,7 +42,7 @@ pub use connection::{IDLE_MAX, QUEUE_WAIT_MAX, REPLY_READ_MAX};
 pub use credentials::{Credentials, Policy, is_one_user};
 pub use descriptor::PIPE_BYTES;
 pub use failure::{Failure, FailureKind};
-pub use framing::{CALL_MAX_BYTES, REPLY_MAX_BYTES};
+pub use framing::{CALL_MAX_BYTES, READ_CALL_MAX_BYTES, REPLY_MAX_BYTES};
 pub use giving::*;
 pub use health::*;
 pub use membership::{
@@ -54,6 +55,7 @@ pub use request::{CallerGone, ControlRequest, PENDING_REPLIES_MAX, ReplySink};
 pub use server::{ControlError, ControlServer};
 pub use shares::*;
 pub use top::*;
+pub use turn::Turn;
 pub use types::*;
 
 /// Entries in one page of a listing, at most.

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::call::Call;
 use super::credentials::Credentials;
 use super::failure::{Failure, FailureKind};
+use super::turn::Turn;
 
 /// One call, already decoded and allowed, for the node to answer.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct ControlRequest {
     pub caller: Credentials,
     /// What came with the call.
     pub descriptor: Option<OwnedFd>,
+    /// The turn of the caller's user, to be taken for work that needs a processor.
+    pub turn: Turn,
     /// Where the replies go. Dropping it unanswered tells the caller that the call failed.
     pub reply: ReplySink,
 }

@@ -20,6 +20,7 @@ use super::failure::{Failure, FailureKind};
 use super::framing::encode_failure;
 use super::process::Process;
 use super::request::ControlRequest;
+use super::turn::Turn;
 use p2pfs_types::files::socket_place::{listener, make_way};
 
 /// Of all connections, the part that one user may hold who is neither root nor the daemon's own.
@@ -157,7 +158,8 @@ impl ControlServer {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => {
                         if let Some((caller, place)) = admit(&admitted, &stream) {
-                            let connection = Connection::new(stream, caller, Arc::clone(&shared));
+                            let (shared, turn) = (Arc::clone(&shared), place.turn.clone());
+                            let connection = Connection::new(stream, caller, shared, turn);
                             connections.spawn(serve_one(connection, place));
                         }
                     }
@@ -206,7 +208,14 @@ fn admit(admitted: &Arc<Admitted>, stream: &UnixStream) -> Option<(Credentials, 
 struct Admitted {
     max: usize,
     policy: Policy,
-    by_user: Mutex<HashMap<u32, usize>>,
+    by_user: Mutex<HashMap<u32, OfUser>>,
+}
+
+/// What one user has of the server.
+#[derive(Debug)]
+struct OfUser {
+    connections: usize,
+    turn: Turn,
 }
 
 /// The right to one connection, given back when it is dropped.
@@ -214,6 +223,7 @@ struct Admitted {
 struct Place {
     admitted: Arc<Admitted>,
     uid: u32,
+    turn: Turn,
 }
 
 impl Admitted {
@@ -228,11 +238,11 @@ impl Admitted {
     /// One user alone cannot keep the others out, and nobody keeps out root.
     fn place(admitted: &Arc<Self>, uid: u32) -> Option<Place> {
         let mut by_user = admitted.by_user.lock();
-        let own = by_user.get(&uid).copied().unwrap_or_default();
+        let own = by_user.get(&uid).map_or(0, |user| user.connections);
         let others: usize = by_user
             .iter()
             .filter(|(user, _)| **user != uid)
-            .map(|(_, count)| count)
+            .map(|(_, user)| user.connections)
             .sum();
         let privileged = uid == 0 || uid == admitted.policy.owner_uid;
         let free = match privileged {
@@ -242,10 +252,19 @@ impl Admitted {
         if !free {
             return None;
         }
-        by_user.insert(uid, own + 1);
+        let user = by_user.entry(uid).or_insert_with(|| OfUser {
+            connections: 0,
+            turn: if privileged {
+                Turn::unlimited()
+            } else {
+                Turn::of_a_user()
+            },
+        });
+        user.connections += 1;
         Some(Place {
             admitted: Arc::clone(admitted),
             uid,
+            turn: user.turn.clone(),
         })
     }
 }
@@ -254,7 +273,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut by_user = self.admitted.by_user.lock();
         match by_user.get_mut(&self.uid) {
-            Some(count) if *count > 1 => *count -= 1,
+            Some(user) if user.connections > 1 => user.connections -= 1,
             _ => drop(by_user.remove(&self.uid)),
         }
     }
@@ -329,6 +348,24 @@ mod tests {
         assert_eq!(places.len(), 4);
         assert!(Admitted::place(&admitted, 0).is_some());
         assert!(Admitted::place(&admitted, 100).is_some());
+    }
+
+    #[tokio::test]
+    async fn connections_of_one_user_share_its_turn_and_those_of_root_have_none() {
+        let admitted = admitted(16);
+        let place = |uid| Admitted::place(&admitted, uid).unwrap();
+        let (one, other, third) = (place(1000), place(1000), place(1001));
+        let _at_work = one.turn.take().await;
+        let waits = std::time::Duration::ZERO;
+        assert!(
+            tokio::time::timeout(waits, other.turn.take())
+                .await
+                .is_err()
+        );
+        assert!(third.turn.take().await.is_some());
+        let (root, again) = (place(0), place(0));
+        let _at_work = root.turn.take().await;
+        assert!(again.turn.take().await.is_none());
     }
 
     #[test]

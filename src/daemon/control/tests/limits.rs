@@ -10,9 +10,8 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use super::super::connection::{Connection, Ended, Shared};
-use super::super::framing::CALL_MAX_BYTES;
 use super::super::*;
-use super::{Line, POLICY, line, method, owner, stranger};
+use super::{Line, POLICY, line, line_in_turn, method, owner, stranger};
 
 #[tokio::test]
 async fn bytes_that_are_no_call_end_the_connection() {
@@ -33,7 +32,7 @@ async fn bytes_that_are_no_call_end_the_connection() {
 
 #[tokio::test]
 async fn json_nested_without_end_ends_the_connection_and_not_the_daemon() {
-    let mut line = line(stranger());
+    let mut line = line(owner());
     let deep = [
         &b"{\"method\":\"x\",\"parameters\":{\"a\":"[..],
         &b"[".repeat(400_000),
@@ -41,6 +40,60 @@ async fn json_nested_without_end_ends_the_connection_and_not_the_daemon() {
     ];
     line.far.write_all(&deep.concat()).await.unwrap();
     assert!(matches!(line.ended.await.unwrap(), Ended::NoCall));
+}
+
+#[tokio::test]
+async fn json_nested_deeply_in_a_call_is_refused_as_bad_parameters() {
+    let mut line = line(stranger());
+    let nested = ["[".repeat(20_000), "]".repeat(20_000)].concat();
+    let call = format!(
+        "{{\"method\":\"{}\",\"parameters\":{{\"path\":{nested}}}}}\0",
+        method("Ls")
+    );
+    line.far.write_all(call.as_bytes()).await.unwrap();
+    let reply = line.receive().await;
+    assert_eq!(reply["error"], "org.varlink.service.InvalidParameter");
+}
+
+#[tokio::test]
+async fn a_caller_that_may_only_read_sends_calls_of_64_kib_and_no_longer() {
+    let long = |bytes: usize| {
+        let call = json!({"method": method("Pin"), "parameters": {"paths": [{"path": "a"}]}});
+        let mut text = call.to_string();
+        text.push_str(&" ".repeat(bytes - text.len() - 1));
+        text + "\0"
+    };
+    let mut of_group = line(Credentials {
+        uid: 1000,
+        gids: vec![500],
+    });
+    let call = long(CALL_MAX_BYTES);
+    of_group.far.write_all(call.as_bytes()).await.unwrap();
+    assert!(matches!(of_group.request().await.call, Call::Pin { .. }));
+    let mut other = line(stranger());
+    let call = long(READ_CALL_MAX_BYTES);
+    other.far.write_all(call.as_bytes()).await.unwrap();
+    let reply = other.receive().await;
+    assert_eq!(reply["error"], "org.varlink.service.PermissionDenied");
+    let call = long(CALL_MAX_BYTES);
+    // the connection may end before all is sent
+    let _cut = other.far.write_all(call.as_bytes()).await;
+    let max_bytes = READ_CALL_MAX_BYTES;
+    let ended = other.ended.await.unwrap();
+    assert!(matches!(ended, Ended::TooLong { max_bytes: it } if it == max_bytes));
+}
+
+#[tokio::test]
+async fn a_users_next_call_is_read_once_its_turn_is_free() {
+    let turn = Turn::of_a_user();
+    let mut line = line_in_turn(stranger(), turn.clone());
+    let at_work = turn.take().await;
+    line.send(&json!({"method": method("Peers")})).await;
+    tokio::task::yield_now().await;
+    assert!(line.requests.try_recv().is_err());
+    drop(at_work);
+    line.request().await.reply.done(&Peers::default());
+    assert_eq!(line.receive().await, json!({"parameters": {"peers": []}}));
 }
 
 #[tokio::test]
@@ -52,7 +105,7 @@ async fn a_message_without_an_end_is_read_to_the_limit_and_no_further() {
         sent_bytes += piece.len();
         assert!(sent_bytes <= 4 * CALL_MAX_BYTES);
     }
-    assert!(matches!(line.ended.await.unwrap(), Ended::TooLong));
+    assert!(matches!(line.ended.await.unwrap(), Ended::TooLong { .. }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,7 +210,7 @@ async fn a_node_with_too_much_to_do_says_so() {
         requests: sender,
     });
     let (near, far) = UnixStream::pair().unwrap();
-    let ended = tokio::spawn(Connection::new(near, stranger(), shared).serve());
+    let ended = tokio::spawn(Connection::new(near, stranger(), shared, Turn::of_a_user()).serve());
     let mut full = Line {
         far,
         requests,

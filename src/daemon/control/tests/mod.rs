@@ -41,13 +41,17 @@ struct Line {
 }
 
 fn line(caller: Credentials) -> Line {
+    line_in_turn(caller, Turn::unlimited())
+}
+
+fn line_in_turn(caller: Credentials, turn: Turn) -> Line {
     let (near, far) = UnixStream::pair().unwrap();
     let (sender, requests) = mpsc::channel(4);
     let shared = Arc::new(Shared {
         policy: POLICY,
         requests: sender,
     });
-    let ended = tokio::spawn(Connection::new(near, caller, shared).serve());
+    let ended = tokio::spawn(Connection::new(near, caller, shared, turn).serve());
     Line {
         far,
         requests,
