@@ -108,6 +108,9 @@ fn sentence(event: &Event) -> String {
         }
         EventKind::Membership { message } => printable(message),
         EventKind::Warning { message } => format!("warning: {}", printable(message)),
+        EventKind::LeftOut { count } => {
+            format!("{count} events about files that only others may be told of")
+        }
         EventKind::Lost { count } => format!("{count} events were lost here"),
     }
 }

@@ -182,7 +182,8 @@ impl Folder {
     }
 }
 
-fn options(config: &Config) -> MountOptions {
+/// How the folder is mounted by these settings, and what it lets users do.
+pub(super) fn options(config: &Config) -> MountOptions {
     let settings = &config.mount;
     let defaults = MountOptions::for_this_user();
     let mut options = MountOptions {

@@ -19,6 +19,7 @@ pub mod logging;
 mod memory;
 mod metrics;
 mod missing;
+mod mount_rights;
 mod node_config;
 pub mod pieces;
 mod rates;

@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::answers::Service;
+use super::answers::{ProbePace, Service};
 use super::config::{Config, Loaded, ShareSettings, Sources, saved};
 use super::control::{ControlServer, MountActivity, MountStatus, Named, Policy, ServiceState};
 use super::fd_store::Kept;
@@ -24,12 +24,15 @@ use super::in_force::InForce;
 use super::journal::message;
 use super::logging::{self, LogHandle};
 use super::memory::{self, Done, Memory};
+use super::mount_rights::MountRights;
 use super::node_config::{inbox_shares, node_config};
 use super::rates::{FetchRates, Rates};
 use super::seeds::NamedSeeds;
 use super::served::Served;
 use super::sharing::{added_by_command, share_all, share_missing};
-use super::{confine, isolation, journal, limits, metrics, reload, systemd, telling, watchdog};
+use super::{
+    confine, folder, isolation, journal, limits, metrics, reload, systemd, telling, watchdog,
+};
 use p2pfs_node::{Leave, NetError, Node, NodeError, Outdated};
 use p2pfs_proto::trust::InviteToken;
 
@@ -179,6 +182,9 @@ impl Daemon {
             rates: Rates::default(),
             fetch_rates: FetchRates::default(),
             policy: Policy::of_this_process(),
+            mount_rights: MountRights::of(&folder::options(&config)),
+            gets: Mutex::default(),
+            probes: ProbePace::default(),
             saved_shares: Mutex::new(saved_shares),
             missing_shares: Mutex::default(),
         });

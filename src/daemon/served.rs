@@ -53,6 +53,12 @@ impl Served {
         (told.into_iter().map(reader_info).collect(), others)
     }
 
+    /// Returns the files that a user's processes have open in it or read lately.
+    pub fn files_read_by(&self, uid: u32) -> Vec<Named> {
+        let paths = self.mount().map(|it| it.files_read_by(uid));
+        paths.into_iter().flatten().map(Named::new).collect()
+    }
+
     /// Takes the readers' speeds, and forgets those that have gone.
     pub fn look_at_readers(&self) {
         if let Some(mount) = self.mount() {

@@ -4,6 +4,7 @@
 mod doctor;
 mod hidden_paths;
 mod missing_shares;
+mod modes;
 mod one_folder;
 mod rights;
 mod shared_again;

@@ -297,6 +297,11 @@ impl Mount {
         self.server.device.readers.look_around();
     }
 
+    /// Returns the files that a user's processes have open or read lately, as paths from the root.
+    pub fn files_read_by(&self, uid: u32) -> Vec<Box<[u8]>> {
+        self.server.device.readers.files_of(uid)
+    }
+
     /// Who reads what: first those that wait, then the fastest, then those that read most.
     pub fn readers(&self) -> Vec<ReaderReport> {
         let device = &self.server.device;

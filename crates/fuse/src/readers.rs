@@ -233,6 +233,13 @@ impl Readers {
             .retain(|_, known| known.until + TOLD_LIFETIME > now);
     }
 
+    /// Returns the files that a user's processes have open or read lately.
+    pub fn files_of(&self, uid: u32) -> Vec<Box<[u8]>> {
+        let processes = self.processes.lock();
+        let own = processes.values().filter(|process| process.uid == uid);
+        own.flat_map(|process| process.files()).collect()
+    }
+
     /// Who reads what: first those that wait, then the fastest, then those that read most.
     pub fn report(&self, waits: &Waits) -> Vec<ReaderReport> {
         let processes: Vec<_> = self.processes.lock().values().cloned().collect();

@@ -194,6 +194,12 @@ impl Process {
         reading
     }
 
+    /// The files that it has open or read lately, as paths from the root of the mount.
+    pub fn files(&self) -> Vec<Box<[u8]>> {
+        let files = self.files.lock();
+        files.values().map(|file| file.path.clone()).collect()
+    }
+
     /// Whether it has a file open that is told of.
     pub fn has_open(&self) -> bool {
         self.files.lock().values().any(|file| file.is_open())

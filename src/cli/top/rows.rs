@@ -65,7 +65,10 @@ pub(super) fn parts(top: &Top) -> [Part; 3] {
             heading: &["RATE", "HERE", "SIZE", "WAITING", "FROM", "TRANSFER"],
             right: &[0, 1, 2, 3],
             rows: top.transfers.iter().map(transfer_row).collect(),
-            nothing: "nothing is fetched",
+            nothing: match top.other_transfers {
+                0 => "nothing is fetched",
+                _ => "nothing is fetched for you; others' files are",
+            },
         },
         Part {
             heading: &["RTT", "RATE", "RECEIVED", "SENT", "STATE", "PEER"],

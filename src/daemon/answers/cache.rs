@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::Service;
+use super::{Service, Viewer};
 use crate::daemon::config::units::write_size;
 use crate::daemon::control::{
     CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Failure, FailureKind,
@@ -23,7 +23,12 @@ const NAMES_MAX: usize = 16;
 const PROGRESS_WAITING_MAX: usize = 8;
 
 impl Service {
-    pub(super) fn list_cache(&self, after: Option<&str>) -> Result<CacheListing, Failure> {
+    /// A page of what the cache has; with names where the mount lets the caller list them.
+    pub(super) fn list_cache(
+        &self,
+        after: Option<&str>,
+        viewer: &Viewer,
+    ) -> Result<CacheListing, Failure> {
         let after: Option<ContentHash> = after
             .map(|text| text.parse())
             .transpose()
@@ -36,8 +41,19 @@ impl Service {
         files.sort_by_key(|file| file.hash);
         let more = files.len() > LS_PAGE_MAX_ENTRIES;
         files.truncate(LS_PAGE_MAX_ENTRIES);
-        let entries = files.iter().map(|file| self.cache_entry(file)).collect();
-        Ok(CacheListing { entries, more })
+        let entries = files.iter().map(|file| self.cache_entry(file));
+        let shown = entries.map(|entry| match viewer.access.list {
+            true => entry,
+            false => CacheEntry {
+                names: Vec::new(),
+                pinned_as: None,
+                ..entry
+            },
+        });
+        Ok(CacheListing {
+            entries: shown.collect(),
+            more,
+        })
     }
 
     fn cache_entry(&self, file: &CachedFile) -> CacheEntry {

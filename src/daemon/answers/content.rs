@@ -9,7 +9,7 @@ use tokio::net::unix::pipe;
 
 use super::handing::{may_have, pipe_to_caller};
 use super::paths::{made_by_mount, nothing_hidden, shared_path, trimmed};
-use super::{Service, failed};
+use super::{Service, Viewer, failed};
 use crate::daemon::control::{
     Failure, FailureKind, GetDone, GetStarted, Named, ReplySink, SourceShare,
 };
@@ -22,8 +22,8 @@ impl Service {
     /// Gives the caller a descriptor to read a whole file from: a pipe that verified bytes are
     /// written to as they come; root and a local file's owner get the complete file itself, which
     /// opens nothing to them that they could not open.
-    pub(super) async fn get(self: &Arc<Self>, named: Named, caller_uid: u32, reply: ReplySink) {
-        match self.clone().copy_to(&named, caller_uid, &reply).await {
+    pub(super) async fn get(self: &Arc<Self>, named: Named, viewer: &Viewer, reply: ReplySink) {
+        match self.clone().copy_to(&named, viewer, &reply).await {
             Ok(done) => reply.done(&done),
             Err(failure) => reply.fail(failure),
         }
@@ -32,9 +32,11 @@ impl Service {
     async fn copy_to(
         self: Arc<Self>,
         named: &Named,
-        caller_uid: u32,
+        viewer: &Viewer,
         reply: &ReplySink,
     ) -> Result<GetDone, Failure> {
+        viewer.check_read(named)?;
+        let caller_uid = viewer.uid;
         let file = match self.file_version(named) {
             Ok(file) => file,
             Err(absent) => {
@@ -42,6 +44,9 @@ impl Service {
                 return copied.await;
             }
         };
+        if let Some(uid) = viewer.one_user() {
+            self.gets.lock().record(uid, file.hash);
+        }
         let started = GetStarted {
             hash: file.hash.to_string(),
             size_bytes: file.size_bytes,
@@ -82,7 +87,7 @@ impl Service {
         }
     }
 
-    fn file_version(&self, named: &Named) -> Result<FileVersion, Failure> {
+    pub(super) fn file_version(&self, named: &Named) -> Result<FileVersion, Failure> {
         let bytes = trimmed(named);
         let shown = escape(bytes);
         match self.node.hidden(bytes) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::fills::lack_words;
 use super::network::alive_of;
+use super::pace::CHECKUP_PROBES;
 use super::{Service, Sight, reply_with, told};
 use crate::daemon::config::units::write_count;
 use crate::daemon::control::{
@@ -32,7 +33,11 @@ impl Service {
     /// One caller at a time has everything looked at. Who goes while waiting for that loses the
     /// place; what was begun is gone through with, or the others could be asked all the time.
     pub(super) async fn doctor_in_turn(self: &Arc<Self>, sight: Sight, reply: ReplySink) {
-        if let Some(_turn) = reply.while_heard(self.checking.lock()).await {
+        let turn = async {
+            self.pace(sight, CHECKUP_PROBES).await;
+            self.checking.lock().await
+        };
+        if let Some(_turn) = reply.while_heard(turn).await {
             reply_with(reply, self.doctor(sight).await);
         }
     }

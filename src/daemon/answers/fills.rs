@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::legacy::not_kept;
 use super::paths::{nothing_hidden, shared_path, trimmed};
-use super::{Service, failed, told};
+use super::{Service, Viewer, failed, told};
 use crate::daemon::config::units::write_size;
 use crate::daemon::control::{Failure, FailureKind, Named, Problem, Progress, ReplySink, Touched};
 use p2pfs_node::FileError;
-use p2pfs_node::door::{Contents, FILES_MAX, Fetched, Lack, WhyNotPinned};
+use p2pfs_node::door::{Contents, FILES_MAX, Fetched, Hidden, Kind, Lack, WhyNotPinned};
 use p2pfs_types::path::{SharedPath, escape};
 
 /// How often a caller is told how far it is: as often as a person sees a difference.
@@ -25,11 +25,13 @@ impl Service {
     /// Keeps the contents that the names stand for now, or keeps them no more.
     pub(super) async fn pin(
         self: &Arc<Self>,
-        paths: &[Named],
+        paths: Vec<Named>,
         pinned: bool,
+        viewer: Viewer,
     ) -> Result<Touched, Failure> {
-        let paths = paths.to_vec();
         let pinning = move |service: &Self| {
+            let by_name = |named: &&Named| pinned || hash_start(named).is_none();
+            service.check_may_fetch(paths.iter().filter(by_name), &viewer)?;
             let (contents, touched) = match pinned {
                 true => service.contents_of(&paths)?,
                 false => service.kept_of(&paths)?,
@@ -57,15 +59,16 @@ impl Service {
     /// when the caller goes, so do the fetches.
     pub(super) async fn prefetch(
         self: &Arc<Self>,
-        paths: &[Named],
+        paths: Vec<Named>,
         anyway: bool,
+        viewer: Viewer,
         reply: ReplySink,
     ) {
         if self.node.is_metered() && !anyway {
             return reply.fail(failed(METERED.to_owned()).with_remedy(METERED_REMEDY));
         }
-        let paths = paths.to_vec();
         let checking = move |service: &Self| {
+            service.check_may_fetch(paths.iter(), &viewer)?;
             let (contents, touched) = service.contents_of(&paths)?;
             Ok((service.check_room(contents)?, touched))
         };
@@ -101,6 +104,30 @@ impl Service {
             }
         }
         reply.done(&touched);
+    }
+
+    /// Refuses to touch what the mount does not let the caller read: files, and names in
+    /// directories.
+    fn check_may_fetch<'a>(
+        &self,
+        mut paths: impl Iterator<Item = &'a Named>,
+        viewer: &Viewer,
+    ) -> Result<(), Failure> {
+        paths.try_for_each(|named| {
+            viewer.check_read(named)?;
+            let is_directory = match self.node.hidden(trimmed(named)) {
+                Some(hidden) => matches!(hidden, Hidden::Directory),
+                None => {
+                    let path = self.node.through_links(&shared_path(named)?);
+                    let found = self.node.find(&path);
+                    found.is_ok_and(|found| found.kind == Kind::Directory)
+                }
+            };
+            if is_directory {
+                viewer.check_list(named)?;
+            }
+            Ok(())
+        })
     }
 
     fn why_not_fetched(&self, ended: &Fetched, error: &impl Display) -> String {

@@ -7,6 +7,7 @@ mod cache;
 mod content;
 mod doctor;
 mod fills;
+mod gets;
 mod giving;
 mod handing;
 mod legacy;
@@ -15,11 +16,14 @@ mod membership;
 mod names;
 mod network;
 mod news;
+mod pace;
 mod paths;
 mod shares;
 mod status;
 mod top;
+mod transfers;
 mod trust;
+mod viewer;
 mod wait;
 
 use std::sync::Arc;
@@ -31,16 +35,21 @@ use tokio::sync::{mpsc, watch};
 
 use super::config::{Config, ShareSettings};
 use super::control::{
-    Call, CallerGone, Check, ControlRequest, Credentials, Failure, FailureKind, MountStatus,
-    Policy, ReplySink, Right, ServiceState,
+    Call, CallerGone, Check, ControlRequest, Failure, FailureKind, MountStatus, Policy, ReplySink,
+    ServiceState,
 };
 use super::in_force::InForce;
 use super::missing::Missing;
+use super::mount_rights::MountRights;
 use super::rates::{FetchRates, Rates};
 use super::served::Served;
 use p2pfs_node::door::Timestamp as FileTime;
 use p2pfs_node::{Node, NodeError};
 use p2pfs_proto::trust::Grant;
+
+use gets::Gets;
+pub(super) use pace::ProbePace;
+use viewer::{Sight, Viewer};
 
 /// What every answer can draw on.
 pub struct Service {
@@ -71,29 +80,16 @@ pub struct Service {
     pub fetch_rates: FetchRates,
     /// Who may do and see what.
     pub policy: Policy,
+    /// What the mount lets users do.
+    pub mount_rights: MountRights,
+    /// Which users got which files lately.
+    pub gets: Mutex<Gets>,
+    /// How often each user may cost other nodes work.
+    pub probes: ProbePace,
     /// The shares added by command, as they are kept.
     pub saved_shares: Mutex<Vec<ShareSettings>>,
     /// Those that could not be shared yet.
     pub missing_shares: Mutex<Missing>,
-}
-
-/// How much of this machine a caller is shown: what belongs to the cluster is everybody's, what its
-/// users do and keep to themselves is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::daemon) enum Sight {
-    /// Root, or the daemon's user.
-    All,
-    /// Another user, by number: its own, and counts of the rest.
-    Own(u32),
-}
-
-impl Sight {
-    fn of(policy: &Policy, caller: &Credentials) -> Self {
-        match policy.allows(caller, Right::Own) {
-            true => Self::All,
-            false => Self::Own(caller.uid),
-        }
-    }
 }
 
 impl Service {
@@ -126,7 +122,8 @@ impl Service {
             turn,
             reply,
         } = request;
-        let sight = Sight::of(&self.policy, &caller);
+        let viewer = self.viewer(&caller);
+        let sight = viewer.sight;
         let _at_work = if call.is_prompt() {
             turn.take().await
         } else {
@@ -134,9 +131,9 @@ impl Service {
         };
         match call {
             Call::Status {} => self.compute(reply, move |s| Ok(s.status(sight))).await,
-            Call::Top {} => reply_with(reply, self.top(sight).await),
+            Call::Top {} => reply_with(reply, self.top(viewer).await),
             Call::Peers {} => reply_with(reply, self.peers().await),
-            Call::Ping { peer } => reply_while_heard(reply, self.ping(&peer)).await,
+            Call::Ping { peer } => reply_while_heard(reply, self.ping(&peer, sight)).await,
             Call::Doctor {} => self.doctor_in_turn(sight, reply).await,
             Call::Settings {} => reply_with(reply, Ok(self.in_force.load().shown.clone())),
             Call::Limits {} => reply_with(reply, Ok(self.limits())),
@@ -148,26 +145,11 @@ impl Service {
                 let rates = (up_bytes_per_s, down_bytes_per_s);
                 reply_with(reply, self.set_limits(rates, metered));
             }
-            Call::Ls { path, after } => {
-                let work = move |s: &Self| s.list(&path, after.as_ref());
-                self.compute(reply, work).await;
-            }
-            Call::Get { path } => self.get(path, caller.uid, reply).await,
-            Call::Wait {
-                mounted,
-                peers,
-                file,
-                timeout_ms,
-            } => {
-                let wanted = wait::Wanted {
-                    mounted,
-                    peers,
-                    file,
-                };
-                reply_while_heard(reply, self.wait(wanted, timeout_ms)).await;
-            }
-            Call::Why { path } => self.compute(reply, move |s| s.why(&path, sight)).await,
-            Call::Events { follow } => self.tell_events(follow, sight, reply).await,
+            Call::Ls { .. }
+            | Call::Get { .. }
+            | Call::Wait { .. }
+            | Call::Why { .. }
+            | Call::Events { .. } => self.answer_about_names(call, viewer, reply).await,
             Call::Send { name, to } => self.send(name, &to, descriptor, reply).await,
             Call::Say { text } => reply_with(reply, self.say(&text).await),
             Call::Mesh { connect, discover } => {
@@ -176,7 +158,7 @@ impl Service {
             Call::Shares {}
             | Call::Mine { .. }
             | Call::ShareAdd { .. }
-            | Call::ShareRemove { .. } => self.answer_about_shares(call, sight, reply).await,
+            | Call::ShareRemove { .. } => self.answer_about_shares(call, viewer, reply).await,
             Call::Invite { .. }
             | Call::Join { .. }
             | Call::Leave {}
@@ -192,15 +174,42 @@ impl Service {
             | Call::CacheResize { .. }
             | Call::Pin { .. }
             | Call::Unpin { .. }
-            | Call::Prefetch { .. } => self.answer_about_cache(call, reply).await,
+            | Call::Prefetch { .. } => self.answer_about_cache(call, viewer, reply).await,
+        }
+    }
+
+    /// The calls that name files of the folder.
+    async fn answer_about_names(self: Arc<Self>, call: Call, viewer: Viewer, reply: ReplySink) {
+        match call {
+            Call::Ls { path, after } => {
+                let work = move |s: &Self| s.list(&path, after.as_ref(), &viewer);
+                self.compute(reply, work).await;
+            }
+            Call::Get { path } => self.get(path, &viewer, reply).await,
+            Call::Wait {
+                mounted,
+                peers,
+                file,
+                timeout_ms,
+            } => {
+                let wanted = wait::Wanted {
+                    mounted,
+                    peers,
+                    file,
+                };
+                reply_while_heard(reply, self.wait(wanted, timeout_ms, &viewer)).await;
+            }
+            Call::Why { path } => self.compute(reply, move |s| s.why(&path, &viewer)).await,
+            Call::Events { follow } => self.tell_events(follow, &viewer, reply).await,
+            other => unanswered(&other, reply),
         }
     }
 
     /// The calls that look at the cache or change what is in it.
-    async fn answer_about_cache(self: Arc<Self>, call: Call, reply: ReplySink) {
+    async fn answer_about_cache(self: Arc<Self>, call: Call, viewer: Viewer, reply: ReplySink) {
         match call {
             Call::CacheLs { after } => {
-                let work = move |s: &Self| s.list_cache(after.as_deref());
+                let work = move |s: &Self| s.list_cache(after.as_deref(), &viewer);
                 self.compute(reply, work).await;
             }
             Call::CacheClear {} => reply_with(reply, self.blocking(|s| s.clear_cache()).await),
@@ -211,9 +220,11 @@ impl Service {
                     self.blocking(move |s| s.resize_cache(budget_bytes)).await,
                 );
             }
-            Call::Pin { paths } => reply_with(reply, self.pin(&paths, true).await),
-            Call::Unpin { paths } => reply_with(reply, self.pin(&paths, false).await),
-            Call::Prefetch { paths, anyway } => self.prefetch(&paths, anyway, reply).await,
+            Call::Pin { paths } => reply_with(reply, self.pin(paths, true, viewer).await),
+            Call::Unpin { paths } => reply_with(reply, self.pin(paths, false, viewer).await),
+            Call::Prefetch { paths, anyway } => {
+                self.prefetch(paths, anyway, viewer, reply).await;
+            }
             other => unanswered(&other, reply),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::legacy::legacy_entry;
 use super::paths::{made_by_mount, nothing_hidden, shared_path, trimmed};
-use super::{Service, Sight, calendar_time};
+use super::{Service, Sight, Viewer, calendar_time};
 use crate::daemon::control::{
     EntryKind, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, Listing, LsEntry, Named, Plane,
     Provenance, VersionInfo,
@@ -22,8 +22,35 @@ pub(super) fn not_found(path: &SharedPath) -> Failure {
 }
 
 impl Service {
-    pub(super) fn list(&self, named: &Named, after: Option<&Named>) -> Result<Listing, Failure> {
+    /// A page of a directory or a file itself, with what the mount lets the caller know of it.
+    pub(super) fn list(
+        &self,
+        named: &Named,
+        after: Option<&Named>,
+        viewer: &Viewer,
+    ) -> Result<Listing, Failure> {
+        viewer.check_find(named)?;
+        let mut listing = self.list_as(named, after, viewer)?;
+        if !viewer.access.read {
+            // in the mount they are attributes that are read as the file is
+            for entry in &mut listing.entries {
+                entry.hash = None;
+                entry.holders.clear();
+            }
+        }
+        Ok(listing)
+    }
+
+    fn list_as(
+        &self,
+        named: &Named,
+        after: Option<&Named>,
+        viewer: &Viewer,
+    ) -> Result<Listing, Failure> {
         if let Some(hidden) = self.node.hidden(trimmed(named)) {
+            if matches!(hidden, Hidden::Directory) {
+                viewer.check_list(named)?;
+            }
             return self.list_hidden(trimmed(named), hidden, after);
         }
         let path = self.node.through_links(&shared_path(named)?);
@@ -41,6 +68,7 @@ impl Service {
                 return Ok(only(legacy_entry(&legacy)));
             }
         };
+        viewer.check_list(named)?;
         let mut more = page.more_behind.is_some();
         let mut entries: Vec<LsEntry> = page.listed.iter().map(|it| self.ls_entry(it)).collect();
         if path.is_root() {
@@ -156,10 +184,11 @@ impl Service {
     }
 
     /// What is left out says which private files there are, so its owner alone is told.
-    pub(super) fn why(&self, named: &Named, sight: Sight) -> Result<Provenance, Failure> {
+    pub(super) fn why(&self, named: &Named, viewer: &Viewer) -> Result<Provenance, Failure> {
+        viewer.check_read(named)?;
         let named = self.name_behind(named)?;
         let path = self.node.through_links(&named);
-        let is_owner = sight == Sight::All;
+        let is_owner = viewer.sight == Sight::All;
         let left_out = is_owner.then(|| self.why_left_out(&path)).flatten();
         let Ok(why) = self.node.why(&path) else {
             if let Some(legacy) = self.legacy_file(&path) {

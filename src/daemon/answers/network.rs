@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{Service, told};
+use super::pace::PING_PROBES;
+use super::{Service, Sight, told};
 use crate::daemon::config::Seed;
 use crate::daemon::control::{Check, Failure, FailureKind, Pong};
 use crate::daemon::seeds::resolve;
@@ -78,7 +79,10 @@ impl Service {
         }
     }
 
-    pub(super) async fn ping(&self, wanted: &str) -> Result<Pong, Failure> {
+    /// How long a node takes to answer. It costs that node a handshake, so that an ordinary user
+    /// asks at a pace.
+    pub(super) async fn ping(&self, wanted: &str, sight: Sight) -> Result<Pong, Failure> {
+        self.pace(sight, PING_PROBES).await;
         let member = self.find_node(wanted).await?;
         let contact = member.status.member;
         let (node, address) = (contact.node, contact.address);

@@ -4,13 +4,15 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::{Service, Sight};
+use super::transfers::Telling;
+use super::{Service, Viewer};
 use crate::daemon::control::{
-    Event, EventKind, FetchInfo, GiveInfo, MeshPeerInfo, Named, Nothing, PushInfo, ReplySink,
+    CallerGone, Event, EventKind, FetchInfo, GiveInfo, MeshPeerInfo, Named, Nothing, PushInfo,
+    ReplySink,
 };
 use p2pfs_node::door::DownReason;
 use p2pfs_node::mesh::Who as MeshWho;
-use p2pfs_node::{Audience, Fetched, Given, News, Noted, Push, PushStage, Who};
+use p2pfs_node::{Fetched, Given, News, Noted, Push, PushStage, Who};
 use p2pfs_types::path::SharedPath;
 
 /// How long a node that is new may take to say what it is called.
@@ -25,19 +27,23 @@ const SHOWING_LOOK: Duration = Duration::from_millis(2);
 const SHOWING_PAUSE: Duration = Duration::from_secs(10);
 
 impl Service {
-    pub(super) async fn tell_events(&self, follow: bool, sight: Sight, reply: ReplySink) {
+    /// Tells a caller what happened. Events that name what it may not know are counted.
+    pub(super) async fn tell_events(&self, follow: bool, viewer: &Viewer, reply: ReplySink) {
         let mut events = self.node.follow();
-        let is_told = |noted: &Noted| sight == Sight::All || !is_private(&noted.news);
+        let read_before = self.read_by(viewer);
+        let mut left_out = LeftOut::default();
         let mut lost_before = 0;
         let mut shown = Shown::default();
         loop {
-            let noted = match events.next_remembered() {
+            let remembered = events.next_remembered();
+            let is_past = remembered.is_some();
+            let noted = match remembered {
                 Some(noted) => noted,
-                None if !follow => return reply.done(&Nothing {}),
+                None if !follow => break,
                 None => tokio::select! {
                     next = events.next() => match next {
                         Some(noted) => noted,
-                        None => return reply.done(&Nothing {}),
+                        None => break,
                     },
                     () = reply.closed() => return,
                 },
@@ -46,16 +52,28 @@ impl Service {
             if count > 0 && reply.more(&lost(count)).await.is_err() {
                 return;
             }
-            if !is_told(&noted) {
-                continue;
+            let own = || match is_past {
+                true => read_before.clone(),
+                false => self.read_by(viewer),
+            };
+            match self.telling(&noted.news, viewer, own) {
+                Telling::Whole => {}
+                Telling::Counted => {
+                    left_out.0 += 1;
+                    continue;
+                }
+                Telling::Nothing => continue,
             }
             let noted = self.with_name(noted, follow).await;
             if follow && let News::Added(path) = &noted.news {
                 shown.wait_for(path, self).await;
             }
-            if reply.more(&event(noted)).await.is_err() {
+            if left_out.tell(&reply).await.is_err() || reply.more(&event(noted)).await.is_err() {
                 return;
             }
+        }
+        if left_out.tell(&reply).await.is_ok() {
+            reply.done(&Nothing {});
         }
     }
 
@@ -110,9 +128,21 @@ impl Shown {
     }
 }
 
-/// Whether it names what only root and the daemon's user may know of.
-fn is_private(news: &News) -> bool {
-    matches!(news, News::Warning(_, Audience::Owner))
+/// Events since the last that was told, of files that the caller is not told of.
+#[derive(Default)]
+struct LeftOut(u64);
+
+impl LeftOut {
+    /// Tells how many there were, if any.
+    async fn tell(&mut self, reply: &ReplySink) -> Result<(), CallerGone> {
+        let count = std::mem::take(&mut self.0);
+        if count == 0 {
+            return Ok(());
+        }
+        let what = EventKind::LeftOut { count };
+        let time = Timestamp::now();
+        reply.more(&Event { time, what }).await
+    }
 }
 
 fn lost(count: u64) -> Event {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::names::{kind_of, named_as};
-use super::{Service, Sight, calendar_time, failed, reply_with, unanswered};
+use super::{Service, Sight, Viewer, calendar_time, failed, reply_with, unanswered};
 use crate::daemon::config::{
     ALL_NODES, Group, ShareSettings, check_readers, folder_names, missing_group, saved,
 };
@@ -25,11 +25,11 @@ impl Service {
     pub(super) async fn answer_about_shares(
         self: Arc<Self>,
         call: Call,
-        sight: Sight,
+        viewer: Viewer,
         reply: ReplySink,
     ) {
         match call {
-            Call::Mine { after } => self.compute(reply, move |s| Ok(s.mine(after))).await,
+            Call::Mine { after } => self.compute(reply, move |s| s.mine(after, &viewer)).await,
             Call::ShareAdd { dir, how } => {
                 let dir = dir.as_local().to_owned();
                 reply_with(reply, self.blocking(move |s| s.add_share(&dir, how)).await);
@@ -38,7 +38,10 @@ impl Service {
                 let dir: PathBuf = dir.as_local().to_owned();
                 reply_with(reply, self.blocking(move |s| s.remove_share(&dir)).await);
             }
-            Call::Shares {} => self.compute(reply, move |s| Ok(s.shares(sight))).await,
+            Call::Shares {} => {
+                let work = move |s: &Self| Ok(s.shares(viewer.sight));
+                self.compute(reply, work).await;
+            }
             other => unanswered(&other, reply),
         }
     }
@@ -72,7 +75,8 @@ impl Service {
     }
 
     /// What leaves this machine, from a place on.
-    pub(super) fn mine(&self, after: Option<u32>) -> Mine {
+    fn mine(&self, after: Option<u32>, viewer: &Viewer) -> Result<Mine, Failure> {
+        viewer.check_list(&Named::default())?;
         let (given, next) = self.node.given(after, LS_PAGE_MAX_ENTRIES);
         let entry = |given: door::GivenName| {
             let (kind, size_bytes, _) = kind_of(&given.kind);
@@ -85,7 +89,7 @@ impl Service {
             }
         };
         let entries = given.into_iter().map(entry).collect();
-        Mine { entries, next }
+        Ok(Mine { entries, next })
     }
 
     /// Shares a folder from now on, or changes how; it is kept only once the node has taken it.

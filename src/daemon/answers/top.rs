@@ -1,37 +1,44 @@
 //! The answer about this moment: what is fetched, and who reads what.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::{Service, Sight};
+use super::{Service, Viewer};
 use crate::daemon::control::{
-    Failure, Named, TRANSFERS_TOLD_MAX, Top, TransferInfo, TransferSource, is_one_user,
+    Failure, Named, PeerInfo, TRANSFERS_TOLD_MAX, Top, TransferInfo, TransferSource,
 };
 use p2pfs_node::door::FetchReport;
 use p2pfs_types::digest::ContentHash;
 
 impl Service {
-    pub(super) async fn top(&self, sight: Sight) -> Result<Top, Failure> {
+    pub(super) async fn top(self: &Arc<Self>, viewer: Viewer) -> Result<Top, Failure> {
         let peers = self.peers().await?.peers;
-        let (readers, other_readers) = self.served.readers(|uid| match sight {
-            Sight::All => true,
-            Sight::Own(own) => own == uid && is_one_user(own),
-        });
-        Ok(Top {
+        self.blocking(move |service| Ok(service.top_beside(peers, &viewer)))
+            .await
+    }
+
+    /// What goes on beside what is known of the peers.
+    fn top_beside(&self, peers: Vec<PeerInfo>, viewer: &Viewer) -> Top {
+        let (readers, other_readers) = self.served.readers(|uid| viewer.sees_user(uid));
+        let (transfers, other_transfers) = self.transfers(viewer);
+        Top {
             time: Timestamp::now(),
             name: self.node.name().to_string(),
             cache: self.cache_usage(),
             traffic: self.traffic(),
-            transfers: self.transfers(),
+            transfers,
+            other_transfers,
             peers,
             readers,
             other_readers,
-        })
+        }
     }
 
-    fn transfers(&self) -> Vec<TransferInfo> {
+    /// The transfers that a caller is told of, and how many more there are of other users' files.
+    fn transfers(&self, viewer: &Viewer) -> (Vec<TransferInfo>, u64) {
         let fetches = self.node.fetches().into_iter();
         let (rates, now) = (&self.fetch_rates, Instant::now());
         let speed =
@@ -41,11 +48,17 @@ impl Service {
         let mut moving: Vec<_> = with_speed
             .filter(|(speed, fetch)| *speed > 0 || fetch.is_wanted())
             .collect();
+        let all = moving.len();
+        if !viewer.sees_transfers() {
+            let own = self.read_by(viewer);
+            moving.retain(|(_, fetch)| own.contains(&fetch.hash));
+        }
+        let others = (all - moving.len()) as u64;
         moving.sort_by_key(|(speed, fetch)| (Reverse(*speed), fetch.hash));
         moving.truncate(TRANSFERS_TOLD_MAX);
         let told = moving.into_iter();
-        told.map(|(speed, fetch)| self.transfer_info(&fetch, speed))
-            .collect()
+        let told = told.map(|(speed, fetch)| self.transfer_info(&fetch, speed));
+        (told.collect(), others)
     }
 
     fn transfer_info(&self, fetch: &FetchReport, receive_bytes_per_s: u64) -> TransferInfo {

@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use super::Service;
 use super::network::{alive_of, is_alive};
 use super::paths::{shared_path, trimmed};
+use super::{Service, Viewer};
 use crate::daemon::control::{Failure, FailureKind, Named, Nothing};
 use p2pfs_node::door::Hidden;
 use p2pfs_node::legacy::{Name, Patience};
@@ -26,7 +26,15 @@ pub(super) struct Wanted {
 }
 
 impl Service {
-    pub(super) async fn wait(&self, wanted: Wanted, timeout_ms: u64) -> Result<Nothing, Failure> {
+    pub(super) async fn wait(
+        &self,
+        wanted: Wanted,
+        timeout_ms: u64,
+        viewer: &Viewer,
+    ) -> Result<Nothing, Failure> {
+        if let Some(file) = &wanted.file {
+            viewer.check_find(file)?;
+        }
         let limit = Duration::from_millis(timeout_ms.min(WAIT_MAX_MS));
         let so = async {
             while self.missing(&wanted).await?.is_some() {

@@ -161,6 +161,12 @@ pub enum EventKind {
         /// What, and what to do.
         message: String,
     },
+    /// Events in between name files that the caller is not told of: other users' reads and
+    /// transfers, and names that the mount does not let it list.
+    LeftOut {
+        /// How many.
+        count: u64,
+    },
     /// The reader was too slow, and events in between are lost.
     Lost {
         /// How many.

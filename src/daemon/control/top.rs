@@ -24,8 +24,12 @@ pub struct Top {
     pub cache: CacheUsage,
     /// Bytes moved between nodes.
     pub traffic: Traffic,
-    /// Files on their way from other nodes.
+    /// Files on their way from other nodes: for root, the daemon's user and the group `p2pfs`
+    /// all, for others those that the caller's user reads or gets.
     pub transfers: Vec<TransferInfo>,
+    /// How many more there are, of which the caller is not told.
+    #[serde(default)]
+    pub other_transfers: u64,
     /// Every other node that is known, best responder first.
     pub peers: Vec<PeerInfo>,
     /// The processes that have files of the mount open, or read one within the last minute; the

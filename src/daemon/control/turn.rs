@@ -1,4 +1,4 @@
-//! The turn of a user: how much of the daemon's time its calls may take at once.
+//! The turn of a user, which bounds how many of its calls are at work at once.
 
 use std::sync::Arc;
 

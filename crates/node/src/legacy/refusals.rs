@@ -109,7 +109,8 @@ impl Refusals {
             0 => String::new(),
             count => format!(" (and {count} others before it)"),
         };
-        self.events.warn(message() + &others);
+        // the names are those that users of this machine ask for
+        self.events.warn_owner(message() + &others);
     }
 }
 

@@ -334,8 +334,9 @@ impl Plane {
         self.machine.failed(now, &name, at);
         if self.machine.offended(now, peer, offence) {
             let why = CopyError::from(error);
+            // it tells which file a user reads
             self.events
-                .warn(format!("{name} of the legacy peer {peer}: {why}"));
+                .warn_owner(format!("{name} of the legacy peer {peer}: {why}"));
         }
     }
 
@@ -359,7 +360,7 @@ impl Plane {
         if is_told {
             let (name, peer) = (&file.name, file.peer);
             self.events
-                .warn(format!("{name} of the legacy peer {peer}: {error}"));
+                .warn_owner(format!("{name} of the legacy peer {peer}: {error}"));
         }
     }
 
