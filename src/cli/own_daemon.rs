@@ -6,7 +6,6 @@
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -14,6 +13,7 @@ use super::ending;
 use super::error::CliError;
 use super::own_program::own_program;
 use crate::daemon::control::{Call, Client, Event};
+use p2pfs_types::files::make_temporary_dir;
 
 /// Its control socket, in its folder.
 const SOCKET: &str = "p2pfs.sock";
@@ -47,10 +47,8 @@ impl OwnDaemon {
         options: &OwnDaemonOptions,
         more: impl FnOnce(&mut Command),
     ) -> Result<Self, CliError> {
-        let folder = format!("p2pfs-{}-{}", options.name, std::process::id());
-        let home = std::env::temp_dir().join(folder);
         let signals = ending::held()?;
-        fs::DirBuilder::new().mode(0o700).create(&home)?;
+        let home = make_temporary_dir(&format!("p2pfs-{}-", options.name))?;
         let child = spawn(&home, options, more).inspect_err(|_| {
             let _tidied = fs::remove_dir_all(&home);
         })?;

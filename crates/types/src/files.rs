@@ -11,9 +11,11 @@ pub mod socket_place;
 
 pub use refused::stays_refused;
 
+use std::fs::Permissions;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -25,6 +27,8 @@ pub use held_lock::{HeldLock, Whereabouts};
 
 /// The mode of a file that is its owner's alone.
 pub const PRIVATE_MODE: u32 = 0o600;
+/// The mode of a folder that its owner alone may enter.
+pub const PRIVATE_DIR_MODE: u32 = 0o700;
 /// The longest path of a Unix socket in bytes: `sun_path` without its NUL (unix(7)).
 pub const SOCKET_PATH_MAX_BYTES: usize = 107;
 /// Descriptors that are left for connections, at most: as many as meet at one time at all.
@@ -82,7 +86,18 @@ pub fn begin_to_write_out(file: &File, start: u64, length_bytes: u64) {
 
 /// Makes a folder that its owner alone may enter, and those above it; one that exists is left.
 pub fn make_private_dir(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(PRIVATE_DIR_MODE).create(dir)
+}
+
+/// Makes a new folder among the temporary ones (`TMPDIR`), its owner's alone. Its name begins with
+/// `prefix` and ends at random, so that no other user of the machine can make it first. The caller
+/// removes it.
+pub fn make_temporary_dir(prefix: &str) -> io::Result<PathBuf> {
+    let mut builder = tempfile::Builder::new();
+    let owner_only = Permissions::from_mode(PRIVATE_DIR_MODE);
+    let made = builder.prefix(prefix).permissions(owner_only);
+    std::path::absolute(made.tempdir()?.keep())
 }
 
 /// Opens a file for reading and writing; where there was none it is made, its owner's alone.

@@ -13,6 +13,7 @@ macro_rules! say {
 }
 
 mod files;
+mod folder;
 mod nodes;
 mod tour;
 
@@ -37,7 +38,7 @@ pub struct DemoOptions {
     #[arg(long, value_name = "N", default_value_t = 3)]
     #[arg(value_parser = value_parser!(u8).range(2..=16))]
     pub nodes: u8,
-    /// Where to put them [default: a temporary folder, removed at the end]
+    /// Where to put them: a new or empty folder [default: a temporary one, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Check everything that is shown, clean up, and end
@@ -48,9 +49,13 @@ pub struct DemoOptions {
 /// Why the tour ended early. Everything was cleaned up.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// The folder named is in use.
-    #[error("{} is not empty; name a new folder for the demo", dir.display())]
-    FolderInUse { dir: PathBuf },
+    /// The folder named is one that the demo must not use.
+    #[error("cannot use {} for the demo: {cause}; name a new folder", dir.display())]
+    FolderRefused {
+        dir: PathBuf,
+        /// What is wrong with it.
+        cause: &'static str,
+    },
     /// A file or folder of the demo could not be made.
     #[error("cannot make {}: {source}", path.display())]
     Folder {

@@ -1,9 +1,8 @@
 //! The demo's daemons: started as a user would start them, each with a folder of its own.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -15,6 +14,7 @@ use rand::rngs::SysRng;
 use super::super::ending;
 use super::super::own_program::own_program;
 use super::files::fill_share;
+use super::folder::make_folder;
 use super::{DemoError, DemoOptions, is_interrupted};
 use p2pfs_types::files::mountinfo::{self, MOUNTINFO};
 use p2pfs_types::files::open_private;
@@ -341,27 +341,6 @@ fn detach(mount: &Path) {
     let _absent = rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH);
 }
 
-fn make_folder(named: Option<&Path>) -> Result<PathBuf, DemoError> {
-    let folder = match named {
-        Some(dir) => std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()),
-        None => std::env::temp_dir().join(format!("p2pfs-demo-{}", std::process::id())),
-    };
-    let failed = |source| DemoError::Folder {
-        path: folder.clone(),
-        source,
-    };
-    match fs::read_dir(&folder).map(|entries| entries.count()) {
-        Ok(0) => {}
-        Ok(_) => return Err(DemoError::FolderInUse { dir: folder }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(&folder).map_err(failed)?;
-        }
-        Err(error) => return Err(failed(error)),
-    }
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).map_err(failed)?;
-    Ok(folder)
-}
-
 /// Removes the folder unless something is still mounted beneath: what is seen through a mount
 /// belongs to others.
 fn remove_folder(folder: &Path) -> Result<(), DemoError> {
@@ -399,16 +378,9 @@ fn write_secret(path: &Path) -> Result<(), DemoError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
-    #[test]
-    fn a_folder_in_use_is_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("mine"), b"x").unwrap();
-        let refused = make_folder(Some(folder.path()));
-        assert!(matches!(refused, Err(DemoError::FolderInUse { .. })));
-        assert!(folder.path().join("mine").exists());
-    }
+    use super::*;
 
     #[test]
     fn a_mount_left_in_a_folder_with_a_space_is_seen() {

@@ -1,0 +1,154 @@
+//! The folder that holds everything of a demo: a new one, or an empty one of the user's own.
+//!
+//! Folders such as `/tmp` are shared with other users, who may put a folder or a link under a name
+//! that they expect. So nothing that exists is used unless it is the user's, and no mode is changed.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::DemoError;
+use p2pfs_types::files::{PRIVATE_DIR_MODE, make_temporary_dir, path_of};
+
+/// The begin of the name of the folder that is made where the user names none.
+const TEMPORARY_PREFIX: &str = "p2pfs-demo-";
+/// The right of the group and of others to change what is in a folder.
+const WRITE_FOR_OTHERS: u32 = 0o022;
+
+/// Makes the folder that the user named, or takes it where it is the user's own and empty. Without
+/// a name, makes a temporary one.
+pub(super) fn make_folder(named: Option<&Path>) -> Result<PathBuf, DemoError> {
+    let Some(named) = named else {
+        return make_temporary_dir(TEMPORARY_PREFIX).map_err(|source| DemoError::Folder {
+            path: std::env::temp_dir(),
+            source,
+        });
+    };
+    // without a slash at the end, which would follow a link there
+    let folder: PathBuf = std::path::absolute(named)
+        .unwrap_or_else(|_| named.to_owned())
+        .components()
+        .collect();
+    let failed = |source| DemoError::Folder {
+        path: folder.clone(),
+        source,
+    };
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent).map_err(failed)?;
+    }
+    match DirBuilder::new().mode(PRIVATE_DIR_MODE).create(&folder) {
+        Ok(()) => Ok(folder),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            match fault_of(&folder).map_err(failed)? {
+                None => Ok(folder),
+                Some(cause) => Err(DemoError::FolderRefused { dir: folder, cause }),
+            }
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Returns why an existing folder must not be used; none for an empty one that the user alone may
+/// change.
+fn fault_of(folder: &Path) -> io::Result<Option<&'static str>> {
+    if !fs::symlink_metadata(folder)?.is_dir() {
+        return Ok(Some("it is not a folder"));
+    }
+    let opened = open_folder(folder)?;
+    let found = opened.metadata()?;
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        return Ok(Some("it belongs to another user"));
+    }
+    if found.mode() & WRITE_FOR_OTHERS != 0 {
+        return Ok(Some("other users may write in it"));
+    }
+    let is_empty = fs::read_dir(path_of(&opened))?.next().is_none();
+    Ok((!is_empty).then_some("it is not empty"))
+}
+
+/// Opens a folder, and fails at a link that took its place meanwhile.
+fn open_folder(folder: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    options.read(true).custom_flags(flags).open(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn refusal(folder: &Path) -> &'static str {
+        match make_folder(Some(folder)) {
+            Err(DemoError::FolderRefused { cause, .. }) => cause,
+            made => panic!("{}: {made:?}", folder.display()),
+        }
+    }
+
+    #[test]
+    fn a_demo_uses_no_folder_that_others_planted_and_changes_no_mode() {
+        let parent = tempfile::tempdir().unwrap();
+        let planted = parent.path().join("planted");
+        fs::create_dir(&planted).unwrap();
+        set_mode(&planted, 0o777);
+        assert_eq!(refusal(&planted), "other users may write in it");
+        set_mode(&planted, 0o700);
+        let link = parent.path().join("link");
+        symlink(&planted, &link).unwrap();
+        assert_eq!(refusal(&link), "it is not a folder");
+        assert_eq!(refusal(&link.join("")), "it is not a folder");
+        symlink(
+            parent.path().join("nothing"),
+            parent.path().join("dangling"),
+        )
+        .unwrap();
+        assert_eq!(
+            refusal(&parent.path().join("dangling")),
+            "it is not a folder"
+        );
+        fs::write(planted.join("file"), "x").unwrap();
+        assert_eq!(refusal(&planted), "it is not empty");
+        assert_eq!(mode(&planted), 0o700);
+        if rustix::process::geteuid().is_root() {
+            let other = parent.path().join("other");
+            fs::create_dir(&other).unwrap();
+            chown(&other, Some(1), None).unwrap();
+            assert_eq!(refusal(&other), "it belongs to another user");
+            assert_eq!(mode(&other), 0o755);
+        }
+    }
+
+    #[test]
+    fn a_demo_makes_a_folder_for_its_owner_alone_or_takes_an_empty_one_as_it_is() {
+        let parent = tempfile::tempdir().unwrap();
+        let new = make_folder(Some(&parent.path().join("some/new"))).unwrap();
+        assert_eq!(mode(&new), 0o700);
+        let own = parent.path().join("own");
+        fs::create_dir(&own).unwrap();
+        set_mode(&own, 0o750);
+        assert_eq!(make_folder(Some(&own)).unwrap(), own);
+        assert_eq!(mode(&own), 0o750);
+    }
+
+    #[test]
+    fn a_temporary_folder_is_new_each_time_and_for_its_owner_alone() {
+        let [first, second] = [(); 2].map(|()| make_folder(None).unwrap());
+        assert_ne!(first, second);
+        let predictable = format!("{TEMPORARY_PREFIX}{}", std::process::id());
+        for folder in [&first, &second] {
+            assert_eq!(mode(folder), 0o700);
+            assert!(!folder.ends_with(&predictable), "{}", folder.display());
+            fs::remove_dir(folder).unwrap();
+        }
+    }
+}
