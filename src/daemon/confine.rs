@@ -7,6 +7,7 @@
 //! share, and nothing else of the machine, is ever changed. A kernel without Landlock goes without.
 //! A process under these rules cannot mount, so a daemon that mounts by itself is left out.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -15,6 +16,7 @@ use landlock::{
 };
 
 use super::config::{Config, MetricsAddress};
+use p2pfs_types::files::{make_open_dir, make_private_dir};
 
 /// What is asked for where the kernel knows it: files, renames across directories, truncation.
 const RULES: ABI = ABI::V3;
@@ -31,13 +33,16 @@ pub(super) fn confine(config: &Config) -> Result<RulesetStatus, RulesetError> {
         .handle_access(AccessFs::from_all(RULES))?
         .create()?
         .add_rules(path_beneath_rules(["/"], read))?
-        .add_rules(path_beneath_rules(own_directories(config), write))?
+        .add_rules(path_beneath_rules(made(own_directories(config)), write))?
         .restrict_self()?;
     Ok(confined.ruleset)
 }
 
-/// Where the daemon writes.
-fn own_directories(config: &Config) -> Vec<PathBuf> {
+/// Makes a directory where it is missing.
+type Make = fn(&Path) -> io::Result<()>;
+
+/// Returns the directories that the daemon writes in, each with how it is made.
+fn own_directories(config: &Config) -> Vec<(PathBuf, Make)> {
     let inboxes = config.inboxes().into_iter().map(|(_, dir)| dir);
     let metrics = match &config.metrics.listen {
         Some(MetricsAddress::Unix(path)) => path.parent(),
@@ -45,20 +50,36 @@ fn own_directories(config: &Config) -> Vec<PathBuf> {
     };
     let own = [config.state_dir.as_path(), config.cache_dir.as_path()];
     let sockets = config.socket.parent().into_iter().chain(metrics);
-    let all = own.into_iter().chain(inboxes).chain(sockets);
-    all.map(ground).collect()
+    let private = own.map(|dir| (dir.to_owned(), make_private_dir as Make));
+    let open = inboxes.chain(sockets);
+    let open = open.map(|dir| (dir.to_owned(), make_open_dir as Make));
+    private.into_iter().chain(open).collect()
 }
 
-/// The directory, or what is there of the way to it: the rest is yet to be made.
-fn ground(dir: &Path) -> PathBuf {
-    let there = dir.ancestors().find(|it| it.is_dir());
-    there.unwrap_or(Path::new("/")).to_owned()
+/// Makes the directories that are missing and returns those that are there. A rule is for what is
+/// open, so a directory that is missing would need one for a directory above it, with all that is
+/// beside it. One that cannot be made gets no rule, and the daemon writes nothing there.
+fn made(directories: Vec<(PathBuf, Make)>) -> Vec<PathBuf> {
+    let is_made = |(dir, make): &(PathBuf, Make)| {
+        let made = make(dir);
+        if let Err(error) = &made {
+            let dir = dir.display();
+            tracing::warn!(
+                "cannot make {dir}: {error}; nothing is written there until the daemon is \
+                 started again with the directory in place"
+            );
+        }
+        made.is_ok()
+    };
+    let there = directories.into_iter().filter(is_made);
+    there.map(|(dir, _)| dir).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::io::ErrorKind;
+    use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
     use super::*;
@@ -72,7 +93,7 @@ mod tests {
         let place = PathBuf::from(std::env::var_os(PLACE).unwrap());
         let config = Config {
             state_dir: place.join("state"),
-            cache_dir: place.join("cache/of/p2pfs"),
+            cache_dir: place.join("missing/of/p2pfs"),
             socket: place.join("run/socket"),
             ..Config::default()
         };
@@ -89,6 +110,8 @@ mod tests {
             fs::create_dir(share.join("dir")),
             fs::rename(share.join("file"), place.join("state/file")),
             fs::hard_link(share.join("file"), place.join("state/file")),
+            fs::write(place.join("missing/beside"), "new"),
+            fs::write(place.join("beside"), "new"),
             Command::new("/bin/true").status().map(drop),
         ];
         for (number, outcome) in refused.into_iter().enumerate() {
@@ -96,17 +119,36 @@ mod tests {
             let is_refused = [ErrorKind::PermissionDenied, ErrorKind::CrossesDevices];
             assert!(is_refused.contains(&kind), "{number}: {kind}");
         }
-        fs::create_dir_all(place.join("cache/of/p2pfs/data")).unwrap();
+        fs::create_dir_all(place.join("missing/of/p2pfs/data")).unwrap();
         fs::write(place.join("state/new"), "new").unwrap();
-        fs::rename(place.join("state/new"), place.join("cache/of/p2pfs/new")).unwrap();
+        fs::rename(place.join("state/new"), place.join("missing/of/p2pfs/new")).unwrap();
         std::os::unix::net::UnixListener::bind(&config.socket).unwrap();
         fs::remove_file(&config.socket).unwrap();
     }
 
     #[test]
+    fn a_directory_that_is_missing_is_made_and_no_rule_is_for_one_above_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path();
+        fs::write(place.join("file"), "x").unwrap();
+        let config = Config {
+            state_dir: place.join("var/state"),
+            cache_dir: place.join("file/cache"),
+            socket: place.join("run/p2pfs/socket"),
+            ..Config::default()
+        };
+        let ruled = made(own_directories(&config));
+        assert_eq!(ruled, [place.join("var/state"), place.join("run/p2pfs")]);
+        for (dir, mode) in [("var/state", 0o700), ("run/p2pfs", 0o755)] {
+            let found = fs::metadata(place.join(dir)).unwrap();
+            assert_eq!(found.permissions().mode() & 0o777, mode, "{dir}");
+        }
+    }
+
+    #[test]
     fn a_confined_daemon_changes_no_share_and_runs_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        for dir in ["state", "cache", "run", "share"] {
+        for dir in ["state", "run", "share"] {
             fs::create_dir(folder.path().join(dir)).unwrap();
         }
         fs::write(folder.path().join("share/file"), "mine").unwrap();

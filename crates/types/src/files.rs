@@ -11,12 +11,10 @@ pub mod socket_place;
 
 pub use refused::stays_refused;
 
-use std::fs::Permissions;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, linkat};
@@ -29,6 +27,8 @@ pub use held_lock::{HeldLock, Whereabouts};
 pub const PRIVATE_MODE: u32 = 0o600;
 /// The mode of a folder that its owner alone may enter.
 pub const PRIVATE_DIR_MODE: u32 = 0o700;
+/// The mode of a folder that all may enter.
+const OPEN_DIR_MODE: u32 = 0o755;
 /// The longest path of a Unix socket in bytes: `sun_path` without its NUL (unix(7)).
 pub const SOCKET_PATH_MAX_BYTES: usize = 107;
 /// Descriptors that are left for connections, at most: as many as meet at one time at all.
@@ -88,6 +88,17 @@ pub fn begin_to_write_out(file: &File, start: u64, length_bytes: u64) {
 pub fn make_private_dir(dir: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(PRIVATE_DIR_MODE).create(dir)
+}
+
+/// Makes a folder that all may enter and its owner alone may change, and those above it; one that
+/// exists is left.
+pub fn make_open_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(dir)?;
+    // whatever the umask is
+    std::fs::set_permissions(dir, Permissions::from_mode(OPEN_DIR_MODE))
 }
 
 /// Makes a new folder among the temporary ones (`TMPDIR`), its owner's alone. Its name begins with

@@ -1,7 +1,8 @@
 //! The folder that holds everything of a demo: a new one, or an empty one of the user's own.
 //!
 //! Folders such as `/tmp` are shared with other users, who may put a folder or a link under a name
-//! that they expect. So nothing that exists is used unless it is the user's, and no mode is changed.
+//! that they expect. So nothing that exists is used unless it is the user's, and no mode is
+//! changed.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;

@@ -1,10 +1,10 @@
 //! The socket itself: binding it, and admitting callers within limits.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::failure::{Failure, FailureKind};
 use super::framing::encode_failure;
 use super::process::Process;
 use super::request::ControlRequest;
-use super::turn::Turn;
+use p2pfs_types::files::make_open_dir;
 use p2pfs_types::files::socket_place::{listener, make_way};
 
 /// Of all connections, the part that one user may hold who is neither root nor the daemon's own.
@@ -89,13 +89,9 @@ impl ControlServer {
             path: path.to_path_buf(),
             source,
         };
-        if let Some(dir) = path.parent().filter(|dir| !dir.exists()) {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o755)
-                .create(dir)
-                .map_err(failed)?;
-        }
+        path.parent()
+            .map_or(Ok(()), make_open_dir)
+            .map_err(failed)?;
         make_way_for(path).map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => ControlError::InUse {
                 path: path.to_path_buf(),
