@@ -1,14 +1,19 @@
 //! `p2pfs ls --mine`: what leaves this machine.
 
 use super::error::CliError;
-use super::output::Output;
+use super::output::{NameOptions, Output};
 use super::share::readers;
 use super::text::{escape, human_bytes, printable};
 use crate::daemon::config::units::write_count;
 use crate::daemon::control::{Call, Client, EntryKind, Mine, MyEntry, ShareInfo, Shares};
 
 /// The shares with all that they give, by share and name.
-pub(super) fn print(client: &mut Client, json: bool, output: &mut Output) -> Result<(), CliError> {
+pub(super) fn print(
+    client: &mut Client,
+    json: bool,
+    names: NameOptions,
+    output: &mut Output,
+) -> Result<(), CliError> {
     let shares: Shares = client.call(&Call::Shares {})?;
     let mut entries = all_entries(client)?;
     let key = |entry: &MyEntry| [entry.share.as_bytes(), entry.path.as_bytes()].map(<[u8]>::to_vec);
@@ -17,8 +22,9 @@ pub(super) fn print(client: &mut Client, json: bool, output: &mut Output) -> Res
         let json = serde_json::json!({"shares": shares.shares, "entries": entries});
         return output.json(&json);
     }
-    if !output.is_terminal() {
-        return (entries.iter()).try_for_each(|entry| output.name(entry.path.as_bytes()));
+    if !output.is_terminal() || names.are_bytes() {
+        let mut paths = entries.iter().map(|entry| entry.path.as_bytes());
+        return paths.try_for_each(|path| output.name(path, names));
     }
     if shares.shares.is_empty() {
         return output.line("nothing leaves this machine: it shares nothing");

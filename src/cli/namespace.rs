@@ -10,7 +10,7 @@ use super::connect::Reporting;
 use super::error::CliError;
 use super::mine;
 use super::names::shared_name;
-use super::output::{Colour, Output};
+use super::output::{Colour, NameOptions, Output};
 use super::text::{escape, escape_path, human_bytes, local_time, percent, printable};
 use crate::daemon::control::{
     Call, Client, EntryKind, Listing, LsEntry, Named, Plane, Provenance, VersionInfo,
@@ -30,11 +30,13 @@ pub struct LsOptions {
     #[arg(add = ArgValueCompleter::new(complete::shared_names))]
     path: Option<OsString>,
     /// Show size, time, holders and how much is cached
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with_all = ["null", "raw"])]
     long: bool,
     /// Show what leaves this machine instead: all that its shares give, and to whom
     #[arg(long, conflicts_with_all = ["path", "long"])]
     mine: bool,
+    #[command(flatten)]
+    names: NameOptions,
 }
 
 /// The arguments of `p2pfs why`.
@@ -50,7 +52,7 @@ pub struct WhyOptions {
 pub(super) fn ls(options: &LsOptions, output: &mut Output) -> Result<(), CliError> {
     let mut client = options.reporting.open()?;
     if options.mine {
-        return mine::print(&mut client, options.reporting.json, output);
+        return mine::print(&mut client, options.reporting.json, options.names, output);
     }
     let here = OsString::from(".");
     let path = shared_name(&mut client, options.path.as_ref().unwrap_or(&here))?;
@@ -64,10 +66,11 @@ pub(super) fn ls(options: &LsOptions, output: &mut Output) -> Result<(), CliErro
         print_long(&listing, &path, output)?;
     } else {
         for entry in entries {
-            print_short(entry, &path, output)?;
+            print_short(entry, &path, options.names, output)?;
         }
     }
-    if !being_read.is_empty() && output.is_terminal() && !options.long {
+    let is_for_people = output.is_terminal() && !options.names.are_bytes();
+    if !being_read.is_empty() && is_for_people && !options.long {
         let some: Vec<String> = (being_read.iter().take(UNREAD_SHOWN_MAX))
             .map(|unread| escape(beneath(unread, &path)))
             .collect();
@@ -113,10 +116,15 @@ fn beneath<'a>(path: &'a Named, directory: &Named) -> &'a [u8] {
     }
 }
 
-fn print_short(entry: &LsEntry, directory: &Named, output: &mut Output) -> Result<(), CliError> {
+fn print_short(
+    entry: &LsEntry,
+    directory: &Named,
+    names: NameOptions,
+    output: &mut Output,
+) -> Result<(), CliError> {
     let name = name_within(entry, directory);
-    if !output.is_terminal() {
-        return output.name(name);
+    if !output.is_terminal() || names.are_bytes() {
+        return output.name(name, names);
     }
     output.line(&shown(name, entry.kind, output))
 }

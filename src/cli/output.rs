@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::io::{self, BufWriter, IsTerminal, Write};
 
+use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
@@ -59,6 +60,24 @@ impl<W: Write> Write for Unread<W> {
         }
         let outcome = self.writer.flush();
         self.heard(outcome, ())
+    }
+}
+
+/// How a list of names is written where no table is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Args)]
+pub(super) struct NameOptions {
+    /// Print the names alone, as they are, each with a NUL byte behind it
+    #[arg(short = '0', long, conflicts_with_all = ["json", "raw"])]
+    null: bool,
+    /// Print the names alone, as they are, each on a line: one with a newline takes several
+    #[arg(long, conflicts_with = "json")]
+    raw: bool,
+}
+
+impl NameOptions {
+    /// Whether the names alone are asked for, as they are.
+    pub(super) fn are_bytes(self) -> bool {
+        self.null || self.raw
     }
 }
 
@@ -123,16 +142,15 @@ impl Output {
         Ok(())
     }
 
-    /// Writes a name and ends the line: the bytes themselves into a pipe, escaped on a terminal.
-    pub(super) fn name(&mut self, name: &[u8]) -> Result<(), CliError> {
-        match self.terminal {
-            true => writeln!(self.writer, "{}", escape(name))?,
-            false => {
-                self.writer.write_all(name)?;
-                self.writer.write_all(b"\n")?;
-            }
+    /// Writes a name of a list: escaped on a line, or its bytes where those are asked for. A pipe
+    /// gets escaped names too: it may end on a terminal, and a newline in a name would make two.
+    pub(super) fn name(&mut self, name: &[u8], options: NameOptions) -> Result<(), CliError> {
+        if !options.are_bytes() {
+            return self.line(&escape(name));
         }
-        Ok(())
+        self.writer.write_all(name)?;
+        let end = if options.null { b"\0" } else { b"\n" };
+        Ok(self.writer.write_all(end)?)
     }
 
     /// Writes bytes as they are.

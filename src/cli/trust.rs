@@ -37,7 +37,7 @@ const NOBODY_ADMITS: &str = "No other member may invite or expel:\n\
                              those who stay go on as they are, but nobody joins them any more";
 /// How another is given it.
 const GIVE_THE_RIGHT: &str =
-    "To give one that right:\np2pfs invite --admin here, then p2pfs join TOKEN there";
+    "To give one that right:\np2pfs invite --admin here, then p2pfs join - there";
 
 /// The flags of `p2pfs invite`.
 #[derive(Debug, Clone, Args)]
@@ -108,7 +108,9 @@ pub struct ForgetOptions {
 pub struct JoinOptions {
     #[command(flatten)]
     reporting: Reporting,
-    /// The token, or - to read it from standard input, which other users cannot see
+    /// - to read the token from standard input [default], or the token itself, which every local
+    /// user can see while the command runs
+    #[arg(default_value = "-", hide_default_value = true)]
     token: String,
     /// Do not ask whether the cluster that this node is in now may be dropped
     #[arg(short, long)]
@@ -298,7 +300,7 @@ pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), C
         true => "left the cluster; the daemon is still stopping: it may wait for a disk",
         false => "left the cluster, and the daemon has stopped",
     })?;
-    output.line("to join one again: p2pfs join TOKEN")
+    output.line("to join one again: p2pfs join -")
 }
 
 /// Whether those who stay could let nobody in.

@@ -48,16 +48,18 @@ fn join_hands_the_token_to_a_running_daemon() {
             issuer: "ab".repeat(32),
         });
     });
-    let mut command = daemon.command();
-    let output = command
-        .args(["join", "-"])
-        .write_stdin("p2pfs1-abc\n")
-        .output()
-        .unwrap();
-    assert_eq!(
-        String::from_utf8(output.stdout).unwrap(),
-        "joined the cluster; epoch 00ff\n"
-    );
+    for arguments in [&["join", "-"][..], &["join"]] {
+        let mut command = daemon.command();
+        let output = command
+            .args(arguments)
+            .write_stdin("p2pfs1-abc\n")
+            .output()
+            .unwrap();
+        assert_eq!(
+            String::from_utf8(output.stdout).unwrap(),
+            "joined the cluster; epoch 00ff\n"
+        );
+    }
     assert_eq!(names_in(daemon.path()), [""; 0]);
 }
 

@@ -1,8 +1,6 @@
 //! The command line against a made-up daemon on a real control socket.
 
-use std::ffi::OsStr;
 use std::io::Write;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Output;
 use std::sync::Arc;
@@ -133,7 +131,7 @@ fn status() -> Status {
     }
 }
 
-fn entry(path: &[u8]) -> LsEntry {
+pub(crate) fn entry(path: &[u8]) -> LsEntry {
     LsEntry {
         path: Named::new(path),
         kind: EntryKind::File,
@@ -253,32 +251,6 @@ fn ls_asks_for_page_after_page_and_takes_a_path_in_any_form() {
         "{long}"
     );
     assert!(long.contains("1970-01-01 00:00:00"), "{long}");
-}
-
-#[test]
-fn a_name_of_any_bytes_goes_in_and_comes_out() {
-    let daemon = FakeDaemon::start(|request| {
-        let Call::Ls { path, .. } = &request.call else {
-            panic!("{:?}", request.call)
-        };
-        let entries = vec![entry(path.as_bytes())];
-        request.reply.done(&Listing {
-            entries,
-            ..Listing::default()
-        });
-    });
-    let raw = OsStr::from_bytes(b"caf\xe9\x1b[2J");
-    let output = daemon.command().arg("ls").arg(raw).output().unwrap();
-    assert_eq!(output.stdout, b"caf\xe9\x1b[2J\n");
-    let output = daemon
-        .command()
-        .args(["ls", "--json"])
-        .arg(raw)
-        .output()
-        .unwrap();
-    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(json["entries"][0]["path"], "caf\u{fffd}\u{1b}[2J");
-    assert_eq!(json["entries"][0]["path_base64"], "Y2Fm6RtbMko=");
 }
 
 #[test]

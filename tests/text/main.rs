@@ -7,6 +7,7 @@ mod cli_cluster;
 mod cli_commands;
 mod cli_get;
 mod cli_manual;
+mod cli_names;
 mod cli_socket;
 mod config_files;
 mod config_layers;

@@ -8,6 +8,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::fmt::Write as _;
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -214,13 +215,40 @@ pub fn escape(name: &[u8]) -> String {
     text
 }
 
-/// Controls, and the invisible marks that turn text round or hide in it (Unicode TR 36).
+/// Returns whether a character controls a terminal, turns text round or is invisible (Unicode
+/// TR 36): a control, or one of [`INVISIBLE`] or [`LINES_AND_NOTES`].
 pub fn is_trick(letter: char) -> bool {
-    letter.is_control()
-        || matches!(letter,
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    let is_in = |ranges: &[RangeInclusive<char>]| ranges.iter().any(|it| it.contains(&letter));
+    letter.is_control() || letter > '\u{7f}' && (is_in(&INVISIBLE) || is_in(&LINES_AND_NOTES))
 }
+
+/// Characters with the property `Default_Ignorable_Code_Point`, which a terminal need not show at
+/// all (DerivedCoreProperties.txt of Unicode 17.0.0). All characters with `Bidi_Control`, which
+/// change the direction of text, are among them.
+const INVISIBLE: [RangeInclusive<char>; 17] = [
+    '\u{ad}'..='\u{ad}',
+    '\u{34f}'..='\u{34f}',
+    '\u{61c}'..='\u{61c}',
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180b}'..='\u{180f}',
+    '\u{200b}'..='\u{200f}',
+    '\u{202a}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{3164}'..='\u{3164}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{ffa0}'..='\u{ffa0}',
+    '\u{fff0}'..='\u{fff8}',
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0000}'..='\u{e0fff}',
+];
+
+/// Characters that end a line or a paragraph, and those that hide a note in a text (Unicode
+/// standard, sections 23.2 and 23.8).
+const LINES_AND_NOTES: [RangeInclusive<char>; 2] =
+    ['\u{2028}'..='\u{2029}', '\u{fff9}'..='\u{fffb}'];
 
 #[cfg(test)]
 mod tests {
@@ -236,6 +264,63 @@ mod tests {
         assert_eq!(escape("a\u{202e}txt.exe".as_bytes()), "a\\u{202e}txt.exe");
         assert_eq!(escape("\u{9b}31m".as_bytes()), "\\u{9b}31m");
         assert_eq!(escape(b"back\\slash"), "back\\\\slash");
+    }
+
+    #[test]
+    fn every_invisible_and_every_direction_mark_of_unicode_is_escaped() {
+        let marks = [
+            '\u{ad}',
+            '\u{34f}',
+            '\u{61c}',
+            '\u{115f}',
+            '\u{1160}',
+            '\u{17b4}',
+            '\u{180b}',
+            '\u{180e}',
+            '\u{180f}',
+            '\u{200b}',
+            '\u{200e}',
+            '\u{200f}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{202a}',
+            '\u{202e}',
+            '\u{2060}',
+            '\u{2066}',
+            '\u{2069}',
+            '\u{206f}',
+            '\u{3164}',
+            '\u{fe00}',
+            '\u{fe0f}',
+            '\u{feff}',
+            '\u{ffa0}',
+            '\u{fff0}',
+            '\u{fffb}',
+            '\u{1bca0}',
+            '\u{1d173}',
+            '\u{e0001}',
+            '\u{e007f}',
+            '\u{e0100}',
+            '\u{e01ef}',
+            '\u{e0fff}',
+        ];
+        for mark in marks {
+            let name = format!("a{mark}b");
+            let shown = format!("a{}b", mark.escape_default());
+            assert_eq!(escape(name.as_bytes()), shown);
+        }
+        for plain in [
+            "ü",
+            "한글",
+            "日本",
+            "con\u{301}",
+            "שלום",
+            "😀",
+            "\u{2800}",
+            "\u{fffd}",
+        ] {
+            assert_eq!(escape(plain.as_bytes()), plain);
+        }
     }
 
     fn path(text: &str) -> SharedPath {

@@ -18,8 +18,8 @@ use p2pfs_types::id::NodeId;
 /// Members that are dialled where none is there; if one of these refuses this node, all do.
 const ASKED_WHEN_ALONE: usize = 4;
 /// The way back into a cluster.
-const COME_BACK: &str = "to come back: p2pfs invite on a member that may invite, then p2pfs join \
-                         TOKEN here";
+const COME_BACK: &str = "to come back: p2pfs invite on a member that may invite, then p2pfs join - \
+                         here";
 
 impl Service {
     /// By whom and when this node was put out, and the way back; none of a member.
