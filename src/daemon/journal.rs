@@ -4,12 +4,15 @@
 //! does about each id (`journalctl -x`).
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::answers::Service;
+use super::paced::Paced;
 use p2pfs_node::{Fetched, News, Push, PushStage, Who};
 use p2pfs_types::digest::ContentHash;
+use p2pfs_types::path::is_trick;
 
 /// Fetches whose beginning is remembered, to tell how long they took; the rest is told without.
 const FETCHES_TIMED_MAX: usize = 4096;
@@ -51,6 +54,7 @@ pub(super) fn follow(service: &Arc<Service>) {
     let mut teller = Teller {
         service: service.clone(),
         begun: HashMap::new(),
+        paced: Paced::new(Instant::now()),
     };
     tokio::spawn(async move {
         let mut lost = 0;
@@ -67,6 +71,7 @@ pub(super) fn follow(service: &Arc<Service>) {
 struct Teller {
     service: Arc<Service>,
     begun: HashMap<ContentHash, Instant>,
+    paced: Paced,
 }
 
 impl Teller {
@@ -109,27 +114,66 @@ impl Teller {
                 let errno = libc::EIO;
                 tracing::info!(path, errno, duration_usec, "a read of {path} failed: {why}");
             }
-            News::Given(given) => tracing::debug!(
-                peer_name = %given.peer, path = %given.name, bytes = given.size_bytes,
-                "{} {} to the legacy peer {}",
-                if given.is_done { "gave" } else { "giving" },
-                given.name,
-                given.peer
-            ),
-            News::MeshUp { who, .. } => {
-                let name = one_line(&who.name);
-                tracing::info!("the mesh peer {name} at {} is there", who.address);
+            News::Given(given) => {
+                let path = one_line(&given.name.to_string());
+                let gave = if given.is_done { "gave" } else { "giving" };
+                tracing::debug!(
+                    peer_name = %given.peer, path, bytes = given.size_bytes,
+                    "{gave} {path} to the legacy peer {}", given.peer
+                );
             }
+            News::MeshUp { who, .. } => self.tell_mesh(&who.name, who.address, "there"),
             News::MeshDown(who, why) => {
-                let name = one_line(&who.name);
-                tracing::info!("the mesh peer {name} at {} is gone: {why}", who.address);
+                self.tell_mesh(&who.name, who.address, &format!("gone: {why}"))
             }
             News::MeshRejected(address, why) => tracing::debug!("{address}: {why}"),
             News::MeshLearned { .. } | News::Chat { .. } | News::Bytes { .. } => {}
-            News::Received(push) => tell_push("from", push),
-            News::Sent(push) => tell_push("to", push),
+            News::Received(push) => self.tell_push("from", push),
+            News::Sent(push) => self.tell_push("to", push),
             News::Warning(message, _) => warn(message::WARNING, message),
         }
+    }
+
+    /// Peers of the mesh come and go as they like, under any name.
+    fn tell_mesh(&mut self, name: &str, address: SocketAddr, what: &str) {
+        let (name, what) = (one_line(name), one_line(what));
+        let line = format!("the mesh peer {name} at {address} is {what}");
+        // a peer that listens nowhere has another port each time
+        if self.is_told(&format!("{what} {} {name}", address.ip())) {
+            tracing::info!("{line}");
+        } else {
+            tracing::debug!("{line}");
+        }
+    }
+
+    fn tell_push(&mut self, way: &str, push: &Push) {
+        let name = one_line(&String::from_utf8_lossy(&push.name));
+        let (peer, bytes) = (one_line(&push.peer), push.size_bytes);
+        match &push.stage {
+            PushStage::Started => tracing::debug!(bytes, "pushing {name} {way} {peer}"),
+            PushStage::Done => tracing::info!(bytes, "pushed {name} {way} {peer}"),
+            PushStage::Failed(why) => {
+                let line = format!("not pushed {name} {way} {peer}: {}", one_line(why));
+                if self.is_told(&format!("not pushed {way} {peer}")) {
+                    tracing::info!(bytes, "{line}");
+                } else {
+                    tracing::debug!(bytes, "{line}");
+                }
+            }
+        }
+    }
+
+    /// Returns whether a line that another program caused is told at INFO, and sums up those that
+    /// were not.
+    fn is_told(&mut self, subject: &str) -> bool {
+        let now = Instant::now();
+        let is_told = self.paced.is_told(now, subject);
+        if let Some(count) = self.paced.sum(now) {
+            tracing::info!(
+                "{count} more lines about mesh peers and failed pushes: log.level debug shows them"
+            );
+        }
+        is_told
     }
 
     fn begin(&mut self, fetched: &Fetched) {
@@ -157,16 +201,6 @@ fn path(fetched: &Fetched) -> String {
     )
 }
 
-fn tell_push(way: &str, push: &Push) {
-    let name = one_line(&String::from_utf8_lossy(&push.name));
-    let (peer, bytes) = (one_line(&push.peer), push.size_bytes);
-    match &push.stage {
-        PushStage::Started => tracing::debug!(bytes, "pushing {name} {way} {peer}"),
-        PushStage::Done => tracing::info!(bytes, "pushed {name} {way} {peer}"),
-        PushStage::Failed(why) => tracing::info!(bytes, "not pushed {name} {way} {peer}: {why}"),
-    }
-}
-
 async fn tell_newcomer(service: Arc<Service>, who: Who) {
     tell_peer(&service.named(who, true).await, "is alive");
 }
@@ -180,7 +214,7 @@ fn tell_peer(who: &Who, what: &str) {
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for letter in text.chars() {
-        match letter.is_control() {
+        match is_trick(letter) {
             true => line.extend(letter.escape_default()),
             false => line.push(letter),
         }
@@ -200,6 +234,7 @@ mod tests {
     #[test]
     fn a_name_with_a_newline_or_an_escape_stays_on_its_line_of_the_log() {
         assert_eq!(one_line("a\nWARN b\x1b[2J"), "a\\nWARN b\\u{1b}[2J");
+        assert_eq!(one_line("a\u{202e}b\u{2028}c"), "a\\u{202e}b\\u{2028}c");
         assert_eq!(
             one_line("snow \u{2603}: left out"),
             "snow \u{2603}: left out"

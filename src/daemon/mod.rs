@@ -21,6 +21,7 @@ mod metrics;
 mod missing;
 mod mount_rights;
 mod node_config;
+mod paced;
 pub mod pieces;
 mod rates;
 mod reload;
