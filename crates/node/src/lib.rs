@@ -17,7 +17,7 @@
 //! | what the filesystem reads | `content`, `fixed`, `ahead` |
 //! | what is given and taken unasked | `giving`, `courier`, `mailbox`, `inbox`, `mesh` |
 //! | legacy peers | `legacy` |
-//! | what others do wrong, and two machines with one key | `offence`, `offenders`, `copied` |
+//! | what others do wrong, and two machines with one key | `offence`, `offenders`, `floods`, `copied` |
 //! | what a program and the daemon hold | `door`, `handle`, `events` |
 
 mod address;
@@ -32,6 +32,7 @@ pub mod door;
 mod error;
 mod events;
 mod fixed;
+mod floods;
 mod generation;
 mod giving;
 mod handle;

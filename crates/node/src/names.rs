@@ -1,10 +1,12 @@
 //! What other nodes are called, by their own word and by that of who admitted them.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::inbox::Origin;
 use p2pfs_catalogue::View;
 use p2pfs_proto::trust::{Claim, Keyring};
 use p2pfs_proto::wire::native::record::Sender;
@@ -37,6 +39,15 @@ impl Names {
             })
             .or_else(|| in_history(&self.keyring).remove(node))
             .unwrap_or_else(|| node.short(NAMELESS_DIGITS))
+    }
+
+    /// Returns the sender that is charged for what a node sends: the member by its certificate, or
+    /// where there are none, and keys are made up, all that comes from its host.
+    pub(super) fn origin_of(&self, node: &NodeId, address: SocketAddr) -> Origin {
+        match self.keyring.has_ledger() {
+            true => Origin::Node(*node),
+            false => Origin::at(address),
+        }
     }
 
     /// What the sender of a file is called.

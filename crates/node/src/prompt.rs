@@ -2,23 +2,37 @@
 
 use std::sync::Arc;
 
+use super::floods::{Flood, Floods};
 use super::inbox::Pushes;
 use super::traffic::PeerBytes;
-use p2pfs_proto::wire::native::tcp::Request;
+use p2pfs_proto::wire::native::tcp::{Request, Response};
 use p2pfs_transfer::net::peer::{AnswerBeside, Incoming};
 use p2pfs_transfer::{OnSent, Server};
 
-/// Sees to questions about content and to pushes beside the loop, and counts what is sent.
-pub(super) fn answer_beside(server: &Server, sent: &PeerBytes, pushes: Pushes) -> AnswerBeside {
+/// Sees to questions about content and to pushes beside the loop, and counts what is sent and who
+/// asks too much.
+pub(super) fn answer_beside(
+    server: &Server,
+    sent: &PeerBytes,
+    pushes: Pushes,
+    floods: Floods,
+) -> AnswerBeside {
     let (server, sent) = (server.clone(), sent.clone());
     let sent: OnSent = Arc::new(move |to, bytes| sent.add(to, bytes));
     Arc::new(move |incoming: Incoming| {
         let Request::Push(push) = incoming.request else {
-            return server.serve(incoming, &sent);
+            let left = server.serve(incoming, &sent)?;
+            floods.count(&left.from, left.addr, Flood::Questions);
+            return Some(left);
         };
-        let (pushes, from, reply) = (pushes.clone(), incoming.from, incoming.reply);
+        let (pushes, floods) = (pushes.clone(), floods.clone());
+        let (from, addr, reply) = (incoming.from, incoming.addr, incoming.reply);
         tokio::spawn(async move {
-            reply.send(pushes.answer(from, push).await);
+            let answer = pushes.answer(from, addr, push).await;
+            if matches!(answer, Response::Refused { .. }) {
+                floods.count(&from, addr, Flood::Refused);
+            }
+            reply.send(answer);
         });
         None
     })

@@ -15,6 +15,7 @@ use super::checks::{check_cache, drop_marks, take_up, warn_of_what_was_found};
 use super::claims::{admission, holders_of};
 use super::content::NodeContent;
 use super::events::EventLog;
+use super::floods::Floods;
 use super::generation::{next_generation, random_seed};
 use super::giving::{self, GivingParts, GivingSettings};
 use super::handle::{Node, Running};
@@ -220,8 +221,9 @@ impl Builder {
             senders: Senders::new(giving.inboxes, self.shares.clone()),
             offenders: offenders.clone(),
         };
-        self.net
-            .set_answer_beside(answer_beside(&server, &traffic.sent, giving.pushes));
+        let floods = Floods::new(&events);
+        let answer = answer_beside(&server, &traffic.sent, giving.pushes, floods);
+        self.net.set_answer_beside(answer);
         let machine = self.machine(kept.catalogue, address, generation, &kept.addresses);
         let runner = Runner::new(machine, parts);
         receivers.feed(runner, fetches, lan_events, command_queue);

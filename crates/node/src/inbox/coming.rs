@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
+use super::origin::Origin;
 use super::parts::{Note, Part};
 use super::store::{Arriving, Inbox, InboxError};
 use p2pfs_proto::wire::native::record::Sender;
@@ -65,11 +66,11 @@ impl Coming {
         }
     }
 
-    /// Makes room for it. Blocking.
-    pub(super) fn begin(&mut self, inbox: &Inbox) -> Result<(), InboxError> {
+    /// Makes room for it, which is charged to `origin`. Blocking.
+    pub(super) fn begin(&mut self, inbox: &Inbox, origin: Origin) -> Result<(), InboxError> {
         let arriving = match self.size_bytes > NOTED_EVERY_BYTES {
-            true => inbox.begin_kept(&self.key.0, &self.key.1, self.size_bytes)?,
-            false => inbox.begin(self.size_bytes)?,
+            true => inbox.begin_kept(origin, &self.key.0, &self.key.1, self.size_bytes)?,
+            false => inbox.begin(origin, self.size_bytes)?,
         };
         self.arriving = Some(arriving);
         Ok(())

@@ -5,6 +5,7 @@
 //! more comes of is given up.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Once, Weak};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::coming::{Coming, Key};
 use super::opening::Opening;
+use super::origin::Origin;
 use super::parts::{Note, Part};
 use super::store::{Arriving, Inbox};
 use crate::events::{EventLog, News, Push as Told, PushStage};
@@ -27,7 +29,7 @@ use p2pfs_types::id::NodeId;
 
 /// Files that are on their way at one time, of all nodes.
 pub const COMING_MAX: usize = 64;
-/// Of these, of one node.
+/// Of these, of one sender ([`Origin`]).
 pub const COMING_OF_NODE_MAX: usize = 8;
 /// How long a file may rest until it is given up: the time to mend a network.
 pub const COMING_PATIENCE: Duration = Duration::from_secs(600);
@@ -36,7 +38,7 @@ pub const COMING_PATIENCE: Duration = Duration::from_secs(600);
 const PACE_PATIENCE: Duration = Duration::from_secs(20);
 /// Files whose arrival is remembered, for a sender that did not hear of it.
 const ARRIVED_MAX: usize = 256;
-/// Lines that a node may say at once, and each takes [`SAID_EACH`] to be allowed again.
+/// Lines that a sender may say at once, and each takes [`SAID_EACH`] to be allowed again.
 const SAID_BURST: u32 = 16;
 /// See [`SAID_BURST`].
 const SAID_EACH: Duration = Duration::from_millis(250);
@@ -81,11 +83,17 @@ struct Inner {
 /// A file on its way, as all hold it who have to do with it.
 type Held = Arc<Mutex<Coming>>;
 
+/// A file on its way, and the sender that its place is charged to.
+struct Place {
+    origin: Origin,
+    held: Held,
+}
+
 #[derive(Default)]
 struct State {
-    coming: HashMap<Key, Held>,
+    coming: HashMap<Key, Place>,
     arrived: Vec<Arrived>,
-    said: HashMap<NodeId, TokenBucket>,
+    said: HashMap<Origin, TokenBucket>,
 }
 
 /// Why something is not taken.
@@ -124,15 +132,16 @@ impl Pushes {
         pushes
     }
 
-    /// Answers what a proven member pushes. Needs a running tokio runtime.
-    pub async fn answer(&self, from: NodeId, push: Push) -> Response {
+    /// Answers what a proven member pushes from that address. Needs a running tokio runtime.
+    pub async fn answer(&self, from: NodeId, address: SocketAddr, push: Push) -> Response {
         if let Push::Give { bytes, .. } = &push {
             // who gives sends no more before it has an answer
             let passed = self.inner.parts.download.pass(bytes.len() as u64, false);
             let _late = tokio::time::timeout(PACE_PATIENCE, passed).await;
         }
         let inner = self.inner.clone();
-        let answer = tokio::task::spawn_blocking(move || inner.answer(from, push));
+        let origin = inner.parts.names.origin_of(&from, address);
+        let answer = tokio::task::spawn_blocking(move || inner.answer(from, origin, push));
         answer.await.unwrap_or(Response::Busy)
     }
 }
@@ -169,23 +178,28 @@ impl Inner {
         }
     }
 
-    fn answer(&self, from: NodeId, push: Push) -> Response {
+    fn answer(&self, from: NodeId, origin: Origin, push: Push) -> Response {
         let answered = match push {
             Push::Offer {
                 name,
                 size_bytes,
                 hash,
                 again,
-            } => self
-                .offered((from, hash), &name, size_bytes, again)
-                .map(Some),
+            } => {
+                let (key, name) = ((from, hash), name.to_vec());
+                let coming = Coming::new(key, name, size_bytes);
+                self.offered(origin, key, coming, again).map(Some)
+            }
             Push::Give {
                 hash,
                 offset,
                 bytes,
             } => self.given((from, hash), offset, &bytes).map_err(No::Never),
-            Push::Say { text } => self.said(from, text).map(Some).map_err(No::Never),
-            Push::Message { bytes } => self.messaged(from, bytes).map(Some).map_err(No::Never),
+            Push::Say { text } => self.said(from, origin, text).map(Some).map_err(No::Never),
+            Push::Message { bytes } => self
+                .messaged(from, origin, bytes)
+                .map(Some)
+                .map_err(No::Never),
         };
         match answered {
             Ok(Some(to_bytes)) => Response::Taken { to_bytes },
@@ -226,16 +240,16 @@ impl Inner {
         Some(inbox)
     }
 
-    fn offered(&self, key: Key, name: &Bytes, size: u64, again: bool) -> Result<u64, No> {
+    /// Takes up `new`, or goes on with the same file where it is on its way.
+    fn offered(&self, origin: Origin, key: Key, new: Coming, again: bool) -> Result<u64, No> {
         let inbox = self.takes_from(&key.0)?;
         loop {
             let state = self.state.lock();
             if again && state.has_arrived(&key) {
-                return Ok(size);
+                return Ok(new.size_bytes);
             }
-            let Some(known) = state.coming.get(&key).cloned() else {
-                let coming = Coming::new(key, name.to_vec(), size);
-                return self.begin(inbox, key, coming, state);
+            let Some(known) = state.coming.get(&key).map(|it| it.held.clone()) else {
+                return self.begin(inbox, origin, (key, new), state);
             };
             drop(state);
             let mut coming = known.lock();
@@ -250,16 +264,17 @@ impl Inner {
     fn begin(
         &self,
         inbox: &Inbox,
-        key: Key,
-        coming: Coming,
+        origin: Origin,
+        (key, coming): (Key, Coming),
         mut state: MutexGuard<'_, State>,
     ) -> Result<u64, No> {
         let known = Arc::new(Mutex::new(coming));
         let mut coming = known.lock();
-        let forgotten = state.take_place(key, known.clone())?;
+        let held = known.clone();
+        let forgotten = state.take_place(key, Place { origin, held })?;
         drop(state);
         forgotten.into_iter().for_each(Arrived::forget);
-        if let Err(why) = coming.begin(inbox) {
+        if let Err(why) = coming.begin(inbox, origin) {
             self.state.lock().coming.remove(&key);
             return Err(No::Never(why.to_string()));
         }
@@ -283,7 +298,8 @@ impl Inner {
 
     fn given(&self, key: Key, offset: u64, bytes: &Bytes) -> Result<Option<u64>, String> {
         self.takes_from(&key.0)?;
-        let Some(coming) = self.state.lock().coming.get(&key).cloned() else {
+        let known = |state: &State| state.coming.get(&key).map(|it| it.held.clone());
+        let Some(coming) = known(&self.state.lock()) else {
             return Ok(None);
         };
         let mut coming = coming.lock();
@@ -336,8 +352,8 @@ impl Inner {
         why.to_owned()
     }
 
-    fn said(&self, from: NodeId, text: String) -> Result<u64, String> {
-        self.may_say(from)?;
+    fn said(&self, from: NodeId, origin: Origin, text: String) -> Result<u64, String> {
+        self.may_say(origin)?;
         self.parts.events.note(News::Chat {
             from: self.name_of(&from),
             text,
@@ -345,16 +361,16 @@ impl Inner {
         Ok(0)
     }
 
-    fn messaged(&self, from: NodeId, bytes: Bytes) -> Result<u64, String> {
-        self.may_say(from)?;
+    fn messaged(&self, from: NodeId, origin: Origin, bytes: Bytes) -> Result<u64, String> {
+        self.may_say(origin)?;
         let length_bytes = bytes.len() as u64;
         let mailbox = &self.parts.mailbox;
         mailbox.take(self.name_of(&from), length_bytes, Some(bytes));
         Ok(length_bytes)
     }
 
-    fn may_say(&self, from: NodeId) -> Result<(), String> {
-        let may = self.state.lock().may_say(from, Instant::now());
+    fn may_say(&self, origin: Origin) -> Result<(), String> {
+        let may = self.state.lock().may_say(origin, Instant::now());
         let too_much = || "it says more than anyone reads".to_owned();
         may.then_some(()).ok_or_else(too_much)
     }
@@ -388,8 +404,9 @@ impl State {
             let key = (note.from, note.hash);
             match arriving {
                 Some(arriving) => {
-                    let coming = Coming::left(note, arriving);
-                    self.coming.insert(key, Arc::new(Mutex::new(coming)));
+                    let origin = arriving.origin();
+                    let held = Arc::new(Mutex::new(Coming::left(note, arriving)));
+                    self.coming.insert(key, Place { origin, held });
                 }
                 None => drop(self.arrived(key, Some(part))),
             }
@@ -413,12 +430,13 @@ impl State {
 
     /// A place for a file that comes anew. That the same one came before is to be forgotten, in
     /// memory and on the disk: whoever goes on with this one is not to hear of that one.
-    fn take_place(&mut self, key: Key, coming: Held) -> Result<Vec<Arrived>, No> {
-        let of_node = self.coming.keys().filter(|(node, _)| *node == key.0);
-        if of_node.count() >= COMING_OF_NODE_MAX || self.coming.len() >= COMING_MAX {
+    fn take_place(&mut self, key: Key, place: Place) -> Result<Vec<Arrived>, No> {
+        let places = self.coming.values();
+        let of_sender = places.filter(|it| it.origin == place.origin);
+        if of_sender.count() >= COMING_OF_NODE_MAX || self.coming.len() >= COMING_MAX {
             return Err(No::Now);
         }
-        self.coming.insert(key, coming);
+        self.coming.insert(key, place);
         let before = self.arrived.extract_if(.., |arrived| arrived.key == key);
         Ok(before.collect())
     }
@@ -431,15 +449,15 @@ impl State {
         let coming = self
             .coming
             .iter()
-            .map(|(key, coming)| (*key, coming.clone()));
+            .map(|(key, place)| (*key, place.held.clone()));
         (old.collect(), coming.collect())
     }
 
-    fn may_say(&mut self, from: NodeId, now: Instant) -> bool {
+    fn may_say(&mut self, origin: Origin, now: Instant) -> bool {
         // who was silent for long is as one who never said a word
         self.said.retain(|_, bucket| !bucket.is_full(now));
         let full = || TokenBucket::one_in(SAID_EACH, SAID_BURST, now);
-        self.said.entry(from).or_insert_with(full).take(1, now)
+        self.said.entry(origin).or_insert_with(full).take(1, now)
     }
 }
 

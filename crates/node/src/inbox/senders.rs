@@ -1,7 +1,7 @@
 //! Who sent what this node shares.
 
+use super::attributes::sender_of;
 use super::opening::Opening;
-use super::store::sender_of;
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex};
 use p2pfs_share::ShareSet;
 use p2pfs_types::path::SharedPath;

@@ -1,20 +1,19 @@
 //! The folder.
 
-use std::collections::HashSet;
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustix::fs::{
-    CWD, RenameFlags, XattrFlags, fgetxattr, fsetxattr, fstatvfs, lgetxattr, renameat_with,
-};
+use rustix::fs::{CWD, RenameFlags, fstatvfs, lgetxattr, renameat_with};
 
+use super::attributes::{SENDER_ATTRIBUTE, origin_of, write_address, write_sender};
+use super::origin::Origin;
 use super::parts::{Left, Note, Part, left_in};
+use super::room::{Taken, Use};
 use p2pfs_legacy::wire::mesh::{numbered_name, received_name};
 use p2pfs_proto::wire::native::record::{SENDER_MAX_BYTES, Sender};
 use p2pfs_types::digest::ContentHash;
@@ -23,14 +22,11 @@ use p2pfs_types::id::NodeId;
 
 /// Files that the folder takes; a person looks through no more.
 pub const FILES_MAX: u64 = 10_000;
+/// The part of the budget, and of [`FILES_MAX`], that the files of one sender may take: half, so
+/// that no sender fills the folder for all others.
+pub const SENDER_PART: u64 = 2;
 /// Numbers that are tried where a name is taken.
 const NUMBERS_MAX: u32 = 10_000;
-/// How long what the folder holds is taken for known.
-const KNOWN_FOR: Duration = Duration::from_secs(1);
-/// The extended attribute of a file here that names who pushed it.
-pub const SENDER_ATTRIBUTE: &str = "user.p2pfs.from";
-/// The same by its key, where it was a node of the cluster.
-const SENDER_KEY_ATTRIBUTE: &str = "user.p2pfs.from_node";
 /// Names of pushed files that are remembered at the most.
 const TAKEN_MAX: usize = 2 * FILES_MAX as usize;
 /// What others may read is shared; nobody but the folder's owner may change it.
@@ -60,6 +56,20 @@ pub enum InboxError {
         /// What the file takes.
         size_bytes: u64,
     },
+    /// The sender has used up its part of the budget.
+    #[error(
+        "the inbox has room for {left_bytes} bytes more from one sender, whose files may take half \
+         of its budget, and the file has {size_bytes}"
+    )]
+    SenderBudget {
+        /// What is left of the sender's part.
+        left_bytes: u64,
+        /// What the file takes.
+        size_bytes: u64,
+    },
+    /// The sender has as many files as one may have.
+    #[error("the inbox holds {} files of this sender already", FILES_MAX / SENDER_PART)]
+    SenderFiles,
     /// The disk would be too full.
     #[error("the disk of the inbox has no room for {size_bytes} bytes above its floor")]
     Floor {
@@ -87,18 +97,9 @@ pub struct Inbox {
 struct Inner {
     settings: InboxSettings,
     use_now: Mutex<Use>,
-    /// The names of files that were pushed: who wants to know by whom looks at no others.
-    taken: Mutex<HashSet<Vec<u8>>>,
-}
-
-/// What the folder holds, and what is on its way.
-#[derive(Debug, Default)]
-struct Use {
-    held_bytes: u64,
-    held_files: u64,
-    known_at: Option<Instant>,
-    coming_bytes: u64,
-    coming_files: u64,
+    /// The names of files that were pushed, with the sender that their room is charged to, where it
+    /// is known.
+    taken: Mutex<Taken>,
 }
 
 /// A file on its way into the inbox; gone when it is dropped before it has its name, but where it
@@ -108,6 +109,7 @@ pub struct Arriving {
     inbox: Inbox,
     file: File,
     size_bytes: u64,
+    origin: Origin,
     /// Where it is while it has not its name; none where it has no name at all.
     part: Option<Part>,
 }
@@ -118,10 +120,7 @@ impl Inbox {
     /// # Errors
     /// Where the folder cannot be made, or holds no files without a name.
     pub fn open(settings: InboxSettings) -> io::Result<Self> {
-        if !settings.dir.is_dir() {
-            std::fs::create_dir_all(&settings.dir)?;
-            std::fs::set_permissions(&settings.dir, Permissions::from_mode(0o755))?;
-        }
+        files::make_open_dir(&settings.dir)?;
         let inner = Inner {
             settings,
             use_now: Mutex::default(),
@@ -136,7 +135,7 @@ impl Inbox {
 
     /// Whether a file of that name may be one that was pushed, here or wherever it was moved to.
     pub fn may_have_taken(&self, name: &[u8]) -> bool {
-        self.inner.taken.lock().contains(name)
+        self.inner.taken.lock().contains_key(name)
     }
 
     /// The folder.
@@ -144,14 +143,14 @@ impl Inbox {
         &self.inner.settings.dir
     }
 
-    /// Room for a file of that size. Blocking.
+    /// Makes room for a file of that size from that sender. Blocking.
     ///
     /// # Errors
     /// [`InboxError`].
-    pub fn begin(&self, size_bytes: u64) -> Result<Arriving, InboxError> {
+    pub fn begin(&self, origin: Origin, size_bytes: u64) -> Result<Arriving, InboxError> {
         let file = files::unnamed(self.dir(), FILE_MODE)?;
-        self.take_room(&file, size_bytes)?;
-        Ok(self.arriving(file, size_bytes, None))
+        self.take_room(&file, origin, size_bytes)?;
+        Ok(self.arriving(file, origin, size_bytes, None))
     }
 
     /// The same for a file that is kept when this process ends. Blocking.
@@ -160,14 +159,15 @@ impl Inbox {
     /// [`InboxError`].
     pub(super) fn begin_kept(
         &self,
+        origin: Origin,
         from: &NodeId,
         hash: &ContentHash,
         size_bytes: u64,
     ) -> Result<Arriving, InboxError> {
         let (part, file) = Part::create(self.dir(), from, hash)?;
-        self.take_room(&file, size_bytes)
+        self.take_room(&file, origin, size_bytes)
             .inspect_err(|_| part.remove())?;
-        Ok(self.arriving(file, size_bytes, Some(part)))
+        Ok(self.arriving(file, origin, size_bytes, Some(part)))
     }
 
     /// What an earlier life of this process left here, at most `most` files. What is not whole
@@ -177,33 +177,52 @@ impl Inbox {
         let taken_up = |left: Left| {
             let size_bytes = left.note.size_bytes;
             let arriving = left.bytes.map(|file| {
-                self.inner.use_now.lock().expect(size_bytes);
-                self.arriving(file, size_bytes, Some(left.part.clone()))
+                let address = origin_of(left.part.bytes());
+                let origin = address.unwrap_or(Origin::Node(left.note.from));
+                self.inner.use_now.lock().expect(origin, size_bytes);
+                self.arriving(file, origin, size_bytes, Some(left.part.clone()))
             });
             (left.note, left.part, arriving)
         };
         left.map(taken_up).collect()
     }
 
-    fn arriving(&self, file: File, size_bytes: u64, part: Option<Part>) -> Arriving {
+    fn arriving(
+        &self,
+        file: File,
+        origin: Origin,
+        size_bytes: u64,
+        part: Option<Part>,
+    ) -> Arriving {
         Arriving {
             inbox: self.clone(),
             file,
             size_bytes,
+            origin,
             part,
         }
     }
 
-    fn take_room(&self, file: &File, size_bytes: u64) -> Result<(), InboxError> {
+    fn take_room(&self, file: &File, origin: Origin, size_bytes: u64) -> Result<(), InboxError> {
         let settings = &self.inner.settings;
         let disk = fstatvfs(file).map_err(io::Error::from)?;
         let mut used = self.inner.use_now.lock();
-        used.look(&settings.dir)?;
+        if !used.is_known() {
+            used.look(&settings.dir, &self.inner.taken.lock())?;
+        }
         let taken = used.held_bytes.saturating_add(used.coming_bytes);
         let left_bytes = settings.budget_bytes.saturating_sub(taken);
         if size_bytes > left_bytes {
             return Err(InboxError::Budget {
                 left_bytes,
+                size_bytes,
+            });
+        }
+        let sender = used.of(&origin);
+        let sender_left_bytes = (settings.budget_bytes / SENDER_PART).saturating_sub(sender.bytes);
+        if size_bytes > sender_left_bytes {
+            return Err(InboxError::SenderBudget {
+                left_bytes: sender_left_bytes,
                 size_bytes,
             });
         }
@@ -215,7 +234,11 @@ impl Inbox {
         if used.held_files + used.coming_files >= FILES_MAX {
             return Err(InboxError::Files);
         }
-        used.expect(size_bytes);
+        if sender.files >= FILES_MAX / SENDER_PART {
+            return Err(InboxError::SenderFiles);
+        }
+        used.expect(origin, size_bytes);
+        write_address(file, origin);
         Ok(())
     }
 }
@@ -223,14 +246,14 @@ impl Inbox {
 impl Inner {
     /// Looks which of the files in the folder were pushed.
     fn remember_taken(&self) -> io::Result<()> {
-        let mut taken = HashSet::new();
+        let mut taken = Taken::new();
         for entry in std::fs::read_dir(&self.settings.dir)?.take(TAKEN_MAX) {
             let path = entry?.path();
             let mut value = [0; SENDER_MAX_BYTES];
             // of a link it says nothing, and nothing is opened
             let length = lgetxattr(&path, SENDER_ATTRIBUTE, &mut value[..]);
             if let (Ok(_), Some(name)) = (length, path.file_name()) {
-                taken.insert(name.as_bytes().to_vec());
+                taken.insert(name.as_bytes().to_vec(), origin_of(&path));
             }
         }
         *self.taken.lock() = taken;
@@ -241,27 +264,7 @@ impl Inner {
         if self.taken.lock().len() >= TAKEN_MAX {
             self.remember_taken()?;
         }
-        self.taken.lock().insert(name);
-        Ok(())
-    }
-}
-
-impl Use {
-    fn look(&mut self, dir: &Path) -> io::Result<()> {
-        if self.known_at.is_some_and(|at| at.elapsed() < KNOWN_FOR) {
-            return Ok(());
-        }
-        (self.held_bytes, self.held_files) = (0, 0);
-        for entry in std::fs::read_dir(dir)? {
-            // one that goes meanwhile takes nothing
-            if let Ok(found) = entry?.metadata()
-                && found.is_file()
-            {
-                self.held_bytes += found.len();
-                self.held_files += 1;
-            }
-        }
-        self.known_at = Some(Instant::now());
+        self.taken.lock().entry(name).or_default();
         Ok(())
     }
 }
@@ -289,6 +292,11 @@ impl Arriving {
     /// How much there is room for.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
+    }
+
+    /// Returns the sender that its room is charged to.
+    pub(super) fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// Writes down how far it is, where it is kept for a later life. Blocking.
@@ -349,7 +357,10 @@ impl Arriving {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 placed => {
                     placed?;
-                    self.inbox.inner.use_now.lock().keep(self.size_bytes);
+                    let inbox = &self.inbox.inner;
+                    let origin = self.origin;
+                    inbox.taken.lock().insert(numbered.clone(), Some(origin));
+                    inbox.use_now.lock().keep(origin, self.size_bytes);
                     return Ok(numbered);
                 }
             }
@@ -376,50 +387,10 @@ impl Arriving {
     }
 }
 
-impl Use {
-    fn expect(&mut self, size_bytes: u64) {
-        self.coming_bytes = self.coming_bytes.saturating_add(size_bytes);
-        self.coming_files += 1;
-    }
-
-    fn keep(&mut self, size_bytes: u64) {
-        self.held_bytes += size_bytes;
-        self.held_files += 1;
-    }
-}
-
 impl Drop for Arriving {
     fn drop(&mut self) {
         let mut used = self.inbox.inner.use_now.lock();
-        used.coming_bytes = used.coming_bytes.saturating_sub(self.size_bytes);
-        used.coming_files = used.coming_files.saturating_sub(1);
-    }
-}
-
-/// A filesystem without such attributes keeps the file all the same.
-fn write_sender(file: &File, from: &Sender, called: &str) {
-    let called = &called[..called.floor_char_boundary(SENDER_MAX_BYTES)];
-    let write = |attribute, value: &str| {
-        let _without = fsetxattr(file, attribute, value.as_bytes(), XattrFlags::empty());
-    };
-    write(SENDER_ATTRIBUTE, called);
-    if let Sender::Node(node) = from {
-        write(SENDER_KEY_ATTRIBUTE, &node.to_string());
-    }
-}
-
-/// Who pushed a file that is in an inbox, or was moved from there; none where it was not pushed, or
-/// nobody wrote down by whom.
-pub fn sender_of(file: &File) -> Option<Sender> {
-    let read = |attribute| {
-        let mut value = vec![0; SENDER_MAX_BYTES];
-        let length = fgetxattr(file, attribute, &mut value[..]).ok()?;
-        value.truncate(length);
-        String::from_utf8(value).ok()
-    };
-    match read(SENDER_KEY_ATTRIBUTE).and_then(|key| key.parse().ok()) {
-        Some(node) => Some(Sender::Node(node)),
-        None => read(SENDER_ATTRIBUTE).map(Sender::Peer),
+        used.expect_no_more(&self.origin, self.size_bytes);
     }
 }
 

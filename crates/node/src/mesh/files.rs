@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::events::{EventLog, News, Push, PushStage};
-use crate::inbox::{Arriving, Inbox};
+use crate::inbox::{Arriving, Inbox, Origin};
 use p2pfs_legacy::mesh::{Begun, FileId, Offence, Receiving, Refused};
 use p2pfs_legacy::wire::mesh::{FileEnd, FileStart};
 use p2pfs_proto::wire::native::record::Sender;
@@ -25,6 +25,8 @@ pub(super) struct Files {
     events: EventLog,
     /// What its sender calls itself.
     from: String,
+    /// The sender that the room of its files is charged to.
+    origin: Origin,
 }
 
 /// What a message does to the files.
@@ -38,13 +40,14 @@ pub(super) enum Step {
 }
 
 impl Files {
-    pub(super) fn new(inbox: Inbox, events: EventLog, from: String) -> Self {
+    pub(super) fn new(inbox: Inbox, events: EventLog, from: String, origin: Origin) -> Self {
         Self {
             receiving: Receiving::new(Instant::now()),
             coming: BTreeMap::new(),
             inbox,
             events,
             from,
+            origin,
         }
     }
 
@@ -80,7 +83,7 @@ impl Files {
         if let Some(replaced) = replaced {
             self.fail(replaced, "it was begun again");
         }
-        match self.inbox.begin(size_bytes) {
+        match self.inbox.begin(self.origin, size_bytes) {
             Ok(arriving) => {
                 self.tell(&begun.name, size_bytes, PushStage::Started);
                 self.coming.insert(begun.id, Coming { begun, arriving });

@@ -14,6 +14,7 @@ use super::session::{Heard, Session, attend};
 use super::{COMMANDS_MAX, Command, HEARD_MAX, Mesh, MeshReport, MeshSettings, Moved, Target};
 use crate::events::{EventLog, News};
 use crate::inbox::Opening;
+use crate::inbox::{Opening, Origin};
 use crate::mailbox::Mailbox;
 use crate::traffic::Passage;
 use p2pfs_legacy::mesh::{
@@ -196,6 +197,7 @@ impl Plane {
         let moved = Arc::<Moved>::default();
         let session = Session {
             conn,
+            origin: stream.peer_addr().ok().map(Origin::at),
             plane: self.heard.clone(),
             inbox: self.inbox.clone(),
             events: self.events.clone(),

@@ -12,7 +12,7 @@ use tokio::time::{Duration, MissedTickBehavior, interval, timeout};
 use super::Moved;
 use super::files::{Files, Step};
 use crate::events::EventLog;
-use crate::inbox::Opening;
+use crate::inbox::{Opening, Origin};
 use crate::traffic::Passage;
 use p2pfs_legacy::mesh::{ConnId, Offence, Who};
 use p2pfs_legacy::net::mesh::{MeshEnd, MeshReader, MeshSender, open};
@@ -50,6 +50,8 @@ pub(super) enum Heard {
 /// What a connection works with.
 pub(super) struct Session {
     pub(super) conn: ConnId,
+    /// The sender that the room of its files is charged to; none where its connection is gone.
+    pub(super) origin: Option<Origin>,
     pub(super) plane: mpsc::Sender<(ConnId, Heard)>,
     pub(super) inbox: Opening,
     pub(super) events: EventLog,
@@ -202,7 +204,12 @@ impl Session {
         // fails when the plane lets go of the connection
         let who = self.established.wait_for(Option::is_some).await;
         let who = who.ok()?.clone()?;
-        Some(Files::new(inbox, self.events.clone(), who.name))
+        Some(Files::new(
+            inbox,
+            self.events.clone(),
+            who.name,
+            self.origin?,
+        ))
     }
 
     /// Whether the plane still hears.

@@ -25,6 +25,10 @@ fn node(n: u8) -> NodeId {
     NodeId::new([n; 32])
 }
 
+fn address(n: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, n], 1378))
+}
+
 fn world(accept: Accept, budget_bytes: u64) -> World {
     world_in(tempfile::tempdir().unwrap(), accept, budget_bytes)
 }
@@ -91,6 +95,11 @@ impl World {
         paths.filter(|it| it.extension().is_some()).collect()
     }
 
+    /// Answers a node, each of which has an address of its own.
+    async fn answer(&self, from: u8, push: Push) -> Response {
+        self.pushes.answer(node(from), address(from), push).await
+    }
+
     async fn offer(&self, from: u8, name: &[u8], bytes: &[u8], again: bool) -> Response {
         let push = Push::Offer {
             name: Bytes::copy_from_slice(name),
@@ -98,7 +107,7 @@ impl World {
             hash: ContentHash::of(bytes),
             again,
         };
-        self.pushes.answer(node(from), push).await
+        self.answer(from, push).await
     }
 
     async fn give(&self, from: u8, of: &[u8], offset: usize, bytes: &[u8]) -> Response {
@@ -107,7 +116,7 @@ impl World {
             offset: offset as u64,
             bytes: Bytes::copy_from_slice(bytes),
         };
-        self.pushes.answer(node(from), push).await
+        self.answer(from, push).await
     }
 
     fn listed(&self) -> Vec<String> {
@@ -239,10 +248,10 @@ async fn a_long_file_whose_end_was_not_heard_is_not_kept_twice_over_a_restart() 
 #[tokio::test]
 async fn what_is_given_up_leaves_nothing_for_a_later_life_and_gives_its_room_back() {
     let (file, given) = long();
-    let world = world(Accept::Members, file.len() as u64);
+    let size = 2 * file.len() as u64;
+    let world = world(Accept::Members, size);
     world.offer(1, b"long", &file, false).await;
     world.give_all(&file, 0, given).await;
-    let size = file.len() as u64;
     let world = world_in(world.folder, Accept::Members, size);
     let refused = reason(world.offer(1, b"other", b"x", false).await);
     assert!(refused.contains("room for 0 bytes"), "{refused}");
@@ -314,7 +323,7 @@ async fn so_many_files_of_all_nodes_are_on_their_way_at_one_time() {
 
 #[tokio::test]
 async fn what_nothing_more_comes_of_is_given_up() {
-    let world = world(Accept::Members, 8);
+    let world = world(Accept::Members, 10);
     world.offer(1, b"a", b"hello", false).await;
     assert!(matches!(
         world.offer(1, b"b", b"other", false).await,
@@ -348,7 +357,7 @@ async fn a_long_file_that_comes_twice_is_there_twice_whatever_is_forgotten_of_th
             offset,
             bytes,
         };
-        assert_eq!(world.pushes.answer(node(2), give).await, taken(4));
+        assert_eq!(world.answer(2, give).await, taken(4));
     }
     assert_eq!(
         world.give_all(&file, half, file.len()).await,
@@ -367,21 +376,41 @@ async fn a_node_that_talks_without_end_is_heard_a_few_times() {
     };
     let mut heard = 0;
     for _ in 0..1000 {
-        let answer = world.pushes.answer(node(1), say()).await;
+        let answer = world.answer(1, say()).await;
         heard += usize::from(answer == taken(0));
     }
     // a test that is slow earns some more
     assert!((SAID_BURST as usize..500).contains(&heard), "{heard}");
-    assert_eq!(world.pushes.answer(node(2), say()).await, taken(0));
+    assert_eq!(world.answer(2, say()).await, taken(0));
 }
 
 #[test]
 fn those_who_spoke_once_and_are_silent_since_take_no_memory() {
     let (mut state, begin) = (State::default(), Instant::now());
     for number in 0..=u8::MAX {
-        assert!(state.may_say(NodeId::new([number; 32]), begin));
+        assert!(state.may_say(Origin::at(address(number)), begin));
     }
     let later = begin + SAID_EACH * SAID_BURST;
-    assert!(state.may_say(NodeId::new([0; 32]), later));
+    assert!(state.may_say(Origin::at(address(0)), later));
     assert_eq!(state.said.len(), 1);
+}
+
+#[tokio::test]
+async fn one_host_takes_half_of_an_inbox_under_however_many_keys() {
+    let world = world(Accept::Members, 20);
+    let flooder = address(9);
+    let offer = |n: u8| Push::Offer {
+        name: Bytes::from_static(b"spam"),
+        size_bytes: 5,
+        hash: ContentHash::of(&[n]),
+        again: false,
+    };
+    let mut outcomes = Vec::new();
+    for n in 0..4 {
+        outcomes.push(world.pushes.answer(node(n), flooder, offer(n)).await);
+    }
+    assert_eq!(outcomes[..2], [taken(0), taken(0)]);
+    let refused = reason(outcomes.swap_remove(3));
+    assert!(refused.contains("from one sender"), "{refused}");
+    assert_eq!(world.offer(1, b"honest", b"hello", false).await, taken(0));
 }

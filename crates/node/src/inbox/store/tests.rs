@@ -1,6 +1,10 @@
 //! Tests of `store`.
 
+use std::time::Instant;
+
 use super::*;
+use crate::inbox::room::{Amount, KNOWN_FOR};
+use crate::inbox::sender_of;
 
 fn inbox(budget_bytes: u64) -> (tempfile::TempDir, Inbox) {
     let folder = tempfile::tempdir().unwrap();
@@ -23,8 +27,17 @@ fn bob() -> Sender {
     Sender::Node(NodeId::new([7; 32]))
 }
 
+fn origin() -> Origin {
+    Origin::Node(NodeId::new([7; 32]))
+}
+
+/// Another sender for each number.
+fn other(n: u8) -> Origin {
+    Origin::at(std::net::SocketAddr::from(([192, 0, 2, n], 1378)))
+}
+
 fn put(inbox: &Inbox, name: &[u8], bytes: &[u8]) -> Result<String, InboxError> {
-    let arriving = inbox.begin(bytes.len() as u64)?;
+    let arriving = inbox.begin(origin(), bytes.len() as u64)?;
     arriving.write_at(0, bytes)?;
     let name = arriving.publish(name, &bob(), "bob")?;
     Ok(String::from_utf8(name).unwrap())
@@ -42,7 +55,7 @@ fn listed(inbox: &Inbox) -> Vec<String> {
 #[test]
 fn a_file_has_its_name_when_it_is_whole_and_its_sender_is_written_down() {
     let (_folder, inbox) = inbox(100);
-    let arriving = inbox.begin(5).unwrap();
+    let arriving = inbox.begin(origin(), 5).unwrap();
     arriving.write_at(0, b"hello").unwrap();
     assert_eq!(listed(&inbox), Vec::<String>::new());
     assert_eq!(arriving.publish(b"a.txt", &bob(), "bob").unwrap(), b"a.txt");
@@ -77,16 +90,61 @@ fn no_file_is_ever_overwritten_and_none_leaves_the_folder() {
 fn the_budget_counts_what_is_there_and_what_is_coming() {
     let (_folder, inbox) = inbox(10);
     put(&inbox, b"a", b"1234").unwrap();
-    let coming = inbox.begin(4).unwrap();
-    let refused = inbox.begin(3).unwrap_err();
+    let coming = inbox.begin(other(1), 4).unwrap();
+    let refused = inbox.begin(other(2), 3).unwrap_err();
     assert!(matches!(refused, InboxError::Budget { left_bytes: 2, .. }));
     assert!(coming.write_at(1, b"1234").is_err(), "over its size");
     drop(coming);
-    inbox.begin(6).unwrap();
+    let all = [inbox.begin(other(1), 3), inbox.begin(other(2), 3)].map(Result::unwrap);
+    drop(all);
     std::fs::remove_file(inbox.dir().join("a")).unwrap();
     inbox.inner.use_now.lock().known_at = None;
-    inbox.begin(10).unwrap();
-    assert!(inbox.begin(u64::MAX).is_err());
+    let _all = [inbox.begin(other(1), 5), inbox.begin(other(2), 5)].map(Result::unwrap);
+    assert!(inbox.begin(other(3), u64::MAX).is_err());
+}
+
+#[test]
+fn one_sender_takes_half_of_the_budget_also_after_a_restart() {
+    let (_folder, inbox) = inbox(10);
+    let fills = |inbox: &Inbox, origin, bytes: &[u8]| {
+        let arriving = inbox.begin(origin, bytes.len() as u64).unwrap();
+        arriving.write_at(0, bytes).unwrap();
+        arriving.publish(b"a", &bob(), "bob").unwrap();
+    };
+    fills(&inbox, origin(), b"1234");
+    fills(&inbox, other(1), b"123");
+    let again = Inbox::open(inbox.inner.settings.clone()).unwrap();
+    let keeps_senders = again.inner.taken.lock().len() == 2;
+    for (inbox, knows) in [(&inbox, true), (&again, keeps_senders)] {
+        inbox.inner.use_now.lock().known_at = None;
+        for (origin, left) in [(origin(), 1), (other(1), 2)].into_iter().filter(|_| knows) {
+            let refused = inbox.begin(origin, 3).unwrap_err();
+            let InboxError::SenderBudget { left_bytes, .. } = refused else {
+                panic!("{refused}");
+            };
+            assert_eq!(left_bytes, left, "{origin:?}");
+        }
+        inbox.begin(other(2), 3).unwrap();
+    }
+    if !keeps_senders {
+        eprintln!("SKIPPED: this filesystem has no user attributes");
+    }
+}
+
+#[test]
+fn one_sender_has_half_of_the_files_that_the_folder_takes() {
+    let (_folder, inbox) = inbox(1 << 30);
+    let amount = Amount {
+        bytes: 0,
+        files: FILES_MAX / SENDER_PART,
+    };
+    let mut used = inbox.inner.use_now.lock();
+    used.known_at = Some(Instant::now() + KNOWN_FOR);
+    used.held_of.insert(other(1), amount);
+    drop(used);
+    let refused = inbox.begin(other(1), 0);
+    assert!(matches!(refused, Err(InboxError::SenderFiles)));
+    inbox.begin(other(2), 0).unwrap();
 }
 
 #[test]
@@ -95,7 +153,7 @@ fn a_folder_that_holds_its_limit_of_files_takes_no_more() {
     for n in 0..FILES_MAX {
         std::fs::write(inbox.dir().join(n.to_string()), b"").unwrap();
     }
-    assert!(matches!(inbox.begin(0), Err(InboxError::Files)));
+    assert!(matches!(inbox.begin(origin(), 0), Err(InboxError::Files)));
 }
 
 #[test]
@@ -107,14 +165,14 @@ fn the_floor_of_the_disk_is_left_free() {
         floor_bytes: u64::MAX,
     };
     let inbox = Inbox::open(settings).unwrap();
-    let refused = inbox.begin(1).unwrap_err();
+    let refused = inbox.begin(origin(), 1).unwrap_err();
     assert!(matches!(refused, InboxError::Floor { size_bytes: 1 }));
 }
 
 #[test]
 fn nobody_has_a_file_open_for_writing_when_it_gets_its_name() {
     let (_folder, inbox) = inbox(100);
-    let mut arriving = inbox.begin(5).unwrap();
+    let mut arriving = inbox.begin(origin(), 5).unwrap();
     arriving.write_at(0, b"hello").unwrap();
     arriving.end_writing().unwrap();
     assert!(arriving.write_at(0, b"j").is_err());

@@ -16,7 +16,9 @@ fn key(file: &[u8]) -> Key {
 
 impl World {
     fn coming(&self, file: &[u8]) -> Held {
-        self.pushes.inner.state.lock().coming[&key(file)].clone()
+        self.pushes.inner.state.lock().coming[&key(file)]
+            .held
+            .clone()
     }
 
     /// Gives up a file that is held here, once so many others wait for it.
@@ -116,8 +118,8 @@ async fn who_waits_for_a_file_that_is_given_up_is_not_told_that_it_is_there() {
     // before anybody else is there: what comes first would end the file
     let held = coming.lock();
     let (given, offered) = thread::scope(|scope| {
-        let giving = scope.spawn(|| inner.answer(node(1), give));
-        let offering = scope.spawn(|| inner.answer(node(1), offer));
+        let giving = scope.spawn(|| inner.answer(node(1), Origin::at(address(1)), give));
+        let offering = scope.spawn(|| inner.answer(node(1), Origin::at(address(1)), offer));
         world.give_up((file, &coming), held, 2);
         (giving.join().unwrap(), offering.join().unwrap())
     });
@@ -184,14 +186,14 @@ async fn who_begins_a_file_on_a_disk_that_waits_keeps_no_other_file_waiting() {
         bytes: Bytes::from_static(b"hel"),
     };
     thread::scope(|scope| {
-        let offering = scope.spawn(|| inner.answer(node(1), offer));
+        let offering = scope.spawn(|| inner.answer(node(1), Origin::at(address(1)), offer));
         let (gave, given) = mpsc::channel();
         scope.spawn(move || {
             // a place of its own is all that the other may take until it has room
             while inner.state.lock().coming.len() < 2 {
                 thread::yield_now();
             }
-            let _late = gave.send(inner.answer(node(1), give));
+            let _late = gave.send(inner.answer(node(1), Origin::at(address(1)), give));
         });
         let given = given.recv_timeout(PATIENCE);
         drop(waits);

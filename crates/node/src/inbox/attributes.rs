@@ -1,0 +1,67 @@
+//! The extended attributes by which a file in an inbox names its sender.
+
+use std::fs::File;
+use std::path::Path;
+
+use rustix::fs::{XattrFlags, fgetxattr, fsetxattr, lgetxattr};
+
+use super::origin::Origin;
+use p2pfs_proto::wire::native::record::{SENDER_MAX_BYTES, Sender};
+
+/// The extended attribute of a file here that names who pushed it.
+pub const SENDER_ATTRIBUTE: &str = "user.p2pfs.from";
+/// The same by its key, where it was a node of the cluster.
+const SENDER_KEY_ATTRIBUTE: &str = "user.p2pfs.from_node";
+/// The address that a file came from, where its sender is known by nothing else ([`Origin`]).
+const SENDER_ADDRESS_ATTRIBUTE: &str = "user.p2pfs.from_address";
+
+/// Notes who pushed a file, by key and by what it is called now. A filesystem without such
+/// attributes keeps the file all the same.
+pub(super) fn write_sender(file: &File, from: &Sender, called: &str) {
+    let called = &called[..called.floor_char_boundary(SENDER_MAX_BYTES)];
+    let write = |attribute, value: &str| {
+        let _without = fsetxattr(file, attribute, value.as_bytes(), XattrFlags::empty());
+    };
+    write(SENDER_ATTRIBUTE, called);
+    if let Sender::Node(node) = from {
+        write(SENDER_KEY_ATTRIBUTE, &node.to_string());
+    }
+}
+
+/// Notes the address of a sender that is known by nothing else, for the next look at the folder. A
+/// filesystem without such attributes keeps the file all the same.
+pub(super) fn write_address(file: &File, origin: Origin) {
+    if let Origin::Address(ip) = origin {
+        let value = ip.to_string();
+        let flags = XattrFlags::empty();
+        let _without = fsetxattr(file, SENDER_ADDRESS_ATTRIBUTE, value.as_bytes(), flags);
+    }
+}
+
+/// Returns the sender that the room of a file in an inbox is charged to, where it is written down.
+pub(super) fn origin_of(path: &Path) -> Option<Origin> {
+    let read = |attribute| {
+        let mut value = [0; SENDER_MAX_BYTES];
+        // of a link it says nothing, and nothing is opened
+        let length = lgetxattr(path, attribute, &mut value[..]).ok()?;
+        String::from_utf8(value[..length].to_vec()).ok()
+    };
+    let address = read(SENDER_ADDRESS_ATTRIBUTE).and_then(|ip| ip.parse().ok());
+    let node = || read(SENDER_KEY_ATTRIBUTE)?.parse().ok().map(Origin::Node);
+    address.map(Origin::Address).or_else(node)
+}
+
+/// Who pushed a file that is in an inbox, or was moved from there; none where it was not pushed, or
+/// nobody wrote down by whom.
+pub fn sender_of(file: &File) -> Option<Sender> {
+    let read = |attribute| {
+        let mut value = vec![0; SENDER_MAX_BYTES];
+        let length = fgetxattr(file, attribute, &mut value[..]).ok()?;
+        value.truncate(length);
+        String::from_utf8(value).ok()
+    };
+    match read(SENDER_KEY_ATTRIBUTE).and_then(|key| key.parse().ok()) {
+        Some(node) => Some(Sender::Node(node)),
+        None => read(SENDER_ATTRIBUTE).map(Sender::Peer),
+    }
+}

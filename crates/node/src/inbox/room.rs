@@ -1,0 +1,106 @@
+//! What of an inbox is taken, and by which sender.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::origin::Origin;
+
+/// How long what the folder holds is taken for known.
+pub(super) const KNOWN_FOR: Duration = Duration::from_secs(1);
+
+/// Pushed files by their names.
+pub(super) type Taken = HashMap<Vec<u8>, Option<Origin>>;
+
+/// What the folder holds, and what is on its way.
+#[derive(Debug, Default)]
+pub(super) struct Use {
+    pub(super) held_bytes: u64,
+    pub(super) held_files: u64,
+    pub(super) known_at: Option<Instant>,
+    pub(super) coming_bytes: u64,
+    pub(super) coming_files: u64,
+    /// The part of each sender in what is held.
+    pub(super) held_of: HashMap<Origin, Amount>,
+    /// The part of each sender in what is on its way.
+    coming_of: HashMap<Origin, Amount>,
+}
+
+/// Files and their bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Amount {
+    pub(super) bytes: u64,
+    pub(super) files: u64,
+}
+
+impl Use {
+    pub(super) fn is_known(&self) -> bool {
+        self.known_at.is_some_and(|at| at.elapsed() < KNOWN_FOR)
+    }
+
+    /// Counts what the folder holds, and of the names in `taken` for which sender.
+    pub(super) fn look(&mut self, dir: &Path, taken: &Taken) -> io::Result<()> {
+        (self.held_bytes, self.held_files) = (0, 0);
+        self.held_of.clear();
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            // one that goes meanwhile takes nothing
+            let Ok(found) = entry.metadata() else {
+                continue;
+            };
+            if !found.is_file() {
+                continue;
+            }
+            self.held_bytes += found.len();
+            self.held_files += 1;
+            if let Some(Some(origin)) = taken.get(entry.file_name().as_bytes()) {
+                self.held_of.entry(*origin).or_default().add(found.len());
+            }
+        }
+        self.known_at = Some(Instant::now());
+        Ok(())
+    }
+
+    pub(super) fn expect(&mut self, origin: Origin, size_bytes: u64) {
+        self.coming_bytes = self.coming_bytes.saturating_add(size_bytes);
+        self.coming_files += 1;
+        self.coming_of.entry(origin).or_default().add(size_bytes);
+    }
+
+    pub(super) fn expect_no_more(&mut self, origin: &Origin, size_bytes: u64) {
+        self.coming_bytes = self.coming_bytes.saturating_sub(size_bytes);
+        self.coming_files = self.coming_files.saturating_sub(1);
+        if let Some(amount) = self.coming_of.get_mut(origin) {
+            amount.bytes = amount.bytes.saturating_sub(size_bytes);
+            amount.files = amount.files.saturating_sub(1);
+            if amount.files == 0 {
+                self.coming_of.remove(origin);
+            }
+        }
+    }
+
+    pub(super) fn keep(&mut self, origin: Origin, size_bytes: u64) {
+        self.held_bytes += size_bytes;
+        self.held_files += 1;
+        self.held_of.entry(origin).or_default().add(size_bytes);
+    }
+
+    /// Returns what one sender holds and has on its way.
+    pub(super) fn of(&self, origin: &Origin) -> Amount {
+        let part = |amounts: &HashMap<_, Amount>| amounts.get(origin).copied().unwrap_or_default();
+        let (held, coming) = (part(&self.held_of), part(&self.coming_of));
+        Amount {
+            bytes: held.bytes.saturating_add(coming.bytes),
+            files: held.files + coming.files,
+        }
+    }
+}
+
+impl Amount {
+    pub(super) fn add(&mut self, size_bytes: u64) {
+        self.bytes = self.bytes.saturating_add(size_bytes);
+        self.files += 1;
+    }
+}
