@@ -108,8 +108,8 @@ pub struct ForgetOptions {
 pub struct JoinOptions {
     #[command(flatten)]
     reporting: Reporting,
-    /// - to read the token from standard input [default], or the token itself, which every local
-    /// user can see while the command runs
+    /// The token, which every local user can see while the command runs; without it, or with -,
+    /// it is read from standard input
     #[arg(default_value = "-", hide_default_value = true)]
     token: String,
     /// Do not ask whether the cluster that this node is in now may be dropped
