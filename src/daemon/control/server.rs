@@ -20,6 +20,7 @@ use super::failure::{Failure, FailureKind};
 use super::framing::encode_failure;
 use super::process::Process;
 use super::request::ControlRequest;
+use super::turn::Turn;
 use p2pfs_types::files::make_open_dir;
 use p2pfs_types::files::socket_place::{listener, make_way};
 

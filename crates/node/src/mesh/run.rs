@@ -13,7 +13,6 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use super::session::{Heard, Session, attend};
 use super::{COMMANDS_MAX, Command, HEARD_MAX, Mesh, MeshReport, MeshSettings, Moved, Target};
 use crate::events::{EventLog, News};
-use crate::inbox::Opening;
 use crate::inbox::{Opening, Origin};
 use crate::mailbox::Mailbox;
 use crate::traffic::Passage;
