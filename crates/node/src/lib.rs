@@ -1,24 +1,65 @@
-//! A node: its state machines put together, and the loop that feeds them.
+//! A p2pfs node for programs that embed one.
 //!
-//! Owns the event loop ([`Node::start`] begins it), the order in which everything is opened, and
-//! what the filesystem reads ([`NodeContent`]). [`Machine`] is its pure part for native members:
-//! membership, catalogue and pulls. Knows nothing of FUSE, of the control socket or of how it is
-//! configured; it never mounts.
+//! A node joins a cluster, lists what the other nodes share, reads and keeps their files, shares
+//! folders of its own, and sends files and text. [`Node::builder`] starts one:
 //!
-//! Errors end a start and leave nothing running; afterwards what goes wrong is a warning in the
-//! [`EventLog`] and the node goes on.
+//! ```no_run
+//! use p2pfs_node::Node;
+//! use p2pfs_types::path::SharedPath;
+//! use tokio::io::AsyncReadExt;
 //!
-//! | what | files |
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let node = Node::builder("reader".parse()?, "/var/lib/reader")
+//!     .secret_file("/etc/p2pfs/secret")
+//!     .seed("192.0.2.7:1378".parse()?)
+//!     .share("/srv/photos")
+//!     .start()
+//!     .await?;
+//! let path = SharedPath::new(&b"docs/resume.pdf"[..])?;
+//! node.wait_for(&path).await;
+//! let mut text = Vec::new();
+//! node.open(&path).await?.read_to_end(&mut text).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! The node keeps its key, cluster secret and cache below the given directory, listens on any port
+//! and uses the LAN unless told otherwise. Without a secret file it joins with a token:
+//! [`Node::join`] takes a `p2pfs_proto::trust::InviteToken`. [`Node::stop`] ends it; a program that
+//! exits without it lets the others find its death by themselves.
+//!
+//! | to do | call |
+//! |---|---|
+//! | list and find names | [`Node::list`], [`Node::find`], [`Node::wait_for`] |
+//! | read while bytes arrive | [`Node::open`], which returns a [`Reader`] (`AsyncRead`) |
+//! | fetch, keep, drop | [`Node::get`], [`Node::prefetch`], [`Node::pin`], [`Node::unpin`] |
+//! | share a folder | [`NodeBuilder::share`], [`Node::share`] |
+//! | send files, bytes and text | [`Node::send_file`], [`Node::send_bytes`], [`Node::broadcast`]; received bytes: [`Node::messages`] |
+//! | follow events | [`Node::follow`] |
+//! | see peers, rates and status | [`Node::peers`], [`Node::status`] |
+//!
+//! [`door`] lists all of them, with the types that they use. A program also depends on
+//! `p2pfs-types` (paths, ids, hashes) and, for tokens, `p2pfs-proto`. `examples/` of the repository
+//! has three whole programs. The crate needs no FUSE library: only the program `p2pfs` mounts.
+//!
+//! # Inside
+//!
+//! The crate owns the event loop, the order in which everything is opened, and what a filesystem
+//! reads ([`NodeContent`]). [`Machine`] is its pure part: membership, catalogue and pulls. It knows
+//! nothing of FUSE, the control socket or the configuration. An error ends a start and leaves
+//! nothing running; afterwards trouble is a warning in the [`EventLog`] and the node goes on.
+//!
+//! | subject | files |
 //! |---|---|
 //! | the start | `start`, `sockets`, `state_dir`, `generation`, `recovery`, `checks`, `error` |
-//! | the event loop, what it keeps and what it publishes | `run`, `own_thread`, `receivers`, `cache_news`, `wake`, `machine`, `pulls`; `persist`, `store`; `published`, `views`, `names` |
-//! | what is answered beside the loop | `prompt`, `claims`, `offers`, `traffic` |
-//! | where this node can be reached | `address`, `reach` |
-//! | what the filesystem reads | `content`, `fixed`, `ahead` |
-//! | what is given and taken unasked | `giving`, `courier`, `mailbox`, `inbox`, `mesh` |
+//! | the event loop, its state and its publications | `run`, `own_thread`, `receivers`, `cache_news`, `wake`, `machine`, `pulls`; `persist`, `store`; `published`, `views`, `names` |
+//! | questions answered beside the loop | `prompt`, `claims`, `offers`, `traffic` |
+//! | the address of this node | `address`, `reach` |
+//! | the filesystem's reads | `content`, `fixed`, `ahead` |
+//! | files and bytes sent and received unasked | `giving`, `courier`, `mailbox`, `inbox`, `mesh` |
 //! | legacy peers | `legacy` |
-//! | what others do wrong, and two machines with one key | `offence`, `offenders`, `floods`, `copied` |
-//! | what a program and the daemon hold | `door`, `handle`, `events` |
+//! | misbehaviour, and two machines with one key | `offence`, `offenders`, `floods`, `copied` |
+//! | the interface for programs and the daemon | `door`, `handle`, `events` |
 
 mod address;
 mod ahead;
