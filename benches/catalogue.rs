@@ -4,6 +4,12 @@
 //! Memory is what the allocator was asked for and did not get back, and what the kernel says is
 //! resident. Memory, merging and a death are measured once, the rest by criterion.
 
+#![allow(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    reason = "every call gets live buffers and paths that end in NUL"
+)]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};

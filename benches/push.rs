@@ -136,9 +136,10 @@ impl Field {
         let folder = cluster.folder.path().to_owned();
         let copies = folder.join("copies");
         fs::create_dir_all(&copies).unwrap();
-        let sshd = match is_installed("sshd") && is_installed("ssh-keygen") {
-            true => Sshd::start(&folder.join("ssh")),
-            false => Err("sshd is missing (apt install openssh-server)".to_owned()),
+        let sshd = if is_installed("sshd") && is_installed("ssh-keygen") {
+            Sshd::start(&folder.join("ssh"))
+        } else {
+            Err("sshd is missing (apt install openssh-server)".to_owned())
         };
         let file = folder.join("file");
         fs::write(&file, noise(7, mib << 20)).unwrap();

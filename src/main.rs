@@ -22,9 +22,12 @@ fn main() -> ExitCode {
     }
     let programs = cli::Programs {
         daemon: |sources, loaded| {
-            daemon::run::run(sources, loaded).map_err(|error| match error.is_permanent() {
-                true => cli::CliError::Unusable(error.to_string()),
-                false => cli::CliError::plain(error.to_string()),
+            daemon::run::run(sources, loaded).map_err(|error| {
+                if error.is_permanent() {
+                    cli::CliError::Unusable(error.to_string())
+                } else {
+                    cli::CliError::plain(error.to_string())
+                }
             })
         },
         broker: |socket, allowed, by_configuration| {

@@ -1,6 +1,8 @@
 //! `ls -l` of a very long directory, of others' files and of own ones, beside ext4, and what goes
 //! over the network for it.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -19,7 +21,7 @@ const ROUNDS: usize = 20;
 ///
 /// # Errors
 /// Where that is not allowed, or `ip` is not installed.
-pub fn enter_own_network() -> io::Result<()> {
+pub(crate) fn enter_own_network() -> io::Result<()> {
     // SAFETY: no other thread runs yet.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
         return Err(io::Error::last_os_error());
@@ -34,7 +36,7 @@ pub fn enter_own_network() -> io::Result<()> {
     }
 }
 
-pub fn run() {
+pub(crate) fn run() {
     let entries = setting("P2PFS_BENCH_ENTRIES", 100_000);
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["author", "reader"]);
@@ -95,7 +97,7 @@ pub fn run() {
 }
 
 /// How many names a node knows.
-pub fn listed(node: &Node) -> u64 {
+pub(crate) fn listed(node: &Node) -> u64 {
     let status = node.cli(&["status", "--json"]).expect_json();
     status["namespace"]["entries"].as_u64().unwrap()
 }

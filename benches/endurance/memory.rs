@@ -49,7 +49,7 @@ fn plant(share: &Path, from: usize, to: usize) {
     }
 }
 
-pub fn names() {
+pub(crate) fn names() {
     let sizes = std::env::var("P2PFS_BENCH_NAMES").unwrap_or("100000,1000000".to_owned());
     for size in sizes.split(',').filter_map(|size| size.trim().parse().ok()) {
         names_of(size);
@@ -118,7 +118,7 @@ fn settle(node: &Node) {
     });
 }
 
-pub fn handles() {
+pub(crate) fn handles() {
     let handles = setting("P2PFS_BENCH_HANDLES", 500);
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["author", "reader"]);

@@ -1,5 +1,7 @@
 //! Names and attributes while nobody answers: each call is answered from memory.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::fs;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::unix::ffi::OsStrExt;
@@ -19,7 +21,7 @@ const GOAL_MS: f64 = 100.0;
 const AT_LEAST: Duration = Duration::from_secs(40);
 const FILES: usize = 500;
 
-pub fn run() {
+pub(crate) fn run() {
     let mut cluster = Cluster::new();
     let mut nodes = cluster.start_all(&["near", "one", "two"]);
     // the own ones stay when those of the others have gone

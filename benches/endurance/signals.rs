@@ -17,7 +17,7 @@ const NEVER: &str = "600s";
 /// Where the kernel keeps who waits for an answer of the mount, or for a page of it.
 const MOUNT: [&str; 3] = ["request_wait_answer", "folio_wait", "fuse"];
 
-pub fn run() {
+pub(crate) fn run() {
     let rounds = setting("P2PFS_BENCH_SIGNALS", 1000);
     let mut cluster = Cluster::new();
     let far = cluster.start("far");

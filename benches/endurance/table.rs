@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::figures::quantile;
 
 /// The names of the columns.
-pub fn head() {
+pub(crate) fn head() {
     println!(
         "{:<52} {:>8} {:>10} {:>10} {:>10}  goal",
         "trial", "count", "p50 ms", "p99 ms", "max ms"
@@ -13,7 +13,7 @@ pub fn head() {
 }
 
 /// How long each of many took, and the limit of the longest.
-pub fn times(what: &str, took: &[Duration], goal_ms: f64) {
+pub(crate) fn times(what: &str, took: &[Duration], goal_ms: f64) {
     let took: Vec<f64> = took.iter().map(|t| t.as_secs_f64() * 1e3).collect();
     let [half, most, longest] = [0.5, 0.99, 1.0].map(|share| quantile(&took, share));
     println!(
@@ -24,7 +24,7 @@ pub fn times(what: &str, took: &[Duration], goal_ms: f64) {
 }
 
 /// One figure and its limit.
-pub fn amount(what: &str, found: f64, unit: &str, goal: f64) {
+pub(crate) fn amount(what: &str, found: f64, unit: &str, goal: f64) {
     println!(
         "{what:<52} {found:>8.1} {unit}  <= {goal}: {}",
         verdict(found <= goal)
@@ -32,7 +32,7 @@ pub fn amount(what: &str, found: f64, unit: &str, goal: f64) {
 }
 
 /// What stands beside the figures.
-pub fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     println!("  {text}");
 }
 

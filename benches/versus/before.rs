@@ -11,7 +11,7 @@ use crate::support::daemon::{is_mounted, set_mode};
 use crate::support::process::{self, eventually, run};
 
 /// Its two nodes, by a program that another revision was built to.
-pub fn before(program: &Path, folder: &Path, share: &Path) -> Rival {
+pub(crate) fn before(program: &Path, folder: &Path, share: &Path) -> Rival {
     let [home, mount] = folders(folder, ["before", "before-mount"]);
     let (port, secret) = (free_port(), home.join("secret"));
     fs::write(&secret, format!("{}\n", "b4".repeat(32))).unwrap();

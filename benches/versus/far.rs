@@ -39,7 +39,7 @@ struct Way {
     copied: &'static str,
 }
 
-pub fn far(field: &Field) {
+pub(crate) fn far(field: &Field) {
     if let Some(obstacle) = far_hosts() {
         return println!("not measured at 20 ms: {obstacle}");
     }

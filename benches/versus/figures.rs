@@ -1,7 +1,7 @@
 //! Figures side by side: collected by rounds, printed with their medians and ratios.
 
 /// What one contestant did, a sample a round.
-pub struct Figures {
+pub(crate) struct Figures {
     name: String,
     samples: Vec<f64>,
     /// Processor seconds of its processes, where they were counted.
@@ -10,7 +10,7 @@ pub struct Figures {
 
 /// What a sample counts, and whether more of it is better.
 #[derive(Clone, Copy)]
-pub enum Unit {
+pub(crate) enum Unit {
     MibPerS,
     ReadsPerS,
     Seconds,
@@ -46,7 +46,7 @@ impl Unit {
 }
 
 impl Figures {
-    pub fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let (samples, cpu_s) = (Vec::new(), Vec::new());
         let name = name.to_owned();
         Self {
@@ -56,25 +56,25 @@ impl Figures {
         }
     }
 
-    pub fn add(&mut self, sample: f64) {
+    pub(crate) fn add(&mut self, sample: f64) {
         self.samples.push(sample);
     }
 
-    pub fn add_cpu(&mut self, seconds: f64) {
+    pub(crate) fn add_cpu(&mut self, seconds: f64) {
         self.cpu_s.push(seconds);
     }
 }
 
 /// The value that half of the others are below, the mean of the two in the middle where their
 /// number is even; not a number where there are none.
-pub fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
 /// The value that this share (0 to 1) of the others is below, on the line between the two next to
 /// it where none is: to take the upper one would flatter whoever's more is better. Not a number
 /// where there are none.
-pub fn quantile(values: &[f64], share: f64) -> f64 {
+pub(super) fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let place = sorted.len().saturating_sub(1) as f64 * share;
@@ -88,16 +88,19 @@ pub fn quantile(values: &[f64], share: f64) -> f64 {
 fn advantage(unit: Unit, ours: &Figures, other: &Figures) -> f64 {
     let pairs = ours.samples.iter().zip(&other.samples);
     let ratios: Vec<f64> = pairs
-        .map(|(ours, other)| match unit.more_is_better() {
-            true => ours / other,
-            false => other / ours,
+        .map(|(ours, other)| {
+            if unit.more_is_better() {
+                ours / other
+            } else {
+                other / ours
+            }
         })
         .collect();
     median(&ratios)
 }
 
 /// Prints all of one trial; the first is ours.
-pub fn report(what: &str, unit: Unit, all: &[Figures]) {
+pub(super) fn report(what: &str, unit: Unit, all: &[Figures]) {
     println!("\n{what} [{}]", unit.name());
     for figures in all.iter().filter(|figures| !figures.samples.is_empty()) {
         let rounds: Vec<String> = figures.samples.iter().map(|s| unit.format(*s)).collect();

@@ -24,13 +24,13 @@ const REST_LIMIT: Duration = Duration::from_secs(30);
 
 /// By what rule the machine's TCP sends (tcp(7)): `bbr` paces what goes over loopback too, which
 /// costs a processor that `cubic`, the kernel's own choice, does not.
-pub fn congestion_control() -> String {
+pub(crate) fn congestion_control() -> String {
     let rule = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
     rule.map_or_else(|_| "unknown".into(), |rule| rule.trim().to_owned())
 }
 
 /// Processor seconds that processes and all that descend from them have used so far.
-pub fn cpu_seconds(roots: &[u32]) -> f64 {
+pub(crate) fn cpu_seconds(roots: &[u32]) -> f64 {
     let mut used = HashMap::new();
     let mut parents = HashMap::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
@@ -72,7 +72,7 @@ pub fn cpu_seconds(roots: &[u32]) -> f64 {
 
 /// Waits until these processes are done with what they were asked before: a cache may go on reading
 /// ahead long after its reader, and who has the next turn would share the processors with it.
-pub fn wait_for_rest(roots: &[u32]) {
+pub(crate) fn wait_for_rest(roots: &[u32]) {
     let given_up = Instant::now() + REST_LIMIT;
     while Instant::now() < given_up {
         let used_before = cpu_seconds(roots);
@@ -85,7 +85,7 @@ pub fn wait_for_rest(roots: &[u32]) {
 }
 
 /// Bytes that a port of loopback has sent on the connections that it has now.
-pub fn sent_bytes(port: u16) -> u64 {
+pub(crate) fn sent_bytes(port: u16) -> u64 {
     let output = Command::new("ss")
         .args(["-Htin", "state", "established", &format!("sport = :{port}")])
         .output();
@@ -103,7 +103,7 @@ pub fn sent_bytes(port: u16) -> u64 {
 /// of virtio-balloon), and who touches it first pays up to 2 s of system time a GiB for that, more
 /// than for all the rest. `scratch` is one hole, which takes no room on the disk. Its pages stay,
 /// so that the next time is quick.
-pub fn settle(scratch: &Path) {
+pub(crate) fn settle(scratch: &Path) {
     rustix::fs::sync();
     let file = File::options()
         .read(true)
@@ -121,12 +121,12 @@ pub fn settle(scratch: &Path) {
 }
 
 /// Reads a file from its start to its end.
-pub fn read_file(path: &Path) {
+pub(crate) fn read_file(path: &Path) {
     read_through(&File::open(path).unwrap());
 }
 
 /// Reads what has no length before its end; how much it was.
-pub fn read_to_end(mut source: impl Read) -> usize {
+pub(crate) fn read_to_end(mut source: impl Read) -> usize {
     let mut buffer = vec![0; READ_BYTES];
     let mut length = 0;
     loop {

@@ -10,7 +10,7 @@ use crate::support::daemon::{detach, is_mounted};
 use crate::support::process::{self, Running, eventually};
 
 /// A rival that is mounted, for as long as this lives.
-pub struct Rival {
+pub(crate) struct Rival {
     pub name: &'static str,
     pub mount: PathBuf,
     /// The port that it serves the bytes from.
@@ -21,7 +21,7 @@ pub struct Rival {
 
 impl Rival {
     /// One that is these processes, and serves from this port.
-    pub fn of_processes(
+    pub(crate) fn of_processes(
         name: &'static str,
         mount: PathBuf,
         port: u16,
@@ -37,7 +37,7 @@ impl Rival {
     }
 
     /// The processes that do its work, as far as they are known now; they have children.
-    pub fn pids(&self) -> Vec<u32> {
+    pub(crate) fn pids(&self) -> Vec<u32> {
         let sshd = self.sshd.iter().map(Sshd::pid);
         self.processes
             .iter()
@@ -56,7 +56,7 @@ impl Drop for Rival {
     }
 }
 
-pub fn folders<const N: usize>(home: &Path, names: [&str; N]) -> [PathBuf; N] {
+pub(crate) fn folders<const N: usize>(home: &Path, names: [&str; N]) -> [PathBuf; N] {
     let dirs = names.map(|name| home.join(name));
     dirs.iter().for_each(|dir| fs::create_dir_all(dir).unwrap());
     dirs
@@ -66,7 +66,7 @@ pub fn folders<const N: usize>(home: &Path, names: [&str; N]) -> [PathBuf; N] {
 ///
 /// # Errors
 /// What is missing, in a form to print.
-pub fn sshfs(folder: &Path, share: &Path) -> Result<Rival, String> {
+pub(crate) fn sshfs(folder: &Path, share: &Path) -> Result<Rival, String> {
     if !is_installed("sshfs") || !is_installed("sshd") {
         return Err("sshfs (apt install sshfs openssh-server)".into());
     }
@@ -95,7 +95,7 @@ pub fn sshfs(folder: &Path, share: &Path) -> Result<Rival, String> {
 ///
 /// # Errors
 /// What is missing, in a form to print.
-pub fn rclone(folder: &Path, share: &Path) -> Result<Rival, String> {
+pub(crate) fn rclone(folder: &Path, share: &Path) -> Result<Rival, String> {
     if !is_installed("rclone") {
         return Err("rclone (apt install rclone)".into());
     }

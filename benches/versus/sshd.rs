@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use crate::support::process::{self, Running, eventually, run};
 
-pub const START_LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(20);
 /// The fastest cipher that both sides have.
 const CIPHER: &str = "aes128-gcm@openssh.com";
 
 /// Runs for as long as this lives.
-pub struct Sshd {
+pub(crate) struct Sshd {
     pub port: u16,
     home: PathBuf,
     process: Running,
@@ -24,19 +24,19 @@ impl Drop for Sshd {
     }
 }
 
-pub fn is_installed(program: &str) -> bool {
+pub(crate) fn is_installed(program: &str) -> bool {
     ["/usr/bin", "/usr/sbin", "/usr/local/bin"]
         .iter()
         .any(|dir| Path::new(dir).join(program).exists())
 }
 
 /// A port that is free now; the rivals cannot be told to choose one themselves.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
-pub fn wait_until_listening(what: &str, port: u16) {
+pub(crate) fn wait_until_listening(what: &str, port: u16) {
     eventually(what, START_LIMIT, || {
         std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
     });
@@ -47,7 +47,7 @@ impl Sshd {
     ///
     /// # Errors
     /// What is missing, in a form to print.
-    pub fn start(home: &Path) -> Result<Self, String> {
+    pub(crate) fn start(home: &Path) -> Result<Self, String> {
         fs::create_dir_all("/run/sshd").map_err(|error| format!("sshd: /run/sshd: {error}"))?;
         fs::create_dir_all(home).unwrap();
         for key in ["host", "user"] {
@@ -84,12 +84,12 @@ impl Sshd {
         })
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
     }
 
     /// What ssh and its like take after `-o` to get in.
-    pub fn options(&self) -> [String; 5] {
+    pub(crate) fn options(&self) -> [String; 5] {
         [
             format!("Ciphers={CIPHER}"),
             "StrictHostKeyChecking=no".to_owned(),

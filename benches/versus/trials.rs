@@ -19,7 +19,7 @@ use crate::{Field, setting};
 type Trial = (&'static str, fn(&Field));
 
 /// Every trial.
-pub const ALL: &[Trial] = &[
+pub(crate) const ALL: &[Trial] = &[
     ("sequential", sequential),
     ("paced", paced),
     ("taken", taken),
@@ -58,11 +58,11 @@ struct Contestant {
 }
 
 impl Field {
-    pub fn server(&self) -> &Node {
+    pub(crate) fn server(&self) -> &Node {
         &self.nodes[0]
     }
 
-    pub fn reader(&self) -> &Node {
+    pub(crate) fn reader(&self) -> &Node {
         &self.nodes[1]
     }
 
@@ -85,7 +85,7 @@ impl Field {
 
     /// Puts what is at `staged` into the share under `name`, and waits until the reader lists the
     /// files `awaited`.
-    pub fn publish(&self, staged: &Path, name: &str, awaited: &[String]) {
+    pub(crate) fn publish(&self, staged: &Path, name: &str, awaited: &[String]) {
         fs::rename(staged, self.server().share.join(name)).unwrap();
         awaited
             .iter()
@@ -114,11 +114,12 @@ impl Field {
     /// Makes room again. Of many files after the last round alone: ext4 looks long for an inode
     /// that was not freed a moment ago, and whoever makes files after so many are removed pays for
     /// that.
-    pub fn withdraw(&self, name: &str) {
+    pub(crate) fn withdraw(&self, name: &str) {
         let path = self.server().share.join(name);
-        match path.is_dir() {
-            true => fs::remove_dir_all(path).unwrap(),
-            false => fs::remove_file(path).unwrap(),
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap()
+        } else {
+            fs::remove_file(path).unwrap()
         }
         self.reader().cli(&["cache", "clear"]).expect_ok();
     }
@@ -237,9 +238,10 @@ fn large(
             }
             field.settle(&names[usize::from(turn == getting)]);
             let (cpu, begun) = (cpu_seconds(&one.pids), Instant::now());
-            match turn == getting {
-                true => get(&names[1]),
-                false => read(&path),
+            if turn == getting {
+                get(&names[1])
+            } else {
+                read(&path)
             }
             figures[turn].add(size_mib as f64 / begun.elapsed().as_secs_f64());
             figures[turn].add_cpu(cpu_seconds(&one.pids) - cpu);
@@ -258,11 +260,12 @@ fn get_file(node: &Node, name: &str, to: &Path) {
 
 /// Reads a file, or every file beneath a directory.
 fn read_all(path: &Path) {
-    match path.is_dir() {
-        true => fs::read_dir(path)
+    if path.is_dir() {
+        fs::read_dir(path)
             .unwrap()
-            .for_each(|entry| read_all(&entry.unwrap().path())),
-        false => read_file(path),
+            .for_each(|entry| read_all(&entry.unwrap().path()))
+    } else {
+        read_file(path)
     }
 }
 
@@ -386,7 +389,7 @@ fn copy(field: &Field) {
 }
 
 /// Makes files in directories beneath `staged`.
-pub fn make_small_files(staged: &Path, seed: u64, count: usize) {
+pub(crate) fn make_small_files(staged: &Path, seed: u64, count: usize) {
     let bytes = noise(5000 + seed, count + 16 * 1024);
     for number in 0..count {
         let dir = staged.join((number / COPIED_IN_DIR).to_string());
@@ -399,7 +402,7 @@ pub fn make_small_files(staged: &Path, seed: u64, count: usize) {
 }
 
 /// The files of directories beneath a directory, which need not be there yet.
-pub fn count_files(dir: &Path) -> usize {
+pub(crate) fn count_files(dir: &Path) -> usize {
     let list = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
     list(dir).map(|entry| list(&entry.path()).count()).sum()
 }

@@ -19,16 +19,16 @@ const CHOICES: [(&str, &str); 2] = [
 const REST: Duration = Duration::from_secs(1);
 const SEEN_LIMIT: Duration = Duration::from_secs(60);
 
-pub fn figures() -> [Figures; 2] {
+pub(crate) fn figures() -> [Figures; 2] {
     CHOICES.map(|(name, _)| Figures::new(name))
 }
 
-pub fn what(count: usize) -> String {
+pub(crate) fn what(count: usize) -> String {
     format!("came beyond what was read, of it; one cold file in ten of {count} read as listed")
 }
 
 /// The trial of neighbours on one machine.
-pub fn ahead(field: &Field) {
+pub(crate) fn ahead(field: &Field) {
     let count = setting("P2PFS_BENCH_FILES", 5000);
     let mut figures = figures();
     for round in 0..field.rounds {
@@ -51,7 +51,7 @@ pub fn ahead(field: &Field) {
 
 /// Reads one file in ten of a tree by one program, and says how many bytes of files came beyond
 /// what it read, as a share of that. `prefix` runs the command that it is given.
-pub fn percent(mut prefix: Command, socket: &Path, tree: &Path, choice: usize) -> f64 {
+pub(crate) fn percent(mut prefix: Command, socket: &Path, tree: &Path, choice: usize) -> f64 {
     let before = received_bytes(socket);
     let (_, chosen) = CHOICES[choice];
     let line = format!("find . -type f | awk '{chosen}' | xargs -n 100000 cat | wc -c");

@@ -130,9 +130,10 @@ pub(super) fn run(
     }
     let sources = options.sources()?;
     let loaded = load(&sources).map_err(Box::new)?;
-    match check_only {
-        true => check(&loaded, quiet, output),
-        false => daemon(sources, loaded),
+    if check_only {
+        check(&loaded, quiet, output)
+    } else {
+        daemon(sources, loaded)
     }
 }
 
@@ -143,9 +144,10 @@ fn check(loaded: &Loaded, quiet: bool, output: &mut Output) -> Result<(), CliErr
         print(loaded, &found.warnings, output)?;
         output.flush()?;
     }
-    match found.errors.is_empty() {
-        true => Ok(()),
-        false => Err(CliError::Unusable(found.errors.join("\n"))),
+    if found.errors.is_empty() {
+        Ok(())
+    } else {
+        Err(CliError::Unusable(found.errors.join("\n")))
     }
 }
 

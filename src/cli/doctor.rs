@@ -59,9 +59,10 @@ pub(super) fn run(
         .filter(|check| check.state == CheckState::Failed)
         .count();
     let checkup = Checkup { checks };
-    match json {
-        true => output.json(&checkup)?,
-        false => print(&checkup, output)?,
+    if json {
+        output.json(&checkup)?
+    } else {
+        print(&checkup, output)?
     }
     output.flush()?;
     match failed {
@@ -110,16 +111,17 @@ fn print(checkup: &Checkup, output: &mut Output) -> Result<(), CliError> {
 fn of_running(mut client: Client) -> Result<Vec<Check>, ClientError> {
     let status: Status = client.call(&Call::Status {})?;
     let version = env!("CARGO_PKG_VERSION");
-    let mut checks = vec![match status.version == version {
-        true => Check::ok("daemon", format!("{} runs, version {version}", status.name)),
-        false => Check::warning(
+    let mut checks = vec![if status.version == version {
+        Check::ok("daemon", format!("{} runs, version {version}", status.name))
+    } else {
+        Check::warning(
             "daemon",
             format!(
                 "it is of version {}, and this command of {version}",
                 status.version
             ),
             "restart it: systemctl restart p2pfs",
-        ),
+        )
     }];
     // it asks other machines
     client.set_patience(Some(PATIENCE))?;

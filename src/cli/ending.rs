@@ -89,8 +89,9 @@ pub(super) fn follow(starter: u32) -> Result<(), CliError> {
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
         .map_err(io::Error::from)?;
     let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
-    match parent.is_some_and(|pid| pid.cast_unsigned() == starter) {
-        true => Ok(()),
-        false => Err(CliError::plain(format!("process {starter} is gone"))),
+    if parent.is_some_and(|pid| pid.cast_unsigned() == starter) {
+        Ok(())
+    } else {
+        Err(CliError::plain(format!("process {starter} is gone")))
     }
 }

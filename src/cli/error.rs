@@ -85,9 +85,10 @@ impl CliError {
             return None;
         };
         let mut drawing = String::new();
-        let theme = match colour_wanted() {
-            true => GraphicalTheme::unicode(),
-            false => GraphicalTheme::unicode_nocolor(),
+        let theme = if colour_wanted() {
+            GraphicalTheme::unicode()
+        } else {
+            GraphicalTheme::unicode_nocolor()
         };
         let handler = GraphicalReportHandler::new_themed(theme).with_links(false);
         // paths are copied from it

@@ -38,17 +38,17 @@ pub(super) fn run(options: &EventsOptions, output: &mut Output) -> Result<(), Cl
             return Ok(());
         }
         let event: Event = reply.decode()?;
-        match options.reporting.json {
-            true => output.json_line(&event)?,
-            false => {
-                let time = format!("{}  ", local_time(event.time));
-                match output.is_terminal() {
-                    true => output.paragraph(&time, &sentence(&event))?,
-                    // a line an event, for scripts
-                    false => output.line(&format!("{time}{}", sentence(&event)))?,
-                }
-                output.flush()?;
+        if options.reporting.json {
+            output.json_line(&event)?
+        } else {
+            let time = format!("{}  ", local_time(event.time));
+            if output.is_terminal() {
+                output.paragraph(&time, &sentence(&event))?
+            } else {
+                // one line for each event, for scripts
+                output.line(&format!("{time}{}", sentence(&event)))?
             }
+            output.flush()?;
         }
     }
 }

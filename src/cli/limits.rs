@@ -68,18 +68,22 @@ pub(super) fn run(options: &LimitsOptions, output: &mut Output) -> Result<(), Cl
         let rate = |rate| RateLimit(rate).to_string();
         print_one(way, &rate(now), &rate(configured), output)?;
     }
-    let said = |metered| match metered {
-        true => "yes: nothing is fetched that no program reads",
-        false => "no",
+    let said = |metered| {
+        if metered {
+            "yes: nothing is fetched that no program reads"
+        } else {
+            "no"
+        }
     };
     let (now, configured) = (said(limits.metered), said(limits.configured_metered));
     print_one("metered", now, configured, output)
 }
 
 fn print_one(what: &str, now: &str, configured: &str, output: &mut Output) -> Result<(), CliError> {
-    let note = match now == configured {
-        true => "as configured".to_owned(),
-        false => format!("until the next start; configured: {configured}"),
+    let note = if now == configured {
+        "as configured".to_owned()
+    } else {
+        format!("until the next start; configured: {configured}")
     };
     output.paragraph(&format!("{what:<9}"), &format!("{now}, {note}"))
 }

@@ -203,9 +203,12 @@ fn read(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
 /// A variable that is empty counts as not set: clap takes it for a value that is none.
 fn without_empty_variables(command: clap::Command) -> clap::Command {
     let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
-    let command = command.mut_args(|flag| match flag.get_env().is_some_and(is_empty) {
-        true => flag.env(Resettable::Reset),
-        false => flag,
+    let command = command.mut_args(|flag| {
+        if flag.get_env().is_some_and(is_empty) {
+            flag.env(Resettable::Reset)
+        } else {
+            flag
+        }
     });
     command.mut_subcommands(without_empty_variables)
 }
@@ -227,9 +230,10 @@ pub struct Programs {
 /// # Errors
 /// [`CliError`], not yet shown.
 pub fn run(command: Command, programs: Programs) -> Result<(), CliError> {
-    let mut output = match command.is_there_to_be_read() {
-        true => Output::standard(),
-        false => Output::of_work(),
+    let mut output = if command.is_there_to_be_read() {
+        Output::standard()
+    } else {
+        Output::of_work()
     };
     let done = match command {
         Command::Daemon(options) => daemon::run(options, programs.daemon, &mut output),

@@ -20,17 +20,16 @@ pub struct MountBrokerOptions {
 }
 
 /// Runs the broker on its socket, for these mount points, which are or are not the configuration's.
-pub type RunBroker =
+pub(super) type RunBroker =
     fn(socket: PathBuf, allowed: Vec<PathBuf>, by_configuration: bool) -> Result<(), CliError>;
 
 pub(super) fn run(options: MountBrokerOptions, broker: RunBroker) -> Result<(), CliError> {
     let by_configuration = options.allowed.is_empty();
-    let allowed = match by_configuration {
-        false => options.allowed,
-        true => {
-            let sources = DaemonOptions::default().sources()?;
-            vec![load_texts(&sources).map_err(Box::new)?.config.mount.dir]
-        }
+    let allowed = if !by_configuration {
+        options.allowed
+    } else {
+        let sources = DaemonOptions::default().sources()?;
+        vec![load_texts(&sources).map_err(Box::new)?.config.mount.dir]
     };
     broker(options.socket, allowed, by_configuration)
 }

@@ -171,9 +171,10 @@ impl Output {
         value: &impl Serialize,
         text: &str,
     ) -> Result<(), CliError> {
-        match json {
-            true => self.json(value),
-            false => self.line(text),
+        if json {
+            self.json(value)
+        } else {
+            self.line(text)
         }
     }
 
@@ -192,9 +193,10 @@ impl Output {
             Colour::Yellow => 33,
             Colour::Blue => 34,
         };
-        match self.colour {
-            true => Cow::Owned(format!("\x1b[{code}m{text}\x1b[0m")),
-            false => Cow::Borrowed(text),
+        if self.colour {
+            Cow::Owned(format!("\x1b[{code}m{text}\x1b[0m"))
+        } else {
+            Cow::Borrowed(text)
         }
     }
 

@@ -59,9 +59,10 @@ impl OwnDaemon {
             let _tidied = fs::remove_dir_all(&home);
         });
         let waited = daemon.ask(&["wait", "--timeout", BEGIN])?;
-        match waited.status.success() {
-            true => Ok(daemon),
-            false => Err(daemon.last_words()),
+        if waited.status.success() {
+            Ok(daemon)
+        } else {
+            Err(daemon.last_words())
         }
     }
 

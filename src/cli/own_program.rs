@@ -14,8 +14,9 @@ const RUNNING: &str = "/proc/self/exe";
 /// Those of reading [`RUNNING`].
 pub(super) fn own_program() -> io::Result<PathBuf> {
     let named = std::env::current_exe()?;
-    match named.exists() {
-        true => Ok(named),
-        false => Ok(PathBuf::from(RUNNING)),
+    if named.exists() {
+        Ok(named)
+    } else {
+        Ok(PathBuf::from(RUNNING))
     }
 }

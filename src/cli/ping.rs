@@ -38,12 +38,11 @@ pub(super) fn run(options: &PingOptions, output: &mut Output) -> Result<(), CliE
         }
         let peer = options.peer.clone();
         let pong: Pong = client.call(&Call::Ping { peer })?;
-        match options.reporting.json {
-            true => output.json_line(&pong)?,
-            false => {
-                output.line(&sentence(&pong))?;
-                output.flush()?;
-            }
+        if options.reporting.json {
+            output.json_line(&pong)?
+        } else {
+            output.line(&sentence(&pong))?;
+            output.flush()?;
         }
     }
     Ok(())

@@ -130,9 +130,10 @@ impl Collected {
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
             let kind = entry.file_type().map_err(unreadable)?;
-            match kind.is_dir() || kind.is_file() {
-                true => self.collect(&entry.path())?,
-                false => self.left_out.push(entry.path()),
+            if kind.is_dir() || kind.is_file() {
+                self.collect(&entry.path())?
+            } else {
+                self.left_out.push(entry.path())
             }
         }
         Ok(())
@@ -224,9 +225,10 @@ fn tell(path: &Named, done: &SendDone, output: &mut Output) -> Result<(), CliErr
     let (name, size) = (escape(path.as_bytes()), human_bytes(done.size_bytes));
     for taken in &done.taken {
         let peer = printable(&taken.peer);
-        let line = match taken.confirmed {
-            true => format!("{peer} has {name} ({size})"),
-            false => format!("{peer} was sent {name} ({size})"),
+        let line = if taken.confirmed {
+            format!("{peer} has {name} ({size})")
+        } else {
+            format!("{peer} was sent {name} ({size})")
         };
         output.line(&line)?;
     }

@@ -39,9 +39,10 @@ pub(super) fn run(options: ConfigOptions, output: &mut Output) -> Result<(), Cli
     let ConfigOptions { reporting, action } = options;
     let Action::Show(options) = action;
     let settings = settings(&reporting, options)?;
-    match reporting.json {
-        true => output.json(&settings),
-        false => print(&settings, output),
+    if reporting.json {
+        output.json(&settings)
+    } else {
+        print(&settings, output)
     }
 }
 
@@ -68,9 +69,10 @@ fn settings(reporting: &Reporting, options: ShowOptions) -> Result<Settings, Cli
 
 fn print(settings: &Settings, output: &mut Output) -> Result<(), CliError> {
     for setting in &settings.settings {
-        let value = match setting.value.is_empty() {
-            true => "not set",
-            false => &setting.value,
+        let value = if setting.value.is_empty() {
+            "not set"
+        } else {
+            &setting.value
         };
         let mut said = format!("{}  ({})", printable(value), printable(&setting.origin));
         if let Some(next) = &setting.after_restart {

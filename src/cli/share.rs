@@ -117,9 +117,10 @@ pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliE
     let mut client = reporting.open()?;
     let Call::ShareAdd { dir, .. } = &call else {
         let shares: Shares = client.call(&call)?;
-        return match reporting.json {
-            true => output.json(&shares),
-            false => print(&shares, output),
+        return if reporting.json {
+            output.json(&shares)
+        } else {
+            print(&shares, output)
         };
     };
     let before: Shares = client.call(&Call::Shares {})?;
@@ -199,12 +200,13 @@ fn folder(dir: &Path) -> Result<PathBuf, CliError> {
             "name a folder that is there",
         )
     })?;
-    match real.is_dir() {
-        true => Ok(real),
-        false => Err(CliError::new(
+    if real.is_dir() {
+        Ok(real)
+    } else {
+        Err(CliError::new(
             format!("cannot share {}: it is no folder", dir.display()),
             "share the folder that holds it",
-        )),
+        ))
     }
 }
 
@@ -232,9 +234,10 @@ pub(super) fn readers(share: &ShareInfo) -> String {
         let names = readers.iter().map(|it| printable(&it.reader));
         names.collect::<Vec<_>>().join(", ")
     };
-    let mut said = match meant.is_empty() {
-        true => "to no other node".to_owned(),
-        false => format!("to {} alone", list(meant)),
+    let mut said = if meant.is_empty() {
+        "to no other node".to_owned()
+    } else {
+        format!("to {} alone", list(meant))
     };
     if !nobody.is_empty() {
         let unknown = list(nobody);

@@ -13,9 +13,10 @@ use crate::daemon::control::{
 
 pub(super) fn status(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
     let status: Status = reporting.open_at_hand()?.call(&Call::Status {})?;
-    match reporting.json {
-        true => output.json(&status),
-        false => print_status(&status, output),
+    if reporting.json {
+        output.json(&status)
+    } else {
+        print_status(&status, output)
     }
 }
 

@@ -141,9 +141,10 @@ pub struct LeaveOptions {
 /// Invitations are kept by the second: of a shorter one nothing would be left.
 fn lifetime(text: &str) -> Result<Duration, String> {
     let time = units::parse_positive_duration(text).map_err(|why| why.to_string())?;
-    match time < Duration::from_secs(1) {
-        true => Err(format!("{text:?} is too short: write 1s to 7d")),
-        false => Ok(time),
+    if time < Duration::from_secs(1) {
+        Err(format!("{text:?} is too short: write 1s to 7d"))
+    } else {
+        Ok(time)
     }
 }
 
@@ -235,9 +236,10 @@ fn keep(options: JoinOptions, token: &str, output: &mut Output) -> Result<(), Cl
     if json {
         return output.json(&serde_json::json!({"kept": Named::from_local(&file)}));
     }
-    let start = match rustix::process::geteuid().is_root() {
-        true => "systemctl start p2pfs",
-        false => "p2pfs daemon",
+    let start = if rustix::process::geteuid().is_root() {
+        "systemctl start p2pfs"
+    } else {
+        "p2pfs daemon"
     };
     let kept = format!("no daemon runs; the token is kept in {}", file.display());
     output.line(&format!(
@@ -249,13 +251,12 @@ fn read_token() -> Result<String, CliError> {
     let mut token = String::new();
     let limit = u64::try_from(TOKEN_MAX_BYTES).unwrap_or(u64::MAX) + 2;
     let mut input = io::stdin().lock().take(limit);
-    let read = match io::stdin().is_terminal() {
-        true => {
-            // where nothing was piped in, a person is to paste it, and ends it with a new line
-            eprint!("Paste the token: ");
-            input.read_line(&mut token)
-        }
-        false => input.read_to_string(&mut token),
+    let read = if io::stdin().is_terminal() {
+        // where nothing was piped in, a person is to paste it, and ends it with a new line
+        eprint!("Paste the token: ");
+        input.read_line(&mut token)
+    } else {
+        input.read_to_string(&mut token)
     };
     read.map_err(|e| {
         CliError::new(
@@ -272,9 +273,10 @@ pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), C
     let asks = !options.yes && questions::has_terminal();
     let is_last = is_last_to_admit(&trust);
     if asks {
-        let last = match is_last {
-            true => format!("{NOBODY_ADMITS}.\n{GIVE_THE_RIGHT}.\n"),
-            false => String::new(),
+        let last = if is_last {
+            format!("{NOBODY_ADMITS}.\n{GIVE_THE_RIGHT}.\n")
+        } else {
+            String::new()
         };
         questions::ask(
             &format!(
@@ -296,9 +298,10 @@ pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), C
     if options.reporting.json {
         return output.json(&left);
     }
-    output.line(match goes_on {
-        true => "left the cluster; the daemon is still stopping: it may wait for a disk",
-        false => "left the cluster, and the daemon has stopped",
+    output.line(if goes_on {
+        "left the cluster; the daemon is still stopping: it may wait for a disk"
+    } else {
+        "left the cluster, and the daemon has stopped"
     })?;
     output.line("to join one again: p2pfs join -")
 }
@@ -435,9 +438,10 @@ fn gone_line(gone: &GoneNode) -> String {
 }
 
 fn member_line(member: &TrustedNode) -> String {
-    let how = match member.by_node == member.node {
-        true => "founder".to_owned(),
-        false => format!("by {}", printable(&member.by)),
+    let how = if member.by_node == member.node {
+        "founder".to_owned()
+    } else {
+        format!("by {}", printable(&member.by))
     };
     let admin = if member.admin { ", admin" } else { "" };
     let until = member
@@ -459,12 +463,13 @@ fn check(token: &str) -> Result<&str, CliError> {
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
     let fits = token.len() <= TOKEN_MAX_BYTES && token.len() > TOKEN_PREFIX.len();
-    match token.starts_with(TOKEN_PREFIX) && letters && fits {
-        true => Ok(token),
-        false => Err(CliError::new(
+    if token.starts_with(TOKEN_PREFIX) && letters && fits {
+        Ok(token)
+    } else {
+        Err(CliError::new(
             format!("that is no token: one begins with {TOKEN_PREFIX} and has no blanks"),
             "make one on a node of the cluster: p2pfs invite",
-        )),
+        ))
     }
 }
 

@@ -10,6 +10,8 @@
 //! Owns that the daemon starts once more with it where it should. Never touches what somebody has
 //! set of this tunable.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 #[cfg(all(target_env = "gnu", target_arch = "x86_64"))]
 pub use gnu::start_again_for_faster;
 

@@ -6,6 +6,8 @@
 //! given up and opened anew. Without a manager, or one that keeps nothing, each start opens its
 //! own.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;

@@ -40,7 +40,7 @@ impl Folder {
     ///
     /// # Errors
     /// Where it cannot be mounted.
-    pub async fn mount(
+    pub(super) async fn mount(
         service: &Arc<Service>,
         config: &Config,
         status: &watch::Sender<MountStatus>,
@@ -67,7 +67,7 @@ impl Folder {
     }
 
     /// The newest mount, now and whenever there is another.
-    pub fn newest(&self) -> watch::Receiver<Arc<Mount>> {
+    pub(super) fn newest(&self) -> watch::Receiver<Arc<Mount>> {
         self.mount.subscribe()
     }
 
@@ -76,7 +76,7 @@ impl Folder {
     }
 
     /// Looks at it once a second, until this is dropped.
-    pub fn keep(self: &Arc<Self>) -> JoinHandle<()> {
+    pub(super) fn keep(self: &Arc<Self>) -> JoinHandle<()> {
         let this = self.clone();
         tokio::spawn(async move {
             let mut tick = interval(TICK);
@@ -103,9 +103,12 @@ impl Folder {
                 status.problem = None;
             });
         }
-        let why = spawn_blocking(move || match mount.broker_ended() {
-            true => None,
-            false => Some(mount.why_gone()),
+        let why = spawn_blocking(move || {
+            if mount.broker_ended() {
+                None
+            } else {
+                Some(mount.why_gone())
+            }
         });
         match why.await {
             Ok(Some(why)) => self.tell_gone(why),
@@ -177,7 +180,7 @@ impl Folder {
     ///
     /// # Errors
     /// Where the kernel refuses, in words.
-    pub fn end(&self) -> Result<(), String> {
+    pub(super) fn end(&self) -> Result<(), String> {
         self.current().end().map_err(|error| error.to_string())
     }
 }

@@ -5,7 +5,7 @@ use super::control::Settings;
 
 /// The settings as they are used now.
 #[derive(Debug, Clone)]
-pub struct InForce {
+pub(super) struct InForce {
     /// All of them, as they were read last: of what needs a restart `Service` has what holds.
     pub config: Config,
     /// As they are shown.
@@ -14,7 +14,7 @@ pub struct InForce {
 
 impl InForce {
     /// Those of a start.
-    pub fn at_start(loaded: &Loaded) -> Self {
+    pub(super) fn at_start(loaded: &Loaded) -> Self {
         Self {
             config: loaded.config.clone(),
             shown: loaded.settings(),
@@ -22,7 +22,7 @@ impl InForce {
     }
 
     /// What set a share of the configuration; none where it has no such share.
-    pub fn origin_of_share(&self, is_it: impl Fn(&ShareSettings) -> bool) -> Option<&str> {
+    pub(super) fn origin_of_share(&self, is_it: impl Fn(&ShareSettings) -> bool) -> Option<&str> {
         let shown = self.shown.settings.iter();
         let origins = shown.filter(|info| info.key == "share");
         let mut shares = self.config.share.iter().zip(origins);
@@ -31,7 +31,7 @@ impl InForce {
     }
 
     /// Those after a reload, of which the keys in `restart` wait for the next start.
-    pub fn reloaded(&self, loaded: &Loaded, restart: &[&str]) -> Self {
+    pub(super) fn reloaded(&self, loaded: &Loaded, restart: &[&str]) -> Self {
         let old = |key: &str| self.shown.settings.iter().find(|info| info.key == key);
         let mut shown = loaded.settings();
         let waiting = shown.settings.iter_mut();

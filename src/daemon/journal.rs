@@ -19,16 +19,16 @@ const FETCHES_TIMED_MAX: usize = 4096;
 
 /// What an administrator must act on, each with an entry in the catalog.
 pub(super) mod message {
-    pub const CONFIGURATION_REFUSED: &str = "5d0e8f43a1c94c2c9f8c1f6a2b7f4e10";
-    pub const NEEDS_RESTART: &str = "6b2f77c0d0b64d5aa9b3c64ad16a2e38";
-    pub const FOLDER_GONE: &str = "9a4cf2be1e0b4dd8a0f6f3f4b9a7c551";
-    pub const SEED_UNKNOWN: &str = "c2b1d8a7e53f4b1f8e6d0a9c7f3b2d64";
-    pub const PEER_SHUNNED: &str = "e8f6a3d1b7c2495f9d0e4c6a8b1f7035";
-    pub const WARNING: &str = "1f3c5e7a9b0d42f6a8c0e2d4b6f8a1c3";
+    pub(crate) const CONFIGURATION_REFUSED: &str = "5d0e8f43a1c94c2c9f8c1f6a2b7f4e10";
+    pub(crate) const NEEDS_RESTART: &str = "6b2f77c0d0b64d5aa9b3c64ad16a2e38";
+    pub(crate) const FOLDER_GONE: &str = "9a4cf2be1e0b4dd8a0f6f3f4b9a7c551";
+    pub(crate) const SEED_UNKNOWN: &str = "c2b1d8a7e53f4b1f8e6d0a9c7f3b2d64";
+    pub(crate) const PEER_SHUNNED: &str = "e8f6a3d1b7c2495f9d0e4c6a8b1f7035";
+    pub(crate) const WARNING: &str = "1f3c5e7a9b0d42f6a8c0e2d4b6f8a1c3";
 
     /// All of them.
     #[cfg(test)]
-    pub const ALL: [&str; 6] = [
+    pub(crate) const ALL: [&str; 6] = [
         CONFIGURATION_REFUSED,
         NEEDS_RESTART,
         FOLDER_GONE,
@@ -214,9 +214,10 @@ fn tell_peer(who: &Who, what: &str) {
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for letter in text.chars() {
-        match is_trick(letter) {
-            true => line.extend(letter.escape_default()),
-            false => line.push(letter),
+        if is_trick(letter) {
+            line.extend(letter.escape_default())
+        } else {
+            line.push(letter)
         }
     }
     line

@@ -10,6 +10,8 @@
 //! move. (`malloc_trim` leaves the end of every heap but the first: of the second as much may
 //! stay.)
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use tokio::task::spawn_blocking;
 
 use super::pieces;

@@ -17,17 +17,17 @@ pub(super) struct Missing {
 }
 
 impl Missing {
-    pub fn wanted(&self) -> &[ShareSettings] {
+    pub(super) fn wanted(&self) -> &[ShareSettings] {
         &self.wanted
     }
 
     /// Whether some thread waits for a disk.
-    pub fn awaits_any(&self) -> bool {
+    pub(super) fn awaits_any(&self) -> bool {
         !self.tried.is_empty()
     }
 
     /// These are wanted, as they are now; of two for one folder the first.
-    pub fn want(&mut self, shares: Vec<ShareSettings>) {
+    pub(super) fn want(&mut self, shares: Vec<ShareSettings>) {
         for share in &shares {
             self.want_no_more(&share.dir);
         }
@@ -39,7 +39,7 @@ impl Missing {
     }
 
     /// Whether it was wanted.
-    pub fn want_no_more(&mut self, dir: &Path) -> bool {
+    pub(super) fn want_no_more(&mut self, dir: &Path) -> bool {
         let before = self.wanted.len();
         self.wanted.retain(|share| share.dir != dir);
         self.why.retain(|(missing, _)| missing != dir);
@@ -47,18 +47,18 @@ impl Missing {
     }
 
     /// Keeps why one is missing.
-    pub fn tell(&mut self, dir: &Path, why: String) {
+    pub(super) fn tell(&mut self, dir: &Path, why: String) {
         self.why.retain(|(missing, _)| missing != dir);
         self.why.push((dir.to_owned(), why));
     }
 
     /// Those of which it is known why they are missing, in the order in which that was found.
-    pub fn told(&self) -> &[(PathBuf, String)] {
+    pub(super) fn told(&self) -> &[(PathBuf, String)] {
         &self.why
     }
 
     /// Whether it is wanted, and nobody tries it yet; now the caller does.
-    pub fn begin_to_try(&mut self, dir: &Path) -> bool {
+    pub(super) fn begin_to_try(&mut self, dir: &Path) -> bool {
         let begins = self.is_wanted(dir) && !self.is_tried(dir);
         if begins {
             self.tried.push(dir.to_owned());
@@ -66,12 +66,12 @@ impl Missing {
         begins
     }
 
-    pub fn end_try(&mut self, dir: &Path) {
+    pub(super) fn end_try(&mut self, dir: &Path) {
         self.tried.retain(|tried| tried != dir);
     }
 
     /// All that are wanted, each with whether nobody knows yet that it cannot be shared.
-    pub fn outlook(&self) -> Vec<MissingShare> {
+    pub(super) fn outlook(&self) -> Vec<MissingShare> {
         let is_known = |dir: &Path| self.why.iter().any(|(missing, _)| missing == dir);
         let outlook = |share: &ShareSettings| MissingShare {
             dir: share.dir.clone(),
@@ -81,7 +81,7 @@ impl Missing {
     }
 
     /// Whether it is wanted, and tried.
-    pub fn is_awaited(&self, dir: &Path) -> bool {
+    pub(super) fn is_awaited(&self, dir: &Path) -> bool {
         self.is_wanted(dir) && self.is_tried(dir)
     }
 

@@ -46,7 +46,7 @@ impl Access {
         read: true,
     };
     /// Rights of another user to the mount of an ordinary user.
-    pub const NONE: Self = Self {
+    pub(super) const NONE: Self = Self {
         find: false,
         list: false,
         read: false,
@@ -55,7 +55,7 @@ impl Access {
 
 impl MountRights {
     /// Returns what a mount with these options shows.
-    pub fn of(options: &MountOptions) -> Self {
+    pub(super) fn of(options: &MountOptions) -> Self {
         Self {
             uid: options.uid,
             gid: options.gid,
@@ -67,7 +67,7 @@ impl MountRights {
 
     /// Judges a caller. Root and the daemon's user are exempt: root reads past modes, and
     /// the daemon's user owns the cache.
-    pub fn access_of(&self, caller: &Credentials, policy: &Policy) -> Access {
+    pub(super) fn access_of(&self, caller: &Credentials, policy: &Policy) -> Access {
         if policy.allows(caller, Right::Own) {
             return Access::ALL;
         }

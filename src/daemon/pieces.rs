@@ -10,6 +10,8 @@
 //! when all places are taken, what is to be zeroed (it may never be touched), and everything where
 //! the kernel has no memory to map. Where it has no huge pages, these are of the usual ones.
 
+#![allow(unsafe_code, reason = "a global allocator is unsafe by its trait")]
+
 #[cfg(test)]
 mod tests;
 

@@ -22,14 +22,14 @@ struct Sample {
 
 /// How fast this node sends and receives: over the last seconds, not since its start.
 #[derive(Debug, Default)]
-pub struct Rates {
+pub(super) struct Rates {
     samples: Mutex<VecDeque<Sample>>,
 }
 
 impl Rates {
     /// Remembers how the counters, both of bytes since the start, stand at `at`: about once a
     /// second, in the order of time.
-    pub fn record(&self, at: Instant, received_bytes: u64, sent_bytes: u64) {
+    pub(super) fn record(&self, at: Instant, received_bytes: u64, sent_bytes: u64) {
         let mut samples = self.samples.lock();
         samples.push_back(Sample {
             at,
@@ -47,7 +47,12 @@ impl Rates {
 
     /// Bytes received and bytes sent a second, in this order, from the oldest look that is
     /// remembered to how the counters stand now; none where nothing is remembered.
-    pub fn per_second(&self, now: Instant, received_bytes: u64, sent_bytes: u64) -> (u64, u64) {
+    pub(super) fn per_second(
+        &self,
+        now: Instant,
+        received_bytes: u64,
+        sent_bytes: u64,
+    ) -> (u64, u64) {
         let samples = self.samples.lock();
         let Some(first) = samples.front() else {
             return (0, 0);
@@ -72,7 +77,7 @@ fn rate(since: Instant, now: Instant, from: u64, to: u64) -> u64 {
 /// How fast each file that is on its way comes. As many files are remembered as the last look
 /// named, which whoever fetches bounds.
 #[derive(Debug, Default)]
-pub struct FetchRates {
+pub(super) struct FetchRates {
     looks: Mutex<Looks>,
 }
 
@@ -86,7 +91,7 @@ struct Looks {
 impl FetchRates {
     /// Remembers how many bytes of each file came by `at`, since its fetch began; files that are
     /// not named are forgotten.
-    pub fn record(&self, at: Instant, received: impl Iterator<Item = (ContentHash, u64)>) {
+    pub(super) fn record(&self, at: Instant, received: impl Iterator<Item = (ContentHash, u64)>) {
         let mut looks = self.looks.lock();
         let before = looks.last.replace(at);
         let mut known = std::mem::take(&mut looks.of);
@@ -104,7 +109,7 @@ impl FetchRates {
 
     /// Bytes of a file received a second, of which `received_bytes` have come by now since its
     /// fetch began; 0 before the first look.
-    pub fn per_second(&self, now: Instant, hash: &ContentHash, received_bytes: u64) -> u64 {
+    pub(super) fn per_second(&self, now: Instant, hash: &ContentHash, received_bytes: u64) -> u64 {
         let looks = self.looks.lock();
         match (looks.of.get(hash), looks.last) {
             (Some(rates), _) => rates.per_second(now, received_bytes, 0).0,

@@ -89,9 +89,10 @@ pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
 
 fn worker_threads() -> usize {
     let processors = std::thread::available_parallelism().map_or(FEW_PROCESSORS, usize::from);
-    match processors <= FEW_PROCESSORS {
-        true => 1,
-        false => WORKER_THREADS,
+    if processors <= FEW_PROCESSORS {
+        1
+    } else {
+        WORKER_THREADS
     }
 }
 

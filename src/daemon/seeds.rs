@@ -43,7 +43,7 @@ pub(super) struct NamedSeeds {
 
 impl NamedSeeds {
     /// Those of a configuration.
-    pub fn new(seeds: &[Seed]) -> Arc<Self> {
+    pub(super) fn new(seeds: &[Seed]) -> Arc<Self> {
         let this = Self {
             seeds: Mutex::default(),
             unresolved: Mutex::default(),
@@ -53,13 +53,13 @@ impl NamedSeeds {
     }
 
     /// Those of another configuration, from now on.
-    pub fn replace(&self, seeds: &[Seed]) {
+    pub(super) fn replace(&self, seeds: &[Seed]) {
         let named = seeds.iter().filter(|seed| seed.ip().is_none()).cloned();
         *self.seeds.lock() = named.collect();
     }
 
     /// Resolves all of them now and every half minute, each beside the others, and says hello.
-    pub async fn follow(self: Arc<Self>, node: Arc<Node>) {
+    pub(super) async fn follow(self: Arc<Self>, node: Arc<Node>) {
         let mut tick = tokio::time::interval(PERIOD);
         loop {
             tick.tick().await;
@@ -68,7 +68,7 @@ impl NamedSeeds {
     }
 
     /// Resolves all of them once.
-    pub async fn greet(self: Arc<Self>, node: &Arc<Node>) {
+    pub(super) async fn greet(self: Arc<Self>, node: &Arc<Node>) {
         let mut asked = JoinSet::new();
         for seed in self.seeds.lock().clone() {
             let (this, node) = (self.clone(), node.clone());

@@ -15,25 +15,25 @@ use p2pfs_types::path::SharedPath;
 
 /// The mount that is served, once there is one. Holding this does not keep it.
 #[derive(Default)]
-pub struct Served(Mutex<Weak<Mount>>);
+pub(super) struct Served(Mutex<Weak<Mount>>);
 
 impl Served {
     /// This is it from now on, with these rules for its readers.
-    pub fn set(&self, mount: &Arc<Mount>, rules: &ReaderSettings) {
+    pub(super) fn set(&self, mount: &Arc<Mount>, rules: &ReaderSettings) {
         *self.0.lock() = Arc::downgrade(mount);
         self.set_cached_only(rules.cached_only.clone());
         self.set_budgets(&rules.budgets);
     }
 
     /// Which programs are given cached bytes only from now on.
-    pub fn set_cached_only(&self, programs: Vec<String>) {
+    pub(super) fn set_cached_only(&self, programs: Vec<String>) {
         if let Some(mount) = self.mount() {
             mount.set_cached_only(programs);
         }
     }
 
     /// Which programs may have how much fetched a second from now on.
-    pub fn set_budgets(&self, budgets: &[ProgramBudget]) {
+    pub(super) fn set_budgets(&self, budgets: &[ProgramBudget]) {
         let rule = |budget: &ProgramBudget| ReaderBudget {
             program: budget.program.clone(),
             bytes_s: budget.bytes_per_s,
@@ -44,7 +44,7 @@ impl Served {
     }
 
     /// Who reads what in it, of the users that `is_told` names by number; how many more do.
-    pub fn readers(&self, is_told: impl Fn(u32) -> bool) -> (Vec<ReaderInfo>, u64) {
+    pub(super) fn readers(&self, is_told: impl Fn(u32) -> bool) -> (Vec<ReaderInfo>, u64) {
         let reports = self.mount().map(|it| it.readers()).unwrap_or_default();
         let all = reports.len();
         let mut told: Vec<_> = reports.into_iter().filter(|it| is_told(it.uid)).collect();
@@ -54,38 +54,38 @@ impl Served {
     }
 
     /// Returns the files that a user's processes have open in it or read lately.
-    pub fn files_read_by(&self, uid: u32) -> Vec<Named> {
+    pub(super) fn files_read_by(&self, uid: u32) -> Vec<Named> {
         let paths = self.mount().map(|it| it.files_read_by(uid));
         paths.into_iter().flatten().map(Named::new).collect()
     }
 
     /// Takes the readers' speeds, and forgets those that have gone.
-    pub fn look_at_readers(&self) {
+    pub(super) fn look_at_readers(&self) {
         if let Some(mount) = self.mount() {
             mount.look_at_readers();
         }
     }
 
     /// Whether what serves the mount answers within this time; true where there is none to serve.
-    pub fn answers(&self, timeout: Duration) -> bool {
+    pub(super) fn answers(&self, timeout: Duration) -> bool {
         self.mount()
             .is_none_or(|mount| !mount.is_mounted() || mount.answers(timeout))
     }
 
     /// Whether a program that looks into the folder finds this name now; true where nobody can.
-    pub fn shows(&self, path: &SharedPath) -> bool {
+    pub(super) fn shows(&self, path: &SharedPath) -> bool {
         self.mount().is_none_or(|mount| mount.shows(path))
     }
 
     /// Whether a program that looks into the folder finds all that is known by now; true where
     /// nobody can look.
-    pub fn is_up_to_date(&self) -> bool {
+    pub(super) fn is_up_to_date(&self) -> bool {
         self.mount().is_none_or(|mount| mount.is_up_to_date())
     }
 
     /// Why there can be no mount for want of the device, which a mount broker has for its daemon;
     /// with what to do about it.
-    pub fn device_trouble(&self) -> Option<String> {
+    pub(super) fn device_trouble(&self) -> Option<String> {
         match self.mount() {
             Some(mount) if mount.is_brokers() => None,
             _ => p2pfs_fuse::device_trouble().map(|trouble| trouble.to_string()),
@@ -97,7 +97,7 @@ impl Served {
     }
 
     /// What it has done since it began; nothing where there is none.
-    pub fn activity(&self) -> MountActivity {
+    pub(super) fn activity(&self) -> MountActivity {
         let Some(mount) = self.mount() else {
             return MountActivity::default();
         };
@@ -152,9 +152,10 @@ fn wait_info(report: WaitReport) -> WaitInfo {
     WaitInfo {
         waiting_reads: report.reads,
         waiting_ms: u64::try_from(report.longest.as_millis()).unwrap_or(u64::MAX),
-        waiting_for: match report.for_budget {
-            true => WaitingFor::Budget,
-            false => WaitingFor::Peers,
+        waiting_for: if report.for_budget {
+            WaitingFor::Budget
+        } else {
+            WaitingFor::Peers
         },
     }
 }

@@ -1,5 +1,7 @@
 //! How a daemon makes its copies: it may start itself once more for that, and nobody sees it.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::ffi::CStr;
 use std::fs;
 

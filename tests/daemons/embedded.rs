@@ -19,9 +19,11 @@ use crate::support::daemon::set_mode;
 use crate::support::process::HANG_LIMIT;
 use crate::support::promise::{Need, promise};
 
+#[allow(unreachable_pub, reason = "the file is also a program of its own")]
 #[path = "../../examples/backup.rs"]
 #[allow(dead_code, reason = "its main is not run here")]
 mod backup;
+#[allow(unreachable_pub, reason = "the file is also a program of its own")]
 #[path = "../../examples/stream.rs"]
 #[allow(dead_code, reason = "its main is not run here")]
 mod stream;

@@ -119,9 +119,10 @@ fn what_was_renamed_over_an_own_file_is_got_whole_or_not_at_all() {
     set_mode(&next, 0o644);
     fs::rename(&next, node.share.join("base.iso")).unwrap();
     let got = node.cli(&["get", "base.iso", "-o", "-"]);
-    match got.status.success() {
-        true => assert!(got.stdout == new, "the start of another file"),
-        false => assert!(got.stderr.contains("get it anew"), "{}", got.stderr),
+    if got.status.success() {
+        assert!(got.stdout == new, "the start of another file")
+    } else {
+        assert!(got.stderr.contains("get it anew"), "{}", got.stderr)
     }
     eventually("the new one is listed", Duration::from_secs(60), || {
         node.cli(&["get", "base.iso", "-o", "-"]).stdout == new

@@ -1,6 +1,8 @@
 //! Files of a disk that stands still, as an unplugged one or a server's that is away: who wants
 //! something of them waits, and nobody else.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

@@ -16,7 +16,7 @@ const NEEDS: &[Need] = &[mount];
 const SOON: Duration = Duration::from_secs(90);
 
 /// Lets a node join the cluster of another.
-pub fn invite(inviter: &Node, flags: &[&str], joiner: &Node) {
+pub(crate) fn invite(inviter: &Node, flags: &[&str], joiner: &Node) {
     let token = inviter.cli(&[&["invite"], flags].concat()).expect_ok();
     joiner.cli(&["join", token.trim()]).expect_ok();
 }
@@ -30,7 +30,7 @@ fn node_key(node: &Node) -> String {
     status["node"].as_str().unwrap().to_owned()
 }
 
-pub fn members(node: &Node) -> Vec<String> {
+pub(crate) fn members(node: &Node) -> Vec<String> {
     let trust = trust(node);
     let members = trust["members"].as_array().unwrap().iter();
     let mut names: Vec<String> = members
@@ -41,7 +41,7 @@ pub fn members(node: &Node) -> Vec<String> {
 }
 
 /// What `p2pfs peers` says of another.
-pub fn state_of(node: &Node, name: &str) -> String {
+pub(crate) fn state_of(node: &Node, name: &str) -> String {
     let peers = node.cli(&["peers", "--json"]).expect_json();
     let peers = peers["peers"].as_array().unwrap().iter();
     let mut called = peers.filter(|peer| peer["name"] == name);

@@ -1,6 +1,8 @@
 //! What is said of a file, its size, times, number, permissions and extended attributes, and of
 //! the room that there is.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -1,6 +1,8 @@
 //! Real mounts: files and directories that are opened by a handle, as an NFS server does it, when
 //! the kernel has forgotten them and when another process serves the mount.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;

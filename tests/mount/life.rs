@@ -190,12 +190,12 @@ fn an_ordinary_user_without_the_helper_is_told_what_to_install() {
 /// Set in the process that a test kills: where it mounts.
 const CHILD_MOUNTS: &str = "P2PFS_TEST_MOUNT_CHILD";
 
-pub fn is_child_that_mounts() -> bool {
+pub(crate) fn is_child_that_mounts() -> bool {
     std::env::var_os(CHILD_MOUNTS).is_some()
 }
 
 /// Mounts and serves until this process is killed.
-pub fn mount_until_killed() {
+pub(crate) fn mount_until_killed() {
     let dir = std::env::var_os(CHILD_MOUNTS).unwrap();
     let content = Memory::new();
     content.file("file", b"bytes".to_vec());

@@ -1,5 +1,7 @@
 //! Real mounts: what the manual says of calls that few programs make.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::{self, File};

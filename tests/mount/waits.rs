@@ -1,5 +1,7 @@
 //! Real mounts: readers whose bytes do not come, and how they get away.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -44,7 +46,7 @@ fn reader(program: &str, file: &Path) -> Child {
 }
 
 /// A process that reads a file past the page cache.
-pub fn direct_reader(file: &Path) -> Child {
+pub(crate) fn direct_reader(file: &Path) -> Child {
     let source = format!("if={}", file.display());
     let mut command = Command::new("dd");
     command.args([
@@ -80,7 +82,7 @@ fn is_waiting(child: &Child) -> bool {
         .starts_with(['S', 'D'])
 }
 
-pub fn signal(child: &Child, signal: Signal) {
+pub(crate) fn signal(child: &Child, signal: Signal) {
     rustix::process::kill_process(Pid::from_child(child), signal).unwrap();
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Bytes that no compression or sharing makes smaller, the same for the same seed.
-pub fn noise(seed: u64, length_bytes: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, length_bytes: usize) -> Vec<u8> {
     let mut bytes = vec![0; length_bytes];
     endless_noise(seed).fill(&mut bytes);
     bytes
@@ -13,7 +13,7 @@ pub fn noise(seed: u64, length_bytes: usize) -> Vec<u8> {
 
 /// Writes a file of such bytes, however large, through little memory: what a test holds is copied
 /// for each program that it starts.
-pub fn write_noise(path: &Path, seed: u64, length_bytes: u64) {
+pub(crate) fn write_noise(path: &Path, seed: u64, length_bytes: u64) {
     let mut file = fs::File::create(path).unwrap();
     io::copy(&mut endless_noise(seed).take(length_bytes), &mut file).unwrap();
 }
@@ -25,14 +25,14 @@ fn endless_noise(seed: u64) -> blake3::OutputReader {
 }
 
 /// The hash of a file, read in pieces.
-pub fn hash_of(path: &Path) -> io::Result<String> {
+pub(crate) fn hash_of(path: &Path) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     io::copy(&mut fs::File::open(path)?, &mut hasher)?;
     Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// All that is below a directory, by its way from there, in order.
-pub fn names_below(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn names_below(dir: &Path) -> Vec<PathBuf> {
     let mut names = Vec::new();
     let mut open = vec![dir.to_owned()];
     while let Some(next) = open.pop() {

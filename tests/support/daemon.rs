@@ -13,7 +13,7 @@ use super::ports::free_port;
 use super::process::*;
 
 /// How a node is started; what is not set has the daemon's default.
-pub struct NodeOptions {
+pub(crate) struct NodeOptions {
     pub name: String,
     pub listen: String,
     pub seeds: Vec<SocketAddr>,
@@ -26,7 +26,7 @@ pub struct NodeOptions {
 }
 
 impl NodeOptions {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             listen: any_address(),
@@ -40,7 +40,7 @@ impl NodeOptions {
     }
 
     /// The same without a mount.
-    pub fn unmounted(name: &str) -> Self {
+    pub(crate) fn unmounted(name: &str) -> Self {
         Self {
             mounted: false,
             config: "[mount]\nenabled = false\n".to_owned(),
@@ -50,7 +50,7 @@ impl NodeOptions {
 }
 
 /// A daemon of its own folder.
-pub struct Node {
+pub(crate) struct Node {
     pub name: String,
     pub home: PathBuf,
     pub mount: PathBuf,
@@ -62,7 +62,7 @@ pub struct Node {
 }
 
 /// Daemons that share one secret, in one temporary folder.
-pub struct Cluster {
+pub(crate) struct Cluster {
     pub folder: tempfile::TempDir,
     secret: PathBuf,
     seeds: Vec<SocketAddr>,
@@ -75,7 +75,7 @@ impl Default for Cluster {
 }
 
 impl Cluster {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new()
             .prefix("p2pfs-test-")
             .tempdir()
@@ -92,24 +92,24 @@ impl Cluster {
 
     /// Nodes that each make a secret of their own at their first start: strangers until one
     /// invites another.
-    pub fn with_own_secrets() -> Self {
+    pub(crate) fn with_own_secrets() -> Self {
         let cluster = Self::new();
         fs::remove_file(&cluster.secret).unwrap();
         cluster
     }
 
     /// Another secret: nodes started from now on are strangers to those before.
-    pub fn change_secret(&mut self, digits: &str) {
+    pub(crate) fn change_secret(&mut self, digits: &str) {
         self.secret = self.folder.path().join(format!("secret-{}", &digits[..4]));
         write_secret(&self.secret, digits);
     }
 
     /// Starts a node that shares its folder `share` and knows those started before it.
-    pub fn start(&mut self, name: &str) -> Node {
+    pub(crate) fn start(&mut self, name: &str) -> Node {
         self.start_with(NodeOptions::new(name))
     }
 
-    pub fn start_with(&mut self, mut options: NodeOptions) -> Node {
+    pub(crate) fn start_with(&mut self, mut options: NodeOptions) -> Node {
         let home = self.folder.path().join(&options.name);
         let (share, mount) = (home.join("share"), home.join("mnt"));
         [&share, &mount]
@@ -139,7 +139,7 @@ impl Cluster {
     }
 
     /// Starts nodes one after the other and waits until each knows all others.
-    pub fn start_all(&mut self, names: &[&str]) -> Vec<Node> {
+    pub(crate) fn start_all(&mut self, names: &[&str]) -> Vec<Node> {
         let nodes: Vec<Node> = names.iter().map(|name| self.start(name)).collect();
         let others = (names.len() - 1).to_string();
         for node in &nodes {
@@ -164,13 +164,13 @@ fn open_to_others(dir: &Path) {
     set_mode(dir, 0o755);
 }
 
-pub fn set_mode(path: &Path, mode: u32) {
+pub(crate) fn set_mode(path: &Path, mode: u32) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 impl Node {
-    pub fn daemon_command(&self) -> Command {
+    pub(crate) fn daemon_command(&self) -> Command {
         let mut command = program();
         command.env("P2PFS_MEMBERSHIP_PERIOD", PATIENT_PERIOD);
         command
@@ -203,7 +203,7 @@ impl Node {
 
     /// Starts the daemon and waits until it serves; keeps its address for later starts.
     #[track_caller]
-    pub fn launch(&mut self) {
+    pub(crate) fn launch(&mut self) {
         let mut running = start(&mut self.daemon_command());
         let mut wait = vec!["wait", "--timeout", "120s"];
         if self.options.mounted {
@@ -226,28 +226,28 @@ impl Node {
     }
 
     /// Its next start is at another address.
-    pub fn take_any_port(&mut self) {
+    pub(crate) fn take_any_port(&mut self) {
         self.options.listen = any_address();
     }
 
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.home.join("p2pfs.sock")
     }
 
     /// Runs a command of the program against this daemon.
     #[track_caller]
-    pub fn cli(&self, arguments: &[&str]) -> Finished {
+    pub(crate) fn cli(&self, arguments: &[&str]) -> Finished {
         run(&mut self.cli_command(arguments))
     }
 
     /// How many bytes of files came since its start (`received_bytes`), or went (`sent_bytes`).
     #[track_caller]
-    pub fn traffic(&self, way: &str) -> usize {
+    pub(crate) fn traffic(&self, way: &str) -> usize {
         let status = self.cli(&["status", "--json"]).expect_json();
         usize::try_from(status["traffic"][way].as_u64().unwrap()).unwrap()
     }
 
-    pub fn cli_command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn cli_command(&self, arguments: &[&str]) -> Command {
         let mut command = program();
         command.args(arguments).arg("--socket").arg(self.socket());
         command
@@ -255,65 +255,65 @@ impl Node {
 
     /// Waits until the path is listed on this node.
     #[track_caller]
-    pub fn wait_for_file(&self, path: &str) {
+    pub(crate) fn wait_for_file(&self, path: &str) {
         self.cli(&["wait", "--file", path, "--timeout", "150s"])
             .expect_ok();
     }
 
-    pub fn signal(&self, signal: i32) {
+    pub(crate) fn signal(&self, signal: i32) {
         self.running.as_ref().unwrap().signal(signal);
     }
 
     /// Makes the daemon stand still until what is given here is dropped, also by a test that fails:
     /// others may share this daemon.
-    pub fn hold(&self) -> Held<'_> {
+    pub(crate) fn hold(&self) -> Held<'_> {
         self.signal(libc::SIGSTOP);
         Held(self)
     }
 
     /// Stops the daemon as a service manager would; says what it printed.
     #[track_caller]
-    pub fn stop(&mut self) -> Finished {
+    pub(crate) fn stop(&mut self) -> Finished {
         self.signal(libc::SIGTERM);
         self.running.take().unwrap().finish(HANG_LIMIT)
     }
 
     /// Waits until the daemon, told otherwise than by a signal, has ended.
     #[track_caller]
-    pub fn await_end(&mut self) -> Finished {
+    pub(crate) fn await_end(&mut self) -> Finished {
         self.running.take().unwrap().finish(HANG_LIMIT)
     }
 
     /// Ends the daemon without warning.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.signal(libc::SIGKILL);
         let finished = self.running.take().unwrap().finish(HANG_LIMIT);
         assert_eq!(finished.status.signal(), Some(libc::SIGKILL));
     }
 
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.running.as_mut().is_some_and(Running::is_running)
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.running.as_ref().unwrap().pid()
     }
 
     /// Writes a file into the share as a writer would: under its name, then closed.
-    pub fn write(&self, path: &str, bytes: &[u8]) {
+    pub(crate) fn write(&self, path: &str, bytes: &[u8]) {
         let full = self.share.join(path);
         fs::create_dir_all(full.parent().unwrap()).unwrap();
         fs::write(&full, bytes).unwrap();
         set_mode(&full, 0o644);
     }
 
-    pub fn mounted(&self, path: &str) -> PathBuf {
+    pub(crate) fn mounted(&self, path: &str) -> PathBuf {
         self.mount.join(path)
     }
 }
 
 /// A daemon that stands still.
-pub struct Held<'a>(&'a Node);
+pub(crate) struct Held<'a>(&'a Node);
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
@@ -335,14 +335,14 @@ impl Drop for Node {
 }
 
 /// Takes a mount away whatever became of its daemon.
-pub fn detach(mount: &Path) {
+pub(crate) fn detach(mount: &Path) {
     if is_mounted(mount) {
         let _ = rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH);
     }
 }
 
 /// Whether something is mounted exactly there, without touching it.
-pub fn is_mounted(dir: &Path) -> bool {
+pub(crate) fn is_mounted(dir: &Path) -> bool {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let dir = dir.to_string_lossy();
     table

@@ -11,7 +11,7 @@ const SMALL_MAX_BYTES: f64 = 6.0 * 1024.0;
 const TELL_EACH: Duration = Duration::from_millis(50);
 
 /// From whom to whom, and by which of their connections.
-pub type Line<N> = (N, N, u8);
+pub(super) type Line<N> = (N, N, u8);
 
 struct Frame {
     id: u64,
@@ -51,7 +51,7 @@ impl Queue {
 
 /// What came over a line since the last look.
 #[derive(Debug, PartialEq)]
-pub struct Arrival<N> {
+pub(super) struct Arrival<N> {
     pub line: Line<N>,
     pub id: u64,
     pub bytes: u64,
@@ -86,7 +86,7 @@ impl<N: Copy + Ord> Ends<N> {
 }
 
 /// The links between nodes.
-pub struct Fluid<N> {
+pub(super) struct Fluid<N> {
     now: Instant,
     told_at: Instant,
     /// Bytes a second out of a node and into it; without an entry there is no limit.
@@ -100,7 +100,7 @@ pub struct Fluid<N> {
 }
 
 impl<N: Copy + Ord> Fluid<N> {
-    pub fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
             now,
             told_at: now,
@@ -113,7 +113,7 @@ impl<N: Copy + Ord> Fluid<N> {
         }
     }
 
-    pub fn send(&mut self, now: Instant, line: Line<N>, id: u64, bytes: u64) {
+    pub(crate) fn send(&mut self, now: Instant, line: Line<N>, id: u64, bytes: u64) {
         self.flow(now);
         let frame = Frame {
             id,
@@ -127,15 +127,16 @@ impl<N: Copy + Ord> Fluid<N> {
             Queue::default()
         });
         let gives_way = |it: &&Frame| !it.begun && it.left > SMALL_MAX_BYTES;
-        let overtaken = match frame.left > SMALL_MAX_BYTES {
-            true => 0,
-            false => queue.frames.iter().rev().take_while(gives_way).count(),
+        let overtaken = if frame.left > SMALL_MAX_BYTES {
+            0
+        } else {
+            queue.frames.iter().rev().take_while(gives_way).count()
         };
         queue.frames.insert(queue.frames.len() - overtaken, frame);
     }
 
     /// Takes a frame back that has not begun to be sent; the rest of one that has still crosses.
-    pub fn cancel(&mut self, now: Instant, line: Line<N>, id: u64) {
+    pub(super) fn cancel(&mut self, now: Instant, line: Line<N>, id: u64) {
         self.flow(now);
         if let Some(queue) = self.lines.get_mut(&line) {
             queue.frames.retain(|frame| frame.id != id || frame.begun);
@@ -143,7 +144,7 @@ impl<N: Copy + Ord> Fluid<N> {
     }
 
     /// All lines of a node break.
-    pub fn cut(&mut self, now: Instant, node: N) {
+    pub(super) fn cut(&mut self, now: Instant, node: N) {
         self.flow(now);
         let ends = &mut self.ends;
         self.lines.retain(|line, _| {
@@ -155,14 +156,14 @@ impl<N: Copy + Ord> Fluid<N> {
         });
     }
 
-    pub fn set_up(&mut self, now: Instant, node: N, rate: f64) {
+    pub(super) fn set_up(&mut self, now: Instant, node: N, rate: f64) {
         self.flow(now);
         self.up.insert(node, rate);
         self.ends.changed_out.push(node);
     }
 
     /// When something of note happens next.
-    pub fn next_at(&mut self) -> Option<Instant> {
+    pub(super) fn next_at(&mut self) -> Option<Instant> {
         self.share();
         let mut soonest = f64::INFINITY;
         for queue in self.lines.values().filter(|queue| queue.rate > 0.0) {
@@ -178,7 +179,7 @@ impl<N: Copy + Ord> Fluid<N> {
     }
 
     /// What arrived until now.
-    pub fn arrivals(&mut self, now: Instant) -> Vec<Arrival<N>> {
+    pub(super) fn arrivals(&mut self, now: Instant) -> Vec<Arrival<N>> {
         self.flow(now);
         let tell = now >= self.told_at + TELL_EACH;
         if tell {

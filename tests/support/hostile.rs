@@ -30,10 +30,10 @@ use tokio::sync::mpsc;
 const PART_RECORDS: usize = 4096;
 
 /// What it answers instead of what an honest node would.
-pub type Answer = Box<dyn Fn(&Request) -> Option<Response> + Send>;
+pub(crate) type Answer = Box<dyn Fn(&Request) -> Option<Response> + Send>;
 
 /// The member. Dropping it is as if it was killed.
-pub struct Hostile {
+pub(crate) struct Hostile {
     pub id: NodeId,
     key: Arc<NodeKey>,
     said: Arc<Mutex<Said>>,
@@ -66,12 +66,12 @@ fn unix_now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
 
-pub fn path(text: &str) -> SharedPath {
+pub(crate) fn path(text: &str) -> SharedPath {
     SharedPath::new(text.as_bytes()).unwrap()
 }
 
 /// A file that is said to be there.
-pub fn file(name: &str, hash: ContentHash, size_bytes: u64, seconds: i64) -> Fact {
+pub(crate) fn file(name: &str, hash: ContentHash, size_bytes: u64, seconds: i64) -> Fact {
     let kind = Kind::File {
         hash,
         size_bytes,
@@ -81,7 +81,7 @@ pub fn file(name: &str, hash: ContentHash, size_bytes: u64, seconds: i64) -> Fac
 }
 
 /// A link that is said to be there.
-pub fn link(name: &str, target: &str) -> Fact {
+pub(crate) fn link(name: &str, target: &str) -> Fact {
     let target = Bytes::copy_from_slice(target.as_bytes());
     entry(name, Kind::Symlink { target }, 1)
 }
@@ -105,13 +105,13 @@ fn entry(name: &str, kind: Kind, seconds: i64) -> Fact {
 
 impl Hostile {
     /// Joins the cluster of whoever has that secret, as "eve".
-    pub fn join(secret: &Path, seeds: &[SocketAddr]) -> Self {
+    pub(crate) fn join(secret: &Path, seeds: &[SocketAddr]) -> Self {
         let keyring = Keyring::from_secret_file(secret).unwrap();
         Self::be(NodeKey::random(), keyring, seeds)
     }
 
     /// Goes on as the node whose state that is: with its key, its certificate and its secret.
-    pub fn go_on_as(state: &Path, seeds: &[SocketAddr]) -> Self {
+    pub(crate) fn go_on_as(state: &Path, seeds: &[SocketAddr]) -> Self {
         let key = NodeKey::load_or_create(state).unwrap();
         let name = "eve".parse().unwrap();
         let keyring = Keyring::load_or_create(state, &key, &name, unix_now().as_secs()).unwrap();
@@ -178,17 +178,17 @@ impl Hostile {
     }
 
     /// What it answers from now on where it is asked.
-    pub fn answer(&self, answer: impl Fn(&Request) -> Option<Response> + Send + 'static) {
+    pub(crate) fn answer(&self, answer: impl Fn(&Request) -> Option<Response> + Send + 'static) {
         self.said.lock().unwrap().answer = Box::new(answer);
     }
 
     /// Says that these facts are all that it has, under a head that is true of them.
-    pub fn say(&self, facts: Vec<Fact>) {
+    pub(crate) fn say(&self, facts: Vec<Fact>) {
         self.say_under(facts, |_| {});
     }
 
     /// The same, under a head that is made another before it is signed.
-    pub fn say_under(&self, facts: Vec<Fact>, change: impl FnOnce(&mut Head)) {
+    pub(crate) fn say_under(&self, facts: Vec<Fact>, change: impl FnOnce(&mut Head)) {
         let mut digest = SetDigest::default();
         facts.iter().for_each(|fact| digest.add(fact));
         let mut said = self.said.lock().unwrap();
@@ -213,43 +213,43 @@ impl Hostile {
     }
 
     /// A head with this node's signature, whoever it speaks of.
-    pub fn sign(&self, head: Head) -> SignedHead {
+    pub(crate) fn sign(&self, head: Head) -> SignedHead {
         let signature = self.key.sign(&head.signed_bytes());
         SignedHead { head, signature }
     }
 
     /// Who offered it what.
-    pub fn offered(&self) -> Vec<(NodeId, ContentHash)> {
+    pub(crate) fn offered(&self) -> Vec<(NodeId, ContentHash)> {
         self.said.lock().unwrap().offered.clone()
     }
 
     /// Asks everyone for contents, as who wants to read them does.
-    pub fn want(&self, hashes: &[ContentHash]) {
+    pub(crate) fn want(&self, hashes: &[ContentHash]) {
         let hashes = hashes.to_vec();
         self.broadcast(&Message::Get { hashes }.encode().unwrap());
     }
 
     /// Sends the same message to everyone.
-    pub fn broadcast(&self, body: &[u8]) {
+    pub(crate) fn broadcast(&self, body: &[u8]) {
         let body = Bytes::copy_from_slice(body);
         self.orders.send(Order::Broadcast(body)).ok().unwrap();
     }
 
     /// Who is alive at an address, as the gossip says.
-    pub fn member_at(&self, address: SocketAddr) -> Option<Member> {
+    pub(crate) fn member_at(&self, address: SocketAddr) -> Option<Member> {
         let said = self.said.lock().unwrap();
         let members = said.members.iter();
         members.copied().find(|member| member.address == address)
     }
 
     /// Says one thing to one node by gossip, as this node, whatever it is.
-    pub fn gossip(&self, to: SocketAddr, frame: Frame) {
+    pub(crate) fn gossip(&self, to: SocketAddr, frame: Frame) {
         self.orders.send(Order::Say(to, frame)).ok().unwrap();
     }
 
     /// Sends a datagram that is sealed as another member's process would, of that counter. False
     /// where nothing came from there yet.
-    pub fn forge(&self, to: SocketAddr, of: SocketAddr, counter: u64, frame: Frame) -> bool {
+    pub(crate) fn forge(&self, to: SocketAddr, of: SocketAddr, counter: u64, frame: Frame) -> bool {
         let said = self.said.lock().unwrap();
         let (Some(to_salt), Some(salt)) = (said.salts.get(&to), said.salts.get(&of)) else {
             return false;
@@ -281,12 +281,12 @@ impl Hostile {
     }
 
     /// Signs anything.
-    pub fn sign_bytes(&self, bytes: &[u8]) -> [[u8; 32]; 2] {
+    pub(crate) fn sign_bytes(&self, bytes: &[u8]) -> [[u8; 32]; 2] {
         self.key.sign(bytes)
     }
 
     /// Signs a claim about who is in, whoever is said to make it.
-    pub fn state(&self, by: NodeId, claim: Claim) -> SignedStatement {
+    pub(crate) fn state(&self, by: NodeId, claim: Claim) -> SignedStatement {
         let founding = self.keyring.history().swap_remove(0).0;
         let statement = Statement {
             cluster: founding.id(),
@@ -300,7 +300,7 @@ impl Hostile {
     }
 
     /// Tells a node these statements, as one does who wants both to know the same.
-    pub fn tell(&self, address: SocketAddr, statements: &[SignedStatement]) {
+    pub(crate) fn tell(&self, address: SocketAddr, statements: &[SignedStatement]) {
         let statements = SignedStatement::encode_all(statements);
         let question = ([0u8; 32], self.keyring.newest().id(), statements);
         let question = postcard::to_stdvec(&question).unwrap().into();
@@ -309,7 +309,7 @@ impl Hostile {
     }
 
     /// Who is at an address.
-    pub fn who_is_at(&self, address: SocketAddr) -> NodeId {
+    pub(crate) fn who_is_at(&self, address: SocketAddr) -> NodeId {
         match self.runtime.block_on(self.net.probe(address)) {
             Probed::Member(node) => node,
             other => panic!("no member at {address}: {other:?}"),
@@ -317,7 +317,7 @@ impl Hostile {
     }
 
     /// Asks a node something, which may take it for no member; none where no answer came.
-    pub fn try_ask(&self, address: SocketAddr, request: Request) -> Option<Response> {
+    pub(crate) fn try_ask(&self, address: SocketAddr, request: Request) -> Option<Response> {
         let Probed::Member(node) = self.runtime.block_on(self.net.probe(address)) else {
             return None;
         };
@@ -326,14 +326,14 @@ impl Hostile {
     }
 
     /// Asks a node something; none where no answer came.
-    pub fn ask(&self, address: SocketAddr, request: Request) -> Option<Response> {
+    pub(crate) fn ask(&self, address: SocketAddr, request: Request) -> Option<Response> {
         let node = self.who_is_at(address);
         let asked = self.net.request(node, address, Lane::Urgent, request);
         self.runtime.block_on(asked).ok()
     }
 
     /// Asks a node all that at one time, and waits for no answer.
-    pub fn ask_all(&self, address: SocketAddr, requests: impl Iterator<Item = Request>) {
+    pub(crate) fn ask_all(&self, address: SocketAddr, requests: impl Iterator<Item = Request>) {
         let node = self.who_is_at(address);
         for request in requests {
             let net = self.net.clone();
@@ -343,7 +343,7 @@ impl Hostile {
     }
 
     /// Proves so many made-up keys to a node, and holds their connections.
-    pub fn crowd(&self, secret: &Path, address: SocketAddr, count: usize) -> Vec<PeerNet> {
+    pub(crate) fn crowd(&self, secret: &Path, address: SocketAddr, count: usize) -> Vec<PeerNet> {
         let node = self.who_is_at(address);
         let keyring = Arc::new(Keyring::from_secret_file(secret).unwrap());
         let _context = self.runtime.enter();

@@ -11,11 +11,11 @@ use super::process::{Finished, run};
 static HOSTS: Mutex<()> = Mutex::new(());
 
 /// Hosts that are taken down when this is dropped; there are no others meanwhile.
-pub struct Lab(#[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
+pub(crate) struct Lab(#[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
 
 impl Lab {
     /// So many hosts; `more` are options of `netlab up`.
-    pub fn up(hosts: &str, more: &[&str]) -> Self {
+    pub(crate) fn up(hosts: &str, more: &[&str]) -> Self {
         let this = Self(HOSTS.lock());
         let arguments = [&["up", hosts], more].concat();
         netlab(&arguments).expect_ok();
@@ -23,7 +23,7 @@ impl Lab {
     }
 
     /// A command on a host.
-    pub fn on(&self, host: &str) -> Command {
+    pub(crate) fn on(&self, host: &str) -> Command {
         let mut command = Command::new(netlab_path());
         command.args(["exec", host, "--"]);
         command
@@ -37,12 +37,12 @@ impl Drop for Lab {
 }
 
 /// Hosts can be made here.
-pub fn hosts() -> Option<String> {
+pub(crate) fn hosts() -> Option<String> {
     tried(&["up", "2"])
 }
 
 /// Hosts with a delay between them can be made here.
-pub fn far_hosts() -> Option<String> {
+pub(crate) fn far_hosts() -> Option<String> {
     tried(&["up", "2", "--delay", "0ms"])
 }
 

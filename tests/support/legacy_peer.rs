@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 /// What the peer does when it is asked for a name by TCP.
 #[derive(Clone)]
-pub enum Gives {
+pub(crate) enum Gives {
     /// Header, bytes, close.
     File(Vec<u8>),
     /// A header that announces so much, then these bytes, then a close.
@@ -47,13 +47,13 @@ struct Inside {
 }
 
 /// The stand-in. Its threads end with the process.
-pub struct OldPeer {
+pub(crate) struct OldPeer {
     inside: Arc<Inside>,
 }
 
 impl OldPeer {
     /// A peer that makes strangers wait that long for an answer.
-    pub fn start(delay: Duration) -> Self {
+    pub(crate) fn start(delay: Duration) -> Self {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let inside = Arc::new(Inside {
@@ -81,41 +81,41 @@ impl OldPeer {
         peer
     }
 
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.inside.me
     }
 
-    pub fn gives(&self, name: &str, what: Gives) {
+    pub(crate) fn gives(&self, name: &str, what: Gives) {
         let mut files = self.inside.files.lock();
         files.insert(name.to_owned(), what);
     }
 
-    pub fn gives_file(&self, name: &str, bytes: &[u8]) {
+    pub(crate) fn gives_file(&self, name: &str, bytes: &[u8]) {
         self.gives(name, Gives::File(bytes.to_vec()));
     }
 
-    pub fn members(&self) -> Vec<String> {
+    pub(crate) fn members(&self) -> Vec<String> {
         self.inside.members.lock().clone()
     }
 
     /// The text of every datagram so far.
-    pub fn heard(&self) -> Vec<(SocketAddr, String)> {
+    pub(crate) fn heard(&self) -> Vec<(SocketAddr, String)> {
         self.inside.heard.lock().clone()
     }
 
     /// The names that were asked for by TCP.
-    pub fn served(&self) -> Vec<String> {
+    pub(crate) fn served(&self) -> Vec<String> {
         self.inside.served.lock().clone()
     }
 
     /// Sends its list to every member, as it does each period.
-    pub fn ping(&self) {
+    pub(crate) fn ping(&self) {
         let list = self.members().join(",");
         self.send_all(&format!("DISCOVER,{list}\n"));
     }
 
     /// Sends anything to one address from its own.
-    pub fn say(&self, to: SocketAddr, datagram: &[u8]) {
+    pub(crate) fn say(&self, to: SocketAddr, datagram: &[u8]) {
         self.inside.udp.send_to(datagram, to).unwrap();
     }
 
@@ -127,7 +127,7 @@ impl OldPeer {
 
     /// Asks every member and takes what the first one gives: the header's size and name, and all
     /// bytes until the close.
-    pub fn get(&self, name: &str, limit: Duration) -> Option<Got> {
+    pub(crate) fn get(&self, name: &str, limit: Duration) -> Option<Got> {
         let (sender, answers) = channel();
         *self.inside.asking.lock() = Some(sender);
         self.send_all(&format!("Get,{name}\n"));
@@ -137,7 +137,7 @@ impl OldPeer {
     }
 
     /// Asks, and gives the answers as they come, each with how long it took.
-    pub fn ask(&self, name: &str) -> Receiver<SocketAddr> {
+    pub(crate) fn ask(&self, name: &str) -> Receiver<SocketAddr> {
         let (sender, answers) = channel();
         *self.inside.asking.lock() = Some(sender);
         self.send_all(&format!("Get,{name}\n"));
@@ -147,13 +147,13 @@ impl OldPeer {
 
 /// What a download gave.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Got {
+pub(crate) struct Got {
     pub header: String,
     pub bytes: Vec<u8>,
 }
 
 /// One TCP exchange, as the original program does it: one write, then all that comes.
-pub fn download(from: SocketAddr, name: &str) -> Got {
+pub(crate) fn download(from: SocketAddr, name: &str) -> Got {
     let mut stream = TcpStream::connect(from).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(60)))
@@ -171,7 +171,7 @@ pub fn download(from: SocketAddr, name: &str) -> Got {
 }
 
 /// The header as the protocol has it.
-pub fn header(size: u64, name: &str) -> String {
+pub(crate) fn header(size: u64, name: &str) -> String {
     // in bytes, not letters
     let fill = ":".repeat(64_usize.saturating_sub(name.len()));
     format!("{size::<10}{name}{fill}")
@@ -266,7 +266,7 @@ impl Inside {
 }
 
 /// Passes the time that the protocol itself asks for.
-pub fn wait(time: Duration) {
+pub(crate) fn wait(time: Duration) {
     let end = Instant::now() + time;
     while let Some(left) = end.checked_duration_since(Instant::now()) {
         thread::park_timeout(left);

@@ -28,7 +28,7 @@ use legacy::{LegacyOpen, LegacyPeer};
 
 /// How a content behaves when it is read.
 #[derive(Clone, Debug)]
-pub enum Behaviour {
+pub(crate) enum Behaviour {
     /// All of it is here.
     Here(Arc<Vec<u8>>),
     /// All of it is here, in a file that the kernel is not given.
@@ -58,7 +58,7 @@ pub enum Behaviour {
 }
 
 /// A namespace and its bytes in memory.
-pub struct Memory {
+pub(crate) struct Memory {
     state: Mutex<State>,
     changed: Condvar,
     next: AtomicU64,
@@ -92,17 +92,17 @@ struct Open {
 }
 
 /// When every file of the tests was modified.
-pub const MTIME: Timestamp = Timestamp {
+pub(crate) const MTIME: Timestamp = Timestamp {
     seconds: 1_700_000_000,
     nanoseconds: 123_456_789,
 };
 
-pub fn path(text: &str) -> SharedPath {
+pub(crate) fn path(text: &str) -> SharedPath {
     SharedPath::new(text.as_bytes()).unwrap()
 }
 
 impl Memory {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         let mut namespace = Namespace::new();
         let view = namespace.near.view();
         let state = State {
@@ -141,7 +141,7 @@ impl Memory {
     }
 
     /// Lists an entry as it is.
-    pub fn put_entry(&self, name: &[u8], entry: Entry) {
+    pub(crate) fn put_entry(&self, name: &[u8], entry: Entry) {
         let mut state = self.state.lock();
         let path = SharedPath::new(name).unwrap();
         state
@@ -152,7 +152,7 @@ impl Memory {
     }
 
     /// Lists a file of this node's own, to be read live from `file`.
-    pub fn own(&self, name: &str, file: &Path) -> ContentHash {
+    pub(crate) fn own(&self, name: &str, file: &Path) -> ContentHash {
         let bytes = std::fs::read(file).unwrap();
         let (hash, size_bytes) = (ContentHash::of(&bytes), bytes.len() as u64);
         let kind = Kind::File {
@@ -177,14 +177,20 @@ impl Memory {
     }
 
     /// Lists a file whose bytes are all here, and gives its hash.
-    pub fn file(&self, name: &str, bytes: Vec<u8>) -> ContentHash {
+    pub(crate) fn file(&self, name: &str, bytes: Vec<u8>) -> ContentHash {
         let size = bytes.len() as u64;
         let bytes = Arc::new(bytes);
         self.behave(name, ContentHash::of(&bytes), size, Behaviour::Here(bytes))
     }
 
     /// Lists a file that behaves in some way.
-    pub fn behave(&self, name: &str, hash: ContentHash, size: u64, how: Behaviour) -> ContentHash {
+    pub(crate) fn behave(
+        &self,
+        name: &str,
+        hash: ContentHash,
+        size: u64,
+        how: Behaviour,
+    ) -> ContentHash {
         self.put(
             name,
             Kind::File {
@@ -198,7 +204,7 @@ impl Memory {
     }
 
     /// Lists a file that never comes.
-    pub fn dead(&self, name: &str, size: u64) -> ContentHash {
+    pub(crate) fn dead(&self, name: &str, size: u64) -> ContentHash {
         self.behave(
             name,
             ContentHash::of(name.as_bytes()),
@@ -208,11 +214,11 @@ impl Memory {
     }
 
     /// How a content behaves from now on.
-    pub fn turn(&self, hash: ContentHash, how: Behaviour) {
+    pub(crate) fn turn(&self, hash: ContentHash, how: Behaviour) {
         self.state.lock().contents.insert(hash, how);
     }
 
-    pub fn executable(&self, name: &str, bytes: Vec<u8>) {
+    pub(crate) fn executable(&self, name: &str, bytes: Vec<u8>) {
         let hash = ContentHash::of(&bytes);
         let size_bytes = bytes.len() as u64;
         self.put(
@@ -229,11 +235,11 @@ impl Memory {
             .insert(hash, Behaviour::Here(Arc::new(bytes)));
     }
 
-    pub fn directory(&self, name: &str) {
+    pub(crate) fn directory(&self, name: &str) {
         self.put(name, Kind::Directory);
     }
 
-    pub fn symlink(&self, name: &str, target: &str) {
+    pub(crate) fn symlink(&self, name: &str, target: &str) {
         self.put(
             name,
             Kind::Symlink {
@@ -242,37 +248,37 @@ impl Memory {
         );
     }
 
-    pub fn remove(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         let mut state = self.state.lock();
         assert!(state.namespace.far.remove(ShareIndex(0), &path(name)));
     }
 
-    pub fn set_cached(&self, hash: ContentHash, bytes: u64) {
+    pub(crate) fn set_cached(&self, hash: ContentHash, bytes: u64) {
         self.state.lock().cached.insert(hash, bytes);
     }
 
     /// The kernel may read this content from that file.
-    pub fn set_backing(&self, hash: ContentHash, file: File) {
+    pub(crate) fn set_backing(&self, hash: ContentHash, file: File) {
         self.state.lock().backing.insert(hash, Arc::new(file));
     }
 
     /// The file from which it may read went to the disk past the kernel's pages.
-    pub fn set_past_pages(&self, hash: ContentHash) {
+    pub(crate) fn set_past_pages(&self, hash: ContentHash) {
         self.state.lock().past_pages.insert(hash);
     }
 
     /// How often a file was to be brought into the kernel's pages.
-    pub fn warmed_count(&self) -> usize {
+    pub(crate) fn warmed_count(&self) -> usize {
         self.state.lock().warmed
     }
 
     /// What the kernel was given turns out to be damaged.
-    pub fn lose_backing(&self, hash: ContentHash) {
+    pub(crate) fn lose_backing(&self, hash: ContentHash) {
         self.state.lock().backing.remove(&hash);
     }
 
     /// Publishes the view, and tells the mount what changed.
-    pub fn publish(&self, mount: Option<&Mount>) {
+    pub(crate) fn publish(&self, mount: Option<&Mount>) {
         let (view, changes) = {
             let mut state = self.state.lock();
             let (view, changes) = state.namespace.merge();
@@ -285,7 +291,7 @@ impl Memory {
     }
 
     /// Waits until so many reads wait for bytes that never come.
-    pub fn wait_for_stuck(&self, count: usize) {
+    pub(crate) fn wait_for_stuck(&self, count: usize) {
         let mut state = self.state.lock();
         let waited = self
             .changed
@@ -293,7 +299,7 @@ impl Memory {
         assert!(!waited.timed_out(), "{count} reads never came to wait");
     }
 
-    pub fn stuck(&self) -> usize {
+    pub(crate) fn stuck(&self) -> usize {
         self.state.lock().never.len()
     }
 
@@ -305,7 +311,7 @@ impl Memory {
     }
 
     /// Waits until so many calls stand still.
-    pub fn wait_for_late(&self, count: usize) {
+    pub(crate) fn wait_for_late(&self, count: usize) {
         let mut state = self.state.lock();
         let waited = self
             .changed
@@ -317,12 +323,12 @@ impl Memory {
     }
 
     /// Lets the calls that stand still go on.
-    pub fn open_gate(&self) {
+    pub(crate) fn open_gate(&self) {
         self.state.lock().gate_is_open = true;
         self.changed.notify_all();
     }
 
-    pub fn open_count(&self) -> usize {
+    pub(crate) fn open_count(&self) -> usize {
         self.state.lock().open
     }
 }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 /// What came to a stand-in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Came {
+pub(crate) enum Came {
     /// Any line but `BYTES`.
     Line(String),
     /// A payload.
@@ -22,20 +22,20 @@ pub enum Came {
 }
 
 /// One connection of a stand-in.
-pub struct MeshPeer {
+pub(crate) struct MeshPeer {
     stream: TcpStream,
     came: Arc<Mutex<Vec<Came>>>,
 }
 
 /// Lower-case hexadecimal of a SHA-256.
-pub fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     let digest = digest(&SHA256, bytes);
     digest.as_ref().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 impl MeshPeer {
     /// Dials, and says who it is and where it listens, as the original program does.
-    pub fn dial(at: &str, id: &str, name: &str, port: u16) -> Self {
+    pub(crate) fn dial(at: &str, id: &str, name: &str, port: u16) -> Self {
         let peer = Self::connect(at);
         peer.send(format!("{id}:{name}\n").as_bytes());
         peer.send(format!("LISTEN:localhost:{port}\n").as_bytes());
@@ -43,19 +43,19 @@ impl MeshPeer {
     }
 
     /// Dials and says nothing.
-    pub fn connect(at: &str) -> Self {
+    pub(crate) fn connect(at: &str) -> Self {
         Self::of(TcpStream::connect(at).unwrap(), true)
     }
 
     /// Dials, says who it is, and never reads.
-    pub fn deaf(at: &str, id: &str, name: &str) -> Self {
+    pub(crate) fn deaf(at: &str, id: &str, name: &str) -> Self {
         let peer = Self::of(TcpStream::connect(at).unwrap(), false);
         peer.send(format!("{id}:{name}\nLISTEN:localhost:9\n").as_bytes());
         peer
     }
 
     /// Takes one connection and answers its first lines.
-    pub fn accept(listener: &TcpListener, id: &str, name: &str) -> Self {
+    pub(crate) fn accept(listener: &TcpListener, id: &str, name: &str) -> Self {
         let peer = Self::of(listener.accept().unwrap().0, true);
         peer.send(format!("{id}:{name}\n").as_bytes());
         peer
@@ -71,23 +71,23 @@ impl MeshPeer {
     }
 
     /// Sends bytes; false where the other side has closed.
-    pub fn send(&self, bytes: &[u8]) -> bool {
+    pub(crate) fn send(&self, bytes: &[u8]) -> bool {
         (&self.stream).write_all(bytes).is_ok()
     }
 
     /// Sends a payload with its length.
-    pub fn send_bytes(&self, payload: &[u8]) -> bool {
+    pub(crate) fn send_bytes(&self, payload: &[u8]) -> bool {
         let head = format!("BYTES:{}\n", payload.len());
         self.send(&[head.as_bytes(), payload].concat())
     }
 
     /// Pushes a file as the original program does, in chunks of that many bytes.
-    pub fn push(&self, name: &[u8], bytes: &[u8], chunk: usize) {
+    pub(crate) fn push(&self, name: &[u8], bytes: &[u8], chunk: usize) {
         self.push_as(name, bytes, &sha256(bytes), chunk);
     }
 
     /// The same with any hash.
-    pub fn push_as(&self, name: &[u8], bytes: &[u8], hash: &str, chunk: usize) {
+    pub(crate) fn push_as(&self, name: &[u8], bytes: &[u8], hash: &str, chunk: usize) {
         self.begin(name, bytes.len(), hash);
         for part in bytes.chunks(chunk) {
             self.send_bytes(&[b"FILECHUNK:", name, b"\n", part].concat());
@@ -96,18 +96,18 @@ impl MeshPeer {
         self.send_bytes(&[b"FILEEND:", name, end.as_bytes()].concat());
     }
 
-    pub fn begin(&self, name: &[u8], size: usize, hash: &str) {
+    pub(crate) fn begin(&self, name: &[u8], size: usize, hash: &str) {
         let rest = format!("|{size}|{hash}\n");
         self.send_bytes(&[b"FILESTART:", name, rest.as_bytes()].concat());
     }
 
     /// All that came so far.
-    pub fn came(&self) -> Vec<Came> {
+    pub(crate) fn came(&self) -> Vec<Came> {
         self.came.lock().clone()
     }
 
     /// The lines that came so far.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let line = |came| match came {
             Came::Line(line) => Some(line),
             _ => None,
@@ -115,12 +115,12 @@ impl MeshPeer {
         self.came().into_iter().filter_map(line).collect()
     }
 
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.came.lock().last() == Some(&Came::Closed)
     }
 
     /// The files that came whole: name, bytes; the old receiver's checks are made.
-    pub fn files(&self) -> Vec<(String, Vec<u8>)> {
+    pub(crate) fn files(&self) -> Vec<(String, Vec<u8>)> {
         let mut files: Vec<(String, u64, String, Vec<u8>, bool)> = Vec::new();
         for came in self.came() {
             let Came::Bytes(payload) = came else { continue };
@@ -157,7 +157,7 @@ impl MeshPeer {
     }
 
     /// Ends the connection.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let _gone = self.stream.shutdown(std::net::Shutdown::Both);
     }
 }

@@ -8,17 +8,17 @@
     reason = "each binary uses its own part"
 )]
 
-pub mod content;
-pub mod daemon;
-pub mod hostile;
-pub mod lab;
-pub mod legacy_peer;
-pub mod memory;
-pub mod mesh_peer;
-pub mod mounted;
-pub mod ports;
-pub mod process;
-pub mod promise;
-pub mod seeds;
-pub mod shell;
+pub(crate) mod content;
+pub(crate) mod daemon;
+pub(crate) mod hostile;
+pub(crate) mod lab;
+pub(crate) mod legacy_peer;
+pub(crate) mod memory;
+pub(crate) mod mesh_peer;
+pub(crate) mod mounted;
+pub(crate) mod ports;
+pub(crate) mod process;
+pub(crate) mod promise;
+pub(crate) mod seeds;
+pub(crate) mod shell;
 mod two_catalogues;

@@ -9,14 +9,14 @@ use p2pfs_fuse::{Mount, MountOptions};
 use super::memory::Memory;
 
 /// A mount in a folder of its own, gone at the end of the test whatever happens.
-pub struct Mounted {
+pub(crate) struct Mounted {
     pub content: Arc<Memory>,
     pub mount: Mount,
     scratch: tempfile::TempDir,
 }
 
 impl Mounted {
-    pub fn start(content: &Arc<Memory>, adjust: impl FnOnce(&mut MountOptions)) -> Self {
+    pub(crate) fn start(content: &Arc<Memory>, adjust: impl FnOnce(&mut MountOptions)) -> Self {
         content.publish(None);
         let scratch = tempfile::tempdir().unwrap();
         let mut options = MountOptions::for_this_user();
@@ -30,30 +30,30 @@ impl Mounted {
         }
     }
 
-    pub fn of(content: &Arc<Memory>) -> Self {
+    pub(crate) fn of(content: &Arc<Memory>) -> Self {
         Self::start(content, |_| {})
     }
 
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.mount.dir()
     }
 
-    pub fn at(&self, name: &str) -> PathBuf {
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.mount.dir().join(name)
     }
 
-    pub fn publish(&self) {
+    pub(crate) fn publish(&self) {
         self.content.publish(Some(&self.mount));
     }
 
     /// A folder beside the mount.
-    pub fn beside(&self, name: &str) -> PathBuf {
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
     }
 }
 
 /// The names in a directory.
-pub fn names(dir: &Path) -> BTreeSet<String> {
+pub(crate) fn names(dir: &Path) -> BTreeSet<String> {
     let entries = std::fs::read_dir(dir).unwrap();
     entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -61,6 +61,6 @@ pub fn names(dir: &Path) -> BTreeSet<String> {
 }
 
 /// The errno of a failure.
-pub fn errno<T: std::fmt::Debug>(outcome: std::io::Result<T>) -> i32 {
+pub(crate) fn errno<T: std::fmt::Debug>(outcome: std::io::Result<T>) -> i32 {
     outcome.unwrap_err().raw_os_error().unwrap()
 }

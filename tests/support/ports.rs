@@ -9,7 +9,7 @@ const FIRST: u16 = 15_000;
 const COUNT: u16 = 16_000;
 
 /// A port that nothing listens on, and that is given to nobody else in this process.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
         let port = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;

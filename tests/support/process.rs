@@ -1,6 +1,8 @@
 //! Programs that tests run, each with an end, and how a test waits: for an event, with a limit that
 //! fails it.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
@@ -15,14 +17,14 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 /// Far more than anything here takes on a slow machine: a test that reaches it has hung.
-pub const HANG_LIMIT: Duration = Duration::from_secs(180);
+pub(crate) const HANG_LIMIT: Duration = Duration::from_secs(180);
 
 /// The program under test.
-pub const P2PFS: &str = env!("CARGO_BIN_EXE_p2pfs");
+pub(crate) const P2PFS: &str = env!("CARGO_BIN_EXE_p2pfs");
 
 /// The program without the settings of whoever runs the tests: `P2PFS_SEEDS` asks a test for more
 /// seeds, and a daemon to say hello to them.
-pub fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = Command::new(P2PFS);
     let ours = |name: &str| name.starts_with("P2PFS_") || name.starts_with("P2P_");
     for (name, _) in std::env::vars_os() {
@@ -35,20 +37,20 @@ pub fn program() -> Command {
 
 /// What a finished command left.
 #[derive(Debug)]
-pub struct Finished {
+pub(crate) struct Finished {
     pub status: ExitStatus,
     pub stdout: Vec<u8>,
     pub stderr: String,
 }
 
 impl Finished {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
     /// The output of a command that must succeed.
     #[track_caller]
-    pub fn expect_ok(self) -> String {
+    pub(crate) fn expect_ok(self) -> String {
         assert!(
             self.status.success(),
             "{:?}: {}{}",
@@ -60,21 +62,21 @@ impl Finished {
     }
 
     #[track_caller]
-    pub fn expect_json(self) -> serde_json::Value {
+    pub(crate) fn expect_json(self) -> serde_json::Value {
         let text = self.expect_ok();
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
     }
 }
 
 /// A running child that does not outlive the test.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     readers: Vec<thread::JoinHandle<Vec<u8>>>,
 }
 
 /// Starts a command with its output collected, SIGINT as a terminal would leave it, and its end
 /// tied to this process.
-pub fn start(command: &mut Command) -> Running {
+pub(crate) fn start(command: &mut Command) -> Running {
     collected(command, tied)
 }
 
@@ -86,7 +88,7 @@ fn collected(command: &mut Command, begin: fn(&mut Command) -> io::Result<Child>
 }
 
 /// The same, its output written where somebody reads it as it comes.
-pub fn start_into(command: &mut Command, out: impl Into<Stdio>) -> Running {
+pub(crate) fn start_into(command: &mut Command, out: impl Into<Stdio>) -> Running {
     let mut running = begun(command.stdout(out), tied);
     // the other end is at its end when the command is: no copy of it stays here
     command.stdout(Stdio::null());
@@ -95,7 +97,7 @@ pub fn start_into(command: &mut Command, out: impl Into<Stdio>) -> Running {
 }
 
 /// Runs a command whose output nobody reads, nor what it says of failures.
-pub fn run_unread(command: &mut Command) -> ExitStatus {
+pub(crate) fn run_unread(command: &mut Command) -> ExitStatus {
     let nobody = || {
         let (read, written) = io::pipe().expect("a pipe");
         drop(read);
@@ -120,7 +122,7 @@ fn begun(command: &mut Command, begin: fn(&mut Command) -> io::Result<Child>) ->
 }
 
 /// SIGINT as a terminal would leave it: what a shell runs in the background ignores it.
-pub fn hearing_interrupts(command: &mut Command) -> &mut Command {
+pub(crate) fn hearing_interrupts(command: &mut Command) -> &mut Command {
     // SAFETY: between fork and exec only async-signal-safe calls are made.
     unsafe {
         command.pre_exec(|| {
@@ -145,7 +147,7 @@ fn tied(command: &mut Command) -> io::Result<Child> {
 /// Starts a command from the one thread that lives as long as this process: the kernel kills a
 /// child of `PR_SET_PDEATHSIG` when the *thread* that forked it ends (prctl(2)), and a test that
 /// runs beside others is a thread.
-pub fn fork(command: &mut Command) -> io::Result<Child> {
+pub(crate) fn fork(command: &mut Command) -> io::Result<Child> {
     type Forked = (Command, io::Result<Child>);
     type Order = (Command, mpsc::Sender<Forked>);
     static PARENT: LazyLock<mpsc::Sender<Order>> = LazyLock::new(|| {
@@ -175,22 +177,22 @@ fn collect(mut from: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> 
 }
 
 impl Running {
-    pub fn signal(&self, signal: i32) {
+    pub(crate) fn signal(&self, signal: i32) {
         // SAFETY: the child was not waited for yet, so the pid is still its own.
         unsafe { libc::kill(self.child.id() as i32, signal) };
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
     /// Waits for the end; a child that does not end within the limit fails the test.
     #[track_caller]
-    pub fn finish(self, limit: Duration) -> Finished {
+    pub(crate) fn finish(self, limit: Duration) -> Finished {
         let (finished, within) = self.end_within(limit);
         assert!(
             within,
@@ -202,7 +204,7 @@ impl Running {
     }
 
     /// Waits for the end or kills at the limit; says which.
-    pub fn end_within(mut self, limit: Duration) -> (Finished, bool) {
+    pub(crate) fn end_within(mut self, limit: Duration) -> (Finished, bool) {
         let pid = self.child.id() as i32;
         let (ended, wait_end) = mpsc::channel();
         let waiter = thread::spawn(move || {
@@ -233,13 +235,13 @@ impl Running {
 /// Runs a command to its end, which is not tied to this process: what is done before the exec for
 /// that would have all memory of the tests mapped once more for each of thousands of commands.
 #[track_caller]
-pub fn run(command: &mut Command) -> Finished {
+pub(crate) fn run(command: &mut Command) -> Finished {
     collected(command, Command::spawn).finish(HANG_LIMIT)
 }
 
 /// Runs a program to its end: one by its name, or by its path.
 #[track_caller]
-pub fn run_with(program: &str, arguments: &[&dyn AsRef<OsStr>]) -> Finished {
+pub(crate) fn run_with(program: &str, arguments: &[&dyn AsRef<OsStr>]) -> Finished {
     let mut command = Command::new(program);
     for argument in arguments {
         command.arg(argument.as_ref());
@@ -252,19 +254,19 @@ pub fn run_with(program: &str, arguments: &[&dyn AsRef<OsStr>]) -> Finished {
 /// By a process of its own: a descriptor that is open for writing here would be inherited by
 /// what other tests start meanwhile, and a program that somebody may write to is `ETXTBSY`.
 #[track_caller]
-pub fn copy_program(program: &str, to: &Path) {
+pub(crate) fn copy_program(program: &str, to: &Path) {
     run_with("install", &[&"-m", &"755", &program, &to]).expect_ok();
 }
 
 /// Runs a shell line to its end.
 #[track_caller]
-pub fn shell(line: &str) -> Finished {
+pub(crate) fn shell(line: &str) -> Finished {
     run(Command::new("sh").arg("-c").arg(line))
 }
 
 /// Asks again until it is so; fails the test at the limit. The question itself must be cheap.
 #[track_caller]
-pub fn eventually(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
         assert!(start.elapsed() < limit, "not so within {limit:?}: {what}");
@@ -274,7 +276,7 @@ pub fn eventually(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) 
 
 /// A socket of packets that is connected to who listens at that name. The name is there a moment
 /// before anybody listens.
-pub fn connected(name: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn connected(name: &Path) -> io::Result<OwnedFd> {
     let kind = (AddressFamily::UNIX, SocketType::SEQPACKET);
     let socket = rustix::net::socket_with(kind.0, kind.1, SocketFlags::CLOEXEC, None)?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(name)?)?;
@@ -283,19 +285,19 @@ pub fn connected(name: &Path) -> io::Result<OwnedFd> {
 
 /// Passes a moment between two looks at what nobody tells of: the only way to learn of it is to
 /// ask. Nothing may depend on how long it is.
-pub fn look_again() {
+pub(crate) fn look_again() {
     thread::park_timeout(Duration::from_millis(20));
 }
 
 /// How long a test waits for what must come at once. A bound, not a measure.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a call takes at most that waits for nothing, on the slowest machine. What it might wait
 /// for is to take several times as long.
-pub const AT_ONCE: Duration = Duration::from_secs(20);
+pub(crate) const AT_ONCE: Duration = Duration::from_secs(20);
 
 /// Waits for a child to end; kills it and fails if it does not.
-pub fn wait_child(child: &mut Child, patience: Duration) -> std::process::ExitStatus {
+pub(crate) fn wait_child(child: &mut Child, patience: Duration) -> std::process::ExitStatus {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -313,7 +315,7 @@ pub fn wait_child(child: &mut Child, patience: Duration) -> std::process::ExitSt
 }
 
 /// What gives a program another clock (Debian's package faketime).
-pub fn fake_clock() -> Option<PathBuf> {
+pub(crate) fn fake_clock() -> Option<PathBuf> {
     let mut places = fs::read_dir("/usr/lib").ok()?.flatten();
     places.find_map(|place| {
         let library = place.path().join("faketime/libfaketime.so.1");

@@ -12,10 +12,10 @@ use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
 use parking_lot::Mutex;
 
 /// Says why this machine lacks something, with the remedy; nothing where it has it.
-pub type Need = fn() -> Option<String>;
+pub(crate) type Need = fn() -> Option<String>;
 
 /// A promise and what tries it.
-pub struct Promise {
+pub(crate) struct Promise {
     pub module: &'static str,
     pub line: u32,
     pub name: &'static str,
@@ -74,7 +74,7 @@ fn found(need: Need) -> Option<String> {
 }
 
 /// A test that is ignored where something is in its way.
-pub fn trial(
+pub(crate) fn trial(
     name: String,
     obstacle: impl FnOnce() -> Option<String> + Send + 'static,
     attempt: impl FnOnce() + Send + 'static,
@@ -90,7 +90,7 @@ pub fn trial(
 
 /// Runs every promise of this binary, and `more` after them; so many at a time unless the command
 /// line says otherwise, or as many as there are processors.
-pub fn run(threads: Option<usize>, more: Vec<Trial>) -> Conclusion {
+pub(crate) fn run(threads: Option<usize>, more: Vec<Trial>) -> Conclusion {
     let arguments = Arguments::from_args();
     let mut promises: Vec<&Promise> = inventory::iter::<Promise>.into_iter().collect();
     promises.sort_by_key(|it| (it.module, it.line));
@@ -129,7 +129,7 @@ fn spread(promises: &mut [&Promise], kind: fn(&Promise) -> &'static str) {
 }
 
 /// A filesystem can be mounted here.
-pub fn mount() -> Option<String> {
+pub(crate) fn mount() -> Option<String> {
     if let Some(reason) = fuse() {
         return Some(reason);
     }
@@ -143,12 +143,12 @@ pub fn mount() -> Option<String> {
 }
 
 /// The process of the tests itself can mount.
-pub fn mount_as_root() -> Option<String> {
+pub(crate) fn mount_as_root() -> Option<String> {
     root().or_else(fuse)
 }
 
 /// The tests run as root.
-pub fn root() -> Option<String> {
+pub(crate) fn root() -> Option<String> {
     (!is_root()).then(|| "this takes root; run the tests as root".to_owned())
 }
 

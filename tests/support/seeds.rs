@@ -10,7 +10,7 @@ fn wanted(default: u64) -> u64 {
 }
 
 /// Holds a promise for many seeds, and names the one that breaks it. `P2PFS_SEED` runs one alone.
-pub fn each_seed(default: u64, promise: impl Fn(u64)) {
+pub(crate) fn each_seed(default: u64, promise: impl Fn(u64)) {
     let one: Option<u64> = std::env::var("P2PFS_SEED")
         .ok()
         .and_then(|text| text.parse().ok());

@@ -1,5 +1,7 @@
 //! An old prompt with somebody at its keyboard.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use super::process::eventually;
 const SOON: Duration = Duration::from_secs(90);
 
 /// A prompt; the end of its keyboard ends it, and that its daemon.
-pub struct Shell {
+pub(crate) struct Shell {
     child: Child,
     keyboard: Option<ChildStdin>,
     screen: Arc<Mutex<Vec<String>>>,
@@ -20,7 +22,7 @@ pub struct Shell {
 }
 
 impl Shell {
-    pub fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -41,13 +43,13 @@ impl Shell {
         }
     }
 
-    pub fn types(&mut self, line: &str) {
+    pub(crate) fn types(&mut self, line: &str) {
         writeln!(self.keyboard.as_mut().unwrap(), "{line}").unwrap();
     }
 
     /// Waits for these lines, next and no others between.
     #[track_caller]
-    pub fn shows_next(&mut self, lines: &[&str]) {
+    pub(crate) fn shows_next(&mut self, lines: &[&str]) {
         for line in lines {
             let at = self.seen;
             let next = || self.screen.lock().get(at).cloned();
@@ -59,26 +61,26 @@ impl Shell {
 
     /// Waits for a line that holds these words, wherever it is.
     #[track_caller]
-    pub fn shows(&self, words: &str) {
+    pub(crate) fn shows(&self, words: &str) {
         eventually(&format!("it shows {words}"), SOON, || {
             self.screen.lock().iter().any(|line| line.contains(words))
         });
     }
 
     /// Whether all that it shows was waited for.
-    pub fn is_all_seen(&self) -> bool {
+    pub(crate) fn is_all_seen(&self) -> bool {
         self.screen.lock().len() == self.seen
     }
 
     /// Ctrl-C.
-    pub fn interrupt(&self) {
+    pub(crate) fn interrupt(&self) {
         // SAFETY: the child was not waited for yet, so its pid is still its own.
         unsafe { libc::kill(self.child.id() as i32, libc::SIGINT) };
     }
 
     /// Waits until it has ended.
     #[track_caller]
-    pub fn ended(&mut self) -> ExitStatus {
+    pub(crate) fn ended(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("the shell ends", SOON, || {
             status = self.child.try_wait().unwrap();

@@ -7,13 +7,13 @@ use p2pfs_proto::wire::native::record::SignedHead;
 use p2pfs_types::id::{NodeId, NodeName};
 
 /// What this node knows of the files of another, which is called "far".
-pub struct Namespace {
+pub(super) struct Namespace {
     pub near: Catalogue,
     pub far: Catalogue,
 }
 
 impl Namespace {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let new = |id, name| Catalogue::new(NodeId::new([id; 32]), NodeName::new(name).unwrap());
         let (mut near, far) = (new(7, "near"), new(8, "far"));
         near.set_live(NodeId::new([8; 32]), true).unwrap();
@@ -21,7 +21,7 @@ impl Namespace {
     }
 
     /// Brings what the other says over, as a pull would.
-    pub fn merge(&mut self) -> (Arc<View>, Vec<Change>) {
+    pub(super) fn merge(&mut self) -> (Arc<View>, Vec<Change>) {
         let head = self.far.own_head();
         let author = head.author;
         let signed = SignedHead {

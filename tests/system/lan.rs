@@ -15,7 +15,7 @@ use crate::support::promise::{Need, mount, promise, root};
 
 pub(super) const NEEDS: &[Need] = &[root, hosts, mount];
 
-pub fn start_node(lab: &Lab, host: &str, folder: &Path, more: &[&str]) -> Running {
+pub(crate) fn start_node(lab: &Lab, host: &str, folder: &Path, more: &[&str]) -> Running {
     prepare_node(host, folder);
     let home = folder.join(host);
     let mut command = daemon(lab, host, &home);
@@ -129,7 +129,7 @@ fn a_node_that_is_alive_and_answers_no_question_for_files_is_named() {
     stop(nodes);
 }
 
-pub fn stop(nodes: impl IntoIterator<Item = Running>) {
+pub(crate) fn stop(nodes: impl IntoIterator<Item = Running>) {
     for node in nodes {
         node.signal(libc::SIGTERM);
         node.end_within(Duration::from_secs(20));

@@ -270,6 +270,7 @@ fn the_printed_configuration_reads_back_as_the_same() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
 fn every_variable_sets_its_setting() {
     let values = [
         ("P2PFS_NAME", "n", "name = \"n\""),

@@ -23,6 +23,7 @@ use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::{EpochId, NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
+#[allow(unreachable_pub, reason = "the file is also a program of its own")]
 #[path = "../../fuzz/src/targets/mod.rs"]
 mod targets;
 
@@ -190,6 +191,7 @@ fn head() -> SignedHead {
     SignedHead { head, signature }
 }
 
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
 fn frames(said: &mut Vec<Said>) {
     let hash = ContentHash::of(b"x");
     let range = ByteRange::new(0, 100);

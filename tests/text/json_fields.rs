@@ -120,9 +120,10 @@ fn fields(text: &str) -> Fields {
         let after = after.trim_start();
         let open = after.find('(').unwrap_or(usize::MAX);
         let comma = after.find(',').unwrap_or(after.len());
-        let end = match open < comma {
-            true => open + 1 + bracketed(&after[open + 1..]).len() + 1,
-            false => comma,
+        let end = if open < comma {
+            open + 1 + bracketed(&after[open + 1..]).len() + 1
+        } else {
+            comma
         };
         found.push((name.trim().to_owned(), after[..end].trim().to_owned()));
         rest = after[end..]

@@ -66,9 +66,10 @@ fn what_a_manual_says_is_in_usr_is_in_the_packages() {
     let installed = listed.unwrap().iter().map(|asset| {
         let (source, place) = (text(&asset[0]), text(&asset[1]));
         let name = Path::new(&source).file_name().unwrap();
-        match place.ends_with('/') {
-            true => Path::new("/").join(place).join(name),
-            false => Path::new("/").join(place),
+        if place.ends_with('/') {
+            Path::new("/").join(place).join(name)
+        } else {
+            Path::new("/").join(place)
         }
     });
     let installed: Vec<_> = installed.collect();

@@ -8,7 +8,7 @@ fn assert_none(broken: Vec<String>, rule: &str) {
 }
 
 /// The part of a file before the tests that are in it.
-pub fn product_code(text: &str) -> &str {
+pub(crate) fn product_code(text: &str) -> &str {
     let mark = "#[cfg(test)]\n";
     let are_here = |at: &usize| {
         let next = text[at + mark.len()..].lines().next().unwrap_or_default();

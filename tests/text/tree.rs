@@ -3,18 +3,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub struct Source {
+pub(crate) struct Source {
     pub name: String,
     pub text: String,
 }
 
 /// The sources in a folder, or that one file.
-pub fn sources(folder: &str) -> Vec<Source> {
+pub(crate) fn sources(folder: &str) -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
-    match folder.ends_with(".rs") {
-        true => found.push(root.join(folder)),
-        false => collect(&root.join(folder), &mut found),
+    if folder.ends_with(".rs") {
+        found.push(root.join(folder))
+    } else {
+        collect(&root.join(folder), &mut found)
     }
     found.sort();
     found

@@ -101,9 +101,10 @@ impl CacheFile {
         let size_bytes = self.size_bytes();
         let state = self.shared().state.lock();
         let present = state.present.extents(size_bytes);
-        match state.doubt.is_empty() {
-            true => present,
-            false => present.union(&state.doubt.extents(size_bytes)),
+        if state.doubt.is_empty() {
+            present
+        } else {
+            present.union(&state.doubt.extents(size_bytes))
         }
     }
 

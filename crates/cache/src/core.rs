@@ -391,9 +391,10 @@ impl Cache {
     /// [`CacheError::TooManyPins`]: the pins are as before. [`CacheError::Io`]: they are as before
     /// until a restart, which may find the change made; call again.
     pub fn pin(&self, hash: ContentHash, pinned: bool) -> Result<(), CacheError> {
-        match pinned {
-            true => self.pin_all(&[(hash, Box::default())]),
-            false => self.unpin_all(&[hash]),
+        if pinned {
+            self.pin_all(&[(hash, Box::default())])
+        } else {
+            self.unpin_all(&[hash])
         }
     }
 

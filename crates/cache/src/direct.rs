@@ -63,7 +63,7 @@ impl DiskPace {
     }
 
     /// A write of so many bytes took so long.
-    pub fn note(&self, bytes: usize, took: Duration) {
+    pub(crate) fn note(&self, bytes: usize, took: Duration) {
         let mib = bytes as f64 / f64::from(1 << 20);
         let last_ns = (took.as_nanos() as f64 / mib) as u64;
         let last_ns = last_ns.min(Self::SLOWEST_NS * STALL_MAX);
@@ -87,7 +87,7 @@ pub(super) enum Direct {
 impl Direct {
     /// The descriptor by which to write these bytes of a file that is open as `data`; none where
     /// the kernel is to have them in its pages first.
-    pub fn for_write(
+    pub(crate) fn for_write(
         &mut self,
         data: &File,
         file_bytes: u64,
@@ -113,7 +113,7 @@ impl Direct {
 
     /// After a write that failed: whether it is to go by way of the pages, as all further ones of
     /// the file. A file system may take such a descriptor and refuse such a write.
-    pub fn gives_up(&mut self, error: &io::Error) -> bool {
+    pub(crate) fn gives_up(&mut self, error: &io::Error) -> bool {
         let may_help = !is_full(error);
         if may_help {
             *self = Self::Refused;
@@ -122,7 +122,7 @@ impl Direct {
     }
 
     /// Nothing more is written soon.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         if matches!(self, Self::Open(_)) {
             *self = Self::Closed;
         }

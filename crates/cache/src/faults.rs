@@ -45,34 +45,40 @@ pub struct Faults {
 
 /// Where each step of the cache comes by before it is made.
 impl Disk {
-    pub fn allow_write(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+    pub(crate) fn allow_write(
+        &self,
+        file: &File,
+        slices: &[IoSlice<'_>],
+        offset: u64,
+    ) -> io::Result<()> {
         self.ask(|faults| faults.allow_write(file, slices, offset))
     }
 
     /// Whether to ask the real disk.
-    pub fn allow_sync(&self, file: &File) -> io::Result<bool> {
+    pub(crate) fn allow_sync(&self, file: &File) -> io::Result<bool> {
         self.ask(|faults| faults.allow_sync(file))?;
         Ok(self.faults.is_none())
     }
 
-    pub fn allow_change(&self) -> io::Result<()> {
+    pub(crate) fn allow_change(&self) -> io::Result<()> {
         self.ask(Faults::allow_change)
     }
 
-    pub fn allow_attribute(&self) -> io::Result<()> {
+    pub(crate) fn allow_attribute(&self) -> io::Result<()> {
         self.ask(Faults::allow_attribute)
     }
 
-    pub fn allow_direct(&self) -> io::Result<()> {
-        self.ask(
-            |faults| match faults.without_direct.load(Ordering::SeqCst) {
-                true => Err(io::Error::from_raw_os_error(libc::EINVAL)),
-                false => Ok(()),
-            },
-        )
+    pub(crate) fn allow_direct(&self) -> io::Result<()> {
+        self.ask(|faults| {
+            if faults.without_direct.load(Ordering::SeqCst) {
+                Err(io::Error::from_raw_os_error(libc::EINVAL))
+            } else {
+                Ok(())
+            }
+        })
     }
 
-    pub fn allow_allocation(&self) -> io::Result<()> {
+    pub(crate) fn allow_allocation(&self) -> io::Result<()> {
         self.ask(
             |faults| match faults.allocation_error.load(Ordering::SeqCst) {
                 0 => faults.allow_change(),
@@ -201,9 +207,10 @@ impl Faults {
     }
 
     fn allow_attribute(&self) -> io::Result<()> {
-        match self.without_attributes.load(Ordering::SeqCst) {
-            true => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
-            false => self.allow_change(),
+        if self.without_attributes.load(Ordering::SeqCst) {
+            Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP))
+        } else {
+            self.allow_change()
         }
     }
 
@@ -251,9 +258,10 @@ impl Faults {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
-        let length = match killed_now {
-            true => bytes.len() * self.torn_eighths / 8,
-            false => bytes.len(),
+        let length = if killed_now {
+            bytes.len() * self.torn_eighths / 8
+        } else {
+            bytes.len()
         };
         self.remember(file, offset, length)?;
         if length < bytes.len() {

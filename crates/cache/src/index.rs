@@ -238,9 +238,10 @@ impl<H> Index<H> {
 
     /// Nothing more may be evicted, but what is on its way out gives room.
     fn no_room(&self) -> Verdict<H> {
-        match self.leaving > 0 || self.held_for_a_moment {
-            true => Verdict::Wait,
-            false => Verdict::Refused,
+        if self.leaving > 0 || self.held_for_a_moment {
+            Verdict::Wait
+        } else {
+            Verdict::Refused
         }
     }
 

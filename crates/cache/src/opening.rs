@@ -274,9 +274,10 @@ impl Core {
         }
         let is_used = shared.is_used.load(Ordering::Relaxed);
         let used_before = |index: &Index<Handle>| Some(index.get(&shared.hash)?.last_use);
-        let last_use = match is_used {
-            true => None,
-            false => used_before(&self.index.lock()),
+        let last_use = if is_used {
+            None
+        } else {
+            used_before(&self.index.lock())
         };
         let last_use = last_use.unwrap_or_else(SystemTime::now);
         let (kept, unsynced) = shared.retire(&self.context, last_use);
@@ -302,9 +303,10 @@ impl Core {
                 presence: Presence::Closed,
                 ..entry
             };
-            match is_used {
-                true => index.insert(shared.hash, closed),
-                false => index.put_back(shared.hash, closed),
+            if is_used {
+                index.insert(shared.hash, closed)
+            } else {
+                index.put_back(shared.hash, closed)
             }
         }
         drop(index);

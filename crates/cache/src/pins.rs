@@ -40,10 +40,11 @@ impl Pins {
         let told = damage.map(|damage| {
             let aside = aside(&path);
             let kept = disk.replace(&aside, &bytes, Reach::Name);
-            let now = match kept.is_ok() && pins.save(layout, disk).is_ok() {
-                true => format!("; the file is now {}", aside.display()),
-                // the next start finds it as this one did
-                false => String::new(),
+            let now = if kept.is_ok() && pins.save(layout, disk).is_ok() {
+                format!("; the file is now {}", aside.display())
+            } else {
+                // the next start finds the file as this one did
+                String::new()
             };
             let path = path.display();
             format!(

@@ -31,19 +31,19 @@ pub(super) struct Preallocated {
 }
 
 impl Preallocated {
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
     /// Whether so many bytes more may be taken.
-    pub fn allows(&self, more_bytes: u64, budget_bytes: u64) -> bool {
+    pub(crate) fn allows(&self, more_bytes: u64, budget_bytes: u64) -> bool {
         let is_refused = self.is_refused.load(Ordering::Relaxed);
         !is_refused && self.bytes() + more_bytes <= budget_bytes / PART_OF_BUDGET
     }
 
     /// What the file system said that was asked for some; whether it may have given any. One that
     /// is full gives what it has before it fails.
-    pub fn may_be_given(&self, answer: &io::Result<()>) -> bool {
+    pub(crate) fn may_be_given(&self, answer: &io::Result<()>) -> bool {
         let error = answer.as_ref().err().and_then(io::Error::raw_os_error);
         let is_refused = error == Some(libc::EOPNOTSUPP);
         if is_refused {
@@ -53,7 +53,7 @@ impl Preallocated {
     }
 
     /// A file had so many pages, and has as many as are left now.
-    pub fn changed(&self, before_pages: u64, left: &PageMap) {
+    pub(crate) fn changed(&self, before_pages: u64, left: &PageMap) {
         let (before, now) = (before_pages, left.counts().pages);
         let more_bytes = now.saturating_sub(before) * PAGE_BYTES;
         let fewer_bytes = before.saturating_sub(now) * PAGE_BYTES;

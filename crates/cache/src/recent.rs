@@ -38,7 +38,7 @@ struct Piece {
 
 impl Recent {
     /// Keeps bytes of a content, in the place of those that are here for longest.
-    pub fn keep(&self, hash: ContentHash, offset: u64, bytes: Bytes) {
+    pub(crate) fn keep(&self, hash: ContentHash, offset: u64, bytes: Bytes) {
         let range = ByteRange::at(offset, bytes.len() as u64);
         let mut gone = Vec::new();
         let mut list = self.list.lock();
@@ -73,7 +73,7 @@ impl Recent {
     }
 
     /// Nobody has the content open any more.
-    pub fn forget(&self, hash: ContentHash) {
+    pub(crate) fn forget(&self, hash: ContentHash) {
         let mut list = self.list.lock();
         let (gone, kept): (VecDeque<_>, VecDeque<_>) =
             list.pieces.drain(..).partition(|piece| piece.hash == hash);
@@ -84,7 +84,7 @@ impl Recent {
     }
 
     #[cfg(test)]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.list.lock().bytes
     }
 }

@@ -52,7 +52,7 @@ pub(super) struct Marks {
 
 impl Marks {
     /// Whether there was room for it.
-    pub fn add(&mut self, mark: Mark) -> bool {
+    pub(crate) fn add(&mut self, mark: Mark) -> bool {
         if self.all.contains(&mark) {
             return true;
         }
@@ -67,12 +67,12 @@ impl Marks {
     }
 
     /// From now on it is not known of every content without a name.
-    pub fn lose(&mut self) {
+    pub(crate) fn lose(&mut self) {
         self.is_full = true;
     }
 
     /// Whether it was there.
-    pub fn remove(&mut self, mark: &Mark) -> bool {
+    pub(crate) fn remove(&mut self, mark: &Mark) -> bool {
         let was_there = self.all.remove(mark).is_some();
         if was_there && let Some(count) = self.of_authors.get_mut(&mark.author) {
             *count -= 1;
@@ -80,7 +80,7 @@ impl Marks {
         was_there
     }
 
-    pub fn has(&self, content: ContentHash) -> bool {
+    pub(crate) fn has(&self, content: ContentHash) -> bool {
         let first = Mark {
             content,
             author: NodeId::new([0; 32]),
@@ -89,16 +89,16 @@ impl Marks {
         next.is_some_and(|mark| mark.content == content)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Mark> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Mark> {
         self.all.iter()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
     /// Whether one found no room: then it is not known of every content without a name.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.is_full
     }
 }

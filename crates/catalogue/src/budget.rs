@@ -104,7 +104,7 @@ pub enum DropCause {
 pub(super) struct Costs(Vec<Cost>);
 
 impl Costs {
-    pub fn of(&self, author: NodeIndex) -> Cost {
+    pub(crate) fn of(&self, author: NodeIndex) -> Cost {
         let cost = self.0.get(usize::from(author.0));
         cost.copied().unwrap_or_default()
     }
@@ -118,17 +118,17 @@ impl Costs {
     }
 
     /// A row came.
-    pub fn add_row(&mut self, row: &Row) {
+    pub(crate) fn add_row(&mut self, row: &Row) {
         self.of_mut(row.author).bytes += row_bytes(row);
     }
 
     /// A row went.
-    pub fn drop_row(&mut self, row: &Row) {
+    pub(crate) fn drop_row(&mut self, row: &Row) {
         self.of_mut(row.author).bytes -= row_bytes(row);
     }
 
     /// A directory of that name holds something of an author from now on, or no more.
-    pub fn count_directory(&mut self, author: NodeIndex, name_bytes: usize, is_held: bool) {
+    pub(crate) fn count_directory(&mut self, author: NodeIndex, name_bytes: usize, is_held: bool) {
         let cost = self.of_mut(author);
         let bytes = DIRECTORY_BYTES + name_bytes as u64;
         if is_held {
@@ -191,9 +191,10 @@ impl Catalogue {
             Fact::Entry { share, path, entry } => {
                 let is_below = u64::from(entry.kind != Kind::Directory);
                 let directories = path.components().count() as u64 - is_below;
-                let sealed_bytes = match share.is_sealed() {
-                    true => super::pull::estimated_bytes(fact) + 3 * SEAL_BYTES,
-                    false => 0,
+                let sealed_bytes = if share.is_sealed() {
+                    super::pull::estimated_bytes(fact) + 3 * SEAL_BYTES
+                } else {
+                    0
                 };
                 let text_bytes = (path.as_bytes().len() + sealed_bytes) as u64;
                 Cost {
@@ -203,9 +204,10 @@ impl Catalogue {
             }
         };
         let cost = self.merge.costs.of(self.me).plus(more);
-        match cost.is_over(self.budgets.author) {
-            true => Err(CatalogueError::OverBudget),
-            false => Ok(()),
+        if cost.is_over(self.budgets.author) {
+            Err(CatalogueError::OverBudget)
+        } else {
+            Ok(())
         }
     }
 

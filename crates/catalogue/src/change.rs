@@ -36,7 +36,7 @@ pub(super) struct Changes {
 
 impl Changes {
     /// Notes a change of a name in a directory; of the directory itself where the name is empty.
-    pub fn note_in(
+    pub(crate) fn note_in(
         &mut self,
         state: &Merged,
         dir: DirId,
@@ -68,11 +68,11 @@ impl Changes {
     }
 
     /// Another directory may have this number next.
-    pub fn directory_ended(&mut self, dir: DirId) {
+    pub(crate) fn directory_ended(&mut self, dir: DirId) {
         self.last.take_if(|last| last.0 == dir);
     }
 
-    pub fn note(&mut self, change: Change) {
+    pub(crate) fn note(&mut self, change: Change) {
         if self.overflown {
             return;
         }
@@ -88,7 +88,7 @@ impl Changes {
         }
     }
 
-    pub fn poll(&mut self) -> Option<Change> {
+    pub(crate) fn poll(&mut self) -> Option<Change> {
         if std::mem::take(&mut self.overflown) {
             return Some(Change::Everything);
         }

@@ -30,7 +30,7 @@ pub(super) struct Sum {
 
 impl Sum {
     /// Of a log that goes on.
-    pub fn of(log: &Log) -> Self {
+    pub(crate) fn of(log: &Log) -> Self {
         Self {
             digest: log.digest.clone(),
             count: log.count,
@@ -57,7 +57,7 @@ impl Sum {
     }
 
     /// Whether a record says what a later one takes back.
-    pub fn is_superseded(&self, record: usize) -> bool {
+    pub(crate) fn is_superseded(&self, record: usize) -> bool {
         self.superseded.contains(&record)
     }
 }

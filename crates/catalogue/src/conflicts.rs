@@ -23,20 +23,20 @@ pub(super) struct Stale {
 }
 
 impl Stale {
-    pub fn insert(&mut self, dir: DirId, name: &[u8], steps: usize) {
+    pub(crate) fn insert(&mut self, dir: DirId, name: &[u8], steps: usize) {
         let before = self.places.insert((dir, name.into()), steps);
         self.steps = self.steps + steps - before.unwrap_or(0);
     }
 
     /// The next of them.
-    pub fn pop(&mut self) -> Option<Place> {
+    pub(crate) fn pop(&mut self) -> Option<Place> {
         let (place, steps) = self.places.pop_first()?;
         self.steps -= steps;
         Some(place)
     }
 
     /// How many steps all of them are reckoned to take.
-    pub fn steps(&self) -> usize {
+    pub(crate) fn steps(&self) -> usize {
         self.steps
     }
 }
@@ -56,12 +56,12 @@ pub(super) struct Renames {
 
 impl Renames {
     /// Whether conflict names are still to be given anew.
-    pub fn is_amid(&self) -> bool {
+    pub(crate) fn is_amid(&self) -> bool {
         self.at.is_some()
     }
 
     /// A node is forgotten, and its number may be another's next.
-    pub fn forget(&mut self, node: NodeIndex) {
+    pub(crate) fn forget(&mut self, node: NodeIndex) {
         self.changed.remove(&node);
         self.waiting.remove(&node);
     }

@@ -11,7 +11,7 @@ use p2pfs_proto::wire::native::record::Fact;
 /// How many lanes; with 16 bits each, collisions are as hard as 200-bit security allows.
 const LANES: usize = 1024;
 /// The bytes of all lanes.
-pub const SET_DIGEST_BYTES: usize = LANES * 2;
+pub(crate) const SET_DIGEST_BYTES: usize = LANES * 2;
 /// The highest bit of each of four lanes.
 const TOP_BITS: u64 = 0x8000_8000_8000_8000;
 /// Keeps these hashes apart from all others.

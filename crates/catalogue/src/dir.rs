@@ -43,7 +43,7 @@ pub(super) struct Dir {
 }
 
 impl Dir {
-    pub fn new(parent: DirId, place: DirRef) -> Self {
+    pub(crate) fn new(parent: DirId, place: DirRef) -> Self {
         Self {
             parent,
             place,
@@ -59,7 +59,7 @@ impl Dir {
     }
 
     /// The directory of a name, listed or not.
-    pub fn child(&self, name: &[u8]) -> Option<DirId> {
+    pub(crate) fn child(&self, name: &[u8]) -> Option<DirId> {
         let listed = self.dirs.get(&Named(name));
         listed
             .or_else(|| self.absent_dirs.get(&Named(name)))
@@ -67,7 +67,7 @@ impl Dir {
     }
 
     /// All rows of a name, the listed one first.
-    pub fn candidates<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a Row> {
+    pub(crate) fn candidates<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a Row> {
         let others = self.rest.range(Before(name)..).map(|row| &row.0);
         let others = others.take_while(move |row| row.name() == name);
         self.listed
@@ -78,18 +78,18 @@ impl Dir {
     }
 
     /// All candidates in it.
-    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &Row> {
         let listed = self.listed.iter().map(|row| &row.0);
         listed.chain(self.rest.iter().map(|row| &row.0))
     }
 
     /// The directories in it, listed or not.
-    pub fn all_dirs(&self) -> impl Iterator<Item = &DirRef> {
+    pub(crate) fn all_dirs(&self) -> impl Iterator<Item = &DirRef> {
         self.dirs.iter().chain(&self.absent_dirs)
     }
 
     /// Whether no log says anything about it or what is in it.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.listed.is_empty()
             && self.rest.is_empty()
             && self.dirs.is_empty()
@@ -97,14 +97,14 @@ impl Dir {
     }
 
     /// Whether an author has names here or below.
-    pub fn has_of(&self, author: NodeIndex) -> bool {
+    pub(crate) fn has_of(&self, author: NodeIndex) -> bool {
         let place = self.place_of(author);
         place.is_ok_and(|at| self.presence[at].names > 0)
     }
 
     /// Counts one more (or less) of what an author has here or below; whether there was none
     /// before, or is none any more.
-    pub fn count(&mut self, author: NodeIndex, what: Counted, more: bool) -> bool {
+    pub(crate) fn count(&mut self, author: NodeIndex, what: Counted, more: bool) -> bool {
         let at = match self.place_of(author) {
             Ok(at) => at,
             Err(at) => {
@@ -123,11 +123,12 @@ impl Dir {
             Counted::Rows => &mut presence.rows,
         };
         let before = *counter;
-        *counter = match more {
-            true => before + 1,
-            false => before
+        *counter = if more {
+            before + 1
+        } else {
+            before
                 .checked_sub(1)
-                .expect("what is counted out was counted in"),
+                .expect("what is counted out was counted in")
         };
         let has_turned = before == u32::from(!more);
         if presence.names == 0 && presence.rows == 0 {

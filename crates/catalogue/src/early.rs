@@ -19,24 +19,24 @@ pub(super) struct Early {
 
 impl Early {
     /// Whether versions wait, and not only times of directories.
-    pub fn has_versions(&self) -> bool {
+    pub(crate) fn has_versions(&self) -> bool {
         self.versions > 0
     }
 
-    pub fn insert(&mut self, row: &Row) {
+    pub(crate) fn insert(&mut self, row: &Row) {
         let before = self.rows.insert(place(row), row.clone());
         self.versions += usize::from(is_version(row));
         self.versions -= before.iter().filter(|row| is_version(row)).count();
     }
 
-    pub fn remove(&mut self, row: &Row) {
+    pub(crate) fn remove(&mut self, row: &Row) {
         if !self.rows.is_empty() {
             let gone = self.rows.remove(&place(row));
             self.versions -= gone.iter().filter(|row| is_version(row)).count();
         }
     }
 
-    pub fn take_up_to(&mut self, horizon: Timestamp) -> Vec<Row> {
+    pub(crate) fn take_up_to(&mut self, horizon: Timestamp) -> Vec<Row> {
         let beyond = Timestamp {
             nanoseconds: horizon.nanoseconds.saturating_add(1),
             ..horizon

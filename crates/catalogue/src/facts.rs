@@ -39,9 +39,10 @@ pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
         } => number.is_sealed() && !path.is_empty() && fits(path) && fits(entry),
         Fact::SealedRemoved { number, path } => number.is_sealed() && fits(path),
     };
-    match sound {
-        true => check_in_clear(fact),
-        false => Err(CatalogueError::BadFact),
+    if sound {
+        check_in_clear(fact)
+    } else {
+        Err(CatalogueError::BadFact)
     }
 }
 

@@ -81,24 +81,24 @@ impl Default for Intakes {
 }
 
 impl Intakes {
-    pub fn has(&self, index: NodeIndex) -> bool {
+    pub(crate) fn has(&self, index: NodeIndex) -> bool {
         self.waiting.iter().any(|it| it.index == index)
     }
 
     /// Whether a log is between its head of before and that of what is taken in of it.
-    pub fn is_amid(&self, index: NodeIndex) -> bool {
+    pub(crate) fn is_amid(&self, index: NodeIndex) -> bool {
         let first = self.waiting.front();
         first.is_some_and(|it| it.index == index && it.is_amid())
     }
 
     /// How many parts of logs wait.
-    pub fn parts(&self) -> usize {
+    pub(crate) fn parts(&self) -> usize {
         self.waiting.iter().map(|it| it.parts).sum()
     }
 
     /// A stretch of a log that came in so many parts is to be taken in; `base` is that of a log
     /// which begins anew with it.
-    pub fn push(&mut self, index: NodeIndex, part: LogPart, base: u64, parts: usize) {
+    pub(crate) fn push(&mut self, index: NodeIndex, part: LogPart, base: u64, parts: usize) {
         self.waiting.push_back(Intake {
             index,
             author: part.head.head.author,
@@ -114,7 +114,7 @@ impl Intakes {
     }
 
     /// What waits of a log is not taken in any more, since its log was dropped.
-    pub fn cancel(&mut self, index: NodeIndex) {
+    pub(crate) fn cancel(&mut self, index: NodeIndex) {
         self.wrong.take_if(|(wrong, _)| *wrong == index);
         let position = self.waiting.iter().position(|it| it.index == index);
         if let Some(gone) = position.and_then(|at| self.waiting.remove(at)) {
@@ -215,9 +215,12 @@ impl Catalogue {
         if !intake.last || !(is_anew || log.complete) {
             return Some(true);
         }
-        let fresh = || match is_anew {
-            true => Sum::default(),
-            false => Sum::of(log),
+        let fresh = || {
+            if is_anew {
+                Sum::default()
+            } else {
+                Sum::of(log)
+            }
         };
         let mut sum = intake.sum.take().unwrap_or_else(fresh);
         intake.progress = Progress::Checks;

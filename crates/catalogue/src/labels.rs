@@ -23,7 +23,7 @@ fn begin() -> Place {
 
 impl Merge {
     /// Lists a node's name; where that changes how nodes are told apart, the conflict names too.
-    pub fn set_name(&mut self, node: NodeIndex, name: &NodeName) {
+    pub(crate) fn set_name(&mut self, node: NodeIndex, name: &NodeName) {
         self.renames.waiting.remove(&node);
         let known = self.state.node(node).name.as_ref();
         if known == Some(name) {
@@ -42,7 +42,7 @@ impl Merge {
     }
 
     /// Lists the names that waited for their time, where that came.
-    pub fn take_names(&mut self) {
+    pub(crate) fn take_names(&mut self) {
         for (node, name) in std::mem::take(&mut self.renames.waiting) {
             self.set_name(node, &name);
         }
@@ -80,7 +80,7 @@ impl Merge {
 
     /// Gives conflict names anew since somebody is called otherwise, about so many steps of them;
     /// how many it was.
-    pub fn give_renamed(&mut self, limit: usize) -> usize {
+    pub(crate) fn give_renamed(&mut self, limit: usize) -> usize {
         let mut steps = 0;
         while steps < limit {
             let Some(at) = &self.renames.at else { break };

@@ -27,6 +27,11 @@
 //! | what is looked at | `view`, `dir`, `peers`, `change`, `found_again` |
 //! | what rows and names are kept in | `orders`, `sorted`, `held` |
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests may read the clock")
+)]
+
 mod aliases;
 mod apply;
 mod audience;

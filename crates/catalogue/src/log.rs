@@ -72,12 +72,12 @@ pub(super) struct Pending {
 
 impl Pending {
     /// The record of a sequence came or went.
-    pub fn touch(&mut self, sequence: u64) {
+    pub(crate) fn touch(&mut self, sequence: u64) {
         self.touched.push(sequence);
     }
 
     /// Everything stored is void.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         *self = Self {
             anew: true,
             state: true,
@@ -86,7 +86,7 @@ impl Pending {
     }
 
     /// The sequences that came or went, each once, at most `limit`.
-    pub fn take(&mut self, limit: usize) -> Vec<u64> {
+    pub(crate) fn take(&mut self, limit: usize) -> Vec<u64> {
         self.touched.sort_unstable();
         self.touched.dedup();
         let rest = self.touched.split_off(self.touched.len().min(limit));
@@ -96,7 +96,7 @@ impl Pending {
 
 impl Log {
     /// Takes a row in at the end.
-    pub fn push(&mut self, row: Row, fact: &Fact) {
+    pub(crate) fn push(&mut self, row: Row, fact: &Fact) {
         if row.is_tombstone() {
             self.tombstones += 1;
         } else {
@@ -110,7 +110,7 @@ impl Log {
     }
 
     /// Takes out a row that is in `rows` or `old`; `fact` is what it says.
-    pub fn take(&mut self, row: &Row, fact: &Fact) {
+    pub(crate) fn take(&mut self, row: &Row, fact: &Fact) {
         if !self.rows.get(row.sequence).is_some_and(|own| own.is(row)) {
             self.old.remove(row.sequence);
             return;
@@ -130,7 +130,7 @@ impl Log {
     /// Makes all rows old ones and begins another life. Rows that were old already are given back:
     /// nothing confirms them any more.
     #[must_use]
-    pub fn begin(&mut self, epoch: u64) -> Rows {
+    pub(crate) fn begin(&mut self, epoch: u64) -> Rows {
         let outdated = std::mem::replace(&mut self.old, std::mem::take(&mut self.rows));
         self.epoch = epoch;
         self.sequence = 0;
@@ -149,7 +149,7 @@ impl Log {
     }
 
     /// Whether the rows are what a head says.
-    pub fn fits(&self, head: &Head) -> bool {
+    pub(crate) fn fits(&self, head: &Head) -> bool {
         self.count == head.count && self.digest.digest() == head.digest
     }
 
@@ -157,7 +157,7 @@ impl Log {
     ///
     /// A suffix is safe where no tombstone was dropped that we have not seen: none above what we
     /// have, or, while a whole log is pulled, above what its head was when that began.
-    pub fn pull_to(&self, author: NodeId, head: &Head) -> Pull {
+    pub(crate) fn pull_to(&self, author: NodeId, head: &Head) -> Pull {
         let reach = self.reach();
         let safe = reach.epoch == head.epoch && head.floor <= reach.sequence.max(reach.base);
         Pull {
@@ -168,7 +168,7 @@ impl Log {
     }
 
     /// Where the floor should be so that tombstones do not outgrow the live rows.
-    pub fn floor_to_be(&self) -> Option<u64> {
+    pub(crate) fn floor_to_be(&self) -> Option<u64> {
         let limit = TOMBSTONES_MIN.max(self.count / TOMBSTONE_RATIO);
         if self.tombstones <= limit {
             return None;
@@ -180,7 +180,7 @@ impl Log {
 
     /// The tombstones up to the floor that end next, of so many rows that are looked at; how many
     /// these are.
-    pub fn tombstones_to_clear(&mut self, limit: usize) -> (Vec<Row>, usize) {
+    pub(crate) fn tombstones_to_clear(&mut self, limit: usize) -> (Vec<Row>, usize) {
         if self.tombstones == 0 {
             self.cleared = self.floor;
         }
@@ -197,7 +197,7 @@ impl Log {
     }
 
     /// How far it has come.
-    pub fn reach(&self) -> Reach {
+    pub(crate) fn reach(&self) -> Reach {
         match &self.staged {
             Some(staged) => Reach {
                 epoch: staged.epoch,
@@ -215,7 +215,7 @@ impl Log {
     }
 
     /// Drops what is staged where a part does not go on from it.
-    pub fn drop_staged_unless_continued(&mut self, part: &LogPart) {
+    pub(crate) fn drop_staged_unless_continued(&mut self, part: &LogPart) {
         if self
             .staged
             .as_ref()
@@ -226,7 +226,7 @@ impl Log {
     }
 
     /// How many parts wait.
-    pub fn staged_parts(&self) -> usize {
+    pub(crate) fn staged_parts(&self) -> usize {
         self.staged.as_ref().map_or(0, |staged| staged.parts)
     }
 }

@@ -72,7 +72,7 @@ struct Standing {
 }
 
 impl Merge {
-    pub fn new(me: NodeId, name: NodeName) -> Self {
+    pub(crate) fn new(me: NodeId, name: NodeName) -> Self {
         Self {
             state: Merged::new(me, name),
             changes: Changes::default(),
@@ -100,7 +100,7 @@ impl Merge {
     }
 
     /// Replaces `gone` by `new`, which is about the same name or content of the same author.
-    pub fn change(&mut self, gone: Option<&Row>, new: Option<&Row>) {
+    pub(crate) fn change(&mut self, gone: Option<&Row>, new: Option<&Row>) {
         let opened = gone.filter(|row| !row.is_opaque());
         if new.or(gone).is_some_and(|row| row.is_opaque()) {
             // what was said under this seal before could be opened, and this cannot
@@ -147,7 +147,7 @@ impl Merge {
     }
 
     /// Works in that rows of one author now count as its liveness says, up to `done`.
-    pub fn sweep(&mut self, author: NodeIndex, rows: &[Row], done: u64) {
+    pub(crate) fn sweep(&mut self, author: NodeIndex, rows: &[Row], done: u64) {
         let rows: Vec<&Row> = rows.iter().filter(|row| !row.is_tombstone()).collect();
         self.around(&rows, |merge| merge.node_mut(author).sweep = Some(done));
         for row in rows.iter().filter(|row| row.class == Class::Directory) {
@@ -156,7 +156,7 @@ impl Merge {
     }
 
     /// One author's row of a name, tombstones included.
-    pub fn named_row(
+    pub(crate) fn named_row(
         &self,
         dir: DirId,
         name: &[u8],
@@ -180,7 +180,7 @@ impl Merge {
     }
 
     /// One author's row of a cached content, tombstones included.
-    pub fn cached_row(&self, hash: ContentHash, author: NodeIndex) -> Option<Row> {
+    pub(crate) fn cached_row(&self, hash: ContentHash, author: NodeIndex) -> Option<Row> {
         [Class::Have, Class::HaveNot].into_iter().find_map(|class| {
             let from = HashFrom {
                 hash,
@@ -194,7 +194,7 @@ impl Merge {
     }
 
     /// The number of a directory, made where there is none.
-    pub fn dir_of(&mut self, path: &SharedPath) -> DirId {
+    pub(crate) fn dir_of(&mut self, path: &SharedPath) -> DirId {
         path.components()
             .fold(DirId::ROOT, |dir, name| self.child_of(dir, name))
     }
@@ -219,7 +219,7 @@ impl Merge {
     }
 
     /// Forgets a directory that no row needs, and those above it that then are not needed either.
-    pub fn drop_empty(&mut self, mut id: DirId) {
+    pub(crate) fn drop_empty(&mut self, mut id: DirId) {
         while id != DirId::ROOT {
             let dir = self.state.dir(id);
             let (parent, place) = (dir.parent, dir.place.clone());
@@ -281,7 +281,7 @@ impl Merge {
     }
 
     /// The own cache holds a private content of this size whole, or no more.
-    pub fn keep(&mut self, hash: ContentHash, size_bytes: Option<u64>) {
+    pub(crate) fn keep(&mut self, hash: ContentHash, size_bytes: Option<u64>) {
         if self.state.kept.get(&hash).copied() == size_bytes {
             return;
         }
@@ -411,7 +411,7 @@ impl Merge {
     }
 
     /// Works out what depends on whole directories. A view is only taken after this.
-    pub fn finish_batch(&mut self) {
+    pub(crate) fn finish_batch(&mut self) {
         for dir in std::mem::take(&mut self.stale_times) {
             let here = self.state.dir(dir);
             let recorded = here
@@ -429,7 +429,7 @@ impl Merge {
         self.refresh_stale(usize::MAX);
     }
 
-    pub fn node_mut(&mut self, index: NodeIndex) -> &mut Node {
+    pub(crate) fn node_mut(&mut self, index: NodeIndex) -> &mut Node {
         self.dirty = true;
         let node = &mut Arc::make_mut(&mut self.state.nodes)[usize::from(index.0)];
         node.as_mut().expect("rows name known nodes")

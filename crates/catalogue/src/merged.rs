@@ -79,7 +79,7 @@ pub(super) struct Merged {
 }
 
 impl Merged {
-    pub fn new(me: NodeId, name: NodeName) -> Self {
+    pub(crate) fn new(me: NodeId, name: NodeName) -> Self {
         let node = Node {
             id: me,
             label: name.as_str().into(),
@@ -104,30 +104,30 @@ impl Merged {
     }
 
     /// A node that rows name; they never outlive it.
-    pub fn node(&self, index: NodeIndex) -> &Node {
+    pub(crate) fn node(&self, index: NodeIndex) -> &Node {
         self.nodes[usize::from(index.0)]
             .as_ref()
             .expect("rows name known nodes")
     }
 
-    pub fn node_of(&self, row: &Row) -> &NodeId {
+    pub(crate) fn node_of(&self, row: &Row) -> &NodeId {
         &self.node(row.author).id
     }
 
     /// All nodes, by their number.
-    pub fn known(&self) -> impl Iterator<Item = (NodeIndex, &Node)> {
+    pub(crate) fn known(&self) -> impl Iterator<Item = (NodeIndex, &Node)> {
         let numbered = self.nodes.iter().enumerate();
         numbered.filter_map(|(at, node)| Some((NodeIndex(at as u16), node.as_ref()?)))
     }
 
-    pub fn dir(&self, id: DirId) -> &Dir {
+    pub(crate) fn dir(&self, id: DirId) -> &Dir {
         self.dirs[id.0 as usize]
             .as_ref()
             .expect("rows and directories name known directories")
     }
 
     /// Whether the author of a row is live, as far as its last change of liveness was worked in.
-    pub fn is_live(&self, row: &Row) -> bool {
+    pub(crate) fn is_live(&self, row: &Row) -> bool {
         let node = self.node(row.author);
         match node.sweep {
             Some(done) if row.sequence > done => !node.live,
@@ -170,12 +170,12 @@ impl Merged {
     }
 
     /// Whether some live node can give the bytes.
-    pub fn is_available(&self, hash: ContentHash) -> bool {
+    pub(crate) fn is_available(&self, hash: ContentHash) -> bool {
         self.having(hash).next().is_some()
     }
 
     /// The live nodes that have all the bytes, each once.
-    pub fn holders(&self, hash: ContentHash) -> Vec<NodeIndex> {
+    pub(crate) fn holders(&self, hash: ContentHash) -> Vec<NodeIndex> {
         let mut nodes: Vec<NodeIndex> = self.having(hash).collect();
         nodes.sort_unstable();
         nodes.dedup();
@@ -184,14 +184,14 @@ impl Merged {
 
     /// Whether this node is the only live one that has all the bytes, as far as nodes say. Each
     /// read that has to wait asks it, so it ends at the first other.
-    pub fn is_mine_alone(&self, hash: ContentHash) -> bool {
+    pub(crate) fn is_mine_alone(&self, hash: ContentHash) -> bool {
         let mut nodes = self.having(hash);
         let mine = |node: NodeIndex| node == self.me;
         nodes.next().is_some_and(mine) && nodes.all(mine)
     }
 
     /// Whether another live node has all the bytes, as far as nodes say.
-    pub fn is_elsewhere(&self, hash: ContentHash) -> bool {
+    pub(crate) fn is_elsewhere(&self, hash: ContentHash) -> bool {
         self.having(hash).any(|node| node != self.me)
     }
 
@@ -205,13 +205,13 @@ impl Merged {
     }
 
     /// Where the live nodes say that they have all the bytes; a node may say so twice.
-    pub fn claims(&self, hash: ContentHash) -> impl Iterator<Item = &Row> {
+    pub(crate) fn claims(&self, hash: ContentHash) -> impl Iterator<Item = &Row> {
         self.givers(hash, Class::File)
             .chain(self.givers(hash, Class::Have))
     }
 
     /// All rows that name a content as a file's.
-    pub fn files_of(&self, hash: ContentHash) -> impl Iterator<Item = &Row> {
+    pub(crate) fn files_of(&self, hash: ContentHash) -> impl Iterator<Item = &Row> {
         let rows = self.by_hash.from(&HashFrom::files(hash));
         let rows = rows.map(|by| &by.row);
         rows.take_while(move |row| row.hash == *hash.as_bytes() && row.class == Class::File)
@@ -219,7 +219,7 @@ impl Merged {
 
     /// The rows that name a content as a file's from a place on, without that itself: so many, and
     /// one more.
-    pub fn files_after(
+    pub(crate) fn files_after(
         &self,
         hash: ContentHash,
         place: &impl Comparable<ByHash>,
@@ -233,7 +233,7 @@ impl Merged {
     }
 
     /// What a content is, where a live node has it.
-    pub fn content(&self, hash: ContentHash) -> Option<Content> {
+    pub(crate) fn content(&self, hash: ContentHash) -> Option<Content> {
         let given = self.is_available(hash);
         let first = self.by_hash.from(&HashFrom::files(hash)).next();
         let first = first.map(|by| &by.row)?;
@@ -245,13 +245,13 @@ impl Merged {
     }
 
     /// The bytes that a content adds to the cluster's total: those of a file that is available.
-    pub fn shared_bytes(&self, hash: ContentHash) -> u64 {
+    pub(crate) fn shared_bytes(&self, hash: ContentHash) -> u64 {
         let size_bytes = self.files_of(hash).next().map(|row| row.size_bytes());
         size_bytes.filter(|_| self.is_available(hash)).unwrap_or(0)
     }
 
     /// Whether a row may show at its name: somebody live can give what it stands for.
-    pub fn is_givable(&self, row: &Row) -> bool {
+    pub(crate) fn is_givable(&self, row: &Row) -> bool {
         match row.class {
             _ if self.is_early(row) || !self.may_have_name(row) => false,
             Class::File => self.is_live(row) || self.is_available(row.hash()),
@@ -261,47 +261,47 @@ impl Merged {
     }
 
     /// The versions of a name by their rank, the best first.
-    pub fn rank(&self, rows: Vec<Row>) -> Vec<Row> {
+    pub(crate) fn rank(&self, rows: Vec<Row>) -> Vec<Row> {
         rules::rank(rows, |a, b| self.order(a, b))
     }
 
     /// Which of two candidates of a name ranks before the other.
-    pub fn order(&self, a: &Row, b: &Row) -> Ordering {
+    pub(crate) fn order(&self, a: &Row, b: &Row) -> Ordering {
         let live_first = self.is_live(b).cmp(&self.is_live(a));
         let by_rule = || rules::precedence((a, self.node_of(a)), (b, self.node_of(b)));
         live_first.then_with(by_rule)
     }
 
     /// Whether a row makes a directory be listed at its name.
-    pub fn lists_directory(&self, row: &Row) -> bool {
+    pub(crate) fn lists_directory(&self, row: &Row) -> bool {
         row.class == Class::Directory && self.is_live(row) && self.may_have_name(row)
     }
 
     /// Whether a row's time is so far ahead of the clock that it must wait.
-    pub fn is_early(&self, row: &Row) -> bool {
+    pub(crate) fn is_early(&self, row: &Row) -> bool {
         matches!(row.class, Class::File | Class::Symlink) && self.is_ahead(row)
     }
 
     /// Whether a row's time is so far ahead of the clock, whatever it stands for.
-    pub fn is_ahead(&self, row: &Row) -> bool {
+    pub(crate) fn is_ahead(&self, row: &Row) -> bool {
         let horizon = self.horizon;
         horizon.is_some_and(|horizon| row.version_time() > horizon)
     }
 
     /// Whether a row tells of a directory's last change. One from ahead of the clock does not until
     /// its time comes: it would hide every change meanwhile.
-    pub fn dates_directory(&self, row: &Row) -> bool {
+    pub(crate) fn dates_directory(&self, row: &Row) -> bool {
         self.lists_directory(row) && !self.is_ahead(row)
     }
 
     /// The directory of a path, listed or not.
-    pub fn find_dir(&self, path: &SharedPath) -> Option<DirId> {
+    pub(crate) fn find_dir(&self, path: &SharedPath) -> Option<DirId> {
         path.components()
             .try_fold(DirId::ROOT, |dir, name| self.dir(dir).child(name))
     }
 
     /// The path of a name in a directory; of the directory itself where the name is empty.
-    pub fn path_of(&self, dir: DirId, name: &[u8]) -> SharedPath {
+    pub(crate) fn path_of(&self, dir: DirId, name: &[u8]) -> SharedPath {
         let mut names = Vec::new();
         let mut at = dir;
         while at != DirId::ROOT {

@@ -103,15 +103,15 @@ key_of!(After<'_>, Listed, |key: &After<'_>, row: &Listed| {
 pub(super) struct DirRef(ThinArc<DirId, u8>);
 
 impl DirRef {
-    pub fn new(id: DirId, name: &[u8]) -> Self {
+    pub(crate) fn new(id: DirId, name: &[u8]) -> Self {
         Self(ThinArc::from_header_and_slice(id, name))
     }
 
-    pub fn id(&self) -> DirId {
+    pub(crate) fn id(&self) -> DirId {
         self.0.header.header
     }
 
-    pub fn name(&self) -> &[u8] {
+    pub(crate) fn name(&self) -> &[u8] {
         &self.0.slice
     }
 }
@@ -142,15 +142,15 @@ key_of!(Named<'_>, Listed, |key: &Named<'_>, row: &Listed| key
 pub(super) struct Alias(ThinArc<Row, u8>);
 
 impl Alias {
-    pub fn new(row: Row, name: &[u8]) -> Self {
+    pub(crate) fn new(row: Row, name: &[u8]) -> Self {
         Self(ThinArc::from_header_and_slice(row, name))
     }
 
-    pub fn row(&self) -> &Row {
+    pub(crate) fn row(&self) -> &Row {
         &self.0.header.header
     }
 
-    pub fn name(&self) -> &[u8] {
+    pub(crate) fn name(&self) -> &[u8] {
         &self.0.slice
     }
 }
@@ -179,7 +179,7 @@ pub(super) struct ByHash {
 }
 
 impl ByHash {
-    pub fn new(row: Row) -> Self {
+    pub(crate) fn new(row: Row) -> Self {
         Self {
             prefix: prefix(&row.hash),
             row,
@@ -214,7 +214,7 @@ pub(super) struct HashFrom {
 
 impl HashFrom {
     /// Before all files of a content.
-    pub fn files(hash: ContentHash) -> Self {
+    pub(crate) fn files(hash: ContentHash) -> Self {
         Self {
             hash,
             class: Class::File,

@@ -24,12 +24,12 @@ const NAMES_LOOKED_AT: usize = 4096;
 
 impl Merged {
     /// Who reads what is sealed under the number of a row.
-    pub fn audience(&self, row: &Row) -> Option<&Arc<Audience>> {
+    pub(crate) fn audience(&self, row: &Row) -> Option<&Arc<Audience>> {
         self.audiences.get(&(row.author, row.share))
     }
 
     /// Which of its author's shares a row is in.
-    pub fn share_of(&self, row: &Row) -> ShareIndex {
+    pub(crate) fn share_of(&self, row: &Row) -> ShareIndex {
         let audience = self.audience(row).filter(|_| row.share.is_sealed());
         audience.map_or(row.share, |audience| audience.share)
     }
@@ -69,13 +69,13 @@ impl Merged {
     }
 
     /// Whether a content is for some nodes alone, as far as this node gives it.
-    pub fn is_private(&self, hash: ContentHash) -> bool {
+    pub(crate) fn is_private(&self, hash: ContentHash) -> bool {
         let is_sealed = self.marks.has(hash) || self.sealed_names(hash).next().is_some();
         is_sealed && !self.is_open_from(hash, self.me)
     }
 
     /// Whether a node may be given the bytes of a content by this one.
-    pub fn admits(&self, node: &NodeId, hash: ContentHash) -> bool {
+    pub(crate) fn admits(&self, node: &NodeId, hash: ContentHash) -> bool {
         if self.private.is_empty() && self.marks.is_empty() && !self.marks.is_full() {
             return true;
         }
@@ -150,16 +150,12 @@ impl Merge {
             return;
         }
         let hash = row.hash();
-        let becomes_private = match row.share.is_sealed() {
-            true => {
-                self.state.private.remove(&ByHash::new(row.clone()));
-                !self.state.is_listed_by(hash, row.author)
-            }
-            // who could read it may have said so himself: nobody is kept from what is open
-            false => {
-                self.restricted.contains_key(&(row.author, row.share))
-                    && !self.state.is_listed(hash)
-            }
+        let becomes_private = if row.share.is_sealed() {
+            self.state.private.remove(&ByHash::new(row.clone()));
+            !self.state.is_listed_by(hash, row.author)
+        } else {
+            // content that a share for all nodes lists too is not private
+            self.restricted.contains_key(&(row.author, row.share)) && !self.state.is_listed(hash)
         };
         if becomes_private {
             let mark = self.mark_of(row);

@@ -20,7 +20,7 @@ pub(super) struct NodeIndex(pub u16);
 pub(super) struct DirId(pub u32);
 
 impl DirId {
-    pub const ROOT: Self = Self(0);
+    pub(crate) const ROOT: Self = Self(0);
 }
 
 /// What a row says.
@@ -105,12 +105,18 @@ impl Row {
     }
 
     /// A name with what it stands for.
-    pub fn entry(stamp: Stamp, share: ShareIndex, dir: DirId, name: &[u8], entry: &Entry) -> Self {
+    pub(crate) fn entry(
+        stamp: Stamp,
+        share: ShareIndex,
+        dir: DirId,
+        name: &[u8],
+        entry: &Entry,
+    ) -> Self {
         Self::entry_sealed(stamp, share, (dir, name), entry, &[])
     }
 
     /// The same, which came sealed: with the [`seal`] of it.
-    pub fn entry_sealed(
+    pub(crate) fn entry_sealed(
         stamp: Stamp,
         share: ShareIndex,
         (dir, name): (DirId, &[u8]),
@@ -164,12 +170,12 @@ impl Row {
     }
 
     /// The tombstone of a name.
-    pub fn removed(stamp: Stamp, share: ShareIndex, dir: DirId, name: &[u8]) -> Self {
+    pub(crate) fn removed(stamp: Stamp, share: ShareIndex, dir: DirId, name: &[u8]) -> Self {
         Self::removed_sealed(stamp, share, (dir, name), &[])
     }
 
     /// The same, which came sealed: with the [`seal`] of it.
-    pub fn removed_sealed(
+    pub(crate) fn removed_sealed(
         stamp: Stamp,
         share: ShareIndex,
         (dir, name): (DirId, &[u8]),
@@ -186,7 +192,7 @@ impl Row {
     }
 
     /// What is sealed for others, a tombstone of it, or a list of readers, as it came.
-    pub fn opaque(
+    pub(crate) fn opaque(
         stamp: Stamp,
         class: Class,
         number: ShareIndex,
@@ -201,7 +207,7 @@ impl Row {
     }
 
     /// A complete content in the author's cache.
-    pub fn have(stamp: Stamp, hash: &ContentHash, size_bytes: u64) -> Self {
+    pub(crate) fn have(stamp: Stamp, hash: &ContentHash, size_bytes: u64) -> Self {
         let mut facts = Self::blank(stamp, Class::Have);
         facts.hash = *hash.as_bytes();
         let behind = facts.set_size(size_bytes);
@@ -210,23 +216,23 @@ impl Row {
     }
 
     /// The tombstone of a cached content.
-    pub fn have_not(stamp: Stamp, hash: &ContentHash) -> Self {
+    pub(crate) fn have_not(stamp: Stamp, hash: &ContentHash) -> Self {
         let mut facts = Self::blank(stamp, Class::HaveNot);
         facts.hash = *hash.as_bytes();
         Self(ThinArc::from_header_and_slice(facts, &[]))
     }
 
-    pub fn name(&self) -> &[u8] {
+    pub(crate) fn name(&self) -> &[u8] {
         &self.0.slice[..usize::from(self.name_bytes)]
     }
 
     /// How long its name is with what is behind it.
-    pub fn text_bytes(&self) -> usize {
+    pub(crate) fn text_bytes(&self) -> usize {
         usize::from(self.name_bytes) + self.behind(0).len()
     }
 
     /// Where a link points; empty for all else.
-    pub fn target(&self) -> &[u8] {
+    pub(crate) fn target(&self) -> &[u8] {
         match self.class {
             Class::Symlink => self.behind_name(),
             _ => &[],
@@ -234,7 +240,7 @@ impl Row {
     }
 
     /// Who sent it to its author, of a file that somebody did.
-    pub fn sent_by(&self) -> Option<Sender> {
+    pub(crate) fn sent_by(&self) -> Option<Sender> {
         match self.class {
             Class::File if !self.behind_name().is_empty() => {
                 postcard::from_bytes(self.behind_name()).ok()
@@ -253,7 +259,7 @@ impl Row {
 
     /// The path and entry that a name was sealed as, if it was; of a tombstone the entry is empty.
     /// Of what is opaque, how it came.
-    pub fn seal(&self) -> Option<(&[u8], &[u8])> {
+    pub(crate) fn seal(&self) -> Option<(&[u8], &[u8])> {
         if self.is_opaque() {
             return Some(self.0.slice.split_at(self.size_bytes() as usize));
         }
@@ -282,33 +288,34 @@ impl Row {
     }
 
     /// Of what is opaque, how long its path is.
-    pub fn size_bytes(&self) -> u64 {
+    pub(crate) fn size_bytes(&self) -> u64 {
         match self.behind(OWN_SIZE).first_chunk() {
             Some(bytes) if self.has(OWN_SIZE) => u64::from_le_bytes(*bytes),
             _ => self.marks() & (EXECUTABLE - 1),
         }
     }
 
-    pub fn hash(&self) -> ContentHash {
+    pub(crate) fn hash(&self) -> ContentHash {
         ContentHash::new(self.hash)
     }
 
-    pub fn mtime(&self) -> Timestamp {
+    pub(crate) fn mtime(&self) -> Timestamp {
         if self.has(OWN_MTIME) {
             return self.time_behind(OWN_MTIME);
         }
         Timestamp::unpacked(self.mtime)
     }
 
-    pub fn version_time(&self) -> Timestamp {
-        match self.has(OWN_VERSION) {
-            true => self.time_behind(OWN_VERSION),
-            false => self.mtime(),
+    pub(crate) fn version_time(&self) -> Timestamp {
+        if self.has(OWN_VERSION) {
+            self.time_behind(OWN_VERSION)
+        } else {
+            self.mtime()
         }
     }
 
     /// Whether it says that something is gone, and so does not count in its author's head.
-    pub fn is_tombstone(&self) -> bool {
+    pub(crate) fn is_tombstone(&self) -> bool {
         matches!(
             self.class,
             Class::Removed | Class::HaveNot | Class::SealedRemoved
@@ -316,7 +323,7 @@ impl Row {
     }
 
     /// Whether it is kept as it came: a list of readers, or what this node cannot open.
-    pub fn is_opaque(&self) -> bool {
+    pub(crate) fn is_opaque(&self) -> bool {
         matches!(
             self.class,
             Class::Readers | Class::Sealed | Class::SealedRemoved
@@ -324,29 +331,29 @@ impl Row {
     }
 
     /// Whether it is about a name (and so lies in a directory), not about a cached content.
-    pub fn has_name(&self) -> bool {
+    pub(crate) fn has_name(&self) -> bool {
         !matches!(self.class, Class::Have | Class::HaveNot) && !self.is_opaque()
     }
 
     /// Whether its author offers the bytes of a hash by it.
-    pub fn gives_content(&self) -> bool {
+    pub(crate) fn gives_content(&self) -> bool {
         matches!(self.class, Class::File | Class::Have)
     }
 
     /// Whether both stand for the same thing: the same bytes, or the same link.
-    pub fn same_content(&self, other: &Self) -> bool {
+    pub(crate) fn same_content(&self, other: &Self) -> bool {
         self.class == other.class
             && self.hash == other.hash
             && self.size_bytes() == other.size_bytes()
             && self.target() == other.target()
     }
 
-    pub fn is(&self, other: &Self) -> bool {
+    pub(crate) fn is(&self, other: &Self) -> bool {
         std::ptr::eq::<Facts>(&**self, &**other)
     }
 
     /// The entry that was recorded; none for a tombstone or a cached content.
-    pub fn to_entry(&self) -> Option<Entry> {
+    pub(crate) fn to_entry(&self) -> Option<Entry> {
         Some(Entry {
             kind: self.kind()?,
             mtime: self.mtime(),
@@ -355,7 +362,7 @@ impl Row {
         })
     }
 
-    pub fn kind(&self) -> Option<Kind> {
+    pub(crate) fn kind(&self) -> Option<Kind> {
         Some(match self.class {
             Class::File => Kind::File {
                 hash: self.hash(),
@@ -373,7 +380,7 @@ impl Row {
 }
 
 impl Facts {
-    pub fn executable(&self) -> bool {
+    pub(crate) fn executable(&self) -> bool {
         self.has(EXECUTABLE)
     }
 

@@ -17,16 +17,16 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Appends a row whose sequence is above all others.
-    pub fn push(&mut self, row: Row) {
+    pub(crate) fn push(&mut self, row: Row) {
         debug_assert!(self.last_sequence() < row.sequence || self.is_empty());
         match self.chunks.last_mut() {
             Some(chunk) if chunk.len() < CHUNK_ROWS => chunk.push(row),
@@ -36,14 +36,14 @@ impl Rows {
     }
 
     /// The highest sequence; 0 where there is none.
-    pub fn last_sequence(&self) -> u64 {
+    pub(crate) fn last_sequence(&self) -> u64 {
         self.chunks
             .last()
             .and_then(|chunk| chunk.last())
             .map_or(0, |row| row.sequence)
     }
 
-    pub fn get(&self, sequence: u64) -> Option<&Row> {
+    pub(crate) fn get(&self, sequence: u64) -> Option<&Row> {
         let chunk = self.chunks.get(self.chunk_of(sequence))?;
         let at = chunk
             .binary_search_by_key(&sequence, |row| row.sequence)
@@ -51,7 +51,7 @@ impl Rows {
         Some(&chunk[at])
     }
 
-    pub fn remove(&mut self, sequence: u64) -> Option<Row> {
+    pub(crate) fn remove(&mut self, sequence: u64) -> Option<Row> {
         let number = self.chunk_of(sequence);
         let chunk = self.chunks.get_mut(number)?;
         let at = chunk
@@ -64,7 +64,7 @@ impl Rows {
     }
 
     /// Takes out the row of the highest sequence.
-    pub fn pop(&mut self) -> Option<Row> {
+    pub(crate) fn pop(&mut self) -> Option<Row> {
         let chunk = self.chunks.last_mut()?;
         let row = chunk.pop();
         if chunk.is_empty() {
@@ -75,7 +75,7 @@ impl Rows {
     }
 
     /// All rows above a sequence, ascending.
-    pub fn after(&self, sequence: u64) -> impl Iterator<Item = &Row> {
+    pub(crate) fn after(&self, sequence: u64) -> impl Iterator<Item = &Row> {
         let number = self.chunk_of(sequence.saturating_add(1));
         let chunks = self.chunks.get(number..).unwrap_or_default();
         let skip = chunks.first().map_or(0, |chunk| {

@@ -108,9 +108,10 @@ impl Merge {
 
     fn count_list(&mut self, author: NodeIndex, share: ShareIndex, is_new: bool) {
         let count = self.restricted.entry((author, share)).or_default();
-        match is_new {
-            true => *count += 1,
-            false => *count = count.saturating_sub(1),
+        if is_new {
+            *count += 1
+        } else {
+            *count = count.saturating_sub(1)
         }
         if *count == 0 {
             self.restricted.remove(&(author, share));
@@ -239,13 +240,14 @@ impl Catalogue {
         }
         let (path, entry) = row.seal()?;
         let path = bytes::Bytes::copy_from_slice(path);
-        Some(match row.is_tombstone() {
-            true => Fact::SealedRemoved { number, path },
-            false => Fact::Sealed {
+        Some(if row.is_tombstone() {
+            Fact::SealedRemoved { number, path }
+        } else {
+            Fact::Sealed {
                 number,
                 path,
                 entry: bytes::Bytes::copy_from_slice(entry),
-            },
+            }
         })
     }
 

@@ -18,28 +18,28 @@ pub(super) struct SortedSet<T> {
 }
 
 impl<T: Ord + Clone> SortedSet<T> {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             runs: Vector::new(),
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
 
-    pub fn get(&self, key: &impl Comparable<T>) -> Option<&T> {
+    pub(crate) fn get(&self, key: &impl Comparable<T>) -> Option<&T> {
         let run = self.runs.get(self.run_of(key))?;
         let at = run.binary_search_by(|element| key.compare(element).reverse());
         at.ok().map(|at| &run[at])
     }
 
-    pub fn contains(&self, key: &impl Comparable<T>) -> bool {
+    pub(crate) fn contains(&self, key: &impl Comparable<T>) -> bool {
         self.get(key).is_some()
     }
 
     /// Takes an element in, in the place of one that is equal.
-    pub fn insert(&mut self, element: T) {
+    pub(crate) fn insert(&mut self, element: T) {
         let number = self.run_of(&element);
         let Some(run) = self.runs.get(number) else {
             return self.insert_between(number, element);
@@ -54,7 +54,7 @@ impl<T: Ord + Clone> SortedSet<T> {
     }
 
     /// Takes out what is equal, if anything.
-    pub fn remove(&mut self, key: &impl Comparable<T>) {
+    pub(crate) fn remove(&mut self, key: &impl Comparable<T>) {
         let number = self.run_of(key);
         let Some(run) = self.runs.get(number) else {
             return;
@@ -66,12 +66,15 @@ impl<T: Ord + Clone> SortedSet<T> {
     }
 
     /// All, ascending.
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.runs.iter().flat_map(|run| run.iter())
     }
 
     /// The elements from a place on, ascending.
-    pub fn from<K: Comparable<T>>(&self, place: &K) -> impl Iterator<Item = &T> + use<'_, T, K> {
+    pub(crate) fn from<K: Comparable<T>>(
+        &self,
+        place: &K,
+    ) -> impl Iterator<Item = &T> + use<'_, T, K> {
         let number = self.run_of(place);
         let first = self.runs.get(number);
         let skipped = first.map_or(0, |run| {
@@ -82,7 +85,7 @@ impl<T: Ord + Clone> SortedSet<T> {
     }
 
     /// The last element before a place.
-    pub fn last_before(&self, place: &impl Comparable<T>) -> Option<&T> {
+    pub(crate) fn last_before(&self, place: &impl Comparable<T>) -> Option<&T> {
         let number = self.run_of(place);
         let before = |run: &Arc<Vec<T>>| run.partition_point(|it| place.compare(it).is_gt());
         let (number, length) = match self.runs.get(number).map(before) {
@@ -101,9 +104,10 @@ impl<T: Ord + Clone> SortedSet<T> {
         while from < to {
             let middle = from.midpoint(to);
             let last = self.runs[middle].last();
-            match last.is_some_and(|last| key.compare(last).is_gt()) {
-                true => from = middle + 1,
-                false => to = middle,
+            if last.is_some_and(|last| key.compare(last).is_gt()) {
+                from = middle + 1
+            } else {
+                to = middle
             }
         }
         from

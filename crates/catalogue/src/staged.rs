@@ -25,12 +25,12 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    pub fn last_sequence(&self) -> u64 {
+    pub(crate) fn last_sequence(&self) -> u64 {
         self.records.last().map_or(0, |record| record.sequence)
     }
 
     /// Whether a part goes on where these end.
-    pub fn is_continued_by(&self, part: &LogPart) -> bool {
+    pub(crate) fn is_continued_by(&self, part: &LogPart) -> bool {
         let first = part.records.first().map(|record| record.sequence);
         !part.fresh
             && part.head.head.epoch == self.epoch

@@ -109,9 +109,10 @@ impl Catalogue {
     /// Gives conflict names anew, where those that are to be would keep a view waiting; how many
     /// steps that was.
     pub(super) fn refresh_if_many(&mut self, limit: usize) -> usize {
-        match self.merge.stale_aliases.steps() > self.merge.step_records {
-            true => self.merge.refresh_stale(limit),
-            false => 0,
+        if self.merge.stale_aliases.steps() > self.merge.step_records {
+            self.merge.refresh_stale(limit)
+        } else {
+            0
         }
     }
 

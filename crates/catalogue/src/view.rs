@@ -328,7 +328,7 @@ pub(super) enum Listed<'a> {
 }
 
 impl Listed<'_> {
-    pub fn name(&self) -> &[u8] {
+    pub(crate) fn name(&self) -> &[u8] {
         match self {
             Self::File(name, _) => name,
             Self::Directory(place) => place.name(),

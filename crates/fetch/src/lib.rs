@@ -3,6 +3,11 @@
 //! [`plan`] chooses ranges and peers; [`session`] adds the readers, the fills and the answers to it,
 //! and is what a node and the simulation drive.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests may read the clock")
+)]
+
 pub mod plan;
 pub mod session;
 

@@ -100,14 +100,20 @@ impl<D, T> Follow<D, T> {
 }
 
 impl<D: Clone + PartialEq, T: Clone> Ahead<D, T> {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             programs: LruCache::new(PROGRAMS_MAX),
         }
     }
 
     /// A program opened a file of that name in a directory.
-    pub fn opened(&mut self, now: Instant, program: u32, dir: &D, name: &[u8]) -> Follow<D, T> {
+    pub(crate) fn opened(
+        &mut self,
+        now: Instant,
+        program: u32,
+        dir: &D,
+        name: &[u8],
+    ) -> Follow<D, T> {
         let program = self.programs.get_or_insert_mut(program, Program::new);
         let knows = program.by.is_some();
         let here = program.directory(dir);
@@ -118,9 +124,10 @@ impl<D: Clone + PartialEq, T: Clone> Ahead<D, T> {
             here.opened.push(name.into());
             let is_of_use = knows || here.opened.len() > RUN_MIN;
             program.bound();
-            return match is_of_use {
-                true => Follow::needs(Needs::Order(dir.clone())),
-                false => Follow::NOTHING,
+            return if is_of_use {
+                Follow::needs(Needs::Order(dir.clone()))
+            } else {
+                Follow::NOTHING
             };
         }
         program.step(name);
@@ -128,7 +135,7 @@ impl<D: Clone + PartialEq, T: Clone> Ahead<D, T> {
     }
 
     /// A program lists a directory: one that goes by an order will open its first files.
-    pub fn lists(&mut self, program: u32, dir: &D) -> Follow<D, T> {
+    pub(crate) fn lists(&mut self, program: u32, dir: &D) -> Follow<D, T> {
         match self.programs.get_mut(&program) {
             Some(program) if program.by.is_some() && !program.knows(dir) => {
                 Follow::needs(Needs::Order(dir.clone()))
@@ -138,7 +145,7 @@ impl<D: Clone + PartialEq, T: Clone> Ahead<D, T> {
     }
 
     /// The order of a directory that was called for.
-    pub fn listed(
+    pub(crate) fn listed(
         &mut self,
         now: Instant,
         program: u32,
@@ -159,7 +166,7 @@ impl<D: Clone + PartialEq, T: Clone> Ahead<D, T> {
 
     /// This directory comes after the one that asking was through with; `order` is called where
     /// it is not known yet.
-    pub fn comes_next(
+    pub(crate) fn comes_next(
         &mut self,
         now: Instant,
         program: u32,

@@ -69,7 +69,7 @@ pub struct StatFs {
 
 impl Node {
     /// What kind of thing this is.
-    pub fn kind(&self) -> FileKind {
+    pub(crate) fn kind(&self) -> FileKind {
         match self {
             Self::Directory => FileKind::Directory,
             Self::File(_) | Self::Status | Self::Legacy => FileKind::Regular,

@@ -226,9 +226,10 @@ impl Filesystem {
             Node::File(file) => {
                 let opened = self.content.clone().open(&file)?;
                 let size_bytes = file.size_bytes;
-                let state = match opened.live {
-                    true => FileState::Live,
-                    false => FileState::Version { size_bytes },
+                let state = if opened.live {
+                    FileState::Live
+                } else {
+                    FileState::Version { size_bytes }
                 };
                 // for whom it was opened is not known: what serves its readers holds them to rules
                 Handle::File(OpenFile::new(ino, opened.content, state))

@@ -17,7 +17,7 @@ use p2pfs_types::path::SharedPath;
 
 /// The largest file that is asked for ahead of its open. The read-ahead of a larger one begins
 /// with its first read, and hides most of the round trip.
-pub const AHEAD_FILE_MAX_BYTES: u64 = CHUNK_BYTES;
+pub(crate) const AHEAD_FILE_MAX_BYTES: u64 = CHUNK_BYTES;
 /// How many directories are looked at for one open: some may have no small files.
 const DIRECTORIES_A_LOOK: usize = 16;
 

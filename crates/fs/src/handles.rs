@@ -144,9 +144,10 @@ impl OpenFile {
     /// What the kernel was given of it and keeps in pages of its own, where these may be the only
     /// ones that have it.
     pub fn kept_bytes(&self) -> u64 {
-        match self.fills_pages && self.content.is_past_pages() {
-            true => self.given_bytes.load(Ordering::Relaxed),
-            false => 0,
+        if self.fills_pages && self.content.is_past_pages() {
+            self.given_bytes.load(Ordering::Relaxed)
+        } else {
+            0
         }
     }
 

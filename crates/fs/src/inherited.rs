@@ -38,7 +38,7 @@ const IS_EXECUTABLE: u8 = 2;
 
 /// The version of a file that was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version {
+pub(crate) struct Version {
     pub hash: ContentHash,
     pub size_bytes: u64,
     pub mtime: Timestamp,
@@ -47,7 +47,7 @@ pub struct Version {
 
 impl Version {
     /// Of a file that may have any name.
-    pub fn of(file: &FileVersion) -> Self {
+    pub(crate) fn of(file: &FileVersion) -> Self {
         Self {
             hash: file.hash,
             size_bytes: file.size_bytes,
@@ -81,7 +81,7 @@ impl Version {
 
 /// One open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Open {
+pub(crate) struct Open {
     /// The number that the kernel has for it.
     pub handle: u64,
     /// Its inode.
@@ -93,7 +93,7 @@ pub struct Open {
 }
 
 /// The file of records.
-pub struct Inherited {
+pub(crate) struct Inherited {
     file: File,
     state: Mutex<State>,
     /// The contents of inodes that the kernel reads by itself for who opened them with the process
@@ -119,7 +119,7 @@ impl Inherited {
     ///
     /// # Errors
     /// Where the file cannot be read, or not be written.
-    pub fn read(file: File) -> io::Result<Self> {
+    pub(crate) fn read(file: File) -> io::Result<Self> {
         let length = file.metadata()?.len();
         let opens = read_records(&file, length)?;
         let (mut state, mut versions) = (State::default(), HashMap::new());
@@ -145,38 +145,38 @@ impl Inherited {
     }
 
     /// Whether the kernel may still believe what the process before told it of names.
-    pub fn is_believed(&self) -> bool {
+    pub(crate) fn is_believed(&self) -> bool {
         self.followed
             .is_some_and(|since| since.elapsed() < LIFETIME)
     }
 
     /// Keeps a content open until nobody has the inode open any more.
-    pub fn hold(&self, ino: u64, content: Arc<dyn OpenContent>) {
+    pub(crate) fn hold(&self, ino: u64, content: Arc<dyn OpenContent>) {
         self.held.lock().insert(ino, content);
     }
 
     /// What was kept open for an inode, to be closed, which may wait for the disk.
-    pub fn let_go(&self, ino: u64) -> Option<Arc<dyn OpenContent>> {
+    pub(crate) fn let_go(&self, ino: u64) -> Option<Arc<dyn OpenContent>> {
         self.held.lock().remove(&ino)
     }
 
     /// All that the process before had open.
-    pub fn before(&self) -> Vec<Open> {
+    pub(crate) fn before(&self) -> Vec<Open> {
         self.state.lock().before.values().copied().collect()
     }
 
     /// What an inode is that the process before had open, whatever its name stands for by now.
-    pub fn version(&self, ino: u64) -> Option<Version> {
+    pub(crate) fn version(&self, ino: u64) -> Option<Version> {
         self.versions.get(&ino).copied()
     }
 
     /// What the process before had open under this number, once.
-    pub fn take_before(&self, handle: u64) -> Option<Open> {
+    pub(crate) fn take_before(&self, handle: u64) -> Option<Open> {
         self.state.lock().before.remove(&handle)
     }
 
     /// Writes an open down. Failure costs the next process that handle, and us nothing.
-    pub fn note(&self, open: Open) {
+    pub(crate) fn note(&self, open: Open) {
         let mut state = self.state.lock();
         let slot = state.free.pop().unwrap_or_else(|| {
             state.end += 1;
@@ -187,7 +187,7 @@ impl Inherited {
     }
 
     /// It is closed.
-    pub fn forget(&self, handle: u64) {
+    pub(crate) fn forget(&self, handle: u64) {
         let mut state = self.state.lock();
         if let Some(slot) = state.slots.remove(&handle) {
             let _stays = self.file.write_all_at(&[0; RECORD_BYTES], place(slot));
@@ -196,7 +196,7 @@ impl Inherited {
     }
 
     /// How many entries the process before listed last; 0 for the first one.
-    pub fn entries(&self) -> u64 {
+    pub(crate) fn entries(&self) -> u64 {
         let mut bytes = [0; HEADER_BYTES as usize];
         match self.file.read_exact_at(&mut bytes, 0) {
             Ok(()) => u64::from_ne_bytes(bytes) & !WITH_VERSIONS,
@@ -205,7 +205,7 @@ impl Inherited {
     }
 
     /// Notes how many entries are listed now.
-    pub fn note_entries(&self, entries: u64) {
+    pub(crate) fn note_entries(&self, entries: u64) {
         let header = entries | WITH_VERSIONS;
         let _lost = self.file.write_all_at(&header.to_ne_bytes(), 0);
     }

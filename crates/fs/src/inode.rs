@@ -32,7 +32,7 @@ const OTHERS: u64 = 7 << 61;
 
 /// A name in the mount.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Name {
+pub(crate) enum Name {
     /// In the union of what all nodes share; the empty path is the root.
     Union(SharedPath),
     /// `.p2pfs`.
@@ -51,7 +51,7 @@ pub enum Name {
 
 /// What a name stands for, in one version of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Node {
+pub(crate) enum Node {
     /// Has names in it.
     Directory,
     /// Has bytes in it.
@@ -66,7 +66,7 @@ pub enum Node {
 
 /// A name and what it stood for when the kernel looked it up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inode {
+pub(crate) struct Inode {
     pub name: Name,
     /// What it stands for.
     pub node: Node,
@@ -74,13 +74,13 @@ pub struct Inode {
 
 impl Inode {
     /// A directory of that name.
-    pub fn directory(name: Name) -> Self {
+    pub(crate) fn directory(name: Name) -> Self {
         let node = Node::Directory;
         Self { name, node }
     }
 
     /// The number that this inode has unless another has taken it.
-    pub fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         if self.is_root() {
             ROOT_INO
         } else {
@@ -89,17 +89,17 @@ impl Inode {
     }
 
     /// The numbers that it may have, the best first.
-    pub fn numbers(&self) -> impl Iterator<Item = u64> {
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = u64> {
         (0..SALTS).map(|salt| self.salted_number(salt))
     }
 
     /// Whether `node` is the version that this inode stands for.
-    pub fn is_version(&self, node: &Node) -> bool {
+    pub(crate) fn is_version(&self, node: &Node) -> bool {
         self.node.is_version(node)
     }
 
     /// Whether both are own files, at the same place in the same share.
-    pub fn is_own_as(&self, node: &Node) -> bool {
+    pub(crate) fn is_own_as(&self, node: &Node) -> bool {
         match (&self.node, node) {
             (Node::File(ours), Node::File(theirs)) => ours.own.is_some() && ours.own == theirs.own,
             _ => false,
@@ -107,12 +107,12 @@ impl Inode {
     }
 
     /// Whether it is a directory of `.p2pfs`, or that itself.
-    pub fn is_hidden_directory(&self) -> bool {
+    pub(crate) fn is_hidden_directory(&self) -> bool {
         self.node == Node::Directory && !matches!(self.name, Name::Union(_))
     }
 
     /// Whether it is the directory at the top.
-    pub fn is_root(&self) -> bool {
+    pub(crate) fn is_root(&self) -> bool {
         matches!(&self.name, Name::Union(path) if path.is_root())
     }
 
@@ -157,7 +157,7 @@ impl Inode {
 
 impl Name {
     /// The path that it has in the union, or among its node's files; none for the rest.
-    pub fn path(&self) -> Option<&SharedPath> {
+    pub(crate) fn path(&self) -> Option<&SharedPath> {
         match self {
             Self::Union(path) | Self::Peer(_, path) => Some(path),
             _ => None,
@@ -169,7 +169,7 @@ impl Node {
     /// Whether both are the same version of a name; a new mtime or mode makes no new version, other
     /// bytes do. An own file, whose bytes may change under its readers, is another than the same
     /// bytes from elsewhere: the kernel keeps the pages of the one and not of the other.
-    pub fn is_version(&self, other: &Self) -> bool {
+    pub(crate) fn is_version(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::File(ours), Self::File(theirs)) => {
                 ours.hash == theirs.hash && ours.own.is_some() == theirs.own.is_some()
@@ -197,7 +197,7 @@ pub(super) enum Mark {
 }
 
 impl Mark {
-    pub fn of(number: u64) -> Self {
+    pub(crate) fn of(number: u64) -> Self {
         match number {
             OTHERS.. => Self::Other,
             number if DIRECTORIES.contains(&number) => Self::Directory,
@@ -222,11 +222,11 @@ pub(super) mod tests {
     use super::*;
     use p2pfs_proto::wire::native::record::Timestamp;
 
-    pub fn path(text: &str) -> SharedPath {
+    pub(crate) fn path(text: &str) -> SharedPath {
         SharedPath::new(text.as_bytes()).unwrap()
     }
 
-    pub fn file(name: &str, content: &[u8]) -> Inode {
+    pub(crate) fn file(name: &str, content: &[u8]) -> Inode {
         let version = FileVersion {
             path: path(name),
             hash: ContentHash::of(content),

@@ -19,7 +19,7 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
 /// The inodes that the kernel knows.
-pub struct Inodes {
+pub(crate) struct Inodes {
     table: Mutex<Table>,
 }
 
@@ -56,7 +56,7 @@ enum What {
 
 impl Inodes {
     /// Only the root, which the kernel never forgets.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut table = Table::default();
         let root = Known {
             above: ROOT_INO,
@@ -74,7 +74,7 @@ impl Inodes {
 
     /// Counts a lookup of this inode, and gives its number. `above` is the number of its directory,
     /// where that is known.
-    pub fn look_up(&self, above: Option<u64>, inode: &Inode, said: Option<Said>) -> u64 {
+    pub(crate) fn look_up(&self, above: Option<u64>, inode: &Inode, said: Option<Said>) -> u64 {
         let table = &mut *self.table.lock();
         let number = table.place(above, inode, said);
         table.count(number);
@@ -82,7 +82,7 @@ impl Inodes {
     }
 
     /// The same under this one of its numbers; false where another inode has that.
-    pub fn look_up_as(
+    pub(crate) fn look_up_as(
         &self,
         number: u64,
         above: Option<u64>,
@@ -96,13 +96,13 @@ impl Inodes {
     }
 
     /// Whether the kernel knows this inode by another number than the best.
-    pub fn has_second_number(&self, inode: &Inode) -> bool {
+    pub(crate) fn has_second_number(&self, inode: &Inode) -> bool {
         let second = &self.table.lock().second;
         !second.is_empty() && (inode.numbers().skip(1)).any(|number| second.contains(&number))
     }
 
     /// The kernel has forgotten this many lookups; whether it does not know the inode any more.
-    pub fn forget(&self, number: u64, lookups: u64) -> bool {
+    pub(crate) fn forget(&self, number: u64, lookups: u64) -> bool {
         let table = &mut *self.table.lock();
         if let Some(known) = table.known.get_mut(&number) {
             let lookups = u32::try_from(lookups).unwrap_or(u32::MAX);
@@ -113,7 +113,7 @@ impl Inodes {
     }
 
     /// What a number stands for, if the kernel knows it.
-    pub fn get(&self, number: u64) -> Option<Inode> {
+    pub(crate) fn get(&self, number: u64) -> Option<Inode> {
         let table = self.table.lock();
         let name = table.name_of(number)?;
         let node = table.known.get(&number)?.node(&name);
@@ -122,7 +122,7 @@ impl Inodes {
 
     /// What the name of a file or link stands for in a view, where the kernel looked it up in the
     /// same one.
-    pub fn looked_up_in(&self, view: &View, number: u64, name: &Name) -> Option<Listed> {
+    pub(crate) fn looked_up_in(&self, view: &View, number: u64, name: &Name) -> Option<Listed> {
         let table = self.table.lock();
         let known = table.known.get(&number)?;
         match &known.what {
@@ -134,24 +134,24 @@ impl Inodes {
     }
 
     /// The number of a directory, if the kernel knows it.
-    pub fn number_of_directory(&self, name: Name) -> Option<u64> {
+    pub(crate) fn number_of_directory(&self, name: Name) -> Option<u64> {
         self.number_of(&Inode::directory(name))
     }
 
     /// The number of an inode, if the kernel knows it.
-    pub fn number_of(&self, inode: &Inode) -> Option<u64> {
+    pub(crate) fn number_of(&self, inode: &Inode) -> Option<u64> {
         self.table.lock().number_of(inode)
     }
 
     /// The directories that the kernel knows.
-    pub fn directories(&self) -> Vec<u64> {
+    pub(crate) fn directories(&self) -> Vec<u64> {
         let table = self.table.lock();
         let others = table.known.range(DIRECTORIES).map(|(number, _)| *number);
         others.chain([ROOT_INO]).collect()
     }
 
     /// The names that the kernel knows, each with the number of its directory.
-    pub fn names(&self) -> Vec<(u64, Box<[u8]>)> {
+    pub(crate) fn names(&self) -> Vec<(u64, Box<[u8]>)> {
         let table = self.table.lock();
         let others = table
             .known
@@ -163,7 +163,7 @@ impl Inodes {
     }
 
     /// The versions of a content that the kernel knows, under whatever name.
-    pub fn files_of(&self, hash: &ContentHash) -> Vec<u64> {
+    pub(crate) fn files_of(&self, hash: &ContentHash) -> Vec<u64> {
         let table = self.table.lock();
         let alike = numbers_of_content(hash).map(|numbers| table.known.range(numbers));
         let alike = alike.into_iter().flatten();
@@ -172,12 +172,12 @@ impl Inodes {
     }
 
     /// The directories of `.p2pfs` that the kernel knows.
-    pub fn hidden_directories(&self) -> Vec<u64> {
+    pub(crate) fn hidden_directories(&self) -> Vec<u64> {
         self.table.lock().hidden.iter().copied().collect()
     }
 
     /// How many inodes the kernel knows.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.table.lock().known.len()
     }
 }

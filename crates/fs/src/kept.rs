@@ -17,13 +17,13 @@ const INODES_MAX: usize = 4096;
 
 /// What was given of each inode that is not read by the kernel itself.
 #[derive(Default)]
-pub struct KeptPages {
+pub(crate) struct KeptPages {
     given_bytes: Mutex<HashMap<u64, u64>>,
 }
 
 impl KeptPages {
     /// The kernel was given bytes of the inode, to keep.
-    pub fn note(&self, ino: u64, bytes: u64) {
+    pub(crate) fn note(&self, ino: u64, bytes: u64) {
         if bytes == 0 {
             return;
         }
@@ -38,14 +38,14 @@ impl KeptPages {
 
     /// Whether it probably has most of the file: was given that, and has not asked for it twice.
     /// What was known is forgotten.
-    pub fn take_most(&self, ino: u64, size_bytes: u64) -> bool {
+    pub(crate) fn take_most(&self, ino: u64, size_bytes: u64) -> bool {
         let sum = self.given_bytes.lock().remove(&ino).unwrap_or_default();
         let quarter = size_bytes / 4;
         (size_bytes - quarter..=size_bytes + quarter).contains(&sum)
     }
 
     /// It has none of them any more.
-    pub fn forget(&self, ino: u64) {
+    pub(crate) fn forget(&self, ino: u64) {
         self.given_bytes.lock().remove(&ino);
     }
 }

@@ -14,7 +14,7 @@ use super::traits::BackingFile;
 
 /// How an inode's bytes come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// The kernel asks us.
     Asked,
     /// The kernel reads this file.
@@ -23,7 +23,7 @@ pub enum Mode {
 
 /// The modes of all inodes that are open.
 #[derive(Default)]
-pub struct Modes {
+pub(crate) struct Modes {
     open: Mutex<HashMap<u64, Opens>>,
 }
 
@@ -36,7 +36,7 @@ struct Opens {
 
 impl Modes {
     /// One more open of an inode that is open already.
-    pub fn join(&self, ino: u64) -> Option<Mode> {
+    pub(crate) fn join(&self, ino: u64) -> Option<Mode> {
         let mut open = self.open.lock();
         let opens = open.get_mut(&ino)?;
         opens.count += 1;
@@ -44,7 +44,7 @@ impl Modes {
     }
 
     /// One more open of an inode: of this mode if it is the first, else of the one that it has.
-    pub fn enter(&self, ino: u64, wanted: Mode, live: Option<Arc<File>>) -> Mode {
+    pub(crate) fn enter(&self, ino: u64, wanted: Mode, live: Option<Arc<File>>) -> Mode {
         let mut open = self.open.lock();
         let opens = open.entry(ino).or_insert(Opens {
             mode: wanted,
@@ -56,12 +56,12 @@ impl Modes {
     }
 
     /// The own file that is open as this inode.
-    pub fn live(&self, ino: u64) -> Option<Arc<File>> {
+    pub(crate) fn live(&self, ino: u64) -> Option<Arc<File>> {
         self.open.lock().get(&ino)?.live.clone()
     }
 
     /// One less; the last gives back the backing file, to be released.
-    pub fn leave(&self, ino: u64) -> Option<BackingFile> {
+    pub(crate) fn leave(&self, ino: u64) -> Option<BackingFile> {
         let mut open = self.open.lock();
         let Entry::Occupied(mut entry) = open.entry(ino) else {
             return None;

@@ -42,7 +42,7 @@ pub(super) struct Said {
 
 impl Listed {
     /// What nobody said and nothing is in.
-    pub fn new(node: Node, mtime: Timestamp) -> Self {
+    pub(crate) fn new(node: Node, mtime: Timestamp) -> Self {
         Self {
             node,
             mtime,
@@ -52,7 +52,7 @@ impl Listed {
     }
 
     /// What is known of an inode whose name stands for something else now.
-    pub fn last_known(node: &Node, started: Timestamp) -> Self {
+    pub(crate) fn last_known(node: &Node, started: Timestamp) -> Self {
         let mtime = match node {
             Node::File(file) => file.mtime,
             _ => started,

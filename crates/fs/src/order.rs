@@ -1,7 +1,7 @@
 //! The files of a directory in the orders in which programs read them.
 
 /// The largest directory whose order is known; in a larger one nothing is asked for.
-pub const DIRECTORY_MAX_FILES: usize = 16_384;
+pub(crate) const DIRECTORY_MAX_FILES: usize = 16_384;
 
 /// How many orders there are.
 pub(super) const ORDERS: usize = 3;
@@ -19,7 +19,7 @@ pub(super) enum By {
 
 impl By {
     /// All of them.
-    pub const ALL: [Self; ORDERS] = [Self::Name, Self::Number, Self::Listing];
+    pub(crate) const ALL: [Self; ORDERS] = [Self::Name, Self::Number, Self::Listing];
 }
 
 /// A file of a directory. `T` is what is asked for.
@@ -66,7 +66,7 @@ impl Sorted {
 
 impl<T> Order<T> {
     /// `files` are in the order of their names.
-    pub fn new(files: Vec<Listed<T>>) -> Self {
+    pub(crate) fn new(files: Vec<Listed<T>>) -> Self {
         let sorted = |key: fn(&Listed<T>) -> u64| {
             let keys: Vec<u64> = files.iter().map(key).collect();
             Sorted::new(&keys)
@@ -78,12 +78,12 @@ impl<T> Order<T> {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.by_name.len()
     }
 
     /// The places of a name in each order, as [`By::ALL`] has them.
-    pub fn places(&self, name: &[u8]) -> Option<[usize; ORDERS]> {
+    pub(crate) fn places(&self, name: &[u8]) -> Option<[usize; ORDERS]> {
         let found = self.by_name.binary_search_by(|file| (*file.name).cmp(name));
         let place = found.ok()?;
         Some([
@@ -94,7 +94,7 @@ impl<T> Order<T> {
     }
 
     /// The file at a place of one of the orders.
-    pub fn at(&self, by: By, place: usize) -> Option<&Listed<T>> {
+    pub(crate) fn at(&self, by: By, place: usize) -> Option<&Listed<T>> {
         let place = match by {
             By::Name => place,
             By::Number => *self.by_number.places.get(place)?,
@@ -105,7 +105,7 @@ impl<T> Order<T> {
 
     /// The places in the order of names, in another order.
     #[cfg(test)]
-    pub fn in_order(&self, by: By) -> Vec<usize> {
+    pub(crate) fn in_order(&self, by: By) -> Vec<usize> {
         match by {
             By::Name => (0..self.len()).collect(),
             By::Number => self.by_number.places.clone(),

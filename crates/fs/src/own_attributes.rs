@@ -25,12 +25,12 @@ const GROUP: usize = 256;
 const ALONE: usize = 256;
 /// How old a look may be that is used; a part of what the kernel may believe it for
 /// ([`super::LISTED_LIVE_LIFETIME`]), from which its age is taken.
-pub const USED_FOR: Duration = Duration::from_millis(250);
+pub(crate) const USED_FOR: Duration = Duration::from_millis(250);
 /// The stack of the thread, which makes a system call a name.
 const STACK_BYTES: usize = 256 * 1024;
 
 /// Names in the order in which they are listed.
-pub trait InOrder: Send + Sync + 'static {
+pub(crate) trait InOrder: Send + Sync + 'static {
     /// How many there are.
     fn count(&self) -> usize;
     /// The name at a place, if there is one.
@@ -40,11 +40,11 @@ pub trait InOrder: Send + Sync + 'static {
 }
 
 /// How a file looked, and how long ago.
-pub type Look = Option<(LiveAttributes, Duration)>;
+pub(crate) type Look = Option<(LiveAttributes, Duration)>;
 
 /// What was looked at ahead of a listing's reader.
 #[derive(Default)]
-pub struct LooksAhead {
+pub(crate) struct LooksAhead {
     batch: Option<Batch>,
     next: Option<Batch>,
     /// Few of the names that were looked at could be used: no more of this.
@@ -70,7 +70,7 @@ struct Group {
 }
 
 /// Looks at the own files of one directory, for one part of its listing.
-pub struct LiveLooks<'a, L: InOrder> {
+pub(crate) struct LiveLooks<'a, L: InOrder> {
     content: &'a Arc<dyn Content>,
     listing: &'a Arc<L>,
     alone: Vec<(ShareIndex, Option<LiveLook>)>,
@@ -80,7 +80,7 @@ pub struct LiveLooks<'a, L: InOrder> {
 
 impl<'a, L: InOrder> LiveLooks<'a, L> {
     /// For who goes on in a listing.
-    pub fn new(content: &'a Arc<dyn Content>, listing: &'a Arc<L>) -> Self {
+    pub(crate) fn new(content: &'a Arc<dyn Content>, listing: &'a Arc<L>) -> Self {
         Self {
             content,
             listing,
@@ -91,7 +91,7 @@ impl<'a, L: InOrder> LiveLooks<'a, L> {
 
     /// How the file at this place of the listing looks; nothing for one that is not own, or is
     /// gone.
-    pub fn look(&mut self, at: usize, file: &FileVersion) -> Look {
+    pub(crate) fn look(&mut self, at: usize, file: &FileVersion) -> Look {
         if let Some(ahead) = &mut self.ahead
             && let Some(look) = ahead.look(self.content, self.listing, at, file)
         {

@@ -21,7 +21,7 @@ struct Numbered {
 
 impl Places {
     /// The path of the directory or link of a number.
-    pub fn path_of(&self, view: &Arc<View>, ino: u64) -> Option<SharedPath> {
+    pub(crate) fn path_of(&self, view: &Arc<View>, ino: u64) -> Option<SharedPath> {
         let mut places = self.0.lock();
         let is_of_now = |known: &Numbered| known.view.as_ptr() == Arc::as_ptr(view);
         let known = places.take_if(|known| !is_of_now(known) && !known.paths.contains_key(&ino));
@@ -31,7 +31,7 @@ impl Places {
     }
 
     /// They are looked for anew.
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         *self.0.lock() = None;
     }
 }

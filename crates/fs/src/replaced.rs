@@ -41,12 +41,11 @@ impl Filesystem {
         let Some((best, _)) = best.filter(|(best, _)| *best != number) else {
             return number;
         };
-        match self.inodes.look_up_as(best, above, inode, said) {
-            true => {
-                self.forget(number, 1);
-                best
-            }
-            false => number,
+        if self.inodes.look_up_as(best, above, inode, said) {
+            self.forget(number, 1);
+            best
+        } else {
+            number
         }
     }
 

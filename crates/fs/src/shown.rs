@@ -38,7 +38,7 @@ impl Shown {
     /// The kernel was told of all that this namespace changes. Of one that is older than what is
     /// shown already there is nothing to say: it comes late. So it does before the first question,
     /// which is answered from the newest: what is told then is of the time before the mount.
-    pub fn show(&self, view: Arc<View>) {
+    pub(crate) fn show(&self, view: Arc<View>) {
         let mut state = self.0.lock();
         let shown = state.shown.as_ref();
         if shown.is_some_and(|it| !it.is_newer_than(&view)) {
@@ -47,7 +47,7 @@ impl Shown {
     }
 
     /// What to answer from, where this was the newest when it was asked for.
-    pub fn of(&self, newest: Arc<View>, now: Instant) -> Arc<View> {
+    pub(crate) fn of(&self, newest: Arc<View>, now: Instant) -> Arc<View> {
         let mut state = self.0.lock();
         if let Some(shown) = state.shown.clone() {
             // another thread may have had a newer one shown since this one was asked for

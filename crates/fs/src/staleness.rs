@@ -181,9 +181,10 @@ impl Filesystem {
         }
         let parent = self.number_of_directory(names::parent(name))?;
         let name = path.file_name().into();
-        Some(match is_directory {
-            true => Stale::Directory { parent, name },
-            false => Stale::Name { parent, name },
+        Some(if is_directory {
+            Stale::Directory { parent, name }
+        } else {
+            Stale::Name { parent, name }
         })
     }
 }

@@ -19,28 +19,29 @@ const INTERRUPT_BIT: u64 = 1;
 
 /// Operation codes (`enum fuse_opcode`), those that the device looks at.
 pub(super) mod opcode {
-    pub const LOOKUP: u32 = 1;
-    pub const FORGET: u32 = 2;
-    pub const GETATTR: u32 = 3;
-    pub const OPEN: u32 = 14;
-    pub const READ: u32 = 15;
-    pub const STATFS: u32 = 17;
-    pub const RELEASE: u32 = 18;
-    pub const GETXATTR: u32 = 22;
-    pub const LISTXATTR: u32 = 23;
-    pub const FLUSH: u32 = 25;
-    pub const INIT: u32 = 26;
-    pub const OPENDIR: u32 = 27;
-    pub const READDIR: u32 = 28;
-    pub const RELEASEDIR: u32 = 29;
-    pub const INTERRUPT: u32 = 36;
-    pub const BATCH_FORGET: u32 = 42;
-    pub const READDIRPLUS: u32 = 44;
-    pub const LSEEK: u32 = 46;
+    pub(crate) const LOOKUP: u32 = 1;
+    pub(crate) const FORGET: u32 = 2;
+    pub(crate) const GETATTR: u32 = 3;
+    pub(crate) const OPEN: u32 = 14;
+    pub(crate) const READ: u32 = 15;
+    pub(crate) const STATFS: u32 = 17;
+    pub(crate) const RELEASE: u32 = 18;
+    pub(crate) const GETXATTR: u32 = 22;
+    pub(crate) const LISTXATTR: u32 = 23;
+    pub(crate) const FLUSH: u32 = 25;
+    pub(crate) const INIT: u32 = 26;
+    pub(crate) const OPENDIR: u32 = 27;
+    pub(crate) const READDIR: u32 = 28;
+    pub(crate) const RELEASEDIR: u32 = 29;
+    pub(crate) const INTERRUPT: u32 = 36;
+    pub(crate) const BATCH_FORGET: u32 = 42;
+    pub(crate) const READDIRPLUS: u32 = 44;
+    pub(crate) const LSEEK: u32 = 46;
 
     /// Those that would change something: setattr, symlink, mknod, mkdir, unlink, rmdir, rename,
     /// link, write, setxattr, removexattr, create, fallocate, rename2, copy_file_range, tmpfile.
-    pub const CHANGING: [u32; 16] = [4, 6, 8, 9, 10, 11, 12, 13, 16, 21, 24, 35, 43, 45, 47, 51];
+    pub(crate) const CHANGING: [u32; 16] =
+        [4, 6, 8, 9, 10, 11, 12, 13, 16, 21, 24, 35, 43, 45, 47, 51];
 }
 
 /// What begins every request.
@@ -54,7 +55,7 @@ pub(super) struct Header {
 }
 
 impl Header {
-    pub fn parse(message: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(message: &[u8]) -> Option<Self> {
         if message.len() < IN_HEADER_BYTES {
             return None;
         }
@@ -80,7 +81,7 @@ pub(super) struct ReadIn {
 }
 
 impl ReadIn {
-    pub fn parse(message: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(message: &[u8]) -> Option<Self> {
         Some(Self {
             handle: u64_at(message, IN_HEADER_BYTES)?,
             offset: u64_at(message, IN_HEADER_BYTES + 8)?,
@@ -90,7 +91,7 @@ impl ReadIn {
     }
 
     /// Whether the program itself wants to read past the kernel's pages.
-    pub fn is_direct(&self) -> bool {
+    pub(crate) fn is_direct(&self) -> bool {
         self.open_flags & libc::O_DIRECT != 0
     }
 }

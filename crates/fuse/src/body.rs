@@ -16,24 +16,24 @@ pub(super) struct Body<'a> {
 
 impl<'a> Body<'a> {
     /// Nothing yet.
-    pub fn new(room: &'a mut [u8]) -> Self {
+    pub(crate) fn new(room: &'a mut [u8]) -> Self {
         Self { room, length: 0 }
     }
 
     /// How long it is.
-    pub fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         self.length
     }
 
     /// It is to be no longer than this.
-    pub fn bound(&mut self, bytes_max: usize) {
+    pub(crate) fn bound(&mut self, bytes_max: usize) {
         let room = std::mem::take(&mut self.room);
         let length = bytes_max.min(room.len());
         self.room = &mut room[..length];
     }
 
     /// `struct fuse_entry_out`.
-    pub fn put_entry(&mut self, attributes: &Attributes, lifetime: Duration) {
+    pub(crate) fn put_entry(&mut self, attributes: &Attributes, lifetime: Duration) {
         // a number never stands for a second thing, so there is one generation
         self.put_u64s([
             attributes.ino,
@@ -46,14 +46,14 @@ impl<'a> Body<'a> {
     }
 
     /// The same of no inode: there is no such name, and the kernel may remember that.
-    pub fn put_absence(&mut self, lifetime: Duration) {
+    pub(crate) fn put_absence(&mut self, lifetime: Duration) {
         self.put_u64s([0, 0, lifetime.as_secs(), 0]);
         self.put_u32s([lifetime.subsec_nanos()]);
         self.fill(ENTRY_OUT_BYTES);
     }
 
     /// `struct fuse_dirent`: a name of a listing. False, and nothing of it, where it is too long.
-    pub fn put_name(&mut self, entry: &DirectoryEntry<'_>) -> bool {
+    pub(crate) fn put_name(&mut self, entry: &DirectoryEntry<'_>) -> bool {
         let fits = self.fits(DIRENT_BYTES + entry.name.len());
         if fits {
             self.put_dirent(entry);
@@ -62,7 +62,11 @@ impl<'a> Body<'a> {
     }
 
     /// `struct fuse_direntplus`: the same with attributes, for as long as which the name holds.
-    pub fn put_name_with(&mut self, entry: &DirectoryEntry<'_>, attributes: &Attributes) -> bool {
+    pub(crate) fn put_name_with(
+        &mut self,
+        entry: &DirectoryEntry<'_>,
+        attributes: &Attributes,
+    ) -> bool {
         let fits = self.fits(ENTRY_OUT_BYTES + DIRENT_BYTES + entry.name.len());
         if fits {
             self.put_entry(attributes, attributes.lifetime);
@@ -84,14 +88,14 @@ impl<'a> Body<'a> {
     }
 
     /// `struct fuse_attr_out`.
-    pub fn put_attributes(&mut self, attributes: &Attributes) {
+    pub(crate) fn put_attributes(&mut self, attributes: &Attributes) {
         self.put_u64s([attributes.lifetime.as_secs()]);
         self.put_u32s([attributes.lifetime.subsec_nanos(), 0]);
         self.put_stat(attributes);
     }
 
     /// `struct fuse_open_out`.
-    pub fn put_open(&mut self, handle: u64, flags: u32, backing: u32) {
+    pub(crate) fn put_open(&mut self, handle: u64, flags: u32, backing: u32) {
         self.put_u64s([handle]);
         self.put_u32s([flags, backing]);
     }

@@ -35,7 +35,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub fn new(rule: ReaderBudget) -> Self {
+    pub(crate) fn new(rule: ReaderBudget) -> Self {
         Self {
             rule,
             spent_until: Mutex::default(),
@@ -43,7 +43,7 @@ impl Budget {
     }
 
     /// Takes so many bytes out; says when they may be fetched.
-    pub fn spend(&self, bytes: u64, now: Instant) -> Instant {
+    pub(crate) fn spend(&self, bytes: u64, now: Instant) -> Instant {
         let mut spent_until = self.spent_until.lock();
         let idle_since = now.checked_sub(BURST).unwrap_or(now);
         let begin = spent_until.map_or(idle_since, |until| until.max(idle_since));
@@ -52,7 +52,7 @@ impl Budget {
     }
 
     /// Gives back what nobody wants fetched any more.
-    pub fn give_back(&self, bytes: u64) {
+    pub(crate) fn give_back(&self, bytes: u64) {
         let mut spent_until = self.spent_until.lock();
         *spent_until = spent_until.and_then(|until| until.checked_sub(self.time_of(bytes)));
     }
@@ -98,7 +98,7 @@ struct QueueState {
 
 impl DelayQueue {
     /// Lets something wait until then.
-    pub fn push(&self, until: Instant, due: Due) {
+    pub(crate) fn push(&self, until: Instant, due: Due) {
         let mut state = self.state.lock();
         state.pushed += 1;
         let key = (until, state.pushed);
@@ -107,7 +107,7 @@ impl DelayQueue {
     }
 
     /// Waits for the next whose time has come; nothing once the queue is closed.
-    pub fn wait_due(&self) -> Option<Due> {
+    pub(crate) fn wait_due(&self) -> Option<Due> {
         let mut state = self.state.lock();
         loop {
             if state.closed {
@@ -126,7 +126,7 @@ impl DelayQueue {
     }
 
     /// Ends the waiting; the device answers the requests.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
         state.waiting.clear();

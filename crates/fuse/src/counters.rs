@@ -77,7 +77,7 @@ pub struct Activity {
 
 impl Counters {
     /// One operation was answered.
-    pub fn note(&self, opcode: u32, took: Duration, is_error: bool) {
+    pub(crate) fn note(&self, opcode: u32, took: Duration, is_error: bool) {
         let known = OPERATIONS.iter().position(|(code, _)| *code == opcode);
         let operation = &self.operations[known.unwrap_or(OTHER)];
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -89,18 +89,18 @@ impl Counters {
     }
 
     /// Bytes went to a reader.
-    pub fn note_bytes(&self, length_bytes: usize) {
+    pub(crate) fn note_bytes(&self, length_bytes: usize) {
         self.read_bytes
             .fetch_add(length_bytes as u64, Ordering::Relaxed);
     }
 
     /// A request was answered at its deadline.
-    pub fn note_expired(&self) {
+    pub(crate) fn note_expired(&self) {
         self.expired.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What there was; the caller adds what there is now.
-    pub fn activity(&self) -> Activity {
+    pub(crate) fn activity(&self) -> Activity {
         let names = OPERATIONS.iter().map(|(_, name)| *name).chain(["other"]);
         let counts = names
             .zip(&self.operations)

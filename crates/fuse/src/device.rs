@@ -78,7 +78,7 @@ impl Device {
     /// Takes the descriptor of /dev/fuse; the second value is the session's end of the pair.
     /// `greeted` is told once the kernel has taken the answer to its FUSE_INIT, and of what to keep
     /// for the next process; `kept` is that of the process before.
-    pub fn new(
+    pub(crate) fn new(
         kernel: OwnedFd,
         fs: Arc<Filesystem>,
         deadlines: Deadlines,
@@ -117,13 +117,13 @@ impl Device {
     }
 
     /// The descriptor of /dev/fuse.
-    pub fn kernel(&self) -> BorrowedFd<'_> {
+    pub(crate) fn kernel(&self) -> BorrowedFd<'_> {
         self.kernel.as_fd()
     }
 
     /// Reads and answers requests until the mount is gone, or enough others do. Run by several
     /// threads; true for the last that ends with the mount.
-    pub fn serve(self: &Arc<Self>) -> bool {
+    pub(crate) fn serve(self: &Arc<Self>) -> bool {
         let mut request = vec![0; REQUEST_BUFFER_BYTES];
         let mut answer = vec![0; OUT_HEADER_BYTES + TRANSFER_MAX_BYTES];
         let hand = self.hands.join();
@@ -256,7 +256,7 @@ impl Device {
     }
 
     /// Brings the session's answers to the kernel until the session is gone.
-    pub fn return_answers(self: &Arc<Self>) {
+    pub(crate) fn return_answers(self: &Arc<Self>) {
         let mut message = vec![0; PAIR_MESSAGE_MAX_BYTES];
         loop {
             match rustix::net::recv(&self.session, &mut message[..], RecvFlags::empty()) {
@@ -319,7 +319,7 @@ impl Device {
     }
 
     /// Answers nothing from now on: what is under way is the next process's to answer.
-    pub fn hand_over(&self) {
+    pub(crate) fn hand_over(&self) {
         self.handed_over.store(true, Ordering::Release);
     }
 
@@ -338,7 +338,7 @@ impl Device {
 
     /// Answers what is past its deadline, until the table is closed. A read whose bytes are on
     /// their way has more time: its content knows how much.
-    pub fn keep_deadlines(&self) {
+    pub(crate) fn keep_deadlines(&self) {
         while let Some(expired) = self.table.wait_expired() {
             for (unique, waiting) in expired {
                 match self.more_time(&waiting) {
@@ -358,12 +358,12 @@ impl Device {
     }
 
     /// Tells the kernel to forget something. Blocks while the kernel holds the locks of it.
-    pub fn notify(&self, stale: &Stale) -> Result<(), Errno> {
+    pub(crate) fn notify(&self, stale: &Stale) -> Result<(), Errno> {
         self.write(&[IoSlice::new(&abi::notification(stale))])
     }
 
     /// The mount is gone: ends the session and answers whatever still waits.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let _ = rustix::net::shutdown(&self.session, Shutdown::Both);
         self.delayed.close();
         for (unique, waiting) in self.table.close() {

@@ -17,12 +17,12 @@ pub(super) struct Greeting {
 
 impl Greeting {
     /// As the broker keeps it.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         postcard::to_stdvec(&(VERSION, self)).unwrap_or_default()
     }
 
     /// The other way round; none where it was kept by a p2pfs that had it otherwise.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (version, rest) = postcard::take_from_bytes::<u16>(bytes).ok()?;
         (version == VERSION).then(|| postcard::from_bytes(rest).ok())?
     }
@@ -48,7 +48,7 @@ pub(super) enum Answered {
 
 impl Greetings {
     /// Of a mount that the kernel has greeted before, or has yet to greet.
-    pub fn new(kept: Option<Greeting>) -> Self {
+    pub(crate) fn new(kept: Option<Greeting>) -> Self {
         let heard = kept.as_ref().map(|it| it.request.clone());
         Self {
             kept,
@@ -57,12 +57,12 @@ impl Greetings {
     }
 
     /// The kernel says this.
-    pub fn hear(&self, message: &[u8]) {
+    pub(crate) fn hear(&self, message: &[u8]) {
         message.clone_into(&mut self.heard.lock());
     }
 
     /// The session answers this.
-    pub fn answer(&self, answer: &[u8]) -> Answered {
+    pub(crate) fn answer(&self, answer: &[u8]) -> Answered {
         match &self.kept {
             None => Answered::New(Greeting {
                 request: self.heard.lock().clone(),

@@ -28,12 +28,12 @@ pub(super) struct Hands {
 
 impl Hand {
     /// The thread begins to work on a read.
-    pub fn take_up(&self, unique: u64, read: Waiting) {
+    pub(crate) fn take_up(&self, unique: u64, read: Waiting) {
         *self.0.lock() = Some((unique, read));
     }
 
     /// The thread is done with it; whether it is its to answer, and was not answered early.
-    pub fn put_down(&self, unique: u64, table: &Table) -> bool {
+    pub(crate) fn put_down(&self, unique: u64, table: &Table) -> bool {
         let in_hand = self.0.lock().take();
         in_hand.is_some() || table.take(unique).is_some()
     }
@@ -50,27 +50,27 @@ impl Hand {
 
 impl Hands {
     /// One for a further thread.
-    pub fn join(&self) -> Arc<Hand> {
+    pub(crate) fn join(&self) -> Arc<Hand> {
         let hand = Arc::<Hand>::default();
         self.all.lock().push(hand.clone());
         hand
     }
 
     /// Its thread ends.
-    pub fn leave(&self, hand: &Arc<Hand>) {
+    pub(crate) fn leave(&self, hand: &Arc<Hand>) {
         self.all.lock().retain(|other| !Arc::ptr_eq(other, hand));
     }
 
     /// To be asked after something was taken up: whether to look after [`LOOK_AFTER`], since nobody
     /// does so far.
-    pub fn wants_look(&self) -> bool {
+    pub(crate) fn wants_look(&self) -> bool {
         // mostly somebody does, and what all threads write to costs more than what they read
         !self.will_be_looked_at.load(Ordering::Relaxed)
             && !self.will_be_looked_at.swap(true, Ordering::Relaxed)
     }
 
     /// The look that was wanted: puts all that is in hand into the table.
-    pub fn look(&self, table: &Table) {
+    pub(crate) fn look(&self, table: &Table) {
         // first, so that what is taken up from now on has a look of its own: who takes it up after
         // we had its lock reads this
         self.will_be_looked_at.store(false, Ordering::Relaxed);
@@ -79,7 +79,7 @@ impl Hands {
     }
 
     /// Puts this read into the table, if a thread has it in hand.
-    pub fn put_in(&self, table: &Table, unique: u64) {
+    pub(crate) fn put_in(&self, table: &Table, unique: u64) {
         let all = self.all.lock();
         all.iter()
             .for_each(|hand| hand.put_in(table, |other| other == unique));

@@ -45,13 +45,15 @@ impl MountOptions {
     /// For the user who runs this: root's mount is for all, and so is a broker's, which is root's;
     /// a user's is for that user alone.
     pub fn for_this_user() -> Self {
-        let uid = match mounter::has_broker() {
-            true => rustix::process::Uid::ROOT,
-            false => rustix::process::geteuid(),
+        let uid = if mounter::has_broker() {
+            rustix::process::Uid::ROOT
+        } else {
+            rustix::process::geteuid()
         };
-        let gid = match uid.is_root() {
-            true => rustix::process::Gid::ROOT,
-            false => rustix::process::getegid(),
+        let gid = if uid.is_root() {
+            rustix::process::Gid::ROOT
+        } else {
+            rustix::process::getegid()
         };
         Self {
             uid: uid.as_raw(),
@@ -331,12 +333,11 @@ impl Mount {
     /// # Errors
     /// Where the kernel refuses to unmount; the mount is then still there.
     pub fn end(&self) -> Result<(), MountingError> {
-        match self.place.outlives_us() {
-            true => {
-                self.hand_over();
-                Ok(())
-            }
-            false => self.unmount(),
+        if self.place.outlives_us() {
+            self.hand_over();
+            Ok(())
+        } else {
+            self.unmount()
         }
     }
 

@@ -88,7 +88,7 @@ impl Queue {
     }
 
     /// Sends what is asked for until the queue is closed.
-    pub fn send_all(&self, device: &Arc<Device>) {
+    pub(crate) fn send_all(&self, device: &Arc<Device>) {
         let mut again = Again::default();
         while let Some(batch) = self.next_batch(again.next_due()) {
             let begun = Instant::now();
@@ -110,7 +110,7 @@ impl Queue {
     }
 
     /// Nothing more is sent.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.changed.notify_all();
     }

@@ -27,7 +27,7 @@ pub(super) struct Passthrough {
 
 impl Passthrough {
     /// For the mount of this device.
-    pub fn new(device: Weak<Device>, broker: Option<Arc<Broker>>) -> Self {
+    pub(crate) fn new(device: Weak<Device>, broker: Option<Arc<Broker>>) -> Self {
         Self {
             device,
             broker,
@@ -36,7 +36,7 @@ impl Passthrough {
     }
 
     /// Tries it with an empty file in memory; `agreed` is whether the kernel knows of it at all.
-    pub fn attempt(&self, agreed: bool) -> bool {
+    pub(crate) fn attempt(&self, agreed: bool) -> bool {
         let tried = if agreed {
             rustix::fs::memfd_create("p2pfs-attempt", MemfdFlags::CLOEXEC)
                 .map_err(io::Error::from)
@@ -58,7 +58,7 @@ impl Passthrough {
     }
 
     /// Why all files are read through the daemon, if they are.
-    pub fn refusal(&self) -> Option<String> {
+    pub(crate) fn refusal(&self) -> Option<String> {
         self.refusal.get().cloned()
     }
 }

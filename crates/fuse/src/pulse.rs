@@ -30,30 +30,34 @@ pub(super) struct Pulse {
 
 impl Pulse {
     /// A thread begins to wait for the kernel.
-    pub fn waits(&self) {
+    pub(crate) fn waits(&self) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A thread has got something from it.
-    pub fn works(&self) {
+    pub(crate) fn works(&self) {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         self.taken.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many threads wait for the kernel.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
     /// Our question came back.
-    pub fn answered(&self) {
+    pub(crate) fn answered(&self) {
         *self.answers.lock() += 1;
         self.changed.notify_all();
     }
 
     /// Whether the session, asked by `ask_session`, answers within `timeout`, and a thread waits
     /// for the kernel or some took requests since this was last asked.
-    pub fn is_alive(&self, ask_session: impl FnOnce(&[u8]) -> bool, timeout: Duration) -> bool {
+    pub(crate) fn is_alive(
+        &self,
+        ask_session: impl FnOnce(&[u8]) -> bool,
+        timeout: Duration,
+    ) -> bool {
         let taken = self.taken.load(Ordering::Relaxed);
         let goes_on = self.seen.swap(taken, Ordering::Relaxed) != taken;
         let is_ready = goes_on || self.waiting() > 0;

@@ -85,12 +85,12 @@ fn reach(is_cached_only: bool, budget: Option<&Arc<Budget>>) -> Reach {
 
 impl Opener {
     /// How far it may reach.
-    pub fn reach(&self) -> Reach {
+    pub(crate) fn reach(&self) -> Reach {
         reach(self.0.is_cached_only, self.0.budget.as_ref())
     }
 
     /// Its process, by number.
-    pub fn program(&self) -> u32 {
+    pub(crate) fn program(&self) -> u32 {
         self.0.process.pid
     }
 }
@@ -110,14 +110,14 @@ impl Default for Readers {
 impl Readers {
     /// From now on these are given cached bytes only: names of processes, and of units of a
     /// service manager (`tracker-miner-fs-3.service`).
-    pub fn set_cached_only(&self, list: Vec<String>) {
+    pub(crate) fn set_cached_only(&self, list: Vec<String>) {
         self.rules.write().cached_only = list;
         self.known.write().clear();
     }
 
     /// From now on these have so much fetched a second, and others as much as they like. One that
     /// is as it was keeps what it has spent.
-    pub fn set_budgets(&self, list: Vec<ReaderBudget>) {
+    pub(crate) fn set_budgets(&self, list: Vec<ReaderBudget>) {
         let mut rules = self.rules.write();
         let kept = std::mem::take(&mut rules.budgets);
         let at_work = |rule: ReaderBudget| {
@@ -130,7 +130,7 @@ impl Readers {
     }
 
     /// Who asks to open a file.
-    pub fn opener(&self, thread: u32, uid: u32) -> Opener {
+    pub(crate) fn opener(&self, thread: u32, uid: u32) -> Opener {
         let now = Instant::now();
         let known = self.known.read().get(&thread).cloned();
         match known {
@@ -140,7 +140,14 @@ impl Readers {
     }
 
     /// A file was opened, under that handle; its bytes come from the kernel itself or from us.
-    pub fn opened(&self, opener: &Opener, handle: u64, ino: u64, path: &[u8], by_kernel: bool) {
+    pub(crate) fn opened(
+        &self,
+        opener: &Opener,
+        handle: u64,
+        ino: u64,
+        path: &[u8],
+        by_kernel: bool,
+    ) {
         let reading = opener.0.process.reading(ino, path);
         reading.note_open(by_kernel, self.now_ms(Instant::now()));
         let is_inherited = false;
@@ -153,7 +160,7 @@ impl Readers {
 
     /// A file that the process before us opened is read for the first time: from now on it counts
     /// as opened by who reads it, and each of its readers is held to the rules by itself.
-    pub fn inherited(&self, opener: &Opener, handle: u64, ino: u64, path: &[u8]) {
+    pub(crate) fn inherited(&self, opener: &Opener, handle: u64, ino: u64, path: &[u8]) {
         let reading = opener.0.process.reading(ino, path);
         if let Entry::Vacant(place) = self.open.write().entry(handle) {
             reading.note_open(false, self.now_ms(Instant::now()));
@@ -165,7 +172,7 @@ impl Readers {
     }
 
     /// A handle is closed.
-    pub fn closed(&self, handle: u64) {
+    pub(crate) fn closed(&self, handle: u64) {
         let closed = self.open.write().remove(&handle);
         if let Some(opened) = closed {
             opened.reading.note_close();
@@ -173,7 +180,7 @@ impl Readers {
     }
 
     /// Who asks for bytes: mostly who opened the file, but handles are inherited and handed on.
-    pub fn reader(&self, handle: u64, header: &Header, now: Instant) -> Option<Reader> {
+    pub(crate) fn reader(&self, handle: u64, header: &Header, now: Instant) -> Option<Reader> {
         let opened = self.open.read().get(&handle)?.clone();
         let (opened, is_inherited) = (opened.reading, opened.is_inherited);
         let known = {
@@ -203,9 +210,10 @@ impl Readers {
             Some(known) => self.look_at_name(header.pid, known, now),
             None => self.look(header.pid, header.uid, now),
         };
-        let reading = match Arc::ptr_eq(&known.process, &opened.process) {
-            true => opened,
-            false => known.process.reading(opened.ino, &opened.path),
+        let reading = if Arc::ptr_eq(&known.process, &opened.process) {
+            opened
+        } else {
+            known.process.reading(opened.ino, &opened.path)
         };
         Some(Reader {
             reading,
@@ -215,12 +223,12 @@ impl Readers {
     }
 
     /// A read was answered, with so many bytes, of which some came from other nodes.
-    pub fn note_read(&self, reading: &Reading, bytes: u64, peer_bytes: u64, now: Instant) {
+    pub(crate) fn note_read(&self, reading: &Reading, bytes: u64, peer_bytes: u64, now: Instant) {
         reading.note_read(bytes, peer_bytes, self.now_ms(now));
     }
 
     /// Takes everybody's speed, and forgets who has gone. To be called about once a second.
-    pub fn look_around(&self) {
+    pub(crate) fn look_around(&self) {
         let now = Instant::now();
         let forgotten = u64::try_from(TOLD_LIFETIME.as_millis()).unwrap_or(u64::MAX);
         let old_ms = self.now_ms(now).saturating_sub(forgotten);
@@ -234,14 +242,14 @@ impl Readers {
     }
 
     /// Returns the files that a user's processes have open or read lately.
-    pub fn files_of(&self, uid: u32) -> Vec<Box<[u8]>> {
+    pub(crate) fn files_of(&self, uid: u32) -> Vec<Box<[u8]>> {
         let processes = self.processes.lock();
         let own = processes.values().filter(|process| process.uid == uid);
         own.flat_map(|process| process.files()).collect()
     }
 
     /// Who reads what: first those that wait, then the fastest, then those that read most.
-    pub fn report(&self, waits: &Waits) -> Vec<ReaderReport> {
+    pub(crate) fn report(&self, waits: &Waits) -> Vec<ReaderReport> {
         let processes: Vec<_> = self.processes.lock().values().cloned().collect();
         for process in processes.iter().filter(|process| process.has_open()) {
             // a shell that opened a file may have become another program since

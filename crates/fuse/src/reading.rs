@@ -144,7 +144,7 @@ pub struct WaitReport {
 }
 
 impl Process {
-    pub fn new(pid: u32, uid: u32, known_as: KnownAs, begun: Instant) -> Self {
+    pub(crate) fn new(pid: u32, uid: u32, known_as: KnownAs, begun: Instant) -> Self {
         Self {
             pid,
             uid,
@@ -156,20 +156,20 @@ impl Process {
         }
     }
 
-    pub fn known_as(&self) -> KnownAs {
+    pub(crate) fn known_as(&self) -> KnownAs {
         self.known_as.lock().clone()
     }
 
-    pub fn is_called(&self, name: &str) -> bool {
+    pub(crate) fn is_called(&self, name: &str) -> bool {
         self.known_as.lock().name == name
     }
 
-    pub fn rename(&self, known_as: KnownAs) {
+    pub(crate) fn rename(&self, known_as: KnownAs) {
         *self.known_as.lock() = known_as;
     }
 
     /// What it reads of a file, whether it opened that itself or was handed it.
-    pub fn reading(self: &Arc<Self>, ino: u64, path: &[u8]) -> Arc<Reading> {
+    pub(crate) fn reading(self: &Arc<Self>, ino: u64, path: &[u8]) -> Arc<Reading> {
         let mut files = self.files.lock();
         if let Some(reading) = files.get(&ino) {
             return reading.clone();
@@ -195,23 +195,23 @@ impl Process {
     }
 
     /// The files that it has open or read lately, as paths from the root of the mount.
-    pub fn files(&self) -> Vec<Box<[u8]>> {
+    pub(crate) fn files(&self) -> Vec<Box<[u8]>> {
         let files = self.files.lock();
         files.values().map(|file| file.path.clone()).collect()
     }
 
     /// Whether it has a file open that is told of.
-    pub fn has_open(&self) -> bool {
+    pub(crate) fn has_open(&self) -> bool {
         self.files.lock().values().any(|file| file.is_open())
     }
 
     /// When it last opened or read something, in milliseconds of the mount's life.
-    pub fn last_ms(&self) -> u64 {
+    pub(crate) fn last_ms(&self) -> u64 {
         self.given.last_ms.load(Ordering::Relaxed)
     }
 
     /// Takes its speed since the last look.
-    pub fn look(&self, now: Instant) {
+    pub(crate) fn look(&self, now: Instant) {
         let bytes = self.given.bytes();
         let mut speed = self.speed.lock();
         if let Some(moved) = speed.since(now, bytes) {
@@ -223,7 +223,7 @@ impl Process {
     }
 
     /// What it reads, and how fast: over the last looks, and before the first since it began.
-    pub fn report(&self, waits: &Waits, now: Instant) -> ReaderReport {
+    pub(crate) fn report(&self, waits: &Waits, now: Instant) -> ReaderReport {
         let KnownAs {
             name,
             unit,
@@ -251,7 +251,7 @@ impl Process {
 }
 
 impl Reading {
-    pub fn note_open(&self, by_kernel: bool, now_ms: u64) {
+    pub(crate) fn note_open(&self, by_kernel: bool, now_ms: u64) {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.by_kernel.store(by_kernel, Ordering::Relaxed);
         self.process.opens.fetch_add(1, Ordering::Relaxed);
@@ -260,12 +260,12 @@ impl Reading {
         }
     }
 
-    pub fn note_close(&self) {
+    pub(crate) fn note_close(&self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A read was answered, with so many bytes, of which some came from other nodes.
-    pub fn note_read(&self, bytes: u64, peer_bytes: u64, now_ms: u64) {
+    pub(crate) fn note_read(&self, bytes: u64, peer_bytes: u64, now_ms: u64) {
         for given in [&self.given, &self.process.given] {
             given.add(bytes.saturating_sub(peer_bytes), peer_bytes, now_ms);
         }
@@ -314,7 +314,7 @@ impl Given {
 pub(super) struct Waits(HashMap<(u32, u64), WaitReport>);
 
 impl Waits {
-    pub fn add(&mut self, reading: &Reading, waited: Duration, for_budget: bool) {
+    pub(crate) fn add(&mut self, reading: &Reading, waited: Duration, for_budget: bool) {
         let one = WaitReport {
             reads: 1,
             longest: waited,

@@ -207,7 +207,7 @@ impl Device {
     }
 
     /// Does what is due, for programs with a budget above all, until the mount is gone.
-    pub fn serve_budgets(self: &Arc<Self>) {
+    pub(crate) fn serve_budgets(self: &Arc<Self>) {
         while let Some(due) = self.delayed.wait_due() {
             match due {
                 Due::Begin(delayed) => self.begin_delayed(&delayed),

@@ -50,7 +50,7 @@ pub(super) struct Patience {
 }
 
 impl Waiting {
-    pub fn new(opcode: u32, since: Instant, deadline: Instant) -> Self {
+    pub(crate) fn new(opcode: u32, since: Instant, deadline: Instant) -> Self {
         Self {
             opcode,
             since,
@@ -64,7 +64,7 @@ impl Waiting {
 
     /// A request about names or attributes: a program that catches signals is not to find a
     /// listing in pieces by one that comes while we work on it.
-    pub fn of_names(header: &Header, since: Instant, deadline: Instant) -> Self {
+    pub(crate) fn of_names(header: &Header, since: Instant, deadline: Instant) -> Self {
         let patience = Patience {
             thread: header.pid,
             until: Some(since + SIGNAL_GRACE),
@@ -78,7 +78,12 @@ impl Waiting {
     /// A read that its thread works on, and that may wait for a disk of this machine: of signals
     /// that the program catches, an ordinary read goes on waiting, and one past the kernel's pages
     /// as what is about names.
-    pub fn of_disk(header: &Header, read: &ReadIn, since: Instant, deadline: Instant) -> Self {
+    pub(crate) fn of_disk(
+        header: &Header,
+        read: &ReadIn,
+        since: Instant,
+        deadline: Instant,
+    ) -> Self {
         let mut waiting = Self::of_names(header, since, deadline);
         if let (Some(patience), false) = (&mut waiting.patient, read.is_direct()) {
             patience.until = None;
@@ -108,7 +113,7 @@ struct State {
 
 impl Table {
     /// Adds a request. Once closed, the table takes no more: false, and the caller answers.
-    pub fn insert(&self, unique: u64, waiting: Waiting) -> bool {
+    pub(crate) fn insert(&self, unique: u64, waiting: Waiting) -> bool {
         let deadline = waiting.deadline;
         let mut state = self.state.lock();
         if state.closed {
@@ -128,13 +133,13 @@ impl Table {
     }
 
     /// Takes a request out, to answer it.
-    pub fn take(&self, unique: u64) -> Option<Waiting> {
+    pub(crate) fn take(&self, unique: u64) -> Option<Waiting> {
         self.state.lock().take(unique)
     }
 
     /// Takes a request out, to answer it before its handler does, whose answer is late from this
     /// moment on. Nothing where it was answered.
-    pub fn take_early(&self, unique: u64) -> Option<Waiting> {
+    pub(crate) fn take_early(&self, unique: u64) -> Option<Waiting> {
         let mut state = self.state.lock();
         let waiting = state.take(unique)?;
         state.note_late(unique, &waiting);
@@ -142,7 +147,7 @@ impl Table {
     }
 
     /// The operation of a request that was answered early and whose handler answers now.
-    pub fn take_late(&self, unique: u64) -> Option<u32> {
+    pub(crate) fn take_late(&self, unique: u64) -> Option<u32> {
         let mut state = self.state.lock();
         let at = state.late.iter().position(|(late, _)| *late == unique)?;
         state.late.remove(at).map(|(_, opcode)| opcode)
@@ -150,7 +155,7 @@ impl Table {
 
     /// Notes which read will answer the request; gives it back where the request was answered
     /// meanwhile, so that the read is for nobody.
-    pub fn attach(&self, unique: u64, read: PendingRead) -> Option<PendingRead> {
+    pub(crate) fn attach(&self, unique: u64, read: PendingRead) -> Option<PendingRead> {
         match self.state.lock().waiting.get_mut(&unique) {
             Some(waiting) => {
                 waiting.read = Some(read);
@@ -161,7 +166,7 @@ impl Table {
     }
 
     /// A delayed read may begin; false where it was answered meanwhile.
-    pub fn begin(&self, unique: u64) -> bool {
+    pub(crate) fn begin(&self, unique: u64) -> bool {
         let mut state = self.state.lock();
         let waiting = state.waiting.get_mut(&unique);
         waiting.map(|it| it.is_delayed = false).is_some()
@@ -169,12 +174,12 @@ impl Table {
 
     /// How a request that still waits takes a signal that its thread catches: with patience, or
     /// it ends. Nothing where it does not wait.
-    pub fn patience_of(&self, unique: u64) -> Option<Option<Patience>> {
+    pub(crate) fn patience_of(&self, unique: u64) -> Option<Option<Patience>> {
         Some(self.state.lock().waiting.get(&unique)?.patient)
     }
 
     /// The reads that wait, by who reads what.
-    pub fn waits(&self) -> Waits {
+    pub(crate) fn waits(&self) -> Waits {
         let mut waits = Waits::default();
         let now = Instant::now();
         for waiting in self.state.lock().waiting.values() {
@@ -187,7 +192,7 @@ impl Table {
     }
 
     /// Whether some request of the given operations waits, or was taken since then.
-    pub fn any_since(&self, since: Instant, wanted: impl Fn(u32) -> bool) -> bool {
+    pub(crate) fn any_since(&self, since: Instant, wanted: impl Fn(u32) -> bool) -> bool {
         let state = self.state.lock();
         let waits = || state.waiting.values().any(|it| wanted(it.opcode));
         let mut taken = state.taken.iter();
@@ -195,14 +200,14 @@ impl Table {
     }
 
     /// How many wait.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.state.lock().waiting.len()
     }
 
     /// Waits until requests are past their deadline, and gives copies of them: each is to be
     /// [taken out](Table::take_early) to be answered, or [postponed](Table::postpone). Nothing
     /// once the table is closed.
-    pub fn wait_expired(&self) -> Option<Vec<(u64, Waiting)>> {
+    pub(crate) fn wait_expired(&self) -> Option<Vec<(u64, Waiting)>> {
         let mut state = self.state.lock();
         loop {
             if state.closed {
@@ -224,7 +229,7 @@ impl Table {
     }
 
     /// A request that was past its deadline has another, unless it was answered meanwhile.
-    pub fn postpone(&self, unique: u64, deadline: Instant) {
+    pub(crate) fn postpone(&self, unique: u64, deadline: Instant) {
         let mut state = self.state.lock();
         if let Some(waiting) = state.waiting.get_mut(&unique) {
             waiting.deadline = deadline;
@@ -233,7 +238,7 @@ impl Table {
     }
 
     /// Closes the table and takes everything out, to be answered.
-    pub fn close(&self) -> Vec<(u64, Waiting)> {
+    pub(crate) fn close(&self) -> Vec<(u64, Waiting)> {
         let mut state = self.state.lock();
         state.closed = true;
         state.deadlines.clear();

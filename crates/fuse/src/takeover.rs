@@ -14,9 +14,10 @@ impl Device {
     pub(super) fn repeat_greeting(&self, kept: &Greeting) -> io::Result<()> {
         let header = Header::parse(&kept.request).filter(|it| it.opcode == opcode::INIT);
         let header = header.ok_or(io::ErrorKind::InvalidData)?;
-        match self.expect(&header) && self.ask_session(&kept.request) {
-            true => Ok(()),
-            false => Err(io::ErrorKind::BrokenPipe.into()),
+        if self.expect(&header) && self.ask_session(&kept.request) {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::BrokenPipe.into())
         }
     }
 

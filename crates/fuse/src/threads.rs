@@ -24,14 +24,14 @@ pub(super) struct Threads {
 
 impl Threads {
     /// So many are started now; `start` starts one more and says whether it could.
-    pub fn expect(&self, first: usize, start: impl Fn() -> bool + Send + Sync + 'static) {
+    pub(crate) fn expect(&self, first: usize, start: impl Fn() -> bool + Send + Sync + 'static) {
         self.all.fetch_add(first, Ordering::AcqRel);
         let _ = self.start.set((first, Box::new(start)));
     }
 
     /// To be called before what may take long, with how many threads wait for a request: sees to it
     /// that there is one.
-    pub fn keep_one_reading(&self, reading: usize) {
+    pub(crate) fn keep_one_reading(&self, reading: usize) {
         if reading > 0 {
             return;
         }
@@ -46,7 +46,7 @@ impl Threads {
     }
 
     /// Whether this thread may end since so many others wait for a request; it is then counted out.
-    pub fn may_end(&self, reading: usize) -> bool {
+    pub(crate) fn may_end(&self, reading: usize) -> bool {
         let first = self.start.get().map_or(0, |start| start.0);
         if reading < first + IDLE_MAX {
             return false;
@@ -57,7 +57,7 @@ impl Threads {
     }
 
     /// This thread ends with the mount; whether it is the last.
-    pub fn end(&self) -> bool {
+    pub(crate) fn end(&self) -> bool {
         self.all.fetch_sub(1, Ordering::AcqRel) == 1
     }
 }

@@ -7,21 +7,21 @@ use std::time::Duration;
 /// longest goes, and must prove itself again.
 pub const LINKS_MAX: usize = 4096;
 /// Frames that wait for one link's proof; beyond it the oldest is dropped.
-pub const WAITING_FRAMES_MAX: usize = 8;
+pub(crate) const WAITING_FRAMES_MAX: usize = 8;
 /// Addresses that wait for the owner to find out who is there; a further one is not noted.
-pub const STRANGERS_MAX: usize = 64;
+pub(crate) const STRANGERS_MAX: usize = 64;
 /// How often the owner is asked to find out who is at an address, and how many times at once;
 /// whoever forges an address can make it dial there so often and no more.
-pub const KNOCKS_PER_S: u32 = 5;
+pub(crate) const KNOCKS_PER_S: u32 = 5;
 /// See [`KNOCKS_PER_S`].
-pub const KNOCKS_AT_ONCE: u32 = 20;
+pub(crate) const KNOCKS_AT_ONCE: u32 = 20;
 /// Statements about who is in that are spread at one time; what is beyond is asked for.
-pub const STATEMENTS_SPREAD_MAX: usize = 256;
+pub(crate) const STATEMENTS_SPREAD_MAX: usize = 256;
 /// Datagrams that wait for the owner to take them; beyond it the oldest is dropped.
-pub const TRANSMITS_MAX: usize = 16_384;
+pub(crate) const TRANSMITS_MAX: usize = 16_384;
 /// Events that wait for the owner to take them; beyond it application messages and heads are
 /// dropped (members' comings and goings never are: those are bounded by [`MEMBERS_MAX`]).
-pub const EVENTS_MAX: usize = 8192;
+pub(crate) const EVENTS_MAX: usize = 8192;
 /// Members, living and remembered; what is told of a new one beyond it is passed over.
 pub const MEMBERS_MAX: usize = 4096;
 /// The longest exported member list in bytes; a longer one is refused.
@@ -29,32 +29,32 @@ pub const MEMBER_LIST_MAX_BYTES: usize = 512 * 1024;
 /// Seeds that are remembered, and lost members that are looked for; a further one is ignored.
 pub const SEEDS_MAX: usize = 1024;
 /// Seeds and lost members that are greeted at once while nobody is known.
-pub const GREETINGS_MAX: usize = 16;
+pub(crate) const GREETINGS_MAX: usize = 16;
 /// Authors whose heads are held; beyond it the one that changed longest ago is forgotten, which
 /// costs one repeated event.
 pub const HEADS_MAX: usize = 4096;
 /// Departures that are remembered, oldest forgotten first.
-pub const DEPARTURES_MAX: usize = 4096;
+pub(crate) const DEPARTURES_MAX: usize = 4096;
 /// Answers a second to addresses that have proven nothing, and how many may come at once.
-pub const UNPROVEN_ANSWERS_PER_S: u32 = 2000;
+pub(crate) const UNPROVEN_ANSWERS_PER_S: u32 = 2000;
 /// Proofs a second that are checked, each of which costs two signatures and a key exchange, and how
 /// many may come at once: all of a large cluster to one that starts.
-pub const PROOFS_PER_S: u32 = 500;
+pub(crate) const PROOFS_PER_S: u32 = 500;
 /// See [`PROOFS_PER_S`].
-pub const PROOFS_AT_ONCE: u32 = 2000;
+pub(crate) const PROOFS_AT_ONCE: u32 = 2000;
 /// Application messages a second that are taken from one session.
-pub const MESSAGES_PER_S: u32 = 1000;
+pub(crate) const MESSAGES_PER_S: u32 = 1000;
 /// Broadcast datagrams a second that this node sends, and how many may go at once.
-pub const BROADCAST_DATAGRAMS_PER_S: u32 = 2000;
+pub(crate) const BROADCAST_DATAGRAMS_PER_S: u32 = 2000;
 /// Hints a second that are followed.
-pub const HINTS_PER_S: u32 = 5;
+pub(crate) const HINTS_PER_S: u32 = 5;
 /// A cluster of at most this many members is small: heads and broadcasts go to each directly.
-pub const SMALL_CLUSTER: usize = 64;
+pub(crate) const SMALL_CLUSTER: usize = 64;
 /// How far above [`SMALL_CLUSTER`] a small cluster grows, and below it a large one shrinks, before
 /// it changes over.
-pub const SMALL_CLUSTER_SLACK: usize = 8;
+pub(crate) const SMALL_CLUSTER_SLACK: usize = 8;
 /// How many random members a broadcast reaches in a large cluster.
-pub const BROADCAST_SUBSET: usize = 16;
+pub(crate) const BROADCAST_SUBSET: usize = 16;
 
 /// How often another node is probed, unless told otherwise.
 pub const PROBE_PERIOD: Duration = Duration::from_millis(700);

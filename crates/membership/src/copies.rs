@@ -204,9 +204,10 @@ impl Copies {
             let latest = all.iter().map(|it| it.first).max();
             all.iter_mut()
                 .for_each(|it| it.outlasts &= Some(it.first) < latest);
-            let is_copied = match node == me {
-                true => !all.is_empty(),
-                false => all.iter().any(|it| it.outlasts),
+            let is_copied = if node == me {
+                !all.is_empty()
+            } else {
+                all.iter().any(|it| it.outlasts)
             };
             if !is_copied && self.told.remove(node).is_some() {
                 over.push(*node);
@@ -236,9 +237,10 @@ impl Cluster {
         address: SocketAddr,
     ) {
         let me = self.links.me().node;
-        let told = match node == me {
-            true => self.copies.own_heard(now, me, salt, address),
-            false => self.copies.heard(now, node, salt, address),
+        let told = if node == me {
+            self.copies.own_heard(now, me, salt, address)
+        } else {
+            self.copies.heard(now, node, salt, address)
         };
         if let Some(addresses) = told {
             self.events.push_back(Event::CopiedKey { node, addresses });

@@ -31,6 +31,11 @@
 //! until [`Cluster::poll_timeout`]. After a pause, datagrams that wait should be handled before the
 //! timeout, or answers that are already here count as missing.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests may read the clock")
+)]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;

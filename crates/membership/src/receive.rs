@@ -146,10 +146,13 @@ impl Cluster {
             }
             // one that changes nothing is not worth the check of a signature
             Rumor::Departure(departure) if !self.is_news_of(&departure) => {}
-            Rumor::Departure(departure) => match Vouchers::is_departure(&departure) {
-                true => self.hear_departure(now, departure),
-                false => self.blame(now, from, Offence::SpeaksForOthers),
-            },
+            Rumor::Departure(departure) => {
+                if Vouchers::is_departure(&departure) {
+                    self.hear_departure(now, departure)
+                } else {
+                    self.blame(now, from, Offence::SpeaksForOthers)
+                }
+            }
         }
     }
 

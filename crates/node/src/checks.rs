@@ -49,9 +49,10 @@ pub(super) fn check_cache(cache: Cache, stopping: watch::Receiver<bool>, events:
         let report = cache.verify_unverified(|_| {
             std::thread::sleep(begun.elapsed());
             begun = Instant::now();
-            match *stopping.borrow() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
+            if *stopping.borrow() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
             }
         });
         if report.dropped_bytes > 0 {

@@ -35,7 +35,7 @@ use p2pfs_types::path::SharedPath;
 
 /// Versions open at once, at most; beyond it opens fail with ENFILE. Four times the default
 /// limit of descriptors a process has on Linux, since most need none.
-pub const OPEN_VERSIONS_MAX: usize = 4 * 1_048_576 / 16;
+pub(crate) const OPEN_VERSIONS_MAX: usize = 4 * 1_048_576 / 16;
 
 /// The node's bytes and names, as the filesystem sees them; what the event loop publishes is read
 /// where it is needed.
@@ -132,9 +132,10 @@ impl NodeContent {
             Ok(ticket) => return ReadTicket(ticket),
             Err(answer) => answer,
         };
-        let ticket = match ahead {
-            true => fetcher.read(hash, size_bytes, range, deadline, answer),
-            false => fetcher.read_just(hash, size_bytes, range, deadline, answer),
+        let ticket = if ahead {
+            fetcher.read(hash, size_bytes, range, deadline, answer)
+        } else {
+            fetcher.read_just(hash, size_bytes, range, deadline, answer)
         };
         ReadTicket(ticket.number())
     }
@@ -145,9 +146,10 @@ impl OpenVersion {
         let open = content.open.fetch_add(1, Ordering::Relaxed);
         let version = Arc::new(Self { content, source });
         // one too many is closed again by being dropped
-        match open < OPEN_VERSIONS_MAX {
-            true => Ok(version),
-            false => Err(FsError::TooManyHandles),
+        if open < OPEN_VERSIONS_MAX {
+            Ok(version)
+        } else {
+            Err(FsError::TooManyHandles)
         }
     }
 

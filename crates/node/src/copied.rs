@@ -21,9 +21,10 @@ pub(super) enum CopiedKey {
 
 impl CopiedKey {
     pub(super) fn of(node: &NodeId, me: &NodeId) -> Self {
-        match node == me {
-            true => Self::Own,
-            false => Self::Other(*node),
+        if node == me {
+            Self::Own
+        } else {
+            Self::Other(*node)
         }
     }
 

@@ -25,11 +25,11 @@ use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
 /// Events that are remembered; older ones are forgotten.
-pub const EVENTS_KEPT: usize = 1000;
+pub(crate) const EVENTS_KEPT: usize = 1000;
 /// Events that a slow follower may be behind before it loses some.
-pub const EVENTS_BEHIND_MAX: usize = 4096;
+pub(crate) const EVENTS_BEHIND_MAX: usize = 4096;
 /// Warnings that are kept for `p2pfs status`, each text once; the oldest goes first.
-pub const WARNINGS_KEPT: usize = 20;
+pub(crate) const WARNINGS_KEPT: usize = 20;
 
 /// One event and when it was.
 #[derive(Clone, Debug)]

@@ -40,7 +40,7 @@ pub(super) enum Hindrance {
 
 impl FixedVersion {
     /// Opens what is here of it. Asks the disk.
-    pub fn open(file: &FileVersion, cache: &Cache, shares: &ShareSet) -> Self {
+    pub(crate) fn open(file: &FileVersion, cache: &Cache, shares: &ShareSet) -> Self {
         let (kept, local) = (cache.existing(&file.hash), shares.source(&file.hash));
         let hindrance = hindrance(kept.as_ref().err(), local.as_ref().err());
         // what is here proved its size; a version that says another is not what is here
@@ -72,20 +72,20 @@ impl FixedVersion {
         version
     }
 
-    pub fn hash(&self) -> ContentHash {
+    pub(crate) fn hash(&self) -> ContentHash {
         self.hash
     }
 
-    pub fn size_bytes(&self) -> u64 {
+    pub(crate) fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
-    pub fn small(&self) -> SmallFile {
+    pub(crate) fn small(&self) -> SmallFile {
         SmallFile::new(self.hash, self.size_bytes)
     }
 
     /// Whether some of it may have to come from other nodes yet.
-    pub fn is_partial(&self) -> bool {
+    pub(crate) fn is_partial(&self) -> bool {
         self.local.load().is_none()
             && self
                 .cached
@@ -94,47 +94,48 @@ impl FixedVersion {
     }
 
     /// Whether a file of our own shares had all of it.
-    pub fn was_shared(&self) -> bool {
+    pub(crate) fn was_shared(&self) -> bool {
         self.local.load().is_some()
     }
 
     /// Why some of it may be here that was not found when it was opened.
-    pub fn hindrance(&self) -> Option<Hindrance> {
+    pub(crate) fn hindrance(&self) -> Option<Hindrance> {
         self.hindrance.filter(|_| self.is_partial())
     }
 
     /// How much of a range would have to come from other nodes now.
-    pub fn missing_bytes(&self, range: ByteRange) -> u64 {
+    pub(crate) fn missing_bytes(&self, range: ByteRange) -> u64 {
         let cached = self.cached.as_ref();
         cached.map_or(range.len(), |cached| cached.missing_in(range).len())
     }
 
     /// How much of a range was not here when the version was opened.
-    pub fn arrived_bytes(&self, range: ByteRange) -> u64 {
-        match self.here.contains(range) {
-            true => 0,
-            false => self.here.missing_in(range).len(),
+    pub(crate) fn arrived_bytes(&self, range: ByteRange) -> u64 {
+        if self.here.contains(range) {
+            0
+        } else {
+            self.here.missing_in(range).len()
         }
     }
 
     /// The file of the cache, where the kernel may read it without us.
-    pub fn backing(&self) -> Option<Arc<File>> {
+    pub(crate) fn backing(&self) -> Option<Arc<File>> {
         self.cached.as_ref()?.backing()
     }
 
     /// Whether it went into the cache past the kernel's pages of the cache's file.
-    pub fn is_past_pages(&self) -> bool {
+    pub(crate) fn is_past_pages(&self) -> bool {
         let cached = self.cached.as_ref();
         cached.is_some_and(CacheFile::is_past_pages)
     }
 
     /// Has the cache's file brought into the kernel's pages.
-    pub fn warm(&self) {
+    pub(crate) fn warm(&self) {
         self.cached.iter().for_each(CacheFile::warm);
     }
 
     /// What is here without waiting.
-    pub fn read_local(&self, shares: &ShareSet, offset: u64, buffer: &mut [u8]) -> ReadNow {
+    pub(crate) fn read_local(&self, shares: &ShareSet, offset: u64, buffer: &mut [u8]) -> ReadNow {
         let wanted = ByteRange::at(offset, buffer.len() as u64);
         if wanted.end > self.size_bytes {
             return ReadNow::Failed(FsError::Fault);

@@ -17,9 +17,10 @@ pub(super) fn next_generation(last: Generation) -> Generation {
 /// began more than a day from now, by a clock that was wrong, was refused by whoever's was right,
 /// and the next would be until that day has come: nothing goes on after it.
 fn begun_at(now_s: u64, last: Generation) -> Generation {
-    match last.0 > now_s.saturating_add(GENERATION_AHEAD_MAX_S) {
-        true => Generation(now_s),
-        false => Generation(now_s.max(last.0 + 1)),
+    if last.0 > now_s.saturating_add(GENERATION_AHEAD_MAX_S) {
+        Generation(now_s)
+    } else {
+        Generation(now_s.max(last.0 + 1))
     }
 }
 

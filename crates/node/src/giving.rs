@@ -66,9 +66,10 @@ pub(super) fn start(
     let inbox = open(&settings.inbox).unwrap_or_default();
     let mailbox = Mailbox::new(events.clone());
     let same = settings.inbox == settings.mesh_inbox;
-    let mesh_inbox = match same {
-        true => inbox.clone(),
-        false => open(&settings.mesh_inbox).unwrap_or_default(),
+    let mesh_inbox = if same {
+        inbox.clone()
+    } else {
+        open(&settings.mesh_inbox).unwrap_or_default()
     };
     let inboxes = vec![inbox.clone(), mesh_inbox.clone()];
     warn_of_names(settings, parts);

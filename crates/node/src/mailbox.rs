@@ -10,7 +10,7 @@ use super::events::{EventLog, News};
 
 /// Messages that whoever reads slowly may be behind before some are lost: 64, of at most 256 KiB
 /// each, 16 MiB.
-pub const BEHIND_MAX: usize = 64;
+pub(crate) const BEHIND_MAX: usize = 64;
 
 /// Some bytes, and who sent them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -44,9 +44,10 @@ impl Names {
     /// Returns the sender that is charged for what a node sends: the member by its certificate, or
     /// where there are none, and keys are made up, all that comes from its host.
     pub(super) fn origin_of(&self, node: &NodeId, address: SocketAddr) -> Origin {
-        match self.keyring.has_ledger() {
-            true => Origin::Node(*node),
-            false => Origin::at(address),
+        if self.keyring.has_ledger() {
+            Origin::Node(*node)
+        } else {
+            Origin::at(address)
         }
     }
 

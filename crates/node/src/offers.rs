@@ -32,7 +32,7 @@ pub(super) struct Offers {
 }
 
 impl Offers {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             found: mpsc::channel(OFFERS_MAX),
             looks: Arc::new(Semaphore::new(LOOKS_MAX)),
@@ -40,7 +40,13 @@ impl Offers {
     }
 
     /// Looks what is here of some contents, for a node that wants them.
-    pub fn look(&self, server: Server, tasks: &mut Beside, from: NodeId, hashes: Vec<ContentHash>) {
+    pub(crate) fn look(
+        &self,
+        server: Server,
+        tasks: &mut Beside,
+        from: NodeId,
+        hashes: Vec<ContentHash>,
+    ) {
         let Ok(permit) = Arc::clone(&self.looks).try_acquire_owned() else {
             return;
         };
@@ -60,7 +66,7 @@ impl Offers {
     }
 
     /// The next offer, and for whom.
-    pub async fn next(&mut self) -> Option<Found> {
+    pub(crate) async fn next(&mut self) -> Option<Found> {
         self.found.1.recv().await
     }
 }

@@ -31,7 +31,7 @@ pub struct MemberReport {
 }
 
 /// Who reads each share of this node that has readers.
-pub type OwnReaders = BTreeMap<ShareIndex, BTreeSet<NodeId>>;
+pub(crate) type OwnReaders = BTreeMap<ShareIndex, BTreeSet<NodeId>>;
 
 /// What is published. Clones are the same.
 #[derive(Clone)]

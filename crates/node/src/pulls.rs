@@ -14,7 +14,7 @@ use p2pfs_types::id::NodeId;
 
 /// How many logs are pulled at once. A part is at most 1 MiB of records, so this bounds what is in
 /// flight; further logs wait their turn.
-pub const PULLS_AT_ONCE_MAX: usize = 8;
+pub(crate) const PULLS_AT_ONCE_MAX: usize = 8;
 /// The pause after the first failure; it doubles to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(50);
 /// The longest pause between two tries for one log.
@@ -41,11 +41,11 @@ const TRIES_OF_OTHERS: u32 = 2;
 
 /// How long a log that had no room is not asked for, whatever its author says: what it costs to
 /// find out again is then a small part of the time.
-pub const PUT_OFF: Duration = Duration::from_secs(10 * 60);
+pub(crate) const PUT_OFF: Duration = Duration::from_secs(10 * 60);
 
 /// Where the next part of a log begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogPosition {
+pub(crate) struct LogPosition {
     /// Which life of the log.
     pub epoch: u64,
     /// The last sequence that we hold.
@@ -54,7 +54,7 @@ pub struct LogPosition {
 
 /// One question to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PullStep {
+pub(crate) struct PullStep {
     /// Whose log.
     pub author: NodeId,
     /// Whom to ask.
@@ -83,7 +83,7 @@ enum PullState {
 
 /// The schedule.
 #[derive(Debug)]
-pub struct Pulls {
+pub(crate) struct Pulls {
     pulls: BTreeMap<NodeId, Pull>,
     /// Members that gave no answer lately, each until when it is asked last.
     silent: BTreeMap<NodeId, Instant>,
@@ -92,7 +92,7 @@ pub struct Pulls {
 
 impl Pulls {
     /// An empty schedule; `rng` chooses whom to ask where several may have a log.
-    pub fn new(rng: StdRng) -> Self {
+    pub(crate) fn new(rng: StdRng) -> Self {
         Self {
             pulls: BTreeMap::new(),
             silent: BTreeMap::new(),
@@ -101,7 +101,7 @@ impl Pulls {
     }
 
     /// A newer head of `author` was seen: its log is wanted from `position` on.
-    pub fn want(
+    pub(crate) fn want(
         &mut self,
         now: Instant,
         author: NodeId,
@@ -128,7 +128,7 @@ impl Pulls {
     }
 
     /// There was no room for a log: it is not asked for before [`PUT_OFF`] is over.
-    pub fn put_off(&mut self, now: Instant, author: NodeId) {
+    pub(crate) fn put_off(&mut self, now: Instant, author: NodeId) {
         let until = now + PUT_OFF;
         self.pulls.insert(
             author,
@@ -144,7 +144,7 @@ impl Pulls {
 
     /// An answer came and more of the log is to come. One that brought nothing nearer came from a
     /// node that has not what is wanted: another is asked, after a pause.
-    pub fn advance(&mut self, now: Instant, author: NodeId, position: LogPosition) {
+    pub(crate) fn advance(&mut self, now: Instant, author: NodeId, position: LogPosition) {
         if let Some(pull) = self.pulls.get_mut(&author) {
             if pull.position == position {
                 return self.fail(now, author);
@@ -156,13 +156,13 @@ impl Pulls {
     }
 
     /// The log is as new as the newest head.
-    pub fn finish(&mut self, author: NodeId) {
+    pub(crate) fn finish(&mut self, author: NodeId) {
         self.pulls.remove(&author);
     }
 
     /// No answer came of whoever was asked, or can come: where that took its time, others are asked
     /// before it for a while.
-    pub fn fail_silently(&mut self, now: Instant, author: NodeId) {
+    pub(crate) fn fail_silently(&mut self, now: Instant, author: NodeId) {
         let state = self.pulls.get(&author).map(|pull| &pull.state);
         if let Some(PullState::Asked { from, since }) = state
             && now.saturating_duration_since(*since) > SOON
@@ -173,12 +173,12 @@ impl Pulls {
     }
 
     /// A member answered.
-    pub fn note_answer(&mut self, from: &NodeId) {
+    pub(crate) fn note_answer(&mut self, from: &NodeId) {
         self.silent.remove(from);
     }
 
     /// Whoever was asked had not what was asked.
-    pub fn fail(&mut self, now: Instant, author: NodeId) {
+    pub(crate) fn fail(&mut self, now: Instant, author: NodeId) {
         if let Some(pull) = self.pulls.get_mut(&author) {
             pull.failures = pull.failures.saturating_add(1);
             if let PullState::Asked { from, .. } = pull.state {
@@ -193,7 +193,7 @@ impl Pulls {
     }
 
     /// The log did not fit its head: it is asked for anew, of another node where there is one.
-    pub fn restart(&mut self, now: Instant, author: NodeId, position: LogPosition) {
+    pub(crate) fn restart(&mut self, now: Instant, author: NodeId, position: LogPosition) {
         self.fail(now, author);
         if let Some(pull) = self.pulls.get_mut(&author) {
             pull.position = position;
@@ -201,7 +201,7 @@ impl Pulls {
     }
 
     /// The member `node` is gone: what it was asked is asked of another at once.
-    pub fn forget_member(&mut self, now: Instant, node: NodeId) {
+    pub(crate) fn forget_member(&mut self, now: Instant, node: NodeId) {
         self.silent.remove(&node);
         for pull in self.pulls.values_mut() {
             if matches!(pull.state, PullState::Asked { from, .. } if from == node) {
@@ -215,7 +215,7 @@ impl Pulls {
 
     /// The next question, given who can be asked. The author is asked first, then who told of the
     /// head, then anyone.
-    pub fn next_step(&mut self, now: Instant, members: &[NodeId]) -> Option<PullStep> {
+    pub(crate) fn next_step(&mut self, now: Instant, members: &[NodeId]) -> Option<PullStep> {
         self.give_up_on_the_silent(now);
         if self.is_busy() {
             return None;
@@ -239,7 +239,7 @@ impl Pulls {
     }
 
     /// Whether some log is on its way, those left out that cannot be had at the moment.
-    pub fn is_any_coming(&self) -> bool {
+    pub(crate) fn is_any_coming(&self) -> bool {
         let is_coming = |pull: &Pull| {
             pull.failures < HOPELESS && !matches!(pull.state, PullState::PutOff { .. })
         };
@@ -247,7 +247,7 @@ impl Pulls {
     }
 
     /// When [`Self::next_step`] should be asked again, if nothing else happens.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         // a log that is due while no more may be asked for waits for an answer, not for a time
         let waits = !self.is_busy();
         let until = |pull: &Pull| match pull.state {

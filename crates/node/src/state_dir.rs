@@ -12,7 +12,7 @@ const LOCK_FILE: &str = "lock";
 
 /// A state directory that is ours while this lives.
 #[derive(Debug)]
-pub struct StateDir {
+pub(crate) struct StateDir {
     path: PathBuf,
     lock: HeldLock,
 }
@@ -22,7 +22,7 @@ impl StateDir {
     ///
     /// # Errors
     /// [`NodeError::StateLocked`] where a running daemon has it, [`NodeError::StateDir`].
-    pub fn open(dir: &Path) -> Result<Self, NodeError> {
+    pub(crate) fn open(dir: &Path) -> Result<Self, NodeError> {
         let failed = |source| NodeError::StateDir {
             dir: dir.to_owned(),
             source,
@@ -37,12 +37,12 @@ impl StateDir {
 
     /// Whether it is where it was made: what is removed or moved under a running node is lost with
     /// it.
-    pub fn whereabouts(&self) -> Whereabouts {
+    pub(crate) fn whereabouts(&self) -> Whereabouts {
         self.lock.whereabouts()
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }

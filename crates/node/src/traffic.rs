@@ -10,7 +10,7 @@ use p2pfs_transfer::Pace;
 use p2pfs_types::id::NodeId;
 
 /// Peers counted apart; what is of further ones is only in the sum. As many as members.
-pub const PEERS_COUNTED_MAX: usize = 4096;
+pub(crate) const PEERS_COUNTED_MAX: usize = 4096;
 
 /// The counters. Clones are the same counters.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +26,7 @@ struct Counts {
 
 /// Both ways.
 #[derive(Clone, Default)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     /// What others had of this node, fetched or pushed.
     pub sent: PeerBytes,
     /// What others pushed to it, and what legacy peers gave; what it fetched from nodes the fetcher
@@ -90,9 +90,10 @@ impl Passage {
     /// Waits until so many bytes may pass; what a program waits for does not stand in line with the
     /// rest. Dropping it passes nothing.
     pub async fn pass(&self, bytes: u64, is_waited_for: bool) {
-        let _in_line = match is_waited_for {
-            true => None,
-            false => Some(self.line.lock().await),
+        let _in_line = if is_waited_for {
+            None
+        } else {
+            Some(self.line.lock().await)
         };
         self.pace.pass(bytes, is_waited_for).await;
     }

@@ -20,7 +20,7 @@ pub(super) struct ViewClock {
 
 impl ViewClock {
     /// No view is due.
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             due: None,
             last: now,
@@ -29,7 +29,7 @@ impl ViewClock {
     }
 
     /// Whether a view is to be taken now.
-    pub fn is_due(&mut self, now: Instant, has_changes: bool, is_sweeping: bool) -> bool {
+    pub(crate) fn is_due(&mut self, now: Instant, has_changes: bool, is_sweeping: bool) -> bool {
         if has_changes {
             let soonest = (self.last + PUBLISH_SPACING).max(now);
             self.due.get_or_insert(soonest);
@@ -43,18 +43,18 @@ impl ViewClock {
     }
 
     /// Whoever is told of changes is behind: later, with more in one batch.
-    pub fn put_off(&mut self, now: Instant) {
+    pub(crate) fn put_off(&mut self, now: Instant) {
         self.due = Some(now + PUBLISH_SPACING);
     }
 
     /// A view was taken.
-    pub fn note_taken(&mut self, now: Instant) {
+    pub(crate) fn note_taken(&mut self, now: Instant) {
         self.due = None;
         self.last = now;
     }
 
     /// When to ask again, if nothing else happens.
-    pub fn next_due(&self) -> Option<Instant> {
+    pub(crate) fn next_due(&self) -> Option<Instant> {
         self.due
     }
 }

@@ -1,6 +1,8 @@
 //! Opening what lies beneath a share, and nothing else: the only place of this part that opens a
 //! shared name (`openat2(2)`: beneath the share, through no symbolic link, into no mount of p2pfs).
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;

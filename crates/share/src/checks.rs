@@ -168,10 +168,11 @@ impl Checks {
         }
         let linked = seen.identity.size_bytes > 0 || seen.linked_again;
         let lost = self.lost.is_some_and(|at| now - at < quiet);
-        match linked && (lost || self.written.contains(&inode)) {
-            true => Cause::Closed,
-            // then whoever may have it open is asked for
-            false => Cause::Walk,
+        if linked && (lost || self.written.contains(&inode)) {
+            Cause::Closed
+        } else {
+            // a walk also checks for a writer that has the file open
+            Cause::Walk
         }
     }
 

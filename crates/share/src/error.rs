@@ -161,12 +161,11 @@ impl From<rustix::io::Errno> for ShareError {
 /// What helps where a folder is not there.
 fn missing(dir: &Path) -> &'static str {
     let mounts = std::fs::read(MOUNTINFO).unwrap_or_default();
-    match is_in_own_tmp(&mounts, dir) {
-        true => {
-            " for the daemon, which has a /tmp of its own (PrivateTmp= of its unit); move it, or \
-             name another"
-        }
-        false => "; make it, or name another",
+    if is_in_own_tmp(&mounts, dir) {
+        " for the daemon, which has a /tmp of its own (PrivateTmp= of its unit); move it, or \
+         name another"
+    } else {
+        "; make it, or name another"
     }
 }
 

@@ -112,9 +112,10 @@ impl State {
                 }
                 self.list_file(slot, &seen, hash, trust != Trust::Sure);
                 if (written_to || racy) && !closed {
-                    let why = match written_to {
-                        true => Rest::Written,
-                        false => Rest::Verify,
+                    let why = if written_to {
+                        Rest::Written
+                    } else {
+                        Rest::Verify
                     };
                     self.rest(slot, seen.identity.size_bytes, now, why);
                 }
@@ -143,13 +144,12 @@ impl State {
             Outcome::Elsewhere => self.recheck(slot, Cause::Walk),
             Outcome::Unreadable(identity) => self.become_unreadable(slot, identity, false),
         }
-        match closed {
-            // what was closed meanwhile is read in the turn of its close
-            true => {
-                self.queue.note_closed(slot, now);
-                self.queue.enqueue(slot, size_bytes, true);
-            }
-            false => self.order.forget_file(slot),
+        if closed {
+            // a file closed in the meantime is read in the turn of its close
+            self.queue.note_closed(slot, now);
+            self.queue.enqueue(slot, size_bytes, true);
+        } else {
+            self.order.forget_file(slot)
         }
     }
 

@@ -38,9 +38,10 @@ impl Stamp {
     /// When a version of this time is seen at: no later than `now`, which the clock says, unless
     /// that is yet to be set. Once set back, a version would stay so for good.
     pub(super) fn seen_at(self, now: Self) -> Self {
-        match now.seconds < EARLIEST_UNIX_S.cast_signed() {
-            true => self,
-            false => self.min(now),
+        if now.seconds < EARLIEST_UNIX_S.cast_signed() {
+            self
+        } else {
+            self.min(now)
         }
     }
 

@@ -44,14 +44,14 @@ impl LeftLinks {
 
     /// Those to follow again: none unless a link changed since the last call.
     pub(super) fn take_due(&mut self) -> Vec<Slot> {
-        match std::mem::take(&mut self.is_due) {
-            true => self
-                .slots
+        if std::mem::take(&mut self.is_due) {
+            self.slots
                 .iter()
                 .copied()
                 .take(FOLLOWED_AGAIN_MAX)
-                .collect(),
-            false => Vec::new(),
+                .collect()
+        } else {
+            Vec::new()
         }
     }
 }

@@ -274,11 +274,12 @@ impl ShareSet {
     pub fn forget_absent(&self, missing: &[MissingShare]) {
         let mut state = self.inner.shared.lock();
         let awaited = missing.iter().filter(|share| share.is_awaited);
-        let awaited: Vec<u16> = match state.has_absent() {
-            true => awaited
+        let awaited: Vec<u16> = if state.has_absent() {
+            awaited
                 .filter_map(|share| state.ledger.share_given_as(&share.dir))
-                .collect(),
-            false => Vec::new(),
+                .collect()
+        } else {
+            Vec::new()
         };
         state.forget_absent(&awaited);
         state.misses_shares = !missing.is_empty();
@@ -311,9 +312,10 @@ impl ShareSet {
         let (dir, include_private) = self.share(share)?;
         let opened = self.inner.shared.beneath.open_file(&dir, path);
         let (file, seen) = opened.map_err(not_here)?;
-        match include_private || seen.others_may_read() {
-            true => Ok(file),
-            false => Err(ShareError::NotHere),
+        if include_private || seen.others_may_read() {
+            Ok(file)
+        } else {
+            Err(ShareError::NotHere)
         }
     }
 
@@ -450,9 +452,10 @@ impl Drop for Inner {
 
 /// What is not there, and what went wrong.
 fn not_here(error: rustix::io::Errno) -> ShareError {
-    match beneath::is_absence(error) {
-        true => ShareError::NotHere,
-        false => error.into(),
+    if beneath::is_absence(error) {
+        ShareError::NotHere
+    } else {
+        error.into()
     }
 }
 

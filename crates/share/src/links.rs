@@ -191,9 +191,10 @@ fn relative_to(link: &SharedPath, names: impl IntoIterator<Item = Vec<u8>>) -> V
     }
     let mut names = vec![b"..".to_vec(); up];
     names.extend(there);
-    match names.is_empty() {
-        true => b".".to_vec(),
-        false => names.join(&b'/'),
+    if names.is_empty() {
+        b".".to_vec()
+    } else {
+        names.join(&b'/')
     }
 }
 

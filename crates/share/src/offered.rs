@@ -98,14 +98,16 @@ impl Share {
 
     /// Counts a name that is left out in, or out.
     pub(super) fn count_left_out(&mut self, slot: Slot, why: LeftOutWhy, is_new: bool) {
-        let changed = match is_new {
-            true => self.left_out.insert((why, slot)),
-            false => self.left_out.remove(&(why, slot)),
+        let changed = if is_new {
+            self.left_out.insert((why, slot))
+        } else {
+            self.left_out.remove(&(why, slot))
         };
         let count = self.left_out_counts.entry(why).or_default();
-        match is_new {
-            true => *count += u64::from(changed),
-            false => *count -= u64::from(changed),
+        if is_new {
+            *count += u64::from(changed)
+        } else {
+            *count -= u64::from(changed)
         }
     }
 }

@@ -144,9 +144,10 @@ impl HashQueue {
 
     fn insert(&mut self, lane: Lane, at: i64, slot: Slot, size_bytes: u64, sure: bool) {
         self.take_out(slot);
-        let key = match size_bytes > PROMISED_MAX_BYTES {
-            true => (Lane::Large, size_bytes.cast_signed(), slot),
-            false => (lane, at, slot),
+        let key = if size_bytes > PROMISED_MAX_BYTES {
+            (Lane::Large, size_bytes.cast_signed(), slot)
+        } else {
+            (lane, at, slot)
         };
         self.queued.insert(key);
         let stage = Stage::Queued {

@@ -51,9 +51,10 @@ pub(super) fn open_job(shared: &Shared, job: &Job) -> Result<Opened, Outcome> {
     let (file, seen) = open(&shared.beneath, job)?;
     let age = seen.identity.mtime.distance(Stamp::now());
     let recent = age < shared.quiet;
-    let writers = match recent {
-        true => writers_of(&file),
-        false => Writers::None,
+    let writers = if recent {
+        writers_of(&file)
+    } else {
+        Writers::None
     };
     let is_done = match writers {
         Writers::None => true,

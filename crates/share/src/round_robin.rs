@@ -44,9 +44,10 @@ impl RoundRobin {
 
     /// The largest file that would be taken in now.
     pub(super) fn room_for_bytes(&self) -> u64 {
-        match self.files.len() < UNDER_WAY_MAX {
-            true => u64::MAX,
-            false => self.largest_bytes().saturating_sub(1),
+        if self.files.len() < UNDER_WAY_MAX {
+            u64::MAX
+        } else {
+            self.largest_bytes().saturating_sub(1)
         }
     }
 

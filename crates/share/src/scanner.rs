@@ -296,9 +296,10 @@ impl Scanner {
             let directory = matches!(found, Found::Directory(_));
             // what is reported of meanwhile is looked at in its own turn
             let is_due = !directory && turn.is_none() && self.checks.is_due(place.slot, &name);
-            let fresh = match is_due {
-                true => None,
-                false => state.observe(place.slot, &name, found, Cause::Walk, now),
+            let fresh = if is_due {
+                None
+            } else {
+                state.observe(place.slot, &name, found, Cause::Walk, now)
             };
             let child = state.tree.child(place.slot, &name);
             let full = walk.as_ref().is_some_and(|walk| walk.full);

@@ -53,9 +53,10 @@ impl Candidate {
         let as_listed = self.identity.ino == 0
             && (seen.identity.size_bytes, seen.identity.mtime)
                 == (self.identity.size_bytes, self.identity.mtime);
-        match same || as_listed {
-            true => Judged::Same,
-            false => Judged::Other,
+        if same || as_listed {
+            Judged::Same
+        } else {
+            Judged::Other
         }
     }
 
@@ -111,9 +112,10 @@ impl ShareSet {
             Some(error) => Err(error.into()),
             None => self.replaced(hash).map_err(|error| {
                 let is_absent = matches!(error, ShareError::NotHere) && !missed.is_empty();
-                match is_absent && shared.may_be_renamed(hash, &missed, looked) {
-                    true => ShareError::Missed,
-                    false => error,
+                if is_absent && shared.may_be_renamed(hash, &missed, looked) {
+                    ShareError::Missed
+                } else {
+                    error
                 }
             }),
         }
@@ -144,9 +146,12 @@ impl ShareSet {
     fn replaced(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
         let shared = &self.inner.shared;
         let bytes = shared.lock().kept.get(hash, Instant::now());
-        let absent = || match self.begins() {
-            true => ShareError::Beginning,
-            false => ShareError::NotHere,
+        let absent = || {
+            if self.begins() {
+                ShareError::Beginning
+            } else {
+                ShareError::NotHere
+            }
         };
         let file = kept::in_memory(&bytes.ok_or_else(absent)?)?;
         let seen = Seen::of(&fstat(&file)?);

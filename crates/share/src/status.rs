@@ -76,9 +76,10 @@ impl State {
         let moved = self.shares_of(moved.into_iter());
         let moved = moved.filter(|(_, share)| share.readers.is_some());
         restricted.extend(moved.map(|(index, _)| ShareIndex(index)));
-        match restricted.is_empty() {
-            true => SharedFor::Nobody,
-            false => SharedFor::ReadersOf(restricted),
+        if restricted.is_empty() {
+            SharedFor::Nobody
+        } else {
+            SharedFor::ReadersOf(restricted)
         }
     }
 

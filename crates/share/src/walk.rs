@@ -103,10 +103,11 @@ impl OpenPlace {
         let kind = seen.file_type();
         let directory = kind == FileType::Directory;
         if name == ARRIVING.as_bytes() {
-            return match self.is_inbox {
-                // what is on its way into an inbox is nothing yet
-                true => Found::Nothing,
-                false => left_out(LeftOutWhy::Arriving, directory, seen.identity),
+            return if self.is_inbox {
+                // a file that is still being received into an inbox is not listed
+                Found::Nothing
+            } else {
+                left_out(LeftOutWhy::Arriving, directory, seen.identity)
             };
         }
         if self.place.exclude.keeps_back(&path, directory) {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
 
-pub use p2pfs_fetch::plan::SMALL_BYTES;
+pub(crate) use p2pfs_fetch::plan::SMALL_BYTES;
 use p2pfs_types::extent::CHUNK_BYTES;
 
 /// What may pass at once after a pause, in time: enough for the largest request at a slow limit.

@@ -13,29 +13,29 @@ use p2pfs_cache::{Cache, CacheConfig, Stored};
 use p2pfs_fetch::TransferError;
 use p2pfs_proto::wire::native::tcp::RANGE_MAX_BYTES;
 use p2pfs_types::digest;
-pub use p2pfs_types::digest::sample::Content;
+pub(crate) use p2pfs_types::digest::sample::Content;
 use p2pfs_types::extent::ByteRange;
 
 /// Longer than anything here takes; nothing waits for it unless it fails.
-pub const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-pub struct TestCache {
+pub(crate) struct TestCache {
     pub cache: Cache,
     dir: tempfile::TempDir,
 }
 
 impl TestCache {
-    pub fn new(budget_bytes: u64) -> Self {
+    pub(crate) fn new(budget_bytes: u64) -> Self {
         Self::opened(budget_bytes, |config| Cache::open(config).unwrap()).0
     }
 
     /// On a disk that can be halted.
-    pub fn that_can_halt(budget_bytes: u64) -> (Self, std::sync::Arc<Faults>) {
+    pub(crate) fn that_can_halt(budget_bytes: u64) -> (Self, std::sync::Arc<Faults>) {
         Self::opened(budget_bytes, cache_that_can_halt)
     }
 
     /// With what `stock` put in before a power cut, none of which was brought to the disk for sure.
-    pub fn after_a_power_cut(budget_bytes: u64, stock: impl FnOnce(&Self)) -> Self {
+    pub(crate) fn after_a_power_cut(budget_bytes: u64, stock: impl FnOnce(&Self)) -> Self {
         let before = |config| (cache_in_boot(config, "before"), ());
         let (cut, ()) = Self::opened(budget_bytes, before);
         stock(&cut);
@@ -52,7 +52,7 @@ impl TestCache {
     }
 
     /// Puts a part of a content in.
-    pub fn stock(&self, content: &Content, range: ByteRange) {
+    pub(crate) fn stock(&self, content: &Content, range: ByteRange) {
         let file = self.cache.file(content.hash(), content.size()).unwrap();
         let mut at = range.start;
         while at < range.end {
@@ -66,7 +66,7 @@ impl TestCache {
     }
 
     /// The data file of a content, for what only a disk does to it.
-    pub fn data_file(&self, content: &Content) -> std::fs::File {
+    pub(crate) fn data_file(&self, content: &Content) -> std::fs::File {
         let hex = content.hash().to_string();
         let path = format!("cache/{}/{hex}.data", &hex[..2]);
         let mut options = std::fs::File::options();
@@ -76,7 +76,7 @@ impl TestCache {
             .unwrap()
     }
 
-    pub fn stock_all(&self, content: &Content) {
+    pub(crate) fn stock_all(&self, content: &Content) {
         self.stock(content, ByteRange::new(0, content.size()));
     }
 }
@@ -90,9 +90,9 @@ fn config(dir: &tempfile::TempDir, budget_bytes: u64) -> CacheConfig {
 }
 
 /// Where a read's outcome arrives.
-pub type Outcome = mpsc::Receiver<Result<Bytes, TransferError>>;
+pub(crate) type Outcome = mpsc::Receiver<Result<Bytes, TransferError>>;
 
-pub fn reply() -> (ReadReply, Outcome) {
+pub(crate) fn reply() -> (ReadReply, Outcome) {
     let (sender, receiver) = mpsc::channel();
     (
         Box::new(move |outcome| drop(sender.send(outcome))),
@@ -101,7 +101,7 @@ pub fn reply() -> (ReadReply, Outcome) {
 }
 
 /// Reads as a thread of the mount would; to be called where blocking is allowed.
-pub fn read_now(
+pub(crate) fn read_now(
     fetcher: &Fetcher,
     content: &Content,
     range: ByteRange,
@@ -113,7 +113,7 @@ pub fn read_now(
 }
 
 /// Reads a whole file in order, and compares it.
-pub fn read_through(fetcher: &Fetcher, content: &Content, step: u64) {
+pub(crate) fn read_through(fetcher: &Fetcher, content: &Content, step: u64) {
     let mut at = 0;
     while at < content.size() {
         let range = ByteRange::new(at, (at + step).min(content.size()));

@@ -4,6 +4,12 @@
 //! Knows the system calls and no path: what is in a file, and what is to be said of an error, is
 //! its owner's. Every call blocks.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this module is the one of its crate that touches files"
+)]
+
 mod held_lock;
 pub mod mountinfo;
 mod refused;
@@ -166,12 +172,11 @@ pub fn read_only_remedy() -> &'static str {
 }
 
 fn read_only_remedy_of(is_unit: bool) -> &'static str {
-    match is_unit {
-        true => {
-            "name that directory in ReadWritePaths= of its unit (systemctl edit p2pfs), or make \
-             its filesystem writable"
-        }
-        false => "make its filesystem writable",
+    if is_unit {
+        "name that directory in ReadWritePaths= of its unit (systemctl edit p2pfs), or make \
+         its filesystem writable"
+    } else {
+        "make its filesystem writable"
     }
 }
 

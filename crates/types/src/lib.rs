@@ -1,6 +1,11 @@
 //! Identities, names, byte ranges and content hashes, and the small mechanisms that several crates of
 //! p2pfs share.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests may read the clock")
+)]
+
 pub mod bucket;
 pub mod digest;
 pub mod extent;

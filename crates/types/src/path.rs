@@ -389,10 +389,7 @@ mod tests {
             let Ok(parent) = SharedPath::new(directory.clone().into_bytes()) else {
                 return Ok(());
             };
-            let joined = match parent.is_root() {
-                true => name.clone(),
-                false => format!("{directory}/{name}"),
-            };
+            let joined = if parent.is_root() { name.clone() } else { format!("{directory}/{name}") };
             let name = name.as_bytes();
             let whole = check_name(name).and_then(|()| SharedPath::new(joined.into_bytes()));
             prop_assert_eq!(parent.join(name), whole);

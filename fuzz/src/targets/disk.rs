@@ -87,9 +87,10 @@ pub fn cache(choose: &mut Unstructured<'_>) -> Result<()> {
     let extensions = ["data", "outboard", "map", "map.new"];
     let above = ["pins", "version", "clean", "lock", "strange"];
     for _ in 0..choose.int_in_range(1..=3)? {
-        let path = match choose.ratio(3u8, 4u8)? {
-            true => stem.with_extension(choose.choose(&extensions)?),
-            false => dir.join(choose.choose(&above)?),
+        let path = if choose.ratio(3u8, 4u8)? {
+            stem.with_extension(choose.choose(&extensions)?)
+        } else {
+            dir.join(choose.choose(&above)?)
         };
         spoil(choose, &path)?;
     }

@@ -79,9 +79,10 @@ impl World {
 
     /// The right content, or one of that hash and a size that somebody made up.
     fn content(&self, choose: &mut Unstructured<'_>) -> Result<ContentKey> {
-        let size = match choose.ratio(7u8, 8u8)? {
-            true => SIZE_BYTES,
-            false => choose.int_in_range(1..=u64::from(u32::MAX))?,
+        let size = if choose.ratio(7u8, 8u8)? {
+            SIZE_BYTES
+        } else {
+            choose.int_in_range(1..=u64::from(u32::MAX))?
         };
         Ok(ContentKey::new(self.hash, size))
     }

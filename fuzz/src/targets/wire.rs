@@ -116,8 +116,8 @@ pub fn proofs(choose: &mut Unstructured<'_>) -> Result<()> {
     let content: Vec<u8> = (0..size_bytes).map(|at| (at * at / 7) as u8).collect();
     let hash = ContentHash::of(&content);
     let begins_honest = choose.ratio(3u8, 4u8)?;
-    let mut proof = match begins_honest {
-        true => match digest::encode(
+    let mut proof = if begins_honest {
+        match digest::encode(
             hash,
             size_bytes,
             range,
@@ -126,8 +126,9 @@ pub fn proofs(choose: &mut Unstructured<'_>) -> Result<()> {
         ) {
             Ok(proof) => proof,
             Err(_) => return Ok(()),
-        },
-        false => choose.bytes(choose.len().min(1000))?.to_vec(),
+        }
+    } else {
+        choose.bytes(choose.len().min(1000))?.to_vec()
     };
     let honest = proof.clone();
     while !choose.is_empty() && !proof.is_empty() {

@@ -115,9 +115,10 @@ pub fn run(options: &DemoOptions) -> Result<(), CliError> {
 fn tour(options: &DemoOptions) -> Result<(), DemoError> {
     let mut cluster = DemoCluster::start(options)?;
     let walked = Tour::new(&mut cluster).walk();
-    let result = match options.once {
-        true => walked,
-        false => walked.and_then(|()| stay(&cluster)),
+    let result = if options.once {
+        walked
+    } else {
+        walked.and_then(|()| stay(&cluster))
     };
     let stopped = cluster.stop();
     match result {

@@ -46,9 +46,10 @@ pub(super) fn run(options: &TopOptions, output: &mut Output) -> Result<(), CliEr
         return watch(&mut client, options.interval);
     }
     let top = look(&mut client)?;
-    match json {
-        true => output.json(&top),
-        false => rows::print(&top, output),
+    if json {
+        output.json(&top)
+    } else {
+        rows::print(&top, output)
     }
 }
 

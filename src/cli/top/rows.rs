@@ -25,9 +25,10 @@ pub(super) fn print(top: &Top, output: &mut Output) -> Result<(), CliError> {
     output.line(&summary(top))?;
     for part in parts(top) {
         output.line("")?;
-        match part.rows.is_empty() {
-            true => output.line(part.nothing)?,
-            false => output.table(part.heading, part.right, part.rows)?,
+        if part.rows.is_empty() {
+            output.line(part.nothing)?
+        } else {
+            output.table(part.heading, part.right, part.rows)?
         }
     }
     Ok(())
@@ -160,9 +161,10 @@ fn transfer_row(transfer: &TransferInfo) -> Vec<String> {
         percent(transfer.ready_bytes, transfer.size_bytes),
         human_bytes(transfer.size_bytes),
         transfer.waiting_reads.to_string(),
-        match names.is_empty() {
-            true => "nobody".to_owned(),
-            false => names.join(", "),
+        if names.is_empty() {
+            "nobody".to_owned()
+        } else {
+            names.join(", ")
         },
         escape(transfer.path.as_bytes()),
     ]

@@ -65,25 +65,28 @@ fn draw_part(frame: &mut Frame<'_>, part: Part, place: Rect, coloured: bool) {
     let last = part.heading.len() - 1;
     let constraints = widths.iter().enumerate().map(|(column, width)| {
         let width = u16::try_from(*width).unwrap_or(u16::MAX);
-        match column == last {
-            true => Constraint::Fill(1),
-            false => Constraint::Length(width),
+        if column == last {
+            Constraint::Fill(1)
+        } else {
+            Constraint::Length(width)
         }
     });
     let cells = |row: &[String]| {
         let aligned = row.iter().enumerate().map(|(column, text)| {
             let line = Line::from(Span::raw(text.clone()));
-            match part.right.contains(&column) {
-                true => line.right_aligned(),
-                false => line,
+            if part.right.contains(&column) {
+                line.right_aligned()
+            } else {
+                line
             }
         });
         Row::new(aligned.collect::<Vec<_>>())
     };
     let heading: Vec<String> = part.heading.iter().map(|it| (*it).to_owned()).collect();
-    let emphasis = match coloured {
-        true => Style::new().cyan(),
-        false => Style::new().add_modifier(Modifier::UNDERLINED),
+    let emphasis = if coloured {
+        Style::new().cyan()
+    } else {
+        Style::new().add_modifier(Modifier::UNDERLINED)
     };
     let rows: Vec<Row<'_>> = part.rows.iter().map(|row| cells(row)).collect();
     let table = Table::new(rows, constraints)

@@ -42,13 +42,16 @@ impl Service {
         let more = files.len() > LS_PAGE_MAX_ENTRIES;
         files.truncate(LS_PAGE_MAX_ENTRIES);
         let entries = files.iter().map(|file| self.cache_entry(file));
-        let shown = entries.map(|entry| match viewer.access.list {
-            true => entry,
-            false => CacheEntry {
-                names: Vec::new(),
-                pinned_as: None,
-                ..entry
-            },
+        let shown = entries.map(|entry| {
+            if viewer.access.list {
+                entry
+            } else {
+                CacheEntry {
+                    names: Vec::new(),
+                    pinned_as: None,
+                    ..entry
+                }
+            }
         });
         Ok(CacheListing {
             entries: shown.collect(),

@@ -148,9 +148,12 @@ impl Service {
         };
         shares
             .iter()
-            .map(|share| match standing.contains(share.dir.as_local()) {
-                true => stands_still(share),
-                false => check_share(share, is_saved(share)),
+            .map(|share| {
+                if standing.contains(share.dir.as_local()) {
+                    stands_still(share)
+                } else {
+                    check_share(share, is_saved(share))
+                }
             })
             .chain(missing.iter().map(check_missing))
             .collect()
@@ -176,9 +179,10 @@ fn check_share(share: &ShareInfo, is_saved: bool) -> Check {
     let problem = share.problems.first();
     if share.state == ShareState::Unreadable {
         let why = problem.map_or("it cannot be read", |problem| &problem.why);
-        let away = match is_saved {
-            true => format!("p2pfs share remove {dir}"),
-            false => "take it out of the configuration".to_owned(),
+        let away = if is_saved {
+            format!("p2pfs share remove {dir}")
+        } else {
+            "take it out of the configuration".to_owned()
         };
         let remedy = format!("make it, or let the daemon's user read it; or {away}");
         return Check::failed(name, told(why).0, remedy);

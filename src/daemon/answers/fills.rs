@@ -32,9 +32,10 @@ impl Service {
         let pinning = move |service: &Self| {
             let by_name = |named: &&Named| pinned || hash_start(named).is_none();
             service.check_may_fetch(paths.iter().filter(by_name), &viewer)?;
-            let (contents, touched) = match pinned {
-                true => service.contents_of(&paths)?,
-                false => service.kept_of(&paths)?,
+            let (contents, touched) = if pinned {
+                service.contents_of(&paths)?
+            } else {
+                service.kept_of(&paths)?
             };
             let (_, not_pinned) = service.node.pin_contents(contents, pinned);
             Ok((not_pinned, touched))
@@ -273,9 +274,10 @@ impl Found {
     fn add(&mut self, more: Contents) -> Result<(), Failure> {
         self.files += more.len();
         self.contents.extend(more);
-        match self.files > FILES_MAX {
-            true => Err(too_many()),
-            false => Ok(()),
+        if self.files > FILES_MAX {
+            Err(too_many())
+        } else {
+            Ok(())
         }
     }
 }

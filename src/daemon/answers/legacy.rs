@@ -286,12 +286,11 @@ async fn give(
     };
     let local = copy.reopen();
     let local = local.map_err(|error| copy_failure(file, &error.to_string()))?;
-    let (given, poured) = match may_have(caller_uid, &local) {
-        true => (local.into(), None),
-        false => {
-            let (to, receiver) = pipe_to_caller()?;
-            (receiver, Some(pour(local, file.size_bytes, to)))
-        }
+    let (given, poured) = if may_have(caller_uid, &local) {
+        (local.into(), None)
+    } else {
+        let (to, receiver) = pipe_to_caller()?;
+        (receiver, Some(pour(local, file.size_bytes, to)))
     };
     reply.more_with(&started, given).await?;
     if let Some(poured) = poured {

@@ -52,7 +52,7 @@ pub(super) use pace::ProbePace;
 use viewer::{Sight, Viewer};
 
 /// What every answer can draw on.
-pub struct Service {
+pub(super) struct Service {
     pub node: Arc<Node>,
     /// The settings of the start.
     pub config: Config,
@@ -94,7 +94,7 @@ pub struct Service {
 
 impl Service {
     /// Answers calls until the control socket is closed.
-    pub async fn serve(self: Arc<Self>, mut requests: mpsc::Receiver<ControlRequest>) {
+    pub(super) async fn serve(self: Arc<Self>, mut requests: mpsc::Receiver<ControlRequest>) {
         while let Some(request) = requests.recv().await {
             let service = self.clone();
             tokio::spawn(async move {

@@ -136,10 +136,11 @@ impl Service {
     /// Whether the others reach this node.
     pub(in crate::daemon) async fn check_reached(&self) -> Vec<Check> {
         let checks = self.check_peers(ASKED_IN_PASSING).await;
-        match self.node.is_copied() {
-            // which is told by itself, and of which of the two a peer speaks nobody knows
-            true => vec![],
-            false => checks.unwrap_or_default(),
+        if self.node.is_copied() {
+            // a copied node has a check of its own, and peers cannot tell the two apart
+            vec![]
+        } else {
+            checks.unwrap_or_default()
         }
     }
 
@@ -313,17 +314,18 @@ fn peer_trouble(name: &str, address: SocketAddr, error: &NodeError) -> Check {
 /// No other machine reaches the address that a node has, by where it was told to listen.
 fn loopback_alone(address: SocketAddr, listen: SocketAddr) -> Check {
     let found = format!("{address}: this machine alone");
-    match listen.ip().is_unspecified() {
-        true => Check::warning(
+    if listen.ip().is_unspecified() {
+        Check::warning(
             "address",
             format!("{found}, which has no other address"),
             "connect this machine to a network: it is told to the others once there is one",
-        ),
-        false => Check::warning(
+        )
+    } else {
+        Check::warning(
             "address",
             found,
             "for other machines: listen = \"0.0.0.0:1378\" in the configuration",
-        ),
+        )
     }
 }
 
@@ -380,9 +382,10 @@ impl ClockGap {
         let theirs = reached.unix_ms?;
         Some(Self {
             length: Duration::from_millis(now_ms.abs_diff(theirs)),
-            way: match theirs > now_ms {
-                true => "behind",
-                false => "ahead of",
+            way: if theirs > now_ms {
+                "behind"
+            } else {
+                "ahead of"
             },
         })
     }

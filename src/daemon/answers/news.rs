@@ -52,9 +52,12 @@ impl Service {
             if count > 0 && reply.more(&lost(count)).await.is_err() {
                 return;
             }
-            let own = || match is_past {
-                true => read_before.clone(),
-                false => self.read_by(viewer),
+            let own = || {
+                if is_past {
+                    read_before.clone()
+                } else {
+                    self.read_by(viewer)
+                }
             };
             match self.telling(&noted.news, viewer, own) {
                 Telling::Whole => {}

@@ -98,9 +98,10 @@ impl Service {
     pub(super) async fn expel(&self, wanted: &str, with: bool) -> Result<Expelled, Failure> {
         let node = self.find_expelled(wanted, with)?;
         let admitted = self.admitted_by(node)?;
-        let epoch = match with {
-            true => self.node.expel_with_admitted(node).await?,
-            false => self.node.expel(node).await?,
+        let epoch = if with {
+            self.node.expel_with_admitted(node).await?
+        } else {
+            self.node.expel(node).await?
         };
         Ok(Expelled {
             epoch: epoch.to_string(),
@@ -194,13 +195,12 @@ impl Service {
                 }
             },
         };
-        match self.node.forget(node).await? {
-            true => Ok(Nothing {}),
-            false => {
-                let message = format!("{wanted} is here, or has listed nothing");
-                Err(Failure::new(FailureKind::Invalid, message)
-                    .with_remedy("only entries of a node that is gone can be dropped"))
-            }
+        if self.node.forget(node).await? {
+            Ok(Nothing {})
+        } else {
+            let message = format!("{wanted} is here, or has listed nothing");
+            Err(Failure::new(FailureKind::Invalid, message)
+                .with_remedy("only entries of a node that is gone can be dropped"))
         }
     }
 

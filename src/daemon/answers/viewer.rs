@@ -32,9 +32,10 @@ pub(super) struct Viewer {
 
 impl Viewer {
     pub(super) fn new(policy: &Policy, rights: &MountRights, caller: &Credentials) -> Self {
-        let sight = match policy.allows(caller, Right::Own) {
-            true => Sight::All,
-            false => Sight::Own(caller.uid),
+        let sight = if policy.allows(caller, Right::Own) {
+            Sight::All
+        } else {
+            Sight::Own(caller.uid)
         };
         Self {
             sight,

@@ -151,9 +151,10 @@ impl Clash<'_> {
             key => origin(key),
         };
         let is_default = |folder: &Folder<'_>| origin(folder) == DEFAULT;
-        let (one, other) = match is_default(&self.one) && !is_default(&self.other) {
-            true => (self.other, self.one),
-            false => (self.one, self.other),
+        let (one, other) = if is_default(&self.one) && !is_default(&self.other) {
+            (self.other, self.one)
+        } else {
+            (self.one, self.other)
         };
         let (dir, what, at) = (one.dir.display(), other.what, other.dir.display());
         let message = match (one.key, other.key) {

@@ -220,9 +220,10 @@ impl Document<'_> {
         let Err(message) = check_alone(&alone) else {
             return true;
         };
-        let span = match message.starts_with("unknown field") {
-            true => name.span(),
-            false => value.span(),
+        let span = if message.starts_with("unknown field") {
+            name.span()
+        } else {
+            value.span()
         };
         let (line, column) = line_and_column(self.text, span.start);
         if self.errors.iter().any(|known| known.is_no_toml_at(line)) {

@@ -54,9 +54,10 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     }
     let mut bytes = Vec::new();
     file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > FILE_MAX_BYTES {
-        true => Err(too_large()),
-        false => Ok(bytes),
+    if bytes.len() as u64 > FILE_MAX_BYTES {
+        Err(too_large())
+    } else {
+        Ok(bytes)
     }
 }
 

@@ -23,11 +23,12 @@ pub struct Group {
 }
 
 fn check_node(text: &str) -> Result<(), Wrong> {
-    match text.parse::<NodeId>().is_ok() || NodeName::new(text).is_ok() {
-        true => Ok(()),
-        false => Err(Wrong(format!(
+    if text.parse::<NodeId>().is_ok() || NodeName::new(text).is_ok() {
+        Ok(())
+    } else {
+        Err(Wrong(format!(
             "{text:?} is no node: write the name of its certificate, or its key"
-        ))),
+        )))
     }
 }
 

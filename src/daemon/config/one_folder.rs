@@ -33,9 +33,10 @@ pub(super) fn standing(shares: Vec<ShareSettings>) -> (Vec<ShareSettings>, Vec<S
 
 fn superseded(dir: &Path, by: &Path) -> String {
     // paths are equal with and without a slash at their end
-    let also = match dir.as_os_str() == by.as_os_str() {
-        true => String::new(),
-        false => format!(", also named {}", by.display()),
+    let also = if dir.as_os_str() == by.as_os_str() {
+        String::new()
+    } else {
+        format!(", also named {}", by.display())
     };
     let dir = dir.display();
     format!("share.dir: {dir} is there twice{also}: the later one stands; take the earlier out")

@@ -45,10 +45,11 @@ impl Place {
     /// Those of the user of this process.
     pub fn of_this_process(environment: &Environment) -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        match rustix::process::geteuid().is_root() {
-            true => Self::system(host.trim()),
-            false => Self::service(host.trim(), environment)
-                .unwrap_or_else(|| Self::user(host.trim(), environment)),
+        if rustix::process::geteuid().is_root() {
+            Self::system(host.trim())
+        } else {
+            Self::service(host.trim(), environment)
+                .unwrap_or_else(|| Self::user(host.trim(), environment))
         }
     }
 

@@ -35,7 +35,7 @@ pub enum RateError {
 ///
 /// # Errors
 /// [`RateError`]
-pub fn parse(text: &str) -> Result<u64, RateError> {
+pub(super) fn parse(text: &str) -> Result<u64, RateError> {
     let text = text.trim();
     let owned = || text.to_owned();
     let size = text.strip_suffix("/s");

@@ -7,9 +7,10 @@ use p2pfs_proto::trust::Keyring;
 pub(super) fn trouble_with_secret(config: &Config, origin: &str) -> Option<String> {
     let error = Keyring::from_secret_file(config.secret_file.as_ref()?).err()?;
     // set nowhere it is a credential of the service, which the error names
-    let origin = match origin.starts_with("set in") {
-        true => format!(", {origin}"),
-        false => String::new(),
+    let origin = if origin.starts_with("set in") {
+        format!(", {origin}")
+    } else {
+        String::new()
     };
     Some(format!("secret_file{origin}: {error}"))
 }

@@ -370,9 +370,10 @@ fn why_unusable(path: &Path, error: io::Error) -> Option<ClientError> {
 fn failure(name: &str, parameters: Value) -> Failure {
     let kind = FailureKind::from_error_name(name);
     let said: FailureParameters = serde_json::from_value(parameters).unwrap_or_default();
-    let message = match said.message.is_empty() {
-        true => format!("the daemon answers {name}: is it of another version?"),
-        false => said.message,
+    let message = if said.message.is_empty() {
+        format!("the daemon answers {name}: is it of another version?")
+    } else {
+        said.message
     };
     Failure {
         kind,

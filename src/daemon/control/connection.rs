@@ -181,9 +181,10 @@ impl Connection {
     /// Hands the call to the node and the replies to the caller.
     async fn forward(&mut self, call: Call, oneway: bool) -> Result<(), Ended> {
         let streams = call.needs_more();
-        self.reply_read_max = match call.is_followed() {
-            true => Duration::MAX,
-            false => REPLY_READ_MAX,
+        self.reply_read_max = if call.is_followed() {
+            Duration::MAX
+        } else {
+            REPLY_READ_MAX
         };
         let (reply, mut replies) = ReplySink::pair();
         let request = ControlRequest {
@@ -290,9 +291,10 @@ impl Connection {
             .stream
             .ready(Interest::READABLE | Interest::WRITABLE)
             .await?;
-        match ready.is_write_closed() {
-            true => Err(Ended::Closed),
-            false => Ok(()),
+        if ready.is_write_closed() {
+            Err(Ended::Closed)
+        } else {
+            Ok(())
         }
     }
 
@@ -318,9 +320,10 @@ impl Connection {
     }
 
     async fn write_unless(&mut self, oneway: bool, bytes: &[u8]) -> Result<(), Ended> {
-        match oneway {
-            true => Ok(()),
-            false => self.write(bytes).await,
+        if oneway {
+            Ok(())
+        } else {
+            self.write(bytes).await
         }
     }
 

@@ -1,5 +1,7 @@
 //! Who asks, and what they may: the kernel's word about the other end of a Unix socket.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::LazyLock;
 use std::{fs, io};

@@ -242,9 +242,10 @@ impl Admitted {
             .map(|(_, user)| user.connections)
             .sum();
         let privileged = uid == 0 || uid == admitted.policy.owner_uid;
-        let free = match privileged {
-            true => own < admitted.max,
-            false => own < (admitted.max / USER_SHARE).max(1) && own + others < admitted.max,
+        let free = if privileged {
+            own < admitted.max
+        } else {
+            own < (admitted.max / USER_SHARE).max(1) && own + others < admitted.max
         };
         if !free {
             return None;

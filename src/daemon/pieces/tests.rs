@@ -1,5 +1,7 @@
 //! Places for pieces: who has them, and when their memory goes back.
 
+#![allow(unsafe_code, reason = "a global allocator is unsafe by its trait")]
+
 use std::collections::BTreeSet;
 
 use super::*;

@@ -1,6 +1,8 @@
 //! Who may ask and change what: root, the owner of the daemon, everybody else; and what is said of
 //! private files.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, FileTypeExt};

@@ -19,6 +19,7 @@ use crate::support::mesh_peer::{Came, MeshPeer};
 use crate::support::process::{HANG_LIMIT, eventually};
 use crate::support::promise::{Need, promise};
 
+#[allow(unreachable_pub, reason = "the file is also a program of its own")]
 #[path = "../../../examples/chat.rs"]
 #[allow(dead_code, reason = "its main is not run here")]
 mod chat;

@@ -1,5 +1,7 @@
 //! What a mount shows, against what it must show.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
@@ -17,7 +19,7 @@ use super::share::time_of;
 use crate::support::process::run;
 
 /// Every way in which the folder differs; contents are read once the listing is right.
-pub fn differences(folder: &Path, expected: &Namespace) -> Vec<String> {
+pub(super) fn differences(folder: &Path, expected: &Namespace) -> Vec<String> {
     let mut listed = BTreeSet::new();
     if let Err(error) = list(folder, Path::new(""), &mut listed) {
         return vec![format!("cannot be listed: {error}")];
@@ -117,7 +119,7 @@ fn difference(path: &Path, expected: &Shown, links: u64) -> io::Result<Option<St
 
 /// Reads a few of the files in all the ways that there are: with O_DIRECT, through a mapping, at
 /// random places, by hash.
-pub fn expect_reads_to_agree(mount: &Path, shown: &Namespace, random: &mut StdRng) {
+pub(super) fn expect_reads_to_agree(mount: &Path, shown: &Namespace, random: &mut StdRng) {
     let files: Vec<(&PathBuf, &Vec<u8>)> = (shown.iter())
         .filter_map(|(path, shown)| match shown {
             Shown::File { bytes, .. } if !bytes.is_empty() => Some((path, bytes)),
@@ -169,7 +171,7 @@ fn read_mapped(path: &Path, bytes: &[u8]) -> bool {
 }
 
 /// What find and du see of the whole mount.
-pub fn expect_tools_to_agree(mount: &Path, shown: &Namespace) {
+pub(super) fn expect_tools_to_agree(mount: &Path, shown: &Namespace) {
     for (kind, is_of_kind) in [
         (
             "f",

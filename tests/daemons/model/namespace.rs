@@ -9,7 +9,7 @@ use super::share::{Share, Thing, Time, now};
 
 /// What a name must show.
 #[derive(Clone, Debug)]
-pub enum Shown {
+pub(super) enum Shown {
     File {
         bytes: Vec<u8>,
         executable: bool,
@@ -27,11 +27,11 @@ pub enum Shown {
     },
 }
 
-pub type Namespace = BTreeMap<PathBuf, Shown>;
+pub(super) type Namespace = BTreeMap<PathBuf, Shown>;
 
 /// A node and what is in one of its shares.
 #[derive(Clone, Copy)]
-pub struct Sharer<'a> {
+pub(super) struct Sharer<'a> {
     pub name: &'a str,
     pub key: &'a str,
     pub share: &'a Share,
@@ -40,7 +40,7 @@ pub struct Sharer<'a> {
 }
 
 /// Hashes of contents, as hex.
-pub type Contents = BTreeSet<String>;
+pub(super) type Contents = BTreeSet<String>;
 
 struct Version<'a> {
     by: Sharer<'a>,
@@ -114,7 +114,7 @@ fn available(sharers: &[Sharer<'_>], cached: &Contents) -> Contents {
 }
 
 /// What all nodes show together, where living nodes have these contents in their caches.
-pub fn merged(sharers: &[Sharer<'_>], cached: &Contents) -> Namespace {
+pub(super) fn merged(sharers: &[Sharer<'_>], cached: &Contents) -> Namespace {
     let available = available(sharers, cached);
     let mut directories: BTreeSet<&Path> = BTreeSet::new();
     let mut versions: BTreeMap<&Path, Vec<Version<'_>>> = BTreeMap::new();
@@ -171,7 +171,7 @@ pub fn merged(sharers: &[Sharer<'_>], cached: &Contents) -> Namespace {
 }
 
 /// What one node shares, by itself: there a directory has the time that it has on that node.
-pub fn of_peer(sharer: Sharer<'_>) -> Namespace {
+pub(super) fn of_peer(sharer: Sharer<'_>) -> Namespace {
     let mut namespace = merged(&[sharer], &Contents::new());
     for (path, shown) in &mut namespace {
         if let (Shown::Directory { mtime, until }, Some(Thing::Directory { mtime: own, .. })) =
@@ -214,9 +214,10 @@ fn newest_change(directory: &Path, sharers: &[Sharer<'_>], winners: &Namespace) 
     let (dated_ahead, dated): (Vec<Time>, Vec<Time>) =
         recorded.chain(listed).partition(|time| *time > seen_by);
     let newest = dated.into_iter().max().unwrap_or((0, 0));
-    match dated_ahead.is_empty() {
-        true => (newest, newest),
-        false => (newest, seen_by),
+    if dated_ahead.is_empty() {
+        (newest, newest)
+    } else {
+        (newest, seen_by)
     }
 }
 

@@ -17,7 +17,7 @@ use super::share::UNTOUCHED;
 use crate::support::process::look_again;
 
 /// A file that a program has open, and the bytes that it had then.
-pub struct OpenFile {
+pub(super) struct OpenFile {
     pub path: PathBuf,
     file: File,
     bytes: Vec<u8>,
@@ -25,7 +25,12 @@ pub struct OpenFile {
 
 impl OpenFile {
     /// Opens what a mount shows under a path, and reads a little of it.
-    pub fn open(mount: &Path, path: &Path, shown: &Namespace, random: &mut StdRng) -> Option<Self> {
+    pub(super) fn open(
+        mount: &Path,
+        path: &Path,
+        shown: &Namespace,
+        random: &mut StdRng,
+    ) -> Option<Self> {
         let Shown::File { bytes, .. } = &shown[path] else {
             return None;
         };
@@ -41,7 +46,7 @@ impl OpenFile {
 
     /// Reads at random places what must be the version that was opened, or is gone; says what is
     /// wrong.
-    pub fn read_on(&mut self, random: &mut StdRng) -> Option<String> {
+    pub(super) fn read_on(&mut self, random: &mut StdRng) -> Option<String> {
         for _ in 0..4 {
             let start = random.random_range(0..=self.bytes.len());
             let end = random.random_range(start..=self.bytes.len());
@@ -60,13 +65,13 @@ impl OpenFile {
 }
 
 /// Somebody who lists one directory again and again.
-pub struct Lister {
+pub(super) struct Lister {
     ended: Arc<AtomicBool>,
     thread: JoinHandle<Result<(), String>>,
 }
 
 impl Lister {
-    pub fn start(mount: &Path) -> Self {
+    pub(super) fn start(mount: &Path) -> Self {
         let ended = Arc::new(AtomicBool::new(false));
         let (directory, until) = (mount.join(UNTOUCHED), ended.clone());
         let thread = std::thread::spawn(move || {
@@ -80,7 +85,7 @@ impl Lister {
     }
 
     /// Ends; a listing that was wrong fails the test.
-    pub fn finish(self) {
+    pub(super) fn finish(self) {
         self.ended.store(true, Ordering::Relaxed);
         self.thread.join().unwrap().unwrap();
     }

@@ -30,13 +30,13 @@ const NAMES: [&[u8]; 11] = [
 ];
 const DEPTH_MAX: usize = 3;
 /// The directory that no random operation touches.
-pub const UNTOUCHED: &str = "stays";
+pub(super) const UNTOUCHED: &str = "stays";
 
 /// Seconds and nanoseconds since 1970; before it, negative seconds.
-pub type Time = (i64, i64);
+pub(super) type Time = (i64, i64);
 
 #[derive(Clone, Debug)]
-pub enum Thing {
+pub(super) enum Thing {
     File {
         bytes: Vec<u8>,
         mode: u32,
@@ -57,20 +57,20 @@ pub enum Thing {
 }
 
 /// What an operation was, for the report of a failure.
-pub struct Done {
+pub(super) struct Done {
     pub told: String,
     /// What came of it depends on when it is seen, so nothing may follow before that.
     pub ends_batch: bool,
 }
 
 #[derive(Clone)]
-pub struct Share {
+pub(super) struct Share {
     pub folder: PathBuf,
     pub things: BTreeMap<PathBuf, Thing>,
 }
 
 impl Share {
-    pub fn new(folder: &Path) -> Self {
+    pub(super) fn new(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
             things: BTreeMap::new(),
@@ -79,7 +79,12 @@ impl Share {
 
     /// One random operation; none where the one chosen makes no sense here. Only a share that is
     /// watched is given a date that depends on when it was seen.
-    pub fn change(&mut self, other: &Share, watched: bool, random: &mut StdRng) -> Option<Done> {
+    pub(super) fn change(
+        &mut self,
+        other: &Share,
+        watched: bool,
+        random: &mut StdRng,
+    ) -> Option<Done> {
         let path = self.random_path(random);
         let mut ends_batch = false;
         let told = match random.random_range(0..100) {
@@ -182,7 +187,7 @@ impl Share {
     }
 
     /// A directory of empty files that no random operation touches.
-    pub fn fill(&mut self, directory: &str, count: usize) {
+    pub(super) fn fill(&mut self, directory: &str, count: usize) {
         fs::create_dir(self.full(Path::new(directory))).unwrap();
         let (mode, mtime) = (0o755, (0, 0));
         let thing = Thing::Directory { mode, mtime };
@@ -192,18 +197,18 @@ impl Share {
         }
     }
 
-    pub fn add_empty(&mut self, path: &Path) {
+    pub(super) fn add_empty(&mut self, path: &Path) {
         fs::write(self.full(path), b"").unwrap();
         self.remember(path, vec![]);
     }
 
-    pub fn remove_file(&mut self, path: &Path) {
+    pub(super) fn remove_file(&mut self, path: &Path) {
         fs::remove_file(self.full(path)).unwrap();
         self.things.remove(path);
     }
 
     /// Files that are dated ahead get the time of now: when they are first seen is not known yet.
-    pub fn forget_dates_ahead(&mut self) {
+    pub(super) fn forget_dates_ahead(&mut self) {
         let ahead = |(path, thing): (&PathBuf, &Thing)| match thing {
             Thing::File { mtime, bytes, .. } if *mtime > now() => {
                 Some((path.clone(), bytes.clone()))
@@ -218,7 +223,7 @@ impl Share {
     }
 
     /// Takes in what the operations did to the directories that they were in.
-    pub fn note_directory_times(&mut self) {
+    pub(super) fn note_directory_times(&mut self) {
         for (path, thing) in &mut self.things {
             if let Thing::Directory { mtime, .. } = thing {
                 *mtime = time_of(&fs::symlink_metadata(self.folder.join(path)).unwrap());
@@ -227,7 +232,7 @@ impl Share {
     }
 
     /// Whether others may reach it: itself, and every directory above.
-    pub fn is_shown(&self, path: &Path) -> bool {
+    pub(super) fn is_shown(&self, path: &Path) -> bool {
         let open_above = path
             .ancestors()
             .skip(1)
@@ -264,11 +269,11 @@ fn set_mtime(path: &Path, mtime: Time) {
         .unwrap();
 }
 
-pub fn time_of(meta: &fs::Metadata) -> Time {
+pub(super) fn time_of(meta: &fs::Metadata) -> Time {
     (meta.mtime(), meta.mtime_nsec())
 }
 
-pub fn now() -> Time {
+pub(super) fn now() -> Time {
     let since = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap();

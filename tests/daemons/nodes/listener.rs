@@ -1,5 +1,7 @@
 //! Someone who can read every packet on the loopback interface.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::mpsc;
@@ -12,18 +14,18 @@ const PACKET_MAX_BYTES: usize = 65_536 + 64;
 const LINK_HEADER_BYTES: usize = 14;
 
 /// A packet socket (packet(7)) that collects what passes.
-pub struct Listener {
+pub(super) struct Listener {
     packets: mpsc::Receiver<Vec<u8>>,
 }
 
 /// All packets that passed, in order.
-pub struct Heard {
+pub(super) struct Heard {
     packets: Vec<Vec<u8>>,
 }
 
 impl Listener {
     /// Begins to listen; nothing where that is not permitted.
-    pub fn on_loopback() -> Option<Self> {
+    pub(super) fn on_loopback() -> Option<Self> {
         let socket = packet_socket().ok()?;
         let (found, packets) = mpsc::channel();
         thread::spawn(move || {
@@ -51,7 +53,7 @@ impl Listener {
 
     /// Everything up to the packet that holds `marker`.
     #[track_caller]
-    pub fn hear_until(self, marker: &[u8], limit: Duration) -> Heard {
+    pub(super) fn hear_until(self, marker: &[u8], limit: Duration) -> Heard {
         let mut packets = Vec::new();
         loop {
             let packet = self.packets.recv_timeout(limit).expect("the marker passes");
@@ -66,7 +68,7 @@ impl Listener {
 
 impl Heard {
     /// How many packets went to one of these ports.
-    pub fn to_ports(&self, ports: &[u16]) -> usize {
+    pub(super) fn to_ports(&self, ports: &[u16]) -> usize {
         let goes_there = |packet: &&Vec<u8>| {
             let header = LINK_HEADER_BYTES + 20;
             let port = packet.get(header + 2..header + 4);
@@ -76,7 +78,7 @@ impl Heard {
     }
 
     /// Whether any packet has these bytes.
-    pub fn contains(&self, bytes: &[u8]) -> bool {
+    pub(super) fn contains(&self, bytes: &[u8]) -> bool {
         self.packets.iter().any(|packet| holds(packet, bytes))
     }
 }

@@ -1,5 +1,7 @@
 //! Budgets: they slow whom they are for, and who waits for one can be ended.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::process::Command;
 use std::time::Instant;
 use std::{fs, io, thread};

@@ -3,7 +3,7 @@
 
 mod budgets;
 mod takeover;
-pub mod terminal;
+pub(crate) mod terminal;
 mod top;
 
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ struct World {
 static WORLD: Mutex<Option<World>> = Mutex::new(None);
 
 /// Takes away what the promises share.
-pub fn end() {
+pub(crate) fn end() {
     drop(WORLD.lock().take());
 }
 

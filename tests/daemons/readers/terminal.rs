@@ -1,5 +1,7 @@
 //! A terminal of the test's own, with a program on it.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -14,7 +16,7 @@ use crate::support::process::{HANG_LIMIT, fork};
 /// After a program's end nothing is on its way for so long.
 const SETTLED: Duration = Duration::from_millis(300);
 
-pub struct Terminal {
+pub(crate) struct Terminal {
     /// The side of the person.
     person: File,
     /// The side of the program, kept open so that nothing shown is lost at its end.
@@ -24,7 +26,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    pub fn open(rows: u16, columns: u16) -> Self {
+    pub(crate) fn open(rows: u16, columns: u16) -> Self {
         let size = libc::winsize {
             ws_row: rows,
             ws_col: columns,
@@ -65,7 +67,7 @@ impl Terminal {
     }
 
     /// Runs a program that has this terminal for its own.
-    pub fn run(&self, command: &mut Command) -> Child {
+    pub(crate) fn run(&self, command: &mut Command) -> Child {
         let side = || self.program.try_clone().unwrap();
         command.stdin(side()).stdout(side()).stderr(side());
         // SAFETY: between fork and exec only async-signal-safe calls are made.
@@ -82,7 +84,7 @@ impl Terminal {
 
     /// Waits until the program has written this, after what was waited for before.
     #[track_caller]
-    pub fn read_until(&mut self, text: &str) {
+    pub(crate) fn read_until(&mut self, text: &str) {
         let deadline = Instant::now() + HANG_LIMIT;
         while !self.shown().contains(text) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -94,24 +96,24 @@ impl Terminal {
     }
 
     /// Waits until nothing has been written for a while, after the program has ended.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         while let Ok(bytes) = self.more.recv_timeout(SETTLED) {
             self.shown.extend(bytes);
         }
     }
 
     /// All that was written so far.
-    pub fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         String::from_utf8_lossy(&self.shown).into_owned()
     }
 
     /// Presses keys.
-    pub fn write(&mut self, keys: &[u8]) {
+    pub(crate) fn write(&mut self, keys: &[u8]) {
         self.person.write_all(keys).unwrap();
     }
 
     /// How the terminal treats lines, keys and echo.
-    pub fn settings(&self) -> [u32; 4] {
+    pub(crate) fn settings(&self) -> [u32; 4] {
         // SAFETY: a plain struct of numbers, which the call fills.
         let mut settings: libc::termios = unsafe { std::mem::zeroed() };
         // SAFETY: the descriptor is open and the struct is ours.

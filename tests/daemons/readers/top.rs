@@ -1,5 +1,7 @@
 //! `p2pfs top`: who reads which file, where its bytes come from, and how that is drawn.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::{fs, io};

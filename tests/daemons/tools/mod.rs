@@ -40,7 +40,7 @@ struct World {
 static WORLD: Mutex<Option<World>> = Mutex::new(None);
 
 /// Takes away what the promises share.
-pub fn end() {
+pub(crate) fn end() {
     drop(WORLD.lock().take());
 }
 

@@ -1,5 +1,7 @@
 //! What neither suite asks, and programs do all the same.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -15,7 +17,7 @@ const FIEMAP: libc::c_ulong = 0xc020_660b;
 const GET_FLAGS: libc::c_ulong = 0x8008_6601;
 const CLONE: libc::c_ulong = 0x4004_9409;
 
-pub fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::of_mount(
             BESIDE,

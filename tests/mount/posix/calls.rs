@@ -1,11 +1,17 @@
 //! The system calls that take a path, each with the numbers of its cases.
 
+#![allow(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    reason = "every call gets live buffers and paths that end in NUL"
+)]
+
 use std::os::raw::c_char;
 
 use super::place::{Place, c_path, outcome};
 
 /// A call of a path, and the numbers of pjdfstest's cases about that path, where it has them.
-pub struct Call {
+pub(super) struct Call {
     pub group: &'static str,
     /// 0, or the errno.
     pub attempt: fn(&Place, *const c_char) -> i32,
@@ -13,7 +19,7 @@ pub struct Call {
 }
 
 /// Which number the group has for each errno; none where it has no such case.
-pub struct Numbers {
+pub(super) struct Numbers {
     pub not_a_directory: &'static str,
     pub component_too_long: &'static str,
     pub path_too_long: &'static str,
@@ -111,7 +117,7 @@ fn unlink(_: &Place, path: *const c_char) -> i32 {
 
 macro_rules! calls {
     ($($group:literal $attempt:ident $numbers:expr;)*) => {
-        pub const CALLS: &[Call] = &[$(Call {
+        pub(super) const CALLS: &[Call] = &[$(Call {
             group: $group,
             attempt: $attempt,
             numbers: numbers($numbers),

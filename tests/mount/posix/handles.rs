@@ -1,5 +1,7 @@
 //! Attributes, locks, programs, and descriptors that come about otherwise than by open(2).
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -11,7 +13,7 @@ use super::{BESIDE, Case, PJD, XFS};
 use crate::support::mounted::errno;
 use crate::support::process::{PATIENCE, eventually};
 
-pub fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::new(
             PJD,

@@ -58,25 +58,29 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use libtest_mimic::Trial;
 use parking_lot::Mutex;
 use place::{Place, World};
-pub use place::{enter_own_namespace, is_server, serve};
+pub(crate) use place::{enter_own_namespace, is_server, serve};
 
 use crate::support::promise::{self, mount_as_root};
 
 /// One case: its suite, its name, where it is tried, and how.
-pub struct Case {
+pub(crate) struct Case {
     pub suite: &'static str,
     pub name: String,
     pub also_on_disk: bool,
     pub attempt: Box<dyn Fn(&Place) + Send + 'static>,
 }
 
-pub const PJD: &str = "pjdfstest";
-pub const XFS: &str = "xfstests";
-pub const BESIDE: &str = "beside";
+pub(crate) const PJD: &str = "pjdfstest";
+pub(crate) const XFS: &str = "xfstests";
+pub(crate) const BESIDE: &str = "beside";
 
 impl Case {
     /// A case that a disk can show, too.
-    pub fn new(suite: &'static str, name: &str, attempt: impl Fn(&Place) + Send + 'static) -> Self {
+    pub(crate) fn new(
+        suite: &'static str,
+        name: &str,
+        attempt: impl Fn(&Place) + Send + 'static,
+    ) -> Self {
         Self {
             suite,
             name: name.to_owned(),
@@ -86,7 +90,7 @@ impl Case {
     }
 
     /// A case in which the mount has a way of its own.
-    pub fn of_mount(
+    pub(crate) fn of_mount(
         suite: &'static str,
         name: &str,
         attempt: impl Fn(&Place) + Send + 'static,
@@ -101,7 +105,7 @@ impl Case {
 static WORLD: Mutex<Option<World>> = Mutex::new(None);
 
 /// The cases as tests; each is ignored where this process has no mounts of its own.
-pub fn trials(own_namespace: Result<(), String>) -> Vec<Trial> {
+pub(crate) fn trials(own_namespace: Result<(), String>) -> Vec<Trial> {
     let cases = [
         paths::cases(),
         writes::cases(),
@@ -120,7 +124,7 @@ pub fn trials(own_namespace: Result<(), String>) -> Vec<Trial> {
 }
 
 /// Takes away what the cases share.
-pub fn end() {
+pub(crate) fn end() {
     drop(WORLD.lock().take());
 }
 

@@ -55,7 +55,7 @@ const WRONG: [Wrong; 5] = [
     },
 ];
 
-pub fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let mut cases: BTreeMap<String, Vec<(&'static Call, &'static Wrong)>> = BTreeMap::new();
     for call in CALLS {
         for wrong in &WRONG {

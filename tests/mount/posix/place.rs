@@ -1,6 +1,8 @@
 //! The two places that are compared: the mount, and a read-only filesystem of the kernel's own with
 //! the same tree. Both are seen in a namespace of mounts of this process's own, and go with it.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
@@ -22,24 +24,24 @@ use crate::support::process::{PATIENCE, wait_child};
 const SERVED: &str = "P2PFS_TEST_POSIX_SERVED";
 
 /// The files that are read in every way that there is.
-pub const FLAVOURS: [&str; 4] = ["file", "fetched", "backed", "own"];
+pub(super) const FLAVOURS: [&str; 4] = ["file", "fetched", "backed", "own"];
 /// How long each is: not a whole number of pages, and longer than one request.
-pub const LENGTH: usize = (2 << 20) + 4096 + 777;
+pub(super) const LENGTH: usize = (2 << 20) + 4096 + 777;
 /// A page, wherever the tests run.
-pub const PAGE: usize = 4096;
+pub(super) const PAGE: usize = 4096;
 /// Names in the directory `many`.
-pub const MANY: usize = 4000;
+pub(super) const MANY: usize = 4000;
 /// The length of `large`: its last bytes are past 2 GiB.
-pub const LARGE: u64 = (2 << 30) + 16;
+pub(super) const LARGE: u64 = (2 << 30) + 16;
 /// The length of `huge`: as long as a file can be.
-pub const HUGE: u64 = i64::MAX as u64;
+pub(super) const HUGE: u64 = i64::MAX as u64;
 /// Links, each of which leads to the next, and the last to `file`.
-pub const CHAIN: usize = 50;
+pub(super) const CHAIN: usize = 50;
 /// Somebody who owns nothing.
-pub const NOBODY: u32 = 65534;
+pub(super) const NOBODY: u32 = 65534;
 
 /// Names that are hard to carry.
-pub fn odd_names() -> Vec<Vec<u8>> {
+pub(super) fn odd_names() -> Vec<Vec<u8>> {
     vec![
         vec![b'n'; 255],
         b"with space".to_vec(),
@@ -56,7 +58,7 @@ pub fn odd_names() -> Vec<Vec<u8>> {
 }
 
 /// The bytes of one of the [`FLAVOURS`].
-pub fn bytes_of(flavour: &str) -> Vec<u8> {
+pub(super) fn bytes_of(flavour: &str) -> Vec<u8> {
     let seed = FLAVOURS.iter().position(|name| *name == flavour).unwrap();
     noise(seed as u64, LENGTH)
 }
@@ -69,7 +71,7 @@ fn moment(seconds: i64, nanoseconds: u32) -> Timestamp {
 }
 
 /// Files with times that are hard to carry: before 1970, and after 2038 and 2106.
-pub fn odd_times() -> [(&'static str, Timestamp); 3] {
+pub(super) fn odd_times() -> [(&'static str, Timestamp); 3] {
     [
         ("before-1970", moment(-1, 0)),
         ("after-2038", moment(1 << 31, 200_000_000)),
@@ -78,36 +80,36 @@ pub fn odd_times() -> [(&'static str, Timestamp); 3] {
 }
 
 /// One of the two.
-pub struct Place {
+pub(crate) struct Place {
     pub root: PathBuf,
     pub is_mount: bool,
 }
 
 impl Place {
-    pub fn what(&self) -> &'static str {
+    pub(crate) fn what(&self) -> &'static str {
         if self.is_mount { "mount" } else { "disk" }
     }
 
-    pub fn at(&self, name: &str) -> PathBuf {
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
-    pub fn named(&self, name: &[u8]) -> PathBuf {
+    pub(crate) fn named(&self, name: &[u8]) -> PathBuf {
         self.root.join(OsStr::from_bytes(name))
     }
 
-    pub fn open(&self, name: &str) -> File {
+    pub(crate) fn open(&self, name: &str) -> File {
         File::open(self.at(name)).unwrap()
     }
 }
 
 /// A path as system calls take it.
-pub fn c_path(path: &Path) -> CString {
+pub(super) fn c_path(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).unwrap()
 }
 
 /// What a system call says: 0, or its errno.
-pub fn outcome(returned: impl Into<i64>) -> i32 {
+pub(super) fn outcome(returned: impl Into<i64>) -> i32 {
     if returned.into() >= 0 {
         return 0;
     }
@@ -116,7 +118,7 @@ pub fn outcome(returned: impl Into<i64>) -> i32 {
 
 /// Does something as somebody else, without any right of root's: the kernel keeps who one is a
 /// thread.
-pub fn as_user<T: Send>(uid: u32, act: impl FnOnce() -> T + Send) -> T {
+pub(super) fn as_user<T: Send>(uid: u32, act: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             // SAFETY: the raw calls change this thread only, which ends with the scope.
@@ -133,7 +135,7 @@ pub fn as_user<T: Send>(uid: u32, act: impl FnOnce() -> T + Send) -> T {
 }
 
 /// Leaves the machine's mounts as they are, whatever becomes of this process.
-pub fn enter_own_namespace() -> Result<(), String> {
+pub(crate) fn enter_own_namespace() -> Result<(), String> {
     // SAFETY: no other thread runs yet; the strings are C strings.
     let entered = unsafe {
         libc::unshare(libc::CLONE_NEWNS) == 0
@@ -153,7 +155,7 @@ pub fn enter_own_namespace() -> Result<(), String> {
 }
 
 /// Both places, and who serves the mount.
-pub struct World {
+pub(super) struct World {
     pub mount: Place,
     pub disk: Place,
     server: Child,
@@ -162,7 +164,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn start() -> Self {
+    pub(super) fn start() -> Self {
         // on a disk: the kernel reads no file of a tmpfs in our stead
         let scratch = tempfile::tempdir_in("/var/tmp").unwrap();
         allow(scratch.path(), 0o755);
@@ -303,12 +305,12 @@ fn plant(tree: &Path) {
     allow(tree, 0o755);
 }
 
-pub fn is_server() -> bool {
+pub(crate) fn is_server() -> bool {
     std::env::var_os(SERVED).is_some()
 }
 
 /// Serves the same tree from memory, until nobody wants it any more.
-pub fn serve() {
+pub(crate) fn serve() {
     let scratch = PathBuf::from(std::env::var_os(SERVED).unwrap());
     let content = Memory::new();
     list(&content, &scratch.join("tree"));

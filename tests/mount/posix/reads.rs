@@ -1,5 +1,7 @@
 //! Bytes, in every way that a program can ask for them.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 mod moved;
 
 use std::fs::File;
@@ -14,14 +16,14 @@ use super::{BESIDE, Case, PJD, XFS};
 use crate::support::mounted::errno;
 
 /// Memory that O_DIRECT may fill: its start is on a page.
-pub struct Aligned {
+pub(super) struct Aligned {
     room: Vec<u8>,
     start: usize,
     length: usize,
 }
 
 impl Aligned {
-    pub fn new(length: usize) -> Self {
+    pub(super) fn new(length: usize) -> Self {
         let room = vec![0u8; length + PAGE];
         let start = room.as_ptr().align_offset(PAGE);
         Self {
@@ -31,19 +33,19 @@ impl Aligned {
         }
     }
 
-    pub fn bytes(&mut self) -> &mut [u8] {
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
         &mut self.room[self.start..self.start + self.length]
     }
 }
 
-pub fn direct(place: &Place, name: &str) -> File {
+pub(super) fn direct(place: &Place, name: &str) -> File {
     let mut options = File::options();
     options.read(true).custom_flags(libc::O_DIRECT);
     options.open(place.at(name)).unwrap()
 }
 
 /// A file mapped for reading.
-pub struct Map {
+pub(super) struct Map {
     address: *mut libc::c_void,
     length: usize,
 }
@@ -52,7 +54,7 @@ pub struct Map {
 unsafe impl Sync for Map {}
 
 impl Map {
-    pub fn new(file: &File, length: usize, flags: i32) -> Self {
+    pub(super) fn new(file: &File, length: usize, flags: i32) -> Self {
         // SAFETY: a new mapping at an address of the kernel's choice.
         let address = unsafe {
             libc::mmap(
@@ -73,7 +75,7 @@ impl Map {
         Self { address, length }
     }
 
-    pub fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         // SAFETY: the mapping is as long as is said; who reads past the file's end gets SIGBUS.
         unsafe { std::slice::from_raw_parts(self.address.cast(), self.length) }
     }
@@ -86,7 +88,8 @@ impl Drop for Map {
     }
 }
 
-pub fn cases() -> Vec<Case> {
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
+pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::of_mount(PJD, "open/25_bytes_past_2_gib_are_read", open_25),
         Case::new(

@@ -1,5 +1,7 @@
 //! One read at a time by io_uring(7), through the kernel's own calls.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,10 +10,10 @@ use super::place::outcome;
 
 /// Where in the answer of io_uring_setup(2), counted in u32s, the kernel says where its fields are.
 mod field {
-    pub const SUBMISSION_TAIL: usize = 11;
-    pub const SUBMISSION_LIST: usize = 16;
-    pub const COMPLETION_HEAD: usize = 20;
-    pub const COMPLETIONS: usize = 25;
+    pub(super) const SUBMISSION_TAIL: usize = 11;
+    pub(super) const SUBMISSION_LIST: usize = 16;
+    pub(super) const COMPLETION_HEAD: usize = 20;
+    pub(super) const COMPLETIONS: usize = 25;
 }
 
 const ENTRIES: u32 = 2;
@@ -45,7 +47,7 @@ struct Completion {
 }
 
 /// A ring, for the time of the test process.
-pub struct Ring {
+pub(super) struct Ring {
     ring: File,
     answer: [u32; 30],
     shared: *mut u8,
@@ -54,7 +56,7 @@ pub struct Ring {
 
 impl Ring {
     /// A ring, or the errno where this machine gives none.
-    pub fn new() -> Result<Self, i32> {
+    pub(super) fn new() -> Result<Self, i32> {
         let mut answer = [0u32; 30];
         // SAFETY: room for the answer; the descriptor is new and ours; both mappings are as long
         // as the kernel's, or longer, and stay until the process ends.
@@ -90,7 +92,7 @@ impl Ring {
     }
 
     /// How many bytes came, or an errno below 0.
-    pub fn read(&mut self, file: &File, room: &mut [u8], offset: usize) -> i32 {
+    pub(super) fn read(&mut self, file: &File, room: &mut [u8], offset: usize) -> i32 {
         let submission = Submission {
             operation: OPERATION_READ,
             flags: 0,

@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 
 /// How bad the network is.
 #[derive(Clone, Debug)]
-pub struct Weather {
+pub(super) struct Weather {
     /// Which part of the datagrams is lost.
     pub loss: f64,
     /// Which part arrives twice.
@@ -20,7 +20,7 @@ pub struct Weather {
 
 impl Weather {
     /// A LAN on a good day.
-    pub fn calm() -> Self {
+    pub(super) fn calm() -> Self {
         let delay = Duration::from_micros(100)..Duration::from_micros(400);
         Self {
             loss: 0.0,
@@ -30,7 +30,7 @@ impl Weather {
     }
 
     /// Loses this part of the datagrams, doubles some, and reorders most.
-    pub fn stormy(loss: f64) -> Self {
+    pub(super) fn stormy(loss: f64) -> Self {
         let delay = Duration::from_millis(1)..Duration::from_millis(40);
         Self {
             loss,
@@ -42,7 +42,7 @@ impl Weather {
 
 /// What travels.
 #[derive(Clone, Debug)]
-pub struct Parcel {
+pub(super) struct Parcel {
     pub from: SocketAddr,
     pub to: SocketAddr,
     pub payload: Payload,
@@ -50,7 +50,7 @@ pub struct Parcel {
 
 /// How it travels.
 #[derive(Clone, Debug)]
-pub enum Payload {
+pub(super) enum Payload {
     /// May be lost, doubled or late.
     Datagram(Vec<u8>),
     /// Of a TCP exchange of member lists: arrives, unless the network is parted.
@@ -58,7 +58,7 @@ pub enum Payload {
 }
 
 /// Carries parcels.
-pub struct Network {
+pub(super) struct Network {
     rng: StdRng,
     pub weather: Weather,
     parts: BTreeMap<SocketAddr, usize>,
@@ -74,7 +74,7 @@ pub struct Network {
 }
 
 impl Network {
-    pub fn new(seed: u64, weather: Weather) -> Self {
+    pub(super) fn new(seed: u64, weather: Weather) -> Self {
         Self {
             rng: StdRng::seed_from_u64(seed),
             weather,
@@ -89,7 +89,7 @@ impl Network {
         }
     }
 
-    pub fn send(&mut self, now: Instant, parcel: Parcel) {
+    pub(super) fn send(&mut self, now: Instant, parcel: Parcel) {
         let datagram = matches!(parcel.payload, Payload::Datagram(_));
         if let Payload::Datagram(bytes) = &parcel.payload {
             *self.sent_bytes.entry(parcel.from).or_default() += bytes.len() as u64;
@@ -112,32 +112,32 @@ impl Network {
     }
 
     /// Only those of one part reach each other; addresses that are not named are a part too.
-    pub fn part(&mut self, parts: BTreeMap<SocketAddr, usize>) {
+    pub(super) fn part(&mut self, parts: BTreeMap<SocketAddr, usize>) {
         self.parts = parts;
     }
 
     /// These two do not reach each other from now on.
-    pub fn block(&mut self, one: SocketAddr, other: SocketAddr) {
+    pub(super) fn block(&mut self, one: SocketAddr, other: SocketAddr) {
         self.blocked.extend([[one, other], [other, one]]);
     }
 
     /// What this one sends from now on stands so long in its link's queue, which has no place for
     /// this part of it.
-    pub fn fill_queue(&mut self, of: SocketAddr, queue: Duration, dropped: f64) {
+    pub(super) fn fill_queue(&mut self, of: SocketAddr, queue: Duration, dropped: f64) {
         self.queues.insert(of, (queue, dropped));
     }
 
     /// Nothing reaches this one from now on, and others still hear it.
-    pub fn deafen(&mut self, who: SocketAddr) {
+    pub(super) fn deafen(&mut self, who: SocketAddr) {
         self.deaf.insert(who);
     }
 
-    pub fn next_at(&self) -> Option<Instant> {
+    pub(super) fn next_at(&self) -> Option<Instant> {
         self.in_flight.first_key_value().map(|((at, _), _)| *at)
     }
 
     /// The next parcel that has arrived.
-    pub fn take_due(&mut self, now: Instant) -> Option<Parcel> {
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<Parcel> {
         while let Some(entry) = self.in_flight.first_entry()
             && entry.key().0 <= now
         {

@@ -13,10 +13,10 @@ use p2pfs_types::id::{Generation, NodeId};
 use crate::cluster::network::{Network, Parcel, Payload, Weather};
 
 /// A head: an author's rank, as the harness "signs" it.
-pub type Heads = BTreeMap<NodeId, (u64, u64)>;
+pub(super) type Heads = BTreeMap<NodeId, (u64, u64)>;
 
 /// One node of the world.
-pub struct Node {
+pub(super) struct Node {
     pub id: NodeId,
     pub address: SocketAddr,
     pub config: ClusterConfig,
@@ -33,13 +33,13 @@ pub struct Node {
 }
 
 /// The key of a node.
-pub fn key(index: usize) -> Arc<NodeKey> {
+pub(super) fn key(index: usize) -> Arc<NodeKey> {
     let seed = blake3::hash(&index.to_le_bytes());
     Arc::new(NodeKey::from_seed(seed.as_bytes()))
 }
 
 /// All nodes, the network and the time.
-pub struct World {
+pub(super) struct World {
     pub now: Instant,
     pub start: Instant,
     pub network: Network,
@@ -54,7 +54,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, weather: Weather) -> Self {
+    pub(super) fn new(seed: u64, weather: Weather) -> Self {
         let start = Instant::now();
         Self {
             now: start,
@@ -71,7 +71,7 @@ impl World {
     }
 
     /// A world of `count` nodes that start together, with the first two as everyone's seeds.
-    pub fn of(count: usize, seed: u64, weather: Weather) -> Self {
+    pub(super) fn of(count: usize, seed: u64, weather: Weather) -> Self {
         let mut world = Self::new(seed, weather);
         for _ in 0..count {
             let node = world.add(&[0, 1], ClusterConfig::default());
@@ -81,12 +81,12 @@ impl World {
     }
 
     /// The address of a node, also of one that is not added yet.
-    pub fn address(index: usize) -> SocketAddr {
+    pub(super) fn address(index: usize) -> SocketAddr {
         SocketAddr::from(([10, 0, (index >> 8) as u8, index as u8], 1378))
     }
 
     /// Adds a node that is down.
-    pub fn add(&mut self, seeds: &[usize], config: ClusterConfig) -> usize {
+    pub(super) fn add(&mut self, seeds: &[usize], config: ClusterConfig) -> usize {
         let index = self.nodes.len();
         let address = Self::address(index);
         let seeds = seeds.iter().map(|seed| Self::address(*seed)).collect();
@@ -111,7 +111,7 @@ impl World {
     }
 
     /// Adds a node that is down and has the key of another, and the number of its next life.
-    pub fn add_copy(&mut self, of: usize, seeds: &[usize]) -> usize {
+    pub(super) fn add_copy(&mut self, of: usize, seeds: &[usize]) -> usize {
         let copy = self.add(seeds, ClusterConfig::default());
         self.nodes[copy].keyed_as = of;
         self.nodes[copy].id = self.nodes[of].id;
@@ -125,14 +125,14 @@ impl World {
     }
 
     /// Starts a node as its next generation.
-    pub fn boot(&mut self, index: usize) {
+    pub(super) fn boot(&mut self, index: usize) {
         let generation = Generation(self.nodes[index].generation);
         self.nodes[index].generation += 1000;
         self.boot_as(index, generation, self.secret);
     }
 
     /// Starts a node as this generation, with this secret.
-    pub fn boot_as(&mut self, index: usize, generation: Generation, secret: u8) {
+    pub(super) fn boot_as(&mut self, index: usize, generation: Generation, secret: u8) {
         let node = &mut self.nodes[index];
         let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([secret; 32])));
         let (config, address) = (node.config.clone(), node.address);
@@ -158,7 +158,7 @@ impl World {
     }
 
     /// A node's machine has another address from now on.
-    pub fn relocate(&mut self, index: usize, address: SocketAddr) {
+    pub(super) fn relocate(&mut self, index: usize, address: SocketAddr) {
         self.by_address.remove(&self.nodes[index].address);
         self.by_address.insert(address, index);
         self.nodes[index].address = address;
@@ -166,18 +166,18 @@ impl World {
     }
 
     /// Kills a node: nobody hears of it.
-    pub fn crash(&mut self, index: usize) {
+    pub(super) fn crash(&mut self, index: usize) {
         self.nodes[index].cluster = None;
         self.reschedule(index);
     }
 
     /// Stops a node cleanly; it ends when it has said farewell.
-    pub fn leave(&mut self, index: usize, how: Leave) {
+    pub(super) fn leave(&mut self, index: usize, how: Leave) {
         self.with(index, |cluster, now| cluster.leave(now, how));
     }
 
     /// Publishes a head of a node.
-    pub fn set_head(&mut self, index: usize, rank: u64) {
+    pub(super) fn set_head(&mut self, index: usize, rank: u64) {
         let id = self.nodes[index].id;
         self.nodes[index].heads.insert(id, (1, rank));
         let bytes = head_bytes(id, (1, rank));
@@ -187,7 +187,11 @@ impl World {
     }
 
     /// Calls a running node, then carries out what it wants.
-    pub fn with<T>(&mut self, index: usize, call: impl FnOnce(&mut Cluster, Instant) -> T) -> T {
+    pub(super) fn with<T>(
+        &mut self,
+        index: usize,
+        call: impl FnOnce(&mut Cluster, Instant) -> T,
+    ) -> T {
         let cluster = self.nodes[index].cluster.as_mut().expect("the node runs");
         let outcome = call(cluster, self.now);
         self.settle(index);
@@ -195,24 +199,24 @@ impl World {
     }
 
     /// Parts the network; nodes that are in no part are together.
-    pub fn part(&mut self, parts: &[&[usize]]) {
+    pub(super) fn part(&mut self, parts: &[&[usize]]) {
         let named = parts.iter().enumerate();
         let parts =
             named.flat_map(|(part, nodes)| nodes.iter().map(move |n| (Self::address(*n), part)));
         self.network.part(parts.collect());
     }
 
-    pub fn heal(&mut self) {
+    pub(super) fn heal(&mut self) {
         self.network.part(BTreeMap::new());
     }
 
     /// The nodes that run.
-    pub fn running(&self) -> impl Iterator<Item = &Node> {
+    pub(super) fn running(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(|node| node.cluster.is_some())
     }
 
     /// Whether every running node sees exactly the running ones, as they are.
-    pub fn is_converged(&self) -> bool {
+    pub(super) fn is_converged(&self) -> bool {
         let lives: BTreeMap<NodeId, Member> = self
             .running()
             .filter_map(|n| n.cluster.as_ref())
@@ -227,7 +231,7 @@ impl World {
     }
 
     /// Runs for a time.
-    pub fn run_for(&mut self, time: Duration) {
+    pub(super) fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some(at) = self.next_at()
             && at <= end
@@ -239,7 +243,7 @@ impl World {
     }
 
     /// Runs until something holds, looked at each 10 ms; gives how long it took.
-    pub fn run_until(
+    pub(super) fn run_until(
         &mut self,
         limit: Duration,
         holds: impl Fn(&Self) -> bool,
@@ -255,7 +259,7 @@ impl World {
     }
 
     /// Who of the running nodes was told since `since` that `node` is down, and why.
-    pub fn told_down(&self, node: NodeId, since: Instant) -> Vec<(SocketAddr, DownReason)> {
+    pub(super) fn told_down(&self, node: NodeId, since: Instant) -> Vec<(SocketAddr, DownReason)> {
         let told = |observer: &Node| {
             let events = observer.events.iter().filter(|(at, _)| *at >= since);
             let why = events.filter_map(|(_, event)| match event {
@@ -268,7 +272,7 @@ impl World {
     }
 
     /// What happened, in one number: equal for equal runs.
-    pub fn trace(&self) -> blake3::Hash {
+    pub(super) fn trace(&self) -> blake3::Hash {
         self.trace.finalize()
     }
 
@@ -290,7 +294,7 @@ impl World {
     }
 
     /// Hands a parcel to the node at its address, if one runs there.
-    pub fn deliver(&mut self, parcel: Parcel) {
+    pub(super) fn deliver(&mut self, parcel: Parcel) {
         let Some(&index) = self.by_address.get(&parcel.to) else {
             return;
         };
@@ -410,7 +414,7 @@ impl World {
 }
 
 /// A head that its author made, as far as the harness can tell.
-pub fn head_bytes(author: NodeId, rank: (u64, u64)) -> Bytes {
+pub(super) fn head_bytes(author: NodeId, rank: (u64, u64)) -> Bytes {
     let mut bytes = author.as_bytes().to_vec();
     bytes.extend(rank.0.to_le_bytes());
     bytes.extend(rank.1.to_le_bytes());

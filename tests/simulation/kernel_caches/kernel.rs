@@ -28,7 +28,7 @@ const PAGE_BYTES: usize = 4096;
 
 /// What the filesystem wants the kernel to forget, in order.
 #[derive(Default)]
-pub struct Notifications(Mutex<Vec<Word>>);
+pub(super) struct Notifications(Mutex<Vec<Word>>);
 
 enum Word {
     Forget(Stale),
@@ -49,7 +49,7 @@ impl Invalidator for Notifications {
 
 /// Files that the kernel reads by itself, by their numbers.
 #[derive(Default)]
-pub struct Backings(Mutex<(u32, HashMap<u32, File>)>);
+pub(super) struct Backings(Mutex<(u32, HashMap<u32, File>)>);
 
 impl BackingFiles for Backings {
     fn register(&self, file: &File) -> io::Result<BackingFile> {
@@ -70,14 +70,14 @@ impl Backings {
         self.0.lock().1[&file.0].try_clone().unwrap()
     }
 
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.0.lock().1.len()
     }
 }
 
 /// What a number stands for: the same for as long as there is a filesystem, and after.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Identity {
+pub(super) struct Identity {
     pub path: Vec<u8>,
     kind: FileKind,
     version: Vec<u8>,
@@ -91,7 +91,7 @@ impl fmt::Debug for Identity {
 }
 
 #[derive(Default)]
-pub struct KnownInode {
+pub(super) struct KnownInode {
     lookups: u64,
     attributes: Option<Attributes>,
     listing: Option<BTreeSet<(Vec<u8>, u64)>>,
@@ -127,7 +127,7 @@ struct Stream {
     always: BTreeSet<Vec<u8>>,
 }
 
-pub struct Kernel {
+pub(super) struct Kernel {
     pub fs: Arc<Filesystem>,
     world: Arc<World>,
     notifications: Arc<Notifications>,
@@ -141,7 +141,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    pub fn new(fs: Filesystem, world: Arc<World>, passthrough: bool) -> Self {
+    pub(super) fn new(fs: Filesystem, world: Arc<World>, passthrough: bool) -> Self {
         let (notifications, backings) = (Arc::<Notifications>::default(), Arc::default());
         let mut kernel = Self {
             fs: Arc::new(fs),
@@ -174,7 +174,7 @@ impl Kernel {
     }
 
     /// What the filesystem was goes without a word.
-    pub fn serve_by(&mut self, fs: Filesystem) {
+    pub(super) fn serve_by(&mut self, fs: Filesystem) {
         self.fs = Arc::new(fs);
         self.prepare();
     }
@@ -184,7 +184,7 @@ impl Kernel {
     }
 
     /// What the filesystem says that the number stands for.
-    pub fn identify(&self, ino: u64, kind: FileKind, path: Vec<u8>) -> Identity {
+    pub(super) fn identify(&self, ino: u64, kind: FileKind, path: Vec<u8>) -> Identity {
         let version = match kind {
             FileKind::Regular => self
                 .fs
@@ -260,14 +260,14 @@ impl Kernel {
     }
 
     /// Follows a path as `stat` does.
-    pub fn walk(&mut self, path: &str) -> Option<u64> {
+    pub(super) fn walk(&mut self, path: &str) -> Option<u64> {
         path.split('/').try_fold(ROOT_INO, |at, name| {
             let is_directory = self.identities[&at].kind == FileKind::Directory;
             is_directory.then(|| self.look_up(at, name.as_bytes()))?
         })
     }
 
-    pub fn stat(&mut self, ino: u64) -> Attributes {
+    pub(super) fn stat(&mut self, ino: u64) -> Attributes {
         if let Some(known) = self.inode(ino).attributes {
             return known;
         }
@@ -293,7 +293,7 @@ impl Kernel {
     }
 
     /// Memory is short: some name without names below it goes.
-    pub fn shrink(&mut self, nth: usize) {
+    pub(super) fn shrink(&mut self, nth: usize) {
         let leaf = |dentry: &Dentry| {
             let below = |ino| self.names.keys().any(|it| it.0 == ino);
             dentry.ino.is_none_or(|ino| !below(ino))
@@ -321,7 +321,7 @@ impl Kernel {
     }
 
     /// Takes in so many notifications; true where there was one.
-    pub fn hear(&mut self, count: usize) -> bool {
+    pub(super) fn hear(&mut self, count: usize) -> bool {
         let words: Vec<Word> = {
             let mut waiting = self.notifications.0.lock();
             let count = count.min(waiting.len());
@@ -385,7 +385,7 @@ impl Kernel {
         SharedPath::new(self.identities[&ino].path.clone()).unwrap_or_else(|_| SharedPath::root())
     }
 
-    pub fn close_all(&mut self) {
+    pub(super) fn close_all(&mut self) {
         self.close_files();
         let names: Vec<_> = self.names.keys().cloned().collect();
         names.iter().for_each(|name| self.drop_name(name));
@@ -393,7 +393,7 @@ impl Kernel {
     }
 
     /// Everything was told and heard: what is believed must be what is so.
-    pub fn expect_nothing_stale(&self) {
+    pub(super) fn expect_nothing_stale(&self) {
         let mut reached = vec![ROOT_INO];
         let mut next = 0;
         while let Some(ino) = reached.get(next).copied() {

@@ -200,9 +200,10 @@ impl Trial {
 
     fn open(&mut self) -> String {
         let path = self.path();
-        let found = match self.random.random_bool(0.1) {
-            true => Some(ROOT_INO),
-            false => self.kernel.walk(&path),
+        let found = if self.random.random_bool(0.1) {
+            Some(ROOT_INO)
+        } else {
+            self.kernel.walk(&path)
         };
         if let Some(ino) = found {
             let plus = self.random.random_bool(0.5);

@@ -7,7 +7,7 @@ use crate::kernel_caches::kernel::Kernel;
 
 impl Kernel {
     /// Somebody has a handle of some inode that was known once: it is that inode, or stale.
-    pub fn open_by_handle(&mut self, nth: usize) {
+    pub(super) fn open_by_handle(&mut self, nth: usize) {
         let mut forgotten: Vec<u64> = (self.identities.keys().copied())
             .filter(|ino| !self.inodes.contains_key(ino))
             .collect();
@@ -33,7 +33,7 @@ impl Kernel {
     }
 
     /// Another process serves the mount from now on. Nothing is open.
-    pub fn restart(&mut self, fs: Filesystem) {
+    pub(super) fn restart(&mut self, fs: Filesystem) {
         assert_eq!(self.fs.held().1, 0);
         self.serve_by(fs);
         let known: Vec<u64> = self.inodes.keys().copied().collect();

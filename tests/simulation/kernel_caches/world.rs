@@ -30,14 +30,14 @@ const OWN: ShareIndex = ShareIndex(0);
 const FAR_NAMES: [&str; 3] = ["far", "lab", "lab"];
 
 /// A content, the file on the disk that has it, and its hash.
-pub struct Stored {
+pub(super) struct Stored {
     pub bytes: Vec<u8>,
     pub hash: ContentHash,
     file: Arc<File>,
 }
 
 /// All contents that there are.
-pub static CONTENTS: LazyLock<Vec<Stored>> = LazyLock::new(|| {
+pub(super) static CONTENTS: LazyLock<Vec<Stored>> = LazyLock::new(|| {
     let stored = |(seed, length_bytes): (usize, &usize)| {
         let mut bytes = vec![0; *length_bytes];
         let mut noise = blake3::Hasher::new();
@@ -52,18 +52,18 @@ pub static CONTENTS: LazyLock<Vec<Stored>> = LazyLock::new(|| {
 });
 
 /// The content of a hash.
-pub fn stored(hash: &ContentHash) -> &'static Stored {
+pub(super) fn stored(hash: &ContentHash) -> &'static Stored {
     CONTENTS.iter().find(|it| it.hash == *hash).unwrap()
 }
 
 /// What the node tells its mount, in this order, some time after it is so.
-pub enum Told {
+pub(super) enum Told {
     Names(Arc<View>, Vec<Change>),
     CachedBytes(ContentHash),
 }
 
 /// Names and bytes, as a node would have them.
-pub struct World {
+pub(super) struct World {
     state: Mutex<State>,
     own_folder: tempfile::TempDir,
 }
@@ -93,7 +93,7 @@ fn time(seconds: i64) -> Timestamp {
 }
 
 impl World {
-    pub fn new() -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         let mut near = catalogue(7, "near");
         let fars: Vec<Catalogue> = (20..)
             .zip(FAR_NAMES)
@@ -125,7 +125,7 @@ impl World {
     }
 
     /// One random change, which nobody has heard of yet; says what it was.
-    pub fn change(&self, random: &mut StdRng) -> String {
+    pub(super) fn change(&self, random: &mut StdRng) -> String {
         let path = random_path(random);
         let far = random.random_range(0..FAR_NAMES.len());
         let state = &mut *self.lock();
@@ -185,7 +185,7 @@ impl World {
     }
 
     /// `theirs` of another node, and `own`, published.
-    pub fn put_one_of_each(&self, random: &mut StdRng) {
+    pub(super) fn put_one_of_each(&self, random: &mut StdRng) {
         let path = |name: &str| SharedPath::new(name.as_bytes()).unwrap();
         {
             let state = &mut *self.lock();
@@ -264,7 +264,7 @@ impl World {
 
     /// Takes a copy of what a far node has under the same name, with its time: from then on the
     /// own file stands for what was another's.
-    pub fn copy_to_own(&self, random: &mut StdRng) -> String {
+    pub(super) fn copy_to_own(&self, random: &mut StdRng) -> String {
         let state = &mut *self.lock();
         let far = random.random_range(0..FAR_NAMES.len());
         let known: Vec<(SharedPath, Entry)> = state.fars[far].own_entries(OWN).collect();
@@ -291,7 +291,7 @@ impl World {
     }
 
     /// Brings over what the others say, as a pull would.
-    pub fn hear(&self, far: usize) {
+    pub(super) fn hear(&self, far: usize) {
         let state = &mut *self.lock();
         let (near, far) = (&mut state.near, &mut state.fars[far % FAR_NAMES.len()]);
         let head = far.own_head();
@@ -315,13 +315,13 @@ impl World {
     }
 
     /// Everything that is under way is heard of.
-    pub fn hear_all(&self) {
+    pub(super) fn hear_all(&self) {
         (0..FAR_NAMES.len()).for_each(|far| self.hear(far));
         while self.lock().near.advance(usize::MAX) {}
     }
 
     /// The view is the new one from now on; its changes are told later.
-    pub fn publish(&self) {
+    pub(super) fn publish(&self) {
         let state = &mut *self.lock();
         let view = state.near.view();
         let changes: Vec<Change> = std::iter::from_fn(|| state.near.poll_change()).collect();
@@ -330,17 +330,17 @@ impl World {
     }
 
     /// What the mount is told next.
-    pub fn next_told(&self) -> Option<Told> {
+    pub(super) fn next_told(&self) -> Option<Told> {
         self.lock().told.pop_front()
     }
 
     /// The own file that the last open opened, where it did.
-    pub fn take_last_opened(&self) -> Option<Arc<File>> {
+    pub(super) fn take_last_opened(&self) -> Option<Arc<File>> {
         self.lock().last_opened.take()
     }
 
     /// The names in a directory now.
-    pub fn children(&self, path: &SharedPath) -> BTreeSet<Vec<u8>> {
+    pub(super) fn children(&self, path: &SharedPath) -> BTreeSet<Vec<u8>> {
         let children = self.lock().view.children(path, None, usize::MAX);
         children
             .into_iter()
@@ -358,7 +358,7 @@ fn random_content(random: &mut StdRng) -> &'static Stored {
 }
 
 /// A path of a few names.
-pub fn random_path(random: &mut StdRng) -> SharedPath {
+pub(super) fn random_path(random: &mut StdRng) -> SharedPath {
     let depth = random.random_range(1..=DEPTH_MAX);
     let names: Vec<&str> = (0..depth)
         .map(|_| NAMES[random.random_range(0..NAMES.len())])

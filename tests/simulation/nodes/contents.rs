@@ -8,25 +8,25 @@ use p2pfs_types::digest::{self, ContentHash, Outboard, Verified};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 
 /// One content.
-pub struct Content {
+pub(crate) struct Content {
     pub bytes: Vec<u8>,
     outboard: Outboard,
 }
 
 impl Content {
-    pub fn size_bytes(&self) -> u64 {
+    pub(crate) fn size_bytes(&self) -> u64 {
         self.bytes.len() as u64
     }
 
     /// A range with its proof.
-    pub fn prove(&self, range: ByteRange) -> Bytes {
+    pub(crate) fn prove(&self, range: ByteRange) -> Bytes {
         let (data, pairs) = (&self.bytes[..], &self.outboard.pairs[..]);
         let proof = digest::encode(self.outboard.hash, self.size_bytes(), range, data, pairs);
         proof.expect("what is in memory proves itself").into()
     }
 
     /// The same by another size, where the tree is such that this can be done.
-    pub fn prove_as(&self, size_bytes: u64, range: ByteRange) -> Option<Bytes> {
+    pub(crate) fn prove_as(&self, size_bytes: u64, range: ByteRange) -> Option<Bytes> {
         let (data, pairs) = (&self.bytes[..], &self.outboard.pairs[..]);
         let proof = digest::encode(self.outboard.hash, size_bytes, range, data, pairs);
         proof.ok().map(Bytes::from)
@@ -35,14 +35,14 @@ impl Content {
 
 /// Every content there is, by its name: what is right.
 #[derive(Default)]
-pub struct Library {
+pub(crate) struct Library {
     contents: BTreeMap<ContentHash, Arc<Content>>,
     written: BTreeMap<(u64, usize), ContentHash>,
 }
 
 impl Library {
     /// The content of a number, of so many bytes.
-    pub fn write(&mut self, number: u64, size: usize) -> ContentHash {
+    pub(crate) fn write(&mut self, number: u64, size: usize) -> ContentHash {
         if let Some(hash) = self.written.get(&(number, size)) {
             return *hash;
         }
@@ -59,51 +59,51 @@ impl Library {
         hash
     }
 
-    pub fn get(&self, hash: &ContentHash) -> &Arc<Content> {
+    pub(crate) fn get(&self, hash: &ContentHash) -> &Arc<Content> {
         &self.contents[hash]
     }
 }
 
 /// What a cache holds of one content.
-pub struct Cached {
+pub(crate) struct Cached {
     bytes: Vec<u8>,
     present: ExtentSet,
 }
 
 impl Cached {
-    pub fn new(size_bytes: u64) -> Self {
+    pub(crate) fn new(size_bytes: u64) -> Self {
         Self {
             bytes: vec![0; size_bytes as usize],
             present: ExtentSet::new(),
         }
     }
 
-    pub fn size_bytes(&self) -> u64 {
+    pub(crate) fn size_bytes(&self) -> u64 {
         self.bytes.len() as u64
     }
 
-    pub fn store(&mut self, verified: &Verified) {
+    pub(crate) fn store(&mut self, verified: &Verified) {
         let range = verified.range;
         self.bytes[range.start as usize..range.end as usize].copy_from_slice(&verified.bytes);
         self.present.insert(range);
     }
 
-    pub fn present(&self) -> &ExtentSet {
+    pub(crate) fn present(&self) -> &ExtentSet {
         &self.present
     }
 
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.present.contains(ByteRange::new(0, self.size_bytes()))
     }
 
     /// The bytes of a range, where all of them are here.
-    pub fn read(&self, range: ByteRange) -> Option<&[u8]> {
+    pub(crate) fn read(&self, range: ByteRange) -> Option<&[u8]> {
         let here = self.present.contains(range);
         here.then(|| &self.bytes[range.start as usize..range.end as usize])
     }
 
     /// What can be given to others: whole chunks.
-    pub fn offered(&self) -> ExtentSet {
+    pub(crate) fn offered(&self) -> ExtentSet {
         let whole = |range: ByteRange| range.align_in(CHUNK_BYTES, self.size_bytes());
         let ranges = self.present.iter().map(whole);
         ranges.filter(|range| !range.is_empty()).collect()

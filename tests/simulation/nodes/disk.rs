@@ -9,7 +9,7 @@ use p2pfs_types::id::{NodeId, NodeName};
 
 /// The state directory, but for the key.
 #[derive(Clone, Default)]
-pub struct Disk {
+pub(super) struct Disk {
     logs: BTreeMap<NodeId, (LogState, BTreeMap<u64, Fact>)>,
     forgotten: BTreeMap<NodeId, Rank>,
     pub generation: u64,
@@ -17,7 +17,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    pub fn write(&mut self, writes: Vec<LogWrite>) {
+    pub(super) fn write(&mut self, writes: Vec<LogWrite>) {
         for write in writes {
             match write.forgotten_to {
                 Some(to) => self.forgotten.insert(write.author, to),
@@ -38,7 +38,7 @@ impl Disk {
         }
     }
 
-    pub fn load(&self, me: NodeId, name: NodeName) -> Catalogue {
+    pub(super) fn load(&self, me: NodeId, name: NodeName) -> Catalogue {
         let mut catalogue = Catalogue::new(me, name);
         for (author, (state, records)) in &self.logs {
             let records = records.iter().map(|(sequence, fact)| Record {

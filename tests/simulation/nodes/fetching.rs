@@ -21,13 +21,13 @@ use crate::nodes::contents::{Cached, Library};
 use crate::nodes::running::{Manner, Node, Purpose, Running, Wish};
 
 /// How long a read waits, as long as by default.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The kernel's largest read.
 const READ_BYTES: u64 = 128 << 10;
 
 /// What the session keeps for the harness: readers and questions by their numbers; the cache is at
 /// hand, and nothing is filled.
-pub struct Harness;
+pub(super) struct Harness;
 
 impl Owner for Harness {
     type Reader = usize;
@@ -39,7 +39,7 @@ impl Owner for Harness {
 }
 
 /// One program that reads a file from its beginning to its end.
-pub struct Reader {
+pub(super) struct Reader {
     pub content: ContentKey,
     at: u64,
     waits_since: Option<Instant>,
@@ -70,7 +70,7 @@ impl Reader {
 
 impl Node {
     /// A program begins to read; gives its number in this life.
-    pub fn read(&mut self, library: &Library, hash: ContentHash) -> usize {
+    pub(super) fn read(&mut self, library: &Library, hash: ContentHash) -> usize {
         let running = self.running.as_mut().expect("the node runs");
         running.readers.push(Reader {
             content: ContentKey::new(hash, library.get(&hash).size_bytes()),
@@ -83,7 +83,11 @@ impl Node {
     }
 
     /// Answers what is asked about content, in its manner.
-    pub fn answer_about_content(&self, request: &Request, library: &Library) -> Option<Response> {
+    pub(super) fn answer_about_content(
+        &self,
+        request: &Request,
+        library: &Library,
+    ) -> Option<Response> {
         if self.manner == Manner::Mute {
             return None;
         }

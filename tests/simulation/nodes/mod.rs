@@ -8,7 +8,7 @@
 //! seeds; `P2PFS_SEEDS` asks for another number of them, and a failure names its seed.
 
 mod chaos;
-pub mod contents;
+pub(crate) mod contents;
 mod disk;
 mod expulsion;
 mod fetching;

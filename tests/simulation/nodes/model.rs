@@ -13,9 +13,9 @@ use p2pfs_types::path::SharedPath;
 use crate::nodes::world::World;
 
 /// What one name shows; directories show no more than that they are one.
-pub type Shown = (Kind, Option<(Timestamp, NodeId)>);
+pub(super) type Shown = (Kind, Option<(Timestamp, NodeId)>);
 /// Everything below the root.
-pub type Listing = BTreeMap<SharedPath, Shown>;
+pub(super) type Listing = BTreeMap<SharedPath, Shown>;
 
 /// What one node says.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ struct Said {
 type Saids = BTreeMap<NodeId, Said>;
 
 /// What a view lists.
-pub fn listing(view: &View) -> Listing {
+pub(super) fn listing(view: &View) -> Listing {
     let mut listing = Listing::new();
     let mut dirs = vec![SharedPath::root()];
     while let Some(dir) = dirs.pop() {
@@ -50,7 +50,7 @@ pub fn listing(view: &View) -> Listing {
 
 /// What every running node should list: what those that run share and cache now, and what is
 /// remembered of those that are gone.
-pub fn expected(world: &World) -> Listing {
+pub(super) fn expected(world: &World) -> Listing {
     let mut saids = Saids::new();
     for node in world.nodes.iter().filter(|n| n.secret == 1) {
         let said = if node.running.is_some() {
@@ -231,7 +231,7 @@ fn shown(author: &NodeId, entry: &Entry) -> Shown {
 }
 
 /// Whether every running member sees every other and lists exactly what it should.
-pub fn agrees(world: &World) -> bool {
+pub(super) fn agrees(world: &World) -> bool {
     if !world.is_met() {
         return false;
     }
@@ -242,7 +242,7 @@ pub fn agrees(world: &World) -> bool {
 }
 
 /// Tells what is wrong where [`agrees`] never came true.
-pub fn explain(world: &World) -> String {
+pub(super) fn explain(world: &World) -> String {
     let expected = expected(world);
     let mut text = format!("met: {}\n", world.is_met());
     for node in world.nodes.iter() {

@@ -31,7 +31,7 @@ fn is_listed_by_none(world: &World, name: &str) -> bool {
 }
 
 /// A world of some nodes with some files each, which agree.
-pub fn furnished(count: usize, seed: u64, weather: Weather) -> World {
+pub(super) fn furnished(count: usize, seed: u64, weather: Weather) -> World {
     let mut world = World::of(count, seed, weather);
     for node in 0..count {
         for file in 0..world.rng.random_range(1..4) {
@@ -45,7 +45,7 @@ pub fn furnished(count: usize, seed: u64, weather: Weather) -> World {
 }
 
 /// Runs until all agree.
-pub fn settle(world: &mut World, limit: Duration) -> Duration {
+pub(super) fn settle(world: &mut World, limit: Duration) -> Duration {
     let took = world.run_until(limit, agrees);
     took.unwrap_or_else(|| panic!("not agreed after {limit:?}: {}", explain(world)))
 }
@@ -276,10 +276,11 @@ fn what_was_forgotten_does_not_come_back_from_a_third_node_but_with_its_author()
         let mut world = furnished(3, seed, Weather::stormy((seed % 3) as f64 / 10.0));
         let gone = world.nodes[2].id;
         let is_cut_off = seed % 2 == 0;
-        match is_cut_off {
-            // nothing that it says when it is back is newer
-            true => world.part(&[&[2]]),
-            false => world.crash(2, Death::Power),
+        if is_cut_off {
+            // after its return the node announces nothing newer
+            world.part(&[&[2]])
+        } else {
+            world.crash(2, Death::Power)
         }
         let is_gone = |world: &World| {
             let mut others = [0, 1].iter().map(|index| live_of(world.running(*index)));
@@ -296,9 +297,10 @@ fn what_was_forgotten_does_not_come_back_from_a_third_node_but_with_its_author()
             }
         }
         assert!(knows(&world, 1, 2), "each node forgets for itself");
-        match is_cut_off {
-            true => world.heal(),
-            false => world.boot(2),
+        if is_cut_off {
+            world.heal()
+        } else {
+            world.boot(2)
         }
         let is_back = |world: &World| knows(world, 0, 2) && world.is_met() && agrees(world);
         let back = world.run_until(120 * SECOND, is_back);

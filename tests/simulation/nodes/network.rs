@@ -14,7 +14,7 @@ const BULK_BYTES: usize = 64 << 10;
 
 /// How bad the network is.
 #[derive(Clone, Debug)]
-pub struct Weather {
+pub(super) struct Weather {
     /// Which part of the datagrams is lost.
     pub loss: f64,
     /// Which part arrives twice.
@@ -31,7 +31,7 @@ pub struct Weather {
 
 impl Weather {
     /// A LAN on a good day.
-    pub fn calm() -> Self {
+    pub(super) fn calm() -> Self {
         Self {
             loss: 0.0,
             doubled: 0.0,
@@ -43,7 +43,7 @@ impl Weather {
     }
 
     /// Loses this part of the datagrams and breaks some of the streams.
-    pub fn stormy(loss: f64) -> Self {
+    pub(super) fn stormy(loss: f64) -> Self {
         Self {
             loss,
             doubled: 0.02,
@@ -57,7 +57,7 @@ impl Weather {
 
 /// What travels.
 #[derive(Clone, Debug)]
-pub struct Parcel {
+pub(super) struct Parcel {
     pub from: SocketAddr,
     pub to: SocketAddr,
     pub payload: Payload,
@@ -65,7 +65,7 @@ pub struct Parcel {
 
 /// How it travels.
 #[derive(Clone, Debug)]
-pub enum Payload {
+pub(super) enum Payload {
     /// May be lost, doubled or late.
     Datagram(Vec<u8>),
     /// On a stream; the number tells questions apart.
@@ -86,14 +86,14 @@ impl Payload {
 }
 
 /// What became of a parcel whose time has come.
-pub enum Due {
+pub(super) enum Due {
     Arrived(Parcel),
     /// The network is parted between the two.
     Stopped(Parcel),
 }
 
 /// Carries parcels.
-pub struct Network {
+pub(super) struct Network {
     rng: StdRng,
     pub weather: Weather,
     parts: BTreeMap<SocketAddr, usize>,
@@ -110,7 +110,7 @@ pub struct Network {
 }
 
 impl Network {
-    pub fn new(seed: u64, weather: Weather) -> Self {
+    pub(super) fn new(seed: u64, weather: Weather) -> Self {
         Self {
             rng: StdRng::seed_from_u64(seed ^ 0x6e65_7477_6f72_6b00),
             weather,
@@ -124,7 +124,7 @@ impl Network {
         }
     }
 
-    pub fn send(&mut self, now: Instant, parcel: Parcel) {
+    pub(super) fn send(&mut self, now: Instant, parcel: Parcel) {
         let sent = self.sent_bytes.entry(parcel.from).or_default();
         let Payload::Datagram(bytes) = &parcel.payload else {
             let stream_bytes = parcel.payload.stream_bytes();
@@ -178,21 +178,21 @@ impl Network {
     }
 
     /// Only those of one part reach each other; addresses that are not named are a part too.
-    pub fn part(&mut self, parts: BTreeMap<SocketAddr, usize>) {
+    pub(super) fn part(&mut self, parts: BTreeMap<SocketAddr, usize>) {
         self.parts = parts;
     }
 
     /// Whether the network is not parted between the two.
-    pub fn are_together(&self, one: &SocketAddr, other: &SocketAddr) -> bool {
+    pub(super) fn are_together(&self, one: &SocketAddr, other: &SocketAddr) -> bool {
         self.parts.get(one) == self.parts.get(other)
     }
 
-    pub fn next_at(&self) -> Option<Instant> {
+    pub(super) fn next_at(&self) -> Option<Instant> {
         self.in_flight.first_key_value().map(|((at, _), _)| *at)
     }
 
     /// The next parcel whose time has come.
-    pub fn take_due(&mut self, now: Instant) -> Option<Due> {
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<Due> {
         self.in_flight
             .first_key_value()
             .filter(|((at, _), _)| *at <= now)?;

@@ -38,7 +38,7 @@ fn fetching_as(me: NodeId) -> PlanConfig {
 
 /// How a node treats those who ask it for bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub(super) enum Manner {
     Honest,
     /// Sends proofs with one byte changed.
     Liar,
@@ -48,14 +48,14 @@ pub enum Manner {
 
 /// What an answer is for.
 #[derive(Clone, Copy, Debug)]
-pub enum Purpose {
+pub(super) enum Purpose {
     Machine(RequestId),
     Range(RangeRequest),
     Holdings(ContentHash),
 }
 
 /// A question that is to be asked.
-pub struct Wish {
+pub(super) struct Wish {
     pub node: NodeId,
     pub address: SocketAddr,
     pub request: Request,
@@ -63,7 +63,7 @@ pub struct Wish {
 }
 
 /// What of a node outlives its process, and the process where it runs.
-pub struct Node {
+pub(super) struct Node {
     pub key: Arc<NodeKey>,
     pub id: NodeId,
     pub name: NodeName,
@@ -85,7 +85,7 @@ pub struct Node {
 }
 
 /// One life of a node's process.
-pub struct Running {
+pub(super) struct Running {
     pub machine: Machine,
     pub session: Session<Harness>,
     pub view: Arc<View>,
@@ -113,7 +113,7 @@ pub struct Running {
 
 impl Node {
     /// Starts the process; its shares are scanned a little later.
-    pub fn boot(&mut self, now: Instant, unix_s: u64, seed: u64, scan_after: Duration) {
+    pub(super) fn boot(&mut self, now: Instant, unix_s: u64, seed: u64, scan_after: Duration) {
         self.lives += 1;
         self.is_off = false;
         let mut catalogue = self.disk.load(self.id, self.name.clone());
@@ -157,16 +157,21 @@ impl Node {
     }
 
     /// The process ends here and now.
-    pub fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         self.running = None;
     }
 
-    pub fn has_scanned(&self) -> bool {
+    pub(super) fn has_scanned(&self) -> bool {
         self.running.as_ref().is_some_and(|r| r.scan_at.is_none())
     }
 
     /// Writes a file into a share, or takes one out of it.
-    pub fn edit(&mut self, now: Instant, name: (ShareIndex, SharedPath), entry: Option<Entry>) {
+    pub(super) fn edit(
+        &mut self,
+        now: Instant,
+        name: (ShareIndex, SharedPath),
+        entry: Option<Entry>,
+    ) {
         match &entry {
             Some(entry) => drop(self.shares.insert(name.clone(), entry.clone())),
             None => drop(self.shares.remove(&name)),
@@ -185,13 +190,13 @@ impl Node {
     }
 
     /// Whether some name of a share has this content.
-    pub fn shares_content(&self, hash: &ContentHash) -> bool {
+    pub(super) fn shares_content(&self, hash: &ContentHash) -> bool {
         let is_it = |entry: &Entry| matches!(&entry.kind, Kind::File { hash: h, .. } if h == hash);
         self.shares.values().any(is_it)
     }
 
     /// Throws one complete content out of the cache, unless it is in use.
-    pub fn evict(&mut self, now: Instant, hash: &ContentHash) {
+    pub(super) fn evict(&mut self, now: Instant, hash: &ContentHash) {
         let Some(running) = &mut self.running else {
             return;
         };
@@ -206,7 +211,7 @@ impl Node {
     }
 
     /// Answers a question of a proven member; nothing where it stays silent.
-    pub fn answer(
+    pub(super) fn answer(
         &mut self,
         now: Instant,
         from: NodeId,
@@ -224,7 +229,7 @@ impl Node {
     }
 
     /// Does what is due.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
         let shares = &self.shares;
         let Some(running) = &mut self.running else {
             return;
@@ -242,7 +247,7 @@ impl Node {
     }
 
     /// When [`Self::handle_timeout`] is due.
-    pub fn next_timeout(&self) -> Option<Instant> {
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
         let running = self.running.as_ref()?;
         let store = running.unstored.then_some(running.store_at);
         let machines = [
@@ -255,7 +260,7 @@ impl Node {
 
     /// Carries out what the machine and the session want, until they want nothing; what leaves the
     /// node is in `datagrams` and `wishes` then.
-    pub fn settle(&mut self, now: Instant, library: &Library) {
+    pub(super) fn settle(&mut self, now: Instant, library: &Library) {
         if self.running.is_none() {
             return;
         }

@@ -28,7 +28,7 @@ const BEGIN_UNIX_S: u64 = 1_800_000_000;
 
 /// How a node ends without a farewell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Death {
+pub(super) enum Death {
     /// Its connections break, and are refused from then on.
     Process,
     /// Nothing comes from it any more.
@@ -43,7 +43,7 @@ struct Question {
     give_up: Instant,
 }
 
-pub struct World {
+pub(super) struct World {
     pub now: Instant,
     pub start: Instant,
     pub network: Network,
@@ -61,12 +61,12 @@ pub struct World {
 }
 
 /// A path that is known to be one.
-pub fn path(text: &str) -> SharedPath {
+pub(super) fn path(text: &str) -> SharedPath {
     SharedPath::new(text.as_bytes()).expect("a shared path")
 }
 
 impl World {
-    pub fn new(seed: u64, weather: Weather) -> Self {
+    pub(super) fn new(seed: u64, weather: Weather) -> Self {
         let start = Instant::now();
         Self {
             now: start,
@@ -87,7 +87,7 @@ impl World {
     }
 
     /// A world of `count` nodes that run and know each other, the first two being the seeds.
-    pub fn of(count: usize, seed: u64, weather: Weather) -> Self {
+    pub(super) fn of(count: usize, seed: u64, weather: Weather) -> Self {
         let mut world = Self::new(seed, weather);
         for _ in 0..count {
             let node = world.add();
@@ -99,7 +99,7 @@ impl World {
     }
 
     /// Adds a node that is down.
-    pub fn add(&mut self) -> usize {
+    pub(super) fn add(&mut self) -> usize {
         let index = self.nodes.len();
         let seed = blake3::hash(format!("{} {index}", self.seed).as_bytes());
         let address = |index: usize| SocketAddr::from(([10, 0, 0, index as u8], 1378));
@@ -131,11 +131,11 @@ impl World {
     }
 
     /// The wall clock.
-    pub fn unix_s(&self) -> u64 {
+    pub(super) fn unix_s(&self) -> u64 {
         BEGIN_UNIX_S + (self.now - self.start).as_secs()
     }
 
-    pub fn boot(&mut self, index: usize) {
+    pub(super) fn boot(&mut self, index: usize) {
         let scan_after = Duration::from_millis(self.rng.random_range(0..300));
         let seed = self.rng.random();
         let (now, unix_s) = (self.now, self.unix_s());
@@ -144,7 +144,7 @@ impl World {
     }
 
     /// Ends a node, and nobody hears a farewell.
-    pub fn crash(&mut self, index: usize, death: Death) {
+    pub(super) fn crash(&mut self, index: usize, death: Death) {
         self.nodes[index].kill();
         self.nodes[index].is_off = death == Death::Power;
         self.break_streams(index, death);
@@ -152,56 +152,65 @@ impl World {
     }
 
     /// Says farewell; the node ends when it is said.
-    pub fn leave(&mut self, index: usize, how: Leave) {
+    pub(super) fn leave(&mut self, index: usize, how: Leave) {
         self.with(index, |machine, now| machine.leave(now, how));
     }
 
     /// Takes a node's state away, but not its key.
-    pub fn lose_state(&mut self, index: usize) {
+    pub(super) fn lose_state(&mut self, index: usize) {
         self.nodes[index].disk = Disk::default();
     }
 
     /// Calls a running node's machine, then carries out what it wants.
-    pub fn with<T>(&mut self, index: usize, call: impl FnOnce(&mut Machine, Instant) -> T) -> T {
+    pub(super) fn with<T>(
+        &mut self,
+        index: usize,
+        call: impl FnOnce(&mut Machine, Instant) -> T,
+    ) -> T {
         let running = self.nodes[index].running.as_mut().expect("the node runs");
         let outcome = call(&mut running.machine, self.now);
         self.settle(index);
         outcome
     }
 
-    pub fn running(&self, index: usize) -> &Running {
+    pub(super) fn running(&self, index: usize) -> &Running {
         self.nodes[index].running.as_ref().expect("the node runs")
     }
 
     /// The numbers of the nodes that run.
-    pub fn live(&self) -> Vec<usize> {
+    pub(super) fn live(&self) -> Vec<usize> {
         let runs = |index: &usize| self.nodes[*index].running.is_some();
         (0..self.nodes.len()).filter(runs).collect()
     }
 
     /// Writes a new content of so many bytes.
-    pub fn content(&mut self, size: usize) -> ContentHash {
+    pub(super) fn content(&mut self, size: usize) -> ContentHash {
         let number = self.rng.random();
         self.library.write(number, size)
     }
 
     /// Puts a file with this content into a node's first share, as of now.
-    pub fn put(&mut self, index: usize, name: &str, hash: ContentHash) {
+    pub(super) fn put(&mut self, index: usize, name: &str, hash: ContentHash) {
         let entry = self.file_entry(hash);
         self.edit(index, (ShareIndex(0), path(name)), Some(entry));
     }
 
-    pub fn remove(&mut self, index: usize, name: &str) {
+    pub(super) fn remove(&mut self, index: usize, name: &str) {
         self.edit(index, (ShareIndex(0), path(name)), None);
     }
 
-    pub fn edit(&mut self, index: usize, name: (ShareIndex, SharedPath), entry: Option<Entry>) {
+    pub(super) fn edit(
+        &mut self,
+        index: usize,
+        name: (ShareIndex, SharedPath),
+        entry: Option<Entry>,
+    ) {
         self.nodes[index].edit(self.now, name, entry);
         self.settle(index);
     }
 
     /// A file of this content that is written now.
-    pub fn file_entry(&self, hash: ContentHash) -> Entry {
+    pub(super) fn file_entry(&self, hash: ContentHash) -> Entry {
         let size_bytes = self.library.get(&hash).size_bytes();
         self.entry(Kind::File {
             hash,
@@ -211,7 +220,7 @@ impl World {
     }
 
     /// An entry as of now; whole seconds, so that two nodes often write at one time.
-    pub fn entry(&self, kind: Kind) -> Entry {
+    pub(super) fn entry(&self, kind: Kind) -> Entry {
         let time = Timestamp {
             seconds: self.unix_s() as i64,
             nanoseconds: 0,
@@ -225,14 +234,14 @@ impl World {
     }
 
     /// A program on a node begins to read.
-    pub fn read(&mut self, index: usize, hash: ContentHash) -> usize {
+    pub(super) fn read(&mut self, index: usize, hash: ContentHash) -> usize {
         let reader = self.nodes[index].read(&self.library, hash);
         self.settle(index);
         reader
     }
 
     /// Reads to the end, whatever that is; gives how it ended.
-    pub fn read_to_end(
+    pub(super) fn read_to_end(
         &mut self,
         index: usize,
         hash: ContentHash,
@@ -246,19 +255,19 @@ impl World {
     }
 
     /// Parts the network; nodes that are in no part are together.
-    pub fn part(&mut self, parts: &[&[usize]]) {
+    pub(super) fn part(&mut self, parts: &[&[usize]]) {
         let named = parts.iter().enumerate();
         let parts = named.flat_map(|(part, nodes)| nodes.iter().map(move |n| (*n, part)));
         let addressed = parts.map(|(node, part)| (self.nodes[node].address, part));
         self.network.part(addressed.collect());
     }
 
-    pub fn heal(&mut self) {
+    pub(super) fn heal(&mut self) {
         self.network.part(BTreeMap::new());
     }
 
     /// Whether every running node sees exactly the running ones of its secret.
-    pub fn is_met(&self) -> bool {
+    pub(super) fn is_met(&self) -> bool {
         let running = |secret| {
             let nodes = self.nodes.iter().filter(move |n| n.secret == secret);
             nodes.filter(|node| node.running.is_some())
@@ -274,7 +283,7 @@ impl World {
     }
 
     /// Runs for a time.
-    pub fn run_for(&mut self, time: Duration) {
+    pub(super) fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some(at) = self.next_at()
             && at <= end
@@ -286,7 +295,7 @@ impl World {
     }
 
     /// Runs until something holds, looked at each 20 ms; gives how long it took.
-    pub fn run_until(
+    pub(super) fn run_until(
         &mut self,
         limit: Duration,
         holds: impl Fn(&Self) -> bool,
@@ -302,7 +311,7 @@ impl World {
     }
 
     /// What happened, in one number: equal for equal runs.
-    pub fn trace(&self) -> blake3::Hash {
+    pub(super) fn trace(&self) -> blake3::Hash {
         self.trace.finalize()
     }
 
@@ -332,7 +341,7 @@ impl World {
     }
 
     /// Hands a parcel to the node at its address.
-    pub fn deliver(&mut self, parcel: Parcel) {
+    pub(super) fn deliver(&mut self, parcel: Parcel) {
         let Some(&index) = self.by_address.get(&parcel.to) else {
             return self.fall_silent(&parcel.payload);
         };
@@ -366,7 +375,7 @@ impl World {
     }
 
     /// Takes from a node all that it has to send and to wait for.
-    pub fn settle(&mut self, index: usize) {
+    pub(super) fn settle(&mut self, index: usize) {
         let (now, unix_s) = (self.now, self.unix_s());
         if let Some(keyring) = &self.nodes[index].keyring {
             keyring.tick(unix_s);
@@ -424,9 +433,10 @@ impl World {
         if !is_there || index == other {
             return;
         }
-        let shown = match ours.is_member(&them.id) {
-            true => ours.chain_of(&us.id),
-            false => Vec::new(),
+        let shown = if ours.is_member(&them.id) {
+            ours.chain_of(&us.id)
+        } else {
+            Vec::new()
         };
         let id = them.id;
         let is_mutual =
@@ -454,7 +464,7 @@ impl World {
 }
 
 /// Who is live for a running node, itself left out.
-pub fn live_of(running: &Running) -> Vec<NodeId> {
+pub(super) fn live_of(running: &Running) -> Vec<NodeId> {
     running.machine.cluster().live().map(|m| m.node).collect()
 }
 

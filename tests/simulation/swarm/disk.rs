@@ -7,7 +7,7 @@ use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 
 /// See the module. It outlives the node's process.
 #[derive(Default)]
-pub struct Disk {
+pub(super) struct Disk {
     /// Files of its shares.
     pub own: BTreeSet<ContentKey>,
     pub budget_bytes: u64,
@@ -16,35 +16,35 @@ pub struct Disk {
 }
 
 impl Disk {
-    pub fn new(budget_bytes: u64) -> Self {
+    pub(super) fn new(budget_bytes: u64) -> Self {
         Self {
             budget_bytes,
             ..Self::default()
         }
     }
 
-    pub fn used_bytes(&self) -> u64 {
+    pub(super) fn used_bytes(&self) -> u64 {
         self.cached.values().map(ExtentSet::len).sum()
     }
 
-    pub fn present(&self, content: &ContentKey) -> ExtentSet {
+    pub(super) fn present(&self, content: &ContentKey) -> ExtentSet {
         self.cached.get(content).cloned().unwrap_or_default()
     }
 
-    pub fn is_complete(&self, content: &ContentKey) -> bool {
+    pub(super) fn is_complete(&self, content: &ContentKey) -> bool {
         let all = ByteRange::new(0, content.size_bytes);
         let cached = self.cached.get(content);
         self.own.contains(content) || cached.is_some_and(|ranges| ranges.contains(all))
     }
 
     /// Whether a range can be read here.
-    pub fn has(&self, content: &ContentKey, range: ByteRange) -> bool {
+    pub(super) fn has(&self, content: &ContentKey, range: ByteRange) -> bool {
         let cached = self.cached.get(content);
         self.own.contains(content) || cached.is_some_and(|ranges| ranges.contains(range))
     }
 
     /// What can be given to others: whole chunks.
-    pub fn offered(&self, content: &ContentKey) -> ExtentSet {
+    pub(super) fn offered(&self, content: &ContentKey) -> ExtentSet {
         let all = ByteRange::new(0, content.size_bytes);
         if self.own.contains(content) {
             return ExtentSet::of(all);
@@ -56,7 +56,7 @@ impl Disk {
     }
 
     /// Keeps a range where there is room, or is once files that are not held gave way.
-    pub fn store(
+    pub(super) fn store(
         &mut self,
         content: ContentKey,
         range: ByteRange,

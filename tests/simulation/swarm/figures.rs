@@ -27,9 +27,10 @@ fn measured(count: usize, fills: bool) -> (f64, f64) {
     let content = world.file(1, SIZE, &[holder]);
     for _ in 0..count {
         let node = world.add(Duration::from_millis(4), RATE, 1 << 30);
-        let deed = match fills {
-            true => Deed::Fills(content),
-            false => Deed::Reads(content),
+        let deed = if fills {
+            Deed::Fills(content)
+        } else {
+            Deed::Reads(content)
         };
         world.later(Duration::ZERO, node, deed);
     }

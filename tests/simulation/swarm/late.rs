@@ -20,9 +20,10 @@ fn copies(fills: bool) -> f64 {
     let content = world.file(1, FILE_BYTES, &[holder]);
     for number in 0..8 {
         let node = world.add(ms(4), RATE, 1 << 30);
-        let deed = match fills {
-            true => Deed::Fills(content),
-            false => Deed::Reads(content),
+        let deed = if fills {
+            Deed::Fills(content)
+        } else {
+            Deed::Reads(content)
         };
         world.later(ms(5000 * number / 7), node, deed);
     }

@@ -15,9 +15,9 @@ use p2pfs_types::id::NodeId;
 use crate::swarm::disk::Disk;
 
 /// How long a read waits, as long as by default.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The kernel's largest read.
-pub const READ_BYTES: u64 = 128 << 10;
+pub(super) const READ_BYTES: u64 = 128 << 10;
 
 /// What a command that copies a whole file asks for in one step, and how many steps at one time
 /// (`node::door::reader`).
@@ -25,7 +25,7 @@ const STEP_BYTES: u64 = 1 << 20;
 const STEPS_AT_ONCE: usize = 4;
 
 /// What a session keeps for a node of a swarm: readers, fills and questions by number.
-pub struct InSwarm;
+pub(super) struct InSwarm;
 
 impl Owner for InSwarm {
     type Reader = usize;
@@ -41,7 +41,7 @@ impl Owner for InSwarm {
 
 /// How a node treats those who ask it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Manner {
+pub(super) enum Manner {
     #[default]
     Honest,
     /// Sends proofs with one byte changed.
@@ -51,7 +51,7 @@ pub enum Manner {
 }
 
 /// One program that reads.
-pub struct Reader {
+pub(super) struct Reader {
     pub content: ContentKey,
     reads: Vec<ByteRange>,
     at: usize,
@@ -68,7 +68,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub fn new(content: ContentKey, reads: Vec<ByteRange>) -> Self {
+    pub(super) fn new(content: ContentKey, reads: Vec<ByteRange>) -> Self {
         Self {
             content,
             reads,
@@ -83,7 +83,7 @@ impl Reader {
         }
     }
 
-    pub fn sequential(content: ContentKey) -> Self {
+    pub(super) fn sequential(content: ContentKey) -> Self {
         let size = content.size_bytes;
         let starts = (0..size).step_by(READ_BYTES as usize);
         let reads = starts.map(|start| ByteRange::new(start, (start + READ_BYTES).min(size)));
@@ -92,7 +92,7 @@ impl Reader {
 
     /// What a command that copies a whole file asks for: one reader for each of the steps that are
     /// on their way at one time. `first` is the number of the first of them.
-    pub fn copying(content: ContentKey, first: usize) -> impl Iterator<Item = Self> {
+    pub(super) fn copying(content: ContentKey, first: usize) -> impl Iterator<Item = Self> {
         let size = content.size_bytes;
         (0..STEPS_AT_ONCE as u64).map(move |turn| {
             let starts = (turn * STEP_BYTES..size).step_by(STEPS_AT_ONCE * STEP_BYTES as usize);
@@ -105,12 +105,12 @@ impl Reader {
     }
 
     /// Whether it read its content from the beginning to the end.
-    pub fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         let read: u64 = self.reads.iter().map(ByteRange::len).sum();
         read == self.content.size_bytes && self.done_at.is_some()
     }
 
-    pub fn range(&self) -> Option<ByteRange> {
+    pub(super) fn range(&self) -> Option<ByteRange> {
         self.reads.get(self.at).copied()
     }
 
@@ -119,7 +119,7 @@ impl Reader {
     }
 
     /// A read ended.
-    pub fn end(&mut self, now: Instant, error: Option<TransferError>) {
+    pub(super) fn end(&mut self, now: Instant, error: Option<TransferError>) {
         if let Some((_, since)) = self.waits.take() {
             self.longest_wait = self.longest_wait.max(now - since);
         }
@@ -132,7 +132,7 @@ impl Reader {
 }
 
 /// A whole file that is wanted, across restarts.
-pub struct Fill {
+pub(super) struct Fill {
     pub content: ContentKey,
     pub told: Rc<Cell<u64>>,
     pub outcome: Option<(Instant, Result<(), TransferError>)>,
@@ -140,7 +140,7 @@ pub struct Fill {
 
 /// What a machine's calls cost, at the most.
 #[derive(Default)]
-pub struct Cost {
+pub(super) struct Cost {
     pub most_steps: u64,
     pub most_in_flight_bytes: u64,
     pub most_sends_in_a_second: u64,
@@ -150,7 +150,7 @@ pub struct Cost {
 }
 
 impl Cost {
-    pub fn note_send(&mut self, second: u64, bytes: u64) {
+    pub(super) fn note_send(&mut self, second: u64, bytes: u64) {
         self.requested_bytes += bytes;
         self.sends = if second == self.second { self.sends } else { 0 } + 1;
         self.second = second;
@@ -158,7 +158,7 @@ impl Cost {
     }
 }
 
-pub struct Node {
+pub(super) struct Node {
     pub session: Option<Session<InSwarm>>,
     pub life: u64,
     /// Off: nothing refuses its connections.
@@ -179,7 +179,7 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(delay: Duration, budget_bytes: u64) -> Self {
+    pub(super) fn new(delay: Duration, budget_bytes: u64) -> Self {
         Self {
             session: None,
             life: 0,
@@ -197,7 +197,7 @@ impl Node {
         }
     }
 
-    pub fn boot(&mut self, me: NodeId, seed: u64, window_bytes: u64) {
+    pub(super) fn boot(&mut self, me: NodeId, seed: u64, window_bytes: u64) {
         let config = PlanConfig {
             me,
             ..PlanConfig::default()
@@ -210,7 +210,7 @@ impl Node {
     }
 
     /// Tells the machine something, and notes what that costs.
-    pub fn tell<R>(&mut self, tell: impl FnOnce(&mut Session<InSwarm>) -> R) -> Option<R> {
+    pub(super) fn tell<R>(&mut self, tell: impl FnOnce(&mut Session<InSwarm>) -> R) -> Option<R> {
         let session = self.session.as_mut()?;
         let before = session.steps();
         let result = tell(session);
@@ -234,7 +234,7 @@ impl Node {
         opened.expect("it runs")
     }
 
-    pub fn begin_fill(&mut self, now: Instant, index: usize) {
+    pub(super) fn begin_fill(&mut self, now: Instant, index: usize) {
         let content = self.fills[index].content;
         let present = self.disk.present(&content);
         if let Err(why) = self.open(now, content) {
@@ -248,7 +248,7 @@ impl Node {
     }
 
     /// Lets a reader go on until it waits; whether it did anything.
-    pub fn step_reader(&mut self, now: Instant, index: usize) -> bool {
+    pub(super) fn step_reader(&mut self, now: Instant, index: usize) -> bool {
         let mut acted = false;
         while self.readers[index].is_at_work() && self.is_at_turn(index) {
             acted = true;
@@ -286,7 +286,7 @@ impl Node {
     }
 
     /// A reader ends in the middle of a read.
-    pub fn cancel_reader(&mut self, index: usize) {
+    pub(super) fn cancel_reader(&mut self, index: usize) {
         let reader = &mut self.readers[index];
         reader.is_gone = true;
         if let Some((Some(id), _)) = reader.waits.take() {
@@ -295,7 +295,7 @@ impl Node {
     }
 
     /// Whether everything that is wanted here has ended.
-    pub fn is_through(&self) -> bool {
+    pub(super) fn is_through(&self) -> bool {
         let read = |reader: &Reader| reader.is_gone || reader.done_at.is_some();
         let filled = |fill: &Fill| fill.outcome.is_some();
         self.readers.iter().all(read) && self.fills.iter().all(filled)

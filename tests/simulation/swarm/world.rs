@@ -24,7 +24,7 @@ use crate::swarm::node::{InSwarm, Node};
 /// A node that does not answer at all is given up after this, as `net::peer` does.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
 /// What a cache has no room for, in memory.
-pub const WINDOW_BYTES: u64 = 4 << 20;
+pub(super) const WINDOW_BYTES: u64 = 4 << 20;
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Happening {
@@ -42,7 +42,7 @@ type Asker = (usize, u64);
 
 /// What happens to a node at a time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Deed {
+pub(super) enum Deed {
     Reads(ContentKey),
     /// Asks for long steps of it, several at one time, as commands do that copy a whole file.
     Copies(ContentKey),
@@ -59,7 +59,7 @@ pub enum Deed {
     Pauses(Duration),
 }
 
-pub struct World {
+pub(super) struct World {
     pub now: Instant,
     pub start: Instant,
     pub rng: StdRng,
@@ -76,7 +76,7 @@ pub struct World {
     seed: u64,
 }
 
-pub fn node_id(index: usize) -> NodeId {
+pub(super) fn node_id(index: usize) -> NodeId {
     NodeId::new([index as u8 + 1; 32])
 }
 
@@ -89,7 +89,7 @@ fn address_of(index: usize) -> SocketAddr {
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let start = Instant::now();
         Self {
             now: start,
@@ -110,7 +110,7 @@ impl World {
 
     /// A node that runs: its way to any other takes half of `delay`, its link carries `rate` bytes
     /// a second each way, its cache keeps `budget_bytes`.
-    pub fn add(&mut self, delay: Duration, rate: f64, budget_bytes: u64) -> usize {
+    pub(super) fn add(&mut self, delay: Duration, rate: f64, budget_bytes: u64) -> usize {
         let index = self.nodes.len();
         self.nodes.push(Node::new(delay / 2, budget_bytes));
         self.links.up.insert(index, rate);
@@ -121,7 +121,7 @@ impl World {
     }
 
     /// A content of so many bytes, which these nodes have as their own files.
-    pub fn file(&mut self, number: u64, size: u64, holders: &[usize]) -> ContentKey {
+    pub(super) fn file(&mut self, number: u64, size: u64, holders: &[usize]) -> ContentKey {
         let hash = self.library.write(number, size as usize);
         let content = ContentKey::new(hash, size);
         for holder in holders {
@@ -130,12 +130,12 @@ impl World {
         content
     }
 
-    pub fn later(&mut self, after: Duration, node: usize, deed: Deed) {
+    pub(super) fn later(&mut self, after: Duration, node: usize, deed: Deed) {
         self.at(self.now + after, Happening::Does(node, deed));
     }
 
     /// Runs until all that is wanted has ended at the nodes that run, or the time is up.
-    pub fn run(&mut self, limit: Duration) {
+    pub(super) fn run(&mut self, limit: Duration) {
         let end = self.now + limit;
         let all: Vec<_> = (0..self.nodes.len()).collect();
         all.into_iter().for_each(|index| self.settle(index));
@@ -386,12 +386,13 @@ impl Node {
         let is_held = |other: &ContentKey| session.is_some_and(|session| !session.is_closed(other));
         let is_kept = self.disk.store(content, range, is_held);
         let is_complete = self.disk.is_complete(&content);
-        let then = self.tell(|session| match is_kept {
-            true => {
+        let then = self.tell(|session| {
+            if is_kept {
                 session.stored(content, range, is_complete);
                 Refused::Held
+            } else {
+                session.refused(now, content, range)
             }
-            false => session.refused(now, content, range),
         });
         if then == Some(Refused::StoreAgain) {
             self.store(now, content, range);

@@ -8,25 +8,25 @@ use p2pfs_types::digest::ContentHash;
 use super::super::process::PATIENCE;
 use super::{MTIME, Memory, Open, State};
 
-pub type LegacyOpen = LaterReply<(Arc<dyn OpenContent>, u64)>;
+pub(super) type LegacyOpen = LaterReply<(Arc<dyn OpenContent>, u64)>;
 
 /// What it has, and who waits for it.
 #[derive(Default)]
-pub struct LegacyPeer {
+pub(super) struct LegacyPeer {
     names: Vec<Box<[u8]>>,
     pub opens: Vec<LegacyOpen>,
 }
 
 impl Memory {
     /// A legacy peer has a file of this name, whose opens wait for [`Memory::answer_legacy`].
-    pub fn legacy(&self, name: &str) -> ContentHash {
+    pub(crate) fn legacy(&self, name: &str) -> ContentHash {
         let hash = ContentHash::of(name.as_bytes());
         self.state.lock().legacy.names.push(name.as_bytes().into());
         hash
     }
 
     /// Waits for an open of a legacy peer's file, and answers it with one of this content.
-    pub fn answer_legacy(self: &Arc<Self>, hash: ContentHash) {
+    pub(crate) fn answer_legacy(self: &Arc<Self>, hash: ContentHash) {
         let mut state = self.state.lock();
         let none = |s: &mut State| s.legacy.opens.is_empty();
         let waited = self.changed.wait_while_for(&mut state, none, PATIENCE);

@@ -8,13 +8,13 @@ use crate::{
 };
 use p2pfs_proto::wire::native::record::{Fact, PATH_MAX_DEPTH, Record};
 
-pub fn author_of(files: i64) -> Catalogue {
+pub(super) fn author_of(files: i64) -> Catalogue {
     let mut author = node(1, "x");
     (0..files).for_each(|n| put(&mut author, &format!("f{n}"), file(&n.to_string(), n)));
     author
 }
 
-pub fn watcher() -> Catalogue {
+pub(super) fn watcher() -> Catalogue {
     let mut watcher = node(0xff, "watcher");
     watcher.set_live(id(1), true).unwrap();
     watcher

@@ -152,9 +152,10 @@ impl Plan {
         let Some(fetch) = self.fetches.get_mut(content) else {
             return;
         };
-        match fetch.is_idle() {
-            true => fetch.is_to_get = !fetch.is_complete(),
-            false => self.events.push_back(PlanEvent::Wanted(*content)),
+        if fetch.is_idle() {
+            fetch.is_to_get = !fetch.is_complete()
+        } else {
+            self.events.push_back(PlanEvent::Wanted(*content))
         }
     }
 

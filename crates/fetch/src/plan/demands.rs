@@ -81,9 +81,10 @@ impl Plan {
     ) -> Result<(), PlanError> {
         let full = self.demands.len() >= DEMANDS_MAX;
         let fetch = self.fetches.get_mut(&content).ok_or(PlanError::NoHolder)?;
-        let range = match fetch.size_bytes <= WHOLE_MAX_BYTES {
-            true => fetch.whole(),
-            false => range.align_out(PAGE_BYTES, fetch.size_bytes),
+        let range = if fetch.size_bytes <= WHOLE_MAX_BYTES {
+            fetch.whole()
+        } else {
+            range.align_out(PAGE_BYTES, fetch.size_bytes)
         };
         let present = fetch.have().contains(range);
         match fetch.remembered_failure(now, range) {

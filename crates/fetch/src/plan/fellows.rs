@@ -33,7 +33,7 @@ pub(super) struct Swarm {
 
 impl Swarm {
     /// Whether a node, if it is one of these, has but a part of the file.
-    pub fn note_partial(&mut self, node: &NodeId, is_partial: bool) {
+    pub(super) fn note_partial(&mut self, node: &NodeId, is_partial: bool) {
         if let Some(fellow) = self.fellows.get_mut(node) {
             fellow.is_partial = is_partial;
         }

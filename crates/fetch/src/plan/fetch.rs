@@ -51,7 +51,7 @@ impl Coverage {
     }
 
     /// The first bytes of `range` that are covered.
-    pub fn first_in(&self, range: ByteRange) -> Option<ByteRange> {
+    pub(super) fn first_in(&self, range: ByteRange) -> Option<ByteRange> {
         match self {
             Self::All => Some(range),
             Self::Part(ranges) => ranges.present_in(range).iter().next(),
@@ -80,7 +80,7 @@ pub(super) struct Filling {
 }
 
 impl Filling {
-    pub fn new(now: Instant, patience: Duration) -> Self {
+    pub(super) fn new(now: Instant, patience: Duration) -> Self {
         Self {
             cursor: 0,
             since: now,
@@ -150,21 +150,22 @@ pub(super) struct Fetch {
 impl Fetch {
     /// The place of its demands among those of all files: by their age, or since its last turn
     /// where that is later, but for what is overdue.
-    pub fn demand_number(&self) -> Option<u64> {
+    pub(super) fn demand_number(&self) -> Option<u64> {
         let oldest = self.hungry.first()?;
-        Some(match self.overdue {
-            true => OVERDUE,
-            false => oldest.0.max(self.turn_from),
+        Some(if self.overdue {
+            OVERDUE
+        } else {
+            oldest.0.max(self.turn_from)
         })
     }
 
     /// Nothing is to be asked for a demand, or no more.
-    pub fn no_longer_hungry(&mut self, id: &DemandId) {
+    pub(super) fn no_longer_hungry(&mut self, id: &DemandId) {
         self.hungry.remove(id);
         self.overdue &= !self.hungry.is_empty();
     }
 
-    pub fn new(size_bytes: u64, present: ExtentSet, now: Instant) -> Self {
+    pub(super) fn new(size_bytes: u64, present: ExtentSet, now: Instant) -> Self {
         Self {
             size_bytes,
             have_bytes: present.len(),
@@ -199,7 +200,7 @@ impl Fetch {
     }
 
     /// The first gap in a range that each holder of some parts of it has something of.
-    pub fn gaps_in_parts(&self, range: ByteRange) -> Vec<ByteRange> {
+    pub(super) fn gaps_in_parts(&self, range: ByteRange) -> Vec<ByteRange> {
         let gap_of = |coverage: &Coverage| match coverage {
             Coverage::Part(ranges) => ranges
                 .present_in(range)
@@ -211,7 +212,7 @@ impl Fetch {
     }
 
     /// Bytes of it came.
-    pub fn note_progress(&mut self, now: Instant) {
+    pub(super) fn note_progress(&mut self, now: Instant) {
         self.progress_at = Some(now);
         if let Some(filling) = &mut self.filling {
             filling.turn_at = None;
@@ -219,59 +220,59 @@ impl Fetch {
     }
 
     /// When bytes of it last came for one who waits since then, or since when that is.
-    pub fn last_progress(&self, since: Instant) -> Instant {
+    pub(super) fn last_progress(&self, since: Instant) -> Instant {
         self.progress_at.map_or(since, |at| at.max(since))
     }
 
-    pub fn whole(&self) -> ByteRange {
+    pub(super) fn whole(&self) -> ByteRange {
         ByteRange::new(0, self.size_bytes)
     }
 
-    pub fn have(&self) -> &ExtentSet {
+    pub(super) fn have(&self) -> &ExtentSet {
         &self.have
     }
 
     /// The holders that have something of what is missing of a range.
-    pub fn holders_of(&self, range: ByteRange) -> impl Iterator<Item = &NodeId> {
+    pub(super) fn holders_of(&self, range: ByteRange) -> impl Iterator<Item = &NodeId> {
         let adds = move |coverage: &Coverage| coverage.adds_to(&self.have, range);
         let holders = self.holders.iter();
         holders.filter_map(move |(node, coverage)| adds(coverage).then_some(node))
     }
 
-    pub fn have_bytes(&self) -> u64 {
+    pub(super) fn have_bytes(&self) -> u64 {
         self.have_bytes
     }
 
-    pub fn gain(&mut self, range: ByteRange) {
+    pub(super) fn gain(&mut self, range: ByteRange) {
         self.have_bytes += self.have.missing_in(range).len();
         self.have.insert(range);
     }
 
-    pub fn lose(&mut self, range: ByteRange) {
+    pub(super) fn lose(&mut self, range: ByteRange) {
         self.have_bytes -= self.have.present_in(range).len();
         self.have.remove(range);
     }
 
-    pub fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.have_bytes == self.size_bytes
     }
 
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         let is_wanted_whole = self.filling.is_some() || self.is_being_stored;
         self.waits.is_empty() && self.asked.is_empty() && !is_wanted_whole
     }
 
-    pub fn holders(&self) -> &BTreeMap<NodeId, Coverage> {
+    pub(super) fn holders(&self) -> &BTreeMap<NodeId, Coverage> {
         &self.holders
     }
 
     /// How many of them have all of it.
-    pub fn full_holders(&self) -> usize {
+    pub(super) fn full_holders(&self) -> usize {
         self.full_holders
     }
 
     /// Whether some holder is known to have but a part of it.
-    pub fn has_partial_holders(&self) -> bool {
+    pub(super) fn has_partial_holders(&self) -> bool {
         self.full_holders < self.holders.len()
     }
 
@@ -290,13 +291,13 @@ impl Fetch {
     }
 
     /// Whether it is filled, and all that is left is asked.
-    pub fn is_filled_but_for_what_is_asked(&self) -> bool {
+    pub(super) fn is_filled_but_for_what_is_asked(&self) -> bool {
         let cursor = self.filling.as_ref().map(|filling| filling.cursor);
         cursor.is_some_and(|cursor| cursor >= self.size_bytes)
     }
 
     /// The first run of `range` that is neither here nor asked.
-    pub fn first_gap(&self, range: ByteRange) -> Option<ByteRange> {
+    pub(super) fn first_gap(&self, range: ByteRange) -> Option<ByteRange> {
         let mut at = range.start;
         while at < range.end {
             if let Some(run) = self.have.run_at(at) {
@@ -317,7 +318,7 @@ impl Fetch {
 
     /// Adds a holder, or what more it has; says whether that brings anything new. Beyond
     /// [`HOLDERS_MAX`] holders, or [`PARTIAL_HOLDERS_MAX`] where it has but a part, it is not kept.
-    pub fn add_holder(&mut self, node: NodeId, coverage: Coverage) -> bool {
+    pub(super) fn add_holder(&mut self, node: NodeId, coverage: Coverage) -> bool {
         let known = self.holders.get(&node);
         let most = match coverage {
             Coverage::All => HOLDERS_MAX,
@@ -342,7 +343,11 @@ impl Fetch {
 
     /// What the catalogue says: not news about a node that said otherwise a moment ago, unless
     /// that listed the file anew since then.
-    pub fn add_listed_holder(&mut self, now: Instant, Listed { node, sequence }: Listed) -> bool {
+    pub(super) fn add_listed_holder(
+        &mut self,
+        now: Instant,
+        Listed { node, sequence }: Listed,
+    ) -> bool {
         let is_old = |gone: &Gone| gone.until > now && gone.listed_at >= sequence;
         if self.gone.get(&node).is_some_and(is_old) {
             return false;
@@ -356,7 +361,7 @@ impl Fetch {
     }
 
     /// A node has it no more. Of one that had but a part that says nothing of the rest.
-    pub fn remove_holder(&mut self, now: Instant, node: NodeId) {
+    pub(super) fn remove_holder(&mut self, now: Instant, node: NodeId) {
         let listed_at = self.listed.remove(&node).unwrap_or_default();
         if self.set_holder(node, None) == Some(Coverage::All) {
             if self.gone.len() >= HOLDERS_MAX {
@@ -368,18 +373,18 @@ impl Fetch {
     }
 
     /// Whether one that had all of it said a moment ago that it has it no more.
-    pub fn was_just_lost(&self, now: Instant) -> bool {
+    pub(super) fn was_just_lost(&self, now: Instant) -> bool {
         self.gone.values().any(|gone| gone.until > now)
     }
 
     /// As [`Fetch::is_gone_in`], by the word of one that said so a moment ago.
-    pub fn is_just_gone_in(&self, now: Instant, range: ByteRange) -> bool {
+    pub(super) fn is_just_gone_in(&self, now: Instant, range: ByteRange) -> bool {
         self.was_just_lost(now) && self.is_gone_in(range)
     }
 
     /// Whether all who had all of it said that they have it no more, and something of this range
     /// is neither here nor with anybody who has a part: others who read it wait for the same.
-    pub fn is_gone_in(&self, range: ByteRange) -> bool {
+    pub(super) fn is_gone_in(&self, range: ByteRange) -> bool {
         if self.gone.is_empty() {
             return false;
         }
@@ -394,14 +399,23 @@ impl Fetch {
         !left.is_empty()
     }
 
-    pub fn remember_failure(&mut self, now: Instant, range: ByteRange, why: super::PlanError) {
+    pub(super) fn remember_failure(
+        &mut self,
+        now: Instant,
+        range: ByteRange,
+        why: super::PlanError,
+    ) {
         self.failures.retain(|(_, until, _)| *until > now);
         if self.failures.len() < FAILURES_MAX {
             self.failures.push((range, now + REMEMBER_FAILURE, why));
         }
     }
 
-    pub fn remembered_failure(&self, now: Instant, range: ByteRange) -> Option<super::PlanError> {
+    pub(super) fn remembered_failure(
+        &self,
+        now: Instant,
+        range: ByteRange,
+    ) -> Option<super::PlanError> {
         let hit = |(failed, until, _): &&(ByteRange, Instant, super::PlanError)| {
             *until > now && !failed.intersection(&range).is_empty()
         };
@@ -409,13 +423,13 @@ impl Fetch {
     }
 
     /// Whether others were looked for with a `Get` several times, and nobody new has offered it.
-    pub fn has_long_asked(&self) -> bool {
+    pub(super) fn has_long_asked(&self) -> bool {
         self.wanted_pause == WANTED_MAX
     }
 
     /// Takes the turn to look for holders with a `Get`, if it is time. The time of the next one,
     /// each pause being longer; none where it is not time yet, and then nothing has changed.
-    pub fn take_get_turn(&mut self, now: Instant) -> Option<Instant> {
+    pub(super) fn take_get_turn(&mut self, now: Instant) -> Option<Instant> {
         if now < self.wanted_next {
             return None;
         }

@@ -43,9 +43,10 @@ const RESCUES_MAX: usize = 16;
 impl Plan {
     /// How long a request may take before it is looked at.
     pub(super) fn late_after(&self, usual: Duration, waited: bool) -> Duration {
-        let (least, most) = match waited {
-            true => self.config.hedge,
-            false => self.config.background_hedge,
+        let (least, most) = if waited {
+            self.config.hedge
+        } else {
+            self.config.background_hedge
         };
         (usual * LATE_MULTIPLE).clamp(least, most)
     }
@@ -110,11 +111,11 @@ impl Plan {
         }
         let doubled = span * (1 << looks.min(LOOKS_DOUBLED_MAX));
         // one that has only begun to be quiet is looked at when it counts as silent
-        let next = match quiet > span / 2 && quiet < span {
-            true => span - quiet,
-            false => self
-                .rest_of(now, id)
-                .map_or(doubled, |rest| doubled.min(rest.max(span))),
+        let next = if quiet > span / 2 && quiet < span {
+            span - quiet
+        } else {
+            self.rest_of(now, id)
+                .map_or(doubled, |rest| doubled.min(rest.max(span)))
         };
         self.look_later(id, now + next);
         if waited && self.in_flight.contains_key(&id) {
@@ -322,9 +323,10 @@ impl Plan {
             self.timers.insert((entry.expire_at, Timer::Expire(id)));
             return;
         }
-        let failure = match alive {
-            true => Failure::Ours,
-            false => Failure::Unreachable,
+        let failure = if alive {
+            Failure::Ours
+        } else {
+            Failure::Unreachable
         };
         self.events.push_back(PlanEvent::Cancel(id));
         self.failed(now, id, failure);

@@ -307,9 +307,10 @@ impl Plan {
             return false;
         }
         let size_bytes = offer.content.size_bytes;
-        let coverage = match offer.all {
-            true => Coverage::All,
-            false => Coverage::Part(offer.ranges.align_in(CHUNK_BYTES, size_bytes)),
+        let coverage = if offer.all {
+            Coverage::All
+        } else {
+            Coverage::Part(offer.ranges.align_in(CHUNK_BYTES, size_bytes))
         };
         self.take_out_all(&offer.content);
         let fetch = self.fetches.get_mut(&offer.content);

@@ -10,7 +10,7 @@ pub(super) struct Moment {
 }
 
 impl Moment {
-    pub fn ago(&self, now: Instant) -> Duration {
+    pub(super) fn ago(&self, now: Instant) -> Duration {
         self.before
             .saturating_add(now.saturating_duration_since(self.at))
     }
@@ -27,7 +27,7 @@ pub(super) struct Past {
 }
 
 impl Past {
-    pub fn note_lie(&mut self, now: Instant) {
+    pub(super) fn note_lie(&mut self, now: Instant) {
         self.lies += 1;
         self.lied = Some(Moment {
             at: now,

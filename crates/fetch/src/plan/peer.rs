@@ -128,7 +128,7 @@ pub(super) struct Peer {
 
 /// How a peer stands among those that may be asked, the best first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
+pub(super) enum Standing {
     #[default]
     Answers,
     WorthATry,
@@ -136,26 +136,26 @@ pub enum Standing {
 }
 
 impl Peer {
-    pub fn is_known(&self) -> bool {
+    pub(super) fn is_known(&self) -> bool {
         self.latency.is_some()
     }
 
-    pub fn latency(&self) -> Option<Duration> {
+    pub(super) fn latency(&self) -> Option<Duration> {
         self.latency
     }
 
-    pub fn rate(&self) -> Option<f64> {
+    pub(super) fn rate(&self) -> Option<f64> {
         self.rate
     }
 
     /// Whether it answers nothing: others come first until it does.
-    pub fn is_silent(&self) -> bool {
+    pub(super) fn is_silent(&self) -> bool {
         self.silence.is_kept()
     }
 
     /// Who answers comes first. Who was silent when it was asked last, long enough ago, comes then:
     /// it may be well again, which nobody learns who does not ask.
-    pub fn standing(&self, now: Instant) -> Standing {
+    pub(super) fn standing(&self, now: Instant) -> Standing {
         let is_idle = self.asked.is_empty() && self.resting_until(now).is_none();
         match self.is_silent() {
             false => Standing::Answers,
@@ -165,28 +165,28 @@ impl Peer {
     }
 
     /// Failures since the last answer.
-    pub fn unanswered(&self) -> u32 {
+    pub(super) fn unanswered(&self) -> u32 {
         self.failures
     }
 
-    pub fn in_flight_bytes(&self) -> u64 {
+    pub(super) fn in_flight_bytes(&self) -> u64 {
         self.bulk_bytes + self.urgent_bytes
     }
 
     /// Until when nothing may be asked, where that is so now.
-    pub fn resting_until(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn resting_until(&self, now: Instant) -> Option<Instant> {
         self.not_before
             .max(self.shunned_until)
             .filter(|until| *until > now)
     }
 
     /// Whether nothing is asked of it, nor waits for it, nor is held against it.
-    pub fn is_spare(&self) -> bool {
+    pub(super) fn is_spare(&self) -> bool {
         let is_free = self.asked.is_empty() && self.parked.iter().all(Line::is_empty);
         is_free && self.shunned_until.is_none()
     }
 
-    pub fn is_shunned(&self, now: Instant) -> bool {
+    pub(super) fn is_shunned(&self, now: Instant) -> bool {
         self.shunned_until.is_some_and(|until| until > now)
     }
 
@@ -196,7 +196,7 @@ impl Peer {
     }
 
     /// How much may be in flight to it in bulk.
-    pub fn window_bytes(&self) -> u64 {
+    pub(super) fn window_bytes(&self) -> u64 {
         let (Some(distance), Some(rate)) = (self.distance(), self.rate) else {
             return WINDOW_UNKNOWN_BYTES;
         };
@@ -213,7 +213,7 @@ impl Peer {
     }
 
     /// Whether one more piece of `bytes` may be asked of it.
-    pub fn has_room(&self, lane: Lane, bytes: u64) -> bool {
+    pub(super) fn has_room(&self, lane: Lane, bytes: u64) -> bool {
         match lane {
             Lane::Urgent => {
                 let most = self.rate.map_or(URGENT_UNKNOWN_BYTES, |rate| {
@@ -232,13 +232,13 @@ impl Peer {
     }
 
     /// What to ask at one time of a range.
-    pub fn first_piece(&self, lane: Lane, range: ByteRange) -> ByteRange {
+    pub(super) fn first_piece(&self, lane: Lane, range: ByteRange) -> ByteRange {
         range.first_grain(self.piece_bytes(lane))
     }
 
     /// The largest piece to ask: a power of two. What a few small answers took says more of the
     /// distance than of the rate, so it makes nobody a slow peer for those who wait.
-    pub fn piece_bytes(&self, lane: Lane) -> u64 {
+    pub(super) fn piece_bytes(&self, lane: Lane) -> u64 {
         let moved_in = |time: Duration| self.rate.map(|it| (it * time.as_secs_f64()) as u64);
         let by_rate = moved_in(PIECE_TIME).unwrap_or(CHUNK_BYTES);
         let usual = by_rate.clamp(CHUNK_BYTES, PIECE_MAX_BYTES);
@@ -262,14 +262,14 @@ impl Peer {
     }
 
     /// When `bytes` more would be here, were they asked now.
-    pub fn expected(&self, lane: Lane, bytes: u64) -> Duration {
+    pub(super) fn expected(&self, lane: Lane, bytes: u64) -> Duration {
         let rate = self.rate.unwrap_or(RATE_UNKNOWN).max(1.0);
         let moving = Duration::from_secs_f64((self.queue_bytes(lane) + bytes) as f64 / rate);
         self.latency.unwrap_or(LATENCY_UNKNOWN) + moving
     }
 
     /// The same as a figure to compare peers by: load and silence count.
-    pub fn score(&self, lane: Lane, bytes: u64) -> Duration {
+    pub(super) fn score(&self, lane: Lane, bytes: u64) -> Duration {
         let penalty = if self.is_silent() {
             SILENCE_PENALTY
         } else {
@@ -280,7 +280,7 @@ impl Peer {
             + penalty
     }
 
-    pub fn sent(&mut self, now: Instant, id: RequestId, lane: Lane, bytes: u64) -> Sent {
+    pub(super) fn sent(&mut self, now: Instant, id: RequestId, lane: Lane, bytes: u64) -> Sent {
         let usual = self.expected(lane, bytes) + self.deviation * 2;
         let queue_bytes = self.queue_bytes(lane);
         let ahead_bytes = self.in_flight_bytes();
@@ -308,7 +308,7 @@ impl Peer {
     }
 
     /// Takes a request out of flight, however it ended.
-    pub fn ended(&mut self, id: RequestId, lane: Lane, bytes: u64) {
+    pub(super) fn ended(&mut self, id: RequestId, lane: Lane, bytes: u64) {
         self.asked.remove(&id);
         match lane {
             Lane::Urgent => self.urgent_bytes -= bytes,
@@ -320,14 +320,14 @@ impl Peer {
     }
 
     /// Bytes came, of use or not.
-    pub fn moved(&mut self, now: Instant, bytes: u64) {
+    pub(super) fn moved(&mut self, now: Instant, bytes: u64) {
         self.moved_bytes += bytes;
         (self.heard_at, self.worked_at) = (Some(now), Some(now));
         self.silence = Silence::default();
     }
 
     /// An answer is whole. Its bytes were told of with [`Peer::moved`].
-    pub fn answered(&mut self, now: Instant, sent: &Sent, bytes: u64) {
+    pub(super) fn answered(&mut self, now: Instant, sent: &Sent, bytes: u64) {
         self.delivered_bytes += bytes;
         (self.failures, self.busy) = (0, 0);
         self.not_before = None;
@@ -370,14 +370,14 @@ impl Peer {
     }
 
     /// How long nothing at all came of it, while something asked at `since` was open.
-    pub fn quiet_for(&self, now: Instant, since: Instant) -> Duration {
+    pub(super) fn quiet_for(&self, now: Instant, since: Instant) -> Duration {
         let from = self.heard_at.map_or(since, |heard| heard.max(since));
         now.saturating_duration_since(from)
     }
 
     /// Whether it may be counted on: it is not silent, nor on the way to it. Bytes come in records
     /// (RFC 8446, 5.1): one that brings few a second is quiet between them.
-    pub fn is_lively(&self, now: Instant, limit: Duration) -> bool {
+    pub(super) fn is_lively(&self, now: Instant, limit: Duration) -> bool {
         let idle = self.asked.is_empty();
         let since = self.busy_since.unwrap_or(now);
         let record = |rate: f64| Duration::try_from_secs_f64(RECORDS_BYTES / rate).ok();
@@ -388,12 +388,12 @@ impl Peer {
     }
 
     /// When it was last known to be at work, for whomever; nothing where it may not be asked.
-    pub fn worked_at(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn worked_at(&self, now: Instant) -> Option<Instant> {
         self.worked_at.filter(|_| !self.is_shunned(now))
     }
 
     /// Another was sooner: it takes at least as long as it has taken so far.
-    pub fn note_slow(&mut self, now: Instant, sent: &Sent) {
+    pub(super) fn note_slow(&mut self, now: Instant, sent: &Sent) {
         let took = now.saturating_duration_since(sent.at);
         let moved = self.moved_bytes - sent.moved_bytes;
         if self.rate.is_none() && moved > 0 {
@@ -407,7 +407,7 @@ impl Peer {
     }
 
     /// It is said to be well again: what it took while it was not says nothing about it now.
-    pub fn rested(&mut self) {
+    pub(super) fn rested(&mut self) {
         (self.failures, self.busy, self.not_before) = (0, 0, None);
         self.silence = Silence::default();
         if let Some(latency) = self.distance().filter(|_| !self.past.is_guess) {
@@ -419,7 +419,7 @@ impl Peer {
 
     /// It could not be reached, or answered nonsense, in what was asked at `sent_at`. `jitter` is
     /// in 0..1. Says until when it rests.
-    pub fn rest(&mut self, now: Instant, sent_at: Instant, jitter: f64) -> Instant {
+    pub(super) fn rest(&mut self, now: Instant, sent_at: Instant, jitter: f64) -> Instant {
         self.limited_at = None;
         if self.failed_at.is_some_and(|failed| sent_at <= failed) {
             // what broke then broke this too
@@ -437,7 +437,13 @@ impl Peer {
     /// Nothing is held against it; where it says itself that it is busy, our turn will come, for
     /// less: it may have a limit by now that what it gave before says nothing of. What was asked
     /// before it said so last tells nothing new.
-    pub fn rest_busy(&mut self, now: Instant, sent: &Sent, jitter: f64, says_so: bool) -> Instant {
+    pub(super) fn rest_busy(
+        &mut self,
+        now: Instant,
+        sent: &Sent,
+        jitter: f64,
+        says_so: bool,
+    ) -> Instant {
         self.heard_at = Some(now);
         if says_so {
             self.worked_at = Some(now);
@@ -447,7 +453,7 @@ impl Peer {
 
     /// A limit of this node held back what was to be asked of it, as if it were busy; which says
     /// nothing of it.
-    pub fn hold_back(&mut self, now: Instant, sent: &Sent, jitter: f64) -> Instant {
+    pub(super) fn hold_back(&mut self, now: Instant, sent: &Sent, jitter: f64) -> Instant {
         self.worked_at = Some(now);
         if self.failures == 0 && !self.is_silent() {
             self.limited_at = Some(now);
@@ -456,7 +462,7 @@ impl Peer {
     }
 
     /// Whether it was held back by a limit of this node alone within so long before now.
-    pub fn is_held_back(&self, now: Instant, within: Duration) -> bool {
+    pub(super) fn is_held_back(&self, now: Instant, within: Duration) -> bool {
         !self.is_silent() && self.limited_at.is_some_and(|at| at + within > now)
     }
 
@@ -477,7 +483,7 @@ impl Peer {
         until
     }
 
-    pub fn shun(&mut self, now: Instant) -> Instant {
+    pub(super) fn shun(&mut self, now: Instant) -> Instant {
         self.failures_total += 1;
         self.past.note_lie(now);
         let until = now + SHUN;

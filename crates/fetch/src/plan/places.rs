@@ -25,14 +25,14 @@ impl<Id> Default for Places<Id> {
 }
 
 impl<Id: Copy + Ord> Places<Id> {
-    pub fn insert(&mut self, range: ByteRange, id: Id) {
+    pub(super) fn insert(&mut self, range: ByteRange, id: Id) {
         self.ranges.insert(id, range);
         for cell in cells(range) {
             self.cells.entry(cell).or_default().insert(id);
         }
     }
 
-    pub fn remove(&mut self, id: Id) {
+    pub(super) fn remove(&mut self, id: Id) {
         for cell in self.ranges.remove(&id).into_iter().flat_map(cells) {
             if let Some(ids) = self.cells.get_mut(&cell) {
                 ids.remove(&id);
@@ -43,27 +43,27 @@ impl<Id: Copy + Ord> Places<Id> {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.ranges.len()
     }
 
-    pub fn ids(&self) -> impl Iterator<Item = Id> + '_ {
+    pub(super) fn ids(&self) -> impl Iterator<Item = Id> + '_ {
         self.ranges.keys().copied()
     }
 
     /// Those that touch a range.
-    pub fn touching(&self, range: ByteRange) -> BTreeSet<Id> {
+    pub(super) fn touching(&self, range: ByteRange) -> BTreeSet<Id> {
         let near = self.cells.range(cells(range)).flat_map(|(_, ids)| ids);
         let touches = |id: &&Id| !self.ranges[*id].intersection(&range).is_empty();
         near.filter(touches).copied().collect()
     }
 
     /// The first run of a range that none of them covers.
-    pub fn first_free(&self, range: ByteRange) -> Option<ByteRange> {
+    pub(super) fn first_free(&self, range: ByteRange) -> Option<ByteRange> {
         let mut at = range.start;
         while at < range.end {
             let here = self.in_cell(at / CHUNK_BYTES);

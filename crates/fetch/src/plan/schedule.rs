@@ -55,7 +55,7 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    pub fn new(lane: Lane) -> Self {
+    pub(super) fn new(lane: Lane) -> Self {
         Self {
             lane,
             before_bytes: 0,
@@ -63,7 +63,7 @@ impl Asking {
         }
     }
 
-    pub fn ahead(before_bytes: u64) -> Self {
+    pub(super) fn ahead(before_bytes: u64) -> Self {
         Self {
             before_bytes,
             ..Self::new(Lane::Bulk)
@@ -71,7 +71,7 @@ impl Asking {
     }
 
     /// A reader waits for it since then, or may as well.
-    pub fn waiting(since: Instant) -> Self {
+    pub(super) fn waiting(since: Instant) -> Self {
         Self {
             waits_since: Some(since),
             ..Self::new(Lane::Urgent)
@@ -180,9 +180,10 @@ impl Plan {
                 }
             }
         }
-        match is_any {
-            true => self.park(content, Want::Ahead),
-            false => self.take_out(content, Want::Ahead),
+        if is_any {
+            self.park(content, Want::Ahead)
+        } else {
+            self.take_out(content, Want::Ahead)
         }
         None
     }

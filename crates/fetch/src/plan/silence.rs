@@ -18,12 +18,12 @@ pub(super) struct Silence {
 
 impl Silence {
     /// Whether it answers nothing.
-    pub fn is_kept(&self) -> bool {
+    pub(super) fn is_kept(&self) -> bool {
         self.try_at.is_some()
     }
 
     /// It answers nothing. Whether that is news.
-    pub fn begin(&mut self, now: Instant) -> bool {
+    pub(super) fn begin(&mut self, now: Instant) -> bool {
         let news = !self.is_kept();
         self.try_at.get_or_insert(now + TRY_MIN);
         news
@@ -31,12 +31,12 @@ impl Silence {
 
     /// Whether it may be asked where another would do: it answers, or it is time to see whether it
     /// does again.
-    pub fn may_be_tried(&self, now: Instant) -> bool {
+    pub(super) fn may_be_tried(&self, now: Instant) -> bool {
         self.try_at.is_none_or(|at| at <= now)
     }
 
     /// Something is asked of it: the next try is later. What is asked at one time is one try.
-    pub fn tried(&mut self, now: Instant) {
+    pub(super) fn tried(&mut self, now: Instant) {
         if self.is_kept() && self.may_be_tried(now) {
             self.tries = (self.tries + 1).min(TRIES_DOUBLED_MAX);
             self.try_at = Some(now + TRY_MIN * (1 << self.tries));

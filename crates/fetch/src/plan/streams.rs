@@ -97,7 +97,7 @@ pub(super) struct Streams {
 impl Streams {
     /// Takes a read into account; says whether there is more to fetch ahead than before.
     /// `limit_bytes` bounds the window.
-    pub fn read(&mut self, range: ByteRange, size_bytes: u64, limit_bytes: u64) -> bool {
+    pub(super) fn read(&mut self, range: ByteRange, size_bytes: u64, limit_bytes: u64) -> bool {
         self.clock += 1;
         let clock = self.clock;
         let found = self
@@ -138,14 +138,15 @@ impl Streams {
 
     /// What to fetch ahead, the reader that moved last first: of each no more than `limit_bytes`,
     /// whatever was the limit when it moved.
-    pub fn ahead(&self, limit_bytes: u64) -> Vec<ByteRange> {
+    pub(super) fn ahead(&self, limit_bytes: u64) -> Vec<ByteRange> {
         let mut wanted: Vec<_> = self.list.iter().filter(|s| s.target > s.next).collect();
         wanted.sort_by_key(|s| std::cmp::Reverse(s.used));
         let within = |s: &&Stream| {
             let most = s.next.saturating_add(limit_bytes);
-            let end = match s.target > most {
-                true => most / CHUNK_BYTES * CHUNK_BYTES,
-                false => s.target,
+            let end = if s.target > most {
+                most / CHUNK_BYTES * CHUNK_BYTES
+            } else {
+                s.target
             };
             ByteRange::new(s.next, end.max(s.next))
         };
@@ -154,12 +155,12 @@ impl Streams {
     }
 
     /// How many readers are being kept ahead of.
-    pub fn established(&self) -> usize {
+    pub(super) fn established(&self) -> usize {
         self.list.iter().filter(|s| s.established()).count()
     }
 
     /// Forgets every stream: nobody waits any more.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.list.clear();
     }
 }

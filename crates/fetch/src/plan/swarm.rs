@@ -197,9 +197,10 @@ impl Plan {
             return true;
         }
         let owner = fetch.owner(now, content, self.config.me, gap.start / STRIPE_BYTES);
-        let is_mine = match owner == self.config.me {
-            true => !self.is_at_a_fellow(now, fetch, gap),
-            false => self.is_too_slow(fetch, &owner),
+        let is_mine = if owner == self.config.me {
+            !self.is_at_a_fellow(now, fetch, gap)
+        } else {
+            self.is_too_slow(fetch, &owner)
         };
         let first_bytes = waits_since.is_some() && fetch.have_bytes() < FIRST_BYTES;
         if first_bytes || is_mine {
@@ -359,15 +360,16 @@ impl Fetch {
     /// How far to fetch one's own stripes ahead of a reader for whom `range` would be fetched ahead
     /// otherwise, at most `limit_bytes`. No farther before its first bytes are here: those of all
     /// come first.
-    pub fn own_ahead(&self, range: ByteRange, limit_bytes: u64) -> ByteRange {
+    pub(super) fn own_ahead(&self, range: ByteRange, limit_bytes: u64) -> ByteRange {
         if !self.is_swarm() || self.have_bytes() < FIRST_BYTES {
             return range;
         }
         let among = self.partial_fellows().count() as u64 + 1;
         let far = range.start + (range.len() * among).min(limit_bytes.max(range.len()));
-        let far = match far < self.size_bytes {
-            true => far / CHUNK_BYTES * CHUNK_BYTES,
-            false => self.size_bytes,
+        let far = if far < self.size_bytes {
+            far / CHUNK_BYTES * CHUNK_BYTES
+        } else {
+            self.size_bytes
         };
         ByteRange::new(range.start, far.max(range.end))
     }
@@ -375,7 +377,7 @@ impl Fetch {
     /// The gaps of a range that are worth a try: the first, or, where some belong to others, the
     /// first of each stripe that is one's own or that another has already. Beyond `end` but one's
     /// own.
-    pub fn gaps_to_try(
+    pub(super) fn gaps_to_try(
         &self,
         now: Instant,
         content: &ContentKey,
@@ -420,7 +422,7 @@ impl Fetch {
     }
 
     /// A node said what it has.
-    pub fn note_furthest(&mut self, node: &NodeId) {
+    pub(super) fn note_furthest(&mut self, node: &NodeId) {
         let Some(Coverage::Part(ranges)) = self.holders().get(node) else {
             return;
         };
@@ -437,7 +439,7 @@ impl Fetch {
     }
 
     /// Whether more nodes want it, this one included, than have all of it.
-    pub fn is_swarm(&self) -> bool {
+    pub(super) fn is_swarm(&self) -> bool {
         let partial = self.partial_fellows().count();
         partial > 0 && partial + 1 > self.full_holders()
     }

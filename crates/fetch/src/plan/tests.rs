@@ -142,9 +142,10 @@ fn four_holders_give_nearly_the_sum_of_their_links() {
             .map(|i| bench.peer(i, SimPeer::new(2, 25e6)))
             .collect();
         let content = bench.file(1, 512 * MIB, &peers);
-        match sequential {
-            true => drop(bench.read(Reader::sequential(content, 512 * MIB))),
-            false => bench.plan.fill(bench.now, content, PATIENCE),
+        if sequential {
+            let _reader = bench.read(Reader::sequential(content, 512 * MIB));
+        } else {
+            bench.plan.fill(bench.now, content, PATIENCE)
         }
         bench.run(Duration::from_secs(60));
         let rate = rate_of(&bench, 512 * MIB);

@@ -30,7 +30,7 @@ pub(super) enum Want {
 pub(super) const WANTS: [Want; 3] = [Want::Demand, Want::Ahead, Want::Fill];
 
 impl Want {
-    pub fn lane(self) -> Lane {
+    pub(super) fn lane(self) -> Lane {
         match self {
             Self::Demand => Lane::Urgent,
             Self::Ahead | Self::Fill => Lane::Bulk,

@@ -71,9 +71,10 @@ impl<O: Owner> Session<O> {
         if self.window.is_storing(content) {
             return;
         }
-        let outcome = match file.is_complete {
-            true => Ok(()),
-            false => Err(TransferError::CacheFull),
+        let outcome = if file.is_complete {
+            Ok(())
+        } else {
+            Err(TransferError::CacheFull)
         };
         self.end_fills(content, &outcome);
     }

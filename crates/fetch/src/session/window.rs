@@ -28,7 +28,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    pub fn new(limit_bytes: u64) -> Self {
+    pub(super) fn new(limit_bytes: u64) -> Self {
         Self {
             held: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -39,7 +39,7 @@ impl Window {
     }
 
     /// Holds bytes while they are being stored.
-    pub fn insert(&mut self, content: ContentKey, verified: Arc<Verified>) {
+    pub(super) fn insert(&mut self, content: ContentKey, verified: Arc<Verified>) {
         let place = (content, verified.range);
         self.remove(&content, verified.range);
         self.held.insert(
@@ -53,7 +53,7 @@ impl Window {
     }
 
     /// They are in the cache now, or of no use.
-    pub fn remove(&mut self, content: &ContentKey, range: ByteRange) {
+    pub(super) fn remove(&mut self, content: &ContentKey, range: ByteRange) {
         let Some(held) = self.held.remove(&(*content, range)) else {
             return;
         };
@@ -64,7 +64,7 @@ impl Window {
     }
 
     /// The cache has no room: keeps them as long as the limit allows. Gives what had to go.
-    pub fn refuse(
+    pub(super) fn refuse(
         &mut self,
         content: &ContentKey,
         range: ByteRange,
@@ -91,7 +91,7 @@ impl Window {
     }
 
     /// All that is held of a range, in order of where it begins.
-    pub fn overlapping(&self, content: &ContentKey, range: ByteRange) -> Vec<Arc<Verified>> {
+    pub(super) fn overlapping(&self, content: &ContentKey, range: ByteRange) -> Vec<Arc<Verified>> {
         // nothing that was asked for is longer
         let first = range.start.saturating_sub(PIECE_MAX_BYTES);
         let places = [first, range.end].map(|at| (*content, ByteRange::at(at, 0)));
@@ -104,19 +104,19 @@ impl Window {
     }
 
     /// Whether any byte of the content is on its way into the cache.
-    pub fn is_storing(&self, content: &ContentKey) -> bool {
+    pub(super) fn is_storing(&self, content: &ContentKey) -> bool {
         self.storing(content).next().is_some()
     }
 
     /// What of the content is on its way into the cache.
-    pub fn storing(&self, content: &ContentKey) -> impl Iterator<Item = ByteRange> {
+    pub(super) fn storing(&self, content: &ContentKey) -> impl Iterator<Item = ByteRange> {
         let storing = self.all(content).filter(|(_, held)| held.refused.is_none());
         storing.map(|(range, _)| range)
     }
 
     /// A fill of the content begins: what is being stored was perhaps refused before, by a cache
     /// that has room by now, though nobody told of that yet.
-    pub fn note_fill(&mut self, content: &ContentKey) {
+    pub(super) fn note_fill(&mut self, content: &ContentKey) {
         let [first, last] = places(content);
         for (_, held) in self.held.range_mut(first..=last) {
             held.for_later_fill = held.refused.is_none();
@@ -124,13 +124,13 @@ impl Window {
     }
 
     /// Whether bytes that the cache refused are to be stored once more; says so once for a fill.
-    pub fn store_again(&mut self, content: &ContentKey, range: ByteRange) -> bool {
+    pub(super) fn store_again(&mut self, content: &ContentKey, range: ByteRange) -> bool {
         let held = self.held.get_mut(&(*content, range));
         held.is_some_and(|held| std::mem::take(&mut held.for_later_fill))
     }
 
     /// Forgets what the cache refused of a content, and says what that was.
-    pub fn forget(&mut self, content: &ContentKey) -> Vec<ByteRange> {
+    pub(super) fn forget(&mut self, content: &ContentKey) -> Vec<ByteRange> {
         let refused = self.all(content).filter(|(_, held)| held.refused.is_some());
         let ranges: Vec<_> = refused.map(|(range, _)| range).collect();
         for range in &ranges {
@@ -146,7 +146,7 @@ impl Window {
     }
 
     #[cfg(any(test, feature = "test-support"))]
-    pub fn refused_bytes(&self) -> u64 {
+    pub(super) fn refused_bytes(&self) -> u64 {
         self.refused_bytes
     }
 }

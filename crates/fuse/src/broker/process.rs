@@ -4,6 +4,8 @@
 //! only wait. It talks to one user, who owns its socket, and mounts only where it was told at its
 //! start. One thread, no memory of its own but the mounts. Never opens anything beneath a mount.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -235,9 +237,10 @@ fn check_readable(file: &OwnedFd) -> io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(file)?;
     let is_open = !flags.contains(OFlags::PATH) && !flags.contains(OFlags::WRONLY);
     let kind = FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode);
-    match is_open && kind == FileType::RegularFile {
-        true => Ok(()),
-        false => Err(io::ErrorKind::PermissionDenied.into()),
+    if is_open && kind == FileType::RegularFile {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::PermissionDenied.into())
     }
 }
 

@@ -25,7 +25,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(20);
 
 /// A connection to the mount broker; the mount is this daemon's while it stands.
 #[derive(Debug)]
-pub struct Broker {
+pub(crate) struct Broker {
     line: Mutex<Line>,
     path: PathBuf,
     /// It went without taking the mount away, as it does where it is killed.
@@ -34,7 +34,7 @@ pub struct Broker {
 
 /// What the broker keeps for a mount from one daemon to the next.
 #[derive(Debug)]
-pub struct Held {
+pub(crate) struct Held {
     /// To ask for more.
     pub broker: Arc<Broker>,
     /// What the last daemon and the kernel agreed to; none for a new mount.
@@ -48,7 +48,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`MountingError::NoBroker`] where its socket is there and nobody behind it.
-    pub fn reach(path: &Path) -> Result<Option<Arc<Self>>, MountingError> {
+    pub(crate) fn reach(path: &Path) -> Result<Option<Arc<Self>>, MountingError> {
         let failed = |why: Errno| MountingError::NoBroker {
             socket: path.to_owned(),
             why: why.into(),
@@ -80,7 +80,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`MountingError::NoBroker`] where none is there yet.
-    pub fn reach_next(&self) -> Result<Arc<Self>, MountingError> {
+    pub(crate) fn reach_next(&self) -> Result<Arc<Self>, MountingError> {
         let next = Self::reach(&self.path)?;
         next.ok_or_else(|| MountingError::NoBroker {
             socket: self.path.clone(),
@@ -92,7 +92,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`MountingError::Refused`] in the broker's words.
-    pub fn mount(self: &Arc<Self>, dir: &Path) -> Result<Mounted, MountingError> {
+    pub(crate) fn mount(self: &Arc<Self>, dir: &Path) -> Result<Mounted, MountingError> {
         let dir = dir.as_os_str().as_bytes().to_vec();
         self.mounted(&Request::Mount { dir })
     }
@@ -101,7 +101,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`MountingError::Refused`] in the broker's words.
-    pub fn mount_anew(self: &Arc<Self>) -> Result<Mounted, MountingError> {
+    pub(crate) fn mount_anew(self: &Arc<Self>) -> Result<Mounted, MountingError> {
         self.mounted(&Request::Anew)
     }
 
@@ -109,7 +109,7 @@ impl Broker {
     ///
     /// # Errors
     /// Where the broker is gone.
-    pub fn keep(&self, greeting: Vec<u8>) -> io::Result<()> {
+    pub(crate) fn keep(&self, greeting: Vec<u8>) -> io::Result<()> {
         self.call(&Request::Keep { greeting }, &[]).map(drop)
     }
 
@@ -117,7 +117,7 @@ impl Broker {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn register(&self, file: BorrowedFd<'_>) -> io::Result<u32> {
+    pub(crate) fn register(&self, file: BorrowedFd<'_>) -> io::Result<u32> {
         match self.call(&Request::Register, &[file])? {
             (Reply::Registered { number }, _) => Ok(number),
             _ => Err(io::ErrorKind::InvalidData.into()),
@@ -128,7 +128,7 @@ impl Broker {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn release(&self, number: u32) -> io::Result<()> {
+    pub(crate) fn release(&self, number: u32) -> io::Result<()> {
         self.call(&Request::Release { number }, &[]).map(drop)
     }
 
@@ -136,20 +136,20 @@ impl Broker {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn set_read_ahead(&self, bytes: u64) -> io::Result<()> {
+    pub(crate) fn set_read_ahead(&self, bytes: u64) -> io::Result<()> {
         self.call(&Request::ReadAhead { bytes }, &[]).map(drop)
     }
 
     /// Notes where it is gone and its mount stands: it unmounts before it hangs up, so that what
     /// becomes of this mount is somebody else's doing. Never waits.
-    pub fn look(&self, is_mounted: impl Fn() -> bool) {
+    pub(crate) fn look(&self, is_mounted: impl Fn() -> bool) {
         if self.has_hung_up() && is_mounted() {
             self.left_the_mount.store(true, Relaxed);
         }
     }
 
     /// Whether it is gone.
-    pub fn has_hung_up(&self) -> bool {
+    pub(crate) fn has_hung_up(&self) -> bool {
         // where somebody waits for its answer, the next look sees it
         let line = self.line.try_lock();
         line.is_some_and(|line| line.events(PollFlags::empty()).contains(PollFlags::HUP))
@@ -157,7 +157,7 @@ impl Broker {
 
     /// Whether it ended and took the mount with it. Waits for its answer: one that is about to end
     /// has unmounted and not yet hung up, and answers no more.
-    pub fn ended_the_mount(&self) -> bool {
+    pub(crate) fn ended_the_mount(&self) -> bool {
         !self.left_the_mount.load(Relaxed) && !self.lives()
     }
 

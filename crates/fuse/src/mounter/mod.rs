@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use client::{Broker, Held};
+pub(crate) use client::{Broker, Held};
 use rustix::fs::Access;
 
 use crate::broker;
@@ -17,7 +17,7 @@ use crate::mounting::{self, MountRequest, MountingError, Standing};
 
 /// A mount that stands. Dropping it closes the device and leaves the mount, dead, in its place.
 #[derive(Debug)]
-pub struct Mounted {
+pub(crate) struct Mounted {
     /// The /dev/fuse descriptor; the first message on it is FUSE_INIT.
     pub device: OwnedFd,
     /// How to take the mount away again.
@@ -28,7 +28,7 @@ pub struct Mounted {
 
 impl Mounted {
     /// Whether another process served it before.
-    pub fn is_kept(&self) -> bool {
+    pub(crate) fn is_kept(&self) -> bool {
         let held = self.held.as_ref();
         held.is_some_and(|held| held.greeting.is_some())
     }
@@ -36,7 +36,7 @@ impl Mounted {
 
 /// Where a mount stands, and how it was made and so is taken away.
 #[derive(Clone, Debug)]
-pub struct MountPlace {
+pub(crate) struct MountPlace {
     pub(super) standing: Standing,
     means: Means,
 }
@@ -55,7 +55,7 @@ enum Means {
 ///
 /// # Errors
 /// [`MountingError`], each naming the place and the remedy.
-pub fn mount(request: &MountRequest) -> Result<Mounted, MountingError> {
+pub(crate) fn mount(request: &MountRequest) -> Result<Mounted, MountingError> {
     if let Some(socket) = broker_socket()
         && let Some(broker) = Broker::reach(&socket)?
     {
@@ -130,7 +130,7 @@ impl MountPlace {
     ///
     /// # Errors
     /// Where this process may not; reads are as right without it, only slower.
-    pub fn set_read_ahead(&self, bytes: u64) -> std::io::Result<()> {
+    pub(crate) fn set_read_ahead(&self, bytes: u64) -> std::io::Result<()> {
         match &self.means {
             Means::Broker(broker) => broker.set_read_ahead(bytes),
             Means::Direct | Means::Fusermount => self.standing.set_read_ahead(bytes),
@@ -141,7 +141,7 @@ impl MountPlace {
     ///
     /// # Errors
     /// [`MountingError`] where there is no broker, or in its words.
-    pub fn mount_anew(&self) -> Result<Mounted, MountingError> {
+    pub(crate) fn mount_anew(&self) -> Result<Mounted, MountingError> {
         self.broker()?.mount_anew()
     }
 
@@ -149,7 +149,7 @@ impl MountPlace {
     ///
     /// # Errors
     /// [`MountingError`] where there is no broker, or in its words.
-    pub fn mount_by_next(&self, dir: &Path) -> Result<Mounted, MountingError> {
+    pub(crate) fn mount_by_next(&self, dir: &Path) -> Result<Mounted, MountingError> {
         self.broker()?.reach_next()?.mount(dir)
     }
 
@@ -163,7 +163,7 @@ impl MountPlace {
     }
 
     /// Whether the broker ended and took the mount with it; waits for its answer.
-    pub fn broker_ended(&self) -> bool {
+    pub(crate) fn broker_ended(&self) -> bool {
         match &self.means {
             Means::Broker(broker) => broker.ended_the_mount(),
             Means::Direct | Means::Fusermount => false,
@@ -172,14 +172,14 @@ impl MountPlace {
 
     /// Looks whether the broker still is there: about once a second, so that what ends the mount
     /// can be told. Never waits.
-    pub fn look_at_broker(&self) {
+    pub(crate) fn look_at_broker(&self) {
         if let Means::Broker(broker) = &self.means {
             broker.look(|| self.standing.is_mounted());
         }
     }
 
     /// Whether the mount outlives its daemon.
-    pub fn outlives_us(&self) -> bool {
+    pub(crate) fn outlives_us(&self) -> bool {
         matches!(self.means, Means::Broker(_))
     }
 
@@ -187,7 +187,7 @@ impl MountPlace {
     ///
     /// # Errors
     /// [`MountingError::Unmount`] where the kernel refuses.
-    pub fn unmount(&self) -> Result<(), MountingError> {
+    pub(crate) fn unmount(&self) -> Result<(), MountingError> {
         match self.means {
             Means::Broker(_) => Ok(()),
             Means::Direct => self.standing.unmount(),

@@ -1,5 +1,7 @@
 //! Files that the kernel reads by itself: the two calls that register one and take it back.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 

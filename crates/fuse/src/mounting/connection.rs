@@ -48,7 +48,7 @@ pub(super) struct AbortSwitch {
 impl AbortSwitch {
     /// Ends every request of the connection, and the connection: readers get ECONNABORTED or
     /// ENOTCONN at once.
-    pub fn pull(&self) {
+    pub(super) fn pull(&self) {
         // Failure means that the connection is gone with its last user.
         let _ = (&*self.file).write_all(b"1");
     }

@@ -152,9 +152,10 @@ impl Standing {
     /// # Errors
     /// What that means says.
     pub fn unmount_by(&self, unmount: Unmount) -> Result<(), MountingError> {
-        let detached = match self.is_mounted() {
-            true => unmount(&self.dir),
-            false => Ok(()),
+        let detached = if self.is_mounted() {
+            unmount(&self.dir)
+        } else {
+            Ok(())
         };
         // Where it cannot be aborted, closing the device has the same effect.
         self.abort();

@@ -25,7 +25,7 @@ pub(super) struct Again {
 
 impl Again {
     /// These were sent now. Where too many wait, they become one word.
-    pub fn note(&mut self, mut stale: Vec<Stale>, now: Instant) {
+    pub(super) fn note(&mut self, mut stale: Vec<Stale>, now: Instant) {
         if stale.is_empty() {
             return;
         }
@@ -38,7 +38,7 @@ impl Again {
     }
 
     /// When the first is due.
-    pub fn next_due(&self) -> Option<Instant> {
+    pub(super) fn next_due(&self) -> Option<Instant> {
         let first = |words: &VecDeque<(Instant, Vec<Stale>)>| words.front().map(|it| it.0);
         first(&self.crossing)
             .into_iter()
@@ -47,7 +47,7 @@ impl Again {
     }
 
     /// What is due now.
-    pub fn take_due(&mut self, now: Instant) -> Vec<Stale> {
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<Stale> {
         let mut due = Vec::new();
         while let Some((_, settled)) = self.settling.pop_front_if(|it| it.0 <= now) {
             self.count -= settled.len();

@@ -1,5 +1,7 @@
 //! Tests of `readers`.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use super::*;
 
 fn header(pid: u32) -> Header {

@@ -151,10 +151,11 @@ impl MeshReader {
             buffer.reserve(STEP_BYTES);
             let begun = Instant::now();
             let reading = self.stream.read_buf(buffer);
-            let read = match is_inside {
-                true => timeout(self.left, reading).await,
-                // silence between messages is the protocol's to judge
-                false => Ok(reading.await),
+            let read = if is_inside {
+                timeout(self.left, reading).await
+            } else {
+                // the protocol itself judges silence between messages
+                Ok(reading.await)
             };
             let count = match read {
                 Err(_) => return Err(MeshEnd::TooSlow),

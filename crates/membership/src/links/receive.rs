@@ -108,9 +108,10 @@ impl Links {
             }
             _ if for_this_life => {
                 let is_known = self.mark(&mut opened)?;
-                match is_known && proven {
-                    true => Ok(self.deliver(now, from, opened.body.frame)),
-                    false => self.receive_proof(now, opened),
+                if is_known && proven {
+                    Ok(self.deliver(now, from, opened.body.frame))
+                } else {
+                    self.receive_proof(now, opened)
                 }
             }
             _ => {
@@ -240,9 +241,10 @@ impl Links {
     /// that it was seen at.
     fn believe(&self, mut who: SignedContact, from: SocketAddr) -> Contact {
         let unknown = who.contact.address.ip().is_unspecified();
-        who.contact.address = match unknown {
-            true => SocketAddr::new(from.ip(), who.contact.address.port()),
-            false => canonical(who.contact.address),
+        who.contact.address = if unknown {
+            SocketAddr::new(from.ip(), who.contact.address.port())
+        } else {
+            canonical(who.contact.address)
         };
         self.vouchers.keep(who);
         who.contact

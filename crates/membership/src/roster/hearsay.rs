@@ -20,9 +20,10 @@ impl Roster {
         let me = self.engine.identity();
         if life == *me && told.state() != State::Alive {
             // one more, and every suspicion, however old, would end this life
-            return Some(suspected(match incarnation >= LAST_INCARNATION - 1 {
-                true => LAST_INCARNATION,
-                false => incarnation,
+            return Some(suspected(if incarnation >= LAST_INCARNATION - 1 {
+                LAST_INCARNATION
+            } else {
+                incarnation
             }));
         }
         if told.state() != State::Down || life.0.node == me.0.node {

@@ -48,9 +48,10 @@ impl Roster {
     /// Another process uses this node's key, or does no more.
     pub(in super::super) fn quarrel(&mut self, now: Instant, begins: bool) {
         self.quarrels = begins;
-        self.renewals = match begins {
-            true => TokenBucket::one_in(QUARREL_PERIOD, 1, now),
-            false => TokenBucket::one_in(RENEWAL_PERIOD, RENEWALS_AT_ONCE, now),
+        self.renewals = if begins {
+            TokenBucket::one_in(QUARREL_PERIOD, 1, now)
+        } else {
+            TokenBucket::one_in(RENEWAL_PERIOD, RENEWALS_AT_ONCE, now)
         };
         self.tuned_for = 0;
         self.tune();
@@ -58,9 +59,10 @@ impl Roster {
 
     /// How long a suspect of a small cluster may contradict.
     pub(super) fn patience(&self) -> Duration {
-        match self.quarrels {
-            true => self.suspicion * QUARREL_PATIENCE,
-            false => self.suspicion,
+        if self.quarrels {
+            self.suspicion * QUARREL_PATIENCE
+        } else {
+            self.suspicion
         }
     }
 

@@ -134,11 +134,12 @@ fn a_node_that_one_member_calls_gone_again_and_again_contradicts_and_nobody_miss
             let (list, packets) = calls_gone(&mut table, who, 2);
             assert!(!packets.is_empty());
             let now = table.now;
-            match in_lists {
-                true => table.seat(2).merge_members(now, &list).unwrap(),
-                false => packets.iter().for_each(|packet| {
+            if in_lists {
+                table.seat(2).merge_members(now, &list).unwrap()
+            } else {
+                packets.iter().for_each(|packet| {
                     node_1_says(&mut table, &[2], &Frame::Swim(packet.clone()));
-                }),
+                })
             }
             table.run(Duration::from_secs(3));
         }

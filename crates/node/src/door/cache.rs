@@ -34,9 +34,10 @@ impl Here {
     }
 
     pub(super) fn bytes(&self, hash: &ContentHash, size_bytes: u64) -> u64 {
-        match self.shares.holds(hash) {
-            true => size_bytes,
-            false => self.cache.cached_bytes(hash).min(size_bytes),
+        if self.shares.holds(hash) {
+            size_bytes
+        } else {
+            self.cache.cached_bytes(hash).min(size_bytes)
         }
     }
 }
@@ -181,9 +182,10 @@ impl Node {
     }
 
     fn set_each(&self, contents: Contents, pinned: bool) -> (Contents, Vec<NotPinned>) {
-        let (fitting, mut failed) = match pinned {
-            true => self.fitting(contents),
-            false => (contents, Vec::new()),
+        let (fitting, mut failed) = if pinned {
+            self.fitting(contents)
+        } else {
+            (contents, Vec::new())
         };
         let close_idle = self.idle_closer();
         // the list is written once, not once a content
@@ -404,9 +406,12 @@ pub(super) fn set_all(
     pinned: bool,
     close_idle: impl Fn(),
 ) -> Result<(), CacheError> {
-    let set = || match pinned {
-        true => cache.pin_all(pins),
-        false => cache.unpin_all(&pins.iter().map(|(hash, _)| *hash).collect::<Vec<_>>()),
+    let set = || {
+        if pinned {
+            cache.pin_all(pins)
+        } else {
+            cache.unpin_all(&pins.iter().map(|(hash, _)| *hash).collect::<Vec<_>>())
+        }
     };
     // on a full disk what is kept open for the next reader makes room for the list
     set().or_else(|_| {

@@ -393,9 +393,10 @@ fn collect_hidden(view: &View, dir: &[u8], contents: &mut Contents) -> Result<()
             Kind::Symlink { .. } => {}
         }
     }
-    match contents.len() > FILES_MAX {
-        true => Err(FileError::TooMany),
-        false => Ok(()),
+    if contents.len() > FILES_MAX {
+        Err(FileError::TooMany)
+    } else {
+        Ok(())
     }
 }
 

@@ -68,9 +68,10 @@ impl Coming {
 
     /// Makes room for it, which is charged to `origin`. Blocking.
     pub(super) fn begin(&mut self, inbox: &Inbox, origin: Origin) -> Result<(), InboxError> {
-        let arriving = match self.size_bytes > NOTED_EVERY_BYTES {
-            true => inbox.begin_kept(origin, &self.key.0, &self.key.1, self.size_bytes)?,
-            false => inbox.begin(origin, self.size_bytes)?,
+        let arriving = if self.size_bytes > NOTED_EVERY_BYTES {
+            inbox.begin_kept(origin, &self.key.0, &self.key.1, self.size_bytes)?
+        } else {
+            inbox.begin(origin, self.size_bytes)?
         };
         self.arriving = Some(arriving);
         Ok(())

@@ -290,9 +290,10 @@ impl Inner {
             self.tell(key.0, coming, PushStage::Started);
         }
         // also one that was when an earlier life ended, before it had its name
-        match coming.is_whole() && !coming.is_named() {
-            true => self.finish(key, coming),
-            false => Ok(coming.prefix()),
+        if coming.is_whole() && !coming.is_named() {
+            self.finish(key, coming)
+        } else {
+            Ok(coming.prefix())
         }
     }
 
@@ -321,9 +322,10 @@ impl Inner {
             return Err(self.give_up(key, &mut coming, "its pieces come in no order"));
         }
         self.parts.taken.add(key.0, bytes.len() as u64);
-        match coming.is_whole() {
-            true => self.finish(key, &mut coming).map(Some),
-            false => Ok(Some(coming.prefix())),
+        if coming.is_whole() {
+            self.finish(key, &mut coming).map(Some)
+        } else {
+            Ok(Some(coming.prefix()))
         }
     }
 

@@ -24,7 +24,7 @@ use p2pfs_types::id::NodeId;
 pub const FILES_MAX: u64 = 10_000;
 /// The part of the budget, and of [`FILES_MAX`], that the files of one sender may take: half, so
 /// that no sender fills the folder for all others.
-pub const SENDER_PART: u64 = 2;
+pub(super) const SENDER_PART: u64 = 2;
 /// Numbers that are tried where a name is taken.
 const NUMBERS_MAX: u32 = 10_000;
 /// Names of pushed files that are remembered at the most.

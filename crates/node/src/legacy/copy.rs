@@ -99,10 +99,11 @@ impl RemoteCopy {
             if self.has(&now, end) {
                 break now.outcome;
             }
-            let changed = match now.is_held {
-                // which the limit ends, and is no silence of the peer
-                true => Ok(progress.changed().await),
-                false => timeout(patience, progress.changed()).await,
+            let changed = if now.is_held {
+                // a rate limit holds the copy back and ends; this is not silence of the peer
+                Ok(progress.changed().await)
+            } else {
+                timeout(patience, progress.changed()).await
             };
             match changed {
                 Ok(Ok(())) => {}

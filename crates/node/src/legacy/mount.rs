@@ -11,7 +11,7 @@ use p2pfs_types::extent::ByteRange;
 
 /// The ticket of every read of a legacy peer's file, which nobody can take back: its transfer alone
 /// ends it, with the bytes or where none come. No read of another file has this number.
-pub const LEGACY_READ: ReadTicket = ReadTicket(1 << 62);
+pub(crate) const LEGACY_READ: ReadTicket = ReadTicket(1 << 62);
 
 /// Names that are remembered as absent.
 const ABSENT_MAX: usize = 4096;

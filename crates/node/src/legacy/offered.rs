@@ -378,9 +378,10 @@ mod tests {
                 version_time: at,
                 sent_by: None,
             };
-            match is_there {
-                true => assert!(self.catalogue.put(ShareIndex(0), &path, entry).unwrap()),
-                false => assert!(self.catalogue.remove(ShareIndex(0), &path)),
+            if is_there {
+                assert!(self.catalogue.put(ShareIndex(0), &path, entry).unwrap())
+            } else {
+                assert!(self.catalogue.remove(ShareIndex(0), &path))
             }
             self.offered.view.store(self.catalogue.view());
             Change::Entry(path)

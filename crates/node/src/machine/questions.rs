@@ -31,7 +31,7 @@ pub(super) struct Questions {
 
 impl Questions {
     /// One more, where there is room for it.
-    pub fn ask(
+    pub(super) fn ask(
         &mut self,
         node: NodeId,
         address: SocketAddr,
@@ -58,11 +58,11 @@ impl Questions {
     }
 
     /// An answer came to this one, or can come no more.
-    pub fn take(&mut self, id: RequestId) -> Option<Asked> {
+    pub(super) fn take(&mut self, id: RequestId) -> Option<Asked> {
         self.asked.remove(&id)
     }
 
-    pub fn poll(&mut self) -> Option<Outgoing> {
+    pub(super) fn poll(&mut self) -> Option<Outgoing> {
         self.outgoing.pop_front()
     }
 
@@ -82,17 +82,17 @@ impl Questions {
     }
 
     /// A member lives, which is to be asked.
-    pub fn comes(&mut self, node: NodeId, address: SocketAddr) {
+    pub(super) fn comes(&mut self, node: NodeId, address: SocketAddr) {
         self.newcomers.insert(node, address);
     }
 
     /// It was asked, or is gone.
-    pub fn forget_newcomer(&mut self, node: &NodeId) {
+    pub(super) fn forget_newcomer(&mut self, node: &NodeId) {
         self.newcomers.remove(node);
     }
 
     /// One that is to be asked, and may be asked so many questions now.
-    pub fn newcomer(&self, questions: usize) -> Option<(NodeId, SocketAddr)> {
+    pub(super) fn newcomer(&self, questions: usize) -> Option<(NodeId, SocketAddr)> {
         if self.newcomers.is_empty() || self.room() < questions {
             return None;
         }
@@ -105,7 +105,7 @@ impl Questions {
 
 #[cfg(test)]
 impl Questions {
-    pub fn forget_all(&mut self) {
+    pub(super) fn forget_all(&mut self) {
         self.asked.clear();
     }
 }

@@ -131,7 +131,7 @@ impl Target {
     ///
     /// # Errors
     /// [`PushError`].
-    pub async fn push(&self, parcel: &Parcel, sent: &AtomicU64) -> Result<(), PushError> {
+    pub(crate) async fn push(&self, parcel: &Parcel, sent: &AtomicU64) -> Result<(), PushError> {
         let mut pace = self.pace.lock().await;
         let name = sent_name(&parcel.name);
         let start = encode_start(&name, parcel.size_bytes, &parcel.sha256);
@@ -192,9 +192,10 @@ impl Target {
     /// How much goes in one message. As much as lets the peer's queue hold all of a file goes at
     /// once, but under a limit, which keeps the messages apart by itself.
     fn step(&self, size_bytes: u64) -> u64 {
-        match self.passage.is_limited() {
-            true => STEP_BYTES,
-            false => chunk_bytes(size_bytes),
+        if self.passage.is_limited() {
+            STEP_BYTES
+        } else {
+            chunk_bytes(size_bytes)
         }
     }
 

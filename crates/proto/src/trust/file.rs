@@ -1,6 +1,11 @@
 //! Files that hold secrets: mode 0600, written whole or not at all, refused when others can read
 //! them.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "key files are the one thing that trust keeps on the disk"
+)]
+
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};

@@ -108,11 +108,12 @@ impl Keyring {
             file::create(&secret, &line(&EpochSecret::random()))?;
         }
         let secret = read_secret(&secret)?;
-        let ledger = match is_lost && !is_new {
-            true => stated_at_start(ledger, &members, |it| it.rotate(key, secret.id(), now_s)),
-            false => stated_at_start(ledger, &members, |it| {
+        let ledger = if is_lost && !is_new {
+            stated_at_start(ledger, &members, |it| it.rotate(key, secret.id(), now_s))
+        } else {
+            stated_at_start(ledger, &members, |it| {
                 it.name_epoch(key, secret.id(), now_s)
-            }),
+            })
         };
         Ok(Self::with(
             secret,
@@ -215,9 +216,10 @@ impl Keyring {
     /// # Errors
     /// [`TrustError::NoLedger`].
     pub fn check_ledger(&self) -> Result<(), TrustError> {
-        match self.has_ledger() {
-            true => Ok(()),
-            false => Err(self.not_admin()),
+        if self.has_ledger() {
+            Ok(())
+        } else {
+            Err(self.not_admin())
         }
     }
 
@@ -327,9 +329,10 @@ impl Keyring {
             // is out, and after the next start it is heard again
             let _unkept = self.changed();
         }
-        let fault = match taken.is_forged {
-            true => Some(Fault::Forged),
-            false => taken.over.map(Fault::Over),
+        let fault = if taken.is_forged {
+            Some(Fault::Forged)
+        } else {
+            taken.over.map(Fault::Over)
         };
         (taken.new, fault)
     }
@@ -407,9 +410,10 @@ impl Keyring {
         let mut known = ledger.read().clone();
         known.merge(joined.statements().cloned());
         let is_the_same = known.cluster() == joined.cluster();
-        let joined = match is_the_same && known.is_member(me, self.now_s()) {
-            true => known,
-            false => joined,
+        let joined = if is_the_same && known.is_member(me, self.now_s()) {
+            known
+        } else {
+            joined
         };
         self.keep(Some(&secret), &joined)?;
         *ledger.write() = joined;

@@ -407,16 +407,18 @@ impl Ledger {
     }
 
     fn check_admin(&self, key: &NodeKey, now_s: u64) -> Result<(), TrustError> {
-        match self.is_admin(&key.node_id(), now_s) {
-            true => Ok(()),
-            false => Err(self.not_admin(now_s)),
+        if self.is_admin(&key.node_id(), now_s) {
+            Ok(())
+        } else {
+            Err(self.not_admin(now_s))
         }
     }
 
     fn not_admin(&self, now_s: u64) -> TrustError {
-        match self.members().any(|it| self.is_admin(&it.node, now_s)) {
-            true => TrustError::NotAdmin,
-            false => TrustError::NobodyMay,
+        if self.members().any(|it| self.is_admin(&it.node, now_s)) {
+            TrustError::NotAdmin
+        } else {
+            TrustError::NobodyMay
         }
     }
 }

@@ -44,9 +44,10 @@ use p2pfs_types::id::NodeName;
 
 /// What to do next, where what the system said does not tell.
 fn remedy(source: &io::Error) -> &'static str {
-    match is_full(source) {
-        true => "; free some of its disk, and do it again",
-        false => "",
+    if is_full(source) {
+        "; free some of its disk, and do it again"
+    } else {
+        ""
     }
 }
 

@@ -81,9 +81,12 @@ impl InviteToken {
         let digits = Zeroizing::new(digits.to_owned());
         let bytes = BASE32.decode(digits.as_bytes());
         let is_digit = |byte: u8| matches!(byte, b'a'..=b'z' | b'2'..=b'7');
-        let bytes = bytes.map_err(|_| match digits.bytes().all(is_digit) {
-            true => bad("its end is missing or wrong"),
-            false => bad("it holds a foreign character"),
+        let bytes = bytes.map_err(|_| {
+            if digits.bytes().all(is_digit) {
+                bad("its end is missing or wrong")
+            } else {
+                bad("it holds a foreign character")
+            }
         })?;
         let bytes = Zeroizing::new(bytes);
         let (body, sum) = bytes

@@ -1,5 +1,7 @@
 //! Changes appear: by the kernel's word at once, by the rescan at last.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::fs::symlink;

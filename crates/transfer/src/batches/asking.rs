@@ -217,9 +217,10 @@ impl Inner {
 
 /// Who opens one small file does not wait for the large answers that are on their way.
 fn lane_of(size_bytes: u64) -> Lane {
-    match size_bytes <= CHUNK_BYTES {
-        true => Lane::Urgent,
-        false => Lane::Bulk,
+    if size_bytes <= CHUNK_BYTES {
+        Lane::Urgent
+    } else {
+        Lane::Bulk
     }
 }
 

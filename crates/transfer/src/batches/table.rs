@@ -78,28 +78,28 @@ pub(super) struct Table {
 
 impl Table {
     /// How many more files may be wanted.
-    pub fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         COMING_MAX.saturating_sub(self.coming.len())
     }
 
-    pub fn is_coming(&self, file: &SmallFile) -> bool {
+    pub(super) fn is_coming(&self, file: &SmallFile) -> bool {
         self.coming.contains_key(file)
     }
 
     /// Whether a node may be asked now.
-    pub fn is_resting(&self, node: &NodeId, now: Instant) -> bool {
+    pub(super) fn is_resting(&self, node: &NodeId, now: Instant) -> bool {
         self.resting.get(node).is_some_and(|until| *until > now)
     }
 
     /// Asks nothing of a node for a while, or for the rest of a longer one.
-    pub fn rest(&mut self, node: NodeId, now: Instant, time: Duration) {
+    pub(super) fn rest(&mut self, node: NodeId, now: Instant, time: Duration) {
         self.resting.retain(|_, until| *until > now);
         let until = self.resting.entry(node).or_insert(now);
         *until = (*until).max(now + time);
     }
 
     /// What a batch of a node may have of files together, unless one file alone is more.
-    pub fn most_bytes(&self, node: &NodeId) -> u64 {
+    pub(super) fn most_bytes(&self, node: &NodeId) -> u64 {
         self.most_bytes
             .get(node)
             .copied()
@@ -107,14 +107,15 @@ impl Table {
     }
 
     fn set_most_bytes(&mut self, node: NodeId, most: u64) {
-        match most < BATCH_TARGET_BYTES {
-            true => self.most_bytes.insert(node, most.max(BATCH_LEAST_BYTES)),
-            false => self.most_bytes.remove(&node),
+        if most < BATCH_TARGET_BYTES {
+            self.most_bytes.insert(node, most.max(BATCH_LEAST_BYTES))
+        } else {
+            self.most_bytes.remove(&node)
         };
     }
 
     /// A batch of so many bytes took so long: the next are to come before readers lose patience.
-    pub fn took(&mut self, node: NodeId, bytes: u64, time: Duration) {
+    pub(super) fn took(&mut self, node: NodeId, bytes: u64, time: Duration) {
         let most = self.most_bytes(&node);
         if time > PATIENCE {
             self.set_most_bytes(node, most / 2);
@@ -123,7 +124,7 @@ impl Table {
         }
     }
 
-    pub fn queue(&mut self, batch: Batch) {
+    pub(super) fn queue(&mut self, batch: Batch) {
         for file in &batch.files {
             let (from, waiting) = (batch.from.node, Vec::new());
             self.coming.insert(*file, Coming::Wanted { from, waiting });
@@ -132,7 +133,7 @@ impl Table {
     }
 
     /// The next batch that may be sent, which counts as under way from now on.
-    pub fn next(&mut self) -> Option<(Batch, UnderWay)> {
+    pub(super) fn next(&mut self) -> Option<(Batch, UnderWay)> {
         let under_way = &self.under_way;
         let has_room = |batch: &Batch| {
             let node = batch.from.node;
@@ -149,18 +150,18 @@ impl Table {
     }
 
     /// A batch of a node is over.
-    pub fn over(&mut self, node: NodeId, number: u64) {
+    pub(super) fn over(&mut self, node: NodeId, number: u64) {
         self.under_way.remove(&(node, number));
     }
 
     /// Whether a file is to come from a node still.
-    pub fn is_wanted(&self, file: &SmallFile, node: &NodeId) -> bool {
+    pub(super) fn is_wanted(&self, file: &SmallFile, node: &NodeId) -> bool {
         let coming = self.coming.get(file);
         matches!(coming, Some(Coming::Wanted { from, .. }) if from == node)
     }
 
     /// Lets a read wait for its file, where that is coming.
-    pub fn wait(&mut self, reading: Reading) -> Result<u64, Reading> {
+    pub(super) fn wait(&mut self, reading: Reading) -> Result<u64, Reading> {
         match self.coming.get_mut(&reading.file) {
             Some(Coming::Wanted { waiting, .. }) => {
                 self.next_number += 1;
@@ -173,7 +174,7 @@ impl Table {
     }
 
     /// Who waits for a file that came, which is here from now on.
-    pub fn came(&mut self, file: SmallFile, bytes: Bytes) -> Vec<Reading> {
+    pub(super) fn came(&mut self, file: SmallFile, bytes: Bytes) -> Vec<Reading> {
         let before = self.coming.insert(file, Coming::Here(bytes));
         let Some(Coming::Wanted { waiting, .. }) = before else {
             return Vec::new();
@@ -193,7 +194,7 @@ impl Table {
     }
 
     /// Who waits for a file that does not come from a node; they are alone from now on.
-    pub fn failed(&mut self, file: &SmallFile, node: &NodeId) -> Vec<(u64, Reading)> {
+    pub(super) fn failed(&mut self, file: &SmallFile, node: &NodeId) -> Vec<(u64, Reading)> {
         match self.coming.remove(file) {
             Some(Coming::Wanted { from, waiting }) if from == *node => waiting
                 .into_iter()
@@ -211,7 +212,7 @@ impl Table {
     /// The read with this number has waited long enough. Nobody else is to find that out for
     /// himself: whoever waits for the same node is alone from now on, and it rests. What is under
     /// way from there is taken back, so that nothing comes twice, and less is asked for next.
-    pub fn late(&mut self, number: u64, now: Instant) -> Vec<(u64, Reading)> {
+    pub(super) fn late(&mut self, number: u64, now: Instant) -> Vec<(u64, Reading)> {
         let Some(Wait::ForBatch(reading)) = self.waits.get(&number) else {
             return Vec::new();
         };
@@ -241,18 +242,18 @@ impl Table {
     }
 
     /// A read goes on alone under this ticket; false where it is over already, or was taken back.
-    pub fn is_alone(&mut self, number: u64, ticket: FetchTicket) -> bool {
+    pub(super) fn is_alone(&mut self, number: u64, ticket: FetchTicket) -> bool {
         let wait = self.waits.get_mut(&number);
         wait.map(|wait| *wait = Wait::Alone(Some(ticket))).is_some()
     }
 
     /// A read that went on alone is over.
-    pub fn end(&mut self, number: u64) {
+    pub(super) fn end(&mut self, number: u64) {
         self.waits.remove(&number);
     }
 
     /// Until when a read waits, or by which ticket it goes on alone.
-    pub fn waits(&self, number: u64) -> Option<Result<Instant, FetchTicket>> {
+    pub(super) fn waits(&self, number: u64) -> Option<Result<Instant, FetchTicket>> {
         match self.waits.get(&number)? {
             Wait::ForBatch(reading) => Some(Ok(reading.deadline)),
             Wait::Alone(ticket) => ticket.map(Err),
@@ -260,14 +261,14 @@ impl Table {
     }
 
     /// Takes a read out, or says by which ticket it goes on alone.
-    pub fn cancel(&mut self, number: u64) -> Option<Result<Reading, FetchTicket>> {
+    pub(super) fn cancel(&mut self, number: u64) -> Option<Result<Reading, FetchTicket>> {
         match self.waits.remove(&number)? {
             Wait::ForBatch(reading) => Some(Ok(reading)),
             Wait::Alone(ticket) => ticket.map(Err),
         }
     }
 
-    pub fn here(&self, file: &SmallFile) -> Option<Bytes> {
+    pub(super) fn here(&self, file: &SmallFile) -> Option<Bytes> {
         match self.coming.get(file)? {
             Coming::Here(bytes) => Some(bytes.clone()),
             Coming::Wanted { .. } => None,
@@ -277,7 +278,12 @@ impl Table {
     /// The cache has the file, which is held open for a while. Gives what had to be closed for
     /// it, to be dropped without the lock.
     #[must_use]
-    pub fn stored(&mut self, file: &SmallFile, opened: CacheFile, now: Instant) -> Vec<CacheFile> {
+    pub(super) fn stored(
+        &mut self,
+        file: &SmallFile,
+        opened: CacheFile,
+        now: Instant,
+    ) -> Vec<CacheFile> {
         self.coming.remove(file);
         self.held.push_back((now, opened));
         let over = self.held.len().saturating_sub(HELD_MAX);
@@ -286,14 +292,14 @@ impl Table {
 
     /// The files that were stored before that, to be dropped without the lock.
     #[must_use]
-    pub fn let_go(&mut self, before: Instant) -> Vec<CacheFile> {
+    pub(super) fn let_go(&mut self, before: Instant) -> Vec<CacheFile> {
         let later = self.held.iter().position(|(since, _)| *since > before);
         let old = later.unwrap_or(self.held.len());
         self.held.drain(..old).map(|(_, file)| file).collect()
     }
 
     /// The cache has no room for it: it stays in memory for a while.
-    pub fn refused(&mut self, file: SmallFile) {
+    pub(super) fn refused(&mut self, file: SmallFile) {
         if let Some(Coming::Here(bytes)) = self.coming.get_mut(&file) {
             // without the rest of its batch
             *bytes = Bytes::copy_from_slice(bytes);

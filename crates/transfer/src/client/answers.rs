@@ -38,9 +38,10 @@ impl Inner {
         let SendRange {
             request, address, ..
         } = send;
-        let asked = match send.is_prompt {
-            true => self.ask_at_once(request),
-            false => None,
+        let asked = if send.is_prompt {
+            self.ask_at_once(request)
+        } else {
+            None
         };
         let under_way = asked.unwrap_or_else(|| {
             let task = self.runtime.spawn(self.clone().ask_range(request, address));
@@ -184,9 +185,10 @@ impl Inner {
         let may_store = turn.is_some();
         let mut kept = self.storing.keep(turn, file, verified);
         while self.with(|session, now| kept.tell(session, now, content, verified.range)) {
-            kept = match may_store {
-                true => self.storing.keep_now(file, verified),
-                false => Kept::No,
+            kept = if may_store {
+                self.storing.keep_now(file, verified)
+            } else {
+                Kept::No
             };
         }
     }

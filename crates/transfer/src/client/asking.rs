@@ -36,7 +36,7 @@ pub(super) struct Asking {
 
 impl Asking {
     /// Over the connections of a network.
-    pub fn over(net: PeerNet) -> Self {
+    pub(super) fn over(net: PeerNet) -> Self {
         let near = net.clone();
         let ask: Ask = Arc::new(move |node, address, lane, request, progress| {
             let net = net.clone();

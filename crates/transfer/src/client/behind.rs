@@ -39,7 +39,7 @@ struct List {
 }
 
 impl Behind {
-    pub fn has_room(&self, bytes: u64) -> bool {
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
         self.list.lock().bytes + bytes <= BEHIND_MAX_BYTES
     }
 
@@ -127,7 +127,7 @@ pub(super) fn keep(file: &CacheFile, verified: &Verified) -> Kept {
 impl Kept {
     /// Says whether to store them again.
     #[must_use = "what is to be stored again is told of again"]
-    pub fn tell(
+    pub(super) fn tell(
         self,
         session: &mut Session<Client>,
         now: Instant,

@@ -48,9 +48,12 @@ impl Inner {
     pub(super) fn ask_for(self: &Arc<Self>, mut read: Read<ReadReply>) -> Option<DemandId> {
         loop {
             let content = read.content;
-            let asked = self.with(|session, now| match session.is_closed(&content) {
-                true => Err(read),
-                false => Ok(session.read(now, read)),
+            let asked = self.with(|session, now| {
+                if session.is_closed(&content) {
+                    Err(read)
+                } else {
+                    Ok(session.read(now, read))
+                }
             });
             read = match asked {
                 Ok(asked) => return asked,
@@ -67,9 +70,10 @@ impl Inner {
     pub(super) fn fell_short(self: &Arc<Self>, mut read: Read<ReadReply>, gap: Shortfall) {
         loop {
             let (content, why) = (read.content, gap.clone());
-            let told = self.with(|session, now| match session.is_closed(&content) {
-                true => Err(read),
-                false => {
+            let told = self.with(|session, now| {
+                if session.is_closed(&content) {
+                    Err(read)
+                } else {
                     session.fell_short(now, read, why);
                     Ok(())
                 }

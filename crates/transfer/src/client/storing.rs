@@ -47,7 +47,7 @@ impl Turn {
 
 impl Storing {
     /// So many answers are on their way from verifying to the disk at one time.
-    pub fn new(turns: usize) -> Self {
+    pub(super) fn new(turns: usize) -> Self {
         Self {
             turns: Arc::new(Semaphore::new(turns)),
             turns_max: turns,
@@ -58,7 +58,7 @@ impl Storing {
     }
 
     /// Waits for a turn; nothing where the disk stands still.
-    pub async fn turn(&self) -> Option<Turn> {
+    pub(super) async fn turn(&self) -> Option<Turn> {
         let turns = self.turns.clone();
         if self.stands_still.load(Ordering::Relaxed) {
             return turns.try_acquire_owned().ok().map(Turn::new);
@@ -84,7 +84,7 @@ impl Storing {
     }
 
     /// Blocking: writes, where it is its turn.
-    pub fn keep(&self, turn: Option<Turn>, file: &CacheFile, verified: &Verified) -> Kept {
+    pub(super) fn keep(&self, turn: Option<Turn>, file: &CacheFile, verified: &Verified) -> Kept {
         let Some(_turn) = turn else {
             return Kept::No;
         };
@@ -95,7 +95,7 @@ impl Storing {
     }
 
     /// Blocking: writes.
-    pub fn keep_now(&self, file: &CacheFile, verified: &Verified) -> Kept {
+    pub(super) fn keep_now(&self, file: &CacheFile, verified: &Verified) -> Kept {
         let kept = behind::keep(file, verified);
         self.ended.fetch_add(1, Ordering::Relaxed);
         self.stands_still.store(false, Ordering::Relaxed);

@@ -43,9 +43,10 @@ pub(super) fn check_fits(socket: SockRef<'_>, kind: Type, address: SocketAddr) -
         has.ip() == address.ip() && (address.port() == 0 || has.port() == address.port())
     });
     let listens = kind != Type::STREAM || socket.is_listener()?;
-    match is_there && listens && socket.r#type()? == kind {
-        true => Ok(()),
-        false => Err(io::ErrorKind::AddrNotAvailable.into()),
+    if is_there && listens && socket.r#type()? == kind {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::AddrNotAvailable.into())
     }
 }
 

@@ -13,7 +13,7 @@ use p2pfs_types::id::NodeId;
 /// How many files askers are remembered of; the one asked for longest ago is forgotten first.
 const FILES_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// How many askers of one file are remembered: what an offer can name.
-pub const ASKERS_MAX: usize = OFFER_ASKERS_MAX;
+pub(super) const ASKERS_MAX: usize = OFFER_ASKERS_MAX;
 /// For how long.
 const LATELY: Duration = Duration::from_secs(120);
 
@@ -22,13 +22,13 @@ pub(super) struct Askers {
 }
 
 impl Askers {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             files: LruCache::new(FILES_MAX),
         }
     }
 
-    pub fn note(&mut self, now: Instant, hash: ContentHash, node: NodeId) {
+    pub(super) fn note(&mut self, now: Instant, hash: ContentHash, node: NodeId) {
         let list = self.files.get_or_insert_mut(hash, VecDeque::new);
         match list.iter_mut().find(|(known, _)| *known == node) {
             Some((_, at)) => *at = now,
@@ -40,7 +40,7 @@ impl Askers {
     }
 
     /// The latest askers but for `asker`.
-    pub fn of(&self, now: Instant, hash: &ContentHash, asker: &NodeId) -> Vec<NodeId> {
+    pub(super) fn of(&self, now: Instant, hash: &ContentHash, asker: &NodeId) -> Vec<NodeId> {
         let Some(list) = self.files.peek(hash) else {
             return vec![];
         };

@@ -43,12 +43,13 @@ impl Inner {
     ) -> Response {
         let mut packed = PackedBatch::with_capacity(size_bytes);
         for file in files {
-            let whole = match (self.admits)(from, &file.hash) {
-                true if !self.stands_still(&file.hash, Instant::now()) => {
-                    turn.goes_on_with(file.hash);
-                    self.whole(file)
-                }
-                _ => Err(Unserved::NotHere),
+            let whole = if (self.admits)(from, &file.hash)
+                && !self.stands_still(&file.hash, Instant::now())
+            {
+                turn.goes_on_with(file.hash);
+                self.whole(file)
+            } else {
+                Err(Unserved::NotHere)
             };
             match whole {
                 Ok(proof) => packed.push_here(&proof),

@@ -67,7 +67,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub fn of_range(of: (Lane, NodeId), hash: ContentHash, range: ByteRange) -> Self {
+    pub(super) fn of_range(of: (Lane, NodeId), hash: ContentHash, range: ByteRange) -> Self {
         Self {
             of,
             hash: Some(hash),
@@ -97,7 +97,7 @@ pub(super) struct Turn {
 
 impl Turn {
     /// The answer goes on with this content, which is what stands still if it does from now on.
-    pub fn goes_on_with(&mut self, hash: ContentHash) {
+    pub(super) fn goes_on_with(&mut self, hash: ContentHash) {
         let mut turns = self.queue.turns.lock();
         if turns.end_making(self.number) {
             turns.hold(&self.asked);
@@ -107,7 +107,7 @@ impl Turn {
     }
 
     /// The answer is made, and takes memory until this is dropped; the next may be made.
-    pub fn made(&mut self) {
+    pub(super) fn made(&mut self) {
         if std::mem::replace(&mut self.making, false) {
             let granted = {
                 let mut turns = self.queue.turns.lock();
@@ -136,7 +136,7 @@ impl Drop for Turn {
 }
 
 impl FairQueue {
-    pub fn new(limits: ServerLimits) -> Self {
+    pub(super) fn new(limits: ServerLimits) -> Self {
         let turns = Turns {
             limits,
             making: BTreeMap::new(),
@@ -158,7 +158,7 @@ impl FairQueue {
     /// Waits for a turn to make an answer, and looks meanwhile what stands still. `None` at once
     /// where too many wait already, or where another answer of the same content stands still.
     /// Needs a running tokio runtime.
-    pub async fn pass(&self, asked: Asked) -> Option<Turn> {
+    pub(super) async fn pass(&self, asked: Asked) -> Option<Turn> {
         let mut turn = pin!(self.line_up(asked));
         loop {
             match timeout(STANDS_STILL, turn.as_mut()).await {
@@ -169,7 +169,7 @@ impl FairQueue {
     }
 
     /// Waits for a turn, however long.
-    pub async fn line_up(&self, asked: Asked) -> Option<Turn> {
+    pub(super) async fn line_up(&self, asked: Asked) -> Option<Turn> {
         let (go, turn) = oneshot::channel();
         let unclaimed = {
             let mut turns = self.turns.lock();
@@ -184,7 +184,7 @@ impl FairQueue {
 
     /// A turn for who need not wait for it: nobody does but those whose own answers are to be sent
     /// first, and the limits allow it now.
-    pub fn pass_at_once(&self, asked: Asked) -> Option<Turn> {
+    pub(super) fn pass_at_once(&self, asked: Asked) -> Option<Turn> {
         let mut turns = self.turns.lock();
         // who waits is looked at last: where all makers are at work they may be many
         let may = turns.making.len() < turns.limits.makers_max
@@ -196,7 +196,7 @@ impl FairQueue {
     }
 
     /// The contents of which an answer is made for as long as that, or longer.
-    pub fn standing_for(&self, time: Duration, now: Instant) -> Vec<ContentHash> {
+    pub(super) fn standing_for(&self, time: Duration, now: Instant) -> Vec<ContentHash> {
         let turns = self.turns.lock();
         let making = turns.standing.values().chain(turns.making.values());
         let long = making.filter(|it| now.saturating_duration_since(it.since) >= time);
@@ -204,7 +204,7 @@ impl FairQueue {
     }
 
     /// Lets others have the turns of what stands still by now.
-    pub fn look_for_standing(&self, now: Instant) {
+    pub(super) fn look_for_standing(&self, now: Instant) {
         let granted = {
             let mut turns = self.turns.lock();
             turns.set_standing(now);
@@ -214,7 +214,7 @@ impl FairQueue {
     }
 
     /// How busy this node is, from 0 to 255.
-    pub fn load(&self) -> u8 {
+    pub(super) fn load(&self) -> u8 {
         let waiting = self.turns.lock().waiting_for_others();
         let waiting = waiting.min(LOAD_FULL_WAITING);
         (waiting * 255 / LOAD_FULL_WAITING) as u8
@@ -251,9 +251,10 @@ impl Turns {
         let mut unclaimed = Vec::new();
         // as many more as stand still: where a whole disk does, it is soon known of what is on it
         while self.making.len() < self.limits.makers_max.max(self.standing.len()) {
-            let first = match self.urgent_run < URGENT_RUN_MAX {
-                true => [Lane::Urgent, Lane::Bulk],
-                false => [Lane::Bulk, Lane::Urgent],
+            let first = if self.urgent_run < URGENT_RUN_MAX {
+                [Lane::Urgent, Lane::Bulk]
+            } else {
+                [Lane::Bulk, Lane::Urgent]
             };
             let Some(of) = first.into_iter().find_map(|lane| self.next_of(lane)) else {
                 break;
@@ -376,9 +377,10 @@ impl Turns {
     fn let_through(&mut self, of: (Lane, NodeId), queue: &FairQueue) -> Option<Turn> {
         let line = self.waiting.get_mut(&of)?;
         let waiter = line.pop_front()?;
-        match line.is_empty() {
-            true => drop(self.waiting.remove(&of)),
-            false => self.turns(of.0).push_back(of.1),
+        if line.is_empty() {
+            drop(self.waiting.remove(&of))
+        } else {
+            self.turns(of.0).push_back(of.1)
         }
         self.waiting_count -= 1;
         // a turn that nobody takes goes on as it is dropped, one call deeper for each that left

@@ -25,7 +25,7 @@ pub(super) struct Limited {
 }
 
 impl Limited {
-    pub fn new(limits: &ServerLimits) -> Self {
+    pub(super) fn new(limits: &ServerLimits) -> Self {
         let line = || {
             FairQueue::new(ServerLimits {
                 makers_max: 1,

@@ -33,9 +33,10 @@ impl Server {
         self.inner.askers.lock().note(Instant::now(), *hash, from);
         let source = self.look(from, hash)?;
         let (all, size_bytes) = (source.is_whole(), source.size_bytes());
-        let ranges = match all {
-            true => Vec::new(),
-            false => source.ranges().longest(OFFER_RANGES_MAX),
+        let ranges = if all {
+            Vec::new()
+        } else {
+            source.ranges().longest(OFFER_RANGES_MAX)
         };
         if !all && ranges.is_empty() {
             return None;

@@ -79,7 +79,7 @@ impl From<Unserved> for Response {
 }
 
 impl Source {
-    pub fn size_bytes(&self) -> u64 {
+    pub(super) fn size_bytes(&self) -> u64 {
         match self {
             Self::Cached(file) => file.size_bytes(),
             Self::Shared(file) => file.size_bytes(),
@@ -87,7 +87,7 @@ impl Source {
     }
 
     /// Whether it is a shared file that has no name any more. Blocking: looks at the disk.
-    pub fn is_nameless(&self) -> bool {
+    pub(super) fn is_nameless(&self) -> bool {
         match self {
             Self::Cached(_) => false,
             Self::Shared(file) => file.is_nameless(),
@@ -95,14 +95,14 @@ impl Source {
     }
 
     /// What may be asked of it.
-    pub fn ranges(&self) -> ExtentSet {
+    pub(super) fn ranges(&self) -> ExtentSet {
         match self {
             Self::Cached(file) => file.offered(),
             Self::Shared(file) => ExtentSet::of(ByteRange::new(0, file.size_bytes())),
         }
     }
 
-    pub fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         match self {
             Self::Cached(file) => file.is_complete(),
             Self::Shared(_) => true,
@@ -110,7 +110,7 @@ impl Source {
     }
 
     /// The range with its proof. Blocking: reads and hashes.
-    pub fn encode(&self, range: ByteRange) -> Result<Vec<u8>, Unserved> {
+    pub(super) fn encode(&self, range: ByteRange) -> Result<Vec<u8>, Unserved> {
         match self {
             Self::Cached(file) => Ok(file.encode(range)?),
             Self::Shared(file) => Ok(file.encode(range)?),
@@ -118,7 +118,7 @@ impl Source {
     }
 
     /// The same where nothing must be waited for and nothing is wrong; else nothing.
-    pub fn encode_at_once(&self, range: ByteRange) -> Option<Vec<u8>> {
+    pub(super) fn encode_at_once(&self, range: ByteRange) -> Option<Vec<u8>> {
         match self {
             Self::Cached(file) => file.encode_at_once(range),
             Self::Shared(file) => file.encode_at_once(range),
@@ -134,7 +134,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             files: LruCache::new(OPENED_MAX),
             nameless: Nameless::default(),
@@ -143,7 +143,12 @@ impl Opened {
     }
 
     /// The file for a question about this range.
-    pub fn get(&mut self, now: Instant, hash: &ContentHash, range: ByteRange) -> Option<Source> {
+    pub(super) fn get(
+        &mut self,
+        now: Instant,
+        hash: &ContentHash,
+        range: ByteRange,
+    ) -> Option<Source> {
         match self.files.get_mut(hash) {
             Some((source, questions)) => {
                 questions.note(now, range.end >= source.size_bytes());
@@ -156,7 +161,7 @@ impl Opened {
     /// Keeps a file that was opened for a question about this range. Gives what had to be closed
     /// for it, to be dropped without a lock.
     #[must_use]
-    pub fn put(
+    pub(super) fn put(
         &mut self,
         now: Instant,
         hash: ContentHash,
@@ -171,14 +176,14 @@ impl Opened {
     }
 
     #[must_use]
-    pub fn remove(&mut self, hash: &ContentHash) -> Option<Source> {
+    pub(super) fn remove(&mut self, hash: &ContentHash) -> Option<Source> {
         let nameless = self.nameless.remove(hash);
         self.files.pop(hash).map(|(source, _)| source).or(nameless)
     }
 
     /// These lost their names while they were open; gives those that are not kept.
     #[must_use]
-    pub fn keep(&mut self, now: Instant, lost: Vec<(ContentHash, Source)>) -> Vec<Source> {
+    pub(super) fn keep(&mut self, now: Instant, lost: Vec<(ContentHash, Source)>) -> Vec<Source> {
         let keep = |(hash, source): (ContentHash, Source)| {
             let size_bytes = source.size_bytes();
             self.nameless.put(now, hash, source, size_bytes)
@@ -188,13 +193,13 @@ impl Opened {
 
     /// Takes out what was kept long enough.
     #[must_use]
-    pub fn take_nameless(&mut self, now: Instant) -> Vec<Source> {
+    pub(super) fn take_nameless(&mut self, now: Instant) -> Vec<Source> {
         self.nameless.take_old(now)
     }
 
     /// Takes out what was not asked for lately.
     #[must_use]
-    pub fn take_old(&mut self, now: Instant) -> Vec<(ContentHash, Source)> {
+    pub(super) fn take_old(&mut self, now: Instant) -> Vec<(ContentHash, Source)> {
         let is_old = |(_, (_, questions)): &(&ContentHash, &(Source, Questions))| {
             questions.kept_until() <= now
         };
@@ -205,7 +210,7 @@ impl Opened {
             .collect()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.files.is_empty() && self.nameless.kept.is_empty()
     }
 }
@@ -235,9 +240,10 @@ impl Questions {
     /// The last questions of one who reads a file through come beside each other, in any order.
     fn kept_until(&self) -> Instant {
         let is_last = |end: Instant| self.last.saturating_duration_since(end) < ENDED_FOR;
-        match self.about_end.is_some_and(is_last) {
-            true => self.last + ENDED_FOR,
-            false => self.last + OPENED_FOR,
+        if self.about_end.is_some_and(is_last) {
+            self.last + ENDED_FOR
+        } else {
+            self.last + OPENED_FOR
         }
     }
 }

@@ -31,9 +31,10 @@ impl Server {
     /// is asked for stands still, which is not.
     pub(super) fn without_turn(&self, asked: &Asked) -> Response {
         let stands_still = |hash| self.inner.stands_still(&hash, Instant::now());
-        match asked.hash.is_some_and(stands_still) {
-            true => refused("the disk that it is on does not answer"),
-            false => Response::Busy,
+        if asked.hash.is_some_and(stands_still) {
+            refused("the disk that it is on does not answer")
+        } else {
+            Response::Busy
         }
     }
 

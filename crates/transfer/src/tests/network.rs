@@ -190,10 +190,7 @@ fn lying_of_all_but_the_beginning(response: Response) -> Response {
     static FIRST: std::sync::Once = std::sync::Once::new();
     let mut is_first = false;
     FIRST.call_once(|| is_first = true);
-    match is_first {
-        true => response,
-        false => lying(response),
-    }
+    if is_first { response } else { lying(response) }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -46,7 +46,7 @@ pub(super) struct Walk {
 impl Walk {
     /// The way to `range` of a file of `size_bytes`, which must be within it. The steps are the
     /// same whatever the grain of the outboard; how many of them are in it is not.
-    pub fn new(size_bytes: u64, range: ByteRange, grain: Grain) -> Self {
+    pub(super) fn new(size_bytes: u64, range: ByteRange, grain: Grain) -> Self {
         let range = range.align_out(LEAF_BYTES, size_bytes);
         let steps = Vec::new();
         let mut walk = Self {
@@ -59,7 +59,7 @@ impl Walk {
     }
 
     /// How many bytes of a proof come before those that it proves.
-    pub fn pairs_bytes(&self) -> usize {
+    pub(super) fn pairs_bytes(&self) -> usize {
         let pairs = self
             .steps
             .iter()
@@ -119,9 +119,10 @@ pub(super) fn hash_bytes(offset: u64, bytes: &[u8], is_root: bool) -> NodeHash {
 /// The hash of a parent.
 pub(super) fn hash_pair(pair: &[u8; 64], is_root: bool) -> NodeHash {
     let (left, right) = split(pair);
-    match is_root {
-        true => *merge_subtrees_root(&left, &right, Mode::Hash).as_bytes(),
-        false => merge_subtrees_non_root(&left, &right, Mode::Hash),
+    if is_root {
+        *merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()
+    } else {
+        merge_subtrees_non_root(&left, &right, Mode::Hash)
     }
 }
 
@@ -137,12 +138,12 @@ fn split(pair: &[u8; 64]) -> (NodeHash, NodeHash) {
 pub(super) struct Expected(Vec<NodeHash>);
 
 impl Expected {
-    pub fn new(root: NodeHash) -> Self {
+    pub(super) fn new(root: NodeHash) -> Self {
         Self(vec![root])
     }
 
     /// Whether the pair is the one that comes next; then its halves are known to be right.
-    pub fn take_pair(&mut self, step: &Pair, pair: &[u8; 64]) -> bool {
+    pub(super) fn take_pair(&mut self, step: &Pair, pair: &[u8; 64]) -> bool {
         if self.0.pop() != Some(hash_pair(pair, step.is_root)) {
             return false;
         }
@@ -153,12 +154,12 @@ impl Expected {
     }
 
     /// Whether the bytes are those that come next.
-    pub fn take_bytes(&mut self, range: ByteRange, bytes: &[u8], is_root: bool) -> bool {
+    pub(super) fn take_bytes(&mut self, range: ByteRange, bytes: &[u8], is_root: bool) -> bool {
         self.0.pop() == Some(hash_bytes(range.start, bytes, is_root))
     }
 
     /// The same for bytes of our own, of which it may be known without hashing them.
-    pub fn take_own_bytes(&mut self, range: ByteRange, bytes: &[u8], is_root: bool) -> bool {
+    pub(super) fn take_own_bytes(&mut self, range: ByteRange, bytes: &[u8], is_root: bool) -> bool {
         let hashed = || hash_bytes(range.start, bytes, is_root);
         let expected = self.0.pop();
         expected.is_some_and(|hash| marks::has_hash(&hash, bytes, hashed))

@@ -98,9 +98,10 @@ impl Place {
         let named = self.path.metadata();
         let is_here = named.is_ok_and(|named| identity(&named) == self.identity);
         let mut looks = self.looks.lock();
-        looks.last = match is_here {
-            true => Whereabouts::InPlace,
-            false => Whereabouts::Lost,
+        looks.last = if is_here {
+            Whereabouts::InPlace
+        } else {
+            Whereabouts::Lost
         };
         looks.since = None;
         self.over.notify_all();

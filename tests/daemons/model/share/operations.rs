@@ -292,9 +292,10 @@ fn as_listed(link: &Path, within: &str) -> PathBuf {
     let common = same.take_while(|(here, there)| *here == there).count();
     let up = here[common..].iter().map(|_| Component::ParentDir);
     let listed: PathBuf = up.chain(there.skip(common)).collect();
-    match listed == Path::new("") {
-        true => PathBuf::from("."),
-        false => listed,
+    if listed == Path::new("") {
+        PathBuf::from(".")
+    } else {
+        listed
     }
 }
 

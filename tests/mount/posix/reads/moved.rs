@@ -1,5 +1,7 @@
 //! Bytes that the kernel moves without a read(2): asynchronous reads, pipes, sockets and copies.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};

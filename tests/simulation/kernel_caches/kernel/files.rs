@@ -10,7 +10,7 @@ use crate::kernel_caches::world::stored;
 
 impl Kernel {
     /// Opens, and holds the kernel's own rule of which opens of an inode may be together.
-    pub fn open(&mut self, ino: u64) {
+    pub(crate) fn open(&mut self, ino: u64) {
         let kind = self.identities[&ino].kind;
         if kind != FileKind::Regular {
             return;
@@ -38,13 +38,14 @@ impl Kernel {
         );
         assert!(self.passthrough || !backed(&opened.caching));
         let live = self.world.take_last_opened();
-        let live = match others.is_empty() {
-            true => live,
-            // who joins reads what those before read
-            false => live.and_then(|_| {
+        let live = if others.is_empty() {
+            live
+        } else {
+            // a later opener reads what the earlier ones read
+            live.and_then(|_| {
                 let first = self.files.iter().find(|it| it.ino == ino);
                 first.and_then(|first| first.live.clone())
-            }),
+            })
         };
         let hash = self.identities[&ino].version.clone();
         self.files.push(OpenFile {
@@ -57,7 +58,7 @@ impl Kernel {
     }
 
     /// Reads a range of a file, as an ordinary read or through a mapping.
-    pub fn read(&mut self, nth: usize, offset: u64, length: usize, mapped: bool) {
+    pub(crate) fn read(&mut self, nth: usize, offset: u64, length: usize, mapped: bool) {
         if self.files.is_empty() {
             return;
         }
@@ -139,7 +140,7 @@ impl Kernel {
         bytes[start.min(bytes.len())..(start + length).min(bytes.len())].to_vec()
     }
 
-    pub fn close(&mut self, nth: usize) {
+    pub(crate) fn close(&mut self, nth: usize) {
         if !self.files.is_empty() {
             let file = self.files.swap_remove(nth % self.files.len());
             self.fs.release(file.handle);
@@ -147,7 +148,7 @@ impl Kernel {
         }
     }
 
-    pub fn close_files(&mut self) {
+    pub(crate) fn close_files(&mut self) {
         while !self.files.is_empty() {
             self.close(0);
         }

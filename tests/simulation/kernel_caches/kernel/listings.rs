@@ -8,7 +8,7 @@ use p2pfs_fs::{Attributes, FileKind};
 use super::{Kernel, Stream};
 
 impl Kernel {
-    pub fn open_directory(&mut self, ino: u64, plus: bool) {
+    pub(crate) fn open_directory(&mut self, ino: u64, plus: bool) {
         if self.identities[&ino].kind != FileKind::Directory {
             return;
         }
@@ -23,7 +23,7 @@ impl Kernel {
     }
 
     /// A reader of a directory goes on by a few names, to the end.
-    pub fn read_directory(&mut self, nth: usize, count: usize) {
+    pub(crate) fn read_directory(&mut self, nth: usize, count: usize) {
         if self.streams.is_empty() {
             return;
         }
@@ -89,7 +89,7 @@ impl Kernel {
     }
 
     /// The view is another one: who reads a directory may miss what left it.
-    pub fn view_changed(&mut self) {
+    pub(crate) fn view_changed(&mut self) {
         for at in 0..self.streams.len() {
             let now = self.shown_children(self.streams[at].ino);
             self.streams[at].always.retain(|name| now.contains(name));

@@ -90,9 +90,10 @@ impl World {
         let asked = self.under_way.iter().filter(|(_, request)| of_it(request));
         let asked: Vec<_> = asked.map(|((asker, id), _)| (*asker, *id)).collect();
         for (asker, id) in asked {
-            match is_off {
-                true => self.at(self.now + SILENT_AFTER, Happening::Fails(asker, id, 0)),
-                false => self.fail(asker, id, Failure::Unreachable),
+            if is_off {
+                self.at(self.now + SILENT_AFTER, Happening::Fails(asker, id, 0))
+            } else {
+                self.fail(asker, id, Failure::Unreachable)
             }
             touched.push(asker.0);
         }

@@ -100,12 +100,13 @@ impl World {
     }
 
     pub(super) fn survey(&mut self, index: usize, of: usize, content: ContentKey) {
-        let answer = match self.nodes[of].session.is_some() {
-            true => Ok(Response::Holdings {
+        let answer = if self.nodes[of].session.is_some() {
+            Ok(Response::Holdings {
                 ranges: self.nodes[of].disk.offered(&content),
                 size_bytes: content.size_bytes,
-            }),
-            false => Err(Failure::Unreachable),
+            })
+        } else {
+            Err(Failure::Unreachable)
         };
         let (now, from) = (self.now, (node_id(of), address_of(of)));
         self.nodes[index].tell(|session| session.holdings(now, from, content.hash, answer));

@@ -16,11 +16,11 @@ use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
 /// How long a read waits, as long as by default.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One program that reads.
 #[derive(Clone, Debug)]
-pub struct Reader {
+pub(super) struct Reader {
     pub content: ContentKey,
     pub reads: Vec<ByteRange>,
     pub at: usize,
@@ -31,7 +31,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub fn new(content: ContentKey, reads: Vec<ByteRange>) -> Self {
+    pub(super) fn new(content: ContentKey, reads: Vec<ByteRange>) -> Self {
         Self {
             content,
             reads,
@@ -43,19 +43,19 @@ impl Reader {
         }
     }
 
-    pub fn sequential(content: ContentKey, size: u64) -> Self {
+    pub(super) fn sequential(content: ContentKey, size: u64) -> Self {
         Self::in_reads_of(128 << 10, content, size)
     }
 
     /// One that reads a file through, so much at a time.
-    pub fn in_reads_of(step: u64, content: ContentKey, size: u64) -> Self {
+    pub(super) fn in_reads_of(step: u64, content: ContentKey, size: u64) -> Self {
         let reads = (0..size.div_ceil(step))
             .map(|i| ByteRange::new(i * step, ((i + 1) * step).min(size)))
             .collect();
         Self::new(content, reads)
     }
 
-    pub fn bytes_read(&self) -> u64 {
+    pub(super) fn bytes_read(&self) -> u64 {
         self.reads[..self.at].iter().map(ByteRange::len).sum()
     }
 }
@@ -69,7 +69,7 @@ enum Happening {
     Dies(NodeId),
 }
 
-pub struct Bench {
+pub(super) struct Bench {
     pub plan: Plan,
     pub start: Instant,
     pub now: Instant,
@@ -92,16 +92,16 @@ pub struct Bench {
 /// Who asks.
 const ASKER: NodeId = NodeId::new([0xAA; 32]);
 
-pub fn node(number: u8) -> NodeId {
+pub(super) fn node(number: u8) -> NodeId {
     NodeId::new([number; 32])
 }
 
-pub fn file_named(number: u8, size: u64) -> ContentKey {
+pub(super) fn file_named(number: u8, size: u64) -> ContentKey {
     ContentKey::new(ContentHash::new([number; 32]), size)
 }
 
 impl Bench {
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let start = Instant::now();
         Self {
             plan: Plan::new(PlanConfig::default(), seed),
@@ -122,7 +122,7 @@ impl Bench {
         }
     }
 
-    pub fn peer(&mut self, number: u8, peer: SimPeer) -> NodeId {
+    pub(super) fn peer(&mut self, number: u8, peer: SimPeer) -> NodeId {
         if let Some((after, _)) = peer.dies {
             self.later(self.start + after, Happening::Dies(node(number)));
         }
@@ -136,20 +136,20 @@ impl Bench {
         node(number)
     }
 
-    pub fn file(&mut self, number: u8, size: u64, holders: &[NodeId]) -> ContentKey {
+    pub(super) fn file(&mut self, number: u8, size: u64, holders: &[NodeId]) -> ContentKey {
         let content = file_named(number, size);
         self.plan.open(self.now, content, ExtentSet::new()).unwrap();
         self.plan.holders(self.now, &content, &listed(holders));
         content
     }
 
-    pub fn read(&mut self, reader: Reader) -> usize {
+    pub(super) fn read(&mut self, reader: Reader) -> usize {
         self.readers.push(reader);
         self.readers.len() - 1
     }
 
     /// Somebody waits for a range, as one who asks only once does.
-    pub fn demand(
+    pub(super) fn demand(
         &mut self,
         content: ContentKey,
         range: ByteRange,
@@ -160,7 +160,7 @@ impl Bench {
         demanded.unwrap()
     }
 
-    pub fn requested_bytes(&self) -> u64 {
+    pub(super) fn requested_bytes(&self) -> u64 {
         self.requests
             .iter()
             .map(|request| request.range.len())
@@ -168,7 +168,7 @@ impl Bench {
     }
 
     /// Runs until all readers are through, a fill has ended, or the time is up.
-    pub fn run(&mut self, limit: Duration) {
+    pub(super) fn run(&mut self, limit: Duration) {
         let end = self.now + limit;
         loop {
             for _ in 0..2 {
@@ -259,11 +259,11 @@ impl Bench {
     }
 
     /// What crossed the links, of use or not.
-    pub fn moved_bytes(&self) -> u64 {
+    pub(super) fn moved_bytes(&self) -> u64 {
         self.links.moved_bytes.values().sum::<f64>() as u64
     }
 
-    pub fn in_flight_bytes(&self, node: &NodeId) -> u64 {
+    pub(super) fn in_flight_bytes(&self, node: &NodeId) -> u64 {
         self.plan.peers[node].in_flight_bytes()
     }
 
@@ -413,7 +413,7 @@ impl Bench {
         }
     }
 
-    pub fn offer(&mut self, node: NodeId, content: ContentKey) {
+    pub(super) fn offer(&mut self, node: NodeId, content: ContentKey) {
         if self.dead(&node).is_some() {
             return;
         }

@@ -79,9 +79,10 @@ fn a_limit_that_holds_back_who_has_another_part_keeps_nobody_waiting_for_a_holde
     bench.plan.fill(begin, other, PATIENCE * 100);
     waited_in_vain_for(&mut bench, content, PATIENCE * 20, |plan, now| {
         while let Some(request) = plan.poll_request(now) {
-            let failure = match request.node == part {
-                true => Failure::Limited,
-                false => Failure::Unreachable,
+            let failure = if request.node == part {
+                Failure::Limited
+            } else {
+                Failure::Unreachable
             };
             plan.failed(now, request.id, failure);
         }

@@ -41,9 +41,10 @@ fn what_is_asked_begins_and_ends_with_a_page_whatever_a_holder_says_that_it_has(
             let author = bench.peer(2, SimPeer::new(80, LAN));
             let content = bench.file(1, size, &[author]);
             bench.offer(odd, content);
-            match fills {
-                true => bench.plan.fill(bench.now, content, PATIENCE),
-                false => drop(bench.read(Reader::sequential(content, size))),
+            if fills {
+                bench.plan.fill(bench.now, content, PATIENCE)
+            } else {
+                let _reader = bench.read(Reader::sequential(content, size));
             }
             bench.run(Duration::from_secs(30));
             // the bench looks at each request

@@ -6,7 +6,7 @@ use p2pfs_types::extent::ExtentSet;
 
 /// How a peer ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Death {
+pub(super) enum Death {
     /// Connections break, and are refused from then on.
     Reset,
     /// Nothing comes any more.
@@ -14,7 +14,7 @@ pub enum Death {
 }
 
 #[derive(Clone, Debug)]
-pub struct SimPeer {
+pub(super) struct SimPeer {
     pub latency: Duration,
     pub rate: f64,
     pub dies: Option<(Duration, Death)>,
@@ -28,7 +28,7 @@ pub struct SimPeer {
 }
 
 impl SimPeer {
-    pub fn new(latency_ms: u64, rate: f64) -> Self {
+    pub(super) fn new(latency_ms: u64, rate: f64) -> Self {
         Self {
             latency: Duration::from_millis(latency_ms),
             rate,
@@ -41,7 +41,7 @@ impl SimPeer {
         }
     }
 
-    pub fn dying(mut self, after_ms: u64, death: Death) -> Self {
+    pub(super) fn dying(mut self, after_ms: u64, death: Death) -> Self {
         self.dies = Some((Duration::from_millis(after_ms), death));
         self
     }

@@ -11,9 +11,10 @@ fn questions_under_way_have_an_end_for_one_node_and_for_all_and_logs_have_their_
     machine.questions.forget_all();
     let mut ask = |n: usize, is_log: bool| {
         let from = key(n).node_id();
-        let asked = match is_log {
-            true => answers::Asked::Log { author: from, from },
-            false => answers::Asked::Members { from },
+        let asked = if is_log {
+            answers::Asked::Log { author: from, from }
+        } else {
+            answers::Asked::Members { from }
         };
         machine.ask(from, address(n), Request::Reach, asked)
     };

@@ -12,9 +12,10 @@ impl Keyring {
         let question = self.read_ledger(|ledger| exchange::Question {
             digest: ledger.digest(),
             epoch: self.epochs.read().newest().id(),
-            statements: match all {
-                true => SignedStatement::encode_all(ledger.statements()),
-                false => Vec::new(),
+            statements: if all {
+                SignedStatement::encode_all(ledger.statements())
+            } else {
+                Vec::new()
             },
         });
         question.map_or_else(Vec::new, |question| question.encode())
@@ -34,9 +35,10 @@ impl Keyring {
                 digest,
                 secret: (is_the_clusters && question.epoch != newest.id())
                     .then(|| *newest.as_bytes()),
-                statements: match digest == question.digest {
-                    true => Vec::new(),
-                    false => SignedStatement::encode_all(ledger.statements()),
+                statements: if digest == question.digest {
+                    Vec::new()
+                } else {
+                    SignedStatement::encode_all(ledger.statements())
                 },
             }
         });

@@ -104,9 +104,10 @@ impl Ledger {
             };
             let term = term.min(had);
             let is_void = self.standing.voiding.contains(id);
-            let is_known = match is_void {
-                true => void.get(&node).is_some_and(|up_to| *up_to >= term),
-                false => known.contains(&(node, term)),
+            let is_known = if is_void {
+                void.get(&node).is_some_and(|up_to| *up_to >= term)
+            } else {
+                known.contains(&(node, term))
             };
             if !is_known {
                 *lost.entry((node, term)).or_default() |= is_void;

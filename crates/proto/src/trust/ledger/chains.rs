@@ -20,7 +20,7 @@ struct Link {
 }
 
 impl Chains {
-    pub fn of<'a>(statements: impl Iterator<Item = (StatementId, &'a Statement)>) -> Self {
+    pub(super) fn of<'a>(statements: impl Iterator<Item = (StatementId, &'a Statement)>) -> Self {
         let all: BTreeMap<_, _> = statements.collect();
         let mut followers: BTreeMap<StatementId, Vec<StatementId>> = BTreeMap::new();
         // what is to be numbered next, the last first
@@ -64,7 +64,7 @@ impl Chains {
     }
 
     /// Whether a statement is this last one, or one that its issuer says to have said before it.
-    pub fn is_up_to(&self, id: &StatementId, last: &StatementId) -> bool {
+    pub(super) fn is_up_to(&self, id: &StatementId, last: &StatementId) -> bool {
         let (Some(link), Some(last)) = (self.0.get(id), self.0.get(last)) else {
             return false;
         };
@@ -72,7 +72,7 @@ impl Chains {
     }
 
     /// The length of what is known to the first of all; none where something in between is not.
-    pub fn whole_length(&self, id: &StatementId) -> Option<usize> {
+    pub(super) fn whole_length(&self, id: &StatementId) -> Option<usize> {
         let link = self.0.get(id).filter(|link| link.is_whole)?;
         Some(link.length)
     }

@@ -112,7 +112,7 @@ impl<'a> Words<'a> {
 
     /// The last membership that a node was admitted to by anybody, of those that there can have
     /// been: each comes behind another.
-    pub fn last_admitted(&self, who: &NodeId) -> Option<u32> {
+    pub(super) fn last_admitted(&self, who: &NodeId) -> Option<u32> {
         let admitted = self.admitted.get(who).into_iter().flatten();
         let terms = admitted.map(|(_, term)| *term).collect();
         self.last_of(who, &terms)
@@ -138,9 +138,10 @@ impl<'a> Words<'a> {
         let is_so = own.is_some_and(|((term, is_anothers, ..), _)| {
             last <= Some(*term) && (*is_anothers || last <= had)
         });
-        match is_so {
-            true => own_word,
-            false => self.fell(who).or(own_word),
+        if is_so {
+            own_word
+        } else {
+            self.fell(who).or(own_word)
         }
     }
 
@@ -157,7 +158,7 @@ impl<'a> Words<'a> {
 
     /// The word by which those are out whose certificate counts no more, so that this node's does
     /// not either; none of a member, and of one that nobody ever admitted.
-    pub fn fell(&self, who: &NodeId) -> Option<&'a SignedStatement> {
+    pub(super) fn fell(&self, who: &NodeId) -> Option<&'a SignedStatement> {
         if self.ledger.standing.members.contains_key(who) {
             return None;
         }

@@ -96,9 +96,10 @@ impl Issuers {
 
     fn wait(&mut self, signed: SignedStatement) {
         let issuer = self.0.entry(signed.statement.by).or_default();
-        match is_farewell(&signed.statement) {
-            true => issuer.farewells.push(signed),
-            false => issuer.early.push(signed),
+        if is_farewell(&signed.statement) {
+            issuer.farewells.push(signed)
+        } else {
+            issuer.early.push(signed)
         }
     }
 }
@@ -248,9 +249,10 @@ impl Ledger {
             && !matches!(statement.claim, Claim::Found { .. })
             && !self.statements.contains_key(&signed.id());
         let by = statement.by;
-        let most = match by == self.founder {
-            true => STATEMENTS_MAX,
-            false => most_of_others,
+        let most = if by == self.founder {
+            STATEMENTS_MAX
+        } else {
+            most_of_others
         };
         if !is_of_here {
             return Place::Nowhere;

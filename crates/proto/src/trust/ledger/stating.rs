@@ -54,9 +54,10 @@ impl Ledger {
             signed
         });
         let signed: Vec<_> = signed.collect();
-        match self.merge(signed.iter().cloned()).len() == signed.len() {
-            true => Ok(signed),
-            false => Err(TrustError::LedgerFull),
+        if self.merge(signed.iter().cloned()).len() == signed.len() {
+            Ok(signed)
+        } else {
+            Err(TrustError::LedgerFull)
         }
     }
 

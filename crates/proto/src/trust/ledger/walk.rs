@@ -334,18 +334,16 @@ impl<'a> Walk<'a> {
             is_open,
             is_confirming: by != node && farewell.is_some_and(|it| it >= term),
         };
-        let cuts = match by == node {
-            true => &self.own_cut,
-            false => &self.cut,
-        };
+        let cuts = if by == node { &self.own_cut } else { &self.cut };
         let cut = match cuts.get(&(node, term)) {
             None => ends,
             Some(first) if first.by == by => self.meet(*first, ends),
             Some(_) => return,
         };
-        match by == node {
-            true => self.own_cut.insert((node, term), cut),
-            false => self.cut.insert((node, term), cut),
+        if by == node {
+            self.own_cut.insert((node, term), cut)
+        } else {
+            self.cut.insert((node, term), cut)
         };
     }
 

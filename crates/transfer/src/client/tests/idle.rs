@@ -53,9 +53,12 @@ async fn fills_of_one_file_at_once_beside_the_clearing_of_the_cache_all_end_well
             }
             failed
         };
-        let failed = tokio::task::block_in_place(|| match clears {
-            true => beside_closing(&scene, fill_often),
-            false => fill_often(),
+        let failed = tokio::task::block_in_place(|| {
+            if clears {
+                beside_closing(&scene, fill_often)
+            } else {
+                fill_often()
+            }
         });
         assert!(failed.is_empty(), "{} failed: {}", failed.len(), failed[0]);
     }

@@ -54,7 +54,7 @@ pub(super) struct KnownNodes {
 }
 
 impl KnownNodes {
-    pub fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
             nodes: Vec::new(),
             served: VecDeque::new(),
@@ -64,7 +64,7 @@ impl KnownNodes {
     }
 
     /// Remembers a node that a sender announces, or forgets it at its goodbye.
-    pub fn receive(&mut self, sender: IpAddr, announced: Announced, now: Instant) {
+    pub(super) fn receive(&mut self, sender: IpAddr, announced: Announced, now: Instant) {
         let of_it = |it: &Node| it.sender == sender && it.label == announced.label;
         let place = self.nodes.iter().position(of_it);
         if announced.lifetime.is_zero() {
@@ -106,9 +106,10 @@ impl KnownNodes {
             return true;
         }
         self.forget_expired(now);
-        let (most_of, most) = match own >= NODES_PER_SENDER_MAX {
-            true => (Some(sender), own),
-            false => (None, counts.values().copied().max().unwrap_or(0)),
+        let (most_of, most) = if own >= NODES_PER_SENDER_MAX {
+            (Some(sender), own)
+        } else {
+            (None, counts.values().copied().max().unwrap_or(0))
         };
         if most_of.is_none() && self.nodes.len() < NODES_MAX {
             return true;
@@ -130,7 +131,7 @@ impl KnownNodes {
     }
 
     /// Returns the next address to pass on, if the rate allows one now.
-    pub fn next_hint(&mut self, now: Instant) -> Option<SocketAddr> {
+    pub(super) fn next_hint(&mut self, now: Instant) -> Option<SocketAddr> {
         let is_old =
             |(_, at): &(SocketAddr, Instant)| now.saturating_duration_since(*at) >= REPEAT_AFTER;
         while self.recent.front().is_some_and(is_old) {
@@ -168,7 +169,7 @@ impl KnownNodes {
     }
 
     /// Returns when [`Self::next_hint`] has something to give, at the earliest.
-    pub fn hint_at(&self) -> Option<Instant> {
+    pub(super) fn hint_at(&self) -> Option<Instant> {
         let waits = self.nodes.iter().any(|node| node.waiting > 0);
         let oldest = self.recent.front().map(|(_, at)| *at + REPEAT_AFTER);
         let room = oldest.filter(|_| self.recent.len() >= ADDRESSES_REMEMBERED);
@@ -177,7 +178,7 @@ impl KnownNodes {
     }
 
     /// Returns up to `count` nodes with more than half of their lifetime left, and what is left.
-    pub fn fresh(&mut self, count: usize, now: Instant) -> Vec<(Label, Duration)> {
+    pub(super) fn fresh(&mut self, count: usize, now: Instant) -> Vec<(Label, Duration)> {
         self.forget_expired(now);
         let left = |node: &Node| {
             let age = now.saturating_duration_since(node.received);
@@ -188,7 +189,7 @@ impl KnownNodes {
     }
 
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.nodes.len()
     }
 }

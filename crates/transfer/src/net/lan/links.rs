@@ -37,7 +37,7 @@ pub(super) struct Links {
 impl Links {
     /// Opens sockets for interfaces that came, closes those of interfaces that went. Returns why
     /// the first one that cannot be opened cannot.
-    pub fn renew(&mut self, listen: IpAddr) -> io::Result<()> {
+    pub(super) fn renew(&mut self, listen: IpAddr) -> io::Result<()> {
         let present = present(listen)?;
         self.open
             .retain(|id, (_, subnets)| present.get(id) == Some(subnets));
@@ -57,19 +57,19 @@ impl Links {
         refused
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
 
     /// Returns the links with an open socket.
-    pub fn all(&self) -> Vec<(LinkId, Vec<Subnet>)> {
+    pub(super) fn all(&self) -> Vec<(LinkId, Vec<Subnet>)> {
         let link =
             |(id, (_, subnets)): (&LinkId, &(UdpSocket, Vec<Subnet>))| (*id, subnets.clone());
         self.open.iter().map(link).collect()
     }
 
     /// Sends a datagram to the group on a link; one that the kernel does not take now is lost.
-    pub fn send(&self, id: LinkId, datagram: &[u8]) -> io::Result<()> {
+    pub(super) fn send(&self, id: LinkId, datagram: &[u8]) -> io::Result<()> {
         match self.open.get(&id) {
             Some((socket, _)) => socket.try_send_to(datagram, group(id)).map(|_| ()),
             None => Ok(()),
@@ -77,7 +77,7 @@ impl Links {
     }
 
     /// Waits for a datagram on any link. Dropping the future loses nothing.
-    pub async fn receive(&mut self, buffer: &mut [u8]) -> (LinkId, usize, SocketAddr) {
+    pub(super) async fn receive(&mut self, buffer: &mut [u8]) -> (LinkId, usize, SocketAddr) {
         poll_fn(|context| self.poll_receive(context, buffer)).await
     }
 

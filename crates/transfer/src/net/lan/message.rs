@@ -89,7 +89,7 @@ pub(super) enum Validity {
 
 impl Names {
     /// `label` consists of letters and digits, at most 63 of them.
-    pub fn new(label: &str) -> Option<Self> {
+    pub(super) fn new(label: &str) -> Option<Self> {
         let name = |text: &str| Name::vec_from_str(text).ok();
         Some(Self {
             label: label.as_bytes().into(),
@@ -101,14 +101,14 @@ impl Names {
     }
 
     /// Returns whether a datagram can concern the service, without parsing it.
-    pub fn occur_in(&self, datagram: &[u8]) -> bool {
+    pub(super) fn occur_in(&self, datagram: &[u8]) -> bool {
         let marks = MARKS.into_iter().chain([&*self.label]);
         let mut windows = marks.map(|mark| datagram.windows(mark.len()).any(|it| it == mark));
         windows.any(|found| found)
     }
 
     /// Reads a datagram; none if it is malformed, too large or about other things.
-    pub fn read(&self, datagram: &[u8]) -> Option<Received> {
+    pub(super) fn read(&self, datagram: &[u8]) -> Option<Received> {
         let message = Message::from_slice(datagram).ok()?;
         let (header, counts) = (message.header(), message.header_counts());
         let records = [counts.ancount(), counts.nscount(), counts.arcount()];
@@ -218,7 +218,7 @@ impl Names {
 
     /// Returns the one question of this node. Its own record is among the answers that it knows,
     /// so it does not answer itself.
-    pub fn question(&self, known: &[(Label, Duration)]) -> Vec<u8> {
+    pub(super) fn question(&self, known: &[(Label, Duration)]) -> Vec<u8> {
         composed(|message| {
             let mut question = message.question();
             question.push((&self.service, Rtype::PTR))?;
@@ -240,7 +240,7 @@ impl Names {
     }
 
     /// Returns all records of this node, and the service type where it is asked for.
-    pub fn announcement(
+    pub(super) fn announcement(
         &self,
         question: Question,
         port: u16,

@@ -67,9 +67,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Corked<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let wanted = match this.filled < HEADER_BYTES {
-            true => HEADER_BYTES - this.filled,
-            false => this.left,
+        let wanted = if this.filled < HEADER_BYTES {
+            HEADER_BYTES - this.filled
+        } else {
+            this.left
         };
         this.stream.set_limit(wanted as u64);
         let before = buffer.filled().len();

@@ -239,9 +239,10 @@ pub(super) async fn connect(
 ) -> Result<TlsStream<Corked<Polite<TcpStream>>>, NetError> {
     let connector = shared.tls.connector(Some(node))?;
     let stream = connect_with(shared, connector, addr, on_first_bytes).await?;
-    match peer_of(&stream) == Some(node) {
-        true => Ok(stream),
-        false => Err(speaks_otherwise(addr)),
+    if peer_of(&stream) == Some(node) {
+        Ok(stream)
+    } else {
+        Err(speaks_otherwise(addr))
     }
 }
 

@@ -108,9 +108,10 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
     /// A frame was not whole in its time: a drip, where bytes came in the second half of it; else
     /// the peer or the way to it is gone.
     fn too_slow(&self, time: Duration) -> DropReason {
-        match self.pulse.last().elapsed() < time / 2 {
-            true => DropReason::SlowFrame,
-            false => DropReason::Silent,
+        if self.pulse.last().elapsed() < time / 2 {
+            DropReason::SlowFrame
+        } else {
+            DropReason::Silent
         }
     }
 

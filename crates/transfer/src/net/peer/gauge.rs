@@ -1,5 +1,7 @@
 //! What the kernel knows of a TCP connection: `TCP_INFO` of `tcp(7)`.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};

@@ -75,9 +75,10 @@ async fn exchange_proofs<S: AsyncRead + AsyncWrite + Unpin>(
         }
         _ => return Err(DropReason::Stranger),
     };
-    let is_member = match keyring.has_ledger() {
-        true => keyring.admits(&channel.server, &chain),
-        false => channel.verify_membership(&secret, Role::Server, &proof),
+    let is_member = if keyring.has_ledger() {
+        keyring.admits(&channel.server, &chain)
+    } else {
+        channel.verify_membership(&secret, Role::Server, &proof)
     };
     is_member.then_some(()).ok_or(DropReason::Stranger)
 }
@@ -106,9 +107,10 @@ async fn hear_put_out<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Our certificates, where the other is a member and may not have heard of us.
 fn chain_for(keyring: &Keyring, me: NodeId, other: NodeId) -> Bytes {
-    match keyring.has_ledger() && keyring.is_member(&other) {
-        true => keyring.chain_of(&me).into(),
-        false => Bytes::new(),
+    if keyring.has_ledger() && keyring.is_member(&other) {
+        keyring.chain_of(&me).into()
+    } else {
+        Bytes::new()
     }
 }
 
@@ -158,9 +160,10 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     let channel = channel_of(stream, me).ok_or(DropReason::TlsFailed)?;
     let (answer, admission) = match hear(stream, limits).await? {
         Greeting::Prove { lane, proof, chain } => {
-            let answer = match door.keyring.has_ledger() {
-                true => answer_certified(&channel, door.keyring, &chain),
-                false => answer_member(&channel, door.keyring, &proof),
+            let answer = if door.keyring.has_ledger() {
+                answer_certified(&channel, door.keyring, &chain)
+            } else {
+                answer_member(&channel, door.keyring, &proof)
             };
             (answer, Admission::Member(lane))
         }

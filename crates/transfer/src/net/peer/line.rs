@@ -83,7 +83,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub fn new(in_flight: usize, look_after: Duration, link: LastReading) -> Self {
+    pub(super) fn new(in_flight: usize, look_after: Duration, link: LastReading) -> Self {
         let now = Instant::now();
         let table = Table {
             waiters: HashMap::new(),
@@ -106,12 +106,12 @@ impl Line {
         }
     }
 
-    pub fn lock(&self) -> MutexGuard<'_, Table> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock()
     }
 
     /// The waiter's id; who is not taken is given back with the reason.
-    pub fn add(&self, waiter: Waiter) -> Result<u32, (NetError, OnAnswer)> {
+    pub(super) fn add(&self, waiter: Waiter) -> Result<u32, (NetError, OnAnswer)> {
         let mut table = self.lock();
         if let Some(reason) = table.closed {
             return Err((NetError::Lost { reason }, waiter.reply));
@@ -133,7 +133,7 @@ impl Line {
         Ok(id)
     }
 
-    pub fn take(&self, id: u32) -> Option<Waiter> {
+    pub(super) fn take(&self, id: u32) -> Option<Waiter> {
         let mut table = self.lock();
         let now = Instant::now();
         (table.last_used, table.brought) = (now, now);
@@ -141,7 +141,7 @@ impl Line {
     }
 
     /// Nobody waits for this answer any more; false where it came already.
-    pub fn forget(&self, id: u32) -> bool {
+    pub(super) fn forget(&self, id: u32) -> bool {
         let mut table = self.lock();
         let waiter = table.waiters.get_mut(&id);
         let unwanted = waiter.map(|waiter| std::mem::replace(&mut waiter.reply, Box::new(|_| ())));
@@ -150,7 +150,7 @@ impl Line {
     }
 
     /// Bytes of an answer came, and there are more to come.
-    pub fn bring(&self, id: u32, bytes: u64) {
+    pub(super) fn bring(&self, id: u32, bytes: u64) {
         let mut table = self.lock();
         table.brought = Instant::now();
         let progress = table.waiters.get(&id).and_then(|it| it.progress.clone());
@@ -169,7 +169,7 @@ impl Line {
 
     /// Tells who asked first that a record is on its way, where more of it came since the last
     /// time.
-    pub fn tell_of_part(&self) {
+    pub(super) fn tell_of_part(&self) {
         let Some(came) = self.part_came() else {
             return;
         };
@@ -188,7 +188,7 @@ impl Line {
     }
 
     /// The first reason stays; every waiter learns it at once.
-    pub fn fail(&self, mut reason: DropReason) {
+    pub(super) fn fail(&self, mut reason: DropReason) {
         let waiters = {
             let mut table = self.lock();
             reason = *table.closed.get_or_insert(reason);
@@ -200,14 +200,19 @@ impl Line {
         }
     }
 
-    pub fn lost(&self) -> NetError {
+    pub(super) fn lost(&self) -> NetError {
         NetError::Lost {
             reason: self.lock().closed.unwrap_or(DropReason::ClosedHere),
         }
     }
 
     /// What the clock says about the connection, and when to look again.
-    pub fn check(&self, now: Instant, pinged: &mut Option<Silence>, limits: &PeerLimits) -> Check {
+    pub(super) fn check(
+        &self,
+        now: Instant,
+        pinged: &mut Option<Silence>,
+        limits: &PeerLimits,
+    ) -> Check {
         let mut table = self.lock();
         let check = self.look(&table, now, pinged, limits);
         if let Check::Again(next) = check {

@@ -6,6 +6,8 @@
 //! or the window is short; and what is there already when it is set wakes at once (`tcp_data_ready`
 //! and `tcp_set_rcvlowat` of the kernel). Never makes a read that is asked for wait.
 
+#![allow(unsafe_code, reason = "system calls that no safe crate offers")]
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;

@@ -391,9 +391,10 @@ impl PeerNet {
     }
 
     fn check_other(&self, node: &NodeId) -> Result<(), NetError> {
-        match *node == self.owner.shared.me {
-            true => Err(NetError::OwnIdentity),
-            false => Ok(()),
+        if *node == self.owner.shared.me {
+            Err(NetError::OwnIdentity)
+        } else {
+            Ok(())
         }
     }
 }

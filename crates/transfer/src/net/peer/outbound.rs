@@ -119,9 +119,10 @@ impl Outbound {
         sending.open.remove(&id);
         let unwanted = sending.unwanted.remove(&id);
         drop(sending);
-        match unwanted {
-            true => self.send(Frame::empty(id, Kind::Busy), slot),
-            false => self.send(frame, slot),
+        if unwanted {
+            self.send(Frame::empty(id, Kind::Busy), slot)
+        } else {
+            self.send(frame, slot)
         }
     }
 
@@ -226,9 +227,10 @@ impl Sending {
     /// Writes one frame, or pushes out those that are written where there is none; the body is not
     /// copied on the way to TLS. What fails is noted.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let outcome = match self.frames.is_empty() {
-            true => ready!(self.poll_flush(context)),
-            false => ready!(self.poll_write(context)),
+        let outcome = if self.frames.is_empty() {
+            ready!(self.poll_flush(context))
+        } else {
+            ready!(self.poll_write(context))
         };
         if let Err(error) = outcome {
             self.broken = Some(io_reason(&error));

@@ -261,9 +261,10 @@ impl<W: AsyncWrite + Unpin> RecordWriter<W> {
         if waiting.len() + bytes <= self.room.len() {
             self.room.copy_within(waiting.clone(), 0);
         } else {
-            let mut room = match waiting.len() + bytes <= SMALL_ROOM_BYTES {
-                true => vec![0; SMALL_ROOM_BYTES],
-                false => borrow(),
+            let mut room = if waiting.len() + bytes <= SMALL_ROOM_BYTES {
+                vec![0; SMALL_ROOM_BYTES]
+            } else {
+                borrow()
             };
             room[..waiting.len()].copy_from_slice(&self.room[waiting.clone()]);
             give_back(std::mem::replace(&mut self.room, room));

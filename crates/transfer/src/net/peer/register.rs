@@ -48,9 +48,10 @@ impl Table {
                 self.unproven().partition(|(_, entry)| is_member(entry));
             let all = members.len() + strangers.len();
             let kept = limits.unproven.saturating_sub(limits.unproven_for_members);
-            let is_full = match self.members_at.contains(&ip) {
-                true => all >= limits.unproven,
-                false => strangers.len() >= kept || all >= limits.unproven,
+            let is_full = if self.members_at.contains(&ip) {
+                all >= limits.unproven
+            } else {
+                strangers.len() >= kept || all >= limits.unproven
             };
             let first = if strangers.is_empty() {
                 members

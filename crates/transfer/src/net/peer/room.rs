@@ -147,9 +147,10 @@ impl Room {
         }
         self.take_sample(now, reading);
         let is_long = reading.round_trip >= LONG;
-        let least_bytes = match is_long {
-            true => target.least_bytes,
-            false => target.least_bytes * 2,
+        let least_bytes = if is_long {
+            target.least_bytes
+        } else {
+            target.least_bytes * 2
         };
         // of less the other end says only 40 ms later that it has it (RFC 1122, 4.2.3.2)
         let least_bytes = least_bytes.max(2 * reading.segment_bytes);
@@ -199,9 +200,10 @@ impl Room {
         if time >= reading.round_trip.clamp(SAMPLE_MIN, SAMPLE) {
             let came = reading.taken_bytes.saturating_sub(sample.taken_bytes);
             let rate = came as f64 / time.as_secs_f64();
-            match sample.was_idle {
-                true => self.rate = self.rate.map(|known| known.max(rate)),
-                false => self.measured(rate),
+            if sample.was_idle {
+                self.rate = self.rate.map(|known| known.max(rate))
+            } else {
+                self.measured(rate)
             }
             sample = begun;
         }

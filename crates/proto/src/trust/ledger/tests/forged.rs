@@ -37,9 +37,10 @@ fn who_was_put_out_gets_in_by_no_membership_that_it_never_had() {
     for with_admitted in [false, true] {
         let mut ledger = cluster();
         ledger.admit(&key(2), id(4), name(4), true, 35).unwrap();
-        match with_admitted {
-            false => drop(ledger.expel(&key(1), id(2), 40).unwrap()),
-            true => drop(ledger.expel_with_admitted(&key(1), id(2), 40).unwrap()),
+        if !with_admitted {
+            drop(ledger.expel(&key(1), id(2), 40).unwrap())
+        } else {
+            drop(ledger.expel_with_admitted(&key(1), id(2), 40).unwrap())
         }
         let before = members(&ledger);
         for term in [0, 1, 2, 3, u32::MAX] {

@@ -194,9 +194,12 @@ fn who_leaves_takes_no_word_with_it_that_was_the_last() {
 #[test]
 fn an_owner_that_was_named_stays_it_when_another_that_had_spoken_is_put_out() {
     for with_admitted in [true, false] {
-        let expel = |ledger: &mut Ledger| match with_admitted {
-            true => ledger.expel_with_admitted(&key(1), id(2), 60),
-            false => ledger.expel(&key(1), id(2), 60),
+        let expel = |ledger: &mut Ledger| {
+            if with_admitted {
+                ledger.expel_with_admitted(&key(1), id(2), 60)
+            } else {
+                ledger.expel(&key(1), id(2), 60)
+            }
         };
         // the founder took back what 2 had said
         let mut ledger = cluster();
@@ -269,10 +272,7 @@ proptest! {
         let (mut a, mut b) = (ledger.clone(), ledger);
         a.expel(&key(1), id(4), 50).unwrap();
         a.rotate(&key(1), EpochId([1; 8]), 50).unwrap();
-        match with_admitted {
-            true => drop(b.expel_with_admitted(&key(2), id(4), 50).unwrap()),
-            false => drop(b.expel(&key(2), id(4), 50).unwrap()),
-        }
+        if with_admitted { drop(b.expel_with_admitted(&key(2), id(4), 50).unwrap()) } else { drop(b.expel(&key(2), id(4), 50).unwrap()) }
         b.rotate(&key(2), EpochId([2; 8]), 50).unwrap();
         for both in [merged(&a, &b), merged(&b, &a)] {
             let last = both.epoch();

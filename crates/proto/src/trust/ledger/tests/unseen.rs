@@ -173,19 +173,13 @@ proptest! {
                 *stands = last.map(|it| held_back[it % held_back.len()].id());
             }
             let signed = forged(&ledger, by, by_term, claim);
-            match is_held_back {
-                true => held_back.push(signed),
-                false => drop(ledger.merge([signed])),
-            }
+            if is_held_back { held_back.push(signed) } else { drop(ledger.merge([signed])) }
         }
         // all others are in by its word
         prop_assume!(ledger.certificate(&id(2)).is_some());
         for node in (first..7).chain(2..first) {
             if ledger.certificate(&id(node)).is_some() {
-                match with_admitted && node == first {
-                    true => drop(ledger.expel_with_admitted(&key(1), id(node), 50).unwrap()),
-                    false => drop(ledger.expel(&key(1), id(node), 50).unwrap()),
-                }
+                if with_admitted && node == first { drop(ledger.expel_with_admitted(&key(1), id(node), 50).unwrap()) } else { drop(ledger.expel(&key(1), id(node), 50).unwrap()) }
             }
         }
         prop_assert_eq!(ledger.members().count(), 1);

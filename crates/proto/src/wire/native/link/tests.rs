@@ -96,9 +96,12 @@ impl Mount {
     /// Goes along a path from `root` on, as path_resolution(7) has it. Returns the lowest place
     /// that it passes, in directories below `root`: negative where it leaves that.
     fn lowest(&self, root: &[Vec<u8>], way: &[u8]) -> i64 {
-        let depth = |at: &[Vec<u8>]| match at.starts_with(root) {
-            true => i64::try_from(at.len() - root.len()).unwrap(),
-            false => -1,
+        let depth = |at: &[Vec<u8>]| {
+            if at.starts_with(root) {
+                i64::try_from(at.len() - root.len()).unwrap()
+            } else {
+                -1
+            }
         };
         let (mut at, mut followed) = (root.to_vec(), 0);
         let mut left: VecDeque<Vec<u8>> = names(way).into();

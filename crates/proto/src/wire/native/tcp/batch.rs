@@ -154,9 +154,10 @@ fn check(files: &[SmallFile]) -> Result<(), WireError> {
     let is_small = |file: &SmallFile| (1..=BATCH_FILE_MAX_BYTES).contains(&file.size_bytes);
     let few = (1..=BATCH_FILES_MAX).contains(&files.len()) && files.iter().all(is_small);
     let sum = || files.iter().map(|file| file.size_bytes).sum::<u64>();
-    match few && sum() <= BATCH_MAX_BYTES {
-        true => Ok(()),
-        false => Err(WireError::Malformed { what: WHAT }),
+    if few && sum() <= BATCH_MAX_BYTES {
+        Ok(())
+    } else {
+        Err(WireError::Malformed { what: WHAT })
     }
 }
 

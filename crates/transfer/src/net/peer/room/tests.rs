@@ -60,9 +60,10 @@ impl Link {
         while self.now < end {
             // as a stream does, until there is no room
             loop {
-                let may = match room.is_due(self.now) {
-                    true => room.take(self.now, &self.reading()),
-                    false => u64::MAX,
+                let may = if room.is_due(self.now) {
+                    room.take(self.now, &self.reading())
+                } else {
+                    u64::MAX
                 };
                 // the kernel takes what it has room for: 4 MiB
                 let most = (4_194_304.0 - self.queued).max(0.0);

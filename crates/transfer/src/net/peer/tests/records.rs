@@ -66,9 +66,10 @@ async fn an_end_with_the_keys_and_one_of_rustls_hear_each_other_through_any_pipe
     for pipe_bytes in [100, 5000, 4 << 20] {
         for dialler_has_keys in [true, false] {
             let (dialler, acceptor) = ends(pipe_bytes).await;
-            let (ours, theirs) = match dialler_has_keys {
-                true => (dialler, acceptor),
-                false => (acceptor, dialler),
+            let (ours, theirs) = if dialler_has_keys {
+                (dialler, acceptor)
+            } else {
+                (acceptor, dialler)
             };
             let ours = Records::after_greeting(ours).unwrap();
             let (their_reading, their_writing) = tokio::io::split(theirs);
