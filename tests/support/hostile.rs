@@ -1,6 +1,8 @@
 //! A member gone bad, made from the library: it proves that it is a member, takes part in the
 //! gossip of daemons on real sockets, and says what no honest node would.
 
+mod records;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;

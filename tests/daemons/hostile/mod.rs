@@ -5,6 +5,7 @@
 mod datagrams;
 mod expelled;
 mod files;
+mod floods;
 mod links;
 mod words;
 

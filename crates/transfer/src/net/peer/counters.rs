@@ -15,8 +15,10 @@ pub enum DropReason {
     Silent,
     /// A request stayed unanswered for too long.
     Unanswered,
-    /// A frame took too long to come, though bytes of it came to the end.
+    /// A frame took too long to arrive, though bytes of it arrived to the end: the link is slow.
     SlowFrame,
+    /// A frame took too long to arrive, and the peer sent it in pieces that no honest node makes.
+    Drip,
     /// A frame took too long to be taken.
     SlowReader,
     /// The greeting took too long.
@@ -31,8 +33,12 @@ pub enum DropReason {
     OwnIdentity,
     /// A frame was over its limit.
     Oversized,
-    /// A frame meant nothing, or nothing now.
+    /// A frame or a record meant nothing, or nothing now.
     Malformed,
+    /// Too many records in a row carried no byte.
+    EmptyRecords,
+    /// Pings arrived faster than any node needs them, or a pong without a ping.
+    Pings,
     /// A limit on the number of connections was reached.
     TooMany,
     /// The peer opened a newer one.
@@ -46,13 +52,14 @@ pub enum DropReason {
 impl DropReason {
     /// All of them, in the order of [`PeerCounters::dropped`], and what a table of counters calls
     /// each.
-    pub const ALL: [(Self, &str); 18] = [
+    pub const ALL: [(Self, &str); 21] = [
         (Self::PeerClosed, "closed by the peer"),
         (Self::Broken, "broken"),
         (Self::Idle, "idle"),
         (Self::Silent, "silent peer"),
         (Self::Unanswered, "unanswered request"),
         (Self::SlowFrame, "slow frame"),
+        (Self::Drip, "frame in drips"),
         (Self::SlowReader, "slow reader"),
         (Self::SlowGreeting, "slow greeting"),
         (Self::NotTls, "not TLS"),
@@ -61,6 +68,8 @@ impl DropReason {
         (Self::OwnIdentity, "own identity"),
         (Self::Oversized, "oversized frame"),
         (Self::Malformed, "malformed frame"),
+        (Self::EmptyRecords, "empty records"),
+        (Self::Pings, "too many pings"),
         (Self::TooMany, "too many connections"),
         (Self::Replaced, "replaced by a newer connection"),
         (Self::Enrolled, "enrolment done"),
@@ -70,7 +79,10 @@ impl DropReason {
     /// Whether only a peer that breaks the protocol can be the cause: not one that was killed, nor
     /// a link that failed.
     pub const fn is_breach(self) -> bool {
-        matches!(self, Self::SlowFrame | Self::Oversized | Self::Malformed)
+        matches!(
+            self,
+            Self::Drip | Self::Oversized | Self::Malformed | Self::EmptyRecords | Self::Pings
+        )
     }
 
     /// What it is called.

@@ -210,6 +210,7 @@ impl Asked {
     pub fn take_back(&self) {
         if self.line.forget(self.id) {
             // a ping that names a request: one who knows no more than pings answers it as such
+            self.line.note_ping();
             self.outbound.send(Frame::empty(self.id, Kind::Ping), None);
         }
     }
@@ -355,7 +356,10 @@ async fn read_answers(
         };
         let FrameHeader { id, kind, .. } = header;
         if kind == Kind::Pong {
-            continue;
+            if line.take_pong() {
+                continue;
+            }
+            return DropReason::Pings;
         }
         let Some(waiter) = line.take(id) else {
             return DropReason::Malformed;
@@ -391,6 +395,7 @@ async fn watch(line: &Line, limits: &PeerLimits, outbound: &Outbound) -> DropRea
                 continue;
             }
         }
+        line.note_ping();
         outbound.send(Frame::empty(0, Kind::Ping), None);
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::{Duration, Instant, timeout};
 
 use super::counters::DropReason;
 use super::limits::PeerLimits;
+use super::seal::Broken;
 use p2pfs_proto::wire::WireError;
 use p2pfs_proto::wire::native::tcp::{Frame, FrameHeader, HEADER_BYTES, Phase};
 
@@ -16,6 +17,11 @@ use p2pfs_proto::wire::native::tcp::{Frame, FrameHeader, HEADER_BYTES, Phase};
 /// `O_DIRECT`).
 const ALIGNED_MIN_BYTES: usize = 128 << 10;
 const ALIGNED_TO_BYTES: usize = 4096;
+/// The mean size below which the pieces of a late frame are the sender's work. A node seals a frame
+/// in records of 16 KiB, and the last one of what is left; one of rustls cuts some of them short.
+const PIECE_MIN_BYTES: usize = 1 << 10;
+/// Pieces below which nothing is concluded from their size: a header, and two short records.
+const DRIP_PIECES_MIN: usize = 4;
 
 /// When bytes last came on a connection, and how often.
 #[derive(Debug)]
@@ -56,6 +62,27 @@ pub(super) struct FrameReader<'a, R> {
     pub(super) pulse: &'a Pulse,
     header: [u8; HEADER_BYTES],
     filled: usize,
+    pieces: Pieces,
+}
+
+/// The reads that a frame took so far, each of one record at least.
+#[derive(Default)]
+struct Pieces {
+    count: usize,
+    bytes: usize,
+}
+
+impl Pieces {
+    fn add(&mut self, bytes: usize) {
+        self.count += 1;
+        self.bytes += bytes;
+    }
+
+    /// Whether a peer made them so small on purpose. A slow link does not split records: it makes
+    /// few of them, and each takes long.
+    fn is_drip(&self) -> bool {
+        self.count >= DRIP_PIECES_MIN && self.bytes < self.count * PIECE_MIN_BYTES
+    }
 }
 
 impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
@@ -66,6 +93,7 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
             pulse,
             header: [0; HEADER_BYTES],
             filled: 0,
+            pieces: Pieces::default(),
         }
     }
 
@@ -73,6 +101,7 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
     /// loses nothing.
     pub(super) async fn wait(&mut self) -> Result<(), DropReason> {
         if self.filled == 0 {
+            self.pieces = Pieces::default();
             self.filled = self.read_header().await?;
         }
         Ok(())
@@ -105,10 +134,13 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
         Ok((header, body))
     }
 
-    /// A frame was not whole in its time: a drip, where bytes came in the second half of it; else
-    /// the peer or the way to it is gone.
+    /// Why a frame was not whole in its time. Slowness alone is not an offence: where records
+    /// arrived in the second half of the time, the link is slow, else the peer or the way to it is
+    /// gone.
     fn too_slow(&self, time: Duration) -> DropReason {
-        if self.pulse.last().elapsed() < time / 2 {
+        if self.pieces.is_drip() {
+            DropReason::Drip
+        } else if self.pulse.last().elapsed() < time / 2 {
             DropReason::SlowFrame
         } else {
             DropReason::Silent
@@ -127,7 +159,10 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
         self.pulse.beat();
         match read {
             Ok(0) => Err(DropReason::PeerClosed),
-            Ok(length) => Ok(length),
+            Ok(length) => {
+                self.pieces.add(length);
+                Ok(length)
+            }
             Err(error) => Err(io_reason(&error)),
         }
     }
@@ -144,6 +179,7 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
                 Ok(0) => return Err(DropReason::PeerClosed),
                 Ok(length) => {
                     self.pulse.beat();
+                    self.pieces.add(length);
                     tell(length);
                 }
                 Err(error) => return Err(io_reason(&error)),
@@ -197,6 +233,12 @@ pub(super) fn reason_of(error: &WireError) -> DropReason {
 
 /// What an error of the stream means; rustls reports a peer's breach of TLS as invalid data.
 pub(super) fn io_reason(error: &io::Error) -> DropReason {
+    let broken = error.get_ref().and_then(|why| why.downcast_ref::<Broken>());
+    match broken {
+        Some(Broken::Malformed) => return DropReason::Malformed,
+        Some(Broken::Empty) => return DropReason::EmptyRecords,
+        _ => {}
+    }
     match error.kind() {
         io::ErrorKind::UnexpectedEof => DropReason::PeerClosed,
         io::ErrorKind::InvalidData => DropReason::TlsFailed,
@@ -209,6 +251,7 @@ mod tests {
     use tokio::io::duplex;
 
     use super::*;
+    use crate::net::peer::seal::CARRIED_MAX_BYTES;
     use p2pfs_proto::wire::native::tcp::{Kind, Response};
 
     fn answer(length: usize) -> Frame {
@@ -284,7 +327,7 @@ mod tests {
             read = read_one(far, Phase::Responses) => read.unwrap_err(),
             () = drip => panic!("a dripped frame was waited for to its end"),
         };
-        assert_eq!(reason, DropReason::SlowFrame);
+        assert_eq!(reason, DropReason::Drip);
         let most = PeerLimits::default().answer_time(100_000) * 2;
         assert!(start.elapsed() <= most, "{:?}", start.elapsed());
     }
@@ -308,6 +351,34 @@ mod tests {
         assert_eq!(read.1, frame.body);
     }
 
+    /// Why an answer of so many bytes is given up that a link carries at this rate, in records as a
+    /// node seals them.
+    async fn given_up(length: usize, bytes_per_s: usize) -> DropReason {
+        let (mut near, far) = duplex(1 << 20);
+        let frame = answer(length);
+        let carry = async {
+            let bytes = [&frame.header[..], &frame.body].concat();
+            for record in bytes.chunks(CARRIED_MAX_BYTES) {
+                let takes = Duration::from_secs_f64(record.len() as f64 / bytes_per_s as f64);
+                tokio::time::sleep(takes).await;
+                near.write_all(record).await.unwrap();
+            }
+        };
+        tokio::select! {
+            read = read_one(far, Phase::Responses) => read.unwrap_err(),
+            () = carry => panic!("it was waited for to its end"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_that_is_too_slow_for_a_frame_ends_the_connection_and_blames_nobody() {
+        for (length, bytes_per_s) in [(2 << 20, 5000), (2 << 20, 1000), (300_000, 900)] {
+            let reason = given_up(length, bytes_per_s).await;
+            assert_eq!(reason, DropReason::SlowFrame, "{bytes_per_s}");
+            assert!(!reason.is_breach());
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_header_that_drips_is_given_up() {
         let (mut near, far) = duplex(64);
@@ -322,7 +393,7 @@ mod tests {
             read = read_one(far, Phase::Responses) => read.unwrap_err(),
             () = drip => unreachable!(),
         };
-        assert_eq!(reason, DropReason::SlowFrame);
+        assert_eq!(reason, DropReason::Drip);
         assert!(reason.is_breach());
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -80,6 +81,8 @@ pub(super) struct Line {
     look_after: Duration,
     pub pulse: Pulse,
     link: LastReading,
+    /// Pings that were sent and may still be answered.
+    pings: AtomicU64,
 }
 
 impl Line {
@@ -103,6 +106,7 @@ impl Line {
             look_after,
             pulse: Pulse::new(),
             link,
+            pings: AtomicU64::new(0),
         }
     }
 
@@ -162,9 +166,25 @@ impl Line {
 
     /// When bytes last came of which no record is whole yet. A record of the full size takes 16 s
     /// of a link of 1 kB/s, and until then nothing of it can be opened.
+    /// Records without content are not on the way to an answer.
     fn part_came(&self) -> Option<Instant> {
-        let whole = self.pulse.last() + CLOCKS_DIFFER;
+        let last = self.link.passed_over().max(Some(self.pulse.last()));
+        let whole = last? + CLOCKS_DIFFER;
         self.link.came().filter(|came| *came > whole)
+    }
+
+    /// Records that a ping goes out, which the peer may answer once.
+    pub fn note_ping(&self) {
+        self.pings.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether a pong answers a ping of this end; it does so no more then.
+    pub fn take_pong(&self) -> bool {
+        let less = |pings: u64| pings.checked_sub(1);
+        let taken = self
+            .pings
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        taken.is_ok()
     }
 
     /// Tells who asked first that a record is on its way, where more of it came since the last
@@ -343,6 +363,27 @@ mod tests {
             line.link.set(after(read_ms), reading);
             line.check(after(ms), &mut pinged, &PeerLimits::default())
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_of_a_record_without_content_keep_no_silent_connection_alive() {
+        let line = line(4);
+        let (waiting, _answer) = waiter(&line);
+        line.add(waiting).ok().unwrap();
+        let start = Instant::now();
+        let mut check = checks_of(&line);
+        let reading = Reading {
+            acked_ago: Duration::from_secs(9),
+            came_ago: Duration::ZERO,
+            ..Reading::default()
+        };
+        assert_eq!(check(1000, (0, reading)), Check::Ping);
+        line.link.pass_over(start + Duration::from_millis(1900));
+        let dead = Check::End(DropReason::Silent);
+        assert_eq!(check(2000, (1900, reading)), dead);
+        // those of a record of which more is to come do
+        let alive = Check::Again(start + Duration::from_millis(3960));
+        assert_eq!(check(2000, (1960, reading)), alive);
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,6 +18,7 @@ mod line;
 mod low_water;
 mod mark;
 mod outbound;
+mod ping_pace;
 mod polite;
 mod pool;
 mod probe;

@@ -27,6 +27,7 @@ pub(super) struct LastReading(Arc<Mutex<Told>>);
 struct Told {
     reading: Option<(Instant, Reading)>,
     is_held_back: bool,
+    passed_over: Option<Instant>,
 }
 
 impl LastReading {
@@ -46,6 +47,17 @@ impl LastReading {
     pub(super) fn came(&self) -> Option<Instant> {
         let (at, reading) = self.0.lock().reading?;
         at.checked_sub(reading.came_ago)
+    }
+
+    /// When a record without content last came: the bytes that the kernel counted until then are
+    /// not part of a frame.
+    pub(super) fn passed_over(&self) -> Option<Instant> {
+        self.0.lock().passed_over
+    }
+
+    /// Records that a record without content came.
+    pub(super) fn pass_over(&self, at: Instant) {
+        self.0.lock().passed_over = Some(at);
     }
 
     /// Whether what is sent waits for its link, and not for who sends it.

@@ -12,12 +12,13 @@ use std::task::{Context, Poll, ready};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf, split};
+use tokio::time::Instant;
 use tokio_rustls::TlsStream;
 
 use super::cork::Corked;
 use super::counters::DropReason;
 use super::gauge::Link;
-use super::limits::{READ_AHEAD_BYTES, WRITE_AHEAD_BYTES};
+use super::limits::{EMPTY_RECORDS_MAX, READ_AHEAD_BYTES, WRITE_AHEAD_BYTES};
 use super::low_water::Lack;
 use super::polite::{LastReading, Polite};
 use super::seal::{
@@ -76,7 +77,7 @@ impl<S: AsyncRead + AsyncWrite + Link + Unpin> Records<Polite<S>> {
         let (link, lack, wear) = (stream.last_reading(), stream.lack(), Wear::default());
         let (reading, writing) = split(stream);
         Ok(Self {
-            reading: RecordReader::new(reading, opener, wear.clone(), lack),
+            reading: RecordReader::new(reading, opener, wear.clone(), lack, link.clone()),
             writing: RecordWriter::new(writing, sealer, wear.clone()),
             wear,
             link,
@@ -87,7 +88,9 @@ impl<S: AsyncRead + AsyncWrite + Link + Unpin> Records<Polite<S>> {
 impl From<Broken> for io::Error {
     fn from(broken: Broken) -> Self {
         match broken {
-            Broken::Forged => io::ErrorKind::InvalidData.into(),
+            Broken::Forged | Broken::Malformed | Broken::Empty => {
+                Self::new(io::ErrorKind::InvalidData, broken)
+            }
             Broken::Over | Broken::Worn => io::ErrorKind::UnexpectedEof.into(),
         }
     }
@@ -99,6 +102,9 @@ pub(super) struct RecordReader<R> {
     opener: Opener,
     wear: Wear,
     lack: Lack,
+    link: LastReading,
+    /// Records without a byte since the last one that carried some.
+    empty_in_a_row: u32,
     /// What came and is not opened is from `start` to `end`.
     room: Vec<u8>,
     start: usize,
@@ -111,12 +117,14 @@ pub(super) struct RecordReader<R> {
 }
 
 impl<R: AsyncRead + Unpin> RecordReader<R> {
-    fn new(stream: R, opener: Opener, wear: Wear, lack: Lack) -> Self {
+    fn new(stream: R, opener: Opener, wear: Wear, lack: Lack, link: LastReading) -> Self {
         Self {
             stream,
             opener,
             wear,
             lack,
+            link,
+            empty_in_a_row: 0,
             room: vec![0; FIRST_ROOM_BYTES],
             start: 0,
             end: 0,
@@ -143,22 +151,40 @@ impl<R: AsyncRead + Unpin> RecordReader<R> {
                 break;
             };
             let room_bytes = Opener::room_for(record.len());
-            if room_bytes <= buffer.remaining() {
+            let carried = if room_bytes <= buffer.remaining() {
                 let room = buffer.initialize_unfilled_to(room_bytes);
                 let carried = self.opener.open(record, room)?;
                 buffer.advance(carried);
+                carried
             } else {
                 self.opened.resize(room_bytes, 0);
                 let carried = self.opener.open(record, &mut self.opened);
                 self.opened.truncate(carried.unwrap_or_default());
                 self.read = 0;
-                carried?;
-            }
+                carried?
+            };
             self.start += record.len();
+            self.count_empty(carried)?;
             self.give(buffer);
         }
         self.wear.note(self.opener.is_worn());
         Ok(())
+    }
+
+    /// Counts records that carry no byte. Their bytes are not part of an answer, so the time at
+    /// which they came is not progress.
+    ///
+    /// # Errors
+    /// [`Broken::Empty`] where more came in a row than may.
+    fn count_empty(&mut self, carried: usize) -> Result<(), Broken> {
+        if carried > 0 {
+            self.empty_in_a_row = 0;
+            return Ok(());
+        }
+        self.empty_in_a_row += 1;
+        self.link.pass_over(Instant::now());
+        let is_within = self.empty_in_a_row <= EMPTY_RECORDS_MAX;
+        is_within.then_some(()).ok_or(Broken::Empty)
     }
 
     /// Takes what the stream has; how many bytes that is, zero at its end.

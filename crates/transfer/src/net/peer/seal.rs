@@ -30,7 +30,6 @@ pub(super) const RECORD_MAX_BYTES: usize = HEADER_BYTES + BODY_MAX_BYTES;
 const DATA: u8 = 23;
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
-const CLOSE_NOTIFY: u8 = 0;
 const KEY_UPDATE: u8 = 24;
 const VERSION: [u8; 2] = [3, 3];
 
@@ -46,13 +45,23 @@ pub(super) fn record_bytes(header: &[u8; HEADER_BYTES]) -> usize {
 }
 
 /// Why a connection ends by what came, or cannot be written to any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Broken {
-    /// What came is no record of the one that has the keys, or does not belong here.
+    /// The bytes are not a record of the end that has the keys. Anybody on the way can cause it.
+    #[error("a record is not authentic")]
     Forged,
-    /// The other end says that it is done, or wants other keys.
+    /// An authentic record holds what no honest end seals. Only the other end can cause it.
+    #[error("a record has the wrong form")]
+    Malformed,
+    /// More authentic records in a row carry no byte than `EMPTY_RECORDS_MAX`. Only the other end
+    /// can cause it.
+    #[error("too many empty records in a row")]
+    Empty,
+    /// The other end says that it is done, reports an error, or wants other keys.
+    #[error("the other end has ended the connection")]
     Over,
     /// The key is worn.
+    #[error("the key is worn")]
     Worn,
 }
 
@@ -190,7 +199,8 @@ impl Opener {
     /// much of it is of the stream, from its beginning.
     ///
     /// # Errors
-    /// [`Broken::Forged`], [`Broken::Over`]: what is in `room` means nothing.
+    /// [`Broken::Forged`], [`Broken::Malformed`], [`Broken::Over`]: what is in `room` means
+    /// nothing.
     pub(super) fn open(&mut self, record: &[u8], room: &mut [u8]) -> Result<usize, Broken> {
         let (header, body) = record.split_at(HEADER_BYTES);
         let (sealed, tag) = body.split_at(body.len() - TAG_BYTES);
@@ -202,11 +212,11 @@ impl Opener {
         opened.map_err(|_| Broken::Forged)?;
         // behind what is carried stand its type and perhaps zeroes (section 5.4)
         let last = room.iter().rposition(|byte| *byte != 0);
-        let carried = last.ok_or(Broken::Forged)?;
+        let carried = last.ok_or(Broken::Malformed)?;
         match (room[carried], &room[..carried]) {
             (DATA, _) if carried <= CARRIED_MAX_BYTES => Ok(carried),
-            (ALERT, [_, CLOSE_NOTIFY]) | (HANDSHAKE, [KEY_UPDATE, ..]) => Err(Broken::Over),
-            _ => Err(Broken::Forged),
+            (ALERT, [_, _]) | (HANDSHAKE, [KEY_UPDATE, ..]) => Err(Broken::Over),
+            _ => Err(Broken::Malformed),
         }
     }
 }
@@ -247,16 +257,25 @@ pub(super) mod tests {
         Ok(room)
     }
 
+    impl Sealer {
+        /// A record that carries this as what it is not.
+        pub(in super::super) fn seal_as(&mut self, kind: u8, carried: &[u8]) -> Vec<u8> {
+            self.seal_inside(&[carried, &[kind]].concat())
+        }
+
+        fn seal_inside(&mut self, inside: &[u8]) -> Vec<u8> {
+            let header = header_of(inside.len() + TAG_BYTES);
+            let (nonce, mut body) = (self.0.next_nonce(), inside.to_vec());
+            let key = &self.0.key;
+            let sealed = key.seal_in_place_append_tag(nonce, Aad::from(header), &mut body);
+            sealed.unwrap();
+            [&header[..], &body].concat()
+        }
+    }
+
     /// A record of the other end that has this inside.
     fn record_of(inside: &[u8]) -> Vec<u8> {
-        let mut key = Key::new(secrets(0, 7, 0)).unwrap();
-        let header = header_of(inside.len() + TAG_BYTES);
-        let (nonce, mut body) = (key.next_nonce(), inside.to_vec());
-        let sealed = key
-            .key
-            .seal_in_place_append_tag(nonce, Aad::from(header), &mut body);
-        sealed.unwrap();
-        [&header[..], &body].concat()
+        way(0).0.seal_inside(inside)
     }
 
     #[test]
@@ -307,14 +326,15 @@ pub(super) mod tests {
             (&b"data\x17"[..], Ok(&b"data"[..])),
             (b"data\0\0\x17\0\0\0", Ok(b"data\0\0")),
             (b"\x17", Ok(b"")),
-            (b"", Err(Broken::Forged)),
-            (b"\0\0\0", Err(Broken::Forged)),
+            (b"", Err(Broken::Malformed)),
+            (b"\0\0\0", Err(Broken::Malformed)),
             (b"\x01\0\x15", Err(Broken::Over)),
             (b"\x02\0\x15\0", Err(Broken::Over)),
-            (b"\x02\x28\x15", Err(Broken::Forged)),
+            (b"\x02\x28\x15", Err(Broken::Over)),
+            (b"\x02\x15", Err(Broken::Malformed)),
             (b"\x18\0\0\x01\0\x16", Err(Broken::Over)),
-            (b"\x04\0\0\x01\0\x16", Err(Broken::Forged)),
-            (b"data\x14", Err(Broken::Forged)),
+            (b"\x04\0\0\x01\0\x16", Err(Broken::Malformed)),
+            (b"data\x14", Err(Broken::Malformed)),
         ] {
             let record = record_of(inside);
             let mut room = vec![0; inside.len()];
@@ -328,7 +348,7 @@ pub(super) mod tests {
         let too_much = [&vec![1; CARRIED_MAX_BYTES + 1][..], &[DATA]].concat();
         let mut room = vec![0; too_much.len()];
         let opened = way(0).1.open(&record_of(&too_much), &mut room);
-        assert_eq!(opened, Err(Broken::Forged));
+        assert_eq!(opened, Err(Broken::Malformed));
     }
 
     #[test]

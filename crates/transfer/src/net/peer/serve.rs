@@ -17,6 +17,7 @@ use super::framing::{FrameReader, Pulse, reason_of};
 use super::gauge::Link;
 use super::greet::{Admission, Door, admit};
 use super::outbound::Outbound;
+use super::ping_pace::PingPace;
 use super::polite::Polite;
 use super::records::{RecordReader, Records};
 use super::register::Place;
@@ -216,6 +217,17 @@ struct Session<'a> {
     lane: Lane,
 }
 
+/// Takes the request of that id back, or answers that this node is there.
+fn answer_ping(id: u32, outbound: &Outbound, slots: usize) {
+    if id != 0 && outbound.take_back(id) {
+        return;
+    }
+    // a peer that pings faster than it reads gets fewer pongs
+    if outbound.waiting() < slots + PONGS {
+        outbound.send(Frame::empty(id, Kind::Pong), None);
+    }
+}
+
 /// However the task of a connection ends, its socket is let go of.
 struct Closing(Arc<Outbound>);
 
@@ -256,6 +268,7 @@ impl Session<'_> {
         let mut reader = FrameReader::new(stream, limits, &pulse);
         let all_slots = limits.in_flight(self.lane);
         let slots = Arc::new(Semaphore::new(all_slots));
+        let mut pings = PingPace::new(all_slots);
         loop {
             match timeout(limits.idle_accepted, reader.wait()).await {
                 Err(_) if slots.available_permits() == all_slots => return DropReason::Idle,
@@ -268,15 +281,13 @@ impl Session<'_> {
                 Err(reason) => return reason,
             };
             if header.kind == Kind::Ping {
-                if header.id != 0 && outbound.take_back(header.id) {
-                    continue;
+                if !pings.take() {
+                    return DropReason::Pings;
                 }
-                // a peer that pings faster than it reads gets fewer pongs
-                if outbound.waiting() < all_slots + PONGS {
-                    outbound.send(Frame::empty(header.id, Kind::Pong), None);
-                }
+                answer_ping(header.id, outbound, all_slots);
                 continue;
             }
+            pings.add_request();
             let request = match Request::decode(header.kind, body) {
                 Ok(request) => request,
                 Err(error) => return reason_of(&error),

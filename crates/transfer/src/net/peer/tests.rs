@@ -2,6 +2,7 @@
 
 mod enrolment;
 mod failures;
+mod floods;
 mod harness;
 mod hostile;
 mod mark;

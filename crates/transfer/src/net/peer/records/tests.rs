@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Duration, sleep, timeout};
 
+use super::super::framing::io_reason;
 use super::super::seal::tests::way;
 use super::super::seal::{SEALED_MAX, WORN_AFTER};
 use super::*;
@@ -24,7 +25,13 @@ async fn sealed(pieces: &[&[u8]]) -> Vec<u8> {
 }
 
 async fn opened(wire: &[u8]) -> (Vec<u8>, io::Result<usize>) {
-    let mut reader = RecordReader::new(wire, way(0).1, Wear::default(), Lack::default());
+    let mut reader = RecordReader::new(
+        wire,
+        way(0).1,
+        Wear::default(),
+        Lack::default(),
+        LastReading::default(),
+    );
     let mut bytes = vec![];
     let outcome = reader.read_to_end(&mut bytes).await;
     (bytes, outcome)
@@ -49,7 +56,13 @@ async fn nothing_of_a_record_that_was_changed_on_its_way_is_given() {
     let (bytes, outcome) = opened(&wire).await;
     assert_eq!(bytes, b"first");
     assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::InvalidData);
-    let mut reader = RecordReader::new(&wire[..], way(0).1, Wear::default(), Lack::default());
+    let mut reader = RecordReader::new(
+        &wire[..],
+        way(0).1,
+        Wear::default(),
+        Lack::default(),
+        LastReading::default(),
+    );
     for letter in b"first" {
         assert_eq!(reader.read_u8().await.unwrap(), *letter);
     }
@@ -59,19 +72,46 @@ async fn nothing_of_a_record_that_was_changed_on_its_way_is_given() {
     }
 }
 
-#[tokio::test]
-async fn many_empty_records_are_passed_over() {
-    let (mut sealer, opener) = way(0);
+/// Five times so many empty records in a row, each time with a byte behind them.
+async fn opened_between_empty_records(in_a_row: u32) -> (Vec<u8>, io::Result<usize>) {
+    let mut sealer = way(0).0;
     let mut wire = vec![];
-    for piece in [&b""[..]; 1000].into_iter().chain([&b"said"[..]]) {
+    let row = vec![&b""[..]; in_a_row as usize];
+    let pieces = [&row[..], &[b"x"]].concat().repeat(5);
+    for piece in pieces {
         let mut room = vec![0; piece.len() + OVERHEAD_BYTES];
         sealer.seal([piece].into_iter(), &mut room).unwrap();
         wire.extend(room);
     }
-    let mut reader = RecordReader::new(&wire[..], opener, Wear::default(), Lack::default());
-    let mut bytes = vec![];
-    reader.read_to_end(&mut bytes).await.unwrap();
-    assert_eq!(bytes, b"said");
+    opened(&wire).await
+}
+
+#[tokio::test]
+async fn so_many_empty_records_in_a_row_are_passed_over_and_one_more_ends_the_stream() {
+    let (bytes, outcome) = opened_between_empty_records(EMPTY_RECORDS_MAX).await;
+    assert_eq!((&bytes[..], outcome.is_ok()), (&b"xxxxx"[..], true));
+    let (bytes, outcome) = opened_between_empty_records(EMPTY_RECORDS_MAX + 1).await;
+    let reason = io_reason(&outcome.unwrap_err());
+    assert_eq!((&bytes[..], reason), (&b""[..], DropReason::EmptyRecords));
+    assert!(reason.is_breach());
+}
+
+#[tokio::test]
+async fn a_record_without_content_is_not_on_the_way_to_an_answer() {
+    let (mut sealer, opener) = way(0);
+    let mut wire = [0; OVERHEAD_BYTES];
+    sealer.seal([&b""[..]].into_iter(), &mut wire).unwrap();
+    let link = LastReading::default();
+    let mut reader = RecordReader::new(
+        &wire[..],
+        opener,
+        Wear::default(),
+        Lack::default(),
+        link.clone(),
+    );
+    assert_eq!(link.passed_over(), None);
+    assert_eq!(reader.read(&mut [0; 9]).await.unwrap(), 0);
+    assert!(link.passed_over().is_some());
 }
 
 #[tokio::test]
@@ -80,7 +120,13 @@ async fn both_ends_know_when_the_keys_are_worn_and_hear_all_that_these_bear() {
         let (near, far) = duplex(1 << 20);
         let (wears, (sealer, opener)) = ([Wear::default(), Wear::default()], way(left - 2));
         let mut writer = RecordWriter::new(near, sealer, wears[0].clone());
-        let mut reader = RecordReader::new(far, opener, wears[1].clone(), Lack::default());
+        let mut reader = RecordReader::new(
+            far,
+            opener,
+            wears[1].clone(),
+            Lack::default(),
+            LastReading::default(),
+        );
         for piece in 0..2 {
             writer.write_all(&[piece; 9]).await.unwrap();
             assert_eq!(reader.read_u8().await.unwrap(), piece);
@@ -98,7 +144,13 @@ async fn what_was_sealed_before_the_keys_bear_no_more_is_heard() {
     let (near, far) = duplex(100);
     let (sealer, opener) = way(SEALED_MAX - 3);
     let mut writer = RecordWriter::new(near, sealer, Wear::default());
-    let mut reader = RecordReader::new(far, opener, Wear::default(), Lack::default());
+    let mut reader = RecordReader::new(
+        far,
+        opener,
+        Wear::default(),
+        Lack::default(),
+        LastReading::default(),
+    );
     let saying = async move { writer.write_all(&[7; 5 * CARRIED_MAX_BYTES]).await };
     let mut heard = vec![];
     let (said, _) = tokio::join!(saying, reader.read_to_end(&mut heard));
@@ -110,7 +162,13 @@ async fn what_was_sealed_before_the_keys_bear_no_more_is_heard() {
 async fn who_has_nothing_to_send_and_nothing_to_hear_keeps_little_memory() {
     let (near, far) = duplex(1 << 20);
     let mut writer = RecordWriter::new(near, way(0).0, Wear::default());
-    let mut reader = RecordReader::new(far, way(0).1, Wear::default(), Lack::default());
+    let mut reader = RecordReader::new(
+        far,
+        way(0).1,
+        Wear::default(),
+        Lack::default(),
+        LastReading::default(),
+    );
     writer.write_all(b"a request").await.unwrap();
     reader.read_exact(&mut [0; 9]).await.unwrap();
     let both = writer.room.len() + reader.room.len() + reader.opened.capacity();
@@ -133,7 +191,13 @@ async fn listener() -> (TcpStream, RecordReader<Polite<TcpStream>>) {
     far.set_nodelay(true).unwrap();
     let near = Polite::new(near);
     let lack = near.lack();
-    let reader = RecordReader::new(near, way(0).1, Wear::default(), lack);
+    let reader = RecordReader::new(
+        near,
+        way(0).1,
+        Wear::default(),
+        lack,
+        LastReading::default(),
+    );
     (far, reader)
 }
 

@@ -153,17 +153,3 @@ async fn who_drips_a_greeting_is_hung_up_on() {
     );
     assert!(start.elapsed() <= PeerLimits::default().handshake);
 }
-
-#[tokio::test]
-async fn a_flood_of_pings_is_answered_with_bounded_memory() {
-    let (member, node) = (Node::new(1), Node::new(1));
-    let mut stream = member.proven(&node.seen()).await;
-    let ping = Frame::empty(7, Kind::Ping).header;
-    for _ in 0..1000 {
-        stream.write_all(&ping.repeat(64)).await.unwrap();
-    }
-    stream.flush().await.unwrap();
-    let mut pong = [0; 9];
-    stream.read_exact(&mut pong).await.unwrap();
-    assert_eq!(pong, Frame::empty(7, Kind::Pong).header);
-}

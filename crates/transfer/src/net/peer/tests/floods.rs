@@ -1,0 +1,270 @@
+//! A member that sends much that costs it little: empty records, pings, pongs, frames in drips. Its
+//! connection ends, and it is named. All of it goes over real sockets.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Duration, timeout};
+use tokio_rustls::TlsStream;
+
+use super::super::cork::Corked;
+use super::super::greet::{Door, admit};
+use super::super::limits::{EMPTY_RECORDS_MAX, PINGS_AT_ONCE, PINGS_PER_S};
+use super::super::seal::{OVERHEAD_BYTES, Opener, Sealer};
+use super::super::tls::keys_of;
+use super::super::*;
+use super::harness::*;
+use p2pfs_proto::wire::native::tcp::{Frame, HEADER_BYTES, Kind};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const DRIP_EACH: Duration = Duration::from_millis(50);
+
+/// The hostile end of a connection: it seals what it likes.
+struct Hostile {
+    stream: TcpStream,
+    sealer: Sealer,
+    opener: Opener,
+}
+
+impl Hostile {
+    /// Dials and proves membership, with the key of `member`.
+    async fn dial(member: &Node, node: &Node) -> Self {
+        let addr = node.addr();
+        let stream = TcpStream::connect(addr).await.unwrap();
+        let connector = member.shared().tls.connector(Some(node.id)).unwrap();
+        let stream = connector.connect(tls::nameless(), Corked::new(stream));
+        let mut stream = TlsStream::from(stream.await.unwrap());
+        let proven = greet::prove(member.shared(), &mut stream, Lane::Urgent);
+        proven.await.unwrap();
+        Self::of(stream)
+    }
+
+    /// Accepts one connection and proves membership, with the key of `member`.
+    async fn accept(member: &Node, listener: &TcpListener) -> Self {
+        let (stream, _) = listener.accept().await.unwrap();
+        let shared = member.shared();
+        let stream = shared.tls.acceptor().accept(Corked::new(stream)).await;
+        let mut stream = TlsStream::from(stream.unwrap());
+        let door = Door {
+            key: &shared.key,
+            keyring: &shared.keyring,
+            invites: None,
+            now_unix_s: 0,
+        };
+        let admitted = admit(&mut stream, shared.me, door, &shared.limits);
+        admitted.await.unwrap();
+        Self::of(stream)
+    }
+
+    fn of(stream: TlsStream<Corked<TcpStream>>) -> Self {
+        let (stream, sealer, opener) = keys_of(stream).unwrap();
+        Self {
+            stream: stream.into_inner().unwrap(),
+            sealer,
+            opener,
+        }
+    }
+
+    /// Seals these bytes in a record of their own.
+    fn record(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut room = vec![0; bytes.len() + OVERHEAD_BYTES];
+        self.sealer.seal([bytes].into_iter(), &mut room).unwrap();
+        room
+    }
+
+    /// Sends all of it, or as much as the other end takes before it hangs up.
+    async fn say(&mut self, pieces: &[&[u8]]) {
+        let records: Vec<u8> = pieces.iter().flat_map(|it| self.record(it)).collect();
+        let _hung_up = self.stream.write_all(&records).await;
+    }
+
+    /// Reads one record.
+    async fn hear(&mut self) -> Option<Vec<u8>> {
+        let mut header = [0; 5];
+        self.stream.read_exact(&mut header).await.ok()?;
+        let length = Opener::length_of(&header).ok()??;
+        let mut record = [&header[..], &vec![0; length - 5]].concat();
+        self.stream.read_exact(&mut record[5..]).await.ok()?;
+        let mut room = vec![0; Opener::room_for(length)];
+        let carried = self.opener.open(&record, &mut room).ok()?;
+        room.truncate(carried);
+        Some(room)
+    }
+}
+
+/// Tells what a node blames on its peers.
+fn blamed(node: &Node) -> UnboundedReceiver<(NodeId, DropReason)> {
+    let (tell, told) = mpsc::unbounded_channel();
+    let note = move |peer, reason| tell.send((peer, reason)).unwrap_or_default();
+    node.net.set_on_breach(Arc::new(note));
+    told
+}
+
+async fn next<T>(told: &mut UnboundedReceiver<T>) -> T {
+    timeout(PATIENCE, told.recv()).await.unwrap().unwrap()
+}
+
+fn ping(id: u32) -> [u8; HEADER_BYTES] {
+    Frame::empty(id, Kind::Ping).header
+}
+
+#[tokio::test]
+async fn a_member_that_sends_empty_records_without_end_is_hung_up_on_and_named() {
+    let (member, node) = (Node::new(1), Node::new(1));
+    let mut told = blamed(&node);
+    let mut hostile = Hostile::dial(&member, &node).await;
+    // as many as may be, more than once, are no breach
+    let (ping, pong) = (ping(0), Frame::empty(0, Kind::Pong).header);
+    let row = [&[&b""[..]; EMPTY_RECORDS_MAX as usize][..], &[&ping]].concat();
+    hostile.say(&row.repeat(2)).await;
+    for _ in 0..2 {
+        assert_eq!(hostile.hear().await.unwrap(), pong);
+    }
+    hostile
+        .say(&[&b""[..]; EMPTY_RECORDS_MAX as usize + 1])
+        .await;
+    assert_eq!(hostile.hear().await, None);
+    assert_eq!(next(&mut told).await, (member.id, DropReason::EmptyRecords));
+    // a crowd of them, also
+    let mut hostile = Hostile::dial(&member, &node).await;
+    hostile.say(&vec![&b""[..]; 100_000]).await;
+    assert_eq!(next(&mut told).await, (member.id, DropReason::EmptyRecords));
+}
+
+#[tokio::test]
+async fn a_record_that_no_honest_member_seals_names_the_one_that_sent_it() {
+    let (member, node) = (Node::new(1), Node::new(1));
+    let mut told = blamed(&node);
+    let mut hostile = Hostile::dial(&member, &node).await;
+    let sealed = hostile.sealer.seal_as(20, b"data");
+    hostile.stream.write_all(&sealed).await.unwrap();
+    assert_eq!(next(&mut told).await, (member.id, DropReason::Malformed));
+    // anybody on the way can change a record
+    let mut hostile = Hostile::dial(&member, &node).await;
+    let mut sealed = hostile.record(&ping(0));
+    sealed[9] ^= 1;
+    hostile.stream.write_all(&sealed).await.unwrap();
+    assert_eq!(hostile.hear().await, None);
+    assert_eq!(node.net.counters().dropped(DropReason::TlsFailed), 1);
+    assert!(told.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_member_that_pings_without_end_is_answered_so_often_and_named() {
+    let (member, node) = (Node::new(1), Node::new(1));
+    let mut told = blamed(&node);
+    let mut hostile = Hostile::dial(&member, &node).await;
+    let begun = std::time::Instant::now();
+    let many = ping(7).repeat(1000);
+    hostile.say(&[&many[..]; 4]).await;
+    assert_eq!(next(&mut told).await, (member.id, DropReason::Pings));
+    let most = PINGS_AT_ONCE + PINGS_PER_S * (begun.elapsed().as_secs() as u32 + 1);
+    let mut pongs = 0;
+    while hostile.hear().await.is_some() {
+        pongs += 1;
+    }
+    assert!(pongs <= most, "{pongs}");
+}
+
+#[tokio::test]
+async fn a_member_that_takes_one_request_back_without_end_is_named() {
+    let (member, mut node) = (Node::new(1), Node::new(1));
+    let mut told = blamed(&node);
+    let mut hostile = Hostile::dial(&member, &node).await;
+    let request = question().encode(7).unwrap();
+    hostile.say(&[&request.header, &request.body]).await;
+    let incoming = timeout(PATIENCE, node.requests.recv()).await.unwrap();
+    let reply = incoming.unwrap().reply;
+    let _told = reply.unwanted();
+    hostile.say(&[&ping(7).repeat(1000)]).await;
+    assert_eq!(next(&mut told).await, (member.id, DropReason::Pings));
+}
+
+#[tokio::test]
+async fn a_member_that_takes_each_of_very_many_requests_back_is_not_an_offender() {
+    let (member, node) = (Node::new(1), Node::new(1));
+    let mut told = blamed(&node);
+    let (seen, _net, _answering) = node.answer_all();
+    for _ in 0..10 * PINGS_AT_ONCE {
+        let asking = member.ask(&seen, Lane::Urgent);
+        // polled once, which sends it, and dropped
+        let _none = timeout(Duration::ZERO, asking).await;
+    }
+    assert!(member.ask(&seen, Lane::Urgent).await.is_ok());
+    assert!(told.try_recv().is_err());
+    assert_eq!(member.net.counters().dialled, 1);
+}
+
+/// Asks a hostile holder something, which answers by what `saying` says; gives what it is blamed
+/// for, and how often the asker was told of progress.
+async fn holder_says(saying: impl AsyncFnOnce(&mut Hostile)) -> (DropReason, usize) {
+    let (asker, member) = (Node::new(1), Node::new(1));
+    let mut told = blamed(&asker);
+    let listener = TcpListener::bind(ANYWHERE).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let progress = Arc::new(Mutex::new(0));
+    let seen = Arc::clone(&progress);
+    let telling = Progress {
+        tell: Arc::new(move |_, _, _| *seen.lock() += 1),
+        node: member.id,
+        key: 7,
+    };
+    let net = asker.net.clone();
+    let asked = async {
+        // the dial itself is progress
+        net.warm(member.id, addr, Lane::Urgent).await.unwrap();
+        let asking = net.request_telling(member.id, addr, Lane::Urgent, question(), Some(telling));
+        asking.await
+    };
+    let answering = async {
+        let mut hostile = Hostile::accept(&member, &listener).await;
+        saying(&mut hostile).await;
+        hostile
+    };
+    let (answer, _hostile) = tokio::join!(asked, answering);
+    let (peer, reason) = next(&mut told).await;
+    assert_eq!(answer, Err(NetError::Lost { reason }));
+    assert_eq!(peer, member.id);
+    let progress = *progress.lock();
+    (reason, progress)
+}
+
+#[tokio::test]
+async fn a_holder_that_answers_by_empty_records_is_named_and_they_are_not_progress() {
+    let (reason, progress) = holder_says(async |hostile| {
+        hostile.hear().await.unwrap();
+        for _ in 0..=EMPTY_RECORDS_MAX {
+            hostile.say(&[b""]).await;
+        }
+    })
+    .await;
+    assert_eq!((reason, progress), (DropReason::EmptyRecords, 0));
+}
+
+#[tokio::test]
+async fn a_holder_that_sends_pongs_that_no_ping_asked_for_is_named() {
+    let (reason, progress) = holder_says(async |hostile| {
+        hostile.hear().await.unwrap();
+        hostile.say(&[&Frame::empty(0, Kind::Pong).header]).await;
+    })
+    .await;
+    assert_eq!((reason, progress), (DropReason::Pings, 0));
+}
+
+#[tokio::test]
+async fn a_member_that_sends_a_frame_in_drips_is_named() {
+    let limits = PeerLimits {
+        frame_grace: DRIP_EACH * 40,
+        ..PeerLimits::default()
+    };
+    let (member, node) = (Node::new(1), Node::with_limits(1, limits));
+    let mut told = blamed(&node);
+    let mut hostile = Hostile::dial(&member, &node).await;
+    let request = question().encode(7).unwrap();
+    // each byte is read before the next one comes, and the last one does not come
+    for byte in &request.header[1..] {
+        hostile.say(&[&[*byte]]).await;
+        assert!(timeout(DRIP_EACH, told.recv()).await.is_err());
+    }
+    assert_eq!(next(&mut told).await, (member.id, DropReason::Drip));
+}

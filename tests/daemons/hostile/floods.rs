@@ -1,0 +1,41 @@
+//! What a member sends that costs it little and a node much.
+
+use p2pfs_proto::wire::native::tcp::{Frame, Kind};
+
+use super::*;
+
+/// Records that are sent at once, and how often.
+const RECORDS: usize = 2900;
+const TIMES: usize = 400;
+
+/// Sends the same record until the daemon hangs up, on some connections one after the other.
+fn flood(scene: &Scene, carried: &[u8]) {
+    for _ in 0..3 {
+        let mut connection = scene.eve.dial_raw(scene.one.address).unwrap();
+        let is_taken = (0..TIMES).all(|_| connection.send(carried, RECORDS));
+        assert!(!is_taken, "more than a million records were taken");
+        connection.await_end();
+    }
+}
+
+#[apply(promise)]
+fn a_member_that_floods_with_empty_records_is_hung_up_on_and_named() {
+    let mut scene = scene();
+    flood(&scene, b"");
+    let how = "empty records";
+    scene.await_named(&scene.one, how);
+    assert!(scene.offences() >= 3);
+    scene.assert_unharmed();
+    scene.assert_journal_names(how);
+}
+
+#[apply(promise)]
+fn a_member_that_floods_with_pings_is_hung_up_on_and_named() {
+    let mut scene = scene();
+    flood(&scene, &Frame::empty(0, Kind::Ping).header);
+    let how = "too many pings";
+    scene.await_named(&scene.one, how);
+    assert!(scene.offences() >= 3);
+    scene.assert_unharmed();
+    scene.assert_journal_names(how);
+}
