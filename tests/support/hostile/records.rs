@@ -30,7 +30,7 @@ const SPKI_PREFIX: [u8; 12] = [
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection to a daemon that takes the member for one.
-pub struct RawConnection {
+pub(crate) struct RawConnection {
     stream: TcpStream,
     key: LessSafeKey,
     iv: [u8; 12],
@@ -39,7 +39,7 @@ pub struct RawConnection {
 
 impl Hostile {
     /// Dials a node and proves membership.
-    pub fn dial_raw(&self, address: SocketAddr) -> io::Result<RawConnection> {
+    pub(crate) fn dial_raw(&self, address: SocketAddr) -> io::Result<RawConnection> {
         let mut tls = self.tls_client();
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -123,13 +123,13 @@ fn is_whole(bytes: &[u8]) -> bool {
 impl RawConnection {
     /// Sends these bytes in so many records, each of which carries all of them. False once the
     /// other end has hung up.
-    pub fn send(&mut self, carried: &[u8], records: usize) -> bool {
+    pub(crate) fn send(&mut self, carried: &[u8], records: usize) -> bool {
         let sealed: Vec<u8> = (0..records).flat_map(|_| self.seal(carried)).collect();
         self.stream.write_all(&sealed).is_ok()
     }
 
     /// Waits until the other end hangs up.
-    pub fn await_end(&mut self) {
+    pub(crate) fn await_end(&mut self) {
         let mut rest = Vec::new();
         if let Err(error) = self.stream.read_to_end(&mut rest) {
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");

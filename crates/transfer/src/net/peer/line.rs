@@ -174,12 +174,12 @@ impl Line {
     }
 
     /// Records that a ping goes out, which the peer may answer once.
-    pub fn note_ping(&self) {
+    pub(super) fn note_ping(&self) {
         self.pings.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether a pong answers a ping of this end; it does so no more then.
-    pub fn take_pong(&self) -> bool {
+    pub(super) fn take_pong(&self) -> bool {
         let less = |pings: u64| pings.checked_sub(1);
         let taken = self
             .pings
