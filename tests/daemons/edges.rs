@@ -307,8 +307,12 @@ fn readers_are_named_by_their_certificates_and_by_groups_and_who_is_put_out_read
         ..NodeOptions::new("one")
     });
     let (two, three) = (cluster.start("two"), cluster.start("three"));
-    for joiner in [&two, &three] {
-        let token = one.cli(&["invite"]).expect_ok();
+    // a name with a meaning here is given by the inviter alone
+    let nameless = one.cli(&["invite"]).expect_ok();
+    let refused = two.cli(&["join", nameless.trim()]);
+    assert!(refused.stderr.contains("--name"), "{}", refused.text());
+    for (name, joiner) in [("two", &two), ("three", &three)] {
+        let token = one.cli(&["invite", "--name", name]).expect_ok();
         joiner.cli(&["join", token.trim()]).expect_ok();
     }
     two.wait_for_file("secret");

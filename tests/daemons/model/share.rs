@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rand::RngExt;
@@ -249,9 +249,15 @@ impl Share {
     }
 }
 
+/// Whether a link is left out. No target names a directory that exists, so a `..` behind a name
+/// leads nowhere.
 fn leads_out(link: &Path, target: &Path) -> bool {
     let in_root = link.parent() == Some(Path::new(""));
-    target.is_absolute() || (in_root && target.starts_with(".."))
+    let parts = target
+        .components()
+        .skip_while(|it| *it == Component::ParentDir);
+    let goes_up_from_a_name = parts.skip(1).any(|it| it == Component::ParentDir);
+    target.is_absolute() || (in_root && target.starts_with("..")) || goes_up_from_a_name
 }
 
 fn set_mtime(path: &Path, mtime: Time) {
