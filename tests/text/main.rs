@@ -14,6 +14,7 @@ mod config_layers;
 mod config_refusals;
 mod config_shares;
 mod corpus;
+mod generated;
 mod json_fields;
 mod limits;
 mod manual;

@@ -42,7 +42,7 @@ fn what_runs_with_the_right_to_mount_can_be_read_in_a_sitting() {
     let decides = broker - list;
     assert!(decides < 300, "{decides} lines decide");
     assert!(broker < 500, "{broker} lines are the broker's own");
-    assert!(broker + calls < 1000, "{broker} and {calls} lines");
+    assert!(broker + calls < 1100, "{broker} and {calls} lines");
 }
 
 #[test]

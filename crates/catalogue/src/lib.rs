@@ -49,6 +49,7 @@ mod found_again;
 mod held;
 mod intake;
 mod labels;
+mod limits;
 mod log;
 mod merge;
 mod merged;
@@ -72,6 +73,8 @@ mod writes;
 
 #[cfg(test)]
 mod tests;
+
+pub use limits::LIMITS;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -8,8 +8,11 @@
     allow(clippy::disallowed_methods, reason = "tests may read the clock")
 )]
 
+mod limits;
 pub mod plan;
 pub mod session;
+
+pub use limits::LIMITS;
 
 pub use plan::{FetchReport, Offer, PEER_RECORDS_MAX, PeerRate, PeerRecord, SourceReport};
 pub use session::{FetchEvent, FillProgress, Holder, Session};

@@ -5,6 +5,9 @@
 //! [`net`] the sockets.
 
 pub mod discovery;
+mod limits;
 pub mod mesh;
 pub mod net;
 pub mod wire;
+
+pub use limits::LIMITS;

@@ -59,6 +59,7 @@ mod counters;
 mod event;
 mod farewell;
 mod identity;
+mod limits;
 mod links;
 mod membership;
 mod offenders;
@@ -505,3 +506,5 @@ fn oldest<K: Copy, V, T: Ord>(table: &BTreeMap<K, V>, since: impl Fn(&V) -> T) -
 
 #[cfg(test)]
 mod tests;
+
+pub use limits::LIMITS;

@@ -79,6 +79,7 @@ mod giving;
 mod handle;
 pub mod inbox;
 pub mod legacy;
+mod limits;
 pub mod machine;
 mod mailbox;
 pub mod mesh;
@@ -102,6 +103,8 @@ pub mod store;
 mod traffic;
 mod views;
 mod wake;
+
+pub use limits::LIMITS;
 
 pub use self::mesh::{Parcel, PushError};
 pub use content::NodeContent;

@@ -6,5 +6,8 @@
     allow(clippy::disallowed_methods, reason = "tests may read the clock")
 )]
 
+mod limits;
 pub mod trust;
 pub mod wire;
+
+pub use limits::LIMITS;

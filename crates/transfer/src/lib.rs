@@ -35,11 +35,14 @@
 
 pub mod batches;
 pub mod client;
+mod limits;
 pub mod net;
 mod pace;
 pub mod server;
 #[cfg(test)]
 mod tests;
+
+pub use limits::LIMITS;
 
 pub use client::{FetchConfig, FetchTicket, Fetcher, Fill, HoldersOf, ReadReply};
 pub use pace::Pace;

@@ -12,5 +12,9 @@ pub mod extent;
 pub mod files;
 pub mod id;
 pub mod least;
+pub mod limit;
+mod limits;
 pub mod offences;
 pub mod path;
+
+pub use limits::LIMITS;

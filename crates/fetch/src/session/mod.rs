@@ -15,7 +15,7 @@
 //! [`verify`], which an owner calls where it likes. An error ends one read or one fill and leaves
 //! everything else as it was.
 
-mod answers;
+pub mod answers;
 mod fills;
 mod gather;
 mod sizes;

@@ -7,12 +7,12 @@
 //! file, and knows of files only what the handed-in `offers` says. A datagram that breaks a rule
 //! changes nothing but a counter; every table here has a named limit.
 
-mod answering;
-mod asking;
+pub mod answering;
+pub mod asking;
 mod offence;
 mod probes;
-mod rate;
-mod roster;
+pub mod rate;
+pub mod roster;
 
 #[cfg(test)]
 mod tests;

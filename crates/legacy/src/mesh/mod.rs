@@ -7,12 +7,12 @@
 //! gives what to send, whom to dial, what to close and when to wake it. It opens nothing and holds
 //! no byte of a file; every table here has a named limit.
 
-mod known;
+pub mod known;
 mod lines;
 mod offence;
 mod pace;
 mod peers;
-mod receive;
+pub mod receive;
 
 #[cfg(test)]
 mod tests;

@@ -9,10 +9,10 @@ mod coming;
 mod opening;
 mod origin;
 mod parts;
-mod receive;
+pub mod receive;
 mod room;
 mod senders;
-mod store;
+pub mod store;
 
 pub use attributes::{SENDER_ATTRIBUTE, sender_of};
 pub(super) use opening::Opening;

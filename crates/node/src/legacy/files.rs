@@ -26,14 +26,14 @@ use p2pfs_legacy::net::discovery::LegacyError;
 use p2pfs_legacy::wire::discovery::Name;
 
 /// Files of legacy peers that are known at one time; the one found first is forgotten first.
-pub(super) const KNOWN_MAX: usize = 4096;
+pub const KNOWN_MAX: usize = 4096;
 /// How long a transfer whose header was read waits for somebody who wants its bytes.
 const PARKED: Duration = Duration::from_secs(5);
 /// How long a whole copy is used for further opens, and kept: the peer may have another file by
 /// then, and nothing in its protocol would say so.
 pub const COPY_AGE: Duration = Duration::from_secs(10);
 /// Copies at one time, each with a file and mostly a connection; an open beyond it fails.
-pub(super) const COPIES_MAX: usize = 256;
+pub const COPIES_MAX: usize = 256;
 /// Windows at one time. Each has a few MiB of memory; an open beyond it has no room.
 pub const WINDOWS_MAX: usize = 16;
 /// Failures that wait for the plane to take note of them; further ones are not counted.

@@ -7,11 +7,11 @@
 
 mod copy;
 mod error;
-mod files;
+pub mod files;
 mod incoming;
 mod mount;
 mod offered;
-mod refusals;
+pub mod refusals;
 mod run;
 mod serve;
 mod window;

@@ -14,7 +14,7 @@ use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::path::SharedPath;
 
 /// Names that were told of and are remembered; beyond it all are forgotten.
-pub(super) const TOLD_MAX: usize = 4096;
+pub const TOLD_MAX: usize = 4096;
 /// What is told at once.
 const BURST: u32 = 16;
 /// How long it takes until one more is told.

@@ -12,9 +12,9 @@ use p2pfs_types::id::NodeId;
 
 /// Lists of readers that name this node which are taken from one author at once: as many as one
 /// part of a log can have, so that none is too long for ever.
-pub(super) const LISTS_AT_ONCE: u32 = PART_MAX_RECORDS as u32;
+pub const LISTS_AT_ONCE: u32 = PART_MAX_RECORDS as u32;
 /// And a second in the long run; the author's log waits until then.
-pub(super) const LISTS_PER_S: u32 = 64;
+pub const LISTS_PER_S: u32 = 64;
 
 /// What each author may say still; who is not in it, all.
 #[derive(Debug, Default)]

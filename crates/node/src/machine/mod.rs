@@ -13,7 +13,7 @@
 mod answers;
 mod blame;
 mod heads;
-mod lists;
+pub mod lists;
 pub mod questions;
 mod readers;
 mod trust;

@@ -9,16 +9,16 @@
 
 mod epoch;
 mod epochs;
-mod exchange;
+pub mod exchange;
 mod file;
-mod invites;
-mod keyring;
-mod ledger;
+pub mod invites;
+pub mod keyring;
+pub mod ledger;
 mod node_key;
 mod proof;
 mod share_key;
-mod statement;
-mod token;
+pub mod statement;
+pub mod token;
 
 pub use epoch::EpochSecret;
 pub use epochs::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S};

@@ -13,7 +13,7 @@ use p2pfs_types::id::NodeId;
 /// How many files askers are remembered of; the one asked for longest ago is forgotten first.
 const FILES_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// How many askers of one file are remembered: what an offer can name.
-pub(super) const ASKERS_MAX: usize = OFFER_ASKERS_MAX;
+pub const ASKERS_MAX: usize = OFFER_ASKERS_MAX;
 /// For how long.
 const LATELY: Duration = Duration::from_secs(120);
 

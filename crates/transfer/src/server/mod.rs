@@ -8,7 +8,7 @@
 //! Beyond the limits a peer is told `Busy` and asks another; what stands still, as over a disk that
 //! hangs, is refused. An error ends one answer.
 
-mod askers;
+pub mod askers;
 mod batch;
 mod fair_queue;
 mod limited;

@@ -4,10 +4,10 @@
 //! encoded here is what the old programs understand, what is decoded tolerates what they emit:
 //! any line end, blanks around, missing fields, garbage in lists. IPv4 only, as they are.
 
-mod address;
-mod message;
+pub mod address;
+pub mod message;
 mod name;
-mod transfer;
+pub mod transfer;
 
 pub use address::{HOST_MAX_BYTES, MemberName};
 pub use message::{

@@ -5,10 +5,10 @@
 //! they emit: any line end, blanks around, garbage in lists. Payloads are not held whole but where
 //! they are short and of no file: a [`Decoder`] gives them piece by piece.
 
-mod decoder;
-mod file;
-mod line;
-mod name;
+pub mod decoder;
+pub mod file;
+pub mod line;
+pub mod name;
 
 pub use decoder::{DecodeError, Decoder, HEAD_MAX_BYTES, Item, LINE_MAX_BYTES, MESSAGE_MAX_BYTES};
 pub use file::{

@@ -6,12 +6,12 @@
 //! checked on the header before a body is read or memory taken for it. An error leaves nothing
 //! behind: the sender is at fault, and the connection is of no more use.
 
-mod batch;
-mod frame;
+pub mod batch;
+pub mod frame;
 mod greeting;
-mod log;
+pub mod log;
 mod parts;
-mod push;
+pub mod push;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use p2pfs_types::id::{EpochId, Generation, NodeId};
 
-mod message;
+pub mod message;
 
 pub use message::{GET_HASHES_MAX, Message, OFFER_ASKERS_MAX, OFFER_RANGES_MAX, OfferSummary};
 

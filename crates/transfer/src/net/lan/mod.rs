@@ -11,10 +11,10 @@
 //!        ◀──────question, answer───┘  └───▶ known (table, order of hints) ──▶ LanEvent
 //! ```
 
-mod known;
+pub mod known;
 mod links;
 pub mod machine;
-mod message;
+pub mod message;
 pub mod subnet;
 #[cfg(test)]
 mod tests;

@@ -29,14 +29,14 @@ const SILENT_ROUND_TRIPS: u32 = 4;
 const SILENT_MAX: Duration = Duration::from_secs(8);
 /// Records in a row that may carry no byte: as many as rustls and BoringSSL take. No node of ours
 /// sends any.
-pub(super) const EMPTY_RECORDS_MAX: u32 = 32;
+pub const EMPTY_RECORDS_MAX: u32 = 32;
 /// Pings that a peer may send a second on one connection, besides one for each request, which it
 /// may take back by it. A node sends one for each silence of a second, and at most five a second
 /// where it is about to give the connection up.
-pub(super) const PINGS_PER_S: u32 = 10;
+pub const PINGS_PER_S: u32 = 10;
 /// The same at once: what a peer sends within [`SILENT_MAX`], after which it hangs up, and that may
 /// all arrive together.
-pub(super) const PINGS_AT_ONCE: u32 = 64;
+pub const PINGS_AT_ONCE: u32 = 64;
 /// How much of what came is taken from the socket before it is opened: few system calls, and what
 /// came with one is still in the processor's nearest caches when it is opened.
 pub(super) const READ_AHEAD_BYTES: usize = 64 << 10;

@@ -13,7 +13,7 @@ mod distances;
 mod framing;
 mod gauge;
 mod greet;
-mod limits;
+pub mod limits;
 mod line;
 mod low_water;
 mod mark;

@@ -1,0 +1,135 @@
+//! The limits of this crate on input from outside, as p2pfs(8) lists them.
+
+use p2pfs_types::limit::{Limit, LimitTests, LimitValue};
+
+/// Every limit of this crate, in the order of their names.
+pub const LIMITS: &[Limit] = &[
+    Limit {
+        name: "fetch::plan::DEMANDS_MAX",
+        value: LimitValue::Count(crate::plan::DEMANDS_MAX as u64),
+        text: "reads that may wait at one time; one more fails. More than the kernel may have \
+               under way: 8192 read-aheads, and one for each thread of a machine.",
+        tests: LimitTests::By(&[
+            "crates/fetch/src/plan/tests.rs the_numbers_of_fetches_and_waits_are_bounded",
+        ]),
+    },
+    Limit {
+        name: "fetch::plan::FETCHES_KEPT_MAX",
+        value: LimitValue::Count(crate::plan::FETCHES_KEPT_MAX as u64),
+        text: "where so many are open, those that nobody waits for are let go of.",
+        tests: LimitTests::By(&[
+            "crates/fetch/src/plan/tests.rs the_numbers_of_fetches_and_waits_are_bounded",
+        ]),
+    },
+    Limit {
+        name: "fetch::plan::FETCHES_MAX",
+        value: LimitValue::Count(crate::plan::FETCHES_MAX as u64),
+        text: "files on their way at one time; one more fails. More than the kernel may have \
+               read-aheads under way, each of which may be of another file.",
+        tests: LimitTests::By(&[
+            "crates/fetch/src/plan/tests.rs the_numbers_of_fetches_and_waits_are_bounded",
+        ]),
+    },
+    Limit {
+        name: "fetch::plan::IN_FLIGHT_MAX_BYTES",
+        value: LimitValue::Bytes(crate::plan::IN_FLIGHT_MAX_BYTES),
+        text: "in flight to all peers together; bounds the memory of the transfer.",
+        tests: LimitTests::By(&[
+            "crates/fetch/src/plan/tests/links.rs a_step_costs_what_it_touches_however_much_is_in_flight",
+        ]),
+    },
+    Limit {
+        name: "fetch::plan::PIECE_MAX_BYTES",
+        value: LimitValue::Bytes(crate::plan::PIECE_MAX_BYTES),
+        text: "the largest range of one request, and the grain of what is asked in bulk: the \
+               wire's limit.",
+        tests: LimitTests::By(&[
+            "crates/fetch/src/plan/streams.rs the_window_of_a_sequential_reader_grows_to_its_limit",
+        ]),
+    },
+    Limit {
+        name: "fetch::plan::URGENT_MAX_BYTES",
+        value: LimitValue::Bytes(crate::plan::URGENT_MAX_BYTES),
+        text: "demands up to this size travel apart from bulk: as far as the kernel reads ahead \
+               unless told otherwise.",
+        tests: LimitTests::Untried(
+            "it bounds what this node asks for, and nothing that comes from outside",
+        ),
+    },
+    Limit {
+        name: "fetch::plan::fetch::HOLDERS_MAX",
+        value: LimitValue::Count(crate::plan::fetch::HOLDERS_MAX as u64),
+        text: "how many holders of one file are kept; offers beyond it are not heard.",
+        tests: LimitTests::By(&[
+            "crates/fetch/src/plan/fetch/tests.rs the_number_of_holders_is_bounded",
+        ]),
+    },
+    Limit {
+        name: "fetch::plan::fetch::RUNS_MAX",
+        value: LimitValue::Count(crate::plan::fetch::RUNS_MAX as u64),
+        text: "how many ranges of a file are kept of what one holder has, its longest.",
+        tests: LimitTests::By(&[
+            "crates/fetch/src/plan/tests/offers.rs what_is_kept_of_what_a_holder_has_is_bounded",
+        ]),
+    },
+    Limit {
+        name: "fetch::plan::known::PEERS_MAX",
+        value: LimitValue::Count(crate::plan::known::PEERS_MAX as u64),
+        text: "peers of which figures are kept.",
+        tests: LimitTests::By(&[
+            "crates/fetch/src/plan/tests/record.rs records_are_bounded_and_the_oldest_that_did_not_lie_give_way",
+        ]),
+    },
+    Limit {
+        name: "fetch::plan::peer::WINDOW_MAX_BYTES",
+        value: LimitValue::Bytes(crate::plan::peer::WINDOW_MAX_BYTES),
+        text: "never more: 160 ms of 100 MB/s, twice over what a continent needs.",
+        tests: LimitTests::Untried(
+            "it bounds what this node asks for, and nothing that comes from outside",
+        ),
+    },
+    Limit {
+        name: "fetch::plan::record::PEER_RECORDS_MAX",
+        value: LimitValue::Count(crate::plan::record::PEER_RECORDS_MAX as u64),
+        text: "records that are given out: those that lied first, then those heard of last.",
+        tests: LimitTests::By(&[
+            "crates/fetch/src/plan/tests/record.rs records_are_bounded_and_the_oldest_that_did_not_lie_give_way",
+        ]),
+    },
+    Limit {
+        name: "fetch::plan::streams::AHEAD_MAX_BYTES",
+        value: LimitValue::Bytes(crate::plan::streams::AHEAD_MAX_BYTES),
+        text: "the largest window: 160 ms of a link of 100 MB/s.",
+        tests: LimitTests::By(&[
+            "crates/fetch/src/plan/streams.rs nothing_is_fetched_past_the_end_of_the_file",
+            "crates/fetch/src/plan/streams.rs the_window_of_a_sequential_reader_grows_to_its_limit",
+        ]),
+    },
+    Limit {
+        name: "fetch::plan::streams::AHEAD_OF_ALL_MAX_BYTES",
+        value: LimitValue::Bytes(crate::plan::streams::AHEAD_OF_ALL_MAX_BYTES),
+        text: "what is fetched ahead of all readers together, each having an equal part: eight \
+               full windows.",
+        tests: LimitTests::By(&[
+            "crates/fetch/src/plan/tests.rs what_is_fetched_ahead_of_very_many_readers_together_is_bounded",
+        ]),
+    },
+    Limit {
+        name: "fetch::plan::streams::STREAMS_MAX",
+        value: LimitValue::Count(crate::plan::streams::STREAMS_MAX as u64),
+        text: "how many streams of one file are told apart.",
+        tests: LimitTests::By(&[
+            "crates/fetch/src/plan/streams.rs the_number_of_streams_is_bounded",
+        ]),
+    },
+    Limit {
+        name: "fetch::session::answers::SHORT_WAY_MAX_BYTES",
+        value: LimitValue::Bytes(crate::session::answers::SHORT_WAY_MAX_BYTES),
+        text: "the largest range that takes the short way where a reader waits for it, asked \
+               and verified without another thread: as far as the kernel reads ahead unless \
+               told otherwise, some 80 microseconds' hashing.",
+        tests: LimitTests::Untried(
+            "it bounds what this node asks for, and nothing that comes from outside",
+        ),
+    },
+];

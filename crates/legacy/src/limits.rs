@@ -1,0 +1,358 @@
+//! The limits of this crate on input from outside, as p2pfs(8) lists them.
+
+use p2pfs_types::limit::{Limit, LimitTests, LimitValue};
+
+/// Every limit of this crate, in the order of their names.
+pub const LIMITS: &[Limit] = &[
+    Limit {
+        name: "legacy::discovery::answering::ANSWERS_MAX",
+        value: LimitValue::Count(crate::discovery::answering::ANSWERS_MAX as u64),
+        text: "answers that wait at one time; further askers get none and ask again.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/discovery/answering.rs no_more_answers_wait_than_the_limit_in_all_and_for_one_address",
+        ]),
+    },
+    Limit {
+        name: "legacy::discovery::asking::ASKS_BURST",
+        value: LimitValue::Count(crate::discovery::asking::ASKS_BURST as u64),
+        text: "questions put at once.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/discovery/tests/storms.rs many_names_are_put_in_order_at_a_pace_and_each_has_its_whole_lookup",
+            "crates/legacy/src/discovery/tests/hostile.rs a_newcomer_is_asked_the_latest_questions_and_not_all",
+        ]),
+    },
+    Limit {
+        name: "legacy::discovery::asking::ASKS_MAX",
+        value: LimitValue::Count(crate::discovery::asking::ASKS_MAX as u64),
+        text: "questions open at one time; the oldest whose lookup is over gives way.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/discovery/tests/storms.rs questions_are_bounded_and_those_past_their_lookup_give_way",
+        ]),
+    },
+    Limit {
+        name: "legacy::discovery::asking::ASKS_PER_S",
+        value: LimitValue::Count(crate::discovery::asking::ASKS_PER_S as u64),
+        text: "and in the long run: a legacy peer looks through its whole folder for a name \
+               that it has not.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/discovery/tests/storms.rs many_names_are_put_in_order_at_a_pace_and_each_has_its_whole_lookup",
+        ]),
+    },
+    Limit {
+        name: "legacy::discovery::asking::LATE_MAX",
+        value: LimitValue::Count(crate::discovery::asking::LATE_MAX as u64),
+        text: "questions that stay open for a late answer when their lookup is over; the oldest \
+               gives way.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/discovery/tests/storms.rs few_questions_stay_open_for_a_late_answer",
+        ]),
+    },
+    Limit {
+        name: "legacy::discovery::asking::TRIES_AT_ONE_MAX",
+        value: LimitValue::Count(crate::discovery::asking::TRIES_AT_ONE_MAX as u64),
+        text: "of them at one address, so that one that says nothing leaves room for others.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/discovery/asking/tests.rs so_many_responders_are_tried_in_all_and_at_one_address",
+        ]),
+    },
+    Limit {
+        name: "legacy::discovery::asking::TRIES_MAX",
+        value: LimitValue::Count(crate::discovery::asking::TRIES_MAX as u64),
+        text: "responders that are tried at one time, for all questions.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/discovery/asking/tests.rs so_many_responders_are_tried_in_all_and_at_one_address",
+        ]),
+    },
+    Limit {
+        name: "legacy::discovery::rate::BURST",
+        value: LimitValue::Count(crate::discovery::rate::BURST as u64),
+        text: "and at once: the lists of a large cluster all told from one machine.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/discovery/rate.rs a_member_is_heard_beside_one_that_floods_from_its_address",
+            "crates/legacy/src/discovery/rate.rs an_address_has_its_burst_then_its_rate_and_takes_nothing_from_others",
+            "crates/legacy/src/discovery/rate.rs ever_new_addresses_are_bounded_together",
+        ]),
+    },
+    Limit {
+        name: "legacy::discovery::rate::MEMBER_BURST",
+        value: LimitValue::Count(crate::discovery::rate::MEMBER_BURST as u64),
+        text: "see MEMBER_PER_S.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/discovery/rate.rs a_member_is_heard_beside_one_that_floods_from_its_address",
+        ]),
+    },
+    Limit {
+        name: "legacy::discovery::rate::MEMBER_PER_S",
+        value: LimitValue::Count(crate::discovery::rate::MEMBER_PER_S as u64),
+        text: "what each member may send besides, in the long run and at once, where another at \
+               its address has used up what the address may say: its lists, and the questions \
+               of a person.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/discovery/rate.rs a_member_is_heard_beside_one_that_floods_from_its_address",
+        ]),
+    },
+    Limit {
+        name: "legacy::discovery::rate::PER_S",
+        value: LimitValue::Count(crate::discovery::rate::PER_S as u64),
+        text: "datagrams that an address may send in the long run.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/discovery/rate.rs a_member_is_heard_beside_one_that_floods_from_its_address",
+            "crates/legacy/src/discovery/rate.rs an_address_has_its_burst_then_its_rate_and_takes_nothing_from_others",
+        ]),
+    },
+    Limit {
+        name: "legacy::discovery::roster::CANDIDATES_MAX",
+        value: LimitValue::Count(crate::discovery::roster::CANDIDATES_MAX as u64),
+        text: "addresses and names that were told of and not heard yet.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/discovery/roster.rs so_many_addresses_are_kept_that_were_told_of_in_all_and_by_one",
+        ]),
+    },
+    Limit {
+        name: "legacy::discovery::roster::MEMBERS_MAX",
+        value: LimitValue::Count(crate::discovery::roster::MEMBERS_MAX as u64),
+        text: "members that are heard and kept; further ones are answered and not gossiped.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/discovery/tests/hostile.rs no_datagrams_break_the_machine_or_its_limits",
+            "crates/legacy/src/discovery/tests/hostile.rs a_flood_of_spoofed_lists_fills_bounded_tables_and_sends_little",
+            "crates/legacy/src/discovery/tests/hostile.rs a_forged_sender_is_sent_no_more_than_was_said_in_its_name",
+        ]),
+    },
+    Limit {
+        name: "legacy::mesh::HANDSHAKES_MAX",
+        value: LimitValue::Count(crate::mesh::HANDSHAKES_MAX as u64),
+        text: "accepted connections whose handshake is not over, of all addresses; others are \
+               closed at once.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/mesh/tests/hostile.rs strangers_that_say_nothing_take_few_places_and_for_ten_seconds",
+        ]),
+    },
+    Limit {
+        name: "legacy::mesh::LINES_BURST",
+        value: LimitValue::Count(crate::mesh::LINES_BURST as u64),
+        text: "lines that a peer may send at once.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/mesh/tests/hostile.rs a_peer_that_talks_at_its_limit_is_heard_and_no_offender",
+            "crates/legacy/src/mesh/tests/hostile.rs a_flood_of_lines_ends_the_connection_and_names_its_sender",
+        ]),
+    },
+    Limit {
+        name: "legacy::mesh::LINES_PER_S",
+        value: LimitValue::Count(crate::mesh::LINES_PER_S as u64),
+        text: "and in the long run.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/mesh/tests/hostile.rs a_peer_that_talks_at_its_limit_is_heard_and_no_offender",
+        ]),
+    },
+    Limit {
+        name: "legacy::mesh::SILENCE_MAX",
+        value: LimitValue::Time(crate::mesh::SILENCE_MAX),
+        text: "how long a peer may be silent.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/mesh/tests/hostile.rs a_peer_may_be_silent_as_long_as_the_limit_says_and_no_longer",
+        ]),
+    },
+    Limit {
+        name: "legacy::mesh::known::DIALS_AT_ONCE",
+        value: LimitValue::Count(crate::mesh::known::DIALS_AT_ONCE as u64),
+        text: "how many learned addresses are dialled at one time, as the old programs do.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/mesh/tests.rs learned_addresses_are_dialled_a_few_at_a_time_after_a_moment",
+        ]),
+    },
+    Limit {
+        name: "legacy::mesh::known::KNOWN_MAX",
+        value: LimitValue::Count(crate::mesh::known::KNOWN_MAX as u64),
+        text: "addresses that are remembered besides the configured ones; further ones are not \
+               learned.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/mesh/tests/hostile.rs ten_thousand_addresses_are_one_offence_and_few_are_kept",
+            "crates/legacy/src/mesh/tests/hostile.rs whatever_happens_the_tables_agree_and_keep_their_limits",
+        ]),
+    },
+    Limit {
+        name: "legacy::mesh::known::KNOWN_OF_PEER_MAX",
+        value: LimitValue::Count(crate::mesh::known::KNOWN_OF_PEER_MAX as u64),
+        text: "of these, told by one peer.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/mesh/tests/hostile.rs ten_thousand_addresses_are_one_offence_and_few_are_kept",
+        ]),
+    },
+    Limit {
+        name: "legacy::mesh::known::TRIES_MAX",
+        value: LimitValue::Count(crate::mesh::known::TRIES_MAX as u64),
+        text: "how often a learned address is dialled in vain until it is forgotten.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/mesh/tests.rs a_learned_address_is_forgotten_after_some_tries_and_a_configured_one_never",
+        ]),
+    },
+    Limit {
+        name: "legacy::mesh::receive::OPEN_MAX",
+        value: LimitValue::Count(crate::mesh::receive::OPEN_MAX as u64),
+        text: "files of one peer that are on their way at one time.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/mesh/receive.rs a_flood_of_files_is_refused_and_holds_no_more_than_the_limit",
+        ]),
+    },
+    Limit {
+        name: "legacy::net::discovery::SERVED_MAX",
+        value: LimitValue::Count(crate::net::discovery::SERVED_MAX as u64),
+        text: "connections of legacy peers that are served at one time; others are closed at \
+               once.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/net/discovery/tests.rs connections_are_bounded_by_address_and_in_all",
+        ]),
+    },
+    Limit {
+        name: "legacy::net::mesh::LINES_MAX",
+        value: LimitValue::Count(crate::net::mesh::LINES_MAX as u64),
+        text: "lines that wait to be written; a peer that has more of them does not read.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/net/mesh.rs a_peer_that_never_reads_is_given_up",
+        ]),
+    },
+    Limit {
+        name: "legacy::wire::discovery::address::HOST_MAX_BYTES",
+        value: LimitValue::Bytes(crate::wire::discovery::address::HOST_MAX_BYTES as u64),
+        text: "the longest host name (RFC 1035, section 2.3.4).",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/wire/discovery/address.rs a_host_name_is_taken_up_to_its_limit",
+        ]),
+    },
+    Limit {
+        name: "legacy::wire::discovery::message::LISTED_MAX",
+        value: LimitValue::Count(crate::wire::discovery::message::LISTED_MAX as u64),
+        text: "entries that are taken from one list.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/wire/discovery/message.rs no_bytes_break_the_decoder_and_what_it_gives_is_within_limits",
+            "crates/legacy/src/wire/discovery/message.rs a_datagram_and_its_list_are_read_up_to_their_limits",
+        ]),
+    },
+    Limit {
+        name: "legacy::wire::discovery::message::RECEIVED_MAX_BYTES",
+        value: LimitValue::Bytes(crate::wire::discovery::message::RECEIVED_MAX_BYTES as u64),
+        text: "the most that is read of one: all that UDP over IPv4 can carry, since the old \
+               programs send their list in one datagram whatever its size.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/wire/discovery/message.rs a_datagram_and_its_list_are_read_up_to_their_limits",
+        ]),
+    },
+    Limit {
+        name: "legacy::wire::discovery::message::SENT_MAX_BYTES",
+        value: LimitValue::Bytes(crate::wire::discovery::message::SENT_MAX_BYTES as u64),
+        text: "the most that is put into one datagram: below the 2048 bytes that the old \
+               programs read (what is longer they cut, and gossip the cut address), and below \
+               an Ethernet frame.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/wire/discovery/message.rs a_long_list_is_split_and_each_part_begins_with_us",
+        ]),
+    },
+    Limit {
+        name: "legacy::wire::discovery::transfer::REQUEST_MAX_BYTES",
+        value: LimitValue::Bytes(crate::wire::discovery::transfer::REQUEST_MAX_BYTES as u64),
+        text: "the most that is read of a request: what the old programs read.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/net/discovery/tests.rs a_request_is_read_up_to_its_limit",
+        ]),
+    },
+    Limit {
+        name: "legacy::wire::discovery::transfer::SIZE_MAX_BYTES",
+        value: LimitValue::Bytes(crate::wire::discovery::transfer::SIZE_MAX_BYTES),
+        text: "the largest file that ten digits can say.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/wire/discovery/transfer.rs the_header_is_padded_with_colons_to_ten_and_sixty_four_bytes",
+            "crates/legacy/src/wire/discovery/transfer.rs no_header_breaks_the_decoder",
+            "crates/legacy/src/wire/discovery/transfer.rs every_header_that_can_be_sent_reads_back",
+        ]),
+    },
+    Limit {
+        name: "legacy::wire::mesh::decoder::HEAD_MAX_BYTES",
+        value: LimitValue::Bytes(crate::wire::mesh::decoder::HEAD_MAX_BYTES as u64),
+        text: "the longest first line of a payload: a name, a size, a hash.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/wire/mesh/decoder.rs a_line_and_a_head_are_read_up_to_their_limits",
+            "crates/legacy/src/wire/mesh/decoder.rs a_head_without_an_end_is_no_file",
+        ]),
+    },
+    Limit {
+        name: "legacy::wire::mesh::decoder::LINE_MAX_BYTES",
+        value: LimitValue::Bytes(crate::wire::mesh::decoder::LINE_MAX_BYTES as u64),
+        text: "the longest line: some three thousand addresses, where the old programs list \
+               fifteen.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/wire/mesh/decoder.rs an_endless_line_ends_the_connection_and_holds_no_more_than_the_limit",
+            "crates/legacy/src/wire/mesh/decoder.rs a_line_and_a_head_are_read_up_to_their_limits",
+        ]),
+    },
+    Limit {
+        name: "legacy::wire::mesh::decoder::MESSAGE_MAX_BYTES",
+        value: LimitValue::Bytes(crate::wire::mesh::decoder::MESSAGE_MAX_BYTES),
+        text: "the longest payload without a file that is held and handed on whole.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/wire/mesh/decoder.rs bytes_of_no_file_are_handed_on_whole_up_to_their_limit_and_passed_over_beyond",
+        ]),
+    },
+    Limit {
+        name: "legacy::wire::mesh::file::BYTES_MAX",
+        value: LimitValue::Bytes(crate::wire::mesh::file::BYTES_MAX),
+        text: "the longest payload: what the old programs refuse to send more than.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/wire/mesh/decoder.rs a_payload_as_long_as_may_be_is_no_offence",
+        ]),
+    },
+    Limit {
+        name: "legacy::wire::mesh::file::CHUNK_MAX_BYTES",
+        value: LimitValue::Bytes(crate::wire::mesh::file::CHUNK_MAX_BYTES),
+        text: "the most that one chunk carries: under the limit of a payload, with room for its \
+               head.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/wire/mesh/file.rs a_file_of_a_gibibyte_fits_the_queue_of_an_old_receiver",
+        ]),
+    },
+    Limit {
+        name: "legacy::wire::mesh::line::CHAT_MAX_BYTES",
+        value: LimitValue::Bytes(crate::wire::mesh::line::CHAT_MAX_BYTES as u64),
+        text: "the longest text that is shown or said; the rest of a longer one is cut.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/wire/mesh/line.rs an_id_is_taken_up_to_its_limit_and_names_and_talk_are_cut_at_theirs",
+        ]),
+    },
+    Limit {
+        name: "legacy::wire::mesh::line::ID_MAX_BYTES",
+        value: LimitValue::Bytes(crate::wire::mesh::line::ID_MAX_BYTES as u64),
+        text: "the longest ID of a peer: twice what the old programs make.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/wire/mesh/line.rs an_id_is_taken_up_to_its_limit_and_names_and_talk_are_cut_at_theirs",
+        ]),
+    },
+    Limit {
+        name: "legacy::wire::mesh::line::LISTED_MAX",
+        value: LimitValue::Count(crate::wire::mesh::line::LISTED_MAX as u64),
+        text: "entries that are taken from one list: the old programs list at most ten peers \
+               and five others, and nodes of this kind twice that.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/wire/mesh/line.rs no_bytes_break_the_reading_of_a_line",
+            "crates/legacy/src/wire/mesh/line.rs a_list_is_read_up_to_its_limit_and_the_rest_is_counted",
+            "crates/legacy/src/wire/mesh/line.rs lists_are_taken_for_what_is_good_in_them",
+        ]),
+    },
+    Limit {
+        name: "legacy::wire::mesh::line::PEER_NAME_MAX_BYTES",
+        value: LimitValue::Bytes(crate::wire::mesh::line::PEER_NAME_MAX_BYTES as u64),
+        text: "the longest name of a peer that is kept; the rest of a longer one is cut.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/wire/mesh/line.rs a_first_line_is_split_at_its_first_colon",
+            "crates/legacy/src/wire/mesh/line.rs an_id_is_taken_up_to_its_limit_and_names_and_talk_are_cut_at_theirs",
+        ]),
+    },
+    Limit {
+        name: "legacy::wire::mesh::name::SENT_NAME_MAX_BYTES",
+        value: LimitValue::Bytes(crate::wire::mesh::name::SENT_NAME_MAX_BYTES as u64),
+        text: "the longest name that is sent: the old programs add five bytes to it on their \
+               disk, and up to six where they have such a file already.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/wire/mesh/name.rs a_name_of_300_bytes_is_cut_and_keeps_its_ending",
+            "crates/legacy/src/wire/mesh/name.rs every_kept_and_every_sent_name_is_one_name",
+        ]),
+    },
+];

@@ -1,0 +1,168 @@
+//! The limits of this crate on input from outside, as p2pfs(8) lists them.
+
+use p2pfs_types::limit::{Limit, LimitTests, LimitValue};
+
+/// Every limit of this crate, in the order of their names.
+pub const LIMITS: &[Limit] = &[
+    Limit {
+        name: "node::inbox::receive::COMING_MAX",
+        value: LimitValue::Count(crate::inbox::receive::COMING_MAX as u64),
+        text: "files that are on their way at one time, of all nodes. A further one waits at \
+               its sender until one of them has come, for up to 15 minutes.",
+        tests: LimitTests::By(&[
+            "crates/node/src/inbox/receive/tests.rs so_many_files_of_all_nodes_are_on_their_way_at_one_time",
+        ]),
+    },
+    Limit {
+        name: "node::inbox::receive::COMING_OF_NODE_MAX",
+        value: LimitValue::Count(crate::inbox::receive::COMING_OF_NODE_MAX as u64),
+        text: "of these, of one sender: a member by its certificate or, where members have a \
+               secret file, one address.",
+        tests: LimitTests::By(&[
+            "crates/node/src/inbox/receive/tests.rs so_many_files_of_all_nodes_are_on_their_way_at_one_time",
+            "crates/node/src/inbox/receive/tests.rs a_full_inbox_is_refused_and_beyond_so_many_files_on_their_way_one_waits",
+            "tests/daemons/mesh/cluster.rs more_files_than_an_inbox_takes_at_once_are_sent_one_after_the_other",
+        ]),
+    },
+    Limit {
+        name: "node::inbox::store::FILES_MAX",
+        value: LimitValue::Count(crate::inbox::store::FILES_MAX),
+        text: "files that the folder takes; a person looks through no more.",
+        tests: LimitTests::By(&[
+            "crates/node/src/inbox/store/tests.rs a_folder_that_holds_its_limit_of_files_takes_no_more",
+        ]),
+    },
+    Limit {
+        name: "node::legacy::CONNECTIONS_MAX",
+        value: LimitValue::Count(crate::legacy::CONNECTIONS_MAX as u64),
+        text: "connections of legacy peers that wait to be served; further ones are closed.",
+        tests: LimitTests::Untried(
+            "the size of a channel between two tasks, which the second empties at once",
+        ),
+    },
+    Limit {
+        name: "node::legacy::DATAGRAMS_MAX",
+        value: LimitValue::Count(crate::legacy::DATAGRAMS_MAX as u64),
+        text: "datagrams of legacy peers that wait; further ones are dropped, as the network \
+               would.",
+        tests: LimitTests::Untried(
+            "the size of a channel between two tasks, which the second empties at once",
+        ),
+    },
+    Limit {
+        name: "node::legacy::files::COPIES_MAX",
+        value: LimitValue::Count(crate::legacy::files::COPIES_MAX as u64),
+        text: "copies of legacy peers' files at one time; an open beyond it fails.",
+        tests: LimitTests::Untried(
+            "the places of a semaphore, each with a connection and a file of its own",
+        ),
+    },
+    Limit {
+        name: "node::legacy::files::KNOWN_MAX",
+        value: LimitValue::Count(crate::legacy::files::KNOWN_MAX as u64),
+        text: "files of legacy peers that are known at one time; the one found first is \
+               forgotten first.",
+        tests: LimitTests::Untried(
+            "each is found only by a lookup of its own, which has a limit that is tried",
+        ),
+    },
+    Limit {
+        name: "node::legacy::files::WINDOWS_MAX",
+        value: LimitValue::Count(crate::legacy::files::WINDOWS_MAX as u64),
+        text: "legacy peers' files that are read past the cache at one time; an open beyond it \
+               has no room.",
+        tests: LimitTests::Untried(
+            "the places of a semaphore, each with a file that the cache has no room for",
+        ),
+    },
+    Limit {
+        name: "node::legacy::refusals::TOLD_MAX",
+        value: LimitValue::Count(crate::legacy::refusals::TOLD_MAX as u64),
+        text: "names that were told of and are remembered; beyond it all are forgotten.",
+        tests: LimitTests::By(&[
+            "crates/node/src/legacy/refusals.rs a_name_is_told_of_once_and_a_million_names_a_few_times",
+        ]),
+    },
+    Limit {
+        name: "node::machine::EVENTS_MAX",
+        value: LimitValue::Count(crate::machine::EVENTS_MAX as u64),
+        text: "events that wait to be taken.",
+        tests: LimitTests::By(&[
+            "crates/node/src/machine/tests.rs messages_that_nobody_takes_have_an_end",
+        ]),
+    },
+    Limit {
+        name: "node::machine::UNSAID_MAX",
+        value: LimitValue::Count(crate::machine::UNSAID_MAX as u64),
+        text: "own facts that wait for the next head; more are recorded at once, before it.",
+        tests: LimitTests::By(&[
+            "crates/node/src/machine/tests.rs more_own_facts_than_may_wait_are_recorded_at_once",
+        ]),
+    },
+    Limit {
+        name: "node::machine::lists::LISTS_AT_ONCE",
+        value: LimitValue::Count(crate::machine::lists::LISTS_AT_ONCE as u64),
+        text: "lists of readers that name this node which are taken from one author at once.",
+        tests: LimitTests::By(&[
+            "crates/node/src/machine/tests/lists.rs who_says_lists_of_readers_without_end_waits_alone_and_is_heard_again",
+        ]),
+    },
+    Limit {
+        name: "node::machine::lists::LISTS_PER_S",
+        value: LimitValue::Count(crate::machine::lists::LISTS_PER_S as u64),
+        text: "and a second in the long run; the author's log waits until then.",
+        tests: LimitTests::By(&[
+            "crates/node/src/machine/tests/lists.rs who_says_lists_of_readers_without_end_waits_alone_and_is_heard_again",
+        ]),
+    },
+    Limit {
+        name: "node::machine::questions::LOG_REQUESTS_MAX",
+        value: LimitValue::Count(crate::machine::questions::LOG_REQUESTS_MAX as u64),
+        text: "questions for logs under way; further logs wait for their turn.",
+        tests: LimitTests::By(&[
+            "crates/node/src/machine/tests/questions.rs questions_under_way_have_an_end_for_one_node_and_for_all_and_logs_have_their_own",
+        ]),
+    },
+    Limit {
+        name: "node::machine::questions::REQUESTS_EACH_MAX",
+        value: LimitValue::Count(crate::machine::questions::REQUESTS_EACH_MAX as u64),
+        text: "of the other questions, to one node.",
+        tests: LimitTests::By(&[
+            "crates/node/src/machine/tests/questions.rs questions_under_way_have_an_end_for_one_node_and_for_all_and_logs_have_their_own",
+        ]),
+    },
+    Limit {
+        name: "node::machine::questions::REQUESTS_MAX",
+        value: LimitValue::Count(crate::machine::questions::REQUESTS_MAX as u64),
+        text: "questions under way to other nodes, those for logs left out; further ones wait \
+               for answers, or for the next push-pull.",
+        tests: LimitTests::By(&[
+            "crates/node/src/machine/tests/questions.rs questions_under_way_have_an_end_for_one_node_and_for_all_and_logs_have_their_own",
+        ]),
+    },
+    Limit {
+        name: "node::mailbox::BEHIND_MAX",
+        value: LimitValue::Count(crate::mailbox::BEHIND_MAX as u64),
+        text: "messages of others that a program may be behind before some are lost.",
+        tests: LimitTests::By(&[
+            "crates/node/src/mailbox.rs a_reader_that_reads_nothing_holds_a_limited_number",
+        ]),
+    },
+    Limit {
+        name: "node::mesh::HEARD_MAX",
+        value: LimitValue::Count(crate::mesh::HEARD_MAX as u64),
+        text: "things that connections of the mesh have to say and that wait; a connection \
+               beyond it is not read meanwhile.",
+        tests: LimitTests::Untried(
+            "the size of a channel between two tasks, on which the first waits",
+        ),
+    },
+    Limit {
+        name: "node::pulls::PULLS_AT_ONCE_MAX",
+        value: LimitValue::Count(crate::pulls::PULLS_AT_ONCE_MAX as u64),
+        text: "how many logs are pulled at once.",
+        tests: LimitTests::By(&[
+            "crates/node/src/pulls/tests.rs no_more_logs_than_the_limit_are_pulled_at_once",
+        ]),
+    },
+];

@@ -1,0 +1,120 @@
+//! The limits of this crate on input from outside, as p2pfs(8) lists them.
+
+use p2pfs_types::limit::{Limit, LimitTests, LimitValue};
+
+/// Every limit of this crate, in the order of their names.
+pub const LIMITS: &[Limit] = &[
+    Limit {
+        name: "transfer::batches::BATCHES_PER_NODE_MAX",
+        value: LimitValue::Count(crate::batches::BATCHES_PER_NODE_MAX as u64),
+        text: "the most batches under way to one node at a time: with BATCH_TARGET_BYTES each, \
+               they move 50 MB/s over 20 ms.",
+        tests: LimitTests::By(&[
+            "crates/transfer/src/batches/table.rs so_many_batches_are_under_way_to_one_node_and_so_many_files_wanted",
+        ]),
+    },
+    Limit {
+        name: "transfer::batches::COMING_MAX",
+        value: LimitValue::Count(crate::batches::COMING_MAX as u64),
+        text: "the most files that are asked for, wait to be asked for, or are here and not \
+               stored; what is wanted beyond that is not asked for.",
+        tests: LimitTests::By(&[
+            "crates/transfer/src/batches/table.rs so_many_batches_are_under_way_to_one_node_and_so_many_files_wanted",
+        ]),
+    },
+    Limit {
+        name: "transfer::client::FETCH_EVENTS_MAX",
+        value: LimitValue::Count(crate::client::FETCH_EVENTS_MAX as u64),
+        text: "how many events wait for their reader; further ones are dropped and counted.",
+        tests: LimitTests::Untried(
+            "a queue of the runtime's own, made with this number: what is dropped is counted",
+        ),
+    },
+    Limit {
+        name: "transfer::net::lan::known::HINTS_AT_ONCE",
+        value: LimitValue::Count(crate::net::lan::known::HINTS_AT_ONCE as u64),
+        text: "hints by mDNS at once after a quiet time.",
+        tests: LimitTests::By(&[
+            "crates/transfer/src/net/lan/tests.rs hints_keep_to_their_rate_and_memory",
+        ]),
+    },
+    Limit {
+        name: "transfer::net::lan::known::HINTS_PER_S",
+        value: LimitValue::Count(crate::net::lan::known::HINTS_PER_S as u64),
+        text: "addresses a second that mDNS passes on, of its senders in turn.",
+        tests: LimitTests::By(&[
+            "crates/transfer/src/net/lan/tests.rs hints_keep_to_their_rate_and_memory",
+        ]),
+    },
+    Limit {
+        name: "transfer::net::lan::known::NODES_MAX",
+        value: LimitValue::Count(crate::net::lan::known::NODES_MAX as u64),
+        text: "nodes that are remembered by mDNS; then a node of the sender with the most of \
+               them is forgotten.",
+        tests: LimitTests::By(&[
+            "crates/transfer/src/net/lan/tests.rs table_holds_its_maximum_and_each_sender_its_share",
+        ]),
+    },
+    Limit {
+        name: "transfer::net::lan::known::NODES_PER_SENDER_MAX",
+        value: LimitValue::Count(crate::net::lan::known::NODES_PER_SENDER_MAX as u64),
+        text: "those of one sender.",
+        tests: LimitTests::By(&[
+            "crates/transfer/src/net/lan/tests.rs table_holds_its_maximum_and_each_sender_its_share",
+        ]),
+    },
+    Limit {
+        name: "transfer::net::lan::machine::DATAGRAMS_PER_S",
+        value: LimitValue::Count(crate::net::lan::machine::DATAGRAMS_PER_S as u64),
+        text: "mDNS datagrams a second of one interface that are parsed; only those with a name \
+               of the service count.",
+        tests: LimitTests::By(&[
+            "crates/transfer/src/net/lan/tests.rs only_so_many_datagrams_of_the_service_are_parsed_in_a_second",
+        ]),
+    },
+    Limit {
+        name: "transfer::net::lan::message::DATAGRAM_MAX_BYTES",
+        value: LimitValue::Bytes(crate::net::lan::message::DATAGRAM_MAX_BYTES as u64),
+        text: "the largest mDNS datagram that is read.",
+        tests: LimitTests::By(&[
+            "crates/transfer/src/net/lan/tests.rs datagrams_with_more_bytes_or_records_than_a_node_sends_are_not_read",
+        ]),
+    },
+    Limit {
+        name: "transfer::net::peer::limits::EMPTY_RECORDS_MAX",
+        value: LimitValue::Count(crate::net::peer::limits::EMPTY_RECORDS_MAX as u64),
+        text: "TLS records in a row that may carry no byte. One more ends the connection, and \
+               the peer is named.",
+        tests: LimitTests::By(&[
+            "crates/transfer/src/net/peer/records/tests.rs so_many_empty_records_in_a_row_are_passed_over_and_one_more_ends_the_stream",
+            "crates/transfer/src/net/peer/tests/floods.rs a_member_that_sends_empty_records_without_end_is_hung_up_on_and_named",
+        ]),
+    },
+    Limit {
+        name: "transfer::net::peer::limits::PINGS_AT_ONCE",
+        value: LimitValue::Count(crate::net::peer::limits::PINGS_AT_ONCE as u64),
+        text: "pings that a peer may send at once on one connection, besides one for each \
+               request that it takes back. One more ends the connection, and the peer is named.",
+        tests: LimitTests::By(&[
+            "crates/transfer/src/net/peer/ping_pace.rs pings_have_a_burst_and_a_rate",
+            "crates/transfer/src/net/peer/tests/floods.rs a_member_that_pings_without_end_is_answered_so_often_and_named",
+        ]),
+    },
+    Limit {
+        name: "transfer::net::peer::limits::PINGS_PER_S",
+        value: LimitValue::Count(crate::net::peer::limits::PINGS_PER_S as u64),
+        text: "the same in each second after that.",
+        tests: LimitTests::By(&[
+            "crates/transfer/src/net/peer/ping_pace.rs pings_have_a_burst_and_a_rate",
+        ]),
+    },
+    Limit {
+        name: "transfer::server::askers::ASKERS_MAX",
+        value: LimitValue::Count(crate::server::askers::ASKERS_MAX as u64),
+        text: "how many askers of one file are remembered: what an offer can name \
+               (OFFER_ASKERS_MAX).",
+        tests: LimitTests::By(&[
+            "crates/transfer/src/server/askers.rs the_latest_askers_are_named_but_not_to_themselves",
+        ]),
+    },
+];

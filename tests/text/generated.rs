@@ -1,0 +1,26 @@
+//! Files of the tree that are generated from declarations in the source.
+
+use std::path::Path;
+use std::{env, fs};
+
+/// Set to any value, tests write the generated files instead of comparing them.
+const WRITE: &str = "P2PFS_WRITE_GENERATED";
+
+/// Asserts that a file of the tree has this text.
+pub(crate) fn assert_generated(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    if env::var_os(WRITE).is_some() {
+        fs::write(&path, text).unwrap();
+        return;
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    let first = found
+        .lines()
+        .zip(text.lines())
+        .find(|(is, wanted)| is != wanted);
+    assert!(
+        found == text,
+        "{name} is not what the source generates; write it with {WRITE}=1 cargo test --test text; \
+         first difference: {first:?}"
+    );
+}
