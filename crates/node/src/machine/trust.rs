@@ -71,6 +71,9 @@ impl Machine {
         if !self.keyring.has_ledger() {
             return;
         }
+        // if the disk refuses it, the next change of the ledger tries again
+        let _unsaid = self.keyring.confirm_departures(&self.key);
+        self.seen_revision = self.keyring.revision();
         for statement in self.keyring.take_news() {
             self.cluster
                 .spread_statement(now, statement.encode().into());

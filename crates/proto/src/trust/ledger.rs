@@ -19,8 +19,9 @@
 //! * All farewells of a node hold together, whatever their terms: a statement stands only if each of
 //!   them lets it stand. So a later farewell lets no further admission stand.
 //! * A senior's statement on the membership sets a cut of its own. A farewell beyond it does not
-//!   count, so nothing changes after it. Administrators state this when they rotate the secret or
-//!   expel a node (`confirming`).
+//!   count, so nothing changes after it. An administrator states this as soon as it has received a
+//!   farewell with every statement before it, and when it rotates the secret or expels a node
+//!   (`confirming`).
 //! * Of several statements by one node on one membership, all hold, so no hash decides.
 //!
 //! Until an administrator senior to the node has confirmed its farewell, the node can still do two

@@ -5,7 +5,8 @@
 //! end more than the first one did, which undoes expulsions and rotations by that node, and the
 //! first one may name a statement that no other node has seen. A senior's statement about the same
 //! membership excludes both: a farewell beyond it does not count. An administrator therefore
-//! confirms the farewells that it knows whenever it expels a node or rotates the secret.
+//! confirms a farewell as soon as it has received it with every statement before it, and those that
+//! it then knows whenever it expels a node or rotates the secret.
 
 use std::collections::BTreeMap;
 
@@ -44,6 +45,34 @@ impl Ledger {
             stated.extend(self.say_again(&before, key, now_s));
         }
         stated
+    }
+
+    /// Whether a node other than `me` left and no senior has confirmed it yet.
+    pub fn has_unconfirmed(&self, me: &NodeId) -> bool {
+        self.standing.unconfirmed.iter().any(|(node, _)| node != me)
+    }
+
+    /// Confirms each farewell that is known with every statement before it, so that no statement of
+    /// the node that is still on its way is cut off. Skips nodes senior to this one. Returns what
+    /// was signed, which is empty if nothing is to be confirmed.
+    pub fn confirm_received(&mut self, key: &NodeKey, now_s: u64) -> Vec<SignedStatement> {
+        let me = key.node_id();
+        if self.check_admin(key, now_s).is_err() {
+            return Vec::new();
+        }
+        let unconfirmed = self.standing.unconfirmed.iter();
+        let claims = unconfirmed
+            .filter(|(node, _)| *node != me)
+            .filter_map(|membership| {
+                let (node, term) = self.last_ended(*membership);
+                let stands = Some(self.farewell_to_confirm((node, term))?);
+                Some(Claim::Expel { node, term, stands })
+            });
+        let claims: Vec<Claim> = claims.collect();
+        if claims.is_empty() {
+            return Vec::new();
+        }
+        self.state_as_many(key, claims, now_s)
     }
 
     /// Whether a statement only confirms that a node left: it lets the node's farewell stand.

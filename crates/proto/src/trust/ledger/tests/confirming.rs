@@ -167,3 +167,37 @@ proptest! {
         prop_assert_eq!(members(&other), members(&one));
     }
 }
+
+#[test]
+fn a_farewell_is_confirmed_when_it_is_received_whole_and_then_withdraws_nothing() {
+    let mut ledger = cluster();
+    ledger.admit(&key(2), id(4), name(4), false, 40).unwrap();
+    ledger.expel(&key(2), id(4), 45).unwrap();
+    ledger.expel(&key(2), id(2), 50).unwrap();
+    assert!(ledger.has_unconfirmed(&id(1)));
+    let before = ledger.digest();
+    assert!(
+        ledger.confirm_received(&key(3), 60).is_empty(),
+        "not by a junior or a plain member"
+    );
+    assert_eq!(ledger.digest(), before);
+    let stated = ledger.confirm_received(&key(1), 60);
+    assert_eq!(stated.len(), 1);
+    assert!(ledger.confirms(&stated[0]) && ledger.has_resigned(&id(2)));
+    assert!(ledger.confirm_received(&key(1), 61).is_empty(), "once");
+    // a farewell that lets less stand brings back no node that was expelled
+    let founded = ledger.cluster;
+    let withdrawing = forged(
+        &ledger,
+        2,
+        1,
+        Claim::Expel {
+            node: id(2),
+            term: 1,
+            stands: Some(founded),
+        },
+    );
+    let members_before = members(&ledger);
+    ledger.merge([withdrawing]);
+    assert_eq!(members(&ledger), members_before);
+}
