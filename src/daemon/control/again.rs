@@ -1,43 +1,45 @@
-//! When a question is asked again: what a caller goes through while its daemon restarts. Owns how
-//! often, and for how long; what may be asked twice is known to the call, and the client asks.
+//! How long and how often a client retries a call while its daemon restarts. The call knows whether
+//! it may be repeated, and the client sends it.
 
 use std::time::{Duration, Instant};
 
-/// How long a daemon that went is waited for; as long as readers of the mount wait.
+/// How long a client waits for a daemon that ended. Readers of the mount wait equally long.
 const AWAY_MAX: Duration = Duration::from_secs(15);
-/// How often one question may break off: it may be what the daemon breaks at.
+/// Maximum broken connections of one call. The limit exists because the call itself may be what
+/// crashes the daemon.
 const BREAKS_MAX: u32 = 3;
-/// How long the next daemon has to meet the other nodes and hear what they list.
+/// How long a new daemon has to meet the other nodes and receive their listings.
 const MEETING_MAX: Duration = Duration::from_secs(15);
 
-/// How often one question broke off, and since when.
+/// Number of broken connections of one call, and when the first one broke.
 #[derive(Debug, Default)]
 pub struct Breaks {
     count: u32,
     since: Option<Instant>,
-    /// Since when there is a next daemon.
+    /// When the client connected to the next daemon.
     back: Option<Instant>,
 }
 
 impl Breaks {
-    /// Until when the next daemon is waited for; none where it was asked often enough.
+    /// Returns the deadline for the next daemon. Returns `None` after [`BREAKS_MAX`] broken
+    /// connections or once the deadline has passed.
     pub(super) fn wait_until(&mut self) -> Option<Instant> {
         let until = *self.since.get_or_insert_with(Instant::now) + AWAY_MAX;
         (self.count <= BREAKS_MAX && Instant::now() < until).then_some(until)
     }
 
-    /// The daemon went with the question unanswered.
+    /// Counts a connection that the daemon closed before it answered.
     pub(super) fn count(&mut self) {
         self.count += 1;
     }
 
-    /// There is a next daemon.
+    /// Records that the client has connected to the next daemon.
     pub(super) fn is_back(&mut self) {
         self.back = Some(Instant::now());
     }
 
-    /// For how long yet the next daemon may not know what the one before knew; none where there
-    /// was no other before.
+    /// Returns how much longer the new daemon may lack what the previous one knew. Returns `None`
+    /// if the daemon was not replaced or has had its time.
     pub(super) fn left_to_meet(&self) -> Option<Duration> {
         MEETING_MAX.checked_sub(self.back?.elapsed())
     }

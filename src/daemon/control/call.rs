@@ -1,4 +1,4 @@
-//! What can be asked on the control socket, and what each question asks of the asker.
+//! The calls of the control socket, and the right that each call requires of its caller.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,227 +9,231 @@ use p2pfs_types::id::NodeName;
 
 /// The Varlink interface that all calls belong to.
 pub const INTERFACE: &str = "org.p2pfs.Control";
-/// It in Varlink's language, for `varlinkctl introspect` and for those who write clients.
+/// The interface in Varlink's language, for `varlinkctl introspect` and for authors of clients.
 pub const DESCRIPTION: &str = include_str!("org.p2pfs.Control.varlink");
 
 /// A method with its parameters. In JSON, `{"method": "org.p2pfs.Control.Ls", "parameters": {…}}`.
 ///
-/// Those marked *more* answer with any number of replies and must be called so.
+/// Calls marked *more* answer with any number of replies and must be called with `more`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "method", content = "parameters")]
 pub enum Call {
-    /// How the node is: [`super::Status`].
+    /// The state of the node: [`super::Status`].
     Status {},
     /// The other nodes: [`super::Peers`].
     Peers {},
-    /// How long another node takes to answer: [`super::Pong`].
+    /// Measures how long another node takes to answer: [`super::Pong`].
     Ping {
         /// Its name, its address, or the start of its key.
         peer: String,
     },
-    /// What is wrong with how this node is placed: [`super::Checkup`]. Takes some seconds where
-    /// others do not answer.
+    /// Checks the setup of this node: [`super::Checkup`]. Takes some seconds if other nodes do not
+    /// answer.
     Doctor {},
     /// The settings in force: [`super::Settings`].
     Settings {},
-    /// How fast bytes may go between nodes: [`super::Limits`].
+    /// The limits of the transfer rates between nodes: [`super::Limits`].
     Limits {},
-    /// Limits what is named until the next start, 0 for no limit; where nothing is, all are as
-    /// configured again. [`super::Limits`].
+    /// Sets the given limits until the next start; 0 means no limit. Without any parameter, all
+    /// limits return to the configured values. [`super::Limits`].
     SetLimits {
-        /// The most that is sent.
+        /// Upper limit of the send rate.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         up_bytes_per_s: Option<u64>,
-        /// The most that is fetched.
+        /// Upper limit of the receive rate.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         down_bytes_per_s: Option<u64>,
-        /// Whether nothing is fetched that nobody asked for.
+        /// Whether the network is metered, so that only data that a user requested is fetched.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         metered: Option<bool>,
     },
-    /// What is fetched and who reads what at this moment: [`super::Top`].
+    /// The current transfers and readers: [`super::Top`].
     Top {},
     /// The names in a directory, or a file itself: [`super::Listing`].
     Ls {
-        /// From the root of the mount; empty for the root.
+        /// Path from the root of the mount; empty for the root.
         #[serde(flatten)]
         path: Named,
-        /// Start after this path: the last one of the page before.
+        /// The last path of the previous page; the listing continues after it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<Named>,
     },
-    /// *More.* Reads a file: one [`super::GetStarted`] with a descriptor at once, and
-    /// [`super::GetDone`] when its last byte was written, or an error that says why the descriptor
-    /// ended early. Bytes are proven before they are written.
+    /// *More.* Reads a file. The first reply is a [`super::GetStarted`] with a descriptor. The last
+    /// is [`super::GetDone`], sent when the last byte was written, or an error that says why the
+    /// descriptor ended early. Bytes are verified before they are written.
     Get {
-        /// Which file.
+        /// The file.
         #[serde(flatten)]
         path: Named,
     },
-    /// Returns once all that is asked for is so: [`super::Nothing`], or
+    /// Returns once all requested conditions hold: [`super::Nothing`], or
     /// [`super::FailureKind::TimedOut`].
     Wait {
-        /// The folder is mounted.
+        /// Wait until the folder is mounted.
         #[serde(default)]
         mounted: bool,
-        /// At least so many other nodes are alive.
+        /// Minimum number of other nodes that are alive.
         #[serde(default)]
         peers: u64,
-        /// The name is listed.
+        /// Name that must be listed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         file: Option<Named>,
-        /// How long to wait at most.
+        /// Maximum wait.
         timeout_ms: u64,
     },
-    /// Why a name shows this content: [`super::Provenance`].
+    /// Explains why a name shows its current content: [`super::Provenance`].
     Why {
-        /// Which name.
+        /// The name.
         #[serde(flatten)]
         path: Named,
     },
-    /// *More.* What happened lately, oldest first, each a [`super::Event`]; the last reply is
+    /// *More.* The recent events, oldest first, each as a [`super::Event`]. The last reply is
     /// [`super::Nothing`].
     Events {
-        /// Whether to stay and tell what happens from now on, until the caller goes.
+        /// Whether to continue with new events until the caller closes the connection.
         #[serde(default)]
         follow: bool,
     },
-    /// *More.* Gives a file to others: its descriptor, opened for reading, comes with the call.
-    /// [`super::SendProgress`] on the way, [`super::SendDone`] at the end.
+    /// *More.* Sends a file to other nodes. A descriptor of the file, opened for reading, arrives
+    /// with the call. Replies with [`super::SendProgress`] on the way and [`super::SendDone`] at
+    /// the end.
     Send {
-        /// What it is called.
+        /// Name of the file at the receivers.
         #[serde(flatten)]
         name: Named,
-        /// To whom, by name, key or its start, ID or address; empty for everyone.
+        /// The receivers: names, keys or their starts, IDs or addresses. Empty means all peers.
         #[serde(default)]
         to: Vec<String>,
     },
-    /// Says a line to every peer: [`super::Said`].
+    /// Sends a line of text to every peer: [`super::Said`].
     Say {
         /// The line.
         text: String,
     },
-    /// The mesh beyond its peers: [`super::MeshInfo`].
+    /// The state of the mesh beyond its connected peers: [`super::MeshInfo`].
     Mesh {
-        /// An address to connect to, from now on.
+        /// An address to connect to from now on.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         connect: Option<String>,
-        /// Whether to ask its peers for addresses.
+        /// Whether to request addresses from the peers of the mesh.
         #[serde(default)]
         discover: bool,
     },
-    /// What this node shares: [`super::Shares`].
+    /// The shares of this node: [`super::Shares`].
     Shares {},
-    /// What leaves this machine: [`super::Mine`].
+    /// The names that this node gives to others: [`super::Mine`].
     Mine {
-        /// Where the page before said to go on from.
+        /// The `next` of the previous page.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<u32>,
     },
-    /// Shares a folder from now on and across restarts: [`super::Shares`]. Of one that was added
-    /// before, what is absent stays as it is.
+    /// Shares a folder from now on and across restarts: [`super::Shares`]. If the folder is already
+    /// shared, absent parameters keep their values.
     ShareAdd {
         /// An absolute local path.
         #[serde(flatten)]
         dir: Named,
-        /// How it is shared.
+        /// How the folder is shared.
         #[serde(flatten)]
         how: ShareChange,
     },
-    /// Shares a folder no more: [`super::Shares`].
+    /// Stops sharing a folder: [`super::Shares`].
     ShareRemove {
-        /// The path that it was added with.
+        /// The path that the folder was added with.
         #[serde(flatten)]
         dir: Named,
     },
-    /// Makes a token for one new node: [`super::Invitation`].
+    /// Creates an invitation token for one new node: [`super::Invitation`].
     Invite {
-        /// How long it serves.
+        /// How long the token is valid.
         lifetime_s: u64,
-        /// Whether the new node may invite and expel others itself.
+        /// Whether the new node may invite and expel nodes itself.
         #[serde(default)]
         admin: bool,
-        /// The name in its certificate; absent: what it calls itself as it joins.
+        /// The name in the new node's certificate. Without it, the new node chooses its name when
+        /// it joins.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<NodeName>,
     },
-    /// Who is in by a member's word alone: [`super::Admitted`].
+    /// The members that would lose their membership without this member's statements:
+    /// [`super::Admitted`].
     Admitted {
-        /// Its name, or the start of its key.
+        /// The member's name, or the start of its key.
         peer: String,
     },
-    /// Puts a node out of the cluster for good: [`super::Expelled`].
+    /// Expels a node from the cluster for good: [`super::Expelled`].
     Expel {
-        /// Its name, or the start of its key.
+        /// The node's name, or the start of its key.
         peer: String,
-        /// Whether those go too who are in by its word alone.
+        /// Whether to expel the members that depend on this node's statements alone, too.
         #[serde(default)]
         with_admitted: bool,
     },
-    /// Makes a member the owner of a path: at and below it, nobody else's files are listed.
+    /// Makes a member the owner of a path: at and below it, only the files of the owner are listed.
     /// [`super::Nothing`].
     Own {
-        /// Which path.
+        /// The path.
         #[serde(flatten)]
         path: Named,
-        /// Its name, or the start of its key; absent for nobody.
+        /// The owner's name, or the start of its key. If absent, the path has no owner.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         peer: Option<String>,
     },
-    /// Gives the members a fresh secret: [`super::Rotated`].
+    /// Gives the members a new secret: [`super::Rotated`].
     Rotate {},
-    /// Who is in, since when, by whose word: [`super::Trust`].
+    /// The members, with the time of their admission and the node that admitted them:
+    /// [`super::Trust`].
     Trust {},
-    /// Drops the entries of a node that will not come back: [`super::Nothing`].
+    /// Drops the entries of a node that will not return: [`super::Nothing`].
     Forget {
-        /// Its name, its address, or the start of its key.
+        /// The node's name, its address, or the start of its key.
         peer: String,
     },
-    /// Joins the cluster of the node that made the token: [`super::Joined`].
+    /// Joins the cluster of the node that created the token: [`super::Joined`].
     Join {
         /// The token.
         token: String,
     },
-    /// Leaves the cluster for good: the others forget this node at once. [`super::Nothing`].
+    /// Leaves the cluster for good: the other nodes forget this node at once. [`super::Nothing`].
     Leave {},
-    /// What the cache holds: [`super::CacheListing`].
+    /// The contents in the cache: [`super::CacheListing`].
     CacheLs {
-        /// Start after this hash: the last one of the page before.
+        /// The last hash of the previous page; the listing continues after it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<String>,
     },
-    /// Empties the cache, but for what is pinned or open: [`super::CacheCleared`].
+    /// Empties the cache except for pinned and open contents: [`super::CacheCleared`].
     CacheClear {},
-    /// *More.* Reads and checks every cached byte: [`super::Progress`] on the way,
+    /// *More.* Reads and verifies every cached byte: [`super::Progress`] on the way,
     /// [`super::CacheVerified`] at the end.
     CacheVerify {},
-    /// Gives the cache another budget, until the next start: [`super::CacheUsage`].
+    /// Sets the budget of the cache until the next start: [`super::CacheUsage`].
     CacheResize {
         /// The new budget.
         budget_bytes: u64,
     },
-    /// Keeps files in the cache, and brings in what is missing later: [`super::Touched`].
+    /// Pins files in the cache and fetches missing bytes later: [`super::Touched`].
     Pin {
         /// Files and directories, at most [`super::PATHS_MAX`].
         paths: Vec<Named>,
     },
-    /// Keeps them no more: [`super::Touched`].
+    /// Unpins files: [`super::Touched`].
     Unpin {
         /// Files and directories, at most [`super::PATHS_MAX`].
         paths: Vec<Named>,
     },
-    /// *More.* Brings files into the cache: [`super::Progress`] on the way, [`super::Touched`] at
+    /// *More.* Fetches files into the cache: [`super::Progress`] on the way, [`super::Touched`] at
     /// the end.
     Prefetch {
         /// Files and directories, at most [`super::PATHS_MAX`].
         paths: Vec<Named>,
-        /// Also where the network is metered.
+        /// Whether to fetch on a metered network, too.
         #[serde(default)]
         anyway: bool,
     },
 }
 
-/// What a caller must be for a call.
+/// The right that a call requires of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Right {
     /// Any local user.
@@ -240,30 +244,30 @@ pub enum Right {
     Own,
 }
 
-/// Why a method and its parameters are not a call. The caller is at fault.
+/// Why a method and its parameters do not form a call. The error is the caller's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// The method belongs to another interface.
     #[error("no interface of the method {method:?} is served here")]
     UnknownInterface {
-        /// As it was asked for.
+        /// The method as it was called.
         method: String,
     },
     /// The interface has no such method.
     #[error("there is no method {method:?}")]
     UnknownMethod {
-        /// As it was asked for.
+        /// The method as it was called.
         method: String,
     },
     /// The parameters do not fit.
     #[error("{why}")]
     BadParameters {
-        /// What is wrong with them.
+        /// The reason.
         why: String,
     },
 }
 
-/// Whether the interface has a method of this name.
+/// Returns whether the interface has a method of this name.
 fn is_described(name: &str) -> bool {
     let mut methods = DESCRIPTION
         .lines()
@@ -275,7 +279,8 @@ fn is_described(name: &str) -> bool {
     })
 }
 
-/// What is wrong with parameters. The place in the text is left out: the caller wrote another.
+/// Converts a JSON error. Leaves out its position, because it refers to the tagged text and not to
+/// the caller's.
 fn bad_parameters(error: &serde_json::Error) -> CallError {
     let said = error.to_string();
     let why = said.rsplit_once(" at line ").map_or(&*said, |(why, _)| why);
@@ -285,10 +290,10 @@ fn bad_parameters(error: &serde_json::Error) -> CallError {
 }
 
 impl Call {
-    /// Reads a call from its full method name and the JSON object of its parameters.
+    /// Decodes a call from its full method name and the JSON object of its parameters.
     ///
     /// # Errors
-    /// [`CallError`] saying what does not fit.
+    /// [`CallError`] says what does not fit.
     pub fn decode(method: &str, parameters: &str) -> Result<Self, CallError> {
         let name = match method.rsplit_once('.') {
             Some((INTERFACE, name)) => name,
@@ -303,21 +308,22 @@ impl Call {
                 method: method.to_owned(),
             });
         }
-        // the tag comes first, so the parameters are read as what they are, not as a generic value
+        // The tag comes first, so that serde reads the parameters as their type and not as a
+        // generic value.
         let tagged = format!("{{\"method\":\"{name}\",\"parameters\":{parameters}}}");
         let call: Self = serde_json::from_str(&tagged).map_err(|e| bad_parameters(&e))?;
         call.check_limits()?;
         Ok(call)
     }
 
-    /// The full method name and the parameters.
+    /// Returns the full method name and the parameters.
     pub fn encode(&self) -> (String, Value) {
         let mut object = serde_json::to_value(self).unwrap_or_default();
         let name = object["method"].as_str().unwrap_or_default();
         (format!("{INTERFACE}.{name}"), object["parameters"].take())
     }
 
-    /// What the caller must be.
+    /// Returns the right that the caller needs.
     pub fn right(&self) -> Right {
         match self {
             Self::Status { .. }
@@ -359,7 +365,8 @@ impl Call {
         }
     }
 
-    /// Whether asking twice does no more than asking once, also of the daemon's next process.
+    /// Returns whether a second call has no further effect, even if it reaches the daemon's next
+    /// process.
     pub fn is_repeatable(&self) -> bool {
         !matches!(
             self,
@@ -377,8 +384,8 @@ impl Call {
         )
     }
 
-    /// Whether its answer is computed at once, without a wait for the network, the disk or the
-    /// caller.
+    /// Returns whether the answer is computed at once, without waiting for the network, the disk or
+    /// the caller.
     pub fn is_prompt(&self) -> bool {
         let waits = matches!(
             self,
@@ -401,7 +408,7 @@ impl Call {
         !waits && !self.needs_more()
     }
 
-    /// Whether its answer depends on what others share.
+    /// Returns whether the answer depends on the shares of other nodes.
     pub fn is_about_names(&self) -> bool {
         matches!(
             self,
@@ -414,7 +421,8 @@ impl Call {
         )
     }
 
-    /// Whether it may answer more than once, and must be called so.
+    /// Returns whether the call may have more than one reply, so that it must be called with
+    /// `more`.
     pub fn needs_more(&self) -> bool {
         matches!(
             self,
@@ -426,7 +434,8 @@ impl Call {
         )
     }
 
-    /// Whether it goes on until its caller has enough, and loses what the caller does not read.
+    /// Returns whether the call continues until its caller closes the connection. A caller that
+    /// reads too slowly loses events.
     pub(super) fn is_followed(&self) -> bool {
         matches!(self, Self::Events { follow: true })
     }
@@ -436,7 +445,7 @@ impl Call {
             Self::Pin { paths } | Self::Unpin { paths } | Self::Prefetch { paths, .. } => {
                 (paths.len(), "paths", super::PATHS_MAX)
             }
-            // nobody but everyone
+            // An empty list means all peers, so it counts as one.
             Self::Send { to, .. } => (to.len().max(1), "receivers", super::RECEIVERS_MAX),
             _ => return Ok(()),
         };

@@ -1,4 +1,4 @@
-//! The caller's side: a blocking client, for the command line has nothing else to do.
+//! The caller's side: a blocking client, because the command line has no other work meanwhile.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -19,61 +19,56 @@ use super::failure::{Failure, FailureKind, FailureParameters};
 use super::framing::{Inbox, REPLY_MAX_BYTES, ReplyMessage, encode_call};
 use p2pfs_types::files::SOCKET_PATH_MAX_BYTES;
 
-/// Bytes read from the socket at once.
+/// Bytes per read from the socket.
 const READ_BYTES: usize = 64 * 1024;
-/// How often a daemon that went is looked for, and the next asked for what it does not know yet.
+/// Interval between attempts to connect to the next daemon, and between retries of a call that it
+/// cannot answer yet.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
-/// How long the next daemon is waited for where the one before was killed and left its socket to
-/// nobody: a service manager keeps it, and who starts daemons otherwise does so at once.
+/// How long the client waits for the next daemon after the previous one was killed and left an
+/// orphaned socket. A service manager keeps the socket; other supervisors restart a daemon at once.
 const ABANDONED_MAX: Duration = Duration::from_secs(2);
 
-/// How long nothing may come before the daemon is asked whether it is there at all: one that was
-/// stopped, or hangs, would else be waited for as one that has much to do.
+/// How long the daemon may send nothing before the client checks whether it is alive. Without the
+/// check, the client would wait for a stopped or hung daemon as for a busy one.
 const LOOK_AFTER: Duration = Duration::from_secs(10);
-/// How long it may take to say so.
+/// How long the daemon may take to answer that check.
 const LOOK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a call brought no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens.
+    /// No daemon listens.
     #[error("no daemon answers on {}", list(.sockets))]
     NotRunning {
-        /// Where it was looked for.
+        /// The sockets that were tried.
         sockets: Vec<PathBuf>,
     },
-    /// No socket can have this path.
+    /// The path is too long for a socket.
     #[error(
         "{}: a socket's path has at most {SOCKET_PATH_MAX_BYTES} bytes, and this one {}",
         .path.display(),
         .path.as_os_str().len()
     )]
-    TooLong {
-        /// The path.
-        path: PathBuf,
-    },
-    /// Something else is there.
+    TooLong { path: PathBuf },
+    /// The path is a file of another type.
     #[error("{} is no socket", .path.display())]
-    NoSocket {
-        /// The path.
-        path: PathBuf,
-    },
+    NoSocket { path: PathBuf },
     /// The socket cannot be used.
     #[error("cannot use the control socket: {0}")]
     Socket(#[from] io::Error),
-    /// The daemon did not answer in the time it has.
+    /// The daemon did not answer in time.
     #[error("the daemon does not answer")]
     Silent,
     /// The daemon closed the connection before its answer.
     #[error("the daemon closed the connection before it answered")]
     Closed,
-    /// The daemon's answer is none.
+    /// The daemon's answer is malformed.
     #[error("the daemon's answer makes no sense: {why}")]
     Malformed {
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
-    /// The daemon says no.
+    /// The daemon refused the call.
     #[error(transparent)]
     Refused(#[from] Failure),
 }
@@ -90,43 +85,43 @@ fn list(sockets: &[PathBuf]) -> String {
 #[derive(Debug)]
 pub struct Client {
     sockets: Vec<PathBuf>,
-    /// The one of them that it is connected to.
+    /// The socket of `sockets` that is connected.
     socket: PathBuf,
     patience: Option<Duration>,
     waits_for_restarts: bool,
-    /// Other nodes that the next daemon has to meet before it is asked.
+    /// How many other nodes the next daemon must meet before the call is repeated.
     others: u64,
     stream: UnixStream,
     inbox: Inbox,
     descriptors: VecDeque<OwnedFd>,
 }
 
-/// One reply as it came.
+/// A reply before it is decoded.
 #[derive(Debug)]
 pub struct RawReply {
-    /// Its parameters.
+    /// The parameters.
     pub parameters: Value,
-    /// Whether another follows.
+    /// Whether another reply follows.
     pub continues: bool,
-    /// What came with it.
+    /// The descriptor that arrived with the reply.
     pub descriptor: Option<OwnedFd>,
 }
 
 impl RawReply {
-    /// The parameters as a type.
+    /// Decodes the parameters.
     ///
     /// # Errors
-    /// [`ClientError::Malformed`] where they are of another.
+    /// [`ClientError::Malformed`] if they do not fit the type.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
         T::deserialize(&self.parameters).map_err(|e| ClientError::Malformed { why: e.to_string() })
     }
 }
 
 impl Client {
-    /// Connects to the first of the sockets that somebody listens on.
+    /// Connects to the first socket that a daemon listens on.
     ///
     /// # Errors
-    /// Why the first cannot be used of those that cannot, else [`ClientError::NotRunning`].
+    /// The error of the first unusable socket; [`ClientError::NotRunning`] if there is none.
     pub fn connect(sockets: &[PathBuf]) -> Result<Self, ClientError> {
         let mut unusable = None;
         for path in sockets {
@@ -152,10 +147,10 @@ impl Client {
         }))
     }
 
-    /// How long to wait for each reply from now on; none is for as long as the daemon is there.
+    /// Sets how long to wait for each reply. `None` waits as long as the daemon is alive.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub fn set_patience(&mut self, patience: Option<Duration>) -> Result<(), ClientError> {
         let look = patience.map_or(LOOK_AFTER, |patience| patience.min(LOOK_AFTER));
         self.stream.set_read_timeout(Some(look))?;
@@ -163,25 +158,27 @@ impl Client {
         Ok(())
     }
 
-    /// From now on a daemon that ends is waited for, and asked again what may be asked twice.
+    /// Makes the client wait for the next daemon if this one ends, and repeat calls that may be
+    /// repeated.
     pub fn wait_for_restarts(&mut self) {
         self.waits_for_restarts = true;
     }
 
-    /// From now on the next daemon is asked again once it has met so many other nodes and taken in
-    /// what they list, or has had the time for it.
+    /// Makes the client repeat a call only after the next daemon has met `count` other nodes and
+    /// received their listings, or has had the time for it.
     pub fn wait_for_others(&mut self, count: u64) {
         self.others = count;
     }
 
-    /// Connects anew where the error says that the daemon ends, and this caller waits for the
-    /// next: the question can then be asked again. Waits 15 s at most, and 2 s for one that was
-    /// killed and whose socket nobody kept. What the next one does not find may be what it has not
-    /// heard of yet: it is asked for that until it has had the time to.
+    /// Reconnects if the error says that the daemon ended and this client waits for restarts. The
+    /// caller can then repeat its call. Waits up to 15 s for the next daemon. Waits only 2 s if the
+    /// previous daemon was killed and its socket was not kept. After a restart, a name that is not
+    /// found may be one that the new daemon has not learned yet. Such a call is repeated until the
+    /// daemon has had the time to learn it.
     ///
     /// # Errors
-    /// The error itself where asking again is no use; [`ClientError::NotRunning`] where no daemon
-    /// came.
+    /// Returns the error itself if a retry is useless, and [`ClientError::NotRunning`] if no daemon
+    /// started.
     pub fn recover(&mut self, breaks: &mut Breaks, error: ClientError) -> Result<(), ClientError> {
         match &error {
             ClientError::Closed => breaks.count(),
@@ -201,7 +198,7 @@ impl Client {
             sleep(RECONNECT_PAUSE);
             match self.reconnect() {
                 Err(error @ ClientError::NotRunning { .. }) => {
-                    // one that was stopped has removed its socket
+                    // A daemon that was stopped has removed its socket.
                     let is_abandoned = self.socket.exists();
                     let until = if is_abandoned { abandoned } else { until };
                     if Instant::now() >= until {
@@ -217,8 +214,8 @@ impl Client {
         }
     }
 
-    /// Waits until the next daemon has met the others, or has had the time for it; where it ends,
-    /// too, the question that follows tells.
+    /// Waits until the next daemon has met the other nodes, or has had the time for it. If that
+    /// daemon ends too, the repeated call reports it.
     fn await_others(&mut self, breaks: &Breaks) -> Result<(), ClientError> {
         let left = breaks.left_to_meet().filter(|_| self.others > 0);
         let Some(left) = left else {
@@ -236,7 +233,7 @@ impl Client {
         }
     }
 
-    /// What was asked before is forgotten.
+    /// Connects to the next daemon and discards the state of earlier calls.
     fn reconnect(&mut self) -> Result<(), ClientError> {
         let mut anew = Self::connect(&self.sockets)?;
         anew.set_patience(self.patience)?;
@@ -246,10 +243,10 @@ impl Client {
         Ok(())
     }
 
-    /// Asks, and takes the one reply.
+    /// Sends a call and returns its one reply.
     ///
     /// # Errors
-    /// [`ClientError`]; after any but [`ClientError::Refused`] the connection is of no more use.
+    /// [`ClientError`]. After any error except [`ClientError::Refused`] the connection is unusable.
     pub fn call<T: DeserializeOwned>(&mut self, call: &Call) -> Result<T, ClientError> {
         let mut breaks = Breaks::default();
         loop {
@@ -261,35 +258,35 @@ impl Client {
         }
     }
 
-    /// Asks; the replies are to be taken one by one.
+    /// Sends a call; the caller then reads the replies one by one.
     ///
     /// # Errors
-    /// [`ClientError`]; the connection is then of no more use.
+    /// [`ClientError`]; the connection is then unusable.
     pub fn start(&mut self, call: &Call) -> Result<(), ClientError> {
         match self.stream.write_all(&encode_call(call)) {
-            // what the daemon said before it closed is still to be read
+            // A message that the daemon sent before it closed can still be read.
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => Ok(written?),
         }
     }
 
-    /// Asks, and hands over a descriptor with the question.
+    /// Sends a call together with a descriptor.
     ///
     /// # Errors
-    /// As [`Self::start`].
+    /// [`ClientError`]; the connection is then unusable.
     pub fn start_with(&mut self, call: &Call, given: impl AsFd) -> Result<(), ClientError> {
         let bytes = encode_call(call);
         match descriptor::send(&self.stream, &bytes, given.as_fd()) {
-            // what the daemon said before it closed is still to be read
+            // A message that the daemon sent before it closed can still be read.
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             sent => Ok(self.stream.write_all(&bytes[sent?..])?),
         }
     }
 
-    /// Takes the next reply.
+    /// Returns the next reply.
     ///
     /// # Errors
-    /// [`ClientError`]; after any but [`ClientError::Refused`] the connection is of no more use.
+    /// [`ClientError`]. After any error except [`ClientError::Refused`] the connection is unusable.
     pub fn next_reply(&mut self) -> Result<RawReply, ClientError> {
         let bytes = self.next_message()?;
         let message: ReplyMessage = serde_json::from_slice(&bytes)
@@ -339,8 +336,8 @@ impl Client {
         }
     }
 
-    /// Whether the daemon answers what it has at hand. One that ends is there: it closes this
-    /// connection, too.
+    /// Checks whether the daemon still answers a prompt call. A daemon that is ending counts as
+    /// alive, because it closes this connection, too.
     fn is_daemon_there(&self) -> bool {
         let asked = Self::connect(std::slice::from_ref(&self.socket)).and_then(|mut other| {
             other.set_patience(Some(LOOK_PATIENCE))?;
@@ -351,8 +348,8 @@ impl Client {
     }
 }
 
-/// What is wrong with a socket, but that nobody listens on it. Of another file the system says no
-/// more than that.
+/// Returns why a socket is unusable. Returns `None` if no daemon listens on it. For a file that is
+/// not a socket, the system reports only a refused connection.
 fn why_unusable(path: &Path, error: io::Error) -> Option<ClientError> {
     if path.as_os_str().len() > SOCKET_PATH_MAX_BYTES {
         return Some(ClientError::TooLong { path: path.into() });

@@ -25,18 +25,18 @@ use super::turn::Turn;
 
 /// How long a caller may take from one call to the end of the next.
 pub const IDLE_MAX: Duration = Duration::from_secs(60);
-/// How long a caller may take to read one reply; who follows what happens may take as long as it
-/// wishes, and is told how much it lost.
+/// How long a caller may take to read one reply. A caller that follows events has no limit and
+/// receives the number of events that it lost.
 pub const REPLY_READ_MAX: Duration = Duration::from_secs(10);
-/// How long a call waits for its place in the node's queue before its caller is told to try again.
+/// How long a call waits for a slot in the node's queue before the daemon reports that it is busy.
 pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(5);
-/// Bytes read from a socket at once.
+/// Bytes per read from a socket.
 const READ_BYTES: usize = 16 * 1024;
-/// Maximum bytes of a call that is parsed on the runtime's own threads: some 20 µs. A longer one is
-/// parsed on a thread that may block, so that it delays no reader.
+/// Maximum bytes of a call that is parsed on the runtime's own threads, which takes about 20 µs. A
+/// longer call is parsed on a blocking thread, so that it delays no reader.
 const INLINE_CALL_BYTES: usize = 4 * 1024;
 
-/// What all connections share.
+/// State that all connections share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) policy: Policy,
@@ -44,7 +44,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Reads one message of a caller. May take milliseconds.
+    /// Parses one message of a caller. May take milliseconds.
     fn take_in(&self, caller: &Credentials, bytes: &[u8]) -> Result<Taken, Ended> {
         let message = CallMessage::read(bytes).ok_or(Ended::NoCall)?;
         let oneway = message.oneway;
@@ -57,7 +57,7 @@ impl Shared {
         })
     }
 
-    /// The call, or the reply that refuses it.
+    /// Returns the call, or the reply that refuses it.
     fn admit(&self, caller: &Credentials, message: &CallMessage<'_>) -> Result<Call, Vec<u8>> {
         let call = Call::decode(&message.method, message.parameters())
             .map_err(|e| encode_call_error(&e, message))?;
@@ -78,15 +78,15 @@ impl Shared {
     }
 }
 
-/// A message that was read.
+/// A parsed message.
 enum Taken {
     /// A call for the node.
     Call { call: Call, oneway: bool },
-    /// A message that was answered here.
+    /// A message with its answer, which needs no node.
     Answered { bytes: Vec<u8>, oneway: bool },
 }
 
-/// Why a connection ends. The caller's doing, each of them.
+/// Why a connection ends. Each reason is the caller's doing.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Ended {
     #[error("the caller closed it")]
@@ -95,7 +95,7 @@ pub(super) enum Ended {
     Idle,
     #[error("the caller sent a message of more than {max_bytes} bytes")]
     TooLong {
-        /// What one with its rights may send.
+        /// The limit for the rights of this caller.
         max_bytes: usize,
     },
     #[error("the caller sent what is no Varlink call")]
@@ -111,14 +111,14 @@ pub(super) struct Connection {
     pub(super) stream: UnixStream,
     pub(super) caller: Credentials,
     pub(super) shared: Arc<Shared>,
-    /// The turn of its user.
+    /// The turn of the caller's user.
     turn: Turn,
     /// Maximum bytes of one call of this caller.
     call_max_bytes: usize,
     inbox: Inbox,
-    /// What came with the call; of several the last.
+    /// The last descriptor that arrived with the call.
     given: Option<OwnedFd>,
-    /// The caller will send no more.
+    /// Whether the caller has closed its sending side.
     half_closed: bool,
     /// How long the caller may take to read one reply.
     reply_read_max: Duration,
@@ -149,7 +149,7 @@ impl Connection {
         }
     }
 
-    /// Answers one call after the other until the connection ends, and tells why it did.
+    /// Answers calls one after the other until the connection ends, and returns the reason.
     pub(super) async fn serve(mut self) -> Ended {
         loop {
             if let Err(ended) = self.serve_one().await {
@@ -167,7 +167,7 @@ impl Connection {
         }
     }
 
-    /// Reads a message when its user has the turn.
+    /// Parses a message once its user has the turn.
     async fn take_in(&self, bytes: Vec<u8>) -> Result<Taken, Ended> {
         let _turn = self.turn.take().await;
         if bytes.len() <= INLINE_CALL_BYTES {
@@ -178,7 +178,7 @@ impl Connection {
         reading.await.unwrap_or(Err(Ended::NoCall))
     }
 
-    /// Hands the call to the node and the replies to the caller.
+    /// Passes the call to the node and the replies to the caller.
     async fn forward(&mut self, call: Call, oneway: bool) -> Result<(), Ended> {
         let streams = call.needs_more();
         self.reply_read_max = if call.is_followed() {
@@ -202,7 +202,7 @@ impl Connection {
                 self.write_reply(&reply, true).await?;
             }
         }
-        // a sink always sends its last reply, at its end at the latest
+        // A sink always sends its last reply, at the latest when it is dropped.
         match replies.last.await.map_err(|_| Ended::Closed)? {
             _ if oneway => Ok(()),
             Ok(reply) => self.write_reply(&reply, false).await,
@@ -220,7 +220,7 @@ impl Connection {
             }
             Ok(Err(_)) => {
                 request.reply.abandon();
-                // by this kind a caller knows that it may ask the next daemon
+                // This failure kind lets a caller repeat the call at the next daemon.
                 refused(FailureKind::Stopping, "the daemon is stopping")
             }
             Err(_) => {
@@ -230,8 +230,8 @@ impl Connection {
         }
     }
 
-    /// The next reply before the last; none once the last is due. Ends the connection where the
-    /// caller of a stream has gone, which nothing else would tell.
+    /// Returns the next reply before the last one; `None` once only the last one is left. Ends the
+    /// connection if the caller of a stream has closed it, which no other path detects.
     async fn next_reply(
         &mut self,
         replies: &mut Replies,
@@ -265,7 +265,7 @@ impl Connection {
         }
     }
 
-    /// Reads what there is into the inbox; loses nothing when it is dropped half way.
+    /// Reads the available bytes into the inbox. Cancellation loses no bytes.
     async fn read_some(&mut self) -> Result<(), Ended> {
         loop {
             self.stream.readable().await?;
@@ -284,7 +284,8 @@ impl Connection {
         }
     }
 
-    /// The caller sends no more: either it only waits for what it asked, or it is gone altogether.
+    /// Handles the end of the caller's sending side. The caller either still waits for its replies,
+    /// or has closed the connection.
     async fn end_of_calls(&mut self) -> Result<(), Ended> {
         self.half_closed = true;
         let ready = self
@@ -304,7 +305,7 @@ impl Connection {
             return self.write(&bytes).await;
         };
         if !descriptor::is_read_only(descriptor) {
-            // a caller may be anyone, so nothing writable may ever leave the daemon
+            // A caller may be any local user, so no writable descriptor may leave the daemon.
             let message = "the daemon opened the file for writing and keeps it to itself";
             return self
                 .write(&encode_failure(&Failure::new(FailureKind::Failed, message)))

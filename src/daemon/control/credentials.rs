@@ -1,4 +1,4 @@
-//! Who asks, and what they may: the kernel's word about the other end of a Unix socket.
+//! Identity and rights of a caller, from the kernel's report about the other end of a Unix socket.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -11,10 +11,11 @@ use rustix::process::Uid;
 use super::call::Right;
 use super::failure::{Failure, FailureKind};
 
-/// Groups of one caller that are looked at, at most: Linux allows no more (`NGROUPS_MAX`).
+/// Maximum number of groups read for one caller; Linux allows no more (`NGROUPS_MAX`).
 const GROUPS_MAX: usize = 65_536;
 
-/// The number of whoever has none, unless somebody set another (`proc_sys_kernel(5)`).
+/// User ID of a user that is not mapped, unless the administrator configured another
+/// (`proc_sys_kernel(5)`).
 const OVERFLOW_UID: u32 = 65_534;
 
 /// The process at the other end of a Unix socket, as it was when it connected.
@@ -27,10 +28,10 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Asks the kernel (`SO_PEERCRED`, `SO_PEERGROUPS`; socket(7), unix(7)).
+    /// Reads the credentials from the kernel (`SO_PEERCRED`, `SO_PEERGROUPS`; socket(7), unix(7)).
     ///
     /// # Errors
-    /// What the kernel says; the connection is then of no use.
+    /// The error of the kernel; the connection is then unusable.
     pub fn of_peer(socket: &(impl AsFd + AsRawFd)) -> io::Result<Self> {
         let peer = rustix::net::sockopt::socket_peercred(socket)?;
         let mut gids = peer_groups(socket)?;
@@ -42,8 +43,8 @@ impl Credentials {
     }
 }
 
-/// Whether a user's number is that user's alone: those who are not known in the user namespace of
-/// this process have one number together there (user_namespaces(7)).
+/// Returns whether a user ID stands for one user only. All users that the user namespace of this
+/// process does not map share one ID (user_namespaces(7)).
 pub fn is_one_user(uid: u32) -> bool {
     static OF_THE_UNKNOWN: LazyLock<Option<u32>> = LazyLock::new(|| {
         let known = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
@@ -54,7 +55,7 @@ pub fn is_one_user(uid: u32) -> bool {
     *OF_THE_UNKNOWN != Some(uid)
 }
 
-/// Whether a map of users (uid_map) has all that there can be; the last number is nobody's.
+/// Returns whether a `uid_map` maps all user IDs. The highest 32-bit ID is not a valid user.
 fn knows_all(uid_map: &str) -> bool {
     let counts = uid_map.lines().filter_map(|line| {
         let count = line.split_ascii_whitespace().nth(2)?;
@@ -63,7 +64,7 @@ fn knows_all(uid_map: &str) -> bool {
     counts.sum::<u64>() >= u64::from(u32::MAX)
 }
 
-/// The supplementary groups of the peer.
+/// Returns the supplementary groups of the peer.
 fn peer_groups(socket: &impl AsRawFd) -> io::Result<Vec<u32>> {
     let mut groups: Vec<libc::gid_t> = vec![0; 64];
     loop {
@@ -92,12 +93,12 @@ fn peer_groups(socket: &impl AsRawFd) -> io::Result<Vec<u32>> {
     }
 }
 
-/// Who may do what.
+/// The rules that give rights to callers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// The user that the daemon runs as; root is always as good.
+    /// The user that the daemon runs as. Root always has the same rights.
     pub owner_uid: u32,
-    /// The group [`Policy::GROUP`], where this machine has it.
+    /// The group [`Policy::GROUP`], if this machine has it.
     pub group_gid: Option<u32>,
 }
 
@@ -105,7 +106,7 @@ impl Policy {
     /// The group whose members may use and change the cache.
     pub const GROUP: &str = "p2pfs";
 
-    /// The rules for a daemon that runs as the user of this process.
+    /// Returns the rules for a daemon that runs as the user of this process.
     pub fn of_this_process() -> Self {
         let owner_uid = rustix::process::geteuid().as_raw();
         Self {
@@ -114,7 +115,7 @@ impl Policy {
         }
     }
 
-    /// Whether the caller has the right.
+    /// Returns whether the caller has the right.
     pub fn allows(&self, caller: &Credentials, right: Right) -> bool {
         let owner = caller.uid == Uid::ROOT.as_raw() || caller.uid == self.owner_uid;
         match right {
@@ -124,7 +125,7 @@ impl Policy {
         }
     }
 
-    /// Refuses a caller that has not the right, saying what it takes.
+    /// Refuses a caller without the right and says how to obtain it.
     ///
     /// # Errors
     /// [`FailureKind::Denied`].
@@ -144,7 +145,7 @@ impl Policy {
     }
 }
 
-/// The number of a group, from the system's database; none where there is no such group.
+/// Looks up the ID of a group in the system's database; `None` if there is no such group.
 fn group_gid(name: &str) -> Option<u32> {
     uzers::get_group_by_name(name).map(|group| group.gid())
 }
@@ -214,7 +215,7 @@ mod tests {
     fn the_number_that_many_users_have_together_is_no_users() {
         assert!(knows_all("         0          0 4294967295\n"));
         assert!(knows_all("0 0 1000\n1000 1000 4294966295\n"));
-        // as PrivateUsers=yes of systemd maps them
+        // As systemd's `PrivateUsers=yes` maps them.
         assert!(!knows_all("0 0 1\n996 996 1\n"));
         assert!(!knows_all("0 100000 65536\n"));
         assert!(!knows_all(""));

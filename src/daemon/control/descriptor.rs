@@ -1,4 +1,4 @@
-//! Descriptors on a Unix socket (`SCM_RIGHTS`, unix(7)), one with a message.
+//! Descriptors on a Unix socket (`SCM_RIGHTS`, unix(7)), one per message.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -10,15 +10,16 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-/// The room of a pipe that a file goes through; the limit of an ordinary user (pipe(7)).
+/// Capacity of the pipe that a file is written through. An ordinary user cannot set more (pipe(7)).
 pub const PIPE_BYTES: usize = 1 << 20;
-/// Descriptors that one message can bring; more than one is not ours, and is closed.
+/// Maximum descriptors received with one message. The protocol sends at most one, and the others
+/// are closed.
 const DESCRIPTORS_MAX: usize = 4;
 
-/// Sends the first of the bytes with the descriptor, and returns how many.
+/// Sends the first of the bytes with the descriptor, and returns how many were sent.
 ///
 /// # Errors
-/// What the kernel says, `WouldBlock` included.
+/// The error of the kernel, including `WouldBlock`.
 pub(super) fn send(
     socket: impl AsFd,
     bytes: &[u8],
@@ -38,10 +39,10 @@ pub(super) fn send(
     )?)
 }
 
-/// Receives some bytes, and a descriptor where one comes with them.
+/// Receives some bytes, and a descriptor if one arrives with them.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the kernel.
 pub(super) fn receive(
     socket: impl AsFd,
     buffer: &mut [u8],
@@ -59,7 +60,7 @@ pub(super) fn receive(
     Ok((received.bytes, descriptor))
 }
 
-/// Whether nothing can be written through it.
+/// Returns whether the descriptor is open for reading only.
 pub(super) fn is_read_only(descriptor: impl AsFd) -> bool {
     fcntl_getfl(descriptor).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDONLY)
 }

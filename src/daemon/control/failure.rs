@@ -1,16 +1,16 @@
-//! How a call fails: what happened, and what the user can do about it.
+//! Failures of a call: what happened, and what the user can do about it.
 
 use serde::{Deserialize, Serialize};
 
-/// Why a call was not done.
+/// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// Which kind, for programs.
+    /// The kind, for programs.
     pub kind: FailureKind,
-    /// What happened, naming the thing; lower case, no full stop.
+    /// The error message, with the name of the thing; lower case, without a full stop.
     pub message: String,
-    /// What to do about it, where something can be done.
+    /// The remedy, if the user has one.
     pub remedy: Option<String>,
 }
 
@@ -19,22 +19,22 @@ pub struct Failure {
 pub enum FailureKind {
     /// No such name, share, peer or content.
     NotFound,
-    /// The caller may not do this.
+    /// The caller lacks the right.
     Denied,
-    /// It did not become so in time.
+    /// The condition was not met in time.
     TimedOut,
-    /// The daemon is starting, or has too much to do; try again.
+    /// The daemon is starting or overloaded; try again.
     Busy,
-    /// The daemon ends; the next one can be asked.
+    /// The daemon is ending; the call can be repeated at the next daemon.
     Stopping,
-    /// The parameters make no sense.
+    /// The parameters are invalid.
     Invalid,
-    /// It was tried and went wrong.
+    /// The daemon tried and failed.
     Failed,
 }
 
 impl FailureKind {
-    /// Every kind, with its Varlink error.
+    /// Every kind with its Varlink error.
     const NAMES: [(Self, &str); 7] = [
         (Self::NotFound, "org.p2pfs.Control.NotFound"),
         (Self::Denied, "org.varlink.service.PermissionDenied"),
@@ -45,7 +45,7 @@ impl FailureKind {
         (Self::Failed, "org.p2pfs.Control.Failed"),
     ];
 
-    /// The Varlink error.
+    /// Returns the name of the Varlink error.
     pub fn error_name(self) -> &'static str {
         Self::NAMES
             .iter()
@@ -53,7 +53,7 @@ impl FailureKind {
             .map_or("", |(_, name)| name)
     }
 
-    /// The kind of a Varlink error; one that is not known counts as [`Self::Failed`].
+    /// Returns the kind of a Varlink error. An unknown error counts as [`Self::Failed`].
     pub fn from_error_name(name: &str) -> Self {
         Self::NAMES
             .iter()
@@ -62,7 +62,7 @@ impl FailureKind {
     }
 }
 
-/// The parameters of a Varlink error, as written.
+/// The parameters of a Varlink error in JSON.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct FailureParameters {
     #[serde(default)]
@@ -72,7 +72,7 @@ pub(super) struct FailureParameters {
 }
 
 impl Failure {
-    /// A failure with no remedy to tell.
+    /// Creates a failure without a remedy.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -81,7 +81,7 @@ impl Failure {
         }
     }
 
-    /// The same with a remedy.
+    /// Adds a remedy.
     #[must_use]
     pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());

@@ -11,17 +11,17 @@ use super::call::{Call, CallError};
 use super::failure::{Failure, FailureKind, FailureParameters};
 use super::request::Outgoing;
 
-/// The longest call in bytes, its NUL included. Some thousand paths of an ordinary length fit, and
-/// 32 of `PATH_MAX` bytes, even where each byte is escaped (6 bytes) and the path written in base64
-/// besides.
+/// Maximum bytes of a call, including its NUL. This is room for some thousand paths of ordinary
+/// length. It is also room for 32 paths of `PATH_MAX` bytes, even if each byte is escaped (6 bytes)
+/// and the path is repeated in base64.
 pub const CALL_MAX_BYTES: usize = 1 << 20;
-/// Maximum bytes of a call by a caller that may only read, its NUL included. The longest such call
-/// names two paths of `PATH_MAX` bytes, each escaped (6 bytes a byte) and in base64 besides.
+/// Maximum bytes of a call by a caller that may only read, including its NUL. The longest such call
+/// has two paths of `PATH_MAX` bytes, each escaped (6 bytes a byte) and repeated in base64.
 pub const READ_CALL_MAX_BYTES: usize = 64 << 10;
-/// The longest reply in bytes that a client takes: a page of entries with the longest names.
+/// Maximum bytes of a reply that a client accepts: a page of entries with the longest names.
 pub const REPLY_MAX_BYTES: usize = 64 << 20;
 
-/// A call as it is written.
+/// A call for serialization.
 #[derive(Debug, Serialize)]
 struct WrittenCall {
     method: String,
@@ -31,8 +31,8 @@ struct WrittenCall {
     more: bool,
 }
 
-/// A call as it is read. Its parameters stay text until the type of the call is known, so that
-/// no generic value is built from a caller's JSON.
+/// A call for deserialization. Its parameters stay text until the type of the call is known, so
+/// that no generic value is built from a caller's JSON.
 #[derive(Debug, Deserialize)]
 pub(super) struct CallMessage<'a> {
     #[serde(borrow)]
@@ -48,7 +48,7 @@ pub(super) struct CallMessage<'a> {
 }
 
 impl<'a> CallMessage<'a> {
-    /// Reads the envelope of a call; nothing where the bytes are not a Varlink call.
+    /// Parses the envelope of a call; returns `None` if the bytes are not a Varlink call.
     pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
         let message: Self = serde_json::from_slice(bytes).ok()?;
         message.parameters().starts_with('{').then_some(message)
@@ -60,7 +60,7 @@ impl<'a> CallMessage<'a> {
     }
 }
 
-/// A reply as it is read.
+/// A reply for deserialization.
 #[derive(Debug, Deserialize)]
 pub(super) struct ReplyMessage {
     #[serde(default)]
@@ -71,7 +71,7 @@ pub(super) struct ReplyMessage {
     pub(super) error: Option<String>,
 }
 
-/// The bytes of a call.
+/// Encodes a call.
 pub(super) fn encode_call(call: &Call) -> Vec<u8> {
     let (method, parameters) = call.encode();
     let parameters = match parameters {
@@ -84,19 +84,19 @@ pub(super) fn encode_call(call: &Call) -> Vec<u8> {
         parameters,
         more,
     };
-    // text keys and plain values always have a JSON form
+    // Text keys and plain values always have a JSON form.
     let mut bytes = serde_json::to_vec(&message).unwrap_or_default();
     bytes.push(0);
     bytes
 }
 
-/// The bytes of a reply.
+/// Encodes a reply.
 pub(super) fn encode_reply(reply: &Outgoing, continues: bool) -> Vec<u8> {
     let continues = if continues { ",\"continues\":true" } else { "" };
     format!("{{\"parameters\":{}{continues}}}\0", reply.parameters).into_bytes()
 }
 
-/// The bytes of a failed call.
+/// Encodes the failure of a call.
 pub(super) fn encode_failure(failure: &Failure) -> Vec<u8> {
     let message = failure.message.clone();
     let parameters = FailureParameters {
@@ -106,7 +106,7 @@ pub(super) fn encode_failure(failure: &Failure) -> Vec<u8> {
     encode_error(failure.kind.error_name(), &parameters)
 }
 
-/// The bytes of any Varlink error.
+/// Encodes a Varlink error.
 pub(super) fn encode_error(name: &str, parameters: &impl Serialize) -> Vec<u8> {
     #[derive(Serialize)]
     struct ErrorMessage<'a, P> {
@@ -122,7 +122,7 @@ pub(super) fn encode_error(name: &str, parameters: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-/// The bytes of the error that a message deserves which is no call of ours.
+/// Encodes the error for a message that is not a call of this interface.
 pub(super) fn encode_call_error(error: &CallError, message: &CallMessage<'_>) -> Vec<u8> {
     let interface = || {
         message
@@ -145,26 +145,26 @@ pub(super) fn encode_call_error(error: &CallError, message: &CallMessage<'_>) ->
     }
 }
 
-/// Bytes that have come in, and the messages that end in them.
+/// Received bytes, split into messages.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     bytes: Vec<u8>,
-    /// Up to where there is no NUL.
+    /// Length of the prefix that contains no NUL.
     searched: usize,
 }
 
 impl Inbox {
-    /// Where the socket reads into.
+    /// Returns the buffer that the socket reads into.
     pub(super) fn bytes_mut(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
-    /// How many bytes wait.
+    /// Returns the number of buffered bytes.
     pub(super) fn waiting_bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Takes the next whole message, without its NUL.
+    /// Removes and returns the next complete message, without its NUL.
     pub(super) fn next_message(&mut self) -> Option<Vec<u8>> {
         let found = self.bytes[self.searched..]
             .iter()

@@ -1,4 +1,4 @@
-//! The replies about what is given to others.
+//! The replies about files and messages that are sent to other nodes.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 pub struct SendProgress {
     /// The length of the file.
     pub size_bytes: u64,
-    /// How much of it each has been sent.
+    /// The progress at each receiver.
     pub peers: Vec<SendingTo>,
 }
 
-/// One recipient on the way.
+/// One receiver of a transfer in progress.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SendingTo {
     pub peer: String,
-    /// What it was sent, or had already.
+    /// Bytes that it was sent or already had.
     pub sent_bytes: u64,
 }
 
@@ -25,21 +25,21 @@ pub struct SendingTo {
 pub struct SendDone {
     /// The length of the file.
     pub size_bytes: u64,
-    /// Who has it.
+    /// The receivers that have the file.
     pub taken: Vec<TakenBy>,
-    /// Who has not.
+    /// The receivers that do not have it.
     pub failed: Vec<NotTakenBy>,
 }
 
-/// Who has a file that was sent.
+/// A receiver that has the sent file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakenBy {
     pub peer: String,
-    /// Whether it said so: mesh peers cannot, and were sent all of it.
+    /// Whether the receiver confirmed it. Mesh peers cannot; they were sent the whole file.
     pub confirmed: bool,
 }
 
-/// Who has a file that was sent not.
+/// A receiver that does not have the sent file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotTakenBy {
     pub peer: String,
@@ -49,32 +49,32 @@ pub struct NotTakenBy {
 /// The reply to [`super::Call::Say`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Said {
-    /// The names of those who heard it.
+    /// The names of the peers that received the line.
     pub peers: Vec<String>,
 }
 
 /// The reply to [`super::Call::Mesh`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MeshInfo {
-    /// Where its peers connect.
+    /// The address that mesh peers connect to.
     pub address: String,
-    /// How many peers there may be.
+    /// Maximum number of peers.
     pub max_peers: u32,
-    /// Those that are connected.
+    /// The connected peers.
     pub peers: Vec<MeshPeerSeen>,
-    /// Addresses that are known and not connected.
+    /// Known addresses that are not connected.
     pub known: Vec<String>,
 }
 
-/// A peer of the mesh that is connected.
+/// A connected peer of the mesh.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MeshPeerSeen {
-    /// What it calls itself.
+    /// The name that it gives itself.
     pub name: String,
-    /// Its ID, as it says.
+    /// The ID that it gives itself.
     pub id: String,
-    /// Where it listens, or is connected from.
+    /// The address that it listens on, or its connection's address.
     pub address: String,
-    /// When it said something last.
+    /// When its last message arrived.
     pub last_heard: Timestamp,
 }

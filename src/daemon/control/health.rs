@@ -1,19 +1,19 @@
-//! The replies about how well a node is placed: a ping, a check-up, and the settings in force.
+//! The replies about the setup of a node: a ping, a check-up, and the settings in force.
 
 use serde::{Deserialize, Serialize};
 
 /// The reply to [`super::Call::Ping`].
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Pong {
-    /// What the other node calls itself.
+    /// The other node's name for itself.
     pub name: String,
     /// Its key, 64 hexadecimal digits.
     pub node: String,
-    /// Where it answers, `ADDR:PORT`.
+    /// Its address, `ADDR:PORT`.
     pub address: String,
-    /// The round trip of a question on a connection that stands.
+    /// Round trip of a question on an established connection.
     pub tcp_ms: f64,
-    /// The usual round trip of a datagram; absent where none was measured.
+    /// Usual round trip of a datagram; absent if none was measured.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub udp_ms: Option<f64>,
 }
@@ -21,38 +21,38 @@ pub struct Pong {
 /// The reply to [`super::Call::Doctor`], and what `p2pfs doctor` prints.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkup {
-    /// One for each thing that was looked at.
+    /// One entry for each check.
     pub checks: Vec<Check>,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// What, in a word; seeds, peers and shares are named with it.
+    /// The checked thing in a word. For seeds, peers and shares it includes their name.
     pub name: String,
-    /// How it is.
+    /// The verdict.
     pub state: CheckState,
-    /// What was found.
+    /// The finding.
     pub found: String,
-    /// What to do about it.
+    /// The remedy.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub remedy: Option<String>,
 }
 
-/// How a thing is.
+/// The verdict of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckState {
-    /// As it should be.
+    /// The thing is as it should be.
     Ok,
-    /// It works, and its owner should know.
+    /// It works, but its owner should know.
     Warning,
     /// It does not work.
     Failed,
 }
 
 impl Check {
-    /// One that is as it should be.
+    /// Creates a check that passed.
     pub fn ok(name: impl Into<String>, found: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -62,7 +62,7 @@ impl Check {
         }
     }
 
-    /// One that works all the same.
+    /// Creates a warning.
     pub fn warning(
         name: impl Into<String>,
         found: impl Into<String>,
@@ -75,7 +75,7 @@ impl Check {
         }
     }
 
-    /// One that does not work.
+    /// Creates a check that failed.
     pub fn failed(
         name: impl Into<String>,
         found: impl Into<String>,
@@ -88,7 +88,7 @@ impl Check {
         }
     }
 
-    /// What it says, in one line.
+    /// Formats the check in one line.
     pub fn sentence(&self) -> String {
         let remedy = self.remedy.iter().map(|remedy| format!("; {remedy}"));
         format!(
@@ -100,25 +100,26 @@ impl Check {
     }
 }
 
-/// The reply to [`super::Call::Limits`] and [`super::Call::SetLimits`]; absent is no limit.
+/// The reply to [`super::Call::Limits`] and [`super::Call::SetLimits`]. An absent rate means no
+/// limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// The most that is sent to other nodes.
+    /// Upper limit of the rate to other nodes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub up_bytes_per_s: Option<u64>,
-    /// The most that is fetched from them.
+    /// Upper limit of the rate from other nodes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub down_bytes_per_s: Option<u64>,
-    /// The same at the next start.
+    /// Upper limit of the rate to other nodes at the next start.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub configured_up_bytes_per_s: Option<u64>,
-    /// The same at the next start.
+    /// Upper limit of the rate from other nodes at the next start.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub configured_down_bytes_per_s: Option<u64>,
-    /// Whether nothing is fetched that nobody asked for.
+    /// Whether the network is metered, so that only data that a user requested is fetched.
     #[serde(default)]
     pub metered: bool,
-    /// The same at the next start.
+    /// Whether the network is metered at the next start.
     #[serde(default)]
     pub configured_metered: bool,
 }
@@ -126,9 +127,9 @@ pub struct Limits {
 /// The reply to [`super::Call::Settings`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    /// The files that were read, in order.
+    /// The configuration files that were read, in order.
     pub files: Vec<String>,
-    /// In the order of the manual; the shares of the configuration last.
+    /// The settings in the order of the manual; the shares of the configuration last.
     pub settings: Vec<SettingInfo>,
 }
 
@@ -137,11 +138,11 @@ pub struct Settings {
 pub struct SettingInfo {
     /// Its key with its section, such as `cache.size`.
     pub key: String,
-    /// As a file would say it; empty where it is not set.
+    /// The value as it is written in a file; empty if it is not set.
     pub value: String,
-    /// What set it.
+    /// The source that set it.
     pub origin: String,
-    /// What it will be at the next start, where that differs.
+    /// The value at the next start, if it differs.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub after_restart: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! What the service says of itself: `org.varlink.service`, which every Varlink service answers, and
-//! the description of our own interface in Varlink's language.
+//! The introspection of the service: `org.varlink.service`, which every Varlink service answers,
+//! and the description of our own interface in Varlink's language.
 
 use serde::Deserialize;
 use serde_json::json;
@@ -11,10 +11,10 @@ use super::request::Outgoing;
 /// The interface that every Varlink service has (<https://varlink.org/Service>).
 const SERVICE: &str = "org.varlink.service";
 
-/// What every service says of that.
+/// The description of that interface.
 const SERVICE_DESCRIPTION: &str = include_str!("org.varlink.service.varlink");
 
-/// The answer to a call of `org.varlink.service`; none where it is of another interface.
+/// Answers a call of `org.varlink.service`; returns `None` for a call of another interface.
 pub(super) fn answer(message: &CallMessage<'_>) -> Option<Vec<u8>> {
     let method = message.method.strip_prefix(SERVICE)?.strip_prefix('.')?;
     Some(match method {

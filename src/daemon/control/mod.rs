@@ -1,17 +1,18 @@
-//! The control socket: how the command line and other local programs ask the daemon.
+//! The control socket: how the command line and other local programs call the daemon.
 //!
-//! Owns the Varlink interface `org.p2pfs.Control`: its calls, the types of its replies, who may ask
-//! what, and the server and client of the wire protocol (JSON objects, each ended by a NUL byte,
-//! on a Unix stream socket; <https://varlink.org/Method-Call>). Never answers a call itself: each
-//! becomes a [`ControlRequest`] in a bounded queue that the node side reads.
+//! Owns the Varlink interface `org.p2pfs.Control`: its calls, the types of its replies, the rights
+//! of callers, and the server and client of the wire protocol (JSON objects, each ended by a NUL
+//! byte, on a Unix stream socket; <https://varlink.org/Method-Call>). Never answers a call itself:
+//! each call becomes a [`ControlRequest`] in a bounded queue that the node side reads.
 //!
-//! The protocol is written out here rather than taken from the `zlink` crate. Its server answers
-//! one call at a time for all connections, so that one slow call or reader would hold up
-//! everyone, admits any number of connections, and buffers up to 100 MiB for each; and its future
-//! cannot be spawned. What remains of the protocol is a few lines of framing.
+//! The protocol is implemented here rather than taken from the `zlink` crate. The server of that
+//! crate answers one call at a time for all connections, so that one slow call or reader would
+//! delay all others. It accepts any number of connections and buffers up to 100 MiB for each, and
+//! its future cannot be spawned. The part of the protocol that is needed here is a few lines of
+//! framing.
 //!
-//! An error ends one call, or one connection where the peer does not speak the protocol; nothing
-//! that a caller sends changes the state of the server otherwise.
+//! An error ends one call, or one connection if the peer violates the protocol. No other message of
+//! a caller changes the state of the server.
 
 mod again;
 mod call;
@@ -58,14 +59,14 @@ pub use top::*;
 pub use turn::Turn;
 pub use types::*;
 
-/// Entries in one page of a listing, at most.
+/// Maximum entries in one page of a listing.
 pub const LS_PAGE_MAX_ENTRIES: usize = 1000;
-/// Paths in one call, at most: as many as a shell gives a command for a pattern, within
-/// [`CALL_MAX_BYTES`]. A caller with more calls again.
+/// Maximum paths in one call: as many as a shell passes to a command for a pattern, within
+/// [`CALL_MAX_BYTES`]. A caller with more paths makes several calls.
 pub const PATHS_MAX: usize = 16_384;
-/// Receivers in one call, at most.
+/// Maximum receivers in one call.
 pub const RECEIVERS_MAX: usize = 32;
-/// Problems told of one share, at most; the counts tell of the rest.
+/// Maximum problems listed for one share. The counts cover the rest.
 pub const PROBLEMS_MAX: usize = 20;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Names on the control socket. JSON holds text and a name is bytes, so a name that is not UTF-8
-//! travels twice: as `path`, readable but lossy, and as `path_base64`, exact.
+//! Names on the control socket. JSON holds text and a name is bytes. A name that is not UTF-8 is
+//! therefore sent twice: as `path`, readable but lossy, and as `path_base64`, exact.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -9,7 +9,7 @@ use data_encoding::BASE64;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A name or path, in whatever bytes; `{"path": …}`, with `path_base64` where that is not UTF-8.
+/// A name or path of arbitrary bytes: `{"path": …}`, with `path_base64` if it is not UTF-8.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Named(Vec<u8>);
 
@@ -32,13 +32,13 @@ impl Named {
         Self::new(path.as_os_str().as_bytes())
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The local path that these bytes spell. Only for names that come from this machine's user;
-    /// what comes from a peer becomes a path by `SharedPath` alone.
+    /// Returns the local path with these bytes. Only for names from this machine's user: names from
+    /// a peer become paths through `SharedPath` alone.
     pub fn as_local(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.0))
     }
@@ -66,16 +66,16 @@ impl<'de> Deserialize<'de> for Named {
     }
 }
 
-/// A name and what is wrong with it.
+/// A name and its problem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     #[serde(flatten)]
     pub path: Named,
-    /// What is wrong.
+    /// The problem.
     pub why: String,
 }
 
-/// What a name stands for.
+/// The type of a name's target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EntryKind {

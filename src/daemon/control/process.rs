@@ -1,4 +1,4 @@
-//! Another process, to be waited for until it has ended and holds nothing any more.
+//! Waiting for another process to end, so that it holds no resources.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -7,12 +7,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// A process that runs.
+/// A running process.
 #[derive(Debug)]
 pub struct Process(OwnedFd);
 
 impl Process {
-    /// The one with this number; none where it has ended.
+    /// Opens the process with this ID; `None` if it has ended.
     pub fn of(number: u32) -> Option<Self> {
         Self::of_pid(Pid::from_raw(i32::try_from(number).ok()?)?)
     }
@@ -21,7 +21,7 @@ impl Process {
         pidfd_open(pid, PidfdFlags::empty()).ok().map(Self)
     }
 
-    /// Waits until it has ended; whether it did in time.
+    /// Waits until the process has ended; returns whether it ended in time.
     pub fn ends(&self, within: Duration) -> bool {
         let until = Instant::now() + within;
         loop {

@@ -1,4 +1,4 @@
-//! The two replies that tell a story: why a name shows this content, and what happened when.
+//! The replies about history: why a name shows its content, and which events happened.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,25 +8,25 @@ use super::names::{EntryKind, Named};
 /// The reply to [`super::Call::Why`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
-    /// The path that was asked about.
+    /// The requested path.
     #[serde(flatten)]
     pub path: Named,
     /// Whether the mount lists it.
     pub listed: bool,
     /// The rule that decided, in a sentence.
     pub rule: String,
-    /// Every version that a live node gives, the one that won first.
+    /// Every version that a live node gives; the winner first.
     pub versions: Vec<VersionInfo>,
-    /// What a read would do now, in a sentence.
+    /// The effect of a read now, in a sentence.
     pub next_read: String,
-    /// Who pushed the version that won to this node, where somebody did.
+    /// The node that pushed the winning version to this node, if one did.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sent_by: Option<String>,
-    /// Why this node does not share what it has under that name itself, where it does not; told to
-    /// root and the daemon's user alone.
+    /// Why this node does not share its own file of that name. Shown only to root and the daemon's
+    /// user.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub left_out: Option<String>,
-    /// The name of the node that owns the path, where one does: nobody else's version is listed.
+    /// The name of the node that owns the path, if any. Only the owner's version is listed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub owner: Option<String>,
 }
@@ -34,34 +34,35 @@ pub struct Provenance {
 /// One version of a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionInfo {
-    /// The path that this version is shown under; absent where no name fits.
+    /// The path that shows this version; absent if no name fits.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub shown_as: Option<Named>,
-    /// Whether the plain name shows this one.
+    /// Whether the plain name shows this version.
     pub won: bool,
-    /// Whether its time is ahead of this node's clock: it is not ranked before that.
+    /// Whether its time is ahead of this node's clock. It is not ranked before that time.
     #[serde(default)]
     pub waits: bool,
     /// The name of the node that wrote it into its log.
     pub author: String,
     /// The key of that node, 64 hexadecimal digits.
     pub author_node: String,
-    /// What it is.
+    /// The type of the entry.
     pub kind: EntryKind,
-    /// The BLAKE3 hash; absent for all but files.
+    /// The BLAKE3 hash; only files have one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hash: Option<String>,
     /// The length.
     pub size_bytes: u64,
     /// The mtime.
     pub modified: Timestamp,
-    /// The earlier of the mtime and when its author first saw it: what versions are ranked by.
+    /// The time that versions are ranked by: the earlier of the mtime and the time when the author
+    /// first saw the file.
     pub version_time: Timestamp,
     /// The names of the live nodes that have this content.
     pub holders: Vec<String>,
-    /// How much of it is in the local cache, or all where this node shares it.
+    /// Bytes in the local cache, or the whole length if this node shares the content.
     pub cached_bytes: u64,
-    /// Whether its bytes are proven (`blake3`) or cannot be (`none`, from legacy peers).
+    /// Whether its bytes can be verified (`blake3`) or not (`none`, from legacy peers).
     pub verified: String,
 }
 
@@ -70,12 +71,12 @@ pub struct VersionInfo {
 pub struct Event {
     /// When it happened.
     pub time: Timestamp,
-    /// What happened.
+    /// The event.
     #[serde(flatten)]
     pub what: EventKind,
 }
 
-/// What happened; `event` tells which in JSON.
+/// The kinds of events; in JSON, `event` names the kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum EventKind {
@@ -93,83 +94,83 @@ pub enum EventKind {
         /// Why it counts as gone.
         why: String,
     },
-    /// A peer sent wrong bytes and is asked no more.
+    /// A peer sent wrong bytes, and nothing is requested from it.
     PeerShunned {
         peer: String,
         /// Its key, 64 hexadecimal digits.
         node: String,
-        /// What it did.
+        /// The peer's violation.
         why: String,
     },
-    /// A name is listed that was not.
+    /// A name was added to the listing.
     FileAdded(Named),
-    /// A name is listed no more.
+    /// A name was removed from the listing.
     FileRemoved(Named),
     /// A name shows another content.
     FileChanged(Named),
     /// A fetch began.
     FetchStarted(FetchInfo),
-    /// A fetch has all that was wanted.
+    /// A fetch has received all requested bytes.
     FetchDone(FetchInfo),
-    /// A fetch gave up.
+    /// A fetch failed.
     FetchFailed(FetchInfo),
-    /// A legacy peer begins to get a file.
+    /// A transfer to a legacy peer began.
     GiveStarted(GiveInfo),
-    /// A legacy peer has got all of a file.
+    /// A legacy peer has received a whole file.
     GiveDone(GiveInfo),
-    /// A peer of the mesh is there.
+    /// A mesh peer connected.
     MeshUp(MeshPeerInfo),
-    /// A peer of the mesh is gone, or takes no connection.
+    /// A mesh peer disconnected, or does not accept a connection.
     MeshDown(MeshPeerInfo),
-    /// A peer of the mesh told of others.
+    /// A mesh peer announced addresses.
     MeshLearned {
         peer: String,
-        /// Of how many that were not known.
+        /// Number of addresses that were unknown before.
         count: u64,
     },
-    /// Somebody says something.
+    /// A peer sent a line of text.
     Chat {
         peer: String,
-        /// What; it may hold any character.
+        /// The text; it may contain any character.
         text: String,
     },
-    /// Somebody sends bytes of no file; a program that embeds a node reads them.
+    /// A peer sent bytes that belong to no file; a program that embeds a node reads them.
     Bytes {
         peer: String,
-        /// How many.
+        /// Number of bytes.
         size_bytes: u64,
     },
-    /// A file that another pushes to this node begins.
+    /// A peer began to push a file to this node.
     ReceiveStarted(PushInfo),
-    /// It is in the inbox.
+    /// The file is in the inbox.
     ReceiveDone(PushInfo),
-    /// Nothing of it is there.
+    /// The transfer failed and left no file.
     ReceiveFailed(PushInfo),
-    /// A file that this node pushes begins.
+    /// This node began to push a file to a peer.
     SendStarted(PushInfo),
-    /// All of it was sent, and taken where the other one can say so.
+    /// The whole file was sent, and the peer confirmed it if its protocol can.
     SendDone(PushInfo),
-    /// It was not taken.
+    /// The peer did not take the file.
     SendFailed(PushInfo),
-    /// Somebody was admitted or put out, or the members have a fresh secret.
+    /// A node was admitted or removed, or the members have a new secret.
     Membership {
-        /// Who, by whom.
+        /// The change and the node that signed it.
         message: String,
     },
-    /// Something that the user should know.
+    /// A condition that the user should know.
     Warning {
-        /// What, and what to do.
+        /// The condition, and what to do about it.
         message: String,
     },
-    /// Events in between name files that the caller is not told of: other users' reads and
-    /// transfers, and names that the mount does not let it list.
+    /// Events were left out because the caller may not see their files: reads and transfers of
+    /// other users, and names that the mount does not let the caller list.
     LeftOut {
-        /// How many.
+        /// Number of events.
         count: u64,
     },
-    /// The reader was too slow, and events in between are lost.
+    /// Events were lost because the caller read too slowly.
     Lost {
-        /// How many.
+        /// Number of events.
         count: u64,
     },
 }
@@ -177,14 +178,14 @@ pub enum EventKind {
 /// A peer of the mesh.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MeshPeerInfo {
-    /// What it calls itself; its address where it said nothing.
+    /// The name that it gives itself, or its address if it gave none.
     pub peer: String,
-    /// Where it listens, or is connected from.
+    /// The address that it listens on, or its connection's address.
     pub address: String,
-    /// Whether this node dialled it, where it is up or was never there.
+    /// Whether this node dialled it, for a peer that is up or was never reached.
     #[serde(default)]
     pub dialled: bool,
-    /// Why it is gone, or was never there.
+    /// Why the peer is gone or was never reached.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub why: Option<String>,
 }
@@ -192,39 +193,39 @@ pub struct MeshPeerInfo {
 /// A file that one peer pushes to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PushInfo {
-    /// What the other one calls itself.
+    /// The name that the other peer gives itself.
     pub peer: String,
     /// The name of the file.
     pub name: Named,
     /// Its length.
     pub size_bytes: u64,
-    /// Why it failed, where it did.
+    /// Why the transfer failed, if it did.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub why: Option<String>,
 }
 
-/// What is given to a legacy peer.
+/// A transfer to a legacy peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GiveInfo {
-    /// Where its connection comes from.
+    /// The address that its connection comes from.
     pub peer: String,
-    /// The name that it asked for.
+    /// The requested name.
     pub name: Named,
     /// The length of the file.
     pub size_bytes: u64,
 }
 
-/// What is fetched.
+/// A fetch of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FetchInfo {
     /// The BLAKE3 hash, 64 hexadecimal digits.
     pub hash: String,
     /// The length of the whole file.
     pub size_bytes: u64,
-    /// A name of it, where one is known.
+    /// A name of the file, if one is known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub name: Option<Named>,
-    /// What went wrong, where something did.
+    /// The error, if the fetch failed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub why: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! The seam between the control socket and the node: calls come out of one queue, each with who
-//! asks and where the replies go.
+//! The border between the control socket and the node: calls arrive in one queue, each with its
+//! caller and the sink for its replies.
 
 use std::os::fd::OwnedFd;
 
@@ -11,23 +11,23 @@ use super::credentials::Credentials;
 use super::failure::{Failure, FailureKind};
 use super::turn::Turn;
 
-/// One call, already decoded and allowed, for the node to answer.
+/// A decoded and permitted call for the node to answer.
 #[derive(Debug)]
 pub struct ControlRequest {
-    /// What is asked.
+    /// The call.
     pub call: Call,
-    /// Who asks, by the kernel's word.
+    /// The caller, as the kernel reports it.
     pub caller: Credentials,
-    /// What came with the call.
+    /// The descriptor that arrived with the call.
     pub descriptor: Option<OwnedFd>,
-    /// The turn of the caller's user, to be taken for work that needs a processor.
+    /// The turn of the caller's user, for work that needs a processor.
     pub turn: Turn,
-    /// Where the replies go. Dropping it unanswered tells the caller that the call failed.
+    /// The sink for the replies. If it is dropped without an answer, the caller receives a failure.
     pub reply: ReplySink,
 }
 
-/// Replies of one call that wait for a slow caller, at most; then [`ReplySink::more`] waits and
-/// [`ReplySink::try_more`] gives up.
+/// Maximum replies of one call that wait for a slow caller. When they are reached,
+/// [`ReplySink::more`] waits and [`ReplySink::try_more`] returns an error.
 pub const PENDING_REPLIES_MAX: usize = 256;
 
 /// A reply on its way to the caller.
@@ -35,33 +35,34 @@ pub const PENDING_REPLIES_MAX: usize = 256;
 pub(super) struct Outgoing {
     /// The JSON of its parameters.
     pub(super) parameters: String,
-    /// A descriptor that goes with it.
+    /// A descriptor that is sent with the reply.
     pub(super) descriptor: Option<OwnedFd>,
 }
 
-/// The caller is gone, or too slow; there is nobody to answer any more.
+/// The error that the caller has closed its connection or reads too slowly, so that a further reply
+/// is useless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the caller of the control socket is gone")]
 pub struct CallerGone;
 
-/// Where the replies to one call go.
+/// The sender of the replies to one call.
 #[derive(Debug)]
 pub struct ReplySink {
     more: mpsc::Sender<Outgoing>,
     last: Option<oneshot::Sender<Result<Outgoing, Failure>>>,
 }
 
-/// The other end of a [`ReplySink`].
+/// The receiving end of a [`ReplySink`].
 #[derive(Debug)]
 pub(super) struct Replies {
     /// Replies before the last.
     pub(super) more: mpsc::Receiver<Outgoing>,
-    /// The last.
+    /// The last reply.
     pub(super) last: oneshot::Receiver<Result<Outgoing, Failure>>,
 }
 
 impl ReplySink {
-    /// A sink and the other end of it.
+    /// Creates a sink and its receiving end.
     pub(super) fn pair() -> (Self, Replies) {
         let (more, more_end) = mpsc::channel(PENDING_REPLIES_MAX);
         let (last, last_end) = oneshot::channel();
@@ -88,8 +89,9 @@ impl ReplySink {
             .map_err(|_| CallerGone)
     }
 
-    /// As [`Self::more`], with a descriptor that the caller gets a copy of. Give only what was
-    /// opened for reading: the caller may be any local user.
+    /// Sends one reply of several with a descriptor, which the caller receives as a copy. Waits
+    /// while the caller is slow. Pass only descriptors that were opened for reading: the caller may
+    /// be any local user.
     ///
     /// # Errors
     /// [`CallerGone`]: stop the work.
@@ -107,7 +109,7 @@ impl ReplySink {
     /// Sends one reply of several without waiting.
     ///
     /// # Errors
-    /// [`CallerGone`] where the caller is gone, or has [`PENDING_REPLIES_MAX`] replies to read.
+    /// [`CallerGone`] if the caller is gone, or has [`PENDING_REPLIES_MAX`] unread replies.
     pub fn try_more(&self, reply: &impl Serialize) -> Result<(), CallerGone> {
         self.more
             .try_send(encode(reply, None))
@@ -119,12 +121,13 @@ impl ReplySink {
         self.finish(Ok(encode(reply, None)));
     }
 
-    /// Tells the caller that the call failed. Never waits.
+    /// Reports to the caller that the call failed. Never waits.
     pub fn fail(mut self, failure: Failure) {
         self.finish(Err(failure));
     }
 
-    /// What some work comes to; nothing where the caller goes before, and then the work is dropped.
+    /// Returns the outcome of the work. If the caller closes its connection first, drops the work
+    /// and returns `None`.
     pub async fn while_heard<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             outcome = work => Some(outcome),
@@ -132,19 +135,19 @@ impl ReplySink {
         }
     }
 
-    /// Returns when the caller is gone: work on its behalf can stop.
+    /// Waits until the caller is gone, so that work on its behalf can stop.
     pub async fn closed(&self) {
         self.more.closed().await;
     }
 
-    /// Forgets the call; the caller is answered otherwise.
+    /// Discards the sink without a reply, for a call that is answered in another way.
     pub(super) fn abandon(mut self) {
         self.last = None;
     }
 
     fn finish(&mut self, last: Result<Outgoing, Failure>) {
         if let Some(sender) = self.last.take() {
-            // a caller that is gone needs no answer
+            // A caller that is gone needs no answer.
             let _gone = sender.send(last);
         }
     }
@@ -162,7 +165,7 @@ impl Drop for ReplySink {
 }
 
 fn encode(reply: &impl Serialize, descriptor: Option<OwnedFd>) -> Outgoing {
-    // a reply is a plain struct with text keys, which always has a JSON form
+    // A reply is a plain struct with text keys, which always has a JSON form.
     let parameters = serde_json::to_string(reply).unwrap_or_else(|_| "{}".to_owned());
     Outgoing {
         parameters,

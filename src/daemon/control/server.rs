@@ -1,4 +1,4 @@
-//! The socket itself: binding it, and admitting callers within limits.
+//! The socket itself: binding it, and accepting callers within limits.
 
 use std::collections::HashMap;
 use std::fs::{self, Permissions};
@@ -24,15 +24,16 @@ use super::turn::Turn;
 use p2pfs_types::files::make_open_dir;
 use p2pfs_types::files::socket_place::{listener, make_way};
 
-/// Of all connections, the part that one user may hold who is neither root nor the daemon's own.
+/// One user other than root and the daemon's user may hold at most 1/`USER_SHARE` of all
+/// connections.
 const USER_SHARE: usize = 4;
-/// How long accepting pauses when the system has no descriptors left.
+/// How long accepting pauses when the system has no free descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a daemon is waited for that has the socket and may be at its end: one that was killed
-/// has its sockets, locks and ports until the system has taken back its memory.
+/// How long to wait for a daemon that holds the socket and may be ending. A killed daemon holds its
+/// sockets, locks and ports until the system has reclaimed its memory.
 const ENDING: Duration = Duration::from_secs(1);
 
-/// Why there is no control socket.
+/// Why the control socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// Another daemon answers on it.
@@ -44,17 +45,17 @@ pub enum ControlError {
         /// The socket.
         path: PathBuf,
     },
-    /// The system will not have it.
+    /// The system refused it.
     #[error("cannot listen on {}: {source}; choose another with --socket", .path.display())]
     Bind {
         /// The socket.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
-/// Makes way for the socket, also where the daemon that has it just ends.
+/// Makes way for the socket. If another daemon holds it, waits for that daemon to end.
 fn make_way_for(path: &Path) -> io::Result<()> {
     let made = make_way(path, SocketType::STREAM);
     if made
@@ -69,7 +70,7 @@ fn make_way_for(path: &Path) -> io::Result<()> {
     made
 }
 
-/// A bound control socket; its file goes when this does.
+/// A bound control socket. Dropping the server removes the socket's file.
 #[derive(Debug)]
 pub struct ControlServer {
     listener: UnixListener,
@@ -79,12 +80,12 @@ pub struct ControlServer {
 }
 
 impl ControlServer {
-    /// Binds the socket with mode 0666, making its directory with 0755 where it is missing. A
-    /// socket that nobody answers on any more is replaced; a process that has it is given a second
-    /// to end. Needs a tokio runtime.
+    /// Binds the socket with mode 0666, and creates a missing directory for it with mode 0755.
+    /// Replaces a socket without a listener. If a process holds the socket, gives it a second to
+    /// end. Needs a tokio runtime.
     ///
     /// # Errors
-    /// [`ControlError`]; what was there is left as it was.
+    /// [`ControlError`]; the existing file is left unchanged.
     pub fn bind(path: &Path, policy: Policy, connections_max: u32) -> Result<Self, ControlError> {
         let failed = |source| ControlError::Bind {
             path: path.to_path_buf(),
@@ -111,11 +112,11 @@ impl ControlServer {
         })
     }
 
-    /// Takes up the socket that an earlier process bound there: who called meanwhile waits in it.
-    /// Its file stays when this goes. Needs a tokio runtime.
+    /// Takes over the socket that an earlier process bound. Callers that connected meanwhile wait
+    /// in it. The file of the socket stays when the server is dropped. Needs a tokio runtime.
     ///
     /// # Errors
-    /// Where it is no listening socket of this path.
+    /// Fails if the descriptor is not a listening socket of this path.
     pub fn take_up(
         socket: OwnedFd,
         path: &Path,
@@ -136,13 +137,13 @@ impl ControlServer {
         })
     }
 
-    /// The socket, for whoever keeps it longer than this lives; its file then stays too.
+    /// Returns the socket for storage beyond the life of this server. Its file then stays, too.
     pub fn to_be_kept(&mut self) -> BorrowedFd<'_> {
         self.file.identity = None;
         self.listener.as_fd()
     }
 
-    /// Answers callers until it is dropped; each call becomes one of the requests.
+    /// Accepts callers until the future is dropped; each call becomes one request in the queue.
     pub async fn serve(self, requests: mpsc::Sender<ControlRequest>) {
         let shared = Arc::new(Shared {
             policy: self.policy.clone(),
@@ -178,7 +179,8 @@ async fn serve_one(connection: Connection, place: Place) {
     drop(place);
 }
 
-/// Who is at the other end and a place for them; otherwise they are told why not.
+/// Returns the caller's identity and a connection slot. Without a free slot, sends the reason to
+/// the caller and returns `None`.
 fn admit(admitted: &Arc<Admitted>, stream: &UnixStream) -> Option<(Credentials, Place)> {
     let caller = match Credentials::of_peer(stream) {
         Ok(caller) => caller,
@@ -194,13 +196,14 @@ fn admit(admitted: &Arc<Admitted>, stream: &UnixStream) -> Option<(Credentials, 
             "too many connections to the control socket",
         )
         .with_remedy("close some, or raise limits.control_connections");
-        // one write into an empty buffer; whoever does not get it is turned away all the same
+        // One write into an empty buffer. A caller that does not receive it is turned away all the
+        // same.
         let _unheard = stream.try_write(&encode_failure(&failure));
     }
     place.map(|place| (caller, place))
 }
 
-/// Who is connected.
+/// The connected users.
 #[derive(Debug)]
 struct Admitted {
     max: usize,
@@ -208,14 +211,14 @@ struct Admitted {
     by_user: Mutex<HashMap<u32, OfUser>>,
 }
 
-/// What one user has of the server.
+/// The connections and the turn of one user.
 #[derive(Debug)]
 struct OfUser {
     connections: usize,
     turn: Turn,
 }
 
-/// The right to one connection, given back when it is dropped.
+/// The right to one connection; dropping it frees the slot.
 #[derive(Debug)]
 struct Place {
     admitted: Arc<Admitted>,
@@ -232,7 +235,8 @@ impl Admitted {
         }
     }
 
-    /// One user alone cannot keep the others out, and nobody keeps out root.
+    /// Assigns a slot to a connection. One user alone cannot lock out the others, and other users
+    /// cannot lock out root.
     fn place(admitted: &Arc<Self>, uid: u32) -> Option<Place> {
         let mut by_user = admitted.by_user.lock();
         let own = by_user.get(&uid).map_or(0, |user| user.connections);
@@ -277,8 +281,8 @@ impl Drop for Place {
     }
 }
 
-/// The file of the socket, removed at the end unless another daemon has put its own there, or the
-/// socket is kept for the next.
+/// The file of the socket. It is removed at the end, unless another daemon has put its own there or
+/// the socket is kept for the next daemon.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
@@ -309,7 +313,7 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let own = self.identity;
         if own.is_some() && identity(&self.path).ok() == own {
-            // a file that stays is replaced at the next start
+            // A file that stays is replaced at the next start.
             let _stays = fs::remove_file(&self.path);
         }
     }

@@ -1,42 +1,42 @@
-//! The replies about what this node shares: its folders, and what of them leaves the machine.
+//! The replies about this node's shares: its folders, and the entries that other nodes can read.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::names::{EntryKind, Named, Problem};
 
-/// How a folder is to be shared; what is absent stays as it is.
+/// How a folder is to be shared; absent fields keep their values.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShareChange {
-    /// Whether to share what others may not read; of a new one absent: no.
+    /// Whether to share files that other users may not read. The default of a new share is no.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub include_private: Option<bool>,
-    /// Whether to give its files to legacy peers; of a new one absent: no.
+    /// Whether to give its files to legacy peers. The default of a new share is no.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub legacy: Option<bool>,
-    /// Who reads it: names and keys of nodes, and groups behind `@`, or `*` alone: all
-    /// members, as of a new one absent.
+    /// The readers: names and keys of nodes, and groups behind `@`; or `*` alone for all members,
+    /// the default of a new share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readers: Option<Vec<String>>,
-    /// Patterns of what is kept back, all of them; of a new one absent: none.
+    /// All patterns of excluded files. The default of a new share is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclude: Option<Vec<String>>,
-    /// Whether to share also what is kept back by default; of a new one absent: no.
+    /// Whether to share files that are excluded by default, too. The default of a new share is no.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_default_excludes: Option<bool>,
 }
 
 /// The reply to [`super::Call::Shares`], [`super::Call::ShareAdd`] and
-/// [`super::Call::ShareRemove`]: what is shared now.
+/// [`super::Call::ShareRemove`]: the current shares.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shares {
-    /// In the order of their adding.
+    /// The shares in the order in which they were added.
     pub shares: Vec<ShareInfo>,
-    /// Bytes that were read to be hashed since the start, of all shares.
+    /// Bytes read for hashing since the start, over all shares.
     #[serde(default)]
     pub read_bytes: u64,
-    /// What is to be shared and cannot be yet, with what helps; root and the daemon's user are
-    /// told.
+    /// Folders that are to be shared and cannot be yet, with the remedy. Shown only to root and the
+    /// daemon's user.
     #[serde(default)]
     pub missing: Vec<Problem>,
 }
@@ -47,49 +47,51 @@ pub struct ShareInfo {
     /// The folder.
     #[serde(flatten)]
     pub dir: Named,
-    /// What is going on with it.
+    /// The state of the share.
     pub state: ShareState,
-    /// Whether files that others may not read are shared as well.
+    /// Whether files that other users may not read are shared, too.
     pub include_private: bool,
-    /// Whether legacy peers are given its files.
+    /// Whether legacy peers receive its files.
     pub legacy: bool,
-    /// Who reads it, groups by their members; absent where everybody does.
+    /// The readers, with groups expanded to their members; absent if all members are readers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readers: Option<Vec<ShareReader>>,
-    /// Files listed from it.
+    /// Number of files listed from it.
     pub files: u64,
-    /// Their bytes.
+    /// Total bytes of the listed files.
     pub bytes: u64,
-    /// Files that wait to be hashed.
+    /// Number of files that wait to be hashed.
     pub pending_files: u64,
-    /// Their bytes.
+    /// Total bytes of the files that wait to be hashed.
     #[serde(default)]
     pub pending_bytes: u64,
-    /// What its patterns keep back, as configured.
+    /// The exclude patterns, as configured.
     #[serde(default)]
     pub exclude: Vec<String>,
-    /// Whether what hardly anybody means to share is kept back, too.
+    /// Whether the default excludes apply, too.
     #[serde(default)]
     pub default_excludes: bool,
-    /// Names left out: what others may not read, links that lead out, what is no file.
+    /// Number of names left out: files that other users may not read, links that lead out of the
+    /// share, and entries that are not files.
     pub left_out_files: u64,
-    /// Names that a pattern keeps back; of a directory, what is in it is not counted.
+    /// Number of names that a pattern excludes. An excluded directory counts as one; its contents
+    /// are not counted.
     #[serde(default)]
     pub excluded_files: u64,
-    /// All of both, counted by the reason.
+    /// The numbers of left out and excluded names for each reason.
     #[serde(default)]
     pub left_out: Vec<LeftOutCount>,
-    /// Up to [`super::PROBLEMS_MAX`] of what is wrong, the left out ones included; told to root
-    /// and the daemon's user alone.
+    /// Up to [`super::PROBLEMS_MAX`] problems, including the left out names. Shown only to root and
+    /// the daemon's user.
     pub problems: Vec<Problem>,
 }
 
-/// Who may read a share, within [`ShareInfo`].
+/// A reader of a share, within [`ShareInfo`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShareReader {
-    /// As it was written: a node's name or key.
+    /// The reader as it was configured: a node's name or key.
     pub reader: String,
-    /// The key of the member that is meant; absent where nobody is, or several could be.
+    /// The key of the member that this means; absent if it matches no member, or several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
 }
@@ -97,30 +99,31 @@ pub struct ShareReader {
 /// How many names are left out for one reason, within [`ShareInfo`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOutCount {
-    /// Why, in a sentence.
+    /// The reason, in a sentence.
     pub why: String,
-    /// How many.
+    /// Number of names.
     pub count: u64,
 }
 
-/// What is going on with a share.
+/// The state of a share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ShareState {
-    /// Being read for the first time since the start.
+    /// It is being scanned for the first time since the start.
     Scanning,
-    /// Listed, and watched.
+    /// It is listed and watched.
     Ready,
-    /// Cannot be read; its entries are not listed.
+    /// It cannot be read; its entries are not listed.
     Unreadable,
 }
 
-/// The reply to [`super::Call::Mine`]: some of what leaves this machine, in no order.
+/// The reply to [`super::Call::Mine`]: one page of the entries that other nodes can read, in no
+/// order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mine {
     /// At most [`super::LS_PAGE_MAX_ENTRIES`] names.
     pub entries: Vec<MyEntry>,
-    /// Where to go on from; absent after the last.
+    /// The start of the next page; absent on the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u32>,
 }
@@ -128,15 +131,15 @@ pub struct Mine {
 /// A name that this node gives to others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MyEntry {
-    /// As the others see it, unless somebody else's version has the name.
+    /// The path at other nodes, unless another node's version has won the name.
     #[serde(flatten)]
     pub path: Named,
-    /// What it is.
+    /// The type of the entry.
     pub kind: EntryKind,
     /// Its length.
     pub size_bytes: u64,
     /// The mtime.
     pub modified: Timestamp,
-    /// The folder that it is shared from.
+    /// The folder that the entry is shared from.
     pub share: Named,
 }

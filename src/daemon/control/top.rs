@@ -1,4 +1,4 @@
-//! The reply that tells what goes on at this moment: what is fetched, and who reads what.
+//! The reply about current activity: transfers and readers.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 use super::names::Named;
 use super::types::{CacheUsage, PeerInfo, Traffic};
 
-/// Transfers told of at most; those that move most come first.
+/// Maximum transfers in the reply; the fastest come first.
 pub const TRANSFERS_TOLD_MAX: usize = 64;
-/// Readers told of at most: those that wait come first, then those that read fastest.
+/// Maximum readers in the reply: waiting readers come first, then the fastest.
 pub const READERS_TOLD_MAX: usize = 64;
-/// Files told of one reader at most, the one read last first.
+/// Maximum files listed for one reader, the most recently read first.
 pub const FILES_TOLD_MAX: usize = 16;
 
 /// The reply to [`super::Call::Top`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Top {
-    /// When it was so.
+    /// The time of this snapshot.
     pub time: Timestamp,
     /// The name of this node.
     pub name: String,
@@ -24,43 +24,43 @@ pub struct Top {
     pub cache: CacheUsage,
     /// Bytes moved between nodes.
     pub traffic: Traffic,
-    /// Files on their way from other nodes: for root, the daemon's user and the group `p2pfs`
-    /// all, for others those that the caller's user reads or gets.
+    /// Files in transfer from other nodes. Root, the daemon's user and the group `p2pfs` see all;
+    /// another caller sees those that its user reads or gets.
     pub transfers: Vec<TransferInfo>,
-    /// How many more there are, of which the caller is not told.
+    /// Number of further transfers that the caller may not see.
     #[serde(default)]
     pub other_transfers: u64,
-    /// Every other node that is known, best responder first.
+    /// Every other known node, best responder first.
     pub peers: Vec<PeerInfo>,
-    /// The processes that have files of the mount open, or read one within the last minute; the
-    /// caller's own, and for root and the daemon's user all.
+    /// Processes that have files of the mount open or have read one within the last minute. A
+    /// caller sees its own; root and the daemon's user see all.
     pub readers: Vec<ReaderInfo>,
-    /// How many more there are, of other users; only root and the daemon's user are told who.
+    /// Number of readers of other users. Only root and the daemon's user see their details.
     #[serde(default)]
     pub other_readers: u64,
 }
 
-/// A file on its way from other nodes, within [`Top`].
+/// A file in transfer from other nodes, within [`Top`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransferInfo {
-    /// One of its names, or the one by its hash where it has no other.
+    /// One of its names, or its path by hash if it has no name.
     #[serde(flatten)]
     pub path: Named,
     /// Its BLAKE3 hash, 64 hexadecimal digits.
     pub hash: String,
     /// Its length.
     pub size_bytes: u64,
-    /// How much of it is here.
+    /// Bytes that are present on this node.
     pub ready_bytes: u64,
-    /// How much came of it since it began.
+    /// Bytes received since the transfer began.
     pub received_bytes: u64,
-    /// The same a second, over the last seconds.
+    /// Receive rate over the last seconds.
     pub receive_bytes_per_s: u64,
-    /// Reads that wait for it.
+    /// Number of reads that wait for the file.
     pub waiting_reads: u64,
-    /// Whether all of it is wanted, not just what is read.
+    /// Whether the whole file is fetched, rather than only the ranges that are read.
     pub whole: bool,
-    /// Who gives it, the one that gave most first.
+    /// The sources; the one that gave most first.
     pub sources: Vec<TransferSource>,
 }
 
@@ -68,89 +68,89 @@ pub struct TransferInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransferSource {
     pub name: String,
-    /// What it gave.
+    /// Bytes received from it.
     pub received_bytes: u64,
-    /// What it was asked for and has not given yet.
+    /// Bytes requested from it and not received yet.
     pub asked_bytes: u64,
 }
 
 /// A process that reads in the mount, within [`Top`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReaderInfo {
-    /// Its number; 0 for those in namespaces that the daemon cannot see.
+    /// Its process ID; 0 for a process in a namespace that the daemon cannot see.
     pub pid: u32,
-    /// Its user.
+    /// Its user ID.
     pub uid: u32,
-    /// Its name, of which the kernel keeps 15 bytes.
+    /// Its name, truncated by the kernel to 15 bytes.
     pub program: String,
-    /// The service manager's unit that it lives in.
+    /// The service manager's unit that it belongs to.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub unit: Option<String>,
-    /// Whether it is given cached bytes only.
+    /// Whether it may read cached bytes only.
     pub cached_only: bool,
-    /// What its program may have fetched a second, where that is limited.
+    /// Fetch budget of its program in bytes per second, if it is limited.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub budget_bytes_per_s: Option<u64>,
-    /// How many files it opened.
+    /// Number of files that it has opened.
     pub opens: u64,
-    /// What the daemon gave it.
+    /// Bytes and reads that the daemon served to it.
     #[serde(flatten)]
     pub given: GivenInfo,
-    /// The same a second, over the last seconds.
+    /// Its read rate over the last seconds.
     pub read_bytes_per_s: u64,
-    /// What it waits for.
+    /// Its waiting reads.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub waiting: Option<WaitInfo>,
-    /// What it reads.
+    /// The files that it reads.
     pub files: Vec<ReadFileInfo>,
 }
 
-/// A file that a process has open or read lately, within [`ReaderInfo`].
+/// A file that a process has open or has read lately, within [`ReaderInfo`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadFileInfo {
-    /// From the root of the mount.
+    /// Path from the root of the mount.
     #[serde(flatten)]
     pub path: Named,
-    /// How often it has it open.
+    /// How many times the process has the file open.
     pub open: u64,
-    /// Whether the kernel reads it by itself; what it reads so is not counted.
+    /// Whether the kernel reads the file without the daemon; such reads are not counted.
     pub by_kernel: bool,
-    /// What the daemon gave of it.
+    /// Bytes and reads of this file that the daemon served.
     #[serde(flatten)]
     pub given: GivenInfo,
-    /// What it waits for.
+    /// The reads that wait for this file.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub waiting: Option<WaitInfo>,
 }
 
-/// What the daemon gave to a reader.
+/// Reads and bytes that the daemon served to a reader.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GivenInfo {
-    /// In how many reads.
+    /// Number of reads.
     pub reads: u64,
-    /// Bytes that were here when the file was opened.
+    /// Bytes that were local when the file was opened.
     pub from_cache_bytes: u64,
-    /// Bytes that came from other nodes since.
+    /// Bytes that arrived from other nodes afterwards.
     pub from_peers_bytes: u64,
 }
 
-/// Reads that wait.
+/// Waiting reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitInfo {
-    /// How many.
+    /// Number of waiting reads.
     pub waiting_reads: u64,
-    /// Since when the first of them does.
+    /// How long the first of them has waited.
     pub waiting_ms: u64,
-    /// For what.
+    /// The cause of the wait.
     pub waiting_for: WaitingFor,
 }
 
-/// What reads wait for.
+/// The cause of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WaitingFor {
-    /// Other nodes.
+    /// Other nodes have not sent the bytes.
     Peers,
-    /// Their program's budget.
+    /// The budget of the program is used up.
     Budget,
 }

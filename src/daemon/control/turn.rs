@@ -1,14 +1,14 @@
-//! The turn of a user, which bounds how many of its calls are at work at once.
+//! The turn of a user, which limits how many of its calls are processed at the same time.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Calls of one ordinary user at work at a time. Its other calls wait, whatever connections they
-/// arrive on, so that one user cannot take all threads of the daemon.
+/// Maximum calls of one ordinary user that are processed at the same time. Its other calls wait, on
+/// whatever connection they arrive, so that one user cannot occupy all threads of the daemon.
 const CALLS_AT_WORK: usize = 1;
 
-/// The right of one user's calls to be parsed and answered. Clones are the same turn.
+/// The right to parse and answer a call of one user. Clones share the same turn.
 #[derive(Debug, Clone)]
 pub struct Turn(Option<Arc<Semaphore>>);
 
@@ -25,7 +25,7 @@ impl Turn {
 
     /// Waits for the turn, which lasts until the value is dropped.
     pub async fn take(&self) -> Option<OwnedSemaphorePermit> {
-        // it is never closed
+        // The semaphore is never closed.
         self.0.clone()?.acquire_owned().await.ok()
     }
 }

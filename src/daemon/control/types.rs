@@ -1,8 +1,8 @@
-//! What the replies of the control socket hold: plain types that the daemon fills and the
-//! command line renders, or prints as JSON as they are.
+//! The types of the replies of the control socket. The daemon fills them; the command line renders
+//! them, or prints them as JSON.
 //!
-//! The field names are an interface that scripts rely on (`p2pfs(1)`, JSON OUTPUT): a field may be
-//! added, none may be renamed or change its meaning. Sizes are bytes, times RFC 3339.
+//! The field names are an interface for scripts (`p2pfs(1)`, JSON OUTPUT). Fields may be added, but
+//! not renamed or given another meaning. Sizes are bytes, times RFC 3339.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -25,58 +25,58 @@ pub struct Status {
     pub pid: u32,
     /// When the daemon started.
     pub started: Timestamp,
-    /// What the daemon is at.
+    /// The phase of the daemon.
     pub state: ServiceState,
-    /// The address that it tells the others, `ADDR:PORT`.
+    /// The address that it announces to other nodes, `ADDR:PORT`.
     pub address: String,
     /// The epoch of the cluster's secret, 16 hexadecimal digits; never the secret.
     pub epoch: String,
     /// The mount.
     pub mount: MountStatus,
-    /// The other nodes, by state.
+    /// The number of other nodes in each state.
     pub peers: PeerCounts,
-    /// What the namespace holds.
+    /// The size of the namespace.
     pub namespace: NamespaceStatus,
     /// The local cache.
     pub cache: CacheUsage,
     /// Bytes moved between nodes.
     pub traffic: Traffic,
-    /// Reads that wait for other nodes right now.
+    /// Number of reads that wait for other nodes now.
     pub waiting_reads: u64,
-    /// File versions that are open through the mount.
+    /// Number of file versions that are open through the mount.
     pub open_versions: u64,
-    /// What came from outside and was not taken.
+    /// Refused datagrams and connections.
     pub dropped: Dropped,
-    /// What this node shares.
+    /// The shares of this node.
     pub shares: Vec<ShareInfo>,
-    /// Whether legacy peers are spoken to.
+    /// Whether the node communicates with legacy peers.
     pub legacy: bool,
-    /// Where legacy peers of the mesh connect, where it is on.
+    /// The address for legacy peers of the mesh, if the mesh is enabled.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub mesh: Option<String>,
-    /// What the user should know and can do about it, one line each; what names local files is
-    /// told to root and the daemon's user alone.
+    /// Warnings that the user can act on, one line each. Warnings with the names of local files are
+    /// shown only to root and the daemon's user.
     pub warnings: Vec<String>,
 }
 
-/// What came from outside and was not taken, since the start; within [`Status`].
+/// Refused datagrams and connections since the start, within [`Status`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
-    /// Datagrams: strange, forged, repeated, or too many.
+    /// Datagrams that were malformed, forged, replayed, or over the limit.
     pub datagrams: u64,
-    /// Connections: strange, unproven, garbled, or too many.
+    /// Connections that were malformed, unauthenticated, garbled, or over the limit.
     pub connections: u64,
 }
 
-/// What the daemon is at.
+/// The phase of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ServiceState {
-    /// Opening its state; not mounted yet.
+    /// The daemon is opening its state and has not mounted yet.
     Starting,
-    /// Mounted (where it is to mount) and gossiping.
+    /// The daemon gossips and has mounted, if it is to mount.
     Serving,
-    /// Said "away" and is on its way out.
+    /// The daemon has announced its departure and is ending.
     Stopping,
 }
 
@@ -85,50 +85,50 @@ pub enum ServiceState {
 pub struct MountStatus {
     /// Whether the configuration asks for one.
     pub enabled: bool,
-    /// Whether it is there.
+    /// Whether it is mounted.
     pub mounted: bool,
     #[serde(flatten)]
     pub dir: Named,
-    /// Why it is not there though it should be.
+    /// Why it is enabled but not mounted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub problem: Option<String>,
-    /// What it does.
+    /// Counters of the mount's work since it began.
     #[serde(default)]
     pub activity: MountActivity,
 }
 
-/// What the mount has done since it began, within [`MountStatus`].
+/// Counters of the mount's work since it began, within [`MountStatus`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountActivity {
-    /// How many requests of the kernel the daemon answered.
+    /// Number of kernel requests that the daemon answered.
     pub requests: u64,
-    /// How many of them read a file.
+    /// Number of these requests that read a file.
     pub reads: u64,
-    /// How many bytes those gave.
+    /// Bytes that these reads returned.
     pub read_bytes: u64,
-    /// Whether the kernel reads complete files by itself.
+    /// Whether the kernel reads complete files without the daemon.
     pub passthrough: bool,
 }
 
 /// How many other nodes there are in each state, within [`Status`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerCounts {
-    /// Answering.
+    /// Nodes that answer.
     pub alive: u64,
-    /// Not answering, not given up yet.
+    /// Nodes that do not answer and are not given up yet.
     pub suspect: u64,
-    /// Stopped cleanly a moment ago.
+    /// Nodes that stopped cleanly a short time ago.
     pub away: u64,
-    /// Gone.
+    /// Nodes that are gone.
     pub down: u64,
 }
 
-/// The namespace, within [`Status`].
+/// The size of the namespace, within [`Status`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceStatus {
-    /// Files, links and directories listed.
+    /// Number of listed files, links and directories.
     pub entries: u64,
-    /// The bytes of all different contents.
+    /// Total bytes of all different contents.
     pub unique_bytes: u64,
 }
 
@@ -137,31 +137,31 @@ pub struct NamespaceStatus {
 pub struct CacheUsage {
     /// Bytes in use.
     pub used_bytes: u64,
-    /// The most it may use.
+    /// Maximum bytes that it may use.
     pub budget_bytes: u64,
-    /// What it leaves free on its filesystem.
+    /// Bytes that it leaves free on its filesystem.
     pub floor_bytes: u64,
-    /// What is pinned, here or still to come.
+    /// Bytes of pinned contents, whether present or still to be fetched.
     pub pinned_bytes: u64,
-    /// Files, whole or in part.
+    /// Number of files, complete or partial.
     pub files: u64,
-    /// Of those, whole ones.
+    /// Number of complete files.
     pub complete_files: u64,
 }
 
-/// Bytes between nodes, within [`Status`].
+/// Bytes moved between nodes, within [`Status`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
-    /// File bytes received since the start: those of nodes once they are proven, and those of
-    /// legacy peers.
+    /// File bytes received since the start. Bytes of native nodes count once they are verified;
+    /// bytes of legacy peers count as received.
     pub received_bytes: u64,
     /// File bytes sent since the start.
     pub sent_bytes: u64,
-    /// Received a second, over the last seconds.
+    /// Receive rate over the last seconds.
     pub receive_bytes_per_s: u64,
-    /// Sent a second, over the last seconds.
+    /// Send rate over the last seconds.
     pub send_bytes_per_s: u64,
-    /// Whether nothing is fetched that nobody asked for.
+    /// Whether the network is metered, so that only data that a user requested is fetched.
     #[serde(default)]
     pub metered: bool,
 }
@@ -169,84 +169,84 @@ pub struct Traffic {
 /// The reply to [`super::Call::Peers`].
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Peers {
-    /// Every other node that is known, best responder first.
+    /// Every other known node, best responder first.
     pub peers: Vec<PeerInfo>,
 }
 
 /// One other node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PeerInfo {
-    /// What it calls itself.
+    /// The name that it gives itself.
     pub name: String,
     /// Its key, 64 hexadecimal digits.
     pub node: String,
-    /// Where it answers, `ADDR:PORT`.
+    /// Its address, `ADDR:PORT`.
     pub address: String,
-    /// How it is.
+    /// Its membership state.
     pub state: PeerState,
-    /// Which protocol it speaks.
+    /// The protocol that it speaks.
     pub plane: Plane,
-    /// The usual round trip; absent before the first.
+    /// Usual round trip; absent before the first measurement.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub round_trip_ms: Option<f64>,
-    /// What it gave us a second while it was asked; absent before the first answer.
+    /// Its rate while requests to it were open; absent before the first answer.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rate_bytes_per_s: Option<u64>,
-    /// Its usual time to a small answer; absent before the first that this node remembers.
+    /// Usual time to a small answer; absent before the first that this node remembers.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub latency_ms: Option<f64>,
-    /// How often it failed to answer.
+    /// Number of requests that it failed to answer.
     #[serde(default)]
     pub failures: u64,
-    /// How often in a row until now.
+    /// Number of consecutive unanswered requests up to now.
     #[serde(default)]
     pub unanswered: u32,
-    /// How often it was shunned for wrong bytes, within the last 30 days.
+    /// How many times it was shunned for wrong bytes within the last 30 days.
     #[serde(default)]
     pub lies: u64,
-    /// Its place among our responders, from 1; absent where it never answered.
+    /// Its rank among the responders, from 1; absent if it never answered.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub priority: Option<u32>,
-    /// File bytes that it gave us.
+    /// File bytes received from it.
     pub received_bytes: u64,
-    /// File bytes that we gave it.
+    /// File bytes sent to it.
     pub sent_bytes: u64,
     /// Entries in its log.
     pub entries: u64,
-    /// Why it is not asked for anything any more.
+    /// Why nothing is requested from it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub shunned: Option<String>,
-    /// How often a legacy peer broke the rules of its protocol.
+    /// How many times a legacy peer violated its protocol.
     #[serde(default)]
     pub offences: u64,
-    /// In which way the last time.
+    /// Its most recent violation.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_offence: Option<String>,
 }
 
-/// Which protocol a peer speaks.
+/// The protocol of a peer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Plane {
-    /// This one.
+    /// The native protocol.
     #[default]
     Native,
     /// The legacy text protocol.
     Legacy,
-    /// The legacy peers' mesh.
+    /// The mesh of the legacy peers.
     Mesh,
 }
 
 /// The reply to [`super::Call::Ls`]: one page.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
-    /// In byte order of their names; at most [`super::LS_PAGE_MAX_ENTRIES`].
+    /// The entries in byte order of their names; at most [`super::LS_PAGE_MAX_ENTRIES`].
     pub entries: Vec<LsEntry>,
-    /// Files of this node's own shares that are to be listed here and wait to be hashed; on the
-    /// first page.
+    /// Files of this node's own shares that belong into this listing and wait to be hashed. Only on
+    /// the first page.
     #[serde(default)]
     pub being_read: Vec<Named>,
-    /// Whether more follow: ask again after the last name.
+    /// Whether more entries follow; the caller continues after the last name.
     pub more: bool,
 }
 
@@ -256,9 +256,9 @@ pub struct LsEntry {
     /// Its path from the root of the mount.
     #[serde(flatten)]
     pub path: Named,
-    /// What it is.
+    /// The type of the entry.
     pub kind: EntryKind,
-    /// Of a file, its length; of a directory, 0.
+    /// The length of a file; 0 for a directory.
     pub size_bytes: u64,
     /// The mtime.
     pub modified: Timestamp,
@@ -267,59 +267,59 @@ pub struct LsEntry {
     /// The BLAKE3 hash of a file, 64 hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hash: Option<String>,
-    /// The names of the live nodes that have it; of a legacy peer its address.
+    /// The names of the live nodes that have it; a legacy peer's address.
     pub holders: Vec<String>,
-    /// How much of it is in the local cache, or all of it where this node shares it.
+    /// Bytes in the local cache, or the whole length if this node shares the file.
     pub cached_bytes: u64,
-    /// Whether it is kept in the cache.
+    /// Whether it is pinned in the cache.
     pub pinned: bool,
-    /// By which protocol it comes: a legacy peer's has no hash.
+    /// The protocol that gives it. Files of legacy peers have no hash.
     pub plane: Plane,
 }
 
-/// In the place of a hash: what legacy peers give has none.
+/// Text in place of the hash of a legacy peer's file, which has none.
 pub const NO_HASH: &str = "none";
 
-/// The first reply to [`super::Call::Get`]; a descriptor comes with it, of which `size_bytes` bytes
-/// can be read from the start to the end: a file opened for reading, or a pipe.
+/// The first reply to [`super::Call::Get`], sent with a descriptor: a file opened for reading, or a
+/// pipe. The caller can read `size_bytes` bytes from the start to the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GetStarted {
     /// The BLAKE3 hash, 64 hexadecimal digits.
     pub hash: String,
     /// The length of the file.
     pub size_bytes: u64,
-    /// How much of it the cache holds already.
+    /// Bytes that are already cached.
     pub cached_bytes: u64,
     /// The executable bit.
     pub executable: bool,
 }
 
-/// The last reply to [`super::Call::Get`], once all bytes were proven and written to the
+/// The last reply to [`super::Call::Get`], sent once all bytes were verified and written to the
 /// descriptor.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GetDone {
-    /// Who gave how much of it this time; empty where all was local.
+    /// The bytes that each node gave during this call; empty if all bytes were local.
     pub sources: Vec<SourceShare>,
 }
 
-/// How much one node gave.
+/// Bytes that one node gave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceShare {
     pub name: String,
-    /// What it gave.
+    /// Bytes received from it.
     pub received_bytes: u64,
 }
 
 /// The replies to [`super::Call::Prefetch`] and [`super::Call::CacheVerify`] before the last.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Files finished.
+    /// Number of finished files.
     pub done_files: u64,
-    /// Files in all.
+    /// Number of all files.
     pub total_files: u64,
-    /// Bytes finished.
+    /// Number of finished bytes.
     pub done_bytes: u64,
-    /// Bytes in all.
+    /// Number of all bytes.
     pub total_bytes: u64,
 }
 
@@ -327,25 +327,26 @@ pub struct Progress {
 /// [`super::Call::Unpin`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Touched {
-    /// Files that the names stood for, directories taken apart.
+    /// Number of files that the names stood for, with directories expanded.
     pub files: u64,
-    /// Their bytes.
+    /// Total bytes of these files.
     pub bytes: u64,
-    /// What could not be done, and why.
+    /// The names that failed, with the reason.
     pub failed: Vec<Problem>,
 }
 
 /// The reply to [`super::Call::Invite`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invitation {
-    /// The token, to be given to `p2pfs join`.
+    /// The token for `p2pfs join`.
     pub token: String,
-    /// Until when it serves.
+    /// When the token expires.
     pub expires: Timestamp,
 }
 
 impl Invitation {
-    /// Whose a token is, as [`Status::node`] tells of a node; nothing of what is none.
+    /// Returns the key of the node that issued a token, as in [`Status::node`]; `None` if the text
+    /// is not a token.
     pub fn issuer_of(token: &str) -> Option<String> {
         let token = InviteToken::parse(token).ok()?;
         Some(token.issuer.to_string())
@@ -357,20 +358,20 @@ impl Invitation {
 pub struct Joined {
     /// The epoch of the cluster's secret, 16 hexadecimal digits.
     pub epoch: String,
-    /// The node that made the token, 64 hexadecimal digits.
+    /// The node that created the token, 64 hexadecimal digits.
     pub issuer: String,
 }
 
-/// The reply to a call that has nothing to tell: [`super::Call::Wait`], [`super::Call::Leave`].
+/// The reply to a call without a result: [`super::Call::Wait`], [`super::Call::Leave`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nothing {}
 
 /// The reply to [`super::Call::CacheLs`]: one page.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheListing {
-    /// In order of their hashes; at most [`super::LS_PAGE_MAX_ENTRIES`].
+    /// The entries in order of their hashes; at most [`super::LS_PAGE_MAX_ENTRIES`].
     pub entries: Vec<CacheEntry>,
-    /// Whether more follow: ask again after the last hash.
+    /// Whether more entries follow; the caller continues after the last hash.
     pub more: bool,
 }
 
@@ -379,20 +380,20 @@ pub struct CacheListing {
 pub struct CacheEntry {
     /// Its BLAKE3 hash, 64 hexadecimal digits.
     pub hash: String,
-    /// The length of the whole.
+    /// The length of the whole content.
     pub size_bytes: u64,
-    /// How much of it is here.
+    /// Bytes that are cached.
     pub cached_bytes: u64,
-    /// Whether it is kept.
+    /// Whether it is pinned.
     pub pinned: bool,
     /// Whether a reader has it open.
     pub open: bool,
-    /// When it was last read or fetched; absent where that is not known.
+    /// When it was last read or fetched; absent if that is not known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_used: Option<Timestamp>,
-    /// Names that it has in the namespace now; empty where none.
+    /// Its current names in the namespace; empty if it has none.
     pub names: Vec<Named>,
-    /// The name that it was pinned by; absent where it still has a name.
+    /// The name that it was pinned by; absent if it still has a name.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pinned_as: Option<Named>,
 }
@@ -400,23 +401,23 @@ pub struct CacheEntry {
 /// The reply to [`super::Call::CacheClear`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheCleared {
-    /// Files removed.
+    /// Number of removed files.
     pub removed_files: u64,
-    /// Bytes given back.
+    /// Number of freed bytes.
     pub removed_bytes: u64,
-    /// Files that stay, pinned or open.
+    /// Number of files that stay because they are pinned or open.
     pub kept_files: u64,
 }
 
 /// The last reply to [`super::Call::CacheVerify`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheVerified {
-    /// Files read and hashed.
+    /// Number of files that were read and hashed.
     pub files: u64,
-    /// Bytes of them that are cached, and were read and hashed.
+    /// Number of their cached bytes, all of which were read and hashed.
     pub bytes: u64,
-    /// Bytes that were wrong: they were dropped and will be fetched again.
+    /// Number of wrong bytes, which were dropped and will be fetched again.
     pub dropped_bytes: u64,
-    /// Those of `files` that could not be opened, so that nothing of them was checked.
+    /// Number of the `files` that could not be opened, so that none of their bytes were verified.
     pub unopened_files: u64,
 }
