@@ -1,4 +1,4 @@
-//! Users and groups as they are written down: by name, or by number.
+//! Users and groups in settings: by name or by number.
 
 use std::fmt;
 
@@ -44,7 +44,7 @@ impl Visitor<'_> for Account {
     }
 }
 
-/// For serde's `deserialize_with`: a user.
+/// Deserializes a user, for serde's `deserialize_with`.
 pub(super) fn user<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
     from.deserialize_any(Account {
         what: "user",
@@ -52,7 +52,7 @@ pub(super) fn user<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D:
     })
 }
 
-/// For serde's `deserialize_with`: a group.
+/// Deserializes a group, for serde's `deserialize_with`.
 pub(super) fn group<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
     from.deserialize_any(Account {
         what: "group",

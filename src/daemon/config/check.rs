@@ -1,4 +1,4 @@
-//! Settings that are fine each by itself and cannot be together.
+//! Checks for settings that are valid alone but exclude each other.
 
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -13,11 +13,11 @@ use super::shown::{DEFAULT, share_key};
 use super::units::write_duration;
 use p2pfs_types::files::SOCKET_PATH_MAX_BYTES;
 
-/// The shortest time between two probes of the membership.
+/// Shortest time between two probes of the membership.
 const PERIOD_MIN: Duration = Duration::from_millis(100);
 
-/// Checks the whole; `origin` tells where a key was set. Gives each [`ConfigError::Impossible`],
-/// naming the setting and where it was set.
+/// Checks the whole configuration. `origin` returns where a key was set. Returns a
+/// [`ConfigError::Impossible`] for each conflict, with the setting and its origin.
 pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Vec<ConfigError> {
     let single = [legacy(config), socket(config), period(config), mesh(config)];
     let several = [ports(config), groups(config), readers(config)];
@@ -35,7 +35,8 @@ pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Vec<Con
 
 type Broken = Option<(&'static str, String)>;
 
-/// The legacy peers know IPv4 only, and their members are told of this node's address.
+/// Legacy mode needs an IPv4 listen address. Legacy peers support IPv4 only, and their members
+/// receive this node's address.
 fn legacy(config: &Config) -> Broken {
     let message = "the legacy peers know IPv4 only: listen on an IPv4 address, or leave \
                    legacy.enabled, --legacy and P2P_CLUSTER out";
@@ -43,7 +44,8 @@ fn legacy(config: &Config) -> Broken {
     is_impossible.then(|| ("listen", message.to_owned()))
 }
 
-/// Of two lists of one name only one could hold, and who is only in the other would read nothing.
+/// Rejects a second group of the same name. Only one of the two lists could apply, and the nodes in
+/// the other would be no readers.
 fn groups(config: &Config) -> Vec<(&'static str, String)> {
     let groups = config.groups.iter().enumerate();
     let again = groups.filter(|(at, group)| {
@@ -58,7 +60,8 @@ fn groups(config: &Config) -> Vec<(&'static str, String)> {
     broken.collect()
 }
 
-/// Legacy peers can be told from nobody, and a group is one that is there.
+/// Rejects a share that names both readers and legacy peers, because legacy peers cannot be
+/// identified. Rejects a reader group that does not exist.
 fn readers(config: &Config) -> Vec<(&'static str, String)> {
     let shares = config.share.iter();
     let broken = shares.filter_map(|share| {
@@ -77,7 +80,8 @@ fn readers(config: &Config) -> Vec<(&'static str, String)> {
     broken.collect()
 }
 
-/// The mesh's programs know IPv4 only, and every peer of it must be one that others can dial.
+/// The mesh needs an IPv4 listen address if it has peers. Its programs support IPv4 only, and its
+/// peers must be able to dial each other.
 fn mesh(config: &Config) -> Broken {
     let mesh = &config.mesh;
     if mesh.listen.is_some_and(|listen| listen.is_ipv6()) {
@@ -91,7 +95,7 @@ fn mesh(config: &Config) -> Broken {
     None
 }
 
-/// Each listens on a TCP port of its own; port 0 is any free one.
+/// Each listener needs its own TCP port. Port 0 means any free port.
 fn ports(config: &Config) -> Vec<(&'static str, String)> {
     let metrics = match config.metrics.listen {
         Some(MetricsAddress::Tcp(address)) => Some(address),
@@ -121,7 +125,7 @@ fn ports(config: &Config) -> Vec<(&'static str, String)> {
     broken.collect()
 }
 
-/// Whether of two addresses only one can be listened on.
+/// Returns whether only one of two addresses can be listened on.
 fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
     let is_same_kind = one.is_ipv4() == other.is_ipv4();
@@ -129,7 +133,7 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port() && one.port() != 0 && is_same_place
 }
 
-/// A folder, and the setting that says where it is.
+/// A folder and the setting that names it.
 #[derive(Clone, Copy)]
 struct Folder<'a> {
     key: &'static str,
@@ -137,14 +141,15 @@ struct Folder<'a> {
     dir: &'a Path,
 }
 
-/// Two folders of which one may not be where it is because of the other.
+/// Two folders that exclude each other.
 struct Clash<'a> {
     one: Folder<'a>,
     other: Folder<'a>,
 }
 
 impl Clash<'_> {
-    /// Whoever set one of them alone is told of that: a default is nowhere to be mended.
+    /// Formats the conflict. If only one of the two folders was set, names that setting first,
+    /// because a default cannot be corrected in a file.
     fn told(self, origin: impl Fn(&str) -> String) -> ConfigError {
         let origin = |folder: &Folder<'_>| match folder.key {
             "share.dir" => origin(&share_key(&folder.dir.to_string_lossy())),
@@ -158,7 +163,7 @@ impl Clash<'_> {
         };
         let (dir, what, at) = (one.dir.display(), other.what, other.dir.display());
         let message = match (one.key, other.key) {
-            // a cache within the state directory is fine
+            // The cache may be within the state directory.
             ("cache_dir", "state_dir") => format!("it must not hold {what} {at}"),
             ("state_dir", "cache_dir") => format!("it must not be in {what} {at}"),
             _ => format!("{dir} and {what} {at} overlap"),
@@ -176,7 +181,7 @@ fn clashes<'a>(one: Folder<'a>, others: &[Folder<'a>]) -> Vec<Clash<'a>> {
     others.map(|other| Clash { one, other: *other }).collect()
 }
 
-/// What is the daemon's own: the state, the cache and, where there is one, the mount.
+/// Returns the daemon's own folders: the state, the cache and the mount, if it is enabled.
 fn own_folders(config: &Config) -> Vec<Folder<'_>> {
     let folder = |key, what, dir| Folder { key, what, dir };
     let mut own = vec![
@@ -189,7 +194,8 @@ fn own_folders(config: &Config) -> Vec<Folder<'_>> {
     own
 }
 
-/// What is pushed to this node is shared, so it may not lie where nothing may be shared from.
+/// Checks that the inboxes do not overlap the daemon's own folders. Received files are shared, and
+/// nothing may be shared from those folders.
 fn inboxes(config: &Config) -> Vec<Clash<'_>> {
     let own = own_folders(config);
     let inboxes = config.inboxes().into_iter();
@@ -210,14 +216,14 @@ fn socket(config: &Config) -> Broken {
     (length_bytes > SOCKET_PATH_MAX_BYTES).then_some(("socket", message))
 }
 
-/// Below this, a probe is over before an answer can be back.
+/// Rejects a period so short that a probe would time out before its answer can arrive.
 fn period(config: &Config) -> Broken {
     let message = format!("at least {} is needed", write_duration(PERIOD_MIN));
     (config.membership.period < PERIOD_MIN).then_some(("membership.period", message))
 }
 
-/// Folders that would swallow each other: the cache is emptied, the mount is made of the others,
-/// and a share beneath the mount would share the cluster with itself.
+/// Finds folders that overlap in a harmful way. The cache evicts its files, the mount is made of
+/// the other folders, and a share below the mount would share the cluster with itself.
 fn folders(config: &Config) -> Vec<Clash<'_>> {
     let own = own_folders(config);
     let (state, cache) = (own[0], own[1]);

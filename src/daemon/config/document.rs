@@ -1,5 +1,5 @@
-//! One file of settings: every value is checked by itself, so that all that is wrong in it is told
-//! at once, each with its place.
+//! One file of settings. Every value is checked by itself, so that all errors in the file are
+//! reported at once, each with its position.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use toml::{Spanned, Table, Value};
 use super::error::{ConfigError, is_leading_zero, line_and_column, one_line};
 use super::layer::check_alone;
 
-/// Errors told of a file that is no TOML, at most: one that was never meant to be is wrong in every
-/// line. All are told of one whose values are wrong.
+/// Maximum errors reported for a file that is not TOML, because a file in another format is wrong
+/// in every line. If only values are wrong, all errors are reported.
 const PARSE_ERRORS_MAX: usize = 20;
-/// A folder that any share could be, to check the other keys of one with.
+/// Placeholder directory of a share, for checking the share's other keys.
 const ANY_DIR: &str = "/";
 
-/// Reads a file: the values that are right, and what is wrong with the others.
+/// Reads a file. Returns the valid values, and the errors of the others.
 pub(super) fn read(path: &Path, text: &str) -> (Table, Vec<ConfigError>) {
     let mut document = Document {
         path,
@@ -36,7 +36,7 @@ pub(super) fn read(path: &Path, text: &str) -> (Table, Vec<ConfigError>) {
                 .iter()
                 .chain(first.iter().filter(|_| wrong.is_empty()));
             all.for_each(|error| document.is_no_toml(parsed.get_ref(), error));
-            // where values alone are wrong, all around them is what it seems
+            // If only values are wrong, the rest of the document was parsed correctly.
             let zeros = wrong.iter().filter(|it| is_leading_zero(it.message()));
             if !wrong.is_empty() && zeros.count() == wrong.len() {
                 document.check(parsed.get_ref(), recovered(parsed.get_ref()));
@@ -49,7 +49,7 @@ pub(super) fn read(path: &Path, text: &str) -> (Table, Vec<ConfigError>) {
     (table, document.told(most))
 }
 
-/// What of a file with a wrong value can be checked.
+/// Returns the values that can be checked in a document with a wrong value.
 fn recovered(table: &DeTable<'_>) -> Table {
     let values = table.iter().filter_map(|(key, value)| {
         let value = recovered_value(value.get_ref())?;
@@ -81,13 +81,13 @@ fn recovered_value(value: &DeValue<'_>) -> Option<Value> {
 struct Document<'a> {
     path: &'a Path,
     text: &'a str,
-    /// The same, for every error to show its place in.
+    /// The text, for every error to show its position.
     source: Arc<NamedSource<String>>,
     errors: Vec<ConfigError>,
 }
 
 impl Document<'_> {
-    /// What is wrong, in the order of the lines, and how much more than can be told.
+    /// Returns the errors in the order of the lines, and the number of errors beyond the limit.
     fn told(self, most: usize) -> Vec<ConfigError> {
         let mut errors = self.errors;
         errors.sort_by_key(ConfigError::line);
@@ -100,7 +100,8 @@ impl Document<'_> {
         errors
     }
 
-    /// The parser's errors after the first on a line are its own confusion.
+    /// Records a parser error. Further errors on the same line are ignored, because they follow
+    /// from the first.
     fn is_no_toml(&mut self, parsed: &DeTable<'_>, error: &toml::de::Error) {
         let error = ConfigError::in_file(self.path, self.text, parsed, error);
         if !self.errors.iter().any(|known| known.line() == error.line()) {
@@ -108,7 +109,7 @@ impl Document<'_> {
         }
     }
 
-    /// Checks everything, and gives what is right.
+    /// Checks all values and returns the valid ones.
     fn check(&mut self, parsed: &DeTable<'_>, table: Table) -> Table {
         let mut right = Table::new();
         for (key, value) in table {
@@ -187,7 +188,7 @@ impl Document<'_> {
         Some(Value::Array(right))
     }
 
-    /// Whether a value is right, each item of a list by itself.
+    /// Checks a value, and each item of a list by itself.
     fn value<N>(
         &mut self,
         keys: &[&str],
@@ -204,12 +205,12 @@ impl Document<'_> {
                 self.is_right(keys, name, place, alone(Value::Array(vec![item.clone()])));
             }
         }
-        // what each item is may still be too many, or the same twice
+        // Valid items may still be too many in number or duplicates.
         self.errors.len() == before && self.is_right(keys, name, place, alone(value.clone()))
     }
 
-    /// Whether a value alone makes a configuration; else it is noted what is wrong, at its name
-    /// where that is unknown, else at the value.
+    /// Checks whether a value alone makes a valid configuration; if not, records the error. The
+    /// error points to the name if that is unknown, and to the value otherwise.
     fn is_right<N, V>(
         &mut self,
         keys: &[&str],

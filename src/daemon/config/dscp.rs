@@ -1,4 +1,4 @@
-//! How packets in bulk are marked, as it is written down: `"le"`, `"none"` or a code point.
+//! The mark of bulk packets in settings: `"le"`, `"none"` or a code point.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use p2pfs_node::door::defaults;
 
-/// As it is written where nothing is marked.
+/// Text for packets without a mark.
 const UNMARKED: &str = "none";
-/// The names of code points: Lower Effort (RFC 8622), and what stood for it before.
+/// Names of code points: Lower Effort (RFC 8622), and CS1, which stood for it before.
 const NAMES: [(&str, u8); 2] = [("le", 1), ("cs1", 8)];
-/// A code point has six bits (RFC 2474).
+/// Largest code point; it has six bits (RFC 2474).
 const CODE_POINT_MAX: u8 = 63;
 
-/// A code point of the Differentiated Services field; none where nothing is marked.
+/// A code point of the Differentiated Services field; `None` leaves packets unmarked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dscp(pub Option<u8>);
 

@@ -1,20 +1,20 @@
-//! The variables of a process's environment, handed in.
+//! The environment variables, passed as a value.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-/// Variables handed in, so that nothing but `main` reads the process's own.
+/// The environment variables as a value, so that only `main` reads those of the process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment(BTreeMap<OsString, OsString>);
 
 impl Environment {
-    /// The variables of this process.
+    /// Returns the variables of this process.
     pub fn of_this_process() -> Self {
         Self(std::env::vars_os().collect())
     }
 
-    /// The value of a variable, where it is set and not empty.
+    /// Returns the value of a variable; `None` if it is unset or empty.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
         self.0
             .get(OsStr::new(name))
@@ -22,12 +22,12 @@ impl Environment {
             .filter(|value| !value.is_empty())
     }
 
-    /// The same as a path.
+    /// Returns the value of a variable as a path; `None` if it is unset or empty.
     pub fn path(&self, name: &str) -> Option<&Path> {
         self.get(name).map(Path::new)
     }
 
-    /// The names of all variables that have one in UTF-8.
+    /// Returns the names of all variables whose name is UTF-8.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().filter_map(|name| name.to_str())
     }

@@ -1,4 +1,4 @@
-//! How a configuration is wrong, with where.
+//! The errors of a configuration, with their positions.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -8,72 +8,73 @@ use miette::{Diagnostic, NamedSource, SourceSpan};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Why there is no configuration. Whoever wrote the named place is at fault; nothing was used.
+/// Why there is no configuration. The error lies in the named file or variable, and no setting was
+/// applied.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum ConfigError {
     /// A file that cannot be read.
     #[error("{}: cannot be read: {source}{}", .path.display(), remedy(source))]
     Unreadable {
-        /// Which file or folder.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// A file with something wrong in it.
+    /// An error in a file.
     #[error("{}:{line}:{column}: {key}{message}", .path.display(), key = prefix(.key))]
     File {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
         /// The column in characters, from 1.
         column: usize,
-        /// The key, with its section; empty where the file is not TOML.
+        /// The key with its section; empty if the file is not TOML.
         key: String,
-        /// What is wrong, and what is accepted.
+        /// The error, and the accepted values.
         message: String,
-        /// The text of the file, to show the place.
+        /// The text of the file, to show the position.
         #[source_code]
         text: Arc<NamedSource<String>>,
-        /// The place.
+        /// The position.
         #[label("here")]
         span: SourceSpan,
-        /// Whether the file can be read all the same.
+        /// Whether the file is valid TOML.
         is_toml: bool,
     },
-    /// More is wrong in a file than is told.
+    /// Further errors in a file that are not reported.
     #[error("{}: and {more} more", .path.display())]
     More {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// How many errors are not told.
+        /// Number of errors that are not reported.
         more: usize,
     },
-    /// A variable with something wrong in it.
+    /// An error in a variable.
     #[error("{name} in the environment: {message}")]
     Variable {
-        /// Which variable.
+        /// The variable.
         name: String,
-        /// What is wrong, and what is accepted.
+        /// The error, and the accepted values.
         message: String,
     },
-    /// Settings that are well formed and cannot be together.
+    /// Settings that are well formed but exclude each other.
     #[error("{key}: {message} ({origin})")]
     Impossible {
-        /// Which setting.
+        /// The setting.
         key: String,
-        /// What is wrong, and what to do.
+        /// The error and its remedy.
         message: String,
         /// Where it was set.
         origin: String,
     },
-    /// A secret file that is of no use.
+    /// A secret file that cannot be used.
     #[error("{message}")]
     Secret {
-        /// Where it is set, what is wrong, and what to do.
+        /// The origin of the setting, the error and its remedy.
         message: String,
     },
-    /// More than one of these, each on a line of its own.
+    /// Several errors, each on its own line.
     #[error("{}", lines(.errors))]
     Several {
         /// At least two.
@@ -86,7 +87,7 @@ fn lines(errors: &[ConfigError]) -> String {
     lines.join("\n")
 }
 
-/// What to do about a file that cannot be read, where what the system says does not tell.
+/// Returns the remedy for a file that cannot be read; empty if the system's message is enough.
 fn remedy(source: &std::io::Error) -> &'static str {
     match source.kind() {
         std::io::ErrorKind::NotFound => "; name a file that is there",
@@ -104,7 +105,7 @@ fn prefix(key: &str) -> String {
 }
 
 impl ConfigError {
-    /// One error for all of them; none where there is none.
+    /// Combines the errors into one; returns `None` for an empty list.
     pub(super) fn all(mut errors: Vec<Self>) -> Option<Self> {
         match errors.len() {
             0 | 1 => errors.pop(),
@@ -112,7 +113,7 @@ impl ConfigError {
         }
     }
 
-    /// Each by itself.
+    /// Returns the single errors.
     pub fn each(&self) -> &[Self] {
         match self {
             Self::Several { errors } => errors,
@@ -120,7 +121,7 @@ impl ConfigError {
         }
     }
 
-    /// The line of a file that it is about; 0 where it is about none.
+    /// Returns the line of the error; 0 if it has no line.
     pub(super) fn line(&self) -> usize {
         match self {
             Self::File { line, .. } => *line,
@@ -128,12 +129,12 @@ impl ConfigError {
         }
     }
 
-    /// Whether it says that this line is no TOML.
+    /// Returns whether the error says that this line is not TOML.
     pub(super) fn is_no_toml_at(&self, at: usize) -> bool {
         matches!(self, Self::File { line, is_toml: false, .. } if *line == at)
     }
 
-    /// The error of the parser, with the place and the key it is about.
+    /// Converts an error of the parser, and adds the position and the key.
     pub(super) fn in_file(
         path: &Path,
         text: &str,
@@ -156,12 +157,12 @@ impl ConfigError {
     }
 }
 
-/// Whether the parser met a number such as 022.
+/// Returns whether the parser rejected a number such as 022.
 pub(super) fn is_leading_zero(message: &str) -> bool {
     message.contains("leading zero")
 }
 
-/// What to write instead of what the parser does not take.
+/// Replaces a parser message by one that says what to write instead.
 fn in_words(message: &str) -> String {
     if is_leading_zero(message) {
         return "a number does not begin with 0 here: leave the 0 out, or put the value in quotes, \
@@ -177,7 +178,7 @@ fn in_words(message: &str) -> String {
     message.to_owned()
 }
 
-/// What a parser says in several lines, in one.
+/// Joins the lines of a parser message.
 pub(super) fn one_line(message: &str) -> String {
     message
         .lines()
@@ -187,7 +188,7 @@ pub(super) fn one_line(message: &str) -> String {
         .join(": ")
 }
 
-/// Line and column of a byte, both from 1.
+/// Returns the line and the column of a byte, both from 1.
 pub(super) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -197,7 +198,7 @@ pub(super) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     )
 }
 
-/// The path of the key whose name or value holds the place.
+/// Returns the path of the key whose name or value contains the position.
 fn key_at(table: &DeTable<'_>, place: &Range<usize>) -> Vec<String> {
     for (key, value) in table {
         if holds(&key.span(), place) {

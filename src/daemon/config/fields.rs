@@ -1,5 +1,5 @@
-//! How single fields of the settings are read and written where their type does not tell. Owns no
-//! field.
+//! Readers and writers for fields of the settings whose type alone does not define their format.
+//! Owns no field.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,8 @@ pub(super) fn optional_absolute<'de, D: Deserializer<'de>>(
     absolute(from).map(Some)
 }
 
-/// A path of the command line may not be UTF-8; TOML has no way to say it.
+/// Serializes a path as text. A path from the command line may not be UTF-8, which TOML cannot
+/// represent.
 pub(super) fn lossy<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(&path.to_string_lossy())
 }

@@ -1,4 +1,4 @@
-//! One file of the configuration as text: never waited for, and no more of it than a limit.
+//! Reads one configuration file as text, without blocking and up to a size limit.
 
 use std::fs::{Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -9,12 +9,12 @@ use rustix::fs::{major, minor};
 
 use super::error::{ConfigError, line_and_column};
 
-/// The largest configuration file that is read: a thousand times what a large one has.
+/// Maximum bytes of a configuration file: a thousand times the size of a large one.
 const FILE_MAX_BYTES: u64 = 16 << 20;
-/// The device that has nothing in it, `/dev/null` by whatever name (null(4)).
+/// Device number of the empty device, `/dev/null` under any name (null(4)).
 const NULL_DEVICE: (u32, u32) = (1, 3);
 
-/// What is in a regular file; nothing in `/dev/null`.
+/// Returns the content of a regular file; empty text for `/dev/null`.
 ///
 /// # Errors
 /// [`ConfigError::Unreadable`].
@@ -33,14 +33,15 @@ pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
 }
 
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    // a pipe that nobody writes to would hold the start up for ever; a file does not care
+    // Without `O_NONBLOCK`, a pipe without a writer would block the start forever. A regular file
+    // ignores the flag.
     let mut options = OpenOptions::new();
     options.read(true);
     options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     let file = options
         .open(path)
         .map_err(|error| match error.raw_os_error() {
-            // a socket, or a device that nothing is behind
+            // A socket, or a device without a driver.
             Some(libc::ENXIO) => no_regular_file(),
             _ => error,
         })?;
@@ -48,7 +49,7 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     if is_null(&metadata) {
         return Ok(Vec::new());
     }
-    // a folder says itself that it is one
+    // For a folder, the read below returns an error that says so.
     if !metadata.is_file() && !metadata.is_dir() {
         return Err(no_regular_file());
     }

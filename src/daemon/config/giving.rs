@@ -1,4 +1,4 @@
-//! `[mesh]` and `[inbox]`: what others give this node unasked.
+//! `[mesh]` and `[inbox]`: files and messages that other nodes send to this node.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use p2pfs_node::door::defaults;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MeshSettings {
-    /// Where its peers connect; it is off where nothing is said.
+    /// The address that its peers connect to; without it, the mesh is off.
     #[serde(
         skip_serializing_if = "Option::is_none",
         deserialize_with = "optional_listen_address"
@@ -22,10 +22,10 @@ pub struct MeshSettings {
     pub listen: Option<SocketAddr>,
     /// Peers to connect to.
     pub peers: Vec<Seed>,
-    /// Peers at one time.
+    /// Maximum number of connected peers.
     #[serde(deserialize_with = "positive")]
     pub max_peers: u32,
-    /// Where files of its peers go, if not where those of other nodes go.
+    /// The folder for files from mesh peers, if it is not the inbox of the other nodes.
     #[serde(
         skip_serializing_if = "Option::is_none",
         deserialize_with = "optional_absolute",
@@ -34,19 +34,19 @@ pub struct MeshSettings {
     pub inbox: Option<PathBuf>,
 }
 
-/// `[inbox]`: what others push to this node.
+/// `[inbox]`: files that other nodes push to this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct InboxSettings {
-    /// Where it goes: a folder that is shared like any other.
+    /// The folder for received files, which is shared like any other share.
     #[serde(deserialize_with = "absolute", serialize_with = "lossy")]
     pub dir: PathBuf,
-    /// Nodes whose files are taken, by name or key; `*` for all.
+    /// Nodes whose files are accepted, by name or key; `*` for all.
     pub from: Vec<String>,
-    /// The most that its files may take.
+    /// Maximum bytes that its files may use.
     #[serde(rename = "budget", with = "units::positive_size")]
     pub budget_bytes: u64,
-    /// What is left free on its filesystem.
+    /// Bytes that it leaves free on its filesystem.
     #[serde(rename = "floor", with = "units::size")]
     pub floor_bytes: u64,
 }

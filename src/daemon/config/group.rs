@@ -1,4 +1,4 @@
-//! Who reads a share, as it is written down: nodes, and groups of them such as `office=alice bob`.
+//! The readers of a share in settings: nodes, and groups of nodes such as `office=alice bob`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,17 +8,17 @@ use serde::Deserialize;
 use super::units::{Wrong, written_as_text};
 use p2pfs_types::id::{NodeId, NodeName};
 
-/// The word for every node.
+/// The text for all nodes.
 pub const ALL_NODES: &str = "*";
 
-/// Stands before the name of a group.
+/// Prefix of a group's name.
 const GROUP_MARK: char = '@';
 
 /// Several nodes under one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     pub name: String,
-    /// Names and keys of nodes, as written.
+    /// Names and keys of nodes, as configured.
     pub members: Vec<String>,
 }
 
@@ -32,10 +32,10 @@ fn check_node(text: &str) -> Result<(), Wrong> {
     }
 }
 
-/// Whether each is a node's name or key, or the name of a group behind `@`.
+/// Checks that each reader is a node's name or key, or the name of a group behind `@`.
 ///
 /// # Errors
-/// The first that is not.
+/// The first invalid reader.
 pub fn check_readers(readers: &[String]) -> Result<(), Wrong> {
     let mut nodes = readers.iter();
     nodes.try_for_each(|text| check_node(text.strip_prefix(GROUP_MARK).unwrap_or(text)))
@@ -69,8 +69,8 @@ impl fmt::Display for Group {
 
 written_as_text!(Group);
 
-/// The readers of a share, as written, with the members of groups for these, each once; none where
-/// everybody reads it. A group that is not there has nobody in it.
+/// Returns the readers of a share, sorted and without duplicates, with groups replaced by their
+/// members. `None` means that all nodes are readers. An unknown group has no members.
 pub fn readers_of(written: Option<&[String]>, groups: &[Group]) -> Option<Vec<String>> {
     let mut nodes: Vec<String> = Vec::new();
     for reader in written? {
@@ -89,7 +89,7 @@ pub fn readers_of(written: Option<&[String]>, groups: &[Group]) -> Option<Vec<St
     Some(nodes)
 }
 
-/// The first group that the readers of a share name and that is not there.
+/// Returns the first unknown group among the readers of a share.
 pub fn missing_group<'a>(written: &'a [String], groups: &[Group]) -> Option<&'a str> {
     let mut named = written
         .iter()
@@ -97,7 +97,7 @@ pub fn missing_group<'a>(written: &'a [String], groups: &[Group]) -> Option<&'a 
     named.find(|name| groups.iter().all(|group| group.name != *name))
 }
 
-/// For serde's `deserialize_with`: the readers of a share.
+/// Deserializes the readers of a share, for serde's `deserialize_with`.
 pub(super) fn readers<'de, D: serde::Deserializer<'de>>(
     from: D,
 ) -> Result<Option<Vec<String>>, D::Error> {

@@ -1,4 +1,5 @@
-//! What a configuration refers to, looked at without starting anything: for `--check-config`.
+//! Checks of the files that a configuration refers to, without starting anything: for
+//! `--check-config`.
 
 use std::path::Path;
 
@@ -7,16 +8,16 @@ use super::load::Loaded;
 use super::secret::trouble_with_secret;
 use crate::daemon::control::SettingInfo;
 
-/// What was found.
+/// The result of the checks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inspection {
-    /// What would stop the start; whoever set it is at fault.
+    /// Errors that would prevent the start. They lie in the settings.
     pub errors: Vec<String>,
-    /// What the daemon would start with all the same, and tell of.
+    /// Warnings that the daemon would log without refusing to start.
     pub warnings: Vec<String>,
 }
 
-/// Looks at the secret file and the shares.
+/// Checks the secret file and the shares.
 pub fn inspect(loaded: &Loaded) -> Inspection {
     let (config, mut found) = (&loaded.config, Inspection::default());
     let is_it = |it: &&SettingInfo| it.key == "secret_file";
@@ -32,7 +33,7 @@ pub fn inspect(loaded: &Loaded) -> Inspection {
     found
 }
 
-/// Of shares that overlap the first alone is shared.
+/// Warns of shares that overlap. Only the first of them is shared.
 fn trouble_between(dir: &Path, other: &Path) -> Option<String> {
     let real = |dir: &Path| dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     overlap(&real(dir), &real(other)).then(|| {
@@ -41,7 +42,7 @@ fn trouble_between(dir: &Path, other: &Path) -> Option<String> {
     })
 }
 
-/// A share that is not there is tried again while the daemon runs.
+/// Warns of a share that cannot be read. The daemon retries it while it runs.
 fn trouble_with(dir: &Path) -> Option<String> {
     let shown = dir.display();
     match std::fs::read_dir(dir) {

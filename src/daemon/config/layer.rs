@@ -1,4 +1,4 @@
-//! One layer of settings: what makes it right by itself, and how it lies over another.
+//! One layer of settings: its own checks, and its merge with another layer.
 
 use toml::{Table, Value};
 
@@ -9,7 +9,7 @@ use super::settings::Config;
 /// Checks a layer by itself.
 ///
 /// # Errors
-/// What is wrong in it, in words.
+/// A description of the error.
 pub(super) fn check_alone(table: &Table) -> Result<(), String> {
     for (key, value) in table {
         check_section(key, value)?;
@@ -21,7 +21,7 @@ pub(super) fn check_alone(table: &Table) -> Result<(), String> {
         .map_err(|e| in_brackets(in_numbers(one_line(e.message()))))
 }
 
-/// Says which numbers a type takes, where the message only names the type.
+/// Replaces the name of an integer type by the range of accepted numbers.
 fn in_numbers(message: String) -> String {
     let largest = [
         ("u8", u64::from(u8::MAX)),
@@ -39,7 +39,8 @@ fn in_numbers(message: String) -> String {
     named.unwrap_or(message)
 }
 
-/// A section is written as one: serde takes a list of its values too, in the order of its keys.
+/// Checks that a section is written as a table. serde would also accept a list of its values in the
+/// order of its keys.
 fn check_section(key: &str, value: &Value) -> Result<(), String> {
     let settings = SETTINGS.iter().filter(|setting| setting.section() == key);
     let keys = settings.filter_map(|setting| setting.key.rsplit('.').next());
@@ -64,7 +65,7 @@ fn check_section(key: &str, value: &Value) -> Result<(), String> {
     }
 }
 
-/// No setting is a date, and some that are texts would take what one is written as.
+/// Rejects dates. No setting is a date, and some text settings would accept one as text.
 fn check_no_date(value: &Value) -> Result<(), String> {
     match value {
         Value::Datetime(date) => Err(format!(
@@ -76,7 +77,7 @@ fn check_no_date(value: &Value) -> Result<(), String> {
     }
 }
 
-/// Says how a list is written, where the message only says that there is none.
+/// Adds an example of a list if the message only says that a sequence is expected.
 fn in_brackets(message: String) -> String {
     match message.strip_suffix("expected a sequence") {
         Some(before) => format!("{before}expected a list in brackets, such as [\"a\", \"b\"]"),
@@ -84,8 +85,8 @@ fn in_brackets(message: String) -> String {
     }
 }
 
-/// Lays a table over another: tables merge, shares add up (the later one of a folder stands), and
-/// everything else is replaced.
+/// Merges a table over another. Tables merge recursively and shares are appended, with the later
+/// one of a folder in effect. All other values are replaced.
 pub(super) fn overlay(below: &mut Table, above: Table) {
     for (key, value) in above {
         match (below.get_mut(&key), value) {

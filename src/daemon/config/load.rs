@@ -1,4 +1,4 @@
-//! Putting the layers together.
+//! Loading and merging the layers of the configuration.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,10 +20,11 @@ use super::{check, document, one_folder};
 use crate::daemon::control::{SettingInfo, Settings};
 use p2pfs_types::id::NodeName;
 
-/// Where settings come from. Kept by the daemon, to load them again on SIGHUP.
+/// The sources of the settings. The daemon keeps them to load the settings again on SIGHUP.
 #[derive(Debug, Clone)]
 pub struct Sources {
-    /// The file of `--config`, which must exist; otherwise the one of the place, which may not.
+    /// The file of `--config`, which must exist. Without it, the default file of `place` is used,
+    /// which may be missing.
     pub config_file: Option<PathBuf>,
     /// The environment.
     pub environment: Environment,
@@ -33,16 +34,16 @@ pub struct Sources {
     pub place: Place,
 }
 
-/// What the command line sets.
+/// The options of the command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// `--name`
     pub name: Option<NodeName>,
     /// `--listen`
     pub listen: Option<SocketAddr>,
-    /// `--seed`, any number of them; they replace the others.
+    /// `--seed`, repeatable; replaces the seeds of other layers.
     pub seeds: Vec<Seed>,
-    /// `--share`, any number of them; they add to the others.
+    /// `--share`, repeatable; adds to the shares of other layers.
     pub shares: Vec<PathBuf>,
     /// `--mount`
     pub mount_dir: Option<PathBuf>,
@@ -60,21 +61,21 @@ pub struct Overrides {
     pub legacy: bool,
 }
 
-/// The settings, and how they came about.
+/// The settings and their origins.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The settings.
     pub config: Config,
     /// The files that were read.
     pub files: Vec<PathBuf>,
-    /// What is odd and not wrong, to be logged.
+    /// Warnings to be logged; none of them prevents the start.
     pub warnings: Vec<String>,
-    /// Each setting and where it comes from.
+    /// Each setting with its origin.
     pub shown: Vec<SettingInfo>,
 }
 
 impl Loaded {
-    /// Them as they are told of.
+    /// Returns the settings as a reply of the control socket.
     pub fn settings(&self) -> Settings {
         let files = self.files.iter();
         Settings {
@@ -84,18 +85,19 @@ impl Loaded {
     }
 }
 
-/// Reads and checks all layers, and asks the disks of shares which of them are one folder.
+/// Reads and checks all layers, and asks the disks which shares name the same folder.
 ///
 /// # Errors
-/// [`ConfigError`] naming all places; nothing was used.
+/// [`ConfigError`] names all wrong places; no setting was applied.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     load_with(sources, one_folder::standing)
 }
 
-/// The same for what needs no share: begins no thread, and waits for no share's disk.
+/// Reads and checks all layers for callers that need no share. Starts no thread and does not wait
+/// for a share's disk.
 ///
 /// # Errors
-/// As [`load`].
+/// [`ConfigError`] names all wrong places; no setting was applied.
 pub fn load_texts(sources: &Sources) -> Result<Loaded, ConfigError> {
     load_with(sources, |shares| (shares, Vec::new()))
 }
@@ -124,14 +126,16 @@ fn load_with(
     }
     errors.extend(check::check(&config, |key| merged.origin(key)));
     if !errors.is_empty() {
-        // whoever mends these would be told of it only then
+        // Otherwise the user would see the error of the secret file only after correcting the
+        // others.
         let bad = trouble_with_secret(&config, &merged.origin("secret_file"));
         errors.extend(bad.map(|message| ConfigError::Secret { message }));
     }
     if let Some(error) = ConfigError::all(errors) {
         return Err(error);
     }
-    // after what is refused by its text, so that our own mount is not touched
+    // Runs after the checks of the settings' text, so that an invalid share on our own mount is not
+    // accessed.
     let (standing, superseded) = standing(std::mem::take(&mut config.share));
     config.share = standing;
     let unknown = sources.environment.unknown();
@@ -149,7 +153,7 @@ fn load_with(
     })
 }
 
-/// The files to read, in order.
+/// Returns the files to read, in order.
 fn config_files(sources: &Sources) -> Result<Vec<PathBuf>, ConfigError> {
     let (main, named) = match &sources.config_file {
         Some(path) => (path.clone(), true),
@@ -158,7 +162,8 @@ fn config_files(sources: &Sources) -> Result<Vec<PathBuf>, ConfigError> {
     let mut folder = main.clone().into_os_string();
     folder.push(".d");
     let drop_ins = drop_ins(Path::new(&folder))?;
-    // a link to nothing is a file that is missing, no configuration without one
+    // A dangling link counts as a missing file and is an error; only if there is no entry at all is
+    // the file skipped.
     let main = Some(main).filter(|main| named || main.symlink_metadata().is_ok());
     Ok(main.into_iter().chain(drop_ins).collect())
 }
@@ -177,7 +182,7 @@ fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     for entry in entries {
         let path = entry.map_err(unreadable)?.path();
         let is_toml = path.extension().is_some_and(|it| it == "toml");
-        // as *.toml is to a shell: editors keep their locks and copies under hidden names
+        // As `*.toml` expands in a shell: editors keep locks and copies under hidden names.
         let name = path.file_name().unwrap_or_default().as_bytes();
         if is_toml && !name.starts_with(b".") {
             files.push(path);
@@ -187,7 +192,7 @@ fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     Ok(files)
 }
 
-/// The layers so far, and where each key was set last.
+/// The merged layers, and where each key was last set.
 #[derive(Default)]
 struct Merged {
     table: Table,
@@ -195,7 +200,7 @@ struct Merged {
 }
 
 impl Merged {
-    /// Takes what is right in a file, and gives what is wrong.
+    /// Merges the valid values of a file and returns its errors.
     fn add_file(&mut self, path: &Path, text: &str) -> Vec<ConfigError> {
         let (table, errors) = document::read(path, text);
         let lines = key_lines(text);
@@ -224,7 +229,8 @@ impl Merged {
             .unwrap_or_else(|| DEFAULT.to_owned())
     }
 
-    /// All layers together; the defaults of the place stand where no layer says otherwise.
+    /// Builds the configuration from all layers. The defaults of the place apply to keys that no
+    /// layer sets.
     fn settings(&self, place: &Place) -> Result<Config, ConfigError> {
         let mut config: Config = self
             .table
@@ -325,7 +331,7 @@ fn apply(overrides: &Overrides, config: &mut Config, merged: &mut Merged) {
     }
 }
 
-/// The keys of all values, with their sections; those of shares without numbers.
+/// Returns the keys of all values with their sections; keys of shares have no index.
 fn leaf_keys(table: &Table) -> Vec<String> {
     let mut keys = Vec::new();
     for (key, value) in table {
@@ -348,14 +354,14 @@ fn leaf_keys(table: &Table) -> Vec<String> {
     keys
 }
 
-/// The keys under which the origins of its shares are kept.
+/// Returns the keys under which the origins of the table's shares are stored.
 fn share_keys(table: &Table) -> Vec<String> {
     let shares = table.get("share").and_then(Value::as_array);
     let dirs = shares.into_iter().flatten().filter_map(|it| it.get("dir"));
     dirs.filter_map(Value::as_str).map(share_key).collect()
 }
 
-/// The line of each key of a file, with its section, and of each share that of its folder.
+/// Returns the line of each key of a file, with its section, and the line of each share's folder.
 fn key_lines(text: &str) -> BTreeMap<String, usize> {
     fn collect(
         table: &toml::de::DeTable<'_>,

@@ -1,4 +1,4 @@
-//! Which permissions the files of the mount do not have, as it is written down: `"022"`.
+//! The permission masks of the mount in settings, such as `"022"`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,10 +7,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::units::Wrong;
 
-/// All that a mask can take away: read, write and execute, for owner, group and others.
+/// All bits of a mask: read, write and execute, for owner, group and others.
 const ALL: u16 = 0o777;
 
-/// Permissions that are taken away, as by umask(2).
+/// Permissions that are removed, as by umask(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModeMask(pub u16);
 
@@ -47,7 +47,7 @@ impl Serialize for ModeMask {
 }
 
 impl<'de> Deserialize<'de> for ModeMask {
-    /// A number is refused: of `22` nobody can say whether it was meant as octal.
+    /// Accepts text only. A number is refused, because `22` could be meant as octal or as decimal.
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         match toml::Value::deserialize(from)? {
             toml::Value::String(text) => text.parse(),

@@ -1,4 +1,4 @@
-//! Where metrics are read, as it is written down: `127.0.0.1:9178`, or the path of a Unix socket.
+//! The address of the metrics in settings: `127.0.0.1:9178`, or the path of a Unix socket.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,12 +7,12 @@ use std::str::FromStr;
 
 use super::units::{Wrong, written_as_text};
 
-/// An address of this machine alone.
+/// An address that only this machine can reach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MetricsAddress {
     /// A loopback address.
     Tcp(SocketAddr),
-    /// The path of a socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 

@@ -1,12 +1,13 @@
-//! The daemon's settings: what they are, where they come from, and which of them may change while
-//! it runs.
+//! The daemon's settings: their types, their sources, and the subset that may change while the
+//! daemon runs.
 //!
-//! Later layers win: defaults, the configuration file, the files of its `.d` folder in the order
-//! of their names, the environment, the command line. Lists are replaced as a whole, but for
-//! shares, which add up. Owns the names of all settings ([`SETTINGS`]) and the parsers of their
-//! units. Reads files and never writes them, but for what the daemon itself keeps under its state
-//! directory ([`saved`]). An error names the file, the line and the key, or the variable, and what
-//! is accepted, for all that is wrong at once; nothing of a configuration with an error is used.
+//! Later layers win: defaults, the configuration file, the files of its `.d` folder in the order of
+//! their names, the environment, the command line. Lists are replaced as a whole, except for
+//! shares, which are appended. Owns the names of all settings ([`SETTINGS`]) and the parsers of
+//! their units. Reads files and never writes them, except for the daemon's own files under its
+//! state directory ([`saved`]). All errors are reported at once, each with the file, line and key,
+//! or the variable, and the accepted values. No setting of a configuration with an error is
+//! applied.
 
 mod account;
 mod check;
@@ -57,5 +58,5 @@ pub use settings::{
     MembershipSettings, MetricsSettings, MountSettings, ReaderSettings, ShareSettings,
 };
 
-/// The port that a node listens on where nothing else is said, the one of the legacy peers.
+/// Default port of a node, the one of the legacy peers.
 pub const DEFAULT_PORT: u16 = 1378;

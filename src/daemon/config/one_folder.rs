@@ -1,5 +1,6 @@
-//! Of several shares with one folder the last one stands, however the folder is spelled: else a
-//! start and a reload would each decide by the order in which they come to be shared.
+//! If several shares name one folder, the last one is in effect, however the folder is spelled.
+//! Otherwise the order in which shares are added would decide, and a start and a reload could
+//! differ.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
@@ -10,10 +11,10 @@ use std::time::{Duration, Instant};
 use super::settings::ShareSettings;
 use p2pfs_types::files::without_links_above;
 
-/// How long disks are waited for, all together: whoever starts or reloads waits meanwhile.
+/// Maximum total wait for the disks. A start or reload is delayed meanwhile.
 const DISKS_WITHIN: Duration = Duration::from_secs(1);
 
-/// Those that stand, in their order, and what is to be told of the others.
+/// Returns the shares in effect, in their order, and a warning for each of the others.
 pub(super) fn standing(shares: Vec<ShareSettings>) -> (Vec<ShareSettings>, Vec<String>) {
     if shares.len() < 2 {
         return (shares, Vec::new());
@@ -32,7 +33,7 @@ pub(super) fn standing(shares: Vec<ShareSettings>) -> (Vec<ShareSettings>, Vec<S
 }
 
 fn superseded(dir: &Path, by: &Path) -> String {
-    // paths are equal with and without a slash at their end
+    // Paths compare equal with and without a trailing slash.
     let also = if dir.as_os_str() == by.as_os_str() {
         String::new()
     } else {
@@ -42,8 +43,8 @@ fn superseded(dir: &Path, by: &Path) -> String {
     format!("share.dir: {dir} is there twice{also}: the later one stands; take the earlier out")
 }
 
-/// One name for all spellings of each of these folders: as its disk calls it, where that says so
-/// in time, else as it is written. Waits for a second at most.
+/// Returns one name for all spellings of each folder: the canonical path if its disk answers in
+/// time, otherwise the path as written. Waits for at most one second in total.
 pub fn folder_names(dirs: Vec<PathBuf>) -> Vec<PathBuf> {
     let mut names: Vec<PathBuf> = dirs.iter().map(|dir| without_dots(dir)).collect();
     let until = Instant::now() + DISKS_WITHIN;
@@ -53,12 +54,12 @@ pub fn folder_names(dirs: Vec<PathBuf>) -> Vec<PathBuf> {
             let real = dir.canonicalize();
             let real = real.unwrap_or_else(|_| without_links_above(&without_dots(&dir)));
             if asked.send(real).is_err() {
-                // nobody waits any more: a disk was late
+                // The caller has stopped waiting, because a disk was late.
                 return;
             }
         }
     };
-    // where no thread begins, nobody answers either
+    // If the thread cannot start, the channel closes and no answer arrives.
     let _begun = thread::Builder::new()
         .name("share-names".to_owned())
         .spawn(asking);
@@ -72,7 +73,7 @@ pub fn folder_names(dirs: Vec<PathBuf>) -> Vec<PathBuf> {
     names
 }
 
-/// The path without `.` and `..`, as it is written.
+/// Removes `.` and `..` lexically.
 fn without_dots(dir: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in dir.components() {

@@ -1,10 +1,10 @@
-//! Where things are by default: the system's directories for root, the XDG ones for a user.
+//! Default paths: the system's directories for root, the XDG directories for a user.
 
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
 
-/// The default places of one kind of user on one machine.
+/// The default paths of one kind of user on one machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The name of the machine.
@@ -19,16 +19,16 @@ pub struct Place {
     pub socket: PathBuf,
     /// The mount.
     pub mount_dir: PathBuf,
-    /// Where files that others push go.
+    /// The folder for files that other nodes push.
     pub inbox_dir: PathBuf,
 }
 
-/// Where the system's service manager takes the cluster's secret from (`LoadCredential=` of
-/// p2pfs.service).
+/// The file from which the system's service manager reads the cluster's secret (`LoadCredential=`
+/// of p2pfs.service).
 const SYSTEM_SECRET: &str = "/etc/p2pfs/secret";
 
-/// The secret as the service manager hands it over (systemd.exec(5), CREDENTIALS); none where it
-/// has none: then it hands over an empty line.
+/// Returns the secret's path from the service manager (systemd.exec(5), CREDENTIALS). Returns
+/// `None` if there is none; the service manager then provides an empty line.
 pub(super) fn credential(environment: &Environment, wanted: Option<&Path>) -> Option<PathBuf> {
     if wanted.is_some_and(|path| path != Path::new(SYSTEM_SECRET)) {
         return None;
@@ -42,7 +42,7 @@ pub(super) fn credential(environment: &Environment, wanted: Option<&Path>) -> Op
 const SYSTEM_SOCKET: &str = "/run/p2pfs/p2pfs.sock";
 
 impl Place {
-    /// Those of the user of this process.
+    /// Returns the defaults for the user of this process.
     pub fn of_this_process(environment: &Environment) -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         if rustix::process::geteuid().is_root() {
@@ -53,9 +53,9 @@ impl Place {
         }
     }
 
-    /// Those of the system's service that runs as a user of its own: what its unit says
-    /// (`StateDirectory=` and the like, systemd.exec(5): several stand between colons). None for
-    /// who is not that.
+    /// Returns the system's defaults for the system's service under its own user. The unit
+    /// announces its directories in variables (`StateDirectory=` and the like, systemd.exec(5)),
+    /// several of them separated by colons. Returns `None` for any other process.
     fn service(host: &str, environment: &Environment) -> Option<Self> {
         let system = Self::system(host);
         let mut states = std::env::split_paths(environment.path("STATE_DIRECTORY")?);
@@ -64,7 +64,7 @@ impl Place {
             .then_some(system)
     }
 
-    /// Those of root.
+    /// Returns the defaults for root.
     pub fn system(host: &str) -> Self {
         Self {
             host: host.to_owned(),
@@ -77,8 +77,8 @@ impl Place {
         }
     }
 
-    /// Those of a user (XDG Base Directory Specification 0.8). A variable that is not an absolute
-    /// path counts as not set, as the specification says.
+    /// Returns the defaults for a user (XDG Base Directory Specification 0.8). A variable that is
+    /// not an absolute path counts as unset, as the specification says.
     pub fn user(host: &str, environment: &Environment) -> Self {
         let variable = |name: &str| {
             environment
@@ -107,7 +107,7 @@ impl Place {
         }
     }
 
-    /// Where a client looks for a daemon, in this order: the user's own, then the system's.
+    /// Returns the sockets that a client tries, in this order: the user's own, then the system's.
     pub fn sockets(&self) -> Vec<PathBuf> {
         let system = PathBuf::from(SYSTEM_SOCKET);
         let mut sockets = vec![self.socket.clone()];

@@ -1,4 +1,4 @@
-//! What a program may have fetched a second, as it is written down: `rsync=10MiB/s`.
+//! The fetch budget of a program in settings: `rsync=10MiB/s`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,11 +6,11 @@ use std::str::FromStr;
 use super::rate_limit;
 use super::units::{Wrong, written_as_text};
 
-/// A program, by the name of its process or of its unit, and its budget.
+/// A program, named by its process or its unit, and its budget.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramBudget {
     pub program: String,
-    /// Bytes a second.
+    /// Bytes per second.
     pub bytes_per_s: u64,
 }
 

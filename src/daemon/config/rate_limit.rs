@@ -1,37 +1,37 @@
-//! How many bytes a second may pass, as it is written down: `10MiB/s`, or `none`.
+//! A rate limit in settings: `10MiB/s`, or `none`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::units::{self, Wrong, written_as_text};
 
-/// As it is written where nothing is limited.
+/// Text for an unlimited rate.
 const NO_LIMIT: &str = "none";
-/// The least that may pass a second: with less, a large read of the kernel (1 MiB) would wait
-/// longer than a read may wait for its budget.
+/// Smallest rate in bytes per second. Below it, a large read of the kernel (1 MiB) would exceed the
+/// time that a read may wait for its budget.
 pub const RATE_MIN_BYTES: u64 = 64 << 10;
 
-/// A text that is no rate. Whoever wrote it is at fault.
+/// Why a text is not a rate. The error is the user's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RateError {
-    /// It is not said that it is of a second.
+    /// The `/s` is missing.
     #[error("{text:?} is no rate: write a size and /s, such as \"10MiB/s\"")]
     NoRate {
-        /// What was given.
+        /// The text.
         text: String,
     },
-    /// The size in it is none.
+    /// The size is invalid.
     #[error(transparent)]
     Unit(#[from] Wrong),
-    /// Less than is possible.
+    /// The rate is below the minimum.
     #[error("{text:?} is too little: the least is {}", written(RATE_MIN_BYTES))]
     TooLittle {
-        /// What was given.
+        /// The text.
         text: String,
     },
 }
 
-/// The bytes a second that a text such as `10MiB/s` means.
+/// Returns the bytes per second of a text such as `10MiB/s`.
 ///
 /// # Errors
 /// [`RateError`]
@@ -46,16 +46,16 @@ pub(super) fn parse(text: &str) -> Result<u64, RateError> {
     }
 }
 
-/// The text that [`parse`] reads.
+/// Returns the text that [`parse`] reads.
 pub(super) fn written(bytes_per_s: u64) -> String {
     format!("{}/s", units::write_size(bytes_per_s))
 }
 
-/// A limit in bytes a second; none where nothing is limited.
+/// A limit in bytes per second; `None` means unlimited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RateLimit(pub Option<u64>);
 
-/// A text that is no limit. Whoever wrote it is at fault.
+/// Why a text is not a limit. The error is the user's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{rate}{}", more(.rate))]
 pub struct RateLimitError {
@@ -63,7 +63,7 @@ pub struct RateLimitError {
     rate: RateError,
 }
 
-/// What a limit may be beside a rate.
+/// Returns the alternative to a rate, for the error text.
 fn more(rate: &RateError) -> &'static str {
     match rate {
         RateError::NoRate { .. } => ", or \"none\"",

@@ -1,4 +1,4 @@
-//! Which settings a running daemon can take.
+//! The settings that a running daemon can change.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use super::seed::Seed;
 use super::setting::SETTINGS;
 use super::settings::{Config, LimitSettings, LogLevel, ShareSettings};
 
-/// The settings that a reload applies to the running daemon; [`Changes`] has a place for each.
+/// Keys that a reload applies to the running daemon. [`Changes`] has a field for each.
 pub const LIVE: [&str; 15] = [
     "seeds",
     "groups",
@@ -27,24 +27,24 @@ pub const LIVE: [&str; 15] = [
     "share.default_excludes",
 ];
 
-/// What a reload changes. Where nothing is to be done, all is empty or none.
+/// The changes of a reload. A field is empty or `None` if there is nothing to do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Shares to add, and those whose settings changed.
+    /// Shares to add, and shares with changed settings.
     pub shares_added: Vec<ShareSettings>,
     /// Shares to remove.
     pub shares_removed: Vec<PathBuf>,
-    /// Whether groups have other members, also for shares that were added by command.
+    /// Whether the members of groups changed, which also affects shares that were added by command.
     pub has_other_groups: bool,
     /// The new seeds.
     pub seeds: Option<Vec<Seed>>,
     /// The new budget of the cache.
     pub cache_size_bytes: Option<u64>,
-    /// How much may go each way a second, and whether it costs by the byte.
+    /// The new rate limits in both directions, and whether the network is metered.
     pub limits: Option<LimitSettings>,
-    /// Who is given cached bytes only.
+    /// The programs that may read cached bytes only.
     pub cached_only: Option<Vec<String>>,
-    /// Who may have how much fetched a second.
+    /// The fetch budgets of programs.
     pub budgets: Option<Vec<ProgramBudget>>,
     /// The new log level.
     pub log_level: Option<LogLevel>,
@@ -52,7 +52,7 @@ pub struct Changes {
     pub restart: Vec<&'static str>,
 }
 
-/// What lies between two configurations.
+/// Returns the differences between two configurations.
 pub fn compare(old: &Config, new: &Config) -> Changes {
     let is_as_before = |share: &&ShareSettings| {
         let readers = |config: &Config| readers_of(share.readers.as_deref(), &config.groups);
@@ -82,7 +82,8 @@ pub fn compare(old: &Config, new: &Config) -> Changes {
     }
 }
 
-/// Of the limits, those on connections cannot change while the daemon runs.
+/// Returns the limits if a changeable one differs. The limits on connections cannot change while
+/// the daemon runs.
 fn changed_limits(old: &LimitSettings, new: &LimitSettings) -> Option<LimitSettings> {
     let live = |limits: &LimitSettings| (limits.up, limits.down, limits.metered);
     (live(old) != live(new)).then(|| new.clone())

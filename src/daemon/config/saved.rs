@@ -1,6 +1,6 @@
-//! The little that the control socket's callers set and that outlives the daemon: shares added with
-//! `p2pfs share add`, and a token that waits for the first start. Both are files of mode 0600 in
-//! the state directory, replaced as a whole by a rename, so a crash leaves the old or the new one.
+//! The settings from the control socket that outlive the daemon: shares added with `p2pfs share
+//! add`, and a token for the first start. Both are files of mode 0600 in the state directory. They
+//! are replaced as a whole by a rename, so that a crash leaves the old or the new file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -15,13 +15,13 @@ use super::settings::ShareSettings;
 use p2pfs_types::files::{PRIVATE_MODE, make_private_dir};
 use p2pfs_types::id::to_hex;
 
-/// The file of shares, within the state directory.
+/// File of the added shares, within the state directory.
 pub const SHARES_FILE: &str = "shares.toml";
-/// The file of a token that waits for the first start, within the state directory.
+/// File of the token for the first start, within the state directory.
 pub const TOKEN_FILE: &str = "join-token";
-/// Shares that can be kept, at most.
+/// Maximum number of saved shares.
 pub const SHARES_MAX: usize = 1024;
-/// The longest file that is read back.
+/// Maximum bytes read from a file.
 const FILE_MAX_BYTES: u64 = 16 << 20;
 
 #[derive(Default, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ struct SharesFile {
     share: Vec<SavedShare>,
 }
 
-/// As [`ShareSettings`], but that names which are no text are kept exact.
+/// A [`ShareSettings`] on disk, which also stores paths that are not UTF-8 exactly.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedShare {
@@ -48,23 +48,25 @@ struct SavedShare {
     no_default_excludes: bool,
 }
 
-/// The shares that were kept; none where there is no file.
+/// Loads the saved shares; returns an empty list if there is no file.
 ///
 /// # Errors
-/// What the system says, or `InvalidData` where the file was damaged; it is left as it is.
+/// The error of the system, or `InvalidData` if the file is damaged. The file is left unchanged.
 pub fn load_shares(state_dir: &Path) -> io::Result<Vec<ShareSettings>> {
     let Some(text) = read(&state_dir.join(SHARES_FILE))? else {
         return Ok(Vec::new());
     };
-    // on one line: where it is damaged is of no use to whoever did not write it
+    // Only the one-line message is kept: a position in a file that the user did not write is
+    // useless.
     let file: SharesFile = toml::from_str(&text).map_err(|error| invalid(error.message()))?;
     file.share.into_iter().map(SavedShare::restore).collect()
 }
 
-/// Keeps these shares instead of those before.
+/// Replaces the saved shares.
 ///
 /// # Errors
-/// What the system says, or `InvalidInput` above [`SHARES_MAX`]; the file before stands.
+/// The error of the system, or `InvalidInput` above [`SHARES_MAX`]. The previous file stays in
+/// place.
 pub fn save_shares(state_dir: &Path, shares: &[ShareSettings]) -> io::Result<()> {
     if shares.len() > SHARES_MAX {
         let message = format!(
@@ -80,27 +82,27 @@ pub fn save_shares(state_dir: &Path, shares: &[ShareSettings]) -> io::Result<()>
     write(state_dir, SHARES_FILE, &text)
 }
 
-/// Keeps a token for the first start of the daemon, and returns the file that it is in.
+/// Saves a token for the first start of the daemon, and returns the path of its file.
 ///
 /// # Errors
-/// What the system says; a token kept before stands.
+/// The error of the system; a token that was saved before stays in place.
 pub fn save_token(state_dir: &Path, token: &str) -> io::Result<PathBuf> {
     write(state_dir, TOKEN_FILE, &format!("{token}\n"))?;
     Ok(state_dir.join(TOKEN_FILE))
 }
 
-/// The token that waits, if one does.
+/// Returns the saved token, if there is one.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub fn waiting_token(state_dir: &Path) -> io::Result<Option<String>> {
     Ok(read(&state_dir.join(TOKEN_FILE))?.map(|text| text.trim().to_owned()))
 }
 
-/// Forgets the token that waits, once it was used or is of no use.
+/// Removes the saved token, once it was used or has become useless.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub fn forget_token(state_dir: &Path) -> io::Result<()> {
     match fs::remove_file(state_dir.join(TOKEN_FILE)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -159,7 +161,7 @@ fn write(state_dir: &Path, name: &str, text: &str) -> io::Result<()> {
     make_private_dir(state_dir)?;
     let temporary = state_dir.join(format!(".{name}.new"));
     let mut file = made_anew(&temporary)?;
-    // root may write here for a daemon that runs as another user
+    // Root may write here for a daemon that runs as another user.
     if rustix::process::geteuid().is_root() {
         let owner = fs::metadata(state_dir)?;
         fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
@@ -170,13 +172,14 @@ fn write(state_dir: &Path, name: &str, text: &str) -> io::Result<()> {
     sync_names(state_dir)
 }
 
-/// What was said to be done, a name in place of another or none, is so after a power cut, too.
+/// Fsyncs the directory, so that a reported rename or removal survives a power failure.
 fn sync_names(state_dir: &Path) -> io::Result<()> {
     File::open(state_dir)?.sync_all()
 }
 
-/// A file in place of what a crash left there. What else has that name is not written to, and a
-/// link not followed: the directory may be another's who wishes that root wrote elsewhere.
+/// Creates a file in place of the leftover of a crash. An existing file of that name is not written
+/// to and a link is not followed. The directory may belong to another user, who could otherwise
+/// make root write to another place.
 fn made_anew(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -269,7 +272,7 @@ mod tests {
             waiting_token(&state).unwrap().as_deref(),
             Some("p2pfs1-abc")
         );
-        // what a crash left there is in nobody's way
+        // The leftover of a crash does not prevent a new file.
         fs::write(&way, "half of a tok").unwrap();
         save_token(&state, "p2pfs1-abd").unwrap();
         assert_eq!(

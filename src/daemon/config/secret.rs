@@ -1,12 +1,13 @@
-//! The secret file, looked at without starting anything.
+//! Checks the secret file without starting anything.
 
 use super::settings::Config;
 use p2pfs_proto::trust::Keyring;
 
-/// Whether the secret file is of no use; the origin is that of the setting.
+/// Returns why the secret file is unusable; `None` if it is usable or not set. `origin` is the
+/// origin of the setting.
 pub(super) fn trouble_with_secret(config: &Config, origin: &str) -> Option<String> {
     let error = Keyring::from_secret_file(config.secret_file.as_ref()?).err()?;
-    // set nowhere it is a credential of the service, which the error names
+    // If no file set it, it is a credential of the service, which the error names.
     let origin = if origin.starts_with("set in") {
         format!(", {origin}")
     } else {

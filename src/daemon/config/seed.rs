@@ -1,5 +1,5 @@
-//! The address of another node as it is written down: a name may stand in it, to be resolved again
-//! at each use, since addresses change.
+//! The address of another node in settings. It may contain a host name, which is resolved at each
+//! use, because addresses change.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,10 +7,10 @@ use std::str::FromStr;
 
 use super::units::{Wrong, written_as_text};
 
-/// The longest host name in bytes (RFC 1035, section 2.3.4).
+/// Maximum bytes of a host name (RFC 1035, section 2.3.4).
 const HOST_MAX_BYTES: usize = 253;
 
-/// A host, by name or number, and a port.
+/// A host, by name or address, and a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Seed {
     host: String,
@@ -18,17 +18,17 @@ pub struct Seed {
 }
 
 impl Seed {
-    /// The host name, or the address without brackets.
+    /// Returns the host name, or the address without brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port.
+    /// Returns the port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The address where no name has to be resolved.
+    /// Returns the address if the host is not a name.
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }

@@ -1,7 +1,7 @@
-//! Which settings there are, asked of the types that hold them: no second list names them.
+//! The list of all settings, derived from the types that hold them, so that no second list exists.
 //!
-//! A configuration that holds nothing but one key is read from something that is no file: it notes
-//! as what the key's type asks for a value, and ends the reading there.
+//! A special deserializer presents a configuration with a single key. It records which kind of
+//! value the key's type requests, and stops there with an error.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -13,14 +13,14 @@ use serde::forward_to_deserialize_any;
 
 use super::settings::Config;
 
-/// How a setting is written in the environment.
+/// The format of a setting in an environment variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// As it is.
+    /// The text as it is.
     Text,
-    /// A path; a relative one is absolute from the working directory.
+    /// A path; a relative path is resolved against the working directory.
     Path,
-    /// Several, with commas between.
+    /// A list separated by commas.
     List,
     /// `true` or `false`.
     Switch,
@@ -31,13 +31,13 @@ pub enum Kind {
 /// One setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
-    /// Its key in the file, with its section: `cache.size`.
+    /// The key in the file, with its section: `cache.size`.
     pub key: String,
-    /// How the environment says it.
+    /// The format of its environment variable.
     pub kind: Kind,
 }
 
-/// Every setting, in the order of the types.
+/// All settings, in the order of the types.
 pub static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
     let mut all = Vec::new();
     collect(&[], &mut all);
@@ -45,12 +45,12 @@ pub static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
 });
 
 impl Setting {
-    /// Its environment variable: `cache.size` is `P2PFS_CACHE_SIZE`.
+    /// Returns the name of its environment variable: `cache.size` is `P2PFS_CACHE_SIZE`.
     pub fn variable(&self) -> String {
         format!("P2PFS_{}", self.key.replace('.', "_").to_ascii_uppercase())
     }
 
-    /// The section of the file that it is in; empty above the first.
+    /// Returns the section of the file; empty for a key above the first section.
     pub(super) fn section(&self) -> &str {
         self.key.split_once('.').map_or("", |(section, _)| section)
     }
@@ -63,7 +63,7 @@ impl Setting {
     }
 }
 
-/// What a type asks for.
+/// The kind of value that a type requests.
 enum Asked {
     Value(Kind),
     Section(&'static [&'static str]),
@@ -75,7 +75,7 @@ fn collect(within: &[&'static str], all: &mut Vec<Setting>) {
         path: within,
         asked: &mut asked,
     };
-    // it ends in an error wherever the path does
+    // The deserializer always stops with an error, at the end of the path.
     let _ended = Config::deserialize(reader);
     match asked {
         Some(Asked::Section(keys)) => {
@@ -91,7 +91,7 @@ fn collect(within: &[&'static str], all: &mut Vec<Setting>) {
     }
 }
 
-/// A configuration of one key, `path`, and what was asked of its value.
+/// A configuration with one key, `path`, and the requested kind of its value.
 struct Reader<'a> {
     path: &'a [&'static str],
     asked: &'a mut Option<Asked>,
@@ -119,7 +119,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
           deserialize_u32 => Number, deserialize_u64 => Number);
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Ended> {
-        // std's paths ask for a text; what they expect tells them from other texts
+        // std's paths request a text. Only their expected type distinguishes them from other texts.
         let is_path = Expecting(&visitor).to_string() == "path string";
         self.end(Asked::Value(if is_path { Kind::Path } else { Kind::Text }))
     }
@@ -142,7 +142,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             asked: self.asked,
         };
         let ended = visitor.visit_seq(element);
-        // a list of sections has their keys
+        // The keys of a list of sections are those of its elements.
         match self.asked {
             Some(Asked::Value(_)) if self.path.is_empty() => self.end(Asked::Value(Kind::List)),
             _ => ended,
@@ -201,7 +201,7 @@ impl<'de> SeqAccess<'de> for Reader<'_> {
     }
 }
 
-/// What a visitor says that it wants.
+/// A wrapper that prints a visitor's expected type.
 struct Expecting<'a, V>(&'a V);
 
 impl<'de, V: Visitor<'de>> fmt::Display for Expecting<'_, V> {

@@ -1,5 +1,5 @@
-//! The settings themselves, with their defaults. One struct a section of the file; what is written
-//! there, what the daemon uses and what `--check-config` prints are the same types.
+//! The settings and their defaults, with one struct for each section of the file. The file, the
+//! daemon and the output of `--check-config` use the same types.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -28,14 +28,14 @@ use p2pfs_types::id::NodeName;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// What this node calls itself; the host's name where nothing is said.
+    /// The name of this node; by default the host's name.
     pub name: NodeName,
-    /// Where the node listens, UDP and TCP alike. Port 0 lets the kernel choose.
+    /// The address that the node listens on, for UDP and TCP alike. Port 0 lets the kernel choose.
     #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
-    /// Nodes to say hello to.
+    /// The nodes to contact first.
     pub seeds: Vec<Seed>,
-    /// Several nodes under one name each, for the readers of shares.
+    /// Groups of nodes, for the readers of shares.
     pub groups: Vec<Group>,
     /// A file with the cluster's secret, instead of invitations.
     #[serde(
@@ -44,10 +44,10 @@ pub struct Config {
         serialize_with = "optional_lossy"
     )]
     pub secret_file: Option<PathBuf>,
-    /// Where the node keeps its key, its secrets and its catalogue.
+    /// The directory of the node's key, secrets and catalogue.
     #[serde(deserialize_with = "absolute", serialize_with = "lossy")]
     pub state_dir: PathBuf,
-    /// Where the cache is.
+    /// The directory of the cache.
     #[serde(deserialize_with = "absolute", serialize_with = "lossy")]
     pub cache_dir: PathBuf,
     /// The control socket.
@@ -83,34 +83,34 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheSettings {
-    /// The most it may use.
+    /// Maximum bytes of the cache.
     #[serde(rename = "size", with = "units::positive_size")]
     pub size_bytes: u64,
-    /// What it leaves free on its filesystem.
+    /// Bytes that it leaves free on its filesystem.
     #[serde(rename = "floor", with = "units::size")]
     pub floor_bytes: u64,
 }
 
-/// `[mount]`: the folder.
+/// `[mount]`: the mounted folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MountSettings {
-    /// Whether there is one.
+    /// Whether the daemon mounts.
     pub enabled: bool,
     #[serde(deserialize_with = "absolute", serialize_with = "lossy")]
     pub dir: PathBuf,
-    /// Who owns its files; who mounts where nothing is said.
+    /// The owner of its files; by default the user that mounts.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "user")]
     pub uid: Option<u32>,
-    /// Their group.
+    /// The group of its files.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "group")]
     pub gid: Option<u32>,
-    /// What nobody may do there, as by umask(2).
+    /// The permissions removed from all files and directories, as by umask(2).
     pub umask: ModeMask,
-    /// The same for files alone.
+    /// The permissions removed from files only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fmask: Option<ModeMask>,
-    /// The same for directories alone.
+    /// The permissions removed from directories only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dmask: Option<ModeMask>,
     /// How long a read waits without progress before it fails.
@@ -118,13 +118,13 @@ pub struct MountSettings {
     pub read_deadline: Duration,
 }
 
-/// `[readers]`: who reads in the mount.
+/// `[readers]`: the programs that read in the mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReaderSettings {
-    /// Programs that are given cached bytes only, by the name of their process or of their unit.
+    /// Programs that may read cached bytes only, by the name of their process or unit.
     pub cached_only: Vec<String>,
-    /// Programs, named so, that may have only so much fetched a second.
+    /// Programs with a fetch budget, by the name of their process or unit.
     pub budgets: Vec<ProgramBudget>,
 }
 
@@ -134,29 +134,29 @@ pub struct ReaderSettings {
 pub struct ShareSettings {
     #[serde(deserialize_with = "absolute", serialize_with = "lossy")]
     pub dir: PathBuf,
-    /// Whether files that others may not read are shared as well.
+    /// Whether files that other users may not read are shared, too.
     #[serde(default)]
     pub include_private: bool,
-    /// Whether legacy peers are given its files.
+    /// Whether legacy peers receive its files.
     #[serde(default)]
     pub legacy: bool,
-    /// Who reads it; everybody where nothing is said.
+    /// The readers; by default all nodes.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "readers"
     )]
     pub readers: Option<Vec<String>>,
-    /// Patterns of what is kept back.
+    /// Patterns of excluded files.
     #[serde(default, deserialize_with = "patterns")]
     pub exclude: Vec<String>,
-    /// Whether what hardly anybody means to share is kept back, too.
+    /// Whether the default excludes apply, too.
     #[serde(default = "yes")]
     pub default_excludes: bool,
 }
 
 impl ShareSettings {
-    /// A share as it is where nothing is said but its folder.
+    /// Creates a share with defaults for all settings except its folder.
     pub fn new(dir: PathBuf) -> Self {
         Self {
             dir,
@@ -169,19 +169,19 @@ impl ShareSettings {
     }
 }
 
-/// `[lan]`: finding other nodes nearby.
+/// `[lan]`: discovery of nodes nearby.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LanSettings {
-    /// Whether to look for nodes, and be found, by multicast DNS.
+    /// Whether to announce this node and discover others by multicast DNS.
     pub mdns: bool,
 }
 
-/// `[membership]`: who counts as alive.
+/// `[membership]`: detection of live nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MembershipSettings {
-    /// How often one other node is probed.
+    /// Interval between probes; each probe checks one other node.
     #[serde(with = "units::positive_duration")]
     pub period: Duration,
     /// How long a node that stopped cleanly still counts as live.
@@ -193,81 +193,81 @@ pub struct MembershipSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LegacySettings {
-    /// Whether it is spoken.
+    /// Whether the protocol is enabled.
     pub enabled: bool,
-    /// Legacy peers to say hello to.
+    /// The legacy peers to contact first.
     pub members: Vec<Seed>,
-    /// How often the member list is sent.
+    /// Interval between transmissions of the member list.
     #[serde(with = "units::positive_duration")]
     pub period: Duration,
-    /// How long a search for a file lasts at most.
+    /// Maximum duration of a search for a file.
     #[serde(with = "units::positive_duration")]
     pub waiting: Duration,
-    /// How long the lookup of a name that only a legacy peer may have waits.
+    /// Maximum wait of the lookup of a name that only a legacy peer may have.
     #[serde(with = "units::duration")]
     pub lookup: Duration,
-    /// How long a stranger waits for our answer.
+    /// How long an unknown peer waits for our answer.
     #[serde(with = "units::duration")]
     pub responder_delay: Duration,
     /// Whether files of other native nodes are offered to legacy peers.
     pub bridge: bool,
 }
 
-/// `[limits]`: what others may take of this machine.
+/// `[limits]`: limits on this machine's traffic and connections.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitSettings {
-    /// The most that is sent to others, legacy peers included.
+    /// Upper limit of the rate to other nodes, including legacy peers.
     pub up: RateLimit,
-    /// The most that is fetched from them.
+    /// Upper limit of the rate from other nodes.
     pub down: RateLimit,
-    /// Whether nothing is fetched that nobody asked for.
+    /// Whether the network is metered, so that only data that a user requested is fetched.
     pub metered: bool,
-    /// How what is fetched in bulk is marked for the network.
+    /// Network mark of packets of bulk transfers.
     pub dscp: Dscp,
-    /// Connections of other nodes at one time.
+    /// Maximum connections from other nodes.
     #[serde(deserialize_with = "positive")]
     pub peer_connections: u32,
-    /// Connections to the control socket at one time.
+    /// Maximum connections to the control socket.
     #[serde(deserialize_with = "positive")]
     pub control_connections: u32,
 }
 
-/// `[metrics]`: what Prometheus reads.
+/// `[metrics]`: the endpoint for Prometheus.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsSettings {
-    /// Where, on this machine alone; nowhere where nothing is said.
+    /// The local address of the endpoint; without it there is no endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<MetricsAddress>,
 }
 
-/// `[log]`: what is told.
+/// `[log]`: the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogSettings {
-    /// The least that is told.
+    /// The least severe level that is logged.
     pub level: LogLevel,
 }
 
-/// How much is told.
+/// A level of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// What failed.
+    /// Failures.
     Error,
-    /// And what the user should know.
+    /// Also conditions that the user should know.
     Warn,
-    /// And what happens.
+    /// Also normal events.
     Info,
-    /// And how.
+    /// Also details of events.
     Debug,
-    /// And everything else.
+    /// Also everything else.
     Trace,
 }
 
 impl Config {
-    /// The settings where nothing is said.
+    /// Returns the defaults of all settings.
     pub fn defaults(place: &Place) -> Self {
         Self {
             name: NodeName::from_host(&place.host),
@@ -299,12 +299,12 @@ impl Config {
         }
     }
 
-    /// Where the mesh's files go.
+    /// Returns the folder for files from mesh peers.
     pub fn mesh_inbox(&self) -> &Path {
         self.mesh.inbox.as_deref().unwrap_or(&self.inbox.dir)
     }
 
-    /// The inboxes that are open to somebody, each with the setting that names it.
+    /// Returns the inboxes that accept files, each with the setting that names it.
     pub fn inboxes(&self) -> Vec<(&'static str, &Path)> {
         let mut open = Vec::new();
         if !self.inbox.from.is_empty() {
@@ -321,9 +321,9 @@ impl Config {
         open
     }
 
-    /// The settings as a configuration file that would set them all.
+    /// Returns the settings as a configuration file that sets all of them.
     pub fn to_toml(&self) -> String {
-        // every type above has a TOML form, and tables come after plain values
+        // All these types have a TOML form, and tables follow plain values.
         toml::to_string(self).unwrap_or_else(|e| format!("# cannot be written: {e}\n"))
     }
 }
@@ -359,7 +359,8 @@ impl Default for MountSettings {
 }
 
 impl Default for ReaderSettings {
-    /// What reads whatever it finds on the usual desktops: thumbnailers, indexers, `updatedb`.
+    /// Returns the programs of common desktops that read all files they find: thumbnailers,
+    /// indexers, `updatedb`.
     fn default() -> Self {
         let programs = [
             "tumblerd",
@@ -417,7 +418,7 @@ impl Default for MembershipSettings {
 }
 
 impl Default for LegacySettings {
-    /// The times of the older programs themselves; the lookup outlasts their ten seconds.
+    /// Returns the time limits of the legacy programs. The lookup outlasts their ten seconds.
     fn default() -> Self {
         Self {
             enabled: false,

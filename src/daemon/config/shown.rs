@@ -1,4 +1,4 @@
-//! The effective settings one by one, each with where it comes from.
+//! The effective settings, each with its origin.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use super::setting::SETTINGS;
 use super::settings::{Config, ShareSettings};
 use crate::daemon::control::SettingInfo;
 
-/// The origin of what nobody set.
+/// Origin of a setting that has its default.
 pub(super) const DEFAULT: &str = "the default";
 
-/// All of them in the order of the manual, the shares last.
+/// Returns all settings in the order of the manual; the shares are last.
 pub(super) fn shown(config: &Config, origins: &BTreeMap<String, String>) -> Vec<SettingInfo> {
     let table = config.to_table();
     let origin = |key: &str| {
@@ -37,7 +37,7 @@ pub(super) fn shown(config: &Config, origins: &BTreeMap<String, String>) -> Vec<
     one_by_one.chain(shares).collect()
 }
 
-/// Under which name the origin of a share is kept.
+/// Returns the key under which the origin of a share is stored.
 pub(super) fn share_key(dir: &str) -> String {
     format!("share {dir}")
 }

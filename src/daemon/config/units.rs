@@ -1,11 +1,11 @@
-//! Durations and sizes with their units, as a person writes them: `500ms`, `10s`, `20GiB`.
+//! Durations and sizes with units in human form: `500ms`, `10s`, `20GiB`.
 //!
-//! A number without a unit is refused rather than guessed at.
+//! A number without a unit is refused, not guessed.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What durations are written in, longest unit first.
+/// Units of durations in milliseconds, longest unit first.
 const DURATION_UNITS: [(&str, u64); 5] = [
     ("d", 86_400_000),
     ("h", 3_600_000),
@@ -13,7 +13,7 @@ const DURATION_UNITS: [(&str, u64); 5] = [
     ("s", 1_000),
     ("ms", 1),
 ];
-/// What sizes are written in, largest unit first.
+/// Units of sizes in bytes, largest unit first.
 const SIZE_UNITS: [(&str, u64); 9] = [
     ("TiB", 1 << 40),
     ("TB", 1_000_000_000_000),
@@ -25,7 +25,8 @@ const SIZE_UNITS: [(&str, u64); 9] = [
     ("kB", 1_000),
     ("B", 1),
 ];
-/// What is read besides: one letter stands for a power of 1024, as for systemd and coreutils.
+/// Further units that are accepted: one letter stands for a power of 1024, as in systemd and
+/// coreutils. `KB` is a thousand.
 const SHORT_SIZE_UNITS: [(&str, u64); 5] = [
     ("K", 1 << 10),
     ("M", 1 << 20),
@@ -33,12 +34,12 @@ const SHORT_SIZE_UNITS: [(&str, u64); 5] = [
     ("T", 1 << 40),
     ("KB", 1_000),
 ];
-/// The longest duration of a setting: a wait of a year is none that anyone sees the end of.
+/// Maximum duration of a setting. No user sees the end of a wait of a year.
 pub const DURATION_MAX: Duration = Duration::from_secs(365 * 86_400);
-/// Digits behind the point that are looked at; more say nothing about whole bytes.
+/// Maximum significant digits of a fraction; further digits do not change whole bytes.
 const FRACTION_MAX_DIGITS: usize = 18;
 
-/// Why a text is not what it should be. Whoever wrote it is at fault.
+/// Why a text is invalid. The error is the user's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Wrong(pub(super) String);
@@ -47,27 +48,27 @@ fn zero(text: &str) -> Wrong {
     Wrong(format!("{text:?} is zero, which is impossible here"))
 }
 
-/// Reads a duration: a number and one of `ms`, `s`, `m`, `h`, `d`.
+/// Parses a duration: a number and one of `ms`, `s`, `m`, `h`, `d`.
 ///
 /// # Errors
-/// [`Wrong`] saying what is accepted.
+/// [`Wrong`] says what is accepted.
 pub fn parse_duration(text: &str) -> Result<Duration, Wrong> {
     parse(text, "duration", "\"10s\"", &DURATION_UNITS, &[]).map(Duration::from_millis)
 }
 
-/// Reads a size in bytes: a number and one of `B`, `kB`, `MB`, `GB`, `TB` (powers of 1000) or
-/// `KiB`, `MiB`, `GiB`, `TiB` (powers of 1024), for which `K`, `M`, `G`, `T` are short.
+/// Parses a size in bytes: a number and one of `B`, `kB`, `MB`, `GB`, `TB` (powers of 1000) or
+/// `KiB`, `MiB`, `GiB`, `TiB` (powers of 1024). `K`, `M`, `G`, `T` are short for the latter.
 ///
 /// # Errors
-/// [`Wrong`] saying what is accepted.
+/// [`Wrong`] says what is accepted.
 pub fn parse_size(text: &str) -> Result<u64, Wrong> {
     parse(text, "size", "\"10GiB\"", &SIZE_UNITS, &SHORT_SIZE_UNITS)
 }
 
-/// As [`parse_size`], for a size that cannot be zero.
+/// Parses a size in bytes that must not be zero.
 ///
 /// # Errors
-/// [`Wrong`] saying what is accepted.
+/// [`Wrong`] says what is accepted.
 pub fn parse_positive_size(text: &str) -> Result<u64, Wrong> {
     match parse_size(text)? {
         0 => Err(zero(text)),
@@ -75,10 +76,10 @@ pub fn parse_positive_size(text: &str) -> Result<u64, Wrong> {
     }
 }
 
-/// As [`parse_duration`], for a duration that cannot be zero.
+/// Parses a duration that must not be zero.
 ///
 /// # Errors
-/// [`Wrong`] saying what is accepted.
+/// [`Wrong`] says what is accepted.
 pub fn parse_positive_duration(text: &str) -> Result<Duration, Wrong> {
     match parse_duration(text)? {
         Duration::ZERO => Err(zero(text)),
@@ -86,18 +87,18 @@ pub fn parse_positive_duration(text: &str) -> Result<Duration, Wrong> {
     }
 }
 
-/// Writes a duration so that [`parse_duration`] reads it back, in the largest unit that is exact.
+/// Formats a duration in the largest exact unit, as [`parse_duration`] accepts it.
 pub fn write_duration(duration: Duration) -> String {
     let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     write(ms, &DURATION_UNITS, "0s")
 }
 
-/// Writes a size so that [`parse_size`] reads it back, in the largest unit that is exact.
+/// Formats a size in an exact unit with the shortest text, as [`parse_size`] accepts it.
 pub fn write_size(bytes: u64) -> String {
     write(bytes, &SIZE_UNITS, "0B")
 }
 
-/// So many of something, as people say it: the one word for one of it, the other else.
+/// Formats a count with its noun: `one` if the count is 1, `many` otherwise.
 pub fn write_count(count: u64, one: &str, many: &str) -> String {
     let word = if count == 1 { one } else { many };
     format!("{count} {word}")
@@ -139,7 +140,7 @@ fn parse(
     amount(whole, fraction, *factor).ok_or_else(|| Wrong(format!("{text:?} is too large")))
 }
 
-/// The number times the factor, rounded down; none where it is too large.
+/// Multiplies the number by the factor and rounds down; returns `None` on overflow.
 fn amount(whole: &str, fraction: &str, factor: u64) -> Option<u64> {
     let fraction = &fraction[..fraction.len().min(FRACTION_MAX_DIGITS)];
     let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
@@ -160,7 +161,7 @@ fn write(amount: u64, units: &[(&'static str, u64)], zero: &str) -> String {
         .unwrap_or_default()
 }
 
-/// A visitor that hands text to one of the parsers above.
+/// A visitor that passes text to one of the parsers.
 struct Text<T> {
     parser: fn(&str) -> Result<T, Wrong>,
     expected: &'static str,
@@ -178,7 +179,7 @@ impl<T> serde::de::Visitor<'_> for Text<T> {
     }
 }
 
-/// For serde's `with`: one module a parser.
+/// Generates one module for a parser, for serde's `with`.
 macro_rules! serde_with {
     ($module:ident, $type:ty, $parser:expr, $writer:expr, $expected:literal) => {
         #[doc = concat!("For serde's `with`: ", $expected, ".")]
@@ -187,7 +188,7 @@ macro_rules! serde_with {
 
             use super::*;
 
-            /// Writes the value with its unit.
+            /// Serializes the value with its unit.
             ///
             /// # Errors
             /// Only the serializer's own.
@@ -195,10 +196,10 @@ macro_rules! serde_with {
                 to.serialize_str(&$writer(*value))
             }
 
-            /// Reads the value with its unit.
+            /// Deserializes the value with its unit.
             ///
             /// # Errors
-            /// What the parser says.
+            /// The error of the parser.
             pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<$type, D::Error> {
                 from.deserialize_str(Text {
                     parser: $parser,
@@ -209,7 +210,7 @@ macro_rules! serde_with {
     };
 }
 
-/// As `parser`, for a setting: at most [`DURATION_MAX`].
+/// Parses a duration with `parser` and limits it to [`DURATION_MAX`].
 fn bounded(text: &str, parser: fn(&str) -> Result<Duration, Wrong>) -> Result<Duration, Wrong> {
     match parser(text)? {
         duration if duration > DURATION_MAX => Err(Wrong(format!(
@@ -249,7 +250,7 @@ serde_with!(
     "a size with its unit, such as \"10GiB\""
 );
 
-/// A setting that stands in the file as its type reads and writes itself.
+/// Implements serde through `FromStr` and `Display`, for a setting that is a text in the file.
 macro_rules! written_as_text {
     ($type:ty) => {
         impl serde::Serialize for $type {

@@ -1,5 +1,5 @@
-//! The environment as a layer of settings: `P2PFS_…` for each, and the names that users of the
-//! legacy peers know.
+//! The environment as a layer of settings: `P2PFS_…` for each setting, and the variables that users
+//! of the legacy programs know.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -10,11 +10,11 @@ use super::error::ConfigError;
 use super::layer::{check_alone, overlay};
 use super::setting::{Kind, SETTINGS, Setting};
 
-/// Variables that begin as settings do and are none.
+/// Variables with the prefix of settings that are not settings.
 const NOT_SETTINGS: [&str; 2] = ["P2PFS_CONFIG", "P2PFS_BROKER"];
 
 impl Environment {
-    /// Names that begin with `P2PFS_` and are no setting: most likely misspelt.
+    /// Returns names with the prefix `P2PFS_` that are not settings; most likely they are misspelt.
     pub fn unknown(&self) -> Vec<String> {
         self.names()
             .filter(|name| name.starts_with("P2PFS_"))
@@ -24,7 +24,7 @@ impl Environment {
             .collect()
     }
 
-    /// All that is right in it as one layer, and what is wrong.
+    /// Returns the valid variables as one layer, and the errors of the others.
     pub(super) fn layer(&self) -> (Table, Vec<ConfigError>) {
         let settings = SETTINGS.iter().filter(|it| it.section() != "share");
         let tables = self.legacy_names().into_iter();
@@ -39,7 +39,7 @@ impl Environment {
         (layer, errors)
     }
 
-    /// What its variable says of a setting; nothing where that is not set.
+    /// Reads the variable of a setting; returns an empty table if it is unset.
     fn setting(&self, setting: &Setting) -> Result<Table, ConfigError> {
         let Some((name, text)) = self.text(&setting.variable())? else {
             return Ok(Table::new());
@@ -48,13 +48,13 @@ impl Environment {
         self.checked(&name, nested(setting, value))
     }
 
-    /// The table, where it makes a configuration by itself.
+    /// Returns the table if it makes a valid configuration by itself.
     fn checked(&self, name: &str, table: Table) -> Result<Table, ConfigError> {
         check_alone(&table).map_err(|why| self.wrong(name, why))?;
         Ok(table)
     }
 
-    /// `P2P_HOST` and its kin: what the legacy peers' users have in their scripts.
+    /// Reads `P2P_HOST` and the like, which users of the legacy programs have in their scripts.
     fn legacy_names(&self) -> Vec<Result<Table, ConfigError>> {
         vec![
             self.legacy_listen(),
@@ -78,7 +78,7 @@ impl Environment {
         let Some((name, seconds)) = self.text(name)? else {
             return Ok(Table::new());
         };
-        // the older programs know no units
+        // The legacy programs have no units.
         let is_number = |byte: u8| byte.is_ascii_digit() || byte == b'.';
         if seconds.is_empty() || !seconds.bytes().all(is_number) {
             let why =
@@ -107,7 +107,8 @@ impl Environment {
         self.checked(&name, legacy)
     }
 
-    /// The older programs take any host; one that is a name makes them listen on all addresses.
+    /// Combines host and port into an address. The legacy programs accept any host; a host name
+    /// makes them listen on all addresses.
     fn legacy_address(
         &self,
         host: Option<&(String, String)>,
@@ -124,7 +125,7 @@ impl Environment {
         Ok(SocketAddr::new(ip, port))
     }
 
-    /// The folders of `P2PFS_SHARE_DIR`, all with the same flags.
+    /// Returns the folders of `P2PFS_SHARE_DIR`, all with the same flags.
     fn shares(&self) -> Result<Table, ConfigError> {
         let mut said = Table::new();
         let settings = SETTINGS.iter().filter(|it| it.section() == "share");
@@ -148,7 +149,7 @@ impl Environment {
         Ok(shares)
     }
 
-    /// A variable as text, with its own name for messages.
+    /// Returns a variable as text, together with its name for messages.
     fn text(&self, name: &str) -> Result<Option<(String, String)>, ConfigError> {
         let Some(value) = self.get(name) else {
             return Ok(None);
@@ -171,7 +172,7 @@ impl Environment {
 }
 
 impl Setting {
-    /// The variable's text as the value that the file would have.
+    /// Converts the variable's text into the value that a file would have.
     fn value(&self, text: String) -> Result<Value, String> {
         match self.kind {
             Kind::Text => Ok(Value::from(text)),
@@ -193,7 +194,7 @@ impl Setting {
     }
 }
 
-/// A relative path is one of the directory that the daemon was started in.
+/// Resolves a relative path against the directory that the daemon was started in.
 fn absolute(text: &str) -> Result<String, String> {
     let path = std::path::absolute(text).map_err(|e| format!("{text:?} is no path: {e}"))?;
     path.into_os_string()
@@ -222,7 +223,7 @@ fn table(section: &str, key: &str, value: Value) -> Table {
     }
 }
 
-/// One share, with what is said of it.
+/// Returns a table with one share and its settings.
 fn share_table(dir: &str, said: &Table) -> Result<Table, String> {
     let mut share = said.clone();
     share.insert("dir".to_owned(), Value::from(absolute(dir)?));
