@@ -17,13 +17,14 @@ use crate::daemon::control::{
 use p2pfs_node::door::{CachedFile, VerifyProgress};
 use p2pfs_types::digest::ContentHash;
 
-/// Names told of one content; it may have any number.
+/// Maximum names listed for one content, which may have any number.
 const NAMES_MAX: usize = 16;
-/// Progress reports that wait for a slow caller; older ones are worth nothing.
+/// Maximum progress reports that wait for a slow caller; older reports are useless.
 const PROGRESS_WAITING_MAX: usize = 8;
 
 impl Service {
-    /// A page of what the cache has; with names where the mount lets the caller list them.
+    /// Lists one page of the cache, including pins still to be fetched. Includes names only if the
+    /// mount lets the caller list them.
     pub(super) fn list_cache(
         &self,
         after: Option<&str>,
@@ -111,7 +112,7 @@ impl Service {
         Ok(self.cache_usage())
     }
 
-    /// Reads and checks every cached byte; stops when the caller is gone.
+    /// Reads and verifies every cached byte; stops when the caller is gone.
     pub(super) async fn verify_cache(self: &Arc<Self>, reply: ReplySink) {
         let (reports, mut report_queue) = mpsc::channel(PROGRESS_WAITING_MAX);
         let work = self.blocking(move |service| {

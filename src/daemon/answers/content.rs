@@ -1,4 +1,4 @@
-//! The answer that moves content to a caller: a whole file, through a descriptor.
+//! The answer that transfers content to a caller: a whole file, through a descriptor.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -19,9 +19,9 @@ use p2pfs_types::id::NodeId;
 use p2pfs_types::path::{SharedPath, escape};
 
 impl Service {
-    /// Gives the caller a descriptor to read a whole file from: a pipe that verified bytes are
-    /// written to as they come; root and a local file's owner get the complete file itself, which
-    /// opens nothing to them that they could not open.
+    /// Gives the caller a descriptor to read a whole file from. It is a pipe, to which verified
+    /// bytes are written as they arrive. Root and the owner of a local file receive the complete
+    /// file itself, which they could open anyway.
     pub(super) async fn get(self: &Arc<Self>, named: Named, viewer: &Viewer, reply: ReplySink) {
         match self.clone().copy_to(&named, viewer, &reply).await {
             Ok(done) => reply.done(&done),

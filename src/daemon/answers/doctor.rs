@@ -1,4 +1,4 @@
-//! What is wrong with how this node is placed: its mount, its rights, its shares.
+//! Checks of this node's setup: its mount, its rights, its shares.
 
 use std::sync::Arc;
 
@@ -11,27 +11,28 @@ use crate::daemon::control::{
     Check, Checkup, Failure, Problem, ReplySink, ShareInfo, ShareReader, ShareState, Shares,
 };
 
-/// What helps where the state directory is gone.
+/// Remedy for a missing state directory.
 pub(super) const RESTORE_STATE: &str = "put it back before the next restart, or this becomes a \
                                         new node, which has to be invited";
-/// What helps where the cache directory is gone.
+/// Remedy for a missing cache directory.
 pub(super) const RENEW_CACHE: &str = "put it back, or restart p2pfs, which begins a new one, \
                                       without pins; reads go on meanwhile";
-/// What helps where the state directory takes no writes.
+/// Remedy for a state directory that accepts no writes.
 const STORE_STATE: &str = "free some of the state directory's disk, or let the daemon's user \
                            write there; until then a restart loses what is new";
-/// What helps where the cache's disk refuses writes though it seems to have room.
+/// Remedy for a cache disk that refuses writes despite free space.
 const MEND_CACHE: &str = "see to that disk, or name another with cache_dir; reads go on meanwhile";
 
-/// What helps where the configuration was refused.
+/// Remedy for a refused configuration.
 const RELOAD: &str = "mend it, and have it read again (SIGHUP; a service by systemctl reload)";
 
-/// What a disk with room takes at least: some small files.
+/// Smallest free space of a disk with room: some small files.
 const LITTLE_BYTES: u64 = 1 << 20;
 
 impl Service {
-    /// One caller at a time has everything looked at. Who goes while waiting for that loses the
-    /// place; what was begun is gone through with, or the others could be asked all the time.
+    /// Runs all checks for one caller at a time. A caller that disconnects while it waits loses its
+    /// place. A run that has begun is completed, because otherwise callers could keep the other
+    /// nodes busy.
     pub(super) async fn doctor_in_turn(self: &Arc<Self>, sight: Sight, reply: ReplySink) {
         let turn = async {
             self.pace(sight, CHECKUP_PROBES).await;
@@ -42,8 +43,7 @@ impl Service {
         }
     }
 
-    /// Looks at everything that keeps a node from its work. Takes some seconds where others do not
-    /// answer.
+    /// Runs all checks. Takes some seconds if other nodes do not answer.
     async fn doctor(self: &Arc<Self>, sight: Sight) -> Result<Checkup, Failure> {
         let mut checks = vec![rights(), self.check_mount(), self.check_cache()];
         checks.push(self.check_state());
@@ -57,15 +57,14 @@ impl Service {
                 _ => checks.extend(last_known),
             }
         }
-        // what is to be done first stands first
+        // The findings to be handled first come first.
         checks.splice(..0, self.check_config(sight));
         checks.splice(..0, self.check_copied_keys());
         checks.splice(..0, self.check_membership());
         Ok(Checkup { checks })
     }
 
-    /// That the configuration was read again in vain, until it is read with success; what it says
-    /// may be for its owner alone.
+    /// Reports a refused configuration until a reload succeeds. Only the owner sees the reason.
     pub(super) fn check_config(&self, sight: Sight) -> Option<Check> {
         let why = self.refused_config.load_full()?;
         let stays = "what was read again was refused, and the one before is in force";
@@ -213,7 +212,7 @@ fn check_share(share: &ShareInfo, is_saved: bool) -> Check {
     }
 }
 
-/// What this process may, and what that costs.
+/// Checks the user that this process runs as.
 fn rights() -> Check {
     let user = rustix::process::geteuid();
     if user.is_root() {

@@ -1,4 +1,4 @@
-//! Answers that bring content into the cache and keep it there.
+//! Answers that fetch content into the cache and pin it.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use p2pfs_node::FileError;
 use p2pfs_node::door::{Contents, FILES_MAX, Fetched, Hidden, Kind, Lack, WhyNotPinned};
 use p2pfs_types::path::{SharedPath, escape};
 
-/// How often a caller is told how far it is: as often as a person sees a difference.
+/// Interval between progress reports: as short as a person can notice.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(200);
-/// Digits of a hash that name a content that is listed no more.
+/// Minimum digits of a hash that name a content without a listed name.
 const HASH_START_MIN: usize = 8;
-/// Why nothing is fetched ahead.
+/// Why the prefetch is refused.
 const METERED: &str = "the network is metered, so nothing is fetched that no program reads";
 const METERED_REMEDY: &str = "p2pfs prefetch --anyway, or p2pfs limits --metered off";
 
 impl Service {
-    /// Keeps the contents that the names stand for now, or keeps them no more.
+    /// Pins or unpins the contents that the names currently stand for.
     pub(super) async fn pin(
         self: &Arc<Self>,
         paths: Vec<Named>,
@@ -40,7 +40,7 @@ impl Service {
             let (_, not_pinned) = service.node.pin_contents(contents, pinned);
             Ok((not_pinned, touched))
         };
-        // what is not here yet comes by Node::keep_pins
+        // `Node::keep_pins` fetches the missing bytes.
         let (not_pinned, mut touched) = self.blocking(pinning).await?;
         for it in not_pinned {
             let why = match it.why {
@@ -55,9 +55,9 @@ impl Service {
         Ok(touched)
     }
 
-    /// Brings the contents that the names stand for into the cache. What cannot fit is refused
-    /// before anything is fetched, and so is all where the network is metered, unless `anyway`;
-    /// when the caller goes, so do the fetches.
+    /// Fetches the contents that the names stand for into the cache. Refuses before any fetch if
+    /// they cannot fit, or if the network is metered and `anyway` is not set. Cancels the fetches
+    /// when the caller disconnects.
     pub(super) async fn prefetch(
         self: &Arc<Self>,
         paths: Vec<Named>,
@@ -107,8 +107,7 @@ impl Service {
         reply.done(&touched);
     }
 
-    /// Refuses to touch what the mount does not let the caller read: files, and names in
-    /// directories.
+    /// Refuses names that the mount does not let the caller read: files, and names in directories.
     fn check_may_fetch<'a>(
         &self,
         mut paths: impl Iterator<Item = &'a Named>,
@@ -139,7 +138,7 @@ impl Service {
         }
     }
 
-    /// Whether the cache can hold all of it at once, beside what is pinned or open.
+    /// Checks that the cache can hold all contents at once, in addition to pinned and open ones.
     fn check_room(&self, contents: Contents) -> Result<Contents, Failure> {
         let needed_bytes = self.node.room_needed(&contents);
         let Some(lack) = self.node.lack_of_room(needed_bytes) else {
@@ -183,7 +182,7 @@ impl Service {
         Ok(count(all.contents, touched))
     }
 
-    /// What a path below `.p2pfs` stands for; none where it leads elsewhere.
+    /// Returns the contents below a path in `.p2pfs`; `None` if the path is elsewhere.
     fn hidden_contents(&self, named: &Named) -> Result<Option<Contents>, Failure> {
         let path = trimmed(named);
         if self.node.hidden(path).is_none() {
@@ -196,7 +195,7 @@ impl Service {
         }
     }
 
-    /// What is kept of the names, and of hashes as `p2pfs cache ls` shows them.
+    /// Returns the pinned contents of the names, and of hashes as `p2pfs cache ls` shows them.
     fn kept_of(&self, paths: &[Named]) -> Result<(Contents, Touched), Failure> {
         let mut all = Found::default();
         let mut touched = Touched::default();
@@ -224,7 +223,7 @@ impl Service {
     }
 }
 
-/// Why bytes do not fit the cache, and what helps.
+/// Describes why bytes do not fit into the cache, and the remedy.
 pub(super) fn lack_words(lack: &Lack) -> (String, &'static str) {
     match lack {
         Lack::Budget {
@@ -254,7 +253,8 @@ pub(super) fn lack_words(lack: &Lack) -> (String, &'static str) {
     }
 }
 
-/// How the hash begins that is named instead of a path; no less of it than anyone would type.
+/// Returns the start of a hash that is named instead of a path, if it has at least
+/// [`HASH_START_MIN`] digits.
 fn hash_start(named: &Named) -> Option<&str> {
     let text = str::from_utf8(named.as_bytes()).ok()?.trim_matches('/');
     let start = text.strip_prefix(".p2pfs/by-hash/").unwrap_or(text);
@@ -262,11 +262,11 @@ fn hash_start(named: &Named) -> Option<&str> {
     is_hash.then_some(start)
 }
 
-/// What the names of one call stand for.
+/// The contents that the names of one call stand for.
 #[derive(Default)]
 struct Found {
     contents: Contents,
-    /// As often as they were named: that, too, is work.
+    /// Number of files including repetitions, because these cost work, too.
     files: usize,
 }
 
@@ -289,7 +289,7 @@ fn count(contents: Contents, mut touched: Touched) -> (Contents, Touched) {
 }
 
 impl Touched {
-    /// Of what the names stood for, this could not be done.
+    /// Subtracts a file that failed and records its problem.
     fn without(&mut self, problem: Problem, size_bytes: u64) {
         self.files -= 1;
         self.bytes -= size_bytes;

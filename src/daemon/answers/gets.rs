@@ -1,19 +1,19 @@
-//! Memory of the files that each user got lately, so that a user is told of its own transfers.
+//! The files that each user got lately, so that a user sees its own transfers.
 
 use std::collections::VecDeque;
 
 use p2pfs_types::digest::ContentHash;
 
-/// Files got by `p2pfs get` that are remembered with their user; older ones are forgotten, and
-/// their transfers are then counted and not named.
+/// Maximum remembered gets. Older ones are forgotten; their transfers are then counted but not
+/// named.
 const GETS_KEPT: usize = 256;
 
-/// The newest files that callers got, with the number of their user.
+/// The latest files that callers got, with the user ID of the caller.
 #[derive(Debug, Default)]
 pub(in crate::daemon) struct Gets(VecDeque<(u32, ContentHash)>);
 
 impl Gets {
-    /// Remembers that a user gets a file.
+    /// Records that a user gets a file.
     pub(super) fn record(&mut self, uid: u32, hash: ContentHash) {
         self.0.retain(|it| *it != (uid, hash));
         if self.0.len() == GETS_KEPT {
@@ -22,7 +22,7 @@ impl Gets {
         self.0.push_back((uid, hash));
     }
 
-    /// The files that a user got.
+    /// Returns the files that a user got.
     pub(super) fn of(&self, uid: u32) -> impl Iterator<Item = ContentHash> {
         let own = self.0.iter().filter(move |(user, _)| *user == uid);
         own.map(|(_, hash)| *hash)

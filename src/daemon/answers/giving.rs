@@ -1,4 +1,4 @@
-//! Answers about what is given to others, and about the mesh.
+//! Answers about files and messages sent to other nodes, and about the mesh.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -16,11 +16,11 @@ use crate::daemon::control::{
 use p2pfs_node::mesh::{MemberName, MeshReport};
 use p2pfs_node::{Delivered, Delivery, SendError};
 
-/// How often the caller is told how far a file is.
+/// Interval between progress reports.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
-/// What statfs(2) says of a FUSE filesystem (linux/magic.h).
+/// The type of a FUSE filesystem in statfs(2) (linux/magic.h).
 const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
-/// Digits of a node's key that are its ID in the mesh.
+/// Digits of a node's key that form its ID in the mesh.
 const MESH_ID_DIGITS: usize = 32;
 
 impl Service {
@@ -97,7 +97,7 @@ impl Service {
         })
     }
 
-    /// The mesh's peers, as `p2pfs peers` shows them; those that are native nodes too are left out.
+    /// Returns the peers of the mesh for `p2pfs peers`, except those that are native nodes.
     pub(super) async fn mesh_peers(&self, native: &[PeerInfo]) -> Vec<PeerInfo> {
         let Some(mesh) = self.node.mesh() else {
             return Vec::new();
@@ -148,8 +148,8 @@ fn mesh_peer(report: MeshReport) -> PeerInfo {
     }
 }
 
-/// The caller's own open file. One of a FUSE filesystem may be of this daemon's own folder, which
-/// it must not read through the kernel.
+/// Returns the caller's own open file. Refuses a file of a FUSE filesystem, because it may belong
+/// to this daemon's own mount, which the daemon must not read through the kernel.
 fn regular_file(descriptor: Option<OwnedFd>) -> Result<File, Failure> {
     let invalid = |message: &str| Failure::new(FailureKind::Invalid, message);
     let Some(descriptor) = descriptor else {
@@ -196,10 +196,10 @@ async fn attend(mut delivery: Delivery, reply: &ReplySink) -> Result<SendDone, F
                     sent_bytes,
                 });
                 let peers = peers.collect();
-                // a caller that reads slowly misses some of it
+                // A caller that reads slowly misses some reports.
                 let _busy = reply.try_more(&SendProgress { size_bytes, peers });
             }
-            // without its caller nothing more is sent
+            // Without its caller, the transfer stops.
             () = reply.closed() => return Err(CallerGone.into()),
         }
     }

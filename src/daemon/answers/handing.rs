@@ -1,4 +1,5 @@
-//! Handing a caller the bytes of a file: the file itself where it may have that, else a pipe.
+//! Passes the bytes of a file to a caller: the file itself if the caller may have it, otherwise a
+//! pipe.
 
 use std::fs::File;
 use std::io;
@@ -13,18 +14,19 @@ use tokio::task::spawn_blocking;
 use super::failed;
 use crate::daemon::control::{Failure, PIPE_BYTES, is_one_user};
 
-/// What is read of a local file at a time.
+/// Bytes per read of a local file.
 const STEP_BYTES: u64 = 1 << 20;
 
-/// Whether a caller may be handed the file itself: whoever holds a descriptor can open the file
-/// anew through it, for writing where its mode allows, whatever directory keeps it from others.
+/// Returns whether a caller may receive the file itself. The holder of a descriptor can reopen the
+/// file through it, for writing if its mode allows it, even if a directory protects it from other
+/// users.
 pub(super) fn may_have(caller_uid: u32, file: &File) -> bool {
     let owner = rustix::fs::fstat(file).map(|found| found.st_uid);
     let is_owner = owner.is_ok_and(|owner| owner == caller_uid);
     caller_uid == 0 || (is_owner && is_one_user(caller_uid))
 }
 
-/// Writes a whole local file into a pipe; an error is the caller's going.
+/// Writes a whole local file into a pipe; an error means that the caller is gone.
 pub(super) async fn pour(file: File, size_bytes: u64, mut to: pipe::Sender) -> io::Result<()> {
     let file = Arc::new(file);
     for step in 0..size_bytes.div_ceil(STEP_BYTES) {
@@ -40,10 +42,10 @@ pub(super) async fn pour(file: File, size_bytes: u64, mut to: pipe::Sender) -> i
     Ok(())
 }
 
-/// Both ends of a pipe, the second for the caller.
+/// Returns both ends of a pipe, the second for the caller.
 pub(super) fn pipe_to_caller() -> Result<(pipe::Sender, OwnedFd), Failure> {
     let made = pipe::pipe().and_then(|(sender, receiver)| {
-        // a smaller pipe only makes the copy slower
+        // A smaller pipe only makes the copy slower.
         let _as_it_is = rustix::pipe::fcntl_setpipe_size(&sender, PIPE_BYTES);
         Ok((sender, receiver.into_blocking_fd()?))
     });

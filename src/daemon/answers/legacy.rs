@@ -1,4 +1,4 @@
-//! Answers that concern the legacy peers: who they are, and a file of theirs for a caller.
+//! Answers about the legacy peers, and copies of their files for a caller.
 
 use std::sync::Arc;
 
@@ -19,12 +19,12 @@ use p2pfs_node::legacy::{
 };
 use p2pfs_types::path::SharedPath;
 
-/// Responders that are tried for one call.
+/// Maximum responders tried for one call.
 const RESPONDERS_MAX: usize = 4;
 
 impl Service {
-    /// A name of the root that no native node shares is asked of the legacy peers, where their
-    /// plane is on; where it is not, `absent` stands.
+    /// Requests a name of the root that no native node shares from the legacy peers. Returns
+    /// `absent` if legacy mode is off.
     pub(super) async fn copy_from_legacy_peers(
         &self,
         named: &Named,
@@ -57,7 +57,7 @@ impl Service {
         }
     }
 
-    /// A file that only a legacy peer is known to have, under its name in the root.
+    /// Returns a file in the root that only a legacy peer is known to have.
     pub(super) fn legacy_file(&self, path: &SharedPath) -> Option<Arc<RemoteFile>> {
         let legacy = self.node.legacy()?;
         if path.components().count() != 1 {
@@ -66,7 +66,7 @@ impl Service {
         legacy.files().get(&Name::new(path.as_bytes()).ok()?)
     }
 
-    /// The names of the root that only legacy peers are known to have.
+    /// Returns the names in the root that only legacy peers are known to have.
     pub(super) fn legacy_entries(&self) -> Vec<LsEntry> {
         let files = self.node.legacy().map(|legacy| legacy.files().all());
         let is_native = |file: &RemoteFile| {
@@ -78,7 +78,7 @@ impl Service {
         legacy.map(|file| legacy_entry(file)).collect()
     }
 
-    /// Why a legacy peer's name shows what it shows.
+    /// Explains the content of a legacy peer's name.
     pub(super) fn legacy_provenance(&self, file: &RemoteFile) -> Provenance {
         let entry = legacy_entry(file);
         let peer = file.peer.to_string();
@@ -130,7 +130,7 @@ impl Service {
         )
     }
 
-    /// The legacy peers, as `p2pfs peers` shows them; those that are native nodes too are left out.
+    /// Returns the legacy peers for `p2pfs peers`, except those that are native nodes.
     pub(super) async fn legacy_peers(&self, native: &[PeerInfo]) -> Vec<PeerInfo> {
         let Some(legacy) = self.node.legacy() else {
             return Vec::new();
@@ -149,7 +149,7 @@ impl Service {
     }
 }
 
-/// What is known of a legacy peer's file. Its time is when it was first heard of.
+/// Describes a legacy peer's file. Its mtime is the time when this node first learned of it.
 pub(super) fn legacy_entry(file: &RemoteFile) -> LsEntry {
     LsEntry {
         path: Named::new(file.name.as_bytes()),
@@ -165,7 +165,7 @@ pub(super) fn legacy_entry(file: &RemoteFile) -> LsEntry {
     }
 }
 
-/// Why a file is neither brought into the cache nor kept there.
+/// Explains why a file is neither fetched into the cache nor pinned.
 pub(super) fn not_kept(file: &RemoteFile) -> String {
     let peer = file.peer;
     format!(
@@ -193,19 +193,21 @@ fn legacy_peer(member: &LegacyMember, entries: u64) -> PeerInfo {
     }
 }
 
-/// What a responder gave.
+/// The result of a fetch from a responder.
 enum Fetched {
     Whole(Arc<RemoteFile>, Arc<RemoteCopy>),
-    /// The cache has no room for it, and `get` needs none.
+    /// The cache has no room for the file; `get` can copy it without the cache.
     TooLarge(Arc<RemoteFile>),
 }
 
-/// The whole file from the first responder that keeps its word; none where nobody has it.
+/// Fetches the whole file from the first responder that delivers it; returns `None` if no peer has
+/// it.
 async fn fetch(legacy: &Legacy, name: &Name) -> Result<Option<Fetched>, Failure> {
     let mut failed_at = Vec::new();
     let mut failure = None;
     while failed_at.len() < RESPONDERS_MAX {
-        // whoever else has it has been asked already: a lookup's time is enough for them
+        // All holders were asked in the first round, so the time of a lookup is enough for further
+        // answers.
         let patience = match failure {
             None => Patience::Whole,
             Some(_) => Patience::Lookup,
@@ -233,7 +235,8 @@ async fn whole(legacy: &Legacy, file: &Arc<RemoteFile>) -> Result<Arc<RemoteCopy
     Ok(copy)
 }
 
-/// Gives the bytes as they come, past the cache: another responder could not go on in the middle.
+/// Passes the bytes on as they arrive, without the cache. If the transfer fails, another responder
+/// cannot continue in the middle.
 async fn pass_on(
     legacy: &Legacy,
     file: &Arc<RemoteFile>,
@@ -271,7 +274,8 @@ async fn pass_on(
     Ok(given_by(file, size_bytes))
 }
 
-/// Gives a copy that is here: itself to those who could open it, its bytes to the others.
+/// Gives a local copy to the caller: the file itself if the caller could open it, otherwise its
+/// bytes.
 async fn give(
     file: &RemoteFile,
     copy: &RemoteCopy,

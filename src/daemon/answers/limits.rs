@@ -1,4 +1,4 @@
-//! Answers about how fast bytes may go between nodes, and whether they cost.
+//! Answers about the transfer rates between nodes, and about metered networks.
 
 use super::Service;
 use crate::daemon::config::RATE_MIN_BYTES;
@@ -19,8 +19,8 @@ impl Service {
         }
     }
 
-    /// Sets what is named, until the next start, a rate of 0 standing for no limit; all as the
-    /// configuration has them where nothing is.
+    /// Sets the given limits until the next start; a rate of 0 means no limit. Without any limit,
+    /// restores the configured ones.
     pub(super) fn set_limits(
         &self,
         (up, down): (Option<u64>, Option<u64>),
@@ -46,7 +46,7 @@ impl Service {
         Ok(self.limits())
     }
 
-    /// Sets all as the configuration has them.
+    /// Restores the configured limits.
     pub(in crate::daemon) fn limit_as_configured(&self) -> Limits {
         let in_force = self.in_force.load();
         let configured = &in_force.config.limits;

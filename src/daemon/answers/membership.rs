@@ -1,7 +1,7 @@
-//! Whether the others take this node for one of theirs, as far as it can know.
+//! Checks whether the other members accept this node, as far as it can know.
 //!
-//! Who was put out while it was away hears of it from the first member that it dials. Whoever is
-//! refused without a word is told what that can mean.
+//! A node that was expelled while it was away learns it from the first member that it dials. A node
+//! that is refused without a reason reports the possible causes.
 
 use std::net::SocketAddr;
 
@@ -15,18 +15,18 @@ use crate::daemon::seeds;
 use p2pfs_node::Probed;
 use p2pfs_types::id::NodeId;
 
-/// Members that are dialled where none is there; if one of these refuses this node, all do.
+/// Maximum members to dial if none is connected. If one of them refuses this node, all do.
 const ASKED_WHEN_ALONE: usize = 4;
-/// The way back into a cluster.
+/// Remedy for an expelled node.
 const COME_BACK: &str = "to come back: p2pfs invite on a member that may invite, then p2pfs join - \
                          here";
 
 impl Service {
-    /// By whom and when this node was put out, and the way back; none of a member.
+    /// Reports which node expelled this node and when, with the remedy; `None` if it is a member.
     pub(super) fn check_membership(&self) -> Option<Check> {
         let me = self.node.id();
         let word = self.node.keyring().expulsion_of(&me)?.statement;
-        // one that goes by itself knows
+        // A node that left by itself needs no report.
         (word.by != me).then(|| {
             let by = self.node.name_of(&word.by);
             let at = time_of(word.at_s).strftime("%Y-%m-%d %H:%M UTC");
@@ -35,7 +35,7 @@ impl Service {
         })
     }
 
-    /// Keys that two machines use, this node's first.
+    /// Reports keys that two machines use, this node's key first.
     pub(super) fn check_copied_keys(&self) -> Vec<Check> {
         let copied = self.node.copied_keys();
         let check = |said: &String| {
@@ -45,8 +45,8 @@ impl Service {
         copied.iter().map(check).collect()
     }
 
-    /// What is found about the others, where it may be the other machine with this node's key that
-    /// they mean: then no firewall is to blame.
+    /// Replaces the remedies for failures of other nodes if another machine uses this node's key.
+    /// These failures may then concern the other machine, and no firewall is to blame.
     pub(super) fn unless_copied(&self, mut checks: Vec<Check>) -> Vec<Check> {
         let is_copied = self.node.is_copied();
         let is_of_others =
@@ -60,13 +60,13 @@ impl Service {
         checks
     }
 
-    /// Whether a node that refused this one is a member by what is known here.
+    /// Returns whether a node that refused this one is a member as far as this node knows.
     pub(super) fn refuses(&self, node: &NodeId) -> bool {
         let keyring = self.node.keyring();
         keyring.has_ledger() && keyring.is_member(node)
     }
 
-    /// What it means that a member refuses this node.
+    /// Explains the refusal by a member.
     pub(super) fn refused(&self, name: String, address: SocketAddr) -> Check {
         let found = format!("{address} takes this node for no member");
         match self.check_membership() {
@@ -81,8 +81,8 @@ impl Service {
         }
     }
 
-    /// Those who were there last and are no seeds: whether they refuse this node now, and where
-    /// they answer over TCP, why nothing else comes from them.
+    /// Probes the last known members that are not seeds. Reports members that refuse this node. For
+    /// members that answer over TCP, reports why no datagram arrives from them.
     pub(super) async fn check_last_known(&self) -> Vec<Check> {
         if !self.node.keyring().has_ledger() {
             return vec![];
@@ -118,7 +118,7 @@ impl Service {
         found.collect()
     }
 
-    /// What to say where nobody is there and no seed is named.
+    /// Reports that no other node is there and no seed is configured.
     pub(super) fn check_peerless(&self) -> Check {
         let others = self.node.keyring().certificates().len().saturating_sub(1);
         match others {

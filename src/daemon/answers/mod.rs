@@ -1,7 +1,7 @@
-//! What the daemon answers on its control socket.
+//! The daemon's answers on its control socket.
 //!
-//! Owns the translation between the node's own types and the plain ones of the interface. Each
-//! call runs as a task of its own; what blocks on a disk runs on a blocking thread.
+//! Owns the translation between the node's own types and the plain types of the interface. Each
+//! call runs as its own task; work that blocks on a disk runs on a blocking thread.
 
 mod cache;
 mod content;
@@ -51,44 +51,44 @@ use gets::Gets;
 pub(super) use pace::ProbePace;
 use viewer::{Sight, Viewer};
 
-/// What every answer can draw on.
+/// The state that all answers use.
 pub(super) struct Service {
     pub node: Arc<Node>,
     /// The settings of the start.
     pub config: Config,
-    /// Those that are in force.
+    /// The settings in force.
     pub in_force: ArcSwap<InForce>,
-    /// What is wrong with those that were read last, where they are not in force.
+    /// Why the settings that were last read were refused; `None` if they are in force.
     pub refused_config: ArcSwapOption<String>,
-    /// What cuts this node off from the others now.
+    /// The current causes that cut this node off from the others.
     pub isolation: ArcSwap<Vec<Check>>,
-    /// Held by whoever has everything looked at.
+    /// Held by the caller whose checkup is running.
     pub checking: tokio::sync::Mutex<()>,
     /// When the daemon started.
     pub started: Timestamp,
-    /// What the daemon is at.
+    /// The phase of the daemon.
     pub state: watch::Receiver<ServiceState>,
-    /// The mount as it is now.
+    /// The current state of the mount.
     pub mount: watch::Receiver<MountStatus>,
-    /// What it does.
+    /// The activity of the mount.
     pub served: Served,
-    /// Ends the daemon, as SIGTERM does, but for good.
+    /// Ends the daemon as SIGTERM does, but leaves the cluster for good.
     pub leave: mpsc::Sender<()>,
-    /// How fast bytes move.
+    /// The transfer rates of the node.
     pub rates: Rates,
-    /// How fast each file comes.
+    /// The transfer rate of each file.
     pub fetch_rates: FetchRates,
-    /// Who may do and see what.
+    /// The rights of callers.
     pub policy: Policy,
-    /// What the mount lets users do.
+    /// The rights of users in the mount.
     pub mount_rights: MountRights,
-    /// Which users got which files lately.
+    /// The files that each user got lately.
     pub gets: Mutex<Gets>,
-    /// How often each user may cost other nodes work.
+    /// The limits on probes of other nodes, for each user.
     pub probes: ProbePace,
-    /// The shares added by command, as they are kept.
+    /// The saved shares, which were added by command.
     pub saved_shares: Mutex<Vec<ShareSettings>>,
-    /// Those that could not be shared yet.
+    /// The shares that could not be added yet.
     pub missing_shares: Mutex<Missing>,
 }
 
@@ -104,12 +104,12 @@ impl Service {
         }
     }
 
-    /// After a restart the names of others are here again when the folder is mounted, and not
-    /// before.
+    /// Delays a call about names until the start is complete. After a restart, the names of other
+    /// nodes are known again once the folder is mounted.
     async fn await_names(&self, call: &Call) {
         let mut state = self.state.clone();
         if call.is_about_names() {
-            // ends otherwise only with the daemon
+            // Otherwise it ends only with the daemon.
             let _started = state.wait_for(|it| *it != ServiceState::Starting).await;
         }
     }
@@ -178,7 +178,7 @@ impl Service {
         }
     }
 
-    /// The calls that name files of the folder.
+    /// Answers the calls that name files of the folder.
     async fn answer_about_names(self: Arc<Self>, call: Call, viewer: Viewer, reply: ReplySink) {
         match call {
             Call::Ls { path, after } => {
@@ -205,7 +205,7 @@ impl Service {
         }
     }
 
-    /// The calls that look at the cache or change what is in it.
+    /// Answers the calls that read or change the cache.
     async fn answer_about_cache(self: Arc<Self>, call: Call, viewer: Viewer, reply: ReplySink) {
         match call {
             Call::CacheLs { after } => {
@@ -251,8 +251,8 @@ impl Service {
         }
     }
 
-    /// Computes an answer and its JSON on a thread that may block, since both take milliseconds of
-    /// a processor where there are many names.
+    /// Computes an answer and its JSON on a blocking thread, because both take milliseconds of a
+    /// processor if there are many names.
     async fn compute<T: serde::Serialize>(
         self: &Arc<Self>,
         reply: ReplySink,
@@ -260,11 +260,11 @@ impl Service {
     ) {
         let service = self.clone();
         let computing = tokio::task::spawn_blocking(move || reply_with(reply, work(&service)));
-        // a sink that a panic drops tells its caller
+        // A sink that a panic drops reports a failure to its caller.
         let _panicked = computing.await;
     }
 
-    /// Runs what waits for a disk where it holds up nobody.
+    /// Runs work that waits for a disk on a blocking thread, where it delays no other task.
     async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
@@ -282,7 +282,7 @@ fn reply_with<T: serde::Serialize>(reply: ReplySink, outcome: Result<T, Failure>
     }
 }
 
-/// The same for what may take long, and is of use to its caller alone.
+/// Replies with the outcome of work that may take long. Drops the work if the caller disconnects.
 async fn reply_while_heard<T: serde::Serialize>(
     reply: ReplySink,
     work: impl Future<Output = Result<T, Failure>>,
@@ -292,13 +292,13 @@ async fn reply_while_heard<T: serde::Serialize>(
     }
 }
 
-/// What a group of calls does with one that is not of it.
+/// Reports a call that reached the wrong group of calls.
 fn unanswered(call: &Call, reply: ReplySink) {
     let (method, _) = call.encode();
     reply.fail(failed(format!("a fault of p2pfs: nobody answers {method}")));
 }
 
-/// A sentence that says what is wrong and, behind a semicolon, what helps.
+/// Splits a problem into its cause and, behind a semicolon, its remedy.
 fn told(problem: &str) -> (&str, Option<&str>) {
     match problem.split_once("; ") {
         Some((why, remedy)) => (why, Some(remedy)),
@@ -326,7 +326,7 @@ impl From<CallerGone> for Failure {
     }
 }
 
-/// A file's time for people; one that no calendar has becomes the nearest that it has.
+/// Converts a file's time; a time beyond the calendar becomes its nearest end.
 fn calendar_time(time: FileTime) -> Timestamp {
     let nanoseconds = i32::try_from(time.nanoseconds).unwrap_or(0);
     Timestamp::new(time.seconds, nanoseconds).unwrap_or(if time.seconds < 0 {

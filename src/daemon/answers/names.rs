@@ -1,4 +1,4 @@
-//! Answers about names: listings, and why a name shows what it shows.
+//! Answers about names: listings, and why a name shows its content.
 
 use super::legacy::legacy_entry;
 use super::paths::{made_by_mount, nothing_hidden, shared_path, trimmed};
@@ -13,7 +13,7 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::{SharedPath, escape};
 
-/// Where contents are by their hashes.
+/// Prefix of the paths of contents by hash.
 const BY_HASH: &[u8] = b".p2pfs/by-hash/";
 
 pub(super) fn not_found(path: &SharedPath) -> Failure {
@@ -22,7 +22,7 @@ pub(super) fn not_found(path: &SharedPath) -> Failure {
 }
 
 impl Service {
-    /// A page of a directory or a file itself, with what the mount lets the caller know of it.
+    /// Lists one page of a directory, or a file itself, as far as the mount lets the caller see it.
     pub(super) fn list(
         &self,
         named: &Named,
@@ -32,7 +32,7 @@ impl Service {
         viewer.check_find(named)?;
         let mut listing = self.list_as(named, after, viewer)?;
         if !viewer.access.read {
-            // in the mount they are attributes that are read as the file is
+            // In the mount, these are attributes that need the right to read the file.
             for entry in &mut listing.entries {
                 entry.hash = None;
                 entry.holders.clear();
@@ -93,7 +93,7 @@ impl Service {
         })
     }
 
-    /// A path below `.p2pfs`: a node's own directory or file, or a content by its hash.
+    /// Lists a path below `.p2pfs`: a node's own directory or file, or a content by its hash.
     fn list_hidden(
         &self,
         path: &[u8],
@@ -141,7 +141,7 @@ impl Service {
         })
     }
 
-    /// Why there is no such name.
+    /// Returns the failure for an unlisted name: it is being read, or it does not exist.
     pub(super) fn not_listed(&self, path: &SharedPath) -> Failure {
         if !self.node.is_being_read(path) {
             return not_found(path);
@@ -183,7 +183,8 @@ impl Service {
         names
     }
 
-    /// What is left out says which private files there are, so its owner alone is told.
+    /// Explains why a name shows its content. Only the owner sees why a file is left out, because
+    /// that reveals private files.
     pub(super) fn why(&self, named: &Named, viewer: &Viewer) -> Result<Provenance, Failure> {
         viewer.check_read(named)?;
         let named = self.name_behind(named)?;
@@ -218,8 +219,8 @@ impl Service {
         })
     }
 
-    /// The name in the folder that a path means: of one below `.p2pfs`, that of the same node's
-    /// file, or one that shows the content.
+    /// Returns the name in the folder that a path means. For a path below `.p2pfs`, it is the name
+    /// of that node's file, or a name that shows the content.
     fn name_behind(&self, named: &Named) -> Result<SharedPath, Failure> {
         let bytes = trimmed(named);
         match self.node.hidden(bytes) {
@@ -237,7 +238,7 @@ impl Service {
         }
     }
 
-    /// Why this node does not share what it has under a name.
+    /// Returns why this node does not share its own file of a name.
     fn why_left_out(&self, path: &SharedPath) -> Option<String> {
         let left_out = self.node.left_out(path).into_iter().next()?;
         let remedy = match &*left_out.remedy {
@@ -295,7 +296,7 @@ impl Service {
     }
 }
 
-/// What speaks for a responder.
+/// Describes why a responder is asked first.
 fn why_first(rate: Option<&PeerRate>) -> String {
     if let Some(PeerRate {
         unanswered: 1.., ..
@@ -314,7 +315,7 @@ fn why_first(rate: Option<&PeerRate>) -> String {
     }
 }
 
-/// What it is, how long, and of a file its hash.
+/// Returns the type, the length, and the hash of a file.
 pub(super) fn kind_of(kind: &Kind) -> (EntryKind, u64, Option<ContentHash>) {
     match kind {
         Kind::File {
@@ -325,7 +326,7 @@ pub(super) fn kind_of(kind: &Kind) -> (EntryKind, u64, Option<ContentHash>) {
     }
 }
 
-/// A listing of one entry.
+/// Creates a listing of one entry.
 fn only(entry: LsEntry) -> Listing {
     Listing {
         entries: vec![entry],
@@ -333,7 +334,7 @@ fn only(entry: LsEntry) -> Listing {
     }
 }
 
-/// A path as the interface has it.
+/// Converts a path for the interface.
 pub(super) fn named_as(path: &SharedPath) -> Named {
     Named::new(path.as_bytes())
 }
@@ -343,7 +344,7 @@ const SOON: &str = "nothing yet: p2pfs wait --file waits for it";
 const LEFT_OUT: &str = "this node has it and keeps it back";
 const NOT_SHARED: &str = "nothing: nobody shares it";
 
-/// Of a file that this node has and that is not listed.
+/// Describes a file that this node has and does not list.
 fn unlisted_provenance(
     path: &SharedPath,
     rule: &str,
@@ -362,7 +363,7 @@ fn unlisted_provenance(
     }
 }
 
-/// Whether the plain name shows this version.
+/// Returns whether the plain name shows this version.
 fn has_name(version: &Version) -> bool {
     match version.rule {
         Rule::Only | Rule::Newest | Rule::SmallestHash | Rule::AuthorLives => true,
@@ -373,7 +374,8 @@ fn has_name(version: &Version) -> bool {
     }
 }
 
-/// The rule that decided; what waits for its time beside that took no part in it.
+/// Describes the rule that decided. A version that waits for its time took no part in the decision
+/// and is added.
 fn rule_in_words(why: &Why, name_of: impl Fn(&NodeId) -> String) -> String {
     let decided = rule_sentence(why.rule());
     let mut behind = why.versions.iter().skip(1);

@@ -1,4 +1,5 @@
-//! What is between this node and the others: seeds that do not answer, firewalls, clocks.
+//! Checks of the network between this node and the others: seeds that do not answer, firewalls,
+//! clocks.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -17,18 +18,18 @@ use p2pfs_node::door::MemberState;
 use p2pfs_node::{GENERATION_AHEAD_MAX_S, MemberReport, NetError, NodeError, Probed, Reached};
 use p2pfs_types::id::NodeId;
 
-/// Peers that are looked at one by one; of more, these say enough.
+/// Maximum peers checked one by one; in a larger cluster, these are enough.
 const PEERS_MAX: usize = 16;
-/// Nodes of nearly that name that are named to who named none.
+/// Maximum nodes with a similar name that are suggested for an unknown name.
 const ALIKE_MAX: usize = 4;
-/// Peers that are asked now and then whether they reach this node.
+/// Peers that are asked periodically whether they reach this node.
 const ASKED_IN_PASSING: usize = 2;
-/// How long a node that was reached by TCP has to be heard of over UDP: a few rounds of gossip.
+/// How long a node that was reached by TCP has until it is heard over UDP: a few rounds of gossip.
 const HEARD_WITHIN: Duration = Duration::from_secs(5);
-/// How often it is looked for meanwhile.
+/// Interval between checks meanwhile.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
-/// How far two clocks may be apart: less than the minute from which versions have to wait, and
-/// more than a time server leaves.
+/// Maximum gap between two clocks: less than the minute from which versions have to wait, and more
+/// than the error of a clock with a time server.
 const CLOCK_GAP_MAX: Duration = Duration::from_secs(30);
 
 impl Service {
@@ -36,7 +37,7 @@ impl Service {
         Ok(self.node.members().await?)
     }
 
-    /// A node by its name, its address or the start of its key.
+    /// Finds a node by its name, its address or the start of its key.
     pub(super) async fn find_node(&self, wanted: &str) -> Result<MemberReport, Failure> {
         let all = self.members().await?;
         let is_it = |member: &&MemberReport| {
@@ -44,7 +45,7 @@ impl Service {
             self.node.is_called(&contact.node, wanted) || contact.address.to_string() == wanted
         };
         let mut found: Vec<_> = all.iter().filter(is_it).collect();
-        // a life that is over is not meant where another is there
+        // If one of several matches is alive, the dead ones are not meant.
         if found.len() > 1 && found.iter().any(|member| is_alive(member)) {
             found.retain(|member| is_alive(member));
         }
@@ -63,7 +64,7 @@ impl Service {
         }
     }
 
-    /// What else may be meant: of nodes that have one name each has a part of its key behind it.
+    /// Suggests similar names. Nodes with the same name have a part of their key appended.
     fn called_alike(&self, all: &[MemberReport], wanted: &str) -> String {
         let names = all
             .iter()
@@ -79,8 +80,8 @@ impl Service {
         }
     }
 
-    /// How long a node takes to answer. It costs that node a handshake, so that an ordinary user
-    /// asks at a pace.
+    /// Measures how long a node takes to answer. It costs that node a handshake, so the rate is
+    /// limited for an ordinary user.
     pub(super) async fn ping(&self, wanted: &str, sight: Sight) -> Result<Pong, Failure> {
         self.pace(sight, PING_PROBES).await;
         let member = self.find_node(wanted).await?;
@@ -102,7 +103,7 @@ impl Service {
         })
     }
 
-    /// The address, the seeds, the peers and their clocks.
+    /// Checks the address, the seeds, the peers and their clocks.
     pub(super) async fn check_network(self: &Arc<Self>) -> Result<Vec<Check>, Failure> {
         let (address, seeds, peers) = tokio::join!(
             self.check_address(),
@@ -115,25 +116,25 @@ impl Service {
         Ok(self.unless_copied(checks))
     }
 
-    /// Whether no other node is alive.
+    /// Returns whether no other node is alive.
     pub(in crate::daemon) async fn is_alone(&self) -> bool {
         let members = self.node.members().await;
         members.is_ok_and(|members| alive_of(&members) == 0)
     }
 
-    /// Why nobody is there.
+    /// Reports why no other node is there.
     pub(in crate::daemon) async fn check_why_alone(self: &Arc<Self>) -> Vec<Check> {
         let mut checks = self.check_seeds().await;
         checks.extend(self.check_last_known().await);
         match self.check_membership() {
-            // which says all, and is in every answer by itself
+            // The check of the membership explains it all, and every answer includes it.
             Some(_) => vec![],
             None if self.node.is_copied() => vec![],
             None => checks,
         }
     }
 
-    /// Whether the others reach this node.
+    /// Checks whether other nodes reach this node.
     pub(in crate::daemon) async fn check_reached(&self) -> Vec<Check> {
         let checks = self.check_peers(ASKED_IN_PASSING).await;
         if self.node.is_copied() {
@@ -159,7 +160,7 @@ impl Service {
         }
     }
 
-    /// Each seed of the configuration, by itself and all at once: one that is silent takes long.
+    /// Checks each seed of the configuration, all at once, because a silent one takes long.
     pub(super) async fn check_seeds(self: &Arc<Self>) -> Vec<Check> {
         let seeds = self.in_force.load().config.seeds.clone();
         let asked = seeds.into_iter().map(|seed| {
@@ -168,7 +169,7 @@ impl Service {
         });
         let mut checks = Vec::new();
         for asked in asked.collect::<Vec<_>>() {
-            // ends otherwise only when the runtime does
+            // Otherwise it ends only with the runtime.
             checks.extend(asked.await);
         }
         checks
@@ -199,7 +200,7 @@ impl Service {
         })
     }
 
-    /// A member that was reached by TCP: whether datagrams go to and fro, too.
+    /// Checks whether datagrams pass in both directions to a member that was reached by TCP.
     async fn check_heard(&self, name: String, node: NodeId, address: SocketAddr) -> Check {
         let begun = Instant::now();
         while begun.elapsed() < HEARD_WITHIN {
@@ -215,7 +216,7 @@ impl Service {
         silence(name, address.port(), gap.as_ref())
     }
 
-    /// Some of the living peers: dialled, and asked to dial back.
+    /// Checks some of the live peers: dials them, and asks them to dial back.
     pub(super) async fn check_peers(&self, limit: usize) -> Result<Vec<Check>, Failure> {
         let members = self.members().await?;
         let live = members.iter().filter(|member| is_alive(member)).take(limit);
@@ -293,7 +294,7 @@ fn seed_trouble(name: &str, address: SocketAddr, probed: &Probed) -> Check {
     Check::failed(name, found, remedy)
 }
 
-/// What it means that a peer could not be asked.
+/// Explains why a peer could not be asked.
 fn peer_trouble(name: &str, address: SocketAddr, error: &NodeError) -> Check {
     let name = format!("peer {name}");
     if let NodeError::Net(NetError::OpenFiles { why, .. }) = error {
@@ -311,7 +312,8 @@ fn peer_trouble(name: &str, address: SocketAddr, error: &NodeError) -> Check {
     Check::failed(name, error.to_string(), remedy)
 }
 
-/// No other machine reaches the address that a node has, by where it was told to listen.
+/// Reports that other machines cannot reach the node's address. The remedy depends on the
+/// configured listen address.
 fn loopback_alone(address: SocketAddr, listen: SocketAddr) -> Check {
     let found = format!("{address}: this machine alone");
     if listen.ip().is_unspecified() {
@@ -329,7 +331,7 @@ fn loopback_alone(address: SocketAddr, listen: SocketAddr) -> Check {
     }
 }
 
-/// What it means that a peer was asked to dial back.
+/// Explains the result of a peer's attempt to dial back.
 fn reached_checks(name: &str, here: SocketAddr, reached: &Reached, now_ms: u64) -> Vec<Check> {
     let peer = format!("peer {name}");
     let mut checks = vec![match &reached.trouble {
@@ -348,10 +350,10 @@ fn reached_checks(name: &str, here: SocketAddr, reached: &Reached, now_ms: u64) 
     checks
 }
 
-/// How far this machine's clock is from another's.
+/// The difference between this machine's clock and another's.
 pub(super) struct ClockGap {
     length: Duration,
-    /// In which direction this machine's is off, before "it".
+    /// The direction in which this machine's clock is off, to be placed before "it".
     way: &'static str,
 }
 
@@ -360,7 +362,7 @@ impl ClockGap {
         Self::of(reached, now_ms())
     }
 
-    /// Where it is worth a word.
+    /// Reports the difference if it is too large.
     fn check(&self, name: &str) -> Option<Check> {
         (self.length > CLOCK_GAP_MAX).then(|| {
             let found = format!(
@@ -373,7 +375,8 @@ impl ClockGap {
         })
     }
 
-    /// Whether one of the two takes the other's start for one that cannot have been yet.
+    /// Returns whether one of the two nodes refuses the other because its start appears to lie in
+    /// the future.
     fn is_refused(&self) -> bool {
         self.length.as_secs() > GENERATION_AHEAD_MAX_S
     }
@@ -391,7 +394,7 @@ impl ClockGap {
     }
 }
 
-/// Why no datagram comes from a member that answers over TCP.
+/// Explains why no datagram arrives from a member that answers over TCP.
 fn silence(name: String, port: u16, gap: Option<&ClockGap>) -> Check {
     match gap.filter(|gap| gap.is_refused()) {
         Some(gap) => Check::failed(
@@ -412,8 +415,8 @@ fn silence(name: String, port: u16, gap: Option<&ClockGap>) -> Check {
     }
 }
 
-/// Why a member that was there once and answers over TCP is not there. It may be found any moment,
-/// since who is alone greets those that it knew now and then only.
+/// Explains why a former contact that answers over TCP is not a peer. It may become one at any
+/// moment, because a lone node greets its former contacts only periodically.
 pub(super) fn unheard(name: &str, port: u16, gap: Option<&ClockGap>) -> Check {
     let peer = format!("peer {name}");
     match gap {

@@ -1,4 +1,4 @@
-//! What happened, told to whoever asks or follows.
+//! Events for callers that ask for them or follow them.
 
 use std::time::{Duration, Instant};
 
@@ -15,19 +15,20 @@ use p2pfs_node::mesh::Who as MeshWho;
 use p2pfs_node::{Fetched, Given, News, Noted, Push, PushStage, Who};
 use p2pfs_types::path::SharedPath;
 
-/// How long a node that is new may take to say what it is called.
+/// How long a new node may take to announce its name.
 const NAMING_TIME: Duration = Duration::from_secs(2);
-/// How often that is looked for.
+/// Interval between checks for the name.
 const NAMING_LOOK: Duration = Duration::from_millis(100);
-/// How long the folder may take to show a new name, before it is told of all the same.
+/// How long the folder may take to show a new name before its event is sent anyway.
 const SHOWING_TIME: Duration = Duration::from_secs(1);
-/// How often that is looked for.
+/// Interval between checks of the folder.
 const SHOWING_LOOK: Duration = Duration::from_millis(2);
-/// How long names are told of at once where the folder took longer: events must not pile up.
+/// How long new names are reported without delay after the folder took too long. Otherwise events
+/// would pile up.
 const SHOWING_PAUSE: Duration = Duration::from_secs(10);
 
 impl Service {
-    /// Tells a caller what happened. Events that name what it may not know are counted.
+    /// Sends the events to a caller. Counts events with names that the caller may not see.
     pub(super) async fn tell_events(&self, follow: bool, viewer: &Viewer, reply: ReplySink) {
         let mut events = self.node.follow();
         let read_before = self.read_by(viewer);
@@ -80,7 +81,7 @@ impl Service {
         }
     }
 
-    /// A node that comes for the first time has a name by now, or shortly for who waits.
+    /// Adds the name to the event of a new node. Waits for the name if `waits` is set.
     async fn with_name(&self, noted: Noted, waits: bool) -> Noted {
         let Noted { news, .. } = &noted;
         let News::PeerUp(who) = news else {
@@ -90,7 +91,7 @@ impl Service {
         Noted { news, ..noted }
     }
 
-    /// A node with what it is called, which is heard shortly after the node itself.
+    /// Adds the name of a node, which arrives shortly after the node itself.
     pub(in crate::daemon) async fn named(&self, mut who: Who, waits: bool) -> Who {
         let patience = if waits { NAMING_TIME } else { Duration::ZERO };
         let until = Instant::now() + patience;
@@ -107,10 +108,11 @@ impl Service {
     }
 }
 
-/// That whoever hears of a new name finds it in the folder: the kernel is told of it besides.
+/// Delays the event of a new name until the folder shows it. The kernel learns of the name in
+/// parallel.
 #[derive(Default)]
 struct Shown {
-    /// Until when nobody waits, since the folder was behind for too long.
+    /// Time until which no event is delayed, because the folder was too slow.
     given_up_until: Option<Instant>,
 }
 
@@ -120,7 +122,7 @@ impl Shown {
         if self.given_up_until.is_some_and(|until| begun < until) {
             return;
         }
-        // or it is gone again
+        // The name may have been removed again.
         while !service.served.shows(path) && service.node.find(path).is_ok() {
             if begun.elapsed() > SHOWING_TIME {
                 self.given_up_until = Some(Instant::now() + SHOWING_PAUSE);
@@ -131,12 +133,12 @@ impl Shown {
     }
 }
 
-/// Events since the last that was told, of files that the caller is not told of.
+/// Number of events since the last reported one whose files the caller may not see.
 #[derive(Default)]
 struct LeftOut(u64);
 
 impl LeftOut {
-    /// Tells how many there were, if any.
+    /// Sends the number of events, if there were any.
     async fn tell(&mut self, reply: &ReplySink) -> Result<(), CallerGone> {
         let count = std::mem::take(&mut self.0);
         if count == 0 {
@@ -155,7 +157,7 @@ fn lost(count: u64) -> Event {
     }
 }
 
-/// An event as the control socket tells it.
+/// Converts an event for the control socket.
 pub(in crate::daemon) fn event(noted: Noted) -> Event {
     let time = Timestamp::try_from(noted.at).unwrap_or(Timestamp::UNIX_EPOCH);
     let named = |path: &SharedPath| Named::new(path.as_bytes());
@@ -280,7 +282,7 @@ fn fetch(fetched: &Fetched, why: Option<String>) -> FetchInfo {
     }
 }
 
-/// Who came or went, by whom.
+/// Describes a change of the membership.
 fn membership(news: &News) -> String {
     match news {
         News::Joined(who, by) => {

@@ -1,4 +1,4 @@
-//! Pace at which an ordinary user may cost other nodes work.
+//! Limits the rate at which an ordinary user may cause work for other nodes.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,16 +9,16 @@ use super::{Service, Sight};
 use p2pfs_types::bucket::TokenBucket;
 
 /// Time after which a user may make one more probe of another node. `p2pfs ping -c` asks once a
-/// second; a connection and its handshake cost both ends milliseconds of a processor.
+/// second. A connection and its handshake cost both ends milliseconds of a processor.
 const PROBE_PERIOD: Duration = Duration::from_millis(500);
-/// Probes that a user may have made at once.
+/// Maximum burst of probes of one user.
 const PROBES_AT_ONCE: u32 = 10;
 /// Cost of a ping, in probes.
 pub(super) const PING_PROBES: u32 = 1;
 /// Cost of a checkup, in probes. It dials seeds and some of the peers.
 pub(super) const CHECKUP_PROBES: u32 = 5;
 
-/// The probes of each ordinary user. A user that made none lately is forgotten.
+/// The probes of each ordinary user. Users without recent probes are forgotten.
 #[derive(Debug, Default)]
 pub(in crate::daemon) struct ProbePace(Mutex<HashMap<u32, TokenBucket>>);
 
@@ -41,7 +41,7 @@ impl ProbePace {
 }
 
 impl Service {
-    /// Waits until a caller may cost other nodes so much; root and the daemon's user always may.
+    /// Waits until a caller may make these probes. Root and the daemon's user never wait.
     pub(super) async fn pace(&self, sight: Sight, probes: u32) {
         if let Sight::Own(uid) = sight {
             self.probes.wait(uid, probes).await;
@@ -63,7 +63,7 @@ mod tests {
         assert_eq!(taken(1000, Duration::ZERO), 10);
         assert_eq!(taken(1001, Duration::ZERO), 10);
         assert_eq!(taken(1000, Duration::from_secs(1)), 2);
-        // of a user that made none lately nothing is kept
+        // A user without recent probes is forgotten.
         assert_eq!(taken(1002, Duration::from_secs(60)), 10);
         assert_eq!(pace.0.lock().len(), 1);
     }

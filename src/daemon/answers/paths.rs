@@ -1,9 +1,9 @@
-//! The paths that callers name.
+//! Paths from callers.
 
 use crate::daemon::control::{Failure, FailureKind, Named};
 use p2pfs_types::path::{SharedPath, escape};
 
-/// What a user named, without slashes at either end.
+/// Returns the bytes of the path without slashes at either end.
 pub(super) fn trimmed(named: &Named) -> &[u8] {
     let mut bytes = named.as_bytes();
     while let [b'/', rest @ ..] = bytes {
@@ -15,21 +15,21 @@ pub(super) fn trimmed(named: &Named) -> &[u8] {
     bytes
 }
 
-/// What is said of a path below `.p2pfs` that names nothing.
+/// Returns the failure for a path below `.p2pfs` that does not exist.
 pub(super) fn nothing_hidden(path: &[u8]) -> Failure {
     let message = format!("{}: there is no such name", escape(path));
     Failure::new(FailureKind::NotFound, message)
         .with_remedy("below .p2pfs are peers/NAME/PATH and by-hash/HASH")
 }
 
-/// What is said of one that the mount alone makes.
+/// Returns the failure for a path that exists only in the mount.
 pub(super) fn made_by_mount(path: &[u8]) -> Failure {
     let message = format!("{} is made by the mount", escape(path));
     Failure::new(FailureKind::Invalid, message)
         .with_remedy("read it there; p2pfs status --json tells the same")
 }
 
-/// The path that a user named, as in the mount; a slash at either end is forgiven.
+/// Converts the caller's path to a path of the mount; ignores slashes at either end.
 pub(super) fn shared_path(named: &Named) -> Result<SharedPath, Failure> {
     let bytes = trimmed(named);
     SharedPath::new(bytes).map_err(|error| {

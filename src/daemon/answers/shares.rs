@@ -1,4 +1,4 @@
-//! Answers about what this node shares.
+//! Answers about this node's shares.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::daemon::control::{
 use crate::daemon::node_config::{inbox_shares, share_spec};
 use p2pfs_node::door;
 
-/// What a setting's origin is called where a flag set a share.
+/// Origin of a share that a flag set.
 const BY_FLAG: &str = "set by --share";
-/// And where a variable did.
+/// Origin of a share that a variable set.
 const BY_ENVIRONMENT: &str = "set in the environment";
 
 impl Service {
-    /// The calls about what this node shares.
+    /// Answers the calls about this node's shares.
     pub(super) async fn answer_about_shares(
         self: Arc<Self>,
         call: Call,
@@ -46,8 +46,8 @@ impl Service {
         }
     }
 
-    /// What is shared. Which files are left out says which private files there are, so others are
-    /// told how many.
+    /// Returns the shares. The names of left out files reveal private files, so other users see
+    /// only their number.
     pub(super) fn shares(&self, sight: Sight) -> Shares {
         let list = self.node.shared().into_iter();
         let mut shares: Vec<ShareInfo> = list.map(|share| self.share_info(share)).collect();
@@ -61,7 +61,7 @@ impl Service {
         }
     }
 
-    /// What is to be shared and cannot be yet.
+    /// Returns the shares that are requested and not possible yet.
     fn not_shared_yet(&self, sight: Sight) -> Vec<Problem> {
         if sight != Sight::All {
             return Vec::new();
@@ -74,7 +74,7 @@ impl Service {
         missing.told().iter().map(problem).collect()
     }
 
-    /// What leaves this machine, from a place on.
+    /// Returns a page of the entries that other nodes can read.
     fn mine(&self, after: Option<u32>, viewer: &Viewer) -> Result<Mine, Failure> {
         viewer.check_list(&Named::default())?;
         let (given, next) = self.node.given(after, LS_PAGE_MAX_ENTRIES);
@@ -92,7 +92,8 @@ impl Service {
         Ok(Mine { entries, next })
     }
 
-    /// Shares a folder from now on, or changes how; it is kept only once the node has taken it.
+    /// Shares a folder from now on, or changes its settings. They are saved only after the node has
+    /// accepted them.
     fn add_share(&self, dir: &Path, how: ShareChange) -> Result<Shares, Failure> {
         let real = self.real_name(dir);
         self.refuse_configured(&[dir, &real])?;
@@ -110,16 +111,17 @@ impl Service {
         Ok(self.shares(Sight::All))
     }
 
-    /// How a folder that was added by command is shared, by whatever name it is meant, so that
-    /// nobody gives up its readers by another; as a new one where there is none.
+    /// Returns the settings of a folder that was added by command, under any of its names.
+    /// Otherwise an update through another name would lose its readers. Returns the defaults for a
+    /// new folder.
     fn added_before(&self, dir: &Path, real: &Path) -> ShareSettings {
         let kept = self.saved_shares.lock();
         let found = kept.iter().find(|it| it.dir == dir || it.dir == real);
         found.map_or_else(|| ShareSettings::new(real.to_owned()), ShareSettings::clone)
     }
 
-    /// What the disk calls it; a name that a share has is not asked of a disk, which may stand
-    /// still just then.
+    /// Returns the canonical path of a folder. The disk is not accessed for the name of a known
+    /// share, because it may hang.
     fn real_name(&self, dir: &Path) -> PathBuf {
         let mut saved = self.saved_shares.lock().clone().into_iter();
         let in_force = self.in_force.load();
@@ -165,8 +167,8 @@ impl Service {
         }
     }
 
-    /// What the configuration shares, by the name given or by its real one, is changed there alone,
-    /// be that a file or the command line.
+    /// Refuses a folder that the configuration shares, by the given name or its canonical one. Such
+    /// a share can be changed only in its file or on the command line.
     fn refuse_configured(&self, names: &[&Path; 2]) -> Result<(), Failure> {
         let Some(origin) = self.configured_by(names) else {
             return Ok(());
@@ -189,8 +191,8 @@ impl Service {
         Err(Failure::new(FailureKind::Invalid, message).with_remedy(remedy))
     }
 
-    /// What set the share of the configuration that has one of these names, or else the folder of
-    /// one by another name.
+    /// Returns the origin of the configured share that has one of these names, or of a share whose
+    /// folder does.
     fn configured_by(&self, names: &[&Path]) -> Option<String> {
         let in_force = self.in_force.load();
         let by_name = |share: &ShareSettings| names.contains(&share.dir.as_path());
@@ -209,7 +211,7 @@ impl Service {
         origin.map(str::to_owned)
     }
 
-    /// An inbox is shared for as long as it is open.
+    /// Refuses to remove an inbox, which is shared while it accepts files.
     fn refuse_inbox(&self, names: &[&Path; 2]) -> Result<(), Failure> {
         let configured = &self.in_force.load().config.share;
         let mut inboxes = inbox_shares(&self.config, configured).into_iter();
@@ -228,7 +230,7 @@ impl Service {
     }
 }
 
-/// What a caller does not say of a share stays as it is.
+/// Applies a change to a share; absent fields keep their values.
 fn changed(before: ShareSettings, how: ShareChange) -> ShareSettings {
     let readers = match how.readers {
         None => before.readers,
@@ -246,7 +248,7 @@ fn changed(before: ShareSettings, how: ShareChange) -> ShareSettings {
     }
 }
 
-/// Readers that are none are told before anything is shared.
+/// Refuses invalid readers before anything is shared.
 fn refuse_readers(settings: &ShareSettings, groups: &[Group]) -> Result<(), Failure> {
     let invalid = |why: String| Failure::new(FailureKind::Invalid, why);
     let Some(readers) = &settings.readers else {

@@ -60,8 +60,8 @@ impl Service {
         }
     }
 
-    /// Makes `.p2pfs/status.json` show how things stand now, to any user, and gives the same;
-    /// nothing once the node stops.
+    /// Publishes the current status in `.p2pfs/status.json` for all users and returns it; returns
+    /// `None` once the node stops.
     pub(in crate::daemon) fn publish_status(&self) -> Option<Status> {
         if *self.state.borrow() == ServiceState::Stopping {
             return None;
@@ -74,12 +74,12 @@ impl Service {
         Some(status)
     }
 
-    /// What metrics are made of: what any user may know.
+    /// Returns the data for metrics, limited to the information for any user.
     pub(in crate::daemon) async fn for_metrics(&self) -> Option<(Status, Peers)> {
         Some((self.status(NOBODY), self.peers().await.ok()?))
     }
 
-    /// Looks at the counters that rates are taken from.
+    /// Records the counters for the rates.
     pub(in crate::daemon) fn take_rates(&self) {
         let now = Instant::now();
         self.rates
@@ -157,9 +157,9 @@ impl Service {
     }
 }
 
-/// The sight of one who is no user of this machine at all.
+/// The view of a caller that is not a user of this machine.
 const NOBODY: Sight = Sight::Own(u32::MAX);
-/// Why a peer is shunned; there is no other reason.
+/// The only reason for which a peer is shunned.
 const LIED: &str = "sent bytes that do not fit their hash";
 
 fn count_peers(members: &[MemberReport]) -> PeerCounts {

@@ -1,4 +1,4 @@
-//! The answer about this moment: what is fetched, and who reads what.
+//! The answer about current activity: transfers and readers.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ impl Service {
             .await
     }
 
-    /// What goes on beside what is known of the peers.
+    /// Adds the current activity to the given peers.
     fn top_beside(&self, peers: Vec<PeerInfo>, viewer: &Viewer) -> Top {
         let (readers, other_readers) = self.served.readers(|uid| viewer.sees_user(uid));
         let (transfers, other_transfers) = self.transfers(viewer);
@@ -37,14 +37,15 @@ impl Service {
         }
     }
 
-    /// The transfers that a caller is told of, and how many more there are of other users' files.
+    /// Returns the transfers that a caller may see, and the number of further transfers of other
+    /// users.
     fn transfers(&self, viewer: &Viewer) -> (Vec<TransferInfo>, u64) {
         let fetches = self.node.fetches().into_iter();
         let (rates, now) = (&self.fetch_rates, Instant::now());
         let speed =
             |fetch: &FetchReport| rates.per_second(now, &fetch.hash, fetch.received_bytes());
         let with_speed = fetches.map(|fetch| (speed(&fetch), fetch));
-        // what nobody wants any more stays open for a while, and is not on its way
+        // A fetch that no reader or fill needs stays open for a while, but is not a transfer.
         let mut moving: Vec<_> = with_speed
             .filter(|(speed, fetch)| *speed > 0 || fetch.is_wanted())
             .collect();

@@ -1,5 +1,5 @@
-//! Choice of the events and transfers that a caller is told of by name: they tell which files users
-//! read.
+//! Selects the events and transfers that a caller may see by name, because they reveal which files
+//! users read.
 
 use std::collections::BTreeSet;
 
@@ -7,19 +7,20 @@ use super::{Service, Viewer};
 use p2pfs_node::{Audience, News};
 use p2pfs_types::digest::ContentHash;
 
-/// How much of an event a caller is told.
+/// How much of an event a caller may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Telling {
-    /// All of it.
+    /// The whole event.
     Whole,
-    /// That there was one.
+    /// Only its number.
     Counted,
     /// Nothing.
     Nothing,
 }
 
 impl Service {
-    /// How much of an event the caller is told. `own` gives the files that its user reads.
+    /// Returns how much of an event the caller may see. `own` returns the files that its user
+    /// reads.
     pub(super) fn telling(
         &self,
         news: &News,
@@ -46,8 +47,9 @@ impl Service {
         }
     }
 
-    /// The files that the caller's user has open in the mount, read there within the last minute,
-    /// or got lately. They are its own reads, so that it is told of their transfers.
+    /// Returns the files that the caller's user has open in the mount, has read there within the
+    /// last minute, or has got lately. These are the user's own reads, so the user may see their
+    /// transfers.
     pub(super) fn read_by(&self, viewer: &Viewer) -> BTreeSet<ContentHash> {
         let Some(uid) = viewer.one_user() else {
             return BTreeSet::new();

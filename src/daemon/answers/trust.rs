@@ -1,4 +1,4 @@
-//! Answers about who belongs to the cluster.
+//! Answers about the members of the cluster.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use p2pfs_node::door::in_history;
 use p2pfs_proto::trust::{Certificate, Claim, Grant, InviteToken, SignedStatement};
 use p2pfs_types::id::{NodeId, NodeName};
 
-/// The longest that an invitation may serve: a week.
+/// Maximum lifetime of an invitation: a week.
 const INVITE_MAX_S: u64 = 7 * 24 * 3600;
 
 impl Service {
@@ -38,7 +38,7 @@ impl Service {
         })
     }
 
-    /// Lets no joiner give itself a name by which the settings in force give rights.
+    /// Prevents a joining node from choosing a name to which the settings in force give rights.
     pub(in crate::daemon) fn reserve_names(self: &Arc<Self>) {
         let service = Arc::downgrade(self);
         self.node.reserve_names(Box::new(move |name| {
@@ -47,7 +47,7 @@ impl Service {
         }));
     }
 
-    /// Whether a group, a reader of a share or a sender to the inbox has the name.
+    /// Returns whether a group, a reader of a share or a sender to the inbox has the name.
     fn is_reserved(&self, name: &str) -> bool {
         let in_force = self.in_force.load();
         let config = &in_force.config;
@@ -60,7 +60,8 @@ impl Service {
             || self.saved_shares.lock().iter().any(is_reader)
     }
 
-    /// Two members of one name could not be told apart as readers of a share.
+    /// Refuses a name that a member has. As readers of a share, two members of one name could not
+    /// be distinguished.
     fn check_free(&self, name: &NodeName) -> Result<(), Failure> {
         let members = self.node.keyring().certificates();
         if members.iter().all(|it| it.name != *name) {
@@ -87,14 +88,14 @@ impl Service {
         })
     }
 
-    /// Who is in by a member's word alone.
+    /// Returns the members that depend on one member's statements alone.
     pub(super) fn admitted(&self, wanted: &str) -> Result<Admitted, Failure> {
         Ok(Admitted {
             admitted: self.admitted_by(self.find_expelled(wanted, true)?)?,
         })
     }
 
-    /// Expels a node, with those who are in by its word alone where that is asked for.
+    /// Expels a node, and with `with` also the members that depend on its statements alone.
     pub(super) async fn expel(&self, wanted: &str, with: bool) -> Result<Expelled, Failure> {
         let node = self.find_expelled(wanted, with)?;
         let admitted = self.admitted_by(node)?;
@@ -114,11 +115,11 @@ impl Service {
         Ok(self.trusted(self.node.admitted_by_it_alone(node)?))
     }
 
-    /// Finds another node that may be expelled: a member, one that left by itself, or, with the
-    /// nodes that it admitted, any that was a member.
+    /// Finds another node that may be expelled: a member or a node that left by itself. If the
+    /// nodes that it admitted go with it, any former member may be expelled.
     fn find_expelled(&self, wanted: &str, with: bool) -> Result<NodeId, Failure> {
         let node = match self.find_member(wanted) {
-            // of several members of one name none is meant
+            // An ambiguous name refers to no member.
             Err(failure) if failure.kind != FailureKind::NotFound => return Err(failure),
             Err(failure) => {
                 let former = self.find_former(wanted);
@@ -135,7 +136,7 @@ impl Service {
         Ok(node)
     }
 
-    /// The one node of that name that was put out, or went.
+    /// Finds the only former member of that name.
     fn find_former(&self, wanted: &str) -> Option<NodeId> {
         let keyring = self.node.keyring();
         let names = in_history(keyring).into_iter();
@@ -149,10 +150,10 @@ impl Service {
         }
     }
 
-    /// Makes a member the owner of a path, or nobody.
+    /// Sets or removes the owner of a path.
     pub(super) async fn own(&self, path: &Named, peer: Option<String>) -> Result<Nothing, Failure> {
         if path.as_bytes().is_empty() {
-            // most likely a variable of a script that was not set
+            // Most likely an unset variable of a script.
             let why = "no path was given".to_owned();
             let remedy = "name a path; / stands for the whole folder";
             return Err(Failure::new(FailureKind::Invalid, why).with_remedy(remedy));
@@ -163,7 +164,7 @@ impl Service {
         Ok(Nothing {})
     }
 
-    /// Whose which path is.
+    /// Returns the owned paths.
     fn owners(&self) -> Vec<OwnedPath> {
         let owners = self.node.keyring().owners().into_iter();
         let owned = |(path, node): (Vec<u8>, NodeId)| OwnedPath {
@@ -182,12 +183,12 @@ impl Service {
     }
 
     pub(super) async fn forget(&self, wanted: &str) -> Result<Nothing, Failure> {
-        // one that was gone long ago is no member any more, and its entries are still here
+        // A node that has long been gone may not be a member, but its entries are still here.
         let node = match self.node.author_called(wanted) {
             Some(node) => node,
             None => match self.find_node(wanted).await {
                 Ok(found) => found.status.member.node,
-                // by the name that it was admitted under, as `p2pfs trust` shows it
+                // By the name that it was admitted under, as `p2pfs trust` shows it.
                 Err(failure) => {
                     let member = self.find_member(wanted).ok();
                     let known = member.or_else(|| self.find_former(wanted));
@@ -204,7 +205,7 @@ impl Service {
         }
     }
 
-    /// Who is in, and how that came about.
+    /// Returns the members and their history.
     pub(super) fn trust(&self) -> Trust {
         let keyring = self.node.keyring();
         let history = keyring.history();
@@ -218,9 +219,9 @@ impl Service {
             owners: self.owners(),
             history: history
                 .iter()
-                // the name of a secret that was there is no news of one
+                // A statement that only names an existing secret is not a rotation.
                 .filter(|(it, _)| !matches!(it.statement.claim, Claim::Rotate { number: 0, .. }))
-                // a node that left is told of by its farewell
+                // The farewell of a node already reports that it left.
                 .filter(|(it, _)| !keyring.confirms(it))
                 .map(|(signed, counts)| step(signed, *counts, &name))
                 .collect(),
@@ -232,7 +233,7 @@ impl Service {
         }
     }
 
-    /// Members as they are told of, the first to join first.
+    /// Converts members for the reply, the first to join first.
     fn trusted(&self, mut certificates: Vec<Certificate>) -> Vec<TrustedNode> {
         certificates.sort_by_key(|it| (it.since_s, it.node));
         let names = in_history(self.node.keyring());
@@ -249,20 +250,21 @@ impl Service {
         certificates.iter().map(member).collect()
     }
 
-    /// A member by its name or the start of its key.
+    /// Finds a member by its name or the start of its key.
     fn find_member(&self, wanted: &str) -> Result<NodeId, Failure> {
         let certificates = self.node.keyring().certificates();
         let mut called: Vec<_> = certificates.iter().collect();
         called.retain(|it| it.name.as_str() == wanted);
         if called.is_empty() {
-            // any node can call itself as another is called in its certificate
+            // The names in certificates come first, because any node can give itself the name of
+            // another node's certificate.
             called.extend(&certificates);
             called.retain(|it| self.node.is_called(&it.node, wanted));
         }
         match called[..] {
             [one] => Ok(one.node),
             [] if !self.node.keyring().has_ledger() => {
-                // the reason, and what to do
+                // The error contains the reason and the remedy.
                 let refused = self.node.keyring().check_ledger();
                 Err(failed(
                     refused.map_or_else(|error| error.to_string(), |()| String::new()),
@@ -318,7 +320,8 @@ fn step(signed: &SignedStatement, counts: bool, name: &dyn Fn(&NodeId) -> String
     }
 }
 
-/// One that is in no more, by a word about itself or about who had let it in.
+/// Converts a former member. The statement that removed it names either the node itself or the node
+/// that had admitted it.
 fn gone(node: NodeId, word: &SignedStatement, name: &dyn Fn(&NodeId) -> String) -> GoneNode {
     let by = word.statement.by;
     let with = word.subject().filter(|subject| *subject != node);

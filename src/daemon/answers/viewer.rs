@@ -1,4 +1,4 @@
-//! How much of this node a caller is shown.
+//! The information about this node that a caller may see.
 
 use super::Service;
 use crate::daemon::control::{
@@ -7,26 +7,26 @@ use crate::daemon::control::{
 use crate::daemon::mount_rights::{Access, MountRights};
 use p2pfs_types::path::escape;
 
-/// How much of this machine a caller is shown: what belongs to the cluster is everybody's, what its
-/// users do and keep to themselves is not.
+/// How much of this machine a caller may see. Data of the cluster is visible to all users; the
+/// activity and private data of local users is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::daemon) enum Sight {
-    /// Root, or the daemon's user.
+    /// Root, or the daemon's user: everything.
     All,
-    /// Another user, by number: its own, and counts of the rest.
+    /// Another user, by user ID: its own data, and the number of other entries.
     Own(u32),
 }
 
-/// A caller, as the answers judge it.
+/// A caller and its rights.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Viewer {
-    /// How much of this machine it sees.
+    /// How much of this machine it may see.
     pub(super) sight: Sight,
-    /// What the mount lets it do.
+    /// Its rights in the mount.
     pub(super) access: Access,
-    /// Whether it is told which files all users' reads fetch: it may list the cache anyway.
+    /// Whether it may see the files that any user's reads fetch. It may list the cache anyway.
     sees_transfers: bool,
-    /// Its number, which other users may have too ([`Self::one_user`]).
+    /// Its user ID, which it may share with other users ([`Self::one_user`]).
     pub(super) uid: u32,
 }
 
@@ -45,22 +45,22 @@ impl Viewer {
         }
     }
 
-    /// Whether it is told the names of files that any user's reads and transfers move.
+    /// Returns whether it may see the names of files that any user's reads and transfers move.
     pub(super) fn sees_transfers(&self) -> bool {
         self.access.list && self.sees_transfers
     }
 
-    /// Whether it is root or the daemon's user.
+    /// Returns whether it is root or the daemon's user.
     pub(super) fn is_owner(&self) -> bool {
         self.sight == Sight::All
     }
 
-    /// Whether it is told what this user does.
+    /// Returns whether it may see the activity of this user.
     pub(super) fn sees_user(&self, uid: u32) -> bool {
         self.is_owner() || self.one_user() == Some(uid)
     }
 
-    /// Its number, where that is one user's alone.
+    /// Returns its user ID if that stands for one user only.
     pub(super) fn one_user(&self) -> Option<u32> {
         is_one_user(self.uid).then_some(self.uid)
     }
@@ -68,7 +68,7 @@ impl Viewer {
     /// Refuses a caller that cannot find names in the mount.
     ///
     /// # Errors
-    /// [`FailureKind::Denied`], whether or not there is such a name.
+    /// [`FailureKind::Denied`], whether or not the name exists.
     pub(super) fn check_find(&self, path: &Named) -> Result<(), Failure> {
         allowed(self.access.find, path)
     }
@@ -84,7 +84,7 @@ impl Viewer {
     /// Refuses a caller that cannot read files of the mount.
     ///
     /// # Errors
-    /// [`FailureKind::Denied`], whether or not there is such a file.
+    /// [`FailureKind::Denied`], whether or not the file exists.
     pub(super) fn check_read(&self, path: &Named) -> Result<(), Failure> {
         allowed(self.access.read, path)
     }

@@ -1,4 +1,4 @@
-//! Waiting until something is so, for scripts.
+//! Waits for conditions, for scripts.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use p2pfs_node::door::Hidden;
 use p2pfs_node::legacy::{Name, Patience};
 use p2pfs_types::path::escape;
 
-/// How often what is waited for is looked at: soon enough for a person, and cheap.
+/// Interval between checks of the conditions: short enough for a person, and cheap.
 const LOOK_PERIOD: Duration = Duration::from_millis(20);
-/// How often the legacy peers' plane is asked to ask: it asks them less often.
+/// Interval between requests to the legacy plane. It limits its own queries further.
 const ASK_PERIOD: Duration = Duration::from_secs(1);
-/// The longest that one call may wait: a day.
+/// Maximum duration of one call: a day.
 const WAIT_MAX_MS: u64 = 24 * 3600 * 1000;
 
-/// What a caller waits for, all of it at once.
+/// The conditions of a caller, which must hold at the same time.
 pub(super) struct Wanted {
     pub(super) mounted: bool,
     pub(super) peers: u64,
@@ -61,8 +61,8 @@ impl Service {
             .with_remedy("p2pfs status and p2pfs peers show how things stand")
     }
 
-    /// Asks the legacy peers for the file, as a lookup through the mount does, over and over: each
-    /// hears of it again when the answer to the last question counts no more.
+    /// Repeatedly asks the legacy peers for the file, as a lookup through the mount does. Each
+    /// query goes out again once the previous answer has expired.
     async fn keep_asking(&self, file: Option<&Named>) -> Infallible {
         let path = file.and_then(|named| shared_path(named).ok());
         let name = path.filter(|path| path.components().count() == 1);
@@ -78,7 +78,7 @@ impl Service {
         }
     }
 
-    /// The first thing that is not so yet.
+    /// Returns the first condition that does not hold yet.
     async fn missing(&self, wanted: &Wanted) -> Result<Option<String>, Failure> {
         if wanted.mounted && !self.mount.borrow().mounted {
             return Ok(Some("the folder is not mounted".to_owned()));
@@ -92,7 +92,7 @@ impl Service {
                     wanted.peers
                 )));
             }
-            // who lists the folder next is to see all of it
+            // A caller that lists the folder next must see all entries.
             let unread = members.iter().filter(|it| is_alive(it) && !it.is_read);
             if let Some(unread) = unread.map(|it| it.status.member.node).next() {
                 let name = self.node.name_of(&unread);

@@ -1,4 +1,4 @@
-//! What is advised about addresses and the network.
+//! Tests of the advice about addresses and the network.
 
 use super::*;
 use crate::daemon::control::CheckState;
