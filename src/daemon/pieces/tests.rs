@@ -1,4 +1,4 @@
-//! Places for pieces: who has them, and when their memory goes back.
+//! Tests of the places for pieces: their allocation, and the return of their memory.
 
 #![allow(unsafe_code, reason = "a global allocator is unsafe by its trait")]
 
@@ -8,14 +8,14 @@ use super::*;
 
 const PIECE: usize = PIECE_MIN_BYTES + 5000;
 
-/// Memory of a pool, until it is dropped.
+/// Allocated memory of a pool, freed on drop.
 struct Held<'a> {
     pool: &'a Pool,
     memory: *mut u8,
     layout: Layout,
 }
 
-// SAFETY: it is the only one who knows of this memory.
+// SAFETY: no other value has a pointer to this memory.
 unsafe impl Send for Held<'_> {}
 
 impl<'a> Held<'a> {
@@ -32,12 +32,12 @@ impl<'a> Held<'a> {
     }
 
     fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: as long as that, and written before it is read by all who call this.
+        // SAFETY: the memory has that length, and all callers write it before they read it.
         unsafe { std::slice::from_raw_parts_mut(self.memory, self.layout.size()) }
     }
 
     fn resize(&mut self, size: usize) {
-        // SAFETY: it came from there with this layout.
+        // SAFETY: the pool allocated it with this layout.
         self.memory = unsafe { self.pool.realloc(self.memory, self.layout, size) };
         assert!(!self.memory.is_null());
         self.layout = Layout::from_size_align(size, 1).unwrap();
@@ -52,7 +52,7 @@ impl<'a> Held<'a> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        // SAFETY: it came from there with this layout.
+        // SAFETY: the pool allocated it with this layout.
         unsafe { self.pool.dealloc(self.memory, self.layout) }
     }
 }
@@ -75,7 +75,7 @@ fn only_what_is_as_large_as_a_piece_has_a_place() {
         assert_eq!(Held::of(&pool, size).is_place(), expected, "{size}");
     }
     let wide = Layout::from_size_align(PIECE, 2 * ALIGNED_TO_BYTES).unwrap();
-    // SAFETY: the size is not zero, and it goes back as it came.
+    // SAFETY: the size is not zero, and the memory is freed with the same layout.
     unsafe {
         let memory = pool.alloc(wide);
         assert!(memory.addr().is_multiple_of(wide.align()));
@@ -146,7 +146,7 @@ fn what_grows_or_shrinks_keeps_its_bytes() {
     }
 }
 
-/// Which of the pages have memory that is touched.
+/// Returns the mask of the slab's touched pages.
 fn touched(pool: &Pool, slab: usize) -> u32 {
     pool.lock().all[slab].touched
 }
@@ -159,7 +159,7 @@ fn free_memory_goes_back_after_some_quiet_and_nothing_that_is_held() {
     let address = |at: usize| kept.memory.addr() + at * PLACE_BYTES;
     let first_of = |at: usize| {
         let first: *const u8 = std::ptr::with_exposed_provenance(address(at));
-        // SAFETY: mapped, and nobody writes to it.
+        // SAFETY: it is mapped, and no thread writes to it.
         unsafe { first.read() }
     };
     let mut others: Vec<_> = (1..32).map(|_| Held::of(&pool, PIECE)).collect();
@@ -211,7 +211,7 @@ fn what_is_to_be_zeroed_is_zero_though_a_place_was_used() {
     let pool = Pool::new();
     Held::of(&pool, PIECE).bytes().fill(9);
     let layout = Layout::from_size_align(PIECE, 1).unwrap();
-    // SAFETY: the size is not zero, and it goes back as it came.
+    // SAFETY: the size is not zero, and the memory is freed with the same layout.
     unsafe {
         let memory = pool.alloc_zeroed(layout);
         let bytes = std::slice::from_raw_parts(memory, PIECE);

@@ -1,4 +1,4 @@
-//! What a caller can do to the daemon, and what it cannot.
+//! Limits on callers of the control socket.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -76,7 +76,7 @@ async fn a_caller_that_may_only_read_sends_calls_of_64_kib_and_no_longer() {
     let reply = other.receive().await;
     assert_eq!(reply["error"], "org.varlink.service.PermissionDenied");
     let call = long(CALL_MAX_BYTES);
-    // the connection may end before all is sent
+    // The connection may end before everything is sent.
     let _cut = other.far.write_all(call.as_bytes()).await;
     let max_bytes = READ_CALL_MAX_BYTES;
     let ended = other.ended.await.unwrap();
@@ -155,7 +155,7 @@ async fn who_follows_what_happens_may_take_its_time_over_each_event() {
     }
     tokio::time::sleep(REPLY_READ_MAX * 360).await;
     assert!(!line.ended.is_finished());
-    // all that waited is there
+    // All pending replies arrive.
     let mut rest = vec![0; PENDING_REPLIES_MAX * 10_000];
     line.far.read_exact(&mut rest).await.unwrap();
     request.reply.more(&event).await.unwrap();

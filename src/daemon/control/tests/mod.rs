@@ -1,5 +1,5 @@
-//! The protocol over real Unix sockets, with a made-up node behind it: what is answered, and to
-//! whom.
+//! Tests of the protocol over real Unix sockets, with a fake node: the answers, and the rights of
+//! callers.
 
 mod limits;
 mod server;
@@ -33,7 +33,7 @@ fn owner() -> Credentials {
     }
 }
 
-/// A connection of that caller, the calls that get through, and how it ends.
+/// A connection of one caller, the calls that pass, and the reason of its end.
 struct Line {
     far: UnixStream,
     requests: mpsc::Receiver<ControlRequest>,
@@ -81,7 +81,7 @@ impl Line {
         self.receive().await
     }
 
-    /// The next call that gets through, for the test to answer.
+    /// Returns the next call that passes, for the test to answer.
     async fn request(&mut self) -> ControlRequest {
         self.requests.recv().await.unwrap()
     }

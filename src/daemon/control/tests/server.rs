@@ -1,4 +1,4 @@
-//! The server and the client together, on a socket in the filesystem.
+//! Tests of the server and the client together, on a socket in the filesystem.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::super::*;
 
-/// A bound server with its requests answered by `answer`, and its socket.
+/// Binds a server whose requests `answer` handles, and returns its directory and socket.
 fn served(
     answer: impl Fn(ControlRequest) + Send + 'static,
 ) -> (tempfile::TempDir, Vec<std::path::PathBuf>) {
@@ -64,7 +64,7 @@ async fn an_answer_that_takes_long_is_waited_for_while_the_daemon_is_there() {
     let held = parking_lot::Mutex::new(None);
     let (_dir, sockets) = served(move |request| match request.call {
         Call::Peers {} => *held.lock() = Some(request.reply),
-        // the client asks whether anybody is there
+        // The client checks whether the daemon is alive.
         _ => {
             request.reply.done(&Limits::default());
             let reply: Option<ReplySink> = held.lock().take();
@@ -221,8 +221,8 @@ fn a_client_does_not_wait_longer_than_its_patience() {
     ));
 }
 
-/// A daemon that breaks off the calls of so many callers, and then goes; the next one takes up its
-/// socket and answers.
+/// Simulates a daemon that breaks the calls of `broken` callers and then ends. The next daemon
+/// takes over its socket and answers.
 fn restarting(broken: usize) -> (tempfile::TempDir, Vec<std::path::PathBuf>) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
