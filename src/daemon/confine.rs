@@ -1,11 +1,12 @@
-//! What the daemon's process may do to files from its start on (landlock(7)), where a mount broker
-//! mounts for it: to read what its user may, to write in its own directories alone, and to run
-//! nothing.
+//! Restricts the file access of the daemon's process from its start (landlock(7)), if a mount
+//! broker mounts for it. The process may read what its user may read and write in its own
+//! directories only, and may execute nothing.
 //!
-//! Rules cannot be widened afterwards, while shares come and go, are moved, and have disks mounted
-//! on them; so reading is left to the permissions of files, and what the rules hold is that no
-//! share, and nothing else of the machine, is ever changed. A kernel without Landlock goes without.
-//! A process under these rules cannot mount, so a daemon that mounts by itself is left out.
+//! Landlock rules cannot be widened later, but shares are added, removed and moved, and disks are
+//! mounted on them. Reads are therefore left to the permissions of files, and the rules ensure that
+//! no share, and no other file of the machine, is ever changed. On a kernel without Landlock, the
+//! daemon runs unrestricted. A restricted process cannot mount, so a daemon that mounts by itself
+//! is not restricted.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,16 +19,18 @@ use landlock::{
 use super::config::{Config, MetricsAddress};
 use p2pfs_types::files::{make_open_dir, make_private_dir};
 
-/// What is asked for where the kernel knows it: files, renames across directories, truncation.
+/// The access rights to restrict, if the kernel supports them: files, renames across directories,
+/// truncation.
 const RULES: ABI = ABI::V3;
 
-/// Confines this thread and all that it starts, for good. To be called before there are others.
+/// Restricts this thread and all threads that it starts, for good. Call it before there are other
+/// threads.
 ///
 /// # Errors
-/// Where the kernel has the rules and does not take these.
+/// Fails if the kernel supports Landlock and rejects the rules.
 pub(super) fn confine(config: &Config) -> Result<RulesetStatus, RulesetError> {
     let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
-    // everything but to run it
+    // All rights except execution.
     let write = AccessFs::from_all(RULES) & !AccessFs::Execute;
     let confined = Ruleset::default()
         .handle_access(AccessFs::from_all(RULES))?
@@ -38,10 +41,10 @@ pub(super) fn confine(config: &Config) -> Result<RulesetStatus, RulesetError> {
     Ok(confined.ruleset)
 }
 
-/// Makes a directory where it is missing.
+/// Creates a directory if it is missing.
 type Make = fn(&Path) -> io::Result<()>;
 
-/// Returns the directories that the daemon writes in, each with how it is made.
+/// Returns the directories that the daemon writes in, each with the function that creates it.
 fn own_directories(config: &Config) -> Vec<(PathBuf, Make)> {
     let inboxes = config.inboxes().into_iter().map(|(_, dir)| dir);
     let metrics = match &config.metrics.listen {
@@ -56,9 +59,9 @@ fn own_directories(config: &Config) -> Vec<(PathBuf, Make)> {
     private.into_iter().chain(open).collect()
 }
 
-/// Makes the directories that are missing and returns those that are there. A rule is for what is
-/// open, so a directory that is missing would need one for a directory above it, with all that is
-/// beside it. One that cannot be made gets no rule, and the daemon writes nothing there.
+/// Creates the missing directories and returns those that exist. A rule needs an open directory. A
+/// missing directory would need a rule for its parent, which would also permit writes beside it. A
+/// directory that cannot be created gets no rule, and the daemon writes nothing there.
 fn made(directories: Vec<(PathBuf, Make)>) -> Vec<PathBuf> {
     let is_made = |(dir, make): &(PathBuf, Make)| {
         let made = make(dir);
@@ -84,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    /// Where the test below keeps what this one tries.
+    /// Variable with the directory that the inner test uses.
     const PLACE: &str = "P2PFS_TEST_PLACE";
 
     #[test]

@@ -1,24 +1,25 @@
-//! How large copies are made: by vectors, where the processor is slow at the other way.
+//! The method of large memory copies: vector instructions, if the processor is slow with the other
+//! method.
 //!
-//! Up to 2.39, glibc copies what is larger than some KiB by REP MOVSB wherever the processor says
-//! that it is fast. On AMD's Zen 3 and 4 it is not, 2 to 3 GiB a second and not 60, where both
-//! places are nearly the same within a page (sourceware.org, bug 30994), as they are with each
-//! record of TLS: 7% of what both ends spent on a large file. A tunable says otherwise (The GNU C
-//! Library Reference Manual, Hardware Capability Tunables), which is read as a program starts and
-//! never again.
+//! Up to 2.39, glibc copies more than some KiB by REP MOVSB if the processor reports it as fast. On
+//! AMD's Zen 3 and 4 it is slow if source and destination have nearly the same offset within a
+//! page: 2 to 3 GiB a second instead of 60 (sourceware.org, bug 30994). Every TLS record is such a
+//! case, which cost 7% of the time that both ends spent on a large file. A tunable selects the
+//! other method (The GNU C Library Reference Manual, Hardware Capability Tunables). A program reads
+//! it once, at its start.
 //!
-//! Owns that the daemon starts once more with it where it should. Never touches what somebody has
-//! set of this tunable.
+//! Owns the restart of the daemon with this tunable where it helps. Never changes the tunable if
+//! the user has set it.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
 #[cfg(all(target_env = "gnu", target_arch = "x86_64"))]
 pub use gnu::start_again_for_faster;
 
-/// Returns: it is known of no other library.
+/// Does nothing: other C libraries are not known to have the problem.
 #[cfg(not(all(target_env = "gnu", target_arch = "x86_64")))]
 pub fn start_again_for_faster() {
-    // nothing is to be set
+    // No tunable to set.
 }
 
 #[cfg(all(target_env = "gnu", target_arch = "x86_64"))]
@@ -30,16 +31,16 @@ mod gnu {
 
     const VARIABLE: &str = "GLIBC_TUNABLES";
     const TUNABLE: &str = "glibc.cpu.x86_rep_movsb_threshold";
-    /// In bytes: no copy is as large.
+    /// Threshold in bytes that no copy reaches.
     const NEVER: &str = "0x40000000";
-    /// The first release of glibc with the tunable, and the first that knows these processors.
+    /// The first release of glibc with the tunable, and the first that handles these processors.
     const TOLD_FROM: (u32, u32) = (2, 32);
     const MENDED_IN: (u32, u32) = (2, 40);
-    /// Zen 3 and 4, in AMD's numbers.
+    /// CPU family of Zen 3 and 4 in AMD's numbering.
     const SLOW_FAMILY: u32 = 0x19;
 
-    /// Runs this program again in this process, with the same arguments, where its copies become
-    /// faster by it; else returns. To be called before there are threads, or anything is open.
+    /// Executes this program again in this process, with the same arguments, if that makes its
+    /// copies faster; otherwise returns. Call it before there are threads or open files.
     pub fn start_again_for_faster() {
         let tunables = std::env::var_os(VARIABLE);
         let Some(wanted) = wanted(&libc_version(), &vendor(), family(), tunables.as_deref()) else {
@@ -56,23 +57,27 @@ mod gnu {
         if let Some(name) = arguments.next() {
             again.arg0(name);
         }
-        // where it cannot, as when its file was replaced, it goes on with slower copies
+        // If the restart fails, for instance because the file was replaced, the daemon runs with
+        // slower copies.
         let _refused = again.args(arguments).env(VARIABLE, wanted).exec();
-        // that attempt let a broken pipe end the process, as it does for programs of others
-        // SAFETY: as it was since the start, and there are no threads yet.
+        // The failed attempt reset SIGPIPE, so that a broken pipe would end the process, as for
+        // other programs.
+        // SAFETY: it restores the earlier handler, and there are no threads yet.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     }
 
-    /// Whether the program is run by its own file, and by the loader that this names: a loader that
-    /// was called by itself would take `daemon` for a program. From who has more rights than
-    /// whoever started it, a loader takes the variable away, and it would be set for ever.
+    /// Returns whether the program was started by its own file and the loader that this names. A
+    /// loader that was called directly would take `daemon` for a program. In a program with more
+    /// rights than its caller, the loader removes the variable, and the restart would repeat
+    /// forever.
     fn is_started_as_usual() -> bool {
-        // SAFETY: it only reads what the kernel gave the program.
+        // SAFETY: it only reads the values that the kernel passed to the program.
         let of_kernel = |kind| unsafe { libc::getauxval(kind) };
         of_kernel(libc::AT_SECURE) == 0 && of_kernel(libc::AT_BASE) != 0
     }
 
-    /// What the variable is to be; none where nothing is to be gained, or somebody chose already.
+    /// Returns the new value of the variable; `None` if it brings no gain or the user has set the
+    /// tunable.
     fn wanted(
         version: &str,
         vendor: &[u8],
@@ -89,8 +94,8 @@ mod gnu {
         if !is_slow || is_chosen {
             return None;
         }
-        // first, since a loader may cut the rest off as it reads it: what is not seen again would
-        // be set again, for ever
+        // The tunable is placed first, because a loader may truncate the rest as it reads it. If
+        // the program did not see its own tunable again, it would restart forever.
         let mut wanted = OsString::from(format!("{TUNABLE}={NEVER}"));
         if !set.is_empty() {
             wanted.push(":");
@@ -112,7 +117,8 @@ mod gnu {
             .concat()
     }
 
-    /// As AMD counts them (AMD64 Architecture Programmer's Manual, volume 3, CPUID Fn0000_0001).
+    /// Returns the family as AMD numbers it (AMD64 Architecture Programmer's Manual, volume 3,
+    /// CPUID Fn0000_0001).
     fn family() -> u32 {
         let signature = __cpuid(1).eax;
         let (base, extended) = (signature >> 8 & 0xf, signature >> 20 & 0xff);

@@ -1,10 +1,10 @@
-//! Sockets that outlive the daemon: the service manager keeps them from one process to the next
-//! (`FDSTORE=1`, sd_notify(3)), so that who connects during a restart waits and is not refused:
-//! other nodes, and whoever calls on the control socket.
+//! Sockets that outlive the daemon. The service manager keeps them from one process to the next
+//! (`FDSTORE=1`, sd_notify(3)), so that other nodes and callers of the control socket wait during a
+//! restart and are not refused.
 //!
-//! Owns their names in the manager's store. What was kept and does not fit the configuration is
-//! given up and opened anew. Without a manager, or one that keeps nothing, each start opens its
-//! own.
+//! Owns the names of the sockets in the manager's store. A kept socket that does not fit the
+//! configuration is discarded and opened again. Without a manager, or with one that keeps nothing,
+//! each start opens its own sockets.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -26,22 +26,22 @@ const PEERS_TCP: &str = "peers-tcp";
 const PEERS_UDP: &str = "peers-udp";
 const MESH: &str = "mesh";
 const CONTROL: &str = "control";
-/// How long the manager may take to close what it is told to forget.
+/// How long the manager may take to close sockets that were removed from its store.
 const FORGET_TIME: Duration = Duration::from_secs(5);
 
-/// What the manager handed over and was not taken up yet, by name.
+/// Sockets from the manager that are not in use yet, by name.
 pub(super) struct Kept(HashMap<String, OwnedFd>);
 
 impl Kept {
-    /// All that it kept. To be called once in a process.
+    /// Takes over all sockets that the manager kept. Call it once in a process.
     pub(super) fn by_manager() -> Self {
         Self(kept_by_manager())
     }
 
-    /// The control socket, kept from now on. Needs a running tokio runtime.
+    /// Returns the control socket and stores it with the manager. Needs a running tokio runtime.
     ///
     /// # Errors
-    /// Where it is another daemon's, or the system will not have it.
+    /// Fails if another daemon holds it, or the system refuses it.
     pub(super) fn control(&mut self, config: &Config) -> Result<ControlServer, ControlError> {
         let policy = Policy::of_this_process();
         let connections_max = config.limits.control_connections;
@@ -60,10 +60,11 @@ impl Kept {
         Ok(server)
     }
 
-    /// The sockets for others to start with, each kept from now on. Needs a running tokio runtime.
+    /// Returns the sockets for other nodes and stores each with the manager. Needs a running tokio
+    /// runtime.
     ///
     /// # Errors
-    /// Where the address for other nodes cannot be listened on.
+    /// Fails if the node cannot listen on its address.
     pub(super) fn sockets(self, config: &Config) -> Result<Sockets, NodeError> {
         let (mut kept, mut sockets) = (self.0, Sockets::default());
         peers(&mut kept, &mut sockets, config.listen)?;
@@ -71,7 +72,7 @@ impl Kept {
             mesh(&mut kept, &mut sockets, at);
         }
         if !kept.is_empty() {
-            // the mesh was turned off
+            // The mesh was turned off.
             let names: Vec<&str> = kept.keys().map(String::as_str).collect();
             forget(&names);
         }
@@ -99,7 +100,8 @@ fn peers(kept: &mut ByName, sockets: &mut Sockets, at: SocketAddr) -> Result<(),
     Ok(())
 }
 
-/// Where it cannot be had, the node tries by itself, and says why not.
+/// Takes over or opens the socket of the mesh. On failure, the node tries by itself and reports the
+/// error.
 fn mesh(kept: &mut ByName, sockets: &mut Sockets, at: SocketAddr) {
     if let Some(socket) = kept.remove(MESH) {
         if sockets.take_up_mesh(socket, at).is_ok() {
@@ -112,7 +114,7 @@ fn mesh(kept: &mut ByName, sockets: &mut Sockets, at: SocketAddr) {
     }
 }
 
-/// What the manager hands over, by name.
+/// Returns the sockets from the manager by name.
 fn kept_by_manager() -> ByName {
     let handed = match sd_notify::listen_fds_with_names() {
         Ok(handed) => handed,
@@ -121,14 +123,14 @@ fn kept_by_manager() -> ByName {
             return ByName::new();
         }
     };
-    // SAFETY: the manager opened them for this process (sd_listen_fds(3)), and nobody else here
+    // SAFETY: the manager opened them for this process (sd_listen_fds(3)), and no other code here
     // takes them.
     let owned = handed.map(|(fd, name)| (name, unsafe { OwnedFd::from_raw_fd(fd) }));
     owned.collect()
 }
 
 fn keep(name: &str, socket: BorrowedFd<'_>) {
-    // An error on it, which an ICMP message can be, is no reason to drop it.
+    // An error on the socket, for instance from an ICMP message, must not make the manager drop it.
     let states = [
         NotifyState::FdStore,
         NotifyState::FdName(name),
@@ -139,11 +141,12 @@ fn keep(name: &str, socket: BorrowedFd<'_>) {
     }
 }
 
-/// Until the manager has closed them their addresses are taken, so this waits for it.
+/// Removes sockets from the manager's store and waits until it has closed them. Their addresses
+/// stay in use until then.
 fn forget(names: &[&str]) {
     for name in names {
         let states = [NotifyState::FdStoreRemove, NotifyState::FdName(name)];
-        // without a manager there is nothing to forget
+        // Without a manager there is no store.
         let _told = sd_notify::notify(&states);
     }
     if let Err(error) = wait_for_manager() {
@@ -151,8 +154,8 @@ fn forget(names: &[&str]) {
     }
 }
 
-/// Returns once the manager has seen to all that it was told: it then closes the descriptor that
-/// comes with the question (`BARRIER=1`, sd_notify(3)).
+/// Waits until the manager has processed all earlier messages. It then closes the descriptor that
+/// is sent with the barrier (`BARRIER=1`, sd_notify(3)).
 fn wait_for_manager() -> io::Result<()> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[writer.as_fd()])?;

@@ -1,8 +1,8 @@
-//! The folder: mounted at the start, looked at once a second, unmounted at the end.
+//! The mounted folder: mounted at the start, checked once a second, unmounted at the end.
 //!
-//! Where the mount broker ended, and the mount with it (a restart of its service, as upgrades of
-//! libraries bring, unmounts), it is mounted anew, again and again until it can be. What somebody
-//! unmounted by hand stays so.
+//! If the mount broker ends, its mount ends, too. This happens when its service is restarted, for
+//! instance after an upgrade of libraries. The folder is then mounted again, with retries until
+//! that succeeds. A folder that a user unmounted by hand stays unmounted.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,28 +18,29 @@ use super::control::{MountStatus, Named};
 use super::journal::{self, message};
 use p2pfs_fuse::{Mount, MountError, MountOptions};
 
-/// How often it is looked at.
+/// Interval between checks of the mount.
 const TICK: Duration = Duration::from_secs(1);
-/// How long at most until mounting anew is tried again; it begins with a second, and doubles.
+/// Maximum pause between attempts to mount again. The first pause is a second, and each further one
+/// doubles.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// Why the folder is gone where nobody unmounted it.
+/// Reason for the missing folder after the mount broker ended.
 const BROKER_ENDED: &str = "its mount broker ended; it is mounted again as soon as one answers";
 
-/// The mount that this daemon serves, and what is told of it.
+/// The mount that this daemon serves, and its reported status.
 pub(super) struct Folder {
     service: Arc<Service>,
     dir: PathBuf,
     options: MountOptions,
     status: watch::Sender<MountStatus>,
-    /// The newest.
+    /// The current mount.
     mount: watch::Sender<Arc<Mount>>,
 }
 
 impl Folder {
-    /// Mounts.
+    /// Mounts the folder.
     ///
     /// # Errors
-    /// Where it cannot be mounted.
+    /// Fails if the folder cannot be mounted.
     pub(super) async fn mount(
         service: &Arc<Service>,
         config: &Config,
@@ -66,7 +67,7 @@ impl Folder {
         Ok(Arc::new(this))
     }
 
-    /// The newest mount, now and whenever there is another.
+    /// Returns a receiver of the current mount and its successors.
     pub(super) fn newest(&self) -> watch::Receiver<Arc<Mount>> {
         self.mount.subscribe()
     }
@@ -75,7 +76,7 @@ impl Folder {
         self.mount.borrow().clone()
     }
 
-    /// Looks at it once a second, until this is dropped.
+    /// Checks the mount once a second, until the task is aborted.
     pub(super) fn keep(self: &Arc<Self>) -> JoinHandle<()> {
         let this = self.clone();
         tokio::spawn(async move {
@@ -87,7 +88,7 @@ impl Folder {
         })
     }
 
-    /// Somebody may have unmounted it by hand, or the mount broker by its end.
+    /// Checks whether the folder was unmounted, by a user or by the end of the mount broker.
     async fn look(&self) {
         let mount = self.current();
         mount.note_listed();
@@ -97,7 +98,7 @@ impl Folder {
             return;
         }
         if is_mounted {
-            // what lay over it is gone
+            // A mount that covered the folder is gone.
             return self.status.send_modify(|status| {
                 status.mounted = true;
                 status.problem = None;
@@ -117,7 +118,7 @@ impl Folder {
         }
     }
 
-    /// Tries to mount anew until that succeeds.
+    /// Mounts the folder again, with retries until that succeeds.
     async fn mount_again(&self) {
         self.tell_gone(BROKER_ENDED.to_owned());
         let mut pause = TICK;
@@ -139,7 +140,7 @@ impl Folder {
         let again = spawn_blocking(move || before.start_again(&dir, content, &options));
         let mount = Arc::new(again.await.map_err(panicked(&self.dir))??);
         let before = self.mount.send_replace(mount.clone());
-        // what was told to the one before, while this one was made
+        // Repeats invalidations that went to the previous mount while this one was made.
         mount.invalidate_all();
         let _ended = spawn_blocking(move || drop(before));
         Ok(())
@@ -176,16 +177,16 @@ impl Folder {
         });
     }
 
-    /// Unmounts, or hands over to the mount broker. Blocks.
+    /// Unmounts, or hands the mount over to the broker. Blocks.
     ///
     /// # Errors
-    /// Where the kernel refuses, in words.
+    /// The kernel's refusal as text.
     pub(super) fn end(&self) -> Result<(), String> {
         self.current().end().map_err(|error| error.to_string())
     }
 }
 
-/// How the folder is mounted by these settings, and what it lets users do.
+/// Returns the mount options for these settings, including the permissions of users.
 pub(super) fn options(config: &Config) -> MountOptions {
     let settings = &config.mount;
     let defaults = MountOptions::for_this_user();
@@ -196,12 +197,12 @@ pub(super) fn options(config: &Config) -> MountOptions {
         directory_mask: settings.dmask.unwrap_or(settings.umask).0,
         ..defaults
     };
-    // The device gives up after the node has: it is the net below it. This is when it looks first:
-    // a read of which the content says until when it waits is given that long
-    // (`Device::more_time`), so that only one of which it knows nothing any more ends here.
+    // The deadline of the device is a safety net below the node's own, so it is longer. It sets the
+    // first check only. If the content still knows a deadline for a read, the device waits for it
+    // (`Device::more_time`). Only a read that the content no longer knows ends here.
     options.server.deadlines.read = settings.read_deadline * 4 + Duration::from_secs(5);
     if config.legacy.enabled {
-        // a lookup may wait for legacy peers, then an open for a transfer's header
+        // A lookup may wait for legacy peers, and then an open for the header of a transfer.
         let deadline = &mut options.server.deadlines.metadata;
         *deadline = (*deadline).max(config.legacy.lookup + Duration::from_secs(30));
     }

@@ -1,19 +1,20 @@
-//! The settings in force: those of the start, and what reloads changed of them.
+//! The settings in force: those of the start with the changes of reloads.
 
 use super::config::{Config, Loaded, ShareSettings};
 use super::control::Settings;
 
-/// The settings as they are used now.
+/// The settings in force.
 #[derive(Debug, Clone)]
 pub(super) struct InForce {
-    /// All of them, as they were read last: of what needs a restart `Service` has what holds.
+    /// All settings as they were last read. For settings that need a restart, `Service` holds the
+    /// values in force.
     pub config: Config,
-    /// As they are shown.
+    /// The settings as they are shown.
     pub shown: Settings,
 }
 
 impl InForce {
-    /// Those of a start.
+    /// Returns the settings of a start.
     pub(super) fn at_start(loaded: &Loaded) -> Self {
         Self {
             config: loaded.config.clone(),
@@ -21,7 +22,7 @@ impl InForce {
         }
     }
 
-    /// What set a share of the configuration; none where it has no such share.
+    /// Returns the origin of a configured share; `None` if no share matches.
     pub(super) fn origin_of_share(&self, is_it: impl Fn(&ShareSettings) -> bool) -> Option<&str> {
         let shown = self.shown.settings.iter();
         let origins = shown.filter(|info| info.key == "share");
@@ -30,7 +31,8 @@ impl InForce {
         found.map(|(_, info)| info.origin.as_str())
     }
 
-    /// Those after a reload, of which the keys in `restart` wait for the next start.
+    /// Returns the settings after a reload. The keys in `restart` keep their values until the next
+    /// start.
     pub(super) fn reloaded(&self, loaded: &Loaded, restart: &[&str]) -> Self {
         let old = |key: &str| self.shown.settings.iter().find(|info| info.key == key);
         let mut shown = loaded.settings();

@@ -1,4 +1,4 @@
-//! What cuts this node off from the others, watched while it runs, for `p2pfs status` and the log.
+//! Detects causes that cut this node off from the others, for `p2pfs status` and the log.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,20 +7,20 @@ use super::answers::Service;
 use super::control::{Check, CheckState};
 use super::journal::{self, message};
 
-/// How long after the start the others have to be heard of.
+/// How long the other nodes have after the start before the first check.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
-/// How often it is looked whether anybody is there.
+/// Interval between checks whether another node is there.
 const LOOK_PERIOD: Duration = Duration::from_secs(10);
-/// Looks between two questions to a peer whether it reaches this node.
+/// Checks per question to a peer whether it reaches this node.
 const LOOKS_A_QUESTION: u32 = 6;
 
-/// Looks for ever; each new finding goes to the log once, and so does its end.
+/// Checks forever. Each new finding and its end are logged once.
 pub(super) async fn watch(service: Arc<Service>) {
     tokio::time::sleep(FIRST_LOOK).await;
     let mut tick = tokio::time::interval(LOOK_PERIOD);
     for look in 0_u32.. {
         tick.tick().await;
-        // what was found is to be told no longer than it is so
+        // An open finding is checked each time, so that it is not reported longer than it holds.
         let is_due = look.is_multiple_of(LOOKS_A_QUESTION) || !service.isolation.load().is_empty();
         let found = match service.is_alone().await {
             true => service.check_why_alone().await,
@@ -42,8 +42,8 @@ fn tell(service: &Service, mut found: Vec<Check>) {
     }
 }
 
-/// What is among these and was not before, whatever is counted in it: the time by which a clock is
-/// wrong is another at each look.
+/// Returns the findings of `now` that `before` lacks. Compares name and remedy only, because a
+/// counted value, such as the error of a clock, differs at each check.
 fn changes<'a>(before: &'a [Check], now: &'a [Check]) -> impl Iterator<Item = &'a Check> {
     let is_same = |a: &Check, b: &Check| (&a.name, &a.remedy) == (&b.name, &b.remedy);
     now.iter()

@@ -1,7 +1,7 @@
-//! What happens, told in the log, with the fields and message ids that a journal is searched by.
+//! Writes events to the log, with the fields and message IDs that a journal is searched by.
 //!
-//! Owns the names of the fields and the ids; `packaging/p2pfs.catalog` says what an administrator
-//! does about each id (`journalctl -x`).
+//! Owns the names of the fields and the IDs. `packaging/p2pfs.catalog` says how an administrator
+//! handles each ID (`journalctl -x`).
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,10 +14,11 @@ use p2pfs_node::{Fetched, News, Push, PushStage, Who};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::is_trick;
 
-/// Fetches whose beginning is remembered, to tell how long they took; the rest is told without.
+/// Maximum fetches whose start is remembered to log their duration. Others are logged with a
+/// duration of 0.
 const FETCHES_TIMED_MAX: usize = 4096;
 
-/// What an administrator must act on, each with an entry in the catalog.
+/// IDs of messages that an administrator must act on, each with an entry in the catalog.
 pub(super) mod message {
     pub(crate) const CONFIGURATION_REFUSED: &str = "5d0e8f43a1c94c2c9f8c1f6a2b7f4e10";
     pub(crate) const NEEDS_RESTART: &str = "6b2f77c0d0b64d5aa9b3c64ad16a2e38";
@@ -26,7 +27,7 @@ pub(super) mod message {
     pub(crate) const PEER_SHUNNED: &str = "e8f6a3d1b7c2495f9d0e4c6a8b1f7035";
     pub(crate) const WARNING: &str = "1f3c5e7a9b0d42f6a8c0e2d4b6f8a1c3";
 
-    /// All of them.
+    /// All message IDs.
     #[cfg(test)]
     pub(crate) const ALL: [&str; 6] = [
         CONFIGURATION_REFUSED,
@@ -38,17 +39,17 @@ pub(super) mod message {
     ];
 }
 
-/// A warning that the catalog explains.
+/// Logs a warning that the catalog explains.
 pub(super) fn warn(id: &str, text: &str) {
     tracing::warn!(message_id = id, "{}", one_line(text));
 }
 
-/// An error that the catalog explains.
+/// Logs an error that the catalog explains.
 pub(super) fn error(id: &str, text: &str) {
     tracing::error!(message_id = id, "{}", one_line(text));
 }
 
-/// Tells every event from now on, and the warnings of before.
+/// Logs all events from now on, and the earlier warnings.
 pub(super) fn follow(service: &Arc<Service>) {
     let mut events = service.node.follow();
     let mut teller = Teller {
@@ -134,11 +135,13 @@ impl Teller {
         }
     }
 
-    /// Peers of the mesh come and go as they like, under any name.
+    /// Logs a mesh peer at a limited rate, because mesh peers connect and disconnect at will under
+    /// any name.
     fn tell_mesh(&mut self, name: &str, address: SocketAddr, what: &str) {
         let (name, what) = (one_line(name), one_line(what));
         let line = format!("the mesh peer {name} at {address} is {what}");
-        // a peer that listens nowhere has another port each time
+        // A peer that does not listen has another port each time, so the port is not part of the
+        // subject.
         if self.is_told(&format!("{what} {} {name}", address.ip())) {
             tracing::info!("{line}");
         } else {
@@ -163,8 +166,8 @@ impl Teller {
         }
     }
 
-    /// Returns whether a line that another program caused is told at INFO, and sums up those that
-    /// were not.
+    /// Returns whether a line that another program caused is logged at INFO. Also logs the number
+    /// of lines that were not.
     fn is_told(&mut self, subject: &str) -> bool {
         let now = Instant::now();
         let is_told = self.paced.is_told(now, subject);
@@ -184,7 +187,7 @@ impl Teller {
         tracing::debug!(path, "fetching {path}");
     }
 
-    /// How long it took in microseconds; 0 where its beginning was not seen.
+    /// Returns the duration in microseconds; 0 if the start was not recorded.
     fn end(&mut self, hash: &ContentHash) -> u64 {
         let begun = self.begun.remove(hash);
         let took = begun.map_or(0, |begun| begun.elapsed().as_micros());
@@ -192,7 +195,7 @@ impl Teller {
     }
 }
 
-/// What is fetched by the name that it had then; its hash where it had none.
+/// Returns the name of the fetched file at the time of the fetch; its hash if it had none.
 fn path(fetched: &Fetched) -> String {
     let name = fetched.name.as_ref();
     name.map_or_else(
@@ -210,7 +213,8 @@ fn tell_peer(who: &Who, what: &str) {
     tracing::info!(peer = %who.node, peer_name = name, "{name} {what}");
 }
 
-/// Names are bytes that others chose: none begins a line of the log, or speaks to its terminal.
+/// Escapes characters that could begin a new line of the log or control the terminal. Names are
+/// bytes that other nodes choose.
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for letter in text.chars() {

@@ -1,22 +1,22 @@
-//! What the system lets this process have.
+//! Resource limits of this process.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Secrets are in memory: a crash writes none of them to a disk. Who looks for the crash itself
-/// can set the limit of the running process again (prlimit(1)).
+/// Disables core dumps, so that a crash writes no secrets from memory to a disk. To debug a crash,
+/// an administrator can raise the limit of the running process again (prlimit(1)).
 pub(super) fn leave_no_core() {
     let maximum = getrlimit(Resource::Core).maximum;
     let current = Some(0);
-    // less is always allowed
+    // Lowering a limit is always allowed.
     let _set = setrlimit(Resource::Core, Rlimit { current, maximum });
 }
 
-/// As many open files as may be had. A shell and systemd begin with few, for the sake of programs
-/// that use select(2), and each file that somebody reads takes two or three here.
+/// Raises the limit of open files to its maximum. Shells and systemd set a low limit for programs
+/// that use select(2), but each file with a reader takes two or three descriptors here.
 pub(super) fn open_many_files() {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let current = maximum;
-    // where that is refused, what there is has to do
+    // If the system refuses, the current limit stays.
     let _set = setrlimit(Resource::Nofile, Rlimit { current, maximum });
 }
 

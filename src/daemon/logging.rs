@@ -1,8 +1,8 @@
-//! Where the log goes: to the journal with its fields under systemd, otherwise to standard error,
-//! readable, and coloured on a terminal.
+//! The destination of the log. Under systemd it is the journal, with fields. Otherwise it is
+//! standard error, as readable text, coloured on a terminal.
 //!
-//! Owns the level, which can change while the daemon runs. Library code below the daemon speaks at
-//! DEBUG or less; what the user should know is said by the daemon.
+//! Owns the level, which can change while the daemon runs. Library code below the daemon logs at
+//! DEBUG or below; the daemon logs what the user should know.
 
 use std::io::{self, IsTerminal};
 
@@ -20,18 +20,18 @@ use super::config::LogLevel;
 #[derive(Debug, Clone)]
 pub struct LogHandle(reload::Handle<LevelFilter, Registry>);
 
-/// Why there is no log.
+/// Why the log cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// Another one was started before in this process.
+    /// A log was started before in this process.
     #[error("the log was already started")]
     Started,
 }
 
 impl LogHandle {
-    /// Tells from now on what this level tells.
+    /// Sets the level.
     pub fn set_level(&self, level: LogLevel) {
-        // only fails where the log itself is gone
+        // Fails only if the log itself is gone.
         let _gone = self.0.reload(filter(level));
     }
 }
@@ -39,7 +39,7 @@ impl LogHandle {
 /// Starts the log of this process.
 ///
 /// # Errors
-/// [`LogError`] where it was started before.
+/// [`LogError`] if it was started before.
 pub fn start(level: LogLevel) -> Result<LogHandle, LogError> {
     let (filter, handle) = reload::Layer::new(filter(level));
     let subscriber = tracing_subscriber::registry().with(filter);
@@ -53,8 +53,8 @@ pub fn start(level: LogLevel) -> Result<LogHandle, LogError> {
         .map_err(|_| LogError::Started)
 }
 
-/// What libraries beneath us say is theirs to debug: the end of a mount, for one, is an error to
-/// the library that speaks its protocol and an ordinary stop to us.
+/// Filters out the messages of other libraries. For example, the end of a mount is an error to the
+/// FUSE library and an ordinary stop to us.
 fn ours() -> FilterFn {
     filter_fn(|metadata| metadata.target().starts_with("p2pfs"))
 }
@@ -69,7 +69,8 @@ fn filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// The journal; none where its socket is not there, and standard error serves as well.
+/// Returns the journal's layer; `None` if its socket is missing, and standard error is used
+/// instead.
 fn journal() -> Option<tracing_journald::Layer> {
     let mappings = PriorityMappings {
         error: Priority::Error,
@@ -98,7 +99,7 @@ where
         .fmt_fields(message_alone())
 }
 
-/// The fields are for the journal's searches; a person reads what the message says.
+/// Formats only the message. The fields are for searches in the journal.
 fn message_alone() -> impl for<'a> fmt::FormatFields<'a> {
     fmt::format::debug_fn(|writer, field, value| match field.name() {
         "message" => write!(writer, "{value:?}"),
@@ -106,7 +107,7 @@ fn message_alone() -> impl for<'a> fmt::FormatFields<'a> {
     })
 }
 
-/// Whether standard error is the journal (`JOURNAL_STREAM`, systemd.exec(5)).
+/// Returns whether standard error is the journal (`JOURNAL_STREAM`, systemd.exec(5)).
 fn in_journal() -> bool {
     let Ok(stderr) = rustix::fs::fstat(io::stderr()) else {
         return false;
@@ -115,8 +116,8 @@ fn in_journal() -> bool {
     names_stream(&said, stderr.st_dev, stderr.st_ino)
 }
 
-/// Whether `JOURNAL_STREAM` names this device and inode: a child whose standard error was turned
-/// elsewhere inherits the variable all the same.
+/// Returns whether `JOURNAL_STREAM` names this device and inode. A child process inherits the
+/// variable even if its standard error was redirected.
 fn names_stream(said: &str, device: u64, inode: u64) -> bool {
     let numbers = said
         .split_once(':')

@@ -1,14 +1,14 @@
-//! What the allocator keeps of the memory: few heaps, and what a large job left goes back.
+//! Tuning of the allocator: few heaps, and the memory of large jobs is returned to the kernel.
 //!
-//! A share that is walked, or a log that goes from node to node, takes and frees memory on many
-//! threads. By default glibc gives nearly each of them a heap, and holds what is free between what
-//! stays: of 100,000 names that was a third of the daemon.
+//! A scan of a share, or a log that is sent between nodes, allocates and frees memory on many
+//! threads. By default glibc gives nearly each thread its own heap, and retains free memory between
+//! live allocations. With 100,000 names that was a third of the daemon's memory.
 //!
-//! What goes from node to node is in pieces of up to 1 MiB; the largest have places of their own
-//! (`super::pieces`). The others glibc soon gives back to the kernel, which clears each page of the
-//! next again: a fifth of what serving took. So some are kept for as long as there is more to
-//! move. (`malloc_trim` leaves the end of every heap but the first: of the second as much may
-//! stay.)
+//! Data between nodes moves in pieces of up to 1 MiB; the largest pieces have their own memory
+//! (`super::pieces`). glibc soon returns the others to the kernel, which must then clear each page
+//! of the next allocation. That was a fifth of the cost of serving. So some memory is retained
+//! while a transfer continues. (`malloc_trim` does not trim the end of any heap except the first,
+//! so the second may retain as much.)
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -16,55 +16,56 @@ use tokio::task::spawn_blocking;
 
 use super::pieces;
 
-/// Heaps for all threads. Small pieces are taken from each thread's own store first, so that
-/// threads hardly meet here.
+/// Number of heaps for all threads. Small allocations come from a cache of each thread first, so
+/// threads rarely contend here.
 #[cfg(target_env = "gnu")]
 const HEAPS: libc::c_int = 2;
-/// Where as much is free at the end of a heap it goes back: pieces that wait for one peer, and some
-/// for others.
+/// Free bytes at the end of a heap that are returned to the kernel: enough for the pieces that wait
+/// for one peer, and for some of other peers.
 #[cfg(target_env = "gnu")]
 const GIVEN_BACK_BYTES: libc::c_int = 8 << 20;
-/// What is larger than any piece is taken from the kernel by itself, and goes back at once. It has
-/// to be said where the other is: glibc no longer finds either by itself then.
+/// Bytes from which an allocation is mapped by itself and returned at once: more than any piece. It
+/// must be set with the threshold for trimming, because setting either one disables glibc's
+/// adjustment of both.
 #[cfg(target_env = "gnu")]
 const MAPPED_MIN_BYTES: libc::c_int = 4 << 20;
-/// So many names more or less were a large job.
+/// Change in the number of names that counts as a large job.
 const MANY_NAMES: u64 = 5_000;
-/// So many bytes of logs that others were given were one too: some ten thousand names.
+/// Bytes of logs sent to other nodes that count as a large job: some ten thousand names.
 const MANY_TOLD_BYTES: u64 = 1 << 20;
-/// And so many bytes of files that came or went.
+/// Bytes of files sent or received that count as a large job.
 const MANY_MOVED_BYTES: u64 = 16 << 20;
-/// It is over when it has stayed for so many looks, one a second.
+/// Unchanged checks, one a second, after which a job has ended.
 const QUIET_LOOKS: u32 = 10;
 
-/// To be called before there are threads.
+/// Configures the heaps. Call it before there are threads.
 pub(super) fn set_heaps() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: each sets a number in the allocator, which any thread may do at any time.
+    // SAFETY: each call sets a number in the allocator, which any thread may do at any time.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, HEAPS);
-        // 32-bit systems have smaller heaps, and glibc refuses
+        // 32-bit systems have smaller heaps, and glibc refuses the value.
         if libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_MIN_BYTES) == 1 {
             libc::mallopt(libc::M_TRIM_THRESHOLD, GIVEN_BACK_BYTES);
         }
     }
 }
 
-/// Follows the jobs that take much memory.
+/// Detects the end of jobs that take much memory.
 pub(super) struct Memory {
     names: Jobs,
     told: Jobs,
     moved: Jobs,
 }
 
-/// What has been done since the start.
+/// Counters of the work since the start.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Done {
-    /// Names that there are now.
+    /// Current number of names.
     pub names: u64,
-    /// Bytes of logs that others were given.
+    /// Bytes of logs sent to other nodes.
     pub told_bytes: u64,
-    /// Bytes of files that came or went.
+    /// Bytes of files sent or received.
     pub moved_bytes: u64,
 }
 
@@ -79,11 +80,11 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// Looks again; gives free memory back where a large job has ended.
+    /// Checks the counters, and returns free memory to the kernel if a large job has ended.
     pub(super) async fn look(&mut self, done: Done) {
         pieces::look();
         if self.is_due(done) {
-            // A task that cannot be waited for ends with the process.
+            // If the task cannot be awaited, the process is ending.
             let _ended = spawn_blocking(give_back).await;
         }
     }
@@ -98,9 +99,9 @@ impl Memory {
     }
 }
 
-/// Jobs of one kind, by a number that each changes.
+/// Jobs of one kind, detected by one counter.
 struct Jobs {
-    /// By so much a large one does.
+    /// Change of the counter that counts as a large job.
     large: u64,
     tidied_at: u64,
     done: u64,
@@ -117,7 +118,7 @@ impl Jobs {
         }
     }
 
-    /// Whether a large one has ended: once.
+    /// Returns `true` once when a large job has ended.
     fn ended(&mut self, done: u64) -> bool {
         if done.abs_diff(self.tidied_at) < self.large || done != self.done {
             self.done = done;
@@ -135,7 +136,7 @@ impl Jobs {
 
 fn give_back() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it gives whole free pages back to the kernel, and may run beside all else.
+    // SAFETY: it returns free pages to the kernel, and may run at the same time as any other code.
     unsafe {
         libc::malloc_trim(0);
     }

@@ -1,18 +1,18 @@
-//! Which shares are missing, and of which a thread waits for the disk.
+//! The missing shares, and those of them that a thread is trying to add.
 
 use std::path::{Path, PathBuf};
 
 use super::config::ShareSettings;
 use p2pfs_node::door::MissingShare;
 
-/// What is to be shared and is not yet.
+/// Shares that are wanted and are not shared yet.
 #[derive(Default)]
 pub(super) struct Missing {
-    /// In their order, each folder once.
+    /// The wanted shares in their order, each folder once.
     wanted: Vec<ShareSettings>,
-    /// The folders that are tried just now, also those that nobody wants any more.
+    /// Folders that a thread is trying to share now, including folders that are not wanted now.
     tried: Vec<PathBuf>,
-    /// Why one is missing, as was last found, with what helps behind a semicolon.
+    /// The last known reason for each missing share, with the remedy behind a semicolon.
     why: Vec<(PathBuf, String)>,
 }
 
@@ -21,12 +21,13 @@ impl Missing {
         &self.wanted
     }
 
-    /// Whether some thread waits for a disk.
+    /// Returns whether a thread waits for a disk.
     pub(super) fn awaits_any(&self) -> bool {
         !self.tried.is_empty()
     }
 
-    /// These are wanted, as they are now; of two for one folder the first.
+    /// Adds wanted shares with their current settings. Of two shares with one folder, the first
+    /// counts.
     pub(super) fn want(&mut self, shares: Vec<ShareSettings>) {
         for share in &shares {
             self.want_no_more(&share.dir);
@@ -38,7 +39,7 @@ impl Missing {
         }
     }
 
-    /// Whether it was wanted.
+    /// Removes a share from the wanted ones; returns whether it was wanted.
     pub(super) fn want_no_more(&mut self, dir: &Path) -> bool {
         let before = self.wanted.len();
         self.wanted.retain(|share| share.dir != dir);
@@ -46,18 +47,19 @@ impl Missing {
         self.wanted.len() < before
     }
 
-    /// Keeps why one is missing.
+    /// Records why a share is missing.
     pub(super) fn tell(&mut self, dir: &Path, why: String) {
         self.why.retain(|(missing, _)| missing != dir);
         self.why.push((dir.to_owned(), why));
     }
 
-    /// Those of which it is known why they are missing, in the order in which that was found.
+    /// Returns the shares with a known reason, in the order in which the reasons were found.
     pub(super) fn told(&self) -> &[(PathBuf, String)] {
         &self.why
     }
 
-    /// Whether it is wanted, and nobody tries it yet; now the caller does.
+    /// Claims the attempt to share a folder. Returns `false` if it is not wanted or another thread
+    /// is trying.
     pub(super) fn begin_to_try(&mut self, dir: &Path) -> bool {
         let begins = self.is_wanted(dir) && !self.is_tried(dir);
         if begins {
@@ -70,7 +72,7 @@ impl Missing {
         self.tried.retain(|tried| tried != dir);
     }
 
-    /// All that are wanted, each with whether nobody knows yet that it cannot be shared.
+    /// Returns all wanted shares, each with whether its outcome is still open.
     pub(super) fn outlook(&self) -> Vec<MissingShare> {
         let is_known = |dir: &Path| self.why.iter().any(|(missing, _)| missing == dir);
         let outlook = |share: &ShareSettings| MissingShare {
@@ -80,7 +82,7 @@ impl Missing {
         self.wanted.iter().map(outlook).collect()
     }
 
-    /// Whether it is wanted, and tried.
+    /// Returns whether a share is wanted and a thread is trying to add it.
     pub(super) fn is_awaited(&self, dir: &Path) -> bool {
         self.is_wanted(dir) && self.is_tried(dir)
     }

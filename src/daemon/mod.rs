@@ -1,8 +1,8 @@
-//! The process around a node: its configuration, its control socket, its mount, its log, and what
-//! it tells the service manager.
+//! The process around a node: its configuration, its control socket, its mount, its log, and its
+//! messages to the service manager.
 //!
 //! Owns the daemon's life ([`run`]) and the settings that it is started with. Knows the node only
-//! by what [`p2pfs_node::Node`] offers; it decides nothing about names, peers or bytes.
+//! through the interface of [`p2pfs_node::Node`], and decides nothing about names, peers or bytes.
 
 mod answers;
 pub mod config;

@@ -54,7 +54,7 @@ impl Access {
 }
 
 impl MountRights {
-    /// Returns what a mount with these options shows.
+    /// Returns the rights of a mount with these options.
     pub(super) fn of(options: &MountOptions) -> Self {
         Self {
             uid: options.uid,
@@ -77,8 +77,8 @@ impl MountRights {
         self.judge(caller, is_one_user(caller.uid))
     }
 
-    /// Judges any other caller. One that shares its number with other users ([`is_one_user`]) has
-    /// the permissions that all classes have.
+    /// Judges any other caller. A caller that shares its user ID with other users ([`is_one_user`])
+    /// has only the permissions that all classes have.
     fn judge(&self, caller: &Credentials, is_known: bool) -> Access {
         let class = |mode| {
             if is_known {
@@ -96,8 +96,8 @@ impl MountRights {
         }
     }
 
-    /// Returns the permissions of the one class that the caller is in: an owner that a mode gives
-    /// less than others has less (path_resolution(7)).
+    /// Returns the permissions of the one class that the caller belongs to. An owner with fewer
+    /// permissions than other users has fewer (path_resolution(7)).
     fn class_of(&self, mode: u16, caller: &Credentials) -> u16 {
         if caller.uid == self.uid {
             mode >> 6
@@ -158,11 +158,11 @@ mod tests {
             ((0o077, 0o077), "flr", "---", "---"),
             ((0o027, 0o027), "flr", "flr", "---"),
             ((0o000, 0o077), "flr", "fl-", "fl-"),
-            // a name can be found and read, and no directory listed
+            // A name can be found and read, but no directory can be listed.
             ((0o066, 0o000), "flr", "f-r", "f-r"),
-            // what is readable in a directory that cannot be searched is not
+            // A readable file in a directory that cannot be searched is not readable.
             ((0o011, 0o000), "flr", "---", "---"),
-            // the owner's digit counts for the owner, also where others have more
+            // The owner's digit applies to the owner, even if other users have more permissions.
             ((0o700, 0o700), "---", "flr", "flr"),
             ((0o070, 0o070), "flr", "---", "flr"),
         ] {

@@ -1,4 +1,4 @@
-//! What the configuration means for the node.
+//! Translates the configuration for the node.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use p2pfs_node::legacy::LegacySettings;
 use p2pfs_node::mesh::{MemberName, MeshSettings};
 use p2pfs_node::{GivingSettings, NodeConfig};
 
-/// Everything that the node is started with; seeds that are names come later.
+/// Returns the settings that the node starts with. Seeds with host names follow later.
 pub(super) fn node_config(config: &Config) -> NodeConfig {
     NodeConfig {
         name: config.name.clone(),
@@ -36,8 +36,8 @@ pub(super) fn node_config(config: &Config) -> NodeConfig {
     }
 }
 
-/// What is pushed to this node appears on every other: the inboxes of its start are shares, unless
-/// they lie in one of these.
+/// Returns a share for each inbox of the start that is not below one of these shares. So the files
+/// that are pushed to this node appear on every other node.
 pub(super) fn inbox_shares(config: &Config, shares: &[ShareSettings]) -> Vec<ShareSettings> {
     let is_shared = |dir: &Path| shares.iter().any(|share| dir.starts_with(&share.dir));
     let open = config.inboxes().into_iter();
@@ -91,7 +91,7 @@ fn legacy_settings(config: &Config) -> Option<LegacySettings> {
     })
 }
 
-/// A configured share, as the node takes it.
+/// Converts a configured share for the node.
 pub(super) fn share_spec(settings: &ShareSettings, groups: &[Group]) -> ShareSpec {
     ShareSpec {
         is_resolved: false,

@@ -1,23 +1,23 @@
-//! Which of the lines that other programs cause go into the journal at INFO: each peer's now and
-//! then, and of all peers a bounded number. The rest goes in at DEBUG, with a sum at INFO.
+//! Limits the lines that other programs cause in the journal at INFO: per peer by time, and over
+//! all peers by number. The rest is logged at DEBUG, with its count at INFO.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use p2pfs_types::bucket::TokenBucket;
 
-/// How long a line about the same is not told again.
+/// How long a line about the same subject is not repeated.
 const TOLD_AGAIN: Duration = Duration::from_secs(600);
-/// Lines of all peers that are told at once.
+/// Maximum burst of lines over all peers.
 const TOLD_BURST: u32 = 64;
-/// How long each of these takes to be allowed again.
+/// Time that restores one line of the burst.
 const TOLD_EACH: Duration = Duration::from_secs(60);
-/// Subjects that are remembered. A further one waits until an older one may be told again.
+/// Maximum remembered subjects. A further one waits until an older one may be repeated.
 const SUBJECTS_MAX: usize = 1024;
-/// How often the lines that were not told are summed up.
+/// Interval between counts of the suppressed lines.
 const SUM_PERIOD: Duration = Duration::from_secs(600);
 
-/// What was told lately.
+/// The lines logged lately.
 pub(super) struct Paced {
     told: HashMap<String, Instant>,
     all: TokenBucket,
@@ -35,7 +35,7 @@ impl Paced {
         }
     }
 
-    /// Returns whether a line about a subject is to be told now, and counts it where not.
+    /// Returns whether a line about a subject may be logged now; counts it if not.
     pub(super) fn is_told(&mut self, now: Instant, subject: &str) -> bool {
         let is_recent = |at: &Instant| now.saturating_duration_since(*at) < TOLD_AGAIN;
         if self.told.len() >= SUBJECTS_MAX {
@@ -52,7 +52,7 @@ impl Paced {
         is_told
     }
 
-    /// Returns how many lines were not told since the last sum, once a period is over.
+    /// Returns the number of lines suppressed since the last sum, once a period has passed.
     pub(super) fn sum(&mut self, now: Instant) -> Option<u64> {
         if self.untold == 0 || now.saturating_duration_since(self.summed_at) < SUM_PERIOD {
             return None;

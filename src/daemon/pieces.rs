@@ -1,14 +1,15 @@
-//! Memory for the pieces in which files move, in the kernel's huge pages.
+//! Memory for the pieces of files in transfer, in the kernel's huge pages.
 //!
-//! What goes from node to node, to a mount and to a disk comes in pieces of 1 MiB with what proves
-//! them. In pages of 4 KiB each of them is 256 pages: to be found and counted when a mount is
-//! given the piece and when a disk is, and to be translated at each pass over it. In pages of
-//! 2 MiB (`MADV_HUGEPAGE` of madvise(2)) that is one or two. Without them both ends spent a sixth
-//! more on a large file.
+//! Data moves between nodes, to a mount and to a disk in pieces of 1 MiB with their proof. In pages
+//! of 4 KiB, each piece is 256 pages. The kernel must find and count them for each transfer to a
+//! mount or a disk, and the processor must translate them at each pass. In pages of 2 MiB
+//! (`MADV_HUGEPAGE` of madvise(2)), a piece is one or two pages. Without huge pages, both ends
+//! spent a sixth more time on a large file.
 //!
-//! Owns the memory of what is as large as a piece. All else is the system's, and so is what comes
-//! when all places are taken, what is to be zeroed (it may never be touched), and everything where
-//! the kernel has no memory to map. Where it has no huge pages, these are of the usual ones.
+//! Owns the memory of allocations as large as a piece. All other allocations go to the system
+//! allocator. So do allocations when all places are taken, zeroed allocations (which may never be
+//! touched), and every allocation when the kernel cannot map memory. On a kernel without huge
+//! pages, the memory has ordinary pages.
 
 #![allow(unsafe_code, reason = "a global allocator is unsafe by its trait")]
 
@@ -18,23 +19,24 @@ mod tests;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The smallest piece that has its place here: as much as is asked for at one time
-/// (`RANGE_MAX_BYTES` in `wire::native::tcp`). Few are smaller where much is read.
+/// Bytes of the smallest allocation that gets a place: the largest range of one request
+/// (`RANGE_MAX_BYTES` in `wire::native::tcp`). Few pieces are smaller under heavy reading.
 const PIECE_MIN_BYTES: usize = 1 << 20;
-/// A place: a piece, its proof, and room to have its end at the end of a page.
+/// Bytes of a place: a piece, its proof, and padding to the end of a page.
 const PLACE_BYTES: usize = PIECE_MIN_BYTES + (64 << 10);
-/// A huge page, of all processors that have them with pages of 4 KiB.
+/// Bytes of a huge page on all processors that have pages of 4 KiB.
 const HUGE_BYTES: usize = 2 << 20;
-/// Places that are mapped at one time, one for each bit: the fewest that fill huge pages.
+/// Places that are mapped together, one for each bit: the smallest number that fills whole huge
+/// pages.
 const SLAB_PLACES: usize = 32;
 const SLAB_BYTES: usize = SLAB_PLACES * PLACE_BYTES;
 const SLAB_PAGES: usize = SLAB_BYTES / HUGE_BYTES;
-/// Slabs at most, 544 MiB: more than what may be on its way by all other limits.
+/// Maximum slabs, 544 MiB in total: more than all other limits allow in flight.
 const SLABS_MAX: usize = 16;
-/// No alignment beyond a page is promised.
+/// Maximum alignment of a place, which is one page.
 const ALIGNED_TO_BYTES: usize = 4096;
-/// How often memory that was not used since the last time goes back to the kernel, in looks, of
-/// which there is one a second: to have it cleared again costs as much as to fill it.
+/// Checks, one a second, between two returns of unused memory to the kernel. Clearing memory again
+/// costs as much as filling it.
 const QUIET_LOOKS: u32 = 10;
 
 const _: () = assert!(SLAB_BYTES.is_multiple_of(HUGE_BYTES));
@@ -42,34 +44,34 @@ const _: () = assert!(PLACE_BYTES.is_multiple_of(ALIGNED_TO_BYTES));
 
 static POOL: Pool = Pool::new();
 
-/// The allocator of a process that moves files (`#[global_allocator]`).
+/// The allocator of a process that transfers files (`#[global_allocator]`).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pieces;
 
-// SAFETY: each call is passed on as it came.
+// SAFETY: each call is passed on unchanged.
 unsafe impl GlobalAlloc for Pieces {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller holds to what GlobalAlloc asks.
+        // SAFETY: the caller fulfils the contract of `GlobalAlloc`.
         unsafe { POOL.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as above.
+        // SAFETY: the caller fulfils the contract of `GlobalAlloc`.
         unsafe { POOL.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: as above.
+        // SAFETY: the caller fulfils the contract of `GlobalAlloc`.
         unsafe { POOL.dealloc(memory, layout) }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: as above.
+        // SAFETY: the caller fulfils the contract of `GlobalAlloc`.
         unsafe { POOL.realloc(memory, layout, size) }
     }
 }
 
-/// Gives back what was not used for long. To be called once a second.
+/// Returns long unused memory to the kernel. Call it once a second.
 pub(super) fn look() {
     POOL.look();
 }
@@ -84,16 +86,16 @@ struct Slabs {
     looks: u32,
 }
 
-/// Places that lie side by side. A bit stands for a place, or for a huge page.
+/// Adjacent places. In the masks, a bit stands for a place or for a huge page.
 #[derive(Clone, Copy)]
 struct Slab {
-    /// Its address; none while nothing is mapped.
+    /// Its address; `None` while it is not mapped.
     start: Option<usize>,
-    /// Places that are nobody's.
+    /// Free places.
     free: u32,
     /// Huge pages that may have memory.
     touched: u32,
-    /// Huge pages of which a place was taken or became free a short while ago.
+    /// Huge pages with a place that was taken or freed since the last check.
     recent: u32,
 }
 
@@ -105,25 +107,25 @@ impl Pool {
         }
     }
 
-    /// Nothing panics while it is held.
+    /// Locks the slabs. No code panics while it holds the lock.
     fn lock(&self) -> MutexGuard<'_, Slabs> {
         self.slabs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first free place, so that few huge pages are in use.
+    /// Takes the first free place, so that few huge pages are in use.
     fn take(&self) -> Option<*mut u8> {
         let mut slabs = self.lock();
         let slab = slabs.all.iter_mut().find(|slab| slab.free != 0)?;
         slab.take()
     }
 
-    /// Whether it was a place, which is free now.
+    /// Frees a place; returns `false` if the memory is not a place.
     fn put(&self, memory: *mut u8) -> bool {
         let mut slabs = self.lock();
         slabs.all.iter_mut().any(|slab| slab.put(memory.addr()))
     }
 
-    /// Each slab has its turn, one or two at a look: others may wait for a place.
+    /// Checks one or two slabs per call, so that other threads wait only briefly for a place.
     fn look(&self) {
         let mut slabs = self.lock();
         slabs.looks = (slabs.looks + 1) % QUIET_LOOKS;
@@ -170,8 +172,8 @@ impl Slab {
         is_ours
     }
 
-    /// Gives the huge pages back that are nobody's and were not used since the last time; all of it
-    /// where there are no others.
+    /// Returns huge pages to the kernel that have no taken place and were not used since the last
+    /// check. Unmaps the slab if no page is needed.
     fn give_back(&mut self) {
         let Some(start) = self.start else { return };
         let taken = (0..SLAB_PLACES).filter(|place| self.free & (1 << place) == 0);
@@ -179,33 +181,33 @@ impl Slab {
         self.recent = 0;
         if needed == 0 {
             let slab = std::ptr::with_exposed_provenance_mut(start);
-            // SAFETY: it is a slab, mapped here, and no place in it is anybody's.
+            // SAFETY: it is a slab that was mapped here, and none of its places is taken.
             unsafe { libc::munmap(slab, SLAB_BYTES) };
             *self = Self::UNMAPPED;
             return;
         }
         for page in (0..SLAB_PAGES).filter(|page| self.touched & !needed & (1 << page) != 0) {
             let memory = std::ptr::with_exposed_provenance_mut(start + page * HUGE_BYTES);
-            // SAFETY: all of it is mapped here, and no place in it is anybody's.
+            // SAFETY: the whole page was mapped here, and none of its places is taken.
             unsafe { libc::madvise(memory, HUGE_BYTES, libc::MADV_DONTNEED) };
         }
         self.touched &= needed;
     }
 }
 
-/// The huge pages that a place is in, one or two.
+/// Returns the mask of the one or two huge pages that contain a place.
 const fn pages_of(place: usize) -> u32 {
     let first = place * PLACE_BYTES / HUGE_BYTES;
     let last = ((place + 1) * PLACE_BYTES - 1) / HUGE_BYTES;
     (1 << first) | (1 << last)
 }
 
-/// Maps the memory of a slab, at the beginning of a huge page.
+/// Maps the memory of a slab, aligned to a huge page.
 fn map() -> Option<usize> {
     let length = SLAB_BYTES + HUGE_BYTES;
     let access = libc::PROT_READ | libc::PROT_WRITE;
     let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: new memory, anywhere.
+    // SAFETY: it maps new memory at any address.
     let mapped = unsafe { libc::mmap(std::ptr::null_mut(), length, access, kind, -1, 0) };
     if mapped == libc::MAP_FAILED {
         return None;
@@ -216,11 +218,11 @@ fn map() -> Option<usize> {
     let behind = (start + SLAB_BYTES, HUGE_BYTES - before.1);
     for (address, length) in [before, behind].into_iter().filter(|part| part.1 > 0) {
         let unused = std::ptr::with_exposed_provenance_mut(address);
-        // SAFETY: mapped above, and nobody knows of it.
+        // SAFETY: it was mapped above, and no other code has its address.
         unsafe { libc::munmap(unused, length) };
     }
     let slab = std::ptr::with_exposed_provenance_mut(start);
-    // SAFETY: mapped above. A kernel without huge pages refuses, and nothing is lost.
+    // SAFETY: it was mapped above. A kernel without huge pages refuses, without harm.
     unsafe { libc::madvise(slab, SLAB_BYTES, libc::MADV_HUGEPAGE) };
     Some(start)
 }
@@ -229,9 +231,9 @@ fn is_piece(size: usize, align: usize) -> bool {
     (PIECE_MIN_BYTES..=PLACE_BYTES).contains(&size) && align <= ALIGNED_TO_BYTES
 }
 
-// SAFETY: a place is mapped for as long as it is somebody's, aligned to a page, as long as the
-// largest piece, and given out once until it is put back; all else is the system's. Neither calls
-// back in here.
+// SAFETY: a place stays mapped while it is taken, is aligned to a page, fits the largest piece, and
+// is given out once until it is put back. All else is the system's. Neither allocator calls back in
+// here.
 unsafe impl GlobalAlloc for Pool {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_piece(layout.size(), layout.align())
@@ -239,18 +241,18 @@ unsafe impl GlobalAlloc for Pool {
         {
             return place;
         }
-        // SAFETY: the caller holds to what GlobalAlloc asks.
+        // SAFETY: the caller fulfils the contract of `GlobalAlloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as above.
+        // SAFETY: the caller fulfils the contract of `GlobalAlloc`.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         if !is_piece(layout.size(), layout.align()) || !self.put(memory) {
-            // SAFETY: it is no place, so the system gave it.
+            // SAFETY: it is not a place, so the system allocated it.
             unsafe { System.dealloc(memory, layout) }
         }
     }
@@ -258,11 +260,11 @@ unsafe impl GlobalAlloc for Pool {
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let align = layout.align();
         if !is_piece(layout.size(), align) && !is_piece(size, align) {
-            // SAFETY: no place is as large as either.
+            // SAFETY: neither size fits a place, so the system allocated the memory.
             return unsafe { System.realloc(memory, layout, size) };
         }
-        // SAFETY: the caller sees to it that `size` is none that a layout cannot have, and that
-        // `memory` has all bytes of the old one; what is new is somewhere else.
+        // SAFETY: the caller ensures that `size` is valid for a layout and that `memory` has all
+        // bytes of the old one. The new memory does not overlap it.
         unsafe {
             let new = self.alloc(Layout::from_size_align_unchecked(size, align));
             if !new.is_null() {

@@ -1,4 +1,4 @@
-//! Bytes a second, from counters that only grow.
+//! Rates in bytes per second, computed from monotonic counters.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -7,12 +7,12 @@ use parking_lot::Mutex;
 
 use p2pfs_types::digest::ContentHash;
 
-/// Over how long a rate is taken: long enough to be steady, short enough to be now.
+/// Period of a rate: long enough to be steady, short enough to be current.
 const SPAN: Duration = Duration::from_secs(5);
-/// Samples that are kept: one a second over the span, and a few more.
+/// Maximum samples: one a second over the period, and a few more.
 const SAMPLES_MAX: usize = 8;
 
-/// One look at the counters.
+/// The counters at one time.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     at: Instant,
@@ -20,14 +20,14 @@ struct Sample {
     sent_bytes: u64,
 }
 
-/// How fast this node sends and receives: over the last seconds, not since its start.
+/// The send and receive rates of this node over the last seconds.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
     samples: Mutex<VecDeque<Sample>>,
 }
 
 impl Rates {
-    /// Remembers how the counters, both of bytes since the start, stand at `at`: about once a
+    /// Records both counters, in bytes since the start, at the time `at`. Call it about once a
     /// second, in the order of time.
     pub(super) fn record(&self, at: Instant, received_bytes: u64, sent_bytes: u64) {
         let mut samples = self.samples.lock();
@@ -45,8 +45,8 @@ impl Rates {
         }
     }
 
-    /// Bytes received and bytes sent a second, in this order, from the oldest look that is
-    /// remembered to how the counters stand now; none where nothing is remembered.
+    /// Returns the receive rate and the send rate, in this order, from the oldest sample up to the
+    /// given counters. Both are 0 without a sample.
     pub(super) fn per_second(
         &self,
         now: Instant,
@@ -65,7 +65,7 @@ impl Rates {
     }
 }
 
-/// Bytes a second that a counter grew by between two times; 0 where no time lies between.
+/// Returns the growth of a counter in bytes per second between two times; 0 if no time has passed.
 fn rate(since: Instant, now: Instant, from: u64, to: u64) -> u64 {
     let seconds = now.saturating_duration_since(since).as_secs_f64();
     if seconds <= 0.0 {
@@ -74,8 +74,8 @@ fn rate(since: Instant, now: Instant, from: u64, to: u64) -> u64 {
     (to.saturating_sub(from) as f64 / seconds) as u64
 }
 
-/// How fast each file that is on its way comes. As many files are remembered as the last look
-/// named, which whoever fetches bounds.
+/// The receive rate of each file in transfer. Holds the files of the last sample, whose number the
+/// fetching code limits.
 #[derive(Debug, Default)]
 pub(super) struct FetchRates {
     looks: Mutex<Looks>,
@@ -83,14 +83,14 @@ pub(super) struct FetchRates {
 
 #[derive(Debug, Default)]
 struct Looks {
-    /// The last one; what is not of it began after it, from nothing.
+    /// The time of the last sample. A file that is not in it began afterwards, from zero.
     last: Option<Instant>,
     of: HashMap<ContentHash, Rates>,
 }
 
 impl FetchRates {
-    /// Remembers how many bytes of each file came by `at`, since its fetch began; files that are
-    /// not named are forgotten.
+    /// Records how many bytes of each file have arrived by `at` since its fetch began. Forgets all
+    /// other files.
     pub(super) fn record(&self, at: Instant, received: impl Iterator<Item = (ContentHash, u64)>) {
         let mut looks = self.looks.lock();
         let before = looks.last.replace(at);
@@ -107,8 +107,8 @@ impl FetchRates {
         looks.of = now.collect();
     }
 
-    /// Bytes of a file received a second, of which `received_bytes` have come by now since its
-    /// fetch began; 0 before the first look.
+    /// Returns the receive rate of a file of which `received_bytes` have arrived since its fetch
+    /// began; 0 before the first sample.
     pub(super) fn per_second(&self, now: Instant, hash: &ContentHash, received_bytes: u64) -> u64 {
         let looks = self.looks.lock();
         match (looks.of.get(hash), looks.last) {

@@ -1,4 +1,4 @@
-//! SIGHUP: what a running daemon takes over from a configuration that changed.
+//! SIGHUP: applies a changed configuration to the running daemon.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use super::node_config::inbox_shares;
 use super::seeds;
 use super::sharing::{added_by_command, share_all, unshare_all};
 
-/// Reads the configuration again and applies what can be applied; the rest is named in the log.
-/// Gives the configuration that is in force afterwards.
+/// Reads the configuration again, applies the settings that can change, and logs the others.
+/// Returns the configuration that is in force afterwards.
 ///
 /// # Errors
 /// [`ConfigError`]; nothing was changed then.
@@ -28,7 +28,8 @@ pub(super) async fn apply(
     let new = loaded.config.clone();
     let mut changes = compare(old, &new);
     change_inboxes(&mut changes, &service.config, [old, &new]);
-    // whatever reloads have asked for since, this is what the daemon runs with
+    // Compares with the configuration of the start, which the daemon runs with, whatever reloads
+    // have requested since.
     let restart = compare(&service.config, &new).restart;
     let in_force = service.in_force.load().reloaded(&loaded, &restart);
     service.in_force.store(Arc::new(in_force));
@@ -62,8 +63,8 @@ pub(super) async fn apply(
     Ok(new)
 }
 
-/// An inbox is shared by itself for as long as no share has it: that inboxes stay those of the
-/// start, and shares do not, must leave none unlisted.
+/// Adjusts the shares of inboxes. An inbox is shared by itself while no share covers it. Reloads
+/// change shares but not inboxes, and each inbox must stay covered.
 fn change_inboxes(changes: &mut Changes, at_start: &Config, old_and_new: [&Config; 2]) {
     let [old, new] = old_and_new.map(|config| inbox_shares(at_start, &config.share));
     let gone = old.iter().filter(|inbox| !new.contains(inbox));
@@ -72,7 +73,7 @@ fn change_inboxes(changes: &mut Changes, at_start: &Config, old_and_new: [&Confi
         .extend(gone.map(|inbox| inbox.dir.clone()));
     let come = new.into_iter().filter(|inbox| !old.contains(inbox));
     changes.shares_added.extend(come);
-    // what is the folder of an inbox and of a share is one share, with other settings now
+    // A folder that is an inbox and a share is one share, whose settings changed.
     let added = &changes.shares_added;
     let is_added = |dir: &PathBuf| added.iter().any(|share| share.dir == *dir);
     changes.shares_removed.retain(|dir| !is_added(dir));
@@ -83,13 +84,13 @@ async fn change_shares(service: &Arc<Service>, changes: &Changes) {
     let mut removed = changes.shares_removed.clone();
     removed.retain(|dir| !saved.iter().any(|share| share.dir == *dir));
     unshare_all(service, removed).await;
-    // what was added by command stays when the configuration, which may have it by the name of a
-    // link, has it no more: as it was added
+    // A share that was added by command stays when the configuration drops it, with the settings of
+    // the command. The configuration may have named it through a link.
     let shared = service.node.shared();
     let is_shared = |share: &ShareSettings| shared.iter().any(|it| it.dir == share.dir);
     let was_configured = |share: &ShareSettings| changes.shares_removed.contains(&share.dir);
     saved.retain(|it| changes.has_other_groups || was_configured(it) || !is_shared(it));
-    // one may have been taken out by command meanwhile
+    // A share may have been removed by command meanwhile.
     let still = service.saved_shares();
     saved.retain(|share| still.contains(share));
     let mut added = changes.shares_added.clone();

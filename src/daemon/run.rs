@@ -1,8 +1,8 @@
 //! The daemon's life: start, serve, reload, stop.
 //!
-//! Owns the order of things: the control socket is taken first (it shows whether another daemon
-//! runs), then the node, its shares, the mount, and readiness; backwards at the end. A start that
-//! fails leaves nothing mounted and nothing running.
+//! Owns the order of the start: the control socket is taken first (it shows whether another daemon
+//! runs), then the node, its shares, the mount, and readiness. The stop runs in reverse order. A
+//! start that fails leaves nothing mounted and nothing running.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,26 +38,27 @@ use p2pfs_proto::trust::InviteToken;
 
 pub use super::run_error::RunError;
 
-/// How often status and rates are taken.
+/// Interval between updates of status and rates.
 const TICK: Duration = Duration::from_secs(1);
-/// Calls that wait for the node.
+/// Maximum calls that wait for the node.
 const CALLS_MAX: usize = 256;
-/// How often what could not be done at the start is tried again: shares that were not there, a
+/// Interval between retries of actions that failed at the start: adding missing shares, and using a
 /// token whose issuer did not answer.
 const RETRY_PERIOD: Duration = Duration::from_secs(30);
-/// Threads of the runtime: gossip, connections and control; hashing and disks have their own.
+/// Threads of the runtime for gossip, connections and control. Hashing and disks have their own
+/// threads.
 const WORKER_THREADS: usize = 4;
-/// On so few processors there is one: each task that becomes ready wakes a thread that waits, and
-/// where those that fetch have all processors at work that is in vain. A large fetch took a
-/// fifteenth less processor time with one than with four.
+/// Up to this number of processors, the runtime has one thread. Each task that becomes ready wakes
+/// an idle thread, which is useless while fetches occupy all processors. A large fetch took a
+/// fifteenth less processor time with one thread than with four.
 const FEW_PROCESSORS: usize = 2;
-/// How the warning begins that a token waits.
+/// Beginning of the warning about a waiting token.
 const TOKEN_WAITS: &str = "the token that was left before the start was";
 
-/// Runs the daemon in the foreground until it is told to stop. `sources` are kept for reloads.
+/// Runs the daemon in the foreground until it is told to stop. Keeps `sources` for reloads.
 ///
 /// # Errors
-/// [`RunError`] saying what failed and what to do.
+/// [`RunError`] says what failed and what to do.
 pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
     memory::set_heaps();
     limits::leave_no_core();
@@ -82,7 +83,7 @@ pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
             source,
         })?;
     let outcome = runtime.block_on(live(sources, loaded, &log));
-    // a thread that still waits for a disk must not hold up the end
+    // A thread that still waits for a disk must not delay the end.
     runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
 }
@@ -114,7 +115,7 @@ async fn live(sources: Sources, loaded: Loaded, log: &LogHandle) -> Result<(), R
     outcome.map(|_| ())
 }
 
-/// The signals that the daemon lives by.
+/// The signals that the daemon handles.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -135,13 +136,13 @@ impl Signals {
     }
 }
 
-/// A daemon that runs.
+/// A running daemon.
 struct Daemon {
     service: Arc<Service>,
     config: Config,
     state: watch::Sender<ServiceState>,
     mount_status: watch::Sender<MountStatus>,
-    /// With what looks at it.
+    /// The mounted folder and the task that checks it.
     folder: Option<(JoinHandle<()>, Arc<Folder>)>,
     leave_asked: mpsc::Receiver<()>,
     changes: Option<mpsc::Receiver<Outdated>>,
@@ -206,7 +207,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// What goes on beside the calls: shares, a waiting token, the pulse.
+    /// Starts the background work: shares, a waiting token, and the periodic update.
     async fn start_tasks(&mut self) {
         self.add_shares().await;
         if !self.service.missing_shares.lock().awaits_any() {
@@ -264,7 +265,7 @@ impl Daemon {
         tokio::spawn(watchdog::keep(self.service.clone()));
     }
 
-    /// Serves until it is told to end; says how to leave.
+    /// Serves until the daemon is told to end; returns how to leave.
     async fn attend(&mut self, mut signals: Signals, sources: &Sources, log: &LogHandle) -> Leave {
         loop {
             tokio::select! {
@@ -302,8 +303,8 @@ impl Daemon {
         systemd::ready();
     }
 
-    /// Whoever left for good is no member again at the next start, unless the configuration says
-    /// so.
+    /// Removes the membership, so that a node that left for good does not rejoin at the next start.
+    /// A configured secret file brings it back all the same.
     fn forget_cluster(&self) {
         match self.service.node.keyring().forget() {
             Ok(true) => {}
@@ -338,7 +339,7 @@ impl Daemon {
     }
 }
 
-/// Takes status and rates once a second.
+/// Updates status and rates once a second.
 async fn pulse(service: Arc<Service>) {
     let mut tick = tokio::time::interval(TICK);
     let mut told = String::new();
@@ -363,7 +364,7 @@ async fn pulse(service: Arc<Service>) {
     }
 }
 
-/// Tries again what could not be done at the start, until it is.
+/// Retries actions that failed at the start, until they succeed.
 async fn retry_later(service: Arc<Service>, config: Config) {
     let mut tick = tokio::time::interval(RETRY_PERIOD);
     loop {
@@ -384,7 +385,7 @@ async fn use_waiting_token(service: &Service, config: &Config) {
     };
     match outcome {
         Ok(()) => tracing::info!("joined the cluster of the token that was waiting"),
-        // it was not used, and the next start uses it
+        // The token was not used, and the next start uses it.
         Err(NodeError::Stopping) => return,
         Err(error @ NodeError::Net(_)) if !is_over(&error) => {
             let warning = format!("{TOKEN_WAITS} not used yet: {error}");
@@ -398,13 +399,13 @@ async fn use_waiting_token(service: &Service, config: &Config) {
     service.forget_waiting_token();
 }
 
-/// Whether who made the token has refused it, and its time is over.
+/// Returns whether the issuer refused the token because it has expired.
 fn is_over(error: &NodeError) -> bool {
     matches!(error, NodeError::Net(NetError::InviteExpired))
 }
 
 impl Service {
-    /// The token that waits has no use any more: it was used, or another was.
+    /// Removes the waiting token, after it or another one was used.
     pub(super) fn forget_waiting_token(&self) {
         if let Err(error) = saved::forget_token(&self.config.state_dir) {
             tracing::warn!("the used token stays in the state directory: {error}");

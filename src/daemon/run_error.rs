@@ -1,4 +1,4 @@
-//! Why a daemon ends by itself, and whether a next start may go better.
+//! Why a daemon ends by itself, and whether another start may succeed.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -9,39 +9,39 @@ use p2pfs_fuse::MountError;
 use p2pfs_node::NodeError;
 use p2pfs_types::files::stays_refused;
 
-/// Why the daemon stopped other than by being told to: one line, with the remedy.
+/// Why the daemon stopped without being told to: one line, with the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The log.
+    /// The log cannot start.
     #[error(transparent)]
     Log(#[from] LogError),
     #[error(transparent)]
     Node(#[from] NodeError),
-    /// The mount.
+    /// The folder cannot be mounted.
     #[error(transparent)]
     Mount(#[from] MountError),
-    /// The control socket.
+    /// The control socket cannot be opened.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// What was kept by command cannot be read.
+    /// The shares added by command cannot be read.
     #[error("cannot read the shares kept in {}: {source}; {}", .dir.display(), mend(.source))]
     Saved {
         /// The state directory.
         dir: PathBuf,
         source: std::io::Error,
     },
-    /// The system refuses something basic.
+    /// The system refuses a basic operation.
     #[error("{what}: {source}")]
     System {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// What it said.
+        /// The error of the system.
         source: std::io::Error,
     },
 }
 
 impl RunError {
-    /// Whether every next start ends in the same until somebody mends something.
+    /// Returns whether every further start fails in the same way until the user corrects the cause.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Node(error) => error.is_permanent(),
@@ -53,7 +53,7 @@ impl RunError {
     }
 }
 
-/// What helps where the shares that were kept cannot be read.
+/// Returns the remedy for saved shares that cannot be read.
 fn mend(source: &std::io::Error) -> &'static str {
     match source.kind() {
         std::io::ErrorKind::NotADirectory => "name a directory with --state",

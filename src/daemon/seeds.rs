@@ -1,5 +1,5 @@
-//! Seeds that are named: their addresses are asked for beside everything else, so that a name
-//! that does not resolve delays nothing and nobody.
+//! Seeds with host names. They are resolved in the background, so that a name that does not resolve
+//! delays nothing.
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -13,10 +13,10 @@ use super::config::Seed;
 use super::journal::{self, message};
 use p2pfs_node::Node;
 
-/// How often the names are asked for again: addresses change, and a name that did not resolve may.
+/// Interval between resolutions. Addresses change, and an unresolved name may resolve later.
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// The seeds that are addresses: they need no asking.
+/// Returns the seeds that are addresses, which need no resolution.
 pub(super) fn addresses(seeds: &[Seed]) -> Vec<SocketAddr> {
     let plain = seeds.iter();
     plain
@@ -24,7 +24,7 @@ pub(super) fn addresses(seeds: &[Seed]) -> Vec<SocketAddr> {
         .collect()
 }
 
-/// The addresses of a seed now; none where its name does not resolve.
+/// Resolves a seed; returns no address if its name does not resolve.
 pub(super) async fn resolve(seed: &Seed) -> Vec<SocketAddr> {
     if let Some(ip) = seed.ip() {
         return vec![SocketAddr::new(ip, seed.port())];
@@ -35,14 +35,14 @@ pub(super) async fn resolve(seed: &Seed) -> Vec<SocketAddr> {
     found.unwrap_or_default()
 }
 
-/// The seeds that are names, and which of them are known not to resolve.
+/// The seeds with host names, and those that do not resolve.
 pub(super) struct NamedSeeds {
     seeds: Mutex<Vec<Seed>>,
     unresolved: Mutex<HashSet<String>>,
 }
 
 impl NamedSeeds {
-    /// Those of a configuration.
+    /// Takes the seeds of a configuration.
     pub(super) fn new(seeds: &[Seed]) -> Arc<Self> {
         let this = Self {
             seeds: Mutex::default(),
@@ -52,13 +52,14 @@ impl NamedSeeds {
         Arc::new(this)
     }
 
-    /// Those of another configuration, from now on.
+    /// Replaces the seeds by those of another configuration.
     pub(super) fn replace(&self, seeds: &[Seed]) {
         let named = seeds.iter().filter(|seed| seed.ip().is_none()).cloned();
         *self.seeds.lock() = named.collect();
     }
 
-    /// Resolves all of them now and every half minute, each beside the others, and says hello.
+    /// Resolves all names now and every half minute, concurrently, and passes the addresses to the
+    /// node.
     pub(super) async fn follow(self: Arc<Self>, node: Arc<Node>) {
         let mut tick = tokio::time::interval(PERIOD);
         loop {
@@ -67,7 +68,7 @@ impl NamedSeeds {
         }
     }
 
-    /// Resolves all of them once.
+    /// Resolves all names once and passes the addresses to the node.
     pub(super) async fn greet(self: Arc<Self>, node: &Arc<Node>) {
         let mut asked = JoinSet::new();
         for seed in self.seeds.lock().clone() {
@@ -81,7 +82,7 @@ impl NamedSeeds {
         while asked.join_next().await.is_some() {}
     }
 
-    /// The addresses of a name; that it has none is said once, until it has some.
+    /// Resolves a name. Logs a failure once, until the name resolves again.
     async fn resolve(&self, seed: &Seed) -> Vec<SocketAddr> {
         let found = resolve(seed).await;
         let name = seed.to_string();

@@ -1,4 +1,4 @@
-//! What the mount does, for those who ask how the node is.
+//! The activity of the mount, for status reports.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,26 +13,26 @@ use super::control::{
 use p2pfs_fuse::{FileReport, GivenReport, Mount, ReaderBudget, ReaderReport, WaitReport};
 use p2pfs_types::path::SharedPath;
 
-/// The mount that is served, once there is one. Holding this does not keep it.
+/// The served mount, if there is one. Holds a weak reference, which does not keep the mount alive.
 #[derive(Default)]
 pub(super) struct Served(Mutex<Weak<Mount>>);
 
 impl Served {
-    /// This is it from now on, with these rules for its readers.
+    /// Sets the mount and the rules for its readers.
     pub(super) fn set(&self, mount: &Arc<Mount>, rules: &ReaderSettings) {
         *self.0.lock() = Arc::downgrade(mount);
         self.set_cached_only(rules.cached_only.clone());
         self.set_budgets(&rules.budgets);
     }
 
-    /// Which programs are given cached bytes only from now on.
+    /// Sets the programs that may read cached bytes only.
     pub(super) fn set_cached_only(&self, programs: Vec<String>) {
         if let Some(mount) = self.mount() {
             mount.set_cached_only(programs);
         }
     }
 
-    /// Which programs may have how much fetched a second from now on.
+    /// Sets the fetch budgets of programs.
     pub(super) fn set_budgets(&self, budgets: &[ProgramBudget]) {
         let rule = |budget: &ProgramBudget| ReaderBudget {
             program: budget.program.clone(),
@@ -43,7 +43,7 @@ impl Served {
         }
     }
 
-    /// Who reads what in it, of the users that `is_told` names by number; how many more do.
+    /// Returns the readers of the mount whose user ID passes `is_told`, and the number of others.
     pub(super) fn readers(&self, is_told: impl Fn(u32) -> bool) -> (Vec<ReaderInfo>, u64) {
         let reports = self.mount().map(|it| it.readers()).unwrap_or_default();
         let all = reports.len();
@@ -53,38 +53,38 @@ impl Served {
         (told.into_iter().map(reader_info).collect(), others)
     }
 
-    /// Returns the files that a user's processes have open in it or read lately.
+    /// Returns the files that a user's processes have open in the mount or have read lately.
     pub(super) fn files_read_by(&self, uid: u32) -> Vec<Named> {
         let paths = self.mount().map(|it| it.files_read_by(uid));
         paths.into_iter().flatten().map(Named::new).collect()
     }
 
-    /// Takes the readers' speeds, and forgets those that have gone.
+    /// Updates the readers' rates and forgets readers that have ended.
     pub(super) fn look_at_readers(&self) {
         if let Some(mount) = self.mount() {
             mount.look_at_readers();
         }
     }
 
-    /// Whether what serves the mount answers within this time; true where there is none to serve.
+    /// Returns whether the mount answers within the timeout; `true` if nothing is mounted.
     pub(super) fn answers(&self, timeout: Duration) -> bool {
         self.mount()
             .is_none_or(|mount| !mount.is_mounted() || mount.answers(timeout))
     }
 
-    /// Whether a program that looks into the folder finds this name now; true where nobody can.
+    /// Returns whether a program that looks into the folder finds this name now; `true` without a
+    /// mount.
     pub(super) fn shows(&self, path: &SharedPath) -> bool {
         self.mount().is_none_or(|mount| mount.shows(path))
     }
 
-    /// Whether a program that looks into the folder finds all that is known by now; true where
-    /// nobody can look.
+    /// Returns whether the folder shows all known changes; `true` without a mount.
     pub(super) fn is_up_to_date(&self) -> bool {
         self.mount().is_none_or(|mount| mount.is_up_to_date())
     }
 
-    /// Why there can be no mount for want of the device, which a mount broker has for its daemon;
-    /// with what to do about it.
+    /// Returns why the FUSE device is unusable, with the remedy. With a mount broker, the broker
+    /// has the device and the daemon needs none.
     pub(super) fn device_trouble(&self) -> Option<String> {
         match self.mount() {
             Some(mount) if mount.is_brokers() => None,
@@ -96,7 +96,7 @@ impl Served {
         self.0.lock().upgrade()
     }
 
-    /// What it has done since it began; nothing where there is none.
+    /// Returns the counters since the mount began; zeros without a mount.
     pub(super) fn activity(&self) -> MountActivity {
         let Some(mount) = self.mount() else {
             return MountActivity::default();

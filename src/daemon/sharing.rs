@@ -1,7 +1,7 @@
-//! What this node is to share, by the configuration or by command, and cannot yet.
+//! Shares that the configuration or a command requests and that are not possible yet.
 //!
-//! Owns which shares those are: each is tried again now and then, and told of in the warnings,
-//! until it is shared or nobody wants it any more.
+//! Owns the list of these shares. Each is retried from time to time and reported in the warnings,
+//! until it is shared or no longer wanted.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -17,30 +17,29 @@ use super::missing::Missing;
 use super::node_config::share_spec;
 use p2pfs_node::door::ShareSpec;
 
-/// How long those who add shares wait for their disks: one that was at rest turns later, and is
-/// not waited for by all else.
+/// How long adding shares waits for their disks in total. A disk at rest takes longer to spin up,
+/// and must not delay all other work.
 const DISKS_WITHIN: Duration = Duration::from_secs(3);
-/// What each share has of that at least, so that one disk that stands still does not make others
-/// late that are well.
+/// Minimum wait for each share, so that one hung disk does not delay shares on working disks.
 const DISK_WITHIN: Duration = Duration::from_millis(200);
 
-/// Shares these, and what was missing, which whoever asks for more may have mended; what cannot be
-/// shared is missing from now on. Waits for disks that answer soon: the others' shares come once
-/// they do.
+/// Adds shares, and retries the missing ones, because the user may have corrected their cause.
+/// Shares that cannot be added are missing from now on. Waits only for disks that answer soon;
+/// other shares are added once their disks answer.
 pub(super) async fn share_all(service: &Arc<Service>, wanted: Vec<ShareSettings>) {
     service.missing_shares.lock().want(wanted);
     share_missing(service).await;
 }
 
-/// What was added by command, but for the folders of which the configuration says something by
-/// whatever name: that counts before.
+/// Returns the shares that were added by command, except for folders that the configuration names
+/// under any spelling, because the configuration takes precedence.
 pub(super) async fn added_by_command(service: &Arc<Service>) -> Vec<ShareSettings> {
     let mut added = service.saved_shares();
     if added.is_empty() {
         return added;
     }
     let in_force = service.in_force.load_full();
-    // it asks disks
+    // It accesses disks.
     let naming = spawn_blocking(move || {
         let shares = in_force.config.share.iter();
         let dirs: Vec<PathBuf> = shares.map(|share| share.dir.clone()).collect();
@@ -51,10 +50,9 @@ pub(super) async fn added_by_command(service: &Arc<Service>) -> Vec<ShareSetting
     added
 }
 
-/// Tries those again that are missing, in their order: of shares within each other the first
-/// counts.
+/// Retries the missing shares in their order. Of nested shares, the first counts.
 pub(super) async fn share_missing(service: &Arc<Service>) {
-    // what nobody wants is gone before any disk is waited for
+    // Unwanted shares are forgotten before any disk is waited for.
     forget_absent(service).await;
     let until = Instant::now() + DISKS_WITHIN;
     let wanted = service.missing_shares.lock().wanted().to_vec();
@@ -72,23 +70,23 @@ pub(super) async fn share_missing(service: &Arc<Service>) {
     forget_absent(service).await;
 }
 
-/// What was shared in an earlier run, and is wanted no more or cannot be shared, is listed no more:
-/// nobody can be given it, and whoever took it out may have had reasons. What is on a disk that
-/// does not answer stays listed.
+/// Removes the entries of shares from an earlier run that are not wanted now or cannot be shared.
+/// Their files cannot be given to other nodes, and the user may have had reasons to remove them.
+/// Entries on a disk that does not answer stay listed.
 async fn forget_absent(service: &Arc<Service>) {
     let missing = service.missing_shares.lock().outlook();
     let node = service.node.clone();
     let _done = spawn_blocking(move || node.forget_absent_shares(&missing)).await;
 }
 
-/// Shares these no more, whether they were shared or missing, on a thread that may wait for the
-/// disk.
+/// Stops sharing these folders, whether they were shared or missing, on a thread that may wait for
+/// the disk.
 pub(super) async fn unshare_all(service: &Arc<Service>, dirs: Vec<PathBuf>) {
     let service = service.clone();
     let work = spawn_blocking(move || {
         for dir in dirs {
             service.want_no_more(&dir);
-            // what was missing was not shared
+            // A missing share was not shared.
             let _was_missing = service.node.remove_share(&dir);
         }
     });
@@ -96,7 +94,8 @@ pub(super) async fn unshare_all(service: &Arc<Service>, dirs: Vec<PathBuf>) {
 }
 
 impl Service {
-    /// Nobody wants this folder shared any more, or it is shared now; whether it was missing.
+    /// Removes a folder from the missing shares, because it is not wanted or is shared now. Returns
+    /// whether it was missing.
     pub(super) fn want_no_more(&self, dir: &Path) -> bool {
         let mut missing = self.missing_shares.lock();
         let was_missing = missing.want_no_more(dir);
@@ -104,11 +103,12 @@ impl Service {
         was_missing
     }
 
-    /// Nothing is locked while the disk is asked, which may hang: other shares are added and
-    /// removed beside it.
+    /// Tries to add a share. Holds no lock during the disk access, which may hang, so that other
+    /// shares can be added and removed meanwhile.
     fn try_to_share(&self, share: &ShareSettings) {
         let groups = self.in_force.load().config.groups.clone();
-        // whoever wrote the configuration may have meant a link
+        // A folder in the configuration may deliberately be a link; a saved share is already
+        // resolved.
         let is_resolved = self.saved_shares().contains(share);
         let spec = share_spec(share, &groups);
         let outcome = self.node.add_share(ShareSpec {
@@ -132,7 +132,7 @@ impl Service {
         }
     }
 
-    /// Says that a disk keeps a share waiting, if it still does.
+    /// Reports that a disk delays a share, if it still does.
     fn tell_of_disk(&self, dir: &Path) {
         let mut missing = self.missing_shares.lock();
         if missing.is_awaited(dir) {
@@ -141,7 +141,8 @@ impl Service {
         }
     }
 
-    /// The list stays locked, so that it is not told of what is shared by then.
+    /// Reports a missing share. The list stays locked, so that no report follows after the share
+    /// was added.
     fn tell_not_shared(&self, missing: &mut Missing, dir: &Path, why: &dyn Display) {
         let beginning = not_shared(dir);
         let warning = format!("{beginning}{why}");
@@ -150,7 +151,7 @@ impl Service {
     }
 }
 
-/// How the warning about a missing share begins.
+/// Returns the beginning of the warning about a missing share.
 fn not_shared(dir: &Path) -> String {
     format!("{} is not shared: ", dir.display())
 }

@@ -1,7 +1,7 @@
-//! What the daemon tells the service manager (sd_notify(3)). Without one every call does nothing.
+//! The messages to the service manager (sd_notify(3)). Without a manager, every call does nothing.
 //!
-//! Owns the messages and the watchdog's interval. A manager that cannot be told is no reason to
-//! stop serving, so no error leaves this module.
+//! Owns the messages and the watchdog's interval. The daemon serves even if it cannot notify the
+//! manager, so no error leaves this module.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use sd_notify::NotifyState;
 use super::config::units::write_count;
 use super::control::Status;
 
-/// Serving: mounted (where it is to mount) and gossiping.
+/// Announces that the daemon is serving: it gossips and has mounted, if it is to mount.
 pub fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// The configuration is being read again; [`ready`] ends it.
+/// Announces a reload of the configuration; [`ready`] ends it.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -23,17 +23,17 @@ pub fn reloading() {
     }
 }
 
-/// On the way out.
+/// Announces that the daemon is stopping.
 pub fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// One line for `systemctl status`.
+/// Sets the status line of `systemctl status`.
 pub fn status(line: &str) {
     tell(&[NotifyState::Status(&line.replace('\n', " "))]);
 }
 
-/// How the daemon is, in one line.
+/// Formats the state of the daemon in one line.
 pub fn summary(status: &Status) -> String {
     let peers = write_count(status.peers.alive, "peer", "peers");
     let files = write_count(status.namespace.entries, "entry", "entries");
@@ -57,13 +57,13 @@ fn rate(bytes_per_s: u64) -> String {
     }
 }
 
-/// Still alive; to be called every [`watchdog_period`].
+/// Sends the keep-alive; call it every [`watchdog_period`].
 pub fn alive() {
     tell(&[NotifyState::Watchdog]);
 }
 
-/// How often the manager wants to hear that the daemon is alive: twice within its patience. None
-/// where it does not watch.
+/// Returns the interval of the keep-alive: half the timeout of the manager's watchdog. Returns
+/// `None` if the watchdog is off.
 pub fn watchdog_period() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|patience| patience / 2)
 }
@@ -81,7 +81,7 @@ mod tests {
 
     use super::*;
 
-    /// Says everything, in a process of its own that has a service manager.
+    /// Sends all messages, in a process of its own that has a service manager.
     #[test]
     #[ignore = "the test below runs it with a service manager"]
     fn says_everything() {

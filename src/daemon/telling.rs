@@ -1,8 +1,9 @@
-//! Tells the mount what the kernel must look at again.
+//! Tells the mount which data the kernel must invalidate.
 //!
-//! Of names at once. How much of a file is cached shows in its blocks alone, and is told a moment
-//! later and once: who copies small files that came ahead of him has each of them opened by then,
-//! and the kernel did not have to ask about it again.
+//! Changes of names are reported at once. The number of cached bytes of a file shows only in its
+//! block count, so it is reported with a short delay and once. By then, a program that copies
+//! prefetched small files has opened each of them, and the kernel did not have to ask about it
+//! again.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,12 +15,12 @@ use tokio::time::{Instant, sleep_until};
 use p2pfs_fuse::Mount;
 use p2pfs_node::Outdated;
 
-/// For how long what is cached may show as it was.
+/// Maximum delay of changes of cached bytes.
 const GATHERED_FOR: Duration = Duration::from_millis(500);
-/// Beyond so many contents they are told of at once.
+/// Number of contents that ends the delay early.
 const GATHERED_MAX: usize = 4096;
 
-/// Tells the newest mount until the node is gone.
+/// Reports changes to the current mount until the node ends.
 pub(super) async fn tell(
     mounts: watch::Receiver<Arc<Mount>>,
     mut changes: mpsc::Receiver<Outdated>,

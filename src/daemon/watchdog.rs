@@ -1,8 +1,8 @@
-//! The keep-alive for the service manager's watchdog: it is sent only while the node's loop and the
-//! mount answer, so that a daemon that stands still is started again.
+//! The keep-alive for the service manager's watchdog. It is sent only while the node's loop and the
+//! mount answer, so that the manager restarts a hung daemon.
 //!
-//! The mount is asked without touching the folder: a process that waits for its own mount could
-//! not even be killed.
+//! The check of the mount does not access the folder, because a process that waits for its own
+//! mount could not even be killed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use tokio::time::timeout;
 use super::answers::Service;
 use super::systemd;
 
-/// How long either may take to answer: both do so from memory.
+/// How long each may take to answer; both answer from memory.
 const ANSWER_TIME: Duration = Duration::from_secs(3);
-/// How much more often the proof is made than the manager wants to hear of it, so that one that
-/// came late on a busy machine is no end.
+/// Checks per keep-alive interval, so that one late check on a busy machine does not end the
+/// daemon.
 const PROOFS_PER_PERIOD: u32 = 2;
 
-/// Proves and tells, where the manager watches; forever.
+/// Checks and sends the keep-alive forever; returns at once if the watchdog is off.
 pub(super) async fn keep(service: Arc<Service>) {
     let Some(period) = systemd::watchdog_period() else {
         return;
@@ -35,7 +35,7 @@ pub(super) async fn keep(service: Arc<Service>) {
     }
 }
 
-/// What does not answer, if anything.
+/// Returns the part that does not answer, if any.
 async fn stuck(service: &Arc<Service>) -> Option<&'static str> {
     if !matches!(
         timeout(ANSWER_TIME, service.node.members()).await,

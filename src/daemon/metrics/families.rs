@@ -1,5 +1,5 @@
 //! The metrics by name. Names follow the conventions of Prometheus: base units, and `_total` for
-//! what only grows.
+//! counters.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -11,10 +11,10 @@ use prometheus_client::registry::Registry;
 use crate::daemon::answers::Service;
 use crate::daemon::control::{PeerInfo, PeerState, Peers, Plane, ShareInfo, Status};
 
-/// Peers told of one by one; those beyond, of a large cluster, are in the sums alone.
+/// Maximum peers with their own metrics; further peers of a large cluster are only in the sums.
 const PEERS_TOLD_MAX: usize = 256;
 
-/// A reading as text; none where the node is stopping.
+/// Returns all metrics as text; `None` if the node is stopping.
 pub(super) async fn text(service: &Service) -> Option<String> {
     let (status, peers) = service.for_metrics().await?;
     let mut text = String::new();
@@ -37,7 +37,7 @@ struct BuildLabel {
     version: String,
 }
 
-/// What is registered, value by value.
+/// The registry, filled value by value.
 struct Families(Registry);
 
 impl Families {

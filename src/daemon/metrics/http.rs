@@ -1,20 +1,20 @@
-//! The little of HTTP/1.1 that a reader of metrics speaks: one GET a connection.
+//! The part of HTTP/1.1 that a reader of metrics needs: one GET for each connection.
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The longest request that is read.
+/// Maximum bytes of a request.
 const REQUEST_MAX_BYTES: usize = 8 << 10;
 /// The only path.
 const PATH: &str = "/metrics";
-/// What the text is (OpenMetrics 1.0).
+/// The content type (OpenMetrics 1.0).
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Reads one request and answers it with what `text` gives.
+/// Reads one request and answers it with the text that `text` returns.
 ///
 /// # Errors
-/// What the system says; the reader has gone.
+/// The error of the system; the reader is gone.
 pub(super) async fn answer<S, F>(mut stream: S, text: impl FnOnce() -> F) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -56,7 +56,7 @@ where
     stream.shutdown().await
 }
 
-/// The request up to its empty line, or what fits.
+/// Reads the request up to its empty line, or up to the limit.
 async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
     let mut head = Vec::new();
     let mut buffer = [0; 1024];

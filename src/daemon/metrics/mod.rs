@@ -1,8 +1,7 @@
-//! Metrics for Prometheus, where the configuration turns them on: read over HTTP, on this machine
-//! alone.
+//! Metrics for Prometheus over HTTP, on this machine only, if the configuration enables them.
 //!
 //! Owns the endpoint and the names of the metrics ([`families`]). Counts nothing itself: each
-//! reading is made of what the node knows at that moment.
+//! response is computed from the current state of the node.
 
 mod families;
 mod http;
@@ -22,15 +21,15 @@ use super::answers::Service;
 use super::config::MetricsAddress;
 use p2pfs_types::files::socket_place::make_way;
 
-/// Readers at one time; the next one waits.
+/// Maximum concurrent readers; the next one waits.
 const READERS_MAX: usize = 8;
 /// How long one reader may take from its connection to its last byte.
 const READER_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long accepting pauses when the system has no descriptors left.
+/// How long accepting pauses when the system has no free descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers readers from now on, where the configuration says so. A node without metrics does its
-/// work all the same, so one that cannot be read is a warning.
+/// Starts the endpoint, if it is configured. A failure is only a warning, because a node works
+/// without metrics.
 pub(super) async fn start(service: &Arc<Service>) {
     let Some(address) = &service.config.metrics.listen else {
         return;
@@ -44,18 +43,17 @@ pub(super) async fn start(service: &Arc<Service>) {
     }
 }
 
-/// Where readers come from.
+/// The listening socket.
 enum Endpoint {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
 impl Endpoint {
-    /// Binds it; a socket's file that nobody listens on any more is replaced, and any user may
-    /// read.
+    /// Binds the endpoint. Replaces a socket file without a listener, and lets any user read.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     async fn bind(address: &MetricsAddress) -> io::Result<Self> {
         match address {
             MetricsAddress::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
@@ -68,7 +66,7 @@ impl Endpoint {
         }
     }
 
-    /// Answers readers for ever.
+    /// Answers readers forever.
     async fn serve(self, service: Arc<Service>) {
         let places = Arc::new(Semaphore::new(READERS_MAX));
         loop {
