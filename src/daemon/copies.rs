@@ -3,10 +3,10 @@
 //!
 //! Up to 2.39, glibc copies more than some KiB by REP MOVSB if the processor reports it as fast. On
 //! AMD's Zen 3 and 4 it is slow if source and destination have nearly the same offset within a
-//! page: 2 to 3 GiB a second instead of 60 (sourceware.org, bug 30994). Every TLS record is such a
-//! case, which cost 7% of the time that both ends spent on a large file. A tunable selects the
-//! other method (The GNU C Library Reference Manual, Hardware Capability Tunables). A program reads
-//! it once, at its start.
+//! page. It then copies 2 to 3 GiB a second instead of 60 (sourceware.org, bug 30994). Every TLS
+//! record is such a case, which cost 7% of the time that both ends spent on a large file. A tunable
+//! selects the other method (The GNU C Library Reference Manual, Hardware Capability Tunables). A
+//! program reads it once, at its start.
 //!
 //! Owns the restart of the daemon with this tunable where it helps. Never changes the tunable if
 //! the user has set it.
@@ -62,7 +62,7 @@ mod gnu {
         let _refused = again.args(arguments).env(VARIABLE, wanted).exec();
         // The failed attempt reset SIGPIPE, so that a broken pipe would end the process, as for
         // other programs.
-        // SAFETY: it restores the earlier handler, and there are no threads yet.
+        // SAFETY: it restores the earlier handler before any thread is started.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     }
 

@@ -1,6 +1,6 @@
 //! Sockets that outlive the daemon. The service manager keeps them from one process to the next
-//! (`FDSTORE=1`, sd_notify(3)), so that other nodes and callers of the control socket wait during a
-//! restart and are not refused.
+//! (`FDSTORE=1`, sd_notify(3)). Other nodes and callers of the control socket therefore wait during
+//! a restart and are not refused.
 //!
 //! Owns the names of the sockets in the manager's store. A kept socket that does not fit the
 //! configuration is discarded and opened again. Without a manager, or with one that keeps nothing,
@@ -146,7 +146,7 @@ fn keep(name: &str, socket: BorrowedFd<'_>) {
 fn forget(names: &[&str]) {
     for name in names {
         let states = [NotifyState::FdStoreRemove, NotifyState::FdName(name)];
-        // Without a manager there is no store.
+        // Without a manager, nothing is stored.
         let _told = sd_notify::notify(&states);
     }
     if let Err(error) = wait_for_manager() {

@@ -14,7 +14,7 @@ use p2pfs_node::{Fetched, News, Push, PushStage, Who};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::is_trick;
 
-/// Maximum fetches whose start is remembered to log their duration. Others are logged with a
+/// Maximum fetches with a remembered start, for the duration in the log. Others are logged with a
 /// duration of 0.
 const FETCHES_TIMED_MAX: usize = 4096;
 

@@ -20,8 +20,8 @@ use super::pieces;
 /// threads rarely contend here.
 #[cfg(target_env = "gnu")]
 const HEAPS: libc::c_int = 2;
-/// Free bytes at the end of a heap that are returned to the kernel: enough for the pieces that wait
-/// for one peer, and for some of other peers.
+/// Free bytes at the end of a heap from which they return to the kernel. This is room for the
+/// pieces that wait for one peer, and for some of other peers.
 #[cfg(target_env = "gnu")]
 const GIVEN_BACK_BYTES: libc::c_int = 8 << 20;
 /// Bytes from which an allocation is mapped by itself and returned at once: more than any piece. It

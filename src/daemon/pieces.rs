@@ -231,9 +231,9 @@ fn is_piece(size: usize, align: usize) -> bool {
     (PIECE_MIN_BYTES..=PLACE_BYTES).contains(&size) && align <= ALIGNED_TO_BYTES
 }
 
-// SAFETY: a place stays mapped while it is taken, is aligned to a page, fits the largest piece, and
-// is given out once until it is put back. All else is the system's. Neither allocator calls back in
-// here.
+// SAFETY: a place stays mapped while it is taken, is aligned to a page and fits the largest piece.
+// It is given out once until it is put back. All else is the system's. Neither allocator calls back
+// in here.
 unsafe impl GlobalAlloc for Pool {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_piece(layout.size(), layout.align())

@@ -74,8 +74,8 @@ fn rate(since: Instant, now: Instant, from: u64, to: u64) -> u64 {
     (to.saturating_sub(from) as f64 / seconds) as u64
 }
 
-/// The receive rate of each file in transfer. Holds the files of the last sample, whose number the
-/// fetching code limits.
+/// The receive rate of each file in transfer. Holds the files of the last sample; the fetching code
+/// limits their number.
 #[derive(Debug, Default)]
 pub(super) struct FetchRates {
     looks: Mutex<Looks>,
@@ -107,8 +107,8 @@ impl FetchRates {
         looks.of = now.collect();
     }
 
-    /// Returns the receive rate of a file of which `received_bytes` have arrived since its fetch
-    /// began; 0 before the first sample.
+    /// Returns the receive rate of a file; 0 before the first sample. `received_bytes` have arrived
+    /// since its fetch began.
     pub(super) fn per_second(&self, now: Instant, hash: &ContentHash, received_bytes: u64) -> u64 {
         let looks = self.looks.lock();
         match (looks.of.get(hash), looks.last) {

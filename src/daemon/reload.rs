@@ -73,7 +73,7 @@ fn change_inboxes(changes: &mut Changes, at_start: &Config, old_and_new: [&Confi
         .extend(gone.map(|inbox| inbox.dir.clone()));
     let come = new.into_iter().filter(|inbox| !old.contains(inbox));
     changes.shares_added.extend(come);
-    // A folder that is an inbox and a share is one share, whose settings changed.
+    // A folder that is an inbox and a share is one share with changed settings.
     let added = &changes.shares_added;
     let is_added = |dir: &PathBuf| added.iter().any(|share| share.dir == *dir);
     changes.shares_removed.retain(|dir| !is_added(dir));

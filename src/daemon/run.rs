@@ -43,7 +43,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// Maximum calls that wait for the node.
 const CALLS_MAX: usize = 256;
 /// Interval between retries of actions that failed at the start: adding missing shares, and using a
-/// token whose issuer did not answer.
+/// token after its issuer did not answer.
 const RETRY_PERIOD: Duration = Duration::from_secs(30);
 /// Threads of the runtime for gossip, connections and control. Hashing and disks have their own
 /// threads.

@@ -43,7 +43,8 @@ impl Served {
         }
     }
 
-    /// Returns the readers of the mount whose user ID passes `is_told`, and the number of others.
+    /// Returns the readers of the mount with a user ID that passes `is_told`, and the number of
+    /// others.
     pub(super) fn readers(&self, is_told: impl Fn(u32) -> bool) -> (Vec<ReaderInfo>, u64) {
         let reports = self.mount().map(|it| it.readers()).unwrap_or_default();
         let all = reports.len();

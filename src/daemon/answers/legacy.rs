@@ -165,7 +165,7 @@ pub(super) fn legacy_entry(file: &RemoteFile) -> LsEntry {
     }
 }
 
-/// Explains why a file is neither fetched into the cache nor pinned.
+/// Explains why a file is not fetched into the cache and not pinned.
 pub(super) fn not_kept(file: &RemoteFile) -> String {
     let peer = file.peer;
     format!(

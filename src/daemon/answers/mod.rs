@@ -62,7 +62,7 @@ pub(super) struct Service {
     pub refused_config: ArcSwapOption<String>,
     /// The current causes that cut this node off from the others.
     pub isolation: ArcSwap<Vec<Check>>,
-    /// Held by the caller whose checkup is running.
+    /// Locked while a checkup runs.
     pub checking: tokio::sync::Mutex<()>,
     /// When the daemon started.
     pub started: Timestamp,

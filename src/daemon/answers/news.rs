@@ -133,7 +133,7 @@ impl Shown {
     }
 }
 
-/// Number of events since the last reported one whose files the caller may not see.
+/// Number of events since the last reported one that name files which the caller may not see.
 #[derive(Default)]
 struct LeftOut(u64);
 

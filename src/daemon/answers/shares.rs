@@ -191,8 +191,8 @@ impl Service {
         Err(Failure::new(FailureKind::Invalid, message).with_remedy(remedy))
     }
 
-    /// Returns the origin of the configured share that has one of these names, or of a share whose
-    /// folder does.
+    /// Returns the origin of the configured share with one of these names, or of a share with a
+    /// folder of such a name.
     fn configured_by(&self, names: &[&Path]) -> Option<String> {
         let in_force = self.in_force.load();
         let by_name = |share: &ShareSettings| names.contains(&share.dir.as_path());

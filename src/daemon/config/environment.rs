@@ -27,7 +27,7 @@ impl Environment {
         self.get(name).map(Path::new)
     }
 
-    /// Returns the names of all variables whose name is UTF-8.
+    /// Returns the names of all variables, except names that are not UTF-8.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().filter_map(|name| name.to_str())
     }

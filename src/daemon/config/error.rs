@@ -8,8 +8,8 @@ use miette::{Diagnostic, NamedSource, SourceSpan};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Why there is no configuration. The error lies in the named file or variable, and no setting was
-/// applied.
+/// Why the configuration was refused. The error lies in the named file or variable, and no setting
+/// was applied.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum ConfigError {
     /// A file that cannot be read.
@@ -39,7 +39,7 @@ pub enum ConfigError {
         /// The position.
         #[label("here")]
         span: SourceSpan,
-        /// Whether the file is valid TOML.
+        /// Whether the error is in a value or a key, rather than in the syntax.
         is_toml: bool,
     },
     /// Further errors in a file that are not reported.
@@ -198,7 +198,7 @@ pub(super) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     )
 }
 
-/// Returns the path of the key whose name or value contains the position.
+/// Returns the path of the key at the position, which is in its name or its value.
 fn key_at(table: &DeTable<'_>, place: &Range<usize>) -> Vec<String> {
     for (key, value) in table {
         if holds(&key.span(), place) {

@@ -1,4 +1,4 @@
-//! Readers and writers for fields of the settings whose type alone does not define their format.
+//! Readers and writers for fields of the settings if the type alone does not define the format.
 //! Owns no field.
 
 use std::net::SocketAddr;

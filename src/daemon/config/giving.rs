@@ -41,7 +41,7 @@ pub struct InboxSettings {
     /// The folder for received files, which is shared like any other share.
     #[serde(deserialize_with = "absolute", serialize_with = "lossy")]
     pub dir: PathBuf,
-    /// Nodes whose files are accepted, by name or key; `*` for all.
+    /// The nodes that may send files, by name or key; `*` for all.
     pub from: Vec<String>,
     /// Maximum bytes that its files may use.
     #[serde(rename = "budget", with = "units::positive_size")]

@@ -162,8 +162,8 @@ fn config_files(sources: &Sources) -> Result<Vec<PathBuf>, ConfigError> {
     let mut folder = main.clone().into_os_string();
     folder.push(".d");
     let drop_ins = drop_ins(Path::new(&folder))?;
-    // A dangling link counts as a missing file and is an error; only if there is no entry at all is
-    // the file skipped.
+    // A dangling link counts as a missing file, which is an error. Without any entry of that name,
+    // the file is skipped.
     let main = Some(main).filter(|main| named || main.symlink_metadata().is_ok());
     Ok(main.into_iter().chain(drop_ins).collect())
 }

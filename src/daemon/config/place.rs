@@ -27,8 +27,9 @@ pub struct Place {
 /// of p2pfs.service).
 const SYSTEM_SECRET: &str = "/etc/p2pfs/secret";
 
-/// Returns the secret's path from the service manager (systemd.exec(5), CREDENTIALS). Returns
-/// `None` if there is none; the service manager then provides an empty line.
+/// Returns the path of the secret from the service manager (systemd.exec(5), CREDENTIALS). Returns
+/// `None` if the settings name another file, or if the manager has no secret; it then provides an
+/// empty line.
 pub(super) fn credential(environment: &Environment, wanted: Option<&Path>) -> Option<PathBuf> {
     if wanted.is_some_and(|path| path != Path::new(SYSTEM_SECRET)) {
         return None;

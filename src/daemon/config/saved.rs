@@ -48,7 +48,7 @@ struct SavedShare {
     no_default_excludes: bool,
 }
 
-/// Loads the saved shares; returns an empty list if there is no file.
+/// Loads the saved shares; returns an empty list if the file is missing.
 ///
 /// # Errors
 /// The error of the system, or `InvalidData` if the file is damaged. The file is left unchanged.
@@ -178,7 +178,7 @@ fn sync_names(state_dir: &Path) -> io::Result<()> {
 }
 
 /// Creates a file in place of the leftover of a crash. An existing file of that name is not written
-/// to and a link is not followed. The directory may belong to another user, who could otherwise
+/// to and a link is not followed. The directory may belong to another user that could otherwise
 /// make root write to another place.
 fn made_anew(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {

@@ -237,7 +237,7 @@ pub struct LimitSettings {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsSettings {
-    /// The local address of the endpoint; without it there is no endpoint.
+    /// The local address of the endpoint; if absent, the endpoint is off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<MetricsAddress>,
 }

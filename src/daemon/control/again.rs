@@ -21,8 +21,8 @@ pub struct Breaks {
 }
 
 impl Breaks {
-    /// Returns the deadline for the next daemon. Returns `None` after [`BREAKS_MAX`] broken
-    /// connections or once the deadline has passed.
+    /// Returns the deadline for the next daemon. Returns `None` after more than [`BREAKS_MAX`]
+    /// broken connections or once the deadline has passed.
     pub(super) fn wait_until(&mut self) -> Option<Instant> {
         let until = *self.since.get_or_insert_with(Instant::now) + AWAY_MAX;
         (self.count <= BREAKS_MAX && Instant::now() < until).then_some(until)

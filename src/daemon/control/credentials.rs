@@ -11,7 +11,7 @@ use rustix::process::Uid;
 use super::call::Right;
 use super::failure::{Failure, FailureKind};
 
-/// Maximum number of groups read for one caller; Linux allows no more (`NGROUPS_MAX`).
+/// Maximum number of groups of one caller, which is the limit of Linux (`NGROUPS_MAX`).
 const GROUPS_MAX: usize = 65_536;
 
 /// User ID of a user that is not mapped, unless the administrator configured another
@@ -70,8 +70,9 @@ fn peer_groups(socket: &impl AsRawFd) -> io::Result<Vec<u32>> {
     loop {
         let mut length = libc::socklen_t::try_from(size_of_val(groups.as_slice()))
             .map_err(|_| io::ErrorKind::InvalidInput)?;
-        // SAFETY: the descriptor is open for the length of the call, and `length` is the size in
-        // bytes of the initialised buffer that `groups` owns; the kernel writes no more than that.
+        // SAFETY: the descriptor is open for the length of the call. `length` is the size in bytes
+        // of the initialised buffer that `groups` owns, and the kernel writes at most that many
+        // bytes.
         let result = unsafe {
             libc::getsockopt(
                 socket.as_raw_fd(),
@@ -145,7 +146,7 @@ impl Policy {
     }
 }
 
-/// Looks up the ID of a group in the system's database; `None` if there is no such group.
+/// Looks up the ID of a group in the system's database; returns `None` if the group does not exist.
 fn group_gid(name: &str) -> Option<u32> {
     uzers::get_group_by_name(name).map(|group| group.gid())
 }

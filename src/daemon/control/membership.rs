@@ -94,7 +94,7 @@ pub struct TrustStep {
     /// That node's key.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub node: Option<String>,
-    /// The path whose ownership the statement changes, if it is about a path.
+    /// The path that changes its owner, if the statement is about a path.
     #[serde(flatten)]
     pub path: Option<Named>,
     /// The name of the node that signed it.

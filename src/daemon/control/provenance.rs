@@ -19,7 +19,7 @@ pub struct Provenance {
     pub versions: Vec<VersionInfo>,
     /// The effect of a read now, in a sentence.
     pub next_read: String,
-    /// The node that pushed the winning version to this node, if one did.
+    /// The peer that pushed the winning version to this node, if one did.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sent_by: Option<String>,
     /// Why this node does not share its own file of that name. Shown only to root and the daemon's
@@ -162,8 +162,8 @@ pub enum EventKind {
         /// The condition, and what to do about it.
         message: String,
     },
-    /// Events were left out because the caller may not see their files: reads and transfers of
-    /// other users, and names that the mount does not let the caller list.
+    /// Events about files that the caller may not see were left out: reads and transfers of other
+    /// users, and names that the caller may not list in the mount.
     LeftOut {
         /// Number of events.
         count: u64,

@@ -5,23 +5,23 @@ use serde::{Deserialize, Serialize};
 
 use super::names::{EntryKind, Named, Problem};
 
-/// How a folder is to be shared; absent fields keep their values.
+/// A change to the settings of a share; absent fields keep their values.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShareChange {
-    /// Whether to share files that other users may not read. The default of a new share is no.
+    /// Whether to share files that other users may not read. A new share defaults to `false`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub include_private: Option<bool>,
-    /// Whether to give its files to legacy peers. The default of a new share is no.
+    /// Whether to give its files to legacy peers. A new share defaults to `false`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub legacy: Option<bool>,
     /// The readers: names and keys of nodes, and groups behind `@`; or `*` alone for all members,
     /// the default of a new share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readers: Option<Vec<String>>,
-    /// All patterns of excluded files. The default of a new share is none.
+    /// All patterns of excluded files. A new share has none by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclude: Option<Vec<String>>,
-    /// Whether to share files that are excluded by default, too. The default of a new share is no.
+    /// Whether to share files that are excluded by default, too. A new share defaults to `false`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_default_excludes: Option<bool>,
 }
@@ -35,7 +35,7 @@ pub struct Shares {
     /// Bytes read for hashing since the start, over all shares.
     #[serde(default)]
     pub read_bytes: u64,
-    /// Folders that are to be shared and cannot be yet, with the remedy. Shown only to root and the
+    /// Requested folders that cannot be shared yet, with the remedy. Shown only to root and the
     /// daemon's user.
     #[serde(default)]
     pub missing: Vec<Problem>,

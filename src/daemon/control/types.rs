@@ -62,9 +62,9 @@ pub struct Status {
 /// Refused datagrams and connections since the start, within [`Status`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
-    /// Datagrams that were malformed, forged, replayed, or over the limit.
+    /// Datagrams that were foreign, forged, replayed, or over the limit.
     pub datagrams: u64,
-    /// Connections that were malformed, unauthenticated, garbled, or over the limit.
+    /// Connections that were foreign, unauthenticated, garbled, or over the limit.
     pub connections: u64,
 }
 
@@ -414,7 +414,7 @@ pub struct CacheCleared {
 pub struct CacheVerified {
     /// Number of files that were read and hashed.
     pub files: u64,
-    /// Number of their cached bytes, all of which were read and hashed.
+    /// Number of their cached bytes; all of them were read and hashed.
     pub bytes: u64,
     /// Number of wrong bytes, which were dropped and will be fetched again.
     pub dropped_bytes: u64,

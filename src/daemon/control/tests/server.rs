@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::super::*;
 
-/// Binds a server whose requests `answer` handles, and returns its directory and socket.
+/// Binds a server, with `answer` as the handler of its requests. Returns its directory and socket.
 fn served(
     answer: impl Fn(ControlRequest) + Send + 'static,
 ) -> (tempfile::TempDir, Vec<std::path::PathBuf>) {
