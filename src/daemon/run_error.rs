@@ -15,6 +15,7 @@ pub enum RunError {
     /// The log cannot start.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The node cannot start.
     #[error(transparent)]
     Node(#[from] NodeError),
     /// The folder cannot be mounted.
@@ -28,6 +29,7 @@ pub enum RunError {
     Saved {
         /// The state directory.
         dir: PathBuf,
+        /// The error of the system.
         source: std::io::Error,
     },
     /// The system refuses a basic operation.

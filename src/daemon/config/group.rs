@@ -17,6 +17,7 @@ const GROUP_MARK: char = '@';
 /// Several nodes under one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
+    /// The name, without `@`.
     pub name: String,
     /// Names and keys of nodes, as configured.
     pub members: Vec<String>,

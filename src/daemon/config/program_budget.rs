@@ -9,6 +9,7 @@ use super::units::{Wrong, written_as_text};
 /// A program, named by its process or its unit, and its budget.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramBudget {
+    /// The name of the process or of the unit.
     pub program: String,
     /// Bytes per second.
     pub bytes_per_s: u64,

@@ -97,6 +97,7 @@ pub struct CacheSettings {
 pub struct MountSettings {
     /// Whether the daemon mounts.
     pub enabled: bool,
+    /// The directory to mount at, an absolute path.
     #[serde(deserialize_with = "absolute", serialize_with = "lossy")]
     pub dir: PathBuf,
     /// The owner of its files; by default the user that mounts.
@@ -132,6 +133,7 @@ pub struct ReaderSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShareSettings {
+    /// The folder, an absolute path.
     #[serde(deserialize_with = "absolute", serialize_with = "lossy")]
     pub dir: PathBuf,
     /// Whether files that other users may not read are shared, too.

@@ -49,10 +49,16 @@ pub enum ClientError {
         .path.display(),
         .path.as_os_str().len()
     )]
-    TooLong { path: PathBuf },
+    TooLong {
+        /// The rejected path.
+        path: PathBuf,
+    },
     /// The path is a file of another type.
     #[error("{} is no socket", .path.display())]
-    NoSocket { path: PathBuf },
+    NoSocket {
+        /// The rejected path.
+        path: PathBuf,
+    },
     /// The socket cannot be used.
     #[error("cannot use the control socket: {0}")]
     Socket(#[from] io::Error),

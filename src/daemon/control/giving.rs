@@ -15,6 +15,7 @@ pub struct SendProgress {
 /// One receiver of a transfer in progress.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SendingTo {
+    /// The name of the receiver.
     pub peer: String,
     /// Bytes that it was sent or already had.
     pub sent_bytes: u64,
@@ -34,6 +35,7 @@ pub struct SendDone {
 /// A receiver that has the sent file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakenBy {
+    /// The name of the receiver.
     pub peer: String,
     /// Whether the receiver confirmed it. Mesh peers cannot; they were sent the whole file.
     pub confirmed: bool,
@@ -42,7 +44,9 @@ pub struct TakenBy {
 /// A receiver that does not have the sent file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotTakenBy {
+    /// The name of the receiver.
     pub peer: String,
+    /// The reason.
     pub why: String,
 }
 

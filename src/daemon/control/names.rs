@@ -69,6 +69,7 @@ impl<'de> Deserialize<'de> for Named {
 /// A name and its problem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
+    /// The name or path.
     #[serde(flatten)]
     pub path: Named,
     /// The problem.

@@ -82,12 +82,14 @@ pub struct Event {
 pub enum EventKind {
     /// Another node answers.
     PeerUp {
+        /// The name of the peer.
         peer: String,
         /// Its key, 64 hexadecimal digits.
         node: String,
     },
     /// Another node is gone.
     PeerDown {
+        /// The name of the peer.
         peer: String,
         /// Its key, 64 hexadecimal digits.
         node: String,
@@ -96,6 +98,7 @@ pub enum EventKind {
     },
     /// A peer sent wrong bytes, and nothing is requested from it.
     PeerShunned {
+        /// The name of the peer.
         peer: String,
         /// Its key, 64 hexadecimal digits.
         node: String,
@@ -124,18 +127,21 @@ pub enum EventKind {
     MeshDown(MeshPeerInfo),
     /// A mesh peer announced addresses.
     MeshLearned {
+        /// The name of the peer.
         peer: String,
         /// Number of addresses that were unknown before.
         count: u64,
     },
     /// A peer sent a line of text.
     Chat {
+        /// The name of the peer.
         peer: String,
         /// The text; it may contain any character.
         text: String,
     },
     /// A peer sent bytes that belong to no file; a program that embeds a node reads them.
     Bytes {
+        /// The name of the peer.
         peer: String,
         /// Number of bytes.
         size_bytes: u64,

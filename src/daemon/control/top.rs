@@ -67,6 +67,7 @@ pub struct TransferInfo {
 /// A node that gives a file, within [`TransferInfo`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransferSource {
+    /// The name of the node.
     pub name: String,
     /// Bytes received from it.
     pub received_bytes: u64,

@@ -87,6 +87,7 @@ pub struct MountStatus {
     pub enabled: bool,
     /// Whether it is mounted.
     pub mounted: bool,
+    /// The directory of the mount.
     #[serde(flatten)]
     pub dir: Named,
     /// Why it is enabled but not mounted.
@@ -305,6 +306,7 @@ pub struct GetDone {
 /// Bytes that one node gave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceShare {
+    /// The name of the node.
     pub name: String,
     /// Bytes received from it.
     pub received_bytes: u64,
