@@ -1,2 +1,2 @@
-# The program knows its own commands.
+# The program generates its own completions.
 eval "$(p2pfs completions bash)"

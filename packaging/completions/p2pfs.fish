@@ -1,2 +1,2 @@
-# The program knows its own commands.
+# The program generates its own completions.
 p2pfs completions fish | source
