@@ -1,4 +1,4 @@
-//! Why a node cannot start or do what it is asked.
+//! Errors of starting and using a node.
 
 use std::path::PathBuf;
 
@@ -10,17 +10,17 @@ use p2pfs_types::files::{stays_refused, with_remedy};
 
 use super::store::StoreError;
 
-/// A node's failure. Starting changes nothing that a later start could not use.
+/// A failure of a node. A failed start leaves nothing that a later start could not use.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// The state directory cannot be made or read.
+    /// The state directory cannot be created or read.
     #[error("cannot use the state directory {}: {}", dir.display(), state_trouble(source))]
     StateDir {
         dir: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// Another daemon works on the same state.
+    /// Another daemon uses the same state directory.
     #[error(
         "the state directory {} belongs to a running daemon; stop that one, or give this one \
          another with --state",
@@ -39,7 +39,7 @@ pub enum NodeError {
     /// A share.
     #[error(transparent)]
     Share(#[from] ShareError),
-    /// What was persisted.
+    /// The stored state.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The node takes its secret from a file, which a token cannot change.
@@ -55,9 +55,9 @@ pub enum NodeError {
 }
 
 impl NodeError {
-    /// Whether every next start ends in the same until somebody mends something: where what is
-    /// stored is of no use, or a place cannot be used by this user. What may pass by itself does
-    /// not: a disk that is mounted later, an address in use, a device that fails.
+    /// Returns whether every further start fails too until the cause is repaired: stored data is
+    /// unusable, or this user may not use a path. Causes that may pass by themselves are not
+    /// permanent: a disk that is mounted later, an address in use, a device that fails.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::StateDir { dir, source } => stays_refused(dir, source),
@@ -79,7 +79,7 @@ impl NodeError {
     }
 }
 
-/// What is wrong with a state directory, and what helps where that is clear.
+/// Describes what is wrong with a state directory, with a remedy if it is known.
 fn state_trouble(source: &std::io::Error) -> String {
     match source.kind() {
         std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotADirectory => {

@@ -1,7 +1,7 @@
-//! What happened lately, for `p2pfs events` and the journal.
+//! Recent events, for `p2pfs events` and the journal.
 //!
-//! Owns a bounded memory of the last events and hands new ones to whoever follows. It only tells;
-//! nothing is decided by it.
+//! Owns a bounded log of the latest events and sends new ones to its followers. It only reports;
+//! nothing depends on it.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -24,42 +24,42 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
-/// Events that are remembered; older ones are forgotten.
+/// Maximum number of remembered events. Older ones are dropped.
 pub(crate) const EVENTS_KEPT: usize = 1000;
-/// Events that a slow follower may be behind before it loses some.
+/// Maximum number of events that a slow follower may be behind before it loses some.
 pub(crate) const EVENTS_BEHIND_MAX: usize = 4096;
-/// Warnings that are kept for `p2pfs status`, each text once; the oldest goes first.
+/// Maximum number of warnings kept for `p2pfs status`, each text once. The oldest is dropped first.
 pub(crate) const WARNINGS_KEPT: usize = 20;
 
-/// One event and when it was.
+/// An event and its time.
 #[derive(Clone, Debug)]
 pub struct Noted {
-    /// By the local clock.
+    /// Time of the event by the local clock.
     pub at: SystemTime,
-    /// What happened.
+    /// The event.
     pub news: News,
 }
 
-/// What can happen.
+/// The kinds of events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// Another node answers.
     PeerUp(Who),
-    /// Another node stopped cleanly and may be back.
+    /// Another node stopped cleanly and may return.
     PeerAway(Who),
     /// Another node is gone.
     PeerDown(Who, DownReason),
-    /// A node was admitted, by whom.
+    /// A node was admitted. The second node admitted it.
     Joined(Who, Who),
-    /// A node was put out or went, by whose word.
+    /// A node was expelled or resigned. The second node said so.
     Expelled(Who, Who),
-    /// The cluster has a fresh secret, by whom.
+    /// The cluster has a fresh secret, made by this member.
     Rotated(Who),
     /// A peer sent wrong bytes.
     PeerShunned(Who),
-    /// A name is listed that was not.
+    /// A name is newly listed.
     Added(SharedPath),
-    /// A name is listed no more.
+    /// A name is no longer listed.
     Removed(SharedPath),
     /// A name shows another content.
     Changed(SharedPath),
@@ -67,114 +67,115 @@ pub enum News {
     FetchStarted(Fetched),
     /// A content is complete in the cache.
     FetchDone(Fetched),
-    /// Bytes did not come, and why.
+    /// A fetch failed, with the reason.
     FetchFailed(Fetched, String),
-    /// A legacy peer begins to be given a file, or has got the whole of it.
+    /// A transfer to a legacy peer began or is complete.
     Given(Given),
-    /// A peer of the mesh is there.
+    /// A peer of the mesh is connected.
     MeshUp {
         who: mesh::Who,
         /// Whether this node dialled it.
         dialled: bool,
     },
-    /// A peer of the mesh is gone, and why.
+    /// A peer of the mesh is gone, with the reason.
     MeshDown(mesh::Who, String),
-    /// A peer of the mesh takes no connection of ours.
+    /// A peer of the mesh refuses connections from this node.
     MeshRejected(MemberName, mesh::Rejection),
-    /// A peer of the mesh told of others.
+    /// A peer of the mesh reported other peers.
     MeshLearned {
         from: mesh::Who,
-        /// Of how many that were not known.
+        /// How many of them were unknown.
         count: usize,
     },
-    /// Talk, as it was sent: it may hold any character.
+    /// Talk, exactly as it was sent. It may contain any character.
     Chat {
-        /// What its sender calls itself.
+        /// The name that the sender gives itself.
         from: String,
-        /// What it says.
+        /// The text.
         text: String,
     },
-    /// Bytes of no file; [`Node::messages`](super::Node::messages) hands on the bytes themselves.
+    /// A message of bytes that are not a file. [`Node::messages`](super::Node::messages) delivers
+    /// the bytes.
     Bytes {
-        /// What their sender calls itself.
+        /// The name that the sender gives itself.
         from: String,
-        /// How many.
+        /// Number of bytes.
         size_bytes: u64,
     },
     /// A file that is pushed to this node.
     Received(Push),
     /// A file that this node pushes.
     Sent(Push),
-    /// Something that a person should know.
+    /// A warning for the operator.
     Warning(String, Audience),
 }
 
-/// Whom a warning may be told to.
+/// The users that may see a warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
     /// Every user of this machine.
     Everybody,
-    /// Root and the user that the node runs as: it names local files.
+    /// Root and the user that the node runs as, because the warning names local files.
     Owner,
 }
 
-/// What is fetched.
+/// A content that is fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
-    /// The hash of its bytes.
+    /// Hash of the content.
     pub hash: ContentHash,
-    /// Its length; 0 where that is not known.
+    /// Length in bytes; 0 if unknown.
     pub size_bytes: u64,
-    /// A name that it had then, which may be another file's by now.
+    /// A name of the content at the time of the event. By now another file may have this name.
     pub name: Option<SharedPath>,
 }
 
-/// What a legacy peer gets.
+/// A transfer to a legacy peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Given {
-    /// Where its connection comes from.
+    /// Remote address of its connection.
     pub peer: SocketAddr,
-    /// The name that it asked for.
+    /// The requested name.
     pub name: Name,
-    /// The length of the file.
+    /// Length of the file in bytes.
     pub size_bytes: u64,
-    /// Whether it has all of it.
+    /// Whether the transfer is complete.
     pub is_done: bool,
 }
 
 /// A file that one peer pushes to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Push {
-    /// What the other one calls itself.
+    /// The name that the other peer gives itself.
     pub peer: String,
-    /// The name of the file: the one that it has got, once it is there.
+    /// The offered name of the file, or its final name once it has arrived.
     pub name: Vec<u8>,
-    /// Its length.
+    /// Length in bytes.
     pub size_bytes: u64,
-    /// How far it is.
+    /// Progress of the push.
     pub stage: PushStage,
 }
 
-/// How far a push is.
+/// Progress of a push.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PushStage {
-    /// It begins.
+    /// The push began.
     Started,
-    /// All of it is there, or was sent to one that cannot say so.
+    /// The whole file has arrived, or was sent to a peer that cannot acknowledge it.
     Done,
-    /// Nothing of it is there, and why.
+    /// The push failed, with the reason. No part of the file remains.
     Failed(String),
 }
 
-/// A node and what it calls itself, where that is known.
+/// A node and the name that it gives itself, if known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Who {
-    /// Its key.
+    /// Public key of the node.
     pub node: NodeId,
     pub name: Option<String>,
 }
 
-/// The memory. Clones are the same memory.
+/// The log of events and warnings. Clones share their state.
 #[derive(Clone)]
 pub struct EventLog {
     kept: Arc<Mutex<Kept>>,
@@ -197,19 +198,19 @@ impl Default for EventLog {
 }
 
 impl EventLog {
-    /// What is remembered, oldest first, and the events from now on.
+    /// Returns the remembered events, oldest first, and a receiver for all later ones.
     pub fn follow(&self) -> (Vec<Noted>, broadcast::Receiver<Noted>) {
         let kept = self.kept.lock();
         (kept.events.iter().cloned().collect(), self.live.subscribe())
     }
 
-    /// The warnings that are remembered, oldest first.
+    /// Returns the remembered warnings, oldest first.
     pub fn warnings(&self) -> Vec<String> {
         let kept = self.kept.lock();
         kept.warnings.iter().map(|(text, _)| text.clone()).collect()
     }
 
-    /// Those of them that every user of this machine may know.
+    /// Returns the remembered warnings that every user of this machine may see.
     pub fn public_warnings(&self) -> Vec<String> {
         let kept = self.kept.lock();
         let public = kept
@@ -219,37 +220,38 @@ impl EventLog {
         public.map(|(text, _)| text.clone()).collect()
     }
 
-    /// Remembers a warning.
+    /// Records a warning that every user of this machine may see.
     pub fn warn(&self, message: String) {
         self.warn_whom(message, Audience::Everybody);
     }
 
-    /// Forgets the warnings that begin so: what they told of is over.
+    /// Removes the warnings that begin with this text, because their cause is gone.
     pub fn settle(&self, beginning: &str) {
         let mut kept = self.kept.lock();
         kept.warnings
             .retain(|(text, _)| !text.starts_with(beginning));
     }
 
-    /// Forgets the warnings that say this: it is over.
+    /// Removes the warnings that contain these words, because their cause is gone.
     pub(super) fn settle_saying(&self, words: &str) {
         let mut kept = self.kept.lock();
         kept.warnings.retain(|(text, _)| !text.contains(words));
     }
 
-    /// The newest of the warnings that begin so.
+    /// Returns the newest warning that begins with this text.
     pub(super) fn standing(&self, beginning: &str) -> Option<String> {
         let kept = self.kept.lock();
         let mut texts = kept.warnings.iter().rev().map(|(text, _)| text);
         texts.find(|text| text.starts_with(beginning)).cloned()
     }
 
-    /// Remembers a warning that names local files.
+    /// Records a warning that names local files.
     pub fn warn_owner(&self, message: String) {
         self.warn_whom(message, Audience::Owner);
     }
 
-    /// The same, in place of those that begin so.
+    /// Records a warning that names local files. It replaces the warnings that begin with
+    /// `beginning`.
     pub fn warn_owner_instead(&self, beginning: &str, message: String) {
         self.warn_instead(beginning, message, Audience::Owner);
     }
@@ -287,7 +289,7 @@ impl EventLog {
             kept.events.pop_front();
         }
         kept.events.push_back(noted.clone());
-        // under the lock, so that a follower neither misses one nor gets it twice
+        // Sent under the lock, so that a follower neither misses an event nor receives it twice.
         let _nobody_follows = self.live.send(noted);
     }
 
@@ -313,7 +315,7 @@ impl EventLog {
                  p2pfs(8)): the rest is not listed; share less of it"
                     .to_owned(),
             ),
-            // the ledger of offenders tells
+            // The ledger of offenders reports it.
             NodeEvent::Offended { .. } => {}
             NodeEvent::Wanted { .. }
             | NodeEvent::Offered { .. }
@@ -333,7 +335,7 @@ impl EventLog {
                 self.note(News::Joined(joined, by));
             }
             Claim::Expel { node, .. } => self.note(News::Expelled(who(node), by)),
-            // the first number names the secret that is there already
+            // Number 0 names the secret that exists from the beginning.
             Claim::Rotate { number: 0, .. } | Claim::Found { .. } | Claim::Own { .. } => {}
             Claim::Rotate { .. } => self.note(News::Rotated(by)),
         }
@@ -365,8 +367,8 @@ impl EventLog {
         }
     }
 
-    /// Another node's version from the future: one of the two clocks is wrong, and whichever is
-    /// ahead wins every conflict.
+    /// Warns about a version of another node with a time in the future. One of the two clocks is
+    /// wrong, and the clock that is ahead wins every conflict.
     fn note_clock(&self, found: &Found, view: &View) {
         if let Some(gap) = clock_gap(found.version_time, SystemTime::now()) {
             let who = view
@@ -380,14 +382,14 @@ impl EventLog {
         }
     }
 
-    /// Tells which files came, went or changed between two views.
+    /// Records which files were added, removed or changed between two views.
     pub(super) fn note_changes(&self, changes: &[Change], before: &View, after: &View) {
         for change in changes {
             let Change::Entry(path) = change else {
                 continue;
             };
             let now_there = after.lookup(path);
-            // a directory's time is only shown: it wins nothing
+            // The time of a directory is only displayed and wins no conflict.
             if let Some(found) = now_there.as_ref().filter(|found| is_file(found)) {
                 self.note_clock(found, after);
             }
@@ -403,12 +405,12 @@ impl EventLog {
     }
 }
 
-/// A clock that is further ahead than this is wrong: time servers keep machines within seconds, and
+/// Largest gap by which another clock may be ahead. Time servers keep machines within seconds, and
 /// a slow log does not make a version newer.
 const CLOCK_GAP_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// How far a version's time is ahead of now, where that is more than clocks may differ. No author
-/// gives a version a later time than its own clock showed.
+/// Returns how far a version's time is ahead of now, if it is more than [`CLOCK_GAP_MAX`]. No
+/// author gives a version a later time than its own clock showed.
 fn clock_gap(version_time: Timestamp, now: SystemTime) -> Option<Duration> {
     let seconds = u64::try_from(version_time.seconds).ok()?;
     let version_time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;

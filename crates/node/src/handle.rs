@@ -37,26 +37,27 @@ use p2pfs_types::files::Whereabouts;
 use p2pfs_types::id::{EpochId, NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
-/// The longest that leaving may take: the farewell is said three times within 120 ms, and mDNS says
-/// goodbye once.
+/// Maximum time to leave. The farewell is sent three times within 120 ms, and the mDNS goodbye
+/// once.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 
-/// How long a resignation is told, in some rounds of gossip, before the farewell.
+/// How long a resignation spreads, in some rounds of gossip, before the farewell.
 const RESIGNATION_HEARD: Duration = Duration::from_millis(500);
 
-/// How long a join waits for what is on record; the others tell it soon after.
+/// How long a join waits for the statements on record. Other nodes send them soon after anyway.
 const RECORD_LIMIT: Duration = Duration::from_secs(5);
 
-/// How another node got back to this one.
+/// The result when another node dialled this one back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reached {
-    /// Its clock at the end of its attempt; none where it made none.
+    /// Clock of the other node at the end of its attempt, in Unix milliseconds; `None` if it made
+    /// no attempt.
     pub unix_ms: Option<u64>,
-    /// Why it did not succeed.
+    /// The reason why the attempt failed.
     pub trouble: Option<String>,
 }
 
-/// What runs beside the loop, and how to talk to it.
+/// The parts that run beside the event loop, and its command channel.
 pub(super) struct Running {
     pub(super) fetcher: Fetcher,
     pub(super) server: Server,
@@ -65,14 +66,14 @@ pub(super) struct Running {
     pub(super) offenders: Offenders,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) stopping: watch::Receiver<bool>,
-    /// The legacy peers, where their plane is on.
+    /// The legacy peers, if their plane is on.
     pub(super) legacy: Option<Legacy>,
     pub(super) courier: Courier,
-    /// Held so that this node is found; taken back when the node stops.
+    /// The mDNS announcement of this node, withdrawn when the node stops.
     pub(super) lan: Mutex<Option<Lan>>,
 }
 
-/// A node that runs. Dropping it stops it without a farewell.
+/// A running node. Dropping it stops it without a farewell.
 pub struct Node {
     pub(super) name: NodeName,
     pub(super) secret_file: Option<PathBuf>,
@@ -85,107 +86,110 @@ pub struct Node {
     pub(super) content: Arc<NodeContent>,
     pub(super) published: Published,
     pub(super) running: Running,
-    /// Told of each change of what is pinned.
+    /// Notified of each change of the pins.
     pub(super) pins: watch::Sender<()>,
     pub(super) changes: Option<mpsc::Receiver<Outdated>>,
     pub(super) state: StateDir,
 }
 
 impl Node {
-    /// Its key's public half.
+    /// Returns the public half of the node's key.
     pub fn id(&self) -> NodeId {
         self.key.node_id()
     }
 
-    /// What it calls itself.
+    /// Returns the name of the node.
     pub fn name(&self) -> &NodeName {
         &self.name
     }
 
-    /// Where others reach it; another when the machine's address changed.
+    /// Returns the address at which other nodes reach this one. It changes with the machine's
+    /// address.
     pub fn address(&self) -> SocketAddr {
         **self.published.own_address.load()
     }
 
-    /// The secrets it knows.
+    /// Returns the secrets and the ledger that the node knows.
     pub fn keyring(&self) -> &Keyring {
         &self.keyring
     }
 
-    /// What is to be said of its state directory, where that is not what it was any more: what was
-    /// stored there is lost with the next restart.
+    /// Describes the problem if the state directory was emptied, moved or replaced. In that case
+    /// the next restart loses the stored state.
     pub fn trouble_with_state(&self) -> Option<String> {
         let place = format!("the state directory {}", self.state.path().display());
         let moved = "was emptied, moved or replaced while p2pfs runs, and with it this node's key";
         trouble_with_place(self.state.whereabouts(), &place, moved)
     }
 
-    /// The same of its cache directory: what was kept and pinned there.
+    /// Describes the problem if the cache directory was emptied, moved or replaced. In that case
+    /// the next restart loses the cached and pinned contents.
     pub fn trouble_with_cache_dir(&self) -> Option<String> {
         let place = format!("the cache directory {}", self.cache.dir().display());
         let moved = "was emptied, moved or replaced while p2pfs runs";
         trouble_with_place(self.cache.whereabouts(), &place, moved)
     }
 
-    /// Why the state was not stored, where storing failed last: a full disk, most often.
+    /// Returns why the last write of the state failed; most often the disk is full.
     pub fn trouble_with_storing(&self) -> Option<String> {
         self.running.events.standing(NOT_STORED)
     }
 
-    /// Why the cache takes nothing in, where its disk refused the last write.
+    /// Returns why the cache stores nothing, if its disk refused the last write.
     pub fn trouble_with_caching(&self) -> Option<String> {
         self.running.events.standing(NOT_CACHED)
     }
 
-    /// The namespace as it is now.
+    /// Returns the current namespace.
     pub(super) fn view(&self) -> Arc<View> {
         self.published.view.load_full()
     }
 
-    /// What the sender of a file is called, by the word of the node that it was sent to; none where
-    /// nobody sent it.
+    /// Returns the name of the node or peer that sent a file, as stated by the node that received
+    /// it. Returns `None` if the file was not sent.
     pub fn sent_by(&self, path: &SharedPath, hash: &ContentHash) -> Option<String> {
         let sender = self.view().sent_by(path, hash)?;
         let names = Names::new(self.published.view.clone(), self.keyring.clone());
         Some(names.of_sender(&sender))
     }
 
-    /// What the filesystem reads.
+    /// Returns the content for the filesystem.
     pub fn content(&self) -> Arc<NodeContent> {
         self.content.clone()
     }
 
-    /// The shared folders.
+    /// Returns the shared folders.
     pub(super) fn shares(&self) -> &ShareSet {
         &self.shares
     }
 
-    /// The legacy peers, where their plane is on.
+    /// Returns the legacy peers, if their plane is on.
     pub fn legacy(&self) -> Option<&Legacy> {
         self.running.legacy.as_ref()
     }
 
-    /// Gives files and talk to others.
+    /// Returns the sender of files and talk.
     pub(super) fn courier(&self) -> &Courier {
         &self.running.courier
     }
 
-    /// The peers of the mesh, where it is on.
+    /// Returns the peers of the mesh, if it is on.
     pub fn mesh(&self) -> Option<&Mesh> {
         self.running.courier.mesh.as_ref()
     }
 
-    /// What `.p2pfs/status.json` shows from now on.
+    /// Sets the content of `.p2pfs/status.json`.
     pub fn publish_status(&self, json: Vec<u8>) {
         self.published.status.store(Arc::new(json));
     }
 
-    /// What changes, for whoever holds the mount; once.
+    /// Takes the receiver of namespace changes, for the owner of the mount. Returns `None` after
+    /// the first call.
     pub fn take_changes(&mut self) -> Option<mpsc::Receiver<Outdated>> {
         self.changes.take()
     }
 
-    /// Every other node that is known.
+    /// Returns every other known node.
     ///
     /// # Errors
     /// [`NodeError::Stopping`].
@@ -195,20 +199,21 @@ impl Node {
         answer.await.map_err(|_| NodeError::Stopping)
     }
 
-    /// Where members were reached the last time that any was, also before this start.
+    /// Returns the addresses at which members were last reached, including those from before this
+    /// start.
     pub fn last_addresses(&self) -> Vec<SocketAddr> {
         self.published.last_addresses.load().to_vec()
     }
 
-    /// Looks who answers at an address by TCP.
+    /// Finds out which node answers at an address over TCP.
     pub async fn probe(&self, address: SocketAddr) -> Probed {
         self.net.probe(address).await
     }
 
-    /// The time that another node takes to answer a question over TCP, once a connection stands.
+    /// Measures how long another node takes to answer a request over an open TCP connection.
     ///
     /// # Errors
-    /// [`NodeError::Net`] where it does not answer.
+    /// [`NodeError::Net`] if it does not answer.
     pub async fn tcp_round_trip(
         &self,
         node: NodeId,
@@ -216,7 +221,7 @@ impl Node {
     ) -> Result<Duration, NodeError> {
         self.net.warm(node, address, Lane::Urgent).await?;
         let begun = Instant::now();
-        // the cheapest question: what it has of nothing
+        // The cheapest request: the holdings of the empty content.
         let hash = ContentHash::of(&[]);
         let question = Request::Holdings { hash };
         self.net
@@ -225,10 +230,10 @@ impl Node {
         Ok(begun.elapsed())
     }
 
-    /// Asks another node to dial this one, to find out whether it can be reached from there.
+    /// Asks another node to dial this one, to find out whether it can reach this node.
     ///
     /// # Errors
-    /// [`NodeError::Net`] where it does not answer, or does not know the question.
+    /// [`NodeError::Net`] if it does not answer, or does not know the request.
     pub async fn ask_to_dial_back(
         &self,
         node: NodeId,
@@ -244,12 +249,12 @@ impl Node {
                 unix_ms: Some(unix_ms),
                 trouble: (!trouble.is_empty()).then_some(trouble),
             },
-            // it has too much to do to try
+            // It is too busy to try.
             _ => Reached::default(),
         })
     }
 
-    /// Another address to join through.
+    /// Adds another address to join through.
     ///
     /// # Errors
     /// [`NodeError::Stopping`].
@@ -257,14 +262,14 @@ impl Node {
         self.command(Command::AddSeed(address)).await
     }
 
-    /// Makes a token for one new node; it serves once, and only while this node runs and is in this
-    /// cluster.
+    /// Makes a token for one new node. The token can be used once, and only while this node runs
+    /// and is in this cluster.
     ///
     /// # Errors
-    /// [`NodeError::Trust`] where too many tokens are out, this node may admit nobody or is too far
-    /// from the founder to, or whoever has a secret file is in.
+    /// [`NodeError::Trust`] if too many tokens are outstanding, if this node may not admit nodes or
+    /// is too far from the founder to do so, or if the cluster has a secret file.
     pub fn invite(&self, lifetime: Duration, grant: Grant) -> Result<InviteToken, NodeError> {
-        // a token brings no secret file, and nobody could certify who comes with it
+        // A token contains no secret file, and no node could certify the new one.
         self.keyring.check_admits(&self.id())?;
         let mut seeds = vec![self.address()];
         seeds.extend(self.published.addresses.load().values().copied());
@@ -274,29 +279,28 @@ impl Node {
         Ok(issued?)
     }
 
-    /// Sets which names no joiner may give itself, because settings give rights by them. Only the
-    /// first call has an effect.
+    /// Sets which names a joining node may not use, because settings give rights by these names.
+    /// Only the first call has an effect.
     pub fn reserve_names(&self, is_reserved: IsReserved) {
         self.invites.reserve(is_reserved);
     }
 
-    /// How many invitations of this node into its present cluster wait to be used.
+    /// Returns how many invitations of this node into its current cluster are unused.
     pub fn waiting_invitations(&self) -> usize {
         self.invites.waiting(self.keyring.cluster(), unix_now_s())
     }
 
-    /// Joins the cluster that the token invites to; what this node was a member of before is
-    /// dropped.
+    /// Joins the cluster of the token. The previous membership of this node is dropped.
     ///
     /// # Errors
-    /// [`NodeError::SecretFromFile`], [`NodeError::Trust`] for a bad token, [`NodeError::Net`]
-    /// where its issuer does not answer or refuses: the node stays where it was.
+    /// [`NodeError::SecretFromFile`], [`NodeError::Trust`] for a bad token, [`NodeError::Net`] if
+    /// its issuer does not answer or refuses: the node stays in its cluster.
     /// [`NodeError::Stopping`]: the token was not used.
     pub async fn join(&self, token: &InviteToken) -> Result<(), NodeError> {
         if let Some(file) = &self.secret_file {
             return Err(NodeError::SecretFromFile { file: file.clone() });
         }
-        // who stops uses no token up
+        // A stopping node must not use up the token.
         self.command(Command::MembershipChanged).await?;
         let Joining { secret, chain } = self.net.enrol(token, &self.name).await?;
         self.keyring.join(&self.id(), secret, &chain)?;
@@ -304,15 +308,16 @@ impl Node {
         let reached = token.seeds.iter().map(|seed| (token.issuer, *seed));
         let reached = Command::LetIn(reached.collect());
         for news in [Command::MembershipChanged, reached] {
-            // it is a member on the disk by now, whoever stops
+            // The membership is on the disk by now, even if the node is stopping.
             let _stopping = self.command(news).await;
         }
         Ok(())
     }
 
-    /// Learns of its issuer what is on record, of which the token brought a part: what this node
-    /// says next follows what it had said before, in an earlier membership too, and nothing of that
-    /// is lost when one of the two ends.
+    /// Requests the statements on record from the issuer; the token brought only a part of them.
+    /// The next statements of this node then continue its earlier ones, including those of an
+    /// earlier membership. Otherwise the end of one membership would remove the statements made in
+    /// it, and the nodes that they admitted.
     async fn hear_record(&self, token: &InviteToken) {
         for seed in &token.seeds {
             let question = self.keyring.question(false).into();
@@ -328,19 +333,19 @@ impl Node {
         }
     }
 
-    /// Puts a node out of the cluster, then gives the others a fresh secret as [`Self::rotate`]
-    /// does. Where the second fails, the node is out all the same.
+    /// Expels a node from the cluster, then gives the other members a fresh secret as
+    /// [`Self::rotate`] does. If the rotation fails, the node is expelled all the same.
     ///
     /// # Errors
-    /// [`NodeError::Trust`] where this node may not, or that one is no member;
+    /// [`NodeError::Trust`] if this node may not expel, or the other one is not a member;
     /// [`NodeError::Stopping`].
     pub async fn expel(&self, node: NodeId) -> Result<EpochId, NodeError> {
         self.keyring.expel(&self.key, node)?;
         self.go_on_without().await
     }
 
-    /// The same, and puts out all who are in by that node's word alone. One that is out already can
-    /// be named too.
+    /// Expels a node and all nodes that are members by its word alone, then rotates the secret. The
+    /// node may have been expelled before.
     ///
     /// # Errors
     /// As [`Self::expel`].
@@ -350,12 +355,13 @@ impl Node {
     }
 
     async fn go_on_without(&self) -> Result<EpochId, NodeError> {
-        // who is out is out, also where the secret cannot be kept
+        // The expulsion takes effect even if the new secret cannot be stored.
         self.command(Command::MembershipChanged).await?;
         self.rotate().await
     }
 
-    /// Who is in by a node's word alone, directly or through others whom it admitted.
+    /// Returns the nodes that are members by this node's word alone, directly or through nodes that
+    /// they admitted.
     ///
     /// # Errors
     /// As [`Self::expel`].
@@ -363,28 +369,30 @@ impl Node {
         Ok(self.keyring.admitted_by_it_alone(&self.key, node)?)
     }
 
-    /// Makes a member the owner of a path, or nobody: at and below it nobody else's version is
-    /// listed then, on any node.
+    /// Makes a member the owner of a path, or removes the owner. At and below an owned path, every
+    /// node lists only the owner's versions.
     ///
     /// # Errors
-    /// [`NodeError::Trust`] where this node may not, that one is no member, or the path is longer
-    /// than [`OWNED_PATH_MAX_BYTES`](p2pfs_proto::trust::OWNED_PATH_MAX_BYTES); [`NodeError::Stopping`].
+    /// [`NodeError::Trust`] if this node may not, if the owner is not a member, or if the path is
+    /// longer than [`OWNED_PATH_MAX_BYTES`](p2pfs_proto::trust::OWNED_PATH_MAX_BYTES);
+    /// [`NodeError::Stopping`].
     pub async fn own(&self, path: &SharedPath, owner: Option<NodeId>) -> Result<(), NodeError> {
         self.keyring.own(&self.key, path.as_bytes(), owner)?;
         self.command(Command::MembershipChanged).await
     }
 
-    /// Gives the members a fresh secret; the old one ends soon after.
+    /// Gives the members a fresh secret. The old one expires soon after.
     ///
     /// # Errors
-    /// [`NodeError::Trust`] where this node may not; [`NodeError::Stopping`].
+    /// [`NodeError::Trust`] if this node may not; [`NodeError::Stopping`].
     pub async fn rotate(&self) -> Result<EpochId, NodeError> {
         let epoch = self.keyring.rotate(&self.key)?;
         self.command(Command::MembershipChanged).await?;
         Ok(epoch)
     }
 
-    /// Forgets what a node that is not here has listed. False where it is here, or unknown.
+    /// Forgets the listings of a node that is not here. Returns false if the node is here or
+    /// unknown.
     ///
     /// # Errors
     /// [`NodeError::Stopping`].
@@ -394,7 +402,8 @@ impl Node {
         answer.await.map_err(|_| NodeError::Stopping)
     }
 
-    /// Says in the ledger that this node goes; the others hear of it before it is gone.
+    /// States in the ledger that this node leaves for good. The others learn of it before the
+    /// farewell.
     async fn resign(&self) {
         let me = self.id();
         if let Err(error) = self.keyring.expel(&self.key, me) {
@@ -408,7 +417,8 @@ impl Node {
         }
     }
 
-    /// Says farewell to the others and ends the loop; returns when it is said.
+    /// Sends the farewell and ends the event loop. Returns when both are done, or 3 s after they
+    /// began. A final leave first spreads the resignation for 0.5 s.
     pub async fn stop(&self, leave: Leave) {
         if leave == Leave::Final {
             self.resign().await;

@@ -1,4 +1,4 @@
-//! Beginning a node, with the settings that have no good default first.
+//! The builder of a node. It takes the settings without a good default first.
 
 use std::net::{SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use p2pfs_cache::CacheConfig;
 use p2pfs_legacy::wire::discovery::MemberName;
 use p2pfs_types::id::NodeName;
 
-/// A node about to begin. Made by [`Node::builder`].
+/// Settings of a node before its start. [`Node::builder`] makes it.
 #[derive(Clone, Debug)]
 pub struct NodeBuilder {
     config: NodeConfig,
@@ -21,9 +21,9 @@ pub struct NodeBuilder {
 }
 
 impl Node {
-    /// A node that keeps its key, its secret and its cache beneath `dir`, which is made where it
-    /// is missing. Unless told otherwise it is called `name`, listens on any port of every
-    /// interface, looks for others on the LAN, caches up to 10 GiB and shares nothing.
+    /// Returns a builder for a node that keeps its key, its secret and its cache beneath `dir`,
+    /// which is created if it is missing. By default the node is called `name`, listens on any port
+    /// of every interface, finds other nodes on the LAN, caches up to 10 GiB and shares nothing.
     pub fn builder(name: NodeName, dir: impl AsRef<Path>) -> NodeBuilder {
         let dir = dir.as_ref();
         let config = NodeConfig {
@@ -57,36 +57,37 @@ impl Node {
 }
 
 impl NodeBuilder {
-    /// Where it listens, by UDP and TCP alike; port 0 takes any.
+    /// Sets the address to listen on, for UDP and TCP. Port 0 takes any free port.
     #[must_use]
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.config.listen = address;
         self
     }
 
-    /// An address of another node to join through; may be called again for more.
+    /// Adds the address of another node to join through. May be called several times.
     #[must_use]
     pub fn seed(mut self, address: SocketAddr) -> Self {
         self.config.seeds.push(address);
         self
     }
 
-    /// A file with the cluster's secret: 64 hexadecimal digits, mode 0600. Without one the node
-    /// makes a secret of its own, and [`Node::join`] takes another's by invitation.
+    /// Sets the file with the cluster's secret: 64 hexadecimal digits, mode 0600. Without it the
+    /// node makes its own secret, and [`Node::join`] takes the secret of another cluster by
+    /// invitation.
     #[must_use]
     pub fn secret_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.config.secret_file = Some(file.into());
         self
     }
 
-    /// Whether it finds others on the LAN, and is found.
+    /// Sets whether the node finds others on the LAN and is found there.
     #[must_use]
     pub fn lan(mut self, on: bool) -> Self {
         self.config.mdns = on;
         self
     }
 
-    /// The most that its cache may take, and what it leaves free on the filesystem, in bytes.
+    /// Sets the budget of the cache and the space that it leaves free on the filesystem, in bytes.
     #[must_use]
     pub fn cache(mut self, budget_bytes: u64, floor_bytes: u64) -> Self {
         self.config.cache.budget_bytes = budget_bytes;
@@ -94,24 +95,24 @@ impl NodeBuilder {
         self
     }
 
-    /// How long a read may wait without a byte of its file coming from anybody. It waits up to six
-    /// times as long where somebody that has the file is at work for other reads of this node.
+    /// Sets how long a read may wait while no byte of its file arrives. If a holder of the file is
+    /// at work for other reads of this node, the read waits up to six times as long.
     #[must_use]
     pub fn read_deadline(mut self, deadline: Duration) -> Self {
         self.config.read_deadline = deadline;
         self
     }
 
-    /// A folder to share from the start; may be called again for more.
+    /// Adds a folder to share from the start. May be called several times.
     #[must_use]
     pub fn share(mut self, dir: impl Into<PathBuf>) -> Self {
         self.shares.push(dir.into());
         self
     }
 
-    /// A folder for the files that others send, shared like any other: of every member of the
-    /// cluster, and of peers of the mesh where that is on. It takes up to 10 GiB and leaves 1 GiB
-    /// free on its filesystem.
+    /// Sets the folder for files that others send; it is shared like any other folder. Every member
+    /// of the cluster may send files, and so may peers of the mesh if the mesh is on. The folder
+    /// takes up to 10 GiB and leaves 1 GiB free on its filesystem.
     #[must_use]
     pub fn inbox(mut self, dir: impl Into<PathBuf>) -> Self {
         self.config.giving.inbox = Some(InboxSettings {
@@ -123,16 +124,16 @@ impl NodeBuilder {
         self
     }
 
-    /// Takes files only of these members, each the 64 hexadecimal digits of its key or the name
-    /// that its certificate has. Means something beside [`Self::inbox`].
+    /// Accepts files only from these members. Each is named by the 64 hexadecimal digits of its key
+    /// or by the name in its certificate. It has an effect only together with [`Self::inbox`].
     #[must_use]
     pub fn inbox_from(mut self, members: impl IntoIterator<Item = String>) -> Self {
         self.config.giving.accept = Accept::Listed(members.into_iter().collect());
         self
     }
 
-    /// Takes part in the legacy peers' mesh, listening at that address; port 0 takes any. Anybody
-    /// who can connect is a peer of it.
+    /// Joins the mesh of the legacy peers and listens for it at this address. Port 0 takes any free
+    /// port. Anyone that can connect to the address is a peer of the mesh.
     #[must_use]
     pub fn mesh(mut self, listen: SocketAddrV4) -> Self {
         self.config.giving.mesh = Some(MeshSettings {
@@ -143,19 +144,20 @@ impl NodeBuilder {
         self
     }
 
-    /// A peer of the mesh to connect to; may be called again for more. Means something beside
-    /// [`Self::mesh`].
+    /// Adds a peer of the mesh to connect to. May be called several times. It has an effect only
+    /// together with [`Self::mesh`].
     #[must_use]
     pub fn mesh_peer(mut self, address: SocketAddrV4) -> Self {
         self.mesh_peers.push(address);
         self
     }
 
-    /// Begins it, without a mount: it gossips and serves when this returns, while its shares are
-    /// still scanned.
+    /// Starts the node, without a mount. When this returns, the node gossips and serves, while its
+    /// shares may still be scanned.
     ///
     /// # Errors
-    /// [`NodeError`] naming the directory, address or file and the remedy. Nothing keeps running.
+    /// [`NodeError`], which names the directory, address or file and the remedy. Nothing keeps
+    /// running.
     pub async fn start(mut self) -> Result<Node, NodeError> {
         let giving = &mut self.config.giving;
         if let Some(mesh) = &mut giving.mesh {
@@ -165,7 +167,7 @@ impl NodeBuilder {
         }
         let inbox = giving.inbox.as_ref().map(|inbox| inbox.dir.clone());
         let mut node = Node::start(self.config).await?;
-        // what would be told to a mount
+        // No mount needs these changes.
         drop(node.take_changes());
         for dir in self.shares.into_iter().chain(inbox) {
             node.share(dir).await?;

@@ -1,6 +1,7 @@
-//! What is here of the others' files: looked at, checked, made smaller, and kept.
+//! Local bytes of other nodes' files: queries, verification, eviction and pins.
 //!
-//! Owns the answer to "is it here", for names, fetches and pins alike; it is given from memory.
+//! Owns the answer to whether a content is here, for names, fetches and pins alike. The answer
+//! comes from memory.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime};
@@ -17,11 +18,11 @@ use p2pfs_share::ShareSet;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
-/// How soon a pinned file goes on after its holder came back, or there is room again. Looking
-/// costs one walk over the pins, in memory.
+/// Interval at which unfinished pins are tried again after a holder came back or space became free.
+/// Each check walks over the pins once, in memory.
 const PINS_LOOK_PERIOD: Duration = Duration::from_secs(5);
 
-/// What of a content can be read without another node. Clones are the same.
+/// The local sources of contents: the cache and the shares. Clones share their state.
 #[derive(Clone)]
 pub(super) struct Here {
     cache: Cache,
@@ -42,21 +43,21 @@ impl Here {
     }
 }
 
-/// A content that was not pinned, or not unpinned.
+/// A content whose pin could not be set or removed.
 #[derive(Debug)]
 pub struct NotPinned {
-    /// One of the names that it has.
+    /// One of the names of the content.
     pub path: SharedPath,
     pub size_bytes: u64,
     pub why: WhyNotPinned,
 }
 
-/// Why it was not.
+/// The reason why a pin was not changed.
 #[derive(Debug)]
 pub enum WhyNotPinned {
-    /// The cache cannot keep it beside what it keeps already.
+    /// The cache has no room for the content beside the contents that it must keep.
     Lack(Lack),
-    /// What the cache says.
+    /// The error of the cache.
     Cache(CacheError),
 }
 
@@ -68,25 +69,25 @@ impl Node {
         }
     }
 
-    /// How many of a content's bytes can be read here without another node.
+    /// Returns how many bytes of a content can be read here without another node.
     pub fn here_bytes(&self, hash: &ContentHash, size_bytes: u64) -> u64 {
         self.here().bytes(hash, size_bytes)
     }
 
-    /// What the cache takes and may take.
+    /// Returns the space that the cache takes and may take.
     pub fn cache_usage(&self) -> CacheUsage {
         self.cache.usage()
     }
 
-    /// Every content that the cache has something of, the least recently used first. What was kept
-    /// open for the next reader is closed. Waits for the disk.
+    /// Returns every content of which the cache has bytes, the least recently used first. Closes
+    /// the files that are kept open for the next reader. Blocks on the disk.
     pub fn cached(&self) -> Vec<CachedFile> {
         self.idle_closer()();
         self.cache.list()
     }
 
-    /// What is pinned, not whole here and can be given by somebody, each as if it was last used
-    /// when time began.
+    /// Returns the pinned contents that are not complete here and that some node can give. Their
+    /// last use is set to the Unix epoch.
     pub fn pins_to_come(&self) -> Vec<CachedFile> {
         let to_come = self.unfinished_pins().into_iter();
         let none_yet = to_come.map(|(hash, (size_bytes, _))| CachedFile {
@@ -101,24 +102,25 @@ impl Node {
         none_yet.collect()
     }
 
-    /// Whether a content is kept.
+    /// Returns whether a content is pinned.
     pub fn is_pinned(&self, hash: &ContentHash) -> bool {
         self.cache.is_pinned(hash)
     }
 
-    /// Whether the cache could hold so many bytes more, were all evicted that may be. Not a
-    /// promise. Waits for the disk.
+    /// Returns whether the cache could hold this many additional bytes if everything evictable were
+    /// evicted. The answer is not a reservation. Blocks on the disk.
     pub fn has_room_for(&self, bytes: u64) -> bool {
         self.lack_of_room(bytes).is_none()
     }
 
-    /// Why the cache could not hold so many bytes more, as [`Node::room_needed`] counts them, were
-    /// all evicted that may be, beside all that is pinned; none where it could. Waits for the disk.
+    /// Returns why the cache could not hold this many additional bytes, as [`Node::room_needed`]
+    /// counts them, beside all pinned contents, if everything evictable were evicted. Returns
+    /// `None` if it could. Blocks on the disk.
     pub fn lack_of_room(&self, bytes: u64) -> Option<Lack> {
         self.room()(bytes)
     }
 
-    /// The same, to be asked on a thread that may wait.
+    /// Returns the check of [`Node::lack_of_room`] as a function for a blocking thread.
     pub(super) fn room(&self) -> impl Fn(u64) -> Option<Lack> + Send + 'static {
         let (cache, close_idle) = (self.cache.clone(), self.idle_closer());
         let pins_to_begin_bytes = self.pins_to_begin_bytes();
@@ -129,14 +131,15 @@ impl Node {
         };
         move |bytes| {
             lack(bytes).filter(|_| bytes > 0).and_then(|_| {
-                // what nobody reads any more holds no room for long, so not now either
+                // Files that are only kept open for the next reader would be closed soon anyway.
                 close_idle();
                 lack(bytes)
             })
         }
     }
 
-    /// Closes what is kept open for the next reader, on a thread that may wait for the disk.
+    /// Returns a function that closes the files kept open for the next reader. Call it on a thread
+    /// that may block on the disk.
     pub(super) fn idle_closer(&self) -> impl Fn() + Send + 'static {
         let (fetcher, content) = (self.running.fetcher.clone(), self.content.clone());
         move || {
@@ -145,27 +148,27 @@ impl Node {
         }
     }
 
-    /// Removes what is neither pinned nor open. Waits for the disk.
+    /// Removes the contents that are neither pinned nor open. Blocks on the disk.
     pub fn clear_cache(&self) -> Cleared {
         self.idle_closer()();
         self.cache.clear()
     }
 
-    /// Gives the cache another budget, in bytes, and evicts what is too much where that may be.
-    /// Waits for the disk.
+    /// Sets the budget of the cache in bytes and evicts the excess as far as possible. Blocks on
+    /// the disk.
     pub fn resize_cache(&self, budget_bytes: u64) -> CacheUsage {
         self.idle_closer()();
         self.cache.resize(budget_bytes)
     }
 
-    /// Writes down what the cache has, for the next start: what is not changed after it needs no
-    /// check then. Waits for the disk.
+    /// Writes the state of the cache to disk for the next start. Contents that do not change
+    /// afterwards need no check at that start. Blocks on the disk.
     pub fn flush_cache(&self) {
         self.cache.flush_at_end();
     }
 
-    /// Reads and checks every cached byte and drops what is damaged. `progress` is called about
-    /// once a MiB, and ends the work by breaking. Waits for the disk.
+    /// Reads and verifies every cached byte and drops damaged ones. Calls `progress` about once per
+    /// MiB; the work ends if it breaks. Blocks on the disk.
     pub fn verify_cache(
         &self,
         progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
@@ -173,8 +176,8 @@ impl Node {
         self.cache.verify(progress)
     }
 
-    /// Keeps contents, or keeps them no longer: each by itself, as far as the budget and the disk
-    /// go. Gives those of which it is so now, and the others. Waits for the disk.
+    /// Pins or unpins contents, each independently, as far as the budget and the disk allow.
+    /// Returns the changed contents and the failed ones. Blocks on the disk.
     pub fn pin_contents(&self, contents: Contents, pinned: bool) -> (Contents, Vec<NotPinned>) {
         let changed = self.set_each(contents, pinned);
         self.pins.send_replace(());
@@ -188,7 +191,7 @@ impl Node {
             (contents, Vec::new())
         };
         let close_idle = self.idle_closer();
-        // the list is written once, not once a content
+        // The list of pins is written once for all contents.
         if set_all(&self.cache, &named_pins(&fitting), pinned, &close_idle).is_ok() {
             return (fitting, failed);
         }
@@ -207,13 +210,14 @@ impl Node {
         (changed, failed)
     }
 
-    /// Those of the contents that can be kept all at once, taken in their order, and the others.
+    /// Splits contents, in their order, into those that fit into the cache together and those that
+    /// do not.
     fn fitting(&self, contents: Contents) -> (Contents, Vec<NotPinned>) {
         let mut room = self.cache.room_to_stay();
         room.take(self.pins_to_begin_bytes());
         let (mut fitting, mut failed) = (Contents::new(), Vec::new());
         for (hash, (size_bytes, path)) in contents {
-            // what is pinned has its room, and an own file needs none
+            // A pinned content already has its room, and an own file needs none.
             let needs_none = self.is_pinned(&hash) || self.shares.holds(&hash);
             let needed_bytes = if needs_none {
                 0
@@ -235,7 +239,8 @@ impl Node {
         (fitting, failed)
     }
 
-    /// What the pinned contents cost of which nothing is here yet, and which somebody can give.
+    /// Returns the cost in bytes of the pinned contents that some node can give and of which no
+    /// byte is here yet.
     fn pins_to_begin_bytes(&self) -> u64 {
         let mut unfinished = self.unfinished_pins();
         unfinished.retain(|hash, _| !self.cache.has_begun(hash));
@@ -245,11 +250,11 @@ impl Node {
             .sum()
     }
 
-    /// What is kept of a path: the pinned ones of the contents that are listed there, and those
-    /// that were pinned by a name there and are listed under it no more.
+    /// Returns the pinned contents of a path: those that are listed there now, and those that were
+    /// pinned by a name there and are no longer listed under it.
     ///
     /// # Errors
-    /// As [`Node::contents_of`], where nothing is kept of it either.
+    /// As [`Node::contents_of`], unless a content is pinned by a name there.
     pub fn kept_of(&self, path: &SharedPath) -> Result<Contents, FileError> {
         let once = self.pinned_where(|_, name| {
             name.is_some_and(|name| name == path || name.is_beneath(path)) || path.is_root()
@@ -270,12 +275,12 @@ impl Node {
         Ok(kept)
     }
 
-    /// What is pinned and has a hash that begins so, in hexadecimal.
+    /// Returns the pinned contents whose hash begins with these hexadecimal digits.
     pub fn kept_with(&self, hash_start: &str) -> Contents {
         self.pinned_where(|hash, _| hash.to_string().starts_with(hash_start))
     }
 
-    /// The name that a content was pinned by.
+    /// Returns the name by which a content was pinned.
     pub fn pinned_as(&self, hash: &ContentHash) -> Option<SharedPath> {
         let name = SharedPath::new(self.cache.pin_label(hash)?).ok();
         name.filter(|path| !path.is_root())
@@ -288,7 +293,7 @@ impl Node {
         let pins = self.cache.labelled_pins().into_iter();
         let named = pins.map(|(hash, label)| (hash, SharedPath::new(label).ok()));
         let meant = named.filter(|(hash, name)| is_meant(hash, name.as_ref()));
-        // of what nobody lists and nothing is here no size is known
+        // The size of a content is unknown if no node lists it and no byte of it is here.
         let view = self.view();
         let sized = |hash: &ContentHash| {
             let listed = view.by_hash(hash).map(|content| content.size_bytes);
@@ -300,7 +305,7 @@ impl Node {
             .collect()
     }
 
-    /// The bytes of all that is pinned, those that are still to come included.
+    /// Returns the size in bytes of all pinned contents, including bytes not fetched yet.
     pub fn pinned_bytes(&self) -> u64 {
         let to_come_bytes = self.pinned_bytes_to_come();
         self.cache
@@ -309,7 +314,7 @@ impl Node {
             .saturating_add(to_come_bytes)
     }
 
-    /// What all that is pinned takes of the budget once it is whole, in bytes.
+    /// Returns how many bytes of the budget all pinned contents take once they are complete.
     pub fn pinned_cost_bytes(&self) -> u64 {
         self.cache
             .pinned_cost_bytes()
@@ -323,9 +328,9 @@ impl Node {
         self.unfinished_pins().iter().map(missing).sum()
     }
 
-    /// Fetches what is pinned and not whole yet, for as long as it is polled: a pin outlives the
-    /// process, its holders and a cache that was too small. What is pinned no more is fetched no
-    /// further, and while the network is metered all of it waits.
+    /// Fetches the pinned contents that are not complete, for as long as this future is polled. A
+    /// pin outlives the process, its holders, and a cache that was too small. The fetch of an
+    /// unpinned content stops. While the network is metered, all of these fetches are paused.
     pub async fn keep_pins(&self) {
         let mut look = interval(PINS_LOOK_PERIOD);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -335,17 +340,18 @@ impl Node {
         loop {
             if self.is_metered() {
                 fetches = None;
-                // an error would be the node's end
+                // An error means that the node is stopping.
                 drop(metered.wait_for(|metered| !metered).await);
             }
             pins.mark_unchanged();
             let mut anew = self.fetch(self.pins_that_fit().await);
-            // begun before those of the last round are cancelled: what both have goes on
+            // Begun before the fetches of the last round are cancelled, so that fetches in both
+            // rounds continue.
             let _came_meanwhile = anew.begin();
             let fetches = fetches.insert(anew);
             let all_ended = async {
                 while fetches.next().await.is_some() {}
-                // what failed, or was cut short, is looked at again
+                // Failed and cancelled fetches are tried again.
                 look.tick().await;
             };
             tokio::select! {
@@ -361,14 +367,14 @@ impl Node {
         let fits = move |(hash, (size_bytes, _)): &(ContentHash, (u64, _))| {
             cache.could_hold(cache.bytes_to_come(hash, *size_bytes))
         };
-        // how much is free is asked of the disk
+        // The free space is read from the disk.
         let fitting = spawn_blocking(|| unfinished.into_iter().filter(fits).collect());
         fitting.await.unwrap_or_default()
     }
 
-    /// How much room contents need that are to be here all at once, their proofs included: all of
-    /// those that could be evicted, what is missing of those that are open, and nothing of those
-    /// that are pinned, which have their room.
+    /// Returns how many bytes of room the contents need to be here all at once, including their
+    /// proofs. An evictable content counts in full. An open content counts with its missing bytes.
+    /// A pinned content counts nothing, because it already has its room.
     pub fn room_needed(&self, contents: &Contents) -> u64 {
         let has_room = |hash: &ContentHash| self.shares.holds(hash) || self.is_pinned(hash);
         let others = contents.iter().filter(|(hash, _)| !has_room(hash));
@@ -377,7 +383,7 @@ impl Node {
         needed.sum()
     }
 
-    /// The pinned contents that are not whole here and that somebody can give.
+    /// Returns the pinned contents that are not complete here and that some node can give.
     fn unfinished_pins(&self) -> Contents {
         let (here, view) = (self.here(), self.view());
         let pins = self.cache.pins().into_iter();
@@ -392,7 +398,7 @@ impl Node {
     }
 }
 
-/// Contents as the cache keeps them, each under one of its names.
+/// Returns contents in the form of the cache's pin list, each with one of its names.
 pub(super) fn named_pins(contents: &Contents) -> Vec<(ContentHash, Box<[u8]>)> {
     let named = contents.iter();
     named
@@ -413,7 +419,7 @@ pub(super) fn set_all(
             cache.unpin_all(&pins.iter().map(|(hash, _)| *hash).collect::<Vec<_>>())
         }
     };
-    // on a full disk what is kept open for the next reader makes room for the list
+    // On a full disk, closing the idle files makes room for the list.
     set().or_else(|_| {
         close_idle();
         set()

@@ -1,4 +1,4 @@
-//! Why something could not be done with a file of the namespace.
+//! Errors of operations on files of the namespace.
 
 use std::path::PathBuf;
 
@@ -7,64 +7,67 @@ use p2pfs_fetch::TransferError;
 use p2pfs_fs::FsError;
 use p2pfs_types::path::SharedPath;
 
-/// A failure about one name. The node is as it was before, but for bytes that came: those stay in
-/// the cache.
+/// A failure about one name. The node is in the state before the call, except that bytes that
+/// arrived stay in the cache.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// No node shares the name; one that begins later may.
+    /// No node shares the name. A node that starts later may share it.
     #[error("{path}: no node shares such a name")]
     NotFound { path: SharedPath },
-    /// It is a link, or leads over one, to what no node shares, or out of the namespace.
+    /// The path is a link, or leads through one, whose target no node shares or is outside of the
+    /// namespace.
     #[error(
         "{path} is a link to nothing: no node shares {}",
         String::from_utf8_lossy(target)
     )]
     LinkToNothing {
         path: SharedPath,
-        /// Where the link that fails leads, as it is written.
+        /// The target of the failing link, as it is written.
         target: Box<[u8]>,
     },
-    /// It is a directory or a link, where a file was wanted; or no directory, where one was.
+    /// The path is a directory or a link where a file is needed, or is not a directory where one is
+    /// needed.
     #[error("{path} is {what}")]
     WrongKind {
         path: SharedPath,
-        /// What it is.
+        /// The actual kind.
         what: &'static str,
     },
-    /// More links lead to each other than anyone follows; they may be a ring.
+    /// The path leads through more links than are followed. The links may form a loop.
     #[error("{path}: too many links one after another")]
     TooManyLinks { path: SharedPath },
-    /// Its bytes could not be read; the inner error says whose fault it is.
+    /// The bytes could not be read. The inner error states the cause.
     #[error("{path}: {source}")]
     Unreadable { path: SharedPath, source: FsError },
-    /// It could not be brought into the cache.
+    /// The file could not be fetched into the cache.
     #[error("{path}: {source}")]
     NotFetched {
         path: SharedPath,
         source: TransferError,
     },
-    /// The cache refuses to keep it.
+    /// The cache failed to pin the file.
     #[error("{path}: {source}")]
     NotKept {
         path: SharedPath,
         source: CacheError,
     },
-    /// The cache cannot hold that much beside what is pinned or open. A larger budget helps.
+    /// The cache has no room for this many bytes beside what is pinned or open. A larger budget
+    /// helps.
     #[error("{path}: the cache has no room for the {bytes} bytes that it takes there")]
     NoRoom {
-        /// What was to be kept.
+        /// The path to be pinned.
         path: SharedPath,
-        /// How much that is.
+        /// The room needed, in bytes.
         bytes: u64,
     },
-    /// More files in one call than [`super::FILES_MAX`]; name fewer directories.
+    /// More files in one call than [`super::FILES_MAX`]. Name fewer directories.
     #[error("more than {} files in one call", super::FILES_MAX)]
     TooMany,
     /// A local file could not be written.
     #[error("cannot write {}: {source}", file.display())]
     Local {
         file: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
 }

@@ -1,4 +1,4 @@
-//! What happens, as it happens.
+//! The stream of a node's events.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::{Node, Noted};
 
-/// Events in their order: those that the node remembers first, then each as it comes.
+/// Events in their order: first the remembered ones, then each new one as it happens.
 pub struct EventStream {
     remembered: VecDeque<Noted>,
     live: broadcast::Receiver<Noted>,
@@ -15,7 +15,7 @@ pub struct EventStream {
 }
 
 impl Node {
-    /// What happened lately and what happens from now on.
+    /// Returns a stream of the recent events and all future ones.
     pub fn follow(&self) -> EventStream {
         let (remembered, live) = self.running.events.follow();
         EventStream {
@@ -25,26 +25,26 @@ impl Node {
         }
     }
 
-    /// Remembers a warning that every user of this machine may know.
+    /// Records a warning that every user of this machine may see.
     pub fn warn(&self, message: String) {
         self.running.events.warn(message);
     }
 
-    /// Forgets the warnings that begin so: what they told of is over.
+    /// Removes the warnings that begin with this text, because their cause is gone.
     pub fn settle_warnings(&self, beginning: &str) {
         self.running.events.settle(beginning);
     }
 
-    /// Remembers a warning that names local files, in place of those that begin so: what they told
-    /// of is now as this one says.
+    /// Records a warning that names local files. It replaces the warnings that begin with this
+    /// text, because it describes their current state.
     pub fn warn_owner_instead(&self, beginning: &str, message: String) {
         self.running.events.warn_owner_instead(beginning, message);
     }
 }
 
 impl EventStream {
-    /// The next event; none once the node is gone. May be dropped before it is done: no event is
-    /// lost by that.
+    /// Returns the next event, or `None` once the node has ended. The future may be dropped early
+    /// without losing an event.
     pub async fn next(&mut self) -> Option<Noted> {
         if let Some(noted) = self.next_remembered() {
             return Some(noted);
@@ -58,12 +58,13 @@ impl EventStream {
         }
     }
 
-    /// The next of the events that were remembered when this began; none once all are told.
+    /// Returns the next of the events that were remembered when the stream began, or `None` after
+    /// the last one.
     pub fn next_remembered(&mut self) -> Option<Noted> {
         self.remembered.pop_front()
     }
 
-    /// How many events were dropped because they were not taken in time.
+    /// Returns how many events were dropped because they were not taken in time.
     pub fn lost(&self) -> u64 {
         self.lost
     }

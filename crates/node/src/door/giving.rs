@@ -1,4 +1,4 @@
-//! Giving others files, bytes and talk, on whichever plane they are, and taking their bytes.
+//! Sending files, bytes and talk to nodes and peers of the mesh, and receiving their bytes.
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -17,15 +17,15 @@ use crate::{Message, Node, Parcel, PushError, Recipient, SendError};
 use p2pfs_legacy::wire::mesh::is_about_file;
 use p2pfs_proto::wire::native::tcp::GIVEN_MAX_BYTES;
 
-/// The most that [`Node::send_bytes`] carries at once: 256 KiB.
+/// Maximum size of one message of [`Node::send_bytes`]: 256 KiB.
 pub const MESSAGE_MAX_BYTES: usize = GIVEN_MAX_BYTES;
-/// How long somebody who is named and not known is waited for: a few rounds of gossip.
+/// How long to wait for an unknown recipient to appear: a few rounds of gossip.
 const NAME_PATIENCE: Duration = Duration::from_secs(3);
-/// How often they are looked for meanwhile.
+/// Interval between lookups of an unknown recipient.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
-/// Something on its way to some peers. Dropping it ends what is not there yet: whoever has not the
-/// whole of a file has nothing of it under its name.
+/// A file or message on its way to some peers. Dropping it cancels the unfinished transfers. A peer
+/// that has not received a whole file has nothing under its name.
 #[must_use = "dropping it ends the delivery"]
 pub struct Delivery {
     size_bytes: u64,
@@ -33,34 +33,34 @@ pub struct Delivery {
     tasks: JoinSet<(usize, Result<(), PushError>)>,
 }
 
-/// What became of it at one peer.
+/// The result at one peer.
 #[derive(Debug)]
 pub struct Delivered {
-    /// What the peer calls itself.
+    /// The name of the peer.
     pub peer: String,
-    /// Whether it says itself that it has all of it: a peer of the mesh cannot, and `Ok` means
-    /// there that all was written to its connection.
+    /// Whether the peer acknowledges the whole file. A peer of the mesh cannot. For such a peer,
+    /// `Ok` means that all bytes were written to its connection.
     pub confirmed: bool,
-    /// Why it has nothing, where that is so.
+    /// The error if the peer has received nothing.
     pub outcome: Result<(), PushError>,
 }
 
 impl Delivery {
-    /// The size of what is sent.
+    /// Returns the size of the file or message in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
-    /// How many bytes went to each, in the order in which they were named.
+    /// Returns the bytes sent to each recipient, in the order of the request.
     pub fn progress(&self) -> impl Iterator<Item = (&str, u64)> {
         let sending = self.sending.iter();
         sending.map(|(to, sent)| (to.name(), sent.load(Ordering::Relaxed)))
     }
 
-    /// The next peer of whom it is known how it ended; none once it is known of all. May be
-    /// dropped before it is done: nothing is lost by that.
+    /// Returns the result of the next peer that has finished, or `None` after the last one. The
+    /// future may be dropped early without losing a result.
     pub async fn next(&mut self) -> Option<Delivered> {
-        // a task of ours neither panics nor is aborted while this lives
+        // A delivery task neither panics nor is aborted while the delivery exists.
         let (index, outcome) = self.tasks.join_next().await?.ok()?;
         let (to, _) = &self.sending[index];
         Some(Delivered {
@@ -70,7 +70,7 @@ impl Delivery {
         })
     }
 
-    /// Waits until it has ended at all of them, and tells how.
+    /// Waits until the delivery has ended at all peers, and returns the results.
     pub async fn finish(mut self) -> Vec<Delivered> {
         let mut all = Vec::new();
         while let Some(delivered) = self.next().await {
@@ -93,15 +93,15 @@ impl Delivery {
     }
 }
 
-/// The bytes that others send from now on.
+/// A stream of the messages that arrive from now on.
 pub struct Messages {
     live: broadcast::Receiver<Message>,
     lost: u64,
 }
 
 impl Messages {
-    /// The next message; none once the node is gone. May be dropped before it is done: nothing is
-    /// lost by that.
+    /// Returns the next message, or `None` once the node has ended. The future may be dropped early
+    /// without losing a message.
     pub async fn next(&mut self) -> Option<Message> {
         loop {
             match self.live.recv().await {
@@ -112,24 +112,26 @@ impl Messages {
         }
     }
 
-    /// How many were dropped because they were not taken in time: 64 are kept.
+    /// Returns how many messages were dropped because they were not taken in time. 64 messages are
+    /// buffered.
     pub fn lost(&self) -> u64 {
         self.lost
     }
 }
 
 impl Node {
-    /// Says a line to every node and every peer of the mesh; gives the names of those who heard
-    /// it, or to whom it was sent. What is over 4096 bytes is cut.
+    /// Sends a line of talk to every node and every peer of the mesh. Returns the names of the
+    /// nodes that acknowledged it and of the mesh peers to which it was written. The text is cut to
+    /// 4096 bytes.
     pub async fn broadcast(&self, text: &str) -> Vec<String> {
         self.courier().say(text).await
     }
 
-    /// Sends bytes of no file to those named (by name, start of the key, ID or address), or to
-    /// everyone where nobody is named. They come as [`Node::messages`] there.
+    /// Sends bytes that are not a file to the named peers (by name, start of the key, ID or
+    /// address), or to all peers if none is named. They arrive there as [`Node::messages`].
     ///
     /// # Errors
-    /// [`SendError`]; nobody gets anything then. What goes wrong later is told by the delivery.
+    /// [`SendError`]; then nothing is sent. The delivery reports later failures.
     pub async fn send_bytes(&self, bytes: Bytes, to: &[String]) -> Result<Delivery, SendError> {
         let size_bytes = bytes.len() as u64;
         if bytes.len() > MESSAGE_MAX_BYTES {
@@ -154,12 +156,12 @@ impl Node {
         Ok(delivery)
     }
 
-    /// Gives a local file to those named (by name, start of the key, ID or address), or to everyone
-    /// where nobody is named. It gets the last part of its path for a name there, or that with a
-    /// number where such a file is there already.
+    /// Sends a local file to the named peers (by name, start of the key, ID or address), or to all
+    /// peers if none is named. The file arrives under the last part of its path, with a number
+    /// added if such a file exists there.
     ///
     /// # Errors
-    /// [`SendError`]; nobody gets anything then. What goes wrong later is told by the delivery.
+    /// [`SendError`]; then nothing is sent. The delivery reports later failures.
     pub async fn send_file(
         &self,
         path: impl AsRef<Path>,
@@ -172,12 +174,12 @@ impl Node {
         self.send_open_file(file, &name, to).await
     }
 
-    /// As [`Node::send_file`], for a regular file that the caller has opened: so a service gives
-    /// what a user may read, and not what itself may. It is read from its begin, wherever its
-    /// position is, and only the last part of `name` counts.
+    /// Sends a regular file that the caller has opened, as [`Node::send_file`] does. So a service
+    /// can send files with the rights of its user instead of its own. The file is read from its
+    /// beginning, whatever its position is. Only the last part of `name` is used.
     ///
     /// # Errors
-    /// As there.
+    /// [`SendError`]; then nothing is sent. The delivery reports later failures.
     pub async fn send_open_file(
         &self,
         file: File,
@@ -187,7 +189,7 @@ impl Node {
         let recipients = self.recipients(to).await?;
         let name = name.rsplit(|b| *b == b'/').next().unwrap_or_default();
         let name = name.to_vec();
-        // whoever drops this waits no more, and nothing is read on for nobody
+        // If this future is dropped, reading the file stops.
         let wait = Arc::new(());
         let waits = Arc::downgrade(&wait);
         let parcel = spawn_blocking(move || Parcel::read(file, name, &waits)).await;
@@ -206,7 +208,8 @@ impl Node {
         Ok(delivery)
     }
 
-    /// The bytes that others send from now on, by [`Node::send_bytes`] or as peers of the mesh.
+    /// Returns a stream of the bytes that nodes send with [`Node::send_bytes`] and that peers of
+    /// the mesh send.
     pub fn messages(&self) -> Messages {
         Messages {
             live: self.courier().mailbox.follow(),
@@ -214,7 +217,8 @@ impl Node {
         }
     }
 
-    /// A node that came a moment ago is here before its name is: it is waited for a little.
+    /// Looks up the recipients. A node that has just joined is reachable before its name is known,
+    /// so an unknown name is looked up again for [`NAME_PATIENCE`].
     async fn recipients(&self, named: &[String]) -> Result<Vec<Recipient>, SendError> {
         let begun = Instant::now();
         loop {

@@ -1,4 +1,4 @@
-//! Bringing files here and keeping them, and sharing folders.
+//! Fetching and pinning files, and sharing folders.
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
@@ -28,31 +28,33 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
-/// Whole files fetched at a time for one call, however large they are.
+/// Maximum number of whole files fetched at once for one call, whatever their size.
 const FILLS_AT_ONCE: usize = 4;
-/// Small ones fetched at a time: each takes a round trip, and so many share it.
+/// Maximum number of small files fetched at once. Each takes a round trip, and this many share it.
 const SMALL_FILLS_AT_ONCE: usize = 64;
-/// What these have together at most: it keeps 100 MB/s busy over 20 ms, and is less than what comes
-/// over the slowest link that can be set (64 KiB/s) within the minute that a fill waits for bytes.
+/// Maximum total size of small files fetched at once. It keeps a link of 100 MB/s busy over 20 ms.
+/// At the lowest rate limit that can be set (64 KiB/s), it arrives within the minute that a fill
+/// waits for bytes.
 const SMALL_FILLS_BYTES: u64 = 2 << 20;
-/// Files that one call may touch, directories taken apart; beyond it the call is refused.
+/// Maximum number of different contents in one call, after directories are expanded. Larger calls
+/// are refused.
 pub const FILES_MAX: usize = 1_000_000;
-/// Names read from a directory at a time.
+/// Number of names read from a directory at once.
 const CHILDREN_BATCH: usize = 1000;
 
-/// The different contents beneath some names, with one name each.
+/// Different contents beneath some names, with size in bytes and one name each.
 pub type Contents = BTreeMap<ContentHash, (u64, SharedPath)>;
 
-/// Files on their way into the cache. Dropping it cancels those that are not there yet; what came
-/// of them stays, as far as there is room.
+/// Files being fetched into the cache. Dropping it cancels the unfinished fetches. Bytes that
+/// arrived stay, as far as there is room.
 #[must_use = "dropping it cancels the fetches"]
 pub struct Prefetch {
     fetcher: Fetcher,
     here: Here,
-    /// The smallest first: none of them waits behind a large one for long.
+    /// Files not yet begun, the smallest first, so that none waits long behind a large one.
     waiting: Peekable<vec::IntoIter<(ContentHash, (u64, SharedPath))>>,
     running: JoinSet<(ContentHash, Fetched)>,
-    /// How far those that run are.
+    /// Progress of the running fetches.
     on_their_way: BTreeMap<ContentHash, watch::Receiver<FillProgress>>,
     running_bytes: u64,
     files: usize,
@@ -60,10 +62,10 @@ pub struct Prefetch {
     come_bytes: u64,
 }
 
-/// How the fetch of one file ended.
+/// The result of fetching one file.
 #[derive(Debug)]
 pub struct Fetched {
-    /// One of the names that it has.
+    /// One of the names of the file.
     pub path: SharedPath,
     pub size_bytes: u64,
     /// `Ok` once the cache holds every byte.
@@ -71,36 +73,36 @@ pub struct Fetched {
 }
 
 impl Fetched {
-    /// Whether all that is wrong is that our cache did not keep it.
+    /// Returns whether the only failure is that the cache did not keep the file.
     pub fn is_not_kept(&self) -> bool {
         self.outcome == Err(TransferError::CacheFull)
     }
 }
 
 impl Prefetch {
-    /// How many files were not here; those of the same content count once.
+    /// Returns the number of files that were not here. Files of equal content count once.
     pub fn files(&self) -> usize {
         self.files
     }
 
-    /// How many bytes they have in all.
+    /// Returns the total size of these files in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// How many of them are here by now; those of a file that failed count no more.
+    /// Returns how many of these bytes are here by now. Bytes of a failed file no longer count.
     pub fn ready_bytes(&self) -> u64 {
         let ready = self.on_their_way.values().map(|it| it.borrow().ready_bytes);
         self.come_bytes + ready.sum::<u64>()
     }
 
-    /// The next file that has ended; none once all have. May be dropped before it is done: nothing
-    /// is lost by that.
+    /// Returns the next file that has ended, or `None` after the last one. The future may be
+    /// dropped early without losing a result.
     pub async fn next(&mut self) -> Option<Fetched> {
         if let Some(came) = self.begin() {
             return Some(came);
         }
-        // a task of ours neither panics nor is aborted while this lives
+        // A fetch task neither panics nor is aborted while the prefetch exists.
         let (hash, fetched) = self.running.join_next().await?.ok()?;
         self.on_their_way.remove(&hash);
         self.running_bytes -= fetched.size_bytes;
@@ -110,13 +112,14 @@ impl Prefetch {
         Some(fetched)
     }
 
-    /// Begins as many as go at a time, or gives the first of them that is here after all.
+    /// Begins as many fetches as may run at once. Returns early with the first file that is here in
+    /// the meantime.
     pub(super) fn begin(&mut self) -> Option<Fetched> {
         while let Some((hash, (size_bytes, path))) = self.waiting.next_if(|(_, (size_bytes, _))| {
             goes_beside(self.running.len(), self.running_bytes, *size_bytes)
         }) {
             if self.here.has(&hash) {
-                // it came for somebody else meanwhile
+                // Another fetch brought it in the meantime.
                 self.come_bytes += size_bytes;
                 let outcome = Ok(());
                 return Some(Fetched {
@@ -141,10 +144,10 @@ impl Prefetch {
         None
     }
 
-    /// Waits until all have ended.
+    /// Waits until all fetches have ended.
     ///
     /// # Errors
-    /// [`FileError::NotFetched`] for the first that could not be had; the others were cancelled.
+    /// [`FileError::NotFetched`] for the first file that failed. The other fetches are cancelled.
     pub async fn finish(mut self) -> Result<(), FileError> {
         while let Some(Fetched { path, outcome, .. }) = self.next().await {
             outcome.map_err(|source| FileError::NotFetched { path, source })?;
@@ -154,28 +157,29 @@ impl Prefetch {
 }
 
 impl Node {
-    /// Brings a file, or all files beneath a directory, into the cache.
+    /// Fetches a file, or all files beneath a directory, into the cache.
     ///
     /// # Errors
-    /// [`FileError::NotFound`], [`FileError::TooMany`]; nothing is fetched then.
+    /// [`FileError::NotFound`], [`FileError::TooMany`], [`FileError::TooManyLinks`]; then nothing
+    /// is fetched.
     pub fn prefetch(&self, path: &SharedPath) -> Result<Prefetch, FileError> {
         Ok(self.fetch(self.contents_of(path)?))
     }
 
-    /// Keeps the contents that a file, or all files beneath a directory, have now: they are not
-    /// evicted, whatever becomes of their names, and are fetched by what this returns.
+    /// Pins the current contents of a file, or of all files beneath a directory. Pinned contents
+    /// are not evicted, whatever happens to their names. The returned [`Prefetch`] fetches them.
     ///
     /// # Errors
-    /// As [`Node::prefetch`], [`FileError::NoRoom`] and [`FileError::NotKept`]: nothing was changed
-    /// then.
+    /// As [`Node::prefetch`], and [`FileError::NoRoom`] and [`FileError::NotKept`]. Then no pin was
+    /// changed.
     pub async fn pin(&self, path: &SharedPath) -> Result<Prefetch, FileError> {
         let contents = self.contents_of(path)?;
         self.set_pins(path, &contents, true).await?;
         Ok(self.fetch(contents))
     }
 
-    /// Keeps them no longer than there is room, and what was pinned by such names and is listed
-    /// under them no more.
+    /// Unpins the current contents of a path, and the contents that were pinned by names there and
+    /// are no longer listed under them.
     ///
     /// # Errors
     /// As [`Node::pin`].
@@ -184,12 +188,12 @@ impl Node {
         self.set_pins(path, &contents, false).await
     }
 
-    /// Copies a file to a local one, which appears under its name when it is whole, in place of
-    /// one that was there. Gives its length.
+    /// Copies a file to a local one and returns its length. The local file appears under its name
+    /// when it is complete, and replaces an existing file.
     ///
     /// # Errors
-    /// As [`Node::open`], [`FileError::Unreadable`] where its bytes do not come, and
-    /// [`FileError::Local`]. Nothing is left of it then.
+    /// As [`Node::open`], [`FileError::Unreadable`] if its bytes do not arrive, and
+    /// [`FileError::Local`]. Then no part of the file is left.
     pub async fn get(&self, path: &SharedPath, to: impl AsRef<Path>) -> Result<u64, FileError> {
         let to = to.as_ref();
         let mut reader = self.open(path).await?.to_the_end();
@@ -215,11 +219,11 @@ impl Node {
         Ok(reader.size_bytes())
     }
 
-    /// Shares a folder from now on, for as long as this node runs; its files are listed as they
-    /// are hashed.
+    /// Shares a folder from now on, for as long as this node runs. Its files are listed as they are
+    /// hashed.
     ///
     /// # Errors
-    /// [`NodeError::Share`] naming the folder and what is wrong with it.
+    /// [`NodeError::Share`], which names the folder and the problem.
     pub async fn share(&self, dir: impl Into<PathBuf>) -> Result<(), NodeError> {
         let spec = ShareSpec::new(dir);
         let shares = self.shares.clone();
@@ -228,52 +232,52 @@ impl Node {
         Ok(())
     }
 
-    /// The same, with how much of it is shared; waits for the disk.
+    /// Shares a folder with the options of `spec`. Blocks on the disk.
     ///
     /// # Errors
-    /// [`ShareError`] naming the folder and what is wrong with it.
+    /// [`ShareError`], which names the folder and the problem.
     pub fn add_share(&self, spec: ShareSpec) -> Result<(), ShareError> {
         self.shares.add(spec).map(drop)
     }
 
-    /// Shares a folder no longer; waits for the disk.
+    /// Stops sharing a folder. Blocks on the disk.
     ///
     /// # Errors
-    /// [`ShareError`] where it is not shared.
+    /// [`ShareError`] if the folder is not shared.
     pub fn remove_share(&self, dir: &Path) -> Result<(), ShareError> {
         self.shares.remove(dir)
     }
 
-    /// All shares that this node begins with were added, or are missing for now. Until then, and
-    /// for 10 s at most, others who ask for what is not found are told to ask again.
+    /// Declares that all shares of the start have been added or are missing for now. Until then,
+    /// and for 10 s at most, nodes that request a content that is not found are told to retry.
     pub fn all_shares_added(&self) {
         self.shares.all_added();
     }
 
-    /// Lists no more what is known of folders that were shared once and were not added since the
-    /// start. Of those that are to be added yet, all that are `missing`, what is awaited stays
-    /// listed; waits for the disk.
+    /// Removes the stored listings of formerly shared folders that were not added since the start.
+    /// Folders in `missing` are still to be added, and their expected files stay listed. Blocks on
+    /// the disk.
     pub fn forget_absent_shares(&self, missing: &[MissingShare]) {
         self.shares.forget_absent(missing);
     }
 
-    /// Which member a reader of a share means: that of its key, or the one whose certificate has
-    /// that name.
+    /// Returns the member that a reader of a share means: the member with that key, or the one with
+    /// that name in its certificate.
     pub fn member_meant(&self, reader: &str) -> Option<NodeId> {
         crate::names::member_meant(&self.keyring, reader)
     }
 
-    /// What is shared, and how far that is.
+    /// Returns the shared folders and their progress.
     pub fn shared(&self) -> Vec<ShareStatus> {
         self.shares.list()
     }
 
-    /// How many bytes were read for hashing since the start.
+    /// Returns how many bytes were read for hashing since the start.
     pub fn hashed_bytes(&self) -> u64 {
         self.shares.read_bytes()
     }
 
-    /// Brings contents into the cache, those that are here already left out.
+    /// Fetches contents into the cache, except those that are already here.
     pub fn fetch(&self, contents: Contents) -> Prefetch {
         let here = self.here();
         let missing = contents.into_iter().filter(|(hash, _)| !here.has(hash));
@@ -312,7 +316,7 @@ impl Node {
             told.send_replace(());
             changed.map_err(|source| FileError::NotKept { path: own, source })
         });
-        // a panic, or the end of the runtime: nobody knows what is kept
+        // A panic, or the end of the runtime. Which contents are pinned is unknown.
         changed.await.unwrap_or_else(|died| {
             let source = CacheError::Io {
                 action: "change the pins in",
@@ -324,11 +328,12 @@ impl Node {
         })
     }
 
-    /// The different contents of a file, or of all files beneath a directory. A path that is
-    /// named may lead over links; those in a directory are left out.
+    /// Returns the different contents of a file, or of all files beneath a directory. The path
+    /// itself may lead through links. Links inside a directory are skipped.
     ///
     /// # Errors
-    /// [`FileError::NotFound`], [`FileError::TooMany`], [`FileError::TooManyLinks`].
+    /// [`FileError::NotFound`], [`FileError::TooMany`], [`FileError::LinkToNothing`],
+    /// [`FileError::TooManyLinks`].
     pub fn contents_of(&self, path: &SharedPath) -> Result<Contents, FileError> {
         let mut contents = Contents::new();
         let (path, found) = self.follow_links(path)?;
@@ -336,8 +341,8 @@ impl Node {
         Ok(contents)
     }
 
-    /// The different contents beneath a path below `.p2pfs`, each with its name in the folder; none
-    /// where the path leads elsewhere or names nothing that can be kept.
+    /// Returns the different contents beneath a path below `.p2pfs`, each with its name in the
+    /// folder. Returns `None` if the path leads elsewhere or names nothing that can be pinned.
     ///
     /// # Errors
     /// [`FileError::TooMany`].
@@ -357,23 +362,23 @@ impl Node {
     }
 }
 
-/// Whether one more of this size is to be fetched beside so many that have so many bytes.
+/// Returns whether a file of this size may be fetched beside `running` others of `running_bytes`.
 fn goes_beside(running: usize, running_bytes: u64, size_bytes: u64) -> bool {
     running < FILLS_AT_ONCE
         || (running < SMALL_FILLS_AT_ONCE && running_bytes + size_bytes <= SMALL_FILLS_BYTES)
 }
 
-/// A file beside its name, gone unless it gets that name.
+/// Creates a temporary file in the directory of `file`. It is removed unless it gets that name.
 fn part_beside(file: &Path) -> io::Result<NamedTempFile> {
     let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
-    // what its writer's umask leaves, as for any new file
+    // The umask of the process applies, as for any new file.
     tempfile::Builder::new()
         .prefix(".p2pfs-")
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(dir.unwrap_or(Path::new(".")))
 }
 
-/// The path in the folder of one below `.p2pfs/peers/NAME`.
+/// Returns the path within the folder of a path below `.p2pfs/peers/NAME`.
 fn within_peer(path: &[u8]) -> Option<SharedPath> {
     let within = path.splitn(4, |byte| *byte == b'/').nth(3)?;
     SharedPath::new(within).ok()
@@ -437,7 +442,7 @@ fn collect(
 mod tests {
     use super::*;
 
-    /// How many of these are fetched at a time.
+    /// Returns how many of these files are fetched at once.
     fn at_once(sizes_bytes: &[u64]) -> usize {
         let mut running_bytes = 0;
         let goes = |(running, size_bytes): &(usize, &u64)| {
@@ -453,7 +458,7 @@ mod tests {
         assert_eq!(at_once(&[0; 1000]), 64);
         assert_eq!(at_once(&[64 << 10; 1000]), 32);
         assert_eq!(at_once(&[1 << 30; 1000]), 4);
-        // what is large waits for the small ones before it
+        // a large file waits for the small ones before it
         assert_eq!(at_once(&[&[1 << 10; 10][..], &[1 << 30; 10]].concat()), 10);
     }
 }

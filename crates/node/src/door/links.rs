@@ -1,5 +1,5 @@
-//! Paths that lead over links, followed as open(2) does. Owns no state; links that are read here
-//! never lead out of the namespace.
+//! Paths that lead through links, followed as open(2) does. Owns no state. Links never lead out of
+//! the namespace.
 
 use std::collections::VecDeque;
 
@@ -9,16 +9,17 @@ use p2pfs_catalogue::Found;
 use p2pfs_proto::wire::native::record::Kind;
 use p2pfs_types::path::SharedPath;
 
-/// Links followed on the way to one file; as many as Linux follows (path_resolution(7)).
+/// Maximum number of links followed on the way to one file, as on Linux (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
 impl Node {
-    /// What a path leads to, and under which name that is listed. A name that is listed itself,
-    /// and is no link, is that; `.` and `..` are understood in links alone.
+    /// Returns the entry that a path leads to and the name under which it is listed. If the path
+    /// itself is listed and is not a link, the result is that entry. `.` and `..` are understood in
+    /// targets of links only.
     ///
     /// # Errors
-    /// [`FileError::NotFound`]; [`FileError::LinkToNothing`] where a link leads nowhere, or out of
-    /// the namespace; [`FileError::TooManyLinks`] where it leads on and on.
+    /// [`FileError::NotFound`]; [`FileError::LinkToNothing`] if a link leads nowhere or out of the
+    /// namespace; [`FileError::TooManyLinks`] after [`LINKS_MAX`] links.
     pub(super) fn follow_links(&self, path: &SharedPath) -> Result<(SharedPath, Found), FileError> {
         let view = self.view();
         let meant = follow(path, |path| Some(view.lookup(path)?.kind))?;
@@ -27,8 +28,8 @@ impl Node {
         Ok((meant, found))
     }
 
-    /// The path with the links among its directories followed; its last name stays as it is, as
-    /// for lstat(2). The path itself, where it is listed so or leads nowhere.
+    /// Returns the path with the links among its directories resolved. The last name stays as it
+    /// is, as for lstat(2). Returns the path unchanged if it is listed or leads nowhere.
     pub fn through_links(&self, path: &SharedPath) -> SharedPath {
         let view = self.view();
         through(path, |path| Some(view.lookup(path)?.kind))
@@ -97,7 +98,7 @@ fn follow(
 /// A link whose target is being followed.
 struct Link {
     target: Box<[u8]>,
-    /// How many names of the way come after those of the target.
+    /// How many names of the path follow those of the target.
     behind: usize,
 }
 
@@ -141,7 +142,7 @@ mod tests {
         tree.iter().find(of).map(|(_, target)| kind(*target))
     }
 
-    /// Where a path leads in a small tree; the reason where it leads nowhere.
+    /// Returns where a path leads in a small tree, or the error if it leads nowhere.
     fn leads(path: &str) -> String {
         match follow(&SharedPath::new(path.as_bytes()).unwrap(), kind_of) {
             Ok(path) => path.to_string(),

@@ -1,10 +1,10 @@
-//! What a program that embeds a node does with it: begin one, look at names, read, fetch, keep,
-//! share, give files, bytes and talk to others, and hear of what happens.
+//! The interface for programs that embed a node: start a node, look up names, read, fetch and pin
+//! files, share folders, send files, bytes and talk, and follow events.
 //!
-//! All but the builder and its [`defaults`] is asked of a running [`Node`](super::Node) and may be
-//! called from any task of its runtime. It owns no state but what its callers hold ([`Reader`],
-//! [`Prefetch`], [`Delivery`], [`EventStream`], [`Messages`]); dropping one of those takes back
-//! what it asked for.
+//! All calls except the builder and its [`defaults`] are methods of a running
+//! [`Node`](super::Node). They may be called from any task of its runtime. The only state here is
+//! in the objects that callers hold ([`Reader`], [`Prefetch`], [`Delivery`], [`EventStream`],
+//! [`Messages`]). Dropping such an object cancels its request.
 
 mod builder;
 mod cache;
@@ -34,7 +34,7 @@ pub use status::NodeStatus;
 
 pub use super::names::in_history;
 
-// what is said above in terms of other modules
+// Types of other modules that this interface mentions.
 pub use p2pfs_cache::{
     CacheConfig, CacheError, CacheUsage, CachedFile, Cleared, Lack, VerifyProgress,
 };

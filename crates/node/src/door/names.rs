@@ -1,4 +1,4 @@
-//! Names and what they stand for, from memory.
+//! Lookups of names, answered from memory.
 
 use std::time::Duration;
 
@@ -11,89 +11,89 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::{ARRIVING, SharedPath};
 
-/// Names read from a directory at a time.
+/// Number of names read from a directory at once.
 const CHILDREN_BATCH: usize = 1000;
-/// How often a name that nobody tells of is looked for.
+/// Interval between lookups of an awaited name for which no event is sent.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
 /// A name of the namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Its path from the root of the namespace.
+    /// Path from the root of the namespace.
     pub path: SharedPath,
     /// A file (with size, hash and executable bit), a directory or a link.
     pub kind: Kind,
-    /// Its modification time; of a directory, its newest change.
+    /// Modification time; for a directory, the time of its newest change.
     pub mtime: Timestamp,
-    /// How many of its bytes can be read here without another node; 0 for all but files.
+    /// How many bytes of the file can be read here without another node; 0 for directories and
+    /// links.
     pub cached_bytes: u64,
 }
 
 /// Some names of a directory.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// In the order of the names' bytes.
+    /// The entries, in the order of the names' bytes.
     pub listed: Vec<Listed>,
-    /// The last name that was looked at, where there may be more behind it.
+    /// The last name that was examined, if more may follow.
     pub more_behind: Option<Box<[u8]>>,
 }
 
 /// A name in a directory below `.p2pfs`.
 #[derive(Clone, Debug)]
 pub struct HiddenEntry {
-    /// The last part of its path.
+    /// The last part of the path.
     pub name: Box<[u8]>,
     /// A file (with size, hash and executable bit), a directory or a link.
     pub kind: Kind,
-    /// Its modification time.
+    /// Modification time.
     pub mtime: Timestamp,
-    /// How many of its bytes can be read here without another node.
+    /// How many bytes of the file can be read here without another node.
     pub cached_bytes: u64,
 }
 
-/// Why a name shows what it shows.
+/// The reasons for what a name shows.
 #[derive(Clone, Debug)]
 pub struct Why {
-    /// Whether the name is listed: some live node can give it.
+    /// Whether the name is listed, that is, whether some live node can give it.
     pub is_listed: bool,
-    /// Every version that is known of, the one that has the name first, each with the rule by
-    /// which it stands where it stands.
+    /// Every known version, the winner first. Each has the rule that decided its rank.
     pub versions: Vec<Version>,
-    /// Who sent the file that is listed, by the word of the node that it was sent to.
+    /// The sender of the listed file, as stated by the node that received it.
     pub sent_by: Option<String>,
-    /// What a read would do now.
+    /// The effect of a read now.
     pub next_read: NextRead,
-    /// The node whose versions alone are listed there, where a path has an owner.
+    /// The owner of the path, if it has one. Only the owner's versions are listed there.
     pub owner: Option<NodeId>,
 }
 
-/// What a read of a name would do now.
+/// The effect of a read of a name now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextRead {
-    /// Nothing: no live node can give it.
+    /// The read fails: no live node can give the name.
     Nothing,
-    /// Fetch nothing: it is a directory or a link.
+    /// No fetch: the name is a directory or a link.
     NoFile,
-    /// Read this node's own share.
+    /// The read uses this node's own share.
     OwnShare,
-    /// Read the cache.
+    /// The read uses the cache.
     Cache,
-    /// Ask whoever is there: no holder is known.
+    /// The read asks all live nodes, because no holder is known.
     AskAround,
-    /// Ask a holder for what is not here.
+    /// The read requests the missing bytes from a holder.
     Fetch {
-        /// How many bytes that are.
+        /// Missing bytes.
         missing_bytes: u64,
-        /// Of how many.
+        /// Size of the file in bytes.
         size_bytes: u64,
-        /// Who is asked first.
+        /// The node that is asked first.
         first: NodeId,
     },
 }
 
 impl Why {
-    /// The rule that gave the name to the version that has it. A directory by itself took its name
-    /// from no file.
+    /// Returns the rule that gave the name to the winning version. A directory without competing
+    /// files or links did not take its name from any.
     pub fn rule(&self) -> Rule {
         let rule = self.versions.first().map_or(Rule::Only, |first| first.rule);
         let contested = self.versions.iter().any(|it| it.kind != Kind::Directory);
@@ -105,7 +105,7 @@ impl Why {
 }
 
 impl Node {
-    /// What a path stands for now.
+    /// Returns the current entry of a path.
     ///
     /// # Errors
     /// [`FileError::NotFound`].
@@ -114,10 +114,10 @@ impl Node {
         Ok(self.listed(path.clone(), found))
     }
 
-    /// What a directory lists now, in the order of the names' bytes.
+    /// Returns all entries of a directory, in the order of the names' bytes.
     ///
     /// # Errors
-    /// [`FileError::NotFound`], and [`FileError::WrongKind`] for what is no directory.
+    /// [`FileError::NotFound`], and [`FileError::WrongKind`] if the path is not a directory.
     pub fn list(&self, dir: &SharedPath) -> Result<Vec<Listed>, FileError> {
         let mut all = self.list_page(dir, None, CHILDREN_BATCH)?;
         while let Some(last) = all.more_behind {
@@ -128,7 +128,7 @@ impl Node {
         Ok(all.listed)
     }
 
-    /// At most `limit` of a directory's names, those behind the name `after`.
+    /// Returns at most `limit` entries of a directory, beginning after the name `after`.
     ///
     /// # Errors
     /// As [`Node::list`].
@@ -145,7 +145,7 @@ impl Node {
         let children = self.view().children(dir, after, limit);
         let last = children.last().filter(|_| children.len() == limit);
         let more_behind = last.map(|last| last.name.clone());
-        // a name too deep to have a path is listed nowhere
+        // A name too deep to have a path is not listed.
         let named = children
             .into_iter()
             .filter_map(|child| Some((dir.join(&child.name).ok()?, child.found)));
@@ -156,15 +156,16 @@ impl Node {
         })
     }
 
-    /// The files of this node's shares beneath a directory that are yet to be hashed and listed.
+    /// Returns the files of this node's shares beneath a directory that are not hashed and listed
+    /// yet.
     pub fn unread_in(&self, dir: &SharedPath) -> Vec<SharedPath> {
         let view = self.view();
         let unread = self.shares().unread_in(dir).into_iter();
         unread.filter(|path| view.lookup(path).is_none()).collect()
     }
 
-    /// Whether a name that is not listed is there in a share of this node, to be listed soon. Asks
-    /// the disk.
+    /// Returns whether a name that is not listed exists in a share of this node and will be listed
+    /// soon. Reads the disk.
     pub fn is_being_read(&self, path: &SharedPath) -> bool {
         let is_arriving = path.components().any(|name| name == ARRIVING.as_bytes());
         if path.is_root() || is_arriving || !self.shares().left_out_at(path).is_empty() {
@@ -174,24 +175,24 @@ impl Node {
         shares.any(|share| self.shares().stat(share.index, path).is_ok())
     }
 
-    /// The live nodes that have a content whole, this one included.
+    /// Returns the live nodes that have a complete content, including this one.
     pub fn holders(&self, hash: &ContentHash) -> Vec<NodeId> {
         self.view().holders(hash)
     }
 
-    /// Up to `limit` paths that a content is listed under.
+    /// Returns up to `limit` paths under which a content is listed.
     pub fn names_of(&self, hash: &ContentHash, limit: usize) -> Vec<SharedPath> {
         self.view().names_of(hash, limit)
     }
 
-    /// What a path from the root of the mount names, where it leads below `.p2pfs`; none where it
-    /// does not.
+    /// Returns the entry of a path from the root of the mount if it leads below `.p2pfs`, else
+    /// `None`.
     pub fn hidden(&self, path: &[u8]) -> Option<Hidden> {
         p2pfs_fs::hidden(&self.view(), path)
     }
 
-    /// The names of a directory below `.p2pfs`, in the order of their bytes, those behind the name
-    /// `after`, at most `limit`; none of what is no such directory.
+    /// Returns at most `limit` names of a directory below `.p2pfs`, in the order of their bytes,
+    /// beginning after the name `after`. Returns none if it is not such a directory.
     pub fn list_hidden(&self, dir: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<HiddenEntry> {
         let children = p2pfs_fs::hidden_children(&self.view(), dir, after, limit);
         let entry = |child: Child| HiddenEntry {
@@ -203,10 +204,10 @@ impl Node {
         children.into_iter().map(entry).collect()
     }
 
-    /// Every version of a name, and which rule decided.
+    /// Returns every version of a name, with the rule that decided.
     ///
     /// # Errors
-    /// [`FileError::NotFound`] where no node ever shared it.
+    /// [`FileError::NotFound`] if no node ever shared the name.
     pub fn why(&self, path: &SharedPath) -> Result<Why, FileError> {
         let view = self.view();
         let versions = view.versions(path);
@@ -256,16 +257,16 @@ impl Node {
         }
     }
 
-    /// Waits until a path is listed, for as long as the caller does: see `tokio::time::timeout`.
-    /// Nothing comes where the node ends before.
+    /// Waits until a path is listed. It has no deadline of its own: see `tokio::time::timeout`.
+    /// Returns `None` if the node ends before.
     pub async fn wait_for(&self, path: &SharedPath) -> Option<Listed> {
-        // followed before the first look, so that no change falls between
+        // Subscribed before the first lookup, so that no change is missed.
         let mut events = self.follow();
         loop {
             if let Ok(listed) = self.find(path) {
                 return Some(listed);
             }
-            // of a directory without files nothing is told
+            // No event is sent for a directory without files.
             match tokio::time::timeout(LOOK_PERIOD, events.next()).await {
                 Ok(Some(_)) | Err(_) => {}
                 Ok(None) => return None,
@@ -278,11 +279,11 @@ impl Node {
         found.ok_or_else(|| FileError::NotFound { path: path.clone() })
     }
 
-    /// The version of a file that its name shows now; links are followed.
+    /// Returns the version of a file that its name shows now; links are followed.
     ///
     /// # Errors
-    /// [`FileError::NotFound`], [`FileError::WrongKind`] for what is no file, and
-    /// [`FileError::TooManyLinks`].
+    /// [`FileError::NotFound`], [`FileError::WrongKind`] if it is not a file,
+    /// [`FileError::LinkToNothing`] and [`FileError::TooManyLinks`].
     pub fn version(&self, path: &SharedPath) -> Result<FileVersion, FileError> {
         let (path, found) = self.follow_links(path)?;
         FileVersion::found(&path, &found).ok_or_else(|| wrong_kind(&path, &found.kind))

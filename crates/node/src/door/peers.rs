@@ -1,4 +1,4 @@
-//! The other nodes: what they are called, how they do, and what goes to and fro.
+//! The other nodes: their names, their state, and the bytes exchanged with them.
 
 use std::fs::File;
 
@@ -12,29 +12,29 @@ use p2pfs_types::id::NodeId;
 /// One other node.
 #[derive(Clone, Debug)]
 pub struct PeerReport {
-    /// Where and how it is.
+    /// Its state and address in the membership.
     pub member: MemberReport,
-    /// What came from it and how fast; none where nothing was asked of it.
+    /// Bytes fetched from it and their rate; `None` if nothing was requested from it.
     pub rate: Option<PeerRate>,
-    /// How many bytes of files came from it, fetched or pushed by it.
+    /// Bytes of files received from it, fetched or pushed.
     pub received_bytes: u64,
-    /// How many bytes of files went to it.
+    /// Bytes of files sent to it.
     pub sent_bytes: u64,
-    /// How often it broke a rule, and how last.
+    /// How often it broke a rule, and the last case.
     pub offences: Option<(u64, Offence)>,
 }
 
-/// The most bytes a second that go between nodes, legacy peers included; none stands for no limit.
+/// Rate limits for traffic between nodes, including legacy peers. `None` means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RateLimits {
-    /// To all others.
+    /// Limit for all traffic to others, in bytes per second.
     pub up_bytes_per_s: Option<u64>,
-    /// From all others.
+    /// Limit for all traffic from others, in bytes per second.
     pub down_bytes_per_s: Option<u64>,
 }
 
 impl Node {
-    /// Every other node that is known, and how it does.
+    /// Returns every other known node and its state.
     ///
     /// # Errors
     /// [`NodeError::Stopping`].
@@ -56,56 +56,56 @@ impl Node {
         Ok(members.into_iter().map(report).collect())
     }
 
-    /// What came from each node that something was asked of, and how fast.
+    /// Returns the bytes fetched from each node that received a request, and their rate.
     pub fn rates(&self) -> Vec<PeerRate> {
         self.running.fetcher.peers()
     }
 
-    /// How many bytes of files came from others since the start, fetched or pushed by them, legacy
-    /// peers included.
+    /// Returns how many bytes of files came from others since the start, fetched or pushed,
+    /// including legacy peers.
     pub fn received_bytes(&self) -> u64 {
         let rates = self.rates();
         let fetched_bytes: u64 = rates.iter().map(|rate| rate.delivered_bytes).sum();
         fetched_bytes + self.running.traffic.taken.total()
     }
 
-    /// How many bytes of files went to others since the start, legacy peers included.
+    /// Returns how many bytes of files went to others since the start, including legacy peers.
     pub fn sent_bytes(&self) -> u64 {
         self.running.traffic.sent.total()
     }
 
-    /// How many bytes of logs, as they are packed for the way, went to others since the start.
+    /// Returns how many bytes of logs, as compressed for transfer, went to others since the start.
     pub fn told_bytes(&self) -> u64 {
         self.published.told_bytes()
     }
 
-    /// The files that are on their way here.
+    /// Returns the files that are being fetched.
     pub fn fetches(&self) -> Vec<FetchReport> {
         self.running.fetcher.fetches()
     }
 
-    /// What a node is called: by itself where that is known, else by who let it in, else the start
-    /// of its key.
+    /// Returns the name of a node: its own name if known, else the name given when it was admitted,
+    /// else the start of its key.
     pub fn name_of(&self, node: &NodeId) -> String {
         Names::new(self.published.view.clone(), self.keyring.clone()).of(node)
     }
 
-    /// What a node calls itself, once it has said so.
+    /// Returns the name that a node gives itself, once known.
     pub fn label_of(&self, node: &NodeId) -> Option<String> {
         self.view().label(node)
     }
 
-    /// The node that has listed something under this name, here or not.
+    /// Returns the node of this name that has listed anything, alive or not.
     pub fn author_called(&self, name: &str) -> Option<NodeId> {
         self.view().node_called(name)
     }
 
-    /// Whether a person means that node: its name, or the start of its key.
+    /// Returns whether `wanted` means that node: its name, or the start of its key.
     pub fn is_called(&self, node: &NodeId, wanted: &str) -> bool {
         node.begins_with(wanted) || self.name_of(node) == wanted
     }
 
-    /// How fast bytes may go now.
+    /// Returns the current rate limits.
     pub fn limits(&self) -> RateLimits {
         RateLimits {
             up_bytes_per_s: self.running.server.upload().bytes_per_s(),
@@ -113,25 +113,25 @@ impl Node {
         }
     }
 
-    /// How fast bytes may go from now on.
+    /// Sets the rate limits.
     pub fn set_limits(&self, limits: RateLimits) {
         self.running.server.upload().set(limits.up_bytes_per_s);
         self.running.fetcher.download().set(limits.down_bytes_per_s);
     }
 
-    /// Whether nothing is fetched from now on that nobody asked for, since the network costs by the
-    /// byte: nothing ahead of readers, and what is pinned comes later.
+    /// Sets whether the network is metered. On a metered network only requested bytes are fetched:
+    /// there is no read-ahead, and pinned contents are fetched later.
     pub fn set_metered(&self, metered: bool) {
         self.running.fetcher.set_metered(metered);
     }
 
-    /// Whether it is so now.
+    /// Returns whether the network is metered.
     pub fn is_metered(&self) -> bool {
         self.running.fetcher.is_metered()
     }
 
-    /// The whole of a version as a local file, open for reading: an own file that still is that
-    /// version, or a complete copy in the cache. Asks the disk.
+    /// Returns a version as a complete local file, open for reading: an own file that still is that
+    /// version, or a complete copy in the cache. Reads the disk.
     pub fn local_file(&self, version: &FileVersion) -> Option<File> {
         let own = version.own.as_ref();
         let own = own.and_then(|(share, path)| {

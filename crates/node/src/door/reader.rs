@@ -1,9 +1,9 @@
 //! Reading a file while it arrives.
 //!
-//! A reader asks for steps of a file and gives their bytes as they come. The first step after a
-//! seek is one chunk, so that a jump costs little; each step that was read to its end doubles the
-//! next, and at full length several are on their way at once, as far as the kernel reads ahead on
-//! a mount.
+//! A reader requests steps of a file and returns their bytes as they arrive. The first step after a
+//! seek is one chunk, so that a jump costs little. Each completed step doubles the length of the
+//! next. At full length several steps are in flight at once, as far as the kernel reads ahead on a
+//! mount.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -23,23 +23,23 @@ use p2pfs_fs::{Content, FileVersion, FsError, OpenContent, ReadNow, ReadTicket};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 use p2pfs_types::path::SharedPath;
 
-/// The longest step: the largest request between nodes.
+/// Maximum length of a step: the largest request between nodes.
 const STEP_MAX_BYTES: u64 = 1 << 20;
-/// Steps of full length that are asked for at one time, so that the next come while one is used.
+/// Number of full-length steps in flight at once, so that the next ones arrive while one is used.
 const STEPS_AT_ONCE: usize = 4;
 
-/// One version of a file, open for reading: the version that its name showed when it was opened,
-/// to the last byte or an error, never a mixture. What is read is verified and, where there is
-/// room, stays in the cache.
+/// One version of a file, open for reading. It is the version that the name showed when it was
+/// opened. A reader returns this version up to its last byte or fails, and never mixes versions.
+/// The bytes are verified and, if there is room, stay in the cache.
 ///
-/// Reads end by the node's read deadline; the [`FsError`] is inside the [`io::Error`].
+/// A read fails after the node's read deadline. The [`io::Error`] contains the [`FsError`].
 pub struct Reader {
     open: Arc<OpenFile>,
     size_bytes: u64,
     position: u64,
-    /// Bytes that came and were not read, from `position` on.
+    /// Bytes that arrived and were not read, beginning at `position`.
     come: Bytes,
-    /// Steps on their way, in order; the first begins behind `come`.
+    /// Steps in flight, in order. The first begins after `come`.
     asked: VecDeque<Asked>,
     asked_to: u64,
     step_bytes: u64,
@@ -49,8 +49,9 @@ impl Node {
     /// Opens a file for reading; links are followed.
     ///
     /// # Errors
-    /// [`FileError::NotFound`], [`FileError::WrongKind`], [`FileError::TooManyLinks`], and
-    /// [`FileError::Unreadable`] where neither its bytes nor a holder exist.
+    /// [`FileError::NotFound`], [`FileError::WrongKind`], [`FileError::LinkToNothing`],
+    /// [`FileError::TooManyLinks`], and [`FileError::Unreadable`] if neither its bytes nor a holder
+    /// exist.
     pub async fn open(&self, path: &SharedPath) -> Result<Reader, FileError> {
         let opened = self.open_version(self.version(path)?).await;
         opened.map_err(|source| FileError::Unreadable {
@@ -59,8 +60,8 @@ impl Node {
         })
     }
 
-    /// Opens one version, whatever its name shows by now; the mount shows an own file as it is on
-    /// the disk, this the version alone.
+    /// Opens one version, whatever its name shows by now. The mount shows an own file as it is on
+    /// the disk; this reader returns the version only.
     ///
     /// # Errors
     /// As [`Content::open`].
@@ -83,23 +84,23 @@ impl Node {
 }
 
 impl Reader {
-    /// How long the file is.
+    /// Returns the length of the file in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
-    /// For who will read it to its end: steps have their full length from the start.
+    /// Makes every step full-length from the start, for a reader that reads the file to its end.
     #[must_use]
     pub fn to_the_end(mut self) -> Self {
         self.step_bytes = STEP_MAX_BYTES;
         self
     }
 
-    /// The next bytes as they come, without a copy; none at the end of the file. May be dropped
-    /// before it is done: nothing is lost by that.
+    /// Returns the next bytes as they arrive, without a copy; empty at the end of the file. The
+    /// future may be dropped early without losing bytes.
     ///
     /// # Errors
-    /// What the read ended in; the next call asks again.
+    /// The error of the read. The next call requests the bytes again.
     pub async fn next_bytes(&mut self) -> Result<Bytes, FsError> {
         if self.come.is_empty() {
             self.come = poll_fn(|cx| self.poll_step(cx)).await?;
@@ -109,7 +110,7 @@ impl Reader {
         Ok(bytes)
     }
 
-    /// The bytes of the next step; none at the end.
+    /// Polls for the bytes of the next step; empty at the end of the file.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, FsError>> {
         self.ask_ahead();
         let Some(next) = self.asked.front_mut() else {
@@ -131,7 +132,7 @@ impl Reader {
             _ => 1,
         };
         while self.asked.len() < at_once && self.asked_to < self.size_bytes {
-            // steps end where chunks do, so that none is fetched for two of them
+            // Steps end at chunk borders, so that no chunk is fetched for two steps.
             let end = (self.asked_to + self.step_bytes) / CHUNK_BYTES * CHUNK_BYTES;
             let range = ByteRange::new(self.asked_to, end.min(self.size_bytes));
             self.asked.push_back(Asked::new(&self.open, range));
@@ -139,7 +140,7 @@ impl Reader {
         }
     }
 
-    /// Takes back what was asked and not read.
+    /// Cancels the steps in flight and drops unread bytes.
     fn forget(&mut self) {
         self.come = Bytes::new();
         self.asked.clear();
@@ -196,10 +197,10 @@ fn io_error(error: FsError) -> io::Error {
     io::Error::new(io::Error::from_raw_os_error(error.errno()).kind(), error)
 }
 
-/// A version that is open; closed when the last of its readers and questions goes.
+/// An open version. It is closed when its last reader or request is dropped.
 struct OpenFile {
     content: Arc<NodeContent>,
-    /// There until it is dropped.
+    /// `Some` until drop.
     file: Option<Arc<dyn OpenContent>>,
 }
 
@@ -207,7 +208,7 @@ impl Drop for OpenFile {
     fn drop(&mut self) {
         let file = self.file.take();
         let close = move || drop(file);
-        // letting go of a cached file touches the disk
+        // Closing a cached file touches the disk.
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(close)),
             Err(_) => close(),
@@ -215,15 +216,15 @@ impl Drop for OpenFile {
     }
 }
 
-/// One step that is on its way; dropping it takes the question back.
+/// One step in flight. Dropping it cancels the request.
 struct Asked {
     answer: oneshot::Receiver<Result<Bytes, FsError>>,
-    /// What takes it back comes out of here, and goes with it.
+    /// The result of the task cancels the request when it is dropped.
     _asking: JoinHandle<TakeBack>,
 }
 
 impl Asked {
-    /// Asks for all of a range: what is here at once, the rest from other nodes.
+    /// Requests all of a range. Local bytes are returned at once, the rest comes from other nodes.
     fn new(open: &Arc<OpenFile>, range: ByteRange) -> Self {
         let (tell, answer) = oneshot::channel();
         let open = open.clone();
@@ -260,7 +261,7 @@ fn read_or_ask(
     let file = open.file.as_ref()?;
     let told = match file.read_now(range.start, &mut buffer) {
         ReadNow::Done(length) if length == buffer.len() => Ok(Bytes::from(buffer)),
-        // what became shorter meanwhile is another version
+        // A file that has become shorter is another version.
         ReadNow::Done(_) => Err(FsError::Gone),
         ReadNow::Failed(error) => Err(error),
         ReadNow::Wait => {

@@ -1,4 +1,4 @@
-//! What leaves this machine, and what of its shares does not.
+//! The names that this node shares, and the ones in its shares that it leaves out.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,22 +8,23 @@ use p2pfs_proto::wire::native::record::{Kind, ShareIndex, Timestamp};
 use p2pfs_share::{Known, LeftOut};
 use p2pfs_types::path::SharedPath;
 
-/// A name that this node gives to others.
+/// A name that this node shares with others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GivenName {
-    /// The folder that it is shared from.
+    /// The shared folder.
     pub share: PathBuf,
-    /// As the others see it, unless another version has the name.
+    /// The path in the namespace, which shows it unless another version wins the name.
     pub path: SharedPath,
-    /// What it is.
+    /// A file, a directory or a link.
     pub kind: Kind,
-    /// Its modification time.
+    /// Modification time.
     pub mtime: Timestamp,
 }
 
 impl Node {
-    /// Some of what this node gives to others, at most `limit` names, those after a place that an
-    /// earlier call gave, in no order; and the place to go on from, if there is more.
+    /// Returns at most `limit` names that this node shares, in no order, beginning after the
+    /// position that an earlier call returned. The second value is the position to continue from,
+    /// if there are more names.
     pub fn given(&self, after: Option<u32>, limit: usize) -> (Vec<GivenName>, Option<u32>) {
         let shares = self.shares.list().into_iter();
         let dirs: BTreeMap<ShareIndex, PathBuf> =
@@ -40,8 +41,8 @@ impl Node {
         (listed.into_iter().filter_map(given).collect(), next)
     }
 
-    /// Why this node does not share what it has under a name, or the directory that it is in; one
-    /// for each share where it has it.
+    /// Returns why this node does not share what it has under a name, or the directory around it.
+    /// There is one reason for each share that contains the name.
     pub fn left_out(&self, path: &SharedPath) -> Vec<LeftOut> {
         self.shares.left_out_at(path)
     }

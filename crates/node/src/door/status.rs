@@ -1,4 +1,4 @@
-//! How a node is.
+//! The status of a node.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -9,44 +9,44 @@ use p2pfs_cache::CacheUsage;
 use p2pfs_share::ShareStatus;
 use p2pfs_types::id::{EpochId, NodeId, NodeName};
 
-/// How a node is, at one moment.
+/// The status of a node at one moment.
 #[derive(Clone, Debug)]
 pub struct NodeStatus {
-    /// Its key's public half.
+    /// Public half of the node's key.
     pub id: NodeId,
-    /// What it calls itself.
+    /// The name of the node.
     pub name: NodeName,
-    /// Where others reach it.
+    /// The address at which other nodes reach it.
     pub address: SocketAddr,
-    /// Every other node that is known.
+    /// Every other known node.
     pub members: Vec<MemberReport>,
-    /// What it shares, and how far that is.
+    /// The shared folders and their progress.
     pub shares: Vec<ShareStatus>,
-    /// What its cache takes and may take.
+    /// The space that the cache takes and may take.
     pub cache: CacheUsage,
-    /// Listed files, links and directories.
+    /// Number of listed files, links and directories.
     pub entries: u64,
     /// Bytes of the different contents that live nodes can give.
     pub unique_bytes: u64,
-    /// Which of the cluster's secrets is in force.
+    /// The epoch of the cluster's current secret.
     pub epoch: EpochId,
-    /// Reads that wait for other nodes.
+    /// Number of reads that wait for other nodes.
     pub waiting_reads: u64,
-    /// Versions that are open.
+    /// Number of open versions.
     pub open_versions: usize,
-    /// Datagrams that were dropped since the start, for whatever reason.
+    /// Number of datagrams dropped since the start, for any reason.
     pub dropped_datagrams: u64,
-    /// Connections that ended since the start, for whatever reason.
+    /// Number of connections ended since the start, for any reason.
     pub dropped_connections: u64,
-    /// What a person should know, oldest first.
+    /// Warnings, oldest first.
     pub warnings: Vec<String>,
-    /// Those of them that every user of this machine may know.
+    /// The warnings that every user of this machine may see.
     pub public_warnings: Vec<String>,
 }
 
 impl Node {
-    /// How it is now, or was a tenth of a second ago. Asks no event loop, so it answers whatever
-    /// the node has to do, and tells the last of one that has stopped.
+    /// Returns the current status, at most a tenth of a second old. It does not ask the event loop,
+    /// so it answers however busy the node is. For a stopped node it returns the last status.
     pub fn status(&self) -> NodeStatus {
         let legacy_datagrams = self.legacy().map_or(0, |legacy| legacy.dropped());
         let totals = self.view().totals();
@@ -84,7 +84,8 @@ impl Node {
         warnings.into_iter().chain(standing).collect()
     }
 
-    /// The shares whose disks do not answer, where they were looked at or others wait for them.
+    /// Returns the shares whose disks do not answer, according to the scanner or to requests that
+    /// are waiting for them.
     pub fn standing_shares(&self) -> BTreeSet<PathBuf> {
         self.standing_of(&self.shared())
     }
