@@ -1,7 +1,7 @@
-//! Giving files and talk to others, whichever plane they are on.
+//! Sending files and talk to other nodes and to peers of the mesh.
 //!
-//! Owns who is meant by a name and what became of it at each; the native side of a push. Reads a
-//! file as often as it is sent and keeps nothing of it.
+//! Owns the meaning of a recipient's name, the state of each send, and the native side of a push.
+//! Reads a file once for each recipient and keeps none of its bytes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,29 +25,30 @@ use p2pfs_transfer::net::NetError;
 use p2pfs_transfer::net::peer::{Lane, PeerNet};
 use p2pfs_types::id::NodeId;
 
-/// Pieces of a file that are on their way to one node at a time.
+/// Maximum number of pieces of a file in flight to one node.
 const WINDOW: usize = 8;
-/// How often a push is begun again in vain, where its connection breaks.
+/// Maximum number of consecutive retries without progress after a broken connection.
 const TRIES_MAX: u32 = 6;
-/// The first wait before that; it doubles.
+/// Delay before the first retry; it doubles with each further one.
 const RETRY_MIN: Duration = Duration::from_millis(500);
-/// How long a node may be busy with other files: longer than one of them that nothing more comes
-/// of stands in the way (`node::inbox::receive`, `COMING_PATIENCE`).
+/// How long a recipient may be busy with other files before the send fails. It is longer than a
+/// stalled file blocks its sender's next one (`node::inbox::receive`, `COMING_PATIENCE`).
 const BUSY_PATIENCE: Duration = Duration::from_secs(15 * 60);
-/// How long a node may take to hear a line.
+/// How long a node may take to acknowledge a line of talk.
 const SAY_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a node may take to get a message.
+/// How long a node may take to acknowledge a message.
 const MESSAGE_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Digits of a node's key that are its ID in the mesh.
+/// Number of digits of a node's key in its ID in the mesh.
 const MESH_ID_DIGITS: usize = 32;
 
-/// Our ID in the mesh: other nodes of the cluster know by it whom they know already.
+/// Returns the ID of a node in the mesh. By it, other nodes of the cluster recognize a node that
+/// they already know.
 pub(super) fn mesh_id(node: &NodeId) -> String {
     node.short(MESH_ID_DIGITS)
 }
 
-/// One that files can be sent to.
+/// A peer that can receive files.
 #[derive(Clone)]
 pub struct Recipient {
     name: String,
@@ -60,19 +61,19 @@ enum Route {
     Mesh(Target),
 }
 
-/// Why nothing can be sent.
+/// The reason why nothing can be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// No such peer.
+    /// No peer has this name.
     #[error("no peer is called {name:?}")]
     Unknown {
-        /// What was asked for.
+        /// The name in the request.
         name: String,
     },
-    /// Several.
+    /// Several peers have this name.
     #[error("several peers are called {name:?}: name one by its key, ID or address")]
     Ambiguous {
-        /// What was asked for.
+        /// The name in the request.
         name: String,
     },
     /// There is no other peer at all.
@@ -81,18 +82,18 @@ pub enum SendError {
     /// The file cannot be opened or read.
     #[error("the file cannot be read: {0}")]
     Unreadable(#[from] io::Error),
-    /// More bytes than one message carries.
+    /// The bytes do not fit into one message.
     #[error("{size_bytes} bytes are more than one message carries, {GIVEN_MAX_BYTES}: send a file")]
     TooLong {
-        /// How many.
+        /// Size of the message in bytes.
         size_bytes: u64,
     },
-    /// Mesh peers would take the bytes for a message about a file.
+    /// Peers of the mesh would take the bytes for a message about a file.
     #[error("the bytes begin as a message about a file does (FILESTART:, FILECHUNK: or FILEEND:)")]
     Reserved,
 }
 
-/// Sends. Clones are the same.
+/// The sender of files and talk. Clones share their state.
 #[derive(Clone)]
 pub struct Courier {
     pub(super) me: NodeId,
@@ -102,28 +103,28 @@ pub struct Courier {
     pub(super) events: EventLog,
     pub(super) mailbox: Mailbox,
     pub(super) sent: PeerBytes,
-    /// How fast files go to nodes, with all else that is sent to them.
+    /// Upload limit for pushed files, shared with all other data sent to nodes.
     pub(super) upload: Pace,
 }
 
 impl Recipient {
-    /// What it is called.
+    /// Returns the name of the recipient.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether it says that it has what it was given.
+    /// Returns whether the recipient acknowledges what it receives.
     pub fn confirms(&self) -> bool {
         matches!(self.route, Route::Native(_))
     }
 }
 
 impl Courier {
-    /// Everyone that files can be sent to now, or those that are named: by name, key or
-    /// the start of it, ID or address.
+    /// Returns all peers that can receive files now, or the named ones. A peer is named by its
+    /// name, its key or the start of the key, its ID, or its address.
     ///
     /// # Errors
-    /// [`SendError`] for the first name that is nobody's, or several's.
+    /// [`SendError`] for the first name that no peer has, or that several peers have.
     pub async fn recipients(&self, named: &[String]) -> Result<Vec<Recipient>, SendError> {
         let all = self.all().await;
         if named.is_empty() {
@@ -132,7 +133,8 @@ impl Courier {
         let mut chosen: Vec<Recipient> = Vec::new();
         for name in named {
             let is_called = all.iter().any(|(_, aliases)| aliases.contains(name));
-            // who has the name may be away, and another's key begin like it
+            // A known node with this name may be away. Then the name does not select another node
+            // whose key begins with it.
             let by_key = !is_called && self.published.view.load().node_called(name).is_none();
             let is_meant = |(recipient, aliases): &&(Recipient, Vec<String>)| {
                 aliases.contains(name) || by_key && recipient.has_key(name)
@@ -152,7 +154,7 @@ impl Courier {
         Ok(chosen)
     }
 
-    /// With all that each is known by.
+    /// Returns all recipients with their aliases.
     async fn all(&self) -> Vec<(Recipient, Vec<String>)> {
         let view = self.published.view.load_full();
         let addresses = self.published.addresses.load_full();
@@ -167,7 +169,7 @@ impl Courier {
             .collect();
         let native: Vec<String> = addresses.keys().map(mesh_id).collect();
         for target in self.targets().await {
-            // one that is of the cluster too gets everything once
+            // A mesh peer that is also a node of the cluster receives everything once.
             if !native.contains(&target.who.id) {
                 let who = target.who.clone();
                 let aliases = vec![who.name.clone(), who.id, who.address.to_string()];
@@ -186,11 +188,11 @@ impl Courier {
         }
     }
 
-    /// Gives a file to one of them; `sent` counts its bytes as they go. Goes on after a break of
-    /// the connection, where the recipient can say how much it has.
+    /// Sends a file to one recipient; `sent` counts the bytes in transfer. After a broken
+    /// connection the transfer continues, if the recipient can say how much it has.
     ///
     /// # Errors
-    /// [`PushError`]; the recipient has nothing of it under its name.
+    /// [`PushError`]; the recipient then has no file under the name.
     pub async fn send(
         &self,
         parcel: &Parcel,
@@ -215,10 +217,10 @@ impl Courier {
         outcome
     }
 
-    /// Gives bytes of no file to one of them.
+    /// Sends bytes that are not a file to one recipient.
     ///
     /// # Errors
-    /// [`PushError`].
+    /// [`PushError`] if the recipient is gone or refuses the bytes.
     pub(super) async fn send_bytes(&self, bytes: Bytes, to: &Recipient) -> Result<(), PushError> {
         let node = match &to.route {
             Route::Mesh(target) => return target.message(&bytes).await,
@@ -234,7 +236,8 @@ impl Courier {
         }
     }
 
-    /// Says a line to everyone; gives the names of those who heard it, or to whom it was sent.
+    /// Sends a line of talk to all peers. Returns the names of the nodes that acknowledged it and
+    /// of the mesh peers to which it was written.
     pub async fn say(&self, text: &str) -> Vec<String> {
         let text = &text[..text.floor_char_boundary(SAID_MAX_BYTES)];
         let addresses = self.published.addresses.load_full();
@@ -286,7 +289,7 @@ impl Courier {
                 Err(Broken::Busy) if Instant::now() > until => return Err(PushError::Busy),
                 Err(Broken::Busy) => tokio::time::sleep(RETRY_MIN).await,
                 Err(Broken::ForNow { to_bytes }) => {
-                    // what got further begins to count anew
+                    // Progress resets the count of failures.
                     failures = if to_bytes > best { 1 } else { failures + 1 };
                     best = best.max(to_bytes);
                     if failures > TRIES_MAX {
@@ -308,7 +311,7 @@ impl Courier {
     }
 }
 
-/// Tells how a push ended, also where nobody waits for it any more.
+/// Reports how a push ended, even if its future is dropped.
 struct Ending<'a> {
     courier: &'a Courier,
     parcel: &'a Parcel,
@@ -331,24 +334,24 @@ impl Recipient {
         }
     }
 
-    /// Whether a person means it by the start of its key.
+    /// Returns whether the key of the recipient begins with these digits.
     fn has_key(&self, digits: &str) -> bool {
         matches!(&self.route, Route::Native(node) if node.begins_with(digits))
     }
 }
 
-/// How an attempt ended.
+/// The failure of one attempt.
 enum Broken {
     ForGood(PushError),
-    /// The connection broke when it had so much.
+    /// The connection broke when the recipient had the bytes up to `to_bytes`.
     ForNow {
         to_bytes: u64,
     },
-    /// It has its hands full of other files.
+    /// The recipient is busy with other files.
     Busy,
 }
 
-/// One attempt to give a file to a node.
+/// One attempt to send a file to a node.
 struct Giving<'a> {
     courier: &'a Courier,
     parcel: &'a Parcel,
@@ -357,8 +360,9 @@ struct Giving<'a> {
 }
 
 impl Giving<'_> {
-    /// `again`: whether it has answered an offer of this file, and so knows that this is the same
-    /// push and not the same bytes once more.
+    /// Runs the attempt. `again` says whether the recipient has answered an offer of this push
+    /// before. Then it knows that this offer continues the same push and is not a second push of
+    /// the same bytes.
     async fn run(&self, again: &mut bool) -> Result<(), Broken> {
         let parcel = self.parcel;
         let offer = Push::Offer {

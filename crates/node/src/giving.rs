@@ -1,4 +1,4 @@
-//! What a node gives others unasked, and takes so: put together at its start.
+//! Setup of sending and receiving files and talk at the start of a node.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,20 +18,20 @@ use p2pfs_transfer::Pace;
 use p2pfs_transfer::net::peer::PeerNet;
 use p2pfs_types::id::{NodeId, NodeName};
 
-/// How giving and taking are set; see `[inbox]` and `[mesh]` in the configuration.
+/// Settings for sending and receiving; see `[inbox]` and `[mesh]` in the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct GivingSettings {
-    /// Where files of other nodes go.
+    /// The folder for files of other nodes.
     pub inbox: Option<InboxSettings>,
-    /// Whose files go there.
+    /// The senders whose files are accepted.
     pub accept: Accept,
-    /// The mesh; none: off.
+    /// The mesh; `None` turns it off.
     pub mesh: Option<MeshSettings>,
-    /// Where files of mesh peers go.
+    /// The folder for files of mesh peers.
     pub mesh_inbox: Option<InboxSettings>,
 }
 
-/// What it works with.
+/// The parts of the node that sending and receiving use.
 pub(super) struct GivingParts<'a> {
     pub(super) me: NodeId,
     pub(super) name: &'a NodeName,
@@ -41,21 +41,21 @@ pub(super) struct GivingParts<'a> {
     pub(super) keyring: &'a Arc<Keyring>,
     pub(super) events: &'a EventLog,
     pub(super) traffic: &'a Traffic,
-    /// The limits that fetching keeps to as well.
+    /// The rate limits, shared with fetching.
     pub(super) upload: &'a Pace,
     pub(super) download: &'a Pace,
 }
 
-/// Both directions.
+/// The sending and the receiving side.
 pub(super) struct Giving {
     pub(super) courier: Courier,
     pub(super) pushes: Pushes,
-    /// The folders that files of others go to.
+    /// The folders for files of others.
     pub(super) inboxes: Vec<Opening>,
 }
 
-/// Starts it; what it cannot have is off, with a warning. The listener, where there is one, is the
-/// mesh's.
+/// Starts both sides. A part that cannot be opened stays off, with a warning. `listener` is the
+/// socket of the mesh, if it is on.
 pub(super) fn start(
     settings: &GivingSettings,
     parts: &GivingParts<'_>,
@@ -105,7 +105,8 @@ pub(super) fn start(
     }
 }
 
-/// A name is proven by a certificate alone, and a cluster of a secret file has none.
+/// Warns if members are listed by name in a cluster of a secret file. Only a certificate proves a
+/// name, and such a cluster has no certificates.
 fn warn_of_names(settings: &GivingSettings, parts: &GivingParts<'_>) {
     let Accept::Listed(listed) = &settings.accept else {
         return;

@@ -1,27 +1,27 @@
-//! Bytes that others send to a program that embeds this node.
+//! Bytes that other nodes send to the program that embeds this node.
 //!
-//! Owns nothing but those that somebody waits for: bytes that nobody asked for are told of in the
-//! [`EventLog`] and dropped.
+//! Keeps only messages for subscribed readers. Other messages are recorded in the [`EventLog`] and
+//! dropped.
 
 use bytes::Bytes;
 use tokio::sync::broadcast;
 
 use super::events::{EventLog, News};
 
-/// Messages that whoever reads slowly may be behind before some are lost: 64, of at most 256 KiB
-/// each, 16 MiB.
+/// Maximum number of messages that a slow reader may be behind before some are lost: 64 of at most
+/// 256 KiB each, 16 MiB in total.
 pub(crate) const BEHIND_MAX: usize = 64;
 
-/// Some bytes, and who sent them.
+/// A message and its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// What their sender calls itself; of a peer of the mesh, nothing proves it.
+    /// The name that the sender gives itself. A peer of the mesh cannot prove its name.
     pub from: String,
-    /// What was sent.
+    /// The bytes.
     pub bytes: Bytes,
 }
 
-/// Takes messages and hands them on. Clones are the same.
+/// The queue of messages to the readers. Clones share their state.
 #[derive(Clone)]
 pub(super) struct Mailbox {
     live: broadcast::Sender<Message>,
@@ -34,10 +34,11 @@ impl Mailbox {
         Self { live, events }
     }
 
-    /// So many bytes came; without them where they are too many to be handed on.
+    /// Records a message and sends it to the readers. `bytes` is `None` if the message is too large
+    /// to be delivered.
     pub(super) fn take(&self, from: String, size_bytes: u64, bytes: Option<Bytes>) {
         if let Some(bytes) = bytes {
-            // may share a larger buffer, which a slow reader would keep
+            // The bytes may be a slice of a larger buffer, which a slow reader would keep alive.
             let bytes = Bytes::copy_from_slice(&bytes);
             let from = from.clone();
             let _nobody_reads = self.live.send(Message { from, bytes });
@@ -45,7 +46,7 @@ impl Mailbox {
         self.events.note(News::Bytes { from, size_bytes });
     }
 
-    /// Those that come from now on.
+    /// Returns a receiver of all later messages.
     pub(super) fn follow(&self) -> broadcast::Receiver<Message> {
         self.live.subscribe()
     }

@@ -1,4 +1,4 @@
-//! Pushes of files, with a recipient that says what the test wants.
+//! Pushes of files to a recipient whose answers the test chooses.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -49,7 +49,7 @@ async fn a_file_is_offered_again_only_to_who_answered_that_it_was_offered() {
     let sending = tokio::spawn(async move {
         courier.send(&parcel, &to, &Arc::default()).await.unwrap();
     });
-    // nobody knows yet where bob is, so he hears nothing of the first offer
+    // bob's address is not known yet, so the first offer does not reach him
     tokio::task::yield_now().await;
     published.set_addresses(BTreeMap::from([(bob, bobs.local_addr())]));
     let mut offered = Vec::new();

@@ -8,15 +8,16 @@ use rustix::fs::{XattrFlags, fgetxattr, fsetxattr, lgetxattr};
 use super::origin::Origin;
 use p2pfs_proto::wire::native::record::{SENDER_MAX_BYTES, Sender};
 
-/// The extended attribute of a file here that names who pushed it.
+/// Extended attribute with the name of the sender.
 pub const SENDER_ATTRIBUTE: &str = "user.p2pfs.from";
-/// The same by its key, where it was a node of the cluster.
+/// Extended attribute with the sender's key, if the sender is a node of the cluster.
 const SENDER_KEY_ATTRIBUTE: &str = "user.p2pfs.from_node";
-/// The address that a file came from, where its sender is known by nothing else ([`Origin`]).
+/// Extended attribute with the sender's address, for a sender that only its address identifies
+/// ([`Origin`]).
 const SENDER_ADDRESS_ATTRIBUTE: &str = "user.p2pfs.from_address";
 
-/// Notes who pushed a file, by key and by what it is called now. A filesystem without such
-/// attributes keeps the file all the same.
+/// Records the sender of a file, by its key and its current name. On a filesystem without extended
+/// attributes the file is kept without them.
 pub(super) fn write_sender(file: &File, from: &Sender, called: &str) {
     let called = &called[..called.floor_char_boundary(SENDER_MAX_BYTES)];
     let write = |attribute, value: &str| {
@@ -28,8 +29,8 @@ pub(super) fn write_sender(file: &File, from: &Sender, called: &str) {
     }
 }
 
-/// Notes the address of a sender that is known by nothing else, for the next look at the folder. A
-/// filesystem without such attributes keeps the file all the same.
+/// Records the address of a sender that only its address identifies, for the next scan of the
+/// folder. On a filesystem without extended attributes the file is kept without it.
 pub(super) fn write_address(file: &File, origin: Origin) {
     if let Origin::Address(ip) = origin {
         let value = ip.to_string();
@@ -38,11 +39,11 @@ pub(super) fn write_address(file: &File, origin: Origin) {
     }
 }
 
-/// Returns the sender that the room of a file in an inbox is charged to, where it is written down.
+/// Returns the sender to which the space of a file in an inbox is charged, if it is recorded.
 pub(super) fn origin_of(path: &Path) -> Option<Origin> {
     let read = |attribute| {
         let mut value = [0; SENDER_MAX_BYTES];
-        // of a link it says nothing, and nothing is opened
+        // On a link this fails, and no file is opened.
         let length = lgetxattr(path, attribute, &mut value[..]).ok()?;
         String::from_utf8(value[..length].to_vec()).ok()
     };
@@ -51,8 +52,8 @@ pub(super) fn origin_of(path: &Path) -> Option<Origin> {
     address.map(Origin::Address).or_else(node)
 }
 
-/// Who pushed a file that is in an inbox, or was moved from there; none where it was not pushed, or
-/// nobody wrote down by whom.
+/// Returns the sender of a file that is in an inbox, or was moved from there. Returns `None` if the
+/// file was not pushed or its sender was not recorded.
 pub fn sender_of(file: &File) -> Option<Sender> {
     let read = |attribute| {
         let mut value = vec![0; SENDER_MAX_BYTES];

@@ -1,4 +1,4 @@
-//! One file that a node pushes: what of it is there, and what that comes to.
+//! One file that a node pushes: the bytes that have arrived, and their hash.
 
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -12,36 +12,37 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
-/// What is hashed at once.
+/// Number of bytes hashed at once.
 const STEP_BYTES: u64 = 1 << 20;
-/// How much more of a file is there each time that it is written down how far it is; a shorter one
-/// is not kept for a later life, since it is sent again in no time.
+/// Number of new bytes after which progress is stored. A shorter file is not kept over a restart,
+/// because sending it again takes little time.
 pub(super) const NOTED_EVERY_BYTES: u64 = 8 << 20;
-/// Stretches without a gap that are remembered of a file. A sender has a few pieces on their way at
-/// a time, each next to the one before.
+/// Maximum number of separate ranges remembered of a file. A sender has a few adjacent pieces in
+/// flight at a time.
 const STRETCHES_MAX: usize = 64;
 
-/// Who sends it, and what.
+/// The sender and the hash of a file.
 pub(super) type Key = (NodeId, ContentHash);
 
 pub(super) struct Coming {
     key: Key,
     pub(super) name: Vec<u8>,
     pub(super) size_bytes: u64,
-    /// None before there is room for it, and once it has its name or was given up.
+    /// The file in the inbox. `None` before space is reserved, and after the file was published or
+    /// given up.
     arriving: Option<Arriving>,
     is_named: bool,
     got: ExtentSet,
     hasher: blake3::Hasher,
     hashed_bytes: u64,
     noted_bytes: u64,
-    /// What an earlier life says that there is: to be looked at before it is believed.
+    /// The progress note of an earlier life, not verified yet.
     left: Option<Note>,
     pub(super) touched: Instant,
 }
 
 impl Coming {
-    /// What an earlier life left of a file.
+    /// Restores a file that an earlier life left unfinished.
     pub(super) fn left(note: Note, arriving: Arriving) -> Self {
         let key = (note.from, note.hash);
         let mut coming = Self::new(key, note.name.clone(), arriving.size_bytes());
@@ -49,7 +50,7 @@ impl Coming {
         coming
     }
 
-    /// A file that there is no room for yet.
+    /// Returns a file for which no space is reserved yet.
     pub(super) fn new(key: Key, name: Vec<u8>, size_bytes: u64) -> Self {
         Self {
             key,
@@ -66,7 +67,7 @@ impl Coming {
         }
     }
 
-    /// Makes room for it, which is charged to `origin`. Blocking.
+    /// Reserves space for the file and charges it to `origin`. Blocking.
     pub(super) fn begin(&mut self, inbox: &Inbox, origin: Origin) -> Result<(), InboxError> {
         let arriving = if self.size_bytes > NOTED_EVERY_BYTES {
             inbox.begin_kept(origin, &self.key.0, &self.key.1, self.size_bytes)?
@@ -77,13 +78,13 @@ impl Coming {
         Ok(())
     }
 
-    /// Whether an earlier life left it and it was not offered since.
+    /// Returns whether the file is from an earlier life and has not been offered again.
     pub(super) fn is_left(&self) -> bool {
         self.left.is_some()
     }
 
-    /// Compares what an earlier life left with what it says of it, and goes on from there where
-    /// both fit, else from the begin. Blocking: reads all of it.
+    /// Verifies the bytes of an earlier life against the hash in its note. Continues from there if
+    /// they match, else from the beginning. Blocking: reads all of these bytes.
     pub(super) fn look_again(&mut self) {
         let Some(note) = self.left.take() else {
             return;
@@ -97,39 +98,39 @@ impl Coming {
         self.noted_bytes = self.hashed_bytes;
     }
 
-    /// How much of it is there from its begin on.
+    /// Returns the length of the gapless prefix that has arrived.
     pub(super) fn prefix(&self) -> u64 {
         let first = self.got.iter().next().filter(|range| range.start == 0);
         first.map_or(0, |range| range.end)
     }
 
-    /// Whether it has its name.
+    /// Returns whether the file was published under its name.
     pub(super) fn is_named(&self) -> bool {
         self.is_named
     }
 
-    /// Whether more of it may come.
+    /// Returns whether more of the file may arrive.
     pub(super) fn is_on_its_way(&self) -> bool {
         self.arriving.is_some()
     }
 
-    /// Whether it was given up, or never begun.
+    /// Returns whether the file was given up or never begun.
     pub(super) fn is_gone(&self) -> bool {
         !self.is_on_its_way() && !self.is_named
     }
 
-    /// Whether all of it is there.
+    /// Returns whether all bytes have arrived.
     pub(super) fn is_whole(&self) -> bool {
         self.prefix() == self.size_bytes
     }
 
-    /// Whether what is there lies about in more pieces than come of a sender that gives it from its
-    /// begin on.
+    /// Returns whether the bytes are in more separate ranges than a sender produces that sends from
+    /// the beginning.
     pub(super) fn is_scattered(&self) -> bool {
         self.got.iter().nth(STRETCHES_MAX).is_some()
     }
 
-    /// Takes some of it. Blocking.
+    /// Writes a piece of the file. Blocking.
     pub(super) fn take(&mut self, offset: u64, bytes: &[u8]) -> Result<(), InboxError> {
         let Some(arriving) = &self.arriving else {
             return Ok(());
@@ -144,19 +145,20 @@ impl Coming {
         Ok(())
     }
 
-    /// Whether what came is what was offered.
+    /// Returns whether the bytes match the offered hash.
     pub(super) fn is_proven(&self) -> bool {
         self.hashed_bytes == self.size_bytes && self.hash_so_far() == self.key.1
     }
 
-    /// Gives it its name, and says where it is written down that it has it. Blocking.
+    /// Publishes the file under its name. Returns the place of its note, which now records that the
+    /// file is published. Blocking.
     pub(super) fn publish(
         &mut self,
         from: &Sender,
         called: &str,
     ) -> Result<Option<Part>, InboxError> {
-        // that it is whole is written down before it has its name: after a restart in between,
-        // it is not taken twice
+        // The note of the complete file is written before the file gets its name. So a restart in
+        // between does not accept the file twice.
         self.note()?;
         let Some(arriving) = self.arriving.take() else {
             return Ok(None);
@@ -167,7 +169,7 @@ impl Coming {
         Ok(part)
     }
 
-    /// Leaves nothing of it. Blocking.
+    /// Removes all bytes and the note. Blocking.
     pub(super) fn discard(&mut self) {
         if let Some(arriving) = self.arriving.take() {
             arriving.discard();
@@ -194,7 +196,7 @@ impl Coming {
         Ok(())
     }
 
-    /// Hashes what has come to stand without a gap, while it is still in memory.
+    /// Hashes the gapless prefix while its bytes are still in memory.
     fn hash(&mut self) -> io::Result<()> {
         let to = self.prefix();
         let Some(arriving) = &self.arriving else {

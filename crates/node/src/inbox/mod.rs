@@ -1,8 +1,9 @@
-//! What others push to this node: kept in a folder that is shared like any other.
+//! Files that others push to this node, kept in a folder that is shared like any other.
 //!
-//! Owns the folder, its budget and how a file gets its name there: only when it is whole and
-//! proven, never over another, and never outside. Until then it has no name, or, where a node
-//! sends it that may go on after a restart, one in a folder that no share lists.
+//! Owns the folder, its budget, and how a file gets its name there. A file gets a name only when it
+//! is complete and verified, never replaces another file, and never lies outside of the folder.
+//! Until then it has no name. If its sender may continue after a restart, it has a name in a
+//! subfolder that no share lists.
 
 mod attributes;
 mod coming;

@@ -1,5 +1,5 @@
-//! Opening an inbox beside the start of its node, which waits a little and not for ever: the disk
-//! may stand still.
+//! Opening an inbox at the start of its node. The start waits only a limited time, because the disk
+//! may hang.
 
 use std::io;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use super::store::{Inbox, InboxSettings};
 
-/// How long the start waits, so that who sends a file to a node that just started is taken it from.
+/// How long the start waits, so that a node accepts files right after its start.
 const OPENS_WITHIN: Duration = Duration::from_secs(5);
 
-/// An inbox, or none where there is none or its disk has not answered yet. Clones are the same.
+/// An inbox that may still be opening. It is empty if none is set or its disk has not answered yet.
+/// Clones share their state.
 #[derive(Clone, Default)]
 pub(crate) struct Opening {
     inbox: Arc<OnceLock<Inbox>>,
@@ -20,8 +21,8 @@ pub(crate) struct Opening {
 }
 
 impl Opening {
-    /// Begins to open it, and waits a little. `warn` is told why it is not there, where it is not.
-    /// Blocking.
+    /// Begins to open the inbox and waits for [`OPENS_WITHIN`]. Calls `warn` with the reason if the
+    /// inbox is not available. Blocking.
     pub(crate) fn begin(
         settings: InboxSettings,
         warn: impl Fn(io::Error) + Clone + Send + 'static,
@@ -39,7 +40,7 @@ impl Opening {
             }
             let _late = opened.send(());
         };
-        // of its own: nobody waits for it when the node ends
+        // A thread of its own, so that the end of the node does not wait for it.
         let begun = thread::Builder::new().name("inbox".to_owned()).spawn(open);
         match begun.map(|_| is_opened.recv_timeout(OPENS_WITHIN)) {
             Ok(Err(RecvTimeoutError::Timeout)) => warn(silent()),
@@ -49,12 +50,12 @@ impl Opening {
         opening
     }
 
-    /// Once it is open.
+    /// Returns the inbox once it is open.
     pub(crate) fn get(&self) -> Option<&Inbox> {
         self.inbox.get()
     }
 
-    /// Whether there is to be one.
+    /// Returns whether an inbox is configured.
     pub(super) fn is_set(&self) -> bool {
         self.is_set
     }

@@ -1,4 +1,4 @@
-//! The sender that the room of a pushed file is charged to.
+//! The sender to which the space of a pushed file is charged.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -6,17 +6,18 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use p2pfs_proto::wire::canonical;
 use p2pfs_types::id::NodeId;
 
-/// Bits of an IPv6 address that name a network: one host has every address of such a network
+/// Length of the network part of an IPv6 address. One host can use every address of such a network
 /// (RFC 4291, section 2.5.1).
 const V6_NETWORK_BITS: u32 = 64;
 
-/// A sender by what it cannot change at will. Holders of a secret file and peers of the mesh make
-/// up as many keys and names as they like, so they are known by their address alone.
+/// A sender, identified by a property that it cannot change at will. Holders of a secret file and
+/// peers of the mesh can make up as many keys and names as they like. So only their address
+/// identifies them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Origin {
-    /// A member by the key of its certificate.
+    /// A member, by the key in its certificate.
     Node(NodeId),
-    /// All that comes from one host.
+    /// All senders at one host.
     Address(IpAddr),
 }
 

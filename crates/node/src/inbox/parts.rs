@@ -1,9 +1,9 @@
-//! Files that are not whole yet and may be gone on with after a restart: kept beside the others in
-//! a folder that no share lists.
+//! Incomplete files that may continue after a restart. They are kept in a subfolder of the inbox
+//! that no share lists.
 //!
-//! Owns the two names of each: its bytes, and a note of what it is to be and how much of it there
-//! was at the last look. A note without its bytes says that the file has got its name. Nothing here
-//! is believed for its own sake: what a note says of bytes is compared with them.
+//! Owns the two files of each: its bytes, and a note with its final hash and the progress at the
+//! last write. A note without bytes means that the file was published. Notes are not trusted: their
+//! claims are compared with the bytes.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
@@ -17,49 +17,50 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::ARRIVING;
 
-/// How long what nothing more comes of is kept while no node runs that would give it up.
+/// How long an unfinished file without progress is kept while no node runs that would give it up.
 const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
-/// The longest note: two hashes, a key, a name of 255 bytes, and numbers.
+/// Maximum size of a note: two hashes, a key, a name of 255 bytes, and numbers.
 const NOTE_MAX_BYTES: u64 = 1024;
-/// The last part of the name of the bytes.
+/// Extension of the file with the bytes.
 const BYTES: &str = "part";
-/// Digits of the sender's key in a name.
+/// Number of digits of the sender's key in a file name.
 const SENDER_DIGITS: usize = 16;
 
-/// What a file is to be, and how much of it there is.
+/// The offered file and the progress of its transfer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Note {
-    /// Who sends it.
+    /// The sender.
     pub(super) from: NodeId,
-    /// What it is to come to.
+    /// Hash of the whole file.
     pub(super) hash: ContentHash,
-    /// The name that was offered.
+    /// The offered name.
     pub(super) name: Vec<u8>,
     pub(super) size_bytes: u64,
-    /// So many bytes from the first on were there.
+    /// Length of the prefix that had arrived.
     pub(super) prefix_bytes: u64,
-    /// And came to this.
+    /// Hash of that prefix.
     pub(super) prefix_hash: ContentHash,
 }
 
-/// Where the bytes and the note of one file are.
+/// The paths of the bytes and the note of one file.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
     bytes: PathBuf,
     note: PathBuf,
 }
 
-/// What an earlier life left.
+/// A file that an earlier life left unfinished.
 #[derive(Debug)]
 pub(super) struct Left {
     pub(super) note: Note,
     pub(super) part: Part,
-    /// None: it has its name.
+    /// The bytes; `None` if the file was published.
     pub(super) bytes: Option<File>,
 }
 
 impl Part {
-    /// The place of a file that comes from `from`, and its bytes, of which there are none yet.
+    /// Creates the place of a file from `from` and its empty file for the bytes. Removes an older
+    /// note and bytes.
     pub(super) fn create(
         inbox: &Path,
         from: &NodeId,
@@ -86,12 +87,12 @@ impl Part {
         }
     }
 
-    /// Where its bytes are.
+    /// Returns the path of the bytes.
     pub(super) fn bytes(&self) -> &Path {
         &self.bytes
     }
 
-    /// Writes down how far it is: the old note or the new one stays, whatever happens.
+    /// Writes the note atomically: after a crash either the old note or the new one exists.
     pub(super) fn write_note(&self, note: &Note) -> io::Result<()> {
         let text = postcard::to_stdvec(note).map_err(io::Error::other)?;
         let new = self.note.with_extension("new");
@@ -99,14 +100,14 @@ impl Part {
         fs::rename(new, &self.note)
     }
 
-    /// Removes what there is of it.
+    /// Removes the bytes and the note.
     pub(super) fn remove(&self) {
-        // the bytes last: a note alone would say that the file has its name
+        // The bytes last: a note alone would mean that the file was published.
         self.remove_note();
         let _none = fs::remove_file(&self.bytes);
     }
 
-    /// Removes what is written down of it.
+    /// Removes the note.
     pub(super) fn remove_note(&self) {
         let _none = fs::remove_file(&self.note);
     }
@@ -122,8 +123,8 @@ impl Note {
     }
 }
 
-/// What an earlier life left in an inbox, at most `most` files of it; whatever cannot be gone on
-/// with is removed.
+/// Returns the unfinished files of an earlier life in an inbox, at most `most`. Removes everything
+/// that cannot be continued.
 pub(super) fn left_in(inbox: &Path, most: usize) -> Vec<Left> {
     let folder = inbox.join(ARRIVING);
     let Ok(entries) = fs::read_dir(&folder) else {
@@ -160,7 +161,7 @@ pub(super) fn left_in(inbox: &Path, most: usize) -> Vec<Left> {
 
 fn is_fresh(path: &Path) -> bool {
     let changed = fs::metadata(path).and_then(|found| found.modified());
-    // a clock that was set back makes it fresh
+    // After the clock was set back, the file counts as fresh.
     changed.is_ok_and(|at| at.elapsed().unwrap_or_default() < KEPT_FOR)
 }
 

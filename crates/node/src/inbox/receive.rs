@@ -1,8 +1,7 @@
-//! What other nodes push: offered, given piece by piece, proven, and kept under a name.
+//! Receiving pushed files: offered, sent in pieces, verified, and published under a name.
 //!
-//! A file that is on its way stays open when its connection breaks, so that its sender goes on
-//! where it was, and a long one is gone on with after a restart of this node too; one that nothing
-//! more comes of is given up.
+//! An unfinished file stays open when its connection breaks, so that its sender can continue. A
+//! large one also continues after a restart of this node. A file without progress is given up.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -27,50 +26,50 @@ use p2pfs_transfer::Pace;
 use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::id::NodeId;
 
-/// Files that are on their way at one time, of all nodes.
+/// Maximum number of files in transfer at once, from all nodes.
 pub const COMING_MAX: usize = 64;
-/// Of these, of one sender ([`Origin`]).
+/// Maximum number of files in transfer at once from one sender ([`Origin`]).
 pub const COMING_OF_NODE_MAX: usize = 8;
-/// How long a file may rest until it is given up: the time to mend a network.
+/// How long a file may stall until it is given up: time to repair a network.
 pub const COMING_PATIENCE: Duration = Duration::from_secs(600);
-/// How long a piece waits at the limit of what may come: its sender takes a node that says nothing
-/// for 30 s for one that is gone.
+/// How long a piece may wait for the rate limit. A sender takes a node that is silent for 30 s for
+/// gone.
 const PACE_PATIENCE: Duration = Duration::from_secs(20);
-/// Files whose arrival is remembered, for a sender that did not hear of it.
+/// Maximum number of remembered arrivals, for senders that missed the acknowledgement.
 const ARRIVED_MAX: usize = 256;
-/// Lines that a sender may say at once, and each takes [`SAID_EACH`] to be allowed again.
+/// Burst of lines that one sender may say. After each [`SAID_EACH`] one more line is allowed.
 const SAID_BURST: u32 = 16;
-/// See [`SAID_BURST`].
+/// Interval after which one more line is allowed; see [`SAID_BURST`].
 const SAID_EACH: Duration = Duration::from_millis(250);
 
-/// Whose files are taken.
+/// The senders whose files are accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Accept {
-    /// Nobody's.
+    /// None.
     #[default]
     Nobody,
-    /// Those of every member of the cluster.
+    /// Every member of the cluster.
     Members,
-    /// Those of these nodes, by their keys or the names of their certificates.
+    /// The listed nodes, by their keys or the names in their certificates.
     Listed(Vec<String>),
 }
 
-/// The receiving side. Clones are the same.
+/// The receiving side of pushes. Clones share their state.
 #[derive(Clone)]
 pub struct Pushes {
     inner: Arc<Inner>,
 }
 
-/// What it works with. Without an inbox every file is refused.
+/// The parts of the node that receiving uses. Without an inbox every file is refused.
 pub(crate) struct PushParts {
     pub(crate) inbox: Opening,
     pub(crate) accept: Accept,
     pub(crate) events: EventLog,
     pub(crate) mailbox: Mailbox,
     pub(crate) names: Names,
-    /// How fast files of nodes come, with all else that comes from them.
+    /// Download limit for files of nodes, shared with all other data from them.
     pub(crate) download: Pace,
-    /// What came from whom.
+    /// Bytes received, by sender.
     pub(crate) taken: PeerBytes,
 }
 
@@ -80,10 +79,10 @@ struct Inner {
     taken_up: Once,
 }
 
-/// A file on its way, as all hold it who have to do with it.
+/// A file in transfer, shared by the calls that work on it.
 type Held = Arc<Mutex<Coming>>;
 
-/// A file on its way, and the sender that its place is charged to.
+/// A file in transfer, and the sender to which its slot is charged.
 struct Place {
     origin: Origin,
     held: Held,
@@ -96,9 +95,9 @@ struct State {
     said: HashMap<Origin, TokenBucket>,
 }
 
-/// Why something is not taken.
+/// The reason for a refusal.
 enum No {
-    /// As many files are on their way as may be: once some have come it is.
+    /// Too many files are in transfer. The sender may retry after some of them have arrived.
     Now,
     Never(String),
 }
@@ -109,11 +108,11 @@ impl From<String> for No {
     }
 }
 
-/// A file that has its name.
+/// A file that was published.
 struct Arrived {
     key: Key,
     at: Instant,
-    /// Where that is written down for a later life.
+    /// The place of the note that records this for a later life.
     part: Option<Part>,
 }
 
@@ -132,10 +131,10 @@ impl Pushes {
         pushes
     }
 
-    /// Answers what a proven member pushes from that address. Needs a running tokio runtime.
+    /// Answers a push of an authenticated member at that address. Needs a running tokio runtime.
     pub async fn answer(&self, from: NodeId, address: SocketAddr, push: Push) -> Response {
         if let Push::Give { bytes, .. } = &push {
-            // who gives sends no more before it has an answer
+            // The sender waits for this answer before it sends more.
             let passed = self.inner.parts.download.pass(bytes.len() as u64, false);
             let _late = tokio::time::timeout(PACE_PATIENCE, passed).await;
         }
@@ -156,19 +155,19 @@ async fn expire_for_ever(inner: Weak<Inner>) {
         tick.tick().await;
         let Some(inner) = inner.upgrade() else { return };
         let expire = move || inner.expire(Instant::now());
-        // the disk may let it wait, and nobody else is to
+        // The disk may block this call, and no other task should wait for it.
         let _ended = tokio::task::spawn_blocking(expire).await;
     }
 }
 
 impl Inner {
-    /// Gives up what nothing more comes of. Blocking.
+    /// Gives up the files without progress. Blocking.
     fn expire(&self, now: Instant) {
         let _inbox = self.inbox();
         let (forgotten, coming) = self.state.lock().take_old(now);
         forgotten.into_iter().for_each(Arrived::forget);
         for (key, coming) in coming {
-            // one that is being written to is not old
+            // A file that is being written to is not old.
             let Some(mut coming) = coming.try_lock() else {
                 continue;
             };
@@ -203,7 +202,7 @@ impl Inner {
         };
         match answered {
             Ok(Some(to_bytes)) => Response::Taken { to_bytes },
-            // it was given up, or this node was started anew: it is to be offered again
+            // The file was given up, or this node was restarted: the sender has to offer it again.
             Ok(None) => Response::NotHere,
             Err(No::Now) => Response::Busy,
             Err(No::Never(reason)) => Response::Refused { reason },
@@ -230,7 +229,7 @@ impl Inner {
         self.inbox().ok_or_else(silent)
     }
 
-    /// The inbox, with what an earlier life of this node left in it. Blocking.
+    /// Returns the inbox, after restoring the unfinished files of an earlier life. Blocking.
     fn inbox(&self) -> Option<&Inbox> {
         let inbox = self.parts.inbox.get()?;
         self.taken_up.call_once(|| {
@@ -240,7 +239,7 @@ impl Inner {
         Some(inbox)
     }
 
-    /// Takes up `new`, or goes on with the same file where it is on its way.
+    /// Accepts `new`, or continues the same file if it is already in transfer.
     fn offered(&self, origin: Origin, key: Key, new: Coming, again: bool) -> Result<u64, No> {
         let inbox = self.takes_from(&key.0)?;
         loop {
@@ -253,14 +252,14 @@ impl Inner {
             };
             drop(state);
             let mut coming = known.lock();
-            // else it was given up while this waited for it
+            // Otherwise the file was given up while this call waited for its lock.
             if !coming.is_gone() {
                 return self.gone_on_with(key, &mut coming).map_err(No::Never);
             }
         }
     }
 
-    /// Nobody waits for a disk but who has to do with the same file.
+    /// Begins a new file. Only calls for the same file wait for the disk.
     fn begin(
         &self,
         inbox: &Inbox,
@@ -282,14 +281,14 @@ impl Inner {
         self.gone_on_with(key, &mut coming).map_err(No::Never)
     }
 
-    /// How much of it there is, for whoever goes on with it.
+    /// Returns how much of the file has arrived, for a sender that continues it.
     fn gone_on_with(&self, key: Key, coming: &mut Coming) -> Result<u64, String> {
         coming.touched = Instant::now();
         if coming.is_left() {
             coming.look_again();
             self.tell(key.0, coming, PushStage::Started);
         }
-        // also one that was when an earlier life ended, before it had its name
+        // Also for a file that was complete when an earlier life ended before it was published.
         if coming.is_whole() && !coming.is_named() {
             self.finish(key, coming)
         } else {
@@ -305,7 +304,8 @@ impl Inner {
         };
         let mut coming = coming.lock();
         coming.touched = Instant::now();
-        // it is to be offered again: it was given up, or both are to know how much of it is good
+        // The file was given up, or its stored progress is not verified yet: it must be offered
+        // again.
         if coming.is_gone() || coming.is_left() {
             return Ok(None);
         }
@@ -329,7 +329,7 @@ impl Inner {
         }
     }
 
-    /// All of it is there: it gets its name if it is what was offered.
+    /// Verifies the complete file and publishes it under its name.
     fn finish(&self, key: Key, coming: &mut Coming) -> Result<u64, String> {
         if !coming.is_proven() {
             return Err(self.give_up(key, coming, "its bytes do not fit its hash"));
@@ -346,8 +346,8 @@ impl Inner {
     }
 
     fn give_up(&self, key: Key, coming: &mut Coming, why: &str) -> String {
-        // before the next of the same file can take its place on the way, so that who waits for
-        // this one finds that next one, or none
+        // Discarded before a new push of the same file can take the slot. A call that waits for the
+        // lock then finds the new push, or none.
         coming.discard();
         self.state.lock().coming.remove(&key);
         self.tell(key.0, coming, PushStage::Failed(why.to_owned()));
@@ -392,7 +392,7 @@ impl Inner {
 }
 
 impl Arrived {
-    /// Without any lock: the disk may let it wait. Blocking.
+    /// Removes the note. Call it without a lock, because the disk may block. Blocking.
     fn forget(self) {
         if let Some(part) = self.part {
             part.remove_note();
@@ -415,7 +415,8 @@ impl State {
         }
     }
 
-    /// It has its name. Gives what is not remembered any longer, to be forgotten.
+    /// Records that a file was published. Returns the oldest record if the list is full; the caller
+    /// must forget it.
     #[must_use]
     fn arrived(&mut self, key: Key, part: Option<Part>) -> Option<Arrived> {
         self.coming.remove(&key);
@@ -430,8 +431,9 @@ impl State {
         self.arrived.iter().any(|arrived| arrived.key == *key)
     }
 
-    /// A place for a file that comes anew. That the same one came before is to be forgotten, in
-    /// memory and on the disk: whoever goes on with this one is not to hear of that one.
+    /// Takes a slot for a newly offered file. Returns the records of earlier arrivals of the same
+    /// file, to be removed from memory and disk. Otherwise a sender that continues this push would
+    /// receive the acknowledgement of the earlier one.
     fn take_place(&mut self, key: Key, place: Place) -> Result<Vec<Arrived>, No> {
         let places = self.coming.values();
         let of_sender = places.filter(|it| it.origin == place.origin);
@@ -443,7 +445,7 @@ impl State {
         Ok(before.collect())
     }
 
-    /// What is to be forgotten, and all that is on its way.
+    /// Removes and returns the expired arrivals, and returns all files in transfer.
     fn take_old(&mut self, now: Instant) -> (Vec<Arrived>, Vec<(Key, Held)>) {
         let old = self
             .arrived
@@ -456,7 +458,7 @@ impl State {
     }
 
     fn may_say(&mut self, origin: Origin, now: Instant) -> bool {
-        // who was silent for long is as one who never said a word
+        // A sender with a full bucket is like a new one.
         self.said.retain(|_, bucket| !bucket.is_full(now));
         let full = || TokenBucket::one_in(SAID_EACH, SAID_BURST, now);
         self.said.entry(origin).or_insert_with(full).take(1, now)

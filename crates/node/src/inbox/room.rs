@@ -1,4 +1,4 @@
-//! What of an inbox is taken, and by which sender.
+//! The used space of an inbox, in total and by sender.
 
 use std::collections::HashMap;
 use std::io;
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use super::origin::Origin;
 
-/// How long what the folder holds is taken for known.
+/// How long a scan of the folder stays valid.
 pub(super) const KNOWN_FOR: Duration = Duration::from_secs(1);
 
-/// Pushed files by their names.
+/// Pushed files by name, with the sender to which they are charged.
 pub(super) type Taken = HashMap<Vec<u8>, Option<Origin>>;
 
-/// What the folder holds, and what is on its way.
+/// The files in the folder and the files in transfer.
 #[derive(Debug, Default)]
 pub(super) struct Use {
     pub(super) held_bytes: u64,
@@ -22,13 +22,13 @@ pub(super) struct Use {
     pub(super) known_at: Option<Instant>,
     pub(super) coming_bytes: u64,
     pub(super) coming_files: u64,
-    /// The part of each sender in what is held.
+    /// The share of each sender in the folder.
     pub(super) held_of: HashMap<Origin, Amount>,
-    /// The part of each sender in what is on its way.
+    /// The share of each sender in the files in transfer.
     coming_of: HashMap<Origin, Amount>,
 }
 
-/// Files and their bytes.
+/// A number of files and their bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Amount {
     pub(super) bytes: u64,
@@ -40,13 +40,13 @@ impl Use {
         self.known_at.is_some_and(|at| at.elapsed() < KNOWN_FOR)
     }
 
-    /// Counts what the folder holds, and of the names in `taken` for which sender.
+    /// Scans the folder and counts its files. Files named in `taken` are charged to their sender.
     pub(super) fn look(&mut self, dir: &Path, taken: &Taken) -> io::Result<()> {
         (self.held_bytes, self.held_files) = (0, 0);
         self.held_of.clear();
         for entry in std::fs::read_dir(dir)? {
             let entry = entry?;
-            // one that goes meanwhile takes nothing
+            // A file that is removed during the scan takes no space.
             let Ok(found) = entry.metadata() else {
                 continue;
             };
@@ -87,7 +87,7 @@ impl Use {
         self.held_of.entry(origin).or_default().add(size_bytes);
     }
 
-    /// Returns what one sender holds and has on its way.
+    /// Returns the files and bytes of one sender, in the folder and in transfer.
     pub(super) fn of(&self, origin: &Origin) -> Amount {
         let part = |amounts: &HashMap<_, Amount>| amounts.get(origin).copied().unwrap_or_default();
         let (held, coming) = (part(&self.held_of), part(&self.coming_of));

@@ -1,4 +1,4 @@
-//! Who sent what this node shares.
+//! The senders of the files that this node shares.
 
 use super::attributes::sender_of;
 use super::opening::Opening;
@@ -6,7 +6,7 @@ use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex};
 use p2pfs_share::ShareSet;
 use p2pfs_types::path::SharedPath;
 
-/// Looks at the files of this node's shares that were pushed to it.
+/// Finds the sender of files in the own shares that were pushed to this node.
 #[derive(Clone)]
 pub(crate) struct Senders {
     inboxes: Vec<Opening>,
@@ -18,8 +18,8 @@ impl Senders {
         Self { inboxes, shares }
     }
 
-    /// An entry with who sent it, where somebody did. Blocking, for the time of an open: only names
-    /// of files that were pushed are looked at.
+    /// Returns the entry with its sender, if the file was pushed. Blocks for one open of a file.
+    /// Only names of pushed files are opened.
     pub(crate) fn tell(&self, share: ShareIndex, path: &SharedPath, mut entry: Entry) -> Entry {
         let name = path.file_name();
         let may_be = matches!(entry.kind, Kind::File { .. })

@@ -1,4 +1,4 @@
-//! The folder.
+//! The folder of the inbox.
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -20,30 +20,31 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::files::{self, begin_to_write_out, link, opened_anew};
 use p2pfs_types::id::NodeId;
 
-/// Files that the folder takes; a person looks through no more.
+/// Maximum number of files in the folder. More are too many for a person to look through.
 pub const FILES_MAX: u64 = 10_000;
-/// The part of the budget, and of [`FILES_MAX`], that the files of one sender may take: half, so
-/// that no sender fills the folder for all others.
+/// Divisor of the budget, and of [`FILES_MAX`], that gives the limit of one sender. Half, so that
+/// one sender cannot fill the folder.
 pub(super) const SENDER_PART: u64 = 2;
-/// Numbers that are tried where a name is taken.
+/// Maximum number of suffixes tried for a taken name.
 const NUMBERS_MAX: u32 = 10_000;
-/// Names of pushed files that are remembered at the most.
+/// Maximum number of remembered names of pushed files.
 const TAKEN_MAX: usize = 2 * FILES_MAX as usize;
-/// What others may read is shared; nobody but the folder's owner may change it.
+/// Mode of pushed files. Only files that others may read are shared; only the owner of the folder
+/// may change them.
 const FILE_MODE: u32 = 0o644;
 
-/// How the inbox is set; see `[inbox]` in the configuration.
+/// Settings of an inbox; see `[inbox]` in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InboxSettings {
-    /// The folder; made where it is missing.
+    /// The folder; created if it is missing.
     pub dir: PathBuf,
-    /// The most that its files may take together.
+    /// Maximum total size of its files in bytes.
     pub budget_bytes: u64,
-    /// What is left free on its filesystem.
+    /// Space in bytes to leave free on its filesystem.
     pub floor_bytes: u64,
 }
 
-/// Why a file is not taken. Its sender may try again later, but for a name.
+/// The reason why a file is refused. Unless the name is the reason, the sender may retry later.
 #[derive(Debug, thiserror::Error)]
 pub enum InboxError {
     /// The budget is used up.
@@ -51,9 +52,9 @@ pub enum InboxError {
         "the inbox has room for {left_bytes} bytes of its budget, and the file has {size_bytes}"
     )]
     Budget {
-        /// What is left of it.
+        /// Rest of the budget in bytes.
         left_bytes: u64,
-        /// What the file takes.
+        /// Size of the file in bytes.
         size_bytes: u64,
     },
     /// The sender has used up its part of the budget.
@@ -62,32 +63,32 @@ pub enum InboxError {
          of its budget, and the file has {size_bytes}"
     )]
     SenderBudget {
-        /// What is left of the sender's part.
+        /// Rest of the sender's part in bytes.
         left_bytes: u64,
-        /// What the file takes.
+        /// Size of the file in bytes.
         size_bytes: u64,
     },
-    /// The sender has as many files as one may have.
+    /// The sender has its maximum number of files in the inbox.
     #[error("the inbox holds {} files of this sender already", FILES_MAX / SENDER_PART)]
     SenderFiles,
-    /// The disk would be too full.
+    /// The file would leave less free space than the floor.
     #[error("the disk of the inbox has no room for {size_bytes} bytes above its floor")]
     Floor {
-        /// What the file takes.
+        /// Size of the file in bytes.
         size_bytes: u64,
     },
-    /// Too many files.
+    /// The folder has its maximum number of files.
     #[error("the inbox holds {FILES_MAX} files already")]
     Files,
-    /// No name for a file.
+    /// The name cannot be used for a file.
     #[error("the name is none that a file could be kept under")]
     Name,
-    /// The disk.
+    /// The disk failed.
     #[error("the inbox cannot be written: {0}")]
     Disk(#[from] io::Error),
 }
 
-/// The inbox. Clones are the same.
+/// The inbox. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct Inbox {
     inner: Arc<Inner>,
@@ -97,28 +98,27 @@ pub struct Inbox {
 struct Inner {
     settings: InboxSettings,
     use_now: Mutex<Use>,
-    /// The names of files that were pushed, with the sender that their room is charged to, where it
-    /// is known.
+    /// Names of pushed files, with the sender to which their space is charged, if known.
     taken: Mutex<Taken>,
 }
 
-/// A file on its way into the inbox; gone when it is dropped before it has its name, but where it
-/// is kept for a later life.
+/// A file in transfer into the inbox. If it is dropped before it is published, its bytes disappear,
+/// unless it is kept for a later life.
 #[derive(Debug)]
 pub struct Arriving {
     inbox: Inbox,
     file: File,
     size_bytes: u64,
     origin: Origin,
-    /// Where it is while it has not its name; none where it has no name at all.
+    /// Its place in the subfolder before it is published; `None` for a file without a name.
     part: Option<Part>,
 }
 
 impl Inbox {
-    /// The inbox in that folder, which is made where it is missing. Blocking.
+    /// Opens the inbox in that folder, which is created if it is missing. Blocking.
     ///
     /// # Errors
-    /// Where the folder cannot be made, or holds no files without a name.
+    /// If the folder cannot be created, or its filesystem does not support files without a name.
     pub fn open(settings: InboxSettings) -> io::Result<Self> {
         files::make_open_dir(&settings.dir)?;
         let inner = Inner {
@@ -133,17 +133,18 @@ impl Inbox {
         files::unnamed(inbox.dir(), FILE_MODE).map(|_| inbox.clone())
     }
 
-    /// Whether a file of that name may be one that was pushed, here or wherever it was moved to.
+    /// Returns whether a file of that name may have been pushed, whether it is still here or was
+    /// moved elsewhere.
     pub fn may_have_taken(&self, name: &[u8]) -> bool {
         self.inner.taken.lock().contains_key(name)
     }
 
-    /// The folder.
+    /// Returns the path of the folder.
     pub fn dir(&self) -> &Path {
         &self.inner.settings.dir
     }
 
-    /// Makes room for a file of that size from that sender. Blocking.
+    /// Reserves space for a file of that size from that sender. Blocking.
     ///
     /// # Errors
     /// [`InboxError`].
@@ -153,7 +154,7 @@ impl Inbox {
         Ok(self.arriving(file, origin, size_bytes, None))
     }
 
-    /// The same for a file that is kept when this process ends. Blocking.
+    /// Reserves space for a file that survives the end of this process. Blocking.
     ///
     /// # Errors
     /// [`InboxError`].
@@ -170,8 +171,8 @@ impl Inbox {
         Ok(self.arriving(file, origin, size_bytes, Some(part)))
     }
 
-    /// What an earlier life of this process left here, at most `most` files. What is not whole
-    /// takes the room that it needs, also where there is less by now. Blocking.
+    /// Returns the unfinished files of an earlier life of this process, at most `most`. Each
+    /// reserves its full size, even if less space is available now. Blocking.
     pub(super) fn left(&self, most: usize) -> Vec<(Note, Part, Option<Arriving>)> {
         let left = left_in(self.dir(), most).into_iter();
         let taken_up = |left: Left| {
@@ -244,13 +245,13 @@ impl Inbox {
 }
 
 impl Inner {
-    /// Looks which of the files in the folder were pushed.
+    /// Scans the folder for pushed files.
     fn remember_taken(&self) -> io::Result<()> {
         let mut taken = Taken::new();
         for entry in std::fs::read_dir(&self.settings.dir)?.take(TAKEN_MAX) {
             let path = entry?.path();
             let mut value = [0; SENDER_MAX_BYTES];
-            // of a link it says nothing, and nothing is opened
+            // On a link this fails, and no file is opened.
             let length = lgetxattr(&path, SENDER_ATTRIBUTE, &mut value[..]);
             if let (Ok(_), Some(name)) = (length, path.file_name()) {
                 taken.insert(name.as_bytes().to_vec(), origin_of(&path));
@@ -270,62 +271,62 @@ impl Inner {
 }
 
 impl Arriving {
-    /// Writes some of it. Blocking.
+    /// Writes bytes of the file. Blocking.
     ///
     /// # Errors
-    /// What the disk says, or that it is beyond the size that there is room for.
+    /// If the disk fails, or the bytes are beyond the reserved size.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), InboxError> {
         if offset.saturating_add(bytes.len() as u64) > self.size_bytes {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
         }
         self.file.write_all_at(bytes, offset)?;
-        // little is left to wait for when all of it is synced, and its sender waits for that
+        // Writeback starts early, so that the final fsync is short. The sender waits for it.
         begin_to_write_out(&self.file, offset, bytes.len() as u64);
         Ok(())
     }
 
-    /// What was written, for whoever proves it.
+    /// Returns the file with the bytes written, for verification.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// How much there is room for.
+    /// Returns the reserved size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
-    /// Returns the sender that its room is charged to.
+    /// Returns the sender to which its space is charged.
     pub(super) fn origin(&self) -> Origin {
         self.origin
     }
 
-    /// Writes down how far it is, where it is kept for a later life. Blocking.
+    /// Stores the progress, if the file is kept for a later life. Blocking.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The error of the disk.
     pub(super) fn note(&self, note: &Note) -> io::Result<()> {
         self.part
             .as_ref()
             .map_or(Ok(()), |part| part.write_note(note))
     }
 
-    /// Where it is kept for a later life, if it is.
+    /// Returns its place in the subfolder, if it is kept for a later life.
     pub(super) fn part(&self) -> Option<&Part> {
         self.part.as_ref()
     }
 
-    /// Gives it up, also for any later life. Blocking.
+    /// Discards the file, also for any later life. Blocking.
     pub(super) fn discard(self) {
         if let Some(part) = &self.part {
             part.remove();
         }
     }
 
-    /// Gives the whole file its name, or that with the first number that is free, and says under
-    /// which it is; `called` is what its sender is called now. Blocking.
+    /// Publishes the complete file under its name, or the name with the first free number, and
+    /// returns the final name. `called` is the current name of its sender. Blocking.
     ///
     /// # Errors
-    /// [`InboxError`]; nothing is left of it.
+    /// [`InboxError`]; then nothing is left of the file.
     pub fn publish(
         mut self,
         name: &[u8],
@@ -344,13 +345,13 @@ impl Arriving {
         self.file
             .set_permissions(Permissions::from_mode(FILE_MODE))?;
         write_sender(&self.file, from, called);
-        // what has its name is whole also after the power failed
+        // A published file is complete even after a power failure.
         self.file.sync_data()?;
         self.end_writing()?;
         for number in 0..NUMBERS_MAX {
             let numbered = numbered_name(&name, number);
             let last = std::ffi::OsString::from_vec(numbered.clone());
-            // before it can be seen
+            // recorded before the file is visible
             self.inbox.inner.note_taken(numbered.clone())?;
             let place = self.inbox.dir().join(last);
             match self.place_at(&place) {
@@ -368,14 +369,14 @@ impl Arriving {
         Err(InboxError::Name)
     }
 
-    /// Whoever shares the folder waits for those who have a file open for writing: nobody has when
-    /// it gets its name.
+    /// Reopens the file read-only. A share does not list a file while it is open for writing, and
+    /// this one must be listed as soon as it has its name.
     fn end_writing(&mut self) -> io::Result<()> {
         self.file = opened_anew(&self.file)?;
         Ok(())
     }
 
-    /// Never over what is there.
+    /// Gives the file its name and never replaces an existing file.
     fn place_at(&self, place: &Path) -> io::Result<()> {
         match &self.part {
             Some(part) => {

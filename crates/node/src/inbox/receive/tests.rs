@@ -65,7 +65,7 @@ fn world_in(folder: tempfile::TempDir, accept: Accept, budget_bytes: u64) -> Wor
     }
 }
 
-/// A file that is kept over a restart, and how much of it is given before that.
+/// A file that is kept over a restart, and how much of it is sent before the restart.
 fn long() -> (Vec<u8>, usize) {
     let noted = NOTED_EVERY_BYTES as usize;
     let file: Vec<u8> = (0..3 * noted).map(|n| (n >> 9) as u8).collect();
@@ -73,12 +73,12 @@ fn long() -> (Vec<u8>, usize) {
 }
 
 impl World {
-    /// The same node after it was killed.
+    /// Returns the node after it was killed and started again.
     fn restart(self) -> Self {
         world_in(self.folder, Accept::Members, 1 << 30)
     }
 
-    /// Gives a stretch of a file, and the last answer.
+    /// Sends a range of a file and returns the last answer.
     async fn give_all(&self, file: &[u8], from: usize, to: usize) -> Response {
         let mut answer = Response::NotHere;
         for at in (from..to).step_by(GIVEN_MAX_BYTES) {
@@ -88,14 +88,14 @@ impl World {
         answer
     }
 
-    /// How many files are on their way in the folder that no share lists.
+    /// Returns the unfinished files in the subfolder that no share lists.
     fn parts(&self) -> Vec<std::path::PathBuf> {
         let entries = std::fs::read_dir(self.inbox.dir().join(ARRIVING));
         let paths = entries.into_iter().flatten().map(|it| it.unwrap().path());
         paths.filter(|it| it.extension().is_some()).collect()
     }
 
-    /// Answers a node, each of which has an address of its own.
+    /// Answers a push of a node; each node has its own address.
     async fn answer(&self, from: u8, push: Push) -> Response {
         self.pushes.answer(node(from), address(from), push).await
     }
@@ -185,7 +185,7 @@ async fn a_push_goes_on_where_it_was_and_one_whose_end_was_not_heard_is_not_kept
     assert_eq!(world.give(1, b"hello", 2, b"llo").await, taken(5));
     assert_eq!(world.offer(1, b"a", b"hello", true).await, taken(5));
     assert_eq!(world.listed(), ["a"]);
-    // the same file given once more is another
+    // a second push of the same file is another file
     assert_eq!(world.offer(1, b"a", b"hello", false).await, taken(0));
     world.give(1, b"hello", 0, b"hello").await;
     assert_eq!(world.listed(), ["a", "a-(1)"]);
@@ -346,7 +346,7 @@ async fn a_long_file_that_comes_twice_is_there_twice_whatever_is_forgotten_of_th
     );
     assert_eq!(world.offer(1, b"long", &file, false).await, taken(0));
     world.give_all(&file, 0, half).await;
-    // so many others arrive that the first arrival is forgotten
+    // enough others arrive that the first arrival is forgotten
     for number in 0..=ARRIVED_MAX as u32 {
         let small = number.to_be_bytes();
         world.offer(2, b"small", &small, false).await;
@@ -379,7 +379,7 @@ async fn a_node_that_talks_without_end_is_heard_a_few_times() {
         let answer = world.answer(1, say()).await;
         heard += usize::from(answer == taken(0));
     }
-    // a test that is slow earns some more
+    // a slow test may say some more lines
     assert!((SAID_BURST as usize..500).contains(&heard), "{heard}");
     assert_eq!(world.answer(2, say()).await, taken(0));
 }

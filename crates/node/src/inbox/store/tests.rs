@@ -17,7 +17,7 @@ fn inbox(budget_bytes: u64) -> (tempfile::TempDir, Inbox) {
 }
 
 impl Inbox {
-    /// Lets whoever begins a file wait for its room until this is dropped, as a disk does.
+    /// Blocks reservations of space until the guard is dropped, as a slow disk does.
     pub(in crate::inbox) fn keep_waiting(&self) -> impl Drop {
         self.inner.use_now.lock()
     }
@@ -31,7 +31,7 @@ fn origin() -> Origin {
     Origin::Node(NodeId::new([7; 32]))
 }
 
-/// Another sender for each number.
+/// Returns another sender for each number.
 fn other(n: u8) -> Origin {
     Origin::at(std::net::SocketAddr::from(([192, 0, 2, n], 1378)))
 }

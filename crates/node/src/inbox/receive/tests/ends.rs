@@ -1,4 +1,5 @@
-//! What a sender is told of a file's end: that it is there is said of no file that is not.
+//! Answers about the end of a file. A sender must not be told that a file arrived if it is not
+//! there.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -7,7 +8,7 @@ use std::thread;
 
 use super::*;
 
-/// Longer than anything here takes that is not kept waiting.
+/// Longer than anything here takes unless it is blocked.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn key(file: &[u8]) -> Key {
@@ -21,7 +22,7 @@ impl World {
             .clone()
     }
 
-    /// Gives up a file that is held here, once so many others wait for it.
+    /// Gives up a file that is locked here, once `waiting` other threads wait for it.
     fn give_up(
         &self,
         (file, coming): (&[u8], &Held),
@@ -29,7 +30,7 @@ impl World {
         waiting: usize,
     ) {
         let begun = Instant::now();
-        // the one in the table, and this one
+        // the reference in the table, and this one
         while Arc::strong_count(coming) < 2 + waiting {
             assert!(begun.elapsed() < PATIENCE, "nobody waits for it");
             thread::yield_now();
@@ -82,13 +83,13 @@ async fn the_same_file_sent_anew_is_not_there_because_it_came_before() {
         fs::remove_file(world.inbox.dir().join("a")).unwrap();
         assert_eq!(world.offer(1, b"a", &file, false).await, taken(0));
         world.give_all(&file, 0, half).await;
-        // its connection broke, and so it is offered again
+        // the connection broke, so the file is offered again
         assert_eq!(world.offer(1, b"a", &file, true).await, taken(half));
         let came = world.give_all(&file, half, file.len()).await;
         assert_eq!(came, taken(file.len()));
         assert_eq!(world.listed(), ["a"]);
         fs::remove_file(world.inbox.dir().join("a")).unwrap();
-        // also by what an earlier life wrote down
+        // also according to the notes of an earlier life
         world = world.restart();
         assert_eq!(world.offer(1, b"a", &file, false).await, taken(0));
         world.give(1, &file, 0, &file[..1]).await;
@@ -115,7 +116,7 @@ async fn who_waits_for_a_file_that_is_given_up_is_not_told_that_it_is_there() {
         again: true,
     };
     let coming = world.coming(file);
-    // before anybody else is there: what comes first would end the file
+    // locked before the other threads start: the first of them would end the file
     let held = coming.lock();
     let (given, offered) = thread::scope(|scope| {
         let giving = scope.spawn(|| inner.answer(node(1), Origin::at(address(1)), give));
@@ -161,7 +162,7 @@ async fn an_inbox_whose_disk_waits_keeps_nothing_else_of_its_node_waiting() {
         is_let_go.recv_timeout(PATIENCE).is_ok()
     });
     is_held.recv().unwrap();
-    // it is time to give up what is old, and there is one thread for that and for this
+    // old files are due to expire, and one thread serves that and this
     tokio::time::advance(COMING_PATIENCE).await;
     tokio::task::yield_now().await;
     let _late = let_go.send(());
@@ -189,7 +190,7 @@ async fn who_begins_a_file_on_a_disk_that_waits_keeps_no_other_file_waiting() {
         let offering = scope.spawn(|| inner.answer(node(1), Origin::at(address(1)), offer));
         let (gave, given) = mpsc::channel();
         scope.spawn(move || {
-            // a place of its own is all that the other may take until it has room
+            // until it has space, the other file may take only its slot
             while inner.state.lock().coming.len() < 2 {
                 thread::yield_now();
             }
