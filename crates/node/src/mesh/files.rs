@@ -1,4 +1,4 @@
-//! The files that one peer pushes, on their way into the inbox.
+//! The files that one peer of the mesh pushes into the inbox.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -11,25 +11,25 @@ use p2pfs_legacy::mesh::{Begun, FileId, Offence, Receiving, Refused};
 use p2pfs_legacy::wire::mesh::{FileEnd, FileStart};
 use p2pfs_proto::wire::native::record::Sender;
 
-/// A file on its way.
+/// A file in transfer.
 struct Coming {
     begun: Begun,
     arriving: Arriving,
 }
 
-/// One peer's files. What is on its way when this is dropped leaves nothing behind.
+/// The files of one peer. Dropping it discards the unfinished ones.
 pub(super) struct Files {
     receiving: Receiving,
     coming: BTreeMap<FileId, Coming>,
     inbox: Inbox,
     events: EventLog,
-    /// What its sender calls itself.
+    /// The name that the sender gives itself.
     from: String,
-    /// The sender that the room of its files is charged to.
+    /// The sender to which the space of its files is charged.
     origin: Origin,
 }
 
-/// What a message does to the files.
+/// The effect of a message on the files.
 pub(super) enum Step {
     Start(FileStart),
     Chunk(Vec<u8>),
@@ -51,7 +51,7 @@ impl Files {
         }
     }
 
-    /// Does one step; says what the sender did wrong. Blocking: writes and hashes.
+    /// Performs one step and returns an offence of the sender. Blocking: writes and hashes.
     pub(super) fn take(&mut self, step: Step) -> Option<Offence> {
         let now = Instant::now();
         match step {
@@ -89,7 +89,7 @@ impl Files {
                 self.coming.insert(begun.id, Coming { begun, arriving });
             }
             Err(why) => {
-                // nobody's offence: the sender cannot know
+                // Not an offence: the sender cannot know.
                 self.receiving.forget(begun.id);
                 self.tell(&begun.name, size_bytes, failed(&why));
             }

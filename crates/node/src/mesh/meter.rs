@@ -1,19 +1,19 @@
-//! How fast the files of one connection come.
+//! The receive rate of the files of one connection.
 
 use std::time::{Duration, Instant};
 
-/// Over how long a rate is taken.
+/// Interval over which a rate is measured.
 const SPAN: Duration = Duration::from_secs(1);
-/// After so long without a byte it is counted anew.
+/// Silence after which the measurement restarts.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Counts bytes as they come.
+/// Counts bytes as they arrive.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
-    /// The begin of the span that is counted, and the last byte of it.
+    /// Start of the current interval, and the time of its last byte.
     span: Option<(Instant, Instant)>,
     bytes: u64,
-    /// Over the last whole span.
+    /// Rate of the last complete interval.
     rate: Option<f64>,
 }
 
@@ -35,7 +35,7 @@ impl Meter {
         }
     }
 
-    /// Bytes a second, the last time that some came; none where too few did to tell.
+    /// Returns the rate in bytes per second when bytes last arrived, or `None` if too few did.
     pub(super) fn per_second(&self) -> Option<f64> {
         self.rate.or_else(|| {
             let (begun, last) = self.span?;
@@ -60,7 +60,7 @@ mod tests {
         assert_eq!(meter.per_second(), Some(2000.0));
         meter.add(at(1000), 800);
         assert_eq!(meter.per_second(), Some(1000.0));
-        // a long pause is no slow transfer
+        // a long pause does not count as a slow transfer
         (0..=10).for_each(|step| meter.add(at(60_000 + 100 * step), 100));
         assert_eq!(meter.per_second(), Some(1100.0));
     }

@@ -1,8 +1,8 @@
-//! The legacy peers' mesh beside the native plane: its state machine, fed and obeyed.
+//! The mesh of the legacy peers, beside the native plane.
 //!
-//! Owns the task that drives [`p2pfs_legacy::mesh::MeshMachine`] (`run`), one task for each connection
-//! (`session`), what of a pushed file goes where (`files`), and the pushing of files (`push`).
-//! Files that come go into the inbox. Present only where the mesh is configured.
+//! Owns the task that drives [`p2pfs_legacy::mesh::MeshMachine`] (`run`), one task for each
+//! connection (`session`), the writing of received files into the inbox (`files`), and the sending
+//! of files (`push`). The mesh exists only if it is configured.
 
 mod files;
 mod meter;
@@ -28,36 +28,36 @@ pub use p2pfs_legacy::wire::discovery::MemberName;
 pub use push::{Parcel, PushError};
 pub(super) use run::{MeshParts, start};
 
-/// Commands that wait for the plane.
+/// Maximum number of commands queued for the plane.
 const COMMANDS_MAX: usize = 64;
-/// Things that connections have to say and that wait for the plane.
+/// Maximum number of messages from connections queued for the plane.
 pub const HEARD_MAX: usize = 1024;
 
-/// How the mesh is set; see `[mesh]` in the configuration.
+/// Settings of the mesh; see `[mesh]` in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MeshSettings {
-    /// Where its peers connect; IPv4.
+    /// Address to which its peers connect; IPv4.
     pub listen: SocketAddr,
-    /// Peers to begin with.
+    /// The initial peers.
     pub peers: Vec<MemberName>,
-    /// Peers at one time.
+    /// Maximum number of peers at once.
     pub max_peers: usize,
 }
 
-/// One peer with what went to and fro.
+/// One peer with its transfer counters.
 #[derive(Clone, Debug)]
 pub struct MeshReport {
-    /// As the state machine knows it.
+    /// State of the peer in the state machine.
     pub peer: MeshPeer,
-    /// Bytes of files that came from it.
+    /// Bytes of files received from it.
     pub received_bytes: u64,
-    /// Bytes of files that went to it.
+    /// Bytes of files sent to it.
     pub sent_bytes: u64,
-    /// How fast files came from it the last time that some did, on the connection that it has.
+    /// Receive rate when files last arrived on its current connection, in bytes per second.
     pub rate_bytes_per_s: Option<f64>,
 }
 
-/// How many bytes of files a connection moved.
+/// Counters of the file bytes of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Moved {
     received_bytes: AtomicU64,
@@ -81,7 +81,7 @@ impl Moved {
 pub(super) struct Target {
     pub(super) who: Who,
     sender: MeshSender,
-    /// Held while a file goes, so that each follows the one before.
+    /// Locked while a file is sent, so that files are sent one after another.
     pace: Arc<AsyncMutex<Pace>>,
     moved: Arc<Moved>,
     passage: Passage,
@@ -100,7 +100,7 @@ enum Command {
     Discover,
 }
 
-/// The plane, as the rest of the node holds it. Clones are the same plane.
+/// Handle of the plane for the rest of the node. Clones share their state.
 #[derive(Clone)]
 pub struct Mesh {
     commands: mpsc::Sender<Command>,
@@ -108,17 +108,17 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// Where its peers connect.
+    /// Returns the address to which its peers connect.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The peers, and those that broke the rules; empty where the node is stopping.
+    /// Returns the peers, and those that broke the rules; empty if the node is stopping.
     pub async fn peers(&self) -> Vec<MeshReport> {
         self.ask(Command::Peers).await
     }
 
-    /// Addresses that are known and not connected.
+    /// Returns the known addresses that are not connected.
     pub async fn known(&self) -> Vec<MemberName> {
         self.ask(Command::Known).await
     }
@@ -133,7 +133,8 @@ impl Mesh {
         let _stopping = self.commands.send(Command::Discover).await;
     }
 
-    /// Says something to every peer but those with these IDs; gives the names of those.
+    /// Sends a line of talk to every peer except those with these IDs. Returns the names of the
+    /// receivers.
     pub(super) async fn say(&self, text: String, skip: Vec<String>) -> Vec<String> {
         self.ask(|reply| Command::Say { text, skip, reply }).await
     }

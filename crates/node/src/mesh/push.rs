@@ -1,4 +1,5 @@
-//! Pushing a file to one peer, no faster than the limit allows and an original program can take it.
+//! Pushing a file to one peer of the mesh, within the rate limit and no faster than an original
+//! program can receive.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,43 +19,43 @@ use p2pfs_legacy::wire::mesh::{
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::files::read_full_at;
 
-/// What is read of a file at once.
+/// Number of bytes read from a file at once.
 const STEP_BYTES: u64 = 256 << 10;
 
-/// A file that is to be given to others, read once and known by its hashes.
+/// A file to send, read once and identified by its hashes.
 #[derive(Clone, Debug)]
 pub struct Parcel {
-    /// Open for reading; whoever gave it may read it.
+    /// The file, open for reading.
     pub file: Arc<File>,
-    /// Its base name.
+    /// Base name of the file.
     pub name: Vec<u8>,
-    /// Its size when it was read.
+    /// Size in bytes when it was read.
     pub size_bytes: u64,
-    /// What it came to.
+    /// BLAKE3 hash of its bytes.
     pub hash: ContentHash,
-    /// The same for the legacy peers.
+    /// SHA-256 hash of its bytes, for the legacy peers.
     pub sha256: Sha256,
 }
 
-/// Why a file was not given. Nobody has a part of it under its name.
+/// The reason why a file was not sent. The recipient has no part of it under its name.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
-    /// The peer is gone, or does not read.
+    /// The peer is gone, or does not read from its connection.
     #[error("its connection ended before the file did")]
     Gone,
-    /// The file is another than it was.
+    /// The file changed since it was hashed.
     #[error("the file changed while it was sent")]
     Changed,
     /// The file cannot be read.
     #[error("the file cannot be read: {0}")]
     Disk(#[from] io::Error),
-    /// As many files are on their way to the peer as it takes at once, for long.
+    /// The peer has had its maximum number of files in transfer for too long.
     #[error("too many files are on their way to it: send this one when some of them have come")]
     Busy,
-    /// The peer says no.
+    /// The peer refused the file.
     #[error("it refused: {why}")]
     Refused {
-        /// In its own words.
+        /// The reason in the peer's words.
         why: String,
     },
 }
@@ -66,10 +67,10 @@ impl From<MeshEnd> for PushError {
 }
 
 impl Parcel {
-    /// Reads a file from its begin to its end, for as long as somebody waits for it. Blocking.
+    /// Reads and hashes a whole file while `wait` is alive. Blocking.
     ///
     /// # Errors
-    /// What the disk says; [`io::ErrorKind::Interrupted`] where nobody waits any more.
+    /// The error of the disk; [`io::ErrorKind::Interrupted`] if `wait` was dropped.
     pub fn read(file: File, name: Vec<u8>, wait: &Weak<()>) -> io::Result<Self> {
         let mut reader = io::BufReader::with_capacity(1 << 20, At { file, offset: 0 });
         let (mut hash, mut sha256) = (blake3::Hasher::new(), Context::new(&SHA256));
@@ -99,10 +100,10 @@ impl Parcel {
         })
     }
 
-    /// Some of it; fewer bytes where the file is shorter now. Blocking.
+    /// Reads a part of the file; fewer bytes if the file has become shorter. Blocking.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The error of the disk.
     pub fn part(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length];
         let read = read_full_at(&self.file, &mut bytes, offset)?;
@@ -111,7 +112,8 @@ impl Parcel {
     }
 }
 
-/// Reads without moving the position that others of the same descriptor share.
+/// A reader with its own position. It does not move the file position that other users of the
+/// descriptor share.
 struct At {
     file: File,
     offset: u64,
@@ -126,8 +128,8 @@ impl Read for At {
 }
 
 impl Target {
-    /// Pushes a file; `sent` counts its bytes as they go. That it was written to the connection is
-    /// all that is known afterwards: the protocol has no answer.
+    /// Sends a file; `sent` counts the bytes in transfer. Success means that all bytes were written
+    /// to the connection, because the protocol has no acknowledgement.
     ///
     /// # Errors
     /// [`PushError`].
@@ -139,7 +141,8 @@ impl Target {
         let (mut offset, mut is_same) = (0, true);
         while offset < parcel.size_bytes {
             let length = self.step(parcel.size_bytes).min(parcel.size_bytes - offset);
-            // before it begins: nothing else could be said while it waited half way
+            // Before the message begins: no other message could be sent on this connection in the
+            // middle of it.
             self.passage.pass(length, false).await;
             wait_for_turn(&mut pace).await;
             let head = encode_chunk_head(&name, length);
@@ -153,7 +156,7 @@ impl Target {
         is_same.then_some(()).ok_or(PushError::Changed)
     }
 
-    /// Sends bytes of no file; that they were written to the connection is all that is known.
+    /// Sends bytes that are not a file. Success means that they were written to the connection.
     ///
     /// # Errors
     /// [`PushError::Gone`].
@@ -162,8 +165,9 @@ impl Target {
         self.whole(&mut pace, encode_message(bytes)).await
     }
 
-    /// A file that became shorter is filled up, so that the connection stays of use: its receiver
-    /// finds the hash wrong.
+    /// Sends one chunk and returns whether the file still had all its bytes. A file that became
+    /// shorter is padded with zeros, so that the connection stays usable. Its receiver then finds a
+    /// wrong hash.
     async fn chunk(
         &self,
         message: &Message,
@@ -189,8 +193,8 @@ impl Target {
         Ok(is_same)
     }
 
-    /// How much goes in one message. As much as lets the peer's queue hold all of a file goes at
-    /// once, but under a limit, which keeps the messages apart by itself.
+    /// Returns the number of bytes for one message. Without a rate limit it is large enough that
+    /// the peer's queue holds all messages of the file. A rate limit spaces the messages by itself.
     fn step(&self, size_bytes: u64) -> u64 {
         if self.passage.is_limited() {
             STEP_BYTES

@@ -23,37 +23,38 @@ use p2pfs_legacy::net::mesh::{MeshEnd, MeshSender, dial, listen};
 use p2pfs_legacy::wire::discovery::MemberName;
 use p2pfs_transfer::net::is_own;
 
-/// Dials that are over and wait for the task.
+/// Maximum number of finished connection attempts queued for the task.
 const DIALLED_MAX: usize = 64;
-/// The wait after the system could not give us a connection, for instance for want of descriptors.
+/// Pause after accept failed, for example for lack of descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// Accepted connections that may be on their way out besides the peers and those that shake hands.
+/// Number of accepted connections that may be closing, in addition to the peers and running
+/// handshakes.
 const LEAVING_MAX: usize = 32;
 
-/// What the plane works with.
+/// The parts of the node that the plane uses.
 pub(crate) struct MeshParts {
     pub(crate) settings: MeshSettings,
-    /// Ours among the peers: letters and digits.
+    /// ID of this node among the peers: letters and digits.
     pub(crate) id: String,
-    /// What we call ourselves.
+    /// Name of this node.
     pub(crate) name: String,
     pub(crate) seed: u64,
-    /// Where files go; without one, they are passed over.
+    /// The folder for received files. Without one they are skipped.
     pub(crate) inbox: Opening,
     pub(crate) events: EventLog,
     pub(crate) mailbox: Mailbox,
-    /// By which files come, and by which they go.
+    /// Rate limits and byte counters for received and sent files.
     pub(crate) taken: Passage,
     pub(crate) given: Passage,
     /// A socket that listens already.
     pub(crate) listener: Option<TcpListener>,
 }
 
-/// A connection, as the plane holds it.
+/// The plane's side of a connection.
 struct Link {
     sender: MeshSender,
     established: watch::Sender<Option<Who>>,
-    /// Dropped to close it.
+    /// Dropped to close the connection.
     _closing: oneshot::Sender<()>,
     pace: Arc<Mutex<Pace>>,
     moved: Arc<Moved>,
@@ -70,7 +71,7 @@ struct Plane {
     given: Passage,
     heard: mpsc::Sender<(ConnId, Heard)>,
     dialled: mpsc::Sender<(MemberName, io::Result<TcpStream>)>,
-    /// What connections that are gone moved, by the peer's ID.
+    /// Bytes received and sent on closed connections, by the peer's ID.
     past: HashMap<String, (u64, u64)>,
 }
 
@@ -83,14 +84,14 @@ struct Queues {
 
 type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
 
-/// Peers whose figures are remembered after they are gone.
+/// Maximum number of departed peers whose counters are kept.
 const PAST_MAX: usize = 256;
 
-/// Listens and starts the plane; it ends when nobody holds it any more. Needs a running tokio
+/// Listens and starts the plane. The plane ends when its handle is dropped. Needs a running tokio
 /// runtime.
 ///
 /// # Errors
-/// Where the address cannot be listened on.
+/// If the address cannot be listened on.
 pub(crate) fn start(parts: MeshParts) -> io::Result<Mesh> {
     let listener = match parts.listener {
         Some(listener) => listener,
@@ -144,7 +145,7 @@ async fn accept_all(
     accepted: mpsc::Sender<Accepted>,
 ) {
     loop {
-        // whoever finds no place waits in the kernel's queue
+        // Further connections wait in the kernel's queue.
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
         };
@@ -321,7 +322,7 @@ impl Plane {
         }
     }
 
-    /// Hands on everything that the state machine has to give.
+    /// Sends all messages of the state machine and handles its events.
     fn settle(&mut self) {
         while let Some((conn, bytes)) = self.machine.poll_transmit() {
             let sent = self.links.get(&conn).map(|link| link.sender.send(bytes));

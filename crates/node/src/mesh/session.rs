@@ -1,5 +1,5 @@
-//! One connection: what it says goes to the plane, the files that it pushes into the inbox, as fast
-//! as the limit lets them come.
+//! One connection of the mesh. Its messages go to the plane, and the files that it pushes go into
+//! the inbox within the rate limit.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,54 +18,56 @@ use p2pfs_legacy::mesh::{ConnId, Offence, Who};
 use p2pfs_legacy::net::mesh::{MeshEnd, MeshReader, MeshSender, open};
 use p2pfs_legacy::wire::mesh::{DecodeError, Item, Line};
 
-/// How often what no more comes of is looked for, and the plane told that files come.
+/// Interval at which stalled files are looked for and the plane is told that files are arriving.
 const TICK: Duration = Duration::from_secs(5);
 
-/// How long what waits to be written may take on a connection that is let go of.
+/// How long the rest of the write queue may take on a connection that is being closed.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
-/// Messages about files that are worked off at once; what they carry is at most what was read at
-/// once.
+/// Maximum number of file messages handled at once. Their payload is at most what one read
+/// returned.
 const STEPS_MAX: usize = 1024;
 
-/// What was read, or why nothing more can be, and not looked at yet.
+/// An item that was read but not handled, or the reason why reading ended.
 type Held = Option<Result<Item, MeshEnd>>;
 
-/// Ends when more may be read after what came, where that has yet to be.
+/// A future that ends when the rate limit allows further reads; `None` if they are allowed now.
 type Allowed = Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
 
-/// What a connection tells the plane.
+/// A message of a connection to the plane.
 pub(super) enum Heard {
     Hello(Vec<u8>),
     Line(Line),
-    /// Bytes of no file, so many; without them where they are too many.
+    /// Bytes that are not a file: their length, and the bytes unless they are too many.
     Binary(u64, Option<Bytes>),
-    /// Files come: it is not silent.
+    /// Files are arriving, so the peer is not silent.
     Alive,
     Blame(Offence),
-    /// It is over; for an offence where there is one.
+    /// The connection ended, possibly because of an offence.
     Ended(Option<Offence>),
 }
 
-/// What a connection works with.
+/// The parts that a connection uses.
 pub(super) struct Session {
     pub(super) conn: ConnId,
-    /// The sender that the room of its files is charged to; none where its connection is gone.
+    /// The sender to which the space of its files is charged. `None` if its connection is already
+    /// gone.
     pub(super) origin: Option<Origin>,
     pub(super) plane: mpsc::Sender<(ConnId, Heard)>,
     pub(super) inbox: Opening,
     pub(super) events: EventLog,
     pub(super) moved: Arc<Moved>,
     pub(super) passage: Passage,
-    /// Who it is, once the plane knows.
+    /// The peer, once the plane knows it.
     pub(super) established: watch::Receiver<Option<Who>>,
-    /// Sent or dropped when the plane lets go of it.
+    /// Sent or dropped when the plane closes the connection.
     pub(super) closing: oneshot::Receiver<()>,
-    /// Held for as long as the socket is.
+    /// Slot of the connection, held as long as the socket is open.
     pub(super) _place: Option<OwnedSemaphorePermit>,
 }
 
-/// Starts the tasks of a connection; it is closed once the sender is dropped and all is written.
+/// Starts the tasks of a connection. The connection closes once the sender is dropped and all is
+/// written.
 pub(super) fn attend(stream: TcpStream, session: Session) -> MeshSender {
     let (reader, writer, sender) = open(stream);
     let written = tokio::spawn(writer.run());
@@ -82,14 +84,14 @@ impl Session {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut files, mut pushes) = (None, false);
-        // what came behind messages about files, and waits for its turn
+        // an item that was read after file messages and is handled next
         let mut held = None;
         let mut allowed: Allowed = None;
         let ended = loop {
             let item = tokio::select! {
                 biased;
                 _ = &mut self.closing => {
-                    // it may be the first of those who wait for the limit
+                    // it may be the first in the queue of the rate limit
                     drop(allowed);
                     if timeout(CLOSE_WAIT, &mut written).await.is_err() {
                         written.abort();
@@ -101,7 +103,7 @@ impl Session {
                     if std::mem::take(&mut pushes) || allowed.is_some() {
                         self.tell(Heard::Alive).await;
                     }
-                    // what our own limit holds back is not late
+                    // a file that our rate limit delays is not late
                     if allowed.is_none() {
                         files = take(files, vec![Step::Tick]).await.0;
                     }
@@ -134,13 +136,13 @@ impl Session {
             }
         };
         drop(allowed);
-        // what has not its name yet leaves nothing, before anybody is told
+        // Unfinished files are discarded before the end is reported.
         let _gone = tokio::task::spawn_blocking(move || drop(files)).await;
         self.tell(Heard::Ended(ended.and_then(offence_of))).await;
     }
 
-    /// A message about a file, and those that came right behind it: what is sent in many small
-    /// pieces is not handed to the disk piece by piece.
+    /// Collects a file message and those directly after it, so that many small pieces are not
+    /// written to the disk one by one.
     fn gather(&self, first: Item, reader: &mut MeshReader, held: &mut Held) -> Vec<Step> {
         let (mut steps, mut next) = (Vec::new(), Ok(Some(first)));
         loop {
@@ -160,7 +162,7 @@ impl Session {
         }
     }
 
-    /// What a message about a file does; any other message as it is.
+    /// Returns the step for a file message, or the item itself for another message.
     fn step_of(&self, item: Item) -> Result<Step, Item> {
         Ok(match item {
             Item::Start(start) => Step::Start(start),
@@ -186,7 +188,7 @@ impl Session {
         (came_bytes > 0).then_some(more)
     }
 
-    /// Messages of one that has not shaken hands wait until it has.
+    /// Handles file messages. They wait until the peer has completed its handshake.
     async fn take_files(
         &mut self,
         files: Option<Files>,
@@ -201,7 +203,7 @@ impl Session {
 
     async fn first_file(&mut self) -> Option<Files> {
         let inbox = self.inbox.get()?.clone();
-        // fails when the plane lets go of the connection
+        // fails when the plane closes the connection
         let who = self.established.wait_for(Option::is_some).await;
         let who = who.ok()?.clone()?;
         Some(Files::new(
@@ -212,13 +214,13 @@ impl Session {
         ))
     }
 
-    /// Whether the plane still hears.
+    /// Sends a message to the plane and returns whether the plane still runs.
     async fn tell(&self, what: Heard) -> bool {
         self.plane.send((self.conn, what)).await.is_ok()
     }
 }
 
-/// The next thing that was said. May be dropped half way without loss.
+/// Returns the next item. The future may be dropped early without loss.
 async fn next_of(
     allowed: &mut Allowed,
     held: &mut Held,
@@ -234,7 +236,7 @@ async fn next_of(
     }
 }
 
-/// Does steps where they may wait for the disk.
+/// Performs steps on a blocking thread.
 async fn take(files: Option<Files>, steps: Vec<Step>) -> (Option<Files>, Vec<Offence>) {
     let Some(mut files) = files else {
         return (None, Vec::new());
