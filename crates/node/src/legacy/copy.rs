@@ -1,4 +1,4 @@
-//! The bytes of one transfer from a legacy peer, while they come and after.
+//! The bytes of one transfer from a legacy peer, during the transfer and after it.
 
 use std::fs::File;
 use std::io;
@@ -18,35 +18,36 @@ use p2pfs_cache::Reservation;
 use p2pfs_fs::{FsError, ReadNow};
 use p2pfs_legacy::net::discovery::CLOSE_WAIT;
 
-/// How far a transfer is.
+/// Progress of a transfer.
 #[derive(Clone, Debug, Default)]
 struct Progress {
     written_bytes: u64,
-    /// More waits until the limit lets it come.
+    /// Whether the transfer is throttled by the rate limit.
     is_held: bool,
     outcome: Option<Result<(), CopyError>>,
 }
 
-/// The bytes of one transfer. Dropping the last holder removes them and ends the transfer.
+/// The bytes of one transfer. Dropping the last reference removes them and ends the transfer.
 ///
-/// What reaches the end of the file waits for the peer's close: one that sends more than it said
-/// has given another file. Once a transfer has failed, every read of it fails.
+/// A read that reaches the end of the file waits until the peer closes the connection. A peer that
+/// sends more bytes than announced has sent another file. Once a transfer has failed, every read of
+/// it fails.
 #[derive(Debug)]
 pub struct RemoteCopy {
-    /// How many bytes it has when it is whole.
+    /// Size of the complete file in bytes.
     pub size_bytes: u64,
     file: Arc<File>,
     path: Mutex<PathBuf>,
     progress: watch::Receiver<Progress>,
     room: Arc<Mutex<Reservation>>,
-    /// Held by each read that waits for it.
+    /// Cloned by each read that waits for bytes.
     waited_for: Arc<()>,
     _place: OwnedSemaphorePermit,
 }
 
 impl RemoteCopy {
-    /// A copy in a file of that name, which takes its room bit by bit, and who carries a transfer
-    /// into it.
+    /// Creates the copy in a file of that name, which takes its space bit by bit. Also returns the
+    /// carrier that writes a transfer into it.
     ///
     /// # Errors
     /// Those of the disk.
@@ -79,11 +80,11 @@ impl RemoteCopy {
         Ok((copy, carrier))
     }
 
-    /// Waits until the bytes are there, for as long as more come within each `patience`, and gives
+    /// Waits until the bytes are here, as long as more arrive within each `patience`, and returns
     /// them.
     ///
     /// # Errors
-    /// [`CopyError`] where the transfer failed, at whatever byte, or nothing comes.
+    /// [`CopyError`] if the transfer failed, at whatever byte, or nothing arrives.
     pub async fn read(
         &self,
         offset: u64,
@@ -100,7 +101,7 @@ impl RemoteCopy {
                 break now.outcome;
             }
             let changed = if now.is_held {
-                // a rate limit holds the copy back and ends; this is not silence of the peer
+                // A transfer throttled by the rate limit will resume; the peer is not silent.
                 Ok(progress.changed().await)
             } else {
                 timeout(patience, progress.changed()).await
@@ -126,7 +127,7 @@ impl RemoteCopy {
         }
     }
 
-    /// Fills the buffer if its bytes are there.
+    /// Fills the buffer if its bytes are here.
     pub fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
         let now = self.progress.borrow().clone();
         match now.outcome {
@@ -139,7 +140,7 @@ impl RemoteCopy {
         }
     }
 
-    /// Waits until all bytes are there and the peer has kept its word to the end.
+    /// Waits until all bytes are here and the peer has closed the connection correctly.
     ///
     /// # Errors
     /// [`CopyError`].
@@ -153,7 +154,7 @@ impl RemoteCopy {
         }
     }
 
-    /// The file, to be read by itself; of use once it is whole.
+    /// Opens the file again for independent reading; useful once it is complete.
     ///
     /// # Errors
     /// Those of the disk.
@@ -162,12 +163,12 @@ impl RemoteCopy {
         File::open(&*path)
     }
 
-    /// Whether the bytes up to there can be given, or the transfer is over.
+    /// Returns whether the bytes before `end` can be returned, or the transfer is over.
     fn has(&self, now: &Progress, end: u64) -> bool {
         now.outcome.is_some() || (now.written_bytes >= end && end < self.size_bytes)
     }
 
-    /// How many of its bytes are here.
+    /// Returns how many of its bytes are here.
     pub(super) fn written_bytes(&self) -> u64 {
         self.progress.borrow().written_bytes
     }
@@ -176,7 +177,7 @@ impl RemoteCopy {
         matches!(self.progress.borrow().outcome, Some(Err(_)))
     }
 
-    /// The final name, now that it is whole.
+    /// Renames the complete file to its final name.
     fn rename(&self) -> Result<(), CopyError> {
         let mut path = self.path.lock();
         let whole = path.with_extension("");
@@ -193,15 +194,15 @@ impl Drop for RemoteCopy {
     }
 }
 
-/// Carries a transfer into its copy for as long as somebody holds the copy.
+/// Writes a transfer into its copy for as long as the copy is held.
 pub(super) struct Carrier {
     copy: Weak<RemoteCopy>,
     progress: watch::Sender<Progress>,
 }
 
 impl Carrier {
-    /// How it went; nothing where nobody held the copy any more. Where there is no room for a part,
-    /// `make_room` is asked for it once, and says whether there may be some now.
+    /// Returns the outcome of the transfer, or `None` if the copy was dropped. If there is no space
+    /// for a part, `make_room` is called once; it returns whether there may be some now.
     pub(super) async fn carry(
         &self,
         mut transfer: Incoming,
@@ -225,8 +226,8 @@ impl Carrier {
         Some(outcome.and_then(|()| renamed()))
     }
 
-    /// Waits for the limit, and says so to whoever waits for bytes; nothing where nobody holds the
-    /// copy any more.
+    /// Waits for the rate limit and marks the transfer as throttled meanwhile. Returns `None` if
+    /// the copy was dropped.
     async fn allowed(&self, transfer: &mut Incoming) -> Option<()> {
         let is_waited_for = Arc::strong_count(&self.copy()?.waited_for) > 1;
         let allowed = transfer.allowed(is_waited_for);
@@ -242,17 +243,17 @@ impl Carrier {
         Some(())
     }
 
-    /// The copy, where somebody still holds it.
+    /// Returns the copy if it is still held.
     pub(super) fn copy(&self) -> Option<Arc<RemoteCopy>> {
         self.copy.upgrade()
     }
 
-    /// Tells whoever waits for the copy how it went.
+    /// Publishes the outcome to the readers of the copy.
     pub(super) fn end(self, outcome: Result<(), CopyError>) {
         self.progress.send_modify(|now| now.outcome = Some(outcome));
     }
 
-    /// Room first: the budget holds at every byte.
+    /// Writes a part. Space is reserved first, so the budget holds at every byte.
     async fn write(
         &self,
         copy: &RemoteCopy,

@@ -1,39 +1,39 @@
-//! Why the bytes of a legacy peer's file do not come, and whose fault that is.
+//! Errors of transfers from legacy peers, and which of them are the peer's fault.
 
 use p2pfs_fs::FsError;
 use p2pfs_legacy::discovery::Offence;
 use p2pfs_legacy::net::discovery::LegacyError;
 
-/// Why a copy has no bytes.
+/// The reason why a copy has no bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CopyError {
-    /// The transfer failed; another may not.
+    /// The transfer failed; another one may succeed.
     #[error("{why}")]
     Transfer {
-        /// What happened.
+        /// Description of the failure.
         why: String,
-        /// Whose fault it is, where it is the peer's.
+        /// The rule that the peer broke, if the failure is its fault.
         offence: Option<Offence>,
     },
-    /// The peer says that it does not give the file.
+    /// The peer refuses to send the file.
     #[error("the legacy peer does not give it any more")]
     Refused,
-    /// It does not fit.
+    /// The cache has no room for the file.
     #[error("no room in the cache for its {size_bytes} bytes")]
     NoRoom {
-        /// How many are needed.
+        /// Bytes needed.
         size_bytes: u64,
     },
-    /// `COPIES_MAX` are open.
+    /// `COPIES_MAX` copies are open.
     #[error("too many files of legacy peers are open")]
     Busy,
-    /// The local disk.
+    /// The local disk failed.
     #[error("the cache's disk: {0}")]
     Disk(String),
 }
 
 impl CopyError {
-    /// As a program on the mount is told.
+    /// Returns the error for a program on the mount.
     pub(super) fn as_fs_error(&self) -> FsError {
         match self {
             Self::Transfer { .. } => FsError::Unreachable,
@@ -44,7 +44,7 @@ impl CopyError {
         }
     }
 
-    /// The transfer ended before its time.
+    /// Returns the error of a transfer that ended early.
     pub(super) fn interrupted(why: &str) -> Self {
         Self::Transfer {
             why: why.to_owned(),
@@ -52,7 +52,7 @@ impl CopyError {
         }
     }
 
-    /// Whether another peer could do better.
+    /// Returns whether another peer may succeed.
     pub fn is_the_peers(&self) -> bool {
         matches!(self, Self::Transfer { .. } | Self::Refused)
     }
@@ -70,7 +70,8 @@ impl From<LegacyError> for CopyError {
     }
 }
 
-/// What a peer did wrong, where it is not just out of reach or without the file.
+/// Returns the rule that a peer broke. Returns `None` if the peer is only unreachable or lacks the
+/// file.
 pub(super) fn offence(error: &LegacyError) -> Option<Offence> {
     match error {
         LegacyError::Unreachable { .. } | LegacyError::NotThere { .. } => None,

@@ -1,9 +1,11 @@
-//! Files of legacy peers: which are known, and the copies of them.
+//! The known files of legacy peers and the copies of them.
 //!
-//! Their bytes have no hash that could be checked. They live in files of their own under the
-//! cache's `legacy/`, are given only to who asked for that very name, and never reach the cache,
-//! the catalogue or another node. They are charged to the cache's budget byte by byte as they come.
-//! A copy is one transfer from one peer, under a temporary name until it is whole. Nothing of it
+//! Their bytes have no hash that could be checked. They are kept in separate files under the
+//! cache's `legacy/`, are returned only for a request for exactly that name, and never reach the
+//! verified cache, the catalogue or another node. They are charged to the cache's budget byte by
+//! byte as they arrive.
+//!
+//! A copy is one transfer from one peer, under a temporary name until it is complete. No copy
 //! outlives the process.
 
 use std::collections::BTreeMap;
@@ -25,31 +27,31 @@ use p2pfs_cache::{Cache, LEGACY_DIR};
 use p2pfs_legacy::net::discovery::LegacyError;
 use p2pfs_legacy::wire::discovery::Name;
 
-/// Files of legacy peers that are known at one time; the one found first is forgotten first.
-pub const KNOWN_MAX: usize = 4096;
-/// How long a transfer whose header was read waits for somebody who wants its bytes.
+/// Maximum number of known files of legacy peers. The one found first is forgotten first.
+pub(super) const KNOWN_MAX: usize = 4096;
+/// How long a transfer whose header was read waits for a reader of its bytes.
 const PARKED: Duration = Duration::from_secs(5);
-/// How long a whole copy is used for further opens, and kept: the peer may have another file by
-/// then, and nothing in its protocol would say so.
+/// How long a complete copy is kept and used for further opens. After this time the peer may have
+/// another file, and its protocol would not report it.
 pub const COPY_AGE: Duration = Duration::from_secs(10);
-/// Copies at one time, each with a file and mostly a connection; an open beyond it fails.
-pub const COPIES_MAX: usize = 256;
-/// Windows at one time. Each has a few MiB of memory; an open beyond it has no room.
+/// Maximum number of copies at once, each with a file and usually a connection. Further opens fail.
+pub(super) const COPIES_MAX: usize = 256;
+/// Maximum number of windows at once. Each takes a few MiB of memory. Further opens find no room.
 pub const WINDOWS_MAX: usize = 16;
-/// Failures that wait for the plane to take note of them; further ones are not counted.
+/// Maximum number of failures queued for the plane. Further ones are not counted.
 const FAILURES_MAX: usize = 256;
 
-/// A file that a legacy peer has said to have.
+/// A file that a legacy peer has announced.
 #[derive(Debug)]
 pub struct RemoteFile {
     pub name: Name,
-    /// Its size as the header of its transfer says.
+    /// Size in the header of its transfer.
     pub size_bytes: u64,
-    /// Who has it, by the address of its datagrams.
+    /// The peer that has the file, by the address of its datagrams.
     pub peer: SocketAddrV4,
-    /// Where it gives it.
+    /// The address at which the peer serves it.
     pub at: SocketAddrV4,
-    /// When it was first heard of here: this protocol has no times of files.
+    /// The time when this node first learned of it. The protocol has no file times.
     pub first_seen: SystemTime,
     parked: Mutex<Option<Incoming>>,
     copies: tokio::sync::Mutex<Copies>,
@@ -61,14 +63,14 @@ struct Copies {
     whole: Option<(Instant, Arc<RemoteCopy>)>,
 }
 
-/// A transfer that failed: its file is not known any more.
+/// A failed transfer. Its file is no longer known if the failure is the peer's fault.
 #[derive(Debug)]
 pub(super) struct Failed {
     pub(super) file: Arc<RemoteFile>,
     pub(super) error: CopyError,
 }
 
-/// What is known. Clones are the same.
+/// The known files. Clones share their state.
 #[derive(Clone)]
 pub struct RemoteFiles {
     store: Arc<Store>,
@@ -87,8 +89,8 @@ struct Store {
 }
 
 impl RemoteFiles {
-    /// An empty set, into which files come through `passage`; what an earlier run left in the
-    /// folder is removed, as nothing could check it.
+    /// Opens an empty set whose files are fetched through `passage`. Removes the files of an
+    /// earlier run from the folder, because nothing could verify them.
     ///
     /// # Errors
     /// Those of the disk.
@@ -116,23 +118,23 @@ impl RemoteFiles {
         })
     }
 
-    /// The transfers that fail from now on; none after the first call.
+    /// Takes the receiver of failed transfers. Returns `None` after the first call.
     pub(super) fn take_failures(&self) -> Option<mpsc::Receiver<Failed>> {
         let mut taken = self.store.failures_taken.lock();
         taken.take()
     }
 
-    /// A file that is known.
+    /// Returns a known file.
     pub fn get(&self, name: &Name) -> Option<Arc<RemoteFile>> {
         self.store.known.lock().get(name).cloned()
     }
 
-    /// All that are known, by name.
+    /// Returns all known files, ordered by name.
     pub fn all(&self) -> Vec<Arc<RemoteFile>> {
         self.store.known.lock().values().cloned().collect()
     }
 
-    /// Takes note of a file whose transfer has begun; the transfer is kept for a moment.
+    /// Records a file whose transfer has begun. The transfer stays parked for [`PARKED`].
     pub(super) fn found(
         &self,
         name: Name,
@@ -166,7 +168,7 @@ impl RemoteFiles {
         file
     }
 
-    /// Forgets a file, if it is still the one that is known.
+    /// Forgets a file if it is still the known one of its name.
     fn forget(&self, file: &Arc<RemoteFile>) {
         let mut known = self.store.known.lock();
         if known
@@ -177,7 +179,8 @@ impl RemoteFiles {
         }
     }
 
-    /// A transfer failed: the next open asks anew, and others than this peer first.
+    /// Records a failed transfer. If it is the peer's fault, the next open asks again, other peers
+    /// first.
     pub fn failed(&self, file: &Arc<RemoteFile>, error: &CopyError) {
         if error.is_the_peers() {
             self.forget(file);
@@ -189,7 +192,7 @@ impl RemoteFiles {
         let _full_or_stopping = self.store.failures.try_send(failed);
     }
 
-    /// Forgets what a peer had that is a member no more.
+    /// Forgets the files of a peer that is no longer a member, and returns their names.
     pub(super) fn forget_peer(&self, peer: SocketAddrV4) -> Vec<Name> {
         let mut known = self.store.known.lock();
         let gone = known.values().filter(|file| file.peer == peer);
@@ -200,12 +203,12 @@ impl RemoteFiles {
         gone
     }
 
-    /// The bytes of a file: those of a transfer that runs or ended within [`COPY_AGE`], else of a
-    /// new one. Where the peer has a file of another size by now, that one is known from now on.
+    /// Returns the copy of a file: a running one, or one that ended within [`COPY_AGE`], else a new
+    /// one. If the peer now has a file of another size, that file replaces the known one.
     ///
     /// # Errors
-    /// [`CopyError`]; where it is the peer's the file is forgotten. Where there is no room a
-    /// window needs none.
+    /// [`CopyError`]. If it is the peer's fault, the file is forgotten. If there is no room for a
+    /// copy, a window still works.
     pub async fn copy(&self, file: &Arc<RemoteFile>) -> Result<Arc<RemoteCopy>, CopyError> {
         let mut copies = file.copies.lock().await;
         if let Some((at, whole)) = &copies.whole
@@ -234,10 +237,10 @@ impl RemoteFiles {
         Ok(copy)
     }
 
-    /// Dials a peer for a file.
+    /// Connects to a peer and begins the transfer of a file.
     ///
     /// # Errors
-    /// [`LegacyError`]; another responder may do better.
+    /// [`LegacyError`]; another responder may succeed.
     pub(super) async fn begin(
         &self,
         at: SocketAddrV4,
@@ -246,10 +249,10 @@ impl RemoteFiles {
         Incoming::begin(at, name, self.store.passage.clone()).await
     }
 
-    /// A transfer of a file, to be carried elsewhere than into a copy.
+    /// Returns a transfer of a file that is not carried into a copy.
     ///
     /// # Errors
-    /// [`CopyError`] where it does not begin; the file is forgotten then.
+    /// [`CopyError`] if it does not begin; then the file is forgotten.
     pub async fn transfer(&self, file: &Arc<RemoteFile>) -> Result<Incoming, CopyError> {
         let begun = match file.take_parked() {
             Some(transfer) => Ok(transfer),
@@ -262,10 +265,10 @@ impl RemoteFiles {
         })
     }
 
-    /// A place for one more window onto a transfer.
+    /// Takes a slot for one more window.
     ///
     /// # Errors
-    /// [`CopyError::NoRoom`] where there are [`WINDOWS_MAX`].
+    /// [`CopyError::NoRoom`] if [`WINDOWS_MAX`] windows are open.
     pub(super) fn place_of_window(
         &self,
         file: &Arc<RemoteFile>,
@@ -313,8 +316,8 @@ impl RemoteFiles {
         Ok(copy)
     }
 
-    /// Carries a transfer into its copy, and keeps that or takes note of what failed, also where
-    /// nobody waits for it any more.
+    /// Carries a transfer into its copy. Then keeps the complete copy, or records the failure, even
+    /// if no reader waits for it.
     async fn carry(self, file: Weak<RemoteFile>, carrier: Carrier, transfer: Incoming) {
         let files = self.clone();
         let Some(outcome) = carrier.carry(transfer, move || files.drop_unused()).await else {
@@ -328,7 +331,8 @@ impl RemoteFiles {
         carrier.end(outcome);
     }
 
-    /// Lets go of whole copies that nobody has open: they leave first. Says whether there were any.
+    /// Drops the complete copies that no reader has open; they are evicted first. Returns whether
+    /// there were any.
     fn drop_unused(&self) -> bool {
         let mut dropped = false;
         for file in self.all() {
@@ -346,7 +350,7 @@ impl RemoteFile {
         parked.take()
     }
 
-    /// Keeps a whole copy for further opens, for [`COPY_AGE`].
+    /// Keeps a complete copy for further opens, for [`COPY_AGE`].
     async fn keep_whole(self: &Arc<Self>, copy: &Arc<RemoteCopy>) {
         self.copies.lock().await.whole = Some((Instant::now(), copy.clone()));
         let (file, copy) = (Arc::downgrade(self), Arc::downgrade(copy));
@@ -361,7 +365,7 @@ impl RemoteFile {
         });
     }
 
-    /// How many of its bytes are here.
+    /// Returns how many of its bytes are here.
     pub fn cached_bytes(&self) -> u64 {
         let Ok(copies) = self.copies.try_lock() else {
             return 0;

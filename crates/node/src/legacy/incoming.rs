@@ -1,4 +1,4 @@
-//! A file on its way from a legacy peer, as fast as the limit of what is fetched lets it come.
+//! A file in transfer from a legacy peer, throttled by the download limit.
 
 use std::net::SocketAddrV4;
 
@@ -8,17 +8,17 @@ use crate::traffic::Passage;
 use p2pfs_legacy::net::discovery::{LegacyError, Transfer};
 use p2pfs_legacy::wire::discovery::Name;
 
-/// A transfer that keeps to the limit: the peer is slowed by what is not read yet.
+/// A rate-limited transfer. While nothing is read from the connection, TCP slows the peer down.
 #[derive(Debug)]
 pub struct Incoming {
     transfer: Transfer,
     passage: Passage,
-    /// What came and has yet to be allowed before more is read.
+    /// Bytes that arrived and must pass the rate limit before more is read.
     owed_bytes: u64,
 }
 
 impl Incoming {
-    /// As [`Transfer::begin`].
+    /// Begins a transfer, as [`Transfer::begin`] does.
     ///
     /// # Errors
     /// Those of [`Transfer::begin`].
@@ -34,18 +34,18 @@ impl Incoming {
         })
     }
 
-    /// Whom it comes from.
+    /// Returns the address of the peer that sends it.
     pub fn at(&self) -> SocketAddrV4 {
         self.transfer.at()
     }
 
-    /// How many bytes it has announced.
+    /// Returns the announced size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.transfer.size_bytes()
     }
 
-    /// Waits until more may come; apart from [`Self::next`], so that this is not taken for a peer
-    /// that sends nothing. May be dropped half way without loss.
+    /// Waits until more bytes may arrive. It is separate from [`Self::next`], so that the wait does
+    /// not count as silence of the peer. The future may be dropped early without loss.
     pub(super) async fn allowed(&mut self, is_waited_for: bool) {
         if self.owed_bytes > 0 {
             self.passage.pass(self.owed_bytes, is_waited_for).await;
@@ -53,10 +53,11 @@ impl Incoming {
         }
     }
 
-    /// The next bytes, once they may come; none when all have come and the peer has closed.
+    /// Returns the next bytes once the rate limit allows them, or `None` when all bytes have
+    /// arrived and the peer has closed the connection.
     ///
     /// # Errors
-    /// [`LegacyError`]; what came before is not to be kept.
+    /// [`LegacyError`]; then the earlier bytes must be discarded.
     pub async fn next(&mut self) -> Result<Option<Bytes>, LegacyError> {
         self.allowed(false).await;
         let part = self.transfer.next().await?;
@@ -111,7 +112,7 @@ mod tests {
         pace.set(Some(2 * MIB));
         let begun = Instant::now();
         while incoming.next().await.unwrap().is_some() {}
-        // some two seconds' worth, of which half of one may pass at once
+        // about two seconds at the limit, of which half a second's worth may pass at once
         let took = begun.elapsed();
         assert!(took >= Duration::from_secs(1), "{took:?}");
         assert_eq!(taken.total(), 8 * MIB);

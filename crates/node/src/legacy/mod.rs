@@ -1,9 +1,9 @@
-//! The legacy peers beside the native plane: their state machine, fed and obeyed.
+//! The plane of the legacy peers, beside the native one.
 //!
-//! Owns the task that drives [`p2pfs_legacy::discovery::LegacyMachine`], what is offered to legacy peers
-//! (`offered`), the serving of it (`serve`), what is refused and told (`refusals`), and the files
-//! that came from them (`files`, `incoming`, `copy`, `window`), which have no hash and stay apart
-//! from all verified ones. Present only where the plane is turned on.
+//! Owns the task that drives [`p2pfs_legacy::discovery::LegacyMachine`], the files offered to
+//! legacy peers (`offered`), serving them (`serve`), the reports about refused names (`refusals`),
+//! and the files fetched from legacy peers (`files`, `incoming`, `copy`, `window`). These have no
+//! hash and are kept apart from all verified files. The plane exists only if it is turned on.
 
 mod copy;
 mod error;
@@ -42,39 +42,40 @@ use refusals::Refusals;
 pub(super) use run::{LegacyParts, start};
 pub use window::RemoteBytes;
 
-/// Datagrams that wait for the plane; further ones are dropped, as the network would.
+/// Maximum number of datagrams queued for the plane. Further ones are dropped, as the network would
+/// do.
 pub const DATAGRAMS_MAX: usize = 256;
-/// Batches of changes that wait for the plane; beyond it the index is made anew.
+/// Maximum number of batches of changes queued for the plane. Beyond it the index is rebuilt.
 const CHANGES_MAX: usize = 64;
-/// Commands that wait.
+/// Maximum number of queued commands.
 const COMMANDS_MAX: usize = 256;
-/// Connections that wait to be served; further ones are closed.
+/// Maximum number of connections queued to be served. Further ones are closed.
 pub const CONNECTIONS_MAX: usize = 64;
 
-/// How the plane is set; see `[legacy]` in the configuration.
+/// Settings of the plane; see `[legacy]` in the configuration.
 #[derive(Clone, Debug)]
 pub struct LegacySettings {
-    /// Members to begin with.
+    /// The initial members.
     pub members: Vec<MemberName>,
-    /// How often the list is sent.
+    /// Interval at which the member list is sent.
     pub period: Duration,
-    /// How long a question is open.
+    /// How long a question stays open.
     pub waiting: Duration,
     /// How long a lookup waits.
     pub lookup: Duration,
-    /// How long strangers wait for an answer.
+    /// How long peers that are not members wait for an answer.
     pub responder_delay: Duration,
     /// Whether files of other native nodes are offered.
     pub bridge: bool,
 }
 
-/// Why a file could not be had from the legacy peers.
+/// The reason why a file could not be had from the legacy peers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LegacyAbsence {
-    /// Nobody was asked.
+    /// No peer was asked.
     #[error(transparent)]
     NotAsked(#[from] Absence),
-    /// Nobody had it in time.
+    /// No peer had it in time.
     #[error("no legacy peer has it")]
     NobodyHasIt,
     /// The plane has ended.
@@ -82,7 +83,7 @@ pub enum LegacyAbsence {
     Stopping,
 }
 
-/// What a question comes to.
+/// The result of a question.
 pub type Found = Result<Arc<RemoteFile>, LegacyAbsence>;
 
 enum Command {
@@ -95,7 +96,7 @@ enum Command {
     Members(oneshot::Sender<Vec<LegacyMember>>),
 }
 
-/// The plane, as the rest of the node holds it. Clones are the same plane.
+/// Handle of the plane for the rest of the node. Clones share their state.
 #[derive(Clone)]
 pub struct Legacy {
     commands: mpsc::Sender<Command>,
@@ -105,14 +106,15 @@ pub struct Legacy {
     dropped: Arc<AtomicU64>,
     /// How long a program waits for the answer to a lookup.
     lookup: Duration,
-    /// Names that nobody had, until when; the kernel's lookups are answered by it.
+    /// Names that no peer had, with the expiry of this knowledge. The kernel's lookups are answered
+    /// from it.
     absent: Arc<Mutex<HashMap<Name, Instant>>>,
 }
 
 impl Legacy {
-    /// Asks the legacy peers for a file; one that is known already is given at once. Dropping the
-    /// future asks no less, so that the next one finds the answer. What is served at `except` is
-    /// passed over.
+    /// Asks the legacy peers for a file. A known file is returned at once. If the future is
+    /// dropped, the question continues, so that the next call finds the answer. Files served at an
+    /// address in `except` are skipped.
     ///
     /// # Errors
     /// [`LegacyAbsence`].
@@ -132,7 +134,7 @@ impl Legacy {
         answer.await.map_err(stopping)?
     }
 
-    /// The members; empty where the node is stopping.
+    /// Returns the members; empty if the node is stopping.
     pub async fn members(&self) -> Vec<LegacyMember> {
         let (reply, answer) = oneshot::channel();
         match self.commands.send(Command::Members(reply)).await {
@@ -141,23 +143,24 @@ impl Legacy {
         }
     }
 
-    /// How many datagrams were of no use, for whatever reason.
+    /// Returns how many datagrams were dropped, for any reason.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Says in the journal, once for a name, why legacy peers are not asked for it.
+    /// Records a warning, once for each name, that legacy peers are not asked for it.
     pub fn refuse(&self, name: &[u8], why: NameError) {
         self.refusals.not_asked(name, why);
     }
 
-    /// The files that legacy peers are known to have.
+    /// Returns the known files of legacy peers.
     pub fn files(&self) -> &RemoteFiles {
         &self.files
     }
 }
 
-/// Where the node's loop puts what concerns the plane; never blocks.
+/// The inlet through which the node's loop sends datagrams and changes to the plane. It never
+/// blocks.
 #[derive(Clone)]
 pub(super) struct Inlet {
     datagrams: mpsc::Sender<(SocketAddr, Bytes)>,

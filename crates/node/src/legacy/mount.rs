@@ -1,4 +1,4 @@
-//! What the filesystem asks of the plane: from its own threads, with replies that come later.
+//! The filesystem's calls into the plane, made from its own threads. The replies arrive later.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -9,19 +9,19 @@ use p2pfs_legacy::discovery::{Absence, NEGATIVE, Patience, is_probe};
 use p2pfs_legacy::wire::discovery::Name;
 use p2pfs_types::extent::ByteRange;
 
-/// The ticket of every read of a legacy peer's file, which nobody can take back: its transfer alone
-/// ends it, with the bytes or where none come. No read of another file has this number.
+/// Ticket of every read of a legacy peer's file. These reads cannot be cancelled: they end with the
+/// bytes, or when the transfer stalls or fails. No read of another file has this number.
 pub(crate) const LEGACY_READ: ReadTicket = ReadTicket(1 << 62);
 
-/// Names that are remembered as absent.
+/// Maximum number of names remembered as absent.
 const ABSENT_MAX: usize = 4096;
-/// How long an open may take beside the lookup: to dial and to read a header.
+/// How long an open may take in addition to the lookup: to connect and to read a header.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
-/// Responders that one open tries.
+/// Maximum number of responders that one open tries.
 const RESPONDERS_MAX: usize = 4;
 
 impl Legacy {
-    /// Whether a name is one to ask for now.
+    /// Returns whether legacy peers may be asked for a name now.
     pub fn may_have(&self, name: &[u8]) -> bool {
         let name = match Name::new(name) {
             Ok(name) => name,
@@ -39,13 +39,13 @@ impl Legacy {
         !is_probe(&name) && !is_absent()
     }
 
-    /// A file that is known.
+    /// Returns a known file.
     pub fn known(&self, name: &[u8]) -> Option<LegacyFile> {
         let file = self.files.get(&Name::new(name).ok()?)?;
         Some(shown(&file))
     }
 
-    /// The names that are known.
+    /// Returns the names of the known files.
     pub fn names(&self) -> Vec<Box<[u8]>> {
         let files = self.files.all();
         files
@@ -78,7 +78,7 @@ impl Legacy {
         });
     }
 
-    /// Reads, for as long as the transfer moves.
+    /// Reads a range, for as long as the transfer progresses.
     pub fn read(
         &self,
         bytes: RemoteBytes,
@@ -98,7 +98,7 @@ impl Legacy {
         match self.find(name.clone(), Patience::Lookup, &[]).await {
             Ok(file) => Ok(file),
             Err(LegacyAbsence::Stopping) => Err(FsError::Stopping),
-            // nobody knows whether it is there
+            // It is unknown whether the file exists.
             Err(LegacyAbsence::NotAsked(Absence::Busy)) => Err(FsError::Busy),
             Err(LegacyAbsence::NotAsked(Absence::NoMembers)) => Err(FsError::NotFound),
             Err(_) => {
@@ -108,7 +108,7 @@ impl Legacy {
         }
     }
 
-    /// The first of those who have it that begins to give it.
+    /// Opens the file at the first responder that begins to send it.
     async fn open(&self, name: Name) -> Result<RemoteBytes, FsError> {
         let (mut failure, mut passed) = (None, Vec::new());
         while passed.len() < RESPONDERS_MAX {
@@ -127,7 +127,7 @@ impl Legacy {
                 copied => copied.map(RemoteBytes::Copy),
             };
             match bytes {
-                // nothing of it is read, so nobody would learn what else it sends
+                // Nothing of an empty file is read, so surplus bytes would remain unnoticed.
                 Ok(RemoteBytes::Copy(copy)) if copy.size_bytes == 0 => match copy.whole().await {
                     Ok(()) => return Ok(RemoteBytes::Copy(copy)),
                     Err(error) => failure = Some(error.as_fs_error()),

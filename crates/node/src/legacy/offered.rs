@@ -1,4 +1,4 @@
-//! What legacy peers are offered: base names, since their protocol knows no folders.
+//! The files offered to legacy peers, by base name, because their protocol has no folders.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
@@ -18,15 +18,16 @@ use p2pfs_share::{ShareSet, SharedFor};
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
-/// Paths that are known by their base names; what is beyond is not offered.
+/// Maximum number of indexed paths. Further ones are not offered.
 const INDEXED_MAX: usize = 1_000_000;
-/// Paths that may change while the index is made anew; with more it is made once more.
+/// Maximum number of paths that may change while the index is rebuilt. With more it is rebuilt
+/// again.
 const MEANWHILE_MAX: usize = 1 << 14;
-/// Paths of one base name that are looked at for one answer.
+/// Maximum number of paths with one base name that are examined for one answer.
 const SAME_NAME_MAX: usize = 64;
-/// Names read from a directory at a time.
+/// Number of names read from a directory at once.
 const CHILDREN_BATCH: usize = 4096;
-/// How old the list of shares may be: adding one is seen by legacy peers a second later.
+/// Maximum age of the list of shares: legacy peers see a new share up to a second later.
 const SHARES_AGE: Duration = Duration::from_secs(1);
 
 /// Base names and the paths that have them, the shallowest first, then by path.
@@ -36,16 +37,17 @@ struct Index {
     count: usize,
 }
 
-/// The index, and what that which is being made may lack.
+/// The index, and the changes that a running rebuild may miss.
 #[derive(Default)]
 struct Indexed {
     index: Index,
     is_being_made: bool,
-    /// What was noted since that began; one more than are allowed stands for all others.
+    /// Paths that changed since the rebuild began. One more than [`MEANWHILE_MAX`] means that some
+    /// are missing.
     meanwhile: HashSet<SharedPath>,
 }
 
-/// What can be given, as the namespace, the shares and the cache are now.
+/// The files that can be served, by the current namespace, shares and cache.
 pub(super) struct Offered {
     me: NodeId,
     bridge: bool,
@@ -58,7 +60,7 @@ pub(super) struct Offered {
     legacy_shares: Mutex<Option<(Instant, Vec<ShareIndex>)>>,
 }
 
-/// What a [`Offered`] looks at.
+/// The parts of the node that [`Offered`] reads.
 pub(crate) struct Sources {
     pub(crate) me: NodeId,
     pub(crate) bridge: bool,
@@ -83,8 +85,8 @@ impl Offered {
         }
     }
 
-    /// Takes note of names that came, went or changed. False where they are not all named, so that
-    /// the index is to be made anew.
+    /// Updates the index for changed names. Returns false if the changes do not name every path, so
+    /// that the index must be rebuilt.
     #[must_use]
     pub(super) fn note(&self, changes: &[Change]) -> bool {
         let view = self.view.load();
@@ -98,8 +100,8 @@ impl Offered {
         !changes.contains(&Change::Everything)
     }
 
-    /// Makes the index anew; takes as long as the namespace is large. False where so much changed
-    /// meanwhile that it is to be made once more.
+    /// Rebuilds the index; the time is proportional to the size of the namespace. Returns false if
+    /// too many paths changed meanwhile, so that it must be rebuilt again.
     #[must_use]
     pub(super) fn index_all(&self) -> bool {
         let made = self.make();
@@ -107,7 +109,7 @@ impl Offered {
     }
 
     fn make(&self) -> Index {
-        // before the view is taken: what is noted from now on may not be in it
+        // Set before the view is taken: changes recorded from now on may be missing in it.
         self.indexed.lock().is_being_made = true;
         let view = self.view.load_full();
         let mut index = Index::default();
@@ -138,7 +140,7 @@ impl Offered {
         index
     }
 
-    /// The index that was made, with what was noted meanwhile.
+    /// Installs the new index and applies the changes recorded during the rebuild.
     fn put_in(&self, made: Index) -> bool {
         let mut indexed = self.indexed.lock();
         let view = self.view.load();
@@ -152,8 +154,8 @@ impl Offered {
         meanwhile.len() <= MEANWHILE_MAX
     }
 
-    /// The file that a legacy peer gets for a name, if it could be delivered now: one of our own
-    /// before others', the shallowest, then the first by path.
+    /// Returns the file to serve for a name, if it could be delivered now. Own files come before
+    /// those of others, then the shallowest path, then the first by path.
     pub(super) fn find(&self, name: &Name) -> Option<FileVersion> {
         let paths = self.paths(name);
         if paths.is_empty() {
@@ -188,16 +190,16 @@ impl Offered {
     fn own(&self, path: &SharedPath, found: &Found, shares: &[ShareIndex]) -> Option<FileVersion> {
         let (share, _) = found.own.as_ref()?;
         let file = self.carried(path, found)?;
-        // a share for some nodes alone is none for legacy peers, whatever it says, and at once
+        // A share with readers is closed to legacy peers at once, whatever else it is set to.
         let is_offered = shares.contains(share)
             && self.shares.shared_for(&file.hash) == SharedFor::All
             && self.shares.source(&file.hash).is_ok();
         is_offered.then_some(file)
     }
 
-    /// A file of another node, over the bridge alone, where that is allowed: from our cache where
-    /// it is complete there, else from somebody alive who has it. That it lies in the cache says
-    /// nothing about what its owner lets legacy peers have.
+    /// Returns a file of another node, if the bridge is on and the content is not private. It is
+    /// read from the cache if it is complete there, else from a live holder. Being cached does not
+    /// mean that the owner lets legacy peers have it.
     fn others(&self, path: &SharedPath, found: &Found, view: &View) -> Option<FileVersion> {
         if !self.bridge || found.own.is_some() || found.author == self.me {
             return None;
@@ -215,14 +217,14 @@ impl Offered {
         holders.iter().any(is_there).then_some(file)
     }
 
-    /// The version, where its size is one that the protocol can say.
+    /// Returns the version if the protocol can express its size.
     fn carried(&self, path: &SharedPath, found: &Found) -> Option<FileVersion> {
         let file = FileVersion::found(path, found)?;
         if file.size_bytes > SIZE_MAX_BYTES {
             self.refusals.too_large(path, file.size_bytes);
             return None;
         }
-        // also of an own file, its verified bytes are read and not the file itself
+        // Without `own`, reads return the verified bytes and not the current own file.
         Some(FileVersion { own: None, ..file })
     }
 
@@ -242,7 +244,7 @@ impl Offered {
         shares
     }
 
-    /// Says which files of our own legacy peers cannot be given.
+    /// Warns about files in the own shares that cannot be served to legacy peers.
     pub(super) fn tell_refused(&self, changes: &[Change]) {
         let view = self.view.load();
         let Some(label) = view.label(&self.me) else {
@@ -257,7 +259,7 @@ impl Offered {
         }
     }
 
-    /// Says that a legacy peer did not get the whole of a file, through no fault of its own.
+    /// Warns that a legacy peer did not receive a whole file, through no fault of its own.
     pub(super) fn tell_unfinished(&self, path: &SharedPath, why: FsError) {
         self.refusals.unfinished(path, why);
     }
@@ -278,7 +280,8 @@ impl Offered {
     }
 }
 
-/// Whether a name is a file, as it is shown or as this node, of that label, says.
+/// Returns whether a name is a file, in the merged namespace or among the files of this node, whose
+/// label is given.
 fn is_file(view: &View, label: Option<&str>, path: &SharedPath) -> bool {
     let own = || view.peer_lookup(label?, path);
     let is_file = |found: &Found| matches!(found.kind, Kind::File { .. });
@@ -326,7 +329,7 @@ mod tests {
     use p2pfs_share::{ShareConfig, ShareSpec};
     use p2pfs_types::digest::ContentHash;
 
-    /// What is offered of a catalogue, whose own files are under their names.
+    /// The offers from a catalogue whose own files have their hashes made from their names.
     struct Bench {
         catalogue: Catalogue,
         offered: Offered,
@@ -361,7 +364,7 @@ mod tests {
             }
         }
 
-        /// Puts a file there, or takes it away, and says what changed.
+        /// Adds or removes a file and returns the change.
         fn change(&mut self, name: &str, is_there: bool) -> Change {
             let path = SharedPath::new(name.as_bytes()).unwrap();
             let at = Timestamp {
@@ -387,7 +390,7 @@ mod tests {
             Change::Entry(path)
         }
 
-        /// Shares the folder `share` with legacy peers, or with these nodes alone.
+        /// Shares the folder `share` with legacy peers, or only with these readers.
         fn share(&self, readers: Option<Vec<String>>) {
             let spec = ShareSpec {
                 legacy: true,

@@ -1,5 +1,6 @@
-//! What legacy peers cannot be asked for or given, told in the journal: once for a name, and at a
-//! bounded rate, since a folder may hold a million of such names and any program may ask for more.
+//! Warnings about names that legacy peers cannot be asked for or be given. Each name is reported
+//! once and at a bounded rate, because a folder may hold a million such names and any program may
+//! ask for more.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,21 +14,21 @@ use p2pfs_legacy::wire::discovery::{NameError, SIZE_MAX_BYTES, printable};
 use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::path::SharedPath;
 
-/// Names that were told of and are remembered; beyond it all are forgotten.
-pub const TOLD_MAX: usize = 4096;
-/// What is told at once.
+/// Maximum number of remembered names. Beyond it all are forgotten.
+pub(super) const TOLD_MAX: usize = 4096;
+/// Burst of warnings.
 const BURST: u32 = 16;
-/// How long it takes until one more is told.
+/// Interval after which one more warning is allowed.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// The memory of what was told. Clones are the same.
+/// The memory of reported names. Clones share their state.
 #[derive(Clone)]
 pub(super) struct Refusals {
     events: EventLog,
     told: Arc<Mutex<Told>>,
 }
 
-/// What is told of a name.
+/// The kind of a warning about a name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
     NotAsked,
@@ -37,7 +38,7 @@ enum Kind {
 
 struct Told {
     names: HashSet<(Kind, Box<[u8]>)>,
-    /// How many may be told now.
+    /// Remaining warnings.
     left: TokenBucket,
     untold: u64,
 }
@@ -55,14 +56,14 @@ impl Refusals {
         }
     }
 
-    /// A program asked for a name that the protocol cannot carry.
+    /// Warns that a program asked for a name that the protocol cannot carry.
     pub(super) fn not_asked(&self, name: &[u8], why: NameError) {
         self.tell(Kind::NotAsked, name, || {
             format!("{} was not asked of legacy peers: {why}", printable(name))
         });
     }
 
-    /// A shared file has a name that the protocol cannot carry.
+    /// Warns that a shared file has a name that the protocol cannot carry.
     pub(super) fn not_given(&self, path: &SharedPath, why: NameError) {
         let path = path.as_bytes();
         self.tell(Kind::NotGiven, path, || {
@@ -70,7 +71,7 @@ impl Refusals {
         });
     }
 
-    /// A file is larger than the protocol can say.
+    /// Warns that a file is larger than the protocol can express.
     pub(super) fn too_large(&self, path: &SharedPath, size_bytes: u64) {
         let path = path.as_bytes();
         self.tell(Kind::NotGiven, path, || {
@@ -82,7 +83,7 @@ impl Refusals {
         });
     }
 
-    /// A legacy peer did not get the whole of a file, through no fault of its own.
+    /// Warns that a legacy peer did not receive a whole file, through no fault of its own.
     pub(super) fn unfinished(&self, path: &SharedPath, why: FsError) {
         let path = path.as_bytes();
         self.tell(Kind::Unfinished, path, || {
@@ -109,13 +110,14 @@ impl Refusals {
             0 => String::new(),
             count => format!(" (and {count} others before it)"),
         };
-        // the names are those that users of this machine ask for
+        // The names come from programs of users of this machine, so only the owner sees them.
         self.events.warn_owner(message() + &others);
     }
 }
 
 impl Told {
-    /// Whether one more is told now, and how many were not since the last one.
+    /// Returns the number of suppressed warnings since the last one if a warning is allowed now,
+    /// else `None`.
     fn take(&mut self, now: Instant) -> Option<u64> {
         if !self.left.take(1, now) {
             self.untold += 1;

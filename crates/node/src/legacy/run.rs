@@ -31,14 +31,14 @@ use p2pfs_transfer::net::is_own;
 use p2pfs_transfer::net::peer::PeerNet;
 use p2pfs_types::path::SharedPath;
 
-/// Outcomes of tries and resolutions that wait for the task.
+/// Maximum number of queued results of transfers and name resolutions.
 const OUTCOMES_MAX: usize = 256;
-/// Datagrams taken at once before everything else has its turn.
+/// Maximum number of datagrams handled before other work gets its turn.
 const BATCH: usize = 64;
-/// How long no name must have been refused for want of room until the next one is told of.
+/// How long no name must have been refused as busy before the next refusal is reported again.
 const BUSY_PAUSE: Duration = Duration::from_secs(30);
 
-/// What the plane works with.
+/// The parts of the node that the plane uses.
 pub(crate) struct LegacyParts {
     pub(crate) settings: LegacySettings,
     pub(crate) own: SocketAddrV4,
@@ -46,10 +46,10 @@ pub(crate) struct LegacyParts {
     pub(crate) net: PeerNet,
     pub(crate) files: RemoteFiles,
     pub(crate) content: Arc<NodeContent>,
-    /// By which files go to legacy peers.
+    /// Upload limit and byte counter for files to legacy peers.
     pub(crate) given: Passage,
     pub(crate) events: EventLog,
-    /// Where names that come and go are told, for the kernel's caches.
+    /// Changes of names for the kernel's caches.
     pub(crate) changes: mpsc::Sender<Outdated>,
     pub(crate) sources: super::offered::Sources,
 }
@@ -63,7 +63,7 @@ enum Outcome {
     },
     Resolved(MemberName, Option<SocketAddrV4>),
     Indexed {
-        /// Whether nothing is missing in it.
+        /// Whether the index is complete.
         is_whole: bool,
     },
 }
@@ -88,7 +88,7 @@ struct Plane {
     missed: Arc<AtomicBool>,
     is_indexing: bool,
     changes: mpsc::Sender<Outdated>,
-    /// When a name was last refused because of too many others.
+    /// When a name was last refused because too many are being looked for.
     busy_at: Option<Instant>,
 }
 
@@ -101,7 +101,7 @@ struct Queues {
     failures: mpsc::Receiver<Failed>,
 }
 
-/// Starts the plane; it ends when nobody holds it or its inlet any more.
+/// Starts the plane. It ends when its handles and its inlet are dropped.
 pub(crate) fn start(parts: LegacyParts) -> (Legacy, Inlet) {
     let (datagrams, datagram_queue) = mpsc::channel(DATAGRAMS_MAX);
     let (changes, change_queue) = mpsc::channel(CHANGES_MAX);
@@ -206,7 +206,7 @@ impl Plane {
         }
     }
 
-    /// Where changes were missed, the index is made anew beside the task.
+    /// Rebuilds the index on a blocking thread if changes were missed.
     fn index_anew(&mut self) {
         if self.is_indexing || !self.missed.swap(false, Ordering::Relaxed) {
             return;
@@ -237,7 +237,7 @@ impl Plane {
     }
 
     fn serve(&self, stream: TcpStream, from: SocketAddr) {
-        // without a place the connection is closed at once, which is an answer too
+        // Without a free slot the connection is closed at once, which is a valid answer.
         let Some(place) = self.door.enter(from.ip()) else {
             return;
         };
@@ -334,13 +334,14 @@ impl Plane {
         self.machine.failed(now, &name, at);
         if self.machine.offended(now, peer, offence) {
             let why = CopyError::from(error);
-            // it tells which file a user reads
+            // The message names a file that a user reads.
             self.events
                 .warn_owner(format!("{name} of the legacy peer {peer}: {why}"));
         }
     }
 
-    /// A transfer broke off, or found no room: its file is asked for anew next time.
+    /// Handles a transfer that failed or found no room. If it is the peer's fault, the next open
+    /// asks for the file again.
     fn handle_failure(&mut self, failed: &Failed) {
         let (now, file, error) = (Instant::now(), &failed.file, &failed.error);
         if error.is_the_peers() {
@@ -364,7 +365,7 @@ impl Plane {
         }
     }
 
-    /// Hands on everything that the state machine has to give.
+    /// Handles all events of the state machine and sends its datagrams.
     fn settle(&mut self) {
         while let Some(event) = self.machine.poll_event() {
             self.handle_event(event);
@@ -398,7 +399,8 @@ impl Plane {
         }
     }
 
-    /// Names that appeared or vanished; a lost word costs a stale listing, no wrong file.
+    /// Reports names that appeared or disappeared. A lost report causes a stale listing, never a
+    /// wrong file.
     fn tell_names(&self, names: &[Name]) {
         let root = SharedPath::root();
         let paths = names
@@ -442,7 +444,7 @@ impl Plane {
         }
     }
 
-    /// Tells those who wait no longer than that (none: all) why they wait in vain.
+    /// Replies with the error to the waiters of this patience; `None` means all.
     fn reply_to(&mut self, name: &Name, patience: Option<Patience>, why: LegacyAbsence) {
         let waiters = self.waiters.remove(name).unwrap_or_default();
         let (over, still): (Vec<_>, Vec<_>) = waiters
@@ -456,7 +458,7 @@ impl Plane {
         }
     }
 
-    /// Says in the journal that names are refused unasked, once for as long as that lasts.
+    /// Warns that names are refused without asking peers, once for each busy period.
     fn tell_if_busy(&mut self, why: Absence) {
         if why != Absence::Busy {
             return;

@@ -1,5 +1,5 @@
-//! Giving a file to a legacy peer: header, exactly its bytes as fast as the limit lets them go, a
-//! close.
+//! Serving a file to a legacy peer: the header, exactly the announced bytes within the rate limit,
+//! and a close.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use p2pfs_legacy::net::discovery::{Served, ServedPlace};
 use p2pfs_legacy::wire::discovery::TransferHeader;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 
-/// What is read at once: the largest request between native nodes.
+/// Number of bytes read at once: the largest request between native nodes.
 const STEP_BYTES: u64 = 1 << 20;
-/// What is sent at once, so that a limit holds from the next piece on.
+/// Number of bytes sent at once. A changed limit applies from the next piece.
 const PIECE_BYTES: usize = CHUNK_BYTES as usize;
 
-/// Serves one connection to its end. Whatever goes wrong, it is closed: an original program waits
-/// for ever on an open one.
+/// Serves one connection to its end. It is closed even after an error, because an original program
+/// waits forever on an open one.
 pub(super) async fn serve(
     (stream, peer): (TcpStream, SocketAddr),
     place: ServedPlace,
@@ -56,8 +56,8 @@ pub(super) async fn serve(
     served.close().await;
 }
 
-/// Sends the file. The first bytes are read before the header is sent, so that what cannot be
-/// given is refused by an empty close.
+/// Sends the file. The first bytes are read before the header is sent, so that a file that cannot
+/// be read is refused with an empty close.
 async fn give(
     (served, passage): (&mut Served, &Passage),
     file: &FileVersion,
@@ -92,7 +92,8 @@ async fn send_all(
         }
         for piece in bytes.chunks(PIECE_BYTES) {
             let length = piece.len() as u64;
-            // before it is the peer's turn to take it: its patience is not spent by our limit
+            // Before the send, so that the rate limit does not use up the time that the peer has to
+            // take the bytes.
             passage.pass(length, false).await;
             let sent = served.send(piece).await;
             sent.map_err(|_| FsError::Interrupted)?;

@@ -1,8 +1,8 @@
-//! A file of a legacy peer for which the cache has no room: its bytes go past.
+//! A file of a legacy peer for which the cache has no room. Its bytes are not stored.
 //!
-//! They are taken from the transfer as they are read, so a reader that goes forward, as a copy or a
-//! player does, has them as they come and slows the peer to its own pace. The last ones are kept
-//! for reads that come out of order; to read again what has gone past begins the transfer anew.
+//! They are taken from the transfer as they are read. A sequential reader, such as a copy or a
+//! player, gets them as they arrive and slows the peer to its own pace. The last bytes are kept for
+//! reads out of order. A read before them begins a new transfer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,20 +17,20 @@ use super::incoming::Incoming;
 use p2pfs_fs::ReadNow;
 use p2pfs_legacy::net::discovery::CLOSE_WAIT;
 
-/// Bytes that are kept before the one that was read last.
+/// Number of bytes kept before the last read.
 const KEPT_BYTES: u64 = 1 << 20;
 
-/// What one open of a legacy peer's file reads from.
+/// The source of the bytes of one open of a legacy peer's file.
 #[derive(Clone)]
 pub enum RemoteBytes {
-    /// All of it, in the cache's folder.
+    /// The whole file, in the cache's folder.
     Copy(Arc<RemoteCopy>),
-    /// What is read of it now.
+    /// The part that is being read.
     Window(Arc<Window>),
 }
 
 impl RemoteBytes {
-    /// How many bytes the file has.
+    /// Returns the size of the file in bytes.
     pub fn size_bytes(&self) -> u64 {
         match self {
             Self::Copy(copy) => copy.size_bytes,
@@ -38,7 +38,7 @@ impl RemoteBytes {
         }
     }
 
-    /// Fills the buffer if its bytes are there.
+    /// Fills the buffer if its bytes are here.
     pub fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
         match self {
             Self::Copy(copy) => copy.read_now(offset, buffer),
@@ -46,10 +46,10 @@ impl RemoteBytes {
         }
     }
 
-    /// Waits until the bytes are there, for as long as more come within each `patience`.
+    /// Waits until the bytes are here, as long as more arrive within each `patience`.
     ///
     /// # Errors
-    /// [`CopyError`] where the transfer failed, or nothing comes.
+    /// [`CopyError`] if the transfer failed, or nothing arrives.
     pub async fn read(
         &self,
         offset: u64,
@@ -75,19 +75,19 @@ pub struct Window {
 #[derive(Debug)]
 struct Stream {
     transfer: Incoming,
-    /// Where the kept bytes begin.
+    /// Offset of the first kept byte.
     start: u64,
     kept: BytesMut,
-    /// All have come, and the peer has kept its word to the end.
+    /// All bytes have arrived, and the peer has closed the connection correctly.
     is_whole: bool,
     failure: Option<CopyError>,
 }
 
 impl RemoteFiles {
-    /// A transfer that is read as it comes, without a copy.
+    /// Opens a transfer that is read as it arrives, without a copy.
     ///
     /// # Errors
-    /// [`CopyError`]; [`CopyError::NoRoom`] where there are as many windows as there may be.
+    /// [`CopyError`]; [`CopyError::NoRoom`] if the maximum number of windows is open.
     pub async fn window(&self, file: &Arc<RemoteFile>) -> Result<Arc<Window>, CopyError> {
         let place = self.place_of_window(file)?;
         let transfer = self.transfer(file).await?;
@@ -140,7 +140,7 @@ impl Window {
             *stream = Stream::new(transfer);
         }
         while stream.reached() < end || (end == self.size_bytes && !stream.is_whole) {
-            // outside the time that the peer has
+            // The rate limit does not count towards the time that the peer has.
             stream.transfer.allowed(true).await;
             let patience = patience.max(CLOSE_WAIT * 2);
             let taken = tokio::time::timeout(patience, stream.take(offset)).await;
@@ -169,12 +169,12 @@ impl Stream {
         }
     }
 
-    /// Up to where bytes have come.
+    /// Returns the end of the bytes that have arrived.
     fn reached(&self) -> u64 {
         self.start + self.kept.len() as u64
     }
 
-    /// Takes what comes next, and lets go of what is far before the reader.
+    /// Takes the next bytes and drops bytes far before the reader.
     async fn take(&mut self, reader: u64) -> Result<(), CopyError> {
         match self.transfer.next().await? {
             Some(part) => self.kept.extend_from_slice(&part),
