@@ -1,8 +1,8 @@
-//! Which log is being pulled from whom.
+//! The schedule of log pulls.
 //!
-//! Owns the schedule of catalogue pulls: one at a time for each author, a bounded number at once,
-//! another member after a failure, and a growing pause when nobody had it. Pure: it learns of time,
-//! members and answers, and says whom to ask next. It never sees a record.
+//! Owns the schedule: one pull at a time for each author, a bounded number at once, another member
+//! after a failure, and a growing pause while no member has the log. Pure: it receives the time,
+//! members and results, and returns the next request. It never sees a record.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,64 +12,65 @@ use rand::seq::IndexedRandom;
 
 use p2pfs_types::id::NodeId;
 
-/// How many logs are pulled at once. A part is at most 1 MiB of records, so this bounds what is in
-/// flight; further logs wait their turn.
+/// Maximum number of logs pulled at once. A part is at most 1 MiB of records, so this bounds the
+/// bytes in flight. Further logs wait.
 pub(crate) const PULLS_AT_ONCE_MAX: usize = 8;
-/// The pause after the first failure; it doubles to [`RETRY_MAX`].
+/// Pause after the first failure. It doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(50);
-/// The longest pause between two tries for one log.
+/// Maximum pause between two tries for one log.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// After so many failures in a row nobody waits for a log; it is asked for all the same.
+/// Number of consecutive failures after which a log no longer counts as in transfer. It is still
+/// requested.
 const HOPELESS: u32 = 3;
 
-/// How long one member may take for one part (1 MiB at most, so 100 KiB/s) before another is asked
-/// as well: one that lives and does not answer must not keep a log from us. What it sends later is
-/// taken all the same.
+/// How long one member may take for one part (at most 1 MiB, so 100 KiB/s) before another member is
+/// asked too. A live member that does not answer must not keep a log away. A late answer is still
+/// used.
 const PART_PATIENCE: Duration = Duration::from_secs(10);
 
-/// For how long a member that was asked in vain is asked after the others: each try of a node that
-/// cannot be dialled takes seconds, which every change of its log would wait for.
+/// How long a member that did not answer is asked after all others. Connecting to an unreachable
+/// node takes seconds, and every change of the log would wait for it.
 const SILENT_FOR: Duration = Duration::from_secs(60);
 
-/// What is known to fail within this time holds up nobody.
+/// A failure within this time delays no pull, so it does not mark a member as silent.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Among the first so many tries for a change nobody is asked who was silent lately: perhaps only
-/// such a one has it.
+/// Number of first tries for a change that skip members that were silent lately. After them such a
+/// member is asked, because it may be the only one with the log.
 const TRIES_OF_OTHERS: u32 = 2;
 
-/// How long a log that had no room is not asked for, whatever its author says: what it costs to
-/// find out again is then a small part of the time.
+/// How long a log that had no room is not requested, whatever its author announces. So the cost of
+/// finding out again stays a small part of the time.
 pub(crate) const PUT_OFF: Duration = Duration::from_secs(10 * 60);
 
-/// Where the next part of a log begins.
+/// The position at which the next part of a log begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogPosition {
-    /// Which life of the log.
+    /// Epoch of the log.
     pub epoch: u64,
-    /// The last sequence that we hold.
+    /// The last sequence that is here.
     pub after: u64,
 }
 
-/// One question to ask.
+/// One request to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PullStep {
-    /// Whose log.
+    /// The author of the log.
     pub author: NodeId,
-    /// Whom to ask.
+    /// The member to ask.
     pub from: NodeId,
-    /// From where on.
+    /// The position to continue from.
     pub position: LogPosition,
 }
 
 #[derive(Debug)]
 struct Pull {
     position: LogPosition,
-    /// Who told us of the head: has the log most likely, after the author.
+    /// The node that announced the head. After the author it is the most likely to have the log.
     told_by: Option<NodeId>,
     failures: u32,
-    /// Who was asked last in vain: not the next to be asked, where there is another.
+    /// The last member that failed. The next request goes to another one if possible.
     avoided: Option<NodeId>,
     state: PullState,
 }
@@ -81,17 +82,17 @@ enum PullState {
     PutOff { until: Instant },
 }
 
-/// The schedule.
+/// The schedule of pulls.
 #[derive(Debug)]
 pub(crate) struct Pulls {
     pulls: BTreeMap<NodeId, Pull>,
-    /// Members that gave no answer lately, each until when it is asked last.
+    /// Members that did not answer lately. Until the given time they are asked last.
     silent: BTreeMap<NodeId, Instant>,
     rng: StdRng,
 }
 
 impl Pulls {
-    /// An empty schedule; `rng` chooses whom to ask where several may have a log.
+    /// Creates an empty schedule. `rng` chooses among members that may have a log.
     pub(crate) fn new(rng: StdRng) -> Self {
         Self {
             pulls: BTreeMap::new(),
@@ -100,7 +101,7 @@ impl Pulls {
         }
     }
 
-    /// A newer head of `author` was seen: its log is wanted from `position` on.
+    /// Requests the log of `author` from `position` on, after a newer head was seen.
     pub(crate) fn want(
         &mut self,
         now: Instant,
@@ -127,7 +128,7 @@ impl Pulls {
         }
     }
 
-    /// There was no room for a log: it is not asked for before [`PUT_OFF`] is over.
+    /// Delays the log of an author for [`PUT_OFF`], because there was no room for it.
     pub(crate) fn put_off(&mut self, now: Instant, author: NodeId) {
         let until = now + PUT_OFF;
         self.pulls.insert(
@@ -142,8 +143,9 @@ impl Pulls {
         );
     }
 
-    /// An answer came and more of the log is to come. One that brought nothing nearer came from a
-    /// node that has not what is wanted: another is asked, after a pause.
+    /// Continues after an answer with more to come. An answer without progress came from a node
+    /// that lacks the wanted records. It counts as a failure, and another node is asked after a
+    /// pause.
     pub(crate) fn advance(&mut self, now: Instant, author: NodeId, position: LogPosition) {
         if let Some(pull) = self.pulls.get_mut(&author) {
             if pull.position == position {
@@ -155,13 +157,13 @@ impl Pulls {
         }
     }
 
-    /// The log is as new as the newest head.
+    /// Ends the pull: the log is as new as the newest head.
     pub(crate) fn finish(&mut self, author: NodeId) {
         self.pulls.remove(&author);
     }
 
-    /// No answer came of whoever was asked, or can come: where that took its time, others are asked
-    /// before it for a while.
+    /// Records that no answer arrived or can arrive. If that took longer than [`SOON`], the other
+    /// members are asked first for a while.
     pub(crate) fn fail_silently(&mut self, now: Instant, author: NodeId) {
         let state = self.pulls.get(&author).map(|pull| &pull.state);
         if let Some(PullState::Asked { from, since }) = state
@@ -172,12 +174,12 @@ impl Pulls {
         self.fail(now, author);
     }
 
-    /// A member answered.
+    /// Records that a member answered.
     pub(crate) fn note_answer(&mut self, from: &NodeId) {
         self.silent.remove(from);
     }
 
-    /// Whoever was asked had not what was asked.
+    /// Records that the asked member did not have the log.
     pub(crate) fn fail(&mut self, now: Instant, author: NodeId) {
         if let Some(pull) = self.pulls.get_mut(&author) {
             pull.failures = pull.failures.saturating_add(1);
@@ -192,7 +194,7 @@ impl Pulls {
         }
     }
 
-    /// The log did not fit its head: it is asked for anew, of another node where there is one.
+    /// Restarts a pull whose log did not match its head, from another node if possible.
     pub(crate) fn restart(&mut self, now: Instant, author: NodeId, position: LogPosition) {
         self.fail(now, author);
         if let Some(pull) = self.pulls.get_mut(&author) {
@@ -200,7 +202,7 @@ impl Pulls {
         }
     }
 
-    /// The member `node` is gone: what it was asked is asked of another at once.
+    /// Forgets a member that is gone. Its requests are sent to another one at once.
     pub(crate) fn forget_member(&mut self, now: Instant, node: NodeId) {
         self.silent.remove(&node);
         for pull in self.pulls.values_mut() {
@@ -213,8 +215,8 @@ impl Pulls {
         }
     }
 
-    /// The next question, given who can be asked. The author is asked first, then who told of the
-    /// head, then anyone.
+    /// Returns the next request, given the live members. The author is asked first, then the node
+    /// that announced the head, then any other.
     pub(crate) fn next_step(&mut self, now: Instant, members: &[NodeId]) -> Option<PullStep> {
         self.give_up_on_the_silent(now);
         if self.is_busy() {
@@ -238,7 +240,7 @@ impl Pulls {
         })
     }
 
-    /// Whether some log is on its way, those left out that cannot be had at the moment.
+    /// Returns whether any log is in transfer, except for those that are unavailable at the moment.
     pub(crate) fn is_any_coming(&self) -> bool {
         let is_coming = |pull: &Pull| {
             pull.failures < HOPELESS && !matches!(pull.state, PullState::PutOff { .. })
@@ -246,9 +248,9 @@ impl Pulls {
         self.pulls.values().any(is_coming)
     }
 
-    /// When [`Self::next_step`] should be asked again, if nothing else happens.
+    /// Returns when [`Self::next_step`] should be called again, if nothing else happens.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        // a log that is due while no more may be asked for waits for an answer, not for a time
+        // While the maximum is in flight, a due log waits for an answer, not for a time.
         let waits = !self.is_busy();
         let until = |pull: &Pull| match pull.state {
             PullState::Waiting { until } | PullState::PutOff { until } => waits.then_some(until),
@@ -257,7 +259,7 @@ impl Pulls {
         self.pulls.values().filter_map(until).min()
     }
 
-    /// Whether so many logs are on their way that no further one may be asked for.
+    /// Returns whether the maximum number of logs is in flight.
     fn is_busy(&self) -> bool {
         let asked = |pull: &&Pull| matches!(pull.state, PullState::Asked { .. });
         self.pulls.values().filter(asked).count() >= PULLS_AT_ONCE_MAX

@@ -1,4 +1,5 @@
-//! What is asked of other nodes over TCP, what comes of their answers, and what they are answered.
+//! Requests to other nodes over TCP, the handling of their responses, and the answers to their
+//! requests.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,10 +16,10 @@ use p2pfs_proto::wire::native::record::SignedHead;
 use p2pfs_proto::wire::native::tcp::{self, Request, Response};
 use p2pfs_types::id::NodeId;
 
-/// How many questions a newcomer is asked at once.
+/// Number of requests sent at once to a new member.
 const NEWCOMER_QUESTIONS: usize = 2;
 
-/// What an answer is to.
+/// The kind of a request in flight, with the context for its response.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Asked {
     Log {
@@ -43,7 +44,7 @@ impl Asked {
         matches!(self, Self::Log { .. })
     }
 
-    /// Of whom it is asked.
+    /// Returns the node that received the request.
     pub(super) fn of(&self) -> NodeId {
         match self {
             Self::Log { from, .. }
@@ -55,7 +56,7 @@ impl Asked {
 }
 
 impl Machine {
-    /// An answer came to a question of [`Machine::poll_request`], or `None` where none can come.
+    /// Handles the response to a request of [`Machine::poll_request`], or `None` if it failed.
     pub fn handle_response(&mut self, now: Instant, id: RequestId, response: Option<Response>) {
         match (self.questions.take(id), response) {
             (Some(Asked::Log { author, from }), Some(Response::Log(part))) => {
@@ -86,9 +87,10 @@ impl Machine {
         self.advance(now);
     }
 
-    /// Answers what another node asks about members, heads and logs; `None` for other questions.
+    /// Answers a request for members, statements, heads or logs; returns `None` for other requests.
     pub fn answer(&mut self, now: Instant, from: NodeId, request: &Request) -> Option<Response> {
-        // what it had asked before it was put out may wait here until there is a fresh secret
+        // A request from before the node's expulsion may be queued here until the secret is
+        // rotated.
         let is_member = self.keyring.is_member(&from);
         let response = match request {
             Request::Members { .. }
@@ -141,7 +143,8 @@ impl Machine {
         }
     }
 
-    /// Asks those who came what they know, as far as there is room; the others when some answer.
+    /// Sends the first requests to new members, as far as there is room. The rest follows when
+    /// other requests are answered.
     pub(super) fn ask_newcomers(&mut self) {
         while let Some((node, address)) = self.questions.newcomer(NEWCOMER_QUESTIONS) {
             self.ask_for_trust(node, address, false);
@@ -218,7 +221,7 @@ impl Machine {
         part: tcp::LogPart,
     ) {
         if !self.keyring.is_member(&author) {
-            // it was put out while its log was on its way
+            // The author was expelled while its log was in transfer.
             return self.pulls.finish(author);
         }
         let Some(part) = decode_part(author, part) else {
@@ -229,7 +232,7 @@ impl Machine {
         };
         let paces = &mut self.list_paces;
         if !paces.take(now, author, &self.me, &part.records) {
-            // there is more room when it is asked for again
+            // The author's rate limit may have recovered by the retry.
             self.blame(author, Offence::ListsReadersTooFast);
             return self.pulls.fail(now, author);
         }
@@ -238,7 +241,8 @@ impl Machine {
             Ok(Some(applied)) => self.note_applied(now, (author, from), &head, applied),
             Ok(None) => {
                 self.taken_in.entry(author).or_insert((from, head));
-                // behind others it waits for `sweep`, so that a view can be taken in between
+                // With other logs queued, it waits for `sweep`, so that a view can be taken in
+                // between.
                 if self.taken_in.len() == 1 {
                     self.take_in(now);
                 }
@@ -251,7 +255,7 @@ impl Machine {
         }
     }
 
-    /// Takes in one turn of the logs that came; whether there was any.
+    /// Merges one step of the received logs and returns whether there was any.
     pub(super) fn take_in(&mut self, now: Instant) -> bool {
         let was_there = self.catalogue.take_turn();
         while let Some((author, applied)) = self.catalogue.poll_taken() {
@@ -264,7 +268,7 @@ impl Machine {
         was_there
     }
 
-    /// What a part of a log came to that another gave.
+    /// Handles the result of merging a part of a log.
     fn note_applied(
         &mut self,
         now: Instant,
@@ -286,13 +290,13 @@ impl Machine {
                 match retry {
                     Some(pull) => self.pulls.restart(now, author, position_of(pull)),
                     None => {
-                        // an honest log fits in the end
+                        // After its last retry, an honest log matches its head.
                         self.blame(from, Offence::BadLog);
                         self.pulls.finish(author);
                     }
                 }
             }
-            // `advance` tells of it
+            // `advance` reports it.
             Applied::OverBudget => {}
         }
     }
@@ -305,7 +309,7 @@ fn position_of(pull: Pull) -> LogPosition {
     }
 }
 
-/// A part counts only under a head that its author signed.
+/// Decodes a part of a log. It is valid only under a head signed by its author.
 fn decode_part(author: NodeId, part: tcp::LogPart) -> Option<LogPart> {
     let head = &part.head;
     let genuine = head.head.author == author
@@ -321,7 +325,7 @@ fn decode_part(author: NodeId, part: tcp::LogPart) -> Option<LogPart> {
 
 fn encode_part(part: LogPart) -> Option<tcp::LogPart> {
     let packed = tcp::pack_records(&part.records).ok()?;
-    // what does not fit is asked for next, after the last that did
+    // Records that do not fit are requested next, after the last one that did.
     let last = part.last && packed.count == part.records.len();
     Some(tcp::LogPart {
         head: part.head,

@@ -1,4 +1,5 @@
-//! What other nodes do that no honest one does: found here, told as events, judged by nobody.
+//! Detected behaviour of other nodes that no honest node shows. It is reported as events; no
+//! decision is made here.
 
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ impl Machine {
         }
     }
 
-    /// A part of `author`'s log that `from` sent was not taken.
+    /// Reports the offence in a rejected part of `author`'s log that `from` sent.
     pub(super) fn blame_for_part(&mut self, author: NodeId, from: NodeId, why: &CatalogueError) {
         match why {
             CatalogueError::WrongAuthor
@@ -30,18 +31,19 @@ impl Machine {
         }
     }
 
-    /// What `from` said of who is in is not what an honest node says.
+    /// Reports the offence in statements that `from` sent.
     pub(super) fn blame_for_words(&mut self, from: NodeId, fault: Option<Fault>) {
         match fault {
             Some(Fault::Garbage) => self.blame(from, Offence::Garbage),
-            // an honest node hands on what it has looked at
+            // An honest node verifies statements before it forwards them.
             Some(Fault::Forged) => self.blame(from, Offence::SpeaksForOthers),
             Some(Fault::Over(signer)) => self.blame(signer, Offence::StatesTooMuch),
             None => {}
         }
     }
 
-    /// Whose logs gave way is told, and not asked for again at once; who dates files ahead is told.
+    /// Reports the authors of dropped logs and delays the next pull of these logs. Reports nodes
+    /// that date files ahead.
     pub(super) fn note_given_way(&mut self, now: Instant) {
         while let Some(dropped) = self.catalogue.poll_dropped() {
             match Offence::of_dropped(dropped.why) {

@@ -1,4 +1,4 @@
-//! Heads: signing our own, checking those of others, and what a newer one sets going.
+//! Heads: signing the own one, verifying those of others, and the effects of a newer one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -14,7 +14,7 @@ use p2pfs_proto::wire::native::record::{Fact, SignedHead};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 
-/// Those of `ours` that are newer than what the other says it has, and those it did not name.
+/// Returns the heads of `ours` that are newer than in `theirs` or missing there.
 pub(super) fn newer_than(ours: Vec<SignedHead>, theirs: &[SignedHead]) -> Vec<SignedHead> {
     let known: BTreeMap<NodeId, (u64, u64)> = theirs
         .iter()
@@ -29,7 +29,8 @@ pub(super) fn newer_than(ours: Vec<SignedHead>, theirs: &[SignedHead]) -> Vec<Si
 }
 
 impl Machine {
-    /// Our cache has this content complete, or no more.
+    /// Records that the cache has this complete content, or no longer has it if `size_bytes` is
+    /// `None`.
     pub fn set_have(&mut self, now: Instant, hash: ContentHash, size_bytes: Option<u64>) {
         self.say(
             now,
@@ -40,7 +41,8 @@ impl Machine {
         );
     }
 
-    /// Makes our log say what `complete` says of the cache: after a start or lost cache events.
+    /// Aligns the own log with the complete contents of the cache, after a start or lost cache
+    /// events.
     pub fn align_haves(&mut self, now: Instant, complete: &[(ContentHash, u64)]) {
         self.record_own();
         let held: BTreeMap<ContentHash, u64> = complete.iter().copied().collect();
@@ -53,7 +55,7 @@ impl Machine {
         }
     }
 
-    /// Takes note of an own fact, to be recorded with the next head.
+    /// Queues an own fact, to be recorded with the next head.
     pub(super) fn say(&mut self, now: Instant, fact: Fact) {
         self.unsaid.push(fact);
         if self.unsaid.len() >= UNSAID_MAX {
@@ -62,7 +64,7 @@ impl Machine {
         self.publish_soon(now);
     }
 
-    /// Makes the log say all that was noted.
+    /// Records all queued facts in the log.
     pub(super) fn record_own(&mut self) {
         for fact in std::mem::take(&mut self.unsaid) {
             let catalogue = &mut self.catalogue;
@@ -71,7 +73,7 @@ impl Machine {
                 Fact::Removed { share, path } => Ok(catalogue.remove(share, &path)),
                 Fact::Have { hash, size_bytes } => catalogue.have(hash, size_bytes),
                 Fact::HaveNot { hash } => Ok(catalogue.have_not(hash)),
-                // the catalogue seals, nobody else
+                // Only the catalogue makes sealed entries.
                 Fact::Readers { .. } | Fact::Sealed { .. } | Fact::SealedRemoved { .. } => {
                     Ok(false)
                 }
@@ -83,11 +85,11 @@ impl Machine {
                 }
             }
         }
-        // what others do not learn of for want of room they learn with the next start
+        // Haves that found no room in the log are announced after the next start.
         let _full = self.catalogue.review_haves();
     }
 
-    /// Own facts changed: a head for them is due shortly.
+    /// Schedules a head for changed own facts.
     pub(super) fn publish_soon(&mut self, now: Instant) {
         let soonest = now + PUBLISH_AFTER;
         let due = self
@@ -97,8 +99,8 @@ impl Machine {
         self.publish.due.get_or_insert(due);
     }
 
-    /// Records what is unsaid, signs the log as it then stands and lets the cluster spread its
-    /// head; where nothing is new, nothing goes out.
+    /// Records the queued facts, signs the log and spreads its head. Nothing is sent if nothing
+    /// changed.
     pub(super) fn publish_head(&mut self, now: Instant) {
         self.publish.due = None;
         self.record_own();
@@ -115,7 +117,8 @@ impl Machine {
 
     fn spread(&mut self, now: Instant, signed: &SignedHead) {
         let bytes = postcard::to_stdvec(signed).expect("a head always encodes");
-        // one that is held already needs no spreading, and none is too long: see its own test
+        // A head that the cluster already has is not spread again. No head is too long, which a
+        // test of its own ensures.
         let _held =
             self.cluster
                 .set_head(now, signed.head.author, signed.head.rank(), bytes.into());
@@ -130,8 +133,8 @@ impl Machine {
         }
     }
 
-    /// Heads came in a list, which has one of each author; after one that is forged nothing more
-    /// is looked at, since each costs the check of a signature.
+    /// Handles a list of heads, at most one of each author. It stops at the first forged head,
+    /// because each costs the check of a signature.
     pub(super) fn hear_heads(&mut self, now: Instant, from: NodeId, heads: &[SignedHead]) {
         let mut authors = BTreeSet::new();
         let first = |signed: &&SignedHead| authors.insert(signed.head.author);
@@ -139,8 +142,8 @@ impl Machine {
         let _forged = heads.find(|signed| !self.handle_head(now, signed, Some(from)));
     }
 
-    /// A head came, from anyone; false where it is forged: only its author's signature makes it
-    /// one.
+    /// Handles a head from any source. Returns false if it is forged, that is, if its author's
+    /// signature is invalid.
     pub(super) fn handle_head(
         &mut self,
         now: Instant,
@@ -157,7 +160,7 @@ impl Machine {
                 self.spread(now, signed);
                 return true;
             }
-            // whoever signed it, it is no news
+            // Genuine or not, it is not newer.
             Some(held) if held.head.rank() > signed.head.rank() => return true,
             _ => {}
         }
@@ -172,7 +175,7 @@ impl Machine {
         true
     }
 
-    /// Takes in a head that its author signed.
+    /// Applies a head that its author signed.
     fn take_head(&mut self, now: Instant, signed: &SignedHead, from: Option<NodeId>) {
         let author = signed.head.author;
         match self.catalogue.handle_head(signed) {
@@ -201,8 +204,9 @@ impl Machine {
         }
     }
 
-    /// Another log of ours is as new as this one. Once, that is what a restored disk makes of
-    /// itself, and what is said from now on is above both; again and again, somebody else goes on.
+    /// Handles another log of this node that is as new as this one. After a disk was restored this
+    /// happens once, and the recovery puts all later facts above both logs. If it repeats, another
+    /// machine uses the same key.
     fn handle_other_own_log(&mut self, now: Instant, epoch_heard: u64) {
         if self.catalogue.can_recover() {
             self.recover(now, epoch_heard);
@@ -214,8 +218,8 @@ impl Machine {
         }
     }
 
-    /// A key is used once again. Where it is ours, what the other one said last may stand above
-    /// what we say: any member knows.
+    /// Handles the end of a copied key. If it is the own key, the last facts of the other machine
+    /// may rank above ours. Any member knows them, so one is asked.
     pub(super) fn handle_copy_gone(&mut self, node: NodeId) {
         self.push_event(NodeEvent::CopyGone { node });
         if node == self.me {
@@ -232,8 +236,8 @@ impl Machine {
         self.publish_soon(now);
     }
 
-    /// Every node that is known, each with how many entries its log has, and whether all that it
-    /// has told of is here and in the last view.
+    /// Returns every known node with the number of entries in its log. `is_read` says whether all
+    /// that the node has announced is here and in the last view.
     pub fn member_reports(&self) -> Vec<MemberReport> {
         let is_all_taken = self.taken_in.is_empty() && !self.pulls.is_any_coming();
         let is_all_read = is_all_taken && !(self.unshown && self.catalogue.is_dirty());

@@ -1,6 +1,6 @@
-//! How fast other nodes' lists of readers are taken in: each that names this node costs it one
-//! agreement on a key, and its author nothing. Knows how many came of whom, nothing of what they
-//! mean.
+//! Rate limits for other nodes' lists of readers. Each list that names this node costs it one key
+//! agreement, and costs its author nothing. This module counts the lists of each author and does
+//! not read their meaning.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -10,18 +10,19 @@ use p2pfs_proto::wire::native::record::{Fact, Record};
 use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::id::NodeId;
 
-/// Lists of readers that name this node which are taken from one author at once: as many as one
-/// part of a log can have, so that none is too long for ever.
-pub const LISTS_AT_ONCE: u32 = PART_MAX_RECORDS as u32;
-/// And a second in the long run; the author's log waits until then.
-pub const LISTS_PER_S: u32 = 64;
+/// Burst of reader lists naming this node that are accepted from one author. It is the maximum in
+/// one part of a log, so that no part is too long forever.
+pub(super) const LISTS_AT_ONCE: u32 = PART_MAX_RECORDS as u32;
+/// Long-term rate of these lists per second. Beyond it the author's log waits.
+pub(super) const LISTS_PER_S: u32 = 64;
 
-/// What each author may say still; who is not in it, all.
+/// The remaining allowance of each author. An author that is not in the map has its full allowance.
 #[derive(Debug, Default)]
 pub(super) struct ListPaces(BTreeMap<NodeId, TokenBucket>);
 
 impl ListPaces {
-    /// Whether these records of an author may be taken in by `me` now; then they count as taken.
+    /// Returns whether these records of an author may be accepted by `me` now. If so, they count as
+    /// taken.
     pub(super) fn take(
         &mut self,
         now: Instant,
@@ -33,7 +34,7 @@ impl ListPaces {
             Fact::Readers { readers, .. } => readers.iter().any(|reader| reader.node == *me),
             _ => false,
         };
-        // of a part that is too long nothing is taken in: that is told elsewhere
+        // A part that is too long is rejected as a whole, and other code reports it.
         match records
             .iter()
             .take(PART_MAX_RECORDS)

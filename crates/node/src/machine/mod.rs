@@ -1,14 +1,14 @@
-//! The node without its sockets, disks and clock: membership, catalogue and what they owe each
-//! other.
+//! The node without sockets, disks and clock: membership, catalogue and the connection between
+//! them.
 //!
-//! Owns the cluster's machine, the catalogue, and the schedule of pulls between them; decides when
-//! a head is published, whose log is pulled from whom, and what is answered to a peer. It moves no
-//! content: what it learns of holders and offers goes out as events. Pure: time, datagrams and
-//! answers are handed in, and a seed makes it repeatable, so that tests run whole clusters of it in
+//! Owns the membership machine, the catalogue, and the schedule of pulls. It decides when a head is
+//! published, which log is pulled from which node, and what a peer is answered. It moves no
+//! content: holders and offers that it learns of become events. It is pure: time, datagrams and
+//! responses are arguments, and a seed makes it repeatable. So tests run whole clusters of it in
 //! virtual time.
 //!
-//! An error here is always somebody else's: a bad head or part is dropped and counted, the state
-//! is as before.
+//! An error here is always caused by another node: a bad head or part is dropped and counted, and
+//! the state stays as it was.
 
 mod answers;
 mod blame;
@@ -43,53 +43,53 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::{Generation, NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
-/// How long own changes are gathered before a head is signed for them: a scan of many files makes
-/// few heads, and one file waits no longer than anyone notices.
+/// How long own changes are collected before a head is signed for them. A scan of many files makes
+/// few heads, and a single file waits unnoticeably.
 const PUBLISH_AFTER: Duration = Duration::from_millis(10);
-/// The shortest time between two heads of this node.
+/// Minimum interval between two heads of this node.
 const PUBLISH_SPACING: Duration = Duration::from_millis(100);
-/// Keeps one use of the seed apart from the others.
+/// Separates the random stream for secrets from the others of the seed.
 const SECRETS_STREAM: u64 = 0x7365_6372_6574;
-/// Own facts that wait for the next head; more are recorded at once, before it.
+/// Maximum number of own facts queued for the next head. More are recorded at once, before it.
 pub const UNSAID_MAX: usize = 16_384;
-/// Events that wait to be taken. An owner that takes them after each call never meets it; beyond
-/// it Gets and Offers are dropped, which costs a retry.
+/// Maximum number of queued events. An owner that takes them after each call never reaches it.
+/// Beyond it requests for holders and offers are dropped, which costs a retry.
 pub const EVENTS_MAX: usize = 4096;
 
-/// Who this node is and how it works.
+/// Identity and settings of a node.
 pub struct MachineConfig {
-    /// This node's key.
+    /// Key of this node.
     pub key: Arc<NodeKey>,
-    /// What it calls itself.
+    /// Name of this node.
     pub name: NodeName,
-    /// Where it is reached.
+    /// Address at which other nodes reach it.
     pub advertised: SocketAddr,
-    /// Which life this is.
+    /// Generation of this life.
     pub generation: Generation,
-    /// The secrets of the cluster.
+    /// Secrets and ledger of the cluster.
     pub keyring: Arc<Keyring>,
-    /// Membership.
+    /// Settings of the membership.
     pub cluster: ClusterConfig,
-    /// For everything random; from the operating system in production.
+    /// Seed of all randomness; from the operating system in production.
     pub seed: u64,
 }
 
-/// A question to another node, to be asked over TCP.
+/// A request to another node, to be sent over TCP.
 #[derive(Debug)]
 pub struct Outgoing {
-    /// To be handed back with the answer.
+    /// ID to return with the response.
     pub id: RequestId,
-    /// Whom to ask.
+    /// The receiver of the request.
     pub node: NodeId,
     pub address: SocketAddr,
     pub request: Request,
 }
 
-/// Tells answers apart.
+/// ID that matches a response with its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
-/// Something that the owner should know or do.
+/// An event or a task for the owner of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeEvent {
     /// Another node is alive.
@@ -100,62 +100,63 @@ pub enum NodeEvent {
         /// How it ended.
         why: DownReason,
     },
-    /// Another node stopped cleanly; its entries stay for a while.
+    /// Another node stopped cleanly. Its entries stay for a while.
     PeerAway { node: NodeId },
-    /// Another node asks who has these contents: answer with [`Machine::send`].
+    /// Another node asks which nodes have these contents: answer with [`Machine::send`].
     Wanted {
-        /// Who asks.
+        /// The asking node.
         from: NodeId,
-        /// What for.
+        /// Hashes of the contents.
         hashes: Vec<ContentHash>,
     },
-    /// Another node says what it has.
+    /// Another node offers a content.
     Offered {
-        /// Who offers.
+        /// The offering node.
         from: NodeId,
-        /// Where it is reached.
+        /// Its address.
         address: SocketAddr,
-        /// What it says it has.
+        /// The offer.
         offer: OfferSummary,
     },
-    /// This node's life was renewed: remember it as the lowest for the next start.
+    /// This node has a new generation: store it as the lower bound for the next start.
     Renewed {
-        /// What it is now.
+        /// The new generation.
         generation: Generation,
     },
-    /// Two machines use one key: a person must look. Comes again with every further address.
+    /// Two machines use one key, and a person must act. The event is repeated for each further
+    /// address.
     CopiedKey {
         node: NodeId,
-        /// Where the other machine is, or of another node's key, where either is, as far as that
-        /// is known.
+        /// The known addresses of the other machine, or of both machines if the key is another
+        /// node's.
         addresses: Vec<SocketAddr>,
     },
-    /// One of the two was not heard for a while.
+    /// One of the two machines has been silent for a while.
     CopyGone { node: NodeId },
-    /// Another node breaks the rules of the cluster: a person should know.
+    /// Another node breaks the rules of the cluster, and a person should know.
     Offended { node: NodeId, what: Offence },
-    /// A member has stated who comes or goes; told where it was news.
+    /// A new statement of a member admits or expels a node, or changes the secret or an owner.
     Stated(Box<SignedStatement>),
-    /// Who is in is another than before: connections with those who are out are to be ended.
+    /// The set of members has changed: end the connections with former members.
     MembershipChanged,
-    /// Find out over TCP who is at this address, and say it with [`Machine::knocked`].
+    /// Find out over TCP which node is at this address, and report it with [`Machine::knocked`].
     Knock { address: SocketAddr },
-    /// This node has more names than others keep of one: those beyond are not said.
+    /// This node has more names than other nodes keep of one node. The excess is not announced.
     NamesRefused,
-    /// The farewell is said.
+    /// The farewell is sent.
     Left,
 }
 
-/// What was dropped, by cause.
+/// Counts of dropped input, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MachineCounters {
     /// Heads that did not decode or whose signature is wrong.
     pub bad_heads: u64,
-    /// Parts of logs that did not fit their head.
+    /// Parts of logs that did not match their head.
     pub bad_parts: u64,
     /// Own facts that the log could not take.
     pub refused_facts: u64,
-    /// Heads of more nodes or records than are kept.
+    /// Heads of non-members, or beyond the limits on nodes and records.
     pub refused_heads: u64,
     /// Member lists that did not decode.
     pub bad_member_lists: u64,
@@ -168,34 +169,34 @@ pub struct Machine {
     me: NodeId,
     key: Arc<NodeKey>,
     keyring: Arc<Keyring>,
-    /// Of the keyring, as it was followed last.
+    /// Revision of the keyring that was last applied.
     seen_revision: u64,
-    /// When a member is asked for the secret of a new epoch.
+    /// When to ask a member for the secret of a new epoch.
     secret_due: Option<Instant>,
     rng: StdRng,
     cluster: Cluster,
     catalogue: Catalogue,
     pulls: Pulls,
-    /// Whose logs are being taken in: who gave them, under which head.
+    /// Logs that are being merged: by author, the node that sent the part, and its head.
     taken_in: BTreeMap<NodeId, (NodeId, SignedHead)>,
-    /// Whether something of another's log was taken in since the last view.
+    /// Whether another node's log has changed since the last view.
     unshown: bool,
-    /// Which live members have said, or could not say, which heads they have.
+    /// The live members that have answered a request for heads, or failed to.
     told: BTreeSet<NodeId>,
     questions: questions::Questions,
     events: VecDeque<NodeEvent>,
     publish: Publish,
-    /// Own facts that the log has not taken yet, so that it stays what its head says until the
-    /// next head: a log that runs ahead of its head cannot be pulled.
+    /// Own facts that are not in the log yet. So the log matches its head until the next one: a log
+    /// ahead of its head cannot be pulled.
     unsaid: Vec<Fact>,
-    /// Who reads which of the own shares, as it was written.
+    /// The readers of each own share, as configured.
     readers: BTreeMap<ShareIndex, Option<Vec<String>>>,
     readers_meant: Arc<OwnReaders>,
     list_paces: lists::ListPaces,
     counters: MachineCounters,
 }
 
-/// When the next head is due.
+/// The schedule of the next head.
 #[derive(Debug, Default)]
 struct Publish {
     due: Option<Instant>,
@@ -203,7 +204,7 @@ struct Publish {
 }
 
 impl Machine {
-    /// A node that knows what `catalogue` holds (of an earlier run, or nothing).
+    /// Creates the machine of a node. `catalogue` is loaded from an earlier run or empty.
     pub fn new(config: MachineConfig, mut catalogue: Catalogue, now: Instant) -> Self {
         catalogue.begin_own(config.generation.0);
         let me = config.key.node_id();
@@ -219,7 +220,7 @@ impl Machine {
         let mut machine = Self {
             me,
             key: config.key,
-            // the catalogue may know nodes that went while this one was not there
+            // The catalogue may contain nodes that left while this node was stopped.
             seen_revision: 0,
             keyring: config.keyring,
             secret_due: None,
@@ -246,13 +247,13 @@ impl Machine {
         machine
     }
 
-    /// A datagram came.
+    /// Handles a received datagram.
     pub fn handle_message(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
         self.cluster.handle_message(now, from, datagram);
         self.advance(now);
     }
 
-    /// The time of [`Self::poll_timeout`] came.
+    /// Handles the time of [`Self::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
         self.cluster.handle_timeout(now);
         if self.publish.due.is_some_and(|due| due <= now) {
@@ -262,7 +263,7 @@ impl Machine {
         self.advance(now);
     }
 
-    /// When [`Self::handle_timeout`] should be called.
+    /// Returns when [`Self::handle_timeout`] should be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let times = [
             self.cluster.poll_timeout(),
@@ -273,64 +274,64 @@ impl Machine {
         times.into_iter().flatten().min()
     }
 
-    /// A datagram to send.
+    /// Returns the next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.cluster.poll_transmit()
     }
 
-    /// A question to ask.
+    /// Returns the next request to send.
     pub fn poll_request(&mut self) -> Option<Outgoing> {
         self.questions.poll()
     }
 
-    /// Something that happened.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<NodeEvent> {
         self.events.pop_front()
     }
 
-    /// Whether the namespace changed since [`Self::view`] was taken.
+    /// Returns whether the namespace changed since [`Self::view`] was called.
     pub fn has_changes(&self) -> bool {
         self.catalogue.is_dirty() && !self.catalogue.is_taking_in()
     }
 
-    /// What of the namespace changed; to be asked after [`Self::view`].
+    /// Returns the next change of the namespace. Call it after [`Self::view`].
     pub fn poll_change(&mut self) -> Option<Change> {
         self.catalogue.poll_change()
     }
 
-    /// The namespace as it is now.
+    /// Returns the current namespace.
     pub fn view(&mut self) -> Arc<View> {
         self.unshown = false;
         self.catalogue.view()
     }
 
-    /// The catalogue, to read or persist it.
+    /// Returns the catalogue, to read or store it.
     pub fn catalogue(&mut self) -> &mut Catalogue {
         &mut self.catalogue
     }
 
-    /// The catalogue, to look at.
+    /// Returns the catalogue for reading.
     pub fn known(&self) -> &Catalogue {
         &self.catalogue
     }
 
-    /// A name of our own shares has this content now.
+    /// Records the current entry of a name in the own shares.
     pub fn put(&mut self, now: Instant, share: ShareIndex, path: SharedPath, entry: Entry) {
         self.say(now, Fact::Entry { share, path, entry });
     }
 
-    /// A name of our own shares is gone.
+    /// Records that a name in the own shares is gone.
     pub fn remove(&mut self, now: Instant, share: ShareIndex, path: &SharedPath) {
         let path = path.clone();
         self.say(now, Fact::Removed { share, path });
     }
 
-    /// Every node that is known.
+    /// Returns every known node.
     pub fn members(&self) -> Vec<MemberStatus> {
         self.cluster.members()
     }
 
-    /// Where a living member is reached.
+    /// Returns the address of a live member.
     pub fn address_of(&self, node: &NodeId) -> Option<SocketAddr> {
         self.cluster
             .live()
@@ -338,26 +339,26 @@ impl Machine {
             .map(|member| member.address)
     }
 
-    /// Another address to join through.
+    /// Adds another address to join through.
     pub fn add_seed(&mut self, now: Instant, address: SocketAddr) {
         self.cluster.add_seed(now, address);
         self.advance(now);
     }
 
-    /// This node is reached at another address from now on.
+    /// Changes the address at which this node is reached.
     pub fn move_to(&mut self, now: Instant, address: SocketAddr) {
         self.cluster.move_to(now, address);
         self.advance(now);
     }
 
-    /// An address that the LAN told of.
+    /// Handles an address announced on the LAN.
     pub fn hint(&mut self, now: Instant, address: SocketAddr) {
         self.cluster.hint(now, address);
         self.advance(now);
     }
 
-    /// Asks everyone who should know for contents that no reachable holder has: of one that is for
-    /// some nodes alone, those.
+    /// Asks all nodes for contents that no reachable holder has. For a private content only its
+    /// readers are asked.
     pub fn broadcast_wanted(&mut self, now: Instant, hashes: Vec<ContentHash>) {
         let (private, hashes): (Vec<_>, Vec<_>) = hashes
             .into_iter()
@@ -369,7 +370,7 @@ impl Machine {
             })
             .encode()
             {
-                // whoever is not reached this time is asked again with the next
+                // Nodes that are not reached this time are asked again next time.
                 let _reached = self.cluster.broadcast(now, body.into());
             }
         }
@@ -379,37 +380,37 @@ impl Machine {
     /// Sends a message to one node.
     pub fn send(&mut self, now: Instant, to: NodeId, message: &Message) {
         if let Ok(body) = message.encode() {
-            // one that is gone meanwhile needs no message
+            // If the node is gone, the message is not needed.
             let _gone = self.cluster.send(now, to, body.into());
         }
         self.advance(now);
     }
 
-    /// Says farewell; [`NodeEvent::Left`] comes when it is said.
+    /// Begins the farewell. [`NodeEvent::Left`] follows once it is sent.
     pub fn leave(&mut self, now: Instant, leave: Leave) {
         self.record_own();
         self.cluster.leave(now, leave);
         self.advance(now);
     }
 
-    /// What the state machine itself refused.
+    /// Returns the counters of the state machine.
     pub fn counters(&self) -> MachineCounters {
         self.counters
     }
 
-    /// Works on what is left of a large change; whether more is left. To be called between other
+    /// Continues the work on a large change and returns whether more is left. Call it between other
     /// work.
     pub fn sweep(&mut self, now: Instant) -> bool {
         let has_more = self.restate(now) | self.take_in(now);
         self.catalogue.advance(SWEEP_STEP_RECORDS) || has_more
     }
 
-    /// The membership's part.
+    /// Returns the membership.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
     }
 
-    /// Takes what the cluster has to tell, then asks what is due to be asked.
+    /// Handles the events of the membership, then sends the requests that are due.
     fn advance(&mut self, now: Instant) {
         while let Some(event) = self.cluster.poll_event() {
             self.handle_cluster_event(now, event);
@@ -450,7 +451,7 @@ impl Machine {
 
     fn handle_up(&mut self, member: Member) {
         self.set_live(member.node, true);
-        // what came late of an earlier time
+        // A late answer may be from an earlier life of the node.
         self.told.remove(&member.node);
         self.questions.comes(member.node, member.address);
         self.push_event(NodeEvent::PeerUp(member));

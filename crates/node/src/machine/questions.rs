@@ -1,7 +1,7 @@
-//! The questions to other nodes that are under way, and whom to ask for the first time.
+//! The requests to other nodes in flight, and the new members to ask for the first time.
 //!
-//! Owns their numbers and their limits: what one node leaves unanswered takes no other's place, and
-//! logs have places of their own. Knows nothing of what is answered.
+//! Owns their numbers and limits. Unanswered requests to one node take no slot of another, and
+//! requests for logs have slots of their own. Does not interpret the answers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -11,26 +11,27 @@ use super::{Outgoing, RequestId};
 use p2pfs_proto::wire::native::tcp::Request;
 use p2pfs_types::id::NodeId;
 
-/// Questions under way, those for logs left out; further ones wait for the next push-pull.
+/// Maximum number of requests in flight, except for logs. Further ones wait for the next push-pull.
 pub const REQUESTS_MAX: usize = 192;
-/// Of these, to one node: what is asked of two lives of it, or of one and in a push-pull.
+/// Maximum number of these to one node: enough for the requests to two lives of it, or to one life
+/// and in a push-pull.
 pub const REQUESTS_EACH_MAX: usize = 6;
-/// Questions for logs under way: those that are waited for, and those that were given up and may
-/// still be answered.
+/// Maximum number of log requests in flight, including those that were given up and may still be
+/// answered.
 pub const LOG_REQUESTS_MAX: usize = 64;
 
-/// What is asked, and what is to be.
+/// The requests in flight and the members still to be asked.
 #[derive(Default)]
 pub(super) struct Questions {
     asked: BTreeMap<RequestId, Asked>,
     next: u64,
     outgoing: VecDeque<Outgoing>,
-    /// Living members that were not asked for their heads yet, and where they are.
+    /// Live members that were not asked for their heads yet, with their addresses.
     newcomers: BTreeMap<NodeId, SocketAddr>,
 }
 
 impl Questions {
-    /// One more, where there is room for it.
+    /// Queues a request if there is a free slot, and returns whether there was.
     pub(super) fn ask(
         &mut self,
         node: NodeId,
@@ -57,7 +58,7 @@ impl Questions {
         true
     }
 
-    /// An answer came to this one, or can come no more.
+    /// Removes a request that was answered or failed, and returns its context.
     pub(super) fn take(&mut self, id: RequestId) -> Option<Asked> {
         self.asked.remove(&id)
     }
@@ -66,7 +67,7 @@ impl Questions {
         self.outgoing.pop_front()
     }
 
-    /// How many more may be asked of a node, those for logs left out.
+    /// Returns how many more requests may be sent to a node, except for logs.
     fn room_for(&self, node: &NodeId) -> usize {
         let of_node = |asked: &&Asked| !asked.is_log() && asked.of() == *node;
         let each = self.asked.values().filter(of_node).count();
@@ -81,17 +82,17 @@ impl Questions {
         self.asked.values().filter(|asked| asked.is_log()).count()
     }
 
-    /// A member lives, which is to be asked.
+    /// Records a live member that must be asked.
     pub(super) fn comes(&mut self, node: NodeId, address: SocketAddr) {
         self.newcomers.insert(node, address);
     }
 
-    /// It was asked, or is gone.
+    /// Forgets a new member that was asked or is gone.
     pub(super) fn forget_newcomer(&mut self, node: &NodeId) {
         self.newcomers.remove(node);
     }
 
-    /// One that is to be asked, and may be asked so many questions now.
+    /// Returns a member that must be asked and has this many free slots.
     pub(super) fn newcomer(&self, questions: usize) -> Option<(NodeId, SocketAddr)> {
         if self.newcomers.is_empty() || self.room() < questions {
             return None;

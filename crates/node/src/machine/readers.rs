@@ -1,4 +1,4 @@
-//! Shares that are for some nodes alone: whom the written names mean, and what follows from that.
+//! Shares with readers: resolving the configured names, and applying the result.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 
 impl Machine {
-    /// Says who reads a share of this node from now on: those whom these names and keys mean, and
-    /// who that is follows the membership; or all.
+    /// Sets the readers of a share of this node by names and keys; `None` means all nodes. Names
+    /// are resolved again when the membership changes.
     pub fn set_readers(&mut self, now: Instant, share: ShareIndex, readers: Option<Vec<String>>) {
         self.readers.insert(share, readers);
         self.follow_readers(now);
     }
 
-    /// Holds to who reads what, as the names and the membership are now.
+    /// Applies the readers of all shares, as the configured names resolve now.
     pub(super) fn follow_readers(&mut self, now: Instant) {
         let mut has_changed = false;
         let mut all = OwnReaders::new();
@@ -44,12 +44,12 @@ impl Machine {
         }
     }
 
-    /// Who reads which of the own shares, which the log may not say yet.
+    /// Returns the readers of each own share. The log may not contain the latest change yet.
     pub fn own_readers(&self) -> &Arc<OwnReaders> {
         &self.readers_meant
     }
 
-    /// Says some of what other nodes read from now on; whether there is more.
+    /// Records some of the entries whose readers changed and returns whether more are left.
     pub(super) fn restate(&mut self, now: Instant) -> bool {
         if !self.catalogue.is_restating() {
             return false;
@@ -59,15 +59,16 @@ impl Machine {
         has_more
     }
 
-    /// What is cached here and private since is said no more with the next head, though this node
-    /// itself goes on to list it; what is private no more is said.
+    /// Schedules a head if cached contents became private or public. The next head no longer
+    /// announces private ones, though this node still lists them itself, and announces the others
+    /// again.
     pub(super) fn review_haves(&mut self, now: Instant) {
         if self.catalogue.has_haves_to_review() {
             self.publish_soon(now);
         }
     }
 
-    /// Asks those who read private contents for them, and nobody else.
+    /// Asks only the readers of private contents for them.
     pub(super) fn ask_readers(&mut self, now: Instant, hashes: &[ContentHash]) {
         for hash in hashes {
             let question = Message::Get {
@@ -78,7 +79,7 @@ impl Machine {
             };
             let readers = self.catalogue.readers_of(hash).into_iter();
             for node in readers.filter(|node| *node != self.me) {
-                // one that is not there is asked again with the next
+                // If it is gone, it is asked again next time.
                 let _gone = self.cluster.send(now, node, body.clone());
             }
         }

@@ -1,4 +1,4 @@
-//! The promises of one machine, and of a few that hear each other at once.
+//! Tests of one machine, and of a few that receive each other's datagrams at once.
 
 mod exchange;
 mod lists;
@@ -14,13 +14,13 @@ use p2pfs_proto::wire::native::tcp::Response;
 
 const STEP: Duration = Duration::from_millis(1);
 
-/// Machines at addresses, datagrams that arrive at once, and questions that the test answers.
+/// Machines with addresses, datagrams that arrive at once, and requests that the test answers.
 struct Bench {
     now: Instant,
     machines: Vec<Machine>,
-    /// Addresses of which nothing comes and to which nothing goes.
+    /// Addresses that are cut off from the network.
     cut: Vec<SocketAddr>,
-    /// Questions that were asked and not answered yet, with who asked.
+    /// Unanswered requests, with the index of the asking machine.
     questions: Vec<(usize, Outgoing)>,
     events: Vec<(usize, NodeEvent)>,
     heads: BTreeMap<usize, Vec<(Instant, u64)>>,
@@ -94,7 +94,7 @@ impl Bench {
         self.machines[index].put(now, ShareIndex(0), path(name), file(content));
     }
 
-    /// Lets time pass; questions are answered as they come.
+    /// Advances the time; requests are answered as they arise.
     fn run(&mut self, time: Duration) {
         self.run_unanswered(time, true);
     }
@@ -154,7 +154,7 @@ impl Bench {
         acted
     }
 
-    /// Answers a question truly, or says that nobody is there.
+    /// Answers a request correctly, or as unreachable.
     fn answer(&mut self, asker: usize, question: Outgoing) {
         let (now, from) = (self.now, self.id(asker));
         let is_cut = self.cut.contains(&question.address) || self.cut.contains(&address(asker));
@@ -165,7 +165,7 @@ impl Bench {
         self.machines[asker].handle_response(now, question.id, response);
     }
 
-    /// The questions for logs that wait, as who asks whom for whose.
+    /// Returns the waiting requests for logs: the asking machine, the asked node and the author.
     fn log_questions(&self) -> Vec<(usize, NodeId, NodeId)> {
         let logs = self.questions.iter().filter_map(|(asker, question)| {
             let Request::Log { author, .. } = question.request else {

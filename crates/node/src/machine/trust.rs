@@ -1,4 +1,4 @@
-//! Who is in: statements that come and go, and what follows from them.
+//! The membership of the cluster: statements of members, and their effects.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,11 +12,11 @@ use p2pfs_proto::wire::native::tcp::Request;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
-/// How soon another member is asked for a secret that the last one did not give.
+/// Delay until another member is asked for a secret that the last one did not give.
 const SECRET_RETRY: Duration = Duration::from_secs(1);
 
 impl Machine {
-    /// Says what time it is by the wall clock, where that can be believed.
+    /// Sets the time of the wall clock, or `None` if it is not believable.
     pub fn set_clock(&mut self, unix_s: Option<u64>) {
         self.cluster.set_clock(unix_s);
         if let Some(now_s) = unix_s {
@@ -24,17 +24,18 @@ impl Machine {
         }
     }
 
-    /// What this node is a member by.
+    /// Returns the secrets and the ledger of this node's membership.
     pub fn keyring(&self) -> &Keyring {
         &self.keyring
     }
 
-    /// Holds to the keyring as it is now: after it was changed by hand.
+    /// Applies the current keyring after it was changed by a command.
     pub fn membership_changed(&mut self, now: Instant) {
         self.advance(now);
     }
 
-    /// Somebody who was knocked at is a member: both come to know the same of who is in.
+    /// Handles that a knocked address belongs to a member. Both nodes then exchange their knowledge
+    /// of the membership.
     pub fn knocked(&mut self, now: Instant, node: NodeId, address: SocketAddr) {
         self.follow_membership(now);
         self.ask_for_trust(node, address, false);
@@ -42,8 +43,8 @@ impl Machine {
         self.advance(now);
     }
 
-    /// Forgets what a node that is not here has listed, whoever else still has it, until it is
-    /// here again. False where it is here, or unknown.
+    /// Forgets the listings of a node that is not here until it returns, even if other nodes have
+    /// them. Returns false if the node is here or unknown.
     pub fn forget_node(&mut self, node: &NodeId) -> bool {
         let is_here = *node == self.me || self.cluster.live().any(|member| member.node == *node);
         let is_known = self.catalogue.head_of(node).is_some();
@@ -60,8 +61,8 @@ impl Machine {
         self.catalogue.forget(author);
     }
 
-    /// Where the keyring has changed: tells others, ends what is with those who are out, and asks
-    /// for the secret that is wanted.
+    /// Applies a changed keyring: spreads new statements, removes former members, and asks for a
+    /// missing secret.
     pub(super) fn follow_membership(&mut self, now: Instant) {
         let revision = self.keyring.revision();
         if revision == self.seen_revision {
@@ -77,7 +78,7 @@ impl Machine {
         for statement in self.keyring.take_news() {
             self.cluster
                 .spread_statement(now, statement.encode().into());
-            // the farewell that it confirms is the event
+            // The farewell that it confirms was already reported.
             if !self.keyring.confirms(&statement) {
                 self.push_event(NodeEvent::Stated(Box::new(statement)));
             }
@@ -97,14 +98,14 @@ impl Machine {
         self.push_event(NodeEvent::MembershipChanged);
     }
 
-    /// Holds to whose which path is, as the ledger says.
+    /// Applies the owners of paths in the ledger.
     pub(super) fn follow_owners(&mut self) {
         let owners = self.keyring.owners().into_iter();
         let sound = owners.filter_map(|(path, node)| Some((SharedPath::new(path).ok()?, node)));
         self.catalogue.set_owners(sound.collect());
     }
 
-    /// Asks a member, at random, for the secret of the epoch that the ledger names.
+    /// Asks a random member for the secret of the epoch that the ledger names.
     pub(super) fn ask_for_secret(&mut self, now: Instant) {
         if self.secret_due.is_none_or(|due| now < due) {
             return;
@@ -120,7 +121,8 @@ impl Machine {
         }
     }
 
-    /// Asks a member what it knows of who is in, and with `all` tells it what is known here.
+    /// Asks a member for its statements. With `all` the request also contains all that is known
+    /// here.
     pub(super) fn ask_for_trust(&mut self, node: NodeId, address: SocketAddr, all: bool) {
         if self.keyring.has_ledger() {
             let question = self.keyring.question(all).into();

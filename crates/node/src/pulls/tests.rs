@@ -1,4 +1,4 @@
-//! Whom a log is pulled from, and when.
+//! Tests of the node from which a log is pulled, and when.
 
 use rand::SeedableRng;
 
@@ -43,7 +43,7 @@ fn who_told_of_a_head_is_asked_where_the_author_is_gone() {
     );
 }
 
-/// Whom a new change of the author's log is asked of first.
+/// Returns the node that is asked first for a new change of the author's log.
 fn first_asked(pulls: &mut Pulls, now: Instant, members: &[NodeId]) -> NodeId {
     pulls.want(now, node(1), START, None);
     pulls.next_step(now, members).unwrap().from
@@ -125,7 +125,7 @@ fn an_answer_that_brings_nothing_nearer_is_asked_of_another_after_a_pause() {
     let mut pulls = pulls();
     pulls.want(now, node(1), START, None);
     let members = [node(1), node(2)];
-    // an author with an older log than the one that it told of: two machines with one key
+    // an author with an older log than the one it announced: two machines with one key
     for from in [node(1), node(2), node(1)] {
         assert_eq!(pulls.next_step(now, &members).unwrap().from, from);
         pulls.advance(now, node(1), START);

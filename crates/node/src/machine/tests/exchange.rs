@@ -1,5 +1,5 @@
-//! The promises about what nodes tell each other: heads are checked, parts fit them, and logs come
-//! from whoever has them.
+//! Tests of the exchange between nodes: heads are verified, parts match them, and logs are pulled
+//! from any node that has them.
 
 use super::*;
 use p2pfs_proto::wire::native::record::{Head, SignedHead};
@@ -74,7 +74,7 @@ fn a_list_of_heads_costs_one_check_of_each_author_and_none_after_a_forged_one() 
     heads.push(also_wrong);
     bench.machines[0].answer(now, from, &Request::Heads { heads });
     assert_eq!(bench.machines[0].counters().bad_heads, 1);
-    // what is no news is not even looked at
+    // a head that is not newer is not verified
     let unsigned = SignedHead {
         signature: Default::default(),
         ..older
@@ -89,7 +89,7 @@ fn who_sends_a_list_of_members_with_a_forged_life_is_named_and_nothing_of_it_tak
     let mut bench = Bench::new(3);
     let (now, from) = (bench.now, bench.id(2));
     let mut members = bench.machines[2].cluster().export_members().to_vec();
-    // the end of the signature of the last one
+    // the end of the last signature
     *members.last_mut().unwrap() ^= 1;
     let before = bench.machines[0].members();
     let members = Bytes::from(members);
@@ -104,7 +104,7 @@ fn who_sends_a_list_of_members_with_a_forged_life_is_named_and_nothing_of_it_tak
     assert_eq!(told.count(), 1);
 }
 
-/// Two machines, of which the first asks for the log of the second; the answer is the test's.
+/// Two machines, of which the first requests the log of the second. The test answers the request.
 fn asked() -> (Bench, Outgoing, LogPart) {
     let mut bench = Bench::new(2);
     bench.put(1, "a", "1");
@@ -172,7 +172,7 @@ fn of_a_log_whose_author_is_put_out_while_it_comes_nothing_is_kept_or_asked_for_
         let keyring = Keyring::founded_in_memory(secret, &founder, name.clone(), 1);
         keyring.admit(&founder, author, name, false).unwrap();
         bench.machines[0].keyring = Arc::new(keyring);
-        // more is to come, so the first part waits
+        // more parts follow, so the first one waits
         part.last = false;
         if !comes_later {
             let response = Some(Response::Log(part.clone()));
@@ -286,7 +286,7 @@ fn nodes_exchange_members_and_heads_and_answer_with_what_is_news() {
 #[test]
 fn heads_that_gossip_did_not_bring_are_learned_by_the_exchange() {
     let mut bench = Bench::new(2);
-    // the datagrams of the change are lost, but no member is missed
+    // the datagrams of the change are lost, but no member is missing
     bench.put(1, "a", "1");
     let now = bench.now + PUBLISH_AFTER;
     bench.machines[1].publish_head(now);
@@ -304,7 +304,7 @@ fn a_log_is_pulled_from_a_third_node_when_its_author_is_gone() {
     let mut bench = Bench::new(3);
     let author = bench.id(2);
     bench.put(2, "a", "1");
-    // node 0 hears the head, and its question is on its way when the author dies
+    // node 0 receives the head, and its request is in flight when the author dies
     bench.run_unanswered(Duration::from_millis(200), false);
     let asked = bench.log_questions();
     assert!(asked.contains(&(0, author, author)) && asked.contains(&(1, author, author)));
@@ -414,7 +414,7 @@ fn a_second_log_under_our_own_number_is_outbid_a_few_times_and_then_reported() {
         bench.run(Duration::from_secs(1));
         epochs.push(bench.machines[0].catalogue().own_head().epoch);
     }
-    // a disk that was restored makes one too
+    // a restored disk makes such a log too
     let outbid = p2pfs_catalogue::OWN_RECOVERIES_MAX as usize;
     assert_eq!(bench.events.len(), 6 - outbid);
     let copied = |(_, event): &(usize, NodeEvent)| matches!(event, NodeEvent::CopiedKey { .. });

@@ -1,4 +1,4 @@
-//! What a list of readers costs those whom it names.
+//! The cost of a reader list for the nodes that it names.
 
 use super::super::lists::{LISTS_AT_ONCE, LISTS_PER_S};
 use super::*;

@@ -1,4 +1,4 @@
-//! The promises about how many questions are under way, and who is asked.
+//! Limits on requests in flight, and the choice of the asked node.
 
 use super::super::questions::{LOG_REQUESTS_MAX, REQUESTS_EACH_MAX, REQUESTS_MAX};
 use super::*;
