@@ -1,8 +1,8 @@
-//! Storing what must outlive the process, beside the event loop.
+//! Storing persistent state beside the event loop.
 //!
-//! Owns the thread that writes to the store. One batch is under way at a time; while it is, what
-//! changes gathers in the catalogue, so that a slow disk makes larger batches and never a longer
-//! queue. No batch is ever left out: what is stored of a log says of itself that it is whole.
+//! Owns the thread that writes to the store. One batch is in progress at a time. Meanwhile, changes
+//! accumulate in the catalogue. So a slow disk makes batches larger and never makes a queue longer.
+//! No batch is skipped: a stored log claims to be complete.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,21 +20,22 @@ use p2pfs_fetch::PeerRecord;
 use p2pfs_transfer::Fetcher;
 use p2pfs_types::id::{Generation, NodeId};
 
-/// Records in one batch: about a MiB on disk, so that a batch takes milliseconds.
+/// Maximum number of records in one batch: about 1 MiB on disk, so that a batch takes milliseconds.
 const BATCH_RECORDS: usize = 8192;
-/// The shortest time between the begins of two batches: each ends in a sync of the disk.
+/// Minimum interval between the starts of two batches, because each ends with an fsync.
 const BATCH_SPACING: Duration = Duration::from_millis(500);
-/// How the warning begins that says what was not stored.
+/// Beginning of the warning about a failed write.
 pub(super) const NOT_STORED: &str = "the state is not stored, to be tried again";
-/// How often it is noted who is reachable though nothing changed: logs are forgotten by days.
+/// Interval at which reachable nodes are recorded without any change. Logs are forgotten after
+/// days.
 const NOTE_PERIOD: Duration = Duration::from_secs(3600);
-/// How often it is noted how other nodes do as responders: what a crash loses is no more.
+/// Interval at which the responder statistics are stored. A crash loses at most this much.
 const RESPONDERS_PERIOD: Duration = Duration::from_secs(300);
 
-/// What became of a batch.
+/// The result of a batch.
 type Outcome = Result<(), StoreError>;
 
-/// What is handed to the thread.
+/// A job for the thread.
 enum Work {
     Logs(Vec<LogWrite>),
     Generation(Generation),
@@ -42,8 +43,9 @@ enum Work {
     Responders(Vec<PeerRecord>),
 }
 
-/// What waits for the thread: of each kind the newest, which says all that the one before said. Of
-/// batches, which do not, there is one at a time.
+/// The jobs that wait for the thread. Of each kind there is at most one, the newest, which
+/// supersedes earlier ones. Batches do not supersede each other, so only one is in progress at a
+/// time.
 #[derive(Default)]
 struct Waiting {
     logs: Option<Vec<LogWrite>>,
@@ -72,7 +74,7 @@ impl Waiting {
     }
 }
 
-/// Where the loop leaves work for the thread; neither waits for the other's disk.
+/// The job queue between the loop and the thread. Taking or adding a job never blocks on the disk.
 #[derive(Default)]
 struct Desk {
     waiting: Mutex<Waiting>,
@@ -85,13 +87,13 @@ impl Desk {
         self.changed.notify_one();
     }
 
-    /// No more comes.
+    /// Declares that no more jobs follow.
     fn end(&self) {
         self.waiting.lock().has_ended = true;
         self.changed.notify_one();
     }
 
-    /// The next; none at the end.
+    /// Waits for the next job. Returns `None` at the end.
     fn next(&self) -> Option<Work> {
         let mut waiting = self.waiting.lock();
         loop {
@@ -103,34 +105,34 @@ impl Desk {
     }
 }
 
-/// The near end of the thread that stores.
+/// The loop's side of the storing thread.
 pub(super) struct Persister {
     desk: Arc<Desk>,
     outcomes: Receiver<Outcome>,
     thread: Option<JoinHandle<()>>,
     under_way: bool,
-    /// The last look was too early, or found something: look again.
+    /// Whether there may be more to store: the last check was too early, or found something.
     has_more: bool,
     next_batch: Instant,
     next_note: Instant,
     next_responders: Instant,
-    /// The last batch was not stored.
+    /// Whether the last batch failed.
     is_failing: bool,
-    /// How storing turned out last, where that is news, until it is taken.
+    /// The latest change between failure and success, until it is reported.
     news: Option<StoreNews>,
 }
 
-/// What the owner of the node should know about the store.
+/// News about the store for the owner of the node.
 #[derive(Debug)]
 enum StoreNews {
-    /// A batch was not stored; everything is stored again later.
+    /// A batch failed. Everything is stored again later.
     Failed(StoreError),
-    /// Storing goes on after a failure.
+    /// Storing works again after a failure.
     Mended,
 }
 
 impl Persister {
-    /// Takes the store to a thread of its own, and stores which life this is.
+    /// Starts the thread with the store and stores the generation.
     pub(super) fn start(store: Store, generation: Generation) -> Self {
         let store = Reopening::new(store);
         let persister = Self::beside(move |desk, outcome| run(store, desk, outcome));
@@ -138,7 +140,7 @@ impl Persister {
         persister
     }
 
-    /// The near end of a thread that does this.
+    /// Starts the thread with this work.
     fn beside(work: impl FnOnce(&Desk, &Sender<Outcome>) + Send + 'static) -> Self {
         let desk = Arc::new(Desk::default());
         let (outcome, outcomes) = channel();
@@ -163,7 +165,7 @@ impl Persister {
         }
     }
 
-    /// Hands the next batch to the thread, if it is idle and there is one.
+    /// Hands the next batch to the thread if it is idle and there is one.
     pub(super) fn advance(&mut self, catalogue: &mut Catalogue) {
         self.take_outcomes(catalogue);
         let now = Instant::now();
@@ -179,7 +181,7 @@ impl Persister {
         }
     }
 
-    /// When [`Self::advance`] should be called again, whatever happens until then.
+    /// Returns when [`Self::advance`] should be called again, if nothing happens before.
     pub(super) fn next_due(&self) -> Option<Instant> {
         match (self.under_way, self.has_more) {
             (true, _) => Some(Instant::now() + OUTCOME_LOOK),
@@ -188,18 +190,18 @@ impl Persister {
         }
     }
 
-    /// Remembers which life this is.
+    /// Stores the generation of this life.
     pub(super) fn set_generation(&self, generation: Generation) {
         self.desk.put(Work::Generation(generation));
     }
 
-    /// Whether it is time to note again who is reachable.
+    /// Returns whether it is time to record the reachable nodes again.
     pub(super) fn is_note_due(&self) -> bool {
         Instant::now() >= self.next_note
     }
 
-    /// Remembers where members are reached, and that they were just now. Nobody is no news: what
-    /// was remembered is what a start without a network has.
+    /// Stores the addresses of the reachable members and that they were live now. An empty list is
+    /// ignored: the stored addresses serve a start without a network.
     pub(super) fn set_reachable(&mut self, members: Vec<(NodeId, SocketAddr)>) {
         self.next_note = Instant::now() + NOTE_PERIOD;
         if !members.is_empty() {
@@ -207,7 +209,7 @@ impl Persister {
         }
     }
 
-    /// Remembers how other nodes do as responders, where it is time for that.
+    /// Stores the responder statistics of other nodes, if it is time for that.
     pub(super) fn note_responders(&mut self, fetcher: &Fetcher) {
         if Instant::now() >= self.next_responders {
             self.next_responders = Instant::now() + RESPONDERS_PERIOD;
@@ -215,23 +217,23 @@ impl Persister {
         }
     }
 
-    /// One of them lied, which a crash should not make forgotten.
+    /// Makes the responder statistics due now. A peer lied, and a crash should not lose that.
     pub(super) fn hurry_responders(&mut self) {
         self.next_responders = Instant::now();
     }
 
-    /// Warns where something was not stored, until storing works again.
+    /// Warns if a write failed, and removes the warning when storing works again.
     pub(super) fn tell(&mut self, events: &EventLog) {
         let Some(news) = self.news.take() else { return };
-        // a second failure may say it in other words
+        // A second failure may have another text.
         events.settle(NOT_STORED);
         if let StoreNews::Failed(error) = news {
             events.warn(format!("{NOT_STORED}: {error}"));
         }
     }
 
-    /// Stores all that is left, with how other nodes did as responders, and ends the thread. Waits
-    /// for the disk; where it refuses a batch, nothing that comes behind is stored either.
+    /// Stores everything left, including the responder statistics, and ends the thread. Blocks on
+    /// the disk. After a refused batch no later one is stored.
     pub(super) fn finish(&mut self, catalogue: &mut Catalogue, responders: Vec<PeerRecord>) {
         let Some(thread) = self.thread.take() else {
             return;
@@ -249,7 +251,7 @@ impl Persister {
             if std::mem::take(&mut self.under_way) {
                 match self.outcomes.recv() {
                     Ok(done) => done?,
-                    // it panicked, and said so
+                    // the thread panicked and reported it
                     Err(_) => return Ok(()),
                 }
             }
@@ -288,13 +290,13 @@ impl Persister {
     }
 }
 
-/// How often the thread's outcome is looked for while a batch is under way.
+/// Interval at which the result of a batch in progress is polled.
 const OUTCOME_LOOK: Duration = Duration::from_millis(50);
-/// How long a store that failed is left alone: a full disk is not emptied in a moment.
+/// Pause after a failed write: a full disk stays full for some time.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// The store, opened again after each failure: redb takes no write after one that the disk
-/// refused, while what is on the disk is whole.
+/// The store, reopened after each failure. redb refuses all writes after one that the disk refused,
+/// while the data on the disk is intact.
 struct Reopening {
     dir: PathBuf,
     store: Option<Store>,
@@ -352,7 +354,7 @@ fn note_reachable(store: &mut Store, members: &[(NodeId, SocketAddr)]) -> Result
     store.note_live(&nodes, unix_now_s())
 }
 
-/// Now, by the wall clock.
+/// Returns the time of the wall clock in Unix seconds.
 pub(super) fn unix_now_s() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -432,7 +434,7 @@ mod tests {
         assert_eq!(store.addresses().unwrap(), [newest]);
     }
 
-    /// As [`run`], but the disk refuses the first batch.
+    /// Works like [`run`], but the disk refuses the first batch.
     fn run_refusing_the_first(mut store: Reopening, desk: &Desk, outcome: &Sender<Outcome>) {
         while let Some(work) = desk.next() {
             if matches!(work, Work::Logs(_)) {
@@ -457,7 +459,8 @@ mod tests {
                 persister.advance(&mut catalogue);
             }
             persister.finish(&mut catalogue, vec![]);
-            // with the second alone it would say that it is whole, and of what it lacks
+            // With only the second batch the log would claim to be complete while records are
+            // missing.
             assert_eq!(stored_names(folder.path()), 0);
         }
     }

@@ -1,8 +1,8 @@
-//! Beginning anew where stored state cannot be read.
+//! Starting without stored state that cannot be read.
 //!
-//! What is in `catalogue.redb` and `shares.redb` can be made again: from the shares, and from the
-//! other nodes. Owns which of the two is moved aside when, what of them is carried over, and what
-//! is said of what is lost; never deletes a file, and never touches keys and certificates.
+//! The contents of `catalogue.redb` and `shares.redb` can be rebuilt from the shares and from other
+//! nodes. Owns the decisions when each file is moved aside, what is carried over, and which losses
+//! are reported. Never deletes a file, and never touches keys and certificates.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,21 +13,21 @@ use p2pfs_catalogue::Catalogue;
 use p2pfs_share::Ledger;
 use p2pfs_types::id::Generation;
 
-/// What an earlier run left.
+/// The state of an earlier run.
 pub(super) struct Kept {
     pub(super) store: Store,
     pub(super) catalogue: Catalogue,
     pub(super) generation: Generation,
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) responders: Responders,
-    /// What could not be read, and what that costs.
+    /// Warnings about unreadable state and the consequences.
     pub(super) warnings: Vec<String>,
 }
 
-/// Opens the state; what is damaged of it is moved aside, and made anew.
+/// Opens the state. A damaged file is moved aside and replaced by an empty one.
 ///
 /// # Errors
-/// Where the disk refuses, where another process works there, and where a newer p2pfs wrote it.
+/// If the disk fails, if another process uses the directory, or if a newer p2pfs wrote the files.
 pub(super) fn open(
     dir: &Path,
     empty: impl Fn() -> Catalogue,
@@ -44,7 +44,7 @@ pub(super) fn open(
     };
     let (ledger, damaged) = p2pfs_share::open_sound(dir)?;
     if let Some((aside, why)) = damaged {
-        // the numbers of the shares are gone, so that nothing stored under them means anything
+        // The numbers of the shares are lost, so everything stored under them is meaningless.
         let (generation, addresses) = (kept.generation, kept.addresses);
         let mut warnings = kept.warnings;
         drop(kept.store);
@@ -116,7 +116,7 @@ mod tests {
         "192.0.2.7:1378".parse().unwrap()
     }
 
-    /// A state directory with something in it.
+    /// A state directory with some state.
     fn state() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let mut kept = open(dir.path(), empty, 1).unwrap().0;

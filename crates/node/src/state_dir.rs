@@ -1,16 +1,17 @@
-//! The directory with what a node must not lose: its key, secret, catalogue and share state.
+//! The directory with the state that a node must not lose: its key, secret, catalogue and share
+//! state.
 //!
-//! Owns its making and its lock. One daemon at a time works there.
+//! Owns the creation of the directory and its lock. One daemon at a time uses it.
 
 use std::path::{Path, PathBuf};
 
 use super::NodeError;
 use p2pfs_types::files::{HeldLock, Whereabouts, locked, make_private_dir};
 
-/// The name of the lock.
+/// Name of the lock file.
 const LOCK_FILE: &str = "lock";
 
-/// A state directory that is ours while this lives.
+/// A locked state directory.
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
@@ -18,10 +19,10 @@ pub(crate) struct StateDir {
 }
 
 impl StateDir {
-    /// Makes the directory (mode 0700) where it is missing, and takes its lock.
+    /// Creates the directory (mode 0700) if it is missing, and locks it.
     ///
     /// # Errors
-    /// [`NodeError::StateLocked`] where a running daemon has it, [`NodeError::StateDir`].
+    /// [`NodeError::StateLocked`] if a running daemon has the lock, [`NodeError::StateDir`].
     pub(crate) fn open(dir: &Path) -> Result<Self, NodeError> {
         let failed = |source| NodeError::StateDir {
             dir: dir.to_owned(),
@@ -35,13 +36,13 @@ impl StateDir {
         }
     }
 
-    /// Whether it is where it was made: what is removed or moved under a running node is lost with
-    /// it.
+    /// Returns whether the directory is still in its place. If it was removed or moved under a
+    /// running node, its state is lost.
     pub(crate) fn whereabouts(&self) -> Whereabouts {
         self.lock.whereabouts()
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -1,12 +1,12 @@
-//! What outlives a restart: the logs of the catalogue, members' addresses, a few settings.
+//! Persistent state: the logs of the catalogue, the addresses of members, and a few settings.
 //!
-//! Owns one redb file in the state directory, readable by its owner alone. Each write is one
-//! transaction, on disk when the call returns, so a crash leaves what was before it or after it;
-//! all calls block. Nothing here deletes a file: what cannot be read is an error that says what
-//! to do, and [`Store::set_aside`] does it.
+//! Owns one redb file in the state directory that only its owner can read. Each write is one
+//! transaction and is on disk when the call returns. A crash leaves the state before or after it.
+//! All calls block. Nothing here deletes a file: an unreadable file is an error that states the
+//! remedy, and [`Store::set_aside`] applies it.
 //!
-//! After an error in a write nothing of it was stored; `Catalogue::store_anew` has everything
-//! given out again.
+//! A failed write stores nothing. `Catalogue::store_anew` then makes the catalogue give out
+//! everything again.
 
 use std::fs::Permissions;
 use std::net::SocketAddr;
@@ -35,25 +35,25 @@ mod tests;
 pub use error::StoreError;
 pub use responders::Responders;
 
-/// The file's name in the state directory.
+/// Name of the file in the state directory.
 pub const STORE_FILE: &str = "catalogue.redb";
-/// The version of what is in the tables; another one is not read.
+/// Version of the tables. Other versions are not read.
 pub const STORE_VERSION: u64 = 1;
-/// The most memory for redb's pages; its own default is 1 GiB. Logs are written in their order and
-/// read once, so that more would only hold what nobody asks for.
+/// Maximum memory for redb's pages; its own default is 1 GiB. Logs are written in order and read
+/// once, so more would only hold unused pages.
 pub const PAGE_CACHE_BYTES: usize = 1 << 20;
-/// The log of a node that was not live for so long is forgotten.
+/// Age of the last live time after which a node's log is forgotten.
 pub const FORGET_AFTER_SECONDS: u64 = 30 * 24 * 3600;
-/// The most addresses kept; more than members can be known.
+/// Maximum number of stored addresses, more than the maximum of known members.
 pub const ADDRESSES_MAX: usize = 4096;
-/// The longest value of [`Store::set_value`].
+/// Maximum length of a value of [`Store::set_value`].
 pub const VALUE_MAX_BYTES: usize = 64 << 10;
 
-/// What each log is, by its author.
+/// The state of each log, by its author.
 const LOGS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("logs");
 /// Facts by the number of their log and their sequence.
 const RECORDS: TableDefinition<(u32, u64), &[u8]> = TableDefinition::new("records");
-/// When each author was live last, in seconds since 1970.
+/// When each author was last live, in Unix seconds.
 const LAST_LIVE: TableDefinition<&[u8; 32], u64> = TableDefinition::new("last live");
 /// Settings by name.
 const VALUES: TableDefinition<&str, &[u8]> = TableDefinition::new("values");
@@ -63,7 +63,7 @@ const GENERATION_KEY: &str = "generation";
 const ADDRESSES_KEY: &str = "addresses";
 const MARKS_LOST_KEY: &str = "marks lost";
 
-/// A log's state with the number that its records are stored under.
+/// The state of a log and the number under which its records are stored.
 #[derive(Serialize, Deserialize)]
 struct StoredLog {
     number: u32,
@@ -77,10 +77,10 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store of a state directory, or makes it, with mode 0600.
+    /// Opens the store of a state directory, or creates it with mode 0600.
     ///
     /// # Errors
-    /// [`StoreError`] naming the file and the remedy; the file is as it was.
+    /// [`StoreError`], which names the file and the remedy. The file is unchanged.
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
         let path = state_dir.join(STORE_FILE);
         let disk = |error: std::io::Error| StoreError::disk(&path, &error);
@@ -104,16 +104,16 @@ impl Store {
         Ok(store)
     }
 
-    /// The state directory that it is in.
+    /// Returns its state directory.
     pub fn dir(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new(""))
     }
 
-    /// Renames the store of a state directory, so that the next [`open`](Self::open) begins anew;
-    /// the new name.
+    /// Renames the store of a state directory, so that the next [`open`](Self::open) starts with an
+    /// empty one. Returns the new name.
     ///
     /// # Errors
-    /// [`StoreError::Disk`] where it cannot be renamed.
+    /// [`StoreError::Disk`] if it cannot be renamed.
     pub fn set_aside(state_dir: &Path) -> Result<PathBuf, StoreError> {
         let path = state_dir.join(STORE_FILE);
         let free = aside(&path);
@@ -121,10 +121,10 @@ impl Store {
         Ok(free)
     }
 
-    /// An empty catalogue with what was stored last. No node is live in it yet.
+    /// Loads the stored logs into an empty catalogue. No node is live in it yet.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] where a record means nothing.
+    /// [`StoreError::Damaged`] if a record cannot be decoded.
     pub fn load_catalogue(&self, mut catalogue: Catalogue) -> Result<Catalogue, StoreError> {
         let reading = self.check(self.database.begin_read())?;
         let logs = self.check(reading.open_table(LOGS))?;
@@ -159,7 +159,7 @@ impl Store {
         Ok(catalogue)
     }
 
-    /// Remembers that it is not known which contents without a name are for some nodes alone.
+    /// Records that the private marks of contents without a name were lost.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -167,10 +167,10 @@ impl Store {
         self.put_value(MARKS_LOST_KEY, &[])
     }
 
-    /// Stores what the catalogue gave out, in one transaction.
+    /// Stores writes of the catalogue in one transaction.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing of it was stored.
+    /// [`StoreError`]; then nothing was stored.
     pub fn write_logs(&mut self, writes: &[LogWrite]) -> Result<(), StoreError> {
         let writing = self.begin_write()?;
         {
@@ -185,10 +185,10 @@ impl Store {
         self.check(writing.commit())
     }
 
-    /// Notes that these nodes are live at a time.
+    /// Records that these nodes are live at a time.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing of it was stored.
+    /// [`StoreError`]; then nothing was stored.
     pub fn note_live(&mut self, nodes: &[NodeId], unix_seconds: u64) -> Result<(), StoreError> {
         let writing = self.begin_write()?;
         {
@@ -200,8 +200,8 @@ impl Store {
         self.check(writing.commit())
     }
 
-    /// The authors of stored logs that were not noted live for [`FORGET_AFTER_SECONDS`]: to be
-    /// given to `Catalogue::forget`. One that was never noted counts from now on.
+    /// Returns the authors of stored logs that were last live more than [`FORGET_AFTER_SECONDS`]
+    /// ago; pass them to `Catalogue::forget`. An author without a live time gets the current one.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -234,7 +234,7 @@ impl Store {
         Ok(departed)
     }
 
-    /// Which life of the node was stored last; 0 where none was.
+    /// Returns the generation that was stored last; 0 if none was.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -243,7 +243,7 @@ impl Store {
         stored.map_or(Ok(Generation::default()), |bytes| self.decode(&bytes))
     }
 
-    /// Remembers which life of the node this is.
+    /// Stores the generation of this life.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -251,7 +251,7 @@ impl Store {
         self.set_value(GENERATION_KEY, &encode(&generation))
     }
 
-    /// Where members were reached last; empty where nothing was stored.
+    /// Returns the addresses at which members were last reached; empty if none were stored.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -260,7 +260,7 @@ impl Store {
         stored.map_or(Ok(Vec::new()), |bytes| self.decode(&bytes))
     }
 
-    /// Remembers where members are reached, the first [`ADDRESSES_MAX`] of them.
+    /// Stores the first [`ADDRESSES_MAX`] addresses of members.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -269,7 +269,7 @@ impl Store {
         self.put_value(ADDRESSES_KEY, &encode(&kept))
     }
 
-    /// A setting.
+    /// Returns a setting.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -280,10 +280,10 @@ impl Store {
         Ok(value.map(|value| value.value().to_vec()))
     }
 
-    /// Remembers a setting.
+    /// Stores a setting.
     ///
     /// # Errors
-    /// [`StoreError::TooLong`], and others where it could not be stored.
+    /// [`StoreError::TooLong`], and others if it could not be stored.
     pub fn set_value(&mut self, name: &str, value: &[u8]) -> Result<(), StoreError> {
         if value.len() > VALUE_MAX_BYTES {
             return Err(StoreError::TooLong {
@@ -318,7 +318,7 @@ impl Store {
             }
             let current = encode(&STORE_VERSION);
             self.check(values.insert(VERSION_KEY, &*current))?;
-            // all tables exist from here on, so that reading never finds one missing
+            // All tables exist from here on, so that no read finds one missing.
             self.check(writing.open_table(LOGS))?;
             self.check(writing.open_table(RECORDS))?;
             self.check(writing.open_table(LAST_LIVE))?;
@@ -365,7 +365,7 @@ impl Store {
         Ok(())
     }
 
-    /// A number that no stored log has.
+    /// Returns the lowest number that no stored log has.
     fn free_number(
         &self,
         logs: &Table<'_, &'static [u8; 32], &'static [u8]>,
@@ -395,7 +395,7 @@ impl Store {
         outcome.map_err(|error| self.failed(error))
     }
 
-    /// Tells a damaged file from a disk that refuses.
+    /// Distinguishes a damaged file from a failing disk.
     fn failed(&self, error: impl Into<redb::Error>) -> StoreError {
         match error.into() {
             redb::Error::Io(error) if !is_damage(&error) => StoreError::disk(&self.path, &error),

@@ -1,4 +1,4 @@
-//! What can go wrong with the store.
+//! Errors of the store.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use super::{STORE_VERSION, VALUE_MAX_BYTES};
 use p2pfs_catalogue::CatalogueError;
 use p2pfs_types::files::with_remedy;
 
-/// Why something could not be stored or loaded. Nothing on disk was lost.
+/// The reason why state could not be stored or loaded. No data on disk was lost.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another process has it open: two daemons on one state directory.
+    /// Another process has it open: two daemons use one state directory.
     #[error(
         "{path} is in use: another p2pfs runs on this state directory; stop it, or give this \
          one its own with --state",
@@ -30,36 +30,36 @@ pub enum StoreError {
         /// Its version.
         version: u64,
     },
-    /// It cannot be made sense of.
+    /// The file cannot be decoded.
     #[error("{path} is damaged ({why}): move it aside, and everything is scanned and pulled anew",
         path = path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What did not fit.
+        /// The part that is wrong.
         why: String,
     },
-    /// The disk refused; worth trying again.
+    /// The disk failed; a retry may succeed.
     #[error("cannot read or write {path}: {why}", path = path.display())]
     Disk {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         why: String,
     },
-    /// Over [`VALUE_MAX_BYTES`]; the caller is at fault.
+    /// The value is longer than [`VALUE_MAX_BYTES`]; an error of the caller.
     #[error("a stored value of {length_bytes} bytes is over the limit of {VALUE_MAX_BYTES}")]
     TooLong {
-        /// Its length.
+        /// Length of the value.
         length_bytes: usize,
     },
-    /// More nodes are stored than a catalogue takes.
+    /// More nodes are stored than a catalogue can hold.
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
 }
 
 impl StoreError {
-    /// What the disk says, and what helps where that is clear.
+    /// Returns the error of the disk, with a remedy if it is known.
     pub(super) fn disk(path: &Path, error: &io::Error) -> Self {
         Self::Disk {
             path: path.to_owned(),

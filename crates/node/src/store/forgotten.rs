@@ -1,4 +1,5 @@
-//! Up to where the logs of some nodes were forgotten, so that a start does not take them again.
+//! The positions up to which logs of nodes were forgotten, so that a start does not pull them
+//! again.
 
 use redb::{ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction};
 
@@ -6,7 +7,7 @@ use super::{Store, StoreError};
 use p2pfs_catalogue::{LogWrite, Rank};
 use p2pfs_types::id::NodeId;
 
-/// The epoch and the sequence up to which an author's log was forgotten.
+/// Epoch and sequence up to which an author's log was forgotten.
 const FORGOTTEN: TableDefinition<&[u8; 32], Rank> = TableDefinition::new("forgotten");
 
 impl Store {
@@ -24,8 +25,8 @@ impl Store {
         self.check(writing.open_table(FORGOTTEN)).map(drop)
     }
 
-    /// Remembers of each author what its write says: in one transaction with its log, so that one
-    /// of the two is always there.
+    /// Stores the forgotten position of each author in the transaction of its log, so that one of
+    /// the two always exists.
     pub(super) fn write_forgotten(
         &self,
         writing: &WriteTransaction,

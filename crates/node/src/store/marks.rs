@@ -1,4 +1,4 @@
-//! What is remembered of contents that are private though no log names them any more.
+//! Stored marks of private contents that no log names any more.
 
 use redb::{
     ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError, WriteTransaction,
@@ -11,7 +11,7 @@ use p2pfs_types::id::NodeId;
 
 type MarkKey = (&'static [u8; 32], &'static [u8; 32]);
 
-/// Contents that are for some nodes alone though no log names them any more, each with who said so.
+/// Private contents that no log names any more, each with the author that marked it.
 const MARKS: TableDefinition<MarkKey, ()> = TableDefinition::new("marks of private contents");
 
 fn key_of(mark: &Mark) -> (&[u8; 32], &[u8; 32]) {
@@ -23,7 +23,7 @@ impl Store {
         let reading = self.check(self.database.begin_read())?;
         let marks = match reading.open_table(MARKS) {
             Ok(marks) => marks,
-            // a store of before there were any
+            // a store from before marks existed
             Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
             Err(error) => return Err(self.failed(error)),
         };
@@ -39,10 +39,10 @@ impl Store {
         self.check(marks.collect::<Result<_, _>>())
     }
 
-    /// Forgets that contents were private that nobody can be given any more.
+    /// Removes the marks of private contents that no node can fetch from here any more.
     ///
     /// # Errors
-    /// [`StoreError`]; all are kept then.
+    /// [`StoreError`]; then all marks stay.
     pub fn drop_marks(&mut self, gone: &[Mark]) -> Result<(), StoreError> {
         if gone.is_empty() {
             return Ok(());
@@ -52,7 +52,7 @@ impl Store {
         self.check(writing.commit())
     }
 
-    /// Remembers the marks that are kept, and forgets the others.
+    /// Stores the marks that are kept, and removes the others.
     pub(super) fn write_marks<'a>(
         &self,
         writing: &WriteTransaction,

@@ -1,7 +1,7 @@
-//! How other nodes did as responders, kept over a restart.
+//! Statistics of other nodes as responders, kept over a restart.
 //!
-//! One value of the store, with a version of its own: it is worth little, so one that means nothing
-//! here is set aside under another name and said, never an error of the start.
+//! They are one value of the store with a version of its own. The value is worth little. So an
+//! unreadable one is moved to another name and reported, and does not fail the start.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use p2pfs_fetch::{PEER_RECORDS_MAX, PeerRecord};
 use p2pfs_types::id::NodeId;
 
 const KEY: &str = "responders";
-/// Where one goes that cannot be read; the last such is kept.
+/// Name to which an unreadable value is moved. Only the last one is kept.
 const ASIDE_KEY: &str = "responders aside";
 const VERSION: u64 = 1;
 
-/// A record with dates in place of ages, in seconds since 1970.
+/// A record with times in Unix seconds instead of ages.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     node: NodeId,
@@ -43,7 +43,7 @@ impl Stored {
         }
     }
 
-    /// What lies ahead of the clock is taken for just now.
+    /// Returns the record with ages. A time ahead of the clock counts as now.
     fn record(&self, unix_s: u64) -> PeerRecord {
         let ago = |date: u64| Duration::from_secs(unix_s.saturating_sub(date));
         PeerRecord {
@@ -58,21 +58,21 @@ impl Stored {
     }
 }
 
-/// What an earlier run knew of other nodes.
+/// The responder statistics of an earlier run.
 #[derive(Debug, Default)]
 pub struct Responders {
-    /// At most [`PEER_RECORDS_MAX`].
+    /// At most [`PEER_RECORDS_MAX`] records.
     pub records: Vec<PeerRecord>,
-    /// Why what was stored was set aside, where it was.
+    /// The reason why the stored value was moved aside, if it was.
     pub set_aside: Option<String>,
 }
 
 impl Store {
-    /// How other nodes did as responders, as of a time; nothing where nothing was stored or it
-    /// could not be read.
+    /// Returns the responder statistics as of a time; empty if none were stored or they could not
+    /// be read.
     ///
     /// # Errors
-    /// [`StoreError`] of the store, none of what was stored.
+    /// [`StoreError`] of the store itself. An unreadable value is not an error.
     pub fn responders(&mut self, unix_s: u64) -> Result<Responders, StoreError> {
         let Some(bytes) = self.value(KEY)? else {
             return Ok(Responders::default());
@@ -96,7 +96,7 @@ impl Store {
         }
     }
 
-    /// Remembers how other nodes did, the first [`PEER_RECORDS_MAX`] of them.
+    /// Stores the statistics of the first [`PEER_RECORDS_MAX`] nodes.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -167,7 +167,7 @@ mod tests {
             ..record(1)
         };
         assert_eq!(read.records[0], older);
-        // a clock that went back makes nothing older or younger than now
+        // after the clock went back, ages are zero at least
         let back = store.responders(NOW - 1000).unwrap().records;
         assert_eq!(back[0].age, Duration::ZERO);
     }

@@ -1,4 +1,4 @@
-//! What a store promises over a restart.
+//! Tests of a store over a restart.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -47,7 +47,7 @@ fn put(node: &mut Catalogue, path: &str, content: &str) {
     .unwrap();
 }
 
-/// Brings the first node's log to the second.
+/// Copies the first node's log to the second.
 fn share(from: &mut Catalogue, to: &mut Catalogue) {
     let head = from.own_head();
     let author = head.author;
@@ -281,7 +281,7 @@ fn what_was_forgotten_stays_so_over_a_restart_until_more_of_it_is_stored() {
     let head = other.head_of(&id(2)).unwrap().clone();
     store.write_logs(&me.take_writes(usize::MAX)).unwrap();
     me.forget_until_back(&id(2));
-    // what a disk did not take is given out again
+    // writes that the disk refused are given out again
     me.take_writes(usize::MAX);
     me.store_anew();
     store.write_logs(&me.take_writes(usize::MAX)).unwrap();
