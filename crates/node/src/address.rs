@@ -1,4 +1,4 @@
-//! The address under which a node can be reached.
+//! The address at which other nodes reach this node.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -7,12 +7,13 @@ use tokio::sync::mpsc;
 
 use super::run::Command;
 
-/// How often it is looked whether the machine still has the advertised address: at boot a network
-/// may come after the daemon, and a laptop goes from one to another.
+/// Interval between checks whether the machine still has the advertised address. At boot a network
+/// may come up after the daemon, and a laptop moves between networks.
 const LOOK_PERIOD: Duration = Duration::from_secs(5);
 
-/// Where others reach this node: as configured, else where it listens, with the address of the
-/// route that leads out where it listens on all, or of an interface where no route leads out.
+/// Returns the address to advertise: the configured address, else the address that this node
+/// listens on. If that address is unspecified, its IP is replaced by the source address of the
+/// default route. Without such a route, the address of an interface is used.
 pub(super) fn advertised(configured: Option<SocketAddr>, bound: SocketAddr) -> SocketAddr {
     let named = configured.unwrap_or(bound);
     let ip = if named.ip().is_unspecified() {
@@ -28,8 +29,9 @@ pub(super) fn advertised(configured: Option<SocketAddr>, bound: SocketAddr) -> S
     SocketAddr::new(ip, port)
 }
 
-/// Tells the loop when this machine lost the advertised address and has another, until the node
-/// ends. Has nothing to do where the address is named, by what is advertised or listened on.
+/// Starts a task that notifies the event loop when this machine has lost the advertised address and
+/// has another one. The task ends with the node. Starts nothing if the advertised or listening
+/// address is a specific one.
 pub(super) fn follow(
     configured: Option<SocketAddr>,
     bound: SocketAddr,
@@ -40,7 +42,7 @@ pub(super) fn follow(
     if !named.ip().is_unspecified() {
         return;
     }
-    // the loop ends when nobody else holds it
+    // A weak sender, so that this task does not keep the event loop alive.
     let commands = commands.downgrade();
     tokio::spawn(async move {
         let mut held = Held::of(advertised.ip(), &Addresses::look(named));
@@ -60,13 +62,14 @@ pub(super) fn follow(
     });
 }
 
-/// What is advertised, and why.
+/// The advertised address and the reason for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Held {
     ip: IpAddr,
-    /// Whether a route leads out from it; without one it is a guess among the interfaces.
+    /// Whether the default route has used this address as its source. Otherwise it is a guess among
+    /// the interfaces.
     is_routed: bool,
-    /// What stood beside it while a route led out from it.
+    /// All addresses of the machine when the default route last used this address.
     beside: Vec<IpAddr>,
 }
 
@@ -80,11 +83,14 @@ impl Held {
         guess.noting(there)
     }
 
-    /// What to advertise from now on. An address from which a route led out stays while it is
-    /// there, whatever route was added since: the others reach it, and may not reach a tunnel's.
-    /// Where it is gone without another the network is away for a while, and may come back as it
-    /// was: what stood beside it all along, as a bridge for containers does, is not where the
-    /// others are. A guess stays until a route leads out from another address.
+    /// Returns the address to advertise from now on. An address that the default route has used
+    /// stays while the machine has it, whatever routes were added since. Other nodes reach it, and
+    /// they may not reach the address of a tunnel.
+    ///
+    /// If the address is gone and no new one has appeared, the network is probably down for a while
+    /// and may come back unchanged. Addresses that existed beside it all along, such as a bridge
+    /// for containers, are not reachable for others and are not chosen. A guess stays until the
+    /// default route uses another address.
     fn successor(&self, there: &Addresses) -> Self {
         let is_there = there.all.contains(&self.ip) && !self.ip.is_loopback();
         let is_kept = is_there && (self.is_routed || there.routed.is_none());
@@ -111,9 +117,9 @@ impl Held {
 /// The addresses of this machine.
 struct Addresses {
     all: Vec<IpAddr>,
-    /// The one that the kernel would send from to anywhere.
+    /// The source address that the kernel uses for the default route.
     routed: Option<IpAddr>,
-    /// Those that neighbours can reach: a LAN may have no way out.
+    /// Addresses that neighbours can reach, for a LAN without a default route.
     reachable: Vec<IpAddr>,
 }
 
@@ -128,7 +134,7 @@ impl Addresses {
             .map(|it| it.ip())
             .filter(|ip| ip.is_ipv4() || !only_v4)
             .collect();
-        // IPv4 first, as with routes
+        // IPv4 first, as with routes.
         reachable.sort_by_key(IpAddr::is_ipv6);
         Self {
             all,
@@ -143,8 +149,9 @@ impl Addresses {
     }
 }
 
-/// The address that the kernel would send from; no packet is sent for it. 192.0.2.1 and 2001:db8::1
-/// are addresses for documentation (RFC 5737, RFC 3849), reached by the default route.
+/// Returns the source address that the kernel would use, without sending a packet. 192.0.2.1 and
+/// 2001:db8::1 are addresses for documentation (RFC 5737, RFC 3849), which only the default route
+/// reaches.
 fn routed_ip(only_v4: bool) -> Option<IpAddr> {
     let v4 = || route_source("0.0.0.0:0", "192.0.2.1:9");
     let v6 = || route_source("[::]:0", "[2001:db8::1]:9");
@@ -174,7 +181,8 @@ mod tests {
         }
     }
 
-    /// What is advertised after each look at the machine, from what it is at the start on.
+    /// Returns the advertised address after each reading of the machine's addresses; the first is
+    /// the start.
     fn advertised(looks: &[(&[IpAddr], Option<IpAddr>)]) -> Vec<IpAddr> {
         let mut held: Option<Held> = None;
         let next = |(reachable, routed): &(&[IpAddr], Option<IpAddr>)| {
@@ -217,7 +225,7 @@ mod tests {
         let both: &[IpAddr] = &[bridge, lan];
         let told = advertised(&[(both, Some(lan)), (&[bridge], None), (both, Some(lan))]);
         assert_eq!(told, [lan, lan, lan]);
-        // another network without a way out
+        // another network without a default route
         let other = ip("203.0.113.5");
         let told = advertised(&[(both, Some(lan)), (&[bridge, other], None)]);
         assert_eq!(told, [lan, other]);

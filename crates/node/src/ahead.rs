@@ -1,5 +1,5 @@
-//! Small files that come before they are read: asked for in batches, and read from there until the
-//! cache has them.
+//! Small files that arrive before they are read. They are requested in batches, and reads are
+//! answered from the batch until the cache has the file.
 
 use super::content::NodeContent;
 use super::fixed::FixedVersion;
@@ -7,7 +7,7 @@ use p2pfs_fs::{ReadNow, WholeFile};
 use p2pfs_transfer::batches::SmallFile;
 
 impl NodeContent {
-    /// Lets go of the cached files that are held for who was expected to read them.
+    /// Closes the cached files that are kept open for expected readers.
     pub fn close_idle(&self) {
         self.batches.close_idle();
     }
@@ -18,7 +18,7 @@ impl NodeContent {
         self.batches.ask(&files);
     }
 
-    /// Reads what came in a batch and is not stored yet.
+    /// Reads bytes that arrived in a batch and are not stored in the cache yet.
     pub(super) fn read_come(
         &self,
         version: &FixedVersion,

@@ -1,4 +1,4 @@
-//! What the cache tells the event loop, and what that is told where some of it was lost.
+//! Cache events for the event loop, and the full list that replaces events that were lost.
 
 use std::sync::mpsc as std_mpsc;
 
@@ -7,18 +7,18 @@ use tokio::sync::mpsc;
 use p2pfs_cache::{Cache, CacheEvent};
 use p2pfs_types::digest::ContentHash;
 
-/// Cache events on their way to the loop.
+/// Maximum number of cache events queued for the event loop.
 const CACHE_EVENTS_MAX: usize = 4096;
 
-/// What the loop is told of the cache.
+/// One message about the cache for the event loop.
 #[derive(Debug)]
 pub(super) enum CacheNews {
     Event(CacheEvent),
-    /// Events were lost since: these are all that are complete, with their sizes.
+    /// All complete contents with their sizes in bytes, sent after events were lost.
     Complete(Vec<(ContentHash, u64)>),
 }
 
-/// What is asked of a cache some of whose events were lost.
+/// A source that can say how many events were lost and which contents are complete.
 pub(super) trait Told: Send + 'static {
     fn events_lost(&self) -> u64;
     fn complete(&self) -> Vec<(ContentHash, u64)>;
@@ -34,8 +34,9 @@ impl Told for Cache {
     }
 }
 
-/// The cache tells its events from threads that may wait; the loop may not. Where some were lost,
-/// the whole comes behind those that were not: what was told later follows it.
+/// Starts a thread that forwards cache events to the event loop. The cache sends its events on
+/// blocking threads, and the loop must not block. After a loss, the full list follows the events
+/// that were not lost. Later events follow the list.
 pub(super) fn told_of(
     events: std_mpsc::Receiver<CacheEvent>,
     cache: impl Told,
@@ -106,7 +107,7 @@ mod tests {
             tell.send(CacheEvent::DiskRecovered).unwrap();
         }
         while is_event() {}
-        // once for each loss
+        // the list is sent once for each loss
         tell.send(CacheEvent::DiskRecovered).unwrap();
         drop(tell);
         let mut rest = std::iter::from_fn(|| told.blocking_recv());

@@ -1,4 +1,4 @@
-//! What is looked at as a node starts: the cache of an unclean stop, the clock, the secret.
+//! Checks at the start of a node: the cache after an unclean stop, the clock, the secret.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -13,20 +13,20 @@ use p2pfs_catalogue::Catalogue;
 use p2pfs_proto::wire::native::record::EARLIEST_UNIX_S;
 use p2pfs_transfer::Fetcher;
 
-/// What is said where the secret of an earlier version was no use.
+/// Warning for a dropped secret of an earlier version.
 const DROPPED_SECRET: &str = "the secret of an earlier version was dropped, since it proves no \
     membership: this node has founded a cluster of its own; p2pfs invite on a node of the others, \
     and p2pfs join here";
 
-/// Now by the wall clock, where that has been set.
+/// Returns the time of the wall clock, or `None` if the clock has not been set.
 pub(super) fn believable_now_s() -> Option<u64> {
     Some(unix_now_s()).filter(|now| *now >= EARLIEST_UNIX_S)
 }
 
-/// Remembers no longer that contents are private of which nothing is here to be given.
+/// Forgets the private marks of contents of which the cache has no bytes.
 ///
 /// # Errors
-/// [`StoreError`].
+/// [`StoreError`] if the change cannot be stored.
 pub(super) fn drop_marks(
     catalogue: &mut Catalogue,
     store: &mut Store,
@@ -38,8 +38,9 @@ pub(super) fn drop_marks(
     store.drop_marks(&gone)
 }
 
-/// Checks again, beside everything else and at half speed at most, what an unclean stop left whole.
-/// Where the thread cannot be had, what is doubtful is still checked as it is read.
+/// Starts a thread that verifies the complete files of the cache after an unclean stop. It sleeps
+/// as long as it works, so it uses at most half of the disk's time. If the thread cannot be
+/// started, unverified bytes are still checked on each read.
 pub(super) fn check_cache(cache: Cache, stopping: watch::Receiver<bool>, events: EventLog) {
     if cache.unverified().is_empty() {
         return;
@@ -66,8 +67,8 @@ pub(super) fn check_cache(cache: Cache, stopping: watch::Receiver<bool>, events:
     let _detached = thread.spawn(check);
 }
 
-/// Tells of the clock, of a secret of an earlier version that was dropped, of state that could not
-/// be read, and of the cache.
+/// Warns about a wrong clock, about a dropped secret of an earlier version, about state that could
+/// not be read, and about problems of the cache.
 pub(super) fn warn_of_what_was_found(
     dropped_secret: bool,
     unread: &[String],
@@ -83,7 +84,8 @@ pub(super) fn warn_of_what_was_found(
     problems.for_each(|problem| events.warn(problem));
 }
 
-/// Hands on what an earlier run knew of other nodes as responders; tells where that was no use.
+/// Hands the stored records about other nodes as responders to the fetcher. Warns if the stored
+/// file was set aside.
 pub(super) fn take_up(found: &Responders, fetcher: &Fetcher, events: &EventLog) {
     fetcher.recall(&found.records);
     if let Some(why) = &found.set_aside {

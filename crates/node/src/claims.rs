@@ -1,4 +1,5 @@
-//! Who has a content and where they are, as fetching asks for it; and who may have it from here.
+//! Holders of a content with their addresses, for the fetcher; and which nodes may fetch a content
+//! from this node.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,9 +13,10 @@ use p2pfs_transfer::{Admits, HoldersOf};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 
-/// Whom the shares of this node and the published namespace let have a content. The shares come
-/// first: others may hear of a name some time before the namespace that is published here has it,
-/// and what is in a share that has readers is never anybody else's meanwhile.
+/// Returns the check that decides whether a node may fetch a content, by the shares of this node
+/// and the published namespace. The shares are checked first. Other nodes may learn of a name some
+/// time before the namespace published here lists it. During this time the content of a share with
+/// readers is still given to its readers only.
 pub(super) fn admission(published: &Published, shares: ShareSet) -> Admits {
     let published = published.clone();
     Arc::new(move |asker: &NodeId, hash: &ContentHash| {
@@ -36,7 +38,8 @@ fn is_reader_of(shares: &BTreeSet<ShareIndex>, readers: &OwnReaders, asker: &Nod
     of_each.any(|readers| readers.contains(asker))
 }
 
-/// Whether it is not known yet who reads what is shared openly as far as anybody was told.
+/// Returns whether the readers of one of the shares are still unknown while the published namespace
+/// lists the content as open.
 fn is_still_open(
     shares: &BTreeSet<ShareIndex>,
     readers: &OwnReaders,
@@ -46,7 +49,8 @@ fn is_still_open(
     shares.iter().any(|share| !readers.contains_key(share)) && view.is_open_here(hash)
 }
 
-/// What the namespace and the members that are published say at each question; never `me`.
+/// Returns a function that lists the holders of a content by the published namespace and addresses
+/// at each call. The list never contains `me`.
 pub(super) fn holders_of(published: &Published, me: NodeId) -> HoldersOf {
     let published = published.clone();
     Arc::new(move |hash: &ContentHash| {
@@ -79,7 +83,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(30);
 
-    /// The shares with a file `it` each, and what nothing was published of yet.
+    /// The shares, with one file `it` each, and a publication that lists nothing yet.
     fn shared(home: &Path, readers: &[Option<&str>]) -> (Published, ShareSet) {
         let (shares, mut events) = ShareSet::open(ShareConfig::new(home.join("state"))).unwrap();
         std::thread::spawn(move || while events.blocking_recv().is_some() {});
@@ -110,7 +114,7 @@ mod tests {
         let [restricted, open] = ["0", "1"].map(|it| ContentHash::of(it.as_bytes()));
         let given = |hash| [alice, bob].map(|asker| admits(&asker, &hash));
         assert_eq!(given(open), [true, true]);
-        // whom the name means is not known yet
+        // the key that the reader's name means is not known yet
         assert_eq!(given(restricted), [false, false]);
         let readers = [(ShareIndex(0), BTreeSet::from([alice]))];
         published.readers.store(Arc::new(readers.into()));

@@ -1,8 +1,8 @@
-//! What the filesystem reads: open versions, from wherever their bytes are.
+//! The content that the filesystem reads: open versions and the sources of their bytes.
 //!
-//! Owns the open versions and the order in which a version's bytes are looked for: the own shared
-//! file that it is, the cache, a local file of the same content, the network. Never blocks on the
-//! network, and never gives out a byte that is not of the version that was opened.
+//! Owns the open versions and the order of a version's sources: the own shared file, the cache, a
+//! local file of equal content, the network. Never blocks on the network, and never returns a byte
+//! of another version than the one that was opened.
 
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -33,12 +33,12 @@ use p2pfs_types::extent::ByteRange;
 use p2pfs_types::files::read_full_at;
 use p2pfs_types::path::SharedPath;
 
-/// Versions open at once, at most; beyond it opens fail with ENFILE. Four times the default
-/// limit of descriptors a process has on Linux, since most need none.
+/// Maximum number of versions open at once; further opens fail with ENFILE. Four times the default
+/// limit of descriptors of a process on Linux, because most open versions need no descriptor.
 pub(crate) const OPEN_VERSIONS_MAX: usize = 4 * 1_048_576 / 16;
 
-/// The node's bytes and names, as the filesystem sees them; what the event loop publishes is read
-/// where it is needed.
+/// The bytes and names of the node, as the filesystem sees them. It reads the state that the event
+/// loop publishes at each use.
 pub struct NodeContent {
     pub(super) names: Names,
     pub(super) published: Published,
@@ -50,38 +50,42 @@ pub struct NodeContent {
     pub(super) read_deadline: Duration,
     pub(super) open: AtomicUsize,
     pub(super) waiting: Arc<AtomicU64>,
-    /// The legacy peers, where their plane is on.
+    /// The legacy peers, if their plane is on.
     pub(super) legacy: OnceLock<Legacy>,
 }
 
-/// An open version, which counts until it is dropped.
+/// An open version. It counts as open until it is dropped.
 struct OpenVersion {
     content: Arc<NodeContent>,
     source: Source,
 }
 
-/// Where an open version's bytes come from.
+/// The source of an open version's bytes.
 enum Source {
-    /// The own shared file that wins its name, as it is now.
+    /// The own shared file that wins its name, in its current state.
     Live(Arc<File>),
-    /// A fixed content.
+    /// A content that does not change.
     Fixed(FixedVersion),
-    /// A file of a legacy peer, as one transfer gives it.
+    /// A file of a legacy peer, as one transfer delivers it.
     Legacy(RemoteBytes),
 }
 
 impl NodeContent {
-    /// How many reads wait for bytes right now.
+    /// Returns the number of reads that wait for bytes now.
     pub fn waiting_reads(&self) -> u64 {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// How many versions are open.
+    /// Returns the number of open versions.
     pub fn open_versions(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Opens a version that stays what it is, though it is of an own file that is written to.
+    /// Opens a version whose bytes stay the same, even if it is an own file that is being written.
+    ///
+    /// # Errors
+    /// `TooManyHandles` if the limit of open versions or of descriptors is reached, `Unreachable`
+    /// or `Gone` if the bytes cannot be read here and no other node has them.
     pub fn open_unchanging(
         self: Arc<Self>,
         file: &FileVersion,
@@ -93,13 +97,13 @@ impl NodeContent {
     fn open_fixed(&self, file: &FileVersion) -> Result<FixedVersion, FsError> {
         let version = FixedVersion::open(file, &self.cache, &self.shares);
         let view = self.published.view.load();
-        // what another node has can be read without what is here
+        // If another node has the content, reads can do without the local copy.
         match version.hindrance() {
             Some(Hindrance::Want) if view.is_mine_alone(&file.hash) => Err(FsError::TooManyHandles),
             Some(Hindrance::Beginning) if view.is_mine_alone(&file.hash) => {
                 Err(FsError::Unreachable)
             }
-            // nobody lists it any more where what became of it was told meanwhile
+            // The own file may have changed, and no other node lists this content.
             Some(Hindrance::Unsettled) if !view.is_elsewhere(&file.hash) => Err(FsError::Gone),
             _ => Ok(version),
         }
@@ -114,7 +118,7 @@ impl NodeContent {
     ) -> ReadTicket {
         let (hash, view) = (version.hash(), Arc::clone(&self.published.view));
         let now = view.load();
-        // nobody else has it, and what was not here would be here: its file changed
+        // No other node has the content, and its own file is no longer here: the file has changed.
         let is_gone =
             now.is_mine_alone(&hash) || (version.was_shared() && !now.is_elsewhere(&hash));
         if is_gone {
@@ -145,7 +149,7 @@ impl OpenVersion {
     fn new(content: Arc<NodeContent>, source: Source) -> Result<Arc<Self>, FsError> {
         let open = content.open.fetch_add(1, Ordering::Relaxed);
         let version = Arc::new(Self { content, source });
-        // one too many is closed again by being dropped
+        // Beyond the limit, dropping the version closes it again.
         if open < OPEN_VERSIONS_MAX {
             Ok(version)
         } else {
@@ -173,7 +177,7 @@ impl Drop for OpenVersion {
         if let Source::Fixed(version) = &self.source
             && version.is_partial()
         {
-            // what was fetched for it shows in its blocks from now on
+            // The fetched bytes change the file's block count.
             let changed = Outdated::CachedBytes(version.hash());
             let _busy = self.content.changes.try_send(changed);
         }
@@ -190,7 +194,7 @@ impl OpenContent for OpenVersion {
             read = self.content.read_come(version, offset, buffer);
         }
         if version.is_partial() && matches!(read, ReadNow::Done(_)) {
-            // what the cache gives moves the reader on: its read-ahead must know
+            // Cache hits advance the reader, and its read-ahead must know its position.
             let range = ByteRange::at(offset, buffer.len() as u64);
             let content = ContentKey::new(version.hash(), version.size_bytes());
             self.content.fetcher.note_read(content, range);
@@ -217,7 +221,7 @@ impl OpenContent for OpenVersion {
     fn missing_bytes(&self, range: ByteRange) -> u64 {
         match &self.source {
             Source::Fixed(version) if version.is_partial() => version.missing_bytes(range),
-            // one open of a legacy peer's file is one transfer of all of it
+            // One open of a legacy peer's file is one transfer of the whole file.
             _ => 0,
         }
     }
@@ -233,9 +237,9 @@ impl OpenContent for OpenVersion {
     fn backing(&self) -> Option<Arc<File>> {
         match &self.source {
             Source::Fixed(version) => version.backing(),
-            // The kernel and those who write to it share its pages: what it reads is live.
+            // The kernel and the writers of the file share its pages, so reads are live.
             Source::Live(file) => Some(file.clone()),
-            // whose bytes nothing verified, and which may change under the reader
+            // Nothing verified these bytes, and they may change while they are read.
             Source::Legacy(_) => None,
         }
     }
@@ -283,7 +287,7 @@ impl Content for NodeContent {
 
     fn waits_until(&self, ticket: ReadTicket) -> Option<Instant> {
         if ticket == LEGACY_READ {
-            // it ends by itself where nothing comes
+            // The legacy read ends by itself if nothing arrives.
             return Some(Instant::now() + self.read_deadline);
         }
         if Batches::is_ours(ticket.0) {
@@ -388,8 +392,9 @@ fn read_live(file: &File, offset: u64, buffer: &mut [u8]) -> ReadNow {
     read.map_or(ReadNow::Failed(FsError::Disk), ReadNow::Done)
 }
 
-/// A version that no log names any more was replaced, and is gone for good where no cache has it;
-/// one that some node still shares, be it a dead one, is only out of reach.
+/// Maps a failed fetch to the error of the read. A version that no log names was replaced, and is
+/// `Gone` if no cache has it. A version that some node still shares, even a dead one, is only out
+/// of reach.
 fn read_failure(error: &TransferError, hash: &ContentHash, view: &View) -> FsError {
     match error {
         TransferError::Plan(PlanError::OnlyLiars) => FsError::Unverified,
@@ -404,7 +409,7 @@ fn read_failure(error: &TransferError, hash: &ContentHash, view: &View) -> FsErr
     }
 }
 
-/// Counts a read for as long as it waits.
+/// Counts a waiting read until it is dropped.
 struct WaitingRead(Arc<AtomicU64>);
 
 impl WaitingRead {

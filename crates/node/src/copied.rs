@@ -1,19 +1,19 @@
-//! What a person is told where two machines use one key.
+//! Warnings about two machines that use the same key.
 
 use std::net::SocketAddr;
 
 use super::Node;
 use p2pfs_types::id::NodeId;
 
-/// What a warning that this node's key was copied begins with.
+/// Beginning of the warning that this node's key was copied.
 const OWN: &str = "another machine runs with this node's key";
-/// What a warning that another node's key was copied begins with; the key follows.
+/// Beginning of the warning that another node's key was copied. The key follows it.
 const OTHER: &str = "two machines run with the key of node";
-/// What helps.
+/// The remedy.
 const REMEDY: &str = "one is a copy of the other: on one of them stop p2pfs, remove its state \
                       directory and start it again, which makes it a node of its own";
 
-/// Whose key two machines use.
+/// The key that two machines use.
 pub(super) enum CopiedKey {
     Own,
     Other(NodeId),
@@ -28,7 +28,7 @@ impl CopiedKey {
         }
     }
 
-    /// How its warning begins, whatever is known besides.
+    /// Returns the beginning of the warning, which identifies it without the details.
     pub(super) fn beginning(&self) -> String {
         match self {
             Self::Own => OWN.to_owned(),
@@ -36,7 +36,7 @@ impl CopiedKey {
         }
     }
 
-    /// What to say and, behind a semicolon, what helps.
+    /// Returns the warning and, after a semicolon, the remedy.
     pub(super) fn warning(&self, name: Option<String>, addresses: &[SocketAddr]) -> String {
         let name = match (self, name) {
             (Self::Other(_), Some(name)) => format!(" ({name})"),
@@ -52,13 +52,13 @@ impl CopiedKey {
 }
 
 impl Node {
-    /// Whether another machine is known to use this node's key: what is said of who reaches whom
-    /// is then said of either.
+    /// Returns whether another machine is known to use this node's key. If so, reports about
+    /// connections between nodes may be about either machine.
     pub fn is_copied(&self) -> bool {
         self.running.events.standing(OWN).is_some()
     }
 
-    /// What is to be said of keys that two machines use, this node's first.
+    /// Returns the warnings about keys that two machines use, this node's key first.
     pub fn copied_keys(&self) -> Vec<String> {
         let all = self.running.events.warnings().into_iter();
         let mut told: Vec<_> = all

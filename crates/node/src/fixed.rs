@@ -1,7 +1,7 @@
-//! An open version with a fixed content, and what of it is on this machine.
+//! An open version with a fixed content, and the bytes of it on this machine.
 //!
-//! Owns the order in which a content is looked for here: the cache, then a shared file of our own
-//! that has it. Never asks another node, and never gives a byte that is not of the version.
+//! Owns the order of the local sources of a content: the cache, then a file in an own share with
+//! the same content. Never asks another node, and never returns a byte of another version.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -18,36 +18,38 @@ use p2pfs_types::extent::{ByteRange, ExtentSet};
 pub(super) struct FixedVersion {
     hash: ContentHash,
     size_bytes: u64,
-    /// Held so that it is not evicted while open; absent where the cache could not make room.
+    /// The cache file, held so that it is not evicted while open. `None` if the cache could not
+    /// make room.
     cached: Option<CacheFile>,
-    /// A file of our own shares with the same content, the last that was found.
+    /// The last file found in the own shares with the same content.
     local: ArcSwapOption<ShareFile>,
-    /// What was here when it was opened, where that was not all.
+    /// The ranges that were here when the version was opened; the whole file if nothing was
+    /// missing.
     here: ExtentSet,
     hindrance: Option<Hindrance>,
 }
 
-/// Why a content may be here and was not found.
+/// The reason why a content was not found although it may be here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hindrance {
-    /// Descriptors or memory were wanting.
+    /// Too few descriptors or too little memory.
     Want,
-    /// Not all shares were added yet.
+    /// Some shares had not been added yet.
     Beginning,
-    /// A file of ours that had it has just got another name, or was replaced.
+    /// An own file that had the content has just been renamed or replaced.
     Unsettled,
 }
 
 impl FixedVersion {
-    /// Opens what is here of it. Asks the disk.
+    /// Opens the local bytes of a version. Reads the disk.
     pub(crate) fn open(file: &FileVersion, cache: &Cache, shares: &ShareSet) -> Self {
         let (kept, local) = (cache.existing(&file.hash), shares.source(&file.hash));
         let hindrance = hindrance(kept.as_ref().err(), local.as_ref().err());
-        // what is here proved its size; a version that says another is not what is here
+        // The size of cached bytes was proven. A version with another size has other bytes.
         let kept = kept.ok().flatten();
         let kept = kept.filter(|kept| kept.size_bytes() == file.size_bytes);
         let local = of_size(local, file.size_bytes);
-        // a local copy needs no room in the cache
+        // With a local copy, no room in the cache is needed.
         let cached = match (&local, kept) {
             (_, Some(kept)) => Some(kept),
             (Some(_), None) => None,
@@ -84,7 +86,7 @@ impl FixedVersion {
         SmallFile::new(self.hash, self.size_bytes)
     }
 
-    /// Whether some of it may have to come from other nodes yet.
+    /// Returns whether some bytes may still have to come from other nodes.
     pub(crate) fn is_partial(&self) -> bool {
         self.local.load().is_none()
             && self
@@ -93,23 +95,23 @@ impl FixedVersion {
                 .is_none_or(|cached| !cached.is_complete())
     }
 
-    /// Whether a file of our own shares had all of it.
+    /// Returns whether a file in the own shares had the whole content.
     pub(crate) fn was_shared(&self) -> bool {
         self.local.load().is_some()
     }
 
-    /// Why some of it may be here that was not found when it was opened.
+    /// Returns why bytes that may be here were not found at the open.
     pub(crate) fn hindrance(&self) -> Option<Hindrance> {
         self.hindrance.filter(|_| self.is_partial())
     }
 
-    /// How much of a range would have to come from other nodes now.
+    /// Returns how many bytes of a range would have to come from other nodes now.
     pub(crate) fn missing_bytes(&self, range: ByteRange) -> u64 {
         let cached = self.cached.as_ref();
         cached.map_or(range.len(), |cached| cached.missing_in(range).len())
     }
 
-    /// How much of a range was not here when the version was opened.
+    /// Returns how many bytes of a range were not here when the version was opened.
     pub(crate) fn arrived_bytes(&self, range: ByteRange) -> u64 {
         if self.here.contains(range) {
             0
@@ -118,23 +120,24 @@ impl FixedVersion {
         }
     }
 
-    /// The file of the cache, where the kernel may read it without us.
+    /// Returns the file of the cache if the kernel may read it directly.
     pub(crate) fn backing(&self) -> Option<Arc<File>> {
         self.cached.as_ref()?.backing()
     }
 
-    /// Whether it went into the cache past the kernel's pages of the cache's file.
+    /// Returns whether the page cache lacks parts of the cache's file because the file was written
+    /// with direct I/O, although it could hold the whole file.
     pub(crate) fn is_past_pages(&self) -> bool {
         let cached = self.cached.as_ref();
         cached.is_some_and(CacheFile::is_past_pages)
     }
 
-    /// Has the cache's file brought into the kernel's pages.
+    /// Starts loading the cache's file into the page cache.
     pub(crate) fn warm(&self) {
         self.cached.iter().for_each(CacheFile::warm);
     }
 
-    /// What is here without waiting.
+    /// Reads the bytes that are here, without waiting for the network.
     pub(crate) fn read_local(&self, shares: &ShareSet, offset: u64, buffer: &mut [u8]) -> ReadNow {
         let wanted = ByteRange::at(offset, buffer.len() as u64);
         if wanted.end > self.size_bytes {
@@ -154,7 +157,8 @@ impl FixedVersion {
         }
     }
 
-    /// A shared file that has the content by now, whatever was there when it was opened.
+    /// Returns a file in the own shares that has the content now, whatever existed when the version
+    /// was opened.
     fn look_for_local(&self, shares: &ShareSet) -> Option<Arc<ShareFile>> {
         if !shares.holds(&self.hash) {
             return None;
@@ -167,7 +171,7 @@ impl FixedVersion {
     fn read_cached(&self, offset: u64, buffer: &mut [u8]) -> Option<ReadNow> {
         match self.cached.as_ref()?.read_at(offset, buffer) {
             Ok(ReadOutcome::Ready(length)) => Some(ReadNow::Done(length)),
-            // a disk that fails under the cache is no reason not to ask another node
+            // If the cache's disk fails, other nodes are asked.
             Ok(ReadOutcome::Missing(_)) | Err(_) => None,
         }
     }
@@ -190,8 +194,8 @@ fn of_size(found: Result<ShareFile, ShareError>, size_bytes: u64) -> Option<Arc<
     found.map(Arc::new)
 }
 
-/// A file of our own that has this content is only as good as its last look: it is looked at again
-/// after the read, so that what was written meanwhile is not taken for the version.
+/// Reads an own file with this content. The file is checked for changes after the read, so that
+/// bytes written in the meantime are not returned as this version.
 fn read_unchanged(local: &ShareFile, offset: u64, buffer: &mut [u8]) -> ReadNow {
     match local.read_at(offset, buffer) {
         Ok(length) if length == buffer.len() && local.is_unchanged() => ReadNow::Done(length),
@@ -231,7 +235,7 @@ mod tests {
             own: None,
         };
         let version = FixedVersion::open(&file, &cache, &shares);
-        // not all shares were added yet
+        // some shares are not added yet
         assert_eq!(version.hindrance(), Some(Hindrance::Beginning));
         shares.all_added();
         let version = FixedVersion::open(&file, &cache, &shares);

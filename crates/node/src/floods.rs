@@ -1,7 +1,8 @@
-//! Hosts that ask for more than any node needs: told by the address that they come from.
+//! Hosts that send more requests than any node needs. They are reported by their address.
 //!
-//! In a cluster of a secret file a host makes up as many keys as it likes, so a key names no sender
-//! there. What is asked is bounded elsewhere: here it is only counted and told.
+//! In a cluster with a secret file, a host can make up as many keys as it likes, so a key does not
+//! identify a sender there. Other code bounds the requests; this module only counts and reports
+//! them.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -16,34 +17,34 @@ use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::offences::{Ledger, Offending};
 
-/// Questions about logs, members and statements that a host may ask at once. A node that starts
-/// anew asks for the logs of all authors, a MiB at a time.
+/// Burst of requests for logs, members and statements that one host may send. A node without state
+/// asks for the logs of all authors, 1 MiB at a time.
 const QUESTIONS_BURST: u32 = 4096;
-/// The same in a second, in the long run: a node asks a few in each round of gossip.
+/// Long-term rate of these requests per second. A node sends a few in each round of gossip.
 const QUESTIONS_PER_S: u32 = 64;
-/// Files and messages of a host that may be refused at once: a sender gives up at the first
-/// refusal, and a person may have told it to send a folder.
+/// Burst of refused files and messages of one host. A sender gives up a file at the first refusal,
+/// and its user may have told it to send a folder.
 const REFUSED_BURST: u32 = 256;
-/// The same in a second, in the long run.
+/// Long-term rate of refused files and messages per second.
 const REFUSED_PER_S: u32 = 4;
-/// Hosts that are counted at one time: as many as can be connected
+/// Maximum number of hosts counted at once: as many as can be connected
 /// ([`p2pfs_transfer::net::peer::ACCEPTED_CONNECTIONS`]).
 const HOSTS_MAX: usize = 1024;
 
-/// What a host does too often.
+/// The kind of excess.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Flood {
-    /// It asks.
+    /// Too many requests.
     #[error("asks more than any node needs to know")]
     Questions,
-    /// It pushes what is refused.
+    /// Too many pushes that are refused.
     #[error("sends files or messages again and again that are refused")]
     Refused,
 }
 
 impl Offending for Flood {}
 
-/// The counts. Clones are the same.
+/// The counters. Clones share their state.
 #[derive(Clone)]
 pub(super) struct Floods {
     state: Arc<Mutex<State>>,
@@ -55,7 +56,7 @@ struct State {
     ledger: Ledger<Origin, Flood>,
 }
 
-/// What one host may still do before it is told of.
+/// The remaining allowance of one host before it is reported.
 struct Meters {
     questions: TokenBucket,
     refused: TokenBucket,
@@ -82,7 +83,7 @@ impl Meters {
 }
 
 impl State {
-    /// Counts one of these; says whether the host is to be told of.
+    /// Counts one request and returns whether the host should be reported.
     fn count(&mut self, now: Instant, host: Origin, what: Flood) -> bool {
         if !self.hosts.contains_key(&host) && self.hosts.len() >= HOSTS_MAX {
             self.hosts.retain(|_, meters| !meters.is_full(now));
@@ -107,8 +108,8 @@ impl Floods {
         }
     }
 
-    /// Counts one of these, and tells of a host that does more than any node needs, where it was
-    /// not told of lately.
+    /// Counts one request. Reports the host if it exceeds its allowance and was not reported
+    /// recently.
     pub(super) fn count(&self, from: &NodeId, address: SocketAddr, what: Flood) {
         let host = Origin::at(address);
         let is_told = self.state.lock().count(Instant::now(), host, what);

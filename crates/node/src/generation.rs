@@ -1,5 +1,4 @@
-//! What tells one life of a node from the next: its number, and the chance in what it does. Owns
-//! no state.
+//! The generation of a node's life and its seed for randomness. Owns no state.
 
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -8,14 +7,15 @@ use super::persist::unix_now_s;
 use p2pfs_membership::GENERATION_AHEAD_MAX_S;
 use p2pfs_types::id::Generation;
 
-/// The life that begins now, after the last one.
+/// Returns the generation of the life that begins now.
 pub(super) fn next_generation(last: Generation) -> Generation {
     begun_at(unix_now_s(), last)
 }
 
-/// A life later than the last one, also when the store or the clock went back a little. One that
-/// began more than a day from now, by a clock that was wrong, was refused by whoever's was right,
-/// and the next would be until that day has come: nothing goes on after it.
+/// Returns a generation higher than the last one, even if the stored number or the clock went back
+/// a little. A generation more than a day ahead came from a wrong clock. Nodes with a right clock
+/// refuse it, and would refuse its successors until that day. So a generation that far ahead is not
+/// continued.
 fn begun_at(now_s: u64, last: Generation) -> Generation {
     if last.0 > now_s.saturating_add(GENERATION_AHEAD_MAX_S) {
         Generation(now_s)
@@ -24,8 +24,8 @@ fn begun_at(now_s: u64, last: Generation) -> Generation {
     }
 }
 
-/// From the operating system. What has no randomness has no keys either: the start has failed
-/// before.
+/// Returns a random number from the operating system. Without randomness the node has no keys, and
+/// the start has failed before.
 pub(super) fn random_seed() -> u64 {
     SysRng
         .try_next_u64()

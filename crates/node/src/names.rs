@@ -1,4 +1,4 @@
-//! What other nodes are called, by their own word and by that of who admitted them.
+//! The names of other nodes: the ones that they give themselves, and those in their certificates.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,10 +12,10 @@ use p2pfs_proto::trust::{Claim, Keyring};
 use p2pfs_proto::wire::native::record::Sender;
 use p2pfs_types::id::NodeId;
 
-/// Digits of its key that stand for a node whose name is not known.
+/// Number of key digits shown for a node without a known name.
 const NAMELESS_DIGITS: usize = 8;
 
-/// The names. Clones are the same.
+/// The names of nodes. Clones share their state.
 #[derive(Clone)]
 pub(super) struct Names {
     view: Arc<ArcSwap<View>>,
@@ -27,8 +27,8 @@ impl Names {
         Self { view, keyring }
     }
 
-    /// What a node is called: by itself where that is known, else in its certificate, else by who
-    /// let it in once.
+    /// Returns the name of a node: its own name if known, else the one in its certificate, else the
+    /// one from its last admission, else the start of its key.
     pub(super) fn of(&self, node: &NodeId) -> String {
         let label = self.view.load().label(node);
         label
@@ -41,8 +41,8 @@ impl Names {
             .unwrap_or_else(|| node.short(NAMELESS_DIGITS))
     }
 
-    /// Returns the sender that is charged for what a node sends: the member by its certificate, or
-    /// where there are none, and keys are made up, all that comes from its host.
+    /// Returns the sender to which files of a node are charged. With certificates it is the member.
+    /// Without them keys can be made up, so it is the host.
     pub(super) fn origin_of(&self, node: &NodeId, address: SocketAddr) -> Origin {
         if self.keyring.has_ledger() {
             Origin::Node(*node)
@@ -51,7 +51,7 @@ impl Names {
         }
     }
 
-    /// What the sender of a file is called.
+    /// Returns the name of the sender of a file.
     pub(super) fn of_sender(&self, sender: &Sender) -> String {
         match sender {
             Sender::Node(node) => self.of(node),
@@ -59,15 +59,16 @@ impl Names {
         }
     }
 
-    /// Whether a setting means a node: its key, or the name of its certificate where no other
-    /// member's certificate has that name. What it calls itself proves nothing.
+    /// Returns whether a setting means this node. It does if it is the node's key, or the name in
+    /// its certificate and in no other member's. The name that a node gives itself proves nothing.
     pub(super) fn is_meant(&self, setting: &str, node: &NodeId) -> bool {
         setting == node.to_string() || member_meant(&self.keyring, setting) == Some(*node)
     }
 }
 
-/// Which member a setting means: that of its key, or the one whose certificate has that name. What
-/// a node calls itself proves nothing, so without certificates a name means nobody.
+/// Returns the member that a setting means: the one with that key, or the only one with that name
+/// in its certificate. The name that a node gives itself proves nothing, so without certificates a
+/// name means no node.
 pub(super) fn member_meant(keyring: &Keyring, setting: &str) -> Option<NodeId> {
     if let Ok(node) = setting.parse::<NodeId>() {
         return keyring.is_member(&node).then_some(node);
@@ -80,8 +81,8 @@ pub(super) fn member_meant(keyring: &Keyring, setting: &str) -> Option<NodeId> {
     }
 }
 
-/// What the nodes of a cluster's history called themselves when they were let in, the last time;
-/// those that are out included.
+/// Returns the name of each node in the cluster's history at its last admission, including expelled
+/// nodes.
 pub fn in_history(keyring: &Keyring) -> BTreeMap<NodeId, String> {
     let history = keyring.history();
     let named = history

@@ -1,4 +1,4 @@
-//! What another node can do that no honest one does.
+//! Behaviour of other nodes that no honest node shows.
 
 use p2pfs_catalogue::{
     AUTHOR_MAX_BYTES, AUTHOR_MAX_DIRECTORIES, DropCause, RECORDS_PER_AUTHOR_MAX,
@@ -7,47 +7,47 @@ use p2pfs_proto::trust::STATEMENTS_PER_ADMIN_MAX;
 use p2pfs_transfer::net::peer::DropReason;
 use p2pfs_types::offences::Offending;
 
-/// What another node did.
+/// The kinds of offences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Offence {
-    /// A departure, a life or a head that its subject did not sign.
+    /// It forwarded a departure, a generation or a head that its subject did not sign.
     #[error("says of other nodes what they did not sign")]
     SpeaksForOthers,
-    /// A generation from the future.
+    /// It uses a generation from the future.
     #[error("speaks of a start more than a day after now: compare the clocks")]
     AheadOfClock,
-    /// A version from the future.
+    /// It lists a version from the future.
     #[error("lists files that are dated after now, which wait for their time: compare the clocks")]
     DatesAhead,
-    /// Over the budget of one author.
+    /// Its log exceeds the budget of one author.
     #[error(
         "lists more than a node may ({RECORDS_PER_AUTHOR_MAX} names, {AUTHOR_MAX_DIRECTORIES} \
          directories, {} MiB of them): none of it is shown",
         AUTHOR_MAX_BYTES >> 20
     )]
     ListsTooMuch,
-    /// The largest while all are over the total.
+    /// Its log is the largest while all logs together exceed the total.
     #[error("lists the most of all, which are more names than fit: none of its are shown")]
     ListsMost,
-    /// More lists of readers that name this node than it takes in at once.
+    /// It sends reader lists that name this node faster than this node accepts them.
     #[error("says lists of readers faster than a node may, which makes its names wait")]
     ListsReadersTooFast,
-    /// More statements about who is in than one node may sign.
+    /// It signed more statements than one node may.
     #[error(
         "says more of who is in than a node may ({STATEMENTS_PER_ADMIN_MAX} times): what is \
          beyond that is not heard"
     )]
     StatesTooMuch,
-    /// A part of a log that cannot be one, or does not fit its head.
+    /// It sent a part of a log that is malformed or does not match its head.
     #[error("passes on names that their author did not sign, or that cannot be")]
     BadLog,
-    /// A message that does not decode.
+    /// It sent a message that does not decode.
     #[error("sends messages that mean nothing")]
     Garbage,
-    /// Bytes that do not fit their hash.
+    /// It sent bytes that do not match their hash.
     #[error("sent bytes that do not fit their hash")]
     WrongBytes,
-    /// A connection that it broke.
+    /// It broke the protocol on a connection.
     #[error("broke the protocol: {0}")]
     Breach(DropReason),
 }
@@ -64,7 +64,7 @@ impl From<p2pfs_membership::Offence> for Offence {
 }
 
 impl Offence {
-    /// What a node did whose log gave way; nothing where it is only gone.
+    /// Returns the offence of a node whose log was dropped, or `None` if the node is only gone.
     pub(super) fn of_dropped(why: DropCause) -> Option<Self> {
         match why {
             DropCause::OverAuthor => Some(Self::ListsTooMuch),

@@ -1,8 +1,9 @@
-//! Other nodes that break the rules of the cluster: counted, and told of in the journal.
+//! The ledger of other nodes that break the rules of the cluster. It counts offences and reports
+//! them in the journal.
 //!
-//! Only what a node itself did counts, by its signature or over a connection that is proven: one
-//! that was killed, or whose link failed, is no offender. It is told, and nothing else follows
-//! from it: who drops or shuns a node does so by itself.
+//! Only behaviour that a signature or an authenticated connection proves is counted. A node that
+//! was killed or whose link failed is not an offender. The ledger only reports. Other code drops or
+//! shuns a node by its own decision.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,19 +19,19 @@ use p2pfs_transfer::net::peer::PeerNet;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::offences::Ledger;
 
-/// The ledger of this node. Clones are the same.
+/// The ledger of this node. Clones share their state.
 #[derive(Clone)]
 pub struct Offenders {
     ledger: Arc<Mutex<Ledger<NodeId, Offence>>>,
     events: EventLog,
     view: Arc<ArcSwap<View>>,
-    /// Somebody was told to list files that are dated ahead.
+    /// Whether a warning about files dated ahead was recorded.
     dated_ahead: Arc<AtomicBool>,
 }
 
 impl Offenders {
-    /// Nobody yet; `net` tells of broken connections from now on. The view knows what people call
-    /// a node.
+    /// Returns an empty ledger that also counts protocol breaches on `net` from now on. The view
+    /// has the names of nodes.
     pub(super) fn watch(net: &PeerNet, events: &EventLog, view: &Arc<ArcSwap<View>>) -> Self {
         let offenders = Self {
             ledger: Arc::new(Mutex::new(Ledger::new(Instant::now()))),
@@ -44,7 +45,7 @@ impl Offenders {
         offenders
     }
 
-    /// Counts what a node did, and tells of it where it was not told lately.
+    /// Counts an offence. Reports the node if it was not reported recently.
     pub(super) fn note(&self, node: NodeId, what: Offence) {
         let mut ledger = self.ledger.lock();
         let is_told = ledger.note(Instant::now(), &node, what);
@@ -60,14 +61,14 @@ impl Offenders {
         }
     }
 
-    /// No version waits for its time any more: that some did is warned of no longer.
+    /// Removes the warnings about files dated ahead once no version waits for its time.
     pub(super) fn settle_dates(&self) {
         if self.dated_ahead.swap(false, Ordering::Relaxed) {
             self.events.settle_saying(&Offence::DatesAhead.to_string());
         }
     }
 
-    /// How often a node offended, and how the last time.
+    /// Returns how often a node offended, and its last offence.
     pub fn of(&self, node: &NodeId) -> Option<(u64, Offence)> {
         let ledger = self.ledger.lock();
         ledger.of(node)

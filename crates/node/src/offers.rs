@@ -1,5 +1,5 @@
-//! Offers: what this node has of the files that others want, found out beside the event loop, since
-//! to look opens files.
+//! Offers of contents that other nodes want. They are looked up beside the event loop, because a
+//! lookup opens files.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,18 +14,18 @@ use p2pfs_transfer::Server;
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::id::NodeId;
 
-/// Offers that wait for the loop to send them.
+/// Maximum number of offers queued to be sent by the loop.
 const OFFERS_MAX: usize = 1024;
-/// Questions of others that are looked into at one time; a further one is not heard, and comes
-/// again.
+/// Maximum number of requests looked up at once. Further ones are dropped, and the asking node
+/// repeats them.
 const LOOKS_MAX: usize = 16;
-/// A look that takes longer takes the place of no other any more, as over a disk that hangs.
+/// Time after which a slow lookup, for example on a hung disk, gives back its slot.
 const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// For whom, and what.
+/// The receiver of an offer, and the offer.
 type Found = (NodeId, OfferSummary);
 
-/// What is found for others.
+/// The lookups and their results.
 pub(super) struct Offers {
     found: (mpsc::Sender<Found>, mpsc::Receiver<Found>),
     looks: Arc<Semaphore>,
@@ -39,7 +39,7 @@ impl Offers {
         }
     }
 
-    /// Looks what is here of some contents, for a node that wants them.
+    /// Starts to look up which of these contents are here, for a node that wants them.
     pub(crate) fn look(
         &self,
         server: Server,
@@ -54,7 +54,8 @@ impl Offers {
         let look = move || {
             for hash in &hashes {
                 if let Some(offer) = server.offer_for(from, hash) {
-                    // where too many wait, this one is not missed: who wants it asks again
+                    // If the queue is full, the offer is dropped: the asking node repeats its
+                    // request.
                     let _full = found.try_send((from, offer));
                 }
             }
@@ -65,7 +66,7 @@ impl Offers {
         });
     }
 
-    /// The next offer, and for whom.
+    /// Returns the next offer and its receiver.
     pub(crate) async fn next(&mut self) -> Option<Found> {
         self.found.1.recv().await
     }

@@ -1,9 +1,9 @@
-//! The thread that the event loop has to itself, and what the loop starts beside it.
+//! The event loop's own thread, and the tasks that the loop starts beside it.
 //!
-//! Owns that thread and its end. The threads of the runtime encrypt and hash, so on a machine that
-//! has more to do than processors they wait for their turn with everybody else: a loop among them
-//! answers too late, and the other nodes take this one for dead. A thread that mostly sleeps is
-//! run soon after it is woken, however many others want to run (EEVDF; CFS before it).
+//! Owns that thread and its end. The runtime's threads encrypt and hash, so on a busy machine they
+//! wait for the processor. A loop among them would answer too late, and other nodes would take this
+//! one for dead. The scheduler runs a thread that mostly sleeps soon after it wakes up, however
+//! many others are runnable (EEVDF; CFS before it).
 
 use std::future::{Future, pending};
 
@@ -14,17 +14,17 @@ use tokio::task::JoinSet;
 use p2pfs_transfer::net::NetError;
 use p2pfs_transfer::net::gossip::{UdpInlet, UdpPort};
 
-/// The thread before it runs.
+/// The resources of the thread before it runs.
 pub(super) struct OwnThread {
     runtime: Runtime,
     udp: UdpInlet,
 }
 
 impl OwnThread {
-    /// Opens what the thread waits with.
+    /// Opens the runtime of the thread and its view of the UDP socket.
     ///
     /// # Errors
-    /// [`NetError::Bind`] where the system has no more of it.
+    /// [`NetError::Bind`] if the system has no resources left.
     pub(super) fn prepare(port: &UdpPort) -> Result<Self, NetError> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let opened = runtime.and_then(|runtime| {
@@ -40,7 +40,7 @@ impl OwnThread {
         })
     }
 
-    /// Runs the loop until it ends, or the runtime that this is called in is shut down.
+    /// Runs the loop on its own thread until it ends, or until the calling runtime shuts down.
     pub(super) fn start<F: Future<Output = ()>>(
         self,
         run: impl FnOnce(UdpInlet) -> F + Send + 'static,
@@ -68,8 +68,8 @@ async fn hold(mut loop_end: oneshot::Sender<()>) {
     loop_end.closed().await;
 }
 
-/// Tasks that the loop starts and does not wait for, on the threads of the runtime that the node
-/// was started in. They end with the loop.
+/// Tasks that the loop starts without waiting for them, on the runtime in which the node was
+/// started. They end with the loop.
 pub(super) struct Beside {
     tasks: JoinSet<()>,
     runtime: Handle,
@@ -88,7 +88,7 @@ impl Beside {
         self.tasks.spawn_on(task, &self.runtime);
     }
 
-    /// Returns when one of them has ended; never where there is none.
+    /// Returns when a task has ended. Never returns if there is none.
     pub(super) async fn ended(&mut self) {
         if self.tasks.join_next().await.is_none() {
             pending().await

@@ -1,4 +1,4 @@
-//! What is answered without the event loop: every question about content, and what is pushed.
+//! Requests answered without the event loop: all requests for content, and pushes.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use p2pfs_proto::wire::native::tcp::{Request, Response};
 use p2pfs_transfer::net::peer::{AnswerBeside, Incoming};
 use p2pfs_transfer::{OnSent, Server};
 
-/// Sees to questions about content and to pushes beside the loop, and counts what is sent and who
-/// asks too much.
+/// Returns the handler that answers requests for content and pushes beside the loop. It counts the
+/// bytes sent and the hosts that send too many requests.
 pub(super) fn answer_beside(
     server: &Server,
     sent: &PeerBytes,

@@ -1,4 +1,4 @@
-//! What the event loop publishes for everyone else, and what it tells of changes.
+//! The state that the event loop publishes for other threads, and the changes that it announces.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -15,40 +15,41 @@ use p2pfs_proto::wire::native::tcp::LogPart;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 
-/// How often the members are told, changes of their state aside, which are told at once.
+/// Minimum interval between publications of the member list. Changes of a member's state are
+/// published at once.
 const MEMBERS_EACH: Duration = Duration::from_millis(100);
 
 /// One other node, as the loop knows it.
 #[derive(Clone, Debug)]
 pub struct MemberReport {
-    /// Membership.
+    /// Its state in the membership.
     pub status: MemberStatus,
-    /// Entries in its log.
+    /// Number of entries in its log.
     pub entries: u64,
-    /// Whether it has told which logs it knows, and none of those that are to be had is still on
-    /// its way: what the live members list is listed here.
+    /// Whether the node has announced its known logs and no available log is still in transfer.
+    /// Then everything that the live members list is listed here.
     pub is_read: bool,
 }
 
-/// Who reads each share of this node that has readers.
+/// The readers of each own share that has readers.
 pub(crate) type OwnReaders = BTreeMap<ShareIndex, BTreeSet<NodeId>>;
 
-/// What is published. Clones are the same.
+/// The published state. Clones share it.
 #[derive(Clone)]
 pub(super) struct Published {
-    /// The namespace as it is now.
+    /// The current namespace.
     pub(super) view: Arc<ArcSwap<View>>,
-    /// Who reads the own shares, before any name of theirs is told.
+    /// The readers of the own shares, published before any name in these shares is announced.
     pub(super) readers: Arc<ArcSwap<OwnReaders>>,
-    /// Where others reach this node.
+    /// The address at which other nodes reach this one.
     pub(super) own_address: Arc<ArcSwap<SocketAddr>>,
-    /// Where each reachable member is.
+    /// The address of each reachable member.
     pub(super) addresses: Arc<ArcSwap<BTreeMap<NodeId, SocketAddr>>>,
-    /// Where members were reached the last time that any was, in this life or an earlier one.
+    /// The addresses at which members were last reached, in this life or an earlier one.
     pub(super) last_addresses: Arc<ArcSwap<Vec<SocketAddr>>>,
-    /// What `.p2pfs/status.json` shows.
+    /// Content of `.p2pfs/status.json`.
     pub(super) status: Arc<ArcSwap<Vec<u8>>>,
-    /// The members, as [`Roll`] has them told.
+    /// The members, published at the rate of [`Roll`].
     pub(super) members: Arc<ArcSwap<Vec<MemberReport>>>,
     dropped_datagrams: Arc<AtomicU64>,
     told_bytes: Arc<AtomicU64>,
@@ -73,7 +74,7 @@ impl Published {
         }
     }
 
-    /// Says how many datagrams were dropped since the start.
+    /// Sets the number of datagrams dropped since the start.
     pub(super) fn note_dropped(&self, datagrams: u64) {
         self.dropped_datagrams.store(datagrams, Ordering::Relaxed);
     }
@@ -82,7 +83,7 @@ impl Published {
         self.dropped_datagrams.load(Ordering::Relaxed)
     }
 
-    /// A part of a log was given to a member.
+    /// Counts a part of a log that was sent to a member.
     pub(super) fn note_told(&self, part: &LogPart) {
         let bytes = part.records.len() as u64;
         self.told_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -92,7 +93,7 @@ impl Published {
         self.told_bytes.load(Ordering::Relaxed)
     }
 
-    /// Where each member is reached from now on.
+    /// Sets the address of each reachable member.
     pub(super) fn set_addresses(&self, addresses: BTreeMap<NodeId, SocketAddr>) {
         if !addresses.is_empty() {
             let all = addresses.values().copied().collect();
@@ -102,8 +103,7 @@ impl Published {
     }
 }
 
-/// When the members are told again: soon after anything happened, and not more often than
-/// [`MEMBERS_EACH`].
+/// The schedule of the member list: soon after any event, but at most once per [`MEMBERS_EACH`].
 #[derive(Default)]
 pub(super) struct Roll {
     told_at: Option<Instant>,
@@ -111,7 +111,7 @@ pub(super) struct Roll {
 }
 
 impl Roll {
-    /// Whether they are to be told now that something happened; else they are due later.
+    /// Returns whether to publish the members now, after an event. Otherwise they become due later.
     pub(super) fn is_due(&mut self, now: Instant) -> bool {
         let again = self.told_at.map(|at| at + MEMBERS_EACH);
         self.due = again.filter(|at| *at > now);
@@ -126,16 +126,16 @@ impl Roll {
     }
 }
 
-/// What whoever shows the namespace must look at again.
+/// Changes for the owner of a mount, which has to update its caches.
 #[derive(Clone)]
 pub enum Outdated {
-    /// Names, in the order in which they changed.
+    /// Names, in the order of their changes.
     Names {
-        /// The namespace that shows them so; none where they are legacy peers'.
+        /// The namespace after the changes; `None` for names of legacy peers.
         view: Option<Arc<View>>,
-        /// What changed.
+        /// The changed names.
         changes: Vec<Change>,
     },
-    /// Another part of this content is cached than before.
+    /// The cached part of this content has changed.
     CachedBytes(ContentHash),
 }

@@ -1,7 +1,7 @@
-//! Dialling back whoever asks whether it can be reached.
+//! Dialling back nodes that ask whether they can be reached.
 //!
-//! A node is dialled at the address that the cluster knows of it and no other, so that nobody can
-//! have strangers dialled.
+//! A node is dialled only at its address in the membership. So no node can make this one dial
+//! strangers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use p2pfs_proto::wire::native::tcp::Response;
 use p2pfs_transfer::net::peer::{PeerNet, Probed, ReplyTo};
 use p2pfs_types::id::NodeId;
 
-/// Nodes that are dialled back at one time since they asked for it; others are told to ask again.
+/// Maximum number of nodes dialled back at once. Further ones are told to retry.
 const REACHES_AT_ONCE: usize = 4;
 
-/// What a member is told that is not known to be anywhere: one whose datagrams do not arrive, or
-/// whose clock is so far ahead that its start is refused, which the time in the answer shows it.
+/// Answer to a member whose address is unknown. Its datagrams do not arrive, or its clock is so far
+/// ahead that its generation is refused. The time in the answer shows the second case.
 const UNHEARD: &str = "no datagram of it is taken";
 
-/// How many are dialled back.
+/// The slots for dialling back.
 pub(super) struct Reaching(Arc<Semaphore>);
 
 impl Default for Reaching {
@@ -32,7 +32,7 @@ impl Default for Reaching {
 }
 
 impl Reaching {
-    /// Answers who asks to be dialled, beside the loop.
+    /// Answers a request to be dialled, beside the loop.
     pub(super) fn answer(
         &self,
         net: &PeerNet,
@@ -52,12 +52,13 @@ impl Reaching {
     }
 }
 
-/// What is answered who was not heard: what time it is here may say why.
+/// Returns the answer to a member whose datagrams do not arrive. The time in it may show the
+/// reason.
 fn unheard() -> Response {
     reached(UNHEARD.to_owned())
 }
 
-/// Dials the asker and says how it went.
+/// Dials the asking node and returns the result.
 async fn dial_back(
     net: PeerNet,
     asker: NodeId,
@@ -77,7 +78,7 @@ async fn dial_back(
     reached(trouble)
 }
 
-/// How it went, and what time it is here.
+/// Returns the answer with the result and the time of this node.
 fn reached(trouble: String) -> Response {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let unix_ms = now.map_or(0, |since| {

@@ -1,4 +1,4 @@
-//! The queues that feed the event loop, from where each is opened until the loop has them.
+//! The queues that feed the event loop, from their opening until the loop takes them.
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -12,7 +12,7 @@ use p2pfs_transfer::net::gossip::UdpPort;
 use p2pfs_transfer::net::lan::LanEvent;
 use p2pfs_transfer::net::peer::Incoming;
 
-/// The queues that were opened with what fills them.
+/// The queues that were opened together with their sources.
 pub(super) struct Receivers {
     pub own_thread: OwnThread,
     pub udp: UdpPort,
@@ -23,7 +23,7 @@ pub(super) struct Receivers {
 }
 
 impl Receivers {
-    /// Starts the loop with these and those that were made since, on its own thread.
+    /// Starts the loop on its own thread with these queues and the later ones.
     pub(super) fn feed(
         self,
         runner: Runner,

@@ -1,7 +1,7 @@
-//! The event loop, which owns the state machine and feeds it what happens.
+//! The event loop, which owns the state machine and feeds it with events.
 //!
-//! Owns the receiving ends of every queue, and the publishing of views and changes. It never waits
-//! for a peer or a disk: questions, offers and storing run beside it and come back as events.
+//! Owns the receiving ends of all queues, and publishes views and changes. It never waits for a
+//! peer or a disk: requests, offers and storing run beside it and return as events.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,35 +41,35 @@ use p2pfs_types::id::NodeId;
 
 mod roll;
 
-/// Share events taken at once, so that a scan of many files makes few views.
+/// Maximum number of share events taken at once, so that a scan of many files makes few views.
 const SHARE_BATCH: usize = 1024;
-/// Events of the cache taken at once, likewise.
+/// Maximum number of cache events taken at once, so that many changes make few views.
 const CACHE_BATCH: usize = 1024;
-/// Datagrams taken at once before everything else has its turn.
+/// Maximum number of datagrams taken before other work gets its turn.
 const DATAGRAM_BATCH: usize = 64;
-/// How the warning begins that the cache takes nothing in.
+/// Beginning of the warning that the cache stores nothing.
 pub(super) const NOT_CACHED: &str = "nothing more is cached: ";
-/// Answers of other nodes that wait for the loop.
+/// Maximum number of answers of other nodes queued for the loop.
 pub(super) const ANSWERS_MAX: usize = 1024;
-/// Commands that wait for the loop.
+/// Maximum number of commands queued for the loop.
 pub(super) const COMMANDS_MAX: usize = 64;
 
-/// What the loop is asked to do from outside.
+/// A command to the loop.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Another address to join through.
+    /// Adds an address to join through.
     AddSeed(SocketAddr),
-    /// This node was let in, by whom is reached there.
+    /// This node was admitted by the nodes at these addresses.
     LetIn(Vec<(NodeId, SocketAddr)>),
-    /// Every node that is known.
+    /// Requests the list of all known nodes.
     Members(oneshot::Sender<Vec<MemberReport>>),
-    /// This computer has another address than the advertised one.
+    /// The machine's address has changed from the advertised one.
     Moved(SocketAddr),
-    /// Say farewell and end.
+    /// Sends the farewell and ends the loop.
     Leave(Leave),
-    /// The keyring was changed by hand.
+    /// The keyring was changed by a command.
     MembershipChanged,
-    /// Forget what a node that is not here has listed; says whether there was one.
+    /// Forgets the listings of a node that is not here. Replies whether there were any.
     Forget(NodeId, oneshot::Sender<bool>),
 }
 
@@ -83,7 +83,7 @@ pub(super) struct Inputs {
     pub commands: mpsc::Receiver<Command>,
 }
 
-/// What the loop works with.
+/// The parts of the node that the loop uses.
 pub(super) struct Parts {
     pub net: PeerNet,
     pub server: Server,
@@ -93,13 +93,13 @@ pub(super) struct Parts {
     pub changes: mpsc::Sender<Outdated>,
     pub published: Published,
     pub stopped: watch::Sender<bool>,
-    /// The legacy peers' plane, where it is on.
+    /// The plane of the legacy peers, if it is on.
     pub legacy: Option<Inlet>,
     pub senders: super::inbox::Senders,
     pub offenders: Offenders,
 }
 
-/// The loop.
+/// The event loop.
 pub(super) struct Runner {
     machine: Machine,
     parts: Parts,
@@ -108,7 +108,7 @@ pub(super) struct Runner {
     tasks: Beside,
     views: ViewClock,
     roll: Roll,
-    /// A large change is being worked in, a step each round.
+    /// Whether a large change is being merged, one step in each round.
     is_sweeping: bool,
     has_left: bool,
     reaching: Reaching,
@@ -116,7 +116,7 @@ pub(super) struct Runner {
 }
 
 type Answer = (RequestId, Option<Response>);
-/// Who was found where somebody was knocked at.
+/// The node that answered at a probed address.
 type Knocked = (NodeId, SocketAddr);
 
 impl Runner {
@@ -136,7 +136,7 @@ impl Runner {
         }
     }
 
-    /// Runs until the farewell is said or nobody holds the node any more.
+    /// Runs until the farewell is sent or the handle of the node is dropped.
     pub(super) async fn run(mut self, mut inputs: Inputs, udp: UdpInlet) {
         let mut datagram = vec![0; self.buffer_bytes()];
         let mut share_events = Vec::with_capacity(SHARE_BATCH);
@@ -178,12 +178,13 @@ impl Runner {
                     None => break,
                 },
                 () = sleep_until(timeout) => {
-                    // after a pause, answers that are here must not count as missing
+                    // After a pause of the process, answers that are already in the socket must not
+                    // count as missing.
                     let first = udp.try_recv(&mut datagram);
                     self.handle_datagrams(first, &mut datagram, &udp);
                     self.machine.handle_timeout(Instant::now());
                 }
-                // the thread looks at its socket meanwhile
+                // The thread polls its socket in between.
                 () = tokio::task::yield_now(), if self.is_sweeping => {}
             }
         }
@@ -194,7 +195,7 @@ impl Runner {
         self.parts.stopped.send_replace(true);
     }
 
-    /// One more than the longest good datagram, so that a longer one shows.
+    /// Returns one byte more than the longest valid datagram, so that a longer one is detected.
     fn buffer_bytes(&self) -> usize {
         match self.parts.legacy {
             Some(_) => RECEIVED_MAX_BYTES + 1,
@@ -211,7 +212,7 @@ impl Runner {
             .min()
     }
 
-    /// Takes what already waits in the socket besides the first, so that a burst costs one round.
+    /// Handles the first datagram and those already in the socket, so that a burst costs one round.
     fn handle_datagrams(
         &mut self,
         first: Option<(usize, SocketAddr)>,
@@ -241,7 +242,7 @@ impl Runner {
             let (parts, tasks) = (&self.parts, &mut self.tasks);
             return (self.reaching).answer(&parts.net, &parts.published, tasks, from, reply);
         }
-        // what is about content was answered beside the loop
+        // Requests for content were answered beside the loop.
         if let Some(response) = self.machine.answer(Instant::now(), from, &request) {
             if let Response::Log(part) = &response {
                 self.parts.published.note_told(part);
@@ -281,7 +282,7 @@ impl Runner {
         | CacheEvent::Evicted { hash, .. }
         | CacheEvent::Dropped { hash, .. } = &event
         {
-            // where the queue is full, the kernel looks again by itself within a minute
+            // If the queue is full, the kernel reads the attributes again within a minute.
             let _busy = self.parts.changes.try_send(Outdated::CachedBytes(*hash));
         }
         match event {
@@ -356,11 +357,12 @@ impl Runner {
         }
     }
 
-    /// Hands on everything that the state machine has to give after an event.
+    /// Handles all events, requests and datagrams of the state machine, then publishes and stores
+    /// changes.
     fn settle(&mut self, udp: &UdpInlet) {
-        // first: whoever is told of a name may have what it names
+        // First, so that a node that learns of a name may already fetch its content.
         self.publish_readers();
-        // then events: what is done about them makes questions and datagrams
+        // Then events, because their handling makes requests and datagrams.
         self.handle_events();
         while let Some(outgoing) = self.machine.poll_request() {
             self.ask(outgoing);
@@ -436,8 +438,8 @@ impl Runner {
         });
     }
 
-    /// Others want files: they are offered what is here, and may have parts of what is fetched
-    /// here.
+    /// Handles that another node wants contents: offers what is here, and lets the node share in
+    /// running fetches.
     fn hear_of_wishes(&mut self, from: NodeId, hashes: &[ContentHash]) {
         for hash in hashes {
             self.introduce(hash, from);
@@ -447,7 +449,7 @@ impl Runner {
             .look(server, &mut self.tasks, from, hashes.to_vec());
     }
 
-    /// A node wants a file that may be on its way here too.
+    /// Introduces a node to the fetch of a content that it wants too.
     fn introduce(&self, hash: &ContentHash, node: NodeId) {
         if let Some(address) = self.parts.published.addresses.load().get(&node) {
             self.parts.fetcher.fellow(hash, node, *address);
@@ -461,30 +463,31 @@ impl Runner {
         }
     }
 
-    /// Publishes the namespace when it changed and a view is due.
+    /// Publishes the namespace if it changed and a view is due.
     fn publish_view(&mut self) {
         let now = Instant::now();
         let has_changes = self.machine.has_changes();
         let is_due = self.views.is_due(now, has_changes, self.is_sweeping);
-        // what is being taken in is shown when it is whole
+        // A log that is being merged is shown when it is complete.
         if !is_due || !has_changes {
             return;
         }
         let permit = match self.parts.changes.try_reserve() {
             Ok(permit) => Some(permit),
-            // whoever invalidates is behind: look again shortly, with more in one batch
+            // The owner of the mount is behind: retry shortly, with more changes in one batch.
             Err(TrySendError::Full(())) => {
                 self.views.put_off(now);
                 return;
             }
-            // nobody shows it in a mount
+            // No mount receives the changes.
             Err(TrySendError::Closed(())) => None,
         };
         self.views.note_taken(now);
         let view = self.machine.view();
         let changes: Vec<Change> = std::iter::from_fn(|| self.machine.poll_change()).collect();
         let before = self.parts.published.view.swap(view.clone());
-        // told once it is so: who hears of a name finds it
+        // Reported after the view is published, so that a name can be found as soon as it is
+        // reported.
         self.parts.events.note_changes(&changes, &before, &view);
         if let Some(legacy) = &self.parts.legacy {
             legacy.changed(&changes);

@@ -1,4 +1,4 @@
-//! Sockets that are open before a node is, and may stay open after it.
+//! Sockets that are opened before a node starts and may outlive it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use super::NodeError;
 use p2pfs_legacy::net::mesh;
 use p2pfs_transfer::net::PortPair;
 
-/// Sockets to start a node with; those that are not there, it opens itself. Every call needs a
+/// The sockets of a node's start. The node opens the missing ones itself. Every call needs a
 /// running tokio runtime.
 #[derive(Debug, Default)]
 pub struct Sockets {
@@ -19,10 +19,10 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Takes up what an earlier process had for other nodes at `listen`.
+    /// Takes over the sockets of an earlier process for other nodes at `listen`.
     ///
     /// # Errors
-    /// Where they are not for this address.
+    /// If they are not bound to this address.
     pub fn take_up_peers(
         &mut self,
         tcp: OwnedFd,
@@ -33,10 +33,10 @@ impl Sockets {
         Ok(())
     }
 
-    /// Opens them; gives both once more, TCP first, for whoever keeps them.
+    /// Opens the sockets for other nodes and returns duplicates for the owner, TCP first.
     ///
     /// # Errors
-    /// [`NodeError::Net`] names the address and the remedy.
+    /// [`NodeError::Net`], which names the address and the remedy.
     pub fn open_peers(
         &mut self,
         listen: SocketAddr,
@@ -45,19 +45,19 @@ impl Sockets {
         Ok(opened.try_clone_fds())
     }
 
-    /// Takes up what an earlier process had for mesh peers.
+    /// Takes over the socket of an earlier process for mesh peers.
     ///
     /// # Errors
-    /// Where it does not listen at this address.
+    /// If it does not listen at this address.
     pub fn take_up_mesh(&mut self, socket: OwnedFd, listen: SocketAddr) -> io::Result<()> {
         self.mesh = Some(mesh::take_up(socket, listen)?);
         Ok(())
     }
 
-    /// Opens it; gives it once more.
+    /// Opens the socket for mesh peers and returns a duplicate.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub fn open_mesh(&mut self, listen: SocketAddr) -> io::Result<OwnedFd> {
         let opened = self.mesh.insert(mesh::listen(listen)?);
         opened.as_fd().try_clone_to_owned()

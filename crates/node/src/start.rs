@@ -1,5 +1,5 @@
-//! Putting a node together: everything that it needs is opened here, in the order in which a
-//! failure leaves the least behind.
+//! The start of a node. Its parts are opened in the order in which a failure leaves the least
+//! behind.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -49,56 +49,57 @@ use p2pfs_transfer::net::peer::{PeerLimits, PeerNet};
 use p2pfs_transfer::{FetchConfig, Fetcher, Server, ServerLimits};
 use p2pfs_types::id::{Generation, NodeName};
 
-/// What is outdated on its way to the kernel's caches.
+/// Maximum number of changes queued for the kernel's caches.
 const CHANGES_MAX: usize = 256;
 
-/// Everything that a node is started with.
+/// Settings of a node.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// What it calls itself.
+    /// Name of the node.
     pub name: NodeName,
-    /// Where it listens; port 0 takes any.
+    /// Address to listen on; port 0 takes any free port.
     pub listen: SocketAddr,
-    /// Where others reach it, if not where it listens.
+    /// Address at which other nodes reach it, if it differs from the listening address.
     pub advertise: Option<SocketAddr>,
-    /// Addresses to join through, besides those it remembers.
+    /// Addresses to join through, in addition to the stored ones.
     pub seeds: Vec<SocketAddr>,
-    /// A secret given by hand.
+    /// File with the cluster's secret.
     pub secret_file: Option<PathBuf>,
-    /// Key, secret, catalogue, share state.
+    /// Directory for key, secret, catalogue and share state.
     pub state_dir: PathBuf,
-    /// The cache.
+    /// Settings of the cache.
     pub cache: CacheConfig,
-    /// Whether to find and be found by mDNS.
+    /// Whether to find other nodes by mDNS and be found.
     pub mdns: bool,
-    /// How often one other node is probed; what follows from it is scaled alike.
+    /// Interval between probes of other nodes. Other intervals of the membership scale with it.
     pub probe_period: Duration,
-    /// Connections of other nodes at one time.
+    /// Maximum number of accepted connections.
     pub peer_connections: usize,
-    /// How packets in bulk are marked, by DSCP; none: not at all.
+    /// DSCP code point of bulk packets; `None` leaves them unmarked.
     pub bulk_code_point: Option<u8>,
-    /// How long a clean stop keeps this node's entries with the others.
+    /// How long other nodes keep this node's entries after a clean stop.
     pub away_grace: Duration,
     /// How long a read may wait without progress.
     pub read_deadline: Duration,
-    /// The legacy peers' plane; none: off.
+    /// Settings of the legacy peers' plane; `None` turns it off.
     pub legacy: Option<LegacySettings>,
-    /// Files and talk that nobody asked for.
+    /// Settings for pushed files and talk.
     pub giving: GivingSettings,
-    /// Never shared or opened: own mounts and the cache.
+    /// Paths that are never shared or opened: own mounts and the cache.
     pub refuse_beneath: Vec<PathBuf>,
 }
 
 impl Node {
-    /// Starts a node; it gossips and serves when this returns. Shares are added afterwards.
+    /// Starts a node. When this returns, it gossips and serves. Shares are added afterwards.
     ///
     /// # Errors
-    /// [`NodeError`] naming the directory, address or file and the remedy. Nothing keeps running.
+    /// [`NodeError`], which names the directory, address or file and the remedy. Nothing keeps
+    /// running.
     pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
         Self::start_on(config, Sockets::default()).await
     }
 
-    /// Starts a node on sockets that an earlier process left, or that are to outlive this one.
+    /// Starts a node on sockets that an earlier process left, or that will outlive this node.
     ///
     /// # Errors
     /// Those of [`Node::start`].
@@ -161,7 +162,7 @@ struct Builder {
     shares: ShareSet,
 }
 
-/// What the legacy peers' plane takes part in.
+/// The parts of the node that the legacy peers' plane uses.
 struct Surroundings<'a> {
     udp: &'a UdpPort,
     address: SocketAddr,
@@ -174,7 +175,8 @@ struct Surroundings<'a> {
 }
 
 impl Builder {
-    /// `dropped_secret`: it was in a cluster that it cannot prove to be in any more.
+    /// Builds the node from its parts. `dropped_secret` says that the node was in a cluster and can
+    /// no longer prove its membership.
     fn assemble(self, mut kept: Kept, dropped_secret: bool, mut receivers: Receivers) -> Node {
         let generation = next_generation(kept.generation);
         let address = address::advertised(self.config.advertise, self.net.local_addr());
@@ -316,7 +318,8 @@ impl Builder {
         })
     }
 
-    /// The legacy peers' plane, where it is on; what it cannot have turns it off with a warning.
+    /// Starts the plane of the legacy peers if it is configured. If a part cannot be opened, the
+    /// plane stays off with a warning.
     fn start_legacy(&self, around: &Surroundings<'_>) -> Option<(Legacy, Inlet)> {
         let Surroundings {
             address, events, ..

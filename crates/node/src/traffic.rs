@@ -1,4 +1,4 @@
-//! How many bytes of files went to whom, or came from whom, and how fast those of legacy peers may.
+//! Counters of file bytes to and from peers, and the rate limit for legacy peers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,10 +9,11 @@ use tokio::sync::Mutex as AsyncMutex;
 use p2pfs_transfer::Pace;
 use p2pfs_types::id::NodeId;
 
-/// Peers counted apart; what is of further ones is only in the sum. As many as members.
+/// Maximum number of peers with counters of their own, as many as members. Further ones count only
+/// in the total.
 pub(crate) const PEERS_COUNTED_MAX: usize = 4096;
 
-/// The counters. Clones are the same counters.
+/// Byte counters by peer. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct PeerBytes {
     counts: Arc<Mutex<Counts>>,
@@ -24,18 +25,18 @@ struct Counts {
     by_peer: BTreeMap<NodeId, u64>,
 }
 
-/// Both ways.
+/// The counters of both directions.
 #[derive(Clone, Default)]
 pub(crate) struct Traffic {
-    /// What others had of this node, fetched or pushed.
+    /// Bytes that other nodes fetched from this one or that it pushed to them.
     pub sent: PeerBytes,
-    /// What others pushed to it, and what legacy peers gave; what it fetched from nodes the fetcher
-    /// counts.
+    /// Bytes that other nodes pushed to this one, and those from legacy peers. The fetcher counts
+    /// bytes fetched from nodes.
     pub taken: PeerBytes,
 }
 
 impl PeerBytes {
-    /// So many bytes of files went to `peer`, or came from it.
+    /// Counts bytes of files sent to `peer` or received from it.
     pub fn add(&self, peer: NodeId, bytes: u64) {
         let mut counts = self.counts.lock();
         counts.total += bytes;
@@ -44,36 +45,36 @@ impl PeerBytes {
         }
     }
 
-    /// So many went to a legacy peer, or came from one: it has no key to be counted by.
+    /// Counts bytes sent to a legacy peer or received from one, which has no key.
     fn add_keyless(&self, bytes: u64) {
         self.counts.lock().total += bytes;
     }
 
-    /// Since the start, of all.
+    /// Returns the bytes since the start, of all peers.
     pub fn total(&self) -> u64 {
         self.counts.lock().total
     }
 
-    /// Since the start, of one peer.
+    /// Returns the bytes since the start, of one peer.
     pub fn of(&self, peer: &NodeId) -> u64 {
         let counts = self.counts.lock();
         counts.by_peer.get(peer).copied().unwrap_or(0)
     }
 }
 
-/// One way between this node and the legacy peers of one plane: what goes it keeps to the limit
-/// that holds between nodes, and is counted. Clones are the same way.
+/// One direction of traffic between this node and the legacy peers of one plane. It applies the
+/// rate limit between nodes and counts the bytes. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct Passage {
     pace: Pace,
-    /// However many wait here, one of them at a time stands among those who wait for the limit:
-    /// strangers are many, and nodes are to have their part.
+    /// Queue in front of the rate limit. Only its first transfer waits for the limit itself. Legacy
+    /// peers can be many, and native nodes must keep their share.
     line: Arc<AsyncMutex<()>>,
     bytes: PeerBytes,
 }
 
 impl Passage {
-    /// By this limit, into this sum.
+    /// Creates a passage with this rate limit and counter.
     pub fn new(pace: &Pace, bytes: &PeerBytes) -> Self {
         Self {
             pace: pace.clone(),
@@ -82,13 +83,13 @@ impl Passage {
         }
     }
 
-    /// Whether there is a limit now.
+    /// Returns whether a rate limit is set.
     pub fn is_limited(&self) -> bool {
         self.pace.bytes_per_s().is_some()
     }
 
-    /// Waits until so many bytes may pass; what a program waits for does not stand in line with the
-    /// rest. Dropping it passes nothing.
+    /// Waits until these bytes may pass. Bytes that a program waits for bypass the queue. Dropping
+    /// the future passes nothing.
     pub async fn pass(&self, bytes: u64, is_waited_for: bool) {
         let _in_line = if is_waited_for {
             None
@@ -98,7 +99,7 @@ impl Passage {
         self.pace.pass(bytes, is_waited_for).await;
     }
 
-    /// So many have passed.
+    /// Counts bytes that have passed.
     pub fn count(&self, bytes: u64) {
         self.bytes.add_keyless(bytes);
     }
@@ -127,7 +128,7 @@ mod tests {
         let (pace, sent) = (Pace::default(), PeerBytes::default());
         let passage = Passage::new(&pace, &sent);
         pace.set(Some(16 * CHUNK_BYTES));
-        // all waits from now on
+        // everything waits from now on
         pace.pass(16 * CHUNK_BYTES, false).await;
         for _ in 0..64 {
             let passage = passage.clone();

@@ -1,25 +1,25 @@
-//! When the namespace is published anew.
+//! The schedule of namespace publications.
 
 use std::time::{Duration, Instant};
 
-/// The shortest time between two views: a scan publishes its files in batches.
+/// Minimum interval between two views. A scan publishes its files in batches.
 const PUBLISH_SPACING: Duration = Duration::from_millis(20);
-/// How long views wait for a large change to be worked in whole, so that nobody sees the half of
-/// it; one that takes longer is shown as it comes.
+/// How long views wait for a large change to be merged, so that no reader sees half of it. A change
+/// that takes longer is shown in parts.
 const SWEEP_HOLD: Duration = Duration::from_secs(2);
 
-/// What is known of the last view and the next.
+/// The time of the last view and the next one.
 #[derive(Debug)]
 pub(super) struct ViewClock {
-    /// A view is due then; nothing changed where there is none.
+    /// When the next view is due; `None` if nothing changed.
     due: Option<Instant>,
     last: Instant,
-    /// Since when a large change is being worked in.
+    /// Start of the large change that is being merged.
     sweeping_since: Option<Instant>,
 }
 
 impl ViewClock {
-    /// No view is due.
+    /// Creates the schedule; no view is due.
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             due: None,
@@ -28,7 +28,7 @@ impl ViewClock {
         }
     }
 
-    /// Whether a view is to be taken now.
+    /// Returns whether to take a view now.
     pub(crate) fn is_due(&mut self, now: Instant, has_changes: bool, is_sweeping: bool) -> bool {
         if has_changes {
             let soonest = (self.last + PUBLISH_SPACING).max(now);
@@ -42,18 +42,18 @@ impl ViewClock {
         self.due.is_some_and(|due| due <= now)
     }
 
-    /// Whoever is told of changes is behind: later, with more in one batch.
+    /// Delays the view, because the receiver of changes is behind. The next batch is then larger.
     pub(crate) fn put_off(&mut self, now: Instant) {
         self.due = Some(now + PUBLISH_SPACING);
     }
 
-    /// A view was taken.
+    /// Records that a view was taken.
     pub(crate) fn note_taken(&mut self, now: Instant) {
         self.due = None;
         self.last = now;
     }
 
-    /// When to ask again, if nothing else happens.
+    /// Returns when to check again, if nothing else happens.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.due
     }

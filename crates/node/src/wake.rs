@@ -1,8 +1,8 @@
-//! When the loop of a plane is woken.
+//! Timers for the loop of a plane.
 
 use std::time::Instant;
 
-/// Waits until then; for ever where there is no time.
+/// Waits until the given time, or forever if there is none.
 pub(super) async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,

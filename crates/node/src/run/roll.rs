@@ -1,4 +1,4 @@
-//! Publishing who is there.
+//! Publishing the members.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,8 +11,9 @@ use p2pfs_membership::{MemberState, MemberStatus};
 use p2pfs_types::id::NodeId;
 
 impl Runner {
-    /// Hands on what has happened. Who is there is published before anybody hears of it, and once
-    /// for all that go or come together: the list is as long as the cluster is large.
+    /// Handles the events of the state machine. The addresses are published before the events are
+    /// handled, and once for all events that change them, because the list is as long as the
+    /// cluster is large.
     pub(super) fn handle_events(&mut self) {
         loop {
             let events: Vec<_> = std::iter::from_fn(|| self.machine.poll_event()).collect();
