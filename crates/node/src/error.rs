@@ -16,6 +16,7 @@ pub enum NodeError {
     /// The state directory cannot be created or read.
     #[error("cannot use the state directory {}: {}", dir.display(), state_trouble(source))]
     StateDir {
+        /// The state directory.
         dir: PathBuf,
         /// The error of the system.
         source: std::io::Error,
@@ -26,7 +27,10 @@ pub enum NodeError {
          another with --state",
         dir.display()
     )]
-    StateLocked { dir: PathBuf },
+    StateLocked {
+        /// The state directory.
+        dir: PathBuf,
+    },
     /// Keys, secrets or tokens.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -48,7 +52,10 @@ pub enum NodeError {
          it without --secret-file and join again",
         file.display()
     )]
-    SecretFromFile { file: PathBuf },
+    SecretFromFile {
+        /// The file with the secret.
+        file: PathBuf,
+    },
     /// The node is stopping or has stopped.
     #[error("the node is stopping")]
     Stopping,

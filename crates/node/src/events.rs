@@ -73,6 +73,7 @@ pub enum News {
     Given(Given),
     /// A peer of the mesh is connected.
     MeshUp {
+        /// The connected peer.
         who: mesh::Who,
         /// Whether this node dialled it.
         dialled: bool,
@@ -83,6 +84,7 @@ pub enum News {
     MeshRejected(MemberName, mesh::Rejection),
     /// A peer of the mesh reported other peers.
     MeshLearned {
+        /// The reporting peer.
         from: mesh::Who,
         /// How many of them were unknown.
         count: usize,
@@ -172,6 +174,7 @@ pub enum PushStage {
 pub struct Who {
     /// Public key of the node.
     pub node: NodeId,
+    /// Name of the node; `None` if unknown.
     pub name: Option<String>,
 }
 

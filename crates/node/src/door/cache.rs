@@ -48,7 +48,9 @@ impl Here {
 pub struct NotPinned {
     /// One of the names of the content.
     pub path: SharedPath,
+    /// Size of the content in bytes.
     pub size_bytes: u64,
+    /// The reason.
     pub why: WhyNotPinned,
 }
 

@@ -13,7 +13,10 @@ use p2pfs_types::path::SharedPath;
 pub enum FileError {
     /// No node shares the name. A node that starts later may share it.
     #[error("{path}: no node shares such a name")]
-    NotFound { path: SharedPath },
+    NotFound {
+        /// The requested path.
+        path: SharedPath,
+    },
     /// The path is a link, or leads through one, whose target no node shares or is outside of the
     /// namespace.
     #[error(
@@ -21,6 +24,7 @@ pub enum FileError {
         String::from_utf8_lossy(target)
     )]
     LinkToNothing {
+        /// The requested path.
         path: SharedPath,
         /// The target of the failing link, as it is written.
         target: Box<[u8]>,
@@ -29,26 +33,39 @@ pub enum FileError {
     /// needed.
     #[error("{path} is {what}")]
     WrongKind {
+        /// The requested path.
         path: SharedPath,
         /// The actual kind.
         what: &'static str,
     },
     /// The path leads through more links than are followed. The links may form a loop.
     #[error("{path}: too many links one after another")]
-    TooManyLinks { path: SharedPath },
+    TooManyLinks {
+        /// The requested path.
+        path: SharedPath,
+    },
     /// The bytes could not be read. The inner error states the cause.
     #[error("{path}: {source}")]
-    Unreadable { path: SharedPath, source: FsError },
+    Unreadable {
+        /// The requested path.
+        path: SharedPath,
+        /// The error of the read.
+        source: FsError,
+    },
     /// The file could not be fetched into the cache.
     #[error("{path}: {source}")]
     NotFetched {
+        /// The requested path.
         path: SharedPath,
+        /// The error of the fetch.
         source: TransferError,
     },
     /// The cache failed to pin the file.
     #[error("{path}: {source}")]
     NotKept {
+        /// The requested path.
         path: SharedPath,
+        /// The error of the cache.
         source: CacheError,
     },
     /// The cache has no room for this many bytes beside what is pinned or open. A larger budget
@@ -66,6 +83,7 @@ pub enum FileError {
     /// A local file could not be written.
     #[error("cannot write {}: {source}", file.display())]
     Local {
+        /// The local file.
         file: PathBuf,
         /// The error of the system.
         source: std::io::Error,

@@ -67,6 +67,7 @@ pub struct Prefetch {
 pub struct Fetched {
     /// One of the names of the file.
     pub path: SharedPath,
+    /// Size of the file in bytes.
     pub size_bytes: u64,
     /// `Ok` once the cache holds every byte.
     pub outcome: Result<(), TransferError>,

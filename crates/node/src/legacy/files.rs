@@ -44,6 +44,7 @@ const FAILURES_MAX: usize = 256;
 /// A file that a legacy peer has announced.
 #[derive(Debug)]
 pub struct RemoteFile {
+    /// Base name under which the peer serves the file.
     pub name: Name,
     /// Size in the header of its transfer.
     pub size_bytes: u64,

@@ -81,7 +81,9 @@ pub struct Outgoing {
     pub id: RequestId,
     /// The receiver of the request.
     pub node: NodeId,
+    /// Address of the receiver.
     pub address: SocketAddr,
+    /// The request.
     pub request: Request,
 }
 
@@ -96,12 +98,16 @@ pub enum NodeEvent {
     PeerUp(Member),
     /// Another node is gone.
     PeerDown {
+        /// The node that is gone.
         node: NodeId,
         /// How it ended.
         why: DownReason,
     },
     /// Another node stopped cleanly. Its entries stay for a while.
-    PeerAway { node: NodeId },
+    PeerAway {
+        /// The stopped node.
+        node: NodeId,
+    },
     /// Another node asks which nodes have these contents: answer with [`Machine::send`].
     Wanted {
         /// The asking node.
@@ -126,21 +132,33 @@ pub enum NodeEvent {
     /// Two machines use one key, and a person must act. The event is repeated for each further
     /// address.
     CopiedKey {
+        /// The node whose key is copied, possibly this one.
         node: NodeId,
         /// The known addresses of the other machine, or of both machines if the key is another
         /// node's.
         addresses: Vec<SocketAddr>,
     },
     /// One of the two machines has been silent for a while.
-    CopyGone { node: NodeId },
+    CopyGone {
+        /// The node whose key was copied.
+        node: NodeId,
+    },
     /// Another node breaks the rules of the cluster, and a person should know.
-    Offended { node: NodeId, what: Offence },
+    Offended {
+        /// The node that broke a rule.
+        node: NodeId,
+        /// The broken rule.
+        what: Offence,
+    },
     /// A new statement of a member admits or expels a node, or changes the secret or an owner.
     Stated(Box<SignedStatement>),
     /// The set of members has changed: end the connections with former members.
     MembershipChanged,
     /// Find out over TCP which node is at this address, and report it with [`Machine::knocked`].
-    Knock { address: SocketAddr },
+    Knock {
+        /// The address to probe.
+        address: SocketAddr,
+    },
     /// This node has more names than other nodes keep of one node. The excess is not announced.
     NamesRefused,
     /// The farewell is sent.
