@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::run::Command;
+use super::run::LoopCommand;
 
 /// Interval between checks whether the machine still has the advertised address. At boot a network
 /// may come up after the daemon, and a laptop moves between networks.
@@ -17,7 +17,7 @@ const LOOK_PERIOD: Duration = Duration::from_secs(5);
 pub(super) fn advertised(configured: Option<SocketAddr>, bound: SocketAddr) -> SocketAddr {
     let named = configured.unwrap_or(bound);
     let ip = if named.ip().is_unspecified() {
-        Addresses::look(named).best_ip()
+        MachineAddresses::look(named).best_ip()
     } else {
         named.ip()
     };
@@ -36,7 +36,7 @@ pub(super) fn follow(
     configured: Option<SocketAddr>,
     bound: SocketAddr,
     advertised: SocketAddr,
-    commands: &mpsc::Sender<Command>,
+    commands: &mpsc::Sender<LoopCommand>,
 ) {
     let named = configured.unwrap_or(bound);
     if !named.ip().is_unspecified() {
@@ -45,18 +45,18 @@ pub(super) fn follow(
     // A weak sender, so that this task does not keep the event loop alive.
     let commands = commands.downgrade();
     tokio::spawn(async move {
-        let mut held = Held::of(advertised.ip(), &Addresses::look(named));
+        let mut held = AdvertisedAddress::of(advertised.ip(), &MachineAddresses::look(named));
         loop {
             tokio::time::sleep(LOOK_PERIOD).await;
             let Some(commands) = commands.upgrade() else {
                 return;
             };
-            let next = held.successor(&Addresses::look(named));
+            let next = held.successor(&MachineAddresses::look(named));
             let has_moved = next.ip != held.ip;
             held = next;
             if has_moved {
                 let address = SocketAddr::new(held.ip, advertised.port());
-                let _gone = commands.send(Command::Moved(address)).await;
+                let _gone = commands.send(LoopCommand::Moved(address)).await;
             }
         }
     });
@@ -64,7 +64,7 @@ pub(super) fn follow(
 
 /// The advertised address and the reason for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Held {
+struct AdvertisedAddress {
     ip: IpAddr,
     /// Whether the default route has used this address as its source. Otherwise it is a guess among
     /// the interfaces.
@@ -73,8 +73,8 @@ struct Held {
     beside: Vec<IpAddr>,
 }
 
-impl Held {
-    fn of(ip: IpAddr, there: &Addresses) -> Self {
+impl AdvertisedAddress {
+    fn of(ip: IpAddr, there: &MachineAddresses) -> Self {
         let guess = Self {
             ip,
             is_routed: false,
@@ -91,7 +91,7 @@ impl Held {
     /// and may come back unchanged. Addresses that existed beside it all along, such as a bridge
     /// for containers, are not reachable for others and are not chosen. A guess stays until the
     /// default route uses another address.
-    fn successor(&self, there: &Addresses) -> Self {
+    fn successor(&self, there: &MachineAddresses) -> Self {
         let is_there = there.all.contains(&self.ip) && !self.ip.is_loopback();
         let is_kept = is_there && (self.is_routed || there.routed.is_none());
         if is_kept {
@@ -105,7 +105,7 @@ impl Held {
         }
     }
 
-    fn noting(mut self, there: &Addresses) -> Self {
+    fn noting(mut self, there: &MachineAddresses) -> Self {
         self.is_routed |= there.routed == Some(self.ip);
         if self.is_routed && there.all.contains(&self.ip) {
             self.beside = there.all.clone();
@@ -115,7 +115,7 @@ impl Held {
 }
 
 /// The addresses of this machine.
-struct Addresses {
+struct MachineAddresses {
     all: Vec<IpAddr>,
     /// The source address that the kernel uses for the default route.
     routed: Option<IpAddr>,
@@ -123,7 +123,7 @@ struct Addresses {
     reachable: Vec<IpAddr>,
 }
 
-impl Addresses {
+impl MachineAddresses {
     fn look(bound: SocketAddr) -> Self {
         let only_v4 = bound.is_ipv4();
         let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
@@ -172,9 +172,9 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn addresses(reachable: &[IpAddr], routed: Option<IpAddr>) -> Addresses {
+    fn addresses(reachable: &[IpAddr], routed: Option<IpAddr>) -> MachineAddresses {
         let all = [&[ip("127.0.0.1")], reachable].concat();
-        Addresses {
+        MachineAddresses {
             all,
             routed,
             reachable: reachable.to_vec(),
@@ -184,11 +184,11 @@ mod tests {
     /// Returns the advertised address after each reading of the machine's addresses; the first is
     /// the start.
     fn advertised(looks: &[(&[IpAddr], Option<IpAddr>)]) -> Vec<IpAddr> {
-        let mut held: Option<Held> = None;
+        let mut held: Option<AdvertisedAddress> = None;
         let next = |(reachable, routed): &(&[IpAddr], Option<IpAddr>)| {
             let there = addresses(reachable, *routed);
             let next = match &held {
-                None => Held::of(there.best_ip(), &there),
+                None => AdvertisedAddress::of(there.best_ip(), &there),
                 Some(held) => held.successor(&there),
             };
             held.insert(next).ip

@@ -19,12 +19,12 @@ pub(super) enum CacheNews {
 }
 
 /// A source that can say how many events were lost and which contents are complete.
-pub(super) trait Told: Send + 'static {
+pub(super) trait CacheSource: Send + 'static {
     fn events_lost(&self) -> u64;
     fn complete(&self) -> Vec<(ContentHash, u64)>;
 }
 
-impl Told for Cache {
+impl CacheSource for Cache {
     fn events_lost(&self) -> u64 {
         self.usage().events_lost
     }
@@ -39,7 +39,7 @@ impl Told for Cache {
 /// that were not lost. Later events follow the list.
 pub(super) fn told_of(
     events: std_mpsc::Receiver<CacheEvent>,
-    cache: impl Told,
+    cache: impl CacheSource,
 ) -> mpsc::Receiver<CacheNews> {
     let (to, from) = mpsc::channel(CACHE_EVENTS_MAX);
     let forward = move || {
@@ -78,7 +78,7 @@ mod tests {
 
     struct Lossy(Arc<AtomicU64>);
 
-    impl Told for Lossy {
+    impl CacheSource for Lossy {
         fn events_lost(&self) -> u64 {
             self.0.load(Ordering::Relaxed)
         }

@@ -57,11 +57,11 @@ pub struct NodeContent {
 /// An open version. It counts as open until it is dropped.
 struct OpenVersion {
     content: Arc<NodeContent>,
-    source: Source,
+    source: VersionSource,
 }
 
 /// The source of an open version's bytes.
-enum Source {
+enum VersionSource {
     /// The own shared file that wins its name, in its current state.
     Live(Arc<File>),
     /// A content that does not change.
@@ -90,7 +90,7 @@ impl NodeContent {
         self: Arc<Self>,
         file: &FileVersion,
     ) -> Result<Arc<dyn OpenContent>, FsError> {
-        let source = Source::Fixed(self.open_fixed(file)?);
+        let source = VersionSource::Fixed(self.open_fixed(file)?);
         Ok(OpenVersion::new(self, source)?)
     }
 
@@ -146,7 +146,7 @@ impl NodeContent {
 }
 
 impl OpenVersion {
-    fn new(content: Arc<NodeContent>, source: Source) -> Result<Arc<Self>, FsError> {
+    fn new(content: Arc<NodeContent>, source: VersionSource) -> Result<Arc<Self>, FsError> {
         let open = content.open.fetch_add(1, Ordering::Relaxed);
         let version = Arc::new(Self { content, source });
         // Beyond the limit, dropping the version closes it again.
@@ -159,11 +159,11 @@ impl OpenVersion {
 
     fn fetch(&self, range: ByteRange, ahead: bool, reply: ReadReply) -> ReadTicket {
         match (&self.source, self.content.legacy.get()) {
-            (Source::Fixed(version), _) => self.content.fetch(version, range, ahead, reply),
-            (Source::Legacy(bytes), Some(legacy)) => {
+            (VersionSource::Fixed(version), _) => self.content.fetch(version, range, ahead, reply),
+            (VersionSource::Legacy(bytes), Some(legacy)) => {
                 legacy.read(bytes.clone(), range, self.content.read_deadline, reply)
             }
-            (Source::Live(_) | Source::Legacy(_), _) => {
+            (VersionSource::Live(_) | VersionSource::Legacy(_), _) => {
                 reply(Err(FsError::BadHandle));
                 ReadTicket(0)
             }
@@ -174,7 +174,7 @@ impl OpenVersion {
 impl Drop for OpenVersion {
     fn drop(&mut self) {
         self.content.open.fetch_sub(1, Ordering::Relaxed);
-        if let Source::Fixed(version) = &self.source
+        if let VersionSource::Fixed(version) = &self.source
             && version.is_partial()
         {
             // The fetched bytes change the file's block count.
@@ -186,7 +186,7 @@ impl Drop for OpenVersion {
 
 impl OpenContent for OpenVersion {
     fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
-        let Source::Fixed(version) = &self.source else {
+        let VersionSource::Fixed(version) = &self.source else {
             return self.read_here(offset, buffer);
         };
         let mut read = version.read_local(&self.content.shares, offset, buffer);
@@ -204,9 +204,11 @@ impl OpenContent for OpenVersion {
 
     fn read_here(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
         match &self.source {
-            Source::Live(file) => read_live(file, offset, buffer),
-            Source::Legacy(bytes) => bytes.read_now(offset, buffer),
-            Source::Fixed(version) => version.read_local(&self.content.shares, offset, buffer),
+            VersionSource::Live(file) => read_live(file, offset, buffer),
+            VersionSource::Legacy(bytes) => bytes.read_now(offset, buffer),
+            VersionSource::Fixed(version) => {
+                version.read_local(&self.content.shares, offset, buffer)
+            }
         }
     }
 
@@ -220,7 +222,7 @@ impl OpenContent for OpenVersion {
 
     fn missing_bytes(&self, range: ByteRange) -> u64 {
         match &self.source {
-            Source::Fixed(version) if version.is_partial() => version.missing_bytes(range),
+            VersionSource::Fixed(version) if version.is_partial() => version.missing_bytes(range),
             // One open of a legacy peer's file is one transfer of the whole file.
             _ => 0,
         }
@@ -228,31 +230,31 @@ impl OpenContent for OpenVersion {
 
     fn arrived_bytes(&self, range: ByteRange) -> u64 {
         match &self.source {
-            Source::Fixed(version) => version.arrived_bytes(range),
-            Source::Legacy(_) => range.len(),
-            Source::Live(_) => 0,
+            VersionSource::Fixed(version) => version.arrived_bytes(range),
+            VersionSource::Legacy(_) => range.len(),
+            VersionSource::Live(_) => 0,
         }
     }
 
     fn backing(&self) -> Option<Arc<File>> {
         match &self.source {
-            Source::Fixed(version) => version.backing(),
+            VersionSource::Fixed(version) => version.backing(),
             // The kernel and the writers of the file share its pages, so reads are live.
-            Source::Live(file) => Some(file.clone()),
+            VersionSource::Live(file) => Some(file.clone()),
             // Nothing verified these bytes, and they may change while they are read.
-            Source::Legacy(_) => None,
+            VersionSource::Legacy(_) => None,
         }
     }
 
     fn is_past_pages(&self) -> bool {
         match &self.source {
-            Source::Fixed(version) => version.is_past_pages(),
-            Source::Live(_) | Source::Legacy(_) => false,
+            VersionSource::Fixed(version) => version.is_past_pages(),
+            VersionSource::Live(_) | VersionSource::Legacy(_) => false,
         }
     }
 
     fn warm(&self) {
-        if let Source::Fixed(version) = &self.source {
+        if let VersionSource::Fixed(version) = &self.source {
             version.warm();
         }
     }
@@ -270,8 +272,8 @@ impl Content for NodeContent {
             .and_then(|(share, path)| self.shares.own(*share, path).ok());
         let is_live = live.is_some();
         let source = match live {
-            Some(file) => Source::Live(Arc::new(file)),
-            None => Source::Fixed(self.open_fixed(file)?),
+            Some(file) => VersionSource::Live(Arc::new(file)),
+            None => VersionSource::Fixed(self.open_fixed(file)?),
         };
         Ok(Opened {
             content: OpenVersion::new(self, source)?,
@@ -371,7 +373,7 @@ impl Content for NodeContent {
         let opened = move |bytes: Result<RemoteBytes, FsError>| {
             reply(bytes.and_then(|bytes| {
                 let size_bytes = bytes.size_bytes();
-                let open = OpenVersion::new(content, Source::Legacy(bytes))?;
+                let open = OpenVersion::new(content, VersionSource::Legacy(bytes))?;
                 Ok((open as Arc<dyn OpenContent>, size_bytes))
             }));
         };

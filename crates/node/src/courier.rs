@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::events::{EventLog, News, Push as Told, PushStage};
 use super::mailbox::Mailbox;
-use super::mesh::{Mesh, Parcel, PushError, Target};
+use super::mesh::{Mesh, Parcel, PushError, PushTarget};
 use super::published::Published;
 use super::traffic::PeerBytes;
 use p2pfs_legacy::wire::mesh::sent_name;
@@ -58,7 +58,7 @@ pub struct Recipient {
 #[derive(Clone)]
 enum Route {
     Native(NodeId),
-    Mesh(Target),
+    Mesh(PushTarget),
 }
 
 /// The reason why nothing can be sent.
@@ -181,7 +181,7 @@ impl Courier {
         all
     }
 
-    async fn targets(&self) -> Vec<Target> {
+    async fn targets(&self) -> Vec<PushTarget> {
         match &self.mesh {
             Some(mesh) => mesh.targets().await,
             None => Vec::new(),
@@ -200,7 +200,7 @@ impl Courier {
         sent: &Arc<AtomicU64>,
     ) -> Result<(), PushError> {
         self.tell(parcel, to, PushStage::Started);
-        let mut ending = Ending {
+        let mut ending = ReportOnDrop {
             courier: self,
             parcel,
             to,
@@ -277,7 +277,7 @@ impl Courier {
         let (mut failures, mut best, mut again) = (0, 0, false);
         let until = Instant::now() + BUSY_PATIENCE;
         loop {
-            let giving = Giving {
+            let giving = SendAttempt {
                 courier: self,
                 parcel,
                 node,
@@ -285,10 +285,10 @@ impl Courier {
             };
             match giving.run(&mut again).await {
                 Ok(()) => return Ok(()),
-                Err(Broken::ForGood(why)) => return Err(why),
-                Err(Broken::Busy) if Instant::now() > until => return Err(PushError::Busy),
-                Err(Broken::Busy) => tokio::time::sleep(RETRY_MIN).await,
-                Err(Broken::ForNow { to_bytes }) => {
+                Err(AttemptError::ForGood(why)) => return Err(why),
+                Err(AttemptError::Busy) if Instant::now() > until => return Err(PushError::Busy),
+                Err(AttemptError::Busy) => tokio::time::sleep(RETRY_MIN).await,
+                Err(AttemptError::ForNow { to_bytes }) => {
                     // Progress resets the count of failures.
                     failures = if to_bytes > best { 1 } else { failures + 1 };
                     best = best.max(to_bytes);
@@ -312,14 +312,14 @@ impl Courier {
 }
 
 /// Reports how a push ended, even if its future is dropped.
-struct Ending<'a> {
+struct ReportOnDrop<'a> {
     courier: &'a Courier,
     parcel: &'a Parcel,
     to: &'a Recipient,
     stage: PushStage,
 }
 
-impl Drop for Ending<'_> {
+impl Drop for ReportOnDrop<'_> {
     fn drop(&mut self) {
         self.courier.tell(self.parcel, self.to, self.stage.clone());
     }
@@ -341,7 +341,7 @@ impl Recipient {
 }
 
 /// The failure of one attempt.
-enum Broken {
+enum AttemptError {
     ForGood(PushError),
     /// The connection broke when the recipient had the bytes up to `to_bytes`.
     ForNow {
@@ -352,18 +352,18 @@ enum Broken {
 }
 
 /// One attempt to send a file to a node.
-struct Giving<'a> {
+struct SendAttempt<'a> {
     courier: &'a Courier,
     parcel: &'a Parcel,
     node: NodeId,
     sent: &'a Arc<AtomicU64>,
 }
 
-impl Giving<'_> {
+impl SendAttempt<'_> {
     /// Runs the attempt. `again` says whether the recipient has answered an offer of this push
     /// before. Then it knows that this offer continues the same push and is not a second push of
     /// the same bytes.
-    async fn run(&self, again: &mut bool) -> Result<(), Broken> {
+    async fn run(&self, again: &mut bool) -> Result<(), AttemptError> {
         let parcel = self.parcel;
         let offer = Push::Offer {
             name: sent_name(&parcel.name).into(),
@@ -393,7 +393,7 @@ impl Giving<'_> {
                 asked.spawn(async move { (length, request(net, node, address, give).await) });
             }
             let Some(Ok((length, answer))) = asked.join_next().await else {
-                return Err(Broken::ForNow { to_bytes });
+                return Err(AttemptError::ForNow { to_bytes });
             };
             to_bytes = to_bytes.max(taken(answer, to_bytes)?);
             self.sent.fetch_add(length, Ordering::Relaxed);
@@ -402,19 +402,21 @@ impl Giving<'_> {
         Ok(())
     }
 
-    fn address(&self, to_bytes: u64) -> Result<SocketAddr, Broken> {
+    fn address(&self, to_bytes: u64) -> Result<SocketAddr, AttemptError> {
         let addresses = self.courier.published.addresses.load();
         let address = addresses.get(&self.node).copied();
-        address.ok_or(Broken::ForNow { to_bytes })
+        address.ok_or(AttemptError::ForNow { to_bytes })
     }
 
-    async fn read(&self, offset: u64, length: u64) -> Result<Bytes, Broken> {
+    async fn read(&self, offset: u64, length: u64) -> Result<Bytes, AttemptError> {
         let parcel = self.parcel.clone();
         let read = tokio::task::spawn_blocking(move || parcel.part(offset, length as usize));
-        let read = read.await.map_err(|_| Broken::ForGood(PushError::Gone))?;
-        let bytes = read.map_err(|error| Broken::ForGood(error.into()))?;
+        let read = read
+            .await
+            .map_err(|_| AttemptError::ForGood(PushError::Gone))?;
+        let bytes = read.map_err(|error| AttemptError::ForGood(error.into()))?;
         if bytes.len() as u64 != length {
-            return Err(Broken::ForGood(PushError::Changed));
+            return Err(AttemptError::ForGood(PushError::Changed));
         }
         Ok(bytes.into())
     }
@@ -430,16 +432,16 @@ async fn request(
         .await
 }
 
-fn taken(answer: Result<Response, NetError>, before: u64) -> Result<u64, Broken> {
+fn taken(answer: Result<Response, NetError>, before: u64) -> Result<u64, AttemptError> {
     match answer {
         Ok(Response::Taken { to_bytes }) => Ok(to_bytes),
         Ok(Response::Refused { reason }) => {
-            Err(Broken::ForGood(PushError::Refused { why: reason }))
+            Err(AttemptError::ForGood(PushError::Refused { why: reason }))
         }
-        Ok(Response::Busy) => Err(Broken::Busy),
-        Ok(_) => Err(Broken::ForNow { to_bytes: before }),
-        Err(error) if error.is_retryable() => Err(Broken::ForNow { to_bytes: before }),
-        Err(error) => Err(Broken::ForGood(PushError::Refused {
+        Ok(Response::Busy) => Err(AttemptError::Busy),
+        Ok(_) => Err(AttemptError::ForNow { to_bytes: before }),
+        Err(error) if error.is_retryable() => Err(AttemptError::ForNow { to_bytes: before }),
+        Err(error) => Err(AttemptError::ForGood(PushError::Refused {
             why: error.to_string(),
         })),
     }

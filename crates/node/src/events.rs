@@ -181,12 +181,12 @@ pub struct Who {
 /// The log of events and warnings. Clones share their state.
 #[derive(Clone)]
 pub struct EventLog {
-    kept: Arc<Mutex<Kept>>,
+    kept: Arc<Mutex<EventHistory>>,
     live: broadcast::Sender<Noted>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct EventHistory {
     events: VecDeque<Noted>,
     warnings: VecDeque<(String, Audience)>,
 }

@@ -47,22 +47,22 @@ impl Offending for Flood {}
 /// The counters. Clones share their state.
 #[derive(Clone)]
 pub(super) struct Floods {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<FloodState>>,
     events: EventLog,
 }
 
-struct State {
-    hosts: HashMap<Origin, Meters>,
+struct FloodState {
+    hosts: HashMap<Origin, HostAllowance>,
     ledger: Ledger<Origin, Flood>,
 }
 
 /// The remaining allowance of one host before it is reported.
-struct Meters {
+struct HostAllowance {
     questions: TokenBucket,
     refused: TokenBucket,
 }
 
-impl Meters {
+impl HostAllowance {
     fn new(now: Instant) -> Self {
         Self {
             questions: TokenBucket::per_second(QUESTIONS_PER_S, QUESTIONS_BURST, now),
@@ -82,7 +82,7 @@ impl Meters {
     }
 }
 
-impl State {
+impl FloodState {
     /// Counts one request and returns whether the host should be reported.
     fn count(&mut self, now: Instant, host: Origin, what: Flood) -> bool {
         if !self.hosts.contains_key(&host) && self.hosts.len() >= HOSTS_MAX {
@@ -91,14 +91,17 @@ impl State {
                 return false;
             }
         }
-        let meters = self.hosts.entry(host).or_insert_with(|| Meters::new(now));
+        let meters = self
+            .hosts
+            .entry(host)
+            .or_insert_with(|| HostAllowance::new(now));
         !meters.of(what).take(1, now) && self.ledger.note(now, &host, what)
     }
 }
 
 impl Floods {
     pub(super) fn new(events: &EventLog) -> Self {
-        let state = State {
+        let state = FloodState {
             hosts: HashMap::new(),
             ledger: Ledger::new(Instant::now()),
         };

@@ -32,7 +32,7 @@ pub struct GivingSettings {
 }
 
 /// The parts of the node that sending and receiving use.
-pub(super) struct GivingParts<'a> {
+pub(super) struct GivingContext<'a> {
     pub(super) me: NodeId,
     pub(super) name: &'a NodeName,
     pub(super) seed: u64,
@@ -47,7 +47,7 @@ pub(super) struct GivingParts<'a> {
 }
 
 /// The sending and the receiving side.
-pub(super) struct Giving {
+pub(super) struct GivingSides {
     pub(super) courier: Courier,
     pub(super) pushes: Pushes,
     /// The folders for files of others.
@@ -58,9 +58,9 @@ pub(super) struct Giving {
 /// socket of the mesh, if it is on.
 pub(super) fn start(
     settings: &GivingSettings,
-    parts: &GivingParts<'_>,
+    parts: &GivingContext<'_>,
     listener: Option<TcpListener>,
-) -> Giving {
+) -> GivingSides {
     let events = parts.events;
     let open = |it: &Option<InboxSettings>| it.as_ref().map(|it| open(it, events));
     let inbox = open(&settings.inbox).unwrap_or_default();
@@ -98,7 +98,7 @@ pub(super) fn start(
         sent: parts.traffic.sent.clone(),
         upload: parts.upload.clone(),
     };
-    Giving {
+    GivingSides {
         courier,
         pushes,
         inboxes,
@@ -107,7 +107,7 @@ pub(super) fn start(
 
 /// Warns if members are listed by name in a cluster of a secret file. Only a certificate proves a
 /// name, and such a cluster has no certificates.
-fn warn_of_names(settings: &GivingSettings, parts: &GivingParts<'_>) {
+fn warn_of_names(settings: &GivingSettings, parts: &GivingContext<'_>) {
     let Accept::Listed(listed) = &settings.accept else {
         return;
     };
@@ -137,7 +137,7 @@ fn start_mesh(
     settings: &MeshSettings,
     inbox: Opening,
     mailbox: &Mailbox,
-    parts: &GivingParts<'_>,
+    parts: &GivingContext<'_>,
     listener: Option<TcpListener>,
 ) -> Option<Mesh> {
     let listen: SocketAddr = settings.listen;

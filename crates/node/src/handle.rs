@@ -18,7 +18,7 @@ use super::names::Names;
 use super::offenders::Offenders;
 use super::persist::{NOT_STORED, unix_now_s};
 use super::published::{MemberReport, Outdated, Published};
-use super::run::{Command, NOT_CACHED};
+use super::run::{LoopCommand, NOT_CACHED};
 use super::state_dir::StateDir;
 use super::traffic::Traffic;
 use p2pfs_cache::Cache;
@@ -58,13 +58,13 @@ pub struct Reached {
 }
 
 /// The parts that run beside the event loop, and its command channel.
-pub(super) struct Running {
+pub(super) struct NodeServices {
     pub(super) fetcher: Fetcher,
     pub(super) server: Server,
     pub(super) traffic: Traffic,
     pub(super) events: EventLog,
     pub(super) offenders: Offenders,
-    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) commands: mpsc::Sender<LoopCommand>,
     pub(super) stopping: watch::Receiver<bool>,
     /// The legacy peers, if their plane is on.
     pub(super) legacy: Option<Legacy>,
@@ -85,7 +85,7 @@ pub struct Node {
     pub(super) shares: ShareSet,
     pub(super) content: Arc<NodeContent>,
     pub(super) published: Published,
-    pub(super) running: Running,
+    pub(super) running: NodeServices,
     /// Notified of each change of the pins.
     pub(super) pins: watch::Sender<()>,
     pub(super) changes: Option<mpsc::Receiver<Outdated>>,
@@ -195,7 +195,7 @@ impl Node {
     /// [`NodeError::Stopping`].
     pub async fn members(&self) -> Result<Vec<MemberReport>, NodeError> {
         let (reply, answer) = oneshot::channel();
-        self.command(Command::Members(reply)).await?;
+        self.command(LoopCommand::Members(reply)).await?;
         answer.await.map_err(|_| NodeError::Stopping)
     }
 
@@ -259,7 +259,7 @@ impl Node {
     /// # Errors
     /// [`NodeError::Stopping`].
     pub async fn add_seed(&self, address: SocketAddr) -> Result<(), NodeError> {
-        self.command(Command::AddSeed(address)).await
+        self.command(LoopCommand::AddSeed(address)).await
     }
 
     /// Makes a token for one new node. The token can be used once, and only while this node runs
@@ -301,13 +301,13 @@ impl Node {
             return Err(NodeError::SecretFromFile { file: file.clone() });
         }
         // A stopping node must not use up the token.
-        self.command(Command::MembershipChanged).await?;
+        self.command(LoopCommand::MembershipChanged).await?;
         let Joining { secret, chain } = self.net.enrol(token, &self.name).await?;
         self.keyring.join(&self.id(), secret, &chain)?;
         let _later = tokio::time::timeout(RECORD_LIMIT, self.hear_record(token)).await;
         let reached = token.seeds.iter().map(|seed| (token.issuer, *seed));
-        let reached = Command::LetIn(reached.collect());
-        for news in [Command::MembershipChanged, reached] {
+        let reached = LoopCommand::LetIn(reached.collect());
+        for news in [LoopCommand::MembershipChanged, reached] {
             // The membership is on the disk by now, even if the node is stopping.
             let _stopping = self.command(news).await;
         }
@@ -356,7 +356,7 @@ impl Node {
 
     async fn go_on_without(&self) -> Result<EpochId, NodeError> {
         // The expulsion takes effect even if the new secret cannot be stored.
-        self.command(Command::MembershipChanged).await?;
+        self.command(LoopCommand::MembershipChanged).await?;
         self.rotate().await
     }
 
@@ -378,7 +378,7 @@ impl Node {
     /// [`NodeError::Stopping`].
     pub async fn own(&self, path: &SharedPath, owner: Option<NodeId>) -> Result<(), NodeError> {
         self.keyring.own(&self.key, path.as_bytes(), owner)?;
-        self.command(Command::MembershipChanged).await
+        self.command(LoopCommand::MembershipChanged).await
     }
 
     /// Gives the members a fresh secret. The old one expires soon after.
@@ -387,7 +387,7 @@ impl Node {
     /// [`NodeError::Trust`] if this node may not; [`NodeError::Stopping`].
     pub async fn rotate(&self) -> Result<EpochId, NodeError> {
         let epoch = self.keyring.rotate(&self.key)?;
-        self.command(Command::MembershipChanged).await?;
+        self.command(LoopCommand::MembershipChanged).await?;
         Ok(epoch)
     }
 
@@ -398,7 +398,7 @@ impl Node {
     /// [`NodeError::Stopping`].
     pub async fn forget(&self, node: NodeId) -> Result<bool, NodeError> {
         let (reply, answer) = oneshot::channel();
-        self.command(Command::Forget(node, reply)).await?;
+        self.command(LoopCommand::Forget(node, reply)).await?;
         answer.await.map_err(|_| NodeError::Stopping)
     }
 
@@ -412,7 +412,7 @@ impl Node {
                     "the others take this node for a member until it is expelled: {error}"
                 );
             }
-        } else if self.command(Command::MembershipChanged).await.is_ok() {
+        } else if self.command(LoopCommand::MembershipChanged).await.is_ok() {
             tokio::time::sleep(RESIGNATION_HEARD).await;
         }
     }
@@ -425,7 +425,7 @@ impl Node {
         }
         let mut stopping = self.running.stopping.clone();
         let said = async {
-            if self.command(Command::Leave(leave)).await.is_ok() {
+            if self.command(LoopCommand::Leave(leave)).await.is_ok() {
                 let _ended = stopping.wait_for(|stopped| *stopped).await;
             }
         };
@@ -439,7 +439,7 @@ impl Node {
             tokio::time::timeout(FAREWELL_LIMIT, async { tokio::join!(said, hidden) }).await;
     }
 
-    async fn command(&self, command: Command) -> Result<(), NodeError> {
+    async fn command(&self, command: LoopCommand) -> Result<(), NodeError> {
         self.running
             .commands
             .send(command)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::own_thread::Beside;
+use super::own_thread::LoopTasks;
 use p2pfs_fetch::Offer;
 use p2pfs_proto::wire::native::udp::OfferSummary;
 use p2pfs_transfer::Server;
@@ -23,15 +23,15 @@ const LOOKS_MAX: usize = 16;
 const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The receiver of an offer, and the offer.
-type Found = (NodeId, OfferSummary);
+type FoundOffer = (NodeId, OfferSummary);
 
 /// The lookups and their results.
-pub(super) struct Offers {
-    found: (mpsc::Sender<Found>, mpsc::Receiver<Found>),
+pub(super) struct OfferLookups {
+    found: (mpsc::Sender<FoundOffer>, mpsc::Receiver<FoundOffer>),
     looks: Arc<Semaphore>,
 }
 
-impl Offers {
+impl OfferLookups {
     pub(crate) fn new() -> Self {
         Self {
             found: mpsc::channel(OFFERS_MAX),
@@ -43,7 +43,7 @@ impl Offers {
     pub(crate) fn look(
         &self,
         server: Server,
-        tasks: &mut Beside,
+        tasks: &mut LoopTasks,
         from: NodeId,
         hashes: Vec<ContentHash>,
     ) {
@@ -67,7 +67,7 @@ impl Offers {
     }
 
     /// Returns the next offer and its receiver.
-    pub(crate) async fn next(&mut self) -> Option<Found> {
+    pub(crate) async fn next(&mut self) -> Option<FoundOffer> {
         self.found.1.recv().await
     }
 }

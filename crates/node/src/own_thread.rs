@@ -70,12 +70,12 @@ async fn hold(mut loop_end: oneshot::Sender<()>) {
 
 /// Tasks that the loop starts without waiting for them, on the runtime in which the node was
 /// started. They end with the loop.
-pub(super) struct Beside {
+pub(super) struct LoopTasks {
     tasks: JoinSet<()>,
     runtime: Handle,
 }
 
-impl Beside {
+impl LoopTasks {
     /// Needs a running tokio runtime.
     pub(super) fn new() -> Self {
         Self {

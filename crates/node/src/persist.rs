@@ -33,10 +33,10 @@ const NOTE_PERIOD: Duration = Duration::from_secs(3600);
 const RESPONDERS_PERIOD: Duration = Duration::from_secs(300);
 
 /// The result of a batch.
-type Outcome = Result<(), StoreError>;
+type BatchResult = Result<(), StoreError>;
 
 /// A job for the thread.
-enum Work {
+enum StoreJob {
     Logs(Vec<LogWrite>),
     Generation(Generation),
     Reachable(Vec<(NodeId, SocketAddr)>),
@@ -47,7 +47,7 @@ enum Work {
 /// supersedes earlier ones. Batches do not supersede each other, so only one is in progress at a
 /// time.
 #[derive(Default)]
-struct Waiting {
+struct PendingJobs {
     logs: Option<Vec<LogWrite>>,
     generation: Option<Generation>,
     reachable: Option<Vec<(NodeId, SocketAddr)>>,
@@ -55,34 +55,34 @@ struct Waiting {
     has_ended: bool,
 }
 
-impl Waiting {
-    fn put(&mut self, work: Work) {
+impl PendingJobs {
+    fn put(&mut self, work: StoreJob) {
         match work {
-            Work::Logs(writes) => self.logs = Some(writes),
-            Work::Generation(generation) => self.generation = Some(generation),
-            Work::Reachable(members) => self.reachable = Some(members),
-            Work::Responders(records) => self.responders = Some(records),
+            StoreJob::Logs(writes) => self.logs = Some(writes),
+            StoreJob::Generation(generation) => self.generation = Some(generation),
+            StoreJob::Reachable(members) => self.reachable = Some(members),
+            StoreJob::Responders(records) => self.responders = Some(records),
         }
     }
 
-    fn take(&mut self) -> Option<Work> {
-        let generation = self.generation.take().map(Work::Generation);
+    fn take(&mut self) -> Option<StoreJob> {
+        let generation = self.generation.take().map(StoreJob::Generation);
         generation
-            .or_else(|| self.logs.take().map(Work::Logs))
-            .or_else(|| self.reachable.take().map(Work::Reachable))
-            .or_else(|| self.responders.take().map(Work::Responders))
+            .or_else(|| self.logs.take().map(StoreJob::Logs))
+            .or_else(|| self.reachable.take().map(StoreJob::Reachable))
+            .or_else(|| self.responders.take().map(StoreJob::Responders))
     }
 }
 
 /// The job queue between the loop and the thread. Taking or adding a job never blocks on the disk.
 #[derive(Default)]
-struct Desk {
-    waiting: Mutex<Waiting>,
+struct WriteQueue {
+    waiting: Mutex<PendingJobs>,
     changed: Condvar,
 }
 
-impl Desk {
-    fn put(&self, work: Work) {
+impl WriteQueue {
+    fn put(&self, work: StoreJob) {
         self.waiting.lock().put(work);
         self.changed.notify_one();
     }
@@ -94,7 +94,7 @@ impl Desk {
     }
 
     /// Waits for the next job. Returns `None` at the end.
-    fn next(&self) -> Option<Work> {
+    fn next(&self) -> Option<StoreJob> {
         let mut waiting = self.waiting.lock();
         loop {
             match waiting.take() {
@@ -107,8 +107,8 @@ impl Desk {
 
 /// The loop's side of the storing thread.
 pub(super) struct Persister {
-    desk: Arc<Desk>,
-    outcomes: Receiver<Outcome>,
+    desk: Arc<WriteQueue>,
+    outcomes: Receiver<BatchResult>,
     thread: Option<JoinHandle<()>>,
     under_way: bool,
     /// Whether there may be more to store: the last check was too early, or found something.
@@ -141,8 +141,8 @@ impl Persister {
     }
 
     /// Starts the thread with this work.
-    fn beside(work: impl FnOnce(&Desk, &Sender<Outcome>) + Send + 'static) -> Self {
-        let desk = Arc::new(Desk::default());
+    fn beside(work: impl FnOnce(&WriteQueue, &Sender<BatchResult>) + Send + 'static) -> Self {
+        let desk = Arc::new(WriteQueue::default());
         let (outcome, outcomes) = channel();
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
@@ -192,7 +192,7 @@ impl Persister {
 
     /// Stores the generation of this life.
     pub(super) fn set_generation(&self, generation: Generation) {
-        self.desk.put(Work::Generation(generation));
+        self.desk.put(StoreJob::Generation(generation));
     }
 
     /// Returns whether it is time to record the reachable nodes again.
@@ -205,7 +205,7 @@ impl Persister {
     pub(super) fn set_reachable(&mut self, members: Vec<(NodeId, SocketAddr)>) {
         self.next_note = Instant::now() + NOTE_PERIOD;
         if !members.is_empty() {
-            self.desk.put(Work::Reachable(members));
+            self.desk.put(StoreJob::Reachable(members));
         }
     }
 
@@ -213,7 +213,7 @@ impl Persister {
     pub(super) fn note_responders(&mut self, fetcher: &Fetcher) {
         if Instant::now() >= self.next_responders {
             self.next_responders = Instant::now() + RESPONDERS_PERIOD;
-            self.desk.put(Work::Responders(fetcher.peer_records()));
+            self.desk.put(StoreJob::Responders(fetcher.peer_records()));
         }
     }
 
@@ -238,7 +238,7 @@ impl Persister {
         let Some(thread) = self.thread.take() else {
             return;
         };
-        self.desk.put(Work::Responders(responders));
+        self.desk.put(StoreJob::Responders(responders));
         if let Err(error) = self.store_the_rest(catalogue) {
             tracing::error!("what changed last is not stored: {error}");
         }
@@ -246,7 +246,7 @@ impl Persister {
         let _panicked = thread.join();
     }
 
-    fn store_the_rest(&mut self, catalogue: &mut Catalogue) -> Outcome {
+    fn store_the_rest(&mut self, catalogue: &mut Catalogue) -> BatchResult {
         loop {
             if std::mem::take(&mut self.under_way) {
                 match self.outcomes.recv() {
@@ -265,7 +265,7 @@ impl Persister {
 
     fn put(&mut self, writes: Vec<LogWrite>) {
         self.under_way = true;
-        self.desk.put(Work::Logs(writes));
+        self.desk.put(StoreJob::Logs(writes));
     }
 
     fn take_outcomes(&mut self, catalogue: &mut Catalogue) {
@@ -326,21 +326,23 @@ impl Reopening {
     }
 }
 
-fn run(mut store: Reopening, desk: &Desk, outcome: &Sender<Outcome>) {
+fn run(mut store: Reopening, desk: &WriteQueue, outcome: &Sender<BatchResult>) {
     while let Some(work) = desk.next() {
         let done = match work {
-            Work::Logs(writes) => {
+            StoreJob::Logs(writes) => {
                 let done = store.with(|store| store.write_logs(&writes));
                 if outcome.send(done).is_err() {
                     tracing::debug!("the loop ended before the store's last batch");
                 }
                 continue;
             }
-            Work::Generation(generation) => store.with(|store| store.set_generation(generation)),
-            Work::Responders(records) => {
+            StoreJob::Generation(generation) => {
+                store.with(|store| store.set_generation(generation))
+            }
+            StoreJob::Responders(records) => {
                 store.with(|store| store.set_responders(&records, unix_now_s()))
             }
-            Work::Reachable(members) => store.with(|store| note_reachable(store, &members)),
+            StoreJob::Reachable(members) => store.with(|store| note_reachable(store, &members)),
         };
         if let Err(error) = done {
             tracing::debug!(%error, "a setting was not stored");
@@ -435,9 +437,13 @@ mod tests {
     }
 
     /// Works like [`run`], but the disk refuses the first batch.
-    fn run_refusing_the_first(mut store: Reopening, desk: &Desk, outcome: &Sender<Outcome>) {
+    fn run_refusing_the_first(
+        mut store: Reopening,
+        desk: &WriteQueue,
+        outcome: &Sender<BatchResult>,
+    ) {
         while let Some(work) = desk.next() {
-            if matches!(work, Work::Logs(_)) {
+            if matches!(work, StoreJob::Logs(_)) {
                 let refused = StoreError::TooLong { length_bytes: 1 };
                 outcome.send(store.with(|_| Err(refused))).unwrap();
                 break;

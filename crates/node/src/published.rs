@@ -49,7 +49,7 @@ pub(super) struct Published {
     pub(super) last_addresses: Arc<ArcSwap<Vec<SocketAddr>>>,
     /// Content of `.p2pfs/status.json`.
     pub(super) status: Arc<ArcSwap<Vec<u8>>>,
-    /// The members, published at the rate of [`Roll`].
+    /// The members, published at the rate of [`MemberSchedule`].
     pub(super) members: Arc<ArcSwap<Vec<MemberReport>>>,
     dropped_datagrams: Arc<AtomicU64>,
     told_bytes: Arc<AtomicU64>,
@@ -105,12 +105,12 @@ impl Published {
 
 /// The schedule of the member list: soon after any event, but at most once per [`MEMBERS_EACH`].
 #[derive(Default)]
-pub(super) struct Roll {
+pub(super) struct MemberSchedule {
     told_at: Option<Instant>,
     due: Option<Instant>,
 }
 
-impl Roll {
+impl MemberSchedule {
     /// Returns whether to publish the members now, after an event. Otherwise they become due later.
     pub(super) fn is_due(&mut self, now: Instant) -> bool {
         let again = self.told_at.map(|at| at + MEMBERS_EACH);

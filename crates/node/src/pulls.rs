@@ -65,7 +65,7 @@ pub(crate) struct PullStep {
 }
 
 #[derive(Debug)]
-struct Pull {
+struct LogPull {
     position: LogPosition,
     /// The node that announced the head. After the author it is the most likely to have the log.
     told_by: Option<NodeId>,
@@ -85,7 +85,7 @@ enum PullState {
 /// The schedule of pulls.
 #[derive(Debug)]
 pub(crate) struct Pulls {
-    pulls: BTreeMap<NodeId, Pull>,
+    pulls: BTreeMap<NodeId, LogPull>,
     /// Members that did not answer lately. Until the given time they are asked last.
     silent: BTreeMap<NodeId, Instant>,
     rng: StdRng,
@@ -109,7 +109,7 @@ impl Pulls {
         position: LogPosition,
         told_by: Option<NodeId>,
     ) {
-        let fresh = Pull {
+        let fresh = LogPull {
             position,
             told_by,
             failures: 0,
@@ -133,7 +133,7 @@ impl Pulls {
         let until = now + PUT_OFF;
         self.pulls.insert(
             author,
-            Pull {
+            LogPull {
                 position: LogPosition { epoch: 0, after: 0 },
                 told_by: None,
                 failures: 0,
@@ -222,7 +222,7 @@ impl Pulls {
         if self.is_busy() {
             return None;
         }
-        let due = |pull: &Pull| match pull.state {
+        let due = |pull: &LogPull| match pull.state {
             PullState::Waiting { until } | PullState::PutOff { until } => until <= now,
             PullState::Asked { .. } => false,
         };
@@ -242,7 +242,7 @@ impl Pulls {
 
     /// Returns whether any log is in transfer, except for those that are unavailable at the moment.
     pub(crate) fn is_any_coming(&self) -> bool {
-        let is_coming = |pull: &Pull| {
+        let is_coming = |pull: &LogPull| {
             pull.failures < HOPELESS && !matches!(pull.state, PullState::PutOff { .. })
         };
         self.pulls.values().any(is_coming)
@@ -252,7 +252,7 @@ impl Pulls {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         // While the maximum is in flight, a due log waits for an answer, not for a time.
         let waits = !self.is_busy();
-        let until = |pull: &Pull| match pull.state {
+        let until = |pull: &LogPull| match pull.state {
             PullState::Waiting { until } | PullState::PutOff { until } => waits.then_some(until),
             PullState::Asked { since, .. } => Some(since + PART_PATIENCE),
         };
@@ -261,12 +261,12 @@ impl Pulls {
 
     /// Returns whether the maximum number of logs is in flight.
     fn is_busy(&self) -> bool {
-        let asked = |pull: &&Pull| matches!(pull.state, PullState::Asked { .. });
+        let asked = |pull: &&LogPull| matches!(pull.state, PullState::Asked { .. });
         self.pulls.values().filter(asked).count() >= PULLS_AT_ONCE_MAX
     }
 
     fn give_up_on_the_silent(&mut self, now: Instant) {
-        let is_over = |pull: &Pull| match pull.state {
+        let is_over = |pull: &LogPull| match pull.state {
             PullState::Asked { since, .. } => since + PART_PATIENCE <= now,
             _ => false,
         };

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::own_thread::Beside;
+use super::own_thread::LoopTasks;
 use super::published::Published;
 use p2pfs_proto::wire::native::tcp::Response;
 use p2pfs_transfer::net::peer::{PeerNet, Probed, ReplyTo};
@@ -23,21 +23,21 @@ const REACHES_AT_ONCE: usize = 4;
 const UNHEARD: &str = "no datagram of it is taken";
 
 /// The slots for dialling back.
-pub(super) struct Reaching(Arc<Semaphore>);
+pub(super) struct DialBackSlots(Arc<Semaphore>);
 
-impl Default for Reaching {
+impl Default for DialBackSlots {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(REACHES_AT_ONCE)))
     }
 }
 
-impl Reaching {
+impl DialBackSlots {
     /// Answers a request to be dialled, beside the loop.
     pub(super) fn answer(
         &self,
         net: &PeerNet,
         published: &Published,
-        tasks: &mut Beside,
+        tasks: &mut LoopTasks,
         from: NodeId,
         reply: ReplyTo,
     ) {

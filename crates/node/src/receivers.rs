@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use super::cache_news::CacheNews;
 use super::own_thread::OwnThread;
-use super::run::{Command, Inputs, Runner};
+use super::run::{Inputs, LoopCommand, Runner};
 use p2pfs_fetch::FetchEvent;
 use p2pfs_share::ShareEvent;
 use p2pfs_transfer::net::gossip::UdpPort;
@@ -29,7 +29,7 @@ impl Receivers {
         runner: Runner,
         fetches: mpsc::Receiver<FetchEvent>,
         lan: mpsc::Receiver<LanEvent>,
-        commands: mpsc::Receiver<Command>,
+        commands: mpsc::Receiver<LoopCommand>,
     ) {
         let inputs = Inputs {
             incoming: self.incoming,

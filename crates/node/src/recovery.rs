@@ -14,7 +14,7 @@ use p2pfs_share::Ledger;
 use p2pfs_types::id::Generation;
 
 /// The state of an earlier run.
-pub(super) struct Kept {
+pub(super) struct StoredState {
     pub(super) store: Store,
     pub(super) catalogue: Catalogue,
     pub(super) generation: Generation,
@@ -32,7 +32,7 @@ pub(super) fn open(
     dir: &Path,
     empty: impl Fn() -> Catalogue,
     unix_s: u64,
-) -> Result<(Kept, Ledger), NodeError> {
+) -> Result<(StoredState, Ledger), NodeError> {
     let mut kept = match read(dir, &empty, unix_s) {
         Err(StoreError::Damaged { why, .. }) => {
             let aside = Store::set_aside(dir)?;
@@ -59,19 +59,27 @@ pub(super) fn open(
     Ok((kept, ledger))
 }
 
-fn begin_anew(dir: &Path, empty: &impl Fn() -> Catalogue, unix_s: u64) -> Result<Kept, StoreError> {
+fn begin_anew(
+    dir: &Path,
+    empty: &impl Fn() -> Catalogue,
+    unix_s: u64,
+) -> Result<StoredState, StoreError> {
     Store::open(dir)?.note_marks_lost()?;
     read(dir, empty, unix_s)
 }
 
-fn read(dir: &Path, empty: &impl Fn() -> Catalogue, unix_s: u64) -> Result<Kept, StoreError> {
+fn read(
+    dir: &Path,
+    empty: &impl Fn() -> Catalogue,
+    unix_s: u64,
+) -> Result<StoredState, StoreError> {
     let mut store = Store::open(dir)?;
     let mut catalogue = store.load_catalogue(empty())?;
     catalogue.withdraw_unsound_links();
     for node in store.departed(unix_s)? {
         catalogue.forget(&node);
     }
-    Ok(Kept {
+    Ok(StoredState {
         catalogue,
         generation: store.generation()?,
         addresses: store.addresses()?,

@@ -13,15 +13,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::cache_news::CacheNews;
 use super::checks::believable_now_s;
 use super::events::EventLog;
-use super::legacy::Inlet;
+use super::legacy::LegacyInlet;
 use super::machine::{Machine, NodeEvent, Outgoing, RequestId};
 use super::offence::Offence;
 use super::offenders::Offenders;
-use super::offers::{Offers, offer_of};
-use super::own_thread::Beside;
+use super::offers::{OfferLookups, offer_of};
+use super::own_thread::LoopTasks;
 use super::persist::{Persister, unix_now_s};
-use super::published::{MemberReport, Outdated, Published, Roll};
-use super::reach::Reaching;
+use super::published::{MemberReport, MemberSchedule, Outdated, Published};
+use super::reach::DialBackSlots;
 use super::views::ViewClock;
 use super::wake::sleep_until;
 use p2pfs_cache::CacheEvent;
@@ -56,7 +56,7 @@ pub(super) const COMMANDS_MAX: usize = 64;
 
 /// A command to the loop.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(super) enum LoopCommand {
     /// Adds an address to join through.
     AddSeed(SocketAddr),
     /// This node was admitted by the nodes at these addresses.
@@ -80,11 +80,11 @@ pub(super) struct Inputs {
     pub cache: mpsc::Receiver<CacheNews>,
     pub fetches: mpsc::Receiver<FetchEvent>,
     pub lan: mpsc::Receiver<LanEvent>,
-    pub commands: mpsc::Receiver<Command>,
+    pub commands: mpsc::Receiver<LoopCommand>,
 }
 
 /// The parts of the node that the loop uses.
-pub(super) struct Parts {
+pub(super) struct LoopContext {
     pub net: PeerNet,
     pub server: Server,
     pub fetcher: Fetcher,
@@ -94,7 +94,7 @@ pub(super) struct Parts {
     pub published: Published,
     pub stopped: watch::Sender<bool>,
     /// The plane of the legacy peers, if it is on.
-    pub legacy: Option<Inlet>,
+    pub legacy: Option<LegacyInlet>,
     pub senders: super::inbox::Senders,
     pub offenders: Offenders,
 }
@@ -102,37 +102,37 @@ pub(super) struct Parts {
 /// The event loop.
 pub(super) struct Runner {
     machine: Machine,
-    parts: Parts,
-    answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
-    knocked: (mpsc::Sender<Knocked>, mpsc::Receiver<Knocked>),
-    tasks: Beside,
+    parts: LoopContext,
+    answers: (mpsc::Sender<PeerResponse>, mpsc::Receiver<PeerResponse>),
+    knocked: (mpsc::Sender<ProbedMember>, mpsc::Receiver<ProbedMember>),
+    tasks: LoopTasks,
     views: ViewClock,
-    roll: Roll,
+    roll: MemberSchedule,
     /// Whether a large change is being merged, one step in each round.
     is_sweeping: bool,
     has_left: bool,
-    reaching: Reaching,
-    offers: Offers,
+    reaching: DialBackSlots,
+    offers: OfferLookups,
 }
 
-type Answer = (RequestId, Option<Response>);
+type PeerResponse = (RequestId, Option<Response>);
 /// The node that answered at a probed address.
-type Knocked = (NodeId, SocketAddr);
+type ProbedMember = (NodeId, SocketAddr);
 
 impl Runner {
-    pub(super) fn new(machine: Machine, parts: Parts) -> Self {
+    pub(super) fn new(machine: Machine, parts: LoopContext) -> Self {
         Self {
             machine,
             parts,
             answers: mpsc::channel(ANSWERS_MAX),
             knocked: mpsc::channel(ANSWERS_MAX),
-            tasks: Beside::new(),
+            tasks: LoopTasks::new(),
             views: ViewClock::new(Instant::now()),
-            roll: Roll::default(),
+            roll: MemberSchedule::default(),
             is_sweeping: true,
             has_left: false,
-            reaching: Reaching::default(),
-            offers: Offers::new(),
+            reaching: DialBackSlots::default(),
+            offers: OfferLookups::new(),
         }
     }
 
@@ -331,27 +331,27 @@ impl Runner {
         }
     }
 
-    fn handle_command(&mut self, command: Command) {
+    fn handle_command(&mut self, command: LoopCommand) {
         let now = Instant::now();
         match command {
-            Command::AddSeed(address) => self.machine.add_seed(now, address),
-            Command::LetIn(reached) => {
+            LoopCommand::AddSeed(address) => self.machine.add_seed(now, address),
+            LoopCommand::LetIn(reached) => {
                 reached
                     .iter()
                     .for_each(|(_, at)| self.machine.add_seed(now, *at));
                 self.parts.persister.set_reachable(reached);
             }
-            Command::Members(reply) => {
+            LoopCommand::Members(reply) => {
                 self.publish_members();
                 let _gone = reply.send(self.parts.published.members.load().to_vec());
             }
-            Command::Moved(address) => {
+            LoopCommand::Moved(address) => {
                 self.machine.move_to(now, address);
                 self.parts.published.own_address.store(Arc::new(address));
             }
-            Command::Leave(leave) => self.machine.leave(now, leave),
-            Command::MembershipChanged => self.machine.membership_changed(now),
-            Command::Forget(node, reply) => {
+            LoopCommand::Leave(leave) => self.machine.leave(now, leave),
+            LoopCommand::MembershipChanged => self.machine.membership_changed(now),
+            LoopCommand::Forget(node, reply) => {
                 let _gone = reply.send(self.machine.forget_node(&node));
             }
         }

@@ -17,10 +17,10 @@ use super::content::NodeContent;
 use super::events::EventLog;
 use super::floods::Floods;
 use super::generation::{next_generation, random_seed};
-use super::giving::{self, GivingParts, GivingSettings};
-use super::handle::{Node, Running};
+use super::giving::{self, GivingContext, GivingSettings};
+use super::handle::{Node, NodeServices};
 use super::inbox::Senders;
-use super::legacy::{self, Inlet, Legacy, LegacyParts, LegacySettings};
+use super::legacy::{self, Legacy, LegacyInlet, LegacyParts, LegacySettings};
 use super::machine::{Machine, MachineConfig};
 use super::names::Names;
 use super::offenders::Offenders;
@@ -29,8 +29,8 @@ use super::persist::{Persister, unix_now_s};
 use super::prompt::answer_beside;
 use super::published::{Outdated, Published};
 use super::receivers::Receivers;
-use super::recovery::{self, Kept};
-use super::run::{COMMANDS_MAX, Parts, Runner};
+use super::recovery::{self, StoredState};
+use super::run::{COMMANDS_MAX, LoopContext, Runner};
 use super::sockets::Sockets;
 use super::state_dir::StateDir;
 use super::traffic::{Passage, Traffic};
@@ -177,7 +177,12 @@ struct Surroundings<'a> {
 impl Builder {
     /// Builds the node from its parts. `dropped_secret` says that the node was in a cluster and can
     /// no longer prove its membership.
-    fn assemble(self, mut kept: Kept, dropped_secret: bool, mut receivers: Receivers) -> Node {
+    fn assemble(
+        self,
+        mut kept: StoredState,
+        dropped_secret: bool,
+        mut receivers: Receivers,
+    ) -> Node {
         let generation = next_generation(kept.generation);
         let address = address::advertised(self.config.advertise, self.net.local_addr());
         let published = Published::new(kept.catalogue.view(), address, kept.addresses.clone());
@@ -210,7 +215,7 @@ impl Builder {
             receivers.mesh.take(),
         );
         let offenders = Offenders::watch(&self.net, &events, &published.view);
-        let parts = Parts {
+        let parts = LoopContext {
             net: self.net.clone(),
             server: server.clone(),
             fetcher: fetcher.clone(),
@@ -230,7 +235,7 @@ impl Builder {
         let runner = Runner::new(machine, parts);
         receivers.feed(runner, fetches, lan_events, command_queue);
         check_cache(self.cache.clone(), stopping.clone(), events.clone());
-        let running = Running {
+        let running = NodeServices {
             fetcher,
             server,
             traffic,
@@ -252,8 +257,8 @@ impl Builder {
         traffic: &'a Traffic,
         server: &'a Server,
         fetcher: &'a Fetcher,
-    ) -> GivingParts<'a> {
-        GivingParts {
+    ) -> GivingContext<'a> {
+        GivingContext {
             me: self.key.node_id(),
             name: &self.config.name,
             seed: random_seed(),
@@ -270,7 +275,7 @@ impl Builder {
     fn into_node(
         self,
         published: Published,
-        running: Running,
+        running: NodeServices,
         content: Arc<NodeContent>,
         changes: mpsc::Receiver<Outdated>,
     ) -> Node {
@@ -320,7 +325,7 @@ impl Builder {
 
     /// Starts the plane of the legacy peers if it is configured. If a part cannot be opened, the
     /// plane stays off with a warning.
-    fn start_legacy(&self, around: &Surroundings<'_>) -> Option<(Legacy, Inlet)> {
+    fn start_legacy(&self, around: &Surroundings<'_>) -> Option<(Legacy, LegacyInlet)> {
         let Surroundings {
             address, events, ..
         } = *around;
@@ -351,7 +356,7 @@ impl Builder {
             given: around.given.clone(),
             events: events.clone(),
             changes: around.changes.clone(),
-            sources: legacy::Sources {
+            sources: legacy::OfferSources {
                 me: self.key.node_id(),
                 bridge: settings.bridge,
                 view: around.published.view.clone(),

@@ -16,11 +16,11 @@ pub(crate) const PEERS_COUNTED_MAX: usize = 4096;
 /// Byte counters by peer. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct PeerBytes {
-    counts: Arc<Mutex<Counts>>,
+    counts: Arc<Mutex<ByteCounts>>,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct ByteCounts {
     total: u64,
     by_peer: BTreeMap<NodeId, u64>,
 }

@@ -24,12 +24,12 @@ const PINS_LOOK_PERIOD: Duration = Duration::from_secs(5);
 
 /// The local sources of contents: the cache and the shares. Clones share their state.
 #[derive(Clone)]
-pub(super) struct Here {
+pub(super) struct LocalContents {
     cache: Cache,
     shares: ShareSet,
 }
 
-impl Here {
+impl LocalContents {
     pub(super) fn has(&self, hash: &ContentHash) -> bool {
         self.cache.is_complete(hash) || self.shares.holds(hash)
     }
@@ -64,8 +64,8 @@ pub enum WhyNotPinned {
 }
 
 impl Node {
-    pub(super) fn here(&self) -> Here {
-        Here {
+    pub(super) fn here(&self) -> LocalContents {
+        LocalContents {
             cache: self.cache.clone(),
             shares: self.shares.clone(),
         }

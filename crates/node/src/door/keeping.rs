@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::FileError;
-use super::cache::{Here, named_pins, set_all};
+use super::cache::{LocalContents, named_pins, set_all};
 use crate::{Node, NodeError};
 use p2pfs_cache::CacheError;
 use p2pfs_catalogue::{Found, View};
@@ -50,7 +50,7 @@ pub type Contents = BTreeMap<ContentHash, (u64, SharedPath)>;
 #[must_use = "dropping it cancels the fetches"]
 pub struct Prefetch {
     fetcher: Fetcher,
-    here: Here,
+    here: LocalContents,
     /// Files not yet begun, the smallest first, so that none waits long behind a large one.
     waiting: Peekable<vec::IntoIter<(ContentHash, (u64, SharedPath))>>,
     running: JoinSet<(ContentHash, Fetched)>,

@@ -52,7 +52,7 @@ fn follow(
     if !matches!(kind_of(path), None | Some(Kind::Symlink { .. })) {
         return Ok(path.clone());
     }
-    let nowhere = |link: Option<&Link>| match link {
+    let nowhere = |link: Option<&FollowedLink>| match link {
         Some(link) => FileError::LinkToNothing {
             path: path.clone(),
             target: link.target.clone(),
@@ -60,7 +60,7 @@ fn follow(
         None => FileError::NotFound { path: path.clone() },
     };
     let mut ahead: VecDeque<Vec<u8>> = path.components().map(<[u8]>::to_vec).collect();
-    let (mut here, mut links, mut within) = (SharedPath::root(), 0, Vec::<Link>::new());
+    let (mut here, mut links, mut within) = (SharedPath::root(), 0, Vec::<FollowedLink>::new());
     while let Some(name) = ahead.pop_front() {
         while within.pop_if(|link| ahead.len() < link.behind).is_some() {}
         match &name[..] {
@@ -83,7 +83,7 @@ fn follow(
                 names.rev().for_each(|name| ahead.push_front(name.to_vec()));
                 let is_absolute = target.starts_with(b"/");
                 let target = target.to_vec().into();
-                let followed = Link { target, behind };
+                let followed = FollowedLink { target, behind };
                 if is_absolute {
                     return Err(nowhere(Some(&followed)));
                 }
@@ -96,7 +96,7 @@ fn follow(
 }
 
 /// A link whose target is being followed.
-struct Link {
+struct FollowedLink {
     target: Box<[u8]>,
     /// How many names of the path follow those of the target.
     behind: usize,

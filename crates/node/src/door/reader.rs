@@ -34,13 +34,13 @@ const STEPS_AT_ONCE: usize = 4;
 ///
 /// A read fails after the node's read deadline. The [`io::Error`] contains the [`FsError`].
 pub struct Reader {
-    open: Arc<OpenFile>,
+    open: Arc<ReaderFile>,
     size_bytes: u64,
     position: u64,
     /// Bytes that arrived and were not read, beginning at `position`.
     come: Bytes,
     /// Steps in flight, in order. The first begins after `come`.
-    asked: VecDeque<Asked>,
+    asked: VecDeque<StepInFlight>,
     asked_to: u64,
     step_bytes: u64,
 }
@@ -72,7 +72,7 @@ impl Node {
         let opened = opened.map_err(|_| FsError::Fault)??;
         let file = Some(opened);
         Ok(Reader {
-            open: Arc::new(OpenFile { content, file }),
+            open: Arc::new(ReaderFile { content, file }),
             size_bytes,
             position: 0,
             come: Bytes::new(),
@@ -135,7 +135,7 @@ impl Reader {
             // Steps end at chunk borders, so that no chunk is fetched for two steps.
             let end = (self.asked_to + self.step_bytes) / CHUNK_BYTES * CHUNK_BYTES;
             let range = ByteRange::new(self.asked_to, end.min(self.size_bytes));
-            self.asked.push_back(Asked::new(&self.open, range));
+            self.asked.push_back(StepInFlight::new(&self.open, range));
             self.asked_to = range.end;
         }
     }
@@ -198,13 +198,13 @@ fn io_error(error: FsError) -> io::Error {
 }
 
 /// An open version. It is closed when its last reader or request is dropped.
-struct OpenFile {
+struct ReaderFile {
     content: Arc<NodeContent>,
     /// `Some` until drop.
     file: Option<Arc<dyn OpenContent>>,
 }
 
-impl Drop for OpenFile {
+impl Drop for ReaderFile {
     fn drop(&mut self) {
         let file = self.file.take();
         let close = move || drop(file);
@@ -217,20 +217,20 @@ impl Drop for OpenFile {
 }
 
 /// One step in flight. Dropping it cancels the request.
-struct Asked {
+struct StepInFlight {
     answer: oneshot::Receiver<Result<Bytes, FsError>>,
     /// The result of the task cancels the request when it is dropped.
-    _asking: JoinHandle<TakeBack>,
+    _asking: JoinHandle<CancelOnDrop>,
 }
 
-impl Asked {
+impl StepInFlight {
     /// Requests all of a range. Local bytes are returned at once, the rest comes from other nodes.
-    fn new(open: &Arc<OpenFile>, range: ByteRange) -> Self {
+    fn new(open: &Arc<ReaderFile>, range: ByteRange) -> Self {
         let (tell, answer) = oneshot::channel();
         let open = open.clone();
         let asking = spawn_blocking(move || {
             let ticket = read_or_ask(&open, range, tell);
-            TakeBack { open, ticket }
+            CancelOnDrop { open, ticket }
         });
         Self {
             answer,
@@ -239,12 +239,12 @@ impl Asked {
     }
 }
 
-struct TakeBack {
-    open: Arc<OpenFile>,
+struct CancelOnDrop {
+    open: Arc<ReaderFile>,
     ticket: Option<ReadTicket>,
 }
 
-impl Drop for TakeBack {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
             self.open.content.cancel(ticket);
@@ -253,7 +253,7 @@ impl Drop for TakeBack {
 }
 
 fn read_or_ask(
-    open: &OpenFile,
+    open: &ReaderFile,
     range: ByteRange,
     answer: oneshot::Sender<Result<Bytes, FsError>>,
 ) -> Option<ReadTicket> {

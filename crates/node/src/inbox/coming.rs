@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
 use super::origin::Origin;
-use super::parts::{Note, Part};
+use super::parts::{PartPaths, ProgressNote};
 use super::store::{Arriving, Inbox, InboxError};
 use p2pfs_proto::wire::native::record::Sender;
 use p2pfs_types::digest::ContentHash;
@@ -22,10 +22,10 @@ pub(super) const NOTED_EVERY_BYTES: u64 = 8 << 20;
 const STRETCHES_MAX: usize = 64;
 
 /// The sender and the hash of a file.
-pub(super) type Key = (NodeId, ContentHash);
+pub(super) type PushKey = (NodeId, ContentHash);
 
-pub(super) struct Coming {
-    key: Key,
+pub(super) struct IncomingPush {
+    key: PushKey,
     pub(super) name: Vec<u8>,
     pub(super) size_bytes: u64,
     /// The file in the inbox. `None` before space is reserved, and after the file was published or
@@ -37,13 +37,13 @@ pub(super) struct Coming {
     hashed_bytes: u64,
     noted_bytes: u64,
     /// The progress note of an earlier life, not verified yet.
-    left: Option<Note>,
+    left: Option<ProgressNote>,
     pub(super) touched: Instant,
 }
 
-impl Coming {
+impl IncomingPush {
     /// Restores a file that an earlier life left unfinished.
-    pub(super) fn left(note: Note, arriving: Arriving) -> Self {
+    pub(super) fn left(note: ProgressNote, arriving: Arriving) -> Self {
         let key = (note.from, note.hash);
         let mut coming = Self::new(key, note.name.clone(), arriving.size_bytes());
         (coming.arriving, coming.left) = (Some(arriving), Some(note));
@@ -51,7 +51,7 @@ impl Coming {
     }
 
     /// Returns a file for which no space is reserved yet.
-    pub(super) fn new(key: Key, name: Vec<u8>, size_bytes: u64) -> Self {
+    pub(super) fn new(key: PushKey, name: Vec<u8>, size_bytes: u64) -> Self {
         Self {
             key,
             name,
@@ -156,7 +156,7 @@ impl Coming {
         &mut self,
         from: &Sender,
         called: &str,
-    ) -> Result<Option<Part>, InboxError> {
+    ) -> Result<Option<PartPaths>, InboxError> {
         // The note of the complete file is written before the file gets its name. So a restart in
         // between does not accept the file twice.
         self.note()?;
@@ -184,7 +184,7 @@ impl Coming {
         let Some(arriving) = self.arriving.as_ref().filter(|it| it.part().is_some()) else {
             return Ok(());
         };
-        arriving.note(&Note {
+        arriving.note(&ProgressNote {
             from: self.key.0,
             hash: self.key.1,
             name: self.name.clone(),

@@ -28,7 +28,7 @@ const SENDER_DIGITS: usize = 16;
 
 /// The offered file and the progress of its transfer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Note {
+pub(super) struct ProgressNote {
     /// The sender.
     pub(super) from: NodeId,
     /// Hash of the whole file.
@@ -44,21 +44,21 @@ pub(super) struct Note {
 
 /// The paths of the bytes and the note of one file.
 #[derive(Clone, Debug)]
-pub(super) struct Part {
+pub(super) struct PartPaths {
     bytes: PathBuf,
     note: PathBuf,
 }
 
 /// A file that an earlier life left unfinished.
 #[derive(Debug)]
-pub(super) struct Left {
-    pub(super) note: Note,
-    pub(super) part: Part,
+pub(super) struct UnfinishedPush {
+    pub(super) note: ProgressNote,
+    pub(super) part: PartPaths,
     /// The bytes; `None` if the file was published.
     pub(super) bytes: Option<File>,
 }
 
-impl Part {
+impl PartPaths {
     /// Creates the place of a file from `from` and its empty file for the bytes. Removes an older
     /// note and bytes.
     pub(super) fn create(
@@ -93,7 +93,7 @@ impl Part {
     }
 
     /// Writes the note atomically: after a crash either the old note or the new one exists.
-    pub(super) fn write_note(&self, note: &Note) -> io::Result<()> {
+    pub(super) fn write_note(&self, note: &ProgressNote) -> io::Result<()> {
         let text = postcard::to_stdvec(note).map_err(io::Error::other)?;
         let new = self.note.with_extension("new");
         fs::write(&new, text)?;
@@ -113,7 +113,7 @@ impl Part {
     }
 }
 
-impl Note {
+impl ProgressNote {
     fn read(path: &Path) -> Option<Self> {
         let mut text = Vec::new();
         let mut file = File::open(path).ok()?.take(NOTE_MAX_BYTES);
@@ -125,7 +125,7 @@ impl Note {
 
 /// Returns the unfinished files of an earlier life in an inbox, at most `most`. Removes everything
 /// that cannot be continued.
-pub(super) fn left_in(inbox: &Path, most: usize) -> Vec<Left> {
+pub(super) fn left_in(inbox: &Path, most: usize) -> Vec<UnfinishedPush> {
     let folder = inbox.join(ARRIVING);
     let Ok(entries) = fs::read_dir(&folder) else {
         return Vec::new();
@@ -138,12 +138,12 @@ pub(super) fn left_in(inbox: &Path, most: usize) -> Vec<Left> {
         let Some(stem) = path.file_name().and_then(|name| name.to_str()) else {
             continue;
         };
-        let part = Part::named(&folder, stem);
-        match Note::read(path).filter(|_| left.len() < most && is_fresh(path)) {
+        let part = PartPaths::named(&folder, stem);
+        match ProgressNote::read(path).filter(|_| left.len() < most && is_fresh(path)) {
             Some(note) => {
                 let bytes = File::options().read(true).write(true).open(&part.bytes);
                 let bytes = bytes.ok();
-                left.push(Left { note, part, bytes });
+                left.push(UnfinishedPush { note, part, bytes });
             }
             None => part.remove(),
         }
@@ -169,8 +169,8 @@ fn is_fresh(path: &Path) -> bool {
 mod tests {
     use super::*;
 
-    fn note(n: u8) -> Note {
-        Note {
+    fn note(n: u8) -> ProgressNote {
+        ProgressNote {
             from: NodeId::new([n; 32]),
             hash: ContentHash::of(&[n]),
             name: vec![b'n'; 255],
@@ -180,9 +180,9 @@ mod tests {
         }
     }
 
-    fn create(inbox: &Path, n: u8) -> Part {
+    fn create(inbox: &Path, n: u8) -> PartPaths {
         let note = note(n);
-        let (part, _) = Part::create(inbox, &note.from, &note.hash).unwrap();
+        let (part, _) = PartPaths::create(inbox, &note.from, &note.hash).unwrap();
         part.write_note(&note).unwrap();
         part
     }
@@ -199,7 +199,7 @@ mod tests {
         create(inbox, 1);
         let named = create(inbox, 2);
         fs::remove_file(named.bytes()).unwrap();
-        Part::create(inbox, &NodeId::new([3; 32]), &ContentHash::of(b"3")).unwrap();
+        PartPaths::create(inbox, &NodeId::new([3; 32]), &ContentHash::of(b"3")).unwrap();
         fs::write(inbox.join(ARRIVING).join("garbage"), b"x").unwrap();
         fs::write(inbox.join(ARRIVING).join("half.new"), b"x").unwrap();
         let mut left = left_in(inbox, 9);

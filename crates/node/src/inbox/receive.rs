@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::coming::{Coming, Key};
+use super::coming::{IncomingPush, PushKey};
 use super::opening::Opening;
 use super::origin::Origin;
-use super::parts::{Note, Part};
+use super::parts::{PartPaths, ProgressNote};
 use super::store::{Arriving, Inbox};
 use crate::events::{EventLog, News, Push as Told, PushStage};
 use crate::mailbox::Mailbox;
@@ -57,7 +57,7 @@ pub enum Accept {
 /// The receiving side of pushes. Clones share their state.
 #[derive(Clone)]
 pub struct Pushes {
-    inner: Arc<Inner>,
+    inner: Arc<PushReceiver>,
 }
 
 /// The parts of the node that receiving uses. Without an inbox every file is refused.
@@ -73,53 +73,53 @@ pub(crate) struct PushParts {
     pub(crate) taken: PeerBytes,
 }
 
-struct Inner {
+struct PushReceiver {
     parts: PushParts,
-    state: Mutex<State>,
+    state: Mutex<PushTable>,
     taken_up: Once,
 }
 
 /// A file in transfer, shared by the calls that work on it.
-type Held = Arc<Mutex<Coming>>;
+type SharedPush = Arc<Mutex<IncomingPush>>;
 
 /// A file in transfer, and the sender to which its slot is charged.
-struct Place {
+struct PushSlot {
     origin: Origin,
-    held: Held,
+    held: SharedPush,
 }
 
 #[derive(Default)]
-struct State {
-    coming: HashMap<Key, Place>,
-    arrived: Vec<Arrived>,
+struct PushTable {
+    coming: HashMap<PushKey, PushSlot>,
+    arrived: Vec<ArrivedPush>,
     said: HashMap<Origin, TokenBucket>,
 }
 
 /// The reason for a refusal.
-enum No {
+enum PushRefusal {
     /// Too many files are in transfer. The sender may retry after some of them have arrived.
     Now,
     Never(String),
 }
 
-impl From<String> for No {
+impl From<String> for PushRefusal {
     fn from(reason: String) -> Self {
         Self::Never(reason)
     }
 }
 
 /// A file that was published.
-struct Arrived {
-    key: Key,
+struct ArrivedPush {
+    key: PushKey,
     at: Instant,
     /// The place of the note that records this for a later life.
-    part: Option<Part>,
+    part: Option<PartPaths>,
 }
 
 impl Pushes {
     /// Needs a running tokio runtime.
     pub(crate) fn new(parts: PushParts) -> Self {
-        let inner = Inner {
+        let inner = PushReceiver {
             parts,
             state: Mutex::default(),
             taken_up: Once::new(),
@@ -149,7 +149,7 @@ fn is_old(at: Instant, now: Instant) -> bool {
     now.saturating_duration_since(at) > COMING_PATIENCE
 }
 
-async fn expire_for_ever(inner: Weak<Inner>) {
+async fn expire_for_ever(inner: Weak<PushReceiver>) {
     let mut tick = tokio::time::interval(COMING_PATIENCE / 10);
     loop {
         tick.tick().await;
@@ -160,12 +160,12 @@ async fn expire_for_ever(inner: Weak<Inner>) {
     }
 }
 
-impl Inner {
+impl PushReceiver {
     /// Gives up the files without progress. Blocking.
     fn expire(&self, now: Instant) {
         let _inbox = self.inbox();
         let (forgotten, coming) = self.state.lock().take_old(now);
-        forgotten.into_iter().for_each(Arrived::forget);
+        forgotten.into_iter().for_each(ArrivedPush::forget);
         for (key, coming) in coming {
             // A file that is being written to is not old.
             let Some(mut coming) = coming.try_lock() else {
@@ -186,26 +186,31 @@ impl Inner {
                 again,
             } => {
                 let (key, name) = ((from, hash), name.to_vec());
-                let coming = Coming::new(key, name, size_bytes);
+                let coming = IncomingPush::new(key, name, size_bytes);
                 self.offered(origin, key, coming, again).map(Some)
             }
             Push::Give {
                 hash,
                 offset,
                 bytes,
-            } => self.given((from, hash), offset, &bytes).map_err(No::Never),
-            Push::Say { text } => self.said(from, origin, text).map(Some).map_err(No::Never),
+            } => self
+                .given((from, hash), offset, &bytes)
+                .map_err(PushRefusal::Never),
+            Push::Say { text } => self
+                .said(from, origin, text)
+                .map(Some)
+                .map_err(PushRefusal::Never),
             Push::Message { bytes } => self
                 .messaged(from, origin, bytes)
                 .map(Some)
-                .map_err(No::Never),
+                .map_err(PushRefusal::Never),
         };
         match answered {
             Ok(Some(to_bytes)) => Response::Taken { to_bytes },
             // The file was given up, or this node was restarted: the sender has to offer it again.
             Ok(None) => Response::NotHere,
-            Err(No::Now) => Response::Busy,
-            Err(No::Never(reason)) => Response::Refused { reason },
+            Err(PushRefusal::Now) => Response::Busy,
+            Err(PushRefusal::Never(reason)) => Response::Refused { reason },
         }
     }
 
@@ -240,7 +245,13 @@ impl Inner {
     }
 
     /// Accepts `new`, or continues the same file if it is already in transfer.
-    fn offered(&self, origin: Origin, key: Key, new: Coming, again: bool) -> Result<u64, No> {
+    fn offered(
+        &self,
+        origin: Origin,
+        key: PushKey,
+        new: IncomingPush,
+        again: bool,
+    ) -> Result<u64, PushRefusal> {
         let inbox = self.takes_from(&key.0)?;
         loop {
             let state = self.state.lock();
@@ -254,7 +265,9 @@ impl Inner {
             let mut coming = known.lock();
             // Otherwise the file was given up while this call waited for its lock.
             if !coming.is_gone() {
-                return self.gone_on_with(key, &mut coming).map_err(No::Never);
+                return self
+                    .gone_on_with(key, &mut coming)
+                    .map_err(PushRefusal::Never);
             }
         }
     }
@@ -264,25 +277,26 @@ impl Inner {
         &self,
         inbox: &Inbox,
         origin: Origin,
-        (key, coming): (Key, Coming),
-        mut state: MutexGuard<'_, State>,
-    ) -> Result<u64, No> {
+        (key, coming): (PushKey, IncomingPush),
+        mut state: MutexGuard<'_, PushTable>,
+    ) -> Result<u64, PushRefusal> {
         let known = Arc::new(Mutex::new(coming));
         let mut coming = known.lock();
         let held = known.clone();
-        let forgotten = state.take_place(key, Place { origin, held })?;
+        let forgotten = state.take_place(key, PushSlot { origin, held })?;
         drop(state);
-        forgotten.into_iter().for_each(Arrived::forget);
+        forgotten.into_iter().for_each(ArrivedPush::forget);
         if let Err(why) = coming.begin(inbox, origin) {
             self.state.lock().coming.remove(&key);
-            return Err(No::Never(why.to_string()));
+            return Err(PushRefusal::Never(why.to_string()));
         }
         self.tell(key.0, &coming, PushStage::Started);
-        self.gone_on_with(key, &mut coming).map_err(No::Never)
+        self.gone_on_with(key, &mut coming)
+            .map_err(PushRefusal::Never)
     }
 
     /// Returns how much of the file has arrived, for a sender that continues it.
-    fn gone_on_with(&self, key: Key, coming: &mut Coming) -> Result<u64, String> {
+    fn gone_on_with(&self, key: PushKey, coming: &mut IncomingPush) -> Result<u64, String> {
         coming.touched = Instant::now();
         if coming.is_left() {
             coming.look_again();
@@ -296,9 +310,9 @@ impl Inner {
         }
     }
 
-    fn given(&self, key: Key, offset: u64, bytes: &Bytes) -> Result<Option<u64>, String> {
+    fn given(&self, key: PushKey, offset: u64, bytes: &Bytes) -> Result<Option<u64>, String> {
         self.takes_from(&key.0)?;
-        let known = |state: &State| state.coming.get(&key).map(|it| it.held.clone());
+        let known = |state: &PushTable| state.coming.get(&key).map(|it| it.held.clone());
         let Some(coming) = known(&self.state.lock()) else {
             return Ok(None);
         };
@@ -330,14 +344,14 @@ impl Inner {
     }
 
     /// Verifies the complete file and publishes it under its name.
-    fn finish(&self, key: Key, coming: &mut Coming) -> Result<u64, String> {
+    fn finish(&self, key: PushKey, coming: &mut IncomingPush) -> Result<u64, String> {
         if !coming.is_proven() {
             return Err(self.give_up(key, coming, "its bytes do not fit its hash"));
         }
         match coming.publish(&Sender::Node(key.0), &self.name_of(&key.0)) {
             Ok(part) => {
                 let forgotten = self.state.lock().arrived(key, part);
-                forgotten.into_iter().for_each(Arrived::forget);
+                forgotten.into_iter().for_each(ArrivedPush::forget);
                 self.tell(key.0, coming, PushStage::Done);
                 Ok(coming.size_bytes)
             }
@@ -345,7 +359,7 @@ impl Inner {
         }
     }
 
-    fn give_up(&self, key: Key, coming: &mut Coming, why: &str) -> String {
+    fn give_up(&self, key: PushKey, coming: &mut IncomingPush, why: &str) -> String {
         // Discarded before a new push of the same file can take the slot. A call that waits for the
         // lock then finds the new push, or none.
         coming.discard();
@@ -381,7 +395,7 @@ impl Inner {
         self.parts.names.of(node)
     }
 
-    fn tell(&self, from: NodeId, coming: &Coming, stage: PushStage) {
+    fn tell(&self, from: NodeId, coming: &IncomingPush, stage: PushStage) {
         self.parts.events.note(News::Received(Told {
             peer: self.name_of(&from),
             name: coming.name.clone(),
@@ -391,7 +405,7 @@ impl Inner {
     }
 }
 
-impl Arrived {
+impl ArrivedPush {
     /// Removes the note. Call it without a lock, because the disk may block. Blocking.
     fn forget(self) {
         if let Some(part) = self.part {
@@ -400,15 +414,15 @@ impl Arrived {
     }
 }
 
-impl State {
-    fn take_up(&mut self, left: Vec<(Note, Part, Option<Arriving>)>) {
+impl PushTable {
+    fn take_up(&mut self, left: Vec<(ProgressNote, PartPaths, Option<Arriving>)>) {
         for (note, part, arriving) in left {
             let key = (note.from, note.hash);
             match arriving {
                 Some(arriving) => {
                     let origin = arriving.origin();
-                    let held = Arc::new(Mutex::new(Coming::left(note, arriving)));
-                    self.coming.insert(key, Place { origin, held });
+                    let held = Arc::new(Mutex::new(IncomingPush::left(note, arriving)));
+                    self.coming.insert(key, PushSlot { origin, held });
                 }
                 None => drop(self.arrived(key, Some(part))),
             }
@@ -418,27 +432,31 @@ impl State {
     /// Records that a file was published. Returns the oldest record if the list is full; the caller
     /// must forget it.
     #[must_use]
-    fn arrived(&mut self, key: Key, part: Option<Part>) -> Option<Arrived> {
+    fn arrived(&mut self, key: PushKey, part: Option<PartPaths>) -> Option<ArrivedPush> {
         self.coming.remove(&key);
         let is_full = self.arrived.len() >= ARRIVED_MAX;
         let first = is_full.then(|| self.arrived.remove(0));
         let at = Instant::now();
-        self.arrived.push(Arrived { key, at, part });
+        self.arrived.push(ArrivedPush { key, at, part });
         first
     }
 
-    fn has_arrived(&self, key: &Key) -> bool {
+    fn has_arrived(&self, key: &PushKey) -> bool {
         self.arrived.iter().any(|arrived| arrived.key == *key)
     }
 
     /// Takes a slot for a newly offered file. Returns the records of earlier arrivals of the same
     /// file, to be removed from memory and disk. Otherwise a sender that continues this push would
     /// receive the acknowledgement of the earlier one.
-    fn take_place(&mut self, key: Key, place: Place) -> Result<Vec<Arrived>, No> {
+    fn take_place(
+        &mut self,
+        key: PushKey,
+        place: PushSlot,
+    ) -> Result<Vec<ArrivedPush>, PushRefusal> {
         let places = self.coming.values();
         let of_sender = places.filter(|it| it.origin == place.origin);
         if of_sender.count() >= COMING_OF_NODE_MAX || self.coming.len() >= COMING_MAX {
-            return Err(No::Now);
+            return Err(PushRefusal::Now);
         }
         self.coming.insert(key, place);
         let before = self.arrived.extract_if(.., |arrived| arrived.key == key);
@@ -446,7 +464,7 @@ impl State {
     }
 
     /// Removes and returns the expired arrivals, and returns all files in transfer.
-    fn take_old(&mut self, now: Instant) -> (Vec<Arrived>, Vec<(Key, Held)>) {
+    fn take_old(&mut self, now: Instant) -> (Vec<ArrivedPush>, Vec<(PushKey, SharedPush)>) {
         let old = self
             .arrived
             .extract_if(.., |arrived| is_old(arrived.at, now));

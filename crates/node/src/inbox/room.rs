@@ -12,36 +12,36 @@ use super::origin::Origin;
 pub(super) const KNOWN_FOR: Duration = Duration::from_secs(1);
 
 /// Pushed files by name, with the sender to which they are charged.
-pub(super) type Taken = HashMap<Vec<u8>, Option<Origin>>;
+pub(super) type PushedNames = HashMap<Vec<u8>, Option<Origin>>;
 
 /// The files in the folder and the files in transfer.
 #[derive(Debug, Default)]
-pub(super) struct Use {
+pub(super) struct InboxUsage {
     pub(super) held_bytes: u64,
     pub(super) held_files: u64,
     pub(super) known_at: Option<Instant>,
     pub(super) coming_bytes: u64,
     pub(super) coming_files: u64,
     /// The share of each sender in the folder.
-    pub(super) held_of: HashMap<Origin, Amount>,
+    pub(super) held_of: HashMap<Origin, StorageAmount>,
     /// The share of each sender in the files in transfer.
-    coming_of: HashMap<Origin, Amount>,
+    coming_of: HashMap<Origin, StorageAmount>,
 }
 
 /// A number of files and their bytes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Amount {
+pub(super) struct StorageAmount {
     pub(super) bytes: u64,
     pub(super) files: u64,
 }
 
-impl Use {
+impl InboxUsage {
     pub(super) fn is_known(&self) -> bool {
         self.known_at.is_some_and(|at| at.elapsed() < KNOWN_FOR)
     }
 
     /// Scans the folder and counts its files. Files named in `taken` are charged to their sender.
-    pub(super) fn look(&mut self, dir: &Path, taken: &Taken) -> io::Result<()> {
+    pub(super) fn look(&mut self, dir: &Path, taken: &PushedNames) -> io::Result<()> {
         (self.held_bytes, self.held_files) = (0, 0);
         self.held_of.clear();
         for entry in std::fs::read_dir(dir)? {
@@ -88,17 +88,18 @@ impl Use {
     }
 
     /// Returns the files and bytes of one sender, in the folder and in transfer.
-    pub(super) fn of(&self, origin: &Origin) -> Amount {
-        let part = |amounts: &HashMap<_, Amount>| amounts.get(origin).copied().unwrap_or_default();
+    pub(super) fn of(&self, origin: &Origin) -> StorageAmount {
+        let part =
+            |amounts: &HashMap<_, StorageAmount>| amounts.get(origin).copied().unwrap_or_default();
         let (held, coming) = (part(&self.held_of), part(&self.coming_of));
-        Amount {
+        StorageAmount {
             bytes: held.bytes.saturating_add(coming.bytes),
             files: held.files + coming.files,
         }
     }
 }
 
-impl Amount {
+impl StorageAmount {
     pub(super) fn add(&mut self, size_bytes: u64) {
         self.bytes = self.bytes.saturating_add(size_bytes);
         self.files += 1;

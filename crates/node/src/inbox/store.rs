@@ -12,8 +12,8 @@ use rustix::fs::{CWD, RenameFlags, fstatvfs, lgetxattr, renameat_with};
 
 use super::attributes::{SENDER_ATTRIBUTE, origin_of, write_address, write_sender};
 use super::origin::Origin;
-use super::parts::{Left, Note, Part, left_in};
-use super::room::{Taken, Use};
+use super::parts::{PartPaths, ProgressNote, UnfinishedPush, left_in};
+use super::room::{InboxUsage, PushedNames};
 use p2pfs_legacy::wire::mesh::{numbered_name, received_name};
 use p2pfs_proto::wire::native::record::{SENDER_MAX_BYTES, Sender};
 use p2pfs_types::digest::ContentHash;
@@ -91,15 +91,15 @@ pub enum InboxError {
 /// The inbox. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct Inbox {
-    inner: Arc<Inner>,
+    inner: Arc<InboxInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct InboxInner {
     settings: InboxSettings,
-    use_now: Mutex<Use>,
+    use_now: Mutex<InboxUsage>,
     /// Names of pushed files, with the sender to which their space is charged, if known.
-    taken: Mutex<Taken>,
+    taken: Mutex<PushedNames>,
 }
 
 /// A file in transfer into the inbox. If it is dropped before it is published, its bytes disappear,
@@ -111,7 +111,7 @@ pub struct Arriving {
     size_bytes: u64,
     origin: Origin,
     /// Its place in the subfolder before it is published; `None` for a file without a name.
-    part: Option<Part>,
+    part: Option<PartPaths>,
 }
 
 impl Inbox {
@@ -121,7 +121,7 @@ impl Inbox {
     /// If the folder cannot be created, or its filesystem does not support files without a name.
     pub fn open(settings: InboxSettings) -> io::Result<Self> {
         files::make_open_dir(&settings.dir)?;
-        let inner = Inner {
+        let inner = InboxInner {
             settings,
             use_now: Mutex::default(),
             taken: Mutex::default(),
@@ -165,7 +165,7 @@ impl Inbox {
         hash: &ContentHash,
         size_bytes: u64,
     ) -> Result<Arriving, InboxError> {
-        let (part, file) = Part::create(self.dir(), from, hash)?;
+        let (part, file) = PartPaths::create(self.dir(), from, hash)?;
         self.take_room(&file, origin, size_bytes)
             .inspect_err(|_| part.remove())?;
         Ok(self.arriving(file, origin, size_bytes, Some(part)))
@@ -173,9 +173,9 @@ impl Inbox {
 
     /// Returns the unfinished files of an earlier life of this process, at most `most`. Each
     /// reserves its full size, even if less space is available now. Blocking.
-    pub(super) fn left(&self, most: usize) -> Vec<(Note, Part, Option<Arriving>)> {
+    pub(super) fn left(&self, most: usize) -> Vec<(ProgressNote, PartPaths, Option<Arriving>)> {
         let left = left_in(self.dir(), most).into_iter();
-        let taken_up = |left: Left| {
+        let taken_up = |left: UnfinishedPush| {
             let size_bytes = left.note.size_bytes;
             let arriving = left.bytes.map(|file| {
                 let address = origin_of(left.part.bytes());
@@ -193,7 +193,7 @@ impl Inbox {
         file: File,
         origin: Origin,
         size_bytes: u64,
-        part: Option<Part>,
+        part: Option<PartPaths>,
     ) -> Arriving {
         Arriving {
             inbox: self.clone(),
@@ -244,10 +244,10 @@ impl Inbox {
     }
 }
 
-impl Inner {
+impl InboxInner {
     /// Scans the folder for pushed files.
     fn remember_taken(&self) -> io::Result<()> {
-        let mut taken = Taken::new();
+        let mut taken = PushedNames::new();
         for entry in std::fs::read_dir(&self.settings.dir)?.take(TAKEN_MAX) {
             let path = entry?.path();
             let mut value = [0; SENDER_MAX_BYTES];
@@ -304,14 +304,14 @@ impl Arriving {
     ///
     /// # Errors
     /// The error of the disk.
-    pub(super) fn note(&self, note: &Note) -> io::Result<()> {
+    pub(super) fn note(&self, note: &ProgressNote) -> io::Result<()> {
         self.part
             .as_ref()
             .map_or(Ok(()), |part| part.write_note(note))
     }
 
     /// Returns its place in the subfolder, if it is kept for a later life.
-    pub(super) fn part(&self) -> Option<&Part> {
+    pub(super) fn part(&self) -> Option<&PartPaths> {
         self.part.as_ref()
     }
 

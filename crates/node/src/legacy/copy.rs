@@ -13,14 +13,14 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
 use super::error::CopyError;
-use super::incoming::Incoming;
+use super::incoming::ThrottledTransfer;
 use p2pfs_cache::Reservation;
 use p2pfs_fs::{FsError, ReadNow};
 use p2pfs_legacy::net::discovery::CLOSE_WAIT;
 
 /// Progress of a transfer.
 #[derive(Clone, Debug, Default)]
-struct Progress {
+struct CopyProgress {
     written_bytes: u64,
     /// Whether the transfer is throttled by the rate limit.
     is_held: bool,
@@ -38,7 +38,7 @@ pub struct RemoteCopy {
     pub size_bytes: u64,
     file: Arc<File>,
     path: Mutex<PathBuf>,
-    progress: watch::Receiver<Progress>,
+    progress: watch::Receiver<CopyProgress>,
     room: Arc<Mutex<Reservation>>,
     /// Cloned by each read that waits for bytes.
     waited_for: Arc<()>,
@@ -56,14 +56,14 @@ impl RemoteCopy {
         path: PathBuf,
         room: Reservation,
         place: OwnedSemaphorePermit,
-    ) -> io::Result<(Arc<Self>, Carrier)> {
+    ) -> io::Result<(Arc<Self>, CopyWriter)> {
         let opened = File::options()
             .read(true)
             .write(true)
             .create_new(true)
             .open(&path);
         let file = Arc::new(opened?);
-        let (progress, seen) = watch::channel(Progress::default());
+        let (progress, seen) = watch::channel(CopyProgress::default());
         let copy = Arc::new(Self {
             size_bytes,
             file,
@@ -73,7 +73,7 @@ impl RemoteCopy {
             waited_for: Arc::default(),
             _place: place,
         });
-        let carrier = Carrier {
+        let carrier = CopyWriter {
             copy: Arc::downgrade(&copy),
             progress,
         };
@@ -164,7 +164,7 @@ impl RemoteCopy {
     }
 
     /// Returns whether the bytes before `end` can be returned, or the transfer is over.
-    fn has(&self, now: &Progress, end: u64) -> bool {
+    fn has(&self, now: &CopyProgress, end: u64) -> bool {
         now.outcome.is_some() || (now.written_bytes >= end && end < self.size_bytes)
     }
 
@@ -195,17 +195,17 @@ impl Drop for RemoteCopy {
 }
 
 /// Writes a transfer into its copy for as long as the copy is held.
-pub(super) struct Carrier {
+pub(super) struct CopyWriter {
     copy: Weak<RemoteCopy>,
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<CopyProgress>,
 }
 
-impl Carrier {
+impl CopyWriter {
     /// Returns the outcome of the transfer, or `None` if the copy was dropped. If there is no space
     /// for a part, `make_room` is called once; it returns whether there may be some now.
     pub(super) async fn carry(
         &self,
-        mut transfer: Incoming,
+        mut transfer: ThrottledTransfer,
         make_room: impl Fn() -> bool + Clone + Send + 'static,
     ) -> Option<Result<(), CopyError>> {
         let outcome = loop {
@@ -228,7 +228,7 @@ impl Carrier {
 
     /// Waits for the rate limit and marks the transfer as throttled meanwhile. Returns `None` if
     /// the copy was dropped.
-    async fn allowed(&self, transfer: &mut Incoming) -> Option<()> {
+    async fn allowed(&self, transfer: &mut ThrottledTransfer) -> Option<()> {
         let is_waited_for = Arc::strong_count(&self.copy()?.waited_for) > 1;
         let allowed = transfer.allowed(is_waited_for);
         tokio::pin!(allowed);

@@ -19,9 +19,9 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::copy::{Carrier, RemoteCopy};
+use super::copy::{CopyWriter, RemoteCopy};
 use super::error::CopyError;
-use super::incoming::Incoming;
+use super::incoming::ThrottledTransfer;
 use crate::traffic::Passage;
 use p2pfs_cache::{Cache, LEGACY_DIR};
 use p2pfs_legacy::net::discovery::LegacyError;
@@ -54,19 +54,19 @@ pub struct RemoteFile {
     pub at: SocketAddrV4,
     /// The time when this node first learned of it. The protocol has no file times.
     pub first_seen: SystemTime,
-    parked: Mutex<Option<Incoming>>,
-    copies: tokio::sync::Mutex<Copies>,
+    parked: Mutex<Option<ThrottledTransfer>>,
+    copies: tokio::sync::Mutex<FileCopies>,
 }
 
 #[derive(Debug, Default)]
-struct Copies {
+struct FileCopies {
     running: Weak<RemoteCopy>,
     whole: Option<(Instant, Arc<RemoteCopy>)>,
 }
 
 /// A failed transfer. Its file is no longer known if the failure is the peer's fault.
 #[derive(Debug)]
-pub(super) struct Failed {
+pub(super) struct FailedTransfer {
     pub(super) file: Arc<RemoteFile>,
     pub(super) error: CopyError,
 }
@@ -74,10 +74,10 @@ pub(super) struct Failed {
 /// The known files. Clones share their state.
 #[derive(Clone)]
 pub struct RemoteFiles {
-    store: Arc<Store>,
+    store: Arc<RemoteFileStore>,
 }
 
-struct Store {
+struct RemoteFileStore {
     dir: PathBuf,
     cache: Cache,
     passage: Passage,
@@ -85,8 +85,8 @@ struct Store {
     places: Arc<Semaphore>,
     windows: Arc<Semaphore>,
     known: Mutex<BTreeMap<Name, Arc<RemoteFile>>>,
-    failures: mpsc::Sender<Failed>,
-    failures_taken: Mutex<Option<mpsc::Receiver<Failed>>>,
+    failures: mpsc::Sender<FailedTransfer>,
+    failures_taken: Mutex<Option<mpsc::Receiver<FailedTransfer>>>,
 }
 
 impl RemoteFiles {
@@ -103,7 +103,7 @@ impl RemoteFiles {
         }
         std::fs::create_dir_all(&dir)?;
         let (failures, taken) = mpsc::channel(FAILURES_MAX);
-        let store = Store {
+        let store = RemoteFileStore {
             dir,
             cache,
             passage,
@@ -120,7 +120,7 @@ impl RemoteFiles {
     }
 
     /// Takes the receiver of failed transfers. Returns `None` after the first call.
-    pub(super) fn take_failures(&self) -> Option<mpsc::Receiver<Failed>> {
+    pub(super) fn take_failures(&self) -> Option<mpsc::Receiver<FailedTransfer>> {
         let mut taken = self.store.failures_taken.lock();
         taken.take()
     }
@@ -140,7 +140,7 @@ impl RemoteFiles {
         &self,
         name: Name,
         peer: SocketAddrV4,
-        transfer: Incoming,
+        transfer: ThrottledTransfer,
     ) -> Arc<RemoteFile> {
         let file = Arc::new(RemoteFile {
             name: name.clone(),
@@ -186,7 +186,7 @@ impl RemoteFiles {
         if error.is_the_peers() {
             self.forget(file);
         }
-        let failed = Failed {
+        let failed = FailedTransfer {
             file: file.clone(),
             error: error.clone(),
         };
@@ -246,15 +246,15 @@ impl RemoteFiles {
         &self,
         at: SocketAddrV4,
         name: &Name,
-    ) -> Result<Incoming, LegacyError> {
-        Incoming::begin(at, name, self.store.passage.clone()).await
+    ) -> Result<ThrottledTransfer, LegacyError> {
+        ThrottledTransfer::begin(at, name, self.store.passage.clone()).await
     }
 
     /// Returns a transfer of a file that is not carried into a copy.
     ///
     /// # Errors
     /// [`CopyError`] if it does not begin; then the file is forgotten.
-    pub async fn transfer(&self, file: &Arc<RemoteFile>) -> Result<Incoming, CopyError> {
+    pub async fn transfer(&self, file: &Arc<RemoteFile>) -> Result<ThrottledTransfer, CopyError> {
         let begun = match file.take_parked() {
             Some(transfer) => Ok(transfer),
             None => self.begin(file.at, &file.name).await,
@@ -295,7 +295,7 @@ impl RemoteFiles {
     fn start(
         &self,
         file: &Arc<RemoteFile>,
-        transfer: Incoming,
+        transfer: ThrottledTransfer,
     ) -> Result<Arc<RemoteCopy>, CopyError> {
         self.check_room(file)?;
         let enter = || self.store.places.clone().try_acquire_owned().ok();
@@ -319,7 +319,7 @@ impl RemoteFiles {
 
     /// Carries a transfer into its copy. Then keeps the complete copy, or records the failure, even
     /// if no reader waits for it.
-    async fn carry(self, file: Weak<RemoteFile>, carrier: Carrier, transfer: Incoming) {
+    async fn carry(self, file: Weak<RemoteFile>, carrier: CopyWriter, transfer: ThrottledTransfer) {
         let files = self.clone();
         let Some(outcome) = carrier.carry(transfer, move || files.drop_unused()).await else {
             return;
@@ -346,7 +346,7 @@ impl RemoteFiles {
 }
 
 impl RemoteFile {
-    pub(super) fn take_parked(&self) -> Option<Incoming> {
+    pub(super) fn take_parked(&self) -> Option<ThrottledTransfer> {
         let mut parked = self.parked.lock();
         parked.take()
     }

@@ -10,14 +10,14 @@ use p2pfs_legacy::wire::discovery::Name;
 
 /// A rate-limited transfer. While nothing is read from the connection, TCP slows the peer down.
 #[derive(Debug)]
-pub struct Incoming {
+pub struct ThrottledTransfer {
     transfer: Transfer,
     passage: Passage,
     /// Bytes that arrived and must pass the rate limit before more is read.
     owed_bytes: u64,
 }
 
-impl Incoming {
+impl ThrottledTransfer {
     /// Begins a transfer, as [`Transfer::begin`] does.
     ///
     /// # Errors
@@ -105,7 +105,7 @@ mod tests {
         let at = peer_that_gives(name.clone(), 8 * MIB).await;
         let (pace, taken) = (Pace::default(), PeerBytes::default());
         let passage = Passage::new(&pace, &taken);
-        let mut incoming = Incoming::begin(at, &name, passage).await.unwrap();
+        let mut incoming = ThrottledTransfer::begin(at, &name, passage).await.unwrap();
         while taken.total() < 4 * MIB {
             assert!(incoming.next().await.unwrap().is_some());
         }

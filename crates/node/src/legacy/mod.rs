@@ -33,9 +33,9 @@ use p2pfs_legacy::wire::discovery::{MemberName, NameError};
 pub use copy::RemoteCopy;
 pub use error::CopyError;
 pub use files::{COPY_AGE, RemoteFile, RemoteFiles, WINDOWS_MAX};
-pub use incoming::Incoming;
+pub use incoming::ThrottledTransfer;
 pub(super) use mount::LEGACY_READ;
-pub(super) use offered::Sources;
+pub(super) use offered::OfferSources;
 pub use p2pfs_legacy::discovery::{LegacyMember, Patience};
 pub use p2pfs_legacy::wire::discovery::{Name, printable};
 use refusals::Refusals;
@@ -84,14 +84,14 @@ pub enum LegacyAbsence {
 }
 
 /// The result of a question.
-pub type Found = Result<Arc<RemoteFile>, LegacyAbsence>;
+pub type LookupResult = Result<Arc<RemoteFile>, LegacyAbsence>;
 
-enum Command {
+enum LegacyCommand {
     Ask {
         name: Name,
         patience: Patience,
         except: Vec<SocketAddrV4>,
-        reply: oneshot::Sender<Found>,
+        reply: oneshot::Sender<LookupResult>,
     },
     Members(oneshot::Sender<Vec<LegacyMember>>),
 }
@@ -99,7 +99,7 @@ enum Command {
 /// Handle of the plane for the rest of the node. Clones share their state.
 #[derive(Clone)]
 pub struct Legacy {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<LegacyCommand>,
     files: RemoteFiles,
     runtime: tokio::runtime::Handle,
     refusals: Refusals,
@@ -118,9 +118,14 @@ impl Legacy {
     ///
     /// # Errors
     /// [`LegacyAbsence`].
-    pub async fn find(&self, name: Name, patience: Patience, except: &[SocketAddrV4]) -> Found {
+    pub async fn find(
+        &self,
+        name: Name,
+        patience: Patience,
+        except: &[SocketAddrV4],
+    ) -> LookupResult {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Ask {
+        let command = LegacyCommand::Ask {
             name,
             patience,
             except: except.to_vec(),
@@ -137,7 +142,7 @@ impl Legacy {
     /// Returns the members; empty if the node is stopping.
     pub async fn members(&self) -> Vec<LegacyMember> {
         let (reply, answer) = oneshot::channel();
-        match self.commands.send(Command::Members(reply)).await {
+        match self.commands.send(LegacyCommand::Members(reply)).await {
             Ok(()) => answer.await.unwrap_or_default(),
             Err(_) => Vec::new(),
         }
@@ -162,13 +167,13 @@ impl Legacy {
 /// The inlet through which the node's loop sends datagrams and changes to the plane. It never
 /// blocks.
 #[derive(Clone)]
-pub(super) struct Inlet {
+pub(super) struct LegacyInlet {
     datagrams: mpsc::Sender<(SocketAddr, Bytes)>,
     changes: mpsc::Sender<Vec<Change>>,
     missed: Arc<AtomicBool>,
 }
 
-impl Inlet {
+impl LegacyInlet {
     pub(super) fn datagram(&self, from: SocketAddr, datagram: &[u8]) {
         let _full_or_over = self
             .datagrams

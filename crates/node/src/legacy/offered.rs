@@ -32,15 +32,15 @@ const SHARES_AGE: Duration = Duration::from_secs(1);
 
 /// Base names and the paths that have them, the shallowest first, then by path.
 #[derive(Default)]
-struct Index {
+struct NameIndex {
     paths: BTreeMap<Name, BTreeSet<(usize, SharedPath)>>,
     count: usize,
 }
 
 /// The index, and the changes that a running rebuild may miss.
 #[derive(Default)]
-struct Indexed {
-    index: Index,
+struct IndexState {
+    index: NameIndex,
     is_being_made: bool,
     /// Paths that changed since the rebuild began. One more than [`MEANWHILE_MAX`] means that some
     /// are missing.
@@ -48,7 +48,7 @@ struct Indexed {
 }
 
 /// The files that can be served, by the current namespace, shares and cache.
-pub(super) struct Offered {
+pub(super) struct OfferedFiles {
     me: NodeId,
     bridge: bool,
     view: Arc<ArcSwap<View>>,
@@ -56,12 +56,12 @@ pub(super) struct Offered {
     shares: ShareSet,
     cache: Cache,
     refusals: Refusals,
-    indexed: Mutex<Indexed>,
+    indexed: Mutex<IndexState>,
     legacy_shares: Mutex<Option<(Instant, Vec<ShareIndex>)>>,
 }
 
-/// The parts of the node that [`Offered`] reads.
-pub(crate) struct Sources {
+/// The parts of the node that [`OfferedFiles`] reads.
+pub(crate) struct OfferSources {
     pub(crate) me: NodeId,
     pub(crate) bridge: bool,
     pub(crate) view: Arc<ArcSwap<View>>,
@@ -70,8 +70,8 @@ pub(crate) struct Sources {
     pub(crate) cache: Cache,
 }
 
-impl Offered {
-    pub(super) fn new(sources: Sources, refusals: Refusals) -> Self {
+impl OfferedFiles {
+    pub(super) fn new(sources: OfferSources, refusals: Refusals) -> Self {
         Self {
             me: sources.me,
             bridge: sources.bridge,
@@ -108,11 +108,11 @@ impl Offered {
         self.put_in(made)
     }
 
-    fn make(&self) -> Index {
+    fn make(&self) -> NameIndex {
         // Set before the view is taken: changes recorded from now on may be missing in it.
         self.indexed.lock().is_being_made = true;
         let view = self.view.load_full();
-        let mut index = Index::default();
+        let mut index = NameIndex::default();
         let mut folders = vec![SharedPath::root()];
         while let Some(folder) = folders.pop() {
             let mut after: Option<Box<[u8]>> = None;
@@ -141,7 +141,7 @@ impl Offered {
     }
 
     /// Installs the new index and applies the changes recorded during the rebuild.
-    fn put_in(&self, made: Index) -> bool {
+    fn put_in(&self, made: NameIndex) -> bool {
         let mut indexed = self.indexed.lock();
         let view = self.view.load();
         let label = view.label(&self.me);
@@ -289,7 +289,7 @@ fn is_file(view: &View, label: Option<&str>, path: &SharedPath) -> bool {
         || own().is_some_and(|found| is_file(&found))
 }
 
-impl Indexed {
+impl IndexState {
     fn note(&mut self, path: &SharedPath, is_here: bool) {
         if self.is_being_made && self.meanwhile.len() <= MEANWHILE_MAX {
             self.meanwhile.insert(path.clone());
@@ -298,7 +298,7 @@ impl Indexed {
     }
 }
 
-impl Index {
+impl NameIndex {
     fn set(&mut self, path: &SharedPath, is_here: bool) {
         let Ok(name) = Name::new(path.file_name()) else {
             return;
@@ -330,13 +330,13 @@ mod tests {
     use p2pfs_types::digest::ContentHash;
 
     /// The offers from a catalogue whose own files have their hashes made from their names.
-    struct Bench {
+    struct OfferBench {
         catalogue: Catalogue,
-        offered: Offered,
+        offered: OfferedFiles,
         home: tempfile::TempDir,
     }
 
-    impl Bench {
+    impl OfferBench {
         fn new() -> Self {
             let home = tempfile::tempdir().unwrap();
             let me = NodeId::new([1; 32]);
@@ -349,7 +349,7 @@ mod tests {
             let shares = ShareConfig::new(home.path().join("state"));
             let (shares, mut events) = ShareSet::open(shares).unwrap();
             std::thread::spawn(move || while events.blocking_recv().is_some() {});
-            let sources = Sources {
+            let sources = OfferSources {
                 me,
                 bridge: false,
                 view: Arc::new(ArcSwap::new(catalogue.view())),
@@ -358,7 +358,7 @@ mod tests {
                 cache: Cache::open(cache).unwrap().0,
             };
             Self {
-                offered: Offered::new(sources, Refusals::new(EventLog::default())),
+                offered: OfferedFiles::new(sources, Refusals::new(EventLog::default())),
                 catalogue,
                 home,
             }
@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn what_a_share_has_for_some_nodes_from_now_on_is_offered_to_legacy_peers_no_more() {
-        let mut bench = Bench::new();
+        let mut bench = OfferBench::new();
         let dir = bench.home.path().join("share");
         std::fs::create_dir(&dir).unwrap();
         std::fs::write(dir.join("file"), "file").unwrap();
@@ -427,7 +427,7 @@ mod tests {
 
     #[test]
     fn what_changes_while_the_index_is_made_is_in_it() {
-        let mut bench = Bench::new();
+        let mut bench = OfferBench::new();
         bench.change("goes", true);
         let made = bench.offered.make();
         let changes = [bench.change("comes", true), bench.change("goes", false)];
@@ -440,7 +440,7 @@ mod tests {
 
     #[test]
     fn when_too_much_changes_or_not_all_is_named_the_index_is_to_be_made_anew() {
-        let mut bench = Bench::new();
+        let mut bench = OfferBench::new();
         let made = bench.offered.make();
         let name = |n: usize| Change::Entry(SharedPath::new(n.to_string().into_bytes()).unwrap());
         let many: Vec<Change> = (0..2 * MEANWHILE_MAX).map(name).collect();
@@ -457,14 +457,14 @@ mod tests {
 
     #[test]
     fn of_one_base_name_the_shallowest_comes_first_then_the_first_by_path() {
-        let mut index = Index::default();
+        let mut index = NameIndex::default();
         let path = |text: &str| SharedPath::new(text.as_bytes()).unwrap();
         for text in ["z/a.txt", "b/c/a.txt", "b/a.txt", "other"] {
             index.set(&path(text), true);
             index.set(&path(text), true);
         }
         let name = Name::new(b"a.txt").unwrap();
-        let order = |index: &Index| -> Vec<String> {
+        let order = |index: &NameIndex| -> Vec<String> {
             let paths = index.paths.get(&name).into_iter().flatten();
             paths.map(|(_, path)| path.to_string()).collect()
         };

@@ -25,19 +25,19 @@ const PAUSE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(super) struct Refusals {
     events: EventLog,
-    told: Arc<Mutex<Told>>,
+    told: Arc<Mutex<ReportedNames>>,
 }
 
 /// The kind of a warning about a name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Kind {
+enum RefusalKind {
     NotAsked,
     NotGiven,
     Unfinished,
 }
 
-struct Told {
-    names: HashSet<(Kind, Box<[u8]>)>,
+struct ReportedNames {
+    names: HashSet<(RefusalKind, Box<[u8]>)>,
     /// Remaining warnings.
     left: TokenBucket,
     untold: u64,
@@ -45,7 +45,7 @@ struct Told {
 
 impl Refusals {
     pub(super) fn new(events: EventLog) -> Self {
-        let told = Told {
+        let told = ReportedNames {
             names: HashSet::new(),
             left: TokenBucket::one_in(PAUSE, BURST, Instant::now()),
             untold: 0,
@@ -58,7 +58,7 @@ impl Refusals {
 
     /// Warns that a program asked for a name that the protocol cannot carry.
     pub(super) fn not_asked(&self, name: &[u8], why: NameError) {
-        self.tell(Kind::NotAsked, name, || {
+        self.tell(RefusalKind::NotAsked, name, || {
             format!("{} was not asked of legacy peers: {why}", printable(name))
         });
     }
@@ -66,7 +66,7 @@ impl Refusals {
     /// Warns that a shared file has a name that the protocol cannot carry.
     pub(super) fn not_given(&self, path: &SharedPath, why: NameError) {
         let path = path.as_bytes();
-        self.tell(Kind::NotGiven, path, || {
+        self.tell(RefusalKind::NotGiven, path, || {
             format!("{} is not given to legacy peers: {why}", printable(path))
         });
     }
@@ -74,7 +74,7 @@ impl Refusals {
     /// Warns that a file is larger than the protocol can express.
     pub(super) fn too_large(&self, path: &SharedPath, size_bytes: u64) {
         let path = path.as_bytes();
-        self.tell(Kind::NotGiven, path, || {
+        self.tell(RefusalKind::NotGiven, path, || {
             format!(
                 "{} is not given to legacy peers: its {size_bytes} bytes are more than the \
                  {SIZE_MAX_BYTES} that their protocol can say",
@@ -86,13 +86,13 @@ impl Refusals {
     /// Warns that a legacy peer did not receive a whole file, through no fault of its own.
     pub(super) fn unfinished(&self, path: &SharedPath, why: FsError) {
         let path = path.as_bytes();
-        self.tell(Kind::Unfinished, path, || {
+        self.tell(RefusalKind::Unfinished, path, || {
             let shown = printable(path);
             format!("a legacy peer did not get the whole of {shown}: {why}")
         });
     }
 
-    fn tell(&self, kind: Kind, name: &[u8], message: impl FnOnce() -> String) {
+    fn tell(&self, kind: RefusalKind, name: &[u8], message: impl FnOnce() -> String) {
         let mut told = self.told.lock();
         let key = (kind, Box::from(name));
         if told.names.contains(&key) {
@@ -115,7 +115,7 @@ impl Refusals {
     }
 }
 
-impl Told {
+impl ReportedNames {
     /// Returns the number of suppressed warnings since the last one if a warning is allowed now,
     /// else `None`.
     fn take(&mut self, now: Instant) -> Option<u64> {
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn one_more_is_told_after_a_while_with_the_number_of_those_that_were_not() {
         let now = Instant::now();
-        let mut told = Told {
+        let mut told = ReportedNames {
             names: HashSet::new(),
             left: TokenBucket::one_in(PAUSE, BURST, now),
             untold: 0,

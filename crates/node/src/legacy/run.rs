@@ -11,11 +11,12 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::{CopyError, offence};
-use super::files::Failed;
-use super::offered::Offered;
+use super::files::FailedTransfer;
+use super::offered::OfferedFiles;
 use super::{
-    CHANGES_MAX, COMMANDS_MAX, CONNECTIONS_MAX, Command, DATAGRAMS_MAX, Found, Incoming, Inlet,
-    Legacy, LegacyAbsence, LegacySettings, Refusals, RemoteFile, RemoteFiles, serve,
+    CHANGES_MAX, COMMANDS_MAX, CONNECTIONS_MAX, DATAGRAMS_MAX, Legacy, LegacyAbsence,
+    LegacyCommand, LegacyInlet, LegacySettings, LookupResult, Refusals, RemoteFile, RemoteFiles,
+    ThrottledTransfer, serve,
 };
 use crate::traffic::Passage;
 use crate::wake::sleep_until;
@@ -51,15 +52,15 @@ pub(crate) struct LegacyParts {
     pub(crate) events: EventLog,
     /// Changes of names for the kernel's caches.
     pub(crate) changes: mpsc::Sender<Outdated>,
-    pub(crate) sources: super::offered::Sources,
+    pub(crate) sources: super::offered::OfferSources,
 }
 
-enum Outcome {
+enum LegacyOutcome {
     Tried {
         name: Name,
         peer: SocketAddrV4,
         at: SocketAddrV4,
-        result: Result<Incoming, LegacyError>,
+        result: Result<ThrottledTransfer, LegacyError>,
     },
     Resolved(MemberName, Option<SocketAddrV4>),
     Indexed {
@@ -68,23 +69,23 @@ enum Outcome {
     },
 }
 
-struct Waiter {
+struct LookupWaiter {
     patience: Patience,
-    reply: oneshot::Sender<Found>,
+    reply: oneshot::Sender<LookupResult>,
 }
 
-struct Plane {
+struct LegacyPlane {
     machine: LegacyMachine,
     dropped: Arc<AtomicU64>,
     udp: UdpPort,
     files: RemoteFiles,
-    offered: Arc<Offered>,
+    offered: Arc<OfferedFiles>,
     content: Arc<NodeContent>,
     given: Passage,
     events: EventLog,
     door: Admission,
-    waiters: HashMap<Name, Vec<Waiter>>,
-    outcomes: mpsc::Sender<Outcome>,
+    waiters: HashMap<Name, Vec<LookupWaiter>>,
+    outcomes: mpsc::Sender<LegacyOutcome>,
     missed: Arc<AtomicBool>,
     is_indexing: bool,
     changes: mpsc::Sender<Outdated>,
@@ -92,17 +93,17 @@ struct Plane {
     busy_at: Option<Instant>,
 }
 
-struct Queues {
+struct LegacyQueues {
     datagrams: mpsc::Receiver<(SocketAddr, Bytes)>,
     changes: mpsc::Receiver<Vec<Change>>,
     connections: mpsc::Receiver<(TcpStream, SocketAddr)>,
-    commands: mpsc::Receiver<Command>,
-    outcomes: mpsc::Receiver<Outcome>,
-    failures: mpsc::Receiver<Failed>,
+    commands: mpsc::Receiver<LegacyCommand>,
+    outcomes: mpsc::Receiver<LegacyOutcome>,
+    failures: mpsc::Receiver<FailedTransfer>,
 }
 
 /// Starts the plane. It ends when its handles and its inlet are dropped.
-pub(crate) fn start(parts: LegacyParts) -> (Legacy, Inlet) {
+pub(crate) fn start(parts: LegacyParts) -> (Legacy, LegacyInlet) {
     let (datagrams, datagram_queue) = mpsc::channel(DATAGRAMS_MAX);
     let (changes, change_queue) = mpsc::channel(CHANGES_MAX);
     let (connections, connection_queue) = mpsc::channel(CONNECTIONS_MAX);
@@ -116,12 +117,12 @@ pub(crate) fn start(parts: LegacyParts) -> (Legacy, Inlet) {
     let (own, bound) = (parts.own, parts.net.local_addr());
     let is_ours = move |at| at == own || is_own(bound, at);
     let machine = LegacyMachine::new(machine_config(&parts), Box::new(is_ours), Instant::now());
-    let plane = Plane {
+    let plane = LegacyPlane {
         machine,
         dropped: dropped.clone(),
         udp: parts.udp,
         files: parts.files.clone(),
-        offered: Arc::new(Offered::new(parts.sources, refusals.clone())),
+        offered: Arc::new(OfferedFiles::new(parts.sources, refusals.clone())),
         content: parts.content,
         given: parts.given,
         events: parts.events,
@@ -133,7 +134,7 @@ pub(crate) fn start(parts: LegacyParts) -> (Legacy, Inlet) {
         changes: parts.changes,
         busy_at: None,
     };
-    let queues = Queues {
+    let queues = LegacyQueues {
         datagrams: datagram_queue,
         changes: change_queue,
         connections: connection_queue,
@@ -151,7 +152,7 @@ pub(crate) fn start(parts: LegacyParts) -> (Legacy, Inlet) {
         lookup: parts.settings.lookup,
         absent: Arc::default(),
     };
-    let inlet = Inlet {
+    let inlet = LegacyInlet {
         datagrams,
         changes,
         missed,
@@ -171,8 +172,8 @@ fn machine_config(parts: &LegacyParts) -> LegacyConfig {
     }
 }
 
-impl Plane {
-    async fn run(mut self, mut queues: Queues) {
+impl LegacyPlane {
+    async fn run(mut self, mut queues: LegacyQueues) {
         loop {
             self.index_anew();
             self.settle();
@@ -215,7 +216,7 @@ impl Plane {
         let (offered, outcomes) = (self.offered.clone(), self.outcomes.clone());
         tokio::task::spawn_blocking(move || {
             let is_whole = offered.index_all();
-            let _stopping = outcomes.blocking_send(Outcome::Indexed { is_whole });
+            let _stopping = outcomes.blocking_send(LegacyOutcome::Indexed { is_whole });
         });
     }
 
@@ -252,12 +253,12 @@ impl Plane {
         ));
     }
 
-    fn handle_command(&mut self, command: Command) {
+    fn handle_command(&mut self, command: LegacyCommand) {
         match command {
-            Command::Members(reply) => {
+            LegacyCommand::Members(reply) => {
                 let _gone = reply.send(self.machine.members());
             }
-            Command::Ask {
+            LegacyCommand::Ask {
                 name,
                 patience,
                 except,
@@ -271,7 +272,7 @@ impl Plane {
         name: Name,
         patience: Patience,
         except: &[SocketAddrV4],
-        reply: oneshot::Sender<Found>,
+        reply: oneshot::Sender<LookupResult>,
     ) {
         let known = self.files.get(&name);
         if let Some(known) = known.filter(|file| !except.contains(&file.at)) {
@@ -282,7 +283,7 @@ impl Plane {
             Ok(()) => {
                 let waiters = self.waiters.entry(name).or_default();
                 waiters.retain(|waiter| !waiter.reply.is_closed());
-                waiters.push(Waiter { patience, reply });
+                waiters.push(LookupWaiter { patience, reply });
             }
             Err(absence) => {
                 self.tell_if_busy(absence);
@@ -291,17 +292,19 @@ impl Plane {
         }
     }
 
-    fn handle_outcome(&mut self, outcome: Outcome) {
+    fn handle_outcome(&mut self, outcome: LegacyOutcome) {
         let now = Instant::now();
         match outcome {
-            Outcome::Indexed { is_whole } => {
+            LegacyOutcome::Indexed { is_whole } => {
                 self.is_indexing = false;
                 if !is_whole {
                     self.missed.store(true, Ordering::Relaxed);
                 }
             }
-            Outcome::Resolved(host, address) => self.machine.handle_resolved(now, &host, address),
-            Outcome::Tried {
+            LegacyOutcome::Resolved(host, address) => {
+                self.machine.handle_resolved(now, &host, address)
+            }
+            LegacyOutcome::Tried {
                 name,
                 peer,
                 at,
@@ -316,7 +319,7 @@ impl Plane {
         name: Name,
         peer: SocketAddrV4,
         at: SocketAddrV4,
-        result: Result<Incoming, LegacyError>,
+        result: Result<ThrottledTransfer, LegacyError>,
     ) {
         self.machine.tried(now, &name, at, result.is_ok());
         let error = match result {
@@ -342,7 +345,7 @@ impl Plane {
 
     /// Handles a transfer that failed or found no room. If it is the peer's fault, the next open
     /// asks for the file again.
-    fn handle_failure(&mut self, failed: &Failed) {
+    fn handle_failure(&mut self, failed: &FailedTransfer) {
         let (now, file, error) = (Instant::now(), &failed.file, &failed.error);
         if error.is_the_peers() {
             self.machine.failed(now, &file.name, file.at);
@@ -420,7 +423,9 @@ impl Plane {
                 MemberName::Address(address) => Some(*address),
                 MemberName::Host { host, port } => ipv4_of(host, *port).await,
             };
-            let _stopping = outcomes.send(Outcome::Resolved(member, address)).await;
+            let _stopping = outcomes
+                .send(LegacyOutcome::Resolved(member, address))
+                .await;
         });
     }
 
@@ -428,7 +433,7 @@ impl Plane {
         let (files, outcomes) = (self.files.clone(), self.outcomes.clone());
         tokio::spawn(async move {
             let result = files.begin(at, &name).await;
-            let outcome = Outcome::Tried {
+            let outcome = LegacyOutcome::Tried {
                 name,
                 peer,
                 at,

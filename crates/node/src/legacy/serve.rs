@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use super::offered::Offered;
+use super::offered::OfferedFiles;
 use crate::traffic::Passage;
 use crate::{EventLog, Given, News, NodeContent};
 use p2pfs_fs::{Content, FileVersion, FsError, OpenContent, ReadNow};
@@ -25,7 +25,7 @@ const PIECE_BYTES: usize = CHUNK_BYTES as usize;
 pub(super) async fn serve(
     (stream, peer): (TcpStream, SocketAddr),
     place: ServedPlace,
-    offered: Arc<Offered>,
+    offered: Arc<OfferedFiles>,
     content: Arc<NodeContent>,
     passage: Passage,
     events: EventLog,

@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit};
 use super::copy::RemoteCopy;
 use super::error::CopyError;
 use super::files::{RemoteFile, RemoteFiles};
-use super::incoming::Incoming;
+use super::incoming::ThrottledTransfer;
 use p2pfs_fs::ReadNow;
 use p2pfs_legacy::net::discovery::CLOSE_WAIT;
 
@@ -68,13 +68,13 @@ pub struct Window {
     size_bytes: u64,
     file: Arc<RemoteFile>,
     files: RemoteFiles,
-    stream: Mutex<Stream>,
+    stream: Mutex<WindowStream>,
     _place: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
-struct Stream {
-    transfer: Incoming,
+struct WindowStream {
+    transfer: ThrottledTransfer,
     /// Offset of the first kept byte.
     start: u64,
     kept: BytesMut,
@@ -105,7 +105,7 @@ impl RemoteFiles {
 impl Window {
     fn new(
         file: Arc<RemoteFile>,
-        transfer: Incoming,
+        transfer: ThrottledTransfer,
         files: RemoteFiles,
         place: OwnedSemaphorePermit,
     ) -> Self {
@@ -113,7 +113,7 @@ impl Window {
             size_bytes: transfer.size_bytes(),
             file,
             files,
-            stream: Mutex::new(Stream::new(transfer)),
+            stream: Mutex::new(WindowStream::new(transfer)),
             _place: place,
         }
     }
@@ -137,7 +137,7 @@ impl Window {
             if transfer.size_bytes() != self.size_bytes {
                 return Err(CopyError::interrupted("it has another file by now"));
             }
-            *stream = Stream::new(transfer);
+            *stream = WindowStream::new(transfer);
         }
         while stream.reached() < end || (end == self.size_bytes && !stream.is_whole) {
             // The rate limit does not count towards the time that the peer has.
@@ -158,8 +158,8 @@ impl Window {
     }
 }
 
-impl Stream {
-    fn new(transfer: Incoming) -> Self {
+impl WindowStream {
+    fn new(transfer: ThrottledTransfer) -> Self {
         Self {
             transfer,
             start: 0,

@@ -21,7 +21,7 @@ const NEWCOMER_QUESTIONS: usize = 2;
 
 /// The kind of a request in flight, with the context for its response.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Asked {
+pub(super) enum RequestContext {
     Log {
         author: NodeId,
         from: NodeId,
@@ -39,7 +39,7 @@ pub(super) enum Asked {
     },
 }
 
-impl Asked {
+impl RequestContext {
     pub(super) fn is_log(&self) -> bool {
         matches!(self, Self::Log { .. })
     }
@@ -59,27 +59,29 @@ impl Machine {
     /// Handles the response to a request of [`Machine::poll_request`], or `None` if it failed.
     pub fn handle_response(&mut self, now: Instant, id: RequestId, response: Option<Response>) {
         match (self.questions.take(id), response) {
-            (Some(Asked::Log { author, from }), Some(Response::Log(part))) => {
+            (Some(RequestContext::Log { author, from }), Some(Response::Log(part))) => {
                 self.pulls.note_answer(&from);
                 self.handle_log_part(now, author, from, part);
             }
-            (Some(Asked::Log { author, .. }), Some(_)) => self.pulls.fail(now, author),
-            (Some(Asked::Log { author, .. }), None) => self.pulls.fail_silently(now, author),
-            (Some(Asked::Heads { from }), response) => {
+            (Some(RequestContext::Log { author, .. }), Some(_)) => self.pulls.fail(now, author),
+            (Some(RequestContext::Log { author, .. }), None) => {
+                self.pulls.fail_silently(now, author)
+            }
+            (Some(RequestContext::Heads { from }), response) => {
                 if let Some(Response::Heads { heads }) = response {
                     self.hear_heads(now, from, &heads);
                 }
                 self.told.insert(from);
             }
             (
-                Some(Asked::Trust {
+                Some(RequestContext::Trust {
                     from,
                     address,
                     told_all,
                 }),
                 Some(Response::Trust { answer }),
             ) => self.hear_trust(now, (from, address), told_all, &answer),
-            (Some(Asked::Members { from }), Some(Response::Members { members })) => {
+            (Some(RequestContext::Members { from }), Some(Response::Members { members })) => {
                 self.hear_members(now, from, &members);
             }
             _ => {}
@@ -138,7 +140,7 @@ impl Machine {
         let request = Request::Heads {
             heads: self.catalogue.heads(),
         };
-        if self.ask(node, address, request, Asked::Heads { from: node }) {
+        if self.ask(node, address, request, RequestContext::Heads { from: node }) {
             self.questions.forget_newcomer(&node);
         }
     }
@@ -156,7 +158,12 @@ impl Machine {
         let request = Request::Members {
             members: self.cluster.export_members(),
         };
-        self.ask(node, address, request, Asked::Members { from: node });
+        self.ask(
+            node,
+            address,
+            request,
+            RequestContext::Members { from: node },
+        );
         self.ask_for_trust(node, address, false);
         self.ask_for_heads(node, address);
     }
@@ -183,7 +190,7 @@ impl Machine {
                 epoch,
                 after,
             };
-            let asked = Asked::Log {
+            let asked = RequestContext::Log {
                 author: step.author,
                 from: step.from,
             };
@@ -198,7 +205,7 @@ impl Machine {
         node: NodeId,
         address: SocketAddr,
         request: Request,
-        asked: Asked,
+        asked: RequestContext,
     ) -> bool {
         self.questions.ask(node, address, request, asked)
     }

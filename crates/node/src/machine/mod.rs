@@ -201,9 +201,9 @@ pub struct Machine {
     unshown: bool,
     /// The live members that have answered a request for heads, or failed to.
     told: BTreeSet<NodeId>,
-    questions: questions::Questions,
+    questions: questions::RequestTable,
     events: VecDeque<NodeEvent>,
-    publish: Publish,
+    publish: HeadSchedule,
     /// Own facts that are not in the log yet. So the log matches its head until the next one: a log
     /// ahead of its head cannot be pulled.
     unsaid: Vec<Fact>,
@@ -216,7 +216,7 @@ pub struct Machine {
 
 /// The schedule of the next head.
 #[derive(Debug, Default)]
-struct Publish {
+struct HeadSchedule {
     due: Option<Instant>,
     not_before: Option<Instant>,
 }
@@ -249,9 +249,9 @@ impl Machine {
             taken_in: BTreeMap::new(),
             unshown: false,
             told: BTreeSet::new(),
-            questions: questions::Questions::default(),
+            questions: questions::RequestTable::default(),
             events: VecDeque::new(),
-            publish: Publish {
+            publish: HeadSchedule {
                 due: Some(now),
                 not_before: None,
             },

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
-use super::answers::Asked;
+use super::answers::RequestContext;
 use super::{Outgoing, RequestId};
 use p2pfs_proto::wire::native::tcp::Request;
 use p2pfs_types::id::NodeId;
@@ -22,25 +22,25 @@ pub const LOG_REQUESTS_MAX: usize = 64;
 
 /// The requests in flight and the members still to be asked.
 #[derive(Default)]
-pub(super) struct Questions {
-    asked: BTreeMap<RequestId, Asked>,
+pub(super) struct RequestTable {
+    asked: BTreeMap<RequestId, RequestContext>,
     next: u64,
     outgoing: VecDeque<Outgoing>,
     /// Live members that were not asked for their heads yet, with their addresses.
     newcomers: BTreeMap<NodeId, SocketAddr>,
 }
 
-impl Questions {
+impl RequestTable {
     /// Queues a request if there is a free slot, and returns whether there was.
     pub(super) fn ask(
         &mut self,
         node: NodeId,
         address: SocketAddr,
         request: Request,
-        asked: Asked,
+        asked: RequestContext,
     ) -> bool {
         let has_room = match asked {
-            Asked::Log { .. } => self.logs() < LOG_REQUESTS_MAX,
+            RequestContext::Log { .. } => self.logs() < LOG_REQUESTS_MAX,
             _ => self.room_for(&node) > 0,
         };
         if !has_room {
@@ -59,7 +59,7 @@ impl Questions {
     }
 
     /// Removes a request that was answered or failed, and returns its context.
-    pub(super) fn take(&mut self, id: RequestId) -> Option<Asked> {
+    pub(super) fn take(&mut self, id: RequestId) -> Option<RequestContext> {
         self.asked.remove(&id)
     }
 
@@ -69,7 +69,7 @@ impl Questions {
 
     /// Returns how many more requests may be sent to a node, except for logs.
     fn room_for(&self, node: &NodeId) -> usize {
-        let of_node = |asked: &&Asked| !asked.is_log() && asked.of() == *node;
+        let of_node = |asked: &&RequestContext| !asked.is_log() && asked.of() == *node;
         let each = self.asked.values().filter(of_node).count();
         self.room().min(REQUESTS_EACH_MAX.saturating_sub(each))
     }
@@ -105,7 +105,7 @@ impl Questions {
 }
 
 #[cfg(test)]
-impl Questions {
+impl RequestTable {
     pub(super) fn forget_all(&mut self) {
         self.asked.clear();
     }

@@ -15,7 +15,7 @@ use p2pfs_proto::wire::native::tcp::Response;
 const STEP: Duration = Duration::from_millis(1);
 
 /// Machines with addresses, datagrams that arrive at once, and requests that the test answers.
-struct Bench {
+struct MachineBench {
     now: Instant,
     machines: Vec<Machine>,
     /// Addresses that are cut off from the network.
@@ -70,7 +70,7 @@ fn path(text: &str) -> SharedPath {
     SharedPath::new(text.as_bytes()).unwrap()
 }
 
-impl Bench {
+impl MachineBench {
     fn new(count: usize) -> Self {
         let now = Instant::now();
         let mut bench = Self {
@@ -191,7 +191,7 @@ impl Bench {
 
 #[test]
 fn names_beyond_the_budget_are_not_said_and_a_person_is_told_once() {
-    let mut bench = Bench::new(2);
+    let mut bench = MachineBench::new(2);
     let budgets = Budgets {
         author: Cost {
             bytes: u64::MAX,
@@ -216,7 +216,7 @@ fn names_beyond_the_budget_are_not_said_and_a_person_is_told_once() {
 
 #[test]
 fn a_member_over_its_budget_is_named_once_and_not_asked_again_at_once() {
-    let mut bench = Bench::new(3);
+    let mut bench = MachineBench::new(3);
     let budgets = Budgets {
         author: Cost {
             bytes: u64::MAX,
@@ -243,7 +243,7 @@ fn a_member_over_its_budget_is_named_once_and_not_asked_again_at_once() {
 
 #[test]
 fn a_change_is_published_within_ten_milliseconds_and_many_at_most_ten_times_a_second() {
-    let mut bench = Bench::new(1);
+    let mut bench = MachineBench::new(1);
     bench.heads.clear();
     bench.run(STEP);
     let begun = bench.now;
@@ -265,7 +265,7 @@ fn a_change_is_published_within_ten_milliseconds_and_many_at_most_ten_times_a_se
 
 #[test]
 fn what_was_said_before_is_no_reason_for_a_new_head() {
-    let mut bench = Bench::new(1);
+    let mut bench = MachineBench::new(1);
     bench.put(0, "a", "1");
     bench.run(Duration::from_secs(1));
     let before = bench.heads[&0].len();
@@ -280,7 +280,7 @@ fn what_was_said_before_is_no_reason_for_a_new_head() {
 
 #[test]
 fn the_log_says_of_the_cache_what_is_in_it_after_a_start() {
-    let mut bench = Bench::new(1);
+    let mut bench = MachineBench::new(1);
     let now = bench.now;
     let [kept, lost, new] = ["kept", "lost", "new"].map(|t| ContentHash::of(t.as_bytes()));
     for hash in [kept, lost] {
@@ -297,7 +297,7 @@ fn the_log_says_of_the_cache_what_is_in_it_after_a_start() {
 
 #[test]
 fn a_log_can_be_pulled_at_any_time_however_fast_it_changes() {
-    let mut bench = Bench::new(2);
+    let mut bench = MachineBench::new(2);
     let (from, author) = (bench.id(0), bench.id(1));
     for number in 0..500 {
         bench.put(1, &format!("f{number}"), "x");
@@ -319,7 +319,7 @@ fn a_log_can_be_pulled_at_any_time_however_fast_it_changes() {
 
 #[test]
 fn more_own_facts_than_may_wait_are_recorded_at_once() {
-    let mut bench = Bench::new(1);
+    let mut bench = MachineBench::new(1);
     bench.put(0, "first", "1");
     bench.run(PUBLISH_AFTER + STEP);
     for number in 0..UNSAID_MAX + 10 {
@@ -336,7 +336,7 @@ fn more_own_facts_than_may_wait_are_recorded_at_once() {
 
 #[test]
 fn messages_that_nobody_takes_have_an_end() {
-    let mut bench = Bench::new(2);
+    let mut bench = MachineBench::new(2);
     bench.run(Duration::from_secs(3));
     let other = bench.id(1);
     let machine = &mut bench.machines[0];
@@ -358,7 +358,7 @@ fn is_read(machine: &Machine, peer: NodeId) -> bool {
 
 #[test]
 fn what_a_member_told_counts_once_a_view_shows_it() {
-    let mut bench = Bench::new(2);
+    let mut bench = MachineBench::new(2);
     let peer = bench.id(1);
     bench.machines[0].view();
     assert!(is_read(&bench.machines[0], peer));
@@ -374,7 +374,7 @@ fn what_a_member_told_counts_once_a_view_shows_it() {
 
 #[test]
 fn what_a_member_told_before_it_went_does_not_count_when_it_is_back() {
-    let mut bench = Bench::new(2);
+    let mut bench = MachineBench::new(2);
     let (now, peer) = (bench.now, bench.id(1));
     let machine = &mut bench.machines[0];
     let is_read = |machine: &Machine| is_read(machine, peer);

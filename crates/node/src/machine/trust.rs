@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rand::seq::IteratorRandom;
 
-use super::answers::Asked;
+use super::answers::RequestContext;
 use super::{Machine, NodeEvent};
 use p2pfs_proto::trust::Keyring;
 use p2pfs_proto::wire::native::tcp::Request;
@@ -126,7 +126,7 @@ impl Machine {
     pub(super) fn ask_for_trust(&mut self, node: NodeId, address: SocketAddr, all: bool) {
         if self.keyring.has_ledger() {
             let question = self.keyring.question(all).into();
-            let asked = Asked::Trust {
+            let asked = RequestContext::Trust {
                 from: node,
                 address,
                 told_all: all,

@@ -12,15 +12,15 @@ use p2pfs_legacy::wire::mesh::{FileEnd, FileStart};
 use p2pfs_proto::wire::native::record::Sender;
 
 /// A file in transfer.
-struct Coming {
+struct MeshArrival {
     begun: Begun,
     arriving: Arriving,
 }
 
 /// The files of one peer. Dropping it discards the unfinished ones.
-pub(super) struct Files {
+pub(super) struct PushedFiles {
     receiving: Receiving,
-    coming: BTreeMap<FileId, Coming>,
+    coming: BTreeMap<FileId, MeshArrival>,
     inbox: Inbox,
     events: EventLog,
     /// The name that the sender gives itself.
@@ -30,7 +30,7 @@ pub(super) struct Files {
 }
 
 /// The effect of a message on the files.
-pub(super) enum Step {
+pub(super) enum FileStep {
     Start(FileStart),
     Chunk(Vec<u8>),
     Part(Bytes),
@@ -39,7 +39,7 @@ pub(super) enum Step {
     Tick,
 }
 
-impl Files {
+impl PushedFiles {
     pub(super) fn new(inbox: Inbox, events: EventLog, from: String, origin: Origin) -> Self {
         Self {
             receiving: Receiving::new(Instant::now()),
@@ -52,17 +52,17 @@ impl Files {
     }
 
     /// Performs one step and returns an offence of the sender. Blocking: writes and hashes.
-    pub(super) fn take(&mut self, step: Step) -> Option<Offence> {
+    pub(super) fn take(&mut self, step: FileStep) -> Option<Offence> {
         let now = Instant::now();
         match step {
-            Step::Start(start) => self.start(now, start),
-            Step::Chunk(name) => {
+            FileStep::Start(start) => self.start(now, start),
+            FileStep::Chunk(name) => {
                 self.receiving.chunk(now, name);
                 None
             }
-            Step::Part(bytes) => self.part(now, &bytes),
-            Step::End(end) => self.end(&end),
-            Step::Tick => {
+            FileStep::Part(bytes) => self.part(now, &bytes),
+            FileStep::End(end) => self.end(&end),
+            FileStep::Tick => {
                 for id in self.receiving.expire(now) {
                     self.fail(id, "its end did not come");
                 }
@@ -86,7 +86,8 @@ impl Files {
         match self.inbox.begin(self.origin, size_bytes) {
             Ok(arriving) => {
                 self.tell(&begun.name, size_bytes, PushStage::Started);
-                self.coming.insert(begun.id, Coming { begun, arriving });
+                self.coming
+                    .insert(begun.id, MeshArrival { begun, arriving });
             }
             Err(why) => {
                 // Not an offence: the sender cannot know.
@@ -117,7 +118,7 @@ impl Files {
             Ok(None) => return None,
             Err(refused) => return self.refused(refused),
         };
-        let Coming { begun, arriving } = self.coming.remove(&id)?;
+        let MeshArrival { begun, arriving } = self.coming.remove(&id)?;
         let size_bytes = begun.size_bytes;
         match arriving.publish(&begun.name, &Sender::Peer(self.from.clone()), &self.from) {
             Ok(name) => self.tell(&name, size_bytes, PushStage::Done),
@@ -134,7 +135,7 @@ impl Files {
     }
 
     fn fail(&mut self, id: FileId, why: &str) {
-        if let Some(Coming { begun, .. }) = self.coming.remove(&id) {
+        if let Some(MeshArrival { begun, .. }) = self.coming.remove(&id) {
             let stage = PushStage::Failed(why.to_owned());
             self.tell(&begun.name, begun.size_bytes, stage);
         }
@@ -154,7 +155,7 @@ fn failed(why: &impl ToString) -> PushStage {
     PushStage::Failed(why.to_string())
 }
 
-impl Drop for Files {
+impl Drop for PushedFiles {
     fn drop(&mut self) {
         let ids: Vec<FileId> = self.coming.keys().copied().collect();
         for id in ids {

@@ -59,13 +59,13 @@ pub struct MeshReport {
 
 /// Counters of the file bytes of a connection.
 #[derive(Debug, Default)]
-pub(super) struct Moved {
+pub(super) struct TransferCounters {
     received_bytes: AtomicU64,
     sent_bytes: AtomicU64,
     meter: Mutex<Meter>,
 }
 
-impl Moved {
+impl TransferCounters {
     fn received(&self, length: u64) {
         self.received_bytes.fetch_add(length, Ordering::Relaxed);
         self.meter.lock().add(Instant::now(), length);
@@ -78,19 +78,19 @@ impl Moved {
 
 /// A peer that files can be pushed to.
 #[derive(Clone)]
-pub(super) struct Target {
+pub(super) struct PushTarget {
     pub(super) who: Who,
     sender: MeshSender,
     /// Locked while a file is sent, so that files are sent one after another.
     pace: Arc<AsyncMutex<Pace>>,
-    moved: Arc<Moved>,
+    moved: Arc<TransferCounters>,
     passage: Passage,
 }
 
-enum Command {
+enum MeshCommand {
     Peers(oneshot::Sender<Vec<MeshReport>>),
     Known(oneshot::Sender<Vec<MemberName>>),
-    Targets(oneshot::Sender<Vec<Target>>),
+    Targets(oneshot::Sender<Vec<PushTarget>>),
     Say {
         text: String,
         skip: Vec<String>,
@@ -103,7 +103,7 @@ enum Command {
 /// Handle of the plane for the rest of the node. Clones share their state.
 #[derive(Clone)]
 pub struct Mesh {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<MeshCommand>,
     address: SocketAddr,
 }
 
@@ -115,35 +115,36 @@ impl Mesh {
 
     /// Returns the peers, and those that broke the rules; empty if the node is stopping.
     pub async fn peers(&self) -> Vec<MeshReport> {
-        self.ask(Command::Peers).await
+        self.ask(MeshCommand::Peers).await
     }
 
     /// Returns the known addresses that are not connected.
     pub async fn known(&self) -> Vec<MemberName> {
-        self.ask(Command::Known).await
+        self.ask(MeshCommand::Known).await
     }
 
     /// Connects to another address, now and whenever it is not connected.
     pub async fn connect(&self, address: MemberName) {
-        let _stopping = self.commands.send(Command::Connect(address)).await;
+        let _stopping = self.commands.send(MeshCommand::Connect(address)).await;
     }
 
     /// Asks every peer for addresses.
     pub async fn discover(&self) {
-        let _stopping = self.commands.send(Command::Discover).await;
+        let _stopping = self.commands.send(MeshCommand::Discover).await;
     }
 
     /// Sends a line of talk to every peer except those with these IDs. Returns the names of the
     /// receivers.
     pub(super) async fn say(&self, text: String, skip: Vec<String>) -> Vec<String> {
-        self.ask(|reply| Command::Say { text, skip, reply }).await
+        self.ask(|reply| MeshCommand::Say { text, skip, reply })
+            .await
     }
 
-    pub(super) async fn targets(&self) -> Vec<Target> {
-        self.ask(Command::Targets).await
+    pub(super) async fn targets(&self) -> Vec<PushTarget> {
+        self.ask(MeshCommand::Targets).await
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Vec<T>>) -> Command) -> Vec<T> {
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Vec<T>>) -> MeshCommand) -> Vec<T> {
         let (reply, answer) = oneshot::channel();
         match self.commands.send(command(reply)).await {
             Ok(()) => answer.await.unwrap_or_default(),

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-use super::Target;
+use super::PushTarget;
 use p2pfs_legacy::mesh::Pace;
 use p2pfs_legacy::net::mesh::{MeshEnd, Message};
 use p2pfs_legacy::wire::mesh::{
@@ -127,7 +127,7 @@ impl Read for At {
     }
 }
 
-impl Target {
+impl PushTarget {
     /// Sends a file; `sent` counts the bytes in transfer. Success means that all bytes were written
     /// to the connection, because the protocol has no acknowledgement.
     ///

@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use super::session::{Heard, Session, attend};
-use super::{COMMANDS_MAX, Command, HEARD_MAX, Mesh, MeshReport, MeshSettings, Moved, Target};
+use super::session::{MeshSession, SessionMessage, attend};
+use super::{
+    COMMANDS_MAX, HEARD_MAX, Mesh, MeshCommand, MeshReport, MeshSettings, PushTarget,
+    TransferCounters,
+};
 use crate::events::{EventLog, News};
 use crate::inbox::{Opening, Origin};
 use crate::mailbox::Mailbox;
@@ -51,38 +54,38 @@ pub(crate) struct MeshParts {
 }
 
 /// The plane's side of a connection.
-struct Link {
+struct MeshLink {
     sender: MeshSender,
     established: watch::Sender<Option<Who>>,
     /// Dropped to close the connection.
     _closing: oneshot::Sender<()>,
     pace: Arc<Mutex<Pace>>,
-    moved: Arc<Moved>,
+    moved: Arc<TransferCounters>,
 }
 
-struct Plane {
+struct MeshPlane {
     machine: MeshMachine,
-    links: BTreeMap<ConnId, Link>,
+    links: BTreeMap<ConnId, MeshLink>,
     next_conn: u64,
     inbox: Opening,
     events: EventLog,
     mailbox: Mailbox,
     taken: Passage,
     given: Passage,
-    heard: mpsc::Sender<(ConnId, Heard)>,
+    heard: mpsc::Sender<(ConnId, SessionMessage)>,
     dialled: mpsc::Sender<(MemberName, io::Result<TcpStream>)>,
     /// Bytes received and sent on closed connections, by the peer's ID.
     past: HashMap<String, (u64, u64)>,
 }
 
-struct Queues {
-    accepted: mpsc::Receiver<Accepted>,
-    heard: mpsc::Receiver<(ConnId, Heard)>,
+struct MeshQueues {
+    accepted: mpsc::Receiver<AcceptedStream>,
+    heard: mpsc::Receiver<(ConnId, SessionMessage)>,
     dialled: mpsc::Receiver<(MemberName, io::Result<TcpStream>)>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<MeshCommand>,
 }
 
-type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+type AcceptedStream = (TcpStream, SocketAddr, OwnedSemaphorePermit);
 
 /// Maximum number of departed peers whose counters are kept.
 const PAST_MAX: usize = 256;
@@ -116,7 +119,7 @@ pub(crate) fn start(parts: MeshParts) -> io::Result<Mesh> {
         configured: parts.settings.peers,
     };
     let is_ours = move |at| is_own(address, at);
-    let plane = Plane {
+    let plane = MeshPlane {
         machine: MeshMachine::new(config, Box::new(is_ours), parts.seed, Instant::now()),
         links: BTreeMap::new(),
         next_conn: 0,
@@ -129,7 +132,7 @@ pub(crate) fn start(parts: MeshParts) -> io::Result<Mesh> {
         dialled,
         past: HashMap::new(),
     };
-    let queues = Queues {
+    let queues = MeshQueues {
         accepted: accepted_queue,
         heard: heard_queue,
         dialled: dialled_queue,
@@ -142,7 +145,7 @@ pub(crate) fn start(parts: MeshParts) -> io::Result<Mesh> {
 async fn accept_all(
     listener: TcpListener,
     places: Arc<Semaphore>,
-    accepted: mpsc::Sender<Accepted>,
+    accepted: mpsc::Sender<AcceptedStream>,
 ) {
     loop {
         // Further connections wait in the kernel's queue.
@@ -164,8 +167,8 @@ async fn accept_all(
     }
 }
 
-impl Plane {
-    async fn run(mut self, mut queues: Queues) {
+impl MeshPlane {
+    async fn run(mut self, mut queues: MeshQueues) {
         loop {
             self.settle();
             let timeout = self.machine.poll_timeout();
@@ -194,8 +197,8 @@ impl Plane {
         let conn = ConnId(self.next_conn);
         let (established, is_established) = watch::channel(None);
         let (closing, is_closing) = oneshot::channel();
-        let moved = Arc::<Moved>::default();
-        let session = Session {
+        let moved = Arc::<TransferCounters>::default();
+        let session = MeshSession {
             conn,
             origin: stream.peer_addr().ok().map(Origin::at),
             plane: self.heard.clone(),
@@ -207,7 +210,7 @@ impl Plane {
             closing: is_closing,
             _place: place,
         };
-        let link = Link {
+        let link = MeshLink {
             sender: attend(stream, session),
             established,
             _closing: closing,
@@ -218,24 +221,24 @@ impl Plane {
         conn
     }
 
-    fn handle_heard(&mut self, conn: ConnId, heard: Heard) {
+    fn handle_heard(&mut self, conn: ConnId, heard: SessionMessage) {
         let now = Instant::now();
         match heard {
-            Heard::Hello(line) => self.machine.hello(now, conn, &line),
-            Heard::Line(line) => self.machine.line(now, conn, line),
-            Heard::Binary(length_bytes, bytes) => {
+            SessionMessage::Hello(line) => self.machine.hello(now, conn, &line),
+            SessionMessage::Line(line) => self.machine.line(now, conn, line),
+            SessionMessage::Binary(length_bytes, bytes) => {
                 self.machine.binary(now, conn, length_bytes, bytes);
             }
-            Heard::Alive => self.machine.alive(now, conn),
-            Heard::Blame(offence @ Offence::ManyFiles) => {
+            SessionMessage::Alive => self.machine.alive(now, conn),
+            SessionMessage::Blame(offence @ Offence::ManyFiles) => {
                 self.machine.offended_by(now, conn, offence);
             }
-            Heard::Blame(offence) => self.machine.blame(now, conn, offence),
-            Heard::Ended(Some(offence)) => {
+            SessionMessage::Blame(offence) => self.machine.blame(now, conn, offence),
+            SessionMessage::Ended(Some(offence)) => {
                 self.machine.offended_by(now, conn, offence);
                 self.forget(conn);
             }
-            Heard::Ended(None) => {
+            SessionMessage::Ended(None) => {
                 self.machine.closed(now, conn);
                 self.forget(conn);
             }
@@ -260,20 +263,20 @@ impl Plane {
         }
     }
 
-    fn handle_command(&mut self, command: Command) {
+    fn handle_command(&mut self, command: MeshCommand) {
         match command {
-            Command::Peers(reply) => {
+            MeshCommand::Peers(reply) => {
                 let peers = self.machine.peers().into_iter();
                 let reports = peers.map(|peer| self.report(peer)).collect();
                 let _gone = reply.send(reports);
             }
-            Command::Known(reply) => {
+            MeshCommand::Known(reply) => {
                 let _gone = reply.send(self.machine.known());
             }
-            Command::Targets(reply) => {
+            MeshCommand::Targets(reply) => {
                 let _gone = reply.send(self.targets());
             }
-            Command::Say { text, skip, reply } => {
+            MeshCommand::Say { text, skip, reply } => {
                 let skip = |id: &str| skip.iter().any(|skipped| skipped == id);
                 let peers = self.machine.in_use().into_iter();
                 let heard = peers.filter(|(_, who)| !skip(&who.id));
@@ -281,16 +284,16 @@ impl Plane {
                 let count = self.machine.say(&text, &skip);
                 let _gone = reply.send(if count > 0 { names } else { Vec::new() });
             }
-            Command::Connect(address) => self.machine.configure(Instant::now(), address),
-            Command::Discover => self.machine.discover(Instant::now()),
+            MeshCommand::Connect(address) => self.machine.configure(Instant::now(), address),
+            MeshCommand::Discover => self.machine.discover(Instant::now()),
         }
     }
 
-    fn targets(&self) -> Vec<Target> {
+    fn targets(&self) -> Vec<PushTarget> {
         let in_use = self.machine.in_use().into_iter();
         let targets = in_use.filter_map(|(conn, who)| {
             let link = self.links.get(&conn)?;
-            Some(Target {
+            Some(PushTarget {
                 who,
                 sender: link.sender.clone(),
                 pace: link.pace.clone(),
@@ -395,7 +398,7 @@ impl Plane {
     }
 }
 
-impl Moved {
+impl TransferCounters {
     fn rate(&self) -> Option<f64> {
         self.meter.lock().per_second()
     }

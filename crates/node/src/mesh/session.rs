@@ -9,8 +9,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Duration, MissedTickBehavior, interval, timeout};
 
-use super::Moved;
-use super::files::{Files, Step};
+use super::TransferCounters;
+use super::files::{FileStep, PushedFiles};
 use crate::events::EventLog;
 use crate::inbox::{Opening, Origin};
 use crate::traffic::Passage;
@@ -29,13 +29,13 @@ const CLOSE_WAIT: Duration = Duration::from_secs(5);
 const STEPS_MAX: usize = 1024;
 
 /// An item that was read but not handled, or the reason why reading ended.
-type Held = Option<Result<Item, MeshEnd>>;
+type PendingItem = Option<Result<Item, MeshEnd>>;
 
 /// A future that ends when the rate limit allows further reads; `None` if they are allowed now.
-type Allowed = Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
+type ReadPermit = Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
 
 /// A message of a connection to the plane.
-pub(super) enum Heard {
+pub(super) enum SessionMessage {
     Hello(Vec<u8>),
     Line(Line),
     /// Bytes that are not a file: their length, and the bytes unless they are too many.
@@ -48,15 +48,15 @@ pub(super) enum Heard {
 }
 
 /// The parts that a connection uses.
-pub(super) struct Session {
+pub(super) struct MeshSession {
     pub(super) conn: ConnId,
     /// The sender to which the space of its files is charged. `None` if its connection is already
     /// gone.
     pub(super) origin: Option<Origin>,
-    pub(super) plane: mpsc::Sender<(ConnId, Heard)>,
+    pub(super) plane: mpsc::Sender<(ConnId, SessionMessage)>,
     pub(super) inbox: Opening,
     pub(super) events: EventLog,
-    pub(super) moved: Arc<Moved>,
+    pub(super) moved: Arc<TransferCounters>,
     pub(super) passage: Passage,
     /// The peer, once the plane knows it.
     pub(super) established: watch::Receiver<Option<Who>>,
@@ -68,14 +68,14 @@ pub(super) struct Session {
 
 /// Starts the tasks of a connection. The connection closes once the sender is dropped and all is
 /// written.
-pub(super) fn attend(stream: TcpStream, session: Session) -> MeshSender {
+pub(super) fn attend(stream: TcpStream, session: MeshSession) -> MeshSender {
     let (reader, writer, sender) = open(stream);
     let written = tokio::spawn(writer.run());
     tokio::spawn(session.run(reader, written));
     sender
 }
 
-impl Session {
+impl MeshSession {
     async fn run(
         mut self,
         mut reader: MeshReader,
@@ -86,7 +86,7 @@ impl Session {
         let (mut files, mut pushes) = (None, false);
         // an item that was read after file messages and is handled next
         let mut held = None;
-        let mut allowed: Allowed = None;
+        let mut allowed: ReadPermit = None;
         let ended = loop {
             let item = tokio::select! {
                 biased;
@@ -101,23 +101,23 @@ impl Session {
                 outcome = &mut written => break outcome.unwrap_or(Ok(())).err(),
                 _ = tick.tick() => {
                     if std::mem::take(&mut pushes) || allowed.is_some() {
-                        self.tell(Heard::Alive).await;
+                        self.tell(SessionMessage::Alive).await;
                     }
                     // a file that our rate limit delays is not late
                     if allowed.is_none() {
-                        files = take(files, vec![Step::Tick]).await.0;
+                        files = take(files, vec![FileStep::Tick]).await.0;
                     }
                     continue;
                 }
                 item = next_of(&mut allowed, &mut held, &mut reader) => item,
             };
             let told = match item {
-                Ok(Item::Hello(line)) => Heard::Hello(line),
-                Ok(Item::Line(line)) => Heard::Line(line),
-                Ok(Item::BadLength) => Heard::Blame(Offence::BadLength),
-                Ok(Item::BadFile) => Heard::Blame(Offence::BadFile),
-                Ok(Item::Binary(bytes)) => Heard::Binary(bytes.len() as u64, Some(bytes)),
-                Ok(Item::LongBinary { length_bytes }) => Heard::Binary(length_bytes, None),
+                Ok(Item::Hello(line)) => SessionMessage::Hello(line),
+                Ok(Item::Line(line)) => SessionMessage::Line(line),
+                Ok(Item::BadLength) => SessionMessage::Blame(Offence::BadLength),
+                Ok(Item::BadFile) => SessionMessage::Blame(Offence::BadFile),
+                Ok(Item::Binary(bytes)) => SessionMessage::Binary(bytes.len() as u64, Some(bytes)),
+                Ok(Item::LongBinary { length_bytes }) => SessionMessage::Binary(length_bytes, None),
                 Ok(file) => {
                     pushes = true;
                     let steps = self.gather(file, &mut reader, &mut held);
@@ -125,7 +125,7 @@ impl Session {
                     let (kept, offences) = self.take_files(files, steps).await;
                     files = kept;
                     for offence in offences {
-                        self.tell(Heard::Blame(offence)).await;
+                        self.tell(SessionMessage::Blame(offence)).await;
                     }
                     continue;
                 }
@@ -138,12 +138,18 @@ impl Session {
         drop(allowed);
         // Unfinished files are discarded before the end is reported.
         let _gone = tokio::task::spawn_blocking(move || drop(files)).await;
-        self.tell(Heard::Ended(ended.and_then(offence_of))).await;
+        self.tell(SessionMessage::Ended(ended.and_then(offence_of)))
+            .await;
     }
 
     /// Collects a file message and those directly after it, so that many small pieces are not
     /// written to the disk one by one.
-    fn gather(&self, first: Item, reader: &mut MeshReader, held: &mut Held) -> Vec<Step> {
+    fn gather(
+        &self,
+        first: Item,
+        reader: &mut MeshReader,
+        held: &mut PendingItem,
+    ) -> Vec<FileStep> {
         let (mut steps, mut next) = (Vec::new(), Ok(Some(first)));
         loop {
             match next.map(|item| item.map(|item| self.step_of(item))) {
@@ -163,22 +169,22 @@ impl Session {
     }
 
     /// Returns the step for a file message, or the item itself for another message.
-    fn step_of(&self, item: Item) -> Result<Step, Item> {
+    fn step_of(&self, item: Item) -> Result<FileStep, Item> {
         Ok(match item {
-            Item::Start(start) => Step::Start(start),
-            Item::Chunk(name) => Step::Chunk(name),
+            Item::Start(start) => FileStep::Start(start),
+            Item::Chunk(name) => FileStep::Chunk(name),
             Item::Part(bytes) => {
                 self.moved.received(bytes.len() as u64);
-                Step::Part(bytes)
+                FileStep::Part(bytes)
             }
-            Item::End(end) => Step::End(end),
+            Item::End(end) => FileStep::End(end),
             other => return Err(other),
         })
     }
 
-    fn more_after(&self, steps: &[Step]) -> Allowed {
+    fn more_after(&self, steps: &[FileStep]) -> ReadPermit {
         let lengths = steps.iter().map(|step| match step {
-            Step::Part(bytes) => bytes.len() as u64,
+            FileStep::Part(bytes) => bytes.len() as u64,
             _ => 0,
         });
         let (came_bytes, passage) = (lengths.sum(), self.passage.clone());
@@ -191,9 +197,9 @@ impl Session {
     /// Handles file messages. They wait until the peer has completed its handshake.
     async fn take_files(
         &mut self,
-        files: Option<Files>,
-        steps: Vec<Step>,
-    ) -> (Option<Files>, Vec<Offence>) {
+        files: Option<PushedFiles>,
+        steps: Vec<FileStep>,
+    ) -> (Option<PushedFiles>, Vec<Offence>) {
         let files = match files {
             Some(files) => Some(files),
             None => self.first_file().await,
@@ -201,12 +207,12 @@ impl Session {
         take(files, steps).await
     }
 
-    async fn first_file(&mut self) -> Option<Files> {
+    async fn first_file(&mut self) -> Option<PushedFiles> {
         let inbox = self.inbox.get()?.clone();
         // fails when the plane closes the connection
         let who = self.established.wait_for(Option::is_some).await;
         let who = who.ok()?.clone()?;
-        Some(Files::new(
+        Some(PushedFiles::new(
             inbox,
             self.events.clone(),
             who.name,
@@ -215,15 +221,15 @@ impl Session {
     }
 
     /// Sends a message to the plane and returns whether the plane still runs.
-    async fn tell(&self, what: Heard) -> bool {
+    async fn tell(&self, what: SessionMessage) -> bool {
         self.plane.send((self.conn, what)).await.is_ok()
     }
 }
 
 /// Returns the next item. The future may be dropped early without loss.
 async fn next_of(
-    allowed: &mut Allowed,
-    held: &mut Held,
+    allowed: &mut ReadPermit,
+    held: &mut PendingItem,
     reader: &mut MeshReader,
 ) -> Result<Item, MeshEnd> {
     if let Some(waiting) = allowed {
@@ -237,7 +243,10 @@ async fn next_of(
 }
 
 /// Performs steps on a blocking thread.
-async fn take(files: Option<Files>, steps: Vec<Step>) -> (Option<Files>, Vec<Offence>) {
+async fn take(
+    files: Option<PushedFiles>,
+    steps: Vec<FileStep>,
+) -> (Option<PushedFiles>, Vec<Offence>) {
     let Some(mut files) = files else {
         return (None, Vec::new());
     };

@@ -18,7 +18,7 @@ const VERSION: u64 = 1;
 
 /// A record with times in Unix seconds instead of ages.
 #[derive(Serialize, Deserialize)]
-struct Stored {
+struct StoredResponder {
     node: NodeId,
     learnt_unix_s: u64,
     latency_us: Option<u64>,
@@ -28,7 +28,7 @@ struct Stored {
     lied_unix_s: Option<u64>,
 }
 
-impl Stored {
+impl StoredResponder {
     fn of(record: &PeerRecord, unix_s: u64) -> Self {
         let date = |ago: Duration| unix_s.saturating_sub(ago.as_secs());
         let latency = record.latency.map(|latency| latency.as_micros());
@@ -87,7 +87,7 @@ impl Store {
             }
             Err(why) => {
                 self.put_value(ASIDE_KEY, &bytes)?;
-                self.put_value(KEY, &encode(&(VERSION, Vec::<Stored>::new())))?;
+                self.put_value(KEY, &encode(&(VERSION, Vec::<StoredResponder>::new())))?;
                 Ok(Responders {
                     records: vec![],
                     set_aside: Some(why),
@@ -106,18 +106,20 @@ impl Store {
         unix_s: u64,
     ) -> Result<(), StoreError> {
         let kept = records.iter().take(PEER_RECORDS_MAX);
-        let stored: Vec<_> = kept.map(|record| Stored::of(record, unix_s)).collect();
+        let stored: Vec<_> = kept
+            .map(|record| StoredResponder::of(record, unix_s))
+            .collect();
         self.put_value(KEY, &encode(&(VERSION, stored)))
     }
 }
 
-fn read(bytes: &[u8]) -> Result<Vec<Stored>, String> {
+fn read(bytes: &[u8]) -> Result<Vec<StoredResponder>, String> {
     let damaged = |error: postcard::Error| format!("it is damaged ({error})");
     let (version, rest) = postcard::take_from_bytes::<u64>(bytes).map_err(damaged)?;
     if version != VERSION {
         return Err(format!("it is of version {version}, not {VERSION}"));
     }
-    let stored: Vec<Stored> = postcard::from_bytes(rest).map_err(damaged)?;
+    let stored: Vec<StoredResponder> = postcard::from_bytes(rest).map_err(damaged)?;
     match stored.len() {
         0..=PEER_RECORDS_MAX => Ok(stored),
         count => Err(format!("it has {count} records, over {PEER_RECORDS_MAX}")),
@@ -174,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_set_aside_and_said_and_ends_no_start() {
-        let whole = encode(&(VERSION, vec![Stored::of(&record(1), NOW)]));
+        let whole = encode(&(VERSION, vec![StoredResponder::of(&record(1), NOW)]));
         let foreign = encode(&(VERSION + 1, vec![7_u8; 40]));
         let mut trials = vec![foreign, vec![0xFF; 100], vec![]];
         trials.extend((1..whole.len()).map(|length| whole[..length].to_vec()));

@@ -14,7 +14,7 @@ use p2pfs_types::path::ARRIVING;
 
 mod ends;
 
-struct World {
+struct InboxWorld {
     folder: tempfile::TempDir,
     inbox: Inbox,
     pushes: Pushes,
@@ -29,11 +29,11 @@ fn address(n: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, n], 1378))
 }
 
-fn world(accept: Accept, budget_bytes: u64) -> World {
+fn world(accept: Accept, budget_bytes: u64) -> InboxWorld {
     world_in(tempfile::tempdir().unwrap(), accept, budget_bytes)
 }
 
-fn world_in(folder: tempfile::TempDir, accept: Accept, budget_bytes: u64) -> World {
+fn world_in(folder: tempfile::TempDir, accept: Accept, budget_bytes: u64) -> InboxWorld {
     let inbox = Inbox::open(InboxSettings {
         dir: folder.path().join("inbox"),
         budget_bytes,
@@ -57,7 +57,7 @@ fn world_in(folder: tempfile::TempDir, accept: Accept, budget_bytes: u64) -> Wor
         download: Pace::default(),
         taken: PeerBytes::default(),
     });
-    World {
+    InboxWorld {
         folder,
         inbox,
         pushes,
@@ -72,7 +72,7 @@ fn long() -> (Vec<u8>, usize) {
     (file, 2 * noted + GIVEN_MAX_BYTES)
 }
 
-impl World {
+impl InboxWorld {
     /// Returns the node after it was killed and started again.
     fn restart(self) -> Self {
         world_in(self.folder, Accept::Members, 1 << 30)
@@ -386,7 +386,7 @@ async fn a_node_that_talks_without_end_is_heard_a_few_times() {
 
 #[test]
 fn those_who_spoke_once_and_are_silent_since_take_no_memory() {
-    let (mut state, begin) = (State::default(), Instant::now());
+    let (mut state, begin) = (PushTable::default(), Instant::now());
     for number in 0..=u8::MAX {
         assert!(state.may_say(Origin::at(address(number)), begin));
     }

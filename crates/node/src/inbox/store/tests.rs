@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::*;
-use crate::inbox::room::{Amount, KNOWN_FOR};
+use crate::inbox::room::{KNOWN_FOR, StorageAmount};
 use crate::inbox::sender_of;
 
 fn inbox(budget_bytes: u64) -> (tempfile::TempDir, Inbox) {
@@ -134,7 +134,7 @@ fn one_sender_takes_half_of_the_budget_also_after_a_restart() {
 #[test]
 fn one_sender_has_half_of_the_files_that_the_folder_takes() {
     let (_folder, inbox) = inbox(1 << 30);
-    let amount = Amount {
+    let amount = StorageAmount {
         bytes: 0,
         files: FILES_MAX / SENDER_PART,
     };

@@ -5,7 +5,7 @@ use super::*;
 use p2pfs_proto::wire::native::record::{Head, SignedHead};
 use p2pfs_proto::wire::native::tcp::{LogPart, pack_records, unpack_records};
 
-fn forged(bench: &mut Bench, author: usize, change: impl Fn(&mut SignedHead)) -> SignedHead {
+fn forged(bench: &mut MachineBench, author: usize, change: impl Fn(&mut SignedHead)) -> SignedHead {
     let id = bench.id(author);
     let mut signed = bench.machines[author]
         .catalogue()
@@ -18,7 +18,7 @@ fn forged(bench: &mut Bench, author: usize, change: impl Fn(&mut SignedHead)) ->
 
 #[test]
 fn a_head_that_its_author_did_not_sign_is_refused_and_counted() {
-    let mut bench = Bench::new(2);
+    let mut bench = MachineBench::new(2);
     bench.put(1, "a", "1");
     bench.run(Duration::from_secs(1));
     let now = bench.now;
@@ -61,7 +61,7 @@ fn a_head_that_its_author_did_not_sign_is_refused_and_counted() {
 
 #[test]
 fn a_list_of_heads_costs_one_check_of_each_author_and_none_after_a_forged_one() {
-    let mut bench = Bench::new(3);
+    let mut bench = MachineBench::new(3);
     bench.put(1, "a", "1");
     bench.run(Duration::from_secs(1));
     let older = forged(&mut bench, 1, |_| {});
@@ -86,7 +86,7 @@ fn a_list_of_heads_costs_one_check_of_each_author_and_none_after_a_forged_one() 
 
 #[test]
 fn who_sends_a_list_of_members_with_a_forged_life_is_named_and_nothing_of_it_taken() {
-    let mut bench = Bench::new(3);
+    let mut bench = MachineBench::new(3);
     let (now, from) = (bench.now, bench.id(2));
     let mut members = bench.machines[2].cluster().export_members().to_vec();
     // the end of the last signature
@@ -105,8 +105,8 @@ fn who_sends_a_list_of_members_with_a_forged_life_is_named_and_nothing_of_it_tak
 }
 
 /// Two machines, of which the first requests the log of the second. The test answers the request.
-fn asked() -> (Bench, Outgoing, LogPart) {
-    let mut bench = Bench::new(2);
+fn asked() -> (MachineBench, Outgoing, LogPart) {
+    let mut bench = MachineBench::new(2);
     bench.put(1, "a", "1");
     bench.run_unanswered(Duration::from_millis(300), false);
     let (asker, question) = bench.take_log_question();
@@ -192,7 +192,7 @@ fn of_a_log_whose_author_is_put_out_while_it_comes_nothing_is_kept_or_asked_for_
 
 #[test]
 fn what_one_had_asked_before_it_was_put_out_is_not_answered_afterwards() {
-    let mut bench = Bench::new(2);
+    let mut bench = MachineBench::new(2);
     let (now, from) = (bench.now, bench.id(1));
     let name = NodeName::new("founder").unwrap();
     let (founder, secret) = (key(0), EpochSecret::new([1; 32]));
@@ -257,7 +257,7 @@ fn an_answer_that_nobody_asked_for_changes_nothing() {
 
 #[test]
 fn nodes_exchange_members_and_heads_and_answer_with_what_is_news() {
-    let mut bench = Bench::new(3);
+    let mut bench = MachineBench::new(3);
     bench.put(1, "a", "1");
     bench.run(Duration::from_secs(1));
     let now = bench.now;
@@ -285,7 +285,7 @@ fn nodes_exchange_members_and_heads_and_answer_with_what_is_news() {
 
 #[test]
 fn heads_that_gossip_did_not_bring_are_learned_by_the_exchange() {
-    let mut bench = Bench::new(2);
+    let mut bench = MachineBench::new(2);
     // the datagrams of the change are lost, but no member is missing
     bench.put(1, "a", "1");
     let now = bench.now + PUBLISH_AFTER;
@@ -301,7 +301,7 @@ fn heads_that_gossip_did_not_bring_are_learned_by_the_exchange() {
 
 #[test]
 fn a_log_is_pulled_from_a_third_node_when_its_author_is_gone() {
-    let mut bench = Bench::new(3);
+    let mut bench = MachineBench::new(3);
     let author = bench.id(2);
     bench.put(2, "a", "1");
     // node 0 receives the head, and its request is in flight when the author dies
@@ -329,7 +329,7 @@ fn a_log_is_pulled_from_a_third_node_when_its_author_is_gone() {
 
 #[test]
 fn a_member_that_never_answers_is_not_waited_for_when_it_goes() {
-    let mut bench = Bench::new(3);
+    let mut bench = MachineBench::new(3);
     let author = bench.id(2);
     bench.put(2, "a", "1");
     bench.run_unanswered(Duration::from_millis(200), false);
@@ -343,7 +343,7 @@ fn a_member_that_never_answers_is_not_waited_for_when_it_goes() {
 
 #[test]
 fn gets_and_offers_reach_their_owner_and_garbage_is_counted() {
-    let mut bench = Bench::new(2);
+    let mut bench = MachineBench::new(2);
     let hash = ContentHash::of(b"wanted");
     let now = bench.now;
     bench.events.clear();
@@ -378,7 +378,7 @@ fn gets_and_offers_reach_their_owner_and_garbage_is_counted() {
 
 #[test]
 fn a_head_of_our_own_that_we_do_not_remember_is_outbid() {
-    let mut bench = Bench::new(1);
+    let mut bench = MachineBench::new(1);
     bench.put(0, "a", "1");
     bench.run(Duration::from_secs(1));
     let epoch = bench.machines[0].catalogue().own_head().epoch;
@@ -398,7 +398,7 @@ fn a_head_of_our_own_that_we_do_not_remember_is_outbid() {
 
 #[test]
 fn a_second_log_under_our_own_number_is_outbid_a_few_times_and_then_reported() {
-    let mut bench = Bench::new(1);
+    let mut bench = MachineBench::new(1);
     bench.put(0, "a", "1");
     bench.run(Duration::from_secs(1));
     bench.events.clear();

@@ -5,7 +5,7 @@ use super::*;
 
 #[test]
 fn who_says_lists_of_readers_without_end_waits_alone_and_is_heard_again() {
-    let mut bench = Bench::new(3);
+    let mut bench = MachineBench::new(3);
     let (reader, author, other) = (bench.id(0), bench.id(1), bench.id(2));
     let now = bench.now;
     let paces = &mut bench.machines[0].list_paces;

@@ -5,16 +5,16 @@ use super::*;
 
 #[test]
 fn questions_under_way_have_an_end_for_one_node_and_for_all_and_logs_have_their_own() {
-    let mut bench = Bench::new(2);
+    let mut bench = MachineBench::new(2);
     bench.run(Duration::from_secs(3));
     let machine = &mut bench.machines[0];
     machine.questions.forget_all();
     let mut ask = |n: usize, is_log: bool| {
         let from = key(n).node_id();
         let asked = if is_log {
-            answers::Asked::Log { author: from, from }
+            answers::RequestContext::Log { author: from, from }
         } else {
-            answers::Asked::Members { from }
+            answers::RequestContext::Members { from }
         };
         machine.ask(from, address(n), Request::Reach, asked)
     };
@@ -29,7 +29,7 @@ fn questions_under_way_have_an_end_for_one_node_and_for_all_and_logs_have_their_
 
 #[test]
 fn a_member_that_begins_life_after_life_and_answers_nothing_keeps_no_log_of_others_away() {
-    let mut bench = Bench::new(3);
+    let mut bench = MachineBench::new(3);
     let (now, [restless, author]) = (bench.now, [1, 2].map(|index| bench.id(index)));
     let machine = &mut bench.machines[0];
     for life in 0..200 {

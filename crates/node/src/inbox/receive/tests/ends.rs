@@ -11,12 +11,12 @@ use super::*;
 /// Longer than anything here takes unless it is blocked.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn key(file: &[u8]) -> Key {
+fn key(file: &[u8]) -> PushKey {
     (node(1), ContentHash::of(file))
 }
 
-impl World {
-    fn coming(&self, file: &[u8]) -> Held {
+impl InboxWorld {
+    fn coming(&self, file: &[u8]) -> SharedPush {
         self.pushes.inner.state.lock().coming[&key(file)]
             .held
             .clone()
@@ -25,8 +25,8 @@ impl World {
     /// Gives up a file that is locked here, once `waiting` other threads wait for it.
     fn give_up(
         &self,
-        (file, coming): (&[u8], &Held),
-        mut held: MutexGuard<Coming>,
+        (file, coming): (&[u8], &SharedPush),
+        mut held: MutexGuard<IncomingPush>,
         waiting: usize,
     ) {
         let begun = Instant::now();
@@ -50,7 +50,7 @@ async fn a_file_that_was_whole_and_had_no_name_when_its_receiver_stopped_gets_it
     let bytes = world.parts().remove(0);
     let part = File::options().write(true).open(&bytes).unwrap();
     part.write_all_at(&file[last..], last as u64).unwrap();
-    let whole = Note {
+    let whole = ProgressNote {
         from: node(1),
         hash: ContentHash::of(&file),
         name: b"long".to_vec(),
