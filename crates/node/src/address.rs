@@ -17,7 +17,7 @@ const LOOK_PERIOD: Duration = Duration::from_secs(5);
 pub(super) fn advertised(configured: Option<SocketAddr>, bound: SocketAddr) -> SocketAddr {
     let named = configured.unwrap_or(bound);
     let ip = if named.ip().is_unspecified() {
-        MachineAddresses::look(named).best_ip()
+        MachineAddresses::read(named).best_ip()
     } else {
         named.ip()
     };
@@ -45,13 +45,13 @@ pub(super) fn follow(
     // A weak sender, so that this task does not keep the event loop alive.
     let commands = commands.downgrade();
     tokio::spawn(async move {
-        let mut held = AdvertisedAddress::of(advertised.ip(), &MachineAddresses::look(named));
+        let mut held = AdvertisedAddress::of(advertised.ip(), &MachineAddresses::read(named));
         loop {
             tokio::time::sleep(LOOK_PERIOD).await;
             let Some(commands) = commands.upgrade() else {
                 return;
             };
-            let next = held.successor(&MachineAddresses::look(named));
+            let next = held.successor(&MachineAddresses::read(named));
             let has_moved = next.ip != held.ip;
             held = next;
             if has_moved {
@@ -124,7 +124,7 @@ struct MachineAddresses {
 }
 
 impl MachineAddresses {
-    fn look(bound: SocketAddr) -> Self {
+    fn read(bound: SocketAddr) -> Self {
         let only_v4 = bound.is_ipv4();
         let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
         let all = interfaces.iter().map(|it| it.ip()).collect();

@@ -19,7 +19,7 @@ impl NodeContent {
     }
 
     /// Reads bytes that arrived in a batch and are not stored in the cache yet.
-    pub(super) fn read_come(
+    pub(super) fn read_batched(
         &self,
         version: &FixedVersion,
         offset: u64,

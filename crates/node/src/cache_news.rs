@@ -37,7 +37,7 @@ impl CacheSource for Cache {
 /// Starts a thread that forwards cache events to the event loop. The cache sends its events on
 /// blocking threads, and the loop must not block. After a loss, the full list follows the events
 /// that were not lost. Later events follow the list.
-pub(super) fn told_of(
+pub(super) fn forward_events(
     events: std_mpsc::Receiver<CacheEvent>,
     cache: impl CacheSource,
 ) -> mpsc::Receiver<CacheNews> {
@@ -92,7 +92,7 @@ mod tests {
     fn where_events_of_the_cache_were_lost_the_loop_is_told_what_is_there() {
         let lost = Arc::new(AtomicU64::new(0));
         let (tell, events) = std_mpsc::sync_channel(8);
-        let mut told = told_of(events, Lossy(lost.clone()));
+        let mut told = forward_events(events, Lossy(lost.clone()));
         let mut is_event = || match told.blocking_recv().unwrap() {
             CacheNews::Event(_) => true,
             CacheNews::Complete(complete) => {

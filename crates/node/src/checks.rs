@@ -86,7 +86,7 @@ pub(super) fn warn_of_what_was_found(
 
 /// Hands the stored records about other nodes as responders to the fetcher. Warns if the stored
 /// file was set aside.
-pub(super) fn take_up(found: &Responders, fetcher: &Fetcher, events: &EventLog) {
+pub(super) fn restore_responders(found: &Responders, fetcher: &Fetcher, events: &EventLog) {
     fetcher.recall(&found.records);
     if let Some(why) = &found.set_aside {
         events.warn(format!(

@@ -191,7 +191,7 @@ impl OpenContent for OpenVersion {
         };
         let mut read = version.read_local(&self.content.shares, offset, buffer);
         if read == ReadNow::Wait {
-            read = self.content.read_come(version, offset, buffer);
+            read = self.content.read_batched(version, offset, buffer);
         }
         if version.is_partial() && matches!(read, ReadNow::Done(_)) {
             // Cache hits advance the reader, and its read-ahead must know its position.

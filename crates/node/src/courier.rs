@@ -199,7 +199,7 @@ impl Courier {
         to: &Recipient,
         sent: &Arc<AtomicU64>,
     ) -> Result<(), PushError> {
-        self.tell(parcel, to, PushStage::Started);
+        self.report(parcel, to, PushStage::Started);
         let mut ending = ReportOnDrop {
             courier: self,
             parcel,
@@ -301,8 +301,8 @@ impl Courier {
         }
     }
 
-    fn tell(&self, parcel: &Parcel, to: &Recipient, stage: PushStage) {
-        self.events.note(News::Sent(Told {
+    fn report(&self, parcel: &Parcel, to: &Recipient, stage: PushStage) {
+        self.events.record(News::Sent(Told {
             peer: to.name.clone(),
             name: parcel.name.clone(),
             size_bytes: parcel.size_bytes,
@@ -321,7 +321,8 @@ struct ReportOnDrop<'a> {
 
 impl Drop for ReportOnDrop<'_> {
     fn drop(&mut self) {
-        self.courier.tell(self.parcel, self.to, self.stage.clone());
+        self.courier
+            .report(self.parcel, self.to, self.stage.clone());
     }
 }
 

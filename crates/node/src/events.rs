@@ -279,10 +279,10 @@ impl EventLog {
             }
             kept.warnings.push_back((message.clone(), audience));
         }
-        self.note(News::Warning(message, audience));
+        self.record(News::Warning(message, audience));
     }
 
-    pub(super) fn note(&self, news: News) {
+    pub(super) fn record(&self, news: News) {
         let noted = Noted {
             at: SystemTime::now(),
             news,
@@ -296,22 +296,22 @@ impl EventLog {
         let _nobody_follows = self.live.send(noted);
     }
 
-    pub(super) fn note_node(&self, me: NodeId, event: &NodeEvent, view: &View) {
+    pub(super) fn record_node_event(&self, me: NodeId, event: &NodeEvent, view: &View) {
         let who = |node: &NodeId| Who {
             node: *node,
             name: view.label(node),
         };
         match event {
-            NodeEvent::PeerUp(member) => self.note(News::PeerUp(who(&member.node))),
-            NodeEvent::PeerAway { node } => self.note(News::PeerAway(who(node))),
-            NodeEvent::PeerDown { node, why } => self.note(News::PeerDown(who(node), *why)),
+            NodeEvent::PeerUp(member) => self.record(News::PeerUp(who(&member.node))),
+            NodeEvent::PeerAway { node } => self.record(News::PeerAway(who(node))),
+            NodeEvent::PeerDown { node, why } => self.record(News::PeerDown(who(node), *why)),
             NodeEvent::CopiedKey { node, addresses } => {
                 let key = CopiedKey::of(node, &me);
                 let warning = key.warning(view.label(node), addresses);
                 self.warn_instead(&key.beginning(), warning, Audience::Everybody);
             }
             NodeEvent::CopyGone { node } => self.settle(&CopiedKey::of(node, &me).beginning()),
-            NodeEvent::Stated(signed) => self.note_statement(signed, &who),
+            NodeEvent::Stated(signed) => self.record_statement(signed, &who),
             NodeEvent::MembershipChanged | NodeEvent::Knock { .. } => {}
             NodeEvent::NamesRefused => self.warn(
                 "this node shares more names or directories than others keep of one (LIMITS in \
@@ -327,7 +327,7 @@ impl EventLog {
         }
     }
 
-    fn note_statement(&self, signed: &SignedStatement, who: &dyn Fn(&NodeId) -> Who) {
+    fn record_statement(&self, signed: &SignedStatement, who: &dyn Fn(&NodeId) -> Who) {
         let by = who(&signed.statement.by);
         match &signed.statement.claim {
             Claim::Admit { node, name, .. } => {
@@ -335,16 +335,16 @@ impl EventLog {
                     node: *node,
                     name: Some(name.to_string()),
                 };
-                self.note(News::Joined(joined, by));
+                self.record(News::Joined(joined, by));
             }
-            Claim::Expel { node, .. } => self.note(News::Expelled(who(node), by)),
+            Claim::Expel { node, .. } => self.record(News::Expelled(who(node), by)),
             // Number 0 names the secret that exists from the beginning.
             Claim::Rotate { number: 0, .. } | Claim::Found { .. } | Claim::Own { .. } => {}
-            Claim::Rotate { .. } => self.note(News::Rotated(by)),
+            Claim::Rotate { .. } => self.record(News::Rotated(by)),
         }
     }
 
-    pub(super) fn note_fetch(&self, event: &FetchEvent, view: &View) {
+    pub(super) fn record_fetch(&self, event: &FetchEvent, view: &View) {
         let fetched = |hash: &ContentHash, size_bytes| Fetched {
             hash: *hash,
             size_bytes,
@@ -352,16 +352,16 @@ impl EventLog {
         };
         match event {
             FetchEvent::Started { hash, size_bytes } => {
-                self.note(News::FetchStarted(fetched(hash, *size_bytes)));
+                self.record(News::FetchStarted(fetched(hash, *size_bytes)));
             }
             FetchEvent::Done { hash, size_bytes } => {
-                self.note(News::FetchDone(fetched(hash, *size_bytes)));
+                self.record(News::FetchDone(fetched(hash, *size_bytes)));
             }
             FetchEvent::Failed { hash, why, .. } => {
-                self.note(News::FetchFailed(fetched(hash, 0), why.to_string()));
+                self.record(News::FetchFailed(fetched(hash, 0), why.to_string()));
             }
             FetchEvent::Liar { node, .. } => {
-                self.note(News::PeerShunned(Who {
+                self.record(News::PeerShunned(Who {
                     node: *node,
                     name: view.label(node),
                 }));
@@ -372,7 +372,7 @@ impl EventLog {
 
     /// Warns about a version of another node with a time in the future. One of the two clocks is
     /// wrong, and the clock that is ahead wins every conflict.
-    fn note_clock(&self, found: &Found, view: &View) {
+    fn warn_of_clock(&self, found: &Found, view: &View) {
         if let Some(gap) = clock_gap(found.version_time, SystemTime::now()) {
             let who = view
                 .label(&found.author)
@@ -386,7 +386,7 @@ impl EventLog {
     }
 
     /// Records which files were added, removed or changed between two views.
-    pub(super) fn note_changes(&self, changes: &[Change], before: &View, after: &View) {
+    pub(super) fn record_changes(&self, changes: &[Change], before: &View, after: &View) {
         for change in changes {
             let Change::Entry(path) = change else {
                 continue;
@@ -394,13 +394,13 @@ impl EventLog {
             let now_there = after.lookup(path);
             // The time of a directory is only displayed and wins no conflict.
             if let Some(found) = now_there.as_ref().filter(|found| is_file(found)) {
-                self.note_clock(found, after);
+                self.warn_of_clock(found, after);
             }
             match (before.lookup(path).as_ref(), now_there.as_ref()) {
-                (None, Some(found)) if is_file(found) => self.note(News::Added(path.clone())),
-                (Some(found), None) if is_file(found) => self.note(News::Removed(path.clone())),
+                (None, Some(found)) if is_file(found) => self.record(News::Added(path.clone())),
+                (Some(found), None) if is_file(found) => self.record(News::Removed(path.clone())),
                 (Some(old), Some(new)) if old.kind != new.kind => {
-                    self.note(News::Changed(path.clone()));
+                    self.record(News::Changed(path.clone()));
                 }
                 _ => {}
             }
@@ -441,7 +441,7 @@ mod tests {
             count,
         };
         for number in 0..EVENTS_KEPT + 10 {
-            log.note(learned(number));
+            log.record(learned(number));
         }
         let (events, _) = log.follow();
         assert_eq!(events.len(), EVENTS_KEPT);

@@ -151,7 +151,7 @@ impl FixedVersion {
         if let Some(ReadNow::Done(length)) = read {
             return ReadNow::Done(length);
         }
-        match self.look_for_local(shares) {
+        match self.find_local(shares) {
             Some(local) => read_unchanged(&local, offset, buffer),
             None => ReadNow::Wait,
         }
@@ -159,7 +159,7 @@ impl FixedVersion {
 
     /// Returns a file in the own shares that has the content now, whatever existed when the version
     /// was opened.
-    fn look_for_local(&self, shares: &ShareSet) -> Option<Arc<ShareFile>> {
+    fn find_local(&self, shares: &ShareSet) -> Option<Arc<ShareFile>> {
         if !shares.holds(&self.hash) {
             return None;
         }

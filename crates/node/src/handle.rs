@@ -304,7 +304,7 @@ impl Node {
         self.command(LoopCommand::MembershipChanged).await?;
         let Joining { secret, chain } = self.net.enrol(token, &self.name).await?;
         self.keyring.join(&self.id(), secret, &chain)?;
-        let _later = tokio::time::timeout(RECORD_LIMIT, self.hear_record(token)).await;
+        let _later = tokio::time::timeout(RECORD_LIMIT, self.fetch_record(token)).await;
         let reached = token.seeds.iter().map(|seed| (token.issuer, *seed));
         let reached = LoopCommand::LetIn(reached.collect());
         for news in [LoopCommand::MembershipChanged, reached] {
@@ -318,7 +318,7 @@ impl Node {
     /// The next statements of this node then continue its earlier ones, including those of an
     /// earlier membership. Otherwise the end of one membership would remove the statements made in
     /// it, and the nodes that they admitted.
-    async fn hear_record(&self, token: &InviteToken) {
+    async fn fetch_record(&self, token: &InviteToken) {
         for seed in &token.seeds {
             let question = self.keyring.question(false).into();
             let asked = Request::Trust { question };
@@ -341,7 +341,7 @@ impl Node {
     /// [`NodeError::Stopping`].
     pub async fn expel(&self, node: NodeId) -> Result<EpochId, NodeError> {
         self.keyring.expel(&self.key, node)?;
-        self.go_on_without().await
+        self.rotate_after_expulsion().await
     }
 
     /// Expels a node and all nodes that are members by its word alone, then rotates the secret. The
@@ -351,10 +351,10 @@ impl Node {
     /// As [`Self::expel`].
     pub async fn expel_with_admitted(&self, node: NodeId) -> Result<EpochId, NodeError> {
         self.keyring.expel_with_admitted(&self.key, node)?;
-        self.go_on_without().await
+        self.rotate_after_expulsion().await
     }
 
-    async fn go_on_without(&self) -> Result<EpochId, NodeError> {
+    async fn rotate_after_expulsion(&self) -> Result<EpochId, NodeError> {
         // The expulsion takes effect even if the new secret cannot be stored.
         self.command(LoopCommand::MembershipChanged).await?;
         self.rotate().await

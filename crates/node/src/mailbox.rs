@@ -36,14 +36,14 @@ impl Mailbox {
 
     /// Records a message and sends it to the readers. `bytes` is `None` if the message is too large
     /// to be delivered.
-    pub(super) fn take(&self, from: String, size_bytes: u64, bytes: Option<Bytes>) {
+    pub(super) fn deliver(&self, from: String, size_bytes: u64, bytes: Option<Bytes>) {
         if let Some(bytes) = bytes {
             // The bytes may be a slice of a larger buffer, which a slow reader would keep alive.
             let bytes = Bytes::copy_from_slice(&bytes);
             let from = from.clone();
             let _nobody_reads = self.live.send(Message { from, bytes });
         }
-        self.events.note(News::Bytes { from, size_bytes });
+        self.events.record(News::Bytes { from, size_bytes });
     }
 
     /// Returns a receiver of all later messages.
@@ -60,10 +60,10 @@ mod tests {
     fn bytes_are_handed_to_whoever_reads_and_told_of_in_any_case() {
         let events = EventLog::default();
         let mailbox = Mailbox::new(events.clone());
-        mailbox.take("bob".to_owned(), 2, Some(Bytes::from_static(b"no")));
+        mailbox.deliver("bob".to_owned(), 2, Some(Bytes::from_static(b"no")));
         let mut reader = mailbox.follow();
-        mailbox.take("bob".to_owned(), 3, Some(Bytes::from_static(b"yes")));
-        mailbox.take("bob".to_owned(), 1 << 24, None);
+        mailbox.deliver("bob".to_owned(), 3, Some(Bytes::from_static(b"yes")));
+        mailbox.deliver("bob".to_owned(), 1 << 24, None);
         assert_eq!(reader.try_recv().unwrap().bytes, b"yes"[..]);
         assert!(reader.try_recv().is_err());
         assert_eq!(events.follow().0.len(), 3);
@@ -74,7 +74,7 @@ mod tests {
         let mailbox = Mailbox::new(EventLog::default());
         let reader = mailbox.follow();
         for _ in 0..10 * BEHIND_MAX {
-            mailbox.take("eve".to_owned(), 1, Some(Bytes::from_static(b"x")));
+            mailbox.deliver("eve".to_owned(), 1, Some(Bytes::from_static(b"x")));
         }
         assert_eq!(mailbox.live.len(), BEHIND_MAX);
         drop(reader);

@@ -40,13 +40,13 @@ impl Offenders {
             dated_ahead: Arc::default(),
         };
         let told = offenders.clone();
-        let note = move |node, reason| told.note(node, Offence::Breach(reason));
+        let note = move |node, reason| told.record(node, Offence::Breach(reason));
         net.set_on_breach(Arc::new(note));
         offenders
     }
 
     /// Counts an offence. Reports the node if it was not reported recently.
-    pub(super) fn note(&self, node: NodeId, what: Offence) {
+    pub(super) fn record(&self, node: NodeId, what: Offence) {
         let mut ledger = self.ledger.lock();
         let is_told = ledger.note(Instant::now(), &node, what);
         drop(ledger);

@@ -40,7 +40,7 @@ impl OfferLookups {
     }
 
     /// Starts to look up which of these contents are here, for a node that wants them.
-    pub(crate) fn look(
+    pub(crate) fn start_lookup(
         &self,
         server: Server,
         tasks: &mut LoopTasks,

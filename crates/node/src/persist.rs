@@ -167,7 +167,7 @@ impl Persister {
 
     /// Hands the next batch to the thread if it is idle and there is one.
     pub(super) fn advance(&mut self, catalogue: &mut Catalogue) {
-        self.take_outcomes(catalogue);
+        self.poll_results(catalogue);
         let now = Instant::now();
         self.has_more = true;
         if self.under_way || now < self.next_batch {
@@ -196,7 +196,7 @@ impl Persister {
     }
 
     /// Returns whether it is time to record the reachable nodes again.
-    pub(super) fn is_note_due(&self) -> bool {
+    pub(super) fn is_reachability_due(&self) -> bool {
         Instant::now() >= self.next_note
     }
 
@@ -210,7 +210,7 @@ impl Persister {
     }
 
     /// Stores the responder statistics of other nodes, if it is time for that.
-    pub(super) fn note_responders(&mut self, fetcher: &Fetcher) {
+    pub(super) fn store_responders(&mut self, fetcher: &Fetcher) {
         if Instant::now() >= self.next_responders {
             self.next_responders = Instant::now() + RESPONDERS_PERIOD;
             self.desk.put(StoreJob::Responders(fetcher.peer_records()));
@@ -218,12 +218,12 @@ impl Persister {
     }
 
     /// Makes the responder statistics due now. A peer lied, and a crash should not lose that.
-    pub(super) fn hurry_responders(&mut self) {
+    pub(super) fn expedite_responders(&mut self) {
         self.next_responders = Instant::now();
     }
 
     /// Warns if a write failed, and removes the warning when storing works again.
-    pub(super) fn tell(&mut self, events: &EventLog) {
+    pub(super) fn report(&mut self, events: &EventLog) {
         let Some(news) = self.news.take() else { return };
         // A second failure may have another text.
         events.settle(NOT_STORED);
@@ -268,7 +268,7 @@ impl Persister {
         self.desk.put(StoreJob::Logs(writes));
     }
 
-    fn take_outcomes(&mut self, catalogue: &mut Catalogue) {
+    fn poll_results(&mut self, catalogue: &mut Catalogue) {
         loop {
             match self.outcomes.try_recv() {
                 Ok(Ok(())) => {
@@ -342,7 +342,7 @@ fn run(mut store: Reopening, desk: &WriteQueue, outcome: &Sender<BatchResult>) {
             StoreJob::Responders(records) => {
                 store.with(|store| store.set_responders(&records, unix_now_s()))
             }
-            StoreJob::Reachable(members) => store.with(|store| note_reachable(store, &members)),
+            StoreJob::Reachable(members) => store.with(|store| record_reachable(store, &members)),
         };
         if let Err(error) = done {
             tracing::debug!(%error, "a setting was not stored");
@@ -350,7 +350,7 @@ fn run(mut store: Reopening, desk: &WriteQueue, outcome: &Sender<BatchResult>) {
     }
 }
 
-fn note_reachable(store: &mut Store, members: &[(NodeId, SocketAddr)]) -> Result<(), StoreError> {
+fn record_reachable(store: &mut Store, members: &[(NodeId, SocketAddr)]) -> Result<(), StoreError> {
     let (nodes, addresses): (Vec<NodeId>, Vec<SocketAddr>) = members.iter().copied().unzip();
     store.set_addresses(&addresses)?;
     store.note_live(&nodes, unix_now_s())

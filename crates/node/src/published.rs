@@ -75,7 +75,7 @@ impl Published {
     }
 
     /// Sets the number of datagrams dropped since the start.
-    pub(super) fn note_dropped(&self, datagrams: u64) {
+    pub(super) fn set_dropped(&self, datagrams: u64) {
         self.dropped_datagrams.store(datagrams, Ordering::Relaxed);
     }
 
@@ -84,7 +84,7 @@ impl Published {
     }
 
     /// Counts a part of a log that was sent to a member.
-    pub(super) fn note_told(&self, part: &LogPart) {
+    pub(super) fn count_told(&self, part: &LogPart) {
         let bytes = part.records.len() as u64;
         self.told_bytes.fetch_add(bytes, Ordering::Relaxed);
     }

@@ -175,7 +175,7 @@ impl Pulls {
     }
 
     /// Records that a member answered.
-    pub(crate) fn note_answer(&mut self, from: &NodeId) {
+    pub(crate) fn mark_answered(&mut self, from: &NodeId) {
         self.silent.remove(from);
     }
 
@@ -218,7 +218,7 @@ impl Pulls {
     /// Returns the next request, given the live members. The author is asked first, then the node
     /// that announced the head, then any other.
     pub(crate) fn next_step(&mut self, now: Instant, members: &[NodeId]) -> Option<PullStep> {
-        self.give_up_on_the_silent(now);
+        self.expire_silent(now);
         if self.is_busy() {
             return None;
         }
@@ -265,7 +265,7 @@ impl Pulls {
         self.pulls.values().filter(asked).count() >= PULLS_AT_ONCE_MAX
     }
 
-    fn give_up_on_the_silent(&mut self, now: Instant) {
+    fn expire_silent(&mut self, now: Instant) {
         let is_over = |pull: &LogPull| match pull.state {
             PullState::Asked { since, .. } => since + PART_PATIENCE <= now,
             _ => false,

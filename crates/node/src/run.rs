@@ -245,7 +245,7 @@ impl Runner {
         // Requests for content were answered beside the loop.
         if let Some(response) = self.machine.answer(Instant::now(), from, &request) {
             if let Response::Log(part) = &response {
-                self.parts.published.note_told(part);
+                self.parts.published.count_told(part);
             }
             reply.send(response);
         }
@@ -255,7 +255,7 @@ impl Runner {
         let now = Instant::now();
         match event {
             ShareEvent::Put { share, path, entry } => {
-                let entry = self.parts.senders.tell(share, &path, entry);
+                let entry = self.parts.senders.add_sender(share, &path, entry);
                 self.machine.put(now, share, path, entry);
             }
             ShareEvent::Removed { share, path } => self.machine.remove(now, share, &path),
@@ -314,11 +314,11 @@ impl Runner {
                 .broadcast_wanted(Instant::now(), hashes.clone());
         }
         if let FetchEvent::Liar { node, .. } = &event {
-            self.parts.offenders.note(*node, Offence::WrongBytes);
-            self.parts.persister.hurry_responders();
+            self.parts.offenders.record(*node, Offence::WrongBytes);
+            self.parts.persister.expedite_responders();
         }
         let view = self.parts.published.view.load();
-        self.parts.events.note_fetch(&event, &view);
+        self.parts.events.record_fetch(&event, &view);
     }
 
     fn handle_lan(&mut self, event: LanEvent) {
@@ -373,13 +373,13 @@ impl Runner {
         self.is_sweeping = self.machine.sweep(Instant::now());
         self.publish_view();
         self.parts.persister.advance(self.machine.catalogue());
-        if self.parts.persister.is_note_due() {
+        if self.parts.persister.is_reachability_due() {
             self.publish_addresses();
         }
-        self.parts.persister.note_responders(&self.parts.fetcher);
-        self.parts.persister.tell(&self.parts.events);
+        self.parts.persister.store_responders(&self.parts.fetcher);
+        self.parts.persister.report(&self.parts.events);
         let published = &self.parts.published;
-        published.note_dropped(self.machine.cluster().counters().dropped());
+        published.set_dropped(self.machine.cluster().counters().dropped());
         if self.roll.is_due(Instant::now()) {
             self.publish_members();
         }
@@ -399,7 +399,7 @@ impl Runner {
             self.parts.fetcher.returned(&member.node);
         }
         match &event {
-            NodeEvent::Wanted { from, hashes } => self.hear_of_wishes(*from, hashes),
+            NodeEvent::Wanted { from, hashes } => self.handle_wanted(*from, hashes),
             NodeEvent::Offered {
                 from,
                 address,
@@ -413,7 +413,7 @@ impl Runner {
             NodeEvent::Renewed { generation } => self.parts.persister.set_generation(*generation),
             NodeEvent::MembershipChanged => self.parts.net.close_strangers(),
             NodeEvent::Knock { address } => self.knock(*address),
-            NodeEvent::Offended { node, what } => self.parts.offenders.note(*node, *what),
+            NodeEvent::Offended { node, what } => self.parts.offenders.record(*node, *what),
             NodeEvent::PeerUp(_)
             | NodeEvent::PeerDown { .. }
             | NodeEvent::PeerAway { .. }
@@ -426,7 +426,7 @@ impl Runner {
         let view = self.parts.published.view.load();
         self.parts
             .events
-            .note_node(self.machine.cluster().me().node, &event, &view);
+            .record_node_event(self.machine.cluster().me().node, &event, &view);
     }
 
     fn knock(&mut self, address: SocketAddr) {
@@ -440,13 +440,13 @@ impl Runner {
 
     /// Handles that another node wants contents: offers what is here, and lets the node share in
     /// running fetches.
-    fn hear_of_wishes(&mut self, from: NodeId, hashes: &[ContentHash]) {
+    fn handle_wanted(&mut self, from: NodeId, hashes: &[ContentHash]) {
         for hash in hashes {
             self.introduce(hash, from);
         }
         let server = self.parts.server.clone();
         self.offers
-            .look(server, &mut self.tasks, from, hashes.to_vec());
+            .start_lookup(server, &mut self.tasks, from, hashes.to_vec());
     }
 
     /// Introduces a node to the fetch of a content that it wants too.
@@ -482,13 +482,13 @@ impl Runner {
             // No mount receives the changes.
             Err(TrySendError::Closed(())) => None,
         };
-        self.views.note_taken(now);
+        self.views.mark_taken(now);
         let view = self.machine.view();
         let changes: Vec<Change> = std::iter::from_fn(|| self.machine.poll_change()).collect();
         let before = self.parts.published.view.swap(view.clone());
         // Reported after the view is published, so that a name can be found as soon as it is
         // reported.
-        self.parts.events.note_changes(&changes, &before, &view);
+        self.parts.events.record_changes(&changes, &before, &view);
         if let Some(legacy) = &self.parts.legacy {
             legacy.changed(&changes);
         }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use super::NodeError;
-use super::checks::{check_cache, drop_marks, take_up, warn_of_what_was_found};
+use super::checks::{check_cache, drop_marks, restore_responders, warn_of_what_was_found};
 use super::claims::{admission, holders_of};
 use super::content::NodeContent;
 use super::events::EventLog;
@@ -144,7 +144,7 @@ impl Node {
             udp,
             incoming,
             shares: share_events,
-            cache: cache_news::told_of(cache_events, builder.cache.clone()),
+            cache: cache_news::forward_events(cache_events, builder.cache.clone()),
             mesh: sockets.mesh,
         };
         Ok(builder.assemble(kept, dropped_secret, receivers))
@@ -190,7 +190,7 @@ impl Builder {
         let server = self.server(&published);
         let events = EventLog::default();
         warn_of_what_was_found(dropped_secret, &kept.warnings, &self.cache, &events);
-        take_up(&kept.responders, &fetcher, &events);
+        restore_responders(&kept.responders, &fetcher, &events);
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
         let changes = mpsc::channel(CHANGES_MAX);
         let (stopped, stopping) = watch::channel(false);

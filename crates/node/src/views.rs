@@ -48,7 +48,7 @@ impl ViewClock {
     }
 
     /// Records that a view was taken.
-    pub(crate) fn note_taken(&mut self, now: Instant) {
+    pub(crate) fn mark_taken(&mut self, now: Instant) {
         self.due = None;
         self.last = now;
     }
@@ -70,7 +70,7 @@ mod tests {
         let later = start + PUBLISH_SPACING;
         assert!(!views.is_due(later, true, true));
         assert!(views.is_due(later, true, false));
-        views.note_taken(later);
+        views.mark_taken(later);
         let much_later = later + PUBLISH_SPACING;
         assert!(!views.is_due(much_later, true, true));
         assert!(views.is_due(much_later + SWEEP_HOLD, true, true));

@@ -117,7 +117,7 @@ impl Prefetch {
     /// the meantime.
     pub(super) fn begin(&mut self) -> Option<Fetched> {
         while let Some((hash, (size_bytes, path))) = self.waiting.next_if(|(_, (size_bytes, _))| {
-            goes_beside(self.running.len(), self.running_bytes, *size_bytes)
+            may_fetch_beside(self.running.len(), self.running_bytes, *size_bytes)
         }) {
             if self.here.has(&hash) {
                 // Another fetch brought it in the meantime.
@@ -364,7 +364,7 @@ impl Node {
 }
 
 /// Returns whether a file of this size may be fetched beside `running` others of `running_bytes`.
-fn goes_beside(running: usize, running_bytes: u64, size_bytes: u64) -> bool {
+fn may_fetch_beside(running: usize, running_bytes: u64, size_bytes: u64) -> bool {
     running < FILLS_AT_ONCE
         || (running < SMALL_FILLS_AT_ONCE && running_bytes + size_bytes <= SMALL_FILLS_BYTES)
 }
@@ -447,7 +447,7 @@ mod tests {
     fn at_once(sizes_bytes: &[u64]) -> usize {
         let mut running_bytes = 0;
         let goes = |(running, size_bytes): &(usize, &u64)| {
-            let goes = goes_beside(*running, running_bytes, **size_bytes);
+            let goes = may_fetch_beside(*running, running_bytes, **size_bytes);
             running_bytes += **size_bytes;
             goes
         };

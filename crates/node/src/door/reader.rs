@@ -229,7 +229,7 @@ impl StepInFlight {
         let (tell, answer) = oneshot::channel();
         let open = open.clone();
         let asking = spawn_blocking(move || {
-            let ticket = read_or_ask(&open, range, tell);
+            let ticket = read_or_request(&open, range, tell);
             CancelOnDrop { open, ticket }
         });
         Self {
@@ -252,7 +252,7 @@ impl Drop for CancelOnDrop {
     }
 }
 
-fn read_or_ask(
+fn read_or_request(
     open: &ReaderFile,
     range: ByteRange,
     answer: oneshot::Sender<Result<Bytes, FsError>>,

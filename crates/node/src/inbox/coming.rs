@@ -85,7 +85,7 @@ impl IncomingPush {
 
     /// Verifies the bytes of an earlier life against the hash in its note. Continues from there if
     /// they match, else from the beginning. Blocking: reads all of these bytes.
-    pub(super) fn look_again(&mut self) {
+    pub(super) fn verify_left(&mut self) {
         let Some(note) = self.left.take() else {
             return;
         };
@@ -131,7 +131,7 @@ impl IncomingPush {
     }
 
     /// Writes a piece of the file. Blocking.
-    pub(super) fn take(&mut self, offset: u64, bytes: &[u8]) -> Result<(), InboxError> {
+    pub(super) fn write_piece(&mut self, offset: u64, bytes: &[u8]) -> Result<(), InboxError> {
         let Some(arriving) = &self.arriving else {
             return Ok(());
         };
@@ -140,7 +140,7 @@ impl IncomingPush {
         self.got.insert(ByteRange::new(offset, end));
         self.hash()?;
         if self.hashed_bytes - self.noted_bytes >= NOTED_EVERY_BYTES {
-            self.note()?;
+            self.store_note()?;
         }
         Ok(())
     }
@@ -159,7 +159,7 @@ impl IncomingPush {
     ) -> Result<Option<PartPaths>, InboxError> {
         // The note of the complete file is written before the file gets its name. So a restart in
         // between does not accept the file twice.
-        self.note()?;
+        self.store_note()?;
         let Some(arriving) = self.arriving.take() else {
             return Ok(None);
         };
@@ -180,11 +180,11 @@ impl IncomingPush {
         ContentHash::new(*self.hasher.finalize().as_bytes())
     }
 
-    fn note(&mut self) -> io::Result<()> {
+    fn store_note(&mut self) -> io::Result<()> {
         let Some(arriving) = self.arriving.as_ref().filter(|it| it.part().is_some()) else {
             return Ok(());
         };
-        arriving.note(&ProgressNote {
+        arriving.store_note(&ProgressNote {
             from: self.key.0,
             hash: self.key.1,
             name: self.name.clone(),

@@ -164,7 +164,7 @@ impl PushReceiver {
     /// Gives up the files without progress. Blocking.
     fn expire(&self, now: Instant) {
         let _inbox = self.inbox();
-        let (forgotten, coming) = self.state.lock().take_old(now);
+        let (forgotten, coming) = self.state.lock().take_expired(now);
         forgotten.into_iter().for_each(ArrivedPush::forget);
         for (key, coming) in coming {
             // A file that is being written to is not old.
@@ -187,21 +187,21 @@ impl PushReceiver {
             } => {
                 let (key, name) = ((from, hash), name.to_vec());
                 let coming = IncomingPush::new(key, name, size_bytes);
-                self.offered(origin, key, coming, again).map(Some)
+                self.handle_offer(origin, key, coming, again).map(Some)
             }
             Push::Give {
                 hash,
                 offset,
                 bytes,
             } => self
-                .given((from, hash), offset, &bytes)
+                .handle_give((from, hash), offset, &bytes)
                 .map_err(PushRefusal::Never),
             Push::Say { text } => self
-                .said(from, origin, text)
+                .handle_say(from, origin, text)
                 .map(Some)
                 .map_err(PushRefusal::Never),
             Push::Message { bytes } => self
-                .messaged(from, origin, bytes)
+                .handle_push_message(from, origin, bytes)
                 .map(Some)
                 .map_err(PushRefusal::Never),
         };
@@ -239,13 +239,13 @@ impl PushReceiver {
         let inbox = self.parts.inbox.get()?;
         self.taken_up.call_once(|| {
             let left = inbox.left(COMING_MAX);
-            self.state.lock().take_up(left);
+            self.state.lock().restore_left(left);
         });
         Some(inbox)
     }
 
     /// Accepts `new`, or continues the same file if it is already in transfer.
-    fn offered(
+    fn handle_offer(
         &self,
         origin: Origin,
         key: PushKey,
@@ -266,7 +266,7 @@ impl PushReceiver {
             // Otherwise the file was given up while this call waited for its lock.
             if !coming.is_gone() {
                 return self
-                    .gone_on_with(key, &mut coming)
+                    .resume_push(key, &mut coming)
                     .map_err(PushRefusal::Never);
             }
         }
@@ -283,24 +283,24 @@ impl PushReceiver {
         let known = Arc::new(Mutex::new(coming));
         let mut coming = known.lock();
         let held = known.clone();
-        let forgotten = state.take_place(key, PushSlot { origin, held })?;
+        let forgotten = state.take_slot(key, PushSlot { origin, held })?;
         drop(state);
         forgotten.into_iter().for_each(ArrivedPush::forget);
         if let Err(why) = coming.begin(inbox, origin) {
             self.state.lock().coming.remove(&key);
             return Err(PushRefusal::Never(why.to_string()));
         }
-        self.tell(key.0, &coming, PushStage::Started);
-        self.gone_on_with(key, &mut coming)
+        self.report(key.0, &coming, PushStage::Started);
+        self.resume_push(key, &mut coming)
             .map_err(PushRefusal::Never)
     }
 
     /// Returns how much of the file has arrived, for a sender that continues it.
-    fn gone_on_with(&self, key: PushKey, coming: &mut IncomingPush) -> Result<u64, String> {
+    fn resume_push(&self, key: PushKey, coming: &mut IncomingPush) -> Result<u64, String> {
         coming.touched = Instant::now();
         if coming.is_left() {
-            coming.look_again();
-            self.tell(key.0, coming, PushStage::Started);
+            coming.verify_left();
+            self.report(key.0, coming, PushStage::Started);
         }
         // Also for a file that was complete when an earlier life ended before it was published.
         if coming.is_whole() && !coming.is_named() {
@@ -310,7 +310,7 @@ impl PushReceiver {
         }
     }
 
-    fn given(&self, key: PushKey, offset: u64, bytes: &Bytes) -> Result<Option<u64>, String> {
+    fn handle_give(&self, key: PushKey, offset: u64, bytes: &Bytes) -> Result<Option<u64>, String> {
         self.takes_from(&key.0)?;
         let known = |state: &PushTable| state.coming.get(&key).map(|it| it.held.clone());
         let Some(coming) = known(&self.state.lock()) else {
@@ -329,7 +329,7 @@ impl PushReceiver {
         if offset + bytes.len() as u64 > coming.size_bytes {
             return Err("more bytes than were offered".to_owned());
         }
-        if let Err(why) = coming.take(offset, bytes) {
+        if let Err(why) = coming.write_piece(offset, bytes) {
             return Err(self.give_up(key, &mut coming, &why.to_string()));
         }
         if coming.is_scattered() {
@@ -352,7 +352,7 @@ impl PushReceiver {
             Ok(part) => {
                 let forgotten = self.state.lock().arrived(key, part);
                 forgotten.into_iter().for_each(ArrivedPush::forget);
-                self.tell(key.0, coming, PushStage::Done);
+                self.report(key.0, coming, PushStage::Done);
                 Ok(coming.size_bytes)
             }
             Err(why) => Err(self.give_up(key, coming, &why.to_string())),
@@ -364,24 +364,29 @@ impl PushReceiver {
         // lock then finds the new push, or none.
         coming.discard();
         self.state.lock().coming.remove(&key);
-        self.tell(key.0, coming, PushStage::Failed(why.to_owned()));
+        self.report(key.0, coming, PushStage::Failed(why.to_owned()));
         why.to_owned()
     }
 
-    fn said(&self, from: NodeId, origin: Origin, text: String) -> Result<u64, String> {
+    fn handle_say(&self, from: NodeId, origin: Origin, text: String) -> Result<u64, String> {
         self.may_say(origin)?;
-        self.parts.events.note(News::Chat {
+        self.parts.events.record(News::Chat {
             from: self.name_of(&from),
             text,
         });
         Ok(0)
     }
 
-    fn messaged(&self, from: NodeId, origin: Origin, bytes: Bytes) -> Result<u64, String> {
+    fn handle_push_message(
+        &self,
+        from: NodeId,
+        origin: Origin,
+        bytes: Bytes,
+    ) -> Result<u64, String> {
         self.may_say(origin)?;
         let length_bytes = bytes.len() as u64;
         let mailbox = &self.parts.mailbox;
-        mailbox.take(self.name_of(&from), length_bytes, Some(bytes));
+        mailbox.deliver(self.name_of(&from), length_bytes, Some(bytes));
         Ok(length_bytes)
     }
 
@@ -395,8 +400,8 @@ impl PushReceiver {
         self.parts.names.of(node)
     }
 
-    fn tell(&self, from: NodeId, coming: &IncomingPush, stage: PushStage) {
-        self.parts.events.note(News::Received(Told {
+    fn report(&self, from: NodeId, coming: &IncomingPush, stage: PushStage) {
+        self.parts.events.record(News::Received(Told {
             peer: self.name_of(&from),
             name: coming.name.clone(),
             size_bytes: coming.size_bytes,
@@ -415,7 +420,7 @@ impl ArrivedPush {
 }
 
 impl PushTable {
-    fn take_up(&mut self, left: Vec<(ProgressNote, PartPaths, Option<Arriving>)>) {
+    fn restore_left(&mut self, left: Vec<(ProgressNote, PartPaths, Option<Arriving>)>) {
         for (note, part, arriving) in left {
             let key = (note.from, note.hash);
             match arriving {
@@ -448,7 +453,7 @@ impl PushTable {
     /// Takes a slot for a newly offered file. Returns the records of earlier arrivals of the same
     /// file, to be removed from memory and disk. Otherwise a sender that continues this push would
     /// receive the acknowledgement of the earlier one.
-    fn take_place(
+    fn take_slot(
         &mut self,
         key: PushKey,
         place: PushSlot,
@@ -464,7 +469,7 @@ impl PushTable {
     }
 
     /// Removes and returns the expired arrivals, and returns all files in transfer.
-    fn take_old(&mut self, now: Instant) -> (Vec<ArrivedPush>, Vec<(PushKey, SharedPush)>) {
+    fn take_expired(&mut self, now: Instant) -> (Vec<ArrivedPush>, Vec<(PushKey, SharedPush)>) {
         let old = self
             .arrived
             .extract_if(.., |arrived| is_old(arrived.at, now));

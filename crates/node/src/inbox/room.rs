@@ -36,12 +36,12 @@ pub(super) struct StorageAmount {
 }
 
 impl InboxUsage {
-    pub(super) fn is_known(&self) -> bool {
+    pub(super) fn is_fresh(&self) -> bool {
         self.known_at.is_some_and(|at| at.elapsed() < KNOWN_FOR)
     }
 
     /// Scans the folder and counts its files. Files named in `taken` are charged to their sender.
-    pub(super) fn look(&mut self, dir: &Path, taken: &PushedNames) -> io::Result<()> {
+    pub(super) fn scan(&mut self, dir: &Path, taken: &PushedNames) -> io::Result<()> {
         (self.held_bytes, self.held_files) = (0, 0);
         self.held_of.clear();
         for entry in std::fs::read_dir(dir)? {
@@ -81,7 +81,7 @@ impl InboxUsage {
         }
     }
 
-    pub(super) fn keep(&mut self, origin: Origin, size_bytes: u64) {
+    pub(super) fn mark_stored(&mut self, origin: Origin, size_bytes: u64) {
         self.held_bytes += size_bytes;
         self.held_files += 1;
         self.held_of.entry(origin).or_default().add(size_bytes);

@@ -20,7 +20,12 @@ impl Senders {
 
     /// Returns the entry with its sender, if the file was pushed. Blocks for one open of a file.
     /// Only names of pushed files are opened.
-    pub(crate) fn tell(&self, share: ShareIndex, path: &SharedPath, mut entry: Entry) -> Entry {
+    pub(crate) fn add_sender(
+        &self,
+        share: ShareIndex,
+        path: &SharedPath,
+        mut entry: Entry,
+    ) -> Entry {
         let name = path.file_name();
         let may_be = matches!(entry.kind, Kind::File { .. })
             && self

@@ -150,7 +150,7 @@ impl Inbox {
     /// [`InboxError`].
     pub fn begin(&self, origin: Origin, size_bytes: u64) -> Result<Arriving, InboxError> {
         let file = files::unnamed(self.dir(), FILE_MODE)?;
-        self.take_room(&file, origin, size_bytes)?;
+        self.reserve_room(&file, origin, size_bytes)?;
         Ok(self.arriving(file, origin, size_bytes, None))
     }
 
@@ -166,7 +166,7 @@ impl Inbox {
         size_bytes: u64,
     ) -> Result<Arriving, InboxError> {
         let (part, file) = PartPaths::create(self.dir(), from, hash)?;
-        self.take_room(&file, origin, size_bytes)
+        self.reserve_room(&file, origin, size_bytes)
             .inspect_err(|_| part.remove())?;
         Ok(self.arriving(file, origin, size_bytes, Some(part)))
     }
@@ -204,12 +204,12 @@ impl Inbox {
         }
     }
 
-    fn take_room(&self, file: &File, origin: Origin, size_bytes: u64) -> Result<(), InboxError> {
+    fn reserve_room(&self, file: &File, origin: Origin, size_bytes: u64) -> Result<(), InboxError> {
         let settings = &self.inner.settings;
         let disk = fstatvfs(file).map_err(io::Error::from)?;
         let mut used = self.inner.use_now.lock();
-        if !used.is_known() {
-            used.look(&settings.dir, &self.inner.taken.lock())?;
+        if !used.is_fresh() {
+            used.scan(&settings.dir, &self.inner.taken.lock())?;
         }
         let taken = used.held_bytes.saturating_add(used.coming_bytes);
         let left_bytes = settings.budget_bytes.saturating_sub(taken);
@@ -261,7 +261,7 @@ impl InboxInner {
         Ok(())
     }
 
-    fn note_taken(&self, name: Vec<u8>) -> io::Result<()> {
+    fn record_pushed_name(&self, name: Vec<u8>) -> io::Result<()> {
         if self.taken.lock().len() >= TAKEN_MAX {
             self.remember_taken()?;
         }
@@ -304,7 +304,7 @@ impl Arriving {
     ///
     /// # Errors
     /// The error of the disk.
-    pub(super) fn note(&self, note: &ProgressNote) -> io::Result<()> {
+    pub(super) fn store_note(&self, note: &ProgressNote) -> io::Result<()> {
         self.part
             .as_ref()
             .map_or(Ok(()), |part| part.write_note(note))
@@ -352,7 +352,7 @@ impl Arriving {
             let numbered = numbered_name(&name, number);
             let last = std::ffi::OsString::from_vec(numbered.clone());
             // recorded before the file is visible
-            self.inbox.inner.note_taken(numbered.clone())?;
+            self.inbox.inner.record_pushed_name(numbered.clone())?;
             let place = self.inbox.dir().join(last);
             match self.place_at(&place) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -361,7 +361,7 @@ impl Arriving {
                     let inbox = &self.inbox.inner;
                     let origin = self.origin;
                     inbox.taken.lock().insert(numbered.clone(), Some(origin));
-                    inbox.use_now.lock().keep(origin, self.size_bytes);
+                    inbox.use_now.lock().mark_stored(origin, self.size_bytes);
                     return Ok(numbered);
                 }
             }

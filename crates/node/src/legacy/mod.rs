@@ -155,7 +155,7 @@ impl Legacy {
 
     /// Records a warning, once for each name, that legacy peers are not asked for it.
     pub fn refuse(&self, name: &[u8], why: NameError) {
-        self.refusals.not_asked(name, why);
+        self.refusals.warn_not_asked(name, why);
     }
 
     /// Returns the known files of legacy peers.

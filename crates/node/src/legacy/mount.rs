@@ -102,7 +102,7 @@ impl Legacy {
             Err(LegacyAbsence::NotAsked(Absence::Busy)) => Err(FsError::Busy),
             Err(LegacyAbsence::NotAsked(Absence::NoMembers)) => Err(FsError::NotFound),
             Err(_) => {
-                self.note_absent(name);
+                self.record_absent(name);
                 Err(FsError::NotFound)
             }
         }
@@ -141,7 +141,7 @@ impl Legacy {
         Err(failure.unwrap_or(FsError::NotFound))
     }
 
-    fn note_absent(&self, name: Name) {
+    fn record_absent(&self, name: Name) {
         let now = Instant::now();
         let mut absent = self.absent.lock();
         if absent.len() >= ABSENT_MAX {

@@ -88,13 +88,13 @@ impl OfferedFiles {
     /// Updates the index for changed names. Returns false if the changes do not name every path, so
     /// that the index must be rebuilt.
     #[must_use]
-    pub(super) fn note(&self, changes: &[Change]) -> bool {
+    pub(super) fn apply_changes(&self, changes: &[Change]) -> bool {
         let view = self.view.load();
         let label = view.label(&self.me);
         let mut indexed = self.indexed.lock();
         for change in changes {
             if let Change::Entry(path) = change {
-                indexed.note(path, is_file(&view, label.as_deref(), path));
+                indexed.apply_change(path, is_file(&view, label.as_deref(), path));
             }
         }
         !changes.contains(&Change::Everything)
@@ -105,7 +105,7 @@ impl OfferedFiles {
     #[must_use]
     pub(super) fn index_all(&self) -> bool {
         let made = self.make();
-        self.put_in(made)
+        self.install_index(made)
     }
 
     fn make(&self) -> NameIndex {
@@ -126,7 +126,7 @@ impl OfferedFiles {
                     match child.found.kind {
                         Kind::Directory => folders.push(path),
                         Kind::File { .. } => {
-                            self.tell_if_refused(&path, &child.found);
+                            self.warn_if_refused(&path, &child.found);
                             index.set(&path, true);
                         }
                         Kind::Symlink { .. } => {}
@@ -141,7 +141,7 @@ impl OfferedFiles {
     }
 
     /// Installs the new index and applies the changes recorded during the rebuild.
-    fn put_in(&self, made: NameIndex) -> bool {
+    fn install_index(&self, made: NameIndex) -> bool {
         let mut indexed = self.indexed.lock();
         let view = self.view.load();
         let label = view.label(&self.me);
@@ -149,7 +149,7 @@ impl OfferedFiles {
         indexed.is_being_made = false;
         let meanwhile = std::mem::take(&mut indexed.meanwhile);
         for path in &meanwhile {
-            indexed.note(path, is_file(&view, label.as_deref(), path));
+            indexed.apply_change(path, is_file(&view, label.as_deref(), path));
         }
         meanwhile.len() <= MEANWHILE_MAX
     }
@@ -221,7 +221,7 @@ impl OfferedFiles {
     fn carried(&self, path: &SharedPath, found: &Found) -> Option<FileVersion> {
         let file = FileVersion::found(path, found)?;
         if file.size_bytes > SIZE_MAX_BYTES {
-            self.refusals.too_large(path, file.size_bytes);
+            self.refusals.warn_too_large(path, file.size_bytes);
             return None;
         }
         // Without `own`, reads return the verified bytes and not the current own file.
@@ -245,7 +245,7 @@ impl OfferedFiles {
     }
 
     /// Warns about files in the own shares that cannot be served to legacy peers.
-    pub(super) fn tell_refused(&self, changes: &[Change]) {
+    pub(super) fn warn_refused(&self, changes: &[Change]) {
         let view = self.view.load();
         let Some(label) = view.label(&self.me) else {
             return;
@@ -254,17 +254,17 @@ impl OfferedFiles {
             if let Change::Entry(path) = change
                 && let Some(found) = view.peer_lookup(&label, path)
             {
-                self.tell_if_refused(path, &found);
+                self.warn_if_refused(path, &found);
             }
         }
     }
 
     /// Warns that a legacy peer did not receive a whole file, through no fault of its own.
-    pub(super) fn tell_unfinished(&self, path: &SharedPath, why: FsError) {
-        self.refusals.unfinished(path, why);
+    pub(super) fn warn_unfinished(&self, path: &SharedPath, why: FsError) {
+        self.refusals.warn_unfinished(path, why);
     }
 
-    fn tell_if_refused(&self, path: &SharedPath, found: &Found) {
+    fn warn_if_refused(&self, path: &SharedPath, found: &Found) {
         let (Kind::File { size_bytes, .. }, Some((share, _))) = (&found.kind, &found.own) else {
             return;
         };
@@ -274,8 +274,8 @@ impl OfferedFiles {
             return;
         }
         match name {
-            Err(why) => self.refusals.not_given(path, why),
-            Ok(_) => self.refusals.too_large(path, *size_bytes),
+            Err(why) => self.refusals.warn_not_given(path, why),
+            Ok(_) => self.refusals.warn_too_large(path, *size_bytes),
         }
     }
 }
@@ -290,7 +290,7 @@ fn is_file(view: &View, label: Option<&str>, path: &SharedPath) -> bool {
 }
 
 impl IndexState {
-    fn note(&mut self, path: &SharedPath, is_here: bool) {
+    fn apply_change(&mut self, path: &SharedPath, is_here: bool) {
         if self.is_being_made && self.meanwhile.len() <= MEANWHILE_MAX {
             self.meanwhile.insert(path.clone());
         }
@@ -418,7 +418,7 @@ mod tests {
         bench.share(None);
         assert!(bench.offered.shares.wait_settled(Duration::from_secs(30)));
         let change = bench.change("file", true);
-        assert!(bench.offered.note(&[change]));
+        assert!(bench.offered.apply_changes(&[change]));
         let name = Name::new(b"file").unwrap();
         assert!(bench.offered.find(&name).is_some());
         bench.share(Some(vec!["somebody".to_owned()]));
@@ -431,9 +431,9 @@ mod tests {
         bench.change("goes", true);
         let made = bench.offered.make();
         let changes = [bench.change("comes", true), bench.change("goes", false)];
-        assert!(bench.offered.note(&changes));
+        assert!(bench.offered.apply_changes(&changes));
         assert!(bench.has("comes"), "meanwhile too");
-        assert!(bench.offered.put_in(made));
+        assert!(bench.offered.install_index(made));
         assert!(bench.has("comes") && !bench.has("goes"));
         assert!(bench.offered.indexed.lock().meanwhile.is_empty());
     }
@@ -444,14 +444,14 @@ mod tests {
         let made = bench.offered.make();
         let name = |n: usize| Change::Entry(SharedPath::new(n.to_string().into_bytes()).unwrap());
         let many: Vec<Change> = (0..2 * MEANWHILE_MAX).map(name).collect();
-        assert!(bench.offered.note(&many));
+        assert!(bench.offered.apply_changes(&many));
         assert_eq!(
             bench.offered.indexed.lock().meanwhile.len(),
             MEANWHILE_MAX + 1
         );
-        assert!(!bench.offered.put_in(made));
+        assert!(!bench.offered.install_index(made));
         bench.change("unnamed", true);
-        assert!(!bench.offered.note(&[Change::Everything]));
+        assert!(!bench.offered.apply_changes(&[Change::Everything]));
         assert!(bench.offered.index_all() && bench.has("unnamed"));
     }
 

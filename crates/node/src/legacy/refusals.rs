@@ -57,24 +57,24 @@ impl Refusals {
     }
 
     /// Warns that a program asked for a name that the protocol cannot carry.
-    pub(super) fn not_asked(&self, name: &[u8], why: NameError) {
-        self.tell(RefusalKind::NotAsked, name, || {
+    pub(super) fn warn_not_asked(&self, name: &[u8], why: NameError) {
+        self.warn_once(RefusalKind::NotAsked, name, || {
             format!("{} was not asked of legacy peers: {why}", printable(name))
         });
     }
 
     /// Warns that a shared file has a name that the protocol cannot carry.
-    pub(super) fn not_given(&self, path: &SharedPath, why: NameError) {
+    pub(super) fn warn_not_given(&self, path: &SharedPath, why: NameError) {
         let path = path.as_bytes();
-        self.tell(RefusalKind::NotGiven, path, || {
+        self.warn_once(RefusalKind::NotGiven, path, || {
             format!("{} is not given to legacy peers: {why}", printable(path))
         });
     }
 
     /// Warns that a file is larger than the protocol can express.
-    pub(super) fn too_large(&self, path: &SharedPath, size_bytes: u64) {
+    pub(super) fn warn_too_large(&self, path: &SharedPath, size_bytes: u64) {
         let path = path.as_bytes();
-        self.tell(RefusalKind::NotGiven, path, || {
+        self.warn_once(RefusalKind::NotGiven, path, || {
             format!(
                 "{} is not given to legacy peers: its {size_bytes} bytes are more than the \
                  {SIZE_MAX_BYTES} that their protocol can say",
@@ -84,15 +84,15 @@ impl Refusals {
     }
 
     /// Warns that a legacy peer did not receive a whole file, through no fault of its own.
-    pub(super) fn unfinished(&self, path: &SharedPath, why: FsError) {
+    pub(super) fn warn_unfinished(&self, path: &SharedPath, why: FsError) {
         let path = path.as_bytes();
-        self.tell(RefusalKind::Unfinished, path, || {
+        self.warn_once(RefusalKind::Unfinished, path, || {
             let shown = printable(path);
             format!("a legacy peer did not get the whole of {shown}: {why}")
         });
     }
 
-    fn tell(&self, kind: RefusalKind, name: &[u8], message: impl FnOnce() -> String) {
+    fn warn_once(&self, kind: RefusalKind, name: &[u8], message: impl FnOnce() -> String) {
         let mut told = self.told.lock();
         let key = (kind, Box::from(name));
         if told.names.contains(&key) {
@@ -102,7 +102,7 @@ impl Refusals {
             told.names.clear();
         }
         told.names.insert(key);
-        let Some(untold) = told.take(Instant::now()) else {
+        let Some(untold) = told.try_report(Instant::now()) else {
             return;
         };
         drop(told);
@@ -118,7 +118,7 @@ impl Refusals {
 impl ReportedNames {
     /// Returns the number of suppressed warnings since the last one if a warning is allowed now,
     /// else `None`.
-    fn take(&mut self, now: Instant) -> Option<u64> {
+    fn try_report(&mut self, now: Instant) -> Option<u64> {
         if !self.left.take(1, now) {
             self.untold += 1;
             return None;
@@ -136,13 +136,13 @@ mod tests {
         let events = EventLog::default();
         let refusals = Refusals::new(events.clone());
         for _ in 0..3 {
-            refusals.not_asked(b"a,b", NameError::Comma);
+            refusals.warn_not_asked(b"a,b", NameError::Comma);
         }
         let line =
             "a,b was not asked of legacy peers: legacy peers cannot carry a name with a comma";
         assert_eq!(events.warnings(), [line]);
         for n in 0..100_000 {
-            refusals.not_asked(format!("{n},").as_bytes(), NameError::Comma);
+            refusals.warn_not_asked(format!("{n},").as_bytes(), NameError::Comma);
         }
         assert_eq!(events.warnings().len(), BURST as usize);
         assert!(refusals.told.lock().names.len() <= TOLD_MAX);
@@ -156,10 +156,10 @@ mod tests {
             left: TokenBucket::one_in(PAUSE, BURST, now),
             untold: 0,
         };
-        let count = (0..100).filter(|_| told.take(now).is_some()).count();
+        let count = (0..100).filter(|_| told.try_report(now).is_some()).count();
         assert_eq!(count, BURST as usize);
-        assert_eq!(told.take(now + PAUSE), Some(84));
-        assert_eq!(told.take(now + PAUSE), None);
-        assert_eq!(told.take(now + PAUSE * 3), Some(1));
+        assert_eq!(told.try_report(now + PAUSE), Some(84));
+        assert_eq!(told.try_report(now + PAUSE), None);
+        assert_eq!(told.try_report(now + PAUSE * 3), Some(1));
     }
 }

@@ -186,10 +186,10 @@ impl LegacyPlane {
                     None => return,
                 },
                 Some(changes) = queues.changes.recv() => {
-                    if !self.offered.note(&changes) {
+                    if !self.offered.apply_changes(&changes) {
                         self.missed.store(true, Ordering::Relaxed);
                     }
-                    self.offered.tell_refused(&changes);
+                    self.offered.warn_refused(&changes);
                 }
                 Some((stream, from)) = queues.connections.recv() => self.serve(stream, from),
                 Some(outcome) = queues.outcomes.recv() => self.handle_outcome(outcome),
@@ -286,7 +286,7 @@ impl LegacyPlane {
                 waiters.push(LookupWaiter { patience, reply });
             }
             Err(absence) => {
-                self.tell_if_busy(absence);
+                self.warn_if_busy(absence);
                 let _gone = reply.send(Err(absence.into()));
             }
         }
@@ -325,7 +325,7 @@ impl LegacyPlane {
         let error = match result {
             Ok(transfer) => {
                 let file = self.files.found(name.clone(), peer, transfer);
-                self.tell_names(std::slice::from_ref(&name));
+                self.announce_names(std::slice::from_ref(&name));
                 return self.reply_all(&name, &Ok(file));
             }
             Err(error) => error,
@@ -349,7 +349,7 @@ impl LegacyPlane {
         let (now, file, error) = (Instant::now(), &failed.file, &failed.error);
         if error.is_the_peers() {
             self.machine.failed(now, &file.name, file.at);
-            self.tell_names(std::slice::from_ref(&file.name));
+            self.announce_names(std::slice::from_ref(&file.name));
         }
         let is_told = match error {
             CopyError::Refused | CopyError::Transfer { offence: None, .. } => false,
@@ -386,7 +386,7 @@ impl LegacyPlane {
                 self.reply_to(&name, Some(Patience::Lookup), LegacyAbsence::NobodyHasIt);
             }
             LegacyEvent::LookupBusy(name) => {
-                self.tell_if_busy(Absence::Busy);
+                self.warn_if_busy(Absence::Busy);
                 self.reply_to(&name, Some(Patience::Lookup), Absence::Busy.into());
             }
             LegacyEvent::AskOver(name) => self.reply_to(&name, None, LegacyAbsence::NobodyHasIt),
@@ -397,14 +397,14 @@ impl LegacyPlane {
             LegacyEvent::MemberDown(peer) => {
                 tracing::debug!(%peer, "a legacy peer is gone");
                 let gone = self.files.forget_peer(peer);
-                self.tell_names(&gone);
+                self.announce_names(&gone);
             }
         }
     }
 
     /// Reports names that appeared or disappeared. A lost report causes a stale listing, never a
     /// wrong file.
-    fn tell_names(&self, names: &[Name]) {
+    fn announce_names(&self, names: &[Name]) {
         let root = SharedPath::root();
         let paths = names
             .iter()
@@ -464,7 +464,7 @@ impl LegacyPlane {
     }
 
     /// Warns that names are refused without asking peers, once for each busy period.
-    fn tell_if_busy(&mut self, why: Absence) {
+    fn warn_if_busy(&mut self, why: Absence) {
         if why != Absence::Busy {
             return;
         }

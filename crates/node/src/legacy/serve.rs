@@ -41,7 +41,7 @@ pub(super) async fn serve(
         return served.close().await;
     };
     let note = |is_done| {
-        events.note(News::Given(Given {
+        events.record(News::Given(Given {
             peer,
             name: served_name.clone(),
             size_bytes: file.size_bytes,
@@ -51,7 +51,7 @@ pub(super) async fn serve(
     match give((&mut served, &passage), &file, content, &note).await {
         Ok(()) => note(true),
         Err(FsError::Interrupted) => tracing::debug!(%peer, "{} was not taken", file.path),
-        Err(why) => offered.tell_unfinished(&file.path, why),
+        Err(why) => offered.warn_unfinished(&file.path, why),
     }
     served.close().await;
 }

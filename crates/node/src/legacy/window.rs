@@ -143,7 +143,7 @@ impl Window {
             // The rate limit does not count towards the time that the peer has.
             stream.transfer.allowed(true).await;
             let patience = patience.max(CLOSE_WAIT * 2);
-            let taken = tokio::time::timeout(patience, stream.take(offset)).await;
+            let taken = tokio::time::timeout(patience, stream.receive_next(offset)).await;
             let taken = taken.map_err(|_| CopyError::interrupted("nothing comes"))?;
             if let Err(error) = taken {
                 self.files.failed(&self.file, &error);
@@ -175,7 +175,7 @@ impl WindowStream {
     }
 
     /// Takes the next bytes and drops bytes far before the reader.
-    async fn take(&mut self, reader: u64) -> Result<(), CopyError> {
+    async fn receive_next(&mut self, reader: u64) -> Result<(), CopyError> {
         match self.transfer.next().await? {
             Some(part) => self.kept.extend_from_slice(&part),
             None => self.is_whole = true,

@@ -58,9 +58,9 @@ impl RequestContext {
 impl Machine {
     /// Handles the response to a request of [`Machine::poll_request`], or `None` if it failed.
     pub fn handle_response(&mut self, now: Instant, id: RequestId, response: Option<Response>) {
-        match (self.questions.take(id), response) {
+        match (self.questions.remove(id), response) {
             (Some(RequestContext::Log { author, from }), Some(Response::Log(part))) => {
-                self.pulls.note_answer(&from);
+                self.pulls.mark_answered(&from);
                 self.handle_log_part(now, author, from, part);
             }
             (Some(RequestContext::Log { author, .. }), Some(_)) => self.pulls.fail(now, author),
@@ -69,7 +69,7 @@ impl Machine {
             }
             (Some(RequestContext::Heads { from }), response) => {
                 if let Some(Response::Heads { heads }) = response {
-                    self.hear_heads(now, from, &heads);
+                    self.receive_heads(now, from, &heads);
                 }
                 self.told.insert(from);
             }
@@ -80,9 +80,9 @@ impl Machine {
                     told_all,
                 }),
                 Some(Response::Trust { answer }),
-            ) => self.hear_trust(now, (from, address), told_all, &answer),
+            ) => self.receive_trust(now, (from, address), told_all, &answer),
             (Some(RequestContext::Members { from }), Some(Response::Members { members })) => {
-                self.hear_members(now, from, &members);
+                self.receive_members(now, from, &members);
             }
             _ => {}
         }
@@ -104,21 +104,21 @@ impl Machine {
                 return Some(Response::NotHere);
             }
             Request::Members { members } => {
-                self.hear_members(now, from, members);
+                self.receive_members(now, from, members);
                 Response::Members {
                     members: self.cluster.export_members(),
                 }
             }
             Request::Trust { question } => {
                 let (answer, fault) = self.keyring.answer(question);
-                self.blame_for_words(from, fault);
+                self.report_bad_statement(from, fault);
                 answer.map_or(Response::NotHere, |answer| Response::Trust {
                     answer: answer.into(),
                 })
             }
             Request::Heads { heads } => {
                 let news = newer_than(self.catalogue.heads(), heads);
-                self.hear_heads(now, from, heads);
+                self.receive_heads(now, from, heads);
                 Response::Heads { heads: news }
             }
             Request::Log {
@@ -210,14 +210,14 @@ impl Machine {
         self.questions.ask(node, address, request, asked)
     }
 
-    fn hear_members(&mut self, now: Instant, from: NodeId, members: &[u8]) {
+    fn receive_members(&mut self, now: Instant, from: NodeId, members: &[u8]) {
         let offence = match self.cluster.merge_members(now, members) {
             Ok(()) => return,
             Err(ClusterError::ForgedMemberList) => Offence::SpeaksForOthers,
             Err(_) => Offence::Garbage,
         };
         self.counters.bad_member_lists += 1;
-        self.blame(from, offence);
+        self.report_offence(from, offence);
     }
 
     pub(super) fn handle_log_part(
@@ -233,50 +233,50 @@ impl Machine {
         }
         let Some(part) = decode_part(author, part) else {
             self.counters.bad_parts += 1;
-            self.blame(from, Offence::BadLog);
+            self.report_offence(from, Offence::BadLog);
             self.pulls.fail(now, author);
             return;
         };
         let paces = &mut self.list_paces;
-        if !paces.take(now, author, &self.me, &part.records) {
+        if !paces.try_take(now, author, &self.me, &part.records) {
             // The author's rate limit may have recovered by the retry.
-            self.blame(author, Offence::ListsReadersTooFast);
+            self.report_offence(author, Offence::ListsReadersTooFast);
             return self.pulls.fail(now, author);
         }
         let head = part.head.clone();
         match self.catalogue.begin_apply(author, part) {
-            Ok(Some(applied)) => self.note_applied(now, (author, from), &head, applied),
+            Ok(Some(applied)) => self.handle_applied(now, (author, from), &head, applied),
             Ok(None) => {
                 self.taken_in.entry(author).or_insert((from, head));
                 // With other logs queued, it waits for `sweep`, so that a view can be taken in
                 // between.
                 if self.taken_in.len() == 1 {
-                    self.take_in(now);
+                    self.merge_step(now);
                 }
             }
             Err(error) => {
                 self.counters.bad_parts += 1;
-                self.blame_for_part(author, from, &error);
+                self.report_bad_part(author, from, &error);
                 self.pulls.fail(now, author);
             }
         }
     }
 
     /// Merges one step of the received logs and returns whether there was any.
-    pub(super) fn take_in(&mut self, now: Instant) -> bool {
+    pub(super) fn merge_step(&mut self, now: Instant) -> bool {
         let was_there = self.catalogue.take_turn();
         while let Some((author, applied)) = self.catalogue.poll_taken() {
             if let Some((from, head)) = self.taken_in.remove(&author) {
-                self.note_applied(now, (author, from), &head, applied);
+                self.handle_applied(now, (author, from), &head, applied);
             }
-            self.note_given_way(now);
+            self.report_dropped_logs(now);
             self.ask_for_logs(now);
         }
         was_there
     }
 
     /// Handles the result of merging a part of a log.
-    fn note_applied(
+    fn handle_applied(
         &mut self,
         now: Instant,
         (author, from): (NodeId, NodeId),
@@ -298,7 +298,7 @@ impl Machine {
                     Some(pull) => self.pulls.restart(now, author, position_of(pull)),
                     None => {
                         // After its last retry, an honest log matches its head.
-                        self.blame(from, Offence::BadLog);
+                        self.report_offence(from, Offence::BadLog);
                         self.pulls.finish(author);
                     }
                 }

@@ -135,7 +135,7 @@ impl Machine {
 
     /// Handles a list of heads, at most one of each author. It stops at the first forged head,
     /// because each costs the check of a signature.
-    pub(super) fn hear_heads(&mut self, now: Instant, from: NodeId, heads: &[SignedHead]) {
+    pub(super) fn receive_heads(&mut self, now: Instant, from: NodeId, heads: &[SignedHead]) {
         let mut authors = BTreeSet::new();
         let first = |signed: &&SignedHead| authors.insert(signed.head.author);
         let mut heads = heads.iter().filter(first);
@@ -167,16 +167,16 @@ impl Machine {
         if !trust::verify(&author, &signed.head.signed_bytes(), &signed.signature) {
             self.counters.bad_heads += 1;
             if let Some(from) = from {
-                self.blame(from, Offence::SpeaksForOthers);
+                self.report_offence(from, Offence::SpeaksForOthers);
             }
             return false;
         }
-        self.take_head(now, signed, from);
+        self.apply_head(now, signed, from);
         true
     }
 
     /// Applies a head that its author signed.
-    fn take_head(&mut self, now: Instant, signed: &SignedHead, from: Option<NodeId>) {
+    fn apply_head(&mut self, now: Instant, signed: &SignedHead, from: Option<NodeId>) {
         let author = signed.head.author;
         match self.catalogue.handle_head(signed) {
             HeadOutcome::Known => {}
@@ -194,7 +194,7 @@ impl Machine {
             HeadOutcome::Refused(error) => {
                 self.counters.refused_heads += 1;
                 if matches!(error, CatalogueError::TooManyRecords { .. }) {
-                    self.blame(author, Offence::ListsTooMuch);
+                    self.report_offence(author, Offence::ListsTooMuch);
                 }
                 return;
             }

@@ -23,7 +23,7 @@ pub(super) struct ListPaces(BTreeMap<NodeId, TokenBucket>);
 impl ListPaces {
     /// Returns whether these records of an author may be accepted by `me` now. If so, they count as
     /// taken.
-    pub(super) fn take(
+    pub(super) fn try_take(
         &mut self,
         now: Instant,
         author: NodeId,

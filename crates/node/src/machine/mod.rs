@@ -419,7 +419,7 @@ impl Machine {
     /// Continues the work on a large change and returns whether more is left. Call it between other
     /// work.
     pub fn sweep(&mut self, now: Instant) -> bool {
-        let has_more = self.restate(now) | self.take_in(now);
+        let has_more = self.restate(now) | self.merge_step(now);
         self.catalogue.advance(SWEEP_STEP_RECORDS) || has_more
     }
 
@@ -438,7 +438,7 @@ impl Machine {
             self.handle_cluster_event(now, event);
         }
         self.review_haves(now);
-        self.note_given_way(now);
+        self.report_dropped_logs(now);
         self.ask_newcomers();
         self.ask_for_logs(now);
     }
@@ -458,10 +458,10 @@ impl Machine {
                 self.push_event(NodeEvent::CopiedKey { node, addresses });
             }
             ClusterEvent::CopyGone { node } => self.handle_copy_gone(node),
-            ClusterEvent::Statement { from, bytes } => self.hear_statement(now, from, &bytes),
+            ClusterEvent::Statement { from, bytes } => self.receive_statement(now, from, &bytes),
             ClusterEvent::Stranger { address } => self.push_event(NodeEvent::Knock { address }),
             ClusterEvent::Offended { node, what } => {
-                self.blame(node, what.into());
+                self.report_offence(node, what.into());
             }
             ClusterEvent::Left => self.push_event(NodeEvent::Left),
         }
@@ -471,7 +471,7 @@ impl Machine {
         self.set_live(member.node, true);
         // A late answer may be from an earlier life of the node.
         self.told.remove(&member.node);
-        self.questions.comes(member.node, member.address);
+        self.questions.add_newcomer(member.node, member.address);
         self.push_event(NodeEvent::PeerUp(member));
     }
 
@@ -500,7 +500,7 @@ impl Machine {
             (Ok(Message::Offer(_)), None) => return,
             (Err(_), _) => {
                 self.counters.bad_messages += 1;
-                return self.blame(from, Offence::Garbage);
+                return self.report_offence(from, Offence::Garbage);
             }
         };
         if self.events.len() < EVENTS_MAX {

@@ -59,7 +59,7 @@ impl RequestTable {
     }
 
     /// Removes a request that was answered or failed, and returns its context.
-    pub(super) fn take(&mut self, id: RequestId) -> Option<RequestContext> {
+    pub(super) fn remove(&mut self, id: RequestId) -> Option<RequestContext> {
         self.asked.remove(&id)
     }
 
@@ -83,7 +83,7 @@ impl RequestTable {
     }
 
     /// Records a live member that must be asked.
-    pub(super) fn comes(&mut self, node: NodeId, address: SocketAddr) {
+    pub(super) fn add_newcomer(&mut self, node: NodeId, address: SocketAddr) {
         self.newcomers.insert(node, address);
     }
 

@@ -135,7 +135,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn hear_trust(
+    pub(super) fn receive_trust(
         &mut self,
         now: Instant,
         (from, address): (NodeId, SocketAddr),
@@ -143,16 +143,16 @@ impl Machine {
         answer: &[u8],
     ) {
         let (lacks_some, fault) = self.keyring.hear_answer(answer);
-        self.blame_for_words(from, fault);
+        self.report_bad_statement(from, fault);
         if lacks_some && !told_all {
             self.ask_for_trust(from, address, true);
         }
         self.follow_membership(now);
     }
 
-    pub(super) fn hear_statement(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
+    pub(super) fn receive_statement(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
         let fault = self.keyring.hear_news(bytes);
-        self.blame_for_words(from, fault);
+        self.report_bad_statement(from, fault);
         self.follow_membership(now);
         if self.keyring.wanted_epoch().is_some()
             && let Some(address) = self.address_of(&from)

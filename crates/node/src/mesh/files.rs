@@ -52,7 +52,7 @@ impl PushedFiles {
     }
 
     /// Performs one step and returns an offence of the sender. Blocking: writes and hashes.
-    pub(super) fn take(&mut self, step: FileStep) -> Option<Offence> {
+    pub(super) fn perform(&mut self, step: FileStep) -> Option<Offence> {
         let now = Instant::now();
         match step {
             FileStep::Start(start) => self.start(now, start),
@@ -76,7 +76,7 @@ impl PushedFiles {
         let (begun, replaced) = match self.receiving.start(now, start) {
             Ok(begun) => begun,
             Err(refused) => {
-                self.tell(&sent_name, size_bytes, failed(&refused.offence));
+                self.report(&sent_name, size_bytes, failed(&refused.offence));
                 return self.refused(refused);
             }
         };
@@ -85,14 +85,14 @@ impl PushedFiles {
         }
         match self.inbox.begin(self.origin, size_bytes) {
             Ok(arriving) => {
-                self.tell(&begun.name, size_bytes, PushStage::Started);
+                self.report(&begun.name, size_bytes, PushStage::Started);
                 self.coming
                     .insert(begun.id, MeshArrival { begun, arriving });
             }
             Err(why) => {
                 // Not an offence: the sender cannot know.
                 self.receiving.forget(begun.id);
-                self.tell(&begun.name, size_bytes, failed(&why));
+                self.report(&begun.name, size_bytes, failed(&why));
             }
         }
         None
@@ -121,8 +121,8 @@ impl PushedFiles {
         let MeshArrival { begun, arriving } = self.coming.remove(&id)?;
         let size_bytes = begun.size_bytes;
         match arriving.publish(&begun.name, &Sender::Peer(self.from.clone()), &self.from) {
-            Ok(name) => self.tell(&name, size_bytes, PushStage::Done),
-            Err(why) => self.tell(&begun.name, size_bytes, failed(&why)),
+            Ok(name) => self.report(&name, size_bytes, PushStage::Done),
+            Err(why) => self.report(&begun.name, size_bytes, failed(&why)),
         }
         None
     }
@@ -137,12 +137,12 @@ impl PushedFiles {
     fn fail(&mut self, id: FileId, why: &str) {
         if let Some(MeshArrival { begun, .. }) = self.coming.remove(&id) {
             let stage = PushStage::Failed(why.to_owned());
-            self.tell(&begun.name, begun.size_bytes, stage);
+            self.report(&begun.name, begun.size_bytes, stage);
         }
     }
 
-    fn tell(&self, name: &[u8], size_bytes: u64, stage: PushStage) {
-        self.events.note(News::Received(Push {
+    fn report(&self, name: &[u8], size_bytes: u64, stage: PushStage) {
+        self.events.record(News::Received(Push {
             peer: self.from.clone(),
             name: name.to_vec(),
             size_bytes,

@@ -177,7 +177,7 @@ impl MeshPlane {
                     let conn = self.attend(stream, Some(place));
                     self.machine.accepted(Instant::now(), conn, from);
                 }
-                Some((conn, heard)) = queues.heard.recv() => self.handle_heard(conn, heard),
+                Some((conn, heard)) = queues.heard.recv() => self.handle_message(conn, heard),
                 Some((address, result)) = queues.dialled.recv() => {
                     self.handle_dialled(address, result);
                 }
@@ -221,7 +221,7 @@ impl MeshPlane {
         conn
     }
 
-    fn handle_heard(&mut self, conn: ConnId, heard: SessionMessage) {
+    fn handle_message(&mut self, conn: ConnId, heard: SessionMessage) {
         let now = Instant::now();
         match heard {
             SessionMessage::Hello(line) => self.machine.hello(now, conn, &line),
@@ -355,23 +355,23 @@ impl MeshPlane {
                 }
             }
             MeshEvent::PeerUp { who, dialled } => {
-                self.events.note(News::MeshUp { who, dialled });
+                self.events.record(News::MeshUp { who, dialled });
             }
             MeshEvent::PeerDown(who, why) => {
-                self.events.note(News::MeshDown(who, why.to_string()));
+                self.events.record(News::MeshDown(who, why.to_string()));
             }
             MeshEvent::Rejected(address, why) => {
-                self.events.note(News::MeshRejected(address, why));
+                self.events.record(News::MeshRejected(address, why));
             }
-            MeshEvent::Chat(who, text) => self.events.note(News::Chat {
+            MeshEvent::Chat(who, text) => self.events.record(News::Chat {
                 from: who.name,
                 text,
             }),
             MeshEvent::Binary(who, length_bytes, bytes) => {
-                self.mailbox.take(who.name, length_bytes, bytes);
+                self.mailbox.deliver(who.name, length_bytes, bytes);
             }
             MeshEvent::Learned(who, count) => {
-                self.events.note(News::MeshLearned { from: who, count });
+                self.events.record(News::MeshLearned { from: who, count });
             }
             MeshEvent::Offended(culprit, what) => {
                 let ip = culprit.ip;

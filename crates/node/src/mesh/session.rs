@@ -101,11 +101,11 @@ impl MeshSession {
                 outcome = &mut written => break outcome.unwrap_or(Ok(())).err(),
                 _ = tick.tick() => {
                     if std::mem::take(&mut pushes) || allowed.is_some() {
-                        self.tell(SessionMessage::Alive).await;
+                        self.send_to_plane(SessionMessage::Alive).await;
                     }
                     // a file that our rate limit delays is not late
                     if allowed.is_none() {
-                        files = take(files, vec![FileStep::Tick]).await.0;
+                        files = perform_steps(files, vec![FileStep::Tick]).await.0;
                     }
                     continue;
                 }
@@ -122,23 +122,23 @@ impl MeshSession {
                     pushes = true;
                     let steps = self.gather(file, &mut reader, &mut held);
                     allowed = self.more_after(&steps);
-                    let (kept, offences) = self.take_files(files, steps).await;
+                    let (kept, offences) = self.handle_files(files, steps).await;
                     files = kept;
                     for offence in offences {
-                        self.tell(SessionMessage::Blame(offence)).await;
+                        self.send_to_plane(SessionMessage::Blame(offence)).await;
                     }
                     continue;
                 }
                 Err(end) => break Some(end),
             };
-            if !self.tell(told).await {
+            if !self.send_to_plane(told).await {
                 return;
             }
         };
         drop(allowed);
         // Unfinished files are discarded before the end is reported.
         let _gone = tokio::task::spawn_blocking(move || drop(files)).await;
-        self.tell(SessionMessage::Ended(ended.and_then(offence_of)))
+        self.send_to_plane(SessionMessage::Ended(ended.and_then(offence_of)))
             .await;
     }
 
@@ -195,7 +195,7 @@ impl MeshSession {
     }
 
     /// Handles file messages. They wait until the peer has completed its handshake.
-    async fn take_files(
+    async fn handle_files(
         &mut self,
         files: Option<PushedFiles>,
         steps: Vec<FileStep>,
@@ -204,7 +204,7 @@ impl MeshSession {
             Some(files) => Some(files),
             None => self.first_file().await,
         };
-        take(files, steps).await
+        perform_steps(files, steps).await
     }
 
     async fn first_file(&mut self) -> Option<PushedFiles> {
@@ -221,7 +221,7 @@ impl MeshSession {
     }
 
     /// Sends a message to the plane and returns whether the plane still runs.
-    async fn tell(&self, what: SessionMessage) -> bool {
+    async fn send_to_plane(&self, what: SessionMessage) -> bool {
         self.plane.send((self.conn, what)).await.is_ok()
     }
 }
@@ -243,7 +243,7 @@ async fn next_of(
 }
 
 /// Performs steps on a blocking thread.
-async fn take(
+async fn perform_steps(
     files: Option<PushedFiles>,
     steps: Vec<FileStep>,
 ) -> (Option<PushedFiles>, Vec<Offence>) {
@@ -251,7 +251,7 @@ async fn take(
         return (None, Vec::new());
     };
     let taken = tokio::task::spawn_blocking(move || {
-        let offences = steps.into_iter().filter_map(|step| files.take(step));
+        let offences = steps.into_iter().filter_map(|step| files.perform(step));
         let offences = offences.collect();
         (Some(files), offences)
     });

@@ -96,7 +96,7 @@ fn who_answers_again_or_failed_at_once_is_asked_first() {
     assert_eq!(first_asked(&mut pulls, now, &members), node(1));
     let now = now + PART_PATIENCE;
     pulls.fail_silently(now, node(1));
-    pulls.note_answer(&node(1));
+    pulls.mark_answered(&node(1));
     pulls.finish(node(1));
     assert_eq!(first_asked(&mut pulls, now, &members), node(1));
 }
