@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::fixed::{FixedVersion, Hindrance};
+use super::fixed::{FixedVersion, MissedReason};
 use super::legacy::{LEGACY_READ, Legacy, RemoteBytes};
 use super::names::Names;
 use super::published::{Outdated, Published};
@@ -99,12 +99,14 @@ impl NodeContent {
         let view = self.published.view.load();
         // If another node has the content, reads can do without the local copy.
         match version.hindrance() {
-            Some(Hindrance::Want) if view.is_mine_alone(&file.hash) => Err(FsError::TooManyHandles),
-            Some(Hindrance::Beginning) if view.is_mine_alone(&file.hash) => {
+            Some(MissedReason::Want) if view.is_mine_alone(&file.hash) => {
+                Err(FsError::TooManyHandles)
+            }
+            Some(MissedReason::Beginning) if view.is_mine_alone(&file.hash) => {
                 Err(FsError::Unreachable)
             }
             // The own file may have changed, and no other node lists this content.
-            Some(Hindrance::Unsettled) if !view.is_elsewhere(&file.hash) => Err(FsError::Gone),
+            Some(MissedReason::Unsettled) if !view.is_elsewhere(&file.hash) => Err(FsError::Gone),
             _ => Ok(version),
         }
     }

@@ -95,7 +95,7 @@ pub enum SendError {
 
 /// The sender of files and talk. Clones share their state.
 #[derive(Clone)]
-pub struct Courier {
+pub struct FileSender {
     pub(super) me: NodeId,
     pub(super) net: PeerNet,
     pub(super) published: Published,
@@ -119,7 +119,7 @@ impl Recipient {
     }
 }
 
-impl Courier {
+impl FileSender {
     /// Returns all peers that can receive files now, or the named ones. A peer is named by its
     /// name, its key or the start of the key, its ID, or its address.
     ///
@@ -313,7 +313,7 @@ impl Courier {
 
 /// Reports how a push ended, even if its future is dropped.
 struct ReportOnDrop<'a> {
-    courier: &'a Courier,
+    courier: &'a FileSender,
     parcel: &'a Parcel,
     to: &'a Recipient,
     stage: PushStage,
@@ -354,7 +354,7 @@ enum AttemptError {
 
 /// One attempt to send a file to a node.
 struct SendAttempt<'a> {
-    courier: &'a Courier,
+    courier: &'a FileSender,
     parcel: &'a Parcel,
     node: NodeId,
     sent: &'a Arc<AtomicU64>,

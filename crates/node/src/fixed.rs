@@ -26,12 +26,12 @@ pub(super) struct FixedVersion {
     /// The ranges that were here when the version was opened; the whole file if nothing was
     /// missing.
     here: ExtentSet,
-    hindrance: Option<Hindrance>,
+    hindrance: Option<MissedReason>,
 }
 
 /// The reason why a content was not found although it may be here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hindrance {
+pub(super) enum MissedReason {
     /// Too few descriptors or too little memory.
     Want,
     /// Some shares had not been added yet.
@@ -101,7 +101,7 @@ impl FixedVersion {
     }
 
     /// Returns why bytes that may be here were not found at the open.
-    pub(crate) fn hindrance(&self) -> Option<Hindrance> {
+    pub(crate) fn hindrance(&self) -> Option<MissedReason> {
         self.hindrance.filter(|_| self.is_partial())
     }
 
@@ -177,15 +177,15 @@ impl FixedVersion {
     }
 }
 
-fn hindrance(kept: Option<&CacheError>, local: Option<&ShareError>) -> Option<Hindrance> {
+fn hindrance(kept: Option<&CacheError>, local: Option<&ShareError>) -> Option<MissedReason> {
     if kept.is_some_and(CacheError::is_want) {
-        return Some(Hindrance::Want);
+        return Some(MissedReason::Want);
     }
     let local = local.filter(|error| error.is_want())?;
     match local {
-        ShareError::Missed => Some(Hindrance::Unsettled),
-        ShareError::Beginning => Some(Hindrance::Beginning),
-        _ => Some(Hindrance::Want),
+        ShareError::Missed => Some(MissedReason::Unsettled),
+        ShareError::Beginning => Some(MissedReason::Beginning),
+        _ => Some(MissedReason::Want),
     }
 }
 
@@ -236,7 +236,7 @@ mod tests {
         };
         let version = FixedVersion::open(&file, &cache, &shares);
         // some shares are not added yet
-        assert_eq!(version.hindrance(), Some(Hindrance::Beginning));
+        assert_eq!(version.hindrance(), Some(MissedReason::Beginning));
         shares.all_added();
         let version = FixedVersion::open(&file, &cache, &shares);
         assert_eq!(version.hindrance(), None);

@@ -12,7 +12,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::events::EventLog;
-use super::inbox::Origin;
+use super::inbox::ChargedSender;
 use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::offences::{Ledger, Offending};
@@ -46,14 +46,14 @@ impl Offending for Flood {}
 
 /// The counters. Clones share their state.
 #[derive(Clone)]
-pub(super) struct Floods {
+pub(super) struct FloodMeter {
     state: Arc<Mutex<FloodState>>,
     events: EventLog,
 }
 
 struct FloodState {
-    hosts: HashMap<Origin, HostAllowance>,
-    ledger: Ledger<Origin, Flood>,
+    hosts: HashMap<ChargedSender, HostAllowance>,
+    ledger: Ledger<ChargedSender, Flood>,
 }
 
 /// The remaining allowance of one host before it is reported.
@@ -84,7 +84,7 @@ impl HostAllowance {
 
 impl FloodState {
     /// Counts one request and returns whether the host should be reported.
-    fn count(&mut self, now: Instant, host: Origin, what: Flood) -> bool {
+    fn count(&mut self, now: Instant, host: ChargedSender, what: Flood) -> bool {
         if !self.hosts.contains_key(&host) && self.hosts.len() >= HOSTS_MAX {
             self.hosts.retain(|_, meters| !meters.is_full(now));
             if self.hosts.len() >= HOSTS_MAX {
@@ -99,7 +99,7 @@ impl FloodState {
     }
 }
 
-impl Floods {
+impl FloodMeter {
     pub(super) fn new(events: &EventLog) -> Self {
         let state = FloodState {
             hosts: HashMap::new(),
@@ -114,7 +114,7 @@ impl Floods {
     /// Counts one request. Reports the host if it exceeds its allowance and was not reported
     /// recently.
     pub(super) fn count(&self, from: &NodeId, address: SocketAddr, what: Flood) {
-        let host = Origin::at(address);
+        let host = ChargedSender::at(address);
         let is_told = self.state.lock().count(Instant::now(), host, what);
         if is_told {
             let (ip, key) = (address.ip(), from.short(8));
@@ -129,13 +129,13 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn told(floods: &Floods) -> Vec<String> {
+    fn told(floods: &FloodMeter) -> Vec<String> {
         floods.events.warnings()
     }
 
     #[test]
     fn a_flood_of_made_up_keys_is_told_by_its_address() {
-        let floods = Floods::new(&EventLog::default());
+        let floods = FloodMeter::new(&EventLog::default());
         let honest = SocketAddr::from(([192, 0, 2, 1], 1378));
         for n in 0..REFUSED_BURST * 4 {
             let key = NodeId::new([n as u8; 32]);
@@ -154,9 +154,9 @@ mod tests {
     #[test]
     fn hosts_that_are_counted_are_bounded_and_quiet_ones_give_way() {
         let (begin, events) = (Instant::now(), EventLog::default());
-        let floods = Floods::new(&events);
+        let floods = FloodMeter::new(&events);
         let mut state = floods.state.lock();
-        let host = |n: u32| Origin::at(SocketAddr::from((n.to_be_bytes(), 1)));
+        let host = |n: u32| ChargedSender::at(SocketAddr::from((n.to_be_bytes(), 1)));
         for n in 0..2 * HOSTS_MAX as u32 {
             state.count(begin, host(n), Flood::Questions);
         }

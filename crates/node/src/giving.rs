@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
-use super::courier::{Courier, mesh_id};
+use super::courier::{FileSender, mesh_id};
 use super::events::EventLog;
-use super::inbox::{Accept, InboxSettings, Opening, PushParts, Pushes};
+use super::inbox::{Accept, InboxHandle, InboxSettings, PushParts, Pushes};
 use super::mailbox::Mailbox;
 use super::mesh::{self, Mesh, MeshParts, MeshSettings};
 use super::names::Names;
 use super::published::Published;
-use super::traffic::{Passage, Traffic};
+use super::traffic::{LegacyThrottle, Traffic};
 use p2pfs_proto::trust::Keyring;
 use p2pfs_transfer::Pace;
 use p2pfs_transfer::net::peer::PeerNet;
@@ -48,10 +48,10 @@ pub(super) struct GivingContext<'a> {
 
 /// The sending and the receiving side.
 pub(super) struct GivingSides {
-    pub(super) courier: Courier,
+    pub(super) courier: FileSender,
     pub(super) pushes: Pushes,
     /// The folders for files of others.
-    pub(super) inboxes: Vec<Opening>,
+    pub(super) inboxes: Vec<InboxHandle>,
 }
 
 /// Starts both sides. A part that cannot be opened stays off, with a warning. `listener` is the
@@ -88,7 +88,7 @@ pub(super) fn start(
         taken: parts.traffic.taken.clone(),
     };
     let pushes = Pushes::new(taking);
-    let courier = Courier {
+    let courier = FileSender {
         me: parts.me,
         net: parts.net.clone(),
         published,
@@ -122,9 +122,9 @@ fn warn_of_names(settings: &GivingSettings, parts: &GivingContext<'_>) {
     }
 }
 
-fn open(settings: &InboxSettings, events: &EventLog) -> Opening {
+fn open(settings: &InboxSettings, events: &EventLog) -> InboxHandle {
     let (dir, events) = (settings.dir.clone(), events.clone());
-    Opening::begin(settings.clone(), move |error| {
+    InboxHandle::begin(settings.clone(), move |error| {
         let dir = dir.display();
         events.warn(format!(
             "files that others push are not taken: the inbox {dir} cannot be used: {error}; name \
@@ -135,7 +135,7 @@ fn open(settings: &InboxSettings, events: &EventLog) -> Opening {
 
 fn start_mesh(
     settings: &MeshSettings,
-    inbox: Opening,
+    inbox: InboxHandle,
     mailbox: &Mailbox,
     parts: &GivingContext<'_>,
     listener: Option<TcpListener>,
@@ -149,8 +149,8 @@ fn start_mesh(
         inbox,
         events: parts.events.clone(),
         mailbox: mailbox.clone(),
-        taken: Passage::new(parts.download, &parts.traffic.taken),
-        given: Passage::new(parts.upload, &parts.traffic.sent),
+        taken: LegacyThrottle::new(parts.download, &parts.traffic.taken),
+        given: LegacyThrottle::new(parts.upload, &parts.traffic.sent),
         listener,
     });
     started

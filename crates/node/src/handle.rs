@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::NodeError;
 use super::content::NodeContent;
-use super::courier::Courier;
+use super::courier::FileSender;
 use super::events::EventLog;
 use super::legacy::Legacy;
 use super::mesh::Mesh;
@@ -68,7 +68,7 @@ pub(super) struct NodeServices {
     pub(super) stopping: watch::Receiver<bool>,
     /// The legacy peers, if their plane is on.
     pub(super) legacy: Option<Legacy>,
-    pub(super) courier: Courier,
+    pub(super) courier: FileSender,
     /// The mDNS announcement of this node, withdrawn when the node stops.
     pub(super) lan: Mutex<Option<Lan>>,
 }
@@ -169,7 +169,7 @@ impl Node {
     }
 
     /// Returns the sender of files and talk.
-    pub(super) fn courier(&self) -> &Courier {
+    pub(super) fn courier(&self) -> &FileSender {
         &self.running.courier
     }
 

@@ -108,7 +108,7 @@ pub use limits::LIMITS;
 
 pub use self::mesh::{Parcel, PushError};
 pub use content::NodeContent;
-pub use courier::{Courier, Recipient, SendError};
+pub use courier::{FileSender, Recipient, SendError};
 pub use door::{Delivered, Delivery, EventStream, FileError, Messages, NodeBuilder, Reader};
 pub use error::NodeError;
 pub use events::{Audience, EventLog, Fetched, Given, News, Noted, Push, PushStage, Who};

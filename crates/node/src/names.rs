@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::inbox::Origin;
+use super::inbox::ChargedSender;
 use p2pfs_catalogue::View;
 use p2pfs_proto::trust::{Claim, Keyring};
 use p2pfs_proto::wire::native::record::Sender;
@@ -43,11 +43,11 @@ impl Names {
 
     /// Returns the sender to which files of a node are charged. With certificates it is the member.
     /// Without them keys can be made up, so it is the host.
-    pub(super) fn origin_of(&self, node: &NodeId, address: SocketAddr) -> Origin {
+    pub(super) fn origin_of(&self, node: &NodeId, address: SocketAddr) -> ChargedSender {
         if self.keyring.has_ledger() {
-            Origin::Node(*node)
+            ChargedSender::Node(*node)
         } else {
-            Origin::at(address)
+            ChargedSender::at(address)
         }
     }
 

@@ -134,7 +134,7 @@ enum StoreNews {
 impl Persister {
     /// Starts the thread with the store and stores the generation.
     pub(super) fn start(store: Store, generation: Generation) -> Self {
-        let store = Reopening::new(store);
+        let store = ReopeningStore::new(store);
         let persister = Self::beside(move |desk, outcome| run(store, desk, outcome));
         persister.set_generation(generation);
         persister
@@ -297,12 +297,12 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// The store, reopened after each failure. redb refuses all writes after one that the disk refused,
 /// while the data on the disk is intact.
-struct Reopening {
+struct ReopeningStore {
     dir: PathBuf,
     store: Option<Store>,
 }
 
-impl Reopening {
+impl ReopeningStore {
     fn new(store: Store) -> Self {
         Self {
             dir: store.dir().to_owned(),
@@ -326,7 +326,7 @@ impl Reopening {
     }
 }
 
-fn run(mut store: Reopening, desk: &WriteQueue, outcome: &Sender<BatchResult>) {
+fn run(mut store: ReopeningStore, desk: &WriteQueue, outcome: &Sender<BatchResult>) {
     while let Some(work) = desk.next() {
         let done = match work {
             StoreJob::Logs(writes) => {
@@ -438,7 +438,7 @@ mod tests {
 
     /// Works like [`run`], but the disk refuses the first batch.
     fn run_refusing_the_first(
-        mut store: Reopening,
+        mut store: ReopeningStore,
         desk: &WriteQueue,
         outcome: &Sender<BatchResult>,
     ) {
@@ -457,7 +457,7 @@ mod tests {
         for is_under_way in [true, false] {
             let folder = tempfile::tempdir().unwrap();
             let mut catalogue = catalogue_with(0..2 * BATCH_RECORDS as u64);
-            let store = Reopening::new(Store::open(folder.path()).unwrap());
+            let store = ReopeningStore::new(Store::open(folder.path()).unwrap());
             let mut persister = Persister::beside(move |desk, outcome| {
                 run_refusing_the_first(store, desk, outcome)
             });
@@ -474,7 +474,7 @@ mod tests {
     #[test]
     fn a_store_that_failed_is_opened_again_for_what_comes_next() {
         let folder = tempfile::tempdir().unwrap();
-        let mut reopening = Reopening::new(Store::open(folder.path()).unwrap());
+        let mut reopening = ReopeningStore::new(Store::open(folder.path()).unwrap());
         let refused = || StoreError::TooLong { length_bytes: 1 };
         assert!(reopening.with(|_| Err(refused())).is_err());
         assert!(

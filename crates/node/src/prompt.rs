@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::floods::{Flood, Floods};
+use super::floods::{Flood, FloodMeter};
 use super::inbox::Pushes;
 use super::traffic::PeerBytes;
 use p2pfs_proto::wire::native::tcp::{Request, Response};
@@ -15,7 +15,7 @@ pub(super) fn answer_beside(
     server: &Server,
     sent: &PeerBytes,
     pushes: Pushes,
-    floods: Floods,
+    floods: FloodMeter,
 ) -> AnswerBeside {
     let (server, sent) = (server.clone(), sent.clone());
     let sent: OnSent = Arc::new(move |to, bytes| sent.add(to, bytes));

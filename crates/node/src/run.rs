@@ -95,7 +95,7 @@ pub(super) struct LoopContext {
     pub stopped: watch::Sender<bool>,
     /// The plane of the legacy peers, if it is on.
     pub legacy: Option<LegacyInlet>,
-    pub senders: super::inbox::Senders,
+    pub senders: super::inbox::SenderLookup,
     pub offenders: Offenders,
 }
 

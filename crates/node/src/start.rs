@@ -15,11 +15,11 @@ use super::checks::{check_cache, drop_marks, restore_responders, warn_of_what_wa
 use super::claims::{admission, holders_of};
 use super::content::NodeContent;
 use super::events::EventLog;
-use super::floods::Floods;
+use super::floods::FloodMeter;
 use super::generation::{next_generation, random_seed};
 use super::giving::{self, GivingContext, GivingSettings};
 use super::handle::{Node, NodeServices};
-use super::inbox::Senders;
+use super::inbox::SenderLookup;
 use super::legacy::{self, Legacy, LegacyInlet, LegacyParts, LegacySettings};
 use super::machine::{Machine, MachineConfig};
 use super::names::Names;
@@ -33,7 +33,7 @@ use super::recovery::{self, StoredState};
 use super::run::{COMMANDS_MAX, LoopContext, Runner};
 use super::sockets::Sockets;
 use super::state_dir::StateDir;
-use super::traffic::{Passage, Traffic};
+use super::traffic::{LegacyThrottle, Traffic};
 use super::{address, cache_news};
 use p2pfs_cache::{Cache, CacheConfig};
 use p2pfs_catalogue::Catalogue;
@@ -170,8 +170,8 @@ struct Surroundings<'a> {
     content: &'a Arc<NodeContent>,
     events: &'a EventLog,
     changes: &'a mpsc::Sender<Outdated>,
-    taken: Passage,
-    given: Passage,
+    taken: LegacyThrottle,
+    given: LegacyThrottle,
 }
 
 impl Builder {
@@ -205,8 +205,8 @@ impl Builder {
                 content: &content,
                 events: &events,
                 changes: &changes.0,
-                taken: Passage::new(fetcher.download(), &traffic.taken),
-                given: Passage::new(server.upload(), &traffic.sent),
+                taken: LegacyThrottle::new(fetcher.download(), &traffic.taken),
+                given: LegacyThrottle::new(server.upload(), &traffic.sent),
             })
             .unzip();
         let giving = giving::start(
@@ -225,10 +225,10 @@ impl Builder {
             changes: changes.0.clone(),
             stopped,
             legacy: inlet,
-            senders: Senders::new(giving.inboxes, self.shares.clone()),
+            senders: SenderLookup::new(giving.inboxes, self.shares.clone()),
             offenders: offenders.clone(),
         };
-        let floods = Floods::new(&events);
+        let floods = FloodMeter::new(&events);
         let answer = answer_beside(&server, &traffic.sent, giving.pushes, floods);
         self.net.set_answer_beside(answer);
         let machine = self.machine(kept.catalogue, address, generation, &kept.addresses);

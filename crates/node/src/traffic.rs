@@ -65,7 +65,7 @@ impl PeerBytes {
 /// One direction of traffic between this node and the legacy peers of one plane. It applies the
 /// rate limit between nodes and counts the bytes. Clones share their state.
 #[derive(Clone, Debug, Default)]
-pub struct Passage {
+pub struct LegacyThrottle {
     pace: Pace,
     /// Queue in front of the rate limit. Only its first transfer waits for the limit itself. Legacy
     /// peers can be many, and native nodes must keep their share.
@@ -73,8 +73,8 @@ pub struct Passage {
     bytes: PeerBytes,
 }
 
-impl Passage {
-    /// Creates a passage with this rate limit and counter.
+impl LegacyThrottle {
+    /// Creates a throttle with this rate limit and counter.
     pub fn new(pace: &Pace, bytes: &PeerBytes) -> Self {
         Self {
             pace: pace.clone(),
@@ -126,7 +126,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_for_the_limit_stands_behind_one_of_many_legacy_peers() {
         let (pace, sent) = (Pace::default(), PeerBytes::default());
-        let passage = Passage::new(&pace, &sent);
+        let passage = LegacyThrottle::new(&pace, &sent);
         pace.set(Some(16 * CHUNK_BYTES));
         // everything waits from now on
         pace.pass(16 * CHUNK_BYTES, false).await;

@@ -28,7 +28,7 @@ async fn a_file_is_offered_again_only_to_who_answered_that_it_was_offered() {
     let mut catalogue = Catalogue::new(me, NodeName::new("me").unwrap());
     let published = Published::new(catalogue.view(), net.local_addr(), vec![]);
     let events = EventLog::default();
-    let courier = Courier {
+    let courier = FileSender {
         me,
         net,
         published: published.clone(),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::fs::{XattrFlags, fgetxattr, fsetxattr, lgetxattr};
 
-use super::origin::Origin;
+use super::origin::ChargedSender;
 use p2pfs_proto::wire::native::record::{SENDER_MAX_BYTES, Sender};
 
 /// Extended attribute with the name of the sender.
@@ -13,7 +13,7 @@ pub const SENDER_ATTRIBUTE: &str = "user.p2pfs.from";
 /// Extended attribute with the sender's key, if the sender is a node of the cluster.
 const SENDER_KEY_ATTRIBUTE: &str = "user.p2pfs.from_node";
 /// Extended attribute with the sender's address, for a sender that only its address identifies
-/// ([`Origin`]).
+/// ([`ChargedSender`]).
 const SENDER_ADDRESS_ATTRIBUTE: &str = "user.p2pfs.from_address";
 
 /// Records the sender of a file, by its key and its current name. On a filesystem without extended
@@ -31,8 +31,8 @@ pub(super) fn write_sender(file: &File, from: &Sender, called: &str) {
 
 /// Records the address of a sender that only its address identifies, for the next scan of the
 /// folder. On a filesystem without extended attributes the file is kept without it.
-pub(super) fn write_address(file: &File, origin: Origin) {
-    if let Origin::Address(ip) = origin {
+pub(super) fn write_address(file: &File, origin: ChargedSender) {
+    if let ChargedSender::Address(ip) = origin {
         let value = ip.to_string();
         let flags = XattrFlags::empty();
         let _without = fsetxattr(file, SENDER_ADDRESS_ATTRIBUTE, value.as_bytes(), flags);
@@ -40,7 +40,7 @@ pub(super) fn write_address(file: &File, origin: Origin) {
 }
 
 /// Returns the sender to which the space of a file in an inbox is charged, if it is recorded.
-pub(super) fn origin_of(path: &Path) -> Option<Origin> {
+pub(super) fn origin_of(path: &Path) -> Option<ChargedSender> {
     let read = |attribute| {
         let mut value = [0; SENDER_MAX_BYTES];
         // On a link this fails, and no file is opened.
@@ -48,8 +48,13 @@ pub(super) fn origin_of(path: &Path) -> Option<Origin> {
         String::from_utf8(value[..length].to_vec()).ok()
     };
     let address = read(SENDER_ADDRESS_ATTRIBUTE).and_then(|ip| ip.parse().ok());
-    let node = || read(SENDER_KEY_ATTRIBUTE)?.parse().ok().map(Origin::Node);
-    address.map(Origin::Address).or_else(node)
+    let node = || {
+        read(SENDER_KEY_ATTRIBUTE)?
+            .parse()
+            .ok()
+            .map(ChargedSender::Node)
+    };
+    address.map(ChargedSender::Address).or_else(node)
 }
 
 /// Returns the sender of a file that is in an inbox, or was moved from there. Returns `None` if the

@@ -4,9 +4,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
-use super::origin::Origin;
+use super::origin::ChargedSender;
 use super::parts::{PartPaths, ProgressNote};
-use super::store::{Arriving, Inbox, InboxError};
+use super::store::{Inbox, InboxError, InboxFile};
 use p2pfs_proto::wire::native::record::Sender;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
@@ -30,7 +30,7 @@ pub(super) struct IncomingPush {
     pub(super) size_bytes: u64,
     /// The file in the inbox. `None` before space is reserved, and after the file was published or
     /// given up.
-    arriving: Option<Arriving>,
+    arriving: Option<InboxFile>,
     is_named: bool,
     got: ExtentSet,
     hasher: blake3::Hasher,
@@ -43,7 +43,7 @@ pub(super) struct IncomingPush {
 
 impl IncomingPush {
     /// Restores a file that an earlier life left unfinished.
-    pub(super) fn left(note: ProgressNote, arriving: Arriving) -> Self {
+    pub(super) fn left(note: ProgressNote, arriving: InboxFile) -> Self {
         let key = (note.from, note.hash);
         let mut coming = Self::new(key, note.name.clone(), arriving.size_bytes());
         (coming.arriving, coming.left) = (Some(arriving), Some(note));
@@ -68,7 +68,7 @@ impl IncomingPush {
     }
 
     /// Reserves space for the file and charges it to `origin`. Blocking.
-    pub(super) fn begin(&mut self, inbox: &Inbox, origin: Origin) -> Result<(), InboxError> {
+    pub(super) fn begin(&mut self, inbox: &Inbox, origin: ChargedSender) -> Result<(), InboxError> {
         let arriving = if self.size_bytes > NOTED_EVERY_BYTES {
             inbox.begin_kept(origin, &self.key.0, &self.key.1, self.size_bytes)?
         } else {

@@ -16,9 +16,9 @@ mod senders;
 pub mod store;
 
 pub use attributes::{SENDER_ATTRIBUTE, sender_of};
-pub(super) use opening::Opening;
-pub use origin::Origin;
+pub(super) use opening::InboxHandle;
+pub use origin::ChargedSender;
 pub(super) use receive::PushParts;
 pub use receive::{Accept, COMING_MAX, COMING_OF_NODE_MAX, COMING_PATIENCE, Pushes};
-pub(super) use senders::Senders;
-pub use store::{Arriving, FILES_MAX, Inbox, InboxError, InboxSettings};
+pub(super) use senders::SenderLookup;
+pub use store::{FILES_MAX, Inbox, InboxError, InboxFile, InboxSettings};

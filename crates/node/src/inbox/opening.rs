@@ -15,12 +15,12 @@ const OPENS_WITHIN: Duration = Duration::from_secs(5);
 /// An inbox that may still be opening. It is empty if none is set or its disk has not answered yet.
 /// Clones share their state.
 #[derive(Clone, Default)]
-pub(crate) struct Opening {
+pub(crate) struct InboxHandle {
     inbox: Arc<OnceLock<Inbox>>,
     is_set: bool,
 }
 
-impl Opening {
+impl InboxHandle {
     /// Begins to open the inbox and waits for [`OPENS_WITHIN`]. Calls `warn` with the reason if the
     /// inbox is not available. Blocking.
     pub(crate) fn begin(
@@ -61,7 +61,7 @@ impl Opening {
     }
 }
 
-impl From<Inbox> for Opening {
+impl From<Inbox> for InboxHandle {
     fn from(inbox: Inbox) -> Self {
         Self {
             inbox: Arc::new(OnceLock::from(inbox)),

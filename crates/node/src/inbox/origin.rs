@@ -14,14 +14,14 @@ const V6_NETWORK_BITS: u32 = 64;
 /// peers of the mesh can make up as many keys and names as they like. So only their address
 /// identifies them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Origin {
+pub enum ChargedSender {
     /// A member, by the key in its certificate.
     Node(NodeId),
     /// All senders at one host.
     Address(IpAddr),
 }
 
-impl Origin {
+impl ChargedSender {
     /// Returns the origin of a connection from that address.
     pub fn at(address: SocketAddr) -> Self {
         Self::of_host(canonical(address).ip())
@@ -38,7 +38,7 @@ impl Origin {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ChargedSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Node(node) => write!(f, "{node}"),
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn addresses_of_one_host_are_one_origin() {
-        let at = |text: &str| Origin::at(text.parse().unwrap());
+        let at = |text: &str| ChargedSender::at(text.parse().unwrap());
         assert_eq!(at("192.0.2.1:1"), at("192.0.2.1:2"));
         assert_eq!(at("192.0.2.1:1"), at("[::ffff:192.0.2.1]:1"));
         assert_ne!(at("192.0.2.1:1"), at("192.0.2.2:1"));

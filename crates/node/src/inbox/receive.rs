@@ -12,10 +12,10 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::coming::{IncomingPush, PushKey};
-use super::opening::Opening;
-use super::origin::Origin;
+use super::opening::InboxHandle;
+use super::origin::ChargedSender;
 use super::parts::{PartPaths, ProgressNote};
-use super::store::{Arriving, Inbox};
+use super::store::{Inbox, InboxFile};
 use crate::events::{EventLog, News, Push as Told, PushStage};
 use crate::mailbox::Mailbox;
 use crate::names::Names;
@@ -28,7 +28,7 @@ use p2pfs_types::id::NodeId;
 
 /// Maximum number of files in transfer at once, from all nodes.
 pub const COMING_MAX: usize = 64;
-/// Maximum number of files in transfer at once from one sender ([`Origin`]).
+/// Maximum number of files in transfer at once from one sender ([`ChargedSender`]).
 pub const COMING_OF_NODE_MAX: usize = 8;
 /// How long a file may stall until it is given up: time to repair a network.
 pub const COMING_PATIENCE: Duration = Duration::from_secs(600);
@@ -62,7 +62,7 @@ pub struct Pushes {
 
 /// The parts of the node that receiving uses. Without an inbox every file is refused.
 pub(crate) struct PushParts {
-    pub(crate) inbox: Opening,
+    pub(crate) inbox: InboxHandle,
     pub(crate) accept: Accept,
     pub(crate) events: EventLog,
     pub(crate) mailbox: Mailbox,
@@ -84,7 +84,7 @@ type SharedPush = Arc<Mutex<IncomingPush>>;
 
 /// A file in transfer, and the sender to which its slot is charged.
 struct PushSlot {
-    origin: Origin,
+    origin: ChargedSender,
     held: SharedPush,
 }
 
@@ -92,7 +92,7 @@ struct PushSlot {
 struct PushTable {
     coming: HashMap<PushKey, PushSlot>,
     arrived: Vec<ArrivedPush>,
-    said: HashMap<Origin, TokenBucket>,
+    said: HashMap<ChargedSender, TokenBucket>,
 }
 
 /// The reason for a refusal.
@@ -177,7 +177,7 @@ impl PushReceiver {
         }
     }
 
-    fn answer(&self, from: NodeId, origin: Origin, push: Push) -> Response {
+    fn answer(&self, from: NodeId, origin: ChargedSender, push: Push) -> Response {
         let answered = match push {
             Push::Offer {
                 name,
@@ -247,7 +247,7 @@ impl PushReceiver {
     /// Accepts `new`, or continues the same file if it is already in transfer.
     fn handle_offer(
         &self,
-        origin: Origin,
+        origin: ChargedSender,
         key: PushKey,
         new: IncomingPush,
         again: bool,
@@ -276,7 +276,7 @@ impl PushReceiver {
     fn begin(
         &self,
         inbox: &Inbox,
-        origin: Origin,
+        origin: ChargedSender,
         (key, coming): (PushKey, IncomingPush),
         mut state: MutexGuard<'_, PushTable>,
     ) -> Result<u64, PushRefusal> {
@@ -368,7 +368,7 @@ impl PushReceiver {
         why.to_owned()
     }
 
-    fn handle_say(&self, from: NodeId, origin: Origin, text: String) -> Result<u64, String> {
+    fn handle_say(&self, from: NodeId, origin: ChargedSender, text: String) -> Result<u64, String> {
         self.may_say(origin)?;
         self.parts.events.record(News::Chat {
             from: self.name_of(&from),
@@ -380,7 +380,7 @@ impl PushReceiver {
     fn handle_push_message(
         &self,
         from: NodeId,
-        origin: Origin,
+        origin: ChargedSender,
         bytes: Bytes,
     ) -> Result<u64, String> {
         self.may_say(origin)?;
@@ -390,7 +390,7 @@ impl PushReceiver {
         Ok(length_bytes)
     }
 
-    fn may_say(&self, origin: Origin) -> Result<(), String> {
+    fn may_say(&self, origin: ChargedSender) -> Result<(), String> {
         let may = self.state.lock().may_say(origin, Instant::now());
         let too_much = || "it says more than anyone reads".to_owned();
         may.then_some(()).ok_or_else(too_much)
@@ -420,7 +420,7 @@ impl ArrivedPush {
 }
 
 impl PushTable {
-    fn restore_left(&mut self, left: Vec<(ProgressNote, PartPaths, Option<Arriving>)>) {
+    fn restore_left(&mut self, left: Vec<(ProgressNote, PartPaths, Option<InboxFile>)>) {
         for (note, part, arriving) in left {
             let key = (note.from, note.hash);
             match arriving {
@@ -480,7 +480,7 @@ impl PushTable {
         (old.collect(), coming.collect())
     }
 
-    fn may_say(&mut self, origin: Origin, now: Instant) -> bool {
+    fn may_say(&mut self, origin: ChargedSender, now: Instant) -> bool {
         // A sender with a full bucket is like a new one.
         self.said.retain(|_, bucket| !bucket.is_full(now));
         let full = || TokenBucket::one_in(SAID_EACH, SAID_BURST, now);

@@ -6,13 +6,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::origin::Origin;
+use super::origin::ChargedSender;
 
 /// How long a scan of the folder stays valid.
 pub(super) const KNOWN_FOR: Duration = Duration::from_secs(1);
 
 /// Pushed files by name, with the sender to which they are charged.
-pub(super) type PushedNames = HashMap<Vec<u8>, Option<Origin>>;
+pub(super) type PushedNames = HashMap<Vec<u8>, Option<ChargedSender>>;
 
 /// The files in the folder and the files in transfer.
 #[derive(Debug, Default)]
@@ -23,9 +23,9 @@ pub(super) struct InboxUsage {
     pub(super) coming_bytes: u64,
     pub(super) coming_files: u64,
     /// The share of each sender in the folder.
-    pub(super) held_of: HashMap<Origin, StorageAmount>,
+    pub(super) held_of: HashMap<ChargedSender, StorageAmount>,
     /// The share of each sender in the files in transfer.
-    coming_of: HashMap<Origin, StorageAmount>,
+    coming_of: HashMap<ChargedSender, StorageAmount>,
 }
 
 /// A number of files and their bytes.
@@ -63,13 +63,13 @@ impl InboxUsage {
         Ok(())
     }
 
-    pub(super) fn expect(&mut self, origin: Origin, size_bytes: u64) {
+    pub(super) fn expect(&mut self, origin: ChargedSender, size_bytes: u64) {
         self.coming_bytes = self.coming_bytes.saturating_add(size_bytes);
         self.coming_files += 1;
         self.coming_of.entry(origin).or_default().add(size_bytes);
     }
 
-    pub(super) fn expect_no_more(&mut self, origin: &Origin, size_bytes: u64) {
+    pub(super) fn expect_no_more(&mut self, origin: &ChargedSender, size_bytes: u64) {
         self.coming_bytes = self.coming_bytes.saturating_sub(size_bytes);
         self.coming_files = self.coming_files.saturating_sub(1);
         if let Some(amount) = self.coming_of.get_mut(origin) {
@@ -81,14 +81,14 @@ impl InboxUsage {
         }
     }
 
-    pub(super) fn mark_stored(&mut self, origin: Origin, size_bytes: u64) {
+    pub(super) fn mark_stored(&mut self, origin: ChargedSender, size_bytes: u64) {
         self.held_bytes += size_bytes;
         self.held_files += 1;
         self.held_of.entry(origin).or_default().add(size_bytes);
     }
 
     /// Returns the files and bytes of one sender, in the folder and in transfer.
-    pub(super) fn of(&self, origin: &Origin) -> StorageAmount {
+    pub(super) fn of(&self, origin: &ChargedSender) -> StorageAmount {
         let part =
             |amounts: &HashMap<_, StorageAmount>| amounts.get(origin).copied().unwrap_or_default();
         let (held, coming) = (part(&self.held_of), part(&self.coming_of));

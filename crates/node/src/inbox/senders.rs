@@ -1,20 +1,20 @@
 //! The senders of the files that this node shares.
 
 use super::attributes::sender_of;
-use super::opening::Opening;
+use super::opening::InboxHandle;
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex};
 use p2pfs_share::ShareSet;
 use p2pfs_types::path::SharedPath;
 
 /// Finds the sender of files in the own shares that were pushed to this node.
 #[derive(Clone)]
-pub(crate) struct Senders {
-    inboxes: Vec<Opening>,
+pub(crate) struct SenderLookup {
+    inboxes: Vec<InboxHandle>,
     shares: ShareSet,
 }
 
-impl Senders {
-    pub(crate) fn new(inboxes: Vec<Opening>, shares: ShareSet) -> Self {
+impl SenderLookup {
+    pub(crate) fn new(inboxes: Vec<InboxHandle>, shares: ShareSet) -> Self {
         Self { inboxes, shares }
     }
 
@@ -31,7 +31,7 @@ impl Senders {
             && self
                 .inboxes
                 .iter()
-                .filter_map(Opening::get)
+                .filter_map(InboxHandle::get)
                 .any(|it| it.may_have_taken(name));
         if may_be && let Ok(file) = self.shares.own(share, path) {
             entry.sent_by = sender_of(&file);

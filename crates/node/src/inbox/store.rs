@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use rustix::fs::{CWD, RenameFlags, fstatvfs, lgetxattr, renameat_with};
 
 use super::attributes::{SENDER_ATTRIBUTE, origin_of, write_address, write_sender};
-use super::origin::Origin;
+use super::origin::ChargedSender;
 use super::parts::{PartPaths, ProgressNote, UnfinishedPush, left_in};
 use super::room::{InboxUsage, PushedNames};
 use p2pfs_legacy::wire::mesh::{numbered_name, received_name};
@@ -105,11 +105,11 @@ struct InboxInner {
 /// A file in transfer into the inbox. If it is dropped before it is published, its bytes disappear,
 /// unless it is kept for a later life.
 #[derive(Debug)]
-pub struct Arriving {
+pub struct InboxFile {
     inbox: Inbox,
     file: File,
     size_bytes: u64,
-    origin: Origin,
+    origin: ChargedSender,
     /// Its place in the subfolder before it is published; `None` for a file without a name.
     part: Option<PartPaths>,
 }
@@ -148,7 +148,7 @@ impl Inbox {
     ///
     /// # Errors
     /// [`InboxError`].
-    pub fn begin(&self, origin: Origin, size_bytes: u64) -> Result<Arriving, InboxError> {
+    pub fn begin(&self, origin: ChargedSender, size_bytes: u64) -> Result<InboxFile, InboxError> {
         let file = files::unnamed(self.dir(), FILE_MODE)?;
         self.reserve_room(&file, origin, size_bytes)?;
         Ok(self.arriving(file, origin, size_bytes, None))
@@ -160,11 +160,11 @@ impl Inbox {
     /// [`InboxError`].
     pub(super) fn begin_kept(
         &self,
-        origin: Origin,
+        origin: ChargedSender,
         from: &NodeId,
         hash: &ContentHash,
         size_bytes: u64,
-    ) -> Result<Arriving, InboxError> {
+    ) -> Result<InboxFile, InboxError> {
         let (part, file) = PartPaths::create(self.dir(), from, hash)?;
         self.reserve_room(&file, origin, size_bytes)
             .inspect_err(|_| part.remove())?;
@@ -173,13 +173,13 @@ impl Inbox {
 
     /// Returns the unfinished files of an earlier life of this process, at most `most`. Each
     /// reserves its full size, even if less space is available now. Blocking.
-    pub(super) fn left(&self, most: usize) -> Vec<(ProgressNote, PartPaths, Option<Arriving>)> {
+    pub(super) fn left(&self, most: usize) -> Vec<(ProgressNote, PartPaths, Option<InboxFile>)> {
         let left = left_in(self.dir(), most).into_iter();
         let taken_up = |left: UnfinishedPush| {
             let size_bytes = left.note.size_bytes;
             let arriving = left.bytes.map(|file| {
                 let address = origin_of(left.part.bytes());
-                let origin = address.unwrap_or(Origin::Node(left.note.from));
+                let origin = address.unwrap_or(ChargedSender::Node(left.note.from));
                 self.inner.use_now.lock().expect(origin, size_bytes);
                 self.arriving(file, origin, size_bytes, Some(left.part.clone()))
             });
@@ -191,11 +191,11 @@ impl Inbox {
     fn arriving(
         &self,
         file: File,
-        origin: Origin,
+        origin: ChargedSender,
         size_bytes: u64,
         part: Option<PartPaths>,
-    ) -> Arriving {
-        Arriving {
+    ) -> InboxFile {
+        InboxFile {
             inbox: self.clone(),
             file,
             size_bytes,
@@ -204,7 +204,12 @@ impl Inbox {
         }
     }
 
-    fn reserve_room(&self, file: &File, origin: Origin, size_bytes: u64) -> Result<(), InboxError> {
+    fn reserve_room(
+        &self,
+        file: &File,
+        origin: ChargedSender,
+        size_bytes: u64,
+    ) -> Result<(), InboxError> {
         let settings = &self.inner.settings;
         let disk = fstatvfs(file).map_err(io::Error::from)?;
         let mut used = self.inner.use_now.lock();
@@ -270,7 +275,7 @@ impl InboxInner {
     }
 }
 
-impl Arriving {
+impl InboxFile {
     /// Writes bytes of the file. Blocking.
     ///
     /// # Errors
@@ -296,7 +301,7 @@ impl Arriving {
     }
 
     /// Returns the sender to which its space is charged.
-    pub(super) fn origin(&self) -> Origin {
+    pub(super) fn origin(&self) -> ChargedSender {
         self.origin
     }
 
@@ -388,7 +393,7 @@ impl Arriving {
     }
 }
 
-impl Drop for Arriving {
+impl Drop for InboxFile {
     fn drop(&mut self) {
         let mut used = self.inbox.inner.use_now.lock();
         used.expect_no_more(&self.origin, self.size_bytes);

@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::copy::{CopyWriter, RemoteCopy};
 use super::error::CopyError;
 use super::incoming::ThrottledTransfer;
-use crate::traffic::Passage;
+use crate::traffic::LegacyThrottle;
 use p2pfs_cache::{Cache, LEGACY_DIR};
 use p2pfs_legacy::net::discovery::LegacyError;
 use p2pfs_legacy::wire::discovery::Name;
@@ -80,7 +80,7 @@ pub struct RemoteFiles {
 struct RemoteFileStore {
     dir: PathBuf,
     cache: Cache,
-    passage: Passage,
+    passage: LegacyThrottle,
     next: AtomicU64,
     places: Arc<Semaphore>,
     windows: Arc<Semaphore>,
@@ -90,12 +90,12 @@ struct RemoteFileStore {
 }
 
 impl RemoteFiles {
-    /// Opens an empty set whose files are fetched through `passage`. Removes the files of an
+    /// Opens an empty set that fetches its files through `passage`. Removes the files of an
     /// earlier run from the folder, because nothing could verify them.
     ///
     /// # Errors
     /// Those of the disk.
-    pub fn open(cache_dir: &Path, cache: Cache, passage: Passage) -> io::Result<Self> {
+    pub fn open(cache_dir: &Path, cache: Cache, passage: LegacyThrottle) -> io::Result<Self> {
         let dir = cache_dir.join(LEGACY_DIR);
         match std::fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 
 use bytes::Bytes;
 
-use crate::traffic::Passage;
+use crate::traffic::LegacyThrottle;
 use p2pfs_legacy::net::discovery::{LegacyError, Transfer};
 use p2pfs_legacy::wire::discovery::Name;
 
@@ -12,7 +12,7 @@ use p2pfs_legacy::wire::discovery::Name;
 #[derive(Debug)]
 pub struct ThrottledTransfer {
     transfer: Transfer,
-    passage: Passage,
+    passage: LegacyThrottle,
     /// Bytes that arrived and must pass the rate limit before more is read.
     owed_bytes: u64,
 }
@@ -25,7 +25,7 @@ impl ThrottledTransfer {
     pub(super) async fn begin(
         at: SocketAddrV4,
         name: &Name,
-        passage: Passage,
+        passage: LegacyThrottle,
     ) -> Result<Self, LegacyError> {
         Ok(Self {
             transfer: Transfer::begin(at, name).await?,
@@ -104,7 +104,7 @@ mod tests {
         let name = Name::new(b"a.bin").unwrap();
         let at = peer_that_gives(name.clone(), 8 * MIB).await;
         let (pace, taken) = (Pace::default(), PeerBytes::default());
-        let passage = Passage::new(&pace, &taken);
+        let passage = LegacyThrottle::new(&pace, &taken);
         let mut incoming = ThrottledTransfer::begin(at, &name, passage).await.unwrap();
         while taken.total() < 4 * MIB {
             assert!(incoming.next().await.unwrap().is_some());

@@ -38,7 +38,7 @@ pub(super) use mount::LEGACY_READ;
 pub(super) use offered::OfferSources;
 pub use p2pfs_legacy::discovery::{LegacyMember, Patience};
 pub use p2pfs_legacy::wire::discovery::{Name, printable};
-use refusals::Refusals;
+use refusals::RefusalLog;
 pub(super) use run::{LegacyParts, start};
 pub use window::RemoteBytes;
 
@@ -102,7 +102,7 @@ pub struct Legacy {
     commands: mpsc::Sender<LegacyCommand>,
     files: RemoteFiles,
     runtime: tokio::runtime::Handle,
-    refusals: Refusals,
+    refusals: RefusalLog,
     dropped: Arc<AtomicU64>,
     /// How long a program waits for the answer to a lookup.
     lookup: Duration,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use super::Refusals;
+use super::RefusalLog;
 use p2pfs_cache::Cache;
 use p2pfs_catalogue::{Change, Found, View};
 use p2pfs_fs::{FileVersion, FsError};
@@ -55,7 +55,7 @@ pub(super) struct OfferedFiles {
     addresses: Arc<ArcSwap<BTreeMap<NodeId, SocketAddr>>>,
     shares: ShareSet,
     cache: Cache,
-    refusals: Refusals,
+    refusals: RefusalLog,
     indexed: Mutex<IndexState>,
     legacy_shares: Mutex<Option<(Instant, Vec<ShareIndex>)>>,
 }
@@ -71,7 +71,7 @@ pub(crate) struct OfferSources {
 }
 
 impl OfferedFiles {
-    pub(super) fn new(sources: OfferSources, refusals: Refusals) -> Self {
+    pub(super) fn new(sources: OfferSources, refusals: RefusalLog) -> Self {
         Self {
             me: sources.me,
             bridge: sources.bridge,
@@ -358,7 +358,7 @@ mod tests {
                 cache: Cache::open(cache).unwrap().0,
             };
             Self {
-                offered: OfferedFiles::new(sources, Refusals::new(EventLog::default())),
+                offered: OfferedFiles::new(sources, RefusalLog::new(EventLog::default())),
                 catalogue,
                 home,
             }

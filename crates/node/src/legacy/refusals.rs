@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 /// The memory of reported names. Clones share their state.
 #[derive(Clone)]
-pub(super) struct Refusals {
+pub(super) struct RefusalLog {
     events: EventLog,
     told: Arc<Mutex<ReportedNames>>,
 }
@@ -43,7 +43,7 @@ struct ReportedNames {
     untold: u64,
 }
 
-impl Refusals {
+impl RefusalLog {
     pub(super) fn new(events: EventLog) -> Self {
         let told = ReportedNames {
             names: HashSet::new(),
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_name_is_told_of_once_and_a_million_names_a_few_times() {
         let events = EventLog::default();
-        let refusals = Refusals::new(events.clone());
+        let refusals = RefusalLog::new(events.clone());
         for _ in 0..3 {
             refusals.warn_not_asked(b"a,b", NameError::Comma);
         }

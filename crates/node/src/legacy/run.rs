@@ -15,10 +15,10 @@ use super::files::FailedTransfer;
 use super::offered::OfferedFiles;
 use super::{
     CHANGES_MAX, COMMANDS_MAX, CONNECTIONS_MAX, DATAGRAMS_MAX, Legacy, LegacyAbsence,
-    LegacyCommand, LegacyInlet, LegacySettings, LookupResult, Refusals, RemoteFile, RemoteFiles,
+    LegacyCommand, LegacyInlet, LegacySettings, LookupResult, RefusalLog, RemoteFile, RemoteFiles,
     ThrottledTransfer, serve,
 };
-use crate::traffic::Passage;
+use crate::traffic::LegacyThrottle;
 use crate::wake::sleep_until;
 use crate::{EventLog, NodeContent, Outdated};
 use p2pfs_catalogue::Change;
@@ -48,7 +48,7 @@ pub(crate) struct LegacyParts {
     pub(crate) files: RemoteFiles,
     pub(crate) content: Arc<NodeContent>,
     /// Upload limit and byte counter for files to legacy peers.
-    pub(crate) given: Passage,
+    pub(crate) given: LegacyThrottle,
     pub(crate) events: EventLog,
     /// Changes of names for the kernel's caches.
     pub(crate) changes: mpsc::Sender<Outdated>,
@@ -81,7 +81,7 @@ struct LegacyPlane {
     files: RemoteFiles,
     offered: Arc<OfferedFiles>,
     content: Arc<NodeContent>,
-    given: Passage,
+    given: LegacyThrottle,
     events: EventLog,
     door: Admission,
     waiters: HashMap<Name, Vec<LookupWaiter>>,
@@ -110,7 +110,7 @@ pub(crate) fn start(parts: LegacyParts) -> (Legacy, LegacyInlet) {
     let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
     let (outcomes, outcome_queue) = mpsc::channel(OUTCOMES_MAX);
     let failures = parts.files.take_failures();
-    let refusals = Refusals::new(parts.events.clone());
+    let refusals = RefusalLog::new(parts.events.clone());
     parts.net.set_legacy_plane(Some(connections));
     let missed = Arc::new(AtomicBool::new(true));
     let dropped = Arc::new(AtomicU64::new(0));

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::offered::OfferedFiles;
-use crate::traffic::Passage;
+use crate::traffic::LegacyThrottle;
 use crate::{EventLog, Given, News, NodeContent};
 use p2pfs_fs::{Content, FileVersion, FsError, OpenContent, ReadNow};
 use p2pfs_legacy::net::discovery::{Served, ServedPlace};
@@ -27,7 +27,7 @@ pub(super) async fn serve(
     place: ServedPlace,
     offered: Arc<OfferedFiles>,
     content: Arc<NodeContent>,
-    passage: Passage,
+    passage: LegacyThrottle,
     events: EventLog,
 ) {
     let _place = place;
@@ -59,7 +59,7 @@ pub(super) async fn serve(
 /// Sends the file. The first bytes are read before the header is sent, so that a file that cannot
 /// be read is refused with an empty close.
 async fn give(
-    (served, passage): (&mut Served, &Passage),
+    (served, passage): (&mut Served, &LegacyThrottle),
     file: &FileVersion,
     content: Arc<NodeContent>,
     note: &(dyn Fn(bool) + Sync),
@@ -73,7 +73,7 @@ async fn give(
 
 async fn send_all(
     served: &mut Served,
-    passage: &Passage,
+    passage: &LegacyThrottle,
     header: &TransferHeader,
     content: &dyn OpenContent,
 ) -> Result<(), FsError> {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::events::{EventLog, News, Push, PushStage};
-use crate::inbox::{Arriving, Inbox, Origin};
+use crate::inbox::{ChargedSender, Inbox, InboxFile};
 use p2pfs_legacy::mesh::{Begun, FileId, Offence, Receiving, Refused};
 use p2pfs_legacy::wire::mesh::{FileEnd, FileStart};
 use p2pfs_proto::wire::native::record::Sender;
@@ -14,7 +14,7 @@ use p2pfs_proto::wire::native::record::Sender;
 /// A file in transfer.
 struct MeshArrival {
     begun: Begun,
-    arriving: Arriving,
+    arriving: InboxFile,
 }
 
 /// The files of one peer. Dropping it discards the unfinished ones.
@@ -26,7 +26,7 @@ pub(super) struct PushedFiles {
     /// The name that the sender gives itself.
     from: String,
     /// The sender to which the space of its files is charged.
-    origin: Origin,
+    origin: ChargedSender,
 }
 
 /// The effect of a message on the files.
@@ -40,7 +40,7 @@ pub(super) enum FileStep {
 }
 
 impl PushedFiles {
-    pub(super) fn new(inbox: Inbox, events: EventLog, from: String, origin: Origin) -> Self {
+    pub(super) fn new(inbox: Inbox, events: EventLog, from: String, origin: ChargedSender) -> Self {
         Self {
             receiving: Receiving::new(Instant::now()),
             coming: BTreeMap::new(),

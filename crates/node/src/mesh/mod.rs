@@ -18,7 +18,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
-use crate::traffic::Passage;
+use crate::traffic::LegacyThrottle;
 use p2pfs_legacy::mesh::{MeshPeer, Pace};
 use p2pfs_legacy::net::mesh::MeshSender;
 
@@ -84,7 +84,7 @@ pub(super) struct PushTarget {
     /// Locked while a file is sent, so that files are sent one after another.
     pace: Arc<AsyncMutex<Pace>>,
     moved: Arc<TransferCounters>,
-    passage: Passage,
+    passage: LegacyThrottle,
 }
 
 enum MeshCommand {

@@ -72,7 +72,8 @@ impl Parcel {
     /// # Errors
     /// The error of the disk; [`io::ErrorKind::Interrupted`] if `wait` was dropped.
     pub fn read(file: File, name: Vec<u8>, wait: &Weak<()>) -> io::Result<Self> {
-        let mut reader = io::BufReader::with_capacity(1 << 20, At { file, offset: 0 });
+        let mut reader =
+            io::BufReader::with_capacity(1 << 20, PositionedReader { file, offset: 0 });
         let (mut hash, mut sha256) = (blake3::Hasher::new(), Context::new(&SHA256));
         let mut size_bytes = 0;
         loop {
@@ -114,12 +115,12 @@ impl Parcel {
 
 /// A reader with its own position. It does not move the file position that other users of the
 /// descriptor share.
-struct At {
+struct PositionedReader {
     file: File,
     offset: u64,
 }
 
-impl Read for At {
+impl Read for PositionedReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read_at(buffer, self.offset)?;
         self.offset += count as u64;

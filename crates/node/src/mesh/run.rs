@@ -16,9 +16,9 @@ use super::{
     TransferCounters,
 };
 use crate::events::{EventLog, News};
-use crate::inbox::{Opening, Origin};
+use crate::inbox::{ChargedSender, InboxHandle};
 use crate::mailbox::Mailbox;
-use crate::traffic::Passage;
+use crate::traffic::LegacyThrottle;
 use p2pfs_legacy::mesh::{
     ConnId, HANDSHAKES_MAX, MeshConfig, MeshEvent, MeshMachine, MeshPeer, Offence, Pace, Who,
 };
@@ -43,12 +43,12 @@ pub(crate) struct MeshParts {
     pub(crate) name: String,
     pub(crate) seed: u64,
     /// The folder for received files. Without one they are skipped.
-    pub(crate) inbox: Opening,
+    pub(crate) inbox: InboxHandle,
     pub(crate) events: EventLog,
     pub(crate) mailbox: Mailbox,
     /// Rate limits and byte counters for received and sent files.
-    pub(crate) taken: Passage,
-    pub(crate) given: Passage,
+    pub(crate) taken: LegacyThrottle,
+    pub(crate) given: LegacyThrottle,
     /// A socket that listens already.
     pub(crate) listener: Option<TcpListener>,
 }
@@ -67,11 +67,11 @@ struct MeshPlane {
     machine: MeshMachine,
     links: BTreeMap<ConnId, MeshLink>,
     next_conn: u64,
-    inbox: Opening,
+    inbox: InboxHandle,
     events: EventLog,
     mailbox: Mailbox,
-    taken: Passage,
-    given: Passage,
+    taken: LegacyThrottle,
+    given: LegacyThrottle,
     heard: mpsc::Sender<(ConnId, SessionMessage)>,
     dialled: mpsc::Sender<(MemberName, io::Result<TcpStream>)>,
     /// Bytes received and sent on closed connections, by the peer's ID.
@@ -200,7 +200,7 @@ impl MeshPlane {
         let moved = Arc::<TransferCounters>::default();
         let session = MeshSession {
             conn,
-            origin: stream.peer_addr().ok().map(Origin::at),
+            origin: stream.peer_addr().ok().map(ChargedSender::at),
             plane: self.heard.clone(),
             inbox: self.inbox.clone(),
             events: self.events.clone(),

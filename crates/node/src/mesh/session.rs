@@ -12,8 +12,8 @@ use tokio::time::{Duration, MissedTickBehavior, interval, timeout};
 use super::TransferCounters;
 use super::files::{FileStep, PushedFiles};
 use crate::events::EventLog;
-use crate::inbox::{Opening, Origin};
-use crate::traffic::Passage;
+use crate::inbox::{ChargedSender, InboxHandle};
+use crate::traffic::LegacyThrottle;
 use p2pfs_legacy::mesh::{ConnId, Offence, Who};
 use p2pfs_legacy::net::mesh::{MeshEnd, MeshReader, MeshSender, open};
 use p2pfs_legacy::wire::mesh::{DecodeError, Item, Line};
@@ -52,12 +52,12 @@ pub(super) struct MeshSession {
     pub(super) conn: ConnId,
     /// The sender to which the space of its files is charged. `None` if its connection is already
     /// gone.
-    pub(super) origin: Option<Origin>,
+    pub(super) origin: Option<ChargedSender>,
     pub(super) plane: mpsc::Sender<(ConnId, SessionMessage)>,
-    pub(super) inbox: Opening,
+    pub(super) inbox: InboxHandle,
     pub(super) events: EventLog,
     pub(super) moved: Arc<TransferCounters>,
-    pub(super) passage: Passage,
+    pub(super) passage: LegacyThrottle,
     /// The peer, once the plane knows it.
     pub(super) established: watch::Receiver<Option<Who>>,
     /// Sent or dropped when the plane closes the connection.

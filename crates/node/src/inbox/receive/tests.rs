@@ -388,10 +388,10 @@ async fn a_node_that_talks_without_end_is_heard_a_few_times() {
 fn those_who_spoke_once_and_are_silent_since_take_no_memory() {
     let (mut state, begin) = (PushTable::default(), Instant::now());
     for number in 0..=u8::MAX {
-        assert!(state.may_say(Origin::at(address(number)), begin));
+        assert!(state.may_say(ChargedSender::at(address(number)), begin));
     }
     let later = begin + SAID_EACH * SAID_BURST;
-    assert!(state.may_say(Origin::at(address(0)), later));
+    assert!(state.may_say(ChargedSender::at(address(0)), later));
     assert_eq!(state.said.len(), 1);
 }
 

@@ -27,13 +27,13 @@ fn bob() -> Sender {
     Sender::Node(NodeId::new([7; 32]))
 }
 
-fn origin() -> Origin {
-    Origin::Node(NodeId::new([7; 32]))
+fn origin() -> ChargedSender {
+    ChargedSender::Node(NodeId::new([7; 32]))
 }
 
 /// Returns another sender for each number.
-fn other(n: u8) -> Origin {
-    Origin::at(std::net::SocketAddr::from(([192, 0, 2, n], 1378)))
+fn other(n: u8) -> ChargedSender {
+    ChargedSender::at(std::net::SocketAddr::from(([192, 0, 2, n], 1378)))
 }
 
 fn put(inbox: &Inbox, name: &[u8], bytes: &[u8]) -> Result<String, InboxError> {

@@ -119,8 +119,8 @@ async fn who_waits_for_a_file_that_is_given_up_is_not_told_that_it_is_there() {
     // locked before the other threads start: the first of them would end the file
     let held = coming.lock();
     let (given, offered) = thread::scope(|scope| {
-        let giving = scope.spawn(|| inner.answer(node(1), Origin::at(address(1)), give));
-        let offering = scope.spawn(|| inner.answer(node(1), Origin::at(address(1)), offer));
+        let giving = scope.spawn(|| inner.answer(node(1), ChargedSender::at(address(1)), give));
+        let offering = scope.spawn(|| inner.answer(node(1), ChargedSender::at(address(1)), offer));
         world.give_up((file, &coming), held, 2);
         (giving.join().unwrap(), offering.join().unwrap())
     });
@@ -187,14 +187,14 @@ async fn who_begins_a_file_on_a_disk_that_waits_keeps_no_other_file_waiting() {
         bytes: Bytes::from_static(b"hel"),
     };
     thread::scope(|scope| {
-        let offering = scope.spawn(|| inner.answer(node(1), Origin::at(address(1)), offer));
+        let offering = scope.spawn(|| inner.answer(node(1), ChargedSender::at(address(1)), offer));
         let (gave, given) = mpsc::channel();
         scope.spawn(move || {
             // until it has space, the other file may take only its slot
             while inner.state.lock().coming.len() < 2 {
                 thread::yield_now();
             }
-            let _late = gave.send(inner.answer(node(1), Origin::at(address(1)), give));
+            let _late = gave.send(inner.answer(node(1), ChargedSender::at(address(1)), give));
         });
         let given = given.recv_timeout(PATIENCE);
         drop(waits);
