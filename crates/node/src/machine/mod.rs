@@ -52,8 +52,9 @@ const PUBLISH_SPACING: Duration = Duration::from_millis(100);
 const SECRETS_STREAM: u64 = 0x7365_6372_6574;
 /// Maximum number of own facts queued for the next head. More are recorded at once, before it.
 pub const UNSAID_MAX: usize = 16_384;
-/// Maximum number of queued events. An owner that takes them after each call never reaches it.
-/// Beyond it requests for holders and offers are dropped, which costs a retry.
+/// Number of queued events beyond which further `Wanted`, `Offered` and `Offended` events are
+/// dropped. All other events are queued. An owner that takes the events after each call never
+/// reaches it. A dropped request or offer costs a retry.
 pub const EVENTS_MAX: usize = 4096;
 
 /// Identity and settings of a node.
