@@ -28,14 +28,14 @@ use p2pfs_legacy::net::discovery::LegacyError;
 use p2pfs_legacy::wire::discovery::Name;
 
 /// Maximum number of known files of legacy peers. The one found first is forgotten first.
-pub(super) const KNOWN_MAX: usize = 4096;
+pub const KNOWN_MAX: usize = 4096;
 /// How long a transfer whose header was read waits for a reader of its bytes.
 const PARKED: Duration = Duration::from_secs(5);
 /// How long a complete copy is kept and used for further opens. After this time the peer may have
 /// another file, and its protocol would not report it.
 pub const COPY_AGE: Duration = Duration::from_secs(10);
 /// Maximum number of copies at once, each with a file and usually a connection. Further opens fail.
-pub(super) const COPIES_MAX: usize = 256;
+pub const COPIES_MAX: usize = 256;
 /// Maximum number of windows at once. Each takes a few MiB of memory. Further opens find no room.
 pub const WINDOWS_MAX: usize = 16;
 /// Maximum number of failures queued for the plane. Further ones are not counted.

@@ -15,7 +15,7 @@ use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::path::SharedPath;
 
 /// Maximum number of remembered names. Beyond it all are forgotten.
-pub(super) const TOLD_MAX: usize = 4096;
+pub const TOLD_MAX: usize = 4096;
 /// Burst of warnings.
 const BURST: u32 = 16;
 /// Interval after which one more warning is allowed.

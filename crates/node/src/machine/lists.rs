@@ -12,9 +12,9 @@ use p2pfs_types::id::NodeId;
 
 /// Burst of reader lists naming this node that are accepted from one author. It is the maximum in
 /// one part of a log, so that no part is too long forever.
-pub(super) const LISTS_AT_ONCE: u32 = PART_MAX_RECORDS as u32;
+pub const LISTS_AT_ONCE: u32 = PART_MAX_RECORDS as u32;
 /// Long-term rate of these lists per second. Beyond it the author's log waits.
-pub(super) const LISTS_PER_S: u32 = 64;
+pub const LISTS_PER_S: u32 = 64;
 
 /// The remaining allowance of each author. An author that is not in the map has its full allowance.
 #[derive(Debug, Default)]
