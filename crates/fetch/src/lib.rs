@@ -1,7 +1,7 @@
-//! The choice of which bytes of a file are requested from which peer, as pure state machines.
+//! Pure state machines that choose which bytes of a file to request from which peer.
 //!
-//! [`plan`] chooses ranges and peers; [`session`] adds the readers, the fills and the answers to it,
-//! and is what a node and the simulation drive.
+//! [`plan`] chooses ranges and peers. [`session`] adds the readers, the fills and the handling of
+//! answers. A node and the simulation both drive a session.
 
 #![cfg_attr(
     test,
@@ -19,32 +19,32 @@ pub use session::{FetchEvent, FillProgress, Holder, Session};
 
 use plan::PlanError;
 
-/// Why a read or a fill did not end in data. Nothing wrong was given out, and what was verified
-/// before stays in the cache.
+/// Reason why a read or a fill ended without data. The reader received no wrong bytes, and bytes
+/// verified before the error stay in the cache.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransferError {
-    /// No data by the deadline; see the inner error for whose fault it is.
+    /// No data arrived by the deadline. The inner error says why.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The caller took the request back.
+    /// The caller cancelled the request.
     #[error("the read was cancelled")]
     Cancelled,
-    /// A whole file was to be kept, and the cache has no room for it. Making room, or a larger
-    /// budget, helps; reads go on without the cache.
+    /// A whole file was to be cached, and the cache has no room for it. Freeing space or a larger
+    /// budget helps. Reads continue without the cache.
     #[error("the cache has no room for the file")]
     CacheFull,
-    /// The local cache failed; our disk is at fault.
+    /// The local cache failed. The fault is on this node's disk.
     #[error("the cache failed: {why}")]
     Cache {
-        /// What it said.
+        /// Error message of the cache.
         why: String,
     },
-    /// The range is not within the file: the caller is at fault.
+    /// The range is not within the file. The fault is the caller's.
     #[error("the range {start}..{end} is not within a file of {size_bytes} bytes")]
     OutOfRange {
-        /// First byte asked.
+        /// First requested byte.
         start: u64,
-        /// One past the last.
+        /// End of the range, exclusive.
         end: u64,
         size_bytes: u64,
     },

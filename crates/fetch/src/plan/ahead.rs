@@ -1,4 +1,4 @@
-//! What is fetched ahead of all readers together: the more they are, the less for each.
+//! Bounds of read-ahead over all readers together. The more readers, the smaller each one's share.
 
 use std::time::Instant;
 
@@ -8,7 +8,8 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
 
 impl Plan {
-    /// A reader has read, or is about to read, `range` of an open file: keep ahead of it.
+    /// Records that a reader has read, or is about to read, `range` of an open file, and extends
+    /// its read-ahead.
     pub fn note_read(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
         let limit = self.ahead_limit_bytes();
         let Some(fetch) = self.fetches.get_mut(content) else {
@@ -27,20 +28,20 @@ impl Plan {
         }
     }
 
-    /// Bounds what is fetched ahead for all readers together, while the cache keeps nothing, to
-    /// less than [`AHEAD_OF_ALL_MAX_BYTES`]; `None` lifts that bound.
+    /// Bounds the read-ahead of all readers together below [`AHEAD_OF_ALL_MAX_BYTES`] while the
+    /// cache has no room. `None` lifts the bound.
     pub fn limit_read_ahead(&mut self, budget_bytes: Option<u64>) {
         self.ahead_budget_bytes = budget_bytes;
     }
 
-    /// The most that is fetched ahead of one reader now.
+    /// Returns the maximum read-ahead of one reader in bytes, at present.
     pub(super) fn ahead_limit_bytes(&self) -> u64 {
         let own = self.ahead_budget_bytes.unwrap_or(AHEAD_OF_ALL_MAX_BYTES);
         let each = own.min(AHEAD_OF_ALL_MAX_BYTES) / self.established_streams.max(1) as u64;
         each.min(AHEAD_MAX_BYTES)
     }
 
-    /// Nothing is fetched ahead in a file any more, until it is read on.
+    /// Forgets the streams of a file, so that its read-ahead stops until its next read.
     pub(super) fn forget_streams(&mut self, content: &ContentKey) {
         if let Some(fetch) = self.fetches.get_mut(content) {
             self.established_streams -= fetch.streams.established();

@@ -1,4 +1,4 @@
-//! How requests end, and what the passing of time does: answers, failures, deadlines.
+//! Ends of requests and of time limits: answers, failures, deadlines.
 
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,10 @@ use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
 impl Plan {
-    /// Bytes of the answer to a request came from a peer, be it that nobody wants them any more.
-    /// Worth telling of an answer that takes its time; of others [`Plan::answered`] is enough. No
-    /// bytes: the peer is at work for it, its handshake gets on.
+    /// Records that bytes of an answer arrived from a peer, even if the answer is no longer needed.
+    /// It is worth a call only for an answer that takes long; [`Plan::answered`] is enough for
+    /// others. Zero bytes mean that the peer is at work for the request, for example that its
+    /// handshake progresses.
     pub fn arrived(&mut self, now: Instant, node: NodeId, id: RequestId, bytes: u64) {
         if let Some(entry) = self.in_flight.get_mut(&id).filter(|_| bytes > 0) {
             entry.arrived_bytes += bytes;
@@ -29,15 +30,15 @@ impl Plan {
         self.heard(now, node, bytes);
     }
 
-    /// A limit of this node keeps a request from being asked for now: that nothing comes is not its
-    /// holder's silence.
+    /// Marks a request as delayed by a limit of this node. Its peer is then not silent although
+    /// nothing arrives.
     pub fn held(&mut self, id: RequestId) {
         if let Some(entry) = self.in_flight.get_mut(&id) {
             entry.is_held = true;
         }
     }
 
-    /// One that was held is asked now: what came before says nothing of how it is answered.
+    /// Marks a delayed request as sent now. Bytes that arrived before say nothing about its answer.
     pub fn let_go(&mut self, now: Instant, id: RequestId) {
         let Some(entry) = self.in_flight.get_mut(&id) else {
             return;
@@ -49,8 +50,9 @@ impl Plan {
         }
     }
 
-    /// All of an answer is here, and is to be verified once the disk takes more: that it takes long
-    /// from now on is not its sender's silence, and it is asked of nobody else.
+    /// Marks an answer as complete and waiting for verification until the disk accepts more. The
+    /// delay from now on is not the sender's silence, and the range is not requested from other
+    /// peers.
     pub fn came(&mut self, id: RequestId) {
         if let Some(entry) = self.in_flight.get_mut(&id) {
             entry.is_here = true;
@@ -68,8 +70,8 @@ impl Plan {
         }
     }
 
-    /// The range of a request came, was verified, and can be read from now on. `false` where
-    /// nobody needs it any more: another peer was sooner.
+    /// Records that the range of a request arrived, was verified and can be read from now on.
+    /// Returns `false` if it is no longer needed because another peer was sooner.
     pub fn answered(&mut self, now: Instant, id: RequestId) -> bool {
         let Some(entry) = self.take_request(id) else {
             return false;
@@ -100,13 +102,13 @@ impl Plan {
         self.tell_readers(&content, range);
         self.tell_if_filled(&content);
         if entry.is_hedge {
-            // what its reader waits for next is as late
+            // the next bytes that its reader waits for are as late
             self.hurry_what_is_asked(now, &content, ByteRange::at(range.end, 1));
         }
         true
     }
 
-    /// A request came to nothing; its range goes to another peer.
+    /// Ends a request without data. Its range goes to another peer.
     pub fn failed(&mut self, now: Instant, id: RequestId, failure: Failure) {
         let Some(entry) = self.take_request(id) else {
             return;
@@ -116,7 +118,7 @@ impl Plan {
         self.bring_forward_if_overdue(now, &entry.request.content);
     }
 
-    /// A peer came back to life: what it failed before is forgotten, but not that it lied.
+    /// Forgets the failures of a peer that has returned, but not that it sent wrong bytes.
     pub fn returned(&mut self, node: &NodeId) {
         if let Some(peer) = self.peers.get_mut(node) {
             peer.rested();
@@ -124,7 +126,7 @@ impl Plan {
         }
     }
 
-    /// Does what is due.
+    /// Handles all timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((at, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, timer));
@@ -147,7 +149,7 @@ impl Plan {
         }
     }
 
-    /// Looks for holders beside those that are known, or later where nothing is wanted just now.
+    /// Looks for holders besides the known ones, or postpones that while nothing is wanted.
     fn get_anyway(&mut self, content: &ContentKey) {
         let Some(fetch) = self.fetches.get_mut(content) else {
             return;
@@ -189,8 +191,8 @@ impl Plan {
         }
     }
 
-    /// A peer could not be reached for a question that is none of the plan's, asked at `asked_at`:
-    /// it rests as after one of the plan's.
+    /// Backs off from a peer that a question outside the plan, sent at `asked_at`, could not reach.
+    /// The pause is that of a failed request of the plan.
     pub fn unreachable(&mut self, now: Instant, node: NodeId, asked_at: Instant) {
         let jitter = self.rng.random::<f64>();
         if let Some(peer) = self.peers.get_mut(&node) {
@@ -199,7 +201,7 @@ impl Plan {
         }
     }
 
-    /// Takes a request out of flight, with everything that hangs on it.
+    /// Removes a request from flight, with its timers and counters.
     pub(super) fn take_request(&mut self, id: RequestId) -> Option<InFlight> {
         let entry = self.in_flight.remove(&id)?;
         let request = &entry.request;
@@ -216,14 +218,14 @@ impl Plan {
         Some(entry)
     }
 
-    /// Takes a request back: nobody needs its answer, or not from there.
+    /// Cancels a request whose answer is not needed, or not from this peer.
     pub(super) fn take_back(&mut self, id: RequestId) -> Option<InFlight> {
         let entry = self.take_request(id)?;
         self.events.push_back(PlanEvent::Cancel(id));
         Some(entry)
     }
 
-    /// A range came: the others that were asked for it and have nothing more to bring.
+    /// Cancels the other requests whose whole range has arrived with this one.
     fn cancel_what_is_here(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
         let Some(fetch) = self.fetches.get(content) else {
             return;
@@ -245,7 +247,7 @@ impl Plan {
         }
     }
 
-    /// The demands that touch a range.
+    /// Returns the demands that touch a range.
     pub(super) fn waiting_for(&self, content: &ContentKey, range: ByteRange) -> Vec<DemandId> {
         let Some(fetch) = self.fetches.get(content) else {
             return vec![];
@@ -258,14 +260,14 @@ impl Plan {
         !self.waiting_for(content, range).is_empty()
     }
 
-    /// Since when the first of those that wait for a range does.
+    /// Returns since when the longest-waiting reader of a range waits.
     pub(super) fn waits_since(&self, content: &ContentKey, range: ByteRange) -> Option<Instant> {
         let waiting = self.waiting_for(content, range);
         let since = |id| self.demands.get(id).map(|demand: &Demand| demand.since);
         waiting.iter().filter_map(since).min()
     }
 
-    /// A range is neither here nor asked any more: who wants it asks anew.
+    /// Makes a range requestable again that is neither on this node nor in flight.
     pub(super) fn ask_again(&mut self, content: &ContentKey, range: ByteRange) {
         let waiting = self.waiting_for(content, range);
         let Some(fetch) = self.fetches.get_mut(content) else {
@@ -307,7 +309,7 @@ impl Plan {
         self.events.push_back(PlanEvent::Filled(*content));
     }
 
-    /// Until when a demand waits as things are.
+    /// Returns until when a demand waits, as matters stand.
     pub(super) fn patient_until(&self, now: Instant, demand: &Demand) -> Option<Instant> {
         let fetch = self.fetches.get(&demand.content)?;
         let own = fetch.last_progress(demand.since);
@@ -315,10 +317,11 @@ impl Plan {
         Some(self.goes_on_until(now, (fetch, range), (own, patience), Some(own)))
     }
 
-    /// Until when a wait for a range of a file goes on, which last got on at `own`: for as long as
-    /// it has patience after that or after one of its holders was at work for others, so that its
-    /// turn comes. That for a limited time since `its_turn`, where it had one, unless a limit of
-    /// our own is what holds it back from a holder that has some of it and is well.
+    /// Returns until when the wait for a range of a file continues. It last progressed at `own`,
+    /// and it continues for `patience` after that or after one of its holders worked for other
+    /// requests, so that its turn comes. This extension is limited, counted from `its_turn` if that
+    /// is set. The limit does not apply while a limit of this node holds back a healthy holder of
+    /// the range.
     pub(super) fn goes_on_until(
         &self,
         now: Instant,
@@ -376,8 +379,9 @@ impl Plan {
         self.events.push_back(PlanEvent::Failed(id, why));
     }
 
-    /// Nobody has to wait for what every holder says that it is gone, unless others have it since
-    /// then: who those are was last asked when somebody began to wait.
+    /// Looks a file up in the catalogue once all its holders report it gone. Readers need not wait
+    /// for a file that is gone, unless other nodes have it since. The last lookup was when a reader
+    /// began to wait.
     fn look_up_what_is_gone(&mut self, now: Instant, content: ContentKey) {
         let Some(fetch) = self.fetches.get_mut(&content) else {
             return;
@@ -388,7 +392,7 @@ impl Plan {
         }
     }
 
-    /// The catalogue was asked.
+    /// Gives up what is still gone after the catalogue lookup.
     pub(super) fn give_up_what_is_gone(&mut self, now: Instant, content: ContentKey) {
         let Some(fetch) = self.fetches.get_mut(&content) else {
             return;
@@ -399,8 +403,7 @@ impl Plan {
         }
     }
 
-    /// Nor for long for what every holder said before that it is gone, once others were asked for
-    /// in vain.
+    /// Gives up the older waits for a file that is gone once several `Get`s found no new holder.
     fn give_up_what_stays_gone(&mut self, now: Instant, content: ContentKey) {
         if self
             .fetches
@@ -411,7 +414,8 @@ impl Plan {
         }
     }
 
-    /// Ends the waits for what is gone of which `is_over` says so, by when they began.
+    /// Ends the waits for a file that is gone, if `is_over` returns true for the time at which they
+    /// began.
     fn give_up_gone(
         &mut self,
         now: Instant,

@@ -1,5 +1,4 @@
-//! What peers did beside the plan: whole small files that came in batches, which it did not ask
-//! for.
+//! Deliveries that the plan did not request: whole small files that arrived in batches.
 
 use std::time::Instant;
 
@@ -8,15 +7,15 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::id::NodeId;
 
 impl Plan {
-    /// A peer gave verified bytes that the plan had not asked for.
+    /// Records verified bytes from a peer that the plan had not requested.
     pub fn gave(&mut self, node: NodeId, bytes: u64) {
         if let Some(peer) = self.peer_or_new(node) {
             peer.delivered_bytes += bytes;
         }
     }
 
-    /// A peer gave wrong bytes of a content, wherever, or said a wrong size of it: it is shunned,
-    /// unless it is already, and all that is asked of it is asked of others.
+    /// Shuns a peer that gave wrong bytes of a content, in or outside the plan, or a wrong size of
+    /// it. Its requests go to other peers. A peer that is already shunned stays as it is.
     pub fn lied(&mut self, now: Instant, node: NodeId, content: ContentKey) {
         let Some(peer) = self.peer_or_new(node) else {
             return;
@@ -29,7 +28,7 @@ impl Plan {
         self.unmask(node, content);
     }
 
-    /// Tells of a liar, whom nothing is asked of any more.
+    /// Reports a liar and cancels all requests to it.
     pub(super) fn unmask(&mut self, node: NodeId, content: ContentKey) {
         self.events.push_back(PlanEvent::Liar(node, content));
         if let Some(fetch) = self.fetches.get_mut(&content) {

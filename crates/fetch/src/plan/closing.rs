@@ -1,20 +1,20 @@
-//! Which files are let go of, and what goes with them.
+//! Closing of files, and what is cancelled with them.
 
 use std::time::{Duration, Instant};
 
 use super::{FETCHES_KEPT_MAX, FETCHES_MAX, Fetch, Plan, PlanEvent};
 use p2pfs_types::digest::ContentKey;
 
-/// How long a file stays open unused where others want the room that it takes in the cache: longer
-/// than a reader thinks between two reads.
+/// How long a file stays open unused if others need its room in the cache. It is longer than a
+/// reader's pause between two reads.
 const SHED_AFTER: Duration = Duration::from_secs(1);
 
-/// Where there are [`FETCHES_KEPT_MAX`], so many go at once: to find them is work for all.
+/// Number of files closed together at [`FETCHES_KEPT_MAX`], since the search examines all of them.
 const GO_AT_ONCE: usize = FETCHES_KEPT_MAX / 8;
 
 impl Plan {
-    /// Whether one more file may be opened. Lets go of files that nobody waits for where many are
-    /// open, those first that were not used for the longest.
+    /// Returns whether one more file may be opened. If many are open, closes idle files first,
+    /// those unused for the longest first.
     pub(super) fn make_room(&mut self) -> bool {
         self.opened += 1;
         let (count, is_due) = (self.fetches.len(), self.opened >= GO_AT_ONCE);
@@ -34,15 +34,15 @@ impl Plan {
         self.fetches.len() < FETCHES_MAX
     }
 
-    /// Forgets at once the files that nobody waits for and that are not wanted whole.
+    /// Closes at once the files that have no waiting reader and no fill.
     pub fn close_idle(&mut self) {
         let idle = self.fetches.iter().filter(|(_, fetch)| fetch.is_idle());
         let contents: Vec<ContentKey> = idle.map(|(content, _)| *content).collect();
         contents.iter().for_each(|content| self.close(content));
     }
 
-    /// Lets go of files that nobody asked for lately, but for one, so that what is cached of them
-    /// may give way to it.
+    /// Closes the files other than `kept` that were not used lately, so that their cached bytes may
+    /// be evicted for it.
     pub fn shed_idle(&mut self, now: Instant, kept: &ContentKey) {
         let is_shed = |(content, fetch): &(&ContentKey, &Fetch)| {
             *content != kept && fetch.is_idle() && fetch.last_used + SHED_AFTER <= now
@@ -52,7 +52,7 @@ impl Plan {
         shed.iter().for_each(|content| self.close(content));
     }
 
-    /// Nobody can have this content: what is asked of it is taken back.
+    /// Cancels all requests for a content that cannot exist, and closes it.
     pub fn forget(&mut self, content: &ContentKey) {
         let asked = self.fetches.get(content).map(|fetch| fetch.asked.ids());
         let asked: Vec<_> = asked.into_iter().flatten().collect();
@@ -62,8 +62,8 @@ impl Plan {
         self.close(content);
     }
 
-    /// Who wanted the whole file has gone. What was asked for it and has not begun to come is taken
-    /// back, unless somebody reads the file: the link is for others now.
+    /// Ends a fill whose owner has gone. Requests without any arrived bytes are cancelled, unless a
+    /// reader uses the file, because the link is for other files now.
     pub fn leave_fill(&mut self, content: &ContentKey) {
         self.cancel_fill(content);
         let fetch = self.fetches.get(content);
@@ -80,7 +80,7 @@ impl Plan {
         }
     }
 
-    /// Lets go of a file.
+    /// Closes a file.
     pub(super) fn close(&mut self, content: &ContentKey) {
         self.take_out_all(content);
         self.forget_streams(content);

@@ -1,8 +1,9 @@
-//! What readers wait for, and the next request for it.
+//! Demands of waiting readers, and the next request for them.
 //!
-//! A reader that has asked for much at one time, as a command does that copies a whole file, waits
-//! for the first of it that is not here. That alone is asked of full holders in a swarm whosever it
-//! is, when its time has come; of the rest what need not wait for others.
+//! A reader that requests much at once, as a command does that copies a whole file, is blocked by
+//! the first missing byte. In a swarm only that gap is requested from full holders after a delay,
+//! whichever node owns its stripe. Of the rest, only gaps that need not wait for other nodes are
+//! requested.
 
 use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Instant;
@@ -16,28 +17,29 @@ use super::{
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
 
-/// Demands of one file that are tried at one go, where its holders have different parts; the others
-/// follow in the next.
+/// Maximum demands of one file tried in one step if its holders have different parts. The others
+/// follow in the next step.
 const DEMANDS_TRIED_MAX: usize = 16;
-/// Demands that follow each other, of which the first is looked for: the kernel reads ahead by no
-/// more than some dozen at one time.
+/// Maximum number of adjacent demands whose first one is searched for. The kernel reads ahead by a
+/// few dozen at a time at most.
 const ROW_MAX: usize = 32;
 
-/// What became of a look at one demand.
+/// Result of trying one demand.
 enum Tried {
     Asked(RangeRequest),
-    /// All of it is asked or here.
+    /// All of it is in flight or on this node.
     AllAsked,
-    /// Nobody can be asked for it now.
+    /// No peer can be asked for it now.
     InVain,
 }
 
 impl Plan {
-    /// A reader waits for `range` of an open file until `deadline`, or longer: for as long as bytes
-    /// of the file come. Ends in [`PlanEvent::Ready`] or [`PlanEvent::Failed`].
+    /// Adds a reader that waits for `range` of an open file. It waits until `deadline`, or longer
+    /// while bytes of the file arrive. Ends in [`PlanEvent::Ready`] or [`PlanEvent::Failed`].
     ///
     /// # Errors
-    /// The remembered failure of a moment ago, or [`PlanError::TooMany`].
+    /// The remembered failure of a recent attempt; [`PlanError::Gone`] if the holders recently
+    /// reported the range gone; [`PlanError::TooMany`].
     pub fn demand(
         &mut self,
         now: Instant,
@@ -49,10 +51,10 @@ impl Plan {
         self.demand_just(now, content, range, deadline)
     }
 
-    /// As [`Plan::demand`], for a reader that nothing is to be fetched ahead of.
+    /// Adds a waiting reader like [`Plan::demand`], but without read-ahead.
     ///
     /// # Errors
-    /// As [`Plan::demand`].
+    /// Those of [`Plan::demand`].
     pub fn demand_just(
         &mut self,
         now: Instant,
@@ -66,11 +68,11 @@ impl Plan {
         Ok(id)
     }
 
-    /// As [`Plan::demand_just`], for one that had ended in [`PlanEvent::Ready`] and got nothing:
-    /// who cancels it, or asks how long it waits, knows it by that name.
+    /// Adds a demand again that had ended in [`PlanEvent::Ready`] without its bytes being readable.
+    /// It keeps its id, because its reader cancels it and queries its deadline by that id.
     ///
     /// # Errors
-    /// As [`Plan::demand`].
+    /// Those of [`Plan::demand`].
     pub fn demand_again(
         &mut self,
         now: Instant,
@@ -116,7 +118,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Asks for the oldest demand of a file that can be asked for; parks the file where none can.
+    /// Requests the next part of the oldest demand of a file that can be requested. Parks the file
+    /// if none can.
     pub(super) fn next_demanded(
         &mut self,
         now: Instant,
@@ -134,12 +137,12 @@ impl Plan {
             };
             let in_parts = fetch.has_partial_holders();
             let row = begins.then(|| self.first_in_row(content, next));
-            // who has nothing of the first of a row may have what is behind
+            // a peer that lacks the first demand of a row may have a later one
             for id in row.filter(|first| *first != next).into_iter().chain([next]) {
                 match self.ask_for_demand(now, content, id) {
                     Tried::Asked(request) => return Some(request),
                     Tried::AllAsked => return None,
-                    // what cannot be asked for one cannot for the next where all have all
+                    // if all holders have everything, the next demand cannot be requested either
                     Tried::InVain if !in_parts => {
                         self.park(content, Want::Demand);
                         return None;
@@ -151,7 +154,7 @@ impl Plan {
         None
     }
 
-    /// Asks for the next of one demand.
+    /// Requests the next part of one demand.
     fn ask_for_demand(&mut self, now: Instant, content: &ContentKey, id: DemandId) -> Tried {
         let range = self.demands.get(&id).map(|demand| demand.range);
         let Some(fetch) = self.fetches.get_mut(content) else {
@@ -160,7 +163,7 @@ impl Plan {
         let gap = range.and_then(|range| Some((range, fetch.first_gap(range)?)));
         let Some((range, first)) = gap else {
             fetch.no_longer_hungry(&id);
-            // what others have wanted by now comes before its next
+            // newer demands of other files come before this file's next one
             fetch.turn_from = self.next_id;
             self.next_id += 1;
             self.call_up(content, Want::Demand);
@@ -179,8 +182,8 @@ impl Plan {
         Tried::InVain
     }
 
-    /// Of what is to be asked for that follows each other, up to a demand, the first: the kernel
-    /// reads ahead by several threads, which come in any order.
+    /// Returns the first of the adjacent unrequested demands that end at this one. The kernel reads
+    /// ahead with several threads, whose reads arrive in any order.
     fn first_in_row(&self, content: &ContentKey, id: DemandId) -> DemandId {
         let before = |id: &DemandId| {
             let start = self.demands.get(id)?.range.start;
@@ -196,8 +199,8 @@ impl Plan {
         row.last().unwrap_or(id)
     }
 
-    /// What of a demand to try: its first gap, which its reader waits for if it has come there, and
-    /// in a swarm those behind it that need not wait for others.
+    /// Returns the gaps of a demand to try: its first gap, which blocks the reader if it has
+    /// reached it. In a swarm the later gaps that need not wait for other nodes follow.
     fn gaps_of_demand(
         &mut self,
         now: Instant,
@@ -218,8 +221,8 @@ impl Plan {
         tried
     }
 
-    /// Since when the reader of a demand has come to a gap in it; nothing while it waits for
-    /// something before.
+    /// Returns since when a gap blocks the reader of a demand, or `None` while an earlier byte
+    /// blocks it.
     fn stuck_since(&mut self, now: Instant, id: DemandId, gap: u64) -> Option<Instant> {
         let demand = self.demands.get(&id)?;
         let have = self.fetches.get(&demand.content)?.have();
@@ -232,7 +235,8 @@ impl Plan {
         stuck.map(|(_, since)| since)
     }
 
-    /// Whether somebody waits for what ends where a demand begins: its reader has not come to it.
+    /// Returns whether another demand ends where this one begins: its reader has not reached it
+    /// yet.
     pub(super) fn is_preceded(&self, demand: &Demand) -> bool {
         let start = demand.range.start;
         let before = ByteRange::new(start.saturating_sub(1), start);

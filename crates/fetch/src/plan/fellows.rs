@@ -1,38 +1,38 @@
-//! Who else wants a file, as far as its fetch keeps that: what the swarm goes by.
+//! Other nodes that want a file, as its fetch records them. The swarm decides by this.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use p2pfs_types::id::NodeId;
 
-/// A node that wants a file too.
+/// Node that wants the same file.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fellow {
-    /// Until when it has no stripes.
+    /// End of the time in which it owns no stripes.
     pub lags_until: Option<Instant>,
     /// How often in a row its stripes were late.
     pub lags: u32,
-    /// The end of the last range that it has.
+    /// End of its last range.
     pub furthest: u64,
-    /// How much it has.
+    /// Number of bytes that it has.
     pub has_bytes: u64,
-    /// Whether it is a holder that has but a part of the file, as far as is known.
+    /// Whether it is a holder that has only a part of the file, as far as is known.
     pub is_partial: bool,
 }
 
-/// The nodes that want a file too.
+/// Nodes that want the same file.
 #[derive(Debug, Default)]
 pub(super) struct Swarm {
     pub fellows: BTreeMap<NodeId, Fellow>,
     pub survey_each: Duration,
     pub surveyed_last: Option<NodeId>,
     pub had_bytes: u64,
-    /// When what belongs to others is looked at again, where that is set.
+    /// When the stripes of other nodes are examined again, if that is scheduled.
     pub stripe_at: Option<Instant>,
 }
 
 impl Swarm {
-    /// Whether a node, if it is one of these, has but a part of the file.
+    /// Records whether a node of the swarm has only a part of the file.
     pub(super) fn note_partial(&mut self, node: &NodeId, is_partial: bool) {
         if let Some(fellow) = self.fellows.get_mut(node) {
             fellow.is_partial = is_partial;

@@ -1,4 +1,5 @@
-//! One file on its way: what is here, what is asked, who has it, who waits.
+//! State of one open file: its bytes on this node, its requests in flight, its holders and its
+//! readers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -11,38 +12,38 @@ use super::{DemandId, Listed, PIECE_MAX_BYTES, RequestId};
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
-/// How many holders of one file are kept; offers beyond it are not heard.
+/// Maximum holders kept for one file. Later offers of new holders are ignored.
 pub const HOLDERS_MAX: usize = 64;
-/// How many of them have a part at most, or nothing yet: who has all of it always finds a place.
+/// Maximum holders with at most a part of the file. The rest of the places is for full holders.
 const PARTIAL_HOLDERS_MAX: usize = HOLDERS_MAX - 8;
-/// How many ranges of a file are kept of what one holder has, its longest: as many as it can list
+/// Maximum ranges kept of one holder's part of a file, the longest ones. A holder cannot list more
 /// at one time.
 pub const RUNS_MAX: usize = 4096;
-/// How long a range that nobody could give is answered with the same failure at once, to whoever
-/// asks: another reader of the same bytes must not wait its whole deadline for what was just tried.
-/// The kernel's own repeats of one handle's read are answered before, from that handle
-/// (`FAILURE_MEMORY` in `fs::handles`).
+/// How long a range that no peer could give fails again at once, for any reader. Another reader of
+/// the same bytes must not wait its whole deadline for a range that was just tried. The kernel's
+/// own repeats of a read of one handle are answered earlier, by that handle (`FAILURE_MEMORY` in
+/// `fs::handles`).
 const REMEMBER_FAILURE: Duration = Duration::from_secs(1);
-/// How many such ranges are remembered for one file.
+/// Maximum number of failed ranges remembered for one file.
 const FAILURES_MAX: usize = 64;
-/// The pause before a `Get` is repeated; it doubles up to the other.
+/// First pause before a `Get` is repeated. It doubles up to [`WANTED_MAX`].
 const WANTED_MIN: Duration = Duration::from_millis(250);
 const WANTED_MAX: Duration = Duration::from_secs(2);
-/// How long a node that says it no longer has a file is not asked for it on the catalogue's word,
-/// and how long who wants the file then waits for an offer of another.
+/// How long the catalogue's listing of a node is ignored after that node reported the file gone. It
+/// is also how long a reader of the file then waits for an offer of another node.
 pub(super) const GONE: Duration = Duration::from_secs(5);
 
-/// What a holder has.
+/// Ranges of a file that a holder has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Coverage {
     All,
-    /// Whole chunks, as those have it who are honest: what begins or ends within a page could be
-    /// asked for, and not be kept.
+    /// Whole chunks. Honest holders have whole chunks only: a range that begins or ends within a
+    /// page could be requested, but not kept.
     Part(ExtentSet),
 }
 
 impl Coverage {
-    /// What either of the two has.
+    /// Returns the ranges that at least one of the two has.
     fn union(&self, more: &Self) -> Self {
         match (self, more) {
             (Self::Part(a), Self::Part(b)) => Self::Part(a.union(b).longest(RUNS_MAX).into()),
@@ -50,7 +51,7 @@ impl Coverage {
         }
     }
 
-    /// The first bytes of `range` that are covered.
+    /// Returns the first covered bytes of `range`.
     pub(super) fn first_in(&self, range: ByteRange) -> Option<ByteRange> {
         match self {
             Self::All => Some(range),
@@ -58,7 +59,8 @@ impl Coverage {
         }
     }
 
-    /// Whether it has something of `range` that `have` lacks, which that does not all have.
+    /// Returns whether it has a part of `range` that `have` lacks. `have` must not cover all of
+    /// `range`.
     fn adds_to(&self, have: &ExtentSet, range: ByteRange) -> bool {
         match self {
             Self::All => true,
@@ -67,15 +69,15 @@ impl Coverage {
     }
 }
 
-/// A whole file is wanted.
+/// State of a fill: the whole file is wanted.
 #[derive(Debug)]
 pub(super) struct Filling {
-    /// Everything before it is here or asked.
+    /// Everything before this offset is on this node or in flight.
     pub cursor: u64,
     pub since: Instant,
     /// How long to go on without progress.
     pub patience: Duration,
-    /// When something was asked for it, the first time since bytes of the file last came.
+    /// When the first request of the fill was sent since bytes of the file last arrived.
     pub turn_at: Option<Instant>,
 }
 
@@ -90,19 +92,20 @@ impl Filling {
     }
 }
 
-/// Of one that said that it has a file no more.
+/// Report of a former holder that it no longer has the file.
 #[derive(Debug)]
 struct Gone {
-    /// Until when the catalogue is not believed about it, unless it listed the file anew since.
+    /// Until when the catalogue's listing of the node is ignored, unless the node listed the file
+    /// again since.
     until: Instant,
-    /// Where in its log it last said before that it has the file, as far as was heard.
+    /// Sequence number of its last listing of the file before the report, as far as is known.
     listed_at: u64,
 }
 
 #[derive(Debug)]
 pub(super) struct Fetch {
     pub size_bytes: u64,
-    /// Verified and kept.
+    /// Ranges that are verified and stored.
     have: ExtentSet,
     have_bytes: u64,
     pub asked: Places<RequestId>,
@@ -112,44 +115,47 @@ pub(super) struct Fetch {
     pub swarm: Swarm,
     pub begun: Instant,
     pub filling: Option<Filling>,
-    /// All of it came for who wants it whole, who has yet to say that it is stored.
+    /// Whether the whole file arrived for a fill that has not reported it stored yet.
     pub is_being_stored: bool,
     pub waits: Places<DemandId>,
-    /// Demands of which some bytes are neither here nor asked of anyone: these are to be asked for.
+    /// Demands with bytes that are neither on this node nor in flight.
     pub hungry: BTreeSet<DemandId>,
-    /// What its demands count as made since, at the earliest: when the last of them was asked for.
+    /// Lower bound of the age of its demands: the id assigned when the last demand was fully
+    /// requested.
     pub turn_from: u64,
-    /// Readers have waited for their turn for long: its next request comes before all others.
+    /// Whether its readers have waited too long for their turn. Its next request then comes first
+    /// of all.
     pub overdue: bool,
-    /// The last of them that was tried of late in vain, where others follow that were not.
+    /// Last demand tried in vain in the current pass, if later ones are still untried.
     pub tried: Option<DemandId>,
-    /// Where it stands for its demands, its read-ahead and its filling.
+    /// Its queue states for demands, read-ahead and fills.
     pub places: [Place; 3],
     pub last_used: Instant,
-    /// When bytes of it last came from anybody, whole answers or not.
+    /// When bytes of it last arrived from any peer, in whole answers or not.
     progress_at: Option<Instant>,
-    /// Who gave how much of it, since it began.
+    /// Bytes received from each peer since the fetch began.
     pub received: BTreeMap<NodeId, u64>,
     failures: Vec<(ByteRange, Instant, super::PlanError)>,
-    /// Where in their logs holders say that they have all of it.
+    /// Sequence numbers of the holders' listings of the whole file.
     listed: BTreeMap<NodeId, u64>,
-    /// Who had all of it, said that it has it no more, and was no holder since.
+    /// Nodes that had the whole file, reported it gone, and did not become holders again.
     gone: BTreeMap<NodeId, Gone>,
     wanted_next: Instant,
     wanted_pause: Duration,
-    /// Other holders are to be looked for once something of it is wanted for more than a moment.
+    /// Whether more holders are to be looked for once some of it has been wanted for a short time.
     pub is_to_get: bool,
-    /// Some bytes that are wanted can be asked of nobody who is known: other holders are looked
+    /// Whether no known peer can be asked for some wanted bytes, so that more holders are looked
     /// for.
     pub starved: bool,
     pub lied_to: bool,
-    /// The catalogue is being asked whether anybody has what those who had it have no more.
+    /// Whether the catalogue is being asked for new holders after all known ones reported the file
+    /// gone.
     pub is_looked_up: bool,
 }
 
 impl Fetch {
-    /// The place of its demands among those of all files: by their age, or since its last turn
-    /// where that is later, but for what is overdue.
+    /// Returns the queue number of its demands among all files: the age of the oldest one, or its
+    /// last turn if that is later. An overdue file comes first.
     pub(super) fn demand_number(&self) -> Option<u64> {
         let oldest = self.hungry.first()?;
         Some(if self.overdue {
@@ -159,7 +165,7 @@ impl Fetch {
         })
     }
 
-    /// Nothing is to be asked for a demand, or no more.
+    /// Removes a demand that has nothing left to request.
     pub(super) fn no_longer_hungry(&mut self, id: &DemandId) {
         self.hungry.remove(id);
         self.overdue &= !self.hungry.is_empty();
@@ -199,7 +205,7 @@ impl Fetch {
         }
     }
 
-    /// The first gap in a range that each holder of some parts of it has something of.
+    /// Returns the first gap within `range` for each partial holder that has such a gap.
     pub(super) fn gaps_in_parts(&self, range: ByteRange) -> Vec<ByteRange> {
         let gap_of = |coverage: &Coverage| match coverage {
             Coverage::Part(ranges) => ranges
@@ -211,7 +217,7 @@ impl Fetch {
         self.holders().values().filter_map(gap_of).collect()
     }
 
-    /// Bytes of it came.
+    /// Records that bytes of it arrived.
     pub(super) fn note_progress(&mut self, now: Instant) {
         self.progress_at = Some(now);
         if let Some(filling) = &mut self.filling {
@@ -219,7 +225,7 @@ impl Fetch {
         }
     }
 
-    /// When bytes of it last came for one who waits since then, or since when that is.
+    /// Returns when bytes of it last arrived since `since`, or `since` itself.
     pub(super) fn last_progress(&self, since: Instant) -> Instant {
         self.progress_at.map_or(since, |at| at.max(since))
     }
@@ -232,7 +238,7 @@ impl Fetch {
         &self.have
     }
 
-    /// The holders that have something of what is missing of a range.
+    /// Returns the holders that have a part of what is missing of a range.
     pub(super) fn holders_of(&self, range: ByteRange) -> impl Iterator<Item = &NodeId> {
         let adds = move |coverage: &Coverage| coverage.adds_to(&self.have, range);
         let holders = self.holders.iter();
@@ -266,17 +272,17 @@ impl Fetch {
         &self.holders
     }
 
-    /// How many of them have all of it.
+    /// Returns how many holders have the whole file.
     pub(super) fn full_holders(&self) -> usize {
         self.full_holders
     }
 
-    /// Whether some holder is known to have but a part of it.
+    /// Returns whether some holder is known to have only a part of the file.
     pub(super) fn has_partial_holders(&self) -> bool {
         self.full_holders < self.holders.len()
     }
 
-    /// Sets what a node has, or that it is no holder any more; gives what was known of it.
+    /// Sets the ranges of a node, or removes it as a holder. Returns its previous ranges.
     fn set_holder(&mut self, node: NodeId, coverage: Option<Coverage>) -> Option<Coverage> {
         let is_full = coverage == Some(Coverage::All);
         self.swarm
@@ -290,13 +296,13 @@ impl Fetch {
         known
     }
 
-    /// Whether it is filled, and all that is left is asked.
+    /// Returns whether a fill has everything that it lacks in flight.
     pub(super) fn is_filled_but_for_what_is_asked(&self) -> bool {
         let cursor = self.filling.as_ref().map(|filling| filling.cursor);
         cursor.is_some_and(|cursor| cursor >= self.size_bytes)
     }
 
-    /// The first run of `range` that is neither here nor asked.
+    /// Returns the first run of `range` that is neither on this node nor in flight.
     pub(super) fn first_gap(&self, range: ByteRange) -> Option<ByteRange> {
         let mut at = range.start;
         while at < range.end {
@@ -316,8 +322,8 @@ impl Fetch {
         None
     }
 
-    /// Adds a holder, or what more it has; says whether that brings anything new. Beyond
-    /// [`HOLDERS_MAX`] holders, or [`PARTIAL_HOLDERS_MAX`] where it has but a part, it is not kept.
+    /// Adds a holder or extends its ranges. Returns whether that is news. A new holder is ignored
+    /// beyond [`HOLDERS_MAX`] holders, or beyond [`PARTIAL_HOLDERS_MAX`] if it has only a part.
     pub(super) fn add_holder(&mut self, node: NodeId, coverage: Coverage) -> bool {
         let known = self.holders.get(&node);
         let most = match coverage {
@@ -341,8 +347,8 @@ impl Fetch {
         true
     }
 
-    /// What the catalogue says: not news about a node that said otherwise a moment ago, unless
-    /// that listed the file anew since then.
+    /// Adds a holder from the catalogue. It is ignored if the node recently reported the file gone,
+    /// unless the node listed it again since.
     pub(super) fn add_listed_holder(
         &mut self,
         now: Instant,
@@ -360,7 +366,8 @@ impl Fetch {
         is_news
     }
 
-    /// A node has it no more. Of one that had but a part that says nothing of the rest.
+    /// Removes a holder that no longer has the file. The report of a partial holder says nothing
+    /// about the other ranges.
     pub(super) fn remove_holder(&mut self, now: Instant, node: NodeId) {
         let listed_at = self.listed.remove(&node).unwrap_or_default();
         if self.set_holder(node, None) == Some(Coverage::All) {
@@ -372,18 +379,20 @@ impl Fetch {
         }
     }
 
-    /// Whether one that had all of it said a moment ago that it has it no more.
+    /// Returns whether a full holder recently reported the file gone.
     pub(super) fn was_just_lost(&self, now: Instant) -> bool {
         self.gone.values().any(|gone| gone.until > now)
     }
 
-    /// As [`Fetch::is_gone_in`], by the word of one that said so a moment ago.
+    /// Returns whether [`Fetch::is_gone_in`] holds and a full holder reported the file gone
+    /// recently.
     pub(super) fn is_just_gone_in(&self, now: Instant, range: ByteRange) -> bool {
         self.was_just_lost(now) && self.is_gone_in(range)
     }
 
-    /// Whether all who had all of it said that they have it no more, and something of this range
-    /// is neither here nor with anybody who has a part: others who read it wait for the same.
+    /// Returns whether every full holder has reported the file gone and some of this range is
+    /// neither on this node nor at a partial holder. Other readers of that range wait for the same
+    /// bytes.
     pub(super) fn is_gone_in(&self, range: ByteRange) -> bool {
         if self.gone.is_empty() {
             return false;
@@ -422,13 +431,13 @@ impl Fetch {
         self.failures.iter().find(hit).map(|(.., why)| why.clone())
     }
 
-    /// Whether others were looked for with a `Get` several times, and nobody new has offered it.
+    /// Returns whether several `Get`s have brought no new holder.
     pub(super) fn has_long_asked(&self) -> bool {
         self.wanted_pause == WANTED_MAX
     }
 
-    /// Takes the turn to look for holders with a `Get`, if it is time. The time of the next one,
-    /// each pause being longer; none where it is not time yet, and then nothing has changed.
+    /// Starts the next `Get` for holders if it is due. Returns the time of the following one, after
+    /// a longer pause. Returns `None` and changes nothing if it is not due yet.
     pub(super) fn take_get_turn(&mut self, now: Instant) -> Option<Instant> {
         if now < self.wanted_next {
             return None;

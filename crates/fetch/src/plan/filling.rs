@@ -1,4 +1,4 @@
-//! Whole files that are wanted: what is asked for them next, and until when they wait.
+//! Fills of whole files: their next request, and how long they wait.
 
 use std::time::Instant;
 
@@ -52,7 +52,7 @@ impl Plan {
         None
     }
 
-    /// Nobody has the first gap; those that have parts of the file may fill others.
+    /// Fills other gaps from partial holders when no holder has the first gap.
     fn fill_from_parts(
         &mut self,
         now: Instant,
@@ -85,8 +85,8 @@ impl Plan {
         self.issue(now, node, Lane::Bulk, content, part, false)
     }
 
-    /// What waits for its turn behind those who read waits for as long as they are served: however
-    /// long that is, its holders are well.
+    /// Gives a fill up, unless its wait goes on. A fill that waits for its turn behind readers
+    /// waits as long as the readers are served. However long that takes, its holders are healthy.
     pub(super) fn give_up_filling(&mut self, now: Instant, content: ContentKey) {
         let Some(fetch) = self.fetches.get(&content) else {
             return;

@@ -1,13 +1,12 @@
-//! Requests that are late: hedged within a budget, or asked elsewhere where their peer has fallen
-//! silent.
+//! Late requests. They are hedged within a budget, or sent to other peers if their peer is silent.
 //!
-//! A hedge costs bytes twice, so it is asked for only where it is much sooner than the rest of
-//! what it hedges, paid out of a credit, whoever it is for, and never goes past what may be in
-//! flight. A request to a peer of which nothing at all comes is not hedged but
-//! taken back (and cancelled at the peer) as soon as another that is alive has the same.
+//! A hedge transfers bytes twice. It is therefore sent only if it is much faster than the rest of
+//! the request that it hedges. It is paid from a credit that all readers share, and it never
+//! exceeds the limit of bytes in flight. A request to a peer that sends nothing at all is not
+//! hedged. It is cancelled as soon as another live peer has the same bytes, and requested there.
 //!
-//! When the rest of a late answer may be here decides it. A reader whose own link is full finds
-//! everything late, whomever it asks: to ask twice would only make it later still.
+//! The decision depends on when the rest of a late answer is expected. If the reader's own link is
+//! full, answers of every peer are late, and a second request would delay them further.
 
 use std::time::{Duration, Instant};
 
@@ -18,30 +17,30 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
-/// Hedges cost at most this at once, and in the long run one byte in [`HEDGE_SHARE`]: a slow
-/// cluster must not be asked for everything twice.
+/// Maximum credit in bytes for hedges. In the long run hedges cost one byte in [`HEDGE_SHARE`], so
+/// that a slow cluster is not asked for everything twice.
 pub(super) const HEDGE_CREDIT_MAX_BYTES: u64 = 4 << 20;
 /// See [`HEDGE_CREDIT_MAX_BYTES`].
 pub(super) const HEDGE_SHARE: u64 = 10;
-/// Another is asked for the same where it would bring it in less than one part in so many of the
-/// time that the rest of the answer takes: a hedge that wins little is not worth its bytes.
+/// Minimum ratio of the remaining time of a late answer to the expected time of its hedge. A hedge
+/// that saves little is not worth its bytes.
 const SOONER_MULTIPLE: u32 = 2;
-/// How many peers are asked for one range at one time.
+/// Maximum peers from which one range is requested at one time.
 const ASKED_AT_ONCE_MAX: usize = 3;
-/// A request is looked at after so many times the usual time.
+/// Multiple of a request's usual time after which it is checked for lateness.
 const LATE_MULTIPLE: u32 = 3;
-/// Who brings nothing for less than this is not silent yet.
+/// How long a peer with an open request may send nothing before it counts as silent.
 const SILENT_MIN: Duration = Duration::from_millis(200);
-/// Who brings nothing for less than this is still at its part of a file that many want: where many
-/// begin at once, each is quiet for longer than [`SILENT_MIN`] now and then.
+/// How long a peer may send nothing before it loses its stripes of a file that many nodes want. If
+/// many begin at once, each is quiet for longer than [`SILENT_MIN`] now and then.
 const LOST_MIN: Duration = Duration::from_secs(1);
-/// Each look at a request waits twice as long for the next, so many times.
+/// How many times the interval between two checks of a request doubles.
 const LOOKS_DOUBLED_MAX: u32 = 3;
-/// Requests to silent peers that are looked at in one step.
+/// Maximum requests to silent peers examined in one step.
 const RESCUES_MAX: usize = 16;
 
 impl Plan {
-    /// How long a request may take before it is looked at.
+    /// Returns how long a request may take before it is checked.
     pub(super) fn late_after(&self, usual: Duration, waited: bool) -> Duration {
         let (least, most) = if waited {
             self.config.hedge
@@ -51,7 +50,7 @@ impl Plan {
         (usual * LATE_MULTIPLE).clamp(least, most)
     }
 
-    /// A reader waits now for what was asked in the background: it is looked at sooner.
+    /// Moves the checks of background requests forward because a reader now waits for their range.
     pub(super) fn hurry_what_is_asked(
         &mut self,
         now: Instant,
@@ -83,7 +82,7 @@ impl Plan {
         self.timers.insert((at, Timer::Look(id)));
     }
 
-    /// A request takes long.
+    /// Checks a late request, and hedges it, rescues it or reissues it as urgent.
     pub(super) fn look(&mut self, now: Instant, id: RequestId) {
         let Some(entry) = self.in_flight.get_mut(&id) else {
             return;
@@ -110,7 +109,7 @@ impl Plan {
             self.rescue(now, id);
         }
         let doubled = span * (1 << looks.min(LOOKS_DOUBLED_MAX));
-        // one that has only begun to be quiet is looked at when it counts as silent
+        // a peer that has only begun to be quiet is checked when it would count as silent
         let next = if quiet > span / 2 && quiet < span {
             span - quiet
         } else {
@@ -124,9 +123,10 @@ impl Plan {
         }
     }
 
-    /// What was asked ahead of a reader who waits for it now is asked anew as what it is, where
-    /// what was asked later comes before it, and nobody else is asked: a holder with a limit gives
-    /// first what readers wait for, and so does a limit of this node.
+    /// Reissues a read-ahead or fill request as urgent if a reader now waits for it. This happens
+    /// if later requests overtake it or a limit of this node delays it, and only if no other peer
+    /// has been asked. A holder with a rate limit serves waiting readers first, and so does the
+    /// limit of this node.
     fn promote(&mut self, now: Instant, id: RequestId) {
         let Some(entry) = self.in_flight.get(&id) else {
             return;
@@ -151,14 +151,15 @@ impl Plan {
         }
     }
 
-    /// Asks for what readers wait for of a request that was taken back. At once, whatever room
-    /// there is: a fill would ask for it as before, behind all that stands there by now.
+    /// Requests the parts of a cancelled request for which readers wait, even if the peer has no
+    /// room. A fill would request them in bulk again, behind everything that is queued there by
+    /// now.
     fn ask_as_urgent(&mut self, now: Instant, before: &RangeRequest) {
         let (node, content) = (before.node, before.content);
         let Some(fetch) = self.fetches.get(&content) else {
             return;
         };
-        // else whoever wants it finds another
+        // otherwise its readers find another holder
         let is_well = self.peers.get(&node).is_some_and(|it| !it.is_silent());
         if !is_well || !fetch.holders().contains_key(&node) {
             return;
@@ -187,12 +188,12 @@ impl Plan {
             .is_some_and(|peer| peer.silence.begin(now));
         if news {
             self.rescues.insert(node, RequestId(0));
-            // what waits for room there may be asked of another now
+            // requests that wait for room there may go to other peers now
             self.wake(node);
         }
     }
 
-    /// What of a range a reader waits for first, and is not here.
+    /// Returns the first missing part of a range that blocks a reader.
     fn first_waited(&self, content: &ContentKey, range: ByteRange) -> Option<ByteRange> {
         let waiting = self.waiting_for(content, range);
         let demands = waiting.iter().filter_map(|id| self.demands.get(id));
@@ -202,8 +203,9 @@ impl Plan {
         have.missing_in(first).iter().next()
     }
 
-    /// Asks another peer for what a reader waits for of the same, where that is much sooner and the
-    /// budget allows it: who brings less may be long over all of it.
+    /// Requests the part that blocks a reader from another peer too, if that is much faster and the
+    /// budget allows it. A slower peer could take long for the whole range, so only that first part
+    /// is hedged.
     fn hedge(&mut self, now: Instant, request: &RangeRequest, asked_at: Instant) {
         let content = &request.content;
         let Some(range) = self.first_waited(content, request.range) else {
@@ -222,7 +224,7 @@ impl Plan {
         if nodes.len() >= ASKED_AT_ONCE_MAX {
             return;
         }
-        // whoever was asked in vain before, the reader waits since it came
+        // earlier failed requests do not restart the reader's wait
         let waits_since = self.waits_since(content, range);
         let asking = Asking::waiting(waits_since.unwrap_or(asked_at));
         match self.choose(now, content, range, asking, &nodes) {
@@ -247,8 +249,8 @@ impl Plan {
         }
     }
 
-    /// What else was asked of those that fell silent need not wait to find that out. A few at a
-    /// time: the rest follows at once.
+    /// Moves other requests away from silent peers, a few at a time. The rest follows in the next
+    /// step. These requests need not discover the silence one by one.
     pub(super) fn rescue_some(&mut self, now: Instant) {
         for _ in 0..RESCUES_MAX {
             let Some((node, from)) = self.rescues.first_key_value().map(|(n, f)| (*n, *f)) else {
@@ -267,9 +269,9 @@ impl Plan {
         self.timers.insert((now, Timer::Again));
     }
 
-    /// Takes back what was asked of a silent peer where another that is alive has it, so that it
-    /// is asked there. One that was silent too is asked beside it, by a hedge: where all are slow,
-    /// what is taken back from one after the other never comes.
+    /// Cancels a request to a silent peer if another live holder has its range, so that it is
+    /// requested there. If the other holder was silent too, a hedge is used instead. If all holders
+    /// are slow, a range that is cancelled at one after the other never arrives.
     fn rescue(&mut self, now: Instant, id: RequestId) {
         let Some(entry) = self.in_flight.get(&id).filter(|it| !it.is_here) else {
             return;
@@ -294,15 +296,15 @@ impl Plan {
         }
     }
 
-    /// Takes a request back, so that its range can be asked elsewhere.
+    /// Cancels a request, so that its range can be requested elsewhere.
     pub(super) fn abandon(&mut self, id: RequestId) {
         if let Some(entry) = self.take_back(id) {
             self.ask_again(&entry.request.content, entry.request.range);
         }
     }
 
-    /// A request is old. It ends where its peer brings nothing to anybody; while its own bytes come
-    /// it goes on, and while the peer is at work for others it waits its turn, for a limited time.
+    /// Ends an old request if its peer sends nothing at all. While its own bytes arrive it goes on.
+    /// While the peer serves other requests it waits its turn, for a limited time.
     pub(super) fn expire(&mut self, now: Instant, id: RequestId) {
         let limit = self.config.request_limit;
         let Some(entry) = self.in_flight.get_mut(&id) else {
@@ -334,8 +336,9 @@ impl Plan {
 }
 
 impl Plan {
-    /// How long the rest of an answer takes at the pace of what came since it was asked for, of it
-    /// and of what stood in line before it; nothing where nothing comes, or only for others.
+    /// Returns the expected time until the rest of an answer arrives. The pace is that of the bytes
+    /// that arrived since the request, for it and for requests queued before it. Returns `None` if
+    /// the peer sends nothing, or only answers to other requests.
     fn rest_of(&self, now: Instant, id: RequestId) -> Option<Duration> {
         let entry = self.in_flight.get(&id)?;
         let peer = self.peers.get(&entry.request.node)?;
@@ -353,7 +356,8 @@ impl Plan {
         Duration::try_from_secs_f64(left as f64 / pace).ok()
     }
 
-    /// Whether another would bring a late answer so much sooner that it is worth asking twice.
+    /// Returns whether another peer would deliver a late range so much sooner that a second request
+    /// pays.
     fn is_much_sooner(
         &self,
         now: Instant,
@@ -368,30 +372,30 @@ impl Plan {
 }
 
 impl Peer {
-    /// Bytes that came since something was asked, of it or not.
+    /// Returns the bytes that arrived since a request was sent, for any request.
     fn moved_since(&self, sent: &Sent) -> u64 {
         self.moved_bytes - sent.moved_bytes
     }
 
-    /// Bytes a second that came since something was asked, if any did.
+    /// Returns the bytes per second since a request was sent, if any bytes arrived.
     fn pace_since(&self, now: Instant, sent: &Sent) -> Option<f64> {
         let moved = self.moved_since(sent) as f64;
         let took = now.saturating_duration_since(sent.at).as_secs_f64();
         (moved > 0.0 && took > 0.0).then(|| moved / took)
     }
 
-    /// Whether what was asked of it later came before it, and much of it: its disk may hang below
-    /// that file alone. Twice what could come before it in turn, since two lines share the way.
+    /// Returns whether many later requests overtook this one. The peer's disk may hang below that
+    /// file alone. The threshold is twice the bytes ahead of it, since two lanes share the link.
     fn passed_over(&self, sent: &Sent, own_bytes: u64) -> bool {
         self.moved_since(sent) > (sent.ahead_bytes + own_bytes) * 2
     }
 
-    /// Whether what was asked of it later came before it.
+    /// Returns whether later requests overtook this one.
     fn overtook(&self, sent: &Sent, own_bytes: u64) -> bool {
         self.moved_since(sent) > sent.ahead_bytes + own_bytes
     }
 
-    /// What is still to come of what stood in line before something that was asked.
+    /// Returns the bytes still to arrive of those queued before a request.
     fn left_before(&self, sent: &Sent) -> u64 {
         sent.queue_bytes.saturating_sub(self.moved_since(sent))
     }

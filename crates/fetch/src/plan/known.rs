@@ -1,4 +1,4 @@
-//! Of which peers figures are kept: of all that are in use, and of others as long as there is room.
+//! Bound on the peers with recorded figures. Peers in use are kept, others while there is room.
 
 use std::collections::BTreeSet;
 
@@ -6,15 +6,15 @@ use super::Plan;
 use super::peer::Peer;
 use p2pfs_types::id::NodeId;
 
-/// Peers of which figures are kept.
+/// Maximum peers with recorded figures.
 pub const PEERS_MAX: usize = 2048;
-/// Where there are so many, one in this number goes at once, those first that were not heard of for
-/// the longest: to find them is work for all.
+/// Fraction of the peers removed together at the limit, those not heard from for the longest first.
+/// The search examines all peers.
 const GO_AT_ONCE_PART: usize = 8;
 
 impl Plan {
-    /// A peer's figures, made where there are none yet; nothing where as many are kept as may be
-    /// and all of them are in use.
+    /// Returns the figures of a peer, and creates them if there are none. Returns `None` at the
+    /// limit if all peers are in use.
     pub(super) fn peer_or_new(&mut self, node: NodeId) -> Option<&mut Peer> {
         if !self.peers.contains_key(&node) && self.peers.len() >= PEERS_MAX {
             self.forget_some_peers();

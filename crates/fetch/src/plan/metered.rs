@@ -1,11 +1,11 @@
-//! A network that costs by the byte: nothing is fetched that nobody has asked for.
+//! Metered networks, which cost by the byte. Only explicitly requested bytes are fetched.
 
 use super::Plan;
 use super::turns::Want;
 
 impl Plan {
-    /// Whether nothing is fetched ahead of readers from now on. What is asked already may still
-    /// come; whole files that are wanted are, since somebody said so.
+    /// Turns read-ahead off on a metered network, or on again. Answers in flight may still arrive.
+    /// Whole files are still fetched, because a user requested them.
     pub fn set_metered(&mut self, metered: bool) {
         self.metered = metered;
         if !metered {

@@ -1,29 +1,30 @@
-//! Which range to ask of which peer next, over many files and several peers. Pure.
+//! Chooses the next range to request and its peer, over many files and several peers. Pure.
 //!
-//! The plan is told what readers wait for ([`Plan::demand`]), what they read otherwise
-//! ([`Plan::note_read`]), which files are wanted whole ([`Plan::fill`]), who has what
-//! ([`Plan::holders`], [`Plan::offer`]), what arrives ([`Plan::arrived`]) and how requests ended
-//! ([`Plan::answered`], [`Plan::failed`]). It says what to ask ([`Plan::poll_request`]), what
-//! became of the wishes ([`Plan::poll_event`]) and when to wake it ([`Plan::poll_timeout`]).
+//! The inputs are demands of readers ([`Plan::demand`]), other reads ([`Plan::note_read`]), files
+//! wanted whole ([`Plan::fill`]), holders ([`Plan::holders`], [`Plan::offer`]), arriving bytes
+//! ([`Plan::arrived`]) and ends of requests ([`Plan::answered`], [`Plan::failed`]). The outputs are
+//! the next request ([`Plan::poll_request`]), events ([`Plan::poll_event`]) and the next wake-up
+//! time ([`Plan::poll_timeout`]).
 //!
-//! Demands come first, then read-ahead, then fills. A range is asked once, however many wait for
-//! it; only hedges ask others for it too, of three nodes in all, and they have a budget. Progress
-//! is bytes that arrive, not answers that end: while bytes of a file come from anybody, however
-//! slowly, nobody who waits for it is given up. No step costs more than what it touches and the
-//! logarithm of what is in flight.
-//! The plan moves no bytes, verifies nothing and knows no address; its randomness is seeded, its
-//! time handed in, and its iteration order fixed, so one seed gives one run. An error leaves the
-//! plan as it was before the call.
+//! Demands come first, then read-ahead, then fills. A range is requested once, however many readers
+//! wait for it. Only hedges request it from other peers too, from three peers in total, and hedges
+//! have a budget. Progress means arriving bytes, not finished answers: while bytes of a file arrive
+//! from any peer, however slowly, its readers keep waiting. The cost of a step is proportional to
+//! what it touches, times the logarithm of the number of requests in flight.
 //!
-//! | what | files |
+//! The plan moves no bytes, verifies nothing and knows no addresses. Its randomness is seeded, the
+//! caller passes in the time, and its iteration order is fixed, so one seed gives one run. A call
+//! that returns an error leaves the plan unchanged.
+//!
+//! | subject | files |
 //! |---|---|
-//! | its words | `terms` |
-//! | what is known of a file on its way, and of who reads it | `fetch`, `places`, `streams` |
-//! | what is known of a peer, and of which | `peer`, `silence`, `past`, `record`, `known` |
+//! | types of the interface | `terms` |
+//! | state of a file and its readers | `fetch`, `places`, `streams` |
+//! | state of a peer, and which peers have one | `peer`, `silence`, `past`, `record`, `known` |
 //! | times in which this node did not run | `pause` |
-//! | which file is next, and what of it is asked of whom | `turns`, `schedule`; `demands` for who waits, `ahead` for who reads on, `filling` for who wants all, `swarm` and `fellows` where many want one file, `metered` |
-//! | what becomes of requests | `answers`, `hedge`, `beside`, `closing` |
-//! | what people are told | `report` |
+//! | choice of the next file, range and peer | `turns`, `schedule`; `demands` for waiting readers, `ahead` for sequential readers, `filling` for whole files, `swarm` and `fellows` for files that many nodes want, `metered` |
+//! | ends of requests and of files | `answers`, `hedge`, `beside`, `closing` |
+//! | reports for users | `report` |
 
 mod ahead;
 mod answers;
@@ -82,32 +83,32 @@ pub use terms::{
     RangeRequest, RequestId,
 };
 
-/// The largest range of one request, and the grain of what is asked in bulk: the wire's limit.
+/// Maximum bytes of one request, and the alignment of bulk requests: the limit of the wire format.
 pub const PIECE_MAX_BYTES: u64 = 1 << 20;
-/// Demands up to this size travel apart from bulk: as far as the kernel reads ahead unless told
-/// otherwise.
+/// Maximum bytes of a demand that uses the urgent lane. This is the kernel's default read-ahead.
 pub const URGENT_MAX_BYTES: u64 = 128 << 10;
-/// A file up to this size is asked for as a whole, whatever is read of it: one chunk.
+/// Maximum size of a file that any read requests as a whole: one chunk.
 const WHOLE_MAX_BYTES: u64 = CHUNK_BYTES;
-/// In flight to all peers together; bounds the memory of the transfer.
+/// Maximum bytes in flight to all peers together. It bounds the memory of the transfer.
 pub const IN_FLIGHT_MAX_BYTES: u64 = 48 << 20;
-/// Reads that may wait at one time; one more fails. More than the kernel may have under way: its
-/// read-aheads (`fuse::BACKGROUND_MAX`), and one for each thread of a machine.
+/// Maximum number of waiting reads; one more fails. It exceeds what the kernel may have under way:
+/// its read-aheads (`fuse::BACKGROUND_MAX`) and one read for each thread of a machine.
 pub const DEMANDS_MAX: usize = 1 << 16;
-/// Files on their way at one time; one more fails. More than the kernel may have read-aheads under
-/// way, each of which may be of another file.
+/// Maximum number of open files; one more fails. It exceeds the number of the kernel's concurrent
+/// read-aheads, each of which may be in another file.
 pub const FETCHES_MAX: usize = 1 << 14;
-/// Where so many are open, those that nobody waits for are let go of.
+/// Number of open files from which idle files are closed.
 pub const FETCHES_KEPT_MAX: usize = 1024;
-/// A file above this size is looked for with a `Get` even where holders are known.
+/// Size in bytes above which a `Get` looks for more holders even if holders are known.
 const GET_ANYWAY_BYTES: u64 = 1 << 20;
-/// How long after something of it is wanted: a short read of a holder that is known is over by
-/// then, and the question would only be in its way.
+/// Delay of that `Get` after the first wish for the file. A short read from a known holder ends
+/// before that, and the `Get` would only delay it.
 const GET_ANYWAY_AFTER: Duration = Duration::from_millis(3);
-/// A reader whose file makes no progress waits for its turn at a holder that is at work for others,
-/// but not beyond so many times its patience.
+/// Limit, in multiples of a reader's patience, of its wait for a turn at a holder that serves
+/// others. It applies while the reader's file makes no progress.
 const TURN_PATIENCE: u32 = 6;
-/// Whose file made no progress for so many times its patience gets a part of it before the others.
+/// A file without progress for this many times its reader's patience gets its next request ahead of
+/// all other files.
 const OVERDUE_PATIENCE: u32 = 2;
 
 #[derive(Debug)]
@@ -115,12 +116,11 @@ struct Demand {
     content: ContentKey,
     range: ByteRange,
     since: Instant,
-    /// Where its reader can go on no farther, since nothing of it is asked of anybody, and since
-    /// when.
+    /// First byte that blocks the reader and has not been requested from any peer, and since when.
     stuck: Option<(u64, Instant)>,
     /// How long to wait without progress.
     patience: Duration,
-    /// When that is looked at next.
+    /// When the wait is checked next.
     deadline: Instant,
 }
 
@@ -128,18 +128,18 @@ struct Demand {
 struct InFlight {
     request: RangeRequest,
     sent: Sent,
-    /// When it is looked at whether it is late, and how often it was.
+    /// When the request is next checked for lateness, and the number of checks so far.
     look_at: Instant,
     looks: u32,
     expire_at: Instant,
-    /// What came of its answer so far, and when that last was.
+    /// Bytes of the answer that arrived so far, and when the last of them arrived.
     arrived_bytes: u64,
     arrived_at: Option<Instant>,
-    /// Whether a limit of this node keeps it from being asked yet: its peer knows nothing of it.
+    /// Whether a limit of this node delays the request. Its peer has not received it yet.
     is_held: bool,
-    /// Whether all of its answer is here, and waits to be verified: nobody is late.
+    /// Whether the whole answer has arrived and waits for verification. Its peer is not late then.
     is_here: bool,
-    /// Whether it hedges another.
+    /// Whether the request hedges another one.
     is_hedge: bool,
 }
 
@@ -150,35 +150,36 @@ enum Timer {
     Deadline(DemandId),
     FillDeadline(ContentKey),
     Wanted(ContentKey),
-    /// Other holders are looked for if something of the file is still wanted.
+    /// Looks for more holders if some of the file is still wanted.
     GetAnyway(ContentKey),
     Idle(ContentKey),
-    /// A peer's rest is over.
+    /// The back-off of a peer is over.
     Rested(NodeId),
-    /// Others that want the file are asked what they have by now.
+    /// Asks the other nodes that want the file which parts they have by now.
     Survey(ContentKey),
-    /// What belongs to others may be asked of full holders.
+    /// Stripes that belong to other nodes may be requested from full holders.
     Stripe(ContentKey),
-    /// A step left some of its work for the next.
+    /// The last step left some of its work for the next one.
     Again,
 }
 
-/// The scheduler; see the module.
+/// Scheduler of all fetches; see the module documentation.
 #[derive(Debug)]
 pub struct Plan {
     config: PlanConfig,
     rng: StdRng,
     fetches: BTreeMap<ContentKey, Fetch>,
-    /// How many were opened since those that nobody waits for were looked for.
+    /// Number of files opened since the last search for idle files.
     opened: usize,
     peers: BTreeMap<NodeId, Peer>,
     demands: BTreeMap<DemandId, Demand>,
-    /// Files that have something to ask, for each kind of wish in turn.
+    /// Files that have something to request, one queue for each work class.
     called: [Line; 3],
     next_turn: u64,
-    /// Peers that may have room for a file that is parked at them.
+    /// Peers that may have room for files parked at them.
     awake: BTreeMap<NodeId, Pass>,
-    /// Peers that fell silent, and the first of their requests that is yet to be asked elsewhere.
+    /// Peers that fell silent, and the first of their requests that the rescue has not examined
+    /// yet.
     rescues: BTreeMap<NodeId, RequestId>,
     in_flight: BTreeMap<RequestId, InFlight>,
     in_flight_bytes: u64,
@@ -189,16 +190,16 @@ pub struct Plan {
     next_id: u64,
     established_streams: usize,
     ahead_budget_bytes: Option<u64>,
-    /// Nothing is fetched that nobody reads.
+    /// Whether the network is metered, so that read-ahead is off.
     metered: bool,
-    /// Looks at one thing, all calls together.
+    /// Number of items examined by all calls together.
     steps: Cell<u64>,
-    /// When this node last did not run for a while.
+    /// Last time in which this node did not run.
     pause: Option<pause::Pause>,
 }
 
 impl Plan {
-    /// A plan with nothing to do.
+    /// Creates a plan with nothing to do.
     pub fn new(config: PlanConfig, seed: u64) -> Self {
         Self {
             config,
@@ -226,15 +227,15 @@ impl Plan {
         }
     }
 
-    /// Whether the file is on its way.
+    /// Returns whether the file is open.
     pub fn is_open(&self, content: &ContentKey) -> bool {
         self.fetches.contains_key(content)
     }
 
-    /// Begins a fetch of a file of which `present` is here already; one that has begun stays.
+    /// Opens a file of which `present` is already on this node. An open file stays as it is.
     ///
     /// # Errors
-    /// [`PlanError::TooMany`] where [`FETCHES_MAX`] files are all in use.
+    /// [`PlanError::TooMany`] if [`FETCHES_MAX`] files are in use.
     pub fn open(
         &mut self,
         now: Instant,
@@ -256,7 +257,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Nodes that have all of the file, as the catalogue says.
+    /// Adds the nodes that have all of the file according to the catalogue.
     pub fn holders(&mut self, now: Instant, content: &ContentKey, listed: &[Listed]) {
         self.take_out_all(content);
         let Some(fetch) = self.fetches.get_mut(content) else {
@@ -274,27 +275,28 @@ impl Plan {
         self.give_up_what_is_gone(now, *content);
     }
 
-    /// Whether a request is still to be answered.
+    /// Returns whether a request is still unanswered.
     pub fn is_asked(&self, id: RequestId) -> bool {
         self.in_flight.contains_key(&id)
     }
 
-    /// Whether a node counts as a holder of an open file.
+    /// Returns whether a node counts as a holder of an open file.
     pub fn is_holder(&self, content: &ContentKey, node: &NodeId) -> bool {
         self.fetches
             .get(content)
             .is_some_and(|fetch| fetch.holders().contains_key(node))
     }
 
-    /// Whether a node that had all of an open file said a moment ago that it has it no more: the
-    /// catalogue may know better by now.
+    /// Returns whether a node that had all of an open file recently reported that the file is gone.
+    /// The catalogue may have newer information by now.
     pub fn was_just_lost(&self, now: Instant, content: &ContentKey) -> bool {
         let fetch = self.fetches.get(content);
         fetch.is_some_and(|fetch| fetch.was_just_lost(now))
     }
 
-    /// A node says what it has. Says whether that was of use: an offer of another size, for a file
-    /// that nobody wants or from a shunned peer is not.
+    /// Records which ranges a node has. Returns whether the offer was useful. It is not if it is
+    /// for a file that is not open, has another size, comes from a shunned peer or adds nothing
+    /// new.
     pub fn offer(&mut self, now: Instant, offer: &Offer) -> bool {
         if !self.is_open(&offer.content) {
             return false;
@@ -323,9 +325,9 @@ impl Plan {
         news
     }
 
-    /// The whole open file is wanted; gives up after `patience` without progress. Ends in
-    /// [`PlanEvent::Filled`], from which on it stays open until [`Plan::cancel_fill`] says that it
-    /// is stored, or in [`PlanEvent::FillFailed`].
+    /// Requests the whole open file, and gives up after `patience` without progress. Ends in
+    /// [`PlanEvent::Filled`] or [`PlanEvent::FillFailed`]. After `Filled` the file stays open until
+    /// [`Plan::cancel_fill`] reports that it is stored.
     pub fn fill(&mut self, now: Instant, content: ContentKey, patience: Duration) {
         let Some(fetch) = self.fetches.get_mut(&content) else {
             return;
@@ -350,7 +352,7 @@ impl Plan {
         }
     }
 
-    /// Nobody wants the whole file any more; what is asked already may still come.
+    /// Ends the wish for the whole file. Answers of requests in flight may still arrive.
     pub fn cancel_fill(&mut self, content: &ContentKey) {
         if let Some(fetch) = self.fetches.get_mut(content) {
             fetch.filling = None;
@@ -359,7 +361,8 @@ impl Plan {
         self.take_out(content, Want::Fill);
     }
 
-    /// The reader has gone. What is asked already may still come; nothing more is asked for it.
+    /// Removes the demand of a reader that has gone. Answers in flight may still arrive; nothing
+    /// more is requested for it.
     pub fn cancel(&mut self, id: DemandId) {
         let Some(demand) = self.take_demand(id) else {
             return;
@@ -370,8 +373,8 @@ impl Plan {
         }
     }
 
-    /// Bytes that were here are not any more: the cache had no room for them. Whoever waits for
-    /// them still has them asked again.
+    /// Marks bytes as missing that were on this node: the cache had no room for them. If readers
+    /// still wait for them, they are requested again.
     pub fn lost(&mut self, content: &ContentKey, range: ByteRange) {
         if let Some(fetch) = self.fetches.get_mut(content) {
             fetch.lose(range);
@@ -379,30 +382,30 @@ impl Plan {
         self.ask_again(content, range);
     }
 
-    /// Until when a reader waits if nothing more comes; nothing where it waits no more. It moves
-    /// on as bytes of its file arrive.
+    /// Returns until when a reader waits if nothing more arrives, or `None` if it no longer waits.
+    /// Bytes of its file that arrive extend the time.
     pub fn waits_until(&self, now: Instant, id: DemandId) -> Option<Instant> {
         let demand = self.demands.get(&id)?;
         Some(self.patient_until(now, demand)?.max(demand.deadline))
     }
 
-    /// How many bytes of an open file are here.
+    /// Returns how many bytes of an open file are on this node.
     pub fn ready_bytes(&self, content: &ContentKey) -> Option<u64> {
         self.fetches.get(content).map(Fetch::have_bytes)
     }
 
-    /// What is here of an open file beside what `kept` has.
+    /// Returns the ranges of an open file that are on this node and not in `kept`.
     pub fn ready_beside(&self, content: &ContentKey, kept: &ExtentSet) -> ExtentSet {
         let fetch = self.fetches.get(content);
         fetch.map_or_else(ExtentSet::new, |fetch| fetch.have().without(kept))
     }
 
-    /// What became of the wishes since the last call.
+    /// Returns the next event, if there is one.
     pub fn poll_event(&mut self) -> Option<PlanEvent> {
         self.events.pop_front()
     }
 
-    /// When to call [`Plan::handle_timeout`] at the latest.
+    /// Returns the latest time for the next call of [`Plan::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
     }
@@ -417,17 +420,17 @@ impl Plan {
         Some(demand)
     }
 
-    /// How many things were looked at so far: what the calls of a plan cost, for tests.
+    /// Returns the number of items examined so far. Tests measure the cost of calls with it.
     pub fn steps(&self) -> u64 {
         self.steps.get()
     }
 
-    /// What is asked and not answered.
+    /// Returns the bytes requested and not answered yet.
     pub fn in_flight_bytes(&self) -> u64 {
         self.in_flight_bytes
     }
 
-    /// One look at one thing.
+    /// Counts one examined item.
     fn step(&self) {
         self.steps.set(self.steps.get() + 1);
     }

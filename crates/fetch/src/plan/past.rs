@@ -1,8 +1,8 @@
-//! What a peer brings from earlier lives of this node.
+//! Figures of a peer from earlier runs of this node.
 
 use std::time::{Duration, Instant};
 
-/// A moment, perhaps of an earlier life: so long before an instant of this one.
+/// Point in time, possibly in an earlier run: the duration `before` before the instant `at`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
     pub at: Instant,
@@ -16,10 +16,10 @@ impl Moment {
     }
 }
 
-/// What a peer brings from earlier lives of this node, and what is to be kept for later ones.
+/// Figures of a peer from earlier runs, and those to be saved for later runs.
 #[derive(Debug, Default)]
 pub(super) struct Past {
-    /// Latency and rate are of an earlier life: no answer came in this one.
+    /// Whether latency and rate are from an earlier run, because no answer arrived in this one.
     pub is_guess: bool,
     pub learnt: Option<Moment>,
     pub lies: u64,

@@ -1,11 +1,11 @@
-//! Times in which this node did not run: it was stopped or frozen, or other programs had the
-//! processors. What came meanwhile waits in its sockets, so nobody is to be told that nothing came.
+//! Pauses of this node: it was stopped or frozen, or other programs had the processors. Bytes that
+//! arrived meanwhile wait in its sockets, so no reader may fail because nothing arrived.
 
 use std::time::{Duration, Instant};
 
 use super::Plan;
 
-/// The last pause: when it was over, and how long it was.
+/// End and length of the last pause.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pause {
     end: Instant,
@@ -13,13 +13,14 @@ pub(super) struct Pause {
 }
 
 impl Plan {
-    /// This node did not run for so long until now. To be told before anything is too late.
+    /// Records that this node did not run for `took` until `now`. Must be called before deadlines
+    /// are checked.
     pub fn note_pause(&mut self, now: Instant, took: Duration) {
         self.pause = Some(Pause { end: now, took });
     }
 
-    /// Until when a wait goes on because of the last pause: for as long as that took, but no longer
-    /// than a wait has patience, so that one pause after the other lets nobody wait for ever.
+    /// Returns until when the last pause extends a wait: by the length of the pause, but at most by
+    /// the wait's patience. Otherwise repeated pauses could extend a wait for ever.
     pub(super) fn excused_until(&self, patience: Duration) -> Option<Instant> {
         let Pause { end, took } = self.pause?;
         Some(end + took.min(patience))

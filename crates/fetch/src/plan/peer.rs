@@ -1,6 +1,6 @@
-//! What is known of a peer as a responder: how soon, how fast and how honestly it answers.
+//! Figures of a peer as a responder: latency, rate and honesty.
 //!
-//! Everything here is an estimate that only steers; nothing is refused for being slow.
+//! All of them are estimates that only steer requests. A slow peer is never refused.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -12,109 +12,111 @@ use super::{Lane, PIECE_MAX_BYTES, RequestId, URGENT_MAX_BYTES};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 use p2pfs_types::least::LeastLately;
 
-/// In flight to a peer of which little is known yet.
+/// Bytes in flight to a peer of which little is known yet.
 pub const WINDOW_START_BYTES: u64 = 4 << 20;
-/// The window is never less than so many pieces, so that the next is under way while one arrives.
+/// Minimum window in pieces, so that the next piece is under way while one arrives.
 const WINDOW_MIN_PIECES: u64 = 2;
-/// Until the window is known better, it is no less than what the rate seen so far moves in this
-/// time.
+/// Minimum window of a peer that has delivered little, as the time to transfer it at the rate seen
+/// so far.
 const WINDOW_START_TIME: Duration = Duration::from_secs(1);
-/// The window is never more than this: 160 ms of 100 MB/s, twice over what a continent needs.
+/// Maximum window: 160 ms at 100 MB/s, twice what connections within a continent need.
 pub const WINDOW_MAX_BYTES: u64 = 16 << 20;
-/// In flight in bulk to a peer that never answered yet, so that a dead or slow one costs little.
+/// Maximum bulk bytes in flight to a peer that has never answered, so that a dead or slow peer
+/// costs little.
 const WINDOW_UNKNOWN_BYTES: u64 = 256 << 10;
-/// In flight for readers to a peer that never answered yet: two of the kernel's read-aheads. It may
-/// have a slow link, where more would stand before whatever is asked next.
+/// Maximum urgent bytes in flight to a peer that has never answered: two of the kernel's
+/// read-aheads. Its link may be slow, and more bytes would delay every later request.
 const URGENT_UNKNOWN_BYTES: u64 = 256 << 10;
-/// Small answers that readers wait for go past the window, up to this.
+/// Maximum urgent bytes in flight to a peer. They may exceed its window.
 const URGENT_WINDOW_BYTES: u64 = 4 << 20;
-/// How much of small answers may be under way where the window is smaller, unless that takes longer
-/// than [`URGENT_WINDOW_TIME`]: of a slow peer more would only queue, and not in the order in which
-/// it is waited for.
+/// Urgent bytes that may be in flight even if the window is smaller, unless they take longer than
+/// [`URGENT_WINDOW_TIME`]. At a slow peer more bytes would only queue, and not in the order in
+/// which readers wait for them.
 const URGENT_WINDOW_MIN_BYTES: u64 = 1 << 20;
-/// See [`URGENT_WINDOW_MIN_BYTES`]; two chunks always may be under way.
+/// Time limit of [`URGENT_WINDOW_MIN_BYTES`]. Two chunks may always be in flight.
 const URGENT_WINDOW_TIME: Duration = Duration::from_secs(1);
-/// Small requests are sent beside the window, up to this: who opens a small file of a slow peer
-/// does not wait until the read-aheads that it brings are through.
+/// Maximum bytes of small requests sent in excess of the window. A reader that opens a small file
+/// at a slow peer need not wait until its read-aheads have arrived.
 const SMALL_BESIDE_BYTES: u64 = 64 << 10;
-/// What is small: a small file, or a page or two of a large one.
+/// Maximum size in bytes of a small request: a small file, or a page or two of a large one.
 pub const SMALL_BYTES: u64 = 8 << 10;
-/// What the window holds beside two round trips: room for a peer's pauses.
+/// Time that the window covers in addition to two round trips, for a peer's pauses.
 const WINDOW_SLACK: Duration = Duration::from_millis(50);
-/// A piece should take no longer than this, so that a slow peer gets small ones.
+/// Target transfer time of one piece, so that a slow peer gets small pieces.
 const PIECE_TIME: Duration = Duration::from_millis(250);
-/// The smallest piece of what a reader waits for, where a chunk takes longer than
-/// [`URGENT_PIECE_TIME`]: who opens a small file there waits for the rest of the piece that is on
-/// its way, since one answer is sent after the other. Each proves the way from the root of its
-/// file's tree anew, so that smaller ones would be half proof.
+/// Smallest urgent piece, used if a chunk takes longer than [`URGENT_PIECE_TIME`]. A peer sends one
+/// answer after the other, so a reader that opens a small file waits for the rest of the current
+/// piece. Each piece carries its proof from the root of the file's tree, so smaller ones would be
+/// half proof.
 const URGENT_PIECE_MIN_BYTES: u64 = 16 << 10;
-/// See [`URGENT_PIECE_MIN_BYTES`].
+/// Transfer time of a chunk above which urgent pieces are smaller; see [`URGENT_PIECE_MIN_BYTES`].
 const URGENT_PIECE_TIME: Duration = Duration::from_secs(1);
-/// The first pause after a failure; it doubles with each one after it.
+/// First back-off after a failure. It doubles with each further failure.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
-/// The longest pause: a reader who waits 10 s for it is to see it tried several times.
+/// Maximum back-off after failures. A peer is tried several times while a reader waits 10 s for it.
 const BACKOFF_MAX: Duration = Duration::from_secs(3);
-/// The first pause after `Busy`.
+/// First back-off after `Busy`.
 const BUSY_MIN: Duration = Duration::from_millis(25);
-/// The longest pause after `Busy`: a busy peer is a live one.
+/// Maximum back-off after `Busy`: a busy peer is alive.
 const BUSY_MAX: Duration = Duration::from_millis(800);
-/// A peer that brings so much and then nothing for as long as that took is on the way to silence.
+/// Bytes whose transfer time is the minimum gap before a peer counts as about to fall silent: three
+/// TLS records.
 const RECORDS_BYTES: f64 = 3.0 * 16_384.0;
-/// A busy peer is taken to give so many times less than before, until it answers.
+/// Divisor of a peer's estimated rate when it reports `Busy`, until its next answers.
 const BUSY_RATE_DIVISOR: f64 = 4.0;
-/// A wrong byte keeps a peer out for this long.
+/// How long a peer is shunned after wrong bytes.
 pub const SHUN: Duration = Duration::from_secs(600);
-/// What an unknown peer is taken for where a figure is needed.
+/// Figures assumed for an unknown peer.
 pub(super) const LATENCY_UNKNOWN: Duration = Duration::from_millis(50);
 pub(super) const RATE_UNKNOWN: f64 = 10e6;
-/// How much later a silent peer is taken to answer.
+/// Penalty added to the score of a silent peer.
 const SILENCE_PENALTY: Duration = Duration::from_secs(10);
-/// The distance of a peer is the least latency seen in this time, or in as much before it: what
-/// queueing, or a torn network, adds is not distance.
+/// Length of each of the two latest intervals whose least latency is a peer's distance. Queueing
+/// and disrupted networks add delays that are not distance.
 const DISTANCE_SPAN: Duration = Duration::from_secs(60);
 
-/// What to remember of a request when it is sent.
+/// State of a peer at the time when a request was sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
     pub at: Instant,
     pub usual: Duration,
     pub(super) moved_bytes: u64,
     pub(super) queue_bytes: u64,
-    /// What was asked of the peer before, in any line.
+    /// Bytes in flight to the peer before the request, in both lanes.
     pub(super) ahead_bytes: u64,
     app_limited: bool,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Peer {
-    /// Smoothed time to an answer beyond what its bytes and the queue before it take.
+    /// Smoothed time to an answer, without the transfer time of its bytes and of the queue before
+    /// it.
     pub(super) latency: Option<Duration>,
     deviation: Duration,
     least: LeastLately,
-    /// Smoothed bytes a second.
+    /// Smoothed bytes per second.
     pub(super) rate: Option<f64>,
     pub delivered_bytes: u64,
-    /// What came from it, of use or not.
+    /// Bytes received from it, needed or not.
     pub(super) moved_bytes: u64,
     bulk_bytes: u64,
     urgent_bytes: u64,
-    /// Of these, what is asked for in small requests.
+    /// Part of the urgent bytes that small requests ask for.
     small_bytes: u64,
-    /// What is asked of it.
+    /// Open requests to it.
     pub asked: BTreeSet<RequestId>,
-    /// Files that wait until it has room, for each kind of wish.
+    /// Files that wait for room at this peer, one queue for each work class.
     pub parked: [Line; 3],
-    /// When anything of it last came.
+    /// When anything last arrived from it.
     pub(super) heard_at: Option<Instant>,
-    /// When bytes of it last came, or it said that it is busy.
+    /// When bytes last arrived from it, or it last reported that it is busy.
     worked_at: Option<Instant>,
-    /// When a limit of this node last held back what was to be asked of it, while nothing was held
-    /// against it.
+    /// When a limit of this node last delayed a request to it while it had no failures.
     limited_at: Option<Instant>,
-    /// Since when something is asked of it without a pause.
+    /// Since when requests to it have been open without a pause.
     busy_since: Option<Instant>,
     pub silence: Silence,
-    /// Failures since the last answer; what broke at one time counts once.
+    /// Failures since its last answer. Requests that failed together count once.
     failures: u32,
     pub(super) failed_at: Option<Instant>,
     busy: u32,
@@ -126,7 +128,7 @@ pub(super) struct Peer {
     pub past: Past,
 }
 
-/// How a peer stands among those that may be asked, the best first.
+/// Rank of a peer among the candidates of a request, the best first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Standing {
     #[default]
@@ -148,13 +150,13 @@ impl Peer {
         self.rate
     }
 
-    /// Whether it answers nothing: others come first until it does.
+    /// Returns whether it is silent: other peers come first until it answers.
     pub(super) fn is_silent(&self) -> bool {
         self.silence.is_kept()
     }
 
-    /// Who answers comes first. Who was silent when it was asked last, long enough ago, comes then:
-    /// it may be well again, which nobody learns who does not ask.
+    /// Returns its rank. Answering peers come first. A peer that has been silent comes next if its
+    /// last try was long enough ago: it may be healthy again, which only a request can show.
     pub(super) fn standing(&self, now: Instant) -> Standing {
         let is_idle = self.asked.is_empty() && self.resting_until(now).is_none();
         match self.is_silent() {
@@ -164,7 +166,7 @@ impl Peer {
         }
     }
 
-    /// Failures since the last answer.
+    /// Returns the number of failures since its last answer.
     pub(super) fn unanswered(&self) -> u32 {
         self.failures
     }
@@ -173,14 +175,14 @@ impl Peer {
         self.bulk_bytes + self.urgent_bytes
     }
 
-    /// Until when nothing may be asked, where that is so now.
+    /// Returns the end of its back-off or shunning, if it rests now.
     pub(super) fn resting_until(&self, now: Instant) -> Option<Instant> {
         self.not_before
             .max(self.shunned_until)
             .filter(|until| *until > now)
     }
 
-    /// Whether nothing is asked of it, nor waits for it, nor is held against it.
+    /// Returns whether it has no open requests, no parked files and is not shunned.
     pub(super) fn is_spare(&self) -> bool {
         let is_free = self.asked.is_empty() && self.parked.iter().all(Line::is_empty);
         is_free && self.shunned_until.is_none()
@@ -190,12 +192,12 @@ impl Peer {
         self.shunned_until.is_some_and(|until| until > now)
     }
 
-    /// Its distance: latency without what a line or a torn network adds.
+    /// Returns its distance: the latency without queueing and network disruptions.
     fn distance(&self) -> Option<Duration> {
         self.least.get().or(self.latency)
     }
 
-    /// How much may be in flight to it in bulk.
+    /// Returns the maximum bulk bytes in flight to it.
     pub(super) fn window_bytes(&self) -> u64 {
         let (Some(distance), Some(rate)) = (self.distance(), self.rate) else {
             return WINDOW_UNKNOWN_BYTES;
@@ -212,7 +214,7 @@ impl Peer {
         ((rate * span) as u64).clamp(floor, WINDOW_MAX_BYTES)
     }
 
-    /// Whether one more piece of `bytes` may be asked of it.
+    /// Returns whether one more piece of `bytes` may be requested from it.
     pub(super) fn has_room(&self, lane: Lane, bytes: u64) -> bool {
         match lane {
             Lane::Urgent => {
@@ -221,23 +223,23 @@ impl Peer {
                     let least = moved.clamp(2 * CHUNK_BYTES, URGENT_WINDOW_MIN_BYTES);
                     (self.window_bytes() * 2).clamp(least, URGENT_WINDOW_BYTES)
                 });
-                // the other end sends a small answer before the large ones that wait there
+                // the peer sends a small answer ahead of its queued large ones
                 let beside = is_small(lane, bytes) && self.small_bytes < SMALL_BESIDE_BYTES;
                 self.urgent_bytes == 0 || beside || self.urgent_bytes + bytes <= most
             }
-            // of a link of which nothing is known, nothing is asked beside what a reader waits for
+            // an unknown link carries no bulk requests while a reader waits on it
             Lane::Bulk if self.rate.is_none() && self.urgent_bytes > 0 => false,
             Lane::Bulk => self.bulk_bytes == 0 || self.bulk_bytes + bytes <= self.window_bytes(),
         }
     }
 
-    /// What to ask at one time of a range.
+    /// Returns the first piece of a range to request from it.
     pub(super) fn first_piece(&self, lane: Lane, range: ByteRange) -> ByteRange {
         range.first_grain(self.piece_bytes(lane))
     }
 
-    /// The largest piece to ask: a power of two. What a few small answers took says more of the
-    /// distance than of the rate, so it makes nobody a slow peer for those who wait.
+    /// Returns the maximum piece in bytes, a power of two. A few small answers measure distance
+    /// rather than rate, so they do not make urgent pieces smaller.
     pub(super) fn piece_bytes(&self, lane: Lane) -> u64 {
         let moved_in = |time: Duration| self.rate.map(|it| (it * time.as_secs_f64()) as u64);
         let by_rate = moved_in(PIECE_TIME).unwrap_or(CHUNK_BYTES);
@@ -261,14 +263,14 @@ impl Peer {
         }
     }
 
-    /// When `bytes` more would be here, were they asked now.
+    /// Returns the expected time until `bytes` more arrive, if they are requested now.
     pub(super) fn expected(&self, lane: Lane, bytes: u64) -> Duration {
         let rate = self.rate.unwrap_or(RATE_UNKNOWN).max(1.0);
         let moving = Duration::from_secs_f64((self.queue_bytes(lane) + bytes) as f64 / rate);
         self.latency.unwrap_or(LATENCY_UNKNOWN) + moving
     }
 
-    /// The same as a figure to compare peers by: load and silence count.
+    /// Returns the expected time with penalties for load and silence, as a score to compare peers.
     pub(super) fn score(&self, lane: Lane, bytes: u64) -> Duration {
         let penalty = if self.is_silent() {
             SILENCE_PENALTY
@@ -307,7 +309,7 @@ impl Peer {
         }
     }
 
-    /// Takes a request out of flight, however it ended.
+    /// Removes an ended request from the counters.
     pub(super) fn ended(&mut self, id: RequestId, lane: Lane, bytes: u64) {
         self.asked.remove(&id);
         match lane {
@@ -319,14 +321,14 @@ impl Peer {
         }
     }
 
-    /// Bytes came, of use or not.
+    /// Records arrived bytes, needed or not.
     pub(super) fn moved(&mut self, now: Instant, bytes: u64) {
         self.moved_bytes += bytes;
         (self.heard_at, self.worked_at) = (Some(now), Some(now));
         self.silence = Silence::default();
     }
 
-    /// An answer is whole. Its bytes were told of with [`Peer::moved`].
+    /// Records a complete answer. Its bytes have been recorded with [`Peer::moved`].
     pub(super) fn answered(&mut self, now: Instant, sent: &Sent, bytes: u64) {
         self.delivered_bytes += bytes;
         (self.failures, self.busy) = (0, 0);
@@ -341,8 +343,8 @@ impl Peer {
         self.learn_latency(now, sent, took, bytes);
     }
 
-    /// What came while this one was under way; where we asked for too little to fill the link,
-    /// that only ever raises the estimate.
+    /// Updates the rate by the bytes that arrived during the request. If the requests in flight did
+    /// not fill the link, the sample can only raise the estimate.
     fn learn_rate(&mut self, sent: &Sent, took: Duration, bytes: u64) {
         let moved = (self.moved_bytes - sent.moved_bytes).max(bytes);
         let sample = moved as f64 / took.as_secs_f64();
@@ -354,7 +356,8 @@ impl Peer {
         });
     }
 
-    /// Jacobson and Karels' smoothing (RFC 6298), of what bytes and queue do not explain.
+    /// Updates the latency with Jacobson and Karels' smoothing (RFC 6298). The sample excludes the
+    /// transfer time of the bytes and of the queue.
     fn learn_latency(&mut self, now: Instant, sent: &Sent, took: Duration, bytes: u64) {
         let rate = self.rate.unwrap_or(RATE_UNKNOWN).max(1.0);
         let moving = Duration::from_secs_f64((sent.queue_bytes + bytes) as f64 / rate);
@@ -369,14 +372,14 @@ impl Peer {
         self.latency = Some((latency * 7 + sample) / 8);
     }
 
-    /// How long nothing at all came of it, while something asked at `since` was open.
+    /// Returns how long nothing arrived from it while a request sent at `since` was open.
     pub(super) fn quiet_for(&self, now: Instant, since: Instant) -> Duration {
         let from = self.heard_at.map_or(since, |heard| heard.max(since));
         now.saturating_duration_since(from)
     }
 
-    /// Whether it may be counted on: it is not silent, nor on the way to it. Bytes come in records
-    /// (RFC 8446, 5.1): one that brings few a second is quiet between them.
+    /// Returns whether it is reliable now: neither silent nor about to be. Bytes arrive in records
+    /// (RFC 8446, 5.1), so a slow peer is quiet between them.
     pub(super) fn is_lively(&self, now: Instant, limit: Duration) -> bool {
         let idle = self.asked.is_empty();
         let since = self.busy_since.unwrap_or(now);
@@ -387,12 +390,12 @@ impl Peer {
             && (idle || self.quiet_for(now, since) < limit)
     }
 
-    /// When it was last known to be at work, for whomever; nothing where it may not be asked.
+    /// Returns when it last worked for any request, or `None` if it is shunned.
     pub(super) fn worked_at(&self, now: Instant) -> Option<Instant> {
         self.worked_at.filter(|_| !self.is_shunned(now))
     }
 
-    /// Another was sooner: it takes at least as long as it has taken so far.
+    /// Records that another peer was faster: its latency is at least the time taken so far.
     pub(super) fn note_slow(&mut self, now: Instant, sent: &Sent) {
         let took = now.saturating_duration_since(sent.at);
         let moved = self.moved_bytes - sent.moved_bytes;
@@ -406,7 +409,8 @@ impl Peer {
         }
     }
 
-    /// It is said to be well again: what it took while it was not says nothing about it now.
+    /// Resets its failures, since it is reported healthy again. Its delays of the unhealthy time
+    /// say nothing about it now.
     pub(super) fn rested(&mut self) {
         (self.failures, self.busy, self.not_before) = (0, 0, None);
         self.silence = Silence::default();
@@ -417,12 +421,12 @@ impl Peer {
         }
     }
 
-    /// It could not be reached, or answered nonsense, in what was asked at `sent_at`. `jitter` is
-    /// in 0..1. Says until when it rests.
+    /// Records that the request sent at `sent_at` could not reach it, or got an invalid answer.
+    /// `jitter` is in 0..1. Returns the end of its back-off.
     pub(super) fn rest(&mut self, now: Instant, sent_at: Instant, jitter: f64) -> Instant {
         self.limited_at = None;
         if self.failed_at.is_some_and(|failed| sent_at <= failed) {
-            // what broke then broke this too
+            // the failure that broke the earlier request broke this one too
             return self.not_before.unwrap_or(now);
         }
         self.failed_at = Some(now);
@@ -434,9 +438,9 @@ impl Peer {
         until
     }
 
-    /// Nothing is held against it; where it says itself that it is busy, our turn will come, for
-    /// less: it may have a limit by now that what it gave before says nothing of. What was asked
-    /// before it said so last tells nothing new.
+    /// Backs off from a live peer without counting a failure. If it reported itself busy, our turn
+    /// will come, at a lower rate: it may have a rate limit by now that its earlier rate does not
+    /// reflect. A request sent before the last such report says nothing new.
     pub(super) fn rest_busy(
         &mut self,
         now: Instant,
@@ -451,8 +455,8 @@ impl Peer {
         self.spare(now, sent, jitter, says_so)
     }
 
-    /// A limit of this node held back what was to be asked of it, as if it were busy; which says
-    /// nothing of it.
+    /// Backs off from a peer as if it were busy, because a limit of this node delayed the request.
+    /// That says nothing about the peer.
     pub(super) fn hold_back(&mut self, now: Instant, sent: &Sent, jitter: f64) -> Instant {
         self.worked_at = Some(now);
         if self.failures == 0 && !self.is_silent() {
@@ -461,7 +465,8 @@ impl Peer {
         self.spare(now, sent, jitter, true)
     }
 
-    /// Whether it was held back by a limit of this node alone within so long before now.
+    /// Returns whether a limit of this node alone held requests to it back, within this time before
+    /// now.
     pub(super) fn is_held_back(&self, now: Instant, within: Duration) -> bool {
         !self.is_silent() && self.limited_at.is_some_and(|at| at + within > now)
     }
@@ -492,7 +497,7 @@ impl Peer {
     }
 }
 
-/// Whether a request is for little that somebody waits for.
+/// Returns whether a request is small and a reader waits for it.
 fn is_small(lane: Lane, bytes: u64) -> bool {
     lane == Lane::Urgent && bytes <= SMALL_BYTES
 }

@@ -1,14 +1,13 @@
-//! What is asked of one file and who waits for it, by place, so that an answer looks at what it
-//! touches and at nothing else.
+//! Index of the requests in flight and the readers of one file by range. An answer examines only
+//! the entries that it touches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 
-/// Ranges of one file, by whose they are; they may overlap in any way. Each is noted in every cell
-/// of [`CHUNK_BYTES`] that it touches, so that what is looked at for a range is what lies in its
-/// own cells.
+/// Ranges of one file by id. They may overlap in any way. Each is listed in every cell of
+/// [`CHUNK_BYTES`] that it touches, so a query examines only the cells of its range.
 #[derive(Debug)]
 pub(super) struct Places<Id> {
     ranges: BTreeMap<Id, ByteRange>,
@@ -55,14 +54,14 @@ impl<Id: Copy + Ord> Places<Id> {
         self.ranges.keys().copied()
     }
 
-    /// Those that touch a range.
+    /// Returns the ids of the ranges that touch `range`.
     pub(super) fn touching(&self, range: ByteRange) -> BTreeSet<Id> {
         let near = self.cells.range(cells(range)).flat_map(|(_, ids)| ids);
         let touches = |id: &&Id| !self.ranges[*id].intersection(&range).is_empty();
         near.filter(touches).copied().collect()
     }
 
-    /// The first run of a range that none of them covers.
+    /// Returns the first run of `range` that no entry covers.
     pub(super) fn first_free(&self, range: ByteRange) -> Option<ByteRange> {
         let mut at = range.start;
         while at < range.end {
@@ -76,7 +75,7 @@ impl<Id: Copy + Ord> Places<Id> {
         None
     }
 
-    /// Where the next begins behind a place that none covers.
+    /// Returns where the next range begins after an uncovered offset.
     fn next_start(&self, at: u64) -> u64 {
         let cell = at / CHUNK_BYTES;
         let starts = |cell| self.in_cell(cell).map(|other| other.start);

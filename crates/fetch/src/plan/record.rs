@@ -1,9 +1,9 @@
-//! What is remembered of a peer beyond the life of the process, and how much of it still counts.
+//! Figures of peers that are kept over restarts, and how much of them still counts.
 //!
-//! A record's figures are a first guess: they order the peers until the first answer, which
-//! replaces them, and the older they are the less they say. That a peer lied is remembered longer,
-//! and it stays shunned for what is left of its time. Times are how long ago something was, since
-//! a record may be of another life of the machine; who keeps records keeps dates.
+//! A record is a first guess: it orders the peers until the first answer, which replaces it. The
+//! older it is, the less it says. Lies of a peer are remembered longer, and it stays shunned for
+//! the rest of its time. Times are ages, since a record may be from before a reboot. The owner that
+//! stores the records stores dates.
 
 use std::time::{Duration, Instant};
 
@@ -12,34 +12,34 @@ use super::peer::{LATENCY_UNKNOWN, Peer, RATE_UNKNOWN, SHUN};
 use super::{PEERS_MAX, Plan, Timer};
 use p2pfs_types::id::NodeId;
 
-/// Records that are given out: those that lied first, then those heard of last.
+/// Maximum number of exported records. Peers that lied come first, then those heard from last.
 pub const PEER_RECORDS_MAX: usize = 1024;
-/// After this the figures of a record say nothing: a laptop has been elsewhere by then.
+/// Age at which the figures of a record say nothing: a laptop has been on other networks by then.
 const FIGURES_LAST: Duration = Duration::from_secs(7 * 24 * 3600);
-/// After this a lie is forgotten: as long as the log of a node that is away is kept.
+/// Age at which a lie is forgotten: as long as the log of an absent node is kept.
 const LIES_LAST: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// One peer as a responder, to be kept over a restart.
+/// Figures of one peer as a responder, kept over a restart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeerRecord {
-    /// Of whom.
+    /// Peer that the record describes.
     pub node: NodeId,
-    /// How long ago something was last learnt of it.
+    /// Time since something was last learnt about it.
     pub age: Duration,
     /// Smoothed time to a small answer.
     pub latency: Option<Duration>,
-    /// Smoothed bytes a second.
+    /// Smoothed bytes per second.
     pub rate_bytes_per_s: Option<f64>,
-    /// How often it failed.
+    /// Number of its failures.
     pub failures: u64,
     /// How often it was shunned for wrong bytes.
     pub lies: u64,
-    /// How long ago that was the last time, where it ever was.
+    /// Time since the last such shunning, if there was one.
     pub lied_ago: Option<Duration>,
 }
 
 impl Peer {
-    /// What is worth keeping of it, if anything.
+    /// Returns the record of this peer if anything is known about it.
     fn record(&self, node: NodeId, now: Instant) -> Option<PeerRecord> {
         let here = self.heard_at.max(self.failed_at);
         let here = here.map(|at| now.saturating_duration_since(at));
@@ -57,7 +57,8 @@ impl Peer {
         })
     }
 
-    /// Takes up what an earlier life knew; until when it is shunned, if it still is.
+    /// Restores the figures of an earlier run. Returns the end of its shunning, if that is in the
+    /// future.
     fn recall(&mut self, now: Instant, record: &PeerRecord) -> Option<Instant> {
         let moment = |before| Moment { at: now, before };
         self.past.learnt = Some(moment(record.age));
@@ -84,7 +85,7 @@ impl Peer {
 }
 
 impl Plan {
-    /// What to keep of the peers over a restart, at most [`PEER_RECORDS_MAX`].
+    /// Returns the records of the peers to keep over a restart, at most [`PEER_RECORDS_MAX`].
     pub fn peer_records(&self, now: Instant) -> Vec<PeerRecord> {
         let records = self.peers.iter();
         let mut records: Vec<_> = records
@@ -95,7 +96,7 @@ impl Plan {
         records
     }
 
-    /// Takes up what an earlier life kept, of peers that this one knows nothing of yet.
+    /// Restores the records of an earlier run, for peers of which nothing is known in this run.
     pub fn recall(&mut self, now: Instant, records: &[PeerRecord]) {
         for record in records.iter().take(PEER_RECORDS_MAX) {
             let room = self.peers.len() < PEERS_MAX;

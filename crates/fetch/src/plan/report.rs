@@ -1,4 +1,4 @@
-//! What is on its way and who gives it, for people.
+//! Reports for users about fetches and their peers.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -8,45 +8,45 @@ use super::{Lane, PeerRate, Plan, RequestId, URGENT_MAX_BYTES};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::id::NodeId;
 
-/// A file that is on its way, or was a moment ago.
+/// State of a file that is being fetched, or was used recently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchReport {
     pub hash: ContentHash,
     pub size_bytes: u64,
-    /// How much of it is here.
+    /// Verified bytes on this node.
     pub ready_bytes: u64,
-    /// How many readers wait for it.
+    /// Number of waiting readers.
     pub waiting: usize,
-    /// Whether all of it is wanted.
+    /// Whether the whole file is wanted.
     pub is_filling: bool,
-    /// Who gave some of it, and who is asked for some.
+    /// Peers that gave some of it or have open requests for it.
     pub sources: BTreeMap<NodeId, SourceReport>,
 }
 
-/// What one node did for a file.
+/// Contribution of one node to a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceReport {
-    /// Received from it, since the fetch began.
+    /// Bytes received from it since the fetch began.
     pub received_bytes: u64,
-    /// Asked of it, and not answered yet.
+    /// Bytes requested from it and not answered yet.
     pub asked_bytes: u64,
 }
 
 impl FetchReport {
-    /// Whether anyone waits for some of it, or it is asked of someone.
+    /// Returns whether readers or a fill wait for it, or requests are open.
     pub fn is_wanted(&self) -> bool {
         let mut sources = self.sources.values();
         self.waiting > 0 || self.is_filling || sources.any(|it| it.asked_bytes > 0)
     }
 
-    /// What came of it since it began.
+    /// Returns the bytes received since the fetch began.
     pub fn received_bytes(&self) -> u64 {
         self.sources.values().map(|it| it.received_bytes).sum()
     }
 }
 
 impl Plan {
-    /// Every file that is on its way, or was used a moment ago, in order of their hashes.
+    /// Returns all open files, in order of their hashes.
     pub fn fetches(&self) -> Vec<FetchReport> {
         let report = |(content, fetch): (&ContentKey, &super::Fetch)| {
             let received = fetch.received.iter();
@@ -77,7 +77,7 @@ impl Plan {
         self.fetches.iter().map(report).collect()
     }
 
-    /// Every peer that was ever asked or named, in order of priority.
+    /// Returns all known peers, in order of priority.
     pub fn peers(&self, now: Instant) -> Vec<PeerRate> {
         let resting = |peer: &Peer| peer.resting_until(now).is_some();
         let mut order: Vec<_> = self.peers.iter().collect();

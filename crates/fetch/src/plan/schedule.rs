@@ -1,5 +1,5 @@
-//! The next request: demands in their order, then read-ahead and fills, each file in turn; and
-//! which holder is asked.
+//! Choice of the next request: demands in their order, then read-ahead and fills, each file in
+//! turn; and choice of its holder.
 
 use std::time::{Duration, Instant};
 
@@ -16,39 +16,40 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
-/// Read-ahead and fills leave this much of [`IN_FLIGHT_MAX_BYTES`] to demands.
+/// Bytes of [`IN_FLIGHT_MAX_BYTES`] that read-ahead and fills leave to demands.
 const DEMAND_RESERVE_BYTES: u64 = 16 << 20;
-/// How many peers that never answered are tried for one file at one time.
+/// Maximum peers without any answer that are tried for one file at one time.
 const UNKNOWN_AT_ONCE_MAX: usize = 4;
-/// One bulk request in so many goes to a peer that is not known yet, though a known one has room.
+/// One of this many bulk requests goes to an unknown peer although a known one has room.
 const EXPLORE_ONE_IN: u32 = 32;
-/// A peer is not asked in bulk for what another, although it is busy, would bring so many times
-/// sooner, and by more than [`WORSE_SLACK`].
+/// A peer gets no bulk request that another, busy peer would answer this many times sooner and by
+/// more than [`WORSE_SLACK`].
 pub(super) const WORSE_MULTIPLE: u32 = 2;
-/// See [`WORSE_MULTIPLE`]: what is won in less time than this is not worth waiting for.
+/// Minimum gain worth waiting for a busy peer; see [`WORSE_MULTIPLE`].
 pub(super) const WORSE_SLACK: Duration = Duration::from_millis(50);
-/// Files that are tried for one request; the others follow in the next step.
+/// Maximum files tried for one request. The others follow in the next step.
 const TRIES_MAX: usize = 32;
 
-/// Whom to ask for the beginning of a gap.
+/// Peer for the beginning of a gap, or why none can be asked.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Choice {
     Ask(NodeId, ByteRange),
-    /// Those that have it have enough to do.
+    /// The holders have no room for more requests.
     Full,
     /// No reachable peer has it.
     Nobody,
-    /// Of a range that is to be asked as a whole, some have parts and nobody has all.
+    /// Some peers have parts of a range that is to be requested as a whole, and no peer has all of
+    /// it.
     InParts,
-    /// It belongs to another node that wants the file too, which does not have it yet.
+    /// It belongs to another node of the swarm, which does not have it yet.
     Reserved,
 }
 
-/// For what a gap is asked.
+/// Purpose of a request for a gap.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asking {
     lane: Lane,
-    /// It is not needed before so many bytes more have come.
+    /// Bytes that arrive before it is needed.
     before_bytes: u64,
     /// Since when a reader waits for it, if one does.
     waits_since: Option<Instant>,
@@ -70,7 +71,7 @@ impl Asking {
         }
     }
 
-    /// A reader waits for it since then, or may as well.
+    /// Returns the purpose of a gap that blocks a reader since `since`, or may be treated so.
     pub(super) fn waiting(since: Instant) -> Self {
         Self {
             waits_since: Some(since),
@@ -79,24 +80,24 @@ impl Asking {
     }
 }
 
-/// The holders of a gap that may be asked now.
+/// Holders of a gap that may be asked now.
 #[derive(Default)]
 struct Candidates {
     any: bool,
     any_in_part: bool,
-    /// Whether full holders were left out, since it belongs to another.
+    /// Whether full holders were excluded because the gap belongs to another node.
     reserved: bool,
-    /// Whether one that answers was left out since it has no room.
+    /// Whether an answering peer was excluded because it has no room.
     any_full: bool,
-    /// The best score of all that answer, those without room included.
+    /// Best score of all answering peers, including those without room.
     least: Option<Duration>,
     best: Option<(Duration, NodeId, ByteRange)>,
     best_stands: Standing,
-    /// One that was silent, and is to be tried again beside those that answer.
+    /// Peer that was silent, and is to be tried again although others answer.
     to_try: Option<(NodeId, ByteRange)>,
     unknown: Vec<(NodeId, ByteRange)>,
     unknown_in_use: usize,
-    /// Bytes a second of all that are known.
+    /// Sum of the bytes per second of the known peers.
     rate: f64,
 }
 
@@ -108,7 +109,7 @@ impl Candidates {
 }
 
 impl Plan {
-    /// What to ask next; `None` until something changes.
+    /// Returns the next request, or `None` until something changes.
     pub fn poll_request(&mut self, now: Instant) -> Option<RangeRequest> {
         while let Some(hedge) = self.hedges.pop_front() {
             if self.in_flight.contains_key(&hedge.id) {
@@ -122,7 +123,7 @@ impl Plan {
                 return Some(request);
             }
             if tries == 0 {
-                // the others follow at once
+                // the other files follow at once
                 self.timers.insert((now, Timer::Again));
                 return None;
             }
@@ -167,7 +168,7 @@ impl Plan {
         let (me, limit) = (self.config.me, self.ahead_limit_bytes());
         let ranges = self.fetches.get(content)?.streams.ahead(limit);
         let mut is_any = false;
-        // what a stream would have next is reckoned only where those before it ask for nothing
+        // the range of a stream is computed only if the streams before it need nothing
         for range in ranges {
             self.step();
             let fetch = self.fetches.get(content)?;
@@ -188,7 +189,7 @@ impl Plan {
         None
     }
 
-    /// The best holder of the beginning of `gap` but for those in `exclude`.
+    /// Returns the best holder of the beginning of `gap` that is not in `exclude`.
     pub(super) fn choose(
         &mut self,
         now: Instant,
@@ -226,11 +227,12 @@ impl Plan {
             };
         }
         let lane = asking.lane;
-        // what nobody waits for finds out whether it is well again; what is lost is a moment
+        // a request without a waiting reader tests whether a silent peer is healthy again, at
+        // little cost
         if let Some((node, part)) = found.to_try.filter(|_| lane == Lane::Bulk) {
             return Choice::Ask(node, part);
         }
-        // sooner than from one that is silent it comes from one that answers, once that has room
+        // an answering peer with a queue is sooner than a silent one
         let only_silent = found.best_stands == Standing::Silent && found.unknown.is_empty();
         if only_silent && found.any_full && exclude.is_empty() {
             return Choice::Full;
@@ -274,7 +276,7 @@ impl Plan {
         let is_swarm = fetch.is_swarm();
         let of_full =
             !is_swarm || self.may_ask_full_holders(now, fetch, content, gap, asking.waits_since);
-        // a full holder is asked in time for what the silent alone have beside it
+        // in a swarm a full holder is asked in time for what only silent peers have
         let in_time = !of_full && self.has_lively_full_holder(now, fetch);
         for (node, coverage) in fetch.holders() {
             self.step();
@@ -289,7 +291,7 @@ impl Plan {
                 found.reserved = true;
                 continue;
             }
-            // a hedge asks whom one question is enough of
+            // a hedge goes to peers that have the whole range
             let hedged = !exclude.is_empty();
             if hedged && part != gap {
                 found.any_in_part = true;
@@ -303,7 +305,7 @@ impl Plan {
             let score = peer.score(lane, part.len());
             let standing = peer.standing(now);
             if peer.is_silent() {
-                // it is nobody to wait for
+                // a silent peer is not worth waiting for
             } else if peer.is_known() {
                 found.least = Some(found.least.map_or(score, |least| least.min(score)));
                 found.rate += peer.rate().unwrap_or_default();
@@ -320,7 +322,7 @@ impl Plan {
             if !peer.is_known() && !peer.is_silent() {
                 found.unknown.push((*node, part));
             } else if found.best.is_none_or(|(best, ..)| {
-                // however slow another is, for what is silent would be asked again and again
+                // a slow peer still wins: a silent one would be asked again and again
                 (standing, score) < (found.best_stands, best)
             }) {
                 (found.best, found.best_stands) = (Some((score, *node, part)), standing);
@@ -329,7 +331,7 @@ impl Plan {
         found
     }
 
-    /// Notes a request as sent.
+    /// Records a request as sent.
     pub(super) fn issue(
         &mut self,
         now: Instant,
@@ -377,7 +379,7 @@ impl Plan {
         request
     }
 
-    /// A wish that nobody can grant: look for holders, again and again.
+    /// Looks for holders, repeatedly, because no known peer can serve the wish.
     pub(super) fn starve(&mut self, now: Instant, content: &ContentKey) {
         let Some(fetch) = self.fetches.get_mut(content) else {
             return;

@@ -1,41 +1,42 @@
-//! Whether a peer answers nothing, and when it is asked again to see whether it does.
+//! Silence of a peer: whether it answers nothing, and when it is tried again.
 
 use std::time::{Duration, Instant};
 
-/// The first pause before a silent peer is tried again although another would do: longer than a
-/// machine halts now and then.
+/// First pause before a silent peer is tried although another would do. It is longer than the
+/// occasional halt of a machine.
 const TRY_MIN: Duration = Duration::from_secs(1);
-/// It doubles with each try, so many times.
+/// Maximum number of times that the pause doubles, once with each try.
 const TRIES_DOUBLED_MAX: u32 = 4;
 
-/// Whether a peer answers nothing.
+/// State of a peer's silence.
 #[derive(Debug, Default)]
 pub(super) struct Silence {
-    /// When it is tried again, where it is silent.
+    /// When the peer is tried again, if it is silent.
     try_at: Option<Instant>,
     tries: u32,
 }
 
 impl Silence {
-    /// Whether it answers nothing.
+    /// Returns whether the peer is silent.
     pub(super) fn is_kept(&self) -> bool {
         self.try_at.is_some()
     }
 
-    /// It answers nothing. Whether that is news.
+    /// Marks the peer as silent. Returns whether that is news.
     pub(super) fn begin(&mut self, now: Instant) -> bool {
         let news = !self.is_kept();
         self.try_at.get_or_insert(now + TRY_MIN);
         news
     }
 
-    /// Whether it may be asked where another would do: it answers, or it is time to see whether it
-    /// does again.
+    /// Returns whether the peer may be asked although another would do: it answers, or its next try
+    /// is due.
     pub(super) fn may_be_tried(&self, now: Instant) -> bool {
         self.try_at.is_none_or(|at| at <= now)
     }
 
-    /// Something is asked of it: the next try is later. What is asked at one time is one try.
+    /// Postpones the next try, because something was requested. Requests sent together count as one
+    /// try.
     pub(super) fn tried(&mut self, now: Instant) {
         if self.is_kept() && self.may_be_tried(now) {
             self.tries = (self.tries + 1).min(TRIES_DOUBLED_MAX);

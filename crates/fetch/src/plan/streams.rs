@@ -1,37 +1,36 @@
-//! Who reads in sequence, and how far ahead of them to fetch.
+//! Detection of sequential readers, and the read-ahead for each of them.
 //!
-//! A stream is a place in one file that a reader moves forward from. Nobody tells where a read
-//! comes from, so streams are found by place: a read that begins where another ended goes on with
-//! it. Several readers of one file are several streams. Memory is bounded; the stream that rested
-//! longest is forgotten first.
+//! A stream is an offset in one file from which a reader moves forward. Reads carry no reader id,
+//! so streams are found by offset: a read that begins where another ended continues its stream.
+//! Several readers of one file are several streams. Memory is bounded: the least recently used
+//! stream is forgotten first.
 
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 
-/// How many streams of one file are told apart.
+/// Maximum streams of one file.
 pub const STREAMS_MAX: usize = 64;
-/// The first window of read-ahead, as large as the kernel's own (`VM_READAHEAD_PAGES`, 128 KiB).
+/// First read-ahead window in bytes, as large as the kernel's own (`VM_READAHEAD_PAGES`, 128 KiB).
 pub const AHEAD_MIN_BYTES: u64 = 128 << 10;
-/// The largest window: 160 ms of a link of 100 MB/s.
+/// Maximum read-ahead window in bytes: 160 ms of a link of 100 MB/s.
 pub const AHEAD_MAX_BYTES: u64 = 16 << 20;
-/// What is fetched ahead of all readers together, each having an equal part: eight full windows.
+/// Maximum read-ahead in bytes of all readers together, shared equally: eight full windows.
 pub const AHEAD_OF_ALL_MAX_BYTES: u64 = 128 << 20;
-/// What must be read in sequence before anything is fetched ahead. Below it, random reads of a few
-/// neighbouring pages would cost many times what they ask for.
+/// Bytes read in sequence before read-ahead begins. With less, random reads of a few neighbouring
+/// pages would cost many times what they request.
 const RUN_MIN_BYTES: u64 = 64 << 10;
-/// So many reads, each beginning where the one before ended, are a run too, however short: what
-/// follows them is fetched ahead.
+/// Number of adjacent reads that also start read-ahead, however short they are.
 const RUN_MIN_READS: u32 = 3;
 
 #[derive(Debug)]
 pub(super) struct Stream {
-    /// Where the reader's first read began.
+    /// Offset at which the reader's first read began.
     first: u64,
-    /// Where its next read should begin.
+    /// Expected offset of its next read.
     pub next: u64,
     /// Bytes read in sequence.
     run_bytes: u64,
     reads: u32,
-    /// Everything before this place should be fetched.
+    /// End of the read-ahead: everything before this offset should be fetched.
     pub target: u64,
     used: u64,
 }
@@ -41,7 +40,8 @@ impl Stream {
         self.run_bytes >= RUN_MIN_BYTES || self.reads >= RUN_MIN_READS
     }
 
-    /// Never more than twice what was read in sequence, so that giving up costs little.
+    /// Returns the read-ahead window, at most twice the bytes read in sequence. Little is wasted
+    /// then if the reader stops.
     fn window_bytes(&self, limit_bytes: u64) -> u64 {
         if !self.established() {
             return 0;
@@ -58,7 +58,7 @@ impl Stream {
         if window == 0 {
             return range.start == self.next || range.end == self.first;
         }
-        // the kernel's read-ahead asks out of order, so anything near is the same reader
+        // the kernel's read-ahead asks out of order, so any read nearby is the same reader
         range.start <= self.next.saturating_add(window)
             && range.end.saturating_add(window) >= self.next
     }
@@ -75,7 +75,7 @@ impl Stream {
             return;
         }
         let end = self.next.saturating_add(window);
-        // whole grains, so that a moving window asks for large pieces and not for slivers
+        // the window ends at whole grains, so that it requests large pieces rather than slivers
         let grain = (window / 4).clamp(CHUNK_BYTES, super::PIECE_MAX_BYTES);
         let grain = grain / CHUNK_BYTES * CHUNK_BYTES;
         let end = if end >= size_bytes {
@@ -87,7 +87,7 @@ impl Stream {
     }
 }
 
-/// The streams of one file.
+/// Streams of one file.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     list: Vec<Stream>,
@@ -95,8 +95,8 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// Takes a read into account; says whether there is more to fetch ahead than before.
-    /// `limit_bytes` bounds the window.
+    /// Records a read. Returns whether there is more to fetch ahead than before. `limit_bytes`
+    /// bounds the window.
     pub(super) fn read(&mut self, range: ByteRange, size_bytes: u64, limit_bytes: u64) -> bool {
         self.clock += 1;
         let clock = self.clock;
@@ -122,7 +122,7 @@ impl Streams {
             target: 0,
             used: clock,
         };
-        // a long read from the beginning is how a whole file begins to be read
+        // a long read from offset 0 is how a read of a whole file begins
         if range.start == 0 && range.len() >= RUN_MIN_BYTES {
             stream.run_bytes = range.len();
             stream.advance(
@@ -136,8 +136,8 @@ impl Streams {
         more
     }
 
-    /// What to fetch ahead, the reader that moved last first: of each no more than `limit_bytes`,
-    /// whatever was the limit when it moved.
+    /// Returns the ranges to fetch ahead, the most recently moved reader first. Each is at most
+    /// `limit_bytes` long, whatever the limit was when its reader moved.
     pub(super) fn ahead(&self, limit_bytes: u64) -> Vec<ByteRange> {
         let mut wanted: Vec<_> = self.list.iter().filter(|s| s.target > s.next).collect();
         wanted.sort_by_key(|s| std::cmp::Reverse(s.used));
@@ -154,12 +154,12 @@ impl Streams {
         ranges.filter(|range| !range.is_empty()).collect()
     }
 
-    /// How many readers are being kept ahead of.
+    /// Returns the number of readers with read-ahead.
     pub(super) fn established(&self) -> usize {
         self.list.iter().filter(|s| s.established()).count()
     }
 
-    /// Forgets every stream: nobody waits any more.
+    /// Forgets all streams.
     pub(super) fn clear(&mut self) {
         self.list.clear();
     }

@@ -1,21 +1,21 @@
-//! One to many: when more nodes want a file than have all of it, the uplinks of those few are what
-//! is scarce, so each part should leave them once.
+//! Distribution from few to many: if more nodes want a file than have all of it, the uplinks of the
+//! full holders are scarce. Each part should leave them once.
 //!
-//! The file is cut into stripes of [`STRIPE_BYTES`], and each stripe belongs to one of the nodes
-//! that want the file, by a hash of the two that all of them reckon alike (rendezvous hashing). A
-//! node asks the full holders for its own stripes at once, but for those that another has already;
-//! it takes the others from the nodes that they belong to, as those get them, and asks each now and
-//! then what it has by now. Nobody keeps a list: who asks for a file learns of the others by their
-//! questions and by offers.
+//! The file is cut into stripes of [`STRIPE_BYTES`]. Each stripe belongs to one of the nodes that
+//! want the file, by a hash of stripe and node that all nodes compute alike (rendezvous hashing). A
+//! node requests its own stripes from full holders at once, except stripes that another partial
+//! holder already has. It takes the other stripes from their owners as those receive them, and asks
+//! each owner periodically which ranges it has. No node keeps a list of all readers: a node learns
+//! of the others by their requests and by offers.
 //!
-//! A node that reads in sequence asks for its own stripes as far ahead as all together would for
-//! it, so that what it asks the full holders for is as much as if it were alone, and everybody
-//! finds the stripes of the others there when it comes to them.
+//! A sequential reader requests its own stripes as far ahead as all nodes together would. Its
+//! requests to the full holders then amount to as much as if it were alone, and the other nodes
+//! find its stripes ready when they reach them.
 //!
-//! Nobody waits long for another: the first bytes of a file are asked for at once by everybody; a
-//! stripe that a reader waits for is asked of a full holder, whosever it is, after a few times what
-//! a stripe takes from there, or at once where it would come much later from the node that it
-//! belongs to; that node has none for a while then.
+//! No reader waits long for another node. Every node requests the first bytes of a file at once. A
+//! stripe that blocks a reader is requested from a full holder, whichever node owns it. This
+//! happens after a few times the duration of a stripe from there, or at once if the owner would be
+//! much slower. The late owner then owns no stripes for a while.
 
 use std::time::{Duration, Instant};
 
@@ -28,48 +28,49 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use p2pfs_types::id::NodeId;
 
-/// What belongs to one node: four groups, so that a stripe is under way for a moment only.
+/// Bytes of one stripe: four chunk groups, so that a stripe is in flight only briefly.
 pub const STRIPE_BYTES: u64 = 256 << 10;
-/// A reader waits for a stripe from the node that it belongs to for so many times what a stripe
-/// takes from a full holder, since what queues there for one queues there for all.
+/// How long a reader waits for a stripe from its owner, in multiples of a full holder's time for a
+/// stripe. A queue at a full holder delays all nodes alike.
 const STRIPE_PATIENCE_MULTIPLE: u32 = 3;
-/// The least that a reader waits for a stripe from the node that it belongs to.
+/// Minimum wait of a reader for a stripe from its owner.
 const STRIPE_PATIENCE: Duration = Duration::from_millis(400);
-/// The most that a reader waits for a stripe from the node that it belongs to.
+/// Maximum wait of a reader for a stripe from its owner.
 const STRIPE_PATIENCE_MAX: Duration = Duration::from_secs(1);
-/// A reader that has less of a file than this asks a full holder at once: its first read.
+/// A reader with less of a file than this asks full holders at once, since this is its first read.
 const FIRST_BYTES: u64 = super::URGENT_MAX_BYTES;
-/// How many stripes are looked at for one request.
+/// Maximum stripes examined for one request.
 const STRIPES_SEEN_MAX: usize = 96;
-/// How many of the stripes that are looked at are tried for one request.
+/// Maximum of the examined stripes that are tried for one request.
 const STRIPES_TRIED_MAX: usize = 8;
-/// What belongs to others is not looked at more often than this.
+/// Minimum interval between two examinations of the stripes of other nodes.
 const STRIPE_AGAIN: Duration = Duration::from_millis(50);
-/// How long a node has no stripes whose stripe did not come in time, the first time.
+/// First pause in which a node owns no stripes after a stripe of it was late.
 const LAGGING: Duration = Duration::from_secs(2);
-/// [`LAGGING`] doubles each time, so many times.
+/// Maximum number of times that [`LAGGING`] doubles, once each time.
 const LAGS_DOUBLED_MAX: u32 = 4;
 /// How far from a stripe a node must have something, to be taken for one that is at it: as far as
-/// is fetched ahead of a reader.
+/// Maximum distance in bytes between a node's last range and a stripe that it may own: as far as is
+/// fetched ahead of a reader.
 const NEAR_BYTES: u64 = super::AHEAD_MAX_BYTES;
-/// A node that has less than one part in so many of what is here already is too slow, or too late,
-/// to be waited for.
+/// A node that has less than this fraction of what this node has is too slow, or too late, to own
+/// stripes.
 const SLOW_PART: u64 = 4;
-/// No node counts as slow by [`SLOW_PART`] before so much is here.
+/// Bytes on this node before [`SLOW_PART`] applies.
 const BEGUN_BYTES: u64 = 1 << 20;
-/// A node that owes an answer and of which nothing comes for longer than this is not counted on.
+/// How long a peer with an open request may send nothing before the swarm stops relying on it.
 const LIVELY: Duration = Duration::from_millis(200);
-/// How many requests of a file are looked at, to see whether all of them are in vain.
+/// Maximum requests of a file examined to see whether all of them are in vain.
 const ASKED_SEEN_MAX: usize = 32;
-/// The least time between two questions to a node what it has by now.
+/// Minimum interval between two surveys of a file.
 const SURVEY_MIN: Duration = Duration::from_millis(100);
-/// The most time between two questions to a node what it has by now.
+/// Maximum interval between two surveys of a file.
 const SURVEY_MAX: Duration = Duration::from_secs(2);
-/// How many nodes are asked that at one time, in turn.
+/// Maximum nodes asked by one survey, in rotation.
 const SURVEYED_AT_ONCE_MAX: usize = 16;
 
 impl Plan {
-    /// A node wants an open file too, so it has parts of it soon.
+    /// Records a node that also wants an open file and will have parts of it soon.
     pub fn fellow(&mut self, now: Instant, content: &ContentKey, node: NodeId) {
         let Some(fetch) = self.fetches.get(content) else {
             return;
@@ -84,7 +85,7 @@ impl Plan {
         self.take_out_all(content);
         if let Some(fetch) = self.fetches.get_mut(content) {
             fetch.add_holder(node, Coverage::Part(ExtentSet::new()));
-            // beyond the limit of holders it is none
+            // beyond the limit of holders it was not added
             if let Some(coverage) = fetch.holders().get(&node) {
                 let is_partial = *coverage != Coverage::All;
                 let first = fetch.swarm.fellows.is_empty();
@@ -104,8 +105,9 @@ impl Plan {
         self.call_up_all(content);
     }
 
-    /// What was asked of full holders while nobody else was known to want the file, and is none of
-    /// this node's business now: it is taken back where nothing of it came and nobody waits for it.
+    /// Cancels requests to full holders for stripes that now belong to other nodes. They were sent
+    /// while no other node was known to want the file. A request stays if bytes of it arrived or a
+    /// reader needs it next.
     fn give_up_stripes_of_others(&mut self, now: Instant, content: &ContentKey) {
         let me = self.config.me;
         let Some(fetch) = self.fetches.get(content) else {
@@ -129,7 +131,7 @@ impl Plan {
         ids.into_iter().for_each(|id| self.abandon(id));
     }
 
-    /// Whether a range is among the first that a reader waits for.
+    /// Returns whether a range is among the first bytes that a reader waits for.
     fn is_next_to_be_read(&self, content: &ContentKey, range: ByteRange) -> bool {
         let waiting = self.waiting_for(content, range);
         let demands = waiting.iter().filter_map(|id| self.demands.get(id));
@@ -138,7 +140,8 @@ impl Plan {
             .any(|demand| !self.is_preceded(demand))
     }
 
-    /// Asks those that want a file too what they have by now, the more often the faster it comes.
+    /// Asks the partial holders which ranges they have by now. The faster bytes arrive, the shorter
+    /// the interval.
     pub(super) fn survey(&mut self, now: Instant, content: ContentKey) {
         let Some(fetch) = self.fetches.get_mut(&content) else {
             return;
@@ -183,8 +186,8 @@ impl Plan {
         self.events.extend(surveys);
     }
 
-    /// Whether full holders may be asked for the beginning of a gap now. `waits_since` is since
-    /// when a reader waits for it, if one does.
+    /// Returns whether full holders may be asked for the beginning of a gap now. `waits_since` is
+    /// the time since when a reader waits for it, if one does.
     pub(super) fn may_ask_full_holders(
         &self,
         now: Instant,
@@ -214,8 +217,8 @@ impl Plan {
         since + STRIPE_PATIENCE <= now && since + self.stripe_patience(fetch) <= now
     }
 
-    /// Whether nothing of a file is asked, or nothing but of silent peers while one that has all of
-    /// it is alive.
+    /// Returns whether a file has no requests in flight, or only requests to silent peers while a
+    /// live full holder exists.
     fn is_asked_in_vain(&self, now: Instant, fetch: &Fetch) -> bool {
         let in_vain = fetch.asked.ids().take(ASKED_SEEN_MAX).all(|id| {
             self.step();
@@ -226,7 +229,7 @@ impl Plan {
         in_vain && (fetch.asked.is_empty() || self.has_lively_full_holder(now, fetch))
     }
 
-    /// Whether one that has all of a file may be asked and is not silent.
+    /// Returns whether a full holder may be asked and is not silent.
     pub(super) fn has_lively_full_holder(&self, now: Instant, fetch: &Fetch) -> bool {
         let mut full = fetch.holders().iter().filter(|(_, c)| **c == Coverage::All);
         full.any(|(node, _)| {
@@ -236,8 +239,8 @@ impl Plan {
         })
     }
 
-    /// Whether a node that is known to have the beginning of a range, and not all of the file, is
-    /// not much worse to ask for it than those that have all.
+    /// Returns whether a partial holder has the beginning of a range and is not much slower than
+    /// the full holders.
     fn is_at_a_fellow(&self, now: Instant, fetch: &Fetch, range: ByteRange) -> bool {
         let first = ByteRange::at(range.start, 1);
         let has = |coverage: &Coverage| match coverage {
@@ -258,8 +261,8 @@ impl Plan {
             .is_some_and(|it| bearable.is_none_or(|most| it <= most))
     }
 
-    /// Whether the stripes of a node would take much longer from it than all stripes of as many
-    /// nodes as there are would take from those that have all: it is no help then.
+    /// Returns whether an owner is too slow to help: its stripe would take much longer than the
+    /// stripes of all nodes would take from a full holder.
     fn is_too_slow(&self, fetch: &Fetch, owner: &NodeId) -> bool {
         let among = fetch.swarm.fellows.len() as u32 + 1;
         let of_full = self.least_of_full_holders(fetch);
@@ -268,27 +271,28 @@ impl Plan {
         usual.is_some_and(|it| bearable.is_some_and(|most| it > most))
     }
 
-    /// How long a stripe takes from a node, where that is known.
+    /// Returns the expected time of a stripe from a node, if that is known.
     fn time_of_a_stripe(&self, node: &NodeId) -> Option<Duration> {
         self.step();
         let peer = self.peers.get(node).filter(|peer| peer.is_known())?;
         Some(peer.expected(Lane::Bulk, STRIPE_BYTES))
     }
 
-    /// The same of the best of those that have all of the file.
+    /// Returns the expected time of a stripe from the fastest full holder.
     fn least_of_full_holders(&self, fetch: &Fetch) -> Option<Duration> {
         let full = fetch.holders().iter().filter(|(_, c)| **c == Coverage::All);
         full.filter_map(|(node, _)| self.time_of_a_stripe(node))
             .min()
     }
 
-    /// How long to wait for a stripe that belongs to another.
+    /// Returns how long to wait for a stripe that belongs to another node.
     fn stripe_patience(&self, fetch: &Fetch) -> Duration {
         let least = self.least_of_full_holders(fetch).unwrap_or_default();
         (least * STRIPE_PATIENCE_MULTIPLE).clamp(STRIPE_PATIENCE, STRIPE_PATIENCE_MAX)
     }
 
-    /// Something could not be asked because it belongs to others: it is looked at again in time.
+    /// Schedules another examination after a request was withheld because the stripe belongs to
+    /// another node.
     pub(super) fn wait_for_stripe(
         &mut self,
         now: Instant,
@@ -312,7 +316,7 @@ impl Plan {
         self.call_up_all(content);
     }
 
-    /// Where a full holder is asked for a stripe that belongs to another, that one is late.
+    /// Marks the owner of a stripe as late if a full holder is asked for it instead.
     pub(super) fn note_if_lagging(
         &mut self,
         now: Instant,
@@ -334,7 +338,7 @@ impl Plan {
         }
     }
 
-    /// A node that wants the file too cannot be asked: what belonged to it goes to the others.
+    /// Marks a node of the swarm as late that cannot be reached. Its stripes go to the others.
     pub(super) fn lose_fellow(&mut self, now: Instant, content: &ContentKey, node: NodeId) {
         let fetch = self.fetches.get_mut(content);
         if let Some(fellow) = fetch.and_then(|fetch| fetch.swarm.fellows.get_mut(&node)) {
@@ -344,7 +348,7 @@ impl Plan {
 }
 
 impl Fellow {
-    /// It has no stripes for a while, longer each time.
+    /// Removes its stripes for a while, longer each time.
     fn lag(&mut self, now: Instant) {
         let pause = LAGGING * (1 << self.lags.min(LAGS_DOUBLED_MAX));
         if self.lags_until.is_some_and(|until| until > now) {
@@ -357,9 +361,9 @@ impl Fellow {
 }
 
 impl Fetch {
-    /// How far to fetch one's own stripes ahead of a reader for whom `range` would be fetched ahead
-    /// otherwise, at most `limit_bytes`. No farther before its first bytes are here: those of all
-    /// come first.
+    /// Returns how far to fetch this node's own stripes ahead of a reader with the read-ahead
+    /// `range`, at most `limit_bytes`. Before the first bytes of the file are here, the read-ahead
+    /// is not extended, because the first bytes come first.
     pub(super) fn own_ahead(&self, range: ByteRange, limit_bytes: u64) -> ByteRange {
         if !self.is_swarm() || self.have_bytes() < FIRST_BYTES {
             return range;
@@ -374,9 +378,9 @@ impl Fetch {
         ByteRange::new(range.start, far.max(range.end))
     }
 
-    /// The gaps of a range that are worth a try: the first, or, where some belong to others, the
-    /// first of each stripe that is one's own or that another has already. Beyond `end` but one's
-    /// own.
+    /// Returns the gaps of a range that are worth a try. Outside a swarm that is the first gap. In
+    /// a swarm it is the first gap of each stripe that this node owns or that a partial holder has.
+    /// Beyond `end` only own stripes count.
     pub(super) fn gaps_to_try(
         &self,
         now: Instant,
@@ -405,14 +409,14 @@ impl Fetch {
                 break;
             }
         }
-        // where nothing is, the first is worth a try when its time has come
+        // without such a stripe the first gap is worth a try once its wait is over
         if gaps.is_empty() {
             gaps.extend(self.first_gap(ByteRange::new(range.start, end.max(range.start))));
         }
         gaps
     }
 
-    /// Whether one who has but parts of the file has the beginning of a range.
+    /// Returns whether a partial holder has the beginning of a range.
     fn is_in_parts(&self, range: ByteRange) -> bool {
         let has = |coverage: &Coverage| match coverage {
             Coverage::Part(ranges) => ranges.contains(ByteRange::at(range.start, 1)),
@@ -421,7 +425,7 @@ impl Fetch {
         self.holders().values().any(has)
     }
 
-    /// A node said what it has.
+    /// Records the extent of a node's ranges after its offer.
     pub(super) fn note_furthest(&mut self, node: &NodeId) {
         let Some(Coverage::Part(ranges)) = self.holders().get(node) else {
             return;
@@ -438,13 +442,13 @@ impl Fetch {
         fellows.filter(|(_, fellow)| fellow.is_partial)
     }
 
-    /// Whether more nodes want it, this one included, than have all of it.
+    /// Returns whether more nodes want the file, including this one, than have all of it.
     pub(super) fn is_swarm(&self) -> bool {
         let partial = self.partial_fellows().count();
         partial > 0 && partial + 1 > self.full_holders()
     }
 
-    /// Whose a stripe is: of those that have come near this part of the file, if any has.
+    /// Returns the owner of a stripe, chosen among the nodes that are near this part of the file.
     fn owner(&self, now: Instant, content: &ContentKey, me: NodeId, stripe: u64) -> NodeId {
         let start = stripe * STRIPE_BYTES;
         let have = self.have_bytes();
@@ -463,7 +467,8 @@ impl Fetch {
     }
 }
 
-/// The same for all nodes, and without a pattern (SplitMix64's last step).
+/// Returns the weight of a node for a stripe: equal on all nodes and without a pattern
+/// (SplitMix64's last step).
 fn weight(content: &ContentKey, node: &NodeId, stripe: u64) -> u64 {
     let number = |bytes: &[u8; 32]| {
         let (first, _) = bytes.split_first_chunk().expect("32 bytes");

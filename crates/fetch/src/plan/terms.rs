@@ -1,4 +1,4 @@
-//! The words of the plan: what it is told, and what it says.
+//! Types of the plan's interface: its inputs and outputs.
 
 use std::time::Duration;
 
@@ -6,19 +6,19 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
-/// What the plan may be told to do otherwise. How long a read waits is no part of it: each demand
-/// brings its own deadline.
+/// Settings of the plan. The time that a read waits is not among them: each demand has its own
+/// deadline.
 #[derive(Clone, Debug)]
 pub struct PlanConfig {
-    /// Who asks: what belongs to it is reckoned by that.
+    /// This node. It determines the stripes that belong to this node.
     pub me: NodeId,
-    /// No request waits longer than this for its answer.
+    /// Maximum time that a request waits for its answer.
     pub request_limit: Duration,
-    /// A fetch that nobody uses is forgotten after this.
+    /// How long an unused fetch stays open.
     pub idle: Duration,
-    /// The bounds of the wait before the same range is asked of another peer.
+    /// Bounds of the wait before a range is also requested from another peer.
     pub hedge: (Duration, Duration),
-    /// The same where no reader waits yet.
+    /// Bounds of that wait while no reader waits for the range.
     pub background_hedge: (Duration, Duration),
 }
 
@@ -34,149 +34,150 @@ impl Default for PlanConfig {
     }
 }
 
-/// Why a wish was not granted. Nobody's state is harmed; asking again later may help.
+/// Reason why a demand or a fill failed. No state is damaged; a later attempt may succeed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// No reachable node has the bytes.
     #[error("no reachable node has the range")]
     NoHolder,
-    /// Every node that had the bytes says that it has them no more: the file was replaced.
+    /// Every node that had the bytes reported them gone: the file was replaced.
     #[error("every node that had the range says that it is gone")]
     Gone,
-    /// Those that have the bytes did not give them in time.
+    /// The holders of the bytes did not send them in time.
     #[error("no answer by the deadline")]
     TimedOut,
-    /// The only ones that answered sent wrong bytes and are shunned.
+    /// All nodes that answered sent wrong bytes and are shunned.
     #[error("every node that answered sent wrong bytes")]
     OnlyLiars,
-    /// Ours: a limit was reached ([`super::DEMANDS_MAX`], [`super::FETCHES_MAX`]).
+    /// A limit of this node was reached ([`super::DEMANDS_MAX`], [`super::FETCHES_MAX`]).
     #[error("too many reads wait at once")]
     TooMany,
 }
 
-/// What the catalogue says: a node has all of a file.
+/// Catalogue entry of a node that has all of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Which node.
+    /// Node that has the file.
     pub node: NodeId,
-    /// Where in its log that node says so: higher where it says so anew.
+    /// Sequence number of that entry in the node's log. It is higher if the node lists the file
+    /// again.
     pub sequence: u64,
 }
 
-/// One reader's wait.
+/// Id of one reader's wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DemandId(pub u64);
 
-/// One question to one peer.
+/// Id of one request to one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
-/// Which of a peer's two connections carries a request.
+/// Connection of a peer, of two, that carries a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
-    /// Small, and a reader waits.
+    /// For small requests with a waiting reader.
     Urgent,
-    /// Everything else.
+    /// For all other requests.
     Bulk,
 }
 
-/// What to ask of whom.
+/// Request for one range to one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RangeRequest {
-    /// For [`super::Plan::answered`] and [`super::Plan::failed`].
+    /// Id for [`super::Plan::answered`] and [`super::Plan::failed`].
     pub id: RequestId,
-    /// Whom.
+    /// Peer to ask.
     pub node: NodeId,
-    /// Over which connection.
+    /// Connection to use.
     pub lane: Lane,
-    /// Of which content.
+    /// Content to request.
     pub content: ContentKey,
-    /// At most [`super::PIECE_MAX_BYTES`], whole pages but for the end of the file.
+    /// At most [`super::PIECE_MAX_BYTES`], and whole pages except at the end of the file.
     pub range: ByteRange,
 }
 
-/// What a peer says it has of a content, in answer to a `Get`.
+/// Ranges of a content that a peer reports in answer to a `Get`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// Who says so.
+    /// Peer that made the offer.
     pub node: NodeId,
-    /// Of which content, of the size that it takes it to have.
+    /// Content, with the size that the peer believes it to have.
     pub content: ContentKey,
-    /// Whether it has all of it.
+    /// Whether the peer has all of it.
     pub all: bool,
-    /// What it has, where that is not all.
+    /// Ranges that the peer has, if that is not all.
     pub ranges: ExtentSet,
-    /// How busy it is, 0 to 255.
+    /// Load of the peer, 0 to 255.
     pub load: u8,
 }
 
-/// How a request failed.
+/// Reason why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The connection was refused, reset or broke; or the answer was not one.
+    /// The connection was refused, reset or broken, or the answer was invalid.
     Unreachable,
-    /// The peer is alive and asks to be spared for a moment.
+    /// The peer is alive and asks for a pause.
     Busy,
-    /// A limit of our own held it back for long: as if the peer were busy, but that no reader is
-    /// given up for that while its holders are at work.
+    /// A limit of this node delayed the request for long. It is treated as if the peer were busy,
+    /// but no reader gives up for it while its holders are healthy.
     Limited,
     /// The peer no longer has the content, or never had this range.
     Gone,
     /// The bytes did not match the hash.
     Lied,
-    /// The peer is alive, and does not answer this: its disk stands still, or it makes nothing of
-    /// the question. Others may.
+    /// The peer is alive and does not answer this request: its disk hangs, or it does not
+    /// understand the request. Other peers may answer it.
     Refused,
-    /// It is our own fault, so nothing is held against the peer.
+    /// The fault is on this node, so the peer is not blamed.
     Ours,
 }
 
-/// What became of a wish, and what the owner should do.
+/// Result of a demand or fill, or an action for the owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PlanEvent {
-    /// All of the demand's range is here.
+    /// The whole range of the demand is on this node.
     Ready(DemandId),
-    /// It will not come.
+    /// The demand failed.
     Failed(DemandId, PlanError),
-    /// The whole file is here.
+    /// The whole file is on this node.
     Filled(ContentKey),
-    /// The rest of it will not come.
+    /// The fill failed.
     FillFailed(ContentKey, PlanError),
-    /// Look for more holders: the catalogue's, and a `Get` to all.
+    /// Look for more holders in the catalogue, and with a `Get` to all nodes.
     Wanted(ContentKey),
-    /// Whoever was known to have all of it has it no more: look up in the catalogue who has it now,
-    /// and say so, be it nobody. Who waits for it is given up then.
+    /// All known full holders reported the file gone. Look it up in the catalogue and report the
+    /// holders, even if there are none. Waits for a file that is still gone then end.
     LookUp(ContentKey),
-    /// Ask this node, which wants the file too, what it has of it by now; its answer is an offer.
+    /// Ask this node, which also wants the file, which ranges it has. Its answer is an offer.
     Survey(ContentKey, NodeId),
-    /// It sent wrong bytes of this content and is shunned for [`super::SHUN`].
+    /// The node sent wrong bytes of this content and is shunned for [`super::SHUN`].
     Liar(NodeId, ContentKey),
-    /// The answer to this request is of no use any more.
+    /// The answer to this request is not needed. Cancel it.
     Cancel(RequestId),
-    /// Nobody used the file for a while; what was kept for it can go.
+    /// The file was closed because it was unused. Its resources can be released.
     Closed(ContentKey),
 }
 
-/// A peer as a responder, for people.
+/// Figures of a peer as a responder, for users.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeerRate {
     pub node: NodeId,
-    /// Place in the order of priority, from 1; unknown and resting peers come last.
+    /// Rank by priority, from 1. Unknown and resting peers come last.
     pub priority: usize,
     /// Smoothed time to a small answer.
     pub latency: Option<Duration>,
-    /// Smoothed bytes a second.
+    /// Smoothed bytes per second.
     pub rate_bytes_per_s: Option<f64>,
-    /// Verified bytes that came from it.
+    /// Verified bytes received from it.
     pub delivered_bytes: u64,
-    /// Asked and not answered.
+    /// Bytes requested and not answered.
     pub in_flight_bytes: u64,
-    /// How often it failed.
+    /// Number of its failures.
     pub failures: u64,
-    /// How often since its last answer; what broke at one time counts once.
+    /// Failures since its last answer. Requests that failed together count once.
     pub unanswered: u32,
     /// How often it was shunned for wrong bytes, within the last 30 days.
     pub lies: u64,
-    /// Whether it is kept out for wrong bytes.
+    /// Whether it is shunned for wrong bytes now.
     pub shunned: bool,
 }

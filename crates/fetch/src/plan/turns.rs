@@ -1,16 +1,16 @@
-//! Whose turn it is: the files that have something to ask, and those that wait until one of their
+//! Order of the files: those that have something to request, and those that wait until one of their
 //! holders has room.
 //!
-//! A file stands in one of three queues for each kind of wish: called up, parked at all of its
-//! holders, or nowhere. Room at a holder calls up the files that are parked there in turn, so what
-//! happens at one peer costs no look at the files of others.
+//! For each work class a file is ready, parked at all its holders, or idle. Room at a holder
+//! readies the files parked there in turn, so an event at one peer does not examine the files of
+//! others.
 //!
-//! What readers wait for stands in the order of its age, parked or not, so that one read is asked
-//! for whole before the next is begun: parts of very many are more than what memory holds where the
-//! cache has no room, and would push each other out of it again and again. But a file of which one
-//! read was asked for counts as having come then: the kernel reads ahead by megabytes, and over a
-//! slow link whoever wants a page of another file would wait until all of that is here. Who has
-//! waited for long that way gets a part before the others.
+//! Demands are ordered by age, parked or not, so that one read is requested as a whole before the
+//! next begins. Without this order, parts of very many reads would exceed memory if the cache has
+//! no room, and would evict each other again and again. But after all of one read has been
+//! requested, its file counts as newly arrived. The kernel reads ahead by megabytes, and over a
+//! slow link a reader of a single page of another file would otherwise wait for all of them. A file
+//! that has waited too long this way gets its next part ahead of the others.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use super::{Lane, OVERDUE_PATIENCE, Plan};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::id::NodeId;
 
-/// What a file has to ask for, the most urgent first.
+/// Work class of a file's requests, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Want {
     Demand = 0,
@@ -38,7 +38,7 @@ impl Want {
     }
 }
 
-/// Where a file stands for one kind of wish, and its number there.
+/// Queue state of a file for one work class, with its queue number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Place {
     #[default]
@@ -47,25 +47,25 @@ pub(super) enum Place {
     Parked(u64),
 }
 
-/// The number of what is overdue, before all others.
+/// Queue number of overdue files, before all others.
 pub(super) const OVERDUE: u64 = 0;
-/// Before all others of its number.
+/// Smallest key among the entries of one number.
 const FIRST: ContentKey = ContentKey::new(ContentHash::new([0; 32]), 0);
 
 /// Files in order, the lowest number first.
 pub(super) type Line = BTreeSet<(u64, ContentKey)>;
 
-/// How far the files that are parked at a peer were called up since it had room.
+/// Progress of calling up the files parked at a peer since it had room.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pass {
-    /// The next number of each kind of wish.
+    /// Next number to call up in each work class.
     next: [u64; 3],
-    /// Who was parked after it began waits for the next.
+    /// Files parked after the pass began wait for the next pass.
     until: u64,
 }
 
 impl Plan {
-    /// The file may have something to ask: it is looked at before long.
+    /// Queues a file that may have something to request.
     pub(super) fn call_up(&mut self, content: &ContentKey, want: Want) {
         let Some(fetch) = self.fetches.get_mut(content) else {
             return;
@@ -96,9 +96,8 @@ impl Plan {
         WANTS.iter().for_each(|want| self.call_up(content, *want));
     }
 
-    /// Where the first of its readers has waited for long without a byte, and is given up before
-    /// long: something of it is asked for before what is older, so that it goes on as a reader of a
-    /// slow holder does.
+    /// Moves a file ahead of older ones if its first reader has waited long without a byte and
+    /// would give up before long. Its reader then progresses like a reader of a slow holder.
     pub(super) fn bring_forward_if_overdue(&mut self, now: Instant, content: &ContentKey) {
         let Some(fetch) = self.fetches.get_mut(content) else {
             return;
@@ -114,7 +113,7 @@ impl Plan {
         }
     }
 
-    /// A file that is overdue and parked at a peer that has room comes before all that ask.
+    /// Calls up an overdue file that is parked at a peer with room, before all other files.
     fn call_up_overdue(&mut self, node: NodeId) {
         let lane = Want::Demand.lane();
         let peer = self.peers.get(&node);
@@ -125,7 +124,7 @@ impl Plan {
         }
     }
 
-    /// It has asked: the others come first now. Demands keep their order of age instead.
+    /// Moves a file behind the others after a request. Demands keep their order of age instead.
     pub(super) fn move_to_end(&mut self, content: &ContentKey, want: Want) {
         if let Some(fetch) = self
             .fetches
@@ -140,7 +139,7 @@ impl Plan {
         self.call_up(content, want);
     }
 
-    /// Nothing can be asked for it until one of its holders has room, or it has other holders.
+    /// Parks a file that cannot request anything until a holder has room or a new holder appears.
     pub(super) fn park(&mut self, content: &ContentKey, want: Want) {
         self.take_out(content, want);
         let Some(fetch) = self.fetches.get(content) else {
@@ -159,7 +158,7 @@ impl Plan {
         self.set_place(content, want, Place::Parked(number));
     }
 
-    /// It has nothing to ask.
+    /// Removes a file from the queues of one work class.
     pub(super) fn take_out(&mut self, content: &ContentKey, want: Want) {
         let Some(fetch) = self.fetches.get(content) else {
             return;
@@ -188,8 +187,8 @@ impl Plan {
         }
     }
 
-    /// A peer may have room for more: all that is parked there by now is called up in turn, and of
-    /// what readers wait for also what was called up already and could not be asked for then.
+    /// Wakes the files parked at a peer that may have room, in turn. The pass also covers demands
+    /// that an earlier pass called up in vain.
     pub(super) fn wake(&mut self, node: NodeId) {
         let begun = Pass {
             next: [0; 3],
@@ -201,7 +200,7 @@ impl Plan {
         self.call_up_overdue(node);
     }
 
-    /// Calls up one file that is parked at a peer that has room; false where there is none.
+    /// Calls up one file that is parked at a peer with room. Returns false if there is none.
     pub(super) fn wake_one(&mut self) -> bool {
         while let Some((node, pass)) = self.awake.first_key_value().map(|(n, p)| (*n, *p)) {
             let first = WANTS
@@ -220,7 +219,8 @@ impl Plan {
         false
     }
 
-    /// The next file that is parked at a peer for one kind of wish, where the peer has room for it.
+    /// Returns the next file of one work class that is parked at a peer, if the peer has room for
+    /// it.
     fn parked_next(
         &self,
         node: NodeId,
