@@ -1,4 +1,4 @@
-//! An answer from its arrival to its readers and to the cache.
+//! Path of an answer from its arrival to its readers and to the cache.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,34 +13,34 @@ use p2pfs_types::digest::{self, ContentKey, DigestError, Verified};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, PAGE_BYTES};
 use p2pfs_types::id::NodeId;
 
-/// How often a reader's bytes may get lost between their arrival and its turn, as when a damaged
-/// page is dropped from the cache.
+/// Maximum retries of a read whose bytes are lost between arrival and delivery, for example because
+/// the cache drops a damaged page.
 const RETRIES_MAX: u8 = 3;
-/// The largest range that takes the short way where a reader waits for it, asked and verified
-/// without another thread: as far as the kernel reads ahead unless told otherwise, some 80
-/// microseconds' hashing.
+/// Maximum bytes of a prompt request, which is sent and verified without another thread while a
+/// reader waits. This is the kernel's default read-ahead, and hashing it takes some 80
+/// microseconds.
 pub const SHORT_WAY_MAX_BYTES: u64 = 2 * CHUNK_BYTES;
-/// What read-ahead may hold of the window for uncached bytes, the rest being left to demands.
+/// Divisor of the memory for uncached bytes that read-ahead may use. The rest is for demands.
 const UNCACHED_AHEAD_SHARE: u64 = 2;
 
-/// What is to become of verified bytes.
+/// What the owner does with verified bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Accepted<F> {
-    /// Nobody wants them any more: another was sooner.
+    /// They are not needed any longer, because another peer was faster.
     Unwanted,
-    /// Store them here, and say how that ended with [`Session::stored`] or [`Session::refused`].
+    /// Store them here, then report the result with [`Session::stored`] or [`Session::refused`].
     Store(F),
-    /// The cache has no file for them; they are in memory.
+    /// The cache has no file for them. They stay in memory.
     Held,
 }
 
-/// What is to become of verified bytes that the cache refused.
+/// What the owner does with verified bytes that the cache refused.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "what is to be stored again is told of again"]
 pub enum Refused {
-    /// They stay in memory for readers nearby; every fill of their content has failed.
+    /// They stay in memory for readers nearby. Every fill of their content has failed.
     Held,
-    /// As with [`Accepted::Store`].
+    /// Store them again, as for [`Accepted::Store`].
     StoreAgain,
 }
 
@@ -48,7 +48,7 @@ pub(super) fn is_prompt(request: &RangeRequest) -> bool {
     request.lane == Lane::Urgent && request.range.len() <= SHORT_WAY_MAX_BYTES
 }
 
-/// A request as it is asked.
+/// Returns the wire message of a range request.
 pub fn question(request: &RangeRequest) -> Request {
     Request::Range {
         hash: request.content.hash,
@@ -57,7 +57,7 @@ pub fn question(request: &RangeRequest) -> Request {
     }
 }
 
-/// By which connection a request is asked.
+/// Returns the connection of the wire protocol for a lane of the plan.
 pub fn lane_of(lane: Lane) -> tcp::Lane {
     match lane {
         Lane::Urgent => tcp::Lane::Urgent,
@@ -65,10 +65,10 @@ pub fn lane_of(lane: Lane) -> tcp::Lane {
     }
 }
 
-/// The bytes of an answer with what proves them, as they came.
+/// Returns the received bytes of an answer, with their proof.
 ///
 /// # Errors
-/// The peer did not give any.
+/// The reason why the answer contains no data.
 pub fn proof_of(answer: Result<Response, Failure>) -> Result<Bytes, Failure> {
     match answer? {
         Response::Data { proof } => Ok(proof),
@@ -79,10 +79,10 @@ pub fn proof_of(answer: Result<Response, Failure>) -> Result<Bytes, Failure> {
     }
 }
 
-/// The bytes of an answer, where they are the right ones. Hashes them.
+/// Verifies the bytes of an answer by hashing them.
 ///
 /// # Errors
-/// Whose fault it is that they are not.
+/// [`Failure::Lied`] if the peer sent wrong bytes, [`Failure::Ours`] if the fault is on this node.
 pub fn verify(request: &RangeRequest, proof: Bytes) -> Result<Arc<Verified>, Failure> {
     let ContentKey { hash, size_bytes } = request.content;
     match digest::decode(hash, size_bytes, request.range, proof) {
@@ -93,8 +93,8 @@ pub fn verify(request: &RangeRequest, proof: Bytes) -> Result<Arc<Verified>, Fai
 }
 
 impl<O: Owner> Session<O> {
-    /// A request was sent: `question` takes it back. Gives it back where its answer is of no use
-    /// already.
+    /// Records that a request was sent. `question` cancels it. Returns `question` if the answer is
+    /// already not needed.
     pub fn sent(&mut self, id: RequestId, question: O::Question) -> Option<O::Question> {
         if !self.plan.is_asked(id) || self.stopped {
             return Some(question);
@@ -103,28 +103,28 @@ impl<O: Owner> Session<O> {
         None
     }
 
-    /// A request waits to be allowed by a limit of this node.
+    /// Marks a request as delayed by a limit of this node.
     pub fn held(&mut self, id: RequestId) {
         self.plan.held(id);
     }
 
-    /// It is allowed, and asked now.
+    /// Marks a delayed request as sent now.
     pub fn let_go(&mut self, now: Instant, id: RequestId) {
         self.plan.let_go(now, id);
     }
 
-    /// Bytes of an answer came from a peer, whole or not.
+    /// Records that bytes of an answer arrived from a peer, whole or in part.
     pub fn arrived(&mut self, now: Instant, node: NodeId, id: RequestId, bytes: u64) {
         self.plan.arrived(now, node, id, bytes);
     }
 
-    /// All of an answer is here, and waits for its turn to be verified.
+    /// Marks an answer as complete and waiting for verification.
     pub fn came(&mut self, id: RequestId) {
         self.plan.came(id);
     }
 
-    /// A request came to nothing; its range goes to another peer. A wrong answer is held against
-    /// its sender though nobody wants it any more.
+    /// Ends a request without data. Its range goes to another peer. A wrong answer counts against
+    /// its sender even if it is not needed any longer.
     pub fn failed(&mut self, now: Instant, request: &RangeRequest, failure: Failure) {
         self.asked.remove(&request.id);
         self.plan.failed(now, request.id, failure);
@@ -133,8 +133,8 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// The answer to a request is here, verified. Its readers have their bytes with the next
-    /// actions, before these are stored.
+    /// Accepts the verified answer of a request. Its readers get their bytes with the next actions,
+    /// before the bytes are stored.
     pub fn accept(
         &mut self,
         now: Instant,
@@ -163,15 +163,15 @@ impl<O: Owner> Session<O> {
         match &file.cache {
             Some(cache) => Accepted::Store(cache.clone()),
             None => {
-                // given to no cache, so there is nothing to repeat
+                // the bytes have no cache file, so there is nothing to store again
                 let _held = self.refused(now, content, verified.range);
                 Accepted::Held
             }
         }
     }
 
-    /// The cache has the bytes, and had all of the content then or not. What is stored at once may
-    /// be told of in any order.
+    /// Records that the cache stored the bytes, and whether it then had the whole content.
+    /// Concurrent stores may be reported in any order.
     pub fn stored(&mut self, content: ContentKey, range: ByteRange, is_complete: bool) {
         self.window.remove(&content, range);
         if self.cramped_bytes > 0 {
@@ -181,7 +181,7 @@ impl<O: Owner> Session<O> {
             }
         }
         if let Some(file) = self.files.get_mut(&content) {
-            // who stored an earlier part may tell of it after who stored the last one
+            // the store of an earlier part may be reported after that of the last one
             file.is_complete |= is_complete;
             if is_complete && !std::mem::replace(&mut file.told_done, true) {
                 let ContentKey { hash, size_bytes } = content;
@@ -192,8 +192,8 @@ impl<O: Owner> Session<O> {
         self.end_fills_if_stored(&content);
     }
 
-    /// The cache has no room for the bytes, or had none when they were to be stored: where a fill
-    /// began since then, they are to be stored once more, and how that ended told anew.
+    /// Records that the cache had no room for the bytes. If a fill began after they were handed
+    /// out, they are to be stored again, and the result reported again.
     pub fn refused(&mut self, now: Instant, content: ContentKey, range: ByteRange) -> Refused {
         if self.window.store_again(&content, range) {
             return Refused::StoreAgain;
@@ -201,7 +201,7 @@ impl<O: Owner> Session<O> {
         for (content, range) in self.window.refuse(&content, range) {
             self.plan.lost(&content, range);
         }
-        // a little room now and then, where a file gives way, does not make the cache roomy
+        // occasional room, when another file is evicted, does not make the cache roomy
         self.cramped_bytes = self.window_bytes.max(1);
         let most = self.window_bytes / UNCACHED_AHEAD_SHARE;
         self.plan.limit_read_ahead(Some(most));
@@ -210,8 +210,8 @@ impl<O: Owner> Session<O> {
         Refused::Held
     }
 
-    /// Bytes that a reader was to have are gone meanwhile: it waits again, a few times, as long as
-    /// the first time.
+    /// Restarts a read whose bytes were lost before delivery. It waits as long as the first time.
+    /// After a few retries it fails.
     pub fn fell_short(&mut self, now: Instant, mut read: Read<O::Reader>, gap: Shortfall) {
         if read.retries == RETRIES_MAX {
             let why = gap.why;
@@ -226,7 +226,7 @@ impl<O: Owner> Session<O> {
             let gap = gap.align_out(PAGE_BYTES, u64::MAX);
             self.plan.lost(&read.content, gap);
         }
-        // where it waits, it is called as before
+        // if it waits, it keeps its id
         let _again = self.read(now, read);
     }
 

@@ -1,4 +1,4 @@
-//! Whole files that are wanted.
+//! Fills: whole files that are wanted in the cache.
 
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,9 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 
 impl<O: Owner> Session<O> {
-    /// A whole content is wanted in the cache, given up after `patience` without progress.
-    /// `present` is what the cache has of it now, with nothing in doubt; what came, or was on disk,
-    /// and is not there comes once more.
+    /// Starts a fill of a whole content, which fails after `patience` without progress. `present`
+    /// returns the ranges that the cache surely has now. Other ranges are fetched again, even if
+    /// they arrived before or were on disk.
     pub fn fill(
         &mut self,
         now: Instant,
@@ -35,8 +35,8 @@ impl<O: Owner> Session<O> {
         self.plan.fill(now, content, patience);
     }
 
-    /// What the cache refused may find room now, and what it lost since is known by what it has:
-    /// neither is ever asked for by itself, since all of it came.
+    /// Marks the ranges that the cache refused or lost as missing. The plan would not request them
+    /// again by itself, because all of them arrived.
     fn want_anew(&mut self, content: &ContentKey, present: impl FnOnce() -> ExtentSet) {
         let whole = ByteRange::new(0, content.size_bytes);
         let mut missing = self.window.forget(content);
@@ -53,7 +53,7 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// Somebody does not want a whole content any more; another may.
+    /// Ends one fill of a content. Other fills of it go on.
     pub fn cancel_fill(&mut self, content: &ContentKey, id: FillId) {
         let Some(file) = self.files.get_mut(content) else {
             return;
@@ -105,7 +105,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    /// An owner to whom nothing is of use.
+    /// Owner that ignores everything.
     struct Nobody;
 
     impl Owner for Nobody {
@@ -121,7 +121,8 @@ mod tests {
         verify(request, file.encode(request.range).into()).unwrap()
     }
 
-    /// Takes all of a content from its one holder: the ranges that came, none of them stored.
+    /// Fetches a whole content from its only holder. Returns the ranges that arrived; none is
+    /// stored.
     fn fetch(session: &mut Session<Nobody>, now: Instant, file: &Content) -> Vec<RangeRequest> {
         let mut came = Vec::new();
         loop {
@@ -136,7 +137,7 @@ mod tests {
         }
     }
 
-    /// A session that fetches a content with so many holders.
+    /// Returns a session that fetches a content with this many holders.
     fn session_of(now: Instant, file: &Content, holders: u8) -> (Session<Nobody>, ContentKey) {
         let content = ContentKey::new(file.hash(), file.size());
         let mut session = Session::<Nobody>::new(PlanConfig::default(), 1, 1 << 20);
@@ -166,7 +167,7 @@ mod tests {
         assert!(came.len() > 1, "{came:?}");
         for (at, request) in came.iter().rev().enumerate() {
             assert_eq!(session.actions(now).fills, []);
-            // the last to be stored is the first to be told of
+            // the range stored last is reported first
             session.stored(content, request.range, at == 0);
         }
         assert_eq!(session.actions(now).fills, [((), Ok(()))]);
@@ -200,7 +201,7 @@ mod tests {
         assert_eq!(held, Refused::Held);
         let full = Err(TransferError::CacheFull);
         assert_eq!(session.actions(now).fills, [((), full)]);
-        // all were refused by now, but of the others nobody told yet
+        // all were refused by now, but the other refusals are not reported yet
         session.fill(now, content, (FillId(2), ()), PATIENCE, ExtentSet::new);
         for request in others {
             let again = session.refused(now, content, request.range);
@@ -253,7 +254,7 @@ mod tests {
                     }
                 }
             }
-            // it brings little, so it is not silent
+            // it sends little, so it is not silent
             let slow = slow.expect("the beginning is asked for");
             session.arrived(now, slow.node, slow.id, 10);
             now += Duration::from_millis(10);

@@ -1,4 +1,4 @@
-//! One reader's bytes, put together from memory and from the cache.
+//! Assembly of one reader's bytes from memory and from the cache.
 
 use std::sync::Arc;
 
@@ -7,48 +7,48 @@ use bytes::{Bytes, BytesMut};
 use p2pfs_types::digest::Verified;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 
-/// Why a range could not be put together.
+/// Reason why a range could not be assembled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shortfall {
-    /// These bytes are nowhere, or the cache failed on them.
+    /// Ranges that are neither in memory nor in the cache, or that the cache failed to read.
     pub missing: ExtentSet,
-    /// In words.
+    /// Description of the failure.
     pub why: String,
 }
 
 impl Shortfall {
-    /// The cache does not have this range.
+    /// Returns the shortfall for one range that the cache does not have.
     pub fn missing(range: ByteRange) -> Self {
         Self::all_missing(ExtentSet::of(range))
     }
 
-    /// The cache does not have these.
+    /// Returns the shortfall for several ranges that the cache does not have.
     pub fn all_missing(missing: ExtentSet) -> Self {
         let why = "bytes that were there are not any more".into();
         Self { missing, why }
     }
 
-    /// What either says is missing, in the words of the first.
+    /// Merges the missing ranges of two shortfalls, and keeps the description of the first.
     fn and(self, more: Self) -> Self {
         let missing = self.missing.union(&more.missing);
         Self { missing, ..self }
     }
 }
 
-/// Where a range is to be found.
+/// Sources of the bytes of a range.
 pub struct Sources<F> {
-    /// In memory, in order.
+    /// Verified answers in memory, in order.
     pub held: Vec<Arc<Verified>>,
-    /// On disk.
+    /// File of the cache.
     pub file: Option<F>,
 }
 
 impl<F> Sources<F> {
-    /// The bytes of `range`: a part of one verified answer without copying, else one copy. `read`
-    /// fills a buffer with the bytes from a place on of the cache's file.
+    /// Returns the bytes of `range`: without a copy if one verified answer contains them, otherwise
+    /// with one copy. `read` fills a buffer with the bytes of a range of the cache's file.
     ///
     /// # Errors
-    /// Some of the bytes are nowhere: all of those, so that they can be fetched at one time.
+    /// All missing ranges, so that they can be fetched together.
     pub fn gather(
         &self,
         range: ByteRange,
@@ -87,7 +87,7 @@ impl<F> Sources<F> {
         }
     }
 
-    /// What is in memory of the range.
+    /// Returns the parts of the range that are in memory.
     fn parts(&self, range: ByteRange) -> impl Iterator<Item = (ByteRange, Bytes)> {
         self.held.iter().filter_map(move |verified| {
             let part = verified.range.intersection(&range);

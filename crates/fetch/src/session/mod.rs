@@ -1,19 +1,18 @@
-//! The fetch machine: everything between those who want bytes and those who have them, but the
-//! bytes' way itself. Pure.
+//! Fetch machine: everything between the readers of bytes and their holders, except the transport
+//! of the bytes. Pure.
 //!
-//! A session owns the plan and what is around it: the reads and fills that wait, the files that are
-//! open, where their holders are reached, what was asked, and the verified bytes in memory. It is
-//! told what happens (a read, an offer, an answer, a store, the passing of time), and each telling
-//! is followed by [`Session::actions`]: what to send, whose question to take back, whom to give
-//! bytes to, what ended, which files to close, for what to look for holders ([`Actions`] has all);
-//! and [`Session::poll_timeout`] says when to wake it. Its owner carries that out, in any order,
-//! and tells it what came of it. So the daemon's client and the simulator are two owners of one
-//! machine.
+//! A session owns the plan and its surroundings: waiting reads and fills, open files, addresses of
+//! holders, open requests, and verified bytes in memory. The owner reports each event (a read, an
+//! offer, an answer, a store, the passing of time) and then calls [`Session::actions`]. The
+//! [`Actions`] list the requests to send and to cancel, the readers to serve, what ended, the files
+//! to close, and the contents to look up. [`Session::poll_timeout`] returns the next wake-up time.
+//! The owner carries the actions out in any order and reports their results. The daemon's client
+//! and the simulator are two owners of the same machine.
 //!
-//! It names no socket, file, runtime or clock. What its owner keeps with a read, a fill, a file or
-//! a question is of a type that it does not look into. Nothing here waits or hashes: verifying is
-//! [`verify`], which an owner calls where it likes. An error ends one read or one fill and leaves
-//! everything else as it was.
+//! A session uses no sockets, files, runtime or clock. What the owner attaches to a read, a fill, a
+//! file or a request has an opaque type. No call waits or hashes: verification is [`verify`], which
+//! the owner calls on any thread. An error ends one read or one fill and leaves everything else
+//! unchanged.
 
 pub mod answers;
 mod fills;
@@ -47,36 +46,36 @@ pub use terms::{
 };
 use window::Window;
 
-// what the plan asks for at once, the wire lets be asked
+// the wire must allow the largest request of the plan
 const _: () = assert!(PIECE_MAX_BYTES == tcp::RANGE_MAX_BYTES);
-// and what a holder lists, the plan keeps
+// the plan must keep as many ranges as a holder can list
 const _: () = assert!(RUNS_MAX == tcp::HOLDINGS_RANGES_MAX);
 
-/// The catalogue is asked again who holds a file when a read misses after this.
+/// Age of the last catalogue lookup after which opening a content looks its holders up again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A file that is being fetched.
+/// File that is being fetched.
 struct OpenFile<O: Owner> {
-    /// `None` where the cache cannot take it.
+    /// `None` if the cache cannot store it.
     cache: Option<O::File>,
-    /// Whether the cache has all of it, as far as was said.
+    /// Whether the cache has all of it, as far as reported.
     is_complete: bool,
     addresses: BTreeMap<NodeId, SocketAddr>,
     looked_at: Instant,
     fillers: Vec<(FillId, O::Filler)>,
-    /// The plan has all of it; the cache may still be storing.
+    /// Whether the plan has all of it. The cache may still be storing parts.
     filled: bool,
     told_start: bool,
     told_done: bool,
-    /// Whether its end was seen, which proves its size.
+    /// Whether its last byte was verified, which proves its size.
     is_proven: bool,
-    /// Whether another size was ever said or asked for.
+    /// Whether another size was ever claimed or requested.
     is_disputed: bool,
-    /// Who says that it has another size.
+    /// Nodes that claim another size.
     doubters: BTreeSet<NodeId>,
 }
 
-/// The fetch machine; see the module.
+/// Fetch machine; see the module documentation.
 pub struct Session<O: Owner> {
     plan: Plan,
     window: Window,
@@ -84,18 +83,19 @@ pub struct Session<O: Owner> {
     surveys: Surveys,
     files: BTreeMap<ContentKey, OpenFile<O>>,
     reads: BTreeMap<DemandId, Read<O::Reader>>,
-    /// Demands of the ends of contents whose size is in dispute.
+    /// Demands for the ends of contents with a disputed size.
     proofs: BTreeMap<DemandId, ContentKey>,
     actions: Actions<O>,
-    /// The cache had no room lately: it must keep so many bytes more before it counts as roomy.
+    /// Bytes that the cache must still store before it counts as roomy again, after it lately had
+    /// no room.
     cramped_bytes: u64,
     window_bytes: u64,
     stopped: bool,
 }
 
 impl<O: Owner> Session<O> {
-    /// A session with nothing to do, whose choices come from `seed`. What the cache has no room
-    /// for is kept in memory up to `window_bytes`.
+    /// Creates a session with nothing to do. Its random choices derive from `seed`. Bytes that the
+    /// cache has no room for stay in memory, up to `window_bytes`.
     pub fn new(config: PlanConfig, seed: u64, window_bytes: u64) -> Self {
         Self {
             plan: Plan::new(config, seed),
@@ -112,7 +112,7 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// What follows from all that was told since the last call.
+    /// Returns the actions that follow from all reports since the last call.
     pub fn actions(&mut self, now: Instant) -> Actions<O> {
         self.take_events(now);
         while let Some(request) = self.plan.poll_request(now).filter(|_| !self.stopped) {
@@ -130,7 +130,8 @@ impl<O: Owner> Session<O> {
         std::mem::take(&mut self.actions)
     }
 
-    /// A fetch begins with its first request, which those who are told of it do not hold up.
+    /// Announces the start of a fetch with its first request. The announcement does not delay the
+    /// request.
     fn tell_start(&mut self, content: &ContentKey) {
         let file = self.files.get_mut(content).filter(|it| !it.told_start);
         if let Some(file) = file {
@@ -141,26 +142,26 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// When to call [`Session::handle_timeout`] at the latest.
+    /// Returns the latest time for the next call of [`Session::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.plan.poll_timeout()
     }
 
-    /// This node did not run for so long until now: no wait counts that.
+    /// Records that this node did not run for `took` until `now`. No wait counts that time.
     pub fn note_pause(&mut self, now: Instant, took: Duration) {
         self.plan.note_pause(now, took);
     }
 
-    /// Does what is due.
+    /// Handles all timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.plan.handle_timeout(now);
     }
 
-    /// Somebody wants some of a content: gives the cache's file where its fetch has begun, else
-    /// nothing, and then it is to be begun.
+    /// Marks a content as in use. Returns the cache's file if its fetch has begun. Returns `None`
+    /// if [`Session::begin`] must be called first.
     ///
     /// # Errors
-    /// [`TransferError::Stopped`].
+    /// [`TransferError::Stopped`], or an error of the plan.
     pub fn open(
         &mut self,
         now: Instant,
@@ -180,10 +181,10 @@ impl<O: Owner> Session<O> {
         Ok(Some(file.cache.clone()))
     }
 
-    /// Begins the fetch of a content, unless it has begun meanwhile.
+    /// Begins the fetch of a content, unless it has already begun.
     ///
     /// # Errors
-    /// [`PlanError::TooMany`]; [`PlanError::OnlyLiars`] where another size of it is proven.
+    /// [`PlanError::TooMany`]; [`PlanError::OnlyLiars`] if another size of it is proven.
     pub fn begin(
         &mut self,
         now: Instant,
@@ -191,7 +192,7 @@ impl<O: Owner> Session<O> {
         cached: Cached<O::File>,
     ) -> Result<(), TransferError> {
         if self.files.contains_key(&content) {
-            // two began at once; the other was first
+            // two callers began the fetch at once, and the other one was first
             self.actions.closed.extend(cached.file);
             return Ok(());
         }
@@ -219,8 +220,8 @@ impl<O: Owner> Session<O> {
         Ok(())
     }
 
-    /// Who has a content, as the catalogue and the cluster know it; beyond [`HOLDERS_MAX`] nobody
-    /// is heard.
+    /// Records the holders of a content that the catalogue and the cluster know. Holders beyond
+    /// [`HOLDERS_MAX`] are ignored.
     pub fn holders(&mut self, now: Instant, hash: &ContentHash, holders: &[Holder]) {
         for content in self.opened(hash) {
             let Some(file) = self.files.get_mut(&content) else {
@@ -245,14 +246,15 @@ impl<O: Owner> Session<O> {
         self.settle_sizes(now, hash);
     }
 
-    /// The contents of this hash that are being fetched: more than one where their size is in
-    /// dispute.
+    /// Returns the contents with this hash that are being fetched. More than one means that the
+    /// size is in dispute.
     fn opened(&self, hash: &ContentHash) -> Vec<ContentKey> {
         let all = ContentKey::new(*hash, 0)..=ContentKey::new(*hash, u64::MAX);
         self.files.range(all).map(|(content, _)| *content).collect()
     }
 
-    /// A node says what it has of a content. Of no use unless that is being fetched.
+    /// Records which ranges of a content a node has. The offer is ignored unless the content is
+    /// being fetched.
     pub fn offer(&mut self, now: Instant, offer: &Offer, address: SocketAddr) {
         self.hear_offer(now, offer);
         let news = self.plan.offer(now, offer);
@@ -262,7 +264,8 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// A node wants a content too that is on its way here: each has parts for the other soon.
+    /// Records a node that also wants a content that is being fetched. Each will soon have parts
+    /// for the other.
     pub fn fellow(&mut self, now: Instant, hash: &ContentHash, node: NodeId, address: SocketAddr) {
         for content in self.opened(hash) {
             self.plan.fellow(now, &content, node);
@@ -278,7 +281,7 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// Lets a reader wait, unless the outcome is known.
+    /// Starts a read. Returns its id if it waits, or `None` if it ended at once.
     pub fn read(&mut self, now: Instant, mut read: Read<O::Reader>) -> Option<DemandId> {
         if self.stopped {
             self.actions
@@ -310,17 +313,17 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// A range was read from the cache, so that read-ahead moves on.
+    /// Records that a range was read from the cache, so that read-ahead moves on.
     pub fn read_on(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
         self.plan.note_read(now, content, range);
     }
 
-    /// Until when a read waits if nothing more comes; nothing where it waits no more.
+    /// Returns until when a read waits if nothing more arrives, or `None` if it does not wait.
     pub fn waits_until(&self, now: Instant, id: DemandId) -> Option<Instant> {
         self.plan.waits_until(now, id)
     }
 
-    /// The reader has gone.
+    /// Cancels a read whose reader has gone.
     pub fn cancel(&mut self, id: DemandId) {
         self.plan.cancel(id);
         if let Some(read) = self.reads.remove(&id) {
@@ -330,27 +333,28 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// A node is back: what it failed before is forgotten, but not that it lied.
+    /// Forgets the failures of a node that has returned, but not that it sent wrong bytes.
     pub fn returned(&mut self, node: &NodeId) {
         self.plan.returned(node);
     }
 
-    /// A node gave verified bytes that were not asked for here.
+    /// Records verified bytes from a node that this session had not requested.
     pub fn gave(&mut self, node: NodeId, bytes: u64) {
         self.plan.gave(node, bytes);
     }
 
-    /// A node gave wrong bytes of a content, though not to us: it is shunned and told of.
+    /// Shuns and reports a node that gave wrong bytes of a content outside this session.
     pub fn lied(&mut self, now: Instant, node: NodeId, content: ContentKey) {
         self.plan.lied(now, node, content);
     }
 
-    /// Closes the files that nobody waits for and that are not wanted whole.
+    /// Closes the files that have no waiting reader and no fill.
     pub fn close_idle(&mut self) {
         self.plan.close_idle();
     }
 
-    /// Ends every read and fill with [`TransferError::Stopped`]; later ones end so at once.
+    /// Ends every read and fill with [`TransferError::Stopped`]. Later ones end in the same way at
+    /// once.
     pub fn stop(&mut self) {
         self.stopped = true;
         let reads = std::mem::take(&mut self.reads).into_values();
@@ -364,42 +368,42 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// Every peer that was asked, in order of priority.
+    /// Returns all known peers, in order of priority.
     pub fn peers(&self, now: Instant) -> Vec<PeerRate> {
         self.plan.peers(now)
     }
 
-    /// Whether nothing is fetched ahead of readers from now on.
+    /// Turns read-ahead off on a metered network, or on again.
     pub fn set_metered(&mut self, metered: bool) {
         self.plan.set_metered(metered);
     }
 
-    /// What to keep of the peers over a restart.
+    /// Returns the records of the peers to keep over a restart.
     pub fn peer_records(&self, now: Instant) -> Vec<PeerRecord> {
         self.plan.peer_records(now)
     }
 
-    /// Takes up what an earlier life kept of peers.
+    /// Restores the peer records of an earlier run.
     pub fn recall(&mut self, now: Instant, records: &[PeerRecord]) {
         self.plan.recall(now, records);
     }
 
-    /// Every file that is on its way, or was used a moment ago.
+    /// Returns all files that are being fetched or were used recently.
     pub fn fetches(&self) -> Vec<FetchReport> {
         self.plan.fetches()
     }
 
-    /// How many things were looked at since the session began: what its calls cost.
+    /// Returns the number of items examined since the session began, as the cost of its calls.
     pub fn steps(&self) -> u64 {
         self.plan.steps()
     }
 
-    /// What is asked and not answered.
+    /// Returns the bytes requested and not answered yet.
     pub fn in_flight_bytes(&self) -> u64 {
         self.plan.in_flight_bytes()
     }
 
-    /// Whether nothing of a content is used any more.
+    /// Returns whether a content is not open.
     pub fn is_closed(&self, content: &ContentKey) -> bool {
         !self.files.contains_key(content)
     }

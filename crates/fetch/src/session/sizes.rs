@@ -1,10 +1,11 @@
-//! Contents whose size is in dispute: one hash of which several sizes are said.
+//! Disputes about the size of a content: several sizes claimed for one hash.
 //!
-//! A hash is bound to the size of its content, but only at its end: the beginning of a file proves
-//! itself by any size that cuts the tree there alike. So each size is a fetch of its own, asked of
-//! those who say it, and nobody who says another can keep its bytes from its readers. Where sizes
-//! differ the end of the content is asked for first; whoever's size it proves is right, and all
-//! others have lied: they are shunned, and what is wanted by their sizes ends at once.
+//! The hash binds the size only through the end of the content. The beginning of a file verifies
+//! under any size that splits the tree there alike. So each size is a fetch of its own, with the
+//! nodes that claim it as holders. A node that claims another size cannot keep the bytes from
+//! readers. If sizes differ, the end of the content is requested first. The size that it proves is
+//! right. The nodes that claimed other sizes have lied and are shunned, and reads and fills with
+//! their sizes end at once.
 
 use std::time::{Duration, Instant};
 
@@ -15,12 +16,13 @@ use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
 use p2pfs_types::id::NodeId;
 
-/// How long the proof of a size is waited for without progress; then it is asked for again when
-/// holders are named again.
+/// How long to wait for the proof of a size without progress. After that it is requested again when
+/// holders are next listed.
 const PROOF_PATIENCE: Duration = Duration::from_secs(10);
 
 impl<O: Owner> Session<O> {
-    /// A node says that a hash has so many bytes: those who fetch it by another size hear of it.
+    /// Records the size that a node claims for a hash, as doubt about the fetches with another
+    /// size.
     pub(super) fn hear_claim(&mut self, node: NodeId, said: ContentKey) {
         for content in self.opened(&said.hash) {
             if content == said {
@@ -34,9 +36,9 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// Who offers all of a content must have seen its end. Who offers a part says the size that it
-    /// fetches it by itself, and may be misled by another: it is nobody to doubt others, or to be
-    /// called a liar.
+    /// Records the size in an offer. A node that offers the whole content must have verified its
+    /// end. A node that offers a part only repeats the size that it fetches by, and may be deceived
+    /// itself. Its claim neither raises doubt nor makes it a liar.
     pub(super) fn hear_offer(&mut self, now: Instant, offer: &Offer) {
         if offer.all {
             self.hear_claim(offer.node, offer.content);
@@ -50,7 +52,7 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// Verified bytes of a content are here: its end proves its size.
+    /// Records verified bytes of a content. Its last byte proves its size.
     pub(super) fn note_verified(&mut self, now: Instant, content: ContentKey, range: ByteRange) {
         let Some(file) = self.files.get_mut(&content) else {
             return;
@@ -60,7 +62,8 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// Where a size is in dispute, it is proven first; where it is proven, the others lied.
+    /// Requests the proof of a disputed size. If the size is proven, shuns the nodes that claimed
+    /// others.
     fn settle_size(&mut self, now: Instant, content: ContentKey) {
         let rivals = self.opened(&content.hash).into_iter();
         let rivals: Vec<_> = rivals.filter(|rival| *rival != content).collect();
@@ -80,7 +83,7 @@ impl<O: Owner> Session<O> {
         for rival in rivals {
             self.disprove(rival);
         }
-        // another size may have kept the cache's file of this hash from it
+        // the cache may have refused this content because another size had the file of its hash
         if self
             .files
             .get(&content)
@@ -97,13 +100,13 @@ impl<O: Owner> Session<O> {
         let last = content.size_bytes.saturating_sub(1) / PAGE_BYTES * PAGE_BYTES;
         let end = ByteRange::new(last, content.size_bytes);
         let deadline = now + PROOF_PATIENCE;
-        // what was refused a moment ago is asked for again when holders are named again
+        // after a recent failure the proof is requested again when holders are next listed
         if let Ok(id) = self.plan.demand_just(now, content, end, deadline) {
             self.proofs.insert(id, content);
         }
     }
 
-    /// Another size of this hash is proven: nobody has these bytes.
+    /// Ends all reads and fills of a size after another size of its hash is proven.
     fn disprove(&mut self, content: ContentKey) {
         let why = TransferError::from(PlanError::OnlyLiars);
         let reads = self.reads.iter();
@@ -128,14 +131,15 @@ impl<O: Owner> Session<O> {
         self.plan.forget(&content);
     }
 
-    /// Whether another size of a hash that is being fetched is proven.
+    /// Returns whether another size of a hash that is being fetched is proven.
     pub(super) fn is_disproven(&self, content: &ContentKey) -> bool {
         let rivals = self.opened(&content.hash).into_iter();
         let mut rivals = rivals.filter(|rival| rival != content);
         rivals.any(|rival| self.files[&rival].is_proven)
     }
 
-    /// The cache can take a content after all: what came before comes once more, to be kept.
+    /// Attaches the cache's file to a content that the cache can store after all. Bytes that are in
+    /// memory are fetched again, to be stored.
     pub fn reopened(&mut self, content: &ContentKey, file: O::File, is_complete: bool) {
         let Some(open) = self.files.get_mut(content) else {
             return self.actions.closed.push(file);

@@ -1,6 +1,7 @@
-//! Questions to single nodes what they have of a content: one at a time for each of both, so that
-//! who does not answer is not asked again and again; and few at a time for each node, so that one
-//! that wants many contents too and answers nothing takes no place of others.
+//! Surveys: requests to single nodes for the ranges that they have of a content. One survey per
+//! node and content is open at a time, so a node that does not answer is not asked repeatedly. Few
+//! surveys per node are open at a time, so an unresponsive node with many contents does not
+//! displace others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -14,12 +15,12 @@ use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
-/// Questions to one node at one time; further ones wait for their turn.
+/// Maximum open surveys of one node. Further ones wait for their turn.
 const OF_ONE_NODE_MAX: usize = 8;
-/// So many wait; of further contents it is asked when they are due again.
+/// Maximum waiting surveys of one node. Other contents are surveyed when they are next due.
 const WAITING_MAX: usize = 1024;
 
-/// Who is asked what it has of which content, and who is to be.
+/// Open and waiting surveys of all nodes.
 #[derive(Debug, Default)]
 pub(super) struct Surveys {
     nodes: BTreeMap<NodeId, OfNode>,
@@ -27,16 +28,18 @@ pub(super) struct Surveys {
 
 #[derive(Debug, Default)]
 struct OfNode {
-    /// Since when it is asked about which.
+    /// Contents of open surveys, and since when they are open.
     asked: BTreeMap<ContentHash, Instant>,
-    /// Those that wait.
+    /// Contents of waiting surveys.
     due: BTreeSet<ContentHash>,
-    /// The last that waited and was begun: the next is the one after it, so that each has its turn.
+    /// Last waiting content that was started. The next one is the one after it, so that each has
+    /// its turn.
     last: Option<ContentHash>,
 }
 
 impl Surveys {
-    /// Whether the node is to be asked now; if not, it is asked already or is to be later.
+    /// Returns whether the survey is to be sent now. Otherwise it is open already, waits, or is
+    /// dropped.
     fn begin(&mut self, now: Instant, node: NodeId, hash: ContentHash) -> bool {
         let of_node = self.nodes.entry(node).or_default();
         if of_node.asked.contains_key(&hash) {
@@ -51,12 +54,12 @@ impl Surveys {
         is_next
     }
 
-    /// A question has ended: since when it was open.
+    /// Ends a survey. Returns since when it was open.
     fn end(&mut self, node: NodeId, hash: &ContentHash) -> Option<Instant> {
         self.nodes.get_mut(&node)?.asked.remove(hash)
     }
 
-    /// What the node is to be asked about next, which waits no more.
+    /// Removes and returns the next waiting content of a node.
     fn next(&mut self, node: NodeId) -> Option<ContentHash> {
         let of_node = self.nodes.get_mut(&node)?;
         let after = of_node.last.map_or(Unbounded, Excluded);
@@ -70,7 +73,7 @@ impl Surveys {
         next
     }
 
-    /// The node cannot be reached: what waits is left until it is due again.
+    /// Drops the waiting surveys of an unreachable node until they are due again.
     fn let_go(&mut self, node: NodeId) {
         if let Some(of_node) = self.nodes.get_mut(&node) {
             of_node.due.clear();
@@ -99,7 +102,7 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// Asks a node about the next content that waits for that and is fetched still.
+    /// Sends the next waiting survey of a node whose content is still being fetched.
     fn survey_next(&mut self, now: Instant, node: NodeId, address: SocketAddr) {
         while let Some(hash) = self.surveys.next(node) {
             if !self.opened(&hash).is_empty() {
@@ -108,7 +111,7 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// A node that was asked for it says all that it has of a content, or does not.
+    /// Handles the answer of a survey: the ranges that the node has of a content, or a failure.
     pub fn holdings(
         &mut self,
         now: Instant,

@@ -1,4 +1,5 @@
-//! The words of a session: what it is told, what it keeps for its owner, and what it says.
+//! Types of the session's interface: its inputs, the data that it keeps for its owner, and its
+//! outputs.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -10,36 +11,37 @@ use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
-/// Who owns a session: what it keeps for its owner, which it gives back with its actions.
+/// Types of the owner's data that the session stores and returns with its actions.
 pub trait Owner: Sized {
-    /// By which a reader gets its bytes.
+    /// Handle for giving a reader its bytes.
     type Reader;
-    /// By which a fill is told how it goes and how it ended.
+    /// Handle for reporting the progress and the result of a fill.
     type Filler;
-    /// The cache's file of one content.
+    /// File of the cache for one content.
     type File: Clone;
-    /// By which a question is taken back.
+    /// Handle for cancelling a request.
     type Question;
 
-    /// Tells how far a fill is. Called within the session, so it must not wait.
+    /// Reports the progress of a fill. It is called within the session, so it must not block.
     fn tell(filler: &Self::Filler, progress: FillProgress);
 }
 
-/// Where to ask for a content.
+/// Node to request a content from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Who has it.
+    /// Node that has the content.
     pub node: NodeId,
-    /// Where that node is now.
+    /// Current address of the node.
     pub address: SocketAddr,
-    /// How large it says that the content is.
+    /// Size of the content according to the node.
     pub size_bytes: u64,
-    /// Where in its log it says so: higher where it says so anew.
+    /// Sequence number of the claim in the node's log. It is higher if the node lists the content
+    /// again.
     pub sequence: u64,
 }
 
 impl Holder {
-    /// What the plan hears of it.
+    /// Returns the holder as the plan records it.
     pub(super) fn listed(&self) -> Listed {
         Listed {
             node: self.node,
@@ -50,24 +52,24 @@ impl Holder {
 
 /// One read.
 pub struct Read<R> {
-    /// Of which content.
+    /// Content to read.
     pub content: ContentKey,
-    /// Which bytes, within the content.
+    /// Bytes to read, within the content.
     pub range: ByteRange,
-    /// Until when it waits; longer for as long as bytes of the file come.
+    /// Until when it waits. It waits longer while bytes of the file arrive.
     pub deadline: Instant,
-    /// What it is called once it waits, and how long it waits without progress; nothing before.
+    /// Its id once it waits, and how long it waits without progress. `None` before.
     pub(super) waits: Option<(DemandId, Duration)>,
-    /// Whether what follows it is fetched ahead of its reader.
+    /// Whether to fetch ahead of its reader.
     pub ahead: bool,
-    /// How often its bytes were here and gone again before they could be read: 0 to begin with.
+    /// How often its bytes were lost between arrival and delivery, 0 at first.
     pub retries: u8,
-    /// By which its reader gets them.
+    /// Handle of its reader.
     pub reader: R,
 }
 
 impl<R> Read<R> {
-    /// One that begins, by a reader that is fetched ahead of.
+    /// Creates a read with read-ahead.
     pub fn new(content: ContentKey, range: ByteRange, deadline: Instant, reader: R) -> Self {
         Self {
             content,
@@ -81,56 +83,58 @@ impl<R> Read<R> {
     }
 }
 
-/// What the cache has of a content.
+/// State of a content in the cache.
 pub struct Cached<F> {
-    /// `None` where the cache cannot take it.
+    /// `None` if the cache cannot store it.
     pub file: Option<F>,
-    /// What is in it, be it in doubt: that is checked as it is read.
+    /// Ranges in the cache's file, including unverified ones: they are verified when they are read.
     pub on_disk: ExtentSet,
-    /// Whether that is all of it.
+    /// Whether these are the whole content.
     pub is_complete: bool,
 }
 
-/// A request to be sent.
+/// Request to be sent.
 pub struct SendRange {
-    /// What to ask of whom.
+    /// Range and peer.
     pub request: RangeRequest,
-    /// Where that is; nothing where it is not known any more, so that it fails.
+    /// Address of the peer. `None` if it is not known any longer, so that the request fails.
     pub address: Option<SocketAddr>,
-    /// Whether it takes the short way: small, and a reader waits for it.
+    /// Whether the request is prompt: small, and a reader waits for it.
     pub is_prompt: bool,
 }
 
-/// A reader's bytes are here.
+/// Bytes for a reader.
 pub struct Delivery<R, F> {
-    /// The read that ends with it.
+    /// Read that ends with these bytes.
     pub read: Read<R>,
-    /// Where its bytes are.
+    /// Sources of the bytes.
     pub sources: Sources<F>,
 }
 
-/// What a session wants done. What is answered with an error or an event is over for the session.
+/// Actions that the owner carries out. A read or fill that ends with an error here has ended for
+/// the session too.
 pub struct Actions<O: Owner> {
-    /// Send these; [`Session::sent`](super::Session::sent) notes by what each can be taken back.
+    /// Requests to send. [`Session::sent`](super::Session::sent) records how to cancel each one.
     pub sends: Vec<SendRange>,
-    /// Take these questions back: their answers are of no use.
+    /// Requests to cancel, because their answers are not needed.
     pub cancels: Vec<O::Question>,
-    /// Give these readers their bytes.
+    /// Readers to give their bytes.
     pub deliveries: Vec<Delivery<O::Reader, O::File>>,
-    /// Tell these readers that they get none.
+    /// Readers to fail.
     pub ends: Vec<(O::Reader, TransferError)>,
-    /// Tell these fills how they ended.
+    /// Fills that ended, with their results.
     pub fills: Vec<(O::Filler, Result<(), TransferError>)>,
-    /// Tell whoever runs this node.
+    /// Events for the user of this node.
     pub events: Vec<FetchEvent>,
-    /// Look up who has these, and say so with [`Session::holders`](super::Session::holders).
+    /// Contents to look up. Report their holders with
+    /// [`Session::holders`](super::Session::holders).
     pub wanted: Vec<ContentHash>,
-    /// Ask these nodes what they have of a content by now; the answer is an offer.
+    /// Nodes to ask which ranges of a content they have. The answer is an offer.
     pub surveys: Vec<(NodeId, SocketAddr, ContentHash)>,
-    /// Open these in the cache, which may take them by now, and say so with
+    /// Contents to open in the cache, which may accept them by now. Report them with
     /// [`Session::reopened`](super::Session::reopened).
     pub reopens: Vec<ContentKey>,
-    /// Let go of these files.
+    /// Files of the cache to close.
     pub closed: Vec<O::File>,
 }
 
@@ -151,42 +155,42 @@ impl<O: Owner> Default for Actions<O> {
     }
 }
 
-/// One fill; its owner tells them apart.
+/// Id of one fill, assigned by its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FillId(pub u64);
 
-/// How far a fill is.
+/// Progress of a fill.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FillProgress {
-    /// Verified and here.
+    /// Verified bytes on this node.
     pub ready_bytes: u64,
-    /// All that there is.
+    /// Size of the content.
     pub size_bytes: u64,
 }
 
-/// What whoever runs this node should know.
+/// Event for the user of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FetchEvent {
     /// More holders are wanted: broadcast a `Get`.
     Wanted {
-        /// Of these.
+        /// Contents to look for.
         hashes: Vec<ContentHash>,
     },
     /// A peer sent wrong bytes and is shunned for a while.
     Liar {
         node: NodeId,
-        /// Of what.
+        /// Content with the wrong bytes.
         hash: ContentHash,
     },
-    /// A file that is not complete in the cache is being read or filled.
+    /// The first request of an incomplete file was sent.
     Started { hash: ContentHash, size_bytes: u64 },
-    /// The cache holds all of it now.
+    /// The cache has the whole file now.
     Done { hash: ContentHash, size_bytes: u64 },
     /// A read ended without data.
     Failed {
-        /// Of what.
+        /// Content that was read.
         hash: ContentHash,
-        /// Which bytes.
+        /// Bytes that were read.
         range: ByteRange,
         why: TransferError,
     },

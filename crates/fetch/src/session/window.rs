@@ -1,8 +1,9 @@
-//! Verified bytes in memory: those on their way into the cache, and those that it has no room for.
+//! Verified bytes in memory: those being stored in the cache, and those that it has no room for.
 //!
-//! What waits to be stored is bounded by how many are verified at one time; what cannot be stored
-//! is bounded here, and the oldest goes first. Ranges of one content may overlap in any way, since
-//! what is late is asked of another too, in part: each is held until it is stored itself.
+//! The number of concurrent verifications bounds the bytes being stored. A limit in this window
+//! bounds the refused bytes; the oldest are dropped first. Ranges of one content may overlap in any
+//! way, since a late range is also requested in part from another peer. Each is kept until it is
+//! stored itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,9 +14,10 @@ use p2pfs_types::extent::ByteRange;
 
 struct Held {
     verified: Arc<Verified>,
-    /// When the cache refused it, in order; `None` while it is being stored.
+    /// Number of its refusal by the cache, in order; `None` while it is being stored.
     refused: Option<u64>,
-    /// A fill began since it was given to be stored, so that a refusal says nothing of that fill.
+    /// Whether a fill began since the bytes were handed out for storing. Their refusal then does
+    /// not concern that fill.
     for_later_fill: bool,
 }
 
@@ -38,7 +40,7 @@ impl Window {
         }
     }
 
-    /// Holds bytes while they are being stored.
+    /// Keeps bytes while they are being stored.
     pub(super) fn insert(&mut self, content: ContentKey, verified: Arc<Verified>) {
         let place = (content, verified.range);
         self.remove(&content, verified.range);
@@ -52,7 +54,7 @@ impl Window {
         );
     }
 
-    /// They are in the cache now, or of no use.
+    /// Removes bytes that are stored, or not needed.
     pub(super) fn remove(&mut self, content: &ContentKey, range: ByteRange) {
         let Some(held) = self.held.remove(&(*content, range)) else {
             return;
@@ -63,7 +65,8 @@ impl Window {
         }
     }
 
-    /// The cache has no room: keeps them as long as the limit allows. Gives what had to go.
+    /// Marks bytes that the cache refused, and keeps them within the limit. Returns the dropped
+    /// ranges.
     pub(super) fn refuse(
         &mut self,
         content: &ContentKey,
@@ -90,9 +93,9 @@ impl Window {
         gone
     }
 
-    /// All that is held of a range, in order of where it begins.
+    /// Returns all verified answers that overlap a range, in order of their start.
     pub(super) fn overlapping(&self, content: &ContentKey, range: ByteRange) -> Vec<Arc<Verified>> {
-        // nothing that was asked for is longer
+        // no request is longer than this
         let first = range.start.saturating_sub(PIECE_MAX_BYTES);
         let places = [first, range.end].map(|at| (*content, ByteRange::at(at, 0)));
         self.held
@@ -103,19 +106,19 @@ impl Window {
             .collect()
     }
 
-    /// Whether any byte of the content is on its way into the cache.
+    /// Returns whether any bytes of the content are being stored.
     pub(super) fn is_storing(&self, content: &ContentKey) -> bool {
         self.storing(content).next().is_some()
     }
 
-    /// What of the content is on its way into the cache.
+    /// Returns the ranges of the content that are being stored.
     pub(super) fn storing(&self, content: &ContentKey) -> impl Iterator<Item = ByteRange> {
         let storing = self.all(content).filter(|(_, held)| held.refused.is_none());
         storing.map(|(range, _)| range)
     }
 
-    /// A fill of the content begins: what is being stored was perhaps refused before, by a cache
-    /// that has room by now, though nobody told of that yet.
+    /// Records that a fill of the content begins. The cache may have refused bytes that count as
+    /// being stored, without a report so far, although it has room by now.
     pub(super) fn note_fill(&mut self, content: &ContentKey) {
         let [first, last] = places(content);
         for (_, held) in self.held.range_mut(first..=last) {
@@ -123,13 +126,13 @@ impl Window {
         }
     }
 
-    /// Whether bytes that the cache refused are to be stored once more; says so once for a fill.
+    /// Returns whether refused bytes are to be stored again. Returns true once per fill.
     pub(super) fn store_again(&mut self, content: &ContentKey, range: ByteRange) -> bool {
         let held = self.held.get_mut(&(*content, range));
         held.is_some_and(|held| std::mem::take(&mut held.for_later_fill))
     }
 
-    /// Forgets what the cache refused of a content, and says what that was.
+    /// Drops the refused bytes of a content. Returns their ranges.
     pub(super) fn forget(&mut self, content: &ContentKey) -> Vec<ByteRange> {
         let refused = self.all(content).filter(|(_, held)| held.refused.is_some());
         let ranges: Vec<_> = refused.map(|(range, _)| range).collect();
@@ -151,7 +154,7 @@ impl Window {
     }
 }
 
-/// Where the first and the last range of a content may stand.
+/// Returns the least and the greatest possible key of a content's ranges.
 fn places(content: &ContentKey) -> [(ContentKey, ByteRange); 2] {
     [0, u64::MAX].map(|at| (*content, ByteRange::at(at, 0)))
 }
