@@ -15,7 +15,7 @@ use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
 impl Plan {
-    /// Records that bytes of an answer arrived from a peer, even if the answer is no longer needed.
+    /// Records that bytes of an answer arrived from a peer, even if the answer is not needed any longer.
     /// It is worth a call only for an answer that takes long; [`Plan::answered`] is enough for
     /// others. Zero bytes mean that the peer is at work for the request, for example that its
     /// handshake progresses.
@@ -267,7 +267,7 @@ impl Plan {
         waiting.iter().filter_map(since).min()
     }
 
-    /// Makes a range requestable again that is neither on this node nor in flight.
+    /// Makes a range requestable again that is not on this node and not in flight.
     pub(super) fn ask_again(&mut self, content: &ContentKey, range: ByteRange) {
         let waiting = self.waiting_for(content, range);
         let Some(fetch) = self.fetches.get_mut(content) else {

@@ -20,7 +20,7 @@ use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
 /// Maximum demands of one file tried in one step if its holders have different parts. The others
 /// follow in the next step.
 const DEMANDS_TRIED_MAX: usize = 16;
-/// Maximum number of adjacent demands whose first one is searched for. The kernel reads ahead by a
+/// Maximum length of a search for the first of several adjacent demands. The kernel reads ahead by a
 /// few dozen at a time at most.
 const ROW_MAX: usize = 32;
 

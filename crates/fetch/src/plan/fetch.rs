@@ -118,7 +118,7 @@ pub(super) struct Fetch {
     /// Whether the whole file arrived for a fill that has not reported it stored yet.
     pub is_being_stored: bool,
     pub waits: Places<DemandId>,
-    /// Demands with bytes that are neither on this node nor in flight.
+    /// Demands with bytes that still have to be requested.
     pub hungry: BTreeSet<DemandId>,
     /// Lower bound of the age of its demands: the id assigned when the last demand was fully
     /// requested.
@@ -142,7 +142,7 @@ pub(super) struct Fetch {
     gone: BTreeMap<NodeId, Gone>,
     wanted_next: Instant,
     wanted_pause: Duration,
-    /// Whether more holders are to be looked for once some of it has been wanted for a short time.
+    /// Whether a search for more holders starts once some of it has been wanted for a short time.
     pub is_to_get: bool,
     /// Whether no known peer can be asked for some wanted bytes, so that more holders are looked
     /// for.
@@ -302,7 +302,7 @@ impl Fetch {
         cursor.is_some_and(|cursor| cursor >= self.size_bytes)
     }
 
-    /// Returns the first run of `range` that is neither on this node nor in flight.
+    /// Returns the first run of `range` that still has to be requested.
     pub(super) fn first_gap(&self, range: ByteRange) -> Option<ByteRange> {
         let mut at = range.start;
         while at < range.end {

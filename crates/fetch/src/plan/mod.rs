@@ -95,7 +95,7 @@ pub const IN_FLIGHT_MAX_BYTES: u64 = 48 << 20;
 /// its read-aheads (`fuse::BACKGROUND_MAX`) and one read for each thread of a machine.
 pub const DEMANDS_MAX: usize = 1 << 16;
 /// Maximum number of open files; one more fails. It exceeds the number of the kernel's concurrent
-/// read-aheads, each of which may be in another file.
+/// read-aheads, each possibly in another file.
 pub const FETCHES_MAX: usize = 1 << 14;
 /// Number of open files from which idle files are closed.
 pub const FETCHES_KEPT_MAX: usize = 1024;
@@ -232,7 +232,7 @@ impl Plan {
         self.fetches.contains_key(content)
     }
 
-    /// Opens a file of which `present` is already on this node. An open file stays as it is.
+    /// Opens a file whose ranges `present` are already on this node. An open file stays as it is.
     ///
     /// # Errors
     /// [`PlanError::TooMany`] if [`FETCHES_MAX`] files are in use.

@@ -12,7 +12,7 @@ use super::{Lane, PIECE_MAX_BYTES, RequestId, URGENT_MAX_BYTES};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 use p2pfs_types::least::LeastLately;
 
-/// Bytes in flight to a peer of which little is known yet.
+/// Bytes in flight to a peer that is little known yet.
 pub const WINDOW_START_BYTES: u64 = 4 << 20;
 /// Minimum window in pieces, so that the next piece is under way while one arrives.
 const WINDOW_MIN_PIECES: u64 = 2;
@@ -378,7 +378,7 @@ impl Peer {
         now.saturating_duration_since(from)
     }
 
-    /// Returns whether it is reliable now: neither silent nor about to be. Bytes arrive in records
+    /// Returns whether it is reliable now, so not silent and not about to be. Bytes arrive in records
     /// (RFC 8446, 5.1), so a slow peer is quiet between them.
     pub(super) fn is_lively(&self, now: Instant, limit: Duration) -> bool {
         let idle = self.asked.is_empty();

@@ -96,7 +96,7 @@ impl Plan {
         records
     }
 
-    /// Restores the records of an earlier run, for peers of which nothing is known in this run.
+    /// Restores the records of an earlier run, for peers that this run does not know yet.
     pub fn recall(&mut self, now: Instant, records: &[PeerRecord]) {
         for record in records.iter().take(PEER_RECORDS_MAX) {
             let room = self.peers.len() < PEERS_MAX;

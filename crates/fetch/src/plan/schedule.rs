@@ -38,8 +38,7 @@ pub(super) enum Choice {
     Full,
     /// No reachable peer has it.
     Nobody,
-    /// Some peers have parts of a range that is to be requested as a whole, and no peer has all of
-    /// it.
+    /// The range must be requested as a whole. Some peers have parts of it, and no peer has all of it.
     InParts,
     /// It belongs to another node of the swarm, which does not have it yet.
     Reserved,
@@ -93,7 +92,7 @@ struct Candidates {
     least: Option<Duration>,
     best: Option<(Duration, NodeId, ByteRange)>,
     best_stands: Standing,
-    /// Peer that was silent, and is to be tried again although others answer.
+    /// Silent peer whose next try is due although others answer.
     to_try: Option<(NodeId, ByteRange)>,
     unknown: Vec<(NodeId, ByteRange)>,
     unknown_in_use: usize,

@@ -49,7 +49,6 @@ const STRIPE_AGAIN: Duration = Duration::from_millis(50);
 const LAGGING: Duration = Duration::from_secs(2);
 /// Maximum number of times that [`LAGGING`] doubles, once each time.
 const LAGS_DOUBLED_MAX: u32 = 4;
-/// How far from a stripe a node must have something, to be taken for one that is at it: as far as
 /// Maximum distance in bytes between a node's last range and a stripe that it may own: as far as is
 /// fetched ahead of a reader.
 const NEAR_BYTES: u64 = super::AHEAD_MAX_BYTES;

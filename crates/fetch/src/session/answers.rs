@@ -23,7 +23,7 @@ pub const SHORT_WAY_MAX_BYTES: u64 = 2 * CHUNK_BYTES;
 /// Divisor of the memory for uncached bytes that read-ahead may use. The rest is for demands.
 const UNCACHED_AHEAD_SHARE: u64 = 2;
 
-/// What the owner does with verified bytes.
+/// Action of the owner on verified bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Accepted<F> {
     /// They are not needed any longer, because another peer was faster.
@@ -34,7 +34,7 @@ pub enum Accepted<F> {
     Held,
 }
 
-/// What the owner does with verified bytes that the cache refused.
+/// Action of the owner on verified bytes that the cache refused.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "what is to be stored again is told of again"]
 pub enum Refused {
@@ -193,7 +193,7 @@ impl<O: Owner> Session<O> {
     }
 
     /// Records that the cache had no room for the bytes. If a fill began after they were handed
-    /// out, they are to be stored again, and the result reported again.
+    /// out, the owner stores them again and reports the result again.
     pub fn refused(&mut self, now: Instant, content: ContentKey, range: ByteRange) -> Refused {
         if self.window.store_again(&content, range) {
             return Refused::StoreAgain;

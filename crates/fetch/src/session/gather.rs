@@ -10,7 +10,7 @@ use p2pfs_types::extent::{ByteRange, ExtentSet};
 /// Reason why a range could not be assembled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shortfall {
-    /// Ranges that are neither in memory nor in the cache, or that the cache failed to read.
+    /// Ranges that memory and cache lack, or that the cache failed to read.
     pub missing: ExtentSet,
     /// Description of the failure.
     pub why: String,

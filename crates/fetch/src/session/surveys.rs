@@ -38,7 +38,7 @@ struct OfNode {
 }
 
 impl Surveys {
-    /// Returns whether the survey is to be sent now. Otherwise it is open already, waits, or is
+    /// Returns whether the owner sends the survey now. Otherwise it is open already, waits, or is
     /// dropped.
     fn begin(&mut self, now: Instant, node: NodeId, hash: ContentHash) -> bool {
         let of_node = self.nodes.entry(node).or_default();

@@ -126,7 +126,7 @@ impl Window {
         }
     }
 
-    /// Returns whether refused bytes are to be stored again. Returns true once per fill.
+    /// Returns whether the owner stores refused bytes again. Returns true once per fill.
     pub(super) fn store_again(&mut self, content: &ContentKey, range: ByteRange) -> bool {
         let held = self.held.get_mut(&(*content, range));
         held.is_some_and(|held| std::mem::take(&mut held.for_later_fill))
