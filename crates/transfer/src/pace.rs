@@ -1,7 +1,8 @@
-//! How many bytes a second may pass, where that is limited.
+//! Limit of bytes per second.
 //!
-//! What somebody waits for passes at once and is paid for afterwards, by what nobody waits for yet:
-//! the sum keeps to the limit, and a reader never stands behind what fills the cache.
+//! Urgent bytes, which a reader waits for, pass at once and are paid for afterwards by other bytes.
+//! The sum stays within the limit, and a reader never queues behind background transfers such as
+//! fills.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,23 +14,23 @@ use tokio::time::sleep_until;
 pub(crate) use p2pfs_fetch::plan::SMALL_BYTES;
 use p2pfs_types::extent::CHUNK_BYTES;
 
-/// What may pass at once after a pause, in time: enough for the largest request at a slow limit.
+/// Time whose bytes may pass at once after a pause: enough for the largest request at a slow limit.
 const BURST: Duration = Duration::from_millis(500);
-/// What urgent bytes may be ahead of the limit, in time; then they wait too.
+/// Time by which urgent bytes may overdraw the limit. Beyond it they wait too.
 const DEBT_MAX: Duration = Duration::from_secs(4);
 
-/// What is small ([`SMALL_BYTES`]) and waited for, as by who opens a small file or looks at a part
-/// of a large one, stands behind nobody's read-aheads, however much is owed; within one part in so
-/// many of the limit, so that those who read many such parts do not keep it from the others.
+/// Urgent transfers of up to [`SMALL_BYTES`] bypass the queue even when the limit is overdrawn.
+/// They may use at most 1/`SMALL_SHARE` of the limit. Otherwise readers of many small parts could
+/// starve the others.
 const SMALL_SHARE: u64 = 4;
-/// What of that share may pass at once, in time.
+/// Time whose bytes of that share may pass at once.
 const SMALL_BURST: Duration = Duration::from_secs(1);
 
-/// What nobody waits for comes in parts that take no longer than this: a larger one would be paid
-/// for by all that follows it, for just as long.
+/// Maximum duration of one background transfer at the limit. A larger one would delay everything
+/// behind it by its whole duration.
 const PART_MAX: Duration = Duration::from_secs(1);
 
-/// A limit in bytes a second. Clones are the same limit.
+/// Limit in bytes per second. Clones share the limit.
 #[derive(Clone, Debug, Default)]
 pub struct Pace {
     inner: Arc<Inner>,
@@ -38,25 +39,25 @@ pub struct Pace {
 #[derive(Debug, Default)]
 struct Inner {
     bucket: Mutex<Bucket>,
-    /// One waits for its bytes at a time, the others stand behind it in order: what is urgent, and
-    /// the rest.
+    /// Queues of urgent and of other transfers. One transfer of each queue waits for its bytes at a
+    /// time; the others wait in order.
     lines: [tokio::sync::Mutex<()>; 2],
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Bucket {
-    /// None where nothing is limited.
+    /// `None` if there is no limit.
     bytes_per_s: Option<u64>,
-    /// When all that has passed is paid for; none before the first.
+    /// When everything that has passed is paid for. `None` before the first transfer.
     paid_at: Option<Instant>,
-    /// The same of what is small, by its share.
+    /// When the small transfers that have passed are paid for by their share.
     small_paid_at: Option<Instant>,
 }
 
 impl Bucket {
-    /// How long `bytes` have to wait where so much may be ahead; nothing where they pass now, and
-    /// then they have.
+    /// Lets `bytes` pass if the limit is overdrawn by at most `ahead`. Otherwise returns how long
+    /// they have to wait.
     fn pass(&mut self, now: Instant, bytes: u64, ahead: Duration) -> Option<Duration> {
         let bytes_per_s = self.bytes_per_s?;
         let debt = owed(self.paid_at, now);
@@ -67,7 +68,7 @@ impl Bucket {
         None
     }
 
-    /// Whether small bytes pass now within their share, and then they have.
+    /// Lets small bytes pass if their share allows it. Returns whether it did.
     fn pass_small(&mut self, now: Instant, bytes: u64) -> bool {
         let Some(bytes_per_s) = self.bytes_per_s.filter(|_| bytes <= SMALL_BYTES) else {
             return false;
@@ -87,13 +88,14 @@ impl Bucket {
         };
         self.paid_at = paid_at.checked_sub(cost(bytes, bytes_per_s));
         if let Some(paid_at) = self.small_paid_at.filter(|_| bytes <= SMALL_BYTES) {
-            // a little too much where it passed by the limit itself, which costs others little
+            // refunds a little too much if the bytes passed by the main limit, at little cost to
+            // others
             self.small_paid_at = paid_at.checked_sub(cost(bytes, bytes_per_s / SMALL_SHARE));
         }
     }
 }
 
-/// How long what has passed takes to be paid for.
+/// Returns the time until everything that has passed is paid for.
 fn owed(paid_at: Option<Instant>, now: Instant) -> Duration {
     paid_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
 }
@@ -103,7 +105,7 @@ fn cost(bytes: u64, bytes_per_s: u64) -> Duration {
 }
 
 impl Pace {
-    /// So many bytes a second from now on; none is no limit.
+    /// Sets the limit in bytes per second. `None` removes it.
     pub fn set(&self, bytes_per_s: Option<u64>) {
         let mut bucket = self.inner.bucket.lock();
         bucket.bytes_per_s = bytes_per_s;
@@ -112,13 +114,13 @@ impl Pace {
         self.inner.changed.notify_waiters();
     }
 
-    /// The limit.
+    /// Returns the limit in bytes per second.
     pub fn bytes_per_s(&self) -> Option<u64> {
         self.inner.bucket.lock().bytes_per_s
     }
 
-    /// Whether so many bytes may pass now, and then they have; `urgent` where somebody waits for
-    /// them.
+    /// Lets bytes pass if they need not wait. Returns whether it did. `urgent` means that a reader
+    /// waits for them.
     pub fn pass_at_once(&self, bytes: u64, urgent: bool) -> bool {
         if !urgent && self.is_too_much(bytes) {
             return false;
@@ -129,27 +131,26 @@ impl Pace {
         bucket.pass(now, bytes, ahead).is_none() || urgent && bucket.pass_small(now, bytes)
     }
 
-    /// Whether so many bytes that somebody waits for are small and pass now, before all who wait;
-    /// and then they have.
+    /// Lets small urgent bytes pass ahead of all waiting ones if their share allows it. Returns
+    /// whether it did.
     pub fn pass_small(&self, bytes: u64) -> bool {
         let mut bucket = self.inner.bucket.lock();
         bucket.pass_small(Instant::now(), bytes)
     }
 
-    /// So many bytes, which were let pass a moment ago, did not go after all.
+    /// Refunds bytes that were let pass recently and not transferred after all.
     pub fn give_back(&self, bytes: u64) {
         self.inner.bucket.lock().give_back(bytes);
     }
 
-    /// Whether so many bytes that nobody waits for are too much to pass in one part; a chunk never
-    /// is.
+    /// Returns whether background bytes are too many for one transfer. A chunk never is.
     pub fn is_too_much(&self, bytes: u64) -> bool {
         let most = |bytes_per_s: u64| (bytes_per_s as f64 * PART_MAX.as_secs_f64()) as u64;
         let limit = self.bytes_per_s().map(most);
         limit.is_some_and(|most| bytes > most.max(CHUNK_BYTES))
     }
 
-    /// Waits until so many bytes may pass. Dropping it passes nothing.
+    /// Waits until the bytes may pass. If the future is dropped, nothing passes.
     pub async fn pass(&self, bytes: u64, urgent: bool) {
         let is_free = self.bytes_per_s().is_none();
         if is_free || urgent && self.pass_at_once(bytes, true) {

@@ -15,9 +15,9 @@ use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
 impl Plan {
-    /// Records that bytes of an answer arrived from a peer, even if the answer is not needed any longer.
-    /// It is worth a call only for an answer that takes long; [`Plan::answered`] is enough for
-    /// others. Zero bytes mean that the peer is at work for the request, for example that its
+    /// Records that bytes of an answer arrived from a peer, even if the answer is not needed any
+    /// longer. It is worth a call only for an answer that takes long; [`Plan::answered`] is enough
+    /// for others. Zero bytes mean that the peer is at work for the request, for example that its
     /// handshake progresses.
     pub fn arrived(&mut self, now: Instant, node: NodeId, id: RequestId, bytes: u64) {
         if let Some(entry) = self.in_flight.get_mut(&id).filter(|_| bytes > 0) {

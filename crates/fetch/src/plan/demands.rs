@@ -20,8 +20,8 @@ use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
 /// Maximum demands of one file tried in one step if its holders have different parts. The others
 /// follow in the next step.
 const DEMANDS_TRIED_MAX: usize = 16;
-/// Maximum length of a search for the first of several adjacent demands. The kernel reads ahead by a
-/// few dozen at a time at most.
+/// Maximum length of a search for the first of several adjacent demands. The kernel reads ahead by
+/// a few dozen at a time at most.
 const ROW_MAX: usize = 32;
 
 /// Result of trying one demand.

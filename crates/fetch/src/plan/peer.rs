@@ -378,8 +378,8 @@ impl Peer {
         now.saturating_duration_since(from)
     }
 
-    /// Returns whether it is reliable now, so not silent and not about to be. Bytes arrive in records
-    /// (RFC 8446, 5.1), so a slow peer is quiet between them.
+    /// Returns whether it is reliable now, so not silent and not about to be. Bytes arrive in
+    /// records (RFC 8446, 5.1), so a slow peer is quiet between them.
     pub(super) fn is_lively(&self, now: Instant, limit: Duration) -> bool {
         let idle = self.asked.is_empty();
         let since = self.busy_since.unwrap_or(now);

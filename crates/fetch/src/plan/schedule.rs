@@ -38,7 +38,8 @@ pub(super) enum Choice {
     Full,
     /// No reachable peer has it.
     Nobody,
-    /// The range must be requested as a whole. Some peers have parts of it, and no peer has all of it.
+    /// The range must be requested as a whole. Some peers have parts of it, and no peer has all of
+    /// it.
     InParts,
     /// It belongs to another node of the swarm, which does not have it yet.
     Reserved,

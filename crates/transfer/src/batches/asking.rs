@@ -1,4 +1,4 @@
-//! A batch from its question to its bytes: who is asked, what came, and where it goes.
+//! Path of a batch: its holder, its request, and its bytes to their readers and to the cache.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,9 +16,9 @@ use p2pfs_types::digest::{self, DigestError, Verified};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 use p2pfs_types::id::NodeId;
 
-/// How long a file of the cache is held open for who was expected to read it.
+/// How long a file of the cache stays open for the expected reader.
 const HELD_FOR: Duration = Duration::from_secs(2);
-/// The same of one that gave wrong bytes: as long as it is shunned otherwise.
+/// How long a node that gave wrong bytes gets no batches: as long as it is shunned otherwise.
 const LIED_REST: Duration = p2pfs_fetch::plan::SHUN;
 
 impl Inner {
@@ -60,7 +60,7 @@ impl Inner {
             }
         }
         let mut table = self.table.lock();
-        // another may have asked for some of it meanwhile
+        // a concurrent call may have requested some of it meanwhile
         for batch in &mut batches {
             batch.files.retain(|file| !table.is_coming(file));
         }
@@ -71,7 +71,7 @@ impl Inner {
         self.send();
     }
 
-    /// Sends what may be sent.
+    /// Sends the batches that may be sent now.
     fn send(self: &Arc<Self>) {
         loop {
             let Some((batch, under_way)) = self.table.lock().next() else {
@@ -91,17 +91,17 @@ impl Inner {
         };
         self.table.lock().over(batch.from.node, number);
         self.send();
-        // nobody waits for what was taken back
+        // no reader waits for the answer of a cancelled batch
         let Some(parts) = parts else { return };
         let inner = self.clone();
         let taking = move || inner.take(&batch, parts);
-        // ends in a panic at worst, which its hook reports
+        // a panic at worst, which its hook reports
         let _ = self.runtime.spawn_blocking(taking).await;
         self.let_go_later();
     }
 
-    /// What comes of a batch of what is wanted of it when its turn has come. Dropping it takes the
-    /// question back.
+    /// Requests the files of a batch that are still wanted when the limit lets it pass. Returns the
+    /// answer. Dropping the future cancels the request.
     async fn answer(&self, batch: &mut Batch) -> Vec<BatchPart> {
         let Holder { node, address, .. } = batch.from;
         let download = self.fetcher.download();
@@ -137,7 +137,8 @@ impl Inner {
         Vec::new()
     }
 
-    /// Weak, so that a cache is not held open by who only waits to close its files.
+    /// Schedules the closing of held files. The reference is weak, so that this timer does not keep
+    /// the cache open.
     fn let_go_later(self: &Arc<Self>) {
         let inner = Arc::downgrade(self);
         self.runtime.spawn(async move {
@@ -151,7 +152,7 @@ impl Inner {
         });
     }
 
-    /// Verifies what came, gives it to who waits, then stores it. Blocking.
+    /// Verifies the parts that arrived, gives them to their readers, then stores them. Blocking.
     fn take(self: &Arc<Self>, batch: &Batch, parts: Vec<BatchPart>) {
         let (mut verified, mut lie) = (Vec::new(), None);
         let mut parts = parts.into_iter();
@@ -191,7 +192,7 @@ impl Inner {
         }
     }
 
-    /// What the cache has no room for stays in memory for a while.
+    /// Stores a file. Without room in the cache it stays in memory for a while.
     fn store(&self, file: &SmallFile, proven: &Verified) {
         let opened = self.cache.file(file.hash, file.size_bytes);
         let stored = opened.and_then(|opened| Ok((opened.store(proven)?, opened)));
@@ -208,14 +209,15 @@ impl Inner {
         drop(closed);
     }
 
-    /// Closes files of the cache that nobody came for. Blocking.
+    /// Closes files of the cache whose expected readers did not come. Blocking.
     pub(super) fn let_go(&self, before: Instant) {
         let closed = self.table.lock().let_go(before);
         drop(closed);
     }
 }
 
-/// Who opens one small file does not wait for the large answers that are on their way.
+/// Returns the lane of a batch. The reader of one small file need not wait for large answers in
+/// flight.
 fn lane_of(size_bytes: u64) -> Lane {
     if size_bytes <= CHUNK_BYTES {
         Lane::Urgent
@@ -224,7 +226,8 @@ fn lane_of(size_bytes: u64) -> Lane {
     }
 }
 
-/// The bytes of a file, where they came and are right; an error only where they are not.
+/// Returns the verified bytes of a file. The error contains a value only if the peer sent wrong
+/// bytes.
 fn proven(file: &SmallFile, part: Option<BatchPart>) -> Result<Verified, Option<DigestError>> {
     let Some(BatchPart::Here(proof)) = part else {
         return Err(None);
@@ -237,8 +240,8 @@ fn bytes_of(files: &[SmallFile]) -> u64 {
     files.iter().map(|file| file.size_bytes).sum()
 }
 
-/// Adds a file to the last batch for its holder that has room, or to a new one. `fits` says whether
-/// so many bytes may be in one with others.
+/// Adds a file to the last batch of its holder that has room, or to a new one. `fits` returns
+/// whether a batch may have this many bytes.
 fn add(batches: &mut Vec<Batch>, from: Holder, file: SmallFile, fits: impl Fn(u64) -> bool) {
     let has_room = |batch: &&mut Batch| {
         batch.from.node == from.node

@@ -1,10 +1,10 @@
-//! Many small files at once, before anybody reads them: asked for in batches, verified, given to
-//! whoever waits, and kept in the cache.
+//! Batches: many small files requested at once before they are read, then verified, given to their
+//! readers and cached.
 //!
-//! Owns the batches that are under way and what has come of them until it is stored. A read that
-//! finds its file in a batch under way waits for that, but not for long: where the batch breaks, or
-//! takes its time, the file is fetched alone. It never decides what to ask for, and a batch that
-//! comes to nothing is nobody's error.
+//! This module owns the batches in flight and their results until they are stored. A read whose
+//! file is in a batch in flight waits for the batch, but not for long. If the batch breaks or is
+//! slow, the file is fetched alone. The caller chooses the files, and a batch without result is not
+//! an error for any reader.
 //!
 //! One mutex guards the table; it is held for table work only. Bytes are verified and stored on
 //! blocking threads.
@@ -27,27 +27,27 @@ use p2pfs_types::extent::ByteRange;
 
 use table::{Reading, Table};
 
-/// The most batches under way to one node at a time: with [`BATCH_TARGET_BYTES`] each, they move
-/// 50 MB/s over 20 ms.
+/// Maximum batches in flight to one node. With [`BATCH_TARGET_BYTES`] each, they move 50 MB/s over
+/// 20 ms.
 pub const BATCHES_PER_NODE_MAX: usize = 4;
-/// What a batch has of files together, unless one file alone is more: small enough that the first
-/// of them is not kept waiting by the last on a link of 1 MB/s.
+/// Maximum bytes of the files of a batch, unless a single file is larger. On a link of 1 MB/s the
+/// first file then need not wait long for the last.
 pub const BATCH_TARGET_BYTES: u64 = 256 << 10;
-/// The most files that are asked for, wait to be asked for, or are here and not stored; what is
-/// wanted beyond that is not asked for.
+/// Maximum number of files that are in flight, queued, or received and not stored. Further files
+/// are not requested.
 pub const COMING_MAX: usize = 1024;
-/// How long a read waits for a batch before its file is fetched alone: less than a reader may see
-/// of a holder that fell silent.
+/// How long a read waits for a batch before its file is fetched alone. It is less than a reader may
+/// notice of a silent holder.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How long nothing is asked in batches of a node that is busy, late or does not answer.
+/// How long a node that is busy, late or unreachable gets no batches.
 const REST: Duration = Duration::from_secs(1);
-/// How long nothing is asked in batches of a node that does not know them, since it may be of
-/// another version when it is back, or of which even small ones are late.
+/// How long a node that does not support batches gets none, since it may return with another
+/// version. The pause also applies to a node at which even small batches are late.
 const LONG_REST: Duration = Duration::from_secs(60);
-/// What marks the ticket of a read that waits for a batch.
+/// Flag in the ticket of a read that waits for a batch.
 const OURS: u64 = 1 << 63;
 
-/// Small files on their way in batches. Clones are the same.
+/// Small files requested in batches. Clones share the state.
 #[derive(Clone)]
 pub struct Batches {
     inner: Arc<Inner>,
@@ -63,7 +63,7 @@ struct Inner {
 }
 
 impl Batches {
-    /// Nothing is under way yet. To be called within the runtime that does the work.
+    /// Creates an empty instance. Must be called within the runtime that does the work.
     pub fn new(net: PeerNet, cache: Cache, holders: HoldersOf, fetcher: Fetcher) -> Self {
         let inner = Inner {
             net,
@@ -78,22 +78,22 @@ impl Batches {
         }
     }
 
-    /// Asks for whole small files, the one wanted first first; those that are here, on their way,
-    /// too large or held by nobody are left out. Never waits.
+    /// Requests whole small files, the most wanted first. Files that are here, in flight, too large
+    /// or without a holder are left out. Never blocks.
     pub fn ask(&self, files: &[SmallFile]) {
         self.inner.ask(files);
     }
 
-    /// A file that has come and is not stored yet.
+    /// Returns the bytes of a file that arrived and is not stored yet.
     pub fn here(&self, file: &SmallFile) -> Option<Bytes> {
         self.inner.table.lock().here(file)
     }
 
-    /// Reads from a batch that is under way, or alone where it breaks; gives the reply back where
-    /// the file is in none. The reply may be called before this returns.
+    /// Reads from a batch in flight, or fetches the file alone if the batch breaks. Returns the
+    /// ticket. The reply may be called before this returns.
     ///
     /// # Errors
-    /// The reply, which was not called.
+    /// The reply, which was not called, if no batch has the file.
     pub fn read(
         &self,
         file: SmallFile,
@@ -119,7 +119,7 @@ impl Batches {
             if let Some(inner) = inner.upgrade() {
                 let late = inner.table.lock().late(number, Instant::now());
                 if !late.is_empty() {
-                    // opens files of the cache, whose disk may stand still
+                    // this opens files of the cache, whose disk may hang
                     tokio::task::spawn_blocking(move || inner.fetch_alone(late));
                 }
             }
@@ -127,7 +127,8 @@ impl Batches {
         Ok(number | OURS)
     }
 
-    /// Until when a read waits; nothing where it waits no more, or the ticket is not of here.
+    /// Returns until when a read waits. `None` if it does not wait, or the ticket is not from this
+    /// type.
     pub fn waits_until(&self, ticket: u64) -> Option<Instant> {
         let waits = self.inner.table.lock().waits(ticket & !OURS)?;
         match waits {
@@ -136,7 +137,7 @@ impl Batches {
         }
     }
 
-    /// Takes a read back, as [`Fetcher::cancel`] does.
+    /// Cancels a read, as [`Fetcher::cancel`] does.
     pub fn cancel(&self, ticket: u64) {
         let cancelled = self.inner.table.lock().cancel(ticket & !OURS);
         match cancelled {
@@ -146,20 +147,20 @@ impl Batches {
         }
     }
 
-    /// Lets go of the cached files that are held for who was expected to read them, so that the
-    /// cache may be cleared of them. May touch the disk.
+    /// Closes the cached files that are held for expected readers, so that the cache may be
+    /// cleared. May touch the disk.
     pub fn close_idle(&self) {
         self.inner.let_go(Instant::now());
     }
 
-    /// Whether a ticket is of a read here.
+    /// Returns whether a ticket is from [`Batches::read`].
     pub fn is_ours(ticket: u64) -> bool {
         ticket & OURS != 0
     }
 }
 
 impl Inner {
-    /// Reads whose batch broke, or takes its time, go on as any other.
+    /// Fetches files alone for reads whose batch broke or is late.
     fn fetch_alone(self: &Arc<Self>, readings: impl IntoIterator<Item = (u64, Reading)>) {
         for (number, reading) in readings {
             let Reading {

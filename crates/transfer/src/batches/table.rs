@@ -1,4 +1,4 @@
-//! What is under way, what has come and is not stored, and who waits for it.
+//! Table of the batches in flight, the files that arrived and are not stored, and their readers.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -16,17 +16,17 @@ use p2pfs_proto::wire::native::tcp::SmallFile;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
-/// How many files stay in memory that the cache has no room for; the oldest goes first.
+/// Maximum files in memory that the cache has no room for. The oldest is dropped first.
 const UNSTORED_MAX: usize = 64;
 
-/// The least that a batch has of files together, where there are more: a node of which even so
-/// little is late is better asked for each file alone.
+/// Minimum target size of a batch in bytes. A node that is late even with this little is better
+/// asked for each file alone.
 const BATCH_LEAST_BYTES: u64 = 16 << 10;
 
-/// How many files are held open: as many as are asked for ahead of one program.
+/// Maximum files held open: as many as are requested ahead of one program.
 const HELD_MAX: usize = 256;
 
-/// A read of a file that is in a batch.
+/// Read of a file that is in a batch.
 pub(super) struct Reading {
     pub file: SmallFile,
     pub range: ByteRange,
@@ -34,29 +34,29 @@ pub(super) struct Reading {
     pub reply: ReadReply,
 }
 
-/// Files to be asked of one node at once.
+/// Files to request from one node at once.
 pub(super) struct Batch {
     pub from: Holder,
     pub files: Vec<SmallFile>,
 }
 
-/// By what a batch that is under way is known.
+/// Handle of a batch in flight.
 pub(super) struct UnderWay {
     pub number: u64,
-    /// Ends, in an error, when it is to be taken back.
+    /// Resolves with an error when the batch is to be cancelled.
     pub taken_back: oneshot::Receiver<()>,
 }
 
 enum Coming {
-    /// Asked of a node, or to be asked of it; with the numbers of those that wait.
+    /// Requested from a node or queued for it, with the numbers of the waiting reads.
     Wanted { from: NodeId, waiting: Vec<u64> },
-    /// Here, verified, and not stored yet.
+    /// Received and verified, but not stored yet.
     Here(Bytes),
 }
 
 enum Wait {
     ForBatch(Reading),
-    /// Nothing for a moment, while the read begins.
+    /// `None` briefly, while the read begins.
     Alone(Option<FetchTicket>),
 }
 
@@ -65,19 +65,19 @@ pub(super) struct Table {
     coming: HashMap<SmallFile, Coming>,
     waits: HashMap<u64, Wait>,
     next_number: u64,
-    /// By node and number; who drops one takes it back.
+    /// Batches in flight by node and number. Dropping the sender cancels the batch.
     under_way: BTreeMap<(NodeId, u64), oneshot::Sender<()>>,
     queued: VecDeque<Batch>,
     resting: HashMap<NodeId, Instant>,
-    /// What a batch may have together, of nodes of which more would take too long.
+    /// Target size of a batch, for nodes that are too slow for the usual size.
     most_bytes: HashMap<NodeId, u64>,
     unstored: VecDeque<SmallFile>,
-    /// Files of the cache that are held open for who is about to read them, and since when.
+    /// Files of the cache held open for their expected readers, and since when.
     held: VecDeque<(Instant, CacheFile)>,
 }
 
 impl Table {
-    /// How many more files may be wanted.
+    /// Returns how many more files may be requested.
     pub(super) fn room(&self) -> usize {
         COMING_MAX.saturating_sub(self.coming.len())
     }
@@ -86,19 +86,19 @@ impl Table {
         self.coming.contains_key(file)
     }
 
-    /// Whether a node may be asked now.
+    /// Returns whether a node gets no batches now.
     pub(super) fn is_resting(&self, node: &NodeId, now: Instant) -> bool {
         self.resting.get(node).is_some_and(|until| *until > now)
     }
 
-    /// Asks nothing of a node for a while, or for the rest of a longer one.
+    /// Sends no batches to a node for `time`, or until a longer pause ends.
     pub(super) fn rest(&mut self, node: NodeId, now: Instant, time: Duration) {
         self.resting.retain(|_, until| *until > now);
         let until = self.resting.entry(node).or_insert(now);
         *until = (*until).max(now + time);
     }
 
-    /// What a batch of a node may have of files together, unless one file alone is more.
+    /// Returns the maximum bytes of a batch from a node, unless a single file is larger.
     pub(super) fn most_bytes(&self, node: &NodeId) -> u64 {
         self.most_bytes
             .get(node)
@@ -114,7 +114,8 @@ impl Table {
         };
     }
 
-    /// A batch of so many bytes took so long: the next are to come before readers lose patience.
+    /// Adapts a node's batch size to the duration of its last batch, so that the next ones arrive
+    /// before readers lose patience.
     pub(super) fn took(&mut self, node: NodeId, bytes: u64, time: Duration) {
         let most = self.most_bytes(&node);
         if time > PATIENCE {
@@ -132,7 +133,7 @@ impl Table {
         self.queued.push_back(batch);
     }
 
-    /// The next batch that may be sent, which counts as under way from now on.
+    /// Removes the next queued batch that may be sent, and marks it as in flight.
     pub(super) fn next(&mut self) -> Option<(Batch, UnderWay)> {
         let under_way = &self.under_way;
         let has_room = |batch: &Batch| {
@@ -149,18 +150,18 @@ impl Table {
         Some((batch, UnderWay { number, taken_back }))
     }
 
-    /// A batch of a node is over.
+    /// Removes an ended batch.
     pub(super) fn over(&mut self, node: NodeId, number: u64) {
         self.under_way.remove(&(node, number));
     }
 
-    /// Whether a file is to come from a node still.
+    /// Returns whether a file is still expected from a node.
     pub(super) fn is_wanted(&self, file: &SmallFile, node: &NodeId) -> bool {
         let coming = self.coming.get(file);
         matches!(coming, Some(Coming::Wanted { from, .. }) if from == node)
     }
 
-    /// Lets a read wait for its file, where that is coming.
+    /// Adds a read that waits for its file. Returns the read if its file is not expected.
     pub(super) fn wait(&mut self, reading: Reading) -> Result<u64, Reading> {
         match self.coming.get_mut(&reading.file) {
             Some(Coming::Wanted { waiting, .. }) => {
@@ -173,7 +174,7 @@ impl Table {
         }
     }
 
-    /// Who waits for a file that came, which is here from now on.
+    /// Marks a file as received. Returns the reads that waited for it.
     pub(super) fn came(&mut self, file: SmallFile, bytes: Bytes) -> Vec<Reading> {
         let before = self.coming.insert(file, Coming::Here(bytes));
         let Some(Coming::Wanted { waiting, .. }) = before else {
@@ -193,14 +194,15 @@ impl Table {
         }
     }
 
-    /// Who waits for a file that does not come from a node; they are alone from now on.
+    /// Removes a file that will not arrive from a node. Returns its reads, which are fetched alone
+    /// from now on.
     pub(super) fn failed(&mut self, file: &SmallFile, node: &NodeId) -> Vec<(u64, Reading)> {
         match self.coming.remove(file) {
             Some(Coming::Wanted { from, waiting }) if from == *node => waiting
                 .into_iter()
                 .filter_map(|number| self.give_up(number))
                 .collect(),
-            // another was asked since, or it is here
+            // another node was asked since, or the file has arrived
             Some(other) => {
                 self.coming.insert(*file, other);
                 Vec::new()
@@ -209,9 +211,10 @@ impl Table {
         }
     }
 
-    /// The read with this number has waited long enough. Nobody else is to find that out for
-    /// himself: whoever waits for the same node is alone from now on, and it rests. What is under
-    /// way from there is taken back, so that nothing comes twice, and less is asked for next.
+    /// Handles a read that has waited too long. All reads that wait for the same node are fetched
+    /// alone from now on and returned, so that they need not discover the delay one by one. The
+    /// node rests, and its next batches are smaller. Its batches in flight are cancelled, so that
+    /// nothing arrives twice.
     pub(super) fn late(&mut self, number: u64, now: Instant) -> Vec<(u64, Reading)> {
         let Some(Wait::ForBatch(reading)) = self.waits.get(&number) else {
             return Vec::new();
@@ -234,25 +237,26 @@ impl Table {
             .collect()
     }
 
-    /// The read with this number waits for its batch no more, if it did.
+    /// Ends the wait of a read for its batch. Returns the read if it waited.
     fn give_up(&mut self, number: u64) -> Option<(u64, Reading)> {
         let reading = self.take(number)?;
         self.waits.insert(number, Wait::Alone(None));
         Some((number, reading))
     }
 
-    /// A read goes on alone under this ticket; false where it is over already, or was taken back.
+    /// Records the ticket of a read that is fetched alone. Returns false if the read has ended or
+    /// was cancelled.
     pub(super) fn is_alone(&mut self, number: u64, ticket: FetchTicket) -> bool {
         let wait = self.waits.get_mut(&number);
         wait.map(|wait| *wait = Wait::Alone(Some(ticket))).is_some()
     }
 
-    /// A read that went on alone is over.
+    /// Removes an ended read.
     pub(super) fn end(&mut self, number: u64) {
         self.waits.remove(&number);
     }
 
-    /// Until when a read waits, or by which ticket it goes on alone.
+    /// Returns the deadline of a read, or the ticket under which it is fetched alone.
     pub(super) fn waits(&self, number: u64) -> Option<Result<Instant, FetchTicket>> {
         match self.waits.get(&number)? {
             Wait::ForBatch(reading) => Some(Ok(reading.deadline)),
@@ -260,7 +264,7 @@ impl Table {
         }
     }
 
-    /// Takes a read out, or says by which ticket it goes on alone.
+    /// Removes a read. Returns it, or the ticket under which it is fetched alone.
     pub(super) fn cancel(&mut self, number: u64) -> Option<Result<Reading, FetchTicket>> {
         match self.waits.remove(&number)? {
             Wait::ForBatch(reading) => Some(Ok(reading)),
@@ -275,8 +279,8 @@ impl Table {
         }
     }
 
-    /// The cache has the file, which is held open for a while. Gives what had to be closed for
-    /// it, to be dropped without the lock.
+    /// Records that the cache stored a file, and holds it open for a while. Returns the files to
+    /// close for it, which the caller drops without the lock.
     #[must_use]
     pub(super) fn stored(
         &mut self,
@@ -290,7 +294,8 @@ impl Table {
         self.held.drain(..over).map(|(_, file)| file).collect()
     }
 
-    /// The files that were stored before that, to be dropped without the lock.
+    /// Removes the held files that were stored before a time. The caller drops them without the
+    /// lock.
     #[must_use]
     pub(super) fn let_go(&mut self, before: Instant) -> Vec<CacheFile> {
         let later = self.held.iter().position(|(since, _)| *since > before);
@@ -298,10 +303,10 @@ impl Table {
         self.held.drain(..old).map(|(_, file)| file).collect()
     }
 
-    /// The cache has no room for it: it stays in memory for a while.
+    /// Keeps a file in memory for a while that the cache has no room for.
     pub(super) fn refused(&mut self, file: SmallFile) {
         if let Some(Coming::Here(bytes)) = self.coming.get_mut(&file) {
-            // without the rest of its batch
+            // a copy, so that the rest of its batch can be freed
             *bytes = Bytes::copy_from_slice(bytes);
         }
         self.unstored.push_back(file);

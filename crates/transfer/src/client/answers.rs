@@ -1,4 +1,4 @@
-//! One request from its question to its bytes: asked, verified, given to readers, stored.
+//! Path of one request: sent, verified, delivered to readers, stored.
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -25,15 +25,16 @@ use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
 use p2pfs_types::digest::{ContentHash, ContentKey, Verified};
 use p2pfs_types::id::NodeId;
 
-/// How long a question waits to be allowed, where fetching is limited; then it is put anew, perhaps
-/// to another and for less. Well within the patience of who reads.
+/// How long a request waits for the download limit. After that the plan issues it again, perhaps to
+/// another peer and for fewer bytes. This is well within a reader's patience.
 pub(super) const ALLOWED_WITHIN: Duration = Duration::from_secs(4);
 
-/// Verified bytes to be stored, and where.
+/// Verified bytes and the cache file to store them in.
 type ToStore = (Arc<Verified>, CacheFile);
 
 impl Inner {
-    /// Asks for a small range on this thread where a connection is ready, else by a task.
+    /// Sends a request. A small range goes out on this thread if a connection is ready, otherwise
+    /// in a task.
     pub(super) fn begin(self: &Arc<Self>, send: SendRange) {
         let SendRange {
             request, address, ..
@@ -56,7 +57,8 @@ impl Inner {
         if !self.download.pass_at_once(request.range.len(), true) {
             return None;
         }
-        // Weak, so that an answer that never comes does not keep the network that it would come by
+        // a weak reference, so that a missing answer does not keep the network alive that would
+        // deliver it
         let inner = Arc::downgrade(self);
         let reply: OnAnswer = Box::new(move |outcome| {
             if let Some(inner) = inner.upgrade() {
@@ -80,7 +82,7 @@ impl Inner {
         })
     }
 
-    /// On the task of the connection: verifies, and gives readers their bytes.
+    /// Verifies an answer on the task of its connection and gives readers their bytes.
     fn take_prompt_answer(
         self: &Arc<Self>,
         request: RangeRequest,
@@ -103,14 +105,14 @@ impl Inner {
         }
     }
 
-    /// Asks for one range and sees to the answer.
+    /// Requests one range and handles the answer.
     async fn ask_range(self: Arc<Self>, request: RangeRequest, address: Option<SocketAddr>) {
         let Some(address) = address else {
             return self.fail(&request, Failure::Gone);
         };
         let lane = lane_of(request.lane);
         if !self.is_allowed(&request).await {
-            // nobody's fault, and no reason to give up
+            // the delay is not a peer's fault, and no reason to give up
             return self.fail(&request, Failure::Limited);
         }
         let (node, progress) = (request.node, self.progress(&request));
@@ -121,7 +123,7 @@ impl Inner {
         }
     }
 
-    /// Waits for a while until the limit lets a request pass, and whether it does.
+    /// Waits for a limited time until the limit lets a request pass. Returns whether it did.
     async fn is_allowed(self: &Arc<Self>, request: &RangeRequest) -> bool {
         let is_waited_for = request.lane == plan::Lane::Urgent;
         let bytes = request.range.len();
@@ -140,7 +142,7 @@ impl Inner {
         is_allowed
     }
 
-    /// What was let pass by the limit did not come.
+    /// Ends a request without data, and refunds its bytes to the limit.
     fn came_to_nothing(self: &Arc<Self>, request: &RangeRequest, failure: Failure) {
         self.download.give_back(request.range.len());
         self.fail(request, failure);
@@ -150,12 +152,12 @@ impl Inner {
         self.with(|session, now| session.failed(now, request, failure));
     }
 
-    /// Hashes and stores on a blocking thread. What is small is hashed here instead, which takes
-    /// less time than to wake one: its reader waits.
+    /// Verifies and stores an answer on a blocking thread. A small answer is hashed on this task
+    /// instead, because that takes less time than waking a thread while its reader waits.
     async fn take_answer(self: Arc<Self>, request: RangeRequest, proof: Bytes) {
         self.with(|session, _| session.came(request.id));
         let turn = self.storing.turn().await;
-        // never closed, so never an error; without a permit nothing is verified
+        // the semaphore is never closed, so this cannot fail; without a permit nothing is verified
         let Ok(permit) = self.verifiers.clone().acquire_owned().await else {
             return;
         };
@@ -173,8 +175,8 @@ impl Inner {
         });
     }
 
-    /// Blocking: writes, and tells how it ended. Where the disk stands still it does not write, and
-    /// not again either.
+    /// Stores an answer and reports the result. If the disk hangs, nothing is written, not even
+    /// again. Blocking.
     fn store(
         self: &Arc<Self>,
         turn: Option<Turn>,
@@ -193,7 +195,8 @@ impl Inner {
         }
     }
 
-    /// Gives readers their bytes, before these are stored. Says what is to be stored where.
+    /// Verifies an answer and gives readers their bytes before these are stored. Returns the bytes
+    /// to store.
     fn verify(self: &Arc<Self>, request: &RangeRequest, proof: Bytes) -> Option<ToStore> {
         let verified = match session::verify(request, proof) {
             Ok(verified) => verified,
@@ -208,7 +211,7 @@ impl Inner {
         }
     }
 
-    /// Gives a reader its bytes, or lets it wait again where they are gone meanwhile.
+    /// Gives a reader its bytes, or restarts its read if they are gone meanwhile.
     pub(super) fn deliver(self: &Arc<Self>, delivery: Delivery<ReadReply, CacheFile>) {
         let Delivery { read, sources } = delivery;
         match sources.gather(read.range, read_into) {
@@ -217,14 +220,14 @@ impl Inner {
         }
     }
 
-    /// An offer lists only some of what a node has: asks it for all.
+    /// Asks a node for all ranges that it has, since its offer lists only some of them.
     pub(super) async fn ask_holdings(
         self: Arc<Self>,
         node: NodeId,
         address: SocketAddr,
         hash: ContentHash,
     ) {
-        // never closed, so never an error
+        // the semaphore is never closed, so this cannot fail
         let _permit = self.holdings.acquire().await;
         let question = Request::Holdings { hash };
         let answer = (self.asking.ask)(node, address, Lane::Urgent, question, None).await;

@@ -1,5 +1,5 @@
-//! The ways to ask another node: a task that waits for the answer, or the calling thread that
-//! writes the question at once and has a reply called.
+//! Ways to send a request to another node: in a task that waits for the answer, or at once on the
+//! calling thread with a callback for the answer.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -13,21 +13,21 @@ use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
 use p2pfs_types::id::NodeId;
 
 pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send>>;
-/// Asks one peer one thing. Dropping the future takes the question back.
+/// Sends one request to one peer. Dropping the future cancels the request.
 pub(super) type Ask =
     Arc<dyn Fn(NodeId, SocketAddr, Lane, Request, Option<Progress>) -> Answer + Send + Sync>;
-/// Takes a question back.
+/// Cancels a request.
 pub(super) type TakeBack = Box<dyn FnOnce() + Send>;
-/// The same on the calling thread, where a connection is ready for it; else gives the reply back.
+/// Sends a request on the calling thread if a connection is ready, otherwise returns the callback.
 pub(super) type AskAtOnce = Arc<
     dyn Fn(NodeId, Lane, &Request, OnAnswer, Option<Progress>) -> Result<TakeBack, OnAnswer>
         + Send
         + Sync,
 >;
-/// Told of bytes of an answer that takes its time: from whom, to which request, how many.
+/// Receives the bytes of a slow answer as they arrive: peer, request id, number of bytes.
 pub(super) type OnBytes = Arc<dyn Fn(NodeId, u64, u64) + Send + Sync>;
 
-/// The ways to ask.
+/// Ways to send a request.
 #[derive(Clone)]
 pub(super) struct Asking {
     pub ask: Ask,
@@ -35,7 +35,7 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    /// Over the connections of a network.
+    /// Returns the ways to send requests over the connections of a network.
     pub(super) fn over(net: PeerNet) -> Self {
         let near = net.clone();
         let ask: Ask = Arc::new(move |node, address, lane, request, progress| {
@@ -54,7 +54,7 @@ impl Asking {
     }
 }
 
-/// Whose fault it is that an answer did not come.
+/// Returns the kind of failure for an answer that did not arrive.
 pub(super) fn failure_of(error: &NetError) -> Failure {
     match error {
         NetError::Request(_) | NetError::TooManyConnections | NetError::Closed => Failure::Ours,

@@ -1,5 +1,6 @@
-//! Small verified ranges on their way into the cache, a moment after their readers had them: many
-//! of them cost one change of thread. Until they are there they are read from the window.
+//! Write-behind queue of small verified ranges. They are stored shortly after their readers have
+//! them, so that many ranges cost one change of thread. Until they are stored they are read from
+//! the window.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,19 +13,19 @@ use p2pfs_fetch::session::{Refused, Session};
 use p2pfs_types::digest::{ContentKey, Verified};
 use p2pfs_types::extent::ByteRange;
 
-/// What may wait to be stored; beyond it an answer waits for its own turn to be verified.
+/// Maximum bytes in the queue. Beyond it an answer waits for its own turn to be verified.
 const BEHIND_MAX_BYTES: u64 = 4 << 20;
-/// How long the first of them waits for more: less than a kill loses of any stream.
+/// How long the first range waits for more. A stream loses no more than this to a kill.
 const BEHIND_FOR: Duration = Duration::from_millis(2);
 
-/// A range to be stored.
+/// Range to be stored.
 pub(super) struct Pending {
     pub content: ContentKey,
     pub verified: Arc<Verified>,
     pub file: CacheFile,
 }
 
-/// What waits to be stored.
+/// Queue of the ranges to be stored.
 #[derive(Default)]
 pub(super) struct Behind {
     list: Mutex<List>,
@@ -34,7 +35,7 @@ pub(super) struct Behind {
 struct List {
     pending: Vec<Pending>,
     bytes: u64,
-    /// Whether somebody sees to them.
+    /// Whether a task is responsible for storing them.
     under_way: bool,
 }
 
@@ -43,7 +44,7 @@ impl Behind {
         self.list.lock().bytes + bytes <= BEHIND_MAX_BYTES
     }
 
-    /// Says whether somebody must see to them from now on.
+    /// Adds a range. Returns whether the caller must start a task that stores the queue.
     fn add(&self, pending: Pending) -> bool {
         let mut list = self.list.lock();
         list.bytes += pending.verified.range.len();
@@ -51,7 +52,7 @@ impl Behind {
         !std::mem::replace(&mut list.under_way, true)
     }
 
-    /// All that waits; nothing ends the seeing to them.
+    /// Removes all ranges. An empty result ends the task's responsibility.
     fn take(&self) -> Vec<Pending> {
         let mut list = self.list.lock();
         list.bytes = 0;
@@ -75,7 +76,7 @@ impl Inner {
         });
     }
 
-    /// Blocking: writes.
+    /// Stores the queue until it is empty. Blocking.
     fn store_pending(self: &Arc<Self>) {
         let mut again = Vec::new();
         loop {
@@ -88,8 +89,9 @@ impl Inner {
                 .iter()
                 .map(|one| {
                     let kept = self.storing.keep_now(&one.file, &one.verified);
-                    // the first of a file makes files, half a millisecond's work each time: whoever
-                    // has a reader's bytes in hand does not wait on this processor for all of it
+                    // The first range of a file creates files, which takes half a millisecond each
+                    // time. Threads with a reader's bytes should not wait on this processor for all
+                    // of it.
                     std::thread::yield_now();
                     kept
                 })
@@ -105,16 +107,16 @@ impl Inner {
     }
 }
 
-/// What became of bytes that were to be stored.
+/// Result of storing a range.
 pub(super) enum Kept {
-    /// They are in the cache, and so is all of their file, or not.
+    /// The cache has the bytes, and possibly the whole file.
     Yes {
         is_complete: bool,
     },
     No,
 }
 
-/// Blocking: writes. A cache that fails is one without room: the bytes stay in memory.
+/// Stores a range. A failing cache counts as one without room: the bytes stay in memory. Blocking.
 pub(super) fn keep(file: &CacheFile, verified: &Verified) -> Kept {
     match file.store(verified) {
         Ok(Stored::Kept) => Kept::Yes {
@@ -125,7 +127,7 @@ pub(super) fn keep(file: &CacheFile, verified: &Verified) -> Kept {
 }
 
 impl Kept {
-    /// Says whether to store them again.
+    /// Reports the result to the session. Returns whether to store the range again.
     #[must_use = "what is to be stored again is told of again"]
     pub(super) fn tell(
         self,

@@ -1,4 +1,4 @@
-//! A whole file on its way into the cache.
+//! Fill of a whole file into the cache.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,10 +9,11 @@ use p2pfs_fetch::TransferError;
 use p2pfs_fetch::session::{FillId, FillProgress};
 use p2pfs_types::digest::ContentKey;
 
-/// Tells fills apart.
+/// Next id of a fill.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// A whole file on its way into the cache. Dropping it cancels it, unless another wants the same.
+/// Fill of a whole file into the cache. Dropping it cancels it, unless another fill wants the same
+/// file.
 #[must_use = "dropping a fill cancels it"]
 pub struct Fill {
     content: ContentKey,
@@ -22,14 +23,14 @@ pub struct Fill {
     outcome: oneshot::Receiver<Result<(), TransferError>>,
 }
 
-/// The other end of a [`Fill`].
+/// Sending end of a [`Fill`].
 pub(super) struct Filler {
     pub progress: watch::Sender<FillProgress>,
     pub outcome: oneshot::Sender<Result<(), TransferError>>,
 }
 
 impl Fill {
-    /// Both ends of a fill that has yet to begin.
+    /// Creates both ends of a fill that has not begun.
     pub(super) fn new(fetcher: Fetcher, content: ContentKey) -> (Self, FillId, Filler) {
         let id = FillId(NEXT.fetch_add(1, Ordering::Relaxed));
         let (told, progress) = watch::channel(FillProgress {
@@ -51,7 +52,7 @@ impl Fill {
         (fill, id, filler)
     }
 
-    /// How far it is, now and whenever that changes.
+    /// Returns the progress, now and after each change.
     pub fn progress(&self) -> watch::Receiver<FillProgress> {
         self.progress.clone()
     }
@@ -60,7 +61,7 @@ impl Fill {
     ///
     /// # Errors
     /// [`TransferError::CacheFull`], [`TransferError::Plan`] after the fill's patience without
-    /// progress, [`TransferError::Stopped`]. What came stays in the cache.
+    /// progress, [`TransferError::Stopped`]. Bytes that arrived stay in the cache.
     pub async fn done(mut self) -> Result<(), TransferError> {
         (&mut self.outcome)
             .await
@@ -70,7 +71,7 @@ impl Fill {
 
 impl Drop for Fill {
     fn drop(&mut self) {
-        // where its file is yet to be opened, this keeps it from beginning
+        // prevents the fill from beginning if its file is not open yet
         self.outcome.close();
         self.fetcher.cancel_fill(&self.content, self.id);
     }

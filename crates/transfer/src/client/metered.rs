@@ -1,23 +1,23 @@
-//! Whether what is fetched costs by the byte.
+//! State of a metered network, which costs by the byte.
 
 use tokio::sync::watch;
 
 use super::Fetcher;
 
 impl Fetcher {
-    /// Whether nothing is fetched that nobody asked for from now on: nothing ahead of readers, no
-    /// small files before they are opened. Fills go on: who begins one looks at it.
+    /// Sets whether the network is metered. If it is, nothing is fetched ahead of readers and no
+    /// small files before they are opened. Fills go on, because a user requested them.
     pub fn set_metered(&self, metered: bool) {
         self.inner.metered.send_replace(metered);
         self.inner.with(|session, _| session.set_metered(metered));
     }
 
-    /// Whether it is so now.
+    /// Returns whether the network is metered.
     pub fn is_metered(&self) -> bool {
         *self.inner.metered.borrow()
     }
 
-    /// The same, for who waits for it to change.
+    /// Returns a receiver that follows the metered state.
     pub fn metered(&self) -> watch::Receiver<bool> {
         self.inner.metered.subscribe()
     }

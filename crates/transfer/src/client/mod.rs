@@ -1,12 +1,12 @@
-//! The I/O around a [`Session`]: sockets, tasks, threads and the cache.
+//! I/O around a [`Session`]: sockets, tasks, threads and the cache.
 //!
-//! One mutex guards the session; it is held for table work only, never across an await, a disk
-//! access or a reader's reply, and what the session wants done is done after it. Requests are
-//! tasks; verifying and storing is done on blocking threads, some for each processor. A small range
-//! that somebody waits for takes a shorter way, since each change of thread costs as much as all of
+//! One mutex guards the session. It is held for table work only, never across an await, a disk
+//! access or a reader's reply. The session's actions are carried out after it is released. Requests
+//! are tasks. Verifying and storing happens on blocking threads, a few per processor. A small range
+//! with a waiting reader takes a shorter way, because each change of thread costs as much as all of
 //! its work: the reader's thread writes the request, and the connection's task verifies the answer
-//! and gives the reader its bytes. A reader gets them before they are stored. No choice is made
-//! here: whom to ask, what to keep, when to give up is the session's.
+//! and delivers it. A reader gets its bytes before they are stored. The session makes all choices:
+//! the peers, the bytes to keep and the time to give up.
 
 mod answers;
 mod asking;
@@ -46,26 +46,26 @@ use fill::Filler;
 use storing::Storing;
 pub use terms::{FetchConfig, FetchTicket, HoldersOf, ReadReply};
 
-/// How many events wait for their reader; further ones are dropped and counted.
+/// Maximum events that wait for their reader. Further ones are dropped.
 pub const FETCH_EVENTS_MAX: usize = 1024;
-/// What the cache refused and is kept in memory for readers nearby.
+/// Maximum bytes that the cache refused and that stay in memory for readers nearby.
 pub const UNCACHED_WINDOW_BYTES: u64 = 32 << 20;
-/// How many questions what parts of a file a peer has are open at one time: of each that wants a
-/// file too one, so that those that are gone keep no place from the others.
+/// Maximum open surveys: one for each node that wants a file, so that unreachable nodes do not
+/// displace the others.
 const HOLDINGS_AT_ONCE_MAX: usize = HOLDERS_MAX;
-/// Verifiers for each processor: one also stores what it verified, and while it waits for the disk
-/// another verifies. With as many as processors a large fetch was a tenth slower.
+/// Verifiers per processor. A verifier also stores what it verified, and another verifies while it
+/// waits for the disk. With one verifier per processor a large fetch was a tenth slower.
 const VERIFIERS_PER_PROCESSOR: usize = 2;
-/// Verifiers at one time, whatever the machine has; each holds two pieces of memory.
+/// Maximum verifiers on any machine. Each uses the memory of two pieces.
 const VERIFIERS_MAX: usize = 8;
 
-/// Fetches contents from other nodes. Clones are the same fetcher.
+/// Fetcher of contents from other nodes. Clones are the same fetcher.
 #[derive(Clone)]
 pub struct Fetcher {
     inner: Arc<Inner>,
 }
 
-/// What the session keeps for the client.
+/// Owner of the session.
 struct Client;
 
 impl Owner for Client {
@@ -79,8 +79,8 @@ impl Owner for Client {
     }
 }
 
-/// A session that is woken so much too late was in a process that did not run: it was stopped or
-/// frozen, or others had the processors. Far less than a reader has patience.
+/// Delay of a wake-up from which on the process counts as paused: it was stopped or frozen, or
+/// other programs had the processors. This is far less than a reader's patience.
 const PAUSE: Duration = Duration::from_secs(1);
 
 struct State {
@@ -114,7 +114,7 @@ impl Drop for Inner {
 }
 
 impl Fetcher {
-    /// A fetcher on the tokio runtime that this is called in.
+    /// Creates a fetcher on the current tokio runtime.
     pub fn new(
         config: FetchConfig,
         net: PeerNet,
@@ -158,14 +158,14 @@ impl Fetcher {
         (Self { inner }, receiver)
     }
 
-    /// How much is asked for a second.
+    /// Returns the download limit.
     pub fn download(&self) -> &Pace {
         &self.inner.download
     }
 
-    /// Reads a range: from the cache, or from other nodes until `deadline` (which moves on for as
-    /// long as bytes of the file come). The reply may be called before this returns. May touch the
-    /// local disk, so not for an async task.
+    /// Reads a range from the cache, or from other nodes until `deadline`, which is extended while
+    /// bytes of the file arrive. The reply may be called before this returns. May touch the local
+    /// disk, so it must not be called in an async task.
     pub fn read(
         &self,
         hash: ContentHash,
@@ -177,7 +177,7 @@ impl Fetcher {
         self.read_with(hash, size_bytes, range, deadline, true, reply)
     }
 
-    /// As [`Fetcher::read`], for a reader that nothing is to be fetched ahead of.
+    /// Reads a range like [`Fetcher::read`], but without read-ahead.
     pub fn read_just(
         &self,
         hash: ContentHash,
@@ -232,29 +232,29 @@ impl Fetcher {
         FetchTicket(self.inner.ask_for(read))
     }
 
-    /// Tells that a range was read from the cache by other means than [`Fetcher::read`], so that
-    /// read-ahead moves on. Cheap.
+    /// Records that a range was read from the cache without [`Fetcher::read`], so that read-ahead
+    /// moves on. Cheap.
     pub fn note_read(&self, content: ContentKey, range: ByteRange) {
         self.inner
             .with(|session, now| session.read_on(now, &content, range));
     }
 
-    /// Until when a read waits if nothing more comes; nothing where it waits no more. It moves on
-    /// as bytes of the file arrive.
+    /// Returns until when a read waits if nothing more arrives, or `None` if it does not wait.
+    /// Bytes of its file that arrive extend the time.
     pub fn waits_until(&self, ticket: FetchTicket) -> Option<Instant> {
         let mut state = self.inner.state.lock();
         let now = state.now();
         state.session.waits_until(now, ticket.0?)
     }
 
-    /// Takes a read back: its reply is called with [`TransferError::Cancelled`], unless it was
-    /// called already.
+    /// Cancels a read: calls its reply with [`TransferError::Cancelled`], unless it was called
+    /// already.
     pub fn cancel(&self, ticket: FetchTicket) {
         let Some(id) = ticket.0 else { return };
         self.inner.with(|session, _| session.cancel(id));
     }
 
-    /// Brings a whole file into the cache. To be called within the runtime.
+    /// Brings a whole file into the cache. Must be called within the runtime.
     pub fn fill(&self, hash: ContentHash, size_bytes: u64) -> Fill {
         let content = ContentKey::new(hash, size_bytes);
         let (fill, id, filler) = Fill::new(self.clone(), content);
@@ -270,81 +270,83 @@ impl Fetcher {
             .with(|session, _| session.cancel_fill(content, id));
     }
 
-    /// A node answers a `Get`: it has some of a file, and is reached at `address`. Of no use
-    /// unless the file is being fetched.
+    /// Records a node's answer to a `Get`: it has some of a file and is reached at `address`. The
+    /// offer is ignored unless the file is being fetched.
     pub fn offer(&self, offer: Offer, address: SocketAddr) {
         self.inner
             .with(|session, now| session.offer(now, &offer, address));
     }
 
-    /// A node asks for a file that may be on its way here too: each has parts for the other soon.
+    /// Records a node that asks for a file that may be fetched here too. Each will soon have parts
+    /// for the other.
     pub fn fellow(&self, hash: &ContentHash, node: NodeId, address: SocketAddr) {
         self.inner
             .with(|session, now| session.fellow(now, hash, node, address));
     }
 
-    /// Lets go of the cached files that are held for readers who may come back within seconds, so
-    /// that the cache may be cleared of them. Waits for the disk until they are closed, but for
-    /// those whose time was over a moment ago.
+    /// Closes the cached files held for readers that may return within seconds, so that the cache
+    /// may be cleared. Waits for the disk until they are closed, except files that had already
+    /// expired.
     pub fn close_idle(&self) {
         let ((), mut actions) = self.inner.tell(|session, _| session.close_idle());
         drop(std::mem::take(&mut actions.closed));
         self.inner.carry_out(actions);
     }
 
-    /// A node is back: what it failed before is forgotten, but not that it lied.
+    /// Forgets the failures of a node that has returned, but not that it sent wrong bytes.
     pub fn returned(&self, node: &NodeId) {
         self.inner.with(|session, _| session.returned(node));
     }
 
-    /// A node gave verified bytes that were not asked for by this fetcher.
+    /// Records verified bytes from a node that this fetcher had not requested.
     pub fn gave(&self, node: NodeId, bytes: u64) {
         self.inner.with(|session, _| session.gave(node, bytes));
     }
 
-    /// A node gave wrong bytes of a content, though not to this fetcher: it is shunned and told of.
+    /// Shuns and reports a node that gave wrong bytes of a content outside this fetcher.
     pub fn lied(&self, node: NodeId, content: ContentKey) {
         self.inner
             .with(|session, now| session.lied(now, node, content));
     }
 
-    /// Every peer that was asked, in order of priority.
+    /// Returns all known peers, in order of priority.
     pub fn peers(&self) -> Vec<PeerRate> {
         self.inner.state.lock().session.peers(Instant::now())
     }
 
-    /// What to keep of the peers over a restart, at most
+    /// Returns the records of the peers to keep over a restart, at most
     /// [`PEER_RECORDS_MAX`](p2pfs_fetch::PEER_RECORDS_MAX).
     pub fn peer_records(&self) -> Vec<PeerRecord> {
         let state = self.inner.state.lock();
         state.session.peer_records(Instant::now())
     }
 
-    /// Takes up what an earlier life kept of peers, of those that this one knows nothing of yet.
+    /// Restores peer records of an earlier run, for peers of which nothing is known in this run.
     pub fn recall(&self, records: &[PeerRecord]) {
         self.inner.with(|session, now| session.recall(now, records));
     }
 
-    /// Every file that is on its way, or was used a moment ago.
+    /// Returns all files that are being fetched or were used recently.
     pub fn fetches(&self) -> Vec<FetchReport> {
         self.inner.state.lock().session.fetches()
     }
 
-    /// Ends every read and fill with [`TransferError::Stopped`]; later ones end so at once.
+    /// Ends every read and fill with [`TransferError::Stopped`]. Later ones end in the same way at
+    /// once.
     pub fn stop(&self) {
         self.inner.with(|session, _| session.stop());
     }
 }
 
 impl Inner {
-    /// Tells the session something, then does all that it wants done, without the lock.
+    /// Calls the session, then carries out its actions without the lock.
     fn with<R>(self: &Arc<Self>, tell: impl FnOnce(&mut Session<Client>, Instant) -> R) -> R {
         let (result, actions) = self.tell(tell);
         self.carry_out(actions);
         result
     }
 
-    /// Tells the session something, and gives what it wants done.
+    /// Calls the session, and returns its actions.
     fn tell<R>(
         &self,
         tell: impl FnOnce(&mut Session<Client>, Instant) -> R,
@@ -375,11 +377,11 @@ impl Inner {
             self.deliver(delivery);
         }
         for (filler, outcome) in actions.fills {
-            // the other end may have gone
+            // the receiver may be gone
             let _ = filler.outcome.send(outcome);
         }
         for event in actions.events {
-            // told of nobody's wait: what nobody reads in time is dropped
+            // no wait depends on events, so those that are not read in time are dropped
             let _full = self.events.try_send(event);
         }
         for hash in actions.wanted {
@@ -394,8 +396,8 @@ impl Inner {
         self.close_beside(actions.closed, actions.reopens);
     }
 
-    /// To close a file of the cache touches the disk, for which neither the clock nor a connection
-    /// waits; it may make room for another.
+    /// Closes files of the cache on a blocking thread, since that touches the disk and neither the
+    /// clock nor a connection may wait for it. Then opens the files that may have room now.
     fn close_beside(self: &Arc<Self>, closed: Vec<CacheFile>, reopens: Vec<ContentKey>) {
         if closed.is_empty() && reopens.is_empty() {
             return;
@@ -409,7 +411,7 @@ impl Inner {
         });
     }
 
-    /// Does what is due, and says when the next is.
+    /// Handles due timers. Returns the time of the next one.
     fn tick(self: &Arc<Self>) -> Option<Instant> {
         self.with(Session::handle_timeout);
         self.state.lock().arm()
@@ -417,7 +419,8 @@ impl Inner {
 }
 
 impl State {
-    /// The time; where the session should have been woken long ago, this node did not run.
+    /// Returns the current time. A wake-up that is long overdue means that this node did not run,
+    /// and is recorded as a pause.
     fn now(&mut self) -> Instant {
         let now = Instant::now();
         let late = self.armed.map(|at| now.saturating_duration_since(at));
@@ -427,7 +430,7 @@ impl State {
         now
     }
 
-    /// Whether the session wants to be woken sooner than it will be.
+    /// Returns whether the session wants to be woken sooner than planned.
     fn rearm(&mut self) -> bool {
         let Some(next) = self.session.poll_timeout() else {
             return false;
@@ -439,7 +442,7 @@ impl State {
         is_sooner
     }
 
-    /// When the session wants to be woken, which will now be done.
+    /// Plans the next wake-up of the session. Returns its time.
     fn arm(&mut self) -> Option<Instant> {
         self.armed = self.session.poll_timeout();
         self.armed
@@ -454,7 +457,7 @@ fn on_bytes(inner: Weak<Inner>) -> OnBytes {
     })
 }
 
-/// Wakes the session when it asked to be woken, for as long as there is a fetcher.
+/// Wakes the session at the times that it asks for, as long as the fetcher exists.
 async fn keep_time(inner: Weak<Inner>, wake: Arc<Notify>) {
     loop {
         let next = match inner.upgrade() {
@@ -463,7 +466,7 @@ async fn keep_time(inner: Weak<Inner>, wake: Arc<Notify>) {
         };
         match next {
             Some(at) => {
-                // either end of the wait leads to the same look at the clock
+                // both ends of the wait lead to the same check of the clock
                 let _ = tokio::time::timeout_at(at.into(), wake.notified()).await;
             }
             None => wake.notified().await,
@@ -482,13 +485,13 @@ fn read_cached(file: &CacheFile, range: ByteRange) -> Option<Bytes> {
     }
 }
 
-/// Fills a buffer with what a file of the cache has from a place on.
+/// Reads a range from a file of the cache into a buffer.
 fn read_into(file: &CacheFile, range: ByteRange, buffer: &mut [u8]) -> Result<(), Shortfall> {
     match file.read_at(range.start, buffer) {
         Ok(ReadOutcome::Ready(length)) if length as u64 == range.len() => Ok(()),
         Ok(ReadOutcome::Ready(_)) => Err(Shortfall::missing(range)),
         Ok(ReadOutcome::Missing(gap)) => {
-            // the first of it, of which there may be more, as after a power cut
+            // the first gap; there may be more, for example after a power cut
             let mut missing = file.missing_in(range);
             missing.insert(gap);
             Err(Shortfall::all_missing(missing))

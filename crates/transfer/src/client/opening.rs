@@ -1,7 +1,7 @@
-//! Opening the files of the cache, and what they are opened for.
+//! Opening of cache files for reads and fills.
 //!
-//! Between the two nobody waits for the file yet, so that it may be let go of
-//! ([`Fetcher::close_idle`](super::Fetcher::close_idle)): then it is opened again.
+//! Between opening a file and using it, no reader waits for the file yet. It may be closed in
+//! between ([`Fetcher::close_idle`](super::Fetcher::close_idle)), and is then opened again.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ExtentSet;
 
 impl Inner {
-    /// Begins a fetch unless it has begun, and gives the cache's file where there is one.
+    /// Begins a fetch unless it has begun. Returns the cache's file if there is one.
     pub(super) fn open(
         self: &Arc<Self>,
         content: ContentKey,
@@ -23,7 +23,7 @@ impl Inner {
         if let Some(file) = self.with(|session, now| session.open(now, content))? {
             return Ok(file);
         }
-        // an error of the cache is no error of the read: it goes on uncached
+        // an error of the cache does not fail the read: it goes on uncached
         let file = self.cache.file(content.hash, content.size_bytes).ok();
         let cached = Cached {
             file: file.clone(),
@@ -36,7 +36,7 @@ impl Inner {
         Ok(file)
     }
 
-    /// Blocking: opens the file in the cache, where that takes it by now.
+    /// Opens a file in the cache if the cache accepts it by now. Blocking.
     pub(super) fn reopen(self: &Arc<Self>, content: ContentKey) -> Option<CacheFile> {
         let file = self.cache.file(content.hash, content.size_bytes).ok()?;
         let (own, is_complete) = (file.clone(), file.is_complete());
@@ -44,7 +44,7 @@ impl Inner {
         Some(file)
     }
 
-    /// Lets a reader of a content that was opened wait.
+    /// Starts the read of an open content.
     pub(super) fn ask_for(self: &Arc<Self>, mut read: Read<ReadReply>) -> Option<DemandId> {
         loop {
             let content = read.content;
@@ -66,7 +66,7 @@ impl Inner {
         }
     }
 
-    /// Lets a reader wait again whose bytes were gone when they were to be read.
+    /// Restarts a read whose bytes were gone when they were to be delivered.
     pub(super) fn fell_short(self: &Arc<Self>, mut read: Read<ReadReply>, gap: Shortfall) {
         loop {
             let (content, why) = (read.content, gap.clone());
@@ -86,8 +86,8 @@ impl Inner {
         }
     }
 
-    /// Blocking: opens the file in the cache, and checks what is in doubt of it, so that it ends
-    /// with nothing in doubt and asks for nothing that is here.
+    /// Opens a file in the cache and verifies its doubtful ranges. The fill then ends with nothing
+    /// in doubt and requests nothing that is here. Blocking.
     pub(super) fn begin_fill(
         self: &Arc<Self>,
         content: ContentKey,
@@ -98,24 +98,24 @@ impl Inner {
             let file = match self.open(content) {
                 Ok(file) => file,
                 Err(error) => {
-                    // the other end may have gone
+                    // the receiver may be gone
                     let _ = filler.outcome.send(Err(error));
                     return;
                 }
             };
-            // the cache may take by now what it did not as its fetch began
+            // the cache may accept a file by now that it refused when the fetch began
             let file = file.or_else(|| self.reopen(content));
             if let Some(file) = &file {
                 file.settle(|| !filler.outcome.is_closed());
             }
-            // asked under the session's lock: what is not stored by then is in its window
+            // called under the session's lock: bytes that are not stored by then are in its window
             let present = || {
                 file.as_ref()
                     .map_or_else(ExtentSet::new, CacheFile::present)
             };
             let begun = self.with(|session, now| match session.is_closed(&content) {
                 true => Err(filler),
-                // who wanted it has gone
+                // the fill was dropped
                 false if filler.outcome.is_closed() => Ok(()),
                 false => {
                     let (filler, patience) = ((id, filler), self.fill_patience);
@@ -125,7 +125,7 @@ impl Inner {
             });
             match begun {
                 Ok(()) => return,
-                // it was let go of meanwhile
+                // the file was closed meanwhile
                 Err(back) => filler = back,
             }
         }

@@ -1,8 +1,9 @@
-//! Whose turn it is to bring an answer into the cache, and whether its disk stands still.
+//! Turns to store answers in the cache, and detection of a hung disk.
 //!
-//! An answer waits for its turn before it is verified, so that no more comes than the disk takes.
-//! A disk that ends nothing for a while, as one that is gone or a server's, keeps nobody waiting:
-//! what comes then is given to its readers and stays in memory, as where the cache has no room.
+//! An answer waits for its turn before it is verified, so that no more is accepted than the disk
+//! takes. A disk that completes nothing for a while, for example a dead one or one of a server,
+//! delays no reader: answers are then given to their readers and stay in memory, as if the cache
+//! had no room.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,25 +17,25 @@ use super::behind::{self, Kept};
 use p2pfs_cache::CacheFile;
 use p2pfs_types::digest::Verified;
 
-/// How often it is looked whether anything was stored, while an answer waits.
+/// Interval between two checks for progress while an answer waits.
 const LOOK_AFTER: Duration = Duration::from_millis(500);
-/// In so many looks, one after the other, nothing was: 3 s, which is longer than a busy disk lets
-/// all wait, and well within the patience of readers. Looks and not a time, since one may be late
-/// by as long as this process was halted.
+/// Number of checks in a row without progress after which the disk counts as hung: 3 s. A busy disk
+/// does not delay all stores that long, and it is well within a reader's patience. Checks are
+/// counted instead of time, since one may be late by as long as this process was halted.
 const LOOKS_MAX: u32 = 6;
 
-/// Who may store, and how that goes.
+/// Turns to store, and their progress.
 pub(super) struct Storing {
     turns: Arc<Semaphore>,
     turns_max: usize,
-    /// How many of those whose turn it is wait for the disk; the rest wait for a processor.
+    /// Number of turns that wait for the disk. The other turns wait for a processor.
     at_disk: AtomicUsize,
-    /// How many stores have ended.
+    /// Number of completed stores.
     ended: AtomicU64,
     stands_still: AtomicBool,
 }
 
-/// The right to store what is verified next.
+/// Right to store the next verified answer.
 pub(super) struct Turn {
     _permit: OwnedSemaphorePermit,
 }
@@ -46,7 +47,8 @@ impl Turn {
 }
 
 impl Storing {
-    /// So many answers are on their way from verifying to the disk at one time.
+    /// Creates the turns. `turns` is the number of answers that may be between verification and
+    /// disk.
     pub(super) fn new(turns: usize) -> Self {
         Self {
             turns: Arc::new(Semaphore::new(turns)),
@@ -57,7 +59,7 @@ impl Storing {
         }
     }
 
-    /// Waits for a turn; nothing where the disk stands still.
+    /// Waits for a turn. Returns `None` if the disk hangs.
     pub(super) async fn turn(&self) -> Option<Turn> {
         let turns = self.turns.clone();
         if self.stands_still.load(Ordering::Relaxed) {
@@ -67,7 +69,7 @@ impl Storing {
         let (mut seen, mut looks) = (self.ended.load(Ordering::Relaxed), 0);
         while looks < LOOKS_MAX {
             if let Ok(turn) = timeout(LOOK_AFTER, turn.as_mut()).await {
-                // never closed, so never an error
+                // the semaphore is never closed, so this cannot fail
                 return turn.ok().map(Turn::new);
             }
             let ended = self.ended.load(Ordering::Relaxed);
@@ -83,7 +85,7 @@ impl Storing {
         None
     }
 
-    /// Blocking: writes, where it is its turn.
+    /// Stores an answer if there is a turn. Blocking.
     pub(super) fn keep(&self, turn: Option<Turn>, file: &CacheFile, verified: &Verified) -> Kept {
         let Some(_turn) = turn else {
             return Kept::No;
@@ -94,7 +96,7 @@ impl Storing {
         kept
     }
 
-    /// Blocking: writes.
+    /// Stores an answer without a turn. Blocking.
     pub(super) fn keep_now(&self, file: &CacheFile, verified: &Verified) -> Kept {
         let kept = behind::keep(file, verified);
         self.ended.fetch_add(1, Ordering::Relaxed);

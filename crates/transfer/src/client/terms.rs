@@ -1,4 +1,4 @@
-//! The words of fetching: what the owner of a fetcher gives it.
+//! Types that the owner of a fetcher passes in.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,29 +10,29 @@ use p2pfs_fetch::plan::{DemandId, PlanConfig};
 use p2pfs_fetch::{Holder, TransferError};
 use p2pfs_types::digest::ContentHash;
 
-/// Who has all of a content, as the catalogue and the cluster know it, whatever size they say that
-/// it has. Called without any lock held, often; only the first
+/// Returns the nodes that have all of a content according to the catalogue and the cluster,
+/// whatever size they claim. Called often and without any lock held. Only the first
 /// [`HOLDERS_MAX`](p2pfs_fetch::plan::HOLDERS_MAX) of one size count.
 pub type HoldersOf = Arc<dyn Fn(&ContentHash) -> Vec<Holder> + Send + Sync>;
 
-/// What to do with a read's outcome. Called once, from any thread, without any lock held.
+/// Callback for the result of a read. Called once, from any thread, without any lock held.
 pub type ReadReply = Box<dyn FnOnce(Result<Bytes, TransferError>) + Send>;
 
 /// Settings of a [`Fetcher`](super::Fetcher).
 #[derive(Clone, Debug)]
 pub struct FetchConfig {
-    /// The plan's settings.
+    /// Settings of the plan.
     pub plan: PlanConfig,
-    /// Seeds the plan's choices.
+    /// Seed of the plan's random choices.
     pub seed: u64,
-    /// See [`UNCACHED_WINDOW_BYTES`].
+    /// Maximum bytes in memory that the cache refused; see [`UNCACHED_WINDOW_BYTES`].
     pub uncached_window_bytes: u64,
     /// How long a fill goes on without progress.
     pub fill_patience: Duration,
 }
 
 impl FetchConfig {
-    /// The defaults, with choices from `seed`.
+    /// Returns the defaults, with random choices from `seed`.
     pub fn new(seed: u64) -> Self {
         Self {
             plan: PlanConfig::default(),
@@ -43,18 +43,18 @@ impl FetchConfig {
     }
 }
 
-/// One read, for [`Fetcher::cancel`](super::Fetcher::cancel).
+/// Id of one read, for [`Fetcher::cancel`](super::Fetcher::cancel).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FetchTicket(pub(super) Option<DemandId>);
 
 impl FetchTicket {
-    /// The ticket as a number, for whoever keeps tickets of several kinds; 0 for a read that is
-    /// over already.
+    /// Returns the ticket as a number, for owners with several kinds of tickets. 0 means that the
+    /// read has ended.
     pub fn number(self) -> u64 {
         self.0.map_or(0, |id| id.0 + 1)
     }
 
-    /// The ticket that had this [`number`](Self::number).
+    /// Returns the ticket with this [`number`](Self::number).
     pub fn from_number(number: u64) -> Self {
         Self(number.checked_sub(1).map(DemandId))
     }

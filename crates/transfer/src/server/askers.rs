@@ -1,4 +1,4 @@
-//! Who asked for a file lately: they may have parts of it by now.
+//! Recent askers of each file. They may have parts of it by now.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -10,11 +10,11 @@ use p2pfs_proto::wire::native::udp::OFFER_ASKERS_MAX;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 
-/// How many files askers are remembered of; the one asked for longest ago is forgotten first.
+/// Maximum files whose askers are remembered. The least recently requested one is forgotten first.
 const FILES_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// How many askers of one file are remembered: what an offer can name.
-pub const ASKERS_MAX: usize = OFFER_ASKERS_MAX;
-/// For how long.
+/// Maximum askers remembered for one file: as many as an offer can name.
+pub(super) const ASKERS_MAX: usize = OFFER_ASKERS_MAX;
+/// How long an asker is remembered.
 const LATELY: Duration = Duration::from_secs(120);
 
 pub(super) struct Askers {
@@ -39,7 +39,7 @@ impl Askers {
         }
     }
 
-    /// The latest askers but for `asker`.
+    /// Returns the latest askers except `asker`.
     pub(super) fn of(&self, now: Instant, hash: &ContentHash, asker: &NodeId) -> Vec<NodeId> {
         let Some(list) = self.files.peek(hash) else {
             return vec![];

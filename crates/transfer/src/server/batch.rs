@@ -1,7 +1,8 @@
-//! Answering a batch: many small files in one pass over the disk, for the turn and the bytes of
+//! Answers to batches: many small files in one pass over the disk, for the turn and the memory of
 //! one answer.
 //!
-//! Its files are not kept open: who asks for a file whole does not come back for more of it.
+//! The files are not kept open, since a peer that requests a whole file does not ask for more of
+//! it.
 
 use std::time::Instant;
 
@@ -33,7 +34,7 @@ impl Server {
 }
 
 impl Inner {
-    /// Blocking: reads and hashes.
+    /// Reads and encodes the files of a batch. Blocking.
     fn make_batch(
         &self,
         from: &NodeId,
@@ -54,7 +55,7 @@ impl Inner {
             match whole {
                 Ok(proof) => packed.push_here(&proof),
                 Err(Unserved::Gone) => packed.push_gone(),
-                // it is asked for alone then, and told more
+                // the peer then requests the file alone, and gets a precise answer
                 Err(Unserved::NotHere | Unserved::Busy) => packed.push_not_here(),
             }
         }

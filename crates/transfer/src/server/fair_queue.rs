@@ -1,11 +1,12 @@
-//! Whose turn it is to be served: each peer in its turn, within what may be in memory.
+//! Fair queue of the requests to serve: each peer in turn, within the memory limits.
 //!
-//! A turn is one answer being made. The bytes of an answer count until they are sent (or thrown
-//! away), for all peers together and for each, so that peers that read slowly hold up themselves
-//! and not the others. What waits is only counted, not made.
+//! A turn is one answer being made. The bytes of an answer count until they are sent or dropped, in
+//! total and per peer, so that slow readers delay only themselves. A waiting request is only
+//! counted; its answer is not made yet.
 //!
-//! An answer that is made for long stands still, as over a disk that hangs below a share: it takes
-//! no other's turn any more, nor memory until it goes on, and its content is not begun once more.
+//! An answer that takes very long is stuck, for example on a disk that hangs below a share. It then
+//! does not occupy another answer's turn, holds no memory until it continues, and its content is
+//! not started a second time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
@@ -22,17 +23,17 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
-/// Bulk has one turn in so many even where readers wait: they are not to starve it.
+/// Bulk gets one turn in this many even if readers wait, so that it is not starved.
 const URGENT_RUN_MAX: u32 = 8;
-/// The load at which an offer says 255: so many questions that wait.
+/// Number of waiting requests at which an offer reports the load 255.
 const LOAD_FULL_WAITING: usize = 64;
 
-/// An answer that is made for longer stands still: many times what a slow disk takes for one.
+/// Age from which an answer being made counts as stuck: many times what a slow disk takes for one.
 pub(super) const STANDS_STILL: Duration = Duration::from_millis(500);
-/// So many may, each on a thread of its own; further ones take the turns of others.
+/// Maximum stuck answers, each on its own thread. Further ones occupy turns.
 const STANDING_MAX: usize = 64;
 
-/// Lets peers through in turn. Clones are the same queue.
+/// Queue that lets peers through in turn. Clones are the same queue.
 #[derive(Clone)]
 pub(super) struct FairQueue {
     turns: Arc<Mutex<Turns>>,
@@ -40,29 +41,29 @@ pub(super) struct FairQueue {
 
 struct Turns {
     limits: ServerLimits,
-    /// By number, so the first is the oldest.
+    /// Answers being made by number, so the first is the oldest.
     making: BTreeMap<u64, Making>,
-    /// What stands still, by number.
+    /// Stuck answers by number.
     standing: BTreeMap<u64, Making>,
     next_number: u64,
     held_bytes: u64,
     held_of_peer: BTreeMap<(Lane, NodeId), u64>,
     waiting: BTreeMap<(Lane, NodeId), VecDeque<Waiter>>,
-    /// Peers that wait, the next one first: those with readers who wait, then the others.
+    /// Peers with waiting requests, the next one first: urgent ones, then bulk ones.
     urgent: VecDeque<NodeId>,
     bulk: VecDeque<NodeId>,
     waiting_count: usize,
-    /// Urgent turns since the last one of bulk.
+    /// Urgent turns since the last bulk turn.
     urgent_run: u32,
 }
 
-/// What is asked for.
+/// Request in the queue.
 #[derive(Clone, Copy)]
 pub(super) struct Asked {
     pub of: (Lane, NodeId),
-    /// Of one content; of a batch, of the one that it has come to.
+    /// Content of the request. For a batch, the content being read.
     pub hash: Option<ContentHash>,
-    /// What the answer takes.
+    /// Bytes of the answer.
     pub bytes: u64,
 }
 
@@ -76,7 +77,7 @@ impl Asked {
     }
 }
 
-/// An answer that is being made.
+/// Answer that is being made.
 struct Making {
     since: Instant,
     asked: Asked,
@@ -87,7 +88,7 @@ struct Waiter {
     go: oneshot::Sender<Turn>,
 }
 
-/// The right to make one answer; dropping it gives it back.
+/// Right to make one answer. Dropping it returns the turn.
 pub(super) struct Turn {
     queue: FairQueue,
     number: u64,
@@ -96,7 +97,8 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// The answer goes on with this content, which is what stands still if it does from now on.
+    /// Records that the answer continues with this content, which counts as stuck if the answer
+    /// hangs from now on.
     pub(super) fn goes_on_with(&mut self, hash: ContentHash) {
         let mut turns = self.queue.turns.lock();
         if turns.end_making(self.number) {
@@ -106,7 +108,8 @@ impl Turn {
         self.number = turns.note_making(self.asked);
     }
 
-    /// The answer is made, and takes memory until this is dropped; the next may be made.
+    /// Marks the answer as made. It uses memory until the turn is dropped, and the next answer may
+    /// be made.
     pub(super) fn made(&mut self) {
         if std::mem::replace(&mut self.making, false) {
             let granted = {
@@ -155,9 +158,9 @@ impl FairQueue {
         }
     }
 
-    /// Waits for a turn to make an answer, and looks meanwhile what stands still. `None` at once
-    /// where too many wait already, or where another answer of the same content stands still.
-    /// Needs a running tokio runtime.
+    /// Waits for a turn to make an answer, and checks for stuck answers meanwhile. Returns `None`
+    /// at once if too many requests wait, or if another answer of the same content is stuck. Needs
+    /// a running tokio runtime.
     pub(super) async fn pass(&self, asked: Asked) -> Option<Turn> {
         let mut turn = pin!(self.line_up(asked));
         loop {
@@ -168,7 +171,7 @@ impl FairQueue {
         }
     }
 
-    /// Waits for a turn, however long.
+    /// Waits for a turn without a time limit.
     pub(super) async fn line_up(&self, asked: Asked) -> Option<Turn> {
         let (go, turn) = oneshot::channel();
         let unclaimed = {
@@ -182,11 +185,11 @@ impl FairQueue {
         turn.await.ok()
     }
 
-    /// A turn for who need not wait for it: nobody does but those whose own answers are to be sent
-    /// first, and the limits allow it now.
+    /// Returns a turn if the request need not wait. That is so if all waiting requests are blocked
+    /// by their own peers' unsent answers, and the limits allow it now.
     pub(super) fn pass_at_once(&self, asked: Asked) -> Option<Turn> {
         let mut turns = self.turns.lock();
-        // who waits is looked at last: where all makers are at work they may be many
+        // the waiting requests are checked last: they may be many if all makers are busy
         let may = turns.making.len() < turns.limits.makers_max
             && turns.fits(&asked)
             && !turns.stands_still(&asked)
@@ -195,7 +198,7 @@ impl FairQueue {
         may.then(|| turns.begin(asked, self))
     }
 
-    /// The contents of which an answer is made for as long as that, or longer.
+    /// Returns the contents of the answers being made for at least `time`.
     pub(super) fn standing_for(&self, time: Duration, now: Instant) -> Vec<ContentHash> {
         let turns = self.turns.lock();
         let making = turns.standing.values().chain(turns.making.values());
@@ -203,7 +206,7 @@ impl FairQueue {
         long.filter_map(|it| it.asked.hash).collect()
     }
 
-    /// Lets others have the turns of what stands still by now.
+    /// Frees the turns of the answers that are stuck by now.
     pub(super) fn look_for_standing(&self, now: Instant) {
         let granted = {
             let mut turns = self.turns.lock();
@@ -213,7 +216,7 @@ impl FairQueue {
         drop(granted);
     }
 
-    /// How busy this node is, from 0 to 255.
+    /// Returns how busy this node is, from 0 to 255.
     pub(super) fn load(&self) -> u8 {
         let waiting = self.turns.lock().waiting_for_others();
         let waiting = waiting.min(LOAD_FULL_WAITING);
@@ -244,12 +247,13 @@ impl Turns {
         true
     }
 
-    /// Lets through whom the limits allow. Gives back the turns of those that went away just now,
-    /// to be dropped without the lock.
+    /// Grants turns as far as the limits allow. Returns the turns that no requester waits for,
+    /// which the caller drops without the lock.
     #[must_use]
     fn grant(&mut self, queue: &FairQueue) -> Vec<Turn> {
         let mut unclaimed = Vec::new();
-        // as many more as stand still: where a whole disk does, it is soon known of what is on it
+        // With many stuck answers as many others may be made, so that a hung disk is soon known for
+        // all of its contents.
         while self.making.len() < self.limits.makers_max.max(self.standing.len()) {
             let first = if self.urgent_run < URGENT_RUN_MAX {
                 [Lane::Urgent, Lane::Bulk]
@@ -268,7 +272,7 @@ impl Turns {
         unclaimed
     }
 
-    /// The next peer of a lane whose answer fits; taken out of the line.
+    /// Removes the next peer of a lane whose answer fits from the queue.
     fn next_of(&mut self, lane: Lane) -> Option<(Lane, NodeId)> {
         for _ in 0..self.turns(lane).len() {
             let of = (lane, self.turns(lane).pop_front()?);
@@ -287,7 +291,7 @@ impl Turns {
         self.fits(&next.asked)
     }
 
-    /// How many questions wait for a maker or for memory that others hold.
+    /// Returns how many requests wait for a maker or for memory that other peers use.
     fn waiting_for_others(&self) -> usize {
         let lines = self.waiting.values();
         let first_fits = |line: &&VecDeque<Waiter>| {
@@ -297,8 +301,8 @@ impl Turns {
         lines.filter(first_fits).map(VecDeque::len).sum()
     }
 
-    /// Nobody holds more than it leaves free: however many read nothing of what they ask for, the
-    /// next one finds room.
+    /// Returns whether an answer fits. No peer may use more memory than it leaves free. The next
+    /// peer then finds room even if many peers read nothing of what they request.
     fn fits(&self, asked: &Asked) -> bool {
         let all = self.held_bytes + asked.bytes;
         let own = self.held_of(&asked.of) + asked.bytes;
@@ -310,7 +314,8 @@ impl Turns {
         self.held_of_peer.get(of).copied().unwrap_or_default()
     }
 
-    /// What one lane has made and not sent holds up that lane alone.
+    /// Returns whether an answer fits the limit of its peer and lane. Unsent answers of one lane
+    /// delay that lane only.
     fn fits_own(&self, Asked { of, bytes, .. }: &Asked) -> bool {
         let most = match of.0 {
             Lane::Urgent => self.limits.held_of_peer_max_bytes,
@@ -350,12 +355,13 @@ impl Turns {
         }
     }
 
-    /// It is made, or given up; whether it stood still, and so holds nothing.
+    /// Removes an answer that is made or given up. Returns whether it was stuck, and so holds no
+    /// memory.
     fn end_making(&mut self, number: u64) -> bool {
         self.making.remove(&number).is_none() && self.standing.remove(&number).is_some()
     }
 
-    /// The number by which it is known from now on.
+    /// Records an answer being made. Returns its number.
     fn note_making(&mut self, asked: Asked) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
@@ -383,7 +389,8 @@ impl Turns {
             self.turns(of.0).push_back(of.1)
         }
         self.waiting_count -= 1;
-        // a turn that nobody takes goes on as it is dropped, one call deeper for each that left
+        // an unclaimed turn would grant the next one when dropped, one call deeper for each
+        // requester that left
         if waiter.go.is_closed() {
             return None;
         }

@@ -1,7 +1,7 @@
-//! Serving within a limit of bytes a second.
+//! Serving within a limit of bytes per second.
 //!
-//! Whoever has to wait for the limit does so in a line of its own, before it has a turn: an answer
-//! that is begun and waits would be taken for one over a disk that hangs.
+//! A request delayed by the rate limit waits in its own queue before it takes a turn. If it held a
+//! turn while waiting, it would count as an answer stuck on a hung disk.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use super::{Server, ServerLimits};
 use crate::pace::Pace;
 use p2pfs_proto::wire::native::tcp::Lane;
 
-/// How long a question waits to be allowed; then it is put again. Well within the patience of who
-/// reads, and of a read that waits for it.
+/// How long a request waits for the limit before it is refused as busy. The asker then sends it
+/// again. It is well within the patience of the asker and of its reader.
 const UPLOAD_WAIT_MAX: Duration = Duration::from_secs(4);
 
-/// A limit, and who waits for it: each peer in its turn, what a reader waits for apart from the
-/// rest, one of each at a time. What is small stands in neither line, within its share.
+/// Upload limit and the requests that wait for it: each peer in turn, urgent ones apart from bulk,
+/// one of each at a time. Small urgent requests bypass both queues within their share.
 pub(super) struct Limited {
     pub pace: Pace,
     urgent: FairQueue,
@@ -29,7 +29,7 @@ impl Limited {
         let line = || {
             FairQueue::new(ServerLimits {
                 makers_max: 1,
-                // nothing is made of what waits here
+                // waiting requests hold no memory here
                 held_max_bytes: u64::MAX,
                 held_of_peer_max_bytes: u64::MAX,
                 held_of_bulk_max_bytes: u64::MAX,
@@ -43,8 +43,8 @@ impl Limited {
         }
     }
 
-    /// Waits until an answer is allowed. Whether it is: not where too many wait already, nor where
-    /// it is too large; who asks for that asks for less then.
+    /// Waits until the limit allows an answer. Returns false if too many requests wait or the
+    /// answer is too large; the asker then requests less.
     async fn pass(&self, asked: Asked) -> bool {
         if self.pace.bytes_per_s().is_none() {
             return true;
@@ -69,7 +69,8 @@ impl Limited {
 }
 
 impl Server {
-    /// A turn to make an answer, once the limit allows it; nothing where this node is too busy.
+    /// Returns a turn to make an answer once the limit allows it, or `None` if this node is too
+    /// busy.
     pub(super) async fn turn_within_limit(&self, asked: Asked) -> Option<Turn> {
         if !self.inner.upload.pass(asked).await {
             return None;

@@ -1,12 +1,12 @@
-//! Serving: ranges of complete or partial cached files and of this node's shares, each proven
-//! against its hash on the way, so that a file that changed is never sent as what it was.
+//! Server of ranges from complete or partial cached files and from this node's shares. Each range
+//! is proven against its hash as it is sent, so that a changed file is never sent as the old one.
 //!
-//! Work is done on blocking threads, a few at a time, peers in turn; what waits is counted and
-//! bounded, and so is what was made and is not sent yet. A small range of an open file whose bytes
-//! are in memory is answered where it is asked, since a change of thread costs more than that; to
-//! open one may wait for a disk or a network, also where the kernel knows its name.
-//! Beyond the limits a peer is told `Busy` and asks another; what stands still, as over a disk that
-//! hangs, is refused. An error ends one answer.
+//! Work is done on blocking threads, a few at a time, with the peers in turn. Waiting requests and
+//! unsent answers are counted and bounded. A small range of an open file whose bytes are in memory
+//! is answered on the connection's task, since a change of thread costs more than that. Opening a
+//! file may wait for a disk or a network even if the kernel has its name cached. Beyond the limits
+//! a peer gets `Busy` and asks another one. Requests for contents on a hung disk are refused. An
+//! error ends one answer.
 
 pub mod askers;
 mod batch;
@@ -38,25 +38,25 @@ use fair_queue::{Asked, FairQueue, Turn};
 use limited::Limited;
 use opened::{Opened, SWEEP_PERIOD, Source, Unserved};
 
-/// The largest range that is answered without another thread: as far as the kernel reads ahead
-/// unless told otherwise, some 80 microseconds' work where its bytes are in memory.
+/// Maximum bytes of a range that is answered without another thread. It is the kernel's default
+/// read-ahead, some 80 microseconds' work if the bytes are in memory.
 const ANSWERED_AT_ONCE_MAX_BYTES: u64 = 2 * CHUNK_BYTES;
 
-/// What serving may take.
+/// Limits of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerLimits {
-    /// Answers made at one time.
+    /// Maximum answers made at one time.
     pub makers_max: usize,
-    /// Questions that wait, of all peers.
+    /// Maximum waiting requests of all peers.
     pub waiting_max: usize,
-    /// Questions of one peer that wait.
+    /// Maximum waiting requests of one peer.
     pub waiting_of_peer_max: usize,
-    /// Bytes of answers that are made and not sent, for all peers.
+    /// Maximum bytes of unsent answers for all peers.
     pub held_max_bytes: u64,
-    /// The same for one peer of what its readers wait for; at least one whole answer.
+    /// Maximum bytes of unsent urgent answers for one peer; at least one whole answer.
     pub held_of_peer_max_bytes: u64,
-    /// The same of what nobody waits for yet. So much that some is made while the link is at work,
-    /// and no more: what is made long before it is sent has left the processor's caches by then.
+    /// Maximum bytes of unsent bulk answers for one peer. It suffices to make some while the link
+    /// is busy. More would have left the processor's caches by the time they are sent.
     pub held_of_bulk_max_bytes: u64,
 }
 
@@ -74,14 +74,14 @@ impl Default for ServerLimits {
     }
 }
 
-/// Whether a node may be given a content, and may know that it is here. Called from any thread;
+/// Returns whether a node may get a content and may know that it is here. Called from any thread;
 /// must not block.
 pub type Admits = Arc<dyn Fn(&NodeId, &ContentHash) -> bool + Send + Sync>;
 
-/// Told of bytes of files that go to a node. Called from any thread.
+/// Records bytes of files sent to a node. Called from any thread.
 pub type OnSent = Arc<dyn Fn(NodeId, u64) + Send + Sync>;
 
-/// Answers what other nodes ask of contents. Clones are the same server.
+/// Server for the content requests of other nodes. Clones are the same server.
 #[derive(Clone)]
 pub struct Server {
     inner: Arc<Inner>,
@@ -92,14 +92,14 @@ struct Inner {
     shares: ShareSet,
     admits: Admits,
     fair_queue: FairQueue,
-    /// What is looked at for offers.
+    /// Queue of the lookups for offers.
     looks: FairQueue,
     upload: Limited,
     askers: Mutex<Askers>,
     opened: Mutex<Opened>,
 }
 
-/// An answer in memory, which counts until it is sent.
+/// Answer in memory, which counts until it is sent.
 struct Made {
     bytes: Vec<u8>,
     _turn: Turn,
@@ -112,8 +112,8 @@ impl AsRef<[u8]> for Made {
 }
 
 impl Server {
-    /// A server of what is in the cache and in the shares, to those whom `admits` lets have it; to
-    /// others it is as if it were not here.
+    /// Creates a server of the cache and the shares, for the nodes that `admits` accepts. For
+    /// others a content looks as if it were not here.
     pub fn new(cache: Cache, shares: ShareSet, limits: ServerLimits, admits: Admits) -> Self {
         let inner = Inner {
             cache,
@@ -130,14 +130,14 @@ impl Server {
         }
     }
 
-    /// How much is sent a second.
+    /// Returns the upload limit.
     pub fn upload(&self) -> &Pace {
         &self.inner.upload.pace
     }
 
-    /// Sees to a question about content, and gives any other back. Called on the task of the
-    /// asker's connection: what is small and in memory is answered there, the rest on one other
-    /// thread. Never blocks; needs a running tokio runtime.
+    /// Handles a request for content, and returns any other request. Called on the task of the
+    /// asker's connection. Small ranges in memory are answered there, others on one other thread.
+    /// Never blocks; needs a running tokio runtime.
     pub fn serve(&self, incoming: Incoming, sent: &OnSent) -> Option<Incoming> {
         let Incoming { from, lane, .. } = incoming;
         let (hash, size_bytes, range) = match incoming.request {
@@ -191,7 +191,7 @@ impl Server {
         None
     }
 
-    /// A turn for a range that can be asked for, where that needs no waiting.
+    /// Returns a turn for a valid range if that needs no waiting.
     fn pass_at_once(
         &self,
         of: (Lane, NodeId),
@@ -211,8 +211,8 @@ impl Server {
         Some(turn)
     }
 
-    /// Answers [`Request::Range`], [`Request::Batch`] and [`Request::Holdings`] of a proven
-    /// member; refuses others. Needs a running tokio runtime.
+    /// Answers [`Request::Range`], [`Request::Batch`] and [`Request::Holdings`] of a proven member,
+    /// and refuses other requests. Needs a running tokio runtime.
     pub async fn answer(&self, from: NodeId, lane: Lane, request: Request) -> Response {
         match request {
             Request::Range { hash, .. } | Request::Holdings { hash }
@@ -234,8 +234,9 @@ impl Server {
         }
     }
 
-    /// Answers a small [`Request::Range`] where that takes no waiting: its file is open, its bytes
-    /// are in memory, and it is nobody else's turn. Never blocks; needs a running tokio runtime.
+    /// Answers a small [`Request::Range`] if that needs no waiting: its file is open, its bytes are
+    /// in memory, and no other peer waits for its turn. Never blocks; needs a running tokio
+    /// runtime.
     pub fn answer_at_once(&self, from: NodeId, lane: Lane, request: &Request) -> Option<Response> {
         let Request::Range {
             hash,
@@ -272,12 +273,12 @@ impl Server {
         Some(Response::Data { proof })
     }
 
-    /// How busy this node is with serving, from 0 to 255.
+    /// Returns the load of the server, from 0 to 255.
     pub fn load(&self) -> u8 {
         self.inner.fair_queue.load()
     }
 
-    /// Who asked for a content lately, but for `asker`.
+    /// Returns the nodes except `asker` that recently asked for a content.
     pub fn askers(&self, hash: &ContentHash, asker: &NodeId) -> Vec<NodeId> {
         self.inner.askers.lock().of(Instant::now(), hash, asker)
     }
@@ -302,8 +303,8 @@ impl Server {
         made.await.unwrap_or(Response::Busy)
     }
 
-    /// Makes an answer, also one that nobody waits for any more, and sees to it that what was
-    /// opened for it is closed again. Blocking: reads and hashes.
+    /// Makes an answer, even if it is not needed any longer, and schedules the closing of what it
+    /// opened. Reads and hashes. Blocking.
     fn make(&self, hash: &ContentHash, size_bytes: u64, range: ByteRange, turn: Turn) -> Response {
         let response = self.inner.make(hash, size_bytes, range, turn);
         self.sweep_later();
@@ -329,7 +330,7 @@ impl Server {
         found.await.unwrap_or(Response::Busy)
     }
 
-    /// Sees to it that what was opened for this answer is closed again.
+    /// Schedules the closing of the files opened for this answer.
     fn sweep_later(&self) {
         let first = {
             let mut opened = self.inner.opened.lock();
@@ -342,7 +343,8 @@ impl Server {
 }
 
 impl Inner {
-    /// Closes what nobody asked for lately; whether more is open. Blocking: looks at the disk.
+    /// Closes the files without recent requests. Returns whether more are open. Touches the disk.
+    /// Blocking.
     fn close_old(&self) -> bool {
         let now = Instant::now();
         let old = self.opened.lock().take_old(now);
@@ -358,7 +360,7 @@ impl Inner {
         swept
     }
 
-    /// Blocking: reads and hashes.
+    /// Makes an answer. Reads and hashes. Blocking.
     fn make(
         &self,
         hash: &ContentHash,
@@ -367,7 +369,7 @@ impl Inner {
         mut turn: Turn,
     ) -> Response {
         let mut outcome = Unserved::NotHere;
-        // what was open may be gone while another source has the bytes
+        // an open source may be gone while another one has the bytes
         for _ in 0..2 {
             let source = match self.opened(hash, range) {
                 Ok(source) => source,
@@ -383,7 +385,7 @@ impl Inner {
                     let proof = Bytes::from_owner(Made { bytes, _turn: turn });
                     return Response::Data { proof };
                 }
-                // what lacks this part hid that another may be had in a moment
+                // a partial source hid that the shares may have the bytes in a moment
                 Err(Unserved::NotHere) if !source.is_whole() => {
                     let shared = self.shares.source(hash).err();
                     outcome = shared.map_or(Unserved::NotHere, Unserved::from);
@@ -396,7 +398,7 @@ impl Inner {
         outcome.into()
     }
 
-    /// The source of the last question, or one found anew and kept for the next.
+    /// Returns the source of the last request, or a new one that is kept open for the next.
     fn opened(&self, hash: &ContentHash, range: ByteRange) -> Result<Source, Unserved> {
         let now = Instant::now();
         if let Some(source) = self.opened.lock().get(now, hash, range) {
@@ -410,7 +412,7 @@ impl Inner {
         Ok(source)
     }
 
-    /// A whole source first, else a part of one.
+    /// Returns a complete source if there is one, otherwise a partial one.
     fn find(&self, hash: &ContentHash) -> Result<Source, Unserved> {
         let cached = || match self.cache.existing(hash)? {
             Some(file) => Ok(Source::Cached(file)),
@@ -427,8 +429,8 @@ impl Inner {
     }
 }
 
-/// Closes a file, and lets nobody wait for that. One without a name goes with its last descriptor,
-/// which a journal may take a millisecond for: longer than the answer does that it made room for.
+/// Closes a file without waiting for that. A deleted file goes with its last descriptor, which a
+/// journal may take a millisecond for: longer than the answer takes that it made room for.
 fn close_beside(file: Source) {
     if file.is_nameless() {
         drop(tokio::task::spawn_blocking(move || drop(file)));
@@ -439,7 +441,7 @@ async fn sweep(inner: Weak<Inner>) {
     loop {
         tokio::time::sleep(SWEEP_PERIOD).await;
         let Some(inner) = inner.upgrade() else { return };
-        // to look at a file and to close one touches the disk; a failure to is the cache's to tell
+        // closing files touches the disk; the cache reports failures
         let swept = tokio::task::spawn_blocking(move || inner.close_old()).await;
         if !swept.unwrap_or(false) {
             return;

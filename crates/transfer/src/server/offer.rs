@@ -1,4 +1,4 @@
-//! What is offered to those who want it.
+//! Offers to nodes that want a content.
 
 use std::time::Instant;
 
@@ -11,10 +11,10 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
-/// Looks at the disk at one time, besides those that stand still.
+/// Maximum concurrent lookups on the disk, besides stuck ones.
 const LOOKS_MAX: usize = 16;
 
-/// The turns of those who look. Nobody waits for one: who wants to know asks again.
+/// Returns the queue of the lookups. No request waits in it, since the asker repeats its `Get`.
 pub(super) fn looks(limits: &ServerLimits) -> FairQueue {
     FairQueue::new(ServerLimits {
         makers_max: LOOKS_MAX,
@@ -23,8 +23,9 @@ pub(super) fn looks(limits: &ServerLimits) -> FairQueue {
 }
 
 impl Server {
-    /// What to offer to a node that broadcasts a `Get`, which is remembered as an asker. Looks at
-    /// the disk only where some of the content is here; nothing where that stands still. Blocking.
+    /// Returns the offer for a node that broadcasts a `Get`, and records the node as an asker.
+    /// Touches the disk only if some of the content is here. Returns `None` if that disk hangs.
+    /// Blocking.
     pub fn offer_for(&self, from: NodeId, hash: &ContentHash) -> Option<OfferSummary> {
         if !(self.inner.admits)(&from, hash) {
             return None;

@@ -1,8 +1,9 @@
-//! The files that are being served, kept open between the questions of one reader.
+//! Files being served, kept open between the requests of one reader.
 //!
-//! An open file of the cache is not evicted, and one of a share keeps its disk from being
-//! unmounted, so nothing stays open long after the last question; but for a while what lost its
-//! name, since nobody else may have the bytes that a reader elsewhere has open.
+//! An open file of the cache is not evicted, and an open file of a share keeps its disk from being
+//! unmounted. So nothing stays open long after the last request. The exception are deleted files:
+//! they stay open for a while, since no other node may have the bytes of a file that a remote
+//! reader has open.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -16,35 +17,36 @@ use p2pfs_share::{ShareError, ShareFile};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 
-/// How many files are kept open.
+/// Maximum files kept open.
 const OPENED_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
-/// For how long after the last question.
+/// How long a file stays open after the last request.
 const OPENED_FOR: Duration = Duration::from_secs(5);
-/// The same where the end of the file was asked for at last: whoever read it is done.
+/// How long a file stays open if its end was among the last requests: its reader is done.
 const ENDED_FOR: Duration = Duration::from_secs(1);
-/// How often it is looked what was open for long enough, while anything is.
+/// Interval of the checks for expired files, while any file is open.
 pub(super) const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 
-/// For how long a shared file that lost its name stays open, as long as small ones are kept.
+/// How long a deleted shared file stays open, if it fits [`NAMELESS_BUDGET_BYTES`].
 const NAMELESS_FOR: Duration = Duration::from_secs(60);
-/// How much of the disk all of them may take, which their deletion was to free.
+/// Maximum disk space of all deleted files that are kept open, which their deletion was meant to
+/// free.
 const NAMELESS_BUDGET_BYTES: u64 = 1 << 30;
 
-/// Where bytes are served from.
+/// Source of the bytes to serve.
 #[derive(Clone)]
 pub(super) enum Source {
     Cached(CacheFile),
     Shared(ShareFile),
 }
 
-/// Why a range cannot be served.
+/// Reason why a range cannot be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unserved {
-    /// The content is not here any more.
+    /// The content is not here any longer.
     Gone,
-    /// This part of it is not here.
+    /// This part of the content is not here.
     NotHere,
-    /// It may well be here: what is missing is a descriptor, or memory.
+    /// The content may be here, but a descriptor or memory is lacking.
     Busy,
 }
 
@@ -86,7 +88,7 @@ impl Source {
         }
     }
 
-    /// Whether it is a shared file that has no name any more. Blocking: looks at the disk.
+    /// Returns whether it is a shared file that was deleted. Touches the disk. Blocking.
     pub(super) fn is_nameless(&self) -> bool {
         match self {
             Self::Cached(_) => false,
@@ -94,7 +96,7 @@ impl Source {
         }
     }
 
-    /// What may be asked of it.
+    /// Returns the ranges that may be requested from it.
     pub(super) fn ranges(&self) -> ExtentSet {
         match self {
             Self::Cached(file) => file.offered(),
@@ -109,7 +111,7 @@ impl Source {
         }
     }
 
-    /// The range with its proof. Blocking: reads and hashes.
+    /// Returns the range with its proof. Reads and hashes. Blocking.
     pub(super) fn encode(&self, range: ByteRange) -> Result<Vec<u8>, Unserved> {
         match self {
             Self::Cached(file) => Ok(file.encode(range)?),
@@ -117,7 +119,7 @@ impl Source {
         }
     }
 
-    /// The same where nothing must be waited for and nothing is wrong; else nothing.
+    /// Returns the range with its proof if that needs no waiting and nothing is wrong.
     pub(super) fn encode_at_once(&self, range: ByteRange) -> Option<Vec<u8>> {
         match self {
             Self::Cached(file) => file.encode_at_once(range),
@@ -129,7 +131,7 @@ impl Source {
 pub(super) struct Opened {
     files: LruCache<ContentHash, (Source, Questions)>,
     nameless: Nameless<Source>,
-    /// Whether someone sees to it that old files are closed.
+    /// Whether a task is responsible for closing old files.
     pub swept: bool,
 }
 
@@ -142,7 +144,7 @@ impl Opened {
         }
     }
 
-    /// The file for a question about this range.
+    /// Returns the open file for a request for this range.
     pub(super) fn get(
         &mut self,
         now: Instant,
@@ -158,8 +160,8 @@ impl Opened {
         }
     }
 
-    /// Keeps a file that was opened for a question about this range. Gives what had to be closed
-    /// for it, to be dropped without a lock.
+    /// Keeps a file open that was opened for a request for this range. Returns the file to close
+    /// for it, which the caller drops without a lock.
     #[must_use]
     pub(super) fn put(
         &mut self,
@@ -181,7 +183,7 @@ impl Opened {
         self.files.pop(hash).map(|(source, _)| source).or(nameless)
     }
 
-    /// These lost their names while they were open; gives those that are not kept.
+    /// Keeps files that were deleted while they were open. Returns those that are not kept.
     #[must_use]
     pub(super) fn keep(&mut self, now: Instant, lost: Vec<(ContentHash, Source)>) -> Vec<Source> {
         let keep = |(hash, source): (ContentHash, Source)| {
@@ -191,13 +193,13 @@ impl Opened {
         lost.into_iter().filter_map(keep).collect()
     }
 
-    /// Takes out what was kept long enough.
+    /// Removes the deleted files that were kept long enough.
     #[must_use]
     pub(super) fn take_nameless(&mut self, now: Instant) -> Vec<Source> {
         self.nameless.take_old(now)
     }
 
-    /// Takes out what was not asked for lately.
+    /// Removes the files without recent requests.
     #[must_use]
     pub(super) fn take_old(&mut self, now: Instant) -> Vec<(ContentHash, Source)> {
         let is_old = |(_, (_, questions)): &(&ContentHash, &(Source, Questions))| {
@@ -215,10 +217,10 @@ impl Opened {
     }
 }
 
-/// When a file was asked for.
+/// Times of the requests for a file.
 struct Questions {
     last: Instant,
-    /// The last question about its end.
+    /// Last request for its end.
     about_end: Option<Instant>,
 }
 
@@ -237,7 +239,8 @@ impl Questions {
         }
     }
 
-    /// The last questions of one who reads a file through come beside each other, in any order.
+    /// Returns until when the file stays open. The last requests of a sequential reader arrive
+    /// together, in any order.
     fn kept_until(&self) -> Instant {
         let is_last = |end: Instant| self.last.saturating_duration_since(end) < ENDED_FOR;
         if self.about_end.is_some_and(is_last) {
@@ -248,7 +251,7 @@ impl Questions {
     }
 }
 
-/// What has no name any more, the longest first.
+/// Deleted files that are kept open, the oldest first.
 struct Nameless<S> {
     kept: VecDeque<(Instant, ContentHash, S, u64)>,
     total_bytes: u64,
@@ -264,7 +267,7 @@ impl<S> Default for Nameless<S> {
 }
 
 impl<S> Nameless<S> {
-    /// Gives it back where it is over the budget, or there already.
+    /// Keeps a file. Returns it if it exceeds the budget or is kept already.
     fn put(&mut self, now: Instant, hash: ContentHash, source: S, size_bytes: u64) -> Option<S> {
         let room_bytes = NAMELESS_BUDGET_BYTES - self.total_bytes;
         let is_full = size_bytes > room_bytes || self.kept.len() >= OPENED_MAX.get();
