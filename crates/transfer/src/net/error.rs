@@ -1,5 +1,5 @@
-//! Why something could not be sent, asked or opened. What legacy peers do wrong has its own error
-//! in `net::legacy`.
+//! Errors of sending, requesting and listening. Errors of legacy peers have their own type in
+//! `net::legacy`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,97 +7,97 @@ use std::net::SocketAddr;
 use crate::net::peer::DropReason;
 use p2pfs_proto::wire::WireError;
 
-/// Why something could not be sent, asked or opened. Nothing else was changed by it.
+/// Reason why something could not be sent, requested or opened. Nothing else was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NetError {
-    /// Our own address cannot be used; the administrator can mend it.
+    /// This node's own address cannot be used. The administrator can correct it.
     #[error("cannot listen on {address}: {}", bind_reason(.kind))]
     Bind {
-        /// Which address.
+        /// Address to listen on.
         address: SocketAddr,
-        /// What the system said.
+        /// Error of the system.
         kind: io::ErrorKind,
     },
-    /// Our own key cannot be used for TLS.
+    /// This node's own key cannot be used for TLS.
     #[error("the node's key cannot be used for TLS: {why}")]
     Key {
-        /// What the library said.
+        /// Error of the TLS library.
         why: String,
     },
-    /// Nobody answers at that address. Another holder, or later, may.
+    /// No process answers at that address. Another holder may answer, or this one later.
     #[error("cannot reach {address}: {}", io::Error::from(*.kind))]
     Unreachable {
-        /// Where we dialled.
+        /// Dialled address.
         address: SocketAddr,
-        /// What the system said.
+        /// Error of the system.
         kind: io::ErrorKind,
     },
-    /// This process, or the system, may open no more files, and a connection is one.
+    /// This process, or the system, may open no more files. A connection is a file.
     #[error("cannot reach {address}: {why}")]
     OpenFiles {
-        /// Where we would have dialled.
+        /// Address to dial.
         address: SocketAddr,
-        /// Which limit, and how it is raised.
+        /// Name of the limit, and how to raise it.
         why: String,
     },
-    /// Who answers there is not the node that we want, or does not speak our protocol.
+    /// The other end is not the expected node, or does not speak our protocol.
     #[error("{address} is not the node that was expected there: {why}")]
     WrongNode {
-        /// Where we dialled.
+        /// Dialled address.
         address: SocketAddr,
-        /// What TLS said.
+        /// Error of TLS.
         why: String,
     },
-    /// The node did not take our proof, or could not give its own: it is not in our cluster.
+    /// The node rejected our proof, or could not give its own. It is not in our cluster.
     #[error("the node at {address} is not a member of this cluster, or takes us for none")]
     NotMember {
-        /// Where we dialled.
+        /// Dialled address.
         address: SocketAddr,
     },
-    /// Our ledger does not have the node as a member, or not any more.
+    /// Our ledger does not list the node as a member, or not any longer.
     #[error("that node is not a member of this cluster any more")]
     Outsider,
-    /// The node asked for is ourselves.
+    /// The requested node is this node.
     #[error("that node is this node")]
     OwnIdentity,
-    /// The connection ended before the answer came. Ask another holder at once.
+    /// The connection ended before the answer arrived. Another holder can be asked at once.
     #[error("the connection was lost: {reason}")]
     Lost { reason: DropReason },
-    /// As many connections are open as may be, and none is idle.
+    /// The maximum of connections is open, and none is idle.
     #[error("too many connections are open")]
     TooManyConnections,
-    /// The request is over a limit of the protocol: our own fault.
+    /// The request exceeds a limit of the protocol. The fault is on this node.
     #[error("the request cannot be sent: {0}")]
     Request(WireError),
-    /// The node speaks an older version of the protocol, which has no such request.
+    /// The node speaks an older version of the protocol without this request.
     #[error("the node does not know this request")]
     Older,
-    /// The invitation's time is over.
+    /// The invitation has expired.
     #[error("the invitation has expired; make a new one with 'p2pfs invite'")]
     InviteExpired,
-    /// The issuer does not know the invitation (any more).
+    /// The issuer does not know the invitation, or not any longer.
     #[error(
         "the node that made the invitation refuses it: it was used already, it is older than this \
          node's expulsion, that node was started anew or joined another cluster since, or the name \
          of this node has a meaning there already; make a new one with 'p2pfs invite --name NAME'"
     )]
     InviteRefused,
-    /// None of the token's addresses leads to the node that made it.
+    /// None of the token's addresses leads to its issuer.
     #[error(
         "the node that made the invitation does not answer ({why}); start it, or make another \
          with 'p2pfs invite'"
     )]
     InviterAway {
-        /// What became of the first address.
+        /// Error of the first address.
         why: String,
     },
-    /// We were told to stop.
+    /// This node is shutting down.
     #[error("the node is shutting down")]
     Closed,
 }
 
 impl NetError {
-    /// Whether the same request may succeed at another node, or at this one later.
+    /// Returns whether the same request may succeed at another node, or at this one later.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Lost { .. } | Self::TooManyConnections => true,

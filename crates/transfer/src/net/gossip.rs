@@ -1,4 +1,4 @@
-//! The UDP socket of the gossip: datagrams in and out, nothing of what they mean.
+//! UDP socket of the gossip. It sends and receives datagrams without interpreting them.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,18 +12,18 @@ use crate::net::NetError;
 use crate::net::socket::{bind_error, check_fits, open};
 use p2pfs_proto::wire::canonical;
 
-/// The buffers asked of the kernel in each direction, which may grant less
-/// (`net.core.rmem_max`): 4 MiB hold some 3,000 datagrams while the owner is busy.
+/// Buffer size requested from the kernel for each direction. The kernel may grant less
+/// (`net.core.rmem_max`). 4 MiB hold some 3,000 datagrams while the owner is busy.
 const BUFFER_BYTES: usize = 4 << 20;
 
-/// A UDP socket that never blocks its sender. Clones share it.
+/// UDP socket that never blocks its sender. Clones share it.
 #[derive(Clone, Debug)]
 pub struct UdpPort {
     socket: Arc<std::net::UdpSocket>,
     local: SocketAddr,
 }
 
-/// Where what comes to a [`UdpPort`] is waited for: by the runtime that it was opened in.
+/// Receiving end of a [`UdpPort`], registered with the runtime that it was opened in.
 #[derive(Debug)]
 pub struct UdpInlet {
     port: UdpPort,
@@ -47,7 +47,7 @@ impl UdpPort {
         Self::over(socket.into())
     }
 
-    /// The socket of an earlier process, for the address that is asked for.
+    /// Wraps the socket of an earlier process, if it fits the address.
     pub(super) fn take_up(socket: OwnedFd, address: SocketAddr) -> io::Result<Self> {
         check_fits(SockRef::from(&socket), Type::DGRAM, address)?;
         let socket = std::net::UdpSocket::from(socket);
@@ -63,16 +63,16 @@ impl UdpPort {
         })
     }
 
-    /// The address that it has.
+    /// Returns the bound address.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }
 
-    /// The receiving end. Needs a running tokio runtime, which is then told of what comes; one such
-    /// end at a time.
+    /// Opens the receiving end. Needs a running tokio runtime, which watches the socket. Only one
+    /// receiving end may exist at a time.
     ///
     /// # Errors
-    /// Where there are no descriptors left.
+    /// No descriptors are left.
     pub fn inlet(&self) -> io::Result<UdpInlet> {
         Ok(UdpInlet {
             port: self.clone(),
@@ -80,14 +80,14 @@ impl UdpPort {
         })
     }
 
-    /// Hands a datagram to the kernel if it takes it now, else drops it: the protocol above repeats
-    /// what matters. True where it was taken.
+    /// Hands a datagram to the kernel if the kernel takes it now, otherwise drops it. The protocol
+    /// above repeats what matters. Returns whether the kernel took it.
     pub fn send(&self, to: SocketAddr, datagram: &[u8]) -> bool {
         let to = self.of_our_family(to).into();
         SockRef::from(&*self.socket).send_to(datagram, &to).is_ok()
     }
 
-    /// A socket for both families reaches IPv4 through mapped addresses.
+    /// Maps an IPv4 address for a socket of both families.
     fn of_our_family(&self, to: SocketAddr) -> SocketAddr {
         match (self.local, to.ip()) {
             (SocketAddr::V6(_), IpAddr::V4(ip)) => {
@@ -99,12 +99,12 @@ impl UdpPort {
 }
 
 impl UdpInlet {
-    /// Waits for the next datagram; gives how much of `buffer` it fills and who sent it. What does
-    /// not fit is cut off, so the buffer should be one byte longer than the longest good datagram.
-    /// Dropping the future loses nothing.
+    /// Waits for the next datagram. Returns how much of `buffer` it fills, and its sender. Longer
+    /// datagrams are truncated, so the buffer should be one byte longer than the longest valid
+    /// datagram. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// Those of the system that concern the socket itself; a peer's ICMP message is none.
+    /// Errors of the socket itself. A peer's ICMP message is not an error.
     pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         loop {
             match self.socket.recv_from(buffer).await {
@@ -115,14 +115,15 @@ impl UdpInlet {
         }
     }
 
-    /// The next datagram, if one has come already.
+    /// Returns the next datagram if one has already arrived.
     pub fn try_recv(&self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
-        // straight from the kernel: the runtime's own call has none until it was told of readiness
+        // read from the kernel: the runtime's own call returns nothing until it was told of
+        // readiness
         let (length, from) = self.port.socket.recv_from(buffer).ok()?;
         Some((length, canonical(from)))
     }
 
-    /// As [`UdpPort::send`].
+    /// Sends a datagram like [`UdpPort::send`].
     pub fn send(&self, to: SocketAddr, datagram: &[u8]) -> bool {
         self.port.send(to, datagram)
     }
@@ -134,7 +135,7 @@ impl AsFd for UdpPort {
     }
 }
 
-/// Whether the error only tells that an earlier datagram of ours reached nobody.
+/// Returns whether the error only reports that an earlier datagram did not reach its destination.
 fn is_of_a_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
     let kinds = [

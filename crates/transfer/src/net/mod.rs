@@ -1,10 +1,10 @@
-//! Sockets: what goes over the wire, to whom, over which connection, and how long we wait for it.
+//! Sockets: the connections between nodes and their time limits.
 //!
-//! Owns the TCP connections between nodes (`peer`: TLS, membership, lanes, limits), the UDP socket
-//! of the gossip (`gossip`), the search for nodes on the local network (`lan`), the legacy peers'
-//! transfers (`legacy`) and their mesh (`mesh`). Decides nothing about members, catalogues or
-//! files: it carries their messages. An error of one connection ends that connection and the
-//! requests on it, and nothing else.
+//! This module owns the TCP connections between nodes (`peer`: TLS, membership, lanes, limits), the
+//! UDP socket of the gossip (`gossip`), the search for nodes on the local network (`lan`), the
+//! transfers of legacy peers (`legacy`) and their mesh (`mesh`). It carries the messages of
+//! members, catalogues and files and decides nothing about them. An error of one connection ends
+//! that connection and its requests, and nothing else.
 
 mod error;
 pub mod gossip;

@@ -1,4 +1,4 @@
-//! One address for both protocols.
+//! Pair of sockets on one address: one for TCP, one for UDP.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,21 +10,22 @@ use crate::net::NetError;
 use crate::net::gossip::UdpPort;
 use crate::net::socket::{bind_error, bind_tcp, take_up_tcp};
 
-/// How often another free port is tried where only one of the two protocols had it.
+/// Maximum attempts to find a port that is free for both protocols.
 const FREE_PORT_TRIES: usize = 32;
 
-/// A TCP listener and a UDP socket on one address and port number, so that a node needs one hole
+/// TCP listener and UDP socket on the same address and port number, so that a node needs one hole
 /// in a firewall.
 #[derive(Debug)]
 pub struct PortPair {
-    /// For `peer::PeerNet`.
+    /// Listener for `peer::PeerNet`.
     pub listener: TcpListener,
-    /// For the gossip.
+    /// Socket for the gossip.
     pub udp: UdpPort,
 }
 
 impl PortPair {
-    /// Binds both; port 0 takes one that is free for both. Needs a running tokio runtime.
+    /// Binds both sockets. Port 0 selects a port that is free for both. Needs a running tokio
+    /// runtime.
     ///
     /// # Errors
     /// [`NetError::Bind`] names the address and the remedy.
@@ -52,27 +53,27 @@ impl PortPair {
         })
     }
 
-    /// Takes up both as an earlier process left them, for the address that is asked for. Needs a
-    /// running tokio runtime.
+    /// Wraps both sockets of an earlier process, for the requested address. Needs a running tokio
+    /// runtime.
     ///
     /// # Errors
-    /// Where they are not what [`PortPair::bind`] makes for this address.
+    /// The sockets are not what [`PortPair::bind`] makes for this address.
     pub fn take_up(tcp: OwnedFd, udp: OwnedFd, address: SocketAddr) -> io::Result<Self> {
         let listener = take_up_tcp(tcp, address)?;
         let udp = UdpPort::take_up(udp, listener.local_addr()?)?;
         Ok(Self { listener, udp })
     }
 
-    /// Both once more, TCP first, for whoever keeps them for the process that comes after.
+    /// Duplicates both descriptors, TCP first, to keep them for the next process.
     ///
     /// # Errors
-    /// Where there are no descriptors left.
+    /// No descriptors are left.
     pub fn try_clone_fds(&self) -> io::Result<[OwnedFd; 2]> {
         let tcp = self.listener.as_fd().try_clone_to_owned()?;
         Ok([tcp, self.udp.as_fd().try_clone_to_owned()?])
     }
 
-    /// The address that both have.
+    /// Returns the address of both sockets.
     pub fn local_addr(&self) -> SocketAddr {
         self.udp.local_addr()
     }

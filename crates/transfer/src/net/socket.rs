@@ -1,4 +1,4 @@
-//! Sockets as the planes need them, new or of an earlier process, and which addresses are theirs.
+//! Creation of sockets, adoption of those of an earlier process, and the test for own addresses.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -9,26 +9,26 @@ use tokio::net::TcpListener;
 
 use crate::net::NetError;
 
-/// Connections that the kernel keeps for us between two turns of the accept loop.
+/// Maximum connections that the kernel queues between two rounds of the accept loop.
 const BACKLOG: i32 = 256;
 
-/// A listening socket. Its buffers are left to the kernel, which grows them with the link; a fixed
-/// size would be cut at `net.core.wmem_max`, far below what it grows to.
+/// Opens a listening socket. The kernel sizes its buffers and grows them with the link. A fixed
+/// size would be cut at `net.core.wmem_max`, far below that.
 pub fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = open(address, Type::STREAM, Protocol::TCP)?;
-    // A restarted daemon takes its port again while old connections are in TIME_WAIT.
+    // A restarted daemon must get its port again while old connections are in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 
-/// As [`listen_tcp`], with the address in the error.
+/// Opens a listening socket like [`listen_tcp`]. The error names the address.
 pub(super) fn bind_tcp(address: SocketAddr) -> Result<TcpListener, NetError> {
     listen_tcp(address).map_err(|error| bind_error(address, &error))
 }
 
-/// A listening socket of an earlier process.
+/// Wraps a listening socket of an earlier process.
 pub fn take_up_tcp(socket: OwnedFd, address: SocketAddr) -> io::Result<TcpListener> {
     check_fits(SockRef::from(&socket), Type::STREAM, address)?;
     let socket = std::net::TcpListener::from(socket);
@@ -36,7 +36,7 @@ pub fn take_up_tcp(socket: OwnedFd, address: SocketAddr) -> io::Result<TcpListen
     TcpListener::from_std(socket)
 }
 
-/// Whether a socket is what would be opened for an address.
+/// Checks that a socket is what would be opened for an address.
 pub(super) fn check_fits(socket: SockRef<'_>, kind: Type, address: SocketAddr) -> io::Result<()> {
     let has = socket.local_addr()?.as_socket();
     let is_there = has.is_some_and(|has| {
@@ -50,7 +50,7 @@ pub(super) fn check_fits(socket: SockRef<'_>, kind: Type, address: SocketAddr) -
     }
 }
 
-/// A socket that takes both families where the address is IPv6's "any".
+/// Opens a socket. It accepts both families if the address is IPv6's "any".
 pub(super) fn open(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
@@ -67,15 +67,15 @@ pub(super) fn bind_error(address: SocketAddr, error: &io::Error) -> NetError {
     }
 }
 
-/// Whether an address is ours: our port, on the address that we listen on or, where that is all of
-/// them, on any of this machine.
+/// Returns whether an address is our own: it has our port and the address that we listen on. If we
+/// listen on all addresses, any address of this machine counts.
 pub fn is_own(bound: SocketAddr, address: SocketAddrV4) -> bool {
     let ip = IpAddr::V4(*address.ip());
     address.port() == bound.port()
         && (ip == bound.ip() || bound.ip().is_unspecified() && is_of_this_machine(ip))
 }
 
-/// Only addresses of this machine can be bound.
+/// Returns whether an address is of this machine. Only such addresses can be bound.
 fn is_of_this_machine(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }

@@ -26,7 +26,7 @@ const ENDED_FOR: Duration = Duration::from_secs(1);
 /// Interval of the checks for expired files, while any file is open.
 pub(super) const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 
-/// How long a deleted shared file stays open, if it fits [`NAMELESS_BUDGET_BYTES`].
+/// How long a deleted shared file stays open: as long as a share keeps small replaced contents.
 const NAMELESS_FOR: Duration = Duration::from_secs(60);
 /// Maximum disk space of all deleted files that are kept open, which their deletion was meant to
 /// free.

@@ -1,8 +1,8 @@
-//! What this node says on the local network and when, and which addresses it finds there. Pure:
-//! the caller passes in datagrams and the time, and sends what comes out.
+//! Announcements and questions of this node on the local network, and the addresses found there.
+//! Pure: the caller passes in datagrams and the time, and sends the output.
 //!
-//! The machine asks one question and gives one answer on each link, both at bounded rates,
-//! whatever arrives there.
+//! The machine asks one question and gives one answer on each link, both at bounded rates, whatever
+//! arrives there.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -33,7 +33,7 @@ const ANNOUNCEMENT_GAP: Duration = Duration::from_secs(1);
 const QUESTION_GAP_MIN: Duration = Duration::from_secs(1);
 const QUESTION_GAP_MAX: Duration = Duration::from_secs(3600);
 
-/// What the caller has to do.
+/// Action for the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Send a datagram to the multicast group on a link.
@@ -125,7 +125,7 @@ impl Machine {
         }
     }
 
-    /// Returns the next thing to do now; to be called until there is none.
+    /// Returns the next action that is due. The caller repeats the call until there is none.
     pub fn poll(&mut self, now: Instant) -> Option<Output> {
         if let Some(hint) = self.known.next_hint(now) {
             return Some(Output::Hint(hint));

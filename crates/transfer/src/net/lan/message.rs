@@ -62,7 +62,7 @@ pub(super) enum Received {
     Nodes(Vec<Announced>),
 }
 
-/// What a question asks of this node.
+/// Content of a question to this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Question {
     /// The node's own records.

@@ -39,17 +39,17 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// How often interfaces are listed: a network may come after the daemon, and go before it.
 const RENEWAL_PERIOD: Duration = Duration::from_secs(5);
 
-/// What the search yields.
+/// Result of the search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LanEvent {
-    /// Some node may be there.
+    /// A node may be at this address.
     Hint(SocketAddr),
-    /// Nodes on the local network will not be found by themselves, and why. Comes at most once
-    /// before the search begins, and once after.
+    /// Nodes on the local network will not be found automatically, with the reason. Sent at most
+    /// once before the search begins, and once after.
     NoMulticast(String),
 }
 
-/// The announcement and the search; both end when it is dropped.
+/// Announcement and search. Both end when it is dropped.
 pub struct Lan {
     stop: oneshot::Sender<oneshot::Sender<()>>,
     running: AbortOnDrop,
@@ -58,9 +58,9 @@ pub struct Lan {
 struct AbortOnDrop(AbortHandle);
 
 impl Lan {
-    /// Announces `address` (all of the machine's where it is "any") and searches for others. Needs
-    /// a running tokio runtime. Where it cannot begin, the reason is in the receiver, and it begins
-    /// when it can.
+    /// Announces `address` (all addresses of the machine if it is "any") and searches for other
+    /// nodes. Needs a running tokio runtime. If the search cannot begin, the receiver gets the
+    /// reason, and it begins as soon as it can.
     pub fn start(address: SocketAddr) -> (Self, mpsc::Receiver<LanEvent>) {
         let (events, receiver) = mpsc::channel(QUEUE);
         let (stop, stopped) = oneshot::channel();
@@ -83,7 +83,7 @@ impl Lan {
         (Self { stop, running }, receiver)
     }
 
-    /// Takes the announcement back, so that others forget it at once, and ends the search.
+    /// Withdraws the announcement, so that other nodes forget it at once, and ends the search.
     pub async fn shutdown(self) {
         let (ended, end) = oneshot::channel();
         if self.stop.send(ended).is_ok() {

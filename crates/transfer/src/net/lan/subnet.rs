@@ -1,4 +1,4 @@
-//! Links, and which addresses are on them. Pure.
+//! Links and the addresses on them. Pure.
 
 use std::net::IpAddr;
 

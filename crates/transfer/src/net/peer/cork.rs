@@ -1,5 +1,5 @@
-//! A stream that gives TLS no byte beyond the record that it reads, so that who takes the keys over
-//! after the greeting finds the stream where a record begins.
+//! Stream that gives TLS no byte beyond the current record. After the greeting the keys leave
+//! rustls, and the stream then stands exactly at the start of a record.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -9,19 +9,19 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 
 use super::seal::{HEADER_BYTES, record_bytes};
 
-/// A stream on which a handshake and a greeting are made.
+/// Stream for a handshake and a greeting.
 #[derive(Debug)]
 pub(super) struct Corked<S> {
     stream: Take<S>,
     header: [u8; HEADER_BYTES],
-    /// How much of the header came.
+    /// Number of header bytes that arrived.
     filled: usize,
-    /// How much of the record behind it is to come.
+    /// Number of bytes of the record that are still to arrive.
     left: usize,
 }
 
 impl<S: AsyncRead> Corked<S> {
-    /// To be made before the first byte is read.
+    /// Wraps a stream. Must be called before the first byte is read.
     pub(super) fn new(stream: S) -> Self {
         Self {
             stream: stream.take(0),
@@ -39,7 +39,7 @@ impl<S: AsyncRead> Corked<S> {
         self.stream.get_mut()
     }
 
-    /// The stream, where it stands between two records.
+    /// Returns the stream if it stands between two records.
     pub(super) fn into_inner(self) -> Option<S> {
         (self.filled == 0).then(|| self.stream.into_inner())
     }

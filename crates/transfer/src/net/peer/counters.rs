@@ -1,17 +1,17 @@
-//! Why connections ended, counted.
+//! Counters of connections, with the reasons why they ended.
 
 use std::fmt;
 
-/// Why a connection ended.
+/// Reason why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DropReason {
     /// The peer closed it.
     PeerClosed,
     /// The system reported an error, such as a reset.
     Broken,
-    /// Nobody used it for a while.
+    /// It was unused for a while.
     Idle,
-    /// Nothing came for too long while requests were unanswered, or in the middle of a frame.
+    /// Nothing arrived for too long while requests were unanswered, or in the middle of a frame.
     Silent,
     /// A request stayed unanswered for too long.
     Unanswered,
@@ -19,7 +19,7 @@ pub enum DropReason {
     SlowFrame,
     /// A frame took too long to arrive, and the peer sent it in pieces that no honest node makes.
     Drip,
-    /// A frame took too long to be taken.
+    /// The peer took too long to accept a frame.
     SlowReader,
     /// The greeting took too long.
     SlowGreeting,
@@ -31,9 +31,9 @@ pub enum DropReason {
     Stranger,
     /// The peer has our own key.
     OwnIdentity,
-    /// A frame was over its limit.
+    /// A frame exceeded its limit.
     Oversized,
-    /// A frame or a record meant nothing, or nothing now.
+    /// A frame or a record was invalid, or invalid at this point.
     Malformed,
     /// Too many records in a row carried no byte.
     EmptyRecords,
@@ -41,17 +41,17 @@ pub enum DropReason {
     Pings,
     /// A limit on the number of connections was reached.
     TooMany,
-    /// The peer opened a newer one.
+    /// The peer opened a newer connection.
     Replaced,
-    /// An invitation was used, which ends its connection.
+    /// An invitation was redeemed, which ends its connection.
     Enrolled,
-    /// We closed it on purpose.
+    /// This node closed it on purpose.
     ClosedHere,
 }
 
 impl DropReason {
-    /// All of them, in the order of [`PeerCounters::dropped`], and what a table of counters calls
-    /// each.
+    /// All reasons, in the order of [`PeerCounters::dropped`], with their labels in a table of
+    /// counters.
     pub const ALL: [(Self, &str); 21] = [
         (Self::PeerClosed, "closed by the peer"),
         (Self::Broken, "broken"),
@@ -76,8 +76,8 @@ impl DropReason {
         (Self::ClosedHere, "closed here"),
     ];
 
-    /// Whether only a peer that breaks the protocol can be the cause: not one that was killed, nor
-    /// a link that failed.
+    /// Returns whether only a peer that breaks the protocol can be the cause, not a killed process
+    /// or a failed link.
     pub const fn is_breach(self) -> bool {
         matches!(
             self,
@@ -85,7 +85,7 @@ impl DropReason {
         )
     }
 
-    /// What it is called.
+    /// Returns the label of the reason.
     pub const fn label(self) -> &'static str {
         Self::ALL[self as usize].1
     }
@@ -97,7 +97,7 @@ impl fmt::Display for DropReason {
     }
 }
 
-/// What happened so far.
+/// Counters of the TCP side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerCounters {
     /// TCP connections accepted.
@@ -106,14 +106,14 @@ pub struct PeerCounters {
     pub dialled: u64,
     /// Connections handed to a legacy plane.
     pub legacy_plane: u64,
-    /// Requests answered `Busy` since the node's queue was full.
+    /// Requests answered `Busy` because the node's queue was full.
     pub overloaded: u64,
     /// Ended connections by reason, in the order of [`DropReason::ALL`].
     pub dropped: [u64; DropReason::ALL.len()],
 }
 
 impl PeerCounters {
-    /// How many connections ended for this reason.
+    /// Returns how many connections ended for this reason.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.dropped[reason as usize]
     }

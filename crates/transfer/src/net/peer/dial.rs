@@ -1,4 +1,4 @@
-//! The dialling side: one connection to one node, many requests on it at a time.
+//! Dialling side: one connection to one node, with many requests at a time.
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -29,12 +29,12 @@ use p2pfs_proto::wire::native::tcp::{Frame, FrameHeader, Kind, Lane, Phase, Requ
 use p2pfs_types::files::limit_of_open_files;
 use p2pfs_types::id::NodeId;
 
-/// How often is told that bytes of an answer came which takes its time.
+/// Interval of the progress reports for an answer that takes long.
 const TELL_EACH: Duration = Duration::from_millis(50);
-/// What the kernel said longer ago is asked for again before a connection is given up.
+/// Age of the kernel's figures from which they are read again before a connection is given up.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
-/// A proven connection to a node, for one lane.
+/// Proven connection to a node, for one lane.
 pub(super) struct Connection {
     line: Arc<Line>,
     outbound: Arc<Outbound>,
@@ -44,8 +44,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Dials, proves, and starts the task that serves the connection. `gets_on` is called, more
-    /// than once, when the other end answers in the handshake.
+    /// Dials, proves membership, and starts the task of the connection. `gets_on` is called,
+    /// possibly several times, when the other end answers in the handshake.
     pub(super) async fn open(
         shared: &Arc<Shared>,
         node: NodeId,
@@ -69,7 +69,7 @@ impl Connection {
         started.map_err(|reason| NetError::Lost { reason })
     }
 
-    /// Starts the task of a connection that is proven.
+    /// Starts the task of a proven connection.
     pub(super) fn start<S>(
         shared: &Arc<Shared>,
         stream: TlsStream<Corked<Polite<S>>>,
@@ -108,7 +108,7 @@ impl Connection {
         })
     }
 
-    /// Sends a request and waits for its answer. Dropping the future takes the request back.
+    /// Sends a request and waits for its answer. Dropping the future cancels the request.
     pub(super) async fn ask(
         &self,
         request: &Request,
@@ -120,14 +120,15 @@ impl Connection {
         let slot = Arc::clone(&self.line.slots).acquire_owned().await;
         let slot = slot.map_err(|_| self.line.lost())?;
         let (reply, answer) = oneshot::channel();
-        // whoever gave up waiting needs no answer
+        // the asker may have gone
         let reply: OnAnswer = Box::new(move |outcome| drop(reply.send(outcome)));
         let sent = self.send(slot, request, reply, progress);
         let _asked = TakenBack(sent.map_err(|(error, _)| error)?);
         answer.await.unwrap_or_else(|_| Err(self.line.lost()))
     }
 
-    /// Sends a request without waiting for a slot; gives the reply back where it was not sent.
+    /// Sends a request without waiting for a slot. Returns the callback if the request was not
+    /// sent.
     pub(super) fn ask_at_once(
         &self,
         request: &Request,
@@ -160,7 +161,7 @@ impl Connection {
         };
         let id = self.line.add(waiter)?;
         match request.encode(id) {
-            // the answer's slot is held until it comes, so the frame needs none
+            // the slot is held until the answer arrives, so the frame needs none
             Ok(frame) => self.outbound.send(frame, None),
             Err(error) => {
                 if let Some(waiter) = self.line.take(id) {
@@ -179,25 +180,25 @@ impl Connection {
         self.line.lock().closed.is_none()
     }
 
-    /// Whether its keys have done so much that another is to be made for what comes.
+    /// Returns the wear of its keys.
     pub(super) fn wear(&self) -> &Wear {
         &self.wear
     }
 
-    /// Since when nobody uses it; none while someone does.
+    /// Returns since when it is idle, or `None` if a request is open.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let table = self.line.lock();
         table.waiters.is_empty().then_some(table.last_used)
     }
 
-    /// Ends it; whoever waits on it is told at once.
+    /// Ends the connection. Its requests fail at once.
     pub(super) fn close(&self) {
         self.line.fail(DropReason::ClosedHere);
         self.task.abort();
     }
 }
 
-/// A request that was sent, by which it can be taken back.
+/// Handle of a sent request, which can cancel it.
 pub struct Asked {
     line: Arc<Line>,
     outbound: Arc<Outbound>,
@@ -205,18 +206,18 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Tells the peer that its answer is of no use any more. Whoever waits for it waits in vain
-    /// from now on. Some answer still comes: a short one, or the rest of one that had begun.
+    /// Cancels the request, and tells the peer that its answer is not needed. The callback is dropped
+    /// without a call. Some answer still arrives: a short one, or the rest of one that had begun.
     pub fn take_back(&self) {
         if self.line.forget(self.id) {
-            // a ping that names a request: one who knows no more than pings answers it as such
+            // this ping names a request; an older peer answers it like any ping
             self.line.note_ping();
             self.outbound.send(Frame::empty(self.id, Kind::Ping), None);
         }
     }
 }
 
-/// Does nothing once it was answered.
+/// Cancels a request when dropped, unless it was answered.
 struct TakenBack(Asked);
 
 impl Drop for TakenBack {
@@ -231,7 +232,7 @@ impl Drop for Connection {
     }
 }
 
-/// A TLS connection to `node` and no other; nothing is proven about membership yet.
+/// Opens a TLS connection to `node` and no other. Membership is not proven yet.
 pub(super) async fn connect(
     shared: &Shared,
     node: NodeId,
@@ -247,7 +248,7 @@ pub(super) async fn connect(
     }
 }
 
-/// A TLS connection to whoever is there, and who it is.
+/// Opens a TLS connection to any node at an address. Returns the node's id too.
 pub(super) async fn connect_any(
     shared: &Shared,
     addr: SocketAddr,
@@ -294,7 +295,7 @@ async fn connect_with(
     let stream = timeout(shared.limits.handshake, telling).await;
     let stream = stream.map_err(|_| unreachable(std::io::ErrorKind::TimedOut))?;
     let wrong = |why: String| NetError::WrongNode { address: addr, why };
-    // rustls reports what the other end did wrong as invalid data; the rest is the network.
+    // rustls reports an error of the other end as invalid data; other errors are the network's
     let stream = stream.map_err(|error| match error.kind() {
         std::io::ErrorKind::InvalidData => wrong(error.to_string()),
         kind => unreachable(kind),
@@ -302,7 +303,7 @@ async fn connect_with(
     Ok(TlsStream::from(stream))
 }
 
-/// However the task ends, aborted or not, nobody waits on its connection any more.
+/// Guard that fails all requests of a connection when its task ends, aborted or not.
 struct End {
     peer: Option<NodeId>,
     shared: Arc<Shared>,
@@ -344,7 +345,7 @@ async fn read_answers(
             untold += bytes as u64;
             let left_bytes = left_bytes.get_or_insert(header.body_bytes);
             *left_bytes -= bytes;
-            // of the last of it the answer itself tells
+            // the last part is reported by the answer itself
             if *left_bytes > 0 && told_at + TELL_EACH <= Instant::now() {
                 line.bring(header.id, std::mem::take(&mut untold));
                 told_at = Instant::now();
@@ -375,8 +376,8 @@ async fn read_answers(
     }
 }
 
-/// Looks at the clock until the connection is dead by it. Each ping is written, and so tells anew
-/// what the kernel knows: before the end it is asked once more.
+/// Watches the time limits until they end the connection. Each ping is written and so refreshes the
+/// kernel's figures. They are read once more before the end.
 async fn watch(line: &Line, limits: &PeerLimits, outbound: &Outbound) -> DropReason {
     let (mut pinged, mut asked) = (None, Instant::now());
     loop {

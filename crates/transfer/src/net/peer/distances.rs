@@ -1,5 +1,5 @@
-//! How far the ends of connections are, kept when these end: one that begins while a queue is long
-//! sees nothing shorter, and would take the queue for distance.
+//! Least round trips to remote addresses, kept after their connections end. A connection that
+//! begins while a queue is long sees no shorter round trip, and would take the queue for distance.
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -10,13 +10,13 @@ use tokio::time::{Duration, Instant};
 
 use p2pfs_types::least::LeastLately;
 
-/// Addresses that are remembered; beyond it the one that was heard longest ago is forgotten.
+/// Maximum remembered addresses. The least recently used one is forgotten first.
 const ADDRESSES_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// For how long a round trip counts, and for twice that at most: as in the kernel, for one
-/// connection (`tcp_min_rtt_wlen`).
+/// How long a round trip counts, and up to twice that. The kernel does the same for one connection
+/// (`tcp_min_rtt_wlen`).
 const SPAN: Duration = Duration::from_secs(300);
 
-/// The least round trip of each address lately.
+/// Recent least round trip of each address.
 #[derive(Debug)]
 pub(super) struct Distances {
     by_address: Mutex<LruCache<IpAddr, LeastLately>>,
@@ -29,7 +29,8 @@ impl Distances {
         }
     }
 
-    /// Takes in what the kernel says of one connection; gives the least of all of them.
+    /// Records the least round trip of one connection. Returns the least one of all connections to
+    /// the address.
     pub(super) fn note(&self, now: Instant, address: IpAddr, least: Duration) -> Duration {
         let mut by_address = self.by_address.lock();
         let known = by_address.get_or_insert_mut(address, LeastLately::default);

@@ -1,4 +1,4 @@
-//! Frames on a byte stream: whole ones, within their limits and their time, or the reason why not.
+//! Reading and writing of frames on a byte stream, within their size and time limits.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,17 +13,16 @@ use super::seal::Broken;
 use p2pfs_proto::wire::WireError;
 use p2pfs_proto::wire::native::tcp::{Frame, FrameHeader, HEADER_BYTES, Phase};
 
-/// The smallest body that is aligned, and to what: as far as a disk may ask for it (open(2),
-/// `O_DIRECT`).
+/// Smallest body that is aligned, and its alignment. A disk may require it (open(2), `O_DIRECT`).
 const ALIGNED_MIN_BYTES: usize = 128 << 10;
 const ALIGNED_TO_BYTES: usize = 4096;
-/// The mean size below which the pieces of a late frame are the sender's work. A node seals a frame
-/// in records of 16 KiB, and the last one of what is left; one of rustls cuts some of them short.
+/// Mean size of pieces below which the sender made them small on purpose. A node seals a frame in
+/// records of 16 KiB and a shorter last one. rustls cuts some records short.
 const PIECE_MIN_BYTES: usize = 1 << 10;
-/// Pieces below which nothing is concluded from their size: a header, and two short records.
+/// Number of pieces from which their size is judged: a header and two short records are fewer.
 const DRIP_PIECES_MIN: usize = 4;
 
-/// When bytes last came on a connection, and how often.
+/// Time and number of the arrivals on a connection.
 #[derive(Debug)]
 pub(super) struct Pulse {
     start: Instant,
@@ -55,7 +54,8 @@ impl Pulse {
     }
 }
 
-/// Reads frames from `stream`. Takes memory for a body only once its header was found good.
+/// Reader of frames from `stream`. Memory for a body is allocated only after its header was
+/// checked.
 pub(super) struct FrameReader<'a, R> {
     pub(super) stream: R,
     pub(super) limits: &'a PeerLimits,
@@ -65,7 +65,7 @@ pub(super) struct FrameReader<'a, R> {
     pieces: Pieces,
 }
 
-/// The reads that a frame took so far, each of one record at least.
+/// Reads of the current frame, each of at least one record.
 #[derive(Default)]
 struct Pieces {
     count: usize,
@@ -78,8 +78,8 @@ impl Pieces {
         self.bytes += bytes;
     }
 
-    /// Whether a peer made them so small on purpose. A slow link does not split records: it makes
-    /// few of them, and each takes long.
+    /// Returns whether the peer made the pieces small on purpose. A slow link does not split
+    /// records: there are few of them, and each takes long.
     fn is_drip(&self) -> bool {
         self.count >= DRIP_PIECES_MIN && self.bytes < self.count * PIECE_MIN_BYTES
     }
@@ -97,8 +97,8 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
         }
     }
 
-    /// Waits for the first byte of the next frame, however long that takes. Dropping the future
-    /// loses nothing.
+    /// Waits for the first byte of the next frame without a time limit. Dropping the future loses
+    /// nothing.
     pub(super) async fn wait(&mut self) -> Result<(), DropReason> {
         if self.filled == 0 {
             self.pieces = Pieces::default();
@@ -107,12 +107,12 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
         Ok(())
     }
 
-    /// The next frame. Once its first byte is there, the rest has its time.
+    /// Reads the next frame. The time limit starts with its first byte.
     pub(super) async fn next(&mut self, phase: Phase) -> Result<(FrameHeader, Bytes), DropReason> {
         self.next_telling(phase, |_, _| ()).await
     }
 
-    /// The same, telling how many bytes of its body came each time that some did.
+    /// Reads the next frame, and reports the number of body bytes at each arrival.
     pub(super) async fn next_telling(
         &mut self,
         phase: Phase,
@@ -134,9 +134,9 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
         Ok((header, body))
     }
 
-    /// Why a frame was not whole in its time. Slowness alone is not an offence: where records
-    /// arrived in the second half of the time, the link is slow, else the peer or the way to it is
-    /// gone.
+    /// Returns why a frame was not complete in time. Slowness alone is not an offence: if records
+    /// arrived in the second half of the time, the link is slow. Otherwise the peer or the way to
+    /// it is gone.
     fn too_slow(&self, time: Duration) -> DropReason {
         if self.pieces.is_drip() {
             DropReason::Drip
@@ -189,8 +189,8 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
     }
 }
 
-/// Room for a body; a large one ends where a page ends. Its bytes are last, behind what proves
-/// them, and may go from here to a disk.
+/// Allocates room for a body. A large body ends at the end of a page: its data follows its proof,
+/// and may go from here to a disk.
 fn room_for(length_bytes: usize) -> BytesMut {
     if length_bytes < ALIGNED_MIN_BYTES {
         return BytesMut::with_capacity(length_bytes);
@@ -201,7 +201,7 @@ fn room_for(length_bytes: usize) -> BytesMut {
     room.split_off(room.len())
 }
 
-/// Writes a frame within its time; the body is not copied on the way to TLS.
+/// Writes a frame within its time limit. The body is not copied on the way to TLS.
 pub(super) async fn write_frame<W: AsyncWrite + Unpin>(
     stream: &mut W,
     frame: &Frame,
@@ -214,7 +214,7 @@ pub(super) async fn write_frame<W: AsyncWrite + Unpin>(
     written.map_err(|error| io_reason(&error))
 }
 
-/// Pushes out what was written.
+/// Flushes the written frames within the time limit.
 pub(super) async fn flush<W: AsyncWrite + Unpin>(
     stream: &mut W,
     limits: &PeerLimits,
@@ -231,7 +231,8 @@ pub(super) fn reason_of(error: &WireError) -> DropReason {
     }
 }
 
-/// What an error of the stream means; rustls reports a peer's breach of TLS as invalid data.
+/// Returns the reason for an error of the stream. rustls reports a peer's breach of TLS as invalid
+/// data.
 pub(super) fn io_reason(error: &io::Error) -> DropReason {
     let broken = error.get_ref().and_then(|why| why.downcast_ref::<Broken>());
     match broken {

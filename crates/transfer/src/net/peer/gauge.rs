@@ -1,4 +1,4 @@
-//! What the kernel knows of a TCP connection: `TCP_INFO` of `tcp(7)`.
+//! Kernel figures of a TCP connection: `TCP_INFO` of `tcp(7)`.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -12,34 +12,34 @@ use tokio::net::TcpStream;
 use super::low_water::set_low_water;
 use super::mark::mark;
 
-/// A reading.
+/// Figures of a connection at one time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reading {
-    /// The smoothed round trip of what this end sent lately.
+    /// Smoothed round trip of recently sent bytes.
     pub round_trip: Duration,
-    /// The least round trip of the last minutes (`tcp_min_rtt_wlen`): without what queues add.
+    /// Least round trip of the last minutes (`tcp_min_rtt_wlen`), without the delay of queues.
     pub least: Duration,
-    /// How long ago the other end's kernel last acknowledged anything.
+    /// Time since the other end's kernel last acknowledged anything.
     pub acked_ago: Duration,
-    /// How long ago bytes of the other end last came, be it that no record of them is whole.
+    /// Time since bytes of the other end last arrived, even if their record is incomplete.
     pub came_ago: Duration,
-    /// What the other end has taken since the beginning.
+    /// Bytes that the other end has acknowledged since the beginning.
     pub taken_bytes: u64,
-    /// What was handed to the kernel, and was not taken yet.
+    /// Bytes handed to the kernel and not acknowledged yet.
     pub queued_bytes: u64,
-    /// Of that, what the kernel has not sent yet.
+    /// Bytes of these that the kernel has not sent yet.
     pub unsent_bytes: u64,
-    /// The most that goes in one segment: 1,448 on Ethernet, up to 64 KiB within one machine.
+    /// Maximum bytes of one segment: 1,448 on Ethernet, up to 64 KiB within one machine.
     pub segment_bytes: u64,
 }
 
-/// A connection of which the kernel can be asked.
+/// Connection whose kernel figures can be read.
 pub(super) trait Link {
-    /// Nothing where the system does not say.
+    /// Returns the figures, or `None` if the system does not give them.
     fn read_gauge(&self) -> Option<Reading>;
-    /// See [`mark`].
+    /// Marks outgoing packets; see [`mark`].
     fn mark(&self, code_point: u8) -> io::Result<()>;
-    /// See [`set_low_water`].
+    /// Sets the low-water mark; see [`set_low_water`].
     fn set_low_water(&self, bytes: usize) -> io::Result<()>;
 }
 

@@ -1,13 +1,13 @@
-//! The greeting: each side proves that it belongs here before anything else is said.
+//! Greeting: each side proves membership before anything else is sent.
 //!
-//! TLS has shown which key the other end has. Where members are those of a ledger, that key is in
-//! it or comes with certificates that make it so; else each side proves that it has the secret. The
-//! dialler goes first. Its proof names no epoch and no node, and certificates, which hold names,
-//! are shown to members alone, so a stranger who is dialled learns nothing; and the acceptor
-//! answers only whom it admits, so a stranger who dials sees the connection close and nothing more.
-//! Who was a member and was put out is handed the signed word that did it, and the certificates of
-//! who said it, so that it can say why nobody talks to it: it learns the names of those who may
-//! admit and led to that, and of nobody else.
+//! TLS has shown the other end's key. If members are listed in a ledger, that key is in the ledger
+//! or comes with certificates that add it. Otherwise each side proves that it has the secret. The
+//! dialler goes first. Its proof names no epoch and no node, and certificates, which contain names,
+//! are shown to members alone. A dialled stranger therefore learns nothing. The acceptor answers
+//! only nodes that it admits, so a dialling stranger sees the connection close and nothing more. An
+//! expelled former member receives the signed statement that expelled it, with the certificates of
+//! its signers, so that it can report why it is refused. It learns the names of those admitters and
+//! of no other node.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ use p2pfs_proto::trust::{
 use p2pfs_proto::wire::native::tcp::{Greeting, Lane, Phase};
 use p2pfs_types::id::{NodeId, NodeName};
 
-/// What an acceptor admits by.
+/// Data by which an acceptor admits nodes.
 pub(super) struct Door<'a> {
     pub(super) key: &'a NodeKey,
     pub(super) keyring: &'a Keyring,
@@ -36,16 +36,16 @@ pub(super) struct Door<'a> {
     pub(super) now_unix_s: u64,
 }
 
-/// How a dialler was admitted.
+/// Way in which a dialler was admitted.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     /// As a member, for this lane.
     Member(Lane),
-    /// By an invitation; it has the secret now, and the connection has served its purpose.
+    /// By an invitation. It has the secret now, and the connection has served its purpose.
     Enrolled,
 }
 
-/// The dialler's side for a member, within the time of a greeting.
+/// Runs the dialler's side for a member, within the time limit of a greeting.
 pub(super) async fn prove<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Shared,
     stream: &mut TlsStream<S>,
@@ -83,8 +83,8 @@ async fn exchange_proofs<S: AsyncRead + AsyncWrite + Unpin>(
     is_member.then_some(()).ok_or(DropReason::Stranger)
 }
 
-/// Hears the word by which this node was put out, and where that is not enough, the certificates
-/// that follow it: whoever said it may have been let in meanwhile.
+/// Handles the statement that expelled this node. If it does not suffice, reads the certificates
+/// that follow it: its signer may have been admitted meanwhile.
 async fn hear_put_out<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Shared,
     stream: &mut TlsStream<S>,
@@ -96,7 +96,7 @@ async fn hear_put_out<S: AsyncRead + AsyncWrite + Unpin>(
     }
     let mut said = word.to_vec();
     for _ in 0..CHAIN_MAX {
-        // a version before says the word alone
+        // an older version sends the statement alone
         let Ok(Greeting::PutOut { word }) = hear(stream, limits).await else {
             break;
         };
@@ -105,7 +105,7 @@ async fn hear_put_out<S: AsyncRead + AsyncWrite + Unpin>(
     keyring.hear_put_out(&me, &said);
 }
 
-/// Our certificates, where the other is a member and may not have heard of us.
+/// Returns our certificates if the other end is a member, which may not know us yet.
 fn chain_for(keyring: &Keyring, me: NodeId, other: NodeId) -> Bytes {
     if keyring.has_ledger() && keyring.is_member(&other) {
         keyring.chain_of(&me).into()
@@ -114,16 +114,17 @@ fn chain_for(keyring: &Keyring, me: NodeId, other: NodeId) -> Bytes {
     }
 }
 
-/// What one who was admitted has.
+/// Data that an admitted node receives.
 #[derive(Debug)]
 pub struct Enrolment {
-    /// Of the cluster's epoch.
+    /// Secret of the cluster's epoch.
     pub secret: EpochSecret,
-    /// The certificates from the founding to its own.
+    /// Certificates from the founding to the node's own.
     pub chain: Bytes,
 }
 
-/// The dialler's side for one with an invitation; gives the epoch's secret.
+/// Runs the dialler's side for a node with an invitation. Returns the epoch's secret and its
+/// certificates.
 pub(super) async fn enrol<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut TlsStream<S>,
     me: NodeId,
@@ -150,7 +151,7 @@ pub(super) async fn enrol<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(Enrolment { secret, chain })
 }
 
-/// The acceptor's side. Says nothing to one who cannot prove anything and never was a member.
+/// Runs the acceptor's side. Sends nothing to a node that can prove nothing and never was a member.
 pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut TlsStream<S>,
     me: NodeId,
@@ -180,7 +181,7 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         return Ok(admission);
     }
     if let Admission::Member(_) = admission {
-        // each in a frame of its own: a version before hears the first
+        // each statement in its own frame: an older version reads the first one
         for said in door.keyring.told_to_put_out(&channel.client) {
             let word = said.encode().into();
             write_frame(stream, &Greeting::PutOut { word }.encode(), limits).await?;
@@ -202,13 +203,13 @@ fn answer_member(channel: &Channel, keyring: &Keyring, proof: &[u8; 32]) -> Opti
 fn answer_certified(channel: &Channel, keyring: &Keyring, chain: &[u8]) -> Option<Greeting> {
     let Channel { client, server, .. } = channel;
     keyring.admits(client, chain).then(|| Greeting::Proven {
-        // TLS has proven our key, and the ledger is about keys
+        // TLS has proven our key, and the ledger lists keys
         proof: [0; 32],
         chain: keyring.chain_of(server).into(),
     })
 }
 
-/// Admits who holds an invitation. Where that cannot be written down, it is refused, and the
+/// Admits the holder of an invitation. If the admission cannot be recorded, it is refused, and the
 /// invitation is used up all the same.
 fn answer_invited(
     channel: &Channel,
@@ -219,10 +220,10 @@ fn answer_invited(
     let invites = door.invites.as_ref()?;
     let name = NodeName::new(std::str::from_utf8(name).ok()?).ok()?;
     let (keyring, client) = (door.keyring, channel.client);
-    // who left of its own may come back with any invitation
+    // a node that left by itself may return with any invitation
     let needed = keyring.needed_for(&client);
     if keyring.has_ledger() {
-        // what nobody can be let in by is not used up either
+        // an invitation that this node cannot honour is not used up
         keyring.check_admits(&channel.server).ok()?;
     }
     // settings give rights by name: a joiner gets such a name only from the issuer

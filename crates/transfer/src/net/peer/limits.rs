@@ -1,4 +1,4 @@
-//! How many and how long, in one place.
+//! All limits on numbers and times of the TCP side.
 
 use std::time::Duration;
 
@@ -8,97 +8,101 @@ use super::polite::LastReading;
 use p2pfs_proto::trust::{self, EXCHANGE_MAX_BYTES};
 use p2pfs_proto::wire::native::tcp::{CHAIN_MAX_BYTES, Lane, TRUST_MAX_BYTES};
 
-// what two members say of who is in, and what one shows to be let in, has its place in a frame
+// the trust exchange of two members, and the chain of a new one, must fit into a frame
 const _: () = assert!(TRUST_MAX_BYTES == EXCHANGE_MAX_BYTES);
 const _: () = assert!(CHAIN_MAX_BYTES == trust::CHAIN_MAX_BYTES);
 
-/// Proven connections that are accepted from all peers where no setting says otherwise.
+/// Default maximum of proven connections accepted from all peers.
 pub const ACCEPTED_CONNECTIONS: u32 = 1024;
-/// The slowest link for which a frame is waited for. A frame of 2 MiB then has 32 s.
+/// Slowest link for which a frame is waited for. A frame of 2 MiB then has 32 s.
 const SLOWEST_BYTES_PER_S: u64 = 64 << 10;
-/// The same for an answer that was asked for: a link of 32 kbit/s that sixteen readers share. Who
-/// is slow is asked for a chunk or less at a time, and whoever else has it is asked too.
+/// Slowest link for which a requested answer is waited for: 32 kbit/s shared by sixteen readers. A
+/// slow peer gets requests of a chunk or less, and other holders are asked too.
 const SLOWEST_ANSWER_BYTES_PER_S: u64 = 256;
-/// The age at which any request ends its connection, in multiples of the one for a request on a
-/// connection that brings no answers.
+/// Age at which any request ends its connection, in multiples of the limit on a connection that
+/// brings no answers.
 const OLDEST_MULTIPLE: u32 = 10;
-/// A connection counts as dead after the silence of so many round trips, where that is longer: its
-/// kernel sends again what was lost after one and a half or two (RFC 6298), and that may be lost.
+/// Silence in round trips after which a connection counts as dead, if that is longer than the usual
+/// limit. The kernel retransmits a lost segment after one and a half or two round trips (RFC 6298),
+/// and the retransmission may be lost too.
 const SILENT_ROUND_TRIPS: u32 = 4;
-/// What that comes to at most: less than a reader waits for a byte.
+/// Maximum of that silence. It is less than a reader waits for a byte.
 const SILENT_MAX: Duration = Duration::from_secs(8);
-/// Records in a row that may carry no byte: as many as rustls and BoringSSL take. No node of ours
-/// sends any.
-pub const EMPTY_RECORDS_MAX: u32 = 32;
-/// Pings that a peer may send a second on one connection, besides one for each request, which it
-/// may take back by it. A node sends one for each silence of a second, and at most five a second
-/// where it is about to give the connection up.
-pub const PINGS_PER_S: u32 = 10;
-/// The same at once: what a peer sends within [`SILENT_MAX`], after which it hangs up, and that may
-/// all arrive together.
-pub const PINGS_AT_ONCE: u32 = 64;
-/// How much of what came is taken from the socket before it is opened: few system calls, and what
-/// came with one is still in the processor's nearest caches when it is opened.
+/// Maximum records in a row that carry no byte: as many as rustls and BoringSSL accept. Our nodes
+/// send none.
+pub(super) const EMPTY_RECORDS_MAX: u32 = 32;
+/// Pings that a peer may send per second on one connection, in addition to one per request that
+/// cancels it. A node sends one for each silence of a second, and at most five a second when it is
+/// about to give the connection up.
+pub(super) const PINGS_PER_S: u32 = 10;
+/// Maximum pings at once: as many as a peer sends within [`SILENT_MAX`], after which it hangs up.
+/// All of them may arrive together.
+pub(super) const PINGS_AT_ONCE: u32 = 64;
+/// Bytes read from the socket before they are opened. This saves system calls, and the bytes of one
+/// call are still in the processor's nearest caches when they are opened.
 pub(super) const READ_AHEAD_BYTES: usize = 64 << 10;
-/// How much is sealed ahead of the socket, so that one system call takes many records.
+/// Bytes sealed ahead of the socket, so that one system call takes many records.
 pub(super) const WRITE_AHEAD_BYTES: usize = 256 << 10;
 
-/// Every limit of the TCP side. Tests shorten the times.
+/// Limits of the TCP side. Tests shorten the times.
 #[derive(Clone, Debug)]
 pub struct PeerLimits {
-    /// Until a TCP connection stands.
+    /// Until a TCP connection is established.
     pub dial: Duration,
     /// From then until the first byte of an accepted connection.
     pub first_byte: Duration,
     /// From then until both sides have proven membership.
     pub handshake: Duration,
-    /// Between two looks at an address where the other end hung up on the first: a node that stops
-    /// listens no more by then.
+    /// Between two probes of an address if the other end hung up on the first. A node that stops
+    /// has closed its listener by then.
     pub look_again: Duration,
-    /// Between two dials of a connection in the place of one whose keys are worn, where the first
-    /// was in vain: that one goes on meanwhile, and bears as much again.
+    /// Between two attempts to replace a connection with worn keys. The worn connection stays in
+    /// use meanwhile, and its keys bear as much again.
     pub renew_again: Duration,
-    /// Silence on a connection with unanswered requests until we ask whether anyone is there.
+    /// Silence on a connection with unanswered requests until a ping is sent.
     pub ping_after: Duration,
-    /// The same until the connection counts as dead, and its requests fail, where its round trip is
-    /// not long.
+    /// Silence on a connection with unanswered requests until it counts as dead and its requests
+    /// fail, unless its round trip is long.
     pub silent_after: Duration,
-    /// The age of a request at which its connection counts as dead, where no bytes of answers came
-    /// for as long; ten times as much where some did.
+    /// Age of a request at which its connection counts as dead if no answer bytes arrived for this
+    /// time. If some did, the limit is ten times as long.
     pub unanswered_after: Duration,
-    /// How long a connection that we dialled stays open unused.
+    /// How long an unused dialled connection stays open.
     pub idle_dialled: Duration,
-    /// The same for one that we accepted; longer, so that the dialler is the one to close.
+    /// How long an unused accepted connection stays open. It is longer, so that the dialler closes
+    /// first.
     pub idle_accepted: Duration,
-    /// How long any frame may take, besides a second for each 64 KiB, or each 8 KiB of an answer.
+    /// Time for any frame, plus a second for each 64 KiB, or for each 256 bytes of an answer.
     pub frame_grace: Duration,
-    /// Requests in flight on an urgent connection; more wait at the asker, and at the server
-    /// reading pauses.
+    /// Maximum requests in flight on an urgent connection. Further ones wait at the asker; the
+    /// server pauses reading.
     pub in_flight_urgent: usize,
-    /// The same on a bulk connection; with answers of 1 MiB this also bounds the memory.
+    /// Maximum requests in flight on a bulk connection. With answers of 1 MiB this also bounds the
+    /// memory.
     pub in_flight_bulk: usize,
-    /// Proven connections accepted from all peers; the oldest one from the address that has most
-    /// gives way to the next, which is dropped where none has more than a peer's.
+    /// Maximum proven connections accepted from all peers. Beyond it the oldest one from the
+    /// address with the most connections is dropped. If no address has more than one peer's share,
+    /// the new connection is dropped.
     pub accepted: usize,
-    /// Proven connections accepted from one peer; the oldest gives way to the next.
+    /// Maximum proven connections accepted from one peer. Beyond it the oldest is dropped.
     pub accepted_per_peer: usize,
-    /// Proven connections accepted from one IP address; the oldest gives way to the next.
+    /// Maximum proven connections accepted from one IP address. Beyond it the oldest is dropped.
     pub accepted_per_ip: usize,
-    /// Connections that have proven nothing yet; the oldest gives way to the next. Each has
-    /// in TLS up to 64 KiB of an unfinished message.
+    /// Maximum unproven connections. Beyond it the oldest is dropped. Each may hold up to 64 KiB of
+    /// an unfinished TLS message.
     pub unproven: usize,
-    /// Of these, how many places are kept for addresses where gossip has proven members to be.
+    /// Places among these that are reserved for addresses where gossip has proven members to be.
     pub unproven_for_members: usize,
-    /// Connections from one IP address that have proven nothing; the oldest gives way to the next.
+    /// Maximum unproven connections from one IP address. Beyond it the oldest is dropped.
     pub unproven_per_ip: usize,
-    /// Connections that we dialled; the longest idle gives way.
+    /// Maximum dialled connections. Beyond it the longest idle one is closed.
     pub dialled: usize,
-    /// Requests that wait for the node's event loop; the next one is answered `Busy`.
+    /// Maximum requests that wait for the node's event loop. The next one is answered `Busy`.
     pub incoming: usize,
-    /// How packets of bulk connections are marked (DSCP, 0 to 63); none: not at all.
+    /// DSCP mark of bulk packets, 0 to 63. `None` leaves them unmarked.
     pub bulk_code_point: Option<u8>,
-    /// Whether many small files are asked for at once, and given so: by `p2pfs/2`. Without it this
-    /// node is one of those that know `p2pfs/1` alone.
+    /// Whether this node requests and serves batches of small files (`p2pfs/2`). Without them it
+    /// speaks only `p2pfs/1`.
     pub batches: bool,
 }
 
@@ -140,9 +144,9 @@ impl PeerLimits {
         }
     }
 
-    /// When a connection counts as dead that brought nothing since `quiet_since`: later where its
-    /// round trip was long lately, or where the other end's kernel has acknowledged something
-    /// since, so that the answer may stand in a queue.
+    /// Returns when a connection that brought nothing since `quiet_since` counts as dead. The time
+    /// is later if its round trip was long recently, or if the other end's kernel has acknowledged
+    /// something since. The answer may then wait in a queue.
     pub(super) fn silent(&self, quiet_since: Instant, link: &LastReading) -> Instant {
         let least = quiet_since + self.silent_after;
         let most = quiet_since + self.silent_after.max(SILENT_MAX);
@@ -153,24 +157,25 @@ impl PeerLimits {
         late.max(acked).clamp(least, most)
     }
 
-    /// What a connection for this lane is marked with.
+    /// Returns the DSCP mark of a connection for this lane.
     pub(super) fn code_point(&self, lane: Lane) -> Option<u8> {
         self.bulk_code_point.filter(|_| lane == Lane::Bulk)
     }
 
-    /// How long a frame of this length may take from its first byte to its last.
+    /// Returns how long a frame of this length may take from its first byte to its last.
     pub(super) fn frame_time(&self, length_bytes: usize) -> Duration {
         self.frame_grace + Duration::from_secs(length_bytes as u64 / SLOWEST_BYTES_PER_S)
     }
 
-    /// The same for an answer, which whoever gets it has asked for.
+    /// Returns how long an answer of this length may take. It is longer, because this node
+    /// requested it.
     pub(super) fn answer_time(&self, length_bytes: usize) -> Duration {
         let slowest = Duration::from_secs(length_bytes as u64 / SLOWEST_ANSWER_BYTES_PER_S);
         self.frame_grace + slowest.min(self.unanswered_after * OLDEST_MULTIPLE)
     }
 
-    /// When a connection counts as dead whose oldest request was sent at `oldest` and which last
-    /// brought bytes of an answer at `brought`.
+    /// Returns when a connection counts as dead, given when its oldest request was sent and when
+    /// bytes of an answer last arrived.
     pub(super) fn unanswered(&self, oldest: Instant, brought: Instant) -> Instant {
         let quiet = oldest.max(brought) + self.unanswered_after;
         quiet.min(oldest + self.unanswered_after * OLDEST_MULTIPLE)

@@ -1,5 +1,5 @@
-//! What the users of one connection and its task share: who waits for an answer, and how long the
-//! connection has been silent.
+//! State that the users of one connection share with its task: the open requests, and the silence
+//! of the connection.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,41 +17,41 @@ use crate::net::NetError;
 use p2pfs_proto::wire::native::tcp::Response;
 use p2pfs_types::id::NodeId;
 
-/// By how much the kernel's clock of what came (ticks of up to 10 ms) and that of what was opened
-/// of it may differ, and the time between the two.
+/// Possible difference between the kernel's clock of arrivals (ticks of up to 10 ms) and the clock
+/// of opened records, with the time between the two.
 const CLOCKS_DIFFER: Duration = Duration::from_millis(50);
 
-/// What to do with an answer. Called once, on the task of the connection or where it is ended, so
-/// it must not wait for anything.
+/// Callback for an answer. Called once, on the task of the connection or where the connection is
+/// ended, so it must not block.
 pub type OnAnswer = Box<dyn FnOnce(Result<Response, NetError>) + Send>;
 
-/// Whom to tell that bytes of an answer came before it is whole. Told of slow answers only, each
-/// fifty milliseconds or so, and also of one that nobody waits for any more. Told of no bytes where
-/// a handshake that the request waits for gets on.
+/// Callback for bytes of an answer that arrive before it is complete. Called for slow answers only,
+/// every fifty milliseconds or so, and also for cancelled requests. Called with zero bytes when a
+/// handshake that the request waits for progresses.
 #[derive(Clone)]
 pub struct Progress {
-    /// Given the node, the key and how many bytes came since the last time. Called on the task of
-    /// the connection, so it must not wait for anything.
+    /// Receives the node, the key and the number of bytes since the last call. Called on the task
+    /// of the connection, so it must not block.
     pub tell: Arc<dyn Fn(NodeId, u64, u64) + Send + Sync>,
-    /// Whom is asked.
+    /// Peer that was asked.
     pub node: NodeId,
-    /// What the asker calls the request.
+    /// The asker's id of the request.
     pub key: u64,
 }
 
 impl Progress {
-    /// The peer is at work for the request, and none of its answer is here yet.
+    /// Reports that the peer is at work for the request, without bytes of its answer so far.
     pub(super) fn tell_of_work(&self) {
         (self.tell)(self.node, self.key, 0);
     }
 }
 
-/// A request on its way.
+/// Open request.
 pub(super) struct Waiter {
     pub reply: OnAnswer,
     pub progress: Option<Progress>,
-    /// Held until the answer comes, also where nobody waits for it any more: the peer is busy
-    /// with it all the same.
+    /// Held until the answer arrives, even for a cancelled request: the peer is busy with it all
+    /// the same.
     pub _slot: OwnedSemaphorePermit,
     pub sent: Instant,
 }
@@ -59,29 +59,29 @@ pub(super) struct Waiter {
 pub(super) struct Table {
     pub waiters: HashMap<u32, Waiter>,
     next_id: u32,
-    /// When the connection's task looks at the clock again.
+    /// When the connection's task checks the clock next.
     pub next_look: Instant,
-    /// When the first of the waiters came to an idle connection.
+    /// When the first of the open requests was sent on the idle connection.
     pub busy_since: Instant,
     pub last_used: Instant,
-    /// When bytes of an answer last came.
+    /// When bytes of an answer last arrived.
     pub brought: Instant,
-    /// The same of bytes of which no record is whole yet, as far as was told.
+    /// Last reported arrival of bytes of an incomplete record.
     part_told: Instant,
     pub closed: Option<DropReason>,
 }
 
-/// What the users of a connection and its task share.
+/// State that the users of a connection share with its task.
 pub(super) struct Line {
     table: Mutex<Table>,
     pub slots: Arc<Semaphore>,
-    /// Rung when an idle connection gets a request that its task would look at too late.
+    /// Notified when an idle connection gets a request that its task would check too late.
     pub woken: Notify,
-    /// How soon a request is to be looked at.
+    /// How soon a request has to be checked.
     look_after: Duration,
     pub pulse: Pulse,
     link: LastReading,
-    /// Pings that were sent and may still be answered.
+    /// Sent pings that may still be answered.
     pings: AtomicU64,
 }
 
@@ -114,7 +114,8 @@ impl Line {
         self.table.lock()
     }
 
-    /// The waiter's id; who is not taken is given back with the reason.
+    /// Adds an open request. Returns its id, or the reason and the callback if the connection has
+    /// ended.
     pub(super) fn add(&self, waiter: Waiter) -> Result<u32, (NetError, OnAnswer)> {
         let mut table = self.lock();
         if let Some(reason) = table.closed {
@@ -125,12 +126,12 @@ impl Line {
         if was_idle {
             table.busy_since = sent;
         }
-        // Ids come round after four thousand million; at most a few dozen are in flight.
+        // Ids repeat after four thousand million; at most a few dozen are in flight.
         let id = table.next_id;
         table.next_id = id.wrapping_add(1);
         table.waiters.insert(id, waiter);
         if was_idle && sent + self.look_after < table.next_look {
-            // one ring for all until then
+            // one notification for all requests until then
             table.next_look = sent;
             self.woken.notify_one();
         }
@@ -144,7 +145,7 @@ impl Line {
         table.waiters.remove(&id)
     }
 
-    /// Nobody waits for this answer any more; false where it came already.
+    /// Drops the callback of a cancelled request. Returns false if its answer has already arrived.
     pub(super) fn forget(&self, id: u32) -> bool {
         let mut table = self.lock();
         let waiter = table.waiters.get_mut(&id);
@@ -153,7 +154,7 @@ impl Line {
         unwanted.is_some()
     }
 
-    /// Bytes of an answer came, and there are more to come.
+    /// Records that bytes of an incomplete answer arrived.
     pub(super) fn bring(&self, id: u32, bytes: u64) {
         let mut table = self.lock();
         table.brought = Instant::now();
@@ -164,21 +165,21 @@ impl Line {
         }
     }
 
-    /// When bytes last came of which no record is whole yet. A record of the full size takes 16 s
-    /// of a link of 1 kB/s, and until then nothing of it can be opened.
-    /// Records without content are not on the way to an answer.
+    /// Returns when bytes of an incomplete record last arrived. A record of the full size takes 16
+    /// s on a link of 1 kB/s, and cannot be opened until then. Records without content are not part
+    /// of an answer.
     fn part_came(&self) -> Option<Instant> {
         let last = self.link.passed_over().max(Some(self.pulse.last()));
         let whole = last? + CLOCKS_DIFFER;
         self.link.came().filter(|came| *came > whole)
     }
 
-    /// Records that a ping goes out, which the peer may answer once.
+    /// Records that a ping is sent, which the peer may answer once.
     pub(super) fn note_ping(&self) {
         self.pings.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether a pong answers a ping of this end; it does so no more then.
+    /// Matches a pong with a sent ping. Returns false if all pings have been answered.
     pub(super) fn take_pong(&self) -> bool {
         let less = |pings: u64| pings.checked_sub(1);
         let taken = self
@@ -187,8 +188,8 @@ impl Line {
         taken.is_ok()
     }
 
-    /// Tells who asked first that a record is on its way, where more of it came since the last
-    /// time.
+    /// Reports to the oldest open request that a record is arriving, if more of it arrived since
+    /// the last time.
     pub(super) fn tell_of_part(&self) {
         let Some(came) = self.part_came() else {
             return;
@@ -207,7 +208,7 @@ impl Line {
         }
     }
 
-    /// The first reason stays; every waiter learns it at once.
+    /// Ends the connection. The first reason stays; all open requests fail at once.
     pub(super) fn fail(&self, mut reason: DropReason) {
         let waiters = {
             let mut table = self.lock();
@@ -226,7 +227,7 @@ impl Line {
         }
     }
 
-    /// What the clock says about the connection, and when to look again.
+    /// Checks the time limits of the connection. Returns what to do and when to check again.
     pub(super) fn check(
         &self,
         now: Instant,
@@ -280,15 +281,15 @@ impl Line {
     }
 }
 
-/// Which silence it is: the next one begins when bytes come, or with a request after none. Counted
-/// and not timed, since an answer may come within the same tick of the clock.
+/// Identity of a silence: the next one begins when bytes arrive, or with a request after idleness.
+/// It is counted rather than timed, since an answer may arrive within the same tick of the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Silence {
     beats: u64,
     busy_since: Instant,
 }
 
-/// What to do about a connection's silence.
+/// Action for a connection's silence.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Check {
     Again(Instant),

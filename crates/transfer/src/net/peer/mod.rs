@@ -1,10 +1,10 @@
-//! TCP between nodes: TLS that shows who the other end is, proof that it belongs here, and then
-//! requests, many at a time, on connections that are kept warm.
+//! TCP between nodes: TLS that authenticates the other end, proof of membership, and then many
+//! concurrent requests on connections that are kept open.
 //!
-//! The node that dials asks and the one that accepts answers, so a pair of nodes has up to four
-//! connections: two lanes each way. Owns all limits on connections and their times. Never
-//! interprets a request. When a connection ends, its requests fail at once with an error that says
-//! whether to ask elsewhere; all other connections go on.
+//! The dialling node asks and the accepting node answers, so a pair of nodes has up to four
+//! connections: two lanes in each direction. This module owns all limits on connections and their
+//! times. It never interprets a request. When a connection ends, its requests fail at once with an
+//! error that says whether to ask another node. All other connections go on.
 
 mod cork;
 mod counters;
@@ -61,14 +61,14 @@ use pool::Pool;
 use register::Register;
 use tls::Tls;
 
-/// An accepted connection that does not begin as TLS, its first byte still unread.
+/// Accepted connection that does not begin as TLS. Its first byte is still unread.
 pub type LegacyConnection = (TcpStream, SocketAddr);
 
-/// Told which proven peer broke the protocol, and how. Called on the task of its connection, so it
-/// must not wait for anything.
+/// Callback for a proven peer that broke the protocol, with the breach. Called on the task of its
+/// connection, so it must not block.
 pub type OnBreach = Arc<dyn Fn(NodeId, DropReason) + Send + Sync>;
 
-/// What all tasks of the TCP side share.
+/// State that all tasks of the TCP side share.
 struct Shared {
     me: NodeId,
     key: Arc<NodeKey>,
@@ -87,7 +87,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Tells of a proven peer where it is to blame for the end of its connection.
+    /// Reports a proven peer if it is to blame for the end of its connection.
     fn blame(&self, peer: NodeId, reason: DropReason) {
         let tell = self.on_breach.load();
         if let Some(tell) = tell.as_ref().filter(|_| reason.is_breach()) {
@@ -102,7 +102,7 @@ struct Owner {
     local: SocketAddr,
 }
 
-/// The TCP side of a node. Clones share it; when the last one is dropped, or [`PeerNet::close`] is
+/// TCP side of a node. Clones share it. When the last one is dropped, or [`PeerNet::close`] is
 /// called, every connection ends.
 #[derive(Clone)]
 pub struct PeerNet {
@@ -110,7 +110,7 @@ pub struct PeerNet {
 }
 
 impl PeerNet {
-    /// Listens on `addr` alone, without a UDP socket beside it; see `net::PortPair` for both.
+    /// Listens on `addr` for TCP only; see `net::PortPair` for TCP and UDP.
     ///
     /// # Errors
     /// [`NetError::Bind`], [`NetError::Key`].
@@ -123,11 +123,11 @@ impl PeerNet {
         Self::listen(bind_tcp(addr)?, key, keyring, limits)
     }
 
-    /// Accepts what comes to `listener`; requests of proven peers come out of the receiver. Needs a
+    /// Accepts connections on `listener`. Requests of proven peers arrive at the receiver. Needs a
     /// running tokio runtime.
     ///
     /// # Errors
-    /// [`NetError::Bind`] where the socket has no address, [`NetError::Key`].
+    /// [`NetError::Bind`] if the socket has no address, [`NetError::Key`].
     pub fn listen(
         listener: TcpListener,
         key: Arc<NodeKey>,
@@ -169,17 +169,17 @@ impl PeerNet {
         ))
     }
 
-    /// The address that it listens on.
+    /// Returns the address that it listens on.
     pub fn local_addr(&self) -> SocketAddr {
         self.owner.local
     }
 
-    /// Asks `node`, which is dialled at `addr` where no connection for the lane is open. Waits
-    /// where the connection carries as many requests as may be. Dropping the future takes the
-    /// request back, and leaves the connection to others.
+    /// Sends a request to `node` and waits for the answer. Dials `addr` if no connection for the
+    /// lane is open. Waits while the connection has its maximum of requests in flight. Dropping the
+    /// future cancels the request and leaves the connection open.
     ///
     /// # Errors
-    /// [`NetError::is_retryable`] says whether another holder may do better.
+    /// [`NetError::is_retryable`] tells whether another holder may do better.
     pub async fn request(
         &self,
         node: NodeId,
@@ -190,11 +190,11 @@ impl PeerNet {
         self.request_telling(node, addr, lane, request, None).await
     }
 
-    /// As [`PeerNet::request`], where [`NetError::NotMember`] is sure: it is not given for one that
-    /// hung up since it stopped just then.
+    /// Sends a request like [`PeerNet::request`]. [`NetError::NotMember`] is certain here: a node
+    /// that hung up only because it was stopping does not cause it.
     ///
     /// # Errors
-    /// As [`PeerNet::request`].
+    /// Those of [`PeerNet::request`].
     pub async fn request_surely(
         &self,
         node: NodeId,
@@ -210,10 +210,11 @@ impl PeerNet {
         self.request(node, addr, lane, request).await
     }
 
-    /// As [`PeerNet::request`], telling of bytes that come before the answer is whole.
+    /// Sends a request like [`PeerNet::request`], and reports bytes that arrive before the answer
+    /// is complete.
     ///
     /// # Errors
-    /// As [`PeerNet::request`].
+    /// Those of [`PeerNet::request`].
     pub async fn request_telling(
         &self,
         node: NodeId,
@@ -228,11 +229,11 @@ impl PeerNet {
         connection.ask(&request, progress).await
     }
 
-    /// The same on the calling thread, where a connection is open and carries fewer requests than
-    /// may be; else gives the reply back, which was not called. Never waits.
+    /// Sends a request on the calling thread if a connection is open and has room for it. Never
+    /// blocks.
     ///
     /// # Errors
-    /// The reply, where the request was not sent.
+    /// The callback, which was not called, if the request was not sent.
     pub fn request_at_once(
         &self,
         node: NodeId,
@@ -248,10 +249,10 @@ impl PeerNet {
         }
     }
 
-    /// Makes the connection for a later request, if there is none.
+    /// Opens the connection for a later request, if there is none.
     ///
     /// # Errors
-    /// As [`PeerNet::request`].
+    /// Those of [`PeerNet::request`].
     pub async fn warm(&self, node: NodeId, addr: SocketAddr, lane: Lane) -> Result<(), NetError> {
         self.check_peer(&node)?;
         Pool::get(&self.owner.shared, node, addr, lane, None)
@@ -259,16 +260,17 @@ impl PeerNet {
             .map(drop)
     }
 
-    /// Looks who answers at an address. Takes the time of a dial and of a greeting at most.
+    /// Finds out which node answers at an address. Takes at most the time of a dial and of a
+    /// greeting.
     pub async fn probe(&self, addr: SocketAddr) -> Probed {
         probe::probe(&self.owner.shared, addr).await
     }
 
-    /// Finds out which member is at an address, where only the address is known: whoever is there
-    /// must be one by our ledger, or by the certificates that it shows, and takes us for one.
+    /// Finds out which member is at an address. The node there must be a member by our ledger or by
+    /// the certificates that it shows, and must accept us as one.
     ///
     /// # Errors
-    /// [`NetError::NotMember`] where nobody there is; else as [`PeerNet::request`].
+    /// [`NetError::NotMember`] if no member is there, otherwise those of [`PeerNet::request`].
     pub async fn knock(&self, addr: SocketAddr) -> Result<NodeId, NetError> {
         let shared = &self.owner.shared;
         let (mut stream, node) = connect_any(shared, addr).await?;
@@ -278,13 +280,13 @@ impl PeerNet {
         Ok(node)
     }
 
-    /// Redeems an invitation: dials its addresses in order until the issuer answers, and joins
-    /// its cluster as `name`: the secret and the certificates are in the keyring then, and what was
-    /// there before is dropped. The token is used up by it.
+    /// Redeems an invitation: dials its addresses in order until the issuer answers, and joins its
+    /// cluster as `name`. The keyring then has the secret and the certificates, and its previous
+    /// content is dropped. The token is used up.
     ///
     /// # Errors
     /// [`NetError::InviteExpired`], [`NetError::InviteRefused`], [`NetError::OwnIdentity`] for a
-    /// token of our own; else what the last address gave.
+    /// token of our own, otherwise the error of the first address.
     pub async fn enrol(&self, token: &InviteToken, name: &NodeName) -> Result<Joining, NetError> {
         self.check_other(&token.issuer)?;
         let mut first_failure = None;
@@ -293,7 +295,7 @@ impl PeerNet {
                 Err(failure) if failure.is_retryable() => {
                     first_failure.get_or_insert(failure);
                 }
-                // the time of the token is by its issuer's clock: ours only says why it is refused
+                // the issuer's clock decides about the token; ours only explains the refusal
                 Err(NetError::InviteRefused) if is_over(token) => {
                     return Err(NetError::InviteExpired);
                 }
@@ -323,29 +325,30 @@ impl PeerNet {
             })
     }
 
-    /// Answers joiners from now on with these invitations; without, every joiner is a stranger.
+    /// Answers joiners with these invitations from now on. Without invitations every joiner is a
+    /// stranger.
     pub fn set_invites(&self, invites: Arc<Invites>) {
         self.owner.shared.invites.store(Some(invites));
     }
 
-    /// From now on requests are given to `answer` first, on the task of their connection; those
-    /// that it gives back come out of the receiver as before.
+    /// Sets a handler that gets each request first, on the task of its connection. Requests that it
+    /// returns arrive at the receiver.
     pub fn set_answer_beside(&self, answer: AnswerBeside) {
         self.owner.shared.beside.store(Some(Arc::new(answer)));
     }
 
-    /// From now on tells of each connection that ended since a proven peer broke the protocol.
+    /// Sets the callback for connections that ended because a proven peer broke the protocol.
     pub fn set_on_breach(&self, tell: OnBreach) {
         self.owner.shared.on_breach.store(Some(Arc::new(tell)));
     }
 
-    /// Hands accepted connections that do not begin as TLS to a legacy plane; where its queue is
-    /// full, or there is none, they are dropped and counted.
+    /// Hands accepted connections that do not begin as TLS to a legacy plane. If there is none or
+    /// its queue is full, they are dropped and counted.
     pub fn set_legacy_plane(&self, plane: Option<mpsc::Sender<LegacyConnection>>) {
         self.owner.shared.legacy_plane.store(plane.map(Arc::new));
     }
 
-    /// Keeps room from now on for connections from where these members are.
+    /// Reserves room for connections from the addresses of these members.
     pub fn set_members_at(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
         let ips = addresses
             .into_iter()
@@ -353,8 +356,8 @@ impl PeerNet {
         self.owner.shared.register.set_members_at(ips);
     }
 
-    /// Ends every connection with a node, both ways; their requests fail at once. A later request
-    /// dials anew.
+    /// Ends every connection with a node, in both directions. Their requests fail at once. A later
+    /// request dials again.
     pub fn close_peer(&self, node: NodeId) {
         let shared = &self.owner.shared;
         shared.pool.close_peer(node);
@@ -363,7 +366,7 @@ impl PeerNet {
         }
     }
 
-    /// Ends the connections with every node that is no member any more.
+    /// Ends the connections with every node that is no longer a member.
     pub fn close_strangers(&self) {
         let shared = &self.owner.shared;
         let mut nodes = shared.register.nodes();
@@ -375,7 +378,7 @@ impl PeerNet {
         }
     }
 
-    /// What happened so far.
+    /// Returns the counters.
     pub fn counters(&self) -> PeerCounters {
         self.owner.shared.counters.lock().clone()
     }
@@ -408,14 +411,14 @@ impl Owner {
     }
 }
 
-/// Ends everything when the last clone of [`PeerNet`] goes.
+/// Ends everything when the last clone of [`PeerNet`] is dropped.
 impl Drop for Owner {
     fn drop(&mut self) {
         self.close();
     }
 }
 
-/// Whether a token's time is over by this machine's clock.
+/// Returns whether a token has expired by this machine's clock.
 fn is_over(token: &InviteToken) -> bool {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)

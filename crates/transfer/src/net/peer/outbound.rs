@@ -1,9 +1,9 @@
-//! Frames on their way out of a connection: whoever has one writes it where the socket takes it at
-//! once, so that a small one costs no change of thread; what the socket does not take is left to
-//! the connection's task, which gives a slow peer its time and no more.
+//! Outgoing frames of a connection. The sender writes a frame itself if the socket accepts it at
+//! once, so that a small frame costs no change of thread. What the socket does not accept is left
+//! to the connection's task, which gives a slow peer a limited time.
 //!
-//! Frames never mix: one begins where the one before ended. The lock is held for as long as the
-//! socket takes bytes without waiting.
+//! Frames never mix: one begins where the previous one ended. The lock is held while the socket
+//! accepts bytes without waiting.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, IoSlice};
@@ -21,44 +21,44 @@ use super::limits::{PeerLimits, WRITE_AHEAD_BYTES};
 use super::polite::LastReading;
 use p2pfs_proto::wire::native::tcp::{Frame, HEADER_BYTES, Kind};
 
-/// The largest frame that whoever sends it encrypts and writes itself: some 50 microseconds' work,
-/// and room for the kernel's read-ahead of 128 KiB with its proof.
+/// Maximum bytes of a frame that its sender encrypts and writes itself. It takes some 50
+/// microseconds, and the kernel's read-ahead of 128 KiB with its proof fits.
 const WRITTEN_AT_ONCE_MAX_BYTES: usize = 144 << 10;
 
-/// A frame this small, a page or two with their proof, goes before large ones that wait: who opens
-/// a small file, or looks at a part of a large one, stands behind nobody's read-ahead.
+/// Maximum bytes of a frame that overtakes large ones: a page or two with their proof. A reader
+/// that opens a small file, or reads a part of a large one, does not wait behind read-ahead.
 const SMALL_MAX_BYTES: usize = 10 << 10;
-/// So many may go before one large frame.
+/// Maximum number of small frames that overtake one large frame.
 const OVERTAKEN_MAX: u8 = 32;
 
-/// The writing side of a connection. What is queued is bounded by the slots of its requests.
+/// Writing side of a connection. The slots of its requests bound the queue.
 pub(super) struct Outbound {
     sending: Mutex<Sending>,
-    /// Rung when something is left for the connection's task.
+    /// Notified when something is left for the connection's task.
     left: Notify,
 }
 
 struct Sending {
     link: LastReading,
-    /// Nothing once the connection has ended.
+    /// `None` once the connection has ended.
     stream: Option<Box<dyn AsyncWrite + Send + Unpin>>,
     frames: VecDeque<Departing>,
-    /// How much of the first frame is written.
+    /// Bytes of the first frame that are written.
     written: usize,
-    /// How much of what is written was perhaps not pushed out.
+    /// Written bytes that may not have been flushed.
     unflushed_bytes: usize,
-    /// Answers that are being made, each with whom to tell that it is of no use any more.
+    /// Answers being made, each with a sender that reports its cancellation.
     open: HashMap<u32, oneshot::Sender<()>>,
-    /// Of those, the ones that are of no use.
+    /// Those of them that were cancelled.
     unwanted: HashSet<u32>,
     broken: Option<DropReason>,
 }
 
 struct Departing {
     frame: Frame,
-    /// How many went before it that came after it.
+    /// Number of later frames that went before it.
     overtaken: u8,
-    /// Free once the frame is written.
+    /// Released once the frame is written.
     _slot: Option<OwnedSemaphorePermit>,
 }
 
@@ -80,14 +80,14 @@ impl Outbound {
         }
     }
 
-    /// Sends a frame, never blocking; `slot` is held until it is written. Where the connection has
-    /// ended, or breaks by this, so is the frame: the connection's task tells everybody.
+    /// Sends a frame without blocking. `slot` is held until it is written. If the connection has
+    /// ended or breaks now, the frame is dropped; the connection's task reports that.
     pub(super) fn send(&self, frame: Frame, slot: Option<OwnedSemaphorePermit>) {
         let mut sending = self.sending.lock();
         if sending.stream.is_none() || sending.broken.is_some() {
             return;
         }
-        // where something is left, the task is at it: its wait must not be disturbed
+        // If something is left, the task is writing it, and its wait must not be disturbed.
         let was_idle = sending.is_idle();
         let small = frame.len_bytes() <= WRITTEN_AT_ONCE_MAX_BYTES;
         sending.enqueue(Departing {
@@ -106,14 +106,14 @@ impl Outbound {
         self.left.notify_one();
     }
 
-    /// An answer is being made: the receiver ends when it is of no use any more.
+    /// Registers an answer that is being made. The receiver resolves when it is cancelled.
     pub(super) fn begin(&self, id: u32) -> oneshot::Receiver<()> {
         let (unwanted, told) = oneshot::channel();
         self.sending.lock().open.insert(id, unwanted);
         told
     }
 
-    /// Sends an answer, or that there is none where nobody wants it any more.
+    /// Sends an answer, or `Busy` if it was cancelled.
     pub(super) fn answer(&self, id: u32, frame: Frame, slot: Option<OwnedSemaphorePermit>) {
         let mut sending = self.sending.lock();
         sending.open.remove(&id);
@@ -126,8 +126,8 @@ impl Outbound {
         }
     }
 
-    /// An answer is of no use any more: where it has not begun to be written, a short one goes in
-    /// its place. False where no such answer waits.
+    /// Cancels an answer. If it has not begun to be written, a short one is sent in its place.
+    /// Returns false if no such answer waits.
     pub(super) fn take_back(&self, id: u32) -> bool {
         let mut sending = self.sending.lock();
         if sending.open.remove(&id).is_some() {
@@ -144,7 +144,7 @@ impl Outbound {
         found
     }
 
-    /// How many frames wait to be written.
+    /// Returns how many frames wait to be written.
     pub(super) fn waiting(&self) -> usize {
         self.sending.lock().frames.len()
     }
@@ -153,7 +153,7 @@ impl Outbound {
         self.sending.lock().stream.is_none()
     }
 
-    /// Lets go of the socket and of every frame.
+    /// Drops the socket and all frames.
     pub(super) fn close(&self) {
         let (stream, frames) = {
             let mut sending = self.sending.lock();
@@ -163,8 +163,8 @@ impl Outbound {
         drop((stream, frames));
     }
 
-    /// The task's part: writes what is left whenever something is, until the stream breaks or a
-    /// frame takes too long.
+    /// Runs the task's part: writes what is left, until the stream breaks or a frame takes too
+    /// long.
     pub(super) async fn write_rest(&self, limits: &PeerLimits) -> DropReason {
         loop {
             self.left.notified().await;
@@ -173,7 +173,7 @@ impl Outbound {
                 if timeout(limit, step).await.is_err() {
                     return DropReason::SlowReader;
                 }
-                // whom a fast socket lets write on and on shares its thread with other connections
+                // a connection with a fast socket must not keep the thread from other connections
                 tokio::task::yield_now().await;
             }
             let broken = self.sending.lock().broken;
@@ -183,7 +183,7 @@ impl Outbound {
         }
     }
 
-    /// How long the next step may take; nothing where none is due.
+    /// Returns how long the next step may take, or `None` if none is due.
     fn next_limit(&self, limits: &PeerLimits) -> Option<Duration> {
         let sending = self.sending.lock();
         if sending.broken.is_some() || sending.is_idle() {
@@ -191,7 +191,7 @@ impl Outbound {
         }
         let first = sending.frames.front();
         let length = first.map_or(0, |departing| departing.frame.len_bytes());
-        // what TLS has taken stands before it
+        // bytes that TLS has taken go before it
         Some(limits.answer_time(length + sending.unflushed_bytes.min(WRITE_AHEAD_BYTES)))
     }
 }
@@ -201,7 +201,8 @@ impl Sending {
         self.frames.is_empty() && self.unflushed_bytes == 0
     }
 
-    /// A small frame goes before the large ones that have not begun, but not for ever.
+    /// Queues a frame. A small one goes before large ones that have not begun, a limited number of
+    /// times.
     fn enqueue(&mut self, departing: Departing) {
         let is_large = |it: &Departing| it.frame.len_bytes() > SMALL_MAX_BYTES;
         let mut place = self.frames.len();
@@ -217,15 +218,15 @@ impl Sending {
         self.frames.insert(place, departing);
     }
 
-    /// Whether all is pushed out that was written; what fails is noted.
+    /// Returns whether everything is written and flushed. A failure is recorded.
     fn poll_rest(&mut self, context: &mut Context<'_>) -> bool {
         self.broken.is_none()
             && (self.is_idle() || self.poll_next(context).is_ready())
             && self.broken.is_none()
     }
 
-    /// Writes one frame, or pushes out those that are written where there is none; the body is not
-    /// copied on the way to TLS. What fails is noted.
+    /// Writes one frame, or flushes the written ones if there is none. The body is not copied on
+    /// the way to TLS. A failure is recorded.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let outcome = if self.frames.is_empty() {
             ready!(self.poll_flush(context))
@@ -240,7 +241,7 @@ impl Sending {
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.written == 0 && self.unflushed_bytes > 0 && self.link.is_held_back() {
-            // what TLS has taken nothing can overtake any more
+            // nothing can overtake bytes that TLS has taken
             ready!(self.poll_flush(context))?;
         }
         let (Some(stream), Some(first)) = (&mut self.stream, self.frames.front()) else {

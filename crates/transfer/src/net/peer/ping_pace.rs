@@ -1,23 +1,24 @@
-//! How many pings one connection of a peer may carry, at the end that answers them.
+//! Limit of the pings on one connection of a peer, at the end that answers them.
 //!
-//! A ping either asks whether this node is there, or takes a request back. The first kind has a
-//! rate. The second kind has as many as the peer sent requests.
+//! A ping either tests whether this node is there, or cancels a request. The first kind has a rate
+//! limit. Of the second kind a peer may send as many as it sent requests.
 
 use tokio::time::Instant;
 
 use super::limits::{PINGS_AT_ONCE, PINGS_PER_S};
 use p2pfs_types::bucket::TokenBucket;
 
-/// What a peer may still ping.
+/// Pings that a peer may still send.
 pub(super) struct PingPace {
     bucket: TokenBucket,
-    /// Requests that no ping has taken back, up to `in_flight_max`.
+    /// Requests without a cancelling ping so far, up to `in_flight_max`.
     requests: usize,
     in_flight_max: usize,
 }
 
 impl PingPace {
-    /// `in_flight_max` is how many requests the peer may have in flight.
+    /// Creates the limit. `in_flight_max` is the number of requests that the peer may have in
+    /// flight.
     pub(super) fn new(in_flight_max: usize) -> Self {
         let now = Instant::now().into_std();
         Self {
@@ -27,12 +28,12 @@ impl PingPace {
         }
     }
 
-    /// Lets the peer take one more request back.
+    /// Allows one more ping that cancels a request.
     pub(super) fn add_request(&mut self) {
         self.requests = (self.requests + 1).min(self.in_flight_max);
     }
 
-    /// Takes the place of one ping; false where the peer pings too often.
+    /// Counts one ping. Returns false if the peer pings too often.
     pub(super) fn take(&mut self) -> bool {
         if let Some(left) = self.requests.checked_sub(1) {
             self.requests = left;

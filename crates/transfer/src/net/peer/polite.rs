@@ -1,8 +1,8 @@
-//! A stream that does not fill the queue of a slow link: what is sent stays short of what would
-//! stand in it for longer than a target, so that a fetch does not make the link useless for all
-//! else, gossip and readers among it.
+//! Stream that does not fill the queue of a slow link. It limits the bytes in flight so that they
+//! add less delay than a target. Otherwise a fetch would make the link useless for everything else,
+//! such as gossip and readers.
 //!
-//! [`Room`] has the rule.
+//! [`Room`] contains the rule.
 
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ use super::gauge::{Link, Reading};
 use super::low_water::Lack;
 use super::room::{Room, Target};
 
-/// What the kernel last said of a connection. Clones are of the same connection.
+/// Last kernel figures of a connection. Clones are of the same connection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LastReading(Arc<Mutex<Told>>);
 
@@ -31,36 +31,36 @@ struct Told {
 }
 
 impl LastReading {
-    /// The round trip; zero where nothing is known.
+    /// Returns the round trip, or zero if it is unknown.
     pub(super) fn round_trip(&self) -> Duration {
         let known = self.0.lock().reading;
         known.map_or(Duration::ZERO, |(_, reading)| reading.round_trip)
     }
 
-    /// When the other end's kernel last acknowledged anything, as far as is known.
+    /// Returns when the other end's kernel last acknowledged anything, as far as is known.
     pub(super) fn acked(&self) -> Option<Instant> {
         let (at, reading) = self.0.lock().reading?;
         at.checked_sub(reading.acked_ago)
     }
 
-    /// When bytes of the other end last came, as far as is known.
+    /// Returns when bytes of the other end last arrived, as far as is known.
     pub(super) fn came(&self) -> Option<Instant> {
         let (at, reading) = self.0.lock().reading?;
         at.checked_sub(reading.came_ago)
     }
 
-    /// When a record without content last came: the bytes that the kernel counted until then are
-    /// not part of a frame.
+    /// Returns when a record without content last arrived. The bytes that the kernel counted until
+    /// then are not part of a frame.
     pub(super) fn passed_over(&self) -> Option<Instant> {
         self.0.lock().passed_over
     }
 
-    /// Records that a record without content came.
+    /// Records that a record without content arrived.
     pub(super) fn pass_over(&self, at: Instant) {
         self.0.lock().passed_over = Some(at);
     }
 
-    /// Whether what is sent waits for its link, and not for who sends it.
+    /// Returns whether outgoing bytes wait for the link rather than for their sender.
     pub(super) fn is_held_back(&self) -> bool {
         self.0.lock().is_held_back
     }
@@ -74,7 +74,7 @@ impl LastReading {
     }
 }
 
-/// A stream that keeps to its target, and tells what the kernel says of it.
+/// Stream that keeps to its target and publishes its kernel figures.
 pub(super) struct Polite<S> {
     stream: S,
     room: Room,
@@ -88,7 +88,8 @@ pub(super) struct Polite<S> {
 }
 
 impl<S> Polite<S> {
-    /// Needs a running tokio runtime. Nothing is held back before [`Self::keep_to`].
+    /// Wraps a stream. Nothing is held back before [`Self::keep_to`]. Needs a running tokio
+    /// runtime.
     pub(super) fn new(stream: S) -> Self {
         Self {
             stream,
@@ -103,34 +104,36 @@ impl<S> Polite<S> {
         }
     }
 
-    /// Holds back what would make a queue longer than that, by how far this address is.
+    /// Limits the bytes in flight by a target for the queue and by the distance of this address.
     pub(super) fn keep_to(&mut self, target: Target, distances: Arc<Distances>, address: IpAddr) {
         (self.room.target, self.far_end) = (Some(target), Some((distances, address)));
     }
 
-    /// Whether the other end has said anything.
+    /// Returns whether the other end has sent anything.
     pub(super) fn has_heard(&self) -> bool {
         self.has_heard
     }
 
-    /// What the kernel says of it from now on, whenever something is written.
+    /// Returns the kernel figures, which are refreshed whenever something is written.
     pub(super) fn last_reading(&self) -> LastReading {
         self.last.clone()
     }
 
-    /// Where its reader says what it lacks: it is not woken for less.
+    /// Returns the handle by which its reader says how many bytes it lacks. It is not woken for
+    /// fewer.
     pub(super) fn lack(&self) -> Lack {
         self.lack.clone()
     }
 }
 
 impl<S: Link> Polite<S> {
-    /// See [`Link::mark`].
+    /// Marks outgoing packets; see [`Link::mark`].
     pub(super) fn mark(&self, code_point: u8) -> io::Result<()> {
         self.stream.mark(code_point)
     }
 
-    /// Where the system refuses it, the reader is woken for less than it lacks.
+    /// Sets the low-water mark. If the system refuses it, the reader is woken for fewer bytes than
+    /// it lacks.
     fn wait_for_lack(&mut self) {
         let bytes = self.lack.bytes();
         if bytes != self.low_water_bytes && self.stream.set_low_water(bytes).is_ok() {
@@ -138,7 +141,7 @@ impl<S: Link> Polite<S> {
         }
     }
 
-    /// How many bytes may go now.
+    /// Returns how many bytes may be sent now.
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<usize> {
         loop {
             if self.waits {
@@ -203,8 +206,8 @@ impl<S: Link + AsyncWrite + Unpin> AsyncWrite for Polite<S> {
     }
 }
 
-/// The first of the parts that are within so many bytes together, so that what fits goes by one
-/// system call; or else as much of the first as does.
+/// Returns the first parts that fit into `bytes` together, so that one system call sends them. If
+/// not even the first one fits, returns as much of it as does.
 fn within<'a, 'b>(parts: &'a [IoSlice<'b>], bytes: usize) -> Result<&'a [IoSlice<'b>], &'a [u8]> {
     let empty = parts.iter().take_while(|part| part.is_empty()).count();
     let parts = &parts[empty..];

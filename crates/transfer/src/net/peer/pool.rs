@@ -1,5 +1,5 @@
-//! The connections that we dialled, kept warm: one for each node and lane, dialled once however
-//! many ask for it.
+//! Pool of the dialled connections, which are kept open: one for each node and lane, dialled once
+//! however many requests wait for it.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use p2pfs_types::id::NodeId;
 
 type Dialled = Result<Arc<Connection>, NetError>;
 
-/// How far a dial is.
+/// Progress of a dial.
 enum Dial {
     Begun,
     /// The other end answers in the handshake.
@@ -38,23 +38,23 @@ enum Slot {
 #[derive(Default)]
 struct Slots {
     slots: HashMap<(NodeId, Lane), Slot>,
-    /// For whom another is dialled, or was in vain a moment ago, since the keys are worn of the one
-    /// that is open: it is used until that one stands.
+    /// Connections with worn keys for which a replacement is being dialled, or failed recently. The
+    /// worn one is used until the new one is established.
     renewed: HashSet<(NodeId, Lane)>,
-    /// Those that gave way to it: each ends when it has been idle for its time.
+    /// Replaced connections. Each ends when it has been idle for its time.
     worn: Vec<(NodeId, Arc<Connection>)>,
     closed: bool,
 }
 
-/// The connections that we dialled.
+/// Pool of the dialled connections.
 #[derive(Default)]
 pub(super) struct Pool {
     slots: Mutex<Slots>,
 }
 
 impl Pool {
-    /// The connection to `node`, dialled at `addr` where there is none yet. Tells when the dial
-    /// gets on.
+    /// Returns the connection to `node`, and dials `addr` if there is none. Reports the progress of
+    /// the dial.
     pub(super) async fn get(
         shared: &Arc<Shared>,
         node: NodeId,
@@ -75,7 +75,7 @@ impl Pool {
         }
     }
 
-    /// To whom there are connections.
+    /// Returns the nodes with connections.
     pub(super) fn nodes(&self) -> Vec<NodeId> {
         let slots = self.slots.lock();
         let worn = slots.worn.iter().map(|(node, _)| *node);
@@ -87,7 +87,7 @@ impl Pool {
             .collect()
     }
 
-    /// The connection to `node`, where one is open, and no other is to be dialled in its place.
+    /// Returns the connection to `node` if one is open and need not be replaced.
     pub(super) fn open(&self, node: NodeId, lane: Lane) -> Option<Arc<Connection>> {
         let (slots, key) = (self.slots.lock(), (node, lane));
         match slots.slots.get(&key) {
@@ -100,7 +100,7 @@ impl Pool {
         }
     }
 
-    /// What is there for `node`, or is begun.
+    /// Returns the slot of a node, and begins a dial if there is none.
     fn slot(
         &self,
         shared: &Arc<Shared>,
@@ -109,7 +109,7 @@ impl Pool {
         lane: Lane,
     ) -> Result<Slot, NetError> {
         let (slot, gave_way) = self.slot_and_who_gave_way(shared, node, addr, lane)?;
-        // not under the lock: who has just asked there is told at once, and may ask elsewhere
+        // not under the lock: the callbacks of its requests run at once, and may ask elsewhere
         gave_way.iter().for_each(close);
         Ok(slot)
     }
@@ -140,12 +140,12 @@ impl Pool {
         let (tell, seen) = watch::channel(Dial::Begun);
         let slot = Slot::Dialling { addr, dial: seen };
         slots.slots.insert((node, lane), slot.clone());
-        // A task of its own: who asked first may give up, the others still wait.
+        // a separate task: the first asker may give up while the others still wait
         tokio::spawn(dial(Arc::clone(shared), node, addr, lane, tell));
         Ok((slot, gave_way))
     }
 
-    /// Puts the outcome of a dial in its place, before anybody is told.
+    /// Stores the result of a dial before it is reported.
     fn settle(&self, key: (NodeId, Lane), dialled: &Dialled) {
         let mut slots = self.slots.lock();
         match dialled {
@@ -159,14 +159,14 @@ impl Pool {
         }
     }
 
-    /// Puts a connection in the place of the one whose keys are worn.
+    /// Replaces a connection with worn keys.
     fn succeed(&self, key: (NodeId, Lane), renewed: Arc<Connection>) {
         let mut slots = self.slots.lock();
         slots.renewed.remove(&key);
         slots.worn.retain(|(_, connection)| connection.is_open());
         match slots.slots.get(&key).cloned() {
             _ if slots.closed => renewed.close(),
-            // who has been dialled since is as new
+            // a connection dialled meanwhile is as new
             Some(Slot::Dialling { .. }) => renewed.close(),
             Some(Slot::Open(worn)) => {
                 slots.worn.push((key.0, worn));
@@ -176,7 +176,7 @@ impl Pool {
         }
     }
 
-    /// Ends the connections to a node; says how many.
+    /// Ends the connections to a node. Returns how many.
     pub(super) fn close_peer(&self, node: NodeId) -> usize {
         let of_node =
             |key: &(NodeId, Lane), slot: &mut Slot| key.0 == node && matches!(slot, Slot::Open(_));
@@ -188,13 +188,13 @@ impl Pool {
                 slots.worn.extract_if(.., |(of, _)| *of == node).collect(),
             )
         };
-        // not under the lock: whoever waits on them is told at once, and may ask elsewhere
+        // not under the lock: the callbacks of their requests run at once, and may ask elsewhere
         closed.iter().for_each(|(_, slot)| close(slot));
         worn.iter().for_each(|(_, connection)| connection.close());
         closed.len() + worn.len()
     }
 
-    /// Ends all connections and takes no more.
+    /// Ends all connections and accepts no more.
     pub(super) fn close(&self) {
         let (closed, worn): (Vec<_>, _) = {
             let mut slots = self.slots.lock();
@@ -212,8 +212,8 @@ impl Slots {
         connection.wear().is_worn() && !self.renewed.contains(key)
     }
 
-    /// Forgets what is closed; at the limit, takes out the connection that was idle longest, which
-    /// is to be ended.
+    /// Makes room for a connection: forgets closed ones, and at the limit removes the one that was
+    /// idle longest, which the caller ends.
     fn make_room(&mut self, limit: usize) -> Result<Option<Slot>, NetError> {
         if self.slots.len() < limit {
             return Ok(None);
@@ -274,7 +274,7 @@ async fn dial(
     tell.send_replace(Dial::Over(dialled));
 }
 
-/// Dials another connection in the place of one whose keys are worn.
+/// Dials a replacement for a connection with worn keys.
 async fn renew(shared: Arc<Shared>, node: NodeId, addr: SocketAddr, lane: Lane) {
     if let Ok(renewed) = dialled(&shared, node, addr, lane, || ()).await {
         return shared.pool.succeed((node, lane), renewed);

@@ -1,4 +1,4 @@
-//! A look at an address: who answers there, and whether it takes us for a member.
+//! Probe of an address: the node that answers there, and whether it accepts us as a member.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -17,30 +17,30 @@ use p2pfs_proto::wire::native::tcp::Lane;
 use p2pfs_types::files::limit_of_open_files;
 use p2pfs_types::id::NodeId;
 
-/// What was found at an address.
+/// Result of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probed {
     /// A member of this cluster.
     Member(NodeId),
-    /// A node that is not in this cluster, or takes us for none that is.
+    /// A node that is not in this cluster, or does not accept us as a member.
     Stranger(NodeId),
     /// This node itself.
     Ourselves,
-    /// Something that speaks another protocol.
+    /// A process that speaks another protocol.
     Other,
-    /// The machine is there and nobody listens.
+    /// The machine is there, and no process listens.
     Closed,
-    /// No connection came about in time.
+    /// No connection was established in time.
     Silent,
-    /// It takes a connection, over which nothing more comes: what is large is lost on the way, or
-    /// it waits for words of another protocol.
+    /// It accepts a connection, over which nothing more arrives: large packets are lost on the way,
+    /// or it waits for another protocol.
     Stalled,
-    /// The system knows no way there, or has none to give: why.
+    /// The system has no route to it or no resources for it, with the reason.
     Unreachable(String),
 }
 
-/// Dials, greets and hangs up. Who is hung up on is refused without a word, or met one that stops
-/// in this moment: it looks again, and only who is hung up on then as well is refused.
+/// Dials, greets and hangs up. If the other end hangs up, it refuses us silently or is just
+/// stopping. The probe is therefore repeated, and only a second hang-up counts as a refusal.
 pub(super) async fn probe(shared: &Arc<Shared>, addr: SocketAddr) -> Probed {
     match look(shared, addr).await {
         Look::Sure(probed) => probed,
@@ -53,10 +53,10 @@ pub(super) async fn probe(shared: &Arc<Shared>, addr: SocketAddr) -> Probed {
     }
 }
 
-/// What one look has shown.
+/// Result of one attempt.
 enum Look {
     Sure(Probed),
-    /// The other end hung up before it was done, and what that means unless it happens to stop.
+    /// The other end hung up early, with the result unless it was just stopping.
     HungUp(Probed),
 }
 
@@ -73,11 +73,11 @@ async fn look(shared: &Arc<Shared>, addr: SocketAddr) -> Look {
     let handshake = connector.connect(nameless(), stream);
     let stream = match timeout(shared.limits.handshake, handshake).await {
         Err(_) => return Look::Sure(Probed::Stalled),
-        // what is said and is no TLS
+        // an answer that is not TLS
         Ok(Err(error)) if error.kind() == ErrorKind::InvalidData => {
             return Look::Sure(Probed::Other);
         }
-        // one that waited for our first words for as long as it waits for anybody's
+        // the other end waited for our first bytes as long as it waits for any client's
         Ok(Err(_)) if begun.elapsed() > shared.limits.handshake / 2 => {
             return Look::Sure(Probed::Stalled);
         }

@@ -1,8 +1,8 @@
-//! The two ways of a connection after its greeting: records come in and are opened where their
-//! bytes are wanted, and what goes out is sealed some way ahead of the socket, so that one system
+//! Both directions of a connection after its greeting. Incoming records are opened directly into
+//! the reader's buffer. Outgoing bytes are sealed some way ahead of the socket, so that one system
 //! call takes many records.
 //!
-//! The ways share nothing but the socket: one is read while the other is written.
+//! The directions share only the socket: one is read while the other is written.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -26,22 +26,23 @@ use super::seal::{
 };
 use super::tls::keys_of;
 
-/// The room for what comes, to begin with: some requests or small answers.
+/// Initial size of the read buffer in bytes: some requests or small answers.
 const FIRST_ROOM_BYTES: usize = 4 << 10;
-/// The room for what goes out that a connection keeps.
+/// Size of the write buffer in bytes that a connection keeps.
 const SMALL_ROOM_BYTES: usize = 4 << 10;
-/// The room that is borrowed for more: what may wait, and the record that goes over it.
+/// Size of the borrowed write buffer in bytes: the maximum that waits, and one record more.
 const LARGE_ROOM_BYTES: usize = WRITE_AHEAD_BYTES + CARRIED_MAX_BYTES + OVERHEAD_BYTES;
-/// Buffers of that size that are kept for the next connection that needs one. One that has
-/// nothing to send has none.
+/// Maximum spare buffers kept for the next connection that needs one. A connection with nothing to
+/// send has none.
 const SPARE_BUFFERS: usize = 4;
 
-// a whole record has its place, however long it is
+// a whole record must fit, however long it is
 const _: () = assert!(READ_AHEAD_BYTES >= RECORD_MAX_BYTES);
 
 static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
-/// Whether the keys of a connection have done so much that it is to be replaced.
+/// Wear of a connection's keys: whether they have been used so much that the connection must be
+/// replaced.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Wear(Arc<AtomicBool>);
 
@@ -57,7 +58,7 @@ impl Wear {
     }
 }
 
-/// Both ways of a connection.
+/// Both directions of a connection.
 pub(super) struct Records<S> {
     pub(super) reading: RecordReader<ReadHalf<S>>,
     pub(super) writing: RecordWriter<WriteHalf<S>>,
@@ -66,11 +67,11 @@ pub(super) struct Records<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Link + Unpin> Records<Polite<S>> {
-    /// Takes over after the greeting, before anything else is said.
+    /// Takes a connection over after the greeting, before anything else is sent.
     ///
     /// # Errors
-    /// [`DropReason::Malformed`] where the other end has said more than belongs to the greeting,
-    /// [`DropReason::TlsFailed`] where TLS has still something to say itself.
+    /// [`DropReason::Malformed`] if the other end has sent more than the greeting,
+    /// [`DropReason::TlsFailed`] if TLS itself still has something to send.
     pub(super) fn after_greeting(stream: TlsStream<Corked<Polite<S>>>) -> Result<Self, DropReason> {
         let (stream, sealer, opener) = keys_of(stream)?;
         let stream = stream.into_inner().ok_or(DropReason::Malformed)?;
@@ -96,7 +97,7 @@ impl From<Broken> for io::Error {
     }
 }
 
-/// What comes.
+/// Incoming direction.
 pub(super) struct RecordReader<R> {
     stream: R,
     opener: Opener,
@@ -105,14 +106,14 @@ pub(super) struct RecordReader<R> {
     link: LastReading,
     /// Records without a byte since the last one that carried some.
     empty_in_a_row: u32,
-    /// What came and is not opened is from `start` to `end`.
+    /// Received and unopened bytes are from `start` to `end`.
     room: Vec<u8>,
     start: usize,
     end: usize,
-    /// What was opened and not read yet, from `read` on.
+    /// Opened bytes that were not read yet, from `read` on.
     opened: Vec<u8>,
     read: usize,
-    /// What is wrong behind that.
+    /// Error after those bytes.
     broken: Option<Broken>,
 }
 
@@ -134,15 +135,15 @@ impl<R: AsyncRead + Unpin> RecordReader<R> {
         }
     }
 
-    /// Gives what was opened before.
+    /// Copies bytes that were opened before.
     fn give(&mut self, buffer: &mut ReadBuf<'_>) {
         let some = (self.opened.len() - self.read).min(buffer.remaining());
         buffer.put_slice(&self.opened[self.read..][..some]);
         self.read += some;
     }
 
-    /// Opens the records that are here whole, as far as `buffer` goes. The last one that it has
-    /// room for may be given in parts.
+    /// Opens the complete records as far as `buffer` has room. The last one may be delivered in
+    /// parts.
     fn open(&mut self, buffer: &mut ReadBuf<'_>) -> Result<(), Broken> {
         while self.read == self.opened.len() && buffer.remaining() > 0 {
             let came = &self.room[self.start..self.end];
@@ -171,11 +172,11 @@ impl<R: AsyncRead + Unpin> RecordReader<R> {
         Ok(())
     }
 
-    /// Counts records that carry no byte. Their bytes are not part of an answer, so the time at
-    /// which they came is not progress.
+    /// Counts records that carry no byte. Their bytes are not part of an answer, so their arrival
+    /// is not progress.
     ///
     /// # Errors
-    /// [`Broken::Empty`] where more came in a row than may.
+    /// [`Broken::Empty`] if more arrived in a row than allowed.
     fn count_empty(&mut self, carried: usize) -> Result<(), Broken> {
         if carried > 0 {
             self.empty_in_a_row = 0;
@@ -187,7 +188,7 @@ impl<R: AsyncRead + Unpin> RecordReader<R> {
         is_within.then_some(()).ok_or(Broken::Empty)
     }
 
-    /// Takes what the stream has; how many bytes that is, zero at its end.
+    /// Reads from the stream. Returns the number of bytes, zero at its end.
     fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.room.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
@@ -230,12 +231,12 @@ impl<R: AsyncRead + Unpin> AsyncRead for RecordReader<R> {
     }
 }
 
-/// What goes out.
+/// Outgoing direction.
 pub(super) struct RecordWriter<W> {
     stream: W,
     sealer: Sealer,
     wear: Wear,
-    /// What is sealed and not written is from `start` to `end`.
+    /// Sealed and unwritten bytes are from `start` to `end`.
     room: Vec<u8>,
     start: usize,
     end: usize,
@@ -257,7 +258,7 @@ impl<W: AsyncWrite + Unpin> RecordWriter<W> {
         self.end - self.start
     }
 
-    /// Seals what comes within the limit, a record at least. Gives how many bytes that is.
+    /// Seals bytes within the limit, at least one record. Returns how many.
     fn seal(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Broken> {
         let mut sealed = 0;
         loop {
@@ -278,7 +279,7 @@ impl<W: AsyncWrite + Unpin> RecordWriter<W> {
         Ok(sealed)
     }
 
-    /// Makes room behind what waits. A small one is kept; a large one is borrowed.
+    /// Makes room behind the waiting bytes. A small buffer is kept, a large one is borrowed.
     fn make_room(&mut self, bytes: usize) {
         if self.end + bytes <= self.room.len() {
             return;
@@ -298,7 +299,7 @@ impl<W: AsyncWrite + Unpin> RecordWriter<W> {
         (self.start, self.end) = (0, waiting.len());
     }
 
-    /// Gives the socket all that waits, as it takes it.
+    /// Writes the waiting bytes to the socket as it accepts them.
     fn poll_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.start < self.end {
             let sealed = &self.room[self.start..self.end];
@@ -336,7 +337,7 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for RecordWriter<W> {
         let sealed = match this.seal(parts) {
             Ok(sealed) => sealed,
             Err(broken) => {
-                // the other end is to hear what was sealed before
+                // the other end must still receive what was sealed before
                 ready!(this.poll_out(context))?;
                 return Poll::Ready(Err(broken.into()));
             }
@@ -370,7 +371,7 @@ impl<W> Drop for RecordWriter<W> {
     }
 }
 
-/// What is left of the parts behind so many bytes.
+/// Returns the rest of the parts after `bytes`.
 fn after<'a>(parts: &'a [IoSlice<'_>], bytes: usize) -> impl Iterator<Item = &'a [u8]> + Clone {
     parts.iter().scan(bytes, |skipped, part| {
         let cut = part.len().min(*skipped);

@@ -1,4 +1,4 @@
-//! The connections that we accepted, and how many there may be.
+//! Register of the accepted connections, and the limits on their number.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -14,17 +14,17 @@ use p2pfs_types::id::NodeId;
 #[derive(Debug)]
 struct Entry {
     ip: IpAddr,
-    /// Who it is, once proven.
+    /// Proven node at the other end.
     node: Option<NodeId>,
-    /// The task that serves it, once started.
+    /// Task that serves the connection, once started.
     task: Option<AbortHandle>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
-    /// By number; a lower one is older.
+    /// Entries by number; a lower one is older.
     entries: HashMap<u64, Entry>,
-    /// Where members are, as gossip has proven.
+    /// Addresses of members, as gossip has proven.
     members_at: HashSet<IpAddr>,
     next: u64,
     closed: bool,
@@ -36,8 +36,9 @@ impl Table {
         entries.map(|(number, entry)| (*number, entry))
     }
 
-    /// Makes room for a connection from `ip`: the oldest unproven one gives way, first of those
-    /// from the same address, then of those from where no member is. Says whether one did.
+    /// Makes room for an unproven connection from `ip`. At a limit the oldest unproven one is
+    /// dropped: of this address if it has reached its own limit, otherwise preferably of an address
+    /// without a member. Returns whether one was dropped.
     fn make_room(&mut self, ip: IpAddr, limits: &PeerLimits) -> bool {
         let from_there = || self.unproven().filter(|(_, e)| e.ip == ip);
         let oldest = if from_there().count() >= limits.unproven_per_ip {
@@ -65,8 +66,8 @@ impl Table {
         gone.as_ref().inspect(|entry| abort(entry)).is_some()
     }
 
-    /// Ends the oldest proven connection from the address that has most of them, where that is
-    /// more than a node needs.
+    /// Ends the oldest proven connection from the address with the most of them, if that has more
+    /// than one peer may have. Returns whether it did.
     fn crowd_out(&mut self, limits: &PeerLimits) -> bool {
         let mut at: HashMap<IpAddr, usize> = HashMap::new();
         for entry in self.entries.values().filter(|e| e.node.is_some()) {
@@ -77,7 +78,7 @@ impl Table {
         most.is_some_and(|(ip, _)| self.end_oldest(|entry| entry.ip == ip))
     }
 
-    /// Ends the oldest of these proven connections; says whether there was one.
+    /// Ends the oldest of the matching proven connections. Returns whether there was one.
     fn end_oldest(&mut self, is_one: impl Fn(&Entry) -> bool) -> bool {
         let entries = self.entries.iter();
         let those = entries.filter(|(_, entry)| entry.node.is_some() && is_one(entry));
@@ -87,13 +88,13 @@ impl Table {
     }
 }
 
-/// Who is connected to us. Clones share it.
+/// Register of the accepted connections. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Register {
     table: Arc<Mutex<Table>>,
 }
 
-/// One accepted connection's place in the register; given back when dropped.
+/// Entry of one accepted connection. Dropping it removes the entry.
 #[derive(Debug)]
 pub(super) struct Place {
     register: Register,
@@ -101,8 +102,8 @@ pub(super) struct Place {
 }
 
 impl Register {
-    /// A place for a connection that has proven nothing yet, and whether an older one like it gave
-    /// way; none once the register is closed.
+    /// Adds an unproven connection. Returns its place, and whether an older one was dropped for it.
+    /// Returns `None` once the register is closed.
     pub(super) fn enter(&self, ip: IpAddr, limits: &PeerLimits) -> Option<(Place, bool)> {
         let mut table = self.table.lock();
         if table.closed {
@@ -123,12 +124,12 @@ impl Register {
         Some((Place { register, number }, made_room))
     }
 
-    /// From now on these are the addresses for which room is kept.
+    /// Sets the addresses for which room is reserved.
     pub(super) fn set_members_at(&self, addresses: impl IntoIterator<Item = IpAddr>) {
         self.table.lock().members_at = addresses.into_iter().collect();
     }
 
-    /// Tells which task serves the connection, so that it can be ended from outside.
+    /// Records the task of a connection, so that it can be ended from outside.
     pub(super) fn started(&self, number: u64, task: AbortHandle) {
         let mut table = self.table.lock();
         if table.closed {
@@ -136,12 +137,12 @@ impl Register {
         } else if let Some(entry) = table.entries.get_mut(&number) {
             entry.task = Some(task);
         } else {
-            // it has given way already
+            // the connection was dropped already
             task.abort();
         }
     }
 
-    /// Who is connected.
+    /// Returns the connected nodes.
     pub(super) fn nodes(&self) -> HashSet<NodeId> {
         self.table
             .lock()
@@ -151,14 +152,14 @@ impl Register {
             .collect()
     }
 
-    /// Ends the connections of one node; says how many.
+    /// Ends the connections of one node. Returns how many.
     pub(super) fn close_peer(&self, node: NodeId) -> usize {
         let table = self.table.lock();
         let of_node = |entry: &&Entry| entry.node == Some(node);
         table.entries.values().filter(of_node).map(abort).count()
     }
 
-    /// Ends all connections and takes no more.
+    /// Ends all connections and accepts no more.
     pub(super) fn close(&self) {
         let mut table = self.table.lock();
         table.closed = true;
@@ -177,12 +178,13 @@ impl Place {
         self.number
     }
 
-    /// The connection is `node`'s. Says whether an older one gave way to it: of the same node, or,
-    /// where all nodes together have as many as may be, from the address that has most of them.
+    /// Marks the connection as `node`'s. Returns whether an older one was dropped for it: one of
+    /// the same node, of the same address, or, at the limit for all nodes, of the address with the
+    /// most connections.
     ///
     /// # Errors
-    /// [`DropReason::TooMany`] where there is no such address either; [`DropReason::Replaced`]
-    /// where this connection itself has given way meanwhile.
+    /// [`DropReason::TooMany`] if there is no such address either; [`DropReason::Replaced`] if this
+    /// connection was dropped itself meanwhile.
     pub(super) fn prove(&self, node: NodeId, limits: &PeerLimits) -> Result<bool, DropReason> {
         let mut table = self.register.table.lock();
         if !table.entries.contains_key(&self.number) {

@@ -1,64 +1,66 @@
-//! How much may be under way on a connection that does not fill the queue of a slow link.
+//! Limit of the bytes in flight on a connection, so that it does not fill the queue of a slow link.
 //!
-//! The kernel's congestion control goes on until a queue overflows, which routers of slow links let
-//! grow to seconds. Here, as in LEDBAT (RFC 6817), the delay that a queue adds is what counts: no
-//! more is under way than what the link, by what it brought lately, brings in the least round trip
-//! and a [`Target::delay`]. Where a queue is shorter than that nothing is ever held back, and a
-//! link that brings more lets more be under way at once. Of that the kernel gets little ahead of
-//! what it can send: what a socket has taken nothing that is more urgent can overtake.
+//! The kernel's congestion control goes on until a queue overflows. Routers of slow links let
+//! queues grow to seconds. Here, as in LEDBAT (RFC 6817), the delay that a queue adds decides. The
+//! limit is what the link brings at its recent rate in the least round trip plus a
+//! [`Target::delay`]. If queues are shorter than that, nothing is held back, and a faster link
+//! allows more bytes in flight. The kernel gets little of it ahead of what it can send, because
+//! nothing urgent can overtake bytes that a socket has taken.
 
 use tokio::time::{Duration, Instant};
 
 use super::gauge::Reading;
 use p2pfs_proto::wire::native::tcp::Lane;
 
-/// How often the rate is measured at least; each round trip where that is shorter, so that what may
-/// be under way grows faster than the kernel's own slow start.
+/// Maximum interval of the rate samples. It is one round trip if that is shorter, so that the limit
+/// grows faster than the kernel's own slow start.
 const SAMPLE: Duration = Duration::from_millis(100);
-/// The shortest time in which it is measured.
+/// Minimum interval of the rate samples.
 const SAMPLE_MIN: Duration = Duration::from_millis(10);
-/// How soon is looked again whether there is room, at least and at most.
+/// Minimum and maximum interval of the checks for room.
 const LOOK: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)];
-/// What may be under way at the beginning, besides as much as was taken: the kernel's own slow
-/// start never has more, but it has all that a slow link will not bring for seconds.
+/// Initial limit in bytes, plus the bytes acknowledged so far. The kernel's own slow start never
+/// has more in flight, but its socket holds everything that a slow link cannot bring for seconds.
 const START_BYTES: u64 = 64 << 10;
-/// The same where the round trip is short: an answer to the kernel's read-ahead of 128 KiB with its
-/// proof goes at once.
+/// Initial limit in bytes if the round trip is short. An answer to the kernel's read-ahead of 128
+/// KiB with its proof is then sent at once.
 const START_NEAR_BYTES: u64 = 144 << 10;
-/// What the kernel may have that it has not sent, at least, and while the rate is not known: some
-/// packets, which keep it busy until it is looked after.
+/// Unsent bytes in the kernel: the minimum, and the limit while the rate is unknown. A few packets
+/// keep it busy until the next check.
 const UNSENT_BYTES: [u64; 2] = [4 << 10, 16 << 10];
-/// The same where the rate is known: what the link brings in this time.
+/// Limit of unsent bytes in the kernel once the rate is known, as the time in which the link brings
+/// them.
 const UNSENT: Duration = Duration::from_millis(100);
-/// A round trip from which on what a socket holds is kept short: on a nearer link it is gone soon,
-/// and a busy machine, which looks after it late, would leave the link idle.
+/// Round trip from which the unsent bytes are kept short. A nearer link sends them soon, and a busy
+/// machine that checks late would leave the link idle.
 const LONG: Duration = Duration::from_millis(100);
-/// A round trip that is short.
+/// Round trip up to which a link is near.
 const NEAR: Duration = Duration::from_millis(1);
-/// After so much the beginning is over.
+/// Acknowledged bytes after which the initial limit no longer applies.
 const START_TAKEN_BYTES: u64 = 1 << 20;
-/// The kernel takes no more than some such amount by itself (`tcp_wmem`): beyond it nothing is held
-/// back, and the kernel is asked for samples alone.
+/// Limit from which nothing is held back and the kernel is read for samples only. The kernel itself
+/// takes no more than some such amount (`tcp_wmem`).
 const FREE_BYTES: u64 = 8 << 20;
-/// Round trips count up to this, that of a geostationary satellite: what is longer is a queue that
-/// was there before.
+/// Maximum round trip that counts, that of a geostationary satellite. A longer one is a queue that
+/// existed before.
 const LEAST_MAX: Duration = Duration::from_millis(600);
-/// The weight of the newest sample of the rate.
+/// Weight of the newest rate sample.
 const RATE_WEIGHT: f64 = 0.25;
 
-/// How long a queue may be.
+/// Target length of a queue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target {
-    /// The delay that it may add.
+    /// Delay that the queue may add.
     pub delay: Duration,
     /// What may be under way whatever the delay: others may fill the queue. Twice that where the
-    /// round trip is not long.
+    /// Bytes that may be in flight whatever the delay, because others may fill the queue. Twice
+    /// that if the round trip is not long.
     pub least_bytes: u64,
 }
 
 impl Target {
-    /// Bulk gives way to all else: 100 ms, the most that RFC 6817 lets LEDBAT add, and one TLS
-    /// record. What readers wait for gives way later, and less.
+    /// Returns the target of a lane. Bulk yields to everything else: 100 ms, the most that RFC 6817
+    /// lets LEDBAT add, and one TLS record. Urgent traffic yields later, and less.
     pub(super) fn of(lane: Lane) -> Self {
         match lane {
             Lane::Bulk => Self {
@@ -73,13 +75,13 @@ impl Target {
     }
 }
 
-/// What the link brings from some moment on.
+/// Rate sample in progress.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     since: Instant,
-    /// What had been taken by then.
+    /// Bytes acknowledged by its start.
     taken_bytes: u64,
-    /// Whether the link had nothing to bring at some look since.
+    /// Whether the link was idle at some check since its start.
     was_idle: bool,
 }
 
@@ -93,31 +95,31 @@ impl Sample {
     }
 }
 
-/// A look that found no room.
+/// Check that found no room.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     since: Instant,
-    /// What was under way.
+    /// Bytes in flight at the check.
     queued_bytes: u64,
 }
 
-/// How much may be under way, by what the kernel says.
+/// Limit of the bytes in flight, from the kernel's figures.
 #[derive(Debug, Default)]
 pub(super) struct Room {
-    /// Nothing where nothing is held back, whatever the queue.
+    /// `None` if nothing is held back, whatever the queue.
     pub(super) target: Option<Target>,
-    /// The sample that is being taken.
+    /// Current sample.
     sample: Option<Sample>,
-    /// Bytes a second that the link brought while there was more to bring.
+    /// Bytes per second that the link brought while it was busy.
     rate: Option<f64>,
-    /// What may be under way; nothing where nothing is held back.
+    /// Bytes that may be in flight. `None` if nothing is held back.
     limit_bytes: Option<u64>,
-    /// The last look, where it found no room.
+    /// Last check, if it found no room.
     held: Option<Held>,
 }
 
 impl Room {
-    /// One whose link brought so many bytes a second lately.
+    /// Creates a limit for a link with a known recent rate in bytes per second.
     #[cfg(test)]
     pub(super) fn of_rate(target: Target, rate: f64) -> Self {
         Self {
@@ -127,13 +129,13 @@ impl Room {
         }
     }
 
-    /// Whether the kernel is to be asked before the next bytes go.
+    /// Returns whether the kernel figures must be read before the next bytes are sent.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         let fresh = |it: Sample| now.saturating_duration_since(it.since) < SAMPLE;
         self.limit_bytes.is_some() || !self.sample.is_some_and(fresh)
     }
 
-    /// Takes a reading in; says how many bytes may follow now.
+    /// Evaluates kernel figures. Returns how many bytes may be sent now.
     pub(super) fn take(&mut self, now: Instant, reading: &Reading) -> u64 {
         let Some(target) = self.target else {
             self.sample = Some(Sample::begun(now, reading));
@@ -152,7 +154,8 @@ impl Room {
         } else {
             target.least_bytes * 2
         };
-        // of less the other end says only 40 ms later that it has it (RFC 1122, 4.2.3.2)
+        // with less in flight, the other end may delay its acknowledgement by 40 ms (RFC 1122,
+        // 4.2.3.2)
         let least_bytes = least_bytes.max(2 * reading.segment_bytes);
         let limit = match self.rate {
             Some(rate) => least_bytes.max((rate * within.as_secs_f64()) as u64),
@@ -178,10 +181,10 @@ impl Room {
         room
     }
 
-    /// All that was under way is there by the next look, and the link stands idle: it may bring
-    /// more. Without this one whose rate fell while it stood still would be given so little at a
-    /// time that it is never seen at work, and creep. As in a slow start no more than twice as much
-    /// is under way next: of a link that others share it may have been a moment without them.
+    /// Raises the rate if everything in flight arrived by the next check, so that the link is idle.
+    /// It may be faster than known. Otherwise a connection whose rate fell during a pause would get
+    /// so few bytes at a time that it is never seen busy, and would stay slow. As in slow start,
+    /// the limit at most doubles: a shared link may have been free only briefly.
     fn drained(&mut self, now: Instant, held: Held, within: Duration) {
         let (Some(rate), Some(limit)) = (self.rate, self.limit_bytes) else {
             return;
@@ -191,7 +194,8 @@ impl Room {
         self.rate = Some(rate.max(most.min(held.queued_bytes as f64 / time)));
     }
 
-    /// What came while the link stood idle at times says what it brings at least, no more.
+    /// Completes a rate sample that is due. A sample with idle times is only a lower bound of the
+    /// rate.
     fn take_sample(&mut self, now: Instant, reading: &Reading) {
         let begun = Sample::begun(now, reading);
         let mut sample = self.sample.unwrap_or(begun);
@@ -210,18 +214,19 @@ impl Room {
         self.sample = Some(sample);
     }
 
-    /// Whether anything is held back.
+    /// Returns whether anything is held back.
     pub(super) fn is_limited(&self) -> bool {
         self.limit_bytes.is_some()
     }
 
-    /// More is believed at once, less by and by: a loss that is mended is not a slower link.
+    /// Adds a sample to the rate. An increase counts at once, a decrease gradually, since a
+    /// repaired loss is not a slower link.
     fn measured(&mut self, sample: f64) {
         let known = self.rate.unwrap_or(sample);
         self.rate = Some(sample.max(known + (sample - known) * RATE_WEIGHT));
     }
 
-    /// When there may be room for more.
+    /// Returns when to check again for room.
     pub(super) fn look_after(&self) -> Duration {
         let packet = |rate: f64| Duration::try_from_secs_f64(1500.0 / rate).unwrap_or(LOOK[1]);
         let packet = self.rate.map_or(LOOK[0], packet);

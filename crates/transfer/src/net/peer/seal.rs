@@ -1,10 +1,10 @@
-//! The records of a connection after its greeting (TLS 1.3, RFC 8446, section 5), with the keys on
-//! which rustls agreed with the other end. Each is sealed and opened from where its bytes are to
-//! where they are wanted: rustls, which does the handshake, would copy them once on the way out and
+//! Records of a connection after its greeting (TLS 1.3, RFC 8446, section 5), with the keys that
+//! rustls negotiated. Each record is sealed and opened directly between its source and its
+//! destination. rustls, which does the handshake, would copy the bytes once on the way out and
 //! three times on the way in.
 //!
-//! Owns keys, nonces and the form of a record. Never reads nor writes a stream. Keys are not
-//! renewed (section 4.6.3): a connection whose keys are worn gives way to another.
+//! This module owns keys, nonces and the form of a record. It never reads or writes a stream. Keys
+//! are not updated (section 4.6.3): a connection with worn keys is replaced.
 
 use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce,
@@ -12,55 +12,55 @@ use aws_lc_rs::aead::{
 };
 use rustls::ConnectionTrafficSecrets;
 
-/// What stands before a record: its type, a version, and the length of what follows in bytes.
+/// Bytes of a record header: its type, a version, and the length of the rest in bytes.
 pub(super) const HEADER_BYTES: usize = 5;
-/// The most that one record carries.
+/// Maximum bytes that one record carries.
 pub(super) const CARRIED_MAX_BYTES: usize = 16 << 10;
-/// What the seal adds behind: the type of what is carried, and the tag.
+/// Bytes that the seal adds at the end: the type of the content, and the tag.
 const SEAL_BYTES: usize = 1 + TAG_BYTES;
 const TAG_BYTES: usize = 16;
-/// What a record of this end has besides what it carries.
+/// Bytes of an outgoing record in addition to what it carries.
 pub(super) const OVERHEAD_BYTES: usize = HEADER_BYTES + SEAL_BYTES;
-/// The most that may follow a header (section 5.2).
+/// Maximum bytes after a header (section 5.2).
 const BODY_MAX_BYTES: usize = CARRIED_MAX_BYTES + 256;
-/// The largest record.
+/// Maximum bytes of a record.
 pub(super) const RECORD_MAX_BYTES: usize = HEADER_BYTES + BODY_MAX_BYTES;
 
-/// What every record is called from outside, and what one of ours carries.
+/// Outer type of every record, and inner type of ours.
 const DATA: u8 = 23;
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const KEY_UPDATE: u8 = 24;
 const VERSION: [u8; 2] = [3, 3];
 
-/// So many records may be sealed with one key, which AES-GCM bears (section 5.5: 2^24.5 of the full
-/// size).
+/// Maximum records sealed with one key. AES-GCM allows them (section 5.5: 2^24.5 of the full size).
 pub(super) const SEALED_MAX: u64 = 1 << 24;
-/// From then on a connection is to be replaced: 128 GiB in full records.
+/// Number of records from which a connection is to be replaced: 128 GiB in full records.
 pub(super) const WORN_AFTER: u64 = SEALED_MAX / 2;
 
-/// How long the record behind this header is without it.
+/// Returns the bytes of the record after this header.
 pub(super) fn record_bytes(header: &[u8; HEADER_BYTES]) -> usize {
     usize::from(u16::from_be_bytes([header[3], header[4]]))
 }
 
-/// Why a connection ends by what came, or cannot be written to any more.
+/// Reason why a connection ends by a received record, or cannot be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Broken {
-    /// The bytes are not a record of the end that has the keys. Anybody on the way can cause it.
+    /// The bytes are not a record of the end that has the keys. Any machine on the way can cause
+    /// it.
     #[error("a record is not authentic")]
     Forged,
-    /// An authentic record holds what no honest end seals. Only the other end can cause it.
+    /// An authentic record contains what no honest end seals. Only the other end can cause it.
     #[error("a record has the wrong form")]
     Malformed,
     /// More authentic records in a row carry no byte than `EMPTY_RECORDS_MAX`. Only the other end
     /// can cause it.
     #[error("too many empty records in a row")]
     Empty,
-    /// The other end says that it is done, reports an error, or wants other keys.
+    /// The other end has finished, reports an error, or wants new keys.
     #[error("the other end has ended the connection")]
     Over,
-    /// The key is worn.
+    /// The key has been used too often.
     #[error("the key is worn")]
     Worn,
 }
@@ -86,7 +86,7 @@ impl Key {
         })
     }
 
-    /// The nonce of the next record, which no other has (section 5.3).
+    /// Returns the nonce of the next record, which no other record has (section 5.3).
     fn next_nonce(&mut self) -> Nonce {
         let mut nonce = self.iv;
         let sequence = self.sequence.to_be_bytes();
@@ -97,11 +97,11 @@ impl Key {
     }
 }
 
-/// What seals records for the other end.
+/// Sealer of records for the other end.
 pub(super) struct Sealer(Key);
 
 impl Sealer {
-    /// None for a cipher that is not known here.
+    /// Creates a sealer. Returns `None` for an unsupported cipher.
     pub(super) fn new(secrets: (u64, ConnectionTrafficSecrets)) -> Option<Self> {
         Key::new(secrets).map(Self)
     }
@@ -110,8 +110,8 @@ impl Sealer {
         self.0.sequence >= WORN_AFTER
     }
 
-    /// Seals what `parts` begin with, as much as one record carries, into the beginning of `room`,
-    /// which must hold [`OVERHEAD_BYTES`] more than that. Gives how many bytes went in.
+    /// Seals the beginning of `parts`, as much as one record carries, into the beginning of `room`,
+    /// which must hold [`OVERHEAD_BYTES`] more than that. Returns how many bytes were sealed.
     ///
     /// # Errors
     /// [`Broken::Worn`]: nothing was sealed.
@@ -161,11 +161,11 @@ fn gather<'a>(parts: impl Iterator<Item = &'a [u8]>, mut room: &mut [u8]) {
     }
 }
 
-/// What opens the records of the other end.
+/// Opener of the other end's records.
 pub(super) struct Opener(Key);
 
 impl Opener {
-    /// None for a cipher that is not known here.
+    /// Creates an opener. Returns `None` for an unsupported cipher.
     pub(super) fn new(secrets: (u64, ConnectionTrafficSecrets)) -> Option<Self> {
         Key::new(secrets).map(Self)
     }
@@ -174,10 +174,11 @@ impl Opener {
         self.0.sequence >= WORN_AFTER
     }
 
-    /// How long the record is that begins with these bytes; none where they do not say.
+    /// Returns the length of the record that begins with these bytes, or `None` if the header is
+    /// incomplete.
     ///
     /// # Errors
-    /// [`Broken::Forged`] where there is no such record.
+    /// [`Broken::Forged`] if there is no such record.
     pub(super) fn length_of(bytes: &[u8]) -> Result<Option<usize>, Broken> {
         let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
@@ -190,17 +191,17 @@ impl Opener {
             .ok_or(Broken::Forged)
     }
 
-    /// How much room a whole record of that length is opened into.
+    /// Returns the size of the buffer for opening a whole record of this length.
     pub(super) fn room_for(record_bytes: usize) -> usize {
         record_bytes - HEADER_BYTES - TAG_BYTES
     }
 
-    /// Opens a whole record into `room`, which is as long as [`Self::room_for`] says. Gives how
-    /// much of it is of the stream, from its beginning.
+    /// Opens a whole record into `room`, whose length is that of [`Self::room_for`]. Returns how
+    /// many bytes at its beginning belong to the stream.
     ///
     /// # Errors
-    /// [`Broken::Forged`], [`Broken::Malformed`], [`Broken::Over`]: what is in `room` means
-    /// nothing.
+    /// [`Broken::Forged`], [`Broken::Malformed`], [`Broken::Over`]: the content of `room` is then
+    /// meaningless.
     pub(super) fn open(&mut self, record: &[u8], room: &mut [u8]) -> Result<usize, Broken> {
         let (header, body) = record.split_at(HEADER_BYTES);
         let (sealed, tag) = body.split_at(body.len() - TAG_BYTES);
@@ -210,7 +211,7 @@ impl Opener {
             .key
             .open_separate_gather(nonce, Aad::from(header), sealed, tag, room);
         opened.map_err(|_| Broken::Forged)?;
-        // behind what is carried stand its type and perhaps zeroes (section 5.4)
+        // the content is followed by its type and possibly zeroes (section 5.4)
         let last = room.iter().rposition(|byte| *byte != 0);
         let carried = last.ok_or(Broken::Malformed)?;
         match (room[carried], &room[..carried]) {
@@ -236,7 +237,7 @@ pub(super) mod tests {
         (sequence, secrets)
     }
 
-    /// The two ends of one way, from this record on.
+    /// Both ends of one direction, starting with this record.
     pub(in super::super) fn way(sequence: u64) -> (Sealer, Opener) {
         let sealer = Sealer::new(secrets(0, 7, sequence)).unwrap();
         (sealer, Opener::new(secrets(0, 7, sequence)).unwrap())
@@ -258,7 +259,7 @@ pub(super) mod tests {
     }
 
     impl Sealer {
-        /// A record that carries this as what it is not.
+        /// Seals a record that carries data under another type.
         pub(in super::super) fn seal_as(&mut self, kind: u8, carried: &[u8]) -> Vec<u8> {
             self.seal_inside(&[carried, &[kind]].concat())
         }
@@ -273,7 +274,7 @@ pub(super) mod tests {
         }
     }
 
-    /// A record of the other end that has this inside.
+    /// Returns a record of the other end with this content.
     fn record_of(inside: &[u8]) -> Vec<u8> {
         way(0).0.seal_inside(inside)
     }

@@ -1,4 +1,4 @@
-//! The accepting side: from a TCP connection to requests for the node and answers to the peer.
+//! Accepting side: from a TCP connection to requests for the node and answers to the peer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,56 +29,57 @@ use p2pfs_types::id::NodeId;
 
 /// The first byte of a TLS connection (a handshake record, RFC 8446, section 5.1).
 const TLS_FIRST_BYTE: u8 = 0x16;
-/// The wait after the system could not give us a connection, for instance for want of descriptors.
+/// Wait after the system could not give us a connection, for example because descriptors ran out.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// Pongs that wait to be written besides the answers.
+/// Maximum pongs that wait to be written besides the answers.
 const PONGS: usize = 4;
 
-/// A request of a proven peer, for the node to answer.
+/// Request of a proven peer, for the node to answer.
 pub struct Incoming {
-    /// Who asks.
+    /// Peer that sent the request.
     pub from: NodeId,
-    /// From where.
+    /// Remote address of the peer.
     pub addr: SocketAddr,
-    /// How urgently.
+    /// Lane of the connection.
     pub lane: Lane,
     pub request: Request,
-    /// Where the answer goes.
+    /// Handle for sending the answer.
     pub reply: ReplyTo,
 }
 
-/// The place of one answer. Dropping it answers `Busy`, so that no request hangs on a bug of ours.
+/// Handle for one answer. Dropping it answers `Busy`, so that a bug of ours leaves no request
+/// unanswered.
 pub struct ReplyTo {
     id: u32,
     outbound: Arc<Outbound>,
     slot: Option<OwnedSemaphorePermit>,
 }
 
-/// Sees to a proven member's request without the node's event loop, or gives it back. It is called
-/// on the task of the member's connection, so it must not wait for anything.
+/// Handler of a proven member's request outside the node's event loop. It returns requests that it
+/// does not handle. Called on the task of the member's connection, so it must not block.
 pub type AnswerBeside = Arc<dyn Fn(Incoming) -> Option<Incoming> + Send + Sync>;
 
 impl ReplyTo {
-    /// Sends the answer, never blocking. Where the connection is gone, so is the answer.
+    /// Sends the answer without blocking. If the connection is gone, the answer is dropped.
     pub fn send(mut self, response: Response) {
         self.answer(&response);
     }
 
-    /// Whether the asker is still connected, so that work for one who is gone can be left.
+    /// Returns whether the asker is still connected. Otherwise work for it can be stopped.
     pub fn is_wanted(&self) -> bool {
         !self.outbound.is_closed()
     }
 
     fn answer(&mut self, response: &Response) {
         let Some(slot) = self.slot.take() else { return };
-        // An answer of ours that is over a limit is a bug here; the peer must not wait for it.
+        // An answer of ours that exceeds a limit is a bug here; the peer must not wait for it.
         let frame = response
             .encode(self.id)
             .unwrap_or_else(|_| Frame::empty(self.id, Kind::Busy));
         self.outbound.answer(self.id, frame, Some(slot));
     }
 
-    /// Ends when the asker needs the answer no more. To be called at most once.
+    /// Returns a receiver that resolves when the answer is cancelled. Must be called at most once.
     pub fn unwanted(&self) -> oneshot::Receiver<()> {
         self.outbound.begin(self.id)
     }
@@ -138,7 +139,7 @@ fn hand_over(shared: &Shared, stream: TcpStream, addr: SocketAddr) {
     }
 }
 
-/// Serves one connection to its end; gives the reason of the end.
+/// Serves one connection to its end. Returns the reason of the end.
 pub(super) async fn serve_stream<S>(
     shared: &Shared,
     stream: S,
@@ -168,7 +169,7 @@ where
         Ok(false) => {}
         Err(reason) => return reason,
     }
-    // from here on it is hung up on when it is put out, and it may have been since it was greeted
+    // from here on an expulsion closes the connection; one since the greeting must be checked here
     if !shared.keyring.is_member(&from) {
         return DropReason::Stranger;
     }
@@ -209,7 +210,7 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     Ok((stream, client, admission))
 }
 
-/// A proven connection that asks.
+/// Proven connection of an asking peer.
 struct Session<'a> {
     shared: &'a Shared,
     from: NodeId,
@@ -217,7 +218,7 @@ struct Session<'a> {
     lane: Lane,
 }
 
-/// Takes the request of that id back, or answers that this node is there.
+/// Cancels the request with this id, or answers the ping.
 fn answer_ping(id: u32, outbound: &Outbound, slots: usize) {
     if id != 0 && outbound.take_back(id) {
         return;
@@ -228,7 +229,7 @@ fn answer_ping(id: u32, outbound: &Outbound, slots: usize) {
     }
 }
 
-/// However the task of a connection ends, its socket is let go of.
+/// Guard that drops the socket of a connection when its task ends in any way.
 struct Closing(Arc<Outbound>);
 
 impl Drop for Closing {
@@ -292,7 +293,7 @@ impl Session<'_> {
                 Ok(request) => request,
                 Err(error) => return reason_of(&error),
             };
-            // Reading pauses here when too many are in flight: the peer feels it as a full pipe.
+            // Reading pauses here when too many requests are in flight. The peer sees a full pipe.
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
                 return DropReason::ClosedHere;
             };
@@ -319,7 +320,7 @@ impl Session<'_> {
         }
     }
 
-    /// Gives the request to the node; false where the node is gone.
+    /// Hands a request to the node. Returns false if the node is gone.
     fn hand_in(&self, incoming: Incoming) -> bool {
         match self.shared.incoming.try_send(incoming) {
             Ok(()) => true,

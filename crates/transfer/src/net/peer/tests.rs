@@ -1,4 +1,4 @@
-//! What the TCP side promises to the node and to the outside.
+//! Guarantees of the TCP side to the node and to the outside.
 
 mod enrolment;
 mod failures;

@@ -1,5 +1,5 @@
-//! Mutual TLS 1.3 with raw public keys (RFC 7250): who the other end is, and nothing about whether
-//! it may be here.
+//! Mutual TLS 1.3 with raw public keys (RFC 7250). It authenticates the other end and says nothing
+//! about membership.
 
 use std::sync::Arc;
 
@@ -26,19 +26,18 @@ use crate::net::NetError;
 use p2pfs_proto::trust::{Channel, NodeKey};
 use p2pfs_types::id::NodeId;
 
-/// The protocols inside (RFC 7301), the one that is chosen first where both ends have it first.
-/// `p2pfs/2` is `p2pfs/1` with batches of small files.
+/// Application protocols (RFC 7301), in order of preference. `p2pfs/2` is `p2pfs/1` with batches of
+/// small files.
 const PROTOCOLS: [&[u8]; 2] = [WITH_BATCHES, b"p2pfs/1"];
 const WITH_BATCHES: &[u8] = b"p2pfs/2";
-/// The label of the exporter that proofs are bound to (RFC 8446, section 7.5).
+/// Label of the exporter that proofs are bound to (RFC 8446, section 7.5).
 const LABEL: &[u8] = b"EXPORTER-p2pfs-1-greeting";
-/// What stands before the 32 bytes of an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410,
-/// section 4).
+/// Prefix of the 32 bytes of an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410, section 4).
 const SPKI_PREFIX: [u8; 12] = [
     0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
 ];
 
-/// What a node needs to open and accept TLS connections.
+/// Configuration for opening and accepting TLS connections.
 #[derive(Debug)]
 pub(super) struct Tls {
     provider: Arc<CryptoProvider>,
@@ -67,12 +66,13 @@ impl Tls {
         })
     }
 
-    /// Accepts any node that proves to own its key.
+    /// Returns an acceptor of any node that proves to own its key.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.server))
     }
 
-    /// Connects to this node and no other, or to whoever proves to own a key, to learn which.
+    /// Returns a connector to the pinned node alone. Without one, it connects to any node that
+    /// proves to own a key, to learn its id.
     pub(super) fn connector(&self, pinned: Option<NodeId>) -> Result<TlsConnector, NetError> {
         let verifier = Verifier {
             pinned,
@@ -95,12 +95,13 @@ impl Tls {
     }
 }
 
-/// The name that the client's side of TLS asks for; it is not sent, and names no one.
+/// Returns the server name for the client's side of TLS. It is not sent, and names no host.
 pub(super) fn nameless() -> ServerName<'static> {
     ServerName::try_from("p2pfs.invalid").expect("a constant name is valid")
 }
 
-/// Who the other end is; none where the handshake did not settle it, or not our protocol.
+/// Returns the node at the other end, or `None` if the handshake did not authenticate it or did not
+/// select our protocol.
 pub(super) fn peer_of<S>(stream: &TlsStream<S>) -> Option<NodeId> {
     let (_, connection) = stream.get_ref();
     let protocol = connection.alpn_protocol()?;
@@ -110,7 +111,7 @@ pub(super) fn peer_of<S>(stream: &TlsStream<S>) -> Option<NodeId> {
     node_of(connection.peer_certificates()?.first()?)
 }
 
-/// Whether both ends know batches of small files.
+/// Returns whether both ends support batches of small files.
 pub(super) fn speaks_batches<S>(stream: &TlsStream<S>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(WITH_BATCHES)
 }
@@ -122,7 +123,8 @@ fn protocols(batches: bool) -> Vec<Vec<u8>> {
     known.map(|protocol| protocol.to_vec()).collect()
 }
 
-/// What proofs on this connection are bound to; none as for [`peer_of`].
+/// Returns the channel that proofs on this connection are bound to, or `None` where [`peer_of`]
+/// returns `None`.
 pub(super) fn channel_of<S>(stream: &TlsStream<S>, me: NodeId) -> Option<Channel> {
     let peer = peer_of(stream)?;
     let (client, server) = match stream {
@@ -140,10 +142,10 @@ pub(super) fn channel_of<S>(stream: &TlsStream<S>, me: NodeId) -> Option<Channel
     })
 }
 
-/// Takes the keys out of TLS, which has said all that it has to say, and the stream beneath.
+/// Takes the keys and the stream out of a TLS connection that has nothing left to send.
 ///
 /// # Errors
-/// [`DropReason::Malformed`] where more came than was read, [`DropReason::TlsFailed`].
+/// [`DropReason::Malformed`] if more arrived than was read, [`DropReason::TlsFailed`].
 pub(super) fn keys_of<S>(stream: TlsStream<S>) -> Result<(S, Sealer, Opener), DropReason> {
     let (stream, unread, secrets) = match stream {
         TlsStream::Client(stream) => {
@@ -164,7 +166,7 @@ pub(super) fn keys_of<S>(stream: TlsStream<S>) -> Result<(S, Sealer, Opener), Dr
     Ok((stream, sealer, opener))
 }
 
-/// How much was decrypted and nobody has read.
+/// Returns the number of decrypted bytes that were not read.
 fn unread<T: SideData>(tls: &mut ConnectionCommon<T>) -> usize {
     let state = tls.process_new_packets();
     state.map_or(0, |state| state.plaintext_bytes_to_read())
@@ -172,7 +174,7 @@ fn unread<T: SideData>(tls: &mut ConnectionCommon<T>) -> usize {
 
 fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
-    // The fastest for bulk where the processor has AES, which ours have.
+    // the fastest cipher for bulk on processors with AES instructions, which ours have
     provider
         .cipher_suites
         .sort_by_key(|suite| usize::from(suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256));
@@ -207,10 +209,10 @@ fn node_of(spki: &CertificateDer<'_>) -> Option<NodeId> {
     key.try_into().ok().map(NodeId::new)
 }
 
-/// Takes the other end for the key that it shows, and checks that it owns it.
+/// Verifier that accepts the key of the other end and checks that it owns it.
 #[derive(Debug)]
 struct Verifier {
-    /// The only key that is taken; none takes any.
+    /// The only accepted key. `None` accepts any.
     pinned: Option<NodeId>,
     provider: Arc<CryptoProvider>,
 }
@@ -239,7 +241,7 @@ impl Verifier {
     }
 }
 
-/// What both kinds of verifier do alike.
+/// Methods that both kinds of verifier share.
 macro_rules! verifies_signatures {
     () => {
         fn verify_tls12_signature(
