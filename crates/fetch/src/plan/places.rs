@@ -150,7 +150,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a plain list, with ranges that overlap in any way.
+        /// Compares the index with a plain list, with ranges that overlap in any way.
         #[test]
         fn places_are_what_a_plain_list_says(
             put in prop::collection::vec((0u64..40, 1u64..20), 0..12),

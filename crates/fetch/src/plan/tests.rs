@@ -1,4 +1,4 @@
-//! What a plan promises, shown in virtual time.
+//! Guarantees of the plan, tested in virtual time.
 
 mod bench;
 mod chaos;
@@ -32,7 +32,7 @@ fn rate_of(bench: &Bench, bytes: u64) -> f64 {
     bytes as f64 / (bench.now - bench.start).as_secs_f64()
 }
 
-/// Nodes of which the catalogue says that they have all of a file.
+/// Catalogue entries of nodes with all of a file.
 fn listed(nodes: &[NodeId]) -> Vec<Listed> {
     let listed = |node: &NodeId| Listed {
         node: *node,
@@ -45,10 +45,10 @@ fn page(number: u64) -> ByteRange {
     ByteRange::at(number * PAGE_BYTES, PAGE_BYTES)
 }
 
-/// What was asked of whom answers, and when its answer is here.
+/// Answers to requests, by their times of arrival.
 type Answers = BTreeSet<(Instant, RequestId)>;
 
-/// Lets time pass to the next answer, or to what the plan has due, and does what is due then.
+/// Advances time to the next answer or timer, and handles what is due then.
 fn step(plan: &mut Plan, now: &mut Instant, answers: &mut Answers) {
     let answer = answers.first().map(|(at, _)| *at);
     let times = [answer, plan.poll_timeout()];
@@ -296,7 +296,7 @@ fn the_time_in_which_this_node_did_not_run_counts_for_no_reader() {
     let demand = bench.plan.demand(bench.now, content, range, deadline);
     let id = demand.unwrap();
     while bench.plan.poll_request(bench.now).is_some() {}
-    // it is stopped for longer than a reader has patience
+    // the process is stopped for longer than the reader's patience
     let woken = bench.now + PATIENCE + PATIENCE / 4;
     bench.plan.note_pause(woken, PATIENCE + PATIENCE / 4);
     assert!(bench.plan.waits_until(woken, id) > Some(woken));
@@ -306,7 +306,7 @@ fn the_time_in_which_this_node_did_not_run_counts_for_no_reader() {
     };
     bench.plan.handle_timeout(woken);
     assert!(!has_failed(&mut bench.plan));
-    // and where nothing comes afterwards either, there is an end
+    // if nothing arrives afterwards either, the wait ends
     let end = woken + PATIENCE;
     bench.plan.handle_timeout(end);
     assert!(has_failed(&mut bench.plan));
@@ -419,10 +419,10 @@ fn what_is_fetched_ahead_of_very_many_readers_together_is_bounded() {
     let all = ahead(&bench);
     assert!(all <= super::AHEAD_OF_ALL_MAX_BYTES, "{all}");
     assert!(all >= super::AHEAD_OF_ALL_MAX_BYTES / 2, "{all}");
-    // a smaller bound holds for what was to be fetched before it, too
+    // a smaller bound also applies to read-ahead planned before it
     bench.plan.limit_read_ahead(Some(16 * MIB));
     assert!(ahead(&bench) <= 16 * MIB);
-    // who goes leaves its part to the others
+    // a reader that leaves frees its share for the others
     bench.plan.limit_read_ahead(None);
     for content in &contents[1..] {
         bench.plan.forget(content);
@@ -490,6 +490,6 @@ fn a_network_that_becomes_metered_ends_what_is_fetched_ahead_of_a_reader() {
     bench.run(Duration::from_secs(20));
     let read = bench.readers[0].bytes_read();
     assert!(read > read_before, "it reads on");
-    // what was asked before, and one read that waits
+    // requests sent before, and one waiting read
     assert!(bench.requested_bytes() <= asked.max(read + 128 * 1024));
 }

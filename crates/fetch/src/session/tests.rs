@@ -1,4 +1,4 @@
-//! Sessions whose owner does as little as it likes.
+//! Sessions with a minimal owner.
 
 use super::*;
 use crate::plan::Failure;
@@ -36,7 +36,7 @@ fn holder(number: u8, content: ContentKey) -> Holder {
     }
 }
 
-/// A reader waits for a file, which others want too.
+/// Starts a read of a file that other nodes also want.
 fn read_beside(session: &mut Session<Nobody>, now: Instant, content: ContentKey, others: &[u8]) {
     let cached = Cached {
         file: Some(()),
@@ -51,7 +51,7 @@ fn read_beside(session: &mut Session<Nobody>, now: Instant, content: ContentKey,
     }
 }
 
-/// A session with a reader that waits for a file, which another node wants too.
+/// Returns a session with a reader of a file that another node also wants.
 fn with_fellow(now: Instant) -> (Session<Nobody>, ContentKey) {
     let content = ContentKey::new(ContentHash::of(b"film"), SIZE);
     let mut session = Session::<Nobody>::new(PlanConfig::default(), 1, 1 << 20);
@@ -66,7 +66,7 @@ fn half() -> Response {
     }
 }
 
-/// When it asks the other what it has, in a time in which nothing else happens.
+/// Returns the times of the surveys while nothing else happens.
 fn surveys(session: &mut Session<Nobody>, now: &mut Instant, time: Duration) -> Vec<Instant> {
     let (end, mut asked) = (*now + time, Vec::new());
     while *now < end {
@@ -112,7 +112,7 @@ fn who_wants_many_files_too_and_does_not_say_what_it_has_keeps_no_place_from_oth
     assert_eq!(answered.len(), 100);
 }
 
-/// Who opened it would have to wait for seconds otherwise, though it is listed again.
+/// Without this a later reader would wait for seconds, although the file is listed again.
 #[test]
 fn the_catalogue_is_asked_at_once_about_a_file_that_a_holder_had_no_more_a_moment_ago() {
     let now = Instant::now();
@@ -159,8 +159,8 @@ fn whoever_cannot_be_reached_for_what_it_has_is_left_alone_for_a_while() {
     );
 }
 
-/// A file that is read and wanted whole, of which a holder says that it has it no more; who
-/// has it then, as the catalogue says. Gives what ended by that, and how many requests follow.
+/// Reads and fills a file whose holder reports it gone; `then` are its holders in the catalogue
+/// afterwards. Returns what ended, and how many requests follow.
 fn after_one_that_is_gone(then: &[u8]) -> (usize, usize, usize) {
     let now = Instant::now();
     let content = ContentKey::new(ContentHash::of(b"film"), 4 << 20);
@@ -191,13 +191,13 @@ fn what_its_one_holder_has_no_more_comes_from_who_is_listed_since() {
 
 #[test]
 fn who_waits_for_what_nobody_has_any_more_is_told_so_at_once() {
-    // the catalogue may not have heard of it yet
+    // the catalogue may not know about it yet
     for then in [&[][..], &[1]] {
         assert_eq!(after_one_that_is_gone(then), (1, 1, 0));
     }
 }
 
-/// As where the cache's disk does not give what it was given.
+/// Models a cache disk that does not return what was stored.
 #[test]
 fn who_got_nothing_of_what_had_come_waits_anew_and_goes_by_the_same_name() {
     let begin = Instant::now();

@@ -1,4 +1,4 @@
-//! What is known of a file on its way.
+//! State of an open file.
 
 use super::*;
 use crate::plan::PlanError;
@@ -84,7 +84,7 @@ fn who_said_that_it_has_a_file_no_more_is_believed_at_once_when_it_lists_it_anew
         fetch.add_listed_holder(now, listed(author, sequence));
     }
     fetch.remove_holder(now, author);
-    // under neither name
+    // under neither sequence number
     for sequence in [7, 3] {
         assert!(!fetch.add_listed_holder(now, listed(author, sequence)));
     }
@@ -106,7 +106,7 @@ fn what_nobody_has_but_who_says_that_it_is_gone_is_gone_beside_holders_of_other_
     assert!(!fetch.is_just_gone_in(now, second));
     fetch.remove_holder(now, author);
     assert!(fetch.is_just_gone_in(now, second) && !fetch.is_just_gone_in(now, first));
-    // who had a part alone says nothing of who may have all of it
+    // the report of a partial holder says nothing about full holders
     let (mut fetch, now) = self::fetch();
     fetch.add_holder(reader, Coverage::Part([first].into_iter().collect()));
     fetch.remove_holder(now, reader);

@@ -1,4 +1,4 @@
-//! What is learnt of a peer, and how long it is left alone.
+//! Figures learnt about a peer, and its back-offs.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn answer(peer: &mut Peer, now: Instant, id: RequestId, sent: (&Sent, Lane), byt
     peer.answered(now, sent.0, bytes);
 }
 
-/// A peer that answers one piece after another at a fixed rate and distance.
+/// Returns a peer that answered one piece after another at a fixed rate and distance.
 fn trained(latency: Duration, rate: f64, pieces: usize) -> Peer {
     let mut peer = Peer::default();
     let mut now = Instant::now();
@@ -59,7 +59,7 @@ fn a_reader_of_a_slow_peer_is_asked_for_no_more_than_a_second_brings() {
     let rates = [5e3, 20e3, 40e3, 100e3, 300e3, 50e6];
     let kib = rates.map(|rate| asked_at(rate) >> 10);
     assert_eq!(kib, [16, 16, 32, 64, 64, 128]);
-    // of whom little is known, and who gave one small file from afar
+    // a little-known peer that gave one small file from far away
     let (mut peer, now) = (Peer::default(), Instant::now());
     assert_eq!(peer.piece_bytes(Lane::Urgent), CHUNK_BYTES);
     let sent = peer.sent(now, ID, Lane::Urgent, 100);
@@ -140,7 +140,7 @@ fn what_a_torn_network_added_to_its_answers_does_not_widen_its_window() {
     assert!(peer.latency().unwrap() <= LATENCY_UNKNOWN);
 }
 
-/// Where it has a limit that one large piece would go past for long, it says that it is busy.
+/// A peer with a rate limit that one large piece would exceed for long reports itself busy.
 #[test]
 fn a_busy_peer_is_asked_for_less_and_for_more_again_once_it_answers() {
     let (mut peer, mut now) = (

@@ -1,5 +1,5 @@
-//! What a unit test of the plan needs around it: peers that do as they are told, and readers, in
-//! virtual time and without bytes. Whole nodes and their bytes are `tests/simulation/swarm`.
+//! Test bench of the plan: scripted peers and readers, in virtual time and without bytes. Whole
+//! nodes and their bytes are in `tests/simulation/swarm`.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -15,7 +15,7 @@ use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
-/// How long a read waits, as long as by default.
+/// How long a read waits: the default.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One program that reads.
@@ -47,7 +47,7 @@ impl Reader {
         Self::in_reads_of(128 << 10, content, size)
     }
 
-    /// One that reads a file through, so much at a time.
+    /// Creates a reader that reads a file sequentially in reads of `step` bytes.
     pub(super) fn in_reads_of(step: u64, content: ContentKey, size: u64) -> Self {
         let reads = (0..size.div_ceil(step))
             .map(|i| ByteRange::new(i * step, ((i + 1) * step).min(size)))
@@ -79,17 +79,18 @@ pub(super) struct Bench {
     pub events: Vec<PlanEvent>,
     under_way: BTreeMap<RequestId, RangeRequest>,
     pub links: Fluid<NodeId>,
-    /// What the cache keeps, and what else stays in memory; nothing of it is ever let go of.
+    /// Bytes that the cache keeps, and bytes that stay in memory in addition. Neither evicts
+    /// anything.
     pub cache_bytes: u64,
     pub window_bytes: u64,
     uncached: VecDeque<(ContentKey, ByteRange)>,
-    /// The most looks that the plan took for one call.
+    /// Maximum number of items that one call of the plan examined.
     pub most_steps: u64,
     queue: BinaryHeap<Reverse<(Instant, u64, Happening)>>,
     order: u64,
 }
 
-/// Who asks.
+/// Node that requests.
 const ASKER: NodeId = NodeId::new([0xAA; 32]);
 
 pub(super) fn node(number: u8) -> NodeId {
@@ -148,7 +149,7 @@ impl Bench {
         self.readers.len() - 1
     }
 
-    /// Somebody waits for a range, as one who asks only once does.
+    /// Adds a single waiting read, without retries.
     pub(super) fn demand(
         &mut self,
         content: ContentKey,
@@ -167,7 +168,7 @@ impl Bench {
             .sum()
     }
 
-    /// Runs until all readers are through, a fill has ended, or the time is up.
+    /// Runs until all readers have finished, a fill has ended, or the time is up.
     pub(super) fn run(&mut self, limit: Duration) {
         let end = self.now + limit;
         loop {
@@ -258,7 +259,7 @@ impl Bench {
         }
     }
 
-    /// What crossed the links, of use or not.
+    /// Returns the bytes that crossed the links, needed or not.
     pub(super) fn moved_bytes(&self) -> u64 {
         self.links.moved_bytes.values().sum::<f64>() as u64
     }
@@ -290,7 +291,7 @@ impl Bench {
         }
     }
 
-    /// What the cache has no room for stays in memory for a while, and is lost then.
+    /// Keeps bytes in the cache. Without room they stay in memory for a while and are then lost.
     fn keep(&mut self, content: ContentKey, range: ByteRange) {
         if range.len() <= self.cache_bytes {
             self.cache_bytes -= range.len();
@@ -332,7 +333,7 @@ impl Bench {
         );
     }
 
-    /// What a reader waits for is under way, or is asked for as soon as it can be.
+    /// Checks that everything a reader waits for is in flight, or is requested as soon as possible.
     fn check_readers(&self) {
         for (id, demand) in &self.plan.demands {
             let fetch = &self.plan.fetches[&demand.content];
@@ -365,7 +366,7 @@ impl Bench {
                     .into_iter()
                     .for_each(|node| self.later(at, Happening::Offers(node, *content)));
             }
-            // it knows of nobody else
+            // the catalogue knows no other holder
             PlanEvent::LookUp(content) => self.plan.holders(self.now, content, &[]),
             _ => {}
         }

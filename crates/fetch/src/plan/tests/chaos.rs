@@ -1,4 +1,4 @@
-//! Many benches on which anything may be wrong, each from its seed.
+//! Benches with arbitrary faults, each from its seed.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A bench in which anything may be wrong with any peer but one.
+/// Returns a bench in which all peers but one may have any fault.
 fn chaotic(seed: u64) -> Bench {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut bench = Bench::new(seed);

@@ -1,4 +1,4 @@
-//! What a limit of this node holds back.
+//! Requests that a limit of this node delays.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use crate::plan::{Failure, Lane, Plan, PlanEvent, TURN_PATIENCE};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 
-/// How long somebody waits in vain at one holder with whom every request fails, one after the other
-/// so, or `longest` at least.
+/// Returns how long a reader waits in vain at one holder if every request fails with these failures
+/// in turn. The result is `longest` if the reader waits at least that long.
 fn waited_in_vain(failures: &[Failure], longest: Duration) -> Duration {
     let mut bench = Bench::new(6);
     let peer = bench.peer(1, SimPeer::new(20, LAN));
@@ -25,7 +25,8 @@ fn waited_in_vain(failures: &[Failure], longest: Duration) -> Duration {
     bench.now - begin
 }
 
-/// Somebody waits for the begin of a file, or `longest` at least, while so is done now and then.
+/// Returns how long a reader waits for the beginning of a file while `now_and_then` is called
+/// repeatedly. The result is `longest` if the reader waits at least that long.
 fn waited_in_vain_for(
     bench: &mut Bench,
     content: ContentKey,
@@ -45,7 +46,7 @@ fn waited_in_vain_for(
     }
 }
 
-/// As of many requests that one's own limit lets through one by one.
+/// Models many requests that our own limit lets through one by one.
 #[test]
 fn who_is_held_back_by_a_limit_of_this_node_waits_for_as_long_as_it_is() {
     let longest = PATIENCE * 20;
@@ -75,7 +76,7 @@ fn a_limit_that_holds_back_who_has_another_part_keeps_nobody_waiting_for_a_holde
     let other = bench.file(2, 4 * MIB, &[part]);
     bench.offer(part, content);
     let begin = bench.now;
-    // it is at work for the file that it has
+    // it serves the file that it has
     bench.plan.fill(begin, other, PATIENCE * 100);
     waited_in_vain_for(&mut bench, content, PATIENCE * 20, |plan, now| {
         while let Some(request) = plan.poll_request(now) {
@@ -91,7 +92,7 @@ fn a_limit_that_holds_back_who_has_another_part_keeps_nobody_waiting_for_a_holde
     assert!(waited <= PATIENCE * TURN_PATIENCE, "{waited:?}");
 }
 
-/// As where others of this node's own use up its limit.
+/// Models other requests of this node that use up its limit.
 #[test]
 fn what_is_held_back_by_a_limit_of_this_node_is_not_the_silence_of_its_holder() {
     let mut bench = Bench::new(6);

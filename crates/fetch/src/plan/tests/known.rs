@@ -1,4 +1,5 @@
-//! Who is tried where many are known, many are silent, or many wait for what nobody has.
+//! Choice of peers if many are known, many are silent, or many readers wait for bytes that no peer
+//! has.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use p2pfs_types::id::NodeId;
 
 const SIZE: u64 = 64 * MIB;
 
-/// A node of which there may be very many.
+/// Returns one of very many nodes.
 fn numbered(number: usize) -> NodeId {
     let mut key = [0xee; 32];
     key[..8].copy_from_slice(&(number as u64).to_be_bytes());
@@ -29,7 +30,7 @@ fn page_at(start: u64) -> ByteRange {
     ByteRange::at(start, PAGE_BYTES)
 }
 
-/// All that is asked until only the passing of time brings more.
+/// Returns all requests until only the passing of time brings more.
 fn asked(plan: &mut Plan, now: Instant) -> Vec<RangeRequest> {
     let mut asked = Vec::new();
     loop {

@@ -1,5 +1,5 @@
-//! Slow links, small caches, many readers: what is in flight is bytes, and a machine with much to
-//! do stays quick.
+//! Slow links, small caches, many readers. Limits count bytes in flight, and a busy node stays
+//! responsive.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::plan::{DemandId, IN_FLIGHT_MAX_BYTES, PlanEvent, TURN_PATIENCE};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
 
-/// 2 Mbit/s and 256 kbit/s, in bytes.
+/// 2 Mbit/s and 256 kbit/s, in bytes per second.
 const TWO_MBIT: f64 = 250e3;
 const NARROW: f64 = 32e3;
-/// What one of several nodes has of 1 Mbit/s.
+/// Share of one of several nodes in 1 Mbit/s, in bytes per second.
 const CROWDED: f64 = 20e3;
 
 fn assert_all_read(bench: &Bench, what: &str) {
@@ -70,7 +70,7 @@ fn who_waits_for_bytes_that_are_lost_again_gets_them_after_all() {
 
 #[test]
 fn eight_readers_of_one_slow_holder_on_eight_machines_get_no_error() {
-    // each has an eighth of the link, and begins as if it had all
+    // each has an eighth of the link, and begins as if it had all of it
     let mut bench = Bench::new(34);
     let peer = bench.peer(1, SimPeer::new(20, TWO_MBIT / 8.0));
     let content = bench.file(1, 4 * MIB, &[peer]);
@@ -211,7 +211,7 @@ fn a_step_costs_what_it_touches_however_much_is_in_flight() {
 #[test]
 fn what_comes_as_soon_as_it_would_from_another_is_not_asked_twice() {
     let mut bench = Bench::new(36);
-    // one piece takes longer than the longest wait before a hedge is looked at
+    // one piece takes longer than the maximum wait before a hedge is considered
     let peers = [1, 2].map(|number| bench.peer(number, SimPeer::new(5, TWO_MBIT / 2.0)));
     let content = bench.file(1, 2 * MIB, &peers);
     bench.read(Reader::sequential(content, 2 * MIB));
@@ -239,12 +239,12 @@ fn what_would_come_much_sooner_from_another_is_asked_twice() {
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
-/// As many large reads wait for one slow link as it would take minutes for: each gets on in time.
+/// Enough large reads wait for one slow link to keep it busy for minutes. Each progresses in time.
 #[test]
 fn who_waits_long_for_a_turn_gets_a_part_before_it_is_given_up() {
     let mut bench = Bench::new(5);
     let peer = bench.peer(1, SimPeer::new(20, 64.0 * 1024.0));
-    // what is fetched ahead goes round all of them
+    // read-ahead would go round all of them
     bench.plan.set_metered(true);
     for number in 0..16 {
         let content = bench.file(number, 3 * MIB, &[peer]);
@@ -254,7 +254,7 @@ fn who_waits_long_for_a_turn_gets_a_part_before_it_is_given_up() {
     assert_all_read(&bench, "a slow link");
 }
 
-/// A film is watched over a link that is slower than it, which leaves nothing for others.
+/// A film is watched over a link slower than its bit rate, which leaves nothing for other files.
 #[test]
 fn who_wants_a_file_whole_waits_for_as_long_as_its_holder_is_at_work_for_readers() {
     let mut bench = Bench::new(7);
@@ -280,14 +280,14 @@ fn demanded(bench: &mut Bench, content: ContentKey, range: ByteRange) -> DemandI
     bench.demand(content, range, Duration::from_secs(600))
 }
 
-/// As where the kernel reads ahead in each of them, by two threads, and a page of another is wanted
-/// then.
+/// Models the kernel's read-ahead in each file by two threads, and a later read of a page of
+/// another file.
 #[test]
 fn files_that_much_is_wanted_of_take_turns_over_a_slow_link() {
     const READ: u64 = 128 << 10;
     let mut bench = Bench::new(8);
     let peer = bench.peer(1, SimPeer::new(5, 1024.0 * 1024.0));
-    // it is known to be slow
+    // its slowness is known
     let known = bench.file(9, 4 * MIB, &[peer]);
     bench.read(Reader::sequential(known, 4 * MIB));
     bench.run(Duration::from_secs(30));
@@ -315,7 +315,7 @@ fn files_that_much_is_wanted_of_take_turns_over_a_slow_link() {
             *count += usize::from(ids.contains(id));
         }
         let [least, most] = [ready.iter().min(), ready.iter().max()];
-        // one that has room for two asks for two now and then
+        // a file with room for two requests sends two now and then
         assert!(most.unwrap() - least.unwrap() <= 4, "{ready:?}");
     }
     assert_eq!(ready, [32; 4]);
@@ -324,7 +324,7 @@ fn files_that_much_is_wanted_of_take_turns_over_a_slow_link() {
         let starts = of_file.map(|request| request.range.start);
         assert!(starts.is_sorted(), "what is read first comes first");
     }
-    // those that were asked for already, and one more of each
+    // the pieces requested before, and one more of each file
     let before = ready_before_page.unwrap();
     assert!(before < 32 + 20, "{before}");
 }

@@ -1,4 +1,4 @@
-//! Nodes that want a file too, say what they have of it and answer nothing.
+//! Nodes that also want a file, offer parts of it and answer nothing.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,16 +13,16 @@ use p2pfs_types::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use p2pfs_types::id::NodeId;
 
 const SIZE: u64 = MIB;
-/// 1 Mbit/s, as bytes.
+/// 1 Mbit/s, in bytes per second.
 const SLOW: f64 = 125e3;
 const DISTANCE: Duration = Duration::from_millis(40);
 const HOLDER: u8 = 1;
-/// Those that have most of the file and answer nothing.
+/// Nodes that have most of the file and answer nothing.
 const MUTES: std::ops::Range<u8> = 2..8;
-/// Those that have its end only, and want it all.
+/// Nodes that have only its end and want all of it.
 const OTHERS: std::ops::Range<u8> = 8..60;
 
-/// A plan among them: only the holder of all of the file answers, and slowly.
+/// Plan among such nodes: only the full holder answers, and slowly.
 struct Among {
     plan: Plan,
     now: Instant,
@@ -47,7 +47,7 @@ impl Among {
             free_at: now,
             asked_of_mutes: 0,
         };
-        // the first bytes come of the holder, so that it is known
+        // the first bytes arrive from the holder, so that its figures are known
         among.read(ByteRange::new(0, URGENT_MAX_BYTES));
         let end = SIZE - PAGE_BYTES;
         MUTES.for_each(|number| among.tell_of(number, ByteRange::new(0, end)));
@@ -76,7 +76,7 @@ impl Among {
         self.run_until(&ready);
     }
 
-    /// Lets time pass until that is said.
+    /// Advances time until this event.
     fn run_until(&mut self, end: &PlanEvent) {
         let limit = self.now + Duration::from_secs(600);
         while self.now < limit {
@@ -125,17 +125,17 @@ fn they_keep_no_fill_from_a_holder_that_answers() {
     }
 }
 
-/// A holder that brings one file, part by part to a reader, and nothing of another: as of one whose
-/// disk hangs below that alone.
+/// Holder that serves one file part by part to a reader, and nothing of another file, because its
+/// disk hangs below that file alone.
 struct OneOfTwo {
     plan: Plan,
     begin: Instant,
     now: Instant,
     read: ContentKey,
     wanted: ContentKey,
-    /// Who brings the wanted one too, where somebody does.
+    /// Another holder of the wanted file, if there is one.
     other: Option<NodeId>,
-    /// Whether it brings of the wanted one what readers wait for.
+    /// Whether the holder serves urgent requests for the wanted file.
     gives_what_is_urgent: bool,
     part_bytes: u64,
     took: Duration,
@@ -145,7 +145,8 @@ struct OneOfTwo {
 }
 
 impl OneOfTwo {
-    /// The reader asks for parts of so many bytes, which come after so long.
+    /// Creates the trial. The reader requests parts of `part_bytes`, each of which arrives after
+    /// `took`.
     fn new(part_bytes: u64, took: Duration) -> Self {
         let begin = Instant::now();
         let [read, wanted] = [1, 2].map(|number| file_named(number, 64 * MIB));
@@ -170,7 +171,7 @@ impl OneOfTwo {
         }
     }
 
-    /// Reads on until something is said that is not of the reader, for so long at most.
+    /// Goes on reading until an event that is not the reader's, for at most `limit`.
     fn next_event(&mut self, limit: Duration) -> Option<PlanEvent> {
         while self.now < self.begin + limit {
             while let Some(event) = self.plan.poll_event() {
@@ -208,7 +209,7 @@ fn who_brings_nothing_of_a_file_lets_its_fill_fail_though_readers_of_others_are_
     while let Some(event) = trial.next_event(PATIENCE * TURN_PATIENCE * 3) {
         if let PlanEvent::FillFailed(content, _) = event {
             assert_eq!(content, wanted);
-            // not before the last that is asked for it could have had its turn
+            // not before its last request could have had its turn
             let took = trial.now - trial.begin;
             assert!(took >= PATIENCE * TURN_PATIENCE, "{took:?}");
             return;
@@ -217,7 +218,7 @@ fn who_brings_nothing_of_a_file_lets_its_fill_fail_though_readers_of_others_are_
     panic!("it never ends");
 }
 
-/// What comes of the other file says nothing of when this one comes.
+/// Arrivals of the other file say nothing about when this one arrives.
 #[test]
 fn who_brings_nothing_of_a_file_keeps_no_reader_from_another_holder_though_others_are_served() {
     let mut trial = OneOfTwo::new(URGENT_MAX_BYTES, Duration::from_millis(5));
@@ -228,7 +229,7 @@ fn who_brings_nothing_of_a_file_keeps_no_reader_from_another_holder_though_other
     let demand = demand.unwrap();
     let first = trial.plan.poll_request(begin).unwrap();
     assert_eq!((first.content, first.node), (wanted, node(HOLDER)));
-    // it is known now that another has it too
+    // from now on another holder is known
     let both = listed(&[node(HOLDER), other]);
     trial.plan.holders(begin, &wanted, &both);
     trial.other = Some(other);
@@ -240,7 +241,7 @@ fn who_brings_nothing_of_a_file_keeps_no_reader_from_another_holder_though_other
     panic!("it was never asked of the other");
 }
 
-/// As of a holder with a limit, which gives first what readers wait for.
+/// Models a holder with a rate limit, which serves waiting readers first.
 #[test]
 fn who_waits_for_what_was_asked_ahead_of_it_is_not_passed_over_for_what_was_asked_later() {
     let mut trial = OneOfTwo::new(URGENT_MAX_BYTES, Duration::from_millis(5));
@@ -262,14 +263,14 @@ fn who_waits_for_what_was_asked_ahead_of_it_is_not_passed_over_for_what_was_aske
     panic!("it was never asked for as what a reader waits for");
 }
 
-/// The same holder is full of what another reader waits for, and the file is wanted whole besides.
+/// The holder is full of another reader's urgent requests, and the file is also wanted whole.
 #[test]
 fn who_waits_for_what_a_fill_asked_for_is_not_sent_behind_all_others_again_and_again() {
     let mut trial = OneOfTwo::new(64 * MIB, Duration::ZERO);
     let (begin, wanted) = (trial.begin, trial.wanted);
     let plan = &mut trial.plan;
     let deadline = begin + PATIENCE * 10;
-    // a reader who always has more to ask for than there is room for
+    // a reader that always wants more than there is room for
     let all = ByteRange::new(0, 64 * MIB);
     plan.demand_just(begin, trial.read, all, deadline).unwrap();
     let (mut now, mut asked, mut ahead) = (begin, VecDeque::new(), None);
@@ -277,7 +278,7 @@ fn who_waits_for_what_a_fill_asked_for_is_not_sent_behind_all_others_again_and_a
     for round in 0..200 {
         now += Duration::from_millis(50);
         plan.handle_timeout(now);
-        // what is asked for before there is room again, and then
+        // requests before there is room again, and after
         for has_room in [false, true] {
             if has_room && let Some(next) = asked.pop_front() {
                 assert!(plan.answered(now, next));

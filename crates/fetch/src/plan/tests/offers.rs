@@ -1,4 +1,4 @@
-//! What holders say that they have, where that is odd.
+//! Unusual offers of holders.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn offering(ranges: impl IntoIterator<Item = ByteRange>) -> SimPeer {
     }
 }
 
-/// How many ranges of a file a node is known to have.
+/// Returns how many ranges of a file are known of a node.
 fn runs(plan: &Plan, content: &ContentKey, node: NodeId) -> usize {
     match &plan.fetches[content].holders()[&node] {
         Coverage::Part(ranges) => ranges.iter().count(),
@@ -47,7 +47,7 @@ fn what_is_asked_begins_and_ends_with_a_page_whatever_a_holder_says_that_it_has(
                 let _reader = bench.read(Reader::sequential(content, size));
             }
             bench.run(Duration::from_secs(30));
-            // the bench looks at each request
+            // the bench checks each request
             assert_eq!(bench.requested_bytes(), size, "{ranges:?}");
         }
     }
@@ -130,15 +130,15 @@ fn whose_readers_wait_for_what_nobody_has_is_not_looked_at_again_and_again() {
         at_one_time = if next > now { 0 } else { at_one_time + 1 };
         assert!(at_one_time < 100, "after {:?}", now - begin);
         now = next;
-        // it is at work for others
+        // it works for other requests
         plan.arrived(now, node(1), RequestId(u64::MAX), 1);
         plan.handle_timeout(now);
     }
     assert!(plan.fetches[&content].overdue, "it stays the first");
 }
 
-/// As where the kernel reads around a page in a mapping, and the only holder left has the end of
-/// that.
+/// Models the kernel reading around a page of a mapping whose only remaining holder has the end of
+/// that range.
 #[test]
 fn what_a_holder_has_comes_though_nobody_has_what_is_wanted_before_it() {
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {

@@ -1,15 +1,15 @@
-//! What a peer of the bench is like.
+//! Properties of a peer of the bench.
 
 use std::time::Duration;
 
 use p2pfs_types::extent::ExtentSet;
 
-/// How a peer ends.
+/// Ways in which a peer dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Death {
     /// Connections break, and are refused from then on.
     Reset,
-    /// Nothing comes any more.
+    /// Nothing arrives any longer.
     Silence,
 }
 
@@ -20,9 +20,9 @@ pub(super) struct SimPeer {
     pub dies: Option<(Duration, Death)>,
     pub lies: bool,
     pub gone: bool,
-    /// Whether it answers a `Get` with an offer of these ranges.
+    /// Ranges of its offer in answer to a `Get`, if it answers.
     pub offers: Option<ExtentSet>,
-    /// When it moves nothing for a while: from when, for how long.
+    /// Times in which it moves nothing: start and length.
     pub pauses: Vec<(Duration, Duration)>,
     pub served_bytes: u64,
 }

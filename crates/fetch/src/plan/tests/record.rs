@@ -1,4 +1,4 @@
-//! What a plan knows of its peers from an earlier life.
+//! Knowledge of a plan about its peers from an earlier run.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ fn record(number: u8, latency_ms: u64, rate: f64) -> PeerRecord {
     }
 }
 
-/// A plan that begins with these records, and what it says of one peer.
+/// Returns a plan that begins with these records.
 fn recalled(records: &[PeerRecord], now: Instant) -> Plan {
     let mut plan = Plan::new(PlanConfig::default(), 1);
     plan.recall(now, records);
@@ -44,7 +44,7 @@ fn rate_of(plan: &Plan, now: Instant, number: u8) -> Option<PeerRate> {
         .find(|it| it.node == node(number))
 }
 
-/// What a life that read from each of two holders leaves behind.
+/// Returns the records of a run that read from each of two holders.
 fn learnt() -> Vec<PeerRecord> {
     let mut bench = Bench::new(0);
     for (number, peer) in [(1, slow()), (2, quick())] {
@@ -63,7 +63,7 @@ fn after_a_restart_the_first_question_goes_to_the_holder_that_was_quick() {
         let mut bench = Bench::new(seed);
         bench.plan.recall(bench.now, &records);
         let peers = [bench.peer(1, slow()), bench.peer(2, quick())];
-        // as the cluster says of everybody who is there after a start
+        // the cluster reports every present node as returned after a start
         peers.iter().for_each(|peer| bench.plan.returned(peer));
         let content = bench.file(1, 8 * MIB, &peers);
         bench.read(Reader::sequential(content, 8 * MIB));
@@ -76,7 +76,7 @@ fn after_a_restart_the_first_question_goes_to_the_holder_that_was_quick() {
 #[test]
 fn what_was_learnt_long_ago_gives_way_to_the_first_answer() {
     let mut bench = Bench::new(3);
-    // each is now what the other was
+    // each is now as fast as the other was
     bench.plan.recall(bench.now, &learnt());
     let peers = [bench.peer(1, quick()), bench.peer(2, slow())];
     let content = bench.file(1, 64 * MIB, &peers);
@@ -113,7 +113,7 @@ fn a_liar_stays_shunned_over_a_restart_for_what_is_left_of_its_time() {
     plan.lied(now, node(1), content);
     now += Duration::from_secs(100);
     let mut records = plan.peer_records(now);
-    // the process was away for as long
+    // the process was away for the same time
     for record in &mut records {
         record.age += Duration::from_secs(100);
         record.lied_ago = record.lied_ago.map(|ago| ago + Duration::from_secs(100));

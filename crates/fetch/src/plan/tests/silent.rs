@@ -1,4 +1,4 @@
-//! Two holders of which one answers nothing, and later the other.
+//! Two holders: first one of them is silent, later the other.
 
 use std::time::{Duration, Instant};
 
@@ -12,16 +12,16 @@ use p2pfs_types::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use p2pfs_types::id::NodeId;
 
 const NEAR: Duration = Duration::from_millis(1);
-/// Long enough for another to count as silent meanwhile.
+/// Long enough for the other holder to count as silent meanwhile.
 const FAR: Duration = Duration::from_millis(500);
-/// What a reader waits for where one that has the rest falls silent.
+/// Maximum wait of a reader after one of two full holders falls silent.
 const STALL_MAX: Duration = Duration::from_secs(2);
 
 struct Two {
     plan: Plan,
     now: Instant,
     content: ContentKey,
-    /// Who answers nothing.
+    /// Node that answers nothing.
     deaf: Option<NodeId>,
     distance: Duration,
     answers: Answers,
@@ -44,7 +44,7 @@ impl Two {
         }
     }
 
-    /// Reads a page: who was asked first, who last, and how long that took.
+    /// Reads a page. Returns the first and the last peer asked, and the duration.
     fn read(&mut self, page: u64) -> (NodeId, NodeId, Duration) {
         let (begun, range) = (self.now, ByteRange::at(page * PAGE_BYTES, PAGE_BYTES));
         let deadline = begun + PATIENCE;
@@ -79,7 +79,7 @@ fn one_that_was_silent_before_is_asked_where_the_other_falls_silent() {
         assert!(other != first && waited <= STALL_MAX, "{waited:?}");
         let silent = two.plan.peers.get(&first).map(Peer::is_silent);
         assert_eq!(silent, Some(true));
-        // well again, and nobody knows
+        // it is healthy again, and no node knows that
         (two.deaf, two.distance) = (Some(other), NEAR);
         two.now += Duration::from_secs(5);
         let (asked, answered, waited) = two.read(200);
@@ -103,7 +103,7 @@ fn a_read_of_holders_that_are_all_slow_takes_what_the_slowness_takes() {
     }
 }
 
-/// One that brings 2 kB/s of what it is asked, and one that brought 50 MB/s until it fell silent.
+/// Returns a holder that sends 2 kB/s, and one that sent 50 MB/s until it fell silent.
 fn slow_and_silent(seed: u64, size: u64) -> (Bench, [NodeId; 2]) {
     let mut bench = Bench::new(seed);
     let slow = bench.peer(1, SimPeer::new(5, 2e3));
@@ -123,7 +123,7 @@ fn slow_and_silent(seed: u64, size: u64) -> (Bench, [NodeId; 2]) {
     (bench, [slow, fast])
 }
 
-/// However much sooner the other would bring it if it answered.
+/// The silent holder would be much faster if it answered.
 #[test]
 fn what_is_left_of_a_fill_comes_from_a_very_slow_holder_beside_a_silent_one() {
     for seed in 0..20 {
@@ -139,7 +139,7 @@ fn what_is_left_of_a_fill_comes_from_a_very_slow_holder_beside_a_silent_one() {
 #[test]
 fn what_waits_for_room_at_a_slow_holder_is_not_asked_of_a_silent_one_again_and_again() {
     for seed in 0..20 {
-        // the slow one brings what another reader was about to read
+        // the slow one serves what another reader was about to read
         let (mut bench, peers) = slow_and_silent(seed, MIB);
         let content = bench.file(4, 64 << 10, &peers);
         let before = bench.requests.len();

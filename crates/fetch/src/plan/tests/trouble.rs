@@ -247,7 +247,7 @@ fn readers_of_a_holder_that_is_at_work_for_others_wait_their_turn_beyond_the_dea
     }
 }
 
-/// How many times its patience a reader of one page waits where each answer is a failure.
+/// Returns how many times its patience a reader of one page waits if each request fails.
 fn patience_with(failure: Failure) -> u64 {
     let mut bench = Bench::new(1);
     let peer = bench.peer(1, SimPeer::new(1, LAN));
@@ -276,8 +276,8 @@ fn a_holder_that_says_that_it_is_busy_is_waited_for_beyond_the_deadline_and_not_
     assert!((4..=6).contains(&patience_with(Failure::Busy)));
 }
 
-/// How long a reader of one page waits for a holder whose handshake gets on, a step each
-/// `step`, for so many steps, and that never answers.
+/// Returns how long a reader of one page waits for a holder that never answers. Its handshake
+/// progresses once per `step`, `steps` times.
 fn patience_with_handshake(step: Duration, steps: u32) -> Duration {
     let mut bench = Bench::new(1);
     let peer = bench.peer(1, SimPeer::new(1, LAN));
@@ -358,7 +358,8 @@ fn a_version_that_all_its_holders_say_is_gone_fails_at_once_and_so_do_the_reads_
     assert!(reader.errors.iter().all(|why| *why == PlanError::Gone));
 }
 
-/// Its author said so before, and is not asked again; another that has a part says so late.
+/// The author reported the version gone before, and is not asked again. Another node with a part
+/// reports it late.
 #[test]
 fn who_waits_for_a_version_that_went_before_is_told_so_and_does_not_wait_for_its_deadline() {
     for has_part in [false, true] {

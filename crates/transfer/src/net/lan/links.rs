@@ -1,7 +1,7 @@
-//! The interfaces of this machine, and a socket of multicast DNS for each family of each.
+//! Interfaces of this machine, and a multicast DNS socket for each address family of each.
 //!
 //! A socket is bound to the multicast group, so the kernel drops datagrams that were sent to this
-//! machine alone, and joined on one interface, so that it receives those of one link.
+//! machine alone. It joins on one interface, so it receives the datagrams of one link.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -17,26 +17,26 @@ use tokio::net::UdpSocket;
 use super::machine::PORT;
 use super::subnet::{LinkId, Subnet, announced};
 
-/// RFC 6762, section 3.
+/// Multicast groups of RFC 6762, section 3.
 const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
 const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
-/// RFC 6762, section 11: what earlier readers of the protocol expect.
+/// Hop limit that older implementations expect (RFC 6762, section 11).
 const HOPS: u32 = 255;
-/// Largest number of links that are searched. A machine with many containers has hundreds of
-/// interfaces, all of which lead to the same few nodes.
+/// Maximum number of searched links. A machine with many containers has hundreds of interfaces, and
+/// they all lead to the same few nodes.
 const LINKS: usize = 64;
 
-/// The open sockets.
+/// Open sockets of the links.
 #[derive(Debug, Default)]
 pub(super) struct Links {
     open: BTreeMap<LinkId, (UdpSocket, Vec<Subnet>)>,
-    /// The link that is read last in the next round.
+    /// Link that was read last, and is read last in the next round.
     last: Option<LinkId>,
 }
 
 impl Links {
-    /// Opens sockets for interfaces that came, closes those of interfaces that went. Returns why
-    /// the first one that cannot be opened cannot.
+    /// Opens sockets for new interfaces and closes those of removed ones. Returns the first error
+    /// of opening.
     pub(super) fn renew(&mut self, listen: IpAddr) -> io::Result<()> {
         let present = present(listen)?;
         self.open
@@ -68,7 +68,7 @@ impl Links {
         self.open.iter().map(link).collect()
     }
 
-    /// Sends a datagram to the group on a link; one that the kernel does not take now is lost.
+    /// Sends a datagram to the group on a link. If the kernel does not take it now, it is lost.
     pub(super) fn send(&self, id: LinkId, datagram: &[u8]) -> io::Result<()> {
         match self.open.get(&id) {
             Some((socket, _)) => socket.try_send_to(datagram, group(id)).map(|_| ()),
@@ -86,7 +86,7 @@ impl Links {
         context: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<(LinkId, usize, SocketAddr)> {
-        // first the links behind the last one read, then the others: none waits for another
+        // start behind the last link that was read, so that no link waits for another
         let last = self.last;
         let behind = self.open.iter().filter(|(id, _)| Some(**id) > last);
         let others = self.open.iter().filter(|(id, _)| Some(**id) <= last);
@@ -102,7 +102,7 @@ impl Links {
                 Poll::Pending => {}
             }
         }
-        // opened again at the next renewal
+        // they are opened again at the next renewal
         self.open.retain(|id, _| !broken.contains(id));
         Poll::Pending
     }
@@ -153,7 +153,7 @@ fn open(id: LinkId, subnets: &[Subnet]) -> io::Result<UdpSocket> {
     let group = group(id);
     let socket = Socket::new(Domain::for_address(group), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
-    // other programs of this machine use the port, too
+    // other programs of this machine also use the port
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     if id.is_v6 {
@@ -164,11 +164,11 @@ fn open(id: LinkId, subnets: &[Subnet]) -> io::Result<UdpSocket> {
         socket.set_multicast_hops_v6(HOPS)?;
     } else {
         let interface = InterfaceIndexOrAddress::Index(id.interface);
-        // without what other sockets of this machine joined elsewhere
+        // exclude groups that other sockets of this machine joined elsewhere
         socket.set_multicast_all_v4(false)?;
         socket.bind(&group.into())?;
         socket.join_multicast_v4_n(&GROUP_V4, &interface)?;
-        // the source address: otherwise the kernel may take one of another interface
+        // set the source address: otherwise the kernel may take one of another interface
         let own = subnets.iter().find_map(|subnet| match subnet.ip {
             IpAddr::V4(ip) => Some(ip),
             IpAddr::V6(_) => None,

@@ -32,11 +32,12 @@ pub use message::DATAGRAM_MAX_BYTES;
 
 use p2pfs_types::id::to_hex;
 
-/// Hints that wait for the node; more are dropped, and come again.
+/// Maximum hints that wait for the node. More are dropped, and arrive again later.
 const QUEUE: usize = 64;
-/// How long the farewell to the network may take.
+/// Maximum duration of the farewell to the network.
 const FAREWELL: Duration = Duration::from_millis(500);
-/// How often interfaces are listed: a network may come after the daemon, and go before it.
+/// Interval of the interface scans. A network may appear after the daemon starts, and disappear
+/// before it ends.
 const RENEWAL_PERIOD: Duration = Duration::from_secs(5);
 
 /// Result of the search.
@@ -99,17 +100,17 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// The running search.
+/// Running search.
 struct Search {
     address: SocketAddr,
     machine: Machine,
     links: Links,
     events: mpsc::Sender<LanEvent>,
-    /// Whether any link was open yet.
+    /// Whether any link has been open.
     begun: bool,
-    /// Whether a warning was given, before the search began or after.
+    /// Whether a warning was sent in the current phase, before the search began or after.
     warned: bool,
-    /// Whether any datagram was sent yet.
+    /// Whether any datagram has been sent.
     sent: bool,
 }
 

@@ -206,8 +206,9 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Cancels the request, and tells the peer that its answer is not needed. The callback is dropped
-    /// without a call. Some answer still arrives: a short one, or the rest of one that had begun.
+    /// Cancels the request, and tells the peer that its answer is not needed. The callback is
+    /// dropped without a call. Some answer still arrives: a short one, or the rest of one that had
+    /// begun.
     pub fn take_back(&self) {
         if self.line.forget(self.id) {
             // this ping names a request; an older peer answers it like any ping

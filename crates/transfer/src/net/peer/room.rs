@@ -52,7 +52,6 @@ const RATE_WEIGHT: f64 = 0.25;
 pub(super) struct Target {
     /// Delay that the queue may add.
     pub delay: Duration,
-    /// What may be under way whatever the delay: others may fill the queue. Twice that where the
     /// Bytes that may be in flight whatever the delay, because others may fill the queue. Twice
     /// that if the round trip is not long.
     pub least_bytes: u64,
