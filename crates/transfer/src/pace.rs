@@ -190,7 +190,7 @@ mod tests {
                 Some(wait) => now += wait,
             }
         }
-        // ten seconds, and what may pass at once
+        // ten seconds' bytes, and those that may pass at once
         assert!((10 * MIB..=11 * MIB).contains(&passed), "{passed}");
     }
 

@@ -1,4 +1,4 @@
-//! What the tests of this module share: contents, and caches that hold them.
+//! Shared parts of the tests: contents, and caches that hold them.
 
 mod network;
 
@@ -16,7 +16,7 @@ use p2pfs_types::digest;
 pub(crate) use p2pfs_types::digest::sample::Content;
 use p2pfs_types::extent::ByteRange;
 
-/// Longer than anything here takes; nothing waits for it unless it fails.
+/// Longer than anything here takes. A test waits for it only if it fails.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 pub(crate) struct TestCache {
@@ -29,12 +29,12 @@ impl TestCache {
         Self::opened(budget_bytes, |config| Cache::open(config).unwrap()).0
     }
 
-    /// On a disk that can be halted.
+    /// Creates a cache on a disk that can be halted.
     pub(crate) fn that_can_halt(budget_bytes: u64) -> (Self, std::sync::Arc<Faults>) {
         Self::opened(budget_bytes, cache_that_can_halt)
     }
 
-    /// With what `stock` put in before a power cut, none of which was brought to the disk for sure.
+    /// Creates a cache that `stock` filled before a power cut, with nothing surely on the disk.
     pub(crate) fn after_a_power_cut(budget_bytes: u64, stock: impl FnOnce(&Self)) -> Self {
         let before = |config| (cache_in_boot(config, "before"), ());
         let (cut, ()) = Self::opened(budget_bytes, before);
@@ -51,7 +51,7 @@ impl TestCache {
         (Self { cache, dir }, beside)
     }
 
-    /// Puts a part of a content in.
+    /// Stores a part of a content.
     pub(crate) fn stock(&self, content: &Content, range: ByteRange) {
         let file = self.cache.file(content.hash(), content.size()).unwrap();
         let mut at = range.start;
@@ -65,7 +65,7 @@ impl TestCache {
         }
     }
 
-    /// The data file of a content, for what only a disk does to it.
+    /// Opens the data file of a content, to damage it as a disk may.
     pub(crate) fn data_file(&self, content: &Content) -> std::fs::File {
         let hex = content.hash().to_string();
         let path = format!("cache/{}/{hex}.data", &hex[..2]);
@@ -89,7 +89,7 @@ fn config(dir: &tempfile::TempDir, budget_bytes: u64) -> CacheConfig {
     }
 }
 
-/// Where a read's outcome arrives.
+/// Receiver of a read's result.
 pub(crate) type Outcome = mpsc::Receiver<Result<Bytes, TransferError>>;
 
 pub(crate) fn reply() -> (ReadReply, Outcome) {
@@ -100,7 +100,7 @@ pub(crate) fn reply() -> (ReadReply, Outcome) {
     )
 }
 
-/// Reads as a thread of the mount would; to be called where blocking is allowed.
+/// Reads as a thread of the mount does. Must be called where blocking is allowed.
 pub(crate) fn read_now(
     fetcher: &Fetcher,
     content: &Content,
@@ -112,7 +112,7 @@ pub(crate) fn read_now(
     outcome.recv_timeout(LONG).expect("a read ends")
 }
 
-/// Reads a whole file in order, and compares it.
+/// Reads a whole file sequentially, and compares it.
 pub(crate) fn read_through(fetcher: &Fetcher, content: &Content, step: u64) {
     let mut at = 0;
     while at < content.size() {

@@ -43,7 +43,7 @@ pub(super) struct Batch {
 /// Handle of a batch in flight.
 pub(super) struct UnderWay {
     pub number: u64,
-    /// Resolves with an error when the batch is to be cancelled.
+    /// Resolves with an error when the batch is cancelled.
     pub taken_back: oneshot::Receiver<()>,
 }
 

@@ -321,7 +321,7 @@ impl Fetcher {
         state.session.peer_records(Instant::now())
     }
 
-    /// Restores peer records of an earlier run, for peers of which nothing is known in this run.
+    /// Restores peer records of an earlier run, for peers that this run does not know yet.
     pub fn recall(&self, records: &[PeerRecord]) {
         self.inner.with(|session, now| session.recall(now, records));
     }
@@ -396,8 +396,8 @@ impl Inner {
         self.close_beside(actions.closed, actions.reopens);
     }
 
-    /// Closes files of the cache on a blocking thread, since that touches the disk and neither the
-    /// clock nor a connection may wait for it. Then opens the files that may have room now.
+    /// Closes files of the cache on a blocking thread, since that touches the disk. The clock and
+    /// the connections must not wait for it. Then opens the files that may have room now.
     fn close_beside(self: &Arc<Self>, closed: Vec<CacheFile>, reopens: Vec<ContentKey>) {
         if closed.is_empty() && reopens.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! The fetcher against peers that do as they are told, without a network.
+//! Tests of the fetcher with scripted peers, without a network.
 
 mod disks;
 mod doubt;
@@ -16,7 +16,7 @@ use p2pfs_fetch::session::Holder;
 use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
 use p2pfs_types::extent::{CHUNK_BYTES, PAGE_BYTES};
 
-/// What a scripted peer does with every question.
+/// Behaviour of a scripted peer.
 #[derive(Clone)]
 enum Manner {
     Honest,
@@ -25,11 +25,11 @@ enum Manner {
     Broken,
     Gone,
     Busy,
-    /// Answers when told to.
+    /// Answers when the test permits it.
     Held(Arc<Semaphore>),
-    /// Honest so many times, then silent for ever.
+    /// Honest this many times, then silent for ever.
     FallsSilentAfter(usize),
-    /// Honest so many times, then every connection breaks.
+    /// Honest this many times, then every connection breaks.
     BreaksAfter(usize),
 }
 
@@ -147,7 +147,7 @@ impl Scene {
             .sum()
     }
 
-    /// Waits for an event; gives it and those before it.
+    /// Waits for an event. Returns it and the events before it.
     async fn events_until(&mut self, last: &FetchEvent) -> Vec<FetchEvent> {
         let mut seen = Vec::new();
         while seen.last() != Some(last) {
@@ -438,7 +438,7 @@ async fn nothing_is_left_behind_when_all_is_read() {
     assert!(scene.fetcher.inner.state.lock().session.is_at_rest());
 }
 
-/// A small read passes by what waits for the limit, also where that is a fill's and of the same.
+/// A small read overtakes requests that wait for the limit, even those of a fill of the same file.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_for_what_a_limit_holds_back_for_later_has_it_asked_before_that_passes() {
     let content = Content::new(18, 1 << 20);
@@ -448,7 +448,7 @@ async fn who_waits_for_what_a_limit_holds_back_for_later_has_it_asked_before_tha
     while scene.in_flight_bytes() == 0 || scene.asked_bytes() == 0 {
         tokio::task::yield_now().await;
     }
-    // the first chunk is paid for in a minute, and the next of the fill waits for that
+    // the first chunk is paid for in a minute, and the fill's next one waits for that
     let page = ByteRange::at(CHUNK_BYTES, PAGE_BYTES);
     let begun = Instant::now();
     let read = scene.read(&content, page).await.unwrap();

@@ -1,5 +1,5 @@
-//! Errors of sending, requesting and listening. Errors of legacy peers have their own type in
-//! `net::legacy`.
+//! Errors of sending, requesting and listening. Errors of legacy peers have their own type,
+//! `LegacyError`, in their own crate.
 
 use std::io;
 use std::net::SocketAddr;

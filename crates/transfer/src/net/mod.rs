@@ -1,10 +1,9 @@
 //! Sockets: the connections between nodes and their time limits.
 //!
 //! This module owns the TCP connections between nodes (`peer`: TLS, membership, lanes, limits), the
-//! UDP socket of the gossip (`gossip`), the search for nodes on the local network (`lan`), the
-//! transfers of legacy peers (`legacy`) and their mesh (`mesh`). It carries the messages of
-//! members, catalogues and files and decides nothing about them. An error of one connection ends
-//! that connection and its requests, and nothing else.
+//! UDP socket of the gossip (`gossip`) and the search for nodes on the local network (`lan`). It
+//! carries the messages of members, catalogues and files and decides nothing about them. An error
+//! of one connection ends that connection and its requests, and nothing else.
 
 mod error;
 pub mod gossip;

@@ -94,7 +94,7 @@ mod tests {
     use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
     use p2pfs_types::id::NodeId;
 
-    /// As much at one time as takes longer than an answer may take that does not stand still.
+    /// Sends so much at once that it takes longer than the age at which an answer counts as stuck.
     #[tokio::test]
     async fn what_waits_for_the_limit_is_not_taken_for_what_a_disk_holds_up() {
         let limits = ServerLimits::default();

@@ -34,7 +34,7 @@ struct Cluster {
     keyring: Arc<Keyring>,
 }
 
-/// A node that serves.
+/// Serving node.
 struct Serving {
     id: NodeId,
     address: SocketAddr,
@@ -42,7 +42,7 @@ struct Serving {
     cache: TestCache,
     server: Server,
     task: JoinHandle<()>,
-    /// Questions that were answered on the task of their connection.
+    /// Requests that were answered on the task of their connection.
     prompt: Arc<AtomicU64>,
 }
 
@@ -56,14 +56,14 @@ impl Serving {
         }
     }
 
-    /// As when its process is killed.
+    /// Stops the node as if its process were killed.
     fn kill(&self) {
         self.task.abort();
         self.net.close();
     }
 }
 
-/// Shares of a folder of one's own, all of it hashed.
+/// Creates shares of these folders, fully hashed.
 fn shares(state: &Path, folders: &[&Path]) -> ShareSet {
     let (shares, mut events) = ShareSet::open(ShareConfig::new(state)).unwrap();
     for dir in folders {
@@ -185,7 +185,8 @@ fn lying(response: Response) -> Response {
     }
 }
 
-/// The first answer of a file opens it, so it does not take the short way.
+/// Corrupts all answers but the first. The first one opens the file, so it does not take the short
+/// way.
 fn lying_of_all_but_the_beginning(response: Response) -> Response {
     static FIRST: std::sync::Once = std::sync::Once::new();
     let mut is_first = false;

@@ -1,9 +1,9 @@
-//! A cache that has no room, or whose disk does nothing.
+//! A cache without room, or on a hung disk.
 
 use super::*;
 use p2pfs_cache::faults::Faults;
 
-/// A disk that goes on when this ends, however it does: what waits for it ends with the test.
+/// Guard that restarts a halted disk when the test ends in any way, so that waiting stores end too.
 struct Halted(Arc<Faults>);
 
 impl Drop for Halted {
@@ -66,7 +66,7 @@ async fn a_cache_whose_disk_stands_still_keeps_nobody_from_what_is_not_in_it() {
     assert_eq!(scene.cache.cache.cached_bytes(&content.hash()), 0);
     drop(halted);
     let fill = || scene.fetcher.fill(content.hash(), content.size()).done();
-    // what waits for the disk may not be through yet
+    // earlier stores may still wait for the disk
     while fill().await != Ok(()) {}
     assert!(scene.cache.cache.is_complete(&content.hash()));
 }

@@ -1,4 +1,4 @@
-//! What a power cut has left in the cache in doubt: it is checked, and what is right is used.
+//! Cached ranges in doubt after a power cut: they are verified, and the right ones are used.
 
 use super::*;
 
@@ -8,7 +8,7 @@ const HALF: ByteRange = ByteRange {
     end: SIZE / 2,
 };
 
-/// A node that had half of a file in its cache as the power was cut.
+/// Returns a node that had half of a file in its cache when the power was cut.
 fn scene_after_a_power_cut(content: &Content) -> Scene {
     let cache = TestCache::after_a_power_cut(1 << 30, |cache| cache.stock(content, HALF));
     let file = cache.cache.existing(&content.hash()).unwrap().unwrap();
@@ -17,7 +17,7 @@ fn scene_after_a_power_cut(content: &Content) -> Scene {
     scene_on(FetchConfig::new(1), content, cache, &[Manner::Honest])
 }
 
-/// Spoils one chunk of the file in the cache, as a disk does whose power is cut.
+/// Damages one chunk of the file in the cache, as a disk may in a power cut.
 fn spoil(scene: &Scene, content: &Content, at: u64) {
     use std::os::unix::fs::FileExt;
     let file = scene.cache.data_file(content);
@@ -65,7 +65,7 @@ async fn a_reader_after_a_power_cut_gets_the_right_bytes_of_what_is_wrong_on_dis
     scene.read_through(&content, 128 << 10).await;
 }
 
-/// Wherever a disk spoils it, and however many places of one read those are.
+/// The damage may be anywhere, and in several places of one read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_after_a_power_cut_of_which_much_is_wrong_on_disk_gets_the_right_bytes() {
     let content = Content::new(36, SIZE as usize);
@@ -78,7 +78,7 @@ async fn a_read_after_a_power_cut_of_which_much_is_wrong_on_disk_gets_the_right_
         scene.read(&content, read).await.unwrap(),
         content.part(read)
     );
-    // what is right between them is not asked for
+    // intact ranges between them are not requested
     let asked = scene.asked.lock();
     let start = |(.., request): &(NodeId, Lane, Request)| match request {
         Request::Range { range, .. } => range.start,
@@ -96,7 +96,7 @@ async fn a_fill_beside_a_reader_after_a_power_cut_ends_well() {
     let content = Content::new(35, SIZE as usize);
     let scene = scene_after_a_power_cut(&content);
     spoil(&scene, &content, 1 << 20);
-    // the reader finds what is wrong before the fill begins
+    // the reader finds the damage before the fill begins
     let page = ByteRange::at(1 << 20, 4096);
     scene.read(&content, page).await.unwrap();
     let fill = scene.fetcher.fill(content.hash(), content.size());

@@ -1,4 +1,4 @@
-//! Whole files that are wanted.
+//! Fills of whole files.
 
 use super::*;
 

@@ -1,11 +1,11 @@
-//! Files that are let go of between their opening and what they were opened for.
+//! Files that are closed between their opening and their use.
 
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use super::*;
 
-/// Runs it while another thread lets go of all that is idle, and of what is cached of it.
+/// Runs a function while another thread closes all idle files and evicts them from the cache.
 fn beside_closing<R>(scene: &Scene, run: impl FnOnce() -> R) -> R {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {

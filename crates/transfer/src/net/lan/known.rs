@@ -1,7 +1,7 @@
 //! The nodes that were announced on the local network, and in which order they are passed on.
 //!
-//! Anyone on the network can announce any number of them. The table has a fixed size, of which
-//! one sender has a part, and hints are taken from the senders in turn: a sender that announces
+//! Any host on the network can announce any number of nodes. The table has a fixed size, and each
+//! sender may use a part of it. Hints are taken from the senders in turn, so a sender that announces
 //! much hides no other. Pure.
 
 use std::collections::{HashMap, VecDeque};

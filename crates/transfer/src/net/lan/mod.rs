@@ -1,10 +1,10 @@
-//! Finding nodes on the local network by multicast DNS (RFC 6762, RFC 6763).
+//! Search for nodes on the local network by multicast DNS (RFC 6762, RFC 6763).
 //!
-//! Announces an address under a name that is random at each start, with no text beside it: a
-//! listener learns that some p2pfs node is there, not which one. Received addresses are hints by
-//! anyone on the network: worth a sealed datagram, nothing more. Whatever the network sends, the
-//! memory, the answers and the hints have fixed limits. Without multicast there is one warning, and
-//! the search begins when an interface has it.
+//! The node announces its address under a name that is random at each start, without further text.
+//! A listener learns that some p2pfs node is there, but not which one. Received addresses are hints
+//! that any host on the network may send: they cause one sealed datagram each, nothing more. The
+//! memory, the answers and the hints have fixed limits, independent of the traffic. Without
+//! multicast there is one warning, and the search begins when an interface supports it.
 //!
 //! ```text
 //! links (sockets) ──datagram──▶ machine ──▶ message (reads, writes)

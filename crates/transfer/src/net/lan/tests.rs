@@ -1,4 +1,4 @@
-//! The machine in virtual time, and two searches on real sockets.
+//! Tests of the machine in virtual time, and of two searches on real sockets.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ fn subnet(ip: &str, prefix_bits: u8) -> Subnet {
     Subnet { ip, prefix_bits }
 }
 
-/// A node at 10.0.0.1.
+/// Returns a node at 10.0.0.1.
 fn machine(now: Instant) -> Machine {
     let mut machine = Machine::new(address("0.0.0.0:1378"), "aaaa", now).unwrap();
     machine.set_links(&[(LINK, vec![subnet("10.0.0.1", 24)])], now);
@@ -385,6 +385,6 @@ async fn two_searches_on_loopback_find_each_other() {
     );
     one.shutdown().await;
     other.shutdown().await;
-    // The search is over: the channel closes once what was in it is read.
+    // The search has ended: the channel closes once its content is read.
     while one_events.recv().await.is_some() {}
 }

@@ -414,7 +414,8 @@ mod tests {
 
     const BODY_BYTES: usize = 64 << 10;
 
-    /// What is told of an answer that comes in these parts, each so long after the one before.
+    /// Returns the progress reports for an answer that arrives in these parts, each this long after
+    /// the previous one.
     async fn told(parts: &[(Duration, usize)]) -> Vec<u64> {
         let limits = PeerLimits::default();
         let (near, mut far) = duplex(1 << 20);

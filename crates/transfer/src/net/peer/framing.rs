@@ -352,8 +352,8 @@ mod tests {
         assert_eq!(read.1, frame.body);
     }
 
-    /// Why an answer of so many bytes is given up that a link carries at this rate, in records as a
-    /// node seals them.
+    /// Returns why an answer of this length is given up on a link of this rate. Its records are
+    /// those that a node seals.
     async fn given_up(length: usize, bytes_per_s: usize) -> DropReason {
         let (mut near, far) = duplex(1 << 20);
         let frame = answer(length);

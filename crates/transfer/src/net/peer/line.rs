@@ -356,7 +356,7 @@ mod tests {
         assert_eq!(line.check(after(2000), &mut pinged, &limits), dead);
     }
 
-    /// What the clock says of a line with a question out, of which the kernel says so.
+    /// Returns the check of a connection with an open request, for given times and kernel figures.
     fn checks_of(line: &Line) -> impl FnMut(u64, (u64, Reading)) -> Check {
         let (start, mut pinged) = (Instant::now(), None);
         let after = move |ms| start + Duration::from_millis(ms);
@@ -382,7 +382,7 @@ mod tests {
         line.link.pass_over(start + Duration::from_millis(1900));
         let dead = Check::End(DropReason::Silent);
         assert_eq!(check(2000, (1900, reading)), dead);
-        // those of a record of which more is to come do
+        // bytes of an unfinished record with content do keep it alive
         let alive = Check::Again(start + Duration::from_millis(3960));
         assert_eq!(check(2000, (1960, reading)), alive);
     }

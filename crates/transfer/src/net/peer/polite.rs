@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(within(&[IoSlice::new(b"")], 5).map(<[_]>::len), Ok(0));
     }
 
-    /// Other tests may need the processors meanwhile.
+    /// The time limit is long, since other tests may need the processors meanwhile.
     #[tokio::test]
     async fn a_connection_within_the_machine_that_crept_is_held_back_no_more() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -35,7 +35,7 @@ const VERSION: [u8; 2] = [3, 3];
 
 /// Maximum records sealed with one key. AES-GCM allows them (section 5.5: 2^24.5 of the full size).
 pub(super) const SEALED_MAX: u64 = 1 << 24;
-/// Number of records from which a connection is to be replaced: 128 GiB in full records.
+/// Number of records from which a connection must be replaced: 128 GiB in full records.
 pub(super) const WORN_AFTER: u64 = SEALED_MAX / 2;
 
 /// Returns the bytes of the record after this header.

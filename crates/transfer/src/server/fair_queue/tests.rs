@@ -1,4 +1,4 @@
-//! Turns, where they are given and where not.
+//! Granting and withholding of turns.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -29,7 +29,7 @@ fn asked(of: (Lane, NodeId), bytes: u64) -> Asked {
     }
 }
 
-/// An answer that is made and not sent.
+/// Makes an answer that is not sent.
 fn unsent(queue: &FairQueue, asked: Asked) -> Turn {
     let mut turn = queue.pass_at_once(asked).unwrap();
     turn.made();
@@ -58,7 +58,7 @@ fn a_peer_with_many_questions_lets_the_others_have_their_turn() {
     assert!(now(modest.as_mut()).is_none());
     made[0] = None;
     made[1] = None;
-    // two turns came free: one for each, though four of the greedy one waited longer
+    // two turns became free: one for each peer, though four of the greedy one waited longer
     let served = greedy.iter_mut().skip(2).map(|f| now(f.as_mut()).flatten());
     let served: Vec<_> = served.collect();
     assert_eq!(served.iter().flatten().count(), 1);
@@ -212,7 +212,7 @@ fn however_many_read_nothing_of_what_they_ask_for_another_is_answered() {
             turn.made();
             Some(turn)
         };
-        // each asks for as long as anybody is given anything
+        // each peer asks as long as it gets anything
         let mut held: Vec<Turn> = Vec::new();
         loop {
             let before = held.len();
@@ -298,7 +298,7 @@ fn what_stands_still_takes_neither_turns_nor_memory_nor_a_second_thread() {
             .unwrap()
             .is_none()
     );
-    // it goes on, and is there until it is sent
+    // it continues, and holds memory until it is sent
     stuck[0].as_mut().unwrap().made();
     assert_eq!(queue.turns.lock().held_bytes, 70);
     assert!(
@@ -322,7 +322,7 @@ fn a_batch_stands_still_at_the_file_that_it_has_come_to_and_at_no_other() {
     assert_eq!(standing(), [first]);
     queue.look_for_standing(Instant::now() + STANDS_STILL);
     assert_eq!(queue.turns.lock().held_bytes, 0);
-    // the disk answers
+    // the disk responds
     batch.goes_on_with(second);
     assert_eq!(standing(), [second]);
     {

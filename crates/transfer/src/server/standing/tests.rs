@@ -1,4 +1,4 @@
-//! Disks that give nothing, and what is served of others meanwhile.
+//! Hung disks, and what is served from others meanwhile.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,7 +27,7 @@ fn content(name: &str) -> ContentHash {
     ContentHash::of(name.as_bytes())
 }
 
-/// A server of two folders: many files are in the one, and few in the other.
+/// Creates a server of two folders: one with many files, one with few.
 fn world() -> World {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -61,7 +61,8 @@ fn world() -> World {
 }
 
 impl World {
-    /// Begins to read so many files of the one folder, which ends when these are dropped.
+    /// Begins to read this many files of the first folder. The reads end when the turns are
+    /// dropped.
     fn stuck(&self, count: usize) -> BTreeMap<usize, Turn> {
         let begin = |n| {
             let of = (Lane::Bulk, asker());

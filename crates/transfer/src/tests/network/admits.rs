@@ -1,4 +1,4 @@
-//! Contents that are for some nodes alone.
+//! Contents that are restricted to some nodes.
 
 use super::*;
 use p2pfs_proto::wire::native::tcp::{PackedBatch, SmallFile};
@@ -42,7 +42,7 @@ async fn a_content_is_given_and_offered_to_those_alone_who_may_have_it() {
         let given = server.answer(alice, Lane::Urgent, question).await;
         assert!(given != Response::NotHere && given != nothing, "{given:?}");
     }
-    // it is open now
+    // the file is open now
     assert!(server.answer_at_once(alice, Lane::Urgent, &range).is_some());
     assert_eq!(server.answer_at_once(bob, Lane::Urgent, &range), None);
     assert_eq!(server.offer_for(bob, &hash), None);
@@ -70,7 +70,7 @@ async fn what_lacks_a_part_hides_no_share_that_may_have_all_of_it_in_a_moment() 
     };
     let (here, elsewhere) = (ByteRange::new(0, 4096), ByteRange::new(131_072, 135_168));
     assert!(matches!(ask(here).await, Response::Data { .. }));
-    // its shares were not added yet
+    // the shares of this node were not added yet
     assert_eq!(ask(elsewhere).await, Response::Busy);
     shares.all_added();
     assert_eq!(ask(elsewhere).await, Response::NotHere);

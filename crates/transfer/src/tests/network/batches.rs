@@ -119,7 +119,7 @@ async fn small_files_come_in_batches_with_the_right_bytes_and_are_kept() {
             .iter()
             .all(|it| reader.cache.cache.is_complete(&it.hash()))
     };
-    // who reads meanwhile waits for a moment, and a slow machine takes longer
+    // a reader during that time waits briefly, and a slow machine takes longer
     while !all() {
         tokio::task::yield_now().await;
     }
@@ -158,7 +158,7 @@ impl Batches {
     }
 }
 
-/// Turns one byte of the last file of a batch.
+/// Changes one byte of the last file of a batch.
 fn lying_at_the_end(response: Response) -> Response {
     let Response::Batch { packed } = response else {
         return response;
@@ -222,7 +222,7 @@ async fn an_answer_with_fewer_parts_than_asked_costs_no_file() {
     reader.read_all(&contents).await;
 }
 
-/// A node that takes questions and answers none of those for batches.
+/// Returns a node that accepts requests and never answers batches.
 fn deaf_to_batches(cluster: &Cluster, contents: &[Content]) -> (Serving, mpsc::Receiver<Incoming>) {
     let node = serving(cluster, contents, honest);
     let (asked, questions) = mpsc::channel(64);
@@ -231,7 +231,7 @@ fn deaf_to_batches(cluster: &Cluster, contents: &[Content]) -> (Serving, mpsc::R
         .set_answer_beside(Arc::new(move |incoming: Incoming| {
             match incoming.request {
                 Request::Batch { .. } => {
-                    // it waits for its answer as long as this lives
+                    // the request waits for its answer until the receiver is dropped
                     let _ = asked.try_send(incoming);
                     None
                 }
@@ -303,7 +303,7 @@ async fn a_read_that_waits_for_a_batch_can_be_taken_back() {
     assert_eq!(reader.batches.waits_until(ticket), None);
 }
 
-/// What of the questions for batches comes until a file that is in none of them was read.
+/// Returns which batch requests arrive until a file that is in none of them was read.
 async fn others_until_read(
     reader: &Reader,
     content: &Content,
@@ -351,7 +351,7 @@ async fn what_was_fetched_alone_while_its_batch_waited_for_a_limit_is_not_asked_
     assert!(limit.pass_at_once(300_000, true));
     reader.batches.ask(&all_of(&contents[..2]));
     reader.read_all(&contents[..2]).await;
-    // behind the batch, if that stands there still
+    // this queues behind the batch, if the batch still waits
     limit.pass(1, false).await;
     assert_eq!(
         others_until_read(&reader, &contents[2], &mut questions).await,

@@ -1,10 +1,11 @@
-//! What may be given at once on a node whose rate is limited.
+//! Prompt answers of a node with a rate limit.
 
 use super::*;
 
 const PIECE_BYTES: u64 = 64 << 10;
 
-/// A node that has the first half of a content, open, and may give so many bytes a second.
+/// Returns a node that has the first half of a content open and may send this many bytes per
+/// second.
 async fn limited(content: &Content, bytes_per_s: u64) -> (Server, TestCache, NodeId) {
     let cache = TestCache::new(1 << 30);
     cache.stock(content, ByteRange::new(0, content.size() / 2));

@@ -1,8 +1,8 @@
-//! Reads over a narrow way.
+//! Reads over a slow link.
 
 use super::*;
 
-/// A way to a node that carries so many bytes a second from it on each connection.
+/// Starts a proxy of a node that carries `rate` bytes per second from it on each connection.
 async fn narrow_way(to: SocketAddr, rate: usize) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -48,10 +48,10 @@ async fn a_read_goes_on_for_as_long_as_bytes_come_however_slowly() {
     let (fetcher, _events) = cluster.fetching(&cache, vec![holder]);
     let (reader, copy) = (fetcher.clone(), content.clone());
     blocking(move || {
-        // so that the connection is there
+        // opens the connection
         let last = ByteRange::at(size_bytes - 4096, 4096);
         assert_eq!(read_now(&reader, &copy, last).unwrap(), copy.part(last));
-        // each answer takes longer than the patience
+        // each answer takes longer than the reader's patience
         let range = ByteRange::new(0, 128 << 10);
         let (reply, outcome) = crate::tests::reply();
         let deadline = Instant::now() + Duration::from_secs(2);

@@ -1,11 +1,11 @@
-//! One hash of which several sizes are said.
+//! One hash with several claimed sizes.
 
 use super::*;
 use p2pfs_fetch::plan::PlanError;
 use p2pfs_fetch::{Offer, TransferError};
 use p2pfs_types::extent::ExtentSet;
 
-/// Answers as if it had whatever is asked for.
+/// Answers every request with made-up data.
 fn made_up(_: Response) -> Response {
     Response::Data {
         proof: vec![7; 4096].into(),
@@ -36,12 +36,12 @@ async fn a_wrong_size_said_of_a_hash_keeps_no_right_byte_from_readers_or_the_cac
     assert_eq!(wrong, Err(TransferError::from(PlanError::OnlyLiars)));
     let (node, hash) = (liar.id, content.hash());
     while events.recv().await.unwrap() != (FetchEvent::Liar { node, hash }) {}
-    // what came while the cache's file was of the other size comes once more
+    // bytes that arrived while the cache's file had the other size arrive again
     while fetcher.fill(hash, content.size()).done().await.is_err() {}
     assert!(cache.cache.is_complete(&hash));
 }
 
-/// It read the file by a size that a liar said, and has a part that proves itself all the same.
+/// The node read the file by a size that a liar claimed. It has a part that verifies all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_a_part_by_a_wrong_size_that_another_said_is_not_called_a_liar() {
     let content = Content::new(32, 3 << 20);

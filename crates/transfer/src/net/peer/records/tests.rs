@@ -1,4 +1,4 @@
-//! What a record says and when: of streams that are cut, changed, worn, or slow.
+//! Content and timing of records, on streams that are cut, changed, worn or slow.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -12,7 +12,7 @@ use super::super::seal::tests::way;
 use super::super::seal::{SEALED_MAX, WORN_AFTER};
 use super::*;
 
-/// These pieces as they go over the wire, each in a record of its own.
+/// Returns these pieces as wire bytes, each in its own record.
 async fn sealed(pieces: &[&[u8]]) -> Vec<u8> {
     let mut wire = vec![];
     let mut writer = RecordWriter::new(&mut wire, way(0).0, Wear::default());
@@ -72,7 +72,7 @@ async fn nothing_of_a_record_that_was_changed_on_its_way_is_given() {
     }
 }
 
-/// Five times so many empty records in a row, each time with a byte behind them.
+/// Opens five runs of this many empty records, each followed by a byte.
 async fn opened_between_empty_records(in_a_row: u32) -> (Vec<u8>, io::Result<usize>) {
     let mut sealer = way(0).0;
     let mut wire = vec![];
@@ -180,10 +180,10 @@ async fn who_has_nothing_to_send_and_nothing_to_hear_keeps_little_memory() {
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// For what was sent to come, and to wake whom it wakes.
+/// Time for sent bytes to arrive and wake their reader.
 const MOMENT: Duration = Duration::from_millis(2);
 
-/// One who hears over a link what the other end puts on it.
+/// Returns the end of a link to write to, and the reader at the other end.
 async fn listener() -> (TcpStream, RecordReader<Polite<TcpStream>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let dialled = TcpStream::connect(listener.local_addr().unwrap());
@@ -201,7 +201,7 @@ async fn listener() -> (TcpStream, RecordReader<Polite<TcpStream>>) {
     (far, reader)
 }
 
-/// What a future gives, and how often it was polled for it.
+/// Returns the output of a future, and how often it was polled.
 async fn counted<F: Future>(future: F) -> (F::Output, usize) {
     let (mut future, mut polls) = (pin!(future), 0);
     let output = poll_fn(|context| {
@@ -226,7 +226,7 @@ async fn a_reader_is_woken_for_a_record_and_not_for_each_packet_of_it() {
     }
     let (heard, polls) = timeout(PATIENCE, hearing).await.unwrap().unwrap();
     assert!(heard == [7; CARRIED_MAX_BYTES]);
-    // at first, when it is known how long the record is, and when it is there
+    // first, when the length of the record is known, and when it is complete
     assert!(polls <= 3, "{polls}");
 }
 
@@ -238,7 +238,7 @@ async fn a_short_record_and_the_end_of_the_stream_come_at_once_whatever_was_wait
     let (short, last) = rest.split_at(5 + OVERHEAD_BYTES);
     let (mut far, mut reader) = listener().await;
     let mut heard = vec![0; CARRIED_MAX_BYTES];
-    // each part comes when its reader waits already
+    // each part arrives when its reader already waits
     for (parts, bytes) in [
         (vec![&first[..100], &first[100..]], CARRIED_MAX_BYTES),
         (vec![short], 5),

@@ -1,4 +1,4 @@
-//! Links of all kinds, and what is under way on them.
+//! Bytes in flight on links of all kinds.
 
 use super::*;
 
@@ -14,14 +14,14 @@ const TARGET: Target = Target {
     least_bytes: 32 << 10,
 };
 
-/// A link with a queue and no end to what is to be sent; in steps of 10 ms.
+/// Link with a queue and an endless supply of bytes to send, in steps of 10 ms.
 struct Link {
     now: Instant,
     rate: f64,
     distance: Duration,
     queued: f64,
     taken: f64,
-    /// What others have in the queue.
+    /// Bytes of others in the queue.
     others: f64,
 }
 
@@ -51,14 +51,14 @@ impl Link {
         }
     }
 
-    /// Sends all that may be sent, for a time; gives the longest round trip of its last second
-    /// and the bytes that came.
+    /// Sends all that may be sent, for a time. Returns the longest round trip of its last second,
+    /// and the bytes that arrived.
     fn run(&mut self, room: &mut Room, seconds: u64) -> (Duration, f64) {
         const STEP: Duration = Duration::from_millis(10);
         let (end, before) = (self.now + Duration::from_secs(seconds), self.taken);
         let mut longest = Duration::ZERO;
         while self.now < end {
-            // as a stream does, until there is no room
+            // sends until there is no room, as a stream does
             loop {
                 let may = if room.is_due(self.now) {
                     room.take(self.now, &self.reading())
@@ -146,7 +146,7 @@ fn of_what_a_starved_connection_does_not_send_the_kernel_has_little() {
         unsent_bytes,
         segment_bytes: 1448,
     };
-    // 7 kB/s, as three such connections beside two large ones have of 1 Mbit/s
+    // 7 kB/s: the share of three such connections beside two large ones on 1 Mbit/s
     let mut unsent = 0;
     for step in 0..100 {
         unsent += room.take(start + step * SAMPLE, &reading(step, unsent));
@@ -185,7 +185,7 @@ fn after_a_pause_and_on_a_link_that_became_faster_all_of_it_is_used_soon() {
 fn a_fast_link_that_stood_still_for_a_moment_is_used_in_full_again() {
     for (rate, distance_ms) in [(125e6, 1), (12.5e6, 1), (125e6, 20)] {
         let mut link = Link::new(rate, distance_ms);
-        // as is left of it when nothing came for three seconds
+        // the rate that is left when nothing arrived for three seconds
         let mut room = Room::of_rate(TARGET, 20e3);
         link.taken = 2e6;
         link.run(&mut room, 1);
@@ -194,14 +194,14 @@ fn a_fast_link_that_stood_still_for_a_moment_is_used_in_full_again() {
     }
 }
 
-/// Within one machine each small piece counts as a whole segment, until it is taken: at once
-/// where two segments are full, else after 40 ms (RFC 1122, 4.2.3.2), and who sends is told of
-/// neither, but looks again.
+/// Within one machine each small piece counts as a whole segment until it is acknowledged. That
+/// happens at once when two segments are full, otherwise after 40 ms (RFC 1122, 4.2.3.2). The
+/// sender is told of neither, and has to check again.
 #[test]
 fn a_near_link_that_stood_still_for_a_moment_is_used_in_full_again() {
     const SEGMENT: u64 = 65_483;
     const PIECE: u64 = 16_406;
-    // as is left of it when the other end has no processor for a second
+    // the rate that is left when the other end has no processor for a second
     let mut room = Room::of_rate(TARGET, 1e3);
     let (start, mut now) = (Instant::now(), Instant::now());
     let (mut taken_bytes, mut waits, mut sent_at) = (2 << 20, vec![], start);
@@ -232,7 +232,7 @@ fn a_near_link_that_stood_still_for_a_moment_is_used_in_full_again() {
     }
 }
 
-/// Who sends finds the queue empty whenever it looks, where the other end takes all at once.
+/// The sender finds the queue empty at each check if the other end takes everything at once.
 #[test]
 fn a_link_that_brings_all_at_once_is_known_by_what_it_brought() {
     let (mut room, start) = (Room::of_rate(TARGET, 50e6), Instant::now());
@@ -251,7 +251,7 @@ fn a_link_that_brings_all_at_once_is_known_by_what_it_brought() {
         room.take(now, &reading(u64::from(step) * 16_406));
     }
     assert!(!room.is_limited(), "{room:?}");
-    // little to send is no measure of it
+    // a small amount to send does not measure the link
     let (now, taken_bytes) = (start + SAMPLE, 5_000 * 16_406);
     for step in 0..50 {
         room.take(now + step * SAMPLE, &reading(taken_bytes + u64::from(step)));
@@ -277,7 +277,7 @@ fn who_had_a_link_alone_for_a_moment_takes_twice_as_much_and_no_more() {
     let now = start + Duration::from_millis(1);
     let second = room.take(now, &reading((2 << 20) + first, 0));
     assert!(first < second && second <= 2 * first, "{first}, {second}");
-    // who had nothing more to send learns nothing of the link
+    // a sender with nothing more to send learns nothing about the link
     let third = room.take(now + Duration::from_millis(1), &reading(3 << 20, 0));
     assert_eq!(third, second);
 }

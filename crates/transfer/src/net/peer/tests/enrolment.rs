@@ -128,7 +128,7 @@ async fn who_cannot_be_written_down_is_refused_and_is_no_member() {
     let joiner = Node::founder("joiner");
     let invites = inviting(&issuer);
     let tokens = [(); 2].map(|()| token(&issuer, &invites));
-    // nothing can be put in the place of a folder
+    // the members file cannot be replaced while a directory has its name
     let members = directory.path().join("members");
     std::fs::remove_file(&members).unwrap();
     std::fs::create_dir(&members).unwrap();
@@ -168,7 +168,7 @@ async fn a_token_ends_by_the_clock_of_who_made_it_alone() {
         let issued = invites.issue(issuer.id, seeds, HOUR, grant, known, now_s);
         issued.unwrap()
     };
-    // by the joiner's clock too, or by that alone
+    // expired by both clocks, or by the joiner's alone
     let mut over = issue(1000);
     assert_eq!(refusal(&joiner, &over).await, NetError::InviteExpired);
     assert_eq!(issuer.net.counters().dropped(DropReason::Stranger), 1);

@@ -1,4 +1,4 @@
-//! Whatever ends a connection, who waits on it is told, and told when.
+//! When a connection ends for any reason, its requests fail at the promised time.
 
 use tokio::io::{copy_bidirectional, duplex};
 use tokio::net::TcpListener;
@@ -10,7 +10,7 @@ use super::harness::*;
 
 #[tokio::test]
 async fn a_dropped_connection_fails_all_its_requests_at_once() {
-    // on a busy machine no clock is to run out before
+    // no time limit may expire first on a busy machine
     let limits = PeerLimits {
         dial: Duration::from_secs(3600),
         silent_after: Duration::from_secs(3600),
@@ -33,7 +33,7 @@ async fn a_dropped_connection_fails_all_its_requests_at_once() {
     for ask in asks {
         let lost = ask.await.unwrap().unwrap_err();
         assert!(lost.is_retryable());
-        // Told by the connection's end, not by a clock that ran out.
+        // The end of the connection causes the error, not a time limit.
         let NetError::Lost { reason } = lost else {
             panic!("{lost}")
         };
@@ -123,8 +123,8 @@ async fn one_who_knows_a_better_address_need_not_fail_with_the_others() {
     let first = asker.ask(&stale, Lane::Urgent);
     let second = async {
         let (stream, _) = listener.accept().await.unwrap();
-        // The dial at the stale address is under way: the next request joins it, sees it fail,
-        // and tries its own.
+        // The dial at the stale address is in progress. The next request joins it, sees it fail,
+        // and dials its own address.
         let (answer, ()) = tokio::join!(asker.ask(&server, Lane::Urgent), async {
             tokio::task::yield_now().await;
             drop(stream);
@@ -144,7 +144,7 @@ async fn a_closed_node_says_so_and_its_port_is_free_again() {
     node.net.close();
     assert_eq!(node.ask(&other, Lane::Urgent).await, Err(NetError::Closed));
     let addr = node.addr();
-    // The listener goes with its aborted task, at the runtime's next turn.
+    // The listener closes with its aborted task, at the runtime's next turn.
     while bind_tcp(addr).is_err() {
         tokio::task::yield_now().await;
     }
@@ -181,7 +181,8 @@ async fn a_request_that_is_never_answered_ends_the_connection() {
     assert_eq!(start.elapsed(), PeerLimits::default().unanswered_after);
 }
 
-/// A pipe that goes silent when told, as a pulled cable does: nothing comes, nothing is reset.
+/// Returns a connection over a pipe that goes silent on request, like a pulled cable: nothing
+/// arrives, nothing is reset.
 async fn silenced(asker: &Node, server: &Node) -> (dial::Connection, oneshot::Sender<()>) {
     let (near, mut proxy_near) = duplex(1 << 16);
     let (mut proxy_far, far) = duplex(1 << 16);

@@ -1,5 +1,5 @@
-//! A member that sends much that costs it little: empty records, pings, pongs, frames in drips. Its
-//! connection ends, and it is named. All of it goes over real sockets.
+//! A member that floods a node with cheap traffic: empty records, pings, pongs, frames in drips.
+//! Its connection ends and it is reported. All tests use real sockets.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -19,7 +19,7 @@ use p2pfs_proto::wire::native::tcp::{Frame, HEADER_BYTES, Kind};
 const PATIENCE: Duration = Duration::from_secs(60);
 const DRIP_EACH: Duration = Duration::from_millis(50);
 
-/// The hostile end of a connection: it seals what it likes.
+/// Hostile end of a connection, which seals arbitrary bytes.
 struct Hostile {
     stream: TcpStream,
     sealer: Sealer,
@@ -65,14 +65,14 @@ impl Hostile {
         }
     }
 
-    /// Seals these bytes in a record of their own.
+    /// Seals these bytes in their own record.
     fn record(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut room = vec![0; bytes.len() + OVERHEAD_BYTES];
         self.sealer.seal([bytes].into_iter(), &mut room).unwrap();
         room
     }
 
-    /// Sends all of it, or as much as the other end takes before it hangs up.
+    /// Sends all pieces, or as much as the other end accepts before it hangs up.
     async fn say(&mut self, pieces: &[&[u8]]) {
         let records: Vec<u8> = pieces.iter().flat_map(|it| self.record(it)).collect();
         let _hung_up = self.stream.write_all(&records).await;
@@ -92,7 +92,7 @@ impl Hostile {
     }
 }
 
-/// Tells what a node blames on its peers.
+/// Returns the breaches that a node reports of its peers.
 fn blamed(node: &Node) -> UnboundedReceiver<(NodeId, DropReason)> {
     let (tell, told) = mpsc::unbounded_channel();
     let note = move |peer, reason| tell.send((peer, reason)).unwrap_or_default();
@@ -113,7 +113,7 @@ async fn a_member_that_sends_empty_records_without_end_is_hung_up_on_and_named()
     let (member, node) = (Node::new(1), Node::new(1));
     let mut told = blamed(&node);
     let mut hostile = Hostile::dial(&member, &node).await;
-    // as many as may be, more than once, are no breach
+    // the maximum in a row, repeated, is not a breach
     let (ping, pong) = (ping(0), Frame::empty(0, Kind::Pong).header);
     let row = [&[&b""[..]; EMPTY_RECORDS_MAX as usize][..], &[&ping]].concat();
     hostile.say(&row.repeat(2)).await;
@@ -125,7 +125,7 @@ async fn a_member_that_sends_empty_records_without_end_is_hung_up_on_and_named()
         .await;
     assert_eq!(hostile.hear().await, None);
     assert_eq!(next(&mut told).await, (member.id, DropReason::EmptyRecords));
-    // a crowd of them, also
+    // a far larger number is a breach too
     let mut hostile = Hostile::dial(&member, &node).await;
     hostile.say(&vec![&b""[..]; 100_000]).await;
     assert_eq!(next(&mut told).await, (member.id, DropReason::EmptyRecords));
@@ -139,7 +139,7 @@ async fn a_record_that_no_honest_member_seals_names_the_one_that_sent_it() {
     let sealed = hostile.sealer.seal_as(20, b"data");
     hostile.stream.write_all(&sealed).await.unwrap();
     assert_eq!(next(&mut told).await, (member.id, DropReason::Malformed));
-    // anybody on the way can change a record
+    // any machine on the way can change a record
     let mut hostile = Hostile::dial(&member, &node).await;
     let mut sealed = hostile.record(&ping(0));
     sealed[9] ^= 1;
@@ -187,7 +187,7 @@ async fn a_member_that_takes_each_of_very_many_requests_back_is_not_an_offender(
     let (seen, _net, _answering) = node.answer_all();
     for _ in 0..10 * PINGS_AT_ONCE {
         let asking = member.ask(&seen, Lane::Urgent);
-        // polled once, which sends it, and dropped
+        // polled once, which sends it, and then dropped
         let _none = timeout(Duration::ZERO, asking).await;
     }
     assert!(member.ask(&seen, Lane::Urgent).await.is_ok());
@@ -195,8 +195,8 @@ async fn a_member_that_takes_each_of_very_many_requests_back_is_not_an_offender(
     assert_eq!(member.net.counters().dialled, 1);
 }
 
-/// Asks a hostile holder something, which answers by what `saying` says; gives what it is blamed
-/// for, and how often the asker was told of progress.
+/// Sends a request to a hostile holder, which answers by `saying`. Returns the reported breach, and
+/// how often progress was reported to the asker.
 async fn holder_says(saying: impl AsyncFnOnce(&mut Hostile)) -> (DropReason, usize) {
     let (asker, member) = (Node::new(1), Node::new(1));
     let mut told = blamed(&asker);
@@ -211,7 +211,7 @@ async fn holder_says(saying: impl AsyncFnOnce(&mut Hostile)) -> (DropReason, usi
     };
     let net = asker.net.clone();
     let asked = async {
-        // the dial itself is progress
+        // the dial itself reports progress
         net.warm(member.id, addr, Lane::Urgent).await.unwrap();
         let asking = net.request_telling(member.id, addr, Lane::Urgent, question(), Some(telling));
         asking.await
@@ -261,7 +261,7 @@ async fn a_member_that_sends_a_frame_in_drips_is_named() {
     let mut told = blamed(&node);
     let mut hostile = Hostile::dial(&member, &node).await;
     let request = question().encode(7).unwrap();
-    // each byte is read before the next one comes, and the last one does not come
+    // each byte is read before the next one arrives, and the last one never arrives
     for byte in &request.header[1..] {
         hostile.say(&[&[*byte]]).await;
         assert!(timeout(DRIP_EACH, told.recv()).await.is_err());

@@ -1,4 +1,4 @@
-//! Nodes on loopback, and nodes joined by a pipe in virtual time.
+//! Test nodes on loopback, or joined by a pipe in virtual time.
 
 use tokio::io::{DuplexStream, duplex};
 use tokio::task::JoinHandle;
@@ -15,10 +15,10 @@ use super::super::*;
 use p2pfs_proto::trust::EpochSecret;
 
 pub(super) const ANYWHERE: &str = "127.0.0.1:0";
-/// More than any frame of the tests, so that a pipe never blocks unless a test wants it to.
+/// More bytes than any frame of the tests, so that a pipe never blocks unless a test wants it to.
 const PIPE_BYTES: usize = 4 << 20;
 
-/// A node of a test.
+/// Node of a test.
 pub(super) struct Node {
     pub(super) net: PeerNet,
     pub(super) requests: mpsc::Receiver<Incoming>,
@@ -36,7 +36,7 @@ impl Node {
         Self::with(Arc::new(NodeKey::random()), keyring, limits)
     }
 
-    /// A node that began a cluster of its own, with certificates.
+    /// Returns a node that founded its own cluster, with certificates.
     pub(super) fn founder(name: &str) -> Self {
         let key = Arc::new(NodeKey::random());
         let name = NodeName::new(name).unwrap();
@@ -64,14 +64,14 @@ impl Node {
         &self.net.owner.shared
     }
 
-    /// Asks `other` something small.
+    /// Sends a small request to `other`.
     pub(super) async fn ask(&self, other: &Seen, lane: Lane) -> Result<Response, NetError> {
         self.net
             .request(other.id, other.addr, lane, question())
             .await
     }
 
-    /// What another node must know of this one.
+    /// Returns what another node must know of this one.
     pub(super) fn seen(&self) -> Seen {
         Seen {
             id: self.id,
@@ -79,7 +79,7 @@ impl Node {
         }
     }
 
-    /// Answers everything with the lane's name from now on.
+    /// Answers every request with the lane's name from now on.
     pub(super) fn answer_all(mut self) -> (Seen, PeerNet, JoinHandle<()>) {
         let (seen, net) = (self.seen(), self.net.clone());
         let answering = tokio::spawn(async move {
@@ -91,7 +91,7 @@ impl Node {
         (seen, net, answering)
     }
 
-    /// A TLS connection on which this node has proven membership, to say anything on.
+    /// Returns a TLS connection with proven membership, for arbitrary bytes.
     pub(super) async fn proven(&self, other: &Seen) -> TlsStream<impl Wire + use<>> {
         let mut stream = connect(self.shared(), other.id, other.addr, || ())
             .await
@@ -102,7 +102,7 @@ impl Node {
         stream
     }
 
-    /// A connection over one end of a pipe, for tests in virtual time.
+    /// Returns a connection over one end of a pipe, for tests in virtual time.
     pub(super) async fn over(&self, near: impl Wire + Link + 'static, node: NodeId) -> Connection {
         let connector = self.shared().tls.connector(Some(node)).unwrap();
         let stream = connector
@@ -115,7 +115,8 @@ impl Node {
         started.unwrap()
     }
 
-    /// A connection to `other` over a pipe; gives why the serving side ended, too.
+    /// Returns a connection to `other` over a pipe, and a task that yields the reason why the
+    /// serving side ended.
     pub(super) async fn pipe_to(&self, other: &Node) -> (Connection, JoinHandle<DropReason>) {
         let (near, far) = duplex(PIPE_BYTES);
         let serving = other.serve(far);
@@ -133,11 +134,11 @@ impl Node {
     }
 }
 
-/// What a test can read and write.
+/// Stream of a test, for reading and writing.
 pub(super) trait Wire: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Wire for T {}
 
-/// A node as others see it.
+/// Address and id of a node, as others know it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
     pub(super) id: NodeId,

@@ -1,4 +1,4 @@
-//! Garbage, floods and drips cost the sender his connection and us a counter.
+//! Garbage, floods and drips cost the sender its connection, and this node a counter.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::TcpStream;
@@ -8,13 +8,13 @@ use super::super::*;
 use super::harness::*;
 use p2pfs_proto::wire::native::tcp::{Frame, Kind};
 
-/// Waits until the other end closes; what it said before does not matter.
+/// Waits until the other end closes, and ignores what it sends before.
 async fn closed(stream: &mut (impl Wire + ?Sized)) {
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes).await;
 }
 
-/// Says `bytes` as a proven member; gives why the node hung up.
+/// Sends `bytes` as a proven member. Returns the reason why the node hung up.
 async fn said_by_a_member(bytes: &[u8]) -> DropReason {
     let (member, mut node) = (Node::new(1), Node::new(1));
     let mut stream = member.proven(&node.seen()).await;

@@ -1,4 +1,4 @@
-//! Which sockets of a pair of nodes are marked, as the kernel says.
+//! Marked sockets of a pair of nodes, as the kernel reports them.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -12,11 +12,11 @@ use super::super::mark::mark;
 use super::super::{Lane, PeerLimits};
 use super::harness::*;
 
-/// RFC 8622's code point as a traffic class.
+/// Code point of RFC 8622 as a traffic class.
 const LE: u32 = 1 << 2;
 
-/// The sockets of this process that are one end of a connection to an address; none where a
-/// process may not look at its own.
+/// Returns the sockets of this process that are one end of a connection to an address. Returns
+/// `None` if a process may not inspect its own sockets.
 fn sockets_at(address: SocketAddr) -> Option<Vec<Socket>> {
     let me = pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
     let own = std::io::stderr().as_fd().as_raw_fd();

@@ -1,4 +1,4 @@
-//! What a look at an address shows, where the other end hangs up in the middle of it.
+//! Results of probes if the other end hangs up during them.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use super::super::serve::serve_stream;
 use super::super::*;
 use super::harness::*;
 
-/// How far a node comes with who dials it before it stops.
+/// Point at which a node stops during a greeting.
 #[derive(Clone, Copy, Debug)]
 enum Stop {
     InTheHandshake,
     InTheGreeting,
 }
 
-/// Who looks again at once.
+/// Returns a node that repeats a probe at once.
 fn asker() -> Node {
     let look_again = Duration::from_millis(1);
     Node::with_limits(
@@ -28,8 +28,9 @@ fn asker() -> Node {
     )
 }
 
-/// Stops as it meets who dials first, `times` over, each time with the sockets that stay open as a
-/// service manager keeps them; then serves, or is gone where it comes not back.
+/// Starts a node that stops during a greeting once for each entry of `stops`, while its sockets
+/// stay open as a service manager keeps them. Afterwards it serves, or is gone unless it comes
+/// back.
 async fn stopping(stops: Vec<Stop>, node: &Node, comes_back: bool) -> (SocketAddr, JoinHandle<()>) {
     let shared = Arc::clone(node.shared());
     let listener = TcpListener::bind(ANYWHERE).await.unwrap();
@@ -81,8 +82,8 @@ async fn who_hangs_up_each_time_refuses_and_so_does_one_with_another_secret() {
     }
 }
 
-/// What is small comes through where large packets are lost on the way: the connection comes about,
-/// and no greeting. Both ends give it up at about the same time, either of them first.
+/// Small packets arrive and large ones are lost: the connection is established, and the greeting is
+/// not. Both ends give up at about the same time, either of them first.
 #[tokio::test(start_paused = true)]
 async fn a_connection_over_which_nothing_comes_is_neither_silence_nor_another_protocol() {
     let asker = asker();

@@ -1,5 +1,5 @@
-//! What goes over a connection after its greeting, between an end that has the keys itself and one
-//! that leaves them to rustls, as older nodes do.
+//! Traffic after the greeting between an end that uses the keys itself and one that leaves them to
+//! rustls, as older nodes do.
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Duration, timeout};
@@ -15,7 +15,7 @@ use p2pfs_proto::wire::native::tcp::{Frame, Greeting, Kind};
 
 type Tls = TlsStream<Corked<Polite<DuplexStream>>>;
 
-/// Two ends of a connection whose handshake is over, the dialler's first.
+/// Returns both ends of a connection after the handshake, the dialler's first.
 async fn ends(pipe_bytes: usize) -> (Tls, Tls) {
     let (dialler, acceptor) = (Node::new(1), Node::new(1));
     let (near, far) = duplex(pipe_bytes);
@@ -37,7 +37,7 @@ fn some_bytes(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 251) as u8).collect()
 }
 
-/// Says these lengths one after the other, and all of them at last.
+/// Writes pieces of these lengths, and one of all lengths together at the end.
 async fn say(mut stream: impl AsyncWrite + Unpin, lengths: &[usize]) {
     for length in lengths {
         stream.write_all(&some_bytes(*length)).await.unwrap();
@@ -45,7 +45,7 @@ async fn say(mut stream: impl AsyncWrite + Unpin, lengths: &[usize]) {
     stream.flush().await.unwrap();
 }
 
-/// Hears these lengths, asking for so many bytes at a time.
+/// Reads pieces of these lengths, `at_a_time` bytes at a time.
 async fn hear(mut stream: impl AsyncRead + Unpin, lengths: &[usize], at_a_time: usize) {
     for length in lengths {
         let mut heard = vec![];

@@ -1,4 +1,4 @@
-//! Requests reach the node and answers reach those who asked.
+//! Requests reach the node, and answers reach their askers.
 
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, sleep};
@@ -76,7 +76,7 @@ async fn one_who_takes_the_call_and_says_nothing_is_not_taken_for_at_work() {
     let accepting = tokio::task::spawn_blocking(move || {
         use std::io::Read;
         let (mut stream, _) = listener.accept().unwrap();
-        // the beginning of the handshake is here, and the other end hangs up
+        // the beginning of the handshake has arrived, and the other end hangs up
         let hello = stream.read(&mut [0; 64]).unwrap();
         assert!(hello > 0);
     });
@@ -226,7 +226,7 @@ async fn beyond_the_limit_in_flight_requests_wait_their_turn() {
         .collect();
     let mut answered = 0;
     while answered < asks.len() {
-        // Virtual time only passes when nothing can move any more: then the limit must hold.
+        // Virtual time advances only when no task can run; then the limit must hold.
         sleep(Duration::from_millis(1)).await;
         let mut held = Vec::new();
         while let Ok(incoming) = server.requests.try_recv() {
@@ -404,7 +404,7 @@ async fn at_the_limit_of_connections_the_idle_one_gives_way() {
     assert!(asker.ask(&first, Lane::Urgent).await.is_ok());
 }
 
-/// An asker whose connection to another has worn keys, and carries a request.
+/// Returns an asker whose connection to a server has worn keys and carries a request.
 async fn worn() -> (Node, Node, JoinHandle<Result<Response, NetError>>, Incoming) {
     let limits = PeerLimits {
         dialled: 1,
@@ -436,7 +436,7 @@ async fn a_connection_whose_keys_are_worn_ends_its_requests_and_gives_way_to_ano
         let asked = ask_in_bulk(&asker, server.seen());
         answers.push((asked, server.requests.recv().await.unwrap()));
     }
-    // counted a moment before it is in its place
+    // it is counted shortly before it takes its place
     let is_renewed = |it: &Arc<Connection>| !it.wear().is_worn();
     while !pool
         .open(server.id, Lane::Bulk)

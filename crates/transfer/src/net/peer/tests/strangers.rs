@@ -1,4 +1,4 @@
-//! Who cannot prove that he belongs here learns nothing, at either end.
+//! A node that cannot prove membership learns nothing, at either end.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use super::harness::*;
 use p2pfs_proto::trust::EpochSecret;
 use p2pfs_proto::wire::native::tcp::{FrameHeader, Greeting, HEADER_BYTES, Phase};
 
-/// Everything that comes until the other end closes.
+/// Returns all bytes that arrive until the other end closes.
 async fn rest(stream: &mut (impl Wire + ?Sized)) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // A reset instead of a farewell is as good an end.
+    // A reset instead of a farewell is also an end.
     let _ = stream.read_to_end(&mut bytes).await;
     bytes
 }
@@ -178,7 +178,7 @@ async fn another_node_at_the_address_is_not_talked_to() {
     };
     let refused = asker.ask(&swapped, Lane::Urgent).await.unwrap_err();
     assert!(matches!(refused, NetError::WrongNode { .. }) && refused.is_retryable());
-    // It never even learned who dialled: TLS broke before the dialler showed its key.
+    // It did not learn the dialler's id: TLS failed before the dialler showed its key.
     assert!(asker.ask(&other, Lane::Urgent).await.is_ok());
     assert_eq!(net.counters().dropped(DropReason::TlsFailed), 1);
 }
@@ -237,7 +237,7 @@ async fn a_member_that_is_not_known_brings_its_certificates_and_who_was_put_out_
         let chain = admin.keyring.chain_of(&joiner.id);
         joiner.keyring.join(&joiner.id, secret, &chain).unwrap();
     }
-    // neither has heard of the other: who knows nothing of the other shows it nothing
+    // neither knows the other, and a node shows nothing to an unknown one
     assert!(b.net.knock(c.addr()).await.is_err());
     let chain = admin.keyring.chain_of(&c.id);
     assert!(b.keyring.admits(&c.id, &chain));
@@ -271,7 +271,7 @@ async fn who_was_put_out_is_handed_the_word_that_did_it_and_no_other_stranger_is
     assert!(b.keyring.is_member(&b.id), "it was away");
     assert!(b.net.knock(admin.addr()).await.is_err());
     assert_eq!(b.keyring.expulsion_of(&b.id), word);
-    // who never was a member, and who was let in again
+    // a node that never was a member, and one that was admitted again
     let stranger = Node::founder("c");
     assert!(stranger.net.knock(admin.addr()).await.is_err());
     assert_eq!(stranger.keyring.history().len(), 1);
@@ -303,7 +303,7 @@ async fn who_is_put_out_while_it_is_greeted_is_served_nothing() {
     let (admin, b) = (Node::founder("a"), Node::founder("b"));
     let (key, name) = (&admin.shared().key, NodeName::new("b").unwrap());
     admin.keyring.admit(key, b.id, name, false).unwrap();
-    // the answer does not fit, so that the greeting lasts until it is read
+    // the answer does not fit, so the greeting lasts until it is read
     let (near, far) = duplex(64);
     let serving = admin.serve(far);
     let connector = b.shared().tls.connector(Some(admin.id)).unwrap();

@@ -1,4 +1,4 @@
-//! A link so slow that a record takes longer to come than a dead connection is waited for.
+//! A link so slow that a record takes longer to arrive than the limit for a dead connection.
 
 use std::io;
 use std::pin::Pin;
@@ -16,11 +16,11 @@ use super::harness::{Node, question};
 use crate::net::peer::counters::DropReason;
 use p2pfs_fetch::plan::PlanConfig;
 
-/// What comes each time, and how long after the last time: 1,000 bytes a second.
+/// Bytes of each arrival, and the time between two arrivals: 1,000 bytes per second.
 const PART_BYTES: usize = 100;
 const PART_AFTER: Duration = Duration::from_millis(100);
 
-/// A pipe that says when bytes last came, as the kernel does of a socket.
+/// Pipe that knows when bytes last arrived, like the kernel of a socket.
 struct Gauged {
     pipe: DuplexStream,
     came: Mutex<Instant>,
@@ -84,7 +84,7 @@ impl AsyncWrite for Gauged {
     }
 }
 
-/// How a link carries what is sent to this end.
+/// Pace at which a link carries bytes to this end.
 #[derive(Clone, Copy, Debug)]
 enum Pace {
     Free,
@@ -92,7 +92,7 @@ enum Pace {
     Stopped,
 }
 
-/// Carries bytes one way at the pace that is told.
+/// Carries bytes in one direction at the current pace.
 async fn carry(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
@@ -115,7 +115,7 @@ async fn carry(
     }
 }
 
-/// A connection from one node to the other, and how fast it is carried from there.
+/// Returns a connection from one node to the other, and the control of its pace from there.
 async fn linked(asker: &Node, server: &Node) -> (dial::Connection, watch::Sender<Pace>) {
     let (near, proxy_near) = duplex(1 << 20);
     let (proxy_far, far) = duplex(1 << 20);
@@ -129,8 +129,8 @@ async fn linked(asker: &Node, server: &Node) -> (dial::Connection, watch::Sender
     (asker.over(Gauged::new(near), server.id).await, set)
 }
 
-/// What becomes of a question whose answer of so many bytes is carried at a trickle, until another
-/// pace is told after a while; and when its asker was told that it is on its way.
+/// Returns the result of a request whose answer of `bytes` arrives at a trickle, until the pace in
+/// `then` is set after a while. Also returns the times of the progress reports to its asker.
 async fn asked(
     bytes: usize,
     then: Option<(Duration, Pace)>,
@@ -169,11 +169,11 @@ async fn a_connection_that_brings_a_kilobyte_a_second_is_not_dead() {
     let start = Instant::now();
     let (answer, told) = asked(64 << 10, None).await;
     assert!(matches!(answer, Ok(Response::Data { proof }) if proof.len() == 64 << 10));
-    // longer than a connection is waited for that brings nothing
+    // longer than the limit for a connection that brings nothing
     assert!(start.elapsed() > PeerLimits::default().unanswered_after * 2);
     let times = [&[start], &told[..], &[Instant::now()]].concat();
     let longest = times.windows(2).map(|pair| pair[1] - pair[0]).max();
-    // whoever plans takes a peer for dead of which it hears nothing for so long
+    // the plan takes a peer for dead if it hears nothing of it for this time
     let limit = PlanConfig::default().request_limit;
     assert!(longest.unwrap() < limit, "{longest:?}");
 }
