@@ -14,7 +14,8 @@ use tokio::time::sleep_until;
 pub(crate) use p2pfs_fetch::plan::SMALL_BYTES;
 use p2pfs_types::extent::CHUNK_BYTES;
 
-/// Time whose bytes may pass at once after a pause: enough for the largest request at a slow limit.
+/// Bytes that may pass at once after a pause, as time at the limit: enough for the largest request
+/// at a slow limit.
 const BURST: Duration = Duration::from_millis(500);
 /// Time by which urgent bytes may overdraw the limit. Beyond it they wait too.
 const DEBT_MAX: Duration = Duration::from_secs(4);
@@ -23,7 +24,7 @@ const DEBT_MAX: Duration = Duration::from_secs(4);
 /// They may use at most 1/`SMALL_SHARE` of the limit. Otherwise readers of many small parts could
 /// starve the others.
 const SMALL_SHARE: u64 = 4;
-/// Time whose bytes of that share may pass at once.
+/// Bytes of that share that may pass at once, as time.
 const SMALL_BURST: Duration = Duration::from_secs(1);
 
 /// Maximum duration of one background transfer at the limit. A larger one would delay everything

@@ -62,8 +62,8 @@ impl Plan {
         self.close(content);
     }
 
-    /// Ends a fill whose owner has gone. Requests without any arrived bytes are cancelled, unless a
-    /// reader uses the file, because the link is for other files now.
+    /// Ends a fill after its owner has gone. Requests without any arrived bytes are cancelled,
+    /// unless a reader uses the file, because the link is for other files now.
     pub fn leave_fill(&mut self, content: &ContentKey) {
         self.cancel_fill(content);
         let fetch = self.fetches.get(content);

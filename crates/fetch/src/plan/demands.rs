@@ -183,7 +183,7 @@ impl Plan {
     }
 
     /// Returns the first of the adjacent unrequested demands that end at this one. The kernel reads
-    /// ahead with several threads, whose reads arrive in any order.
+    /// ahead with several threads, and their reads arrive in any order.
     fn first_in_row(&self, content: &ContentKey, id: DemandId) -> DemandId {
         let before = |id: &DemandId| {
             let start = self.demands.get(id)?.range.start;

@@ -93,7 +93,7 @@ struct Candidates {
     least: Option<Duration>,
     best: Option<(Duration, NodeId, ByteRange)>,
     best_stands: Standing,
-    /// Silent peer whose next try is due although others answer.
+    /// Silent peer with a due try although others answer.
     to_try: Option<(NodeId, ByteRange)>,
     unknown: Vec<(NodeId, ByteRange)>,
     unknown_in_use: usize,

@@ -210,8 +210,8 @@ impl<O: Owner> Session<O> {
         Refused::Held
     }
 
-    /// Restarts a read whose bytes were lost before delivery. It waits as long as the first time.
-    /// After a few retries it fails.
+    /// Restarts a read after its bytes were lost before delivery. It waits as long as the first
+    /// time. After a few retries it fails.
     pub fn fell_short(&mut self, now: Instant, mut read: Read<O::Reader>, gap: Shortfall) {
         if read.retries == RETRIES_MAX {
             let why = gap.why;

@@ -323,7 +323,7 @@ impl<O: Owner> Session<O> {
         self.plan.waits_until(now, id)
     }
 
-    /// Cancels a read whose reader has gone.
+    /// Cancels a read after its reader has gone.
     pub fn cancel(&mut self, id: DemandId) {
         self.plan.cancel(id);
         if let Some(read) = self.reads.remove(&id) {

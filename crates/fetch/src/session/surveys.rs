@@ -102,7 +102,7 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// Sends the next waiting survey of a node whose content is still being fetched.
+    /// Sends the next waiting survey of a node, if its content is still being fetched.
     fn survey_next(&mut self, now: Instant, node: NodeId, address: SocketAddr) {
         while let Some(hash) = self.surveys.next(node) {
             if !self.opened(&hash).is_empty() {

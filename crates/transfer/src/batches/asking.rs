@@ -209,7 +209,7 @@ impl Inner {
         drop(closed);
     }
 
-    /// Closes files of the cache whose expected readers did not come. Blocking.
+    /// Closes files of the cache after their expected readers did not come. Blocking.
     pub(super) fn let_go(&self, before: Instant) {
         let closed = self.table.lock().let_go(before);
         drop(closed);

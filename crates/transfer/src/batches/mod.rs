@@ -119,7 +119,7 @@ impl Batches {
             if let Some(inner) = inner.upgrade() {
                 let late = inner.table.lock().late(number, Instant::now());
                 if !late.is_empty() {
-                    // this opens files of the cache, whose disk may hang
+                    // this opens files of the cache, and its disk may hang
                     tokio::task::spawn_blocking(move || inner.fetch_alone(late));
                 }
             }
@@ -160,7 +160,7 @@ impl Batches {
 }
 
 impl Inner {
-    /// Fetches files alone for reads whose batch broke or is late.
+    /// Fetches files alone for reads after their batch broke or is late.
     fn fetch_alone(self: &Arc<Self>, readings: impl IntoIterator<Item = (u64, Reading)>) {
         for (number, reading) in readings {
             let Reading {

@@ -66,7 +66,7 @@ impl Inner {
         }
     }
 
-    /// Restarts a read whose bytes were gone when they were to be delivered.
+    /// Restarts a read after its bytes were gone at the time of delivery.
     pub(super) fn fell_short(self: &Arc<Self>, mut read: Read<ReadReply>, gap: Shortfall) {
         loop {
             let (content, why) = (read.content, gap.clone());

@@ -10,7 +10,7 @@ use p2pfs_proto::wire::native::udp::OFFER_ASKERS_MAX;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 
-/// Maximum files whose askers are remembered. The least recently requested one is forgotten first.
+/// Maximum files with remembered askers. The least recently requested one is forgotten first.
 const FILES_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// Maximum askers remembered for one file: as many as an offer can name.
 pub(super) const ASKERS_MAX: usize = OFFER_ASKERS_MAX;

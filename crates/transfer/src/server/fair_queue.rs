@@ -272,7 +272,7 @@ impl Turns {
         unclaimed
     }
 
-    /// Removes the next peer of a lane whose answer fits from the queue.
+    /// Removes from the queue the next peer of a lane that has room for its answer.
     fn next_of(&mut self, lane: Lane) -> Option<(Lane, NodeId)> {
         for _ in 0..self.turns(lane).len() {
             let of = (lane, self.turns(lane).pop_front()?);

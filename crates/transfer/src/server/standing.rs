@@ -1,4 +1,4 @@
-//! Refusal of contents whose disk hangs, and report of the shares on such disks.
+//! Refusal of contents on hung disks, and report of the shares there.
 //!
 //! If many contents of one disk are stuck, the whole disk hangs. Nothing more of it is started
 //! until some of them end: each would block a thread for as long as the disk hangs.
@@ -39,7 +39,7 @@ impl Server {
         }
     }
 
-    /// Returns the shares whose disks gave nothing for long although requests wait for them.
+    /// Returns the shares on disks that gave nothing for long although requests wait.
     pub fn standing_shares(&self) -> BTreeSet<PathBuf> {
         let standing = self.inner.standing_for(WORTH_A_WORD, Instant::now());
         let dirs_of = |hash| self.inner.shares.dirs_with(&hash);

@@ -1,8 +1,8 @@
 //! The nodes that were announced on the local network, and in which order they are passed on.
 //!
 //! Any host on the network can announce any number of nodes. The table has a fixed size, and each
-//! sender may use a part of it. Hints are taken from the senders in turn, so a sender that announces
-//! much hides no other. Pure.
+//! sender may use a part of it. Hints are taken from the senders in turn, so a sender that
+//! announces much hides no other. Pure.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -18,7 +18,7 @@ pub const NODES_MAX: usize = 256;
 pub const NODES_PER_SENDER_MAX: usize = 32;
 /// Longest time that a node is remembered, whatever it asks for: the lifetime in RFC 6762.
 const LIFETIME_MAX: Duration = Duration::from_secs(4500);
-/// Number of senders whose turn is remembered.
+/// Number of senders with a remembered turn.
 const SENDERS_REMEMBERED: usize = 256;
 /// Hints a second in the long run. The cluster follows 5: with more of them here, its limit would
 /// drop them without regard to the senders.

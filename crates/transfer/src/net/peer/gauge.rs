@@ -33,7 +33,7 @@ pub(super) struct Reading {
     pub segment_bytes: u64,
 }
 
-/// Connection whose kernel figures can be read.
+/// Connection with readable kernel figures.
 pub(super) trait Link {
     /// Returns the figures, or `None` if the system does not give them.
     fn read_gauge(&self) -> Option<Reading>;
