@@ -46,6 +46,7 @@ pub enum TransferError {
         start: u64,
         /// End of the range, exclusive.
         end: u64,
+        /// Size of the file.
         size_bytes: u64,
     },
     /// The fetcher is shutting down.

@@ -24,8 +24,11 @@ pub(super) struct Fellow {
 #[derive(Debug, Default)]
 pub(super) struct Swarm {
     pub fellows: BTreeMap<NodeId, Fellow>,
+    /// Interval of the surveys.
     pub survey_each: Duration,
+    /// Last node of the previous survey; the next one begins behind it.
     pub surveyed_last: Option<NodeId>,
+    /// Bytes on this node at the previous survey.
     pub had_bytes: u64,
     /// When the stripes of other nodes are examined again, if that is scheduled.
     pub stripe_at: Option<Instant>,

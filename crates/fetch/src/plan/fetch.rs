@@ -74,6 +74,7 @@ impl Coverage {
 pub(super) struct Filling {
     /// Everything before this offset is on this node or in flight.
     pub cursor: u64,
+    /// When the fill began.
     pub since: Instant,
     /// How long to go on without progress.
     pub patience: Duration,
@@ -108,6 +109,7 @@ pub(super) struct Fetch {
     /// Ranges that are verified and stored.
     have: ExtentSet,
     have_bytes: u64,
+    /// Ranges in flight.
     pub asked: Places<RequestId>,
     holders: BTreeMap<NodeId, Coverage>,
     full_holders: usize,
@@ -117,6 +119,7 @@ pub(super) struct Fetch {
     pub filling: Option<Filling>,
     /// Whether the whole file arrived for a fill that has not reported it stored yet.
     pub is_being_stored: bool,
+    /// Ranges of the waiting readers.
     pub waits: Places<DemandId>,
     /// Demands with bytes that still have to be requested.
     pub hungry: BTreeSet<DemandId>,
@@ -147,6 +150,7 @@ pub(super) struct Fetch {
     /// Whether no known peer can be asked for some wanted bytes, so that more holders are looked
     /// for.
     pub starved: bool,
+    /// Whether a peer sent wrong bytes of it since the last verified answer.
     pub lied_to: bool,
     /// Whether the catalogue is being asked for new holders after all known ones reported the file
     /// gone.

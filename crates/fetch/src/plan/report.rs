@@ -11,7 +11,9 @@ use p2pfs_types::id::NodeId;
 /// State of a file that is being fetched, or was used recently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchReport {
+    /// Hash of the content.
     pub hash: ContentHash,
+    /// Size of the content.
     pub size_bytes: u64,
     /// Verified bytes on this node.
     pub ready_bytes: u64,

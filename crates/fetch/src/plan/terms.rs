@@ -161,6 +161,7 @@ pub enum PlanEvent {
 /// Figures of a peer as a responder, for users.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeerRate {
+    /// Id of the peer.
     pub node: NodeId,
     /// Rank by priority, from 1. Unknown and resting peers come last.
     pub priority: usize,

@@ -230,11 +230,13 @@ impl<O: Owner> Session<O> {
         let _again = self.read(now, read);
     }
 
+    /// Returns whether no request is open and no refused bytes are in memory.
     #[cfg(any(test, feature = "test-support"))]
     pub fn is_at_rest(&self) -> bool {
         self.asked.is_empty() && self.window.refused_bytes() == 0
     }
 
+    /// Returns the bytes in memory that the cache refused.
     #[cfg(any(test, feature = "test-support"))]
     pub fn refused_bytes(&self) -> u64 {
         self.window.refused_bytes()

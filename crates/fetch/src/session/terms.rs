@@ -178,20 +178,32 @@ pub enum FetchEvent {
     },
     /// A peer sent wrong bytes and is shunned for a while.
     Liar {
+        /// Peer that sent them.
         node: NodeId,
         /// Content with the wrong bytes.
         hash: ContentHash,
     },
     /// The first request of an incomplete file was sent.
-    Started { hash: ContentHash, size_bytes: u64 },
+    Started {
+        /// Content of the file.
+        hash: ContentHash,
+        /// Size of the file.
+        size_bytes: u64,
+    },
     /// The cache has the whole file now.
-    Done { hash: ContentHash, size_bytes: u64 },
+    Done {
+        /// Content of the file.
+        hash: ContentHash,
+        /// Size of the file.
+        size_bytes: u64,
+    },
     /// A read ended without data.
     Failed {
         /// Content that was read.
         hash: ContentHash,
         /// Bytes that were read.
         range: ByteRange,
+        /// Reason of the failure.
         why: TransferError,
     },
 }

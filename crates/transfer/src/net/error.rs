@@ -62,7 +62,10 @@ pub enum NetError {
     OwnIdentity,
     /// The connection ended before the answer arrived. Another holder can be asked at once.
     #[error("the connection was lost: {reason}")]
-    Lost { reason: DropReason },
+    Lost {
+        /// Reason why the connection ended.
+        reason: DropReason,
+    },
     /// The maximum of connections is open, and none is idle.
     #[error("too many connections are open")]
     TooManyConnections,

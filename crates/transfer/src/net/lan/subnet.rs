@@ -7,13 +7,16 @@ use std::net::IpAddr;
 pub struct LinkId {
     /// The kernel's number of the interface.
     pub interface: u32,
+    /// Whether the family is IPv6 rather than IPv4.
     pub is_v6: bool,
 }
 
 /// An address of an interface, and the length of the prefix that its neighbours have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subnet {
+    /// Address of this machine.
     pub ip: IpAddr,
+    /// Length of the common prefix in bits.
     pub prefix_bits: u8,
 }
 

@@ -42,6 +42,7 @@ pub struct Incoming {
     pub addr: SocketAddr,
     /// Lane of the connection.
     pub lane: Lane,
+    /// Request to answer.
     pub request: Request,
     /// Handle for sending the answer.
     pub reply: ReplyTo,
