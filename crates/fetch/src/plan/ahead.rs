@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::turns::Want;
+use super::turns::WorkClass;
 use super::{AHEAD_MAX_BYTES, AHEAD_OF_ALL_MAX_BYTES, Plan};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
@@ -24,7 +24,7 @@ impl Plan {
         let after = fetch.streams.established();
         self.established_streams = self.established_streams + after - before;
         if more {
-            self.call_up(content, Want::Ahead);
+            self.enqueue(content, WorkClass::ReadAhead);
         }
     }
 

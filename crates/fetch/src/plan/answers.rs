@@ -32,14 +32,14 @@ impl Plan {
 
     /// Marks a request as delayed by a limit of this node. Its peer is then not silent although
     /// nothing arrives.
-    pub fn held(&mut self, id: RequestId) {
+    pub fn mark_throttled(&mut self, id: RequestId) {
         if let Some(entry) = self.in_flight.get_mut(&id) {
             entry.is_held = true;
         }
     }
 
     /// Marks a delayed request as sent now. Bytes that arrived before say nothing about its answer.
-    pub fn let_go(&mut self, now: Instant, id: RequestId) {
+    pub fn mark_sent(&mut self, now: Instant, id: RequestId) {
         let Some(entry) = self.in_flight.get_mut(&id) else {
             return;
         };
@@ -53,7 +53,7 @@ impl Plan {
     /// Marks an answer as complete and waiting for verification until the disk accepts more. The
     /// delay from now on is not the sender's silence, and the range is not requested from other
     /// peers.
-    pub fn came(&mut self, id: RequestId) {
+    pub fn mark_received(&mut self, id: RequestId) {
         if let Some(entry) = self.in_flight.get_mut(&id) {
             entry.is_here = true;
         }
@@ -99,8 +99,8 @@ impl Plan {
             self.forget_streams(&content);
         }
         self.cancel_what_is_here(now, &content, range);
-        self.tell_readers(&content, range);
-        self.tell_if_filled(&content);
+        self.notify_readers(&content, range);
+        self.notify_if_filled(&content);
         if entry.is_hedge {
             // the next bytes that its reader waits for are as late
             self.hurry_what_is_asked(now, &content, ByteRange::at(range.end, 1));
@@ -131,19 +131,19 @@ impl Plan {
         while let Some((at, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, timer));
             match timer {
-                Timer::Look(id) => self.look(now, id),
+                Timer::CheckOverdue(id) => self.check_overdue(now, id),
                 Timer::Expire(id) => self.expire(now, id),
                 Timer::Deadline(id) => self.give_up_unless_it_goes_on(now, id),
                 Timer::FillDeadline(content) => self.give_up_filling(now, content),
                 Timer::Idle(content) => self.close_if_idle(now, content),
                 Timer::Wanted(content) => {
                     self.give_up_what_stays_gone(now, content);
-                    self.call_up_all(&content);
+                    self.enqueue_all(&content);
                 }
                 Timer::GetAnyway(content) => self.get_anyway(&content),
                 Timer::Rested(node) => self.wake(node),
                 Timer::Survey(content) => self.survey(now, content),
-                Timer::Stripe(content) => self.look_at_stripes(&content),
+                Timer::Stripe(content) => self.recheck_stripes(&content),
                 Timer::Again => {}
             }
         }
@@ -174,11 +174,11 @@ impl Plan {
             Failure::Refused | Failure::Ours => peer.rest_busy(now, &entry.sent, jitter, false),
             Failure::Lied => peer.shun(now),
             Failure::Gone => {
-                self.take_out_all(&content);
+                self.dequeue_all(&content);
                 if let Some(fetch) = self.fetches.get_mut(&content) {
                     fetch.remove_holder(now, node);
                 }
-                self.call_up_all(&content);
+                self.enqueue_all(&content);
                 return self.look_up_what_is_gone(now, content);
             }
         };
@@ -205,7 +205,8 @@ impl Plan {
     pub(super) fn take_request(&mut self, id: RequestId) -> Option<InFlight> {
         let entry = self.in_flight.remove(&id)?;
         let request = &entry.request;
-        self.timers.remove(&(entry.look_at, Timer::Look(id)));
+        self.timers
+            .remove(&(entry.check_at, Timer::CheckOverdue(id)));
         self.timers.remove(&(entry.expire_at, Timer::Expire(id)));
         self.in_flight_bytes -= request.range.len();
         if let Some(peer) = self.peers.get_mut(&request.node) {
@@ -273,15 +274,15 @@ impl Plan {
         let Some(fetch) = self.fetches.get_mut(content) else {
             return;
         };
-        fetch.hungry.extend(waiting);
+        fetch.unissued.extend(waiting);
         if let Some(filling) = &mut fetch.filling {
             filling.cursor = filling.cursor.min(range.start);
         }
-        self.call_up_all(content);
+        self.enqueue_all(content);
     }
 
     /// Ends the waits that a range completes.
-    fn tell_readers(&mut self, content: &ContentKey, range: ByteRange) {
+    fn notify_readers(&mut self, content: &ContentKey, range: ByteRange) {
         for id in self.waiting_for(content, range) {
             let (Some(demand), Some(fetch)) = (self.demands.get(&id), self.fetches.get(content))
             else {
@@ -294,7 +295,7 @@ impl Plan {
         }
     }
 
-    fn tell_if_filled(&mut self, content: &ContentKey) {
+    fn notify_if_filled(&mut self, content: &ContentKey) {
         let fetch = self.fetches.get(content);
         if fetch.is_some_and(|fetch| fetch.filling.is_some() && fetch.is_complete()) {
             self.cancel_fill(content);
@@ -314,7 +315,7 @@ impl Plan {
         let fetch = self.fetches.get(&demand.content)?;
         let own = fetch.last_progress(demand.since);
         let (range, patience) = (demand.range, demand.patience);
-        Some(self.goes_on_until(now, (fetch, range), (own, patience), Some(own)))
+        Some(self.patience_deadline(now, (fetch, range), (own, patience), Some(own)))
     }
 
     /// Returns until when the wait for a range of a file continues. It last progressed at `own`,
@@ -322,7 +323,7 @@ impl Plan {
     /// requests, so that its turn comes. This extension is limited, counted from `its_turn` if that
     /// is set. The limit does not apply while a limit of this node holds back a healthy holder of
     /// the range.
-    pub(super) fn goes_on_until(
+    pub(super) fn patience_deadline(
         &self,
         now: Instant,
         (fetch, range): (&Fetch, ByteRange),

@@ -8,8 +8,8 @@
 use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Instant;
 
-use super::schedule::{Asking, Choice};
-use super::turns::Want;
+use super::schedule::{HolderChoice, RequestPurpose};
+use super::turns::WorkClass;
 use super::{
     DEMANDS_MAX, Demand, DemandId, Lane, Plan, PlanError, PlanEvent, RangeRequest, Timer,
     WHOLE_MAX_BYTES,
@@ -25,7 +25,7 @@ const DEMANDS_TRIED_MAX: usize = 16;
 const ROW_MAX: usize = 32;
 
 /// Result of trying one demand.
-enum Tried {
+enum DemandAttempt {
     Asked(RangeRequest),
     /// All of it is in flight or on this node.
     AllAsked,
@@ -100,7 +100,7 @@ impl Plan {
             return Ok(());
         }
         fetch.waits.insert(range, id);
-        fetch.hungry.insert(id);
+        fetch.unissued.insert(id);
         let gets = std::mem::take(&mut fetch.is_to_get);
         let demand = Demand {
             content,
@@ -113,7 +113,7 @@ impl Plan {
         self.demands.insert(id, demand);
         self.timers.insert((deadline, Timer::Deadline(id)));
         self.get_soon(now, content, gets);
-        self.call_up(&content, Want::Demand);
+        self.enqueue(&content, WorkClass::Demand);
         self.hurry_what_is_asked(now, &content, range);
         Ok(())
     }
@@ -127,12 +127,12 @@ impl Plan {
     ) -> Option<RangeRequest> {
         for _ in 0..DEMANDS_TRIED_MAX {
             let fetch = self.fetches.get_mut(content)?;
-            let begins = fetch.tried.is_none();
-            let after = fetch.tried.map_or(Unbounded, Excluded);
-            let next = fetch.hungry.range((after, Unbounded)).next().copied();
-            fetch.tried = next;
+            let begins = fetch.scan_cursor.is_none();
+            let after = fetch.scan_cursor.map_or(Unbounded, Excluded);
+            let next = fetch.unissued.range((after, Unbounded)).next().copied();
+            fetch.scan_cursor = next;
             let Some(next) = next else {
-                self.park(content, Want::Demand);
+                self.park(content, WorkClass::Demand);
                 return None;
             };
             let in_parts = fetch.has_partial_holders();
@@ -140,14 +140,14 @@ impl Plan {
             // a peer that lacks the first demand of a row may have a later one
             for id in row.filter(|first| *first != next).into_iter().chain([next]) {
                 match self.ask_for_demand(now, content, id) {
-                    Tried::Asked(request) => return Some(request),
-                    Tried::AllAsked => return None,
+                    DemandAttempt::Asked(request) => return Some(request),
+                    DemandAttempt::AllAsked => return None,
                     // if all holders have everything, the next demand cannot be requested either
-                    Tried::InVain if !in_parts => {
-                        self.park(content, Want::Demand);
+                    DemandAttempt::InVain if !in_parts => {
+                        self.park(content, WorkClass::Demand);
                         return None;
                     }
-                    Tried::InVain => {}
+                    DemandAttempt::InVain => {}
                 }
             }
         }
@@ -155,31 +155,36 @@ impl Plan {
     }
 
     /// Requests the next part of one demand.
-    fn ask_for_demand(&mut self, now: Instant, content: &ContentKey, id: DemandId) -> Tried {
+    fn ask_for_demand(
+        &mut self,
+        now: Instant,
+        content: &ContentKey,
+        id: DemandId,
+    ) -> DemandAttempt {
         let range = self.demands.get(&id).map(|demand| demand.range);
         let Some(fetch) = self.fetches.get_mut(content) else {
-            return Tried::AllAsked;
+            return DemandAttempt::AllAsked;
         };
         let gap = range.and_then(|range| Some((range, fetch.first_gap(range)?)));
         let Some((range, first)) = gap else {
-            fetch.no_longer_hungry(&id);
+            fetch.remove_unissued(&id);
             // newer demands of other files come before this file's next one
             fetch.turn_from = self.next_id;
             self.next_id += 1;
-            self.call_up(content, Want::Demand);
-            return Tried::AllAsked;
+            self.enqueue(content, WorkClass::Demand);
+            return DemandAttempt::AllAsked;
         };
         for (gap, asking) in self.gaps_of_demand(now, content, id, range, first) {
             match self.choose(now, content, gap, asking, &[]) {
-                Choice::Ask(node, part) => {
+                HolderChoice::Ask(node, part) => {
                     let request = self.issue(now, node, Lane::Urgent, *content, part, true);
-                    return Tried::Asked(request);
+                    return DemandAttempt::Asked(request);
                 }
-                Choice::Full | Choice::Reserved => {}
-                Choice::Nobody | Choice::InParts => self.starve(now, content),
+                HolderChoice::Full | HolderChoice::Reserved => {}
+                HolderChoice::Nobody | HolderChoice::InParts => self.starve(now, content),
             }
         }
-        Tried::InVain
+        DemandAttempt::InVain
     }
 
     /// Returns the first of the adjacent unrequested demands that end at this one. The kernel reads
@@ -188,10 +193,10 @@ impl Plan {
         let before = |id: &DemandId| {
             let start = self.demands.get(id)?.range.start;
             let last = ByteRange::new(start.checked_sub(1)?, start);
-            let hungry = &self.fetches.get(content)?.hungry;
+            let unissued = &self.fetches.get(content)?.unissued;
             let ends_there = |id: &DemandId| {
                 let demand = self.demands.get(id);
-                hungry.contains(id) && demand.is_some_and(|it| it.range.end == start)
+                unissued.contains(id) && demand.is_some_and(|it| it.range.end == start)
             };
             self.waiting_for(content, last).into_iter().find(ends_there)
         };
@@ -208,16 +213,16 @@ impl Plan {
         id: DemandId,
         range: ByteRange,
         first: ByteRange,
-    ) -> Vec<(ByteRange, Asking)> {
+    ) -> Vec<(ByteRange, RequestPurpose)> {
         let since = self.stuck_since(now, id, first.start);
-        let asking = since.map_or(Asking::new(Lane::Urgent), Asking::waiting);
+        let asking = since.map_or(RequestPurpose::new(Lane::Urgent), RequestPurpose::waiting);
         let mut tried = vec![(first, asking)];
         let Some(fetch) = self.fetches.get(content).filter(|it| it.is_swarm()) else {
             return tried;
         };
         let gaps = fetch.gaps_to_try(now, content, self.config.me, (range, range.end));
         let behind = gaps.into_iter().filter(|gap| gap.start > first.start);
-        tried.extend(behind.map(|gap| (gap, Asking::new(Lane::Urgent))));
+        tried.extend(behind.map(|gap| (gap, RequestPurpose::new(Lane::Urgent))));
         tried
     }
 

@@ -7,7 +7,7 @@ use p2pfs_types::id::NodeId;
 
 /// Node that wants the same file.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Fellow {
+pub(super) struct SwarmPeer {
     /// End of the time in which it owns no stripes.
     pub lags_until: Option<Instant>,
     /// How often in a row its stripes were late.
@@ -23,7 +23,7 @@ pub(super) struct Fellow {
 /// Nodes that want the same file.
 #[derive(Debug, Default)]
 pub(super) struct Swarm {
-    pub fellows: BTreeMap<NodeId, Fellow>,
+    pub fellows: BTreeMap<NodeId, SwarmPeer>,
     /// Interval of the surveys.
     pub survey_each: Duration,
     /// Last node of the previous survey; the next one begins behind it.

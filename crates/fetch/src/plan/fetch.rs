@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::fellows::Swarm;
-use super::places::Places;
+use super::places::RangeIndex;
 use super::streams::Streams;
-use super::turns::{OVERDUE, Place};
+use super::turns::{OVERDUE, TurnState};
 use super::{DemandId, Listed, PIECE_MAX_BYTES, RequestId};
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
@@ -71,7 +71,7 @@ impl Coverage {
 
 /// State of a fill: the whole file is wanted.
 #[derive(Debug)]
-pub(super) struct Filling {
+pub(super) struct FillState {
     /// Everything before this offset is on this node or in flight.
     pub cursor: u64,
     /// When the fill began.
@@ -82,7 +82,7 @@ pub(super) struct Filling {
     pub turn_at: Option<Instant>,
 }
 
-impl Filling {
+impl FillState {
     pub(super) fn new(now: Instant, patience: Duration) -> Self {
         Self {
             cursor: 0,
@@ -95,7 +95,7 @@ impl Filling {
 
 /// Report of a former holder that it no longer has the file.
 #[derive(Debug)]
-struct Gone {
+struct GoneReport {
     /// Until when the catalogue's listing of the node is ignored, unless the node listed the file
     /// again since.
     until: Instant,
@@ -110,19 +110,19 @@ pub(super) struct Fetch {
     have: ExtentSet,
     have_bytes: u64,
     /// Ranges in flight.
-    pub asked: Places<RequestId>,
+    pub asked: RangeIndex<RequestId>,
     holders: BTreeMap<NodeId, Coverage>,
     full_holders: usize,
     pub streams: Streams,
     pub swarm: Swarm,
     pub begun: Instant,
-    pub filling: Option<Filling>,
+    pub filling: Option<FillState>,
     /// Whether the whole file arrived for a fill that has not reported it stored yet.
     pub is_being_stored: bool,
     /// Ranges of the waiting readers.
-    pub waits: Places<DemandId>,
+    pub waits: RangeIndex<DemandId>,
     /// Demands with bytes that still have to be requested.
-    pub hungry: BTreeSet<DemandId>,
+    pub unissued: BTreeSet<DemandId>,
     /// Lower bound of the age of its demands: the id assigned when the last demand was fully
     /// requested.
     pub turn_from: u64,
@@ -130,9 +130,9 @@ pub(super) struct Fetch {
     /// of all.
     pub overdue: bool,
     /// Last demand tried in vain in the current pass, if later ones are still untried.
-    pub tried: Option<DemandId>,
+    pub scan_cursor: Option<DemandId>,
     /// Its queue states for demands, read-ahead and fills.
-    pub places: [Place; 3],
+    pub turn_states: [TurnState; 3],
     pub last_used: Instant,
     /// When bytes of it last arrived from any peer, in whole answers or not.
     progress_at: Option<Instant>,
@@ -142,7 +142,7 @@ pub(super) struct Fetch {
     /// Sequence numbers of the holders' listings of the whole file.
     listed: BTreeMap<NodeId, u64>,
     /// Nodes that had the whole file, reported it gone, and did not become holders again.
-    gone: BTreeMap<NodeId, Gone>,
+    gone: BTreeMap<NodeId, GoneReport>,
     wanted_next: Instant,
     wanted_pause: Duration,
     /// Whether a search for more holders starts once some of it has been wanted for a short time.
@@ -160,8 +160,8 @@ pub(super) struct Fetch {
 impl Fetch {
     /// Returns the queue number of its demands among all files: the age of the oldest one, or its
     /// last turn if that is later. An overdue file comes first.
-    pub(super) fn demand_number(&self) -> Option<u64> {
-        let oldest = self.hungry.first()?;
+    pub(super) fn demand_queue_number(&self) -> Option<u64> {
+        let oldest = self.unissued.first()?;
         Some(if self.overdue {
             OVERDUE
         } else {
@@ -170,9 +170,9 @@ impl Fetch {
     }
 
     /// Removes a demand that has nothing left to request.
-    pub(super) fn no_longer_hungry(&mut self, id: &DemandId) {
-        self.hungry.remove(id);
-        self.overdue &= !self.hungry.is_empty();
+    pub(super) fn remove_unissued(&mut self, id: &DemandId) {
+        self.unissued.remove(id);
+        self.overdue &= !self.unissued.is_empty();
     }
 
     pub(super) fn new(size_bytes: u64, present: ExtentSet, now: Instant) -> Self {
@@ -180,7 +180,7 @@ impl Fetch {
             size_bytes,
             have_bytes: present.len(),
             have: present,
-            asked: Places::default(),
+            asked: RangeIndex::default(),
             holders: BTreeMap::new(),
             full_holders: 0,
             streams: Streams::default(),
@@ -188,12 +188,12 @@ impl Fetch {
             begun: now,
             filling: None,
             is_being_stored: false,
-            waits: Places::default(),
-            hungry: BTreeSet::new(),
+            waits: RangeIndex::default(),
+            unissued: BTreeSet::new(),
             turn_from: 0,
             overdue: false,
-            tried: None,
-            places: [Place::Out; 3],
+            scan_cursor: None,
+            turn_states: [TurnState::Idle; 3],
             last_used: now,
             progress_at: None,
             received: BTreeMap::new(),
@@ -358,7 +358,7 @@ impl Fetch {
         now: Instant,
         Listed { node, sequence }: Listed,
     ) -> bool {
-        let is_old = |gone: &Gone| gone.until > now && gone.listed_at >= sequence;
+        let is_old = |gone: &GoneReport| gone.until > now && gone.listed_at >= sequence;
         if self.gone.get(&node).is_some_and(is_old) {
             return false;
         }
@@ -379,7 +379,7 @@ impl Fetch {
                 self.gone.pop_first();
             }
             let until = now + GONE;
-            self.gone.insert(node, Gone { until, listed_at });
+            self.gone.insert(node, GoneReport { until, listed_at });
         }
     }
 

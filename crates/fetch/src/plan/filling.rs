@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::answers::reason;
-use super::schedule::{Asking, Choice};
-use super::turns::Want;
+use super::schedule::{HolderChoice, RequestPurpose};
+use super::turns::WorkClass;
 use super::{Lane, Plan, PlanEvent, RangeRequest, Timer};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
@@ -26,19 +26,19 @@ impl Plan {
             filling.cursor = cursor;
         }
         let Some(first) = first else {
-            self.take_out(content, Want::Fill);
+            self.dequeue(content, WorkClass::Fill);
             return None;
         };
         let left_bytes = fetch.size_bytes - fetch.have_bytes();
         let rest = ByteRange::new(cursor, rest.end);
         let gaps = fetch.gaps_to_try(now, content, me, (rest, rest.end));
         for gap in gaps {
-            match self.choose(now, content, gap, Asking::ahead(left_bytes), &[]) {
-                Choice::Ask(node, part) => {
+            match self.choose(now, content, gap, RequestPurpose::ahead(left_bytes), &[]) {
+                HolderChoice::Ask(node, part) => {
                     return Some(self.ask_to_fill(now, node, *content, part));
                 }
-                Choice::Full | Choice::Reserved => {}
-                Choice::Nobody | Choice::InParts => {
+                HolderChoice::Full | HolderChoice::Reserved => {}
+                HolderChoice::Nobody | HolderChoice::InParts => {
                     let elsewhere = self.fill_from_parts(now, content, first.start);
                     if elsewhere.is_some() {
                         return elsewhere;
@@ -48,7 +48,7 @@ impl Plan {
                 }
             }
         }
-        self.park(content, Want::Fill);
+        self.park(content, WorkClass::Fill);
         None
     }
 
@@ -63,8 +63,8 @@ impl Plan {
         let rest = ByteRange::new(from, fetch.size_bytes);
         let left_bytes = fetch.size_bytes - fetch.have_bytes();
         for gap in fetch.gaps_in_parts(rest) {
-            let choice = self.choose(now, content, gap, Asking::ahead(left_bytes), &[]);
-            if let Choice::Ask(node, part) = choice {
+            let choice = self.choose(now, content, gap, RequestPurpose::ahead(left_bytes), &[]);
+            if let HolderChoice::Ask(node, part) = choice {
                 return Some(self.ask_to_fill(now, node, *content, part));
             }
         }
@@ -96,7 +96,7 @@ impl Plan {
         };
         let own = fetch.last_progress(filling.since);
         let waits = (own, filling.patience);
-        let later = self.goes_on_until(now, (fetch, fetch.whole()), waits, filling.turn_at);
+        let later = self.patience_deadline(now, (fetch, fetch.whole()), waits, filling.turn_at);
         if later > now {
             self.timers.insert((later, Timer::FillDeadline(content)));
             return;

@@ -10,8 +10,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::peer::{Peer, Sent, Standing};
-use super::schedule::{Asking, Choice};
+use super::peer::{Peer, PeerRank, SentState};
+use super::schedule::{HolderChoice, RequestPurpose};
 use super::{Failure, IN_FLIGHT_MAX_BYTES, Lane, Plan, PlanEvent, RangeRequest, RequestId, Timer};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
@@ -64,34 +64,35 @@ impl Plan {
             let Some(entry) = self.in_flight.get_mut(&id) else {
                 continue;
             };
-            entry.looks = 0;
-            let (sent, look_at) = (entry.sent, entry.look_at);
+            entry.checks = 0;
+            let (sent, check_at) = (entry.sent, entry.check_at);
             let at = (sent.at + self.late_after(sent.usual, true)).max(now);
-            if at < look_at {
-                self.look_later(id, at);
+            if at < check_at {
+                self.postpone_check(id, at);
             }
         }
     }
 
-    fn look_later(&mut self, id: RequestId, at: Instant) {
+    fn postpone_check(&mut self, id: RequestId, at: Instant) {
         let Some(entry) = self.in_flight.get_mut(&id) else {
             return;
         };
-        self.timers.remove(&(entry.look_at, Timer::Look(id)));
-        entry.look_at = at;
-        self.timers.insert((at, Timer::Look(id)));
+        self.timers
+            .remove(&(entry.check_at, Timer::CheckOverdue(id)));
+        entry.check_at = at;
+        self.timers.insert((at, Timer::CheckOverdue(id)));
     }
 
     /// Checks a late request, and hedges it, rescues it or reissues it as urgent.
-    pub(super) fn look(&mut self, now: Instant, id: RequestId) {
+    pub(super) fn check_overdue(&mut self, now: Instant, id: RequestId) {
         let Some(entry) = self.in_flight.get_mut(&id) else {
             return;
         };
-        let (request, sent, looks) = (entry.request, entry.sent, entry.looks);
-        entry.looks += 1;
+        let (request, sent, checks) = (entry.request, entry.sent, entry.checks);
+        entry.checks += 1;
         if entry.is_here || entry.is_held {
-            self.look_later(id, now + SILENT_MIN);
-            return self.promote(now, id);
+            self.postpone_check(id, now + SILENT_MIN);
+            return self.reissue_as_urgent(now, id);
         }
         let Some(fetch) = self.fetches.get(&request.content) else {
             return;
@@ -108,7 +109,7 @@ impl Plan {
             }
             self.rescue(now, id);
         }
-        let doubled = span * (1 << looks.min(LOOKS_DOUBLED_MAX));
+        let doubled = span * (1 << checks.min(LOOKS_DOUBLED_MAX));
         // a peer that has only begun to be quiet is checked when it would count as silent
         let next = if quiet > span / 2 && quiet < span {
             span - quiet
@@ -116,10 +117,10 @@ impl Plan {
             self.rest_of(now, id)
                 .map_or(doubled, |rest| doubled.min(rest.max(span)))
         };
-        self.look_later(id, now + next);
+        self.postpone_check(id, now + next);
         if waited && self.in_flight.contains_key(&id) {
             self.hedge(now, &request, sent.at);
-            self.promote(now, id);
+            self.reissue_as_urgent(now, id);
         }
     }
 
@@ -127,7 +128,7 @@ impl Plan {
     /// if later requests overtake it or a limit of this node delays it, and only if no other peer
     /// has been asked. A holder with a rate limit serves waiting readers first, and so does the
     /// limit of this node.
-    fn promote(&mut self, now: Instant, id: RequestId) {
+    fn reissue_as_urgent(&mut self, now: Instant, id: RequestId) {
         let Some(entry) = self.in_flight.get(&id) else {
             return;
         };
@@ -226,12 +227,12 @@ impl Plan {
         }
         // earlier failed requests do not restart the reader's wait
         let waits_since = self.waits_since(content, range);
-        let asking = Asking::waiting(waits_since.unwrap_or(asked_at));
+        let asking = RequestPurpose::waiting(waits_since.unwrap_or(asked_at));
         match self.choose(now, content, range, asking, &nodes) {
-            Choice::Ask(node, range) => {
+            HolderChoice::Ask(node, range) => {
                 let other = self.peers.get(&node);
                 let is_vain = |other: &Peer| {
-                    other.standing(now) == Standing::Silent
+                    other.standing(now) == PeerRank::Silent
                         || !self.is_much_sooner(now, request, range, other)
                 };
                 if other.is_some_and(is_vain) {
@@ -244,8 +245,8 @@ impl Plan {
                 }
                 self.hedges.push_back(twin);
             }
-            Choice::Nobody => self.starve(now, content),
-            Choice::InParts | Choice::Full | Choice::Reserved => {}
+            HolderChoice::Nobody => self.starve(now, content),
+            HolderChoice::InParts | HolderChoice::Full | HolderChoice::Reserved => {}
         }
     }
 
@@ -373,12 +374,12 @@ impl Plan {
 
 impl Peer {
     /// Returns the bytes that arrived since a request was sent, for any request.
-    fn moved_since(&self, sent: &Sent) -> u64 {
+    fn moved_since(&self, sent: &SentState) -> u64 {
         self.moved_bytes - sent.moved_bytes
     }
 
     /// Returns the bytes per second since a request was sent, if any bytes arrived.
-    fn pace_since(&self, now: Instant, sent: &Sent) -> Option<f64> {
+    fn pace_since(&self, now: Instant, sent: &SentState) -> Option<f64> {
         let moved = self.moved_since(sent) as f64;
         let took = now.saturating_duration_since(sent.at).as_secs_f64();
         (moved > 0.0 && took > 0.0).then(|| moved / took)
@@ -386,17 +387,17 @@ impl Peer {
 
     /// Returns whether many later requests overtook this one. The peer's disk may hang below that
     /// file alone. The threshold is twice the bytes ahead of it, since two lanes share the link.
-    fn passed_over(&self, sent: &Sent, own_bytes: u64) -> bool {
+    fn passed_over(&self, sent: &SentState, own_bytes: u64) -> bool {
         self.moved_since(sent) > (sent.ahead_bytes + own_bytes) * 2
     }
 
     /// Returns whether later requests overtook this one.
-    fn overtook(&self, sent: &Sent, own_bytes: u64) -> bool {
+    fn overtook(&self, sent: &SentState, own_bytes: u64) -> bool {
         self.moved_since(sent) > sent.ahead_bytes + own_bytes
     }
 
     /// Returns the bytes still to arrive of those queued before a request.
-    fn left_before(&self, sent: &Sent) -> u64 {
+    fn left_before(&self, sent: &SentState) -> u64 {
         sent.queue_bytes.saturating_sub(self.moved_since(sent))
     }
 }

@@ -63,12 +63,12 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use fetch::{Coverage, Fetch, Filling};
+use fetch::{Coverage, Fetch, FillState};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use p2pfs_types::id::NodeId;
-use peer::{Peer, Sent};
-use turns::{Line, Pass, Want};
+use peer::{Peer, SentState};
+use turns::{FileQueue, WakePass, WorkClass};
 
 pub use fetch::{HOLDERS_MAX, RUNS_MAX};
 pub use known::PEERS_MAX;
@@ -127,10 +127,10 @@ struct Demand {
 #[derive(Debug)]
 struct InFlight {
     request: RangeRequest,
-    sent: Sent,
+    sent: SentState,
     /// When the request is next checked for lateness, and the number of checks so far.
-    look_at: Instant,
-    looks: u32,
+    check_at: Instant,
+    checks: u32,
     expire_at: Instant,
     /// Bytes of the answer that arrived so far, and when the last of them arrived.
     arrived_bytes: u64,
@@ -145,7 +145,7 @@ struct InFlight {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
-    Look(RequestId),
+    CheckOverdue(RequestId),
     Expire(RequestId),
     Deadline(DemandId),
     FillDeadline(ContentKey),
@@ -174,10 +174,10 @@ pub struct Plan {
     peers: BTreeMap<NodeId, Peer>,
     demands: BTreeMap<DemandId, Demand>,
     /// Files that have something to request, one queue for each work class.
-    called: [Line; 3],
+    ready: [FileQueue; 3],
     next_turn: u64,
     /// Peers that may have room for files parked at them.
-    awake: BTreeMap<NodeId, Pass>,
+    awake: BTreeMap<NodeId, WakePass>,
     /// Peers that fell silent, and the first of their requests that the rescue has not examined
     /// yet.
     rescues: BTreeMap<NodeId, RequestId>,
@@ -208,7 +208,7 @@ impl Plan {
             opened: 0,
             peers: BTreeMap::new(),
             demands: BTreeMap::new(),
-            called: Default::default(),
+            ready: Default::default(),
             next_turn: 0,
             awake: BTreeMap::new(),
             rescues: BTreeMap::new(),
@@ -259,7 +259,7 @@ impl Plan {
 
     /// Adds the nodes that have all of the file according to the catalogue.
     pub fn holders(&mut self, now: Instant, content: &ContentKey, listed: &[Listed]) {
-        self.take_out_all(content);
+        self.dequeue_all(content);
         let Some(fetch) = self.fetches.get_mut(content) else {
             return;
         };
@@ -271,7 +271,7 @@ impl Plan {
         for node in held {
             self.peer_or_new(node);
         }
-        self.call_up_all(content);
+        self.enqueue_all(content);
         self.give_up_what_is_gone(now, *content);
     }
 
@@ -314,14 +314,14 @@ impl Plan {
         } else {
             Coverage::Part(offer.ranges.align_in(CHUNK_BYTES, size_bytes))
         };
-        self.take_out_all(&offer.content);
+        self.dequeue_all(&offer.content);
         let fetch = self.fetches.get_mut(&offer.content);
         let news = fetch.is_some_and(|fetch| {
             let news = fetch.add_holder(offer.node, coverage);
             fetch.note_furthest(&offer.node);
             news
         });
-        self.call_up_all(&offer.content);
+        self.enqueue_all(&offer.content);
         news
     }
 
@@ -337,12 +337,12 @@ impl Plan {
             self.note_filled(&content);
             return;
         }
-        fetch.filling = Some(Filling::new(now, patience));
+        fetch.filling = Some(FillState::new(now, patience));
         let gets = std::mem::take(&mut fetch.is_to_get);
         self.timers
             .insert((now + patience, Timer::FillDeadline(content)));
         self.get_soon(now, content, gets);
-        self.call_up(&content, Want::Fill);
+        self.enqueue(&content, WorkClass::Fill);
     }
 
     fn get_soon(&mut self, now: Instant, content: ContentKey, gets: bool) {
@@ -358,7 +358,7 @@ impl Plan {
             fetch.filling = None;
             fetch.is_being_stored = false;
         }
-        self.take_out(content, Want::Fill);
+        self.dequeue(content, WorkClass::Fill);
     }
 
     /// Removes the demand of a reader that has gone. Answers in flight may still arrive; nothing
@@ -415,7 +415,7 @@ impl Plan {
         self.timers.remove(&(demand.deadline, Timer::Deadline(id)));
         if let Some(fetch) = self.fetches.get_mut(&demand.content) {
             fetch.waits.remove(id);
-            fetch.no_longer_hungry(&id);
+            fetch.remove_unissued(&id);
         }
         Some(demand)
     }

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 /// Point in time, possibly in an earlier run: the duration `before` before the instant `at`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Moment {
+pub(super) struct AgedInstant {
     pub at: Instant,
     pub before: Duration,
 }
 
-impl Moment {
+impl AgedInstant {
     pub(super) fn ago(&self, now: Instant) -> Duration {
         self.before
             .saturating_add(now.saturating_duration_since(self.at))
@@ -18,18 +18,18 @@ impl Moment {
 
 /// Figures of a peer from earlier runs, and those to be saved for later runs.
 #[derive(Debug, Default)]
-pub(super) struct Past {
+pub(super) struct PastFigures {
     /// Whether latency and rate are from an earlier run, because no answer arrived in this one.
     pub is_guess: bool,
-    pub learnt: Option<Moment>,
+    pub learnt: Option<AgedInstant>,
     pub lies: u64,
-    pub lied: Option<Moment>,
+    pub lied: Option<AgedInstant>,
 }
 
-impl Past {
+impl PastFigures {
     pub(super) fn note_lie(&mut self, now: Instant) {
         self.lies += 1;
-        self.lied = Some(Moment {
+        self.lied = Some(AgedInstant {
             at: now,
             before: Duration::ZERO,
         });

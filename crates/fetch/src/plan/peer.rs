@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::past::Past;
+use super::past::PastFigures;
 use super::silence::Silence;
-use super::turns::Line;
+use super::turns::FileQueue;
 use super::{Lane, PIECE_MAX_BYTES, RequestId, URGENT_MAX_BYTES};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 use p2pfs_types::least::LeastLately;
@@ -77,7 +77,7 @@ const DISTANCE_SPAN: Duration = Duration::from_secs(60);
 
 /// State of a peer at the time when a request was sent.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sent {
+pub(super) struct SentState {
     pub at: Instant,
     pub usual: Duration,
     pub(super) moved_bytes: u64,
@@ -106,7 +106,7 @@ pub(super) struct Peer {
     /// Open requests to it.
     pub asked: BTreeSet<RequestId>,
     /// Files that wait for room at this peer, one queue for each work class.
-    pub parked: [Line; 3],
+    pub parked: [FileQueue; 3],
     /// When anything last arrived from it.
     pub(super) heard_at: Option<Instant>,
     /// When bytes last arrived from it, or it last reported that it is busy.
@@ -125,12 +125,12 @@ pub(super) struct Peer {
     not_before: Option<Instant>,
     pub shunned_until: Option<Instant>,
     pub load: u8,
-    pub past: Past,
+    pub past: PastFigures,
 }
 
 /// Rank of a peer among the candidates of a request, the best first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Standing {
+pub(super) enum PeerRank {
     #[default]
     Answers,
     WorthATry,
@@ -157,12 +157,12 @@ impl Peer {
 
     /// Returns its rank. Answering peers come first. A peer that has been silent comes next if its
     /// last try was long enough ago: it may be healthy again, which only a request can show.
-    pub(super) fn standing(&self, now: Instant) -> Standing {
+    pub(super) fn standing(&self, now: Instant) -> PeerRank {
         let is_idle = self.asked.is_empty() && self.resting_until(now).is_none();
         match self.is_silent() {
-            false => Standing::Answers,
-            true if is_idle && self.silence.may_be_tried(now) => Standing::WorthATry,
-            true => Standing::Silent,
+            false => PeerRank::Answers,
+            true if is_idle && self.silence.may_be_tried(now) => PeerRank::WorthATry,
+            true => PeerRank::Silent,
         }
     }
 
@@ -184,7 +184,7 @@ impl Peer {
 
     /// Returns whether it has no open requests, no parked files and is not shunned.
     pub(super) fn is_spare(&self) -> bool {
-        let is_free = self.asked.is_empty() && self.parked.iter().all(Line::is_empty);
+        let is_free = self.asked.is_empty() && self.parked.iter().all(FileQueue::is_empty);
         is_free && self.shunned_until.is_none()
     }
 
@@ -282,7 +282,13 @@ impl Peer {
             + penalty
     }
 
-    pub(super) fn sent(&mut self, now: Instant, id: RequestId, lane: Lane, bytes: u64) -> Sent {
+    pub(super) fn sent(
+        &mut self,
+        now: Instant,
+        id: RequestId,
+        lane: Lane,
+        bytes: u64,
+    ) -> SentState {
         let usual = self.expected(lane, bytes) + self.deviation * 2;
         let queue_bytes = self.queue_bytes(lane);
         let ahead_bytes = self.in_flight_bytes();
@@ -299,7 +305,7 @@ impl Peer {
             self.small_bytes += bytes;
         }
         let app_limited = self.in_flight_bytes() * 2 < self.window_bytes();
-        Sent {
+        SentState {
             at: now,
             usual,
             moved_bytes: self.moved_bytes,
@@ -329,7 +335,7 @@ impl Peer {
     }
 
     /// Records a complete answer. Its bytes have been recorded with [`Peer::moved`].
-    pub(super) fn answered(&mut self, now: Instant, sent: &Sent, bytes: u64) {
+    pub(super) fn answered(&mut self, now: Instant, sent: &SentState, bytes: u64) {
         self.delivered_bytes += bytes;
         (self.failures, self.busy) = (0, 0);
         self.not_before = None;
@@ -345,7 +351,7 @@ impl Peer {
 
     /// Updates the rate by the bytes that arrived during the request. If the requests in flight did
     /// not fill the link, the sample can only raise the estimate.
-    fn learn_rate(&mut self, sent: &Sent, took: Duration, bytes: u64) {
+    fn learn_rate(&mut self, sent: &SentState, took: Duration, bytes: u64) {
         let moved = (self.moved_bytes - sent.moved_bytes).max(bytes);
         let sample = moved as f64 / took.as_secs_f64();
         self.rate = Some(match self.rate {
@@ -358,7 +364,7 @@ impl Peer {
 
     /// Updates the latency with Jacobson and Karels' smoothing (RFC 6298). The sample excludes the
     /// transfer time of the bytes and of the queue.
-    fn learn_latency(&mut self, now: Instant, sent: &Sent, took: Duration, bytes: u64) {
+    fn learn_latency(&mut self, now: Instant, sent: &SentState, took: Duration, bytes: u64) {
         let rate = self.rate.unwrap_or(RATE_UNKNOWN).max(1.0);
         let moving = Duration::from_secs_f64((sent.queue_bytes + bytes) as f64 / rate);
         let sample = took.saturating_sub(moving).max(took / 8);
@@ -396,7 +402,7 @@ impl Peer {
     }
 
     /// Records that another peer was faster: its latency is at least the time taken so far.
-    pub(super) fn note_slow(&mut self, now: Instant, sent: &Sent) {
+    pub(super) fn note_slow(&mut self, now: Instant, sent: &SentState) {
         let took = now.saturating_duration_since(sent.at);
         let moved = self.moved_bytes - sent.moved_bytes;
         if self.rate.is_none() && moved > 0 {
@@ -444,7 +450,7 @@ impl Peer {
     pub(super) fn rest_busy(
         &mut self,
         now: Instant,
-        sent: &Sent,
+        sent: &SentState,
         jitter: f64,
         says_so: bool,
     ) -> Instant {
@@ -457,7 +463,7 @@ impl Peer {
 
     /// Backs off from a peer as if it were busy, because a limit of this node delayed the request.
     /// That says nothing about the peer.
-    pub(super) fn hold_back(&mut self, now: Instant, sent: &Sent, jitter: f64) -> Instant {
+    pub(super) fn hold_back(&mut self, now: Instant, sent: &SentState, jitter: f64) -> Instant {
         self.worked_at = Some(now);
         if self.failures == 0 && !self.is_silent() {
             self.limited_at = Some(now);
@@ -471,7 +477,7 @@ impl Peer {
         !self.is_silent() && self.limited_at.is_some_and(|at| at + within > now)
     }
 
-    fn spare(&mut self, now: Instant, sent: &Sent, jitter: f64, gives_less: bool) -> Instant {
+    fn spare(&mut self, now: Instant, sent: &SentState, jitter: f64, gives_less: bool) -> Instant {
         if let (Some(at), Some(until)) = (self.busy_at, self.not_before)
             && sent.at < at
         {

@@ -9,12 +9,12 @@ use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 /// Ranges of one file by id. They may overlap in any way. Each is listed in every cell of
 /// [`CHUNK_BYTES`] that it touches, so a query examines only the cells of its range.
 #[derive(Debug)]
-pub(super) struct Places<Id> {
+pub(super) struct RangeIndex<Id> {
     ranges: BTreeMap<Id, ByteRange>,
     cells: BTreeMap<u64, BTreeSet<Id>>,
 }
 
-impl<Id> Default for Places<Id> {
+impl<Id> Default for RangeIndex<Id> {
     fn default() -> Self {
         Self {
             ranges: BTreeMap::new(),
@@ -23,7 +23,7 @@ impl<Id> Default for Places<Id> {
     }
 }
 
-impl<Id: Copy + Ord> Places<Id> {
+impl<Id: Copy + Ord> RangeIndex<Id> {
     pub(super) fn insert(&mut self, range: ByteRange, id: Id) {
         self.ranges.insert(id, range);
         for cell in cells(range) {
@@ -105,12 +105,12 @@ mod tests {
 
     #[test]
     fn a_range_is_taken_until_the_last_that_covers_it_has_gone() {
-        let mut places = Places::default();
+        let mut places = RangeIndex::default();
         let range = ByteRange::new(100, 200);
         places.insert(range, 1);
         places.insert(range, 2);
         places.insert(ByteRange::new(300, 400), 3);
-        let touching = |places: &Places<u64>, start, end| -> Vec<_> {
+        let touching = |places: &RangeIndex<u64>, start, end| -> Vec<_> {
             let touching = places.touching(ByteRange::new(start, end));
             touching.into_iter().collect()
         };
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_a_part_leaves_of_a_longer_range_is_free_when_the_longer_has_gone() {
-        let mut places = Places::default();
+        let mut places = RangeIndex::default();
         places.insert(ByteRange::new(0, 1 << 20), 1);
         places.insert(ByteRange::new(0, 128 << 10), 2);
         places.remove(1);
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_long_range_is_found_from_any_part_of_it() {
-        let mut places = Places::default();
+        let mut places = RangeIndex::default();
         let long = ByteRange::new(CHUNK_BYTES - 1, 3 * CHUNK_BYTES + 1);
         places.insert(long, 7);
         for at in [long.start, CHUNK_BYTES, 2 * CHUNK_BYTES, long.end - 1] {
@@ -161,7 +161,7 @@ mod tests {
             let range = |(start, len): (u64, u64)| ByteRange::at(start * GRAIN, len * GRAIN);
             let put = put.into_iter().map(range);
             let mut list: BTreeMap<usize, ByteRange> = put.enumerate().collect();
-            let mut places = Places::default();
+            let mut places = RangeIndex::default();
             list.iter().for_each(|(id, range)| places.insert(*range, *id));
             for id in taken {
                 list.remove(&id);

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::past::Moment;
+use super::past::AgedInstant;
 use super::peer::{LATENCY_UNKNOWN, Peer, RATE_UNKNOWN, SHUN};
 use super::{PEERS_MAX, Plan, Timer};
 use p2pfs_types::id::NodeId;
@@ -60,7 +60,7 @@ impl Peer {
     /// Restores the figures of an earlier run. Returns the end of its shunning, if that is in the
     /// future.
     fn recall(&mut self, now: Instant, record: &PeerRecord) -> Option<Instant> {
-        let moment = |before| Moment { at: now, before };
+        let moment = |before| AgedInstant { at: now, before };
         self.past.learnt = Some(moment(record.age));
         if record.age < FIGURES_LAST {
             let share = record.age.as_secs_f64() / FIGURES_LAST.as_secs_f64();

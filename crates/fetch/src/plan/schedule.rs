@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 
 use super::fetch::Coverage;
-use super::peer::Standing;
-use super::turns::{WANTS, Want};
+use super::peer::PeerRank;
+use super::turns::{WORK_CLASSES, WorkClass};
 use super::{
     IN_FLIGHT_MAX_BYTES, InFlight, Lane, PIECE_MAX_BYTES, Plan, PlanEvent, RangeRequest, RequestId,
     STRIPE_BYTES, Timer,
@@ -32,7 +32,7 @@ const TRIES_MAX: usize = 32;
 
 /// Peer for the beginning of a gap, or why none can be asked.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Choice {
+pub(super) enum HolderChoice {
     Ask(NodeId, ByteRange),
     /// The holders have no room for more requests.
     Full,
@@ -47,7 +47,7 @@ pub(super) enum Choice {
 
 /// Purpose of a request for a gap.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asking {
+pub(super) struct RequestPurpose {
     lane: Lane,
     /// Bytes that arrive before it is needed.
     before_bytes: u64,
@@ -55,7 +55,7 @@ pub(super) struct Asking {
     waits_since: Option<Instant>,
 }
 
-impl Asking {
+impl RequestPurpose {
     pub(super) fn new(lane: Lane) -> Self {
         Self {
             lane,
@@ -92,7 +92,7 @@ struct Candidates {
     /// Best score of all answering peers, including those without room.
     least: Option<Duration>,
     best: Option<(Duration, NodeId, ByteRange)>,
-    best_stands: Standing,
+    best_stands: PeerRank,
     /// Silent peer with a due try although others answer.
     to_try: Option<(NodeId, ByteRange)>,
     unknown: Vec<(NodeId, ByteRange)>,
@@ -119,7 +119,7 @@ impl Plan {
         self.rescue_some(now);
         let mut tries = TRIES_MAX;
         loop {
-            if let Some(request) = self.next_of_called(now, &mut tries) {
+            if let Some(request) = self.next_of_ready(now, &mut tries) {
                 return Some(request);
             }
             if tries == 0 {
@@ -134,13 +134,13 @@ impl Plan {
         }
     }
 
-    fn next_of_called(&mut self, now: Instant, tries: &mut usize) -> Option<RangeRequest> {
-        for want in WANTS {
+    fn next_of_ready(&mut self, now: Instant, tries: &mut usize) -> Option<RangeRequest> {
+        for want in WORK_CLASSES {
             let reserve = match want {
-                Want::Demand => 0,
-                Want::Ahead | Want::Fill => DEMAND_RESERVE_BYTES,
+                WorkClass::Demand => 0,
+                WorkClass::ReadAhead | WorkClass::Fill => DEMAND_RESERVE_BYTES,
             };
-            while let Some((_, content)) = self.called[want as usize].first().copied() {
+            while let Some((_, content)) = self.ready[want as usize].first().copied() {
                 self.step();
                 let in_flight_bytes = self.in_flight_bytes + PIECE_MAX_BYTES + reserve;
                 if in_flight_bytes > IN_FLIGHT_MAX_BYTES {
@@ -151,9 +151,9 @@ impl Plan {
                 }
                 *tries -= 1;
                 let found = match want {
-                    Want::Demand => self.next_demanded(now, &content),
-                    Want::Ahead => self.next_ahead(now, &content),
-                    Want::Fill => self.next_filling(now, &content),
+                    WorkClass::Demand => self.next_demanded(now, &content),
+                    WorkClass::ReadAhead => self.next_ahead(now, &content),
+                    WorkClass::Fill => self.next_filling(now, &content),
                 };
                 if found.is_some() {
                     self.move_to_end(&content, want);
@@ -175,16 +175,16 @@ impl Plan {
             let own = fetch.own_ahead(range, limit);
             for gap in fetch.gaps_to_try(now, content, me, (own, range.end)) {
                 is_any = true;
-                let asking = Asking::ahead(gap.start - range.start);
-                if let Choice::Ask(node, part) = self.choose(now, content, gap, asking, &[]) {
+                let asking = RequestPurpose::ahead(gap.start - range.start);
+                if let HolderChoice::Ask(node, part) = self.choose(now, content, gap, asking, &[]) {
                     return Some(self.issue(now, node, Lane::Bulk, *content, part, false));
                 }
             }
         }
         if is_any {
-            self.park(content, Want::Ahead)
+            self.park(content, WorkClass::ReadAhead)
         } else {
-            self.take_out(content, Want::Ahead)
+            self.dequeue(content, WorkClass::ReadAhead)
         }
         None
     }
@@ -195,11 +195,11 @@ impl Plan {
         now: Instant,
         content: &ContentKey,
         gap: ByteRange,
-        asking: Asking,
+        asking: RequestPurpose,
         exclude: &[NodeId],
-    ) -> Choice {
+    ) -> HolderChoice {
         let choice = self.best_of(now, content, gap, asking, exclude);
-        if let Choice::Ask(node, _) = choice
+        if let HolderChoice::Ask(node, _) = choice
             && exclude.is_empty()
         {
             self.note_if_lagging(now, content, gap.start, node);
@@ -212,35 +212,35 @@ impl Plan {
         now: Instant,
         content: &ContentKey,
         gap: ByteRange,
-        asking: Asking,
+        asking: RequestPurpose,
         exclude: &[NodeId],
-    ) -> Choice {
+    ) -> HolderChoice {
         let found = self.candidates(now, content, gap, asking, exclude);
         if found.reserved {
             self.wait_for_stripe(now, content, asking.waits_since);
         }
         if !found.any {
             return match (found.reserved, found.any_in_part) {
-                (true, _) => Choice::Reserved,
-                (_, true) => Choice::InParts,
-                (_, false) => Choice::Nobody,
+                (true, _) => HolderChoice::Reserved,
+                (_, true) => HolderChoice::InParts,
+                (_, false) => HolderChoice::Nobody,
             };
         }
         let lane = asking.lane;
         // a request without a waiting reader tests whether a silent peer is healthy again, at
         // little cost
         if let Some((node, part)) = found.to_try.filter(|_| lane == Lane::Bulk) {
-            return Choice::Ask(node, part);
+            return HolderChoice::Ask(node, part);
         }
         // an answering peer with a queue is sooner than a silent one
-        let only_silent = found.best_stands == Standing::Silent && found.unknown.is_empty();
+        let only_silent = found.best_stands == PeerRank::Silent && found.unknown.is_empty();
         if only_silent && found.any_full && exclude.is_empty() {
-            return Choice::Full;
+            return HolderChoice::Full;
         }
         let may_explore = !found.unknown.is_empty() && found.unknown_in_use < UNKNOWN_AT_ONCE_MAX;
         if let Some((score, node, part)) = found.best {
             let explore = may_explore
-                && (found.best_stands != Standing::Answers
+                && (found.best_stands != PeerRank::Answers
                     || lane == Lane::Bulk && self.rng.random_ratio(1, EXPLORE_ONE_IN));
             let least = found.least.unwrap_or(score);
             let due = found.time_to_bring(asking.before_bytes);
@@ -248,17 +248,17 @@ impl Plan {
             if !explore {
                 let worse = lane == Lane::Bulk && exclude.is_empty() && score > bearable;
                 return if worse {
-                    Choice::Full
+                    HolderChoice::Full
                 } else {
-                    Choice::Ask(node, part)
+                    HolderChoice::Ask(node, part)
                 };
             }
         }
         if !may_explore {
-            return Choice::Full;
+            return HolderChoice::Full;
         }
         let (node, part) = found.unknown[self.rng.random_range(0..found.unknown.len())];
-        Choice::Ask(node, part)
+        HolderChoice::Ask(node, part)
     }
 
     fn candidates(
@@ -266,7 +266,7 @@ impl Plan {
         now: Instant,
         content: &ContentKey,
         gap: ByteRange,
-        asking: Asking,
+        asking: RequestPurpose,
         exclude: &[NodeId],
     ) -> Candidates {
         let (mut found, lane) = (Candidates::default(), asking.lane);
@@ -313,10 +313,10 @@ impl Plan {
                 found.unknown_in_use += 1;
             }
             if !peer.has_room(lane, part.len()) {
-                found.any_full |= standing == Standing::Answers;
+                found.any_full |= standing == PeerRank::Answers;
                 continue;
             }
-            if !is_swarm && standing == Standing::WorthATry {
+            if !is_swarm && standing == PeerRank::WorthATry {
                 found.to_try = Some((*node, part));
             }
             if !peer.is_known() && !peer.is_silent() {
@@ -345,9 +345,9 @@ impl Plan {
         self.next_id += 1;
         let peer = self.peers.entry(node).or_default();
         let sent = peer.sent(now, id, lane, range.len());
-        let look_at = now + self.late_after(sent.usual, waited);
+        let check_at = now + self.late_after(sent.usual, waited);
         let expire_at = now + self.config.request_limit;
-        self.timers.insert((look_at, Timer::Look(id)));
+        self.timers.insert((check_at, Timer::CheckOverdue(id)));
         self.timers.insert((expire_at, Timer::Expire(id)));
         self.in_flight_bytes += range.len();
         if let Some(fetch) = self.fetches.get_mut(&content) {
@@ -366,8 +366,8 @@ impl Plan {
             InFlight {
                 request,
                 sent,
-                look_at,
-                looks: 0,
+                check_at,
+                checks: 0,
                 expire_at,
                 arrived_bytes: 0,
                 arrived_at: None,

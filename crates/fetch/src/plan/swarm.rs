@@ -19,7 +19,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::fellows::Fellow;
+use super::fellows::SwarmPeer;
 use super::fetch::{Coverage, Fetch};
 use super::peer::Peer;
 use super::schedule::{WORSE_MULTIPLE, WORSE_SLACK};
@@ -81,16 +81,16 @@ impl Plan {
         if self.peer_or_new(node).is_none() {
             return;
         }
-        self.take_out_all(content);
+        self.dequeue_all(content);
         if let Some(fetch) = self.fetches.get_mut(content) {
             fetch.add_holder(node, Coverage::Part(ExtentSet::new()));
             // beyond the limit of holders it was not added
             if let Some(coverage) = fetch.holders().get(&node) {
                 let is_partial = *coverage != Coverage::All;
                 let first = fetch.swarm.fellows.is_empty();
-                let fellow = Fellow {
+                let fellow = SwarmPeer {
                     is_partial,
-                    ..Fellow::default()
+                    ..SwarmPeer::default()
                 };
                 fetch.swarm.fellows.insert(node, fellow);
                 fetch.swarm.survey_each = SURVEY_MIN;
@@ -101,7 +101,7 @@ impl Plan {
             }
         }
         self.give_up_stripes_of_others(now, content);
-        self.call_up_all(content);
+        self.enqueue_all(content);
     }
 
     /// Cancels requests to full holders for stripes that now belong to other nodes. They were sent
@@ -308,11 +308,11 @@ impl Plan {
         }
     }
 
-    pub(super) fn look_at_stripes(&mut self, content: &ContentKey) {
+    pub(super) fn recheck_stripes(&mut self, content: &ContentKey) {
         if let Some(fetch) = self.fetches.get_mut(content) {
             fetch.swarm.stripe_at = None;
         }
-        self.call_up_all(content);
+        self.enqueue_all(content);
     }
 
     /// Marks the owner of a stripe as late if a full holder is asked for it instead.
@@ -346,7 +346,7 @@ impl Plan {
     }
 }
 
-impl Fellow {
+impl SwarmPeer {
     /// Removes its stripes for a while, longer each time.
     fn lag(&mut self, now: Instant) {
         let pause = LAGGING * (1 << self.lags.min(LAGS_DOUBLED_MAX));
@@ -436,7 +436,7 @@ impl Fetch {
         }
     }
 
-    fn partial_fellows(&self) -> impl Iterator<Item = (&NodeId, &Fellow)> {
+    fn partial_fellows(&self) -> impl Iterator<Item = (&NodeId, &SwarmPeer)> {
         let fellows = self.swarm.fellows.iter();
         fellows.filter(|(_, fellow)| fellow.is_partial)
     }
@@ -452,7 +452,7 @@ impl Fetch {
         let start = stripe * STRIPE_BYTES;
         let have = self.have_bytes();
         let begins = have < NEAR_BYTES;
-        let is_near = |fellow: &Fellow| {
+        let is_near = |fellow: &SwarmPeer| {
             let is_slow = have > BEGUN_BYTES && fellow.has_bytes < have / SLOW_PART;
             !is_slow && (begins || fellow.furthest.saturating_add(NEAR_BYTES) >= start)
         };

@@ -21,30 +21,31 @@ use p2pfs_types::id::NodeId;
 
 /// Work class of a file's requests, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Want {
+pub(super) enum WorkClass {
     Demand = 0,
-    Ahead = 1,
+    ReadAhead = 1,
     Fill = 2,
 }
 
-pub(super) const WANTS: [Want; 3] = [Want::Demand, Want::Ahead, Want::Fill];
+pub(super) const WORK_CLASSES: [WorkClass; 3] =
+    [WorkClass::Demand, WorkClass::ReadAhead, WorkClass::Fill];
 
-impl Want {
+impl WorkClass {
     pub(super) fn lane(self) -> Lane {
         match self {
             Self::Demand => Lane::Urgent,
-            Self::Ahead | Self::Fill => Lane::Bulk,
+            Self::ReadAhead | Self::Fill => Lane::Bulk,
         }
     }
 }
 
 /// Queue state of a file for one work class, with its queue number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum TurnState {
     #[default]
-    Out,
-    Called(u64),
-    Parked(u64),
+    Idle,
+    Ready(u64),
+    WaitingForRoom(u64),
 }
 
 /// Queue number of overdue files, before all others.
@@ -53,11 +54,11 @@ pub(super) const OVERDUE: u64 = 0;
 const FIRST: ContentKey = ContentKey::new(ContentHash::new([0; 32]), 0);
 
 /// Files in order, the lowest number first.
-pub(super) type Line = BTreeSet<(u64, ContentKey)>;
+pub(super) type FileQueue = BTreeSet<(u64, ContentKey)>;
 
 /// Progress of calling up the files parked at a peer since it had room.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pass {
+pub(super) struct WakePass {
     /// Next number to call up in each work class.
     next: [u64; 3],
     /// Files parked after the pass began wait for the next pass.
@@ -66,34 +67,36 @@ pub(super) struct Pass {
 
 impl Plan {
     /// Queues a file that may have something to request.
-    pub(super) fn call_up(&mut self, content: &ContentKey, want: Want) {
+    pub(super) fn enqueue(&mut self, content: &ContentKey, want: WorkClass) {
         let Some(fetch) = self.fetches.get_mut(content) else {
             return;
         };
-        if want == Want::Demand {
-            fetch.tried = None;
+        if want == WorkClass::Demand {
+            fetch.scan_cursor = None;
         }
         let number = match want {
-            Want::Demand => fetch.demand_number(),
-            Want::Ahead => Some(self.next_turn),
-            Want::Fill => fetch.filling.is_some().then_some(self.next_turn),
+            WorkClass::Demand => fetch.demand_queue_number(),
+            WorkClass::ReadAhead => Some(self.next_turn),
+            WorkClass::Fill => fetch.filling.is_some().then_some(self.next_turn),
         };
-        let place = fetch.places[want as usize];
+        let place = fetch.turn_states[want as usize];
         match (number, place) {
-            (None, _) => self.take_out(content, want),
-            (Some(_), Place::Called(_)) if want != Want::Demand => {}
-            (Some(number), Place::Called(known)) if number == known => {}
+            (None, _) => self.dequeue(content, want),
+            (Some(_), TurnState::Ready(_)) if want != WorkClass::Demand => {}
+            (Some(number), TurnState::Ready(known)) if number == known => {}
             (Some(number), _) => {
                 self.next_turn += 1;
-                self.take_out(content, want);
-                self.called[want as usize].insert((number, *content));
-                self.set_place(content, want, Place::Called(number));
+                self.dequeue(content, want);
+                self.ready[want as usize].insert((number, *content));
+                self.set_turn_state(content, want, TurnState::Ready(number));
             }
         }
     }
 
-    pub(super) fn call_up_all(&mut self, content: &ContentKey) {
-        WANTS.iter().for_each(|want| self.call_up(content, *want));
+    pub(super) fn enqueue_all(&mut self, content: &ContentKey) {
+        WORK_CLASSES
+            .iter()
+            .for_each(|want| self.enqueue(content, *want));
     }
 
     /// Moves a file ahead of older ones if its first reader has waited long without a byte and
@@ -102,52 +105,52 @@ impl Plan {
         let Some(fetch) = self.fetches.get_mut(content) else {
             return;
         };
-        let first = fetch.hungry.first().and_then(|id| self.demands.get(id));
+        let first = fetch.unissued.first().and_then(|id| self.demands.get(id));
         let Some(first) = first.filter(|_| fetch.asked.is_empty()) else {
             return;
         };
         let own = fetch.last_progress(first.since);
         let is_overdue = own + first.patience * OVERDUE_PATIENCE <= now;
         if is_overdue && !std::mem::replace(&mut fetch.overdue, true) {
-            self.call_up(content, Want::Demand);
+            self.enqueue(content, WorkClass::Demand);
         }
     }
 
     /// Calls up an overdue file that is parked at a peer with room, before all other files.
-    fn call_up_overdue(&mut self, node: NodeId) {
-        let lane = Want::Demand.lane();
+    fn enqueue_overdue(&mut self, node: NodeId) {
+        let lane = WorkClass::Demand.lane();
         let peer = self.peers.get(&node);
         let peer = peer.filter(|peer| peer.has_room(lane, peer.piece_bytes(lane)));
-        let first = peer.and_then(|peer| peer.parked[Want::Demand as usize].first().copied());
+        let first = peer.and_then(|peer| peer.parked[WorkClass::Demand as usize].first().copied());
         if let Some((OVERDUE, content)) = first {
-            self.call_up(&content, Want::Demand);
+            self.enqueue(&content, WorkClass::Demand);
         }
     }
 
     /// Moves a file behind the others after a request. Demands keep their order of age instead.
-    pub(super) fn move_to_end(&mut self, content: &ContentKey, want: Want) {
+    pub(super) fn move_to_end(&mut self, content: &ContentKey, want: WorkClass) {
         if let Some(fetch) = self
             .fetches
             .get_mut(content)
-            .filter(|_| want == Want::Demand)
+            .filter(|_| want == WorkClass::Demand)
         {
             fetch.overdue = false;
         }
-        if want != Want::Demand {
-            self.take_out(content, want);
+        if want != WorkClass::Demand {
+            self.dequeue(content, want);
         }
-        self.call_up(content, want);
+        self.enqueue(content, want);
     }
 
     /// Parks a file that cannot request anything until a holder has room or a new holder appears.
-    pub(super) fn park(&mut self, content: &ContentKey, want: Want) {
-        self.take_out(content, want);
+    pub(super) fn park(&mut self, content: &ContentKey, want: WorkClass) {
+        self.dequeue(content, want);
         let Some(fetch) = self.fetches.get(content) else {
             return;
         };
         let number = match want {
-            Want::Demand => fetch.demand_number().unwrap_or(self.next_id),
-            Want::Ahead | Want::Fill => self.next_turn,
+            WorkClass::Demand => fetch.demand_queue_number().unwrap_or(self.next_id),
+            WorkClass::ReadAhead | WorkClass::Fill => self.next_turn,
         };
         self.next_turn += 1;
         for node in fetch.holders().keys() {
@@ -155,18 +158,18 @@ impl Plan {
                 peer.parked[want as usize].insert((number, *content));
             }
         }
-        self.set_place(content, want, Place::Parked(number));
+        self.set_turn_state(content, want, TurnState::WaitingForRoom(number));
     }
 
     /// Removes a file from the queues of one work class.
-    pub(super) fn take_out(&mut self, content: &ContentKey, want: Want) {
+    pub(super) fn dequeue(&mut self, content: &ContentKey, want: WorkClass) {
         let Some(fetch) = self.fetches.get(content) else {
             return;
         };
-        match fetch.places[want as usize] {
-            Place::Out => return,
-            Place::Called(number) => drop(self.called[want as usize].remove(&(number, *content))),
-            Place::Parked(number) => {
+        match fetch.turn_states[want as usize] {
+            TurnState::Idle => return,
+            TurnState::Ready(number) => drop(self.ready[want as usize].remove(&(number, *content))),
+            TurnState::WaitingForRoom(number) => {
                 for node in fetch.holders().keys() {
                     if let Some(peer) = self.peers.get_mut(node) {
                         peer.parked[want as usize].remove(&(number, *content));
@@ -174,36 +177,38 @@ impl Plan {
                 }
             }
         }
-        self.set_place(content, want, Place::Out);
+        self.set_turn_state(content, want, TurnState::Idle);
     }
 
-    pub(super) fn take_out_all(&mut self, content: &ContentKey) {
-        WANTS.iter().for_each(|want| self.take_out(content, *want));
+    pub(super) fn dequeue_all(&mut self, content: &ContentKey) {
+        WORK_CLASSES
+            .iter()
+            .for_each(|want| self.dequeue(content, *want));
     }
 
-    fn set_place(&mut self, content: &ContentKey, want: Want, place: Place) {
+    fn set_turn_state(&mut self, content: &ContentKey, want: WorkClass, place: TurnState) {
         if let Some(fetch) = self.fetches.get_mut(content) {
-            fetch.places[want as usize] = place;
+            fetch.turn_states[want as usize] = place;
         }
     }
 
     /// Wakes the files parked at a peer that may have room, in turn. The pass also covers demands
     /// that an earlier pass called up in vain.
     pub(super) fn wake(&mut self, node: NodeId) {
-        let begun = Pass {
+        let begun = WakePass {
             next: [0; 3],
             until: self.next_turn,
         };
         let pass = self.awake.entry(node).or_insert(begun);
         pass.until = begun.until;
-        pass.next[Want::Demand as usize] = 0;
-        self.call_up_overdue(node);
+        pass.next[WorkClass::Demand as usize] = 0;
+        self.enqueue_overdue(node);
     }
 
     /// Calls up one file that is parked at a peer with room. Returns false if there is none.
     pub(super) fn wake_one(&mut self) -> bool {
         while let Some((node, pass)) = self.awake.first_key_value().map(|(n, p)| (*n, *p)) {
-            let first = WANTS
+            let first = WORK_CLASSES
                 .iter()
                 .find_map(|want| self.parked_next(node, &pass, *want));
             let Some((want, number, content)) = first else {
@@ -213,7 +218,7 @@ impl Plan {
             if let Some(pass) = self.awake.get_mut(&node) {
                 pass.next[want as usize] = number + 1;
             }
-            self.call_up(&content, want);
+            self.enqueue(&content, want);
             return true;
         }
         false
@@ -224,9 +229,9 @@ impl Plan {
     fn parked_next(
         &self,
         node: NodeId,
-        pass: &Pass,
-        want: Want,
-    ) -> Option<(Want, u64, ContentKey)> {
+        pass: &WakePass,
+        want: WorkClass,
+    ) -> Option<(WorkClass, u64, ContentKey)> {
         let peer = self.peers.get(&node)?;
         let lane = want.lane();
         if !peer.has_room(lane, peer.piece_bytes(lane)) {
@@ -234,7 +239,7 @@ impl Plan {
         }
         let from = (pass.next[want as usize], FIRST);
         let (number, content) = peer.parked[want as usize].range(from..).next()?;
-        let in_time = want == Want::Demand || *number < pass.until;
+        let in_time = want == WorkClass::Demand || *number < pass.until;
         in_time.then_some((want, *number, *content))
     }
 }

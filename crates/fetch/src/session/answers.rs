@@ -104,13 +104,13 @@ impl<O: Owner> Session<O> {
     }
 
     /// Marks a request as delayed by a limit of this node.
-    pub fn held(&mut self, id: RequestId) {
-        self.plan.held(id);
+    pub fn mark_throttled(&mut self, id: RequestId) {
+        self.plan.mark_throttled(id);
     }
 
     /// Marks a delayed request as sent now.
-    pub fn let_go(&mut self, now: Instant, id: RequestId) {
-        self.plan.let_go(now, id);
+    pub fn mark_sent(&mut self, now: Instant, id: RequestId) {
+        self.plan.mark_sent(now, id);
     }
 
     /// Records that bytes of an answer arrived from a peer, whole or in part.
@@ -119,8 +119,8 @@ impl<O: Owner> Session<O> {
     }
 
     /// Marks an answer as complete and waiting for verification.
-    pub fn came(&mut self, id: RequestId) {
-        self.plan.came(id);
+    pub fn mark_received(&mut self, id: RequestId) {
+        self.plan.mark_received(id);
     }
 
     /// Ends a request without data. Its range goes to another peer. A wrong answer counts against

@@ -23,11 +23,11 @@ const WAITING_MAX: usize = 1024;
 /// Open and waiting surveys of all nodes.
 #[derive(Debug, Default)]
 pub(super) struct Surveys {
-    nodes: BTreeMap<NodeId, OfNode>,
+    nodes: BTreeMap<NodeId, NodeSurveys>,
 }
 
 #[derive(Debug, Default)]
-struct OfNode {
+struct NodeSurveys {
     /// Contents of open surveys, and since when they are open.
     asked: BTreeMap<ContentHash, Instant>,
     /// Contents of waiting surveys.

@@ -12,7 +12,7 @@ use crate::plan::PIECE_MAX_BYTES;
 use p2pfs_types::digest::{ContentKey, Verified};
 use p2pfs_types::extent::ByteRange;
 
-struct Held {
+struct WindowEntry {
     verified: Arc<Verified>,
     /// Number of its refusal by the cache, in order; `None` while it is being stored.
     refused: Option<u64>,
@@ -22,7 +22,7 @@ struct Held {
 }
 
 pub(super) struct Window {
-    held: BTreeMap<(ContentKey, ByteRange), Held>,
+    held: BTreeMap<(ContentKey, ByteRange), WindowEntry>,
     refused: BTreeMap<u64, (ContentKey, ByteRange)>,
     refused_bytes: u64,
     limit_bytes: u64,
@@ -46,7 +46,7 @@ impl Window {
         self.remove(&content, verified.range);
         self.held.insert(
             place,
-            Held {
+            WindowEntry {
                 verified,
                 refused: None,
                 for_later_fill: false,
@@ -142,7 +142,7 @@ impl Window {
         ranges
     }
 
-    fn all(&self, content: &ContentKey) -> impl Iterator<Item = (ByteRange, &Held)> {
+    fn all(&self, content: &ContentKey) -> impl Iterator<Item = (ByteRange, &WindowEntry)> {
         let [first, last] = places(content);
         let held = self.held.range(first..=last);
         held.map(|((_, range), held)| (*range, held))

@@ -134,10 +134,10 @@ impl Inner {
         if poll_fn(|cx| Poll::Ready(allowed.as_mut().poll(cx).is_ready())).await {
             return true;
         }
-        self.with(|session, _| session.held(request.id));
+        self.with(|session, _| session.mark_throttled(request.id));
         let is_allowed = timeout(ALLOWED_WITHIN, allowed).await.is_ok();
         if is_allowed {
-            self.with(|session, now| session.let_go(now, request.id));
+            self.with(|session, now| session.mark_sent(now, request.id));
         }
         is_allowed
     }
@@ -155,7 +155,7 @@ impl Inner {
     /// Verifies and stores an answer on a blocking thread. A small answer is hashed on this task
     /// instead, because that takes less time than waking a thread while its reader waits.
     async fn take_answer(self: Arc<Self>, request: RangeRequest, proof: Bytes) {
-        self.with(|session, _| session.came(request.id));
+        self.with(|session, _| session.mark_received(request.id));
         let turn = self.storing.turn().await;
         // the semaphore is never closed, so this cannot fail; without a permit nothing is verified
         let Ok(permit) = self.verifiers.clone().acquire_owned().await else {

@@ -4,7 +4,7 @@ use super::*;
 
 const ID: RequestId = RequestId(0);
 
-fn answer(peer: &mut Peer, now: Instant, id: RequestId, sent: (&Sent, Lane), bytes: u64) {
+fn answer(peer: &mut Peer, now: Instant, id: RequestId, sent: (&SentState, Lane), bytes: u64) {
     peer.ended(id, sent.1, bytes);
     peer.moved(now, bytes);
     peer.answered(now, sent.0, bytes);

@@ -337,7 +337,7 @@ impl Bench {
     fn check_readers(&self) {
         for (id, demand) in &self.plan.demands {
             let fetch = &self.plan.fetches[&demand.content];
-            if fetch.hungry.contains(id) {
+            if fetch.unissued.contains(id) {
                 continue;
             }
             let mut comes = fetch.have().clone();

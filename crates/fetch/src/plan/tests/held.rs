@@ -107,7 +107,7 @@ fn what_is_held_back_by_a_limit_of_this_node_is_not_the_silence_of_its_holder() 
             plan.failed(now, id, Failure::Limited);
         }
         while let Some(request) = plan.poll_request(now) {
-            plan.held(request.id);
+            plan.mark_throttled(request.id);
             held.push_back((request.id, now + PATIENCE * 2 / 5));
         }
         while let Some(event) = plan.poll_event() {
@@ -126,10 +126,10 @@ fn what_came_while_a_limit_of_this_node_held_a_request_back_does_not_make_its_ho
     bench.demand(content, ByteRange::new(0, MIB), PATIENCE);
     let plan = &mut bench.plan;
     let [first, held] = [(); 2].map(|()| plan.poll_request(bench.now).unwrap());
-    plan.held(held.id);
+    plan.mark_throttled(held.id);
     bench.now += Duration::from_secs(1);
     plan.arrived(bench.now, peer, first.id, MIB);
-    plan.let_go(bench.now, held.id);
+    plan.mark_sent(bench.now, held.id);
     bench.now += Duration::from_millis(100);
     plan.arrived(bench.now, peer, held.id, held.range.len());
     assert!(plan.answered(bench.now, held.id));
@@ -146,7 +146,7 @@ fn what_a_limit_of_this_node_holds_back_for_later_is_asked_for_as_soon_as_a_read
     bench.plan.fill(bench.now, content, PATIENCE);
     let later = bench.plan.poll_request(bench.now).unwrap();
     assert_eq!(later.lane, Lane::Bulk);
-    bench.plan.held(later.id);
+    bench.plan.mark_throttled(later.id);
     let page = ByteRange::at(later.range.start, PAGE_BYTES);
     bench.demand(content, page, PATIENCE);
     bench.now += Duration::from_millis(500);
@@ -165,7 +165,7 @@ fn what_a_limit_of_this_node_holds_back_is_asked_of_another_where_its_holder_fel
     let content = bench.file(1, 3 * MIB, &[mute]);
     bench.plan.fill(bench.now, content, PATIENCE);
     let [first, held] = [(); 2].map(|()| bench.plan.poll_request(bench.now).unwrap());
-    bench.plan.held(held.id);
+    bench.plan.mark_throttled(held.id);
     let page = |of: ByteRange| ByteRange::at(of.start, PAGE_BYTES);
     bench.demand(content, page(first.range), PATIENCE);
     bench.now += Duration::from_secs(1);

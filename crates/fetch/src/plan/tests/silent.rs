@@ -162,7 +162,7 @@ fn an_answer_that_waits_for_the_disk_is_not_its_senders_silence_and_not_asked_ag
     let mut asked = Vec::new();
     while let Some(request) = plan.poll_request(begun) {
         plan.arrived(begun, request.node, request.id, request.range.len());
-        plan.came(request.id);
+        plan.mark_received(request.id);
         asked.push(request);
     }
     let bytes: u64 = asked.iter().map(|request| request.range.len()).sum();
