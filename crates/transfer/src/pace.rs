@@ -34,11 +34,11 @@ const PART_MAX: Duration = Duration::from_secs(1);
 /// Limit in bytes per second. Clones share the limit.
 #[derive(Clone, Debug, Default)]
 pub struct Pace {
-    inner: Arc<Inner>,
+    inner: Arc<PaceInner>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct PaceInner {
     bucket: Mutex<Bucket>,
     /// Queues of urgent and of other transfers. One transfer of each queue waits for its bytes at a
     /// time; the others wait in order.

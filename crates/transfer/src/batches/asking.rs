@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::table::{Batch, UnderWay};
-use super::{Inner, LONG_REST, REST, Reading};
+use super::table::{Batch, BatchHandle};
+use super::{BatchRead, BatchesInner, LONG_REST, REST};
 use crate::net::NetError;
 use p2pfs_cache::Stored;
 use p2pfs_fetch::Holder;
@@ -21,7 +21,7 @@ const HELD_FOR: Duration = Duration::from_secs(2);
 /// How long a node that gave wrong bytes gets no batches: as long as it is shunned otherwise.
 const LIED_REST: Duration = p2pfs_fetch::plan::SHUN;
 
-impl Inner {
+impl BatchesInner {
     pub(super) fn ask(self: &Arc<Self>, files: &[SmallFile]) {
         let now = Instant::now();
         let peers = self.fetcher.peers();
@@ -83,8 +83,8 @@ impl Inner {
         }
     }
 
-    async fn exchange(self: Arc<Self>, mut batch: Batch, under_way: UnderWay) {
-        let UnderWay { number, taken_back } = under_way;
+    async fn exchange(self: Arc<Self>, mut batch: Batch, under_way: BatchHandle) {
+        let BatchHandle { number, taken_back } = under_way;
         let parts = tokio::select! {
             parts = self.answer(&mut batch) => Some(parts),
             _ = taken_back => None,
@@ -183,7 +183,7 @@ impl Inner {
 
     fn deliver(&self, file: &SmallFile, proven: &Verified) {
         let readings = self.table.lock().came(*file, proven.bytes.clone());
-        for Reading { range, reply, .. } in readings {
+        for BatchRead { range, reply, .. } in readings {
             let end = range.end.min(file.size_bytes);
             let part = proven
                 .bytes

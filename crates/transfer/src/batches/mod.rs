@@ -25,7 +25,7 @@ use p2pfs_fetch::TransferError;
 pub use p2pfs_proto::wire::native::tcp::{BATCH_FILE_MAX_BYTES, SmallFile};
 use p2pfs_types::extent::ByteRange;
 
-use table::{Reading, Table};
+use table::{BatchRead, BatchTable};
 
 /// Maximum batches in flight to one node. With [`BATCH_TARGET_BYTES`] each, they move 50 MB/s over
 /// 20 ms.
@@ -50,22 +50,22 @@ const OURS: u64 = 1 << 63;
 /// Small files requested in batches. Clones share the state.
 #[derive(Clone)]
 pub struct Batches {
-    inner: Arc<Inner>,
+    inner: Arc<BatchesInner>,
 }
 
-struct Inner {
+struct BatchesInner {
     net: PeerNet,
     cache: Cache,
     holders: HoldersOf,
     fetcher: Fetcher,
-    table: Mutex<Table>,
+    table: Mutex<BatchTable>,
     runtime: tokio::runtime::Handle,
 }
 
 impl Batches {
     /// Creates an empty instance. Must be called within the runtime that does the work.
     pub fn new(net: PeerNet, cache: Cache, holders: HoldersOf, fetcher: Fetcher) -> Self {
-        let inner = Inner {
+        let inner = BatchesInner {
             net,
             cache,
             holders,
@@ -101,7 +101,7 @@ impl Batches {
         deadline: Instant,
         reply: ReadReply,
     ) -> Result<u64, ReadReply> {
-        let reading = Reading {
+        let reading = BatchRead {
             file,
             range,
             deadline,
@@ -159,11 +159,11 @@ impl Batches {
     }
 }
 
-impl Inner {
+impl BatchesInner {
     /// Fetches files alone for reads after their batch broke or is late.
-    fn fetch_alone(self: &Arc<Self>, readings: impl IntoIterator<Item = (u64, Reading)>) {
+    fn fetch_alone(self: &Arc<Self>, readings: impl IntoIterator<Item = (u64, BatchRead)>) {
         for (number, reading) in readings {
-            let Reading {
+            let BatchRead {
                 file,
                 range,
                 deadline,

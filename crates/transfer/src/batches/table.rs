@@ -27,7 +27,7 @@ const BATCH_LEAST_BYTES: u64 = 16 << 10;
 const HELD_MAX: usize = 256;
 
 /// Read of a file that is in a batch.
-pub(super) struct Reading {
+pub(super) struct BatchRead {
     pub file: SmallFile,
     pub range: ByteRange,
     pub deadline: Instant,
@@ -41,29 +41,29 @@ pub(super) struct Batch {
 }
 
 /// Handle of a batch in flight.
-pub(super) struct UnderWay {
+pub(super) struct BatchHandle {
     pub number: u64,
     /// Resolves with an error when the batch is cancelled.
     pub taken_back: oneshot::Receiver<()>,
 }
 
-enum Coming {
+enum BatchFileState {
     /// Requested from a node or queued for it, with the numbers of the waiting reads.
     Wanted { from: NodeId, waiting: Vec<u64> },
     /// Received and verified, but not stored yet.
     Here(Bytes),
 }
 
-enum Wait {
-    ForBatch(Reading),
+enum ReadState {
+    ForBatch(BatchRead),
     /// `None` briefly, while the read begins.
     Alone(Option<FetchTicket>),
 }
 
 #[derive(Default)]
-pub(super) struct Table {
-    coming: HashMap<SmallFile, Coming>,
-    waits: HashMap<u64, Wait>,
+pub(super) struct BatchTable {
+    coming: HashMap<SmallFile, BatchFileState>,
+    waits: HashMap<u64, ReadState>,
     next_number: u64,
     /// Batches in flight by node and number. Dropping the sender cancels the batch.
     under_way: BTreeMap<(NodeId, u64), oneshot::Sender<()>>,
@@ -76,7 +76,7 @@ pub(super) struct Table {
     held: VecDeque<(Instant, CacheFile)>,
 }
 
-impl Table {
+impl BatchTable {
     /// Returns how many more files may be requested.
     pub(super) fn room(&self) -> usize {
         COMING_MAX.saturating_sub(self.coming.len())
@@ -128,13 +128,14 @@ impl Table {
     pub(super) fn queue(&mut self, batch: Batch) {
         for file in &batch.files {
             let (from, waiting) = (batch.from.node, Vec::new());
-            self.coming.insert(*file, Coming::Wanted { from, waiting });
+            self.coming
+                .insert(*file, BatchFileState::Wanted { from, waiting });
         }
         self.queued.push_back(batch);
     }
 
     /// Removes the next queued batch that may be sent, and marks it as in flight.
-    pub(super) fn next(&mut self) -> Option<(Batch, UnderWay)> {
+    pub(super) fn next(&mut self) -> Option<(Batch, BatchHandle)> {
         let under_way = &self.under_way;
         let has_room = |batch: &Batch| {
             let node = batch.from.node;
@@ -147,7 +148,7 @@ impl Table {
         let number = self.next_number;
         let (takes_back, taken_back) = oneshot::channel();
         self.under_way.insert((batch.from.node, number), takes_back);
-        Some((batch, UnderWay { number, taken_back }))
+        Some((batch, BatchHandle { number, taken_back }))
     }
 
     /// Removes an ended batch.
@@ -158,16 +159,17 @@ impl Table {
     /// Returns whether a file is still expected from a node.
     pub(super) fn is_wanted(&self, file: &SmallFile, node: &NodeId) -> bool {
         let coming = self.coming.get(file);
-        matches!(coming, Some(Coming::Wanted { from, .. }) if from == node)
+        matches!(coming, Some(BatchFileState::Wanted { from, .. }) if from == node)
     }
 
     /// Adds a read that waits for its file. Returns the read if its file is not expected.
-    pub(super) fn wait(&mut self, reading: Reading) -> Result<u64, Reading> {
+    pub(super) fn wait(&mut self, reading: BatchRead) -> Result<u64, BatchRead> {
         match self.coming.get_mut(&reading.file) {
-            Some(Coming::Wanted { waiting, .. }) => {
+            Some(BatchFileState::Wanted { waiting, .. }) => {
                 self.next_number += 1;
                 waiting.push(self.next_number);
-                self.waits.insert(self.next_number, Wait::ForBatch(reading));
+                self.waits
+                    .insert(self.next_number, ReadState::ForBatch(reading));
                 Ok(self.next_number)
             }
             _ => Err(reading),
@@ -175,19 +177,19 @@ impl Table {
     }
 
     /// Marks a file as received. Returns the reads that waited for it.
-    pub(super) fn came(&mut self, file: SmallFile, bytes: Bytes) -> Vec<Reading> {
-        let before = self.coming.insert(file, Coming::Here(bytes));
-        let Some(Coming::Wanted { waiting, .. }) = before else {
+    pub(super) fn came(&mut self, file: SmallFile, bytes: Bytes) -> Vec<BatchRead> {
+        let before = self.coming.insert(file, BatchFileState::Here(bytes));
+        let Some(BatchFileState::Wanted { waiting, .. }) = before else {
             return Vec::new();
         };
         let readings = waiting.iter().filter_map(|number| self.take(*number));
         readings.collect()
     }
 
-    fn take(&mut self, number: u64) -> Option<Reading> {
+    fn take(&mut self, number: u64) -> Option<BatchRead> {
         match self.waits.remove(&number)? {
-            Wait::ForBatch(reading) => Some(reading),
-            alone @ Wait::Alone(_) => {
+            ReadState::ForBatch(reading) => Some(reading),
+            alone @ ReadState::Alone(_) => {
                 self.waits.insert(number, alone);
                 None
             }
@@ -196,9 +198,9 @@ impl Table {
 
     /// Removes a file that will not arrive from a node. Returns its reads, which are fetched alone
     /// from now on.
-    pub(super) fn failed(&mut self, file: &SmallFile, node: &NodeId) -> Vec<(u64, Reading)> {
+    pub(super) fn failed(&mut self, file: &SmallFile, node: &NodeId) -> Vec<(u64, BatchRead)> {
         match self.coming.remove(file) {
-            Some(Coming::Wanted { from, waiting }) if from == *node => waiting
+            Some(BatchFileState::Wanted { from, waiting }) if from == *node => waiting
                 .into_iter()
                 .filter_map(|number| self.give_up(number))
                 .collect(),
@@ -215,11 +217,11 @@ impl Table {
     /// alone from now on and returned, so that they need not discover the delay one by one. The
     /// node rests, and its next batches are smaller. Its batches in flight are cancelled, so that
     /// nothing arrives twice.
-    pub(super) fn late(&mut self, number: u64, now: Instant) -> Vec<(u64, Reading)> {
-        let Some(Wait::ForBatch(reading)) = self.waits.get(&number) else {
+    pub(super) fn late(&mut self, number: u64, now: Instant) -> Vec<(u64, BatchRead)> {
+        let Some(ReadState::ForBatch(reading)) = self.waits.get(&number) else {
             return Vec::new();
         };
-        let Some(Coming::Wanted { from, .. }) = self.coming.get(&reading.file) else {
+        let Some(BatchFileState::Wanted { from, .. }) = self.coming.get(&reading.file) else {
             return self.give_up(number).into_iter().collect();
         };
         let node = *from;
@@ -238,9 +240,9 @@ impl Table {
     }
 
     /// Ends the wait of a read for its batch. Returns the read if it waited.
-    fn give_up(&mut self, number: u64) -> Option<(u64, Reading)> {
+    fn give_up(&mut self, number: u64) -> Option<(u64, BatchRead)> {
         let reading = self.take(number)?;
-        self.waits.insert(number, Wait::Alone(None));
+        self.waits.insert(number, ReadState::Alone(None));
         Some((number, reading))
     }
 
@@ -248,7 +250,8 @@ impl Table {
     /// was cancelled.
     pub(super) fn is_alone(&mut self, number: u64, ticket: FetchTicket) -> bool {
         let wait = self.waits.get_mut(&number);
-        wait.map(|wait| *wait = Wait::Alone(Some(ticket))).is_some()
+        wait.map(|wait| *wait = ReadState::Alone(Some(ticket)))
+            .is_some()
     }
 
     /// Removes an ended read.
@@ -259,23 +262,23 @@ impl Table {
     /// Returns the deadline of a read, or the ticket under which it is fetched alone.
     pub(super) fn waits(&self, number: u64) -> Option<Result<Instant, FetchTicket>> {
         match self.waits.get(&number)? {
-            Wait::ForBatch(reading) => Some(Ok(reading.deadline)),
-            Wait::Alone(ticket) => ticket.map(Err),
+            ReadState::ForBatch(reading) => Some(Ok(reading.deadline)),
+            ReadState::Alone(ticket) => ticket.map(Err),
         }
     }
 
     /// Removes a read. Returns it, or the ticket under which it is fetched alone.
-    pub(super) fn cancel(&mut self, number: u64) -> Option<Result<Reading, FetchTicket>> {
+    pub(super) fn cancel(&mut self, number: u64) -> Option<Result<BatchRead, FetchTicket>> {
         match self.waits.remove(&number)? {
-            Wait::ForBatch(reading) => Some(Ok(reading)),
-            Wait::Alone(ticket) => ticket.map(Err),
+            ReadState::ForBatch(reading) => Some(Ok(reading)),
+            ReadState::Alone(ticket) => ticket.map(Err),
         }
     }
 
     pub(super) fn here(&self, file: &SmallFile) -> Option<Bytes> {
         match self.coming.get(file)? {
-            Coming::Here(bytes) => Some(bytes.clone()),
-            Coming::Wanted { .. } => None,
+            BatchFileState::Here(bytes) => Some(bytes.clone()),
+            BatchFileState::Wanted { .. } => None,
         }
     }
 
@@ -305,7 +308,7 @@ impl Table {
 
     /// Keeps a file in memory for a while that the cache has no room for.
     pub(super) fn refused(&mut self, file: SmallFile) {
-        if let Some(Coming::Here(bytes)) = self.coming.get_mut(&file) {
+        if let Some(BatchFileState::Here(bytes)) = self.coming.get_mut(&file) {
             // a copy, so that the rest of its batch can be freed
             *bytes = Bytes::copy_from_slice(bytes);
         }
@@ -343,7 +346,7 @@ mod tests {
 
     #[test]
     fn so_many_batches_are_under_way_to_one_node_and_so_many_files_wanted() {
-        let mut table = Table::default();
+        let mut table = BatchTable::default();
         for n in 0..COMING_MAX {
             assert_eq!(table.room(), COMING_MAX - n);
             table.queue(batch(1, n as u32));
@@ -363,9 +366,9 @@ mod tests {
         assert_eq!(std::iter::from_fn(|| table.next()).count(), 1);
     }
 
-    fn reading(file: SmallFile) -> Reading {
+    fn reading(file: SmallFile) -> BatchRead {
         let now = Instant::now();
-        Reading {
+        BatchRead {
             file,
             range: ByteRange::new(0, 1),
             deadline: now,
@@ -375,9 +378,9 @@ mod tests {
 
     #[test]
     fn of_a_node_whose_batches_are_late_less_is_asked_until_they_are_in_time() {
-        let (mut table, now) = (Table::default(), Instant::now());
+        let (mut table, now) = (BatchTable::default(), Instant::now());
         let node = NodeId::new([1; 32]);
-        let late = |table: &mut Table, n| {
+        let late = |table: &mut BatchTable, n| {
             let batch = batch(1, n);
             let file = batch.files[0];
             table.queue(batch);
@@ -415,7 +418,7 @@ mod tests {
 
     #[test]
     fn a_read_that_is_taken_back_as_it_begins_alone_goes_on_for_nobody() {
-        let mut table = Table::default();
+        let mut table = BatchTable::default();
         let batch = batch(1, 1);
         let file = batch.files[0];
         table.queue(batch);

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::asking::{TakeBack, failure_of};
-use super::behind::{Kept, Pending};
-use super::storing::Turn;
-use super::{Inner, ReadReply, read_into};
+use super::behind::{PendingStore, StoreOutcome};
+use super::storing::StoreTurn;
+use super::{FetcherInner, ReadReply, read_into};
 use crate::net::NetError;
 use crate::net::peer::{OnAnswer, Progress};
 use p2pfs_cache::CacheFile;
@@ -32,7 +32,7 @@ pub(super) const ALLOWED_WITHIN: Duration = Duration::from_secs(4);
 /// Verified bytes and the cache file to store them in.
 type ToStore = (Arc<Verified>, CacheFile);
 
-impl Inner {
+impl FetcherInner {
     /// Sends a request. A small range goes out on this thread if a connection is ready, otherwise
     /// in a task.
     pub(super) fn begin(self: &Arc<Self>, send: SendRange) {
@@ -97,7 +97,7 @@ impl Inner {
             return;
         }
         if let Some((verified, file)) = self.verify(&request, proof) {
-            self.store_soon(Pending {
+            self.store_soon(PendingStore {
                 content: request.content,
                 verified,
                 file,
@@ -179,7 +179,7 @@ impl Inner {
     /// again. Blocking.
     fn store(
         self: &Arc<Self>,
-        turn: Option<Turn>,
+        turn: Option<StoreTurn>,
         content: ContentKey,
         verified: &Verified,
         file: &CacheFile,
@@ -190,7 +190,7 @@ impl Inner {
             kept = if may_store {
                 self.storing.keep_now(file, verified)
             } else {
-                Kept::No
+                StoreOutcome::No
             };
         }
     }

@@ -12,10 +12,10 @@ use p2pfs_fetch::plan::Failure;
 use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
 use p2pfs_types::id::NodeId;
 
-pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send>>;
+pub(super) type AnswerFuture = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send>>;
 /// Sends one request to one peer. Dropping the future cancels the request.
 pub(super) type Ask =
-    Arc<dyn Fn(NodeId, SocketAddr, Lane, Request, Option<Progress>) -> Answer + Send + Sync>;
+    Arc<dyn Fn(NodeId, SocketAddr, Lane, Request, Option<Progress>) -> AnswerFuture + Send + Sync>;
 /// Cancels a request.
 pub(super) type TakeBack = Box<dyn FnOnce() + Send>;
 /// Sends a request on the calling thread if a connection is ready, otherwise returns the callback.
@@ -29,12 +29,12 @@ pub(super) type OnBytes = Arc<dyn Fn(NodeId, u64, u64) + Send + Sync>;
 
 /// Ways to send a request.
 #[derive(Clone)]
-pub(super) struct Asking {
+pub(super) struct RequestSender {
     pub ask: Ask,
     pub at_once: AskAtOnce,
 }
 
-impl Asking {
+impl RequestSender {
     /// Returns the ways to send requests over the connections of a network.
     pub(super) fn over(net: PeerNet) -> Self {
         let near = net.clone();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{Client, Inner};
+use super::{Client, FetcherInner};
 use p2pfs_cache::{CacheFile, Stored};
 use p2pfs_fetch::session::{Refused, Session};
 use p2pfs_types::digest::{ContentKey, Verified};
@@ -19,7 +19,7 @@ const BEHIND_MAX_BYTES: u64 = 4 << 20;
 const BEHIND_FOR: Duration = Duration::from_millis(2);
 
 /// Range to be stored.
-pub(super) struct Pending {
+pub(super) struct PendingStore {
     pub content: ContentKey,
     pub verified: Arc<Verified>,
     pub file: CacheFile,
@@ -27,25 +27,25 @@ pub(super) struct Pending {
 
 /// Queue of the ranges to be stored.
 #[derive(Default)]
-pub(super) struct Behind {
-    list: Mutex<List>,
+pub(super) struct WriteBehindQueue {
+    list: Mutex<PendingList>,
 }
 
 #[derive(Default)]
-struct List {
-    pending: Vec<Pending>,
+struct PendingList {
+    pending: Vec<PendingStore>,
     bytes: u64,
     /// Whether a task is responsible for storing them.
     under_way: bool,
 }
 
-impl Behind {
+impl WriteBehindQueue {
     pub(super) fn has_room(&self, bytes: u64) -> bool {
         self.list.lock().bytes + bytes <= BEHIND_MAX_BYTES
     }
 
     /// Adds a range. Returns whether the caller must start a task that stores the queue.
-    fn add(&self, pending: Pending) -> bool {
+    fn add(&self, pending: PendingStore) -> bool {
         let mut list = self.list.lock();
         list.bytes += pending.verified.range.len();
         list.pending.push(pending);
@@ -53,7 +53,7 @@ impl Behind {
     }
 
     /// Removes all ranges. An empty result ends the task's responsibility.
-    fn take(&self) -> Vec<Pending> {
+    fn take(&self) -> Vec<PendingStore> {
         let mut list = self.list.lock();
         list.bytes = 0;
         list.under_way = !list.pending.is_empty();
@@ -61,8 +61,8 @@ impl Behind {
     }
 }
 
-impl Inner {
-    pub(super) fn store_soon(self: &Arc<Self>, pending: Pending) {
+impl FetcherInner {
+    pub(super) fn store_soon(self: &Arc<Self>, pending: PendingStore) {
         if !self.behind.add(pending) {
             return;
         }
@@ -108,7 +108,7 @@ impl Inner {
 }
 
 /// Result of storing a range.
-pub(super) enum Kept {
+pub(super) enum StoreOutcome {
     /// The cache has the bytes, and possibly the whole file.
     Yes {
         is_complete: bool,
@@ -117,16 +117,16 @@ pub(super) enum Kept {
 }
 
 /// Stores a range. A failing cache counts as one without room: the bytes stay in memory. Blocking.
-pub(super) fn keep(file: &CacheFile, verified: &Verified) -> Kept {
+pub(super) fn keep(file: &CacheFile, verified: &Verified) -> StoreOutcome {
     match file.store(verified) {
-        Ok(Stored::Kept) => Kept::Yes {
+        Ok(Stored::Kept) => StoreOutcome::Yes {
             is_complete: file.is_complete(),
         },
-        Ok(Stored::Full) | Err(_) => Kept::No,
+        Ok(Stored::Full) | Err(_) => StoreOutcome::No,
     }
 }
 
-impl Kept {
+impl StoreOutcome {
     /// Reports the result to the session. Returns whether to store the range again.
     #[must_use = "what is to be stored again is told of again"]
     pub(super) fn tell(

@@ -39,11 +39,11 @@ use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
-use asking::{Asking, OnBytes, TakeBack};
-use behind::Behind;
+use asking::{OnBytes, RequestSender, TakeBack};
+use behind::WriteBehindQueue;
 pub use fill::Fill;
 use fill::Filler;
-use storing::Storing;
+use storing::StoreQueue;
 pub use terms::{FetchConfig, FetchTicket, HoldersOf, ReadReply};
 
 /// Maximum events that wait for their reader. Further ones are dropped.
@@ -62,7 +62,7 @@ const VERIFIERS_MAX: usize = 8;
 /// Fetcher of contents from other nodes. Clones are the same fetcher.
 #[derive(Clone)]
 pub struct Fetcher {
-    inner: Arc<Inner>,
+    inner: Arc<FetcherInner>,
 }
 
 /// Owner of the session.
@@ -83,23 +83,23 @@ impl Owner for Client {
 /// other programs had the processors. This is far less than a reader's patience.
 const PAUSE: Duration = Duration::from_secs(1);
 
-struct State {
+struct ClientState {
     session: Session<Client>,
     /// When the session will be woken.
     armed: Option<Instant>,
 }
 
-struct Inner {
-    state: Mutex<State>,
+struct FetcherInner {
+    state: Mutex<ClientState>,
     cache: Cache,
     holders: HoldersOf,
-    asking: Asking,
+    asking: RequestSender,
     on_bytes: OnBytes,
     download: Pace,
     metered: watch::Sender<bool>,
-    behind: Behind,
+    behind: WriteBehindQueue,
     events: mpsc::Sender<FetchEvent>,
-    storing: Storing,
+    storing: StoreQueue,
     verifiers: Arc<Semaphore>,
     holdings: Arc<Semaphore>,
     wake: Arc<Notify>,
@@ -107,7 +107,7 @@ struct Inner {
     fill_patience: Duration,
 }
 
-impl Drop for Inner {
+impl Drop for FetcherInner {
     fn drop(&mut self) {
         self.wake.notify_one();
     }
@@ -121,12 +121,12 @@ impl Fetcher {
         cache: Cache,
         holders: HoldersOf,
     ) -> (Self, mpsc::Receiver<FetchEvent>) {
-        Self::with_asking(config, Asking::over(net), cache, holders)
+        Self::with_asking(config, RequestSender::over(net), cache, holders)
     }
 
     fn with_asking(
         config: FetchConfig,
-        asking: Asking,
+        asking: RequestSender,
         cache: Cache,
         holders: HoldersOf,
     ) -> (Self, mpsc::Receiver<FetchEvent>) {
@@ -137,17 +137,17 @@ impl Fetcher {
         let session = Session::new(config.plan, config.seed, window_bytes);
         let armed = None;
         let wake = Arc::new(Notify::new());
-        let inner = Arc::new_cyclic(|inner: &Weak<Inner>| Inner {
+        let inner = Arc::new_cyclic(|inner: &Weak<FetcherInner>| FetcherInner {
             on_bytes: on_bytes(inner.clone()),
-            state: Mutex::new(State { session, armed }),
+            state: Mutex::new(ClientState { session, armed }),
             cache,
             holders,
             asking,
             download: Pace::default(),
             metered: watch::Sender::new(false),
-            behind: Behind::default(),
+            behind: WriteBehindQueue::default(),
             events,
-            storing: Storing::new(verifiers),
+            storing: StoreQueue::new(verifiers),
             verifiers: Arc::new(Semaphore::new(verifiers)),
             holdings: Arc::new(Semaphore::new(HOLDINGS_AT_ONCE_MAX)),
             wake: wake.clone(),
@@ -338,7 +338,7 @@ impl Fetcher {
     }
 }
 
-impl Inner {
+impl FetcherInner {
     /// Calls the session, then carries out its actions without the lock.
     fn with<R>(self: &Arc<Self>, tell: impl FnOnce(&mut Session<Client>, Instant) -> R) -> R {
         let (result, actions) = self.tell(tell);
@@ -418,7 +418,7 @@ impl Inner {
     }
 }
 
-impl State {
+impl ClientState {
     /// Returns the current time. A wake-up that is long overdue means that this node did not run,
     /// and is recorded as a pause.
     fn now(&mut self) -> Instant {
@@ -449,7 +449,7 @@ impl State {
     }
 }
 
-fn on_bytes(inner: Weak<Inner>) -> OnBytes {
+fn on_bytes(inner: Weak<FetcherInner>) -> OnBytes {
     Arc::new(move |node, key, bytes| {
         if let Some(inner) = inner.upgrade() {
             inner.with(|session, now| session.arrived(now, node, RequestId(key), bytes));
@@ -458,7 +458,7 @@ fn on_bytes(inner: Weak<Inner>) -> OnBytes {
 }
 
 /// Wakes the session at the times that it asks for, as long as the fetcher exists.
-async fn keep_time(inner: Weak<Inner>, wake: Arc<Notify>) {
+async fn keep_time(inner: Weak<FetcherInner>, wake: Arc<Notify>) {
     loop {
         let next = match inner.upgrade() {
             Some(inner) => inner.tick(),

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::fill::Filler;
-use super::{Inner, ReadReply};
+use super::{FetcherInner, ReadReply};
 use p2pfs_cache::CacheFile;
 use p2pfs_fetch::TransferError;
 use p2pfs_fetch::plan::DemandId;
@@ -14,7 +14,7 @@ use p2pfs_fetch::session::{Cached, FillId, Read, Shortfall};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ExtentSet;
 
-impl Inner {
+impl FetcherInner {
     /// Begins a fetch unless it has begun. Returns the cache's file if there is one.
     pub(super) fn open(
         self: &Arc<Self>,

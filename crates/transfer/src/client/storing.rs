@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::behind::{self, Kept};
+use super::behind::{self, StoreOutcome};
 use p2pfs_cache::CacheFile;
 use p2pfs_types::digest::Verified;
 
@@ -25,7 +25,7 @@ const LOOK_AFTER: Duration = Duration::from_millis(500);
 const LOOKS_MAX: u32 = 6;
 
 /// Turns to store, and their progress.
-pub(super) struct Storing {
+pub(super) struct StoreQueue {
     turns: Arc<Semaphore>,
     turns_max: usize,
     /// Number of turns that wait for the disk. The other turns wait for a processor.
@@ -36,17 +36,17 @@ pub(super) struct Storing {
 }
 
 /// Right to store the next verified answer.
-pub(super) struct Turn {
+pub(super) struct StoreTurn {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Turn {
+impl StoreTurn {
     fn new(permit: OwnedSemaphorePermit) -> Self {
         Self { _permit: permit }
     }
 }
 
-impl Storing {
+impl StoreQueue {
     /// Creates the turns. `turns` is the number of answers that may be between verification and
     /// disk.
     pub(super) fn new(turns: usize) -> Self {
@@ -60,17 +60,17 @@ impl Storing {
     }
 
     /// Waits for a turn. Returns `None` if the disk hangs.
-    pub(super) async fn turn(&self) -> Option<Turn> {
+    pub(super) async fn turn(&self) -> Option<StoreTurn> {
         let turns = self.turns.clone();
         if self.stands_still.load(Ordering::Relaxed) {
-            return turns.try_acquire_owned().ok().map(Turn::new);
+            return turns.try_acquire_owned().ok().map(StoreTurn::new);
         }
         let mut turn = pin!(turns.acquire_owned());
         let (mut seen, mut looks) = (self.ended.load(Ordering::Relaxed), 0);
         while looks < LOOKS_MAX {
             if let Ok(turn) = timeout(LOOK_AFTER, turn.as_mut()).await {
                 // the semaphore is never closed, so this cannot fail
-                return turn.ok().map(Turn::new);
+                return turn.ok().map(StoreTurn::new);
             }
             let ended = self.ended.load(Ordering::Relaxed);
             let all_wait = self.at_disk.load(Ordering::Relaxed) == self.turns_max;
@@ -86,9 +86,14 @@ impl Storing {
     }
 
     /// Stores an answer if there is a turn. Blocking.
-    pub(super) fn keep(&self, turn: Option<Turn>, file: &CacheFile, verified: &Verified) -> Kept {
+    pub(super) fn keep(
+        &self,
+        turn: Option<StoreTurn>,
+        file: &CacheFile,
+        verified: &Verified,
+    ) -> StoreOutcome {
         let Some(_turn) = turn else {
-            return Kept::No;
+            return StoreOutcome::No;
         };
         self.at_disk.fetch_add(1, Ordering::Relaxed);
         let kept = self.keep_now(file, verified);
@@ -97,7 +102,7 @@ impl Storing {
     }
 
     /// Stores an answer without a turn. Blocking.
-    pub(super) fn keep_now(&self, file: &CacheFile, verified: &Verified) -> Kept {
+    pub(super) fn keep_now(&self, file: &CacheFile, verified: &Verified) -> StoreOutcome {
         let kept = behind::keep(file, verified);
         self.ended.fetch_add(1, Ordering::Relaxed);
         self.stands_still.store(false, Ordering::Relaxed);

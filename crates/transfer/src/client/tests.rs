@@ -86,7 +86,7 @@ fn scene_on(config: FetchConfig, content: &Content, cache: TestCache, peers: &[M
     });
     let holders: HoldersOf = Arc::new(move |_| holders.clone());
     let at_once: AskAtOnce = Arc::new(|_, _, _, reply, _| Err(reply));
-    let asking = Asking { ask, at_once };
+    let asking = RequestSender { ask, at_once };
     let (fetcher, events) = Fetcher::with_asking(config, asking, cache.cache.clone(), holders);
     Scene {
         fetcher,

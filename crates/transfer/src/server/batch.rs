@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::fair_queue::{Asked, Turn};
-use super::opened::Unserved;
-use super::{Inner, Made, Server};
+use super::fair_queue::{QueuedRequest, ServeTurn};
+use super::opened::ServeError;
+use super::{MadeAnswer, Server, ServerInner};
 use p2pfs_proto::wire::native::tcp::{Lane, PackedBatch, Response, SmallFile};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
@@ -18,7 +18,7 @@ use p2pfs_types::id::NodeId;
 impl Server {
     pub(super) async fn answer_batch(&self, of: (Lane, NodeId), files: Vec<SmallFile>) -> Response {
         let size_bytes = files.iter().map(|file| file.size_bytes).sum();
-        let asked = Asked {
+        let asked = QueuedRequest {
             of,
             hash: None,
             bytes: size_bytes,
@@ -33,14 +33,14 @@ impl Server {
     }
 }
 
-impl Inner {
+impl ServerInner {
     /// Reads and encodes the files of a batch. Blocking.
     fn make_batch(
         &self,
         from: &NodeId,
         files: &[SmallFile],
         size_bytes: u64,
-        mut turn: Turn,
+        mut turn: ServeTurn,
     ) -> Response {
         let mut packed = PackedBatch::with_capacity(size_bytes);
         for file in files {
@@ -50,25 +50,25 @@ impl Inner {
                 turn.goes_on_with(file.hash);
                 self.whole(file)
             } else {
-                Err(Unserved::NotHere)
+                Err(ServeError::NotHere)
             };
             match whole {
                 Ok(proof) => packed.push_here(&proof),
-                Err(Unserved::Gone) => packed.push_gone(),
+                Err(ServeError::Gone) => packed.push_gone(),
                 // the peer then requests the file alone, and gets a precise answer
-                Err(Unserved::NotHere | Unserved::Busy) => packed.push_not_here(),
+                Err(ServeError::NotHere | ServeError::Busy) => packed.push_not_here(),
             }
         }
         turn.made();
         let bytes = packed.into_bytes();
-        let packed = Bytes::from_owner(Made { bytes, _turn: turn });
+        let packed = Bytes::from_owner(MadeAnswer { bytes, _turn: turn });
         Response::Batch { packed }
     }
 
-    fn whole(&self, file: &SmallFile) -> Result<Vec<u8>, Unserved> {
+    fn whole(&self, file: &SmallFile) -> Result<Vec<u8>, ServeError> {
         let source = self.find(&file.hash)?;
         if source.size_bytes() != file.size_bytes {
-            return Err(Unserved::NotHere);
+            return Err(ServeError::NotHere);
         }
         source.encode(ByteRange::new(0, file.size_bytes))
     }

@@ -36,19 +36,19 @@ const STANDING_MAX: usize = 64;
 /// Queue that lets peers through in turn. Clones are the same queue.
 #[derive(Clone)]
 pub(super) struct FairQueue {
-    turns: Arc<Mutex<Turns>>,
+    turns: Arc<Mutex<TurnTable>>,
 }
 
-struct Turns {
+struct TurnTable {
     limits: ServerLimits,
     /// Answers being made by number, so the first is the oldest.
-    making: BTreeMap<u64, Making>,
+    making: BTreeMap<u64, AnswerInProgress>,
     /// Stuck answers by number.
-    standing: BTreeMap<u64, Making>,
+    standing: BTreeMap<u64, AnswerInProgress>,
     next_number: u64,
     held_bytes: u64,
     held_of_peer: BTreeMap<(Lane, NodeId), u64>,
-    waiting: BTreeMap<(Lane, NodeId), VecDeque<Waiter>>,
+    waiting: BTreeMap<(Lane, NodeId), VecDeque<QueuedWaiter>>,
     /// Peers with waiting requests, the next one first: urgent ones, then bulk ones.
     urgent: VecDeque<NodeId>,
     bulk: VecDeque<NodeId>,
@@ -59,7 +59,7 @@ struct Turns {
 
 /// Request in the queue.
 #[derive(Clone, Copy)]
-pub(super) struct Asked {
+pub(super) struct QueuedRequest {
     pub of: (Lane, NodeId),
     /// Content of the request. For a batch, the content being read.
     pub hash: Option<ContentHash>,
@@ -67,7 +67,7 @@ pub(super) struct Asked {
     pub bytes: u64,
 }
 
-impl Asked {
+impl QueuedRequest {
     pub(super) fn of_range(of: (Lane, NodeId), hash: ContentHash, range: ByteRange) -> Self {
         Self {
             of,
@@ -78,25 +78,25 @@ impl Asked {
 }
 
 /// Answer that is being made.
-struct Making {
+struct AnswerInProgress {
     since: Instant,
-    asked: Asked,
+    asked: QueuedRequest,
 }
 
-struct Waiter {
-    asked: Asked,
-    go: oneshot::Sender<Turn>,
+struct QueuedWaiter {
+    asked: QueuedRequest,
+    go: oneshot::Sender<ServeTurn>,
 }
 
 /// Right to make one answer. Dropping it returns the turn.
-pub(super) struct Turn {
+pub(super) struct ServeTurn {
     queue: FairQueue,
     number: u64,
-    asked: Asked,
+    asked: QueuedRequest,
     making: bool,
 }
 
-impl Turn {
+impl ServeTurn {
     /// Records that the answer continues with this content, which counts as stuck if the answer
     /// hangs from now on.
     pub(super) fn goes_on_with(&mut self, hash: ContentHash) {
@@ -124,7 +124,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for ServeTurn {
     fn drop(&mut self) {
         let granted = {
             let mut turns = self.queue.turns.lock();
@@ -140,7 +140,7 @@ impl Drop for Turn {
 
 impl FairQueue {
     pub(super) fn new(limits: ServerLimits) -> Self {
-        let turns = Turns {
+        let turns = TurnTable {
             limits,
             making: BTreeMap::new(),
             standing: BTreeMap::new(),
@@ -161,7 +161,7 @@ impl FairQueue {
     /// Waits for a turn to make an answer, and checks for stuck answers meanwhile. Returns `None`
     /// at once if too many requests wait, or if another answer of the same content is stuck. Needs
     /// a running tokio runtime.
-    pub(super) async fn pass(&self, asked: Asked) -> Option<Turn> {
+    pub(super) async fn pass(&self, asked: QueuedRequest) -> Option<ServeTurn> {
         let mut turn = pin!(self.line_up(asked));
         loop {
             match timeout(STANDS_STILL, turn.as_mut()).await {
@@ -172,11 +172,11 @@ impl FairQueue {
     }
 
     /// Waits for a turn without a time limit.
-    pub(super) async fn line_up(&self, asked: Asked) -> Option<Turn> {
+    pub(super) async fn line_up(&self, asked: QueuedRequest) -> Option<ServeTurn> {
         let (go, turn) = oneshot::channel();
         let unclaimed = {
             let mut turns = self.turns.lock();
-            if turns.stands_still(&asked) || !turns.line_up(Waiter { asked, go }) {
+            if turns.stands_still(&asked) || !turns.line_up(QueuedWaiter { asked, go }) {
                 return None;
             }
             turns.grant(self)
@@ -187,7 +187,7 @@ impl FairQueue {
 
     /// Returns a turn if the request need not wait. That is so if all waiting requests are blocked
     /// by their own peers' unsent answers, and the limits allow it now.
-    pub(super) fn pass_at_once(&self, asked: Asked) -> Option<Turn> {
+    pub(super) fn pass_at_once(&self, asked: QueuedRequest) -> Option<ServeTurn> {
         let mut turns = self.turns.lock();
         // the waiting requests are checked last: they may be many if all makers are busy
         let may = turns.making.len() < turns.limits.makers_max
@@ -224,7 +224,7 @@ impl FairQueue {
     }
 }
 
-impl Turns {
+impl TurnTable {
     fn turns(&mut self, lane: Lane) -> &mut VecDeque<NodeId> {
         match lane {
             Lane::Urgent => &mut self.urgent,
@@ -232,7 +232,7 @@ impl Turns {
         }
     }
 
-    fn line_up(&mut self, waiter: Waiter) -> bool {
+    fn line_up(&mut self, waiter: QueuedWaiter) -> bool {
         let of = waiter.asked.of;
         let of_peer = self.waiting.get(&of).map_or(0, VecDeque::len);
         let full = self.waiting_count >= self.limits.waiting_max;
@@ -250,7 +250,7 @@ impl Turns {
     /// Grants turns as far as the limits allow. Returns the turns that no requester waits for,
     /// which the caller drops without the lock.
     #[must_use]
-    fn grant(&mut self, queue: &FairQueue) -> Vec<Turn> {
+    fn grant(&mut self, queue: &FairQueue) -> Vec<ServeTurn> {
         let mut unclaimed = Vec::new();
         // With many stuck answers as many others may be made, so that a hung disk is soon known for
         // all of its contents.
@@ -294,7 +294,7 @@ impl Turns {
     /// Returns how many requests wait for a maker or for memory that other peers use.
     fn waiting_for_others(&self) -> usize {
         let lines = self.waiting.values();
-        let first_fits = |line: &&VecDeque<Waiter>| {
+        let first_fits = |line: &&VecDeque<QueuedWaiter>| {
             let first = line.front();
             first.is_some_and(|it| self.fits_own(&it.asked))
         };
@@ -303,7 +303,7 @@ impl Turns {
 
     /// Returns whether an answer fits. No peer may use more memory than it leaves free. The next
     /// peer then finds room even if many peers read nothing of what they request.
-    fn fits(&self, asked: &Asked) -> bool {
+    fn fits(&self, asked: &QueuedRequest) -> bool {
         let all = self.held_bytes + asked.bytes;
         let own = self.held_of(&asked.of) + asked.bytes;
         let leaves = self.limits.held_max_bytes.checked_sub(all);
@@ -316,7 +316,7 @@ impl Turns {
 
     /// Returns whether an answer fits the limit of its peer and lane. Unsent answers of one lane
     /// delay that lane only.
-    fn fits_own(&self, Asked { of, bytes, .. }: &Asked) -> bool {
+    fn fits_own(&self, QueuedRequest { of, bytes, .. }: &QueuedRequest) -> bool {
         let most = match of.0 {
             Lane::Urgent => self.limits.held_of_peer_max_bytes,
             Lane::Bulk => self.limits.held_of_bulk_max_bytes,
@@ -324,12 +324,12 @@ impl Turns {
         self.held_of(of) + bytes <= most
     }
 
-    fn hold(&mut self, asked: &Asked) {
+    fn hold(&mut self, asked: &QueuedRequest) {
         self.held_bytes += asked.bytes;
         *self.held_of_peer.entry(asked.of).or_default() += asked.bytes;
     }
 
-    fn let_go(&mut self, asked: &Asked) {
+    fn let_go(&mut self, asked: &QueuedRequest) {
         self.held_bytes -= asked.bytes;
         if let Some(held) = self.held_of_peer.get_mut(&asked.of) {
             *held -= asked.bytes;
@@ -339,7 +339,7 @@ impl Turns {
         }
     }
 
-    fn stands_still(&self, asked: &Asked) -> bool {
+    fn stands_still(&self, asked: &QueuedRequest) -> bool {
         let mut standing = self.standing.values();
         asked.hash.is_some() && standing.any(|it| it.asked.hash == asked.hash)
     }
@@ -362,17 +362,18 @@ impl Turns {
     }
 
     /// Records an answer being made. Returns its number.
-    fn note_making(&mut self, asked: Asked) -> u64 {
+    fn note_making(&mut self, asked: QueuedRequest) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
         let since = Instant::now();
-        self.making.insert(number, Making { since, asked });
+        self.making
+            .insert(number, AnswerInProgress { since, asked });
         number
     }
 
-    fn begin(&mut self, asked: Asked, queue: &FairQueue) -> Turn {
+    fn begin(&mut self, asked: QueuedRequest, queue: &FairQueue) -> ServeTurn {
         self.hold(&asked);
-        Turn {
+        ServeTurn {
             queue: queue.clone(),
             number: self.note_making(asked),
             asked,
@@ -380,7 +381,7 @@ impl Turns {
         }
     }
 
-    fn let_through(&mut self, of: (Lane, NodeId), queue: &FairQueue) -> Option<Turn> {
+    fn let_through(&mut self, of: (Lane, NodeId), queue: &FairQueue) -> Option<ServeTurn> {
         let line = self.waiting.get_mut(&of)?;
         let waiter = line.pop_front()?;
         if line.is_empty() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::fair_queue::{Asked, FairQueue, Turn};
+use super::fair_queue::{FairQueue, QueuedRequest, ServeTurn};
 use super::{Server, ServerLimits};
 use crate::pace::Pace;
 use p2pfs_proto::wire::native::tcp::Lane;
@@ -18,13 +18,13 @@ const UPLOAD_WAIT_MAX: Duration = Duration::from_secs(4);
 
 /// Upload limit and the requests that wait for it: each peer in turn, urgent ones apart from bulk,
 /// one of each at a time. Small urgent requests bypass both queues within their share.
-pub(super) struct Limited {
+pub(super) struct UploadLimit {
     pub pace: Pace,
     urgent: FairQueue,
     bulk: FairQueue,
 }
 
-impl Limited {
+impl UploadLimit {
     pub(super) fn new(limits: &ServerLimits) -> Self {
         let line = || {
             FairQueue::new(ServerLimits {
@@ -45,7 +45,7 @@ impl Limited {
 
     /// Waits until the limit allows an answer. Returns false if too many requests wait or the
     /// answer is too large; the asker then requests less.
-    async fn pass(&self, asked: Asked) -> bool {
+    async fn pass(&self, asked: QueuedRequest) -> bool {
         if self.pace.bytes_per_s().is_none() {
             return true;
         }
@@ -71,7 +71,7 @@ impl Limited {
 impl Server {
     /// Returns a turn to make an answer once the limit allows it, or `None` if this node is too
     /// busy.
-    pub(super) async fn turn_within_limit(&self, asked: Asked) -> Option<Turn> {
+    pub(super) async fn turn_within_limit(&self, asked: QueuedRequest) -> Option<ServeTurn> {
         if !self.inner.upload.pass(asked).await {
             return None;
         }
@@ -98,13 +98,13 @@ mod tests {
     #[tokio::test]
     async fn what_waits_for_the_limit_is_not_taken_for_what_a_disk_holds_up() {
         let limits = ServerLimits::default();
-        let limited = Arc::new(Limited::new(&limits));
+        let limited = Arc::new(UploadLimit::new(&limits));
         let turns = FairQueue::new(limits);
         limited.pace.set(Some(2 * CHUNK_BYTES));
         let hash = ContentHash::of(b"one content");
         let asked = |at, bytes| {
             let of = (Lane::Bulk, NodeId::new([1; 32]));
-            Asked::of_range(of, hash, ByteRange::at(at, bytes))
+            QueuedRequest::of_range(of, hash, ByteRange::at(at, bytes))
         };
         let answers = (0..5).map(|number| {
             let asked = asked(number * CHUNK_BYTES, CHUNK_BYTES);

@@ -34,9 +34,9 @@ use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use p2pfs_types::id::NodeId;
 
 use askers::Askers;
-use fair_queue::{Asked, FairQueue, Turn};
-use limited::Limited;
-use opened::{Opened, SWEEP_PERIOD, Source, Unserved};
+use fair_queue::{FairQueue, QueuedRequest, ServeTurn};
+use limited::UploadLimit;
+use opened::{OpenSources, SWEEP_PERIOD, ServeError, Source};
 
 /// Maximum bytes of a range that is answered without another thread. It is the kernel's default
 /// read-ahead, some 80 microseconds' work if the bytes are in memory.
@@ -84,28 +84,28 @@ pub type OnSent = Arc<dyn Fn(NodeId, u64) + Send + Sync>;
 /// Server for the content requests of other nodes. Clones are the same server.
 #[derive(Clone)]
 pub struct Server {
-    inner: Arc<Inner>,
+    inner: Arc<ServerInner>,
 }
 
-struct Inner {
+struct ServerInner {
     cache: Cache,
     shares: ShareSet,
     admits: Admits,
     fair_queue: FairQueue,
     /// Queue of the lookups for offers.
     looks: FairQueue,
-    upload: Limited,
+    upload: UploadLimit,
     askers: Mutex<Askers>,
-    opened: Mutex<Opened>,
+    opened: Mutex<OpenSources>,
 }
 
 /// Answer in memory, which counts until it is sent.
-struct Made {
+struct MadeAnswer {
     bytes: Vec<u8>,
-    _turn: Turn,
+    _turn: ServeTurn,
 }
 
-impl AsRef<[u8]> for Made {
+impl AsRef<[u8]> for MadeAnswer {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -115,15 +115,15 @@ impl Server {
     /// Creates a server of the cache and the shares, for the nodes that `admits` accepts. For
     /// others a content looks as if it were not here.
     pub fn new(cache: Cache, shares: ShareSet, limits: ServerLimits, admits: Admits) -> Self {
-        let inner = Inner {
+        let inner = ServerInner {
             cache,
             shares,
             admits,
-            upload: Limited::new(&limits),
+            upload: UploadLimit::new(&limits),
             looks: offer::looks(&limits),
             fair_queue: FairQueue::new(limits),
             askers: Mutex::new(Askers::new()),
-            opened: Mutex::new(Opened::new()),
+            opened: Mutex::new(OpenSources::new()),
         };
         Self {
             inner: Arc::new(inner),
@@ -198,10 +198,10 @@ impl Server {
         hash: ContentHash,
         size_bytes: u64,
         range: ByteRange,
-    ) -> Option<Turn> {
+    ) -> Option<ServeTurn> {
         let now = Instant::now();
         let askable = is_askable(size_bytes, range) && !self.inner.stands_still(&hash, now);
-        let asked = Asked::of_range(of, hash, range);
+        let asked = QueuedRequest::of_range(of, hash, range);
         let turn = askable.then(|| self.inner.fair_queue.pass_at_once(asked))??;
         let is_waited_for = of.0 == Lane::Urgent;
         if !self.upload().pass_at_once(range.len(), is_waited_for) {
@@ -255,7 +255,7 @@ impl Server {
         if source.size_bytes() != size_bytes {
             return None;
         }
-        let asked = Asked::of_range((lane, from), hash, range);
+        let asked = QueuedRequest::of_range((lane, from), hash, range);
         let mut turn = self.inner.fair_queue.pass_at_once(asked)?;
         if !self
             .upload()
@@ -269,7 +269,7 @@ impl Server {
         };
         self.inner.askers.lock().note(now, hash, from);
         turn.made();
-        let proof = Bytes::from_owner(Made { bytes, _turn: turn });
+        let proof = Bytes::from_owner(MadeAnswer { bytes, _turn: turn });
         Some(Response::Data { proof })
     }
 
@@ -294,7 +294,7 @@ impl Server {
             return refused("the range is not one that can be asked for");
         }
         self.inner.askers.lock().note(Instant::now(), hash, of.1);
-        let asked = Asked::of_range(of, hash, range);
+        let asked = QueuedRequest::of_range(of, hash, range);
         let Some(turn) = self.turn_within_limit(asked).await else {
             return self.without_turn(&asked);
         };
@@ -305,14 +305,20 @@ impl Server {
 
     /// Makes an answer, even if it is not needed any longer, and schedules the closing of what it
     /// opened. Reads and hashes. Blocking.
-    fn make(&self, hash: &ContentHash, size_bytes: u64, range: ByteRange, turn: Turn) -> Response {
+    fn make(
+        &self,
+        hash: &ContentHash,
+        size_bytes: u64,
+        range: ByteRange,
+        turn: ServeTurn,
+    ) -> Response {
         let response = self.inner.make(hash, size_bytes, range, turn);
         self.sweep_later();
         response
     }
 
     async fn answer_holdings(&self, of: (Lane, NodeId), hash: ContentHash) -> Response {
-        let asked = Asked::of_range(of, hash, ByteRange::at(0, 0));
+        let asked = QueuedRequest::of_range(of, hash, ByteRange::at(0, 0));
         let Some(turn) = self.turn(asked).await else {
             return self.without_turn(&asked);
         };
@@ -342,7 +348,7 @@ impl Server {
     }
 }
 
-impl Inner {
+impl ServerInner {
     /// Closes the files without recent requests. Returns whether more are open. Touches the disk.
     /// Blocking.
     fn close_old(&self) -> bool {
@@ -366,14 +372,14 @@ impl Inner {
         hash: &ContentHash,
         size_bytes: u64,
         range: ByteRange,
-        mut turn: Turn,
+        mut turn: ServeTurn,
     ) -> Response {
-        let mut outcome = Unserved::NotHere;
+        let mut outcome = ServeError::NotHere;
         // an open source may be gone while another one has the bytes
         for _ in 0..2 {
             let source = match self.opened(hash, range) {
                 Ok(source) => source,
-                Err(Unserved::NotHere) => break,
+                Err(ServeError::NotHere) => break,
                 Err(why) => return why.into(),
             };
             if source.size_bytes() != size_bytes {
@@ -382,13 +388,13 @@ impl Inner {
             match source.encode(range) {
                 Ok(bytes) => {
                     turn.made();
-                    let proof = Bytes::from_owner(Made { bytes, _turn: turn });
+                    let proof = Bytes::from_owner(MadeAnswer { bytes, _turn: turn });
                     return Response::Data { proof };
                 }
                 // a partial source hid that the shares may have the bytes in a moment
-                Err(Unserved::NotHere) if !source.is_whole() => {
+                Err(ServeError::NotHere) if !source.is_whole() => {
                     let shared = self.shares.source(hash).err();
-                    outcome = shared.map_or(Unserved::NotHere, Unserved::from);
+                    outcome = shared.map_or(ServeError::NotHere, ServeError::from);
                 }
                 Err(why) => outcome = why,
             }
@@ -399,7 +405,7 @@ impl Inner {
     }
 
     /// Returns the source of the last request, or a new one that is kept open for the next.
-    fn opened(&self, hash: &ContentHash, range: ByteRange) -> Result<Source, Unserved> {
+    fn opened(&self, hash: &ContentHash, range: ByteRange) -> Result<Source, ServeError> {
         let now = Instant::now();
         if let Some(source) = self.opened.lock().get(now, hash, range) {
             return Ok(source);
@@ -413,10 +419,10 @@ impl Inner {
     }
 
     /// Returns a complete source if there is one, otherwise a partial one.
-    fn find(&self, hash: &ContentHash) -> Result<Source, Unserved> {
+    fn find(&self, hash: &ContentHash) -> Result<Source, ServeError> {
         let cached = || match self.cache.existing(hash)? {
             Some(file) => Ok(Source::Cached(file)),
-            None => Err(Unserved::NotHere),
+            None => Err(ServeError::NotHere),
         };
         if self.cache.is_complete(hash) {
             return cached();
@@ -437,7 +443,7 @@ fn close_beside(file: Source) {
     }
 }
 
-async fn sweep(inner: Weak<Inner>) {
+async fn sweep(inner: Weak<ServerInner>) {
     loop {
         tokio::time::sleep(SWEEP_PERIOD).await;
         let Some(inner) = inner.upgrade() else { return };

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::fair_queue::{Asked, FairQueue};
+use super::fair_queue::{FairQueue, QueuedRequest};
 use super::opened::Source;
 use super::{Server, ServerLimits};
 use p2pfs_proto::wire::native::tcp::Lane;
@@ -58,7 +58,7 @@ impl Server {
             return None;
         }
         inner.looks.look_for_standing(now);
-        let asked = Asked::of_range((Lane::Urgent, from), *hash, ByteRange::at(0, 0));
+        let asked = QueuedRequest::of_range((Lane::Urgent, from), *hash, ByteRange::at(0, 0));
         let _turn = inner.looks.pass_at_once(asked)?;
         inner.find(hash).ok()
     }

@@ -41,7 +41,7 @@ pub(super) enum Source {
 
 /// Reason why a range cannot be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unserved {
+pub(super) enum ServeError {
     /// The content is not here any longer.
     Gone,
     /// This part of the content is not here.
@@ -50,7 +50,7 @@ pub(super) enum Unserved {
     Busy,
 }
 
-impl From<CacheError> for Unserved {
+impl From<CacheError> for ServeError {
     fn from(error: CacheError) -> Self {
         match error {
             CacheError::Damaged { .. } => Self::Gone,
@@ -60,7 +60,7 @@ impl From<CacheError> for Unserved {
     }
 }
 
-impl From<ShareError> for Unserved {
+impl From<ShareError> for ServeError {
     fn from(error: ShareError) -> Self {
         match error {
             ShareError::Gone => Self::Gone,
@@ -70,12 +70,12 @@ impl From<ShareError> for Unserved {
     }
 }
 
-impl From<Unserved> for Response {
-    fn from(why: Unserved) -> Self {
+impl From<ServeError> for Response {
+    fn from(why: ServeError) -> Self {
         match why {
-            Unserved::Gone => Self::Gone,
-            Unserved::NotHere => Self::NotHere,
-            Unserved::Busy => Self::Busy,
+            ServeError::Gone => Self::Gone,
+            ServeError::NotHere => Self::NotHere,
+            ServeError::Busy => Self::Busy,
         }
     }
 }
@@ -112,7 +112,7 @@ impl Source {
     }
 
     /// Returns the range with its proof. Reads and hashes. Blocking.
-    pub(super) fn encode(&self, range: ByteRange) -> Result<Vec<u8>, Unserved> {
+    pub(super) fn encode(&self, range: ByteRange) -> Result<Vec<u8>, ServeError> {
         match self {
             Self::Cached(file) => Ok(file.encode(range)?),
             Self::Shared(file) => Ok(file.encode(range)?),
@@ -128,18 +128,18 @@ impl Source {
     }
 }
 
-pub(super) struct Opened {
-    files: LruCache<ContentHash, (Source, Questions)>,
-    nameless: Nameless<Source>,
+pub(super) struct OpenSources {
+    files: LruCache<ContentHash, (Source, RequestTimes)>,
+    nameless: DeletedFiles<Source>,
     /// Whether a task is responsible for closing old files.
     pub swept: bool,
 }
 
-impl Opened {
+impl OpenSources {
     pub(super) fn new() -> Self {
         Self {
             files: LruCache::new(OPENED_MAX),
-            nameless: Nameless::default(),
+            nameless: DeletedFiles::default(),
             swept: false,
         }
     }
@@ -170,7 +170,7 @@ impl Opened {
         source: Source,
         range: ByteRange,
     ) -> Option<Source> {
-        let mut questions = Questions::new(now);
+        let mut questions = RequestTimes::new(now);
         questions.note(now, range.end >= source.size_bytes());
         self.files
             .push(hash, (source, questions))
@@ -202,7 +202,7 @@ impl Opened {
     /// Removes the files without recent requests.
     #[must_use]
     pub(super) fn take_old(&mut self, now: Instant) -> Vec<(ContentHash, Source)> {
-        let is_old = |(_, (_, questions)): &(&ContentHash, &(Source, Questions))| {
+        let is_old = |(_, (_, questions)): &(&ContentHash, &(Source, RequestTimes))| {
             questions.kept_until() <= now
         };
         let old: Vec<ContentHash> = self.files.iter().filter(is_old).map(|it| *it.0).collect();
@@ -218,13 +218,13 @@ impl Opened {
 }
 
 /// Times of the requests for a file.
-struct Questions {
+struct RequestTimes {
     last: Instant,
     /// Last request for its end.
     about_end: Option<Instant>,
 }
 
-impl Questions {
+impl RequestTimes {
     fn new(now: Instant) -> Self {
         Self {
             last: now,
@@ -252,12 +252,12 @@ impl Questions {
 }
 
 /// Deleted files that are kept open, the oldest first.
-struct Nameless<S> {
+struct DeletedFiles<S> {
     kept: VecDeque<(Instant, ContentHash, S, u64)>,
     total_bytes: u64,
 }
 
-impl<S> Default for Nameless<S> {
+impl<S> Default for DeletedFiles<S> {
     fn default() -> Self {
         Self {
             kept: VecDeque::new(),
@@ -266,7 +266,7 @@ impl<S> Default for Nameless<S> {
     }
 }
 
-impl<S> Nameless<S> {
+impl<S> DeletedFiles<S> {
     /// Keeps a file. Returns it if it exceeds the budget or is kept already.
     fn put(&mut self, now: Instant, hash: ContentHash, source: S, size_bytes: u64) -> Option<S> {
         let room_bytes = NAMELESS_BUDGET_BYTES - self.total_bytes;
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn what_was_read_to_its_end_is_closed_sooner_than_what_is_still_read() {
         let begin = Instant::now();
-        let mut questions = Questions::new(begin);
+        let mut questions = RequestTimes::new(begin);
         questions.note(begin, false);
         assert_eq!(questions.kept_until(), begin + OPENED_FOR, "in the middle");
         questions.note(begin, true);
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn what_lost_its_name_is_kept_for_a_while_and_within_a_budget() {
-        let (mut nameless, now) = (Nameless::default(), Instant::now());
+        let (mut nameless, now) = (DeletedFiles::default(), Instant::now());
         let [one, two, three] = [1, 2, 3].map(|byte| ContentHash::new([byte; 32]));
         assert_eq!(nameless.put(now, one, 'a', 1000), None);
         assert_eq!(nameless.put(now, one, 'b', 1000), Some('b'), "it is there");

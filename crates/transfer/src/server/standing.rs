@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::fair_queue::{Asked, STANDS_STILL, Turn};
-use super::{Inner, Server, refused};
+use super::fair_queue::{QueuedRequest, STANDS_STILL, ServeTurn};
+use super::{Server, ServerInner, refused};
 use p2pfs_proto::wire::native::tcp::Response;
 use p2pfs_types::digest::ContentHash;
 
@@ -22,7 +22,7 @@ const STANDING_OF_DISK_MAX: usize = 16;
 impl Server {
     /// Returns a turn to make an answer. Returns `None` if this node is too busy, or if the content
     /// is stuck by then.
-    pub(super) async fn turn(&self, asked: Asked) -> Option<Turn> {
+    pub(super) async fn turn(&self, asked: QueuedRequest) -> Option<ServeTurn> {
         let turn = self.inner.fair_queue.pass(asked).await?;
         let stands_still = |hash| self.inner.stands_still(&hash, Instant::now());
         (!asked.hash.is_some_and(stands_still)).then_some(turn)
@@ -30,7 +30,7 @@ impl Server {
 
     /// Returns the answer for a request without a turn: `Busy` if this node is at work for others,
     /// which is worth waiting for, or a refusal if the content is stuck.
-    pub(super) fn without_turn(&self, asked: &Asked) -> Response {
+    pub(super) fn without_turn(&self, asked: &QueuedRequest) -> Response {
         let stands_still = |hash| self.inner.stands_still(&hash, Instant::now());
         if asked.hash.is_some_and(stands_still) {
             refused("the disk that it is on does not answer")
@@ -47,7 +47,7 @@ impl Server {
     }
 }
 
-impl Inner {
+impl ServerInner {
     /// Returns whether a content must not be started: it is stuck, or its whole disk hangs. Never
     /// blocks.
     pub(super) fn stands_still(&self, hash: &ContentHash, now: Instant) -> bool {

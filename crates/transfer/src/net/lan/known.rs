@@ -31,7 +31,7 @@ const ADDRESSES_REMEMBERED: usize = 256;
 const REPEAT_AFTER: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-struct Node {
+struct KnownNode {
     sender: IpAddr,
     label: Label,
     addresses: Vec<SocketAddr>,
@@ -46,7 +46,7 @@ struct Node {
 /// The table of nodes.
 #[derive(Debug)]
 pub(super) struct KnownNodes {
-    nodes: Vec<Node>,
+    nodes: Vec<KnownNode>,
     /// Senders by their last turn, the latest last.
     served: VecDeque<IpAddr>,
     recent: VecDeque<(SocketAddr, Instant)>,
@@ -65,7 +65,7 @@ impl KnownNodes {
 
     /// Remembers a node that a sender announces, or forgets it at its goodbye.
     pub(super) fn receive(&mut self, sender: IpAddr, announced: Announced, now: Instant) {
-        let of_it = |it: &Node| it.sender == sender && it.label == announced.label;
+        let of_it = |it: &KnownNode| it.sender == sender && it.label == announced.label;
         let place = self.nodes.iter().position(of_it);
         if announced.lifetime.is_zero() {
             place.map(|place| self.nodes.swap_remove(place));
@@ -82,7 +82,7 @@ impl KnownNodes {
             node.addresses = announced.addresses;
             (node.received, node.lifetime) = (now, lifetime);
         } else if self.make_room(sender, now) {
-            self.nodes.push(Node {
+            self.nodes.push(KnownNode {
                 sender,
                 label: announced.label,
                 waiting: announced.addresses.len(),
@@ -114,7 +114,7 @@ impl KnownNodes {
         if most_of.is_none() && self.nodes.len() < NODES_MAX {
             return true;
         }
-        let may_go = |node: &Node| match most_of {
+        let may_go = |node: &KnownNode| match most_of {
             Some(sender) => node.sender == sender,
             None => counts[&node.sender] == most && (most > 1 || node.waiting == 0),
         };
@@ -126,7 +126,8 @@ impl KnownNodes {
     }
 
     fn forget_expired(&mut self, now: Instant) {
-        let is_valid = |node: &Node| now.saturating_duration_since(node.received) < node.lifetime;
+        let is_valid =
+            |node: &KnownNode| now.saturating_duration_since(node.received) < node.lifetime;
         self.nodes.retain(is_valid);
     }
 
@@ -159,7 +160,7 @@ impl KnownNodes {
         let served = self.served.iter().enumerate();
         let turns: HashMap<_, _> = served.map(|(turn, sender)| (*sender, turn + 1)).collect();
         let waiting = self.nodes.iter_mut().filter(|node| node.waiting > 0);
-        let turn = |node: &&mut Node| {
+        let turn = |node: &&mut KnownNode| {
             let last = turns.get(&node.sender).copied().unwrap_or(0);
             (last, node.queued)
         };
@@ -180,7 +181,7 @@ impl KnownNodes {
     /// Returns up to `count` nodes with more than half of their lifetime left, and what is left.
     pub(super) fn fresh(&mut self, count: usize, now: Instant) -> Vec<(Label, Duration)> {
         self.forget_expired(now);
-        let left = |node: &Node| {
+        let left = |node: &KnownNode| {
             let age = now.saturating_duration_since(node.received);
             let left = node.lifetime.saturating_sub(age);
             (left > node.lifetime / 2).then(|| (node.label.clone(), left))

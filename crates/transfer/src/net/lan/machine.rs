@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::known::KnownNodes;
-use super::message::{Announced, KNOWN_ANSWERS, Names, Question, Received, Validity};
+use super::message::{Announced, KNOWN_ANSWERS, Received, ServiceNames, ServiceQuestion, Validity};
 use super::subnet::{LinkId, Subnet, announced};
 use p2pfs_types::bucket::TokenBucket;
 
@@ -43,12 +43,12 @@ pub enum Output {
 }
 
 #[derive(Debug)]
-struct Link {
+struct LanLink {
     subnets: Vec<Subnet>,
     rate: TokenBucket,
     announcements: u32,
     announce_at: Option<Instant>,
-    answer: Option<(Instant, Question)>,
+    answer: Option<(Instant, ServiceQuestion)>,
     /// When an answer or announcement was last sent.
     said: Option<Instant>,
     question_at: Instant,
@@ -59,9 +59,9 @@ struct Link {
 #[derive(Debug)]
 pub struct Machine {
     listen: SocketAddr,
-    names: Names,
+    names: ServiceNames,
     delay: Duration,
-    links: BTreeMap<LinkId, Link>,
+    links: BTreeMap<LinkId, LanLink>,
     known: KnownNodes,
 }
 
@@ -73,7 +73,7 @@ impl Machine {
         let step = (DELAY_MAX - DELAY_MIN) / 100;
         Some(Self {
             listen,
-            names: Names::new(label)?,
+            names: ServiceNames::new(label)?,
             delay: DELAY_MIN + step * (spread % 101),
             links: BTreeMap::new(),
             known: KnownNodes::new(now),
@@ -87,7 +87,7 @@ impl Machine {
         for (id, subnets) in links {
             let known = self.links.get(id);
             if known.is_none_or(|known| known.subnets != *subnets) {
-                let link = Link::new(subnets.clone(), now + self.delay, now);
+                let link = LanLink::new(subnets.clone(), now + self.delay, now);
                 self.links.insert(*id, link);
             }
         }
@@ -149,17 +149,17 @@ impl Machine {
 
     /// Returns when [`Self::poll`] has something to give, at the earliest.
     pub fn poll_at(&self) -> Option<Instant> {
-        let links = self.links.values().map(Link::due_at);
+        let links = self.links.values().map(LanLink::due_at);
         links.chain(self.known.hint_at()).min()
     }
 
     /// Returns the datagrams that make others forget this node.
     pub fn farewell(&self) -> Vec<(LinkId, Vec<u8>)> {
-        let all = Question {
+        let all = ServiceQuestion {
             node: true,
             service_type: false,
         };
-        let goodbye = |(id, link): (&LinkId, &Link)| {
+        let goodbye = |(id, link): (&LinkId, &LanLink)| {
             let addresses = announced(&link.subnets, self.listen.ip());
             let (port, validity) = (self.listen.port(), Validity::Goodbye);
             (
@@ -171,7 +171,7 @@ impl Machine {
     }
 }
 
-impl Link {
+impl LanLink {
     fn new(subnets: Vec<Subnet>, first: Instant, now: Instant) -> Self {
         Self {
             subnets,
@@ -193,7 +193,7 @@ impl Link {
     }
 
     /// Schedules an answer, or adds to the one that is scheduled.
-    fn ask(&mut self, question: Question, at: Instant) {
+    fn ask(&mut self, question: ServiceQuestion, at: Instant) {
         let earliest = self.said.map_or(at, |said| at.max(said + ANSWER_GAP));
         let (_, asked) = self.answer.get_or_insert((earliest, question));
         asked.node |= question.node;
@@ -209,7 +209,7 @@ impl Link {
     }
 
     /// Returns what to announce now. An announcement answers a scheduled question.
-    fn take_answer(&mut self, now: Instant) -> Question {
+    fn take_answer(&mut self, now: Instant) -> ServiceQuestion {
         let asked = self.answer.take().map(|(_, question)| question);
         let mut question = asked.unwrap_or_default();
         if self.announce_at.is_some_and(|at| at <= now) {

@@ -47,7 +47,7 @@ pub(super) type Label = Box<[u8]>;
 
 /// The names of a node and of its service.
 #[derive(Clone, Debug)]
-pub(super) struct Names {
+pub(super) struct ServiceNames {
     pub label: Label,
     service: Name<Vec<u8>>,
     service_types: Name<Vec<u8>>,
@@ -58,13 +58,13 @@ pub(super) struct Names {
 /// A datagram about the service.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Received {
-    Question(Question),
+    Question(ServiceQuestion),
     Nodes(Vec<Announced>),
 }
 
 /// Content of a question to this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Question {
+pub(super) struct ServiceQuestion {
     /// The node's own records.
     pub node: bool,
     /// The service type.
@@ -87,7 +87,7 @@ pub(super) enum Validity {
     Goodbye,
 }
 
-impl Names {
+impl ServiceNames {
     /// `label` consists of letters and digits, at most 63 of them.
     pub(super) fn new(label: &str) -> Option<Self> {
         let name = |text: &str| Name::vec_from_str(text).ok();
@@ -125,12 +125,12 @@ impl Names {
             (!nodes.is_empty()).then_some(Received::Nodes(nodes))
         } else {
             let question = self.read_question(message).ok()?;
-            (question != Question::default()).then_some(Received::Question(question))
+            (question != ServiceQuestion::default()).then_some(Received::Question(question))
         }
     }
 
-    fn read_question(&self, message: &Message<[u8]>) -> Result<Question, ParseError> {
-        let mut asked = Question::default();
+    fn read_question(&self, message: &Message<[u8]>) -> Result<ServiceQuestion, ParseError> {
+        let mut asked = ServiceQuestion::default();
         let mut names_this_node = false;
         for question in message.question() {
             let question = question?;
@@ -185,7 +185,7 @@ impl Names {
     }
 
     fn read_nodes(&self, message: &Message<[u8]>) -> Result<Vec<Announced>, ParseError> {
-        let mut found = Found::default();
+        let mut found = ServiceRecords::default();
         for record in message.answer()?.chain(message.additional()?) {
             self.read_record(&record?, &mut found)?;
         }
@@ -195,7 +195,7 @@ impl Names {
     fn read_record<'a>(
         &self,
         record: &ParsedRecord<'a, [u8]>,
-        found: &mut Found<'a>,
+        found: &mut ServiceRecords<'a>,
     ) -> Result<(), ParseError> {
         let lifetime = record.ttl().into_duration();
         let owner = record.owner().deref_octets();
@@ -242,7 +242,7 @@ impl Names {
     /// Returns all records of this node, and the service type where it is asked for.
     pub(super) fn announcement(
         &self,
-        question: Question,
+        question: ServiceQuestion,
         port: u16,
         addresses: &[IpAddr],
         validity: Validity,
@@ -301,20 +301,20 @@ fn composed(
 
 /// The records of a datagram that can belong to nodes of the service.
 #[derive(Default)]
-struct Found<'a> {
+struct ServiceRecords<'a> {
     pointers: Vec<(Label, Duration)>,
-    services: Vec<Service<'a>>,
+    services: Vec<ServiceRecord<'a>>,
     addresses: Vec<(ParsedName<&'a [u8]>, IpAddr)>,
 }
 
-struct Service<'a> {
+struct ServiceRecord<'a> {
     label: Label,
     lifetime: Duration,
     port: u16,
     host: ParsedName<&'a [u8]>,
 }
 
-impl<'a> Found<'a> {
+impl<'a> ServiceRecords<'a> {
     fn add_pointer(&mut self, label: Label, lifetime: Duration) {
         if self.pointers.len() < NODES_PER_DATAGRAM {
             self.pointers.push((label, lifetime));
@@ -329,7 +329,7 @@ impl<'a> Found<'a> {
         host: ParsedName<&'a [u8]>,
     ) {
         if self.services.len() < NODES_PER_DATAGRAM {
-            self.services.push(Service {
+            self.services.push(ServiceRecord {
                 label,
                 lifetime,
                 port,

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::known::KnownNodes;
 use super::machine::{DATAGRAMS_PER_S, Machine, Output};
-use super::message::{Announced, Names, Question, Received, Validity};
+use super::message::{Announced, Received, ServiceNames, ServiceQuestion, Validity};
 use super::subnet::{LinkId, Subnet};
 use super::{
     DATAGRAM_MAX_BYTES, HINTS_AT_ONCE, HINTS_PER_S, Lan, LanEvent, NODES_MAX, NODES_PER_SENDER_MAX,
@@ -17,7 +17,7 @@ const LINK: LinkId = LinkId {
     interface: 2,
     is_v6: false,
 };
-const NODE: Question = Question {
+const NODE: ServiceQuestion = ServiceQuestion {
     node: true,
     service_type: false,
 };
@@ -65,7 +65,7 @@ fn outputs(machine: &mut Machine, now: Instant) -> Vec<Output> {
 
 fn announcement(label: &str, at: &str) -> Vec<u8> {
     let at = address(at);
-    let names = Names::new(label).unwrap();
+    let names = ServiceNames::new(label).unwrap();
     names.announcement(NODE, at.port(), &[at.ip()], Validity::Normal)
 }
 
@@ -87,7 +87,7 @@ fn announced_node_is_found_and_forgotten_at_its_goodbye() {
     let later = now + 31 * SECOND;
     machine.receive(LINK, from, &announcement("bbbb", "10.0.0.2:1378"), later);
     assert_eq!(hints(&mut machine, later), [address("10.0.0.2:1378")]);
-    let names = Names::new("bbbb").unwrap();
+    let names = ServiceNames::new("bbbb").unwrap();
     let addresses = [from.ip()];
     let goodbye = names.announcement(NODE, 1378, &addresses, Validity::Goodbye);
     machine.receive(LINK, from, &goodbye, later);
@@ -182,7 +182,7 @@ fn only_addresses_of_other_hosts_are_hints() {
 fn answers_are_bounded_however_many_questions_arrive() {
     let start = Instant::now();
     let mut machine = machine(start);
-    let question = Names::new("bbbb").unwrap().question(&[]);
+    let question = ServiceNames::new("bbbb").unwrap().question(&[]);
     let (mut count, mut bytes) = (0, 0);
     for step in 0..10_000 {
         let now = start + step * Duration::from_millis(1);
@@ -199,8 +199,8 @@ fn answers_are_bounded_however_many_questions_arrive() {
 
 #[test]
 fn question_with_this_node_among_its_known_answers_gets_none() {
-    let names = Names::new("aaaa").unwrap();
-    let other = Names::new("bbbb").unwrap();
+    let names = ServiceNames::new("aaaa").unwrap();
+    let other = ServiceNames::new("bbbb").unwrap();
     let known = [(b"aaaa"[..].into(), Duration::from_secs(4000))];
     assert_eq!(names.read(&other.question(&known)), None);
     let stale = [(b"aaaa"[..].into(), Duration::from_secs(2000))];
@@ -330,7 +330,7 @@ fn only_so_many_datagrams_of_the_service_are_parsed_in_a_second() {
 
 #[test]
 fn datagrams_with_more_bytes_or_records_than_a_node_sends_are_not_read() {
-    let names = Names::new("aaaa").unwrap();
+    let names = ServiceNames::new("aaaa").unwrap();
     let mut datagram = announcement("bbbb", "10.0.0.2:1378");
     assert!(matches!(names.read(&datagram), Some(Received::Nodes(_))));
     datagram.resize(DATAGRAM_MAX_BYTES, 0);
@@ -345,7 +345,7 @@ fn datagrams_with_more_bytes_or_records_than_a_node_sends_are_not_read() {
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-        let _ = Names::new("aaaa").unwrap().read(&bytes);
+        let _ = ServiceNames::new("aaaa").unwrap().read(&bytes);
     }
 
     #[test]
@@ -357,7 +357,7 @@ proptest! {
             let place = place.index(datagram.len());
             datagram[place] = byte;
         }
-        if let Some(Received::Nodes(nodes)) = Names::new("aaaa").unwrap().read(&datagram) {
+        if let Some(Received::Nodes(nodes)) = ServiceNames::new("aaaa").unwrap().read(&datagram) {
             prop_assert!(nodes.len() <= 32);
             prop_assert!(nodes.iter().all(|node| node.label.len() <= 63));
         }

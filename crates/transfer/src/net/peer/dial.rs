@@ -16,13 +16,13 @@ use super::Shared;
 use super::cork::Corked;
 use super::counters::DropReason;
 use super::framing::{FrameReader, reason_of};
-use super::gauge::Link;
+use super::gauge::TcpGauge;
 use super::greet::prove;
 use super::limits::PeerLimits;
-use super::line::{Check, Line, OnAnswer, Progress, Waiter};
+use super::line::{ConnectionCheck, ConnectionState, OnAnswer, OpenRequest, Progress};
 use super::outbound::Outbound;
-use super::polite::Polite;
-use super::records::{RecordReader, Records, Wear};
+use super::polite::QueueLimitedStream;
+use super::records::{KeyWear, RecordReader, Records};
 use super::tls::{nameless, peer_of, speaks_batches};
 use crate::net::NetError;
 use p2pfs_proto::wire::native::tcp::{Frame, FrameHeader, Kind, Lane, Phase, Request, Response};
@@ -36,10 +36,10 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Proven connection to a node, for one lane.
 pub(super) struct Connection {
-    line: Arc<Line>,
+    line: Arc<ConnectionState>,
     outbound: Arc<Outbound>,
     batches: bool,
-    wear: Wear,
+    wear: KeyWear,
     task: AbortHandle,
 }
 
@@ -72,11 +72,11 @@ impl Connection {
     /// Starts the task of a proven connection.
     pub(super) fn start<S>(
         shared: &Arc<Shared>,
-        stream: TlsStream<Corked<Polite<S>>>,
+        stream: TlsStream<Corked<QueueLimitedStream<S>>>,
         lane: Lane,
     ) -> Result<Self, DropReason>
     where
-        S: AsyncRead + AsyncWrite + Link + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + TcpGauge + Unpin + Send + 'static,
     {
         let batches = speaks_batches(&stream);
         let peer = peer_of(&stream);
@@ -86,13 +86,13 @@ impl Connection {
             wear,
             link,
         } = Records::after_greeting(stream)?;
-        let line = Arc::new(Line::new(
+        let line = Arc::new(ConnectionState::new(
             shared.limits.in_flight(lane),
             shared.limits.ping_after,
             link.clone(),
         ));
         let outbound = Arc::new(Outbound::new(writing, link));
-        let end = End {
+        let end = ConnectionEnd {
             peer,
             shared: Arc::clone(shared),
             line: Arc::clone(&line),
@@ -123,7 +123,7 @@ impl Connection {
         // the asker may have gone
         let reply: OnAnswer = Box::new(move |outcome| drop(reply.send(outcome)));
         let sent = self.send(slot, request, reply, progress);
-        let _asked = TakenBack(sent.map_err(|(error, _)| error)?);
+        let _asked = CancelOnDrop(sent.map_err(|(error, _)| error)?);
         answer.await.unwrap_or_else(|_| Err(self.line.lost()))
     }
 
@@ -134,7 +134,7 @@ impl Connection {
         request: &Request,
         reply: OnAnswer,
         progress: Option<Progress>,
-    ) -> Result<Asked, OnAnswer> {
+    ) -> Result<SentRequest, OnAnswer> {
         let known = self.batches || !matches!(request, Request::Batch { .. });
         match Arc::clone(&self.line.slots).try_acquire_owned() {
             Ok(slot) if known => {
@@ -151,9 +151,9 @@ impl Connection {
         request: &Request,
         reply: OnAnswer,
         progress: Option<Progress>,
-    ) -> Result<Asked, (NetError, OnAnswer)> {
+    ) -> Result<SentRequest, (NetError, OnAnswer)> {
         let sent = Instant::now();
-        let waiter = Waiter {
+        let waiter = OpenRequest {
             reply,
             progress,
             _slot: slot,
@@ -169,7 +169,7 @@ impl Connection {
                 }
             }
         }
-        Ok(Asked {
+        Ok(SentRequest {
             line: Arc::clone(&self.line),
             outbound: Arc::clone(&self.outbound),
             id,
@@ -181,7 +181,7 @@ impl Connection {
     }
 
     /// Returns the wear of its keys.
-    pub(super) fn wear(&self) -> &Wear {
+    pub(super) fn wear(&self) -> &KeyWear {
         &self.wear
     }
 
@@ -199,13 +199,13 @@ impl Connection {
 }
 
 /// Handle of a sent request, which can cancel it.
-pub struct Asked {
-    line: Arc<Line>,
+pub struct SentRequest {
+    line: Arc<ConnectionState>,
     outbound: Arc<Outbound>,
     id: u32,
 }
 
-impl Asked {
+impl SentRequest {
     /// Cancels the request, and tells the peer that its answer is not needed. The callback is
     /// dropped without a call. Some answer still arrives: a short one, or the rest of one that had
     /// begun.
@@ -219,9 +219,9 @@ impl Asked {
 }
 
 /// Cancels a request when dropped, unless it was answered.
-struct TakenBack(Asked);
+struct CancelOnDrop(SentRequest);
 
-impl Drop for TakenBack {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.take_back();
     }
@@ -239,7 +239,7 @@ pub(super) async fn connect(
     node: NodeId,
     addr: SocketAddr,
     on_first_bytes: impl Fn(),
-) -> Result<TlsStream<Corked<Polite<TcpStream>>>, NetError> {
+) -> Result<TlsStream<Corked<QueueLimitedStream<TcpStream>>>, NetError> {
     let connector = shared.tls.connector(Some(node))?;
     let stream = connect_with(shared, connector, addr, on_first_bytes).await?;
     if peer_of(&stream) == Some(node) {
@@ -253,7 +253,7 @@ pub(super) async fn connect(
 pub(super) async fn connect_any(
     shared: &Shared,
     addr: SocketAddr,
-) -> Result<(TlsStream<Corked<Polite<TcpStream>>>, NodeId), NetError> {
+) -> Result<(TlsStream<Corked<QueueLimitedStream<TcpStream>>>, NodeId), NetError> {
     let connector = shared.tls.connector(None)?;
     let stream = connect_with(shared, connector, addr, || ()).await?;
     let node = peer_of(&stream).ok_or_else(|| speaks_otherwise(addr))?;
@@ -270,7 +270,7 @@ async fn connect_with(
     connector: TlsConnector,
     addr: SocketAddr,
     on_first_bytes: impl Fn(),
-) -> Result<TlsStream<Corked<Polite<TcpStream>>>, NetError> {
+) -> Result<TlsStream<Corked<QueueLimitedStream<TcpStream>>>, NetError> {
     let unreachable = |kind| NetError::Unreachable {
         address: addr,
         kind,
@@ -282,11 +282,11 @@ async fn connect_with(
         None => unreachable(error.kind()),
     })?;
     let _ = stream.set_nodelay(true);
-    let stream = Corked::new(Polite::new(stream));
+    let stream = Corked::new(QueueLimitedStream::new(stream));
     let (mut handshake, mut told) = (connector.connect(nameless(), stream), false);
     let telling = poll_fn(|context| {
         let outcome = Pin::new(&mut handshake).poll(context);
-        let has_heard = |it: &Corked<Polite<_>>| it.get_ref().has_heard();
+        let has_heard = |it: &Corked<QueueLimitedStream<_>>| it.get_ref().has_heard();
         if !told && handshake.get_ref().is_some_and(has_heard) {
             told = true;
             on_first_bytes();
@@ -305,14 +305,14 @@ async fn connect_with(
 }
 
 /// Guard that fails all requests of a connection when its task ends, aborted or not.
-struct End {
+struct ConnectionEnd {
     peer: Option<NodeId>,
     shared: Arc<Shared>,
-    line: Arc<Line>,
+    line: Arc<ConnectionState>,
     outbound: Arc<Outbound>,
 }
 
-impl Drop for End {
+impl Drop for ConnectionEnd {
     fn drop(&mut self) {
         self.outbound.close();
         self.line.fail(DropReason::ClosedHere);
@@ -324,7 +324,10 @@ impl Drop for End {
     }
 }
 
-async fn run<S: AsyncRead + AsyncWrite + Unpin>(end: End, reading: RecordReader<ReadHalf<S>>) {
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    end: ConnectionEnd,
+    reading: RecordReader<ReadHalf<S>>,
+) {
     let (limits, line, outbound) = (&end.shared.limits, &end.line, &end.outbound);
     let reason = tokio::select! {
         reason = read_answers(reading, line, limits) => reason,
@@ -336,7 +339,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(end: End, reading: RecordReader<
 
 async fn read_answers(
     stream: impl AsyncRead + Unpin,
-    line: &Line,
+    line: &ConnectionState,
     limits: &PeerLimits,
 ) -> DropReason {
     let mut reader = FrameReader::new(stream, limits, &line.pulse);
@@ -379,17 +382,17 @@ async fn read_answers(
 
 /// Watches the time limits until they end the connection. Each ping is written and so refreshes the
 /// kernel's figures. They are read once more before the end.
-async fn watch(line: &Line, limits: &PeerLimits, outbound: &Outbound) -> DropReason {
+async fn watch(line: &ConnectionState, limits: &PeerLimits, outbound: &Outbound) -> DropReason {
     let (mut pinged, mut asked) = (None, Instant::now());
     loop {
         let now = Instant::now();
         let check = line.check(now, &mut pinged, limits);
         line.tell_of_part();
         match check {
-            Check::End(DropReason::Silent) if now >= asked + ASK_AGAIN => asked = now,
-            Check::End(reason) => return reason,
-            Check::Ping => {}
-            Check::Again(next) => {
+            ConnectionCheck::End(DropReason::Silent) if now >= asked + ASK_AGAIN => asked = now,
+            ConnectionCheck::End(reason) => return reason,
+            ConnectionCheck::Ping => {}
+            ConnectionCheck::Again(next) => {
                 tokio::select! {
                     () = sleep_until(next) => {}
                     () = line.woken.notified() => {}
@@ -409,7 +412,7 @@ mod tests {
     use tokio::io::{AsyncWriteExt, duplex};
     use tokio::time::sleep;
 
-    use super::super::polite::LastReading;
+    use super::super::polite::LastTcpInfo;
     use super::*;
 
     const BODY_BYTES: usize = 64 << 10;
@@ -419,7 +422,7 @@ mod tests {
     async fn told(parts: &[(Duration, usize)]) -> Vec<u64> {
         let limits = PeerLimits::default();
         let (near, mut far) = duplex(1 << 20);
-        let line = Line::new(1, limits.ping_after, LastReading::default());
+        let line = ConnectionState::new(1, limits.ping_after, LastTcpInfo::default());
         let told: Arc<Mutex<Vec<u64>>> = Arc::default();
         let noting = Arc::clone(&told);
         let progress = Progress {
@@ -427,7 +430,7 @@ mod tests {
             node: NodeId::new([1; 32]),
             key: 7,
         };
-        let waiter = Waiter {
+        let waiter = OpenRequest {
             reply: Box::new(drop),
             progress: Some(progress),
             _slot: Arc::clone(&line.slots).acquire_owned().await.unwrap(),

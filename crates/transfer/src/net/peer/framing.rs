@@ -9,7 +9,7 @@ use tokio::time::{Duration, Instant, timeout};
 
 use super::counters::DropReason;
 use super::limits::PeerLimits;
-use super::seal::Broken;
+use super::seal::RecordError;
 use p2pfs_proto::wire::WireError;
 use p2pfs_proto::wire::native::tcp::{Frame, FrameHeader, HEADER_BYTES, Phase};
 
@@ -234,10 +234,12 @@ pub(super) fn reason_of(error: &WireError) -> DropReason {
 /// Returns the reason for an error of the stream. rustls reports a peer's breach of TLS as invalid
 /// data.
 pub(super) fn io_reason(error: &io::Error) -> DropReason {
-    let broken = error.get_ref().and_then(|why| why.downcast_ref::<Broken>());
+    let broken = error
+        .get_ref()
+        .and_then(|why| why.downcast_ref::<RecordError>());
     match broken {
-        Some(Broken::Malformed) => return DropReason::Malformed,
-        Some(Broken::Empty) => return DropReason::EmptyRecords,
+        Some(RecordError::Malformed) => return DropReason::Malformed,
+        Some(RecordError::Empty) => return DropReason::EmptyRecords,
         _ => {}
     }
     match error.kind() {

@@ -14,7 +14,7 @@ use super::mark::mark;
 
 /// Figures of a connection at one time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Reading {
+pub(super) struct TcpInfo {
     /// Smoothed round trip of recently sent bytes.
     pub round_trip: Duration,
     /// Least round trip of the last minutes (`tcp_min_rtt_wlen`), without the delay of queues.
@@ -34,22 +34,22 @@ pub(super) struct Reading {
 }
 
 /// Connection with readable kernel figures.
-pub(super) trait Link {
+pub(super) trait TcpGauge {
     /// Returns the figures, or `None` if the system does not give them.
-    fn read_gauge(&self) -> Option<Reading>;
+    fn read_gauge(&self) -> Option<TcpInfo>;
     /// Marks outgoing packets; see [`mark`].
     fn mark(&self, code_point: u8) -> io::Result<()>;
     /// Sets the low-water mark; see [`set_low_water`].
     fn set_low_water(&self, bytes: usize) -> io::Result<()>;
 }
 
-impl Link for TcpStream {
-    fn read_gauge(&self) -> Option<Reading> {
+impl TcpGauge for TcpStream {
+    fn read_gauge(&self) -> Option<TcpInfo> {
         let info = info_of(self)?;
         let segment_bytes = u64::from(info.tcpi_snd_mss);
         let unacked_bytes = u64::from(info.tcpi_unacked) * segment_bytes;
         let unsent_bytes = u64::from(info.tcpi_notsent_bytes);
-        Some(Reading {
+        Some(TcpInfo {
             round_trip: Duration::from_micros(info.tcpi_rtt.into()),
             least: Duration::from_micros(info.tcpi_min_rtt.into()),
             acked_ago: Duration::from_millis(info.tcpi_last_ack_recv.into()),
@@ -71,8 +71,8 @@ impl Link for TcpStream {
 }
 
 #[cfg(test)]
-impl Link for tokio::io::DuplexStream {
-    fn read_gauge(&self) -> Option<Reading> {
+impl TcpGauge for tokio::io::DuplexStream {
+    fn read_gauge(&self) -> Option<TcpInfo> {
         None
     }
 

@@ -29,7 +29,7 @@ use p2pfs_proto::wire::native::tcp::{Greeting, Lane, Phase};
 use p2pfs_types::id::{NodeId, NodeName};
 
 /// Data by which an acceptor admits nodes.
-pub(super) struct Door<'a> {
+pub(super) struct AdmissionPolicy<'a> {
     pub(super) key: &'a NodeKey,
     pub(super) keyring: &'a Keyring,
     pub(super) invites: Option<Arc<Invites>>,
@@ -155,7 +155,7 @@ pub(super) async fn enrol<S: AsyncRead + AsyncWrite + Unpin>(
 pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut TlsStream<S>,
     me: NodeId,
-    door: Door<'_>,
+    door: AdmissionPolicy<'_>,
     limits: &PeerLimits,
 ) -> Result<Admission, DropReason> {
     let channel = channel_of(stream, me).ok_or(DropReason::TlsFailed)?;
@@ -213,7 +213,7 @@ fn answer_certified(channel: &Channel, keyring: &Keyring, chain: &[u8]) -> Optio
 /// invitation is used up all the same.
 fn answer_invited(
     channel: &Channel,
-    door: &Door<'_>,
+    door: &AdmissionPolicy<'_>,
     proof: &[u8; 32],
     name: &[u8],
 ) -> Option<Greeting> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::polite::LastReading;
+use super::polite::LastTcpInfo;
 use p2pfs_proto::trust::{self, EXCHANGE_MAX_BYTES};
 use p2pfs_proto::wire::native::tcp::{CHAIN_MAX_BYTES, Lane, TRUST_MAX_BYTES};
 
@@ -147,7 +147,7 @@ impl PeerLimits {
     /// Returns when a connection that brought nothing since `quiet_since` counts as dead. The time
     /// is later if its round trip was long recently, or if the other end's kernel has acknowledged
     /// something since. The answer may then wait in a queue.
-    pub(super) fn silent(&self, quiet_since: Instant, link: &LastReading) -> Instant {
+    pub(super) fn silent(&self, quiet_since: Instant, link: &LastTcpInfo) -> Instant {
         let least = quiet_since + self.silent_after;
         let most = quiet_since + self.silent_after.max(SILENT_MAX);
         let late = quiet_since + link.round_trip() * SILENT_ROUND_TRIPS;

@@ -12,7 +12,7 @@ use tokio::time::{Duration, Instant};
 use super::counters::DropReason;
 use super::framing::Pulse;
 use super::limits::PeerLimits;
-use super::polite::LastReading;
+use super::polite::LastTcpInfo;
 use crate::net::NetError;
 use p2pfs_proto::wire::native::tcp::Response;
 use p2pfs_types::id::NodeId;
@@ -47,7 +47,7 @@ impl Progress {
 }
 
 /// Open request.
-pub(super) struct Waiter {
+pub(super) struct OpenRequest {
     pub reply: OnAnswer,
     pub progress: Option<Progress>,
     /// Held until the answer arrives, even for a cancelled request: the peer is busy with it all
@@ -56,8 +56,8 @@ pub(super) struct Waiter {
     pub sent: Instant,
 }
 
-pub(super) struct Table {
-    pub waiters: HashMap<u32, Waiter>,
+pub(super) struct RequestTable {
+    pub waiters: HashMap<u32, OpenRequest>,
     next_id: u32,
     /// When the connection's task checks the clock next.
     pub next_look: Instant,
@@ -72,23 +72,23 @@ pub(super) struct Table {
 }
 
 /// State that the users of a connection share with its task.
-pub(super) struct Line {
-    table: Mutex<Table>,
+pub(super) struct ConnectionState {
+    table: Mutex<RequestTable>,
     pub slots: Arc<Semaphore>,
     /// Notified when an idle connection gets a request that its task would check too late.
     pub woken: Notify,
     /// How soon a request has to be checked.
     look_after: Duration,
     pub pulse: Pulse,
-    link: LastReading,
+    link: LastTcpInfo,
     /// Sent pings that may still be answered.
     pings: AtomicU64,
 }
 
-impl Line {
-    pub(super) fn new(in_flight: usize, look_after: Duration, link: LastReading) -> Self {
+impl ConnectionState {
+    pub(super) fn new(in_flight: usize, look_after: Duration, link: LastTcpInfo) -> Self {
         let now = Instant::now();
-        let table = Table {
+        let table = RequestTable {
             waiters: HashMap::new(),
             next_id: 1,
             next_look: now,
@@ -110,13 +110,13 @@ impl Line {
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, RequestTable> {
         self.table.lock()
     }
 
     /// Adds an open request. Returns its id, or the reason and the callback if the connection has
     /// ended.
-    pub(super) fn add(&self, waiter: Waiter) -> Result<u32, (NetError, OnAnswer)> {
+    pub(super) fn add(&self, waiter: OpenRequest) -> Result<u32, (NetError, OnAnswer)> {
         let mut table = self.lock();
         if let Some(reason) = table.closed {
             return Err((NetError::Lost { reason }, waiter.reply));
@@ -138,7 +138,7 @@ impl Line {
         Ok(id)
     }
 
-    pub(super) fn take(&self, id: u32) -> Option<Waiter> {
+    pub(super) fn take(&self, id: u32) -> Option<OpenRequest> {
         let mut table = self.lock();
         let now = Instant::now();
         (table.last_used, table.brought) = (now, now);
@@ -231,12 +231,12 @@ impl Line {
     pub(super) fn check(
         &self,
         now: Instant,
-        pinged: &mut Option<Silence>,
+        pinged: &mut Option<SilenceId>,
         limits: &PeerLimits,
-    ) -> Check {
+    ) -> ConnectionCheck {
         let mut table = self.lock();
         let check = self.look(&table, now, pinged, limits);
-        if let Check::Again(next) = check {
+        if let ConnectionCheck::Again(next) = check {
             table.next_look = next;
         }
         check
@@ -244,20 +244,20 @@ impl Line {
 
     fn look(
         &self,
-        table: &Table,
+        table: &RequestTable,
         now: Instant,
-        pinged: &mut Option<Silence>,
+        pinged: &mut Option<SilenceId>,
         limits: &PeerLimits,
-    ) -> Check {
+    ) -> ConnectionCheck {
         let Some(oldest) = table.waiters.values().map(|waiter| waiter.sent).min() else {
             let end = table.last_used + limits.idle_dialled;
             return if now >= end {
-                Check::End(DropReason::Idle)
+                ConnectionCheck::End(DropReason::Idle)
             } else {
-                Check::Again(end)
+                ConnectionCheck::Again(end)
             };
         };
-        let silence = Silence {
+        let silence = SilenceId {
             beats: self.pulse.beats(),
             busy_since: table.busy_since,
         };
@@ -267,16 +267,16 @@ impl Line {
         let unanswered = limits.unanswered(oldest, table.brought.max(part_came));
         let ping = quiet_since + limits.ping_after;
         if now >= silent {
-            Check::End(DropReason::Silent)
+            ConnectionCheck::End(DropReason::Silent)
         } else if now >= unanswered {
-            Check::End(DropReason::Unanswered)
+            ConnectionCheck::End(DropReason::Unanswered)
         } else if *pinged == Some(silence) {
-            Check::Again(silent.min(unanswered))
+            ConnectionCheck::Again(silent.min(unanswered))
         } else if now >= ping {
             *pinged = Some(silence);
-            Check::Ping
+            ConnectionCheck::Ping
         } else {
-            Check::Again(ping.min(unanswered))
+            ConnectionCheck::Again(ping.min(unanswered))
         }
     }
 }
@@ -284,14 +284,14 @@ impl Line {
 /// Identity of a silence: the next one begins when bytes arrive, or with a request after idleness.
 /// It is counted rather than timed, since an answer may arrive within the same tick of the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Silence {
+pub(super) struct SilenceId {
     beats: u64,
     busy_since: Instant,
 }
 
 /// Action for a connection's silence.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Check {
+pub(super) enum ConnectionCheck {
     Again(Instant),
     Ping,
     End(DropReason),
@@ -302,18 +302,20 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::net::peer::gauge::Reading;
+    use crate::net::peer::gauge::TcpInfo;
 
-    fn line(in_flight: usize) -> Line {
+    fn line(in_flight: usize) -> ConnectionState {
         let ping_after = PeerLimits::default().ping_after;
-        Line::new(in_flight, ping_after, LastReading::default())
+        ConnectionState::new(in_flight, ping_after, LastTcpInfo::default())
     }
 
-    fn waiter(line: &Line) -> (Waiter, oneshot::Receiver<Result<Response, NetError>>) {
+    fn waiter(
+        line: &ConnectionState,
+    ) -> (OpenRequest, oneshot::Receiver<Result<Response, NetError>>) {
         let slot = Arc::clone(&line.slots).try_acquire_owned().unwrap();
         let (reply, answer) = oneshot::channel();
         (
-            Waiter {
+            OpenRequest {
                 reply: Box::new(move |outcome| drop(reply.send(outcome))),
                 progress: None,
                 _slot: slot,
@@ -328,10 +330,13 @@ mod tests {
         let (line, limits) = (line(4), PeerLimits::default());
         let start = Instant::now();
         let end = start + limits.idle_dialled;
-        assert_eq!(line.check(start, &mut None, &limits), Check::Again(end));
+        assert_eq!(
+            line.check(start, &mut None, &limits),
+            ConnectionCheck::Again(end)
+        );
         assert_eq!(
             line.check(end, &mut None, &limits),
-            Check::End(DropReason::Idle)
+            ConnectionCheck::End(DropReason::Idle)
         );
     }
 
@@ -345,19 +350,22 @@ mod tests {
         let after = |ms| start + Duration::from_millis(ms);
         assert_eq!(
             line.check(start, &mut pinged, &limits),
-            Check::Again(after(1000))
+            ConnectionCheck::Again(after(1000))
         );
-        assert_eq!(line.check(after(1000), &mut pinged, &limits), Check::Ping);
         assert_eq!(
             line.check(after(1000), &mut pinged, &limits),
-            Check::Again(after(2000))
+            ConnectionCheck::Ping
         );
-        let dead = Check::End(DropReason::Silent);
+        assert_eq!(
+            line.check(after(1000), &mut pinged, &limits),
+            ConnectionCheck::Again(after(2000))
+        );
+        let dead = ConnectionCheck::End(DropReason::Silent);
         assert_eq!(line.check(after(2000), &mut pinged, &limits), dead);
     }
 
     /// Returns the check of a connection with an open request, for given times and kernel figures.
-    fn checks_of(line: &Line) -> impl FnMut(u64, (u64, Reading)) -> Check {
+    fn checks_of(line: &ConnectionState) -> impl FnMut(u64, (u64, TcpInfo)) -> ConnectionCheck {
         let (start, mut pinged) = (Instant::now(), None);
         let after = move |ms| start + Duration::from_millis(ms);
         move |ms, (read_ms, reading)| {
@@ -373,17 +381,17 @@ mod tests {
         line.add(waiting).ok().unwrap();
         let start = Instant::now();
         let mut check = checks_of(&line);
-        let reading = Reading {
+        let reading = TcpInfo {
             acked_ago: Duration::from_secs(9),
             came_ago: Duration::ZERO,
-            ..Reading::default()
+            ..TcpInfo::default()
         };
-        assert_eq!(check(1000, (0, reading)), Check::Ping);
+        assert_eq!(check(1000, (0, reading)), ConnectionCheck::Ping);
         line.link.pass_over(start + Duration::from_millis(1900));
-        let dead = Check::End(DropReason::Silent);
+        let dead = ConnectionCheck::End(DropReason::Silent);
         assert_eq!(check(2000, (1900, reading)), dead);
         // bytes of an unfinished record with content do keep it alive
-        let alive = Check::Again(start + Duration::from_millis(3960));
+        let alive = ConnectionCheck::Again(start + Duration::from_millis(3960));
         assert_eq!(check(2000, (1960, reading)), alive);
     }
 
@@ -394,15 +402,15 @@ mod tests {
         line.add(waiting).ok().unwrap();
         let then = Instant::now() + Duration::from_secs(6);
         let mut check = checks_of(&line);
-        let reading = Reading {
+        let reading = TcpInfo {
             round_trip: Duration::from_millis(1500),
             acked_ago: Duration::from_secs(9),
             came_ago: Duration::from_secs(9),
-            ..Reading::default()
+            ..TcpInfo::default()
         };
-        assert_eq!(check(1000, (0, reading)), Check::Ping);
-        assert_eq!(check(2000, (0, reading)), Check::Again(then));
-        let dead = Check::End(DropReason::Silent);
+        assert_eq!(check(1000, (0, reading)), ConnectionCheck::Ping);
+        assert_eq!(check(2000, (0, reading)), ConnectionCheck::Again(then));
+        let dead = ConnectionCheck::End(DropReason::Silent);
         assert_eq!(check(6000, (0, reading)), dead);
     }
 
@@ -414,16 +422,16 @@ mod tests {
         let after = |ms| Instant::now() + Duration::from_millis(ms);
         let mut check = checks_of(&line);
         let mut ends = |acked_ms: u64| {
-            let reading = Reading {
+            let reading = TcpInfo {
                 came_ago: Duration::from_mins(2),
-                ..Reading::default()
+                ..TcpInfo::default()
             };
             check(2000, (acked_ms, reading));
             check(2000, (acked_ms, reading))
         };
-        assert_eq!(ends(0), Check::End(DropReason::Silent));
-        assert_eq!(ends(1900), Check::Again(after(3900)));
-        assert_eq!(ends(60_000), Check::Again(after(8000)));
+        assert_eq!(ends(0), ConnectionCheck::End(DropReason::Silent));
+        assert_eq!(ends(1900), ConnectionCheck::Again(after(3900)));
+        assert_eq!(ends(60_000), ConnectionCheck::Again(after(8000)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -436,7 +444,7 @@ mod tests {
         let (waiting, _answer) = waiter(&line);
         line.add(waiting).ok().unwrap();
         let later = Instant::now() + limits.unanswered_after;
-        let end = Check::End(DropReason::Unanswered);
+        let end = ConnectionCheck::End(DropReason::Unanswered);
         assert_eq!(line.check(later, &mut None, &limits), end);
     }
 
@@ -461,7 +469,7 @@ mod tests {
     async fn many_requests_in_turn_wake_the_watch_once_a_look() {
         let (line, limits) = (line(4), PeerLimits::default());
         let idle = line.check(Instant::now(), &mut None, &limits);
-        assert!(matches!(idle, Check::Again(_)));
+        assert!(matches!(idle, ConnectionCheck::Again(_)));
         let mut rung = 0;
         for _ in 0..50 {
             let (waiting, _answer) = waiter(&line);

@@ -17,9 +17,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Number of bytes that a reader lacks, shared with the socket below it. Clones are of the same
 /// reader.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lack(Arc<AtomicUsize>);
+pub(super) struct BytesLacked(Arc<AtomicUsize>);
 
-impl Lack {
+impl BytesLacked {
     /// Sets the number of bytes below which a read is useless.
     pub(super) fn set(&self, bytes: usize) {
         self.0.store(bytes, Ordering::Relaxed);

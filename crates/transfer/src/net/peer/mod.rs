@@ -30,7 +30,7 @@ mod serve;
 mod tls;
 
 pub use counters::{DropReason, PeerCounters};
-pub use dial::Asked;
+pub use dial::SentRequest;
 pub use limits::{ACCEPTED_CONNECTIONS, PeerLimits};
 pub use line::{OnAnswer, Progress};
 pub use probe::Probed;
@@ -96,7 +96,7 @@ impl Shared {
     }
 }
 
-struct Owner {
+struct NetOwner {
     shared: Arc<Shared>,
     accepting: AbortHandle,
     local: SocketAddr,
@@ -106,7 +106,7 @@ struct Owner {
 /// called, every connection ends.
 #[derive(Clone)]
 pub struct PeerNet {
-    owner: Arc<Owner>,
+    owner: Arc<NetOwner>,
 }
 
 impl PeerNet {
@@ -159,7 +159,7 @@ impl PeerNet {
         let accepting = accepting.abort_handle();
         Ok((
             Self {
-                owner: Arc::new(Owner {
+                owner: Arc::new(NetOwner {
                     shared,
                     accepting,
                     local,
@@ -241,7 +241,7 @@ impl PeerNet {
         request: &Request,
         reply: OnAnswer,
         progress: Option<Progress>,
-    ) -> Result<Asked, OnAnswer> {
+    ) -> Result<SentRequest, OnAnswer> {
         let open = self.owner.shared.pool.open(node, lane);
         match open.filter(|_| self.check_peer(&node).is_ok()) {
             Some(connection) => connection.ask_at_once(request, reply, progress),
@@ -403,7 +403,7 @@ impl PeerNet {
     }
 }
 
-impl Owner {
+impl NetOwner {
     fn close(&self) {
         self.accepting.abort();
         self.shared.register.close();
@@ -412,7 +412,7 @@ impl Owner {
 }
 
 /// Ends everything when the last clone of [`PeerNet`] is dropped.
-impl Drop for Owner {
+impl Drop for NetOwner {
     fn drop(&mut self) {
         self.close();
     }

@@ -18,7 +18,7 @@ use tokio::time::{Duration, timeout};
 use super::counters::DropReason;
 use super::framing::io_reason;
 use super::limits::{PeerLimits, WRITE_AHEAD_BYTES};
-use super::polite::LastReading;
+use super::polite::LastTcpInfo;
 use p2pfs_proto::wire::native::tcp::{Frame, HEADER_BYTES, Kind};
 
 /// Maximum bytes of a frame that its sender encrypts and writes itself. It takes some 50
@@ -39,7 +39,7 @@ pub(super) struct Outbound {
 }
 
 struct Sending {
-    link: LastReading,
+    link: LastTcpInfo,
     /// `None` once the connection has ended.
     stream: Option<Box<dyn AsyncWrite + Send + Unpin>>,
     frames: VecDeque<Departing>,
@@ -63,7 +63,7 @@ struct Departing {
 }
 
 impl Outbound {
-    pub(super) fn new(stream: impl AsyncWrite + Send + Unpin + 'static, link: LastReading) -> Self {
+    pub(super) fn new(stream: impl AsyncWrite + Send + Unpin + 'static, link: LastTcpInfo) -> Self {
         let sending = Sending {
             link,
             stream: Some(Box::new(stream)),
@@ -303,7 +303,7 @@ mod tests {
     #[tokio::test]
     async fn a_small_frame_is_out_before_the_task_has_its_turn() {
         let (near, mut far) = duplex(1 << 16);
-        let outbound = Outbound::new(near, LastReading::default());
+        let outbound = Outbound::new(near, LastTcpInfo::default());
         outbound.send(answer(100), None);
         assert_eq!(outbound.waiting(), 0);
         let mut bytes = vec![0; HEADER_BYTES + 100];
@@ -314,7 +314,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_narrow_pipe_does_not_take_follows_whole_and_in_order() {
         let (near, mut far) = duplex(100);
-        let outbound = Arc::new(Outbound::new(near, LastReading::default()));
+        let outbound = Arc::new(Outbound::new(near, LastTcpInfo::default()));
         let lengths = [50, 5000, 0, 7, 200_000];
         for length in lengths {
             outbound.send(answer(length), None);
@@ -336,7 +336,7 @@ mod tests {
     #[tokio::test]
     async fn a_small_answer_stands_behind_no_large_one_that_waits_but_does_not_starve_it() {
         let (near, mut far) = duplex(100);
-        let outbound = Arc::new(Outbound::new(near, LastReading::default()));
+        let outbound = Arc::new(Outbound::new(near, LastTcpInfo::default()));
         let lengths = [50_000, 50_001, 60_000];
         for length in lengths {
             outbound.send(answer(length), None);
@@ -365,7 +365,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_is_taken_back_before_it_has_begun_gives_way_to_a_short_one() {
         let (near, mut far) = duplex(100);
-        let outbound = Arc::new(Outbound::new(near, LastReading::default()));
+        let outbound = Arc::new(Outbound::new(near, LastTcpInfo::default()));
         let numbered = |id, length| {
             let proof = Bytes::from(vec![7; length]);
             Response::Data { proof }.encode(id).unwrap()
@@ -391,7 +391,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_socket_that_takes_all_there_is_leaves_other_connections_their_turn() {
-        let outbound = Outbound::new(tokio::io::sink(), LastReading::default());
+        let outbound = Outbound::new(tokio::io::sink(), LastTcpInfo::default());
         let outbound = Arc::new(outbound);
         for _ in 0..3 {
             outbound.send(answer(WRITTEN_AT_ONCE_MAX_BYTES), None);
@@ -406,7 +406,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_does_not_take_what_he_asked_for_is_given_up() {
         let (near, _far) = duplex(64);
-        let outbound = Outbound::new(near, LastReading::default());
+        let outbound = Outbound::new(near, LastTcpInfo::default());
         outbound.send(answer(1000), None);
         let reason = outbound.write_rest(&PeerLimits::default()).await;
         assert_eq!(reason, DropReason::SlowReader);
@@ -416,7 +416,7 @@ mod tests {
     async fn who_takes_it_slowly_is_given_all_of_it_also_of_what_is_encrypted_ahead() {
         let (near, mut far) = duplex(64);
         let ahead = tokio::io::BufWriter::with_capacity(16 << 10, near);
-        let outbound = Outbound::new(ahead, LastReading::default());
+        let outbound = Outbound::new(ahead, LastTcpInfo::default());
         outbound.send(answer(10_000), None);
         let taking = async {
             let mut packet = [0; 400];
@@ -436,7 +436,7 @@ mod tests {
     async fn an_ended_connection_keeps_neither_socket_nor_slot() {
         let slots = Arc::new(tokio::sync::Semaphore::new(2));
         let (near, mut far) = duplex(64);
-        let outbound = Outbound::new(near, LastReading::default());
+        let outbound = Outbound::new(near, LastTcpInfo::default());
         for _ in 0..2 {
             let slot = slots.clone().try_acquire_owned().unwrap();
             outbound.send(answer(1000), Some(slot));

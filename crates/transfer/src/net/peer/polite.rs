@@ -2,7 +2,7 @@
 //! add less delay than a target. Otherwise a fetch would make the link useless for everything else,
 //! such as gossip and readers.
 //!
-//! [`Room`] contains the rule.
+//! [`SendBudget`] contains the rule.
 
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
@@ -15,22 +15,22 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Duration, Instant, Sleep, sleep};
 
 use super::distances::Distances;
-use super::gauge::{Link, Reading};
-use super::low_water::Lack;
-use super::room::{Room, Target};
+use super::gauge::{TcpGauge, TcpInfo};
+use super::low_water::BytesLacked;
+use super::room::{QueueTarget, SendBudget};
 
 /// Last kernel figures of a connection. Clones are of the same connection.
 #[derive(Clone, Debug, Default)]
-pub(super) struct LastReading(Arc<Mutex<Told>>);
+pub(super) struct LastTcpInfo(Arc<Mutex<LinkFigures>>);
 
 #[derive(Debug, Default)]
-struct Told {
-    reading: Option<(Instant, Reading)>,
+struct LinkFigures {
+    reading: Option<(Instant, TcpInfo)>,
     is_held_back: bool,
     passed_over: Option<Instant>,
 }
 
-impl LastReading {
+impl LastTcpInfo {
     /// Returns the round trip, or zero if it is unknown.
     pub(super) fn round_trip(&self) -> Duration {
         let known = self.0.lock().reading;
@@ -65,7 +65,7 @@ impl LastReading {
         self.0.lock().is_held_back
     }
 
-    pub(super) fn set(&self, at: Instant, reading: Reading) {
+    pub(super) fn set(&self, at: Instant, reading: TcpInfo) {
         self.0.lock().reading = Some((at, reading));
     }
 
@@ -75,37 +75,42 @@ impl LastReading {
 }
 
 /// Stream that keeps to its target and publishes its kernel figures.
-pub(super) struct Polite<S> {
+pub(super) struct QueueLimitedStream<S> {
     stream: S,
-    room: Room,
+    room: SendBudget,
     far_end: Option<(Arc<Distances>, IpAddr)>,
-    last: LastReading,
+    last: LastTcpInfo,
     look: Pin<Box<Sleep>>,
     waits: bool,
     has_heard: bool,
-    lack: Lack,
+    lack: BytesLacked,
     low_water_bytes: usize,
 }
 
-impl<S> Polite<S> {
+impl<S> QueueLimitedStream<S> {
     /// Wraps a stream. Nothing is held back before [`Self::keep_to`]. Needs a running tokio
     /// runtime.
     pub(super) fn new(stream: S) -> Self {
         Self {
             stream,
-            room: Room::default(),
+            room: SendBudget::default(),
             far_end: None,
-            last: LastReading::default(),
+            last: LastTcpInfo::default(),
             look: Box::pin(sleep(Duration::ZERO)),
             waits: false,
             has_heard: false,
-            lack: Lack::default(),
+            lack: BytesLacked::default(),
             low_water_bytes: 1,
         }
     }
 
     /// Limits the bytes in flight by a target for the queue and by the distance of this address.
-    pub(super) fn keep_to(&mut self, target: Target, distances: Arc<Distances>, address: IpAddr) {
+    pub(super) fn keep_to(
+        &mut self,
+        target: QueueTarget,
+        distances: Arc<Distances>,
+        address: IpAddr,
+    ) {
         (self.room.target, self.far_end) = (Some(target), Some((distances, address)));
     }
 
@@ -115,19 +120,19 @@ impl<S> Polite<S> {
     }
 
     /// Returns the kernel figures, which are refreshed whenever something is written.
-    pub(super) fn last_reading(&self) -> LastReading {
+    pub(super) fn last_reading(&self) -> LastTcpInfo {
         self.last.clone()
     }
 
     /// Returns the handle by which its reader says how many bytes it lacks. It is not woken for
     /// fewer.
-    pub(super) fn lack(&self) -> Lack {
+    pub(super) fn lack(&self) -> BytesLacked {
         self.lack.clone()
     }
 }
 
-impl<S: Link> Polite<S> {
-    /// Marks outgoing packets; see [`Link::mark`].
+impl<S: TcpGauge> QueueLimitedStream<S> {
+    /// Marks outgoing packets; see [`TcpGauge::mark`].
     pub(super) fn mark(&self, code_point: u8) -> io::Result<()> {
         self.stream.mark(code_point)
     }
@@ -170,7 +175,7 @@ impl<S: Link> Polite<S> {
     }
 }
 
-impl<S: Link + AsyncWrite + Unpin> AsyncWrite for Polite<S> {
+impl<S: TcpGauge + AsyncWrite + Unpin> AsyncWrite for QueueLimitedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -221,7 +226,7 @@ fn within<'a, 'b>(parts: &'a [IoSlice<'b>], bytes: usize) -> Result<&'a [IoSlice
     }
 }
 
-impl<S: Link + AsyncRead + Unpin> AsyncRead for Polite<S> {
+impl<S: TcpGauge + AsyncRead + Unpin> AsyncRead for QueueLimitedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -274,10 +279,10 @@ mod tests {
             let mut bytes = vec![0; 1 << 20];
             while far.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
         });
-        let mut polite = Polite::new(near);
-        let (target, address) = (Target::of(Lane::Bulk), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let mut polite = QueueLimitedStream::new(near);
+        let (target, address) = (QueueTarget::of(Lane::Bulk), IpAddr::V4(Ipv4Addr::LOCALHOST));
         polite.keep_to(target, Arc::new(Distances::new()), address);
-        polite.room = Room::of_rate(target, 1e3);
+        polite.room = SendBudget::of_rate(target, 1e3);
         let record = vec![7; 16_406];
         let freed = timeout(PATIENCE, async {
             polite.write_all(&record).await.unwrap();

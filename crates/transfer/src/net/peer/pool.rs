@@ -19,7 +19,7 @@ use p2pfs_types::id::NodeId;
 type Dialled = Result<Arc<Connection>, NetError>;
 
 /// Progress of a dial.
-enum Dial {
+enum DialState {
     Begun,
     /// The other end answers in the handshake.
     GetsOn,
@@ -27,17 +27,17 @@ enum Dial {
 }
 
 #[derive(Clone)]
-enum Slot {
+enum PoolSlot {
     Open(Arc<Connection>),
     Dialling {
         addr: SocketAddr,
-        dial: watch::Receiver<Dial>,
+        dial: watch::Receiver<DialState>,
     },
 }
 
 #[derive(Default)]
-struct Slots {
-    slots: HashMap<(NodeId, Lane), Slot>,
+struct PoolSlots {
+    slots: HashMap<(NodeId, Lane), PoolSlot>,
     /// Connections with worn keys for which a replacement is being dialled, or failed recently. The
     /// worn one is used until the new one is established.
     renewed: HashSet<(NodeId, Lane)>,
@@ -49,7 +49,7 @@ struct Slots {
 /// Pool of the dialled connections.
 #[derive(Default)]
 pub(super) struct Pool {
-    slots: Mutex<Slots>,
+    slots: Mutex<PoolSlots>,
 }
 
 impl Pool {
@@ -64,8 +64,8 @@ impl Pool {
     ) -> Result<Arc<Connection>, NetError> {
         loop {
             let (dialled, dial) = match shared.pool.slot(shared, node, addr, lane)? {
-                Slot::Open(connection) => return Ok(connection),
-                Slot::Dialling { addr, dial } => (addr, dial),
+                PoolSlot::Open(connection) => return Ok(connection),
+                PoolSlot::Dialling { addr, dial } => (addr, dial),
             };
             match outcome(dial, progress).await {
                 // Another address was tried, and failed: ours is still to be tried.
@@ -91,7 +91,7 @@ impl Pool {
     pub(super) fn open(&self, node: NodeId, lane: Lane) -> Option<Arc<Connection>> {
         let (slots, key) = (self.slots.lock(), (node, lane));
         match slots.slots.get(&key) {
-            Some(Slot::Open(connection))
+            Some(PoolSlot::Open(connection))
                 if connection.is_open() && !slots.is_to_be_renewed(&key, connection) =>
             {
                 Some(Arc::clone(connection))
@@ -107,7 +107,7 @@ impl Pool {
         node: NodeId,
         addr: SocketAddr,
         lane: Lane,
-    ) -> Result<Slot, NetError> {
+    ) -> Result<PoolSlot, NetError> {
         let (slot, gave_way) = self.slot_and_who_gave_way(shared, node, addr, lane)?;
         // not under the lock: the callbacks of its requests run at once, and may ask elsewhere
         gave_way.iter().for_each(close);
@@ -120,25 +120,27 @@ impl Pool {
         node: NodeId,
         addr: SocketAddr,
         lane: Lane,
-    ) -> Result<(Slot, Option<Slot>), NetError> {
+    ) -> Result<(PoolSlot, Option<PoolSlot>), NetError> {
         let mut slots = self.slots.lock();
         if slots.closed {
             return Err(NetError::Closed);
         }
         match slots.slots.get(&(node, lane)).cloned() {
-            Some(Slot::Open(connection)) if !connection.is_open() => {}
-            Some(Slot::Open(connection)) if slots.is_to_be_renewed(&(node, lane), &connection) => {
+            Some(PoolSlot::Open(connection)) if !connection.is_open() => {}
+            Some(PoolSlot::Open(connection))
+                if slots.is_to_be_renewed(&(node, lane), &connection) =>
+            {
                 slots.renewed.insert((node, lane));
                 tokio::spawn(renew(Arc::clone(shared), node, addr, lane));
-                return Ok((Slot::Open(connection), None));
+                return Ok((PoolSlot::Open(connection), None));
             }
-            Some(Slot::Dialling { dial, .. }) if dial.has_changed().is_err() => {}
+            Some(PoolSlot::Dialling { dial, .. }) if dial.has_changed().is_err() => {}
             Some(slot) => return Ok((slot, None)),
             None => {}
         }
         let gave_way = slots.make_room(shared.limits.dialled)?;
-        let (tell, seen) = watch::channel(Dial::Begun);
-        let slot = Slot::Dialling { addr, dial: seen };
+        let (tell, seen) = watch::channel(DialState::Begun);
+        let slot = PoolSlot::Dialling { addr, dial: seen };
         slots.slots.insert((node, lane), slot.clone());
         // a separate task: the first asker may give up while the others still wait
         tokio::spawn(dial(Arc::clone(shared), node, addr, lane, tell));
@@ -151,7 +153,9 @@ impl Pool {
         match dialled {
             Ok(connection) if slots.closed => connection.close(),
             Ok(connection) => {
-                slots.slots.insert(key, Slot::Open(Arc::clone(connection)));
+                slots
+                    .slots
+                    .insert(key, PoolSlot::Open(Arc::clone(connection)));
             }
             Err(_) => {
                 slots.slots.remove(&key);
@@ -167,19 +171,20 @@ impl Pool {
         match slots.slots.get(&key).cloned() {
             _ if slots.closed => renewed.close(),
             // a connection dialled meanwhile is as new
-            Some(Slot::Dialling { .. }) => renewed.close(),
-            Some(Slot::Open(worn)) => {
+            Some(PoolSlot::Dialling { .. }) => renewed.close(),
+            Some(PoolSlot::Open(worn)) => {
                 slots.worn.push((key.0, worn));
-                slots.slots.insert(key, Slot::Open(renewed));
+                slots.slots.insert(key, PoolSlot::Open(renewed));
             }
-            None => drop(slots.slots.insert(key, Slot::Open(renewed))),
+            None => drop(slots.slots.insert(key, PoolSlot::Open(renewed))),
         }
     }
 
     /// Ends the connections to a node. Returns how many.
     pub(super) fn close_peer(&self, node: NodeId) -> usize {
-        let of_node =
-            |key: &(NodeId, Lane), slot: &mut Slot| key.0 == node && matches!(slot, Slot::Open(_));
+        let of_node = |key: &(NodeId, Lane), slot: &mut PoolSlot| {
+            key.0 == node && matches!(slot, PoolSlot::Open(_))
+        };
         let (closed, worn): (Vec<_>, Vec<_>) = {
             let mut slots = self.slots.lock();
             let closed = slots.slots.extract_if(of_node).collect();
@@ -207,27 +212,27 @@ impl Pool {
     }
 }
 
-impl Slots {
+impl PoolSlots {
     fn is_to_be_renewed(&self, key: &(NodeId, Lane), connection: &Connection) -> bool {
         connection.wear().is_worn() && !self.renewed.contains(key)
     }
 
     /// Makes room for a connection: forgets closed ones, and at the limit removes the one that was
     /// idle longest, which the caller ends.
-    fn make_room(&mut self, limit: usize) -> Result<Option<Slot>, NetError> {
+    fn make_room(&mut self, limit: usize) -> Result<Option<PoolSlot>, NetError> {
         if self.slots.len() < limit {
             return Ok(None);
         }
         self.slots.retain(|_, slot| match slot {
-            Slot::Open(connection) => connection.is_open(),
-            Slot::Dialling { dial, .. } => dial.has_changed().is_ok(),
+            PoolSlot::Open(connection) => connection.is_open(),
+            PoolSlot::Dialling { dial, .. } => dial.has_changed().is_ok(),
         });
         if self.slots.len() < limit {
             return Ok(None);
         }
         let idle = self.slots.iter().filter_map(|(key, slot)| match slot {
-            Slot::Open(connection) => connection.idle_since().map(|since| (since, *key)),
-            Slot::Dialling { .. } => None,
+            PoolSlot::Open(connection) => connection.idle_since().map(|since| (since, *key)),
+            PoolSlot::Dialling { .. } => None,
         });
         let (_, longest) = idle
             .min_by_key(|(since, _)| *since)
@@ -236,21 +241,21 @@ impl Slots {
     }
 }
 
-fn close(slot: &Slot) {
-    if let Slot::Open(connection) = slot {
+fn close(slot: &PoolSlot) {
+    if let PoolSlot::Open(connection) = slot {
         connection.close();
     }
 }
 
 /// Waits for the end of a dial.
-async fn outcome(mut dial: watch::Receiver<Dial>, progress: Option<&Progress>) -> Dialled {
+async fn outcome(mut dial: watch::Receiver<DialState>, progress: Option<&Progress>) -> Dialled {
     loop {
         dial.changed().await.map_err(|_| NetError::Closed)?;
         let over = match &*dial.borrow_and_update() {
-            Dial::Begun => continue,
-            Dial::GetsOn => None,
-            Dial::Over(Err(error)) => return Err(error.clone()),
-            Dial::Over(Ok(connection)) => Some(Arc::clone(connection)),
+            DialState::Begun => continue,
+            DialState::GetsOn => None,
+            DialState::Over(Err(error)) => return Err(error.clone()),
+            DialState::Over(Ok(connection)) => Some(Arc::clone(connection)),
         };
         if let Some(progress) = progress {
             progress.tell_of_work();
@@ -266,12 +271,12 @@ async fn dial(
     node: NodeId,
     addr: SocketAddr,
     lane: Lane,
-    tell: watch::Sender<Dial>,
+    tell: watch::Sender<DialState>,
 ) {
-    let gets_on = || drop(tell.send_replace(Dial::GetsOn));
+    let gets_on = || drop(tell.send_replace(DialState::GetsOn));
     let dialled = dialled(&shared, node, addr, lane, gets_on).await;
     shared.pool.settle((node, lane), &dialled);
-    tell.send_replace(Dial::Over(dialled));
+    tell.send_replace(DialState::Over(dialled));
 }
 
 /// Dials a replacement for a connection with worn keys.

@@ -43,60 +43,66 @@ pub enum Probed {
 /// stopping. The probe is therefore repeated, and only a second hang-up counts as a refusal.
 pub(super) async fn probe(shared: &Arc<Shared>, addr: SocketAddr) -> Probed {
     match look(shared, addr).await {
-        Look::Sure(probed) => probed,
-        Look::HungUp(_) => {
+        ProbeAttempt::Sure(probed) => probed,
+        ProbeAttempt::HungUp(_) => {
             sleep(shared.limits.look_again).await;
             match look(shared, addr).await {
-                Look::Sure(probed) | Look::HungUp(probed) => probed,
+                ProbeAttempt::Sure(probed) | ProbeAttempt::HungUp(probed) => probed,
             }
         }
     }
 }
 
 /// Result of one attempt.
-enum Look {
+enum ProbeAttempt {
     Sure(Probed),
     /// The other end hung up early, with the result unless it was just stopping.
     HungUp(Probed),
 }
 
-async fn look(shared: &Arc<Shared>, addr: SocketAddr) -> Look {
+async fn look(shared: &Arc<Shared>, addr: SocketAddr) -> ProbeAttempt {
     let stream = match timeout(shared.limits.dial, TcpStream::connect(addr)).await {
-        Err(_) => return Look::Sure(Probed::Silent),
-        Ok(Err(error)) => return Look::Sure(not_connected(&error)),
+        Err(_) => return ProbeAttempt::Sure(Probed::Silent),
+        Ok(Err(error)) => return ProbeAttempt::Sure(not_connected(&error)),
         Ok(Ok(stream)) => Corked::new(stream),
     };
     let Ok(connector) = shared.tls.connector(None) else {
-        return Look::Sure(Probed::Other);
+        return ProbeAttempt::Sure(Probed::Other);
     };
     let begun = Instant::now();
     let handshake = connector.connect(nameless(), stream);
     let stream = match timeout(shared.limits.handshake, handshake).await {
-        Err(_) => return Look::Sure(Probed::Stalled),
+        Err(_) => return ProbeAttempt::Sure(Probed::Stalled),
         // an answer that is not TLS
         Ok(Err(error)) if error.kind() == ErrorKind::InvalidData => {
-            return Look::Sure(Probed::Other);
+            return ProbeAttempt::Sure(Probed::Other);
         }
         // the other end waited for our first bytes as long as it waits for any client's
         Ok(Err(_)) if begun.elapsed() > shared.limits.handshake / 2 => {
-            return Look::Sure(Probed::Stalled);
+            return ProbeAttempt::Sure(Probed::Stalled);
         }
-        Ok(Err(_)) => return Look::HungUp(Probed::Other),
+        Ok(Err(_)) => return ProbeAttempt::HungUp(Probed::Other),
         Ok(Ok(stream)) => TlsStream::from(stream),
     };
     match peer_of(&stream) {
-        None => Look::Sure(Probed::Other),
-        Some(node) if node == shared.me => Look::Sure(Probed::Ourselves),
+        None => ProbeAttempt::Sure(Probed::Other),
+        Some(node) if node == shared.me => ProbeAttempt::Sure(Probed::Ourselves),
         Some(node) => greet(shared, stream, node).await,
     }
 }
 
-async fn greet(shared: &Shared, mut stream: TlsStream<Corked<TcpStream>>, node: NodeId) -> Look {
+async fn greet(
+    shared: &Shared,
+    mut stream: TlsStream<Corked<TcpStream>>,
+    node: NodeId,
+) -> ProbeAttempt {
     match prove(shared, &mut stream, Lane::Urgent).await {
-        Ok(()) => Look::Sure(Probed::Member(node)),
-        Err(DropReason::SlowGreeting) => Look::Sure(Probed::Stalled),
-        Err(DropReason::PeerClosed | DropReason::Broken) => Look::HungUp(Probed::Stranger(node)),
-        Err(_) => Look::Sure(Probed::Stranger(node)),
+        Ok(()) => ProbeAttempt::Sure(Probed::Member(node)),
+        Err(DropReason::SlowGreeting) => ProbeAttempt::Sure(Probed::Stalled),
+        Err(DropReason::PeerClosed | DropReason::Broken) => {
+            ProbeAttempt::HungUp(Probed::Stranger(node))
+        }
+        Err(_) => ProbeAttempt::Sure(Probed::Stranger(node)),
     }
 }
 

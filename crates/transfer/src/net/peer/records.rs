@@ -17,12 +17,12 @@ use tokio_rustls::TlsStream;
 
 use super::cork::Corked;
 use super::counters::DropReason;
-use super::gauge::Link;
+use super::gauge::TcpGauge;
 use super::limits::{EMPTY_RECORDS_MAX, READ_AHEAD_BYTES, WRITE_AHEAD_BYTES};
-use super::low_water::Lack;
-use super::polite::{LastReading, Polite};
+use super::low_water::BytesLacked;
+use super::polite::{LastTcpInfo, QueueLimitedStream};
 use super::seal::{
-    Broken, CARRIED_MAX_BYTES, HEADER_BYTES, OVERHEAD_BYTES, Opener, RECORD_MAX_BYTES, Sealer,
+    CARRIED_MAX_BYTES, HEADER_BYTES, OVERHEAD_BYTES, Opener, RECORD_MAX_BYTES, RecordError, Sealer,
 };
 use super::tls::keys_of;
 
@@ -44,9 +44,9 @@ static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 /// Wear of a connection's keys: whether they have been used so much that the connection must be
 /// replaced.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Wear(Arc<AtomicBool>);
+pub(super) struct KeyWear(Arc<AtomicBool>);
 
-impl Wear {
+impl KeyWear {
     pub(super) fn is_worn(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -62,20 +62,22 @@ impl Wear {
 pub(super) struct Records<S> {
     pub(super) reading: RecordReader<ReadHalf<S>>,
     pub(super) writing: RecordWriter<WriteHalf<S>>,
-    pub(super) wear: Wear,
-    pub(super) link: LastReading,
+    pub(super) wear: KeyWear,
+    pub(super) link: LastTcpInfo,
 }
 
-impl<S: AsyncRead + AsyncWrite + Link + Unpin> Records<Polite<S>> {
+impl<S: AsyncRead + AsyncWrite + TcpGauge + Unpin> Records<QueueLimitedStream<S>> {
     /// Takes a connection over after the greeting, before anything else is sent.
     ///
     /// # Errors
     /// [`DropReason::Malformed`] if the other end has sent more than the greeting,
     /// [`DropReason::TlsFailed`] if TLS itself still has something to send.
-    pub(super) fn after_greeting(stream: TlsStream<Corked<Polite<S>>>) -> Result<Self, DropReason> {
+    pub(super) fn after_greeting(
+        stream: TlsStream<Corked<QueueLimitedStream<S>>>,
+    ) -> Result<Self, DropReason> {
         let (stream, sealer, opener) = keys_of(stream)?;
         let stream = stream.into_inner().ok_or(DropReason::Malformed)?;
-        let (link, lack, wear) = (stream.last_reading(), stream.lack(), Wear::default());
+        let (link, lack, wear) = (stream.last_reading(), stream.lack(), KeyWear::default());
         let (reading, writing) = split(stream);
         Ok(Self {
             reading: RecordReader::new(reading, opener, wear.clone(), lack, link.clone()),
@@ -86,13 +88,13 @@ impl<S: AsyncRead + AsyncWrite + Link + Unpin> Records<Polite<S>> {
     }
 }
 
-impl From<Broken> for io::Error {
-    fn from(broken: Broken) -> Self {
+impl From<RecordError> for io::Error {
+    fn from(broken: RecordError) -> Self {
         match broken {
-            Broken::Forged | Broken::Malformed | Broken::Empty => {
+            RecordError::Forged | RecordError::Malformed | RecordError::Empty => {
                 Self::new(io::ErrorKind::InvalidData, broken)
             }
-            Broken::Over | Broken::Worn => io::ErrorKind::UnexpectedEof.into(),
+            RecordError::Over | RecordError::Worn => io::ErrorKind::UnexpectedEof.into(),
         }
     }
 }
@@ -101,9 +103,9 @@ impl From<Broken> for io::Error {
 pub(super) struct RecordReader<R> {
     stream: R,
     opener: Opener,
-    wear: Wear,
-    lack: Lack,
-    link: LastReading,
+    wear: KeyWear,
+    lack: BytesLacked,
+    link: LastTcpInfo,
     /// Records without a byte since the last one that carried some.
     empty_in_a_row: u32,
     /// Received and unopened bytes are from `start` to `end`.
@@ -114,11 +116,11 @@ pub(super) struct RecordReader<R> {
     opened: Vec<u8>,
     read: usize,
     /// Error after those bytes.
-    broken: Option<Broken>,
+    broken: Option<RecordError>,
 }
 
 impl<R: AsyncRead + Unpin> RecordReader<R> {
-    fn new(stream: R, opener: Opener, wear: Wear, lack: Lack, link: LastReading) -> Self {
+    fn new(stream: R, opener: Opener, wear: KeyWear, lack: BytesLacked, link: LastTcpInfo) -> Self {
         Self {
             stream,
             opener,
@@ -144,7 +146,7 @@ impl<R: AsyncRead + Unpin> RecordReader<R> {
 
     /// Opens the complete records as far as `buffer` has room. The last one may be delivered in
     /// parts.
-    fn open(&mut self, buffer: &mut ReadBuf<'_>) -> Result<(), Broken> {
+    fn open(&mut self, buffer: &mut ReadBuf<'_>) -> Result<(), RecordError> {
         while self.read == self.opened.len() && buffer.remaining() > 0 {
             let came = &self.room[self.start..self.end];
             let length = Opener::length_of(came)?;
@@ -176,8 +178,8 @@ impl<R: AsyncRead + Unpin> RecordReader<R> {
     /// is not progress.
     ///
     /// # Errors
-    /// [`Broken::Empty`] if more arrived in a row than allowed.
-    fn count_empty(&mut self, carried: usize) -> Result<(), Broken> {
+    /// [`RecordError::Empty`] if more arrived in a row than allowed.
+    fn count_empty(&mut self, carried: usize) -> Result<(), RecordError> {
         if carried > 0 {
             self.empty_in_a_row = 0;
             return Ok(());
@@ -185,7 +187,7 @@ impl<R: AsyncRead + Unpin> RecordReader<R> {
         self.empty_in_a_row += 1;
         self.link.pass_over(Instant::now());
         let is_within = self.empty_in_a_row <= EMPTY_RECORDS_MAX;
-        is_within.then_some(()).ok_or(Broken::Empty)
+        is_within.then_some(()).ok_or(RecordError::Empty)
     }
 
     /// Reads from the stream. Returns the number of bytes, zero at its end.
@@ -235,7 +237,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for RecordReader<R> {
 pub(super) struct RecordWriter<W> {
     stream: W,
     sealer: Sealer,
-    wear: Wear,
+    wear: KeyWear,
     /// Sealed and unwritten bytes are from `start` to `end`.
     room: Vec<u8>,
     start: usize,
@@ -243,7 +245,7 @@ pub(super) struct RecordWriter<W> {
 }
 
 impl<W: AsyncWrite + Unpin> RecordWriter<W> {
-    fn new(stream: W, sealer: Sealer, wear: Wear) -> Self {
+    fn new(stream: W, sealer: Sealer, wear: KeyWear) -> Self {
         Self {
             stream,
             sealer,
@@ -259,7 +261,7 @@ impl<W: AsyncWrite + Unpin> RecordWriter<W> {
     }
 
     /// Seals bytes within the limit, at least one record. Returns how many.
-    fn seal(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Broken> {
+    fn seal(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, RecordError> {
         let mut sealed = 0;
         loop {
             let rest = after(parts, sealed);

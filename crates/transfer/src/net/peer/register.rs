@@ -12,7 +12,7 @@ use super::limits::PeerLimits;
 use p2pfs_types::id::NodeId;
 
 #[derive(Debug)]
-struct Entry {
+struct AcceptedEntry {
     ip: IpAddr,
     /// Proven node at the other end.
     node: Option<NodeId>,
@@ -21,17 +21,17 @@ struct Entry {
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct AcceptedTable {
     /// Entries by number; a lower one is older.
-    entries: HashMap<u64, Entry>,
+    entries: HashMap<u64, AcceptedEntry>,
     /// Addresses of members, as gossip has proven.
     members_at: HashSet<IpAddr>,
     next: u64,
     closed: bool,
 }
 
-impl Table {
-    fn unproven(&self) -> impl Iterator<Item = (u64, &Entry)> {
+impl AcceptedTable {
+    fn unproven(&self) -> impl Iterator<Item = (u64, &AcceptedEntry)> {
         let entries = self.entries.iter().filter(|(_, e)| e.node.is_none());
         entries.map(|(number, entry)| (*number, entry))
     }
@@ -44,7 +44,7 @@ impl Table {
         let oldest = if from_there().count() >= limits.unproven_per_ip {
             from_there().map(|(number, _)| number).min()
         } else {
-            let is_member = |entry: &Entry| self.members_at.contains(&entry.ip);
+            let is_member = |entry: &AcceptedEntry| self.members_at.contains(&entry.ip);
             let (members, strangers): (Vec<_>, Vec<_>) =
                 self.unproven().partition(|(_, entry)| is_member(entry));
             let all = members.len() + strangers.len();
@@ -79,7 +79,7 @@ impl Table {
     }
 
     /// Ends the oldest of the matching proven connections. Returns whether there was one.
-    fn end_oldest(&mut self, is_one: impl Fn(&Entry) -> bool) -> bool {
+    fn end_oldest(&mut self, is_one: impl Fn(&AcceptedEntry) -> bool) -> bool {
         let entries = self.entries.iter();
         let those = entries.filter(|(_, entry)| entry.node.is_some() && is_one(entry));
         let oldest = those.map(|(number, _)| *number).min();
@@ -91,12 +91,12 @@ impl Table {
 /// Register of the accepted connections. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Register {
-    table: Arc<Mutex<Table>>,
+    table: Arc<Mutex<AcceptedTable>>,
 }
 
 /// Entry of one accepted connection. Dropping it removes the entry.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct AcceptedGuard {
     register: Register,
     number: u64,
 }
@@ -104,7 +104,7 @@ pub(super) struct Place {
 impl Register {
     /// Adds an unproven connection. Returns its place, and whether an older one was dropped for it.
     /// Returns `None` once the register is closed.
-    pub(super) fn enter(&self, ip: IpAddr, limits: &PeerLimits) -> Option<(Place, bool)> {
+    pub(super) fn enter(&self, ip: IpAddr, limits: &PeerLimits) -> Option<(AcceptedGuard, bool)> {
         let mut table = self.table.lock();
         if table.closed {
             return None;
@@ -114,14 +114,14 @@ impl Register {
         table.next += 1;
         table.entries.insert(
             number,
-            Entry {
+            AcceptedEntry {
                 ip,
                 node: None,
                 task: None,
             },
         );
         let register = self.clone();
-        Some((Place { register, number }, made_room))
+        Some((AcceptedGuard { register, number }, made_room))
     }
 
     /// Sets the addresses for which room is reserved.
@@ -155,7 +155,7 @@ impl Register {
     /// Ends the connections of one node. Returns how many.
     pub(super) fn close_peer(&self, node: NodeId) -> usize {
         let table = self.table.lock();
-        let of_node = |entry: &&Entry| entry.node == Some(node);
+        let of_node = |entry: &&AcceptedEntry| entry.node == Some(node);
         table.entries.values().filter(of_node).map(abort).count()
     }
 
@@ -167,13 +167,13 @@ impl Register {
     }
 }
 
-fn abort(entry: &Entry) {
+fn abort(entry: &AcceptedEntry) {
     if let Some(task) = &entry.task {
         task.abort();
     }
 }
 
-impl Place {
+impl AcceptedGuard {
     pub(super) fn number(&self) -> u64 {
         self.number
     }
@@ -214,7 +214,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for AcceptedGuard {
     fn drop(&mut self) {
         self.register.table.lock().entries.remove(&self.number);
     }
@@ -231,11 +231,11 @@ mod tests {
         [127, 0, 0, last].into()
     }
 
-    fn enter(register: &Register, last: u8, limits: &PeerLimits) -> (Place, bool) {
+    fn enter(register: &Register, last: u8, limits: &PeerLimits) -> (AcceptedGuard, bool) {
         register.enter(ip(last), limits).unwrap()
     }
 
-    fn is_there(register: &Register, place: &Place) -> bool {
+    fn is_there(register: &Register, place: &AcceptedGuard) -> bool {
         register.table.lock().entries.contains_key(&place.number)
     }
 

@@ -3,13 +3,13 @@
 //! The kernel's congestion control goes on until a queue overflows. Routers of slow links let
 //! queues grow to seconds. Here, as in LEDBAT (RFC 6817), the delay that a queue adds decides. The
 //! limit is what the link brings at its recent rate in the least round trip plus a
-//! [`Target::delay`]. If queues are shorter than that, nothing is held back, and a faster link
+//! [`QueueTarget::delay`]. If queues are shorter than that, nothing is held back, and a faster link
 //! allows more bytes in flight. The kernel gets little of it ahead of what it can send, because
 //! nothing urgent can overtake bytes that a socket has taken.
 
 use tokio::time::{Duration, Instant};
 
-use super::gauge::Reading;
+use super::gauge::TcpInfo;
 use p2pfs_proto::wire::native::tcp::Lane;
 
 /// Maximum interval of the rate samples. It is one round trip if that is shorter, so that the limit
@@ -49,7 +49,7 @@ const RATE_WEIGHT: f64 = 0.25;
 
 /// Target length of a queue.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Target {
+pub(super) struct QueueTarget {
     /// Delay that the queue may add.
     pub delay: Duration,
     /// Bytes that may be in flight whatever the delay, because others may fill the queue. Twice
@@ -57,7 +57,7 @@ pub(super) struct Target {
     pub least_bytes: u64,
 }
 
-impl Target {
+impl QueueTarget {
     /// Returns the target of a lane. Bulk yields to everything else: 100 ms, the most that RFC 6817
     /// lets LEDBAT add, and one TLS record. Urgent traffic yields later, and less.
     pub(super) fn of(lane: Lane) -> Self {
@@ -76,7 +76,7 @@ impl Target {
 
 /// Rate sample in progress.
 #[derive(Clone, Copy, Debug)]
-struct Sample {
+struct RateSample {
     since: Instant,
     /// Bytes acknowledged by its start.
     taken_bytes: u64,
@@ -84,8 +84,8 @@ struct Sample {
     was_idle: bool,
 }
 
-impl Sample {
-    fn begun(now: Instant, reading: &Reading) -> Self {
+impl RateSample {
+    fn begun(now: Instant, reading: &TcpInfo) -> Self {
         Self {
             since: now,
             taken_bytes: reading.taken_bytes,
@@ -96,7 +96,7 @@ impl Sample {
 
 /// Check that found no room.
 #[derive(Clone, Copy, Debug)]
-struct Held {
+struct ExhaustedCheck {
     since: Instant,
     /// Bytes in flight at the check.
     queued_bytes: u64,
@@ -104,23 +104,23 @@ struct Held {
 
 /// Limit of the bytes in flight, from the kernel's figures.
 #[derive(Debug, Default)]
-pub(super) struct Room {
+pub(super) struct SendBudget {
     /// `None` if nothing is held back, whatever the queue.
-    pub(super) target: Option<Target>,
+    pub(super) target: Option<QueueTarget>,
     /// Current sample.
-    sample: Option<Sample>,
+    sample: Option<RateSample>,
     /// Bytes per second that the link brought while it was busy.
     rate: Option<f64>,
     /// Bytes that may be in flight. `None` if nothing is held back.
     limit_bytes: Option<u64>,
     /// Last check, if it found no room.
-    held: Option<Held>,
+    held: Option<ExhaustedCheck>,
 }
 
-impl Room {
+impl SendBudget {
     /// Creates a limit for a link with a known recent rate in bytes per second.
     #[cfg(test)]
-    pub(super) fn of_rate(target: Target, rate: f64) -> Self {
+    pub(super) fn of_rate(target: QueueTarget, rate: f64) -> Self {
         Self {
             target: Some(target),
             rate: Some(rate),
@@ -130,14 +130,14 @@ impl Room {
 
     /// Returns whether the kernel figures must be read before the next bytes are sent.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        let fresh = |it: Sample| now.saturating_duration_since(it.since) < SAMPLE;
+        let fresh = |it: RateSample| now.saturating_duration_since(it.since) < SAMPLE;
         self.limit_bytes.is_some() || !self.sample.is_some_and(fresh)
     }
 
     /// Evaluates kernel figures. Returns how many bytes may be sent now.
-    pub(super) fn take(&mut self, now: Instant, reading: &Reading) -> u64 {
+    pub(super) fn take(&mut self, now: Instant, reading: &TcpInfo) -> u64 {
         let Some(target) = self.target else {
-            self.sample = Some(Sample::begun(now, reading));
+            self.sample = Some(RateSample::begun(now, reading));
             return u64::MAX;
         };
         let within = reading.least.min(LEAST_MAX) + target.delay;
@@ -173,7 +173,7 @@ impl Room {
         };
         let unsent = unsent.saturating_sub(reading.unsent_bytes);
         let room = limit.saturating_sub(reading.queued_bytes).min(unsent);
-        self.held = (room == 0).then_some(Held {
+        self.held = (room == 0).then_some(ExhaustedCheck {
             since: now,
             queued_bytes: reading.queued_bytes,
         });
@@ -184,7 +184,7 @@ impl Room {
     /// It may be faster than known. Otherwise a connection whose rate fell during a pause would get
     /// so few bytes at a time that it is never seen busy, and would stay slow. As in slow start,
     /// the limit at most doubles: a shared link may have been free only briefly.
-    fn drained(&mut self, now: Instant, held: Held, within: Duration) {
+    fn drained(&mut self, now: Instant, held: ExhaustedCheck, within: Duration) {
         let (Some(rate), Some(limit)) = (self.rate, self.limit_bytes) else {
             return;
         };
@@ -195,8 +195,8 @@ impl Room {
 
     /// Completes a rate sample that is due. A sample with idle times is only a lower bound of the
     /// rate.
-    fn take_sample(&mut self, now: Instant, reading: &Reading) {
-        let begun = Sample::begun(now, reading);
+    fn take_sample(&mut self, now: Instant, reading: &TcpInfo) {
+        let begun = RateSample::begun(now, reading);
         let mut sample = self.sample.unwrap_or(begun);
         sample.was_idle |= reading.queued_bytes == 0;
         let time = now.saturating_duration_since(sample.since);

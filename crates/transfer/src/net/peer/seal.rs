@@ -45,7 +45,7 @@ pub(super) fn record_bytes(header: &[u8; HEADER_BYTES]) -> usize {
 
 /// Reason why a connection ends by a received record, or cannot be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Broken {
+pub(super) enum RecordError {
     /// The bytes are not a record of the end that has the keys. Any machine on the way can cause
     /// it.
     #[error("a record is not authentic")]
@@ -65,13 +65,13 @@ pub(super) enum Broken {
     Worn,
 }
 
-struct Key {
+struct TrafficKey {
     key: LessSafeKey,
     iv: [u8; NONCE_LEN],
     sequence: u64,
 }
 
-impl Key {
+impl TrafficKey {
     fn new((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Option<Self> {
         let (algorithm, key, iv): (&'static Algorithm, _, _) = match secrets {
             ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
@@ -98,12 +98,12 @@ impl Key {
 }
 
 /// Sealer of records for the other end.
-pub(super) struct Sealer(Key);
+pub(super) struct Sealer(TrafficKey);
 
 impl Sealer {
     /// Creates a sealer. Returns `None` for an unsupported cipher.
     pub(super) fn new(secrets: (u64, ConnectionTrafficSecrets)) -> Option<Self> {
-        Key::new(secrets).map(Self)
+        TrafficKey::new(secrets).map(Self)
     }
 
     pub(super) fn is_worn(&self) -> bool {
@@ -114,14 +114,14 @@ impl Sealer {
     /// which must hold [`OVERHEAD_BYTES`] more than that. Returns how many bytes were sealed.
     ///
     /// # Errors
-    /// [`Broken::Worn`]: nothing was sealed.
+    /// [`RecordError::Worn`]: nothing was sealed.
     pub(super) fn seal<'a>(
         &mut self,
         parts: impl Iterator<Item = &'a [u8]> + Clone,
         room: &mut [u8],
-    ) -> Result<usize, Broken> {
+    ) -> Result<usize, RecordError> {
         if self.0.sequence >= SEALED_MAX {
-            return Err(Broken::Worn);
+            return Err(RecordError::Worn);
         }
         let all: usize = parts.clone().map(<[u8]>::len).sum();
         let carried = all.min(CARRIED_MAX_BYTES);
@@ -142,7 +142,7 @@ impl Sealer {
                 key.seal_in_place_scatter(nonce, aad, room, &[DATA], &mut seal[..SEAL_BYTES])
             }
         };
-        sealed.map_err(|_| Broken::Worn)?;
+        sealed.map_err(|_| RecordError::Worn)?;
         Ok(carried)
     }
 }
@@ -162,12 +162,12 @@ fn gather<'a>(parts: impl Iterator<Item = &'a [u8]>, mut room: &mut [u8]) {
 }
 
 /// Opener of the other end's records.
-pub(super) struct Opener(Key);
+pub(super) struct Opener(TrafficKey);
 
 impl Opener {
     /// Creates an opener. Returns `None` for an unsupported cipher.
     pub(super) fn new(secrets: (u64, ConnectionTrafficSecrets)) -> Option<Self> {
-        Key::new(secrets).map(Self)
+        TrafficKey::new(secrets).map(Self)
     }
 
     pub(super) fn is_worn(&self) -> bool {
@@ -178,8 +178,8 @@ impl Opener {
     /// incomplete.
     ///
     /// # Errors
-    /// [`Broken::Forged`] if there is no such record.
-    pub(super) fn length_of(bytes: &[u8]) -> Result<Option<usize>, Broken> {
+    /// [`RecordError::Forged`] if there is no such record.
+    pub(super) fn length_of(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
         let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
         };
@@ -188,7 +188,7 @@ impl Opener {
             && (SEAL_BYTES..=BODY_MAX_BYTES).contains(&length);
         is_good
             .then_some(Some(HEADER_BYTES + length))
-            .ok_or(Broken::Forged)
+            .ok_or(RecordError::Forged)
     }
 
     /// Returns the size of the buffer for opening a whole record of this length.
@@ -200,9 +200,9 @@ impl Opener {
     /// many bytes at its beginning belong to the stream.
     ///
     /// # Errors
-    /// [`Broken::Forged`], [`Broken::Malformed`], [`Broken::Over`]: the content of `room` is then
-    /// meaningless.
-    pub(super) fn open(&mut self, record: &[u8], room: &mut [u8]) -> Result<usize, Broken> {
+    /// [`RecordError::Forged`], [`RecordError::Malformed`], [`RecordError::Over`]: the content of
+    /// `room` is then meaningless.
+    pub(super) fn open(&mut self, record: &[u8], room: &mut [u8]) -> Result<usize, RecordError> {
         let (header, body) = record.split_at(HEADER_BYTES);
         let (sealed, tag) = body.split_at(body.len() - TAG_BYTES);
         let nonce = self.0.next_nonce();
@@ -210,14 +210,14 @@ impl Opener {
             .0
             .key
             .open_separate_gather(nonce, Aad::from(header), sealed, tag, room);
-        opened.map_err(|_| Broken::Forged)?;
+        opened.map_err(|_| RecordError::Forged)?;
         // the content is followed by its type and possibly zeroes (section 5.4)
         let last = room.iter().rposition(|byte| *byte != 0);
-        let carried = last.ok_or(Broken::Malformed)?;
+        let carried = last.ok_or(RecordError::Malformed)?;
         match (room[carried], &room[..carried]) {
             (DATA, _) if carried <= CARRIED_MAX_BYTES => Ok(carried),
-            (ALERT, [_, _]) | (HANDSHAKE, [KEY_UPDATE, ..]) => Err(Broken::Over),
-            _ => Err(Broken::Malformed),
+            (ALERT, [_, _]) | (HANDSHAKE, [KEY_UPDATE, ..]) => Err(RecordError::Over),
+            _ => Err(RecordError::Malformed),
         }
     }
 }
@@ -250,7 +250,7 @@ pub(super) mod tests {
         (room, carried)
     }
 
-    fn open(opener: &mut Opener, record: &[u8]) -> Result<Vec<u8>, Broken> {
+    fn open(opener: &mut Opener, record: &[u8]) -> Result<Vec<u8>, RecordError> {
         assert_eq!(Opener::length_of(record)?, Some(record.len()));
         let mut room = vec![0; Opener::room_for(record.len())];
         let carried = opener.open(record, &mut room)?;
@@ -306,7 +306,7 @@ pub(super) mod tests {
             let length = Opener::length_of(&changed);
             let whole = length == Ok(Some(record.len()));
             let opened = whole.then(|| open(&mut way(0).1, &changed));
-            assert!(!whole || opened == Some(Err(Broken::Forged)), "{at}");
+            assert!(!whole || opened == Some(Err(RecordError::Forged)), "{at}");
             assert!(whole || at < HEADER_BYTES, "{at}");
         }
     }
@@ -316,9 +316,9 @@ pub(super) mod tests {
         let (mut sealer, mut opener) = way(0);
         let (first, _) = seal(&mut sealer, &[b"first"]);
         let (second, _) = seal(&mut sealer, &[b"second"]);
-        assert_eq!(open(&mut way(0).1, &second), Err(Broken::Forged));
+        assert_eq!(open(&mut way(0).1, &second), Err(RecordError::Forged));
         assert_eq!(open(&mut opener, &first).unwrap(), b"first");
-        assert_eq!(open(&mut opener, &first), Err(Broken::Forged));
+        assert_eq!(open(&mut opener, &first), Err(RecordError::Forged));
     }
 
     #[test]
@@ -327,15 +327,15 @@ pub(super) mod tests {
             (&b"data\x17"[..], Ok(&b"data"[..])),
             (b"data\0\0\x17\0\0\0", Ok(b"data\0\0")),
             (b"\x17", Ok(b"")),
-            (b"", Err(Broken::Malformed)),
-            (b"\0\0\0", Err(Broken::Malformed)),
-            (b"\x01\0\x15", Err(Broken::Over)),
-            (b"\x02\0\x15\0", Err(Broken::Over)),
-            (b"\x02\x28\x15", Err(Broken::Over)),
-            (b"\x02\x15", Err(Broken::Malformed)),
-            (b"\x18\0\0\x01\0\x16", Err(Broken::Over)),
-            (b"\x04\0\0\x01\0\x16", Err(Broken::Malformed)),
-            (b"data\x14", Err(Broken::Malformed)),
+            (b"", Err(RecordError::Malformed)),
+            (b"\0\0\0", Err(RecordError::Malformed)),
+            (b"\x01\0\x15", Err(RecordError::Over)),
+            (b"\x02\0\x15\0", Err(RecordError::Over)),
+            (b"\x02\x28\x15", Err(RecordError::Over)),
+            (b"\x02\x15", Err(RecordError::Malformed)),
+            (b"\x18\0\0\x01\0\x16", Err(RecordError::Over)),
+            (b"\x04\0\0\x01\0\x16", Err(RecordError::Malformed)),
+            (b"data\x14", Err(RecordError::Malformed)),
         ] {
             let record = record_of(inside);
             let mut room = vec![0; inside.len()];
@@ -349,7 +349,7 @@ pub(super) mod tests {
         let too_much = [&vec![1; CARRIED_MAX_BYTES + 1][..], &[DATA]].concat();
         let mut room = vec![0; too_much.len()];
         let opened = way(0).1.open(&record_of(&too_much), &mut room);
-        assert_eq!(opened, Err(Broken::Malformed));
+        assert_eq!(opened, Err(RecordError::Malformed));
     }
 
     #[test]
@@ -380,7 +380,7 @@ pub(super) mod tests {
         seal(&mut sealer, &[b"the last"]);
         let mut room = [0; 100];
         let sealed = sealer.seal([&b"one more"[..]].into_iter(), &mut room);
-        assert_eq!((sealed, room), (Err(Broken::Worn), [0; 100]));
+        assert_eq!((sealed, room), (Err(RecordError::Worn), [0; 100]));
         let (mut sealer, mut opener) = way(WORN_AFTER - 1);
         assert!(!sealer.is_worn() && !opener.is_worn());
         let (record, _) = seal(&mut sealer, &[b"on"]);
@@ -390,7 +390,7 @@ pub(super) mod tests {
 
     #[test]
     fn no_two_records_have_a_nonce_in_common_or_that_of_another_sequence() {
-        let mut key = Key::new(secrets(0, 7, 0x0102_0304_0506_0708)).unwrap();
+        let mut key = TrafficKey::new(secrets(0, 7, 0x0102_0304_0506_0708)).unwrap();
         let nonce = *key.next_nonce().as_ref();
         assert_eq!(nonce, [9, 9, 9, 9, 8, 11, 10, 13, 12, 15, 14, 1]);
         assert_eq!(

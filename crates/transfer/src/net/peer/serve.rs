@@ -14,14 +14,14 @@ use super::Shared;
 use super::cork::Corked;
 use super::counters::DropReason;
 use super::framing::{FrameReader, Pulse, reason_of};
-use super::gauge::Link;
-use super::greet::{Admission, Door, admit};
+use super::gauge::TcpGauge;
+use super::greet::{Admission, AdmissionPolicy, admit};
 use super::outbound::Outbound;
 use super::ping_pace::PingPace;
-use super::polite::Polite;
+use super::polite::QueueLimitedStream;
 use super::records::{RecordReader, Records};
-use super::register::Place;
-use super::room::Target;
+use super::register::AcceptedGuard;
+use super::room::QueueTarget;
 use super::tls::peer_of;
 use p2pfs_proto::wire::canonical;
 use p2pfs_proto::wire::native::tcp::{Frame, Kind, Lane, Phase, Request, Response};
@@ -114,7 +114,12 @@ pub(super) async fn accept_all(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-async fn serve_socket(shared: Arc<Shared>, stream: TcpStream, addr: SocketAddr, place: Place) {
+async fn serve_socket(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    addr: SocketAddr,
+    place: AcceptedGuard,
+) {
     let mut first = [0];
     let reason = match timeout(shared.limits.first_byte, stream.peek(&mut first)).await {
         Err(_) => DropReason::SlowGreeting,
@@ -145,12 +150,12 @@ pub(super) async fn serve_stream<S>(
     shared: &Shared,
     stream: S,
     addr: SocketAddr,
-    place: Place,
+    place: AcceptedGuard,
 ) -> DropReason
 where
-    S: AsyncRead + AsyncWrite + Link + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + TcpGauge + Unpin + Send + 'static,
 {
-    let stream = Polite::new(stream);
+    let stream = QueueLimitedStream::new(stream);
     let greeted = timeout(shared.limits.handshake, greet(shared, stream)).await;
     let (mut stream, from, admission) = match greeted.unwrap_or(Err(DropReason::SlowGreeting)) {
         Ok(greeted) => greeted,
@@ -161,7 +166,7 @@ where
     };
     let link = stream.get_mut().0.get_mut();
     let distances = Arc::clone(&shared.distances);
-    link.keep_to(Target::of(lane), distances, addr.ip());
+    link.keep_to(QueueTarget::of(lane), distances, addr.ip());
     if let Some(code_point) = shared.limits.code_point(lane) {
         let _unmarked = link.mark(code_point);
     }
@@ -174,7 +179,7 @@ where
     if !shared.keyring.is_member(&from) {
         return DropReason::Stranger;
     }
-    let session = Session {
+    let session = ServedConnection {
         shared,
         from,
         addr,
@@ -201,7 +206,7 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let door = Door {
+    let door = AdmissionPolicy {
         key: &shared.key,
         keyring: &shared.keyring,
         invites,
@@ -212,7 +217,7 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Proven connection of an asking peer.
-struct Session<'a> {
+struct ServedConnection<'a> {
     shared: &'a Shared,
     from: NodeId,
     addr: SocketAddr,
@@ -231,18 +236,18 @@ fn answer_ping(id: u32, outbound: &Outbound, slots: usize) {
 }
 
 /// Guard that drops the socket of a connection when its task ends in any way.
-struct Closing(Arc<Outbound>);
+struct OutboundGuard(Arc<Outbound>);
 
-impl Drop for Closing {
+impl Drop for OutboundGuard {
     fn drop(&mut self) {
         self.0.close();
     }
 }
 
-impl Session<'_> {
-    async fn run<S>(&self, stream: TlsStream<Corked<Polite<S>>>) -> DropReason
+impl ServedConnection<'_> {
+    async fn run<S>(&self, stream: TlsStream<Corked<QueueLimitedStream<S>>>) -> DropReason
     where
-        S: AsyncRead + AsyncWrite + Link + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + TcpGauge + Unpin + Send + 'static,
     {
         let records = Records::after_greeting(stream);
         let Records {
@@ -254,7 +259,7 @@ impl Session<'_> {
             Ok(records) => records,
             Err(reason) => return reason,
         };
-        let outbound = Closing(Arc::new(Outbound::new(writing, link)));
+        let outbound = OutboundGuard(Arc::new(Outbound::new(writing, link)));
         tokio::select! {
             reason = self.read_requests(reading, &outbound.0) => reason,
             reason = outbound.0.write_rest(&self.shared.limits) => reason,

@@ -21,8 +21,8 @@ fn peer(number: u8) -> (Lane, NodeId) {
     (Lane::Bulk, NodeId::new([number; 32]))
 }
 
-fn asked(of: (Lane, NodeId), bytes: u64) -> Asked {
-    Asked {
+fn asked(of: (Lane, NodeId), bytes: u64) -> QueuedRequest {
+    QueuedRequest {
         of,
         hash: None,
         bytes,
@@ -30,7 +30,7 @@ fn asked(of: (Lane, NodeId), bytes: u64) -> Asked {
 }
 
 /// Makes an answer that is not sent.
-fn unsent(queue: &FairQueue, asked: Asked) -> Turn {
+fn unsent(queue: &FairQueue, asked: QueuedRequest) -> ServeTurn {
     let mut turn = queue.pass_at_once(asked).unwrap();
     turn.made();
     turn
@@ -213,7 +213,7 @@ fn however_many_read_nothing_of_what_they_ask_for_another_is_answered() {
             Some(turn)
         };
         // each peer asks as long as it gets anything
-        let mut held: Vec<Turn> = Vec::new();
+        let mut held: Vec<ServeTurn> = Vec::new();
         loop {
             let before = held.len();
             held.extend(lanes.clone().filter_map(ask));
@@ -273,7 +273,7 @@ fn thousands_that_left_the_line_are_passed_over_on_a_small_stack() {
 #[test]
 fn what_stands_still_takes_neither_turns_nor_memory_nor_a_second_thread() {
     let queue = FairQueue::new(limits());
-    let of_disk = |number: u8| Asked {
+    let of_disk = |number: u8| QueuedRequest {
         hash: Some(ContentHash::of(&[number])),
         ..asked(peer(1), 30)
     };

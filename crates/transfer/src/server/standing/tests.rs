@@ -63,11 +63,11 @@ fn world() -> World {
 impl World {
     /// Begins to read this many files of the first folder. The reads end when the turns are
     /// dropped.
-    fn stuck(&self, count: usize) -> BTreeMap<usize, Turn> {
+    fn stuck(&self, count: usize) -> BTreeMap<usize, ServeTurn> {
         let begin = |n| {
             let of = (Lane::Bulk, asker());
             let hash = content(&format!("far-{n}"));
-            let asked = Asked::of_range(of, hash, ByteRange::at(0, 5));
+            let asked = QueuedRequest::of_range(of, hash, ByteRange::at(0, 5));
             (n, self.server.inner.fair_queue.pass_at_once(asked).unwrap())
         };
         (0..count).map(begin).collect()

@@ -15,7 +15,7 @@ use super::*;
 /// Returns these pieces as wire bytes, each in its own record.
 async fn sealed(pieces: &[&[u8]]) -> Vec<u8> {
     let mut wire = vec![];
-    let mut writer = RecordWriter::new(&mut wire, way(0).0, Wear::default());
+    let mut writer = RecordWriter::new(&mut wire, way(0).0, KeyWear::default());
     for piece in pieces {
         writer.write_all(piece).await.unwrap();
         writer.flush().await.unwrap();
@@ -28,9 +28,9 @@ async fn opened(wire: &[u8]) -> (Vec<u8>, io::Result<usize>) {
     let mut reader = RecordReader::new(
         wire,
         way(0).1,
-        Wear::default(),
-        Lack::default(),
-        LastReading::default(),
+        KeyWear::default(),
+        BytesLacked::default(),
+        LastTcpInfo::default(),
     );
     let mut bytes = vec![];
     let outcome = reader.read_to_end(&mut bytes).await;
@@ -59,9 +59,9 @@ async fn nothing_of_a_record_that_was_changed_on_its_way_is_given() {
     let mut reader = RecordReader::new(
         &wire[..],
         way(0).1,
-        Wear::default(),
-        Lack::default(),
-        LastReading::default(),
+        KeyWear::default(),
+        BytesLacked::default(),
+        LastTcpInfo::default(),
     );
     for letter in b"first" {
         assert_eq!(reader.read_u8().await.unwrap(), *letter);
@@ -101,12 +101,12 @@ async fn a_record_without_content_is_not_on_the_way_to_an_answer() {
     let (mut sealer, opener) = way(0);
     let mut wire = [0; OVERHEAD_BYTES];
     sealer.seal([&b""[..]].into_iter(), &mut wire).unwrap();
-    let link = LastReading::default();
+    let link = LastTcpInfo::default();
     let mut reader = RecordReader::new(
         &wire[..],
         opener,
-        Wear::default(),
-        Lack::default(),
+        KeyWear::default(),
+        BytesLacked::default(),
         link.clone(),
     );
     assert_eq!(link.passed_over(), None);
@@ -118,20 +118,20 @@ async fn a_record_without_content_is_not_on_the_way_to_an_answer() {
 async fn both_ends_know_when_the_keys_are_worn_and_hear_all_that_these_bear() {
     for (left, first_worn) in [(WORN_AFTER, 1), (SEALED_MAX, 0)] {
         let (near, far) = duplex(1 << 20);
-        let (wears, (sealer, opener)) = ([Wear::default(), Wear::default()], way(left - 2));
+        let (wears, (sealer, opener)) = ([KeyWear::default(), KeyWear::default()], way(left - 2));
         let mut writer = RecordWriter::new(near, sealer, wears[0].clone());
         let mut reader = RecordReader::new(
             far,
             opener,
             wears[1].clone(),
-            Lack::default(),
-            LastReading::default(),
+            BytesLacked::default(),
+            LastTcpInfo::default(),
         );
         for piece in 0..2 {
             writer.write_all(&[piece; 9]).await.unwrap();
             assert_eq!(reader.read_u8().await.unwrap(), piece);
             reader.read_exact(&mut [0; 8]).await.unwrap();
-            let is_worn = wears.each_ref().map(Wear::is_worn);
+            let is_worn = wears.each_ref().map(KeyWear::is_worn);
             assert_eq!(is_worn, [usize::from(piece) >= first_worn; 2]);
         }
         let one_more = writer.write_all(b"more").await;
@@ -143,13 +143,13 @@ async fn both_ends_know_when_the_keys_are_worn_and_hear_all_that_these_bear() {
 async fn what_was_sealed_before_the_keys_bear_no_more_is_heard() {
     let (near, far) = duplex(100);
     let (sealer, opener) = way(SEALED_MAX - 3);
-    let mut writer = RecordWriter::new(near, sealer, Wear::default());
+    let mut writer = RecordWriter::new(near, sealer, KeyWear::default());
     let mut reader = RecordReader::new(
         far,
         opener,
-        Wear::default(),
-        Lack::default(),
-        LastReading::default(),
+        KeyWear::default(),
+        BytesLacked::default(),
+        LastTcpInfo::default(),
     );
     let saying = async move { writer.write_all(&[7; 5 * CARRIED_MAX_BYTES]).await };
     let mut heard = vec![];
@@ -161,13 +161,13 @@ async fn what_was_sealed_before_the_keys_bear_no_more_is_heard() {
 #[tokio::test]
 async fn who_has_nothing_to_send_and_nothing_to_hear_keeps_little_memory() {
     let (near, far) = duplex(1 << 20);
-    let mut writer = RecordWriter::new(near, way(0).0, Wear::default());
+    let mut writer = RecordWriter::new(near, way(0).0, KeyWear::default());
     let mut reader = RecordReader::new(
         far,
         way(0).1,
-        Wear::default(),
-        Lack::default(),
-        LastReading::default(),
+        KeyWear::default(),
+        BytesLacked::default(),
+        LastTcpInfo::default(),
     );
     writer.write_all(b"a request").await.unwrap();
     reader.read_exact(&mut [0; 9]).await.unwrap();
@@ -184,19 +184,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MOMENT: Duration = Duration::from_millis(2);
 
 /// Returns the end of a link to write to, and the reader at the other end.
-async fn listener() -> (TcpStream, RecordReader<Polite<TcpStream>>) {
+async fn listener() -> (TcpStream, RecordReader<QueueLimitedStream<TcpStream>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let dialled = TcpStream::connect(listener.local_addr().unwrap());
     let (far, (near, _)) = (dialled.await.unwrap(), listener.accept().await.unwrap());
     far.set_nodelay(true).unwrap();
-    let near = Polite::new(near);
+    let near = QueueLimitedStream::new(near);
     let lack = near.lack();
     let reader = RecordReader::new(
         near,
         way(0).1,
-        Wear::default(),
+        KeyWear::default(),
         lack,
-        LastReading::default(),
+        LastTcpInfo::default(),
     );
     (far, reader)
 }

@@ -2,20 +2,20 @@
 
 use super::*;
 
-fn room() -> Room {
-    Room {
+fn room() -> SendBudget {
+    SendBudget {
         target: Some(TARGET),
-        ..Room::default()
+        ..SendBudget::default()
     }
 }
 
-const TARGET: Target = Target {
+const TARGET: QueueTarget = QueueTarget {
     delay: Duration::from_millis(100),
     least_bytes: 32 << 10,
 };
 
 /// Link with a queue and an endless supply of bytes to send, in steps of 10 ms.
-struct Link {
+struct SimLink {
     now: Instant,
     rate: f64,
     distance: Duration,
@@ -25,7 +25,7 @@ struct Link {
     others: f64,
 }
 
-impl Link {
+impl SimLink {
     fn new(rate: f64, distance_ms: u64) -> Self {
         Self {
             now: Instant::now(),
@@ -37,9 +37,9 @@ impl Link {
         }
     }
 
-    fn reading(&self) -> Reading {
+    fn reading(&self) -> TcpInfo {
         let queue = (self.queued + self.others) / self.rate;
-        Reading {
+        TcpInfo {
             round_trip: self.distance.max(Duration::from_secs_f64(queue)),
             least: self.distance,
             acked_ago: Duration::ZERO,
@@ -53,7 +53,7 @@ impl Link {
 
     /// Sends all that may be sent, for a time. Returns the longest round trip of its last second,
     /// and the bytes that arrived.
-    fn run(&mut self, room: &mut Room, seconds: u64) -> (Duration, f64) {
+    fn run(&mut self, room: &mut SendBudget, seconds: u64) -> (Duration, f64) {
         const STEP: Duration = Duration::from_millis(10);
         let (end, before) = (self.now + Duration::from_secs(seconds), self.taken);
         let mut longest = Duration::ZERO;
@@ -95,7 +95,7 @@ fn the_queue_of_a_slow_link_stays_near_the_target_and_the_link_is_used() {
         (1e6, 600),
         (12.5e6, 2),
     ] {
-        let (mut link, mut room) = (Link::new(rate, distance_ms), room());
+        let (mut link, mut room) = (SimLink::new(rate, distance_ms), room());
         let (longest, _) = link.run(&mut room, 2);
         let start = Duration::from_secs_f64((START_BYTES + START_NEAR_BYTES) as f64 / rate);
         let most = link.distance + TARGET.delay * 2;
@@ -116,7 +116,7 @@ fn the_queue_of_a_slow_link_stays_near_the_target_and_the_link_is_used() {
 fn on_a_link_whose_queue_is_short_nothing_is_held_back() {
     let (mut room, start) = (room(), Instant::now());
     for step in 0..100u32 {
-        let reading = Reading {
+        let reading = TcpInfo {
             round_trip: Duration::from_millis(60),
             least: Duration::from_millis(1),
             acked_ago: Duration::ZERO,
@@ -136,7 +136,7 @@ fn on_a_link_whose_queue_is_short_nothing_is_held_back() {
 #[test]
 fn of_what_a_starved_connection_does_not_send_the_kernel_has_little() {
     let (mut room, start) = (room(), Instant::now());
-    let reading = |step: u32, unsent_bytes| Reading {
+    let reading = |step: u32, unsent_bytes| TcpInfo {
         round_trip: Duration::from_millis(400),
         least: Duration::from_millis(160),
         acked_ago: Duration::ZERO,
@@ -158,7 +158,7 @@ fn of_what_a_starved_connection_does_not_send_the_kernel_has_little() {
 
 #[test]
 fn where_others_fill_the_queue_a_little_goes_all_the_same_and_all_again_later() {
-    let (mut link, mut room) = (Link::new(1.25e6, 2), room());
+    let (mut link, mut room) = (SimLink::new(1.25e6, 2), room());
     link.others = 2e6;
     link.run(&mut room, 20);
     let (_, bytes) = link.run(&mut room, 10);
@@ -171,7 +171,7 @@ fn where_others_fill_the_queue_a_little_goes_all_the_same_and_all_again_later() 
 
 #[test]
 fn after_a_pause_and_on_a_link_that_became_faster_all_of_it_is_used_soon() {
-    let (mut link, mut room) = (Link::new(125e3, 20), room());
+    let (mut link, mut room) = (SimLink::new(125e3, 20), room());
     link.run(&mut room, 10);
     link.queued = 0.0;
     link.now += Duration::from_secs(60);
@@ -184,9 +184,9 @@ fn after_a_pause_and_on_a_link_that_became_faster_all_of_it_is_used_soon() {
 #[test]
 fn a_fast_link_that_stood_still_for_a_moment_is_used_in_full_again() {
     for (rate, distance_ms) in [(125e6, 1), (12.5e6, 1), (125e6, 20)] {
-        let mut link = Link::new(rate, distance_ms);
+        let mut link = SimLink::new(rate, distance_ms);
         // the rate that is left when nothing arrived for three seconds
-        let mut room = Room::of_rate(TARGET, 20e3);
+        let mut room = SendBudget::of_rate(TARGET, 20e3);
         link.taken = 2e6;
         link.run(&mut room, 1);
         let (_, bytes) = link.run(&mut room, 5);
@@ -202,7 +202,7 @@ fn a_near_link_that_stood_still_for_a_moment_is_used_in_full_again() {
     const SEGMENT: u64 = 65_483;
     const PIECE: u64 = 16_406;
     // the rate that is left when the other end has no processor for a second
-    let mut room = Room::of_rate(TARGET, 1e3);
+    let mut room = SendBudget::of_rate(TARGET, 1e3);
     let (start, mut now) = (Instant::now(), Instant::now());
     let (mut taken_bytes, mut waits, mut sent_at) = (2 << 20, vec![], start);
     while taken_bytes < 100 << 20 {
@@ -212,7 +212,7 @@ fn a_near_link_that_stood_still_for_a_moment_is_used_in_full_again() {
             taken_bytes += waiting_bytes;
             waits.clear();
         }
-        let reading = Reading {
+        let reading = TcpInfo {
             round_trip: Duration::from_millis(40),
             least: Duration::from_micros(9),
             acked_ago: Duration::ZERO,
@@ -235,8 +235,8 @@ fn a_near_link_that_stood_still_for_a_moment_is_used_in_full_again() {
 /// The sender finds the queue empty at each check if the other end takes everything at once.
 #[test]
 fn a_link_that_brings_all_at_once_is_known_by_what_it_brought() {
-    let (mut room, start) = (Room::of_rate(TARGET, 50e6), Instant::now());
-    let reading = |taken_bytes| Reading {
+    let (mut room, start) = (SendBudget::of_rate(TARGET, 50e6), Instant::now());
+    let reading = |taken_bytes| TcpInfo {
         round_trip: Duration::from_micros(20),
         least: Duration::from_micros(9),
         acked_ago: Duration::ZERO,
@@ -261,8 +261,8 @@ fn a_link_that_brings_all_at_once_is_known_by_what_it_brought() {
 
 #[test]
 fn who_had_a_link_alone_for_a_moment_takes_twice_as_much_and_no_more() {
-    let (mut room, start) = (Room::of_rate(TARGET, 1e3), Instant::now());
-    let reading = |taken_bytes, queued_bytes| Reading {
+    let (mut room, start) = (SendBudget::of_rate(TARGET, 1e3), Instant::now());
+    let reading = |taken_bytes, queued_bytes| TcpInfo {
         round_trip: Duration::from_millis(1),
         least: Duration::from_millis(1),
         acked_ago: Duration::ZERO,

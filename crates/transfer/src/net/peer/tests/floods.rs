@@ -8,7 +8,7 @@ use tokio::time::{Duration, timeout};
 use tokio_rustls::TlsStream;
 
 use super::super::cork::Corked;
-use super::super::greet::{Door, admit};
+use super::super::greet::{AdmissionPolicy, admit};
 use super::super::limits::{EMPTY_RECORDS_MAX, PINGS_AT_ONCE, PINGS_PER_S};
 use super::super::seal::{OVERHEAD_BYTES, Opener, Sealer};
 use super::super::tls::keys_of;
@@ -45,7 +45,7 @@ impl Hostile {
         let shared = member.shared();
         let stream = shared.tls.acceptor().accept(Corked::new(stream)).await;
         let mut stream = TlsStream::from(stream.unwrap());
-        let door = Door {
+        let door = AdmissionPolicy {
             key: &shared.key,
             keyring: &shared.keyring,
             invites: None,

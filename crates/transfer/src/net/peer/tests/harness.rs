@@ -6,9 +6,9 @@ use tokio_rustls::TlsStream;
 
 use super::super::cork::Corked;
 use super::super::dial::Connection;
-use super::super::gauge::Link;
+use super::super::gauge::TcpGauge;
 use super::super::greet::prove;
-use super::super::polite::Polite;
+use super::super::polite::QueueLimitedStream;
 use super::super::serve::serve_stream;
 use super::super::tls::nameless;
 use super::super::*;
@@ -103,10 +103,14 @@ impl Node {
     }
 
     /// Returns a connection over one end of a pipe, for tests in virtual time.
-    pub(super) async fn over(&self, near: impl Wire + Link + 'static, node: NodeId) -> Connection {
+    pub(super) async fn over(
+        &self,
+        near: impl Wire + TcpGauge + 'static,
+        node: NodeId,
+    ) -> Connection {
         let connector = self.shared().tls.connector(Some(node)).unwrap();
         let stream = connector
-            .connect(nameless(), Corked::new(Polite::new(near)))
+            .connect(nameless(), Corked::new(QueueLimitedStream::new(near)))
             .await;
         let stream = stream.unwrap();
         let mut stream = TlsStream::from(stream);

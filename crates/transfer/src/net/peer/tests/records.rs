@@ -6,14 +6,14 @@ use tokio::time::{Duration, timeout};
 use tokio_rustls::TlsStream;
 
 use super::super::cork::Corked;
-use super::super::polite::Polite;
+use super::super::polite::QueueLimitedStream;
 use super::super::records::Records;
 use super::super::tls::{nameless, peer_of};
 use super::super::*;
 use super::harness::*;
 use p2pfs_proto::wire::native::tcp::{Frame, Greeting, Kind};
 
-type Tls = TlsStream<Corked<Polite<DuplexStream>>>;
+type Tls = TlsStream<Corked<QueueLimitedStream<DuplexStream>>>;
 
 /// Returns both ends of a connection after the handshake, the dialler's first.
 async fn ends(pipe_bytes: usize) -> (Tls, Tls) {
@@ -22,8 +22,8 @@ async fn ends(pipe_bytes: usize) -> (Tls, Tls) {
     let connector = dialler.shared().tls.connector(Some(acceptor.id)).unwrap();
     let accepting = acceptor.shared().tls.acceptor();
     let (near, far) = tokio::join!(
-        connector.connect(nameless(), Corked::new(Polite::new(near))),
-        accepting.accept(Corked::new(Polite::new(far))),
+        connector.connect(nameless(), Corked::new(QueueLimitedStream::new(near))),
+        accepting.accept(Corked::new(QueueLimitedStream::new(far))),
     );
     let ends = (
         TlsStream::from(near.unwrap()),

@@ -10,7 +10,7 @@ use tokio::io::{
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep};
 
-use super::super::gauge::{Link, Reading};
+use super::super::gauge::{TcpGauge, TcpInfo};
 use super::super::*;
 use super::harness::{Node, question};
 use crate::net::peer::counters::DropReason;
@@ -33,12 +33,12 @@ impl Gauged {
     }
 }
 
-impl Link for Gauged {
-    fn read_gauge(&self) -> Option<Reading> {
-        Some(Reading {
+impl TcpGauge for Gauged {
+    fn read_gauge(&self) -> Option<TcpInfo> {
+        Some(TcpInfo {
             acked_ago: Duration::from_hours(1),
             came_ago: self.came.lock().elapsed(),
-            ..Reading::default()
+            ..TcpInfo::default()
         })
     }
 
