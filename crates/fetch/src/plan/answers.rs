@@ -98,12 +98,12 @@ impl Plan {
         if fetch.is_complete() {
             self.forget_streams(&content);
         }
-        self.cancel_what_is_here(now, &content, range);
+        self.cancel_duplicates(now, &content, range);
         self.notify_readers(&content, range);
         self.notify_if_filled(&content);
         if entry.is_hedge {
             // the next bytes that its reader waits for are as late
-            self.hurry_what_is_asked(now, &content, ByteRange::at(range.end, 1));
+            self.hasten_checks(now, &content, ByteRange::at(range.end, 1));
         }
         true
     }
@@ -115,7 +115,7 @@ impl Plan {
         };
         self.blame(now, &entry, failure);
         self.ask_again(&entry.request.content, entry.request.range);
-        self.bring_forward_if_overdue(now, &entry.request.content);
+        self.mark_if_overdue(now, &entry.request.content);
     }
 
     /// Forgets the failures of a peer that has returned, but not that it sent wrong bytes.
@@ -133,11 +133,11 @@ impl Plan {
             match timer {
                 Timer::CheckOverdue(id) => self.check_overdue(now, id),
                 Timer::Expire(id) => self.expire(now, id),
-                Timer::Deadline(id) => self.give_up_unless_it_goes_on(now, id),
+                Timer::Deadline(id) => self.check_patience(now, id),
                 Timer::FillDeadline(content) => self.give_up_filling(now, content),
                 Timer::Idle(content) => self.close_if_idle(now, content),
                 Timer::Wanted(content) => {
-                    self.give_up_what_stays_gone(now, content);
+                    self.give_up_old_waits(now, content);
                     self.enqueue_all(&content);
                 }
                 Timer::GetAnyway(content) => self.get_anyway(&content),
@@ -179,15 +179,15 @@ impl Plan {
                     fetch.remove_holder(now, node);
                 }
                 self.enqueue_all(&content);
-                return self.look_up_what_is_gone(now, content);
+                return self.look_up_if_gone(now, content);
             }
         };
         self.timers.insert((until, Timer::Rested(node)));
         if failure == Failure::Lied {
-            self.unmask(node, content);
+            self.report_liar(node, content);
         }
         if matches!(failure, Failure::Lied | Failure::Unreachable) {
-            self.lose_fellow(now, &content, node);
+            self.mark_peer_late(now, &content, node);
         }
     }
 
@@ -227,7 +227,7 @@ impl Plan {
     }
 
     /// Cancels the other requests whose whole range has arrived with this one.
-    fn cancel_what_is_here(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
+    fn cancel_duplicates(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
         let Some(fetch) = self.fetches.get(content) else {
             return;
         };
@@ -349,7 +349,7 @@ impl Plan {
             .max()
     }
 
-    fn give_up_unless_it_goes_on(&mut self, now: Instant, id: DemandId) {
+    fn check_patience(&mut self, now: Instant, id: DemandId) {
         let later = match self.demands.get(&id) {
             Some(demand) => self.patient_until(now, demand),
             None => return,
@@ -363,7 +363,7 @@ impl Plan {
         demand.deadline = later;
         self.timers.insert((later, Timer::Deadline(id)));
         let content = demand.content;
-        self.bring_forward_if_overdue(now, &content);
+        self.mark_if_overdue(now, &content);
     }
 
     fn give_up(&mut self, now: Instant, id: DemandId) {
@@ -383,7 +383,7 @@ impl Plan {
     /// Looks a file up in the catalogue once all its holders report it gone. Readers need not wait
     /// for a file that is gone, unless other nodes have it since. The last lookup was when a reader
     /// began to wait.
-    fn look_up_what_is_gone(&mut self, now: Instant, content: ContentKey) {
+    fn look_up_if_gone(&mut self, now: Instant, content: ContentKey) {
         let Some(fetch) = self.fetches.get_mut(&content) else {
             return;
         };
@@ -394,7 +394,7 @@ impl Plan {
     }
 
     /// Gives up what is still gone after the catalogue lookup.
-    pub(super) fn give_up_what_is_gone(&mut self, now: Instant, content: ContentKey) {
+    pub(super) fn give_up_after_lookup(&mut self, now: Instant, content: ContentKey) {
         let Some(fetch) = self.fetches.get_mut(&content) else {
             return;
         };
@@ -405,7 +405,7 @@ impl Plan {
     }
 
     /// Gives up the older waits for a file that is gone once several `Get`s found no new holder.
-    fn give_up_what_stays_gone(&mut self, now: Instant, content: ContentKey) {
+    fn give_up_old_waits(&mut self, now: Instant, content: ContentKey) {
         if self
             .fetches
             .get(&content)

@@ -25,11 +25,11 @@ impl Plan {
         }
         let until = peer.shun(now);
         self.timers.insert((until, Timer::Rested(node)));
-        self.unmask(node, content);
+        self.report_liar(node, content);
     }
 
     /// Reports a liar and cancels all requests to it.
-    pub(super) fn unmask(&mut self, node: NodeId, content: ContentKey) {
+    pub(super) fn report_liar(&mut self, node: NodeId, content: ContentKey) {
         self.events.push_back(PlanEvent::Liar(node, content));
         if let Some(fetch) = self.fetches.get_mut(&content) {
             fetch.lied_to = true;

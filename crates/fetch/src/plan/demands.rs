@@ -114,7 +114,7 @@ impl Plan {
         self.timers.insert((deadline, Timer::Deadline(id)));
         self.get_soon(now, content, gets);
         self.enqueue(&content, WorkClass::Demand);
-        self.hurry_what_is_asked(now, &content, range);
+        self.hasten_checks(now, &content, range);
         Ok(())
     }
 

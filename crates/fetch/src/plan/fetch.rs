@@ -301,7 +301,7 @@ impl Fetch {
     }
 
     /// Returns whether a fill has everything that it lacks in flight.
-    pub(super) fn is_filled_but_for_what_is_asked(&self) -> bool {
+    pub(super) fn has_rest_in_flight(&self) -> bool {
         let cursor = self.filling.as_ref().map(|filling| filling.cursor);
         cursor.is_some_and(|cursor| cursor >= self.size_bytes)
     }

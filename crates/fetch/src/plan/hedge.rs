@@ -51,12 +51,7 @@ impl Plan {
     }
 
     /// Moves the checks of background requests forward because a reader now waits for their range.
-    pub(super) fn hurry_what_is_asked(
-        &mut self,
-        now: Instant,
-        content: &ContentKey,
-        range: ByteRange,
-    ) {
+    pub(super) fn hasten_checks(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
         let Some(fetch) = self.fetches.get(content) else {
             return;
         };
@@ -97,15 +92,15 @@ impl Plan {
         let Some(fetch) = self.fetches.get(&request.content) else {
             return;
         };
-        let ends_a_fill = fetch.is_filled_but_for_what_is_asked();
+        let ends_a_fill = fetch.has_rest_in_flight();
         let waited = ends_a_fill || self.is_waited_for(&request.content, request.range);
         let span = self.late_after(sent.usual, waited).max(SILENT_MIN);
         let quiet = self.peers.get(&request.node);
         let quiet = quiet.map_or(Duration::ZERO, |peer| peer.quiet_for(now, sent.at));
         if quiet >= span {
-            self.fell_silent(now, request.node);
+            self.mark_silent(now, request.node);
             if quiet >= LOST_MIN {
-                self.lose_fellow(now, &request.content, request.node);
+                self.mark_peer_late(now, &request.content, request.node);
             }
             self.rescue(now, id);
         }
@@ -114,7 +109,7 @@ impl Plan {
         let next = if quiet > span / 2 && quiet < span {
             span - quiet
         } else {
-            self.rest_of(now, id)
+            self.remaining_time(now, id)
                 .map_or(doubled, |rest| doubled.min(rest.max(span)))
         };
         self.postpone_check(id, now + next);
@@ -182,7 +177,7 @@ impl Plan {
         }
     }
 
-    fn fell_silent(&mut self, now: Instant, node: NodeId) {
+    fn mark_silent(&mut self, now: Instant, node: NodeId) {
         let news = self
             .peers
             .get_mut(&node)
@@ -233,7 +228,7 @@ impl Plan {
                 let other = self.peers.get(&node);
                 let is_vain = |other: &Peer| {
                     other.standing(now) == PeerRank::Silent
-                        || !self.is_much_sooner(now, request, range, other)
+                        || !self.is_much_faster(now, request, range, other)
                 };
                 if other.is_some_and(is_vain) {
                     return;
@@ -340,7 +335,7 @@ impl Plan {
     /// Returns the expected time until the rest of an answer arrives. The pace is that of the bytes
     /// that arrived since the request, for it and for requests queued before it. Returns `None` if
     /// the peer sends nothing, or only answers to other requests.
-    fn rest_of(&self, now: Instant, id: RequestId) -> Option<Duration> {
+    fn remaining_time(&self, now: Instant, id: RequestId) -> Option<Duration> {
         let entry = self.in_flight.get(&id)?;
         let peer = self.peers.get(&entry.request.node)?;
         if peer.quiet_for(now, entry.sent.at) >= SILENT_MIN {
@@ -349,7 +344,7 @@ impl Plan {
         let own = entry.request.range.len();
         let before = match entry.arrived_bytes {
             0 if peer.passed_over(&entry.sent, own) => return None,
-            0 => peer.left_before(&entry.sent),
+            0 => peer.bytes_left_before(&entry.sent),
             _ => 0,
         };
         let left = before + own.saturating_sub(entry.arrived_bytes);
@@ -359,7 +354,7 @@ impl Plan {
 
     /// Returns whether another peer would deliver a late range so much sooner that a second request
     /// pays.
-    fn is_much_sooner(
+    fn is_much_faster(
         &self,
         now: Instant,
         late: &RangeRequest,
@@ -367,20 +362,20 @@ impl Plan {
         other: &Peer,
     ) -> bool {
         let expected = other.expected(Lane::Urgent, part.len());
-        let rest = self.rest_of(now, late.id);
+        let rest = self.remaining_time(now, late.id);
         rest.is_none_or(|rest| expected * SOONER_MULTIPLE < rest)
     }
 }
 
 impl Peer {
     /// Returns the bytes that arrived since a request was sent, for any request.
-    fn moved_since(&self, sent: &SentState) -> u64 {
+    fn bytes_since(&self, sent: &SentState) -> u64 {
         self.moved_bytes - sent.moved_bytes
     }
 
     /// Returns the bytes per second since a request was sent, if any bytes arrived.
     fn pace_since(&self, now: Instant, sent: &SentState) -> Option<f64> {
-        let moved = self.moved_since(sent) as f64;
+        let moved = self.bytes_since(sent) as f64;
         let took = now.saturating_duration_since(sent.at).as_secs_f64();
         (moved > 0.0 && took > 0.0).then(|| moved / took)
     }
@@ -388,16 +383,16 @@ impl Peer {
     /// Returns whether many later requests overtook this one. The peer's disk may hang below that
     /// file alone. The threshold is twice the bytes ahead of it, since two lanes share the link.
     fn passed_over(&self, sent: &SentState, own_bytes: u64) -> bool {
-        self.moved_since(sent) > (sent.ahead_bytes + own_bytes) * 2
+        self.bytes_since(sent) > (sent.ahead_bytes + own_bytes) * 2
     }
 
     /// Returns whether later requests overtook this one.
     fn overtook(&self, sent: &SentState, own_bytes: u64) -> bool {
-        self.moved_since(sent) > sent.ahead_bytes + own_bytes
+        self.bytes_since(sent) > sent.ahead_bytes + own_bytes
     }
 
     /// Returns the bytes still to arrive of those queued before a request.
-    fn left_before(&self, sent: &SentState) -> u64 {
-        sent.queue_bytes.saturating_sub(self.moved_since(sent))
+    fn bytes_left_before(&self, sent: &SentState) -> u64 {
+        sent.queue_bytes.saturating_sub(self.bytes_since(sent))
     }
 }

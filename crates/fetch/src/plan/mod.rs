@@ -272,7 +272,7 @@ impl Plan {
             self.peer_or_new(node);
         }
         self.enqueue_all(content);
-        self.give_up_what_is_gone(now, *content);
+        self.give_up_after_lookup(now, *content);
     }
 
     /// Returns whether a request is still unanswered.

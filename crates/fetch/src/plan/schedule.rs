@@ -172,7 +172,7 @@ impl Plan {
         for range in ranges {
             self.step();
             let fetch = self.fetches.get(content)?;
-            let own = fetch.own_ahead(range, limit);
+            let own = fetch.own_stripes_ahead(range, limit);
             for gap in fetch.gaps_to_try(now, content, me, (own, range.end)) {
                 is_any = true;
                 let asking = RequestPurpose::ahead(gap.start - range.start);
@@ -202,7 +202,7 @@ impl Plan {
         if let HolderChoice::Ask(node, _) = choice
             && exclude.is_empty()
         {
-            self.note_if_lagging(now, content, gap.start, node);
+            self.mark_if_late(now, content, gap.start, node);
         }
         choice
     }

@@ -100,14 +100,14 @@ impl Plan {
                 }
             }
         }
-        self.give_up_stripes_of_others(now, content);
+        self.cancel_foreign_stripes(now, content);
         self.enqueue_all(content);
     }
 
     /// Cancels requests to full holders for stripes that now belong to other nodes. They were sent
     /// while no other node was known to want the file. A request stays if bytes of it arrived or a
     /// reader needs it next.
-    fn give_up_stripes_of_others(&mut self, now: Instant, content: &ContentKey) {
+    fn cancel_foreign_stripes(&mut self, now: Instant, content: &ContentKey) {
         let me = self.config.me;
         let Some(fetch) = self.fetches.get(content) else {
             return;
@@ -316,7 +316,7 @@ impl Plan {
     }
 
     /// Marks the owner of a stripe as late if a full holder is asked for it instead.
-    pub(super) fn note_if_lagging(
+    pub(super) fn mark_if_late(
         &mut self,
         now: Instant,
         content: &ContentKey,
@@ -338,7 +338,7 @@ impl Plan {
     }
 
     /// Marks a node of the swarm as late that cannot be reached. Its stripes go to the others.
-    pub(super) fn lose_fellow(&mut self, now: Instant, content: &ContentKey, node: NodeId) {
+    pub(super) fn mark_peer_late(&mut self, now: Instant, content: &ContentKey, node: NodeId) {
         let fetch = self.fetches.get_mut(content);
         if let Some(fellow) = fetch.and_then(|fetch| fetch.swarm.fellows.get_mut(&node)) {
             fellow.lag(now);
@@ -363,7 +363,7 @@ impl Fetch {
     /// Returns how far to fetch this node's own stripes ahead of a reader with the read-ahead
     /// `range`, at most `limit_bytes`. Before the first bytes of the file are here, the read-ahead
     /// is not extended, because the first bytes come first.
-    pub(super) fn own_ahead(&self, range: ByteRange, limit_bytes: u64) -> ByteRange {
+    pub(super) fn own_stripes_ahead(&self, range: ByteRange, limit_bytes: u64) -> ByteRange {
         if !self.is_swarm() || self.have_bytes() < FIRST_BYTES {
             return range;
         }

@@ -101,7 +101,7 @@ impl Plan {
 
     /// Moves a file ahead of older ones if its first reader has waited long without a byte and
     /// would give up before long. Its reader then progresses like a reader of a slow holder.
-    pub(super) fn bring_forward_if_overdue(&mut self, now: Instant, content: &ContentKey) {
+    pub(super) fn mark_if_overdue(&mut self, now: Instant, content: &ContentKey) {
         let Some(fetch) = self.fetches.get_mut(content) else {
             return;
         };

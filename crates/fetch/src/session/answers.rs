@@ -147,8 +147,8 @@ impl<O: Owner> Session<O> {
             return Accepted::Unwanted;
         }
         self.window.insert(content, verified.clone());
-        self.note_verified(now, content, verified.range);
-        self.take_events(now);
+        self.record_verified(now, content, verified.range);
+        self.handle_events(now);
         let Some(file) = self.files.get(&content) else {
             return Accepted::Unwanted;
         };

@@ -28,7 +28,7 @@ impl<O: Owner> Session<O> {
             return self.actions.fills.push((filler, Err(why)));
         }
         self.window.note_fill(&content);
-        self.want_anew(&content, present);
+        self.mark_missing(&content, present);
         if let Some(file) = self.files.get_mut(&content) {
             file.fillers.push((id, filler));
         }
@@ -37,7 +37,7 @@ impl<O: Owner> Session<O> {
 
     /// Marks the ranges that the cache refused or lost as missing. The plan would not request them
     /// again by itself, because all of them arrived.
-    fn want_anew(&mut self, content: &ContentKey, present: impl FnOnce() -> ExtentSet) {
+    fn mark_missing(&mut self, content: &ContentKey, present: impl FnOnce() -> ExtentSet) {
         let whole = ByteRange::new(0, content.size_bytes);
         let mut missing = self.window.forget(content);
         let present = present();

@@ -114,10 +114,10 @@ impl<O: Owner> Session<O> {
 
     /// Returns the actions that follow from all reports since the last call.
     pub fn actions(&mut self, now: Instant) -> Actions<O> {
-        self.take_events(now);
+        self.handle_events(now);
         while let Some(request) = self.plan.poll_request(now).filter(|_| !self.stopped) {
-            self.take_events(now);
-            self.tell_start(&request.content);
+            self.handle_events(now);
+            self.announce_start(&request.content);
             let file = self.files.get(&request.content);
             let address = file.and_then(|file| file.addresses.get(&request.node));
             self.actions.sends.push(SendRange {
@@ -126,13 +126,13 @@ impl<O: Owner> Session<O> {
                 request,
             });
         }
-        self.take_events(now);
+        self.handle_events(now);
         std::mem::take(&mut self.actions)
     }
 
     /// Announces the start of a fetch with its first request. The announcement does not delay the
     /// request.
-    fn tell_start(&mut self, content: &ContentKey) {
+    fn announce_start(&mut self, content: &ContentKey) {
         let file = self.files.get_mut(content).filter(|it| !it.told_start);
         if let Some(file) = file {
             file.told_start = true;
@@ -241,9 +241,9 @@ impl<O: Owner> Session<O> {
         }
         for holder in holders {
             let said = ContentKey::new(*hash, holder.size_bytes);
-            self.hear_claim(holder.node, said);
+            self.record_claim(holder.node, said);
         }
-        self.settle_sizes(now, hash);
+        self.resolve_sizes(now, hash);
     }
 
     /// Returns the contents with this hash that are being fetched. More than one means that the
@@ -256,9 +256,9 @@ impl<O: Owner> Session<O> {
     /// Records which ranges of a content a node has. The offer is ignored unless the content is
     /// being fetched.
     pub fn offer(&mut self, now: Instant, offer: &Offer, address: SocketAddr) {
-        self.hear_offer(now, offer);
+        self.record_offered_size(now, offer);
         let news = self.plan.offer(now, offer);
-        self.note_address(&offer.content, offer.node, address);
+        self.record_address(&offer.content, offer.node, address);
         if news && !offer.all {
             self.survey(now, offer.node, address, offer.content.hash);
         }
@@ -269,11 +269,11 @@ impl<O: Owner> Session<O> {
     pub fn fellow(&mut self, now: Instant, hash: &ContentHash, node: NodeId, address: SocketAddr) {
         for content in self.opened(hash) {
             self.plan.fellow(now, &content, node);
-            self.note_address(&content, node, address);
+            self.record_address(&content, node, address);
         }
     }
 
-    fn note_address(&mut self, content: &ContentKey, node: NodeId, address: SocketAddr) {
+    fn record_address(&mut self, content: &ContentKey, node: NodeId, address: SocketAddr) {
         if self.plan.is_holder(content, &node)
             && let Some(file) = self.files.get_mut(content)
         {
@@ -408,13 +408,13 @@ impl<O: Owner> Session<O> {
         !self.files.contains_key(content)
     }
 
-    fn take_events(&mut self, now: Instant) {
+    fn handle_events(&mut self, now: Instant) {
         while let Some(event) = self.plan.poll_event() {
-            self.take_event(now, event);
+            self.handle_event(now, event);
         }
     }
 
-    fn take_event(&mut self, now: Instant, event: PlanEvent) {
+    fn handle_event(&mut self, now: Instant, event: PlanEvent) {
         match event {
             PlanEvent::Ready(id) => self.deliver(now, id),
             PlanEvent::Failed(id, why) => {
@@ -457,7 +457,7 @@ impl<O: Owner> Session<O> {
     fn deliver(&mut self, now: Instant, id: DemandId) {
         if let Some(content) = self.proofs.remove(&id) {
             let end = ByteRange::new(0, content.size_bytes);
-            return self.note_verified(now, content, end);
+            return self.record_verified(now, content, end);
         }
         let Some(read) = self.reads.remove(&id) else {
             return;

@@ -23,7 +23,7 @@ const PROOF_PATIENCE: Duration = Duration::from_secs(10);
 impl<O: Owner> Session<O> {
     /// Records the size that a node claims for a hash, as doubt about the fetches with another
     /// size.
-    pub(super) fn hear_claim(&mut self, node: NodeId, said: ContentKey) {
+    pub(super) fn record_claim(&mut self, node: NodeId, said: ContentKey) {
         for content in self.opened(&said.hash) {
             if content == said {
                 continue;
@@ -39,32 +39,32 @@ impl<O: Owner> Session<O> {
     /// Records the size in an offer. A node that offers the whole content must have verified its
     /// end. A node that offers a part only repeats the size that it fetches by, and may be deceived
     /// itself. Its claim neither raises doubt nor makes it a liar.
-    pub(super) fn hear_offer(&mut self, now: Instant, offer: &Offer) {
+    pub(super) fn record_offered_size(&mut self, now: Instant, offer: &Offer) {
         if offer.all {
-            self.hear_claim(offer.node, offer.content);
+            self.record_claim(offer.node, offer.content);
         }
-        self.settle_sizes(now, &offer.content.hash);
+        self.resolve_sizes(now, &offer.content.hash);
     }
 
-    pub(super) fn settle_sizes(&mut self, now: Instant, hash: &ContentHash) {
+    pub(super) fn resolve_sizes(&mut self, now: Instant, hash: &ContentHash) {
         for content in self.opened(hash) {
-            self.settle_size(now, content);
+            self.resolve_size(now, content);
         }
     }
 
     /// Records verified bytes of a content. Its last byte proves its size.
-    pub(super) fn note_verified(&mut self, now: Instant, content: ContentKey, range: ByteRange) {
+    pub(super) fn record_verified(&mut self, now: Instant, content: ContentKey, range: ByteRange) {
         let Some(file) = self.files.get_mut(&content) else {
             return;
         };
         if range.end >= content.size_bytes && !std::mem::replace(&mut file.is_proven, true) {
-            self.settle_size(now, content);
+            self.resolve_size(now, content);
         }
     }
 
     /// Requests the proof of a disputed size. If the size is proven, shuns the nodes that claimed
     /// others.
-    fn settle_size(&mut self, now: Instant, content: ContentKey) {
+    fn resolve_size(&mut self, now: Instant, content: ContentKey) {
         let rivals = self.opened(&content.hash).into_iter();
         let rivals: Vec<_> = rivals.filter(|rival| *rival != content).collect();
         let Some(file) = self.files.get_mut(&content) else {

@@ -74,7 +74,7 @@ impl Surveys {
     }
 
     /// Drops the waiting surveys of an unreachable node until they are due again.
-    fn let_go(&mut self, node: NodeId) {
+    fn drop_waiting(&mut self, node: NodeId) {
         if let Some(of_node) = self.nodes.get_mut(&node) {
             of_node.due.clear();
         }
@@ -121,7 +121,7 @@ impl<O: Owner> Session<O> {
     ) {
         let since = self.surveys.end(node, &hash);
         if answer == Err(Failure::Unreachable) {
-            self.surveys.let_go(node);
+            self.surveys.drop_waiting(node);
             return self.plan.unreachable(now, node, since.unwrap_or(now));
         }
         self.survey_next(now, node, address);
@@ -136,8 +136,8 @@ impl<O: Owner> Session<O> {
             ranges,
             load: 0,
         };
-        self.hear_offer(now, &offer);
+        self.record_offered_size(now, &offer);
         self.plan.offer(now, &offer);
-        self.note_address(&content, node, address);
+        self.record_address(&content, node, address);
     }
 }

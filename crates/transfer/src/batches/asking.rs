@@ -89,7 +89,7 @@ impl BatchesInner {
             parts = self.answer(&mut batch) => Some(parts),
             _ = taken_back => None,
         };
-        self.table.lock().over(batch.from.node, number);
+        self.table.lock().remove_in_flight(batch.from.node, number);
         self.send();
         // no reader waits for the answer of a cancelled batch
         let Some(parts) = parts else { return };
@@ -97,7 +97,7 @@ impl BatchesInner {
         let taking = move || inner.take(&batch, parts);
         // a panic at worst, which its hook reports
         let _ = self.runtime.spawn_blocking(taking).await;
-        self.let_go_later();
+        self.close_held_later();
     }
 
     /// Requests the files of a batch that are still wanted when the limit lets it pass. Returns the
@@ -125,7 +125,7 @@ impl BatchesInner {
         let mut table = self.table.lock();
         let rest = match answer {
             Ok(Response::Batch { packed }) => {
-                table.took(node, bytes, begun.elapsed());
+                table.record_duration(node, bytes, begun.elapsed());
                 return unpack_batch(&packed).unwrap_or_default();
             }
             Err(NetError::Older) => LONG_REST,
@@ -139,13 +139,13 @@ impl BatchesInner {
 
     /// Schedules the closing of held files. The reference is weak, so that this timer does not keep
     /// the cache open.
-    fn let_go_later(self: &Arc<Self>) {
+    fn close_held_later(self: &Arc<Self>) {
         let inner = Arc::downgrade(self);
         self.runtime.spawn(async move {
             tokio::time::sleep(HELD_FOR).await;
             let letting_go = move || {
                 if let Some(inner) = inner.upgrade() {
-                    inner.let_go(Instant::now() - HELD_FOR);
+                    inner.close_held(Instant::now() - HELD_FOR);
                 }
             };
             tokio::task::spawn_blocking(letting_go).await
@@ -182,7 +182,7 @@ impl BatchesInner {
     }
 
     fn deliver(&self, file: &SmallFile, proven: &Verified) {
-        let readings = self.table.lock().came(*file, proven.bytes.clone());
+        let readings = self.table.lock().mark_received(*file, proven.bytes.clone());
         for BatchRead { range, reply, .. } in readings {
             let end = range.end.min(file.size_bytes);
             let part = proven
@@ -210,8 +210,8 @@ impl BatchesInner {
     }
 
     /// Closes files of the cache after their expected readers did not come. Blocking.
-    pub(super) fn let_go(&self, before: Instant) {
-        let closed = self.table.lock().let_go(before);
+    pub(super) fn close_held(&self, before: Instant) {
+        let closed = self.table.lock().close_held(before);
         drop(closed);
     }
 }

@@ -117,7 +117,7 @@ impl Batches {
         self.inner.runtime.spawn(async move {
             tokio::time::sleep(PATIENCE).await;
             if let Some(inner) = inner.upgrade() {
-                let late = inner.table.lock().late(number, Instant::now());
+                let late = inner.table.lock().take_late(number, Instant::now());
                 if !late.is_empty() {
                     // this opens files of the cache, and its disk may hang
                     tokio::task::spawn_blocking(move || inner.fetch_alone(late));
@@ -150,7 +150,7 @@ impl Batches {
     /// Closes the cached files that are held for expected readers, so that the cache may be
     /// cleared. May touch the disk.
     pub fn close_idle(&self) {
-        self.inner.let_go(Instant::now());
+        self.inner.close_held(Instant::now());
     }
 
     /// Returns whether a ticket is from [`Batches::read`].

@@ -116,7 +116,7 @@ impl BatchTable {
 
     /// Adapts a node's batch size to the duration of its last batch, so that the next ones arrive
     /// before readers lose patience.
-    pub(super) fn took(&mut self, node: NodeId, bytes: u64, time: Duration) {
+    pub(super) fn record_duration(&mut self, node: NodeId, bytes: u64, time: Duration) {
         let most = self.most_bytes(&node);
         if time > PATIENCE {
             self.set_most_bytes(node, most / 2);
@@ -152,7 +152,7 @@ impl BatchTable {
     }
 
     /// Removes an ended batch.
-    pub(super) fn over(&mut self, node: NodeId, number: u64) {
+    pub(super) fn remove_in_flight(&mut self, node: NodeId, number: u64) {
         self.under_way.remove(&(node, number));
     }
 
@@ -177,7 +177,7 @@ impl BatchTable {
     }
 
     /// Marks a file as received. Returns the reads that waited for it.
-    pub(super) fn came(&mut self, file: SmallFile, bytes: Bytes) -> Vec<BatchRead> {
+    pub(super) fn mark_received(&mut self, file: SmallFile, bytes: Bytes) -> Vec<BatchRead> {
         let before = self.coming.insert(file, BatchFileState::Here(bytes));
         let Some(BatchFileState::Wanted { waiting, .. }) = before else {
             return Vec::new();
@@ -217,7 +217,7 @@ impl BatchTable {
     /// alone from now on and returned, so that they need not discover the delay one by one. The
     /// node rests, and its next batches are smaller. Its batches in flight are cancelled, so that
     /// nothing arrives twice.
-    pub(super) fn late(&mut self, number: u64, now: Instant) -> Vec<(u64, BatchRead)> {
+    pub(super) fn take_late(&mut self, number: u64, now: Instant) -> Vec<(u64, BatchRead)> {
         let Some(ReadState::ForBatch(reading)) = self.waits.get(&number) else {
             return Vec::new();
         };
@@ -300,7 +300,7 @@ impl BatchTable {
     /// Removes the held files that were stored before a time. The caller drops them without the
     /// lock.
     #[must_use]
-    pub(super) fn let_go(&mut self, before: Instant) -> Vec<CacheFile> {
+    pub(super) fn close_held(&mut self, before: Instant) -> Vec<CacheFile> {
         let later = self.held.iter().position(|(since, _)| *since > before);
         let old = later.unwrap_or(self.held.len());
         self.held.drain(..old).map(|(_, file)| file).collect()
@@ -362,7 +362,7 @@ mod tests {
             "takes nothing from another"
         );
         let first = under_way.first().map(|(_, it)| it.number);
-        table.over(NodeId::new([1; 32]), first.unwrap());
+        table.remove_in_flight(NodeId::new([1; 32]), first.unwrap());
         assert_eq!(std::iter::from_fn(|| table.next()).count(), 1);
     }
 
@@ -380,13 +380,13 @@ mod tests {
     fn of_a_node_whose_batches_are_late_less_is_asked_until_they_are_in_time() {
         let (mut table, now) = (BatchTable::default(), Instant::now());
         let node = NodeId::new([1; 32]);
-        let late = |table: &mut BatchTable, n| {
+        let take_late = |table: &mut BatchTable, n| {
             let batch = batch(1, n);
             let file = batch.files[0];
             table.queue(batch);
             let (_, under_way) = table.next().unwrap();
             let number = table.wait(reading(file)).ok().unwrap();
-            assert_eq!(table.late(number, now).len(), 1);
+            assert_eq!(table.take_late(number, now).len(), 1);
             let mut taken_back = under_way.taken_back;
             assert!(
                 taken_back
@@ -395,24 +395,24 @@ mod tests {
             );
             table.most_bytes(&node)
         };
-        let sizes = [1, 2].map(|n| late(&mut table, n));
+        let sizes = [1, 2].map(|n| take_late(&mut table, n));
         assert_eq!(sizes, [64 << 10, BATCH_LEAST_BYTES]);
         assert!(!table.is_resting(&node, now + REST));
-        assert_eq!(late(&mut table, 3), BATCH_LEAST_BYTES);
+        assert_eq!(take_late(&mut table, 3), BATCH_LEAST_BYTES);
         assert!(
             table.is_resting(&node, now + REST),
             "it is too slow for any"
         );
         let quick = PATIENCE / 4;
-        table.took(node, 100, quick);
+        table.record_duration(node, 100, quick);
         assert_eq!(table.most_bytes(&node), BATCH_LEAST_BYTES, "it was small");
         for _ in 0..10 {
             let most = table.most_bytes(&node);
-            table.took(node, most, quick);
+            table.record_duration(node, most, quick);
         }
         assert_eq!(table.most_bytes(&node), BATCH_TARGET_BYTES);
         assert!(table.most_bytes.is_empty());
-        table.took(node, BATCH_TARGET_BYTES, PATIENCE * 2);
+        table.record_duration(node, BATCH_TARGET_BYTES, PATIENCE * 2);
         assert_eq!(table.most_bytes(&node), BATCH_TARGET_BYTES / 2);
     }
 
@@ -423,7 +423,7 @@ mod tests {
         let file = batch.files[0];
         table.queue(batch);
         let number = table.wait(reading(file)).ok().unwrap();
-        assert_eq!(table.late(number, Instant::now()).len(), 1);
+        assert_eq!(table.take_late(number, Instant::now()).len(), 1);
         assert!(table.cancel(number).is_none(), "it has no ticket yet");
         assert!(!table.is_alone(number, FetchTicket::from_number(1)));
     }

@@ -90,7 +90,7 @@ impl FetcherInner {
     ) {
         let proof = match proof_of(outcome.map_err(|error| failure_of(&error))) {
             Ok(proof) => proof,
-            Err(failure) => return self.came_to_nothing(&request, failure),
+            Err(failure) => return self.fail_and_refund(&request, failure),
         };
         if !self.behind.has_room(request.range.len()) {
             self.runtime.spawn(self.clone().take_answer(request, proof));
@@ -119,7 +119,7 @@ impl FetcherInner {
         let answer = (self.asking.ask)(node, address, lane, question(&request), progress).await;
         match proof_of(answer) {
             Ok(proof) => self.take_answer(request, proof).await,
-            Err(failure) => self.came_to_nothing(&request, failure),
+            Err(failure) => self.fail_and_refund(&request, failure),
         }
     }
 
@@ -143,7 +143,7 @@ impl FetcherInner {
     }
 
     /// Ends a request without data, and refunds its bytes to the limit.
-    fn came_to_nothing(self: &Arc<Self>, request: &RangeRequest, failure: Failure) {
+    fn fail_and_refund(self: &Arc<Self>, request: &RangeRequest, failure: Failure) {
         self.download.give_back(request.range.len());
         self.fail(request, failure);
     }
@@ -188,7 +188,7 @@ impl FetcherInner {
         let mut kept = self.storing.keep(turn, file, verified);
         while self.with(|session, now| kept.tell(session, now, content, verified.range)) {
             kept = if may_store {
-                self.storing.keep_now(file, verified)
+                self.storing.store_now(file, verified)
             } else {
                 StoreOutcome::No
             };
@@ -216,7 +216,7 @@ impl FetcherInner {
         let Delivery { read, sources } = delivery;
         match sources.gather(read.range, read_into) {
             Ok(bytes) => (read.reader)(Ok(bytes)),
-            Err(gap) => self.fell_short(read, gap),
+            Err(gap) => self.restart_read(read, gap),
         }
     }
 

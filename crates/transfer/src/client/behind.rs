@@ -88,7 +88,7 @@ impl FetcherInner {
             let outcomes: Vec<_> = pending
                 .iter()
                 .map(|one| {
-                    let kept = self.storing.keep_now(&one.file, &one.verified);
+                    let kept = self.storing.store_now(&one.file, &one.verified);
                     // The first range of a file creates files, which takes half a millisecond each
                     // time. Threads with a reader's bytes should not wait on this processor for all
                     // of it.

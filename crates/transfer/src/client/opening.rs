@@ -67,7 +67,7 @@ impl FetcherInner {
     }
 
     /// Restarts a read after its bytes were gone at the time of delivery.
-    pub(super) fn fell_short(self: &Arc<Self>, mut read: Read<ReadReply>, gap: Shortfall) {
+    pub(super) fn restart_read(self: &Arc<Self>, mut read: Read<ReadReply>, gap: Shortfall) {
         loop {
             let (content, why) = (read.content, gap.clone());
             let told = self.with(|session, now| {

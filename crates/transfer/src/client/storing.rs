@@ -96,13 +96,13 @@ impl StoreQueue {
             return StoreOutcome::No;
         };
         self.at_disk.fetch_add(1, Ordering::Relaxed);
-        let kept = self.keep_now(file, verified);
+        let kept = self.store_now(file, verified);
         self.at_disk.fetch_sub(1, Ordering::Relaxed);
         kept
     }
 
     /// Stores an answer without a turn. Blocking.
-    pub(super) fn keep_now(&self, file: &CacheFile, verified: &Verified) -> StoreOutcome {
+    pub(super) fn store_now(&self, file: &CacheFile, verified: &Verified) -> StoreOutcome {
         let kept = behind::keep(file, verified);
         self.ended.fetch_add(1, Ordering::Relaxed);
         self.stands_still.store(false, Ordering::Relaxed);

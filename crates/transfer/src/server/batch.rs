@@ -44,14 +44,13 @@ impl ServerInner {
     ) -> Response {
         let mut packed = PackedBatch::with_capacity(size_bytes);
         for file in files {
-            let whole = if (self.admits)(from, &file.hash)
-                && !self.stands_still(&file.hash, Instant::now())
-            {
-                turn.goes_on_with(file.hash);
-                self.whole(file)
-            } else {
-                Err(ServeError::NotHere)
-            };
+            let whole =
+                if (self.admits)(from, &file.hash) && !self.is_stuck(&file.hash, Instant::now()) {
+                    turn.continue_with(file.hash);
+                    self.whole(file)
+                } else {
+                    Err(ServeError::NotHere)
+                };
             match whole {
                 Ok(proof) => packed.push_here(&proof),
                 Err(ServeError::Gone) => packed.push_gone(),

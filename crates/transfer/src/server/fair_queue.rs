@@ -99,13 +99,13 @@ pub(super) struct ServeTurn {
 impl ServeTurn {
     /// Records that the answer continues with this content, which counts as stuck if the answer
     /// hangs from now on.
-    pub(super) fn goes_on_with(&mut self, hash: ContentHash) {
+    pub(super) fn continue_with(&mut self, hash: ContentHash) {
         let mut turns = self.queue.turns.lock();
         if turns.end_making(self.number) {
             turns.hold(&self.asked);
         }
         self.asked.hash = Some(hash);
-        self.number = turns.note_making(self.asked);
+        self.number = turns.start_making(self.asked);
     }
 
     /// Marks the answer as made. It uses memory until the turn is dropped, and the next answer may
@@ -130,7 +130,7 @@ impl Drop for ServeTurn {
             let mut turns = self.queue.turns.lock();
             let stood_still = self.making && turns.end_making(self.number);
             if !stood_still {
-                turns.let_go(&self.asked);
+                turns.release(&self.asked);
             }
             turns.grant(&self.queue)
         };
@@ -166,7 +166,7 @@ impl FairQueue {
         loop {
             match timeout(STANDS_STILL, turn.as_mut()).await {
                 Ok(turn) => return turn,
-                Err(_) => self.look_for_standing(Instant::now()),
+                Err(_) => self.free_stuck_turns(Instant::now()),
             }
         }
     }
@@ -176,7 +176,7 @@ impl FairQueue {
         let (go, turn) = oneshot::channel();
         let unclaimed = {
             let mut turns = self.turns.lock();
-            if turns.stands_still(&asked) || !turns.line_up(QueuedWaiter { asked, go }) {
+            if turns.is_stuck(&asked) || !turns.line_up(QueuedWaiter { asked, go }) {
                 return None;
             }
             turns.grant(self)
@@ -192,14 +192,14 @@ impl FairQueue {
         // the waiting requests are checked last: they may be many if all makers are busy
         let may = turns.making.len() < turns.limits.makers_max
             && turns.fits(&asked)
-            && !turns.stands_still(&asked)
+            && !turns.is_stuck(&asked)
             && !turns.waiting.contains_key(&asked.of)
             && turns.waiting_for_others() == 0;
         may.then(|| turns.begin(asked, self))
     }
 
     /// Returns the contents of the answers being made for at least `time`.
-    pub(super) fn standing_for(&self, time: Duration, now: Instant) -> Vec<ContentHash> {
+    pub(super) fn stuck_for(&self, time: Duration, now: Instant) -> Vec<ContentHash> {
         let turns = self.turns.lock();
         let making = turns.standing.values().chain(turns.making.values());
         let long = making.filter(|it| now.saturating_duration_since(it.since) >= time);
@@ -207,10 +207,10 @@ impl FairQueue {
     }
 
     /// Frees the turns of the answers that are stuck by now.
-    pub(super) fn look_for_standing(&self, now: Instant) {
+    pub(super) fn free_stuck_turns(&self, now: Instant) {
         let granted = {
             let mut turns = self.turns.lock();
-            turns.set_standing(now);
+            turns.mark_stuck(now);
             turns.grant(self)
         };
         drop(granted);
@@ -267,7 +267,7 @@ impl TurnTable {
                 Lane::Urgent => self.urgent_run + 1,
                 Lane::Bulk => 0,
             };
-            unclaimed.extend(self.let_through(of, queue));
+            unclaimed.extend(self.grant_next(of, queue));
         }
         unclaimed
     }
@@ -329,7 +329,7 @@ impl TurnTable {
         *self.held_of_peer.entry(asked.of).or_default() += asked.bytes;
     }
 
-    fn let_go(&mut self, asked: &QueuedRequest) {
+    fn release(&mut self, asked: &QueuedRequest) {
         self.held_bytes -= asked.bytes;
         if let Some(held) = self.held_of_peer.get_mut(&asked.of) {
             *held -= asked.bytes;
@@ -339,18 +339,18 @@ impl TurnTable {
         }
     }
 
-    fn stands_still(&self, asked: &QueuedRequest) -> bool {
+    fn is_stuck(&self, asked: &QueuedRequest) -> bool {
         let mut standing = self.standing.values();
         asked.hash.is_some() && standing.any(|it| it.asked.hash == asked.hash)
     }
 
-    fn set_standing(&mut self, now: Instant) {
+    fn mark_stuck(&mut self, now: Instant) {
         while self.standing.len() < STANDING_MAX
             && let Some(oldest) = self.making.first_entry()
             && now.saturating_duration_since(oldest.get().since) >= STANDS_STILL
         {
             let (number, making) = oldest.remove_entry();
-            self.let_go(&making.asked);
+            self.release(&making.asked);
             self.standing.insert(number, making);
         }
     }
@@ -362,7 +362,7 @@ impl TurnTable {
     }
 
     /// Records an answer being made. Returns its number.
-    fn note_making(&mut self, asked: QueuedRequest) -> u64 {
+    fn start_making(&mut self, asked: QueuedRequest) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
         let since = Instant::now();
@@ -375,13 +375,13 @@ impl TurnTable {
         self.hold(&asked);
         ServeTurn {
             queue: queue.clone(),
-            number: self.note_making(asked),
+            number: self.start_making(asked),
             asked,
             making: true,
         }
     }
 
-    fn let_through(&mut self, of: (Lane, NodeId), queue: &FairQueue) -> Option<ServeTurn> {
+    fn grant_next(&mut self, of: (Lane, NodeId), queue: &FairQueue) -> Option<ServeTurn> {
         let line = self.waiting.get_mut(&of)?;
         let waiter = line.pop_front()?;
         if line.is_empty() {

@@ -200,7 +200,7 @@ impl Server {
         range: ByteRange,
     ) -> Option<ServeTurn> {
         let now = Instant::now();
-        let askable = is_askable(size_bytes, range) && !self.inner.stands_still(&hash, now);
+        let askable = is_askable(size_bytes, range) && !self.inner.is_stuck(&hash, now);
         let asked = QueuedRequest::of_range(of, hash, range);
         let turn = askable.then(|| self.inner.fair_queue.pass_at_once(asked))??;
         let is_waited_for = of.0 == Lane::Urgent;
@@ -351,13 +351,13 @@ impl Server {
 impl ServerInner {
     /// Closes the files without recent requests. Returns whether more are open. Touches the disk.
     /// Blocking.
-    fn close_old(&self) -> bool {
+    fn close_expired(&self) -> bool {
         let now = Instant::now();
-        let old = self.opened.lock().take_old(now);
+        let old = self.opened.lock().remove_expired(now);
         let (lost, unused): (Vec<_>, Vec<_>) = old.into_iter().partition(|it| it.1.is_nameless());
         drop(unused);
         let mut opened = self.opened.lock();
-        let mut closed = opened.take_nameless(now);
+        let mut closed = opened.remove_expired_deleted(now);
         closed.extend(opened.keep(now, lost));
         opened.swept = !opened.is_empty();
         let swept = opened.swept;
@@ -448,7 +448,7 @@ async fn sweep(inner: Weak<ServerInner>) {
         tokio::time::sleep(SWEEP_PERIOD).await;
         let Some(inner) = inner.upgrade() else { return };
         // closing files touches the disk; the cache reports failures
-        let swept = tokio::task::spawn_blocking(move || inner.close_old()).await;
+        let swept = tokio::task::spawn_blocking(move || inner.close_expired()).await;
         if !swept.unwrap_or(false) {
             return;
         }

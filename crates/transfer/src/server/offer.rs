@@ -54,10 +54,10 @@ impl Server {
 
     fn look(&self, from: NodeId, hash: &ContentHash) -> Option<Source> {
         let (inner, now) = (&self.inner, Instant::now());
-        if inner.stands_still(hash, now) {
+        if inner.is_stuck(hash, now) {
             return None;
         }
-        inner.looks.look_for_standing(now);
+        inner.looks.free_stuck_turns(now);
         let asked = QueuedRequest::of_range((Lane::Urgent, from), *hash, ByteRange::at(0, 0));
         let _turn = inner.looks.pass_at_once(asked)?;
         inner.find(hash).ok()

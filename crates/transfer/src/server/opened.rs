@@ -195,13 +195,13 @@ impl OpenSources {
 
     /// Removes the deleted files that were kept long enough.
     #[must_use]
-    pub(super) fn take_nameless(&mut self, now: Instant) -> Vec<Source> {
-        self.nameless.take_old(now)
+    pub(super) fn remove_expired_deleted(&mut self, now: Instant) -> Vec<Source> {
+        self.nameless.remove_expired(now)
     }
 
     /// Removes the files without recent requests.
     #[must_use]
-    pub(super) fn take_old(&mut self, now: Instant) -> Vec<(ContentHash, Source)> {
+    pub(super) fn remove_expired(&mut self, now: Instant) -> Vec<(ContentHash, Source)> {
         let is_old = |(_, (_, questions)): &(&ContentHash, &(Source, RequestTimes))| {
             questions.kept_until() <= now
         };
@@ -291,7 +291,7 @@ impl<S> DeletedFiles<S> {
         Some(source)
     }
 
-    fn take_old(&mut self, now: Instant) -> Vec<S> {
+    fn remove_expired(&mut self, now: Instant) -> Vec<S> {
         let is_old = |since: Instant| now.saturating_duration_since(since) >= NAMELESS_FOR;
         let mut old = Vec::new();
         while let Some((_, _, source, size_bytes)) = self.kept.pop_front_if(|it| is_old(it.0)) {
@@ -333,11 +333,11 @@ mod tests {
         let later = now + NAMELESS_FOR / 2;
         assert_eq!(nameless.put(later, two, 'd', too_much - 1), None);
         assert_eq!(nameless.get(&one), Some(&'a'));
-        assert_eq!(nameless.take_old(now + NAMELESS_FOR), ['a']);
+        assert_eq!(nameless.remove_expired(now + NAMELESS_FOR), ['a']);
         assert_eq!((nameless.get(&one), nameless.get(&two)), (None, Some(&'d')));
         assert_eq!(nameless.put(later, three, 'e', 1000), None);
         assert_eq!(nameless.remove(&two), Some('d'));
-        assert_eq!(nameless.take_old(later + NAMELESS_FOR), ['e']);
+        assert_eq!(nameless.remove_expired(later + NAMELESS_FOR), ['e']);
         assert_eq!(nameless.total_bytes, 0);
     }
 }

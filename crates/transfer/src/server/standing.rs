@@ -24,14 +24,14 @@ impl Server {
     /// is stuck by then.
     pub(super) async fn turn(&self, asked: QueuedRequest) -> Option<ServeTurn> {
         let turn = self.inner.fair_queue.pass(asked).await?;
-        let stands_still = |hash| self.inner.stands_still(&hash, Instant::now());
+        let stands_still = |hash| self.inner.is_stuck(&hash, Instant::now());
         (!asked.hash.is_some_and(stands_still)).then_some(turn)
     }
 
     /// Returns the answer for a request without a turn: `Busy` if this node is at work for others,
     /// which is worth waiting for, or a refusal if the content is stuck.
     pub(super) fn without_turn(&self, asked: &QueuedRequest) -> Response {
-        let stands_still = |hash| self.inner.stands_still(&hash, Instant::now());
+        let stands_still = |hash| self.inner.is_stuck(&hash, Instant::now());
         if asked.hash.is_some_and(stands_still) {
             refused("the disk that it is on does not answer")
         } else {
@@ -41,7 +41,7 @@ impl Server {
 
     /// Returns the shares on disks that gave nothing for long although requests wait.
     pub fn standing_shares(&self) -> BTreeSet<PathBuf> {
-        let standing = self.inner.standing_for(WORTH_A_WORD, Instant::now());
+        let standing = self.inner.stuck_for(WORTH_A_WORD, Instant::now());
         let dirs_of = |hash| self.inner.shares.dirs_with(&hash);
         standing.into_iter().flat_map(dirs_of).collect()
     }
@@ -50,8 +50,8 @@ impl Server {
 impl ServerInner {
     /// Returns whether a content must not be started: it is stuck, or its whole disk hangs. Never
     /// blocks.
-    pub(super) fn stands_still(&self, hash: &ContentHash, now: Instant) -> bool {
-        let standing = self.standing_for(STANDS_STILL, now);
+    pub(super) fn is_stuck(&self, hash: &ContentHash, now: Instant) -> bool {
+        let standing = self.stuck_for(STANDS_STILL, now);
         if standing.contains(hash) {
             return true;
         }
@@ -64,8 +64,8 @@ impl ServerInner {
     }
 
     /// Returns the contents that have been read or looked up for at least `time`.
-    fn standing_for(&self, time: Duration, now: Instant) -> BTreeSet<ContentHash> {
-        let all = [&self.fair_queue, &self.looks].map(|it| it.standing_for(time, now));
+    fn stuck_for(&self, time: Duration, now: Instant) -> BTreeSet<ContentHash> {
+        let all = [&self.fair_queue, &self.looks].map(|it| it.stuck_for(time, now));
         all.into_iter().flatten().collect()
     }
 

@@ -351,7 +351,7 @@ async fn read_answers(
             *left_bytes -= bytes;
             // the last part is reported by the answer itself
             if *left_bytes > 0 && told_at + TELL_EACH <= Instant::now() {
-                line.bring(header.id, std::mem::take(&mut untold));
+                line.record_part(header.id, std::mem::take(&mut untold));
                 told_at = Instant::now();
             }
         };
@@ -387,7 +387,7 @@ async fn watch(line: &ConnectionState, limits: &PeerLimits, outbound: &Outbound)
     loop {
         let now = Instant::now();
         let check = line.check(now, &mut pinged, limits);
-        line.tell_of_part();
+        line.report_part();
         match check {
             ConnectionCheck::End(DropReason::Silent) if now >= asked + ASK_AGAIN => asked = now,
             ConnectionCheck::End(reason) => return reason,

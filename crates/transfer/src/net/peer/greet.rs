@@ -66,8 +66,8 @@ async fn exchange_proofs<S: AsyncRead + AsyncWrite + Unpin>(
     let secret = keyring.current();
     let proof = channel.membership_proof(&secret, Role::Client);
     let chain = chain_for(keyring, me, channel.server);
-    say(stream, &Greeting::Prove { lane, proof, chain }, limits).await?;
-    let (proof, chain) = match hear(stream, limits).await? {
+    send(stream, &Greeting::Prove { lane, proof, chain }, limits).await?;
+    let (proof, chain) = match receive(stream, limits).await? {
         Greeting::Proven { proof, chain } => (proof, chain),
         Greeting::PutOut { word } => {
             hear_put_out(shared, stream, word).await;
@@ -97,7 +97,7 @@ async fn hear_put_out<S: AsyncRead + AsyncWrite + Unpin>(
     let mut said = word.to_vec();
     for _ in 0..CHAIN_MAX {
         // an older version sends the statement alone
-        let Ok(Greeting::PutOut { word }) = hear(stream, limits).await else {
+        let Ok(Greeting::PutOut { word }) = receive(stream, limits).await else {
             break;
         };
         said.extend_from_slice(&word);
@@ -135,12 +135,12 @@ pub(super) async fn enrol<S: AsyncRead + AsyncWrite + Unpin>(
     let channel = channel_of(stream, me).ok_or(DropReason::TlsFailed)?;
     let proof = channel.enrolment_proof(&token.key, Role::Client);
     let name = Bytes::copy_from_slice(name.as_str().as_bytes());
-    say(stream, &Greeting::Enrol { proof, name }, limits).await?;
+    send(stream, &Greeting::Enrol { proof, name }, limits).await?;
     let Greeting::Enrolled {
         secret,
         proof,
         chain,
-    } = hear(stream, limits).await?
+    } = receive(stream, limits).await?
     else {
         return Err(DropReason::Stranger);
     };
@@ -159,7 +159,7 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     limits: &PeerLimits,
 ) -> Result<Admission, DropReason> {
     let channel = channel_of(stream, me).ok_or(DropReason::TlsFailed)?;
-    let (answer, admission) = match hear(stream, limits).await? {
+    let (answer, admission) = match receive(stream, limits).await? {
         Greeting::Prove { lane, proof, chain } => {
             let answer = if door.keyring.has_ledger() {
                 answer_certified(&channel, door.keyring, &chain)
@@ -177,7 +177,7 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     if let Some(answer) = answer {
-        say(stream, &answer, limits).await?;
+        send(stream, &answer, limits).await?;
         return Ok(admission);
     }
     if let Admission::Member(_) = admission {
@@ -244,7 +244,7 @@ fn answer_invited(
     })
 }
 
-async fn say<S: AsyncRead + AsyncWrite + Unpin>(
+async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut TlsStream<S>,
     greeting: &Greeting,
     limits: &PeerLimits,
@@ -253,7 +253,7 @@ async fn say<S: AsyncRead + AsyncWrite + Unpin>(
     flush(stream, limits).await
 }
 
-async fn hear<S: AsyncRead + AsyncWrite + Unpin>(
+async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut TlsStream<S>,
     limits: &PeerLimits,
 ) -> Result<Greeting, DropReason> {

@@ -41,7 +41,7 @@ pub struct Progress {
 
 impl Progress {
     /// Reports that the peer is at work for the request, without bytes of its answer so far.
-    pub(super) fn tell_of_work(&self) {
+    pub(super) fn report_work(&self) {
         (self.tell)(self.node, self.key, 0);
     }
 }
@@ -155,7 +155,7 @@ impl ConnectionState {
     }
 
     /// Records that bytes of an incomplete answer arrived.
-    pub(super) fn bring(&self, id: u32, bytes: u64) {
+    pub(super) fn record_part(&self, id: u32, bytes: u64) {
         let mut table = self.lock();
         table.brought = Instant::now();
         let progress = table.waiters.get(&id).and_then(|it| it.progress.clone());
@@ -168,7 +168,7 @@ impl ConnectionState {
     /// Returns when bytes of an incomplete record last arrived. A record of the full size takes 16
     /// s on a link of 1 kB/s, and cannot be opened until then. Records without content are not part
     /// of an answer.
-    fn part_came(&self) -> Option<Instant> {
+    fn last_part_at(&self) -> Option<Instant> {
         let last = self.link.passed_over().max(Some(self.pulse.last()));
         let whole = last? + CLOCKS_DIFFER;
         self.link.came().filter(|came| *came > whole)
@@ -190,8 +190,8 @@ impl ConnectionState {
 
     /// Reports to the oldest open request that a record is arriving, if more of it arrived since
     /// the last time.
-    pub(super) fn tell_of_part(&self) {
-        let Some(came) = self.part_came() else {
+    pub(super) fn report_part(&self) {
+        let Some(came) = self.last_part_at() else {
             return;
         };
         let first = {
@@ -204,7 +204,7 @@ impl ConnectionState {
             first.and_then(|waiter| waiter.progress.clone())
         };
         if let Some(progress) = first {
-            progress.tell_of_work();
+            progress.report_work();
         }
     }
 
@@ -261,7 +261,7 @@ impl ConnectionState {
             beats: self.pulse.beats(),
             busy_since: table.busy_since,
         };
-        let part_came = self.part_came().unwrap_or(table.busy_since);
+        let part_came = self.last_part_at().unwrap_or(table.busy_since);
         let quiet_since = self.pulse.last().max(table.busy_since).max(part_came);
         let silent = limits.silent(quiet_since, &self.link);
         let unanswered = limits.unanswered(oldest, table.brought.max(part_came));

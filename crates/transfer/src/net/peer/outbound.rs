@@ -240,7 +240,7 @@ impl Sending {
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.written == 0 && self.unflushed_bytes > 0 && self.link.is_held_back() {
+        if self.written == 0 && self.unflushed_bytes > 0 && self.link.is_throttled() {
             // nothing can overtake bytes that TLS has taken
             ready!(self.poll_flush(context))?;
         }

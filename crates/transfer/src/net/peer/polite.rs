@@ -61,7 +61,7 @@ impl LastTcpInfo {
     }
 
     /// Returns whether outgoing bytes wait for the link rather than for their sender.
-    pub(super) fn is_held_back(&self) -> bool {
+    pub(super) fn is_throttled(&self) -> bool {
         self.0.lock().is_held_back
     }
 
@@ -69,7 +69,7 @@ impl LastTcpInfo {
         self.0.lock().reading = Some((at, reading));
     }
 
-    fn hold_back(&self, is_held_back: bool) {
+    fn set_throttled(&self, is_held_back: bool) {
         self.0.lock().is_held_back = is_held_back;
     }
 }
@@ -88,7 +88,7 @@ pub(super) struct QueueLimitedStream<S> {
 }
 
 impl<S> QueueLimitedStream<S> {
-    /// Wraps a stream. Nothing is held back before [`Self::keep_to`]. Needs a running tokio
+    /// Wraps a stream. Nothing is held back before [`Self::limit_to`]. Needs a running tokio
     /// runtime.
     pub(super) fn new(stream: S) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl<S> QueueLimitedStream<S> {
     }
 
     /// Limits the bytes in flight by a target for the queue and by the distance of this address.
-    pub(super) fn keep_to(
+    pub(super) fn limit_to(
         &mut self,
         target: QueueTarget,
         distances: Arc<Distances>,
@@ -139,7 +139,7 @@ impl<S: TcpGauge> QueueLimitedStream<S> {
 
     /// Sets the low-water mark. If the system refuses it, the reader is woken for fewer bytes than
     /// it lacks.
-    fn wait_for_lack(&mut self) {
+    fn set_low_water_mark(&mut self) {
         let bytes = self.lack.bytes();
         if bytes != self.low_water_bytes && self.stream.set_low_water(bytes).is_ok() {
             self.low_water_bytes = bytes;
@@ -165,11 +165,11 @@ impl<S: TcpGauge> QueueLimitedStream<S> {
             }
             let room = self.room.take(now, &reading);
             self.last.set(now, reading);
-            self.last.hold_back(self.room.is_limited());
+            self.last.set_throttled(self.room.is_limited());
             if room > 0 {
                 return Poll::Ready(usize::try_from(room).unwrap_or(usize::MAX));
             }
-            self.look.as_mut().reset(now + self.room.look_after());
+            self.look.as_mut().reset(now + self.room.check_after());
             self.waits = true;
         }
     }
@@ -236,7 +236,7 @@ impl<S: TcpGauge + AsyncRead + Unpin> AsyncRead for QueueLimitedStream<S> {
         let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
         self.has_heard |= buffer.filled().len() > before;
         if outcome.is_pending() {
-            self.wait_for_lack();
+            self.set_low_water_mark();
         }
         outcome
     }
@@ -281,7 +281,7 @@ mod tests {
         });
         let mut polite = QueueLimitedStream::new(near);
         let (target, address) = (QueueTarget::of(Lane::Bulk), IpAddr::V4(Ipv4Addr::LOCALHOST));
-        polite.keep_to(target, Arc::new(Distances::new()), address);
+        polite.limit_to(target, Arc::new(Distances::new()), address);
         polite.room = SendBudget::of_rate(target, 1e3);
         let record = vec![7; 16_406];
         let freed = timeout(PATIENCE, async {

@@ -258,7 +258,7 @@ async fn outcome(mut dial: watch::Receiver<DialState>, progress: Option<&Progres
             DialState::Over(Ok(connection)) => Some(Arc::clone(connection)),
         };
         if let Some(progress) = progress {
-            progress.tell_of_work();
+            progress.report_work();
         }
         if let Some(connection) = over {
             return Ok(connection);

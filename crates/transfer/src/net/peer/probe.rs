@@ -42,11 +42,11 @@ pub enum Probed {
 /// Dials, greets and hangs up. If the other end hangs up, it refuses us silently or is just
 /// stopping. The probe is therefore repeated, and only a second hang-up counts as a refusal.
 pub(super) async fn probe(shared: &Arc<Shared>, addr: SocketAddr) -> Probed {
-    match look(shared, addr).await {
+    match attempt(shared, addr).await {
         ProbeAttempt::Sure(probed) => probed,
         ProbeAttempt::HungUp(_) => {
             sleep(shared.limits.look_again).await;
-            match look(shared, addr).await {
+            match attempt(shared, addr).await {
                 ProbeAttempt::Sure(probed) | ProbeAttempt::HungUp(probed) => probed,
             }
         }
@@ -60,7 +60,7 @@ enum ProbeAttempt {
     HungUp(Probed),
 }
 
-async fn look(shared: &Arc<Shared>, addr: SocketAddr) -> ProbeAttempt {
+async fn attempt(shared: &Arc<Shared>, addr: SocketAddr) -> ProbeAttempt {
     let stream = match timeout(shared.limits.dial, TcpStream::connect(addr)).await {
         Err(_) => return ProbeAttempt::Sure(Probed::Silent),
         Ok(Err(error)) => return ProbeAttempt::Sure(not_connected(&error)),

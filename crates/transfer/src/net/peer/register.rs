@@ -68,7 +68,7 @@ impl AcceptedTable {
 
     /// Ends the oldest proven connection from the address with the most of them, if that has more
     /// than one peer may have. Returns whether it did.
-    fn crowd_out(&mut self, limits: &PeerLimits) -> bool {
+    fn end_from_busiest(&mut self, limits: &PeerLimits) -> bool {
         let mut at: HashMap<IpAddr, usize> = HashMap::new();
         for entry in self.entries.values().filter(|e| e.node.is_some()) {
             *at.entry(entry.ip).or_default() += 1;
@@ -200,7 +200,7 @@ impl AcceptedGuard {
         } else if from_there >= limits.accepted_per_ip {
             table.end_oldest(|entry| Some(entry.ip) == ip)
         } else if all >= limits.accepted {
-            if !table.crowd_out(limits) {
+            if !table.end_from_busiest(limits) {
                 return Err(DropReason::TooMany);
             }
             true

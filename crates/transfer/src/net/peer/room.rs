@@ -226,7 +226,7 @@ impl SendBudget {
     }
 
     /// Returns when to check again for room.
-    pub(super) fn look_after(&self) -> Duration {
+    pub(super) fn check_after(&self) -> Duration {
         let packet = |rate: f64| Duration::try_from_secs_f64(1500.0 / rate).unwrap_or(LOOK[1]);
         let packet = self.rate.map_or(LOOK[0], packet);
         packet.clamp(LOOK[0], LOOK[1])

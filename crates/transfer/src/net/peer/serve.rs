@@ -166,7 +166,7 @@ where
     };
     let link = stream.get_mut().0.get_mut();
     let distances = Arc::clone(&shared.distances);
-    link.keep_to(QueueTarget::of(lane), distances, addr.ip());
+    link.limit_to(QueueTarget::of(lane), distances, addr.ip());
     if let Some(code_point) = shared.limits.code_point(lane) {
         let _unmarked = link.mark(code_point);
     }

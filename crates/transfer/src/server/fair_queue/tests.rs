@@ -280,15 +280,15 @@ fn what_stands_still_takes_neither_turns_nor_memory_nor_a_second_thread() {
     let mut stuck: Vec<_> = (0..2).map(|n| queue.pass_at_once(of_disk(n))).collect();
     assert!(stuck.iter().all(Option::is_some));
     let mut other = pin!(queue.line_up(asked(peer(1), 40)));
-    queue.look_for_standing(Instant::now());
+    queue.free_stuck_turns(Instant::now());
     assert!(now(other.as_mut()).is_none(), "two are made");
-    queue.look_for_standing(Instant::now() + STANDS_STILL);
+    queue.free_stuck_turns(Instant::now() + STANDS_STILL);
     let mut other = now(other.as_mut()).flatten().expect("they stand still");
     other.made();
     assert!(queue.pass_at_once(of_disk(0)).is_none());
-    let stands_still = |number| queue.turns.lock().stands_still(&of_disk(number));
-    assert!(stands_still(1) && !stands_still(2));
-    let long = |now| queue.standing_for(STANDS_STILL, now).len();
+    let is_stuck = |number| queue.turns.lock().is_stuck(&of_disk(number));
+    assert!(is_stuck(1) && !is_stuck(2));
+    let long = |now| queue.stuck_for(STANDS_STILL, now).len();
     assert_eq!(
         (long(Instant::now()), long(Instant::now() + STANDS_STILL)),
         (0, 2)
@@ -316,14 +316,14 @@ fn a_batch_stands_still_at_the_file_that_it_has_come_to_and_at_no_other() {
     let queue = FairQueue::new(limits());
     let [first, second] = [[1; 32], [2; 32]].map(ContentHash::new);
     let mut batch = queue.pass_at_once(asked(peer(1), 60)).unwrap();
-    let standing = || queue.standing_for(STANDS_STILL, Instant::now() + STANDS_STILL);
+    let standing = || queue.stuck_for(STANDS_STILL, Instant::now() + STANDS_STILL);
     assert_eq!(standing(), []);
-    batch.goes_on_with(first);
+    batch.continue_with(first);
     assert_eq!(standing(), [first]);
-    queue.look_for_standing(Instant::now() + STANDS_STILL);
+    queue.free_stuck_turns(Instant::now() + STANDS_STILL);
     assert_eq!(queue.turns.lock().held_bytes, 0);
     // the disk responds
-    batch.goes_on_with(second);
+    batch.continue_with(second);
     assert_eq!(standing(), [second]);
     {
         let turns = queue.turns.lock();
@@ -354,7 +354,7 @@ fn so_many_may_stand_still_and_no_more() {
                 false
             })
         });
-        queue.look_for_standing(Instant::now() + STANDS_STILL);
+        queue.free_stuck_turns(Instant::now() + STANDS_STILL);
     }
     assert_eq!(begun.len(), 2 * STANDING_MAX);
 }

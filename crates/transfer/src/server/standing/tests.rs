@@ -73,9 +73,9 @@ impl World {
         (0..count).map(begin).collect()
     }
 
-    fn stands_still(&self, name: &str) -> bool {
+    fn is_stuck(&self, name: &str) -> bool {
         let soon = Instant::now() + STANDS_STILL;
-        self.server.inner.stands_still(&content(name), soon)
+        self.server.inner.is_stuck(&content(name), soon)
     }
 }
 
@@ -85,14 +85,14 @@ async fn nothing_more_is_begun_of_a_disk_of_which_much_stands_still() {
     let last = STANDING_OF_DISK_MAX - 1;
     let next = format!("far-{STANDING_OF_DISK_MAX}");
     let mut stuck = world.stuck(last);
-    assert!(world.stands_still("far-0"));
-    assert!(!world.stands_still(&next), "its disk may be well");
+    assert!(world.is_stuck("far-0"));
+    assert!(!world.is_stuck(&next), "its disk may be well");
     stuck = stuck.into_iter().chain(world.stuck(last + 1)).collect();
-    assert!(world.stands_still(&next));
-    assert!(!world.stands_still("near"), "another disk");
-    assert!(!world.stands_still("nobody has it"));
+    assert!(world.is_stuck(&next));
+    assert!(!world.is_stuck("near"), "another disk");
+    assert!(!world.is_stuck("nobody has it"));
     stuck.remove(&0);
-    assert!(!world.stands_still(&next), "some of it has ended");
+    assert!(!world.is_stuck(&next), "some of it has ended");
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn what_is_on_a_disk_that_stands_still_is_refused_and_what_is_elsewhere_is
     let server = &world.server;
     let _stuck = world.stuck(STANDING_OF_DISK_MAX);
     let stands_by_now = || {
-        let all = server.inner.standing_for(STANDS_STILL, Instant::now());
+        let all = server.inner.stuck_for(STANDS_STILL, Instant::now());
         all.len() == STANDING_OF_DISK_MAX
     };
     while !stands_by_now() {

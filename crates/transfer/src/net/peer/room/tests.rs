@@ -223,7 +223,7 @@ fn a_near_link_that_stood_still_for_a_moment_is_used_in_full_again() {
             segment_bytes: SEGMENT,
         };
         match room.take(now, &reading) {
-            0 => now += room.look_after(),
+            0 => now += room.check_after(),
             may => {
                 waits.push(may.min(PIECE));
                 (sent_at, now) = (now, now + Duration::from_micros(20));
