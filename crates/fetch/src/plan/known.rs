@@ -8,8 +8,8 @@ use p2pfs_types::id::NodeId;
 
 /// Maximum peers with recorded figures.
 pub const PEERS_MAX: usize = 2048;
-/// Fraction of the peers removed together at the limit, those not heard from for the longest first.
-/// The search examines all peers.
+/// Divisor of the number of peers removed together at the limit, those not heard from for the
+/// longest first. The search examines all peers.
 const GO_AT_ONCE_PART: usize = 8;
 
 impl Plan {

@@ -135,12 +135,12 @@ impl Plan {
     }
 
     fn next_of_ready(&mut self, now: Instant, tries: &mut usize) -> Option<RangeRequest> {
-        for want in WORK_CLASSES {
-            let reserve = match want {
+        for class in WORK_CLASSES {
+            let reserve = match class {
                 WorkClass::Demand => 0,
                 WorkClass::ReadAhead | WorkClass::Fill => DEMAND_RESERVE_BYTES,
             };
-            while let Some((_, content)) = self.ready[want as usize].first().copied() {
+            while let Some((_, content)) = self.ready[class as usize].first().copied() {
                 self.step();
                 let in_flight_bytes = self.in_flight_bytes + PIECE_MAX_BYTES + reserve;
                 if in_flight_bytes > IN_FLIGHT_MAX_BYTES {
@@ -150,13 +150,13 @@ impl Plan {
                     return None;
                 }
                 *tries -= 1;
-                let found = match want {
+                let found = match class {
                     WorkClass::Demand => self.next_demanded(now, &content),
                     WorkClass::ReadAhead => self.next_ahead(now, &content),
                     WorkClass::Fill => self.next_filling(now, &content),
                 };
                 if found.is_some() {
-                    self.move_to_end(&content, want);
+                    self.move_to_end(&content, class);
                     return found;
                 }
             }

@@ -28,7 +28,7 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use p2pfs_types::id::NodeId;
 
-/// Bytes of one stripe: four chunk groups, so that a stripe is in flight only briefly.
+/// Bytes of one stripe: four chunks, so that a stripe is in flight only briefly.
 pub const STRIPE_BYTES: u64 = 256 << 10;
 /// How long a reader waits for a stripe from its owner, in multiples of a full holder's time for a
 /// stripe. A queue at a full holder delays all nodes alike.
@@ -52,7 +52,7 @@ const LAGS_DOUBLED_MAX: u32 = 4;
 /// Maximum distance in bytes between a node's last range and a stripe that it may own: as far as is
 /// fetched ahead of a reader.
 const NEAR_BYTES: u64 = super::AHEAD_MAX_BYTES;
-/// A node that has less than this fraction of what this node has is too slow, or too late, to own
+/// A node that has less than 1/`SLOW_PART` of what this node has is too slow, or too late, to own
 /// stripes.
 const SLOW_PART: u64 = 4;
 /// Bytes on this node before [`SLOW_PART`] applies.

@@ -56,10 +56,10 @@ const FIRST: ContentKey = ContentKey::new(ContentHash::new([0; 32]), 0);
 /// Files in order, the lowest number first.
 pub(super) type FileQueue = BTreeSet<(u64, ContentKey)>;
 
-/// Progress of calling up the files parked at a peer since it had room.
+/// Progress of queueing the files parked at a peer since it had room.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WakePass {
-    /// Next number to call up in each work class.
+    /// Next number to queue in each work class.
     next: [u64; 3],
     /// Files parked after the pass began wait for the next pass.
     until: u64,
@@ -67,28 +67,28 @@ pub(super) struct WakePass {
 
 impl Plan {
     /// Queues a file that may have something to request.
-    pub(super) fn enqueue(&mut self, content: &ContentKey, want: WorkClass) {
+    pub(super) fn enqueue(&mut self, content: &ContentKey, class: WorkClass) {
         let Some(fetch) = self.fetches.get_mut(content) else {
             return;
         };
-        if want == WorkClass::Demand {
+        if class == WorkClass::Demand {
             fetch.scan_cursor = None;
         }
-        let number = match want {
+        let number = match class {
             WorkClass::Demand => fetch.demand_queue_number(),
             WorkClass::ReadAhead => Some(self.next_turn),
             WorkClass::Fill => fetch.filling.is_some().then_some(self.next_turn),
         };
-        let place = fetch.turn_states[want as usize];
+        let place = fetch.turn_states[class as usize];
         match (number, place) {
-            (None, _) => self.dequeue(content, want),
-            (Some(_), TurnState::Ready(_)) if want != WorkClass::Demand => {}
+            (None, _) => self.dequeue(content, class),
+            (Some(_), TurnState::Ready(_)) if class != WorkClass::Demand => {}
             (Some(number), TurnState::Ready(known)) if number == known => {}
             (Some(number), _) => {
                 self.next_turn += 1;
-                self.dequeue(content, want);
-                self.ready[want as usize].insert((number, *content));
-                self.set_turn_state(content, want, TurnState::Ready(number));
+                self.dequeue(content, class);
+                self.ready[class as usize].insert((number, *content));
+                self.set_turn_state(content, class, TurnState::Ready(number));
             }
         }
     }
@@ -96,7 +96,7 @@ impl Plan {
     pub(super) fn enqueue_all(&mut self, content: &ContentKey) {
         WORK_CLASSES
             .iter()
-            .for_each(|want| self.enqueue(content, *want));
+            .for_each(|class| self.enqueue(content, *class));
     }
 
     /// Moves a file ahead of older ones if its first reader has waited long without a byte and
@@ -116,7 +116,7 @@ impl Plan {
         }
     }
 
-    /// Calls up an overdue file that is parked at a peer with room, before all other files.
+    /// Queues an overdue file that is parked at a peer with room, before all other files.
     fn enqueue_overdue(&mut self, node: NodeId) {
         let lane = WorkClass::Demand.lane();
         let peer = self.peers.get(&node);
@@ -128,72 +128,74 @@ impl Plan {
     }
 
     /// Moves a file behind the others after a request. Demands keep their order of age instead.
-    pub(super) fn move_to_end(&mut self, content: &ContentKey, want: WorkClass) {
+    pub(super) fn move_to_end(&mut self, content: &ContentKey, class: WorkClass) {
         if let Some(fetch) = self
             .fetches
             .get_mut(content)
-            .filter(|_| want == WorkClass::Demand)
+            .filter(|_| class == WorkClass::Demand)
         {
             fetch.overdue = false;
         }
-        if want != WorkClass::Demand {
-            self.dequeue(content, want);
+        if class != WorkClass::Demand {
+            self.dequeue(content, class);
         }
-        self.enqueue(content, want);
+        self.enqueue(content, class);
     }
 
     /// Parks a file that cannot request anything until a holder has room or a new holder appears.
-    pub(super) fn park(&mut self, content: &ContentKey, want: WorkClass) {
-        self.dequeue(content, want);
+    pub(super) fn park(&mut self, content: &ContentKey, class: WorkClass) {
+        self.dequeue(content, class);
         let Some(fetch) = self.fetches.get(content) else {
             return;
         };
-        let number = match want {
+        let number = match class {
             WorkClass::Demand => fetch.demand_queue_number().unwrap_or(self.next_id),
             WorkClass::ReadAhead | WorkClass::Fill => self.next_turn,
         };
         self.next_turn += 1;
         for node in fetch.holders().keys() {
             if let Some(peer) = self.peers.get_mut(node) {
-                peer.parked[want as usize].insert((number, *content));
+                peer.parked[class as usize].insert((number, *content));
             }
         }
-        self.set_turn_state(content, want, TurnState::WaitingForRoom(number));
+        self.set_turn_state(content, class, TurnState::WaitingForRoom(number));
     }
 
     /// Removes a file from the queues of one work class.
-    pub(super) fn dequeue(&mut self, content: &ContentKey, want: WorkClass) {
+    pub(super) fn dequeue(&mut self, content: &ContentKey, class: WorkClass) {
         let Some(fetch) = self.fetches.get(content) else {
             return;
         };
-        match fetch.turn_states[want as usize] {
+        match fetch.turn_states[class as usize] {
             TurnState::Idle => return,
-            TurnState::Ready(number) => drop(self.ready[want as usize].remove(&(number, *content))),
+            TurnState::Ready(number) => {
+                self.ready[class as usize].remove(&(number, *content));
+            }
             TurnState::WaitingForRoom(number) => {
                 for node in fetch.holders().keys() {
                     if let Some(peer) = self.peers.get_mut(node) {
-                        peer.parked[want as usize].remove(&(number, *content));
+                        peer.parked[class as usize].remove(&(number, *content));
                     }
                 }
             }
         }
-        self.set_turn_state(content, want, TurnState::Idle);
+        self.set_turn_state(content, class, TurnState::Idle);
     }
 
     pub(super) fn dequeue_all(&mut self, content: &ContentKey) {
         WORK_CLASSES
             .iter()
-            .for_each(|want| self.dequeue(content, *want));
+            .for_each(|class| self.dequeue(content, *class));
     }
 
-    fn set_turn_state(&mut self, content: &ContentKey, want: WorkClass, place: TurnState) {
+    fn set_turn_state(&mut self, content: &ContentKey, class: WorkClass, place: TurnState) {
         if let Some(fetch) = self.fetches.get_mut(content) {
-            fetch.turn_states[want as usize] = place;
+            fetch.turn_states[class as usize] = place;
         }
     }
 
     /// Wakes the files parked at a peer that may have room, in turn. The pass also covers demands
-    /// that an earlier pass called up in vain.
+    /// that an earlier pass queued in vain.
     pub(super) fn wake(&mut self, node: NodeId) {
         let begun = WakePass {
             next: [0; 3],
@@ -205,20 +207,20 @@ impl Plan {
         self.enqueue_overdue(node);
     }
 
-    /// Calls up one file that is parked at a peer with room. Returns false if there is none.
+    /// Queues one file that is parked at a peer with room. Returns false if there is none.
     pub(super) fn wake_one(&mut self) -> bool {
         while let Some((node, pass)) = self.awake.first_key_value().map(|(n, p)| (*n, *p)) {
             let first = WORK_CLASSES
                 .iter()
-                .find_map(|want| self.parked_next(node, &pass, *want));
-            let Some((want, number, content)) = first else {
+                .find_map(|class| self.parked_next(node, &pass, *class));
+            let Some((class, number, content)) = first else {
                 self.awake.remove(&node);
                 continue;
             };
             if let Some(pass) = self.awake.get_mut(&node) {
-                pass.next[want as usize] = number + 1;
+                pass.next[class as usize] = number + 1;
             }
-            self.enqueue(&content, want);
+            self.enqueue(&content, class);
             return true;
         }
         false
@@ -230,16 +232,16 @@ impl Plan {
         &self,
         node: NodeId,
         pass: &WakePass,
-        want: WorkClass,
+        class: WorkClass,
     ) -> Option<(WorkClass, u64, ContentKey)> {
         let peer = self.peers.get(&node)?;
-        let lane = want.lane();
+        let lane = class.lane();
         if !peer.has_room(lane, peer.piece_bytes(lane)) {
             return None;
         }
-        let from = (pass.next[want as usize], FIRST);
-        let (number, content) = peer.parked[want as usize].range(from..).next()?;
-        let in_time = want == WorkClass::Demand || *number < pass.until;
-        in_time.then_some((want, *number, *content))
+        let from = (pass.next[class as usize], FIRST);
+        let (number, content) = peer.parked[class as usize].range(from..).next()?;
+        let in_time = class == WorkClass::Demand || *number < pass.until;
+        in_time.then_some((class, *number, *content))
     }
 }

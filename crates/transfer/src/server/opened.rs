@@ -1,9 +1,8 @@
 //! Files being served, kept open between the requests of one reader.
 //!
 //! An open file of the cache is not evicted, and an open file of a share keeps its disk from being
-//! unmounted. So nothing stays open long after the last request. The exception are deleted files:
-//! they stay open for a while, since no other node may have the bytes of a file that a remote
-//! reader has open.
+//! unmounted. So nothing stays open long after the last request. Only deleted files stay open for a
+//! while, since no other node may have the bytes of a file that a remote reader has open.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
