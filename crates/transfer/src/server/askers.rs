@@ -13,7 +13,7 @@ use p2pfs_types::id::NodeId;
 /// Maximum files with remembered askers. The least recently requested one is forgotten first.
 const FILES_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// Maximum askers remembered for one file: as many as an offer can name.
-pub(super) const ASKERS_MAX: usize = OFFER_ASKERS_MAX;
+pub const ASKERS_MAX: usize = OFFER_ASKERS_MAX;
 /// How long an asker is remembered.
 const LATELY: Duration = Duration::from_secs(120);
 

@@ -30,14 +30,14 @@ const SILENT_ROUND_TRIPS: u32 = 4;
 const SILENT_MAX: Duration = Duration::from_secs(8);
 /// Maximum records in a row that carry no byte: as many as rustls and BoringSSL accept. Our nodes
 /// send none.
-pub(super) const EMPTY_RECORDS_MAX: u32 = 32;
+pub const EMPTY_RECORDS_MAX: u32 = 32;
 /// Pings that a peer may send per second on one connection, in addition to one per request that
 /// cancels it. A node sends one for each silence of a second, and at most five a second when it is
 /// about to give the connection up.
-pub(super) const PINGS_PER_S: u32 = 10;
+pub const PINGS_PER_S: u32 = 10;
 /// Maximum pings at once: as many as a peer sends within [`SILENT_MAX`], after which it hangs up.
 /// All of them may arrive together.
-pub(super) const PINGS_AT_ONCE: u32 = 64;
+pub const PINGS_AT_ONCE: u32 = 64;
 /// Bytes read from the socket before they are opened. This saves system calls, and the bytes of one
 /// call are still in the processor's nearest caches when they are opened.
 pub(super) const READ_AHEAD_BYTES: usize = 64 << 10;
