@@ -1,8 +1,9 @@
-//! What a node is a member by: the secrets of its epochs, and the ledger of who was admitted.
+//! Keyring of a node: the secrets of its epochs and the ledger of admitted nodes.
 //!
-//! With a secret that was given by hand there is no ledger: whoever has the file is in. Else a node
-//! is in because the ledger says so, and a secret alone makes nobody a member. What this node says
-//! is kept on disk before it counts; what others say counts at once.
+//! With a configured secret file there is no ledger: every node that has the file is a member.
+//! Otherwise a node is a member because the ledger says so, and a secret alone makes no node a
+//! member. This node's own statements are stored on disk before they count. Statements of other
+//! nodes count at once.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,61 +27,62 @@ mod stating;
 pub use inviting::Welcome;
 use kept::{line, read_ledger, read_secret, stated_at_start};
 
-/// The name of the secret's file within the state directory.
+/// Name of the secret's file within the state directory.
 const SECRET_FILE: &str = "secrets";
-/// The name of the ledger's file within the state directory.
+/// Name of the ledger's file within the state directory.
 const LEDGER_FILE: &str = "members";
-/// The longest ledger's file.
+/// Maximum size of the ledger's file in bytes.
 const LEDGER_MAX_BYTES: u64 = (STATEMENTS_MAX * STATEMENT_MAX_BYTES) as u64;
-/// The longest chain of certificates that a node shows.
+/// Maximum size in bytes of the chain of certificates that a node shows.
 pub const CHAIN_MAX_BYTES: usize = CHAIN_MAX * STATEMENT_MAX_BYTES;
 
-/// Where secrets and ledger are kept.
+/// Storage of the secrets and the ledger.
 #[derive(Debug)]
 enum Home {
-    /// In our state directory.
+    /// In this node's state directory.
     State(PathBuf),
-    /// In a file that the administrator gave.
+    /// In a file that the administrator configured.
     Given(PathBuf),
-    /// Nowhere.
+    /// Not stored.
     Memory,
 }
 
-/// What a member says of who is in that no honest one says.
+/// A defect in the statements of a member that an honest member does not produce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It cannot be read.
+    /// The bytes cannot be decoded.
     Garbage,
-    /// A statement that was not signed by whom it names.
+    /// A statement was not signed by the node that it names.
     Forged,
-    /// This node has signed more than one may
+    /// This node has signed more statements than one node may
     /// ([`STATEMENTS_PER_ADMIN_MAX`](super::STATEMENTS_PER_ADMIN_MAX)).
     Over(NodeId),
 }
 
-/// The secrets and the ledger.
+/// The secrets and the ledger of a node.
 #[derive(Debug)]
 pub struct Keyring {
     epochs: RwLock<Epochs>,
     ledger: Option<RwLock<Ledger>>,
     home: Home,
-    /// Statements that came one by one and that others should hear.
+    /// Statements that arrived singly, or were made here, and are to be passed on to others.
     news: Mutex<Vec<SignedStatement>>,
-    /// Counts the changes of the ledger.
+    /// Number of ledger changes.
     revision: AtomicU64,
     now_s: AtomicU64,
     /// Nothing is kept on disk any more.
     forgotten: AtomicBool,
-    /// Held while this node states something and while a file is written, so that nothing older
-    /// takes a newer one's place.
+    /// Held while this node makes a statement and while a file is written, so that an older state
+    /// never replaces a newer one.
     writing: Mutex<()>,
 }
 
 impl Keyring {
-    /// The secret and the ledger kept in `directory` (files `secrets`, 64 hexadecimal digits and a
-    /// newline, and `members`, both of mode 0600); at the first call this node begins a cluster
-    /// of its own there. Where no statement names that secret, and this node may, it says that it
-    /// is the cluster's, so that the others can be given it.
+    /// Loads the secret and the ledger from `directory`. The file `secrets` has 64 hexadecimal
+    /// digits and a newline; `members` has the statements; both have mode 0600. The first call
+    /// founds a new cluster there. If no statement names the secret's epoch and this node is an
+    /// administrator, it states that the epoch is the cluster's. The others can then request that
+    /// secret.
     ///
     /// # Errors
     /// [`TrustError::Exposed`], [`TrustError::BadFile`], [`TrustError::File`].
@@ -96,7 +98,8 @@ impl Keyring {
         let ledger = match known {
             Some(bytes) => read_ledger(&members, &bytes)?,
             None => {
-                // a secret without a ledger is of no cluster that this node can prove to be in
+                // A secret without a ledger belongs to a cluster in which this node cannot prove
+                // membership.
                 file::remove(&secret)?;
                 let ledger = Ledger::found(key, name.clone(), now_s);
                 file::replace(&members, &SignedStatement::encode_all(ledger.statements()))?;
@@ -123,15 +126,17 @@ impl Keyring {
         ))
     }
 
-    /// Whether [`Keyring::load_or_create`] would drop the secret there: it has no ledger beside it.
+    /// Returns whether [`Keyring::load_or_create`] would remove the secret in `directory`, because
+    /// it has no ledger beside it.
     pub fn drops_secret(directory: &Path) -> bool {
         directory.join(SECRET_FILE).exists() && !directory.join(LEDGER_FILE).exists()
     }
 
-    /// The one secret in a file given by hand: 64 hexadecimal digits and a newline, mode 0600.
+    /// Loads the one secret of a configured file: 64 hexadecimal digits and a newline, mode 0600.
     ///
     /// # Errors
-    /// [`TrustError::Exposed`], [`TrustError::BadFile`], [`TrustError::File`].
+    /// [`TrustError::NoSecretFile`], [`TrustError::Exposed`], [`TrustError::BadFile`],
+    /// [`TrustError::File`].
     pub fn from_secret_file(path: &Path) -> Result<Self, TrustError> {
         Ok(Self::with(
             read_secret(path)?,
@@ -141,12 +146,13 @@ impl Keyring {
         ))
     }
 
-    /// One secret that is kept nowhere, and whose holders admit each other.
+    /// Creates a keyring with one secret and no ledger, not stored on disk. Nodes with that secret
+    /// accept each other.
     pub fn in_memory(secret: EpochSecret) -> Self {
         Self::with(secret, None, Home::Memory, 0)
     }
 
-    /// A cluster of its own that is kept nowhere.
+    /// Founds a cluster that is not stored on disk.
     pub fn founded_in_memory(
         secret: EpochSecret,
         key: &NodeKey,
@@ -174,17 +180,17 @@ impl Keyring {
         }
     }
 
-    /// The secret that we prove and seal with.
+    /// Returns the secret that this node proves and seals with.
     pub fn current(&self) -> Arc<EpochSecret> {
         self.epochs.read().sealing()
     }
 
-    /// The secret that whoever joins now is given: it may not seal yet.
+    /// Returns the secret that a joining node is given. It may not be used for sealing yet.
     pub fn newest(&self) -> Arc<EpochSecret> {
         self.epochs.read().newest()
     }
 
-    /// The secret of an epoch that we know.
+    /// Returns the secret of an epoch, if it is known here.
     pub fn by_id(&self, id: EpochId) -> Option<Arc<EpochSecret>> {
         self.epochs
             .read()
@@ -193,12 +199,12 @@ impl Keyring {
             .cloned()
     }
 
-    /// All secrets, the current one first.
+    /// Returns all secrets, the current one first.
     pub fn all(&self) -> Vec<Arc<EpochSecret>> {
         self.epochs.read().all().cloned().collect()
     }
 
-    /// Says what time it is, in seconds since 1970: new secrets come into use and old ones end.
+    /// Sets the time in seconds since 1970. New secrets come into use and old ones expire.
     pub fn tick(&self, now_s: u64) {
         self.now_s.store(now_s, Ordering::Relaxed);
         if self.epochs.read().is_due(now_s) {
@@ -206,12 +212,13 @@ impl Keyring {
         }
     }
 
-    /// Whether members are those of a ledger, rather than whoever has the secret.
+    /// Returns whether a ledger defines the members. Otherwise every node with the secret is a
+    /// member.
     pub fn has_ledger(&self) -> bool {
         self.ledger.is_some()
     }
 
-    /// Whether there is a ledger to write in.
+    /// Checks that there is a ledger to write to.
     ///
     /// # Errors
     /// [`TrustError::NoLedger`].
@@ -223,119 +230,100 @@ impl Keyring {
         }
     }
 
-    /// Whether the node belongs here: by the ledger, or anyone where there is none.
+    /// Returns whether the node is a member by the ledger. Without a ledger every node is one.
     pub fn is_member(&self, node: &NodeId) -> bool {
         let now_s = self.now_s();
         self.read_ledger(|ledger| ledger.is_member(node, now_s))
             .unwrap_or(true)
     }
 
-    /// Whether the node is a member or was one; anyone where there is no ledger.
+    /// Returns whether the node is or was a member. Without a ledger this holds for every node.
     pub fn was_member(&self, node: &NodeId) -> bool {
-        // by its own end or that of who had let it in
+        // The membership may have ended by the node's own end or by that of an issuer of its
+        // certificates.
         let was_in = |ledger: &Ledger| {
             ledger.certificate(node).is_some() || ledger.expulsion(node).is_some()
         };
         self.read_ledger(was_in).unwrap_or(true)
     }
 
-    /// Whether a node that is no member any more went by its own word.
+    /// Returns whether a node that is no longer a member left by its own statement.
     pub fn has_resigned(&self, node: &NodeId) -> bool {
         self.read_ledger(|ledger| ledger.has_resigned(node)) == Some(true)
     }
 
-    /// Whether the node may admit and expel.
+    /// Returns whether the node may admit and expel.
     pub fn is_admin(&self, node: &NodeId) -> bool {
         let now_s = self.now_s();
         self.read_ledger(|ledger| ledger.is_admin(node, now_s))
             .unwrap_or(false)
     }
 
-    /// Whether the node may admit another.
+    /// Checks that the node may admit another one.
     ///
     /// # Errors
-    /// [`TrustError::NotAdmin`], [`TrustError::TooFar`], [`TrustError::NoLedger`].
+    /// [`TrustError::NotAdmin`], [`TrustError::NobodyMay`], [`TrustError::TooFar`],
+    /// [`TrustError::NoLedger`].
     pub fn check_admits(&self, node: &NodeId) -> Result<(), TrustError> {
         let now_s = self.now_s();
         let may = self.read_ledger(|ledger| ledger.check_admits(node, now_s));
         may.unwrap_or_else(|| Err(self.not_admin()))
     }
 
-    /// Whether the node was put out, or went.
+    /// Returns whether the node was expelled or left.
     pub fn is_expelled(&self, node: &NodeId) -> bool {
         self.read_ledger(|ledger| ledger.is_expelled(node))
             .unwrap_or(false)
     }
 
-    /// The word by which the node was put out, or went.
+    /// Returns the statement by which the node was expelled or left.
     pub fn expulsion_of(&self, node: &NodeId) -> Option<SignedStatement> {
         self.read_ledger(|ledger| ledger.expulsion(node).cloned())
             .flatten()
     }
 
-    /// The members' certificates, those that have ended included.
+    /// Returns the members' certificates, including those that have ended.
     pub fn certificates(&self) -> Vec<Certificate> {
         self.read_ledger(|ledger| ledger.members().cloned().collect())
             .unwrap_or_default()
     }
 
-    /// All statements by time, and whether each counts: the audit trail.
+    /// Returns all statements by time, and whether each counts. This is the audit trail.
     pub fn history(&self) -> Vec<(SignedStatement, bool)> {
         self.read_ledger(Ledger::history).unwrap_or_default()
     }
 
-    /// Confirms the farewells that were received, if this node is an administrator senior to their
-    /// nodes. Without a confirmation, a node that left could withdraw its expulsions and rotations.
-    ///
-    /// # Errors
-    /// The statement cannot be written to the disk: nothing was said, and the next change of the
-    /// ledger tries again.
-    pub fn confirm_departures(&self, key: &NodeKey) -> Result<(), TrustError> {
-        let me = key.node_id();
-        if self.read_ledger(|ledger| ledger.has_unconfirmed(&me)) != Some(true) {
-            return Ok(());
-        }
-        let now_s = self.now_s();
-        let confirm = |ledger: &mut Ledger| ledger.confirm_received(key, now_s);
-        // on a copy first: most changes confirm nothing, and need no write
-        let is_due = self
-            .read_ledger(Ledger::clone)
-            .is_some_and(|mut it| !confirm(&mut it).is_empty());
-        if is_due {
-            self.state_all(|ledger| Ok(confirm(ledger)))?;
-        }
-        Ok(())
-    }
-
-    /// Whether a statement only confirms that a node left by itself.
+    /// Returns whether a statement only confirms that a node left by itself.
     pub fn confirms(&self, signed: &SignedStatement) -> bool {
         self.read_ledger(|ledger| ledger.confirms(signed)) == Some(true)
     }
 
-    /// Who was let in and is no member, and the word by which that is so; by time.
+    /// Returns the nodes that were admitted and are not members, each with the statement by which
+    /// it is out. Sorted by time.
     pub fn departed(&self) -> Vec<(NodeId, SignedStatement)> {
         self.read_ledger(Ledger::departed).unwrap_or_default()
     }
 
-    /// Grows with each change of the ledger and of the secrets that it asks for.
+    /// Returns a counter that grows with each change of the ledger and of the secrets that it
+    /// names.
     pub fn revision(&self) -> u64 {
         self.revision.load(Ordering::Acquire)
     }
 
-    /// Statements that others should hear, each once.
+    /// Returns the statements to be passed on to others, each once.
     pub fn take_news(&self) -> Vec<SignedStatement> {
         std::mem::take(&mut *self.news.lock())
     }
 
-    /// Takes in one statement that came as news; others hear of it if it is new. One that cannot be
-    /// kept on disk counts nevertheless, until the next start.
+    /// Takes in one statement that arrived as news, and queues it for others if it is new. A
+    /// statement that cannot be stored on disk counts until the next start.
     pub fn hear_news(&self, bytes: &[u8]) -> Option<Fault> {
         let (taken, fault) = self.hear(bytes, 1);
         self.news.lock().extend(taken);
         fault
     }
 
-    /// Takes in statements; gives those that were new, and what is wrong with the others.
+    /// Takes in up to `most` statements. Returns those that were new, and the defect of the others.
     fn hear(&self, bytes: &[u8], most: usize) -> (Vec<SignedStatement>, Option<Fault>) {
         let Some(ledger) = &self.ledger else {
             return (Vec::new(), None);
@@ -348,8 +336,8 @@ impl Keyring {
             ledger.take_in(statements)
         };
         if !taken.new.is_empty() {
-            // what cannot be kept counts all the same: the others hold to it, whoever was put out
-            // is out, and after the next start it is heard again
+            // Statements that cannot be stored count all the same: the others act on them, and an
+            // expelled node is out. After the next start they are received again.
             let _unkept = self.changed();
         }
         let fault = if taken.is_forged {
@@ -360,7 +348,7 @@ impl Keyring {
         (taken.new, fault)
     }
 
-    /// The epoch that the ledger names and whose secret is not known here.
+    /// Returns the epoch that the ledger names if its secret is not known here.
     pub fn wanted_epoch(&self) -> Option<EpochId> {
         let epoch = self.read_ledger(Ledger::epoch).flatten()?;
         self.by_id(epoch).is_none().then_some(epoch)
@@ -369,7 +357,8 @@ impl Keyring {
     /// Admits a node, as an administrator of the cluster.
     ///
     /// # Errors
-    /// As [`Self::check_admits`], [`TrustError::LedgerFull`], [`TrustError::File`].
+    /// Those of [`Self::check_admits`], [`TrustError::LedgerFull`], [`TrustError::KeyWorn`],
+    /// [`TrustError::File`].
     pub fn admit(
         &self,
         key: &NodeKey,
@@ -381,19 +370,22 @@ impl Keyring {
         self.state(|ledger| ledger.admit(key, node, name, admin, now_s))
     }
 
-    /// Puts a node out; of itself a node says so that it goes.
+    /// Expels a node. A node that expels itself leaves.
     ///
     /// # Errors
-    /// As [`Self::admit`], [`TrustError::NoMember`], [`TrustError::Senior`].
+    /// [`TrustError::NotAdmin`], [`TrustError::NoMember`], [`TrustError::Senior`],
+    /// [`TrustError::SeniorLeft`], [`TrustError::LedgerFull`], [`TrustError::NoLedger`],
+    /// [`TrustError::File`].
     pub fn expel(&self, key: &NodeKey, node: NodeId) -> Result<(), TrustError> {
         let now_s = self.now_s();
         self.state_all(|ledger| ledger.expel(key, node, now_s))
     }
 
-    /// Makes a fresh random secret the cluster's.
+    /// Makes a fresh random secret the cluster's, and returns its epoch.
     ///
     /// # Errors
-    /// As [`Self::admit`].
+    /// [`TrustError::NotAdmin`], [`TrustError::LedgerFull`], [`TrustError::NoLedger`],
+    /// [`TrustError::File`].
     pub fn rotate(&self, key: &NodeKey) -> Result<EpochId, TrustError> {
         let (secret, now_s) = (EpochSecret::random(), self.now_s());
         let epoch = secret.id();
@@ -408,13 +400,13 @@ impl Keyring {
         }
     }
 
-    /// Becomes a member of another cluster, whose founding and our own certificate `chain` holds:
-    /// everything of the one before is dropped, from memory and from the disk. Who joins the same
-    /// cluster again keeps what it knows of who is out.
+    /// Joins another cluster. `chain` has its founding and this node's own certificate. Drops all
+    /// state of the previous cluster from memory and disk. A node that joins the same cluster again
+    /// keeps the statements that it knows.
     ///
     /// # Errors
-    /// [`TrustError::Given`] where the secret comes from a file given by hand,
-    /// [`TrustError::BadChain`], [`TrustError::File`].
+    /// [`TrustError::Given`] if the secret comes from a configured file, [`TrustError::BadChain`],
+    /// [`TrustError::File`].
     pub fn join(&self, me: &NodeId, secret: EpochSecret, chain: &[u8]) -> Result<(), TrustError> {
         let Some(ledger) = &self.ledger else {
             return Err(match &self.home {
@@ -446,12 +438,13 @@ impl Keyring {
         Ok(())
     }
 
-    /// Forgets what is kept on disk: the next start begins a cluster of its own, and is no member
-    /// of what this one was. Until then all serves as before, to say farewell with. False where
-    /// the secret comes from a file given by hand, which is not ours to remove.
+    /// Removes the files: the next start founds a new cluster, and the node is no longer a member
+    /// of this one. Until then the keyring works as before, so that the node can announce that it
+    /// leaves. Returns false if the secret comes from a configured file, which p2pfs must not
+    /// remove.
     ///
     /// # Errors
-    /// [`TrustError::File`]; it is then still kept.
+    /// [`TrustError::File`]. A file may remain then.
     pub fn forget(&self) -> Result<bool, TrustError> {
         self.forgotten.store(true, Ordering::Relaxed);
         let _writing = self.writing.lock();
@@ -465,7 +458,7 @@ impl Keyring {
         }
     }
 
-    /// The ledger is another: the secret that it names is used if it is known.
+    /// Registers a change of the ledger, and uses the secret that it names if that is known.
     fn follow_ledger(&self) {
         self.revision.fetch_add(1, Ordering::AcqRel);
         if let Some(epoch) = self.read_ledger(Ledger::epoch).flatten() {

@@ -1,23 +1,23 @@
-//! Who is a member, as the signed statements of the members say.
+//! The members of a cluster, computed from their signed statements.
 //!
-//! A ledger is a set of statements, and who is in is a function of that set and nothing else: two
-//! nodes with the same statements agree, in whatever order they came. It is found by going through
-//! those who may admit from the *senior* down: the founder, then those whom it admitted in the
-//! order of their admission, then those whom they admitted. A node's word counts while no senior
-//! has expelled it, and up to where that expulsion lets it stand; so nobody can bring back, put out
-//! or admit anyone after it was put out itself, however it dates what it signs. A junior cannot
-//! expel a senior; of itself every node may say that it goes. A node that goes and is let in again
-//! begins another *membership*, by the next number: what it says is said in one of them, counts by
-//! a certificate for that one, and ends with it.
+//! A ledger is a set of statements, and the membership is a function of that set alone. Two nodes
+//! with the same statements agree, whatever the order of arrival. The evaluation visits the nodes
+//! with the right to admit from the *senior* down: the founder, then the nodes that it admitted in
+//! the order of their admission, then the nodes admitted by those. A node's statement counts until
+//! a senior has expelled the node, and afterwards up to the statement that the expulsion names. An
+//! expelled node therefore cannot readmit, expel or admit any node, however it dates its
+//! statements. A junior cannot expel a senior. Every node may state that it leaves. A node that
+//! leaves and is admitted again begins another *membership*, with the next number. Each statement
+//! belongs to one membership, counts by the certificate of that membership, and ends with it.
 //!
 //! # Nodes that left and keep their keys
 //!
-//! An expulsion or a farewell names the last statement that stands. Statements form a hash chain, so
-//! a node cannot add one before it. A node that left can sign another farewell, with any time, term
-//! and place. Three rules limit that:
+//! An expulsion or a farewell names the last statement that stands. Statements form a hash chain,
+//! so a node cannot add one before it. A node that left can sign another farewell, with any time,
+//! term and place. Three rules limit that:
 //!
-//! * All farewells of a node hold together, whatever their terms: a statement stands only if each of
-//!   them lets it stand. So a later farewell lets no further admission stand.
+//! * All farewells of a node hold together, whatever their terms: a statement stands only if each
+//!   of them lets it stand. So a later farewell lets no further admission stand.
 //! * A senior's statement on the membership sets a cut of its own. A farewell beyond it does not
 //!   count, so nothing changes after it. An administrator states this as soon as it has received a
 //!   farewell with every statement before it, and when it rotates the secret or expels a node
@@ -25,15 +25,17 @@
 //! * Of several statements by one node on one membership, all hold, so no hash decides.
 //!
 //! Until an administrator senior to the node has confirmed its farewell, the node can still do two
-//! things. It can withdraw its own statements by a farewell that lets less stand: admissions that it
-//! signed end, but so do its own expulsions and rotations. And it can show statements that it signed
-//! before it left and held back, if its farewell named them. No node is senior to the founder, so
-//! both last if the founder itself is the bad node.
+//! things. It can withdraw its own statements by a farewell that lets less stand: admissions that
+//! it signed end, but so do its own expulsions and rotations. And it can show statements that it
+//! signed before it left and held back, if its farewell named them. No node is senior to the
+//! founder, so both last if the founder itself is the bad node.
 //!
-//! Read before: tailnet lock signs every node's key by trusted keys in one chain of updates, which
-//! needs a server to order it; Nebula has certificates under one authority and leaves revoking to
-//! each node's configuration; Syncthing's introducers spread devices and their removal, unsigned.
-//! This is the chain without the server, and the certificate with its revocation.
+//! # Related designs
+//!
+//! Tailnet lock signs every node's key by trusted keys in one chain of updates, which needs a
+//! server to order it. Nebula has certificates under one authority and leaves revocation to each
+//! node's configuration. Syncthing's introducers spread devices and their removal, unsigned. This
+//! ledger is tailnet lock's chain without the server, and Nebula's certificate with its revocation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -59,99 +61,101 @@ use departed::Gone;
 use intake::is_farewell;
 use walk::Walk;
 
-/// Statements in a ledger; further ones are refused.
+/// Maximum number of statements in a ledger. Further ones are refused.
 pub const STATEMENTS_MAX: usize = 4096;
-/// Of these, by all but the founder: whoever fills them, with helpers whom it admits, can still be
-/// put out, and others be let in.
+/// Maximum number of statements by all nodes except the founder. If a node and the helpers that it
+/// admits fill these, the founder can still expel them and admit others.
 const STATEMENTS_OF_OTHERS_MAX: usize = STATEMENTS_MAX - 256;
-/// Of these, by one node that may admit; what one makes others keep.
+/// Maximum number of statements by one node with the right to admit. It bounds how much one node
+/// can make the others store.
 pub const STATEMENTS_PER_ADMIN_MAX: usize = 2048;
-/// Of these, by one node that may only go; one more each time that it is let in again.
+/// Maximum number of statements by one node that may only leave. Each readmission adds one.
 const STATEMENTS_PER_MEMBER_MAX: usize = 4;
-/// Statements that a node presents itself with: from the founding to its own certificate.
+/// Maximum number of statements in a chain from the founding to a node's own certificate.
 pub const CHAIN_MAX: usize = 16;
 
-/// Who comes before whom: steps from the founder, then the time of admission, then the key.
+/// Seniority order: steps from the founder, then the time of admission, then the key.
 type Rank = (usize, u64, NodeId);
 
-/// One of the times that a node is in, by number from 1.
+/// One membership of a node, by its number from 1.
 type Membership = (NodeId, u32);
 
 /// A certificate that counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
+    /// Public key of the member.
     pub node: NodeId,
-    /// What it called itself when it joined.
+    /// Name of the member when it joined.
     pub name: NodeName,
-    /// Whether it may admit and expel.
+    /// Whether the member may admit and expel.
     pub admin: bool,
-    /// Since when, in seconds since 1970.
+    /// Time of admission in seconds since 1970.
     pub since_s: u64,
-    /// Until when.
+    /// End of the certificate in seconds since 1970, or none if it never ends.
     pub until_s: Option<u64>,
-    /// By whose word; its own for the founder.
+    /// The admitting node; the founder itself for the founder.
     pub by: NodeId,
-    /// Which membership of the key.
+    /// Number of this membership of the key.
     pub term: u32,
     rank: Rank,
     id: StatementId,
 }
 
-/// What was said last of something, and by which statement.
+/// The last claim about a subject, and the id of the statement that made it.
 #[derive(Clone, Copy, Debug)]
 struct Said<T> {
     id: StatementId,
     what: T,
 }
 
-/// What is known of a path that was spoken of.
+/// Ownership of a path that a statement has named.
 #[derive(Clone, Copy, Debug)]
 struct Owned {
-    /// Whose it is.
+    /// The current owner.
     node: Option<NodeId>,
-    /// What was said of it last, also of one that is in no more.
+    /// The last claim on the path. Its owner may have left since.
     said: Option<Said<Option<Membership>>>,
-    /// How many words on it stand.
+    /// Number of claims on the path that stand.
     words: u64,
 }
 
-/// What a ledger comes to.
+/// The result of evaluating a ledger.
 #[derive(Clone, Debug, Default)]
 struct Standing {
     members: BTreeMap<NodeId, Certificate>,
-    /// Up to which term each expelled node's memberships are over.
+    /// Last membership of each expelled or departed node that is over.
     over: BTreeMap<NodeId, u32>,
-    /// Up to which of its memberships nothing stands that a node has said.
+    /// Last membership of each node of which no statement stands.
     void: BTreeMap<NodeId, u32>,
-    /// The words that made it so: none of what they speak of was heard before.
+    /// Expulsions that void a node's statements and were applied before any of those was heard.
     voiding: BTreeSet<StatementId>,
     /// Statements that count.
     valid: BTreeSet<StatementId>,
-    /// By which certificate each that may admit was heard, also one that is a member no more: what
-    /// it said before stands.
+    /// The certificate by which each node with the right to admit was heard. Includes nodes that
+    /// are no longer members, because their earlier statements stand.
     heard_by: BTreeMap<Membership, StatementId>,
     /// The last membership for which each node has a certificate.
     last_terms: BTreeMap<NodeId, u32>,
     epoch: Option<Said<EpochId>>,
-    /// How many words stand that make an epoch the cluster's.
+    /// Number of rotations that stand.
     rotations: u64,
-    /// Memberships that are over up to a statement that is not known here to the first of all, so
-    /// that more can come to stand of them; by whose word.
+    /// Ended memberships of which more statements can come to stand, and the node whose statement
+    /// ended each. The chain of the named statement is not completely known here.
     open: BTreeMap<Membership, NodeId>,
     /// Memberships of nodes with the right to admit that only the node's own farewells limit.
     unconfirmed: BTreeSet<Membership>,
     owners: BTreeMap<Vec<u8>, Owned>,
-    /// By which word each is out that is; found once, when somebody asks.
+    /// The statement by which each departed node is out. Computed at the first request.
     gone: OnceLock<Arc<Gone>>,
 }
 
 impl Standing {
-    /// Up to which term a node's memberships are over; 0 where none is.
+    /// Returns the last membership of a node that is over; 0 if there is none.
     fn over_up_to(&self, node: &NodeId) -> u32 {
         self.over.get(node).copied().unwrap_or(0)
     }
 
-    /// Whether a membership goes on, also by a later certificate.
+    /// Returns whether a membership goes on. It may go on by a later certificate.
     fn is_in(&self, (node, term): &Membership) -> bool {
         let member = self.members.get(node);
         *term > self.over_up_to(node) && member.is_some_and(|it| *term <= it.term)
@@ -163,7 +167,7 @@ impl Standing {
     }
 }
 
-/// A cluster's statements, and what they come to.
+/// A cluster's statements and their evaluation.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     cluster: StatementId,
@@ -173,7 +177,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A new cluster.
+    /// Founds a new cluster.
     pub fn found(key: &NodeKey, name: NodeName, at_s: u64) -> Self {
         let founding = Statement {
             cluster: StatementId::default(),
@@ -186,13 +190,13 @@ impl Ledger {
         Self::begun_by(founding.sign(key)).expect("a founding that was just signed is one")
     }
 
-    /// The ledger of these statements, of which the first is the founding; those that do not
-    /// belong to it are passed over. None where there is no founding.
+    /// Builds the ledger of these statements, of which the first is the founding. Skips statements
+    /// that do not belong to the ledger. Returns none if the first one is not a founding.
     pub fn of(statements: Vec<SignedStatement>) -> Option<Self> {
         let mut statements = statements.into_iter();
         let mut ledger = Self::begun_by(statements.next()?)?;
-        // one that was spoilt on the disk takes no other with it, nor has it any that the founder
-        // said when there was no more room for others
+        // A statement corrupted on disk does not invalidate the others. It also does not invalidate
+        // statements that the founder made when there was no more room for other nodes.
         let genuine = statements.filter(SignedStatement::is_genuine);
         ledger.take_in_up_to(STATEMENTS_MAX, genuine);
         Some(ledger)
@@ -216,12 +220,12 @@ impl Ledger {
         Some(ledger)
     }
 
-    /// Which cluster it is.
+    /// Returns the cluster's id, which is the id of its founding statement.
     pub fn cluster(&self) -> StatementId {
         self.cluster
     }
 
-    /// All statements, the founding first.
+    /// Returns all statements, the founding first.
     pub fn statements(&self) -> impl Iterator<Item = &SignedStatement> {
         let others = self
             .statements
@@ -233,12 +237,12 @@ impl Ledger {
             .chain(others.map(|(_, statement)| statement))
     }
 
-    /// Whether a statement counts; one that does not is kept all the same.
+    /// Returns whether a statement counts. The ledger also stores statements that do not count.
     pub fn counts(&self, statement: &SignedStatement) -> bool {
         self.standing.valid.contains(&statement.id())
     }
 
-    /// The same for every ledger of the same statements.
+    /// Returns a digest that is equal for every ledger with the same statements.
     pub fn digest(&self) -> [u8; 32] {
         let ids: Vec<u8> = self.statements.keys().flat_map(|id| id.0).collect();
         digest(&SHA256, &ids)
@@ -247,50 +251,51 @@ impl Ledger {
             .expect("SHA-256 gives 32 bytes")
     }
 
-    /// The members, by node; also those whose certificate has ended.
+    /// Returns the members by node, including those whose certificate has ended.
     pub fn members(&self) -> impl Iterator<Item = &Certificate> {
         self.standing.members.values()
     }
 
-    /// A node's certificate, ended or not.
+    /// Returns a node's certificate, which may have ended.
     pub fn certificate(&self, node: &NodeId) -> Option<&Certificate> {
         self.standing.members.get(node)
     }
 
-    /// Whether the node is a member at this time.
+    /// Returns whether the node is a member at this time.
     pub fn is_member(&self, node: &NodeId, now_s: u64) -> bool {
         let certificate = self.certificate(node);
         certificate.is_some_and(|it| it.until_s.is_none_or(|until| now_s < until))
     }
 
-    /// Whether the node may admit and expel at this time.
+    /// Returns whether the node may admit and expel at this time.
     pub fn is_admin(&self, node: &NodeId, now_s: u64) -> bool {
         self.is_member(node, now_s) && self.certificate(node).is_some_and(|it| it.admin)
     }
 
-    /// Whether the node was a member and is none any more.
+    /// Returns whether the node was a member and is no longer one.
     pub fn is_expelled(&self, node: &NodeId) -> bool {
         !self.standing.members.contains_key(node) && self.standing.over.contains_key(node)
     }
 
-    /// The epoch whose secret is the cluster's; none where nobody has said so yet.
+    /// Returns the epoch whose secret is the cluster's, or none if no statement names one yet.
     pub fn epoch(&self) -> Option<EpochId> {
         self.standing.epoch.map(|said| said.what)
     }
 
-    /// Whose each path is that has an owner.
+    /// Returns each path that has an owner, with its owner.
     pub fn owners(&self) -> impl Iterator<Item = (&[u8], NodeId)> {
         let spoken_of = self.standing.owners.iter();
         spoken_of.filter_map(|(path, owned)| Some((&path[..], owned.node?)))
     }
 
-    /// What a node shows to one that has not heard of it: the certificates from the founding to
-    /// its own, also those of nodes that are members no more.
+    /// Returns the chain that a node shows to another one that does not know it: the certificates
+    /// from the founding to its own. The chain includes those of nodes that are no longer members.
     pub fn chain(&self, node: &NodeId) -> Vec<SignedStatement> {
         self.chain_up_to(self.certificate(node).map(|certificate| certificate.id))
     }
 
-    /// The same of who has said this, up to the certificate by which it could.
+    /// Returns the certificates from the founding to the one that gave the issuer the right to make
+    /// this statement.
     pub fn chain_behind(&self, said: &Statement) -> Vec<SignedStatement> {
         let certificate = self.standing.heard_by.get(&(said.by, said.by_term));
         self.chain_up_to(certificate.copied())
@@ -311,10 +316,10 @@ impl Ledger {
         chain
     }
 
-    /// Whether the node may admit another, whose certificates then still lead to the founding.
+    /// Checks that the node may admit another one whose certificates still lead to the founding.
     ///
     /// # Errors
-    /// [`TrustError::NotAdmin`], [`TrustError::TooFar`].
+    /// [`TrustError::NotAdmin`], [`TrustError::NobodyMay`], [`TrustError::TooFar`].
     pub fn check_admits(&self, node: &NodeId, now_s: u64) -> Result<(), TrustError> {
         if !self.is_admin(node, now_s) {
             return Err(self.not_admin(now_s));
@@ -344,8 +349,9 @@ impl Ledger {
             .filter(move |(_, statement)| statement.by == *node)
     }
 
-    /// The last statement of a node that leads back to its first; of several, that of the last
-    /// membership and with most before it. What stands up to it does whatever is heard later.
+    /// Returns the last statement of a node whose chain is known completely. Of several it prefers
+    /// the latest membership, then the longest chain. Statements heard later cannot change what
+    /// stands up to it.
     fn last_of(&self, node: &NodeId) -> Option<StatementId> {
         let chains = Chains::of(self.by(node));
         let had = self.last_term(node).unwrap_or(u32::MAX);
@@ -359,7 +365,8 @@ impl Ledger {
         whole.max().map(|(_, _, id)| id)
     }
 
-    /// The same of what counts, in memberships up to this one; that it goes is none of it.
+    /// Returns the node's last statement that counts and whose chain is known completely, in
+    /// memberships up to this one. Farewells are excluded.
     fn last_counting(&self, node: &NodeId, up_to_term: u32) -> Option<StatementId> {
         let chains = Chains::of(self.by(node));
         let counting = self.by(node).filter(|(id, statement)| {
@@ -373,12 +380,12 @@ impl Ledger {
         whole.max().map(|(_, _, id)| id)
     }
 
-    /// Admits a node. One that went out with who had let it in comes back as a new member: nothing
-    /// counts again of what it signed or owned before.
+    /// Admits a node. A node that lost its membership because its issuer was expelled returns as a
+    /// new member: its earlier statements and ownerships do not count again.
     ///
     /// # Errors
-    /// As [`Self::check_admits`], [`TrustError::LedgerFull`], [`TrustError::KeyWorn`]; nothing was
-    /// changed then.
+    /// Those of [`Self::check_admits`], [`TrustError::LedgerFull`], [`TrustError::KeyWorn`]. The
+    /// ledger is then unchanged.
     pub fn admit(
         &mut self,
         key: &NodeKey,
@@ -390,7 +397,8 @@ impl Ledger {
         self.check_admits(&key.node_id(), now_s)?;
         let mut after = self.clone();
         if let Some(term) = self.fallen_term(&node) {
-            // of what it said before it fell there stands what does, whatever it says itself
+            // Fixes which earlier statements stand to those that stand now, whatever the node
+            // itself states.
             let stands = self.last_counting(&node, term);
             after.state(key, Claim::Expel { node, term, stands }, now_s)?;
         }
@@ -424,7 +432,7 @@ impl Ledger {
     }
 }
 
-/// Whether a statement can say it.
+/// Returns whether the claim fits into a statement.
 fn has_room(claim: &Claim) -> bool {
     !matches!(claim, Claim::Own { path, .. } if path.len() > OWNED_PATH_MAX_BYTES)
 }

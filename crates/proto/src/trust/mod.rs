@@ -1,11 +1,11 @@
-//! Who may be here: node keys, the ledger of who was admitted, epoch secrets, invitations, and the
-//! proofs made with them.
+//! Membership of a cluster: node keys, the ledger of admitted nodes, epoch secrets, invitations,
+//! and the proofs made with them.
 //!
-//! Owns every secret of a node and the files that keep them and the ledger (`node.key`,
-//! `secrets`, `members`, mode 0600, written whole or not at all). Opens no socket, reads no clock
-//! (the time is handed in), and knows no frame: it makes and checks the 32 bytes that `net`
-//! carries. Its only randomness is the system's, for keys. An error leaves what was loaded as it
-//! was, and nothing half written.
+//! This module owns every secret of a node and the files that store the secrets and the ledger
+//! (`node.key`, `secrets`, `members`). The files have mode 0600 and are replaced atomically. The
+//! module opens no socket and reads no clock; callers pass in the time. It does not know frames: it
+//! makes and checks the 32 bytes that `net` carries. Its only randomness is the system's, for keys.
+//! After an error the loaded state is unchanged and no file is partly written.
 
 mod epoch;
 mod epochs;
@@ -42,7 +42,7 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use p2pfs_types::files::is_full;
 use p2pfs_types::id::NodeName;
 
-/// What to do next, where what the system said does not tell.
+/// Returns the remedy to append to a file error, if the system's error text does not name one.
 fn remedy(source: &io::Error) -> &'static str {
     if is_full(source) {
         "; free some of its disk, and do it again"
@@ -51,152 +51,156 @@ fn remedy(source: &io::Error) -> &'static str {
     }
 }
 
-/// What can go wrong with keys, secrets and invitations. Nothing was changed.
+/// Errors of keys, secrets, the ledger and invitations. After an error nothing has changed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// The file system refused; the administrator can mend it.
+    /// The file system refused an operation; the administrator can repair it.
     #[error("cannot {action} {path}: {source}{}", remedy(.source))]
     File {
-        /// What was tried.
+        /// The operation that failed, as a verb.
         action: &'static str,
-        /// On which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Others can read or write a file that holds a secret.
+    /// Other users can read or write a file that holds a secret.
     #[error(
         "{path} has mode {mode:04o}, so others may know the secret in it: make a new one, or run \
          'chmod 600 {path}' if nobody can have read it"
     )]
     Exposed {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Its permission bits.
+        /// Permission bits of the file.
         mode: u32,
     },
-    /// A file does not hold what it should.
+    /// A file has unexpected content.
     #[error("{path} does not hold {expected}: put back a copy of it that does{or}")]
     BadFile {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What was expected.
+        /// The expected content.
         expected: &'static str,
-        /// What else helps.
+        /// Another remedy, appended to the message; may be empty.
         or: &'static str,
     },
-    /// The secret is to be read from a file that is not there.
+    /// The configured secret file does not exist.
     #[error(
         "the secret file {path} does not exist: copy another node's there, or write 64 hexadecimal \
          digits and a newline into it, mode 0600"
     )]
     NoSecretFile {
-        /// Which file.
+        /// Path of the missing file.
         path: PathBuf,
     },
-    /// The secret was given by hand, so it is not ours to replace.
+    /// The secret comes from a configured file, so p2pfs must not replace it.
     #[error("the secret is given by {path}: take the setting out to join with a token")]
     Given {
-        /// The file that gives it.
+        /// Path of the file with the secret.
         path: PathBuf,
     },
-    /// There is no ledger to write in.
+    /// There is no ledger to write to, because a configured file gives the secret.
     #[error(
         "the members are those who have the secret of {path}: to let one in, give it that file; to \
          leave one out, give the others a new file; to admit and expel nodes, take the setting out \
          and join with tokens"
     )]
     NoLedger {
-        /// The file that gives the secret.
+        /// Path of the file with the secret.
         path: PathBuf,
     },
-    /// This node has not the right to admit and expel.
+    /// This node does not have the right to admit and expel.
     #[error(
         "this node may not admit or expel others: ask on one that may ('p2pfs trust' shows which)"
     )]
     NotAdmin,
-    /// Nobody has.
+    /// No member has the right to admit and expel.
     #[error(
         "no member may admit or expel any more, since the last that might has left: the others go \
          on as they are; to have more, begin anew on one node ('p2pfs leave' there), and let the \
          others join it"
     )]
     NobodyMay,
-    /// Who is admitted here could not show its certificates up to the founding.
+    /// A node admitted by this node could not show its certificates up to the founding.
     #[error(
         "{CHAIN_MAX} nodes have let each other in, one after the other, from the first of the \
          cluster down to this one, which is as many as may be: invite on one that was let in \
          nearer to the first ('p2pfs trust' shows by whom each was)"
     )]
     TooFar,
-    /// There is no such member.
+    /// The named node is not a member.
     #[error("that node is no member of the cluster")]
     NoMember,
-    /// The node was given its right before this one.
+    /// The named node received its right to admit before this node did.
     #[error("{name} may admit and expel for longer than this node: it can only leave by itself")]
     Senior {
-        /// What it calls itself.
+        /// Name of the senior node.
         name: NodeName,
     },
-    /// The node left by itself, and no word of this node can limit what it said before.
+    /// The named node left by itself, and a statement of this node cannot limit its earlier
+    /// statements.
     #[error(
         "{name} left by itself, and could admit and expel before this node could: expel it on a \
          node that could earlier than {name} ('p2pfs trust' shows which)"
     )]
+    /// The named node left by itself, and a statement of this node cannot limit its earlier
+    /// statements.
     SeniorLeft { name: NodeName },
-    /// A statement has no room for the path.
+    /// The path is too long for a statement.
     #[error(
         "only a path of up to {OWNED_PATH_MAX_BYTES} bytes can have an owner: name one above it"
     )]
     OwnedPath,
-    /// No statement fits any more.
+    /// The ledger has no room for a further statement.
     #[error("{STATEMENTS_MAX} joins and expulsions are on record, which is as many as may be")]
     LedgerFull,
-    /// A node has been in as often as can be said.
+    /// The key has used the highest membership number, so it cannot be admitted again.
     #[error(
         "that node's key can be let in no more: move node.key out of its state directory, so that \
          it gets another, and invite it anew"
     )]
     KeyWorn,
-    /// What the inviting node showed does not make this one a member.
+    /// The chain shown by the inviting node does not make this node a member.
     #[error("the inviting node did not show a certificate for this one; make a new invitation")]
     BadChain,
-    /// Not a token, or one that was cut or mistyped.
+    /// The text is not a token, or a token that was truncated or mistyped.
     #[error("this is not a whole invitation: {why}; copy it again from 'p2pfs invite'")]
     BadToken {
-        /// What is wrong with it.
+        /// The defect of the token.
         why: &'static str,
     },
-    /// A token of another version.
+    /// The token has the format of another version.
     #[error("this invitation was made by another version of p2pfs; make the versions equal")]
     TokenVersion,
-    /// The token's time is over.
+    /// The token has expired.
     #[error("the invitation has expired; make a new one with 'p2pfs invite'")]
     Expired,
-    /// An invitation was for another cluster, or the node was put out since.
+    /// The invitation was for another cluster, or the node was expelled after it was made.
     #[error(
         "the invitation was made before that node was put out, or into another cluster; make a new \
          one with 'p2pfs invite'"
     )]
     Overtaken,
-    /// Another member has the name.
+    /// Another member already has the name.
     #[error("a member is called {name} already: choose another name, or expel that member first")]
+    /// Another member already has the name.
     NameTaken { name: NodeName },
-    /// Too many invitations wait to be used.
+    /// Too many unused invitations.
     #[error("{INVITES_MAX} invitations are waiting; wait until some are used or expire")]
     TooManyInvites,
-    /// Too many addresses for one token.
+    /// The number of addresses for one token is zero or too high.
     #[error("an invitation names 1 to {TOKEN_SEEDS_MAX} addresses, not {count}")]
     BadSeeds {
-        /// How many were given.
+        /// Number of addresses that were given.
         count: usize,
     },
 }
 
-/// Random bytes from the system.
+/// Returns random bytes from the system.
 ///
 /// # Panics
-/// Where the system has no randomness, in which case nothing here can be safe.
+/// Panics if the system has no randomness, because no key would be safe then.
 fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     SystemRandom::new()

@@ -1,7 +1,7 @@
-//! What a cluster's members have signed about who belongs to it.
+//! Signed statements of a cluster's members about its membership.
 //!
-//! A statement is one step of its issuer's own chain: it names the one before it, so that an
-//! expulsion can say up to which step the word of an expelled node still counts.
+//! A statement is one link of its issuer's own chain and names the link before it. An expulsion can
+//! therefore name the last statement of the expelled node that still counts.
 
 use std::fmt;
 
@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::{NodeKey, verify};
 use p2pfs_types::id::{EpochId, NodeId, NodeName, to_hex};
 
-/// The longest encoded statement: one with the longest name has some 280 bytes.
+/// Maximum length of an encoded statement in bytes. One with the longest name has about 280 bytes.
 pub const STATEMENT_MAX_BYTES: usize = 320;
-/// The longest path that a node can be made the owner of: a statement has room for it.
+/// Maximum length in bytes of a path that can have an owner, so that it fits into a statement.
 pub const OWNED_PATH_MAX_BYTES: usize = 120;
 const LABEL: &[u8] = b"p2pfs membership 1\0";
 
@@ -27,76 +27,81 @@ impl fmt::Display for StatementId {
     }
 }
 
-/// What is stated.
+/// The content of a statement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Claim {
-    /// The issuer begins a cluster, as its first member, with the right to admit.
+    /// The issuer founds a cluster, as its first member, with the right to admit.
     Found {
-        /// What the founder calls itself.
+        /// Name of the founder.
         name: NodeName,
     },
-    /// A node is a member: its certificate.
+    /// A node is a member. The statement is its certificate.
     Admit {
-        /// Its key.
+        /// Public key of the node.
         node: NodeId,
-        /// What it called itself when it joined.
+        /// Name of the node when it joined.
         name: NodeName,
-        /// Whether it may admit and expel.
+        /// Whether the node may admit and expel.
         admin: bool,
-        /// When it ends, in seconds since 1970; none: never.
+        /// End of the certificate in seconds since 1970, or none if it never ends.
         until_s: Option<u64>,
-        /// Which membership of this key it is, from 1; one that was expelled needs a higher one.
+        /// Number of this membership of the key, from 1. An expelled node needs a higher number to
+        /// return.
         term: u32,
     },
-    /// A node is no member any more; of itself any node may say that.
+    /// A node is no longer a member. Every node may state this about itself.
     Expel {
-        /// Its key.
+        /// Public key of the node.
         node: NodeId,
-        /// Its memberships up to this one are over.
+        /// Number of the last membership that ends. All earlier ones end too.
         term: u32,
-        /// Its last statement that still counts; one that is not its own: it was not known to have
-        /// said anything. None: nothing that it ever said counts, so whom it admitted is out too.
+        /// The node's last statement that still counts. A statement of another node means that no
+        /// statement of the node was known. None means that no statement of the node counts, so the
+        /// nodes that it admitted are out too.
         stands: Option<StatementId>,
     },
-    /// From now on this epoch's secret is the cluster's.
+    /// The secret of this epoch is the cluster's from now on.
     Rotate {
+        /// The new epoch.
         epoch: EpochId,
-        /// Higher than that of the epoch before; 0 of the first one's.
+        /// Higher than the number of the previous epoch; 0 for the first epoch.
         number: u64,
     },
-    /// At and below a path of the shared folder, this node's files alone are listed.
+    /// Only this node's files are listed at and below a path of the shared folder.
     Own {
-        /// At most [`OWNED_PATH_MAX_BYTES`].
+        /// The path, at most [`OWNED_PATH_MAX_BYTES`] bytes.
         path: Vec<u8>,
-        /// Whose it is; none: nobody's in particular.
+        /// The owner, or none if the path no longer has an owner.
         node: Option<NodeId>,
-        /// Which membership of that key it is given to; it ends with that. 0 where it is nobody's.
+        /// The owner's membership that receives the path. The ownership ends with it. 0 without an
+        /// owner.
         term: u32,
-        /// Higher than that of what was said of the path before.
+        /// Higher than the number of the previous statement on the path.
         number: u64,
     },
 }
 
-/// A claim, by whom, and when.
+/// A claim with its issuer and time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statement {
-    /// The founding statement of the cluster; zeros in that one itself.
+    /// Id of the cluster's founding statement; zeros in the founding statement itself.
     pub cluster: StatementId,
-    /// Who says so.
+    /// The issuer.
     pub by: NodeId,
-    /// Which membership of the issuer it belongs to.
+    /// Number of the issuer's membership to which the statement belongs.
     pub by_term: u32,
-    /// When, in seconds since 1970 by the issuer's clock.
+    /// Time in seconds since 1970 by the issuer's clock.
     pub at_s: u64,
-    /// The issuer's statement before this one.
+    /// The issuer's previous statement.
     pub before: Option<StatementId>,
+    /// The content.
     pub claim: Claim,
 }
 
 /// A statement and its issuer's Ed25519 signature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedStatement {
-    /// What is stated.
+    /// The signed statement.
     pub statement: Statement,
     /// The two halves of the signature (RFC 8032).
     pub signature: [[u8; 32]; 2],
@@ -109,7 +114,7 @@ impl Statement {
         bytes
     }
 
-    /// Signs it; the key must be that of [`Statement::by`].
+    /// Signs the statement. The key must be that of [`Statement::by`].
     pub fn sign(self, key: &NodeKey) -> SignedStatement {
         let signature = key.sign(&self.signed_bytes());
         SignedStatement {
@@ -120,7 +125,7 @@ impl Statement {
 }
 
 impl SignedStatement {
-    /// The node that it admits, expels or makes an owner.
+    /// Returns the node that the statement admits, expels or makes an owner.
     pub fn subject(&self) -> Option<NodeId> {
         match &self.statement.claim {
             Claim::Found { .. } => Some(self.statement.by),
@@ -130,24 +135,25 @@ impl SignedStatement {
         }
     }
 
+    /// Returns the id: the first half of the SHA-256 of [`Self::encode`].
     pub fn id(&self) -> StatementId {
         let hash = digest(&SHA256, &self.encode());
         let first = hash.as_ref().first_chunk().expect("SHA-256 gives 32 bytes");
         StatementId(*first)
     }
 
-    /// Whether its issuer signed it.
+    /// Verifies the issuer's signature.
     pub fn is_genuine(&self) -> bool {
         let bytes = self.statement.signed_bytes();
         verify(&self.statement.by, &bytes, &self.signature)
     }
 
-    /// Its bytes: at most [`STATEMENT_MAX_BYTES`].
+    /// Encodes the statement, into at most [`STATEMENT_MAX_BYTES`].
     pub fn encode(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("a statement always encodes")
     }
 
-    /// Reads one; its signature is not checked yet.
+    /// Decodes one statement. Does not check its signature.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         match postcard::take_from_bytes(bytes) {
             Ok((statement, [])) if bytes.len() <= STATEMENT_MAX_BYTES => Some(statement),
@@ -155,12 +161,13 @@ impl SignedStatement {
         }
     }
 
-    /// Many, one after the other.
+    /// Encodes several statements one after the other.
     pub fn encode_all<'a>(all: impl IntoIterator<Item = &'a Self>) -> Vec<u8> {
         all.into_iter().flat_map(Self::encode).collect()
     }
 
-    /// Reads many; at most `most` are looked at.
+    /// Decodes statements that stand one after the other. Returns none if there are more than
+    /// `most` or if one is malformed.
     pub fn decode_all(mut bytes: &[u8], most: usize) -> Option<Vec<Self>> {
         let mut all = Vec::new();
         while !bytes.is_empty() {

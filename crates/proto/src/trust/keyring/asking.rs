@@ -1,4 +1,4 @@
-//! What two members ask each other, so that both come to know the same statements and secret.
+//! Exchange between two members, so that both know the same statements and secret.
 
 use super::{Fault, Keyring};
 use crate::trust::ledger::STATEMENTS_MAX;
@@ -6,8 +6,8 @@ use crate::trust::statement::SignedStatement;
 use crate::trust::{EpochSecret, exchange};
 
 impl Keyring {
-    /// What to ask another member, so that both come to know the same; with all statements where
-    /// `all` says so.
+    /// Builds the question to another member, with all statements if `all` is set. Empty without a
+    /// ledger.
     pub fn question(&self, all: bool) -> Vec<u8> {
         let question = self.read_ledger(|ledger| exchange::Question {
             digest: ledger.digest(),
@@ -21,7 +21,8 @@ impl Keyring {
         question.map_or_else(Vec::new, |question| question.encode())
     }
 
-    /// Answers the question of a member, where it is one, and says what is wrong with it.
+    /// Answers the question of a member. Returns none for the answer if the bytes are not a
+    /// question, and the defect of the question.
     pub fn answer(&self, bytes: &[u8]) -> (Option<Vec<u8>>, Option<Fault>) {
         let Some(question) = exchange::Question::decode(bytes) else {
             return (None, self.has_ledger().then_some(Fault::Garbage));
@@ -45,8 +46,8 @@ impl Keyring {
         (answer.map(|answer| answer.encode()), fault)
     }
 
-    /// Takes an answer in; says whether the other lacks something that is known here, and what is
-    /// wrong with the answer.
+    /// Takes in an answer. Returns whether the other member lacks a statement that is known here,
+    /// and the defect of the answer.
     pub fn hear_answer(&self, bytes: &[u8]) -> (bool, Option<Fault>) {
         let Some(answer) = exchange::Answer::decode(bytes) else {
             return (false, Some(Fault::Garbage));

@@ -1,4 +1,4 @@
-//! What two nodes show each other before either is known to be a member.
+//! Statements that two nodes show each other before either is known to be a member.
 
 use super::{CHAIN_MAX_BYTES, Keyring};
 use crate::trust::ledger::{CHAIN_MAX, Ledger};
@@ -6,14 +6,15 @@ use crate::trust::statement::SignedStatement;
 use p2pfs_types::id::NodeId;
 
 impl Keyring {
-    /// What this node shows to a member that may not have heard of it; nothing without a ledger.
+    /// Returns the chain that this node shows to a member that may not know it; empty without a
+    /// ledger.
     pub fn chain_of(&self, node: &NodeId) -> Vec<u8> {
         let chain = self.read_ledger(|ledger| SignedStatement::encode_all(&ledger.chain(node)));
         chain.unwrap_or_default()
     }
 
-    /// Takes in a chain that a node shows, where it makes the node a member, and says whether it is
-    /// one then: who is none makes nobody keep anything.
+    /// Takes in a chain that a node shows, if it makes the node a member. Returns whether the node
+    /// is a member afterwards. Chains of other nodes are not stored.
     pub fn admits(&self, node: &NodeId, chain: &[u8]) -> bool {
         if self.is_member(node) {
             return true;
@@ -26,8 +27,8 @@ impl Keyring {
         self.is_member(node)
     }
 
-    /// What a node that was put out, or went, is told of it: the word that did it, then the
-    /// certificates of who said it, the founding aside, which it has.
+    /// Returns the statements to send to a node that was expelled or left. The first is the
+    /// expulsion. The certificates of its issuer follow, without the founding, which the node has.
     pub fn told_to_put_out(&self, node: &NodeId) -> Vec<SignedStatement> {
         let told = self.read_ledger(|ledger| {
             let word = ledger.expulsion(node)?;
@@ -39,20 +40,22 @@ impl Keyring {
         told.flatten().unwrap_or_default()
     }
 
-    /// Takes in what another says by which this node was put out, where it is then, and says
-    /// whether it is.
+    /// Takes in the statements by which this node was expelled, if they have that effect. Returns
+    /// whether they have.
     pub fn hear_put_out(&self, me: &NodeId, said: &[u8]) -> bool {
         let most = CHAIN_MAX + 1;
         let is_out = self.comes_to(said, most, me) == Some(false);
         if is_out {
-            // signed, so whoever hands it over need not be believed; kept or not, it counts
+            // The statements are signed, so the sender need not be trusted. They count whether
+            // stored or not.
             let (taken, _wrong) = self.hear(said, most);
             self.news.lock().extend(taken);
         }
         is_out
     }
 
-    /// Whether a node is a member once these statements are heard; none of what is no statement.
+    /// Returns whether a node would be a member with these statements. Returns none if they cannot
+    /// be decoded or there is no ledger.
     fn comes_to(&self, statements: &[u8], most: usize, node: &NodeId) -> Option<bool> {
         let statements = SignedStatement::decode_all(statements, most)?;
         let mut after = self.read_ledger(Ledger::clone)?;

@@ -1,4 +1,4 @@
-//! Letting in whoever comes with an invitation.
+//! Admission of nodes that present an invitation.
 
 use std::sync::Arc;
 
@@ -8,22 +8,22 @@ use crate::trust::statement::{SignedStatement, StatementId};
 use crate::trust::{EpochSecret, Grant, Ledger, NodeKey, TrustError};
 use p2pfs_types::id::{NodeId, NodeName};
 
-/// What one that was let in is given.
+/// The reply to an admitted node.
 #[derive(Debug)]
 pub struct Welcome {
-    /// The cluster's.
+    /// The cluster's newest secret.
     pub secret: Arc<EpochSecret>,
-    /// The certificates from the founding to its own; none where there is no ledger.
+    /// The encoded certificates from the founding to the node's own; empty without a ledger.
     pub chain: Vec<u8>,
 }
 
 impl Keyring {
-    /// Which cluster this is; none where whoever has the secret is in.
+    /// Returns the cluster's id, or none without a ledger.
     pub fn cluster(&self) -> Option<StatementId> {
         self.read_ledger(|ledger| ledger.cluster())
     }
 
-    /// What an invitation that is made now is made with.
+    /// Returns the knowledge that an invitation made now is based on.
     pub fn known(&self) -> Known {
         let known = self.read_ledger(|ledger| Known {
             cluster: Some(ledger.cluster()),
@@ -32,29 +32,30 @@ impl Keyring {
         known.unwrap_or_default()
     }
 
-    /// What has to be known to an invitation that lets this node in; no word of one that went by
-    /// itself.
+    /// Returns the knowledge that an invitation must be based on to admit this node. It has no
+    /// statement about a node that left by itself.
     pub fn needed_for(&self, node: &NodeId) -> Known {
         let needed = self.read_ledger(|ledger| Known::needed(ledger, node));
         needed.unwrap_or_default()
     }
 
-    /// Whether a node was let in by this name before.
+    /// Returns whether the node was last admitted by this name.
     pub fn was_called(&self, node: &NodeId, name: &NodeName) -> bool {
         let last = self.read_ledger(|ledger| ledger.last_name_of(node));
         last.flatten().as_ref() == Some(name)
     }
 
-    /// Whether another member than this node has the name. Two members of one name could not be
-    /// told apart as readers of a share.
+    /// Returns whether another member than this node has the name. Two members with one name would
+    /// be indistinguishable as readers of a share.
     pub fn is_name_taken(&self, node: &NodeId, name: &NodeName) -> bool {
         self.read_ledger(|ledger| has_other(ledger, node, name)) == Some(true)
     }
 
-    /// Admits a node by an invitation, where what was known when that was made still suffices.
+    /// Admits a node by an invitation, if the knowledge of the time when it was made still
+    /// suffices.
     ///
     /// # Errors
-    /// As [`Self::admit`], [`TrustError::Overtaken`], [`TrustError::NameTaken`].
+    /// Those of [`Self::admit`], [`TrustError::Overtaken`], [`TrustError::NameTaken`].
     pub fn welcome(
         &self,
         key: &NodeKey,
@@ -72,16 +73,18 @@ impl Keyring {
         }
         let (now_s, name) = (self.now_s(), grant.name.clone().unwrap_or(name));
         self.state(|ledger| {
-            // it may have been put out, or this node gone elsewhere, since that was looked at
+            // The node may have been expelled, or this node may have changed its cluster, since the
+            // check.
             if !known.covers(&Known::needed(ledger, &node)) {
                 return Err(TrustError::Overtaken);
             }
-            // two joiners may have given themselves one name at once
+            // Two joining nodes may have chosen the same name at once.
             if has_other(ledger, &node, &name) {
                 return Err(TrustError::NameTaken { name });
             }
             let admitted = ledger.admit(key, node, name, grant.admin, now_s)?;
-            // of this cluster, whichever this node is in a moment later
+            // The secret and the chain are of this cluster, even if this node changes its cluster
+            // right after.
             welcome.secret = self.newest();
             welcome.chain = SignedStatement::encode_all(&ledger.chain(&node));
             Ok(admitted)
@@ -90,7 +93,7 @@ impl Keyring {
     }
 }
 
-/// Whether another member than this node has the name.
+/// Returns whether another member than this node has the name.
 fn has_other(ledger: &Ledger, node: &NodeId, name: &NodeName) -> bool {
     let mut members = ledger.members();
     members.any(|it| it.node != *node && it.name == *name)

@@ -1,4 +1,4 @@
-//! The two files of a keyring: a line with the secret, and the statements one after the other.
+//! The two files of a keyring: one line with the secret, and the statements one after the other.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::trust::statement::SignedStatement;
 use crate::trust::{EpochSecret, TrustError, file};
 use p2pfs_types::id::{from_hex, to_hex};
 
-/// What a line of a secret file holds.
+/// Expected content of a secret file.
 const EXPECTED: &str = "64 hexadecimal digits and a newline";
 
 pub(super) fn read_ledger(path: &Path, bytes: &[u8]) -> Result<Ledger, TrustError> {
@@ -42,8 +42,8 @@ pub(super) fn read_secret(path: &Path) -> Result<EpochSecret, TrustError> {
     from_hex(text).map(EpochSecret::new).ok_or_else(bad_file)
 }
 
-/// The ledger with what this node says as it starts, where it may and that can be kept: else the
-/// start goes on without.
+/// Returns the ledger with the statements that this node makes at its start. Returns it unchanged
+/// if this node may not make them or they cannot be stored, so the start continues.
 pub(super) fn stated_at_start(
     ledger: Ledger,
     path: &Path,

@@ -1,11 +1,11 @@
-//! Whose which path of the shared folder is, by the ledger.
+//! Owners of paths in the shared folder, according to the ledger.
 
 use super::Keyring;
 use crate::trust::{NodeKey, TrustError};
 use p2pfs_types::id::NodeId;
 
 impl Keyring {
-    /// Whose each path is that has an owner.
+    /// Returns each path that has an owner, with its owner.
     pub fn owners(&self) -> Vec<(Vec<u8>, NodeId)> {
         let owners = self.read_ledger(|ledger| {
             let each = ledger.owners();
@@ -14,10 +14,11 @@ impl Keyring {
         owners.unwrap_or_default()
     }
 
-    /// Makes a member the owner of a path, or nobody.
+    /// Makes a member the owner of a path, or removes the owner.
     ///
     /// # Errors
-    /// As [`Self::admit`], [`TrustError::NoMember`], [`TrustError::OwnedPath`].
+    /// [`TrustError::NotAdmin`], [`TrustError::NoMember`], [`TrustError::OwnedPath`],
+    /// [`TrustError::LedgerFull`], [`TrustError::NoLedger`], [`TrustError::File`].
     pub fn own(&self, key: &NodeKey, path: &[u8], node: Option<NodeId>) -> Result<(), TrustError> {
         let now_s = self.now_s();
         self.state_all(|ledger| ledger.own(key, path.to_vec(), node, now_s))

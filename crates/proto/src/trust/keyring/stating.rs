@@ -1,5 +1,5 @@
-//! What this node states of who is in: kept on disk before it counts and before others hear of it,
-//! so that after an error nothing was said.
+//! Statements of this node about the membership. They are stored on disk before they count and
+//! before others receive them, so that nothing was stated after an error.
 
 use std::sync::atomic::Ordering;
 
@@ -23,7 +23,7 @@ impl Keyring {
         self.state_with(None, claims)
     }
 
-    /// The same, with a new secret that the claims name.
+    /// Makes statements as [`Self::state_all`] does, with a new secret that the claims name.
     pub(super) fn state_with(
         &self,
         secret: Option<EpochSecret>,
@@ -31,7 +31,7 @@ impl Keyring {
     ) -> Result<(), TrustError> {
         let ledger = self.ledger.as_ref().ok_or_else(|| self.not_admin())?;
         let _writing = self.writing.lock();
-        // a copy, so that nobody waits for the disk who only wants to know who is in
+        // A copy, so that readers of the membership do not wait for the disk.
         let mut after = ledger.read().clone();
         let stated = claims(&mut after)?;
         self.keep(secret.as_ref(), &after)?;
@@ -40,7 +40,8 @@ impl Keyring {
         }
         {
             let mut ledger = ledger.write();
-            // what was heard meanwhile; who has heard it waits to write it down
+            // Statements may have arrived meanwhile. Their receiver waits for `writing` to store
+            // them.
             after.merge(ledger.statements().cloned());
             *ledger = after;
         }
@@ -49,7 +50,7 @@ impl Keyring {
         Ok(())
     }
 
-    /// The ledger is another by what others said: it is kept, and counts also where it cannot be.
+    /// Registers statements of other nodes and stores the ledger. They count even if that fails.
     pub(super) fn changed(&self) -> Result<(), TrustError> {
         self.follow_ledger();
         let _writing = self.writing.lock();
@@ -57,11 +58,11 @@ impl Keyring {
         ledger.map_or(Ok(()), |ledger| self.keep(None, &ledger))
     }
 
-    /// Takes the secret that the ledger names and that was not known here; one that cannot be kept
-    /// counts all the same: the others drop the one before, and it is asked for again after the
-    /// next start.
+    /// Adopts the secret that the ledger names and that was not known here. It counts even if it
+    /// cannot be stored: the others drop the previous one, and it is requested again after the next
+    /// start.
     pub(super) fn adopt_wanted(&self, secret: EpochSecret) -> Result<(), TrustError> {
-        // looked at again: a rotation may just have made another one the cluster's
+        // Checked again, because a rotation may just have made another secret the cluster's.
         let _writing = self.writing.lock();
         if self.wanted_epoch() != Some(secret.id()) {
             return Ok(());
@@ -75,9 +76,9 @@ impl Keyring {
         kept
     }
 
-    /// Both are kept or none. The secret comes first: after a crash between the two this node
-    /// alone has one that nobody named, and asks the others for theirs. The other way round all
-    /// would look for one that nobody has.
+    /// Stores both files or none. The secret comes first: after a crash between the two, only this
+    /// node has a secret that no statement names, and it requests the others' secret. In the
+    /// reverse order all nodes would look for a secret that no node has.
     pub(super) fn keep(
         &self,
         secret: Option<&EpochSecret>,

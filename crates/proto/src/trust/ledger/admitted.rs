@@ -1,8 +1,8 @@
-//! Putting a node out with whom it let in.
+//! Expulsion of a node together with the nodes that it admitted.
 //!
-//! One statement does it: an expulsion that lets nothing stand of what its node has ever said, so
-//! that none of its certificates counts. However many nodes a thief has admitted, it takes no more
-//! room than one. Whoever has another's certificate too is in by that one.
+//! One statement suffices: an expulsion that voids every statement of the node, so that none of its
+//! certificates counts. It needs the same room however many nodes a thief has admitted. A node that
+//! also has a certificate by another issuer stays a member by that one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,17 +11,18 @@ use crate::trust::statement::{Claim, SignedStatement};
 use crate::trust::{NodeKey, TrustError};
 use p2pfs_types::id::{NodeId, NodeName};
 
-/// How often is looked for what has to be said again.
+/// Maximum number of rounds in which lost expulsions are stated again.
 const LOST_ROUNDS_MAX: usize = 16;
 
 impl Ledger {
-    /// Puts a node out with all who are in by its word alone, directly or through others; one that
-    /// is out already can be named too. Whom it had put out stays out. Gives what was signed.
+    /// Expels a node with all nodes that are members only through it, directly or through others.
+    /// The node may have left already. Nodes that it had expelled stay out. Returns the signed
+    /// statements.
     ///
     /// # Errors
-    /// [`TrustError::NotAdmin`], [`TrustError::NoMember`] of one that never was any,
-    /// [`TrustError::Senior`], [`TrustError::SeniorLeft`], [`TrustError::LedgerFull`]; nothing was
-    /// changed then.
+    /// [`TrustError::NotAdmin`], [`TrustError::NoMember`] if the node was never a member,
+    /// [`TrustError::Senior`], [`TrustError::SeniorLeft`], [`TrustError::LedgerFull`]. The ledger
+    /// is then unchanged.
     pub fn expel_with_admitted(
         &mut self,
         key: &NodeKey,
@@ -47,7 +48,8 @@ impl Ledger {
         Ok(stated)
     }
 
-    /// Says again by what those were put out in `before` who would be in again.
+    /// States again those expulsions of `before` that no longer count, so that no expelled node
+    /// returns.
     pub(super) fn say_lost(
         &mut self,
         before: &Self,
@@ -55,10 +57,10 @@ impl Ledger {
         now_s: u64,
     ) -> Result<Vec<SignedStatement>, TrustError> {
         let mut stated = Vec::new();
-        // each can let another come to count no more
+        // Each statement can make another expulsion lose its effect.
         for _ in 0..LOST_ROUNDS_MAX {
             let lost = before.expulsions_lost_in(self);
-            // not on who was in before this node
+            // Excludes statements on nodes senior to this one.
             let said = self.state_what_counts(key, lost, now_s)?;
             if said.is_empty() {
                 break;
@@ -68,10 +70,11 @@ impl Ledger {
         Ok(stated)
     }
 
-    /// Who is in by this node's word alone, directly or through others: who would go with it.
+    /// Returns the members that an expulsion with [`Self::expel_with_admitted`] would remove
+    /// besides the node itself.
     ///
     /// # Errors
-    /// As [`Self::expel_with_admitted`].
+    /// Those of [`Self::expel_with_admitted`].
     pub fn admitted_by_it_alone(
         &self,
         key: &NodeKey,
@@ -85,9 +88,10 @@ impl Ledger {
         Ok(gone.cloned().collect())
     }
 
-    /// What put out those who would be in again, or would have again what they had before, since it
-    /// was said by nodes that are not heard in `after`: the word on each membership. What stands is
-    /// what does now, whatever the word named: more could come to stand of what nobody has seen.
+    /// Returns the expulsions that lose their effect in `after`, because nodes that are no longer
+    /// heard there made them: one claim for each membership. Each claim lets stand exactly what
+    /// stands now, whatever the original expulsion named. Otherwise statements that no node has
+    /// seen could come to stand.
     fn expulsions_lost_in(&self, after: &Self) -> Vec<Claim> {
         let (known, void) = after.ends();
         let mut lost: BTreeMap<Membership, bool> = BTreeMap::new();
@@ -98,7 +102,8 @@ impl Ledger {
             if !self.standing.valid.contains(id) || after.standing.valid.contains(id) {
                 continue;
             }
-            // one that nobody has let in any more has nothing to lose, nor in later memberships
+            // A node without a certificate that counts, or with none for later memberships, cannot
+            // return.
             let Some(had) = after.last_term(&node) else {
                 continue;
             };
@@ -121,8 +126,8 @@ impl Ledger {
         claims.collect()
     }
 
-    /// Which memberships have a word that ends them, and up to which of each node another's word
-    /// lets nothing stand.
+    /// Returns the memberships that a statement ends, and for each node the last membership that
+    /// another node's statement voids.
     fn ends(&self) -> (BTreeSet<Membership>, BTreeMap<NodeId, u32>) {
         let (mut known, mut void) = (BTreeSet::new(), BTreeMap::new());
         let counting = |id| self.statements.get(id).map(|signed| (id, signed));
@@ -139,7 +144,8 @@ impl Ledger {
         (known, void)
     }
 
-    /// What a node was last called by who admitted it, whether that counts or not.
+    /// Returns the latest name by which a node was admitted, whether that certificate counts or
+    /// not.
     pub(in crate::trust) fn last_name_of(&self, who: &NodeId) -> Option<NodeName> {
         let all = self.statements.values().map(|signed| &signed.statement);
         let named = all.filter_map(|statement| match &statement.claim {
@@ -150,8 +156,8 @@ impl Ledger {
         named.max_by_key(|(at_s, _)| *at_s).map(|it| it.1.clone())
     }
 
-    /// The last term of a node that went out with who had let it in, and whose own membership
-    /// nobody has ended. None of a member.
+    /// Returns the last membership of a node that lost it because its issuer was expelled, if no
+    /// statement ended that membership itself. Returns none for a member.
     pub(super) fn fallen_term(&self, who: &NodeId) -> Option<u32> {
         let words = self.words();
         words.fell(who)?;

@@ -1,21 +1,21 @@
-//! What each node has said, in the order in which it says to have said it: each statement names the
-//! one before it.
+//! Order of each node's statements: each statement names the previous one.
 
 use std::collections::BTreeMap;
 
 use crate::trust::statement::{Statement, StatementId};
 
-/// The places of statements behind those that they name.
+/// Position of each statement in its issuer's chain.
 pub(super) struct Chains(BTreeMap<StatementId, Link>);
 
-/// One statement, numbered so that all that follow it, directly or not, have the numbers behind.
+/// Position of one statement. All statements that follow it, directly or not, have the numbers from
+/// its own up to `last_follower`.
 #[derive(Clone, Copy, Debug)]
 struct Link {
     number: usize,
     last_follower: usize,
-    /// How many statements stand before it.
+    /// Number of statements before it.
     length: usize,
-    /// Whether these are known to the first of all.
+    /// Whether the chain is known back to the first statement.
     is_whole: bool,
 }
 
@@ -23,7 +23,7 @@ impl Chains {
     pub(super) fn of<'a>(statements: impl Iterator<Item = (StatementId, &'a Statement)>) -> Self {
         let all: BTreeMap<_, _> = statements.collect();
         let mut followers: BTreeMap<StatementId, Vec<StatementId>> = BTreeMap::new();
-        // what is to be numbered next, the last first
+        // Statements to be numbered next, in reverse order.
         let mut next = Vec::new();
         for (id, statement) in &all {
             let before = statement.before.filter(|before| {
@@ -52,7 +52,7 @@ impl Chains {
             let behind = followers.get(&id).into_iter().flatten();
             next.extend(behind.map(|follower| (*follower, length + 1, is_whole)));
         }
-        // from the last to the first: who follows was numbered behind whom it follows
+        // Goes from the last to the first, because followers have higher numbers.
         for id in order.iter().rev() {
             let behind = followers.get(id).into_iter().flatten();
             let last = behind.map(|follower| links[follower].last_follower).max();
@@ -63,7 +63,7 @@ impl Chains {
         Self(links)
     }
 
-    /// Whether a statement is this last one, or one that its issuer says to have said before it.
+    /// Returns whether a statement is `last` or precedes it in the issuer's chain.
     pub(super) fn is_up_to(&self, id: &StatementId, last: &StatementId) -> bool {
         let (Some(link), Some(last)) = (self.0.get(id), self.0.get(last)) else {
             return false;
@@ -71,7 +71,8 @@ impl Chains {
         (link.number..=link.last_follower).contains(&last.number)
     }
 
-    /// The length of what is known to the first of all; none where something in between is not.
+    /// Returns the number of statements before this one, or none if the chain is not completely
+    /// known.
     pub(super) fn whole_length(&self, id: &StatementId) -> Option<usize> {
         let link = self.0.get(id).filter(|link| link.is_whole)?;
         Some(link.length)

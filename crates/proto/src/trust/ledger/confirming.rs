@@ -1,4 +1,4 @@
-//! Confirming that a node left, so that a kept copy of its state is worth nothing.
+//! Confirmation that a node left, so that a kept copy of its state is worthless.
 //!
 //! A node that left can sign another farewell at any time and date it back. All farewells of a node
 //! hold together, so the later one lets no statement stand that the first one ended. It can still
@@ -19,7 +19,7 @@ impl Ledger {
     /// Fixes what stands of each node with the right to admit that ended its membership by its own
     /// farewell: exactly what stands now. Also closes the memberships for which a node that is not
     /// a member named a statement that is unknown here. Skips nodes senior to this one, and stops
-    /// when the ledger is full. Returns what was signed.
+    /// when the ledger is full. Returns the signed statements.
     pub(super) fn confirm_farewells(&mut self, key: &NodeKey, now_s: u64) -> Vec<SignedStatement> {
         let me = key.node_id();
         let members = &self.standing.members;
@@ -28,7 +28,7 @@ impl Ledger {
         let mut ends: BTreeMap<Membership, Option<StatementId>> =
             open.map(|(it, _)| (*it, None)).collect();
         for membership in &self.standing.unconfirmed {
-            // the farewell may end later memberships, and may not count beside the first word
+            // The farewell may end later memberships, and may not count beside the first statement.
             for ended in [*membership, self.last_ended(*membership)] {
                 ends.insert(ended, self.farewell_to_confirm(ended));
             }
@@ -47,35 +47,8 @@ impl Ledger {
         stated
     }
 
-    /// Whether a node other than `me` left and no senior has confirmed it yet.
-    pub fn has_unconfirmed(&self, me: &NodeId) -> bool {
-        self.standing.unconfirmed.iter().any(|(node, _)| node != me)
-    }
-
-    /// Confirms each farewell that is known with every statement before it, so that no statement of
-    /// the node that is still on its way is cut off. Skips nodes senior to this one. Returns what
-    /// was signed, which is empty if nothing is to be confirmed.
-    pub fn confirm_received(&mut self, key: &NodeKey, now_s: u64) -> Vec<SignedStatement> {
-        let me = key.node_id();
-        if self.check_admin(key, now_s).is_err() {
-            return Vec::new();
-        }
-        let unconfirmed = self.standing.unconfirmed.iter();
-        let claims = unconfirmed
-            .filter(|(node, _)| *node != me)
-            .filter_map(|membership| {
-                let (node, term) = self.last_ended(*membership);
-                let stands = Some(self.farewell_to_confirm((node, term))?);
-                Some(Claim::Expel { node, term, stands })
-            });
-        let claims: Vec<Claim> = claims.collect();
-        if claims.is_empty() {
-            return Vec::new();
-        }
-        self.state_as_many(key, claims, now_s)
-    }
-
-    /// Whether a statement only confirms that a node left: it lets the node's farewell stand.
+    /// Returns whether a statement only confirms that a node left: it lets the node's farewell
+    /// stand.
     pub fn confirms(&self, signed: &SignedStatement) -> bool {
         let Claim::Expel { node, term, stands } = &signed.statement.claim else {
             return false;
@@ -85,7 +58,7 @@ impl Ledger {
         signed.statement.by != *node && farewell.is_some_and(is_it)
     }
 
-    /// Returns the last membership that a node had, if none goes on; else this one.
+    /// Returns the last membership that a node had, if none goes on. Otherwise returns this one.
     fn last_ended(&self, (node, term): Membership) -> Membership {
         if self.certificate(&node).is_some() {
             return (node, term);
@@ -95,7 +68,7 @@ impl Ledger {
         (node, last.max(term))
     }
 
-    /// Returns up to which membership a node ends its own by this statement, if it is a farewell.
+    /// Returns the last membership that this statement ends, if it is a farewell of the node.
     pub(super) fn ends_own(&self, node: &NodeId, id: &StatementId) -> Option<u32> {
         match &self.statements.get(id)?.statement {
             Statement {
@@ -107,8 +80,9 @@ impl Ledger {
         }
     }
 
-    /// Returns the one farewell of a membership, if nothing else stands by a cut at it than stands
-    /// now. A node that signed several farewells, or one that skips statements, did not just leave.
+    /// Returns the only farewell of a membership, if a cut at it lets stand exactly what stands
+    /// now. A node that signed several farewells, or one that skips statements, did not simply
+    /// leave.
     fn farewell_to_confirm(&self, (node, term): Membership) -> Option<StatementId> {
         let own = self.by(&node).map(|(id, _)| id);
         let mut farewells = own.filter(|id| {

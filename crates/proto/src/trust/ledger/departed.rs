@@ -1,4 +1,4 @@
-//! Why one that was let in is no member any more.
+//! The reasons why admitted nodes are no longer members.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,28 +7,29 @@ use super::{Ledger, Membership};
 use crate::trust::statement::{Claim, SignedStatement, StatementId};
 use p2pfs_types::id::NodeId;
 
-/// Of several words about one node the one that says most: the last membership that it ends, of
-/// these another's rather than its own, then one that lets nothing stand, which whom the node had
-/// let in must see too, then the last.
+/// Rank of a statement about one node; the highest one is reported. It compares the last membership
+/// that the statement ends, then whether another node made it, then whether it voids, then its
+/// time. A statement that voids must be visible to the nodes that the expelled node had admitted.
 type Order = (u32, bool, bool, u64);
 
-/// By which word each node is out that is no member, also one of whose coming nothing is known.
+/// The statement by which each departed node is out. Includes nodes whose admission is unknown.
 pub(super) type Gone = BTreeMap<NodeId, StatementId>;
 
-/// What is said of the going of each node, and of its coming.
+/// Statements on the departure and the admission of each node.
 pub(super) struct Words<'a> {
     ledger: &'a Ledger,
-    /// What counts most.
+    /// The statement of the highest rank on each node's departure.
     about: BTreeMap<NodeId, (Order, &'a SignedStatement)>,
-    /// The last of another's by which nothing stands of what the node has said.
+    /// The latest statement by another node that voids the node's statements.
     void: BTreeMap<NodeId, &'a SignedStatement>,
-    /// Who ever admitted each node to which membership, whether that counts or not.
+    /// Issuer and membership of each certificate of a node, whether it counts or not.
     admitted: BTreeMap<NodeId, Vec<(NodeId, u32)>>,
-    /// The memberships of these for which each node was in, as far as that can be told.
+    /// Memberships in which each node really was a member, as far as can be determined.
     was_in: BTreeMap<NodeId, BTreeSet<u32>>,
 }
 
-/// Certificates of one issuer in one membership of it: for whom, and whether to admit.
+/// Certificates by issuer and the issuer's membership: the admitted membership, and whether it may
+/// admit.
 type Issued = BTreeMap<Membership, Vec<(Membership, bool)>>;
 
 impl<'a> Words<'a> {
@@ -56,7 +57,7 @@ impl<'a> Words<'a> {
                         issued.push(((*node, *term), *admin));
                     }
                 }
-                // the farewell that it confirms is the reason
+                // The farewell that this statement confirms is the reason.
                 Claim::Expel { .. } if ledger.confirms(signed) => {}
                 Claim::Expel { .. } if counts => words.note(*id, signed),
                 _ => {}
@@ -66,9 +67,9 @@ impl<'a> Words<'a> {
         words
     }
 
-    /// Notes who was in by certificates that count no more since nothing stands of what their
-    /// issuer has said, or since it fell itself. One that was said by who was out already let
-    /// nobody in.
+    /// Records memberships by certificates that lost effect because their issuer's statements were
+    /// voided, or because the issuer itself fell. A certificate signed by a node that was already
+    /// out admitted no node.
     fn note_fallen(&mut self, mut issued: Issued) {
         let heard = &self.ledger.standing.heard_by;
         let is_void = |(by, term): &Membership| {
@@ -87,13 +88,13 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Notes an expulsion that counts.
+    /// Records an expulsion that counts.
     fn note(&mut self, id: StatementId, signed: &'a SignedStatement) {
         let statement = &signed.statement;
         let Claim::Expel { node, term, .. } = &statement.claim else {
             return;
         };
-        // nobody ends more memberships than there were
+        // An expulsion cannot end more memberships than there were.
         let had = self.ledger.last_term(node).unwrap_or(u32::MAX);
         let is_anothers = statement.by != *node;
         let is_void = self.ledger.standing.voiding.contains(&id);
@@ -110,15 +111,15 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// The last membership that a node was admitted to by anybody, of those that there can have
-    /// been: each comes behind another.
+    /// Returns the last plausible membership to which any node admitted this one. Memberships are
+    /// numbered without gaps.
     pub(super) fn last_admitted(&self, who: &NodeId) -> Option<u32> {
         let admitted = self.admitted.get(who).into_iter().flatten();
         let terms = admitted.map(|(_, term)| *term).collect();
         self.last_of(who, &terms)
     }
 
-    /// Of these memberships the last that there can have been.
+    /// Returns the last plausible membership of these.
     fn last_of(&self, who: &NodeId, terms: &BTreeSet<u32>) -> Option<u32> {
         let over = self.ledger.standing.over_up_to(who);
         let last = terms.range(..=over).next_back().copied();
@@ -126,14 +127,15 @@ impl<'a> Words<'a> {
         behind.last().or(last)
     }
 
-    /// The word by which a node is out: about itself, or about who had let it in.
+    /// Returns the statement by which a node is out: about itself, or about an issuer of its
+    /// certificates.
     fn out(&self, who: &NodeId) -> Option<&'a SignedStatement> {
         let own = self.about.get(who).filter(|_| self.ledger.is_expelled(who));
         let own_word = own.map(|(_, signed)| *signed);
         let was_in = self.was_in.get(who);
         let last = was_in.and_then(|terms| self.last_of(who, terms));
-        // one that was let in again since is out by another's word, and that it goes says nobody
-        // who fell
+        // If the node was admitted again since, only another node's statement can end that. A node
+        // that fell cannot leave by its own statement.
         let had = self.ledger.last_term(who);
         let is_so = own.is_some_and(|((term, is_anothers, ..), _)| {
             last <= Some(*term) && (*is_anothers || last <= had)
@@ -145,7 +147,7 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// The same of everybody.
+    /// Returns the statement by which each departed node is out.
     fn all_out(&self) -> Gone {
         let founder = [&self.ledger.founder];
         let named: BTreeSet<_> = self.admitted.keys().chain(self.about.keys()).collect();
@@ -156,20 +158,21 @@ impl<'a> Words<'a> {
             .collect()
     }
 
-    /// The word by which those are out whose certificate counts no more, so that this node's does
-    /// not either; none of a member, and of one that nobody ever admitted.
+    /// Returns the statement that removed an issuer of the node's certificates, so that they no
+    /// longer count. Returns none for a member and for a node that was never admitted.
     pub(super) fn fell(&self, who: &NodeId) -> Option<&'a SignedStatement> {
         if self.ledger.standing.members.contains_key(who) {
             return None;
         }
         let issuers = self.issuers(who);
-        // also of one that is in again: what it had said before counts no more
+        // Applies even if the issuer was admitted again, because its earlier statements stay void.
         let void = issuers.iter().find_map(|issuer| self.void.get(issuer));
         let about = || issuers.iter().find_map(|issuer| self.about.get(issuer));
         void.copied().or_else(|| about().map(|(_, signed)| *signed))
     }
 
-    /// Who ever let a node in, directly or through others, the last to be met first.
+    /// Returns all nodes that ever admitted a node, directly or through others, in the order in
+    /// which the search finds them.
     fn issuers(&self, who: &NodeId) -> Vec<NodeId> {
         let of = |who: &NodeId| {
             let issuers = self.admitted.get(who).into_iter().flatten();
@@ -192,23 +195,24 @@ impl Ledger {
         Words::of(self)
     }
 
-    /// The word by which a node is no member any more: its own or another's, about itself or about
-    /// who admitted it. None of a member.
+    /// Returns the statement by which a node is no longer a member: by itself or by another node,
+    /// about itself or about an issuer of its certificates. Returns none for a member.
     pub fn expulsion(&self, who: &NodeId) -> Option<&SignedStatement> {
         let word = self.gone().get(who)?;
         self.statements.get(word)
     }
 
-    /// Who is out, and by which word. All statements are gone through once for each change of them,
-    /// however many ask: whoever lists the members asks for each of those who are out.
+    /// Returns the departed nodes and the statement by which each is out. Computed once for each
+    /// change of the statements: listing the members asks for every departed node.
     pub(super) fn gone(&self) -> &Gone {
         let gone = &self.standing.gone;
         gone.get_or_init(|| Arc::new(self.words().all_out()))
     }
 
-    /// The words that whoever lets a node in again has to know: all of others on the last
-    /// membership that it had, and where it was let in to a later one, also by what does not count,
-    /// all on whoever ever let it in. None of a member, and of one that went by itself.
+    /// Returns the expulsions that must be known to the node that readmits this one. These are all
+    /// statements by others on its last membership. If it was admitted to a later membership, even
+    /// without effect, they include all expulsions of every node that ever admitted it. Empty for a
+    /// member and for a node that left by itself.
     pub fn words_against(&self, who: &NodeId) -> BTreeSet<StatementId> {
         if self.standing.members.contains_key(who) {
             return BTreeSet::new();
@@ -229,7 +233,7 @@ impl Ledger {
         each.map(|(id, _)| *id).collect()
     }
 
-    /// All words that put somebody out, or say that it goes.
+    /// Returns all expulsions and farewells that count.
     pub fn expulsions(&self) -> BTreeSet<StatementId> {
         let each = self.statements.iter().filter(|(id, signed)| {
             let is_one = matches!(signed.statement.claim, Claim::Expel { .. });
@@ -238,7 +242,7 @@ impl Ledger {
         each.map(|(id, _)| *id).collect()
     }
 
-    /// Whether a node that is no member any more went by its own word.
+    /// Returns whether a node that is no longer a member left by its own statement.
     pub fn has_resigned(&self, who: &NodeId) -> bool {
         let word = self
             .expulsion(who)
@@ -246,8 +250,9 @@ impl Ledger {
         word == Some((*who, Some(*who)))
     }
 
-    /// Who was let in and is no member, and the word by which that is so: about the node itself, or
-    /// about who had let it in. By time.
+    /// Returns the nodes that were admitted and are not members, each with the statement by which
+    /// it is out. That statement is about the node itself or about an issuer of its certificates.
+    /// Sorted by time.
     pub fn departed(&self) -> Vec<(NodeId, SignedStatement)> {
         let let_in = self.all().filter_map(|(_, it)| match &it.claim {
             Claim::Admit { node, .. } => Some(*node),

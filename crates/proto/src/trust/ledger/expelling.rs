@@ -1,8 +1,8 @@
-//! Putting a node out, so that nothing comes by its word that nobody has seen.
+//! Expulsion of a node, so that its unseen statements never come to count.
 //!
-//! A word that ends a membership names the last statement that stands. One that nobody has shown
-//! can be named too, by the node itself or by another that is as bad: what leads up to it would
-//! stand whenever it is shown. Who puts one of them out ends that for good.
+//! A statement that ends a membership names the last statement that stands. The node itself, or an
+//! accomplice, can name one that it has not shown to any other node. The statements up to that one
+//! would stand as soon as they are shown. Expelling one of these nodes closes that for good.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +12,9 @@ use crate::trust::{NodeKey, TrustError};
 use p2pfs_types::id::NodeId;
 
 impl Ledger {
-    /// Expels a node; a node expels itself to leave. A node that left by itself can be expelled too:
-    /// nothing that it signs afterwards counts then. Returns what was signed, the expulsion first.
+    /// Expels a node; a node expels itself to leave. A node that left by itself can be expelled
+    /// too: nothing that it signs afterwards counts then. Returns the signed statements, the
+    /// expulsion first.
     ///
     /// # Errors
     /// [`TrustError::NotAdmin`], [`TrustError::NoMember`], [`TrustError::Senior`],
@@ -25,12 +26,13 @@ impl Ledger {
         now_s: u64,
     ) -> Result<Vec<SignedStatement>, TrustError> {
         let is_own = node == key.node_id();
-        // also those for which it was given a certificate before their time
+        // Includes memberships for which the node already has a certificate but that have not
+        // begun.
         let term = self.last_term(&node).ok_or(TrustError::NoMember)?;
         let stands = match self.certificate(&node).map(|it| it.id) {
-            // of one that is not known to have said anything: up to its own certificate
+            // Without a known statement of the node, its own certificate is the limit.
             Some(certificate) => self.last_of(&node).or(Some(certificate)),
-            // it may have signed more since it left
+            // The node may have signed more statements since it left.
             None if !is_own && self.has_resigned(&node) => {
                 self.last_counting(&node, term).or(Some(self.cluster))
             }
@@ -46,7 +48,7 @@ impl Ledger {
         }
         let mut stated = vec![said];
         if !is_own {
-            // of two ways in which one has gone on, one stands
+            // If the node has forked its chain, only one branch stands.
             stated.extend(after.say_lost(self, key, now_s)?);
             stated.extend(after.close(key, node, now_s));
             stated.extend(after.confirm_farewells(key, now_s));
@@ -65,10 +67,10 @@ impl Ledger {
         }
     }
 
-    /// Ends what could still come to stand of what was said by a node that is put out, by those
-    /// whom it had let in, and by those on whom it had the word: none of that is known here, so
-    /// nothing that counts is lost. As much of it as there is room for: who fills the record keeps
-    /// nobody from putting it out.
+    /// Closes the open memberships of an expelled node, of the nodes that it had admitted, and of
+    /// those that it had ended. Their missing statements are unknown here, so nothing that counts
+    /// is lost. Closes as many as there is room for, so a full ledger does not prevent the
+    /// expulsion.
     fn close(&mut self, key: &NodeKey, node: NodeId, now_s: u64) -> Vec<SignedStatement> {
         let let_in = self.let_in_by(node);
         let open = self.standing.open.iter();
@@ -83,7 +85,7 @@ impl Ledger {
         self.state_as_many(key, claims, now_s)
     }
 
-    /// A node, and who was let in by it or by those whom it had let in.
+    /// Returns the node and all nodes admitted by it, directly or through others.
     fn let_in_by(&self, node: NodeId) -> BTreeSet<NodeId> {
         let mut by: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
         for id in &self.standing.valid {
@@ -103,12 +105,12 @@ impl Ledger {
         all
     }
 
-    /// The last membership for which a node has a certificate that counts.
+    /// Returns the last membership for which a node has a certificate that counts.
     pub(super) fn last_term(&self, node: &NodeId) -> Option<u32> {
         self.standing.last_terms.get(node).copied()
     }
 
-    /// Whether the node may be put out by the key's.
+    /// Checks that the key's node may expel the node.
     pub(super) fn check_expels(
         &self,
         key: &NodeKey,

@@ -1,12 +1,12 @@
-//! The statements as an audit reads them.
+//! Statements in the order in which an audit reads them.
 
 use std::collections::BTreeMap;
 
 use super::{Ledger, SignedStatement, StatementId};
 
 impl Ledger {
-    /// All statements by time, and whether each counts. Of one second, the founder's come first,
-    /// and those of one node in the order in which it made them.
+    /// Returns all statements by time, and whether each counts. Within one second the founder's
+    /// come first, and those of one node keep the order of its chain.
     pub fn history(&self) -> Vec<(SignedStatement, bool)> {
         let places = self.places();
         let mut all: Vec<_> = self.statements.iter().collect();
@@ -18,7 +18,7 @@ impl Ledger {
         each.map(|it| (it.clone(), self.counts(it))).collect()
     }
 
-    /// How many statements of its issuer's chain stand before each.
+    /// Returns for each statement how many statements of its issuer's chain stand before it.
     fn places(&self) -> BTreeMap<StatementId, usize> {
         let mut places = BTreeMap::new();
         for id in self.statements.keys() {

@@ -1,7 +1,7 @@
-//! How statements of others come into a ledger: each is looked at once, and once more for each
-//! step by which its issuer comes into the right to say it. Whoever hands over one that nobody
-//! signed is heard no further. Where there is no room, a member's word takes that of one that does
-//! not count and that nobody answers for.
+//! Admission of other nodes' statements into a ledger. Each statement is examined once, and once
+//! more whenever its issuer gains the right to make it. Processing stops at the first forged
+//! statement, because its sender is dishonest. In a full ledger a member's statement replaces one
+//! that does not count and whose issuer is not a member.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,54 +12,55 @@ use super::{
 use crate::trust::statement::{Claim, SignedStatement, Statement, StatementId};
 use p2pfs_types::id::NodeId;
 
-/// What came of statements that were handed in.
+/// The result of a batch of incoming statements.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::trust) struct Taken {
-    /// Those that are new here.
+    /// Statements that are new here.
     pub new: Vec<SignedStatement>,
-    /// One was not signed by whom it names: those after it were not looked at.
+    /// Whether a statement was not signed by the node that it names. The statements after it were
+    /// not examined.
     pub is_forged: bool,
-    /// Who has signed more than one node may.
+    /// An issuer that signed more statements than one node may.
     pub over: Option<NodeId>,
 }
 
-/// What a node may say of who is in.
+/// The statements about the membership that a node may make.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Right {
     #[default]
     None,
-    /// That it goes.
+    /// It may state that it leaves.
     Go,
-    /// Who else is in.
+    /// It may admit and expel others.
     Admit,
 }
 
-/// What is known of an issuer while statements are taken in.
+/// State of an issuer while statements are taken in.
 #[derive(Default)]
 struct Issuer {
     right: Right,
     kept: usize,
-    /// By how many certificates that are kept.
+    /// Number of stored certificates for the issuer.
     admitted: usize,
-    /// Statements for which its right does not suffice yet.
+    /// Statements for which the issuer does not have the right yet.
     early: Vec<SignedStatement>,
-    /// The same where they say that it goes.
+    /// Farewells for which the issuer does not have the right yet.
     farewells: Vec<SignedStatement>,
 }
 
-/// Everybody who has said or may say something.
+/// All nodes that have made or may make statements.
 struct Issuers(BTreeMap<NodeId, Issuer>);
 
 enum Place {
-    /// It may be taken in, where its issuer signed it.
+    /// It is taken in, if its issuer signed it.
     Here,
-    /// Its issuer may get the right to say it.
+    /// Its issuer may still get the right to make it.
     Later,
-    /// Its issuer has said too much already.
+    /// Its issuer has made too many statements already.
     Over,
-    /// The ledger holds no more.
+    /// The ledger has no room.
     Full,
-    /// Not of this cluster, or here already.
+    /// It belongs to another cluster or is already stored.
     Nowhere,
 }
 
@@ -73,7 +74,7 @@ impl Issuers {
         issuers
     }
 
-    /// Counts a statement that is kept; gives those that may be said by its word.
+    /// Counts a stored statement. Returns the waiting statements that it permits.
     fn note(&mut self, signed: &SignedStatement) -> Vec<SignedStatement> {
         self.0.entry(signed.statement.by).or_default().kept += 1;
         let Claim::Admit { node, admin, .. } = &signed.statement.claim else {
@@ -83,7 +84,7 @@ impl Issuers {
         issuer.admitted += 1;
         let right = if *admin { Right::Admit } else { Right::Go };
         if right <= issuer.right {
-            // there is room for one more
+            // Each further certificate makes room for one more farewell.
             return issuer.farewells.pop().into_iter().collect();
         }
         issuer.right = right;
@@ -105,8 +106,7 @@ impl Issuers {
 }
 
 impl Ledger {
-    /// Takes statements in. What is of another cluster, by nobody known, or beyond a limit is
-    /// passed over.
+    /// Takes statements in. Skips those of another cluster, of unknown issuers, and beyond a limit.
     pub(in crate::trust) fn take_in(
         &mut self,
         statements: impl IntoIterator<Item = SignedStatement>,
@@ -114,7 +114,7 @@ impl Ledger {
         self.take_in_up_to(STATEMENTS_OF_OTHERS_MAX, statements)
     }
 
-    /// The same; gives those that are new.
+    /// Takes statements in as [`Self::take_in`] does. Returns those that are new.
     pub fn merge(
         &mut self,
         statements: impl IntoIterator<Item = SignedStatement>,
@@ -122,7 +122,8 @@ impl Ledger {
         self.take_in(statements).new
     }
 
-    /// As [`Self::take_in`], where others than the founder may have said so many.
+    /// Takes statements in as [`Self::take_in`] does, with this limit for all nodes except the
+    /// founder.
     pub(super) fn take_in_up_to(
         &mut self,
         most_of_others: usize,
@@ -136,7 +137,7 @@ impl Ledger {
             match self.place_of(&issuers, most_of_others, &signed) {
                 Place::Nowhere => {}
                 Place::Later => issuers.wait(signed),
-                // one proof is enough
+                // One proof of excess is enough.
                 Place::Over if taken.over.is_some() => {}
                 Place::Full if !self.is_answered_for(&signed.statement) => {}
                 Place::Here | Place::Over | Place::Full if !signed.is_genuine() => {
@@ -147,7 +148,7 @@ impl Ledger {
                 Place::Full => without_room.push(signed),
                 Place::Here => {
                     self.statements.insert(signed.id(), signed.clone());
-                    // an issuer's certificate may stand behind what it issued
+                    // An issuer's certificate may stand behind the statements that it permits.
                     queue.extend(issuers.note(&signed));
                     taken.new.push(signed);
                 }
@@ -160,14 +161,14 @@ impl Ledger {
         taken
     }
 
-    /// Whether a member says it, in its present membership.
+    /// Returns whether a member made the statement in its present membership.
     fn is_answered_for(&self, statement: &Statement) -> bool {
         let member = self.standing.members.get(&statement.by);
         member.is_some_and(|it| it.term == statement.by_term)
     }
 
-    /// Takes in those of these that count, each for one that is idle then; gives those that there
-    /// was one for.
+    /// Takes in those of these statements that count, each in place of an idle one. Returns those
+    /// that were taken in.
     fn take_for_idle(&mut self, mut signed: Vec<SignedStatement>) -> Vec<SignedStatement> {
         signed.retain(|it| !self.statements.contains_key(&it.id()));
         if signed.is_empty() {
@@ -184,7 +185,8 @@ impl Ledger {
             }
             counts
         });
-        // by now: what is taken in may name one of them, or let it count
+        // Idle statements are selected only now, because a statement taken in may name one or make
+        // it count.
         let idle = after.idle(signed.len());
         for late in signed.split_off(idle.len()) {
             after.statements.remove(&late.id());
@@ -200,8 +202,8 @@ impl Ledger {
         signed
     }
 
-    /// Statements that can go without anything that counts being another: they do not count, who
-    /// has signed them is out, and none that stays names them. At most so many.
+    /// Returns at most `most` statements that can be removed without any effect. They do not count,
+    /// their issuers are not members, and no remaining statement names them.
     pub(super) fn idle(&self, most: usize) -> Vec<StatementId> {
         let mut named: BTreeMap<StatementId, usize> = BTreeMap::new();
         for signed in self.statements.values() {
@@ -236,7 +238,7 @@ impl Ledger {
         idle
     }
 
-    /// Whether a statement is worth a look at its signature.
+    /// Classifies a statement before its signature is checked.
     fn place_of(
         &self,
         issuers: &Issuers,
@@ -259,7 +261,7 @@ impl Ledger {
         }
         let issuer = issuers.0.get(&by);
         let (right, kept) = issuer.map_or((Right::None, 0), |it| (it.right, it.kept));
-        // as often as it was let in it can go
+        // A node may leave as often as it was admitted.
         let again = issuer.map_or(0, |it| it.admitted.saturating_sub(1));
         let may_go = is_farewell(statement) && kept < STATEMENTS_PER_MEMBER_MAX + again;
         let is_full = self.statements.len() >= most;
@@ -274,12 +276,12 @@ impl Ledger {
     }
 }
 
-/// Whether a node says that it goes.
+/// Returns whether the issuer states that it leaves.
 pub(super) fn is_farewell(statement: &Statement) -> bool {
     matches!(&statement.claim, Claim::Expel { node, .. } if *node == statement.by)
 }
 
-/// Which other statements one names.
+/// Returns the ids of the statements that this one names.
 fn names(statement: &Statement) -> impl Iterator<Item = StatementId> {
     let last = match &statement.claim {
         Claim::Expel { stands, .. } => *stands,

@@ -1,4 +1,4 @@
-//! What a node states itself: each claim as the next step of its chain.
+//! Statements of this node: each claim becomes the next statement of its chain.
 
 use super::Ledger;
 use crate::trust::statement::{
@@ -7,12 +7,12 @@ use crate::trust::statement::{
 use crate::trust::{NodeKey, TrustError};
 use p2pfs_types::id::{EpochId, NodeId};
 
-/// How often a word is said until it is the last one: words that stand no more may have had the
-/// numbers that come next.
+/// Maximum number of attempts to make a claim the last word. Earlier claims that no longer stand
+/// may already use the next numbers.
 const SAID_MAX: u64 = 64;
 
 impl Ledger {
-    /// Signs a claim of this node's, as the next step of its chain, and takes it in.
+    /// Signs a claim as the next statement of this node's chain and takes it in.
     pub(super) fn state(
         &mut self,
         key: &NodeKey,
@@ -23,7 +23,8 @@ impl Ledger {
         stated.into_iter().next().ok_or(TrustError::LedgerFull)
     }
 
-    /// The same with many, which are looked at in one turn. After an error some are taken in.
+    /// Signs several claims as [`Self::state`] does, with one evaluation. After an error some of
+    /// them are taken in.
     pub(super) fn state_all(
         &mut self,
         key: &NodeKey,
@@ -37,7 +38,8 @@ impl Ledger {
         let latest_s = self.by(&by).map(|(_, statement)| statement.at_s).max();
         let mut latest_s = latest_s.unwrap_or(0);
         let signed = claims.into_iter().map(|claim| {
-            // who was let in first is the senior, also where the clock was set back or stands still
+            // The node admitted first is the senior, even if the clock was set back or stands
+            // still.
             let step_s = u64::from(matches!(claim, Claim::Admit { .. }));
             let at_s = at_s.max(latest_s.saturating_add(step_s));
             latest_s = at_s;
@@ -61,7 +63,7 @@ impl Ledger {
         }
     }
 
-    /// The same with those of them that count then; nothing is taken in where it is an error.
+    /// Signs those of the claims that count afterwards. Takes nothing in after an error.
     pub(super) fn state_what_counts(
         &mut self,
         key: &NodeKey,
@@ -84,7 +86,7 @@ impl Ledger {
         }
     }
 
-    /// Makes a member the owner of a path, or nobody. Gives what was signed.
+    /// Makes a member the owner of a path, or removes the owner. Returns the signed statements.
     ///
     /// # Errors
     /// [`TrustError::NotAdmin`], [`TrustError::NoMember`], [`TrustError::OwnedPath`],
@@ -115,8 +117,8 @@ impl Ledger {
         self.state_until(key, now_s, claim, is_so)
     }
 
-    /// Makes an epoch the cluster's, and confirms the farewells of nodes that left. Returns what was
-    /// signed.
+    /// Makes an epoch the cluster's, and confirms the farewells of nodes that left. Returns the
+    /// signed statements.
     ///
     /// # Errors
     /// [`TrustError::NotAdmin`], [`TrustError::LedgerFull`].
@@ -133,19 +135,19 @@ impl Ledger {
         };
         let is_so = |ledger: &Self| ledger.epoch() == Some(epoch);
         let mut after = self.clone();
-        // a fresh secret is for the members alone, so no node that left may let one more in
+        // A fresh secret is for the members alone, so no node that left may admit another.
         let mut stated = after.confirm_farewells(key, now_s);
         stated.extend(after.state_until(key, now_s, claim, is_so)?);
         *self = after;
         Ok(stated)
     }
 
-    /// Names the epoch of the first secret, where no statement names any yet: who has lost it, or
-    /// has another, knows by that which one the others have. A fresh secret, of which this node may
-    /// not have heard, is the cluster's all the same.
+    /// Names the epoch of the first secret if no statement names an epoch yet. A node that lost its
+    /// secret, or has another one, learns from it which secret the others have. The number is 0, so
+    /// a rotation that this node has not heard of prevails.
     ///
     /// # Errors
-    /// As [`Self::rotate`].
+    /// Those of [`Self::rotate`].
     pub fn name_epoch(
         &mut self,
         key: &NodeKey,
@@ -160,7 +162,7 @@ impl Ledger {
         Ok(vec![self.state(key, claim, now_s)?])
     }
 
-    /// States as many of these claims as count and as there is room for.
+    /// States those of these claims that count, and as many as the ledger has room for.
     pub(super) fn state_as_many(
         &mut self,
         key: &NodeKey,
@@ -175,7 +177,8 @@ impl Ledger {
         }
     }
 
-    /// Says it, and once more where an older word, which others make count again, has its number.
+    /// States the claim until it holds. A further attempt is needed if an older claim, which the
+    /// statement makes count again, has the same number.
     fn state_until(
         &mut self,
         key: &NodeKey,
@@ -195,9 +198,9 @@ impl Ledger {
         Err(TrustError::LedgerFull)
     }
 
-    /// Says again what was the last word in `before`, still counts, and is it no more since of two
-    /// words, of which one was behind the other, one is gone or counts less now. As much of it as
-    /// there is room for.
+    /// States again the claims that were the last word in `before` and still count, but are no
+    /// longer the last word. A claim can lose that place when a claim below or above it disappears
+    /// or counts less. Stops when the ledger has no room.
     pub(super) fn say_again(
         &mut self,
         before: &Self,
@@ -217,7 +220,8 @@ impl Ledger {
         stated
     }
 
-    /// What was the last word in `before`, still counts, and is it no more; as it can be said now.
+    /// Returns the claims that were the last word in `before`, still count, and are not the last
+    /// word now. They have the numbers that are next now.
     fn outdone_of(&self, before: &Self) -> Vec<Claim> {
         let (now, then) = (&self.standing, &before.standing);
         let counts = |id: &StatementId| now.valid.contains(id);

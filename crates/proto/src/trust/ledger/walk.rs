@@ -1,4 +1,4 @@
-//! Who is in, found by going through those who may admit from the senior down.
+//! Evaluation of a ledger from the most senior node with the right to admit down.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,50 +8,50 @@ use super::{CHAIN_MAX, Certificate, Ledger, Membership, Owned, Rank, Said, Stand
 use crate::trust::statement::{Claim, Statement, StatementId};
 use p2pfs_types::id::{EpochId, NodeId};
 
-/// What makes an epoch or an owner the cluster's.
+/// A claim about the cluster's epoch or about the owner of a path.
 struct Word<T> {
     number: u64,
-    /// Whether another than the node itself has ended the membership in which it was said.
+    /// Whether another node ended the membership in which the claim was made.
     is_put_out: bool,
     rank: Rank,
     said: Said<T>,
 }
 
-/// That a node goes, as it says itself.
+/// A node's statement that it leaves.
 struct Farewell {
     id: StatementId,
-    /// The membership in which it says so.
+    /// The membership in which it was made.
     by_term: u32,
-    /// The last that it ends.
+    /// The last membership that it ends.
     term: u32,
     stands: Option<StatementId>,
 }
 
-/// Up to where stands what was said in a membership that was ended.
+/// The limit up to which the statements of an ended membership stand.
 #[derive(Clone, Copy)]
 struct Cut {
-    /// By whose word.
+    /// The node that set the limit.
     by: NodeId,
     last: Option<StatementId>,
-    /// Whether it names one that is not known here to the first of all, so that more comes to stand
-    /// when it is.
+    /// Whether it names a statement whose chain is not completely known here. Further statements
+    /// come to stand when the missing ones arrive.
     is_open: bool,
-    /// Whether it names the node's own farewell, so that it only confirms it.
+    /// Whether it names the node's own farewell and so only confirms it.
     is_confirming: bool,
 }
 
-/// Going through a ledger from the senior down.
+/// State of an evaluation from the senior down.
 pub(super) struct Walk<'a> {
     ledger: &'a Ledger,
-    /// What each node has said in each of its memberships.
+    /// Statements of each node in each of its memberships.
     by: BTreeMap<Membership, Vec<(StatementId, &'a Statement)>>,
     standing: Standing,
-    /// Memberships with the right to admit that were not heard yet.
+    /// Memberships with the right to admit that have not been heard yet.
     waiting: BTreeSet<(Rank, u32)>,
     heard: BTreeSet<Membership>,
-    /// The order of what each has said.
+    /// Order of each node's statements.
     chains: Chains,
-    /// That they go, as each node says of itself.
+    /// Farewells of each node.
     farewells: BTreeMap<NodeId, Vec<Farewell>>,
     /// Cuts by other nodes, for each ended membership. They also limit earlier memberships that no
     /// other cut limits. The most senior node that ended a membership sets its cut.
@@ -117,8 +117,9 @@ impl<'a> Walk<'a> {
         walk
     }
 
-    /// One that is further from the founding than a node can show does not count, nor does one of
-    /// no membership: the first is number 1. The right to admit is given for good or not at all.
+    /// Records a certificate. Ignores one that is further from the founding than a chain can show,
+    /// and one for membership 0, because the first membership is number 1. A certificate with an
+    /// end never gives the right to admit.
     fn certify(&mut self, mut certificate: Certificate) {
         certificate.admin &= certificate.until_s.is_none();
         let Certificate {
@@ -142,27 +143,28 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Returns the cuts that limit a membership, as far as seniors have spoken. They hold together:
-    /// a statement counts only if each of them lets it stand.
+    /// Returns the cuts that limit a membership, according to the seniors heard so far. They hold
+    /// together: a statement counts only if each of them lets it stand.
     fn cuts(&self, (by, term): Membership) -> impl Iterator<Item = &Cut> {
         let behind = (by, term)..=(by, u32::MAX);
         let others = self.cut.range(behind.clone()).next();
         let ended = others.map(|(ended, _)| *ended);
-        // a farewell from a later membership adds nothing to a cut by another node
+        // A farewell from a later membership adds nothing to a cut by another node.
         let is_in_time = move |own: &Membership| ended.is_none_or(|ended| *own <= ended);
-        // every farewell, however the node numbered it: the next one may be signed after its end
+        // Every farewell counts, whatever its number: the node may sign the next one after its end.
         let own = self.own_cut.range(behind);
         let own = own.filter(move |(own, _)| is_in_time(own));
         others.into_iter().chain(own).map(|(_, cut)| cut)
     }
 
-    /// Whether nothing stands of what a node has said in a membership.
+    /// Returns whether all statements of a node in this membership are void.
     fn is_void(&self, (by, term): Membership) -> bool {
         let void = self.standing.void.get(&by);
         void.is_some_and(|void| term <= *void)
     }
 
-    /// Returns the cut that lets stand what both do: up to where the chains part that they name.
+    /// Returns the cut that lets stand only what both let stand, up to the point where their chains
+    /// part.
     fn meet(&self, one: Cut, other: Cut) -> Cut {
         let mut last = one.last;
         while let Some(id) = last
@@ -179,19 +181,19 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Returns the one cut that limits a membership, as far as seniors have spoken.
+    /// Returns the one cut that limits a membership, according to the seniors heard so far.
     fn limit(&self, membership: Membership) -> Option<Cut> {
         let cuts = self.cuts(membership).copied();
         cuts.reduce(|one, other| self.meet(one, other))
     }
 
-    /// Whether a statement in a membership with this limit counts.
+    /// Returns whether a statement in a membership with this limit counts.
     fn stands(&self, id: &StatementId, membership: Membership, limit: Option<Cut>) -> bool {
         let is_kept = |cut: Cut| cut.last.is_some_and(|last| self.chains.is_up_to(id, &last));
         !self.is_void(membership) && limit.is_none_or(is_kept)
     }
 
-    /// By whose word more can come to stand of what was said in a membership that is over.
+    /// Returns the node by whose cut more statements of an ended membership can come to stand.
     fn is_open(&self, membership: Membership) -> Option<NodeId> {
         let mut cuts = self.cuts(membership).peekable();
         let by = cuts.peek().map(|cut| cut.by)?;
@@ -199,27 +201,28 @@ impl<'a> Walk<'a> {
         is_open.then_some(by)
     }
 
-    /// Whether only the node's own farewells limit a membership.
+    /// Returns whether only the node's own farewells limit a membership.
     fn is_unconfirmed(&self, (by, term): Membership) -> bool {
         let mut cuts = self.cuts((by, term)).peekable();
         !self.is_void((by, term)) && cuts.peek().is_some() && cuts.all(|cut| cut.by == by)
     }
 
-    /// Whether a word that a node's memberships are over up to this one speaks of a senior's: of
-    /// one that was heard before and goes on, or of none but such as are over already.
+    /// Returns whether an expulsion up to this membership concerns a senior of the issuer. This
+    /// holds if a membership heard before goes on, or if all memberships up to this one are already
+    /// over.
     fn is_senior(&self, node: &NodeId, up_to_term: u32) -> bool {
         let over = self.standing.over_up_to(node);
         let mut heard = self.heard.range((*node, 0)..=(*node, up_to_term));
         heard.any(|(_, term)| *term > over || up_to_term <= over)
     }
 
-    /// Takes in what one who may admit has said in this membership, and nothing that it says to
-    /// have said in one that it never had.
+    /// Applies the statements of a node with the right to admit in this membership. Statements in a
+    /// membership that the node never had are not applied.
     pub(super) fn hear(&mut self, membership: Membership) {
         let (admin, _) = &membership;
         let (rank, certificate) = self.senior_certificate(&membership);
         self.standing.heard_by.insert(membership, certificate);
-        // who says that it goes says nothing after that, in whatever membership
+        // A farewell ends the node's statements in every membership, so it is applied first.
         self.take_farewells(admin);
         let mut others = self.cut.range(membership..=(*admin, u32::MAX));
         let is_put_out = others.any(|(_, cut)| !cut.is_confirming);
@@ -231,7 +234,7 @@ impl<'a> Walk<'a> {
             }
             match &statement.claim {
                 Claim::Found { .. } => continue,
-                // that it goes was heard before all else
+                // Farewells were applied before all other statements.
                 Claim::Expel { node, .. } if node == admin => continue,
                 Claim::Expel { node, term, .. } if self.is_senior(node, *term) => continue,
                 Claim::Expel { node, term, stands } => {
@@ -282,7 +285,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Nothing stands of what a node has said up to this membership: of what was not heard yet.
+    /// Voids all statements of a node up to this membership that have not been heard yet.
     fn void(&mut self, id: StatementId, (node, term): Membership) {
         let void = self.standing.void.entry(node).or_default();
         *void = (*void).max(term);
@@ -291,7 +294,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Which of the certificates to admit makes a membership the most senior.
+    /// Returns the most senior certificate that gives this membership the right to admit.
     fn senior_certificate(&self, (node, term): &Membership) -> (Rank, StatementId) {
         let certificates = self.certificates.get(node).into_iter().flatten();
         let admin = certificates.filter(|it| it.admin && it.term == *term);
@@ -299,8 +302,8 @@ impl<'a> Walk<'a> {
         first.expect("who is heard has a certificate to admit")
     }
 
-    /// Applies all farewells of a node when it is heard for the first time. A farewell beyond a
-    /// senior's cut is ignored.
+    /// Applies all farewells of a node when it is heard for the first time. Ignores a farewell
+    /// beyond a senior's cut.
     fn take_farewells(&mut self, node: &NodeId) {
         let mut farewells = self.farewells.remove(node).unwrap_or_default();
         farewells.retain(|it| {
@@ -322,7 +325,7 @@ impl<'a> Walk<'a> {
     fn end(&mut self, (node, term): Membership, by: NodeId, stands: Option<StatementId>) {
         self.standing.end(node, term);
         let signed = stands.map(|last| self.ledger.statements.get(&last));
-        // one that is another's is known to be none of its own
+        // A statement of another node cannot be one of this node's own.
         let of = signed.map(|signed| signed.map(|signed| signed.statement.by));
         let last = stands.filter(|_| of == Some(Some(node)));
         let is_whole = |last: &StatementId| self.chains.whole_length(last).is_some();
@@ -347,7 +350,7 @@ impl<'a> Walk<'a> {
         };
     }
 
-    /// Those who only go, then who is left.
+    /// Applies the farewells of nodes without the right to admit, then computes the members.
     pub(super) fn finish(mut self) -> Standing {
         let heard = self.heard.iter();
         let open = heard.filter_map(|it| Some((*it, self.is_open(*it)?)));
@@ -367,15 +370,16 @@ impl<'a> Walk<'a> {
             let last = certificates.iter().map(|it| it.term).max();
             self.standing.last_terms.insert(node, last.unwrap_or(0));
             let current = certificates.into_iter().filter(|it| it.term > over);
-            // of several the one that says most, so that nobody takes by one what another gave; the
-            // first membership of those that say the same, and then the senior's
+            // Several certificates can count. The one with the latest end and the right to admit
+            // wins, so a certificate never takes away what another one gave. Among equal ones the
+            // first membership wins, then the most senior issuer.
             let best = current.max_by_key(|it| {
                 let until = it.until_s.unwrap_or(u64::MAX);
                 (until, it.admin, Reverse((it.term, it.rank, it.id)))
             });
             self.standing.members.extend(best.map(|it| (node, it)));
         }
-        // who was put out owns nothing any more, also once it is let in again
+        // An expelled node loses its ownerships, and a readmission does not restore them.
         let is_in = |owner: &Membership| self.standing.is_in(owner);
         let owners = self.owners.into_iter().map(|(path, words)| {
             let said = last_word(&words);
@@ -389,11 +393,11 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Which of several words counts: one of a node that nobody has put out rather than of one that
-/// others have, which may have said it for later; then of the highest number, then of the senior.
-/// Who has left since by itself stays where it was: the others went by its word. As many numbers
-/// there can be as words stand, since each takes the one behind these: a higher one would undo what
-/// is said later.
+/// Returns the claim that counts. Claims of nodes that no other node expelled come first, because
+/// an expelled node may have signed with a high number. Then the highest number wins, then the
+/// senior. A node that left by itself keeps its place, because the others relied on its claim.
+/// Numbers above the number of claims that stand are ignored, since each claim takes the next
+/// number: a higher one would override later claims.
 fn last_word<T: Copy>(words: &[Word<T>]) -> Option<Said<T>> {
     let can_be = words
         .iter()
