@@ -1,4 +1,4 @@
-//! The secret of an epoch, and what is derived from it.
+//! The secret of an epoch and the keys derived from it.
 
 use std::fmt;
 
@@ -8,43 +8,44 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::random_bytes;
 use p2pfs_types::id::EpochId;
 
-/// Labels keep the derived keys apart (RFC 5869, section 3.2: one `info` for each use).
+/// Labels that separate the derived keys (RFC 5869, section 3.2: one `info` for each use).
 const ID_LABEL: &[u8] = b"p2pfs 1 epoch id";
 const UDP_LABEL: &[u8] = b"p2pfs 1 udp key";
 const AUTH_LABEL: &[u8] = b"p2pfs 1 auth key";
 
-/// The 32 random bytes that members of an epoch share. Wiped from memory when dropped, never
-/// printed.
+/// The 32 random bytes that the members share in an epoch. Wiped from memory when dropped, and
+/// never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EpochSecret([u8; 32]);
 
 impl EpochSecret {
-    /// Wraps the bytes of a secret that another made.
+    /// Wraps the bytes of a secret that another node made.
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// A fresh one, never derived from another, so that a node can be left out of the next epoch.
+    /// Makes a fresh secret. It is never derived from another one, so that an expelled node cannot
+    /// compute it.
     pub fn random() -> Self {
         Self(random_bytes())
     }
 
-    /// The bytes, to be passed on to a new member over a channel that is proven.
+    /// Returns the bytes, to be sent to a new member over an authenticated channel.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The name of the epoch, which tells nothing about the secret and may travel in clear.
+    /// Returns the id of the epoch. It reveals nothing about the secret and may travel in clear.
     pub fn id(&self) -> EpochId {
         EpochId(self.derive(&[], ID_LABEL))
     }
 
-    /// The AES-256 key of datagrams sealed under a sender's salt.
+    /// Derives the AES-256 key of datagrams sealed under a sender's salt.
     pub fn udp_key(&self, salt: &[u8; 16]) -> [u8; 32] {
         self.derive(salt, UDP_LABEL)
     }
 
-    /// The HMAC key of membership proofs.
+    /// Derives the HMAC key of membership proofs.
     pub fn auth_key(&self) -> [u8; 32] {
         self.derive(&[], AUTH_LABEL)
     }

@@ -1,27 +1,27 @@
-//! The secrets of a cluster as one follows the other.
+//! The secrets of a cluster and their succession.
 //!
-//! A new one is opened at once, seals some seconds later, when its news has reached the others
-//! under the old one, and the old one ends a minute after that.
+//! A new secret opens messages at once. It seals a few seconds later, when its announcement under
+//! the old secret has reached the others. The old secret ends a minute after that.
 
 use std::sync::Arc;
 
 use super::EpochSecret;
 use p2pfs_types::id::EpochId;
 
-/// How long a new secret waits before it seals: its news travels under the old one.
+/// Seconds before a new secret seals. Its announcement travels under the old secret.
 pub const EPOCH_SWITCH_S: u64 = 3;
 /// How long the secret before is still opened after that. Whoever was put out can read what is
 /// sealed with it until then, and nobody's datagrams are lost meanwhile.
 pub const EPOCH_OVERLAP_S: u64 = 60;
-/// Secrets before the current one that are still opened; the oldest ends beyond it.
+/// Maximum number of previous secrets that are still opened. The oldest ends beyond it.
 const OLD_MAX: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Epochs {
     sealing: Arc<EpochSecret>,
-    /// And from when it seals.
+    /// The next secret, and the time from which it seals.
     next: Option<(Arc<EpochSecret>, u64)>,
-    /// And when each ends.
+    /// Previous secrets, and the time when each ends.
     old: Vec<(Arc<EpochSecret>, u64)>,
 }
 
@@ -38,7 +38,7 @@ impl Epochs {
         Arc::clone(&self.sealing)
     }
 
-    /// The one that seals, or will.
+    /// Returns the next secret, or the sealing one if there is no next one.
     pub(super) fn newest(&self) -> Arc<EpochSecret> {
         Arc::clone(self.next.as_ref().map_or(&self.sealing, |(next, _)| next))
     }
@@ -57,7 +57,7 @@ impl Epochs {
     }
 
     pub(super) fn tick(&mut self, now_s: u64) {
-        // a clock that was set back does not keep this node at a secret that the others drop
+        // If the clock is set back, this node must not keep a secret that the others have dropped.
         let (latest_switch, latest_end) = latest(now_s);
         if let Some((_, from)) = &mut self.next {
             *from = latest_switch.min(*from);
@@ -80,7 +80,8 @@ impl Epochs {
         }
     }
 
-    /// Makes a secret that is known the next one; of two that came at once, the ledger says which.
+    /// Makes a known secret the next one. The ledger decides between two secrets that arrived
+    /// together.
     pub(super) fn prefer(&mut self, epoch: EpochId, now_s: u64) {
         let known = self.all().find(|secret| secret.id() == epoch).cloned();
         if let Some(secret) = known
@@ -103,7 +104,7 @@ impl Epochs {
     }
 }
 
-/// When a secret that comes now seals, and when the one before it ends: none later than that.
+/// Returns the latest time for a switch to a new secret, and the latest end of a previous one.
 fn latest(now_s: u64) -> (u64, u64) {
     let switch = now_s.saturating_add(EPOCH_SWITCH_S);
     (switch, switch.saturating_add(EPOCH_OVERLAP_S))
@@ -140,7 +141,7 @@ mod tests {
     fn a_clock_that_is_set_back_delays_neither_the_switch_nor_the_end_of_the_old_secret() {
         let mut epochs = Epochs::new(secret(1));
         let tick = |epochs: &mut Epochs, now_s| {
-            // as the keyring does, which changes nothing before something is due
+            // As in the keyring, which changes nothing before something is due.
             if epochs.is_due(now_s) {
                 epochs.tick(now_s);
             }

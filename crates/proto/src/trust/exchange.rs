@@ -1,4 +1,4 @@
-//! What two members say to each other so that both know the same of who is in.
+//! Messages by which two members exchange their statements and the cluster's secret.
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
@@ -7,10 +7,10 @@ use super::ledger::STATEMENTS_MAX;
 use super::statement::STATEMENT_MAX_BYTES;
 use p2pfs_types::id::EpochId;
 
-/// The longest question or answer.
+/// Maximum size in bytes of a question or an answer.
 pub const EXCHANGE_MAX_BYTES: usize = STATEMENTS_MAX * STATEMENT_MAX_BYTES + 256;
 
-/// What a member knows, and perhaps all of it.
+/// Digest of a member's knowledge, and all its statements or none.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Question {
     pub(super) digest: [u8; 32],
@@ -18,11 +18,12 @@ pub(super) struct Question {
     pub(super) statements: Vec<u8>,
 }
 
-/// What another member knows that the first may not.
+/// The knowledge of another member that the asking one may lack.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Answer {
     pub(super) digest: [u8; 32],
-    /// Wiped in the end.
+    /// The secret of the cluster's epoch, if the asking member has another. Wiped from memory when
+    /// dropped.
     pub(super) secret: Option<[u8; 32]>,
     pub(super) statements: Vec<u8>,
 }

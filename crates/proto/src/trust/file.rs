@@ -1,5 +1,4 @@
-//! Files that hold secrets: mode 0600, written whole or not at all, refused when others can read
-//! them.
+//! Files with secrets: mode 0600, replaced atomically, refused if other users have access.
 
 #![allow(
     clippy::disallowed_methods,
@@ -17,28 +16,30 @@ use zeroize::Zeroizing;
 use super::TrustError;
 use p2pfs_types::files::{PRIVATE_MODE, make_private_dir};
 
-/// No secret of ours is longer: a key is below 100 bytes, an epoch's 65.
+/// Maximum size in bytes of a secret file. A key has less than 100 bytes, an epoch's secret 65.
 const FILE_MAX_BYTES: u64 = 4096;
-/// The permission bits of everyone but the owner.
+/// Permission bits of the group and of other users.
 const OTHERS: u32 = 0o077;
 
-/// The content of a secret file; none where it does not exist.
+/// Reads a secret file. Returns none if it does not exist.
 ///
 /// # Errors
-/// [`TrustError::Exposed`] where others have any right to it, [`TrustError::File`].
+/// [`TrustError::Exposed`] if other users have any right to it, [`TrustError::BadFile`] if it is
+/// too long, [`TrustError::File`].
 pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, TrustError> {
     read_up_to(path, FILE_MAX_BYTES)
 }
 
-/// The same, of another length at most.
+/// Reads a secret file of up to `most_bytes`. Returns none if it does not exist.
 ///
 /// # Errors
-/// As [`read`].
+/// Those of [`read`].
 pub(super) fn read_up_to(
     path: &Path,
     most_bytes: u64,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, TrustError> {
-    // a pipe that nobody writes to would hold the start up for ever; a file does not care
+    // Opening a pipe without a writer would block the start for ever; regular files ignore the
+    // flag.
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NONBLOCK);
     let file = match options.open(path) {
@@ -59,7 +60,8 @@ pub(super) fn read_up_to(
             mode: metadata.mode() & 0o7777,
         });
     }
-    // never grown while it is read, so that no copy of a secret stays behind unwiped
+    // The buffer never grows while it is filled, so that no unwiped copy of a secret remains in
+    // memory.
     let length_bytes = metadata.len().min(most_bytes) as usize + 1;
     let mut content = Zeroizing::new(Vec::with_capacity(length_bytes));
     let read = file.take(most_bytes + 1).read_to_end(&mut content);
@@ -74,10 +76,10 @@ pub(super) fn read_up_to(
     Ok(Some(content))
 }
 
-/// Writes a new file; `false` where one was there already, which is left as it is.
+/// Writes a new file. Returns `false` and leaves the file unchanged if it exists already.
 ///
 /// # Errors
-/// [`TrustError::File`]; nothing is left behind.
+/// [`TrustError::File`]. No temporary file remains.
 pub(super) fn create(path: &Path, content: &[u8]) -> Result<bool, TrustError> {
     match write_beside(path, content)?.persist_noclobber(path) {
         Ok(_) => {}
@@ -88,31 +90,33 @@ pub(super) fn create(path: &Path, content: &[u8]) -> Result<bool, TrustError> {
     Ok(true)
 }
 
-/// Writes a file in place of the one there, if any: after a crash it is either the old or the new.
+/// Replaces a file atomically, or creates it. After a crash it has either the old or the new
+/// content.
 ///
 /// # Errors
-/// [`TrustError::File`]; the old file is untouched.
+/// [`TrustError::File`]. If writing fails, the old file is unchanged.
 pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), TrustError> {
     let replaced = write_beside(path, content)?.persist(path);
     replaced.map_err(|error| failed("replace", path, error.error))?;
     sync_directory(path)
 }
 
-/// Writes two files in place of those there, the first before the second: after a crash it may be
-/// the new one beside the old second.
+/// Replaces two files, the first before the second. After a crash the first one may be new while
+/// the second one is old.
 ///
 /// # Errors
-/// [`TrustError::File`], and of the first as [`read`]; the old files are untouched.
+/// [`TrustError::File`], and those of [`read`] for the first file. The old files are unchanged
+/// then.
 pub(super) fn replace_both(
     (first, content): (&Path, &[u8]),
     (second, beside): (&Path, &[u8]),
 ) -> Result<(), TrustError> {
     let before = read(first)?;
-    // where there is no room for both, neither has taken its place yet
+    // Written before the first file is replaced: if there is no room for both, neither is replaced.
     let ready = write_beside(second, beside)?;
     replace(first, content)?;
     if let Err(error) = ready.persist(second) {
-        // which lets go of what was written, so that there is room to put the first one back
+        // The conversion drops the temporary file, so there is room to restore the first one.
         let refused = failed("replace", second, error.into());
         let _as_after_a_crash = match before {
             Some(before) => replace(first, &before),
@@ -123,10 +127,10 @@ pub(super) fn replace_both(
     sync_directory(second)
 }
 
-/// Removes a file; one that is not there is no error.
+/// Removes a file. A missing file is not an error.
 ///
 /// # Errors
-/// [`TrustError::File`]; the file is still there.
+/// [`TrustError::File`]. The file may still exist.
 pub(super) fn remove(path: &Path) -> Result<(), TrustError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, error)),
@@ -134,7 +138,7 @@ pub(super) fn remove(path: &Path) -> Result<(), TrustError> {
     }
 }
 
-/// A file in the same directory, gone unless it gets the name.
+/// Writes a temporary file in the directory of `path`. It is removed unless it is renamed.
 fn write_beside(path: &Path, content: &[u8]) -> Result<NamedTempFile, TrustError> {
     let directory = directory_of(path);
     make_private_dir(directory).map_err(|error| failed("create", directory, error))?;
@@ -146,7 +150,7 @@ fn write_beside(path: &Path, content: &[u8]) -> Result<NamedTempFile, TrustError
             file.as_file().sync_all()?;
             Ok(file)
         });
-    // which names the file that is written beside this one, and gone by now
+    // Only the error's kind: its text names the temporary file, which no longer exists.
     written.map_err(|error| failed("write", path, error.kind().into()))
 }
 
@@ -207,7 +211,7 @@ mod tests {
         replace(b"1", b"2").unwrap();
         assert_eq!(content(&first).unwrap(), b"1");
         assert_eq!(content(&second).unwrap(), b"2");
-        // nothing can be put in the place of a folder
+        // A file cannot replace a directory.
         fs::remove_file(&second).unwrap();
         fs::create_dir(&second).unwrap();
         assert!(replace(b"3", b"4").is_err());

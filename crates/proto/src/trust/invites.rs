@@ -1,4 +1,4 @@
-//! The invitations that this node has issued and that wait to be used.
+//! Invitations that this node has issued and that were not used yet.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,59 +14,60 @@ use super::token::{InviteToken, TOKEN_SEEDS_MAX};
 use super::{Channel, Role, TrustError, random_bytes};
 use p2pfs_types::id::{NodeId, NodeName};
 
-/// The most invitations that wait at once; issuing more is refused until one is used or ends.
+/// Maximum number of unused invitations. Issuing more is refused until one is used or expires.
 pub const INVITES_MAX: usize = 64;
 
-/// One invitation: gone once it is used.
+/// One unused invitation.
 #[derive(Debug)]
 struct Invite {
     key: Zeroizing<[u8; 32]>,
     expires_unix_s: u64,
     grant: Grant,
-    /// When it was made: it is for that cluster, and for nobody who was put out since.
+    /// This node's knowledge when it made the invitation. The invitation is for that cluster only,
+    /// and not for a node that was expelled later.
     known: Known,
 }
 
-/// What was known of who is in.
+/// Knowledge about a cluster's membership on which an invitation is based.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// In which cluster; none where whoever has a secret file is in.
+    /// The cluster, or none if a configured secret file defines the members.
     pub cluster: Option<StatementId>,
-    /// By which words anybody is out.
+    /// The expulsions and farewells that are known.
     pub expulsions: BTreeSet<StatementId>,
 }
 
 impl Known {
-    /// Whether that is of the same cluster and holds all of these words.
+    /// Returns whether both are of the same cluster and this one has all needed statements.
     pub(super) fn covers(&self, needed: &Self) -> bool {
         self.cluster == needed.cluster && needed.expulsions.is_subset(&self.expulsions)
     }
 }
 
-/// What the joiner's certificate will say.
+/// The rights and the name in the joining node's certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
-    /// Whether the joiner may admit and expel.
+    /// Whether the joining node may admit and expel.
     pub admin: bool,
-    /// Its name, whatever it calls itself; none where its own word is taken.
+    /// Its fixed name, or none if the joining node may choose its name.
     pub name: Option<NodeName>,
 }
 
 /// An invitation that was used.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Redeemed {
-    /// Its key, to prove to the joiner that we know it too.
+    /// The one-use key, to prove to the joining node that this node knows it too.
     pub key: Zeroizing<[u8; 32]>,
-    /// What was promised with it.
+    /// The rights and the name promised with the invitation.
     pub grant: Grant,
-    /// What was known when it was made.
+    /// This node's knowledge when it made the invitation.
     pub known: Known,
 }
 
-/// Tells whether the settings of this node give a right to the node of this name.
+/// A check whether the settings of this node give a right to the node of this name.
 pub type IsReserved = Box<dyn Fn(&NodeName) -> bool + Send + Sync>;
 
-/// The names that no joiner may give itself; none until they are set.
+/// The names that a joining node may not choose; none until the check is set.
 #[derive(Default)]
 struct Reserved(OnceLock<IsReserved>);
 
@@ -76,8 +77,8 @@ impl fmt::Debug for Reserved {
     }
 }
 
-/// The one-use keys that wait. In memory only: an invitation lives as long as the node that made
-/// it runs.
+/// Unused invitations with their one-use keys. They are in memory only, so they end when the node
+/// that made them stops.
 #[derive(Debug, Default)]
 pub struct Invites {
     waiting: Mutex<Vec<Invite>>,
@@ -85,24 +86,23 @@ pub struct Invites {
 }
 
 impl Invites {
-    /// None yet.
+    /// Creates an empty table.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets which names no joiner may give itself. Only the first call has an effect.
+    /// Sets the names that a joining node may not choose. Only the first call has an effect.
     pub fn reserve(&self, is_reserved: IsReserved) {
         let _set_before = self.reserved.0.set(is_reserved);
     }
 
-    /// Whether a joiner may give itself this name.
+    /// Returns whether a joining node may not choose this name.
     pub fn is_reserved(&self, name: &NodeName) -> bool {
         let reserved = self.reserved.0.get();
         reserved.is_some_and(|is_reserved| is_reserved(name))
     }
 
-    /// Makes an invitation by `issuer`, who can be reached at `seeds`, into the cluster that is
-    /// `known` here.
+    /// Makes an invitation by `issuer`, which listens at `seeds`, into the cluster of `known`.
     ///
     /// # Errors
     /// [`TrustError::BadSeeds`] for no seed or too many, [`TrustError::TooManyInvites`].
@@ -138,9 +138,9 @@ impl Invites {
         })
     }
 
-    /// Uses the invitation that `proof` was made with, if one waits: it is gone then. One that is
-    /// older than any of the words that are `needed`, by which who comes with it was put out, stays
-    /// for another. So does one whose grant is not `accepted`.
+    /// Uses up the invitation that `proof` was made with. An invitation stays for another node if
+    /// it is older than one of the `needed` statements, by which the joining node was expelled. It
+    /// also stays if its grant is not `accepted`.
     pub fn redeem(
         &self,
         channel: &Channel,
@@ -162,13 +162,13 @@ impl Invites {
         Some(Redeemed { key, grant, known })
     }
 
-    /// How many wait, of those into this cluster.
+    /// Returns the number of unused invitations into this cluster.
     pub fn waiting(&self, cluster: Option<StatementId>, now_unix_s: u64) -> usize {
         self.lock_current(cluster, now_unix_s).len()
     }
 
-    /// Those that are in time, and into the cluster that this node is in now: whoever has one into
-    /// another was promised nothing here.
+    /// Locks the table after removing expired invitations and those into another cluster. An
+    /// invitation into another cluster promises nothing in this one.
     fn lock_current(
         &self,
         cluster: Option<StatementId>,

@@ -70,7 +70,7 @@ pub struct Keyring {
     /// Number of ledger changes.
     revision: AtomicU64,
     now_s: AtomicU64,
-    /// Nothing is kept on disk any more.
+    /// Whether the files were removed, so nothing may be written to disk.
     forgotten: AtomicBool,
     /// Held while this node makes a statement and while a file is written, so that an older state
     /// never replaces a newer one.

@@ -1,4 +1,4 @@
-//! The Ed25519 key that a node is known by.
+//! The Ed25519 key that identifies a node.
 
 use std::fmt;
 use std::path::Path;
@@ -10,9 +10,9 @@ use zeroize::Zeroizing;
 use super::{TrustError, file};
 use p2pfs_types::id::NodeId;
 
-/// The name of the key's file within the state directory.
+/// Name of the key's file within the state directory.
 const FILE_NAME: &str = "node.key";
-/// What stands before the 32 bytes of an Ed25519 private key in PKCS #8 (RFC 8410, section 7).
+/// Header of an Ed25519 private key in PKCS #8, before its 32 bytes (RFC 8410, section 7).
 const PKCS8_PREFIX: &[u8] = &[
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
 ];
@@ -25,16 +25,16 @@ pub struct NodeKey {
 }
 
 impl NodeKey {
-    /// The key kept in `directory` (file `node.key`, PKCS #8 as RFC 5958 has it, mode 0600); at
-    /// the first call a new one is made there.
+    /// Loads the key from `directory` (file `node.key`, PKCS #8 as in RFC 5958, mode 0600). The
+    /// first call makes a new key there.
     ///
     /// # Errors
-    /// [`TrustError::Exposed`] where others can read it, [`TrustError::BadFile`] where it is no
+    /// [`TrustError::Exposed`] if other users can read it, [`TrustError::BadFile`] if it is not a
     /// key, [`TrustError::File`].
     pub fn load_or_create(directory: &Path) -> Result<Self, TrustError> {
         let path = directory.join(FILE_NAME);
         if file::read(&path)?.is_none() {
-            // Where another process was faster, its key stays and is the one loaded below.
+            // If another process creates the key first, that key stays and is loaded below.
             file::create(&path, &Self::random().pkcs8)?;
         }
         let bad_file = || TrustError::BadFile {
@@ -46,10 +46,10 @@ impl NodeKey {
         Self::from_pkcs8(content).ok_or_else(bad_file)
     }
 
-    /// A fresh key that is kept nowhere.
+    /// Makes a fresh key that is not stored.
     ///
     /// # Panics
-    /// Where the system has no randomness.
+    /// Panics if the system has no randomness.
     pub fn random() -> Self {
         let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new());
         let document = document.expect("the system gives random bytes");
@@ -57,11 +57,11 @@ impl NodeKey {
         Self::from_pkcs8(pkcs8).expect("a key just made is a key")
     }
 
-    /// The key that these 32 bytes are the private half of (RFC 8032, section 5.1.5): for whoever
-    /// keeps keys elsewhere, and for simulations that replay from one number.
+    /// Makes the key with these 32 bytes as its private half (RFC 8032, section 5.1.5). For keys
+    /// that are stored elsewhere, and for simulations that replay from one number.
     ///
     /// # Panics
-    /// Never: any 32 bytes are a private key.
+    /// Never panics: any 32 bytes are a private key.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         let mut document = Zeroizing::new(PKCS8_PREFIX.to_vec());
         document.extend_from_slice(seed);
@@ -78,24 +78,24 @@ impl NodeKey {
         })
     }
 
-    /// The public half.
+    /// Returns the public half of the key.
     pub fn node_id(&self) -> NodeId {
         self.node_id
     }
 
-    /// Signs a message (RFC 8032); the signature comes in its two halves, as heads carry it.
+    /// Signs a message (RFC 8032). Returns the signature in two halves, as log heads carry it.
     pub fn sign(&self, message: &[u8]) -> [[u8; 32]; 2] {
         let signature = self.pair.sign(message);
         let (first, second) = signature.as_ref().split_at(32);
         [first, second].map(|half| half.try_into().expect("a signature has 64 bytes"))
     }
 
-    /// The private half (RFC 8032, section 5.1.5).
+    /// Returns the private half (RFC 8032, section 5.1.5).
     pub(super) fn seed(&self) -> &[u8] {
         &self.pkcs8[PKCS8_PREFIX.len()..PKCS8_PREFIX.len() + 32]
     }
 
-    /// The private key in PKCS #8, for TLS.
+    /// Returns the private key in PKCS #8, for TLS.
     pub fn pkcs8(&self) -> &[u8] {
         &self.pkcs8
     }
@@ -107,7 +107,7 @@ impl fmt::Debug for NodeKey {
     }
 }
 
-/// Whether `node` signed `message`.
+/// Returns whether `node` signed `message`.
 pub fn verify(node: &NodeId, message: &[u8], signature: &[[u8; 32]; 2]) -> bool {
     let key = UnparsedPublicKey::new(&ED25519, node.as_bytes());
     key.verify(message, signature.as_flattened()).is_ok()

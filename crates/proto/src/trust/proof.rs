@@ -5,8 +5,8 @@ use aws_lc_rs::hmac;
 use super::EpochSecret;
 use p2pfs_types::id::NodeId;
 
-/// Who makes a proof. The label is under the HMAC, so that a stranger who is shown one side's proof
-/// cannot send it back as the other's.
+/// The end of the connection that makes a proof. Its label is under the HMAC, so that a stranger
+/// that receives one side's proof cannot send it back as the other's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The node that dialled.
@@ -30,39 +30,40 @@ const ENROLMENT_LABEL: &[u8] = b"p2pfs 1 enrolment ";
 /// One TLS connection, to which proofs are bound.
 #[derive(Clone, Copy)]
 pub struct Channel {
-    /// Who dialled.
+    /// The node that dialled.
     pub client: NodeId,
-    /// Who accepted.
+    /// The node that accepted.
     pub server: NodeId,
-    /// The TLS exporter (RFC 8446, section 7.5): what only the two ends of this connection know.
+    /// The TLS exporter (RFC 8446, section 7.5). Only the two ends of this connection know it.
     pub exporter: [u8; 32],
 }
 
 impl Channel {
-    /// The proof that `role` of this connection knows the epoch's secret; worth nothing on another
-    /// connection.
+    /// Returns the proof that `role` of this connection knows the epoch's secret. It is invalid on
+    /// every other connection.
     pub fn membership_proof(&self, secret: &EpochSecret, role: Role) -> [u8; 32] {
         let message = self.message(MEMBERSHIP_LABEL, role, &secret.id().0);
         tag(&secret.auth_key(), &message)
     }
 
-    /// Whether a membership proof holds; takes the same time whether or not it does.
+    /// Verifies a membership proof, in constant time.
     pub fn verify_membership(&self, secret: &EpochSecret, role: Role, proof: &[u8; 32]) -> bool {
         let message = self.message(MEMBERSHIP_LABEL, role, &secret.id().0);
         holds(&secret.auth_key(), &message, proof)
     }
 
-    /// The proof that `role` of this connection knows an invitation's one-use key.
+    /// Returns the proof that `role` of this connection knows an invitation's one-use key.
     pub fn enrolment_proof(&self, key: &[u8; 32], role: Role) -> [u8; 32] {
         tag(key, &self.message(ENROLMENT_LABEL, role, &[]))
     }
 
-    /// Whether an enrolment proof holds; takes the same time whether or not it does.
+    /// Verifies an enrolment proof, in constant time.
     pub fn verify_enrolment(&self, key: &[u8; 32], role: Role, proof: &[u8; 32]) -> bool {
         holds(key, &self.message(ENROLMENT_LABEL, role, &[]), proof)
     }
 
-    /// Every field has a fixed length for its label, so no two inputs give one message.
+    /// Builds the message under the HMAC. Every field has a fixed length for its label, so two
+    /// different inputs never give the same message.
     fn message(&self, label: &[u8], role: Role, epoch: &[u8]) -> Vec<u8> {
         let (client, server) = (self.client.as_bytes(), self.server.as_bytes());
         [label, role.label(), epoch, client, server, &self.exporter].concat()

@@ -1,8 +1,8 @@
-//! The key of what is for some nodes alone: how it is made, handed to them, and used.
+//! Keys of restricted shares: how they are made, handed to the readers, and used.
 //!
-//! Sealing is deterministic, so that the same text under the same key is the same bytes: the nonce
-//! is a keyed hash of the text. Who has the key of a share reads all that was ever sealed under
-//! it; there is a new one for each list of readers.
+//! Sealing is deterministic: the same text under the same key gives the same bytes, because the
+//! nonce is a keyed hash of the text. A node with the key of a share can read everything ever
+//! sealed under it. Each list of readers has its own key.
 
 use std::fmt;
 
@@ -14,28 +14,29 @@ use zeroize::Zeroizing;
 use super::NodeKey;
 use p2pfs_types::id::NodeId;
 
-/// What sealing adds to a text: a nonce and a tag (RFC 8439).
+/// Number of bytes that sealing adds to a text: a nonce and a tag (RFC 8439).
 pub const SEAL_BYTES: usize = NONCE_BYTES + TAG_BYTES;
 const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
 
-/// Keep the uses of a key apart.
+/// Labels that separate the uses of a key.
 const MADE: &str = "p2pfs share key 1";
 const WRAPPED: &str = "p2pfs share key wrap 1";
 const NONCES: &str = "p2pfs share key nonce 1";
 
-/// A key for one reader, in two parts since formats have arrays of up to 32 bytes.
+/// A share key encrypted for one reader. It has two parts, because serialization supports arrays of
+/// up to 32 bytes.
 pub type WrappedKey = ([u8; 32], [u8; 16]);
 
-/// A key that a share's readers have. Never printed.
+/// A key that the readers of a share have. Never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ShareKey(Zeroizing<[u8; 32]>);
 
 impl ShareKey {
-    /// Seals a text; `about` must be known to open it, and is no secret.
+    /// Seals a text. `about` is required to open it and is not secret.
     ///
     /// # Panics
-    /// Never below the cipher's limit of 256 GiB.
+    /// Panics if the text exceeds the cipher's limit of 256 GiB.
     pub fn seal(&self, about: &[u8], text: &[u8]) -> Vec<u8> {
         let nonces = Zeroizing::new(blake3::derive_key(NONCES, &self.0[..]));
         let mut hasher = blake3::Hasher::new_keyed(&nonces);
@@ -55,7 +56,8 @@ impl ShareKey {
         sealed
     }
 
-    /// What was sealed, where it was with this key.
+    /// Opens a sealed text. Returns none if it was sealed with another key or another `about`, or
+    /// if it was changed.
     pub fn open(&self, about: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let (sealed, nonce) = sealed.split_last_chunk::<NONCE_BYTES>()?;
         let mut text = sealed.to_vec();
@@ -73,22 +75,24 @@ impl fmt::Debug for ShareKey {
     }
 }
 
-/// Whether anything can be sealed for a node: not for what is no key.
+/// Returns whether the node's id is a valid public key, so that something can be sealed for it.
 pub fn has_key(node: &NodeId) -> bool {
     let point = CompressedEdwardsY(*node.as_bytes()).decompress();
     point.is_some_and(|point| !point.is_small_order())
 }
 
 impl NodeKey {
-    /// The key that this node makes for one purpose: always the same, and nobody else's.
+    /// Derives the key that this node makes for one purpose. It is always the same, and no other
+    /// node can derive it.
     pub fn share_key(&self, purpose: &[u8]) -> ShareKey {
         let mut hasher = blake3::Hasher::new_derive_key(MADE);
         hasher.update(self.seed()).update(purpose);
         ShareKey(Zeroizing::new(*hasher.finalize().as_bytes()))
     }
 
-    /// A share's key for one reader, who needs to know the maker and `about`; none where the reader
-    /// is no key. What is wrapped about the same thing must be the same key.
+    /// Encrypts a share key for one reader, which needs the maker's id and `about` to decrypt it.
+    /// Returns none if the reader's id is not a valid key. Two different keys must never be wrapped
+    /// with the same `about`, because the nonce is fixed.
     pub fn wrap(&self, key: &ShareKey, reader: &NodeId, about: &[u8]) -> Option<WrappedKey> {
         let between = self.between(&self.node_id(), reader, reader, about)?;
         let mut bytes = key.0.to_vec();
@@ -99,7 +103,7 @@ impl NodeKey {
         Some((first.try_into().ok()?, second.try_into().ok()?))
     }
 
-    /// The key that another wrapped for this node.
+    /// Decrypts a key that another node wrapped for this one. Returns none if that fails.
     pub fn unwrap(&self, maker: &NodeId, wrapped: &WrappedKey, about: &[u8]) -> Option<ShareKey> {
         let between = self.between(maker, &self.node_id(), maker, about)?;
         let mut bytes = Zeroizing::new([&wrapped.0[..], &wrapped.1[..]].concat());
@@ -109,8 +113,8 @@ impl NodeKey {
         Some(ShareKey(Zeroizing::new(key)))
     }
 
-    /// What this node and another agree on about one thing (RFC 7748, with the keys of RFC 8032 in
-    /// their other form).
+    /// Derives the key shared by this node and another one for `about` (X25519 of RFC 7748, with
+    /// the Ed25519 keys of RFC 8032 converted to Montgomery form).
     fn between(
         &self,
         maker: &NodeId,
@@ -164,13 +168,13 @@ mod tests {
 
     #[test]
     fn what_is_no_key_gets_none() {
-        // the neutral element, with which anybody would agree
+        // The neutral element, for which the key agreement is the same for every node.
         let mut neutral = [0; 32];
         neutral[0] = 1;
         let (maker, key) = (node(1), node(1).share_key(b"one"));
         assert_eq!(maker.wrap(&key, &NodeId::new(neutral), b"it"), None);
         assert!(!has_key(&NodeId::new(neutral)));
-        // of the numbers half are no point of the curve
+        // About half of all numbers are not a point of the curve.
         let none = |y: &u8| {
             let is_none = maker.wrap(&key, &NodeId::new([*y; 32]), b"it").is_none();
             assert_eq!(is_none, !has_key(&NodeId::new([*y; 32])));

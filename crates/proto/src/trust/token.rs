@@ -1,4 +1,4 @@
-//! The text that invites a node: `p2pfs1-` and base32.
+//! The text of an invitation: `p2pfs1-` and base32.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,36 +10,36 @@ use zeroize::Zeroizing;
 use super::TrustError;
 use p2pfs_types::id::NodeId;
 
-/// What every token of this version begins with; base32 (RFC 4648, section 6) in lower case
-/// follows: no letter that a font or a shell makes ambiguous.
+/// Prefix of a token of this version. Base32 (RFC 4648, section 6) in lower case follows, without
+/// letters that a font or a shell makes ambiguous.
 const PREFIX: &str = "p2pfs1-";
-/// What a token of any version begins with.
+/// Prefix of a token of any version.
 const ANY_VERSION: &str = "p2pfs";
-/// The most seed addresses in one token.
+/// Maximum number of seed addresses in one token.
 pub const TOKEN_SEEDS_MAX: usize = 8;
-/// The longest text that is looked at: eight IPv6 seeds make 368 characters.
+/// Maximum length of a token text that is parsed. Eight IPv6 seeds make 374 characters.
 pub const TOKEN_MAX_BYTES: usize = 512;
-/// Enough to find a mistyped letter; the key is what protects, not this.
+/// Length of the checksum in bytes. It detects mistyped letters; the security rests on the key.
 const CHECKSUM_BYTES: usize = 4;
 
-/// An invitation to one node, for one use.
+/// An invitation for one node and one use.
 #[derive(Clone, PartialEq, Eq)]
 pub struct InviteToken {
-    /// The only node that accepts it.
+    /// The only node that accepts the invitation.
     pub issuer: NodeId,
-    /// Where the issuer listens; 1 to [`TOKEN_SEEDS_MAX`].
+    /// Addresses of the issuer, from 1 to [`TOKEN_SEEDS_MAX`].
     pub seeds: Vec<SocketAddr>,
     /// The one-use key that proves the invitation.
     pub key: Zeroizing<[u8; 32]>,
-    /// When it ends, in seconds since 1970 by the issuer's clock.
+    /// Expiry time in seconds since 1970 by the issuer's clock.
     pub expires_unix_s: u64,
 }
 
 impl InviteToken {
-    /// The text: letters and digits, so that a double click takes all of it.
+    /// Encodes the token as letters and digits after its prefix.
     ///
     /// # Panics
-    /// Where there are more than [`TOKEN_SEEDS_MAX`] seeds, which `Invites::issue` refuses.
+    /// Panics if there are more than [`TOKEN_SEEDS_MAX`] seeds, which `Invites::issue` refuses.
     pub fn encode(&self) -> String {
         assert!(self.seeds.len() <= TOKEN_SEEDS_MAX);
         let mut bytes = Zeroizing::new(Vec::with_capacity(TOKEN_MAX_BYTES));
@@ -55,8 +55,8 @@ impl InviteToken {
         format!("{PREFIX}{}", BASE32.encode(&bytes).to_ascii_lowercase())
     }
 
-    /// Reads the text; white space around it and the case of its letters do not matter. Whether it
-    /// is still in time is for [`InviteToken::check_time`].
+    /// Parses the text. Ignores white space around it and the case of its letters. Does not check
+    /// the expiry time; [`InviteToken::check_time`] does.
     ///
     /// # Errors
     /// [`TrustError::TokenVersion`], [`TrustError::BadToken`].
@@ -98,7 +98,7 @@ impl InviteToken {
         parse_body(body).ok_or_else(|| bad("its checksum is right but its content is not"))
     }
 
-    /// Whether the token is still in time.
+    /// Checks that the token has not expired.
     ///
     /// # Errors
     /// [`TrustError::Expired`].
