@@ -10,8 +10,8 @@ use p2pfs_types::id::EpochId;
 
 /// Seconds before a new secret seals. Its announcement travels under the old secret.
 pub const EPOCH_SWITCH_S: u64 = 3;
-/// How long the secret before is still opened after that. Whoever was put out can read what is
-/// sealed with it until then, and nobody's datagrams are lost meanwhile.
+/// Seconds for which the previous secret is still opened after the switch. An expelled node can
+/// read what is sealed with it until then. Without the overlap, datagrams in flight would be lost.
 pub const EPOCH_OVERLAP_S: u64 = 60;
 /// Maximum number of previous secrets that are still opened. The oldest ends beyond it.
 const OLD_MAX: usize = 4;

@@ -1,35 +1,36 @@
-//! Encoding and decoding of everything that crosses a network, with every size limit.
+//! Encoding and decoding of everything that native nodes send, with every size limit.
 //!
-//! Owns the formats and their limits; opens no socket, keeps no state, and trusts nothing: what
-//! decodes is well formed and within limits, not true. The only module with legacy text.
+//! This module owns the formats and their limits. It opens no socket, keeps no state, and trusts no
+//! input: a decoded message is well formed and within its limits, but not necessarily true.
 
 pub mod native;
 
 use std::net::SocketAddr;
 
-/// Why bytes from outside are not a message. The sender is at fault; nothing was changed.
+/// The reason why received bytes are not a message. The sender is at fault, and nothing has
+/// changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// Over the limit named.
+    /// A length is over its limit.
     #[error("{what} of {length_bytes} bytes is over the limit of {limit_bytes}")]
     TooLong {
-        /// What it is.
+        /// The object that is too long.
         what: &'static str,
         /// Its length.
         length_bytes: usize,
-        /// The limit.
+        /// Its limit.
         limit_bytes: usize,
     },
-    /// Too few bytes, or bytes that mean nothing.
+    /// Bytes are missing, or have no meaning.
     #[error("{what} is malformed")]
     Malformed {
-        /// What it should have been.
+        /// The expected object.
         what: &'static str,
     },
 }
 
-/// One form for each address: an IPv4 peer that a dual-stack socket shows in IPv6 is itself, and
-/// the flow label, which the sender may change, is left out.
+/// Returns the one canonical form of an address. An IPv4 peer that a dual-stack socket reports as
+/// IPv6 becomes IPv4. The flow label, which the sender may change, is cleared.
 pub fn canonical(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(mut six) => match six.ip().to_ipv4_mapped() {

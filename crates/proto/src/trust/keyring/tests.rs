@@ -1,4 +1,4 @@
-//! Promises of the keyring: what is kept, what ends, and who is told.
+//! Tests of the keyring: stored state, the end of secrets, and the exchange with other nodes.
 
 use std::fs;
 
@@ -34,7 +34,7 @@ fn join(admin: &Keyring, admin_key: u8, joiner: &Keyring, joiner_key: u8) {
     joiner.join(&node, secret, &admin.chain_of(&node)).unwrap();
 }
 
-/// Both come to know the same, as the exchange over TCP does.
+/// Lets both exchange their knowledge as the exchange over TCP does.
 fn meet(asker: &Keyring, answerer: &Keyring) {
     for all in [false, true] {
         let (answer, fault) = answerer.answer(&asker.question(all));
@@ -158,7 +158,7 @@ fn a_chain_is_heard_up_to_its_limit_of_bytes() {
     admin.admit(&key(1), node, name(3), false).unwrap();
     let chain = admin.chain_of(&node);
     assert!(chain.len() < CHAIN_MAX_BYTES);
-    // each statement once more, so that nothing but the length is wrong
+    // Repeats each statement, so that only the length is wrong.
     let long = chain.repeat(CHAIN_MAX_BYTES / chain.len() + 1);
     assert!(long.len() > CHAIN_MAX_BYTES && !member.admits(&node, &long));
     assert!(member.admits(&node, &chain));
@@ -180,7 +180,7 @@ fn a_chain_that_makes_nobody_a_member_is_not_kept() {
         assert!(!member.admits(&node, &chain));
         assert_eq!(member.history(), before);
     }
-    // nor a word that puts nobody out
+    // A statement that expels no node is not stored either.
     let me = key(2).node_id();
     for statement in apart.chain(&helper) {
         member.hear_put_out(&me, &statement.encode());
@@ -271,7 +271,7 @@ fn what_no_honest_member_says_of_who_is_in_is_told_from_what_one_does() {
     assert_eq!(two.hear_news(b"garbage"), Some(Fault::Garbage));
     assert_eq!(two.answer(b"garbage"), (None, Some(Fault::Garbage)));
     assert_eq!(two.hear_answer(b"garbage"), (false, Some(Fault::Garbage)));
-    // who hands one over is heard no further
+    // After a forged statement the rest of the message is ignored.
     let before = two.history();
     let said = [forged, genuine.clone()];
     let question = exchange::Question {
@@ -361,7 +361,7 @@ fn what_was_forgotten_serves_to_the_end_and_is_not_there_at_the_next_start() {
         .unwrap();
     assert!(keyring.forget().unwrap());
     assert_eq!(keyring.current().id(), before.id());
-    // its own farewell does not bring it back
+    // The node's own farewell does not restore the secret.
     keyring.expel(&key(1), key(1).node_id()).unwrap();
     let after = load();
     assert_ne!(after.current().id(), before.id());

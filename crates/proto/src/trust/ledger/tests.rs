@@ -1,4 +1,4 @@
-//! Promises of the ledger: who is in follows from the statements alone.
+//! Tests of the ledger: the membership follows from the statements alone.
 
 use proptest::prelude::*;
 
@@ -26,7 +26,8 @@ fn name(n: u8) -> NodeName {
     NodeName::new(format!("n{n}")).unwrap()
 }
 
-/// A cluster that node 1 founded, with node 2 as another administrator and node 3 as a member.
+/// Returns a cluster that node 1 founded, with node 2 as another administrator and node 3 as a
+/// member.
 fn cluster() -> Ledger {
     let mut ledger = Ledger::found(&key(1), name(1), 10);
     ledger.admit(&key(1), id(2), name(2), true, 20).unwrap();
@@ -63,7 +64,7 @@ fn who_has_not_the_right_admits_and_expels_nobody() {
         let refused = ledger.expel(&key(stranger), id(2), 40);
         assert!(matches!(refused, Err(TrustError::NotAdmin)));
     }
-    // what it signs all the same is not even kept
+    // A statement that it signs nevertheless is not even stored.
     let forged = Statement {
         cluster: ledger.cluster(),
         by: id(3),
@@ -110,7 +111,7 @@ fn what_an_expelled_administrator_signs_afterwards_counts_for_nothing_however_it
     let apart = ledger.clone();
     ledger.expel(&key(1), id(2), 50).unwrap();
     assert_eq!(members(&ledger), [1, 3, 4], "whom it admitted before stays");
-    // the thief goes on, dates it back, and gets it in by an accomplice
+    // The thief continues, dates its statements back, and has an accomplice spread them.
     let mut thief = apart;
     thief.admit(&key(2), id(5), name(5), true, 41).unwrap();
     thief.expel(&key(2), id(3), 41).unwrap();
@@ -147,7 +148,7 @@ fn a_junior_does_not_put_out_a_senior_and_a_senior_puts_out_a_junior() {
 fn an_administrator_cannot_give_itself_seniority() {
     let mut ledger = cluster();
     ledger.admit(&key(1), id(4), name(4), true, 40).unwrap();
-    // the younger one signs itself a certificate from before the elder's
+    // The junior signs itself a certificate dated before the senior's.
     ledger.admit(&key(4), id(4), name(4), true, 1).unwrap();
     assert!(matches!(
         ledger.expel(&key(4), id(2), 50),
@@ -208,12 +209,12 @@ fn a_chain_from_the_founding_admits_where_nothing_else_is_known() {
     let joined = Ledger::of(chain.clone()).unwrap();
     assert_eq!(members(&joined), [1, 2, 4]);
     assert!(Ledger::of(chain[1..].to_vec()).is_none());
-    // another cluster's chain changes nothing
+    // The chain of another cluster changes nothing.
     let mut foreign = Ledger::found(&key(9), name(9), 1);
     assert!(foreign.merge(chain).is_empty());
 }
 
-/// Whose a path is.
+/// Returns the owner of a path.
 fn owner(ledger: &Ledger, path: &str) -> Option<NodeId> {
     let mut owners = ledger.owners();
     owners
@@ -363,11 +364,11 @@ fn administrators_one_admitted_by_the_other_are_taken_in_one_turn_whoever_stands
     };
     let room = (STATEMENTS_OF_OTHERS_MAX - ledger.statements.len()) as u64;
     let mut chain: Vec<_> = (2..2 + room).map(admission).collect();
-    // each waits for the one behind it; a look at all for each would take hours
+    // Each statement needs the one behind it. Examining all of them for each one would take hours.
     chain.reverse();
     let mut all = ledger.clone();
     assert_eq!(all.merge(chain).len() as u64, room);
-    // those count that can show their certificates
+    // Nodes count if they can show their certificates.
     let last = CHAIN_MAX as u64;
     for (n, is_in) in [(3, true), (last, true), (last + 1, false), (room, false)] {
         assert_eq!(all.is_admin(&key(n).node_id(), 99), is_in, "{n}");
@@ -425,7 +426,7 @@ fn a_chain_is_as_long_as_its_limit_and_nobody_is_admitted_further_down() {
     }
 }
 
-/// One thing that somebody does.
+/// One action of a node.
 #[derive(Clone, Copy, Debug)]
 enum Deed {
     Admit(u8, u8, bool),

@@ -1,4 +1,4 @@
-//! The native plane's formats: records and heads of catalogues, sealed datagrams, TCP frames.
+//! Formats of the native plane: records and heads of logs, sealed datagrams, TCP frames.
 
 pub mod link;
 pub mod record;

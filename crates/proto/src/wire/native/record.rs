@@ -1,4 +1,4 @@
-//! What a node says it has: the records of its log, and the signed head that vouches for them.
+//! Records of a node's log, which list its files, and the signed head that vouches for them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,13 +8,14 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
-/// The longest name of the sender of a file.
+/// Maximum length in bytes of the name of a file's sender.
 pub const SENDER_MAX_BYTES: usize = 255;
 
-/// The most directories above a name, itself counted: far more than trees that people make have,
-/// and a bound on what one record can make others keep.
+/// Maximum number of components of a path. It is far more than in trees that people make, and
+/// bounds what one record can make the others store.
 pub const PATH_MAX_DEPTH: usize = 256;
-/// The largest size of a file: what fits a signed 64-bit offset (`off_t`), as for every filesystem.
+/// Maximum size of a file in bytes: the largest signed 64-bit offset (`off_t`), as in every file
+/// system.
 pub const FILE_MAX_BYTES: u64 = i64::MAX as u64;
 
 /// A point in time: seconds since 1970 (may be negative) and nanoseconds below 1,000,000,000.
@@ -22,20 +23,21 @@ pub const FILE_MAX_BYTES: u64 = i64::MAX as u64;
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Timestamp {
-    /// Whole seconds since the epoch, rounded down.
+    /// Whole seconds since 1970, rounded down.
     pub seconds: i64,
-    /// The rest.
+    /// Nanoseconds after the whole second.
     pub nanoseconds: u32,
 }
 
-/// Before this a clock is certainly wrong: the first release was not yet made.
+/// Earliest plausible time in seconds since 1970. A clock before it is certainly wrong, because the
+/// first release did not exist yet.
 pub const EARLIEST_UNIX_S: u64 = 1_767_225_600; // 2026-01-01
 
-/// How many bits of a packed time are nanoseconds.
+/// Number of bits for the nanoseconds in a packed time.
 const NANOSECOND_BITS: u32 = 30;
 
 impl Timestamp {
-    /// In 8 bytes, where it is from 1970 to 2513.
+    /// Packs the time into 8 bytes. Returns none if it is not within 1970 to 2513.
     pub fn packed(self) -> Option<u64> {
         let seconds = u64::try_from(self.seconds).ok()?;
         let fits =
@@ -43,7 +45,7 @@ impl Timestamp {
         fits.then_some(seconds << NANOSECOND_BITS | u64::from(self.nanoseconds))
     }
 
-    /// What was packed so.
+    /// Unpacks a time that [`Self::packed`] returned.
     pub fn unpacked(time: u64) -> Self {
         Self {
             seconds: (time >> NANOSECOND_BITS).cast_signed(),
@@ -52,7 +54,7 @@ impl Timestamp {
     }
 }
 
-/// What is before 1970 is taken for its beginning.
+/// Converts a system time. A time before 1970 becomes the beginning of 1970.
 impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -63,46 +65,48 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
-/// Which of a node's shares an entry is in: the number is the node's own and outlives restarts.
+/// Number of a share among the author's shares. The author chooses it, and it outlives restarts.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct ShareIndex(pub u16);
 
 impl ShareIndex {
-    /// From this number on, what is said of a share is sealed for its readers.
+    /// The first number whose records are sealed for the readers of a share.
     pub const FIRST_SEALED: Self = Self(1 << 15);
 
-    /// Whether what is said under this number is sealed.
+    /// Returns whether the records under this number are sealed.
     pub fn is_sealed(self) -> bool {
         self >= Self::FIRST_SEALED
     }
 }
 
-/// How many shares one node can number: the number of each is below this one.
+/// Maximum number of shares of one node. Every number of a share is below it.
 pub const SHARES_MAX: usize = 4096;
-/// The most readers that a share can have: far more than people who share something among
-/// themselves, and a bound on what one record makes others keep.
+/// Maximum number of readers of a share. It is far more than people who share something among
+/// themselves, and bounds what one record makes the others store.
 pub const READERS_MAX: usize = 1024;
-/// The longest path that is sealed, and the longest entry: what they are sealed from, and as much
-/// again as sealing adds and an entry has besides a link's target.
+/// Maximum size in bytes of a sealed path and of a sealed entry. It covers the clear form, the
+/// bytes that sealing adds, and the fields of an entry besides a link's target.
 pub const SEALED_MAX_BYTES: usize = 5120;
 
 /// One reader of a share.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Reader {
+    /// The reader.
     pub node: NodeId,
-    /// The share's key, as only this reader can open it.
+    /// The share's key, encrypted for this reader.
     pub key: ([u8; 32], [u8; 16]),
 }
 
-/// What a name stands for.
+/// The object that a name stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
-    /// A regular file; it is only ever recorded once hashed.
+    /// A regular file. It is recorded only after it was hashed.
     File {
-        /// Its identity.
+        /// Hash of the content.
         hash: ContentHash,
+        /// Size in bytes.
         size_bytes: u64,
         /// Whether its owner may execute it.
         executable: bool,
@@ -111,13 +115,13 @@ pub enum Kind {
     Directory,
     /// A symbolic link that points inside its share.
     Symlink {
-        /// Relative, with `..` at its beginning only.
+        /// The target, relative, with `..` at its beginning only.
         target: bytes::Bytes,
     },
 }
 
 impl Kind {
-    /// Whether both are files of the same bytes.
+    /// Returns whether both are files with the same content.
     pub fn is_same_file(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::File { hash: one, .. }, Self::File { hash: other, .. }) => one == other,
@@ -126,83 +130,88 @@ impl Kind {
     }
 }
 
-/// Who sent a file to the node that shares it, by that node's word.
+/// The sender of a file to the node that shares it, according to that node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Sender {
-    /// A node, which proved that it is.
+    /// A node that has proven its identity.
     Node(NodeId),
-    /// Another, by what it calls itself: at most [`SENDER_MAX_BYTES`].
+    /// Another sender, by the name that it gave, at most [`SENDER_MAX_BYTES`].
     Peer(String),
 }
 
 /// One name in a node's share.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Entry {
-    /// What it is.
+    /// The object that the name stands for.
     pub kind: Kind,
-    /// Its modification time.
+    /// Modification time.
     pub mtime: Timestamp,
-    /// min(mtime, when its author first saw this version): fixed by the author, so that a merge
-    /// reads no clock.
+    /// The earlier of `mtime` and the time when the author first saw this version. The author fixes
+    /// it, so that a merge reads no clock.
     pub version_time: Timestamp,
-    /// Who sent it to its author, where it is a file and somebody did.
+    /// The sender, if it is a file that another node or program sent to the author.
     pub sent_by: Option<Sender>,
 }
 
-/// What a record says.
+/// The content of a record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Fact {
     /// The name has this content now.
     Entry {
-        /// Of the author's shares.
+        /// Number of the author's share.
         share: ShareIndex,
-        /// Never the root.
+        /// The path, never the root.
         path: SharedPath,
-        /// What is there.
+        /// The entry at the path.
         entry: Entry,
     },
-    /// The name is gone (a tombstone).
+    /// The name was removed (a tombstone).
     Removed {
-        /// Of the author's shares.
+        /// Number of the author's share.
         share: ShareIndex,
-        /// What is gone.
+        /// The removed path.
         path: SharedPath,
     },
-    /// The author's cache holds this content complete.
+    /// The author's cache has this content completely.
     Have {
-        /// The content.
+        /// Hash of the content.
         hash: ContentHash,
+        /// Size in bytes.
         size_bytes: u64,
     },
-    /// The author's cache holds it no more (a tombstone).
+    /// The author's cache no longer has this content (a tombstone).
     HaveNot {
-        /// The content.
+        /// Hash of the content.
         hash: ContentHash,
     },
-    /// What follows under this number is for these nodes alone. A number has one list for ever.
+    /// The list of nodes that can read the following records with this number. The list of a number
+    /// never changes.
     Readers {
-        /// At least [`ShareIndex::FIRST_SEALED`].
+        /// Number of the sealed share, at least [`ShareIndex::FIRST_SEALED`].
         number: ShareIndex,
-        /// Which of the author's shares it is.
+        /// Number of the author's share.
         share: ShareIndex,
-        /// What the keys are wrapped about: another for each key.
+        /// Salt with which the keys are wrapped; different for each key.
         salt: [u8; 16],
-        /// The author and the readers, by their keys ascending; at most [`READERS_MAX`] besides
-        /// the author.
+        /// The author and the readers in ascending order of their ids; at most [`READERS_MAX`]
+        /// besides the author.
         readers: Vec<Reader>,
     },
-    /// A name of such a share has this content now.
+    /// A name of a sealed share has this content now.
     Sealed {
+        /// Number of the sealed share.
         number: ShareIndex,
-        /// The path, sealed: the same path of one number is the same bytes.
+        /// The sealed path. The same path with the same number has the same bytes.
         path: bytes::Bytes,
-        /// The [`Entry`], sealed.
+        /// The sealed [`Entry`].
         entry: bytes::Bytes,
     },
-    /// A name of such a share is gone; with an empty path, its list of readers (a tombstone).
+    /// A name of a sealed share was removed. With an empty path its list of readers was removed (a
+    /// tombstone).
     SealedRemoved {
+        /// Number of the sealed share.
         number: ShareIndex,
-        /// As it was said.
+        /// The sealed path, as in the removed record.
         path: bytes::Bytes,
     },
 }
@@ -210,47 +219,49 @@ pub enum Fact {
 /// One step of a node's log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Record {
-    /// Its place: each step of a log has a higher one than the step before.
+    /// Sequence number, which increases with every step of a log.
     pub sequence: u64,
-    /// What it says.
+    /// The content.
     pub fact: Fact,
 }
 
-/// What a node vouches for about its whole log.
+/// A node's summary of its whole log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Head {
-    /// Whose log.
+    /// Author of the log.
     pub author: NodeId,
-    /// What the author calls itself.
+    /// Name of the author.
     pub name: NodeName,
-    /// Which life of the log: higher after the author lost its state.
+    /// Epoch of the log. It is higher after the author lost its state.
     pub epoch: u64,
-    /// The last step.
+    /// Sequence number of the last step.
     pub sequence: u64,
-    /// How many records are live: entries and haves, without tombstones.
+    /// Number of live records: entries and haves, without tombstones.
     pub count: u64,
-    /// Tombstones at or below this sequence are forgotten: who knows less needs a snapshot.
+    /// Tombstones at or below this sequence are forgotten. A node with an older state needs a
+    /// snapshot.
     pub floor: u64,
-    /// The set hash of the live records.
+    /// Set hash of the live records.
     pub digest: [u8; 32],
 }
 
 /// A head and its author's Ed25519 signature over [`Head::signed_bytes`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SignedHead {
-    /// What is vouched for.
+    /// The signed head.
     pub head: Head,
     /// The two halves of the signature (RFC 8032).
     pub signature: [[u8; 32]; 2],
 }
 
 impl Head {
-    /// The order of heads of one author: by epoch, then sequence.
+    /// Returns the rank of the head among those of its author: epoch, then sequence.
     pub fn rank(&self) -> (u64, u64) {
         (self.epoch, self.sequence)
     }
 
-    /// The bytes that the signature covers, with a label so that they can be nothing else.
+    /// Returns the bytes that the signature covers. A label separates them from all other signed
+    /// bytes.
     pub fn signed_bytes(&self) -> Vec<u8> {
         let mut bytes = b"p2pfs head 1\0".to_vec();
         bytes.extend(postcard::to_stdvec(self).expect("a head always encodes"));

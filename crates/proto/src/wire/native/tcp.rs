@@ -1,10 +1,10 @@
-//! Length-limited frames of the native plane's TCP side.
+//! Length-limited TCP frames of the native plane.
 //!
-//! Owns what two nodes say to each other inside TLS: the greeting that proves membership, then
-//! requests one way and responses the other. A frame is a length (u32, big endian, of what follows
-//! it), a request id (u32, big endian), a kind (one byte) and a body. Every kind has its own limit,
-//! checked on the header before a body is read or memory taken for it. An error leaves nothing
-//! behind: the sender is at fault, and the connection is of no more use.
+//! This module owns the messages that two nodes exchange inside TLS: the greeting that proves
+//! membership, then requests in one direction and responses in the other. A frame is a length (u32,
+//! big endian, of everything after it), a request id (u32, big endian), a kind (one byte) and a
+//! body. Every kind has its own limit. The limit is checked on the header, before a body is read or
+//! memory is allocated for it. After an error the sender is at fault and the connection is useless.
 
 pub mod batch;
 pub mod frame;
@@ -34,157 +34,160 @@ pub use log::{LOG_MAX_BYTES, LOG_RECORDS_MAX, LogPart, Packed, pack_records, unp
 use parts::fixed;
 pub use push::{GIVEN_MAX_BYTES, Push, SAID_MAX_BYTES};
 
-/// The most bytes of a file that one request asks for: 1 MiB, the largest read of the kernel.
+/// Maximum number of bytes of a file in one request: 1 MiB, the largest read of the kernel.
 pub const RANGE_MAX_BYTES: u64 = 1 << 20;
-/// The longest member list: some 100 bytes a member for ten thousand of them.
+/// Maximum size of the member list in bytes: about 100 bytes for each of ten thousand members.
 pub const MEMBERS_MAX_BYTES: usize = 1 << 20;
-/// The longest question or answer about who is in: 4096 statements.
+/// Maximum size in bytes of a question or an answer about the membership: 4096 statements.
 pub const TRUST_MAX_BYTES: usize = 4096 * STATEMENT_MAX_BYTES + 256;
-/// The longest chain of certificates in a greeting: 16 of them.
+/// Maximum size in bytes of a chain of certificates in a greeting: 16 certificates.
 pub const CHAIN_MAX_BYTES: usize = 16 * STATEMENT_MAX_BYTES;
-/// The most heads in one frame; more go in several requests.
+/// Maximum number of heads in one frame. More heads need several requests.
 pub const HEADS_MAX: usize = 4096;
-/// The longest frame of heads.
+/// Maximum size in bytes of a frame with heads.
 pub const HEADS_MAX_BYTES: usize = HEADS_MAX * 300;
 const _: () = assert!(HEADS_MAX_BYTES == HEADS_MAX * HEAD_MAX_BYTES);
-/// The most ranges in one description of what a node holds of a file.
+/// Maximum number of ranges in a list of the parts of a file that a node holds.
 pub const HOLDINGS_RANGES_MAX: usize = 4096;
-/// The longest description of what a node holds: two varints of at most 10 bytes a range.
+/// Maximum size in bytes of such a list: two varints of at most 10 bytes for each range.
 pub const HOLDINGS_MAX_BYTES: usize = HOLDINGS_RANGES_MAX * 20 + 16;
-/// The longest reason of a refusal; a longer one is cut when it is sent.
+/// Maximum length of the reason of a refusal in bytes. A longer one is truncated before it is sent.
 pub const REASON_MAX_BYTES: usize = 256;
-/// The largest file that can be asked for: what a file offset of Linux can say.
+/// Maximum size in bytes of a requested file: the largest file offset of Linux.
 pub const FILE_MAX_BYTES: u64 = i64::MAX as u64;
 
-/// Which of the two connections to a peer a request takes, so that what a reader waits for never
-/// stands behind what merely fills the cache.
+/// The connection that a request uses, of the two to a peer. Requests with a waiting reader never
+/// queue behind requests that only fill the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Lane {
-    /// Someone waits for the answer.
+    /// A reader waits for the answer.
     Urgent,
-    /// Nobody does yet.
+    /// No reader waits for the answer yet.
     Bulk,
 }
 
-/// What one node asks of another. All of them can be repeated without harm.
+/// A request of one node to another. Repeating any of them is harmless.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Push-pull of the member list: here is mine, give me yours.
+    /// Exchanges member lists: sends this node's list and requests the peer's.
     Members {
-        /// Opaque here; at most [`MEMBERS_MAX_BYTES`].
+        /// The encoded list, opaque here, at most [`MEMBERS_MAX_BYTES`].
         members: Bytes,
     },
-    /// Here are the heads that I know, give me those that you know.
+    /// Exchanges log heads: sends this node's heads and requests the peer's.
     Heads {
-        /// At most [`HEADS_MAX`].
+        /// At most [`HEADS_MAX`] heads.
         heads: Vec<SignedHead>,
     },
-    /// The records of a log after a sequence number.
+    /// Requests the records of a log after a sequence number.
     Log {
-        /// Whose log.
+        /// Author of the log.
         author: NodeId,
-        /// Which life of the log the asker has.
+        /// Epoch of the log that the requesting node has.
         epoch: u64,
-        /// The last sequence that the asker has; 0 for none.
+        /// The last sequence that the requesting node has; 0 for none.
         after: u64,
     },
-    /// A range of a content, with its proof.
+    /// Requests a range of a content, with its proof.
     Range {
-        /// Which content.
+        /// Hash of the content.
         hash: ContentHash,
+        /// Size of the content in bytes.
         size_bytes: u64,
-        /// Within the size, at most [`RANGE_MAX_BYTES`]; empty only for an empty file.
+        /// A range within the size, at most [`RANGE_MAX_BYTES`]. Empty only for an empty file.
         range: ByteRange,
     },
-    /// Many small contents whole, each with its proof. Only of a node that speaks `p2pfs/2`.
+    /// Requests several small contents whole, each with its proof. Only for a peer that speaks
+    /// `p2pfs/2`.
     Batch {
-        /// Within [`BATCH_FILES_MAX`] and [`BATCH_MAX_BYTES`].
+        /// The files, within [`BATCH_FILES_MAX`] and [`BATCH_MAX_BYTES`].
         files: Vec<SmallFile>,
     },
-    /// What of a content the peer could give.
+    /// Requests the ranges of a content that the peer can send.
     Holdings {
-        /// Which content.
+        /// Hash of the content.
         hash: ContentHash,
     },
-    /// Dial me where you know me, and tell how it went.
+    /// Asks the peer to dial this node at the address that it knows, and to report the result.
     Reach,
-    /// Something for the peer, which it may refuse.
+    /// Sends something to the peer, which may refuse it.
     Push(Push),
-    /// Who is in, as we know it.
+    /// Exchanges membership statements.
     Trust {
-        /// Opaque here; at most [`TRUST_MAX_BYTES`].
+        /// The encoded question, opaque here, at most [`TRUST_MAX_BYTES`].
         question: Bytes,
     },
 }
 
-/// What the other node answers.
+/// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Response {
-    /// Its member list.
+    /// The peer's member list.
     Members {
-        /// Opaque here; at most [`MEMBERS_MAX_BYTES`].
+        /// The encoded list, opaque here, at most [`MEMBERS_MAX_BYTES`].
         members: Bytes,
     },
-    /// The heads that it knows.
+    /// The log heads that the peer knows.
     Heads {
-        /// At most [`HEADS_MAX`].
+        /// At most [`HEADS_MAX`] heads.
         heads: Vec<SignedHead>,
     },
-    /// A piece of a log.
+    /// A part of a log.
     Log(LogPart),
-    /// The range and its proof, as `digest::encode` gives them.
+    /// The range and its proof, in the format of `digest::encode`.
     Data {
         /// At most [`FRAME_MAX_BYTES`].
         proof: Bytes,
     },
-    /// What it has of a batch.
+    /// The contents of a batch that the peer has.
     Batch {
-        /// As [`PackedBatch`] makes it; see [`unpack_batch`].
+        /// The parts in the format of [`PackedBatch`]; see [`unpack_batch`].
         packed: Bytes,
     },
-    /// What it could give.
+    /// The ranges that the peer can send.
     Holdings {
-        /// At most [`HOLDINGS_RANGES_MAX`].
+        /// At most [`HOLDINGS_RANGES_MAX`] ranges.
         ranges: ExtentSet,
-        /// The size of the content.
+        /// Size of the content in bytes.
         size_bytes: u64,
     },
-    /// It dialled back.
+    /// The peer dialled back.
     Reached {
-        /// Its clock when it was done, in milliseconds of Unix time.
+        /// The peer's clock at the end, in milliseconds since 1970.
         unix_ms: u64,
-        /// What went wrong, at most [`REASON_MAX_BYTES`], the rest is cut; empty where nothing
-        /// did.
+        /// The error, truncated to [`REASON_MAX_BYTES`]; empty after a success.
         trouble: String,
     },
-    /// How much of what was pushed it has from its begin on; all of it where it keeps it.
+    /// The number of pushed bytes that the peer has, from the beginning. It equals the file's size
+    /// once the peer keeps the file.
     Taken {
-        /// Of a file; 0 for anything else.
+        /// Number of bytes of a file; 0 for everything else.
         to_bytes: u64,
     },
-    /// Who is in, as it knows it.
+    /// Membership statements.
     Trust {
-        /// Opaque here; at most [`TRUST_MAX_BYTES`].
+        /// The encoded answer, opaque here, at most [`TRUST_MAX_BYTES`].
         answer: Bytes,
     },
-    /// The file changed under its hash: it has this content no more.
+    /// The peer no longer has this content, because the file has changed.
     Gone,
-    /// It never had this.
+    /// The peer never had this content.
     NotHere,
-    /// Not now: ask another, or later.
+    /// The peer is busy. The request may be sent to another peer, or later.
     Busy,
-    /// Not at all.
+    /// The peer refuses the request.
     Refused {
-        /// For a log; at most [`REASON_MAX_BYTES`], the rest is cut.
+        /// The reason for the log, truncated to [`REASON_MAX_BYTES`].
         reason: String,
     },
 }
 
 impl Request {
-    /// The frame of this request.
+    /// Encodes the request as a frame.
     ///
     /// # Errors
-    /// [`WireError::TooLong`] or [`WireError::Malformed`] where it is over a limit: our own fault.
+    /// [`WireError::TooLong`] or [`WireError::Malformed`] if the request exceeds a limit, which is
+    /// an error of the caller.
     pub fn encode(&self, id: u32) -> Result<Frame, WireError> {
         match self {
             Self::Members { members } => Frame::new(id, Kind::AskMembers, members.clone()),
@@ -217,10 +220,10 @@ impl Request {
         }
     }
 
-    /// The request that a frame of `kind` carries.
+    /// Decodes the request of a frame of `kind`.
     ///
     /// # Errors
-    /// [`WireError`] where it carries none.
+    /// [`WireError`] if the frame is not a valid request.
     pub fn decode(kind: Kind, body: Bytes) -> Result<Self, WireError> {
         kind.check_length(body.len())?;
         match kind {
@@ -265,10 +268,10 @@ impl Request {
 }
 
 impl Response {
-    /// The frame of this response. The bytes of [`Response::Data`] are not copied.
+    /// Encodes the response as a frame. The bytes of [`Response::Data`] are not copied.
     ///
     /// # Errors
-    /// [`WireError::TooLong`] where it is over a limit: our own fault.
+    /// [`WireError::TooLong`] if the response exceeds a limit, which is an error of the caller.
     pub fn encode(&self, id: u32) -> Result<Frame, WireError> {
         match self {
             Self::Members { members } => Frame::new(id, Kind::Members, members.clone()),
@@ -306,10 +309,10 @@ impl Response {
         }
     }
 
-    /// The response that a frame of `kind` carries.
+    /// Decodes the response of a frame of `kind`.
     ///
     /// # Errors
-    /// [`WireError`] where it carries none.
+    /// [`WireError`] if the frame is not a valid response.
     pub fn decode(kind: Kind, body: Bytes) -> Result<Self, WireError> {
         kind.check_length(body.len())?;
         match kind {
@@ -371,7 +374,7 @@ fn body_of(value: &impl Serialize) -> Bytes {
     Bytes::from(postcard::to_stdvec(value).expect("plain data always encodes"))
 }
 
-/// Decodes exactly `body`: what is left over is as wrong as what is missing.
+/// Decodes exactly `body`. Surplus bytes are an error, as missing ones are.
 fn parse<T: DeserializeOwned>(body: &[u8], what: &'static str) -> Result<T, WireError> {
     match postcard::take_from_bytes(body) {
         Ok((value, [])) => Ok(value),
@@ -379,7 +382,7 @@ fn parse<T: DeserializeOwned>(body: &[u8], what: &'static str) -> Result<T, Wire
     }
 }
 
-/// Whether a list may be sent; the numbers of the error are items, not bytes.
+/// Checks that a list may be sent. The numbers in the error count items, not bytes.
 fn check_count(items: usize, most: usize) -> Result<(), WireError> {
     let too_long = WireError::TooLong {
         what: "a list",
@@ -389,7 +392,8 @@ fn check_count(items: usize, most: usize) -> Result<(), WireError> {
     (items <= most).then_some(()).ok_or(too_long)
 }
 
-/// As [`parse`], for a list: one that announces more is refused before memory is taken for it.
+/// Decodes a list. Refuses a list that announces more than `most` items before memory is allocated
+/// for it.
 fn list<T: DeserializeOwned>(
     body: &[u8],
     most: usize,
@@ -401,7 +405,8 @@ fn list<T: DeserializeOwned>(
     }
 }
 
-/// What was said of a refusal; what stands for bytes that are no text may not make it too long.
+/// Returns the reason of a refusal. Replacement characters for invalid UTF-8 may lengthen it, so it
+/// is truncated again.
 fn reason_of(said: &[u8]) -> String {
     let mut reason = String::from_utf8_lossy(said).into_owned();
     reason.truncate(reason.floor_char_boundary(REASON_MAX_BYTES));

@@ -1,17 +1,17 @@
-//! Datagrams of the native plane: the clear header, the sealed body, and what bodies carry.
+//! Datagrams of the native plane: the clear header, the sealed body, and the contents of bodies.
 //!
-//! Owns the layout and every size limit; sealing, sessions and what the frames mean are the
-//! cluster's. Decoding never panics, allocates no more than the datagram's own length times a small
-//! factor, and gives an error for anything that the encoder would not have written.
+//! This module owns the layout and every size limit. Sealing, sessions and the meaning of the
+//! frames belong to the membership. Decoding never panics, allocates at most a small multiple of
+//! the datagram's length, and returns an error for everything that the encoder would not write.
 //!
 //! ```text
 //! magic 1 | version 1 | epoch id 8 | salt 16 | counter 8 (big endian) | ciphertext | tag 16
 //! ```
 //!
 //! The header is the associated data of AES-256-GCM (NIST SP 800-38D) under a key that all members
-//! have; the ciphertext is a postcard-encoded [`Body`] and a code of [`MAC_BYTES`] under a key that
-//! only its sender and its receiver have, which proves the sender. In a hello and a challenge, from
-//! which nothing follows but an answer, the code is zeros.
+//! have. The ciphertext is a postcard-encoded [`Body`] and a code of [`MAC_BYTES`]. The key of the
+//! code is known only to the sender and the receiver, so the code authenticates the sender. In a
+//! hello and a challenge the code is zeros, because they cause nothing but an answer.
 
 use std::net::SocketAddr;
 
@@ -24,83 +24,86 @@ pub mod message;
 
 pub use message::{GET_HASHES_MAX, Message, OFFER_ASKERS_MAX, OFFER_RANGES_MAX, OfferSummary};
 
-/// First byte: at least 0x80, so that it is no letter of the legacy text protocol.
+/// First byte of a datagram. It is at least 0x80, so it is not a letter of the legacy text
+/// protocol.
 pub const MAGIC: u8 = 0xd8;
-/// Second byte: the layout that this page describes.
+/// Second byte of a datagram: the version of this layout.
 pub const VERSION: u8 = 2;
-/// The longest datagram: fits the smallest link that IPv6 allows (1280 bytes, RFC 8200 section 5)
-/// with its headers and a tunnel's.
+/// Maximum size of a datagram in bytes. With its headers and a tunnel's it fits the smallest link
+/// that IPv6 allows (1280 bytes, RFC 8200 section 5).
 pub const DATAGRAM_MAX_BYTES: usize = 1200;
-/// Magic, version, epoch id, salt, counter.
+/// Size of the header in bytes: magic, version, epoch id, salt, counter.
 pub const HEADER_BYTES: usize = 1 + 1 + 8 + 16 + 8;
-/// The tag of AES-256-GCM.
+/// Size of the AES-256-GCM tag in bytes.
 pub const TAG_BYTES: usize = 16;
-/// The code that proves the sender: half of an HMAC-SHA256, as RFC 2104 allows.
+/// Size in bytes of the code that authenticates the sender: half of an HMAC-SHA256, as RFC 2104
+/// allows.
 pub const MAC_BYTES: usize = 16;
-/// The longest encoded [`Body`].
+/// Maximum size of an encoded [`Body`] in bytes.
 pub const BODY_MAX_BYTES: usize = DATAGRAM_MAX_BYTES - HEADER_BYTES - MAC_BYTES - TAG_BYTES;
-/// The longest payload of [`Frame::Swim`] and [`Frame::Message`]: leaves room for the rest of a
-/// body with its longest proof.
+/// Maximum payload of [`Frame::Swim`] and [`Frame::Message`] in bytes. It leaves room for the rest
+/// of a body with its longest proof.
 pub const PAYLOAD_MAX_BYTES: usize = 848;
-/// The longest head that gossip carries.
+/// Maximum size in bytes of a log head that gossip carries.
 pub const HEAD_MAX_BYTES: usize = 300;
-/// The longest statement about who is in that gossip carries.
+/// Maximum size in bytes of a membership statement that gossip carries.
 pub const STATEMENT_MAX_BYTES: usize = 320;
-/// A hello is padded to this size, which no answer to it reaches, so that an address that has
-/// proven nothing never gets more bytes than it sent.
+/// Size in bytes to which a hello is padded. No answer to it reaches this size, so an
+/// unauthenticated address never receives more bytes than it sent.
 pub const HELLO_BYTES: usize = 512;
 
-/// What tells one start of a process from every other: random, and half of its sealing key.
+/// Random identifier of one start of a process, and half of its sealing key.
 pub type Salt = [u8; 16];
-/// The start of a [`Salt`]: says for which life of the receiver a datagram was sealed.
+/// First bytes of a [`Salt`]. They say for which life of the receiver a datagram was sealed.
 pub type SaltTag = [u8; 8];
-/// A challenge, and its echo.
+/// A challenge or its echo.
 pub type Token = [u8; 16];
 /// The two halves of an Ed25519 signature (RFC 8032).
 pub type Signature = [[u8; 32]; 2];
-/// What proves a datagram's sender to its receiver.
+/// The code that authenticates a datagram's sender to its receiver.
 pub type Mac = [u8; MAC_BYTES];
 
 /// The clear part of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Which secret seals it.
+    /// Epoch of the secret that seals the datagram.
     pub epoch: EpochId,
-    /// Of the sender's process.
+    /// Salt of the sender's process.
     pub salt: Salt,
-    /// Of all the datagrams that this process sealed, from 0: the nonce.
+    /// Number of the datagram among all that this process sealed, from 0. It is the nonce.
     pub counter: u64,
 }
 
-/// Why bytes are not a datagram, a body or a message. Always the sender's fault; the same bytes
-/// fail again.
+/// The reason why bytes are not a datagram, a body or a message. The sender is always at fault, and
+/// the same bytes fail again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DatagramError {
     /// Shorter than header and tag, or longer than [`DATAGRAM_MAX_BYTES`].
     #[error("a datagram has {HEADER_BYTES} to {DATAGRAM_MAX_BYTES} bytes, this one {length_bytes}")]
     BadLength {
-        /// How many bytes came.
+        /// Number of bytes received.
         length_bytes: usize,
     },
-    /// Another protocol's first byte.
+    /// The first byte belongs to another protocol.
     #[error("not a datagram of this plane")]
     NotOurs,
-    /// A later (or no) version of this plane.
+    /// The version is not [`VERSION`].
     #[error("datagram of version {version}, this node speaks {VERSION}")]
     OtherVersion {
-        /// What came.
+        /// The received version.
         version: u8,
     },
-    /// Not what the encoder writes.
+    /// The bytes are not what the encoder writes.
     #[error("malformed body")]
     Malformed,
-    /// A list or a payload is longer than its limit.
+    /// A list or a payload exceeds its limit.
     #[error("{what} exceeds its limit")]
+    /// The list or payload.
     TooLong { what: &'static str },
 }
 
 impl Header {
-    /// The bytes that go first, and under the seal as associated data.
+    /// Encodes the header, which is also the associated data of the seal.
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[0] = MAGIC;
@@ -111,10 +114,10 @@ impl Header {
         bytes
     }
 
-    /// Splits a datagram into its header and what is sealed, tag included.
+    /// Splits a datagram into its header and its sealed part, tag included.
     ///
     /// # Errors
-    /// Where length, magic or version are not this plane's.
+    /// [`DatagramError::BadLength`], [`DatagramError::NotOurs`], [`DatagramError::OtherVersion`].
     pub fn decode(datagram: &[u8]) -> Result<(Self, &[u8]), DatagramError> {
         let length_bytes = datagram.len();
         if !(HEADER_BYTES + TAG_BYTES..=DATAGRAM_MAX_BYTES).contains(&length_bytes) {
@@ -145,52 +148,53 @@ impl Header {
     }
 }
 
-/// Where a life of a node is reached.
+/// Address of one life of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Contact {
+    /// The node.
     pub node: NodeId,
     /// Its advertised address.
     pub address: SocketAddr,
-    /// Which life.
+    /// Generation of the life.
     pub generation: Generation,
 }
 
 impl Contact {
-    /// The bytes that its node signs, with a label so that they can be nothing else.
+    /// Returns the bytes that the node signs. A label separates them from all other signed bytes.
     pub fn signed_bytes(&self) -> Vec<u8> {
         labelled(b"p2pfs life 1\0", self)
     }
 }
 
-/// A contact that its node has signed, or signed but for its IP address, which a node that does
-/// not know its own leaves to who sees it.
+/// A contact signed by its node. A node that does not know its own IP address signs without one;
+/// the receiver then fills in the address that it sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedContact {
-    /// Who, where, which life.
+    /// The signed contact.
     pub contact: Contact,
-    /// Over [`Contact::signed_bytes`].
+    /// Signature over [`Contact::signed_bytes`].
     pub signature: Signature,
 }
 
-/// What a process proves that it speaks for its node with.
+/// Proof that a process speaks for its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
-    /// Whose process it is.
+    /// Contact of the process's node.
     pub who: SignedContact,
-    /// Its X25519 public key (RFC 7748), as fresh as its salt.
+    /// X25519 public key of the process (RFC 7748), renewed with its salt.
     pub exchange: [u8; 32],
-    /// By the node, over [`Credentials::bound_bytes`].
+    /// The node's signature over [`Credentials::bound_bytes`].
     pub binding: Signature,
 }
 
 impl Credentials {
-    /// What binds the key and the salt of a process to its node.
+    /// Returns the bytes that bind the key and the salt of a process to its node.
     pub fn bound_bytes(node: &NodeId, salt: &Salt, exchange: &[u8; 32]) -> Vec<u8> {
         labelled(b"p2pfs process 1\0", &(node, salt, exchange))
     }
 }
 
-/// What a node signs to say goodbye.
+/// Returns the bytes that a node signs for its farewell.
 pub fn departure_bytes(who: &Contact, how: Farewell) -> Vec<u8> {
     labelled(b"p2pfs departure 1\0", &(who, how))
 }
@@ -204,122 +208,126 @@ fn labelled(label: &[u8], value: &impl Serialize) -> Vec<u8> {
 /// The echo of the receiver's challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
-    /// What the receiver challenged us with.
+    /// The token of the receiver's challenge.
     pub token: Token,
-    /// Who we are.
+    /// Credentials of the sender.
     pub who: Credentials,
-    /// The receiver's address as we use it.
+    /// The receiver's address as the sender uses it.
     pub reached: SocketAddr,
 }
 
 /// The sealed part of a datagram.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Body {
-    /// The life of the receiver that this is for; zeros where none is known yet.
+    /// The life of the receiver for which the datagram is sealed; zeros if none is known yet.
     pub to: SaltTag,
-    /// Until the receiver is known to have accepted one.
+    /// The proof, until the receiver is known to have accepted one.
     pub proof: Option<Proof>,
-    /// What is said.
+    /// The content.
     pub frame: Frame,
 }
 
-/// What a datagram says.
+/// The content of a datagram.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Frame {
-    /// Opens a session: who is there?
+    /// Opens a session.
     Hello {
-        /// Fresh; to be echoed.
+        /// A fresh token for the receiver to echo.
         nonce: Token,
-        /// The sender, as it says.
+        /// Contact of the sender, not authenticated.
         who: Contact,
-        /// Its process's X25519 public key, as it says.
+        /// X25519 public key of the sender's process, not authenticated.
         exchange: [u8; 32],
         /// The receiver's address as the sender uses it.
         reached: SocketAddr,
         /// Zeros up to [`HELLO_BYTES`].
         padding: Bytes,
     },
-    /// Answers a hello, to the address that it came from.
+    /// Answers a hello, to the address from which it arrived.
     HelloReply {
-        /// The hello's.
+        /// The nonce of the hello.
         nonce: Token,
-        /// The receiver is to echo this before anything that it says counts.
+        /// A token that the receiver must echo before its frames count.
         token: Token,
-        /// The sender.
+        /// Credentials of the sender.
         who: Box<Credentials>,
         /// The receiver's address as the sender sees it.
         reached: SocketAddr,
         /// A later life of the receiver that the sender has heard of.
         known: Option<Box<SignedContact>>,
     },
-    /// The receiver's session is unknown here, or for an earlier life of the sender.
+    /// The receiver's session is unknown to the sender, or belongs to an earlier life of the
+    /// sender.
     Challenge {
-        /// To be echoed.
+        /// A token for the receiver to echo.
         token: Token,
     },
     /// Carries a proof and nothing else.
     Nothing,
-    /// The membership engine's own packet.
+    /// A packet of the membership engine.
     Swim(Bytes),
-    /// The life that the sender is in now.
+    /// The current life of the sender.
     Life(SignedContact),
-    /// The receiver speaks as a life that the sender has not seen signed.
+    /// The sender has not seen the receiver's life signed.
     Unintroduced,
-    /// The receiver speaks as a life of its node that is older than the one known here.
+    /// The receiver uses a life of its node that is older than the one known to the sender.
     Outlived {
-        /// The known one.
+        /// The known life.
         known: SignedContact,
     },
-    /// News that every member should hear.
+    /// News for every member.
     Rumors(Vec<Rumor>),
     /// A body of the application, opaque here: see [`Message`].
     Message(Bytes),
 }
 
-/// Which farewell a node says.
+/// Kind of a node's farewell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Farewell {
-    /// Back soon: a restart or a stop of the service.
+    /// The node will return soon: a restart or a stop of the service.
     Away,
-    /// For good.
+    /// The node leaves for good.
     Final,
 }
 
 /// News that spreads from member to member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rumor {
+    /// A log head.
     Head(Head),
-    /// A statement about who is in, which only the owner can check.
+    /// A membership statement. Only the application can verify it.
     Statement(Bytes),
+    /// A farewell.
     Departure(Departure),
 }
 
-/// A head: signed by its author, which only the owner can check.
+/// An encoded log head, signed by its author. Only the application can verify it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
+    /// Author of the log.
     pub author: NodeId,
-    /// Newer ones have a higher rank.
+    /// Epoch and sequence of the head. A newer head has a higher rank.
     pub rank: (u64, u64),
-    /// At most [`HEAD_MAX_BYTES`].
+    /// The encoded signed head, at most [`HEAD_MAX_BYTES`].
     pub bytes: Bytes,
 }
 
-/// A node stopped cleanly.
+/// A farewell of a node that stopped cleanly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Departure {
     /// Its last life.
     pub who: Contact,
-    /// Whether it will be back.
+    /// Whether the node will return.
     pub how: Farewell,
-    /// Its own, over [`departure_bytes`].
+    /// The node's signature over [`departure_bytes`].
     pub signature: Signature,
 }
 
 impl Body {
-    /// The bytes to seal.
+    /// Encodes the body for sealing.
     ///
     /// # Errors
-    /// [`DatagramError::TooLong`] where the body does not fit a datagram or exceeds a limit.
+    /// [`DatagramError::TooLong`] if the body does not fit into a datagram or exceeds a limit.
     pub fn encode(&self) -> Result<Vec<u8>, DatagramError> {
         self.frame.check()?;
         let bytes = postcard::to_stdvec(self).map_err(|_| DatagramError::Malformed)?;
@@ -329,10 +337,11 @@ impl Body {
         Ok(bytes)
     }
 
-    /// What was sealed.
+    /// Decodes an opened body.
     ///
     /// # Errors
-    /// Where the bytes are not exactly one body within the limits.
+    /// [`DatagramError::TooLong`] and [`DatagramError::Malformed`] if the bytes are not exactly one
+    /// body within the limits.
     pub fn decode(bytes: &[u8]) -> Result<Self, DatagramError> {
         if bytes.len() > BODY_MAX_BYTES {
             return Err(DatagramError::TooLong { what: "body" });

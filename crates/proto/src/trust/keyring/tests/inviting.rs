@@ -1,4 +1,4 @@
-//! Letting in by an invitation.
+//! Tests of admission by an invitation.
 
 use super::*;
 use crate::trust::Grant;
@@ -14,7 +14,8 @@ fn what_changed_since_an_invitation_was_looked_at_is_looked_at_again_before_anyb
     assert_eq!(welcomed.chain, one.chain_of(&node));
     one.expel(&key(1), node).unwrap();
     assert!(matches!(welcome(), Err(TrustError::Overtaken)));
-    // who has joined another cluster gives its secret to nobody by what it said before
+    // A node that has joined another cluster does not give that cluster's secret for an older
+    // invitation.
     let me = key(1).node_id();
     elsewhere.admit(&key(9), me, name(1), true).unwrap();
     let secret = EpochSecret::new(*elsewhere.newest().as_bytes());

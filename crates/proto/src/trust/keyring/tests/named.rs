@@ -1,4 +1,5 @@
-//! The secret of a cluster that never had a fresh one is named, so that who lacks it is given it.
+//! Tests that the epoch of a cluster's first secret is named, so that a node without the secret can
+//! request it.
 
 use super::*;
 
@@ -46,7 +47,7 @@ fn who_may_admit_and_has_lost_the_secret_gives_the_others_its_new_one() {
 #[test]
 fn a_secret_that_no_statement_names_is_named_at_the_next_start_of_who_may() {
     let [first, second] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    // as versions before have left it
+    // The state as earlier versions left it.
     let ledger = Ledger::found(&key(1), name(1), 50);
     let statements = SignedStatement::encode_all(ledger.statements());
     file::create(&first.path().join(LEDGER_FILE), &statements).unwrap();
@@ -55,7 +56,7 @@ fn a_secret_that_no_statement_names_is_named_at_the_next_start_of_who_may() {
     let (one, two) = (load(first.path(), 1), load(second.path(), 2));
     assert_eq!(*one.current(), secret);
     assert_eq!(one.read_ledger(Ledger::epoch), Some(Some(secret.id())));
-    // once, and not by who may not
+    // The epoch is named once, and only by an administrator.
     assert_eq!(load(first.path(), 1).history(), one.history());
     join(&one, 1, &two, 2);
     assert_eq!(load(second.path(), 2).history(), two.history());

@@ -1,9 +1,9 @@
-//! What becomes of a keyring where something cannot be written down.
+//! Tests of a keyring that cannot write to disk.
 
 use super::*;
 use crate::trust::STATEMENTS_PER_ADMIN_MAX;
 
-/// A file that cannot be replaced, as if the disk were full: a folder has its name.
+/// A file that cannot be replaced, as on a full disk, because a directory has its name.
 struct Unwritable {
     path: PathBuf,
     aside: PathBuf,
@@ -67,7 +67,7 @@ fn what_others_say_counts_also_where_it_cannot_be_kept() {
     assert_eq!(member.take_news().len(), 1);
 }
 
-/// As many statements of the founder as one node may sign.
+/// Adds as many statements of the founder as one node may sign.
 fn fill(keyring: &Keyring) {
     let cluster = keyring.history()[0].0.id();
     let claim = |number| Statement {
@@ -134,7 +134,7 @@ fn a_secret_that_a_crash_left_unnamed_gives_way_to_the_clusters() {
     join(&one, 1, &two, 2);
     let epoch = one.rotate(&key(1)).unwrap();
     meet(&two, &one);
-    // the next rotation got as far as its secret
+    // The next rotation stopped after writing its secret.
     let path = directory.path().join(SECRET_FILE);
     file::replace(&path, &line(&EpochSecret::random())).unwrap();
     let one = load();

@@ -1,10 +1,10 @@
-//! Promises about putting out whom a node let in.
+//! Tests of the expulsion of a node with the nodes that it admitted.
 
 use super::forged::{admission, expulsion, forged};
 use super::*;
 
-/// Node 2, an administrator, let in 4, an administrator too, which let in 5; node 3 is in by the
-/// founder's word.
+/// Returns a ledger in which administrator 2 admitted administrator 4, which admitted 5. The
+/// founder admitted node 3.
 fn let_in() -> Ledger {
     let mut ledger = cluster();
     ledger.admit(&key(2), id(4), name(4), true, 40).unwrap();
@@ -56,7 +56,7 @@ fn a_certificate_of_another_keeps_a_node_in_when_who_admitted_it_first_goes_with
     assert_eq!(named(&ledger, 2), [4]);
     ledger.expel_with_admitted(&key(1), id(2), 70).unwrap();
     assert_eq!(members(&ledger), [1, 3, 5]);
-    // and what was given by a word that counts no more is gone: the right, and the paths
+    // Everything given by a statement that no longer counts is gone: the right and the paths.
     let mut raised = cluster();
     raised.admit(&key(2), id(3), name(3), true, 40).unwrap();
     own(&mut raised, 2, "docs", Some(3)).unwrap();
@@ -74,7 +74,7 @@ fn whom_a_bad_administrator_put_out_stays_out_with_what_it_signed_afterwards() {
     let apart = ledger.clone();
     ledger.expel(&key(2), id(6), 50).unwrap();
     ledger.expel(&key(2), id(3), 51).unwrap();
-    // the one that was put out goes on by itself
+    // The expelled node continues by itself.
     let mut thief = apart;
     thief.admit(&key(6), id(7), name(7), false, 52).unwrap();
     ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
@@ -88,7 +88,7 @@ fn whom_one_that_is_out_let_in_can_be_put_out_later_by_anybody_who_could_expel_i
     ledger.expel(&key(1), id(2), 50).unwrap();
     assert_eq!(members(&ledger), [1, 3, 4, 5]);
     assert_eq!(named(&ledger, 2), [4, 5]);
-    // whom it let in has not the right, whoever was in before it has
+    // A node that it admitted may not expel it, but every senior may.
     let refused = ledger.expel_with_admitted(&key(4), id(2), 55);
     assert!(matches!(refused, Err(TrustError::Senior { .. })));
     assert_eq!(members(&ledger), [1, 3, 4, 5], "nothing was changed");
@@ -96,7 +96,7 @@ fn whom_one_that_is_out_let_in_can_be_put_out_later_by_anybody_who_could_expel_i
     assert!(matches!(never_in, Err(TrustError::NoMember)));
     ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
     assert_eq!(members(&ledger), [1, 3]);
-    // it comes back with a new certificate, and what it says from then on counts
+    // It returns with a new certificate, and its later statements count.
     ledger.admit(&key(1), id(2), name(2), true, 70).unwrap();
     assert_eq!(members(&ledger), [1, 2, 3]);
     ledger.admit(&key(2), id(4), name(4), false, 80).unwrap();
@@ -113,22 +113,22 @@ fn who_went_out_with_another_and_is_let_in_again_brings_back_nobody_and_owns_not
     assert_eq!(members(&ledger), [1, 3, 4], "whom it had let in stays out");
     assert_eq!(owner(&ledger, "docs"), None);
     assert!(ledger.is_admin(&id(4), 100));
-    // in whatever order the statements are heard
+    // The order of the statements does not matter.
     let mut backwards: Vec<_> = ledger.statements().cloned().collect();
     backwards[1..].reverse();
     let heard = Ledger::of(backwards).unwrap();
     assert_eq!(members(&heard), [1, 3, 4]);
-    // what it says from now on counts
+    // Its later statements count.
     ledger.admit(&key(4), id(5), name(5), false, 70).unwrap();
     assert_eq!(members(&ledger), [1, 3, 4, 5]);
-    // and it can be put out and come back as any other
+    // It can be expelled and return as every other node.
     ledger.expel(&key(1), id(4), 80).unwrap();
     assert_eq!(members(&ledger), [1, 3, 5]);
     ledger.admit(&key(1), id(4), name(4), false, 90).unwrap();
     assert_eq!(members(&ledger), [1, 3, 4, 5]);
 }
 
-/// So many certificates that node 2 signs, for keys that nobody has.
+/// Returns `count` certificates that node 2 signs, for keys that no node has.
 pub(super) fn crowd(ledger: &Ledger, count: usize) -> Vec<SignedStatement> {
     let mut all: Vec<SignedStatement> = Vec::new();
     for number in 0..count as u64 {
@@ -274,7 +274,7 @@ fn whom_one_let_in_before_it_was_put_out_goes_with_it_also_after_it_came_back() 
 
 #[test]
 fn whom_one_that_goes_with_its_own_had_put_out_has_nothing_again_of_before() {
-    // its right
+    // Its right.
     let mut ledger = cluster();
     ledger.admit(&key(1), id(4), name(4), true, 35).unwrap();
     ledger.expel(&key(2), id(4), 40).unwrap();
@@ -282,7 +282,7 @@ fn whom_one_that_goes_with_its_own_had_put_out_has_nothing_again_of_before() {
     ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
     assert_eq!(members(&ledger), [1, 3, 4]);
     assert!(!ledger.is_admin(&id(4), 100));
-    // whom it had let in
+    // The nodes that it had admitted.
     let mut ledger = cluster();
     ledger.admit(&key(1), id(4), name(4), true, 35).unwrap();
     ledger.admit(&key(4), id(5), name(5), false, 36).unwrap();
@@ -322,7 +322,7 @@ fn who_put_others_out_for_all_times_keeps_nobody_out_for_ever() {
 
 #[test]
 fn one_that_fell_and_is_let_in_again_takes_nobody_down_and_brings_nobody_back() {
-    // whom it had let in before it was put out the first time stays
+    // Nodes that it admitted before its first expulsion stay.
     let mut ledger = cluster();
     ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
     ledger.admit(&key(4), id(5), name(5), false, 31).unwrap();
@@ -332,7 +332,7 @@ fn one_that_fell_and_is_let_in_again_takes_nobody_down_and_brings_nobody_back() 
     assert_eq!(members(&ledger), [1, 3, 5]);
     ledger.admit(&key(1), id(4), name(4), false, 70).unwrap();
     assert_eq!(members(&ledger), [1, 3, 4, 5]);
-    // and whom it had let in before it fell stays out
+    // Nodes that it admitted before it fell stay out.
     let mut ledger = cluster();
     ledger.admit(&key(1), id(6), name(6), true, 30).unwrap();
     let mut apart = ledger.clone();
@@ -365,7 +365,8 @@ fn each_word_that_is_lost_with_who_said_it_is_said_again() {
     assert!(!before.contains(&5) && !before.contains(&4));
     met.expel_with_admitted(&key(1), id(2), 80).unwrap();
     assert!(members(&met).iter().all(|it| before.contains(it)));
-    // out for all times by one that goes, and by the founder: it can be let in again
+    // Expelled for all terms by a node that is expelled later, and by the founder: it can be
+    // admitted again.
     let mut ledger = cluster();
     ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
     ledger.merge([forged(&ledger, 2, 1, expulsion(4, u32::MAX))]);
@@ -400,7 +401,7 @@ fn who_goes_with_its_own_takes_down_nobody_whom_one_that_left_had_let_in() {
         ledger.expel(&key(2), id(2), 30).unwrap();
         ledger.merge([forged(&ledger, 6, 1, expulsion(2, term))]);
         let stated = ledger.expel_with_admitted(&key(by), id(6), 40).unwrap();
-        // node 4 is a junior of node 2, so only the founder confirms that node 2 left
+        // Node 4 is a junior of node 2, so only the founder confirms that node 2 left.
         let confirmed = usize::from(by == 1);
         let expected = (vec![1, 3, 4, 5], 1 + confirmed);
         assert_eq!((members(&ledger), stated.len()), expected);
@@ -426,7 +427,7 @@ fn a_later_membership_that_one_had_ended_stays_so_and_what_was_said_before_it_st
     }
 }
 
-/// Each of them once was a turn of its own.
+/// Each of these expulsions once needed an evaluation of its own.
 #[test]
 fn hundreds_whom_one_that_goes_had_put_out_are_put_out_again_in_one_turn() {
     let mut ledger = cluster();

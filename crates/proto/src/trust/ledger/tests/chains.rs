@@ -1,4 +1,4 @@
-//! Promises of the certificates that a node presents itself with.
+//! Tests of the certificates that a node presents.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn whom_one_let_in_that_has_left_since_presents_itself_and_lets_others_in() {
         assert_eq!(chain.len(), length, "{node}");
         let alone = Ledger::of(chain).unwrap();
         assert!(alone.is_member(&id(node), 100), "{node}");
-        // who joined by it and hears of the rest knows as much as all others
+        // A node that joined by it and receives the rest knows as much as all others.
         let mut told = alone;
         told.merge(ledger.statements().cloned());
         assert_eq!(members(&told), [2, 3, 4, 5]);
@@ -30,7 +30,7 @@ fn whom_one_let_in_that_was_put_out_since_lets_others_in() {
     assert_eq!(members(&ledger), [1, 3, 4, 5]);
     let alone = Ledger::of(ledger.chain(&id(5))).unwrap();
     assert!(alone.is_member(&id(5), 100));
-    // and nobody by the word of one whose word counts for nothing
+    // A node whose statements are void admits no node.
     ledger.expel_with_admitted(&key(1), id(2), 70).unwrap();
     assert!(ledger.chain(&id(4)).is_empty() && ledger.chain(&id(5)).is_empty());
     let refused = ledger.check_admits(&id(4), 100);

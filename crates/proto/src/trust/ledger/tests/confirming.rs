@@ -1,12 +1,13 @@
-//! Promises about nodes that left by themselves and keep a copy of their keys.
+//! Tests of nodes that left by themselves and keep a copy of their keys.
 
 use super::forged::{admission, expulsion, forged};
 use super::*;
 
-/// Farewells that one node signs, so that some sort before its first one and some behind it.
+/// Number of farewells that one node signs, so that some sort before its first one and some behind
+/// it.
 const FAREWELLS: u64 = 12;
 
-/// Node 2 let in 4 and left.
+/// Returns a ledger in which node 2 admitted 4 and left.
 fn left() -> Ledger {
     let mut ledger = cluster();
     ledger.admit(&key(2), id(4), name(4), true, 40).unwrap();
@@ -15,7 +16,8 @@ fn left() -> Ledger {
     ledger
 }
 
-/// Statements by node 2 with a kept copy of its state: an admission, and farewells that name it.
+/// Returns statements by node 2 with a kept copy of its state: an admission, and farewells that
+/// name it.
 fn kept_copy(ledger: &Ledger, claim: impl Fn(StatementId) -> Claim) -> Vec<SignedStatement> {
     let admitted = forged(ledger, 2, 1, admission(9, true, None, 1));
     let last = admitted.id();
@@ -64,7 +66,7 @@ fn a_rotation_confirms_farewells_so_that_later_ones_change_nothing() {
         assert_eq!(members(&heard), [1, 3, 4], "{claim:?}");
         assert_eq!(heard.epoch(), Some(EpochId([7; 8])));
     }
-    // confirmed once
+    // A departure is confirmed once.
     let stated = ledger.rotate(&key(1), EpochId([8; 8]), 70).unwrap();
     assert_eq!(stated.len(), 1);
 }

@@ -1,10 +1,10 @@
-//! Promises about why one is out, and what whoever lets it in again has to know.
+//! Tests of the reasons why nodes are out, and of the knowledge that a readmission needs.
 
 use super::admitted::crowd;
 use super::forged::{admission, expulsion, forged};
 use super::*;
 
-/// Whether one that knew of `known` may let the node in again now.
+/// Returns whether a node that knew `known` may readmit the node now.
 fn may_come(known: &Ledger, now: &Ledger, node: u8) -> bool {
     now.words_against(&id(node)).is_subset(&known.expulsions())
 }
@@ -55,7 +55,7 @@ fn who_left_by_itself_comes_by_any_invitation_whoever_has_gone_since() {
     ledger.expel(&key(1), id(2), 70).unwrap();
     assert!(may_come(&before, &ledger, 4) && ledger.has_resigned(&id(4)));
     assert!(may_come(&before, &ledger, 3) && may_come(&before, &ledger, 9));
-    // but not once nothing stands of what let it in
+    // This fails once the statements of its issuer are void.
     ledger.expel_with_admitted(&key(1), id(2), 80).unwrap();
     assert!(!may_come(&before, &ledger, 4));
 }
@@ -71,7 +71,7 @@ fn who_is_let_in_as_often_as_it_goes_goes_each_time() {
             .unwrap();
     }
     ledger.expel(&key(3), id(3), 99).unwrap();
-    // whoever hears of all that at once comes to the same, in whatever order
+    // A node that receives everything at once gets the same result, in any order.
     let all: Vec<_> = ledger.statements().cloned().collect();
     for turn in 0..4 {
         let mut others = all[1..].to_vec();
@@ -83,7 +83,7 @@ fn who_is_let_in_as_often_as_it_goes_goes_each_time() {
         heard.merge(others);
         assert_eq!(heard.digest(), ledger.digest(), "{turn}");
     }
-    // and no more often
+    // It can leave no more often than that.
     for number in 0..30 {
         ledger.merge([forged(&ledger, 3, 1, expulsion(3, number))]);
     }

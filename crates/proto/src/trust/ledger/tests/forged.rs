@@ -1,9 +1,8 @@
-//! Promises about statements that no honest program signs, by keys with the right to say others.
+//! Tests of statements that no honest program signs, by keys with the right to make others.
 
 use super::*;
 
-/// What a node says, as no honest program would: `by_term` is the membership in which it says to
-/// have said it.
+/// Returns a statement that no honest program makes. `by_term` is the membership that it claims.
 pub(super) fn forged(ledger: &Ledger, by: u8, by_term: u32, claim: Claim) -> SignedStatement {
     let statement = Statement {
         cluster: ledger.cluster(),
@@ -79,7 +78,7 @@ fn what_did_not_stand_of_a_membership_does_not_after_the_end_of_the_next() {
     let mut ledger = cluster();
     let apart = ledger.clone();
     ledger.expel(&key(1), id(2), 40).unwrap();
-    // it was said before it heard of that, or so it seems
+    // The statement seems to be older than that expulsion.
     ledger.merge([forged(&apart, 2, 1, admission(9, true, None, 1))]);
     assert_eq!(members(&ledger), [1, 3]);
     ledger.admit(&key(1), id(2), name(2), true, 50).unwrap();
@@ -117,7 +116,7 @@ fn a_certificate_for_later_brings_back_nobody_who_is_put_out() {
         ledger.expel(&key(1), id(node), 50).unwrap();
     }
     assert_eq!(members(&ledger), [1, 2]);
-    // and they can be let in again
+    // They can be admitted again.
     for node in [3, 4, 5] {
         ledger
             .admit(&key(1), id(node), name(node), false, 60)
@@ -184,7 +183,7 @@ fn a_senior_ends_a_later_membership_of_one_that_was_let_in_before_it() {
     ledger.admit(&key(1), id(2), name(2), true, 50).unwrap();
     ledger.expel(&key(3), id(2), 60).unwrap();
     assert_eq!(members(&ledger), [1, 3]);
-    // and nobody ends what a founder that has left had said
+    // No node can void the statements of a founder that has left.
     ledger.expel(&key(1), id(1), 70).unwrap();
     ledger.merge([forged(&ledger, 3, 1, expulsion(1, 1))]);
     ledger.merge([forged(&ledger, 3, 1, expulsion(1, 9))]);
@@ -224,7 +223,7 @@ fn who_says_that_it_goes_says_nothing_more_in_whatever_membership() {
         if !ledger.is_member(&id(2), 100) {
             assert_eq!(members(&ledger), [1, 3], "{by_term} {term}");
         }
-        // nor does it take down whom it had let in, by whom it is out already
+        // It does not remove the nodes that it had admitted either, since it is already out.
         let mut ledger = cluster();
         ledger.admit(&key(2), id(5), name(5), false, 40).unwrap();
         ledger.expel(&key(1), id(2), 50).unwrap();
@@ -253,14 +252,14 @@ fn what_was_held_back_until_after_the_expulsion_does_not_stand() {
 
 #[test]
 fn why_one_is_out_is_not_its_own_to_say() {
-    // put out, it says that it went
+    // After its expulsion it states that it left.
     let mut ledger = cluster();
     ledger.expel(&key(1), id(3), 50).unwrap();
     for term in [1, 2, 77] {
         ledger.merge([forged(&ledger, 3, term, expulsion(3, term))]);
         assert!(!ledger.has_resigned(&id(3)), "{term}");
     }
-    // or that it was let in since
+    // It states that it was admitted again.
     let mut ledger = cluster();
     ledger.expel(&key(1), id(2), 50).unwrap();
     for term in [2, 3, 9, u32::MAX] {
@@ -269,7 +268,7 @@ fn why_one_is_out_is_not_its_own_to_say() {
         assert_eq!(word.statement.by, id(1), "{term}");
         assert_eq!(ledger.departed().len(), 1);
     }
-    // one that is out keeps nobody from coming back
+    // A node that is out cannot prevent another one's return.
     let mut ledger = cluster();
     ledger.expel(&key(3), id(3), 40).unwrap();
     ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
@@ -305,8 +304,8 @@ fn an_expulsion_that_would_not_count_is_refused() {
     }
 }
 
-/// What each statement costs is bounded whatever stands in the others; with 4,000 it once was half
-/// a second a statement.
+/// The cost of each statement is bounded whatever the others are. With 4,000 statements it once was
+/// half a second for each.
 #[test]
 fn thousands_of_ends_of_thousands_of_words_are_looked_at_in_one_turn() {
     let mut ledger = cluster();
@@ -345,7 +344,7 @@ fn thousands_of_ends_of_thousands_of_words_are_looked_at_in_one_turn() {
     assert_eq!(members(&ledger), [1, 2, 3]);
 }
 
-/// A claim of any kind, about any node, of any membership.
+/// Returns a claim of any kind, about any node and any membership.
 fn any_claim() -> impl Strategy<Value = Claim> {
     let (who, term) = (1u8..7, 0u32..4);
     let until = prop_oneof![Just(None), Just(Some(1)), Just(Some(200))];
@@ -360,7 +359,7 @@ fn any_claim() -> impl Strategy<Value = Claim> {
     ]
 }
 
-/// Who says what in which of its memberships.
+/// Returns any claim, with its issuer and the issuer's membership.
 pub(super) fn any_word() -> impl Strategy<Value = (u8, u32, Claim)> {
     (2u8..7, 0u32..4, any_claim())
 }
@@ -389,7 +388,7 @@ proptest! {
         prop_assert!(ledger.certificate(&id(bad)).is_none());
         let standing = members(&ledger);
         for (by_term, claim) in after {
-            // of itself it may say that it goes
+            // It may state that it leaves.
             let is_farewell = matches!(&claim, Claim::Expel { node, .. } if *node == id(bad));
             if !is_farewell {
                 ledger.merge([forged(&ledger, bad, by_term, claim)]);

@@ -1,11 +1,11 @@
-//! Promises of a record that is full.
+//! Tests of a full ledger.
 
 use super::admitted::crowd;
 use super::forged::{admission, expulsion, forged};
 use super::*;
 
-/// A record that is full of what 2, which was put out, has signed since, which does not count, and
-/// of what a helper of it has, which does.
+/// Returns a full ledger. It has statements that node 2 signed after its expulsion, which do not
+/// count, and statements of its helper, which count.
 fn full() -> Ledger {
     let mut ledger = cluster();
     ledger.admit(&key(1), id(4), name(4), true, 40).unwrap();
@@ -48,7 +48,7 @@ fn what_one_that_is_out_has_filled_the_record_with_gives_way_to_what_counts() {
     assert_eq!(members(&ledger), [1, 4, 5]);
     assert_eq!(ledger.statements.len(), STATEMENTS_OF_OTHERS_MAX);
     assert!(ledger.has_resigned(&id(3)));
-    // another comes to the same, in one turn and after a start
+    // Another node gets the same result, in one step and after a restart.
     let told = merged(&apart, &ledger);
     let anew = Ledger::of(ledger.statements().cloned().collect()).unwrap();
     for other in [told, anew] {

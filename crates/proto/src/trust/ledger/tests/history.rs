@@ -1,4 +1,4 @@
-//! What an audit reads.
+//! Tests of the audit trail.
 
 use super::*;
 
@@ -26,7 +26,7 @@ fn what_a_node_did_within_one_second_is_told_in_the_order_in_which_it_did_it() {
 #[test]
 fn who_was_let_in_first_is_senior_whatever_the_clock_of_who_let_them_in_said() {
     for (first, second) in [(2, 4), (4, 2)] {
-        // the clock was set back between the two, or stood still
+        // The clock was set back between the two, or stood still.
         for then in [30, 40] {
             let mut ledger = Ledger::found(&key(1), name(1), 10);
             let mut admit = |n: u8, at_s| ledger.admit(&key(1), id(n), name(n), true, at_s);

@@ -1,5 +1,4 @@
-//! Promises about the last word: whose a path is, and which secret is the cluster's, whatever was
-//! planted.
+//! Tests of the last word on the owner of a path and on the cluster's secret, whatever was planted.
 
 use super::forged::{admission, any_word, expulsion, forged};
 use super::*;
@@ -160,7 +159,7 @@ fn a_number_that_one_had_planted_wins_nothing_when_two_put_it_out_at_once() {
         assert_eq!(both.epoch(), Some(EpochId([1; 8])));
         assert_eq!(owner(&both, "docs"), Some(id(3)));
     }
-    // nor where others than those who put it out speak at once
+    // The same holds if other nodes than the expelling ones make statements at the same time.
     ledger.admit(&key(1), id(5), name(5), true, 50).unwrap();
     ledger.expel(&key(1), id(4), 50).unwrap();
     let (mut a, mut b) = (ledger.clone(), ledger);
@@ -180,7 +179,7 @@ fn who_leaves_takes_no_word_with_it_that_was_the_last() {
         both.expel(&key(by), id(by), 60).unwrap();
         assert_eq!(both.epoch(), Some(EpochId([1; 8])), "{by}");
     }
-    // and leaves no room for one that was put out
+    // It leaves no room for an expelled node.
     let mut ledger = cluster();
     ledger.admit(&key(1), id(4), name(4), true, 40).unwrap();
     let (epoch, number) = (EpochId([6; 8]), 2);
@@ -201,7 +200,7 @@ fn an_owner_that_was_named_stays_it_when_another_that_had_spoken_is_put_out() {
                 ledger.expel(&key(1), id(2), 60)
             }
         };
-        // the founder took back what 2 had said
+        // The founder revoked the claims of node 2.
         let mut ledger = cluster();
         own(&mut ledger, 2, "docs", Some(2)).unwrap();
         own(&mut ledger, 1, "docs", Some(3)).unwrap();
@@ -210,7 +209,7 @@ fn an_owner_that_was_named_stays_it_when_another_that_had_spoken_is_put_out() {
         expel(&mut ledger).unwrap();
         assert_eq!(owner(&ledger, "docs"), Some(id(3)), "{with_admitted}");
         assert_eq!(ledger.epoch(), Some(EpochId([7; 8])), "{with_admitted}");
-        // what 2 had said last goes with all that it has said, and with that alone
+        // The last claims of node 2 are lost only if all its statements are void.
         let mut ledger = cluster();
         own(&mut ledger, 1, "docs", Some(1)).unwrap();
         own(&mut ledger, 2, "docs", Some(3)).unwrap();
@@ -284,7 +283,7 @@ proptest! {
 #[test]
 fn the_name_of_the_first_epoch_undoes_no_fresh_secret_whoever_gives_it() {
     let [first, fresh, next] = [1, 2, 3].map(|n| EpochId([n; 8]));
-    // the senior was away
+    // The senior was away.
     let (mut away, mut ledger) = (cluster(), cluster());
     ledger.rotate(&key(2), fresh, 40).unwrap();
     away.name_epoch(&key(1), first, 50).unwrap();

@@ -1,9 +1,9 @@
-//! Promises about statements that were named, and that nobody has shown.
+//! Tests of statements that were named but never shown.
 
 use super::forged::{admission, any_word, expulsion, forged};
 use super::*;
 
-/// What a node that goes, or another of it, says: this statement is the last that stands.
+/// Returns an expulsion or a farewell that names this statement as the last one that stands.
 fn ends(node: u8, term: u32, last: &SignedStatement) -> Claim {
     Claim::Expel {
         node: id(node),
@@ -12,8 +12,8 @@ fn ends(node: u8, term: u32, last: &SignedStatement) -> Claim {
     }
 }
 
-/// Node 2 let in 4, an administrator too, and one of the two has named as 4's last statement one
-/// that nobody has seen: it lets in 9.
+/// Returns a ledger in which node 2 admitted administrator 4, and one of the two named an unseen
+/// statement as the last one of 4. That statement admits 9.
 fn hidden(by: u8) -> (Ledger, SignedStatement) {
     let mut ledger = cluster();
     ledger.admit(&key(2), id(4), name(4), true, 35).unwrap();
@@ -42,7 +42,7 @@ fn a_statement_that_was_named_and_never_seen_lets_nobody_in_after_the_expulsion(
             heard.merge([held_back.clone()]);
             assert_eq!(members(&heard), [1, 3], "{by}");
         }
-        // who hears of it first comes to the same
+        // A node that receives it first gets the same result.
         let mut first = Ledger::of(cluster().statements().cloned().collect()).unwrap();
         first.merge(ledger.statements().skip(1).cloned().chain([held_back]));
         assert_eq!(members(&first), [1, 3], "{by}");
@@ -118,7 +118,7 @@ fn of_one_whose_statements_are_all_known_nothing_more_is_said_and_all_stands() {
     assert!(ledger.has_resigned(&id(4)));
 }
 
-/// Node 2 let in 4 and then put it out, in one of two ways in which it has gone on.
+/// Node 2 admitted 4 and then expelled it, in one of two branches of its chain.
 #[test]
 fn whom_one_had_put_out_before_it_went_on_in_another_way_is_not_in_again_after_the_expulsion() {
     let mut ledger = cluster();
@@ -149,7 +149,7 @@ fn whom_one_had_put_out_and_let_in_again_goes_with_it() {
     assert_eq!(members(&ledger), [1]);
 }
 
-/// A word, whether it is held back, and which of those that are is named as the last that stands.
+/// A claim, whether it is held back, and which held-back one is named as the last that stands.
 type Said = ((u8, u32, Claim), bool, Option<usize>);
 
 fn any_said() -> impl Strategy<Value = Vec<Said>> {
@@ -175,7 +175,7 @@ proptest! {
             let signed = forged(&ledger, by, by_term, claim);
             if is_held_back { held_back.push(signed) } else { drop(ledger.merge([signed])) }
         }
-        // all others are in by its word
+        // All others are members by its statements.
         prop_assume!(ledger.certificate(&id(2)).is_some());
         for node in (first..7).chain(2..first) {
             if ledger.certificate(&id(node)).is_some() {
@@ -188,8 +188,8 @@ proptest! {
     }
 }
 
-/// A word, whether it is said as if nothing was before it, and what stands of who is put out by it:
-/// all that is known, nothing, or nothing of whom it let in either.
+/// A claim, whether it forks the chain, and what an expulsion lets stand: everything that is known,
+/// nothing new, or nothing at all.
 type Forked = ((u8, u32, Claim), bool, u8);
 
 fn forged_all(said: Vec<Forked>) -> Ledger {
@@ -212,7 +212,7 @@ fn forged_all(said: Vec<Forked>) -> Ledger {
     ledger
 }
 
-/// Whether a word that counts ends this membership.
+/// Returns whether a statement that counts ends this membership.
 fn is_ended(ledger: &Ledger, who: NodeId, in_term: u32) -> bool {
     let counting = ledger.standing.valid.iter();
     let counting = counting.filter_map(|id| ledger.statements.get(id));
@@ -246,11 +246,11 @@ proptest! {
         if with.expel_with_admitted(&key(by), id(bad), 50).is_ok() {
             let after = all_in(&with);
             prop_assert!(after.is_subset(&before) && !after.contains(&id(bad)));
-            // that word alone, and nothing said again
+            // That expulsion alone, without any repeated statement.
             let term = with.standing.over_up_to(&id(bad));
             let mut alone = ledger.clone();
             alone.state(&key(by), expulsion(bad, term), 50).unwrap();
-            // nor those whom a word had put out of that by which they would stay
+            // Excludes nodes that one of the lost statements had expelled.
             let stays = |it: &&Certificate| {
                 before.contains(&it.node) && !is_ended(&ledger, it.node, it.term)
             };

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Links that the kernel follows on one way (MAXSYMLINKS).
+/// Maximum number of links that the kernel follows in one path (MAXSYMLINKS).
 const FOLLOWED_MAX: usize = 40;
 
 fn path(text: &str) -> SharedPath {
@@ -66,7 +66,7 @@ fn a_target_is_as_long_as_a_path_and_no_longer() {
     }
 }
 
-/// What lies in the mount: the directories, and the links with their targets.
+/// Contents of a mount: the directories, and the links with their targets.
 #[derive(Debug, Default)]
 struct Mount {
     directories: std::collections::BTreeSet<Vec<Vec<u8>>>,
@@ -79,7 +79,7 @@ fn names(path: &[u8]) -> Vec<Vec<u8>> {
 }
 
 impl Mount {
-    /// The links, each below these directories of the mount.
+    /// Adds the links, each below these directories of the mount.
     fn put(&mut self, above: &[u8], links: &[(String, String)]) {
         for (link, target) in links {
             let mut place = names(above);
@@ -89,12 +89,12 @@ impl Mount {
             }
             self.links.insert(place, target.clone().into_bytes());
         }
-        // where a directory has the name, no link has it
+        // A directory takes precedence over a link of the same name.
         self.links.retain(|at, _| !self.directories.contains(at));
     }
 
-    /// Goes along a path from `root` on, as path_resolution(7) has it. Returns the lowest place
-    /// that it passes, in directories below `root`: negative where it leaves that.
+    /// Walks along a path from `root` as path_resolution(7) describes. Returns the lowest place
+    /// that it passes, in directories below `root`: negative if it leaves `root`.
     fn lowest(&self, root: &[Vec<u8>], way: &[u8]) -> i64 {
         let depth = |at: &[Vec<u8>]| {
             if at.starts_with(root) {
@@ -157,7 +157,7 @@ fn any_link() -> impl Strategy<Value = (String, String)> {
     (place, target)
 }
 
-/// The links of one author, of those that others take; and under the name of a lost conflict.
+/// Returns one author's links that others accept, each also under a conflict name.
 fn taken(links: &[(String, String)]) -> Vec<(String, String)> {
     let stays = |(at, to): &&(String, String)| link_stays_inside(&path(at), to.as_bytes());
     let taken = links.iter().filter(stays);

@@ -1,10 +1,10 @@
-//! Many small files in one question and one answer, so that a directory of them costs one round
+//! Batches: many small files in one request and one response, so that a directory costs one round
 //! trip.
 //!
-//! The question is a list of contents, each a hash and a size (u32, big endian). The answer has one
-//! part for each, in the same order: a byte that says what it is, and for one that is there the
-//! length of its proof (u32, big endian) and the proof, as `digest::encode` gives it for the whole
-//! file.
+//! The request is a list of contents, each a hash and a size (u32, big endian). The response has
+//! one part for each, in the same order. A part begins with a byte for its kind. If the file is
+//! present, the length of its proof (u32, big endian) and the proof follow, as `digest::encode`
+//! returns it for the whole file.
 
 use bytes::Bytes;
 
@@ -14,19 +14,19 @@ use p2pfs_types::digest::ContentHash;
 pub use p2pfs_types::digest::ContentKey as SmallFile;
 use p2pfs_types::extent::CHUNK_BYTES;
 
-/// The most files of one batch: some hundred KiB of a source tree or of mail.
+/// Maximum number of files in one batch: some hundred KiB of a source tree or of mail.
 pub const BATCH_FILES_MAX: usize = 64;
-/// The largest file of a batch: one chunk, whose proof is nothing but its bytes.
+/// Maximum size of a file in a batch in bytes: one chunk, whose proof consists of its bytes only.
 pub const BATCH_FILE_MAX_BYTES: u64 = CHUNK_BYTES;
-/// The most bytes of the files of one batch together: as much as one range.
+/// Maximum size of all files in one batch in bytes: as much as one range.
 pub const BATCH_MAX_BYTES: u64 = 1 << 20;
-/// A hash and a size.
+/// Size in bytes of a requested file: a hash and a size.
 const ASKED_BYTES: usize = 36;
-/// The longest question.
+/// Maximum size of a request in bytes.
 pub(super) const BATCH_QUESTION_MAX_BYTES: usize = BATCH_FILES_MAX * ASKED_BYTES;
-/// What a part has before its proof.
+/// Size in bytes of a part without its proof.
 const PART_HEAD_BYTES: usize = 5;
-/// The longest answer.
+/// Maximum size of a response in bytes.
 pub(super) const BATCH_ANSWER_MAX_BYTES: usize =
     BATCH_MAX_BYTES as usize + BATCH_FILES_MAX * PART_HEAD_BYTES;
 
@@ -34,25 +34,25 @@ const HERE: u8 = 0;
 const GONE: u8 = 1;
 const NOT_HERE: u8 = 2;
 
-/// What became of one file of a batch.
+/// Result for one file of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BatchPart {
-    /// All of it, with its proof, yet to be verified.
+    /// The whole file with its proof, not verified yet.
     Here(Bytes),
-    /// It changed under its hash: this content is there no more.
+    /// The file changed, so this content is no longer present.
     Gone,
-    /// It never was there.
+    /// The content was never present.
     NotHere,
 }
 
-/// An answer that is being put together: its parts, one after the other.
+/// A response under construction: its parts, one after the other.
 #[derive(Debug, Default)]
 pub struct PackedBatch {
     bytes: Vec<u8>,
 }
 
 impl PackedBatch {
-    /// Room for files of so many bytes together.
+    /// Creates an empty response with room for files of this size together.
     pub fn with_capacity(size_bytes: u64) -> Self {
         let room = (size_bytes.min(BATCH_MAX_BYTES) as usize) + BATCH_FILES_MAX * PART_HEAD_BYTES;
         Self {
@@ -60,34 +60,34 @@ impl PackedBatch {
         }
     }
 
-    /// Adds a file that is there.
+    /// Adds a file that is present, with its proof.
     pub fn push_here(&mut self, proof: &[u8]) {
         self.bytes.push(HERE);
         self.bytes.extend((proof.len() as u32).to_be_bytes());
         self.bytes.extend(proof);
     }
 
-    /// Adds one that is there no more.
+    /// Adds a file that is no longer present.
     pub fn push_gone(&mut self) {
         self.bytes.push(GONE);
     }
 
-    /// Adds one that never was there.
+    /// Adds a file that was never present.
     pub fn push_not_here(&mut self) {
         self.bytes.push(NOT_HERE);
     }
 
-    /// The body of the answer.
+    /// Returns the body of the response.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 }
 
-/// The parts of an answer. Their bytes are not copied.
+/// Splits a response into its parts, without copying their bytes.
 ///
 /// # Errors
-/// [`WireError::Malformed`] where it is none, or has more parts or longer ones than any question
-/// asks for.
+/// [`WireError::Malformed`] if the bytes are not a response, or have more or longer parts than a
+/// request can ask for.
 pub fn unpack_batch(packed: &Bytes) -> Result<Vec<BatchPart>, WireError> {
     let malformed = || WireError::Malformed {
         what: "an answer to a batch",
@@ -120,7 +120,7 @@ pub fn unpack_batch(packed: &Bytes) -> Result<Vec<BatchPart>, WireError> {
     Ok(parts)
 }
 
-/// The body of a question.
+/// Encodes the body of a request.
 pub(super) fn question(files: &[SmallFile]) -> Result<Bytes, WireError> {
     check(files)?;
     let mut body = Vec::with_capacity(files.len() * ASKED_BYTES);
@@ -131,7 +131,7 @@ pub(super) fn question(files: &[SmallFile]) -> Result<Bytes, WireError> {
     Ok(body.into())
 }
 
-/// What a question asks for.
+/// Decodes the body of a request.
 pub(super) fn asked(body: &[u8]) -> Result<Vec<SmallFile>, WireError> {
     let (files, []) = body.as_chunks::<ASKED_BYTES>() else {
         return Err(WireError::Malformed { what: WHAT });

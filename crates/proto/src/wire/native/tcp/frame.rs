@@ -1,4 +1,4 @@
-//! The outside of a frame: its header, its kinds, and how long each may be.
+//! Frames: the header, the kinds, and the limit of each.
 
 use bytes::Bytes;
 
@@ -10,20 +10,20 @@ use super::{
 };
 use crate::wire::WireError;
 
-/// Length, request id and kind.
+/// Size of a frame's header in bytes: length, request id and kind.
 pub const HEADER_BYTES: usize = 9;
-/// What the length does not count: itself.
+/// Size in bytes of the length field, which the length does not count.
 const LENGTH_BYTES: usize = 4;
-/// The longest body of any frame: a range of 1 MiB with its proof fits twice.
+/// Maximum size in bytes of a frame's body. A range of 1 MiB with its proof fits twice.
 pub const FRAME_MAX_BYTES: usize = 2 << 20;
-/// The longest body of a request that holds no list.
+/// Maximum size in bytes of a request without a list.
 const PLAIN_REQUEST_MAX_BYTES: usize = 128;
-/// The longest greeting: a secret, a proof, and a chain of certificates.
+/// Maximum size in bytes of a greeting: a secret, a proof, and a chain of certificates.
 const GREETING_MAX_BYTES: usize = 64 + CHAIN_MAX_BYTES;
 
 macro_rules! kinds {
     ($($(#[$meta:meta])* $kind:ident = $byte:literal,)*) => {
-        /// What a frame is. The numbers are the format.
+        /// Kind of a frame. The numbers are part of the format.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
         pub enum Kind {
@@ -48,67 +48,68 @@ kinds! {
     Enrol = 2,
     /// Greeting of the acceptor.
     Proven = 3,
-    /// Greeting of the acceptor to one that it admits.
+    /// Greeting of the acceptor to a node that it admits.
     Enrolled = 4,
-    /// Greeting of the acceptor to one that was put out: the word that did it.
+    /// Greeting of the acceptor to a former member, with the statements by which it is out.
     PutOut = 5,
-    /// Are you there (dialler); with the id of a request, that its answer is of no use any more.
+    /// Keep-alive of the dialler. With the id of a request, it says that the answer is no longer
+    /// needed.
     Ping = 8,
-    /// I am (acceptor).
+    /// The acceptor's answer to a ping.
     Pong = 9,
-    /// Request.
+    /// Request for the member list.
     AskMembers = 16,
-    /// Request.
+    /// Request for log heads.
     AskHeads = 17,
-    /// Request.
+    /// Request for a part of a log.
     AskLog = 18,
-    /// Request.
+    /// Request for a range of a content.
     AskRange = 19,
-    /// Request.
+    /// Request for the ranges of a content that the peer can send.
     AskHoldings = 20,
-    /// Request.
+    /// Request for membership statements.
     AskTrust = 25,
-    /// Request, of `p2pfs/2`.
+    /// Request for several small files, of `p2pfs/2`.
     AskBatch = 26,
-    /// Request.
+    /// Request to dial back.
     AskReach = 21,
-    /// Request.
+    /// Request to accept a file into the inbox.
     Offer = 22,
-    /// Request.
+    /// Request with a part of an offered file.
     Give = 23,
-    /// Request.
+    /// Request with a chat line.
     Say = 24,
-    /// Request.
+    /// Request with bytes for a program.
     Message = 30,
-    /// Response.
+    /// Response with the member list.
     Members = 32,
-    /// Response.
+    /// Response with log heads.
     Heads = 33,
-    /// Response.
+    /// Response with a part of a log.
     Log = 34,
-    /// Response.
+    /// Response with a range and its proof.
     Data = 35,
-    /// Response.
+    /// Response with the ranges that the peer can send.
     Holdings = 36,
-    /// Response.
+    /// Response: the content is no longer present.
     Gone = 37,
-    /// Response.
+    /// Response: the content was never present.
     NotHere = 38,
-    /// Response.
+    /// Response: the peer is busy.
     Busy = 39,
-    /// Response.
+    /// Response: the peer refuses the request.
     Refused = 40,
-    /// Response.
+    /// Response with membership statements.
     Trust = 43,
-    /// Response, of `p2pfs/2`.
+    /// Response with the files of a batch, of `p2pfs/2`.
     Batch = 44,
-    /// Response.
+    /// Response with the result of dialling back.
     Reached = 41,
-    /// Response.
+    /// Response with the number of pushed bytes that the peer has.
     Taken = 42,
 }
 
-/// What a side of a connection may receive now.
+/// The kinds of frames that a side of a connection accepts now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Membership is not proven: greetings only.
@@ -119,11 +120,11 @@ pub enum Phase {
     Responses,
 }
 
-/// A clock and a reason.
+/// Maximum size in bytes of a response to [`Kind::AskReach`]: a clock and a reason.
 const REACHED_MAX_BYTES: usize = 8 + REASON_MAX_BYTES;
 
 impl Kind {
-    /// The longest body of this kind.
+    /// Returns the maximum size in bytes of a body of this kind.
     pub const fn limit_bytes(self) -> usize {
         match self {
             Self::Prove | Self::Enrol | Self::Proven | Self::Enrolled | Self::PutOut => {
@@ -171,23 +172,23 @@ impl Kind {
     }
 }
 
-/// The decoded header of a frame; the body's length is within the limit of its kind.
+/// The decoded header of a frame. The body's length is within the limit of its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// Which request this is, or answers; 0 in greetings.
+    /// Id of the request that the frame carries or answers; 0 in greetings.
     pub id: u32,
-    /// What it is.
+    /// Kind of the frame.
     pub kind: Kind,
-    /// How many bytes follow.
+    /// Size of the body in bytes.
     pub body_bytes: usize,
 }
 
 impl FrameHeader {
-    /// Checks a header before anything of the body is read.
+    /// Decodes and checks a header before any of the body is read.
     ///
     /// # Errors
     /// [`WireError::TooLong`] over the limit of the kind; [`WireError::Malformed`] for an unknown
-    /// kind, one that has no place in this phase, or a length below the header's own.
+    /// kind, one that is not allowed in this phase, or a length below the header's own.
     pub fn decode(header: &[u8; HEADER_BYTES], phase: Phase) -> Result<Self, WireError> {
         let [l0, l1, l2, l3, i0, i1, i2, i3, kind] = *header;
         let malformed = WireError::Malformed {
@@ -222,15 +223,15 @@ impl FrameHeader {
 pub struct Frame {
     /// The encoded header.
     pub header: [u8; HEADER_BYTES],
-    /// What follows it.
+    /// The body.
     pub body: Bytes,
 }
 
 impl Frame {
-    /// A frame of any kind.
+    /// Creates a frame of any kind.
     ///
     /// # Errors
-    /// [`WireError::TooLong`] where the body is over the limit of the kind.
+    /// [`WireError::TooLong`] if the body exceeds the limit of the kind.
     pub fn new(id: u32, kind: Kind, body: Bytes) -> Result<Self, WireError> {
         kind.check_length(body.len())?;
         let header = FrameHeader {
@@ -242,18 +243,19 @@ impl Frame {
         Ok(Self { header, body })
     }
 
-    /// A frame without a body; every kind allows that length, not every kind means something by it.
+    /// Creates a frame without a body. Every kind allows an empty body, but not every kind has a
+    /// meaning for it.
     pub fn empty(id: u32, kind: Kind) -> Self {
         Self::new(id, kind, Bytes::new()).expect("no kind has a limit below nothing")
     }
 
-    /// Which request it is, or answers.
+    /// Returns the id of the request that the frame carries or answers.
     pub fn id(&self) -> u32 {
         let [_, _, _, _, i0, i1, i2, i3, _] = self.header;
         u32::from_be_bytes([i0, i1, i2, i3])
     }
 
-    /// All its bytes on the wire.
+    /// Returns the size of the whole frame in bytes.
     pub fn len_bytes(&self) -> usize {
         HEADER_BYTES + self.body.len()
     }

@@ -1,4 +1,4 @@
-//! The greeting: what each side says before anything else.
+//! Greetings: the first messages of both sides of a connection.
 
 use bytes::Bytes;
 
@@ -9,49 +9,49 @@ use crate::wire::WireError;
 /// The first frame of each side, before any other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Greeting {
-    /// The dialler proves that it is a member. It names no epoch: who does not have the secret
-    /// cannot tell the proof from noise.
+    /// The dialler proves its membership. The frame does not name the epoch, so a node without the
+    /// secret cannot distinguish the proof from noise.
     Prove {
-        /// What the connection will carry.
+        /// Purpose of the connection.
         lane: Lane,
-        /// See `trust::Channel::membership_proof`.
+        /// The proof of `trust::Channel::membership_proof`.
         proof: [u8; 32],
-        /// Certificates, for a member that may not have heard of us; at most
+        /// Certificates for a member that may not know the dialler yet, at most
         /// [`CHAIN_MAX_BYTES`](super::CHAIN_MAX_BYTES).
         chain: Bytes,
     },
-    /// The dialler proves that it holds an invitation.
+    /// The dialler proves that it has an invitation.
     Enrol {
-        /// See `trust::Channel::enrolment_proof`.
+        /// The proof of `trust::Channel::enrolment_proof`.
         proof: [u8; 32],
-        /// What the dialler calls itself: a `NodeName`.
+        /// Name of the dialler, a `NodeName`.
         name: Bytes,
     },
-    /// The acceptor proves that it is a member too.
+    /// The acceptor proves its membership too.
     Proven {
-        /// Over the same epoch as the dialler's.
+        /// A proof over the dialler's epoch.
         proof: [u8; 32],
-        /// As the dialler's.
+        /// Certificates for a dialler that may not know the acceptor yet.
         chain: Bytes,
     },
     /// The acceptor admits the dialler.
     Enrolled {
-        /// The epoch's secret.
+        /// Secret of the epoch.
         secret: [u8; 32],
         /// Proof that the acceptor knows the invitation.
         proof: [u8; 32],
-        /// The certificates from the founding to the dialler's.
+        /// Certificates from the founding to the dialler's own.
         chain: Bytes,
     },
-    /// The acceptor tells one that was a member why it is none any more, and ends the connection.
+    /// The acceptor tells a former member why it is no longer one, and closes the connection.
     PutOut {
-        /// The signed statement that put it out: `trust::SignedStatement`.
+        /// The signed statements by which the dialler is out: `trust::SignedStatement`.
         word: Bytes,
     },
 }
 
 impl Greeting {
-    /// The frame of this greeting; greetings have the request id 0.
+    /// Encodes the greeting as a frame. Greetings have the request id 0.
     pub fn encode(&self) -> Frame {
         let (kind, body) = match self {
             Self::Prove { lane, proof, chain } => {
@@ -70,10 +70,10 @@ impl Greeting {
         Frame::new(0, kind, Bytes::from(body)).expect("a greeting is within its limit")
     }
 
-    /// The greeting that a frame of `kind` carries.
+    /// Decodes the greeting of a frame of `kind`.
     ///
     /// # Errors
-    /// [`WireError`] where it carries none.
+    /// [`WireError`] if the frame is not a valid greeting.
     pub fn decode(kind: Kind, body: &[u8]) -> Result<Self, WireError> {
         const WHAT: &str = "a greeting";
         match kind {

@@ -1,4 +1,4 @@
-//! Pieces of logs: records packed with postcard and zstd, bounded on both sides of the unpacking.
+//! Parts of logs: records packed with postcard and zstd, with limits before and after unpacking.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -8,46 +8,49 @@ use crate::wire::WireError;
 use crate::wire::native::link::LINK_TARGET_MAX_BYTES;
 use crate::wire::native::record::{Fact, Kind, Record, SignedHead};
 
-/// The most records in one piece.
+/// Maximum number of records in one part.
 pub const LOG_RECORDS_MAX: usize = 4096;
-/// The most bytes of one piece before compression: 1 MiB.
+/// Maximum size of one part in bytes before compression: 1 MiB.
 const LOG_RAW_MAX_BYTES: usize = 1 << 20;
-/// The longest frame of a piece: what zstd makes of 1 MiB that it cannot compress (its own bound
+/// Maximum size in bytes of the frame of a part: 1 MiB that zstd cannot compress (its own bound
 /// adds 1/256), and the head.
 pub const LOG_MAX_BYTES: usize = LOG_RAW_MAX_BYTES + LOG_RAW_MAX_BYTES / 256 + 1024;
-/// Room for the number of records in front of them: a varint of 4096.
+/// Size in bytes of the number of records in front of them: a varint of 4096.
 const COUNT_BYTES: usize = 2;
-/// zstd's level: 1 already finds the repeated directory names, and costs a few ms a MiB.
+/// Compression level of zstd. Level 1 already finds the repeated directory names and costs a few ms
+/// for each MiB.
 const LEVEL: i32 = 1;
 const NANOSECONDS: u32 = 1_000_000_000;
 
-/// Part of a node's log, in answer to a request for what comes after a sequence number.
+/// A part of a node's log, in answer to a request for the records after a sequence number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPart {
-    /// The head that the log leads to.
+    /// The head to which the log leads.
     pub head: SignedHead,
-    /// The receiver must start this log anew: what follows is a snapshot from its beginning.
+    /// Whether the receiver must discard its copy of this log. The records are then a snapshot from
+    /// the beginning.
     pub fresh: bool,
-    /// From [`pack_records`]; [`unpack_records`] opens it.
+    /// The records, packed by [`pack_records`]. [`unpack_records`] unpacks them.
     pub records: Bytes,
-    /// Nothing comes after this part.
+    /// Whether this is the last part.
     pub last: bool,
 }
 
-/// What [`pack_records`] made.
+/// Result of [`pack_records`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
-    /// For [`LogPart::records`].
+    /// The value of [`LogPart::records`].
     pub bytes: Bytes,
-    /// How many of the records given are in it, from the first; at least one where any was given.
+    /// Number of the given records that are packed, counted from the first. At least one if any was
+    /// given.
     pub count: usize,
 }
 
-/// Packs as many records as one part may hold.
+/// Packs as many records as one part may have.
 ///
 /// # Errors
-/// [`WireError::TooLong`] where the first record alone is over the limit, which no record that
-/// holds a `SharedPath` and a link target within their limits can be.
+/// [`WireError::TooLong`] if the first record alone exceeds the limit. A record with a `SharedPath`
+/// and a link target within their limits never does.
 pub fn pack_records<'a>(
     records: impl IntoIterator<Item = &'a Record>,
 ) -> Result<Packed, WireError> {
@@ -76,12 +79,13 @@ pub fn pack_records<'a>(
     })
 }
 
-/// Unpacks what [`pack_records`] made; takes at most 1 MiB for the raw bytes, whatever the packed
-/// ones announce.
+/// Unpacks the result of [`pack_records`]. Allocates at most 1 MiB for the raw bytes, whatever the
+/// packed ones announce.
 ///
 /// # Errors
-/// [`WireError`] where it is not that, holds more than [`LOG_RECORDS_MAX`], or a record breaks a
-/// rule of its own: a link target that is too long, nanoseconds that are more than a second.
+/// [`WireError`] if the bytes are not such a result, have more than [`LOG_RECORDS_MAX`] records, or
+/// a record is invalid: a link target that is too long, a full second of nanoseconds or more, or
+/// the root as its path.
 pub fn unpack_records(packed: &[u8]) -> Result<Vec<Record>, WireError> {
     const WHAT: &str = "a list of records";
     if packed.len() > LOG_MAX_BYTES {

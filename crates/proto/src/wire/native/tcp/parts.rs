@@ -1,10 +1,10 @@
-//! Bodies of fixed parts.
+//! Bodies that consist of fixed parts.
 
 use bytes::Bytes;
 
 use crate::wire::WireError;
 
-/// The first 32 bytes, and the rest.
+/// Splits a body into its first 32 bytes and the rest.
 pub(super) fn split(body: &[u8], what: &'static str) -> Result<([u8; 32], Bytes), WireError> {
     let (first, rest) = body
         .split_first_chunk::<32>()

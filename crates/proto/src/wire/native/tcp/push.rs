@@ -1,4 +1,4 @@
-//! What one node gives another unasked: a file for its inbox, a line of talk, bytes of a program.
+//! Data that a node sends without a request: a file for the inbox, a chat line, bytes of a program.
 
 use bytes::{Bytes, BytesMut};
 
@@ -7,39 +7,40 @@ use crate::wire::WireError;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::NAME_MAX_BYTES;
 
-/// The most bytes of a file in one frame.
+/// Maximum number of bytes of a file in one frame.
 pub const GIVEN_MAX_BYTES: usize = 256 << 10;
-/// The longest line of talk.
+/// Maximum length of a chat line in bytes.
 pub const SAID_MAX_BYTES: usize = 4096;
-/// The longest frame of each kind: its fields, with room for their lengths.
+/// Maximum size in bytes of each kind's frame: its fields, with room for their lengths.
 pub(super) const OFFER_FRAME_MAX_BYTES: usize = NAME_MAX_BYTES + 64;
 pub(super) const GIVE_FRAME_MAX_BYTES: usize = GIVEN_MAX_BYTES + GIVE_HEAD_BYTES;
-/// A hash and an offset (u64, big endian) before the bytes.
+/// Size in bytes of the hash and the offset (u64, big endian) before the bytes.
 const GIVE_HEAD_BYTES: usize = 40;
 
-/// What is given. Any of them can be repeated without harm.
+/// Data that is pushed. Repeating any of it is harmless.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Push {
-    /// A file for the inbox: answered with how much of it is there already.
+    /// A file for the inbox. The answer is how much of it is there already.
     Offer {
-        /// One name; 1 to 255 bytes, and not to be trusted.
+        /// The file's name, 1 to 255 bytes, not trusted.
         name: Bytes,
+        /// Size of the file in bytes.
         size_bytes: u64,
-        /// Its content.
+        /// Hash of the content.
         hash: ContentHash,
-        /// Whether it was offered before, and the answer did not come.
+        /// Whether the file was offered before and the answer was lost.
         again: bool,
     },
-    /// Some of it: answered with how much of it is there from its begin on.
+    /// A part of a file. The answer is how much of the file is there, from its beginning.
     Give {
-        /// Which content.
+        /// Hash of the content.
         hash: ContentHash,
-        /// Where in it.
+        /// Offset of the bytes in the file.
         offset: u64,
-        /// 1 to [`GIVEN_MAX_BYTES`].
+        /// From 1 to [`GIVEN_MAX_BYTES`] bytes.
         bytes: Bytes,
     },
-    /// Talk.
+    /// A chat line.
     Say {
         /// At most [`SAID_MAX_BYTES`].
         text: String,

@@ -1,4 +1,4 @@
-//! Everything survives the wire, and nothing from it is taken beyond its limit.
+//! Tests that every message survives the wire and that no limit can be exceeded.
 
 use proptest::prelude::*;
 
@@ -191,7 +191,7 @@ fn a_header_over_its_kinds_limit_is_refused_before_its_body() {
     }
 }
 
-/// Each limit of a frame's body, and which kinds it is the limit of.
+/// Each limit of a frame's body, and the kinds that have it.
 const BODIES: [(usize, &[Kind]); 10] = [
     (MEMBERS_MAX_BYTES, &[Kind::AskMembers, Kind::Members]),
     (HEADS_MAX_BYTES, &[Kind::AskHeads, Kind::Heads]),
@@ -202,7 +202,7 @@ const BODIES: [(usize, &[Kind]); 10] = [
     (REASON_MAX_BYTES, &[Kind::Refused]),
     (SAID_MAX_BYTES, &[Kind::Say]),
     (GIVEN_MAX_BYTES, &[Kind::Message]),
-    // a greeting is a secret, a proof and the chain
+    // A greeting has a secret, a proof and the chain.
     (
         CHAIN_MAX_BYTES + 64,
         &[Kind::Prove, Kind::Proven, Kind::Enrolled],

@@ -1,4 +1,4 @@
-//! What nodes ask and offer each other about files, over sealed datagrams.
+//! Requests and offers of files between nodes, in sealed datagrams.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,46 +7,48 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
-/// How many files one [`Message::Get`] asks for: what fits [`PAYLOAD_MAX_BYTES`].
+/// Maximum number of files in one [`Message::Get`]: as many as fit into [`PAYLOAD_MAX_BYTES`].
 pub const GET_HASHES_MAX: usize = 26;
-/// How many ranges one [`Message::Offer`] lists; what has more is cut to its longest ranges.
+/// Maximum number of ranges in one [`Message::Offer`]. A longer list is cut to its longest ranges.
 pub const OFFER_RANGES_MAX: usize = 16;
-/// How many recent askers one [`Message::Offer`] names.
+/// Maximum number of recent askers in one [`Message::Offer`].
 pub const OFFER_ASKERS_MAX: usize = 8;
 
 /// A body of [`super::Frame::Message`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
-    /// Who has some of these?
+    /// Asks for holders of some of these files.
     Get {
-        /// 1 to [`GET_HASHES_MAX`].
+        /// From 1 to [`GET_HASHES_MAX`] hashes.
         hashes: Vec<ContentHash>,
     },
-    /// I have some of this.
+    /// Offers a part of a file.
     Offer(OfferSummary),
 }
 
-/// What a node has of one file.
+/// The parts of one file that a node has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OfferSummary {
-    /// Of what.
+    /// Hash of the content.
     pub hash: ContentHash,
+    /// Size of the content in bytes.
     pub size_bytes: u64,
-    /// Whether it has every byte; then `ranges` is empty.
+    /// Whether the node has every byte. Then `ranges` is empty.
     pub all: bool,
-    /// Some of what it has, at most [`OFFER_RANGES_MAX`].
+    /// Some of the ranges that the node has, at most [`OFFER_RANGES_MAX`].
     pub ranges: Vec<ByteRange>,
-    /// How busy it is, from 0 (idle) to 255 (will refuse).
+    /// Load of the node, from 0 (idle) to 255 (will refuse).
     pub load: u8,
-    /// Who asked for the file lately, at most [`OFFER_ASKERS_MAX`].
+    /// Nodes that recently asked for the file, at most [`OFFER_ASKERS_MAX`].
     pub askers: Vec<NodeId>,
 }
 
 impl Message {
-    /// The bytes of a datagram's payload.
+    /// Encodes the payload of a datagram.
     ///
     /// # Errors
-    /// [`DatagramError::TooLong`] where a list exceeds its limit.
+    /// [`DatagramError::TooLong`] if a list exceeds its limit, [`DatagramError::Malformed`] for a
+    /// request without hashes.
     pub fn encode(&self) -> Result<Vec<u8>, DatagramError> {
         self.check()?;
         let bytes = postcard::to_stdvec(self).map_err(|_| DatagramError::Malformed)?;
@@ -56,10 +58,11 @@ impl Message {
         Ok(bytes)
     }
 
-    /// What a datagram's payload says.
+    /// Decodes the payload of a datagram.
     ///
     /// # Errors
-    /// Where the bytes are not exactly one message within the limits.
+    /// [`DatagramError::TooLong`] and [`DatagramError::Malformed`] if the bytes are not exactly one
+    /// message within the limits.
     pub fn decode(bytes: &[u8]) -> Result<Self, DatagramError> {
         if bytes.len() > PAYLOAD_MAX_BYTES {
             return Err(DatagramError::TooLong { what: "message" });

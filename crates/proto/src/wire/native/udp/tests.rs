@@ -1,4 +1,4 @@
-//! Promises of the datagrams' layout and limits.
+//! Tests of the layout and the limits of datagrams.
 
 use proptest::prelude::*;
 
