@@ -1,11 +1,11 @@
-//! A token bucket that counts events: how many may happen, on the average and at once. Pure.
+//! A token bucket that limits how many events may happen on average and at once. Pure.
 //!
-//! Bytes a second are paced elsewhere, each by its own rule of who may be ahead: `transfer::pace`
-//! for a node, `fuse::budget` for the programs that read.
+//! Bytes per second are limited elsewhere, each with its own rule of precedence: `transfer::pace`
+//! for a node, `fuse::budget` for reading programs.
 
 use std::time::{Duration, Instant};
 
-/// Refills at a steady rate up to its capacity. Knows no clock.
+/// A bucket that is refilled at a steady rate up to its capacity. Reads no clock.
 #[derive(Clone, Debug)]
 pub struct TokenBucket {
     per_token: Duration,
@@ -15,12 +15,13 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// A full bucket of `capacity` tokens that gains `per_s` (at least 1) a second.
+    /// Creates a full bucket of `capacity` tokens that gains `per_s` tokens (at least 1) per
+    /// second.
     pub fn per_second(per_s: u32, capacity: u32, now: Instant) -> Self {
         Self::one_in(Duration::from_secs(1) / per_s.max(1), capacity, now)
     }
 
-    /// A full bucket of `capacity` tokens that gains one in each `per_token`.
+    /// Creates a full bucket of `capacity` tokens that gains one token per `per_token`.
     pub fn one_in(per_token: Duration, capacity: u32, now: Instant) -> Self {
         Self {
             per_token,
@@ -30,7 +31,7 @@ impl TokenBucket {
         }
     }
 
-    /// Takes `count` tokens, or none where there are not so many.
+    /// Takes `count` tokens, or none if there are fewer. Returns whether they were taken.
     pub fn take(&mut self, count: u32, now: Instant) -> bool {
         self.refill(now);
         let enough = self.tokens >= count;
@@ -40,7 +41,7 @@ impl TokenBucket {
         enough
     }
 
-    /// When there is one token at the earliest, with nothing taken until then.
+    /// Returns the earliest time at which there is a token, if none is taken until then.
     pub fn ready_at(&self) -> Instant {
         match self.tokens {
             0 => self.counted_from + self.per_token,
@@ -48,7 +49,7 @@ impl TokenBucket {
         }
     }
 
-    /// Whether nothing was taken that did not come back since.
+    /// Returns whether every token that was taken has been replaced.
     pub fn is_full(&mut self, now: Instant) -> bool {
         self.refill(now);
         self.tokens == self.capacity

@@ -1,27 +1,29 @@
 //! Ranges of bytes within a file, and sets of them.
 //!
-//! Owns the two grains of the data plane: a *page* of 4 KiB is what the cache counts, a *chunk* of
-//! 64 KiB is what nodes offer to each other. Knows nothing of what the bytes are.
+//! This module owns the two grains of the data plane: a *page* of 4 KiB is the unit of presence in
+//! the cache, a *chunk* of 64 KiB is the unit that nodes offer to each other. The meaning of the
+//! bytes does not matter here.
 
 use serde::{Deserialize, Serialize};
 
-/// What the cache counts: 4 KiB, the size of a page of the kernel's page cache.
+/// Size of a page in bytes: 4 KiB, as in the kernel's page cache. The cache counts in pages.
 pub const PAGE_BYTES: u64 = 4096;
-/// What nodes offer each other, and what has one leaf in an outboard: 64 KiB.
+/// Size of a chunk in bytes: 64 KiB. Nodes offer chunks to each other, and an outboard has one leaf
+/// for each.
 pub const CHUNK_BYTES: u64 = 65536;
 
-/// The bytes from `start` up to, not including, `end`. Never inverted.
+/// The bytes from `start` up to, but not including, `end`. Never inverted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "(u64, u64)", into = "(u64, u64)")]
 pub struct ByteRange {
-    /// First byte.
+    /// Offset of the first byte.
     pub start: u64,
-    /// One past the last byte.
+    /// Offset after the last byte.
     pub end: u64,
 }
 
 impl ByteRange {
-    /// The range; an inverted one becomes empty at `start`.
+    /// Creates a range. An inverted one becomes empty at `start`.
     pub const fn new(start: u64, end: u64) -> Self {
         Self {
             start,
@@ -29,40 +31,41 @@ impl ByteRange {
         }
     }
 
-    /// `length_bytes` bytes from `start`, cut at the end of the number range.
+    /// Creates a range of `length_bytes` bytes from `start`, cut at the largest offset.
     pub const fn at(start: u64, length_bytes: u64) -> Self {
         Self::new(start, start.saturating_add(length_bytes))
     }
 
-    /// How many bytes.
+    /// Returns the number of bytes.
     pub const fn len(&self) -> u64 {
         self.end - self.start
     }
 
-    /// Whether there are none.
+    /// Returns whether the range has no bytes.
     pub const fn is_empty(&self) -> bool {
         self.end == self.start
     }
 
-    /// The bytes in both; empty where there are none.
+    /// Returns the bytes in both ranges, or an empty range.
     pub fn intersection(&self, other: &Self) -> Self {
         Self::new(self.start.max(other.start), self.end.min(other.end))
     }
 
-    /// Whether every byte of `other` is in `self`.
+    /// Returns whether every byte of `other` is in `self`.
     pub fn contains(&self, other: &Self) -> bool {
         other.is_empty() || (self.start <= other.start && other.end <= self.end)
     }
 
-    /// The smallest range of whole `grain_bytes` around this one, cut at `size_bytes`.
+    /// Returns the smallest range of whole grains of `grain_bytes` around this one, cut at
+    /// `size_bytes`.
     pub fn align_out(&self, grain_bytes: u64, size_bytes: u64) -> Self {
         let start = self.start / grain_bytes * grain_bytes;
         let end = self.end.div_ceil(grain_bytes).saturating_mul(grain_bytes);
         Self::new(start.min(size_bytes), end.min(size_bytes))
     }
 
-    /// The largest range of whole `grain_bytes` within this one; the last, short grain of a file
-    /// of `size_bytes` counts as whole.
+    /// Returns the largest range of whole grains of `grain_bytes` within this one. The last, short
+    /// grain of a file of `size_bytes` counts as whole.
     pub fn align_in(&self, grain_bytes: u64, size_bytes: u64) -> Self {
         let start = self.start.div_ceil(grain_bytes).saturating_mul(grain_bytes);
         let whole = self.end / grain_bytes * grain_bytes;
@@ -74,7 +77,7 @@ impl ByteRange {
         Self::new(start, end)
     }
 
-    /// What of it is in the same `grain_bytes` as its first byte.
+    /// Returns the part of the range that is in the grain of its first byte.
     pub fn first_grain(&self, grain_bytes: u64) -> Self {
         let next = (self.start / grain_bytes + 1).saturating_mul(grain_bytes);
         Self::new(self.start, self.end.min(next))
@@ -93,19 +96,19 @@ impl From<ByteRange> for (u64, u64) {
     }
 }
 
-/// The number of a 64 KiB chunk within its file, from 0.
+/// Number of a 64 KiB chunk within its file, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ChunkIndex(pub u64);
 
 impl ChunkIndex {
-    /// Its bytes, cut at the file's size.
+    /// Returns the bytes of the chunk, cut at the file's size.
     pub fn range(self, size_bytes: u64) -> ByteRange {
         ByteRange::at(self.0.saturating_mul(CHUNK_BYTES), CHUNK_BYTES)
             .intersection(&ByteRange::new(0, size_bytes))
     }
 }
 
-/// A set of bytes, kept as sorted ranges that neither touch nor overlap.
+/// A set of bytes, stored as sorted ranges that neither touch nor overlap.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<ByteRange>", into = "Vec<ByteRange>")]
 pub struct ExtentSet {
@@ -113,12 +116,12 @@ pub struct ExtentSet {
 }
 
 impl ExtentSet {
-    /// The empty set.
+    /// Creates an empty set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The set of one range.
+    /// Creates a set of one range.
     pub fn of(range: ByteRange) -> Self {
         let mut set = Self::new();
         set.insert(range);
@@ -140,7 +143,7 @@ impl ExtentSet {
         self.ranges.splice(first..last, [whole]);
     }
 
-    /// Takes every byte of `range` out.
+    /// Removes every byte of `range`.
     pub fn remove(&mut self, range: ByteRange) {
         if range.is_empty() {
             return;
@@ -156,7 +159,7 @@ impl ExtentSet {
         self.ranges.splice(first..last, kept);
     }
 
-    /// Whether every byte of `range` is in the set. The empty range always is.
+    /// Returns whether every byte of `range` is in the set. The empty range always is.
     pub fn contains(&self, range: ByteRange) -> bool {
         if range.is_empty() {
             return true;
@@ -165,13 +168,13 @@ impl ExtentSet {
         self.ranges.get(after).is_some_and(|r| r.contains(&range))
     }
 
-    /// The range that has this byte.
+    /// Returns the range of the set that has this byte.
     pub fn run_at(&self, at: u64) -> Option<ByteRange> {
         let first = self.ranges.partition_point(|r| r.end <= at);
         self.ranges.get(first).filter(|r| r.start <= at).copied()
     }
 
-    /// The bytes of `range` that are not in the set.
+    /// Returns the bytes of `range` that are not in the set.
     pub fn missing_in(&self, range: ByteRange) -> Self {
         let mut missing = Self::of(range);
         for present in self.overlapping(range) {
@@ -180,7 +183,7 @@ impl ExtentSet {
         missing
     }
 
-    /// The bytes of `range` that are in the set.
+    /// Returns the bytes of `range` that are in the set.
     pub fn present_in(&self, range: ByteRange) -> Self {
         let cut = |r: &ByteRange| r.intersection(&range);
         Self {
@@ -188,24 +191,24 @@ impl ExtentSet {
         }
     }
 
-    /// What is in either of the two.
+    /// Returns the bytes that are in either set.
     pub fn union(&self, more: &Self) -> Self {
         self.iter().chain(more.iter()).collect::<Vec<_>>().into()
     }
 
-    /// What is not in the other.
+    /// Returns the bytes that are not in the other set.
     pub fn without(&self, other: &Self) -> Self {
         let missing = |range| other.missing_in(range).ranges;
         self.iter().flat_map(missing).collect()
     }
 
-    /// What of each range is whole grains, as [`ByteRange::align_in`] has it.
+    /// Returns the whole grains of each range, as [`ByteRange::align_in`] does for one.
     pub fn align_in(&self, grain_bytes: u64, size_bytes: u64) -> Self {
         let whole = |range: ByteRange| range.align_in(grain_bytes, size_bytes);
         self.iter().map(whole).collect()
     }
 
-    /// Its longest ranges, so many of them at most.
+    /// Returns its longest ranges, at most `most`.
     pub fn longest(self, most: usize) -> Vec<ByteRange> {
         let mut ranges = self.ranges;
         if ranges.len() > most {
@@ -215,17 +218,17 @@ impl ExtentSet {
         ranges
     }
 
-    /// How many bytes.
+    /// Returns the number of bytes.
     pub fn len(&self) -> u64 {
         self.ranges.iter().map(ByteRange::len).sum()
     }
 
-    /// Whether there are none.
+    /// Returns whether the set has no bytes.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    /// The ranges in order, with gaps between them.
+    /// Iterates over the ranges in order. There is a gap between any two of them.
     pub fn iter(&self) -> impl Iterator<Item = ByteRange> + '_ {
         self.ranges.iter().copied()
     }
@@ -247,7 +250,7 @@ impl FromIterator<ByteRange> for ExtentSet {
 
 impl From<Vec<ByteRange>> for ExtentSet {
     fn from(mut ranges: Vec<ByteRange>) -> Self {
-        // each is added at the end then, in whatever order others said them
+        // In sorted order each range is added at the end, whatever order the sender chose.
         ranges.sort_unstable();
         ranges.into_iter().collect()
     }

@@ -1,8 +1,8 @@
-//! Files and folders as this program makes them: readable by their owner alone, locked, and opened
-//! anew by their descriptor; and where something is mounted over them.
+//! Files and folders of this program: private to their owner, locked, and reopened by their
+//! descriptor; and the list of mounts.
 //!
-//! Knows the system calls and no path: what is in a file, and what is to be said of an error, is
-//! its owner's. Every call blocks.
+//! This module knows system calls but no paths. The content of a file and the message for an error
+//! are up to the caller. Every call may block.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 #![allow(
@@ -29,30 +29,32 @@ use rustix::process::{Resource, getrlimit};
 
 pub use held_lock::{HeldLock, Whereabouts};
 
-/// The mode of a file that is its owner's alone.
+/// Mode of a file that only its owner may access.
 pub const PRIVATE_MODE: u32 = 0o600;
-/// The mode of a folder that its owner alone may enter.
+/// Mode of a folder that only its owner may enter.
 pub const PRIVATE_DIR_MODE: u32 = 0o700;
-/// The mode of a folder that all may enter.
+/// Mode of a folder that every user may enter.
 const OPEN_DIR_MODE: u32 = 0o755;
-/// The longest path of a Unix socket in bytes: `sun_path` without its NUL (unix(7)).
+/// Maximum length of a Unix socket's path in bytes: `sun_path` without its NUL (unix(7)).
 pub const SOCKET_PATH_MAX_BYTES: usize = 107;
-/// Descriptors that are left for connections, at most: as many as meet at one time at all.
+/// Maximum number of descriptors that are reserved for connections. More connections do not occur
+/// at one time.
 const DESCRIPTORS_LEFT_MAX: u64 = 512;
 
-/// A path that means what is open, whatever its name is by now, or where it has none (proc(5)).
+/// Returns a path that refers to an open file, whatever its present name, even without one
+/// (proc(5)).
 pub fn path_of(open: impl AsFd) -> String {
     format!("/proc/self/fd/{}", open.as_fd().as_raw_fd())
 }
 
-/// The same file for reading, with a position of its own: a duplicate shares it (open(2)), and who
-/// reads to the end of one would leave nothing to the next.
+/// Opens the same file again for reading, with its own position. A duplicated descriptor would
+/// share the position (open(2)), so one reader would move the other's.
 pub fn opened_anew(file: &File) -> io::Result<File> {
     File::open(path_of(file))
 }
 
-/// Gives an open file a name, never in the place of what has it (`AlreadyExists`). The file may
-/// have none yet (`O_TMPFILE`, open(2)).
+/// Gives an open file a name. Fails with `AlreadyExists` if the name is in use. The file may be
+/// unnamed so far (`O_TMPFILE`, open(2)).
 pub fn link(file: &File, place: &Path) -> io::Result<()> {
     Ok(linkat(
         CWD,
@@ -63,7 +65,8 @@ pub fn link(file: &File, place: &Path) -> io::Result<()> {
     )?)
 }
 
-/// Fills the buffer from a file, or as much of it as the file has there: so much.
+/// Fills the buffer from a file, or as much of it as the file has there. Returns the number of
+/// bytes.
 pub fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -77,39 +80,40 @@ pub fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<u
     Ok(filled)
 }
 
-/// Has the kernel begin to write this part of a file to its disk, so that little is left to wait
-/// for where all of it is synced (sync_file_range(2)). Waits where the disk has as much to do as it
-/// takes; does nothing where a filesystem knows no such thing, and makes nothing safe by itself.
+/// Makes the kernel start writing this part of a file to its disk, so that a later sync has little
+/// left to wait for (sync_file_range(2)). Blocks if the disk's queue is full. Has no effect on a
+/// file system without support, and guarantees no durability.
 pub fn begin_to_write_out(file: &File, start: u64, length_bytes: u64) {
     let (Ok(start), Ok(length)) = (i64::try_from(start), i64::try_from(length_bytes)) else {
         return;
     };
     let descriptor = file.as_raw_fd();
-    // SAFETY: the call takes numbers alone, and the descriptor is open for its length.
+    // SAFETY: the call takes only numbers, and the descriptor stays open during the call.
     let _unknown_here =
         unsafe { libc::sync_file_range(descriptor, start, length, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
-/// Makes a folder that its owner alone may enter, and those above it; one that exists is left.
+/// Creates a folder that only its owner may enter, and its parents. Leaves an existing one
+/// unchanged.
 pub fn make_private_dir(dir: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(PRIVATE_DIR_MODE).create(dir)
 }
 
-/// Makes a folder that all may enter and its owner alone may change, and those above it; one that
-/// exists is left.
+/// Creates a folder that every user may enter and only its owner may change, and its parents.
+/// Leaves an existing one unchanged.
 pub fn make_open_dir(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
     std::fs::create_dir_all(dir)?;
-    // whatever the umask is
+    // Independent of the umask.
     std::fs::set_permissions(dir, Permissions::from_mode(OPEN_DIR_MODE))
 }
 
-/// Makes a new folder among the temporary ones (`TMPDIR`), its owner's alone. Its name begins with
-/// `prefix` and ends at random, so that no other user of the machine can make it first. The caller
-/// removes it.
+/// Creates a folder in the directory for temporary files (`TMPDIR`), private to its owner. Its name
+/// begins with `prefix` and has a random end, so that no other user of the machine can create it
+/// first. The caller removes it.
 pub fn make_temporary_dir(prefix: &str) -> io::Result<PathBuf> {
     let mut builder = tempfile::Builder::new();
     let owner_only = Permissions::from_mode(PRIVATE_DIR_MODE);
@@ -117,22 +121,22 @@ pub fn make_temporary_dir(prefix: &str) -> io::Result<PathBuf> {
     std::path::absolute(made.tempdir()?.keep())
 }
 
-/// Opens a file for reading and writing; where there was none it is made, its owner's alone.
+/// Opens a file for reading and writing. Creates it, private to its owner, if it does not exist.
 pub fn open_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     options.mode(PRIVATE_MODE).open(path)
 }
 
-/// A file in that folder which has no name (`O_TMPFILE`, open(2)), so that nothing of it can be
-/// seen, or left behind.
+/// Creates an unnamed file in that folder (`O_TMPFILE`, open(2)). It is invisible and cannot be
+/// left behind.
 pub fn unnamed(folder: &Path, mode: u32) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(mode);
     options.custom_flags(libc::O_TMPFILE).open(folder)
 }
 
-/// A name beside a file for what it was, which nothing has yet.
+/// Returns an unused name beside a file, for a renamed copy of it.
 pub fn aside(file: &Path) -> PathBuf {
     (1..u32::MAX)
         .map(|number| file.with_added_extension(format!("aside-{number}")))
@@ -140,7 +144,7 @@ pub fn aside(file: &Path) -> PathBuf {
         .unwrap_or_else(|| file.with_added_extension("aside"))
 }
 
-/// Whether a file is wrong in itself, rather than its disk.
+/// Returns whether the content of a file is damaged, rather than its disk.
 pub fn is_damage(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -148,7 +152,7 @@ pub fn is_damage(error: &io::Error) -> bool {
     )
 }
 
-/// Whether an error says that there is no room.
+/// Returns whether an error says that there is no disk space.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -156,8 +160,8 @@ pub fn is_full(error: &io::Error) -> bool {
     )
 }
 
-/// Whether an error is this process's want of something that may be free again soon: descriptors,
-/// memory, or a turn at what others change (`open(2)`, ERRORS).
+/// Returns whether an error is a temporary shortage of this process: descriptors, memory, or an
+/// interrupted or blocked call (`open(2)`, ERRORS).
 pub fn is_want(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -165,8 +169,8 @@ pub fn is_want(error: &io::Error) -> bool {
     )
 }
 
-/// What helps where a filesystem is read-only: which for a unit all of them may be
-/// (`ProtectSystem=strict`), however they are mounted.
+/// Returns the remedy for a read-only file system. For a systemd unit all file systems may be
+/// read-only (`ProtectSystem=strict`), however they are mounted.
 pub fn read_only_remedy() -> &'static str {
     read_only_remedy_of(std::env::var_os("INVOCATION_ID").is_some())
 }
@@ -180,7 +184,7 @@ fn read_only_remedy_of(is_unit: bool) -> &'static str {
     }
 }
 
-/// What the system says of a file of the state directory, with what helps where that is clear.
+/// Returns an error on a file of the state directory as text, with its remedy if that is clear.
 pub fn with_remedy(error: &io::Error) -> String {
     if let Some(limit) = limit_of_open_files(error) {
         return limit;
@@ -197,14 +201,14 @@ pub fn with_remedy(error: &io::Error) -> String {
     format!("{error}{remedy}")
 }
 
-/// Refuses a file that takes one of the last descriptors that this process may have, for the sake
-/// of what cannot do without: a connection to whom the bytes are with, a process that asks.
+/// Refuses a file that uses one of the last descriptors of this process. These are reserved for
+/// connections to holders and for client processes, which cannot work without them.
 pub fn leave_descriptors(file: &File) -> io::Result<()> {
     let Some(limit) = getrlimit(Resource::Nofile).current else {
         return Ok(());
     };
     let left_to_others = (limit / 4).min(DESCRIPTORS_LEFT_MAX);
-    // the kernel gives the lowest number that is free
+    // The kernel assigns the lowest free number.
     let number = u64::try_from(file.as_raw_fd()).unwrap_or_default();
     if number < limit - left_to_others {
         return Ok(());
@@ -212,7 +216,8 @@ pub fn leave_descriptors(file: &File) -> io::Result<()> {
     Err(Errno::MFILE.into())
 }
 
-/// What keeps this process from opening files, and what helps, where a limit of their number does.
+/// Returns which limit of open files an error reports, and the remedy. Returns none for any other
+/// error.
 pub fn limit_of_open_files(error: &io::Error) -> Option<String> {
     match Errno::from_io_error(error)? {
         Errno::MFILE => {
@@ -230,8 +235,8 @@ pub fn limit_of_open_files(error: &io::Error) -> Option<String> {
     }
 }
 
-/// The path with every link but its last name resolved, since the last may be our own mount and
-/// must not be touched.
+/// Resolves every symbolic link of a path except in its last name. The last name may be this
+/// program's own mount and must not be accessed.
 pub fn without_links_above(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     match (
@@ -243,7 +248,8 @@ pub fn without_links_above(path: &Path) -> PathBuf {
     }
 }
 
-/// The lock file at this path, locked until it is dropped; none where another process has it.
+/// Locks the file at this path until the lock is dropped. Returns none if another process has the
+/// lock.
 pub fn locked(path: &Path) -> io::Result<Option<HeldLock>> {
     let file = open_private(path)?;
     match file.try_lock() {
@@ -269,7 +275,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = unnamed(folder.path(), PRIVATE_MODE).unwrap();
         file.write_all_at(&[7; 100_000], 0).unwrap();
-        // also where the file has ended already
+        // The last ranges are beyond the end of the file.
         for (start, length_bytes) in [(0, 50_000), (50_000, 1 << 40), (u64::MAX, 1)] {
             begin_to_write_out(&file, start, length_bytes);
         }

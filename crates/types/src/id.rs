@@ -1,7 +1,7 @@
-//! Who is who: node keys, node names, and the numbers that tell one life of a node from the next.
+//! Identities: node keys, node names, and the numbers that distinguish the lives of a node.
 //!
-//! Owns the identifiers that every other module uses as keys. Knows nothing of how a key is made
-//! or proven (that is `trust`) and nothing of addresses.
+//! This module owns the identifiers that every other module uses as keys. How a key is made or
+//! proven belongs to `trust`. Addresses do not occur here.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,34 +9,35 @@ use std::str::FromStr;
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// An Ed25519 public key (RFC 8032, 32 bytes): the identity of a node for as long as its key lives.
+/// An Ed25519 public key (RFC 8032, 32 bytes): the identity of a node for the lifetime of its key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId([u8; 32]);
 
-/// The fewest digits of a key that name its node.
+/// Minimum number of hexadecimal digits of a key that identify its node.
 const KEY_MIN_DIGITS: usize = 4;
 
 impl NodeId {
-    /// Wraps the 32 bytes of an Ed25519 public key; whether they lie on the curve is only known
-    /// once a signature was checked.
+    /// Wraps the 32 bytes of an Ed25519 public key. Does not check that they are a point of the
+    /// curve; the first verification of a signature does.
     pub const fn new(public_key: [u8; 32]) -> Self {
         Self(public_key)
     }
 
-    /// The public key.
+    /// Returns the bytes of the public key.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The first `digits` hexadecimal digits (at most 64), as names of conflicting versions show.
+    /// Returns the first `digits` hexadecimal digits (at most 64), as in the names of conflicting
+    /// versions.
     pub fn short(&self, digits: usize) -> String {
         let mut hex = to_hex(&self.0);
         hex.truncate(digits);
         hex
     }
 
-    /// Whether that is how its key begins, in hexadecimal digits, and enough of them for a person
-    /// to mean it.
+    /// Returns whether the key begins with these hexadecimal digits. At least four digits are
+    /// required, so that a person means this key.
     pub fn begins_with(&self, digits: &str) -> bool {
         digits.len() >= KEY_MIN_DIGITS && to_hex(&self.0).starts_with(digits)
     }
@@ -64,19 +65,19 @@ impl FromStr for NodeId {
     }
 }
 
-/// What a node calls itself: 1 to 63 bytes of ASCII letters, digits, `-`, `_` and `.`, not starting
-/// with `-` or `.`, so that it can stand in a file name, a path and a table without escaping.
+/// Name that a node gives itself: 1 to 63 bytes of ASCII letters, digits, `-`, `_` and `.`, not
+/// starting with `-` or `.`. It needs no escaping in a file name, a path or a table.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct NodeName(String);
 
-/// The longest node name in bytes: a DNS label (RFC 1035, section 2.3.4).
+/// Maximum length of a node name in bytes: a DNS label (RFC 1035, section 2.3.4).
 pub const NODE_NAME_MAX_BYTES: usize = 63;
 
 impl NodeName {
     /// Checks and wraps a name.
     ///
     /// # Errors
-    /// [`IdError::BadName`] where the text is not a node name.
+    /// [`IdError::BadName`] if the text is not a node name.
     pub fn new(text: impl Into<String>) -> Result<Self, IdError> {
         let text = text.into();
         let letters = text
@@ -89,8 +90,8 @@ impl NodeName {
         Ok(Self(text))
     }
 
-    /// A name from a host name: what a node name cannot hold is replaced by `-`, an empty one by
-    /// `node`.
+    /// Makes a name from the first label of a host name. Replaces invalid characters by `-`, and an
+    /// empty name by `node`.
     pub fn from_host(host: &str) -> Self {
         let label = host.split('.').next().unwrap_or_default();
         let clean: String = label
@@ -112,7 +113,7 @@ impl NodeName {
         })
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -144,8 +145,8 @@ impl<'de> Deserialize<'de> for NodeName {
     }
 }
 
-/// Which secret a datagram or a proof is made with. Derived one way from the epoch's secret, so it
-/// can travel in clear.
+/// Id of the secret of a datagram or a proof. It is derived one way from the epoch's secret, so it
+/// may travel in clear.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EpochId(pub [u8; 8]);
 
@@ -161,39 +162,39 @@ impl fmt::Debug for EpochId {
     }
 }
 
-/// One life of a node in the membership protocol: a higher generation of the same [`NodeId`]
-/// replaces the lower, so a restarted node beats its own ghost.
+/// Number of a node's life in the membership protocol. A higher generation of the same [`NodeId`]
+/// replaces a lower one, so a restarted node supersedes its previous life.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Generation(pub u64);
 
-/// Why a text is not an identifier. The value that was given is in the error; nothing was changed.
+/// The reason why a text is not an identifier, with the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
-    /// Not a node name.
+    /// The text is not a node name.
     #[error(
         "{text:?} is not a node name: 1 to 63 letters, digits, '-', '_' or '.', not starting \
          with '-' or '.'"
     )]
     BadName {
-        /// What was given.
+        /// The invalid text.
         text: String,
     },
-    /// Not 64 hexadecimal digits.
+    /// The text does not have 64 hexadecimal digits.
     #[error("{text:?} is not 64 hexadecimal digits")]
     BadHex {
-        /// What was given.
+        /// The invalid text.
         text: String,
     },
 }
 
-/// Lower-case hexadecimal of any bytes.
+/// Encodes bytes in lower-case hexadecimal.
 pub fn to_hex(bytes: &[u8]) -> String {
     HEXLOWER.encode(bytes)
 }
 
-/// Exactly `2 * N` hexadecimal digits of either case, or nothing.
+/// Decodes exactly `2 * N` hexadecimal digits of either case. Returns none for any other text.
 pub fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?;
     bytes.try_into().ok()

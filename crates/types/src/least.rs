@@ -1,10 +1,10 @@
-//! The least of what was measured lately: a distance, without what queues or a torn network add to
-//! it for a while. Pure.
+//! Minimum of recent measurements, such as the distance to a node. Queues and a congested network
+//! add to single samples, but not to the minimum. Pure.
 
 use std::time::{Duration, Instant};
 
-/// The least time of a span and of as much before it, so that what became longer for good is
-/// noticed. Knows no clock.
+/// Minimum duration of the current span and the one before it, so that a permanent increase is
+/// noticed. Reads no clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeastLately {
     now: Option<Duration>,
@@ -13,7 +13,7 @@ pub struct LeastLately {
 }
 
 impl LeastLately {
-    /// As if this alone was measured.
+    /// Creates a minimum from one sample.
     pub fn of(sample: Duration) -> Self {
         Self {
             now: Some(sample),
@@ -21,7 +21,7 @@ impl LeastLately {
         }
     }
 
-    /// Takes a sample in. It counts for `span` at least, and for twice that at most.
+    /// Adds a sample. It counts for at least `span` and at most twice that.
     pub fn note(&mut self, now: Instant, span: Duration, sample: Duration) {
         let begun = *self.begun.get_or_insert(now);
         let passed = now.saturating_duration_since(begun);
@@ -32,7 +32,7 @@ impl LeastLately {
         self.now = Some(self.now.map_or(sample, |least| least.min(sample)));
     }
 
-    /// Nothing before the first sample.
+    /// Returns the minimum, or none before the first sample.
     pub fn get(&self) -> Option<Duration> {
         self.now.into_iter().chain(self.before).min()
     }

@@ -1,4 +1,4 @@
-//! Identities, names, byte ranges and content hashes, and the small mechanisms that several crates of
+//! Identities, names, byte ranges and content hashes, and small mechanisms that several crates of
 //! p2pfs share.
 
 #![cfg_attr(

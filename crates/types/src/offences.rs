@@ -1,30 +1,30 @@
-//! Who broke the rules of a protocol: how often, in which way the last time, and whether a person
-//! is to be told again.
+//! Record of protocol violations: their number and the last kind for each offender, and whether to
+//! report the next one to the user.
 //!
-//! One ledger for every plane, each with its own offences and its own way to name who it was. It
-//! only remembers, at most [`OFFENDERS_MAX`] of them: what follows from an offence is its owner's.
-//! Pure.
+//! Every plane has its own record, with its own offences and its own identifiers of offenders. A
+//! record only remembers, for at most [`OFFENDERS_MAX`] offenders; the consequences are up to its
+//! owner. Pure.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::bucket::TokenBucket;
 
-/// Offenders that are remembered. Beyond it those give way whose last offence somebody else could
-/// have made in their name, and of them the one that was quiet for the longest time.
+/// Maximum number of remembered offenders. Beyond it, an offender is dropped whose last offence
+/// another node could have forged. Among these the one with the oldest offence goes first.
 pub const OFFENDERS_MAX: usize = 64;
-/// How long an offence is remembered.
+/// Time for which an offence is remembered.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
-/// How long nothing more is told of one of whom something was told.
+/// Minimum time between two reports about one offender.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
-/// What is told of all together, at once.
+/// Maximum number of reports about all offenders at once.
 const TOLD_BURST: u32 = 16;
-/// And in the long run.
+/// Average time between two reports about all offenders.
 const TOLD_PERIOD: Duration = Duration::from_secs(10);
 
-/// What a peer did, as its plane names it.
+/// An offence of a peer, as its plane defines it.
 pub trait Offending: Copy {
-    /// Whether another could have done it in the peer's name.
+    /// Returns whether another node could have forged the offence in the peer's name.
     fn is_forgeable(self) -> bool {
         false
     }
@@ -37,13 +37,14 @@ struct Record<What> {
     told_at: Option<Instant>,
 }
 
-/// The ledger of one plane.
+/// The record of one plane.
 pub struct Ledger<Who, What> {
     records: BTreeMap<Who, Record<What>>,
     telling: TokenBucket,
 }
 
 impl<Who: Ord + Clone, What: Offending> Ledger<Who, What> {
+    /// Creates an empty record.
     pub fn new(now: Instant) -> Self {
         Self {
             records: BTreeMap::new(),
@@ -51,7 +52,7 @@ impl<Who: Ord + Clone, What: Offending> Ledger<Who, What> {
         }
     }
 
-    /// Counts an offence; says whether it is to be told.
+    /// Counts an offence. Returns whether to report it.
     pub fn note(&mut self, now: Instant, who: &Who, what: What) -> bool {
         if !self.records.contains_key(who) && self.records.len() >= OFFENDERS_MAX {
             self.make_room(now);
@@ -90,18 +91,18 @@ impl<Who: Ord + Clone, What: Offending> Ledger<Who, What> {
         }
     }
 
-    /// Whether something that is nobody's offence may be told now, at the same rate.
+    /// Returns whether an event that is not an offence may be reported now, at the same rate.
     pub fn may_tell(&mut self, now: Instant) -> bool {
         self.telling.take(1, now)
     }
 
-    /// How often somebody offended, and how the last time.
+    /// Returns the number of offences of one offender, and the last one.
     pub fn of(&self, who: &Who) -> Option<(u64, What)> {
         let record = self.records.get(who)?;
         Some((record.count, record.last))
     }
 
-    /// Everybody, with how often and how the last time.
+    /// Iterates over all offenders, each with the number of offences and the last one.
     pub fn all(&self) -> impl Iterator<Item = (&Who, u64, What)> {
         let records = self.records.iter();
         records.map(|(who, record)| (who, record.count, record.last))

@@ -1,9 +1,8 @@
-//! The one type that a remote name can be.
+//! The only type for names received from other nodes.
 //!
 //! A [`SharedPath`] is relative, has no empty, `.` or `..` component, no NUL and no component over
-//! 255 bytes, so that joining it to a local folder cannot leave that folder by its text. (That no
-//! symlink leads out is the part of `openat2`, in `share`.) Names are bytes: nothing here asks for
-//! UTF-8.
+//! 255 bytes. Joining it to a local folder therefore cannot leave that folder by its text.
+//! (`openat2` in `share` ensures that no symlink leads out.) Names are bytes and need not be UTF-8.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -14,21 +13,21 @@ use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The longest single name in bytes (`NAME_MAX`, limits.h).
+/// Maximum length of one name in bytes (`NAME_MAX`, limits.h).
 pub const NAME_MAX_BYTES: usize = 255;
-/// The longest path in bytes, one below `PATH_MAX` (limits.h) for the NUL.
+/// Maximum length of a path in bytes, one below `PATH_MAX` (limits.h) for the NUL.
 pub const PATH_MAX_BYTES: usize = 4095;
-/// The hidden folder of the mount; no shared path begins with it.
+/// Hidden folder of the mount. No shared path begins with it.
 pub const HIDDEN_ROOT: &[u8] = b".p2pfs";
-/// The folder in an inbox for what is not whole yet; wherever it lies, no share lists it.
+/// Folder in an inbox for incomplete files. No share lists it, wherever it is.
 pub const ARRIVING: &str = ".p2pfs-arriving";
 
-/// A path within the shared namespace: components joined by `/`, the root being empty.
+/// A path within the shared namespace: components joined by `/`. The root is empty.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct SharedPath(Box<[u8]>);
 
 impl SharedPath {
-    /// The root of the namespace.
+    /// Returns the root of the namespace.
     pub fn root() -> Self {
         Self::default()
     }
@@ -36,7 +35,7 @@ impl SharedPath {
     /// Checks and wraps a path. The empty path is the root.
     ///
     /// # Errors
-    /// [`PathError`] naming the rule that is broken.
+    /// The [`PathError`] of the violated rule.
     pub fn new(bytes: impl Into<Box<[u8]>>) -> Result<Self, PathError> {
         let bytes = bytes.into();
         if bytes.len() > PATH_MAX_BYTES {
@@ -53,18 +52,18 @@ impl SharedPath {
         Ok(Self(bytes))
     }
 
-    /// Wraps a local relative path.
+    /// Checks and wraps a local relative path.
     ///
     /// # Errors
-    /// [`PathError`] where it cannot be shared.
+    /// [`PathError`] if it cannot be shared.
     pub fn from_local(path: &Path) -> Result<Self, PathError> {
         Self::new(path.as_os_str().as_bytes())
     }
 
-    /// The path of `name` within this directory.
+    /// Returns the path of `name` within this directory.
     ///
     /// # Errors
-    /// [`PathError`] where `name` is no name, or the whole is too long.
+    /// [`PathError`] if `name` is not a valid name, or the path is too long.
     pub fn join(&self, name: &[u8]) -> Result<Self, PathError> {
         check_name(name)?;
         let length_bytes = self.0.len() + usize::from(!self.is_root()) + name.len();
@@ -83,7 +82,7 @@ impl SharedPath {
         Ok(Self(bytes.into()))
     }
 
-    /// The containing directory; none for the root.
+    /// Returns the containing directory, or none for the root.
     pub fn parent(&self) -> Option<Self> {
         if self.is_root() {
             return None;
@@ -92,7 +91,7 @@ impl SharedPath {
         Some(Self(self.0[..end].into()))
     }
 
-    /// The last component; empty for the root.
+    /// Returns the last component; empty for the root.
     pub fn file_name(&self) -> &[u8] {
         match self.0.iter().rposition(|b| *b == b'/') {
             Some(slash) => &self.0[slash + 1..],
@@ -100,17 +99,17 @@ impl SharedPath {
         }
     }
 
-    /// The components from the top; none for the root.
+    /// Iterates over the components from the top; none for the root.
     pub fn components(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.0.split(|b| *b == b'/').filter(|name| !name.is_empty())
     }
 
-    /// Whether this is the root.
+    /// Returns whether this is the root.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether `self` lies beneath `directory` (not: is it).
+    /// Returns whether `self` is below `directory`. A path is not below itself.
     pub fn is_beneath(&self, directory: &Self) -> bool {
         if directory.is_root() {
             return !self.is_root();
@@ -120,21 +119,21 @@ impl SharedPath {
             && self.0[directory.0.len()] == b'/'
     }
 
-    /// The bytes, `/` between components, none at the ends.
+    /// Returns the bytes, with `/` between components and not at the ends.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The relative local path; empty for the root.
+    /// Returns the relative local path; empty for the root.
     pub fn as_local(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.0))
     }
 }
 
-/// Whether the bytes can be one name in a directory.
+/// Checks that the bytes can be one name in a directory.
 ///
 /// # Errors
-/// [`PathError`] naming the rule that is broken.
+/// The [`PathError`] of the violated rule.
 pub fn check_name(name: &[u8]) -> Result<(), PathError> {
     match name {
         b"" => Err(PathError::EmptyName),
@@ -172,7 +171,7 @@ impl<'de> Deserialize<'de> for SharedPath {
     }
 }
 
-/// Which rule of [`SharedPath`] a name breaks. Whoever sent the name is at fault.
+/// The rule of [`SharedPath`] that a name violates. The sender of the name is at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// Two slashes in a row, or one at an end.
@@ -184,19 +183,20 @@ pub enum PathError {
     /// A NUL, or a slash within a name.
     #[error("a name holds a NUL or a slash")]
     BadByte,
-    /// Over [`NAME_MAX_BYTES`] or [`PATH_MAX_BYTES`].
+    /// Longer than [`NAME_MAX_BYTES`] or [`PATH_MAX_BYTES`].
     #[error("a name or path of {length_bytes} bytes is too long (255 for a name, 4095 in all)")]
     TooLong {
-        /// Its length.
+        /// Length in bytes.
         length_bytes: usize,
     },
-    /// Begins with the mount's own hidden folder.
+    /// The path begins with the mount's own hidden folder.
     #[error("the name .p2pfs is the mount's own")]
     Hidden,
 }
 
-/// A name as printable text: what is not UTF-8, would move the cursor or turn the direction of
-/// writing round comes as an escape, and a backslash doubled, so that the text says the bytes.
+/// Returns a name as printable text. Escapes bytes that are not UTF-8, and characters that move the
+/// cursor or change the direction of text. A backslash is doubled, so that the text determines the
+/// bytes.
 pub fn escape(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     for chunk in name.utf8_chunks() {
@@ -208,15 +208,15 @@ pub fn escape(name: &[u8]) -> String {
             }
         }
         for byte in chunk.invalid() {
-            // writing to a string cannot fail
+            // Writing to a string cannot fail.
             let _infallible = write!(text, "\\x{byte:02x}");
         }
     }
     text
 }
 
-/// Returns whether a character controls a terminal, turns text round or is invisible (Unicode
-/// TR 36): a control, or one of [`INVISIBLE`] or [`LINES_AND_NOTES`].
+/// Returns whether a character controls a terminal, changes the direction of text or is invisible
+/// (Unicode TR 36): a control character, or one of [`INVISIBLE`] or [`LINES_AND_NOTES`].
 pub fn is_trick(letter: char) -> bool {
     let is_in = |ranges: &[RangeInclusive<char>]| ranges.iter().any(|it| it.contains(&letter));
     letter.is_control() || letter > '\u{7f}' && (is_in(&INVISIBLE) || is_in(&LINES_AND_NOTES))

@@ -1,24 +1,25 @@
-//! How fine an outboard is.
+//! Resolution of an outboard.
 
 use bao_tree::{BaoTree, BlockSize};
 
 use super::LEAF_BYTES;
 use crate::extent::CHUNK_BYTES;
 
-/// How many bytes of a file one leaf of its outboard stands for: a power of two of KiB. To prove a
-/// part of a leaf all of it is read and hashed, so a finer outboard serves small reads with less.
+/// Number of bytes of a file for each leaf of its outboard: a power of two in KiB. To prove a part
+/// of a leaf, all of it is read and hashed, so a finer outboard makes small reads cheaper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grain(u64);
 
 impl Grain {
-    /// 64 KiB, whose outboard is a thousandth of the file: what a cache keeps, and the coarsest.
+    /// 64 KiB, the coarsest grain. The cache stores outboards of this grain. They have a thousandth
+    /// of the file's size.
     pub const CHUNK: Self = Self(CHUNK_BYTES);
-    /// The finest, four thousandths of the file: the 16 chunks of 1 KiB that BLAKE3 hashes at once
-    /// where the processor has AVX-512.
+    /// The finest grain: the 16 chunks of 1 KiB that BLAKE3 hashes at once on processors with
+    /// AVX-512. Its outboard has four thousandths of the file's size.
     pub const FINEST: Self = Self(CHUNK_BYTES / 4);
 
-    /// The finest whose outboard of a file of `size_bytes` is no longer than `max_bytes`, else the
-    /// coarsest.
+    /// Returns the finest grain with an outboard of at most `max_bytes` for a file of `size_bytes`,
+    /// or the coarsest grain if none has.
     pub fn within(size_bytes: u64, max_bytes: u64) -> Self {
         let mut grain = Self::FINEST;
         while grain != Self::CHUNK && grain.outboard_bytes(size_bytes) > max_bytes {
@@ -27,12 +28,12 @@ impl Grain {
         grain
     }
 
-    /// The bytes of a leaf.
+    /// Returns the size of a leaf in bytes.
     pub const fn bytes(self) -> u64 {
         self.0
     }
 
-    /// How many bytes the outboard of a file of `size_bytes` has: 64 for each leaf but one.
+    /// Returns the size of the outboard of a file of `size_bytes`: 64 bytes for each leaf but one.
     pub fn outboard_bytes(self, size_bytes: u64) -> u64 {
         self.tree(size_bytes).outboard_size()
     }

@@ -1,5 +1,5 @@
-//! The hash of a file and its outboard, made a group at a time: it can be put aside between any
-//! two groups, and keeps a few hundred bytes however long the file is.
+//! Incremental hash of a file and its outboard, one group at a time. It can pause between any two
+//! groups, and stores a few hundred bytes however long the file is.
 
 use std::io;
 
@@ -14,12 +14,13 @@ pub struct Growing {
     size_bytes: u64,
     grain: Grain,
     done_bytes: u64,
-    /// The largest whole subtrees of what is done, from left to right: one a level at most.
+    /// The largest complete subtrees of the hashed part, from left to right: at most one for each
+    /// level.
     subtrees: Vec<(ByteRange, NodeHash)>,
 }
 
 impl Growing {
-    /// Begins a file of this size, for an outboard of this grain.
+    /// Starts a file of this size, for an outboard of this grain.
     pub fn new(size_bytes: u64, grain: Grain) -> Self {
         Self {
             size_bytes,
@@ -29,18 +30,20 @@ impl Growing {
         }
     }
 
-    /// How many bytes there are yet to come.
+    /// Returns the number of bytes that are still missing.
     pub fn left_bytes(&self) -> u64 {
         self.size_bytes - self.done_bytes
     }
 
-    /// Takes the next bytes in; `save` is given each pair of the outboard with its place in bytes.
+    /// Hashes the next bytes. Calls `save` with each pair of the outboard and its byte offset
+    /// there.
     ///
     /// # Errors
-    /// What `save` fails with; the hash cannot be finished then.
+    /// The error of `save`; the hash cannot be finished afterwards.
     ///
     /// # Panics
-    /// Where the bytes are more than are left, or end within a group that is not the last.
+    /// Panics if there are more bytes than are missing, or if they end within a group that is not
+    /// the last.
     pub fn take(
         &mut self,
         bytes: &[u8],
@@ -68,8 +71,8 @@ impl Growing {
         Ok(())
     }
 
-    /// Joins the last two neighbours if they are the halves of one subtree: those of one length,
-    /// and at the end of the file all. Gives their pair and what is beneath it.
+    /// Joins the last two neighbours if they are the halves of one subtree: if they have the same
+    /// length, and always at the end of the file. Returns the subtree and its pair.
     fn join(&mut self, is_end: bool) -> Option<(ByteRange, [u8; 64])> {
         let [.., (left, left_hash), (right, right_hash)] = &self.subtrees[..] else {
             return None;
@@ -87,8 +90,8 @@ impl Growing {
         Some((range, pair))
     }
 
-    /// Notes the last subtree where it is a chunk of these bytes, which begin at `start`: it is
-    /// proven without being hashed again then.
+    /// Remembers the last subtree if it is a chunk of these bytes, which begin at `start`. Proving
+    /// the chunk then does not hash it again.
     fn mark(&self, start: u64, bytes: &[u8]) {
         let Some((range, hash)) = self.subtrees.last() else {
             return;
@@ -99,7 +102,7 @@ impl Growing {
         }
     }
 
-    /// Where the pair of a subtree is in the outboard, in bytes.
+    /// Returns the byte offset of a subtree's pair in the outboard.
     fn place_of(&self, subtree: ByteRange) -> u64 {
         let (mut at, mut index) = (ByteRange::new(0, self.size_bytes), 0);
         while at != subtree {
@@ -107,14 +110,14 @@ impl Growing {
             if subtree.start < right.start {
                 (at, index) = (left, index + 1);
             } else {
-                // the left half has a pair less than it has groups
+                // The left half has one pair less than it has groups.
                 (at, index) = (right, index + left.len() / self.grain.bytes());
             }
         }
         index * 64
     }
 
-    /// The hash, once all bytes came.
+    /// Returns the hash, or none if bytes are missing.
     pub fn finish(mut self) -> Option<ContentHash> {
         if self.size_bytes == 0 {
             return Some(ContentHash::of(b""));

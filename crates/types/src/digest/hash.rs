@@ -1,4 +1,4 @@
-//! The name of a content.
+//! The hash of a content.
 
 use std::fmt;
 use std::io;
@@ -8,25 +8,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{from_hex, to_hex};
 
-/// The hash of a subtree of a file, or of all of it.
+/// Hash of a subtree of a file, or of the whole file.
 pub(super) type NodeHash = [u8; 32];
 
-/// The BLAKE3 hash of a file's bytes: the file's identity, whatever it is called, whoever has it.
+/// BLAKE3 hash of a file's bytes. It identifies the content, whatever its name and its holder.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ContentHash([u8; 32]);
 
 impl ContentHash {
-    /// Wraps a hash computed elsewhere.
+    /// Wraps a hash that was computed elsewhere.
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The hash of bytes in memory.
+    /// Computes the hash of bytes in memory.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
-    /// The 32 bytes.
+    /// Returns the 32 bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -44,18 +44,18 @@ impl fmt::Debug for ContentHash {
     }
 }
 
-/// A content by its hash and its size: what a fetch goes by. The hash of a tree is bound to the
-/// size of what it is of, so of several sizes that are said of one hash one can be proven, and the
-/// rest are lies.
+/// A content by its hash and its size, the key of a fetch. The hash of a tree is bound to the size
+/// of the content. Of several sizes claimed for one hash, only one can be proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentKey {
+    /// The hash.
     pub hash: ContentHash,
-    /// How many bytes it is said to have.
+    /// The claimed size in bytes.
     pub size_bytes: u64,
 }
 
 impl ContentKey {
-    /// The content of this hash, where it has this size.
+    /// Creates the key of the content with this hash and this size.
     pub const fn new(hash: ContentHash, size_bytes: u64) -> Self {
         Self { hash, size_bytes }
     }
@@ -69,27 +69,27 @@ impl FromStr for ContentHash {
     }
 }
 
-/// What can go wrong between bytes and their hash.
+/// Errors between bytes and their hash.
 #[derive(Debug, thiserror::Error)]
 pub enum DigestError {
-    /// Not 64 hexadecimal digits.
+    /// The text does not have 64 hexadecimal digits.
     #[error("a content hash is 64 hexadecimal digits")]
     BadHex,
-    /// The bytes that came from a peer do not fit the hash: the peer is at fault, nothing of them
-    /// may be used.
+    /// The bytes from a peer do not match the hash. The peer is at fault, and none of the bytes may
+    /// be used.
     #[error("the bytes received do not match the content hash")]
     ProofFailed,
-    /// Our own bytes do not fit the hash any more: the file changed, or the disk did.
+    /// The local bytes no longer match the hash, because the file or the disk has changed.
     #[error("the local bytes do not match the content hash")]
     LocalMismatch,
     /// The range is not within the file.
     #[error("the range {start}..{end} is not within a file of {size_bytes} bytes")]
     OutOfRange {
-        /// First byte asked.
+        /// Offset of the first requested byte.
         start: u64,
-        /// One past the last.
+        /// Offset after the last requested byte.
         end: u64,
-        /// The file's size.
+        /// Size of the file in bytes.
         size_bytes: u64,
     },
     /// Reading the data or its outboard failed.

@@ -1,10 +1,11 @@
-//! A memory of chunks that were hashed by this process, so that to serve one again, or soon after
-//! its file was hashed, costs a message authentication code and not the hash.
+//! Memory of the chunks that this process has hashed. Proving a known chunk costs a message
+//! authentication code instead of the hash.
 //!
-//! Whoever proves bytes of its own checks them first, since a file may be changed under its hash,
-//! and a node that sends what does not verify is taken for a liar. That check is nobody's proof: it
-//! must find what is changed, also by somebody who wants the node to look like a liar. A code under
-//! a key that only this process knows does that, for a fifth of what the hash takes.
+//! A node checks its own bytes before it sends a proof of them, because the file may have changed.
+//! A node that sends bytes which do not verify is taken for a liar. The check must find every
+//! change, even one by an attacker that wants the node to look like a liar. It need not convince
+//! any other node. A code under a key that only this process knows achieves that in a fifth of the
+//! hash's time.
 
 use std::sync::LazyLock;
 
@@ -15,23 +16,23 @@ use parking_lot::Mutex;
 use super::hash::NodeHash;
 use crate::extent::CHUNK_BYTES;
 
-/// How many chunks are remembered, in 8 bytes each: those of 32 GiB. A power of two.
+/// Number of remembered chunks, with 8 bytes each: the chunks of 32 GiB. A power of two.
 const SLOTS: usize = 1 << 19;
-/// Marks no chunk.
+/// Value of a slot without a chunk.
 const FREE: u64 = 0;
 
-/// The process's memory: whoever hashes adds to it.
+/// The process's memory. Every hash computation adds to it.
 static MARKS: LazyLock<Option<Marks>> = LazyLock::new(Marks::new);
 
-/// For each chunk the code of its hash and its bytes, in a slot that the hash names; a newer one
-/// takes the place of an older. Slots that were never used are pages that were never touched.
+/// The code of each chunk's hash and bytes, in a slot selected by the hash. A newer code replaces
+/// an older one. Pages of unused slots are never touched.
 struct Marks {
     key: LessSafeKey,
     slots: Mutex<Vec<u64>>,
 }
 
 impl Marks {
-    /// Nothing where the system has no random bytes.
+    /// Creates an empty memory, or none if the system has no random bytes.
     fn new() -> Option<Self> {
         let mut key = [0; 16];
         rand::fill(&mut key).ok()?;
@@ -40,9 +41,9 @@ impl Marks {
         Some(Self { key, slots })
     }
 
-    /// GMAC (NIST SP 800-38D): the hash is the nonce, the bytes are what is authenticated. Codes
-    /// are shown to nobody, so it does no harm that bytes which have the hash and others which do
-    /// not share a nonce.
+    /// Computes a GMAC (NIST SP 800-38D): the hash is the nonce, the bytes are authenticated. Bytes
+    /// with the hash and bytes without it share a nonce. That is harmless because codes are never
+    /// disclosed.
     fn code(&self, hash: &NodeHash, bytes: &[u8]) -> Option<u64> {
         let (nonce, _) = hash.split_first_chunk::<NONCE_LEN>()?;
         let nonce = Nonce::assume_unique_for_key(*nonce);
@@ -67,7 +68,7 @@ fn slot_of(hash: &NodeHash) -> usize {
     u64::from_le_bytes(*index) as usize % SLOTS
 }
 
-/// The memory, and the code of a chunk in it; nothing for anything that is not a whole chunk.
+/// Returns the memory and a chunk's code in it, or none if the bytes are not a whole chunk.
 fn marked(hash: &NodeHash, bytes: &[u8]) -> Option<(&'static Marks, u64)> {
     if bytes.len() as u64 != CHUNK_BYTES {
         return None;
@@ -76,7 +77,7 @@ fn marked(hash: &NodeHash, bytes: &[u8]) -> Option<(&'static Marks, u64)> {
     Some((marks, marks.code(hash, bytes)?))
 }
 
-/// Whether these bytes have this hash, found by `hashed` where the memory does not know it.
+/// Returns whether these bytes have this hash. Calls `hashed` if the memory does not know.
 pub(super) fn has_hash(hash: &NodeHash, bytes: &[u8], hashed: impl FnOnce() -> NodeHash) -> bool {
     let Some((marks, code)) = marked(hash, bytes) else {
         return hashed() == *hash;
@@ -91,7 +92,7 @@ pub(super) fn has_hash(hash: &NodeHash, bytes: &[u8], hashed: impl FnOnce() -> N
     has
 }
 
-/// Remembers a chunk that was just hashed; anything that is not a whole chunk is left out.
+/// Remembers a chunk that was just hashed. Ignores anything that is not a whole chunk.
 pub(super) fn note(hash: &NodeHash, bytes: &[u8]) {
     if let Some((marks, code)) = marked(hash, bytes) {
         marks.note(hash, code);

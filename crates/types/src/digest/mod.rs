@@ -1,11 +1,10 @@
-//! What content is: its BLAKE3 hash, the outboard that lets any range of it be proven, and the
-//! proofs themselves.
+//! Content: its BLAKE3 hash, the outboard with which any range of it can be proven, and the proofs.
 //!
-//! Owns the choice of hash and of group size. Pure computation over byte sources; it opens no file
-//! and knows no peer. All that it keeps is a memory of chunks that were hashed (`marks`), which
-//! changes no answer. The tree is that of the bao encoding (BLAKE3 paper, section 6.4) with groups
-//! of a [`Grain`] as leaves of what is stored, and proofs down to BLAKE3's own 1 KiB chunks. The
-//! proof of a range is the same whatever the grain of the outboard that it was made from.
+//! This module owns the choice of hash and of group size. It is pure computation over byte sources,
+//! opens no file and knows no peer. Its only state is a memory of hashed chunks (`marks`), which
+//! does not change any result. The tree is that of the bao encoding (BLAKE3 paper, section 6.4).
+//! The stored tree has groups of a [`Grain`] as leaves, and proofs go down to BLAKE3's own 1 KiB
+//! chunks. The proof of a range does not depend on the grain of the outboard that it was made from.
 
 mod grain;
 mod growing;
@@ -25,8 +24,8 @@ pub use outboard::Outboard;
 pub use proof::{HashPair, Verified, decode, encode, encode_from};
 pub use source::{AppendAt, InMemory, OnDisk};
 
-/// A byte source that is read at any offset: what [`encode`] takes.
+/// A byte source with random access, as [`encode`] requires it.
 pub use bao_tree::io::sync::ReadAt;
 
-/// The size of a BLAKE3 chunk, the least that is proven.
+/// Size of a BLAKE3 chunk in bytes, the smallest unit of a proof.
 const LEAF_BYTES: u64 = 1024;

@@ -1,4 +1,4 @@
-//! The hash tree of a file, kept beside it.
+//! The hash tree of a file, stored beside it.
 
 use std::io::{self, Read};
 
@@ -7,23 +7,23 @@ use bao_tree::io::sync as bao;
 
 use super::{ContentHash, Grain};
 
-/// A complete outboard in memory: hash pairs in pre-order, no size prefix.
+/// A complete outboard in memory: hash pairs in pre-order, without a size prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outboard {
-    /// The hash of the whole.
+    /// Hash of the file.
     pub hash: ContentHash,
-    /// The size of the file in bytes.
+    /// Size of the file in bytes.
     pub size_bytes: u64,
-    /// The pairs, [`Grain::outboard_bytes`] long.
+    /// The pairs, of [`Grain::outboard_bytes`] bytes.
     pub pairs: Vec<u8>,
 }
 
 impl Outboard {
-    /// Hashes `size_bytes` bytes read from `data`, for an outboard of this grain.
+    /// Hashes `size_bytes` bytes from `data`, for an outboard of this grain.
     ///
     /// # Errors
-    /// What `data` fails with; an early end is [`io::ErrorKind::UnexpectedEof`]. A reader that can
-    /// be stopped ends this by failing.
+    /// The error of `data`; an early end is [`io::ErrorKind::UnexpectedEof`]. A reader can cancel
+    /// the computation by failing.
     pub fn compute(data: impl Read, size_bytes: u64, grain: Grain) -> io::Result<Self> {
         let tree = grain.tree(size_bytes);
         let length = usize::try_from(tree.outboard_size()).map_err(io::Error::other)?;

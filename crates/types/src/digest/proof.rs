@@ -1,9 +1,9 @@
-//! Ranges that prove themselves: encoding on the side that has the bytes, decoding on the side that
-//! knows only the hash.
+//! Ranges with proofs: encoding by the node that has the bytes, decoding by the node that knows
+//! only the hash.
 //!
-//! A proof holds what the bao encoding of the same range holds (the BLAKE3 paper, section 6.4), but
-//! first all hash pairs and then all bytes. So the bytes are read from the disk to where they are
-//! sent from, and used from where they arrived, in one piece.
+//! A proof has the same data as the bao encoding of the range (BLAKE3 paper, section 6.4), but all
+//! hash pairs precede all bytes. The bytes are therefore read from the disk into the send buffer,
+//! and used in the receive buffer, in one piece.
 
 use std::io;
 
@@ -13,28 +13,29 @@ use super::walk::{Expected, Pair, Step, Walk, halves, hash_bytes};
 use super::{AppendAt, ContentHash, DigestError, Grain, ReadAt};
 use crate::extent::ByteRange;
 
-/// A hash pair of the outboard that a proof carried, and where it belongs.
+/// A hash pair of the outboard from a proof, and its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashPair {
     /// Byte offset within the outboard.
     pub offset: u64,
-    /// Left and right child.
+    /// Hashes of the left and the right child.
     pub bytes: [u8; 64],
 }
 
 /// A range that was proven to belong to the hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// The bytes covered: the range asked for, widened to whole KiB.
+    /// The covered range: the requested one, widened to whole KiB.
     pub range: ByteRange,
-    /// These bytes.
+    /// The bytes of the range.
     pub bytes: Bytes,
-    /// What the proof teaches about the outboard.
+    /// The pairs of the outboard that the proof contains.
     pub pairs: Vec<HashPair>,
 }
 
 impl Verified {
-    /// The bytes of a part, without copying them; none where the part is not within the range.
+    /// Returns the bytes of a part without copying them, or none if the part is not within the
+    /// range.
     pub fn slice(&self, part: ByteRange) -> Option<Bytes> {
         if part.is_empty() {
             return Some(Bytes::new());
@@ -47,13 +48,13 @@ impl Verified {
     }
 }
 
-/// Encodes `range` of a file with the proof that it belongs to `hash`, checking every byte against
-/// the outboard, one of [`Grain::CHUNK`], on the way: bytes that would not verify are never sent.
-/// A chunk that this process has hashed before is known again by its code (`marks`).
+/// Encodes `range` of a file with the proof that it belongs to `hash`. Checks every byte against
+/// the outboard, one of [`Grain::CHUNK`], so bytes that would not verify are never sent. A chunk
+/// that this process has hashed before is recognized by its code (`marks`).
 ///
 /// # Errors
-/// [`DigestError::LocalMismatch`] where the file changed under its hash,
-/// [`DigestError::OutOfRange`], [`DigestError::Io`].
+/// [`DigestError::LocalMismatch`] if the file changed under its hash, [`DigestError::OutOfRange`],
+/// [`DigestError::Io`].
 pub fn encode(
     hash: ContentHash,
     size_bytes: u64,
@@ -64,10 +65,10 @@ pub fn encode(
     encode_from(Grain::CHUNK, hash, size_bytes, range, data, outboard)
 }
 
-/// The same from an outboard of this grain.
+/// Encodes `range` as [`encode`] does, from an outboard of this grain.
 ///
 /// # Errors
-/// As [`encode`].
+/// Those of [`encode`].
 pub fn encode_from(
     grain: Grain,
     hash: ContentHash,
@@ -111,12 +112,12 @@ pub fn encode_from(
     Ok(encoded)
 }
 
-/// Decodes what [`encode`] made for the same hash, size and range. The bytes are not copied. The
-/// pairs are those of an outboard of [`Grain::CHUNK`].
+/// Decodes the result of [`encode`] for the same hash, size and range, without copying the bytes.
+/// The pairs are those of an outboard of [`Grain::CHUNK`].
 ///
 /// # Errors
-/// [`DigestError::ProofFailed`] where any byte is wrong, missing or left over: whoever sent them is
-/// at fault. Nothing of a failed proof is returned.
+/// [`DigestError::ProofFailed`] if any byte is wrong, missing or surplus: the sender is at fault.
+/// Nothing of a failed proof is returned. [`DigestError::OutOfRange`].
 pub fn decode(
     hash: ContentHash,
     size_bytes: u64,
@@ -160,8 +161,8 @@ pub fn decode(
     })
 }
 
-/// The bytes to be proven, in their place, and the leaves of the outboard at the two ends of which
-/// only a part is wanted: their other bytes are needed too, for their hashes.
+/// The bytes to be proven, in their final place, and the partly requested leaves of the outboard at
+/// both ends. The other bytes of these leaves are needed for their hashes.
 struct Source<'a, D> {
     data: &'a D,
     size_bytes: u64,
@@ -172,9 +173,9 @@ struct Source<'a, D> {
     leaf_range: ByteRange,
 }
 
-/// Puts the whole leaves of a range to where they belong, at once, and room for the rest, which
-/// comes when its pairs are hashed, so that no byte is sent that was read apart from those that it
-/// was checked with.
+/// Reads the whole leaves of a range into their final place in one call, and leaves room for the
+/// rest. The rest is filled when its pairs are hashed. So no byte is sent that was read separately
+/// from the bytes that it was checked with.
 fn append_whole(
     data: &impl AppendAt,
     range: ByteRange,
@@ -210,8 +211,8 @@ impl<'a, D: ReadAt> Source<'a, D> {
         }
     }
 
-    /// Hashes the halves of a subtree that is within a leaf. What is wanted of the leaf is put in
-    /// its place.
+    /// Hashes the halves of a subtree within a leaf. Copies the requested part of the leaf to its
+    /// final place.
     fn hash_pair(&mut self, step: &Pair) -> Result<[u8; 64], DigestError> {
         if !self.leaf_range.contains(&step.range) {
             self.read_leaf(step.range.align_out(self.grain.bytes(), self.size_bytes))?;
@@ -271,7 +272,7 @@ fn check_range(size_bytes: u64, range: ByteRange) -> Result<(), DigestError> {
     })
 }
 
-/// What ends early was cut under its hash.
+/// Converts a read error. An early end means that the file was truncated under its hash.
 fn read_failure(error: io::Error) -> DigestError {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => DigestError::LocalMismatch,

@@ -7,15 +7,17 @@ use bytes::Bytes;
 use super::{ContentHash, Outboard, encode};
 use crate::extent::ByteRange;
 
-/// A file with the tree of its hashes.
+/// A file with its outboard.
 #[derive(Clone)]
 pub struct Content {
+    /// The bytes of the file.
     pub bytes: Bytes,
+    /// The outboard of the bytes.
     pub outboard: Arc<Outboard>,
 }
 
 impl Content {
-    /// Bytes without a pattern, the same for the same seed.
+    /// Creates `size` bytes without a pattern. The same seed gives the same bytes.
     pub fn new(seed: u64, size: usize) -> Self {
         let mut bytes = vec![0; size];
         blake3::Hasher::new()
@@ -29,18 +31,22 @@ impl Content {
         }
     }
 
+    /// Returns the hash of the content.
     pub fn hash(&self) -> ContentHash {
         self.outboard.hash
     }
 
+    /// Returns the size of the content in bytes.
     pub fn size(&self) -> u64 {
         self.outboard.size_bytes
     }
 
+    /// Returns the bytes of a range.
     pub fn part(&self, range: ByteRange) -> &[u8] {
         &self.bytes[range.start as usize..range.end as usize]
     }
 
+    /// Encodes a range with its proof.
     pub fn encode(&self, range: ByteRange) -> Vec<u8> {
         let pairs = &self.outboard.pairs[..];
         encode(self.hash(), self.size(), range, &self.bytes[..], pairs).unwrap()

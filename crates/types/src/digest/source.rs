@@ -1,4 +1,4 @@
-//! What a proof is made of: bytes read at any offset, to where they will be sent from.
+//! Byte sources of proofs, read at any offset into the send buffer.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::AsFd;
@@ -8,13 +8,13 @@ use rustix::io::{ReadWriteFlags, pread, preadv2, retry_on_intr};
 
 use super::ReadAt;
 
-/// A byte source that a range of is read from to the end of a buffer.
+/// A byte source that can be read to the end of a buffer.
 pub trait AppendAt: ReadAt {
-    /// Reads as many bytes from `offset` on, to the end of `buffer`.
+    /// Reads `length` bytes from `offset` on, and appends them to `buffer`.
     ///
     /// # Errors
-    /// [`io::ErrorKind::UnexpectedEof`] where there are fewer, and whatever the source says; what
-    /// the buffer has after its old end is not said then.
+    /// [`io::ErrorKind::UnexpectedEof`] if there are fewer bytes, and the errors of the source. The
+    /// bytes in the buffer after its old end are then unspecified.
     fn append_exact_at(&self, offset: u64, length: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
         let start = buffer.len();
         buffer.resize(start + length, 0);
@@ -24,7 +24,7 @@ pub trait AppendAt: ReadAt {
 
 impl AppendAt for &[u8] {}
 
-/// An open file, read as long as its disk takes.
+/// An open file, read even if its disk must be waited for.
 #[derive(Clone, Copy, Debug)]
 pub struct OnDisk<'a, F>(pub &'a F);
 
@@ -34,8 +34,8 @@ impl<F: AsFd> ReadAt for OnDisk<'_, F> {
     }
 }
 
-/// To fill a megabyte with zeros that are then read over costs a third of hashing it, so the kernel
-/// is given memory that nothing was written to.
+/// Filling a megabyte with zeros that are then overwritten costs a third of hashing it. The kernel
+/// therefore reads into uninitialized memory.
 impl<F: AsFd> AppendAt for OnDisk<'_, F> {
     fn append_exact_at(&self, offset: u64, length: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
         let (start, end) = (buffer.len(), buffer.len() + length);
@@ -46,14 +46,14 @@ impl<F: AsFd> AppendAt for OnDisk<'_, F> {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
-        // what the buffer has room for beyond these bytes may have been read too
+        // The kernel may have filled spare capacity of the buffer beyond these bytes.
         buffer.truncate(end);
         Ok(())
     }
 }
 
-/// What of an open file the kernel has in memory. What it has not is
-/// [`io::ErrorKind::WouldBlock`]; a filesystem that cannot tell gives an error of its own.
+/// The cached part of an open file. Reading other bytes fails with [`io::ErrorKind::WouldBlock`]. A
+/// file system that does not support this returns another error.
 #[derive(Clone, Copy, Debug)]
 pub struct InMemory<'a, F>(pub &'a F);
 

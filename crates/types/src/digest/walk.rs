@@ -1,5 +1,5 @@
-//! The way through a file's hash tree to the bytes of a range: what a proof of it consists of, in
-//! order. Both sides walk it, so nothing about the shape of a proof is ever sent.
+//! The path through a file's hash tree to the bytes of a range, which defines the contents and the
+//! order of a proof. Both sides compute it, so the shape of a proof is never transmitted.
 
 use blake3::hazmat::{HasherExt, Mode};
 use blake3::hazmat::{left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
@@ -8,12 +8,12 @@ use super::hash::NodeHash;
 use super::{Grain, LEAF_BYTES, marks};
 use crate::extent::{ByteRange, CHUNK_BYTES};
 
-/// One step, a parent before its children and the left child before the right.
+/// One step. A parent precedes its children, and the left child precedes the right one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// The hashes of a subtree's two halves.
     Pair(Pair),
-    /// Bytes that are wanted, with one hash of all.
+    /// Requested bytes, with one hash for all of them.
     Bytes {
         range: ByteRange,
         /// Whether they are the whole file.
@@ -21,31 +21,33 @@ pub(super) enum Step {
     },
 }
 
-/// A parent.
+/// A parent in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pair {
-    /// All bytes beneath it.
+    /// All bytes below it.
     pub range: ByteRange,
-    /// Its place in the outboard, in bytes; the outboard has none that are within its grain.
+    /// Byte offset in the outboard. None for a parent within the grain, which the outboard does not
+    /// store.
     pub offset: Option<u64>,
     pub is_root: bool,
-    /// Whether the left half has bytes that are wanted.
+    /// Whether the left half has requested bytes.
     pub left: bool,
-    /// The same of the right half.
+    /// Whether the right half has requested bytes.
     pub right: bool,
 }
 
-/// All that there is to a proof.
+/// All steps of a proof.
 pub(super) struct Walk {
-    /// What is proven: the range, in whole leaves.
+    /// The proven range, in whole leaves.
     pub range: ByteRange,
     pub steps: Vec<Step>,
     grain: Grain,
 }
 
 impl Walk {
-    /// The way to `range` of a file of `size_bytes`, which must be within it. The steps are the
-    /// same whatever the grain of the outboard; how many of them are in it is not.
+    /// Computes the steps to `range` of a file of `size_bytes`. The range must be within the file.
+    /// The steps do not depend on the grain of the outboard, but the number of pairs in the
+    /// outboard does.
     pub(super) fn new(size_bytes: u64, range: ByteRange, grain: Grain) -> Self {
         let range = range.align_out(LEAF_BYTES, size_bytes);
         let steps = Vec::new();
@@ -58,7 +60,7 @@ impl Walk {
         walk
     }
 
-    /// How many bytes of a proof come before those that it proves.
+    /// Returns the size in bytes of the pairs, which precede the proven bytes in a proof.
     pub(super) fn pairs_bytes(&self) -> usize {
         let pairs = self
             .steps
@@ -67,7 +69,8 @@ impl Walk {
         pairs.count() * 64
     }
 
-    /// `index` is the subtree's place among the pairs of the outboard, where it has one.
+    /// Adds the steps of a subtree. `index` is its position among the pairs of the outboard, if it
+    /// is stored there.
     fn visit(&mut self, subtree: ByteRange, index: u64, is_root: bool) {
         let wanted_whole = self.range.contains(&subtree);
         if subtree.len() <= LEAF_BYTES || (wanted_whole && subtree.len() <= CHUNK_BYTES) {
@@ -88,14 +91,14 @@ impl Walk {
             self.visit(left, index + 1, false);
         }
         if pair.right {
-            // The left half has a pair less than it has leaves in the outboard.
+            // The left half has one pair less than it has leaves in the outboard.
             self.visit(right, index + left.len() / self.grain.bytes(), false);
         }
     }
 }
 
-/// The halves of a subtree of more than one leaf: the left one is the largest full tree that
-/// leaves something over (the BLAKE3 paper, section 2.1).
+/// Splits a subtree of more than one leaf. The left half is the largest full tree that leaves a
+/// remainder (BLAKE3 paper, section 2.1).
 pub(super) fn halves(subtree: ByteRange) -> (ByteRange, ByteRange) {
     let middle = subtree.start + left_subtree_len(subtree.len());
     (
@@ -104,7 +107,7 @@ pub(super) fn halves(subtree: ByteRange) -> (ByteRange, ByteRange) {
     )
 }
 
-/// The hash of a subtree that begins at `offset` and has these bytes.
+/// Returns the hash of a subtree that begins at `offset` and has these bytes.
 pub(super) fn hash_bytes(offset: u64, bytes: &[u8], is_root: bool) -> NodeHash {
     if is_root {
         return *blake3::hash(bytes).as_bytes();
@@ -116,7 +119,7 @@ pub(super) fn hash_bytes(offset: u64, bytes: &[u8], is_root: bool) -> NodeHash {
         .finalize_non_root()
 }
 
-/// The hash of a parent.
+/// Returns the hash of a parent.
 pub(super) fn hash_pair(pair: &[u8; 64], is_root: bool) -> NodeHash {
     let (left, right) = split(pair);
     if is_root {
@@ -126,7 +129,7 @@ pub(super) fn hash_pair(pair: &[u8; 64], is_root: bool) -> NodeHash {
     }
 }
 
-/// The left and the right hash of a pair.
+/// Splits a pair into the left and the right hash.
 fn split(pair: &[u8; 64]) -> (NodeHash, NodeHash) {
     let (mut left, mut right) = ([0; 32], [0; 32]);
     left.copy_from_slice(&pair[..32]);
@@ -134,7 +137,7 @@ fn split(pair: &[u8; 64]) -> (NodeHash, NodeHash) {
     (left, right)
 }
 
-/// The hashes that are known to be right and whose bytes or pairs are still to come.
+/// The hashes that are verified and whose bytes or pairs are still to follow.
 pub(super) struct Expected(Vec<NodeHash>);
 
 impl Expected {
@@ -142,7 +145,8 @@ impl Expected {
         Self(vec![root])
     }
 
-    /// Whether the pair is the one that comes next; then its halves are known to be right.
+    /// Returns whether the pair has the next expected hash. The hashes of its halves are then
+    /// verified.
     pub(super) fn take_pair(&mut self, step: &Pair, pair: &[u8; 64]) -> bool {
         if self.0.pop() != Some(hash_pair(pair, step.is_root)) {
             return false;
@@ -153,12 +157,13 @@ impl Expected {
         true
     }
 
-    /// Whether the bytes are those that come next.
+    /// Returns whether the bytes have the next expected hash.
     pub(super) fn take_bytes(&mut self, range: ByteRange, bytes: &[u8], is_root: bool) -> bool {
         self.0.pop() == Some(hash_bytes(range.start, bytes, is_root))
     }
 
-    /// The same for bytes of our own, of which it may be known without hashing them.
+    /// Returns whether this node's own bytes have the next expected hash. Known chunks are not
+    /// hashed.
     pub(super) fn take_own_bytes(&mut self, range: ByteRange, bytes: &[u8], is_root: bool) -> bool {
         let hashed = || hash_bytes(range.start, bytes, is_root);
         let expected = self.0.pop();
@@ -222,7 +227,7 @@ mod tests {
     fn a_small_range_takes_one_pair_a_level() {
         let size = 1 << 30;
         let found = pairs(size, ByteRange::at(12345 * 4096, 4096));
-        // 2^20 leaves, of which 4 are wanted
+        // 2^20 leaves, of which 4 are requested.
         assert_eq!(found.len(), 18);
         assert_eq!(
             found.iter().filter(|pair| pair.offset.is_some()).count(),

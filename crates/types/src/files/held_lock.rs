@@ -1,5 +1,5 @@
-//! A lock file that is held, and whether it still is where it was made; nobody who asks that waits
-//! for a disk that stands still.
+//! A lock file that is held, and a check that it is still in its place. The check does not wait for
+//! a hung disk.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-/// How long a look at the disk is waited for.
+/// Maximum time to wait for one check of the disk.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
 
-/// Where a lock is by now.
+/// Location of a lock file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whereabouts {
-    /// Where it was made.
+    /// It is in its place.
     InPlace,
     /// It was removed, moved or replaced, or its directory was.
     Lost,
@@ -25,14 +25,15 @@ pub enum Whereabouts {
     Unknown,
 }
 
-/// The lock. Dropping it gives it back, and so does a kill.
+/// A held lock. Dropping it, or the end of the process, releases it.
 #[derive(Debug)]
 pub struct HeldLock {
     _lock: File,
     place: Arc<Place>,
 }
 
-/// Knows the file without holding it open: a look may outlive the lock.
+/// The path and the identity of a lock file. The file is not open here, because a check may outlive
+/// the lock.
 #[derive(Debug)]
 struct Place {
     path: PathBuf,
@@ -44,15 +45,15 @@ struct Place {
 #[derive(Debug)]
 struct Looks {
     last: Whereabouts,
-    /// Since when one is under way.
+    /// Start time of the check that is running.
     since: Option<Instant>,
 }
 
 impl HeldLock {
-    /// Of a file that was locked, and the path that it was opened by.
+    /// Wraps a locked file and the path by which it was opened.
     ///
     /// # Errors
-    /// It cannot be looked at.
+    /// The error of reading the file's metadata.
     pub fn new(lock: File, path: PathBuf) -> io::Result<Self> {
         let looks = Looks {
             last: Whereabouts::InPlace,
@@ -67,8 +68,8 @@ impl HeldLock {
         Ok(Self { _lock: lock, place })
     }
 
-    /// Where it is now. Waits for the disk for a moment, and for one that stands still no second
-    /// time.
+    /// Checks where the lock file is. Waits for the disk for up to two seconds. If an earlier check
+    /// still hangs, its time counts too, so a hung disk is not waited for again.
     pub fn whereabouts(&self) -> Whereabouts {
         let place = &self.place;
         let mut looks = place.looks.lock();

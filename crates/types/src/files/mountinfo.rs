@@ -1,27 +1,28 @@
-//! The list of what is mounted where, as of `proc_pid_mountinfo(5)`.
+//! The list of mounts, as in `proc_pid_mountinfo(5)`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-/// The list of this mount namespace. An open file of it polls with POLLPRI when it changes.
+/// Path of the list for this mount namespace. An open file of it polls with POLLPRI when it
+/// changes.
 pub const MOUNTINFO: &str = "/proc/self/mountinfo";
 
-/// The mount point in a line of the list.
+/// Returns the mount point of a line.
 pub fn point(line: &[u8]) -> Option<PathBuf> {
     let field = line.split(|byte| *byte == b' ').nth(4)?;
     Some(PathBuf::from(OsString::from_vec(unescape(field))))
 }
 
-/// The type of the filesystem in a line of the list, and what it was mounted from.
+/// Returns the file system type and the source of a line.
 pub fn filesystem(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut fields = line.split(|byte| *byte == b' ');
-    // optional fields come before the dash
+    // Optional fields precede the dash.
     fields.find(|field| *field == b"-")?;
     Some((fields.next()?, fields.next().unwrap_or_default()))
 }
 
-/// Undoes the list's `\040` for a space and the like.
+/// Decodes the list's escapes, such as `\040` for a space.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;

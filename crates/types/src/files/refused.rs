@@ -1,4 +1,4 @@
-//! Places that the system refuses: whether that may pass by itself.
+//! Paths that the system refuses, and whether the refusal may end by itself.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -7,8 +7,8 @@ use std::path::Path;
 
 use rustix::process::geteuid;
 
-/// Whether what the system says of a place is so until somebody changes it, and not only until a
-/// disk is mounted or a device works again.
+/// Returns whether an error of a path lasts until a person changes something. Otherwise it may end
+/// when a disk is mounted or a device works again.
 pub fn stays_refused(place: &Path, said: &io::Error) -> bool {
     match said.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
@@ -20,8 +20,8 @@ pub fn stays_refused(place: &Path, said: &io::Error) -> bool {
     }
 }
 
-/// Whether a disk may be mounted there yet: what there is of the way to the place ends in an empty
-/// directory of somebody else than this user.
+/// Returns whether a disk may still be mounted there: the existing part of the path ends in an
+/// empty directory of another user.
 fn awaits_a_disk(place: &Path, user: u32) -> bool {
     let mut way = place.ancestors();
     let last = way.find_map(|dir| Some((dir, fs::symlink_metadata(dir).ok()?)));
@@ -31,7 +31,8 @@ fn awaits_a_disk(place: &Path, user: u32) -> bool {
     })
 }
 
-/// Whether the way there goes by a symlink to what is not there, which may be on such a disk.
+/// Returns whether the path has a dangling symlink. Its target may be on a disk that is not mounted
+/// yet.
 fn leads_nowhere(place: &Path) -> bool {
     let mut way = place.ancestors();
     way.any(|step| step.is_symlink() && !step.exists())

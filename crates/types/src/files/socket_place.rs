@@ -1,5 +1,4 @@
-//! The name of a Unix socket: that of a dead process makes way for the next one's, and nothing else
-//! does.
+//! Names of Unix sockets. A new socket replaces that of a dead process, and nothing else.
 
 use std::fs::{remove_file, symlink_metadata};
 use std::io;
@@ -12,10 +11,10 @@ use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Pid;
 
-/// A socket of this kind at that place.
+/// Binds a socket of this kind to the path.
 ///
 /// # Errors
-/// As [`make_way`].
+/// Those of [`make_way`], and the system's.
 pub fn bound(path: &Path, kind: SocketType) -> io::Result<OwnedFd> {
     make_way(path, kind)?;
     let socket = unbound(kind, SocketFlags::CLOEXEC)?;
@@ -28,11 +27,11 @@ fn unbound(kind: SocketType, flags: SocketFlags) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Makes way for a socket of this kind.
+/// Removes the socket of a dead process at the path.
 ///
 /// # Errors
-/// `AddrInUse` where a process listens there, on a socket of whatever kind; `AlreadyExists` where
-/// something else is there; what the system says.
+/// `AddrInUse` if a process listens there, on a socket of any kind; `AlreadyExists` if the path is
+/// not a socket; the system's error otherwise.
 pub fn make_way(path: &Path, kind: SocketType) -> io::Result<()> {
     match symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -43,8 +42,8 @@ pub fn make_way(path: &Path, kind: SocketType) -> io::Result<()> {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, told));
         }
     }
-    // who listens takes the call, has no place for it, which is not waited for, or is of another
-    // kind (unix(7), ERRORS)
+    // A listening process accepts the connection, has a full backlog (not waited for), or listens
+    // on another kind of socket (unix(7), ERRORS).
     match called(path, kind)?.1 {
         Err(Errno::CONNREFUSED) => remove_file(path),
         Ok(()) | Err(Errno::PROTOTYPE | Errno::AGAIN) => {
@@ -55,7 +54,7 @@ pub fn make_way(path: &Path, kind: SocketType) -> io::Result<()> {
     }
 }
 
-/// The process that listens there, where it has a place for a caller.
+/// Returns the process that listens there, if its backlog has room for a connection.
 pub fn listener(path: &Path, kind: SocketType) -> Option<Pid> {
     match called(path, kind).ok()? {
         (caller, Ok(())) => socket_peercred(caller).ok().map(|it| it.pid),
@@ -63,7 +62,7 @@ pub fn listener(path: &Path, kind: SocketType) -> Option<Pid> {
     }
 }
 
-/// A socket that called whoever listens there, and what came of it; nothing is waited for.
+/// Connects a socket to the path without waiting. Returns the socket and the result.
 fn called(path: &Path, kind: SocketType) -> io::Result<(OwnedFd, rustix::io::Result<()>)> {
     let caller = unbound(kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
     let outcome = rustix::net::connect(&caller, &SocketAddrUnix::new(path)?);

@@ -1,4 +1,4 @@
-//! That a proof proves, and nothing else does.
+//! Tests that a proof proves its range and nothing else.
 
 use bao_tree::io::BaoContentItem;
 use bao_tree::io::outboard::PreOrderOutboard;
@@ -18,7 +18,7 @@ fn whole(size: usize) -> ByteRange {
     ByteRange::new(0, size as u64)
 }
 
-/// The same proof as the bao crate makes it, which mixes pairs and bytes.
+/// Returns the proof of the bao crate, which mixes pairs and bytes, with all pairs first.
 fn pairs_then_bytes(data: &[u8], outboard: &Outboard, range: ByteRange) -> Vec<u8> {
     let root = blake3::Hash::from_bytes(*outboard.hash.as_bytes());
     let tree = Grain::CHUNK.tree(outboard.size_bytes);

@@ -189,7 +189,7 @@ proptest! {
 }
 
 /// A claim, whether it forks the chain, and what an expulsion lets stand: everything that is known,
-/// nothing new, or nothing at all.
+/// nothing of that membership, or nothing at all.
 type Forked = ((u8, u32, Claim), bool, u8);
 
 fn forged_all(said: Vec<Forked>) -> Ledger {
