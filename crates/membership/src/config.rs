@@ -1,91 +1,94 @@
-//! What can be tuned, and every limit of this module.
+//! Settings, and every limit of this crate.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Links (addresses with whom datagrams pass) that are kept; beyond it the one that was silent
-/// longest goes, and must prove itself again.
+/// Maximum number of links (addresses with which datagrams are exchanged). Beyond it the link that
+/// was silent longest is dropped, and its peer must prove itself again.
 pub const LINKS_MAX: usize = 4096;
-/// Frames that wait for one link's proof; beyond it the oldest is dropped.
+/// Maximum number of frames that wait for one link's proof. Beyond it the oldest is dropped.
 pub(crate) const WAITING_FRAMES_MAX: usize = 8;
-/// Addresses that wait for the owner to find out who is there; a further one is not noted.
+/// Maximum number of addresses that wait for the owner to identify their nodes. Further ones are
+/// ignored.
 pub(crate) const STRANGERS_MAX: usize = 64;
-/// How often the owner is asked to find out who is at an address, and how many times at once;
-/// whoever forges an address can make it dial there so often and no more.
+/// Rate at which the owner is asked to identify the node at an address. It bounds how often a
+/// forged address can make the owner dial there.
 pub(crate) const KNOCKS_PER_S: u32 = 5;
-/// See [`KNOCKS_PER_S`].
+/// Burst limit for [`KNOCKS_PER_S`].
 pub(crate) const KNOCKS_AT_ONCE: u32 = 20;
-/// Statements about who is in that are spread at one time; what is beyond is asked for.
+/// Maximum number of membership statements that are spread at one time. Members request the others.
 pub(crate) const STATEMENTS_SPREAD_MAX: usize = 256;
-/// Datagrams that wait for the owner to take them; beyond it the oldest is dropped.
+/// Maximum number of datagrams that wait for the owner. Beyond it the oldest is dropped.
 pub(crate) const TRANSMITS_MAX: usize = 16_384;
-/// Events that wait for the owner to take them; beyond it application messages and heads are
-/// dropped (members' comings and goings never are: those are bounded by [`MEMBERS_MAX`]).
+/// Maximum number of events that wait for the owner. Beyond it application messages and heads are
+/// dropped. Changes of members are never dropped, because [`MEMBERS_MAX`] bounds them.
 pub(crate) const EVENTS_MAX: usize = 8192;
-/// Members, living and remembered; what is told of a new one beyond it is passed over.
+/// Maximum number of members, living and remembered. News about further ones is ignored.
 pub const MEMBERS_MAX: usize = 4096;
-/// The longest exported member list in bytes; a longer one is refused.
+/// Maximum size of an exported member list in bytes. A longer one is refused.
 pub const MEMBER_LIST_MAX_BYTES: usize = 512 * 1024;
-/// Seeds that are remembered, and lost members that are looked for; a further one is ignored.
+/// Maximum number of remembered seeds, and of lost members that are greeted. Further ones are
+/// ignored.
 pub const SEEDS_MAX: usize = 1024;
-/// Seeds and lost members that are greeted at once while nobody is known.
+/// Maximum number of seeds and lost members that are greeted at once while no member is known.
 pub(crate) const GREETINGS_MAX: usize = 16;
-/// Authors whose heads are held; beyond it the one that changed longest ago is forgotten, which
-/// costs one repeated event.
+/// Maximum number of authors whose heads are stored. Beyond it the one that changed longest ago is
+/// forgotten, which costs one repeated event.
 pub const HEADS_MAX: usize = 4096;
-/// Departures that are remembered, oldest forgotten first.
+/// Maximum number of remembered departures. The oldest is forgotten first.
 pub(crate) const DEPARTURES_MAX: usize = 4096;
-/// Answers a second to addresses that have proven nothing, and how many may come at once.
+/// Answers per second to unproven addresses, and the burst limit.
 pub(crate) const UNPROVEN_ANSWERS_PER_S: u32 = 2000;
-/// Proofs a second that are checked, each of which costs two signatures and a key exchange, and how
-/// many may come at once: all of a large cluster to one that starts.
+/// Proofs per second that are verified, each of which costs two signatures and a key exchange.
 pub(crate) const PROOFS_PER_S: u32 = 500;
-/// See [`PROOFS_PER_S`].
+/// Burst limit for [`PROOFS_PER_S`]: all of a large cluster at a node that starts.
 pub(crate) const PROOFS_AT_ONCE: u32 = 2000;
-/// Application messages a second that are taken from one session.
+/// Application messages per second that are accepted from one session.
 pub(crate) const MESSAGES_PER_S: u32 = 1000;
-/// Broadcast datagrams a second that this node sends, and how many may go at once.
+/// Broadcast datagrams per second that this node sends, and the burst limit.
 pub(crate) const BROADCAST_DATAGRAMS_PER_S: u32 = 2000;
-/// Hints a second that are followed.
+/// Hints per second that are followed.
 pub(crate) const HINTS_PER_S: u32 = 5;
-/// A cluster of at most this many members is small: heads and broadcasts go to each directly.
+/// Maximum number of members of a small cluster, in which heads and broadcasts go to each member
+/// directly.
 pub(crate) const SMALL_CLUSTER: usize = 64;
-/// How far above [`SMALL_CLUSTER`] a small cluster grows, and below it a large one shrinks, before
-/// it changes over.
+/// Distance to [`SMALL_CLUSTER`] at which a growing small cluster becomes large, and a shrinking
+/// large one small.
 pub(crate) const SMALL_CLUSTER_SLACK: usize = 8;
-/// How many random members a broadcast reaches in a large cluster.
+/// Number of random members that a broadcast reaches in a large cluster.
 pub(crate) const BROADCAST_SUBSET: usize = 16;
 
-/// How often another node is probed, unless told otherwise.
+/// Default time between probes.
 pub const PROBE_PERIOD: Duration = Duration::from_millis(700);
-/// How long a clean stop keeps a node's entries with the others, unless told otherwise.
+/// Default time for which the entries of a cleanly stopped node stay with the others.
 pub const AWAY_GRACE: Duration = Duration::from_secs(30);
 
-/// What can be tuned. The defaults suit a LAN.
+/// Settings of the membership. The defaults suit a LAN.
 #[derive(Clone, Debug)]
 pub struct ClusterConfig {
-    /// One random member is probed in each; at least 10 ms.
+    /// Time between probes of one random member each; at least 10 ms.
     pub probe_period: Duration,
-    /// How long a probe waits before others are asked to try; well below `probe_period`.
+    /// Time for which a probe waits before other members are asked to try; well below
+    /// `probe_period`.
     pub probe_round_trip: Duration,
-    /// How long a suspect of a cluster of up to ten may contradict; grows with the logarithm of
-    /// the cluster's size.
+    /// Time for which a suspect can contradict in a cluster of up to ten members. It grows with the
+    /// logarithm of the cluster's size.
     pub suspicion: Duration,
-    /// How long a node that said "away, back soon" stays a member.
+    /// Time for which a node that announced its return stays a member.
     pub away_grace: Duration,
-    /// How long a node that is down is remembered, and now and then looked for.
+    /// Time for which a node that is down is remembered and occasionally greeted.
     pub remember_down: Duration,
-    /// How often one seed that is no member is greeted, and one lost member, for ever.
+    /// Time between greetings of one seed that is not a member and of one lost member, without end.
     pub announce_period: Duration,
-    /// How often member lists are exchanged over TCP.
+    /// Time between exchanges of member lists over TCP.
     pub push_pull_period: Duration,
     /// Addresses to join through.
     pub seeds: Vec<SocketAddr>,
 }
 
 impl ClusterConfig {
-    /// The defaults for probes of this period (10 ms or more): all that decides how soon a dead
-    /// node is noticed grows and shrinks with it.
+    /// Returns the defaults for this probe period (10 ms or more). All times that determine how
+    /// soon a dead node is noticed scale with it.
     pub fn probing_every(period: Duration) -> Self {
         let usual = Self::default();
         let scaled = |time: Duration| time.mul_f64(period.div_duration_f64(usual.probe_period));

@@ -1,12 +1,12 @@
-//! Keys that two processes use at one time, as a disk that is copied with its state makes them.
+//! Keys that two processes use at the same time, such as after copying a disk with its state.
 //!
-//! Owns which processes speak as which node. What a generation, an address or a clock says does not
-//! count here: a node that restarts, moves, or comes from a backup is another process with the same
-//! key too, but the one before it is silent from then on. So a key is copied only where two
-//! processes speak in turn: of another node, where an earlier one is heard long after a later one
-//! began, and then the later one again; of this node, where another process answers. That one is
-//! looked for wherever a later life of this node is said to be; and where it cannot be reached, it
-//! shows by that it contradicts this one again and again.
+//! This module owns which processes speak for which node. Generations, addresses and clocks do not
+//! count here. A node that restarts, moves, or is restored from a backup is another process with
+//! the same key too, but the earlier process is silent from then on. A key is therefore considered
+//! copied only if two processes speak in turn. For another node, an earlier process must be heard
+//! long after a later one began, and then the later one again. For this node, another process must
+//! answer. This node looks for it wherever a later life of this node is said to be. If that process
+//! is unreachable, it reveals itself by contradicting this node again and again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -18,27 +18,28 @@ use super::{Cluster, oldest};
 use p2pfs_proto::wire::native::udp::{Contact, Salt};
 use p2pfs_types::id::NodeId;
 
-/// How long after a later process began an earlier one has to be heard: longer than a network keeps
-/// a datagram back.
+/// Minimum time after the beginning of a later process at which an earlier one must be heard. It
+/// exceeds the time for which a network can delay a datagram.
 const OVERLAP: Duration = Duration::from_secs(3);
-/// How long after the last word of either a key is held for copied; and how long a process is
-/// remembered.
+/// Time without a datagram after which a process is forgotten and its key is no longer considered
+/// copied.
 const UNHEARD: Duration = Duration::from_secs(120);
-/// How often another process with this node's key is looked for at one address.
+/// Minimum time between two attempts to find another process with this node's key at one address.
 const LOOK_PERIOD: Duration = Duration::from_secs(10);
-/// Processes of one node that are told apart; of more, the one that was silent longest is
-/// forgotten.
+/// Maximum number of processes that are distinguished for one node. Beyond it the one that was
+/// silent longest is forgotten.
 const PROCESSES_MAX: usize = 4;
-/// Addresses where another process with this node's key is looked for, and those that are told of
-/// one key.
+/// Maximum number of addresses at which another process with this node's key is looked for, and of
+/// addresses that are reported for one key.
 const PLACES_MAX: usize = 8;
-/// So many contradictions, none within [`OVERLAP`] of the last, are another process at work: lives
-/// of an earlier time are contradicted once or twice, when the network is whole again.
+/// Number of contradictions, each at least [`OVERLAP`] after the previous one, that show another
+/// process. Lives of an earlier time are contradicted only once or twice, when the network is whole
+/// again.
 const CONTRADICTIONS: u32 = 3;
-/// What stands for a process that is heard of and not heard.
+/// Salt that represents a process which others told of but which is not heard.
 const UNREACHED: Salt = [0; 16];
 
-/// A process that speaks, or did a while ago.
+/// A process that speaks, or did so a while ago.
 struct Process {
     salt: Salt,
     address: SocketAddr,
@@ -54,10 +55,10 @@ struct Contradicted {
     last: Instant,
 }
 
-/// Which processes speak as which node.
+/// The processes that speak for each node.
 pub(super) struct Copies {
     processes: BTreeMap<NodeId, Vec<Process>>,
-    /// What was told of: whose keys are copied, and who else speaks where.
+    /// Reported copies: the nodes with copied keys, and the addresses of the processes.
     told: BTreeMap<NodeId, BTreeSet<SocketAddr>>,
     looked: BTreeMap<SocketAddr, Instant>,
     contradicted: Option<Contradicted>,
@@ -75,13 +76,13 @@ impl Copies {
         }
     }
 
-    /// Whether this node's key or another's is known to be copied.
+    /// Returns whether the key of this or another node is known to be copied.
     pub(super) fn is_copied(&self, node: &NodeId) -> bool {
         self.told.contains_key(node)
     }
 
-    /// A process that is proven to be at this address speaks as another node; where that shows
-    /// its key to be copied, in a way that was not told of, all addresses where it speaks.
+    /// Records that a process at this proven address speaks for another node. If that reveals a
+    /// copied key that was not reported yet, returns all addresses of its processes.
     fn heard(
         &mut self,
         now: Instant,
@@ -100,8 +101,8 @@ impl Copies {
         self.tell(node, at)
     }
 
-    /// Another process with this node's key is at this address; where that was not told of, all
-    /// addresses where one is.
+    /// Records that another process with this node's key is at this address. If that was not
+    /// reported yet, returns all addresses of such processes.
     fn own_heard(
         &mut self,
         now: Instant,
@@ -113,7 +114,7 @@ impl Copies {
         self.tell(me, vec![address])
     }
 
-    /// Notes that a process spoke; says when it was heard first.
+    /// Records that a process spoke. Returns when it was first heard.
     fn note(
         &mut self,
         now: Instant,
@@ -160,7 +161,8 @@ impl Copies {
         (told.len() > before).then(|| told.iter().copied().collect())
     }
 
-    /// Whether to look for another process of this node where a later life of it is said to be.
+    /// Returns whether to look for another process of this node where a later life of it is said to
+    /// be.
     fn is_worth_a_look(&mut self, now: Instant, address: SocketAddr) -> bool {
         let looked = self.looked.get(&address);
         if looked.is_some_and(|at| now.saturating_duration_since(*at) < LOOK_PERIOD) {
@@ -174,7 +176,8 @@ impl Copies {
         true
     }
 
-    /// A later life than this process's was told; true where that happens again and again.
+    /// Counts that a later life than this process's was told. Returns true if that happens again
+    /// and again.
     fn is_contradicted_again(&mut self, now: Instant) -> bool {
         let past = |it: &Contradicted| now.saturating_duration_since(it.last);
         let known = self.contradicted.take();
@@ -196,7 +199,7 @@ impl Copies {
         (!self.processes.is_empty()).then_some(self.next)
     }
 
-    /// Forgets who is silent; says whose keys are copied no more.
+    /// Forgets silent processes. Returns the nodes whose keys are no longer considered copied.
     fn forget_silent(&mut self, now: Instant, me: &NodeId) -> Vec<NodeId> {
         let mut over = Vec::new();
         self.processes.retain(|node, all| {
@@ -223,12 +226,12 @@ fn is_silent(process: &Process, now: Instant) -> bool {
 }
 
 impl Cluster {
-    /// Whether two processes are known to use this node's key, or another's.
+    /// Returns whether two processes are known to use the key of this or another node.
     pub fn is_copied(&self, node: &NodeId) -> bool {
         self.copies.is_copied(node)
     }
 
-    /// Notes which process speaks as which node.
+    /// Records which process speaks for which node.
     pub(super) fn note_speaker(
         &mut self,
         now: Instant,
@@ -251,7 +254,7 @@ impl Cluster {
     }
 
     /// Looks for another process with this node's key where a later life of it is said to be.
-    /// `contradicted` says whether this node goes on after it.
+    /// `contradicted` says whether this node continues after it.
     pub(super) fn note_later_life(&mut self, now: Instant, known: &Contact, contradicted: bool) {
         let (me, address) = (self.links.me(), known.address);
         if address != me.address && self.copies.is_worth_a_look(now, address) {
@@ -267,7 +270,7 @@ impl Cluster {
         self.copies.poll_timeout()
     }
 
-    /// Looks whether those that use a key twice still do.
+    /// Checks whether copied keys are still in use by two processes.
     pub(super) fn review_copies(&mut self, now: Instant) {
         if self.copies.poll_timeout().is_none_or(|at| now < at) {
             return;
@@ -279,12 +282,12 @@ impl Cluster {
         }
     }
 
-    /// A process says itself that it ends.
+    /// Records that a process announced its end.
     pub(super) fn speaker_left(&mut self, now: Instant, node: NodeId, salt: Salt) {
         let all = self.copies.processes.entry(node).or_default();
         let left = all.iter().find(|it| it.salt == salt);
         if let Some(address) = left.map(|it| it.address) {
-            // also what was only heard of
+            // Also removes the entry of an unreached process at that address.
             all.retain(|it| it.address != address);
         }
         self.end_copies(now);
@@ -300,7 +303,7 @@ impl Cluster {
         }
     }
 
-    /// Where other processes with this node's key are.
+    /// Returns the addresses of other processes with this node's key.
     pub(super) fn own_copies(&self) -> Vec<SocketAddr> {
         let own = self.copies.processes.get(&self.links.me().node);
         own.into_iter().flatten().map(|it| it.address).collect()

@@ -1,57 +1,60 @@
-//! Why datagrams and messages were dropped.
+//! Counters of dropped datagrams and messages.
 
 use super::event::Offence;
 
-/// How often each thing happened since the start; all of them wrap at 2^64.
+/// Number of occurrences since the start. All counters wrap at 2^64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Datagrams that were sent.
+    /// Datagrams sent.
     pub sent: u64,
-    /// Bytes of those.
+    /// Bytes of the datagrams sent.
     pub sent_bytes: u64,
-    /// Datagrams that were opened and understood.
+    /// Datagrams that were opened and decoded.
     pub accepted: u64,
-    /// Not a datagram of this plane, or of another version of it.
+    /// Datagrams of another protocol or another version.
     pub foreign: u64,
-    /// Sealed with a secret that this node has not.
+    /// Datagrams sealed with a secret that this node does not have.
     pub unknown_epoch: u64,
-    /// The seal does not hold: forged, damaged, or of another secret of that name.
+    /// Datagrams with an invalid seal: forged, damaged, or sealed with another secret of the same
+    /// id.
     pub bad_seal: u64,
-    /// Sealed well and yet not what the encoder writes: a faulty member.
+    /// Validly sealed datagrams that the encoder would not write: a faulty member.
     pub malformed: u64,
-    /// Not from the process, or not of the node, that it says: a member that speaks as another.
+    /// Datagrams from another process or node than they claim: a member that impersonates another
+    /// one.
     pub forged: u64,
-    /// Of a life that begins long after now: a wrong clock, there or here.
+    /// Lives that begin long after the present time: a wrong clock, there or here.
     pub ahead_of_clock: u64,
-    /// From a node that has the secret and is no member.
+    /// Datagrams from nodes that have the secret but are not members.
     pub not_a_member: u64,
-    /// Our own datagram, come back.
+    /// This node's own datagrams that returned.
     pub own: u64,
-    /// Seen before, or too old to tell.
+    /// Datagrams that were seen before, or that are too old to tell.
     pub replayed: u64,
-    /// An answer to a hello that we did not send, or not lately.
+    /// Answers to a hello that this node did not send recently.
     pub stale_reply: u64,
-    /// From an address and salt without a proven session, or for an earlier life of this process.
+    /// Datagrams from an address and salt without a proven session, or for an earlier life of this
+    /// process.
     pub unproven: u64,
-    /// Not answered, since too many addresses without proof ask at once.
+    /// Datagrams that were not answered, because too many unproven addresses send at once.
     pub unanswered: u64,
-    /// One session claims to be two nodes.
+    /// Proofs of a session that claims to be two nodes.
     pub two_faced: u64,
-    /// A session sends more messages than it may.
+    /// Frames beyond a session's limit, or from a member that is ignored because of its forgeries.
     pub flooding: u64,
-    /// A membership packet that the engine refuses.
+    /// Membership packets that the engine refused.
     pub bad_swim: u64,
-    /// News of a member when the table is full.
+    /// News of members that did not fit into the full table.
     pub too_many_members: u64,
-    /// A contradiction of our own life that came too soon after the last ones.
+    /// Contradictions of this node's own life that came too soon after the previous ones.
     pub too_many_renewals: u64,
-    /// Frames that waited for a proof that did not come.
+    /// Frames that waited for a proof that did not arrive.
     pub never_proven: u64,
-    /// Datagrams, events or broadcasts that the limits on queues and rates kept back.
+    /// Datagrams, events or broadcasts beyond the limits of queues and rates.
     pub overflow: u64,
 }
 
-/// Why one datagram is dropped.
+/// Reason why one datagram is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dropped {
     Foreign,
@@ -78,7 +81,8 @@ impl From<Offence> for Dropped {
 }
 
 impl Counters {
-    /// Datagrams that were not taken, for whatever reason.
+    /// Returns the number of dropped datagrams, events and broadcasts. Excludes this node's own
+    /// datagrams and stale replies.
     pub fn dropped(&self) -> u64 {
         self.foreign
             + self.unknown_epoch

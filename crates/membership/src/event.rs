@@ -1,4 +1,4 @@
-//! What the cluster tells its owner.
+//! Events of the cluster for its owner.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,133 +10,137 @@ use p2pfs_proto::wire::native::udp::Head;
 pub use p2pfs_proto::wire::native::udp::{Contact as Member, Farewell as Leave};
 use p2pfs_types::id::{Generation, NodeId};
 
-/// Something that the owner should know or do.
+/// An event that the owner should know or handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The member is alive. Comes again with a higher generation, and no event between, where it
-    /// restarted before anyone missed it, or with another address where it moved.
+    /// The member is alive. Repeated with a higher generation, without another event between, if
+    /// the member restarted unnoticed, or with another address if it moved.
     Up(Member),
-    /// The node is no longer a member: the owner drops its entries.
+    /// The node is no longer a member. The owner drops its entries.
     Down {
+        /// The node.
         node: NodeId,
-        /// How it ended.
+        /// How the membership ended.
         why: DownReason,
     },
-    /// The member stopped cleanly and said that it will be back: its entries stay until
-    /// [`Event::Up`], or until [`Event::Down`] after the time of grace.
+    /// The member stopped cleanly and announced its return. Its entries stay until [`Event::Up`],
+    /// or until [`Event::Down`] after the time of grace.
     Away { node: NodeId },
-    /// A head that is newer than the one we hold. The owner checks its signature and then calls
-    /// [`super::Cluster::set_head`], without which it neither counts nor spreads. Author and rank
-    /// are as they came beside the bytes: to be checked against them.
+    /// A head that is newer than the stored one. The owner verifies its signature and then calls
+    /// [`super::Cluster::set_head`]; otherwise it neither counts nor spreads. Author and rank are
+    /// as received, and the owner checks them against the bytes.
     Head(Head),
     /// An application message ([`p2pfs_proto::wire::native::udp::Message`], not decoded here).
     Message {
-        /// The node that the session is bound to (any member could have claimed it).
+        /// The node to which the session is bound.
         from: NodeId,
-        /// At most [`p2pfs_proto::wire::native::udp::PAYLOAD_MAX_BYTES`].
+        /// The body, at most [`p2pfs_proto::wire::native::udp::PAYLOAD_MAX_BYTES`].
         body: Bytes,
     },
-    /// Time to exchange member lists with this member over TCP:
-    /// [`super::Cluster::export_members`] to it, its answer to [`super::Cluster::merge_members`].
+    /// Member lists are to be exchanged with this member over TCP:
+    /// [`super::Cluster::export_members`] is sent, and the answer passed to
+    /// [`super::Cluster::merge_members`].
     PushPull {
-        /// With whom.
+        /// The member.
         node: NodeId,
+        /// Its address.
         address: SocketAddr,
     },
-    /// Members knew a life of this node that is as new as this one, or held it for dead: it goes
-    /// on as this generation. Often means the clock went back; more than a few, a copied key.
+    /// This node continues with a new generation. Members knew a life of this node that is as new
+    /// as the present one, or believed it dead. Often the clock went back. If it happens more than
+    /// a few times, the key was copied.
     Renewed {
-        /// What this node is from now on.
+        /// Generation of this node from now on.
         generation: Generation,
     },
-    /// Two processes use one key. Comes again where one of them is heard at another address.
+    /// Two processes use one key. Repeated if one of them is heard at another address.
     CopiedKey {
-        /// Whose: where it is this node's, the other process is not talked to.
+        /// The node with that key. If it is this node, the other process is ignored.
         node: NodeId,
-        /// Where the other process is; of another node's, where either is.
+        /// Address of the other process; for another node's key, the addresses of both.
         addresses: Vec<SocketAddr>,
     },
-    /// One of the two that used this node's key, or another's, was not heard for a while.
+    /// One of the two processes with this key was not heard for a while.
     CopyGone { node: NodeId },
-    /// A statement about who is in that was not heard before: the owner checks it, and where it is
-    /// news calls [`super::Cluster::spread_statement`].
+    /// A membership statement that was not heard before. The owner verifies it, and calls
+    /// [`super::Cluster::spread_statement`] if it is new.
     Statement {
-        /// Who passes it on.
+        /// The node that passed it on.
         from: NodeId,
-        /// At most [`p2pfs_proto::wire::native::udp::STATEMENT_MAX_BYTES`].
+        /// The encoded statement, at most [`p2pfs_proto::wire::native::udp::STATEMENT_MAX_BYTES`].
         bytes: Bytes,
     },
-    /// Somebody at this address may be a member, of an epoch or with a certificate that is not
-    /// known here: the owner finds out, over TCP.
+    /// A member may be at this address, with an epoch or a certificate that is unknown here. The
+    /// owner finds out over TCP.
     Stranger { address: SocketAddr },
-    /// A member breaks the rules; told once of each and each way.
+    /// A member breaks the rules. Reported once for each member and kind.
     Offended {
-        /// Which: the session that it came over is bound to this node's key.
+        /// The member. The session is bound to this node's key.
         node: NodeId,
-        /// In which way.
+        /// Kind of the offence.
         what: Offence,
     },
-    /// The farewell that [`super::Cluster::leave`] began is said; the process may end.
+    /// The farewell of [`super::Cluster::leave`] was sent. The process may end.
     Left,
 }
 
-/// What a member does that no honest one would.
+/// An offence that no honest member commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Offence {
-    /// It says of another node what that node did not sign.
+    /// The member claims something about another node that the node did not sign.
     SpeaksForOthers,
-    /// It speaks of a life that begins long after now, by this machine's clock.
+    /// The member uses a life that begins long after the present time of this machine's clock.
     AheadOfClock,
 }
 
 /// How a membership ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DownReason {
-    /// It answered neither us nor those we asked to try.
+    /// The member answered neither this node nor the members asked to try.
     Failed,
-    /// It said that it would be back, and was not within the time of grace.
+    /// The member announced its return, but did not return within the time of grace.
     Away,
-    /// It left.
+    /// The member left.
     Left,
-    /// It is no member any more.
+    /// The node is no longer a member by the keyring.
     Expelled,
 }
 
-/// What is thought of a member.
+/// State of a member as seen by this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MemberState {
-    /// It answers.
+    /// The member answers.
     #[default]
     Alive,
-    /// Someone could not reach it; it has some seconds to contradict.
+    /// Some node could not reach the member. It has a few seconds to contradict.
     Suspect,
-    /// It stopped cleanly and may be back.
+    /// The member stopped cleanly and may return.
     Away,
-    /// It is gone, and remembered for a while.
+    /// The member is gone, and is remembered for a while.
     Down,
-    /// It left for good.
+    /// The member left for good.
     Left,
-    /// It was put out.
+    /// The member was expelled.
     Expelled,
 }
 
-/// A member, for people to look at.
+/// A member with its state, for display.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemberStatus {
-    /// Who and where.
+    /// Node, address and generation.
     pub member: Member,
-    /// What is thought of it.
+    /// State of the member.
     pub state: MemberState,
-    /// As measured lately.
+    /// Moving average of recent round trips.
     pub round_trip: Option<Duration>,
 }
 
 /// A datagram to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transmit {
-    /// Where to.
+    /// Destination.
     pub to: SocketAddr,
-    /// At most [`p2pfs_proto::wire::native::udp::DATAGRAM_MAX_BYTES`].
+    /// The datagram, at most [`p2pfs_proto::wire::native::udp::DATAGRAM_MAX_BYTES`].
     pub datagram: Vec<u8>,
 }

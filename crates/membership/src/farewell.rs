@@ -1,33 +1,33 @@
-//! Leaving, and members that said that they will be back.
+//! Leaving, and members that announced their return.
 //!
-//! A farewell goes several times to each member directly (to many random ones, where the cluster is
-//! large), and each that hears of it passes it on, so that loss does not keep it from anyone. A
-//! member that hears its own farewell, while it has not left, contradicts.
+//! A farewell is sent several times to each member directly, or to many random ones in a large
+//! cluster. Each member that hears of it passes it on, so loss does not keep it from any member. A
+//! member that hears its own farewell although it has not left contradicts it.
 
 use super::*;
 use p2pfs_proto::wire::native::udp::{Departure, Farewell};
 
-/// How often a farewell is said, and the time between.
+/// Number of times that a farewell is sent, and the time between.
 const FAREWELLS: u32 = 3;
 const FAREWELL_GAP: Duration = Duration::from_millis(60);
 
-/// A farewell that is being said.
+/// A farewell that is being sent.
 pub(super) struct Leaving {
     how: Farewell,
     left: u32,
-    /// When it is said again.
+    /// Time of the next repetition.
     pub(super) next: Option<Instant>,
 }
 
-/// A member that said that it will be back.
+/// A member that announced its return.
 pub(super) struct Absence {
     generation: Generation,
     until: Instant,
 }
 
 impl Cluster {
-    /// Says farewell: at once and twice more, until [`Event::Left`] (120 ms later) says that the
-    /// process may end. From now on nothing is heard but messages.
+    /// Sends the farewell: at once and twice more, until [`Event::Left`] (120 ms later) says that
+    /// the process may end. From now on only messages are handled.
     pub fn leave(&mut self, now: Instant, how: Leave) {
         if self.leaving.is_none() {
             self.leaving = Some(Leaving {
@@ -69,7 +69,7 @@ impl Cluster {
         }
     }
 
-    /// Whether a farewell would end something, were it true.
+    /// Returns whether a farewell would end something if it were true.
     pub(super) fn is_news_of(&self, departure: &Departure) -> bool {
         let Departure { who, .. } = departure;
         let me = self.links.me();
@@ -80,7 +80,7 @@ impl Cluster {
         here.is_some_and(|generation| generation <= who.generation)
     }
 
-    /// Takes a farewell in that is news, and that the node signed of which it speaks.
+    /// Handles a farewell that is news and is signed by its node.
     pub(super) fn hear_departure(&mut self, now: Instant, departure: Departure) {
         let Departure { who, how, .. } = departure;
         if who.node == self.links.me().node {
@@ -102,7 +102,7 @@ impl Cluster {
         }
     }
 
-    /// Tells how a membership that the engine ended has ended.
+    /// Reports how a membership that the engine ended has ended.
     pub(super) fn end_membership(&mut self, now: Instant, member: Member) {
         let node = member.node;
         let farewell = self.rumors.farewell_of(&node, member.generation);

@@ -1,4 +1,4 @@
-//! What the membership engine knows a member by.
+//! Identity of a member in the membership engine.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use p2pfs_proto::wire::native::udp::Contact;
 use p2pfs_types::id::{Generation, NodeId};
 
-/// One life of a node. Two are the same where node and generation are: a node that moves to
+/// One life of a node. Two lives are equal if node and generation are equal. A node that moves to
 /// another address takes a new generation.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Life(pub(super) Contact);
@@ -22,7 +22,8 @@ impl PartialEq for Life {
 impl Eq for Life {}
 
 impl Life {
-    /// The same node and address, as the generation after `heard` or its own, whichever is later.
+    /// Returns the same node and address with the generation after `heard` or its own, whichever is
+    /// later.
     pub(super) fn after(&self, heard: Generation) -> Option<Self> {
         let next = self.0.generation.max(heard).0.checked_add(1)?;
         Some(Self(Contact {
@@ -31,15 +32,16 @@ impl Life {
         }))
     }
 
-    /// The next life at another address.
+    /// Returns the next life, at another address.
     pub(super) fn moved_to(&self, address: SocketAddr) -> Option<Self> {
         let next = self.after(self.0.generation)?;
         Some(Self(Contact { address, ..next.0 }))
     }
 }
 
-/// Whether a life of a node is a later one than this, or one of another process at the same time:
-/// a process takes a new generation with each address.
+/// Returns whether a life is later than this one, or belongs to another process of the same
+/// generation. A process takes a new generation with each address, so another address in the same
+/// generation is another process.
 pub(super) fn is_beyond(heard: &Contact, than: &Contact) -> bool {
     let is_known = |it: &Contact| !it.address.ip().is_unspecified();
     let elsewhere = is_known(heard) && is_known(than) && heard.address != than.address;

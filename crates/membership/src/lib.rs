@@ -1,35 +1,36 @@
-//! The cluster: which members are alive, and where, and what every member should hear.
+//! Cluster membership: the members that are alive, their addresses, and the news for every member.
 //!
-//! A pure state machine around the SWIM engine `foca`. Owns membership, the sealing of datagrams
-//! and the sessions they run in, seeds, farewells, and the spreading of heads, which are opaque
-//! bytes here. Never touches a socket, a clock or a file: datagrams and the time are handed in, and
-//! what to send, to tell and when to wake is asked for. All randomness comes from one seed, so a
-//! whole cluster runs in one test, in virtual time, and replays exactly.
+//! A pure state machine around the SWIM engine `foca`. It owns membership, the sealing of datagrams
+//! and their sessions, seeds, farewells, and the spreading of log heads, which are opaque bytes
+//! here. It never accesses a socket, a clock or a file. The caller passes in datagrams and the
+//! time, and polls for datagrams to send, events, and the next wake-up. All randomness derives from
+//! one seed. A whole cluster therefore runs in one test, in virtual time, and replays exactly.
 //!
 //! | part | owns |
 //! |---|---|
 //! | `links` | sessions over sealed datagrams: challenge, replay window, queues |
 //! | `seal`, `pair` | keys and nonces |
-//! | `vouch` | what nodes have signed of themselves |
+//! | `vouch` | what nodes have signed about themselves |
 //! | `roster` | the engine: alive, suspect, down; generations |
-//! | `seeds` | whom to greet when, for ever |
+//! | `seeds` | the addresses to greet and when, without end |
 //! | `rumors` | heads and departures, passed on for a few rounds |
 //! | `farewell` | leaving, and members that are away |
-//! | `offenders` | who breaks the rules, and for how long it is not heard |
-//! | `copies` | which processes speak as which node: keys that are used twice |
+//! | `offenders` | members that break the rules, and for how long they are ignored |
+//! | `copies` | the processes that use each node's key, and keys that are used twice |
 //!
-//! What a datagram says is believed as far as its sender can know it: a link proves who sends, and
-//! where a node lives, which life it is in and that it goes is believed only as that node signed it
-//! (`vouch`). That it does not answer, or is gone, anyone may say: of a member it makes a suspect,
-//! who contradicts and stays, and is not given up by whom it answers.
+//! A datagram is believed only as far as its sender can know its content. A link authenticates the
+//! sender. A node's address, life and departure are believed only if that node signed them
+//! (`vouch`). Any member may claim that another one does not answer or is gone. Such a claim makes
+//! a member a suspect. The suspect can contradict it and stay, and it stays with every node that it
+//! answers.
 //!
-//! No call fails in a way that leaves the state half changed: what came from outside and is wrong
-//! is dropped and counted ([`Counters`]); [`ClusterError`] is the caller's mistake.
+//! No call fails with the state half changed. Wrong input from outside is dropped and counted
+//! ([`Counters`]); [`ClusterError`] is the caller's mistake.
 //!
-//! The owner's loop, after every call and until each gives nothing: take
-//! [`Cluster::poll_transmit`] to the socket, [`Cluster::poll_event`] to whom it concerns, and sleep
-//! until [`Cluster::poll_timeout`]. After a pause, datagrams that wait should be handled before the
-//! timeout, or answers that are already here count as missing.
+//! The owner's loop, after every call and until each poll returns nothing: send
+//! [`Cluster::poll_transmit`] to the socket, handle [`Cluster::poll_event`], and sleep until
+//! [`Cluster::poll_timeout`]. After a pause, queued datagrams should be handled before the timeout.
+//! Otherwise answers that have already arrived count as missing.
 
 #![cfg_attr(
     test,
@@ -95,7 +96,8 @@ pub use counters::Counters;
 pub use event::{DownReason, Event, Leave, Member, MemberState, MemberStatus, Offence, Transmit};
 pub use vouch::GENERATION_AHEAD_MAX_S;
 
-/// When member lists are exchanged after the first member was met; then once a period.
+/// Times after the first member joined at which member lists are exchanged, before the regular
+/// period.
 const FIRST_PUSH_PULLS: [Duration; 3] = [
     Duration::from_millis(300),
     Duration::from_secs(2),
@@ -105,24 +107,25 @@ const FIRST_PUSH_PULLS: [Duration; 3] = [
 /// A mistake of the caller. Nothing was changed, and the same call fails again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ClusterError {
-    /// The body does not fit a datagram.
+    /// The body does not fit into a datagram.
     #[error("a message has at most {PAYLOAD_MAX_BYTES} bytes, this one {length_bytes}")]
+    /// The body exceeds [`PAYLOAD_MAX_BYTES`].
     MessageTooLong { length_bytes: usize },
-    /// The head is longer than gossip carries.
+    /// The head exceeds the size that gossip carries.
     #[error("a head has at most {HEAD_MAX_BYTES} bytes, this one {length_bytes}")]
     HeadTooLong { length_bytes: usize },
-    /// The node is not a living member: it may become one.
+    /// The node is not a living member. It may become one.
     #[error("not a living member")]
     NotAMember,
-    /// What another member sent as its list is none: its fault.
+    /// The member list from another member is malformed. That member is at fault.
     #[error("malformed member list")]
     BadMemberList,
-    /// It says of others in its list what they did not sign.
+    /// The member list has lives of other nodes that those nodes did not sign.
     #[error("forged member list")]
     ForgedMemberList,
 }
 
-/// This node's part in the cluster.
+/// State of this node in the cluster.
 pub struct Cluster {
     config: ClusterConfig,
     rng: StdRng,
@@ -146,17 +149,17 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A node that knows nobody yet; its first greetings are due at once.
+    /// Creates a node that knows no other node. Its first greetings are due at once.
     ///
-    /// `advertised` is where members reach this node; where its IP address is unspecified, the one
-    /// that the first peer reached it at is taken. `generation` should be higher than at any start
-    /// before (the wall clock will do; where it is not, the cluster says so and the node corrects
-    /// itself).
+    /// `advertised` is the address at which members reach this node. If its IP address is
+    /// unspecified, the one at which the first peer reached this node replaces it. `generation`
+    /// should be higher than at any earlier start. The wall clock suffices: if it is not higher,
+    /// members say so and the node corrects itself.
     ///
-    /// `seed` decides all randomness, and with it the salt, whose repetition would break the seal:
-    /// in production it comes from the operating system's generator, is used once, and is never
-    /// stored. Node and generation are mixed in, so that tests may give all nodes one seed, and so
-    /// that a seed which came twice, in two generations, does no harm.
+    /// `seed` determines all randomness, including the salt. A repeated salt would break the
+    /// encryption. In production the seed comes from the operating system's generator, is used
+    /// once, and is never stored. The node and the generation are mixed in. Tests may therefore
+    /// give all nodes one seed, and a seed that occurs in two generations is harmless.
     pub fn new(
         config: ClusterConfig,
         key: Arc<NodeKey>,
@@ -200,12 +203,12 @@ impl Cluster {
         }
     }
 
-    /// This node as it presents itself now.
+    /// Returns this node as it presents itself now.
     pub fn me(&self) -> Member {
         self.links.me()
     }
 
-    /// Takes in a datagram that `from` sent. Whatever it is, it is handled or counted.
+    /// Handles a datagram from `from`. Counts it if it is invalid.
     pub fn handle_message(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
         for arrival in self.links.handle_datagram(now, from, datagram) {
             self.receive(now, arrival);
@@ -214,7 +217,7 @@ impl Cluster {
         self.settle(now);
     }
 
-    /// Does what is due at `now`.
+    /// Performs the actions that are due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.links.handle_timeout(now);
         if self.leaving.is_some() {
@@ -231,17 +234,17 @@ impl Cluster {
         self.settle(now);
     }
 
-    /// The next datagram to send.
+    /// Returns the next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.links.poll_transmit()
     }
 
-    /// The next thing that the owner should know.
+    /// Returns the next event for the owner.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// When [`Self::handle_timeout`] is due next; none after the farewell.
+    /// Returns when [`Self::handle_timeout`] is due next, or none after the farewell.
     pub fn poll_timeout(&self) -> Option<Instant> {
         if let Some(leaving) = &self.leaving {
             return leaving.next;
@@ -263,8 +266,8 @@ impl Cluster {
         self.seeds.add(address, now);
     }
 
-    /// Follows a rumour, as the LAN's announcements are, that a member may be at `address`: at most
-    /// some greetings a second, which it must answer as a member.
+    /// Follows a hint that a member may be at `address`, such as an announcement on the LAN. Sends
+    /// a limited number of greetings per second; the receiver must answer as a member.
     pub fn hint(&mut self, now: Instant, address: SocketAddr) {
         let known = self
             .roster
@@ -280,7 +283,7 @@ impl Cluster {
     /// Sends one message to one member, with the guarantees of UDP.
     ///
     /// # Errors
-    /// [`ClusterError::NotAMember`] and [`ClusterError::MessageTooLong`].
+    /// [`ClusterError::NotAMember`], [`ClusterError::MessageTooLong`].
     pub fn send(&mut self, now: Instant, to: NodeId, body: Bytes) -> Result<(), ClusterError> {
         let address = self
             .roster
@@ -293,14 +296,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// Sends a frame as it is, whatever it says: what a member gone bad can do, for the tests of
-    /// what becomes of that.
+    /// Sends a frame unchecked, whatever its content. For tests with a malicious member.
     pub fn say_as_it_is(&mut self, now: Instant, to: SocketAddr, frame: Frame) {
         self.links.send(now, to, frame);
     }
 
-    /// Sends one message to every member of a small cluster (up to about 64), else to some random
-    /// ones; says to how many. A token bucket keeps the rate down, and then fewer are reached.
+    /// Sends one message to every member of a small cluster (up to about 64), otherwise to some
+    /// random ones. Returns the number of members. A token bucket limits the rate; beyond it fewer
+    /// members are reached.
     ///
     /// # Errors
     /// [`ClusterError::MessageTooLong`].
@@ -324,12 +327,13 @@ impl Cluster {
         Ok(reached)
     }
 
-    /// The living members besides this node, by node.
+    /// Returns the living members besides this node, by node.
     pub fn live(&self) -> impl Iterator<Item = Member> {
         self.roster.live().values().copied()
     }
 
-    /// Every node that is remembered, by node; none of a cluster that this node was in before.
+    /// Returns every remembered node, by node. Nodes of a cluster that this node was in before are
+    /// excluded.
     pub fn members(&self) -> Vec<MemberStatus> {
         let mut members: Vec<_> = self
             .roster
@@ -345,12 +349,12 @@ impl Cluster {
         members
     }
 
-    /// How long this member takes to answer: a moving average of what was measured lately.
+    /// Returns a moving average of this member's recent round trips.
     pub fn round_trip(&self, node: &NodeId) -> Option<Duration> {
         self.roster.round_trip(node)
     }
 
-    /// What was dropped, and why.
+    /// Returns how much was dropped, and why.
     pub fn counters(&self) -> Counters {
         self.links.counters
     }
@@ -371,7 +375,7 @@ impl Cluster {
         }
     }
 
-    /// Up to `count` living members, at random where there are more.
+    /// Returns up to `count` living members, chosen at random if there are more.
     fn some_members(&mut self, count: usize) -> Vec<Member> {
         let live = self.roster.live().values().copied();
         if count >= self.roster.live().len() {
@@ -403,7 +407,7 @@ impl Cluster {
         self.push_pull = Some(now + pause);
     }
 
-    /// Carries what the engine asked for to where it belongs, until it asks for nothing.
+    /// Delivers the engine's output until there is none left.
     fn settle(&mut self, now: Instant) {
         loop {
             while let Some(change) = self.roster.poll_change() {
@@ -464,7 +468,8 @@ impl Cluster {
         }
     }
 
-    /// A cluster changes between small and large with some slack, so that it does not do so often.
+    /// Updates whether the cluster is small or large. The slack prevents frequent changes between
+    /// the two.
     fn resize(&mut self) {
         let size = self.roster.live().len() + 1;
         if self.small && size > SMALL_CLUSTER + SMALL_CLUSTER_SLACK {
@@ -474,7 +479,7 @@ impl Cluster {
         }
     }
 
-    /// Tells of something that anyone may send at will: beyond the limit it is dropped.
+    /// Queues an event that any peer can cause at will. Drops it beyond the limit.
     fn tell(&mut self, event: Event) {
         if self.events.len() < EVENTS_MAX {
             self.events.push_back(event);
@@ -498,7 +503,7 @@ fn mixed(seed: u64, me: NodeId, generation: Generation) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// Who is to make room in a full table.
+/// Returns the oldest entry of a table, which makes room in a full one.
 fn oldest<K: Copy, V, T: Ord>(table: &BTreeMap<K, V>, since: impl Fn(&V) -> T) -> Option<K> {
     let oldest = table.iter().min_by_key(|(_, it)| since(it));
     oldest.map(|(key, _)| *key)

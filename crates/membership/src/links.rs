@@ -1,12 +1,12 @@
-//! Sessions over sealed datagrams: who is proven to be at which address.
+//! Sessions over sealed datagrams: the peers that have proven to be at an address.
 //!
-//! A *session* is one life of a peer process, named by its salt; a *link* is an address that we
-//! exchange datagrams with. Nothing that a salt says at an address counts before it echoed a fresh
-//! challenge of ours from there, so datagrams recorded in an earlier life of either side are worth
-//! nothing. Whoever has proven nothing gets at most one answer a datagram, never a longer one, and
-//! costs no memory: its challenge is computed, not stored. From the greeting on, every datagram
-//! carries a code under a key that only the two processes have, so that no other member can speak
-//! for either; nothing is marked as seen, and nothing changes, before that code was checked.
+//! A *session* is one life of a peer process, named by its salt. A *link* is an address with which
+//! this node exchanges datagrams. Nothing from a salt at an address counts before it has echoed a
+//! fresh challenge from there. Datagrams recorded in an earlier life of either side are therefore
+//! worthless. An unproven address receives at most one answer per datagram, never a longer one, and
+//! costs no memory: its challenge is computed, not stored. From the greeting on, every datagram has
+//! a code under a key that only the two processes have. No other member can therefore speak for
+//! either of them. Nothing is marked as seen, and nothing changes, before that code was verified.
 //!
 //! ```text
 //! A                                B
@@ -16,7 +16,7 @@
 //!            ◀───────  frame                  A: stops to repeat the proof
 //! ```
 //!
-//! Errors are only counted: whatever came, the links that were proven stay so.
+//! Errors are only counted. Whatever arrives, proven links stay proven.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -51,42 +51,45 @@ mod receive;
 
 use cookie::Cookies;
 
-/// When hellos that are not answered go again, after the first.
+/// Gaps in ms after which an unanswered hello is repeated.
 const HELLO_GAPS_MS: [u64; 4] = [200, 400, 800, 1600];
-/// A link that was silent for so long is forgotten.
+/// Time of silence after which a link is forgotten.
 const LINK_IDLE: Duration = Duration::from_secs(600);
 
-/// What came, opened and understood.
+/// A datagram that was opened and decoded.
 #[derive(Debug)]
 pub(super) enum Arrival {
-    /// A peer is proven to be at this address.
+    /// A peer has proven to be at this address.
     Proven(Introduction),
-    /// A proven peer says something.
+    /// A frame from a proven peer.
     Frame {
+        /// The peer.
         from: Contact,
-        /// Its process.
+        /// Salt of its process.
         salt: Salt,
+        /// Address from which it arrived.
         address: SocketAddr,
+        /// The frame.
         frame: Frame,
     },
 }
 
-/// How a proof went.
+/// Result of a proof.
 #[derive(Debug)]
 pub(super) struct Introduction {
-    /// The peer; an unspecified address is replaced by the one that it was seen at.
+    /// The peer. An unspecified address is replaced by the one at which it was seen.
     pub(super) who: Contact,
-    /// Its process.
+    /// Salt of its process.
     pub(super) salt: Salt,
-    /// Where it was proven.
+    /// Address at which it was proven.
     pub(super) address: SocketAddr,
-    /// Whether we said hello, rather than it.
+    /// Whether this node said hello, rather than the peer.
     pub(super) greeted: bool,
-    /// Our address as the peer uses it.
+    /// This node's address as the peer uses it.
     pub(super) reached: SocketAddr,
-    /// A later life of us that the peer has heard of, to be checked.
+    /// A later life of this node that the peer has heard of, not verified yet.
     pub(super) known: Option<Box<SignedContact>>,
-    /// How long its answer took.
+    /// Time until its answer arrived.
     pub(super) round_trip: Option<Duration>,
 }
 
@@ -97,15 +100,15 @@ struct Session {
     pair: PairKey,
     window: ReplayWindow,
     messages: TokenBucket,
-    /// How many links it is proven at.
+    /// Number of links at which it is proven.
     links: usize,
 }
 
-/// An address that we talk to.
+/// An address with which this node exchanges datagrams.
 struct Link {
     /// The life that is proven to be there.
     salt: Option<Salt>,
-    /// To be sent along until the peer is known to have accepted it.
+    /// The token to send along until the peer is known to have accepted it.
     token: Option<Token>,
     hello: Option<Hello>,
     waiting: VecDeque<Frame>,
@@ -120,12 +123,12 @@ struct Hello {
     next: Instant,
 }
 
-/// All links, and the sealing of what goes over them.
+/// All links, and the sealing of their datagrams.
 pub(super) struct Links {
     me: Contact,
     vouchers: Vouchers,
     exchange: Exchange,
-    /// What this process proves itself with as its present life.
+    /// Credentials of this process in its present life.
     credentials: Credentials,
     rng: StdRng,
     sealer: Sealer,
@@ -137,13 +140,14 @@ pub(super) struct Links {
     answers: TokenBucket,
     proofs: TokenBucket,
     transmits: VecDeque<Transmit>,
-    /// Addresses whose datagrams cannot be believed yet, though a member may be there.
+    /// Addresses whose datagrams cannot be believed yet, although a member may be there.
     strangers: VecDeque<SocketAddr>,
     pub(super) counters: Counters,
 }
 
 impl Links {
-    /// No links. The salt and the challenges come from `rng`, whose seed nobody may know or repeat.
+    /// Creates an empty table. The salt and the challenges derive from `rng`, whose seed must be
+    /// secret and never be used twice.
     pub(super) fn new(
         me: Contact,
         vouchers: Vouchers,
@@ -174,19 +178,19 @@ impl Links {
         }
     }
 
-    /// Who we say we are.
+    /// Returns this node's present contact.
     pub(super) fn me(&self) -> Contact {
         self.me
     }
 
-    /// Says so from now on.
+    /// Changes this node's contact.
     pub(super) fn set_me(&mut self, me: Contact) {
         self.me = me;
         let (salt, public) = (self.sealer.salt(), *self.exchange.public());
         self.credentials = self.vouchers.credentials(me, salt, public);
     }
 
-    /// The peer that is proven to be at `address`.
+    /// Returns the peer that is proven to be at `address`.
     pub(super) fn proven(&self, address: SocketAddr) -> Option<Contact> {
         self.speaker_at(address).map(|(who, _)| who)
     }
@@ -196,13 +200,13 @@ impl Links {
         self.sessions.get(&salt).map(|session| (session.who, salt))
     }
 
-    /// How many links there are.
+    /// Returns the number of links.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.links.len()
     }
 
-    /// Says hello, unless that is under way.
+    /// Sends a hello, unless one is waiting for its answer.
     pub(super) fn greet(&mut self, now: Instant, address: SocketAddr) {
         let address = canonical(address);
         if address == self.me.address || address.port() == 0 {
@@ -226,7 +230,7 @@ impl Links {
         self.send_hello(address, nonce);
     }
 
-    /// Sends over the link, or keeps the frame until the peer there is proven.
+    /// Sends a frame over the link, or keeps it until the peer there is proven.
     pub(super) fn send(&mut self, now: Instant, address: SocketAddr, frame: Frame) {
         let address = canonical(address);
         let link = self.link(now, address);
@@ -244,7 +248,7 @@ impl Links {
         self.greet(now, address);
     }
 
-    /// Whether this session may send one more application message.
+    /// Returns whether this session may send one more application message.
     pub(super) fn take_message(&mut self, address: SocketAddr, now: Instant) -> bool {
         let salt = self.links.get(&address).and_then(|link| link.salt);
         let session = salt.and_then(|salt| self.sessions.get_mut(&salt));
@@ -255,23 +259,24 @@ impl Links {
         taken
     }
 
-    /// The next datagram to send.
+    /// Returns the next datagram to send.
     pub(super) fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
     }
 
-    /// The next address where somebody may be a member without being known as one here.
+    /// Returns the next address where a member may be that is not known here.
     pub(super) fn poll_stranger(&mut self) -> Option<SocketAddr> {
         self.strangers.pop_front()
     }
 
+    /// Queues an address for the owner to identify its node, if there is a ledger.
     pub(super) fn note_stranger(&mut self, address: SocketAddr) {
         if self.strangers.len() < STRANGERS_MAX && self.sealer.keyring().has_ledger() {
             self.strangers.push_back(address);
         }
     }
 
-    /// Ends the sessions of nodes that are no members any more.
+    /// Ends the sessions of nodes that are no longer members.
     pub(super) fn forget_strangers(&mut self) {
         let keyring = self.sealer.keyring();
         let is_gone = |session: &Session| !keyring.is_member(&session.who.node);
@@ -287,13 +292,13 @@ impl Links {
         addresses
             .into_iter()
             .for_each(|address| self.forget(address));
-        // what was proven to them must not prove it again
+        // Tokens that were issued to them must not prove anything again.
         if !gone.is_empty() {
             self.cookies.renew(self.rng.random());
         }
     }
 
-    /// When [`Self::handle_timeout`] has something to do.
+    /// Returns when [`Self::handle_timeout`] is due.
     pub(super) fn poll_timeout(&self) -> Instant {
         self.hellos
             .first()
@@ -333,7 +338,7 @@ impl Links {
             link.hello = None;
             self.counters.never_proven += link.waiting.len() as u64;
             link.waiting.clear();
-            // it may have gone on to a secret that we do not know
+            // The peer may use a new secret that is unknown here.
             self.note_stranger(address);
             return;
         };
@@ -343,12 +348,12 @@ impl Links {
         self.send_hello(address, nonce);
     }
 
-    /// The link to `address`; where the table is full, the one that was silent longest goes.
+    /// Returns the link to `address`. If the table is full, drops the link that was silent longest.
     fn link(&mut self, now: Instant, address: SocketAddr) -> &mut Link {
         if !self.links.contains_key(&address) && self.links.len() >= LINKS_MAX {
             let oldest = oldest(&self.links, |link| link.heard);
             oldest.into_iter().for_each(|address| self.forget(address));
-            // what was proven lately to a link that is gone must not prove it again
+            // Recent tokens of a dropped link must not prove anything again.
             self.cookies.renew(self.rng.random());
         }
         self.links.entry(address).or_insert_with(|| Link {
@@ -397,7 +402,7 @@ impl Links {
         let bare_bytes = body(hello(Bytes::new()))
             .encode()
             .map_or(0, |bytes| bytes.len());
-        // one byte more for the length of the padding, which takes two bytes from 128 on
+        // One byte more for the length of the padding, which takes two bytes from 128 on.
         let around = HEADER_BYTES + MAC_BYTES + TAG_BYTES + 1;
         let short = HELLO_BYTES.saturating_sub(around + bare_bytes);
         let padded = body(hello(vec![0; short].into()));
@@ -425,7 +430,7 @@ impl Links {
         }
     }
 
-    /// Sends what belongs to no session.
+    /// Sends a body that belongs to no session.
     fn transmit(&mut self, to: SocketAddr, body: &Body, pair: Option<&PairKey>) {
         let Ok(bytes) = body.encode() else {
             self.counters.overflow += 1;
@@ -446,7 +451,7 @@ impl Links {
     }
 }
 
-/// For which life of its receiver a datagram is.
+/// Returns the tag of the receiver's life for which a datagram is sealed.
 fn tag(salt: &Salt) -> SaltTag {
     let mut tag = SaltTag::default();
     tag.copy_from_slice(&salt[..8]);

@@ -1,23 +1,23 @@
-//! Holding to who is in, as the keyring says, and telling others what it says anew.
+//! Enforcement of the keyring's membership, and the spreading of its new statements.
 
 use super::*;
 use p2pfs_proto::wire::native::udp::STATEMENT_MAX_BYTES;
 
-// what a member may sign, gossip carries
+// Gossip carries every statement that a member may sign.
 const _: () = assert!(STATEMENT_MAX_BYTES == p2pfs_proto::trust::STATEMENT_MAX_BYTES);
 
 impl Cluster {
-    /// All that is known of members, for another member to merge.
+    /// Returns all known members, for another member to merge.
     pub fn export_members(&self) -> Bytes {
-        // who said farewell is down here, but why it is can only be heard from the farewell itself
+        // A member that said farewell is down here, but only the farewell itself says why.
         self.roster
             .export(|m| self.rumors.farewell_of(&m.node, m.generation).is_some())
     }
 
-    /// Merges what another member exported.
+    /// Merges the list that another member exported.
     ///
     /// # Errors
-    /// [`ClusterError::BadMemberList`] and [`ClusterError::ForgedMemberList`].
+    /// [`ClusterError::BadMemberList`], [`ClusterError::ForgedMemberList`].
     pub fn merge_members(&mut self, now: Instant, list: &[u8]) -> Result<(), ClusterError> {
         if self.leaving.is_some() {
             return Ok(());
@@ -30,20 +30,20 @@ impl Cluster {
         merged
     }
 
-    /// Says what time it is by the wall clock, in seconds since 1970, or that it is not known:
-    /// lives that begin more than [`GENERATION_AHEAD_MAX_S`] later are refused.
+    /// Sets the wall clock in seconds since 1970, or that it is unknown. Lives that begin more than
+    /// [`GENERATION_AHEAD_MAX_S`] later are refused.
     pub fn set_clock(&mut self, unix_s: Option<u64>) {
         self.vouchers.set_clock(unix_s);
     }
 
-    /// Passes on a statement about who is in, which the owner has checked or made.
+    /// Spreads a membership statement that the owner has verified or made.
     pub fn spread_statement(&mut self, now: Instant, bytes: Bytes) {
         if bytes.len() <= STATEMENT_MAX_BYTES && self.rumors.state(now, bytes) {
             self.spread(now);
         }
     }
 
-    /// Holds to who is in now: whoever is a member no more is gone at once, and its sessions too.
+    /// Removes members that the keyring no longer has, together with their sessions, at once.
     pub fn enforce_membership(&mut self, now: Instant) {
         let keyring = Arc::clone(&self.keyring);
         let is_gone = |node: &NodeId| !keyring.is_member(node);

@@ -1,7 +1,9 @@
-//! Members that break the rules: of whom it was told, and who is not heard for a while.
+//! Members that break the rules: the offences that were reported, and the members that are ignored
+//! for a while.
 //!
-//! What its subject did not sign costs the check of a signature, which is far more than to send it:
-//! who says such things again and again is not heard until some time has passed.
+//! Refusing a claim that its subject did not sign costs the verification of a signature, which is
+//! far more than sending the claim. A member that makes such claims repeatedly is therefore ignored
+//! until some time has passed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -11,22 +13,22 @@ use super::event::Offence;
 use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::id::NodeId;
 
-/// How many forgeries of one member are looked at: so many at once, and one more in each period.
+/// Maximum number of forgeries of one member that are verified at once.
 const FORGERIES_AT_ONCE: u32 = 16;
-/// See [`FORGERIES_AT_ONCE`].
+/// Time after which one more forgery of a member is verified.
 const FORGERY_PERIOD: Duration = Duration::from_secs(1);
 
-/// Who broke the rules.
+/// Members that broke the rules.
 #[derive(Default)]
 pub(super) struct Offenders {
-    /// Of whom it was told, and how; at most [`MEMBERS_MAX`].
+    /// Reported members and kinds of offences, at most [`MEMBERS_MAX`].
     told: BTreeSet<(NodeId, Offence)>,
-    /// Who forged something lately; at most [`MEMBERS_MAX`].
+    /// Members that recently forged something, at most [`MEMBERS_MAX`].
     forgers: BTreeMap<NodeId, TokenBucket>,
 }
 
 impl Offenders {
-    /// Takes note of an offence; whether it is to be told of.
+    /// Records an offence. Returns whether to report it.
     pub(super) fn note(&mut self, now: Instant, who: NodeId, what: Offence) -> bool {
         if what == Offence::SpeaksForOthers {
             self.note_forgery(now, who);
@@ -34,12 +36,13 @@ impl Offenders {
         self.told.len() < MEMBERS_MAX && self.told.insert((who, what))
     }
 
-    /// Whether what this member says is to be looked at.
+    /// Returns whether frames of this member are handled.
     pub(super) fn is_heard(&self, now: Instant, who: &NodeId) -> bool {
         let forger = self.forgers.get(who);
         forger.is_none_or(|bucket| bucket.ready_at() <= now)
     }
 
+    /// Counts a forgery against the member's allowance.
     fn note_forgery(&mut self, now: Instant, who: NodeId) {
         self.forgers.retain(|_, bucket| !bucket.is_full(now));
         if self.forgers.len() >= MEMBERS_MAX && !self.forgers.contains_key(&who) {

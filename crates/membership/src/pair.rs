@@ -1,8 +1,9 @@
-//! Keys that two processes share and nobody else: a datagram under one proves its sender.
+//! Keys shared by exactly two processes. A datagram under such a key authenticates its sender.
 //!
-//! X25519 (RFC 7748) between keys that are as old as the processes, each signed by its node. Made
-//! once for a pair; what follows costs one HMAC a datagram. A signature on each datagram instead
-//! would take 64 bytes of it, and an operation with a public key to check.
+//! The key agreement is X25519 (RFC 7748) between keys that are as old as the processes, each
+//! signed by its node. It is made once for each pair; afterwards a datagram costs one HMAC. A
+//! signature on each datagram instead would take 64 bytes of it, and a public-key operation to
+//! verify.
 
 use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
 use aws_lc_rs::hmac;
@@ -19,11 +20,11 @@ pub(super) struct Exchange {
     public: [u8; 32],
 }
 
-/// What one pair of processes shares.
+/// Key of one pair of processes.
 pub(super) struct PairKey(hmac::Key);
 
 impl Exchange {
-    /// `seed` is random, and nobody else's.
+    /// Creates the key pair of this process. `seed` is random and secret.
     pub(super) fn new(mut seed: [u8; 32]) -> Self {
         let private = PrivateKey::from_private_key(&X25519, &seed);
         let private = private.expect("any 32 bytes are a private key");
@@ -42,8 +43,8 @@ impl Exchange {
         &self.public
     }
 
-    /// The key between this process, of node `me`, and the one of `them` with this public key; none
-    /// for a public key that gives everyone the same.
+    /// Returns the key between this process, of node `me`, and the process of `them` with this
+    /// public key. Returns none for a public key that gives every process the same result.
     pub(super) fn with(&self, public: &[u8; 32], me: &NodeId, them: &NodeId) -> Option<PairKey> {
         let (low, high) = if me < them { (me, them) } else { (them, me) };
         agree(
@@ -65,7 +66,7 @@ impl Exchange {
 }
 
 impl PairKey {
-    /// What its sender puts behind a body; the header names the sender's process.
+    /// Returns the code that a sender appends to a body. The header names the sender's process.
     pub(super) fn mac(&self, header: &[u8; HEADER_BYTES], body: &[u8]) -> Mac {
         let mut context = hmac::Context::with_key(&self.0);
         context.update(header);
@@ -75,7 +76,7 @@ impl PairKey {
         mac
     }
 
-    /// Whether the other process of the pair sent this; takes the same time whether or not.
+    /// Verifies in constant time that the other process of the pair sent this.
     pub(super) fn holds(&self, header: &[u8; HEADER_BYTES], body: &[u8], mac: &Mac) -> bool {
         let right = self.mac(header, body);
         aws_lc_rs::constant_time::verify_slices_are_equal(&right, mac).is_ok()

@@ -1,4 +1,4 @@
-//! What arrives over proven links, and what follows from it.
+//! Handling of frames that arrive over proven links.
 
 use super::event::Offence;
 use super::identity::is_beyond;
@@ -33,14 +33,14 @@ impl Cluster {
                     self.roster.heard(now, from.node);
                     self.hear(now, from, address, frame);
                 } else if let Some(farewell) = farewell {
-                    // what else another process with our key says does not count
+                    // Other frames of another process with this node's key are ignored.
                     self.hear_rumor(now, from.node, farewell);
                 }
             }
         }
     }
 
-    /// Others reach this node at another address from now on.
+    /// Changes the address at which others reach this node.
     pub fn move_to(&mut self, now: Instant, address: SocketAddr) {
         if self.leaving.is_none() && self.links.me().address != address {
             self.roster.move_to(now, address);
@@ -107,7 +107,7 @@ impl Cluster {
                     }
                 }
             }
-            // the links have dealt with these
+            // The links have handled these.
             Frame::Hello { .. }
             | Frame::HelloReply { .. }
             | Frame::Challenge { .. }
@@ -144,7 +144,7 @@ impl Cluster {
                     self.tell(Event::Statement { from, bytes });
                 }
             }
-            // one that changes nothing is not worth the check of a signature
+            // A farewell that changes nothing is not worth the verification of a signature.
             Rumor::Departure(departure) if !self.is_news_of(&departure) => {}
             Rumor::Departure(departure) => {
                 if Vouchers::is_departure(&departure) {
@@ -156,7 +156,7 @@ impl Cluster {
         }
     }
 
-    /// Counts what a member said that its subject did not sign, and tells of each member once.
+    /// Counts an offence, and reports each member and kind once.
     fn blame(&mut self, now: Instant, who: NodeId, what: Offence) {
         self.links.counters.count(what.into());
         if self.offenders.note(now, who, what) {
@@ -164,8 +164,8 @@ impl Cluster {
         }
     }
 
-    /// Goes on after a later life of this node that `teller` knows; false where there is none,
-    /// where this node did not sign it, or where it happened too often lately.
+    /// Continues after a later life of this node that `teller` knows. Returns false if there is
+    /// none, if this node did not sign it, or if that happened too often recently.
     pub(super) fn outlive(&mut self, now: Instant, teller: NodeId, known: &SignedContact) -> bool {
         let (me, heard) = (self.links.me(), known.contact);
         if heard.node != me.node || !is_beyond(&heard, &me) {
@@ -182,7 +182,7 @@ impl Cluster {
         contradicts
     }
 
-    /// Goes on after `known`; false where that happened too often lately.
+    /// Continues after `known`. Returns false if that happened too often recently.
     pub(super) fn contradict(&mut self, now: Instant, known: Generation) -> bool {
         if !self.roster.take_renewal(now) {
             self.links.counters.too_many_renewals += 1;
@@ -193,7 +193,7 @@ impl Cluster {
     }
 }
 
-/// That a node itself says that it goes.
+/// Returns the node's own farewell in a frame, if there is one.
 fn farewell_of(frame: &Frame, from: &NodeId) -> Option<Rumor> {
     let Frame::Rumors(rumors) = frame else {
         return None;

@@ -1,9 +1,9 @@
-//! Who is a member: the SWIM engine (`foca`) with its timers, kept to our limits.
+//! The members: the SWIM engine (`foca`) with its timers, within this crate's limits.
 //!
-//! Owns the engine, the order of its timers, the measuring of its probes, and the rule that a node
-//! which hears of a later life of itself goes on as the life after that one. Never sends: what is
-//! to be sent comes out of [`Roster::poll_send`], with the address that the member advertises.
-//! A packet that the engine refuses changes nothing but a counter.
+//! This module owns the engine, the order of its timers, and the measurements of its probes. It
+//! also owns the rule that a node which hears of a later life of itself continues with the next
+//! generation. It never sends: packets are returned by [`Roster::poll_send`], with the address that
+//! the member advertises. A packet that the engine refuses changes nothing but a counter.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -42,36 +42,36 @@ type Engine = Foca<Life, LifeCodec, StdRng, NoCustomBroadcast>;
 type Update = foca::Member<Life>;
 type Header = foca::Header<Life>;
 
-/// What changed.
+/// A change of the membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// A member is active, as a life that was not known before.
+    /// A member is active, with a life that was not known before.
     Up(Contact),
-    /// A member is active no more.
+    /// A member is no longer active.
     Down(Contact),
-    /// This node goes on as this life.
+    /// This node continues with this life.
     Renewed(Contact),
 }
 
-/// Why a packet was not taken.
+/// The reason why a packet was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// The sender speaks as a life that is over: this is a later one.
+    /// The sender uses a life that is over. A later life is known.
     Outlived(Box<SignedContact>),
-    /// The sender speaks as a life that was not seen signed.
+    /// The sender uses a life whose signature was not seen.
     Unintroduced,
 }
 
-/// What was taken, and whom it shows in a bad light.
+/// The offence that a packet revealed, and the offender.
 pub(super) type Blame = Option<(NodeId, Offence)>;
 
-/// The engine and what it asked for.
+/// The engine and its output.
 pub(super) struct Roster {
     engine: Engine,
     vouchers: Vouchers,
     runtime: AccumulatingRuntime<Life>,
     timers: Timers<Timer<Life>>,
-    /// What the engine knows its own timers by, since it changed its identity last.
+    /// The token of the engine's timers since its last change of identity.
     token: Option<TimerToken>,
     base: foca::Config,
     suspicion: Duration,
@@ -87,7 +87,7 @@ pub(super) struct Roster {
 }
 
 impl Roster {
-    /// Nobody but this node.
+    /// Creates a roster with no member but this node.
     pub(super) fn new(
         config: &ClusterConfig,
         me: Contact,
@@ -115,12 +115,12 @@ impl Roster {
         }
     }
 
-    /// The living members besides this node, by node.
+    /// Returns the living members besides this node, by node.
     pub(super) fn live(&self) -> &BTreeMap<NodeId, Contact> {
         &self.live
     }
 
-    /// Every member that is remembered, and what is thought of it.
+    /// Returns every remembered member, and its state.
     pub(super) fn members(&self) -> impl Iterator<Item = (Contact, State)> {
         let me = self.engine.identity().0.node;
         self.engine
@@ -129,7 +129,7 @@ impl Roster {
             .filter(move |(contact, _)| contact.node != me)
     }
 
-    /// The latest generation of a node that was heard of.
+    /// Returns the latest known generation of a node.
     pub(super) fn generation_of(&self, node: &NodeId) -> Option<Generation> {
         if let Some(living) = self.live.get(node) {
             return Some(living.generation);
@@ -143,32 +143,32 @@ impl Roster {
             .map(|life| life.generation)
     }
 
-    /// The moving average of this living member's answers to probes.
+    /// Returns the moving average of this living member's answers to probes.
     pub(super) fn round_trip(&self, node: &NodeId) -> Option<Duration> {
         let lives = self.live.contains_key(node);
         self.answers.round_trip(node).filter(|_| lives)
     }
 
-    /// Takes a measure in.
+    /// Records a measured round trip.
     pub(super) fn measured(&mut self, node: NodeId, round_trip: Duration) {
         self.answers.measured(node, round_trip);
     }
 
-    /// Something of a member came, whatever it says.
+    /// Records that a datagram of a member arrived, whatever its content.
     pub(super) fn heard(&mut self, now: Instant, node: NodeId) {
         self.answers.heard(node, now);
     }
 
-    /// Asks this life to take us in.
+    /// Asks the node of this life to admit this one into its membership.
     pub(super) fn announce(&mut self, now: Instant, to: Contact) {
         let _ = self.engine.announce(Life(to), &mut self.runtime);
         self.drain(now);
     }
 
-    /// Takes a packet of the engine of `from`, which is to be the one that it says.
+    /// Handles an engine packet of `from`. Its header must name that node.
     ///
     /// # Errors
-    /// [`Refused`]; nothing was changed.
+    /// [`Refused`]. Nothing was changed.
     pub(super) fn handle_packet(
         &mut self,
         now: Instant,
@@ -214,9 +214,10 @@ impl Roster {
         Ok(blame)
     }
 
-    /// The updates of lives that their nodes signed, which are remembered then, each as far as the
-    /// teller can know it; and who is to be blamed for the others: the teller for what is forged,
-    /// after which nothing more is looked at, the node itself for what is too late.
+    /// Returns the updates with lives that their nodes signed, each reduced to what the teller can
+    /// know, and remembers these lives. Also returns the offender for the others. For a forged life
+    /// that is the teller, and the rest is not examined. For a life ahead of the clock it is the
+    /// node itself.
     fn believed(&self, teller: NodeId, told: &[(Update, Signature)]) -> (Vec<Update>, Blame) {
         let (mut believed, mut blame) = (Vec::new(), None);
         for (update, signature) in told {
@@ -224,7 +225,7 @@ impl Roster {
                 contact: update.id().0,
                 signature: *signature,
             };
-            // whoever has lost a signature says so
+            // A teller that has lost a signature sends zeros.
             if *signature == Signature::default() || self.is_over(&life.contact) {
                 continue;
             }
@@ -233,7 +234,7 @@ impl Roster {
                     self.vouchers.keep(life);
                     believed.extend(self.as_hearsay(update));
                 }
-                // each costs the check of a signature
+                // Each forgery costs the verification of a signature.
                 Err(what @ Offence::SpeaksForOthers) => return (believed, Some((teller, what))),
                 Err(what @ Offence::AheadOfClock) => blame = Some((life.contact.node, what)),
             }
@@ -241,14 +242,14 @@ impl Roster {
         (believed, blame)
     }
 
-    /// Goes on at another address.
+    /// Continues at another address.
     pub(super) fn move_to(&mut self, now: Instant, address: SocketAddr) {
         if let Some(next) = self.engine.identity().moved_to(address) {
             self.become_life(now, next);
         }
     }
 
-    /// Holds this life for over without telling others: they hear it in another way.
+    /// Marks this life as over without telling others, because they learn it in another way.
     pub(super) fn take_as_down(&mut self, now: Instant, life: Contact) {
         let over = Update::new(Life(life), 0, State::Down);
         let _ = self
@@ -257,7 +258,7 @@ impl Roster {
         self.drain(now);
     }
 
-    /// All that is known of those that are not `left_out`, for another member to merge.
+    /// Returns all known members that are not `left_out`, for another member to merge.
     pub(super) fn export(&self, left_out: impl Fn(&Contact) -> bool) -> Bytes {
         let me = *self.engine.identity();
         let mut list = vec![Update::alive(me)];
@@ -271,10 +272,11 @@ impl Roster {
         bytes.into()
     }
 
-    /// Takes another member's list in.
+    /// Merges another member's list.
     ///
     /// # Errors
-    /// Where it is not one, or tells of a life that its node did not sign; nothing was changed.
+    /// [`ClusterError::BadMemberList`], or [`ClusterError::ForgedMemberList`] if a node did not
+    /// sign its life. Nothing was changed.
     pub(super) fn merge(
         &mut self,
         now: Instant,
@@ -292,11 +294,11 @@ impl Roster {
             };
             signed.push(update);
         }
-        // a node that is remembered at no address was never heard by who tells of it
+        // The teller has never heard from a node without an address.
         signed.retain(|(update, _)| is_reachable(update.id().0) && is_member(&update.id().0.node));
         let me = self.engine.identity().0;
         let told: Vec<Update> = signed.iter().map(|(update, _)| update.clone()).collect();
-        // who tells of them is not known here
+        // The teller is not known here.
         let (mut updates, blame) = self.believed(me.node, &signed);
         if blame == Some((me.node, Offence::SpeaksForOthers)) {
             return Err(ClusterError::ForgedMemberList);
@@ -315,12 +317,12 @@ impl Roster {
         Ok(())
     }
 
-    /// When [`Self::handle_timeout`] has something to do.
+    /// Returns when [`Self::handle_timeout`] is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.timers.first_due()
     }
 
-    /// Lets the engine's timers run out.
+    /// Runs the engine's timers that are due.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.timers.excuse_pause(now);
         while let Some(timer) = self.timers.take_due(now) {
@@ -340,12 +342,12 @@ impl Roster {
         }
     }
 
-    /// The next packet to send.
+    /// Returns the next packet to send.
     pub(super) fn poll_send(&mut self) -> Option<(Contact, Bytes)> {
         self.sends.pop_front()
     }
 
-    /// The next thing that changed.
+    /// Returns the next change.
     pub(super) fn poll_change(&mut self) -> Option<Change> {
         self.changes.pop_front()
     }
@@ -358,7 +360,8 @@ impl Roster {
         self.drain(now);
     }
 
-    /// The engine stops its timers when it changes its identity, until it hears a packet.
+    /// Restarts the engine's timers. The engine stops them when it changes its identity, until it
+    /// receives a packet.
     fn reconnect(&mut self) {
         let _ = self
             .engine
@@ -371,7 +374,7 @@ impl Roster {
         }
     }
 
-    /// Takes what the engine asked for out of its runtime.
+    /// Takes the engine's output out of its runtime.
     fn drain(&mut self, now: Instant) {
         while self.runtime.backlog() > 0 {
             while let Some((after, timer)) = self.runtime.to_schedule() {
@@ -382,7 +385,7 @@ impl Roster {
                         ..
                     } => {
                         self.answers.suspect(member_id.0.node, *incarnation, now);
-                        // two by turns would put the end off for each other
+                        // Two timers would postpone the end of the suspicion for each other.
                         if self.timers.holds(&timer) {
                             continue;
                         }
@@ -408,15 +411,15 @@ impl Roster {
             Ok(foca::Message::Ping(number)) => {
                 self.answers.probed(to.node, number, now);
             }
-            // whom another member names, and where: it may name any address
+            // Another member names the destination of these, and may name any address.
             Ok(foca::Message::IndirectPing { .. } | foca::Message::ForwardedAck { .. }) => {
                 let Some(known) = self.live.get(&to.node) else {
                     return;
                 };
                 to = *known;
             }
-            // foca 2.0 tells a suspect that it is down when its time is over, also where it has
-            // contradicted meanwhile; that would make it begin a new life for nothing
+            // When the time of a suspect is over, foca 2.0 tells it that it is down, even if it has
+            // contradicted meanwhile. The suspect would begin a new life for nothing.
             Ok(foca::Message::TurnUndead)
                 if self
                     .live
@@ -464,13 +467,14 @@ impl Roster {
         (self.live.len() + 1).next_power_of_two()
     }
 
-    /// How long a suspect may contradict.
+    /// Returns the time for which a suspect can contradict.
     fn time_to_contradict(&self) -> Duration {
         let decades = (self.rounded_size() as f64).log10();
         self.patience().mul_f64(decades.max(1.0))
     }
 
-    /// Suspicion and the repetition of news grow with the logarithm of the cluster's size.
+    /// Adapts suspicion and the repetition of news, which grow with the logarithm of the cluster's
+    /// size.
     fn tune(&mut self) {
         let size = self.rounded_size();
         if size == self.tuned_for {

@@ -1,10 +1,10 @@
-//! News that spreads from member to member: heads and departures.
+//! News that spreads from member to member: heads, departures and statements.
 //!
-//! Owns what is the newest of each, and how often it still goes out. News is *hot* for a few
-//! rounds, in each of which it goes to some random members; that reaches all but a tiny part of any
-//! cluster in a number of rounds that grows with the logarithm of its size. A head counts, and
-//! spreads, only when the owner has confirmed it: what nobody checked can neither drive out a true
-//! head nor travel on.
+//! This module owns the newest news of each kind, and how often it is still sent. News is *hot* for
+//! a few rounds, in each of which it goes to some random members. That reaches all but a tiny part
+//! of any cluster in a number of rounds that grows with the logarithm of its size. A head counts
+//! and spreads only after the owner has confirmed it. An unverified head can therefore neither
+//! replace a true head nor spread.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
@@ -17,18 +17,19 @@ use super::oldest;
 use p2pfs_proto::wire::native::udp::{Departure, Farewell, Frame, Head, PAYLOAD_MAX_BYTES, Rumor};
 use p2pfs_types::id::{Generation, NodeId};
 
-/// The time between rounds.
+/// Time between two rounds.
 pub(super) const ROUND: Duration = Duration::from_millis(100);
-/// To how many members news goes in a round.
+/// Number of members that receive news in a round.
 pub(super) const ROUND_FANOUT: usize = 3;
-/// For how many rounds a head is hot: nine copies from each member who heard of it leave out one
-/// in 8,000 by chance (e⁻⁹), and one in 1,300 where a fifth of the datagrams is lost.
+/// Number of rounds for which a head is hot. Nine copies from each member that heard of it miss one
+/// member in 8,000 by chance (e⁻⁹), and one in 1,300 if a fifth of the datagrams is lost.
 const HEAD_ROUNDS: u32 = 3;
-/// For how many rounds a departure is hot.
+/// Number of rounds for which a departure or a statement is hot.
 const DEPARTURE_ROUNDS: u32 = 4;
-/// How many datagrams of news one member gets in a round; the rest is hot a round longer.
+/// Maximum number of datagrams with news for one member in a round. The rest is hot for a round
+/// longer.
 const FRAMES_PER_ROUND: usize = 4;
-/// How many unconfirmed heads of an author are remembered, so that they are reported once.
+/// Maximum number of remembered unconfirmed heads of an author, so that each is reported once.
 const REPORTED_PER_AUTHOR: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,22 +45,22 @@ struct Held {
     confirmed: u64,
 }
 
-/// What is known, and what is hot.
+/// The known news, and the hot part of it.
 pub(super) struct Rumors {
     hot: BTreeMap<Key, u32>,
     heads: BTreeMap<NodeId, Held>,
     confirmations: u64,
     reported: BTreeMap<NodeId, VecDeque<u64>>,
     departures: BTreeMap<NodeId, (Departure, Instant)>,
-    /// Statements by the hash of their bytes; a number of the latest.
+    /// Hot statements by the hash of their bytes.
     statements: BTreeMap<u64, Bytes>,
-    /// Hashes of those heard of lately, the oldest first.
+    /// Hashes of statements that were heard recently, the oldest first.
     heard: VecDeque<u64>,
     next_round: Option<Instant>,
 }
 
 impl Rumors {
-    /// No news.
+    /// Creates an empty store.
     pub(super) fn new() -> Self {
         Self {
             hot: BTreeMap::new(),
@@ -73,7 +74,7 @@ impl Rumors {
         }
     }
 
-    /// Confirms a head; false where a newer one, or the same, is held.
+    /// Confirms a head. Returns false if the same head or a newer one is stored.
     pub(super) fn confirm(&mut self, now: Instant, head: Head) -> bool {
         let author = head.author;
         if self.holds(&head) {
@@ -91,19 +92,19 @@ impl Rumors {
         true
     }
 
-    /// Whether this head, or a newer one, is confirmed.
+    /// Returns whether this head, or a newer one, is confirmed.
     fn holds(&self, head: &Head) -> bool {
         let held = self.heads.get(&head.author);
         held.is_some_and(|held| held.head.rank >= head.rank)
     }
 
-    /// The newest confirmed head of a node, as it is told to others.
+    /// Returns the newest confirmed head of a node, as news for others.
     pub(super) fn head(&self, author: &NodeId) -> Option<Rumor> {
         self.rumor(Key::Head(*author))
     }
 
-    /// Whether a head that someone sent is to be reported to the owner: newer than the confirmed
-    /// one, and not reported lately.
+    /// Returns whether to report a received head to the owner: it is newer than the confirmed one
+    /// and was not reported recently.
     pub(super) fn is_news(&mut self, head: &Head) -> bool {
         if self.holds(head) {
             return false;
@@ -123,7 +124,7 @@ impl Rumors {
         true
     }
 
-    /// Whether a statement was not heard of lately.
+    /// Returns whether a statement was not heard recently.
     pub(super) fn is_unheard_statement(&mut self, bytes: &[u8]) -> bool {
         let digest = digest_of((0, 0), bytes);
         if self.heard.contains(&digest) {
@@ -136,8 +137,8 @@ impl Rumors {
         true
     }
 
-    /// Passes a statement on that the owner has checked. False where there are too many: whoever
-    /// does not hear of it is told when it next asks.
+    /// Spreads a statement that the owner has verified. Returns false if there are too many.
+    /// Members that miss it receive it with their next question.
     pub(super) fn state(&mut self, now: Instant, bytes: Bytes) -> bool {
         let digest = digest_of((0, 0), &bytes);
         if self.statements.len() >= STATEMENTS_SPREAD_MAX {
@@ -148,7 +149,7 @@ impl Rumors {
         true
     }
 
-    /// Takes a departure in; false where it, or a later one, is known.
+    /// Records a departure. Returns false if it, or a later one, is known.
     pub(super) fn depart(&mut self, now: Instant, departure: Departure) -> bool {
         let Departure { who, how, .. } = departure;
         let known = self.departures.get(&who.node);
@@ -164,7 +165,7 @@ impl Rumors {
         true
     }
 
-    /// Ends the talk of a departure that a later life contradicts.
+    /// Stops spreading a departure that a later life contradicts.
     pub(super) fn returned(&mut self, node: &NodeId, generation: Generation) {
         if self
             .departures
@@ -175,7 +176,7 @@ impl Rumors {
         }
     }
 
-    /// The farewell of this life of a node, or of a later one.
+    /// Returns the farewell of this life of a node, or of a later one.
     pub(super) fn farewell_of(&self, node: &NodeId, generation: Generation) -> Option<Farewell> {
         let known = self.departures.get(node);
         known
@@ -183,18 +184,18 @@ impl Rumors {
             .map(|(departure, _)| departure.how)
     }
 
-    /// When [`Self::round`] is due: none where nothing is hot.
+    /// Returns when [`Self::round`] is due, or none if nothing is hot.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.next_round
     }
 
-    /// The frames of this round, each to go to the same few members.
+    /// Returns the frames of this round, all to be sent to the same few members.
     pub(super) fn round(&mut self, now: Instant) -> Vec<Frame> {
         if self.next_round.is_none_or(|at| now < at) {
             return Vec::new();
         }
         let mut pending: Vec<Key> = self.hot.keys().copied().collect();
-        // farewells first, then what was told least
+        // Departures and statements first, then the news that was sent least.
         pending.sort_by_key(|key| (matches!(key, Key::Head(_)), Reverse(self.hot[key])));
         let rumors = pending
             .iter()
@@ -247,7 +248,7 @@ impl Rumors {
     }
 }
 
-/// Fills frames with as many of these as go out in one round; says which those are.
+/// Packs as many of these as one round may send. Returns the frames and the keys of what they have.
 fn pack(rumors: impl Iterator<Item = (Key, Rumor)>) -> (Vec<Frame>, Vec<Key>) {
     let mut frames: Vec<Vec<Rumor>> = Vec::new();
     let mut room_bytes = 0;
@@ -309,7 +310,7 @@ mod tests {
         }
     }
 
-    /// Runs rounds until nothing is hot; gives what each told.
+    /// Runs rounds until nothing is hot. Returns the news of each round.
     fn rounds(rumors: &mut Rumors) -> Vec<Vec<Rumor>> {
         let mut all = Vec::new();
         while let Some(at) = rumors.poll_timeout() {

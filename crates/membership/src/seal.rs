@@ -1,7 +1,8 @@
-//! Sealing and opening datagrams: AES-256-GCM under keys of the epoch's secret and a salt.
+//! Sealing and opening datagrams: AES-256-GCM under keys derived from the epoch's secret and a
+//! salt.
 //!
-//! Nothing of a sealer is kept beyond the process: a restart takes a fresh salt, so no restart,
-//! rollback or copied machine can use a nonce twice.
+//! No state of a sealer outlives the process. A restart takes a fresh salt, so no restart, rollback
+//! or copied machine can use a nonce twice.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use p2pfs_proto::trust::{EpochSecret, Keyring};
 use p2pfs_proto::wire::native::udp::{Header, MAC_BYTES, Mac, Salt};
 use p2pfs_types::id::EpochId;
 
-/// Seals what this process sends, with one counter over all epochs and receivers.
+/// Seals the datagrams of this process, with one counter for all epochs and receivers.
 pub(super) struct Sealer {
     keyring: Arc<Keyring>,
     salt: Salt,
@@ -21,7 +22,7 @@ pub(super) struct Sealer {
     key: SealKey,
 }
 
-/// The key of one salt in one epoch.
+/// Key of one salt in one epoch.
 pub(super) struct SealKey {
     pub(super) epoch: EpochId,
     key: LessSafeKey,
@@ -37,15 +38,15 @@ impl SealKey {
         }
     }
 
-    /// The key that opens what a process with this salt sealed; none where the epoch's secret is
-    /// not ours.
+    /// Returns the key for datagrams from a process with this salt, or none if the epoch's secret
+    /// is unknown.
     pub(super) fn of(keyring: &Keyring, header: &Header) -> Option<Self> {
         let secret = keyring.by_id(header.epoch)?;
         Some(Self::new(&secret, &header.salt))
     }
 
-    /// The body and the code behind it, where header and body are as they were sealed: by a member,
-    /// and which one only the code tells.
+    /// Opens a datagram. Returns the body and the code behind it, or none if header or body were
+    /// changed. A member sealed it; only the code shows which one.
     pub(super) fn open(&self, header: &Header, sealed: &[u8]) -> Option<(Vec<u8>, Mac)> {
         let mut body = sealed.to_vec();
         let aad = Aad::from(header.encode());
@@ -62,7 +63,7 @@ impl SealKey {
 }
 
 impl Sealer {
-    /// A sealer whose salt no other process may ever have had.
+    /// Creates a sealer. No other process may ever have had the salt.
     pub(super) fn new(keyring: Arc<Keyring>, salt: Salt) -> Self {
         let secret = keyring.current();
         let key = SealKey::new(&secret, &salt);
@@ -75,17 +76,18 @@ impl Sealer {
         }
     }
 
-    /// What tells this process from every other.
+    /// Returns the salt, which identifies this process.
     pub(super) fn salt(&self) -> &Salt {
         &self.salt
     }
 
-    /// The ring whose newest secret seals.
+    /// Returns the keyring whose current secret seals.
     pub(super) fn keyring(&self) -> &Keyring {
         &self.keyring
     }
 
-    /// A whole datagram around `body`, proven to the other process of the pair, if there is one.
+    /// Seals a datagram with `body`, authenticated for the other process of the pair, if there is
+    /// one.
     pub(super) fn seal(&mut self, mut body: Vec<u8>, pair: Option<&PairKey>) -> Vec<u8> {
         self.follow_the_keyring();
         let header = Header {
@@ -107,7 +109,7 @@ impl Sealer {
         datagram
     }
 
-    /// What only who forges another's datagrams does.
+    /// Sets the next counter, as a forger of another process's datagrams would.
     #[cfg(test)]
     pub(super) fn skip_to(&mut self, counter: u64) {
         self.next_counter = counter;
@@ -122,7 +124,8 @@ impl Sealer {
     }
 }
 
-/// The counter in the low bytes: it never repeats under one key, which is all that GCM asks.
+/// Makes a nonce with the counter in its low bytes. It never repeats under one key, which is all
+/// that GCM requires.
 fn nonce(counter: u64) -> Nonce {
     let mut bytes = [0; 12];
     bytes[4..].copy_from_slice(&counter.to_be_bytes());

@@ -1,11 +1,11 @@
-//! Whom to greet when: addresses to join through, tried for ever.
+//! Greeting schedule: addresses to join through, tried without end.
 //!
-//! While nobody is known the seeds are greeted often, then ever less often, and with them the
-//! members that were lost: the engine looks for nobody while it is alone, and those who met through
-//! a seed that is gone have no other way to each other. When somebody is known one seed that is no
-//! member and one lost member are still greeted now and then, without end: a join packet that was
-//! lost, or a partition that outlasted all memory of the other side, must not split a cluster for
-//! good.
+//! While no member is known, seeds are greeted often at first and then ever less often. Lost
+//! members are greeted as well. The engine greets no node while it is alone, and nodes that met
+//! through a seed that is gone have no other way to find each other. Once a member is known, one
+//! seed that is not a member and one lost member are still greeted occasionally, without end.
+//! Otherwise a lost join packet, or a partition that outlasts the memory of the other side, would
+//! split the cluster for good.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -20,20 +20,20 @@ use p2pfs_proto::wire::canonical;
 use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::id::NodeId;
 
-/// The pauses between greetings while nobody is known; the last one repeats.
+/// Pauses in ms between greetings while no member is known. The last one repeats.
 const ALONE_GAPS_MS: [u64; 9] = [250, 250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000];
-/// A hint for one address is followed once in this time.
+/// Minimum time between two hints that are followed for one address.
 const HINT_PERIOD: Duration = Duration::from_secs(5);
-/// How long a hinted address is greeted like a seed: the first greeting may be lost, or come while
-/// either side has no address yet, and who announces itself does so once.
+/// Time for which a hinted address is greeted like a seed. The first greeting may be lost, or
+/// arrive while either side has no address yet, and a node announces itself only once.
 const HINT_LIFETIME: Duration = Duration::from_secs(600);
-/// The most hinted addresses that are remembered: anyone on the network may make them up.
+/// Maximum number of remembered hinted addresses. Any host on the network can invent them.
 const HINTS_MAX: usize = 32;
 
 /// The seeds, and when to greet them.
 pub(super) struct Seeds {
     addresses: BTreeSet<SocketAddr>,
-    /// Members that are down, and where they were last.
+    /// Members that are down, and their last addresses.
     lost: BTreeMap<NodeId, SocketAddr>,
     hinted: BTreeMap<SocketAddr, Instant>,
     hints: TokenBucket,
@@ -43,7 +43,7 @@ pub(super) struct Seeds {
 }
 
 impl Seeds {
-    /// The first greeting is due at once.
+    /// Creates the schedule. The first greeting is due at once.
     pub(super) fn new(addresses: &[SocketAddr], period: Duration, now: Instant) -> Self {
         let mut seeds = Self {
             addresses: BTreeSet::new(),
@@ -60,7 +60,7 @@ impl Seeds {
         seeds
     }
 
-    /// One more; beyond the limit it is ignored.
+    /// Adds a seed. Ignores it beyond the limit.
     pub(super) fn add(&mut self, address: SocketAddr, now: Instant) {
         let address = canonical(address);
         if self.addresses.len() < SEEDS_MAX && self.addresses.insert(address) {
@@ -68,30 +68,30 @@ impl Seeds {
         }
     }
 
-    /// A member is down, and may be back where it was; beyond the limit it is not remembered.
+    /// Remembers a member that is down and may return at its address. Ignores it beyond the limit.
     pub(super) fn lose(&mut self, node: NodeId, address: SocketAddr) {
         if self.lost.len() < SEEDS_MAX || self.lost.contains_key(&node) {
             self.lost.insert(node, canonical(address));
         }
     }
 
-    /// Looks for this one no more: it is back.
+    /// Stops greeting a lost member that has returned.
     pub(super) fn find(&mut self, node: &NodeId) {
         self.lost.remove(node);
     }
 
-    /// Looks for those alone who are members still.
+    /// Forgets lost members that are no longer members of the cluster.
     pub(super) fn look_only_for(&mut self, is_member: impl Fn(&NodeId) -> bool) {
         self.lost.retain(|node, _| is_member(node));
     }
 
-    /// Greet soon and often again.
+    /// Restarts the schedule with frequent greetings.
     pub(super) fn start_over(&mut self, now: Instant) {
         self.greeted_alone = 0;
         self.next = self.next.min(now);
     }
 
-    /// Whether a hint that someone is at `address` is to be followed.
+    /// Returns whether to follow a hint that a member is at `address`.
     pub(super) fn take_hint(&mut self, address: SocketAddr, now: Instant) -> bool {
         let address = canonical(address);
         self.forget_old_hints(now);
@@ -113,12 +113,12 @@ impl Seeds {
             .retain(|_, at| now.saturating_duration_since(*at) < HINT_LIFETIME);
     }
 
-    /// When [`Self::due`] has something to give.
+    /// Returns when [`Self::due`] has addresses to return.
     pub(super) fn poll_timeout(&self) -> Instant {
         self.next
     }
 
-    /// Whom to greet now, where the time has come.
+    /// Returns the addresses to greet now, if a greeting is due.
     pub(super) fn due(
         &mut self,
         now: Instant,
@@ -143,7 +143,7 @@ impl Seeds {
             self.next = now + Duration::from_millis(gap_ms);
             strangers.shuffle(rng);
             lost.shuffle(rng);
-            // many of the one leave room for the other
+            // Neither group may crowd out the other.
             strangers.truncate(GREETINGS_MAX - lost.len().min(GREETINGS_MAX / 2));
             lost.truncate(GREETINGS_MAX - strangers.len());
             strangers.extend(lost);
@@ -170,7 +170,8 @@ impl Cluster {
         }
     }
 
-    /// Makes whoever is at `address` take us in, if it is not a member here.
+    /// Asks the node at `address` to admit this one into its membership, if it is not a member
+    /// here.
     pub(super) fn approach(&mut self, now: Instant, address: SocketAddr) {
         match self.links.proven(address) {
             Some(peer) if peer.node == self.links.me().node => {}

@@ -1,19 +1,19 @@
-//! How heads get around: at once to all members of a small cluster, in rounds to some, and now and
-//! then again, so that one that chance left out hears of it all the same.
+//! Spreading of log heads: at once to all members of a small cluster, and in rounds to some
+//! members. Occasional repetitions reach members that were missed by chance.
 
 use std::ops::Bound;
 
 use super::*;
 use rumors::ROUND_FANOUT;
 
-/// This node's own head goes to all members directly at most this often; what comes between goes
-/// at the end of the pause.
+/// Minimum time between two transmissions of this node's own head to all members. A head in between
+/// is sent at the end of the pause.
 const DIRECT_GAP: Duration = Duration::from_millis(100);
-/// How often this node's own head goes to one more member again: each in turn, so that whoever
-/// missed it has it after a round through all at the latest, and passes it on.
+/// Time between two repetitions of this node's own head to one member each, in turn. A member that
+/// missed the head has it after at most one turn of all members, and passes it on.
 const REFRESH_PERIOD: Duration = Duration::from_secs(5);
 
-/// When this node's own head goes out.
+/// Schedule of this node's own head.
 pub(super) struct OwnHead {
     direct: Option<Instant>,
     earliest: Instant,
@@ -37,9 +37,9 @@ impl OwnHead {
 }
 
 impl Cluster {
-    /// Makes `bytes` the newest head of `author`, and spreads it; false where one of the same or a
-    /// higher rank is held. For this node's own heads, and for those of others whose signature the
-    /// owner has checked ([`Event::Head`]).
+    /// Makes `bytes` the newest head of `author` and spreads it. Returns false if a head of the
+    /// same or a higher rank is stored. For this node's own heads, and for those of others whose
+    /// signature the owner has verified ([`Event::Head`]).
     ///
     /// # Errors
     /// [`ClusterError::HeadTooLong`].
@@ -99,7 +99,7 @@ impl Cluster {
         }
     }
 
-    /// A new member of a small cluster hears from each member what its head is.
+    /// Sends this node's head to a new member of a small cluster.
     pub(super) fn introduce_head(&mut self, now: Instant, member: Member) {
         if let Some(head) = self.rumors.head(&self.links.me().node)
             && self.small

@@ -1,4 +1,4 @@
-//! Promises of the whole machine, on a perfect network without delay.
+//! Tests of the whole state machine, on a perfect network without delay.
 
 mod signed;
 
@@ -29,7 +29,7 @@ fn cluster_at(n: u8, advertised: SocketAddr, seeds: &[u8], now: Instant) -> Clus
     Cluster::new(config, key(n), advertised, Generation(100), keyring, 7, now)
 }
 
-/// Some clusters on a perfect network without delay, at addresses that their number gives.
+/// Clusters on a perfect network without delay, at addresses that follow from their number.
 struct Table {
     now: Instant,
     seats: BTreeMap<SocketAddr, Cluster>,
@@ -232,7 +232,7 @@ fn a_head_counts_only_when_the_owner_has_confirmed_it() {
     let mut table = Table::of(3);
     let now = table.now;
     let forged = Bytes::from_static(b"forged");
-    // node 1 lies about node 3
+    // Node 1 lies about node 3.
     table
         .seat(1)
         .set_head(now, node(3), (u64::MAX, 9), forged.clone())
@@ -302,7 +302,7 @@ fn another_process_with_our_key_is_reported_and_not_talked_to() {
     let now = Instant::now();
     let original = cluster_at(1, address(1), &[], now);
     let copy = cluster_at(1, address(2), &[1], now + Duration::from_millis(1));
-    // a copy takes another generation, and so another salt
+    // A copy takes another generation, and therefore another salt.
     let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([1; 32])));
     let config = copy.config.clone();
     let copy = Cluster::new(config, key(1), address(2), Generation(7), keyring, 7, now);
@@ -354,7 +354,7 @@ fn nothing_recorded_changes_a_cluster_whose_node_restarted() {
         .filter(|(_, t)| t.to == address(2))
         .cloned()
         .collect();
-    // node 2 starts anew, alone in an empty world
+    // Node 2 starts again, alone in an empty world.
     let now = table.now + Duration::from_secs(60);
     let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([1; 32])));
     let config = ClusterConfig::default();

@@ -1,8 +1,8 @@
-//! Who has signed that it lives where: the one part of the cluster that knows of signatures.
+//! Signed lives of nodes: the one part of the cluster that knows signatures.
 //!
-//! Owns this node's key, the signed lives of the others, and how far ahead of the clock a life may
-//! be. What is not signed by the node that it speaks of is refused before it changes anything; a
-//! life that was checked once is not checked again.
+//! This module owns this node's key, the signed lives of the others, and how far ahead of the clock
+//! a life may be. A life without its node's signature is refused before it changes anything. A life
+//! that was verified once is not verified again.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,12 +21,12 @@ use p2pfs_proto::wire::native::udp::{
 };
 use p2pfs_types::id::{Generation, NodeId};
 
-/// How far ahead of this machine's clock a generation, which is a time in seconds, may be: clocks
-/// are wrong by hours where somebody set them by hand or to the wrong zone.
+/// Maximum number of seconds by which a generation, which is a time, may be ahead of this machine's
+/// clock. Clocks are wrong by hours if they were set by hand or to the wrong time zone.
 pub const GENERATION_AHEAD_MAX_S: u64 = 24 * 3600;
 const SIGNATURE_BYTES: usize = 64;
 
-/// The signed lives that are known. Clones are the same.
+/// The known signed lives. All clones share one table.
 #[derive(Clone)]
 pub(super) struct Vouchers {
     key: Arc<NodeKey>,
@@ -45,19 +45,19 @@ impl Vouchers {
         Self { key, table }
     }
 
-    /// Says what time it is, in seconds since 1970; without, no life is too late.
+    /// Sets the time in seconds since 1970. Without it no life is ahead of the clock.
     pub(super) fn set_clock(&self, unix_s: Option<u64>) {
         let latest = unix_s.map(|now| Generation(now.saturating_add(GENERATION_AHEAD_MAX_S)));
         self.table.lock().latest = latest;
     }
 
-    /// This node's signature under one of its lives.
+    /// Signs one of this node's lives.
     pub(super) fn sign(&self, contact: Contact) -> SignedContact {
         let signature = self.key.sign(&contact.signed_bytes());
         SignedContact { contact, signature }
     }
 
-    /// What this process proves itself with.
+    /// Returns the credentials with which this process proves its identity.
     pub(super) fn credentials(&self, me: Contact, salt: &Salt, exchange: [u8; 32]) -> Credentials {
         let bytes = Credentials::bound_bytes(&me.node, salt, &exchange);
         Credentials {
@@ -67,6 +67,7 @@ impl Vouchers {
         }
     }
 
+    /// Signs a farewell of this node.
     pub(super) fn sign_departure(&self, who: Contact, how: Farewell) -> Departure {
         let signature = self.key.sign(&departure_bytes(&who, how));
         Departure {
@@ -76,13 +77,13 @@ impl Vouchers {
         }
     }
 
-    /// Whether the node itself says goodbye.
+    /// Returns whether the node itself signed the farewell.
     pub(super) fn is_departure(it: &Departure) -> bool {
         let signed = departure_bytes(&it.who, it.how);
         verify(&it.who.node, &signed, &it.signature)
     }
 
-    /// Whether the process with this salt speaks for the node that it says.
+    /// Checks that the process with this salt speaks for the node that it claims.
     pub(super) fn check(&self, salt: &Salt, it: &Credentials) -> Result<(), Offence> {
         self.check_life(&it.who)?;
         let node = it.who.contact.node;
@@ -91,9 +92,9 @@ impl Vouchers {
         is_bound.then_some(()).ok_or(Offence::SpeaksForOthers)
     }
 
-    /// Whether the node has signed this life, and lives it already.
+    /// Checks that the node has signed this life, and that the life is not ahead of the clock.
     pub(super) fn check_life(&self, signed: &SignedContact) -> Result<(), Offence> {
-        // of a life that it did not sign nothing is to be said against the node
+        // The node is not to blame for a life that it did not sign.
         if !self.holds(signed) && !is_signed(signed) {
             return Err(Offence::SpeaksForOthers);
         }
@@ -106,7 +107,7 @@ impl Vouchers {
         self.table.lock().known.get(&signed.contact.node) == Some(signed)
     }
 
-    /// Remembers a life that was checked; the latest of each node stays.
+    /// Remembers a life that was verified. Only the latest of each node is stored.
     pub(super) fn keep(&self, signed: SignedContact) {
         let mut table = self.table.lock();
         let node = signed.contact.node;
@@ -119,21 +120,21 @@ impl Vouchers {
         }
     }
 
-    /// Whether this very life was seen signed.
+    /// Returns whether the signature of this life was seen.
     pub(super) fn knows(&self, contact: &Contact) -> bool {
         let table = self.table.lock();
         let known = table.known.get(&contact.node);
         known.is_some_and(|known| known.contact.generation == contact.generation)
     }
 
-    /// A life of a node beyond this one, where one is known.
+    /// Returns a known life of the node that is beyond this one.
     pub(super) fn later(&self, than: &Contact) -> Option<SignedContact> {
         let table = self.table.lock();
         let known = table.known.get(&than.node).copied();
         known.filter(|known| is_beyond(&known.contact, than))
     }
 
-    /// Whether a later life of the node was seen signed.
+    /// Returns whether the signature of a later life of the node was seen.
     pub(super) fn is_over(&self, life: &Contact) -> bool {
         let table = self.table.lock();
         let known = table.known.get(&life.node);
@@ -148,7 +149,7 @@ impl Vouchers {
         if known.contact.generation != contact.generation {
             return None;
         }
-        // two processes with one key may have signed one generation at two addresses
+        // Two processes with one key may have signed one generation at two addresses.
         let signed = SignedContact {
             contact: *contact,
             ..known
@@ -157,7 +158,7 @@ impl Vouchers {
     }
 }
 
-/// Whether the node signed this life, at this address or at none that it knows.
+/// Returns whether the node signed this life, with this address or with an unspecified IP address.
 fn is_signed(life: &SignedContact) -> bool {
     let contact = life.contact;
     let nowhere = |ip| Contact {
@@ -173,11 +174,11 @@ fn is_signed(life: &SignedContact) -> bool {
     forms.iter().any(verifies)
 }
 
-/// The engine's codec: behind each member stands the signature of its node. The two ends of a
-/// packet have none, since the link has proven them.
+/// The engine's codec. Each member is followed by its node's signature. The two ends of a packet
+/// have no signature, because the link has authenticated them.
 pub(super) struct LifeCodec(pub(super) Vouchers);
 
-/// Splits a member and its signature off.
+/// Splits off a member and its signature.
 pub(super) fn decode_signed(data: &mut &[u8]) -> Option<(Member<Life>, Signature)> {
     let member: Member<Life> = PostcardCodec.decode_member(&mut *data).ok()?;
     let (signature, rest) = data.split_at_checked(SIGNATURE_BYTES)?;
@@ -206,7 +207,7 @@ impl Codec<Life> for LifeCodec {
         member: &Member<Life>,
         mut buf: impl BufMut,
     ) -> Result<(), postcard::Error> {
-        // a life that nobody signed is not known here; zeros make its receiver refuse it
+        // A life without a known signature gets zeros, so that its receiver refuses it.
         let signature = self.0.signature_of(&member.id().0).unwrap_or_default();
         let bytes = postcard::to_stdvec(member)?;
         if buf.remaining_mut() < bytes.len() + SIGNATURE_BYTES {

@@ -1,22 +1,23 @@
-//! Which counters of a session were seen: a sliding window (the algorithm of RFC 6479).
+//! Replay protection of a session: a sliding window of the counters seen (the algorithm of RFC
+//! 6479).
 
-/// How far behind the highest counter a datagram may come. Counters are counted over all the
-/// datagrams of a sender, so that a burst to a thousand members lies between two to one of them.
+/// Maximum distance of a datagram to the highest counter. A sender counts all its datagrams, so a
+/// burst to a thousand members may lie between two datagrams to one of them.
 pub(super) const WINDOW: u64 = 2048;
 
 const WORD: u64 = u64::BITS as u64;
 const WORDS: u64 = WINDOW / WORD + 1;
 
-/// The counters seen, of the last [`WINDOW`].
+/// The counters seen among the last [`WINDOW`].
 #[derive(Clone, Debug)]
 pub(super) struct ReplayWindow {
-    /// One more than the highest seen; 0 where none was.
+    /// One more than the highest counter seen; 0 if none was seen.
     next: u64,
     words: [u64; WORDS as usize],
 }
 
 impl ReplayWindow {
-    /// Nothing was seen.
+    /// Creates an empty window.
     pub(super) fn new() -> Self {
         Self {
             next: 0,
@@ -24,7 +25,7 @@ impl ReplayWindow {
         }
     }
 
-    /// Whether this counter was neither seen nor is too old to tell.
+    /// Returns whether this counter was not seen and is not too old to tell.
     pub(super) fn is_fresh(&self, counter: u64) -> bool {
         if counter >= self.next {
             return true;
@@ -32,7 +33,7 @@ impl ReplayWindow {
         self.next - counter <= WINDOW && self.words[slot(counter)] & bit(counter) == 0
     }
 
-    /// Notes that this counter was seen. Only after its datagram was opened.
+    /// Marks this counter as seen. Allowed only after its datagram was opened.
     pub(super) fn mark(&mut self, counter: u64) {
         if counter >= self.next {
             self.clear_words_up_to(counter / WORD);
@@ -41,7 +42,7 @@ impl ReplayWindow {
         self.words[slot(counter)] |= bit(counter);
     }
 
-    /// Empties the words that the window enters when its end moves into word `last`.
+    /// Clears the words that the window enters when its end moves into word `last`.
     fn clear_words_up_to(&mut self, last: u64) {
         let first = self.next.div_ceil(WORD);
         let count = (last + 1).saturating_sub(first).min(WORDS);

@@ -1,4 +1,4 @@
-//! Which processes make a key a copied one, and which do not.
+//! Tests of which processes reveal a copied key, and which do not.
 
 use super::*;
 
@@ -8,8 +8,8 @@ const ME: NodeId = NodeId::new([1; 32]);
 const HERE: &str = "10.0.0.1:1378";
 const THERE: &str = "10.0.0.2:1378";
 
-/// What is known after processes of one node spoke, each at a second, with a salt and from an
-/// address; what was told of them; and the time.
+/// Returns the state after processes of one node spoke, each at a second, with a salt and from an
+/// address. Also returns the reports and the time.
 fn after(words: &[(u64, u8, &str)]) -> (Copies, Vec<Vec<SocketAddr>>, Instant) {
     let begin = Instant::now();
     let (mut copies, mut told, mut now) = (Copies::new(begin), Vec::new(), begin);
@@ -35,7 +35,7 @@ fn two_processes_that_speak_in_turn_are_told_once_with_both_addresses() {
         })
         .collect();
     assert_eq!(told(&turns), [[HERE, THERE]]);
-    // and within seconds
+    // The same holds within seconds.
     assert_eq!(told(&turns[..6]), [[HERE, THERE]]);
 }
 
@@ -59,7 +59,7 @@ fn a_node_with_several_addresses_is_no_copy() {
 fn what_comes_late_of_a_life_that_is_over_is_no_copy() {
     let late = [(0, 1, HERE), (5, 2, THERE), (7, 1, HERE), (8, 2, THERE)];
     assert_eq!(told(&late), Vec::<Vec<String>>::new());
-    // however late, where the later one is silent
+    // However late it is, if the later one is silent.
     let moved = [(0, 1, HERE), (5, 2, THERE), (20, 1, HERE), (30, 1, HERE)];
     assert_eq!(told(&moved), Vec::<Vec<String>>::new());
 }
@@ -69,13 +69,13 @@ fn it_is_over_when_one_of_the_two_is_not_heard_for_a_while_and_is_told_again_lat
     let mut turns: Vec<_> = (0..20)
         .map(|at| (at, 1 + (at % 2) as u8, [HERE, THERE][at as usize % 2]))
         .collect();
-    // only the earlier one goes on
+    // Only the earlier one continues.
     turns.extend((20..200).step_by(5).map(|at| (at, 1, HERE)));
     let (mut copies, _, now) = after(&turns);
     assert!(copies.is_copied(&N));
     assert_eq!(copies.forget_silent(now, &ME), [N]);
     assert!(!copies.is_copied(&N));
-    // it restarts, which is no copy, and then the other one is back
+    // It restarts, which is not a copy, and then the other one returns.
     let [here, there] = [HERE, THERE].map(|it| it.parse().unwrap());
     assert_eq!(copies.heard(now, N, [3; 16], here), None);
     assert_eq!(copies.heard(now + SECOND, N, [4; 16], there), None);

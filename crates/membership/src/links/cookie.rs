@@ -1,4 +1,4 @@
-//! Challenges that need no memory: each is a keyed hash of whom it is for and when.
+//! Stateless challenges: each is a keyed hash of its receiver and its time.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -7,17 +7,17 @@ use aws_lc_rs::hmac;
 
 use p2pfs_proto::wire::native::udp::{Salt, Token};
 
-/// A challenge counts for at least this long, and at most twice.
+/// Minimum lifetime of a challenge. The maximum is twice that.
 const COOKIE_LIFE: Duration = Duration::from_secs(10);
 
-/// Makes challenges and knows its own again.
+/// Makes challenges and recognizes them.
 pub(super) struct Cookies {
     key: hmac::Key,
     start: Instant,
 }
 
 impl Cookies {
-    /// `secret` is random and leaves this process never.
+    /// Creates a generator. `secret` is random and never leaves this process.
     pub(super) fn new(secret: [u8; 32], now: Instant) -> Self {
         Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, &secret),
@@ -25,17 +25,18 @@ impl Cookies {
         }
     }
 
-    /// Makes every challenge so far worthless.
+    /// Invalidates every earlier challenge.
     pub(super) fn renew(&mut self, secret: [u8; 32]) {
         self.key = hmac::Key::new(hmac::HMAC_SHA256, &secret);
     }
 
-    /// The challenge for a salt that writes from this address.
+    /// Returns the challenge for a salt at this address.
     pub(super) fn token(&self, now: Instant, from: SocketAddr, salt: &Salt) -> Token {
         self.token_of(self.period(now), from, salt)
     }
 
-    /// Whether `token` is a challenge that was given to this salt at this address lately.
+    /// Returns whether `token` is a challenge that was recently issued to this salt at this
+    /// address.
     pub(super) fn accepts(
         &self,
         now: Instant,

@@ -8,10 +8,10 @@ struct Opened {
     from: SocketAddr,
     length_bytes: usize,
     body: Body,
-    /// The body as it came, and the code that proves its sender.
+    /// The encoded body, and the code that authenticates its sender.
     bytes: Vec<u8>,
     mac: Mac,
-    /// The key that opened it, where no session has it yet.
+    /// The key that opened it, if no session has it yet.
     key: Option<SealKey>,
 }
 
@@ -22,7 +22,7 @@ impl Opened {
 }
 
 impl Links {
-    /// Takes a datagram in.
+    /// Handles a datagram. Returns the proofs and frames in it.
     pub(crate) fn handle_datagram(
         &mut self,
         now: Instant,
@@ -100,7 +100,7 @@ impl Links {
                 Ok(Vec::new())
             }
             Frame::Challenge { .. } => {
-                // the peer at this address has begun a new life
+                // The peer at this address has begun a new life.
                 if self.links.contains_key(&from) {
                     self.greet(now, from);
                 }
@@ -121,8 +121,8 @@ impl Links {
         }
     }
 
-    /// Notes that a datagram of a known session was seen, once its sender is proven; false where
-    /// the session is not known.
+    /// Marks a datagram of a known session as seen, once its sender is authenticated. Returns false
+    /// if the session is not known.
     fn mark(&mut self, opened: &mut Opened) -> Result<bool, Dropped> {
         let Some(session) = self.sessions.get_mut(&opened.header.salt) else {
             return Ok(false);
@@ -137,7 +137,8 @@ impl Links {
         Ok(true)
     }
 
-    /// The key that this process shares with the one of these credentials, once they are checked.
+    /// Returns the key that this process shares with the process of these credentials, after
+    /// checking them.
     fn pair_with(&self, salt: &Salt, who: &Credentials) -> Result<PairKey, Dropped> {
         self.vouchers.check(salt, who)?;
         if !self.sealer.keyring().is_member(&who.who.contact.node) {
@@ -168,7 +169,7 @@ impl Links {
         }
     }
 
-    /// A first frame from a salt that echoes our challenge.
+    /// Handles a first frame from a salt that echoes this node's challenge.
     fn receive_proof(&mut self, now: Instant, opened: Opened) -> Result<Vec<Arrival>, Dropped> {
         let (from, salt) = (opened.from, opened.header.salt);
         let proof = opened.body.proof;
@@ -237,8 +238,8 @@ impl Links {
         }))
     }
 
-    /// Remembers a life that was checked. A peer that does not know its own address is at the one
-    /// that it was seen at.
+    /// Remembers a verified life, and returns its contact. If the peer does not know its own
+    /// address, the one at which it was seen replaces it.
     fn believe(&self, mut who: SignedContact, from: SocketAddr) -> Contact {
         let unknown = who.contact.address.ip().is_unspecified();
         who.contact.address = if unknown {
@@ -250,7 +251,7 @@ impl Links {
         who.contact
     }
 
-    /// From now on `who` is at this address, as the life of this salt.
+    /// Records that `who` is at this address, with the life of this salt.
     fn prove(
         &mut self,
         now: Instant,
@@ -295,8 +296,8 @@ impl Links {
         Ok(())
     }
 
-    /// Takes up a challenge: the proof goes at once, and along with all that follows until the
-    /// peer has shown that it accepted one.
+    /// Answers a challenge. The proof is sent at once, and with all further frames until the peer
+    /// has shown that it accepted one.
     fn echo(&mut self, address: SocketAddr, salt: &Salt, token: Token) {
         let Some(link) = self.links.get_mut(&address) else {
             return;
@@ -318,8 +319,8 @@ impl Links {
         }
     }
 
-    /// Answers a hello: what follows from it alone is this answer, proven to the process that the
-    /// hello says it comes from, and to no other.
+    /// Answers a hello. The hello has no other effect. The answer is authenticated for the process
+    /// that the hello claims, and for no other.
     fn answer_hello(&mut self, now: Instant, opened: &Opened) {
         let Frame::Hello {
             nonce,
@@ -360,7 +361,8 @@ impl Links {
         }
     }
 
-    /// One answer, no longer than what came.
+    /// Returns whether an answer may be sent: at most one, and not longer than the received
+    /// datagram.
     fn may_answer(&mut self, now: Instant, opened: &Opened, length_bytes: usize) -> bool {
         let may = length_bytes <= opened.length_bytes && self.answers.take(1, now);
         if !may {

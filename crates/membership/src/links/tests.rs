@@ -1,4 +1,4 @@
-//! Promises of the links, without a network.
+//! Tests of the links, without a network.
 
 use proptest::prelude::*;
 
@@ -36,7 +36,7 @@ fn sent(links: &mut Links) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Hands every datagram of `from` to `to`; gives what came of it.
+/// Passes every datagram of `from` to `to`. Returns the arrivals.
 fn pass(now: Instant, from: &mut Links, to: &mut Links) -> Vec<Arrival> {
     let address = from.me().address;
     let datagrams = sent(from);
@@ -58,7 +58,7 @@ fn messages(arrivals: &[Arrival]) -> Vec<Frame> {
     frames.collect()
 }
 
-/// Two that have proven themselves to each other.
+/// Returns two peers that have proven themselves to each other.
 fn acquainted(now: Instant) -> (Links, Links) {
     let (mut a, mut b) = (links_of(1, 1, 0, now), links_of(2, 1, 0, now));
     a.greet(now, address(2));
@@ -120,7 +120,7 @@ fn a_datagram_sealed_as_another_changes_nothing_not_even_what_was_seen() {
     let now = Instant::now();
     let (mut a, mut b) = acquainted(now);
     let (mut a2, mut c) = (links_of(1, 1, 9, now), links_of(3, 1, 0, now));
-    // the third has the secret, so it can seal under the salt of the first
+    // The third one has the secret, so it can seal under the salt of the first.
     c.sealer = Sealer::new(
         Arc::new(Keyring::in_memory(EpochSecret::new([1; 32]))),
         *a.sealer.salt(),
@@ -148,7 +148,7 @@ fn a_datagram_sealed_as_another_changes_nothing_not_even_what_was_seen() {
     assert_eq!(b.counters.forged, 9);
     a.send(now, address(2), message("true"));
     assert_eq!(messages(&pass(now, &mut a, &mut b)), [message("true")]);
-    // nor does an answer to a hello that the third gives in another's name
+    // The third one's answer to a hello in another node's name is refused too.
     a2.greet(now, address(2));
     let hello = sent(&mut a2).remove(0);
     c.credentials = b.credentials;
@@ -176,7 +176,7 @@ fn what_was_recorded_in_an_earlier_life_of_the_sender_is_worth_nothing() {
         }
         pass(now, &mut b, &mut a);
     }
-    // the node restarts, and proves its new life
+    // The node restarts, and proves its new life.
     let mut next = links_of(1, 1, 1, now);
     next.greet(now, address(2));
     while !pass(now, &mut next, &mut b).is_empty() | !pass(now, &mut b, &mut next).is_empty() {}
@@ -268,7 +268,7 @@ fn a_session_speaks_for_one_node_only() {
     a.me = contact(5);
     a.forget(address(2));
     b.links.get_mut(&address(1)).unwrap().token = None;
-    // the same process, from another address, as another node
+    // The same process, from another address, as another node.
     a.greet(now, address(2));
     for datagram in sent(&mut a) {
         b.handle_datagram(now, address(9), &datagram);
@@ -367,7 +367,7 @@ fn so_many_hellos_are_answered_at_once_and_the_next_when_there_is_room_again() {
     assert_eq!(sent(&mut b).len(), 1);
 }
 
-/// Greets with so many proofs left to be checked; whether the first message arrived.
+/// Greets while `left` proofs may still be verified. Returns whether the first message arrived.
 fn arrives_with_proofs_left(left: u32, waited: Duration) -> bool {
     let now = Instant::now();
     let (mut a, mut b) = (links_of(1, 1, 0, now), links_of(2, 1, 0, now));
@@ -425,12 +425,12 @@ fn a_hello_has_the_size_that_no_answer_reaches() {
 #[derive(Clone, Debug)]
 enum Attack {
     Garbage(Vec<u8>),
-    /// A recorded datagram with one bit changed, or none.
+    /// A recorded datagram, with one bit changed or unchanged.
     Recorded {
         which: usize,
         flip: Option<usize>,
     },
-    /// A body that a member of bad faith seals.
+    /// A body that a malicious member seals.
     Sealed {
         body: Vec<u8>,
         for_this_life: bool,

@@ -1,10 +1,10 @@
-//! What members answer, how late, and whether they are heard at all: a link whose queue holds
-//! seconds brings every answer, and each too late for its probe.
+//! Answers of members: their delay, and whether members are heard at all. A link whose queue holds
+//! seconds delivers every answer, but each too late for its probe.
 //!
-//! Owns the probes that are under way, the round trips that they measure, and for how long the end
-//! of a suspect is put off. A node that is gone is not heard after the probe that it did not
-//! answer, so nothing is put off for it. Who is heard and hears nothing never contradicts, and has
-//! [`PUT_OFF_MAX`].
+//! This module owns the outstanding probes, the round trips that they measure, and how long the end
+//! of a suspect is postponed. A node that is gone is not heard after the probe that it did not
+//! answer, so nothing is postponed for it. A node that is heard but receives nothing never
+//! contradicts, and has at most [`PUT_OFF_MAX`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -14,35 +14,35 @@ use foca::{Incarnation, ProbeNumber};
 use super::super::config::MEMBERS_MAX;
 use p2pfs_types::id::NodeId;
 
-/// The weight of the newest measure in a round trip's moving average, as in RFC 6298: 1/8.
+/// Inverse weight of the newest sample in the moving average of round trips, as in RFC 6298: 1/8.
 const ROUND_TRIP_WEIGHT: u32 = 8;
-/// Probes of one member that are remembered until they are answered: those of some seconds, where
-/// there is but one member to probe.
+/// Maximum number of unanswered probes of one member that are remembered: those of some seconds if
+/// there is only one member.
 const PROBES_MAX: usize = 8;
-/// Nodes that are measured before they are met; beyond it one is measured by its first probe.
-/// Whoever greets under key after key is never met.
+/// Maximum number of nodes that are measured before they are members. Beyond it a node is measured
+/// by its first probe. A peer that greets with ever new keys never becomes a member.
 const MEASURED_MAX: usize = 2 * MEMBERS_MAX;
-/// How long a suspect that was heard is waited for, and then asked again: longer than the queue of
-/// a link that still is one (seconds, in routers with too much memory; Gettys and Nichols 2011).
+/// Time after which a suspect that was heard is asked again. It exceeds the queue of a link that is
+/// still usable (seconds, in routers with too much memory; Gettys and Nichols 2011).
 const ASK_AGAIN: Duration = Duration::from_secs(4);
-/// For how long the end of a suspect is put off at most. It hears of the suspicion and contradicts
-/// within a round trip or two, or is not to be reached.
+/// Maximum time by which the end of a suspect is postponed. The suspect hears of the suspicion and
+/// contradicts within a round trip or two, or it is unreachable.
 const PUT_OFF_MAX: Duration = Duration::from_secs(12);
-/// An answer is waited for so many times longer than the last one took.
+/// Time to wait for an answer, as a multiple of the time that the last one took.
 const LATE_MULTIPLE: u32 = 2;
-/// How often who is called gone by others is asked before they are believed: a question is lost
-/// easily.
+/// Number of own questions to a node that others call gone, before they are believed. Single
+/// questions are easily lost.
 pub(super) const OWN_QUESTIONS: u32 = 4;
-/// Where so many answers were late one after the other, whoever gave them, the link is this node's
-/// (the local health of Lifeguard, Dadgar et al. 2018, by another measure).
+/// Number of consecutive answers, of any members, that must all be late to blame this node's own
+/// link (the local health of Lifeguard, Dadgar et al. 2018, by another measure).
 const OWN_ANSWERS: usize = 4;
 
-/// What is known of one member.
+/// Measurements of one member.
 #[derive(Debug, Default)]
 struct Known {
     probes: VecDeque<(ProbeNumber, Instant)>,
     average: Option<Duration>,
-    /// How long its last answer took.
+    /// Delay of its last answer.
     last: Duration,
     heard: Option<Instant>,
     suspicion: Option<Suspicion>,
@@ -50,27 +50,27 @@ struct Known {
 
 #[derive(Clone, Copy, Debug)]
 struct Suspicion {
-    /// Who contradicts has another.
+    /// Incarnation of the suspicion. A member that contradicts has a higher one.
     incarnation: Incarnation,
-    /// When it was asked what it did not answer in time.
+    /// Time of the question that it did not answer in time.
     asked: Instant,
-    /// Since when its end is put off.
+    /// Time since which its end is postponed.
     put_off: Option<Instant>,
-    /// Of one whom others call gone: how often it is still to be asked, and how long each answer is
-    /// waited for.
+    /// For a member that others call gone: the number of remaining questions, and the time to wait
+    /// for each answer.
     questions: Option<(u32, Duration)>,
 }
 
-/// What is known of the members.
+/// Measurements of all members.
 #[derive(Default)]
 pub(super) struct Answers {
     members: BTreeMap<NodeId, Known>,
-    /// How long the last answers took.
+    /// Delays of the last answers of any members.
     last: VecDeque<Duration>,
 }
 
 impl Answers {
-    /// A member is probed.
+    /// Records that a member is probed.
     pub(super) fn probed(&mut self, node: NodeId, number: ProbeNumber, now: Instant) {
         let probes = &mut self.members.entry(node).or_default().probes;
         probes.push_back((number, now));
@@ -79,26 +79,26 @@ impl Answers {
         }
     }
 
-    /// The last probe of a member that it did not answer yet.
+    /// Returns the last probe of a member that it has not answered yet.
     pub(super) fn unanswered(&self, node: &NodeId) -> Option<ProbeNumber> {
         let (number, _) = self.members.get(node)?.probes.back()?;
         Some(*number)
     }
 
-    /// A member answers a probe, in time or late.
+    /// Records the answer to a probe, in time or late.
     pub(super) fn answered(&mut self, node: NodeId, number: ProbeNumber, now: Instant) {
         let probes = &mut self.members.entry(node).or_default().probes;
         let Some(place) = probes.iter().position(|probe| probe.0 == number) else {
             return;
         };
-        // those before it were answered too late, or never
+        // Earlier probes were answered too late, or never.
         let answered = probes.drain(..=place).next_back();
         if let Some((_, sent)) = answered {
             self.measured(node, now.saturating_duration_since(sent));
         }
     }
 
-    /// Takes a measure in.
+    /// Records a measured round trip.
     pub(super) fn measured(&mut self, node: NodeId, round_trip: Duration) {
         if self.members.len() >= MEASURED_MAX && !self.members.contains_key(&node) {
             return;
@@ -113,20 +113,20 @@ impl Answers {
         }
     }
 
-    /// The moving average of a member's answers.
+    /// Returns the moving average of a member's answers.
     pub(super) fn round_trip(&self, node: &NodeId) -> Option<Duration> {
         self.members.get(node)?.average
     }
 
-    /// Something that a member sealed came.
+    /// Records that a datagram sealed by a member arrived.
     pub(super) fn heard(&mut self, node: NodeId, now: Instant) {
-        // before the first probe nobody asks for it
+        // Before the first probe this is not needed.
         if let Some(known) = self.members.get_mut(&node) {
             known.heard = Some(now);
         }
     }
 
-    /// A member did not answer its last probe in time.
+    /// Records that a member did not answer its last probe in time.
     pub(super) fn suspect(&mut self, node: NodeId, incarnation: Incarnation, now: Instant) {
         if self.is_called_gone(&node, incarnation) {
             return;
@@ -141,21 +141,21 @@ impl Answers {
         });
     }
 
-    /// Whether a suspect is asked since others call it gone.
+    /// Returns whether a suspect is being asked because others call it gone.
     pub(super) fn is_called_gone(&self, node: &NodeId, incarnation: Incarnation) -> bool {
         let suspicion = self.members.get(node).and_then(|known| known.suspicion);
         suspicion.is_some_and(|it| it.incarnation == incarnation && it.questions.is_some())
     }
 
-    /// A member lives another life, of which nobody said anything yet.
+    /// Clears the suspicion, because the member has begun another life.
     pub(super) fn begins_anew(&mut self, node: &NodeId) {
         if let Some(known) = self.members.get_mut(node) {
             known.suspicion = None;
         }
     }
 
-    /// Others call a member gone: it has so long for each question that this
-    /// node asks itself.
+    /// Records that others call a member gone. It has `patience` for each question that this node
+    /// asks.
     pub(super) fn called_gone(
         &mut self,
         node: NodeId,
@@ -172,7 +172,8 @@ impl Answers {
         });
     }
 
-    /// A member is one no more. How long it took stays known: it may be back, and where it was.
+    /// Clears the state of a node that is no longer a member. Its delay stays known, because it may
+    /// return at the same place.
     pub(super) fn ended(&mut self, node: &NodeId) {
         if let Some(known) = self.members.get_mut(node) {
             *known = Known {
@@ -183,12 +184,13 @@ impl Answers {
         }
     }
 
-    /// A member is remembered no more.
+    /// Forgets a member.
     pub(super) fn forget(&mut self, node: &NodeId) {
         self.members.remove(node);
     }
 
-    /// Until when the end of a suspect whose time is over is put off; it is to be asked again now.
+    /// Returns until when the end of a suspect whose time is over is postponed. The caller asks it
+    /// again now.
     pub(super) fn put_off(
         &mut self,
         node: &NodeId,
@@ -295,7 +297,7 @@ mod tests {
             (now, rounds) = (until, rounds + 1);
         }
         assert_eq!((now - first, rounds), (PUT_OFF_MAX, 3));
-        // it contradicted, and is suspected again
+        // The member contradicted, and is suspected again.
         answers.probed(node(), 9, now);
         answers.suspect(node(), 1, now);
         answers.heard(node(), now + SECOND);
@@ -328,7 +330,7 @@ mod tests {
         answers.suspect(node(), 0, start + SECOND);
         let until = start + 4 * SECOND;
         assert_eq!(answers.put_off(&node(), 0, start + 3 * SECOND), Some(until));
-        // and then as long again from when it was asked again, and no longer
+        // It has the same time again after the next question, and not more.
         let last = start + 7 * SECOND;
         assert_eq!(answers.put_off(&node(), 0, until), Some(last));
         assert_eq!(answers.put_off(&node(), 0, last + SECOND), None);

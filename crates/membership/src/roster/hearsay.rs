@@ -1,25 +1,27 @@
-//! What members say against a node, which anyone may say: that it does not answer, or is gone.
+//! Claims of members against a node, which any member may make: that it does not answer, or is
+//! gone.
 //!
-//! Of a node that lives here both make a suspect and no more. Whom others call gone this node asks
-//! itself before it believes them: who is really gone is known everywhere since everyone finds it
-//! so, and no word of one member ends another.
+//! For a node that is alive here, both claims only make it a suspect. If others call a node gone,
+//! this node asks it itself before it believes them. A node that is really gone becomes known
+//! everywhere, because every member finds out by itself. The claim of one member never ends another
+//! one's membership.
 
 use super::answers::OWN_QUESTIONS;
 use super::*;
 
-/// The incarnation of a suspicion that a node can contradict only as its next life.
+/// Incarnation of a suspicion that a node can contradict only with its next life.
 const LAST_INCARNATION: Incarnation = Incarnation::MAX;
 
 impl Roster {
-    /// What is told, as far as who tells it can know it. That a node is gone which lives here no
-    /// more, or never did, is nothing to remember: each who heard it would for as long again, and
-    /// tell it to those who had forgotten.
+    /// Returns a claim reduced to what its teller can know. Ignores the claim that a node is gone
+    /// which is not alive here. Otherwise each member that heard it would remember it for as long
+    /// again, and tell members that had forgotten it.
     pub(super) fn as_hearsay(&self, told: &Update) -> Option<Update> {
         let (life, incarnation) = (*told.id(), told.incarnation());
         let suspected = |incarnation| Update::new(life, incarnation, State::Suspect);
         let me = self.engine.identity();
         if life == *me && told.state() != State::Alive {
-            // one more, and every suspicion, however old, would end this life
+            // One incarnation more, and every suspicion, however old, would end this life.
             return Some(suspected(if incarnation >= LAST_INCARNATION - 1 {
                 LAST_INCARNATION
             } else {
@@ -34,21 +36,21 @@ impl Roster {
         lives.then(|| suspected(incarnation))
     }
 
-    /// Whether another node is known to live a later life than this one, so that nothing which is
-    /// said of it matters.
+    /// Returns whether a later life of another node is known, so that claims about this one do not
+    /// matter.
     pub(super) fn is_over(&self, life: &Contact) -> bool {
         let is_other = life.node != self.engine.identity().0.node;
         is_other && self.vouchers.is_over(life)
     }
 
-    /// Whether this is said of this very life, and makes it go on as the next one.
+    /// Returns whether a claim is about this node's present life and forces it into its next one.
     pub(super) fn ends_this_life(&self, told: &Update) -> bool {
         let is_last = told.incarnation() == LAST_INCARNATION;
         told.id() == self.engine.identity() && told.state() == State::Suspect && is_last
     }
 
-    /// Hands what was `told`, as far as it is believed, to the engine by `hand_over`, and follows
-    /// up whom it calls gone.
+    /// Passes the believed part of `told` to the engine with `hand_over`, and then examines the
+    /// nodes that it calls gone.
     pub(super) fn take_hearsay(
         &mut self,
         now: Instant,
@@ -64,7 +66,7 @@ impl Roster {
         }
     }
 
-    /// Asks a suspect whom others call gone, before it is held for that.
+    /// Asks a suspect that others call gone before it is believed to be gone.
     fn doubt(&mut self, now: Instant, node: &NodeId) {
         if !self.live.contains_key(node) {
             return;
@@ -82,10 +84,12 @@ impl Roster {
         };
         let is_asked = self.answers.is_called_gone(node, incarnation);
         if !is_asked || !self.timers.holds(&timer) {
-            // who says so has waited before; of a large cluster not all have met, and need longer
+            // The teller has waited already. In a large cluster not all members have met, and they
+            // need longer.
             let (all, small) = (self.time_to_contradict(), self.patience());
             let usual = all.saturating_sub(small) / 2 + small / 24;
-            // how far one is that never answered nobody knows, and no way takes as long as this
+            // The distance of a node that never answered is unknown, but no path takes as long as
+            // this.
             let patience = match self.answers.round_trip(node) {
                 Some(_) => usual,
                 None => usual.max(small / 2),
@@ -96,7 +100,7 @@ impl Roster {
         }
     }
 
-    /// Until when the end of a suspect is put off, where this timer is to bring it.
+    /// Returns until when the end of a suspect is postponed, if this timer would end it.
     pub(super) fn puts_off(&mut self, now: Instant, timer: &Timer<Life>) -> Option<Instant> {
         let Timer::ChangeSuspectToDown {
             member_id: Life(suspect),
@@ -115,11 +119,11 @@ impl Roster {
         Some(until)
     }
 
-    /// Tells a suspect that it is one, and asks it for a word: by that it contradicts.
+    /// Tells a suspect about the suspicion and asks it for an answer, with which it contradicts.
     fn confront(&mut self, now: Instant, suspect: Contact, incarnation: Incarnation) {
         let header = Header {
             src: *self.engine.identity(),
-            // what it knows of this node is as late, or later
+            // The suspect knows the same incarnation of this node, or a later one.
             src_incarnation: Incarnation::default(),
             dst: Life(suspect),
             message: foca::Message::Gossip,
@@ -130,7 +134,8 @@ impl Roster {
         self.announce(now, suspect);
     }
 
-    /// Takes out what the table of members has no room for; whether it has for who tells.
+    /// Removes the updates that do not fit into the table of members. Returns whether there is room
+    /// for the teller.
     pub(super) fn make_fit(
         &self,
         teller: Option<&NodeId>,

@@ -1,4 +1,4 @@
-//! The engine's packets, looked at before it sees them, and how it is set.
+//! The engine's packets, decoded before the engine sees them, and the engine's settings.
 
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
@@ -10,32 +10,33 @@ use super::super::vouch::{LifeCodec, Vouchers, decode_signed};
 use super::{Header, Update};
 use p2pfs_proto::wire::native::udp::{Contact, PAYLOAD_MAX_BYTES, Signature};
 
-/// How often news of members is passed on while there is some.
+/// Time between two rounds of gossip while there is news of members.
 const GOSSIP_PERIOD: Duration = Duration::from_millis(200);
-/// To how many members at once, and how many are asked to try a probe that fails.
+/// Number of members that receive gossip at once, and that are asked to try a failed probe.
 const FANOUT: NonZeroUsize = NonZeroUsize::new(3).unwrap();
-/// How often one member is asked for others.
+/// Time between two requests to a member for others.
 const ASK_PERIOD: Duration = Duration::from_secs(30);
-/// How often two members that are down are looked for: what heals a partition.
+/// Time between two greetings of two members that are down. They heal a partition.
 const LOOK_FOR_DOWN_PERIOD: Duration = Duration::from_secs(10);
-/// The shortest time between probes.
+/// Minimum time between probes.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
 
-/// What a packet is about, before the engine sees it.
+/// A decoded packet before the engine sees it.
 pub(super) struct Packet {
     pub(super) header: Header,
     pub(super) told: Vec<(Update, Signature)>,
 }
 
-/// How often each piece of news goes out at least: enough for three members under heavy loss.
+/// Minimum number of transmissions of each piece of news: enough for three members under heavy
+/// loss.
 pub(super) const SENDS_MIN: NonZeroU8 = NonZeroU8::new(6).unwrap();
 
-/// Whether a datagram can be addressed to it at all.
+/// Returns whether a datagram can be addressed to the contact.
 pub(super) fn is_reachable(contact: Contact) -> bool {
     contact.address.port() != 0 && !contact.address.ip().is_unspecified()
 }
 
-/// The packet's parts, where all of it can be read and no member in it is nowhere.
+/// Decodes a packet. Returns none if any part is malformed or any member has no address.
 pub(super) fn decode(mut data: &[u8]) -> Option<Packet> {
     if data.len() > PAYLOAD_MAX_BYTES {
         return None;
@@ -54,7 +55,7 @@ pub(super) fn decode(mut data: &[u8]) -> Option<Packet> {
     sound.then_some(Packet { header, told })
 }
 
-/// The packet with these updates and no others.
+/// Encodes a packet with exactly these updates.
 pub(super) fn encode(header: &Header, updates: &[Update], vouchers: &Vouchers) -> Vec<u8> {
     let mut codec = LifeCodec(vouchers.clone());
     let mut bytes = Vec::new();
@@ -76,7 +77,7 @@ pub(super) fn engine_config(config: &ClusterConfig) -> foca::Config {
         })
     };
     foca::Config {
-        // a period of nothing would never let time pass
+        // With a period of zero, time would never pass.
         probe_period: config.probe_period.max(SHORTEST_PERIOD),
         probe_rtt: config.probe_round_trip,
         num_indirect_probes: FANOUT,

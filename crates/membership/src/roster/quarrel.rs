@@ -1,30 +1,32 @@
-//! Other lives of this very node: going on after them, and what becomes of the others' standing
-//! while they talk to another process with the same key.
+//! Other lives of this node: continuing after them, and the state of other members while they talk
+//! to another process with the same key.
 //!
-//! Who is refused as a life that is over gets no answer to its probes. So what refuses it is taken
-//! for the answer that it is, or two processes with one key would take the others for gone by
-//! turns, and tell them so.
+//! A node that is refused because its life is over receives no answers to its probes. The refusal
+//! therefore counts as an answer. Otherwise two processes with one key would in turn believe the
+//! others gone, and tell them so.
 
 use super::super::identity::is_beyond;
 use super::*;
 
-/// How fast this node may go on as a new generation: some at once for a hard restart, then slowly,
-/// so that two processes with one key do not fill the network with their quarrel.
+/// Time between two new generations of this node, after a burst that a hard restart needs. It
+/// prevents two processes with one key from flooding the network with contradictions.
 pub(super) const RENEWAL_PERIOD: Duration = Duration::from_secs(5);
 pub(super) const RENEWALS_AT_ONCE: u32 = 6;
-/// The same once the other process is known: each of the two is then heard for a while.
+/// Time between two new generations once the other process is known. Each of the two is then heard
+/// for a while.
 const QUARREL_PERIOD: Duration = Duration::from_secs(30);
-/// So many times longer may a suspect contradict then: who is refused hears of it only when it
-/// speaks to the suspect again.
+/// Factor by which a suspect has longer to contradict then. A refused node hears of the suspicion
+/// only when it speaks to the suspect again.
 const QUARREL_PATIENCE: u32 = 5;
-/// Other lives of this node that wait to be looked for; a further one is told again.
+/// Maximum number of other lives of this node that wait to be examined. Further ones will be told
+/// again.
 const OTHER_LIVES_MAX: usize = 8;
 
-/// A later life of this node that somebody told of, and whether this node goes on after it.
+/// A later life of this node that a member told of, and whether this node continues after it.
 pub(in super::super) type OtherLife = (Contact, bool);
 
 impl Roster {
-    /// Goes on as the life after `heard`, where that is a later one than this.
+    /// Continues with the life after `heard`, if that is not older than the present one.
     pub(in super::super) fn outlive(&mut self, now: Instant, heard: Generation) {
         let me = *self.engine.identity();
         if heard < me.0.generation {
@@ -35,17 +37,17 @@ impl Roster {
         }
     }
 
-    /// Whether a contradiction is allowed now; takes it from the allowance.
+    /// Returns whether a contradiction is allowed now, and consumes the allowance.
     pub(in super::super) fn take_renewal(&mut self, now: Instant) -> bool {
         self.renewals.take(1, now)
     }
 
-    /// The next later life of this node that members told of.
+    /// Returns the next later life of this node that members told of.
     pub(in super::super) fn poll_other_life(&mut self) -> Option<OtherLife> {
         self.other_lives.pop_front()
     }
 
-    /// Another process uses this node's key, or does no more.
+    /// Records that another process uses this node's key, or no longer does.
     pub(in super::super) fn quarrel(&mut self, now: Instant, begins: bool) {
         self.quarrels = begins;
         self.renewals = if begins {
@@ -57,7 +59,7 @@ impl Roster {
         self.tune();
     }
 
-    /// How long a suspect of a small cluster may contradict.
+    /// Returns the time for which a suspect of a small cluster can contradict.
     pub(super) fn patience(&self) -> Duration {
         if self.quarrels {
             self.suspicion * QUARREL_PATIENCE
@@ -66,7 +68,7 @@ impl Roster {
         }
     }
 
-    /// A member answers that this life is over, and by that it answers.
+    /// Records that a member refused this node's life. The refusal counts as its answer.
     pub(in super::super) fn refused_by(&mut self, now: Instant, member: &NodeId) {
         let is_it = |it: &&Update| it.id().0.node == *member && it.state() != State::Down;
         let known = self.engine.iter_membership_state().find(is_it).cloned();
@@ -94,7 +96,7 @@ impl Roster {
         self.drain(now);
     }
 
-    /// Goes on after a later life that was told, where it `may`.
+    /// Continues after a later life that was told, if it `may`.
     pub(super) fn go_on_after(&mut self, now: Instant, later: Contact, may: bool) {
         if may {
             self.outlive(now, later.generation);
@@ -104,8 +106,8 @@ impl Roster {
         }
     }
 
-    /// Whether a packet that makes us go on as another generation comes when that is allowed; where
-    /// not, what makes us is taken out of it.
+    /// Returns whether a packet may force this node into another generation now. If not, removes
+    /// the parts that force it.
     pub(super) fn contradicts_in_time(
         &mut self,
         now: Instant,
@@ -127,7 +129,7 @@ impl Roster {
         false
     }
 
-    /// A later life of this very node among the updates.
+    /// Returns a later life of this node among the updates.
     pub(super) fn later_self(&self, updates: &[Update]) -> Option<Contact> {
         let me = self.engine.identity().0;
         let own = updates

@@ -1,4 +1,4 @@
-//! Promises of the roster, by hand-carried packets.
+//! Tests of the roster with packets passed by hand.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ fn roster(n: u8, now: Instant) -> Roster {
     Roster::new(&ClusterConfig::default(), contact(n, 1), vouchers, rng, now)
 }
 
-/// Each of these as its own node tells it.
+/// Encodes each update as its own node tells it.
 fn list(updates: impl IntoIterator<Item = (Arc<NodeKey>, Update)>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (key, update) in updates {
@@ -35,12 +35,12 @@ fn list(updates: impl IntoIterator<Item = (Arc<NodeKey>, Update)>) -> Vec<u8> {
     bytes
 }
 
-/// What a link has proven.
+/// Records a life as a proven link would.
 fn introduce(who: &Roster, to: &Roster) {
     to.vouchers.keep(who.vouchers.sign(who.engine.identity().0));
 }
 
-/// Delivers until nothing is left to say; for two rosters.
+/// Delivers packets between two rosters until there are none left.
 fn converse(now: Instant, a: &mut Roster, b: &mut Roster) {
     let mut counters = Counters::default();
     introduce(a, b);
@@ -121,7 +121,7 @@ fn quarrels_about_a_generation_slow_down() {
     assert!(counters.too_many_renewals > 0);
 }
 
-/// What `a` tells `b` in one packet.
+/// Sends these updates from `a` to `b` in one packet.
 fn tell(now: Instant, a: &Roster, b: &mut Roster, told: &[Update], counters: &mut Counters) {
     introduce(a, b);
     let header = Header {

@@ -1,16 +1,16 @@
 //! The engine's timers, on a clock that stands still while this node does not run.
 //!
-//! Owns their order; never looks at what they are for.
+//! This module owns their order and does not know their purpose.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// A timer that is looked at so much too late says that this node did not run meanwhile: it was
-/// stopped, or other programs had the processors. Far more than a loop with work is late, and less
-/// than an answer may take ([`super::ClusterConfig::probe_round_trip`]).
+/// Minimum delay of a timer that shows that this node did not run meanwhile: it was stopped, or
+/// other programs had the processors. It far exceeds the delays of a busy loop, and is below the
+/// time for an answer ([`super::ClusterConfig::probe_round_trip`]).
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What is to happen when.
+/// Timers by their due time.
 pub(super) struct Timers<T> {
     queue: BTreeMap<(Instant, u64), T>,
     count: u64,
@@ -29,7 +29,7 @@ impl<T> Timers<T> {
         self.queue.insert((at, self.count), timer);
     }
 
-    /// Whether it is to happen at some time.
+    /// Returns whether the timer is scheduled.
     pub(super) fn holds(&self, timer: &T) -> bool
     where
         T: PartialEq,
@@ -37,7 +37,7 @@ impl<T> Timers<T> {
         self.queue.values().any(|it| it == timer)
     }
 
-    /// Lets it happen now, and not again at the times that it was to happen before.
+    /// Schedules the timer for now, and removes its other due times.
     pub(super) fn hasten(&mut self, now: Instant, timer: T)
     where
         T: PartialEq,
@@ -46,14 +46,14 @@ impl<T> Timers<T> {
         self.insert(now, timer);
     }
 
-    /// When the first one is due.
+    /// Returns when the first timer is due.
     pub(super) fn first_due(&self) -> Option<Instant> {
         self.queue.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// Puts all off by the time for which this node did not run. What others did not answer
-    /// meanwhile nobody was here to hear, so that it must not count against them (the local health
-    /// of Lifeguard, Dadgar et al. 2018, by the plainest of its measures).
+    /// Postpones all timers by the time for which this node did not run. Answers could not be
+    /// received meanwhile, so they must not count as missing (the local health of Lifeguard, Dadgar
+    /// et al. 2018, by the simplest of its measures).
     pub(super) fn excuse_pause(&mut self, now: Instant) {
         let late = self
             .first_due()
@@ -67,7 +67,7 @@ impl<T> Timers<T> {
             .collect();
     }
 
-    /// The next one that is due.
+    /// Returns the next timer that is due.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<T> {
         let first = self.queue.first_entry()?;
         (first.key().0 <= now).then(|| first.remove())

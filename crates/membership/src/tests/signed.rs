@@ -1,8 +1,8 @@
-//! What is said of a node and not signed by it.
+//! Tests of claims about a node that the node did not sign.
 
 use super::*;
 
-/// What node 1 sends to the others in its own name, whatever it says.
+/// Sends a frame from node 1 to the others in its own name, whatever the content.
 fn node_1_says(table: &mut Table, to: &[u8], frame: &Frame) {
     let now = table.now;
     for peer in to {
@@ -63,7 +63,7 @@ fn a_life_that_its_node_did_not_sign_is_refused_in_gossip_lists_and_answers() {
         address: address(66),
         ..who
     };
-    // a packet of the engine, a member list, and the word that a node is outlived
+    // A packet of the engine, a member list, and the claim that a node is outlived.
     let liar = Vouchers::new(key(1));
     liar.keep(p2pfs_proto::wire::native::udp::SignedContact {
         contact: forged,
@@ -93,12 +93,12 @@ fn a_life_that_its_node_did_not_sign_is_refused_in_gossip_lists_and_answers() {
     assert_eq!(table.seat(3).me(), who);
 }
 
-/// That this life is over, as node 1 could tell it in a list and in packets of the engine to
-/// another.
+/// Returns the claim that this life is over as node 1 could send it: in a list, and in engine
+/// packets.
 fn calls_gone(table: &mut Table, who: Member, to: u8) -> (Bytes, Vec<Bytes>) {
     let (now, me) = (table.now, table.seat(1).me());
     let vouchers = table.seat(1).vouchers.clone();
-    // who gives up soon calls gone soon
+    // A node with a short suspicion calls others gone early.
     let hasty = ClusterConfig {
         suspicion: Duration::from_millis(10),
         ..ClusterConfig::default()
