@@ -32,14 +32,14 @@ pub const MEMBER_LIST_MAX_BYTES: usize = 512 * 1024;
 pub const SEEDS_MAX: usize = 1024;
 /// Maximum number of seeds and lost members that are greeted at once while no member is known.
 pub(crate) const GREETINGS_MAX: usize = 16;
-/// Maximum number of authors whose heads are stored. Beyond it the one that changed longest ago is
+/// Maximum number of authors with a stored head. Beyond it the one that changed longest ago is
 /// forgotten, which costs one repeated event.
 pub const HEADS_MAX: usize = 4096;
 /// Maximum number of remembered departures. The oldest is forgotten first.
 pub(crate) const DEPARTURES_MAX: usize = 4096;
 /// Answers per second to unproven addresses, and the burst limit.
 pub(crate) const UNPROVEN_ANSWERS_PER_S: u32 = 2000;
-/// Proofs per second that are verified, each of which costs two signatures and a key exchange.
+/// Proofs per second that are verified. Each costs two signatures and a key exchange.
 pub(crate) const PROOFS_PER_S: u32 = 500;
 /// Burst limit for [`PROOFS_PER_S`]: all of a large cluster at a node that starts.
 pub(crate) const PROOFS_AT_ONCE: u32 = 2000;

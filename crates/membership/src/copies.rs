@@ -21,7 +21,7 @@ use p2pfs_types::id::NodeId;
 /// Minimum time after the beginning of a later process at which an earlier one must be heard. It
 /// exceeds the time for which a network can delay a datagram.
 const OVERLAP: Duration = Duration::from_secs(3);
-/// Time without a datagram after which a process is forgotten and its key is no longer considered
+/// Time without a datagram after which a process is forgotten. Its key is then not considered
 /// copied.
 const UNHEARD: Duration = Duration::from_secs(120);
 /// Minimum time between two attempts to find another process with this node's key at one address.
@@ -199,7 +199,7 @@ impl Copies {
         (!self.processes.is_empty()).then_some(self.next)
     }
 
-    /// Forgets silent processes. Returns the nodes whose keys are no longer considered copied.
+    /// Forgets silent processes. Returns the nodes with keys that have stopped being used twice.
     fn forget_silent(&mut self, now: Instant, me: &NodeId) -> Vec<NodeId> {
         let mut over = Vec::new();
         self.processes.retain(|node, all| {

@@ -16,7 +16,7 @@ pub enum Event {
     /// The member is alive. Repeated with a higher generation, without another event between, if
     /// the member restarted unnoticed, or with another address if it moved.
     Up(Member),
-    /// The node is no longer a member. The owner drops its entries.
+    /// The node has ceased to be a member. The owner drops its entries.
     Down {
         /// The node.
         node: NodeId,
@@ -25,10 +25,13 @@ pub enum Event {
     },
     /// The member stopped cleanly and announced its return. Its entries stay until [`Event::Up`],
     /// or until [`Event::Down`] after the time of grace.
-    Away { node: NodeId },
+    Away {
+        /// The member.
+        node: NodeId,
+    },
     /// A head that is newer than the stored one. The owner verifies its signature and then calls
-    /// [`super::Cluster::set_head`]; otherwise it neither counts nor spreads. Author and rank are
-    /// as received, and the owner checks them against the bytes.
+    /// [`super::Cluster::set_head`]; otherwise it does not count and does not spread. Author and
+    /// rank are as received, and the owner checks them against the bytes.
     Head(Head),
     /// An application message ([`p2pfs_proto::wire::native::udp::Message`], not decoded here).
     Message {
@@ -37,7 +40,7 @@ pub enum Event {
         /// The body, at most [`p2pfs_proto::wire::native::udp::PAYLOAD_MAX_BYTES`].
         body: Bytes,
     },
-    /// Member lists are to be exchanged with this member over TCP:
+    /// The owner exchanges member lists with this member over TCP:
     /// [`super::Cluster::export_members`] is sent, and the answer passed to
     /// [`super::Cluster::merge_members`].
     PushPull {
@@ -61,7 +64,10 @@ pub enum Event {
         addresses: Vec<SocketAddr>,
     },
     /// One of the two processes with this key was not heard for a while.
-    CopyGone { node: NodeId },
+    CopyGone {
+        /// The node with that key.
+        node: NodeId,
+    },
     /// A membership statement that was not heard before. The owner verifies it, and calls
     /// [`super::Cluster::spread_statement`] if it is new.
     Statement {
@@ -72,7 +78,10 @@ pub enum Event {
     },
     /// A member may be at this address, with an epoch or a certificate that is unknown here. The
     /// owner finds out over TCP.
-    Stranger { address: SocketAddr },
+    Stranger {
+        /// Address of the possible member.
+        address: SocketAddr,
+    },
     /// A member breaks the rules. Reported once for each member and kind.
     Offended {
         /// The member. The session is bound to this node's key.
@@ -96,13 +105,13 @@ pub enum Offence {
 /// How a membership ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DownReason {
-    /// The member answered neither this node nor the members asked to try.
+    /// The member did not answer this node or the members asked to try.
     Failed,
     /// The member announced its return, but did not return within the time of grace.
     Away,
     /// The member left.
     Left,
-    /// The node is no longer a member by the keyring.
+    /// The keyring says that the node is not a member.
     Expelled,
 }
 

@@ -109,11 +109,16 @@ const FIRST_PUSH_PULLS: [Duration; 3] = [
 pub enum ClusterError {
     /// The body does not fit into a datagram.
     #[error("a message has at most {PAYLOAD_MAX_BYTES} bytes, this one {length_bytes}")]
-    /// The body exceeds [`PAYLOAD_MAX_BYTES`].
-    MessageTooLong { length_bytes: usize },
+    MessageTooLong {
+        /// Length of the body.
+        length_bytes: usize,
+    },
     /// The head exceeds the size that gossip carries.
     #[error("a head has at most {HEAD_MAX_BYTES} bytes, this one {length_bytes}")]
-    HeadTooLong { length_bytes: usize },
+    HeadTooLong {
+        /// Length of the head.
+        length_bytes: usize,
+    },
     /// The node is not a living member. It may become one.
     #[error("not a living member")]
     NotAMember,

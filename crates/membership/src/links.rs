@@ -16,7 +16,7 @@
 //!            ◀───────  frame                  A: stops to repeat the proof
 //! ```
 //!
-//! Errors are only counted. Whatever arrives, proven links stay proven.
+//! Errors are only counted. Proven links stay proven after any input.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -140,13 +140,13 @@ pub(super) struct Links {
     answers: TokenBucket,
     proofs: TokenBucket,
     transmits: VecDeque<Transmit>,
-    /// Addresses whose datagrams cannot be believed yet, although a member may be there.
+    /// Addresses of possible members that cannot be authenticated yet.
     strangers: VecDeque<SocketAddr>,
     pub(super) counters: Counters,
 }
 
 impl Links {
-    /// Creates an empty table. The salt and the challenges derive from `rng`, whose seed must be
+    /// Creates an empty table. The salt and the challenges derive from `rng`. Its seed must be
     /// secret and never be used twice.
     pub(super) fn new(
         me: Contact,
@@ -276,7 +276,7 @@ impl Links {
         }
     }
 
-    /// Ends the sessions of nodes that are no longer members.
+    /// Ends the sessions of former members.
     pub(super) fn forget_strangers(&mut self) {
         let keyring = self.sealer.keyring();
         let is_gone = |session: &Session| !keyring.is_member(&session.who.node);

@@ -47,7 +47,7 @@ type Header = foca::Header<Life>;
 pub(super) enum Change {
     /// A member is active, with a life that was not known before.
     Up(Contact),
-    /// A member is no longer active.
+    /// A member has stopped being active.
     Down(Contact),
     /// This node continues with this life.
     Renewed(Contact),
@@ -58,7 +58,7 @@ pub(super) enum Change {
 pub(super) enum Refused {
     /// The sender uses a life that is over. A later life is known.
     Outlived(Box<SignedContact>),
-    /// The sender uses a life whose signature was not seen.
+    /// The sender uses a life without a known signature.
     Unintroduced,
 }
 

@@ -1,10 +1,10 @@
 //! News that spreads from member to member: heads, departures and statements.
 //!
 //! This module owns the newest news of each kind, and how often it is still sent. News is *hot* for
-//! a few rounds, in each of which it goes to some random members. That reaches all but a tiny part
-//! of any cluster in a number of rounds that grows with the logarithm of its size. A head counts
-//! and spreads only after the owner has confirmed it. An unverified head can therefore neither
-//! replace a true head nor spread.
+//! a few rounds, and goes to some random members in each. That reaches all but a tiny part of any
+//! cluster in a number of rounds that grows with the logarithm of its size. A head counts and
+//! spreads only after the owner has confirmed it. An unverified head therefore cannot replace a
+//! true head, and cannot spread.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};

@@ -81,7 +81,7 @@ impl Sealer {
         &self.salt
     }
 
-    /// Returns the keyring whose current secret seals.
+    /// Returns the keyring. Its current secret seals.
     pub(super) fn keyring(&self) -> &Keyring {
         &self.keyring
     }

@@ -80,7 +80,7 @@ impl Seeds {
         self.lost.remove(node);
     }
 
-    /// Forgets lost members that are no longer members of the cluster.
+    /// Forgets lost members that the cluster has expelled or that have left it.
     pub(super) fn look_only_for(&mut self, is_member: impl Fn(&NodeId) -> bool) {
         self.lost.retain(|node, _| is_member(node));
     }

@@ -38,8 +38,8 @@ impl OwnHead {
 
 impl Cluster {
     /// Makes `bytes` the newest head of `author` and spreads it. Returns false if a head of the
-    /// same or a higher rank is stored. For this node's own heads, and for those of others whose
-    /// signature the owner has verified ([`Event::Head`]).
+    /// same or a higher rank is stored. For this node's own heads, and for those of others after
+    /// the owner has verified the signature ([`Event::Head`]).
     ///
     /// # Errors
     /// [`ClusterError::HeadTooLong`].

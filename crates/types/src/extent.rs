@@ -108,7 +108,7 @@ impl ChunkIndex {
     }
 }
 
-/// A set of bytes, stored as sorted ranges that neither touch nor overlap.
+/// A set of bytes, stored as sorted ranges with gaps between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<ByteRange>", into = "Vec<ByteRange>")]
 pub struct ExtentSet {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::bucket::TokenBucket;
 
-/// Maximum number of remembered offenders. Beyond it, an offender is dropped whose last offence
-/// another node could have forged. Among these the one with the oldest offence goes first.
+/// Maximum number of remembered offenders. Beyond it, an offender is dropped if another node could
+/// have forged its last offence. Among these the one with the oldest offence goes first.
 pub const OFFENDERS_MAX: usize = 64;
 /// Time for which an offence is remembered.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);

@@ -1,5 +1,5 @@
-//! Answers of members: their delay, and whether members are heard at all. A link whose queue holds
-//! seconds delivers every answer, but each too late for its probe.
+//! Answers of members: their delay, and whether members are heard at all. A link with seconds of
+//! queued data delivers every answer, but each too late for its probe.
 //!
 //! This module owns the outstanding probes, the round trips that they measure, and how long the end
 //! of a suspect is postponed. A node that is gone is not heard after the probe that it did not
@@ -172,8 +172,8 @@ impl Answers {
         });
     }
 
-    /// Clears the state of a node that is no longer a member. Its delay stays known, because it may
-    /// return at the same place.
+    /// Clears the state of a former member. Its delay stays known, because it may return at the
+    /// same place.
     pub(super) fn ended(&mut self, node: &NodeId) {
         if let Some(known) = self.members.get_mut(node) {
             *known = Known {
@@ -189,8 +189,8 @@ impl Answers {
         self.members.remove(node);
     }
 
-    /// Returns until when the end of a suspect whose time is over is postponed. The caller asks it
-    /// again now.
+    /// Returns until when the end of a suspect is postponed after its time is over. The caller asks
+    /// it again now.
     pub(super) fn put_off(
         &mut self,
         node: &NodeId,

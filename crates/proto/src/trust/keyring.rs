@@ -65,7 +65,7 @@ pub struct Keyring {
     epochs: RwLock<Epochs>,
     ledger: Option<RwLock<Ledger>>,
     home: Home,
-    /// Statements that arrived singly, or were made here, and are to be passed on to others.
+    /// Statements to pass on to others: received singly, or made here.
     news: Mutex<Vec<SignedStatement>>,
     /// Number of ledger changes.
     revision: AtomicU64,
@@ -247,7 +247,7 @@ impl Keyring {
         self.read_ledger(was_in).unwrap_or(true)
     }
 
-    /// Returns whether a node that is no longer a member left by its own statement.
+    /// Returns whether a former member left by its own statement.
     pub fn has_resigned(&self, node: &NodeId) -> bool {
         self.read_ledger(|ledger| ledger.has_resigned(node)) == Some(true)
     }
@@ -438,10 +438,9 @@ impl Keyring {
         Ok(())
     }
 
-    /// Removes the files: the next start founds a new cluster, and the node is no longer a member
-    /// of this one. Until then the keyring works as before, so that the node can announce that it
-    /// leaves. Returns false if the secret comes from a configured file, which p2pfs must not
-    /// remove.
+    /// Removes the files: the next start founds a new cluster, and the node leaves this one. Until
+    /// then the keyring works as before, so that the node can announce that it leaves. Returns
+    /// false if the secret comes from a configured file, which p2pfs must not remove.
     ///
     /// # Errors
     /// [`TrustError::File`]. A file may remain then.

@@ -125,22 +125,22 @@ struct Standing {
     members: BTreeMap<NodeId, Certificate>,
     /// Last membership of each expelled or departed node that is over.
     over: BTreeMap<NodeId, u32>,
-    /// Last membership of each node of which no statement stands.
+    /// Last membership of each node without any standing statement.
     void: BTreeMap<NodeId, u32>,
     /// Expulsions that void a node's statements and were applied before any of those was heard.
     voiding: BTreeSet<StatementId>,
     /// Statements that count.
     valid: BTreeSet<StatementId>,
-    /// The certificate by which each node with the right to admit was heard. Includes nodes that
-    /// are no longer members, because their earlier statements stand.
+    /// The certificate by which each node with the right to admit was heard. Includes former
+    /// members, because their earlier statements stand.
     heard_by: BTreeMap<Membership, StatementId>,
     /// The last membership for which each node has a certificate.
     last_terms: BTreeMap<NodeId, u32>,
     epoch: Option<Said<EpochId>>,
     /// Number of rotations that stand.
     rotations: u64,
-    /// Ended memberships of which more statements can come to stand, and the node whose statement
-    /// ended each. The chain of the named statement is not completely known here.
+    /// Ended memberships with statements that can still come to stand, and the node that ended
+    /// each. The chain of the named statement is not completely known here.
     open: BTreeMap<Membership, NodeId>,
     /// Memberships of nodes with the right to admit that only the node's own farewells limit.
     unconfirmed: BTreeSet<Membership>,
@@ -190,13 +190,13 @@ impl Ledger {
         Self::begun_by(founding.sign(key)).expect("a founding that was just signed is one")
     }
 
-    /// Builds the ledger of these statements, of which the first is the founding. Skips statements
-    /// that do not belong to the ledger. Returns none if the first one is not a founding.
+    /// Builds the ledger of these statements. The first must be the founding. Skips statements that
+    /// do not belong to the ledger. Returns none if the first one is not a founding.
     pub fn of(statements: Vec<SignedStatement>) -> Option<Self> {
         let mut statements = statements.into_iter();
         let mut ledger = Self::begun_by(statements.next()?)?;
         // A statement corrupted on disk does not invalidate the others. It also does not invalidate
-        // statements that the founder made when there was no more room for other nodes.
+        // statements that the founder made in a ledger that was full for others.
         let genuine = statements.filter(SignedStatement::is_genuine);
         ledger.take_in_up_to(STATEMENTS_MAX, genuine);
         Some(ledger)
@@ -251,7 +251,7 @@ impl Ledger {
             .expect("SHA-256 gives 32 bytes")
     }
 
-    /// Returns the members by node, including those whose certificate has ended.
+    /// Returns the members by node, including those with an expired certificate.
     pub fn members(&self) -> impl Iterator<Item = &Certificate> {
         self.standing.members.values()
     }
@@ -272,12 +272,12 @@ impl Ledger {
         self.is_member(node, now_s) && self.certificate(node).is_some_and(|it| it.admin)
     }
 
-    /// Returns whether the node was a member and is no longer one.
+    /// Returns whether the node is a former member.
     pub fn is_expelled(&self, node: &NodeId) -> bool {
         !self.standing.members.contains_key(node) && self.standing.over.contains_key(node)
     }
 
-    /// Returns the epoch whose secret is the cluster's, or none if no statement names one yet.
+    /// Returns the epoch of the cluster's secret, or none if no statement names one yet.
     pub fn epoch(&self) -> Option<EpochId> {
         self.standing.epoch.map(|said| said.what)
     }
@@ -289,7 +289,7 @@ impl Ledger {
     }
 
     /// Returns the chain that a node shows to another one that does not know it: the certificates
-    /// from the founding to its own. The chain includes those of nodes that are no longer members.
+    /// from the founding to its own. The chain includes those of former members.
     pub fn chain(&self, node: &NodeId) -> Vec<SignedStatement> {
         self.chain_up_to(self.certificate(node).map(|certificate| certificate.id))
     }
@@ -316,7 +316,8 @@ impl Ledger {
         chain
     }
 
-    /// Checks that the node may admit another one whose certificates still lead to the founding.
+    /// Checks that the node may admit another one, and that the chain to the founding has room for
+    /// it.
     ///
     /// # Errors
     /// [`TrustError::NotAdmin`], [`TrustError::NobodyMay`], [`TrustError::TooFar`].
@@ -349,7 +350,7 @@ impl Ledger {
             .filter(move |(_, statement)| statement.by == *node)
     }
 
-    /// Returns the last statement of a node whose chain is known completely. Of several it prefers
+    /// Returns the last statement of a node with a completely known chain. Of several it prefers
     /// the latest membership, then the longest chain. Statements heard later cannot change what
     /// stands up to it.
     fn last_of(&self, node: &NodeId) -> Option<StatementId> {
@@ -365,7 +366,7 @@ impl Ledger {
         whole.max().map(|(_, _, id)| id)
     }
 
-    /// Returns the node's last statement that counts and whose chain is known completely, in
+    /// Returns the node's last statement that counts and has a completely known chain, in
     /// memberships up to this one. Farewells are excluded.
     fn last_counting(&self, node: &NodeId, up_to_term: u32) -> Option<StatementId> {
         let chains = Chains::of(self.by(node));

@@ -144,9 +144,10 @@ pub enum TrustError {
         "{name} left by itself, and could admit and expel before this node could: expel it on a \
          node that could earlier than {name} ('p2pfs trust' shows which)"
     )]
-    /// The named node left by itself, and a statement of this node cannot limit its earlier
-    /// statements.
-    SeniorLeft { name: NodeName },
+    SeniorLeft {
+        /// Name of the node that left.
+        name: NodeName,
+    },
     /// The path is too long for a statement.
     #[error(
         "only a path of up to {OWNED_PATH_MAX_BYTES} bytes can have an owner: name one above it"
@@ -184,8 +185,10 @@ pub enum TrustError {
     Overtaken,
     /// Another member already has the name.
     #[error("a member is called {name} already: choose another name, or expel that member first")]
-    /// Another member already has the name.
-    NameTaken { name: NodeName },
+    NameTaken {
+        /// The name in use.
+        name: NodeName,
+    },
     /// Too many unused invitations.
     #[error("{INVITES_MAX} invitations are waiting; wait until some are used or expire")]
     TooManyInvites,

@@ -49,7 +49,7 @@ pub enum Claim {
         /// return.
         term: u32,
     },
-    /// A node is no longer a member. Every node may state this about itself.
+    /// A node's membership has ended. Every node may state this about itself.
     Expel {
         /// Public key of the node.
         node: NodeId,

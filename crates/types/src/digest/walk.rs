@@ -137,7 +137,7 @@ fn split(pair: &[u8; 64]) -> (NodeHash, NodeHash) {
     (left, right)
 }
 
-/// The hashes that are verified and whose bytes or pairs are still to follow.
+/// Verified hashes of bytes or pairs that are still to follow.
 pub(super) struct Expected(Vec<NodeHash>);
 
 impl Expected {

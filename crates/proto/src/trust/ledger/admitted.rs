@@ -88,10 +88,10 @@ impl Ledger {
         Ok(gone.cloned().collect())
     }
 
-    /// Returns the expulsions that lose their effect in `after`, because nodes that are no longer
-    /// heard there made them: one claim for each membership. Each claim lets stand exactly what
-    /// stands now, whatever the original expulsion named. Otherwise statements that no node has
-    /// seen could come to stand.
+    /// Returns the expulsions that lose their effect in `after`, because their issuers are not
+    /// heard there: one claim for each membership. Each claim lets stand exactly what stands now,
+    /// whatever the original expulsion named. Otherwise statements that no node has seen could come
+    /// to stand.
     fn expulsions_lost_in(&self, after: &Self) -> Vec<Claim> {
         let (known, void) = after.ends();
         let mut lost: BTreeMap<Membership, bool> = BTreeMap::new();

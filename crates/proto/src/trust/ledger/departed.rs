@@ -1,4 +1,4 @@
-//! The reasons why admitted nodes are no longer members.
+//! The reasons why admitted nodes have stopped being members.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use p2pfs_types::id::NodeId;
 /// time. A statement that voids must be visible to the nodes that the expelled node had admitted.
 type Order = (u32, bool, bool, u64);
 
-/// The statement by which each departed node is out. Includes nodes whose admission is unknown.
+/// The statement by which each departed node is out. Includes nodes without a known admission.
 pub(super) type Gone = BTreeMap<NodeId, StatementId>;
 
 /// Statements on the departure and the admission of each node.
@@ -195,7 +195,7 @@ impl Ledger {
         Words::of(self)
     }
 
-    /// Returns the statement by which a node is no longer a member: by itself or by another node,
+    /// Returns the statement by which a node is a former member: by itself or by another node,
     /// about itself or about an issuer of its certificates. Returns none for a member.
     pub fn expulsion(&self, who: &NodeId) -> Option<&SignedStatement> {
         let word = self.gone().get(who)?;
@@ -242,7 +242,7 @@ impl Ledger {
         each.map(|(id, _)| *id).collect()
     }
 
-    /// Returns whether a node that is no longer a member left by its own statement.
+    /// Returns whether a former member left by its own statement.
     pub fn has_resigned(&self, who: &NodeId) -> bool {
         let word = self
             .expulsion(who)

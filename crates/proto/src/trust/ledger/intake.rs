@@ -1,7 +1,7 @@
 //! Admission of other nodes' statements into a ledger. Each statement is examined once, and once
 //! more whenever its issuer gains the right to make it. Processing stops at the first forged
 //! statement, because its sender is dishonest. In a full ledger a member's statement replaces one
-//! that does not count and whose issuer is not a member.
+//! of a former member that does not count.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

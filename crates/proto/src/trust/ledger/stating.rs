@@ -198,9 +198,9 @@ impl Ledger {
         Err(TrustError::LedgerFull)
     }
 
-    /// States again the claims that were the last word in `before` and still count, but are no
-    /// longer the last word. A claim can lose that place when a claim below or above it disappears
-    /// or counts less. Stops when the ledger has no room.
+    /// States again the claims that were the last word in `before` and still count, but have lost
+    /// that place. A claim can lose it when a claim below or above it disappears or counts less.
+    /// Stops when the ledger has no room.
     pub(super) fn say_again(
         &mut self,
         before: &Self,

@@ -33,8 +33,8 @@ struct Cut {
     /// The node that set the limit.
     by: NodeId,
     last: Option<StatementId>,
-    /// Whether it names a statement whose chain is not completely known here. Further statements
-    /// come to stand when the missing ones arrive.
+    /// Whether it names a statement with a chain that is not completely known here. Further
+    /// statements come to stand when the missing ones arrive.
     is_open: bool,
     /// Whether it names the node's own farewell and so only confirms it.
     is_confirming: bool,
@@ -193,7 +193,8 @@ impl<'a> Walk<'a> {
         !self.is_void(membership) && limit.is_none_or(is_kept)
     }
 
-    /// Returns the node by whose cut more statements of an ended membership can come to stand.
+    /// Returns the node that left an ended membership open, so that more of its statements can come
+    /// to stand.
     fn is_open(&self, membership: Membership) -> Option<NodeId> {
         let mut cuts = self.cuts(membership).peekable();
         let by = cuts.peek().map(|cut| cut.by)?;

@@ -72,7 +72,7 @@ impl From<SystemTime> for Timestamp {
 pub struct ShareIndex(pub u16);
 
 impl ShareIndex {
-    /// The first number whose records are sealed for the readers of a share.
+    /// The first number with records that are sealed for the readers of a share.
     pub const FIRST_SEALED: Self = Self(1 << 15);
 
     /// Returns whether the records under this number are sealed.
@@ -83,8 +83,8 @@ impl ShareIndex {
 
 /// Maximum number of shares of one node. Every number of a share is below it.
 pub const SHARES_MAX: usize = 4096;
-/// Maximum number of readers of a share. It is far more than people who share something among
-/// themselves, and bounds what one record makes the others store.
+/// Maximum number of readers of a share. It is far above the size of a group that shares something,
+/// and bounds what one record makes the others store.
 pub const READERS_MAX: usize = 1024;
 /// Maximum size in bytes of a sealed path and of a sealed entry. It covers the clear form, the
 /// bytes that sealing adds, and the fields of an entry besides a link's target.

@@ -98,8 +98,10 @@ pub enum DatagramError {
     Malformed,
     /// A list or a payload exceeds its limit.
     #[error("{what} exceeds its limit")]
-    /// The list or payload.
-    TooLong { what: &'static str },
+    TooLong {
+        /// The list or payload.
+        what: &'static str,
+    },
 }
 
 impl Header {

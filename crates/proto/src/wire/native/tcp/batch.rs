@@ -16,7 +16,7 @@ use p2pfs_types::extent::CHUNK_BYTES;
 
 /// Maximum number of files in one batch: some hundred KiB of a source tree or of mail.
 pub const BATCH_FILES_MAX: usize = 64;
-/// Maximum size of a file in a batch in bytes: one chunk, whose proof consists of its bytes only.
+/// Maximum size of a file in a batch in bytes: one chunk. Its proof consists of its bytes only.
 pub const BATCH_FILE_MAX_BYTES: u64 = CHUNK_BYTES;
 /// Maximum size of all files in one batch in bytes: as much as one range.
 pub const BATCH_MAX_BYTES: u64 = 1 << 20;
@@ -39,7 +39,7 @@ const NOT_HERE: u8 = 2;
 pub enum BatchPart {
     /// The whole file with its proof, not verified yet.
     Here(Bytes),
-    /// The file changed, so this content is no longer present.
+    /// The file changed, so this content is gone.
     Gone,
     /// The content was never present.
     NotHere,
@@ -67,7 +67,7 @@ impl PackedBatch {
         self.bytes.extend(proof);
     }
 
-    /// Adds a file that is no longer present.
+    /// Adds a file with a content that is gone.
     pub fn push_gone(&mut self) {
         self.bytes.push(GONE);
     }

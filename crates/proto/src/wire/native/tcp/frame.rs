@@ -52,8 +52,7 @@ kinds! {
     Enrolled = 4,
     /// Greeting of the acceptor to a former member, with the statements by which it is out.
     PutOut = 5,
-    /// Keep-alive of the dialler. With the id of a request, it says that the answer is no longer
-    /// needed.
+    /// Keep-alive of the dialler. With the id of a request, it cancels that request.
     Ping = 8,
     /// The acceptor's answer to a ping.
     Pong = 9,
@@ -91,7 +90,7 @@ kinds! {
     Data = 35,
     /// Response with the ranges that the peer can send.
     Holdings = 36,
-    /// Response: the content is no longer present.
+    /// Response: the content is gone.
     Gone = 37,
     /// Response: the content was never present.
     NotHere = 38,

@@ -43,7 +43,7 @@ pub enum Greeting {
         /// Certificates from the founding to the dialler's own.
         chain: Bytes,
     },
-    /// The acceptor tells a former member why it is no longer one, and closes the connection.
+    /// The acceptor tells a former member why its membership ended, and closes the connection.
     PutOut {
         /// The signed statements by which the dialler is out: `trust::SignedStatement`.
         word: Bytes,
