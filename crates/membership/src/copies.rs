@@ -40,7 +40,7 @@ const CONTRADICTIONS: u32 = 3;
 const UNREACHED: Salt = [0; 16];
 
 /// A process that speaks, or did so a while ago.
-struct Process {
+struct SpeakingProcess {
     salt: Salt,
     address: SocketAddr,
     first: Instant,
@@ -50,18 +50,18 @@ struct Process {
 }
 
 /// Contradictions of this process by later lives, none soon after another.
-struct Contradicted {
+struct ContradictionCount {
     count: u32,
     last: Instant,
 }
 
 /// The processes that speak for each node.
 pub(super) struct Copies {
-    processes: BTreeMap<NodeId, Vec<Process>>,
+    processes: BTreeMap<NodeId, Vec<SpeakingProcess>>,
     /// Reported copies: the nodes with copied keys, and the addresses of the processes.
     told: BTreeMap<NodeId, BTreeSet<SocketAddr>>,
     looked: BTreeMap<SocketAddr, Instant>,
-    contradicted: Option<Contradicted>,
+    contradicted: Option<ContradictionCount>,
     next: Instant,
 }
 
@@ -92,7 +92,8 @@ impl Copies {
     ) -> Option<Vec<SocketAddr>> {
         let begun = self.note(now, node, salt, address)?;
         let all = self.processes.get(&node)?;
-        let is_later = |it: &&Process| it.outlasts && it.first < begun && !is_silent(it, now);
+        let is_later =
+            |it: &&SpeakingProcess| it.outlasts && it.first < begun && !is_silent(it, now);
         let mut at: Vec<_> = all.iter().filter(is_later).map(|it| it.address).collect();
         if at.is_empty() {
             return None;
@@ -131,7 +132,7 @@ impl Copies {
                 let silent = (0..all.len()).min_by_key(|at| all[*at].last)?;
                 all.swap_remove(silent);
             }
-            all.push(Process {
+            all.push(SpeakingProcess {
                 salt,
                 address,
                 first: now,
@@ -141,7 +142,7 @@ impl Copies {
             return Some(now);
         };
         let first = all[at].first;
-        let began_long_ago = |it: &Process| it.first > first && now >= it.first + OVERLAP;
+        let began_long_ago = |it: &SpeakingProcess| it.first > first && now >= it.first + OVERLAP;
         let outlasts = all
             .iter()
             .any(|it| began_long_ago(it) && !is_silent(it, now));
@@ -179,7 +180,7 @@ impl Copies {
     /// Counts that a later life than this process's was told. Returns true if that happens again
     /// and again.
     fn is_contradicted_again(&mut self, now: Instant) -> bool {
-        let past = |it: &Contradicted| now.saturating_duration_since(it.last);
+        let past = |it: &ContradictionCount| now.saturating_duration_since(it.last);
         let known = self.contradicted.take();
         let known = known.filter(|it| past(it) < UNHEARD);
         let count = match &known {
@@ -191,7 +192,7 @@ impl Copies {
             Some(it) => it.count + 1,
             None => 1,
         };
-        self.contradicted = Some(Contradicted { count, last: now });
+        self.contradicted = Some(ContradictionCount { count, last: now });
         count >= CONTRADICTIONS
     }
 
@@ -221,7 +222,7 @@ impl Copies {
     }
 }
 
-fn is_silent(process: &Process, now: Instant) -> bool {
+fn is_silent(process: &SpeakingProcess, now: Instant) -> bool {
     now.saturating_duration_since(process.last) >= UNHEARD
 }
 

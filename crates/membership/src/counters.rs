@@ -56,7 +56,7 @@ pub struct Counters {
 
 /// Reason why one datagram is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dropped {
+pub(super) enum DropCause {
     Foreign,
     UnknownEpoch,
     BadSeal,
@@ -71,7 +71,7 @@ pub(super) enum Dropped {
     NotAMember,
 }
 
-impl From<Offence> for Dropped {
+impl From<Offence> for DropCause {
     fn from(what: Offence) -> Self {
         match what {
             Offence::SpeaksForOthers => Self::Forged,
@@ -99,20 +99,20 @@ impl Counters {
             + self.overflow
     }
 
-    pub(super) fn count(&mut self, dropped: Dropped) {
+    pub(super) fn count(&mut self, dropped: DropCause) {
         let counter = match dropped {
-            Dropped::Foreign => &mut self.foreign,
-            Dropped::UnknownEpoch => &mut self.unknown_epoch,
-            Dropped::BadSeal => &mut self.bad_seal,
-            Dropped::Malformed => &mut self.malformed,
-            Dropped::Own => &mut self.own,
-            Dropped::Replayed => &mut self.replayed,
-            Dropped::StaleReply => &mut self.stale_reply,
-            Dropped::Unproven => &mut self.unproven,
-            Dropped::TwoFaced => &mut self.two_faced,
-            Dropped::Forged => &mut self.forged,
-            Dropped::AheadOfClock => &mut self.ahead_of_clock,
-            Dropped::NotAMember => &mut self.not_a_member,
+            DropCause::Foreign => &mut self.foreign,
+            DropCause::UnknownEpoch => &mut self.unknown_epoch,
+            DropCause::BadSeal => &mut self.bad_seal,
+            DropCause::Malformed => &mut self.malformed,
+            DropCause::Own => &mut self.own,
+            DropCause::Replayed => &mut self.replayed,
+            DropCause::StaleReply => &mut self.stale_reply,
+            DropCause::Unproven => &mut self.unproven,
+            DropCause::TwoFaced => &mut self.two_faced,
+            DropCause::Forged => &mut self.forged,
+            DropCause::AheadOfClock => &mut self.ahead_of_clock,
+            DropCause::NotAMember => &mut self.not_a_member,
         };
         *counter = counter.wrapping_add(1);
     }

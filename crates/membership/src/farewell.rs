@@ -12,7 +12,7 @@ const FAREWELLS: u32 = 3;
 const FAREWELL_GAP: Duration = Duration::from_millis(60);
 
 /// A farewell that is being sent.
-pub(super) struct Leaving {
+pub(super) struct OngoingFarewell {
     how: Farewell,
     left: u32,
     /// Time of the next repetition.
@@ -20,7 +20,7 @@ pub(super) struct Leaving {
 }
 
 /// A member that announced its return.
-pub(super) struct Absence {
+pub(super) struct MemberAbsence {
     generation: Generation,
     until: Instant,
 }
@@ -30,7 +30,7 @@ impl Cluster {
     /// the process may end. From now on only messages are handled.
     pub fn leave(&mut self, now: Instant, how: Leave) {
         if self.leaving.is_none() {
-            self.leaving = Some(Leaving {
+            self.leaving = Some(OngoingFarewell {
                 how,
                 left: FAREWELLS,
                 next: Some(now),
@@ -116,7 +116,7 @@ impl Cluster {
             },
             Some(Farewell::Away) => {
                 let until = now + self.config.away_grace;
-                let absence = Absence {
+                let absence = MemberAbsence {
                     generation: member.generation,
                     until,
                 };
@@ -140,7 +140,7 @@ impl Cluster {
     }
 
     pub(super) fn end_absences(&mut self, now: Instant) {
-        let over = |absence: &Absence| absence.until <= now;
+        let over = |absence: &MemberAbsence| absence.until <= now;
         let ended: Vec<_> = self
             .away
             .iter()

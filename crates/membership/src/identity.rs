@@ -11,17 +11,17 @@ use p2pfs_types::id::{Generation, NodeId};
 /// One life of a node. Two lives are equal if node and generation are equal. A node that moves to
 /// another address takes a new generation.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Life(pub(super) Contact);
+pub(super) struct MemberLife(pub(super) Contact);
 
-impl PartialEq for Life {
+impl PartialEq for MemberLife {
     fn eq(&self, other: &Self) -> bool {
         (self.0.node, self.0.generation) == (other.0.node, other.0.generation)
     }
 }
 
-impl Eq for Life {}
+impl Eq for MemberLife {}
 
-impl Life {
+impl MemberLife {
     /// Returns the same node and address with the generation after `heard` or its own, whichever is
     /// later.
     pub(super) fn after(&self, heard: Generation) -> Option<Self> {
@@ -48,7 +48,7 @@ pub(super) fn is_beyond(heard: &Contact, than: &Contact) -> bool {
     heard.generation > than.generation || (heard.generation == than.generation && elsewhere)
 }
 
-impl Identity for Life {
+impl Identity for MemberLife {
     type Addr = NodeId;
 
     fn renew(&self) -> Option<Self> {
@@ -68,10 +68,10 @@ impl Identity for Life {
 mod tests {
     use super::*;
 
-    fn life(generation: u64) -> Life {
+    fn life(generation: u64) -> MemberLife {
         let address = "10.0.0.1:1378".parse().unwrap();
         let generation = Generation(generation);
-        Life(Contact {
+        MemberLife(Contact {
             node: NodeId::new([1; 32]),
             address,
             generation,

@@ -79,13 +79,13 @@ use config::{
     SMALL_CLUSTER, SMALL_CLUSTER_SLACK,
 };
 use copies::Copies;
-use farewell::{Absence, Leaving};
+use farewell::{MemberAbsence, OngoingFarewell};
 use links::Links;
 use offenders::Offenders;
 use p2pfs_types::bucket::TokenBucket;
-use roster::{Change, Roster};
+use roster::{Roster, RosterChange};
 use rumors::Rumors;
-use seeds::Seeds;
+use seeds::SeedSchedule;
 use vouch::Vouchers;
 
 pub use config::{
@@ -139,11 +139,11 @@ pub struct Cluster {
     knocks: TokenBucket,
     links: Links,
     roster: Roster,
-    seeds: Seeds,
+    seeds: SeedSchedule,
     rumors: Rumors,
-    away: BTreeMap<NodeId, Absence>,
+    away: BTreeMap<NodeId, MemberAbsence>,
     offenders: Offenders,
-    leaving: Option<Leaving>,
+    leaving: Option<OngoingFarewell>,
     small: bool,
     broadcasts: TokenBucket,
     copies: Copies,
@@ -187,7 +187,7 @@ impl Cluster {
         let per_s = BROADCAST_DATAGRAMS_PER_S;
         Self {
             roster: Roster::new(&config, me, vouchers.clone(), engine_rng, now),
-            seeds: Seeds::new(&config.seeds, config.announce_period, now),
+            seeds: SeedSchedule::new(&config.seeds, config.announce_period, now),
             rumors: Rumors::new(),
             away: BTreeMap::new(),
             offenders: Offenders::default(),
@@ -435,11 +435,11 @@ impl Cluster {
         }
     }
 
-    fn note(&mut self, now: Instant, change: Change) {
+    fn note(&mut self, now: Instant, change: RosterChange) {
         match change {
-            Change::Up(member) => self.note_up(now, member),
-            Change::Down(member) => self.note_down(now, member),
-            Change::Renewed(me) => {
+            RosterChange::Up(member) => self.note_up(now, member),
+            RosterChange::Down(member) => self.note_down(now, member),
+            RosterChange::Renewed(me) => {
                 self.links.set_me(me);
                 let life = self.vouchers.sign(me);
                 for member in self.some_members(SMALL_CLUSTER) {

@@ -31,10 +31,10 @@ use super::config::{
     LINKS_MAX, MESSAGES_PER_S, PROOFS_AT_ONCE, PROOFS_PER_S, STRANGERS_MAX, TRANSMITS_MAX,
     UNPROVEN_ANSWERS_PER_S, WAITING_FRAMES_MAX,
 };
-use super::counters::{Counters, Dropped};
+use super::counters::{Counters, DropCause};
 use super::event::Transmit;
 use super::oldest;
-use super::pair::{Exchange, PairKey};
+use super::pair::{KeyExchange, PairKey};
 use super::seal::{SealKey, Sealer};
 use super::vouch::Vouchers;
 use super::window::ReplayWindow;
@@ -94,7 +94,7 @@ pub(super) struct Introduction {
 }
 
 /// One life of a peer's process.
-struct Session {
+struct LinkSession {
     who: Contact,
     key: SealKey,
     pair: PairKey,
@@ -105,18 +105,18 @@ struct Session {
 }
 
 /// An address with which this node exchanges datagrams.
-struct Link {
+struct PeerLink {
     /// The life that is proven to be there.
     salt: Option<Salt>,
     /// The token to send along until the peer is known to have accepted it.
     token: Option<Token>,
-    hello: Option<Hello>,
+    hello: Option<PendingHello>,
     waiting: VecDeque<Frame>,
     heard: Instant,
 }
 
 /// A hello that waits for its answer.
-struct Hello {
+struct PendingHello {
     nonce: Token,
     sent: Instant,
     repeated: usize,
@@ -127,14 +127,14 @@ struct Hello {
 pub(super) struct Links {
     me: Contact,
     vouchers: Vouchers,
-    exchange: Exchange,
+    exchange: KeyExchange,
     /// Credentials of this process in its present life.
     credentials: Credentials,
     rng: StdRng,
     sealer: Sealer,
     cookies: Cookies,
-    links: BTreeMap<SocketAddr, Link>,
-    sessions: BTreeMap<Salt, Session>,
+    links: BTreeMap<SocketAddr, PeerLink>,
+    sessions: BTreeMap<Salt, LinkSession>,
     hellos: BTreeSet<(Instant, SocketAddr)>,
     sweep: Instant,
     answers: TokenBucket,
@@ -157,7 +157,7 @@ impl Links {
     ) -> Self {
         let mut rng = StdRng::from_seed(rng.random());
         let sealer = Sealer::new(keyring, rng.random());
-        let exchange = Exchange::new(rng.random());
+        let exchange = KeyExchange::new(rng.random());
         Self {
             me,
             credentials: vouchers.credentials(me, sealer.salt(), *exchange.public()),
@@ -219,7 +219,7 @@ impl Links {
         let nonce = self.rng.random();
         let next = now + Duration::from_millis(HELLO_GAPS_MS[0]);
         if let Some(link) = self.links.get_mut(&address) {
-            link.hello = Some(Hello {
+            link.hello = Some(PendingHello {
                 nonce,
                 sent: now,
                 repeated: 0,
@@ -279,14 +279,14 @@ impl Links {
     /// Ends the sessions of former members.
     pub(super) fn forget_strangers(&mut self) {
         let keyring = self.sealer.keyring();
-        let is_gone = |session: &Session| !keyring.is_member(&session.who.node);
+        let is_gone = |session: &LinkSession| !keyring.is_member(&session.who.node);
         let gone: Vec<Salt> = self
             .sessions
             .iter()
             .filter(|(_, session)| is_gone(session))
             .map(|(salt, _)| *salt)
             .collect();
-        let at = |link: &Link| link.salt.is_some_and(|salt| gone.contains(&salt));
+        let at = |link: &PeerLink| link.salt.is_some_and(|salt| gone.contains(&salt));
         let links = self.links.iter().filter(|(_, link)| at(link));
         let addresses: Vec<_> = links.map(|(address, _)| *address).collect();
         addresses
@@ -315,7 +315,7 @@ impl Links {
         }
         if self.sweep <= now {
             self.sweep = now + LINK_IDLE / 4;
-            let silent = |link: &Link| now.saturating_duration_since(link.heard) > LINK_IDLE;
+            let silent = |link: &PeerLink| now.saturating_duration_since(link.heard) > LINK_IDLE;
             let old: Vec<_> = self
                 .links
                 .iter()
@@ -349,14 +349,14 @@ impl Links {
     }
 
     /// Returns the link to `address`. If the table is full, drops the link that was silent longest.
-    fn link(&mut self, now: Instant, address: SocketAddr) -> &mut Link {
+    fn link(&mut self, now: Instant, address: SocketAddr) -> &mut PeerLink {
         if !self.links.contains_key(&address) && self.links.len() >= LINKS_MAX {
             let oldest = oldest(&self.links, |link| link.heard);
             oldest.into_iter().for_each(|address| self.forget(address));
             // Recent tokens of a dropped link must not prove anything again.
             self.cookies.renew(self.rng.random());
         }
-        self.links.entry(address).or_insert_with(|| Link {
+        self.links.entry(address).or_insert_with(|| PeerLink {
             salt: None,
             token: None,
             hello: None,

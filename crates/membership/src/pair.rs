@@ -15,7 +15,7 @@ use p2pfs_types::id::NodeId;
 const LABEL: &[u8] = b"p2pfs 1 pair key";
 
 /// This process's half of every pair.
-pub(super) struct Exchange {
+pub(super) struct KeyExchange {
     private: PrivateKey,
     public: [u8; 32],
 }
@@ -23,7 +23,7 @@ pub(super) struct Exchange {
 /// Key of one pair of processes.
 pub(super) struct PairKey(hmac::Key);
 
-impl Exchange {
+impl KeyExchange {
     /// Creates the key pair of this process. `seed` is random and secret.
     pub(super) fn new(mut seed: [u8; 32]) -> Self {
         let private = PrivateKey::from_private_key(&X25519, &seed);
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn both_ends_have_the_same_key_and_a_third_has_another() {
-        let [a, b, c] = [1, 2, 3].map(|n| Exchange::new([n; 32]));
+        let [a, b, c] = [1, 2, 3].map(|n| KeyExchange::new([n; 32]));
         let header = [7; HEADER_BYTES];
         let mac = a.with(b.public(), &A, &B).unwrap().mac(&header, b"body");
         let at_b = b.with(a.public(), &B, &A).unwrap();
@@ -108,6 +108,6 @@ mod tests {
 
     #[test]
     fn a_public_key_of_no_order_gives_no_key() {
-        assert!(Exchange::new([1; 32]).with(&[0; 32], &A, &B).is_none());
+        assert!(KeyExchange::new([1; 32]).with(&[0; 32], &A, &B).is_none());
     }
 }

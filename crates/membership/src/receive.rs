@@ -5,7 +5,7 @@ use super::identity::is_beyond;
 use super::*;
 use links::{Arrival, Introduction};
 use p2pfs_proto::wire::native::udp::{Contact, SignedContact};
-use roster::Refused;
+use roster::PacketRefusal;
 
 impl Cluster {
     pub(super) fn receive(&mut self, now: Instant, arrival: Arrival) {
@@ -124,11 +124,11 @@ impl Cluster {
         match roster.handle_packet(now, from_node, packet, is_member, counters) {
             Ok(None) => {}
             Ok(Some((who, what))) => self.blame(now, who, what),
-            Err(Refused::Outlived(known)) => {
+            Err(PacketRefusal::Outlived(known)) => {
                 self.links
                     .send(now, address, Frame::Outlived { known: *known });
             }
-            Err(Refused::Unintroduced) => self.links.send(now, address, Frame::Unintroduced),
+            Err(PacketRefusal::Unintroduced) => self.links.send(now, address, Frame::Unintroduced),
         }
     }
 

@@ -21,7 +21,7 @@ use super::ClusterError;
 use super::config::{ClusterConfig, MEMBER_LIST_MAX_BYTES, MEMBERS_MAX};
 use super::counters::Counters;
 use super::event::Offence;
-use super::identity::Life;
+use super::identity::MemberLife;
 use super::vouch::{LifeCodec, Vouchers, decode_signed};
 use p2pfs_proto::wire::native::udp::{Contact, Signature, SignedContact};
 use p2pfs_types::bucket::TokenBucket;
@@ -33,18 +33,18 @@ mod packet;
 mod quarrel;
 mod timers;
 
-use answers::Answers;
-use packet::{Packet, SENDS_MIN, decode, encode, engine_config, is_reachable};
+use answers::ProbeAnswers;
+use packet::{EnginePacket, SENDS_MIN, decode, encode, engine_config, is_reachable};
 use quarrel::{OtherLife, RENEWAL_PERIOD, RENEWALS_AT_ONCE};
 use timers::Timers;
 
-type Engine = Foca<Life, LifeCodec, StdRng, NoCustomBroadcast>;
-type Update = foca::Member<Life>;
-type Header = foca::Header<Life>;
+type Engine = Foca<MemberLife, LifeCodec, StdRng, NoCustomBroadcast>;
+type Update = foca::Member<MemberLife>;
+type Header = foca::Header<MemberLife>;
 
 /// A change of the membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum RosterChange {
     /// A member is active, with a life that was not known before.
     Up(Contact),
     /// A member has stopped being active.
@@ -55,7 +55,7 @@ pub(super) enum Change {
 
 /// The reason why a packet was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum PacketRefusal {
     /// The sender uses a life that is over. A later life is known.
     Outlived(Box<SignedContact>),
     /// The sender uses a life without a known signature.
@@ -69,21 +69,21 @@ pub(super) type Blame = Option<(NodeId, Offence)>;
 pub(super) struct Roster {
     engine: Engine,
     vouchers: Vouchers,
-    runtime: AccumulatingRuntime<Life>,
-    timers: Timers<Timer<Life>>,
+    runtime: AccumulatingRuntime<MemberLife>,
+    timers: Timers<Timer<MemberLife>>,
     /// The token of the engine's timers since its last change of identity.
     token: Option<TimerToken>,
     base: foca::Config,
     suspicion: Duration,
     tuned_for: usize,
     live: BTreeMap<NodeId, Contact>,
-    answers: Answers,
+    answers: ProbeAnswers,
     renewals: TokenBucket,
     /// Whether another process is known to use this node's key.
     quarrels: bool,
     other_lives: VecDeque<OtherLife>,
     sends: VecDeque<(Contact, Bytes)>,
-    changes: VecDeque<Change>,
+    changes: VecDeque<RosterChange>,
 }
 
 impl Roster {
@@ -97,7 +97,12 @@ impl Roster {
     ) -> Self {
         let base = engine_config(config);
         Self {
-            engine: Foca::new(Life(me), base.clone(), rng, LifeCodec(vouchers.clone())),
+            engine: Foca::new(
+                MemberLife(me),
+                base.clone(),
+                rng,
+                LifeCodec(vouchers.clone()),
+            ),
             vouchers,
             runtime: AccumulatingRuntime::new(),
             timers: Timers::new(),
@@ -106,7 +111,7 @@ impl Roster {
             suspicion: config.suspicion,
             tuned_for: 1,
             live: BTreeMap::new(),
-            answers: Answers::default(),
+            answers: ProbeAnswers::default(),
             renewals: TokenBucket::one_in(RENEWAL_PERIOD, RENEWALS_AT_ONCE, now),
             quarrels: false,
             other_lives: VecDeque::new(),
@@ -161,14 +166,14 @@ impl Roster {
 
     /// Asks the node of this life to admit this one into its membership.
     pub(super) fn announce(&mut self, now: Instant, to: Contact) {
-        let _ = self.engine.announce(Life(to), &mut self.runtime);
+        let _ = self.engine.announce(MemberLife(to), &mut self.runtime);
         self.drain(now);
     }
 
     /// Handles an engine packet of `from`. Its header must name that node.
     ///
     /// # Errors
-    /// [`Refused`]. Nothing was changed.
+    /// [`PacketRefusal`]. Nothing was changed.
     pub(super) fn handle_packet(
         &mut self,
         now: Instant,
@@ -176,18 +181,18 @@ impl Roster {
         data: &[u8],
         is_member: impl Fn(&NodeId) -> bool,
         counters: &mut Counters,
-    ) -> Result<Blame, Refused> {
+    ) -> Result<Blame, PacketRefusal> {
         let packet = decode(data).filter(|packet| packet.header.src.0.node == from);
-        let Some(Packet { header, mut told }) = packet else {
+        let Some(EnginePacket { header, mut told }) = packet else {
             counters.bad_swim += 1;
             return Ok(None);
         };
         let sender = header.src.0;
         if let Some(later) = self.vouchers.later(&sender) {
-            return Err(Refused::Outlived(Box::new(later)));
+            return Err(PacketRefusal::Outlived(Box::new(later)));
         }
         if !self.vouchers.knows(&sender) {
-            return Err(Refused::Unintroduced);
+            return Err(PacketRefusal::Unintroduced);
         }
         let all: Vec<Update> = told.iter().map(|(update, _)| update.clone()).collect();
         told.retain(|(update, _)| is_member(&update.id().0.node));
@@ -251,7 +256,7 @@ impl Roster {
 
     /// Marks this life as over without telling others, because they learn it in another way.
     pub(super) fn take_as_down(&mut self, now: Instant, life: Contact) {
-        let over = Update::new(Life(life), 0, State::Down);
+        let over = Update::new(MemberLife(life), 0, State::Down);
         let _ = self
             .engine
             .apply_many(std::iter::once(over), false, &mut self.runtime);
@@ -331,7 +336,7 @@ impl Roster {
                 continue;
             }
             let down = match &timer {
-                Timer::RemoveDown(Life(life)) => Some(life.node),
+                Timer::RemoveDown(MemberLife(life)) => Some(life.node),
                 _ => None,
             };
             let _ = self.engine.handle_timer(timer, &mut self.runtime);
@@ -348,13 +353,13 @@ impl Roster {
     }
 
     /// Returns the next change.
-    pub(super) fn poll_change(&mut self) -> Option<Change> {
+    pub(super) fn poll_change(&mut self) -> Option<RosterChange> {
         self.changes.pop_front()
     }
 
-    fn become_life(&mut self, now: Instant, next: Life) {
+    fn become_life(&mut self, now: Instant, next: MemberLife) {
         if self.engine.change_identity(next, &mut self.runtime).is_ok() {
-            self.changes.push_back(Change::Renewed(next.0));
+            self.changes.push_back(RosterChange::Renewed(next.0));
             self.reconnect();
         }
         self.drain(now);
@@ -433,7 +438,7 @@ impl Roster {
         self.sends.push_back((to, data));
     }
 
-    fn note(&mut self, note: OwnedNotification<Life>) {
+    fn note(&mut self, note: OwnedNotification<MemberLife>) {
         match note {
             OwnedNotification::MemberUp(life) => self.note_up(life.0),
             OwnedNotification::Rename(_, life) if self.live.contains_key(&life.0.node) => {
@@ -442,11 +447,11 @@ impl Roster {
             OwnedNotification::MemberDown(life) => {
                 if let Some(contact) = self.live.remove(&life.0.node) {
                     self.answers.ended(&contact.node);
-                    self.changes.push_back(Change::Down(contact));
+                    self.changes.push_back(RosterChange::Down(contact));
                 }
             }
             OwnedNotification::Rejoin(life) => {
-                self.changes.push_back(Change::Renewed(life.0));
+                self.changes.push_back(RosterChange::Renewed(life.0));
                 self.reconnect();
             }
             _ => {}
@@ -459,7 +464,7 @@ impl Roster {
         }
         if self.live.insert(contact.node, contact) != Some(contact) {
             self.answers.begins_anew(&contact.node);
-            self.changes.push_back(Change::Up(contact));
+            self.changes.push_back(RosterChange::Up(contact));
         }
     }
 

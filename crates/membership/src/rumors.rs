@@ -33,22 +33,22 @@ const FRAMES_PER_ROUND: usize = 4;
 const REPORTED_PER_AUTHOR: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
+enum NewsKey {
     Statement(u64),
     Departure(NodeId),
     Head(NodeId),
 }
 
 /// A confirmed head.
-struct Held {
+struct ConfirmedHead {
     head: Head,
     confirmed: u64,
 }
 
 /// The known news, and the hot part of it.
 pub(super) struct Rumors {
-    hot: BTreeMap<Key, u32>,
-    heads: BTreeMap<NodeId, Held>,
+    hot: BTreeMap<NewsKey, u32>,
+    heads: BTreeMap<NodeId, ConfirmedHead>,
     confirmations: u64,
     reported: BTreeMap<NodeId, VecDeque<u64>>,
     departures: BTreeMap<NodeId, (Departure, Instant)>,
@@ -86,9 +86,9 @@ impl Rumors {
         }
         self.confirmations += 1;
         let confirmed = self.confirmations;
-        self.heads.insert(author, Held { head, confirmed });
+        self.heads.insert(author, ConfirmedHead { head, confirmed });
         self.reported.remove(&author);
-        self.heat(Key::Head(author), HEAD_ROUNDS, now);
+        self.heat(NewsKey::Head(author), HEAD_ROUNDS, now);
         true
     }
 
@@ -100,7 +100,7 @@ impl Rumors {
 
     /// Returns the newest confirmed head of a node, as news for others.
     pub(super) fn head(&self, author: &NodeId) -> Option<Rumor> {
-        self.rumor(Key::Head(*author))
+        self.rumor(NewsKey::Head(*author))
     }
 
     /// Returns whether to report a received head to the owner: it is newer than the confirmed one
@@ -145,7 +145,7 @@ impl Rumors {
             return false;
         }
         self.statements.insert(digest, bytes);
-        self.heat(Key::Statement(digest), DEPARTURE_ROUNDS, now);
+        self.heat(NewsKey::Statement(digest), DEPARTURE_ROUNDS, now);
         true
     }
 
@@ -161,7 +161,7 @@ impl Rumors {
             oldest.iter().for_each(|node| self.forget_departure(node));
         }
         self.departures.insert(who.node, (departure, now));
-        self.heat(Key::Departure(who.node), DEPARTURE_ROUNDS, now);
+        self.heat(NewsKey::Departure(who.node), DEPARTURE_ROUNDS, now);
         true
     }
 
@@ -194,9 +194,9 @@ impl Rumors {
         if self.next_round.is_none_or(|at| now < at) {
             return Vec::new();
         }
-        let mut pending: Vec<Key> = self.hot.keys().copied().collect();
+        let mut pending: Vec<NewsKey> = self.hot.keys().copied().collect();
         // Departures and statements first, then the news that was sent least.
-        pending.sort_by_key(|key| (matches!(key, Key::Head(_)), Reverse(self.hot[key])));
+        pending.sort_by_key(|key| (matches!(key, NewsKey::Head(_)), Reverse(self.hot[key])));
         let rumors = pending
             .iter()
             .filter_map(|key| Some((*key, self.rumor(*key)?)));
@@ -206,31 +206,33 @@ impl Rumors {
         frames
     }
 
-    fn heat(&mut self, key: Key, rounds: u32, now: Instant) {
+    fn heat(&mut self, key: NewsKey, rounds: u32, now: Instant) {
         self.hot.insert(key, rounds);
         self.next_round.get_or_insert(now);
     }
 
-    fn cool(&mut self, key: Key) {
+    fn cool(&mut self, key: NewsKey) {
         if let Some(rounds) = self.hot.get_mut(&key) {
             *rounds -= 1;
             if *rounds == 0 {
                 self.hot.remove(&key);
-                if let Key::Statement(digest) = key {
+                if let NewsKey::Statement(digest) = key {
                     self.statements.remove(&digest);
                 }
             }
         }
     }
 
-    fn rumor(&self, key: Key) -> Option<Rumor> {
+    fn rumor(&self, key: NewsKey) -> Option<Rumor> {
         match key {
-            Key::Statement(digest) => self.statements.get(&digest).cloned().map(Rumor::Statement),
-            Key::Head(author) => {
+            NewsKey::Statement(digest) => {
+                self.statements.get(&digest).cloned().map(Rumor::Statement)
+            }
+            NewsKey::Head(author) => {
                 let held = self.heads.get(&author)?;
                 Some(Rumor::Head(held.head.clone()))
             }
-            Key::Departure(node) => {
+            NewsKey::Departure(node) => {
                 let (departure, _) = self.departures.get(&node)?;
                 Some(Rumor::Departure(*departure))
             }
@@ -239,17 +241,17 @@ impl Rumors {
 
     fn forget_head(&mut self, author: &NodeId) {
         self.heads.remove(author);
-        self.hot.remove(&Key::Head(*author));
+        self.hot.remove(&NewsKey::Head(*author));
     }
 
     fn forget_departure(&mut self, node: &NodeId) {
         self.departures.remove(node);
-        self.hot.remove(&Key::Departure(*node));
+        self.hot.remove(&NewsKey::Departure(*node));
     }
 }
 
 /// Packs as many of these as one round may send. Returns the frames and the keys of what they have.
-fn pack(rumors: impl Iterator<Item = (Key, Rumor)>) -> (Vec<Frame>, Vec<Key>) {
+fn pack(rumors: impl Iterator<Item = (NewsKey, Rumor)>) -> (Vec<Frame>, Vec<NewsKey>) {
     let mut frames: Vec<Vec<Rumor>> = Vec::new();
     let mut room_bytes = 0;
     let mut told = Vec::new();

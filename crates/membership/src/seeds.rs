@@ -31,7 +31,7 @@ const HINT_LIFETIME: Duration = Duration::from_secs(600);
 const HINTS_MAX: usize = 32;
 
 /// The seeds, and when to greet them.
-pub(super) struct Seeds {
+pub(super) struct SeedSchedule {
     addresses: BTreeSet<SocketAddr>,
     /// Members that are down, and their last addresses.
     lost: BTreeMap<NodeId, SocketAddr>,
@@ -42,7 +42,7 @@ pub(super) struct Seeds {
     next: Instant,
 }
 
-impl Seeds {
+impl SeedSchedule {
     /// Creates the schedule. The first greeting is due at once.
     pub(super) fn new(addresses: &[SocketAddr], period: Duration, now: Instant) -> Self {
         let mut seeds = Self {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     fn greetings(
-        seeds: &mut Seeds,
+        seeds: &mut SeedSchedule,
         members: &BTreeSet<SocketAddr>,
         until: Instant,
     ) -> Vec<Instant> {
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn a_lonely_node_greets_often_and_then_ever_less_but_never_stops() {
         let start = Instant::now();
-        let mut seeds = Seeds::new(&[address(1)], Duration::from_secs(30), start);
+        let mut seeds = SeedSchedule::new(&[address(1)], Duration::from_secs(30), start);
         let times = greetings(
             &mut seeds,
             &BTreeSet::new(),
@@ -228,7 +228,7 @@ mod tests {
     fn a_member_of_a_cluster_still_greets_one_stranger_a_period_for_ever() {
         let start = Instant::now();
         let all: Vec<_> = (0..5).map(address).collect();
-        let mut seeds = Seeds::new(&all, Duration::from_secs(30), start);
+        let mut seeds = SeedSchedule::new(&all, Duration::from_secs(30), start);
         let members = BTreeSet::from([address(0), address(1)]);
         let times = greetings(&mut seeds, &members, start + Duration::from_secs(3000));
         assert_eq!(times.len(), 101);
@@ -238,7 +238,7 @@ mod tests {
     fn many_lost_members_leave_room_for_the_seeds_and_go_when_they_are_members_no_more() {
         let start = Instant::now();
         let node = |n: u16| NodeId::new([n as u8; 32]);
-        let mut seeds = Seeds::new(&[address(1)], Duration::from_secs(30), start);
+        let mut seeds = SeedSchedule::new(&[address(1)], Duration::from_secs(30), start);
         (100..200).for_each(|n| seeds.lose(node(n), address(n)));
         let mut rng = StdRng::seed_from_u64(1);
         let greeted = seeds.due(start, &BTreeSet::new(), &mut rng);
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn seeds_and_hints_are_limited() {
         let start = Instant::now();
-        let mut seeds = Seeds::new(&[], Duration::from_secs(30), start);
+        let mut seeds = SeedSchedule::new(&[], Duration::from_secs(30), start);
         (0..3000).for_each(|n| seeds.add(address(n), start));
         assert_eq!(seeds.addresses.len(), SEEDS_MAX);
         let mut rng = StdRng::seed_from_u64(1);
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn a_hinted_address_is_greeted_again_while_nobody_is_known_and_not_for_ever() {
         let start = Instant::now();
-        let mut seeds = Seeds::new(&[], Duration::from_secs(30), start);
+        let mut seeds = SeedSchedule::new(&[], Duration::from_secs(30), start);
         let mut rng = StdRng::seed_from_u64(1);
         assert!(seeds.take_hint(address(1), start));
         let greeted = seeds.due(start, &BTreeSet::new(), &mut rng);
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn made_up_hints_push_the_oldest_out() {
         let start = Instant::now();
-        let mut seeds = Seeds::new(&[], Duration::from_secs(30), start);
+        let mut seeds = SeedSchedule::new(&[], Duration::from_secs(30), start);
         for n in 0..3 * HINTS_MAX as u16 {
             let now = start + u32::from(n) * Duration::from_secs(1);
             assert!(seeds.take_hint(address(n), now));

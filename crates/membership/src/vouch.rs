@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::config::MEMBERS_MAX;
 use super::event::Offence;
-use super::identity::{Life, is_beyond};
+use super::identity::{MemberLife, is_beyond};
 use p2pfs_proto::trust::{NodeKey, verify};
 use p2pfs_proto::wire::native::udp::{
     Contact, Credentials, Departure, Farewell, Salt, Signature, SignedContact, departure_bytes,
@@ -30,11 +30,11 @@ const SIGNATURE_BYTES: usize = 64;
 #[derive(Clone)]
 pub(super) struct Vouchers {
     key: Arc<NodeKey>,
-    table: Arc<Mutex<Table>>,
+    table: Arc<Mutex<LifeTable>>,
 }
 
 #[derive(Default)]
-struct Table {
+struct LifeTable {
     known: BTreeMap<NodeId, SignedContact>,
     latest: Option<Generation>,
 }
@@ -179,32 +179,32 @@ fn is_signed(life: &SignedContact) -> bool {
 pub(super) struct LifeCodec(pub(super) Vouchers);
 
 /// Splits off a member and its signature.
-pub(super) fn decode_signed(data: &mut &[u8]) -> Option<(Member<Life>, Signature)> {
-    let member: Member<Life> = PostcardCodec.decode_member(&mut *data).ok()?;
+pub(super) fn decode_signed(data: &mut &[u8]) -> Option<(Member<MemberLife>, Signature)> {
+    let member: Member<MemberLife> = PostcardCodec.decode_member(&mut *data).ok()?;
     let (signature, rest) = data.split_at_checked(SIGNATURE_BYTES)?;
     *data = rest;
     let (first, second) = signature.split_at(SIGNATURE_BYTES / 2);
     Some((member, [first.try_into().ok()?, second.try_into().ok()?]))
 }
 
-impl Codec<Life> for LifeCodec {
+impl Codec<MemberLife> for LifeCodec {
     type Error = postcard::Error;
 
     fn encode_header(
         &mut self,
-        header: &Header<Life>,
+        header: &Header<MemberLife>,
         buf: impl BufMut,
     ) -> Result<(), postcard::Error> {
         PostcardCodec.encode_header(header, buf)
     }
 
-    fn decode_header(&mut self, buf: impl Buf) -> Result<Header<Life>, postcard::Error> {
+    fn decode_header(&mut self, buf: impl Buf) -> Result<Header<MemberLife>, postcard::Error> {
         PostcardCodec.decode_header(buf)
     }
 
     fn encode_member(
         &mut self,
-        member: &Member<Life>,
+        member: &Member<MemberLife>,
         mut buf: impl BufMut,
     ) -> Result<(), postcard::Error> {
         // A life without a known signature gets zeros, so that its receiver refuses it.
@@ -218,7 +218,7 @@ impl Codec<Life> for LifeCodec {
         Ok(())
     }
 
-    fn decode_member(&mut self, mut buf: impl Buf) -> Result<Member<Life>, postcard::Error> {
+    fn decode_member(&mut self, mut buf: impl Buf) -> Result<Member<MemberLife>, postcard::Error> {
         let member = PostcardCodec.decode_member(&mut buf)?;
         if buf.remaining() < SIGNATURE_BYTES {
             return Err(postcard::Error::DeserializeUnexpectedEnd);

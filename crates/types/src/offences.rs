@@ -30,7 +30,7 @@ pub trait Offending: Copy {
     }
 }
 
-struct Record<What> {
+struct OffenceRecord<What> {
     count: u64,
     last: What,
     at: Instant,
@@ -39,7 +39,7 @@ struct Record<What> {
 
 /// The record of one plane.
 pub struct Ledger<Who, What> {
-    records: BTreeMap<Who, Record<What>>,
+    records: BTreeMap<Who, OffenceRecord<What>>,
     telling: TokenBucket,
 }
 
@@ -57,7 +57,7 @@ impl<Who: Ord + Clone, What: Offending> Ledger<Who, What> {
         if !self.records.contains_key(who) && self.records.len() >= OFFENDERS_MAX {
             self.make_room(now);
         }
-        let record = self.records.entry(who.clone()).or_insert(Record {
+        let record = self.records.entry(who.clone()).or_insert(OffenceRecord {
             count: 0,
             last: what,
             at: now,
@@ -79,12 +79,12 @@ impl<Who: Ord + Clone, What: Offending> Ledger<Who, What> {
 
     fn make_room(&mut self, now: Instant) {
         let is_fresh =
-            |record: &Record<What>| now.saturating_duration_since(record.at) < REMEMBERED;
+            |record: &OffenceRecord<What>| now.saturating_duration_since(record.at) < REMEMBERED;
         self.records.retain(|_, record| is_fresh(record));
         if self.records.len() < OFFENDERS_MAX {
             return;
         }
-        let key = |record: &Record<What>| (!record.last.is_forgeable(), record.at);
+        let key = |record: &OffenceRecord<What>| (!record.last.is_forgeable(), record.at);
         let first = self.records.iter().min_by_key(|(_, record)| key(record));
         if let Some(who) = first.map(|(who, _)| who.clone()) {
             self.records.remove(&who);

@@ -3,7 +3,7 @@
 use super::*;
 
 /// An opened datagram.
-struct Opened {
+struct OpenedDatagram {
     header: Header,
     from: SocketAddr,
     length_bytes: usize,
@@ -15,7 +15,7 @@ struct Opened {
     key: Option<SealKey>,
 }
 
-impl Opened {
+impl OpenedDatagram {
     fn is_from(&self, pair: &PairKey) -> bool {
         pair.holds(&self.header.encode(), &self.bytes, &self.mac)
     }
@@ -39,7 +39,7 @@ impl Links {
                 arrivals
             }
             Err(dropped) => {
-                if matches!(dropped, Dropped::UnknownEpoch | Dropped::NotAMember) {
+                if matches!(dropped, DropCause::UnknownEpoch | DropCause::NotAMember) {
                     self.note_stranger(from);
                 }
                 self.counters.count(dropped);
@@ -48,14 +48,14 @@ impl Links {
         }
     }
 
-    fn open(&mut self, from: SocketAddr, datagram: &[u8]) -> Result<Opened, Dropped> {
-        let (header, sealed) = Header::decode(datagram).map_err(|_| Dropped::Foreign)?;
+    fn open(&mut self, from: SocketAddr, datagram: &[u8]) -> Result<OpenedDatagram, DropCause> {
+        let (header, sealed) = Header::decode(datagram).map_err(|_| DropCause::Foreign)?;
         if header.salt == *self.sealer.salt() {
-            return Err(Dropped::Own);
+            return Err(DropCause::Own);
         }
         let session = self.sessions.get(&header.salt);
         if session.is_some_and(|s| !s.window.is_fresh(header.counter)) {
-            return Err(Dropped::Replayed);
+            return Err(DropCause::Replayed);
         }
         let known_key = session
             .map(|s| &s.key)
@@ -65,13 +65,13 @@ impl Links {
             Some(known) => known.open(&header, sealed),
             None => {
                 let fresh = SealKey::of(self.sealer.keyring(), &header);
-                key.insert(fresh.ok_or(Dropped::UnknownEpoch)?)
+                key.insert(fresh.ok_or(DropCause::UnknownEpoch)?)
                     .open(&header, sealed)
             }
         };
-        let (bytes, mac) = body.ok_or(Dropped::BadSeal)?;
-        let body = Body::decode(&bytes).map_err(|_| Dropped::Malformed)?;
-        Ok(Opened {
+        let (bytes, mac) = body.ok_or(DropCause::BadSeal)?;
+        let body = Body::decode(&bytes).map_err(|_| DropCause::Malformed)?;
+        Ok(OpenedDatagram {
             header,
             from,
             length_bytes: datagram.len(),
@@ -82,7 +82,11 @@ impl Links {
         })
     }
 
-    fn receive(&mut self, now: Instant, mut opened: Opened) -> Result<Vec<Arrival>, Dropped> {
+    fn receive(
+        &mut self,
+        now: Instant,
+        mut opened: OpenedDatagram,
+    ) -> Result<Vec<Arrival>, DropCause> {
         let (header, from) = (opened.header, opened.from);
         let proven = self
             .links
@@ -104,7 +108,7 @@ impl Links {
                 if self.links.contains_key(&from) {
                     self.greet(now, from);
                 }
-                Err(Dropped::Unproven)
+                Err(DropCause::Unproven)
             }
             _ if for_this_life => {
                 let is_known = self.mark(&mut opened)?;
@@ -116,19 +120,19 @@ impl Links {
             }
             _ => {
                 self.challenge(now, &opened);
-                Err(Dropped::Unproven)
+                Err(DropCause::Unproven)
             }
         }
     }
 
     /// Marks a datagram of a known session as seen, once its sender is authenticated. Returns false
     /// if the session is not known.
-    fn mark(&mut self, opened: &mut Opened) -> Result<bool, Dropped> {
+    fn mark(&mut self, opened: &mut OpenedDatagram) -> Result<bool, DropCause> {
         let Some(session) = self.sessions.get_mut(&opened.header.salt) else {
             return Ok(false);
         };
         if !opened.is_from(&session.pair) {
-            return Err(Dropped::Forged);
+            return Err(DropCause::Forged);
         }
         session.window.mark(opened.header.counter);
         if let Some(key) = opened.key.take() {
@@ -139,14 +143,14 @@ impl Links {
 
     /// Returns the key that this process shares with the process of these credentials, after
     /// checking them.
-    fn pair_with(&self, salt: &Salt, who: &Credentials) -> Result<PairKey, Dropped> {
+    fn pair_with(&self, salt: &Salt, who: &Credentials) -> Result<PairKey, DropCause> {
         self.vouchers.check(salt, who)?;
         if !self.sealer.keyring().is_member(&who.who.contact.node) {
-            return Err(Dropped::NotAMember);
+            return Err(DropCause::NotAMember);
         }
         let (me, them) = (&self.me.node, &who.who.contact.node);
         let pair = self.exchange.with(&who.exchange, me, them);
-        pair.ok_or(Dropped::Forged)
+        pair.ok_or(DropCause::Forged)
     }
 
     fn deliver(&mut self, now: Instant, address: SocketAddr, frame: Frame) -> Vec<Arrival> {
@@ -170,19 +174,23 @@ impl Links {
     }
 
     /// Handles a first frame from a salt that echoes this node's challenge.
-    fn receive_proof(&mut self, now: Instant, opened: Opened) -> Result<Vec<Arrival>, Dropped> {
+    fn receive_proof(
+        &mut self,
+        now: Instant,
+        opened: OpenedDatagram,
+    ) -> Result<Vec<Arrival>, DropCause> {
         let (from, salt) = (opened.from, opened.header.salt);
         let proof = opened.body.proof;
         let Some(proof) = proof.filter(|p| self.cookies.accepts(now, from, &salt, &p.token)) else {
             self.challenge(now, &opened);
-            return Err(Dropped::Unproven);
+            return Err(DropCause::Unproven);
         };
         if !self.proofs.take(1, now) {
-            return Err(Dropped::Unproven);
+            return Err(DropCause::Unproven);
         }
         let pair = self.pair_with(&salt, &proof.who)?;
         if !opened.is_from(&pair) {
-            return Err(Dropped::Forged);
+            return Err(DropCause::Forged);
         }
         let who = self.believe(proof.who.who, from);
         self.prove(now, &opened.header, from, who, (opened.key, pair))?;
@@ -200,7 +208,11 @@ impl Links {
         Ok(arrivals)
     }
 
-    fn receive_reply(&mut self, now: Instant, mut opened: Opened) -> Result<Arrival, Dropped> {
+    fn receive_reply(
+        &mut self,
+        now: Instant,
+        mut opened: OpenedDatagram,
+    ) -> Result<Arrival, DropCause> {
         let frame = std::mem::replace(&mut opened.body.frame, Frame::Nothing);
         let Frame::HelloReply {
             nonce,
@@ -210,18 +222,18 @@ impl Links {
             known,
         } = frame
         else {
-            return Err(Dropped::Malformed);
+            return Err(DropCause::Malformed);
         };
         let (from, salt) = (opened.from, opened.header.salt);
         let hello = self.links.get(&from).and_then(|link| link.hello.as_ref());
         let Some(hello) = hello.filter(|hello| hello.nonce == nonce) else {
-            return Err(Dropped::StaleReply);
+            return Err(DropCause::StaleReply);
         };
         let once = hello.repeated == 0;
         let round_trip = once.then(|| now.saturating_duration_since(hello.sent));
         let pair = self.pair_with(&salt, &who)?;
         if !opened.is_from(&pair) {
-            return Err(Dropped::Forged);
+            return Err(DropCause::Forged);
         }
         let who = self.believe(who.who, from);
         self.prove(now, &opened.header, from, who, (opened.key, pair))?;
@@ -259,16 +271,16 @@ impl Links {
         address: SocketAddr,
         who: Contact,
         (key, pair): (Option<SealKey>, PairKey),
-    ) -> Result<(), Dropped> {
+    ) -> Result<(), DropCause> {
         match (self.sessions.get_mut(&header.salt), key) {
-            (Some(session), _) if session.who.node != who.node => return Err(Dropped::TwoFaced),
+            (Some(session), _) if session.who.node != who.node => return Err(DropCause::TwoFaced),
             (Some(session), _) => session.who = who,
-            (None, None) => return Err(Dropped::Unproven),
+            (None, None) => return Err(DropCause::Unproven),
             (None, Some(key)) => {
                 let mut window = ReplayWindow::new();
                 window.mark(header.counter);
                 let messages = TokenBucket::per_second(MESSAGES_PER_S, MESSAGES_PER_S, now);
-                let session = Session {
+                let session = LinkSession {
                     who,
                     key,
                     pair,
@@ -321,7 +333,7 @@ impl Links {
 
     /// Answers a hello. The hello has no other effect. The answer is authenticated for the process
     /// that the hello claims, and for no other.
-    fn answer_hello(&mut self, now: Instant, opened: &Opened) {
+    fn answer_hello(&mut self, now: Instant, opened: &OpenedDatagram) {
         let Frame::Hello {
             nonce,
             who,
@@ -349,7 +361,7 @@ impl Links {
         self.transmit(from, &unbound(salt, frame), Some(&pair));
     }
 
-    fn challenge(&mut self, now: Instant, opened: &Opened) {
+    fn challenge(&mut self, now: Instant, opened: &OpenedDatagram) {
         let token = self.cookies.token(now, opened.from, &opened.header.salt);
         let body = unbound(&opened.header.salt, Frame::Challenge { token });
         let around = HEADER_BYTES + MAC_BYTES + TAG_BYTES;
@@ -363,7 +375,7 @@ impl Links {
 
     /// Returns whether an answer may be sent: at most one, and not longer than the received
     /// datagram.
-    fn may_answer(&mut self, now: Instant, opened: &Opened, length_bytes: usize) -> bool {
+    fn may_answer(&mut self, now: Instant, opened: &OpenedDatagram, length_bytes: usize) -> bool {
         let may = length_bytes <= opened.length_bytes && self.answers.take(1, now);
         if !may {
             self.counters.unanswered += 1;

@@ -39,7 +39,7 @@ const OWN_ANSWERS: usize = 4;
 
 /// Measurements of one member.
 #[derive(Debug, Default)]
-struct Known {
+struct MemberMeasurements {
     probes: VecDeque<(ProbeNumber, Instant)>,
     average: Option<Duration>,
     /// Delay of its last answer.
@@ -63,13 +63,13 @@ struct Suspicion {
 
 /// Measurements of all members.
 #[derive(Default)]
-pub(super) struct Answers {
-    members: BTreeMap<NodeId, Known>,
+pub(super) struct ProbeAnswers {
+    members: BTreeMap<NodeId, MemberMeasurements>,
     /// Delays of the last answers of any members.
     last: VecDeque<Duration>,
 }
 
-impl Answers {
+impl ProbeAnswers {
     /// Records that a member is probed.
     pub(super) fn probed(&mut self, node: NodeId, number: ProbeNumber, now: Instant) {
         let probes = &mut self.members.entry(node).or_default().probes;
@@ -176,10 +176,10 @@ impl Answers {
     /// same place.
     pub(super) fn ended(&mut self, node: &NodeId) {
         if let Some(known) = self.members.get_mut(node) {
-            *known = Known {
+            *known = MemberMeasurements {
                 average: known.average,
                 last: known.last,
-                ..Known::default()
+                ..MemberMeasurements::default()
             };
         }
     }
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn an_answer_measures_the_probe_that_it_is_for_however_late_it_is() {
-        let (mut answers, start) = (Answers::default(), Instant::now());
+        let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
         for number in 0..4 {
             let at = start + u32::from(number) * SECOND;
             answers.probed(node(), number, at);
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn those_who_greet_and_are_never_met_are_remembered_up_to_a_number() {
-        let (mut answers, now) = (Answers::default(), Instant::now());
+        let (mut answers, now) = (ProbeAnswers::default(), Instant::now());
         answers.measured(node(), SECOND);
         for n in 0..2 * MEASURED_MAX as u64 {
             let mut bytes = [9; 32];
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn who_is_not_heard_after_the_probe_has_no_more_time() {
-        let (mut answers, start) = (Answers::default(), Instant::now());
+        let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
         answers.measured(node(), Duration::from_millis(1));
         answers.heard(node(), start);
         answers.probed(node(), 1, start);
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn who_is_called_gone_is_asked_some_times_before_its_end() {
-        let (mut answers, start) = (Answers::default(), Instant::now());
+        let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
         answers.heard(node(), start);
         answers.called_gone(node(), 0, SECOND, start);
         let mut now = start + SECOND;
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn who_is_heard_after_the_probe_has_more_time_and_not_for_ever() {
-        let (mut answers, start) = (Answers::default(), Instant::now());
+        let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
         answers.probed(node(), 1, start);
         answers.suspect(node(), 0, start + SECOND);
         let (first, mut rounds) = (start + 2 * SECOND, 0);
@@ -309,7 +309,7 @@ mod tests {
     fn where_everybody_answers_late_it_is_this_nodes_own_link_and_others_have_time() {
         let others = (1..=4).map(|n| NodeId::new([n; 32])).collect::<Vec<_>>();
         for [one, rest, expected] in [[2000, 2000, 4000], [1, 2000, 2]] {
-            let (mut answers, start) = (Answers::default(), Instant::now());
+            let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
             let ms = Duration::from_millis;
             answers.measured(others[0], ms(one));
             others[1..]
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn who_answered_late_before_is_given_twice_as_long_to_answer() {
-        let (mut answers, start) = (Answers::default(), Instant::now());
+        let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
         answers.measured(node(), 2 * SECOND);
         answers.probed(node(), 1, start);
         answers.suspect(node(), 0, start + SECOND);

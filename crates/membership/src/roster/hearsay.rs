@@ -101,9 +101,9 @@ impl Roster {
     }
 
     /// Returns until when the end of a suspect is postponed, if this timer would end it.
-    pub(super) fn puts_off(&mut self, now: Instant, timer: &Timer<Life>) -> Option<Instant> {
+    pub(super) fn puts_off(&mut self, now: Instant, timer: &Timer<MemberLife>) -> Option<Instant> {
         let Timer::ChangeSuspectToDown {
-            member_id: Life(suspect),
+            member_id: MemberLife(suspect),
             incarnation,
             ..
         } = timer
@@ -125,10 +125,10 @@ impl Roster {
             src: *self.engine.identity(),
             // The suspect knows the same incarnation of this node, or a later one.
             src_incarnation: Incarnation::default(),
-            dst: Life(suspect),
+            dst: MemberLife(suspect),
             message: foca::Message::Gossip,
         };
-        let suspicion = Update::new(Life(suspect), incarnation, State::Suspect);
+        let suspicion = Update::new(MemberLife(suspect), incarnation, State::Suspect);
         let told = encode(&header, &[suspicion], &self.vouchers);
         self.sends.push_back((suspect, told.into()));
         self.announce(now, suspect);

@@ -22,7 +22,7 @@ const LOOK_FOR_DOWN_PERIOD: Duration = Duration::from_secs(10);
 const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
 
 /// A decoded packet before the engine sees it.
-pub(super) struct Packet {
+pub(super) struct EnginePacket {
     pub(super) header: Header,
     pub(super) told: Vec<(Update, Signature)>,
 }
@@ -37,7 +37,7 @@ pub(super) fn is_reachable(contact: Contact) -> bool {
 }
 
 /// Decodes a packet. Returns none if any part is malformed or any member has no address.
-pub(super) fn decode(mut data: &[u8]) -> Option<Packet> {
+pub(super) fn decode(mut data: &[u8]) -> Option<EnginePacket> {
     if data.len() > PAYLOAD_MAX_BYTES {
         return None;
     }
@@ -52,7 +52,7 @@ pub(super) fn decode(mut data: &[u8]) -> Option<Packet> {
         }
     }
     let sound = is_reachable(header.src.0) && told.iter().all(|(u, _)| is_reachable(u.id().0));
-    sound.then_some(Packet { header, told })
+    sound.then_some(EnginePacket { header, told })
 }
 
 /// Encodes a packet with exactly these updates.

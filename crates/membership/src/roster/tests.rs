@@ -68,18 +68,18 @@ fn two_that_announce_know_each_other() {
     let (mut a, mut b) = (roster(1, now), roster(2, now));
     a.announce(now, contact(2, 1));
     converse(now, &mut a, &mut b);
-    assert_eq!(a.poll_change(), Some(Change::Up(contact(2, 1))));
-    assert_eq!(b.poll_change(), Some(Change::Up(contact(1, 1))));
+    assert_eq!(a.poll_change(), Some(RosterChange::Up(contact(2, 1))));
+    assert_eq!(b.poll_change(), Some(RosterChange::Up(contact(1, 1))));
 }
 
 #[test]
 fn a_node_that_hears_a_later_life_of_itself_goes_on_after_it() {
     let now = Instant::now();
     let mut a = roster(1, now);
-    let list = list([(key(1), Update::alive(Life(contact(1, 70))))]);
+    let list = list([(key(1), Update::alive(MemberLife(contact(1, 70))))]);
     let merged = a.merge(now, &list, |_| true, &mut Counters::default());
     assert_eq!(merged, Ok(()));
-    assert_eq!(a.poll_change(), Some(Change::Renewed(contact(1, 71))));
+    assert_eq!(a.poll_change(), Some(RosterChange::Renewed(contact(1, 71))));
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_restart_with_an_earlier_generation_is_told_of_the_later_one() {
         |_| true,
         &mut Counters::default(),
     );
-    let Err(Refused::Outlived(later)) = known else {
+    let Err(PacketRefusal::Outlived(later)) = known else {
         panic!("{known:?}");
     };
     assert_eq!(later.contact, contact(1, 51));
@@ -112,7 +112,7 @@ fn quarrels_about_a_generation_slow_down() {
     let mut a = roster(1, now);
     let mut counters = Counters::default();
     for generation in 0..100 {
-        let update = Update::alive(Life(contact(1, generation * 10)));
+        let update = Update::alive(MemberLife(contact(1, generation * 10)));
         let list = list([(key(1), update)]);
         a.merge(now, &list, |_| true, &mut counters).unwrap();
     }
@@ -151,7 +151,7 @@ fn suspicions_that_only_a_new_life_contradicts_renew_it_no_faster_than_quarrels(
             }
         }
         let changes = std::iter::from_fn(|| b.poll_change());
-        let renewed = changes.filter(|it| matches!(it, Change::Renewed(_)));
+        let renewed = changes.filter(|it| matches!(it, RosterChange::Renewed(_)));
         assert!(
             renewed.count() <= RENEWALS_AT_ONCE as usize,
             "{suspicions:?}"
@@ -168,10 +168,10 @@ fn that_the_next_life_of_a_node_that_lives_is_over_is_no_more_than_a_suspicion_e
     converse(now, &mut a, &mut b);
     a.outlive(now, Generation(1));
     introduce(&a, &c);
-    let over = Update::new(Life(contact(1, 2)), 0, State::Down);
+    let over = Update::new(MemberLife(contact(1, 2)), 0, State::Down);
     tell(now, &c, &mut b, &[over], &mut counters);
     let changes: Vec<_> = std::iter::from_fn(|| b.poll_change()).collect();
-    let is_gone = |it: &Change| matches!(it, Change::Down(_));
+    let is_gone = |it: &RosterChange| matches!(it, RosterChange::Down(_));
     assert!(!changes.iter().any(is_gone), "{changes:?}");
     assert_eq!(b.live().get(&key(1).node_id()), Some(&contact(1, 2)));
 }
@@ -181,7 +181,7 @@ fn who_was_called_gone_before_it_was_met_is_met_when_it_speaks() {
     let now = Instant::now();
     let (mut a, mut b, c) = (roster(1, now), roster(2, now), roster(3, now));
     introduce(&a, &c);
-    let over = Update::new(Life(contact(1, 1)), 0, State::Down);
+    let over = Update::new(MemberLife(contact(1, 1)), 0, State::Down);
     tell(now, &c, &mut b, &[over], &mut Counters::default());
     assert!(!b.live().contains_key(&key(1).node_id()));
     a.announce(now, contact(2, 1));
@@ -196,7 +196,7 @@ fn that_somebody_is_gone_who_does_not_live_here_is_not_remembered() {
     let (a, mut b, mut c) = (roster(1, now), roster(2, now), roster(3, now));
     introduce(&a, &c);
     let mut counters = Counters::default();
-    let over = Update::new(Life(contact(1, 1)), 0, State::Down);
+    let over = Update::new(MemberLife(contact(1, 1)), 0, State::Down);
     tell(now, &c, &mut b, std::slice::from_ref(&over), &mut counters);
     c.take_as_down(now, contact(1, 1));
     let list = c.export(|_| false);
@@ -212,11 +212,11 @@ fn what_a_member_asks_to_be_passed_on_goes_to_no_address_that_it_makes_up() {
     let mut counters = Counters::default();
     a.announce(now, contact(2, 1));
     converse(now, &mut a, &mut b);
-    let third = list([(key(3), Update::alive(Life(contact(3, 1))))]);
+    let third = list([(key(3), Update::alive(MemberLife(contact(3, 1))))]);
     b.merge(now, &third, |_| true, &mut counters).unwrap();
     while b.poll_send().is_some() {}
     for (n, expected) in [(3, &[contact(3, 1)][..]), (4, &[])] {
-        let target = Life(Contact {
+        let target = MemberLife(Contact {
             address: contact(66, 1).address,
             ..contact(n, 1)
         });
@@ -259,7 +259,7 @@ fn a_forged_life_ahead_of_the_clock_is_blamed_on_who_tells_of_it() {
         dst: *b.engine.identity(),
         message: foca::Message::Gossip,
     };
-    let told = Update::alive(Life(ahead));
+    let told = Update::alive(MemberLife(ahead));
     for (signer, blamed, what) in [
         (3, key(3).node_id(), Offence::AheadOfClock),
         (1, key(1).node_id(), Offence::SpeaksForOthers),
@@ -288,7 +288,7 @@ fn what_gossip_tells_of_who_is_no_member_is_neither_checked_nor_kept() {
         ..header
     };
     let stranger = contact(3, 1);
-    let told = [Update::alive(Life(stranger))];
+    let told = [Update::alive(MemberLife(stranger))];
     let genuine = a.vouchers.clone();
     genuine.keep(Vouchers::new(key(3)).sign(stranger));
     let forger = Vouchers::new(key(1));
@@ -325,7 +325,7 @@ fn the_table_of_members_has_an_end() {
                 node,
                 ..contact(9, 1)
             };
-            (key, Update::alive(Life(contact)))
+            (key, Update::alive(MemberLife(contact)))
         };
         let updates: Vec<_> = (0..64).map(update).collect();
         a.merge(now, &list(updates), |_| true, &mut counters)
@@ -350,7 +350,7 @@ fn members_hear_each_other_when_the_table_is_full_also_where_they_tell_of_more()
     let mut stranger = || {
         let key = Arc::new(NodeKey::from_seed(&rng.random()));
         let node = key.node_id();
-        let life = Life(Contact {
+        let life = MemberLife(Contact {
             node,
             ..contact(9, 1)
         });

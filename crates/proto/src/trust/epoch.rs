@@ -54,16 +54,16 @@ impl EpochSecret {
         let mut key = [0; N];
         let pseudorandom = Salt::new(HKDF_SHA256, salt).extract(&self.0);
         pseudorandom
-            .expand(&[label], Length(N))
+            .expand(&[label], OutputLength(N))
             .and_then(|output| output.fill(&mut key))
             .expect("the length is far below 255 hashes");
         key
     }
 }
 
-struct Length(usize);
+struct OutputLength(usize);
 
-impl KeyType for Length {
+impl KeyType for OutputLength {
     fn len(&self) -> usize {
         self.0
     }

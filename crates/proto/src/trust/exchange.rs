@@ -12,7 +12,7 @@ pub const EXCHANGE_MAX_BYTES: usize = STATEMENTS_MAX * STATEMENT_MAX_BYTES + 256
 
 /// Digest of a member's knowledge, and all its statements or none.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Question {
+pub(super) struct TrustQuestion {
     pub(super) digest: [u8; 32],
     pub(super) epoch: EpochId,
     pub(super) statements: Vec<u8>,
@@ -20,7 +20,7 @@ pub(super) struct Question {
 
 /// The knowledge of another member that the asking one may lack.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Answer {
+pub(super) struct TrustAnswer {
     pub(super) digest: [u8; 32],
     /// The secret of the cluster's epoch, if the asking member has another. Wiped from memory when
     /// dropped.
@@ -28,13 +28,13 @@ pub(super) struct Answer {
     pub(super) statements: Vec<u8>,
 }
 
-impl Drop for Answer {
+impl Drop for TrustAnswer {
     fn drop(&mut self) {
         self.secret.zeroize();
     }
 }
 
-impl Question {
+impl TrustQuestion {
     pub(super) fn encode(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("plain data always encodes")
     }
@@ -44,7 +44,7 @@ impl Question {
     }
 }
 
-impl Answer {
+impl TrustAnswer {
     pub(super) fn encode(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("plain data always encodes")
     }
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_question_is_read_up_to_its_limit() {
-        let question = |length: usize| Question {
+        let question = |length: usize| TrustQuestion {
             digest: [1; 32],
             epoch: EpochId([2; 8]),
             statements: vec![3; length],
@@ -80,7 +80,7 @@ mod tests {
         ] {
             let bytes = question(length - around).encode();
             assert_eq!(bytes.len(), length);
-            assert_eq!(Question::decode(&bytes).is_some(), fits, "{length}");
+            assert_eq!(TrustQuestion::decode(&bytes).is_some(), fits, "{length}");
         }
     }
 }

@@ -38,7 +38,7 @@ pub const CHAIN_MAX_BYTES: usize = CHAIN_MAX * STATEMENT_MAX_BYTES;
 
 /// Storage of the secrets and the ledger.
 #[derive(Debug)]
-enum Home {
+enum KeyringStorage {
     /// In this node's state directory.
     State(PathBuf),
     /// In a file that the administrator configured.
@@ -64,7 +64,7 @@ pub enum Fault {
 pub struct Keyring {
     epochs: RwLock<Epochs>,
     ledger: Option<RwLock<Ledger>>,
-    home: Home,
+    home: KeyringStorage,
     /// Statements to pass on to others: received singly, or made here.
     news: Mutex<Vec<SignedStatement>>,
     /// Number of ledger changes.
@@ -121,7 +121,7 @@ impl Keyring {
         Ok(Self::with(
             secret,
             Some(ledger),
-            Home::State(directory.into()),
+            KeyringStorage::State(directory.into()),
             now_s,
         ))
     }
@@ -141,7 +141,7 @@ impl Keyring {
         Ok(Self::with(
             read_secret(path)?,
             None,
-            Home::Given(path.into()),
+            KeyringStorage::Given(path.into()),
             0,
         ))
     }
@@ -149,7 +149,7 @@ impl Keyring {
     /// Creates a keyring with one secret and no ledger, not stored on disk. Nodes with that secret
     /// accept each other.
     pub fn in_memory(secret: EpochSecret) -> Self {
-        Self::with(secret, None, Home::Memory, 0)
+        Self::with(secret, None, KeyringStorage::Memory, 0)
     }
 
     /// Founds a cluster that is not stored on disk.
@@ -162,12 +162,12 @@ impl Keyring {
         Self::with(
             secret,
             Some(Ledger::found(key, name, now_s)),
-            Home::Memory,
+            KeyringStorage::Memory,
             now_s,
         )
     }
 
-    fn with(secret: EpochSecret, ledger: Option<Ledger>, home: Home, now_s: u64) -> Self {
+    fn with(secret: EpochSecret, ledger: Option<Ledger>, home: KeyringStorage, now_s: u64) -> Self {
         Self {
             epochs: RwLock::new(Epochs::new(secret)),
             ledger: ledger.map(RwLock::new),
@@ -395,8 +395,8 @@ impl Keyring {
 
     fn not_admin(&self) -> TrustError {
         match &self.home {
-            Home::Given(path) => TrustError::NoLedger { path: path.clone() },
-            Home::State(_) | Home::Memory => TrustError::NotAdmin,
+            KeyringStorage::Given(path) => TrustError::NoLedger { path: path.clone() },
+            KeyringStorage::State(_) | KeyringStorage::Memory => TrustError::NotAdmin,
         }
     }
 
@@ -410,8 +410,8 @@ impl Keyring {
     pub fn join(&self, me: &NodeId, secret: EpochSecret, chain: &[u8]) -> Result<(), TrustError> {
         let Some(ledger) = &self.ledger else {
             return Err(match &self.home {
-                Home::Given(path) => TrustError::Given { path: path.clone() },
-                Home::State(_) | Home::Memory => TrustError::BadChain,
+                KeyringStorage::Given(path) => TrustError::Given { path: path.clone() },
+                KeyringStorage::State(_) | KeyringStorage::Memory => TrustError::BadChain,
             });
         };
         let statements = SignedStatement::decode_all(chain, CHAIN_MAX);
@@ -448,12 +448,12 @@ impl Keyring {
         self.forgotten.store(true, Ordering::Relaxed);
         let _writing = self.writing.lock();
         match &self.home {
-            Home::State(directory) => {
+            KeyringStorage::State(directory) => {
                 file::remove(&directory.join(LEDGER_FILE))?;
                 file::remove(&directory.join(SECRET_FILE)).map(|()| true)
             }
-            Home::Given(_) => Ok(false),
-            Home::Memory => Ok(true),
+            KeyringStorage::Given(_) => Ok(false),
+            KeyringStorage::Memory => Ok(true),
         }
     }
 
@@ -467,7 +467,9 @@ impl Keyring {
 
     fn kept_in(&self) -> Option<&Path> {
         match &self.home {
-            Home::State(directory) if !self.forgotten.load(Ordering::Relaxed) => Some(directory),
+            KeyringStorage::State(directory) if !self.forgotten.load(Ordering::Relaxed) => {
+                Some(directory)
+            }
             _ => None,
         }
     }

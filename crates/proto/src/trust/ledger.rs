@@ -57,9 +57,9 @@ mod stating;
 mod walk;
 
 use chains::Chains;
-use departed::Gone;
+use departed::DepartedNodes;
 use intake::is_farewell;
-use walk::Walk;
+use walk::Replay;
 
 /// Maximum number of statements in a ledger. Further ones are refused.
 pub const STATEMENTS_MAX: usize = 4096;
@@ -75,7 +75,7 @@ const STATEMENTS_PER_MEMBER_MAX: usize = 4;
 pub const CHAIN_MAX: usize = 16;
 
 /// Seniority order: steps from the founder, then the time of admission, then the key.
-type Rank = (usize, u64, NodeId);
+type Seniority = (usize, u64, NodeId);
 
 /// One membership of a node, by its number from 1.
 type Membership = (NodeId, u32);
@@ -97,31 +97,31 @@ pub struct Certificate {
     pub by: NodeId,
     /// Number of this membership of the key.
     pub term: u32,
-    rank: Rank,
+    rank: Seniority,
     id: StatementId,
 }
 
 /// The last claim about a subject, and the id of the statement that made it.
 #[derive(Clone, Copy, Debug)]
-struct Said<T> {
+struct LastClaim<T> {
     id: StatementId,
     what: T,
 }
 
 /// Ownership of a path that a statement has named.
 #[derive(Clone, Copy, Debug)]
-struct Owned {
+struct PathOwnership {
     /// The current owner.
     node: Option<NodeId>,
     /// The last claim on the path. Its owner may have left since.
-    said: Option<Said<Option<Membership>>>,
+    said: Option<LastClaim<Option<Membership>>>,
     /// Number of claims on the path that stand.
     words: u64,
 }
 
 /// The result of evaluating a ledger.
 #[derive(Clone, Debug, Default)]
-struct Standing {
+struct Evaluation {
     members: BTreeMap<NodeId, Certificate>,
     /// Last membership of each expelled or departed node that is over.
     over: BTreeMap<NodeId, u32>,
@@ -136,7 +136,7 @@ struct Standing {
     heard_by: BTreeMap<Membership, StatementId>,
     /// The last membership for which each node has a certificate.
     last_terms: BTreeMap<NodeId, u32>,
-    epoch: Option<Said<EpochId>>,
+    epoch: Option<LastClaim<EpochId>>,
     /// Number of rotations that stand.
     rotations: u64,
     /// Ended memberships with statements that can still come to stand, and the node that ended
@@ -144,12 +144,12 @@ struct Standing {
     open: BTreeMap<Membership, NodeId>,
     /// Memberships of nodes with the right to admit that only the node's own farewells limit.
     unconfirmed: BTreeSet<Membership>,
-    owners: BTreeMap<Vec<u8>, Owned>,
+    owners: BTreeMap<Vec<u8>, PathOwnership>,
     /// The statement by which each departed node is out. Computed at the first request.
-    gone: OnceLock<Arc<Gone>>,
+    gone: OnceLock<Arc<DepartedNodes>>,
 }
 
-impl Standing {
+impl Evaluation {
     /// Returns the last membership of a node that is over; 0 if there is none.
     fn over_up_to(&self, node: &NodeId) -> u32 {
         self.over.get(node).copied().unwrap_or(0)
@@ -173,7 +173,7 @@ pub struct Ledger {
     cluster: StatementId,
     founder: NodeId,
     statements: BTreeMap<StatementId, SignedStatement>,
-    standing: Standing,
+    standing: Evaluation,
 }
 
 impl Ledger {
@@ -214,7 +214,7 @@ impl Ledger {
             cluster: id,
             founder: founding.statement.by,
             statements: BTreeMap::from([(id, founding)]),
-            standing: Standing::default(),
+            standing: Evaluation::default(),
         };
         ledger.standing = ledger.evaluate();
         Some(ledger)
@@ -331,8 +331,8 @@ impl Ledger {
         has_room.then_some(()).ok_or(TrustError::TooFar)
     }
 
-    fn evaluate(&self) -> Standing {
-        let mut walk = Walk::new(self);
+    fn evaluate(&self) -> Evaluation {
+        let mut walk = Replay::new(self);
         while let Some(membership) = walk.pop_senior() {
             walk.hear(membership);
         }

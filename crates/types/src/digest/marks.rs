@@ -22,16 +22,16 @@ const SLOTS: usize = 1 << 19;
 const FREE: u64 = 0;
 
 /// The process's memory. Every hash computation adds to it.
-static MARKS: LazyLock<Option<Marks>> = LazyLock::new(Marks::new);
+static MARKS: LazyLock<Option<HashedChunks>> = LazyLock::new(HashedChunks::new);
 
 /// The code of each chunk's hash and bytes, in a slot selected by the hash. A newer code replaces
 /// an older one. Pages of unused slots are never touched.
-struct Marks {
+struct HashedChunks {
     key: LessSafeKey,
     slots: Mutex<Vec<u64>>,
 }
 
-impl Marks {
+impl HashedChunks {
     /// Creates an empty memory, or none if the system has no random bytes.
     fn new() -> Option<Self> {
         let mut key = [0; 16];
@@ -69,7 +69,7 @@ fn slot_of(hash: &NodeHash) -> usize {
 }
 
 /// Returns the memory and a chunk's code in it, or none if the bytes are not a whole chunk.
-fn marked(hash: &NodeHash, bytes: &[u8]) -> Option<(&'static Marks, u64)> {
+fn marked(hash: &NodeHash, bytes: &[u8]) -> Option<(&'static HashedChunks, u64)> {
     if bytes.len() as u64 != CHUNK_BYTES {
         return None;
     }

@@ -9,7 +9,7 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::walk::{Expected, Pair, Step, Walk, halves, hash_bytes};
+use super::walk::{ExpectedHashes, ParentStep, ProofPlan, ProofStep, halves, hash_bytes};
 use super::{AppendAt, ContentHash, DigestError, Grain, ReadAt};
 use crate::extent::ByteRange;
 
@@ -78,19 +78,19 @@ pub fn encode_from(
     outboard: impl ReadAt,
 ) -> Result<Vec<u8>, DigestError> {
     check_range(size_bytes, range)?;
-    let walk = Walk::new(size_bytes, range, grain);
+    let walk = ProofPlan::new(size_bytes, range, grain);
     let pairs_bytes = walk.pairs_bytes();
     let mut encoded = Vec::with_capacity(pairs_bytes + walk.range.len() as usize);
     encoded.resize(pairs_bytes, 0);
     let whole = walk.range.align_in(grain.bytes(), size_bytes);
     append_whole(&data, walk.range, whole, &mut encoded).map_err(read_failure)?;
     let (pairs, bytes) = encoded.split_at_mut(pairs_bytes);
-    let mut source = Source::new(&data, size_bytes, walk.range, grain, bytes);
+    let mut source = ProofSource::new(&data, size_bytes, walk.range, grain, bytes);
     let mut pairs = pairs.chunks_exact_mut(64);
-    let mut expected = Expected::new(*hash.as_bytes());
+    let mut expected = ExpectedHashes::new(*hash.as_bytes());
     for step in &walk.steps {
         let fits = match step {
-            Step::Pair(step) => {
+            ProofStep::Pair(step) => {
                 let pair = match step.offset {
                     Some(offset) => read_pair(&outboard, offset)?,
                     None => source.hash_pair(step)?,
@@ -101,7 +101,7 @@ pub fn encode_from(
                     .copy_from_slice(&pair);
                 expected.take_pair(step, &pair)
             }
-            Step::Bytes { range, is_root } => {
+            ProofStep::Bytes { range, is_root } => {
                 expected.take_own_bytes(*range, source.bytes(*range), *is_root)
             }
         };
@@ -125,7 +125,7 @@ pub fn decode(
     mut encoded: Bytes,
 ) -> Result<Verified, DigestError> {
     check_range(size_bytes, range)?;
-    let walk = Walk::new(size_bytes, range, Grain::CHUNK);
+    let walk = ProofPlan::new(size_bytes, range, Grain::CHUNK);
     let pairs_bytes = walk.pairs_bytes();
     if encoded.len() as u64 != pairs_bytes as u64 + walk.range.len() {
         return Err(DigestError::ProofFailed);
@@ -133,17 +133,17 @@ pub fn decode(
     let bytes = encoded.split_off(pairs_bytes);
     let (mut proof, _) = encoded.as_chunks::<64>();
     let mut pairs = Vec::with_capacity(proof.len());
-    let mut expected = Expected::new(*hash.as_bytes());
+    let mut expected = ExpectedHashes::new(*hash.as_bytes());
     for step in &walk.steps {
         let fits = match step {
-            Step::Pair(step) => {
+            ProofStep::Pair(step) => {
                 let (pair, rest) = proof.split_first().expect("the length was checked");
                 proof = rest;
                 let bytes = *pair;
                 pairs.extend(step.offset.map(|offset| HashPair { offset, bytes }));
                 expected.take_pair(step, pair)
             }
-            Step::Bytes { range, is_root } => {
+            ProofStep::Bytes { range, is_root } => {
                 let start = (range.start - walk.range.start) as usize;
                 let bytes = &bytes[start..start + range.len() as usize];
                 expected.take_bytes(*range, bytes, *is_root)
@@ -163,7 +163,7 @@ pub fn decode(
 
 /// The bytes to be proven, in their final place, and the partly requested leaves of the outboard at
 /// both ends. The other bytes of these leaves are needed for their hashes.
-struct Source<'a, D> {
+struct ProofSource<'a, D> {
     data: &'a D,
     size_bytes: u64,
     range: ByteRange,
@@ -191,7 +191,7 @@ fn append_whole(
     Ok(())
 }
 
-impl<'a, D: ReadAt> Source<'a, D> {
+impl<'a, D: ReadAt> ProofSource<'a, D> {
     fn new(
         data: &'a D,
         size_bytes: u64,
@@ -213,7 +213,7 @@ impl<'a, D: ReadAt> Source<'a, D> {
 
     /// Hashes the halves of a subtree within a leaf. Copies the requested part of the leaf to its
     /// final place.
-    fn hash_pair(&mut self, step: &Pair) -> Result<[u8; 64], DigestError> {
+    fn hash_pair(&mut self, step: &ParentStep) -> Result<[u8; 64], DigestError> {
         if !self.leaf_range.contains(&step.range) {
             self.read_leaf(step.range.align_out(self.grain.bytes(), self.size_bytes))?;
         }

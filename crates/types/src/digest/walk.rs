@@ -10,9 +10,9 @@ use crate::extent::{ByteRange, CHUNK_BYTES};
 
 /// One step. A parent precedes its children, and the left child precedes the right one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum ProofStep {
     /// The hashes of a subtree's two halves.
-    Pair(Pair),
+    Pair(ParentStep),
     /// Requested bytes, with one hash for all of them.
     Bytes {
         range: ByteRange,
@@ -23,7 +23,7 @@ pub(super) enum Step {
 
 /// A parent in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pair {
+pub(super) struct ParentStep {
     /// All bytes below it.
     pub range: ByteRange,
     /// Byte offset in the outboard. None for a parent within the grain, which the outboard does not
@@ -37,14 +37,14 @@ pub(super) struct Pair {
 }
 
 /// All steps of a proof.
-pub(super) struct Walk {
+pub(super) struct ProofPlan {
     /// The proven range, in whole leaves.
     pub range: ByteRange,
-    pub steps: Vec<Step>,
+    pub steps: Vec<ProofStep>,
     grain: Grain,
 }
 
-impl Walk {
+impl ProofPlan {
     /// Computes the steps to `range` of a file of `size_bytes`. The range must be within the file.
     /// The steps do not depend on the grain of the outboard, but the number of pairs in the
     /// outboard does.
@@ -65,7 +65,7 @@ impl Walk {
         let pairs = self
             .steps
             .iter()
-            .filter(|step| matches!(step, Step::Pair(_)));
+            .filter(|step| matches!(step, ProofStep::Pair(_)));
         pairs.count() * 64
     }
 
@@ -75,18 +75,18 @@ impl Walk {
         let wanted_whole = self.range.contains(&subtree);
         if subtree.len() <= LEAF_BYTES || (wanted_whole && subtree.len() <= CHUNK_BYTES) {
             let range = subtree;
-            return self.steps.push(Step::Bytes { range, is_root });
+            return self.steps.push(ProofStep::Bytes { range, is_root });
         }
         let (left, right) = halves(subtree);
         let is_wanted = |half: ByteRange| !half.intersection(&self.range).is_empty();
-        let pair = Pair {
+        let pair = ParentStep {
             range: subtree,
             offset: (subtree.len() > self.grain.bytes()).then_some(index * 64),
             is_root,
             left: is_wanted(left),
             right: is_wanted(right),
         };
-        self.steps.push(Step::Pair(pair));
+        self.steps.push(ProofStep::Pair(pair));
         if pair.left {
             self.visit(left, index + 1, false);
         }
@@ -138,16 +138,16 @@ fn split(pair: &[u8; 64]) -> (NodeHash, NodeHash) {
 }
 
 /// Verified hashes of bytes or pairs that are still to follow.
-pub(super) struct Expected(Vec<NodeHash>);
+pub(super) struct ExpectedHashes(Vec<NodeHash>);
 
-impl Expected {
+impl ExpectedHashes {
     pub(super) fn new(root: NodeHash) -> Self {
         Self(vec![root])
     }
 
     /// Returns whether the pair has the next expected hash. The hashes of its halves are then
     /// verified.
-    pub(super) fn take_pair(&mut self, step: &Pair, pair: &[u8; 64]) -> bool {
+    pub(super) fn take_pair(&mut self, step: &ParentStep, pair: &[u8; 64]) -> bool {
         if self.0.pop() != Some(hash_pair(pair, step.is_root)) {
             return false;
         }
@@ -175,12 +175,12 @@ impl Expected {
 mod tests {
     use super::*;
 
-    fn pairs(size_bytes: u64, range: ByteRange) -> Vec<Pair> {
-        let pair = |step: &Step| match step {
-            Step::Pair(pair) => Some(*pair),
-            Step::Bytes { .. } => None,
+    fn pairs(size_bytes: u64, range: ByteRange) -> Vec<ParentStep> {
+        let pair = |step: &ProofStep| match step {
+            ProofStep::Pair(pair) => Some(*pair),
+            ProofStep::Bytes { .. } => None,
         };
-        Walk::new(size_bytes, range, Grain::CHUNK)
+        ProofPlan::new(size_bytes, range, Grain::CHUNK)
             .steps
             .iter()
             .filter_map(pair)
@@ -206,10 +206,10 @@ mod tests {
     fn the_bytes_of_a_walk_are_the_range_without_a_gap() {
         let size = 9 * CHUNK_BYTES + 300;
         for (start, end) in [(0, size), (1, 2), (70_000, 400_000), (size - 1, size)] {
-            let walk = Walk::new(size, ByteRange::new(start, end), Grain::CHUNK);
+            let walk = ProofPlan::new(size, ByteRange::new(start, end), Grain::CHUNK);
             let mut next = walk.range.start;
             for step in &walk.steps {
-                if let Step::Bytes { range, .. } = step {
+                if let ProofStep::Bytes { range, .. } = step {
                     assert_eq!(range.start, next);
                     assert!(range.len() <= CHUNK_BYTES);
                     next = range.end;

@@ -29,21 +29,21 @@ pub enum Whereabouts {
 #[derive(Debug)]
 pub struct HeldLock {
     _lock: File,
-    place: Arc<Place>,
+    place: Arc<LockLocation>,
 }
 
 /// The path and the identity of a lock file. The file is not open here, because a check may outlive
 /// the lock.
 #[derive(Debug)]
-struct Place {
+struct LockLocation {
     path: PathBuf,
     identity: (u64, u64),
-    looks: Mutex<Looks>,
+    looks: Mutex<LockCheck>,
     over: Condvar,
 }
 
 #[derive(Debug)]
-struct Looks {
+struct LockCheck {
     last: Whereabouts,
     /// Start time of the check that is running.
     since: Option<Instant>,
@@ -55,11 +55,11 @@ impl HeldLock {
     /// # Errors
     /// The error of reading the file's metadata.
     pub fn new(lock: File, path: PathBuf) -> io::Result<Self> {
-        let looks = Looks {
+        let looks = LockCheck {
             last: Whereabouts::InPlace,
             since: None,
         };
-        let place = Arc::new(Place {
+        let place = Arc::new(LockLocation {
             path,
             identity: identity(&lock.metadata()?),
             looks: Mutex::new(looks),
@@ -94,7 +94,7 @@ impl HeldLock {
     }
 }
 
-impl Place {
+impl LockLocation {
     fn look(&self) {
         let named = self.path.metadata();
         let is_here = named.is_ok_and(|named| identity(&named) == self.identity);

@@ -9,7 +9,7 @@ impl Keyring {
     /// Builds the question to another member, with all statements if `all` is set. Empty without a
     /// ledger.
     pub fn question(&self, all: bool) -> Vec<u8> {
-        let question = self.read_ledger(|ledger| exchange::Question {
+        let question = self.read_ledger(|ledger| exchange::TrustQuestion {
             digest: ledger.digest(),
             epoch: self.epochs.read().newest().id(),
             statements: if all {
@@ -24,7 +24,7 @@ impl Keyring {
     /// Answers the question of a member. Returns none for the answer if the bytes are not a
     /// question, and the defect of the question.
     pub fn answer(&self, bytes: &[u8]) -> (Option<Vec<u8>>, Option<Fault>) {
-        let Some(question) = exchange::Question::decode(bytes) else {
+        let Some(question) = exchange::TrustQuestion::decode(bytes) else {
             return (None, self.has_ledger().then_some(Fault::Garbage));
         };
         let (_new, fault) = self.hear(&question.statements, STATEMENTS_MAX);
@@ -32,7 +32,7 @@ impl Keyring {
         let answer = self.read_ledger(|ledger| {
             let digest = ledger.digest();
             let is_the_clusters = ledger.epoch().is_none_or(|epoch| epoch == newest.id());
-            exchange::Answer {
+            exchange::TrustAnswer {
                 digest,
                 secret: (is_the_clusters && question.epoch != newest.id())
                     .then(|| *newest.as_bytes()),
@@ -49,7 +49,7 @@ impl Keyring {
     /// Takes in an answer. Returns whether the other member lacks a statement that is known here,
     /// and the defect of the answer.
     pub fn hear_answer(&self, bytes: &[u8]) -> (bool, Option<Fault>) {
-        let Some(answer) = exchange::Answer::decode(bytes) else {
+        let Some(answer) = exchange::TrustAnswer::decode(bytes) else {
             return (false, Some(Fault::Garbage));
         };
         let (_new, fault) = self.hear(&answer.statements, STATEMENTS_MAX);

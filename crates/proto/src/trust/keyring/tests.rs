@@ -241,7 +241,7 @@ fn after_an_expulsion_the_others_have_a_fresh_secret_and_the_old_one_ends() {
 fn a_secret_is_taken_only_where_the_ledger_names_its_epoch() {
     let (one, two) = (founded(1), founded(2));
     join(&one, 1, &two, 2);
-    let liar = exchange::Answer {
+    let liar = exchange::TrustAnswer {
         digest: [0; 32],
         secret: Some([7; 32]),
         statements: Vec::new(),
@@ -274,7 +274,7 @@ fn what_no_honest_member_says_of_who_is_in_is_told_from_what_one_does() {
     // After a forged statement the rest of the message is ignored.
     let before = two.history();
     let said = [forged, genuine.clone()];
-    let question = exchange::Question {
+    let question = exchange::TrustQuestion {
         digest: [0; 32],
         epoch: two.newest().id(),
         statements: SignedStatement::encode_all(&said),

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use crate::trust::statement::{Statement, StatementId};
 
 /// Position of each statement in its issuer's chain.
-pub(super) struct Chains(BTreeMap<StatementId, Link>);
+pub(super) struct Chains(BTreeMap<StatementId, ChainPosition>);
 
 /// Position of one statement. All statements that follow it, directly or not, have the numbers from
 /// its own up to `last_follower`.
 #[derive(Clone, Copy, Debug)]
-struct Link {
+struct ChainPosition {
     number: usize,
     last_follower: usize,
     /// Number of statements before it.
@@ -42,7 +42,7 @@ impl Chains {
             order.push(id);
             links.insert(
                 id,
-                Link {
+                ChainPosition {
                     number,
                     last_follower,
                     length,

@@ -10,16 +10,16 @@ use p2pfs_types::id::NodeId;
 /// Rank of a statement about one node; the highest one is reported. It compares the last membership
 /// that the statement ends, then whether another node made it, then whether it voids, then its
 /// time. A statement that voids must be visible to the nodes that the expelled node had admitted.
-type Order = (u32, bool, bool, u64);
+type DepartureRank = (u32, bool, bool, u64);
 
 /// The statement by which each departed node is out. Includes nodes without a known admission.
-pub(super) type Gone = BTreeMap<NodeId, StatementId>;
+pub(super) type DepartedNodes = BTreeMap<NodeId, StatementId>;
 
 /// Statements on the departure and the admission of each node.
-pub(super) struct Words<'a> {
+pub(super) struct DepartureIndex<'a> {
     ledger: &'a Ledger,
     /// The statement of the highest rank on each node's departure.
-    about: BTreeMap<NodeId, (Order, &'a SignedStatement)>,
+    about: BTreeMap<NodeId, (DepartureRank, &'a SignedStatement)>,
     /// The latest statement by another node that voids the node's statements.
     void: BTreeMap<NodeId, &'a SignedStatement>,
     /// Issuer and membership of each certificate of a node, whether it counts or not.
@@ -30,9 +30,9 @@ pub(super) struct Words<'a> {
 
 /// Certificates by issuer and the issuer's membership: the admitted membership, and whether it may
 /// admit.
-type Issued = BTreeMap<Membership, Vec<(Membership, bool)>>;
+type IssuedCertificates = BTreeMap<Membership, Vec<(Membership, bool)>>;
 
-impl<'a> Words<'a> {
+impl<'a> DepartureIndex<'a> {
     fn of(ledger: &'a Ledger) -> Self {
         let mut words = Self {
             ledger,
@@ -41,7 +41,7 @@ impl<'a> Words<'a> {
             admitted: BTreeMap::new(),
             was_in: BTreeMap::new(),
         };
-        let mut without_effect = Issued::new();
+        let mut without_effect = IssuedCertificates::new();
         for (id, signed) in &ledger.statements {
             let (by, by_term) = (signed.statement.by, signed.statement.by_term);
             let counts = ledger.standing.valid.contains(id);
@@ -70,7 +70,7 @@ impl<'a> Words<'a> {
     /// Records memberships by certificates that lost effect because their issuer's statements were
     /// voided, or because the issuer itself fell. A certificate signed by a node that was already
     /// out admitted no node.
-    fn note_fallen(&mut self, mut issued: Issued) {
+    fn note_fallen(&mut self, mut issued: IssuedCertificates) {
         let heard = &self.ledger.standing.heard_by;
         let is_void = |(by, term): &Membership| {
             let void = self.ledger.standing.void.get(by);
@@ -148,7 +148,7 @@ impl<'a> Words<'a> {
     }
 
     /// Returns the statement by which each departed node is out.
-    fn all_out(&self) -> Gone {
+    fn all_out(&self) -> DepartedNodes {
         let founder = [&self.ledger.founder];
         let named: BTreeSet<_> = self.admitted.keys().chain(self.about.keys()).collect();
         let named = named.into_iter().chain(founder);
@@ -191,8 +191,8 @@ impl<'a> Words<'a> {
 }
 
 impl Ledger {
-    pub(super) fn words(&self) -> Words<'_> {
-        Words::of(self)
+    pub(super) fn words(&self) -> DepartureIndex<'_> {
+        DepartureIndex::of(self)
     }
 
     /// Returns the statement by which a node is a former member: by itself or by another node,
@@ -204,7 +204,7 @@ impl Ledger {
 
     /// Returns the departed nodes and the statement by which each is out. Computed once for each
     /// change of the statements: listing the members asks for every departed node.
-    pub(super) fn gone(&self) -> &Gone {
+    pub(super) fn gone(&self) -> &DepartedNodes {
         let gone = &self.standing.gone;
         gone.get_or_init(|| Arc::new(self.words().all_out()))
     }

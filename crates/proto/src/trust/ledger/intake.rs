@@ -14,7 +14,7 @@ use p2pfs_types::id::NodeId;
 
 /// The result of a batch of incoming statements.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(in crate::trust) struct Taken {
+pub(in crate::trust) struct IntakeResult {
     /// Statements that are new here.
     pub new: Vec<SignedStatement>,
     /// Whether a statement was not signed by the node that it names. The statements after it were
@@ -26,7 +26,7 @@ pub(in crate::trust) struct Taken {
 
 /// The statements about the membership that a node may make.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Right {
+enum StatementRight {
     #[default]
     None,
     /// It may state that it leaves.
@@ -38,7 +38,7 @@ enum Right {
 /// State of an issuer while statements are taken in.
 #[derive(Default)]
 struct Issuer {
-    right: Right,
+    right: StatementRight,
     kept: usize,
     /// Number of stored certificates for the issuer.
     admitted: usize,
@@ -51,23 +51,23 @@ struct Issuer {
 /// All nodes that have made or may make statements.
 struct Issuers(BTreeMap<NodeId, Issuer>);
 
-enum Place {
+enum IntakeDecision {
     /// It is taken in, if its issuer signed it.
-    Here,
+    Accept,
     /// Its issuer may still get the right to make it.
-    Later,
+    Defer,
     /// Its issuer has made too many statements already.
-    Over,
+    OverQuota,
     /// The ledger has no room.
-    Full,
+    NoRoom,
     /// It belongs to another cluster or is already stored.
-    Nowhere,
+    Irrelevant,
 }
 
 impl Issuers {
     fn of(ledger: &Ledger) -> Self {
         let mut issuers = Self(BTreeMap::new());
-        issuers.0.entry(ledger.founder).or_default().right = Right::Admit;
+        issuers.0.entry(ledger.founder).or_default().right = StatementRight::Admit;
         for signed in ledger.statements.values() {
             issuers.note(signed);
         }
@@ -82,14 +82,18 @@ impl Issuers {
         };
         let issuer = self.0.entry(*node).or_default();
         issuer.admitted += 1;
-        let right = if *admin { Right::Admit } else { Right::Go };
+        let right = if *admin {
+            StatementRight::Admit
+        } else {
+            StatementRight::Go
+        };
         if right <= issuer.right {
             // Each further certificate makes room for one more farewell.
             return issuer.farewells.pop().into_iter().collect();
         }
         issuer.right = right;
         let mut said = std::mem::take(&mut issuer.farewells);
-        if right == Right::Admit {
+        if right == StatementRight::Admit {
             said.append(&mut issuer.early);
         }
         said
@@ -110,7 +114,7 @@ impl Ledger {
     pub(in crate::trust) fn take_in(
         &mut self,
         statements: impl IntoIterator<Item = SignedStatement>,
-    ) -> Taken {
+    ) -> IntakeResult {
         self.take_in_up_to(STATEMENTS_OF_OTHERS_MAX, statements)
     }
 
@@ -128,25 +132,27 @@ impl Ledger {
         &mut self,
         most_of_others: usize,
         statements: impl IntoIterator<Item = SignedStatement>,
-    ) -> Taken {
+    ) -> IntakeResult {
         let mut issuers = Issuers::of(self);
-        let mut taken = Taken::default();
+        let mut taken = IntakeResult::default();
         let mut queue: VecDeque<_> = statements.into_iter().collect();
         let mut without_room = Vec::new();
         while let Some(signed) = queue.pop_front() {
-            match self.place_of(&issuers, most_of_others, &signed) {
-                Place::Nowhere => {}
-                Place::Later => issuers.wait(signed),
+            match self.classify(&issuers, most_of_others, &signed) {
+                IntakeDecision::Irrelevant => {}
+                IntakeDecision::Defer => issuers.wait(signed),
                 // One proof of excess is enough.
-                Place::Over if taken.over.is_some() => {}
-                Place::Full if !self.is_answered_for(&signed.statement) => {}
-                Place::Here | Place::Over | Place::Full if !signed.is_genuine() => {
+                IntakeDecision::OverQuota if taken.over.is_some() => {}
+                IntakeDecision::NoRoom if !self.is_answered_for(&signed.statement) => {}
+                IntakeDecision::Accept | IntakeDecision::OverQuota | IntakeDecision::NoRoom
+                    if !signed.is_genuine() =>
+                {
                     taken.is_forged = true;
                     break;
                 }
-                Place::Over => taken.over = Some(signed.statement.by),
-                Place::Full => without_room.push(signed),
-                Place::Here => {
+                IntakeDecision::OverQuota => taken.over = Some(signed.statement.by),
+                IntakeDecision::NoRoom => without_room.push(signed),
+                IntakeDecision::Accept => {
                     self.statements.insert(signed.id(), signed.clone());
                     // An issuer's certificate may stand behind the statements that it permits.
                     queue.extend(issuers.note(&signed));
@@ -239,12 +245,12 @@ impl Ledger {
     }
 
     /// Classifies a statement before its signature is checked.
-    fn place_of(
+    fn classify(
         &self,
         issuers: &Issuers,
         most_of_others: usize,
         signed: &SignedStatement,
-    ) -> Place {
+    ) -> IntakeDecision {
         let statement = &signed.statement;
         let is_of_here = statement.cluster == self.cluster
             && has_room(&statement.claim)
@@ -257,21 +263,23 @@ impl Ledger {
             most_of_others
         };
         if !is_of_here {
-            return Place::Nowhere;
+            return IntakeDecision::Irrelevant;
         }
         let issuer = issuers.0.get(&by);
-        let (right, kept) = issuer.map_or((Right::None, 0), |it| (it.right, it.kept));
+        let (right, kept) = issuer.map_or((StatementRight::None, 0), |it| (it.right, it.kept));
         // A node may leave as often as it was admitted.
         let again = issuer.map_or(0, |it| it.admitted.saturating_sub(1));
         let may_go = is_farewell(statement) && kept < STATEMENTS_PER_MEMBER_MAX + again;
         let is_full = self.statements.len() >= most;
         match right {
-            Right::Admit if kept >= STATEMENTS_PER_ADMIN_MAX && !is_full => Place::Over,
-            Right::Admit if kept >= STATEMENTS_PER_ADMIN_MAX => Place::Nowhere,
-            Right::Go if !may_go => Place::Later,
-            Right::Admit | Right::Go if is_full => Place::Full,
-            Right::Admit | Right::Go => Place::Here,
-            Right::None => Place::Later,
+            StatementRight::Admit if kept >= STATEMENTS_PER_ADMIN_MAX && !is_full => {
+                IntakeDecision::OverQuota
+            }
+            StatementRight::Admit if kept >= STATEMENTS_PER_ADMIN_MAX => IntakeDecision::Irrelevant,
+            StatementRight::Go if !may_go => IntakeDecision::Defer,
+            StatementRight::Admit | StatementRight::Go if is_full => IntakeDecision::NoRoom,
+            StatementRight::Admit | StatementRight::Go => IntakeDecision::Accept,
+            StatementRight::None => IntakeDecision::Defer,
         }
     }
 }

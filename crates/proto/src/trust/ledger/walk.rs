@@ -4,21 +4,23 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::chains::Chains;
-use super::{CHAIN_MAX, Certificate, Ledger, Membership, Owned, Rank, Said, Standing};
+use super::{
+    CHAIN_MAX, Certificate, Evaluation, LastClaim, Ledger, Membership, PathOwnership, Seniority,
+};
 use crate::trust::statement::{Claim, Statement, StatementId};
 use p2pfs_types::id::{EpochId, NodeId};
 
 /// A claim about the cluster's epoch or about the owner of a path.
-struct Word<T> {
+struct Vote<T> {
     number: u64,
     /// Whether another node ended the membership in which the claim was made.
     is_put_out: bool,
-    rank: Rank,
-    said: Said<T>,
+    rank: Seniority,
+    said: LastClaim<T>,
 }
 
 /// A node's statement that it leaves.
-struct Farewell {
+struct OwnFarewell {
     id: StatementId,
     /// The membership in which it was made.
     by_term: u32,
@@ -29,7 +31,7 @@ struct Farewell {
 
 /// The limit up to which the statements of an ended membership stand.
 #[derive(Clone, Copy)]
-struct Cut {
+struct Cutoff {
     /// The node that set the limit.
     by: NodeId,
     last: Option<StatementId>,
@@ -41,29 +43,29 @@ struct Cut {
 }
 
 /// State of an evaluation from the senior down.
-pub(super) struct Walk<'a> {
+pub(super) struct Replay<'a> {
     ledger: &'a Ledger,
     /// Statements of each node in each of its memberships.
     by: BTreeMap<Membership, Vec<(StatementId, &'a Statement)>>,
-    standing: Standing,
+    standing: Evaluation,
     /// Memberships with the right to admit that have not been heard yet.
-    waiting: BTreeSet<(Rank, u32)>,
+    waiting: BTreeSet<(Seniority, u32)>,
     heard: BTreeSet<Membership>,
     /// Order of each node's statements.
     chains: Chains,
     /// Farewells of each node.
-    farewells: BTreeMap<NodeId, Vec<Farewell>>,
+    farewells: BTreeMap<NodeId, Vec<OwnFarewell>>,
     /// Cuts by other nodes, for each ended membership. They also limit earlier memberships that no
     /// other cut limits. The most senior node that ended a membership sets its cut.
-    cut: BTreeMap<Membership, Cut>,
+    cut: BTreeMap<Membership, Cutoff>,
     /// Cuts by the node's own farewells. They never extend what a cut by another node lets stand.
-    own_cut: BTreeMap<Membership, Cut>,
+    own_cut: BTreeMap<Membership, Cutoff>,
     certificates: BTreeMap<NodeId, Vec<Certificate>>,
-    epochs: Vec<Word<EpochId>>,
-    owners: BTreeMap<&'a [u8], Vec<Word<Option<Membership>>>>,
+    epochs: Vec<Vote<EpochId>>,
+    owners: BTreeMap<&'a [u8], Vec<Vote<Option<Membership>>>>,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> Replay<'a> {
     pub(super) fn new(ledger: &'a Ledger) -> Self {
         let mut by: BTreeMap<_, Vec<_>> = BTreeMap::new();
         let mut farewells: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -72,7 +74,7 @@ impl<'a> Walk<'a> {
             if let Claim::Expel { node, term, stands } = statement.claim
                 && node == statement.by
             {
-                farewells.entry(node).or_default().push(Farewell {
+                farewells.entry(node).or_default().push(OwnFarewell {
                     id: *id,
                     by_term: statement.by_term,
                     term,
@@ -85,7 +87,7 @@ impl<'a> Walk<'a> {
         let mut walk = Self {
             ledger,
             by,
-            standing: Standing::default(),
+            standing: Evaluation::default(),
             waiting: BTreeSet::new(),
             heard: BTreeSet::new(),
             chains: Chains::of(ledger.all()),
@@ -145,7 +147,7 @@ impl<'a> Walk<'a> {
 
     /// Returns the cuts that limit a membership, according to the seniors heard so far. They hold
     /// together: a statement counts only if each of them lets it stand.
-    fn cuts(&self, (by, term): Membership) -> impl Iterator<Item = &Cut> {
+    fn cuts(&self, (by, term): Membership) -> impl Iterator<Item = &Cutoff> {
         let behind = (by, term)..=(by, u32::MAX);
         let others = self.cut.range(behind.clone()).next();
         let ended = others.map(|(ended, _)| *ended);
@@ -165,7 +167,7 @@ impl<'a> Walk<'a> {
 
     /// Returns the cut that lets stand only what both let stand, up to the point where their chains
     /// part.
-    fn meet(&self, one: Cut, other: Cut) -> Cut {
+    fn meet(&self, one: Cutoff, other: Cutoff) -> Cutoff {
         let mut last = one.last;
         while let Some(id) = last
             && other.last.is_none_or(|it| !self.chains.is_up_to(&id, &it))
@@ -173,7 +175,7 @@ impl<'a> Walk<'a> {
             let signed = self.ledger.statements.get(&id);
             last = signed.and_then(|signed| signed.statement.before);
         }
-        Cut {
+        Cutoff {
             by: one.by,
             last,
             is_open: one.is_open && other.is_open,
@@ -182,14 +184,14 @@ impl<'a> Walk<'a> {
     }
 
     /// Returns the one cut that limits a membership, according to the seniors heard so far.
-    fn limit(&self, membership: Membership) -> Option<Cut> {
+    fn limit(&self, membership: Membership) -> Option<Cutoff> {
         let cuts = self.cuts(membership).copied();
         cuts.reduce(|one, other| self.meet(one, other))
     }
 
     /// Returns whether a statement in a membership with this limit counts.
-    fn stands(&self, id: &StatementId, membership: Membership, limit: Option<Cut>) -> bool {
-        let is_kept = |cut: Cut| cut.last.is_some_and(|last| self.chains.is_up_to(id, &last));
+    fn stands(&self, id: &StatementId, membership: Membership, limit: Option<Cutoff>) -> bool {
+        let is_kept = |cut: Cutoff| cut.last.is_some_and(|last| self.chains.is_up_to(id, &last));
         !self.is_void(membership) && limit.is_none_or(is_kept)
     }
 
@@ -261,11 +263,11 @@ impl<'a> Walk<'a> {
                     rank: (rank.0 + 1, statement.at_s, *node),
                     id,
                 }),
-                Claim::Rotate { epoch, number } => self.epochs.push(Word {
+                Claim::Rotate { epoch, number } => self.epochs.push(Vote {
                     number: *number,
                     is_put_out,
                     rank,
-                    said: Said { id, what: *epoch },
+                    said: LastClaim { id, what: *epoch },
                 }),
                 Claim::Own {
                     path,
@@ -274,11 +276,11 @@ impl<'a> Walk<'a> {
                     number,
                 } => {
                     let what = node.map(|node| (node, *term));
-                    self.owners.entry(path).or_default().push(Word {
+                    self.owners.entry(path).or_default().push(Vote {
                         number: *number,
                         is_put_out,
                         rank,
-                        said: Said { id, what },
+                        said: LastClaim { id, what },
                     });
                 }
             }
@@ -296,7 +298,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Returns the most senior certificate that gives this membership the right to admit.
-    fn senior_certificate(&self, (node, term): &Membership) -> (Rank, StatementId) {
+    fn senior_certificate(&self, (node, term): &Membership) -> (Seniority, StatementId) {
         let certificates = self.certificates.get(node).into_iter().flatten();
         let admin = certificates.filter(|it| it.admin && it.term == *term);
         let first = admin.map(|it| (it.rank, it.id)).min();
@@ -311,7 +313,7 @@ impl<'a> Walk<'a> {
             let membership = (*node, it.by_term.min(it.term));
             self.stands(&it.id, membership, self.limit(membership))
         });
-        for Farewell {
+        for OwnFarewell {
             id, term, stands, ..
         } in farewells
         {
@@ -332,7 +334,7 @@ impl<'a> Walk<'a> {
         let is_whole = |last: &StatementId| self.chains.whole_length(last).is_some();
         let is_open = of == Some(None) || last.is_some_and(|last| !is_whole(&last));
         let farewell = stands.and_then(|last| self.ledger.ends_own(&node, &last));
-        let ends = Cut {
+        let ends = Cutoff {
             by,
             last,
             is_open,
@@ -352,14 +354,14 @@ impl<'a> Walk<'a> {
     }
 
     /// Applies the farewells of nodes without the right to admit, then computes the members.
-    pub(super) fn finish(mut self) -> Standing {
+    pub(super) fn finish(mut self) -> Evaluation {
         let heard = self.heard.iter();
         let open = heard.filter_map(|it| Some((*it, self.is_open(*it)?)));
         self.standing.open = open.collect();
         let heard = self.heard.iter().copied();
         self.standing.unconfirmed = heard.filter(|it| self.is_unconfirmed(*it)).collect();
         for (node, farewells) in std::mem::take(&mut self.farewells) {
-            for Farewell { id, term, .. } in farewells {
+            for OwnFarewell { id, term, .. } in farewells {
                 self.standing.end(node, term);
                 self.standing.valid.insert(id);
             }
@@ -387,7 +389,7 @@ impl<'a> Walk<'a> {
             let owner = said.and_then(|said| said.what).filter(is_in);
             let node = owner.map(|(node, _)| node);
             let words = words.len() as u64;
-            (path.to_vec(), Owned { node, said, words })
+            (path.to_vec(), PathOwnership { node, said, words })
         });
         self.standing.owners = owners.collect();
         self.standing
@@ -399,7 +401,7 @@ impl<'a> Walk<'a> {
 /// senior. A node that left by itself keeps its place, because the others relied on its claim.
 /// Numbers above the number of claims that stand are ignored, since each claim takes the next
 /// number: a higher one would override later claims.
-fn last_word<T: Copy>(words: &[Word<T>]) -> Option<Said<T>> {
+fn last_word<T: Copy>(words: &[Vote<T>]) -> Option<LastClaim<T>> {
     let can_be = words
         .iter()
         .filter(|word| word.number <= words.len() as u64);
