@@ -83,14 +83,14 @@ impl Copies {
 
     /// Records that a process at this proven address speaks for another node. If that reveals a
     /// copied key that was not reported yet, returns all addresses of its processes.
-    fn heard(
+    fn record_process(
         &mut self,
         now: Instant,
         node: NodeId,
         salt: Salt,
         address: SocketAddr,
     ) -> Option<Vec<SocketAddr>> {
-        let begun = self.note(now, node, salt, address)?;
+        let begun = self.record(now, node, salt, address)?;
         let all = self.processes.get(&node)?;
         let is_later =
             |it: &&SpeakingProcess| it.outlasts && it.first < begun && !is_silent(it, now);
@@ -99,24 +99,24 @@ impl Copies {
             return None;
         }
         at.push(address);
-        self.tell(node, at)
+        self.report(node, at)
     }
 
     /// Records that another process with this node's key is at this address. If that was not
     /// reported yet, returns all addresses of such processes.
-    fn own_heard(
+    fn record_own_process(
         &mut self,
         now: Instant,
         me: NodeId,
         salt: Salt,
         address: SocketAddr,
     ) -> Option<Vec<SocketAddr>> {
-        self.note(now, me, salt, address)?;
-        self.tell(me, vec![address])
+        self.record(now, me, salt, address)?;
+        self.report(me, vec![address])
     }
 
     /// Records that a process spoke. Returns when it was first heard.
-    fn note(
+    fn record(
         &mut self,
         now: Instant,
         node: NodeId,
@@ -152,7 +152,7 @@ impl Copies {
         Some(first)
     }
 
-    fn tell(&mut self, node: NodeId, at: Vec<SocketAddr>) -> Option<Vec<SocketAddr>> {
+    fn report(&mut self, node: NodeId, at: Vec<SocketAddr>) -> Option<Vec<SocketAddr>> {
         let told = self.told.entry(node).or_default();
         let before = told.len();
         told.extend(at);
@@ -233,7 +233,7 @@ impl Cluster {
     }
 
     /// Records which process speaks for which node.
-    pub(super) fn note_speaker(
+    pub(super) fn record_speaker(
         &mut self,
         now: Instant,
         node: NodeId,
@@ -242,9 +242,9 @@ impl Cluster {
     ) {
         let me = self.links.me().node;
         let told = if node == me {
-            self.copies.own_heard(now, me, salt, address)
+            self.copies.record_own_process(now, me, salt, address)
         } else {
-            self.copies.heard(now, node, salt, address)
+            self.copies.record_process(now, node, salt, address)
         };
         if let Some(addresses) = told {
             self.events.push_back(Event::CopiedKey { node, addresses });
@@ -256,14 +256,14 @@ impl Cluster {
 
     /// Looks for another process with this node's key where a later life of it is said to be.
     /// `contradicted` says whether this node continues after it.
-    pub(super) fn note_later_life(&mut self, now: Instant, known: &Contact, contradicted: bool) {
+    pub(super) fn record_later_life(&mut self, now: Instant, known: &Contact, contradicted: bool) {
         let (me, address) = (self.links.me(), known.address);
         if address != me.address && self.copies.is_worth_a_look(now, address) {
             self.links.greet(now, address);
         }
         let counts = contradicted || self.copies.is_copied(&me.node);
         if counts && self.copies.is_contradicted_again(now) {
-            self.note_speaker(now, me.node, UNREACHED, address);
+            self.record_speaker(now, me.node, UNREACHED, address);
         }
     }
 

@@ -35,11 +35,11 @@ impl Cluster {
                 left: FAREWELLS,
                 next: Some(now),
             });
-            self.say_farewell(now);
+            self.send_farewell(now);
         }
     }
 
-    pub(super) fn say_farewell(&mut self, now: Instant) {
+    pub(super) fn send_farewell(&mut self, now: Instant) {
         let Some(leaving) = self.leaving.as_mut() else {
             return;
         };
@@ -81,7 +81,7 @@ impl Cluster {
     }
 
     /// Handles a farewell that is news and is signed by its node.
-    pub(super) fn hear_departure(&mut self, now: Instant, departure: Departure) {
+    pub(super) fn handle_departure(&mut self, now: Instant, departure: Departure) {
         let Departure { who, how, .. } = departure;
         if who.node == self.links.me().node {
             self.contradict(now, who.generation);
@@ -94,7 +94,7 @@ impl Cluster {
             self.roster.take_as_down(now, who);
         } else if how == Farewell::Final {
             self.away.remove(&who.node);
-            self.seeds.find(&who.node);
+            self.seeds.remove_lost(&who.node);
             self.events.push_back(Event::Down {
                 node: who.node,
                 why: DownReason::Left,
@@ -107,7 +107,7 @@ impl Cluster {
         let node = member.node;
         let farewell = self.rumors.farewell_of(&node, member.generation);
         if farewell != Some(Farewell::Final) {
-            self.seeds.lose(node, member.address);
+            self.seeds.add_lost(node, member.address);
         }
         let event = match farewell {
             _ if !self.keyring.is_member(&node) => Event::Down {

@@ -226,7 +226,7 @@ impl Cluster {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.links.handle_timeout(now);
         if self.leaving.is_some() {
-            self.say_farewell(now);
+            self.send_farewell(now);
             return;
         }
         self.roster.handle_timeout(now);
@@ -416,10 +416,10 @@ impl Cluster {
     fn settle(&mut self, now: Instant) {
         loop {
             while let Some(change) = self.roster.poll_change() {
-                self.note(now, change);
+                self.apply_change(now, change);
             }
             while let Some((life, contradicted)) = self.roster.poll_other_life() {
-                self.note_later_life(now, &life, contradicted);
+                self.record_later_life(now, &life, contradicted);
             }
             let Some((to, packet)) = self.roster.poll_send() else {
                 break;
@@ -430,15 +430,15 @@ impl Cluster {
         }
         while let Some(address) = self.links.poll_stranger() {
             if self.knocks.take(1, now) {
-                self.tell(Event::Stranger { address });
+                self.push_bounded(Event::Stranger { address });
             }
         }
     }
 
-    fn note(&mut self, now: Instant, change: RosterChange) {
+    fn apply_change(&mut self, now: Instant, change: RosterChange) {
         match change {
-            RosterChange::Up(member) => self.note_up(now, member),
-            RosterChange::Down(member) => self.note_down(now, member),
+            RosterChange::Up(member) => self.handle_up(now, member),
+            RosterChange::Down(member) => self.handle_down(now, member),
             RosterChange::Renewed(me) => {
                 self.links.set_me(me);
                 let life = self.vouchers.sign(me);
@@ -453,9 +453,9 @@ impl Cluster {
         self.resize();
     }
 
-    fn note_up(&mut self, now: Instant, member: Member) {
+    fn handle_up(&mut self, now: Instant, member: Member) {
         self.away.remove(&member.node);
-        self.seeds.find(&member.node);
+        self.seeds.remove_lost(&member.node);
         self.rumors.returned(&member.node, member.generation);
         self.events.push_back(Event::Up(member));
         self.introduce_head(now, member);
@@ -465,7 +465,7 @@ impl Cluster {
         }
     }
 
-    fn note_down(&mut self, now: Instant, member: Member) {
+    fn handle_down(&mut self, now: Instant, member: Member) {
         self.end_membership(now, member);
         if self.roster.live().is_empty() {
             self.push_pull = None;
@@ -485,7 +485,7 @@ impl Cluster {
     }
 
     /// Queues an event that any peer can cause at will. Drops it beyond the limit.
-    fn tell(&mut self, event: Event) {
+    fn push_bounded(&mut self, event: Event) {
         if self.events.len() < EVENTS_MAX {
             self.events.push_back(event);
         } else {

@@ -270,7 +270,7 @@ impl Links {
     }
 
     /// Queues an address for the owner to identify its node, if there is a ledger.
-    pub(super) fn note_stranger(&mut self, address: SocketAddr) {
+    pub(super) fn queue_stranger(&mut self, address: SocketAddr) {
         if self.strangers.len() < STRANGERS_MAX && self.sealer.keyring().has_ledger() {
             self.strangers.push_back(address);
         }
@@ -339,7 +339,7 @@ impl Links {
             self.counters.never_proven += link.waiting.len() as u64;
             link.waiting.clear();
             // The peer may use a new secret that is unknown here.
-            self.note_stranger(address);
+            self.queue_stranger(address);
             return;
         };
         hello.next = now + Duration::from_millis(*gap_ms);

@@ -29,9 +29,9 @@ pub(super) struct Offenders {
 
 impl Offenders {
     /// Records an offence. Returns whether to report it.
-    pub(super) fn note(&mut self, now: Instant, who: NodeId, what: Offence) -> bool {
+    pub(super) fn record(&mut self, now: Instant, who: NodeId, what: Offence) -> bool {
         if what == Offence::SpeaksForOthers {
-            self.note_forgery(now, who);
+            self.record_forgery(now, who);
         }
         self.told.len() < MEMBERS_MAX && self.told.insert((who, what))
     }
@@ -43,7 +43,7 @@ impl Offenders {
     }
 
     /// Counts a forgery against the member's allowance.
-    fn note_forgery(&mut self, now: Instant, who: NodeId) {
+    fn record_forgery(&mut self, now: Instant, who: NodeId) {
         self.forgers.retain(|_, bucket| !bucket.is_full(now));
         if self.forgers.len() >= MEMBERS_MAX && !self.forgers.contains_key(&who) {
             self.forgers.pop_first();
@@ -65,14 +65,14 @@ mod tests {
         let mut told = 0;
         for _ in 0..FORGERIES_AT_ONCE {
             assert!(offenders.is_heard(start, &liar));
-            told += u32::from(offenders.note(start, liar, what));
+            told += u32::from(offenders.record(start, liar, what));
         }
         assert_eq!(told, 1);
         assert!(!offenders.is_heard(start, &liar));
         assert!(offenders.is_heard(start, &honest));
         let later = start + FORGERY_PERIOD;
         assert!(offenders.is_heard(later, &liar));
-        offenders.note(later, liar, what);
+        offenders.record(later, liar, what);
         assert!(!offenders.is_heard(later, &liar));
     }
 
@@ -81,7 +81,7 @@ mod tests {
         let (mut offenders, now) = (Offenders::default(), Instant::now());
         let who = NodeId::new([1; 32]);
         for _ in 0..2 * FORGERIES_AT_ONCE {
-            offenders.note(now, who, Offence::AheadOfClock);
+            offenders.record(now, who, Offence::AheadOfClock);
         }
         assert!(offenders.is_heard(now, &who));
     }

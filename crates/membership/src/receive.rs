@@ -11,8 +11,8 @@ impl Cluster {
     pub(super) fn receive(&mut self, now: Instant, arrival: Arrival) {
         match arrival {
             Arrival::Proven(it) => {
-                self.note_speaker(now, it.who.node, it.salt, it.address);
-                self.meet(now, it);
+                self.record_speaker(now, it.who.node, it.salt, it.address);
+                self.handle_introduction(now, it);
             }
             Arrival::Frame {
                 from,
@@ -27,14 +27,14 @@ impl Cluster {
                 let farewell = farewell_of(&frame, &from.node);
                 match farewell {
                     Some(_) => self.speaker_left(now, from.node, salt),
-                    None => self.note_speaker(now, from.node, salt, address),
+                    None => self.record_speaker(now, from.node, salt, address),
                 }
                 if from.node != self.links.me().node {
-                    self.roster.heard(now, from.node);
-                    self.hear(now, from, address, frame);
+                    self.roster.record_arrival(now, from.node);
+                    self.handle_frame(now, from, address, frame);
                 } else if let Some(farewell) = farewell {
                     // Other frames of another process with this node's key are ignored.
-                    self.hear_rumor(now, from.node, farewell);
+                    self.handle_rumor(now, from.node, farewell);
                 }
             }
         }
@@ -48,7 +48,7 @@ impl Cluster {
         }
     }
 
-    fn meet(&mut self, now: Instant, peer: Introduction) {
+    fn handle_introduction(&mut self, now: Instant, peer: Introduction) {
         let me = self.links.me();
         if peer.who.node == me.node || self.leaving.is_some() {
             return;
@@ -62,18 +62,18 @@ impl Cluster {
             self.outlive(now, peer.who.node, &known);
         }
         if let Some(round_trip) = peer.round_trip {
-            self.roster.measured(peer.who.node, round_trip);
+            self.roster.record_round_trip(peer.who.node, round_trip);
         }
         if peer.greeted && self.roster.live().get(&peer.who.node) != Some(&peer.who) {
             self.roster.announce(now, peer.who);
         }
     }
 
-    fn hear(&mut self, now: Instant, from: Contact, address: SocketAddr, frame: Frame) {
+    fn handle_frame(&mut self, now: Instant, from: Contact, address: SocketAddr, frame: Frame) {
         match frame {
             Frame::Message(body) => {
                 if self.links.take_message(address, now) {
-                    self.tell(Event::Message {
+                    self.push_bounded(Event::Message {
                         from: from.node,
                         body,
                     });
@@ -83,15 +83,15 @@ impl Cluster {
                 if self.leaving.is_some() => {}
             Frame::Life(life) if life.contact.node == from.node => {
                 match self.vouchers.check_life(&life) {
-                    Ok(()) => self.vouchers.keep(life),
-                    Err(what) => self.blame(now, from.node, what),
+                    Ok(()) => self.vouchers.remember(life),
+                    Err(what) => self.record_offence(now, from.node, what),
                 }
             }
             Frame::Unintroduced => {
                 let life = self.vouchers.sign(self.links.me());
                 self.links.send(now, address, Frame::Life(life));
             }
-            Frame::Swim(packet) => self.hear_swim(now, from, address, &packet),
+            Frame::Swim(packet) => self.handle_swim(now, from, address, &packet),
             Frame::Outlived { known } => {
                 self.roster.refused_by(now, &from.node);
                 if self.outlive(now, from.node, &known) {
@@ -102,7 +102,7 @@ impl Cluster {
                 if self.links.take_message(address, now) {
                     for rumor in rumors {
                         if self.offenders.is_heard(now, &from.node) {
-                            self.hear_rumor(now, from.node, rumor);
+                            self.handle_rumor(now, from.node, rumor);
                         }
                     }
                 }
@@ -116,14 +116,14 @@ impl Cluster {
         }
     }
 
-    fn hear_swim(&mut self, now: Instant, from: Contact, address: SocketAddr, packet: &[u8]) {
+    fn handle_swim(&mut self, now: Instant, from: Contact, address: SocketAddr, packet: &[u8]) {
         let counters = &mut self.links.counters;
         let keyring = &self.keyring;
         let is_member = |node: &NodeId| keyring.is_member(node);
         let (roster, from_node) = (&mut self.roster, from.node);
         match roster.handle_packet(now, from_node, packet, is_member, counters) {
             Ok(None) => {}
-            Ok(Some((who, what))) => self.blame(now, who, what),
+            Ok(Some((who, what))) => self.record_offence(now, who, what),
             Err(PacketRefusal::Outlived(known)) => {
                 self.links
                     .send(now, address, Frame::Outlived { known: *known });
@@ -132,35 +132,35 @@ impl Cluster {
         }
     }
 
-    fn hear_rumor(&mut self, now: Instant, from: NodeId, rumor: Rumor) {
+    fn handle_rumor(&mut self, now: Instant, from: NodeId, rumor: Rumor) {
         match rumor {
             Rumor::Head(head) => {
                 if self.keyring.is_member(&head.author) && self.rumors.is_news(&head) {
-                    self.tell(Event::Head(head));
+                    self.push_bounded(Event::Head(head));
                 }
             }
             Rumor::Statement(bytes) => {
                 if self.rumors.is_unheard_statement(&bytes) {
-                    self.tell(Event::Statement { from, bytes });
+                    self.push_bounded(Event::Statement { from, bytes });
                 }
             }
             // A farewell that changes nothing is not worth the verification of a signature.
             Rumor::Departure(departure) if !self.is_news_of(&departure) => {}
             Rumor::Departure(departure) => {
                 if Vouchers::is_departure(&departure) {
-                    self.hear_departure(now, departure)
+                    self.handle_departure(now, departure)
                 } else {
-                    self.blame(now, from, Offence::SpeaksForOthers)
+                    self.record_offence(now, from, Offence::SpeaksForOthers)
                 }
             }
         }
     }
 
     /// Counts an offence, and reports each member and kind once.
-    fn blame(&mut self, now: Instant, who: NodeId, what: Offence) {
+    fn record_offence(&mut self, now: Instant, who: NodeId, what: Offence) {
         self.links.counters.count(what.into());
-        if self.offenders.note(now, who, what) {
-            self.tell(Event::Offended { node: who, what });
+        if self.offenders.record(now, who, what) {
+            self.push_bounded(Event::Offended { node: who, what });
         }
     }
 
@@ -173,12 +173,12 @@ impl Cluster {
         }
         if let Err(what) = self.vouchers.check_life(known) {
             if what == Offence::SpeaksForOthers {
-                self.blame(now, teller, what);
+                self.record_offence(now, teller, what);
             }
             return false;
         }
         let contradicts = self.contradict(now, heard.generation);
-        self.note_later_life(now, &heard, contradicts);
+        self.record_later_life(now, &heard, contradicts);
         contradicts
     }
 

@@ -155,13 +155,13 @@ impl Roster {
     }
 
     /// Records a measured round trip.
-    pub(super) fn measured(&mut self, node: NodeId, round_trip: Duration) {
-        self.answers.measured(node, round_trip);
+    pub(super) fn record_round_trip(&mut self, node: NodeId, round_trip: Duration) {
+        self.answers.record_round_trip(node, round_trip);
     }
 
     /// Records that a datagram of a member arrived, whatever its content.
-    pub(super) fn heard(&mut self, now: Instant, node: NodeId) {
-        self.answers.heard(node, now);
+    pub(super) fn record_arrival(&mut self, now: Instant, node: NodeId) {
+        self.answers.record_arrival(node, now);
     }
 
     /// Asks the node of this life to admit this one into its membership.
@@ -236,7 +236,7 @@ impl Roster {
             }
             match self.vouchers.check_life(&life) {
                 Ok(()) => {
-                    self.vouchers.keep(life);
+                    self.vouchers.remember(life);
                     believed.extend(self.as_hearsay(update));
                 }
                 // Each forgery costs the verification of a signature.
@@ -375,7 +375,7 @@ impl Roster {
 
     fn measure(&mut self, now: Instant, header: &Header) {
         if let foca::Message::Ack(number) = header.message {
-            self.answers.answered(header.src.0.node, number, now);
+            self.answers.record_answer(header.src.0.node, number, now);
         }
     }
 
@@ -401,7 +401,7 @@ impl Roster {
                 self.timers.insert(now + after, timer);
             }
             while let Some(note) = self.runtime.to_notify() {
-                self.note(note);
+                self.handle_notification(note);
             }
             while let Some((to, data)) = self.runtime.to_send() {
                 self.queue(now, to.0, data);
@@ -414,7 +414,7 @@ impl Roster {
         let header: Result<Header, _> = PostcardCodec.decode_header(&data[..]);
         match header.map(|header| header.message) {
             Ok(foca::Message::Ping(number)) => {
-                self.answers.probed(to.node, number, now);
+                self.answers.record_probe(to.node, number, now);
             }
             // Another member names the destination of these, and may name any address.
             Ok(foca::Message::IndirectPing { .. } | foca::Message::ForwardedAck { .. }) => {
@@ -438,11 +438,11 @@ impl Roster {
         self.sends.push_back((to, data));
     }
 
-    fn note(&mut self, note: OwnedNotification<MemberLife>) {
+    fn handle_notification(&mut self, note: OwnedNotification<MemberLife>) {
         match note {
-            OwnedNotification::MemberUp(life) => self.note_up(life.0),
+            OwnedNotification::MemberUp(life) => self.handle_up(life.0),
             OwnedNotification::Rename(_, life) if self.live.contains_key(&life.0.node) => {
-                self.note_up(life.0);
+                self.handle_up(life.0);
             }
             OwnedNotification::MemberDown(life) => {
                 if let Some(contact) = self.live.remove(&life.0.node) {
@@ -458,7 +458,7 @@ impl Roster {
         }
     }
 
-    fn note_up(&mut self, contact: Contact) {
+    fn handle_up(&mut self, contact: Contact) {
         if contact.node == self.engine.identity().0.node {
             return;
         }

@@ -69,19 +69,19 @@ impl SeedSchedule {
     }
 
     /// Remembers a member that is down and may return at its address. Ignores it beyond the limit.
-    pub(super) fn lose(&mut self, node: NodeId, address: SocketAddr) {
+    pub(super) fn add_lost(&mut self, node: NodeId, address: SocketAddr) {
         if self.lost.len() < SEEDS_MAX || self.lost.contains_key(&node) {
             self.lost.insert(node, canonical(address));
         }
     }
 
     /// Stops greeting a lost member that has returned.
-    pub(super) fn find(&mut self, node: &NodeId) {
+    pub(super) fn remove_lost(&mut self, node: &NodeId) {
         self.lost.remove(node);
     }
 
     /// Forgets lost members that the cluster has expelled or that have left it.
-    pub(super) fn look_only_for(&mut self, is_member: impl Fn(&NodeId) -> bool) {
+    pub(super) fn retain_lost(&mut self, is_member: impl Fn(&NodeId) -> bool) {
         self.lost.retain(|node, _| is_member(node));
     }
 
@@ -164,7 +164,7 @@ impl Cluster {
         }
         let members: BTreeSet<_> = self.roster.live().values().map(|m| m.address).collect();
         let keyring = &self.keyring;
-        self.seeds.look_only_for(|node| keyring.is_member(node));
+        self.seeds.retain_lost(|node| keyring.is_member(node));
         for address in self.seeds.due(now, &members, &mut self.rng) {
             self.approach(now, address);
         }
@@ -239,12 +239,12 @@ mod tests {
         let start = Instant::now();
         let node = |n: u16| NodeId::new([n as u8; 32]);
         let mut seeds = SeedSchedule::new(&[address(1)], Duration::from_secs(30), start);
-        (100..200).for_each(|n| seeds.lose(node(n), address(n)));
+        (100..200).for_each(|n| seeds.add_lost(node(n), address(n)));
         let mut rng = StdRng::seed_from_u64(1);
         let greeted = seeds.due(start, &BTreeSet::new(), &mut rng);
         assert!(greeted.len() == GREETINGS_MAX && greeted.contains(&address(1)));
-        seeds.find(&node(150));
-        seeds.look_only_for(|it| *it == node(150) || *it == node(151));
+        seeds.remove_lost(&node(150));
+        seeds.retain_lost(|it| *it == node(150) || *it == node(151));
         let later = start + Duration::from_secs(1);
         let greeted = seeds.due(later, &BTreeSet::new(), &mut rng);
         assert_eq!(greeted, [address(1), address(151)]);

@@ -79,14 +79,14 @@ impl Cluster {
             self.head.earliest = now + DIRECT_GAP;
             if self.small {
                 let all: Vec<_> = self.live().collect();
-                self.tell_head(now, &all);
+                self.send_head(now, &all);
             }
         }
         if self.head.refresh.is_some_and(|at| at <= now) {
             self.head.refresh = Some(now + REFRESH_PERIOD);
             let next = self.next_to_refresh();
             self.head.refreshed = next.map(|member| member.node);
-            self.tell_head(now, next.as_slice());
+            self.send_head(now, next.as_slice());
         }
         let frames = self.rumors.round(now);
         if frames.is_empty() {
@@ -120,7 +120,7 @@ impl Cluster {
             .map(|(_, member)| *member)
     }
 
-    fn tell_head(&mut self, now: Instant, members: &[Member]) {
+    fn send_head(&mut self, now: Instant, members: &[Member]) {
         let Some(head) = self.rumors.head(&self.links.me().node) else {
             return;
         };

@@ -196,13 +196,13 @@ fn events_that_nobody_takes_have_an_end() {
     };
     for told in known..config::EVENTS_MAX {
         assert_eq!(cluster.events.len(), told);
-        cluster.tell(event());
+        cluster.push_bounded(event());
     }
-    cluster.tell(event());
+    cluster.push_bounded(event());
     assert_eq!(cluster.events.len(), config::EVENTS_MAX);
     assert_eq!(cluster.counters().overflow, 1);
     while cluster.poll_event().is_some() {}
-    cluster.tell(event());
+    cluster.push_bounded(event());
     assert_eq!(cluster.events.len(), 1, "once there is room");
 }
 
@@ -216,7 +216,7 @@ fn the_owner_is_asked_to_knock_so_often_at_once_and_then_at_a_rate() {
     let generation = Generation(100);
     let mut cluster = Cluster::new(config, key(1), address(1), generation, keyring, 7, now);
     let mut knocks = |now: Instant| {
-        (0..40).for_each(|n| cluster.links.note_stranger(address(n + 2)));
+        (0..40).for_each(|n| cluster.links.queue_stranger(address(n + 2)));
         cluster.handle_timeout(now);
         let events = std::iter::from_fn(|| cluster.poll_event());
         let is_knock = |event: &Event| matches!(event, Event::Stranger { .. });

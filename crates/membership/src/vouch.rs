@@ -108,7 +108,7 @@ impl Vouchers {
     }
 
     /// Remembers a life that was verified. Only the latest of each node is stored.
-    pub(super) fn keep(&self, signed: SignedContact) {
+    pub(super) fn remember(&self, signed: SignedContact) {
         let mut table = self.table.lock();
         let node = signed.contact.node;
         let known = table.known.get(&node).map(|known| known.contact.generation);

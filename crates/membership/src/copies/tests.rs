@@ -15,7 +15,7 @@ fn after(words: &[(u64, u8, &str)]) -> (Copies, Vec<Vec<SocketAddr>>, Instant) {
     let (mut copies, mut told, mut now) = (Copies::new(begin), Vec::new(), begin);
     for (at, salt, address) in words {
         now = begin + Duration::from_secs(*at);
-        told.extend(copies.heard(now, N, [*salt; 16], address.parse().unwrap()));
+        told.extend(copies.record_process(now, N, [*salt; 16], address.parse().unwrap()));
     }
     (copies, told, now)
 }
@@ -77,10 +77,13 @@ fn it_is_over_when_one_of_the_two_is_not_heard_for_a_while_and_is_told_again_lat
     assert!(!copies.is_copied(&N));
     // It restarts, which is not a copy, and then the other one returns.
     let [here, there] = [HERE, THERE].map(|it| it.parse().unwrap());
-    assert_eq!(copies.heard(now, N, [3; 16], here), None);
-    assert_eq!(copies.heard(now + SECOND, N, [4; 16], there), None);
-    assert_eq!(copies.heard(now + 5 * SECOND, N, [3; 16], here), None);
-    let again = copies.heard(now + 6 * SECOND, N, [4; 16], there);
+    assert_eq!(copies.record_process(now, N, [3; 16], here), None);
+    assert_eq!(copies.record_process(now + SECOND, N, [4; 16], there), None);
+    assert_eq!(
+        copies.record_process(now + 5 * SECOND, N, [3; 16], here),
+        None
+    );
+    let again = copies.record_process(now + 6 * SECOND, N, [4; 16], there);
     assert_eq!(again, Some(vec![here, there]));
 }
 
@@ -89,13 +92,16 @@ fn another_process_with_our_own_key_is_told_at_its_first_word_until_it_is_silent
     let begin = Instant::now();
     let mut copies = Copies::new(begin);
     let there: SocketAddr = THERE.parse().unwrap();
-    let told = copies.own_heard(begin, ME, [1; 16], there);
+    let told = copies.record_own_process(begin, ME, [1; 16], there);
     assert_eq!(told, Some(vec![there]));
-    assert_eq!(copies.own_heard(begin + SECOND, ME, [1; 16], there), None);
+    assert_eq!(
+        copies.record_own_process(begin + SECOND, ME, [1; 16], there),
+        None
+    );
     let soon = begin + UNHEARD;
     assert_eq!(copies.forget_silent(soon, &ME), Vec::<NodeId>::new());
     assert_eq!(copies.forget_silent(soon + SECOND, &ME), [ME]);
-    let again = copies.own_heard(soon + SECOND, ME, [1; 16], there);
+    let again = copies.record_own_process(soon + SECOND, ME, [1; 16], there);
     assert_eq!(again, Some(vec![there]));
 }
 
@@ -121,7 +127,7 @@ fn what_is_remembered_is_bounded_whatever_the_copies_do() {
         let address = SocketAddr::from(([10, 0, 0, 1], n));
         let salt = blake3::hash(&n.to_le_bytes()).as_bytes()[..16].try_into();
         let now = begin + u32::from(n) * Duration::from_millis(10);
-        copies.own_heard(now, ME, salt.unwrap(), address);
+        copies.record_own_process(now, ME, salt.unwrap(), address);
         copies.is_worth_a_look(now, address);
     }
     assert!(copies.processes[&ME].len() <= PROCESSES_MAX);

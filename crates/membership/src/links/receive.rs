@@ -40,7 +40,7 @@ impl Links {
             }
             Err(dropped) => {
                 if matches!(dropped, DropCause::UnknownEpoch | DropCause::NotAMember) {
-                    self.note_stranger(from);
+                    self.queue_stranger(from);
                 }
                 self.counters.count(dropped);
                 Vec::new()
@@ -259,7 +259,7 @@ impl Links {
         } else {
             canonical(who.contact.address)
         };
-        self.vouchers.keep(who);
+        self.vouchers.remember(who);
         who.contact
     }
 

@@ -342,9 +342,9 @@ fn no_more_addresses_wait_to_be_asked_who_is_there_than_the_limit() {
     let mut a = Links::new(contact(1), vouchers, Arc::new(keyring), &mut rng, now);
     for n in 0..STRANGERS_MAX {
         assert_eq!(a.strangers.len(), n);
-        a.note_stranger(address(n as u16));
+        a.queue_stranger(address(n as u16));
     }
-    a.note_stranger(address(9999));
+    a.queue_stranger(address(9999));
     assert_eq!(a.strangers.len(), STRANGERS_MAX);
     assert!(!a.strangers.contains(&address(9999)));
 }

@@ -71,7 +71,7 @@ pub(super) struct ProbeAnswers {
 
 impl ProbeAnswers {
     /// Records that a member is probed.
-    pub(super) fn probed(&mut self, node: NodeId, number: ProbeNumber, now: Instant) {
+    pub(super) fn record_probe(&mut self, node: NodeId, number: ProbeNumber, now: Instant) {
         let probes = &mut self.members.entry(node).or_default().probes;
         probes.push_back((number, now));
         if probes.len() > PROBES_MAX {
@@ -86,7 +86,7 @@ impl ProbeAnswers {
     }
 
     /// Records the answer to a probe, in time or late.
-    pub(super) fn answered(&mut self, node: NodeId, number: ProbeNumber, now: Instant) {
+    pub(super) fn record_answer(&mut self, node: NodeId, number: ProbeNumber, now: Instant) {
         let probes = &mut self.members.entry(node).or_default().probes;
         let Some(place) = probes.iter().position(|probe| probe.0 == number) else {
             return;
@@ -94,12 +94,12 @@ impl ProbeAnswers {
         // Earlier probes were answered too late, or never.
         let answered = probes.drain(..=place).next_back();
         if let Some((_, sent)) = answered {
-            self.measured(node, now.saturating_duration_since(sent));
+            self.record_round_trip(node, now.saturating_duration_since(sent));
         }
     }
 
     /// Records a measured round trip.
-    pub(super) fn measured(&mut self, node: NodeId, round_trip: Duration) {
+    pub(super) fn record_round_trip(&mut self, node: NodeId, round_trip: Duration) {
         if self.members.len() >= MEASURED_MAX && !self.members.contains_key(&node) {
             return;
         }
@@ -119,7 +119,7 @@ impl ProbeAnswers {
     }
 
     /// Records that a datagram sealed by a member arrived.
-    pub(super) fn heard(&mut self, node: NodeId, now: Instant) {
+    pub(super) fn record_arrival(&mut self, node: NodeId, now: Instant) {
         // Before the first probe this is not needed.
         if let Some(known) = self.members.get_mut(&node) {
             known.heard = Some(now);
@@ -232,12 +232,12 @@ mod tests {
         let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
         for number in 0..4 {
             let at = start + u32::from(number) * SECOND;
-            answers.probed(node(), number, at);
+            answers.record_probe(node(), number, at);
         }
-        answers.answered(node(), 1, start + 3 * SECOND);
+        answers.record_answer(node(), 1, start + 3 * SECOND);
         assert_eq!(answers.round_trip(&node()), Some(2 * SECOND));
-        answers.answered(node(), 0, start + 100 * SECOND);
-        answers.answered(node(), 1, start + 100 * SECOND);
+        answers.record_answer(node(), 0, start + 100 * SECOND);
+        answers.record_answer(node(), 1, start + 100 * SECOND);
         assert_eq!(answers.round_trip(&node()), Some(2 * SECOND));
         assert_eq!(answers.unanswered(&node()), Some(3));
     }
@@ -245,24 +245,24 @@ mod tests {
     #[test]
     fn those_who_greet_and_are_never_met_are_remembered_up_to_a_number() {
         let (mut answers, now) = (ProbeAnswers::default(), Instant::now());
-        answers.measured(node(), SECOND);
+        answers.record_round_trip(node(), SECOND);
         for n in 0..2 * MEASURED_MAX as u64 {
             let mut bytes = [9; 32];
             bytes[..8].copy_from_slice(&n.to_le_bytes());
-            answers.measured(NodeId::new(bytes), SECOND);
-            answers.heard(NodeId::new(bytes), now);
+            answers.record_round_trip(NodeId::new(bytes), SECOND);
+            answers.record_arrival(NodeId::new(bytes), now);
         }
         assert_eq!(answers.members.len(), MEASURED_MAX);
-        answers.measured(node(), 9 * SECOND);
+        answers.record_round_trip(node(), 9 * SECOND);
         assert_eq!(answers.round_trip(&node()), Some(2 * SECOND));
     }
 
     #[test]
     fn who_is_not_heard_after_the_probe_has_no_more_time() {
         let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
-        answers.measured(node(), Duration::from_millis(1));
-        answers.heard(node(), start);
-        answers.probed(node(), 1, start);
+        answers.record_round_trip(node(), Duration::from_millis(1));
+        answers.record_arrival(node(), start);
+        answers.record_probe(node(), 1, start);
         answers.suspect(node(), 0, start + SECOND);
         assert_eq!(answers.put_off(&node(), 0, start + 2 * SECOND), None);
         let stranger = NodeId::new([8; 32]);
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn who_is_called_gone_is_asked_some_times_before_its_end() {
         let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
-        answers.heard(node(), start);
+        answers.record_arrival(node(), start);
         answers.called_gone(node(), 0, SECOND, start);
         let mut now = start + SECOND;
         for _ in 0..OWN_QUESTIONS {
@@ -285,12 +285,12 @@ mod tests {
     #[test]
     fn who_is_heard_after_the_probe_has_more_time_and_not_for_ever() {
         let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
-        answers.probed(node(), 1, start);
+        answers.record_probe(node(), 1, start);
         answers.suspect(node(), 0, start + SECOND);
         let (first, mut rounds) = (start + 2 * SECOND, 0);
         let mut now = first;
         loop {
-            answers.heard(node(), now);
+            answers.record_arrival(node(), now);
             let Some(until) = answers.put_off(&node(), 0, now) else {
                 break;
             };
@@ -298,9 +298,9 @@ mod tests {
         }
         assert_eq!((now - first, rounds), (PUT_OFF_MAX, 3));
         // The member contradicted, and is suspected again.
-        answers.probed(node(), 9, now);
+        answers.record_probe(node(), 9, now);
         answers.suspect(node(), 1, now);
-        answers.heard(node(), now + SECOND);
+        answers.record_arrival(node(), now + SECOND);
         assert!(answers.put_off(&node(), 1, now + SECOND).is_some());
         assert_eq!(answers.put_off(&node(), 0, now + SECOND), None);
     }
@@ -311,11 +311,11 @@ mod tests {
         for [one, rest, expected] in [[2000, 2000, 4000], [1, 2000, 2]] {
             let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
             let ms = Duration::from_millis;
-            answers.measured(others[0], ms(one));
+            answers.record_round_trip(others[0], ms(one));
             others[1..]
                 .iter()
-                .for_each(|n| answers.measured(*n, ms(rest)));
-            answers.probed(node(), 1, start);
+                .for_each(|n| answers.record_round_trip(*n, ms(rest)));
+            answers.record_probe(node(), 1, start);
             answers.suspect(node(), 0, start + SECOND);
             let until = answers.put_off(&node(), 0, start + ms(1));
             assert_eq!(until, Some(start + ms(expected)));
@@ -325,8 +325,8 @@ mod tests {
     #[test]
     fn who_answered_late_before_is_given_twice_as_long_to_answer() {
         let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
-        answers.measured(node(), 2 * SECOND);
-        answers.probed(node(), 1, start);
+        answers.record_round_trip(node(), 2 * SECOND);
+        answers.record_probe(node(), 1, start);
         answers.suspect(node(), 0, start + SECOND);
         let until = start + 4 * SECOND;
         assert_eq!(answers.put_off(&node(), 0, start + 3 * SECOND), Some(until));

@@ -37,7 +37,8 @@ fn list(updates: impl IntoIterator<Item = (Arc<NodeKey>, Update)>) -> Vec<u8> {
 
 /// Records a life as a proven link would.
 fn introduce(who: &Roster, to: &Roster) {
-    to.vouchers.keep(who.vouchers.sign(who.engine.identity().0));
+    to.vouchers
+        .remember(who.vouchers.sign(who.engine.identity().0));
 }
 
 /// Delivers packets between two rosters until there are none left.
@@ -290,9 +291,9 @@ fn what_gossip_tells_of_who_is_no_member_is_neither_checked_nor_kept() {
     let stranger = contact(3, 1);
     let told = [Update::alive(MemberLife(stranger))];
     let genuine = a.vouchers.clone();
-    genuine.keep(Vouchers::new(key(3)).sign(stranger));
+    genuine.remember(Vouchers::new(key(3)).sign(stranger));
     let forger = Vouchers::new(key(1));
-    forger.keep(SignedContact {
+    forger.remember(SignedContact {
         contact: stranger,
         signature: [[7; 32]; 2],
     });
@@ -366,7 +367,7 @@ fn members_hear_each_other_when_the_table_is_full_also_where_they_tell_of_more()
     let (more_key, more) = stranger();
     introduce(&roster(2, now), &a);
     let told = Vouchers::new(more_key).sign(more.id().0);
-    b.vouchers.keep(told);
+    b.vouchers.remember(told);
     for told in [&[][..], &[more]] {
         let header = Header {
             src: *b.engine.identity(),

@@ -65,7 +65,7 @@ fn a_life_that_its_node_did_not_sign_is_refused_in_gossip_lists_and_answers() {
     };
     // A packet of the engine, a member list, and the claim that a node is outlived.
     let liar = Vouchers::new(key(1));
-    liar.keep(p2pfs_proto::wire::native::udp::SignedContact {
+    liar.remember(p2pfs_proto::wire::native::udp::SignedContact {
         contact: forged,
         signature: liar.sign(forged).signature,
     });

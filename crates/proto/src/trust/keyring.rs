@@ -318,13 +318,13 @@ impl Keyring {
     /// Takes in one statement that arrived as news, and queues it for others if it is new. A
     /// statement that cannot be stored on disk counts until the next start.
     pub fn hear_news(&self, bytes: &[u8]) -> Option<Fault> {
-        let (taken, fault) = self.hear(bytes, 1);
+        let (taken, fault) = self.receive(bytes, 1);
         self.news.lock().extend(taken);
         fault
     }
 
     /// Takes in up to `most` statements. Returns those that were new, and the defect of the others.
-    fn hear(&self, bytes: &[u8], most: usize) -> (Vec<SignedStatement>, Option<Fault>) {
+    fn receive(&self, bytes: &[u8], most: usize) -> (Vec<SignedStatement>, Option<Fault>) {
         let Some(ledger) = &self.ledger else {
             return (Vec::new(), None);
         };
@@ -338,7 +338,7 @@ impl Keyring {
         if !taken.new.is_empty() {
             // Statements that cannot be stored count all the same: the others act on them, and an
             // expelled node is out. After the next start they are received again.
-            let _unkept = self.changed();
+            let _unkept = self.store_received();
         }
         let fault = if taken.is_forged {
             Some(Fault::Forged)
@@ -430,7 +430,7 @@ impl Keyring {
         } else {
             joined
         };
-        self.keep(Some(&secret), &joined)?;
+        self.store(Some(&secret), &joined)?;
         *ledger.write() = joined;
         *self.epochs.write() = Epochs::new(secret);
         self.news.lock().clear();
@@ -465,7 +465,7 @@ impl Keyring {
         }
     }
 
-    fn kept_in(&self) -> Option<&Path> {
+    fn storage_directory(&self) -> Option<&Path> {
         match &self.home {
             KeyringStorage::State(directory) if !self.forgotten.load(Ordering::Relaxed) => {
                 Some(directory)

@@ -173,7 +173,7 @@ pub struct Ledger {
     cluster: StatementId,
     founder: NodeId,
     statements: BTreeMap<StatementId, SignedStatement>,
-    standing: Evaluation,
+    evaluation: Evaluation,
 }
 
 impl Ledger {
@@ -214,9 +214,9 @@ impl Ledger {
             cluster: id,
             founder: founding.statement.by,
             statements: BTreeMap::from([(id, founding)]),
-            standing: Evaluation::default(),
+            evaluation: Evaluation::default(),
         };
-        ledger.standing = ledger.evaluate();
+        ledger.evaluation = ledger.evaluate();
         Some(ledger)
     }
 
@@ -239,7 +239,7 @@ impl Ledger {
 
     /// Returns whether a statement counts. The ledger also stores statements that do not count.
     pub fn counts(&self, statement: &SignedStatement) -> bool {
-        self.standing.valid.contains(&statement.id())
+        self.evaluation.valid.contains(&statement.id())
     }
 
     /// Returns a digest that is equal for every ledger with the same statements.
@@ -253,12 +253,12 @@ impl Ledger {
 
     /// Returns the members by node, including those with an expired certificate.
     pub fn members(&self) -> impl Iterator<Item = &Certificate> {
-        self.standing.members.values()
+        self.evaluation.members.values()
     }
 
     /// Returns a node's certificate, which may have ended.
     pub fn certificate(&self, node: &NodeId) -> Option<&Certificate> {
-        self.standing.members.get(node)
+        self.evaluation.members.get(node)
     }
 
     /// Returns whether the node is a member at this time.
@@ -274,17 +274,17 @@ impl Ledger {
 
     /// Returns whether the node is a former member.
     pub fn is_expelled(&self, node: &NodeId) -> bool {
-        !self.standing.members.contains_key(node) && self.standing.over.contains_key(node)
+        !self.evaluation.members.contains_key(node) && self.evaluation.over.contains_key(node)
     }
 
     /// Returns the epoch of the cluster's secret, or none if no statement names one yet.
     pub fn epoch(&self) -> Option<EpochId> {
-        self.standing.epoch.map(|said| said.what)
+        self.evaluation.epoch.map(|said| said.what)
     }
 
     /// Returns each path that has an owner, with its owner.
     pub fn owners(&self) -> impl Iterator<Item = (&[u8], NodeId)> {
-        let spoken_of = self.standing.owners.iter();
+        let spoken_of = self.evaluation.owners.iter();
         spoken_of.filter_map(|(path, owned)| Some((&path[..], owned.node?)))
     }
 
@@ -297,7 +297,7 @@ impl Ledger {
     /// Returns the certificates from the founding to the one that gave the issuer the right to make
     /// this statement.
     pub fn chain_behind(&self, said: &Statement) -> Vec<SignedStatement> {
-        let certificate = self.standing.heard_by.get(&(said.by, said.by_term));
+        let certificate = self.evaluation.heard_by.get(&(said.by, said.by_term));
         self.chain_up_to(certificate.copied())
     }
 
@@ -309,7 +309,7 @@ impl Ledger {
             chain.push(signed.clone());
             let is_founding = next == Some(self.cluster);
             let (by, term) = (signed.statement.by, signed.statement.by_term);
-            let before = self.standing.heard_by.get(&(by, term));
+            let before = self.evaluation.heard_by.get(&(by, term));
             next = before.filter(|_| !is_founding).copied();
         }
         chain.reverse();
@@ -332,11 +332,11 @@ impl Ledger {
     }
 
     fn evaluate(&self) -> Evaluation {
-        let mut walk = Replay::new(self);
-        while let Some(membership) = walk.pop_senior() {
-            walk.hear(membership);
+        let mut replay = Replay::new(self);
+        while let Some(membership) = replay.pop_senior() {
+            replay.apply_statements(membership);
         }
-        walk.finish()
+        replay.finish()
     }
 
     fn all(&self) -> impl Iterator<Item = (StatementId, &Statement)> {
@@ -372,7 +372,7 @@ impl Ledger {
         let chains = Chains::of(self.by(node));
         let counting = self.by(node).filter(|(id, statement)| {
             let is_in_time = statement.by_term <= up_to_term;
-            is_in_time && !is_farewell(statement) && self.standing.valid.contains(id)
+            is_in_time && !is_farewell(statement) && self.evaluation.valid.contains(id)
         });
         let whole = counting.filter_map(|(id, statement)| {
             let length = chains.whole_length(&id)?;
@@ -403,7 +403,7 @@ impl Ledger {
             let stands = self.last_counting(&node, term);
             after.state(key, Claim::Expel { node, term, stands }, now_s)?;
         }
-        let over = after.standing.over_up_to(&node);
+        let over = after.evaluation.over_up_to(&node);
         let claim = Claim::Admit {
             node,
             name,

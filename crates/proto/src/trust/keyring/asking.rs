@@ -27,7 +27,7 @@ impl Keyring {
         let Some(question) = exchange::TrustQuestion::decode(bytes) else {
             return (None, self.has_ledger().then_some(Fault::Garbage));
         };
-        let (_new, fault) = self.hear(&question.statements, STATEMENTS_MAX);
+        let (_new, fault) = self.receive(&question.statements, STATEMENTS_MAX);
         let newest = self.epochs.read().newest();
         let answer = self.read_ledger(|ledger| {
             let digest = ledger.digest();
@@ -52,7 +52,7 @@ impl Keyring {
         let Some(answer) = exchange::TrustAnswer::decode(bytes) else {
             return (false, Some(Fault::Garbage));
         };
-        let (_new, fault) = self.hear(&answer.statements, STATEMENTS_MAX);
+        let (_new, fault) = self.receive(&answer.statements, STATEMENTS_MAX);
         if let Some(secret) = answer.secret {
             let secret = EpochSecret::new(secret);
             if self.wanted_epoch() == Some(secret.id()) {

@@ -20,10 +20,10 @@ impl Keyring {
             return true;
         }
         let is_long = chain.len() > CHAIN_MAX_BYTES;
-        if is_long || self.comes_to(chain, CHAIN_MAX, node) != Some(true) {
+        if is_long || self.is_member_with(chain, CHAIN_MAX, node) != Some(true) {
             return false;
         }
-        let _heard = self.hear(chain, CHAIN_MAX);
+        let _heard = self.receive(chain, CHAIN_MAX);
         self.is_member(node)
     }
 
@@ -44,11 +44,11 @@ impl Keyring {
     /// whether they have.
     pub fn hear_put_out(&self, me: &NodeId, said: &[u8]) -> bool {
         let most = CHAIN_MAX + 1;
-        let is_out = self.comes_to(said, most, me) == Some(false);
+        let is_out = self.is_member_with(said, most, me) == Some(false);
         if is_out {
             // The statements are signed, so the sender need not be trusted. They count whether
             // stored or not.
-            let (taken, _wrong) = self.hear(said, most);
+            let (taken, _wrong) = self.receive(said, most);
             self.news.lock().extend(taken);
         }
         is_out
@@ -56,7 +56,7 @@ impl Keyring {
 
     /// Returns whether a node would be a member with these statements. Returns none if they cannot
     /// be decoded or there is no ledger.
-    fn comes_to(&self, statements: &[u8], most: usize, node: &NodeId) -> Option<bool> {
+    fn is_member_with(&self, statements: &[u8], most: usize, node: &NodeId) -> Option<bool> {
         let statements = SignedStatement::decode_all(statements, most)?;
         let mut after = self.read_ledger(Ledger::clone)?;
         after.merge(statements);

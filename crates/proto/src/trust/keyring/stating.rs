@@ -34,7 +34,7 @@ impl Keyring {
         // A copy, so that readers of the membership do not wait for the disk.
         let mut after = ledger.read().clone();
         let stated = claims(&mut after)?;
-        self.keep(secret.as_ref(), &after)?;
+        self.store(secret.as_ref(), &after)?;
         if let Some(secret) = secret {
             self.epochs.write().adopt(secret, self.now_s());
         }
@@ -51,11 +51,11 @@ impl Keyring {
     }
 
     /// Registers statements of other nodes and stores the ledger. They count even if that fails.
-    pub(super) fn changed(&self) -> Result<(), TrustError> {
+    pub(super) fn store_received(&self) -> Result<(), TrustError> {
         self.follow_ledger();
         let _writing = self.writing.lock();
         let ledger = self.read_ledger(Ledger::clone);
-        ledger.map_or(Ok(()), |ledger| self.keep(None, &ledger))
+        ledger.map_or(Ok(()), |ledger| self.store(None, &ledger))
     }
 
     /// Adopts the secret that the ledger names and that was not known here. It counts even if it
@@ -67,7 +67,7 @@ impl Keyring {
         if self.wanted_epoch() != Some(secret.id()) {
             return Ok(());
         }
-        let kept = match self.kept_in() {
+        let kept = match self.storage_directory() {
             Some(directory) => file::replace(&directory.join(SECRET_FILE), &line(&secret)),
             None => Ok(()),
         };
@@ -79,12 +79,12 @@ impl Keyring {
     /// Stores both files or none. The secret comes first: after a crash between the two, only this
     /// node has a secret that no statement names, and it requests the others' secret. In the
     /// reverse order all nodes would look for a secret that no node has.
-    pub(super) fn keep(
+    pub(super) fn store(
         &self,
         secret: Option<&EpochSecret>,
         ledger: &Ledger,
     ) -> Result<(), TrustError> {
-        let Some(directory) = self.kept_in() else {
+        let Some(directory) = self.storage_directory() else {
             return Ok(());
         };
         let path = directory.join(LEDGER_FILE);

@@ -32,7 +32,7 @@ impl Ledger {
         self.last_name_of(&node).ok_or(TrustError::NoMember)?;
         self.check_expels(key, &node, now_s)?;
         let theirs = self.last_term(&node);
-        let over = self.standing.over.get(&node).copied();
+        let over = self.evaluation.over.get(&node).copied();
         let term = theirs.or(over).ok_or(TrustError::NoMember)?;
         let mut after = self.clone();
         let stands = None;
@@ -41,16 +41,16 @@ impl Ledger {
         if !after.counts(&stated[0]) {
             return Err(self.senior(&node));
         }
-        stated.extend(after.say_lost(self, key, now_s)?);
+        stated.extend(after.restate_lost_expulsions(self, key, now_s)?);
         stated.extend(after.confirm_farewells(key, now_s));
-        stated.extend(after.say_again(self, key, now_s));
+        stated.extend(after.restate_outdone(self, key, now_s));
         *self = after;
         Ok(stated)
     }
 
     /// States again those expulsions of `before` that no longer count, so that no expelled node
     /// returns.
-    pub(super) fn say_lost(
+    pub(super) fn restate_lost_expulsions(
         &mut self,
         before: &Self,
         key: &NodeKey,
@@ -99,7 +99,7 @@ impl Ledger {
             let Claim::Expel { node, term, .. } = signed.statement.claim else {
                 continue;
             };
-            if !self.standing.valid.contains(id) || after.standing.valid.contains(id) {
+            if !self.evaluation.valid.contains(id) || after.evaluation.valid.contains(id) {
                 continue;
             }
             // A node without a certificate that counts, or with none for later memberships, cannot
@@ -108,7 +108,7 @@ impl Ledger {
                 continue;
             };
             let term = term.min(had);
-            let is_void = self.standing.voiding.contains(id);
+            let is_void = self.evaluation.voiding.contains(id);
             let is_known = if is_void {
                 void.get(&node).is_some_and(|up_to| *up_to >= term)
             } else {
@@ -131,11 +131,11 @@ impl Ledger {
     fn ends(&self) -> (BTreeSet<Membership>, BTreeMap<NodeId, u32>) {
         let (mut known, mut void) = (BTreeSet::new(), BTreeMap::new());
         let counting = |id| self.statements.get(id).map(|signed| (id, signed));
-        for (id, signed) in self.standing.valid.iter().filter_map(counting) {
+        for (id, signed) in self.evaluation.valid.iter().filter_map(counting) {
             if let Claim::Expel { node, term, .. } = signed.statement.claim {
                 let had = self.last_term(&node).unwrap_or(term);
                 known.insert((node, term.min(had)));
-                if self.standing.voiding.contains(id) {
+                if self.evaluation.voiding.contains(id) {
                     let up_to = void.entry(node).or_insert(term);
                     *up_to = term.max(*up_to);
                 }
@@ -159,10 +159,10 @@ impl Ledger {
     /// Returns the last membership of a node that lost it because its issuer was expelled, if no
     /// statement ended that membership itself. Returns none for a member.
     pub(super) fn fallen_term(&self, who: &NodeId) -> Option<u32> {
-        let words = self.words();
-        words.fell(who)?;
-        let last = words.last_admitted(who)?;
-        let over = self.standing.over_up_to(who);
+        let index = self.departure_index();
+        index.removal_of_issuer(who)?;
+        let last = index.last_admitted(who)?;
+        let over = self.evaluation.over_up_to(who);
         (last > over).then_some(last)
     }
 }

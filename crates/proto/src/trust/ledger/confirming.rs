@@ -22,12 +22,12 @@ impl Ledger {
     /// when the ledger is full. Returns the signed statements.
     pub(super) fn confirm_farewells(&mut self, key: &NodeKey, now_s: u64) -> Vec<SignedStatement> {
         let me = key.node_id();
-        let members = &self.standing.members;
-        let open = self.standing.open.iter();
+        let members = &self.evaluation.members;
+        let open = self.evaluation.open.iter();
         let open = open.filter(|(_, by)| !members.contains_key(by));
         let mut ends: BTreeMap<Membership, Option<StatementId>> =
             open.map(|(it, _)| (*it, None)).collect();
-        for membership in &self.standing.unconfirmed {
+        for membership in &self.evaluation.unconfirmed {
             // The farewell may end later memberships, and may not count beside the first statement.
             for ended in [*membership, self.last_ended(*membership)] {
                 ends.insert(ended, self.farewell_to_confirm(ended));
@@ -42,7 +42,7 @@ impl Ledger {
         let (claims, before) = (claims.collect(), self.clone());
         let mut stated = self.state_as_many(key, claims, now_s);
         if !stated.is_empty() {
-            stated.extend(self.say_again(&before, key, now_s));
+            stated.extend(self.restate_outdone(&before, key, now_s));
         }
         stated
     }
@@ -54,7 +54,7 @@ impl Ledger {
             return false;
         };
         let farewell = stands.and_then(|it| Some((it, self.ends_own(node, &it)?)));
-        let is_it = |(id, ends)| ends >= *term && self.standing.valid.contains(&id);
+        let is_it = |(id, ends)| ends >= *term && self.evaluation.valid.contains(&id);
         signed.statement.by != *node && farewell.is_some_and(is_it)
     }
 
@@ -63,7 +63,7 @@ impl Ledger {
         if self.certificate(&node).is_some() {
             return (node, term);
         }
-        let over = self.standing.over_up_to(&node);
+        let over = self.evaluation.over_up_to(&node);
         let last = self.last_term(&node).unwrap_or(term).min(over);
         (node, last.max(term))
     }
@@ -87,14 +87,14 @@ impl Ledger {
         let own = self.by(&node).map(|(id, _)| id);
         let mut farewells = own.filter(|id| {
             let ends = self.ends_own(&node, id);
-            self.standing.valid.contains(id) && ends.is_some_and(|it| it >= term)
+            self.evaluation.valid.contains(id) && ends.is_some_and(|it| it >= term)
         });
         let farewell = farewells.next().filter(|_| farewells.next().is_none())?;
         let (mut last, mut next) = (None, self.statements.get(&farewell)?.statement.before);
         while let Some(id) = next {
             let statement = &self.statements.get(&id)?.statement;
             let is_farewell = self.ends_own(&node, &id).is_some();
-            if statement.by != node || !self.standing.valid.contains(&id) {
+            if statement.by != node || !self.evaluation.valid.contains(&id) {
                 return None;
             }
             if !is_farewell {

@@ -34,7 +34,7 @@ type IssuedCertificates = BTreeMap<Membership, Vec<(Membership, bool)>>;
 
 impl<'a> DepartureIndex<'a> {
     fn of(ledger: &'a Ledger) -> Self {
-        let mut words = Self {
+        let mut index = Self {
             ledger,
             about: BTreeMap::new(),
             void: BTreeMap::new(),
@@ -44,14 +44,14 @@ impl<'a> DepartureIndex<'a> {
         let mut without_effect = IssuedCertificates::new();
         for (id, signed) in &ledger.statements {
             let (by, by_term) = (signed.statement.by, signed.statement.by_term);
-            let counts = ledger.standing.valid.contains(id);
+            let counts = ledger.evaluation.valid.contains(id);
             match &signed.statement.claim {
                 Claim::Admit {
                     node, term, admin, ..
                 } => {
-                    words.admitted.entry(*node).or_default().push((by, *term));
+                    index.admitted.entry(*node).or_default().push((by, *term));
                     if counts {
-                        words.was_in.entry(*node).or_default().insert(*term);
+                        index.was_in.entry(*node).or_default().insert(*term);
                     } else {
                         let issued = without_effect.entry((by, by_term)).or_default();
                         issued.push(((*node, *term), *admin));
@@ -59,21 +59,21 @@ impl<'a> DepartureIndex<'a> {
                 }
                 // The farewell that this statement confirms is the reason.
                 Claim::Expel { .. } if ledger.confirms(signed) => {}
-                Claim::Expel { .. } if counts => words.note(*id, signed),
+                Claim::Expel { .. } if counts => index.record_expulsion(*id, signed),
                 _ => {}
             }
         }
-        words.note_fallen(without_effect);
-        words
+        index.record_fallen(without_effect);
+        index
     }
 
     /// Records memberships by certificates that lost effect because their issuer's statements were
     /// voided, or because the issuer itself fell. A certificate signed by a node that was already
     /// out admitted no node.
-    fn note_fallen(&mut self, mut issued: IssuedCertificates) {
-        let heard = &self.ledger.standing.heard_by;
+    fn record_fallen(&mut self, mut issued: IssuedCertificates) {
+        let heard = &self.ledger.evaluation.heard_by;
         let is_void = |(by, term): &Membership| {
-            let void = self.ledger.standing.void.get(by);
+            let void = self.ledger.evaluation.void.get(by);
             void.is_some_and(|void| term <= void)
         };
         let fell = issued.keys().filter(|it| is_void(it));
@@ -89,7 +89,7 @@ impl<'a> DepartureIndex<'a> {
     }
 
     /// Records an expulsion that counts.
-    fn note(&mut self, id: StatementId, signed: &'a SignedStatement) {
+    fn record_expulsion(&mut self, id: StatementId, signed: &'a SignedStatement) {
         let statement = &signed.statement;
         let Claim::Expel { node, term, .. } = &statement.claim else {
             return;
@@ -97,7 +97,7 @@ impl<'a> DepartureIndex<'a> {
         // An expulsion cannot end more memberships than there were.
         let had = self.ledger.last_term(node).unwrap_or(u32::MAX);
         let is_anothers = statement.by != *node;
-        let is_void = self.ledger.standing.voiding.contains(&id);
+        let is_void = self.ledger.evaluation.voiding.contains(&id);
         let order = ((*term).min(had), is_anothers, is_void, statement.at_s);
         let most = self.about.entry(*node).or_insert((order, signed));
         if order > most.0 {
@@ -121,7 +121,7 @@ impl<'a> DepartureIndex<'a> {
 
     /// Returns the last plausible membership of these.
     fn last_of(&self, who: &NodeId, terms: &BTreeSet<u32>) -> Option<u32> {
-        let over = self.ledger.standing.over_up_to(who);
+        let over = self.ledger.evaluation.over_up_to(who);
         let last = terms.range(..=over).next_back().copied();
         let behind = (over.saturating_add(1)..=u32::MAX).take_while(|term| terms.contains(term));
         behind.last().or(last)
@@ -143,7 +143,7 @@ impl<'a> DepartureIndex<'a> {
         if is_so {
             own_word
         } else {
-            self.fell(who).or(own_word)
+            self.removal_of_issuer(who).or(own_word)
         }
     }
 
@@ -152,7 +152,7 @@ impl<'a> DepartureIndex<'a> {
         let founder = [&self.ledger.founder];
         let named: BTreeSet<_> = self.admitted.keys().chain(self.about.keys()).collect();
         let named = named.into_iter().chain(founder);
-        let members = &self.ledger.standing.members;
+        let members = &self.ledger.evaluation.members;
         let out = named.filter(|who| !members.contains_key(who));
         out.filter_map(|who| Some((*who, self.out(who)?.id())))
             .collect()
@@ -160,8 +160,8 @@ impl<'a> DepartureIndex<'a> {
 
     /// Returns the statement that removed an issuer of the node's certificates, so that they no
     /// longer count. Returns none for a member and for a node that was never admitted.
-    pub(super) fn fell(&self, who: &NodeId) -> Option<&'a SignedStatement> {
-        if self.ledger.standing.members.contains_key(who) {
+    pub(super) fn removal_of_issuer(&self, who: &NodeId) -> Option<&'a SignedStatement> {
+        if self.ledger.evaluation.members.contains_key(who) {
             return None;
         }
         let issuers = self.issuers(who);
@@ -191,22 +191,22 @@ impl<'a> DepartureIndex<'a> {
 }
 
 impl Ledger {
-    pub(super) fn words(&self) -> DepartureIndex<'_> {
+    pub(super) fn departure_index(&self) -> DepartureIndex<'_> {
         DepartureIndex::of(self)
     }
 
     /// Returns the statement by which a node is a former member: by itself or by another node,
     /// about itself or about an issuer of its certificates. Returns none for a member.
     pub fn expulsion(&self, who: &NodeId) -> Option<&SignedStatement> {
-        let word = self.gone().get(who)?;
+        let word = self.departed_nodes().get(who)?;
         self.statements.get(word)
     }
 
     /// Returns the departed nodes and the statement by which each is out. Computed once for each
     /// change of the statements: listing the members asks for every departed node.
-    pub(super) fn gone(&self) -> &DepartedNodes {
-        let gone = &self.standing.gone;
-        gone.get_or_init(|| Arc::new(self.words().all_out()))
+    pub(super) fn departed_nodes(&self) -> &DepartedNodes {
+        let gone = &self.evaluation.gone;
+        gone.get_or_init(|| Arc::new(self.departure_index().all_out()))
     }
 
     /// Returns the expulsions that must be known to the node that readmits this one. These are all
@@ -214,13 +214,13 @@ impl Ledger {
     /// without effect, they include all expulsions of every node that ever admitted it. Empty for a
     /// member and for a node that left by itself.
     pub fn words_against(&self, who: &NodeId) -> BTreeSet<StatementId> {
-        if self.standing.members.contains_key(who) {
+        if self.evaluation.members.contains_key(who) {
             return BTreeSet::new();
         }
-        let words = self.words();
+        let index = self.departure_index();
         let had = self.last_term(who).unwrap_or(0);
-        let fell = words.last_admitted(who).is_some_and(|last| last > had);
-        let issuers = if fell { words.issuers(who) } else { Vec::new() };
+        let fell = index.last_admitted(who).is_some_and(|last| last > had);
+        let issuers = if fell { index.issuers(who) } else { Vec::new() };
         let issuers: BTreeSet<_> = issuers.into_iter().collect();
         let each = self.statements.iter().filter(|(id, signed)| {
             let Claim::Expel { node, term, .. } = &signed.statement.claim else {
@@ -228,7 +228,7 @@ impl Ledger {
             };
             let is_anothers = signed.statement.by != *who && !self.confirms(signed);
             let is_on_it = node == who && is_anothers && *term >= had;
-            self.standing.valid.contains(id) && (is_on_it || issuers.contains(node))
+            self.evaluation.valid.contains(id) && (is_on_it || issuers.contains(node))
         });
         each.map(|(id, _)| *id).collect()
     }
@@ -237,7 +237,7 @@ impl Ledger {
     pub fn expulsions(&self) -> BTreeSet<StatementId> {
         let each = self.statements.iter().filter(|(id, signed)| {
             let is_one = matches!(signed.statement.claim, Claim::Expel { .. });
-            is_one && self.standing.valid.contains(id)
+            is_one && self.evaluation.valid.contains(id)
         });
         each.map(|(id, _)| *id).collect()
     }
@@ -259,7 +259,10 @@ impl Ledger {
             _ => None,
         });
         let let_in: BTreeSet<_> = let_in.chain([self.founder]).collect();
-        let gone = self.gone().iter().filter(|(who, _)| let_in.contains(who));
+        let gone = self
+            .departed_nodes()
+            .iter()
+            .filter(|(who, _)| let_in.contains(who));
         let gone = gone.filter_map(|(who, word)| Some((*who, self.statements.get(word)?.clone())));
         let mut gone: Vec<_> = gone.collect();
         gone.sort_by_cached_key(|(who, word)| (word.statement.at_s, word.id(), *who));

@@ -49,10 +49,10 @@ impl Ledger {
         let mut stated = vec![said];
         if !is_own {
             // If the node has forked its chain, only one branch stands.
-            stated.extend(after.say_lost(self, key, now_s)?);
-            stated.extend(after.close(key, node, now_s));
+            stated.extend(after.restate_lost_expulsions(self, key, now_s)?);
+            stated.extend(after.close_open_memberships(key, node, now_s));
             stated.extend(after.confirm_farewells(key, now_s));
-            stated.extend(after.say_again(self, key, now_s));
+            stated.extend(after.restate_outdone(self, key, now_s));
         }
         *self = after;
         Ok(stated)
@@ -71,9 +71,14 @@ impl Ledger {
     /// those that it had ended. Their missing statements are unknown here, so nothing that counts
     /// is lost. Closes as many as there is room for, so a full ledger does not prevent the
     /// expulsion.
-    fn close(&mut self, key: &NodeKey, node: NodeId, now_s: u64) -> Vec<SignedStatement> {
-        let let_in = self.let_in_by(node);
-        let open = self.standing.open.iter();
+    fn close_open_memberships(
+        &mut self,
+        key: &NodeKey,
+        node: NodeId,
+        now_s: u64,
+    ) -> Vec<SignedStatement> {
+        let let_in = self.with_admitted(node);
+        let open = self.evaluation.open.iter();
         let open = open.filter(|((who, _), by)| **by == node || let_in.contains(who));
         let claims = open
             .map(|((node, term), _)| Claim::Expel {
@@ -86,9 +91,9 @@ impl Ledger {
     }
 
     /// Returns the node and all nodes admitted by it, directly or through others.
-    fn let_in_by(&self, node: NodeId) -> BTreeSet<NodeId> {
+    fn with_admitted(&self, node: NodeId) -> BTreeSet<NodeId> {
         let mut by: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
-        for id in &self.standing.valid {
+        for id in &self.evaluation.valid {
             let statement = self.statements.get(id).map(|signed| &signed.statement);
             if let Some(statement) = statement
                 && let Claim::Admit { node, .. } = &statement.claim
@@ -107,7 +112,7 @@ impl Ledger {
 
     /// Returns the last membership for which a node has a certificate that counts.
     pub(super) fn last_term(&self, node: &NodeId) -> Option<u32> {
-        self.standing.last_terms.get(node).copied()
+        self.evaluation.last_terms.get(node).copied()
     }
 
     /// Checks that the key's node may expel the node.

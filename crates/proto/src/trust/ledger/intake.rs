@@ -69,13 +69,13 @@ impl Issuers {
         let mut issuers = Self(BTreeMap::new());
         issuers.0.entry(ledger.founder).or_default().right = StatementRight::Admit;
         for signed in ledger.statements.values() {
-            issuers.note(signed);
+            issuers.record_stored(signed);
         }
         issuers
     }
 
     /// Counts a stored statement. Returns the waiting statements that it permits.
-    fn note(&mut self, signed: &SignedStatement) -> Vec<SignedStatement> {
+    fn record_stored(&mut self, signed: &SignedStatement) -> Vec<SignedStatement> {
         self.0.entry(signed.statement.by).or_default().kept += 1;
         let Claim::Admit { node, admin, .. } = &signed.statement.claim else {
             return Vec::new();
@@ -99,7 +99,7 @@ impl Issuers {
         said
     }
 
-    fn wait(&mut self, signed: SignedStatement) {
+    fn defer(&mut self, signed: SignedStatement) {
         let issuer = self.0.entry(signed.statement.by).or_default();
         if is_farewell(&signed.statement) {
             issuer.farewells.push(signed)
@@ -140,7 +140,7 @@ impl Ledger {
         while let Some(signed) = queue.pop_front() {
             match self.classify(&issuers, most_of_others, &signed) {
                 IntakeDecision::Irrelevant => {}
-                IntakeDecision::Defer => issuers.wait(signed),
+                IntakeDecision::Defer => issuers.defer(signed),
                 // One proof of excess is enough.
                 IntakeDecision::OverQuota if taken.over.is_some() => {}
                 IntakeDecision::NoRoom if !self.is_answered_for(&signed.statement) => {}
@@ -155,27 +155,27 @@ impl Ledger {
                 IntakeDecision::Accept => {
                     self.statements.insert(signed.id(), signed.clone());
                     // An issuer's certificate may stand behind the statements that it permits.
-                    queue.extend(issuers.note(&signed));
+                    queue.extend(issuers.record_stored(&signed));
                     taken.new.push(signed);
                 }
             }
         }
         if !taken.new.is_empty() {
-            self.standing = self.evaluate();
+            self.evaluation = self.evaluate();
         }
-        taken.new.extend(self.take_for_idle(without_room));
+        taken.new.extend(self.replace_idle(without_room));
         taken
     }
 
     /// Returns whether a member made the statement in its present membership.
     fn is_answered_for(&self, statement: &Statement) -> bool {
-        let member = self.standing.members.get(&statement.by);
+        let member = self.evaluation.members.get(&statement.by);
         member.is_some_and(|it| it.term == statement.by_term)
     }
 
     /// Takes in those of these statements that count, each in place of an idle one. Returns those
     /// that were taken in.
-    fn take_for_idle(&mut self, mut signed: Vec<SignedStatement>) -> Vec<SignedStatement> {
+    fn replace_idle(&mut self, mut signed: Vec<SignedStatement>) -> Vec<SignedStatement> {
         signed.retain(|it| !self.statements.contains_key(&it.id()));
         if signed.is_empty() {
             return signed;
@@ -183,7 +183,7 @@ impl Ledger {
         let mut after = self.clone();
         let each = signed.iter().map(|it| (it.id(), it.clone()));
         after.statements.extend(each);
-        after.standing = after.evaluate();
+        after.evaluation = after.evaluate();
         signed.retain(|it| {
             let counts = after.counts(it);
             if !counts {
@@ -203,7 +203,7 @@ impl Ledger {
         for id in idle {
             after.statements.remove(&id);
         }
-        after.standing = after.evaluate();
+        after.evaluation = after.evaluate();
         *self = after;
         signed
     }
@@ -221,9 +221,9 @@ impl Ledger {
             let signed = self.statements.get(id);
             let is_out = |it: &SignedStatement| {
                 let by = it.statement.by;
-                by != self.founder && !self.standing.members.contains_key(&by)
+                by != self.founder && !self.evaluation.members.contains_key(&by)
             };
-            !self.standing.valid.contains(id) && signed.is_some_and(is_out)
+            !self.evaluation.valid.contains(id) && signed.is_some_and(is_out)
         };
         let free = self.statements.keys().filter(|id| !named.contains_key(id));
         let mut free: BTreeSet<_> = free.filter(|id| is_idle(id)).copied().collect();

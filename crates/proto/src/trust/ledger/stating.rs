@@ -106,7 +106,7 @@ impl Ledger {
         if path.len() > OWNED_PATH_MAX_BYTES {
             return Err(TrustError::OwnedPath);
         }
-        let words = |ledger: &Self| ledger.standing.owners.get(&path).copied();
+        let words = |ledger: &Self| ledger.evaluation.owners.get(&path).copied();
         let claim = |ledger: &Self| Claim::Own {
             path: path.clone(),
             node,
@@ -131,7 +131,7 @@ impl Ledger {
         self.check_admin(key, now_s)?;
         let claim = |ledger: &Self| Claim::Rotate {
             epoch,
-            number: 1 + ledger.standing.rotations,
+            number: 1 + ledger.evaluation.rotations,
         };
         let is_so = |ledger: &Self| ledger.epoch() == Some(epoch);
         let mut after = self.clone();
@@ -201,7 +201,7 @@ impl Ledger {
     /// States again the claims that were the last word in `before` and still count, but have lost
     /// that place. A claim can lose it when a claim below or above it disappears or counts less.
     /// Stops when the ledger has no room.
-    pub(super) fn say_again(
+    pub(super) fn restate_outdone(
         &mut self,
         before: &Self,
         key: &NodeKey,
@@ -223,7 +223,7 @@ impl Ledger {
     /// Returns the claims that were the last word in `before`, still count, and are not the last
     /// word now. They have the numbers that are next now.
     fn outdone_of(&self, before: &Self) -> Vec<Claim> {
-        let (now, then) = (&self.standing, &before.standing);
+        let (now, then) = (&self.evaluation, &before.evaluation);
         let counts = |id: &StatementId| now.valid.contains(id);
         let mut outdone = Vec::new();
         if let Some(said) = then.epoch

@@ -47,7 +47,7 @@ pub(super) struct Replay<'a> {
     ledger: &'a Ledger,
     /// Statements of each node in each of its memberships.
     by: BTreeMap<Membership, Vec<(StatementId, &'a Statement)>>,
-    standing: Evaluation,
+    evaluation: Evaluation,
     /// Memberships with the right to admit that have not been heard yet.
     waiting: BTreeSet<(Seniority, u32)>,
     heard: BTreeSet<Membership>,
@@ -84,10 +84,10 @@ impl<'a> Replay<'a> {
             let membership = (statement.by, statement.by_term);
             by.entry(membership).or_default().push((*id, statement));
         }
-        let mut walk = Self {
+        let mut replay = Self {
             ledger,
             by,
-            standing: Evaluation::default(),
+            evaluation: Evaluation::default(),
             waiting: BTreeSet::new(),
             heard: BTreeSet::new(),
             chains: Chains::of(ledger.all()),
@@ -103,8 +103,8 @@ impl<'a> Replay<'a> {
             && let Claim::Found { name } = &founding.claim
         {
             let rank = (0, founding.at_s, founding.by);
-            walk.standing.valid.insert(ledger.cluster);
-            walk.certify(Certificate {
+            replay.evaluation.valid.insert(ledger.cluster);
+            replay.certify(Certificate {
                 node: founding.by,
                 name: name.clone(),
                 admin: true,
@@ -116,7 +116,7 @@ impl<'a> Replay<'a> {
                 id: ledger.cluster,
             });
         }
-        walk
+        replay
     }
 
     /// Records a certificate. Ignores one that is further from the founding than a chain can show,
@@ -161,13 +161,13 @@ impl<'a> Replay<'a> {
 
     /// Returns whether all statements of a node in this membership are void.
     fn is_void(&self, (by, term): Membership) -> bool {
-        let void = self.standing.void.get(&by);
+        let void = self.evaluation.void.get(&by);
         void.is_some_and(|void| term <= *void)
     }
 
     /// Returns the cut that lets stand only what both let stand, up to the point where their chains
     /// part.
-    fn meet(&self, one: Cutoff, other: Cutoff) -> Cutoff {
+    fn intersect(&self, one: Cutoff, other: Cutoff) -> Cutoff {
         let mut last = one.last;
         while let Some(id) = last
             && other.last.is_none_or(|it| !self.chains.is_up_to(&id, &it))
@@ -186,7 +186,7 @@ impl<'a> Replay<'a> {
     /// Returns the one cut that limits a membership, according to the seniors heard so far.
     fn limit(&self, membership: Membership) -> Option<Cutoff> {
         let cuts = self.cuts(membership).copied();
-        cuts.reduce(|one, other| self.meet(one, other))
+        cuts.reduce(|one, other| self.intersect(one, other))
     }
 
     /// Returns whether a statement in a membership with this limit counts.
@@ -214,19 +214,19 @@ impl<'a> Replay<'a> {
     /// holds if a membership heard before goes on, or if all memberships up to this one are already
     /// over.
     fn is_senior(&self, node: &NodeId, up_to_term: u32) -> bool {
-        let over = self.standing.over_up_to(node);
+        let over = self.evaluation.over_up_to(node);
         let mut heard = self.heard.range((*node, 0)..=(*node, up_to_term));
         heard.any(|(_, term)| *term > over || up_to_term <= over)
     }
 
     /// Applies the statements of a node with the right to admit in this membership. Statements in a
     /// membership that the node never had are not applied.
-    pub(super) fn hear(&mut self, membership: Membership) {
+    pub(super) fn apply_statements(&mut self, membership: Membership) {
         let (admin, _) = &membership;
         let (rank, certificate) = self.senior_certificate(&membership);
-        self.standing.heard_by.insert(membership, certificate);
+        self.evaluation.heard_by.insert(membership, certificate);
         // A farewell ends the node's statements in every membership, so it is applied first.
-        self.take_farewells(admin);
+        self.apply_farewells(admin);
         let mut others = self.cut.range(membership..=(*admin, u32::MAX));
         let is_put_out = others.any(|(_, cut)| !cut.is_confirming);
         let limit = self.limit(membership);
@@ -243,7 +243,7 @@ impl<'a> Replay<'a> {
                 Claim::Expel { node, term, stands } => {
                     self.end((*node, *term), *admin, *stands);
                     if stands.is_none() {
-                        self.void(id, (*node, *term));
+                        self.void_statements(id, (*node, *term));
                     }
                 }
                 Claim::Admit {
@@ -284,16 +284,16 @@ impl<'a> Replay<'a> {
                     });
                 }
             }
-            self.standing.valid.insert(id);
+            self.evaluation.valid.insert(id);
         }
     }
 
     /// Voids all statements of a node up to this membership that have not been heard yet.
-    fn void(&mut self, id: StatementId, (node, term): Membership) {
-        let void = self.standing.void.entry(node).or_default();
+    fn void_statements(&mut self, id: StatementId, (node, term): Membership) {
+        let void = self.evaluation.void.entry(node).or_default();
         *void = (*void).max(term);
         if self.heard.range((node, 0)..=(node, term)).next().is_none() {
-            self.standing.voiding.insert(id);
+            self.evaluation.voiding.insert(id);
         }
     }
 
@@ -307,7 +307,7 @@ impl<'a> Replay<'a> {
 
     /// Applies all farewells of a node when it is heard for the first time. Ignores a farewell
     /// beyond a senior's cut.
-    fn take_farewells(&mut self, node: &NodeId) {
+    fn apply_farewells(&mut self, node: &NodeId) {
         let mut farewells = self.farewells.remove(node).unwrap_or_default();
         farewells.retain(|it| {
             let membership = (*node, it.by_term.min(it.term));
@@ -318,7 +318,7 @@ impl<'a> Replay<'a> {
         } in farewells
         {
             self.end((*node, term), *node, stands);
-            self.standing.valid.insert(id);
+            self.evaluation.valid.insert(id);
         }
     }
 
@@ -326,7 +326,7 @@ impl<'a> Replay<'a> {
     /// of a membership. All its statements on that membership hold together, and so do all
     /// farewells. Otherwise the hash of a statement would decide which one holds.
     fn end(&mut self, (node, term): Membership, by: NodeId, stands: Option<StatementId>) {
-        self.standing.end(node, term);
+        self.evaluation.end(node, term);
         let signed = stands.map(|last| self.ledger.statements.get(&last));
         // A statement of another node cannot be one of this node's own.
         let of = signed.map(|signed| signed.map(|signed| signed.statement.by));
@@ -343,7 +343,7 @@ impl<'a> Replay<'a> {
         let cuts = if by == node { &self.own_cut } else { &self.cut };
         let cut = match cuts.get(&(node, term)) {
             None => ends,
-            Some(first) if first.by == by => self.meet(*first, ends),
+            Some(first) if first.by == by => self.intersect(*first, ends),
             Some(_) => return,
         };
         if by == node {
@@ -357,21 +357,21 @@ impl<'a> Replay<'a> {
     pub(super) fn finish(mut self) -> Evaluation {
         let heard = self.heard.iter();
         let open = heard.filter_map(|it| Some((*it, self.is_open(*it)?)));
-        self.standing.open = open.collect();
+        self.evaluation.open = open.collect();
         let heard = self.heard.iter().copied();
-        self.standing.unconfirmed = heard.filter(|it| self.is_unconfirmed(*it)).collect();
+        self.evaluation.unconfirmed = heard.filter(|it| self.is_unconfirmed(*it)).collect();
         for (node, farewells) in std::mem::take(&mut self.farewells) {
             for OwnFarewell { id, term, .. } in farewells {
-                self.standing.end(node, term);
-                self.standing.valid.insert(id);
+                self.evaluation.end(node, term);
+                self.evaluation.valid.insert(id);
             }
         }
-        self.standing.epoch = last_word(&self.epochs);
-        self.standing.rotations = self.epochs.len() as u64;
+        self.evaluation.epoch = last_word(&self.epochs);
+        self.evaluation.rotations = self.epochs.len() as u64;
         for (node, certificates) in std::mem::take(&mut self.certificates) {
-            let over = self.standing.over_up_to(&node);
+            let over = self.evaluation.over_up_to(&node);
             let last = certificates.iter().map(|it| it.term).max();
-            self.standing.last_terms.insert(node, last.unwrap_or(0));
+            self.evaluation.last_terms.insert(node, last.unwrap_or(0));
             let current = certificates.into_iter().filter(|it| it.term > over);
             // Several certificates can count. The one with the latest end and the right to admit
             // wins, so a certificate never takes away what another one gave. Among equal ones the
@@ -380,10 +380,10 @@ impl<'a> Replay<'a> {
                 let until = it.until_s.unwrap_or(u64::MAX);
                 (until, it.admin, Reverse((it.term, it.rank, it.id)))
             });
-            self.standing.members.extend(best.map(|it| (node, it)));
+            self.evaluation.members.extend(best.map(|it| (node, it)));
         }
         // An expelled node loses its ownerships, and a readmission does not restore them.
-        let is_in = |owner: &Membership| self.standing.is_in(owner);
+        let is_in = |owner: &Membership| self.evaluation.is_in(owner);
         let owners = self.owners.into_iter().map(|(path, words)| {
             let said = last_word(&words);
             let owner = said.and_then(|said| said.what).filter(is_in);
@@ -391,8 +391,8 @@ impl<'a> Replay<'a> {
             let words = words.len() as u64;
             (path.to_vec(), PathOwnership { node, said, words })
         });
-        self.standing.owners = owners.collect();
-        self.standing
+        self.evaluation.owners = owners.collect();
+        self.evaluation
     }
 }
 

@@ -86,7 +86,7 @@ fn fill(keyring: &Keyring) {
     let all: Vec<_> = (1..STATEMENTS_PER_ADMIN_MAX as u64)
         .map(|number| claim(number).sign(&key(1)))
         .collect();
-    keyring.hear(&SignedStatement::encode_all(&all), STATEMENTS_MAX);
+    keyring.receive(&SignedStatement::encode_all(&all), STATEMENTS_MAX);
     assert_eq!(keyring.history().len(), STATEMENTS_PER_ADMIN_MAX);
 }
 

@@ -450,7 +450,7 @@ fn hundreds_whom_one_that_goes_had_put_out_are_put_out_again_in_one_turn() {
         before = Some(signed.id());
         ledger.statements.insert(signed.id(), signed);
     }
-    ledger.standing = ledger.evaluate();
+    ledger.evaluation = ledger.evaluate();
     assert_eq!(ledger.members().count(), 4);
     let stated = ledger.expel_with_admitted(&key(1), id(4), 50).unwrap();
     assert_eq!((stated.len(), ledger.members().count()), (501, 3));

@@ -98,9 +98,9 @@ fn who_is_out_is_found_once_for_each_change_however_many_ask() {
     let out: Vec<_> = crowd.iter().filter_map(SignedStatement::subject).collect();
     ledger.merge(crowd);
     ledger.expel(&key(3), id(3), 50).unwrap();
-    let before: *const _ = ledger.gone();
+    let before: *const _ = ledger.departed_nodes();
     let word = ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
-    let found: *const _ = ledger.gone();
+    let found: *const _ = ledger.departed_nodes();
     assert_ne!(found, before);
     for node in &out {
         assert_eq!(ledger.expulsion(node), word.first());
@@ -108,5 +108,5 @@ fn who_is_out_is_found_once_for_each_change_however_many_ask() {
     }
     assert!(ledger.has_resigned(&id(3)));
     assert_eq!(ledger.departed().len(), out.len() + 2);
-    assert_eq!(ledger.gone() as *const _, found);
+    assert_eq!(ledger.departed_nodes() as *const _, found);
 }

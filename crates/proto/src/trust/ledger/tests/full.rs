@@ -80,13 +80,13 @@ fn a_full_record_takes_nothing_of_one_that_is_out_and_nothing_that_does_not_coun
 #[test]
 fn what_counts_gives_way_to_nothing() {
     let mut ledger = full();
-    let (before, counted) = (ledger.clone(), ledger.standing.valid.clone());
+    let (before, counted) = (ledger.clone(), ledger.evaluation.valid.clone());
     let idle = before.idle(STATEMENTS_MAX);
     assert_eq!(idle.len() + counted.len(), STATEMENTS_OF_OTHERS_MAX);
     for number in 0..20 {
         own(&mut ledger, 4, &number.to_string(), Some(3)).unwrap();
     }
-    assert!(counted.is_subset(&ledger.standing.valid));
+    assert!(counted.is_subset(&ledger.evaluation.valid));
     assert_eq!(ledger.statements.len(), before.statements.len());
 }
 

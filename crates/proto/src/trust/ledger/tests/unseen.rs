@@ -214,7 +214,7 @@ fn forged_all(said: Vec<Forked>) -> Ledger {
 
 /// Returns whether a statement that counts ends this membership.
 fn is_ended(ledger: &Ledger, who: NodeId, in_term: u32) -> bool {
-    let counting = ledger.standing.valid.iter();
+    let counting = ledger.evaluation.valid.iter();
     let counting = counting.filter_map(|id| ledger.statements.get(id));
     counting.into_iter().any(|it| match it.statement.claim {
         Claim::Expel { node, term, .. } => node == who && term >= in_term,
@@ -247,7 +247,7 @@ proptest! {
             let after = all_in(&with);
             prop_assert!(after.is_subset(&before) && !after.contains(&id(bad)));
             // That expulsion alone, without any repeated statement.
-            let term = with.standing.over_up_to(&id(bad));
+            let term = with.evaluation.over_up_to(&id(bad));
             let mut alone = ledger.clone();
             alone.state(&key(by), expulsion(bad, term), 50).unwrap();
             // Excludes nodes that one of the lost statements had expelled.
