@@ -56,7 +56,7 @@ pub struct Counters {
 
 /// Reason why one datagram is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum DropCause {
+pub(super) enum DatagramDropCause {
     Foreign,
     UnknownEpoch,
     BadSeal,
@@ -71,7 +71,7 @@ pub(super) enum DropCause {
     NotAMember,
 }
 
-impl From<Offence> for DropCause {
+impl From<Offence> for DatagramDropCause {
     fn from(what: Offence) -> Self {
         match what {
             Offence::SpeaksForOthers => Self::Forged,
@@ -99,20 +99,20 @@ impl Counters {
             + self.overflow
     }
 
-    pub(super) fn count(&mut self, dropped: DropCause) {
+    pub(super) fn count(&mut self, dropped: DatagramDropCause) {
         let counter = match dropped {
-            DropCause::Foreign => &mut self.foreign,
-            DropCause::UnknownEpoch => &mut self.unknown_epoch,
-            DropCause::BadSeal => &mut self.bad_seal,
-            DropCause::Malformed => &mut self.malformed,
-            DropCause::Own => &mut self.own,
-            DropCause::Replayed => &mut self.replayed,
-            DropCause::StaleReply => &mut self.stale_reply,
-            DropCause::Unproven => &mut self.unproven,
-            DropCause::TwoFaced => &mut self.two_faced,
-            DropCause::Forged => &mut self.forged,
-            DropCause::AheadOfClock => &mut self.ahead_of_clock,
-            DropCause::NotAMember => &mut self.not_a_member,
+            DatagramDropCause::Foreign => &mut self.foreign,
+            DatagramDropCause::UnknownEpoch => &mut self.unknown_epoch,
+            DatagramDropCause::BadSeal => &mut self.bad_seal,
+            DatagramDropCause::Malformed => &mut self.malformed,
+            DatagramDropCause::Own => &mut self.own,
+            DatagramDropCause::Replayed => &mut self.replayed,
+            DatagramDropCause::StaleReply => &mut self.stale_reply,
+            DatagramDropCause::Unproven => &mut self.unproven,
+            DatagramDropCause::TwoFaced => &mut self.two_faced,
+            DatagramDropCause::Forged => &mut self.forged,
+            DatagramDropCause::AheadOfClock => &mut self.ahead_of_clock,
+            DatagramDropCause::NotAMember => &mut self.not_a_member,
         };
         *counter = counter.wrapping_add(1);
     }

@@ -31,7 +31,7 @@ use super::config::{
     LINKS_MAX, MESSAGES_PER_S, PROOFS_AT_ONCE, PROOFS_PER_S, STRANGERS_MAX, TRANSMITS_MAX,
     UNPROVEN_ANSWERS_PER_S, WAITING_FRAMES_MAX,
 };
-use super::counters::{Counters, DropCause};
+use super::counters::{Counters, DatagramDropCause};
 use super::event::Transmit;
 use super::oldest;
 use super::pair::{KeyExchange, PairKey};

@@ -39,7 +39,10 @@ impl Links {
                 arrivals
             }
             Err(dropped) => {
-                if matches!(dropped, DropCause::UnknownEpoch | DropCause::NotAMember) {
+                if matches!(
+                    dropped,
+                    DatagramDropCause::UnknownEpoch | DatagramDropCause::NotAMember
+                ) {
                     self.queue_stranger(from);
                 }
                 self.counters.count(dropped);
@@ -48,14 +51,18 @@ impl Links {
         }
     }
 
-    fn open(&mut self, from: SocketAddr, datagram: &[u8]) -> Result<OpenedDatagram, DropCause> {
-        let (header, sealed) = Header::decode(datagram).map_err(|_| DropCause::Foreign)?;
+    fn open(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<OpenedDatagram, DatagramDropCause> {
+        let (header, sealed) = Header::decode(datagram).map_err(|_| DatagramDropCause::Foreign)?;
         if header.salt == *self.sealer.salt() {
-            return Err(DropCause::Own);
+            return Err(DatagramDropCause::Own);
         }
         let session = self.sessions.get(&header.salt);
         if session.is_some_and(|s| !s.window.is_fresh(header.counter)) {
-            return Err(DropCause::Replayed);
+            return Err(DatagramDropCause::Replayed);
         }
         let known_key = session
             .map(|s| &s.key)
@@ -65,12 +72,12 @@ impl Links {
             Some(known) => known.open(&header, sealed),
             None => {
                 let fresh = SealKey::of(self.sealer.keyring(), &header);
-                key.insert(fresh.ok_or(DropCause::UnknownEpoch)?)
+                key.insert(fresh.ok_or(DatagramDropCause::UnknownEpoch)?)
                     .open(&header, sealed)
             }
         };
-        let (bytes, mac) = body.ok_or(DropCause::BadSeal)?;
-        let body = Body::decode(&bytes).map_err(|_| DropCause::Malformed)?;
+        let (bytes, mac) = body.ok_or(DatagramDropCause::BadSeal)?;
+        let body = Body::decode(&bytes).map_err(|_| DatagramDropCause::Malformed)?;
         Ok(OpenedDatagram {
             header,
             from,
@@ -86,7 +93,7 @@ impl Links {
         &mut self,
         now: Instant,
         mut opened: OpenedDatagram,
-    ) -> Result<Vec<Arrival>, DropCause> {
+    ) -> Result<Vec<Arrival>, DatagramDropCause> {
         let (header, from) = (opened.header, opened.from);
         let proven = self
             .links
@@ -108,7 +115,7 @@ impl Links {
                 if self.links.contains_key(&from) {
                     self.greet(now, from);
                 }
-                Err(DropCause::Unproven)
+                Err(DatagramDropCause::Unproven)
             }
             _ if for_this_life => {
                 let is_known = self.mark(&mut opened)?;
@@ -120,19 +127,19 @@ impl Links {
             }
             _ => {
                 self.challenge(now, &opened);
-                Err(DropCause::Unproven)
+                Err(DatagramDropCause::Unproven)
             }
         }
     }
 
     /// Marks a datagram of a known session as seen, once its sender is authenticated. Returns false
     /// if the session is not known.
-    fn mark(&mut self, opened: &mut OpenedDatagram) -> Result<bool, DropCause> {
+    fn mark(&mut self, opened: &mut OpenedDatagram) -> Result<bool, DatagramDropCause> {
         let Some(session) = self.sessions.get_mut(&opened.header.salt) else {
             return Ok(false);
         };
         if !opened.is_from(&session.pair) {
-            return Err(DropCause::Forged);
+            return Err(DatagramDropCause::Forged);
         }
         session.window.mark(opened.header.counter);
         if let Some(key) = opened.key.take() {
@@ -143,14 +150,14 @@ impl Links {
 
     /// Returns the key that this process shares with the process of these credentials, after
     /// checking them.
-    fn pair_with(&self, salt: &Salt, who: &Credentials) -> Result<PairKey, DropCause> {
+    fn pair_with(&self, salt: &Salt, who: &Credentials) -> Result<PairKey, DatagramDropCause> {
         self.vouchers.check(salt, who)?;
         if !self.sealer.keyring().is_member(&who.who.contact.node) {
-            return Err(DropCause::NotAMember);
+            return Err(DatagramDropCause::NotAMember);
         }
         let (me, them) = (&self.me.node, &who.who.contact.node);
         let pair = self.exchange.with(&who.exchange, me, them);
-        pair.ok_or(DropCause::Forged)
+        pair.ok_or(DatagramDropCause::Forged)
     }
 
     fn deliver(&mut self, now: Instant, address: SocketAddr, frame: Frame) -> Vec<Arrival> {
@@ -178,19 +185,19 @@ impl Links {
         &mut self,
         now: Instant,
         opened: OpenedDatagram,
-    ) -> Result<Vec<Arrival>, DropCause> {
+    ) -> Result<Vec<Arrival>, DatagramDropCause> {
         let (from, salt) = (opened.from, opened.header.salt);
         let proof = opened.body.proof;
         let Some(proof) = proof.filter(|p| self.cookies.accepts(now, from, &salt, &p.token)) else {
             self.challenge(now, &opened);
-            return Err(DropCause::Unproven);
+            return Err(DatagramDropCause::Unproven);
         };
         if !self.proofs.take(1, now) {
-            return Err(DropCause::Unproven);
+            return Err(DatagramDropCause::Unproven);
         }
         let pair = self.pair_with(&salt, &proof.who)?;
         if !opened.is_from(&pair) {
-            return Err(DropCause::Forged);
+            return Err(DatagramDropCause::Forged);
         }
         let who = self.believe(proof.who.who, from);
         self.prove(now, &opened.header, from, who, (opened.key, pair))?;
@@ -212,7 +219,7 @@ impl Links {
         &mut self,
         now: Instant,
         mut opened: OpenedDatagram,
-    ) -> Result<Arrival, DropCause> {
+    ) -> Result<Arrival, DatagramDropCause> {
         let frame = std::mem::replace(&mut opened.body.frame, Frame::Nothing);
         let Frame::HelloReply {
             nonce,
@@ -222,18 +229,18 @@ impl Links {
             known,
         } = frame
         else {
-            return Err(DropCause::Malformed);
+            return Err(DatagramDropCause::Malformed);
         };
         let (from, salt) = (opened.from, opened.header.salt);
         let hello = self.links.get(&from).and_then(|link| link.hello.as_ref());
         let Some(hello) = hello.filter(|hello| hello.nonce == nonce) else {
-            return Err(DropCause::StaleReply);
+            return Err(DatagramDropCause::StaleReply);
         };
         let once = hello.repeated == 0;
         let round_trip = once.then(|| now.saturating_duration_since(hello.sent));
         let pair = self.pair_with(&salt, &who)?;
         if !opened.is_from(&pair) {
-            return Err(DropCause::Forged);
+            return Err(DatagramDropCause::Forged);
         }
         let who = self.believe(who.who, from);
         self.prove(now, &opened.header, from, who, (opened.key, pair))?;
@@ -271,11 +278,13 @@ impl Links {
         address: SocketAddr,
         who: Contact,
         (key, pair): (Option<SealKey>, PairKey),
-    ) -> Result<(), DropCause> {
+    ) -> Result<(), DatagramDropCause> {
         match (self.sessions.get_mut(&header.salt), key) {
-            (Some(session), _) if session.who.node != who.node => return Err(DropCause::TwoFaced),
+            (Some(session), _) if session.who.node != who.node => {
+                return Err(DatagramDropCause::TwoFaced);
+            }
             (Some(session), _) => session.who = who,
-            (None, None) => return Err(DropCause::Unproven),
+            (None, None) => return Err(DatagramDropCause::Unproven),
             (None, Some(key)) => {
                 let mut window = ReplayWindow::new();
                 window.mark(header.counter);
