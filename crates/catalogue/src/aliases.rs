@@ -1,13 +1,14 @@
-//! Names beside the winner for the versions that lost.
+//! Conflict names for the versions that lost a name.
 //!
-//! The conflict names of a directory are given out in the order of the names they stand for and of
-//! the rank of their versions, so that they depend on what is there and not on what came first. A
-//! name that is really there is never taken, nor one that another node owns. The first free form
-//! is: with the author's name, then with the start of its key. Where neither is free or fits, there
-//! is none.
+//! The conflict names of a directory are assigned in a fixed order: by the contested name, then by
+//! the rank of the version. The result therefore depends on the rows present and not on their order
+//! of arrival. A conflict name never takes a name that really exists or that another node owns. The
+//! first form has the author's name, the second also the start of the author's key. If neither form
+//! is free and fits, the version has no conflict name.
 //!
-//! One directory can have very many, so with a change those alone are given anew that it touches:
-//! those for its name, and those for names that want the same as these had or want.
+//! One directory can have very many conflict names. A change therefore reassigns only the names
+//! that it can affect: those of the changed name, and those of names that compete for the same
+//! conflict names.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -23,16 +24,17 @@ use super::row::{DirId, NodeIndex, Row};
 use super::rules::conflict_name;
 use p2pfs_types::path::PATH_MAX_BYTES;
 
-/// The digits of a key in the second form of a conflict name.
+/// Digits of the author's key in the second form of a conflict name.
 const KEY_DIGITS: usize = 8;
-/// The forms of a conflict name: no more versions of one node under one name can have any.
+/// Number of forms of a conflict name. At most this many versions of one node under one name can
+/// have a conflict name.
 const FORMS: usize = 2;
 
-/// What lost under one name, the best first, each with the conflict names that it may have.
+/// The versions that lost one name, the best first, each with its possible conflict names.
 type Lost = Vec<(Row, Vec<Vec<u8>>)>;
 
 impl Merge {
-    /// Gives conflict names anew, about so many steps of them; how many it was.
+    /// Reassigns stale conflict names for about `limit` steps, and returns the steps taken.
     pub(super) fn refresh_stale(&mut self, limit: usize) -> usize {
         let mut steps = 0;
         while steps < limit {
@@ -40,7 +42,7 @@ impl Merge {
                 break;
             };
             let before = self.looks;
-            // the directory may be gone since, or its number be another's: then nothing changes
+            // The directory may be gone by now, or its number reused. Then nothing changes.
             if self.state.dirs[dir.0 as usize].is_some() {
                 self.refresh_aliases(dir, &name);
             }
@@ -49,7 +51,7 @@ impl Merge {
         steps
     }
 
-    /// Gives the conflict names anew that a change of a name can touch.
+    /// Reassigns the conflict names that a change of `name` can affect.
     pub(super) fn refresh_aliases(&mut self, dir: DirId, name: &[u8]) {
         let mut group: BTreeMap<Box<[u8]>, Lost> = BTreeMap::new();
         let mut open: Vec<Box<[u8]>> = vec![name.into()];
@@ -66,7 +68,7 @@ impl Merge {
             let lost = self.lost(dir, &name);
             for form in lost.iter().flat_map(|(_, forms)| forms) {
                 open.extend(names_behind(form));
-                // who has it may be called otherwise by now
+                // The version that has this form now may belong to another name.
                 let holder = self.state.dir(dir).aliases.get(&Named(form));
                 open.extend(holder.map(|alias| alias.row().name().into()));
             }
@@ -77,7 +79,7 @@ impl Merge {
         }
     }
 
-    /// The versions that lost under a name and may have another beside it.
+    /// Returns the versions that lost a name and may have a conflict name.
     fn lost(&mut self, dir: DirId, name: &[u8]) -> Lost {
         let mut versions = self.versions(dir, name);
         let here = self.state.dir(dir);
@@ -142,14 +144,14 @@ impl Merge {
                 .and_then(|alias| alias.row().to_entry())
         };
         for alias in old.iter().chain(new) {
-            // where the real name came, its own change was noted
+            // If the real name appeared, its own change was recorded already.
             if shows(old, alias.name()) != shows(new, alias.name()) {
                 self.note(dir, alias.name(), Change::Entry);
             }
         }
     }
 
-    /// The first name with a conflict after a place.
+    /// Returns the first contested name after a place.
     pub(super) fn conflict_after(&self, (dir, name): &Place) -> Option<Place> {
         let here = self.conflicts.get(dir);
         let next = here.and_then(|names| {
@@ -163,8 +165,8 @@ impl Merge {
     }
 }
 
-/// The names that a conflict name can stand for. What a node is called has no `~`, and there is no
-/// dot within an extension.
+/// Returns the names that a conflict name can stand for. A node's name contains no `~`, and an
+/// extension contains no dot.
 fn names_behind(conflict_name: &[u8]) -> impl Iterator<Item = Box<[u8]>> {
     let dot = conflict_name.iter().rposition(|b| *b == b'.');
     let ends = [Some(conflict_name.len()), dot].into_iter().flatten();
@@ -175,8 +177,8 @@ fn names_behind(conflict_name: &[u8]) -> impl Iterator<Item = Box<[u8]>> {
     })
 }
 
-/// The conflict names that a version may have, the best first, without those really there and
-/// those that are another node's.
+/// Returns the conflict names that a version may have, the best first. Leaves out names that really
+/// exist and names that another node owns.
 fn forms(state: &Merged, room_bytes: usize, row: &Row) -> Vec<Vec<u8>> {
     let node = state.node(row.author);
     let by_key = format!("{}-{}", node.label, node.id.short(KEY_DIGITS));

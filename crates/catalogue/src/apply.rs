@@ -1,9 +1,9 @@
-//! Taking parts of others' logs in.
+//! Applies log parts of other nodes.
 //!
-//! Each record replaces what its author said about the same name or content before. A log that
-//! came at once (see `staged`) is taken in where it adds up to its head (see `checked`), else what
-//! was there stays; a longer one is listed as it comes, and thrown away whole where its last part
-//! does not add up.
+//! Each record replaces the author's previous record about the same name or content. A log that
+//! arrived whole (see `staged`) is applied only if it matches its head (see `checked`). Otherwise
+//! the previous state stays. A longer log is listed while it arrives, and is discarded whole if its
+//! last part does not match.
 
 use super::budget::LOOK_RECORDS;
 use super::facts::check_fact;
@@ -20,15 +20,15 @@ use p2pfs_proto::wire::native::record::{Fact, Head, Record, SignedHead};
 use p2pfs_types::id::NodeId;
 
 impl Catalogue {
-    /// Takes in a part of a log that was pulled; the caller has checked its head's signature.
+    /// Applies a part of a log that was pulled. The caller has checked the signature of its head.
     ///
     /// # Errors
-    /// [`CatalogueError`]; nothing was taken, and the pull may be tried with another node.
+    /// [`CatalogueError`]. Nothing was applied, and the pull may be retried with another node.
     pub fn apply(&mut self, author: NodeId, part: LogPart) -> Result<Applied, CatalogueError> {
         if let Some(applied) = self.begin_apply(author, part)? {
             return Ok(applied);
         }
-        // what came of an earlier one is not asked for
+        // Discards the outcome of an earlier call.
         self.take_outcome(&author);
         loop {
             self.take_turn();
@@ -38,12 +38,13 @@ impl Catalogue {
         }
     }
 
-    /// The same, but that what is to be taken in waits for [`Catalogue::take_turn`]: none then, and
-    /// [`Catalogue::poll_taken`] tells what came of it. Until then nothing else is taken of that
-    /// author.
+    /// Queues a part of a log for [`Catalogue::take_turn`].
+    ///
+    /// Returns `None` if the part was queued. [`Catalogue::poll_taken`] then returns its outcome.
+    /// Until then, further parts of that author are ignored.
     ///
     /// # Errors
-    /// As [`Self::apply`].
+    /// The errors of [`Self::apply`].
     pub fn begin_apply(
         &mut self,
         author: NodeId,
@@ -76,7 +77,7 @@ impl Catalogue {
         }
     }
 
-    /// Takes in records that are on the disk, while there is room for them; whether there was.
+    /// Applies stored records while they fit the budgets. Returns whether all fitted.
     pub(super) fn take_records(
         &mut self,
         index: NodeIndex,
@@ -92,7 +93,7 @@ impl Catalogue {
         !self.hold_total(index)
     }
 
-    /// Starts a log anew; what is listed of it stays until the new one is complete.
+    /// Restarts a log. Its previous rows stay listed until the new log is complete.
     pub(super) fn begin(&mut self, index: NodeIndex, head: &Head, base: u64) {
         let log = self.log_mut(index);
         let outdated = log.begin(head.epoch);
@@ -101,14 +102,14 @@ impl Catalogue {
         self.drop_rows(outdated);
     }
 
-    /// Compares a log with its head, once all of it came.
+    /// Compares a log with its head after the last part.
     pub(super) fn conclude(&mut self, index: NodeIndex, signed: SignedHead) -> Applied {
         let head = signed.head.clone();
         let log = self.log_mut(index);
         if !log.fits(&head) {
             return self.discard(index, &head);
         }
-        // its author was back, or another knew more of it
+        // The author was live again, or another node knew a newer head.
         self.forgotten_to.remove(&head.author);
         let log = self.log_mut(index);
         log.sequence = head.sequence;
@@ -134,25 +135,25 @@ impl Catalogue {
         }
     }
 
-    /// Throws a log away that is not what its head says.
+    /// Discards a log that does not match its head.
     fn discard(&mut self, index: NodeIndex, head: &Head) -> Applied {
         let log = self.log_mut(index);
         let outdated = log.begin(0);
         log.head = None;
         self.drop_rows(outdated);
-        // from the newest on: what was just taken in goes first
+        // `advance` drops the newest rows first, so the rows that were just applied go first.
         self.advance(self.merge.step_records);
         self.refuse(index, head)
     }
 
-    /// Takes rows out of the merge that are in no log any more.
+    /// Removes rows from the merge that are no longer in any log.
     pub(super) fn drop_rows(&mut self, rows: Rows) {
         rows.after(0)
             .for_each(|row| self.merge.change(Some(row), None));
     }
 
-    /// Lets the tombstones up to a floor end: at once where the log is this node's own, else some
-    /// of them, as another may say that very many do.
+    /// Drops tombstones up to a floor. For this node's own log all are dropped at once. For another
+    /// log only one step is done at once, because its author can announce very many.
     pub(super) fn raise_floor(&mut self, index: NodeIndex, floor: u64) {
         let is_own = index == self.me;
         let log = self.log_mut(index);
@@ -164,7 +165,8 @@ impl Catalogue {
         self.clear_tombstones(index, if is_own { usize::MAX } else { at_once });
     }
 
-    /// Lets tombstones up to the floor end, of so many rows that are looked at; how many it was.
+    /// Drops tombstones up to the floor among the next `limit` rows. Returns the number of rows
+    /// examined.
     pub(super) fn clear_tombstones(&mut self, index: NodeIndex, limit: usize) -> usize {
         let (tombstones, looked_at) = self.log_mut(index).tombstones_to_clear(limit);
         for row in tombstones {
@@ -175,7 +177,8 @@ impl Catalogue {
         looked_at
     }
 
-    /// Takes a fact into a log and the merge, in place of what was known of the same.
+    /// Adds a fact to a log and the merge. It replaces the author's previous fact about the same
+    /// name or content.
     pub(super) fn take_record(&mut self, index: NodeIndex, sequence: u64, fact: &Fact) {
         let stamp = Stamp {
             author: index,
@@ -224,7 +227,7 @@ impl Catalogue {
         }
     }
 
-    /// What a row says, as it travels.
+    /// Returns the fact of a row in its wire form.
     pub(super) fn fact_of(&self, row: &Row) -> Fact {
         if let Some(sealed) = Self::sealed_fact_of(row) {
             return sealed;
@@ -248,7 +251,7 @@ impl Catalogue {
         }
     }
 
-    /// The number of a node, given to it now where it has none.
+    /// Returns the index of a node, and assigns one if it has none.
     pub(super) fn admit(&mut self, id: NodeId) -> Result<NodeIndex, CatalogueError> {
         if let Some(known) = self.index_of(&id) {
             if self.logs.get(&known).is_some_and(|log| log.forgotten) {
@@ -283,7 +286,7 @@ impl Catalogue {
     }
 }
 
-/// Whether a part can be one at all.
+/// Checks that a part is well-formed: its length, its sequences and each fact.
 fn check_records(part: &LogPart) -> Result<(), CatalogueError> {
     let (head, records) = (&part.head.head, &part.records);
     if records.len() > PART_MAX_RECORDS {
@@ -304,7 +307,7 @@ fn check_records(part: &LogPart) -> Result<(), CatalogueError> {
         .try_for_each(|Record { fact, .. }| check_fact(fact))
 }
 
-/// Whether a part goes on from what a log has; a pull of everything where it cannot.
+/// Checks that a part continues the log. Returns a pull of the whole log if it cannot.
 fn check_place(log: &Log, part: &LogPart) -> Result<Option<Pull>, CatalogueError> {
     let (head, reach) = (&part.head.head, log.reach());
     let verified = log
@@ -313,7 +316,7 @@ fn check_place(log: &Log, part: &LogPart) -> Result<Option<Pull>, CatalogueError
         .map(|signed| signed.head.rank())
         .unwrap_or_default();
     let is_known = log.head.as_ref().is_some_and(|known| known.head == *head);
-    // it is here already
+    // The same head was verified already.
     let is_no_news = part.fresh && log.complete && is_known;
     if is_no_news || head.rank() < verified.max((reach.epoch, reach.base)) {
         return Err(CatalogueError::Stale);
@@ -339,7 +342,7 @@ fn check_place(log: &Log, part: &LogPart) -> Result<Option<Pull>, CatalogueError
         .first()
         .is_some_and(|record| record.sequence <= reach.sequence)
     {
-        // an answer that is late: another gave the same meanwhile
+        // The answer is late: another node sent the same records in the meantime.
         return Err(CatalogueError::Stale);
     }
     Ok(None)

@@ -1,5 +1,5 @@
-//! What the merged state keeps of shares that are for some nodes alone: who reads them, and which
-//! contents stay theirs without a name. Knows no rule of who is given what.
+//! Readers of restricted shares, and contents that stay private after their last name is gone. The
+//! rules that decide access are in `private`.
 
 use std::collections::BTreeSet;
 
@@ -11,47 +11,47 @@ use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 
-/// Contents that are remembered as private after their last name is gone. Beyond it, what has no
-/// name is given to nobody.
+/// Maximum number of private contents without a name that are remembered. Above it, contents
+/// without a name are refused to every node.
 pub const MARKS_MAX: usize = 1 << 18;
-/// And how many of them are of one author, so that none takes the room of all others.
+/// Maximum number of marks of one author, so that one author cannot use up [`MARKS_MAX`].
 pub const MARKS_MAX_PER_AUTHOR: usize = 1 << 16;
 
-/// Where an opaque row is: its author, its number, and a hash of its path.
+/// Key of an opaque row: its author, its share number, and a hash of its sealed path.
 pub(super) type Place = (NodeIndex, ShareIndex, [u8; 16]);
 
-/// Who reads a share, as its author said once under one number.
+/// The readers of a share, as its author stated them once under one number.
 #[derive(Debug)]
 pub(super) struct Audience {
-    /// Which of the author's shares it is.
+    /// The author's share.
     pub share: ShareIndex,
-    /// The author among them.
+    /// The reading nodes, including the author.
     pub readers: BTreeSet<NodeId>,
-    /// None where this node is not one of them.
+    /// The key of the share. `None` if this node is not one of the readers.
     pub key: Option<ShareKey>,
 }
 
-/// That a content stays private though the author's last sealed name of it is gone. That author
-/// alone can open it, by listing it openly.
+/// Record that a content stays private although the author's last sealed name of it is gone. Only
+/// that author can make it public, by listing it openly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark {
-    /// What is private.
+    /// The private content.
     pub content: ContentHash,
-    /// Who sealed a name of it.
+    /// The author of the sealed name.
     pub author: NodeId,
 }
 
-/// Contents of which somebody's last sealed name is gone.
+/// The set of private contents without a sealed name.
 #[derive(Clone, Default)]
 pub(super) struct Marks {
     all: OrdSet<Mark>,
-    /// How many each author made.
+    /// Number of marks of each author.
     of_authors: OrdMap<NodeId, usize>,
     is_full: bool,
 }
 
 impl Marks {
-    /// Whether there was room for it.
+    /// Adds a mark. Returns whether there was room for it.
     pub(crate) fn add(&mut self, mark: Mark) -> bool {
         if self.all.contains(&mark) {
             return true;
@@ -66,12 +66,13 @@ impl Marks {
         has_room
     }
 
-    /// From now on it is not known of every content without a name.
+    /// Records that marks were lost, so that contents without a name can no longer be told to be
+    /// public.
     pub(crate) fn lose(&mut self) {
         self.is_full = true;
     }
 
-    /// Whether it was there.
+    /// Removes a mark. Returns whether it was present.
     pub(crate) fn remove(&mut self, mark: &Mark) -> bool {
         let was_there = self.all.remove(mark).is_some();
         if was_there && let Some(count) = self.of_authors.get_mut(&mark.author) {
@@ -97,7 +98,8 @@ impl Marks {
         self.all.is_empty()
     }
 
-    /// Whether one found no room: then it is not known of every content without a name.
+    /// Returns whether a mark was lost or found no room. Then contents without a name can no longer
+    /// be told to be public.
     pub(crate) fn is_full(&self) -> bool {
         self.is_full
     }

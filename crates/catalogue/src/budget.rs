@@ -1,10 +1,10 @@
-//! How much each author's records make this node keep, and what gives way where it is too much.
+//! Budgets for the records of each author, and the eviction of logs that exceed them.
 //!
-//! A record of some hundred bytes can ask for hundreds of directories, so what counts is what is
-//! kept, not what came: each row, and each directory that holds a row of the author at any depth.
-//! What a log costs depends on that log alone, so every node refuses the same ones. It is dropped
-//! whole, since half of it would show a namespace that nobody has. This node's own log is held to
-//! the same limits before it says something.
+//! A record of some hundred bytes can imply hundreds of directories. The budget therefore counts
+//! retained objects and not received bytes: each row, and each directory that holds a row of the
+//! author at any depth. The cost of a log depends on that log alone, so every node refuses the same
+//! logs. A log over budget is dropped whole, because half of it would show a namespace that no node
+//! has. This node's own log is checked against the same limits before a record is added.
 
 use std::collections::VecDeque;
 
@@ -14,31 +14,32 @@ use p2pfs_proto::trust::SEAL_BYTES;
 use p2pfs_proto::wire::native::record::{Fact, Kind};
 use p2pfs_types::id::NodeId;
 
-/// What the names of one author may take in memory, as estimated: about four million of them, as
-/// many as a log may have ([`RECORDS_PER_AUTHOR_MAX`](super::RECORDS_PER_AUTHOR_MAX)).
+/// Maximum estimated memory for the names of one author, in bytes. It allows about four million
+/// names, as many as a log may have ([`RECORDS_PER_AUTHOR_MAX`](super::RECORDS_PER_AUTHOR_MAX)).
 pub const AUTHOR_MAX_BYTES: u64 = 768 << 20;
-/// The directories of one author: a home with everything that was ever installed has fewer.
+/// Maximum directories of one author. A home directory with all its installed software has fewer.
 pub const AUTHOR_MAX_DIRECTORIES: u64 = 500_000;
-/// What the names of all other nodes may take in memory together, as estimated.
+/// Maximum estimated memory for the names of all other nodes together, in bytes.
 pub const TOTAL_MAX_BYTES: u64 = 2 << 30;
-/// The directories of all other nodes together, those that several of them have counted for each.
+/// Maximum directories of all other nodes together. A directory that several nodes have counts once
+/// for each.
 pub const TOTAL_MAX_DIRECTORIES: u64 = 1_500_000;
-/// Logs dropped that wait to be told; older ones are not told.
+/// Maximum dropped logs that wait to be reported. The oldest are discarded without a report.
 const DROPPED_MAX: usize = super::NODES_MAX;
-/// A row besides its name and what is behind it: its facts, its counter, and its places in the log
-/// and in the ordered sets.
+/// Bytes of a row, without its name and the data behind the name: its facts, its counter, and its
+/// entries in the log and in the ordered sets.
 const ROW_BYTES: u64 = 192;
-/// A directory besides its name: measured with a million of them, one in the other.
+/// Bytes of a directory without its name, measured with a million nested directories.
 const DIRECTORY_BYTES: u64 = 704;
-/// Records that are taken in between two looks at the total.
+/// Number of records that are applied between two checks of the total.
 pub(super) const LOOK_RECORDS: usize = 1024;
 
-/// What something takes.
+/// Resources that a row, a log or all logs use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// In memory, as estimated.
+    /// Estimated memory in bytes.
     pub bytes: u64,
-    /// Directories with something of the author at any depth.
+    /// Number of directories with rows of the author at any depth.
     pub directories: u64,
 }
 
@@ -55,12 +56,12 @@ impl Cost {
     }
 }
 
-/// The limits that a catalogue goes by.
+/// The limits of a catalogue.
 #[derive(Clone, Copy, Debug)]
 pub struct Budgets {
-    /// Of each author.
+    /// Limit of each author.
     pub author: Cost,
-    /// Of all authors but this node.
+    /// Limit of all authors together, without this node.
     pub total: Cost,
 }
 
@@ -79,27 +80,29 @@ impl Default for Budgets {
     }
 }
 
-/// A log that gave way. That of one who is gone is pulled again when its author is back, any other
-/// with the next head that is handed in.
+/// A log that was dropped to keep a budget. The log of a departed node is pulled again when its
+/// author is back. Any other log is pulled again with the next head that is handed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dropped {
+    /// The author of the dropped log.
     pub author: NodeId,
-    /// What for.
+    /// The exceeded budget, or the reason why this log was chosen.
     pub why: DropCause,
 }
 
-/// Why a log gave way.
+/// Reason why a log was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropCause {
-    /// It alone is over the budget of one author.
+    /// The log alone exceeds the budget of one author.
     OverAuthor,
-    /// All are over the total, and nobody that is gone is left to give way: it is the largest.
+    /// All logs together exceed the total and no departed node has a log left. This log was the
+    /// largest.
     OverTotal,
-    /// All are over the total, and its author is gone.
+    /// All logs together exceed the total, and the author of this log has departed.
     Gone,
 }
 
-/// What each author's rows cost at present.
+/// Current cost of the rows of each author.
 #[derive(Default)]
 pub(super) struct Costs(Vec<Cost>);
 
@@ -117,17 +120,18 @@ impl Costs {
         &mut self.0[at]
     }
 
-    /// A row came.
+    /// Adds the cost of a row.
     pub(crate) fn add_row(&mut self, row: &Row) {
         self.of_mut(row.author).bytes += row_bytes(row);
     }
 
-    /// A row went.
+    /// Subtracts the cost of a row.
     pub(crate) fn drop_row(&mut self, row: &Row) {
         self.of_mut(row.author).bytes -= row_bytes(row);
     }
 
-    /// A directory of that name holds something of an author from now on, or no more.
+    /// Counts a directory when it receives its first row of an author, and subtracts it after the
+    /// last.
     pub(crate) fn count_directory(&mut self, author: NodeIndex, name_bytes: usize, is_held: bool) {
         let cost = self.of_mut(author);
         let bytes = DIRECTORY_BYTES + name_bytes as u64;
@@ -145,41 +149,42 @@ fn row_bytes(row: &Row) -> u64 {
     ROW_BYTES + row.text_bytes() as u64
 }
 
-/// Logs that gave way, to be told.
+/// Dropped logs that wait to be reported.
 #[derive(Default)]
 pub(super) struct GivenWay {
     waiting: VecDeque<Dropped>,
-    /// How many nodes went so far: tells who went first.
+    /// Number of departures of nodes so far. It orders departed nodes by their time of departure.
     pub departures: u64,
 }
 
 impl Catalogue {
-    /// Sets other limits than [`Budgets::default`].
+    /// Replaces the limits of [`Budgets::default`].
     #[cfg(any(test, feature = "test-support"))]
     pub fn set_budgets(&mut self, budgets: Budgets) {
         self.budgets = budgets;
     }
 
-    /// What a node's log takes at present, what is being worked off included.
+    /// Returns the current cost of a node's log, including dropped rows that are still being
+    /// removed.
     pub fn cost_of(&self, node: &NodeId) -> Cost {
         let index = self.index_of(node);
         index.map_or_else(Cost::default, |index| self.merge.costs.of(index))
     }
 
-    /// A log that gave way since this was asked last: its owner tells who it was, and waits a
-    /// while before it pulls it again.
+    /// Returns the next dropped log that was not reported yet. The owner reports its author, and
+    /// waits a while before it pulls that log again.
     pub fn poll_dropped(&mut self) -> Option<Dropped> {
         self.given_way.waiting.pop_front()
     }
 
-    /// Whether this node may say one more thing; it may always take something back.
+    /// Checks that this node may add a fact to its own log. A removal is always allowed.
     pub(super) fn check_own_budget(&self, fact: &Fact) -> Result<(), CatalogueError> {
-        // as if none of its directories were there yet
+        // The estimate assumes that none of its directories exists yet.
         let more = match fact {
             Fact::Removed { .. } | Fact::HaveNot { .. } | Fact::SealedRemoved { .. } => {
                 return Ok(());
             }
-            // an entry is looked at before it is sealed
+            // An entry was checked before it was sealed.
             Fact::Readers { .. } | Fact::Sealed { .. } => Cost {
                 bytes: ROW_BYTES + super::pull::estimated_bytes(fact) as u64,
                 directories: 0,
@@ -211,7 +216,7 @@ impl Catalogue {
         }
     }
 
-    /// Drops a log that is over its author's budget; whether it was.
+    /// Drops a log that exceeds its author's budget. Returns whether it was dropped.
     pub(super) fn hold_author(&mut self, index: NodeIndex) -> bool {
         let is_over = |catalogue: &Self| {
             let cost = catalogue.merge.costs.of(index);
@@ -220,7 +225,7 @@ impl Catalogue {
         if index == self.me || !is_over(self) {
             return false;
         }
-        // an earlier life is only listed until the new one is there
+        // Rows of an earlier life are only listed until the new life is complete, so they go first.
         while self.let_go_of_one(index) > 0 {
             if !is_over(self) {
                 return false;
@@ -230,8 +235,8 @@ impl Catalogue {
         true
     }
 
-    /// Drops logs while all are over the total: of those who are gone the one that went first,
-    /// then the largest. Whether that of `index` was among them.
+    /// Drops logs while all together exceed the total. The logs of departed nodes go first, in
+    /// order of departure, then the largest. Returns whether `index` was among them.
     pub(super) fn hold_total(&mut self, index: NodeIndex) -> bool {
         let mut was_dropped = false;
         while let Some((victim, why)) = self.next_to_give_way() {
@@ -242,7 +247,7 @@ impl Catalogue {
     }
 
     fn next_to_give_way(&self) -> Option<(NodeIndex, DropCause)> {
-        // what is dropped already is worked off in steps, and is not counted
+        // The rows of a dropped log are removed in steps and do not count.
         let kept = self.logs.iter().filter(|(index, log)| {
             let is_dropped = log.forgotten || (log.rows.is_empty() && !log.staging);
             **index != self.me && !is_dropped
@@ -267,7 +272,7 @@ impl Catalogue {
         largest.map(|(index, _)| (*index, DropCause::OverTotal))
     }
 
-    /// Drops a log; it is unlisted and worked off in steps, the last row first.
+    /// Drops a log. It is unlisted and removed in steps, the last row first.
     fn give_way(&mut self, index: NodeIndex, why: DropCause) {
         let log = self.log_mut(index);
         let outdated = log.begin(0);

@@ -1,7 +1,7 @@
-//! What changed in the merged namespace since it was last asked, for the kernel's caches.
+//! Changes of the merged namespace since the last poll, for the kernel's caches.
 //!
-//! Told in the order in which it was last said, so that whoever drops what the kernel knows of the
-//! one name after the other never shows the later of two without the earlier.
+//! Changes are returned in the order in which they were last recorded. A reader that invalidates
+//! one name after the other in this order never shows the later of two changes without the earlier.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,32 +10,31 @@ use super::merged::Merged;
 use super::row::DirId;
 use p2pfs_types::path::SharedPath;
 
-/// One thing that somebody who looked before would now see differently. Told after the view that
-/// shows it was taken.
+/// One visible change of the namespace. It is reported after the view that shows it was taken.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Change {
-    /// A name appeared in this directory or left it, or its own attributes changed.
+    /// A name appeared in this directory or left it, or the directory's own attributes changed.
     Listing(SharedPath),
     /// This name appeared, vanished, or shows other content or attributes.
     Entry(SharedPath),
-    /// More changed than was kept, or everything may have.
+    /// More changed than was recorded, or everything may have changed.
     Everything,
 }
 
-/// Changes, each once, at most [`CHANGES_MAX`].
+/// The pending changes, each once, at most [`CHANGES_MAX`].
 #[derive(Default)]
 pub(super) struct Changes {
     kept: HashMap<Change, u64>,
     order: BTreeMap<u64, Change>,
     noted: u64,
     overflown: bool,
-    /// The directory that was noted last, and its path. A name that is settled is followed by the
-    /// directories above it, one after the other: the path of each is the beginning of this one.
+    /// The directory that was recorded last, and its path. After a name is settled, the directories
+    /// above it follow one after the other. The path of each is a prefix of this one.
     last: Option<(DirId, SharedPath)>,
 }
 
 impl Changes {
-    /// Notes a change of a name in a directory; of the directory itself where the name is empty.
+    /// Records a change of a name in a directory, or of the directory itself if the name is empty.
     pub(crate) fn note_in(
         &mut self,
         state: &Merged,
@@ -67,7 +66,7 @@ impl Changes {
         &self.last.insert((dir, path)).1
     }
 
-    /// Another directory may have this number next.
+    /// Forgets the cached path of a directory, because its number can be reused.
     pub(crate) fn directory_ended(&mut self, dir: DirId) {
         self.last.take_if(|last| last.0 == dir);
     }

@@ -1,9 +1,10 @@
-//! Whether what came of a log is what its head says, before anything of it is taken in.
+//! Checks a received log against its head before any of it is applied.
 //!
-//! Whoever gives a wrong one then takes no name away that was verified before, and lets nobody
-//! pay for what its author never said. Only what came whole can be looked at so: the end of a log
-//! that is longer than may wait ([`STAGED_MAX_PARTS`](super::staged::STAGED_MAX_PARTS)) is compared
-//! once it is taken in.
+//! A node that sends a wrong log therefore cannot remove names that were verified before, and
+//! cannot charge an author for records that the author never wrote. Only a log that arrived whole
+//! can be checked in advance. A log longer than
+//! [`STAGED_MAX_PARTS`](super::staged::STAGED_MAX_PARTS) is compared with its head after it was
+//! applied.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,23 +14,23 @@ use super::row::NodeIndex;
 use super::{Applied, Catalogue, FRESH_PULLS_MAX, Pull};
 use p2pfs_proto::wire::native::record::{Fact, Head, Record};
 
-/// A name or a content, as a hash of it.
+/// Hash of a name or a content.
 type Subject = [u8; 16];
 
-/// What a log sums up to with what came of it, as far as that was looked at.
+/// The count and digest of a log with the received records, as far as these were processed.
 #[derive(Default)]
 pub(super) struct Sum {
     pub digest: SetDigest,
     count: u64,
-    /// Which record said last what is so of each name and content.
+    /// Index of the last record about each name and content.
     last_of: HashMap<Subject, usize>,
-    /// Records of which a later one says something else.
+    /// Indexes of the records that a later record replaces.
     superseded: BTreeSet<usize>,
     looked_at: usize,
 }
 
 impl Sum {
-    /// Of a log that goes on.
+    /// Returns the sum of a log that is being continued.
     pub(crate) fn of(log: &Log) -> Self {
         Self {
             digest: log.digest.clone(),
@@ -56,13 +57,13 @@ impl Sum {
         self.count == head.count && self.digest.digest() == head.digest
     }
 
-    /// Whether a record says what a later one takes back.
+    /// Returns whether a later record replaces this one.
     pub(crate) fn is_superseded(&self, record: usize) -> bool {
         self.superseded.contains(&record)
     }
 }
 
-/// How much work a record can be.
+/// Returns the number of steps that a record can cost.
 pub(super) fn steps_of(fact: &Fact) -> usize {
     match fact {
         Fact::Entry { path, .. } | Fact::Removed { path, .. } => path.components().count(),
@@ -94,8 +95,8 @@ fn subject_of(fact: &Fact) -> Subject {
 }
 
 impl Catalogue {
-    /// Goes on with the sum of a log with these records, about so many steps; whether it is what
-    /// the head says, once all were looked at.
+    /// Adds the next records to the sum of a log, for about `left` steps. Returns whether the sum
+    /// matches the head, once all records were added.
     pub(super) fn sum_up(
         &self,
         (index, is_anew): (NodeIndex, bool),
@@ -121,7 +122,7 @@ impl Catalogue {
         None
     }
 
-    /// What a log says so far of what a fact is about.
+    /// Returns the fact that the log has now about the same name or content.
     fn said_before(&self, index: NodeIndex, fact: &Fact) -> Option<Fact> {
         let row = match fact {
             Fact::Entry { share, path, .. } | Fact::Removed { share, path } => {
@@ -138,7 +139,8 @@ impl Catalogue {
         own.is(&row).then(|| self.fact_of(&row))
     }
 
-    /// A log is not what its head says: it is asked for anew, a few times.
+    /// Counts a mismatch between a log and its head. A new pull of the log is requested up to
+    /// [`FRESH_PULLS_MAX`] times.
     pub(super) fn refuse(&mut self, index: NodeIndex, head: &Head) -> Applied {
         let log = self.log_mut(index);
         log.failures += 1;

@@ -1,5 +1,6 @@
-//! What time it is, as the owner says: versions from ahead of it wait, and are shown when their
-//! time comes. The merge is a function of the clock as of who is live; nothing here reads one.
+//! The clock, as the owner sets it. Versions dated ahead of it wait until their time comes. The
+//! merge is a function of this clock in the same way as of node liveness. Nothing here reads the
+//! system clock.
 
 use super::merge::Merge;
 use super::row::{Class, Row};
@@ -8,7 +9,8 @@ use p2pfs_proto::wire::native::record::Timestamp;
 use p2pfs_types::id::NodeId;
 
 impl Merge {
-    /// Settles the names of rows, the first of them at once: anybody may date very many alike.
+    /// Settles the names of rows, the first step at once. An author may give very many rows the
+    /// same date.
     fn settle_rows(&mut self, rows: Vec<Row>) {
         let is_record = |row: &&Row| row.class == Class::Directory;
         for row in rows.iter().filter(is_record) {
@@ -21,8 +23,8 @@ impl Merge {
 }
 
 impl Catalogue {
-    /// Tells what time it is, in seconds since 1970; to be called now and then. What is at most
-    /// [`EARLY_TOLERANCE_SECONDS`] ahead of it is shown. A clock that goes back hides nothing.
+    /// Sets the clock, in seconds since 1970. The owner calls it regularly. Versions at most
+    /// [`EARLY_TOLERANCE_SECONDS`] ahead of it are shown. A clock that goes back hides nothing.
     pub fn set_clock(&mut self, now_seconds: i64) {
         let horizon = Timestamp {
             seconds: now_seconds.saturating_add(EARLY_TOLERANCE_SECONDS),
@@ -42,20 +44,21 @@ impl Catalogue {
         self.merge.take_names();
     }
 
-    /// Whether versions wait for their time, and not only times of directories.
+    /// Returns whether versions of files or links wait for their time. Waiting directory times do
+    /// not count.
     pub fn has_early_versions(&self) -> bool {
         self.merge.early.has_versions()
     }
 
-    /// Somebody whose versions came from ahead of the clock since this was asked last.
+    /// Returns the next node that sent versions dated ahead of the clock and was not reported yet.
     pub fn poll_dated_ahead(&mut self) -> Option<NodeId> {
         let index = self.merge.dated_ahead.pop_first()?;
-        // it may be forgotten since
+        // The node may have been forgotten in the meantime.
         let node = self.merge.state.nodes.get(usize::from(index.0))?;
         node.as_ref().map(|node| node.id)
     }
 
-    /// The clock was told for the first time.
+    /// Hides the early rows when the clock is set for the first time.
     fn hide_early(&mut self) {
         let state = &self.merge.state;
         let logs = self.logs.values().flat_map(|log| [&log.rows, &log.old]);

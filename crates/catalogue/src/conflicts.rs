@@ -1,4 +1,4 @@
-//! Names that some version cannot have: what was given instead, and what of it is to be given anew.
+//! Contested names: the conflict names assigned for them, and the names that need a reassignment.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,13 @@ use p2pfs_types::id::NodeName;
 /// A name in a directory.
 pub(super) type Place = (DirId, Box<[u8]>);
 
-/// Of each directory the names that some version cannot have, with the conflict names that were
-/// given for each.
+/// The contested names of each directory, each with the conflict names assigned for it.
 pub(super) type Conflicts = BTreeMap<DirId, BTreeMap<Box<[u8]>, Vec<Alias>>>;
 
-/// Places whose conflict names are to be given anew: those of the name, and those that want it.
+/// Places that need new conflict names: those of the name, and those of names that compete for it.
 #[derive(Default)]
 pub(super) struct Stale {
-    /// With the steps that each is reckoned to take.
+    /// Each place with the estimated steps of its reassignment.
     places: BTreeMap<Place, usize>,
     steps: usize,
 }
@@ -28,39 +27,40 @@ impl Stale {
         self.steps = self.steps + steps - before.unwrap_or(0);
     }
 
-    /// The next of them.
+    /// Removes and returns the next place.
     pub(crate) fn pop(&mut self) -> Option<Place> {
         let (place, steps) = self.places.pop_first()?;
         self.steps -= steps;
         Some(place)
     }
 
-    /// How many steps all of them are reckoned to take.
+    /// Returns the estimated steps of all places.
     pub(crate) fn steps(&self) -> usize {
         self.steps
     }
 }
 
-/// Changes of nodes' names.
+/// Progress and throttling of node renames.
 #[derive(Default)]
 pub(super) struct Renames {
-    /// How far conflict names were given anew since somebody is called otherwise.
+    /// Place up to which conflict names were reassigned after a rename. `None` if no pass is
+    /// running.
     pub at: Option<Place>,
-    /// Somebody is called otherwise again since that began.
+    /// Whether a node was renamed during the current pass, so that another pass must follow.
     pub is_due_again: bool,
-    /// When each node's name changed last.
+    /// Time of the last name change of each node.
     pub changed: BTreeMap<NodeIndex, Timestamp>,
-    /// What nodes are called from the end of their pause on.
+    /// Names that nodes take when their pause ends.
     pub waiting: BTreeMap<NodeIndex, NodeName>,
 }
 
 impl Renames {
-    /// Whether conflict names are still to be given anew.
+    /// Returns whether a reassignment of conflict names is in progress.
     pub(crate) fn is_amid(&self) -> bool {
         self.at.is_some()
     }
 
-    /// A node is forgotten, and its number may be another's next.
+    /// Removes a forgotten node, because its number can be reused.
     pub(crate) fn forget(&mut self, node: NodeIndex) {
         self.changed.remove(&node);
         self.waiting.remove(&node);

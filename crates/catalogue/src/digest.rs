@@ -1,23 +1,23 @@
-//! The set digest: one number for a set of records, whatever order they came in.
+//! The set digest: a digest of a set of records that does not depend on their order.
 //!
-//! LtHash (Bellare and Micciancio 1997; parameters as in Lewi and others 2019): each element is
-//! expanded to 1024 lanes of 16 bits, and the digest of a set is the lane-wise sum. Adding and
-//! taking out an element are each one addition, so a log of a million records is kept up to date
-//! at the price of the record that changed. The elements are what records *say*, without their
-//! sequence, so that it does not matter how often a name was rewritten on the way.
+//! It uses LtHash (Bellare and Micciancio 1997; parameters as in Lewi and others 2019). Each
+//! element is expanded to 1024 lanes of 16 bits, and the digest of a set is the lane-wise sum.
+//! Adding or removing an element is one addition. A log of a million records is therefore kept up
+//! to date at the cost of the changed record. The elements are the facts of the records without
+//! their sequence, so it does not matter how often a name was rewritten in between.
 
 use p2pfs_proto::wire::native::record::Fact;
 
-/// How many lanes; with 16 bits each, collisions are as hard as 200-bit security allows.
+/// Number of lanes. With 16 bits each, finding a collision is as hard as 200-bit security allows.
 const LANES: usize = 1024;
-/// The bytes of all lanes.
+/// Bytes of all lanes.
 pub(crate) const SET_DIGEST_BYTES: usize = LANES * 2;
 /// The highest bit of each of four lanes.
 const TOP_BITS: u64 = 0x8000_8000_8000_8000;
-/// Keeps these hashes apart from all others.
+/// Key derivation context that separates these hashes from all others.
 const CONTEXT: &str = "p2pfs catalogue set digest 1";
 
-/// The sum over a set of facts: its lanes as they are hashed and kept, the lower byte first.
+/// Sum over a set of facts: its lanes in the form that is hashed and stored, little-endian.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SetDigest(Box<[u8; SET_DIGEST_BYTES]>);
 
@@ -28,12 +28,12 @@ impl Default for SetDigest {
 }
 
 impl SetDigest {
-    /// Takes a fact into the set.
+    /// Adds a fact to the set.
     pub fn add(&mut self, fact: &Fact) {
         self.change(fact, lanes_plus);
     }
 
-    /// Takes a fact that is in the set out of it.
+    /// Removes a fact that is in the set.
     pub fn remove(&mut self, fact: &Fact) {
         self.change(fact, lanes_minus);
     }
@@ -46,18 +46,18 @@ impl SetDigest {
         }
     }
 
-    /// What a head says of the set.
+    /// Returns the digest of the set, as a head states it.
     pub fn digest(&self) -> [u8; 32] {
         *blake3::hash(&self.0[..]).as_bytes()
     }
 
-    /// All lanes, to go on from after a restart.
+    /// Returns all lanes, so that the sum can be restored after a restart.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.0.to_vec()
     }
 
-    /// The inverse of [`to_bytes`](Self::to_bytes); none where the length is not
-    /// `SET_DIGEST_BYTES`.
+    /// Restores a sum from the bytes of [`to_bytes`](Self::to_bytes). Returns `None` if the length
+    /// is not `SET_DIGEST_BYTES`.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let lanes: [u8; SET_DIGEST_BYTES] = bytes.try_into().ok()?;
         Some(Self(Box::new(lanes)))
@@ -74,12 +74,12 @@ impl std::fmt::Debug for SetDigest {
     }
 }
 
-/// The sums of four lanes each, of which none carries into the next.
+/// Returns the sums of four lanes each. No lane carries into the next.
 fn lanes_plus(one: u64, other: u64) -> u64 {
     ((one & !TOP_BITS) + (other & !TOP_BITS)) ^ ((one ^ other) & TOP_BITS)
 }
 
-/// The differences of four lanes each, of which none borrows from the next.
+/// Returns the differences of four lanes each. No lane borrows from the next.
 fn lanes_minus(one: u64, other: u64) -> u64 {
     ((one | TOP_BITS) - (other & !TOP_BITS)) ^ ((one ^ !other) & TOP_BITS)
 }

@@ -1,8 +1,8 @@
 //! One directory of the merged namespace.
 //!
-//! Every candidate for a name lies in exactly one of two sets: `listed`, where it is what the name
-//! shows, or `rest`. So a namespace without conflicts pays for one pointer a file, and a listing
-//! never walks over what is not listed.
+//! Every candidate for a name is in exactly one of two sets: `listed` if the name shows it,
+//! otherwise `rest`. A namespace without conflicts therefore costs one pointer a file, and a
+//! listing never iterates over unlisted rows.
 
 use imbl::OrdSet;
 
@@ -11,34 +11,35 @@ use super::row::{DirId, NodeIndex, Row};
 use super::sorted::SortedSet;
 use p2pfs_proto::wire::native::record::Timestamp;
 
-/// The time of a directory in which nothing is listed: before all others.
+/// Time of a directory without listed entries. It is before all other times.
 pub(super) const NEVER: Timestamp = Timestamp {
     seconds: i64::MIN,
     nanoseconds: 0,
 };
 
-/// A directory: listed or not, of live nodes or not.
+/// A directory, whether it is listed or not and whether its authors are live or not.
 #[derive(Clone)]
 pub(super) struct Dir {
     pub parent: DirId,
-    /// Its number and its name in the parent.
+    /// Its number, and its name in the parent.
     pub place: DirRef,
-    /// Whether something in it is listed.
+    /// Whether it has listed entries.
     pub occupied: bool,
-    /// The newest version time of the listed files and the live directory records in it: a file
-    /// that is dated in the future hides no change that comes after it.
+    /// The newest version time of its listed files and of the live directory records in it. A file
+    /// dated in the future therefore hides no later change.
     pub newest: Timestamp,
-    /// The candidates that show under their own names.
+    /// The candidates that are shown under their own names.
     pub listed: SortedSet<Listed>,
-    /// All other candidates: directories' records, tombstones, what lost, what nobody can give.
+    /// All other candidates: directory records, tombstones, losing versions, and versions that no
+    /// live node can give.
     pub rest: OrdSet<ByName>,
-    /// What lost, under conflict names.
+    /// The losing versions that have conflict names.
     pub aliases: OrdSet<Alias>,
-    /// The directories in it that are listed.
+    /// Its listed subdirectories.
     pub dirs: OrdSet<DirRef>,
-    /// The directories in it that are not.
+    /// Its unlisted subdirectories.
     pub absent_dirs: OrdSet<DirRef>,
-    /// For each node with anything here or below, by its number.
+    /// Row counts of each node with rows here or below, sorted by node number.
     presence: Vec<Presence>,
 }
 
@@ -58,7 +59,7 @@ impl Dir {
         }
     }
 
-    /// The directory of a name, listed or not.
+    /// Returns the subdirectory of a name, listed or not.
     pub(crate) fn child(&self, name: &[u8]) -> Option<DirId> {
         let listed = self.dirs.get(&Named(name));
         listed
@@ -66,7 +67,7 @@ impl Dir {
             .map(DirRef::id)
     }
 
-    /// All rows of a name, the listed one first.
+    /// Returns all rows of a name, the listed one first.
     pub(crate) fn candidates<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a Row> {
         let others = self.rest.range(Before(name)..).map(|row| &row.0);
         let others = others.take_while(move |row| row.name() == name);
@@ -77,18 +78,18 @@ impl Dir {
             .chain(others)
     }
 
-    /// All candidates in it.
+    /// Returns all candidates in the directory.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &Row> {
         let listed = self.listed.iter().map(|row| &row.0);
         listed.chain(self.rest.iter().map(|row| &row.0))
     }
 
-    /// The directories in it, listed or not.
+    /// Returns all subdirectories, listed or not.
     pub(crate) fn all_dirs(&self) -> impl Iterator<Item = &DirRef> {
         self.dirs.iter().chain(&self.absent_dirs)
     }
 
-    /// Whether no log says anything about it or what is in it.
+    /// Returns whether no log has a row in this directory or below it.
     pub(crate) fn is_empty(&self) -> bool {
         self.listed.is_empty()
             && self.rest.is_empty()
@@ -96,14 +97,14 @@ impl Dir {
             && self.absent_dirs.is_empty()
     }
 
-    /// Whether an author has names here or below.
+    /// Returns whether an author has names here or below.
     pub(crate) fn has_of(&self, author: NodeIndex) -> bool {
         let place = self.place_of(author);
         place.is_ok_and(|at| self.presence[at].names > 0)
     }
 
-    /// Counts one more (or less) of what an author has here or below; whether there was none
-    /// before, or is none any more.
+    /// Adds or subtracts one row of an author here or below. Returns whether the count left zero or
+    /// returned to it.
     pub(crate) fn count(&mut self, author: NodeIndex, what: Counted, more: bool) -> bool {
         let at = match self.place_of(author) {
             Ok(at) => at,
@@ -143,16 +144,17 @@ impl Dir {
     }
 }
 
-/// What of an author is counted in a directory.
+/// The counter of an author in a directory.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Counted {
-    /// What it shares: its names here, and its directories with any.
+    /// The author's live names here, and its subdirectories that have any.
     Names,
-    /// What it makes this node keep: tombstones and the record of the directory itself too.
+    /// The rows that the author makes this node keep, including tombstones and the record of the
+    /// directory itself.
     Rows,
 }
 
-/// How much an author has in a directory.
+/// Row counts of one author in a directory.
 #[derive(Clone)]
 pub(super) struct Presence {
     author: NodeIndex,

@@ -1,24 +1,25 @@
-//! Versions from ahead of the clock: they wait until their time comes.
+//! Versions dated ahead of the clock, which wait until their time comes.
 //!
-//! Whoever dates a version in the future would win its name for ever. Authors never do (a version
-//! time is at most the time at which its author saw it), so such a version comes of a wrong clock
-//! or of a liar. When its time comes, `clock` takes it from here.
+//! A version dated in the future would otherwise win its name for ever. An honest author never
+//! creates one, because a version time is at most the time at which its author saw the version.
+//! Such a version therefore comes from a wrong clock or a dishonest author. When its time comes,
+//! `clock` takes it from here.
 
 use std::collections::BTreeMap;
 
 use super::row::{Class, NodeIndex, Row};
 use p2pfs_proto::wire::native::record::Timestamp;
 
-/// The rows that wait, the first to be shown first.
+/// The waiting rows, in the order in which they become due.
 #[derive(Default)]
 pub(super) struct Early {
     pub rows: BTreeMap<(Timestamp, NodeIndex, u64), Row>,
-    /// How many of them are versions of files and symlinks.
+    /// Number of waiting rows that are versions of files and symlinks.
     versions: usize,
 }
 
 impl Early {
-    /// Whether versions wait, and not only times of directories.
+    /// Returns whether versions of files or symlinks wait. Waiting directory times do not count.
     pub(crate) fn has_versions(&self) -> bool {
         self.versions > 0
     }

@@ -1,4 +1,4 @@
-//! Which facts a log may hold.
+//! Checks which facts a log may hold.
 
 use super::CatalogueError;
 use p2pfs_proto::wire::native::link::link_stays_inside;
@@ -13,10 +13,10 @@ fn path_fits(path: &SharedPath) -> bool {
     !path.is_root() && path.components().count() <= PATH_MAX_DEPTH
 }
 
-/// Whether a log may hold a fact: of others it is held to what is said of one's own.
+/// Checks that a log may hold a fact. Facts of other nodes have the same limits as this node's own.
 pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
     let fits = |sealed: &[u8]| sealed.len() <= SEALED_MAX_BYTES;
-    // each change of a name looks at what is said of it in every share
+    // Each change of a name examines the records about it in every share.
     let is_share = |share: &ShareIndex| usize::from(share.0) < SHARES_MAX;
     let sound = match fact {
         Fact::Entry { share, .. } | Fact::Removed { share, .. } => is_share(share),
@@ -28,7 +28,7 @@ pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
             ..
         } => {
             let ascend = readers.is_sorted_by(|a, b| a.node < b.node);
-            // the author is one of them, and no reader
+            // The author is in the list, but does not count as a reader.
             let some = !readers.is_empty() && readers.len() <= READERS_MAX + 1;
             number.is_sealed() && is_share(share) && ascend && some
         }
@@ -46,10 +46,11 @@ pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
     }
 }
 
-/// Whether what a fact says in clear can be.
+/// Checks the cleartext parts of a fact.
 pub(super) fn check_in_clear(fact: &Fact) -> Result<(), CatalogueError> {
     let time_is_sound = |time: &Timestamp| time.nanoseconds < 1_000_000_000;
-    // that there are no bytes needs no proof but this: a reader would ask nobody
+    // The hash of the empty content is the only proof that a file is empty: a reader requests no
+    // bytes of it.
     let may_be_of = |hash: &ContentHash, size_bytes: u64| {
         size_bytes <= FILE_MAX_BYTES && (size_bytes > 0 || *hash == ContentHash::of(b""))
     };

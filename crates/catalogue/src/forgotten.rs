@@ -1,20 +1,20 @@
-//! What a person had this node forget: others still have it, and would give it back with the next
-//! heads that they tell of.
+//! Nodes that the user had this node forget. Other nodes still have their logs, and would return
+//! them with the next heads that they announce.
 
 use super::Catalogue;
 use p2pfs_proto::wire::native::record::Head;
 use p2pfs_types::id::NodeId;
 
-/// The most nodes of which it is remembered up to where they were forgotten; beyond it that ends
-/// for one of them, whose log is then taken again where another node has it.
+/// Maximum number of forgotten nodes whose last rank is remembered. Above it, one other node's rank
+/// is dropped. Its log is then applied again if another node has it.
 pub const FORGOTTEN_MAX: usize = 1024;
 
 /// The epoch and the sequence of a head ([`Head::rank`]).
 pub type Rank = (u64, u64);
 
 impl Catalogue {
-    /// Forgets a node as [`forget`](Self::forget) does, and takes nobody's word for what was heard
-    /// of its log so far: it is taken again once the node is live, or has said more.
+    /// Forgets a node as [`forget`](Self::forget) does, and refuses its log up to the newest head
+    /// heard so far. The log is applied again once the node is live or has a newer head.
     pub fn forget_until_back(&mut self, node: &NodeId) {
         let index = self.index_of(node).filter(|index| *index != self.me);
         let log = index.and_then(|index| self.logs.get(&index));
@@ -28,7 +28,7 @@ impl Catalogue {
         self.forget(node);
     }
 
-    /// Takes in up to where a node was forgotten before the start.
+    /// Restores the ranks up to which nodes were forgotten before the restart.
     pub fn restore_forgotten(&mut self, all: impl IntoIterator<Item = (NodeId, Rank)>) {
         for (node, rank) in all {
             self.note_forgotten(node, rank);
@@ -41,13 +41,14 @@ impl Catalogue {
             let other = self.forgotten_to.keys().find(|other| **other != node);
             if let Some(other) = other.copied() {
                 self.forgotten_to.remove(&other);
-                // so that the store forgets it too: no log is stored of one that is remembered so
+                // The store must forget this node too. No log is stored of a node whose rank is
+                // remembered.
                 self.forgotten.push(other);
             }
         }
     }
 
-    /// Whether a head says no more than what was forgotten.
+    /// Returns whether a head is not newer than the rank up to which its author was forgotten.
     pub(super) fn is_forgotten(&self, head: &Head) -> bool {
         let to = self.forgotten_to.get(&head.author);
         to.is_some_and(|to| head.rank() <= *to)

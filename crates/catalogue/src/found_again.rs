@@ -1,4 +1,4 @@
-//! Names found again by the content that they stand for.
+//! Searches for names by content.
 
 use bytes::Bytes;
 
@@ -8,21 +8,21 @@ use super::view::View;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
-/// What a content may be found under, by one record of it.
+/// The names of a content, by one record of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileNames {
     /// The content.
     pub hash: ContentHash,
-    /// Where it is listed, maybe under a conflict name, or where another version is. None where a
-    /// node only has it in its cache.
+    /// A path that shows it, possibly under a conflict name, or the path of another version. `None`
+    /// if a node has the content only in its cache.
     pub listed: Option<SharedPath>,
-    /// What its node is called, and its path among the files of that.
+    /// The label of the sharing node, and the path among that node's files.
     pub shared: Option<(String, SharedPath)>,
 }
 
 impl View {
-    /// The names of the contents whose hashes begin with the same bits as `start`, at most `limit`
-    /// records of them.
+    /// Returns the names of the contents whose hashes begin with the first `bits` bits of `start`.
+    /// At most `limit` records are examined.
     pub fn files_like(&self, start: &ContentHash, bits: u32, limit: usize) -> Vec<FileNames> {
         let leading = |hash: &[u8; 32]| {
             let [a, b, c, d, ..] = *hash;
@@ -56,8 +56,8 @@ impl View {
         }
     }
 
-    /// All directories that are listed, the root first, and all links with their targets. Costs as
-    /// much as there are names.
+    /// Passes all listed directories, the root first, and all links with their targets to `take`.
+    /// Its cost grows with the number of names.
     pub fn directories_and_links(&self, mut take: impl FnMut(SharedPath, Option<Bytes>)) {
         let mut waiting = vec![DirId::ROOT];
         while let Some(id) = waiting.pop() {

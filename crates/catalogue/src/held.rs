@@ -1,4 +1,4 @@
-//! Records and names that are held: for who keeps long lists of them, such as a mount.
+//! Cheap handles to records and names, for callers that keep long lists of them, such as a mount.
 
 use std::fmt;
 
@@ -6,51 +6,49 @@ use super::row::{Class, Row};
 use p2pfs_proto::wire::native::record::{Kind, Timestamp};
 use p2pfs_types::digest::ContentHash;
 
-/// What somebody said of a file or link, held: it costs a pointer, and stays as it is when the
-/// namespace has moved on.
+/// A file or link record. It costs one pointer, and does not change when the namespace changes.
 #[derive(Clone)]
 pub struct Held(pub(super) Row);
 
 impl Held {
-    /// The name under which it was said, which is not the name that it is listed by where it has a
-    /// conflict name.
+    /// Returns the recorded name. It differs from the listed name if that is a conflict name.
     pub fn name(&self) -> &[u8] {
         self.0.name()
     }
 
-    /// A file or a link.
+    /// Returns the kind: a file or a link.
     pub fn kind(&self) -> Option<Kind> {
         self.0.kind()
     }
 
-    /// Of a file; of a link it says nothing.
+    /// Returns the hash of a file. For a link the value has no meaning.
     pub fn hash(&self) -> ContentHash {
         self.0.hash()
     }
 
-    /// Whether it is a file.
+    /// Returns whether it is a file.
     pub fn is_file(&self) -> bool {
         self.0.class == Class::File
     }
 
-    /// Its modification time.
+    /// Returns the modification time.
     pub fn mtime(&self) -> Timestamp {
         self.0.mtime()
     }
 }
 
-/// A name of a directory, held: costs no more than its own bytes, and of a file or link hardly
+/// A name in a directory. It costs no more than its own bytes, and for a file or link hardly
 /// anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeldName {
-    /// A file or link that is listed under the name by which it was said.
+    /// A file or link that is listed under its recorded name.
     Said(Held),
     /// A directory, or a version under a conflict name.
     Other(Box<[u8]>),
 }
 
 impl HeldName {
-    /// As it is listed.
+    /// Returns the listed name.
     pub fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Said(said) => said.name(),
@@ -65,7 +63,7 @@ impl From<Box<[u8]>> for HeldName {
     }
 }
 
-/// Two are the same where they say the same.
+/// Two records are equal if they have the same name and the same entry.
 impl PartialEq for Held {
     fn eq(&self, other: &Self) -> bool {
         self.0.is(&other.0)

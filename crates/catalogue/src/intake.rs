@@ -1,12 +1,13 @@
-//! Taking in by turns what has come of a log.
+//! Applies received logs in bounded turns.
 //!
-//! A record of some hundred bytes can ask for hundreds of directories, one name can have thousands
-//! of versions, each of which is looked at with the next, and a log that waited for
-//! its last part can have hundreds of thousands of records: at once, that would keep whoever owns
-//! the catalogue from its gossip for seconds. So a turn ends after [`TURN_STEPS`]. One log is taken
-//! in after the other, in the order in which they came. Between two turns of one no view should be
-//! taken ([`Catalogue::is_taking_in`]) and nothing of it is stored, so that it is listed and kept
-//! as if it had been taken in at once.
+//! A record of some hundred bytes can imply hundreds of directories. One name can have thousands of
+//! versions, and each new version is compared with all others. A log that waited for its last part
+//! can have hundreds of thousands of records. Applying all that at once would keep the owner of the
+//! catalogue from its gossip for seconds. A turn therefore ends after [`TURN_STEPS`].
+//!
+//! Logs are applied one after the other, in their order of arrival. Between two turns of one log no
+//! view should be taken ([`Catalogue::is_taking_in`]) and none of it is stored. The log is
+//! therefore listed and stored as if it had been applied at once.
 
 use std::collections::VecDeque;
 
@@ -18,54 +19,54 @@ use super::{Applied, Catalogue, LogPart, Pull};
 use p2pfs_proto::wire::native::record::{Record, SignedHead};
 use p2pfs_types::id::NodeId;
 
-/// Records and directories above them that are taken in or let go in one turn, but for those of
-/// the last record: some 20 ms of work.
+/// Maximum steps of one turn, about 20 ms of work. A step is a record, or a directory above it,
+/// that is added or removed. The steps of the last record may exceed it.
 pub(super) const TURN_STEPS: usize = 8192;
 
-/// A stretch of a log that is being taken in, or waits for that.
+/// A stretch of a log that is being applied or waits for that.
 struct Intake {
     index: NodeIndex,
     author: NodeId,
     head: SignedHead,
     last: bool,
-    /// The log begins anew with it: the base that it has then.
+    /// The base of a log that restarts with this stretch. `None` if the log continues.
     anew: Option<u64>,
     progress: Progress,
     records: std::vec::IntoIter<Record>,
     taken: usize,
-    /// What the log sums up to with them, where all came that its head counts.
+    /// The sum of the log with these records, if all records up to its head have arrived.
     sum: Option<Sum>,
-    /// How many parts it came in.
+    /// Number of parts in this stretch.
     parts: usize,
 }
 
-/// How far the first of those that wait is.
+/// State of an intake.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Progress {
     Waits,
-    /// Whether it is what its head says is looked at.
+    /// The records are being compared with the head.
     Checks,
-    /// What an earlier life left is let go.
+    /// Rows of an earlier life are being removed.
     Clears,
     Takes,
 }
 
 impl Intake {
-    /// Whether the log is between its head of before and that of what is taken in of it.
+    /// Returns whether the log is between its previous head and the new one.
     fn is_amid(&self) -> bool {
         matches!(self.progress, Progress::Clears | Progress::Takes)
     }
 }
 
-/// What is being taken in, in the order in which it came: at most one stretch of each author.
+/// Queue of stretches in their order of arrival, at most one of each author.
 pub(super) struct Intakes {
     waiting: VecDeque<Intake>,
-    /// What became of them, until somebody asks.
+    /// Outcomes that were not polled yet.
     done: VecDeque<(NodeId, Applied)>,
-    /// A log that was not what its head says, until nothing is listed of what was just taken in,
-    /// and how many of its rows are older.
+    /// A log that did not match its head, and the number of its older rows. It is set until the
+    /// rows that were just applied are unlisted.
     wrong: Option<(NodeIndex, usize)>,
-    /// [`TURN_STEPS`], but for tests.
+    /// Steps of one turn: [`TURN_STEPS`], or another value in tests.
     pub steps: usize,
 }
 
@@ -85,19 +86,19 @@ impl Intakes {
         self.waiting.iter().any(|it| it.index == index)
     }
 
-    /// Whether a log is between its head of before and that of what is taken in of it.
+    /// Returns whether a log is between its previous head and the new one.
     pub(crate) fn is_amid(&self, index: NodeIndex) -> bool {
         let first = self.waiting.front();
         first.is_some_and(|it| it.index == index && it.is_amid())
     }
 
-    /// How many parts of logs wait.
+    /// Returns the number of parts that wait.
     pub(crate) fn parts(&self) -> usize {
         self.waiting.iter().map(|it| it.parts).sum()
     }
 
-    /// A stretch of a log that came in so many parts is to be taken in; `base` is that of a log
-    /// which begins anew with it.
+    /// Queues a stretch of a log that arrived in `parts` parts. `base` is used if the log restarts
+    /// with it.
     pub(crate) fn push(&mut self, index: NodeIndex, part: LogPart, base: u64, parts: usize) {
         self.waiting.push_back(Intake {
             index,
@@ -113,7 +114,7 @@ impl Intakes {
         });
     }
 
-    /// What waits of a log is not taken in any more, since its log was dropped.
+    /// Cancels the queued stretch of a log that was dropped.
     pub(crate) fn cancel(&mut self, index: NodeIndex) {
         self.wrong.take_if(|(wrong, _)| *wrong == index);
         let position = self.waiting.iter().position(|it| it.index == index);
@@ -124,9 +125,9 @@ impl Intakes {
 }
 
 impl Catalogue {
-    /// Takes in the next turn of what was handed to [`Catalogue::begin_apply`]; whether there was
-    /// any. Call it between other work until there is none; [`Catalogue::poll_taken`] tells what
-    /// came of it.
+    /// Runs the next turn of the parts queued by [`Catalogue::begin_apply`]. Returns whether there
+    /// was work. Call it between other work until it returns `false`. [`Catalogue::poll_taken`]
+    /// returns the outcomes.
     pub fn take_turn(&mut self) -> bool {
         let mut left = self.intakes.steps;
         left -= self.refresh_if_many(left).min(left);
@@ -146,30 +147,30 @@ impl Catalogue {
         true
     }
 
-    /// Whether so much waits to be taken in that no more should be asked for.
+    /// Returns whether so many parts wait that no further pull should be sent.
     pub fn is_behind(&self) -> bool {
         self.intakes.parts() >= STAGED_MAX_PARTS
     }
 
-    /// What became of a log that was taken in; ask until there is none.
+    /// Returns the next outcome of an applied log. Call it until it returns `None`.
     pub fn poll_taken(&mut self) -> Option<(NodeId, Applied)> {
         self.intakes.done.pop_front()
     }
 
-    /// What became of this author's, where that is known.
+    /// Removes and returns the outcome of one author's log, if it is known.
     pub(super) fn take_outcome(&mut self, author: &NodeId) -> Option<Applied> {
         let done = &mut self.intakes.done;
         let at = done.iter().position(|(of, _)| of == author)?;
         done.remove(at).map(|(_, applied)| applied)
     }
 
-    /// Whether a view would show a part of what is being taken in.
+    /// Returns whether a view taken now would show a partly applied log.
     pub fn is_taking_in(&self) -> bool {
         let first = self.intakes.waiting.front();
         first.is_some_and(Intake::is_amid) || self.intakes.wrong.is_some()
     }
 
-    /// Goes on with an intake; what came of it, once it ends.
+    /// Continues an intake. Returns the outcome once it ends.
     fn take_some(&mut self, intake: &mut Intake, left: &mut usize) -> Option<Applied> {
         let index = intake.index;
         if !intake.is_amid() && !self.check_some(intake, left)? {
@@ -182,7 +183,7 @@ impl Catalogue {
             let Some(record) = intake.records.next() else {
                 self.close_sum(intake);
                 let is_wrong = intake.last && !self.log_mut(index).fits(&intake.head.head);
-                // nothing of a wrong log stays: what is left of an earlier life goes first
+                // No row of a wrong log stays. Rows of an earlier life are removed first.
                 if is_wrong && !self.let_go_down_to(index, 0, left) {
                     return None;
                 }
@@ -207,8 +208,8 @@ impl Catalogue {
         None
     }
 
-    /// Looks whether what came is what its head says, where all came; none where that goes on in
-    /// the next turn.
+    /// Checks that a complete log matches its head. Returns `None` if the check continues in the
+    /// next turn.
     fn check_some(&mut self, intake: &mut Intake, left: &mut usize) -> Option<bool> {
         let log = self.log_mut(intake.index);
         let is_anew = intake.anew.is_some();
@@ -230,7 +231,7 @@ impl Catalogue {
         fits
     }
 
-    /// The digest is that which was summed up before.
+    /// Replaces the digest of a log by the sum that was checked before.
     fn close_sum(&mut self, intake: &mut Intake) {
         let log = self.log_mut(intake.index);
         log.is_summed = false;
@@ -239,11 +240,11 @@ impl Catalogue {
         }
     }
 
-    /// Makes the log ready for the first record; false where that goes on in the next turn.
+    /// Prepares a log for its first record. Returns `false` if this continues in the next turn.
     fn begin_intake(&mut self, intake: &mut Intake, left: &mut usize) -> bool {
         intake.progress = Progress::Clears;
         if let Some(base) = intake.anew {
-            // nothing confirms them any more
+            // No pull confirms these rows any longer.
             if !self.let_go_down_to(intake.index, 0, left) {
                 return false;
             }
@@ -277,8 +278,8 @@ impl Catalogue {
         })
     }
 
-    /// Takes old rows of a log out of the merge, the last first, until so many are there or no
-    /// steps are left; whether so many are there.
+    /// Removes old rows of a log from the merge, the last first, until `count` are left or no steps
+    /// remain. Returns whether only `count` are left.
     fn let_go_down_to(&mut self, index: NodeIndex, count: usize, left: &mut usize) -> bool {
         while *left > 0 {
             if self.log_mut(index).old.len() <= count {

@@ -1,7 +1,7 @@
-//! What nodes are called wherever names tell them apart.
+//! Labels of nodes in conflict names.
 //!
-//! Where that changes, all conflict names are given anew, by bounded steps: there may be millions.
-//! A node that takes another name again and again is called by the next one after a pause.
+//! When labels change, all conflict names are reassigned in bounded steps, because there may be
+//! millions. If a node changes its name repeatedly, the next name takes effect after a pause.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +12,17 @@ use super::row::{DirId, NodeIndex};
 use super::rules;
 use p2pfs_types::id::{NodeId, NodeName};
 
-/// How long after a node's name changed another change waits. Honest nodes change theirs at most
-/// when they start.
+/// Minimum time between two name changes of a node. An honest node changes its name at most when it
+/// starts.
 pub(super) const RENAME_PAUSE_SECONDS: i64 = 60;
 
-/// Before all names of all directories.
+/// Returns the place before all names of all directories.
 fn begin() -> Place {
     (DirId::ROOT, Box::default())
 }
 
 impl Merge {
-    /// Lists a node's name; where that changes how nodes are told apart, the conflict names too.
+    /// Sets a node's name. If labels change, the conflict names are reassigned too.
     pub(crate) fn set_name(&mut self, node: NodeIndex, name: &NodeName) {
         self.renames.waiting.remove(&node);
         let known = self.state.node(node).name.as_ref();
@@ -41,14 +41,14 @@ impl Merge {
         self.relabel();
     }
 
-    /// Lists the names that waited for their time, where that came.
+    /// Sets the names that waited, if their pause has ended.
     pub(crate) fn take_names(&mut self) {
         for (node, name) in std::mem::take(&mut self.renames.waiting) {
             self.set_name(node, &name);
         }
     }
 
-    /// Works out anew what each node is called.
+    /// Computes the label of each node.
     fn relabel(&mut self) {
         let mut named: BTreeMap<&NodeName, Vec<NodeId>> = BTreeMap::new();
         for (_, node) in self.state.known() {
@@ -78,8 +78,7 @@ impl Merge {
         self.give_renamed(self.step_records);
     }
 
-    /// Gives conflict names anew since somebody is called otherwise, about so many steps of them;
-    /// how many it was.
+    /// Reassigns conflict names after a rename, for about `limit` steps. Returns the steps taken.
     pub(crate) fn give_renamed(&mut self, limit: usize) -> usize {
         let mut steps = 0;
         while steps < limit {
@@ -99,7 +98,7 @@ impl Merge {
 }
 
 impl Catalogue {
-    /// A node has no number any more.
+    /// Removes the name of a node that was forgotten, and updates the labels.
     pub(super) fn forget_name(&mut self, node: NodeIndex) {
         self.merge.renames.forget(node);
         self.merge.relabel();

@@ -1,31 +1,31 @@
-//! What every node says it has, merged into the one namespace that the mount shows.
+//! Merges the logs of all nodes into the one namespace that the mount shows.
 //!
-//! Owns the logs (each node is the only writer of its own), their set digests, the rule by which
-//! versions of one path win or stand aside (`rules`, which says all of them in order), and the
-//! immutable [`View`] that the filesystem's threads read. Pure: it knows no socket or file, and
-//! reads no clock.
-//! The owner feeds it facts, signed heads and parts of logs, tells it who is alive, and asks it for
-//! views, changes and what to persist.
+//! The crate owns the logs (each node is the only writer of its own), their set digests, the rules
+//! by which the versions of a path are ranked (`rules` lists them in order), and the immutable
+//! [`View`] that the filesystem's threads read. It is pure: it uses no socket and no file, and
+//! reads no clock. The owner feeds it facts, signed heads and parts of logs, and tells it which
+//! nodes are live. The owner takes views, changes and pending writes from it.
 //!
-//! It never checks a signature (the owner has, before it hands a head in), never decides when to
-//! pull, and never lists a name whose content no live node can give.
+//! The catalogue never checks a signature, because the owner has done so before it hands in a head.
+//! It never decides when to pull, and it never lists a name whose content no live node can give.
 //!
-//! The merge is a function of the logs held, of who is live, of the owners of paths, of the time
-//! that it was told and of the budgets: not of the order in which facts came. `tests::model` holds
-//! it to that against a merge from scratch.
+//! The merge is a function of the logs held, the live nodes, the owners of paths, the clock and the
+//! budgets. It does not depend on the order in which facts arrive. `tests::model` checks this
+//! against a merge from scratch.
 //!
 //! After an error the catalogue is as it was before the call, unless the variant says otherwise.
 //!
 //! | what | files |
 //! |---|---|
 //! | one node's log | `log`, `rows`, `row`, `facts`, `digest`; this node's own: `own` |
-//! | how logs come, go and are kept | `pull`, `intake`, `staged`, `checked`, `apply`, `writes` |
-//! | the merge | `merge`, `merged`, `settle`; nodes that come and go: `sweep`, `forgotten` |
-//! | who has a name, and why | `rules`, `versions`, `aliases`, `conflicts`, `labels`, `owners`; `clock` and `early` for what is dated ahead |
+//! | transfer and storage of logs | `pull`, `intake`, `staged`, `checked`, `apply`, `writes` |
+//! | the merge | `merge`, `merged`, `settle`; liveness of nodes: `sweep`, `forgotten` |
+//! | which version has a name, and why | `rules`, `versions`, `owners`, `clock`, `early` |
+//! | names of the other versions | `aliases`, `conflicts`, `labels` |
 //! | shares with readers | `sealed`, `audience`, `private` |
-//! | how much is kept | `budget` |
-//! | what is looked at | `view`, `dir`, `peers`, `change`, `found_again` |
-//! | what rows and names are kept in | `orders`, `sorted`, `held` |
+//! | limits of memory | `budget` |
+//! | queries | `view`, `dir`, `peers`, `change`, `found_again` |
+//! | containers of rows and names | `orders`, `sorted`, `held` |
 
 #![cfg_attr(
     test,
@@ -102,158 +102,165 @@ use log::Log;
 use merge::Merge;
 use row::NodeIndex;
 
-/// The most records in one part of a log.
+/// Maximum records in one part of a log.
 pub const PART_MAX_RECORDS: usize = 4096;
-/// The most bytes in one part, as estimated; one record may go over it.
+/// Maximum estimated bytes in one part. A single record may exceed it.
 pub const PART_MAX_BYTES: usize = 1 << 20;
-/// The most nodes whose logs or liveness are kept; a further one is refused until one is forgotten.
+/// Maximum nodes with a log or a liveness. A further node is refused until one is forgotten.
 pub const NODES_MAX: usize = 4096;
-/// The most records of one author, tombstones included; a log that claims more is refused whole.
+/// Maximum records of one author, including tombstones. A log that claims more is refused whole.
 pub const RECORDS_PER_AUTHOR_MAX: usize = 4_000_000;
-/// How often in a row one author's log is pulled anew because its digest did not fit, before only
-/// a newer head starts it again.
+/// Maximum consecutive pulls of one author's whole log whose digest did not match. After these only
+/// a newer head starts another pull.
 pub const FRESH_PULLS_MAX: u32 = 3;
-/// How often in one life this node goes on from a higher epoch; more often means that another
-/// node has our key and does the same. Counted anew once that one is gone.
+/// Maximum times that this node moves to a higher epoch in one run. More often means that another
+/// node has a copy of the key and does the same. The count restarts once that node is gone.
 pub const OWN_RECOVERIES_MAX: u32 = 3;
-/// Changes kept for [`Catalogue::poll_change`]; more become one [`Change::Everything`].
+/// Maximum changes that wait for [`Catalogue::poll_change`]. Above it they become one
+/// [`Change::Everything`].
 pub const CHANGES_MAX: usize = 4096;
-/// Tombstones that a log may keep whatever its size, before its author compacts it.
+/// Tombstones that a log of any size may keep before its author compacts it.
 pub const TOMBSTONES_MIN: u64 = 1024;
-/// Above [`TOMBSTONES_MIN`], one tombstone for so many live records; the older half then ends.
+/// Live records for each tombstone above [`TOMBSTONES_MIN`]. If a log has more tombstones, its
+/// author drops the older half.
 pub const TOMBSTONE_RATIO: u64 = 4;
-/// Records whose liveness or removal is worked off by [`Catalogue::set_live`] and its like at
-/// once; the rest waits for [`Catalogue::advance`].
+/// Records that one call of [`Catalogue::set_live`] or a similar method processes at once. The rest
+/// waits for [`Catalogue::advance`].
 pub const SWEEP_STEP_RECORDS: usize = PART_MAX_RECORDS;
-/// How far a version's time may be ahead of this node's clock before the version waits until its
+/// Seconds that a version time may be ahead of this node's clock. A later version waits until its
 /// time comes.
 pub const EARLY_TOLERANCE_SECONDS: i64 = 60;
-/// How far the own sequence jumps at a restart, so that a step that was announced but not
-/// persisted is never numbered again: far more steps than can be made between two writes.
+/// Increase of the own sequence at a restart. It exceeds the number of records that can be added
+/// between two writes, so a sequence that was announced but not stored is never used again.
 pub const RESTART_GAP: u64 = 1 << 32;
 
-/// A stretch of one author's log, as it travels (the frame compresses the records).
+/// A stretch of one author's log in its wire form. The frame compresses the records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogPart {
-    /// What the author vouches for, as known to whoever answers.
+    /// The author's signed head, as the answering node knows it.
     pub head: SignedHead,
-    /// The receiver must start this log anew: the records begin at the first.
+    /// Whether the receiver must restart this log. The records then begin at the first.
     pub fresh: bool,
-    /// In ascending sequence; at most [`PART_MAX_RECORDS`].
+    /// Records in ascending sequence, at most [`PART_MAX_RECORDS`].
     pub records: Vec<Record>,
-    /// Whether these are the last up to the head.
+    /// Whether these are the last records up to the head.
     pub last: bool,
 }
 
-/// Which part of whose log to ask for next.
+/// A request for the next part of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pull {
-    /// Whose log.
+    /// The author of the log.
     pub author: NodeId,
-    /// Which life of it `after` counts in.
+    /// The epoch of the log in which `after` counts.
     pub epoch: u64,
-    /// The last sequence that we have; 0 asks for the whole log.
+    /// The last sequence that this node has. 0 requests the whole log.
     pub after: u64,
 }
 
-/// What a head told us.
+/// Result of a received head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeadOutcome {
-    /// Nothing new.
+    /// The head has nothing new.
     Known,
-    /// There is more: ask any node that has it.
+    /// The log has more records. Any node that has them can answer this pull.
     Pull(Pull),
-    /// The same author vouched for two different logs under one number: its key was copied.
+    /// The same author signed two different logs under one number, so its key was copied.
     CopiedKey {
-        /// Whose key.
+        /// The author whose key was copied.
         author: NodeId,
     },
-    /// The head is our own, of a log that we do not remember: call
-    /// [`Catalogue::recover_own`] with this epoch.
+    /// The head is this node's own, of a log that it no longer has. Call [`Catalogue::recover_own`]
+    /// with this epoch.
     OwnStateLost {
-        /// The epoch of the head that was heard.
+        /// The epoch of the received head.
         epoch: u64,
     },
-    /// Over [`NODES_MAX`] or [`RECORDS_PER_AUTHOR_MAX`]; nothing was kept.
+    /// The head exceeds [`NODES_MAX`] or [`RECORDS_PER_AUTHOR_MAX`]. Nothing was stored.
     Refused(CatalogueError),
 }
 
-/// What became of a part of a log.
+/// Result of a received part of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// Taken; the log is not complete yet.
+    /// The part was applied, and the log is not complete yet.
     More(Pull),
-    /// The log is as its head says.
+    /// The log matches its head.
     Complete,
-    /// What came did not fit its head, and nothing of it stays. Ask again, from another node if
-    /// there is one; none where [`FRESH_PULLS_MAX`] were in vain.
+    /// The log did not match its head, and none of the received records stays.
     Mismatch {
-        /// What to ask for.
+        /// The pull to retry, preferably with another node. `None` after [`FRESH_PULLS_MAX`]
+        /// failures.
         retry: Option<Pull>,
     },
-    /// The log was compacted beyond what we had; nothing was taken. Ask for the whole.
+    /// The log was compacted beyond the records held here, and nothing was applied. The pull
+    /// requests the whole log.
     Compacted(Pull),
-    /// It is over a budget and was dropped: see [`Catalogue::poll_dropped`].
+    /// The log exceeded a budget and was dropped. See [`Catalogue::poll_dropped`].
     OverBudget,
 }
 
-/// Why a part or head was not taken.
+/// Reason why a part or a head was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogueError {
-    /// The sender is at fault: a part speaks for another author than was asked.
+    /// The part belongs to another author than the requested one. The sender is at fault.
     #[error("a part of another node's log than the one asked for")]
     WrongAuthor,
-    /// The sender is at fault: sequences are not ascending, or outside what the head covers.
+    /// Sequences are not ascending, or outside the range that the head covers. The sender is at
+    /// fault.
     #[error("the records of a log part are out of order")]
     BadOrder,
-    /// The sender is at fault: over [`PART_MAX_RECORDS`].
+    /// The part exceeds [`PART_MAX_RECORDS`]. The sender is at fault.
     #[error("a log part of {count} records is over the limit of {PART_MAX_RECORDS}")]
     PartTooLong {
-        /// How many came.
+        /// Number of received records.
         count: usize,
     },
-    /// The sender is at fault: a record's fact is one that a log cannot hold.
+    /// A record has a fact that a log cannot hold. The sender is at fault.
     #[error("a record has a name, a time, a size or a link that cannot be")]
     BadFact,
-    /// Nobody is at fault: the sender knows less than an earlier one; ask another.
+    /// The part is older than what is known already. The sender is not at fault. Pull from another
+    /// node.
     #[error("the log part is older than what is known already")]
     Stale,
-    /// The author's log is over [`RECORDS_PER_AUTHOR_MAX`]; retrying is of no use.
+    /// The author's log exceeds [`RECORDS_PER_AUTHOR_MAX`]. A retry does not help.
     #[error("a log of {count} records is over the limit of {RECORDS_PER_AUTHOR_MAX}")]
     TooManyRecords {
-        /// How many it has.
+        /// Number of records in the log.
         count: u64,
     },
-    /// This node's own names are at [`AUTHOR_MAX_BYTES`] or [`AUTHOR_MAX_DIRECTORIES`]: others
-    /// would drop them all.
+    /// This node's own names reach [`AUTHOR_MAX_BYTES`] or [`AUTHOR_MAX_DIRECTORIES`]. Above it,
+    /// other nodes would drop its whole log.
     #[error("the names of this node are over the limit that others hold it to")]
     OverBudget,
-    /// Over [`READERS_MAX`], or all numbers for lists of readers are in use.
+    /// The list exceeds [`READERS_MAX`], or all numbers for lists of readers are in use.
     #[error("a share has at most {READERS_MAX} readers")]
     TooManyReaders,
-    /// Over [`NODES_MAX`]; works again once a node was forgotten.
+    /// More than [`NODES_MAX`] nodes. It works again once a node was forgotten.
     #[error("more than {NODES_MAX} nodes are known")]
     TooManyNodes,
 }
 
-/// The logs of all nodes and their merge. One thread owns it; views are for everyone.
+/// The logs of all nodes and their merge. One thread owns it. Any thread may read its views.
 pub struct Catalogue {
     me: NodeIndex,
     indexes: HashMap<NodeId, NodeIndex>,
-    /// In a fixed order, so that what is told to others is the same in each run from one seed.
+    /// Logs in a fixed order, so that messages to other nodes are the same in each run from one
+    /// seed.
     logs: BTreeMap<NodeIndex, Log>,
     merge: Merge,
     recoveries: u32,
     published: Arc<View>,
-    /// Nodes of which nothing is to be stored any more.
+    /// Nodes whose stored logs are to be deleted.
     forgotten: Vec<NodeId>,
-    /// Up to which rank of its heads a node's log is not taken again; no log is here of these.
+    /// Rank up to which a forgotten node's heads are refused. No log of these nodes is held.
     forgotten_to: BTreeMap<NodeId, Rank>,
     budgets: Budgets,
     given_way: budget::GivenWay,
-    /// Under which number this node speaks of those of its shares that have readers, or had.
+    /// The current number of each share of this node that has or had readers.
     numbers: BTreeMap<ShareIndex, ShareIndex>,
-    /// How far the own log is said again under other numbers.
+    /// Sequence up to which the own log was restated under new numbers. `None` if nothing is left
+    /// to restate.
     restating: Option<u64>,
     intakes: intake::Intakes,
 }

@@ -1,4 +1,4 @@
-//! One node's log as we hold it: its rows in order, and the sums that its head vouches for.
+//! One node's log as held here: its rows in order, and the sums that its head states.
 
 use super::digest::SetDigest;
 use super::row::Row;
@@ -8,50 +8,52 @@ use super::{LogPart, Pull, TOMBSTONE_RATIO, TOMBSTONES_MIN};
 use p2pfs_proto::wire::native::record::{Fact, Head, SignedHead};
 use p2pfs_types::id::NodeId;
 
-/// A log and how far it has come.
+/// A log and its progress.
 #[derive(Default)]
 pub(super) struct Log {
-    /// Which life of the log `rows` are of; 0 is none.
+    /// The epoch of `rows`. 0 means that the log has none yet.
     pub epoch: u64,
-    /// Everything up to here is in `rows`.
+    /// The last sequence up to which `rows` is complete.
     pub sequence: u64,
-    /// Tombstones up to here are gone, or are let go by steps.
+    /// Sequence up to which the author dropped tombstones. Here they are dropped in steps.
     pub floor: u64,
-    /// Up to where they are gone.
+    /// Sequence up to which tombstones are dropped here.
     pub cleared: u64,
     pub rows: Rows,
-    /// Rows of an earlier life: listed until the new life is complete, or they are worked off.
+    /// Rows of an earlier life. They are listed until the new life is complete, or until they are
+    /// removed in steps.
     pub old: Rows,
-    /// Whether `old` may still be confirmed by a pull that is under way.
+    /// Whether a running pull may still confirm `old`.
     pub staging: bool,
-    /// Live rows.
+    /// Number of live rows.
     pub count: u64,
     pub tombstones: u64,
     pub digest: SetDigest,
-    /// What was verified last; of the own log, what was signed last.
+    /// The last verified head. For the own log, the last signed head.
     pub head: Option<SignedHead>,
-    /// The newest head heard.
+    /// The newest head received.
     pub wanted: Option<Head>,
-    /// While a whole log is pulled: the sequence that its first part's head had.
+    /// The sequence in the head of the first part, while a whole log is being pulled.
     pub base: u64,
-    /// Whether the rows are what `head` says.
+    /// Whether the rows match `head`.
     pub complete: bool,
-    /// Pulls that did not fit their head since a log was whole and as new as the newest head.
+    /// Pulls that did not match their head since the log last matched the newest head.
     pub failures: u32,
-    /// The digest with the rows that come is known: it is not computed again.
+    /// Whether the digest already includes the rows that are being added. It is then not updated.
     pub is_summed: bool,
-    /// Being forgotten: ends when `old` is worked off.
+    /// Whether the log is being forgotten. It ends when `old` is empty.
     pub forgotten: bool,
-    /// It gave way to those who are there: not pulled before its author is.
+    /// Whether the log was dropped in favour of live authors. It is not pulled before its author is
+    /// live again.
     pub gave_way: bool,
-    /// Which departure of a node its author's last one was; 0 where it was not there yet.
+    /// Number of its author's last departure. 0 if it never departed.
     pub left: u64,
     pub pending: Pending,
-    /// Parts of a pull that goes on.
+    /// Parts of a running pull.
     pub staged: Option<Staged>,
 }
 
-/// How far a log has come, with what is staged.
+/// Progress of a log, including its staged parts.
 #[derive(Clone, Copy)]
 pub(super) struct Reach {
     pub epoch: u64,
@@ -60,23 +62,23 @@ pub(super) struct Reach {
     pub records: usize,
 }
 
-/// What of a log is not stored yet.
+/// Changes of a log that are not stored yet.
 #[derive(Default)]
 pub(super) struct Pending {
-    /// Nothing that is stored holds any more.
+    /// Whether everything stored of the log is outdated.
     pub anew: bool,
-    /// The head or the counters changed.
+    /// Whether the head or the counters changed.
     pub state: bool,
     pub touched: Vec<u64>,
 }
 
 impl Pending {
-    /// The record of a sequence came or went.
+    /// Records that the row of a sequence was added or removed.
     pub(crate) fn touch(&mut self, sequence: u64) {
         self.touched.push(sequence);
     }
 
-    /// Everything stored is void.
+    /// Marks everything stored as outdated.
     pub(crate) fn restart(&mut self) {
         *self = Self {
             anew: true,
@@ -85,7 +87,7 @@ impl Pending {
         };
     }
 
-    /// The sequences that came or went, each once, at most `limit`.
+    /// Removes and returns the changed sequences, each once, at most `limit`.
     pub(crate) fn take(&mut self, limit: usize) -> Vec<u64> {
         self.touched.sort_unstable();
         self.touched.dedup();
@@ -95,7 +97,7 @@ impl Pending {
 }
 
 impl Log {
-    /// Takes a row in at the end.
+    /// Appends a row.
     pub(crate) fn push(&mut self, row: Row, fact: &Fact) {
         if row.is_tombstone() {
             self.tombstones += 1;
@@ -109,7 +111,7 @@ impl Log {
         self.rows.push(row);
     }
 
-    /// Takes out a row that is in `rows` or `old`; `fact` is what it says.
+    /// Removes a row from `rows` or `old`. `fact` is the fact of the row.
     pub(crate) fn take(&mut self, row: &Row, fact: &Fact) {
         if !self.rows.get(row.sequence).is_some_and(|own| own.is(row)) {
             self.old.remove(row.sequence);
@@ -127,8 +129,8 @@ impl Log {
         }
     }
 
-    /// Makes all rows old ones and begins another life. Rows that were old already are given back:
-    /// nothing confirms them any more.
+    /// Makes all rows old ones and begins another life. Returns the rows that were old already,
+    /// because no pull confirms them any longer.
     #[must_use]
     pub(crate) fn begin(&mut self, epoch: u64) -> Rows {
         let outdated = std::mem::replace(&mut self.old, std::mem::take(&mut self.rows));
@@ -148,15 +150,16 @@ impl Log {
         outdated
     }
 
-    /// Whether the rows are what a head says.
+    /// Returns whether the rows match a head.
     pub(crate) fn fits(&self, head: &Head) -> bool {
         self.count == head.count && self.digest.digest() == head.digest
     }
 
-    /// What to ask for to come to a head: a suffix where that is safe, else everything.
+    /// Returns the pull that leads to a head: a suffix if that is safe, otherwise the whole log.
     ///
-    /// A suffix is safe where no tombstone was dropped that we have not seen: none above what we
-    /// have, or, while a whole log is pulled, above what its head was when that began.
+    /// A suffix is safe if the author dropped no tombstone that is missing here. That holds if the
+    /// floor is not above the last sequence held here. While a whole log is being pulled, it also
+    /// holds if the floor is not above the sequence that the head had at the start.
     pub(crate) fn pull_to(&self, author: NodeId, head: &Head) -> Pull {
         let reach = self.reach();
         let safe = reach.epoch == head.epoch && head.floor <= reach.sequence.max(reach.base);
@@ -167,7 +170,8 @@ impl Log {
         }
     }
 
-    /// Where the floor should be so that tombstones do not outgrow the live rows.
+    /// Returns the floor that keeps tombstones in proportion to the live rows. Returns `None` if
+    /// there are few enough.
     pub(crate) fn floor_to_be(&self) -> Option<u64> {
         let limit = TOMBSTONES_MIN.max(self.count / TOMBSTONE_RATIO);
         if self.tombstones <= limit {
@@ -178,8 +182,8 @@ impl Log {
         tombstones.nth(half).map(|row| row.sequence)
     }
 
-    /// The tombstones up to the floor that end next, of so many rows that are looked at; how many
-    /// these are.
+    /// Returns the next tombstones to drop, among `limit` rows up to the floor, and the number of
+    /// rows examined.
     pub(crate) fn tombstones_to_clear(&mut self, limit: usize) -> (Vec<Row>, usize) {
         if self.tombstones == 0 {
             self.cleared = self.floor;
@@ -196,7 +200,7 @@ impl Log {
         (tombstones.collect(), looked_at)
     }
 
-    /// How far it has come.
+    /// Returns the progress of the log, including its staged parts.
     pub(crate) fn reach(&self) -> Reach {
         match &self.staged {
             Some(staged) => Reach {
@@ -214,7 +218,7 @@ impl Log {
         }
     }
 
-    /// Drops what is staged where a part does not go on from it.
+    /// Drops the staged parts if a part does not continue them.
     pub(crate) fn drop_staged_unless_continued(&mut self, part: &LogPart) {
         if self
             .staged
@@ -225,7 +229,7 @@ impl Log {
         }
     }
 
-    /// How many parts wait.
+    /// Returns the number of staged parts.
     pub(crate) fn staged_parts(&self) -> usize {
         self.staged.as_ref().map_or(0, |staged| staged.parts)
     }

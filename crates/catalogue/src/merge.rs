@@ -1,9 +1,9 @@
-//! Keeps the merged state true to the rows that are put in and taken out.
+//! Keeps the merged state consistent with the rows that are added and removed.
 //!
-//! What a name shows is worked out anew whenever one of its rows comes, goes, or may now be given
-//! or not; what depends on a whole directory (conflict names, its newest time) once a batch, in
-//! [`Merge::finish_batch`]. Each step looks only at the name, its content and the directories
-//! above.
+//! A name is settled whenever one of its rows is added or removed, or whenever the availability of
+//! a row changes. Results that depend on a whole directory (conflict names and its newest time) are
+//! computed once a batch, in [`Merge::finish_batch`]. Each step examines only the name, its content
+//! and the directories above it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,47 +24,49 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
-/// The merged state and what is needed to keep it.
+/// The merged state and the bookkeeping to update it.
 pub(super) struct Merge {
     pub state: Merged,
     pub changes: Changes,
-    /// Whether the state differs from the view that was published last.
+    /// Whether the state differs from the last published view.
     pub dirty: bool,
-    /// A listed row that is being taken out: it stands in the listing, but is no candidate.
+    /// A listed row that is being removed. It is still in the listing, but is not a candidate.
     pub(super) leaving: Option<Row>,
     free: Vec<DirId>,
-    /// Names still to be settled since another may have them now, or their time came.
+    /// Names that still need to be settled, because another version may have them now or because
+    /// their time came.
     pub(super) unsettled: Vec<Row>,
-    /// Contents whose names after one of them are still to be settled, since they can be given now,
-    /// or no more: each once, however often that changes.
+    /// Contents whose availability changed, and the last name of each that was settled. Names after
+    /// it still need to be settled. Each content is here once, however often its availability
+    /// changes.
     pub(super) unsettled_contents: BTreeMap<ContentHash, Option<ByHash>>,
-    /// Candidates that were looked at so far: one name may have very many.
+    /// Number of candidates examined so far. One name may have very many.
     pub(super) looks: usize,
-    /// [`SWEEP_STEP_RECORDS`]; less in tests.
+    /// Records of one step: [`SWEEP_STEP_RECORDS`], or fewer in tests.
     pub(super) step_records: usize,
     pub(super) conflicts: Conflicts,
     pub(super) stale_aliases: Stale,
     pub(super) renames: Renames,
     stale_times: BTreeSet<DirId>,
     pub(super) early: Early,
-    /// Whose versions came from ahead of the clock, to be told.
+    /// Authors of versions dated ahead of the clock that were not reported yet.
     pub(super) dated_ahead: BTreeSet<NodeIndex>,
     pub(super) costs: Costs,
-    /// Lists of readers, and what is sealed for others.
+    /// Lists of readers, and records sealed for other nodes.
     pub(super) opaque: BTreeMap<Place, Row>,
-    /// What came sealed and could be opened.
+    /// Sealed records that this node could open.
     pub(super) opened: BTreeMap<Place, Row>,
-    /// What is sealed for this node opens with it.
+    /// The node key, which opens records sealed for this node.
     pub(super) vault: Option<Arc<NodeKey>>,
-    /// Marks of private contents that came (true) or went, to be stored.
+    /// Marks of private contents that were added (`true`) or removed, and are not stored yet.
     pub(super) new_marks: BTreeMap<Mark, bool>,
-    /// How many lists of readers each share has; none where all may read it.
+    /// Number of lists of readers of each share. Shares that all nodes may read are missing.
     pub(super) restricted: BTreeMap<(NodeIndex, ShareIndex), usize>,
-    /// Contents that are cached here and became private, or are no more.
+    /// Cached contents that became private or stopped being private.
     pub(super) haves_to_review: Vec<ContentHash>,
 }
 
-/// What a content counted for before a change.
+/// Availability and size of a content before a change.
 struct Standing {
     hash: ContentHash,
     available: bool,
@@ -99,11 +101,12 @@ impl Merge {
         }
     }
 
-    /// Replaces `gone` by `new`, which is about the same name or content of the same author.
+    /// Replaces the row `gone` by `new`. Both are about the same name or content of the same
+    /// author.
     pub(crate) fn change(&mut self, gone: Option<&Row>, new: Option<&Row>) {
         let opened = gone.filter(|row| !row.is_opaque());
         if new.or(gone).is_some_and(|row| row.is_opaque()) {
-            // what was said under this seal before could be opened, and this cannot
+            // The old record under this seal could be opened, and the new one cannot.
             if let Some(opened) = opened {
                 self.change(Some(opened), None);
             }
@@ -132,8 +135,8 @@ impl Merge {
         }
     }
 
-    /// An own record came or went: a name of the same content may from now on be the own file
-    /// itself, or no longer, without showing anything else.
+    /// Records changes after an own record was added or removed. A name of the same content may now
+    /// resolve to the own file, or no longer do so, although it shows the same attributes.
     fn note_own(&mut self, row: &Row) {
         if row.author != self.state.me || !row.has_name() {
             return;
@@ -146,7 +149,7 @@ impl Merge {
         }
     }
 
-    /// Works in that rows of one author now count as its liveness says, up to `done`.
+    /// Counts rows of one author according to its new liveness, up to the sequence `done`.
     pub(crate) fn sweep(&mut self, author: NodeIndex, rows: &[Row], done: u64) {
         let rows: Vec<&Row> = rows.iter().filter(|row| !row.is_tombstone()).collect();
         self.around(&rows, |merge| merge.node_mut(author).sweep = Some(done));
@@ -155,7 +158,7 @@ impl Merge {
         }
     }
 
-    /// One author's row of a name, tombstones included.
+    /// Returns one author's row of a name, including tombstones.
     pub(crate) fn named_row(
         &self,
         dir: DirId,
@@ -179,7 +182,7 @@ impl Merge {
             .cloned()
     }
 
-    /// One author's row of a cached content, tombstones included.
+    /// Returns one author's row of a cached content, including tombstones.
     pub(crate) fn cached_row(&self, hash: ContentHash, author: NodeIndex) -> Option<Row> {
         [Class::Have, Class::HaveNot].into_iter().find_map(|class| {
             let from = HashFrom {
@@ -193,7 +196,7 @@ impl Merge {
         })
     }
 
-    /// The number of a directory, made where there is none.
+    /// Returns the directory of a path, and creates the missing ones.
     pub(crate) fn dir_of(&mut self, path: &SharedPath) -> DirId {
         path.components()
             .fold(DirId::ROOT, |dir, name| self.child_of(dir, name))
@@ -218,7 +221,7 @@ impl Merge {
         id
     }
 
-    /// Forgets a directory that no row needs, and those above it that then are not needed either.
+    /// Removes a directory that no row needs, and each directory above it that becomes unneeded.
     pub(crate) fn drop_empty(&mut self, mut id: DirId) {
         while id != DirId::ROOT {
             let dir = self.state.dir(id);
@@ -243,7 +246,7 @@ impl Merge {
         }
     }
 
-    /// Does an edit, then settles every name that may show something else after it.
+    /// Runs an edit, then settles every name that may show something else.
     fn around(&mut self, rows: &[&Row], edit: impl FnOnce(&mut Self)) {
         let mut before: Vec<Standing> = Vec::new();
         for row in rows.iter().filter(|row| row.gives_content()) {
@@ -257,7 +260,7 @@ impl Merge {
             .into_iter()
             .for_each(|was| self.settle_standing(&was));
         let mut settled: Option<&Row> = None;
-        // that something is gone shows nowhere, nor that it is said no more
+        // Tombstones show nowhere, so adding or removing one changes no name.
         for row in rows
             .iter()
             .filter(|row| row.has_name() && !row.is_tombstone())
@@ -280,7 +283,8 @@ impl Merge {
         }
     }
 
-    /// The own cache holds a private content of this size whole, or no more.
+    /// Records the size of a private content that the own cache holds completely, or `None` if it
+    /// no longer does.
     pub(crate) fn keep(&mut self, hash: ContentHash, size_bytes: Option<u64>) {
         if self.state.kept.get(&hash).copied() == size_bytes {
             return;
@@ -367,7 +371,8 @@ impl Merge {
         }
     }
 
-    /// Counts a row in a directory, and in those above where it is the first or was the last.
+    /// Counts a row in a directory, and in each directory above for which it is the first or was
+    /// the last.
     fn count_up(&mut self, row: &Row, mut dir: DirId, what: Counted, more: bool) {
         while self.dir_mut(dir).count(row.author, what, more) && dir != DirId::ROOT {
             let here = self.state.dir(dir);
@@ -379,8 +384,8 @@ impl Merge {
         }
     }
 
-    /// Takes in that a directory's record came, that its time did, or that its author's liveness
-    /// changed.
+    /// Updates the time of a directory after a record of it was added, became due, or changed
+    /// liveness.
     pub(super) fn retime_directory(&mut self, row: &Row) {
         if self.state.dates_directory(row) {
             self.raise_time(row.dir, row.version_time());
@@ -390,7 +395,7 @@ impl Merge {
         self.note(row.dir, row.name(), Change::Entry);
     }
 
-    /// Notes a change of a name; of the directory itself where the name is empty.
+    /// Records a change of a name, or of the directory itself if the name is empty.
     pub(super) fn note(&mut self, dir: DirId, name: &[u8], change: fn(SharedPath) -> Change) {
         self.dirty = true;
         self.changes.note_in(&self.state, dir, name, change);
@@ -410,7 +415,7 @@ impl Merge {
         }
     }
 
-    /// Works out what depends on whole directories. A view is only taken after this.
+    /// Computes the results that depend on whole directories. A view is only taken after this.
     pub(crate) fn finish_batch(&mut self) {
         for dir in std::mem::take(&mut self.stale_times) {
             let here = self.state.dir(dir);

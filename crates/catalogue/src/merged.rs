@@ -1,7 +1,7 @@
-//! The merged state itself: who is live, the directories, and who has which content.
+//! The merged state: live nodes, directories, and the holders of each content.
 //!
-//! Made of persistent structures, so that a copy of it is a view: a few pointers are copied, and
-//! a change afterwards copies only what it touches.
+//! It consists of persistent structures, so a copy of it is a view. A copy clones a few pointers,
+//! and a later change copies only the parts that it modifies.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -21,37 +21,38 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
-/// Whose which path is. The nearest one above a name counts.
+/// Owners of paths. The owner nearest above a name applies.
 pub type Owners = BTreeMap<SharedPath, NodeId>;
 
-/// What is known of a content that some live node has.
+/// Properties of a content that some live node has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Content {
-    /// Its size as its holders say.
+    /// Size in bytes, as its holders state it.
     pub size_bytes: u64,
     /// Whether the first known file of it is executable.
     pub executable: bool,
 }
 
-/// Sums over the namespace.
+/// Totals of the namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Bytes of the different contents that are shared and that a live node can give.
+    /// Bytes of the distinct shared contents that a live node can give.
     pub unique_bytes: u64,
-    /// Listed files, links and directories, without conflict names.
+    /// Number of listed files, links and directories, without conflict names.
     pub entries: u64,
 }
 
-/// What is known of a node besides its log.
+/// State of a node besides its log.
 #[derive(Clone)]
 pub(super) struct Node {
     pub id: NodeId,
-    /// As in its head; none until one came.
+    /// The name in its head. `None` until a head arrived.
     pub name: Option<NodeName>,
-    /// Its name, told apart from its namesakes.
+    /// Its name, made unique among nodes of the same name.
     pub label: Arc<str>,
     pub live: bool,
-    /// While its liveness is being worked in: rows above this sequence still count as before.
+    /// The sequence up to which rows count by the new liveness, during a sweep. Rows above it still
+    /// count as before.
     pub sweep: Option<u64>,
 }
 
@@ -59,22 +60,22 @@ pub(super) struct Node {
 #[derive(Clone)]
 pub(super) struct Merged {
     pub me: NodeIndex,
-    /// By [`NodeIndex`]; none where a node was forgotten.
+    /// Nodes by [`NodeIndex`]. `None` if a node was forgotten.
     pub nodes: Arc<Vec<Option<Node>>>,
-    /// By [`DirId`]; none where a number is free.
+    /// Directories by [`DirId`]. `None` if a number is free.
     pub dirs: Vector<Option<Arc<Dir>>>,
     pub by_hash: SortedSet<ByHash>,
     pub totals: Totals,
-    /// Versions of a later time are not shown yet; none where the clock was not told.
+    /// Versions with a later time are not shown yet. `None` until the clock was set.
     pub horizon: Option<Timestamp>,
     pub owners: Arc<Owners>,
-    /// Who reads what is sealed under each author's numbers.
+    /// Readers of the records sealed under each author's numbers.
     pub audiences: Arc<BTreeMap<(NodeIndex, ShareIndex), Arc<Audience>>>,
-    /// Of `by_hash`, the names that came sealed.
+    /// The subset of `by_hash` whose names arrived sealed.
     pub private: OrdSet<ByHash>,
     pub marks: Marks,
-    /// Private contents that the own cache holds whole, with their sizes: of them nothing is said
-    /// to others.
+    /// Private contents that the own cache holds completely, with their sizes. They are not
+    /// announced to other nodes.
     pub kept: OrdMap<ContentHash, u64>,
 }
 
@@ -103,7 +104,7 @@ impl Merged {
         }
     }
 
-    /// A node that rows name; they never outlive it.
+    /// Returns a node that rows refer to. A node outlives its rows.
     pub(crate) fn node(&self, index: NodeIndex) -> &Node {
         self.nodes[usize::from(index.0)]
             .as_ref()
@@ -114,7 +115,7 @@ impl Merged {
         &self.node(row.author).id
     }
 
-    /// All nodes, by their number.
+    /// Returns all nodes by their number.
     pub(crate) fn known(&self) -> impl Iterator<Item = (NodeIndex, &Node)> {
         let numbered = self.nodes.iter().enumerate();
         numbered.filter_map(|(at, node)| Some((NodeIndex(at as u16), node.as_ref()?)))
@@ -126,7 +127,8 @@ impl Merged {
             .expect("rows and directories name known directories")
     }
 
-    /// Whether the author of a row is live, as far as its last change of liveness was worked in.
+    /// Returns whether the author of a row is live, as far as its last change of liveness was
+    /// applied.
     pub(crate) fn is_live(&self, row: &Row) -> bool {
         let node = self.node(row.author);
         match node.sweep {
@@ -135,7 +137,7 @@ impl Merged {
         }
     }
 
-    /// A row of each author that gives a content by rows of one class and is live.
+    /// Returns one row of each live author that gives a content by rows of one class.
     fn givers(&self, hash: ContentHash, class: Class) -> impl Iterator<Item = &Row> {
         let mut author = 0;
         std::iter::from_fn(move || {
@@ -151,7 +153,7 @@ impl Merged {
                 }
                 author = u32::from(first.author.0) + 1;
                 let node = self.node(first.author);
-                // in the middle of a sweep, either the lowest or the highest sequences are live
+                // During a sweep, either the lowest or the highest sequences are live.
                 let witness = if node.sweep.is_some() && !node.live {
                     let end = HashFrom {
                         hash,
@@ -169,12 +171,12 @@ impl Merged {
         })
     }
 
-    /// Whether some live node can give the bytes.
+    /// Returns whether some live node can give the bytes.
     pub(crate) fn is_available(&self, hash: ContentHash) -> bool {
         self.having(hash).next().is_some()
     }
 
-    /// The live nodes that have all the bytes, each once.
+    /// Returns the live nodes that have all the bytes, each once.
     pub(crate) fn holders(&self, hash: ContentHash) -> Vec<NodeIndex> {
         let mut nodes: Vec<NodeIndex> = self.having(hash).collect();
         nodes.sort_unstable();
@@ -182,20 +184,20 @@ impl Merged {
         nodes
     }
 
-    /// Whether this node is the only live one that has all the bytes, as far as nodes say. Each
-    /// read that has to wait asks it, so it ends at the first other.
+    /// Returns whether this node is the only live node that states it has all the bytes. Each read
+    /// that has to wait asks this, so the search ends at the first other node.
     pub(crate) fn is_mine_alone(&self, hash: ContentHash) -> bool {
         let mut nodes = self.having(hash);
         let mine = |node: NodeIndex| node == self.me;
         nodes.next().is_some_and(mine) && nodes.all(mine)
     }
 
-    /// Whether another live node has all the bytes, as far as nodes say.
+    /// Returns whether another live node states that it has all the bytes.
     pub(crate) fn is_elsewhere(&self, hash: ContentHash) -> bool {
         self.having(hash).any(|node| node != self.me)
     }
 
-    /// The live nodes that have all the bytes; a node may be named twice.
+    /// Returns the live nodes that have all the bytes. A node may appear twice.
     fn having(&self, hash: ContentHash) -> impl Iterator<Item = NodeIndex> {
         let kept = self.kept.contains_key(&hash).then_some(self.me);
         self.givers(hash, Class::File)
@@ -204,21 +206,22 @@ impl Merged {
             .chain(kept)
     }
 
-    /// Where the live nodes say that they have all the bytes; a node may say so twice.
+    /// Returns the rows in which live nodes state that they have all the bytes. A node may have
+    /// two.
     pub(crate) fn claims(&self, hash: ContentHash) -> impl Iterator<Item = &Row> {
         self.givers(hash, Class::File)
             .chain(self.givers(hash, Class::Have))
     }
 
-    /// All rows that name a content as a file's.
+    /// Returns all file rows of a content.
     pub(crate) fn files_of(&self, hash: ContentHash) -> impl Iterator<Item = &Row> {
         let rows = self.by_hash.from(&HashFrom::files(hash));
         let rows = rows.map(|by| &by.row);
         rows.take_while(move |row| row.hash == *hash.as_bytes() && row.class == Class::File)
     }
 
-    /// The rows that name a content as a file's from a place on, without that itself: so many, and
-    /// one more.
+    /// Returns up to `limit + 1` file rows of a content after a place, without the row at that
+    /// place.
     pub(crate) fn files_after(
         &self,
         hash: ContentHash,
@@ -232,7 +235,7 @@ impl Merged {
         rows.take(limit.saturating_add(1)).cloned().collect()
     }
 
-    /// What a content is, where a live node has it.
+    /// Returns the properties of a content if a live node has it.
     pub(crate) fn content(&self, hash: ContentHash) -> Option<Content> {
         let given = self.is_available(hash);
         let first = self.by_hash.from(&HashFrom::files(hash)).next();
@@ -244,13 +247,15 @@ impl Merged {
         })
     }
 
-    /// The bytes that a content adds to the cluster's total: those of a file that is available.
+    /// Returns the bytes that a content adds to the cluster's total. It is 0 if no file of it is
+    /// available.
     pub(crate) fn shared_bytes(&self, hash: ContentHash) -> u64 {
         let size_bytes = self.files_of(hash).next().map(|row| row.size_bytes());
         size_bytes.filter(|_| self.is_available(hash)).unwrap_or(0)
     }
 
-    /// Whether a row may show at its name: somebody live can give what it stands for.
+    /// Returns whether a row may show at its name: a live node can give it, it is due, and its
+    /// author may have the name.
     pub(crate) fn is_givable(&self, row: &Row) -> bool {
         match row.class {
             _ if self.is_early(row) || !self.may_have_name(row) => false,
@@ -260,47 +265,48 @@ impl Merged {
         }
     }
 
-    /// The versions of a name by their rank, the best first.
+    /// Ranks the versions of a name, the best first.
     pub(crate) fn rank(&self, rows: Vec<Row>) -> Vec<Row> {
         rules::rank(rows, |a, b| self.order(a, b))
     }
 
-    /// Which of two candidates of a name ranks before the other.
+    /// Orders two candidates of a name by rank.
     pub(crate) fn order(&self, a: &Row, b: &Row) -> Ordering {
         let live_first = self.is_live(b).cmp(&self.is_live(a));
         let by_rule = || rules::precedence((a, self.node_of(a)), (b, self.node_of(b)));
         live_first.then_with(by_rule)
     }
 
-    /// Whether a row makes a directory be listed at its name.
+    /// Returns whether a row makes a directory listed at its name.
     pub(crate) fn lists_directory(&self, row: &Row) -> bool {
         row.class == Class::Directory && self.is_live(row) && self.may_have_name(row)
     }
 
-    /// Whether a row's time is so far ahead of the clock that it must wait.
+    /// Returns whether a file or link is dated so far ahead of the clock that it must wait.
     pub(crate) fn is_early(&self, row: &Row) -> bool {
         matches!(row.class, Class::File | Class::Symlink) && self.is_ahead(row)
     }
 
-    /// Whether a row's time is so far ahead of the clock, whatever it stands for.
+    /// Returns whether the time of a row of any class is ahead of the clock by more than the
+    /// tolerance.
     pub(crate) fn is_ahead(&self, row: &Row) -> bool {
         let horizon = self.horizon;
         horizon.is_some_and(|horizon| row.version_time() > horizon)
     }
 
-    /// Whether a row tells of a directory's last change. One from ahead of the clock does not until
-    /// its time comes: it would hide every change meanwhile.
+    /// Returns whether a row dates its directory. A row ahead of the clock does not until its time
+    /// comes. Otherwise it would hide every change until then.
     pub(crate) fn dates_directory(&self, row: &Row) -> bool {
         self.lists_directory(row) && !self.is_ahead(row)
     }
 
-    /// The directory of a path, listed or not.
+    /// Returns the directory of a path, listed or not.
     pub(crate) fn find_dir(&self, path: &SharedPath) -> Option<DirId> {
         path.components()
             .try_fold(DirId::ROOT, |dir, name| self.dir(dir).child(name))
     }
 
-    /// The path of a name in a directory; of the directory itself where the name is empty.
+    /// Returns the path of a name in a directory, or of the directory itself if the name is empty.
     pub(crate) fn path_of(&self, dir: DirId, name: &[u8]) -> SharedPath {
         let mut names = Vec::new();
         let mut at = dir;

@@ -1,5 +1,4 @@
-//! The orders that rows are kept in: pointers to rows for ordered sets, and the keys that they are
-//! found by.
+//! The orders of rows: newtypes that order rows in sets, and the keys to search for them.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -11,7 +10,7 @@ use super::row::{Class, DirId, NodeIndex, Row};
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::ContentHash;
 
-/// Defines a newtype over a row (or like pointer) that is equal and ordered by one function.
+/// Implements equality and order of a type by one comparison function.
 macro_rules! ordered_by {
     ($type:ty, $compare:expr) => {
         impl Ord for $type {
@@ -33,7 +32,7 @@ macro_rules! ordered_by {
     };
 }
 
-/// Lets a key that is no element be looked for in a set.
+/// Lets a set be searched by a key that is not an element.
 macro_rules! key_of {
     ($key:ty, $element:ty, $compare:expr) => {
         impl Equivalent<$element> for $key {
@@ -49,7 +48,7 @@ macro_rules! key_of {
     };
 }
 
-/// A row in its directory: by name, then author, then share.
+/// A row in its directory, ordered by name, then author, then share.
 #[derive(Clone, Debug)]
 pub(super) struct ByName(pub Row);
 
@@ -60,15 +59,15 @@ ordered_by!(ByName, |a: &ByName, b: &ByName| {
         .then_with(|| (a.author, a.share).cmp(&(b.author, b.share)))
 });
 
-/// The row that a name shows: by name alone, as there is one of each. A tree of such rows may go
-/// on guiding searches by a row that was replaced, so whose row it is must not count: a search by
-/// name would be led past the row that came instead.
+/// The row that a name shows, ordered by name alone, because each name has one. A tree of such rows
+/// may keep a replaced row as a separator. The order must therefore ignore the author. Otherwise a
+/// search by name could miss the row that replaced it.
 #[derive(Clone, Debug)]
 pub(super) struct Listed(pub Row);
 
 ordered_by!(Listed, |a: &Listed, b: &Listed| a.0.name().cmp(b.0.name()));
 
-/// Finds one author's row of a name.
+/// Key of one author's row of a name.
 pub(super) struct OwnName<'a> {
     pub name: &'a [u8],
     pub author: NodeIndex,
@@ -83,9 +82,9 @@ key_of!(OwnName<'_>, ByName, |key: &OwnName<'_>, row: &ByName| {
         .then_with(|| owner.cmp(&(row.author, row.share)))
 });
 
-/// A place just before all elements of a name; equal to none.
+/// A position just before all elements of a name. It equals no element.
 pub(super) struct Before<'a>(pub &'a [u8]);
-/// A place just after all elements of a name; equal to none.
+/// A position just after all elements of a name. It equals no element.
 pub(super) struct After<'a>(pub &'a [u8]);
 
 key_of!(Before<'_>, ByName, |key: &Before<'_>, row: &ByName| {
@@ -98,7 +97,7 @@ key_of!(After<'_>, Listed, |key: &After<'_>, row: &Listed| {
     key.0.cmp(row.0.name()).then(Ordering::Greater)
 });
 
-/// A directory in its parent: by name.
+/// A directory in its parent, ordered by name.
 #[derive(Clone)]
 pub(super) struct DirRef(ThinArc<DirId, u8>);
 
@@ -124,7 +123,7 @@ impl fmt::Debug for DirRef {
 
 ordered_by!(DirRef, |a: &DirRef, b: &DirRef| a.name().cmp(b.name()));
 
-/// Finds by exact name where there is one element a name.
+/// Key of the one element with this exact name.
 pub(super) struct Named<'a>(pub &'a [u8]);
 
 key_of!(Named<'_>, DirRef, |key: &Named<'_>, dir: &DirRef| key
@@ -137,7 +136,7 @@ key_of!(Named<'_>, Listed, |key: &Named<'_>, row: &Listed| key
     .0
     .cmp(row.0.name()));
 
-/// A version that lost its name, under the name that it is listed by instead.
+/// A version that lost its name, with the conflict name under which it is listed.
 #[derive(Clone)]
 pub(super) struct Alias(ThinArc<Row, u8>);
 
@@ -169,11 +168,11 @@ key_of!(After<'_>, Alias, |key: &After<'_>, alias: &Alias| {
     key.0.cmp(alias.name()).then(Ordering::Greater)
 });
 
-/// A row among all that speak of a content: by hash, what it says, author, sequence.
+/// A row in the index of contents, ordered by hash, class, author and sequence.
 #[derive(Clone, Debug)]
 pub(super) struct ByHash {
-    /// The hash's first bytes, beside the pointer: a search through a million rows then reads
-    /// hardly any of them, which is most of what it costs.
+    /// The hash's first bytes, beside the pointer. A search through a million rows then
+    /// dereferences hardly any of them, which saves most of its cost.
     prefix: u64,
     pub row: Row,
 }
@@ -204,16 +203,16 @@ ordered_by!(ByHash, |a: &ByHash, b: &ByHash| {
     })
 });
 
-/// A place just before the first row of (hash, class, author); equal to none.
+/// A position just before the first row of (hash, class, author). It equals no element.
 pub(super) struct HashFrom {
     pub hash: ContentHash,
     pub class: Class,
-    /// Wider than [`NodeIndex`], so that there is a place after the last author.
+    /// Wider than [`NodeIndex`], so that there is a position after the last author.
     pub author: u32,
 }
 
 impl HashFrom {
-    /// Before all files of a content.
+    /// Returns the position before all files of a content.
     pub(crate) fn files(hash: ContentHash) -> Self {
         Self {
             hash,

@@ -1,4 +1,4 @@
-//! This node's own log: what it says about its shares and its cache, and what it signs.
+//! This node's own log: the records about its shares and its cache, and its head.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
 impl Catalogue {
-    /// An empty catalogue of a node.
+    /// Creates an empty catalogue of a node.
     pub fn new(me: NodeId, name: NodeName) -> Self {
         let merge = Merge::new(me, name);
         let published = Arc::new(View {
@@ -47,12 +47,12 @@ impl Catalogue {
         }
     }
 
-    /// Says that a name in a share is this now. False where that was known already. The sender of a
-    /// file stays known while its bytes are the same.
+    /// Records the current entry of a name in a share. Returns `false` if that entry was recorded
+    /// already. The sender of a file is kept while the bytes are the same.
     ///
     /// # Errors
-    /// [`CatalogueError::BadFact`] for the root, [`CatalogueError::TooManyRecords`] at the limit:
-    /// the name is then not shared.
+    /// [`CatalogueError::BadFact`] for the root. [`CatalogueError::TooManyRecords`] and
+    /// [`CatalogueError::OverBudget`] at the limits: the name is then not shared.
     pub fn put(
         &mut self,
         share: ShareIndex,
@@ -63,7 +63,7 @@ impl Catalogue {
         if let (None, Some(known)) = (&entry.sent_by, &known)
             && known.kind.is_same_file(&entry.kind)
         {
-            // who sent these bytes stays true, also where nobody can be asked any more
+            // The sender of these bytes is still correct, even if it can no longer be queried.
             entry.sent_by.clone_from(&known.sent_by);
         }
         let number = self.number_of(share);
@@ -78,7 +78,7 @@ impl Catalogue {
         Ok(true)
     }
 
-    /// Says that a name in a share is gone. False where it was not there.
+    /// Records that a name in a share is gone. Returns `false` if it was not there.
     pub fn remove(&mut self, share: ShareIndex, path: &SharedPath) -> bool {
         let mut was_there = false;
         for number in self.numbers_of(share) {
@@ -89,11 +89,12 @@ impl Catalogue {
         was_there
     }
 
-    /// Says that the own cache holds a content complete; where it is for some nodes alone, nothing
-    /// of it, and takes back what was said. Whether the log says something else now.
+    /// Records that the own cache holds a content completely. A private content is not announced,
+    /// and an earlier announcement of it is withdrawn. Returns whether the log changed.
     ///
     /// # Errors
-    /// [`CatalogueError::TooManyRecords`] at the limit: others then do not learn of it.
+    /// [`CatalogueError::TooManyRecords`] and [`CatalogueError::OverBudget`] at the limits: other
+    /// nodes then do not learn of the content.
     pub fn have(&mut self, hash: ContentHash, size_bytes: u64) -> Result<bool, CatalogueError> {
         if self.is_private(&hash) {
             self.merge.keep(hash, Some(size_bytes));
@@ -110,7 +111,8 @@ impl Catalogue {
         Ok(true)
     }
 
-    /// Says that the own cache holds a content no more. False where it did not.
+    /// Records that the own cache no longer holds a content. Returns `false` if the log did not
+    /// state it.
     pub fn have_not(&mut self, hash: ContentHash) -> bool {
         self.merge.keep(hash, None);
         self.take_back_have(hash)
@@ -122,7 +124,7 @@ impl Catalogue {
         known && self.record(Fact::HaveNot { hash }).is_ok()
     }
 
-    /// What this node says of a name in one of its shares.
+    /// Returns this node's entry of a name in one of its shares.
     pub fn own_entry(&self, share: ShareIndex, path: &SharedPath) -> Option<Entry> {
         let mut numbers = self.numbers_of(share).into_iter();
         numbers.find_map(|number| self.own_entry_under(number, path))
@@ -135,7 +137,8 @@ impl Catalogue {
             .to_entry()
     }
 
-    /// All that this node says of a share, in the order it was said: what a scan is compared with.
+    /// Returns all own entries of a share in the order of their records. A scan is compared with
+    /// them.
     pub fn own_entries(&self, share: ShareIndex) -> impl Iterator<Item = (SharedPath, Entry)> + '_ {
         let rows = self.logs[&self.me].rows.after(0);
         rows.filter(move |row| row.has_name() && self.merge.state.share_of(row) == share)
@@ -147,8 +150,8 @@ impl Catalogue {
             })
     }
 
-    /// Takes back what this node says of links that no log may hold, as one of an earlier version
-    /// may: the next scan says them again in a form that others take.
+    /// Withdraws own links that a log may not hold. An earlier version may have recorded some. The
+    /// next scan records them again in a form that other nodes accept.
     pub fn withdraw_unsound_links(&mut self) {
         let is_unsound = |path: &SharedPath, entry: &Entry| match &entry.kind {
             Kind::Symlink { target } => !link_stays_inside(path, target),
@@ -162,7 +165,7 @@ impl Catalogue {
         }
     }
 
-    /// All that this node says of all its shares.
+    /// Returns all entries of all own shares.
     pub fn all_own_entries(&self) -> impl Iterator<Item = (ShareIndex, SharedPath, Entry)> + '_ {
         let rows = self.logs[&self.me].rows.after(0);
         rows.filter(|row| row.has_name()).filter_map(|row| {
@@ -171,14 +174,15 @@ impl Catalogue {
         })
     }
 
-    /// The contents that this node says its cache holds complete.
+    /// Returns the contents that the log lists as complete in the own cache, with their sizes in
+    /// bytes.
     pub fn own_haves(&self) -> impl Iterator<Item = (ContentHash, u64)> + '_ {
         let rows = self.logs[&self.me].rows.after(0);
         let haves = rows.filter(|row| row.class == Class::Have);
         haves.map(|row| (row.hash(), row.size_bytes()))
     }
 
-    /// The own head as it is now, to be signed.
+    /// Returns the current own head, for signing.
     pub fn own_head(&self) -> Head {
         let log = &self.logs[&self.me];
         let node = self.merge.state.node(self.me);
@@ -193,8 +197,8 @@ impl Catalogue {
         }
     }
 
-    /// Keeps the signature of the own head, so that others' pulls can be answered. False where it
-    /// is not of [`own_head`](Self::own_head) as it is now; nothing was kept then.
+    /// Stores the signed own head, so that pulls can be answered. Returns `false` and stores
+    /// nothing if it is not the current [`own_head`](Self::own_head).
     pub fn sign_own(&mut self, signed: SignedHead) -> bool {
         let current = signed.head == self.own_head();
         if current {
@@ -203,15 +207,16 @@ impl Catalogue {
         current
     }
 
-    /// Whether the own head changed since it was signed last.
+    /// Returns whether the own head changed since it was last signed.
     pub fn needs_signature(&self) -> bool {
         let signed = self.logs[&self.me].head.as_ref();
         signed.is_none_or(|signed| signed.head != self.own_head())
     }
 
-    /// Begins a log that has said nothing yet in this life; one that has goes on as it is. A node
-    /// that lost its state, and says as much again as before, then never gives two different
-    /// logs one number, if its lives are told apart by the clock.
+    /// Sets the epoch of the own log if it has no records in this life. Otherwise the log continues
+    /// unchanged. Suppose a node lost its state and then recorded as many facts as before. It still
+    /// never signs two different logs under one number, provided that the clock gives each life its
+    /// own epoch.
     pub fn begin_own(&mut self, epoch: u64) {
         let log = self.log_mut(self.me);
         if log.sequence == 0 {
@@ -219,17 +224,18 @@ impl Catalogue {
         }
     }
 
-    /// Whether [`recover_own`](Self::recover_own) may be tried once more.
+    /// Returns whether [`recover_own`](Self::recover_own) may be called again.
     pub fn can_recover(&self) -> bool {
         self.recoveries < OWN_RECOVERIES_MAX
     }
 
-    /// May be tried again as often as at first: who else had our key is gone.
+    /// Resets the count of recoveries, after the other node with this key is gone.
     pub fn forget_recoveries(&mut self) {
         self.recoveries = 0;
     }
 
-    /// Goes on above an epoch of our own that we do not remember; everything is published anew.
+    /// Continues the own log above an own epoch that this node no longer remembers. Everything is
+    /// published again.
     pub fn recover_own(&mut self, epoch_heard: u64) {
         self.recoveries += 1;
         let me = self.me;
@@ -240,7 +246,8 @@ impl Catalogue {
         self.raise_floor(me, floor);
     }
 
-    /// The namespace as it is now. Cheap: only what changed since the last view was copied.
+    /// Returns the current namespace. This is cheap: only the parts that changed since the last
+    /// view are copied.
     pub fn view(&mut self) -> Arc<View> {
         self.merge.finish_batch();
         if std::mem::take(&mut self.merge.dirty) {
@@ -252,18 +259,18 @@ impl Catalogue {
         self.published.clone()
     }
 
-    /// Whether [`view`](Self::view) would show something that the last one does not.
+    /// Returns whether [`view`](Self::view) would return another view than the last one.
     pub fn is_dirty(&self) -> bool {
         self.merge.dirty
     }
 
-    /// The next thing that changed; ask until there is none, after having taken the
-    /// [`view`](Self::view) that shows it. Each is told once.
+    /// Returns the next change, each once. Call it until it returns `None`, after taking the
+    /// [`view`](Self::view) that shows the changes.
     pub fn poll_change(&mut self) -> Option<Change> {
         self.merge.changes.poll()
     }
 
-    /// Says one more thing; of a name, under the number that it gives.
+    /// Adds a fact to the own log. A fact about a name goes under the number that it has.
     pub(super) fn record(&mut self, fact: Fact) -> Result<(), CatalogueError> {
         check_in_clear(&fact)?;
         self.check_own_budget(&fact)?;

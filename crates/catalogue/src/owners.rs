@@ -1,7 +1,7 @@
-//! Paths that have an owner: at and below one, nobody else's version is listed.
+//! Owners of paths. At and below an owned path, only the owner's versions are listed.
 //!
-//! Whose a path is, the catalogue is told ([`Catalogue::set_owners`]); the merge is a function of
-//! that as of who is live.
+//! The owner of the catalogue sets them with [`Catalogue::set_owners`]. The merge is a function of
+//! them in the same way as of node liveness.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
 impl Merged {
-    /// Whether the author of a row may have its name.
+    /// Returns whether the author of a row may have the row's name.
     pub(super) fn may_have_name(&self, row: &Row) -> bool {
         self.may_have(row, row.name())
     }
 
-    /// Whether the author of a row may have a name in its directory: its own, or the one that it
-    /// would be listed by after a conflict.
+    /// Returns whether the author of a row may have a name in its directory. The name is the row's
+    /// own, or a possible conflict name of it.
     pub(super) fn may_have(&self, row: &Row, name: &[u8]) -> bool {
         if self.owners.is_empty() {
             return true;
@@ -28,7 +28,7 @@ impl Merged {
         owner.is_none_or(|owner| owner == *self.node_of(row))
     }
 
-    /// Whose a path is, if it is anybody's.
+    /// Returns the owner of a path, if it has one.
     pub(super) fn owner_of(&self, path: &SharedPath) -> Option<NodeId> {
         let mut at = Some(path.clone());
         while let Some(path) = at {
@@ -42,8 +42,8 @@ impl Merged {
 }
 
 impl Catalogue {
-    /// Says whose which path is from now on. Some of what that changes is worked in at once, the
-    /// rest by [`Catalogue::advance`].
+    /// Replaces the owners of paths. A first step of the affected rows is settled at once, and
+    /// [`Catalogue::advance`] settles the rest.
     pub fn set_owners(&mut self, owners: Owners) {
         let before = &self.merge.state.owners;
         if **before == owners {
@@ -59,14 +59,14 @@ impl Catalogue {
             let around = top.parent().and_then(|parent| state.find_dir(&parent));
             tops.extend(around.map(|dir| (dir, Box::from(top.file_name()))));
         }
-        // what lost another name there may be called by this one, or may no more
+        // A version that lost another name may now use this one as its conflict name, or no longer.
         for (dir, name) in tops {
             if self.merge.conflicts.contains_key(&dir) {
                 self.merge.stale_aliases.insert(dir, &name, 1);
             }
         }
         self.merge.state.owners = Arc::new(owners);
-        // a directory that is listed no more, or is again, counts in the time of the one around it
+        // A directory that becomes listed or unlisted changes the time of the directory around it.
         let is_record = |row: &&Row| row.class == Class::Directory;
         for row in rows.iter().filter(is_record) {
             self.merge.retime_directory(row);

@@ -1,7 +1,7 @@
-//! One node's own files, as `.p2pfs/peers/NAME` shows them: unmerged, live nodes only.
+//! One node's own files, as `.p2pfs/peers/NAME` shows them: unmerged, and only of live nodes.
 //!
-//! Where several of a node's shares have one path, the lowest share has the name and each other
-//! is beside it as `name~shareN.ext`, unless the node shares something of that name.
+//! If several shares of a node have the same path, the lowest share has the name. Each other share
+//! is listed beside it as `name~shareN.ext`, unless the node shares something of that name.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,8 @@ use super::view::{Child, Found, View};
 use p2pfs_types::path::SharedPath;
 
 impl View {
-    /// The live nodes' names, told apart where two are the same, in ascending order.
+    /// Returns the labels of the live nodes in ascending order. Nodes of the same name have
+    /// different labels.
     pub fn peer_names(&self) -> Vec<String> {
         let live = self.named_live();
         let mut names: Vec<String> = live.map(|(_, node)| node.label.to_string()).collect();
@@ -22,7 +23,7 @@ impl View {
         names
     }
 
-    /// What a path of one live node stands for; the node's own root always is a directory.
+    /// Returns the object at a path of one live node. The node's root is always a directory.
     pub fn peer_lookup(&self, name: &str, path: &SharedPath) -> Option<Found> {
         let node = self.peer(name)?;
         let Some(parent) = path.parent() else {
@@ -35,8 +36,8 @@ impl View {
         self.peer_found(node, shared?)
     }
 
-    /// At most `limit` names of one live node's directory, ascending, those after `after`. Costs
-    /// as much as the directory is large, whatever the limit.
+    /// Returns at most `limit` names of one live node's directory after `after`, in ascending
+    /// order. Its cost grows with the size of the directory, whatever the limit.
     pub fn peer_children(
         &self,
         name: &str,
@@ -86,7 +87,7 @@ impl View {
         })
     }
 
-    /// What a node shares under one name: a directory before files, those by share.
+    /// Returns a node's objects under one name: a directory first, then files by share.
     fn shared_as(&self, node: NodeIndex, dir: DirId, name: &[u8]) -> Vec<Shared> {
         let here = self.merged.dir(dir);
         let rows: Vec<&Row> = here
@@ -110,7 +111,7 @@ impl View {
             .collect()
     }
 
-    /// All that a node shares in a directory, by the name that it is shown under.
+    /// Returns all objects of a node in a directory, by the name under which they are shown.
     fn peer_listing(&self, node: NodeIndex, dir: DirId) -> BTreeMap<Vec<u8>, Shared> {
         let mut names: BTreeMap<Vec<u8>, Shared> = BTreeMap::new();
         let mut doubles = Vec::new();
@@ -141,7 +142,8 @@ impl View {
         }
     }
 
-    /// A node's directory; its time is that of its record, or the merged one's where it has none.
+    /// Returns a node's directory. Its time is that of the node's record, or of the merged
+    /// directory if the node has none.
     fn peer_directory(&self, node: NodeIndex, id: DirId, row: Option<&Row>) -> Found {
         let dir = self.merged.dir(id);
         let recorded = |place: &DirRef| {
@@ -156,13 +158,13 @@ impl View {
     }
 }
 
-/// One thing that a node shares.
+/// One object that a node shares.
 enum Shared {
     File(Row),
     Directory(DirId, Option<Row>),
 }
 
-/// The names in a directory that a node shares something under, each once.
+/// Returns the names in a directory under which a node shares something, each once.
 fn names_of(merged: &Merged, node: NodeIndex, dir: DirId) -> Vec<&[u8]> {
     let here = merged.dir(dir);
     let rows = here.rows();

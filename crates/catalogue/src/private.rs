@@ -1,9 +1,9 @@
-//! Contents that are for some nodes alone: who may be given their bytes.
+//! Private contents, and the nodes that may receive their bytes.
 //!
-//! A content is private where a sealed name of it is known, or was and is gone. Whoever is among
-//! the readers of any such name may have it. A file that this node shares openly itself is for
-//! everybody; that somebody else lists the same content openly opens nothing here, since anybody
-//! who learnt a hash could say so.
+//! A content is private if a sealed name of it is known, or was known and is gone. Every node among
+//! the readers of any such name may receive it. A file that this node itself shares openly is
+//! public. If another node lists the same content openly, nothing changes here: any node that
+//! learnt the hash could do so.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 
-/// Names of one content that are looked at for one answer; where none of them admits the asker it
-/// is refused.
+/// Maximum names of one content that are examined for one answer. If none of them admits the
+/// requesting node, it is refused.
 const NAMES_LOOKED_AT: usize = 4096;
 
 impl Merged {
-    /// Who reads what is sealed under the number of a row.
+    /// Returns the readers of the records sealed under the number of a row.
     pub(crate) fn audience(&self, row: &Row) -> Option<&Arc<Audience>> {
         self.audiences.get(&(row.author, row.share))
     }
 
-    /// Which of its author's shares a row is in.
+    /// Returns the author's share that a row is in.
     pub(crate) fn share_of(&self, row: &Row) -> ShareIndex {
         let audience = self.audience(row).filter(|_| row.share.is_sealed());
         audience.map_or(row.share, |audience| audience.share)
@@ -40,7 +40,7 @@ impl Merged {
         rows.take_while(move |row| row.hash == *hash.as_bytes())
     }
 
-    /// The names under which an author lists a content, openly or sealed.
+    /// Returns the rows under which an author lists a content, openly or sealed.
     fn files_from(&self, hash: ContentHash, author: NodeIndex) -> impl Iterator<Item = &Row> {
         let from = HashFrom {
             author: u32::from(author.0),
@@ -52,29 +52,29 @@ impl Merged {
         })
     }
 
-    /// Whether an author lists a content openly.
+    /// Returns whether an author lists a content openly.
     fn is_open_from(&self, hash: ContentHash, author: NodeIndex) -> bool {
         let mut own = self.files_from(hash, author).take(NAMES_LOOKED_AT);
         own.any(|row| !row.share.is_sealed())
     }
 
-    /// Whether an author lists a content, openly or sealed.
+    /// Returns whether an author lists a content, openly or sealed.
     fn is_listed_by(&self, hash: ContentHash, author: NodeIndex) -> bool {
         self.files_from(hash, author).next().is_some()
     }
 
-    /// Whether anybody lists a content, openly or sealed for this node.
+    /// Returns whether any node lists a content, openly or sealed for this node.
     fn is_listed(&self, hash: ContentHash) -> bool {
         self.files_of(hash).next().is_some()
     }
 
-    /// Whether a content is for some nodes alone, as far as this node gives it.
+    /// Returns whether this node gives a content to some nodes alone.
     pub(crate) fn is_private(&self, hash: ContentHash) -> bool {
         let is_sealed = self.marks.has(hash) || self.sealed_names(hash).next().is_some();
         is_sealed && !self.is_open_from(hash, self.me)
     }
 
-    /// Whether a node may be given the bytes of a content by this one.
+    /// Returns whether this node may give the bytes of a content to another node.
     pub(crate) fn admits(&self, node: &NodeId, hash: ContentHash) -> bool {
         if self.private.is_empty() && self.marks.is_empty() && !self.marks.is_full() {
             return true;
@@ -90,7 +90,7 @@ impl Merged {
             })
     }
 
-    /// Everybody who may be given a private content.
+    /// Returns all nodes that may receive a private content.
     fn readers_of(&self, hash: ContentHash) -> BTreeSet<NodeId> {
         let sealed = self.sealed_names(hash).take(NAMES_LOOKED_AT);
         let readers = sealed.filter_map(|row| self.audience(row));
@@ -99,18 +99,19 @@ impl Merged {
 }
 
 impl View {
-    /// Whether a node may be given the bytes of a content by this one: those of a share that has
-    /// readers go to them alone, also from a cache, also after the name is gone.
+    /// Returns whether this node may give the bytes of a content to another node. The bytes of a
+    /// share with readers go to those readers alone, also from a cache and also after the name is
+    /// gone.
     pub fn admits(&self, node: &NodeId, hash: &ContentHash) -> bool {
         self.merged.admits(node, *hash)
     }
 
-    /// Whether this node lists a content openly.
+    /// Returns whether this node lists a content openly.
     pub fn is_open_here(&self, hash: &ContentHash) -> bool {
         self.merged.is_open_from(*hash, self.merged.me)
     }
 
-    /// Whether a content is for some nodes alone.
+    /// Returns whether a content is for some nodes alone.
     pub fn is_private(&self, hash: &ContentHash) -> bool {
         self.merged.is_private(*hash)
     }
@@ -124,7 +125,8 @@ impl Merge {
         }
     }
 
-    /// A name was taken in: what its author says of the content counts now, no mark.
+    /// Updates privacy after a name was added. The author's records of the content now count, and
+    /// its mark is removed.
     pub(super) fn note_sealed(&mut self, row: &Row) {
         if row.class != Class::File {
             return;
@@ -143,8 +145,9 @@ impl Merge {
         self.review_have(row);
     }
 
-    /// A name is out: a content that was for some nodes alone stays private, unless its author made
-    /// it open; and one becomes so whose name is said under a list of readers from now on.
+    /// Updates privacy after a name was removed. A private content stays private, unless its author
+    /// listed it openly. A content also becomes private if its open name is removed and the share
+    /// now has readers.
     pub(super) fn note_unsealed(&mut self, row: &Row) {
         if row.class != Class::File {
             return;
@@ -154,7 +157,7 @@ impl Merge {
             self.state.private.remove(&ByHash::new(row.clone()));
             !self.state.is_listed_by(hash, row.author)
         } else {
-            // content that a share for all nodes lists too is not private
+            // A content that is also listed in a share for all nodes is not private.
             self.restricted.contains_key(&(row.author, row.share)) && !self.state.is_listed(hash)
         };
         if becomes_private {
@@ -168,7 +171,7 @@ impl Merge {
         }
     }
 
-    /// The size of a content that the own cache holds, whether that is said or not.
+    /// Returns the size of a content in the own cache, whether or not it is announced.
     fn cached_size(&self, hash: ContentHash) -> Option<u64> {
         let own = self.cached_row(hash, self.state.me);
         let said = own.filter(|row| row.class == Class::Have);
@@ -176,7 +179,7 @@ impl Merge {
         said.map(|row| row.size_bytes()).or(kept)
     }
 
-    /// Whether it is said of a content that it is cached here is to be looked at again.
+    /// Queues a cached content to decide again whether it may be announced.
     fn review_have(&mut self, row: &Row) {
         let hash = row.hash();
         if self.cached_size(hash).is_some() {
@@ -186,26 +189,26 @@ impl Merge {
 }
 
 impl Catalogue {
-    /// Whether a content is for some nodes alone.
+    /// Returns whether a content is for some nodes alone.
     pub fn is_private(&self, hash: &ContentHash) -> bool {
         self.merge.state.is_private(*hash)
     }
 
-    /// Who may be asked for a private content, this node included.
+    /// Returns the nodes that a private content may be requested from, including this node.
     pub fn readers_of(&self, hash: &ContentHash) -> BTreeSet<NodeId> {
         self.merge.state.readers_of(*hash)
     }
 
-    /// Whether [`Self::review_haves`] has something to look at.
+    /// Returns whether [`Self::review_haves`] has work.
     pub fn has_haves_to_review(&self) -> bool {
         !self.merge.haves_to_review.is_empty()
     }
 
-    /// Takes back what was said of cached contents that became private, and says of those that are
-    /// private no more that they are cached here.
+    /// Withdraws the announcements of cached contents that became private, and announces those that
+    /// stopped being private.
     ///
     /// # Errors
-    /// The first of [`Self::have`]; the others are looked at all the same.
+    /// The first error of [`Self::have`]. The remaining contents are reviewed nevertheless.
     pub fn review_haves(&mut self) -> Result<(), CatalogueError> {
         let mut reviewed = Ok(());
         for hash in std::mem::take(&mut self.merge.haves_to_review) {
@@ -217,7 +220,7 @@ impl Catalogue {
         reviewed
     }
 
-    /// Takes back in what was private when its last name went: at the start.
+    /// Restores the contents that were private when their last name went. Call it at the start.
     pub fn restore_marks(&mut self, marks: impl IntoIterator<Item = Mark>) {
         for mark in marks {
             let author = self.index_of(&mark.author);
@@ -229,13 +232,14 @@ impl Catalogue {
         self.merge.dirty = true;
     }
 
-    /// It is not known any more which contents without a name are private: none is given.
+    /// Records that the marks were lost. No content without a name is given from now on, because it
+    /// may be private.
     pub fn lose_marks(&mut self) {
         self.merge.state.marks.lose();
         self.merge.dirty = true;
     }
 
-    /// Forgets that contents were private that nobody can be given any more.
+    /// Removes the marks of contents that no node can be given any longer.
     pub fn drop_marks(&mut self, gone: &[Mark]) {
         for mark in gone {
             self.merge.state.marks.remove(mark);
@@ -243,7 +247,7 @@ impl Catalogue {
         self.merge.dirty = true;
     }
 
-    /// All that is remembered as private without a name.
+    /// Returns all marks: contents that are private without a name.
     pub fn marks(&self) -> Vec<Mark> {
         self.merge.state.marks.iter().copied().collect()
     }
