@@ -5,7 +5,7 @@ use super::Catalogue;
 use p2pfs_proto::wire::native::record::Head;
 use p2pfs_types::id::NodeId;
 
-/// Maximum number of forgotten nodes whose last rank is remembered. Above it, one other node's rank
+/// Maximum number of forgotten nodes with a remembered rank. Above it, one other node's rank
 /// is dropped. Its log is then applied again if another node has it.
 pub const FORGOTTEN_MAX: usize = 1024;
 
@@ -41,8 +41,8 @@ impl Catalogue {
             let other = self.forgotten_to.keys().find(|other| **other != node);
             if let Some(other) = other.copied() {
                 self.forgotten_to.remove(&other);
-                // The store must forget this node too. No log is stored of a node whose rank is
-                // remembered.
+                // The store must forget this node too. The store has no log of a node with a
+                // remembered rank.
                 self.forgotten.push(other);
             }
         }

@@ -147,7 +147,7 @@ impl Catalogue {
         true
     }
 
-    /// Returns whether so many parts wait that no further pull should be sent.
+    /// Returns whether enough parts wait that the owner should send no further pull.
     pub fn is_behind(&self) -> bool {
         self.intakes.parts() >= STAGED_MAX_PARTS
     }

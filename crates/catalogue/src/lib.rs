@@ -110,7 +110,7 @@ pub const PART_MAX_BYTES: usize = 1 << 20;
 pub const NODES_MAX: usize = 4096;
 /// Maximum records of one author, including tombstones. A log that claims more is refused whole.
 pub const RECORDS_PER_AUTHOR_MAX: usize = 4_000_000;
-/// Maximum consecutive pulls of one author's whole log whose digest did not match. After these only
+/// Maximum consecutive pulls of one author's whole log with a wrong digest. After these only
 /// a newer head starts another pull.
 pub const FRESH_PULLS_MAX: u32 = 3;
 /// Maximum times that this node moves to a higher epoch in one run. More often means that another
@@ -167,7 +167,7 @@ pub enum HeadOutcome {
     Pull(Pull),
     /// The same author signed two different logs under one number, so its key was copied.
     CopiedKey {
-        /// The author whose key was copied.
+        /// The author with the copied key.
         author: NodeId,
     },
     /// The head is this node's own, of a log that it no longer has. Call [`Catalogue::recover_own`]
@@ -251,7 +251,7 @@ pub struct Catalogue {
     merge: Merge,
     recoveries: u32,
     published: Arc<View>,
-    /// Nodes whose stored logs are to be deleted.
+    /// Nodes with stored logs that the next writes delete.
     forgotten: Vec<NodeId>,
     /// Rank up to which a forgotten node's heads are refused. No log of these nodes is held.
     forgotten_to: BTreeMap<NodeId, Rank>,

@@ -71,7 +71,7 @@ pub(super) struct Merged {
     pub owners: Arc<Owners>,
     /// Readers of the records sealed under each author's numbers.
     pub audiences: Arc<BTreeMap<(NodeIndex, ShareIndex), Arc<Audience>>>,
-    /// The subset of `by_hash` whose names arrived sealed.
+    /// The rows of `by_hash` with names that arrived sealed.
     pub private: OrdSet<ByHash>,
     pub marks: Marks,
     /// Private contents that the own cache holds completely, with their sizes. They are not

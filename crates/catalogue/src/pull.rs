@@ -1,10 +1,10 @@
-//! Heads and parts of logs: what we lack, and what we can give to others.
+//! Heads and parts of logs: pulls of missing records, and answers to other nodes.
 //!
-//! A part is "the records above a sequence, in order", whether the asker has none, some or most of
-//! the log, so that a suffix and a snapshot are one mechanism. A log may change between two parts:
-//! a record that was superseded meanwhile comes again with a higher sequence, and the tombstone of
-//! one that was removed does, unless the log was compacted beyond it, which the asker sees by the
-//! floor in the part's head.
+//! A part consists of the records above a sequence, in order, whether the requesting node has none,
+//! some or most of the log. A suffix and a snapshot are therefore one mechanism. A log may change
+//! between two parts. A record that was superseded in the meantime arrives again with a higher
+//! sequence, and so does the tombstone of a removed record. The tombstone is missing only if the
+//! log was compacted beyond it, and the floor in the part's head shows that.
 
 use super::log::Log;
 use super::row::NodeIndex;
@@ -15,10 +15,10 @@ use super::{
 use p2pfs_proto::wire::native::record::{Fact, Head, Kind, Reader, Record, Sender, SignedHead};
 use p2pfs_types::id::NodeId;
 
-/// The bytes of a record besides its path, hash and target; a generous guess.
+/// Estimated bytes of a record without its path, hash and target. The estimate is generous.
 const RECORD_BASE_BYTES: usize = 40;
 
-/// About how many bytes a fact takes in a part.
+/// Returns the estimated bytes of a fact in a part.
 pub(super) fn estimated_bytes(fact: &Fact) -> usize {
     RECORD_BASE_BYTES
         + match fact {
@@ -44,7 +44,7 @@ pub(super) fn estimated_bytes(fact: &Fact) -> usize {
 }
 
 impl Catalogue {
-    /// Takes in a head whose signature the caller has checked.
+    /// Processes a head. The caller has checked its signature.
     pub fn handle_head(&mut self, signed: &SignedHead) -> HeadOutcome {
         let head = &signed.head;
         if head.count > RECORDS_PER_AUTHOR_MAX as u64 {
@@ -104,9 +104,9 @@ impl Catalogue {
         HeadOutcome::OwnStateLost { epoch: head.epoch }
     }
 
-    /// Answers a pull for any author whose log is complete here. None where we have no more than
-    /// was asked from, or (of the own log) where the head is yet to be signed:
-    /// see [`Catalogue::sign_own`].
+    /// Answers a pull for any author with a complete log here. Returns `None` if no newer records
+    /// are held here. Also returns `None` for the own log while its head is unsigned: see
+    /// [`Catalogue::sign_own`].
     pub fn log_part(&self, author: &NodeId, epoch: u64, after: u64) -> Option<LogPart> {
         self.log_part_within(author, epoch, after, PART_MAX_RECORDS)
     }
@@ -155,13 +155,14 @@ impl Catalogue {
         (records, true)
     }
 
-    /// The signed heads of all logs that are complete here, to exchange with another node.
+    /// Returns the signed heads of all logs that are complete here, for an exchange with another
+    /// node.
     pub fn heads(&self) -> Vec<SignedHead> {
         let complete = self.logs.values().filter(|log| log.complete);
         complete.filter_map(|log| log.head.clone()).collect()
     }
 
-    /// The other nodes of whose logs anything is here, be it a part that waits for the next.
+    /// Returns the other nodes with any part of a log here, including staged parts.
     pub fn authors(&self) -> Vec<NodeId> {
         let others = self.logs.iter();
         let others = others.filter(|(index, log)| **index != self.me && !log.forgotten);
@@ -169,13 +170,13 @@ impl Catalogue {
         others.map(id).collect()
     }
 
-    /// The signed head of one log that is complete here.
+    /// Returns the signed head of one log that is complete here.
     pub fn head_of(&self, author: &NodeId) -> Option<&SignedHead> {
         let log = self.logs.get(&self.index_of(author)?)?;
         log.head.as_ref().filter(|_| log.complete)
     }
 
-    /// The number of a node that is known.
+    /// Returns the index of a known node.
     pub(super) fn index_of(&self, node: &NodeId) -> Option<NodeIndex> {
         self.indexes.get(node).copied()
     }

@@ -1,7 +1,7 @@
-//! A record as it is kept in memory: one allocation, shared by its author's log and by the merge.
+//! A record in memory: one allocation, shared by its author's log and by the merge.
 //!
-//! A row knows its directory by number and its author by number; all indexes are ordered sets of
-//! pointers to rows (see `orders`), so a name, a hash and a time are held once for everything.
+//! A row refers to its directory and its author by number. All indexes are ordered sets of pointers
+//! to rows (see `orders`), so each name, hash and time is stored once.
 
 use std::fmt;
 use std::ops::Deref;
@@ -11,11 +11,11 @@ use triomphe::ThinArc;
 use p2pfs_proto::wire::native::record::{Entry, Kind, Sender, ShareIndex, Timestamp};
 use p2pfs_types::digest::ContentHash;
 
-/// Which node, in this catalogue only.
+/// Number of a node, valid in this catalogue only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct NodeIndex(pub u16);
 
-/// Which directory, in this catalogue only.
+/// Number of a directory, valid in this catalogue only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct DirId(pub u32);
 
@@ -23,7 +23,7 @@ impl DirId {
     pub(crate) const ROOT: Self = Self(0);
 }
 
-/// What a row says.
+/// The kind of statement in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Class {
     File,
@@ -32,19 +32,19 @@ pub(super) enum Class {
     Symlink,
     Directory,
     Removed,
-    /// Who reads what is sealed under a number.
+    /// The readers of the records that are sealed under a number.
     Readers,
     /// An entry that this node cannot open.
     Sealed,
-    /// The tombstone of one, or of a list of readers.
+    /// The tombstone of a sealed entry or of a list of readers.
     SealedRemoved,
 }
 
-/// The fixed part of a row; kept to 64 bytes, since there may be millions.
+/// The fixed part of a row. It takes 64 bytes, because there may be millions of rows.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     pub sequence: u64,
-    /// Seconds and nanoseconds; [`OWN_MTIME`] where it is behind the name.
+    /// Packed seconds and nanoseconds. With [`OWN_MTIME`] set, the time is behind the name instead.
     mtime: u64,
     pub hash: [u8; 32],
     pub dir: DirId,
@@ -52,20 +52,20 @@ pub(super) struct Facts {
     pub share: ShareIndex,
     pub class: Class,
     name_bytes: u8,
-    /// The low 44 bits are the size, the others the marks below.
+    /// The low 44 bits are the size, the others are the marks below.
     size_and_marks: [u8; 6],
 }
 
 const SIZE_BITS: u32 = 44;
-/// It is executable.
+/// Mark: the file is executable.
 const EXECUTABLE: u64 = 1 << SIZE_BITS;
-/// The version time is not the mtime, as it is of hardly any: it is behind the name.
+/// Mark: the version time differs from the mtime and is behind the name. Hardly any row has it.
 const OWN_VERSION: u64 = 1 << (SIZE_BITS + 1);
-/// The mtime is before 1970 or after 2513: it is behind the name.
+/// Mark: the mtime is before 1970 or after 2513 and is behind the name.
 const OWN_MTIME: u64 = 1 << (SIZE_BITS + 2);
-/// The size is of more bits: it is behind the name.
+/// Mark: the size exceeds 44 bits and is behind the name.
 const OWN_SIZE: u64 = 1 << (SIZE_BITS + 3);
-/// What may be behind the name, in this order, and how long it is there.
+/// The values that may be behind the name, in this order, with their lengths in bytes.
 const BEHIND: [(u64, usize); 3] = [
     (OWN_VERSION, TIME_BYTES),
     (OWN_MTIME, TIME_BYTES),
@@ -74,15 +74,15 @@ const BEHIND: [(u64, usize); 3] = [
 
 const TIME_BYTES: usize = 12;
 const SIZE_BYTES: usize = 8;
-/// How long the lengths are of what a name was sealed as.
+/// Bytes of the two lengths at the end of a seal.
 const SEAL_LENGTHS_BYTES: usize = 4;
 
-/// A row; the slice is the name, then what [`BEHIND`] says, then (for a link) the target or (for a
-/// file) who sent it, encoded, then what it was sealed as, if it was.
+/// A row. The slice is the name, then the values of [`BEHIND`]. Then follows the target of a link
+/// or the encoded sender of a file. The last part is the [`seal`], if the row arrived sealed.
 #[derive(Clone)]
 pub(super) struct Row(ThinArc<Facts, u8>);
 
-/// Where a row stands: whose it is, and its place in that log.
+/// The author of a row, and its sequence in that log.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stamp {
     pub author: NodeIndex,
@@ -104,7 +104,7 @@ impl Row {
         }
     }
 
-    /// A name with what it stands for.
+    /// Creates the row of a named entry.
     pub(crate) fn entry(
         stamp: Stamp,
         share: ShareIndex,
@@ -115,7 +115,7 @@ impl Row {
         Self::entry_sealed(stamp, share, (dir, name), entry, &[])
     }
 
-    /// The same, which came sealed: with the [`seal`] of it.
+    /// Creates the row of an entry that arrived sealed, with its [`seal`].
     pub(crate) fn entry_sealed(
         stamp: Stamp,
         share: ShareIndex,
@@ -169,12 +169,12 @@ impl Row {
         ))
     }
 
-    /// The tombstone of a name.
+    /// Creates the tombstone of a name.
     pub(crate) fn removed(stamp: Stamp, share: ShareIndex, dir: DirId, name: &[u8]) -> Self {
         Self::removed_sealed(stamp, share, (dir, name), &[])
     }
 
-    /// The same, which came sealed: with the [`seal`] of it.
+    /// Creates the tombstone of a name that arrived sealed, with its [`seal`].
     pub(crate) fn removed_sealed(
         stamp: Stamp,
         share: ShareIndex,
@@ -191,7 +191,8 @@ impl Row {
         ))
     }
 
-    /// What is sealed for others, a tombstone of it, or a list of readers, as it came.
+    /// Creates an opaque row in its received form: an entry sealed for other nodes, its tombstone,
+    /// or a list of readers.
     pub(crate) fn opaque(
         stamp: Stamp,
         class: Class,
@@ -206,7 +207,7 @@ impl Row {
         Self(ThinArc::from_header_and_slice(facts, &text))
     }
 
-    /// A complete content in the author's cache.
+    /// Creates the row of a complete content in the author's cache.
     pub(crate) fn have(stamp: Stamp, hash: &ContentHash, size_bytes: u64) -> Self {
         let mut facts = Self::blank(stamp, Class::Have);
         facts.hash = *hash.as_bytes();
@@ -215,7 +216,7 @@ impl Row {
         Self(ThinArc::from_header_and_slice(facts, behind))
     }
 
-    /// The tombstone of a cached content.
+    /// Creates the tombstone of a cached content.
     pub(crate) fn have_not(stamp: Stamp, hash: &ContentHash) -> Self {
         let mut facts = Self::blank(stamp, Class::HaveNot);
         facts.hash = *hash.as_bytes();
@@ -226,12 +227,12 @@ impl Row {
         &self.0.slice[..usize::from(self.name_bytes)]
     }
 
-    /// How long its name is with what is behind it.
+    /// Returns the bytes of the name and of the data behind it.
     pub(crate) fn text_bytes(&self) -> usize {
         usize::from(self.name_bytes) + self.behind(0).len()
     }
 
-    /// Where a link points; empty for all else.
+    /// Returns the target of a link. It is empty for every other class.
     pub(crate) fn target(&self) -> &[u8] {
         match self.class {
             Class::Symlink => self.behind_name(),
@@ -239,7 +240,7 @@ impl Row {
         }
     }
 
-    /// Who sent it to its author, of a file that somebody did.
+    /// Returns the node that sent a file to its author, if one did.
     pub(crate) fn sent_by(&self) -> Option<Sender> {
         match self.class {
             Class::File if !self.behind_name().is_empty() => {
@@ -257,8 +258,8 @@ impl Row {
         &behind[..behind.len() - seal_bytes]
     }
 
-    /// The path and entry that a name was sealed as, if it was; of a tombstone the entry is empty.
-    /// Of what is opaque, how it came.
+    /// Returns the sealed path and the sealed entry of a row that arrived sealed. The entry of a
+    /// tombstone is empty. An opaque row is returned in its received form.
     pub(crate) fn seal(&self) -> Option<(&[u8], &[u8])> {
         if self.is_opaque() {
             return Some(self.0.slice.split_at(self.size_bytes() as usize));
@@ -274,7 +275,8 @@ impl Row {
         Some((path, entry))
     }
 
-    /// What is behind the name from what a mark stands for on; from the last of it on for none.
+    /// Returns the data behind the name from the value of a mark on. For the mark 0 it returns the
+    /// data after all values.
     fn behind(&self, mark: u64) -> &[u8] {
         let before = BEHIND.iter().take_while(|(other, _)| *other != mark);
         let there = before.filter(|(other, _)| self.has(*other));
@@ -287,7 +289,7 @@ impl Row {
         time_of(bytes.expect("its mark says that it is there"))
     }
 
-    /// Of what is opaque, how long its path is.
+    /// Returns the size in bytes. For an opaque row this is the length of its path.
     pub(crate) fn size_bytes(&self) -> u64 {
         match self.behind(OWN_SIZE).first_chunk() {
             Some(bytes) if self.has(OWN_SIZE) => u64::from_le_bytes(*bytes),
@@ -314,7 +316,7 @@ impl Row {
         }
     }
 
-    /// Whether it says that something is gone, and so does not count in its author's head.
+    /// Returns whether the row states a removal. Such a row does not count in its author's head.
     pub(crate) fn is_tombstone(&self) -> bool {
         matches!(
             self.class,
@@ -322,7 +324,8 @@ impl Row {
         )
     }
 
-    /// Whether it is kept as it came: a list of readers, or what this node cannot open.
+    /// Returns whether the row is kept in its received form: a list of readers, or a record that
+    /// this node cannot open.
     pub(crate) fn is_opaque(&self) -> bool {
         matches!(
             self.class,
@@ -330,17 +333,18 @@ impl Row {
         )
     }
 
-    /// Whether it is about a name (and so lies in a directory), not about a cached content.
+    /// Returns whether the row is about a name, and so belongs to a directory. Other rows are about
+    /// a cached content.
     pub(crate) fn has_name(&self) -> bool {
         !matches!(self.class, Class::Have | Class::HaveNot) && !self.is_opaque()
     }
 
-    /// Whether its author offers the bytes of a hash by it.
+    /// Returns whether the author offers the bytes of a hash by this row.
     pub(crate) fn gives_content(&self) -> bool {
         matches!(self.class, Class::File | Class::Have)
     }
 
-    /// Whether both stand for the same thing: the same bytes, or the same link.
+    /// Returns whether both rows have the same bytes or the same link target.
     pub(crate) fn same_content(&self, other: &Self) -> bool {
         self.class == other.class
             && self.hash == other.hash
@@ -352,7 +356,7 @@ impl Row {
         std::ptr::eq::<Facts>(&**self, &**other)
     }
 
-    /// The entry that was recorded; none for a tombstone or a cached content.
+    /// Returns the recorded entry. Returns `None` for a tombstone or a cached content.
     pub(crate) fn to_entry(&self) -> Option<Entry> {
         Some(Entry {
             kind: self.kind()?,
@@ -393,7 +397,8 @@ impl Facts {
         u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
     }
 
-    /// Sets the size of what has none yet, or gives what is to be behind the name for it.
+    /// Sets the size of a row without one. If the size needs more than 44 bits, returns the bytes
+    /// to store behind the name.
     #[must_use]
     fn set_size(&mut self, size_bytes: u64) -> Option<[u8; SIZE_BYTES]> {
         if size_bytes < EXECUTABLE {
@@ -424,7 +429,7 @@ fn time_of([a, b, c, d, e, f, g, h, i, j, k, l]: [u8; TIME_BYTES]) -> Timestamp 
     }
 }
 
-/// What a row keeps of how it came; both are shorter than 64 KiB, see `SEALED_MAX_BYTES`.
+/// Encodes the sealed form of a row. Both parts are shorter than 64 KiB (see `SEALED_MAX_BYTES`).
 pub(super) fn seal(path: &[u8], entry: &[u8]) -> Vec<u8> {
     let mut seal = [path, entry].concat();
     seal.extend((path.len() as u16).to_le_bytes());

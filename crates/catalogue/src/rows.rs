@@ -1,17 +1,17 @@
 //! The rows of one log in the order of their sequence.
 //!
-//! Sorted chunks of pointers: appending is constant, taking one out moves at most one chunk, and a
-//! million rows cost little more than their million pointers.
+//! They are stored in sorted chunks of pointers. Appending takes constant time, a removal moves at
+//! most one chunk, and a million rows cost little more than their million pointers.
 
 use super::row::Row;
 
-/// The most rows of a chunk: 4 KiB of pointers.
+/// Maximum rows of a chunk: 4 KiB of pointers.
 const CHUNK_ROWS: usize = 512;
 
 /// Rows in ascending sequence.
 #[derive(Default)]
 pub(super) struct Rows {
-    /// None is empty.
+    /// Sorted chunks. No chunk is empty.
     chunks: Vec<Vec<Row>>,
     len: usize,
 }
@@ -25,7 +25,7 @@ impl Rows {
         self.len == 0
     }
 
-    /// Appends a row whose sequence is above all others.
+    /// Appends a row. Its sequence is above all others.
     pub(crate) fn push(&mut self, row: Row) {
         debug_assert!(self.last_sequence() < row.sequence || self.is_empty());
         match self.chunks.last_mut() {
@@ -35,7 +35,7 @@ impl Rows {
         self.len += 1;
     }
 
-    /// The highest sequence; 0 where there is none.
+    /// Returns the highest sequence, or 0 if there are no rows.
     pub(crate) fn last_sequence(&self) -> u64 {
         self.chunks
             .last()
@@ -63,7 +63,7 @@ impl Rows {
         Some(row)
     }
 
-    /// Takes out the row of the highest sequence.
+    /// Removes and returns the row of the highest sequence.
     pub(crate) fn pop(&mut self) -> Option<Row> {
         let chunk = self.chunks.last_mut()?;
         let row = chunk.pop();
@@ -74,7 +74,7 @@ impl Rows {
         row
     }
 
-    /// All rows above a sequence, ascending.
+    /// Returns all rows above a sequence, ascending.
     pub(crate) fn after(&self, sequence: u64) -> impl Iterator<Item = &Row> {
         let number = self.chunk_of(sequence.saturating_add(1));
         let chunks = self.chunks.get(number..).unwrap_or_default();
@@ -84,13 +84,13 @@ impl Rows {
         chunks.iter().flatten().skip(skip)
     }
 
-    /// The chunk that would hold a sequence.
+    /// Returns the index of the chunk that would hold a sequence.
     fn chunk_of(&self, sequence: u64) -> usize {
         self.chunks
             .partition_point(|chunk| chunk[chunk.len() - 1].sequence < sequence)
     }
 
-    /// Drops a chunk that became empty, or joins it with its neighbour where both are small.
+    /// Drops a chunk that became empty. Joins a chunk with the next one if both are small.
     fn mend(&mut self, number: usize) {
         if self.chunks[number].is_empty() {
             self.chunks.remove(number);

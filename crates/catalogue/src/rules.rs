@@ -1,24 +1,24 @@
-//! Which version of a path wins its name, and what the others are called.
+//! The rules by which a version of a path gets its name, and the conflict names of the other
+//! versions.
 //!
-//! Pure functions of what is known of the candidates; nothing here keeps state.
+//! The functions are pure and keep no state.
 //!
 //! The rules, in their order:
 //!
-//! 1. Below a path that has an owner, versions of others are not listed (`owners`).
-//! 2. A version from more than a minute ahead of the clock waits until its time comes (`early`).
-//! 3. What no live node can give, from a share or a cache, is not listed (`merged`,
+//! 1. Below an owned path, versions of other nodes are not listed (`owners`).
+//! 2. A version more than a minute ahead of the clock waits until its time comes (`early`).
+//! 3. A version that no live node can give, from a share or a cache, is not listed (`merged`,
 //!    `is_givable`).
-//! 4. Where a live node lists a directory of the name, the directory has it (`settle`), and files
-//!    get names with `~` and their node's name.
+//! 4. If a live node lists a directory of the name, the directory has it (`settle`). Files of that
+//!    name get conflict names: `~` and their node's name.
 //! 5. The version that [`rank`] puts first has the name.
 //!
-//! The ranking, which is all that is decided here: a version that a live node shares under the
-//! name stands before one that only caches still have, whose author is gone; then the newest
-//! version time wins; of two equal ones the hash that is smaller as hex (a file before a link, the
-//! smaller target of two links). Candidates of
-//! the same content are one version, whose attributes are those of its newest candidate, then of
-//! the smaller NodeId, then of the lower share. Two shares of one node are held to the same rule as
-//! two nodes.
+//! This module decides the ranking alone. A version that a live node shares under the name precedes
+//! one that remains only in caches because its author is gone. Then the newest version time wins.
+//! Of two equal times, the hash that is smaller as hex wins. A file precedes a link, and of two
+//! links the smaller target wins. Candidates of the same content are one version. Its attributes
+//! are those of its newest candidate, then of the smaller NodeId, then of the lower share. Two
+//! shares of one node follow the same rule as two nodes.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -27,7 +27,7 @@ use super::row::Row;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::NAME_MAX_BYTES;
 
-/// Which of two candidates of a name stands before the other.
+/// Orders two candidates of a name by version time, content, author and share.
 pub(super) fn precedence(a: (&Row, &NodeId), b: (&Row, &NodeId)) -> Ordering {
     let ((a, a_author), (b, b_author)) = (a, b);
     (b.version_time().cmp(&a.version_time()))
@@ -36,7 +36,7 @@ pub(super) fn precedence(a: (&Row, &NodeId), b: (&Row, &NodeId)) -> Ordering {
         .then_with(|| a.share.cmp(&b.share))
 }
 
-/// Of two contents with one version time, the one that wins comes first.
+/// Orders two contents with the same version time. The winning content comes first.
 pub(super) fn content_order(a: &Row, b: &Row) -> Ordering {
     (a.class.cmp(&b.class))
         .then_with(|| a.hash.cmp(&b.hash))
@@ -44,7 +44,7 @@ pub(super) fn content_order(a: &Row, b: &Row) -> Ordering {
         .then_with(|| a.target().cmp(b.target()))
 }
 
-/// One candidate for each content, the winner first.
+/// Returns one candidate for each content, the winner first.
 pub(super) fn rank(mut rows: Vec<Row>, order: impl Fn(&Row, &Row) -> Ordering) -> Vec<Row> {
     if rows.len() < 2 {
         return rows;
@@ -58,8 +58,8 @@ pub(super) fn rank(mut rows: Vec<Row>, order: impl Fn(&Row, &Row) -> Ordering) -
     rows
 }
 
-/// `name` with `~label` before its last extension; none where that is over 255 bytes. A dot at
-/// the front begins no extension.
+/// Inserts `~label` before the last extension of `name`. Returns `None` if the result exceeds 255
+/// bytes. A dot at the front does not begin an extension.
 pub fn conflict_name(name: &[u8], label: &str) -> Option<Vec<u8>> {
     let dot = name
         .iter()
@@ -71,8 +71,8 @@ pub fn conflict_name(name: &[u8], label: &str) -> Option<Vec<u8>> {
     (listed.len() <= NAME_MAX_BYTES).then_some(listed)
 }
 
-/// What a node is called where names must tell nodes apart: its name, or, where another node has
-/// the same, its name and as much of its key as is needed (4 digits or more).
+/// Returns the unique label of a node: its name if no other node has that name. Otherwise it is the
+/// name with as much of the key as is needed (4 digits or more).
 pub(super) fn label(name: &str, id: &NodeId, namesakes: &[NodeId]) -> String {
     if namesakes.is_empty() {
         return name.to_owned();

@@ -1,10 +1,10 @@
-//! What is said for some nodes alone: opened where this node is one of them, kept as it came where
-//! it is not.
+//! Log entries sealed for the readers of a share. Readers open them, and every other node stores
+//! and forwards the ciphertext unchanged.
 //!
-//! A log is one for everybody, so that whoever has it can pass it on: what a share's readers alone
-//! may know is sealed in it, under a number that has one list of readers for ever. Another list is
-//! another number, under which everything is said again, piece by piece; then the old one is taken
-//! back. Who is no reader keeps rows that mean nothing to it, in no directory and under no hash.
+//! There is one log for all nodes, so any holder can forward it. Entries for a share's readers are
+//! therefore sealed within the log, under a number that has one fixed list of readers. A new list
+//! gets a new number. Everything is restated under it, piece by piece, and then the old number is
+//! withdrawn. A node outside the list keeps opaque rows, which belong to no directory and no hash.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use p2pfs_proto::wire::native::record::{Entry, Fact, READERS_MAX, Reader, ShareI
 use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
-/// Own records that are looked at in one step while they are said again: each is sealed, said and
-/// taken back, and whoever asks this node something waits for some steps.
+/// Own records examined in one step of a restatement. Each is sealed, recorded and withdrawn. A
+/// request to this node may wait for a few such steps.
 const RESTATE_STEP_RECORDS: usize = 64;
 
-/// What of a list of readers is kept behind its row.
+/// Contents of the row of a list of readers: the share, the salt and the readers.
 type List = (ShareIndex, [u8; 16], Vec<Reader>);
 
 fn place(author: NodeIndex, number: ShareIndex, path: &[u8]) -> Place {
@@ -40,7 +40,7 @@ fn place_of(row: &Row) -> Place {
     place(row.author, row.share, path)
 }
 
-/// What keys are wrapped about, and paths sealed.
+/// Returns the associated data for wrapping keys under a number.
 fn about(number: ShareIndex, salt: &[u8; 16]) -> Vec<u8> {
     [&number.0.to_le_bytes()[..], salt].concat()
 }
@@ -51,13 +51,14 @@ fn list_of(row: &Row) -> Option<List> {
 }
 
 impl Merge {
-    /// One author's row of the same list, entry or tombstone as an opaque one, opened or not: to
-    /// who cannot open them, both are one.
+    /// Returns one author's row of the same sealed list, entry or tombstone, whether it was opened
+    /// or not. A node that cannot open an entry and its tombstone sees them as one, so they replace
+    /// each other.
     pub(super) fn row_of_seal(&self, row: &Row) -> Option<Row> {
         self.row_at(&place_of(row))
     }
 
-    /// The same, by what it was sealed as.
+    /// Returns one author's row with a given sealed path under a number.
     pub(super) fn row_sealed_as(
         &self,
         author: NodeIndex,
@@ -72,7 +73,7 @@ impl Merge {
         row.cloned()
     }
 
-    /// A row with a name came, or went.
+    /// Updates the index of opened rows after a row with a name was added or removed.
     pub(super) fn note_opened(&mut self, gone: Option<&Row>, new: Option<&Row>) {
         let is_sealed = |row: &&Row| row.has_name() && row.share.is_sealed();
         if let Some(gone) = gone.filter(is_sealed) {
@@ -83,7 +84,7 @@ impl Merge {
         }
     }
 
-    /// Replaces an opaque row by another of the same.
+    /// Replaces an opaque row by another with the same sealed path.
     pub(super) fn change_opaque(&mut self, gone: Option<&Row>, new: Option<&Row>) {
         if let Some(gone) = gone {
             self.opaque.remove(&place_of(gone));
@@ -134,15 +135,16 @@ impl Merge {
 }
 
 impl Catalogue {
-    /// An empty catalogue of the node of a key, which opens what is sealed for it.
+    /// Creates an empty catalogue of the node with this key. The catalogue opens records sealed for
+    /// the node.
     pub fn of_key(key: Arc<NodeKey>, name: NodeName) -> Self {
         let mut catalogue = Self::new(key.node_id(), name);
         catalogue.merge.vault = Some(key);
         catalogue
     }
 
-    /// The row of a sealed entry, or of its tombstone where there is no entry: opened where that
-    /// can be.
+    /// Creates the row of a sealed entry, or of its tombstone if `entry` is `None`. The row is
+    /// opened if this node has the key.
     pub(super) fn sealed_row(
         &mut self,
         stamp: Stamp,
@@ -197,8 +199,8 @@ impl Catalogue {
         })
     }
 
-    /// Whether a log says something of a name already that was sealed otherwise: no honest one
-    /// does, and to who cannot open them they are two.
+    /// Returns whether a log already has this name under another sealed path. An honest author
+    /// seals a name only once, and a node without the key would count two entries.
     fn is_of_another_seal(
         &self,
         author: NodeIndex,
@@ -221,13 +223,13 @@ impl Catalogue {
         is_current && known.seal().is_none_or(|(path, _)| path != sealed_path)
     }
 
-    /// The row of a list of readers.
+    /// Creates the row of a list of readers.
     pub(super) fn readers_row(stamp: Stamp, number: ShareIndex, list: List) -> Row {
         let list = postcard::to_stdvec(&list).expect("a list of readers always encodes");
         Row::opaque(stamp, Class::Readers, number, &[], &list)
     }
 
-    /// What an opaque row says, or one that came sealed, as it travels.
+    /// Returns the wire form of an opaque row, or of a row that arrived sealed.
     pub(super) fn sealed_fact_of(row: &Row) -> Option<Fact> {
         let number = row.share;
         if let Some((share, salt, readers)) = list_of(row) {
@@ -251,7 +253,7 @@ impl Catalogue {
         })
     }
 
-    /// What is said of a name under a number, as it travels; none where the number's key is not
+    /// Seals a fact about a name under a number. Returns `None` if the key of the number is not
     /// known.
     pub(super) fn sealed_form(&self, number: ShareIndex, fact: &Fact) -> Option<Fact> {
         let audience = self.merge.state.audiences.get(&(self.me, number))?;
@@ -279,12 +281,13 @@ impl Catalogue {
         })
     }
 
-    /// Under which number this node says what is in a share: the share's own where all may read.
+    /// Returns the number under which this node records the entries of a share. It is the share's
+    /// own number if all nodes may read it.
     pub(super) fn number_of(&self, share: ShareIndex) -> ShareIndex {
         self.numbers.get(&share).copied().unwrap_or(share)
     }
 
-    /// All numbers under which something of a share may be said, the present one first.
+    /// Returns all numbers under which entries of a share may be recorded, the current one first.
     pub(super) fn numbers_of(&self, share: ShareIndex) -> Vec<ShareIndex> {
         let now = self.number_of(share);
         let audiences = &self.merge.state.audiences;
@@ -296,7 +299,7 @@ impl Catalogue {
         numbers
     }
 
-    /// After a start: goes on under the number that was begun last for each share.
+    /// Restores the current number of each share after a start: the number that was begun last.
     pub(super) fn take_up_numbers(&mut self) {
         let audiences = self.merge.state.audiences.iter();
         let own = audiences.filter(|((author, _), _)| *author == self.me);
@@ -312,12 +315,13 @@ impl Catalogue {
         self.restating = (!self.numbers.is_empty()).then_some(0);
     }
 
-    /// Says who reads a share of this node: these nodes and this one, or all. Whether that is
-    /// another list than before; then [`Self::restate`] says everything again.
+    /// Sets the readers of an own share: these nodes and this one, or all nodes. Returns whether
+    /// the list changed. [`Self::restate`] then restates all entries of the share.
     ///
     /// # Errors
-    /// [`CatalogueError::TooManyReaders`], [`CatalogueError::BadFact`] where this node has no key
-    /// to seal with, [`CatalogueError::TooManyRecords`]: nobody reads it then.
+    /// [`CatalogueError::TooManyReaders`] and [`CatalogueError::TooManyRecords`] at the limits.
+    /// [`CatalogueError::BadFact`] if this node has no key to seal with. After an error no other
+    /// node can read the share.
     pub fn set_readers(
         &mut self,
         share: ShareIndex,
@@ -331,14 +335,16 @@ impl Catalogue {
             Some(readers) => {
                 let mut readers = readers.clone();
                 readers.insert(self.merge.state.node(self.me).id);
-                // who is no key reads nothing, and makes no list another than it was
+                // A node without a valid key cannot read, and does not make the list a different
+                // one.
                 readers.retain(has_key);
                 if known.is_some_and(|known| known.readers == readers && known.key.is_some()) {
                     return Ok(false);
                 }
                 let begun = self.begin_number(share, readers);
                 if begun.is_err() {
-                    // nothing can be said under this one: what is there is taken back
+                    // No entry can be recorded under this number, so the existing entries are
+                    // withdrawn.
                     self.numbers.insert(share, LAST);
                     self.restating = Some(0);
                 }
@@ -361,7 +367,7 @@ impl Catalogue {
         let vault = self.merge.vault.clone().ok_or(CatalogueError::BadFact)?;
         let number = self.fresh_number();
         let number = number.ok_or(CatalogueError::TooManyReaders)?;
-        // no other list ever has the same: so neither its key
+        // No other list ever has the same purpose, so each list has its own key.
         let log = &self.logs[&self.me];
         let purpose = (log.epoch, log.sequence, number, &readers);
         let purpose = postcard::to_stdvec(&purpose).expect("a list of readers always encodes");
@@ -384,13 +390,13 @@ impl Catalogue {
         Ok(number)
     }
 
-    /// Whether [`Self::restate`] has something to say again.
+    /// Returns whether [`Self::restate`] has work.
     pub fn is_restating(&self) -> bool {
         self.restating.is_some()
     }
 
-    /// A number under which the own log says nothing, not even that something is gone: what was
-    /// sealed for another list is never taken for this one's.
+    /// Returns a number under which the own log has no row, not even a tombstone. An entry sealed
+    /// for another list is therefore never taken for one of this list.
     fn fresh_number(&self) -> Option<ShareIndex> {
         let rows = self.logs[&self.me].rows.after(0);
         let numbers = rows
@@ -403,7 +409,8 @@ impl Catalogue {
         free.find(|number| *number != LAST && !used.contains(number))
     }
 
-    /// Says some of what has changed its number again; whether there is more.
+    /// Restates the next own entries under the current number of their share. Returns whether more
+    /// are left.
     pub fn restate(&mut self) -> bool {
         let Some(after) = self.restating else {
             return false;
@@ -437,7 +444,8 @@ impl Catalogue {
             let _over_the_budget = self.record(again);
         }
         let share = row.share;
-        // what can be said no more is gone rather than seen by who should not
+        // An entry that could not be restated is withdrawn. Otherwise nodes that are not readers
+        // could see it.
         let _kept = self.record(Fact::Removed { share, path });
     }
 

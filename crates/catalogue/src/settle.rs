@@ -1,4 +1,4 @@
-//! What a name shows, worked out anew, and what follows for the directories above it.
+//! Computes the version that a name shows, and updates the directories above it.
 
 use super::change::Change;
 use super::merge::Merge;
@@ -6,19 +6,19 @@ use super::orders::{ByHash, ByName, DirRef, HashFrom, Listed, Named};
 use super::row::{DirId, Row};
 use p2pfs_types::digest::ContentHash;
 
-/// So many candidates of a name are looked at in the time that it takes to take in a record.
+/// Number of candidates examined in the time of applying one record.
 pub(super) const LOOKS_PER_STEP: usize = 8;
 
 impl Merge {
-    /// Settles the names of a content, the first of them at once: there may be very many (think
-    /// of the empty file).
+    /// Settles the names of a content, the first step at once. There may be very many, as for the
+    /// empty file.
     pub(super) fn settle_content(&mut self, hash: ContentHash) {
-        // those that waited are among them
+        // The names that waited are among them.
         self.unsettled_contents.remove(&hash);
         self.settle_files(hash, None, self.step_records);
     }
 
-    /// Settles names that wait for it, about so many steps of them; how many it was.
+    /// Settles waiting names for about `limit` steps. Returns the steps taken.
     pub(super) fn settle_waiting(&mut self, limit: usize) -> usize {
         let mut steps = 0;
         while steps < limit {
@@ -33,13 +33,13 @@ impl Merge {
         steps
     }
 
-    /// Whether names wait to be settled.
+    /// Returns whether names wait to be settled.
     pub(super) fn is_unsettled(&self) -> bool {
         !self.unsettled.is_empty() || !self.unsettled_contents.is_empty()
     }
 
-    /// Settles the names of a content after one of them, about so many steps; how many it was. The
-    /// others wait.
+    /// Settles the names of a content after a given one, for about `limit` steps. Returns the steps
+    /// taken. The remaining names wait.
     fn settle_files(&mut self, hash: ContentHash, after: Option<ByHash>, limit: usize) -> usize {
         let files: Vec<ByHash> = match &after {
             None => self.state.files_after(hash, &HashFrom::files(hash), limit),
@@ -59,19 +59,19 @@ impl Merge {
 
     fn settle_row(&mut self, row: &Row) -> usize {
         let before = self.looks;
-        // the directory may be gone since, or its number be another's: then nothing changes
+        // The directory may be gone by now, or its number reused. Then nothing changes.
         if self.state.dirs[row.dir.0 as usize].is_some() {
             self.settle(row.dir, row.name());
         }
         1 + self.steps_since(before)
     }
 
-    /// What looks at candidates since a moment count for besides what is done to rows.
+    /// Converts the candidates examined since `looks` into steps.
     pub(super) fn steps_since(&self, looks: usize) -> usize {
         (self.looks - looks) / LOOKS_PER_STEP
     }
 
-    /// Works out what a name shows, and what follows for the directories above.
+    /// Settles a name, and each directory above it that becomes occupied or empty.
     pub(super) fn settle(&mut self, mut dir: DirId, name: &[u8]) {
         let mut place: Option<DirRef> = None;
         loop {
@@ -92,7 +92,8 @@ impl Merge {
         }
     }
 
-    /// Lists or unlists the directory of a name; whether a listed directory has it then.
+    /// Lists or unlists the directory of a name. Returns whether a listed directory has the name
+    /// now.
     fn settle_directory(&mut self, dir: DirId, name: &[u8]) -> bool {
         let here = self.state.dir(dir);
         let Some(child) = here.child(name) else {
@@ -122,7 +123,7 @@ impl Merge {
         listed
     }
 
-    /// Lists the version of a name that wins, unless a directory has the name.
+    /// Lists the winning version of a name, unless a directory has the name.
     fn settle_file(&mut self, dir: DirId, name: &[u8], directory_has_it: bool) {
         let before = self.looks;
         let (best, has_others) = self.best(dir, name);
@@ -183,7 +184,7 @@ impl Merge {
         }
     }
 
-    /// The versions of a name that somebody live can give, the best first.
+    /// Returns the versions of a name that a live node can give, the best first.
     pub(super) fn versions(&mut self, dir: DirId, name: &[u8]) -> Vec<Row> {
         let (rows, looks) = self.givable(dir, name);
         let ranked = self.state.rank(rows.into_iter().cloned().collect());
@@ -191,7 +192,7 @@ impl Merge {
         ranked
     }
 
-    /// The first of them, and whether there are others.
+    /// Returns the best version of a name, and whether others exist.
     fn best(&mut self, dir: DirId, name: &[u8]) -> (Option<Row>, bool) {
         let (rows, looks) = self.givable(dir, name);
         let best = rows.iter().copied().min_by(|a, b| self.state.order(a, b));
@@ -202,7 +203,8 @@ impl Merge {
         (best, has_others)
     }
 
-    /// The candidates of a name that somebody live can give, and of how many.
+    /// Returns the candidates of a name that a live node can give, and the number of candidates
+    /// examined.
     fn givable<'a>(&'a self, dir: DirId, name: &'a [u8]) -> (Vec<&'a Row>, usize) {
         let leaving = |row: &Row| self.leaving.as_ref().is_some_and(|l| l.is(row));
         let mut looks = 0;
@@ -219,13 +221,14 @@ impl Merge {
             let names = self.conflicts.entry(dir).or_default();
             names.insert(name.into(), Vec::new());
         }
-        // one that ended goes with the names that were given for it
+        // If the conflict ended, its conflict names go too.
         if conflict || is_known {
             self.stale_aliases.insert(dir, name, steps);
         }
     }
 
-    /// A real name came or went that a conflict name may want.
+    /// Marks conflict names as stale after a real name appeared or vanished that one of them may
+    /// use.
     fn note_name_taken(&mut self, dir: DirId, name: &[u8]) {
         if name.contains(&b'~') && self.conflicts.contains_key(&dir) {
             self.stale_aliases.insert(dir, name, 1);

@@ -1,19 +1,17 @@
-//! An ordered set in sorted runs, whose copies share the runs that did not change since: a million
-//! elements cost little more than their own bytes, where a tree keeps its nodes half empty.
-//!
-//! Owns their order alone.
+//! An ordered set in sorted runs. Copies share the runs that did not change since. A million
+//! elements cost little more than their own bytes, while a tree keeps its nodes half empty.
 
 use equivalent::Comparable;
 use imbl::Vector;
 use triomphe::Arc;
 
-/// The most elements of a run: taking one in or out copies as many at most.
+/// Maximum elements of a run. An insertion or a removal copies at most this many.
 const RUN_MAX: usize = 64;
 
 /// Elements in ascending order, each once.
 #[derive(Clone, Debug)]
 pub(super) struct SortedSet<T> {
-    /// None is empty.
+    /// Sorted runs. No run is empty.
     runs: Vector<Arc<Vec<T>>>,
 }
 
@@ -38,7 +36,7 @@ impl<T: Ord + Clone> SortedSet<T> {
         self.get(key).is_some()
     }
 
-    /// Takes an element in, in the place of one that is equal.
+    /// Inserts an element. It replaces an equal one.
     pub(crate) fn insert(&mut self, element: T) {
         let number = self.run_of(&element);
         let Some(run) = self.runs.get(number) else {
@@ -47,13 +45,13 @@ impl<T: Ord + Clone> SortedSet<T> {
         match run.binary_search(&element) {
             Ok(at) => self.run_mut(number)[at] = element,
             Err(at) if run.len() < RUN_MAX => put(self.run_mut(number), at, element),
-            // what comes in order, from either end, leaves full runs behind
+            // Elements inserted in order, from either end, leave full runs behind.
             Err(0) => self.insert_between(number, element),
             Err(at) => self.split_around(number, at, element),
         }
     }
 
-    /// Takes out what is equal, if anything.
+    /// Removes the equal element, if there is one.
     pub(crate) fn remove(&mut self, key: &impl Comparable<T>) {
         let number = self.run_of(key);
         let Some(run) = self.runs.get(number) else {
@@ -65,12 +63,12 @@ impl<T: Ord + Clone> SortedSet<T> {
         }
     }
 
-    /// All, ascending.
+    /// Returns all elements, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.runs.iter().flat_map(|run| run.iter())
     }
 
-    /// The elements from a place on, ascending.
+    /// Returns the elements from a position on, ascending.
     pub(crate) fn from<K: Comparable<T>>(
         &self,
         place: &K,
@@ -84,7 +82,7 @@ impl<T: Ord + Clone> SortedSet<T> {
         runs.flat_map(|run| run.iter()).skip(skipped)
     }
 
-    /// The last element before a place.
+    /// Returns the last element before a position.
     pub(crate) fn last_before(&self, place: &impl Comparable<T>) -> Option<&T> {
         let number = self.run_of(place);
         let before = |run: &Arc<Vec<T>>| run.partition_point(|it| place.compare(it).is_gt());
@@ -98,7 +96,8 @@ impl<T: Ord + Clone> SortedSet<T> {
         self.runs[number].get(length - 1)
     }
 
-    /// The run that holds an element, or would: the first whose last is not below it.
+    /// Returns the index of the run for an element: the first run with a last element not below
+    /// it.
     fn run_of(&self, key: &impl Comparable<T>) -> usize {
         let (mut from, mut to) = (0, self.runs.len());
         while from < to {
@@ -117,7 +116,8 @@ impl<T: Ord + Clone> SortedSet<T> {
         Arc::make_mut(&mut self.runs[number])
     }
 
-    /// Takes in what is above all of the runs before a number, and below all others.
+    /// Inserts an element between two runs. It is above all runs before `number` and below all
+    /// others.
     fn insert_between(&mut self, number: usize, element: T) {
         match number.checked_sub(1) {
             Some(before) if self.runs[before].len() < RUN_MAX => {
@@ -139,7 +139,7 @@ impl<T: Ord + Clone> SortedSet<T> {
         self.runs.insert(number + 1, Arc::new(upper));
     }
 
-    /// Drops a run that became empty, or joins it with its neighbour where both are small.
+    /// Drops a run that became empty. Joins a run with the next one if both are small.
     fn mend(&mut self, number: usize) {
         let length = self.runs[number].len();
         if length == 0 {
@@ -155,7 +155,7 @@ impl<T: Ord + Clone> SortedSet<T> {
 }
 
 fn put<T>(run: &mut Vec<T>, at: usize, element: T) {
-    // an eighth more at a time, where doubling would leave much of it unused
+    // The capacity grows by an eighth at a time, because doubling would leave much of it unused.
     if run.len() == run.capacity() {
         run.reserve_exact((run.len() / 8).max(4));
     }

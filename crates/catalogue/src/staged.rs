@@ -1,24 +1,25 @@
-//! Parts of a log that are not taken in yet, since more are to come.
+//! Parts of a log that wait for further parts.
 //!
-//! What a node said first must not be missing where what it said later is listed, and a part holds
-//! no moment of its author's log: a name that was said again meanwhile stands behind what was said
-//! after it the first time. So the parts of one pull are kept until the last has come, and then
-//! taken in as one (`intake`). Of a log that is longer than [`STAGED_MAX_PARTS`] that many are
-//! taken in at a time: it is listed as it comes, and is in order when it is complete.
+//! A record must not be missing from the listing while later records of its author are listed. A
+//! single part does not guarantee that, because it is not a snapshot of the log: a name that was
+//! recorded again moves behind records that followed its first one. All parts of a pull are
+//! therefore kept until the last has arrived, and then applied as one (`intake`). A log longer than
+//! [`STAGED_MAX_PARTS`] is applied in stretches of that many parts. It is listed while it arrives,
+//! and is consistent once it is complete.
 
 use super::row::NodeIndex;
 use super::{Catalogue, LogPart, Pull};
 use p2pfs_proto::wire::native::record::{Head, Record};
 
-/// The most parts that wait, of all logs together: 64 MiB of records at the most, as estimated.
-/// Where as many wait to be taken in, no more is asked for ([`Catalogue::is_behind`]).
+/// Maximum parts that wait, of all logs together. It is at most 64 MiB of records, as estimated. If
+/// this many parts wait to be applied, no further pull is sent ([`Catalogue::is_behind`]).
 pub(super) const STAGED_MAX_PARTS: usize = 64;
 
-/// The parts of one pull so far.
+/// The parts of one pull that arrived so far.
 pub(super) struct Staged {
     pub fresh: bool,
     pub epoch: u64,
-    /// The sequence that the head of the first part had.
+    /// The sequence in the head of the first part.
     pub base: u64,
     pub records: Vec<Record>,
     pub parts: usize,
@@ -29,7 +30,7 @@ impl Staged {
         self.records.last().map_or(0, |record| record.sequence)
     }
 
-    /// Whether a part goes on where these end.
+    /// Returns whether a part continues where these end.
     pub(crate) fn is_continued_by(&self, part: &LogPart) -> bool {
         let first = part.records.first().map(|record| record.sequence);
         !part.fresh
@@ -38,21 +39,23 @@ impl Staged {
     }
 }
 
-/// What became of a part.
+/// Result of staging a part.
 pub(super) enum Staging {
-    /// It waits for the next.
+    /// The part waits for the next one.
     Waits(Pull),
-    /// It and those before it are to be taken in; the base of a log that begins anew with them.
+    /// The parts are complete and can be applied together.
     Ready {
+        /// The base for a log that restarts with them.
         part: LogPart,
         base: u64,
-        /// How many they are.
+        /// Number of parts.
         parts: usize,
     },
 }
 
 impl Catalogue {
-    /// Keeps a part that was checked, or gives it with all that waited for it.
+    /// Stages a checked part. Returns it together with all parts that waited for it, if they can be
+    /// applied.
     pub(super) fn stage(&mut self, index: NodeIndex, part: LogPart) -> Staging {
         let waiting: usize = self.logs.values().map(|log| log.staged_parts()).sum();
         let LogPart {

@@ -1,7 +1,8 @@
-//! Working in, by bounded steps, that a node is live or not, or is forgotten.
+//! Applies changes of node liveness, and the removal of nodes, in bounded steps.
 //!
-//! While a node's liveness is worked in, its rows up to some sequence count as it says and those
-//! above as before, so the merge is exact at every step and ends the same however many there are.
+//! During a sweep, the node's rows up to some sequence count by its new liveness and the rows above
+//! it as before. The merge is therefore exact at every step, and its result does not depend on the
+//! number of steps.
 
 use std::sync::Arc;
 
@@ -10,9 +11,9 @@ use super::{Catalogue, CatalogueError};
 use p2pfs_types::id::NodeId;
 
 impl Catalogue {
-    /// Says whether a node is live; this node itself always is. Up to
-    /// [`SWEEP_STEP_RECORDS`](super::SWEEP_STEP_RECORDS) of its records are worked in at once; see
-    /// [`advance`](Self::advance).
+    /// Sets whether a node is live. This node itself is always live. At most
+    /// [`SWEEP_STEP_RECORDS`](super::SWEEP_STEP_RECORDS) of the node's records are processed at
+    /// once. [`advance`](Self::advance) processes the rest.
     ///
     /// # Errors
     /// [`CatalogueError::TooManyNodes`] for a node not known before.
@@ -42,7 +43,8 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Forgets a node and its log. Nothing of it is listed once [`advance`](Self::advance) is done.
+    /// Forgets a node and its log. All of it is unlisted once [`advance`](Self::advance) returns
+    /// `false`.
     pub fn forget(&mut self, node: &NodeId) {
         let Some(index) = self.index_of(node).filter(|index| *index != self.me) else {
             return;
@@ -57,9 +59,9 @@ impl Catalogue {
         self.advance(self.merge.step_records);
     }
 
-    /// Works on up to about `limit` records of what is left to work in, and directories that end
-    /// with them; whether more is left. Call it between other work until it says no, and take a
-    /// view now and then.
+    /// Processes up to about `limit` of the remaining records, including the directories that end
+    /// with them. Returns whether more are left. Call it between other work until it returns
+    /// `false`, and take a view now and then.
     pub fn advance(&mut self, limit: usize) -> bool {
         let mut left = limit;
         left -= self.refresh_if_many(left).min(left);
@@ -106,8 +108,8 @@ impl Catalogue {
         self.merge.is_unsettled() || self.merge.renames.is_amid()
     }
 
-    /// Gives conflict names anew, where those that are to be would keep a view waiting; how many
-    /// steps that was.
+    /// Reassigns stale conflict names if their number would delay a view. Returns the
+    /// steps taken.
     pub(super) fn refresh_if_many(&mut self, limit: usize) -> usize {
         if self.merge.stale_aliases.steps() > self.merge.step_records {
             self.merge.refresh_stale(limit)
@@ -116,7 +118,7 @@ impl Catalogue {
         }
     }
 
-    /// Takes the last of a log's old rows out of the merge; how many steps that was, with the
+    /// Removes the last of a log's old rows from the merge. Returns the steps taken, including the
     /// directories that ended.
     pub(super) fn let_go_of_one(&mut self, index: NodeIndex) -> usize {
         let Some(row) = self.log_mut(index).old.pop() else {
@@ -129,14 +131,14 @@ impl Catalogue {
         1 + ended + self.merge.steps_since(looks)
     }
 
-    /// Works in a node's liveness to the end.
+    /// Finishes the sweep of a node.
     pub(super) fn finish_sweep(&mut self, index: NodeIndex) {
         while self.merge.state.node(index).sweep.is_some() {
             self.sweep_step(index, self.merge.step_records);
         }
     }
 
-    /// Works in the liveness of about `limit` more rows of a node; how many it was.
+    /// Sweeps about `limit` more rows of a node. Returns the steps taken.
     fn sweep_step(&mut self, index: NodeIndex, limit: usize) -> usize {
         let Some(done) = self.merge.state.node(index).sweep else {
             return 0;
@@ -146,7 +148,7 @@ impl Catalogue {
             rows.after(done).take(limit).cloned().collect()
         };
         let mut rows = next(&log.rows);
-        // a list that was cut short says nothing of what lies beyond its end
+        // A truncated list shows nothing about the sequences beyond its end.
         let mut end = u64::MAX;
         for part in [&log.rows, &log.old] {
             let last = part.after(done).nth(limit.saturating_sub(1));

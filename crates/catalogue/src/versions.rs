@@ -1,4 +1,4 @@
-//! Why a name shows what it shows.
+//! The versions of a path, and the rule that decided about each.
 
 use super::dir::Dir;
 use super::orders::Named;
@@ -9,31 +9,32 @@ use p2pfs_proto::wire::native::record::{Kind, ShareIndex, Timestamp};
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
-/// By which rule a version stands where it stands.
+/// The rule that decided about a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// It has the name: there is no other version.
     Only,
     /// It has the name: its version time is the newest.
     Newest,
-    /// It has the name: its version time is the newest, and of those its hash is the smallest.
+    /// It has the name: its version time is the newest, and among equal times its hash is the
+    /// smallest.
     SmallestHash,
     /// It lost: another version is newer.
     Older,
     /// It lost: another version is as new, and has a smaller hash.
     LargerHash,
-    /// A directory of that name is listed, which keeps the name (also the directory's own rule).
+    /// A listed directory keeps the name. The version of the directory itself has this rule too.
     DirectoryKeeps,
-    /// It has the name: newer ones are only in caches, since their authors are gone.
+    /// It has the name: the newer versions are only in caches, because their authors are gone.
     AuthorLives,
-    /// It lost, though it is newer: only caches have it, since its author is gone.
+    /// It lost although it is newer: only caches have it, because its author is gone.
     AuthorGone,
-    /// Its time is more than [`EARLY_TOLERANCE_SECONDS`](super::EARLY_TOLERANCE_SECONDS) ahead of
-    /// this node's clock: it waits until that comes.
+    /// It waits: its time is more than [`EARLY_TOLERANCE_SECONDS`](super::EARLY_TOLERANCE_SECONDS)
+    /// ahead of this node's clock.
     Early,
     /// No live node can give it.
     NotGivable,
-    /// It has the name: its author owns the path, and somebody else has another version.
+    /// It has the name: its author owns the path, and another node has another version.
     Owner,
     /// It lost: another node owns the path.
     NotOwner,
@@ -42,25 +43,26 @@ pub enum Rule {
 /// One version of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// What it is.
+    /// A file with its hash and size, a link with its target, or a directory.
     pub kind: Kind,
-    /// As its newest candidate says.
+    /// The modification time in its newest candidate.
     pub mtime: Timestamp,
-    /// By which it is ranked.
+    /// The time by which it is ranked.
     pub version_time: Timestamp,
-    /// Who shares it under this name, in which share, live or not; the one that it is named after
-    /// first.
+    /// The authors that share it under this name, live or not, with their shares. The first one
+    /// gives the version its attributes and its conflict name.
     pub authors: Vec<(NodeId, ShareIndex)>,
-    /// The live nodes that can give it, under this name or any other or from their caches.
+    /// The live nodes that can give it, under this name, under another name, or from their caches.
     pub holders: Vec<NodeId>,
-    /// Where it is listed; none where it is not.
+    /// The path under which it is listed. `None` if it is not listed.
     pub listed_as: Option<SharedPath>,
+    /// The rule that decided about it.
     pub rule: Rule,
 }
 
 impl View {
-    /// Every version of a path that some log knows, the one that has the name first. A conflict
-    /// name stands for the path that it was made from.
+    /// Returns every version of a path that any log has, the one with the name first. A conflict
+    /// name stands for the path from which it was derived.
     pub fn versions(&self, path: &SharedPath) -> Vec<Version> {
         let dir = path
             .parent()
@@ -108,7 +110,7 @@ impl View {
         versions
     }
 
-    /// The node whose versions alone are listed at a path, where there is such a one.
+    /// Returns the owner of a path. Only the owner's versions are listed there.
     pub fn owner_of(&self, path: &SharedPath) -> Option<NodeId> {
         self.merged.owner_of(path)
     }
@@ -140,7 +142,7 @@ impl View {
         })
     }
 
-    /// Where a file or link is listed, under its own name or beside that.
+    /// Returns the path under which a file or link is listed: its own name or a conflict name.
     pub(super) fn listed_path(&self, row: &Row) -> Option<SharedPath> {
         let name = listed_name(self.merged.dir(row.dir), row)?;
         Some(self.merged.path_of(row.dir, name))
@@ -185,7 +187,7 @@ fn listed_name<'a>(dir: &'a Dir, row: &'a Row) -> Option<&'a [u8]> {
 }
 
 impl View {
-    /// Why a version stands at a place among those that can be given.
+    /// Returns the rule for the version at an index of the ranking.
     fn rule_of(&self, at: usize, ranked: &[Row]) -> Rule {
         let (first, row) = (&ranked[0], &ranked[at]);
         let lives = |row: &Row| self.merged.is_live(row);

@@ -1,7 +1,7 @@
-//! The namespace as it was at one moment: what the filesystem's threads read.
+//! An immutable snapshot of the namespace, which the filesystem's threads read.
 //!
-//! Immutable and shared; every answer comes from memory, in time that does not grow with the
-//! namespace but by its logarithm and with what is asked for.
+//! It is shared, and every answer comes from memory. The time of an answer grows with the logarithm
+//! of the namespace and with the size of the answer.
 
 use std::cmp::Ordering;
 use std::iter::Peekable;
@@ -17,66 +17,66 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
-/// What a name stands for.
+/// The object that a name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// A file, directory or link; with size, hash and executable bit for a file.
+    /// A file, directory or link. A file has its size, hash and executable bit.
     pub kind: Kind,
-    /// Its modification time; of a directory, its newest change.
+    /// Modification time. For a directory, the time of its newest change.
     pub mtime: Timestamp,
-    /// By which the versions of a name are ranked; of a directory, as `mtime`.
+    /// Time by which the versions of a name are ranked. For a directory it equals `mtime`.
     pub version_time: Timestamp,
-    /// Whose record it is. For a directory the author of its newest live record, this node where
-    /// there is none (the root, and directories that only names below them imply).
+    /// The author of the record. For a directory, the author of its newest live record. It is this
+    /// node if there is none, as for the root and for directories that only names below them imply.
     pub author: NodeId,
-    /// Where this node itself shares this under this same name: the same content with the same
-    /// attributes, so that the file itself can stand for what every other node shows.
+    /// The own file that this node shares under the same name with the same content and attributes.
+    /// It can be used in place of the listed version.
     pub own: Option<(ShareIndex, SharedPath)>,
-    /// How many directories are listed in it; 0 for all but directories.
+    /// Number of listed subdirectories. It is 0 for files and links.
     pub subdirectories: u32,
-    /// What this is taken from, of a file or link.
+    /// The record of a file or link.
     pub said: Option<Held>,
 }
 
-/// A live node says that it has all of a content.
+/// Statement of a live node that it has all of a content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Which node.
+    /// The stating node.
     pub node: NodeId,
-    /// How large that says the content is.
+    /// Size of the content in bytes, as the node states it.
     pub size_bytes: u64,
-    /// Where in its log it says so: higher where it says so anew.
+    /// Sequence of the statement in the node's log. A repeated statement has a higher one.
     pub sequence: u64,
 }
 
 /// One name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Child {
-    /// As it is listed, conflict names included.
+    /// The listed name, which may be a conflict name.
     pub name: Box<[u8]>,
-    /// What it stands for.
+    /// The object that it stands for.
     pub found: Found,
 }
 
-/// The merged namespace at one moment.
+/// A snapshot of the merged namespace.
 pub struct View {
     pub(super) merged: Merged,
-    /// Which of its catalogue's views it is, counted from 0.
+    /// Number of this view among those of its catalogue, counted from 0.
     pub(super) number: u64,
 }
 
 impl View {
-    /// Whether it is of a later moment than another view of the same catalogue.
+    /// Returns whether it is newer than another view of the same catalogue.
     pub fn is_newer_than(&self, other: &Self) -> bool {
         self.number > other.number
     }
 
-    /// Which of its catalogue's views it is: two of one number are the same.
+    /// Returns its number among the views of its catalogue. Two views of one number are the same.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// What a path stands for; the root always is a directory.
+    /// Returns the object at a path. The root is always a directory.
     pub fn lookup(&self, path: &SharedPath) -> Option<Found> {
         let Some(parent) = path.parent() else {
             return Some(self.directory(DirId::ROOT));
@@ -93,8 +93,8 @@ impl View {
         self.found_as(here.aliases.get(&Named(name))?.row(), None)
     }
 
-    /// At most `limit` names of a directory in ascending order of their bytes, those after
-    /// `after`; empty where the directory is not listed or there are no more.
+    /// Returns at most `limit` names of a directory after `after`, in ascending byte order. The
+    /// result is empty if the directory is not listed or has no further names.
     pub fn children(&self, dir: &SharedPath, after: Option<&[u8]>, limit: usize) -> Vec<Child> {
         let Some(id) = self.listed_dir(dir) else {
             return Vec::new();
@@ -116,7 +116,8 @@ impl View {
             .collect()
     }
 
-    /// All names of a directory, as [`children`](Self::children) has them, held.
+    /// Returns all names of a directory as cheap handles, in the order of
+    /// [`children`](Self::children).
     pub fn names(&self, dir: &SharedPath) -> Vec<HeldName> {
         let id = self.listed_dir(dir);
         let listed = id.map(|id| listing(self.merged.dir(id), None));
@@ -129,18 +130,19 @@ impl View {
             .collect()
     }
 
-    /// What a name of [`names`](Self::names) stands for, without a search for it; it must be of
-    /// the view with this [`number`](Self::number).
+    /// Returns the object that a name of [`names`](Self::names) stands for, without a search. The
+    /// name must be from the view with this [`number`](Self::number).
     pub fn found_of(&self, said: &Held) -> Option<Found> {
         self.found(self.merged.dir(said.0.dir), &said.0)
     }
 
-    /// What a content is, where a live node has it, under whatever name or in its cache.
+    /// Returns the properties of a content that a live node has, under any name or in its cache.
     pub fn by_hash(&self, hash: &ContentHash) -> Option<Content> {
         self.merged.content(*hash)
     }
 
-    /// The live nodes that have a content whole, as a file or in their cache, this one included.
+    /// Returns the live nodes that have all of a content, as a file or in their cache, including
+    /// this one.
     pub fn holders(&self, hash: &ContentHash) -> Vec<NodeId> {
         let nodes = self.merged.holders(*hash);
         nodes
@@ -149,7 +151,8 @@ impl View {
             .collect()
     }
 
-    /// The same, with what each says; a node may be named twice.
+    /// Returns the statements of live nodes that they have all of a content. A node may appear
+    /// twice.
     pub fn claims(&self, hash: &ContentHash) -> Vec<Claim> {
         let claim = |row: &Row| Claim {
             node: self.merged.node(row.author).id,
@@ -159,23 +162,23 @@ impl View {
         self.merged.claims(*hash).map(claim).collect()
     }
 
-    /// Whether this node is the only live one that says it has a content.
+    /// Returns whether this node is the only live one that states it has a content.
     pub fn is_mine_alone(&self, hash: &ContentHash) -> bool {
         self.merged.is_mine_alone(*hash)
     }
 
-    /// Whether another live node says it has a content.
+    /// Returns whether another live node states that it has a content.
     pub fn is_elsewhere(&self, hash: &ContentHash) -> bool {
         self.merged.is_elsewhere(*hash)
     }
 
-    /// Whether any node's log, live or not, still names a content as a file's.
+    /// Returns whether any node's log, live or not, still has a file of a content.
     pub fn is_named(&self, hash: &ContentHash) -> bool {
         self.merged.files_of(*hash).next().is_some()
     }
 
-    /// Up to `limit` paths that a content is listed under, conflict names included; where there is
-    /// none, that live nodes share it under.
+    /// Returns up to `limit` paths under which a content is listed, including conflict names. If
+    /// there are none, returns paths under which live nodes share it.
     pub fn names_of(&self, hash: &ContentHash, limit: usize) -> Vec<SharedPath> {
         let rows = || self.merged.files_of(*hash);
         let listed = rows().filter_map(|row| self.listed_path(row));
@@ -189,26 +192,26 @@ impl View {
         names
     }
 
-    /// Sums over the namespace.
+    /// Returns the totals of the namespace.
     pub fn totals(&self) -> Totals {
         self.merged.totals
     }
 
-    /// What a node is called wherever names tell nodes apart, dead ones included.
+    /// Returns the unique label of a node, whether it is live or not.
     pub fn label(&self, node: &NodeId) -> Option<String> {
         let (_, node) = self.merged.known().find(|(_, known)| known.id == *node)?;
         node.name.as_ref().map(|_| node.label.to_string())
     }
 
-    /// The node that is called so.
+    /// Returns the node with this label.
     pub fn node_called(&self, label: &str) -> Option<NodeId> {
         let mut known = self.merged.known();
         let called = known.find(|(_, node)| node.name.is_some() && *node.label == *label);
         called.map(|(_, node)| node.id)
     }
 
-    /// Who sent the content that a path shows to a live node that shares it so; of a path that is
-    /// none of the namespace's, to any that shares the content.
+    /// Returns the sender of the content at a path, as recorded by a live node that shares it
+    /// there. For a path outside the namespace, it uses any live node that shares the content.
     pub fn sent_by(&self, path: &SharedPath, hash: &ContentHash) -> Option<Sender> {
         let of_path = path.parent().and_then(|parent| {
             let here = self.merged.dir(self.listed_dir(&parent)?);
@@ -241,8 +244,8 @@ impl View {
         self.found_as(row, self.own(dir, row))
     }
 
-    /// What lost its name has no `own`: it is one version, also where it is this node's own, whose
-    /// file may be written to.
+    /// Converts a row without a search for the own file. A version that lost its name has no `own`,
+    /// even if it is this node's. It is one fixed version, while the own file may be written to.
     pub(super) fn found_as(
         &self,
         row: &Row,
@@ -259,12 +262,13 @@ impl View {
         })
     }
 
-    /// This node's own candidate of the same name, content and attributes.
+    /// Returns this node's own candidate of the same name, content and attributes.
     fn own(&self, dir: &Dir, row: &Row) -> Option<(ShareIndex, SharedPath)> {
         let me = self.merged.me;
         let own = match row.author == me {
             true => row,
-            // no search, where no name here has another candidate than what it shows
+            // This avoids the search if no name in the directory has candidates besides the listed
+            // one.
             false if dir.rest.is_empty() => return None,
             false => {
                 let mut same = dir.candidates(row.name()).filter(|r| r.author == me);
@@ -289,7 +293,8 @@ impl View {
                 (row.version_time(), row.mtime(), author)
             });
         let author = newest.map_or(self.merged.me, |row| row.author);
-        // somebody may have dated it by hand: true until something in it changes
+        // The directory may have been dated by hand. That date applies until something in it
+        // changes.
         let mtime = match newest {
             Some(row) if row.version_time() >= dir.newest => row.mtime(),
             _ => dir.newest,
@@ -297,7 +302,7 @@ impl View {
         self.directory_of(author, mtime, dir.dirs.len())
     }
 
-    /// A directory as it is shown; one that never changed has the time 0.
+    /// Converts a directory. One that never changed has the time 0.
     pub(super) fn directory_of(
         &self,
         author: NodeIndex,
@@ -321,7 +326,7 @@ impl View {
     }
 }
 
-/// One listed name: a file or link (perhaps under a conflict name), or a directory.
+/// One listed name: a file or link (possibly under a conflict name), or a directory.
 pub(super) enum Listed<'a> {
     File(&'a [u8], &'a Row),
     Directory(&'a DirRef),
@@ -336,12 +341,12 @@ impl Listed<'_> {
     }
 }
 
-/// All listed names of a directory after one, ascending.
+/// Returns all listed names of a directory after a given one, ascending.
 pub(super) fn listing<'a>(
     dir: &'a Dir,
     after: Option<&'a [u8]>,
 ) -> impl Iterator<Item = Listed<'a>> {
-    // no name is empty, so all are after the empty one
+    // No name is empty, so all names are after the empty one.
     let place = || After(after.unwrap_or_default());
     let from = || (Bound::Included(place()), Bound::Unbounded);
     let files = dir
@@ -356,7 +361,7 @@ pub(super) fn listing<'a>(
     in_order(in_order(files, aliases), dirs)
 }
 
-/// Two ascending listings as one.
+/// Merges two ascending listings.
 fn in_order<'a>(
     left: impl Iterator<Item = Listed<'a>>,
     right: impl Iterator<Item = Listed<'a>>,

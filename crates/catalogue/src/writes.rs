@@ -1,8 +1,8 @@
-//! What is to be persisted, and taking it back in at the start.
+//! Pending writes of logs to the store, and their restoration at the start.
 //!
-//! The owner takes writes after each batch and stores them in one transaction. A log of others is
-//! given out only at moments when it is what its head says, so what is stored always is, but for
-//! a log so large that it takes several writes: it is marked incomplete until the last of them.
+//! The owner takes the writes after each batch and stores them in one transaction. A log of another
+//! node is written only when it matches its head, so the stored log also matches. The exception is
+//! a log so large that it takes several writes. It is marked incomplete until the last of them.
 
 use std::collections::BTreeMap;
 
@@ -18,10 +18,10 @@ use super::{Catalogue, CatalogueError, RECORDS_PER_AUTHOR_MAX, RESTART_GAP};
 use p2pfs_proto::wire::native::record::{Record, SignedHead};
 use p2pfs_types::id::NodeId;
 
-/// What is stored of a log besides its records.
+/// Stored state of a log besides its records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogState {
-    /// Which life of the log.
+    /// The epoch of the log.
     pub epoch: u64,
     /// The last sequence.
     pub sequence: u64,
@@ -29,34 +29,35 @@ pub struct LogState {
     pub floor: u64,
     /// The lanes of the set digest ([`SetDigest::to_bytes`]).
     pub lanes: Vec<u8>,
-    /// What was verified; none for the own log.
+    /// The verified head. `None` for the own log.
     pub head: Option<SignedHead>,
-    /// Whether the stored records are all of it.
+    /// Whether the stored records are the complete log.
     pub complete: bool,
 }
 
 /// A change of one log's stored form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogWrite {
-    /// Whose log.
+    /// The author of the log.
     pub author: NodeId,
-    /// First delete all that is stored of it.
+    /// Whether to delete everything stored of the log first.
     pub anew: bool,
     /// Records to store under their sequence.
     pub puts: Vec<Record>,
     /// Sequences to delete.
     pub deletes: Vec<u64>,
-    /// What to store besides; none where the log is no more.
+    /// The state to store. `None` if the log no longer exists.
     pub state: Option<LogState>,
-    /// Marks that came (true) or went by what this write stores, or one before.
+    /// Marks that were added (`true`) or removed by this write or an earlier one.
     pub marks: BTreeMap<Mark, bool>,
-    /// Up to which rank of its heads the log was forgotten and is not to be taken again.
+    /// The rank up to which the log was forgotten and is refused.
     pub forgotten_to: Option<Rank>,
 }
 
 impl Catalogue {
-    /// What is to be stored now, at most about `limit` records of it; empty when all is. Written
-    /// before the own head is announced, a restart never contradicts what others heard.
+    /// Returns the pending writes, about `limit` records at most. The result is empty if everything
+    /// is stored. The owner stores them before it announces the own head. A restart then never
+    /// contradicts the heads that other nodes received.
     pub fn take_writes(&mut self, limit: usize) -> Vec<LogWrite> {
         let gone = std::mem::take(&mut self.forgotten).into_iter();
         let mut writes: Vec<LogWrite> = gone.map(|author| self.void(author)).collect();
@@ -66,7 +67,8 @@ impl Catalogue {
             if left == 0 {
                 break;
             }
-            // it is between two heads, and what was stored of the one before stays until the next
+            // The log is between two heads. The stored form of the previous head stays until the
+            // next one.
             if self.intakes.is_amid(index) {
                 continue;
             }
@@ -87,8 +89,8 @@ impl Catalogue {
         writes
     }
 
-    /// Has everything given out again by [`take_writes`](Self::take_writes): for a store that
-    /// failed or was replaced.
+    /// Makes [`take_writes`](Self::take_writes) return everything again, after a store failed or
+    /// was replaced.
     pub fn store_anew(&mut self) {
         let marks = self.marks().into_iter();
         self.merge.new_marks.extend(marks.map(|mark| (mark, true)));
@@ -153,9 +155,9 @@ impl Catalogue {
         }
     }
 
-    /// Takes in a stored log at the start, before anything else; `records` ascend. False where it
-    /// is not whole and so was left out: it will be pulled anew. (The own log is always taken; its
-    /// sequence jumps by [`RESTART_GAP`].)
+    /// Restores a stored log at the start, before any other call. `records` are in ascending
+    /// sequence. Returns `false` if the log is incomplete and was left out, so that it will be
+    /// pulled again. The own log is always restored, and its sequence increases by [`RESTART_GAP`].
     ///
     /// # Errors
     /// [`CatalogueError::TooManyNodes`].
@@ -175,12 +177,12 @@ impl Catalogue {
         if let Some(signed) = &state.head {
             self.merge.set_name(index, &signed.head.name);
         }
-        // the store keeps the digest of what it has
+        // The store has the digest of its records.
         self.log_mut(index).is_summed = lanes.is_some();
         let mut last = self.log_mut(index).sequence;
         let is_next = |record: &Record| {
             let is_next = record.sequence > std::mem::replace(&mut last, record.sequence);
-            // what is stored may be of a time when more was let in
+            // Stored records may be from a version that accepted more facts.
             is_next && (own || check_fact(&record.fact).is_ok())
         };
         let records = records.into_iter().take(RECORDS_PER_AUTHOR_MAX);
