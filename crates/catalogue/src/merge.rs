@@ -36,8 +36,8 @@ pub(super) struct Merge {
     /// Names that still need to be settled, because another version may have them now or because
     /// their time came.
     pub(super) unsettled: Vec<Row>,
-    /// Contents with a changed availability, and the last name of each that was settled. Names after
-    /// it still need to be settled. Each content is here once, however often its availability
+    /// Contents with a changed availability, and the last name of each that was settled. Names
+    /// after it still need to be settled. Each content is here once, however often its availability
     /// changes.
     pub(super) unsettled_contents: BTreeMap<ContentHash, Option<ByHash>>,
     /// Number of candidates examined so far. One name may have very many.

@@ -45,8 +45,8 @@ pub(super) enum Staging {
     Waits(Pull),
     /// The parts are complete and can be applied together.
     Ready {
-        /// The base for a log that restarts with them.
         part: LogPart,
+        /// The base for a log that restarts with them.
         base: u64,
         /// Number of parts.
         parts: usize,

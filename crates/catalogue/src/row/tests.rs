@@ -1,4 +1,4 @@
-//! What a row keeps of an entry, and what it takes up.
+//! Tests of `row`: stored entries and their size in memory.
 
 use super::*;
 use p2pfs_proto::wire::native::record::FILE_MAX_BYTES;

@@ -1,4 +1,4 @@
-//! Conflict names where there are very many, or where several names want the same one.
+//! Conflict names in very large numbers, and names that compete for the same conflict name.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,7 @@ use crate::labels::RENAME_PAUSE_SECONDS;
 
 const MANY: usize = 600;
 
-/// A watcher of two nodes, each of which has its own versions of very many names.
+/// Creates a watcher and two nodes, each with its own versions of very many names.
 fn contested() -> (Catalogue, Catalogue) {
     let mut watcher = node(0xff, "watcher");
     let (mut early, mut late) = (node(1, "early"), node(2, "late"));
@@ -26,7 +26,7 @@ fn contested() -> (Catalogue, Catalogue) {
     (late, watcher)
 }
 
-/// How many candidates were looked at for a view.
+/// Takes a view and returns the number of candidates examined for it.
 fn looks_of_a_view(watcher: &mut Catalogue) -> usize {
     let before = watcher.merge.looks;
     watcher.view();
@@ -95,7 +95,7 @@ fn another_name_of_a_node_is_worked_into_its_conflict_names_by_bounded_steps() {
         found[0]
     };
     assert!(is_new(&mut watcher, "001") && !is_new(&mut watcher, "599"));
-    // once more in the middle of it
+    // The node is renamed again in the middle of the pass.
     watcher
         .merge
         .set_name(index, &NodeName::new("early").unwrap());
@@ -129,7 +129,7 @@ fn a_node_that_is_called_otherwise_again_and_again_is_so_after_a_pause() {
     assert_eq!(watcher.view().label(&id(1)).as_deref(), Some("fourth"));
 }
 
-/// Names and nodes of which several want the same conflict name.
+/// Names and nodes that compete for the same conflict names.
 const WANTED: [&str; 8] = [
     "a",
     "a.q",
@@ -160,7 +160,7 @@ proptest! {
         for (step, (author, name, share_number, seconds)) in said.iter().enumerate() {
             let author = &mut authors[*author];
             let (share_number, name) = (ShareIndex(*share_number), path(WANTED[*name]));
-            // the last second stands for nothing
+            // The last second stands for a removal.
             if *seconds == 3 {
                 author.remove(share_number, &name);
             } else {

@@ -1,4 +1,4 @@
-//! What one author, and all of them, may make a node keep.
+//! Budgets of one author, and of all authors together.
 
 use super::*;
 use crate::{Budgets, CatalogueError, Cost, DropCause, Dropped};
@@ -15,14 +15,14 @@ fn directories(directories: u64) -> Cost {
     }
 }
 
-/// A node that keeps so much of each author, and of all together.
+/// Creates a node with these budgets for each author and for all together.
 fn keeper(author: Cost, total: Cost) -> Catalogue {
     let mut keeper = node(9, "keeper");
     keeper.set_budgets(Budgets { author, total });
     keeper
 }
 
-/// Somebody with a file in each of so many directories, one in the other.
+/// Creates a node with a file in each of `depth` nested directories.
 fn deep(number: u8, name: &str, depth: usize) -> Catalogue {
     let mut author = node(number, name);
     for end in 1..=depth {
@@ -72,7 +72,7 @@ fn what_is_counted_goes_when_its_rows_go_and_nothing_is_counted_twice() {
     assert_eq!(keeper.cost_of(&id(1)).directories, 4);
     author.remove_share(SHARE);
     share(&mut author, &mut keeper);
-    // tombstones keep their directories, the records of directories do not
+    // Tombstones keep their directories. The records of directories do not.
     assert_eq!(keeper.cost_of(&id(1)).directories, 3);
     keeper.forget(&id(1));
     work_off(&mut keeper);

@@ -1,4 +1,4 @@
-//! What the kernel must be told.
+//! Changes that the kernel is notified of.
 
 use super::*;
 use crate::{CHANGES_MAX, Change};
@@ -115,7 +115,7 @@ fn the_directories_above_a_name_are_told_by_their_own_paths_also_where_others_en
     assert_eq!(sorted(&mut me), told_of("first", "f"));
     me.remove(SHARE, &path(&tree("first", "f")));
     assert_eq!(sorted(&mut me), told_of("first", "f"));
-    // its numbers are given to others
+    // The numbers of its directories are reused.
     put(&mut me, &tree("second", "other"), file("two", 1));
     assert_eq!(sorted(&mut me), told_of("second", "other"));
 }

@@ -1,9 +1,9 @@
-//! Which version has a name, and what the others are called.
+//! Which version has a name, and the conflict names of the others.
 
 use super::*;
 use crate::{EARLY_TOLERANCE_SECONDS, Rule};
 
-/// A watcher that has the logs of nodes with these names, each of which shared its entries.
+/// Creates a watcher with the logs of nodes with these names and entries.
 fn merged(nodes: &[(&str, &[(&str, Entry)])]) -> Catalogue {
     let mut watcher = node(0xff, "watcher");
     for (number, (name, entries)) in nodes.iter().enumerate() {
@@ -61,7 +61,7 @@ fn a_directory_of_many_names_keeps_all_of_them_when_another_node_wins_them() {
             put(author, &name, file(&name, seconds));
         }
         share(author, &mut watcher);
-        // the directory and the file beside it
+        // The count includes the directory and the file beside it.
         assert_eq!(names(&watcher.view()).len(), 602);
     }
 }
@@ -312,7 +312,7 @@ fn a_file_dated_in_the_future_hides_no_later_change_of_its_directory() {
     author.remove(SHARE, &path("d/later"));
     share(&mut author, &mut reader);
     assert_eq!(shown(&mut reader), time(1_000));
-    // the directory itself, dated by hand at 3000
+    // The directory itself is dated by hand at 3000.
     let dated = Entry {
         kind: Kind::Directory,
         mtime,

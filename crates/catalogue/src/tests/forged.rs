@@ -1,11 +1,11 @@
-//! Logs that are not what their heads say.
+//! Logs that do not match their heads.
 
 use super::pulls::{author_of, watcher};
 use super::*;
 use crate::{Budgets, CatalogueError, FRESH_PULLS_MAX, LogPart, Pull};
 use p2pfs_proto::wire::native::record::Fact;
 
-/// A part as honest as can be but for one record.
+/// Returns a part that is correct except for one record.
 fn forged(author: &mut Catalogue, pull: Pull) -> LogPart {
     signed(author);
     let mut part = part(author, pull, 4096);
@@ -87,7 +87,7 @@ fn a_forged_suffix_takes_back_what_it_said() {
     assert_eq!(watcher.view().totals().entries, 6);
 }
 
-/// The whole log as it is.
+/// Returns the whole log.
 fn whole(author: &mut Catalogue) -> LogPart {
     let head = signed(author).head;
     let pull = Pull {
@@ -115,7 +115,7 @@ fn who_gives_a_wrong_log_unlists_nothing_that_was_verified_and_is_named_in_the_e
             Applied::Mismatch { retry: None } => break,
             other => panic!("{other:?}"),
         }
-        // another gives what it has, which is here already
+        // Another node sends what it has, which is here already.
         let known = watcher.apply(id(1), before.0.clone());
         assert_eq!(known, Err(CatalogueError::Stale));
         assert_eq!(listing(&watcher.view()), before.1);

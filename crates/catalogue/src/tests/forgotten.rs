@@ -1,10 +1,10 @@
-//! What was forgotten by a person's word stays so, whoever else still has it.
+//! A log that the user had this node forget stays forgotten, although other nodes still have it.
 
 use super::*;
 use crate::{CatalogueError, FORGOTTEN_MAX, LogWrite};
 
-/// An author that is gone; another, which has its log, and one of its contents cached whole; and
-/// who looks on.
+/// Creates an author that is gone, another node with its log and one of its contents cached whole,
+/// and a watcher.
 fn three() -> (Catalogue, Catalogue, Catalogue) {
     let (mut author, mut other, mut watcher) = (node(1, "x"), node(2, "y"), node(3, "z"));
     put(&mut author, "cached", file("cached", 1));
@@ -64,7 +64,7 @@ fn a_forgotten_node_is_listed_again_once_it_is_live_or_said_more() {
 }
 
 impl Catalogue {
-    /// The whole of a log, as others are given it now.
+    /// Returns the whole of a log, as other nodes receive it now.
     fn clone_log_of(&self, author: &NodeId) -> LogPart {
         self.log_part(author, 0, 0).expect("it has the log")
     }

@@ -1,4 +1,4 @@
-//! What a record, a part of a log and a node's budget may be: at, below and above each limit.
+//! Limits of a record, a part of a log and a node's budget: values at, below and above each.
 
 use super::*;
 use crate::facts::check_fact;
@@ -31,7 +31,7 @@ fn sized(size_bytes: u64) -> Kind {
     }
 }
 
-/// Below a limit, at it, and above it.
+/// Returns values below a limit, at it and above it, and whether each is accepted.
 fn around(limit: usize) -> [(usize, bool); 3] {
     [(limit - 1, true), (limit, true), (limit + 1, false)]
 }
@@ -93,7 +93,7 @@ fn a_share_has_as_many_readers_and_what_is_sealed_as_many_bytes_as_it_may() {
             number,
             share: SHARE,
             salt: [3; 16],
-            // and the author
+            // The list also has the author.
             readers: (0..=count).map(reader).collect(),
         };
         assert_eq!(check_fact(&fact).is_ok(), fits, "{count} readers");
@@ -133,7 +133,7 @@ fn a_part_of_a_log_has_as_many_records_and_bytes_as_it_may_and_no_more() {
     let pull = pull_of(pulls::watcher().handle_head(&signed(&mut author)));
     let first = part(&author, pull, PART_MAX_RECORDS);
     let length = postcard::to_stdvec(&first.records).unwrap().len();
-    // as estimated, so that some room is left
+    // The estimate leaves some room.
     assert!(!first.last && length <= PART_MAX_BYTES, "{length}");
     assert!(length > PART_MAX_BYTES / 2, "{length}");
 }

@@ -1,4 +1,4 @@
-//! What is listed while nodes come and go.
+//! Listings while nodes depart and return.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The promises of the catalogue as a whole.
+//! Tests of the catalogue as a whole.
 
 mod aliases;
 mod budgets;
@@ -29,7 +29,7 @@ use p2pfs_types::path::SharedPath;
 pub(super) const SHARE: ShareIndex = ShareIndex(0);
 
 impl Catalogue {
-    /// Says that everything in a share is gone.
+    /// Records that everything in a share is gone.
     fn remove_share(&mut self, share: ShareIndex) {
         let paths: Vec<SharedPath> = self.own_entries(share).map(|(path, _)| path).collect();
         paths
@@ -37,7 +37,7 @@ impl Catalogue {
             .for_each(|path| assert!(self.remove(share, path)));
     }
 
-    /// How many versions, and times of directories, wait for their time.
+    /// Returns the number of versions and directory times that wait for their time.
     fn early_count(&self) -> usize {
         self.merge.early.rows.len()
     }
@@ -62,7 +62,7 @@ pub(super) fn time(seconds: i64) -> Timestamp {
     }
 }
 
-/// A file whose content is the text, of a time.
+/// Creates the entry of a file with this text as its content.
 pub(super) fn file(content: &str, seconds: i64) -> Entry {
     Entry {
         kind: Kind::File {
@@ -100,7 +100,7 @@ pub(super) fn put(node: &mut Catalogue, name: &str, entry: Entry) {
     assert!(node.put(SHARE, &path(name), entry).unwrap());
 }
 
-/// The own head, with a signature that nobody checks here.
+/// Signs the own head. The signature is not checked in these tests.
 pub(super) fn signed(node: &mut Catalogue) -> SignedHead {
     let signed = SignedHead {
         head: node.own_head(),
@@ -118,13 +118,13 @@ pub(super) fn pull_of(outcome: HeadOutcome) -> Pull {
     }
 }
 
-/// The part that answers a pull.
+/// Returns the part that answers a pull.
 pub(super) fn part(from: &Catalogue, pull: Pull, limit: usize) -> LogPart {
     from.log_part_within(&pull.author, pull.epoch, pull.after, limit)
         .expect("it has the log")
 }
 
-/// Brings a node's log as `from` has it to another, by parts of a few records.
+/// Transfers a node's log from one node to another, in parts of a few records.
 pub(super) fn bring(author: &NodeId, from: &Catalogue, to: &mut Catalogue, limit: usize) {
     let head = from.head_of(author).expect("it has the log").clone();
     let HeadOutcome::Pull(mut pull) = to.handle_head(&head) else {
@@ -141,19 +141,19 @@ pub(super) fn bring(author: &NodeId, from: &Catalogue, to: &mut Catalogue, limit
     panic!("a pull of an honest log ends");
 }
 
-/// Brings a node's own log to another, which takes the node for live.
+/// Transfers a node's own log to another node, which regards the first as live.
 pub(super) fn share(from: &mut Catalogue, to: &mut Catalogue) {
     let author = signed(from).head.author;
     to.set_live(author, true).unwrap();
     bring(&author, from, to, 4096);
 }
 
-/// Every listed path from the root down, conflict names included, with what it stands for.
+/// Returns every listed path from the root down, including conflict names, with its object.
 pub(super) fn listing(view: &View) -> Vec<(String, Found)> {
     let mut all = Vec::new();
     let mut open = vec![SharedPath::root()];
     while let Some(dir) = open.pop() {
-        // by small pages, so that resuming is tried too
+        // Small pages also test how a listing continues.
         let mut after: Option<Box<[u8]>> = None;
         let mut names: Vec<Box<[u8]>> = Vec::new();
         loop {
@@ -191,7 +191,7 @@ pub(super) fn names(view: &View) -> Vec<String> {
     listing(view).into_iter().map(|(name, _)| name).collect()
 }
 
-/// The content that a path shows.
+/// Returns the content that a path shows.
 pub(super) fn shown(view: &View, name: &str) -> Option<ContentHash> {
     match view.lookup(&path(name))?.kind {
         Kind::File { hash, .. } => Some(hash),

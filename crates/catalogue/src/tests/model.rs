@@ -1,4 +1,4 @@
-//! The merge against a merge from scratch, for random logs, deliveries and deaths.
+//! Compares the merge with a merge from scratch, for random logs, deliveries and departures.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ struct Model<'a> {
 }
 
 type Candidate<'a> = (usize, ShareIndex, &'a Entry);
-/// By path: kind, mtime, author.
+/// Kind, mtime and author of each path.
 type Listing = BTreeMap<SharedPath, (Kind, Timestamp, Option<NodeId>)>;
 
 impl<'a> Model<'a> {
@@ -48,7 +48,7 @@ impl<'a> Model<'a> {
         above.find_map(|path| self.owners.get(&path).copied())
     }
 
-    /// Whether a path is nobody's, or this author's.
+    /// Returns whether a path has no owner or belongs to this author.
     fn may_have(&self, author: usize, path: &SharedPath) -> bool {
         let owner = self.owner_of(path);
         owner.is_none_or(|owner| owner == node_id(author))
@@ -88,7 +88,7 @@ impl<'a> Model<'a> {
         dirs
     }
 
-    /// The versions of each path that can be given, the best first.
+    /// Returns the versions of each path that a live node can give, the best first.
     fn versions(&self) -> BTreeMap<&'a SharedPath, Vec<Candidate<'a>>> {
         let mut versions: BTreeMap<&SharedPath, Vec<Candidate<'_>>> = BTreeMap::new();
         for (path, candidate) in self.all().filter(|(p, c)| self.is_givable(p, c)) {
@@ -117,7 +117,7 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// Everything below the root, and the root's own time.
+    /// Returns everything below the root, and the root's own time.
     fn listing(&self) -> (Listing, Totals, Timestamp) {
         let dirs = self.directories();
         let mut listing = Listing::new();
@@ -162,7 +162,7 @@ impl<'a> Model<'a> {
         (listing, totals, root_time)
     }
 
-    /// That of its newest record, or of what changed in it since.
+    /// Returns the time of a directory's newest record, or of a later change in it.
     fn directory_time(
         &self,
         dir: &SharedPath,

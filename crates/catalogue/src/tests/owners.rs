@@ -1,9 +1,9 @@
-//! Nobody else's version has a name at or below a path that somebody owns.
+//! At and below an owned path, only the owner's versions have names.
 
 use super::*;
 use crate::{Owners, Rule};
 
-/// A watcher that has what the owner (1) and somebody else (2) list.
+/// Creates a watcher with the entries of the owner (1) and of another node (2).
 fn watcher() -> Catalogue {
     let (mut owner, mut other) = (node(1, "owner"), node(2, "other"));
     put(&mut owner, "docs/guide.txt", file("right", 1));

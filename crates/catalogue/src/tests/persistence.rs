@@ -1,4 +1,4 @@
-//! What is given out to be stored is enough to go on from.
+//! The writes suffice to restore the catalogue.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::{LogState, LogWrite, RESTART_GAP};
 use p2pfs_proto::wire::native::record::{Fact, Record};
 
-/// A store as plain as can be.
+/// A simple store in memory.
 #[derive(Default)]
 struct Plain(BTreeMap<NodeId, (BTreeMap<u64, Fact>, Option<LogState>)>);
 
@@ -140,7 +140,7 @@ fn an_own_link_that_no_log_may_hold_any_more_is_taken_back_before_others_hear_of
     let mut store = Plain::default();
     store.write(author.take_writes(usize::MAX));
     let (records, state) = store.0.get_mut(&id(1)).unwrap();
-    // as an earlier version stored it; the digest is then summed anew
+    // An earlier version stored it like this. The digest is then computed again.
     for fact in records.values_mut() {
         if let Fact::Entry {
             path: at, entry, ..

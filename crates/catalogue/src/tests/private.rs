@@ -1,4 +1,4 @@
-//! Who is given the bytes of what is for some nodes alone.
+//! Which nodes receive the bytes of private contents.
 
 use super::readers::{hash, id_of, keyed, names, read_by};
 use super::*;
@@ -20,14 +20,14 @@ fn bytes_of_a_restricted_share_are_for_its_readers_also_from_a_cache() {
         assert!(!view.admits(&id_of(3), &hash("bytes")) && view.is_private(&hash("bytes")));
         assert!(view.admits(&id_of(3), &hash("open")) && view.admits(&id_of(3), &hash("other")));
     }
-    // who learnt the hash says that the content is open
+    // A node that learnt the hash lists the content openly.
     put(&mut c, "claimed", file("bytes", 1));
     share(&mut c, &mut a);
     share(&mut c, &mut b);
     assert!(!a.view().admits(&id_of(3), &hash("bytes")));
     assert!(!b.view().admits(&id_of(3), &hash("bytes")));
     assert_eq!(b.have(hash("bytes"), 5), Ok(false), "of it nothing is said");
-    // what its author shares openly as well is open where it is shared
+    // A content that its author also shares openly is open where it is shared.
     let other = ShareIndex(1);
     assert!(a.put(other, &path("also"), file("bytes", 1)).unwrap());
     assert!(a.view().admits(&id_of(3), &hash("bytes")));
@@ -60,7 +60,7 @@ fn what_lost_its_sealed_name_is_given_to_nobody_until_its_author_opens_it() {
     assert!(!anew.view().admits(&id_of(1), &hash("gone")));
     anew.drop_marks(&[mark]);
     assert!(anew.view().admits(&id_of(1), &hash("gone")));
-    // listed openly by another it stays private, by its author it does not
+    // An open listing by another node keeps it private. An open listing by its author does not.
     let mut c = keyed(3);
     put(&mut c, "claimed", file("gone", 1));
     share(&mut c, &mut b);
@@ -83,7 +83,7 @@ fn a_cached_content_that_becomes_private_is_said_no_more() {
     b.review_haves().unwrap();
     assert_eq!(b.have(hash("bytes"), 5), Ok(false));
     assert_eq!(b.own_haves().count(), 0);
-    // what is cached here stays listed here, and nowhere else
+    // A content that is cached here stays listed here, and on no other node.
     let mut c = keyed(3);
     read_by(&mut a, Some(&[2, 3]));
     for node in [&mut b, &mut c] {
@@ -123,7 +123,7 @@ fn who_restricts_what_another_shares_openly_holds_back_its_readers_caches_alone(
     assert!(!view.admits(&anybody, &public) && view.admits(&id_of(2), &public));
     assert_eq!(names(&mut reader), ["f", "mine"], "it is read as before");
     assert!(reader.view().holders(&public).contains(&id_of(1)));
-    // neither what it takes back nor another's word opens it, its own share of it does
+    // A removal and an open listing by another node do not make it open. An own share of it does.
     bad.remove(SHARE, &path("mine"));
     share(&mut bad, &mut reader);
     assert!(!reader.view().admits(&anybody, &public));
@@ -152,7 +152,7 @@ fn what_was_open_and_is_for_some_now_is_given_by_no_cache_to_others_until_it_is_
         assert!(!node.view().admits(&id_of(9), &bytes));
     }
     assert!(reader.view().admits(&id_of(2), &bytes) && !other.view().admits(&id_of(2), &bytes));
-    // who could read it and shares it himself is not kept from that
+    // A node that could read it and shares it itself may continue to do so.
     assert!(other.view().admits(&id_of(9), &also) && !reader.view().admits(&id_of(9), &also));
     read_by(&mut a, None);
     for node in [&mut reader, &mut other] {

@@ -1,4 +1,4 @@
-//! Heads and parts of logs between nodes, honest and not.
+//! Exchange of heads and log parts between honest and dishonest nodes.
 
 use super::*;
 use crate::log::Log;
@@ -138,7 +138,7 @@ fn what_was_said_first_is_never_missing_where_what_was_said_later_is_listed() {
     for round in 0..3 {
         (0..30).for_each(|n| put(&mut author, &format!("object{n}"), file(&n.to_string(), n)));
         put(&mut author, "reference", file(&round.to_string(), round));
-        // said again, and so behind the reference
+        // These are recorded again, and are therefore behind the reference.
         (0..30).for_each(|n| {
             put(
                 &mut author,
@@ -150,7 +150,7 @@ fn what_was_said_first_is_never_missing_where_what_was_said_later_is_listed() {
         let mut pull = pull_of(watcher.handle_head(&signed(&mut author)));
         while let Applied::More(next) = watcher.apply(id(1), part(&author, pull, 3)).unwrap() {
             assert!(whole(&watcher.view()), "in the middle of pull {round}");
-            // another head, or the same one again, does not begin it anew
+            // Another head, or the same one again, does not restart the pull.
             let again = watcher.handle_head(author.head_of(&id(1)).unwrap());
             assert_eq!(pull_of(again), next);
             pull = next;
@@ -248,7 +248,7 @@ fn a_node_that_lost_its_state_goes_on_above_its_old_head() {
 fn a_node_that_lost_its_state_and_begins_a_later_life_contradicts_nothing_of_its_earlier_one() {
     let mut watcher = watcher();
     for life in [5, 6] {
-        // as many names as before, and other contents
+        // The log has as many names as before, and other contents.
         let mut author = node(1, "x");
         author.begin_own(life);
         put(&mut author, "p", file(&format!("life {life}"), 1));

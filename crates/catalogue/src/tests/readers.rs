@@ -1,4 +1,4 @@
-//! Shares that are for some nodes alone.
+//! Shares that some nodes alone may read.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(super) fn id_of(number: u8) -> NodeId {
     key(number).node_id()
 }
 
-/// A node that can open what is sealed for it.
+/// Creates a node that can open records sealed for it.
 pub(super) fn keyed(number: u8) -> Catalogue {
     let name = NodeName::new(format!("n{number}")).unwrap();
     Catalogue::of_key(Arc::new(key(number)), name)
@@ -43,7 +43,7 @@ pub(super) fn hash(text: &str) -> ContentHash {
     ContentHash::of(text.as_bytes())
 }
 
-/// Nothing of a file is to be seen, by whatever way it is asked for.
+/// Asserts that no query shows anything of a file.
 fn assert_knows_nothing(node: &mut Catalogue, name: &str, content: &str, author: &str) {
     let view = node.view();
     assert_eq!(view.lookup(&path(name)), None);
@@ -62,7 +62,7 @@ fn readers_list_what_is_for_them_and_others_know_nothing_of_it() {
     put(&mut a, "d/secret", file("bytes", 2));
     put(&mut a, "d/link", link("secret", 2));
     share(&mut a, &mut c);
-    // by way of who cannot read it
+    // The log arrives through a node that cannot read it.
     b.set_live(id_of(1), true).unwrap();
     bring(&id_of(1), &c, &mut b, 2);
     assert_eq!(names(&mut a), ["d", "d/link", "d/secret"]);
@@ -166,7 +166,7 @@ fn what_changes_while_a_list_changes_is_said_once_and_right() {
 fn a_list_that_did_not_change_keeps_its_key_also_where_a_reader_is_no_key() {
     let mut a = keyed(1);
     let mut list = readers(&[2]);
-    // the neutral element: nothing can be sealed for it
+    // This key is the neutral element, so nothing can be sealed for it.
     let mut no_key = [0; 32];
     no_key[0] = 1;
     list.insert(NodeId::new(no_key));
@@ -225,7 +225,7 @@ fn a_name_sealed_twice_is_the_same_log_to_readers_and_to_others() {
     put(&mut a, "one", file("one", 1));
     let other = key(1).share_key(b"mine");
     let number = ShareIndex::FIRST_SEALED;
-    // a forger that knows the key of its own share, and a record that opens to nothing
+    // One record is from a forger with the key of its own share, and one opens to nothing.
     for path in [other.seal(b"", b"one"), vec![7; 60]] {
         let entry = vec![1; 90].into();
         let path = path.into();
@@ -312,7 +312,7 @@ fn a_log_says_under_the_numbers_of_sealed_shares_nothing_in_clear() {
     }
 }
 
-/// What one node of the random walk shares: each file with its content, and for whom.
+/// The share of one node in the random walk: its files with their contents, and its readers.
 struct Sharing {
     files: BTreeSet<u8>,
     readers: Option<BTreeSet<NodeId>>,
@@ -350,7 +350,7 @@ fn step(rng: &mut StdRng, nodes: &mut [Catalogue], sharing: &mut [Sharing]) {
     }
 }
 
-/// Brings every log to every node, by way of whoever comes first.
+/// Transfers every log to every node, through nodes in random order.
 fn exchange(rng: &mut StdRng, nodes: &mut [Catalogue]) {
     for node in nodes.iter_mut() {
         while node.restate() {}

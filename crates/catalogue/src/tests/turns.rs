@@ -1,4 +1,4 @@
-//! Promises about logs that are long to take in: it is done by turns, and nothing of that shows.
+//! Long logs are applied in turns, and no view shows a partly applied log.
 
 use super::*;
 use crate::intake::TURN_STEPS;
@@ -9,7 +9,7 @@ use p2pfs_proto::wire::native::record::PATH_MAX_DEPTH;
 
 const FILES: usize = 100;
 
-/// A node with as many directories as make many turns, and what it would give of its log.
+/// Creates a node with enough directories for many turns, and returns its whole log as a part.
 fn deep() -> (Catalogue, LogPart) {
     let mut author = node(1, "one");
     for number in 0..FILES {
@@ -37,7 +37,7 @@ fn directories(of: &Catalogue) -> u64 {
     of.cost_of(&id(1)).directories
 }
 
-/// Takes turns until something came of it; how many it took.
+/// Takes turns until there is an outcome. Returns the number of turns with it.
 fn take_turns(watcher: &mut Catalogue) -> (usize, NodeId, Applied) {
     for turns in 0.. {
         if let Some((author, applied)) = watcher.poll_taken() {
@@ -62,7 +62,7 @@ fn a_log_of_many_directories_is_taken_in_by_bounded_turns_as_if_it_were_one() {
     assert!(!by_turns.is_taking_in(), "a view shows nothing of it yet");
     by_turns.take_turn();
     assert!(by_turns.is_taking_in() && directories(&by_turns) > 0);
-    // other work goes on meanwhile, and the same part once more changes nothing
+    // Other work continues in the meantime, and a repeat of the same part changes nothing.
     put(&mut by_turns, "own", file("y", 1));
     put(&mut at_once, "own", file("y", 1));
     assert_eq!(by_turns.begin_apply(id(1), part), Ok(None));
@@ -74,7 +74,7 @@ fn a_log_of_many_directories_is_taken_in_by_bounded_turns_as_if_it_were_one() {
     assert_eq!(by_turns.head_of(&id(1)), at_once.head_of(&id(1)));
 }
 
-/// No part may wait for the next in this one.
+/// Fills the room for staged parts, so that no part can wait for the next.
 fn without_room(mut watcher: Catalogue) -> Catalogue {
     watcher.set_live(id(9), true).unwrap();
     let other = watcher.index_of(&id(9)).unwrap();
@@ -88,7 +88,7 @@ fn without_room(mut watcher: Catalogue) -> Catalogue {
     watcher
 }
 
-/// Takes in what is wrong by two parts, the first of them at once.
+/// Applies a wrong log in two parts, the first of them at once.
 fn take_in_parts(watcher: &mut Catalogue, whole: LogPart) -> usize {
     let mut first = whole.clone();
     let rest = first.records.split_off(20);
@@ -180,7 +180,7 @@ fn a_node_that_is_forgotten_while_its_log_is_taken_in_leaves_nothing() {
     assert_eq!(directories(&watcher), (FILES * (PATH_MAX_DEPTH - 1)) as u64);
 }
 
-/// A log of so many files, and what it would give of it.
+/// Creates a log of `files` files, and returns the whole log as a part.
 fn plain(number: u8, files: i64) -> (Catalogue, LogPart) {
     let mut author = node(number, "plain");
     for n in 0..files {
@@ -204,7 +204,8 @@ fn whole_of(author: &mut Catalogue) -> LogPart {
     part(author, pull, usize::MAX)
 }
 
-/// The same node, in a further life, with a few files; the sum of its log may be wrong.
+/// Returns the log of the same node in a further life, with a few files. The sum of the log may be
+/// wrong.
 fn later_life(epoch: u64, is_wrong: bool) -> LogPart {
     let mut again = node(1, "one");
     again.recover_own(epoch);
@@ -277,7 +278,7 @@ fn logs_are_taken_in_as_they_came_and_between_two_a_view_can_be_taken() {
             (part.head.head.author, Applied::Complete)
         );
         assert!(!watcher.is_taking_in(), "a view shows whole logs");
-        // with the directory that they are in
+        // The count includes the directory that contains them.
         listed += part.records.len() + 1;
         assert_eq!(watcher.view().totals().entries, listed as u64);
     }
@@ -338,7 +339,7 @@ fn what_is_stored_of_a_log_is_whole_also_while_more_of_it_is_taken_in() {
     );
 }
 
-/// A log with one name in so many shares, each time with another content.
+/// Returns a log with one name in `shares` shares, each with another content.
 fn one_name(shares: u16) -> LogPart {
     let mut author = node(1, "one");
     for number in 0..shares {
@@ -348,7 +349,7 @@ fn one_name(shares: u16) -> LogPart {
     whole_of(&mut author)
 }
 
-/// Candidates that a turn may look at, with those of the last name.
+/// Candidates that one turn may examine, including those of the last name.
 const TURN_LOOKS: usize = (TURN_STEPS + 1) * LOOKS_PER_STEP;
 
 #[test]

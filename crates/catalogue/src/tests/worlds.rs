@@ -1,5 +1,5 @@
-//! Random worlds: authors who say things, and observers who hear of them in pieces, out of order,
-//! while nodes die, return, compact their logs, lose them, and observers restart.
+//! Random worlds. Authors record facts, and observers receive these in parts and out of order. In
+//! the meantime nodes depart and return, compact or lose their logs, and observers restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,10 +9,10 @@ use super::*;
 use crate::Owners;
 
 pub(super) const NODES: usize = 4;
-/// Two of one name, so that labels matter.
+/// Two nodes have the same name, so that labels matter.
 pub(super) const NAMES: [&str; NODES] = ["n0", "n1", "n0", "n2"];
 
-/// What one author says, as plainly as can be.
+/// The facts of one author, as a simple model.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Said {
     pub(super) entries: BTreeMap<(ShareIndex, SharedPath), Entry>,
@@ -20,7 +20,7 @@ pub(super) struct Said {
 }
 
 pub(super) fn node_id(author: usize) -> NodeId {
-    // not in the order of the numbers
+    // The ids do not have the order of the numbers.
     id(0x1a ^ (author as u8 * 0x35))
 }
 
@@ -77,7 +77,8 @@ pub(super) enum Step {
     LookAt {
         to: usize,
     },
-    /// Hears whose which path is, which the others may hear later or otherwise.
+    /// The observer receives owners of paths. Other observers may receive them later, or receive
+    /// different ones.
     SetOwners {
         to: usize,
         owners: Owners,
@@ -118,7 +119,7 @@ fn paths() -> impl Strategy<Value = SharedPath> {
     proptest::collection::vec(name, 1..4).prop_map(|names| path(&names.join("/")))
 }
 
-/// Whose some paths are: nested ones, the root, and paths that nothing is at.
+/// Generates owners of paths: nested ones, the root, and paths without any object.
 pub(super) fn owners() -> impl Strategy<Value = Owners> {
     let path = prop_oneof![
         1 => Just(SharedPath::root()),
@@ -165,7 +166,7 @@ pub(super) struct Observer {
 impl Observer {
     fn new(number: u8) -> Self {
         let mut catalogue = node(number, "observer");
-        // so that most things happen while a sweep is under way
+        // With small steps, most events happen during a sweep.
         catalogue.merge.step_records = 2;
         catalogue.intakes.steps = 3;
         Self {
@@ -175,7 +176,7 @@ impl Observer {
     }
 
     fn knows(&self, head: &SignedHead) -> bool {
-        // a floor raised by hand in the test does not raise the sequence
+        // A floor that the test raises does not raise the sequence.
         let said = |signed: &SignedHead| {
             (
                 signed.head.epoch,
@@ -187,7 +188,7 @@ impl Observer {
         self.catalogue.head_of(&head.head.author).map(said) == Some(said(head))
     }
 
-    /// One part of one author's log, or its head.
+    /// Transfers one part of one author's log, or its head.
     fn take_part(&mut self, author: usize, from: &Catalogue, limit: usize) {
         let id = node_id(author);
         let Some(pull) = self.pulls[author] else {
@@ -224,7 +225,7 @@ impl Observer {
         }
     }
 
-    /// As after a kill: only what was to be written is left.
+    /// Restarts an observer as after a kill: only the pending writes survive.
     fn restart(&mut self, number: u8, live: impl Iterator<Item = NodeId>) {
         self.catalogue.store_anew();
         let writes = self.catalogue.take_writes(usize::MAX);
@@ -331,7 +332,7 @@ impl World {
         }
     }
 
-    /// Lets every observer have all logs, one live set and the same owners.
+    /// Gives every observer all logs, the same live nodes and the same owners.
     pub(super) fn settle(&mut self, live: &BTreeSet<usize>, owners: &Owners) {
         for author in 0..NODES {
             let head = signed(&mut self.authors[author]);
