@@ -1,12 +1,13 @@
-//! Which small files a program will open next: directories are read in the order in which they
-//! are listed, or by their names or their inodes' numbers, and few programs do otherwise.
+//! Predicts the small files that a program will open next. Most programs read a directory in its
+//! listed order, or by name, or by inode number.
 //!
-//! Pure: told of every open, it says which files to ask for. A program that opens three files one
-//! after the other in one of these orders is taken to go on so; the more of what was asked for
-//! it opens, the more is asked for ahead of it, and what it leaves out makes that less. So what is
-//! asked for in vain is bounded by what was of use before, and a program that reads a file here
-//! and there leads to nothing. What it goes by holds for the next directories of the same program
-//! too, and once it has gone from one to the next, the one after is begun before it is there.
+//! The state machine is pure: it receives every open and returns the files to request. If a program
+//! opens three files in a row in one of these orders, it is expected to continue. The more of the
+//! requested files it opens, the more are requested ahead of it. Each file that it skips reduces
+//! that number. The requests in vain are therefore limited by the requests that were useful before,
+//! and a program that reads scattered files causes none. The detected order also applies to the
+//! next directories of the same program. Once the program has moved from one directory to the next,
+//! the following directory is requested before the program reaches it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroUsize;
@@ -17,57 +18,59 @@ use lru::LruCache;
 
 use super::order::{By, ORDERS, Order};
 
-/// How many neighbours a program must have opened in a row.
+/// Consecutive neighbours that a program must have opened before files are requested ahead.
 const RUN_MIN: usize = 2;
-/// How many files are asked for then; each that is opened adds one.
+/// Initial number of files requested ahead. Each of them that is opened adds one.
 const WINDOW_START: usize = 4;
-/// The most files that are asked for and not opened, for one program.
+/// Maximum files of one program that are requested and not opened yet.
 pub const WINDOW_MAX_FILES: usize = 256;
-/// The most bytes of them: what 20 ms at 100 MB/s hold, twice.
+/// Maximum bytes of these files: twice the amount that 20 ms at 100 MB/s transfer.
 pub const WINDOW_MAX_BYTES: u64 = 4 << 20;
-/// How many programs are followed; the one that opened longest ago is forgotten.
+/// Maximum programs that are tracked. The one with the oldest open is forgotten.
 const PROGRAMS_MAX: NonZeroUsize = NonZeroUsize::new(8).unwrap();
-/// How far a program's threads may be from the order before a file counts as left out.
+/// Distance by which a program's threads may deviate from the order before a file counts as
+/// skipped.
 const SLACK_FILES: usize = 8;
-/// For how long the order of a directory is believed.
+/// How long the order of a directory stays valid.
 const ORDER_LIFETIME: Duration = Duration::from_secs(30);
-/// How many directories of one program are followed: as many as a window of small ones has.
+/// Maximum directories of one program that are tracked: as many as a window of small directories
+/// covers.
 const DIRECTORIES_MAX: usize = 128;
-/// How many files these have together, so that their names take a few megabytes at most.
+/// Maximum files in these directories together, so that their names take a few megabytes at most.
 const KNOWN_FILES_MAX: usize = 32_768;
 
-/// What follows from an open.
+/// Consequences of an open.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Follow<D, T> {
-    /// To be asked for, in this order.
+    /// The files to request, in this order.
     pub ask: Vec<T>,
-    /// What must be known for more.
+    /// The information needed to request more.
     pub needs: Option<Needs<D>>,
 }
 
-/// What the state machine wants to know.
+/// Information that the state machine needs.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Needs<D> {
     /// The order of a directory: see [`Ahead::listed`].
     Order(D),
-    /// Which directory comes after this one: see [`Ahead::comes_next`].
+    /// The directory after this one: see [`Ahead::comes_next`].
     After(D, By),
 }
 
-/// What is known of the programs that read. `D` names directories, `T` is what is asked for.
+/// State of the programs that read. `D` identifies a directory, `T` a file to request.
 pub(super) struct Ahead<D, T> {
     programs: LruCache<u32, Program<D, T>>,
 }
 
 struct Program<D, T> {
-    /// The latest last.
+    /// The tracked directories, the latest last.
     directories: VecDeque<Directory<D, T>>,
     window: usize,
-    /// Which of the orders it goes by, where it goes by one.
+    /// The detected order, if there is one.
     by: Option<By>,
-    /// Whether it went from one directory to the next.
+    /// Whether the program moved from one directory to the next.
     goes_on: bool,
-    /// Where asking goes on.
+    /// The directory in which requests continue.
     asking: Option<D>,
 }
 
@@ -75,15 +78,17 @@ struct Directory<D, T> {
     name: D,
     order: Option<Arc<Order<T>>>,
     listed_at: Option<Instant>,
-    /// The names that were opened before the order was known.
+    /// Names that were opened before the order was known.
     opened: Vec<Box<[u8]>>,
-    /// The last open's place in each order, and how many neighbours came one after the other.
+    /// The position of the last open in each order.
     last: Option<[usize; ORDERS]>,
+    /// The number of consecutive neighbours in each order.
     runs: [usize; ORDERS],
-    /// Where asking goes on.
+    /// The position at which requests continue.
     next: usize,
-    /// Places that were asked for and not opened, and their bytes.
+    /// Positions of files that were requested and not opened yet.
     unread: BTreeSet<usize>,
+    /// The bytes of these files.
     unread_bytes: u64,
 }
 
@@ -106,7 +111,7 @@ impl<D: Clone + PartialEq, T: Clone> Ahead<D, T> {
         }
     }
 
-    /// A program opened a file of that name in a directory.
+    /// Records that a program opened a file in a directory.
     pub(crate) fn opened(
         &mut self,
         now: Instant,
@@ -134,7 +139,8 @@ impl<D: Clone + PartialEq, T: Clone> Ahead<D, T> {
         program.ask()
     }
 
-    /// A program lists a directory: one that goes by an order will open its first files.
+    /// Records that a program lists a directory. A program with a detected order will open its
+    /// first files.
     pub(crate) fn lists(&mut self, program: u32, dir: &D) -> Follow<D, T> {
         match self.programs.get_mut(&program) {
             Some(program) if program.by.is_some() && !program.knows(dir) => {
@@ -144,7 +150,7 @@ impl<D: Clone + PartialEq, T: Clone> Ahead<D, T> {
         }
     }
 
-    /// The order of a directory that was called for.
+    /// Sets the order of a directory, as requested by [`Needs::Order`].
     pub(crate) fn listed(
         &mut self,
         now: Instant,
@@ -164,8 +170,8 @@ impl<D: Clone + PartialEq, T: Clone> Ahead<D, T> {
         program.ask()
     }
 
-    /// This directory comes after the one that asking was through with; `order` is called where
-    /// it is not known yet.
+    /// Sets the directory that follows the fully requested one. `order` is called if the
+    /// directory's order is not known yet.
     pub(crate) fn comes_next(
         &mut self,
         now: Instant,
@@ -180,7 +186,7 @@ impl<D: Clone + PartialEq, T: Clone> Ahead<D, T> {
         if !program.knows(dir) {
             let mut next = Directory::new(dir.clone());
             (next.order, next.listed_at) = (Some(order()), Some(now));
-            // the program is where it was
+            // The program itself has not moved, so this directory is not the latest.
             program.directories.push_front(next);
             program.bound();
         }
@@ -203,7 +209,7 @@ impl<D: Clone + PartialEq, T: Clone> Program<D, T> {
         self.directories.iter().any(|it| it.name == *dir)
     }
 
-    /// The directory, the latest one from now on.
+    /// Makes a directory the latest one and returns it.
     fn directory(&mut self, name: &D) -> &mut Directory<D, T> {
         let known = self.directories.iter().position(|it| it.name == *name);
         let here = known.and_then(|at| self.directories.remove(at));
@@ -212,7 +218,8 @@ impl<D: Clone + PartialEq, T: Clone> Program<D, T> {
         self.directories.back_mut().expect("one was pushed")
     }
 
-    /// Forgets the directories that were left longest ago; what was asked for there was in vain.
+    /// Forgets the directories that were left longest ago. If files requested there were not
+    /// opened, the window is halved.
     fn bound(&mut self) {
         let files = |it: &Directory<D, T>| it.order.as_ref().map_or(0, |order| order.len());
         let mut known: usize = self.directories.iter().map(files).sum();
@@ -232,7 +239,7 @@ impl<D: Clone + PartialEq, T: Clone> Program<D, T> {
         }
     }
 
-    /// One more file of the latest directory was opened.
+    /// Records one more open in the latest directory.
     fn step(&mut self, name: &[u8]) {
         let elsewhere = self.unread() > 0;
         let Some(here) = self.directories.back_mut() else {
@@ -250,13 +257,14 @@ impl<D: Clone + PartialEq, T: Clone> Program<D, T> {
                 self.window = (self.window + 1).min(WINDOW_MAX_FILES);
                 (0..left_out).for_each(|_| self.window /= 2);
             }
-            // another directory than was expected
+            // The program moved to another directory than expected.
             Some(_) if is_first && self.goes_on && elsewhere => {
                 self.window /= 2;
                 self.goes_on = false;
             }
             Some(_) if is_first => self.goes_on = true,
-            // in order, though it was not asked for: too large, or sooner than that
+            // The file is next in order, but was not requested: it is too large, or was opened
+            // earlier than that.
             Some(by) if here.runs[by as usize] > 0 => {}
             Some(_) => self.window /= 2,
             None => {}
@@ -266,7 +274,7 @@ impl<D: Clone + PartialEq, T: Clone> Program<D, T> {
         }
     }
 
-    /// Takes the program for one that goes by an order, where it has shown that.
+    /// Detects the order of the program from its consecutive neighbours.
     fn take_up(&mut self) {
         let Some(here) = self.directories.back_mut() else {
             return;
@@ -283,7 +291,7 @@ impl<D: Clone + PartialEq, T: Clone> Program<D, T> {
         self.directories.iter().map(|it| it.unread.len()).sum()
     }
 
-    /// What to ask for now: enough for a batch, or nothing yet.
+    /// Returns the files to request now: enough for a batch, or none yet.
     fn ask(&mut self) -> Follow<D, T> {
         let unread = self.unread();
         let unread_bytes: u64 = self.directories.iter().map(|it| it.unread_bytes).sum();
@@ -320,13 +328,13 @@ impl<D, T: Clone> Directory<D, T> {
         }
     }
 
-    /// Counts neighbours.
+    /// Counts consecutive neighbours in each order.
     fn run(&mut self, places: [usize; ORDERS]) {
         if let Some(last) = self.last {
             for (run, (last, place)) in self.runs.iter_mut().zip(last.into_iter().zip(places)) {
                 match place == last + 1 {
                     true => *run += 1,
-                    // the same once more, as of a program that looks at it first
+                    // The same file again, as from a program that examines it first.
                     false if place == last => {}
                     false => *run = 0,
                 }
@@ -335,7 +343,7 @@ impl<D, T: Clone> Directory<D, T> {
         self.last = Some(places);
     }
 
-    /// A file was opened that was asked for. Says how many before it were left out.
+    /// Records that a requested file was opened. Returns how many earlier ones were skipped.
     fn read(&mut self, by: By, place: usize) -> usize {
         let before = ..place.saturating_sub(SLACK_FILES);
         let left_out: Vec<usize> = self.unread.range(before).copied().collect();
@@ -357,7 +365,7 @@ impl<D, T: Clone> Directory<D, T> {
         self.order.as_ref().is_none_or(|it| self.next >= it.len())
     }
 
-    /// The next files, at most so many and so many bytes.
+    /// Returns the next files to request, at most `files_max` files and `bytes_max` bytes.
     fn ask(&mut self, by: By, files_max: usize, bytes_max: u64) -> Vec<T> {
         let Some(files) = self.order.clone() else {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! What `stat` and `df` show, as types.
+//! Types for the attributes that `stat` and `df` show.
 
 use std::time::Duration;
 
@@ -8,67 +8,67 @@ use p2pfs_proto::wire::native::record::Timestamp;
 /// The unit of `st_blocks` (stat(2)).
 const BLOCK_BYTES: u64 = 512;
 
-/// What kind of thing an inode is.
+/// The type of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
-    /// Has names in it.
+    /// A directory.
     Directory,
-    /// Has bytes in it.
+    /// A regular file.
     Regular,
-    /// Points elsewhere.
+    /// A symbolic link.
     Symlink,
 }
 
-/// What `stat` shows.
+/// Attributes that `stat` shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attributes {
-    /// The inode's number.
+    /// The inode number.
     pub ino: u64,
-    /// What it is.
+    /// The type of the inode.
     pub kind: FileKind,
     pub size_bytes: u64,
-    /// What is cached of it, in units of 512 bytes; never 0 for a file with bytes, since `tar`
-    /// would take it for a hole.
+    /// Cached bytes in units of 512. It is never 0 for a file with bytes, because `tar` would take
+    /// it for a hole.
     pub blocks: u64,
-    /// Modified when.
+    /// Modification time.
     pub mtime: Timestamp,
-    /// Permissions.
+    /// Permission bits.
     pub mode: u16,
-    /// For a directory 2 and one for each directory in it, which `find` counts on; for the rest 1.
-    /// 0 once the name stands for something else.
+    /// Number of links. For a directory it is 2 plus one for each subdirectory, which `find` relies
+    /// on. For other types it is 1. It is 0 once the name stands for another version.
     pub links: u32,
-    /// Owner.
+    /// User ID of the owner.
     pub uid: u32,
-    /// Group.
+    /// Group ID.
     pub gid: u32,
-    /// How long they hold if nothing is said.
+    /// How long the kernel may cache the attributes without an invalidation.
     pub lifetime: Duration,
 }
 
-/// What a lookup found.
+/// Result of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// How long the name stands for this inode if nothing is said.
+    /// How long the kernel may cache the name without an invalidation.
     pub lifetime: Duration,
     /// The inode's attributes.
     pub attributes: Attributes,
 }
 
-/// What `df` shows.
+/// Figures that `df` shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatFs {
-    /// Unique bytes shared in the cluster.
+    /// Bytes of the distinct contents shared in the cluster.
     pub used_bytes: u64,
-    /// What of the cache budget is free.
+    /// Free bytes of the cache budget.
     pub available_bytes: u64,
-    /// How many names there are.
+    /// Number of names.
     pub entries: u64,
-    /// How many more there may be.
+    /// Number of further names that are possible.
     pub free_entries: u64,
 }
 
 impl Node {
-    /// What kind of thing this is.
+    /// Returns the file type of the node.
     pub(crate) fn kind(&self) -> FileKind {
         match self {
             Self::Directory => FileKind::Directory,

@@ -1,8 +1,9 @@
-//! A directory's names in the order of their cookies, each with what was found of it.
+//! A directory's names in the order of their cookies, each with its catalogue record.
 //!
-//! A cookie is a hash of the name and the listing is sorted by it, as in ext4's htree. So a cookie
-//! means the same to every handle, in every version of the directory, and after a restart: a
-//! name that is there all the while is listed once, whatever comes and goes beside it.
+//! A cookie is a hash of the name and the listing is sorted by it, as in ext4's htree. A cookie
+//! therefore has the same meaning in every handle, in every version of the directory, and after a
+//! restart. A name that stays in the directory is listed once, whatever names appear or vanish
+//! beside it.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -14,41 +15,43 @@ use parking_lot::Mutex;
 use super::own_attributes::{InOrder, LooksAhead};
 use p2pfs_catalogue::{HeldName, View};
 
-/// The cookie of `.`; that of `..` is the next.
+/// The cookie of `.`. The cookie of `..` is the next.
 pub const DOT_COOKIE: u64 = 1;
 /// The cookie of `..`.
 pub const DOT_DOT_COOKIE: u64 = 2;
 const FIRST_NAME_COOKIE: u64 = 3;
-/// How many directories are remembered while they are listed in parts. One that is pushed out is
-/// listed anew from where its reader stands.
+/// Maximum listings that are kept while they are read in parts. An evicted one is taken again from
+/// the reader's position.
 pub const LISTINGS_MAX: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
-/// Where a listing goes on after this name. Below 2^63, since the kernel's offsets are signed.
+/// Returns the cookie after which a listing continues behind this name. It is below 2^63, because
+/// the kernel's offsets are signed.
 pub fn cookie(name: &[u8]) -> u64 {
     let hash = blake3::hash(name);
     let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
     (u64::from_le_bytes([a, b, c, d, e, f, g, h]) >> 1).max(FIRST_NAME_COOKIE)
 }
 
-/// The names of a directory at one moment.
+/// A snapshot of the names of a directory.
 #[derive(Default)]
 pub struct Listing {
     places: Vec<Place>,
-    /// The number of the view that they were taken from.
+    /// Number of the view from which the names were taken.
     view: u64,
     shows_live: AtomicBool,
-    /// Of its own files, which a reader of it takes while it needs them.
+    /// Prefetched attributes of the own files. A reader of the listing takes them while it uses
+    /// them.
     ahead: Mutex<Option<LooksAhead>>,
 }
 
-/// Kept small, since there may be a million in a directory.
+/// One name. It is kept small, because a directory may have a million.
 struct Place {
     cookie: u64,
     name: HeldName,
 }
 
 impl Listing {
-    /// Sorts the names, which are taken from this view.
+    /// Creates a listing of names from this view, sorted by cookie.
     pub fn new(view: &View, names: Vec<HeldName>) -> Self {
         let mut places: Vec<Place> = (names.into_iter())
             .map(|name| Place {
@@ -68,29 +71,29 @@ impl Listing {
         }
     }
 
-    /// The names whose cookies are above this one, with their cookies, in order.
+    /// Returns the names with cookies above this one, with their cookies, in order.
     pub fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, &HeldName)> {
         self.places[self.place_after(cookie)..]
             .iter()
             .map(|place| (place.cookie, &place.name))
     }
 
-    /// The place of the first of these names.
+    /// Returns the index of the first name with a cookie above this one.
     pub fn place_after(&self, cookie: u64) -> usize {
         self.places.partition_point(|place| place.cookie <= cookie)
     }
 
-    /// Whether what is held of the names is what they stand for in this view.
+    /// Returns whether the records of the names are from this view.
     pub fn is_of(&self, view: &View) -> bool {
         self.view == view.number()
     }
 
-    /// Attributes were given with it that hold for a moment only.
+    /// Records that the listing returned attributes with a short lifetime.
     pub fn note_live(&self) {
         self.shows_live.store(true, Relaxed);
     }
 
-    /// Whether [`Listing::note_live`] was said.
+    /// Returns whether [`Listing::note_live`] was called.
     pub fn shows_live(&self) -> bool {
         self.shows_live.load(Relaxed)
     }
@@ -110,7 +113,7 @@ impl InOrder for Listing {
     }
 }
 
-/// The directories that are being listed in parts, by number.
+/// The listings that are being read in parts, by inode number of the directory.
 pub struct Listings(Mutex<LruCache<u64, Arc<Listing>>>);
 
 impl Default for Listings {
@@ -128,7 +131,8 @@ impl Listings {
         self.0.lock().put(ino, listing);
     }
 
-    /// A reader came to the end. Another that is under way has it taken anew.
+    /// Forgets a listing after a reader reached its end. A reader in the middle of it takes it
+    /// again.
     pub fn forget(&self, ino: u64) {
         self.0.lock().pop(&ino);
     }
@@ -144,7 +148,7 @@ mod tests {
     use p2pfs_catalogue::Catalogue;
     use p2pfs_types::id::{NodeId, NodeName};
 
-    /// Of a namespace that is empty.
+    /// Creates a listing of an empty namespace.
     fn listing<N: AsRef<[u8]>>(names: impl IntoIterator<Item = N>) -> Listing {
         let name = NodeName::new("near").unwrap();
         let view = Catalogue::new(NodeId::new([7; 32]), name).view();
@@ -185,7 +189,7 @@ mod tests {
                 proptest::collection::btree_set("[A-Z]{1,3}", 0..20), 1..20),
             step in 1usize..7,
         ) {
-            // A reader takes `step` names at a time; before each, the directory has changed.
+            // A reader takes `step` names at a time. The directory has changed before each.
             let mut seen = Vec::new();
             let mut cookie = DOT_DOT_COOKIE;
             for others in changes.iter().cycle() {

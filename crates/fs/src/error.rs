@@ -1,15 +1,15 @@
-//! What can go wrong in the filesystem, and the errno that a program sees for it.
+//! Errors of the filesystem, and the errno that a program gets for each.
 //!
-//! [`FsError::errno`] is the only place where an errno is chosen. After any of these the
-//! filesystem is as it was before the call.
+//! [`FsError::errno`] is the only place that selects an errno. After an error the filesystem is as
+//! it was before the call.
 
-/// Why a call on the filesystem failed, and whose fault it is.
+/// Reason why a call on the filesystem failed. The text says which side is at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum FsError {
-    /// No node knows the name. The caller may retry when the namespace has changed.
+    /// No node has the name. The caller may retry after the namespace has changed.
     #[error("no node knows this name")]
     NotFound,
-    /// The caller's name is longer than a name can be.
+    /// The caller's name exceeds the maximum length.
     #[error("the name is too long")]
     NameTooLong,
     /// The caller used a file or link as a directory.
@@ -18,68 +18,71 @@ pub enum FsError {
     /// The caller used a directory as a file.
     #[error("is a directory")]
     IsADirectory,
-    /// The caller asked for the target of what is no symbolic link.
+    /// The caller asked for the target of an inode other than a symbolic link.
     #[error("not a symbolic link")]
     NotALink,
-    /// The caller wanted to change something: a p2pfs folder is only changed through its shares.
+    /// The caller tried to write. A p2pfs folder is changed only through its shares.
     #[error("the folder is read-only")]
     ReadOnly,
-    /// No holder of the missing bytes is reachable; retrying later may help.
+    /// No holder of the missing bytes is reachable. A later retry may succeed.
     #[error("no holder of the missing bytes is reachable")]
     Unreachable,
-    /// The deadline passed before the bytes came; retrying later may help.
+    /// The deadline passed before the bytes arrived. A later retry may succeed.
     #[error("the bytes did not come before the deadline")]
     DeadlinePassed,
-    /// The bytes that came are not the file's, and nobody else has it.
+    /// The received bytes do not match the file's hash, and no other node has the file.
     #[error("the bytes that came do not fit the file's hash")]
     Unverified,
-    /// The old version that is open is nowhere to be had any more. Opening anew helps.
+    /// No node has the open old version any longer. Opening the file again helps.
     #[error("this version of the file is gone")]
     Gone,
-    /// A signal came for the caller.
+    /// The caller was interrupted by a signal.
     #[error("interrupted")]
     Interrupted,
-    /// By policy this program is served from the cache only.
+    /// A policy restricts this program to cached bytes.
     #[error("this program is served from the cache only")]
     Denied,
-    /// There is no such extended attribute.
+    /// The extended attribute does not exist.
     #[error("no such extended attribute")]
     NoAttribute,
-    /// There are no extended attributes of that kind at all. `ls -l` then asks no further file.
+    /// Extended attributes of this kind do not exist on any file. `ls -l` then does not query
+    /// further files.
     #[error("no extended attributes of this kind")]
     NoAttributeKind,
     /// The caller's buffer is too small for the extended attribute.
     #[error("the buffer is too small")]
     BufferTooSmall,
-    /// The caller gave a handle or inode that is not open: the kernel's fault or ours.
+    /// The handle or inode in the request is not open. The kernel or p2pfs is at fault.
     #[error("not an open handle")]
     BadHandle,
-    /// As many files are open as there may be.
+    /// The maximum number of open files is reached.
     #[error("too many open files")]
     TooManyHandles,
-    /// So many names are being asked of legacy peers that this one had no turn. Retrying helps.
+    /// Too many names are being queried from legacy peers, so this query was not started. A retry
+    /// helps.
     #[error("too many names are being asked for")]
     Busy,
-    /// The call has no meaning here; the kernel then does without it.
+    /// The call is not supported. The kernel continues without it.
     #[error("not supported")]
     Unsupported,
-    /// What can be read only from the cache does not fit into it: a legacy peer's file.
+    /// A file that can be read only through the cache does not fit into it. This affects files of
+    /// legacy peers.
     #[error("no room in the cache")]
     NoRoom,
     /// The local disk failed under the cache or a share.
     #[error("the local disk failed")]
     Disk,
-    /// The mount is going away.
+    /// The mount is being removed.
     #[error("the mount is going away")]
     Stopping,
-    /// A fault of ours: a handler panicked or gave less than it promised.
+    /// An internal fault: a handler panicked or returned less than it promised.
     #[error("internal fault")]
     Fault,
 }
 
 impl FsError {
-    /// The errno (positive) of each failure, after the table in p2pfs(7): every way in which
-    /// bytes do not come is EIO, an old version that is gone ESTALE, a write EROFS.
+    /// Returns the (positive) errno of the error, as in the table of p2pfs(7). Every failure to get
+    /// bytes is EIO, a lost old version is ESTALE, and a write is EROFS.
     pub const fn errno(self) -> i32 {
         match self {
             Self::NotFound => libc::ENOENT,
@@ -105,8 +108,8 @@ impl FsError {
         }
     }
 
-    /// Whether a failed read is remembered for a moment, so that the kernel's repeats of it, page
-    /// by page, are answered at once.
+    /// Returns whether a failed read is remembered for a short time. The kernel repeats a failed
+    /// read page by page, and these repeats are then answered at once.
     pub const fn is_worth_remembering(self) -> bool {
         matches!(
             self,

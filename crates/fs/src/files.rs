@@ -1,21 +1,22 @@
-//! Open files: opening, reading, closing.
+//! Open files: opening, reading and closing.
 //!
 //! # Cached or direct
 //!
-//! What is not complete is read through the kernel's pages ([`Caching::Keep`]) and not past them.
-//! A direct read could be ended by a signal that its program catches, which the wait for a page
-//! cannot; but most programs read a little at a time, or again, and there it costs a call of the
-//! daemon each time. Processor time of reader and both daemons, medians of three rounds by turns on
-//! two busy processors; direct is O_DIRECT, which goes the way of FOPEN_DIRECT_IO. The trial
-//! `direct` of `benches/versus` repeats it in bytes and reads a second.
+//! A file that is not complete is read through the kernel's page cache ([`Caching::Keep`]) and not
+//! past it. A program can leave a direct read by a signal that it catches, but not the wait for a
+//! page. However, most programs read in small pieces or repeatedly, and a direct read then costs a
+//! call of the daemon each time. The table has the processor time of the reader and both daemons,
+//! as medians of three alternating rounds on two busy processors. *Direct* is O_DIRECT, which takes
+//! the same path as FOPEN_DIRECT_IO. The trial `direct` of `benches/versus` repeats the measurement
+//! in bytes and reads a second.
 //!
-//! | reads of a file that is not here | cached | direct |
+//! | reads of a file that is not local | cached | direct |
 //! |---|---|---|
 //! | in order, 4 KiB each | 3.1 ms a MiB | 7.0 ms a MiB |
 //! | in order, 128 KiB each | 5.8 ms a MiB | 4.1 ms a MiB |
 //! | in order, 1 MiB each | 3.4 ms a MiB | 2.7 ms a MiB |
 //! | 4 KiB at random, the first time | 240 µs | 206 µs |
-//! | the same again | 2 µs | 42 µs |
+//! | 4 KiB at random, repeated | 2 µs | 42 µs |
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
@@ -31,10 +32,10 @@ use super::replaced;
 use super::traits::{BackingFile, FileVersion, Opened, ReadNow, ReadReply, ReadTicket, Stale};
 use p2pfs_types::extent::ByteRange;
 
-/// What an open tells the kernel.
+/// Reply to an open request of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenReply {
-    /// The handle's number.
+    /// The number of the handle.
     pub handle: u64,
     /// How the kernel gets the bytes.
     pub caching: Caching,
@@ -43,26 +44,28 @@ pub struct OpenReply {
 /// How the kernel gets an open file's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caching {
-    /// It asks, and keeps the pages, also those of earlier opens: they are of this version.
+    /// The kernel asks the daemon and caches the pages, including those of earlier opens of this
+    /// version.
     Keep,
-    /// It asks each time, and has no pages: the bytes may change.
+    /// The kernel asks the daemon at each read and caches no pages, because the bytes may change.
     Direct,
-    /// It asks each time, past the pages that it keeps for others: bytes may come slowly here.
+    /// The kernel asks the daemon at each read and bypasses the pages that it caches for other
+    /// opens. The reads of this open may be slow.
     PastPages,
-    /// It reads the file itself.
+    /// The kernel reads the file itself.
     Backed(BackingFile),
 }
 
-/// What reading at once came to.
+/// Result of a read that does not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadStep {
-    /// The buffer begins with this many bytes.
+    /// Number of bytes at the start of the buffer that were read.
     Done(usize),
-    /// These bytes must be waited for.
+    /// The bytes that the read must wait for.
     Wait(ByteRange),
 }
 
-/// A read that is waited for.
+/// A read that waits for bytes.
 #[derive(Clone)]
 pub struct PendingRead {
     handle: Weak<Handle>,
@@ -71,11 +74,11 @@ pub struct PendingRead {
 }
 
 impl Filesystem {
-    /// Opens for reading. A fetch may begin; the open does not wait for it.
+    /// Opens a file for reading. A fetch may begin, but the open does not wait for it.
     ///
     /// # Errors
-    /// [`FsError::ReadOnly`] for anything but reading; what [`Content::open`] says. What lies
-    /// beyond the reach is [`FsError::Denied`] when it is read.
+    /// [`FsError::ReadOnly`] for any access other than reading, and the errors of
+    /// [`Content::open`]. Bytes beyond the reach cause [`FsError::Denied`] when they are read.
     ///
     /// [`Content::open`]: super::traits::Content::open
     pub fn open(&self, ino: u64, flags: i32, reach: Reach) -> Result<OpenReply, FsError> {
@@ -93,7 +96,7 @@ impl Filesystem {
             }
             Node::Directory => Err(FsError::IsADirectory),
             Node::Symlink(_) => Err(FsError::Unsupported),
-            // opened by `open_legacy`, which can wait
+            // `open_legacy` opens these, because it can wait.
             Node::Legacy => Err(FsError::Fault),
         }
     }
@@ -112,11 +115,12 @@ impl Filesystem {
             Mode::Backed(backing) if opened.live => (FileState::Live, Caching::Backed(backing)),
             Mode::Backed(backing) => (FileState::Version { size_bytes }, Caching::Backed(backing)),
             Mode::Asked if opened.live => (FileState::Live, Caching::Direct),
-            // no pages are kept where another open reads the own file as it changes
+            // No pages are cached if another open reads the own file while it changes.
             Mode::Asked if file.own.is_some() => {
                 (FileState::Version { size_bytes }, Caching::Direct)
             }
-            // who is kept waiting must not hold the locks of pages that others read
+            // A reader that is kept waiting must not hold the locks of pages that other programs
+            // read.
             Mode::Asked if reach == Reach::Asked => {
                 (FileState::Version { size_bytes }, Caching::PastPages)
             }
@@ -151,8 +155,8 @@ impl Filesystem {
         }
     }
 
-    /// How the inode's bytes come: as for the opens that there are, else backed where possible and
-    /// not in the kernel's pages already.
+    /// Returns the mode of the inode. If it is open already, that mode applies. Otherwise it is
+    /// backed if that is possible and the kernel does not have the file in its pages already.
     fn mode(&self, ino: u64, opened: &Opened, size_bytes: u64) -> Mode {
         if let Some(mode) = self.modes.join(ino) {
             return mode;
@@ -169,15 +173,16 @@ impl Filesystem {
         let registered = file.as_ref().and_then(|file| backing.register(file).ok());
         let wanted = registered.map_or(Mode::Asked, Mode::Backed);
         let mode = self.modes.enter(ino, wanted, live);
-        // Another open was faster: its mode holds, and ours is not needed.
+        // Another open was faster. Its mode applies, and this registration is not needed.
         if let (Some(ours), true) = (registered, mode != wanted) {
             backing.release(ours);
         }
         mode
     }
 
-    /// Whether the kernel has the file in the inode's pages and in no others, at its second use:
-    /// for the third it is brought into those that the kernel itself reads.
+    /// Returns whether the kernel has the file only in the inode's pages, at the second use of the
+    /// file. For the third use, the bytes are then loaded into the pages that the kernel reads
+    /// directly.
     fn is_kept(&self, ino: u64, opened: &Opened, size_bytes: u64) -> bool {
         let is_kept = self.kept.take_most(ino, size_bytes);
         if is_kept {
@@ -186,11 +191,11 @@ impl Filesystem {
         is_kept
     }
 
-    /// Whether what those read who have the inode open already is right for one more. Not an own
-    /// file that was replaced; nor, where the kernel reads it, what has turned out to be damaged,
-    /// or was an own file that is not ours to give any more: it cannot read something else for this
-    /// one. So the open fails until the others have closed, unless the name leads to another inode
-    /// by now: the kernel looks it up anew.
+    /// Returns whether the bytes that the present opens of the inode read are right for one more
+    /// open. They are not if an own file was replaced. They are not either if the kernel itself
+    /// reads a file that turned out to be damaged, or an own file that this node no longer gives.
+    /// The kernel cannot read another file for this open, so the open fails until the others have
+    /// closed. If the name leads to another inode by now, the kernel looks it up again.
     fn is_of_this_version(&self, ino: u64, opened: &Opened, mode: Mode) -> bool {
         let ours = opened.content.backing();
         match self.modes.live(ino) {
@@ -199,20 +204,20 @@ impl Filesystem {
         }
     }
 
-    /// What is open under a number.
+    /// Returns the handle of a number.
     ///
     /// # Errors
-    /// [`FsError::BadHandle`] where nothing is.
+    /// [`FsError::BadHandle`] if no handle has this number.
     pub fn handle(&self, number: u64) -> Result<Arc<Handle>, FsError> {
         self.handles.get(number)
     }
 
-    /// The same, also where the process before us opened it as this inode: its version is opened
-    /// again.
+    /// Returns the handle of a number. If the previous process opened it as this inode, its version
+    /// is opened again.
     ///
     /// # Errors
-    /// [`FsError::BadHandle`] where nothing is open there, [`FsError::Gone`] where nobody has that
-    /// version any more.
+    /// [`FsError::BadHandle`] if no handle has this number. [`FsError::Gone`] if no node has that
+    /// version any longer.
     pub fn handle_of(&self, number: u64, ino: u64) -> Result<Arc<Handle>, FsError> {
         match (self.handles.get(number), self.inherited.get()) {
             (Err(FsError::BadHandle), Some(inherited)) => self.reopen(number, ino, inherited),
@@ -231,7 +236,8 @@ impl Filesystem {
                 } else {
                     FileState::Version { size_bytes }
                 };
-                // for whom it was opened is not known: what serves its readers holds them to rules
+                // The program that opened it is not known. The caller applies the rules for its
+                // readers.
                 Handle::File(OpenFile::new(ino, opened.content, state))
             }
             Node::Status => Handle::Status(self.content.status_json()),
@@ -239,18 +245,18 @@ impl Filesystem {
         };
         let (there, is_ours) = self.handles.insert_as(number, handle);
         let is_file = matches!(*there, Handle::File(_));
-        // where it is not ours, another read was faster
+        // If the handle is not ours, another read was faster.
         if is_ours && is_file && inherited.take_before(number).is_none() {
             self.modes.enter(ino, Mode::Asked, None);
         }
         Ok(there)
     }
 
-    /// Reads what takes no waiting, for a reader that may reach so far (but no further than when
-    /// it opened the file).
+    /// Reads bytes that are available without waiting. The reader's reach is limited by `reach` and
+    /// by the reach at the open.
     ///
     /// # Errors
-    /// As the content says, or as it said a moment ago for the same bytes.
+    /// The errors of the content, or a remembered failure of the same bytes.
     pub fn read_now(
         &self,
         handle: &Handle,
@@ -287,8 +293,8 @@ impl Filesystem {
         }
     }
 
-    /// Asks for bytes that [`Filesystem::read_now`] said must be waited for. The reply is called
-    /// once, from any thread, maybe before this returns.
+    /// Requests bytes for which [`Filesystem::read_now`] returned [`ReadStep::Wait`]. The reply is
+    /// called once, from any thread, possibly before this returns.
     pub fn read(
         &self,
         handle: &Arc<Handle>,
@@ -300,7 +306,7 @@ impl Filesystem {
             Handle::File(file) => (&file.content, file.reach.min(reach)),
             _ => unreachable!("only files have bytes to wait for"),
         };
-        // a read that is under way holds nothing open
+        // A pending read does not keep the handle open.
         let asked = Arc::downgrade(handle);
         let checked: ReadReply = Box::new(move |result| {
             let asked = asked.upgrade();
@@ -331,7 +337,7 @@ impl Filesystem {
         }
     }
 
-    /// How many bytes of a range must be fetched.
+    /// Returns the number of bytes of a range that must be fetched.
     pub fn missing_bytes(&self, handle: &Handle, range: ByteRange) -> u64 {
         match handle {
             Handle::File(file) => file.content.missing_bytes(range),
@@ -339,7 +345,8 @@ impl Filesystem {
         }
     }
 
-    /// How many bytes of a range that was read came from other nodes since the file was opened.
+    /// Returns the number of bytes of a range that arrived from other nodes since the file was
+    /// opened.
     pub fn arrived_bytes(&self, handle: &Handle, range: ByteRange) -> u64 {
         match handle {
             Handle::File(file) => file.content.arrived_bytes(range),
@@ -347,12 +354,13 @@ impl Filesystem {
         }
     }
 
-    /// Until when a read waits if nothing more comes; nothing where that is not known.
+    /// Returns the deadline of a read if no further bytes arrive. Returns `None` if it is not
+    /// known.
     pub fn waits_until(&self, read: &PendingRead) -> Option<Instant> {
         self.content.waits_until(read.ticket)
     }
 
-    /// Nobody waits for a read any more, and why.
+    /// Cancels a read that no reader waits for, and remembers the failure `why`.
     pub fn abandon(&self, read: &PendingRead, why: FsError) {
         if let Some(Handle::File(file)) = read.handle.upgrade().as_deref() {
             file.remember_failure(read.range, why, Instant::now());
@@ -360,7 +368,7 @@ impl Filesystem {
         self.content.cancel(read.ticket);
     }
 
-    /// Closes a file, which may wait for the disk of the cache.
+    /// Closes a handle. It may wait for the disk of the cache.
     pub fn release(&self, number: u64) {
         let inherited = self.inherited.get();
         match self.handles.remove(number) {
@@ -373,7 +381,7 @@ impl Filesystem {
         inherited.into_iter().for_each(|it| it.forget(number));
     }
 
-    /// Closes everything, at the end of the mount.
+    /// Closes all handles, at the end of the mount.
     pub fn release_all(&self) {
         self.handles
             .drain()
@@ -385,10 +393,11 @@ impl Filesystem {
         let Handle::File(file) = &*handle else { return };
         let (ino, was_fetched) = (file.ino, file.take_fetched());
         self.kept.note(ino, file.kept_bytes());
-        // First the kernel's hold, then ours: what nobody holds any more may be evicted.
+        // The kernel's reference goes first, then this one: the cache may evict a file without
+        // references.
         self.leave(ino);
         drop(handle);
-        // What was fetched shows in st_blocks.
+        // Fetched bytes show in st_blocks.
         if was_fetched {
             self.invalidate(Stale::Attributes { ino });
         }
@@ -406,11 +415,11 @@ impl Filesystem {
         drop(self.inherited.get().map(|it| it.let_go(ino)));
     }
 
-    /// Opens what the kernel goes on reading by itself for who opened it with the process before,
-    /// so that it counts as open: the cache keeps it, and others can open it, too. An own file
-    /// stays where it is, and may be another by now.
+    /// Opens the files that the kernel still reads itself for programs that opened them with the
+    /// previous process. They count as open: the cache keeps them, and other programs can open them
+    /// too. Own files are left out, because another file may be at the path by now.
     ///
-    /// To be called before the first request, once the namespace is there. May wait for a disk.
+    /// Call this before the first request, once the namespace is available. It may wait for a disk.
     pub fn hold_inherited(&self) {
         let Some(inherited) = self.inherited.get() else {
             return;
@@ -430,8 +439,8 @@ impl Filesystem {
     }
 }
 
-/// Only reading is possible. Flags that say how to write (`O_APPEND`, `O_SYNC`) change nothing by
-/// themselves, and programs set them out of habit.
+/// Checks that an open only reads. Flags for the way of writing (`O_APPEND`, `O_SYNC`) have no
+/// effect alone, and programs set them out of habit.
 pub(super) fn check_reading(flags: i32) -> Result<(), FsError> {
     if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0 {
         return Err(FsError::ReadOnly);

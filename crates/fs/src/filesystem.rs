@@ -1,7 +1,7 @@
-//! The filesystem itself: each call of the kernel is one method here.
+//! The filesystem. Each call of the kernel is one method.
 //!
-//! No method but those that read bytes waits for anything but a disk of this machine: those that
-//! look up, list, open, close or show attributes may wait for one. None holds a lock while it calls
+//! Only the methods that read bytes wait for other nodes. The methods for lookup, listing, open,
+//! close and attributes may wait for a local disk. No method holds a lock while it calls
 //! [`Content`].
 
 use std::fs::File;
@@ -31,23 +31,23 @@ use p2pfs_proto::wire::native::link::link_stays_inside;
 use p2pfs_proto::wire::native::record::Timestamp;
 use p2pfs_types::path::{NAME_MAX_BYTES, SharedPath};
 
-/// The mask where nothing is said: only the owner could write, as most people's umask(2) has it.
+/// Default mask of permissions: only the owner could write, as with the usual umask(2).
 pub const DEFAULT_MASK: u16 = 0o022;
 
-/// Who the files belong to, and what nobody may do with them.
+/// Owner, group and permission masks of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The owner of everything.
+    /// User ID of all files and directories.
     pub uid: u32,
-    /// Its group.
+    /// Group ID of all files and directories.
     pub gid: u32,
-    /// Which permissions files do not have.
+    /// Permission bits that files do not have.
     pub file_mask: u16,
-    /// Which permissions directories do not have.
+    /// Permission bits that directories do not have.
     pub directory_mask: u16,
 }
 
-/// How often the namespace is looked at while its return is waited for.
+/// Interval of the checks in [`Filesystem::await_entries`].
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The filesystem of one mount.
@@ -69,7 +69,7 @@ pub struct Filesystem {
 }
 
 impl Filesystem {
-    /// A filesystem of which the kernel knows nothing yet.
+    /// Creates a filesystem with an empty inode table.
     pub fn new(content: Arc<dyn Content>, options: Options) -> Self {
         Self {
             content,
@@ -89,22 +89,23 @@ impl Filesystem {
         }
     }
 
-    /// From now on the kernel's caches can be told to forget. Only the first call counts.
+    /// Sets the invalidator of the kernel's caches. Only the first call counts.
     pub fn set_invalidator(&self, invalidator: Arc<dyn Invalidator>) {
         let _ = self.invalidator.set(invalidator);
     }
 
-    /// From now on complete files are given to the kernel. Only the first call counts.
+    /// Sets the interface that passes complete files to the kernel. Only the first call counts.
     pub fn set_backing_files(&self, backing: Arc<dyn BackingFiles>) {
         let _ = self.backing.set(backing);
     }
 
-    /// Looks a name up in a directory, and counts that on its inode. `.` and `..` are looked up for
-    /// who has nothing but an inode's number.
+    /// Looks up a name in a directory, and counts the lookup on its inode. `.` and `..` are looked
+    /// up for callers that have only an inode number.
     ///
     /// # Errors
-    /// [`FsError::NotFound`] where there is no such name: at once, and worth caching for
-    /// [`Filesystem::absence_lifetime`]. [`FsError::Gone`] where the number stands for nothing now.
+    /// [`FsError::NotFound`] at once if there is no such name. The kernel may cache that for
+    /// [`Filesystem::absence_lifetime`]. [`FsError::Gone`] if the number no longer stands for an
+    /// inode.
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Entry, FsError> {
         match name {
             b"." => return self.lookup_itself(parent),
@@ -123,9 +124,9 @@ impl Filesystem {
         }
     }
 
-    /// For how long the kernel may believe that a directory does not have a name.
+    /// Returns how long the kernel may cache that a directory does not have a name.
     pub fn absence_lifetime(&self, parent: u64) -> Duration {
-        // what is absent now may come from a legacy peer a moment later
+        // A legacy peer may provide the absent name a moment later.
         if parent == ROOT_INO && self.content.asks_legacy() {
             return Duration::ZERO;
         }
@@ -135,21 +136,21 @@ impl Filesystem {
         }
     }
 
-    /// The kernel has forgotten that many lookups of an inode.
+    /// Subtracts lookups of an inode that the kernel has forgotten.
     pub fn forget(&self, ino: u64, lookups: u64) {
         let is_gone = self.inodes.forget(ino, lookups);
-        // what it forgets it has no pages of
+        // The kernel has no pages of a forgotten inode.
         if is_gone {
             self.kept.forget(ino);
         }
     }
 
-    /// Where a symbolic link points. The kernel follows what it is given, also out of the mount, so
-    /// the target is checked here once more.
+    /// Returns the target of a symbolic link. The kernel follows any target, also out of the mount,
+    /// so the target is checked here once more.
     ///
     /// # Errors
-    /// [`FsError::NotALink`] for anything else; [`FsError::Fault`] for a target that no log may
-    /// hold.
+    /// [`FsError::NotALink`] for another type of inode. [`FsError::Fault`] for a target that no log
+    /// may hold.
     pub fn readlink(&self, ino: u64) -> Result<Bytes, FsError> {
         let inode = self.inode(ino)?;
         let Node::Symlink(target) = &inode.node else {
@@ -161,44 +162,45 @@ impl Filesystem {
         }
     }
 
-    /// Whether the kernel is given this name now, if it asks.
+    /// Returns whether a lookup of this path would succeed now.
     pub fn shows(&self, path: &SharedPath) -> bool {
         let name = Name::Union(path.clone());
         self.resolve(&self.view(), &name).is_some()
     }
 
-    /// Whether what is shown is the newest that there is.
+    /// Returns whether the shown namespace is the newest.
     pub fn is_up_to_date(&self) -> bool {
         let newest = self.content.view();
         let shown = self.shown.of(newest.clone(), Instant::now());
         !newest.is_newer_than(&shown)
     }
 
-    /// The namespace that is shown.
+    /// Returns the namespace that is shown.
     pub(super) fn view(&self) -> Arc<View> {
         self.shown.of(self.content.view(), Instant::now())
     }
 
-    /// What an inode is called, from the root of the mount; nothing for one that the kernel should
-    /// not know.
+    /// Returns the path of an inode from the root of the mount. Returns `None` for a number that
+    /// the kernel does not know.
     pub fn path_of(&self, ino: u64) -> Option<Vec<u8>> {
         let inode = self.inodes.get(ino)?;
         Some(names::full_path(&inode.name))
     }
 
-    /// How many inodes the kernel knows, and how many handles are open.
+    /// Returns the number of inodes that the kernel knows, and the number of open handles.
     pub fn held(&self) -> (usize, usize) {
         (self.inodes.count(), self.handles.count())
     }
 
-    /// Counts a lookup of what was found and gives its attributes; `above` is the number of its
-    /// directory, where that is known.
+    /// Counts a lookup of an inode and returns its entry. `above` is the number of its directory,
+    /// if known.
     pub(super) fn enter(&self, above: Option<u64>, name: Name, listed: Listed) -> Entry {
         let attributes = self.attributes(&name, &listed);
         self.enter_with(above, name, listed, attributes)
     }
 
-    /// The same with attributes that are known already, but for the number.
+    /// Counts a lookup of an inode and returns its entry with the given attributes. Only their
+    /// inode number is set.
     pub(super) fn enter_with(
         &self,
         above: Option<u64>,
@@ -229,7 +231,8 @@ impl Filesystem {
         match self.inodes.get(ino) {
             Some(inode) => Ok(inode),
             None => self.adopt(ino).or_else(|error| {
-                // whoever opened it with the process before has it open whatever its name is by now
+                // A program that opened it with the previous process still has it open, whatever
+                // its name stands for by now.
                 let before = self.inherited.get();
                 let version = before.and_then(|inherited| inherited.version(ino));
                 version.map(Version::inode).ok_or(error)
@@ -245,27 +248,28 @@ impl Filesystem {
         }
     }
 
-    /// What an inode's name stands for now.
+    /// Returns what an inode's name stands for now.
     pub(super) fn now(&self, view: &View, ino: u64, inode: &Inode) -> Option<Listed> {
         let known = self.inodes.looked_up_in(view, ino, &inode.name);
         known.or_else(|| names::resolve(view, &inode.name))
     }
 
-    /// The same, if that is still the version of this inode.
+    /// Returns the present node of an inode's name, if it is still the version of the inode.
+    /// Otherwise returns the inode's own node.
     pub(super) fn current(&self, view: &View, ino: u64, inode: &Inode) -> Node {
         let now = self.now(view, ino, inode).map(|listed| listed.node);
         now.filter(|now| inode.is_version(now))
             .unwrap_or_else(|| inode.node.clone())
     }
 
-    /// Takes over what the process before had open, as this file says, and keeps the file for the
-    /// next. Only once, before the first request.
+    /// Takes over the open files of the previous process from this file, and keeps the file for the
+    /// next process. Call it once, before the first request.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// The file cannot be read.
     pub fn inherit(&self, table: File) -> io::Result<()> {
         let inherited = Inherited::read(table)?;
-        // numbers that no process before has given
+        // New handles get numbers that no previous process has used.
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
         let nanoseconds = since_1970.unwrap_or_default().as_nanos();
         self.handles
@@ -277,8 +281,8 @@ impl Filesystem {
         Ok(())
     }
 
-    /// Waits until as many entries are listed as when the process before noted it, or until this
-    /// time is over; at once where there was none.
+    /// Waits until the namespace has as many entries as the previous process recorded, or until the
+    /// timeout. Returns at once if there was no previous process.
     pub fn await_entries(&self, timeout: Duration) {
         let wanted = self.inherited.get().map_or(0, Inherited::entries);
         let until = Instant::now() + timeout;
@@ -287,7 +291,7 @@ impl Filesystem {
         }
     }
 
-    /// Notes how many entries are listed now, for the process that comes next.
+    /// Records the present number of entries for the next process.
     pub fn note_listed(&self) {
         if let Some(inherited) = self.inherited.get() {
             inherited.note_entries(self.content.view().totals().entries);

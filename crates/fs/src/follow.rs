@@ -1,4 +1,4 @@
-//! Asks for small files ahead of the programs that walk through directories of them.
+//! Requests small files ahead of programs that read directories file by file.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,15 +15,15 @@ use p2pfs_proto::wire::native::record::Kind;
 use p2pfs_types::extent::CHUNK_BYTES;
 use p2pfs_types::path::SharedPath;
 
-/// The largest file that is asked for ahead of its open. The read-ahead of a larger one begins
-/// with its first read, and hides most of the round trip.
+/// Maximum size of a file that is requested ahead of its open. The read-ahead of a larger file
+/// begins with its first read, and hides most of the round trip.
 pub(crate) const AHEAD_FILE_MAX_BYTES: u64 = CHUNK_BYTES;
-/// How many directories are looked at for one open: some may have no small files.
+/// Maximum directories examined for one open, because some may have no small files.
 const DIRECTORIES_A_LOOK: usize = 16;
 
 impl Filesystem {
-    /// A program has opened an inode, and may be served ahead of what it asks: asks for what it is
-    /// likely to open next. Never waits.
+    /// Records that a program opened an inode, and requests the files that it will probably open
+    /// next. The program must be allowed to receive such prefetches. This never waits.
     pub fn follow_open(&self, program: u32, ino: u64) {
         let Some(Inode {
             name: Name::Union(path),
@@ -39,7 +39,7 @@ impl Filesystem {
         }
     }
 
-    /// The same for one that begins to list a directory.
+    /// Records that a program begins to list a directory, and requests its first files.
     pub fn follow_listing(&self, program: u32, ino: u64) {
         if let Some(Name::Union(directory)) = self.inodes.get(ino).map(|inode| inode.name) {
             let follow = self.with_ahead(|ahead| ahead.lists(program, &directory));
@@ -75,7 +75,7 @@ impl Filesystem {
     }
 }
 
-/// What is in a directory; nothing where that is too much.
+/// Returns the children of a directory, or none if there are too many.
 fn children_of(view: &View, directory: &SharedPath) -> Vec<Child> {
     let mut children = view.children(directory, None, DIRECTORY_MAX_FILES + 1);
     if children.len() > DIRECTORY_MAX_FILES {
@@ -84,7 +84,7 @@ fn children_of(view: &View, directory: &SharedPath) -> Vec<Child> {
     children
 }
 
-/// The files of a directory that have bytes.
+/// Returns the files of a directory that have bytes, in their orders.
 fn order_of(view: &View, directory: &SharedPath) -> Arc<Order<WholeFile>> {
     let files = children_of(view, directory)
         .into_iter()
@@ -108,7 +108,8 @@ fn order_of(view: &View, directory: &SharedPath) -> Arc<Order<WholeFile>> {
     Arc::new(Order::new(files.collect()))
 }
 
-/// Where a walk through a tree goes after the files of a directory: down, else on, else up and on.
+/// Returns the next directory in a walk through a tree after the files of a directory: the first
+/// child, else the next sibling, else the next sibling of an ancestor.
 fn directory_after(view: &View, directory: &SharedPath, by: By) -> Option<SharedPath> {
     if let Some(first) = directories_in(view, directory, by).into_iter().next() {
         return Some(first);
@@ -135,7 +136,7 @@ fn directories_in(view: &View, directory: &SharedPath, by: By) -> Vec<SharedPath
         By::Listing => cookie(path.file_name()),
     };
     let mut paths: Vec<_> = paths.map(|path| (key(&path), path)).collect();
-    // those of one key stay in the order of their names
+    // Directories with the same key stay in the order of their names.
     paths.sort_by_key(|(key, _)| *key);
     paths.into_iter().map(|(_, path)| path).collect()
 }

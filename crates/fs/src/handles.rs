@@ -1,7 +1,7 @@
-//! What is open: handles, whose variants are their states.
+//! Open handles. The variants are their states.
 //!
-//! A handle keeps the version that it was opened with, whatever the name stands for later. The
-//! kernel bounds the table by its own open files, and [`OPEN_HANDLES_MAX`] bounds it besides.
+//! A handle keeps the version with which it was opened, whatever the name stands for later. The
+//! kernel's limit of open files bounds the table, and [`OPEN_HANDLES_MAX`] bounds it as well.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,62 +14,63 @@ use super::error::FsError;
 use super::traits::OpenContent;
 use p2pfs_types::extent::ByteRange;
 
-/// The most handles at once; a further open gets ENFILE. Far over what one machine opens, and
-/// bounds what a leak could cost.
+/// Maximum open handles. A further open gets ENFILE. The limit is far above the number of files
+/// that one machine opens, and bounds the cost of a leak.
 pub const OPEN_HANDLES_MAX: usize = 1 << 18;
-/// For how long a failed read is remembered. The kernel repeats a failed read-ahead page by page,
-/// at once; a person who tries again later starts anew. What all readers of a file are told of
-/// a failure is for less long: `REMEMBER_FAILURE` in `transfer::plan::fetch`.
+/// How long a failed read is remembered for one handle. The kernel repeats a failed read-ahead page
+/// by page, at once. A user that tries again later gets a new attempt. `REMEMBER_FAILURE` in
+/// `p2pfs_fetch` limits the shorter memory for all readers of a file.
 pub const FAILURE_MEMORY: Duration = Duration::from_secs(3);
-/// How many failed reads of one handle are remembered: as many as the read-aheads that one reader
-/// has under way. The oldest is forgotten first.
+/// Maximum failed reads that one handle remembers: the number of read-aheads that one reader has in
+/// flight. The oldest is forgotten first.
 pub const FAILURES_MAX: usize = 16;
 
-/// Something open.
+/// An open file or status.
 pub enum Handle {
     /// A version of a file, read through its content.
     File(OpenFile),
-    /// The daemon's status as it was when it was opened.
+    /// The daemon's status at the time of the open.
     Status(Vec<u8>),
 }
 
 /// An open file.
 pub struct OpenFile {
-    /// Its inode.
+    /// The inode number.
     pub ino: u64,
-    /// To read by.
+    /// The content that provides the bytes.
     pub content: Arc<dyn OpenContent>,
-    /// How the bytes come.
+    /// The kind of its bytes: a fixed version or a live file.
     pub state: FileState,
-    /// How far its reader may reach.
+    /// The reach of its reader.
     pub reach: Reach,
-    /// Whether the kernel keeps what it is given, which was not all here when it was opened.
+    /// Whether the kernel caches pages of this open, and the file was not complete here at the
+    /// open.
     pub fills_pages: bool,
     failures: Mutex<Vec<Failure>>,
     fetched: AtomicBool,
     given_bytes: AtomicU64,
 }
 
-/// How the bytes of an open file come.
+/// The kind of an open file's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileState {
-    /// Verified bytes of a version that is this long, also where the kernel reads them itself.
+    /// Verified bytes of a fixed version. The kernel may read them itself.
     Version {
-        /// Its length.
+        /// Length of the version in bytes.
         size_bytes: u64,
     },
-    /// An own file as it is at each read.
+    /// An own file, read in its present state at each read.
     Live,
 }
 
-/// How far a reader may reach for bytes.
+/// The sources from which a reader may get bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
-    /// No further than to what is here, and by that it leads to no fetch.
+    /// Local bytes only. Reads cause no fetch.
     Cached,
-    /// To other nodes for what it asks, and nothing is fetched ahead of it.
+    /// Other nodes for the requested bytes, without read-ahead.
     Asked,
-    /// To other nodes.
+    /// Other nodes, with read-ahead.
     #[default]
     Everything,
 }
@@ -82,7 +83,7 @@ struct Failure {
 }
 
 impl OpenFile {
-    /// A file just opened.
+    /// Creates the state of a file that was just opened.
     pub fn new(ino: u64, content: Arc<dyn OpenContent>, state: FileState) -> Self {
         let failures = Mutex::default();
         Self {
@@ -97,7 +98,7 @@ impl OpenFile {
         }
     }
 
-    /// The part of a read that lies within the file; a live file has no end that we know.
+    /// Returns the part of a read that lies within the file. The end of a live file is not known.
     pub fn cut(&self, offset: u64, size_bytes: u32) -> ByteRange {
         let asked = ByteRange::at(offset, u64::from(size_bytes));
         match self.state {
@@ -106,13 +107,14 @@ impl OpenFile {
         }
     }
 
-    /// Whether an answer of this length is whole: short data without an error never happens.
+    /// Returns whether an answer of this length is complete. A short answer without an error is
+    /// allowed only at the end of a live file.
     pub fn is_whole(&self, range: ByteRange, length_bytes: usize) -> bool {
         let length_bytes = length_bytes as u64;
         length_bytes == range.len() || (self.state == FileState::Live && length_bytes < range.len())
     }
 
-    /// Remembers that the range could not be read.
+    /// Remembers that a range could not be read.
     pub fn remember_failure(&self, range: ByteRange, error: FsError, now: Instant) {
         if !error.is_worth_remembering() {
             return;
@@ -129,20 +131,20 @@ impl OpenFile {
         });
     }
 
-    /// How a read of the range failed a moment ago, if it lies within one that did.
+    /// Returns the remembered failure of a range, if it lies within a read that failed recently.
     pub fn recent_failure(&self, range: ByteRange, now: Instant) -> Option<FsError> {
         let failures = self.failures.lock();
         let within = |failure: &&Failure| failure.until > now && failure.range.contains(&range);
         failures.iter().find(within).map(|failure| failure.error)
     }
 
-    /// Notes that the kernel was given so many bytes of it.
+    /// Adds to the bytes that the kernel received.
     pub fn note_given(&self, bytes: usize) {
         self.given_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// What the kernel was given of it and keeps in pages of its own, where these may be the only
-    /// ones that have it.
+    /// Returns the bytes that the kernel received and caches in pages of its own, if these may be
+    /// the only copy in memory. Otherwise returns 0.
     pub fn kept_bytes(&self) -> u64 {
         if self.fills_pages && self.content.is_past_pages() {
             self.given_bytes.load(Ordering::Relaxed)
@@ -151,18 +153,18 @@ impl OpenFile {
         }
     }
 
-    /// Notes that bytes were fetched for this file.
+    /// Records that bytes were fetched for this file.
     pub fn note_fetched(&self) {
         self.fetched.store(true, Ordering::Relaxed);
     }
 
-    /// Whether bytes were fetched since the last call.
+    /// Returns whether bytes were fetched since the last call.
     pub fn take_fetched(&self) -> bool {
         self.fetched.swap(false, Ordering::Relaxed)
     }
 }
 
-/// Everything open, by the number that the kernel gives back to us.
+/// All open handles, by the number that the kernel uses for them.
 #[derive(Default)]
 pub struct Handles {
     open: RwLock<HashMap<u64, Arc<Handle>>>,
@@ -170,7 +172,7 @@ pub struct Handles {
 }
 
 impl Handles {
-    /// Opens; the number is never used twice.
+    /// Adds a handle and returns its number. A number is never used twice.
     ///
     /// # Errors
     /// [`FsError::TooManyHandles`] at [`OPEN_HANDLES_MAX`].
@@ -184,13 +186,13 @@ impl Handles {
         Ok(number)
     }
 
-    /// Handles get numbers after this one from now on.
+    /// Sets the number after which new handles are numbered.
     pub fn number_after(&self, number: u64) {
         self.last_number.store(number, Ordering::Relaxed);
     }
 
-    /// Opens under a number that the kernel has already; gives what is open there, and whether that
-    /// is this handle.
+    /// Adds a handle under a number that the kernel has already. Returns the handle under that
+    /// number, and whether it is the given one.
     pub fn insert_as(&self, number: u64, handle: Handle) -> (Arc<Handle>, bool) {
         let mut open = self.open.write();
         if let Some(there) = open.get(&number) {
@@ -201,24 +203,27 @@ impl Handles {
         (handle, true)
     }
 
-    /// What is open under this number.
+    /// Returns the handle of a number.
+    ///
+    /// # Errors
+    /// [`FsError::BadHandle`] if there is none.
     pub fn get(&self, number: u64) -> Result<Arc<Handle>, FsError> {
         let open = self.open.read();
         open.get(&number).cloned().ok_or(FsError::BadHandle)
     }
 
-    /// Closes.
+    /// Removes and returns a handle.
     pub fn remove(&self, number: u64) -> Option<Arc<Handle>> {
         self.open.write().remove(&number)
     }
 
-    /// Closes everything.
+    /// Removes and returns all handles.
     pub fn drain(&self) -> Vec<Arc<Handle>> {
         let mut open = self.open.write();
         open.drain().map(|(_, handle)| handle).collect()
     }
 
-    /// The inodes of the files that are open, each once.
+    /// Returns the inode numbers of the open files, each once.
     pub fn inodes(&self) -> BTreeSet<u64> {
         let open = self.open.read();
         let ino = |handle: &Arc<Handle>| match &**handle {
@@ -228,7 +233,7 @@ impl Handles {
         open.values().filter_map(ino).collect()
     }
 
-    /// How many are open.
+    /// Returns the number of open handles.
     pub fn count(&self) -> usize {
         self.open.read().len()
     }

@@ -1,11 +1,12 @@
-//! What is open, written down for the process that serves the mount next.
+//! Records of the open handles for the process that serves the mount next.
 //!
-//! The kernel goes on with the handles, and the modes of their inodes, that this process gave it.
-//! So each open is a record in a file that outlives us (the mount broker keeps one in memory): the
-//! next process reads it and answers for handles that it never gave. A record is written before the
-//! kernel hears of its handle, so after a kill one may be too many there, never too few: an inode
-//! then keeps its mode for as long as the mount stands. It says which version was opened, since its
-//! name may stand for another by the time that the next process looks.
+//! The kernel continues to use the handles, and the modes of their inodes, that this process gave
+//! it. Each open is therefore a record in a file that outlives this process. The mount broker keeps
+//! one in memory. The next process reads it and answers for handles that it never gave. A record is
+//! written before the kernel learns of its handle. After a kill the file may have one record too
+//! many, but never one too few: an inode then keeps its mode as long as the mount exists. A record
+//! has the version that was opened, because its name may stand for another one when the next
+//! process starts.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -24,16 +25,18 @@ use p2pfs_proto::wire::native::record::Timestamp;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
-/// In front of the records: how many entries the namespace had, and [`WITH_VERSIONS`].
+/// Bytes before the records: the number of entries in the namespace, and [`WITH_VERSIONS`].
 const HEADER_BYTES: u64 = 8;
-/// Set in the header where the records have versions: those of an earlier p2pfs have none.
+/// Header bit that is set if the records have versions. Records of an earlier p2pfs have none.
 const WITH_VERSIONS: u64 = 1 << 63;
-/// Handle, inode, and the kernel's number of the backing file plus 1; all 0 where it is free.
+/// Bytes of an open without its version: handle, inode, and the kernel's number of the backing file
+/// plus 1. All are 0 if the record is free.
 const OPEN_BYTES: usize = 24;
-/// The same, and of the version its size, time, bits and hash.
+/// Bytes of a record: the open, and the size, time, bits and hash of its version.
 const RECORD_BYTES: usize = 80;
-/// Bits of a record: it has a version; that is executable.
+/// Bit of a record that is set if it has a version.
 const IS_VERSION: u8 = 1;
+/// Bit of a record that is set if the version is executable.
 const IS_EXECUTABLE: u8 = 2;
 
 /// The version of a file that was opened.
@@ -46,7 +49,7 @@ pub(crate) struct Version {
 }
 
 impl Version {
-    /// Of a file that may have any name.
+    /// Returns the version of a file, without its name.
     pub(crate) fn of(file: &FileVersion) -> Self {
         Self {
             hash: file.hash,
@@ -56,7 +59,7 @@ impl Version {
         }
     }
 
-    /// The inode that it is where its name stands for something else.
+    /// Returns an inode for the version, for use when its name stands for another version.
     pub(super) fn inode(self) -> Inode {
         let Self {
             hash,
@@ -82,13 +85,13 @@ impl Version {
 /// One open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Open {
-    /// The number that the kernel has for it.
+    /// The number of the handle.
     pub handle: u64,
-    /// Its inode.
+    /// The inode number.
     pub ino: u64,
-    /// How the bytes come.
+    /// The mode of the inode.
     pub mode: Mode,
-    /// What was opened, but for an own file, which is read as it is.
+    /// The opened version. `None` for an own file, which is read in its present state.
     pub version: Option<Version>,
 }
 
@@ -96,12 +99,12 @@ pub(crate) struct Open {
 pub(crate) struct Inherited {
     file: File,
     state: Mutex<State>,
-    /// The contents of inodes that the kernel reads by itself for who opened them with the process
-    /// before: open with us, too, for as long.
+    /// Contents of inodes that the kernel reads itself for opens of the previous process. They stay
+    /// open here as long as those opens.
     held: Mutex<HashMap<u64, Arc<dyn OpenContent>>>,
-    /// What those inodes are that the process before had open.
+    /// The versions of the inodes that the previous process had open.
     versions: HashMap<u64, Version>,
-    /// When we came after another process, if we did.
+    /// Time at which this process followed a previous one, if it did.
     followed: Option<Instant>,
 }
 
@@ -110,15 +113,15 @@ struct State {
     slots: HashMap<u64, u64>,
     free: Vec<u64>,
     end: u64,
-    /// Those of the process before, which has gone, that were not used by this one yet.
+    /// Opens of the previous process, which has ended, that this process has not used yet.
     before: HashMap<u64, Open>,
 }
 
 impl Inherited {
-    /// Reads what the process before has left.
+    /// Reads the records of the previous process.
     ///
     /// # Errors
-    /// Where the file cannot be read, or not be written.
+    /// The file cannot be read or written.
     pub(crate) fn read(file: File) -> io::Result<Self> {
         let length = file.metadata()?.len();
         let opens = read_records(&file, length)?;
@@ -144,38 +147,41 @@ impl Inherited {
         })
     }
 
-    /// Whether the kernel may still believe what the process before told it of names.
+    /// Returns whether the kernel may still cache names from the previous process.
     pub(crate) fn is_believed(&self) -> bool {
         self.followed
             .is_some_and(|since| since.elapsed() < LIFETIME)
     }
 
-    /// Keeps a content open until nobody has the inode open any more.
+    /// Keeps a content open until the last open of the inode is closed.
     pub(crate) fn hold(&self, ino: u64, content: Arc<dyn OpenContent>) {
         self.held.lock().insert(ino, content);
     }
 
-    /// What was kept open for an inode, to be closed, which may wait for the disk.
+    /// Removes and returns the content that was kept open for an inode. Dropping it closes it,
+    /// which may wait for the disk.
     pub(crate) fn let_go(&self, ino: u64) -> Option<Arc<dyn OpenContent>> {
         self.held.lock().remove(&ino)
     }
 
-    /// All that the process before had open.
+    /// Returns the remaining opens of the previous process.
     pub(crate) fn before(&self) -> Vec<Open> {
         self.state.lock().before.values().copied().collect()
     }
 
-    /// What an inode is that the process before had open, whatever its name stands for by now.
+    /// Returns the version of an inode that the previous process had open, whatever its name stands
+    /// for by now.
     pub(crate) fn version(&self, ino: u64) -> Option<Version> {
         self.versions.get(&ino).copied()
     }
 
-    /// What the process before had open under this number, once.
+    /// Removes and returns an open of the previous process.
     pub(crate) fn take_before(&self, handle: u64) -> Option<Open> {
         self.state.lock().before.remove(&handle)
     }
 
-    /// Writes an open down. Failure costs the next process that handle, and us nothing.
+    /// Writes the record of an open. If that fails, the next process does not know the handle, and
+    /// this process is not affected.
     pub(crate) fn note(&self, open: Open) {
         let mut state = self.state.lock();
         let slot = state.free.pop().unwrap_or_else(|| {
@@ -186,7 +192,7 @@ impl Inherited {
         let _lost = self.file.write_all_at(&encode(open), place(slot));
     }
 
-    /// It is closed.
+    /// Frees the record of a closed handle.
     pub(crate) fn forget(&self, handle: u64) {
         let mut state = self.state.lock();
         if let Some(slot) = state.slots.remove(&handle) {
@@ -195,7 +201,8 @@ impl Inherited {
         }
     }
 
-    /// How many entries the process before listed last; 0 for the first one.
+    /// Returns the number of entries that the previous process recorded last, or 0 if there was
+    /// none.
     pub(crate) fn entries(&self) -> u64 {
         let mut bytes = [0; HEADER_BYTES as usize];
         match self.file.read_exact_at(&mut bytes, 0) {
@@ -204,14 +211,15 @@ impl Inherited {
         }
     }
 
-    /// Notes how many entries are listed now.
+    /// Records the present number of entries.
     pub(crate) fn note_entries(&self, entries: u64) {
         let header = entries | WITH_VERSIONS;
         let _lost = self.file.write_all_at(&header.to_ne_bytes(), 0);
     }
 }
 
-/// The records of a file in their order, which are written anew where they have no versions.
+/// Reads the records of a file in their order. Records without versions are rewritten in the
+/// present format.
 fn read_records(file: &File, length: u64) -> io::Result<Vec<Option<Open>>> {
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
     file.read_exact_at(&mut bytes, 0)?;

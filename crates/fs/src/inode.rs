@@ -1,9 +1,9 @@
-//! Inodes: which number stands for which version of which name.
+//! Inodes, and the derivation of their numbers.
 //!
-//! A number is a hash of the name and the version, so it is the same after a restart, and a new
-//! version of a file is a new inode, as after `mv new old`. It begins with what the inode is, a
-//! file's with the first bits of its content's hash too, so that what a number stands for can be
-//! found again when nobody remembers it.
+//! A number is a hash of the name and the version. It is therefore the same after a restart, and a
+//! new version of a file is a new inode, as after `mv new old`. The first bits of a number give the
+//! type of the inode. For a file, the first bits of its content's hash follow. An inode can
+//! therefore be found again by its number after it was forgotten.
 
 use std::ops::RangeInclusive;
 
@@ -15,16 +15,16 @@ use p2pfs_types::path::SharedPath;
 
 /// The root's number (`FUSE_ROOT_ID`, include/uapi/linux/fuse.h).
 pub const ROOT_INO: u64 = 1;
-/// How many inodes may collide in one number before there is none left for the next.
+/// Numbers that an inode may have. If all are taken by other inodes, it has none.
 pub(super) const SALTS: u8 = 8;
 
-/// How many bits of a content's hash are in its files' numbers: enough to leave few other contents
-/// among millions, and the rest to tell apart many files of one content.
+/// Bits of a content's hash in the numbers of its files. They suffice to leave few other contents
+/// among millions. The remaining bits distinguish many files of one content.
 pub(super) const CONTENT_BITS: u32 = 20;
 const FILE_MARK_BITS: u32 = 2;
 const OTHER_MARK_BITS: u32 = 3;
 const FILE_REST_BITS: u32 = u64::BITS - FILE_MARK_BITS - CONTENT_BITS;
-/// What the numbers begin with: all are far above the root's.
+/// First bits of a number by type of inode. All are far above the root's number.
 const FILES: u64 = 1 << 62;
 const OWN_FILES: u64 = 2 << 62;
 pub(super) const DIRECTORIES: RangeInclusive<u64> = 6 << 61..=OTHERS - 1;
@@ -33,7 +33,7 @@ const OTHERS: u64 = 7 << 61;
 /// A name in the mount.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Name {
-    /// In the union of what all nodes share; the empty path is the root.
+    /// A path in the union of all shares. The empty path is the root.
     Union(SharedPath),
     /// `.p2pfs`.
     Hidden,
@@ -45,41 +45,41 @@ pub(crate) enum Name {
     Hash(ContentHash),
     /// `.p2pfs/peers`.
     Peers,
-    /// `.p2pfs/peers/NAME/…`, by what the node is called.
+    /// `.p2pfs/peers/NAME/…`, with the label of the node.
     Peer(Box<str>, SharedPath),
 }
 
-/// What a name stands for, in one version of it.
+/// The object that a name stands for, in one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Node {
-    /// Has names in it.
+    /// A directory.
     Directory,
-    /// Has bytes in it.
+    /// A file with its version.
     File(FileVersion),
-    /// Points elsewhere.
+    /// A symbolic link with its target.
     Symlink(Bytes),
-    /// The daemon's status, made anew for each open.
+    /// The daemon's status, generated for each open.
     Status,
-    /// Only a legacy peer may have it.
+    /// A file that only a legacy peer may have.
     Legacy,
 }
 
-/// A name and what it stood for when the kernel looked it up.
+/// A name, and the node that it had when the kernel looked it up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Inode {
     pub name: Name,
-    /// What it stands for.
+    /// The node in its version at that time.
     pub node: Node,
 }
 
 impl Inode {
-    /// A directory of that name.
+    /// Creates the inode of a directory.
     pub(crate) fn directory(name: Name) -> Self {
         let node = Node::Directory;
         Self { name, node }
     }
 
-    /// The number that this inode has unless another has taken it.
+    /// Returns the number of this inode, unless another inode has taken it.
     pub(crate) fn number(&self) -> u64 {
         if self.is_root() {
             ROOT_INO
@@ -88,17 +88,17 @@ impl Inode {
         }
     }
 
-    /// The numbers that it may have, the best first.
+    /// Returns the possible numbers of this inode, the best first.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = u64> {
         (0..SALTS).map(|salt| self.salted_number(salt))
     }
 
-    /// Whether `node` is the version that this inode stands for.
+    /// Returns whether `node` is the version of this inode.
     pub(crate) fn is_version(&self, node: &Node) -> bool {
         self.node.is_version(node)
     }
 
-    /// Whether both are own files, at the same place in the same share.
+    /// Returns whether both are own files at the same path in the same share.
     pub(crate) fn is_own_as(&self, node: &Node) -> bool {
         match (&self.node, node) {
             (Node::File(ours), Node::File(theirs)) => ours.own.is_some() && ours.own == theirs.own,
@@ -106,12 +106,12 @@ impl Inode {
         }
     }
 
-    /// Whether it is a directory of `.p2pfs`, or that itself.
+    /// Returns whether it is `.p2pfs` or a directory below it.
     pub(crate) fn is_hidden_directory(&self) -> bool {
         self.node == Node::Directory && !matches!(self.name, Name::Union(_))
     }
 
-    /// Whether it is the directory at the top.
+    /// Returns whether it is the root directory.
     pub(crate) fn is_root(&self) -> bool {
         matches!(&self.name, Name::Union(path) if path.is_root())
     }
@@ -131,7 +131,7 @@ impl Inode {
                 .update(b"/")
                 .update(path.as_bytes()),
         };
-        // No name holds a NUL, so name and version cannot run into each other.
+        // No name contains a NUL, so name and version are unambiguous.
         match &self.node {
             Node::Directory => hasher.update(b"\0d"),
             Node::File(file) => hasher
@@ -156,7 +156,7 @@ impl Inode {
 }
 
 impl Name {
-    /// The path that it has in the union, or among its node's files; none for the rest.
+    /// Returns the path in the union or among a node's files. Returns `None` for other names.
     pub(crate) fn path(&self) -> Option<&SharedPath> {
         match self {
             Self::Union(path) | Self::Peer(_, path) => Some(path),
@@ -166,9 +166,9 @@ impl Name {
 }
 
 impl Node {
-    /// Whether both are the same version of a name; a new mtime or mode makes no new version, other
-    /// bytes do. An own file, whose bytes may change under its readers, is another than the same
-    /// bytes from elsewhere: the kernel keeps the pages of the one and not of the other.
+    /// Returns whether both are the same version of a name. A new mtime or mode is not a new
+    /// version, but new bytes are. An own file may change under its readers, so it is a different
+    /// version than the same bytes from another node. The kernel caches pages of the latter only.
     pub(crate) fn is_version(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::File(ours), Self::File(theirs)) => {
@@ -179,7 +179,7 @@ impl Node {
     }
 }
 
-/// The numbers that a file of a content may have, whatever its name.
+/// Returns the ranges of the numbers that files of a content have, whatever their names.
 pub(super) fn numbers_of_content(hash: &ContentHash) -> [RangeInclusive<u64>; 2] {
     [FILES, OWN_FILES].map(|mark| {
         let first = first_of_content(mark, hash);
@@ -187,10 +187,10 @@ pub(super) fn numbers_of_content(hash: &ContentHash) -> [RangeInclusive<u64>; 2]
     })
 }
 
-/// What a number says of its inode.
+/// The type of an inode, as encoded in its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
-    /// A file whose content's hash begins as this one, for [`CONTENT_BITS`] bits.
+    /// A file. The content's hash begins with the first [`CONTENT_BITS`] bits of this one.
     File(ContentHash),
     Directory,
     Other,

@@ -1,9 +1,9 @@
-//! The inodes that the kernel knows: each with its name in the directory above, and what it is.
+//! The table of inodes that the kernel knows: the name, the parent directory and the node of each.
 //!
-//! A million of them cost little beyond the namespace itself: a name is kept as what somebody said
-//! of it, which the catalogue holds as well, and no path is kept at all. The kernel bounds the
-//! table: an inode is in it from its first lookup until the kernel forgets it, and a directory for
-//! as long as something below it is.
+//! A million inodes cost little memory beyond the namespace itself. A name is stored as a record of
+//! the catalogue, which the catalogue holds as well, and paths are not stored. The kernel bounds
+//! the table. An inode is in it from its first lookup until the kernel forgets it. A directory also
+//! stays while an inode below it is in the table.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,36 +26,36 @@ pub(crate) struct Inodes {
 #[derive(Default)]
 struct Table {
     known: BTreeMap<u64, Known>,
-    /// The directories that are not in the union.
+    /// The directories outside the union.
     hidden: BTreeSet<u64>,
-    /// Those that have not the best of their numbers, since that was taken.
+    /// The inodes that do not have the best of their numbers, because it was taken.
     second: BTreeSet<u64>,
 }
 
 struct Known {
-    /// The number of the directory that it is in.
+    /// Number of the parent directory.
     above: u64,
     what: What,
-    /// Of which of this node's shares it is, where it is an own file.
+    /// The own share that contains it, if it is an own file.
     own: Option<ShareIndex>,
-    /// How many inodes have this one as their directory.
+    /// Number of inodes with this one as their parent.
     below: u32,
-    /// How often the kernel looked it up, or as often as can be counted.
+    /// Lookups that the kernel has not forgotten. It saturates at the maximum.
     lookups: u32,
-    /// The number, less its high bits, of the view in which its name was found to stand for it.
+    /// Low bits of the number of the view in which its name stood for it.
     view: u32,
 }
 
 enum What {
-    /// A file or link under the name by which it was said.
+    /// A file or link under its recorded name.
     Said(Held),
     Directory(Box<Box<[u8]>>),
-    /// Anything else, and under another name.
+    /// Any other inode, with its name.
     Other(Box<(Box<[u8]>, Node)>),
 }
 
 impl Inodes {
-    /// Only the root, which the kernel never forgets.
+    /// Creates a table with only the root, which the kernel never forgets.
     pub(crate) fn new() -> Self {
         let mut table = Table::default();
         let root = Known {
@@ -72,8 +72,8 @@ impl Inodes {
         }
     }
 
-    /// Counts a lookup of this inode, and gives its number. `above` is the number of its directory,
-    /// where that is known.
+    /// Counts a lookup of an inode and returns its number. `above` is the number of its directory,
+    /// if known.
     pub(crate) fn look_up(&self, above: Option<u64>, inode: &Inode, said: Option<Said>) -> u64 {
         let table = &mut *self.table.lock();
         let number = table.place(above, inode, said);
@@ -81,7 +81,8 @@ impl Inodes {
         number
     }
 
-    /// The same under this one of its numbers; false where another inode has that.
+    /// Counts a lookup of an inode under one given number. Returns `false` if another inode has
+    /// that number.
     pub(crate) fn look_up_as(
         &self,
         number: u64,
@@ -95,13 +96,13 @@ impl Inodes {
         placed.is_some()
     }
 
-    /// Whether the kernel knows this inode by another number than the best.
+    /// Returns whether the kernel knows this inode by another number than its best.
     pub(crate) fn has_second_number(&self, inode: &Inode) -> bool {
         let second = &self.table.lock().second;
         !second.is_empty() && (inode.numbers().skip(1)).any(|number| second.contains(&number))
     }
 
-    /// The kernel has forgotten this many lookups; whether it does not know the inode any more.
+    /// Subtracts lookups that the kernel has forgotten. Returns whether the inode left the table.
     pub(crate) fn forget(&self, number: u64, lookups: u64) -> bool {
         let table = &mut *self.table.lock();
         if let Some(known) = table.known.get_mut(&number) {
@@ -112,7 +113,7 @@ impl Inodes {
         !table.known.contains_key(&number)
     }
 
-    /// What a number stands for, if the kernel knows it.
+    /// Returns the inode of a number, if the kernel knows it.
     pub(crate) fn get(&self, number: u64) -> Option<Inode> {
         let table = self.table.lock();
         let name = table.name_of(number)?;
@@ -120,8 +121,7 @@ impl Inodes {
         Some(Inode { name, node })
     }
 
-    /// What the name of a file or link stands for in a view, where the kernel looked it up in the
-    /// same one.
+    /// Returns the node of a file or link in a view, if the kernel looked it up in the same view.
     pub(crate) fn looked_up_in(&self, view: &View, number: u64, name: &Name) -> Option<Listed> {
         let table = self.table.lock();
         let known = table.known.get(&number)?;
@@ -133,24 +133,24 @@ impl Inodes {
         }
     }
 
-    /// The number of a directory, if the kernel knows it.
+    /// Returns the number of a directory, if the kernel knows it.
     pub(crate) fn number_of_directory(&self, name: Name) -> Option<u64> {
         self.number_of(&Inode::directory(name))
     }
 
-    /// The number of an inode, if the kernel knows it.
+    /// Returns the number of an inode, if the kernel knows it.
     pub(crate) fn number_of(&self, inode: &Inode) -> Option<u64> {
         self.table.lock().number_of(inode)
     }
 
-    /// The directories that the kernel knows.
+    /// Returns the directories that the kernel knows.
     pub(crate) fn directories(&self) -> Vec<u64> {
         let table = self.table.lock();
         let others = table.known.range(DIRECTORIES).map(|(number, _)| *number);
         others.chain([ROOT_INO]).collect()
     }
 
-    /// The names that the kernel knows, each with the number of its directory.
+    /// Returns the names that the kernel knows, each with the number of its directory.
     pub(crate) fn names(&self) -> Vec<(u64, Box<[u8]>)> {
         let table = self.table.lock();
         let others = table
@@ -162,7 +162,7 @@ impl Inodes {
             .collect()
     }
 
-    /// The versions of a content that the kernel knows, under whatever name.
+    /// Returns the numbers of all known files with a content, whatever their names.
     pub(crate) fn files_of(&self, hash: &ContentHash) -> Vec<u64> {
         let table = self.table.lock();
         let alike = numbers_of_content(hash).map(|numbers| table.known.range(numbers));
@@ -171,25 +171,26 @@ impl Inodes {
         holding.map(|(number, _)| *number).collect()
     }
 
-    /// The directories of `.p2pfs` that the kernel knows.
+    /// Returns the known directories of `.p2pfs`.
     pub(crate) fn hidden_directories(&self) -> Vec<u64> {
         self.table.lock().hidden.iter().copied().collect()
     }
 
-    /// How many inodes the kernel knows.
+    /// Returns the number of inodes that the kernel knows.
     pub(crate) fn count(&self) -> usize {
         self.table.lock().known.len()
     }
 }
 
 impl Table {
-    /// The number of an inode, which is added where it is not known.
+    /// Returns the number of an inode, and adds the inode if it is not in the table.
     fn place(&mut self, above: Option<u64>, inode: &Inode, said: Option<Said>) -> u64 {
         let placed = self.place_as(above, inode, said, |_| true);
         placed.expect("SALTS inodes at once collide in 62 bits of a hash")
     }
 
-    /// The same under one of the numbers that may be; nothing where all those are taken.
+    /// Returns the number of an inode among those that `may_be` accepts, and adds the inode if
+    /// needed. Returns `None` if all these numbers are taken.
     fn place_as(
         &mut self,
         above: Option<u64>,
@@ -214,7 +215,7 @@ impl Table {
         let view = said.as_ref().map_or(0, |said| said.view) as u32;
         let (what, own) = kept(inode, &last, said.map(|said| said.held));
         match self.known.entry(number) {
-            // the same version may have come by a new mtime or mode
+            // The same version may have a new mtime or mode.
             Entry::Occupied(mut there) => {
                 let there = there.get_mut();
                 (there.what, there.own, there.view) = (what, own, view);
@@ -254,7 +255,8 @@ impl Table {
         self.place(None, &Inode::directory(name), None)
     }
 
-    /// Takes out what nobody needs any more, and the directories above that were kept for it alone.
+    /// Removes an inode without lookups and children, and each directory above it that becomes
+    /// unneeded.
     fn sweep(&mut self, mut number: u64) {
         while number != ROOT_INO
             && let Entry::Occupied(known) = self.known.entry(number)
@@ -286,7 +288,7 @@ impl Table {
         None
     }
 
-    /// The whole name of a number.
+    /// Returns the full name of a number.
     fn name_of(&self, mut number: u64) -> Option<Name> {
         let mut names = Vec::new();
         while number != ROOT_INO {
@@ -305,7 +307,7 @@ impl Table {
     }
 }
 
-/// How a node is kept; the last part of its name is `last`.
+/// Returns the stored form of a node. `last` is the last part of its name.
 fn kept(inode: &Inode, last: &[u8], said: Option<Held>) -> (What, Option<ShareIndex>) {
     let own = match &inode.node {
         Node::Directory => return (What::Directory(Box::new(last.into())), None),
@@ -344,7 +346,7 @@ impl Known {
         }
     }
 
-    /// Whether it is this version of that name in that directory.
+    /// Returns whether it is this version of that name in that directory.
     fn is(&self, above: u64, name: &[u8], node: &Node) -> bool {
         let is_version = match (&self.what, node) {
             (What::Directory(_), _) => *node == Node::Directory,
@@ -362,7 +364,7 @@ impl Known {
         is_version && self.above == above && self.name() == name
     }
 
-    /// What it stands for, by its whole name.
+    /// Returns its node. `name` is its full name.
     fn node(&self, name: &Name) -> Node {
         let said = match &self.what {
             What::Directory(_) => return Node::Directory,

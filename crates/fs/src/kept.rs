@@ -1,28 +1,28 @@
-//! Of which large files the kernel probably has the pages that it asked us for.
+//! Tracks large files that the kernel probably caches in the pages of a mounted inode.
 //!
-//! A file of the cache that is complete is best read by the kernel itself, but an open of that kind
-//! drops the pages that the inode has ([`super::modes`]). Where the bytes went to the disk past the
-//! pages of the cache's file, these are the only ones in memory: the second use of the file is
-//! served from them. That it let go of them, for want of memory, the kernel does not say; it asks
-//! again then.
+//! The kernel should read a complete file of the cache itself, but such an open drops the pages
+//! that the inode has ([`super::modes`]). If the bytes were written to the disk past the page cache
+//! of the cache's file, the pages of the inode are the only copy in memory. The second use of the
+//! file is therefore served from them. The kernel does not report when it evicts them under memory
+//! pressure. It then requests the bytes again.
 //!
-//! Knows inodes by number and counts bytes. Never asks the kernel.
+//! The table has byte counts by inode number. It never queries the kernel.
 
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-/// Of so many inodes is known what they were given; one more takes the place of any.
+/// Maximum inodes with a byte count. A further one replaces any other.
 const INODES_MAX: usize = 4096;
 
-/// What was given of each inode that is not read by the kernel itself.
+/// Bytes given to the kernel, for each inode that the kernel does not read itself.
 #[derive(Default)]
 pub(crate) struct KeptPages {
     given_bytes: Mutex<HashMap<u64, u64>>,
 }
 
 impl KeptPages {
-    /// The kernel was given bytes of the inode, to keep.
+    /// Records that the kernel received bytes of the inode and caches them.
     pub(crate) fn note(&self, ino: u64, bytes: u64) {
         if bytes == 0 {
             return;
@@ -36,15 +36,15 @@ impl KeptPages {
         *sum = sum.saturating_add(bytes);
     }
 
-    /// Whether it probably has most of the file: was given that, and has not asked for it twice.
-    /// What was known is forgotten.
+    /// Returns whether the kernel probably has most of the file: it received about that many bytes,
+    /// and did not request them twice. The count is removed.
     pub(crate) fn take_most(&self, ino: u64, size_bytes: u64) -> bool {
         let sum = self.given_bytes.lock().remove(&ino).unwrap_or_default();
         let quarter = size_bytes / 4;
         (size_bytes - quarter..=size_bytes + quarter).contains(&sum)
     }
 
-    /// It has none of them any more.
+    /// Removes the count of an inode without cached pages.
     pub(crate) fn forget(&self, ino: u64) {
         self.given_bytes.lock().remove(&ino);
     }

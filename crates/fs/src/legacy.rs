@@ -1,10 +1,11 @@
-//! Names of the root that only a legacy peer may have: the one place where `stat` and `open` wait.
+//! Names of the root that only a legacy peer may have. `stat` and `open` of these are the only
+//! metadata calls that wait for the network.
 //!
-//! Such a name is an inode at once, so that nobody holds the directory while a legacy peer is
-//! asked; the wait is in GETATTR and OPEN of that inode, by a reply that is called later. What is
-//! known of the file comes from [`Content`](super::traits::Content) each time, since it has no hash
-//! that could tell one version from another: the kernel caches neither its name, its attributes
-//! nor its bytes.
+//! Such a name is an inode at once, so no lookup locks the directory while a legacy peer is
+//! queried. GETATTR and OPEN of that inode wait instead, by a reply that is called later. The
+//! properties of the file come from [`Content`](super::traits::Content) each time, because no hash
+//! identifies its version. The kernel therefore does not cache its name, its attributes or its
+//! bytes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +21,13 @@ use super::traits::{LaterReply, LegacyFile, OpenContent};
 use p2pfs_catalogue::{HeldName, View};
 
 impl Filesystem {
-    /// Whether GETATTR and OPEN of this inode may have to wait.
+    /// Returns whether GETATTR and OPEN of this inode may have to wait.
     pub fn is_legacy(&self, ino: u64) -> bool {
         self.legacy_name(ino).is_some()
     }
 
-    /// The attributes, after asking the legacy peers where nothing is known; without `may_ask`, for
-    /// a program that is given cached bytes only, an unknown name is absent.
+    /// Replies with the attributes, after querying the legacy peers if the file is not known.
+    /// Without `may_ask`, for a program that gets cached bytes only, an unknown name is absent.
     pub fn getattr_legacy(
         self: &Arc<Self>,
         ino: u64,
@@ -51,7 +52,7 @@ impl Filesystem {
         }
     }
 
-    /// Opens for reading, after asking the legacy peers where nothing is known.
+    /// Opens the file for reading, after querying the legacy peers if it is not known.
     pub fn open_legacy(self: &Arc<Self>, ino: u64, flags: i32, reply: LaterReply<OpenReply>) {
         if let Err(error) = super::files::check_reading(flags) {
             return reply(Err(error));
@@ -74,7 +75,8 @@ impl Filesystem {
         self.content.clone().open_legacy(&name, Box::new(opened));
     }
 
-    /// A name that no native node shares, if a legacy peer has it or may have it.
+    /// Looks up a name that no native node shares. It is found if a legacy peer has it or may have
+    /// it.
     pub(super) fn lookup_legacy(&self, child: Name) -> Result<Entry, FsError> {
         let name = in_root(&child).ok_or(FsError::NotFound)?;
         if self.content.legacy_file(name).is_none() && !self.content.legacy_may_have(name) {
@@ -84,7 +86,7 @@ impl Filesystem {
         Ok(self.enter(Some(ROOT_INO), child, listed))
     }
 
-    /// What a name stands for, those of legacy peers that are known included.
+    /// Returns what a name stands for, including known files of legacy peers.
     pub(super) fn resolve(&self, view: &View, name: &Name) -> Option<Listed> {
         let native = names::resolve(view, name);
         native.or_else(|| {
@@ -93,7 +95,7 @@ impl Filesystem {
         })
     }
 
-    /// The names of a directory, those of legacy peers that are known included.
+    /// Returns the names of a directory, including known files of legacy peers.
     pub(super) fn names_in(&self, view: &View, directory: &Name) -> Vec<HeldName> {
         let mut children = names::children(view, directory);
         if matches!(directory, Name::Union(path) if path.is_root()) {
@@ -107,7 +109,7 @@ impl Filesystem {
         children
     }
 
-    /// The attributes of a name in a listing, or while nothing is known: an empty file.
+    /// Returns the attributes of a name in a listing. A file that is not known is shown as empty.
     pub(super) fn legacy_attributes_of(&self, name: &Name) -> Attributes {
         let known = in_root(name).and_then(|name| self.content.legacy_file(name));
         let file = known.unwrap_or(LegacyFile {
@@ -119,7 +121,7 @@ impl Filesystem {
         self.legacy_attributes(0, &file)
     }
 
-    /// The file that is known under the inode's name.
+    /// Returns the known file of a legacy peer under this name.
     pub(super) fn legacy_file_of(&self, name: &Name) -> Option<LegacyFile> {
         self.content.legacy_file(in_root(name)?)
     }
@@ -136,7 +138,7 @@ impl Filesystem {
         }
     }
 
-    /// What is open stays what it is, also when its peer is gone.
+    /// Returns the file of an open handle. Its size stays the same even after its peer is gone.
     fn open_legacy_file(&self, handle: u64) -> Option<LegacyFile> {
         match &*self.handles.get(handle).ok()? {
             Handle::File(open) => {
@@ -173,7 +175,7 @@ impl Filesystem {
     }
 }
 
-/// The name, if it is one directly in the root: legacy peers know no folders.
+/// Returns the name if it is directly in the root. Legacy peers have no folders.
 fn in_root(name: &Name) -> Option<&[u8]> {
     match name {
         Name::Union(path) if path.components().count() == 1 => Some(path.as_bytes()),

@@ -1,16 +1,15 @@
-//! The filesystem: which names there are, which inode stands for which, who has what open, and
-//! which errno a program sees.
+//! The filesystem: names, inodes, open handles, and the errno that a program gets for each error.
 //!
-//! Owns inodes and their lookup counts, handles, directory cookies, attributes, extended
-//! attributes, the hidden `.p2pfs` folder, and the one table of errnos ([`error`]). It speaks to
-//! what lies around it through four traits ([`traits`]): [`Content`] gives names, [`OpenContent`]
-//! bytes, [`Invalidator`] drops what the kernel has cached, [`BackingFiles`] hands complete files
-//! to the kernel. It never names FUSE, a socket or a peer, and no metadata call of it waits but
-//! GETATTR and OPEN of a name that only a legacy peer may have. Which small files a program will
-//! open next is guessed in [`ahead`].
+//! The crate owns inodes and their lookup counts, handles, directory cookies, attributes, extended
+//! attributes, the hidden `.p2pfs` folder, and the one table of errnos ([`error`]). Four traits
+//! ([`traits`]) connect it to the other crates. [`Content`] provides names, [`OpenContent`]
+//! provides bytes, [`Invalidator`] drops the kernel's caches, and [`BackingFiles`] passes complete
+//! files to the kernel. The crate never names FUSE, a socket or a peer. No metadata call waits for
+//! the network, except GETATTR and OPEN of a name that only a legacy peer may have. [`ahead`]
+//! predicts the small files that a program will open next.
 //!
-//! An error leaves everything as it was: a failed lookup counts nothing, a failed open holds
-//! nothing.
+//! After an error the filesystem is as it was before the call. A failed lookup counts nothing, and
+//! a failed open holds nothing.
 
 pub mod ahead;
 mod attributes;
@@ -56,7 +55,7 @@ pub use traits::{
 };
 pub use xattr::absence as attribute_absence;
 
-// What of others is part of this interface.
+// Types of other crates in this interface.
 pub use p2pfs_catalogue::{Change, View};
 pub use p2pfs_proto::wire::native::record::Timestamp;
 pub use p2pfs_types::digest::ContentHash;

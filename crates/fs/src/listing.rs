@@ -1,8 +1,8 @@
-//! Listings: what is in a directory, and where a listing goes on.
+//! Directory listings, and their continuation.
 //!
-//! The kernel opens and closes directories by itself, so that a listing that it keeps costs no
-//! call. A listing that it asks for in parts is found again by its directory's number: cookies mean
-//! the same in every one of them.
+//! The kernel opens and closes directories itself, so a listing that it caches costs no call. A
+//! listing that the kernel reads in parts is found again by the number of its directory. Cookies
+//! have the same meaning in every listing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,32 +17,33 @@ use super::own_attributes::LiveLooks;
 use super::traits::{FileVersion, Stale};
 use p2pfs_catalogue::{HeldName, View};
 
-/// How long the kernel may believe what a listing says of an own file, whose attributes are live:
-/// long enough for the `stat` that follows at once in `ls -l`.
+/// How long the kernel may cache the listed attributes of an own file, which are live. It is long
+/// enough for the `stat` that follows at once in `ls -l`.
 pub const LISTED_LIVE_LIFETIME: Duration = Duration::from_secs(1);
 
 /// One name of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DirectoryEntry<'a> {
-    /// The inode's number.
+    /// The inode number.
     pub ino: u64,
-    /// The listing goes on after this name from here.
+    /// The cookie after which the listing continues behind this name.
     pub cookie: u64,
-    /// What it is.
+    /// The type of the inode.
     pub kind: FileKind,
     pub name: &'a [u8],
 }
 
-/// Takes entries until it says that it is full; the entry that it says so for was not taken.
+/// Receives entries until it returns `true` because it is full. The entry for which it returns
+/// `true` was not accepted.
 pub type Sink<'a> = &'a mut dyn FnMut(DirectoryEntry<'_>) -> bool;
-/// The same, with attributes.
+/// Receives entries with their attributes until it returns `true`, as a [`Sink`] does.
 pub type PlusSink<'a> = &'a mut dyn FnMut(DirectoryEntry<'_>, &Attributes) -> bool;
 
 impl Filesystem {
-    /// Lists names from a cookie on (0: from the start), without counting lookups.
+    /// Lists names after a cookie (0: from the start), without counting lookups.
     ///
     /// # Errors
-    /// [`FsError::NotADirectory`] for anything else.
+    /// [`FsError::NotADirectory`] for another type of inode.
     pub fn readdir(&self, ino: u64, cookie: u64, full: Sink<'_>) -> Result<(), FsError> {
         let view = self.view();
         let reader = self.reader(&view, ino, cookie)?;
@@ -53,7 +54,7 @@ impl Filesystem {
         }
         let mut is_end = true;
         for (cookie, name) in reader.listing.after(cookie.max(DOT_DOT_COOKIE)) {
-            // What vanished since the listing was taken is left out.
+            // Names that vanished since the listing was taken are left out.
             let Some((child, listed)) = self.child(&view, &reader, name) else {
                 continue;
             };
@@ -80,11 +81,11 @@ impl Filesystem {
         Ok(())
     }
 
-    /// Lists names with their attributes from a cookie on, counting a lookup of each name that was
-    /// taken (not of the dots).
+    /// Lists names with their attributes after a cookie. It counts a lookup of each accepted name,
+    /// except `.` and `..`.
     ///
     /// # Errors
-    /// As [`Filesystem::readdir`].
+    /// The errors of [`Filesystem::readdir`].
     pub fn readdir_plus(&self, ino: u64, cookie: u64, full: PlusSink<'_>) -> Result<(), FsError> {
         let view = self.view();
         let reader = self.reader(&view, ino, cookie)?;
@@ -139,9 +140,9 @@ impl Filesystem {
         Ok(())
     }
 
-    /// A reader came to the end. Names of own files that the kernel kept would each cost a
-    /// question the next time, since their attributes hold for a moment: it is to list them anew,
-    /// with these.
+    /// Forgets a listing after a reader reached its end. If it has own files, the kernel must list
+    /// it again next time. Their attributes are valid only for a moment, so each name in a cached
+    /// listing would cost one GETATTR.
     fn end_of(&self, reader: &Reader) {
         self.listings.forget(reader.ino);
         if reader.listing.shows_live() {
@@ -149,7 +150,7 @@ impl Filesystem {
         }
     }
 
-    /// The directory and its names: as they were when a reader of it last began.
+    /// Returns the directory and its names, as they were when a reader last began to list it.
     fn reader(&self, view: &View, ino: u64, cookie: u64) -> Result<Reader, FsError> {
         let inode = self.directory(ino)?;
         let taken = self.listings.get(ino).filter(|_| cookie != 0);
@@ -165,8 +166,8 @@ impl Filesystem {
         })
     }
 
-    /// A name of a listing and what it stands for now: as it was found when the listing was taken,
-    /// where nothing has changed since.
+    /// Returns a name of a listing and what it stands for now. If the namespace has not changed
+    /// since the listing was taken, the recorded result is used.
     fn child(&self, view: &View, reader: &Reader, name: &HeldName) -> Option<(Name, Listed)> {
         let child = names::child(&reader.inode.name, name.as_bytes())?;
         let listed = match (name, &child) {
@@ -248,8 +249,8 @@ mod tests {
         (names.clone(), Filesystem::new(names, options))
     }
 
-    /// Lists the root from a cookie on, at most so many names, with their attributes: what is
-    /// shown of each, and the last one's cookie.
+    /// Lists at most `most` names of the root after a cookie, with their attributes. Returns the
+    /// attributes by inode number, and the last name's cookie.
     fn list(fs: &Filesystem, from: u64, most: usize) -> (BTreeMap<u64, Attributes>, u64) {
         let (mut shown, mut last) = (BTreeMap::new(), from);
         let full: PlusSink<'_> = &mut |entry, attributes| {
@@ -320,7 +321,7 @@ mod tests {
         assert_eq!((before.len(), after.len()), (FILES / 2, FILES - FILES / 2));
         assert!(before.values().all(|it| it.size_bytes == 1));
         assert!(after.values().all(|it| it.size_bytes == 6));
-        // an own file that was written to is the same file, and shows what it is now
+        // An own file that was written to is the same file, and shows its present size.
         let now = before.keys().map(|ino| fs.getattr(*ino).unwrap());
         assert!(now.into_iter().all(|it| it.size_bytes == 6));
     }

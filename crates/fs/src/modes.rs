@@ -1,7 +1,7 @@
-//! Whether the kernel reads an inode's bytes itself or asks for them.
+//! Tracks for each inode whether the kernel reads its bytes itself or requests them.
 //!
 //! The kernel does not allow both on one inode at a time, so the first open decides until the last
-//! release (fs/fuse/iomode.c). The open handles bound the table.
+//! release (fs/fuse/iomode.c). The number of open handles bounds the table.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,16 +12,16 @@ use parking_lot::Mutex;
 
 use super::traits::BackingFile;
 
-/// How an inode's bytes come.
+/// The way in which the kernel gets an inode's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// The kernel asks us.
+    /// The kernel requests the bytes from the daemon.
     Asked,
-    /// The kernel reads this file.
+    /// The kernel reads this backing file.
     Backed(BackingFile),
 }
 
-/// The modes of all inodes that are open.
+/// The modes of all open inodes.
 #[derive(Default)]
 pub(crate) struct Modes {
     open: Mutex<HashMap<u64, Opens>>,
@@ -30,12 +30,12 @@ pub(crate) struct Modes {
 struct Opens {
     mode: Mode,
     count: u64,
-    /// The own file that the first of them opened.
+    /// The own file that the first of these opens has open.
     live: Option<Arc<File>>,
 }
 
 impl Modes {
-    /// One more open of an inode that is open already.
+    /// Counts one more open of an inode and returns its mode, if the inode is open already.
     pub(crate) fn join(&self, ino: u64) -> Option<Mode> {
         let mut open = self.open.lock();
         let opens = open.get_mut(&ino)?;
@@ -43,7 +43,7 @@ impl Modes {
         Some(opens.mode)
     }
 
-    /// One more open of an inode: of this mode if it is the first, else of the one that it has.
+    /// Counts one more open of an inode and returns its mode. The first open sets it to `wanted`.
     pub(crate) fn enter(&self, ino: u64, wanted: Mode, live: Option<Arc<File>>) -> Mode {
         let mut open = self.open.lock();
         let opens = open.entry(ino).or_insert(Opens {
@@ -55,12 +55,12 @@ impl Modes {
         opens.mode
     }
 
-    /// The own file that is open as this inode.
+    /// Returns the own file that is open as this inode.
     pub(crate) fn live(&self, ino: u64) -> Option<Arc<File>> {
         self.open.lock().get(&ino)?.live.clone()
     }
 
-    /// One less; the last gives back the backing file, to be released.
+    /// Counts one open less. After the last, returns the backing file for release.
     pub(crate) fn leave(&self, ino: u64) -> Option<BackingFile> {
         let mut open = self.open.lock();
         let Entry::Occupied(mut entry) = open.entry(ino) else {

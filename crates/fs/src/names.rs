@@ -1,4 +1,4 @@
-//! What names there are: the namespace's, and the hidden `.p2pfs` beside it.
+//! The names of the mount: those of the namespace, and the hidden `.p2pfs` beside them.
 
 use std::borrow::Cow;
 #[cfg(test)]
@@ -12,36 +12,36 @@ use p2pfs_proto::wire::native::record::{Kind, Timestamp};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::{HIDDEN_ROOT, SharedPath, check_name};
 
-/// How long the kernel may believe a name, its absence, or attributes, if nothing is said. Changes
-/// are told at once by invalidation; this only bounds what a lost one could cost.
+/// How long the kernel may cache a name, its absence, or attributes without an invalidation.
+/// Changes are reported at once by invalidation, so this only bounds the effect of a lost one.
 pub const LIFETIME: Duration = Duration::from_secs(60);
 /// The names in `.p2pfs`.
 const HIDDEN_NAMES: [&[u8]; 3] = [b"by-hash", b"peers", b"status.json"];
-/// Those of them that are directories.
+/// The directories in `.p2pfs`.
 const HIDDEN_DIRECTORIES: [&[u8]; 2] = [HIDDEN_NAMES[0], HIDDEN_NAMES[1]];
-/// How many names are asked of the view at once.
+/// Names that are read from the view at once.
 const PART_NAMES: usize = 4096;
 
-/// What a name stands for, and when that changed.
+/// The node of a name, and its modification time.
 #[derive(Clone, Debug)]
 pub(super) struct Listed {
     pub node: Node,
     pub mtime: Timestamp,
     pub subdirectories: u32,
-    /// What somebody said of it, where it is a file or link of the namespace.
+    /// The catalogue record, if it is a file or link of the namespace.
     pub said: Option<Said>,
 }
 
-/// What somebody said of a name.
+/// A catalogue record of a name.
 #[derive(Clone, Debug)]
 pub(super) struct Said {
     pub held: Held,
-    /// The number of the view in which the name stands for it.
+    /// Number of the view in which the name stands for it.
     pub view: u64,
 }
 
 impl Listed {
-    /// What nobody said and nothing is in.
+    /// Creates a node without a catalogue record and without subdirectories.
     pub(crate) fn new(node: Node, mtime: Timestamp) -> Self {
         Self {
             node,
@@ -51,7 +51,7 @@ impl Listed {
         }
     }
 
-    /// What is known of an inode whose name stands for something else now.
+    /// Returns the last known state of an inode, for use when its name stands for another version.
     pub(crate) fn last_known(node: &Node, started: Timestamp) -> Self {
         let mtime = match node {
             Node::File(file) => file.mtime,
@@ -59,14 +59,14 @@ impl Listed {
         };
         let mut node = node.clone();
         if let Node::File(file) = &mut node {
-            // What lies there now is another file.
+            // The own file at that path is another file now.
             file.own = None;
         }
         Self::new(node, mtime)
     }
 }
 
-/// The name of a directory's child, if it can have one of that name.
+/// Returns the name of a directory's child, if that name is possible.
 pub(super) fn child(directory: &Name, name: &[u8]) -> Option<Name> {
     match directory {
         Name::Union(path) if path.is_root() && name == HIDDEN_ROOT => Some(Name::Hidden),
@@ -90,7 +90,7 @@ pub(super) fn child(directory: &Name, name: &[u8]) -> Option<Name> {
     }
 }
 
-/// The directory that a directory is in; the root is in itself.
+/// Returns the parent directory of a name. The parent of the root is the root.
 pub(super) fn parent(name: &Name) -> Name {
     let root = || Name::Union(SharedPath::root());
     match name {
@@ -105,7 +105,7 @@ pub(super) fn parent(name: &Name) -> Name {
     }
 }
 
-/// The last part of a name; empty for the root.
+/// Returns the last part of a name. It is empty for the root.
 pub(super) fn last(name: &Name) -> Cow<'_, [u8]> {
     match name {
         Name::Peer(peer, path) if path.is_root() => Cow::Borrowed(peer.as_bytes()),
@@ -118,7 +118,7 @@ pub(super) fn last(name: &Name) -> Cow<'_, [u8]> {
     }
 }
 
-/// The whole path of a name, from the root of the mount.
+/// Returns the full path of a name from the root of the mount.
 pub(super) fn full_path(name: &Name) -> Vec<u8> {
     match name {
         Name::Union(path) => path.as_bytes().to_vec(),
@@ -127,7 +127,8 @@ pub(super) fn full_path(name: &Name) -> Vec<u8> {
     }
 }
 
-/// How long the kernel may believe what it is told of a name: the hidden ones change unannounced.
+/// Returns how long the kernel may cache a name. It is 0 for hidden names, because they change
+/// without an invalidation.
 pub(super) fn lifetime(name: &Name) -> Duration {
     match name {
         Name::Union(_) => LIFETIME,
@@ -135,7 +136,7 @@ pub(super) fn lifetime(name: &Name) -> Duration {
     }
 }
 
-/// What a name stands for now.
+/// Returns what a name stands for now.
 pub(super) fn resolve(view: &View, name: &Name) -> Option<Listed> {
     let hidden = |node, subdirectories: usize| {
         let mtime = view
@@ -160,21 +161,21 @@ pub(super) fn resolve(view: &View, name: &Name) -> Option<Listed> {
     }
 }
 
-/// What a path below the hidden directory names.
+/// The object at a path below the hidden directory.
 #[derive(Clone, Debug)]
 pub enum Hidden {
-    /// A file: a content by its hash, or one of a node's.
+    /// A file: a content by its hash, or a file of a node.
     File(FileVersion),
     /// A directory.
     Directory,
-    /// What only the mount makes, or a link.
+    /// A file that the mount generates, or a link.
     Other,
-    /// Nothing.
+    /// No object.
     Nothing,
 }
 
-/// What a path from the root of the mount names, where it leads below the hidden directory; none
-/// where it does not.
+/// Returns the object at a path from the root of the mount, if the path leads below the hidden
+/// directory. Returns `None` for other paths.
 pub fn hidden(view: &View, path: &[u8]) -> Option<Hidden> {
     let found = hidden_name(path)?.and_then(|name| resolve(view, &name));
     Some(match found.map(|found| found.node) {
@@ -185,9 +186,9 @@ pub fn hidden(view: &View, path: &[u8]) -> Option<Hidden> {
     })
 }
 
-/// The names in a directory that a path from the root of the mount leads to below the hidden one,
-/// ascending, those after `after`, at most `limit`; contents by their hashes are not listed, and
-/// what only the mount makes is left out.
+/// Returns at most `limit` names after `after` in a hidden directory, ascending. `path` begins at
+/// the root of the mount. Contents by their hashes and files that the mount generates are not
+/// listed.
 pub fn hidden_children(view: &View, path: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Child> {
     let root = SharedPath::root();
     let mut directories: Vec<Child> = match hidden_name(path).flatten() {
@@ -217,15 +218,15 @@ fn directory(name: &[u8], found: Found) -> Child {
     Child { name, found }
 }
 
-/// What a path from the root of the mount is called, where it leads below the hidden directory;
-/// within that none where nothing can have such a name.
+/// Returns the name of a path from the root of the mount, if it leads below the hidden directory.
+/// The inner value is `None` if the path is impossible there.
 fn hidden_name(path: &[u8]) -> Option<Option<Name>> {
     let mut parts = path.split(|byte| *byte == b'/');
     let leads_there = parts.next() == Some(HIDDEN_ROOT);
     leads_there.then(|| parts.try_fold(Name::Hidden, |name, part| child(&name, part)))
 }
 
-/// The names in a directory, in no particular order.
+/// Returns the names in a directory, in no particular order.
 pub(super) fn children(view: &View, directory: &Name) -> Vec<HeldName> {
     match directory {
         Name::Union(path) => view.names(path),
@@ -239,7 +240,7 @@ pub(super) fn children(view: &View, directory: &Name) -> Vec<HeldName> {
                 .map(|name| HeldName::Other(name.into_bytes().into()))
                 .collect()
         }
-        // Reachable by name, but as many as there are contents: not listed.
+        // These are found by name, but are not listed, because there are as many as contents.
         Name::Hashes | Name::Hash(_) | Name::Status => Vec::new(),
     }
 }
@@ -256,7 +257,7 @@ fn in_parts(part: impl Fn(Option<&[u8]>) -> Vec<Child>) -> Vec<HeldName> {
     }
 }
 
-/// What was found of a path in a view.
+/// Converts a catalogue result for a path.
 pub(super) fn listed(view: &View, path: &SharedPath, found: Found) -> Listed {
     #[cfg(test)]
     RESOLVED.set(RESOLVED.get() + 1);
@@ -276,11 +277,11 @@ pub(super) fn listed(view: &View, path: &SharedPath, found: Found) -> Listed {
 
 #[cfg(test)]
 thread_local! {
-    /// How many names this thread has found what they stand for.
+    /// Number of names that this thread has resolved.
     pub(super) static RESOLVED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A content by its hash has no name or time of its own.
+/// Returns a content by its hash. It has the hash as its name and the time 0.
 fn by_hash(view: &View, hash: ContentHash) -> Option<Listed> {
     let content = view.by_hash(&hash)?;
     let mtime = Timestamp::default();

@@ -1,37 +1,38 @@
 //! The files of a directory in the orders in which programs read them.
 
-/// The largest directory whose order is known; in a larger one nothing is asked for.
+/// Maximum files of a directory with a known order. In a larger directory no file is requested
+/// ahead.
 pub(crate) const DIRECTORY_MAX_FILES: usize = 16_384;
 
-/// How many orders there are.
+/// Number of orders.
 pub(super) const ORDERS: usize = 3;
 
-/// Which order.
+/// An order of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum By {
-    /// Of the names.
+    /// By name.
     Name = 0,
-    /// Of the inodes' numbers, as programs sort them for the sake of disks.
+    /// By inode number, as programs sort files for the sake of disks.
     Number = 1,
-    /// As a listing gives them.
+    /// By the cookie of a listing.
     Listing = 2,
 }
 
 impl By {
-    /// All of them.
+    /// All orders.
     pub(crate) const ALL: [Self; ORDERS] = [Self::Name, Self::Number, Self::Listing];
 }
 
-/// A file of a directory. `T` is what is asked for.
+/// A file of a directory. `T` is a file to request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listed<T> {
     pub name: Box<[u8]>,
-    /// Its inode's number.
+    /// Its inode number.
     pub number: u64,
-    /// Its place in a listing.
+    /// Its cookie in a listing.
     pub cookie: u64,
     pub size_bytes: u64,
-    /// What to ask for; nothing where it is not worth it.
+    /// The file to request. `None` if a request is not worthwhile.
     pub ask: Option<T>,
 }
 
@@ -43,12 +44,12 @@ pub(super) struct Order<T> {
     by_listing: Sorted,
 }
 
-/// Another order than that of the names.
+/// An order other than by name.
 #[derive(Debug)]
 struct Sorted {
-    /// Places in the order of names.
+    /// Positions in the order of names.
     places: Vec<usize>,
-    /// The place in `places` of each of these.
+    /// The inverse of `places`: the rank of each position.
     ranks: Vec<usize>,
 }
 
@@ -65,7 +66,7 @@ impl Sorted {
 }
 
 impl<T> Order<T> {
-    /// `files` are in the order of their names.
+    /// Creates the orders. `files` are sorted by name.
     pub(crate) fn new(files: Vec<Listed<T>>) -> Self {
         let sorted = |key: fn(&Listed<T>) -> u64| {
             let keys: Vec<u64> = files.iter().map(key).collect();
@@ -82,7 +83,7 @@ impl<T> Order<T> {
         self.by_name.len()
     }
 
-    /// The places of a name in each order, as [`By::ALL`] has them.
+    /// Returns the positions of a name in each order of [`By::ALL`].
     pub(crate) fn places(&self, name: &[u8]) -> Option<[usize; ORDERS]> {
         let found = self.by_name.binary_search_by(|file| (*file.name).cmp(name));
         let place = found.ok()?;
@@ -93,7 +94,7 @@ impl<T> Order<T> {
         ])
     }
 
-    /// The file at a place of one of the orders.
+    /// Returns the file at a position of one of the orders.
     pub(crate) fn at(&self, by: By, place: usize) -> Option<&Listed<T>> {
         let place = match by {
             By::Name => place,
@@ -103,7 +104,7 @@ impl<T> Order<T> {
         self.by_name.get(place)
     }
 
-    /// The places in the order of names, in another order.
+    /// Returns the positions in the order of names, sorted by another order.
     #[cfg(test)]
     pub(crate) fn in_order(&self, by: By) -> Vec<usize> {
         match by {

@@ -1,9 +1,9 @@
-//! How the own files of a directory look, asked of the disk.
+//! Reads the attributes of a directory's own files from the disk.
 //!
-//! A disk's filesystem takes microseconds for a name that it knows, and many times that for one
-//! that it has forgotten, which the lister of a long directory would wait for at each. So who goes
-//! on in a long directory finds the next names looked at already, by a thread that lives for
-//! [`BATCH`] of them. Owns such looks; keeps none for longer than [`USED_FOR`].
+//! A disk's filesystem takes microseconds for a name that it has cached, and many times that for
+//! one that it has evicted. A program that lists a long directory would wait for each of these.
+//! While it continues, a thread therefore reads the attributes of the next [`BATCH`] names in
+//! advance. No result is used for longer than [`USED_FOR`].
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,70 +16,71 @@ use super::traits::{Content, FileVersion, LiveAttributes, LiveLook};
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::path::SharedPath;
 
-/// Names that one thread looks at: enough that beginning one costs nothing beside it, and few
-/// enough that what is looked at for a reader who stops is little: some 20 ms of the disk.
+/// Names that one thread examines. They are enough that starting a thread costs little in
+/// comparison. They are few enough that a reader that stops wastes little: some 20 ms of disk time.
 const BATCH: usize = 4096;
-/// Names that are handed over at once: far fewer wake-ups than names, and young when they are used.
+/// Names that are passed to the reader at once. This needs far fewer wake-ups than names, and the
+/// results are still fresh.
 const GROUP: usize = 256;
-/// Names that are looked at one by one, before a reader is believed to want the rest.
+/// Names that are examined one by one, before a reader is expected to want the rest.
 const ALONE: usize = 256;
-/// How old a look may be that is used; a part of what the kernel may believe it for
-/// ([`super::LISTED_LIVE_LIFETIME`]), from which its age is taken.
+/// Maximum age of a result that is used. It is a part of [`super::LISTED_LIVE_LIFETIME`], from
+/// which the age is subtracted.
 pub(crate) const USED_FOR: Duration = Duration::from_millis(250);
-/// The stack of the thread, which makes a system call a name.
+/// Stack of the thread, which makes one system call for each name.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// Names in the order in which they are listed.
+/// Names in their listed order.
 pub(crate) trait InOrder: Send + Sync + 'static {
-    /// How many there are.
+    /// Returns the number of names.
     fn count(&self) -> usize;
-    /// The name at a place, if there is one.
+    /// Returns the name at an index, if there is one.
     fn name(&self, place: usize) -> Option<&[u8]>;
-    /// What was looked at ahead of who lists them; nothing while somebody uses it.
+    /// Returns the prefetched results. They are `None` while a reader uses them.
     fn ahead(&self) -> &Mutex<Option<LooksAhead>>;
 }
 
-/// How a file looked, and how long ago.
+/// The attributes of a file and their age. `None` if the file is gone.
 pub(crate) type Look = Option<(LiveAttributes, Duration)>;
 
-/// What was looked at ahead of a listing's reader.
+/// Results that are prefetched for a listing's reader.
 #[derive(Default)]
 pub(crate) struct LooksAhead {
     batch: Option<Batch>,
     next: Option<Batch>,
-    /// Few of the names that were looked at could be used: no more of this.
+    /// Whether prefetching has ended because few of the results could be used.
     is_useless: bool,
 }
 
-/// The names that a thread looks at, as it hands them over.
+/// The names that one thread examines, and the results that it has sent.
 struct Batch {
     share: ShareIndex,
     directory: SharedPath,
     groups: Receiver<Group>,
     group: Group,
-    /// The place after the last.
+    /// The index after the last name.
     end: usize,
     used: usize,
 }
 
-/// Looks at the names from a place on.
+/// Results for consecutive names.
 struct Group {
     from: usize,
     begun: Instant,
     looks: Vec<Option<LiveAttributes>>,
 }
 
-/// Looks at the own files of one directory, for one part of its listing.
+/// Reads the attributes of the own files of one directory, for one part of its listing.
 pub(crate) struct LiveLooks<'a, L: InOrder> {
     content: &'a Arc<dyn Content>,
     listing: &'a Arc<L>,
     alone: Vec<(ShareIndex, Option<LiveLook>)>,
-    /// Nothing where another reader of the same listing has it.
+    /// The prefetched results. `None` if another reader of the same listing has them.
     ahead: Option<LooksAhead>,
 }
 
 impl<'a, L: InOrder> LiveLooks<'a, L> {
-    /// For who goes on in a listing.
+    /// Creates a reader for a part of a listing.
     pub(crate) fn new(content: &'a Arc<dyn Content>, listing: &'a Arc<L>) -> Self {
         Self {
             content,
@@ -89,8 +90,8 @@ impl<'a, L: InOrder> LiveLooks<'a, L> {
         }
     }
 
-    /// How the file at this place of the listing looks; nothing for one that is not own, or is
-    /// gone.
+    /// Returns the attributes of the file at this index of the listing. Returns `None` if it is not
+    /// an own file or is gone.
     pub(crate) fn look(&mut self, at: usize, file: &FileVersion) -> Look {
         if let Some(ahead) = &mut self.ahead
             && let Some(look) = ahead.look(self.content, self.listing, at, file)
@@ -114,7 +115,7 @@ impl<'a, L: InOrder> LiveLooks<'a, L> {
 }
 
 impl<L: InOrder> Drop for LiveLooks<'_, L> {
-    /// Leaves what was looked at ahead to the next part.
+    /// Returns the prefetched results to the listing, for its next part.
     fn drop(&mut self) {
         if let Some(ahead) = self.ahead.take() {
             *self.listing.ahead().lock() = Some(ahead);
@@ -123,7 +124,7 @@ impl<L: InOrder> Drop for LiveLooks<'_, L> {
 }
 
 impl LooksAhead {
-    /// What was seen of the file at this place, where its look is there and young.
+    /// Returns the prefetched result of the file at this index, if it is available and fresh.
     fn look(
         &mut self,
         content: &Arc<dyn Content>,
@@ -156,7 +157,7 @@ impl LooksAhead {
 }
 
 impl Batch {
-    /// Looks at the names from a place on; nothing where there is no thread for it.
+    /// Starts a thread for the names after an index. Returns `None` if no thread can be started.
     fn begin(
         content: &Arc<dyn Content>,
         listing: &Arc<impl InOrder>,
@@ -186,7 +187,7 @@ impl Batch {
         })
     }
 
-    /// The look at a file, which is waited for where the thread is at it.
+    /// Returns the result of a file, and waits while the thread is working on it.
     fn take(
         &mut self,
         listing: &impl InOrder,
@@ -214,7 +215,7 @@ impl Group {
     }
 }
 
-/// Looks at names and hands the looks over, until nobody wants them.
+/// Examines names and sends the results, until the receiver is dropped.
 fn look_at(
     content: &dyn Content,
     listing: &impl InOrder,
@@ -236,7 +237,7 @@ fn look_at(
     }
 }
 
-/// Whether a path is that of a name in a directory.
+/// Returns whether a path is a given name in a directory.
 fn is_in(path: &SharedPath, directory: &SharedPath, name: &[u8]) -> bool {
     let (path, above) = (path.as_bytes(), directory.as_bytes());
     let slash = usize::from(!above.is_empty());

@@ -1,4 +1,4 @@
-//! Where directories and links are, by their inodes' numbers.
+//! Paths of directories and links by their inode numbers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -9,8 +9,8 @@ use super::inode::{Inode, Name, Node};
 use p2pfs_catalogue::View;
 use p2pfs_types::path::SharedPath;
 
-/// Where the directories and links of one moment are, by number: made when one is asked for that
-/// is not in the last one, and dropped when the namespace has changed.
+/// Index of the directories and links of one view, by number. It is built for a number that is not
+/// in the previous index, and dropped after the namespace has changed.
 #[derive(Default)]
 pub(super) struct Places(Mutex<Option<Numbered>>);
 
@@ -20,7 +20,7 @@ struct Numbered {
 }
 
 impl Places {
-    /// The path of the directory or link of a number.
+    /// Returns the path of the directory or link with a number.
     pub(crate) fn path_of(&self, view: &Arc<View>, ino: u64) -> Option<SharedPath> {
         let mut places = self.0.lock();
         let is_of_now = |known: &Numbered| known.view.as_ptr() == Arc::as_ptr(view);
@@ -30,7 +30,7 @@ impl Places {
         known.paths.get(&ino).cloned()
     }
 
-    /// They are looked for anew.
+    /// Drops the index.
     pub(crate) fn forget(&self) {
         *self.0.lock() = None;
     }

@@ -1,10 +1,11 @@
-//! Inodes that are asked for by number alone: by a program that has a file's handle
-//! (open_by_handle_at(2), an NFS server) after the kernel has forgotten the inode, and by a kernel
-//! whose mount an earlier process served.
+//! Finds inodes that are requested by number alone. A program may have a file handle
+//! (open_by_handle_at(2), an NFS server) after the kernel has forgotten the inode. A kernel may
+//! also use numbers from a previous process of the mount.
 //!
-//! What a number stands for is found from the namespace: a number begins with what the inode is
-//! ([`super::inode`]). What cannot be found, or stands for another version by now, is ESTALE,
-//! unless it was open with the process before ([`super::inherited`]).
+//! The inode of a number is found in the namespace, because a number begins with its type
+//! ([`super::inode`]). If it cannot be found, or stands for another version by now, the result is
+//! ESTALE. The exception is an inode that was open with the previous process
+//! ([`super::inherited`]).
 
 use super::attributes::Entry;
 use super::error::FsError;
@@ -16,12 +17,12 @@ use p2pfs_catalogue::{FileNames, View};
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::path::SharedPath;
 
-/// How many files of contents that begin alike are looked at for one number. A content that more
-/// files have is not searched to its end, so that a handle costs little whatever the namespace is.
+/// Maximum files with the same first hash bits that are examined for one number. The search ends
+/// there, so a handle costs little whatever the size of the namespace.
 const ALIKE_MAX: usize = 1 << 14;
 
 impl Filesystem {
-    /// `.` of an inode: the inode itself, as what it stands for now.
+    /// Looks up `.` of an inode: the inode itself, in its present state.
     pub(super) fn lookup_itself(&self, ino: u64) -> Result<Entry, FsError> {
         let (name, listed) = match self.inodes.get(ino) {
             None => self.recall(ino).ok_or(FsError::Gone)?,
@@ -34,15 +35,15 @@ impl Filesystem {
         self.enter_as(ino, name, listed)
     }
 
-    /// `..` of a directory.
+    /// Looks up `..` of a directory.
     pub(super) fn lookup_above(&self, ino: u64) -> Result<Entry, FsError> {
         let name = names::parent(&self.inode(ino)?.name);
         let listed = self.resolve(&self.view(), &name);
         Ok(self.enter(None, name, listed.ok_or(FsError::Gone)?))
     }
 
-    /// An inode that the kernel speaks of and we do not know: one that it looked up with an earlier
-    /// process. It counts as looked up once.
+    /// Adds an inode that the kernel uses and that is not in the table, because the kernel looked
+    /// it up with a previous process. It counts as looked up once.
     pub(super) fn adopt(&self, ino: u64) -> Result<Inode, FsError> {
         let (name, listed) = self.recall(ino).ok_or(FsError::Gone)?;
         let node = listed.node.clone();
@@ -50,7 +51,7 @@ impl Filesystem {
         Ok(Inode { name, node })
     }
 
-    /// Directories are looked for anew.
+    /// Drops the index of directories and links.
     pub(super) fn forget_places(&self) {
         self.places.forget();
     }
@@ -64,7 +65,7 @@ impl Filesystem {
         Err(FsError::Gone)
     }
 
-    /// What a number stands for now, and by which name.
+    /// Returns the name and the present node of a number.
     fn recall(&self, ino: u64) -> Option<(Name, Listed)> {
         let view = self.view();
         let now = |name: Name| {
@@ -92,7 +93,7 @@ impl Filesystem {
         }
     }
 
-    /// What is neither file nor directory and can be named, but for links.
+    /// Returns the names of other inodes: files of legacy peers, and the status.
     fn other_names(&self) -> Vec<Name> {
         let legacy = self.content.legacy_names().into_iter();
         let legacy = legacy.filter_map(|name| SharedPath::new(name).ok().map(Name::Union));
@@ -100,7 +101,7 @@ impl Filesystem {
     }
 }
 
-/// Under which of its names a file has that number, if under any.
+/// Returns the name under which a file has this number, if there is one.
 fn name_of_file(ino: u64, file: FileNames) -> Option<Name> {
     let FileNames {
         hash,

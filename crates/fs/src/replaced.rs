@@ -1,9 +1,9 @@
 //! Own files that were replaced while programs have them open.
 //!
-//! A number stands for the bytes of a name, and a file may come to have the bytes that another of
-//! its name once had: a log that was rotated is empty each time. Who has that open reads it as the
-//! number, so the one that has the name now gets the next number; before it is hashed, too, since
-//! it is another file whatever is in it.
+//! A number stands for the bytes of a name. A replaced file may have the same bytes as an earlier
+//! file of its name. For example, a log is empty after each rotation. A program that has the
+//! earlier file open reads it under that number, so the new file gets the next number. This happens
+//! even before the new file is hashed, because it is another file whatever its bytes are.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -14,9 +14,9 @@ use super::inode::{Inode, Node};
 use super::names::Said;
 
 impl Filesystem {
-    /// The number under which an own file is found that was looked up as `number`: another where
-    /// another file is open as that, and the one as which this file is open, if there is one. The
-    /// lookup counts on it.
+    /// Returns the number for an own file that was looked up as `number`. If the file is open under
+    /// another number, that one is returned. If another file is open as `number`, the next free
+    /// number is returned. The lookup is counted on the result.
     pub(super) fn look_up_file(
         &self,
         above: Option<u64>,
@@ -49,7 +49,8 @@ impl Filesystem {
         }
     }
 
-    /// Whether another file is open as this own file than the one that has its name.
+    /// Returns whether the own file that is open as `number` differs from the file that has its
+    /// name now.
     pub(super) fn is_replaced(&self, number: u64, node: &Node) -> bool {
         let open = self.modes.live(number);
         let named = open.as_ref().and_then(|_| self.named_file(node));
@@ -57,7 +58,7 @@ impl Filesystem {
             .is_some_and(|(open, named)| !is_same(&open, &named))
     }
 
-    /// The own file that has the name.
+    /// Returns the own file that has the name now.
     fn named_file(&self, node: &Node) -> Option<Arc<File>> {
         let Node::File(file) = node else { return None };
         file.own.as_ref()?;
@@ -66,7 +67,7 @@ impl Filesystem {
     }
 }
 
-/// Whether both are the same file; what the disk does not tell apart is.
+/// Returns whether both are the same file. If the disk cannot tell, they count as the same.
 pub(super) fn is_same(ours: &File, theirs: &File) -> bool {
     let (Ok(ours), Ok(theirs)) = (ours.metadata(), theirs.metadata()) else {
         return true;

@@ -1,8 +1,9 @@
-//! Which namespace the kernel's requests are answered from: the newest that it was told of.
+//! Selects the namespace from which the kernel's requests are answered: the newest one that the
+//! kernel was notified of.
 //!
-//! What the kernel has cached and what it is answered would otherwise be of two moments, and a
-//! program that finds a new name beside a listing of before sees an order in which nothing
-//! happened. Owns the namespace that is shown; never asks for one by itself, and never waits.
+//! Otherwise the kernel's caches and the answers would be from different moments. A program that
+//! finds a new name beside an old listing would see an order of events that never happened. This
+//! module owns the shown namespace. It never requests a namespace itself, and never waits.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,19 +12,20 @@ use parking_lot::Mutex;
 
 use p2pfs_catalogue::View;
 
-/// For how long a newer namespace waits for the kernel to be told of it: then it is shown anyway.
-/// Telling takes microseconds a name, unless a request of ours stands still on a disk and holds the
-/// kernel's locks; half of what may pass between a file's close and its name on every node.
+/// How long a newer namespace waits until the kernel is notified of it. After that it is shown
+/// anyway. A notification takes microseconds a name, unless one of our requests is stalled on a
+/// disk and holds the kernel's locks. The limit is half of the time that may pass between a file's
+/// close and its name on every node.
 pub(super) const TELLING_LIMIT: Duration = Duration::from_secs(1);
 
-/// The namespace that is shown: none before the first question, and never an older one again.
+/// The shown namespace. It is empty before the first request, and never goes back to an older one.
 #[derive(Default)]
 pub(super) struct Shown(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     shown: Option<Arc<View>>,
-    /// Since when a newer one is known to wait.
+    /// Time since which a newer namespace is known to wait.
     behind_since: Option<Instant>,
 }
 
@@ -35,9 +37,10 @@ impl State {
 }
 
 impl Shown {
-    /// The kernel was told of all that this namespace changes. Of one that is older than what is
-    /// shown already there is nothing to say: it comes late. So it does before the first question,
-    /// which is answered from the newest: what is told then is of the time before the mount.
+    /// Shows a namespace after the kernel was notified of all its changes. A namespace that is not
+    /// newer than the shown one arrives late and is ignored. It is also ignored before the first
+    /// request, which is answered from the newest namespace: the notified one is from before the
+    /// mount.
     pub(crate) fn show(&self, view: Arc<View>) {
         let mut state = self.0.lock();
         let shown = state.shown.as_ref();
@@ -46,11 +49,11 @@ impl Shown {
         }
     }
 
-    /// What to answer from, where this was the newest when it was asked for.
+    /// Returns the namespace to answer from. `newest` was the newest when it was obtained.
     pub(crate) fn of(&self, newest: Arc<View>, now: Instant) -> Arc<View> {
         let mut state = self.0.lock();
         if let Some(shown) = state.shown.clone() {
-            // another thread may have had a newer one shown since this one was asked for
+            // Another thread may have shown a newer one since this one was obtained.
             if !newest.is_newer_than(&shown) {
                 return shown;
             }
@@ -72,7 +75,7 @@ mod tests {
     use p2pfs_types::id::{NodeId, NodeName};
     use p2pfs_types::path::SharedPath;
 
-    /// Namespaces of one node, each with a name more than the one before.
+    /// Creates namespaces of one node, each with one name more than the one before.
     fn views<const N: usize>() -> [Arc<View>; N] {
         let name = NodeName::new("near").unwrap();
         let mut catalogue = Catalogue::new(NodeId::new([7; 32]), name);
@@ -130,7 +133,7 @@ mod tests {
     fn who_asks_first_sees_the_newest_whatever_was_told_of_before() {
         let (shown, now) = (Shown::default(), Instant::now());
         let [before, newest, next] = views();
-        // of a moment at which the other nodes had not been heard yet
+        // This one is from before the other nodes were heard.
         shown.show(before);
         assert!(gives(&shown, &newest, now, &newest));
         assert!(gives(&shown, &next, now, &newest));

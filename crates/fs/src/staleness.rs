@@ -1,4 +1,4 @@
-//! What the kernel must forget when the namespace or the cache changed.
+//! Invalidations of the kernel's caches after the namespace or the cache changed.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::traits::Stale;
 use p2pfs_catalogue::{Change, View};
 use p2pfs_types::digest::ContentHash;
 
-/// What is to be forgotten, each once, in the order in which it was found.
+/// The objects to invalidate, each once, in the order in which they were found.
 #[derive(Default)]
 struct Outdated {
     order: Vec<Stale>,
@@ -27,8 +27,8 @@ impl Outdated {
 }
 
 impl Filesystem {
-    /// Tells the kernel of changes of the namespace, and then shows it the one that has them; none
-    /// where the changes are of what legacy peers have. Never waits.
+    /// Notifies the kernel of changes of the namespace, and then shows the namespace that has them.
+    /// `view` is `None` for changes of legacy peers. This never waits.
     pub fn namespace_changed(self: &Arc<Self>, view: Option<Arc<View>>, changes: Vec<Change>) {
         let newest = view.clone().unwrap_or_else(|| self.content.view());
         let stale = self.outdated_by(&newest, &changes);
@@ -39,7 +39,7 @@ impl Filesystem {
             };
             view.into_iter().for_each(|view| fs.shown.show(view));
             fs.forget_places();
-            // also of names that the kernel has asked for meanwhile
+            // This includes names that the kernel has requested in the meantime.
             fs.outdated_by(&newest, &changes)
         };
         match self.invalidator.get() {
@@ -48,12 +48,12 @@ impl Filesystem {
         }
     }
 
-    /// The same of everything, and of the newest namespace.
+    /// Notifies the kernel that everything changed, and then shows the newest namespace.
     pub fn everything_changed(self: &Arc<Self>) {
         self.namespace_changed(Some(self.content.view()), vec![Change::Everything]);
     }
 
-    /// What the kernel knows that these changes made wrong.
+    /// Returns the kernel's cached objects that these changes made stale.
     fn outdated_by(&self, newest: &View, changes: &[Change]) -> Vec<Stale> {
         let mut stale = Outdated::default();
         let open = self.open_inodes();
@@ -65,7 +65,7 @@ impl Filesystem {
                 Change::Entry(path) => {
                     let name = Name::Union(path.clone());
                     self.name_changed(newest, &name, &mut stale);
-                    // what lost its name has no links from now on
+                    // A version that lost its name has no links from now on.
                     let files = open.get(&name).into_iter().flatten().copied();
                     let lost = files.chain(self.inodes.number_of_directory(name));
                     lost.for_each(|ino| stale.add(Stale::Attributes { ino }));
@@ -73,14 +73,15 @@ impl Filesystem {
                 Change::Everything => stale.add(Stale::Everything),
             }
         }
-        // What a change of the union does to the hidden folders is not worked out: programs look
-        // into few of them.
+        // The effect of a change on the hidden folders is not computed, because programs rarely
+        // read them. All hidden directories are invalidated.
         let hidden = self.inodes.hidden_directories().into_iter();
         hidden.for_each(|ino| stale.add(Stale::Listing { ino }));
         stale.order
     }
 
-    /// What is open, by name: programs ask for its attributes whatever the name stands for.
+    /// Returns the open inodes by name. Programs query their attributes whatever the name stands
+    /// for.
     fn open_inodes(&self) -> HashMap<Name, Vec<u64>> {
         let mut open: HashMap<Name, Vec<u64>> = HashMap::new();
         for ino in self.handles.inodes() {
@@ -91,22 +92,23 @@ impl Filesystem {
         open
     }
 
-    /// Has the kernel look a name up when it is asked for next.
+    /// Makes the kernel look up a name again at its next use.
     pub(super) fn invalidate_name(&self, name: &Name) {
         if let Some(stale) = self.stale_name(name, false) {
             self.invalidate(stale);
         }
     }
 
-    /// Tells the kernel that another share of a content is cached now.
+    /// Notifies the kernel that the cached part of a content changed.
     pub fn cached_changed(&self, hash: &ContentHash) {
         for ino in self.inodes.files_of(hash) {
             self.invalidate(Stale::Attributes { ino });
         }
     }
 
-    /// Every name that the kernel may hold, as far as we know of it, and what is open. What it
-    /// learned from the process before we do not know: that may be about any directory.
+    /// Returns all names that the kernel may have cached, as far as they are known here, and the
+    /// open inodes. Names that the kernel learned from the previous process are not known, and may
+    /// be in any directory.
     pub fn known_names(&self) -> Vec<Stale> {
         let mut directories: BTreeSet<u64> = self.inodes.directories().into_iter().collect();
         if self.is_taken_over() {
@@ -119,35 +121,38 @@ impl Filesystem {
         let directories = directories.into_iter();
         let mut stale: Vec<Stale> = directories.map(|ino| Stale::Listing { ino }).collect();
         let names = self.inodes.names().into_iter();
-        // one that stands for something else is found out when it is asked for
+        // A name that stands for another version by now is found at its next lookup.
         stale.extend(names.map(|(parent, name)| Stale::Directory { parent, name }));
         let open = self.handles.inodes().into_iter();
         stale.extend(open.map(|ino| Stale::Attributes { ino }));
         stale
     }
 
-    /// The number of a directory that the kernel may know: one that it learned from the process
-    /// before is not among ours until it asks for that, and has the number that it had.
+    /// Returns the number of a directory that the kernel may know. A directory that it learned from
+    /// the previous process is not in the table before its first request, and has its regular
+    /// number.
     fn number_of_directory(&self, directory: Name) -> Option<u64> {
         let known = self.inodes.number_of_directory(directory.clone());
         let number = || Inode::directory(directory).number();
         known.or_else(|| self.is_taken_over().then(number))
     }
 
-    /// Whether the kernel may know what the process before told it, and we do not know of.
+    /// Returns whether the kernel may still cache names from the previous process that are not
+    /// known here.
     fn is_taken_over(&self) -> bool {
         self.inherited.get().is_some_and(Inherited::is_believed)
     }
 
-    /// The listing and the attributes; what is not known to the kernel needs no word.
+    /// Adds the listing and the attributes of a directory. A directory that the kernel does not
+    /// know needs no invalidation.
     fn listing_changed(&self, directory: Name, stale: &mut Outdated) {
         if let Some(ino) = self.number_of_directory(directory) {
             stale.add(Stale::Listing { ino });
         }
     }
 
-    /// What the name stands for, and the listing that it is in: a new name is not seen through a
-    /// cached listing by a word about the name alone.
+    /// Adds a name and its parent's listing. An invalidation of the name alone does not make a new
+    /// name visible in a cached listing.
     fn name_changed(&self, view: &View, name: &Name, stale: &mut Outdated) {
         let mut is_directory = false;
         if let Some(listed) = names::resolve(view, name) {
@@ -161,7 +166,7 @@ impl Filesystem {
                 _ => self.inodes.number_of(&inode),
             };
             if let Some(ino) = known {
-                // The same version by a new mtime or mode.
+                // This is the same version with a new mtime or mode.
                 stale.add(match inode.node {
                     Node::Directory => Stale::Listing { ino },
                     _ => Stale::Attributes { ino },

@@ -1,4 +1,4 @@
-//! Names without bytes, for tests that read nothing.
+//! A [`Content`] with names and without bytes, for tests that read no file.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -15,19 +15,21 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
-/// The size of what is not on the disk.
+/// Size that marks files as not on the disk.
 const GONE: u64 = u64::MAX;
 
-/// Names of a node, and how long all of them are on the disk, if they are there.
+/// Names of a node, and the size of all their files on the disk.
 pub struct Names(Mutex<Catalogue>, pub(crate) Arc<AtomicU64>);
 
 impl Names {
+    /// Creates a stand-in without names, and without files on the disk.
     pub fn none() -> Self {
         let name = NodeName::new("near").unwrap();
         let catalogue = Catalogue::new(NodeId::new([7; 32]), name);
         Self(catalogue.into(), Arc::new(GONE.into()))
     }
 
+    /// Adds a file with this content to the share 0.
     pub fn put(&self, name: &str, content: &[u8]) {
         let kind = Kind::File {
             hash: ContentHash::of(content),

@@ -1,4 +1,4 @@
-//! GETATTR and STATFS: what is shown of an inode, and of the whole.
+//! GETATTR and STATFS: the attributes of an inode, and the totals of the filesystem.
 
 use std::time::Duration;
 
@@ -9,26 +9,26 @@ use super::inode::{Name, Node};
 use super::names::{self, Listed};
 use super::traits::{FileVersion, LiveAttributes};
 
-/// What a directory's size is shown as, which means nothing.
+/// Displayed size of a directory. The value has no meaning.
 const DIRECTORY_SIZE_BYTES: u64 = 4096;
-/// How many more names `df -i` shows room for: there is no count that could run out, and programs
-/// that look before they work take 0 for a full disk.
+/// Further names for which `df -i` shows room. No such limit exists, and programs that check before
+/// they work take 0 for a full disk.
 const FREE_ENTRIES: u64 = 1 << 30;
 
 impl Filesystem {
-    /// An inode's attributes now.
+    /// Returns the present attributes of an inode.
     ///
     /// # Errors
-    /// [`FsError::Gone`] for a number that stands for nothing.
+    /// [`FsError::Gone`] for a number that stands for no inode.
     pub fn getattr(&self, ino: u64) -> Result<Attributes, FsError> {
         let inode = self.inode(ino)?;
         let now = self.now(&self.view(), ino, &inode);
-        // an own file that was written to is still the file that the kernel asks about, and shows
-        // its size and time of this moment before the kernel has heard of the new version
+        // An own file that was written to is still the file of the kernel's request. It shows its
+        // present size and time, before the kernel has heard of the new version.
         let current = now.filter(|now| inode.is_version(&now.node) || inode.is_own_as(&now.node));
         let is_replaced = (current.as_ref()).is_some_and(|now| self.is_replaced(ino, &now.node));
         if is_replaced {
-            // who asks by the name is to look that up
+            // A program that asks by the name must look it up again.
             self.invalidate_name(&inode.name);
         }
         let is_gone = current.is_none() || is_replaced;
@@ -42,7 +42,8 @@ impl Filesystem {
         Ok(attributes)
     }
 
-    /// What `df` shows: used is what the cluster shares, available what the cache may still take.
+    /// Returns the figures for `df`. Used bytes are those that the cluster shares. Available bytes
+    /// are those that the cache may still store.
     pub fn statfs(&self) -> StatFs {
         let totals = self.view().totals();
         let space = self.content.space();
@@ -54,12 +55,12 @@ impl Filesystem {
         }
     }
 
-    /// The attributes of what was found, but for the inode's number.
+    /// Returns the attributes of a node, without the inode number.
     pub(super) fn attributes(&self, name: &Name, listed: &Listed) -> Attributes {
         self.attributes_by(name, listed, |file| self.content.live(file))
     }
 
-    /// The same, for who looks at own files in another way.
+    /// Returns the attributes of a node. `live` reads the attributes of an own file.
     pub(super) fn attributes_by(
         &self,
         name: &Name,
@@ -99,8 +100,8 @@ impl Filesystem {
         }
     }
 
-    /// While an own file is open, the inode is that file, also where another has taken its name:
-    /// what `stat` says goes with the bytes.
+    /// Replaces the attributes by those of the own file that is open as this inode, even if another
+    /// file has its name by now. The attributes then match the bytes.
     pub(super) fn follow_open_file(&self, attributes: &mut Attributes) {
         let is_file = attributes.kind == FileKind::Regular;
         let open = is_file.then(|| self.modes.live(attributes.ino));
@@ -114,8 +115,8 @@ impl Filesystem {
         attributes.lifetime = Duration::ZERO;
     }
 
-    /// As a program that makes files or directories asks, less the mask. The owner's right to write
-    /// is of no use here, but copies have it.
+    /// Returns the mode of a file: the usual mode of a new file without the bits of the mask. The
+    /// owner's write bit has no effect here, but copies of the file inherit it.
     pub(super) fn file_mode(&self, executable: bool) -> u16 {
         let wanted = if executable { 0o777 } else { 0o666 };
         wanted & !self.options.file_mask

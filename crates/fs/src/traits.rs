@@ -1,6 +1,6 @@
-//! What the filesystem needs from the rest, as four traits.
+//! The interfaces that the filesystem needs from other crates, as four traits.
 //!
-//! The node implements [`Content`] and [`OpenContent`]; `fuse` implements [`Invalidator`] and
+//! The node implements [`Content`] and [`OpenContent`]. `fuse` implements [`Invalidator`] and
 //! [`BackingFiles`].
 
 use std::fs::File;
@@ -20,185 +20,193 @@ use p2pfs_types::path::SharedPath;
 
 /// Names and bytes, from memory and from the network.
 ///
-/// Every method but [`Content::open`], [`Content::live`], [`Content::live_in`] and
-/// [`OpenContent::read_now`], which may wait for a disk, answers from memory. None may block on the
-/// network: [`OpenContent::read`] returns at once and calls its reply later, from any thread. The
-/// filesystem holds no lock while it calls any of these.
+/// All methods answer from memory, except [`Content::open`], [`Content::live`],
+/// [`Content::live_in`] and [`OpenContent::read_now`]. These may wait for a disk. No method may
+/// block on the network: [`OpenContent::read`] returns at once and calls its reply later, from any
+/// thread. The filesystem holds no lock while it calls any of them.
 pub trait Content: Send + Sync + 'static {
-    /// The namespace as it is now.
+    /// Returns the present namespace.
     fn view(&self) -> Arc<View>;
 
-    /// Opens a version of a file for reading; fetching may begin. The version stays readable
-    /// through what this gives for as long as its bytes exist anywhere; dropping that closes it.
+    /// Opens a version of a file for reading. A fetch may begin. The version stays readable through
+    /// the result for as long as its bytes exist anywhere. Dropping the result closes it.
     ///
     /// # Errors
-    /// [`FsError::Gone`] where neither the bytes nor a holder exist, [`FsError::Denied`] by
-    /// policy, [`FsError::Disk`] where the cache cannot hold it.
+    /// [`FsError::Gone`] if no node has the bytes. [`FsError::Denied`] by policy. [`FsError::Disk`]
+    /// if the cache cannot store it.
     fn open(self: Arc<Self>, file: &FileVersion) -> Result<Opened, FsError>;
 
-    /// Small files that will be opened soon, the next one first: asks for them whole, as far as it
-    /// sees fit. Never waits.
+    /// Requests small files that will be opened soon, the next one first. The implementation
+    /// decides how many it requests. It never waits.
     fn ask_ahead(&self, _files: &[WholeFile]) {}
 
-    /// Until when a read that [`OpenContent::read`] began waits if nothing more comes; nothing
-    /// where it waits no more, or is not told. Who gives up on reads asks before it does.
+    /// Returns the deadline of a read that [`OpenContent::read`] began, if no further bytes arrive.
+    /// Returns `None` if the read no longer waits or its deadline is not known. A caller checks
+    /// this before it gives up on the read.
     fn waits_until(&self, ticket: ReadTicket) -> Option<Instant> {
         let _ = ticket;
         None
     }
 
-    /// Nobody waits for this read any more. The reply may still be called, or be dropped.
+    /// Cancels a read that no reader waits for. The reply may still be called, or be dropped.
     fn cancel(&self, ticket: ReadTicket);
 
-    /// How many bytes of the version are in the local cache (all of them for one that an own share
-    /// has).
+    /// Returns the bytes of the version in the local cache. For a version in an own share these are
+    /// all its bytes.
     fn cached_bytes(&self, file: &FileVersion) -> u64;
 
-    /// Who pushed an own file to this node; nothing where nobody did. A local look at most.
+    /// Returns the name of the node or peer that pushed the file into the inbox of a sharing node,
+    /// as that node states it. Returns `None` if the file was not pushed.
     fn sender(&self, _file: &FileVersion) -> Option<String> {
         None
     }
 
-    /// What an own file that wins its name looks like now; nothing where `file.own` is nothing or
-    /// the file is no longer there. A local `stat` at most.
+    /// Returns the present attributes of an own file that wins its name. Returns `None` if
+    /// `file.own` is `None` or the file no longer exists. It makes at most one local `stat`.
     fn live(&self, file: &FileVersion) -> Option<LiveAttributes>;
 
-    /// The same for the own files of one directory, for who lists it: the directory is found once,
-    /// and so as it is now. Nothing where it is no longer there.
+    /// Returns a function that reads the attributes of the own files in one directory, for a
+    /// listing of it. The directory is opened once, in its present state. Returns `None` if it no
+    /// longer exists.
     fn live_in(&self, _share: ShareIndex, _directory: &SharedPath) -> Option<LiveLook> {
         None
     }
 
-    /// The local cache's budget, for `statfs`.
+    /// Returns the local cache's budget, for `statfs`.
     fn space(&self) -> Space;
 
-    /// The daemon's status as JSON, for `.p2pfs/status.json`.
+    /// Returns the daemon's status as JSON, for `.p2pfs/status.json`.
     fn status_json(&self) -> Vec<u8>;
 
-    /// Whether legacy peers are asked for names of the root that no native node shares.
+    /// Returns whether legacy peers are queried for names of the root that no native node shares.
     fn asks_legacy(&self) -> bool {
         false
     }
 
-    /// Whether such a name is worth asking for now.
+    /// Returns whether legacy peers should be queried for this name now.
     fn legacy_may_have(&self, _name: &[u8]) -> bool {
         false
     }
 
-    /// What is known of a legacy peer's file.
+    /// Returns the known properties of a legacy peer's file.
     fn legacy_file(&self, _name: &[u8]) -> Option<LegacyFile> {
         None
     }
 
-    /// The names that legacy peers are known to have.
+    /// Returns the names that legacy peers are known to have.
     fn legacy_names(&self) -> Vec<Box<[u8]>> {
         Vec::new()
     }
 
-    /// Asks the legacy peers; calls `reply` exactly once, by its own deadline, with
-    /// [`FsError::NotFound`] where nobody had it.
+    /// Queries the legacy peers. It calls `reply` exactly once, by its own deadline, with
+    /// [`FsError::NotFound`] if no peer had the file.
     fn find_legacy(&self, _name: &[u8], reply: LaterReply<LegacyFile>) {
         reply(Err(FsError::NotFound));
     }
 
-    /// Opens a legacy peer's file, asking for it first where it is not known; gives its size as
-    /// well. Calls `reply` exactly once, by its own deadline.
+    /// Opens a legacy peer's file and returns its size as well. It queries the peers first if the
+    /// file is not known. It calls `reply` exactly once, by its own deadline.
     fn open_legacy(self: Arc<Self>, _name: &[u8], reply: LaterReply<(Arc<dyn OpenContent>, u64)>) {
         reply(Err(FsError::NotFound));
     }
 }
 
-/// One open version: a read asks it and no table. Dropping it closes it, which may wait for a disk.
+/// One open version. A read uses it directly, without a lookup in a table. Dropping it closes it,
+/// which may wait for a disk.
 pub trait OpenContent: Send + Sync {
-    /// Fills the whole buffer from `offset` if that takes no waiting (verified bytes in the cache,
-    /// an own file). The buffer never reaches past the file's end, but for a live one.
+    /// Fills the whole buffer from `offset` if the bytes are available without waiting (verified
+    /// bytes in the cache, or an own file). The buffer never reaches past the end of the file,
+    /// except for a live file.
     fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow;
 
-    /// The same for a reader that is given what is here and no more: it leads to no fetch.
+    /// Fills the buffer as [`OpenContent::read_now`] does, but for a reader that gets local bytes
+    /// only. It causes no fetch.
     fn read_here(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
         self.read_now(offset, buffer)
     }
 
-    /// Gets the bytes of `range`, all of them or an error, and calls `reply` exactly once: with
-    /// data, or by its own deadline with an error. May call it before it returns. A reply that is
-    /// dropped without a call counts as [`FsError::Fault`] at the device's own deadline.
+    /// Fetches all bytes of `range`, and calls `reply` exactly once: with the data, or with an
+    /// error by its own deadline. It may call the reply before it returns. A reply that is dropped
+    /// without a call counts as [`FsError::Fault`] at the device's own deadline.
     fn read(&self, range: ByteRange, reply: ReadReply) -> ReadTicket;
 
-    /// The same for a reader that is not to be served faster than it asks: nothing is fetched
-    /// ahead of it.
+    /// Fetches a range as [`OpenContent::read`] does, but without read-ahead.
     fn read_just(&self, range: ByteRange, reply: ReadReply) -> ReadTicket {
         self.read(range, reply)
     }
 
-    /// How many bytes of the range are not here, and would have to be fetched.
+    /// Returns the bytes of the range that are not local and would have to be fetched.
     fn missing_bytes(&self, range: ByteRange) -> u64 {
         range.len()
     }
 
-    /// How many bytes of the range were not here when it was opened.
+    /// Returns the bytes of the range that were not local at the open.
     fn arrived_bytes(&self, _range: ByteRange) -> u64 {
         0
     }
 
-    /// The local file behind it, if the kernel may read it directly: one that is complete and
-    /// stays as it is, or the own file of a live version.
+    /// Returns the local file behind it, if the kernel may read it directly. That is a complete
+    /// file that does not change, or the own file of a live version.
     fn backing(&self) -> Option<Arc<File>>;
 
-    /// Whether bytes of that file went to the disk past the kernel's pages of it.
+    /// Returns whether bytes of the backing file were written to the disk past the kernel's page
+    /// cache.
     fn is_past_pages(&self) -> bool {
         false
     }
 
-    /// Has them brought into those pages, by another thread: the file is used again.
+    /// Loads the bytes into the page cache of the backing file, in another thread, because the file
+    /// is used again.
     fn warm(&self) {}
 }
 
-/// Drops what the kernel has cached. Never blocks, so it can be called from anywhere.
+/// Drops the kernel's caches. It never blocks, so it can be called from anywhere.
 pub trait Invalidator: Send + Sync + 'static {
-    /// Asks for it; it happens soon, on a thread of its own. What is asked for twice in a row may
-    /// happen once.
+    /// Requests an invalidation, which happens soon on a thread of its own. Two equal requests in a
+    /// row may be merged.
     fn invalidate(&self, stale: Stale);
 
-    /// Asks for all of these, and has `change` called once they have happened; it says what the
-    /// kernel must forget once more, since it was answered meanwhile as things were before.
+    /// Requests these invalidations, and calls `change` after they have happened. `change` returns
+    /// the objects to invalidate once more, because the kernel received old answers for them in the
+    /// meantime.
     fn invalidate_around(&self, stale: Vec<Stale>, change: Around);
 }
 
-/// What is done once the kernel has forgotten what it changes; on another thread, and it may not
-/// wait.
+/// A change that runs after the invalidations that it requires. It runs on another thread, and must
+/// not wait.
 pub type Around = Box<dyn FnOnce() -> Vec<Stale> + Send>;
 
-/// Hands local files to the kernel, which then reads them itself (FUSE passthrough).
+/// Passes local files to the kernel, which then reads them itself (FUSE passthrough).
 pub trait BackingFiles: Send + Sync + 'static {
-    /// Makes the file known to the kernel.
+    /// Registers the file with the kernel.
     ///
     /// # Errors
-    /// Where the right (CAP_SYS_ADMIN) or the kernel's support is missing: not an error for the
-    /// user, since the daemon then reads for them.
+    /// The privilege (CAP_SYS_ADMIN) or the kernel's support is missing. This is not an error for
+    /// the user, because the daemon then reads the file itself.
     fn register(&self, file: &File) -> io::Result<BackingFile>;
 
-    /// The kernel forgets it once the last file opened with it is closed.
+    /// Releases the file. The kernel forgets it once the last handle that uses it is closed.
     fn release(&self, file: BackingFile);
 }
 
 /// One version of one file, as the namespace lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FileVersion {
-    /// Under which name it is opened.
+    /// The path under which it is opened.
     pub path: SharedPath,
-    /// Its identity.
+    /// The hash of its content, which identifies the version.
     pub hash: ContentHash,
     pub size_bytes: u64,
-    /// Its modification time.
+    /// Modification time.
     pub mtime: Timestamp,
-    /// Whether it may be executed.
+    /// Whether it is executable.
     pub executable: bool,
-    /// Where it lies in this node's own shares, if it is this node's own and wins its name.
+    /// Its path in this node's own shares, if it is an own file that wins its name.
     pub own: Option<(ShareIndex, SharedPath)>,
 }
 
 impl FileVersion {
-    /// What a path was found to stand for, where that is a file.
+    /// Returns the version at a path, if the catalogue result is a file.
     pub fn found(path: &SharedPath, found: &Found) -> Option<Self> {
         let Kind::File {
             hash,
@@ -219,72 +227,73 @@ impl FileVersion {
     }
 }
 
-/// A content that is wanted whole.
+/// A content to request whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WholeFile {
     pub hash: ContentHash,
     pub size_bytes: u64,
 }
 
-/// A file of a legacy peer, whose bytes nothing can verify.
+/// A file of a legacy peer. Its bytes cannot be verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LegacyFile {
-    /// Its size, as its peer says.
+    /// Size in bytes, as its peer states it.
     pub size_bytes: u64,
-    /// When it was first seen here: that protocol has no times.
+    /// Time at which it was first seen here. The legacy protocol has no times.
     pub mtime: Timestamp,
-    /// How many of its bytes are here.
+    /// Number of its bytes that are local.
     pub cached_bytes: u64,
-    /// Who has it.
+    /// The peer that has it.
     pub holder: String,
 }
 
-/// What opening gave.
+/// Result of an open.
 #[derive(Clone)]
 pub struct Opened {
-    /// To read by.
+    /// The content that provides the bytes.
     pub content: Arc<dyn OpenContent>,
-    /// An own file, read as it is now: its length may change, and the kernel caches nothing of it
-    /// but what it reads by itself.
+    /// Whether it is an own file that is read in its present state. Its length may change, and the
+    /// kernel caches no bytes of it, except those that it reads itself.
     pub live: bool,
 }
 
-/// A wait for bytes, as [`Content`] numbers them.
+/// Identifies a pending read of a [`Content`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReadTicket(pub u64);
 
-/// Takes what was waited for, once, from any thread.
+/// Receives a result that was waited for, once, from any thread.
 pub type LaterReply<T> = Box<dyn FnOnce(Result<T, FsError>) + Send>;
 
-/// Called once with exactly the bytes asked for (fewer only at the end of a live file).
+/// Receives exactly the requested bytes, once. Fewer bytes are allowed only at the end of a live
+/// file.
 pub type ReadReply = Box<dyn FnOnce(Result<Bytes, FsError>) + Send>;
 
-/// What [`OpenContent::read_now`] could do.
+/// Result of [`OpenContent::read_now`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadNow {
-    /// The buffer holds this many bytes: all of it, or up to the end of a live file.
+    /// Number of bytes in the buffer: all of it, or up to the end of a live file.
     Done(usize),
-    /// Bytes are missing: ask with [`OpenContent::read`].
+    /// Bytes are missing. Fetch them with [`OpenContent::read`].
     Wait,
-    /// It cannot be read at all.
+    /// The bytes cannot be read at all.
     Failed(FsError),
 }
 
-/// An own file's attributes at this moment.
+/// The present attributes of an own file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveAttributes {
     pub size_bytes: u64,
-    /// Its modification time.
+    /// Modification time.
     pub mtime: Timestamp,
-    /// Whether it may be executed.
+    /// Whether it is executable.
     pub executable: bool,
 }
 
 impl LiveAttributes {
-    /// Those of an open file.
+    /// Reads the attributes of an open file.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The error of fstat(2).
     pub fn of(file: &File) -> io::Result<Self> {
         let found = file.metadata()?;
         let mtime = Timestamp {
@@ -299,45 +308,45 @@ impl LiveAttributes {
     }
 }
 
-/// How the file of a name in a directory looks now, as [`Content::live`] says it.
+/// Returns the present attributes of a name in a directory, as [`Content::live`] does.
 pub type LiveLook = Box<dyn Fn(&[u8]) -> Option<LiveAttributes>>;
 
 /// The local cache's budget.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Space {
-    /// What the cache may hold.
+    /// Maximum bytes in the cache.
     pub budget_bytes: u64,
-    /// What it holds.
+    /// Bytes in the cache.
     pub used_bytes: u64,
 }
 
-/// What the kernel should forget. Inode numbers are those that the filesystem gave out.
+/// An object that the kernel should forget. Inode numbers are those of the filesystem.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stale {
-    /// An inode's attributes (its pages stay).
+    /// An inode's attributes. Its pages stay.
     Attributes { ino: u64 },
     /// A directory's listing and attributes.
     Listing {
-        /// Of which directory.
+        /// The inode number of the directory.
         ino: u64,
     },
-    /// What a name in a directory stands for, or that there is none.
+    /// The object of a name in a directory, or the absence of the name.
     Name {
-        /// The directory.
+        /// The inode number of the directory.
         parent: u64,
         name: Box<[u8]>,
     },
-    /// The same of a name that stands for a directory now. If that is what it stood for before, who
-    /// works in it stays there: getcwd(2) of a name that is forgotten fails.
+    /// A name that stands for a directory now. If it stood for the same directory before, programs
+    /// that work in it are not affected. If the name were forgotten instead, getcwd(2) would fail.
     Directory {
-        /// The directory above.
+        /// The inode number of the directory above.
         parent: u64,
         name: Box<[u8]>,
     },
-    /// Everything that it has been told of names and directories.
+    /// All names and directories.
     Everything,
 }
 
-/// A file that the kernel reads by itself, as the kernel numbers them.
+/// A file that the kernel reads itself, by the kernel's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BackingFile(pub u32);

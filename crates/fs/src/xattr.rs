@@ -1,5 +1,5 @@
-//! The extended attributes `user.p2pfs.*` of files: answered to who asks for one by name, and never
-//! listed, so that no copy carries them to a disk, where they would be of another time.
+//! The extended attributes `user.p2pfs.*` of files. They are returned by name, and never listed.
+//! Otherwise copies would carry them to a disk, where they would soon be outdated.
 
 use super::error::FsError;
 use super::filesystem::Filesystem;
@@ -11,18 +11,20 @@ const HASH: &[u8] = b"user.p2pfs.hash";
 const HOLDERS: &[u8] = b"user.p2pfs.holders";
 const CACHED: &[u8] = b"user.p2pfs.cached";
 const VERIFIED: &[u8] = b"user.p2pfs.verified";
-/// Who pushed the file to this node; only here, and only where somebody did.
+/// The sender that pushed the file into the inbox of the node that shares it, as that node states
+/// it. It exists only for pushed files.
 const FROM: &[u8] = b"user.p2pfs.from";
 const NAMES: [&[u8]; 5] = [HASH, HOLDERS, CACHED, VERIFIED, FROM];
 
-/// How many digits of its key stand for a holder whose name is not known.
+/// Digits of the key that stand for a holder without a known name.
 const NAMELESS_DIGITS: usize = 8;
 
 impl Filesystem {
-    /// The value of an attribute.
+    /// Returns the value of an attribute.
     ///
     /// # Errors
-    /// [`FsError::NoAttribute`] for all but files; for other names as [`absence`] says.
+    /// [`FsError::NoAttribute`] for inodes other than files. For unsupported names, the error of
+    /// [`absence`].
     pub fn getxattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>, FsError> {
         if let Some(error) = absence(name) {
             return Err(error);
@@ -46,7 +48,7 @@ impl Filesystem {
         })
     }
 
-    /// What a legacy peer gives has no hash, so nothing of it is verified.
+    /// Returns an attribute of a legacy peer's file. It has no hash, so none of it is verified.
     fn legacy_attribute(&self, inode: &Inode, name: &[u8]) -> Result<Vec<u8>, FsError> {
         let known = self.legacy_file_of(&inode.name);
         match (name, known) {
@@ -58,7 +60,7 @@ impl Filesystem {
     }
 }
 
-/// The names of who has the content, sorted.
+/// Returns the names of the holders of the content, sorted and separated by commas.
 fn holders(view: &View, file: &FileVersion) -> String {
     let holders = view.holders(&file.hash);
     let name = |node| {
@@ -71,8 +73,9 @@ fn holders(view: &View, file: &FileVersion) -> String {
     names.join(",")
 }
 
-/// Why there is no attribute of this name on any file, if there is none: `user.` ones may exist
-/// elsewhere, other kinds (ACLs, SELinux labels, capabilities) do not at all.
+/// Returns the error for an attribute that exists on no file, or `None` if the name is supported.
+/// Other `user.` attributes may exist elsewhere. Other kinds (ACLs, SELinux labels, capabilities)
+/// do not exist at all.
 pub fn absence(name: &[u8]) -> Option<FsError> {
     match name {
         _ if NAMES.contains(&name) => None,

@@ -6,7 +6,7 @@ use super::*;
 const CP: u32 = 7;
 const DIR: u64 = 1;
 
-/// Files `000`, `001` …, whose numbers are in no order; each asks for its own place.
+/// Creates files `000`, `001` and so on, with numbers in no order. Each requests its own position.
 fn directory(count: usize, size_bytes: u64) -> Arc<Order<usize>> {
     let file = |place: usize| Listed {
         name: format!("{place:05}").into_bytes().into(),
@@ -23,7 +23,7 @@ struct World {
     files: Arc<Order<usize>>,
     now: Instant,
     asked: Vec<usize>,
-    /// Directories are numbered, and this is the last one.
+    /// The number of the last directory. Directories are numbered.
     last_dir: u64,
 }
 
