@@ -26,6 +26,7 @@ pub struct Attributes {
     pub ino: u64,
     /// The type of the inode.
     pub kind: FileKind,
+    /// Size in bytes.
     pub size_bytes: u64,
     /// Cached bytes in units of 512. It is never 0 for a file with bytes, because `tar` would take
     /// it for a hole.

@@ -123,10 +123,13 @@ impl Default for Listings {
 }
 
 impl Listings {
+    /// Returns the listing of a directory, if one is kept.
     pub fn get(&self, ino: u64) -> Option<Arc<Listing>> {
         self.0.lock().get(&ino).cloned()
     }
 
+    /// Stores the listing of a directory. At [`LISTINGS_MAX`] it evicts the least recently used
+    /// one.
     pub fn put(&self, ino: u64, listing: Arc<Listing>) {
         self.0.lock().put(ino, listing);
     }

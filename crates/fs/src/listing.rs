@@ -30,6 +30,7 @@ pub struct DirectoryEntry<'a> {
     pub cookie: u64,
     /// The type of the inode.
     pub kind: FileKind,
+    /// The listed name, at most 255 bytes.
     pub name: &'a [u8],
 }
 

@@ -196,6 +196,7 @@ pub struct FileVersion {
     pub path: SharedPath,
     /// The hash of its content, which identifies the version.
     pub hash: ContentHash,
+    /// Size in bytes.
     pub size_bytes: u64,
     /// Modification time.
     pub mtime: Timestamp,
@@ -230,7 +231,9 @@ impl FileVersion {
 /// A content to request whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WholeFile {
+    /// The hash of the content.
     pub hash: ContentHash,
+    /// Size in bytes.
     pub size_bytes: u64,
 }
 
@@ -282,6 +285,7 @@ pub enum ReadNow {
 /// The present attributes of an own file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveAttributes {
+    /// Size in bytes.
     pub size_bytes: u64,
     /// Modification time.
     pub mtime: Timestamp,
@@ -324,7 +328,10 @@ pub struct Space {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stale {
     /// An inode's attributes. Its pages stay.
-    Attributes { ino: u64 },
+    Attributes {
+        /// The inode number.
+        ino: u64,
+    },
     /// A directory's listing and attributes.
     Listing {
         /// The inode number of the directory.
@@ -334,6 +341,7 @@ pub enum Stale {
     Name {
         /// The inode number of the directory.
         parent: u64,
+        /// The last part of the name.
         name: Box<[u8]>,
     },
     /// A name that stands for a directory now. If it stood for the same directory before, programs
@@ -341,6 +349,7 @@ pub enum Stale {
     Directory {
         /// The inode number of the directory above.
         parent: u64,
+        /// The last part of the name.
         name: Box<[u8]>,
     },
     /// All names and directories.
