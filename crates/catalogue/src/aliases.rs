@@ -16,7 +16,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 use imbl::OrdSet;
 
 use super::change::Change;
-use super::conflicts::Place;
+use super::conflicts::ContestedName;
 use super::merge::Merge;
 use super::merged::Merged;
 use super::orders::{Alias, Named};
@@ -31,7 +31,7 @@ const KEY_DIGITS: usize = 8;
 const FORMS: usize = 2;
 
 /// The versions that lost one name, the best first, each with its possible conflict names.
-type Lost = Vec<(Row, Vec<Vec<u8>>)>;
+type LostVersions = Vec<(Row, Vec<Vec<u8>>)>;
 
 impl Merge {
     /// Reassigns stale conflict names for about `limit` steps, and returns the steps taken.
@@ -53,7 +53,7 @@ impl Merge {
 
     /// Reassigns the conflict names that a change of `name` can affect.
     pub(super) fn refresh_aliases(&mut self, dir: DirId, name: &[u8]) {
-        let mut group: BTreeMap<Box<[u8]>, Lost> = BTreeMap::new();
+        let mut group: BTreeMap<Box<[u8]>, LostVersions> = BTreeMap::new();
         let mut open: Vec<Box<[u8]>> = vec![name.into()];
         open.extend(names_behind(name));
         while let Some(name) = open.pop() {
@@ -80,7 +80,7 @@ impl Merge {
     }
 
     /// Returns the versions that lost a name and may have a conflict name.
-    fn lost(&mut self, dir: DirId, name: &[u8]) -> Lost {
+    fn lost(&mut self, dir: DirId, name: &[u8]) -> LostVersions {
         let mut versions = self.versions(dir, name);
         let here = self.state.dir(dir);
         let won = usize::from(!here.dirs.contains(&Named(name)));
@@ -101,7 +101,7 @@ impl Merge {
             .collect()
     }
 
-    fn give_aliases(&mut self, dir: DirId, group: BTreeMap<Box<[u8]>, Lost>) {
+    fn give_aliases(&mut self, dir: DirId, group: BTreeMap<Box<[u8]>, LostVersions>) {
         let (mut old, mut new) = (OrdSet::new(), OrdSet::new());
         let mut all = self.state.dir(dir).aliases.clone();
         let names = self.conflicts.entry(dir).or_default();
@@ -152,7 +152,7 @@ impl Merge {
     }
 
     /// Returns the first contested name after a place.
-    pub(super) fn conflict_after(&self, (dir, name): &Place) -> Option<Place> {
+    pub(super) fn conflict_after(&self, (dir, name): &ContestedName) -> Option<ContestedName> {
         let here = self.conflicts.get(dir);
         let next = here.and_then(|names| {
             let mut after = names.range::<[u8], _>((Excluded(&**name), Unbounded));

@@ -8,10 +8,10 @@
 use super::budget::LOOK_RECORDS;
 use super::facts::check_fact;
 use super::log::Log;
-use super::merged::Node;
+use super::merged::NodeState;
 use super::row::{Class, NodeIndex, Row, Stamp};
 use super::rows::Rows;
-use super::staged::Staging;
+use super::staged::StageResult;
 use super::{
     Applied, Catalogue, CatalogueError, FRESH_PULLS_MAX, LogPart, NODES_MAX, PART_MAX_RECORDS,
     Pull, RECORDS_PER_AUTHOR_MAX,
@@ -69,8 +69,8 @@ impl Catalogue {
             return Ok(Some(Applied::Compacted(pull)));
         }
         match self.stage(index, part) {
-            Staging::Waits(pull) => Ok(Some(Applied::More(pull))),
-            Staging::Ready { part, base, parts } => {
+            StageResult::Waits(pull) => Ok(Some(Applied::More(pull))),
+            StageResult::Ready { part, base, parts } => {
                 self.intakes.push(index, part, base, parts);
                 Ok(None)
             }
@@ -86,11 +86,13 @@ impl Catalogue {
         for (taken, record) in records.into_iter().enumerate() {
             self.take_record(index, record.sequence, &record.fact);
             let is_look_due = (taken + 1).is_multiple_of(LOOK_RECORDS);
-            if self.hold_author(index) || (is_look_due && self.hold_total(index)) {
+            if self.enforce_author_budget(index)
+                || (is_look_due && self.enforce_total_budget(index))
+            {
                 return false;
             }
         }
-        !self.hold_total(index)
+        !self.enforce_total_budget(index)
     }
 
     /// Restarts a log. Its previous rows stay listed until the new log is complete.
@@ -269,7 +271,7 @@ impl Catalogue {
             .position(Option::is_none)
             .unwrap_or(nodes.len());
         nodes.resize(nodes.len().max(free + 1), None);
-        nodes[free] = Some(Node {
+        nodes[free] = Some(NodeState {
             id,
             name: None,
             label: "".into(),

@@ -18,7 +18,7 @@ pub const MARKS_MAX: usize = 1 << 18;
 pub const MARKS_MAX_PER_AUTHOR: usize = 1 << 16;
 
 /// Key of an opaque row: its author, its share number, and a hash of its sealed path.
-pub(super) type Place = (NodeIndex, ShareIndex, [u8; 16]);
+pub(super) type SealedPlace = (NodeIndex, ShareIndex, [u8; 16]);
 
 /// The readers of a share, as its author stated them once under one number.
 #[derive(Debug)]

@@ -151,7 +151,7 @@ fn row_bytes(row: &Row) -> u64 {
 
 /// Dropped logs that wait to be reported.
 #[derive(Default)]
-pub(super) struct GivenWay {
+pub(super) struct DroppedLogs {
     waiting: VecDeque<Dropped>,
     /// Number of departures of nodes so far. It orders departed nodes by their time of departure.
     pub departures: u64,
@@ -217,7 +217,7 @@ impl Catalogue {
     }
 
     /// Drops a log that exceeds its author's budget. Returns whether it was dropped.
-    pub(super) fn hold_author(&mut self, index: NodeIndex) -> bool {
+    pub(super) fn enforce_author_budget(&mut self, index: NodeIndex) -> bool {
         let is_over = |catalogue: &Self| {
             let cost = catalogue.merge.costs.of(index);
             cost.is_over(catalogue.budgets.author)
@@ -226,27 +226,27 @@ impl Catalogue {
             return false;
         }
         // Rows of an earlier life are only listed until the new life is complete, so they go first.
-        while self.let_go_of_one(index) > 0 {
+        while self.remove_old_row(index) > 0 {
             if !is_over(self) {
                 return false;
             }
         }
-        self.give_way(index, DropCause::OverAuthor);
+        self.drop_log(index, DropCause::OverAuthor);
         true
     }
 
     /// Drops logs while all together exceed the total. The logs of departed nodes go first, in
     /// order of departure, then the largest. Returns whether `index` was among them.
-    pub(super) fn hold_total(&mut self, index: NodeIndex) -> bool {
+    pub(super) fn enforce_total_budget(&mut self, index: NodeIndex) -> bool {
         let mut was_dropped = false;
-        while let Some((victim, why)) = self.next_to_give_way() {
-            self.give_way(victim, why);
+        while let Some((victim, why)) = self.next_log_to_drop() {
+            self.drop_log(victim, why);
             was_dropped |= victim == index;
         }
         was_dropped
     }
 
-    fn next_to_give_way(&self) -> Option<(NodeIndex, DropCause)> {
+    fn next_log_to_drop(&self) -> Option<(NodeIndex, DropCause)> {
         // The rows of a dropped log are removed in steps and do not count.
         let kept = self.logs.iter().filter(|(index, log)| {
             let is_dropped = log.forgotten || (log.rows.is_empty() && !log.staging);
@@ -273,7 +273,7 @@ impl Catalogue {
     }
 
     /// Drops a log. It is unlisted and removed in steps, the last row first.
-    fn give_way(&mut self, index: NodeIndex, why: DropCause) {
+    fn drop_log(&mut self, index: NodeIndex, why: DropCause) {
         let log = self.log_mut(index);
         let outdated = log.begin(0);
         log.head = None;

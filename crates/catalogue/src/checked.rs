@@ -19,7 +19,7 @@ type Subject = [u8; 16];
 
 /// The count and digest of a log with the received records, as far as these were processed.
 #[derive(Default)]
-pub(super) struct Sum {
+pub(super) struct LogSum {
     pub digest: SetDigest,
     count: u64,
     /// Index of the last record about each name and content.
@@ -29,7 +29,7 @@ pub(super) struct Sum {
     looked_at: usize,
 }
 
-impl Sum {
+impl LogSum {
     /// Returns the sum of a log that is being continued.
     pub(crate) fn of(log: &Log) -> Self {
         Self {
@@ -101,7 +101,7 @@ impl Catalogue {
         &self,
         (index, is_anew): (NodeIndex, bool),
         (records, head): (&[Record], &Head),
-        sum: &mut Sum,
+        sum: &mut LogSum,
         left: &mut usize,
     ) -> Option<bool> {
         while *left > 0 {

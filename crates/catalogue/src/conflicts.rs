@@ -8,27 +8,27 @@ use p2pfs_proto::wire::native::record::Timestamp;
 use p2pfs_types::id::NodeName;
 
 /// A name in a directory.
-pub(super) type Place = (DirId, Box<[u8]>);
+pub(super) type ContestedName = (DirId, Box<[u8]>);
 
 /// The contested names of each directory, each with the conflict names assigned for it.
 pub(super) type Conflicts = BTreeMap<DirId, BTreeMap<Box<[u8]>, Vec<Alias>>>;
 
 /// Places that need new conflict names: those of the name, and those of names that compete for it.
 #[derive(Default)]
-pub(super) struct Stale {
+pub(super) struct StaleConflictNames {
     /// Each place with the estimated steps of its reassignment.
-    places: BTreeMap<Place, usize>,
+    places: BTreeMap<ContestedName, usize>,
     steps: usize,
 }
 
-impl Stale {
+impl StaleConflictNames {
     pub(crate) fn insert(&mut self, dir: DirId, name: &[u8], steps: usize) {
         let before = self.places.insert((dir, name.into()), steps);
         self.steps = self.steps + steps - before.unwrap_or(0);
     }
 
     /// Removes and returns the next place.
-    pub(crate) fn pop(&mut self) -> Option<Place> {
+    pub(crate) fn pop(&mut self) -> Option<ContestedName> {
         let (place, steps) = self.places.pop_first()?;
         self.steps -= steps;
         Some(place)
@@ -45,7 +45,7 @@ impl Stale {
 pub(super) struct Renames {
     /// Place up to which conflict names were reassigned after a rename. `None` if no pass is
     /// running.
-    pub at: Option<Place>,
+    pub at: Option<ContestedName>,
     /// Whether a node was renamed during the current pass, so that another pass must follow.
     pub is_due_again: bool,
     /// Time of the last name change of each node.

@@ -6,7 +6,7 @@
 
 use imbl::OrdSet;
 
-use super::orders::{Alias, Before, ByName, DirRef, Listed, Named};
+use super::orders::{Alias, Before, ByName, DirRef, ListedRow, Named};
 use super::row::{DirId, NodeIndex, Row};
 use super::sorted::SortedSet;
 use p2pfs_proto::wire::native::record::Timestamp;
@@ -29,7 +29,7 @@ pub(super) struct Dir {
     /// dated in the future therefore hides no later change.
     pub newest: Timestamp,
     /// The candidates that are shown under their own names.
-    pub listed: SortedSet<Listed>,
+    pub listed: SortedSet<ListedRow>,
     /// All other candidates: directory records, tombstones, losing versions, and versions that no
     /// live node can give.
     pub rest: OrdSet<ByName>,

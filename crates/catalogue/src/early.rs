@@ -12,13 +12,13 @@ use p2pfs_proto::wire::native::record::Timestamp;
 
 /// The waiting rows, in the order in which they become due.
 #[derive(Default)]
-pub(super) struct Early {
+pub(super) struct FutureDated {
     pub rows: BTreeMap<(Timestamp, NodeIndex, u64), Row>,
     /// Number of waiting rows that are versions of files and symlinks.
     versions: usize,
 }
 
-impl Early {
+impl FutureDated {
     /// Returns whether versions of files or symlinks wait. Waiting directory times do not count.
     pub(crate) fn has_versions(&self) -> bool {
         self.versions > 0

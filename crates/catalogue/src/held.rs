@@ -8,9 +8,9 @@ use p2pfs_types::digest::ContentHash;
 
 /// A file or link record. It costs one pointer, and does not change when the namespace changes.
 #[derive(Clone)]
-pub struct Held(pub(super) Row);
+pub struct RecordHandle(pub(super) Row);
 
-impl Held {
+impl RecordHandle {
     /// Returns the recorded name. It differs from the listed name if that is a conflict name.
     pub fn name(&self) -> &[u8] {
         self.0.name()
@@ -40,14 +40,14 @@ impl Held {
 /// A name in a directory. It costs no more than its own bytes, and for a file or link hardly
 /// anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HeldName {
+pub enum NameHandle {
     /// A file or link that is listed under its recorded name.
-    Said(Held),
+    Said(RecordHandle),
     /// A directory, or a version under a conflict name.
     Other(Box<[u8]>),
 }
 
-impl HeldName {
+impl NameHandle {
     /// Returns the listed name.
     pub fn as_bytes(&self) -> &[u8] {
         match self {
@@ -57,23 +57,23 @@ impl HeldName {
     }
 }
 
-impl From<Box<[u8]>> for HeldName {
+impl From<Box<[u8]>> for NameHandle {
     fn from(name: Box<[u8]>) -> Self {
         Self::Other(name)
     }
 }
 
 /// Two records are equal if they have the same name and the same entry.
-impl PartialEq for Held {
+impl PartialEq for RecordHandle {
     fn eq(&self, other: &Self) -> bool {
         self.0.is(&other.0)
             || (self.0.name() == other.0.name() && self.0.to_entry() == other.0.to_entry())
     }
 }
 
-impl Eq for Held {}
+impl Eq for RecordHandle {}
 
-impl fmt::Debug for Held {
+impl fmt::Debug for RecordHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:?}", self.name().escape_ascii(), self.0.to_entry())
     }

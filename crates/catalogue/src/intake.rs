@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 
 use super::budget::LOOK_RECORDS;
-use super::checked::{Sum, steps_of};
+use super::checked::{LogSum, steps_of};
 use super::row::NodeIndex;
 use super::staged::STAGED_MAX_PARTS;
 use super::{Applied, Catalogue, LogPart, Pull};
@@ -31,18 +31,18 @@ struct Intake {
     last: bool,
     /// The base of a log that restarts with this stretch. `None` if the log continues.
     anew: Option<u64>,
-    progress: Progress,
+    progress: IntakeState,
     records: std::vec::IntoIter<Record>,
     taken: usize,
     /// The sum of the log with these records, if all records up to its head have arrived.
-    sum: Option<Sum>,
+    sum: Option<LogSum>,
     /// Number of parts in this stretch.
     parts: usize,
 }
 
 /// State of an intake.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Progress {
+enum IntakeState {
     Waits,
     /// The records are being compared with the head.
     Checks,
@@ -54,7 +54,7 @@ enum Progress {
 impl Intake {
     /// Returns whether the log is between its previous head and the new one.
     fn is_amid(&self) -> bool {
-        matches!(self.progress, Progress::Clears | Progress::Takes)
+        matches!(self.progress, IntakeState::Clears | IntakeState::Takes)
     }
 }
 
@@ -106,7 +106,7 @@ impl Intakes {
             head: part.head,
             last: part.last,
             anew: part.fresh.then_some(base),
-            progress: Progress::Waits,
+            progress: IntakeState::Waits,
             records: part.records.into_iter(),
             taken: 0,
             sum: None,
@@ -132,7 +132,7 @@ impl Catalogue {
         let mut left = self.intakes.steps;
         left -= self.refresh_if_many(left).min(left);
         if let Some((index, older)) = self.intakes.wrong {
-            if self.let_go_down_to(index, older, &mut left) {
+            if self.remove_old_rows_down_to(index, older, &mut left) {
                 self.intakes.wrong = None;
             }
             return true;
@@ -176,7 +176,7 @@ impl Catalogue {
         if !intake.is_amid() && !self.check_some(intake, left)? {
             return Some(self.refuse(index, &intake.head.head));
         }
-        if intake.progress != Progress::Takes && !self.begin_intake(intake, left) {
+        if intake.progress != IntakeState::Takes && !self.begin_intake(intake, left) {
             return None;
         }
         while *left > 0 {
@@ -184,12 +184,12 @@ impl Catalogue {
                 self.close_sum(intake);
                 let is_wrong = intake.last && !self.log_mut(index).fits(&intake.head.head);
                 // No row of a wrong log stays. Rows of an earlier life are removed first.
-                if is_wrong && !self.let_go_down_to(index, 0, left) {
+                if is_wrong && !self.remove_old_rows_down_to(index, 0, left) {
                     return None;
                 }
                 return Some(self.end_intake(intake));
             };
-            let is_superseded = |sum: &Sum| sum.is_superseded(intake.taken);
+            let is_superseded = |sum: &LogSum| sum.is_superseded(intake.taken);
             if intake.sum.as_ref().is_some_and(is_superseded) {
                 intake.taken += 1;
                 *left -= 1;
@@ -201,7 +201,9 @@ impl Catalogue {
             *left = left.saturating_sub(steps);
             intake.taken += 1;
             let is_look_due = intake.taken.is_multiple_of(LOOK_RECORDS);
-            if self.hold_author(index) || (is_look_due && self.hold_total(index)) {
+            if self.enforce_author_budget(index)
+                || (is_look_due && self.enforce_total_budget(index))
+            {
                 return Some(Applied::OverBudget);
             }
         }
@@ -218,13 +220,13 @@ impl Catalogue {
         }
         let fresh = || {
             if is_anew {
-                Sum::default()
+                LogSum::default()
             } else {
-                Sum::of(log)
+                LogSum::of(log)
             }
         };
         let mut sum = intake.sum.take().unwrap_or_else(fresh);
-        intake.progress = Progress::Checks;
+        intake.progress = IntakeState::Checks;
         let came = (intake.records.as_slice(), &intake.head.head);
         let fits = self.sum_up((intake.index, is_anew), came, &mut sum, left);
         intake.sum = Some(sum);
@@ -242,22 +244,22 @@ impl Catalogue {
 
     /// Prepares a log for its first record. Returns `false` if this continues in the next turn.
     fn begin_intake(&mut self, intake: &mut Intake, left: &mut usize) -> bool {
-        intake.progress = Progress::Clears;
+        intake.progress = IntakeState::Clears;
         if let Some(base) = intake.anew {
             // No pull confirms these rows any longer.
-            if !self.let_go_down_to(intake.index, 0, left) {
+            if !self.remove_old_rows_down_to(intake.index, 0, left) {
                 return false;
             }
             self.begin(intake.index, &intake.head.head, base);
         }
         self.merge.set_name(intake.index, &intake.head.head.name);
         self.log_mut(intake.index).is_summed = intake.sum.is_some();
-        intake.progress = Progress::Takes;
+        intake.progress = IntakeState::Takes;
         true
     }
 
     fn end_intake(&mut self, intake: &Intake) -> Applied {
-        if self.hold_total(intake.index) {
+        if self.enforce_total_budget(intake.index) {
             return Applied::OverBudget;
         }
         let log = self.log_mut(intake.index);
@@ -280,12 +282,17 @@ impl Catalogue {
 
     /// Removes old rows of a log from the merge, the last first, until `count` are left or no steps
     /// remain. Returns whether only `count` are left.
-    fn let_go_down_to(&mut self, index: NodeIndex, count: usize, left: &mut usize) -> bool {
+    fn remove_old_rows_down_to(
+        &mut self,
+        index: NodeIndex,
+        count: usize,
+        left: &mut usize,
+    ) -> bool {
         while *left > 0 {
             if self.log_mut(index).old.len() <= count {
                 return true;
             }
-            *left = left.saturating_sub(self.let_go_of_one(index));
+            *left = left.saturating_sub(self.remove_old_row(index));
         }
         false
     }

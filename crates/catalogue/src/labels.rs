@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::Catalogue;
-use super::conflicts::Place;
+use super::conflicts::ContestedName;
 use super::merge::Merge;
 use super::row::{DirId, NodeIndex};
 use super::rules;
@@ -17,7 +17,7 @@ use p2pfs_types::id::{NodeId, NodeName};
 pub(super) const RENAME_PAUSE_SECONDS: i64 = 60;
 
 /// Returns the place before all names of all directories.
-fn begin() -> Place {
+fn begin() -> ContestedName {
     (DirId::ROOT, Box::default())
 }
 

@@ -91,7 +91,7 @@ pub use change::Change;
 pub use digest::SetDigest;
 pub use forgotten::{FORGOTTEN_MAX, Rank};
 pub use found_again::FileNames;
-pub use held::{Held, HeldName};
+pub use held::{NameHandle, RecordHandle};
 pub use merged::{Content, Owners, Totals};
 pub use rules::conflict_name;
 pub use versions::{Rule, Version};
@@ -256,7 +256,7 @@ pub struct Catalogue {
     /// Rank up to which a forgotten node's heads are refused. No log of these nodes is held.
     forgotten_to: BTreeMap<NodeId, Rank>,
     budgets: Budgets,
-    given_way: budget::GivenWay,
+    given_way: budget::DroppedLogs,
     /// The current number of each share of this node that has or had readers.
     numbers: BTreeMap<ShareIndex, ShareIndex>,
     /// Sequence up to which the own log was restated under new numbers. `None` if nothing is left

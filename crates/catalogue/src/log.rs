@@ -3,7 +3,7 @@
 use super::digest::SetDigest;
 use super::row::Row;
 use super::rows::Rows;
-use super::staged::Staged;
+use super::staged::StagedParts;
 use super::{LogPart, Pull, TOMBSTONE_RATIO, TOMBSTONES_MIN};
 use p2pfs_proto::wire::native::record::{Fact, Head, SignedHead};
 use p2pfs_types::id::NodeId;
@@ -48,14 +48,14 @@ pub(super) struct Log {
     pub gave_way: bool,
     /// Number of its author's last departure. 0 if it never departed.
     pub left: u64,
-    pub pending: Pending,
+    pub pending: UnsavedRecords,
     /// Parts of a running pull.
-    pub staged: Option<Staged>,
+    pub staged: Option<StagedParts>,
 }
 
 /// Progress of a log, including its staged parts.
 #[derive(Clone, Copy)]
-pub(super) struct Reach {
+pub(super) struct LogProgress {
     pub epoch: u64,
     pub sequence: u64,
     pub base: u64,
@@ -64,7 +64,7 @@ pub(super) struct Reach {
 
 /// Changes of a log that are not stored yet.
 #[derive(Default)]
-pub(super) struct Pending {
+pub(super) struct UnsavedRecords {
     /// Whether everything stored of the log is outdated.
     pub anew: bool,
     /// Whether the head or the counters changed.
@@ -72,7 +72,7 @@ pub(super) struct Pending {
     pub touched: Vec<u64>,
 }
 
-impl Pending {
+impl UnsavedRecords {
     /// Records that the row of a sequence was added or removed.
     pub(crate) fn touch(&mut self, sequence: u64) {
         self.touched.push(sequence);
@@ -201,15 +201,15 @@ impl Log {
     }
 
     /// Returns the progress of the log, including its staged parts.
-    pub(crate) fn reach(&self) -> Reach {
+    pub(crate) fn reach(&self) -> LogProgress {
         match &self.staged {
-            Some(staged) => Reach {
+            Some(staged) => LogProgress {
                 epoch: staged.epoch,
                 sequence: staged.last_sequence(),
                 base: staged.base,
                 records: staged.records.len() + if staged.fresh { 0 } else { self.rows.len() },
             },
-            None => Reach {
+            None => LogProgress {
                 epoch: self.epoch,
                 sequence: self.sequence,
                 base: self.base,

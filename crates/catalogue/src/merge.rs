@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::SWEEP_STEP_RECORDS;
-use super::audience::{Mark, Place};
+use super::audience::{Mark, SealedPlace};
 use super::budget::Costs;
 use super::change::{Change, Changes};
-use super::conflicts::{Conflicts, Renames, Stale};
+use super::conflicts::{Conflicts, Renames, StaleConflictNames};
 use super::dir::{Counted, Dir, NEVER};
-use super::early::Early;
-use super::merged::{Merged, Node};
+use super::early::FutureDated;
+use super::merged::{Merged, NodeState};
 use super::orders::{ByHash, ByName, DirRef, HashFrom, Named, OwnName};
 use super::row::{Class, DirId, NodeIndex, Row};
 use p2pfs_proto::trust::NodeKey;
@@ -45,17 +45,17 @@ pub(super) struct Merge {
     /// Records of one step: [`SWEEP_STEP_RECORDS`], or fewer in tests.
     pub(super) step_records: usize,
     pub(super) conflicts: Conflicts,
-    pub(super) stale_aliases: Stale,
+    pub(super) stale_aliases: StaleConflictNames,
     pub(super) renames: Renames,
     stale_times: BTreeSet<DirId>,
-    pub(super) early: Early,
+    pub(super) early: FutureDated,
     /// Authors of versions dated ahead of the clock that were not reported yet.
     pub(super) dated_ahead: BTreeSet<NodeIndex>,
     pub(super) costs: Costs,
     /// Lists of readers, and records sealed for other nodes.
-    pub(super) opaque: BTreeMap<Place, Row>,
+    pub(super) opaque: BTreeMap<SealedPlace, Row>,
     /// Sealed records that this node could open.
-    pub(super) opened: BTreeMap<Place, Row>,
+    pub(super) opened: BTreeMap<SealedPlace, Row>,
     /// The node key, which opens records sealed for this node.
     pub(super) vault: Option<Arc<NodeKey>>,
     /// Marks of private contents that were added (`true`) or removed, and are not stored yet.
@@ -67,7 +67,7 @@ pub(super) struct Merge {
 }
 
 /// Availability and size of a content before a change.
-struct Standing {
+struct ContentAvailability {
     hash: ContentHash,
     available: bool,
     shared_bytes: u64,
@@ -86,10 +86,10 @@ impl Merge {
             looks: 0,
             step_records: SWEEP_STEP_RECORDS,
             conflicts: BTreeMap::new(),
-            stale_aliases: Stale::default(),
+            stale_aliases: StaleConflictNames::default(),
             renames: Renames::default(),
             stale_times: BTreeSet::new(),
-            early: Early::default(),
+            early: FutureDated::default(),
             dated_ahead: BTreeSet::new(),
             costs: Costs::default(),
             opaque: BTreeMap::new(),
@@ -248,7 +248,7 @@ impl Merge {
 
     /// Runs an edit, then settles every name that may show something else.
     fn around(&mut self, rows: &[&Row], edit: impl FnOnce(&mut Self)) {
-        let mut before: Vec<Standing> = Vec::new();
+        let mut before: Vec<ContentAvailability> = Vec::new();
         for row in rows.iter().filter(|row| row.gives_content()) {
             if before.iter().all(|standing| standing.hash != row.hash()) {
                 before.push(self.standing(row.hash()));
@@ -273,7 +273,7 @@ impl Merge {
         }
     }
 
-    fn settle_standing(&mut self, was: &Standing) {
+    fn settle_standing(&mut self, was: &ContentAvailability) {
         let is = self.standing(was.hash);
         let totals = &mut self.state.totals;
         let without = totals.unique_bytes.wrapping_sub(was.shared_bytes);
@@ -298,15 +298,15 @@ impl Merge {
         self.settle_standing(&was);
     }
 
-    fn standing(&self, hash: ContentHash) -> Standing {
+    fn standing(&self, hash: ContentHash) -> ContentAvailability {
         let first = self.state.files_of(hash).next();
         match first {
-            Some(row) if self.state.is_live(row) => Standing {
+            Some(row) if self.state.is_live(row) => ContentAvailability {
                 hash,
                 available: true,
                 shared_bytes: row.size_bytes(),
             },
-            _ => Standing {
+            _ => ContentAvailability {
                 hash,
                 available: self.state.is_available(hash),
                 shared_bytes: self.state.shared_bytes(hash),
@@ -434,7 +434,7 @@ impl Merge {
         self.refresh_stale(usize::MAX);
     }
 
-    pub(crate) fn node_mut(&mut self, index: NodeIndex) -> &mut Node {
+    pub(crate) fn node_mut(&mut self, index: NodeIndex) -> &mut NodeState {
         self.dirty = true;
         let node = &mut Arc::make_mut(&mut self.state.nodes)[usize::from(index.0)];
         node.as_mut().expect("rows name known nodes")

@@ -44,7 +44,7 @@ pub struct Totals {
 
 /// State of a node besides its log.
 #[derive(Clone)]
-pub(super) struct Node {
+pub(super) struct NodeState {
     pub id: NodeId,
     /// The name in its head. `None` until a head arrived.
     pub name: Option<NodeName>,
@@ -61,7 +61,7 @@ pub(super) struct Node {
 pub(super) struct Merged {
     pub me: NodeIndex,
     /// Nodes by [`NodeIndex`]. `None` if a node was forgotten.
-    pub nodes: Arc<Vec<Option<Node>>>,
+    pub nodes: Arc<Vec<Option<NodeState>>>,
     /// Directories by [`DirId`]. `None` if a number is free.
     pub dirs: Vector<Option<Arc<Dir>>>,
     pub by_hash: SortedSet<ByHash>,
@@ -81,7 +81,7 @@ pub(super) struct Merged {
 
 impl Merged {
     pub(crate) fn new(me: NodeId, name: NodeName) -> Self {
-        let node = Node {
+        let node = NodeState {
             id: me,
             label: name.as_str().into(),
             name: Some(name),
@@ -105,7 +105,7 @@ impl Merged {
     }
 
     /// Returns a node that rows refer to. A node outlives its rows.
-    pub(crate) fn node(&self, index: NodeIndex) -> &Node {
+    pub(crate) fn node(&self, index: NodeIndex) -> &NodeState {
         self.nodes[usize::from(index.0)]
             .as_ref()
             .expect("rows name known nodes")
@@ -116,7 +116,7 @@ impl Merged {
     }
 
     /// Returns all nodes by their number.
-    pub(crate) fn known(&self) -> impl Iterator<Item = (NodeIndex, &Node)> {
+    pub(crate) fn known(&self) -> impl Iterator<Item = (NodeIndex, &NodeState)> {
         let numbered = self.nodes.iter().enumerate();
         numbered.filter_map(|(at, node)| Some((NodeIndex(at as u16), node.as_ref()?)))
     }

@@ -63,9 +63,12 @@ ordered_by!(ByName, |a: &ByName, b: &ByName| {
 /// may keep a replaced row as a separator. The order must therefore ignore the author. Otherwise a
 /// search by name could miss the row that replaced it.
 #[derive(Clone, Debug)]
-pub(super) struct Listed(pub Row);
+pub(super) struct ListedRow(pub Row);
 
-ordered_by!(Listed, |a: &Listed, b: &Listed| a.0.name().cmp(b.0.name()));
+ordered_by!(ListedRow, |a: &ListedRow, b: &ListedRow| a
+    .0
+    .name()
+    .cmp(b.0.name()));
 
 /// Key of one author's row of a name.
 pub(super) struct OwnName<'a> {
@@ -93,7 +96,7 @@ key_of!(Before<'_>, ByName, |key: &Before<'_>, row: &ByName| {
 key_of!(After<'_>, ByName, |key: &After<'_>, row: &ByName| {
     key.0.cmp(row.0.name()).then(Ordering::Greater)
 });
-key_of!(After<'_>, Listed, |key: &After<'_>, row: &Listed| {
+key_of!(After<'_>, ListedRow, |key: &After<'_>, row: &ListedRow| {
     key.0.cmp(row.0.name()).then(Ordering::Greater)
 });
 
@@ -132,7 +135,7 @@ key_of!(Named<'_>, DirRef, |key: &Named<'_>, dir: &DirRef| key
 key_of!(After<'_>, DirRef, |key: &After<'_>, dir: &DirRef| {
     key.0.cmp(dir.name()).then(Ordering::Greater)
 });
-key_of!(Named<'_>, Listed, |key: &Named<'_>, row: &Listed| key
+key_of!(Named<'_>, ListedRow, |key: &Named<'_>, row: &ListedRow| key
     .0
     .cmp(row.0.name()));
 
@@ -252,14 +255,14 @@ mod tests {
                 author: NodeIndex(author),
                 sequence: 1,
             };
-            Listed(Row::removed(
+            ListedRow(Row::removed(
                 stamp,
                 ShareIndex(0),
                 DirId::ROOT,
                 &name.to_be_bytes(),
             ))
         };
-        let mut set: imbl::OrdSet<Listed> = (0..600).map(|name| row(name, 9)).collect();
+        let mut set: imbl::OrdSet<ListedRow> = (0..600).map(|name| row(name, 9)).collect();
         for (name, author) in (0..600u32).flat_map(|name| [(name, 3), (name, 12)]) {
             let old = set.get(&Named(&name.to_be_bytes())).cloned();
             set.remove(&old.expect("it is there before"));

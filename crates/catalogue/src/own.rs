@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::budget::{Budgets, GivenWay};
+use super::budget::{Budgets, DroppedLogs};
 use super::facts::check_in_clear;
 use super::log::Log;
 use super::merge::Merge;
@@ -40,7 +40,7 @@ impl Catalogue {
             forgotten: Vec::new(),
             forgotten_to: BTreeMap::new(),
             budgets: Budgets::default(),
-            given_way: GivenWay::default(),
+            given_way: DroppedLogs::default(),
             numbers: BTreeMap::new(),
             restating: None,
             intakes: super::intake::Intakes::default(),

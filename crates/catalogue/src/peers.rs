@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::merged::{Merged, Node};
+use super::merged::{Merged, NodeState};
 use super::orders::DirRef;
 use super::row::{Class, DirId, NodeIndex, Row};
 use super::rules::conflict_name;
@@ -71,7 +71,7 @@ impl View {
             .map(|(i, _)| i)
     }
 
-    fn named_live(&self) -> impl Iterator<Item = (NodeIndex, &Node)> {
+    fn named_live(&self) -> impl Iterator<Item = (NodeIndex, &NodeState)> {
         let known = self.merged.known();
         known.filter(|(_, node)| node.live && node.name.is_some())
     }
@@ -81,14 +81,14 @@ impl View {
             self.shared_as(node, dir, name)
                 .into_iter()
                 .find_map(|shared| match shared {
-                    Shared::Directory(id, _) => Some(id),
-                    Shared::File(_) => None,
+                    SharedObject::Directory(id, _) => Some(id),
+                    SharedObject::File(_) => None,
                 })
         })
     }
 
     /// Returns a node's objects under one name: a directory first, then files by share.
-    fn shared_as(&self, node: NodeIndex, dir: DirId, name: &[u8]) -> Vec<Shared> {
+    fn shared_as(&self, node: NodeIndex, dir: DirId, name: &[u8]) -> Vec<SharedObject> {
         let here = self.merged.dir(dir);
         let rows: Vec<&Row> = here
             .candidates(name)
@@ -99,7 +99,7 @@ impl View {
             .child(name)
             .filter(|id| self.merged.dir(*id).has_of(node));
         let id = below.or_else(|| record.and_then(|row| here.child(row.name())));
-        let directory = id.map(|id| Shared::Directory(id, record.map(|row| (*row).clone())));
+        let directory = id.map(|id| SharedObject::Directory(id, record.map(|row| (*row).clone())));
         let mut files: Vec<&Row> = rows
             .into_iter()
             .filter(|row| matches!(row.class, Class::File | Class::Symlink))
@@ -107,13 +107,13 @@ impl View {
         files.sort_by_key(|row| row.share);
         directory
             .into_iter()
-            .chain(files.into_iter().cloned().map(Shared::File))
+            .chain(files.into_iter().cloned().map(SharedObject::File))
             .collect()
     }
 
     /// Returns all objects of a node in a directory, by the name under which they are shown.
-    fn peer_listing(&self, node: NodeIndex, dir: DirId) -> BTreeMap<Vec<u8>, Shared> {
-        let mut names: BTreeMap<Vec<u8>, Shared> = BTreeMap::new();
+    fn peer_listing(&self, node: NodeIndex, dir: DirId) -> BTreeMap<Vec<u8>, SharedObject> {
+        let mut names: BTreeMap<Vec<u8>, SharedObject> = BTreeMap::new();
         let mut doubles = Vec::new();
         for name in names_of(&self.merged, node, dir) {
             let mut shared = self.shared_as(node, dir, name).into_iter();
@@ -123,7 +123,9 @@ impl View {
             doubles.extend(shared);
         }
         for double in doubles {
-            let Shared::File(row) = &double else { continue };
+            let SharedObject::File(row) = &double else {
+                continue;
+            };
             let label = format!("share{}", self.merged.share_of(row).0);
             if let Some(name) = conflict_name(row.name(), &label) {
                 names.entry(name).or_insert(double);
@@ -132,13 +134,13 @@ impl View {
         names
     }
 
-    fn peer_found(&self, node: NodeIndex, shared: Shared) -> Option<Found> {
+    fn peer_found(&self, node: NodeIndex, shared: SharedObject) -> Option<Found> {
         match shared {
-            Shared::File(row) => {
+            SharedObject::File(row) => {
                 let is_own = row.author == self.merged.me;
                 self.found_as(&row, is_own.then(|| self.place_of(&row)))
             }
-            Shared::Directory(id, row) => Some(self.peer_directory(node, id, row.as_ref())),
+            SharedObject::Directory(id, row) => Some(self.peer_directory(node, id, row.as_ref())),
         }
     }
 
@@ -159,7 +161,7 @@ impl View {
 }
 
 /// One object that a node shares.
-enum Shared {
+enum SharedObject {
     File(Row),
     Directory(DirId, Option<Row>),
 }

@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::audience::{Audience, Place};
+use super::audience::{Audience, SealedPlace};
 use super::facts::check_in_clear;
 use super::merge::Merge;
 use super::row::{Class, NodeIndex, Row, Stamp, seal};
@@ -24,15 +24,15 @@ use p2pfs_types::path::SharedPath;
 const RESTATE_STEP_RECORDS: usize = 64;
 
 /// Contents of the row of a list of readers: the share, the salt and the readers.
-type List = (ShareIndex, [u8; 16], Vec<Reader>);
+type ReaderList = (ShareIndex, [u8; 16], Vec<Reader>);
 
-fn place(author: NodeIndex, number: ShareIndex, path: &[u8]) -> Place {
+fn place(author: NodeIndex, number: ShareIndex, path: &[u8]) -> SealedPlace {
     let hash = blake3::hash(path);
     let short = hash.as_bytes().first_chunk().expect("16 of 32 bytes");
     (author, number, *short)
 }
 
-fn place_of(row: &Row) -> Place {
+fn place_of(row: &Row) -> SealedPlace {
     let path = match (row.class, row.seal()) {
         (Class::Readers, _) | (_, None) => &[],
         (_, Some((path, _))) => path,
@@ -45,7 +45,7 @@ fn about(number: ShareIndex, salt: &[u8; 16]) -> Vec<u8> {
     [&number.0.to_le_bytes()[..], salt].concat()
 }
 
-fn list_of(row: &Row) -> Option<List> {
+fn list_of(row: &Row) -> Option<ReaderList> {
     let (_, list) = row.seal().filter(|_| row.class == Class::Readers)?;
     postcard::from_bytes(list).ok()
 }
@@ -68,7 +68,7 @@ impl Merge {
         self.row_at(&place(author, number, path))
     }
 
-    fn row_at(&self, place: &Place) -> Option<Row> {
+    fn row_at(&self, place: &SealedPlace) -> Option<Row> {
         let row = self.opaque.get(place).or_else(|| self.opened.get(place));
         row.cloned()
     }
@@ -119,7 +119,7 @@ impl Merge {
         }
     }
 
-    fn audience_of(&self, row: &Row, (share, salt, readers): List) -> Audience {
+    fn audience_of(&self, row: &Row, (share, salt, readers): ReaderList) -> Audience {
         let (me, author) = (self.state.node(self.state.me).id, *self.state.node_of(row));
         let own = readers.iter().find(|reader| reader.node == me);
         let key = own.zip(self.vault.as_ref()).and_then(|(own, vault)| {
@@ -224,7 +224,7 @@ impl Catalogue {
     }
 
     /// Creates the row of a list of readers.
-    pub(super) fn readers_row(stamp: Stamp, number: ShareIndex, list: List) -> Row {
+    pub(super) fn readers_row(stamp: Stamp, number: ShareIndex, list: ReaderList) -> Row {
         let list = postcard::to_stdvec(&list).expect("a list of readers always encodes");
         Row::opaque(stamp, Class::Readers, number, &[], &list)
     }

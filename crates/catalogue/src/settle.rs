@@ -2,7 +2,7 @@
 
 use super::change::Change;
 use super::merge::Merge;
-use super::orders::{ByHash, ByName, DirRef, HashFrom, Listed, Named};
+use super::orders::{ByHash, ByName, DirRef, HashFrom, ListedRow, Named};
 use super::row::{DirId, Row};
 use p2pfs_types::digest::ContentHash;
 
@@ -151,7 +151,7 @@ impl Merge {
         let leaving = self.leaving.clone();
         let here = self.dir_mut(dir);
         if let Some(old) = old {
-            here.listed.remove(&Listed(old.clone()));
+            here.listed.remove(&ListedRow(old.clone()));
             if !leaving.is_some_and(|row| row.is(old)) {
                 here.rest.insert(ByName(old.clone()));
             }
@@ -160,7 +160,7 @@ impl Merge {
         if let Some(new) = new {
             let here = self.dir_mut(dir);
             here.rest.remove(&ByName(new.clone()));
-            here.listed.insert(Listed(new.clone()));
+            here.listed.insert(ListedRow(new.clone()));
             self.raise_time(dir, new.version_time());
         }
         let Some(name) = new.or(old).map(Row::name) else {

@@ -16,7 +16,7 @@ use p2pfs_proto::wire::native::record::{Head, Record};
 pub(super) const STAGED_MAX_PARTS: usize = 64;
 
 /// The parts of one pull that arrived so far.
-pub(super) struct Staged {
+pub(super) struct StagedParts {
     pub fresh: bool,
     pub epoch: u64,
     /// The sequence in the head of the first part.
@@ -25,7 +25,7 @@ pub(super) struct Staged {
     pub parts: usize,
 }
 
-impl Staged {
+impl StagedParts {
     pub(crate) fn last_sequence(&self) -> u64 {
         self.records.last().map_or(0, |record| record.sequence)
     }
@@ -40,7 +40,7 @@ impl Staged {
 }
 
 /// Result of staging a part.
-pub(super) enum Staging {
+pub(super) enum StageResult {
     /// The part waits for the next one.
     Waits(Pull),
     /// The parts are complete and can be applied together.
@@ -56,7 +56,7 @@ pub(super) enum Staging {
 impl Catalogue {
     /// Stages a checked part. Returns it together with all parts that waited for it, if they can be
     /// applied.
-    pub(super) fn stage(&mut self, index: NodeIndex, part: LogPart) -> Staging {
+    pub(super) fn stage(&mut self, index: NodeIndex, part: LogPart) -> StageResult {
         let waiting: usize = self.logs.values().map(|log| log.staged_parts()).sum();
         let LogPart {
             head,
@@ -71,7 +71,7 @@ impl Catalogue {
             ..
         } = head.head;
         let log = self.log_mut(index);
-        let mut staged = log.staged.take().unwrap_or(Staged {
+        let mut staged = log.staged.take().unwrap_or(StagedParts {
             fresh,
             epoch,
             base: if fresh { sequence } else { log.base },
@@ -83,7 +83,7 @@ impl Catalogue {
         if !last && waiting < STAGED_MAX_PARTS {
             let after = staged.last_sequence();
             log.staged = Some(staged);
-            return Staging::Waits(Pull {
+            return StageResult::Waits(Pull {
                 author,
                 epoch,
                 after,
@@ -95,7 +95,7 @@ impl Catalogue {
             records: staged.records,
             last,
         };
-        Staging::Ready {
+        StageResult::Ready {
             part,
             base: staged.base,
             parts: staged.parts,

@@ -98,7 +98,7 @@ impl Catalogue {
         let outdated: Vec<NodeIndex> = self.logs.iter().filter_map(outdated).collect();
         for index in outdated {
             while !self.log_mut(index).old.is_empty() {
-                left = left.saturating_sub(self.let_go_of_one(index));
+                left = left.saturating_sub(self.remove_old_row(index));
                 if left == 0 {
                     return true;
                 }
@@ -120,7 +120,7 @@ impl Catalogue {
 
     /// Removes the last of a log's old rows from the merge. Returns the steps taken, including the
     /// directories that ended.
-    pub(super) fn let_go_of_one(&mut self, index: NodeIndex) -> usize {
+    pub(super) fn remove_old_row(&mut self, index: NodeIndex) -> usize {
         let Some(row) = self.log_mut(index).old.pop() else {
             return 0;
         };

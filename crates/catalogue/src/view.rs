@@ -8,7 +8,7 @@ use std::iter::Peekable;
 use std::ops::Bound;
 
 use super::dir::{Dir, NEVER};
-use super::held::{Held, HeldName};
+use super::held::{NameHandle, RecordHandle};
 use super::merged::{Content, Merged, Totals};
 use super::orders::{After, DirRef, Named};
 use super::row::{Class, DirId, NodeIndex, Row};
@@ -35,7 +35,7 @@ pub struct Found {
     /// Number of listed subdirectories. It is 0 for files and links.
     pub subdirectories: u32,
     /// The record of a file or link.
-    pub said: Option<Held>,
+    pub said: Option<RecordHandle>,
 }
 
 /// Statement of a live node that it has all of a content.
@@ -103,9 +103,9 @@ impl View {
         listing(here, after)
             .filter_map(|listed| {
                 let found = match &listed {
-                    Listed::File(name, row) if row.name() == *name => self.found(here, row)?,
-                    Listed::File(_, row) => self.found_as(row, None)?,
-                    Listed::Directory(place) => self.directory(place.id()),
+                    ListedName::File(name, row) if row.name() == *name => self.found(here, row)?,
+                    ListedName::File(_, row) => self.found_as(row, None)?,
+                    ListedName::Directory(place) => self.directory(place.id()),
                 };
                 Some(Child {
                     name: listed.name().into(),
@@ -118,21 +118,23 @@ impl View {
 
     /// Returns all names of a directory as cheap handles, in the order of
     /// [`children`](Self::children).
-    pub fn names(&self, dir: &SharedPath) -> Vec<HeldName> {
+    pub fn names(&self, dir: &SharedPath) -> Vec<NameHandle> {
         let id = self.listed_dir(dir);
         let listed = id.map(|id| listing(self.merged.dir(id), None));
         let listed = listed.into_iter().flatten();
         listed
             .map(|listed| match listed {
-                Listed::File(name, row) if row.name() == name => HeldName::Said(Held(row.clone())),
-                other => HeldName::Other(other.name().into()),
+                ListedName::File(name, row) if row.name() == name => {
+                    NameHandle::Said(RecordHandle(row.clone()))
+                }
+                other => NameHandle::Other(other.name().into()),
             })
             .collect()
     }
 
     /// Returns the object that a name of [`names`](Self::names) stands for, without a search. The
     /// name must be from the view with this [`number`](Self::number).
-    pub fn found_of(&self, said: &Held) -> Option<Found> {
+    pub fn found_of(&self, said: &RecordHandle) -> Option<Found> {
         self.found(self.merged.dir(said.0.dir), &said.0)
     }
 
@@ -258,7 +260,7 @@ impl View {
             author: *self.merged.node_of(row),
             own,
             subdirectories: 0,
-            said: Some(Held(row.clone())),
+            said: Some(RecordHandle(row.clone())),
         })
     }
 
@@ -327,12 +329,12 @@ impl View {
 }
 
 /// One listed name: a file or link (possibly under a conflict name), or a directory.
-pub(super) enum Listed<'a> {
+pub(super) enum ListedName<'a> {
     File(&'a [u8], &'a Row),
     Directory(&'a DirRef),
 }
 
-impl Listed<'_> {
+impl ListedName<'_> {
     pub(crate) fn name(&self) -> &[u8] {
         match self {
             Self::File(name, _) => name,
@@ -345,27 +347,27 @@ impl Listed<'_> {
 pub(super) fn listing<'a>(
     dir: &'a Dir,
     after: Option<&'a [u8]>,
-) -> impl Iterator<Item = Listed<'a>> {
+) -> impl Iterator<Item = ListedName<'a>> {
     // No name is empty, so all names are after the empty one.
     let place = || After(after.unwrap_or_default());
     let from = || (Bound::Included(place()), Bound::Unbounded);
     let files = dir
         .listed
         .from(&place())
-        .map(|row| Listed::File(row.0.name(), &row.0));
+        .map(|row| ListedName::File(row.0.name(), &row.0));
     let aliases = dir
         .aliases
         .range(from())
-        .map(|alias| Listed::File(alias.name(), alias.row()));
-    let dirs = dir.dirs.range(from()).map(Listed::Directory);
+        .map(|alias| ListedName::File(alias.name(), alias.row()));
+    let dirs = dir.dirs.range(from()).map(ListedName::Directory);
     in_order(in_order(files, aliases), dirs)
 }
 
 /// Merges two ascending listings.
 fn in_order<'a>(
-    left: impl Iterator<Item = Listed<'a>>,
-    right: impl Iterator<Item = Listed<'a>>,
-) -> impl Iterator<Item = Listed<'a>> {
+    left: impl Iterator<Item = ListedName<'a>>,
+    right: impl Iterator<Item = ListedName<'a>>,
+) -> impl Iterator<Item = ListedName<'a>> {
     let (mut left, mut right): (Peekable<_>, Peekable<_>) = (left.peekable(), right.peekable());
     std::iter::from_fn(move || match (left.peek(), right.peek()) {
         (Some(a), Some(b)) if a.name().cmp(b.name()) == Ordering::Greater => right.next(),

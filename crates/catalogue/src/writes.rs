@@ -12,7 +12,7 @@ use super::audience::Mark;
 use super::digest::SetDigest;
 use super::facts::check_fact;
 use super::forgotten::Rank;
-use super::log::{Log, Pending};
+use super::log::{Log, UnsavedRecords};
 use super::row::NodeIndex;
 use super::{Catalogue, CatalogueError, RECORDS_PER_AUTHOR_MAX, RESTART_GAP};
 use p2pfs_proto::wire::native::record::{Record, SignedHead};
@@ -79,7 +79,7 @@ impl Catalogue {
                 left -= (write.puts.len() + write.deletes.len()).min(left);
                 writes.push(write);
             } else if log.pending.anew && !log.staging {
-                log.pending = Pending::default();
+                log.pending = UnsavedRecords::default();
                 writes.push(self.void(self.merge.state.node(index).id));
             }
         }
@@ -212,7 +212,7 @@ impl Catalogue {
 
 impl Log {
     fn restore_state(&mut self, state: LogState, lanes: Option<SetDigest>, own: bool) {
-        self.pending = Pending::default();
+        self.pending = UnsavedRecords::default();
         self.epoch = state.epoch;
         self.sequence = self.sequence.max(state.sequence);
         self.floor = state.floor;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-use super::order::{By, ORDERS, Order};
+use super::order::{FileOrders, ORDERS, SortKey};
 
 /// Consecutive neighbours that a program must have opened before files are requested ahead.
 const RUN_MIN: usize = 2;
@@ -41,7 +41,7 @@ const KNOWN_FILES_MAX: usize = 32_768;
 
 /// Consequences of an open.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Follow<D, T> {
+pub(super) struct Prediction<D, T> {
     /// The files to request, in this order.
     pub ask: Vec<T>,
     /// The information needed to request more.
@@ -51,32 +51,32 @@ pub(super) struct Follow<D, T> {
 /// Information that the state machine needs.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Needs<D> {
-    /// The order of a directory: see [`Ahead::listed`].
+    /// The order of a directory: see [`OpenPredictor::listed`].
     Order(D),
-    /// The directory after this one: see [`Ahead::comes_next`].
-    After(D, By),
+    /// The directory after this one: see [`OpenPredictor::comes_next`].
+    After(D, SortKey),
 }
 
 /// State of the programs that read. `D` identifies a directory, `T` a file to request.
-pub(super) struct Ahead<D, T> {
-    programs: LruCache<u32, Program<D, T>>,
+pub(super) struct OpenPredictor<D, T> {
+    programs: LruCache<u32, TrackedProgram<D, T>>,
 }
 
-struct Program<D, T> {
+struct TrackedProgram<D, T> {
     /// The tracked directories, the latest last.
-    directories: VecDeque<Directory<D, T>>,
+    directories: VecDeque<TrackedDirectory<D, T>>,
     window: usize,
     /// The detected order, if there is one.
-    by: Option<By>,
+    by: Option<SortKey>,
     /// Whether the program moved from one directory to the next.
     goes_on: bool,
     /// The directory in which requests continue.
     asking: Option<D>,
 }
 
-struct Directory<D, T> {
+struct TrackedDirectory<D, T> {
     name: D,
-    order: Option<Arc<Order<T>>>,
+    order: Option<Arc<FileOrders<T>>>,
     listed_at: Option<Instant>,
     /// Names that were opened before the order was known.
     opened: Vec<Box<[u8]>>,
@@ -92,7 +92,7 @@ struct Directory<D, T> {
     unread_bytes: u64,
 }
 
-impl<D, T> Follow<D, T> {
+impl<D, T> Prediction<D, T> {
     const NOTHING: Self = Self {
         ask: Vec::new(),
         needs: None,
@@ -104,7 +104,7 @@ impl<D, T> Follow<D, T> {
     }
 }
 
-impl<D: Clone + PartialEq, T: Clone> Ahead<D, T> {
+impl<D: Clone + PartialEq, T: Clone> OpenPredictor<D, T> {
     pub(crate) fn new() -> Self {
         Self {
             programs: LruCache::new(PROGRAMS_MAX),
@@ -118,21 +118,23 @@ impl<D: Clone + PartialEq, T: Clone> Ahead<D, T> {
         program: u32,
         dir: &D,
         name: &[u8],
-    ) -> Follow<D, T> {
-        let program = self.programs.get_or_insert_mut(program, Program::new);
+    ) -> Prediction<D, T> {
+        let program = self
+            .programs
+            .get_or_insert_mut(program, TrackedProgram::new);
         let knows = program.by.is_some();
         let here = program.directory(dir);
         if here.listed_at.is_some_and(|at| at + ORDER_LIFETIME < now) {
-            *here = Directory::new(dir.clone());
+            *here = TrackedDirectory::new(dir.clone());
         }
         if here.order.is_none() {
             here.opened.push(name.into());
             let is_of_use = knows || here.opened.len() > RUN_MIN;
             program.bound();
             return if is_of_use {
-                Follow::needs(Needs::Order(dir.clone()))
+                Prediction::needs(Needs::Order(dir.clone()))
             } else {
-                Follow::NOTHING
+                Prediction::NOTHING
             };
         }
         program.step(name);
@@ -141,12 +143,12 @@ impl<D: Clone + PartialEq, T: Clone> Ahead<D, T> {
 
     /// Records that a program lists a directory. A program with a detected order will open its
     /// first files.
-    pub(crate) fn lists(&mut self, program: u32, dir: &D) -> Follow<D, T> {
+    pub(crate) fn lists(&mut self, program: u32, dir: &D) -> Prediction<D, T> {
         match self.programs.get_mut(&program) {
             Some(program) if program.by.is_some() && !program.knows(dir) => {
-                Follow::needs(Needs::Order(dir.clone()))
+                Prediction::needs(Needs::Order(dir.clone()))
             }
-            _ => Follow::NOTHING,
+            _ => Prediction::NOTHING,
         }
     }
 
@@ -156,10 +158,10 @@ impl<D: Clone + PartialEq, T: Clone> Ahead<D, T> {
         now: Instant,
         program: u32,
         dir: &D,
-        order: Arc<Order<T>>,
-    ) -> Follow<D, T> {
+        order: Arc<FileOrders<T>>,
+    ) -> Prediction<D, T> {
         let Some(program) = self.programs.get_mut(&program) else {
-            return Follow::NOTHING;
+            return Prediction::NOTHING;
         };
         let here = program.directory(dir);
         (here.order, here.listed_at) = (Some(order), Some(now));
@@ -177,14 +179,14 @@ impl<D: Clone + PartialEq, T: Clone> Ahead<D, T> {
         now: Instant,
         program: u32,
         dir: &D,
-        order: impl FnOnce() -> Arc<Order<T>>,
-    ) -> Follow<D, T> {
+        order: impl FnOnce() -> Arc<FileOrders<T>>,
+    ) -> Prediction<D, T> {
         let Some(program) = self.programs.get_mut(&program) else {
-            return Follow::NOTHING;
+            return Prediction::NOTHING;
         };
         program.asking = Some(dir.clone());
         if !program.knows(dir) {
-            let mut next = Directory::new(dir.clone());
+            let mut next = TrackedDirectory::new(dir.clone());
             (next.order, next.listed_at) = (Some(order()), Some(now));
             // The program itself has not moved, so this directory is not the latest.
             program.directories.push_front(next);
@@ -194,7 +196,7 @@ impl<D: Clone + PartialEq, T: Clone> Ahead<D, T> {
     }
 }
 
-impl<D: Clone + PartialEq, T: Clone> Program<D, T> {
+impl<D: Clone + PartialEq, T: Clone> TrackedProgram<D, T> {
     fn new() -> Self {
         Self {
             directories: VecDeque::new(),
@@ -210,10 +212,10 @@ impl<D: Clone + PartialEq, T: Clone> Program<D, T> {
     }
 
     /// Makes a directory the latest one and returns it.
-    fn directory(&mut self, name: &D) -> &mut Directory<D, T> {
+    fn directory(&mut self, name: &D) -> &mut TrackedDirectory<D, T> {
         let known = self.directories.iter().position(|it| it.name == *name);
         let here = known.and_then(|at| self.directories.remove(at));
-        let here = here.unwrap_or_else(|| Directory::new(name.clone()));
+        let here = here.unwrap_or_else(|| TrackedDirectory::new(name.clone()));
         self.directories.push_back(here);
         self.directories.back_mut().expect("one was pushed")
     }
@@ -221,7 +223,7 @@ impl<D: Clone + PartialEq, T: Clone> Program<D, T> {
     /// Forgets the directories that were left longest ago. If files requested there were not
     /// opened, the window is halved.
     fn bound(&mut self) {
-        let files = |it: &Directory<D, T>| it.order.as_ref().map_or(0, |order| order.len());
+        let files = |it: &TrackedDirectory<D, T>| it.order.as_ref().map_or(0, |order| order.len());
         let mut known: usize = self.directories.iter().map(files).sum();
         while self.directories.len() > DIRECTORIES_MAX || known > KNOWN_FILES_MAX {
             let asking = self.asking.as_ref();
@@ -279,8 +281,8 @@ impl<D: Clone + PartialEq, T: Clone> Program<D, T> {
         let Some(here) = self.directories.back_mut() else {
             return;
         };
-        let shown = |by: &By| here.runs[*by as usize] >= RUN_MIN;
-        self.by = By::ALL.into_iter().find(shown);
+        let shown = |by: &SortKey| here.runs[*by as usize] >= RUN_MIN;
+        self.by = SortKey::ALL.into_iter().find(shown);
         self.goes_on = false;
         if self.by.is_some() {
             self.window = WINDOW_START;
@@ -292,28 +294,28 @@ impl<D: Clone + PartialEq, T: Clone> Program<D, T> {
     }
 
     /// Returns the files to request now: enough for a batch, or none yet.
-    fn ask(&mut self) -> Follow<D, T> {
+    fn ask(&mut self) -> Prediction<D, T> {
         let unread = self.unread();
         let unread_bytes: u64 = self.directories.iter().map(|it| it.unread_bytes).sum();
         let (Some(by), Some(asking)) = (self.by, self.asking.clone()) else {
-            return Follow::NOTHING;
+            return Prediction::NOTHING;
         };
         if unread > self.window / 2 || unread_bytes > WINDOW_MAX_BYTES / 2 {
-            return Follow::NOTHING;
+            return Prediction::NOTHING;
         }
         let mut dirs = self.directories.iter_mut();
         let Some(dir) = dirs.find(|it| it.name == asking) else {
-            return Follow::NOTHING;
+            return Prediction::NOTHING;
         };
         let room = self.window - unread;
         let ask = dir.ask(by, room, WINDOW_MAX_BYTES - unread_bytes);
         let is_through = dir.is_through() && ask.len() < room && self.goes_on;
         let needs = is_through.then_some(Needs::After(asking, by));
-        Follow { ask, needs }
+        Prediction { ask, needs }
     }
 }
 
-impl<D, T: Clone> Directory<D, T> {
+impl<D, T: Clone> TrackedDirectory<D, T> {
     fn new(name: D) -> Self {
         Self {
             name,
@@ -344,7 +346,7 @@ impl<D, T: Clone> Directory<D, T> {
     }
 
     /// Records that a requested file was opened. Returns how many earlier ones were skipped.
-    fn read(&mut self, by: By, place: usize) -> usize {
+    fn read(&mut self, by: SortKey, place: usize) -> usize {
         let before = ..place.saturating_sub(SLACK_FILES);
         let left_out: Vec<usize> = self.unread.range(before).copied().collect();
         for place in left_out.iter().chain([&place]) {
@@ -353,7 +355,7 @@ impl<D, T: Clone> Directory<D, T> {
         left_out.len()
     }
 
-    fn forget(&mut self, by: By, place: usize) {
+    fn forget(&mut self, by: SortKey, place: usize) {
         if self.unread.remove(&place) {
             let file = self.order.as_ref().and_then(|it| it.at(by, place));
             let bytes = file.map_or(0, |file| file.size_bytes);
@@ -366,7 +368,7 @@ impl<D, T: Clone> Directory<D, T> {
     }
 
     /// Returns the next files to request, at most `files_max` files and `bytes_max` bytes.
-    fn ask(&mut self, by: By, files_max: usize, bytes_max: u64) -> Vec<T> {
+    fn ask(&mut self, by: SortKey, files_max: usize, bytes_max: u64) -> Vec<T> {
         let Some(files) = self.order.clone() else {
             return Vec::new();
         };

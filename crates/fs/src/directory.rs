@@ -13,7 +13,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::own_attributes::{InOrder, LooksAhead};
-use p2pfs_catalogue::{HeldName, View};
+use p2pfs_catalogue::{NameHandle, View};
 
 /// The cookie of `.`. The cookie of `..` is the next.
 pub const DOT_COOKIE: u64 = 1;
@@ -35,7 +35,7 @@ pub fn cookie(name: &[u8]) -> u64 {
 /// A snapshot of the names of a directory.
 #[derive(Default)]
 pub struct Listing {
-    places: Vec<Place>,
+    places: Vec<ListingEntry>,
     /// Number of the view from which the names were taken.
     view: u64,
     shows_live: AtomicBool,
@@ -45,16 +45,16 @@ pub struct Listing {
 }
 
 /// One name. It is kept small, because a directory may have a million.
-struct Place {
+struct ListingEntry {
     cookie: u64,
-    name: HeldName,
+    name: NameHandle,
 }
 
 impl Listing {
     /// Creates a listing of names from this view, sorted by cookie.
-    pub fn new(view: &View, names: Vec<HeldName>) -> Self {
-        let mut places: Vec<Place> = (names.into_iter())
-            .map(|name| Place {
+    pub fn new(view: &View, names: Vec<NameHandle>) -> Self {
+        let mut places: Vec<ListingEntry> = (names.into_iter())
+            .map(|name| ListingEntry {
                 cookie: cookie(name.as_bytes()),
                 name,
             })
@@ -72,7 +72,7 @@ impl Listing {
     }
 
     /// Returns the names with cookies above this one, with their cookies, in order.
-    pub fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, &HeldName)> {
+    pub fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, &NameHandle)> {
         self.places[self.place_after(cookie)..]
             .iter()
             .map(|place| (place.cookie, &place.name))
@@ -156,13 +156,17 @@ mod tests {
         let name = NodeName::new("near").unwrap();
         let view = Catalogue::new(NodeId::new([7; 32]), name).view();
         let names = names.into_iter();
-        let names = names.map(|name| HeldName::Other(name.as_ref().into()));
+        let names = names.map(|name| NameHandle::Other(name.as_ref().into()));
         Listing::new(&view, names.collect())
     }
 
     #[test]
     fn a_name_of_a_listing_is_a_few_words() {
-        assert!(size_of::<Place>() <= 24, "{}", size_of::<Place>());
+        assert!(
+            size_of::<ListingEntry>() <= 24,
+            "{}",
+            size_of::<ListingEntry>()
+        );
     }
 
     #[test]
@@ -200,7 +204,7 @@ mod tests {
                 let part: Vec<_> = listing.after(cookie).take(step).collect();
                 let Some((last, _)) = part.last() else { break };
                 cookie = *last;
-                let text = |name: &HeldName| String::from_utf8_lossy(name.as_bytes()).into_owned();
+                let text = |name: &NameHandle| String::from_utf8_lossy(name.as_bytes()).into_owned();
                 seen.extend(part.iter().map(|(_, name)| text(name)));
             }
             for name in &stays {

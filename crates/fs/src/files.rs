@@ -25,7 +25,7 @@ use std::time::Instant;
 use super::error::FsError;
 use super::filesystem::Filesystem;
 use super::handles::{FileState, Handle, OpenFile, Reach};
-use super::inherited::{Inherited, Open, Version};
+use super::inherited::{Inherited, OpenRecord, OpenedVersion};
 use super::inode::Node;
 use super::modes::Mode;
 use super::replaced;
@@ -138,8 +138,8 @@ impl Filesystem {
         match self.handles.insert(Handle::File(open)) {
             Ok(handle) => {
                 if let Some(inherited) = self.inherited.get() {
-                    let version = (!opened.live).then(|| Version::of(file));
-                    inherited.note(Open {
+                    let version = (!opened.live).then(|| OpenedVersion::of(file));
+                    inherited.note(OpenRecord {
                         handle,
                         ino,
                         mode,

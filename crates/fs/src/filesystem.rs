@@ -12,19 +12,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::ahead::Ahead;
+use super::ahead::OpenPredictor;
 use super::attributes::{Attributes, Entry};
 use super::directory::Listings;
 use super::error::FsError;
 use super::handles::Handles;
-use super::inherited::{Inherited, Version};
+use super::inherited::{Inherited, OpenedVersion};
 use super::inode::{Inode, Name, Node, ROOT_INO};
 use super::inodes::Inodes;
 use super::kept::KeptPages;
 use super::modes::Modes;
-use super::names::{self, LIFETIME, Listed};
-use super::places::Places;
-use super::shown::Shown;
+use super::names::{self, LIFETIME, ResolvedName};
+use super::places::PathsByNumber;
+use super::shown::ShownView;
 use super::traits::{BackingFiles, Content, Invalidator, Stale, WholeFile};
 use p2pfs_catalogue::View;
 use p2pfs_proto::wire::native::link::link_stays_inside;
@@ -59,9 +59,9 @@ pub struct Filesystem {
     pub(super) listings: Listings,
     pub(super) modes: Modes,
     pub(super) kept: KeptPages,
-    pub(super) places: Places,
-    pub(super) ahead: Mutex<Ahead<SharedPath, WholeFile>>,
-    pub(super) shown: Shown,
+    pub(super) places: PathsByNumber,
+    pub(super) ahead: Mutex<OpenPredictor<SharedPath, WholeFile>>,
+    pub(super) shown: ShownView,
     pub(super) inherited: OnceLock<Inherited>,
     pub(super) invalidator: OnceLock<Arc<dyn Invalidator>>,
     pub(super) backing: OnceLock<Arc<dyn BackingFiles>>,
@@ -79,9 +79,9 @@ impl Filesystem {
             listings: Listings::default(),
             modes: Modes::default(),
             kept: KeptPages::default(),
-            places: Places::default(),
-            ahead: Mutex::new(Ahead::new()),
-            shown: Shown::default(),
+            places: PathsByNumber::default(),
+            ahead: Mutex::new(OpenPredictor::new()),
+            shown: ShownView::default(),
             inherited: OnceLock::new(),
             invalidator: OnceLock::new(),
             backing: OnceLock::new(),
@@ -194,7 +194,7 @@ impl Filesystem {
 
     /// Counts a lookup of an inode and returns its entry. `above` is the number of its directory,
     /// if known.
-    pub(super) fn enter(&self, above: Option<u64>, name: Name, listed: Listed) -> Entry {
+    pub(super) fn enter(&self, above: Option<u64>, name: Name, listed: ResolvedName) -> Entry {
         let attributes = self.attributes(&name, &listed);
         self.enter_with(above, name, listed, attributes)
     }
@@ -205,7 +205,7 @@ impl Filesystem {
         &self,
         above: Option<u64>,
         name: Name,
-        listed: Listed,
+        listed: ResolvedName,
         mut attributes: Attributes,
     ) -> Entry {
         let lifetime = match listed.node {
@@ -235,7 +235,7 @@ impl Filesystem {
                 // its name stands for by now.
                 let before = self.inherited.get();
                 let version = before.and_then(|inherited| inherited.version(ino));
-                version.map(Version::inode).ok_or(error)
+                version.map(OpenedVersion::inode).ok_or(error)
             }),
         }
     }
@@ -249,7 +249,7 @@ impl Filesystem {
     }
 
     /// Returns what an inode's name stands for now.
-    pub(super) fn now(&self, view: &View, ino: u64, inode: &Inode) -> Option<Listed> {
+    pub(super) fn now(&self, view: &View, ino: u64, inode: &Inode) -> Option<ResolvedName> {
         let known = self.inodes.looked_up_in(view, ino, &inode.name);
         known.or_else(|| names::resolve(view, &inode.name))
     }

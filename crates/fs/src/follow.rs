@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::ahead::{Ahead, Follow, Needs};
+use super::ahead::{Needs, OpenPredictor, Prediction};
 use super::directory::cookie;
 use super::filesystem::Filesystem;
 use super::inode::{Inode, Name, Node};
 use super::names;
-use super::order::{By, DIRECTORY_MAX_FILES, Listed, Order};
+use super::order::{DIRECTORY_MAX_FILES, FileOrders, OrderedFile, SortKey};
 use super::traits::WholeFile;
 use p2pfs_catalogue::{Child, View};
 use p2pfs_proto::wire::native::record::Kind;
@@ -35,7 +35,7 @@ impl Filesystem {
         if let Some(directory) = path.parent() {
             let (now, name) = (Instant::now(), path.file_name());
             let follow = self.with_ahead(|ahead| ahead.opened(now, program, &directory, name));
-            self.go_on(program, follow);
+            self.request_ahead(program, follow);
         }
     }
 
@@ -43,11 +43,11 @@ impl Filesystem {
     pub fn follow_listing(&self, program: u32, ino: u64) {
         if let Some(Name::Union(directory)) = self.inodes.get(ino).map(|inode| inode.name) {
             let follow = self.with_ahead(|ahead| ahead.lists(program, &directory));
-            self.go_on(program, follow);
+            self.request_ahead(program, follow);
         }
     }
 
-    fn go_on(&self, program: u32, mut follow: Follow<SharedPath, WholeFile>) {
+    fn request_ahead(&self, program: u32, mut follow: Prediction<SharedPath, WholeFile>) {
         for _ in 0..DIRECTORIES_A_LOOK {
             if !follow.ask.is_empty() {
                 self.content.ask_ahead(&follow.ask);
@@ -70,7 +70,10 @@ impl Filesystem {
         }
     }
 
-    fn with_ahead<R>(&self, change: impl FnOnce(&mut Ahead<SharedPath, WholeFile>) -> R) -> R {
+    fn with_ahead<R>(
+        &self,
+        change: impl FnOnce(&mut OpenPredictor<SharedPath, WholeFile>) -> R,
+    ) -> R {
         change(&mut self.ahead.lock())
     }
 }
@@ -85,7 +88,7 @@ fn children_of(view: &View, directory: &SharedPath) -> Vec<Child> {
 }
 
 /// Returns the files of a directory that have bytes, in their orders.
-fn order_of(view: &View, directory: &SharedPath) -> Arc<Order<WholeFile>> {
+fn order_of(view: &View, directory: &SharedPath) -> Arc<FileOrders<WholeFile>> {
     let files = children_of(view, directory)
         .into_iter()
         .filter_map(|child| {
@@ -97,7 +100,7 @@ fn order_of(view: &View, directory: &SharedPath) -> Arc<Order<WholeFile>> {
             let (hash, size_bytes) = (file.hash, file.size_bytes);
             let is_small = file.own.is_none() && size_bytes <= AHEAD_FILE_MAX_BYTES;
             let name = Name::Union(path);
-            (size_bytes > 0).then(|| Listed {
+            (size_bytes > 0).then(|| OrderedFile {
                 cookie: cookie(&child.name),
                 name: child.name,
                 number: Inode { name, node }.number(),
@@ -105,12 +108,12 @@ fn order_of(view: &View, directory: &SharedPath) -> Arc<Order<WholeFile>> {
                 ask: is_small.then_some(WholeFile { hash, size_bytes }),
             })
         });
-    Arc::new(Order::new(files.collect()))
+    Arc::new(FileOrders::new(files.collect()))
 }
 
 /// Returns the next directory in a walk through a tree after the files of a directory: the first
 /// child, else the next sibling, else the next sibling of an ancestor.
-fn directory_after(view: &View, directory: &SharedPath, by: By) -> Option<SharedPath> {
+fn directory_after(view: &View, directory: &SharedPath, by: SortKey) -> Option<SharedPath> {
     if let Some(first) = directories_in(view, directory, by).into_iter().next() {
         return Some(first);
     }
@@ -126,14 +129,14 @@ fn directory_after(view: &View, directory: &SharedPath, by: By) -> Option<Shared
     }
 }
 
-fn directories_in(view: &View, directory: &SharedPath, by: By) -> Vec<SharedPath> {
+fn directories_in(view: &View, directory: &SharedPath, by: SortKey) -> Vec<SharedPath> {
     let children = children_of(view, directory).into_iter();
     let directories = children.filter(|child| matches!(child.found.kind, Kind::Directory));
     let paths = directories.filter_map(|child| directory.join(&child.name).ok());
     let key = |path: &SharedPath| match by {
-        By::Name => 0,
-        By::Number => number_of(path),
-        By::Listing => cookie(path.file_name()),
+        SortKey::Name => 0,
+        SortKey::Number => number_of(path),
+        SortKey::Listing => cookie(path.file_name()),
     };
     let mut paths: Vec<_> = paths.map(|path| (key(&path), path)).collect();
     // Directories with the same key stay in the order of their names.

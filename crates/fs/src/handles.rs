@@ -46,7 +46,7 @@ pub struct OpenFile {
     /// Whether the kernel caches pages of this open, and the file was not complete here at the
     /// open.
     pub fills_pages: bool,
-    failures: Mutex<Vec<Failure>>,
+    failures: Mutex<Vec<FailedRead>>,
     fetched: AtomicBool,
     given_bytes: AtomicU64,
 }
@@ -76,7 +76,7 @@ pub enum Reach {
 }
 
 #[derive(Clone, Copy)]
-struct Failure {
+struct FailedRead {
     range: ByteRange,
     error: FsError,
     until: Instant,
@@ -124,7 +124,7 @@ impl OpenFile {
         if failures.len() == FAILURES_MAX {
             failures.remove(0);
         }
-        failures.push(Failure {
+        failures.push(FailedRead {
             range,
             error,
             until: now + FAILURE_MEMORY,
@@ -134,7 +134,7 @@ impl OpenFile {
     /// Returns the remembered failure of a range, if it lies within a read that failed recently.
     pub fn recent_failure(&self, range: ByteRange, now: Instant) -> Option<FsError> {
         let failures = self.failures.lock();
-        let within = |failure: &&Failure| failure.until > now && failure.range.contains(&range);
+        let within = |failure: &&FailedRead| failure.until > now && failure.range.contains(&range);
         failures.iter().find(within).map(|failure| failure.error)
     }
 

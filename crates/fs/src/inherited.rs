@@ -41,14 +41,14 @@ const IS_EXECUTABLE: u8 = 2;
 
 /// The version of a file that was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Version {
+pub(crate) struct OpenedVersion {
     pub hash: ContentHash,
     pub size_bytes: u64,
     pub mtime: Timestamp,
     pub executable: bool,
 }
 
-impl Version {
+impl OpenedVersion {
     /// Returns the version of a file, without its name.
     pub(crate) fn of(file: &FileVersion) -> Self {
         Self {
@@ -84,7 +84,7 @@ impl Version {
 
 /// One open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Open {
+pub(crate) struct OpenRecord {
     /// The number of the handle.
     pub handle: u64,
     /// The inode number.
@@ -92,29 +92,29 @@ pub(crate) struct Open {
     /// The mode of the inode.
     pub mode: Mode,
     /// The opened version. `None` for an own file, which is read in its present state.
-    pub version: Option<Version>,
+    pub version: Option<OpenedVersion>,
 }
 
 /// The file of records.
 pub(crate) struct Inherited {
     file: File,
-    state: Mutex<State>,
+    state: Mutex<RecordTable>,
     /// Contents of inodes that the kernel reads itself for opens of the previous process. They stay
     /// open here as long as those opens.
     held: Mutex<HashMap<u64, Arc<dyn OpenContent>>>,
     /// The versions of the inodes that the previous process had open.
-    versions: HashMap<u64, Version>,
+    versions: HashMap<u64, OpenedVersion>,
     /// Time at which this process followed a previous one, if it did.
     followed: Option<Instant>,
 }
 
 #[derive(Default)]
-struct State {
+struct RecordTable {
     slots: HashMap<u64, u64>,
     free: Vec<u64>,
     end: u64,
     /// Opens of the previous process, which has ended, that this process has not used yet.
-    before: HashMap<u64, Open>,
+    before: HashMap<u64, OpenRecord>,
 }
 
 impl Inherited {
@@ -125,7 +125,7 @@ impl Inherited {
     pub(crate) fn read(file: File) -> io::Result<Self> {
         let length = file.metadata()?.len();
         let opens = read_records(&file, length)?;
-        let (mut state, mut versions) = (State::default(), HashMap::new());
+        let (mut state, mut versions) = (RecordTable::default(), HashMap::new());
         for (slot, open) in (0..).zip(opens) {
             match open {
                 Some(open) => {
@@ -165,24 +165,24 @@ impl Inherited {
     }
 
     /// Returns the remaining opens of the previous process.
-    pub(crate) fn before(&self) -> Vec<Open> {
+    pub(crate) fn before(&self) -> Vec<OpenRecord> {
         self.state.lock().before.values().copied().collect()
     }
 
     /// Returns the version of an inode that the previous process had open, whatever its name stands
     /// for by now.
-    pub(crate) fn version(&self, ino: u64) -> Option<Version> {
+    pub(crate) fn version(&self, ino: u64) -> Option<OpenedVersion> {
         self.versions.get(&ino).copied()
     }
 
     /// Removes and returns an open of the previous process.
-    pub(crate) fn take_before(&self, handle: u64) -> Option<Open> {
+    pub(crate) fn take_before(&self, handle: u64) -> Option<OpenRecord> {
         self.state.lock().before.remove(&handle)
     }
 
     /// Writes the record of an open. If that fails, the next process does not know the handle, and
     /// this process is not affected.
-    pub(crate) fn note(&self, open: Open) {
+    pub(crate) fn note(&self, open: OpenRecord) {
         let mut state = self.state.lock();
         let slot = state.free.pop().unwrap_or_else(|| {
             state.end += 1;
@@ -220,7 +220,7 @@ impl Inherited {
 
 /// Reads the records of a file in their order. Records without versions are rewritten in the
 /// present format.
-fn read_records(file: &File, length: u64) -> io::Result<Vec<Option<Open>>> {
+fn read_records(file: &File, length: u64) -> io::Result<Vec<Option<OpenRecord>>> {
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
     file.read_exact_at(&mut bytes, 0)?;
     bytes.resize(bytes.len().max(HEADER_BYTES as usize), 0);
@@ -242,7 +242,7 @@ fn place(slot: u64) -> u64 {
     HEADER_BYTES + slot * RECORD_BYTES as u64
 }
 
-fn encode(open: Open) -> [u8; RECORD_BYTES] {
+fn encode(open: OpenRecord) -> [u8; RECORD_BYTES] {
     let backing = match open.mode {
         Mode::Asked => 0,
         Mode::Backed(BackingFile(number)) => u64::from(number) + 1,
@@ -262,14 +262,14 @@ fn encode(open: Open) -> [u8; RECORD_BYTES] {
     record
 }
 
-fn decode(record: &[u8]) -> Option<Open> {
+fn decode(record: &[u8]) -> Option<OpenRecord> {
     let number = |at| number(record, at);
     let (handle, ino, backing) = (number(0)?, number(8)?, number(16)?);
     let mode = match backing.checked_sub(1) {
         None => Mode::Asked,
         Some(number) => Mode::Backed(BackingFile(u32::try_from(number).ok()?)),
     };
-    (handle != 0).then_some(Open {
+    (handle != 0).then_some(OpenRecord {
         handle,
         ino,
         mode,
@@ -277,13 +277,13 @@ fn decode(record: &[u8]) -> Option<Open> {
     })
 }
 
-fn decode_version(record: &[u8]) -> Option<Version> {
+fn decode_version(record: &[u8]) -> Option<OpenedVersion> {
     let bits = *record.get(44)?;
     let mtime = Timestamp {
         seconds: i64::from_ne_bytes(record.get(32..40)?.try_into().ok()?),
         nanoseconds: u32::from_ne_bytes(record.get(40..44)?.try_into().ok()?),
     };
-    (bits & IS_VERSION != 0).then_some(Version {
+    (bits & IS_VERSION != 0).then_some(OpenedVersion {
         hash: ContentHash::new(record.get(48..)?.try_into().ok()?),
         size_bytes: number(record, 24)?,
         mtime,
@@ -300,8 +300,8 @@ fn number(bytes: &[u8], at: usize) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn open(handle: u64, mode: Mode) -> Open {
-        let version = Version {
+    fn open(handle: u64, mode: Mode) -> OpenRecord {
+        let version = OpenedVersion {
             hash: ContentHash::of(&handle.to_ne_bytes()),
             size_bytes: handle * 100,
             mtime: Timestamp {
@@ -310,7 +310,7 @@ mod tests {
             },
             executable: handle.is_multiple_of(2),
         };
-        Open {
+        OpenRecord {
             handle,
             ino: handle * 10,
             mode,
@@ -331,7 +331,7 @@ mod tests {
             let next = Inherited::read(file.try_clone().unwrap()).unwrap();
             let mut found = next.before();
             found.sort_unstable_by_key(|open| open.handle);
-            let without = |handle, mode| Open {
+            let without = |handle, mode| OpenRecord {
                 version: None,
                 ..open(handle, mode)
             };

@@ -189,14 +189,14 @@ pub(super) fn numbers_of_content(hash: &ContentHash) -> [RangeInclusive<u64>; 2]
 
 /// The type of an inode, as encoded in its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(super) enum NumberKind {
     /// A file. The content's hash begins with the first [`CONTENT_BITS`] bits of this one.
     File(ContentHash),
     Directory,
     Other,
 }
 
-impl Mark {
+impl NumberKind {
     pub(crate) fn of(number: u64) -> Self {
         match number {
             OTHERS.. => Self::Other,
@@ -258,7 +258,7 @@ pub(super) mod tests {
                 let ranges = numbers_of_content(&hash);
                 for number in inode.numbers() {
                     assert!(ranges.iter().any(|range| range.contains(&number)));
-                    let Mark::File(start) = Mark::of(number) else {
+                    let NumberKind::File(start) = NumberKind::of(number) else {
                         panic!("{number:x}")
                     };
                     assert_eq!(start.as_bytes()[..2], hash.as_bytes()[..2]);
@@ -267,12 +267,12 @@ pub(super) mod tests {
                 }
             }
         }
-        let mark = |name, node| Mark::of(Inode { name, node }.number());
+        let mark = |name, node| NumberKind::of(Inode { name, node }.number());
         let name = Name::Union(path("a"));
-        assert_eq!(mark(name.clone(), Node::Directory), Mark::Directory);
+        assert_eq!(mark(name.clone(), Node::Directory), NumberKind::Directory);
         let link = Node::Symlink(bytes::Bytes::from_static(b"to"));
-        assert_eq!(mark(name, link), Mark::Other);
-        assert_eq!(mark(Name::Status, Node::Status), Mark::Other);
+        assert_eq!(mark(name, link), NumberKind::Other);
+        assert_eq!(mark(Name::Status, Node::Status), NumberKind::Other);
     }
 
     #[test]

@@ -11,31 +11,31 @@ use std::collections::{BTreeMap, BTreeSet};
 use parking_lot::Mutex;
 
 use super::inode::{DIRECTORIES, Inode, Name, Node, ROOT_INO, numbers_of_content};
-use super::names::{self, Listed, Said};
+use super::names::{self, NameRecord, ResolvedName};
 use super::traits::FileVersion;
-use p2pfs_catalogue::{Held, View};
+use p2pfs_catalogue::{RecordHandle, View};
 use p2pfs_proto::wire::native::record::{Kind, ShareIndex};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
 /// The inodes that the kernel knows.
 pub(crate) struct Inodes {
-    table: Mutex<Table>,
+    table: Mutex<InodeTable>,
 }
 
 #[derive(Default)]
-struct Table {
-    known: BTreeMap<u64, Known>,
+struct InodeTable {
+    known: BTreeMap<u64, InodeEntry>,
     /// The directories outside the union.
     hidden: BTreeSet<u64>,
     /// The inodes that do not have the best of their numbers, because it was taken.
     second: BTreeSet<u64>,
 }
 
-struct Known {
+struct InodeEntry {
     /// Number of the parent directory.
     above: u64,
-    what: What,
+    what: StoredNode,
     /// The own share that contains it, if it is an own file.
     own: Option<ShareIndex>,
     /// Number of inodes with this one as their parent.
@@ -46,9 +46,9 @@ struct Known {
     view: u32,
 }
 
-enum What {
+enum StoredNode {
     /// A file or link under its recorded name.
-    Said(Held),
+    Said(RecordHandle),
     Directory(Box<Box<[u8]>>),
     /// Any other inode, with its name.
     Other(Box<(Box<[u8]>, Node)>),
@@ -57,10 +57,10 @@ enum What {
 impl Inodes {
     /// Creates a table with only the root, which the kernel never forgets.
     pub(crate) fn new() -> Self {
-        let mut table = Table::default();
-        let root = Known {
+        let mut table = InodeTable::default();
+        let root = InodeEntry {
             above: ROOT_INO,
-            what: What::Directory(Box::default()),
+            what: StoredNode::Directory(Box::default()),
             own: None,
             below: 0,
             lookups: 1,
@@ -74,7 +74,12 @@ impl Inodes {
 
     /// Counts a lookup of an inode and returns its number. `above` is the number of its directory,
     /// if known.
-    pub(crate) fn look_up(&self, above: Option<u64>, inode: &Inode, said: Option<Said>) -> u64 {
+    pub(crate) fn look_up(
+        &self,
+        above: Option<u64>,
+        inode: &Inode,
+        said: Option<NameRecord>,
+    ) -> u64 {
         let table = &mut *self.table.lock();
         let number = table.place(above, inode, said);
         table.count(number);
@@ -88,7 +93,7 @@ impl Inodes {
         number: u64,
         above: Option<u64>,
         inode: &Inode,
-        said: Option<Said>,
+        said: Option<NameRecord>,
     ) -> bool {
         let table = &mut *self.table.lock();
         let placed = table.place_as(above, inode, said, |other| other == number);
@@ -122,12 +127,17 @@ impl Inodes {
     }
 
     /// Returns the node of a file or link in a view, if the kernel looked it up in the same view.
-    pub(crate) fn looked_up_in(&self, view: &View, number: u64, name: &Name) -> Option<Listed> {
+    pub(crate) fn looked_up_in(
+        &self,
+        view: &View,
+        number: u64,
+        name: &Name,
+    ) -> Option<ResolvedName> {
         let table = self.table.lock();
         let known = table.known.get(&number)?;
         match &known.what {
-            What::Said(held) if known.view == view.number() as u32 => {
-                Some(Listed::new(known.node(name), held.mtime()))
+            StoredNode::Said(held) if known.view == view.number() as u32 => {
+                Some(ResolvedName::new(known.node(name), held.mtime()))
             }
             _ => None,
         }
@@ -182,9 +192,9 @@ impl Inodes {
     }
 }
 
-impl Table {
+impl InodeTable {
     /// Returns the number of an inode, and adds the inode if it is not in the table.
-    fn place(&mut self, above: Option<u64>, inode: &Inode, said: Option<Said>) -> u64 {
+    fn place(&mut self, above: Option<u64>, inode: &Inode, said: Option<NameRecord>) -> u64 {
         let placed = self.place_as(above, inode, said, |_| true);
         placed.expect("SALTS inodes at once collide in 62 bits of a hash")
     }
@@ -195,7 +205,7 @@ impl Table {
         &mut self,
         above: Option<u64>,
         inode: &Inode,
-        said: Option<Said>,
+        said: Option<NameRecord>,
         may_be: impl Fn(u64) -> bool,
     ) -> Option<u64> {
         if inode.is_root() {
@@ -221,7 +231,7 @@ impl Table {
                 (there.what, there.own, there.view) = (what, own, view);
             }
             Entry::Vacant(free) => {
-                free.insert(Known {
+                free.insert(InodeEntry {
                     above,
                     what,
                     own,
@@ -308,9 +318,13 @@ impl Table {
 }
 
 /// Returns the stored form of a node. `last` is the last part of its name.
-fn kept(inode: &Inode, last: &[u8], said: Option<Held>) -> (What, Option<ShareIndex>) {
+fn kept(
+    inode: &Inode,
+    last: &[u8],
+    said: Option<RecordHandle>,
+) -> (StoredNode, Option<ShareIndex>) {
     let own = match &inode.node {
-        Node::Directory => return (What::Directory(Box::new(last.into())), None),
+        Node::Directory => return (StoredNode::Directory(Box::new(last.into())), None),
         Node::File(file) => file.own.as_ref(),
         _ => None,
     };
@@ -318,28 +332,30 @@ fn kept(inode: &Inode, last: &[u8], said: Option<Held>) -> (What, Option<ShareIn
     let is_there = own.is_none_or(|(_, at)| Some(at) == path);
     let own = own.map(|(share, _)| *share);
     match said {
-        Some(said) if path.is_some() && is_there && said.name() == last => (What::Said(said), own),
+        Some(said) if path.is_some() && is_there && said.name() == last => {
+            (StoredNode::Said(said), own)
+        }
         _ => (
-            What::Other(Box::new((last.into(), inode.node.clone()))),
+            StoredNode::Other(Box::new((last.into(), inode.node.clone()))),
             own,
         ),
     }
 }
 
-impl Known {
+impl InodeEntry {
     fn name(&self) -> &[u8] {
         match &self.what {
-            What::Said(said) => said.name(),
-            What::Directory(name) => name,
-            What::Other(other) => &other.0,
+            StoredNode::Said(said) => said.name(),
+            StoredNode::Directory(name) => name,
+            StoredNode::Other(other) => &other.0,
         }
     }
 
     fn content(&self) -> Option<ContentHash> {
         match &self.what {
-            What::Said(said) => said.is_file().then(|| said.hash()),
-            What::Directory(_) => None,
-            What::Other(other) => match &other.1 {
+            StoredNode::Said(said) => said.is_file().then(|| said.hash()),
+            StoredNode::Directory(_) => None,
+            StoredNode::Other(other) => match &other.1 {
                 Node::File(file) => Some(file.hash),
                 _ => None,
             },
@@ -349,17 +365,17 @@ impl Known {
     /// Returns whether it is this version of that name in that directory.
     fn is(&self, above: u64, name: &[u8], node: &Node) -> bool {
         let is_version = match (&self.what, node) {
-            (What::Directory(_), _) => *node == Node::Directory,
-            (What::Said(said), Node::File(file)) => {
+            (StoredNode::Directory(_), _) => *node == Node::Directory,
+            (StoredNode::Said(said), Node::File(file)) => {
                 said.is_file()
                     && said.hash() == file.hash
                     && self.own.is_some() == file.own.is_some()
             }
-            (What::Said(said), Node::Symlink(to)) => {
+            (StoredNode::Said(said), Node::Symlink(to)) => {
                 matches!(said.kind(), Some(Kind::Symlink { target }) if target == *to)
             }
-            (What::Said(_), _) => false,
-            (What::Other(other), _) => other.1.is_version(node),
+            (StoredNode::Said(_), _) => false,
+            (StoredNode::Other(other), _) => other.1.is_version(node),
         };
         is_version && self.above == above && self.name() == name
     }
@@ -367,9 +383,9 @@ impl Known {
     /// Returns its node. `name` is its full name.
     fn node(&self, name: &Name) -> Node {
         let said = match &self.what {
-            What::Directory(_) => return Node::Directory,
-            What::Other(other) => return other.1.clone(),
-            What::Said(said) => said,
+            StoredNode::Directory(_) => return Node::Directory,
+            StoredNode::Other(other) => return other.1.clone(),
+            StoredNode::Said(said) => said,
         };
         match said.kind() {
             Some(Kind::File {

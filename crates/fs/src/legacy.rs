@@ -16,9 +16,9 @@ use super::files::{Caching, OpenReply};
 use super::filesystem::Filesystem;
 use super::handles::{FileState, Handle, OpenFile};
 use super::inode::{Name, Node, ROOT_INO};
-use super::names::{self, Listed};
+use super::names::{self, ResolvedName};
 use super::traits::{LaterReply, LegacyFile, OpenContent};
-use p2pfs_catalogue::{HeldName, View};
+use p2pfs_catalogue::{NameHandle, View};
 
 impl Filesystem {
     /// Returns whether GETATTR and OPEN of this inode may have to wait.
@@ -87,7 +87,7 @@ impl Filesystem {
     }
 
     /// Returns what a name stands for, including known files of legacy peers.
-    pub(super) fn resolve(&self, view: &View, name: &Name) -> Option<Listed> {
+    pub(super) fn resolve(&self, view: &View, name: &Name) -> Option<ResolvedName> {
         let native = names::resolve(view, name);
         native.or_else(|| {
             let known = self.content.legacy_file(in_root(name)?);
@@ -96,7 +96,7 @@ impl Filesystem {
     }
 
     /// Returns the names of a directory, including known files of legacy peers.
-    pub(super) fn names_in(&self, view: &View, directory: &Name) -> Vec<HeldName> {
+    pub(super) fn names_in(&self, view: &View, directory: &Name) -> Vec<NameHandle> {
         let mut children = names::children(view, directory);
         if matches!(directory, Name::Union(path) if path.is_root()) {
             let is_native = |name: &[u8]| {
@@ -104,7 +104,7 @@ impl Filesystem {
                 child.is_none_or(|child| names::resolve(view, &child).is_some())
             };
             let legacy = self.content.legacy_names().into_iter();
-            children.extend(legacy.filter(|name| !is_native(name)).map(HeldName::from));
+            children.extend(legacy.filter(|name| !is_native(name)).map(NameHandle::from));
         }
         children
     }
@@ -126,8 +126,8 @@ impl Filesystem {
         self.content.legacy_file(in_root(name)?)
     }
 
-    fn legacy_listed(&self) -> Listed {
-        Listed::new(Node::Legacy, self.started)
+    fn legacy_listed(&self) -> ResolvedName {
+        ResolvedName::new(Node::Legacy, self.started)
     }
 
     fn legacy_name(&self, ino: u64) -> Option<Box<[u8]>> {

@@ -12,10 +12,10 @@ use super::directory::{DOT_COOKIE, DOT_DOT_COOKIE, Listing};
 use super::error::FsError;
 use super::filesystem::Filesystem;
 use super::inode::{Inode, Name, Node};
-use super::names::{self, Listed};
+use super::names::{self, ResolvedName};
 use super::own_attributes::LiveLooks;
 use super::traits::{FileVersion, Stale};
-use p2pfs_catalogue::{HeldName, View};
+use p2pfs_catalogue::{NameHandle, View};
 
 /// How long the kernel may cache the listed attributes of an own file, which are live. It is long
 /// enough for the `stat` that follows at once in `ls -l`.
@@ -144,7 +144,7 @@ impl Filesystem {
     /// Forgets a listing after a reader reached its end. If it has own files, the kernel must list
     /// it again next time. Their attributes are valid only for a moment, so each name in a cached
     /// listing would cost one GETATTR.
-    fn end_of(&self, reader: &Reader) {
+    fn end_of(&self, reader: &ListingReader) {
         self.listings.forget(reader.ino);
         if reader.listing.shows_live() {
             self.invalidate(Stale::Listing { ino: reader.ino });
@@ -152,7 +152,7 @@ impl Filesystem {
     }
 
     /// Returns the directory and its names, as they were when a reader last began to list it.
-    fn reader(&self, view: &View, ino: u64, cookie: u64) -> Result<Reader, FsError> {
+    fn reader(&self, view: &View, ino: u64, cookie: u64) -> Result<ListingReader, FsError> {
         let inode = self.directory(ino)?;
         let taken = self.listings.get(ino).filter(|_| cookie != 0);
         let listing = taken.unwrap_or_else(|| {
@@ -160,7 +160,7 @@ impl Filesystem {
             self.listings.put(ino, taken.clone());
             taken
         });
-        Ok(Reader {
+        Ok(ListingReader {
             ino,
             inode,
             listing,
@@ -169,10 +169,15 @@ impl Filesystem {
 
     /// Returns a name of a listing and what it stands for now. If the namespace has not changed
     /// since the listing was taken, the recorded result is used.
-    fn child(&self, view: &View, reader: &Reader, name: &HeldName) -> Option<(Name, Listed)> {
+    fn child(
+        &self,
+        view: &View,
+        reader: &ListingReader,
+        name: &NameHandle,
+    ) -> Option<(Name, ResolvedName)> {
         let child = names::child(&reader.inode.name, name.as_bytes())?;
         let listed = match (name, &child) {
-            (HeldName::Said(said), Name::Union(path)) if reader.listing.is_of(view) => {
+            (NameHandle::Said(said), Name::Union(path)) if reader.listing.is_of(view) => {
                 names::listed(view, path, view.found_of(said)?)
             }
             _ => self.resolve(view, &child)?,
@@ -180,9 +185,13 @@ impl Filesystem {
         Some((child, listed))
     }
 
-    fn dots(&self, view: &View, reader: &Reader) -> [(DirectoryEntry<'static>, Attributes); 2] {
+    fn dots(
+        &self,
+        view: &View,
+        reader: &ListingReader,
+    ) -> [(DirectoryEntry<'static>, Attributes); 2] {
         let attributes = |ino: u64, name: &Name| {
-            let gone = || Listed::last_known(&Node::Directory, self.started);
+            let gone = || ResolvedName::last_known(&Node::Directory, self.started);
             let listed = names::resolve(view, name).unwrap_or_else(gone);
             Attributes {
                 ino,
@@ -211,7 +220,7 @@ impl Filesystem {
 }
 
 /// A directory and its names.
-struct Reader {
+struct ListingReader {
     ino: u64,
     inode: Inode,
     listing: Arc<Listing>,

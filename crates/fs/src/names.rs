@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::inode::{Name, Node};
 use super::traits::FileVersion;
-use p2pfs_catalogue::{Child, Found, Held, HeldName, View};
+use p2pfs_catalogue::{Child, Found, NameHandle, RecordHandle, View};
 use p2pfs_proto::wire::native::record::{Kind, Timestamp};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::{HIDDEN_ROOT, SharedPath, check_name};
@@ -24,23 +24,23 @@ const PART_NAMES: usize = 4096;
 
 /// The node of a name, and its modification time.
 #[derive(Clone, Debug)]
-pub(super) struct Listed {
+pub(super) struct ResolvedName {
     pub node: Node,
     pub mtime: Timestamp,
     pub subdirectories: u32,
     /// The catalogue record, if it is a file or link of the namespace.
-    pub said: Option<Said>,
+    pub said: Option<NameRecord>,
 }
 
 /// A catalogue record of a name.
 #[derive(Clone, Debug)]
-pub(super) struct Said {
-    pub held: Held,
+pub(super) struct NameRecord {
+    pub held: RecordHandle,
     /// Number of the view in which the name stands for it.
     pub view: u64,
 }
 
-impl Listed {
+impl ResolvedName {
     /// Creates a node without a catalogue record and without subdirectories.
     pub(crate) fn new(node: Node, mtime: Timestamp) -> Self {
         Self {
@@ -137,15 +137,15 @@ pub(super) fn lifetime(name: &Name) -> Duration {
 }
 
 /// Returns what a name stands for now.
-pub(super) fn resolve(view: &View, name: &Name) -> Option<Listed> {
+pub(super) fn resolve(view: &View, name: &Name) -> Option<ResolvedName> {
     let hidden = |node, subdirectories: usize| {
         let mtime = view
             .lookup(&SharedPath::root())
             .map(|root| root.mtime)
             .unwrap_or_default();
-        Listed {
+        ResolvedName {
             subdirectories: u32::try_from(subdirectories).unwrap_or(u32::MAX),
-            ..Listed::new(node, mtime)
+            ..ResolvedName::new(node, mtime)
         }
     };
     match name {
@@ -227,17 +227,19 @@ fn hidden_name(path: &[u8]) -> Option<Option<Name>> {
 }
 
 /// Returns the names in a directory, in no particular order.
-pub(super) fn children(view: &View, directory: &Name) -> Vec<HeldName> {
+pub(super) fn children(view: &View, directory: &Name) -> Vec<NameHandle> {
     match directory {
         Name::Union(path) => view.names(path),
         Name::Peer(peer, path) => {
             in_parts(|after| view.peer_children(peer, path, after, PART_NAMES))
         }
-        Name::Hidden => HIDDEN_NAMES.map(|name| HeldName::Other(name.into())).into(),
+        Name::Hidden => HIDDEN_NAMES
+            .map(|name| NameHandle::Other(name.into()))
+            .into(),
         Name::Peers => {
             let names = view.peer_names().into_iter();
             names
-                .map(|name| HeldName::Other(name.into_bytes().into()))
+                .map(|name| NameHandle::Other(name.into_bytes().into()))
                 .collect()
         }
         // These are found by name, but are not listed, because there are as many as contents.
@@ -245,10 +247,10 @@ pub(super) fn children(view: &View, directory: &Name) -> Vec<HeldName> {
     }
 }
 
-fn in_parts(part: impl Fn(Option<&[u8]>) -> Vec<Child>) -> Vec<HeldName> {
-    let mut names: Vec<HeldName> = Vec::new();
+fn in_parts(part: impl Fn(Option<&[u8]>) -> Vec<Child>) -> Vec<NameHandle> {
+    let mut names: Vec<NameHandle> = Vec::new();
     loop {
-        let children = part(names.last().map(HeldName::as_bytes));
+        let children = part(names.last().map(NameHandle::as_bytes));
         let is_last = children.len() < PART_NAMES;
         names.extend(children.into_iter().map(|child| child.name.into()));
         if is_last {
@@ -258,7 +260,7 @@ fn in_parts(part: impl Fn(Option<&[u8]>) -> Vec<Child>) -> Vec<HeldName> {
 }
 
 /// Converts a catalogue result for a path.
-pub(super) fn listed(view: &View, path: &SharedPath, found: Found) -> Listed {
+pub(super) fn listed(view: &View, path: &SharedPath, found: Found) -> ResolvedName {
     #[cfg(test)]
     RESOLVED.set(RESOLVED.get() + 1);
     let view = view.number();
@@ -267,11 +269,11 @@ pub(super) fn listed(view: &View, path: &SharedPath, found: Found) -> Listed {
         Kind::Symlink { target } => Node::Symlink(target),
         _ => file.unwrap_or(Node::Directory),
     };
-    Listed {
+    ResolvedName {
         node,
         mtime: found.mtime,
         subdirectories: found.subdirectories,
-        said: found.said.map(|held| Said { held, view }),
+        said: found.said.map(|held| NameRecord { held, view }),
     }
 }
 
@@ -282,7 +284,7 @@ thread_local! {
 }
 
 /// Returns a content by its hash. It has the hash as its name and the time 0.
-fn by_hash(view: &View, hash: ContentHash) -> Option<Listed> {
+fn by_hash(view: &View, hash: ContentHash) -> Option<ResolvedName> {
     let content = view.by_hash(&hash)?;
     let mtime = Timestamp::default();
     let file = FileVersion {
@@ -293,7 +295,7 @@ fn by_hash(view: &View, hash: ContentHash) -> Option<Listed> {
         executable: content.executable,
         own: None,
     };
-    Some(Listed::new(Node::File(file), mtime))
+    Some(ResolvedName::new(Node::File(file), mtime))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ pub(super) const ORDERS: usize = 3;
 
 /// An order of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By {
+pub(super) enum SortKey {
     /// By name.
     Name = 0,
     /// By inode number, as programs sort files for the sake of disks.
@@ -18,14 +18,14 @@ pub(super) enum By {
     Listing = 2,
 }
 
-impl By {
+impl SortKey {
     /// All orders.
     pub(crate) const ALL: [Self; ORDERS] = [Self::Name, Self::Number, Self::Listing];
 }
 
 /// A file of a directory. `T` is a file to request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Listed<T> {
+pub(super) struct OrderedFile<T> {
     pub name: Box<[u8]>,
     /// Its inode number.
     pub number: u64,
@@ -38,8 +38,8 @@ pub(super) struct Listed<T> {
 
 /// The files of a directory in each order.
 #[derive(Debug)]
-pub(super) struct Order<T> {
-    by_name: Vec<Listed<T>>,
+pub(super) struct FileOrders<T> {
+    by_name: Vec<OrderedFile<T>>,
     by_number: Sorted,
     by_listing: Sorted,
 }
@@ -65,10 +65,10 @@ impl Sorted {
     }
 }
 
-impl<T> Order<T> {
+impl<T> FileOrders<T> {
     /// Creates the orders. `files` are sorted by name.
-    pub(crate) fn new(files: Vec<Listed<T>>) -> Self {
-        let sorted = |key: fn(&Listed<T>) -> u64| {
+    pub(crate) fn new(files: Vec<OrderedFile<T>>) -> Self {
+        let sorted = |key: fn(&OrderedFile<T>) -> u64| {
             let keys: Vec<u64> = files.iter().map(key).collect();
             Sorted::new(&keys)
         };
@@ -83,7 +83,7 @@ impl<T> Order<T> {
         self.by_name.len()
     }
 
-    /// Returns the positions of a name in each order of [`By::ALL`].
+    /// Returns the positions of a name in each order of [`SortKey::ALL`].
     pub(crate) fn places(&self, name: &[u8]) -> Option<[usize; ORDERS]> {
         let found = self.by_name.binary_search_by(|file| (*file.name).cmp(name));
         let place = found.ok()?;
@@ -95,22 +95,22 @@ impl<T> Order<T> {
     }
 
     /// Returns the file at a position of one of the orders.
-    pub(crate) fn at(&self, by: By, place: usize) -> Option<&Listed<T>> {
+    pub(crate) fn at(&self, by: SortKey, place: usize) -> Option<&OrderedFile<T>> {
         let place = match by {
-            By::Name => place,
-            By::Number => *self.by_number.places.get(place)?,
-            By::Listing => *self.by_listing.places.get(place)?,
+            SortKey::Name => place,
+            SortKey::Number => *self.by_number.places.get(place)?,
+            SortKey::Listing => *self.by_listing.places.get(place)?,
         };
         self.by_name.get(place)
     }
 
     /// Returns the positions in the order of names, sorted by another order.
     #[cfg(test)]
-    pub(crate) fn in_order(&self, by: By) -> Vec<usize> {
+    pub(crate) fn in_order(&self, by: SortKey) -> Vec<usize> {
         match by {
-            By::Name => (0..self.len()).collect(),
-            By::Number => self.by_number.places.clone(),
-            By::Listing => self.by_listing.places.clone(),
+            SortKey::Name => (0..self.len()).collect(),
+            SortKey::Number => self.by_number.places.clone(),
+            SortKey::Listing => self.by_listing.places.clone(),
         }
     }
 }

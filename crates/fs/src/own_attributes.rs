@@ -46,25 +46,25 @@ pub(crate) type Look = Option<(LiveAttributes, Duration)>;
 /// Results that are prefetched for a listing's reader.
 #[derive(Default)]
 pub(crate) struct LooksAhead {
-    batch: Option<Batch>,
-    next: Option<Batch>,
+    batch: Option<LookBatch>,
+    next: Option<LookBatch>,
     /// Whether prefetching has ended because few of the results could be used.
     is_useless: bool,
 }
 
 /// The names that one thread examines, and the results that it has sent.
-struct Batch {
+struct LookBatch {
     share: ShareIndex,
     directory: SharedPath,
-    groups: Receiver<Group>,
-    group: Group,
+    groups: Receiver<LookGroup>,
+    group: LookGroup,
     /// The index after the last name.
     end: usize,
     used: usize,
 }
 
 /// Results for consecutive names.
-struct Group {
+struct LookGroup {
     from: usize,
     begun: Instant,
     looks: Vec<Option<LiveAttributes>>,
@@ -144,19 +144,25 @@ impl LooksAhead {
         let batch = match &mut self.batch {
             Some(batch) => batch,
             None if self.is_useless => return None,
-            none => none.insert(Batch::begin(content, listing, at, *share, path.parent()?)?),
+            none => none.insert(LookBatch::begin(
+                content,
+                listing,
+                at,
+                *share,
+                path.parent()?,
+            )?),
         };
         let found = batch.take(&**listing, at, *share, path);
         let is_last = batch.group.end() == batch.end && batch.end < listing.count();
         if is_last && self.next.is_none() {
             let directory = batch.directory.clone();
-            self.next = Batch::begin(content, listing, batch.end, batch.share, directory);
+            self.next = LookBatch::begin(content, listing, batch.end, batch.share, directory);
         }
         found
     }
 }
 
-impl Batch {
+impl LookBatch {
     /// Starts a thread for the names after an index. Returns `None` if no thread can be started.
     fn begin(
         content: &Arc<dyn Content>,
@@ -177,7 +183,7 @@ impl Batch {
             share,
             directory,
             groups,
-            group: Group {
+            group: LookGroup {
                 from,
                 begun: Instant::now(),
                 looks: Vec::new(),
@@ -209,7 +215,7 @@ impl Batch {
     }
 }
 
-impl Group {
+impl LookGroup {
     fn end(&self) -> usize {
         self.from + self.looks.len()
     }
@@ -222,7 +228,7 @@ fn look_at(
     share: ShareIndex,
     directory: &SharedPath,
     mut places: Range<usize>,
-    to: &Sender<Group>,
+    to: &Sender<LookGroup>,
 ) {
     let Some(look) = content.live_in(share, directory) else {
         return;
@@ -231,7 +237,7 @@ fn look_at(
         let (from, begun) = (places.start, Instant::now());
         let group = places.by_ref().take(GROUP);
         let looks = group.map(|at| look(listing.name(at)?)).collect();
-        if to.send(Group { from, begun, looks }).is_err() {
+        if to.send(LookGroup { from, begun, looks }).is_err() {
             return;
         }
     }

@@ -12,18 +12,18 @@ use p2pfs_types::path::SharedPath;
 /// Index of the directories and links of one view, by number. It is built for a number that is not
 /// in the previous index, and dropped after the namespace has changed.
 #[derive(Default)]
-pub(super) struct Places(Mutex<Option<Numbered>>);
+pub(super) struct PathsByNumber(Mutex<Option<NumberedPaths>>);
 
-struct Numbered {
+struct NumberedPaths {
     view: Weak<View>,
     paths: HashMap<u64, SharedPath>,
 }
 
-impl Places {
+impl PathsByNumber {
     /// Returns the path of the directory or link with a number.
     pub(crate) fn path_of(&self, view: &Arc<View>, ino: u64) -> Option<SharedPath> {
         let mut places = self.0.lock();
-        let is_of_now = |known: &Numbered| known.view.as_ptr() == Arc::as_ptr(view);
+        let is_of_now = |known: &NumberedPaths| known.view.as_ptr() == Arc::as_ptr(view);
         let known = places.take_if(|known| !is_of_now(known) && !known.paths.contains_key(&ino));
         drop(known);
         let known = places.get_or_insert_with(|| number_all(view));
@@ -36,7 +36,7 @@ impl Places {
     }
 }
 
-fn number_all(view: &Arc<View>) -> Numbered {
+fn number_all(view: &Arc<View>) -> NumberedPaths {
     let mut paths = HashMap::new();
     view.directories_and_links(|path, target| {
         let node = target.map_or(Node::Directory, Node::Symlink);
@@ -47,7 +47,7 @@ fn number_all(view: &Arc<View>) -> Numbered {
         };
         paths.insert(number, path);
     });
-    Numbered {
+    NumberedPaths {
         view: Arc::downgrade(view),
         paths,
     }

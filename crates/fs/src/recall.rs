@@ -10,8 +10,8 @@
 use super::attributes::Entry;
 use super::error::FsError;
 use super::filesystem::Filesystem;
-use super::inode::{CONTENT_BITS, Inode, Mark, Name, Node};
-use super::names::{self, Listed};
+use super::inode::{CONTENT_BITS, Inode, Name, Node, NumberKind};
+use super::names::{self, ResolvedName};
 use super::traits::FileVersion;
 use p2pfs_catalogue::{FileNames, View};
 use p2pfs_proto::wire::native::record::ShareIndex;
@@ -56,7 +56,7 @@ impl Filesystem {
         self.places.forget();
     }
 
-    fn enter_as(&self, ino: u64, name: Name, listed: Listed) -> Result<Entry, FsError> {
+    fn enter_as(&self, ino: u64, name: Name, listed: ResolvedName) -> Result<Entry, FsError> {
         let entry = self.enter(None, name, listed);
         if entry.attributes.ino == ino {
             return Ok(entry);
@@ -66,7 +66,7 @@ impl Filesystem {
     }
 
     /// Returns the name and the present node of a number.
-    fn recall(&self, ino: u64) -> Option<(Name, Listed)> {
+    fn recall(&self, ino: u64) -> Option<(Name, ResolvedName)> {
         let view = self.view();
         let now = |name: Name| {
             let listed = self.resolve(&view, &name)?;
@@ -75,8 +75,8 @@ impl Filesystem {
             let is_it = inode.numbers().any(|number| number == ino);
             is_it.then_some((inode.name, listed))
         };
-        match Mark::of(ino) {
-            Mark::File(start) => {
+        match NumberKind::of(ino) {
+            NumberKind::File(start) => {
                 let alike = view.files_like(&start, CONTENT_BITS, ALIKE_MAX);
                 let names = alike.into_iter().filter_map(|file| name_of_file(ino, file));
                 names.into_iter().find_map(now)
@@ -84,7 +84,7 @@ impl Filesystem {
             mark => {
                 let found = self.places.path_of(&view, ino).map(Name::Union);
                 let rest = || match mark {
-                    Mark::Directory => hidden_directories(&view),
+                    NumberKind::Directory => hidden_directories(&view),
                     _ => self.other_names(),
                 };
                 let rest = std::iter::once_with(rest).flatten();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::filesystem::Filesystem;
 use super::inode::{Inode, Node};
-use super::names::Said;
+use super::names::NameRecord;
 
 impl Filesystem {
     /// Returns the number for an own file that was looked up as `number`. If the file is open under
@@ -21,7 +21,7 @@ impl Filesystem {
         &self,
         above: Option<u64>,
         inode: &Inode,
-        said: Option<Said>,
+        said: Option<NameRecord>,
         number: u64,
     ) -> u64 {
         let is_open = self.modes.live(number).is_some();

@@ -20,23 +20,23 @@ pub(super) const TELLING_LIMIT: Duration = Duration::from_secs(1);
 
 /// The shown namespace. It is empty before the first request, and never goes back to an older one.
 #[derive(Default)]
-pub(super) struct Shown(Mutex<State>);
+pub(super) struct ShownView(Mutex<ShownState>);
 
 #[derive(Default)]
-struct State {
+struct ShownState {
     shown: Option<Arc<View>>,
     /// Time since which a newer namespace is known to wait.
     behind_since: Option<Instant>,
 }
 
-impl State {
-    fn go_on_to(&mut self, view: Arc<View>) {
+impl ShownState {
+    fn advance_to(&mut self, view: Arc<View>) {
         self.shown = Some(view);
         self.behind_since = None;
     }
 }
 
-impl Shown {
+impl ShownView {
     /// Shows a namespace after the kernel was notified of all its changes. A namespace that is not
     /// newer than the shown one arrives late and is ignored. It is also ignored before the first
     /// request, which is answered from the newest namespace: the notified one is from before the
@@ -45,7 +45,7 @@ impl Shown {
         let mut state = self.0.lock();
         let shown = state.shown.as_ref();
         if shown.is_some_and(|it| !it.is_newer_than(&view)) {
-            state.go_on_to(view);
+            state.advance_to(view);
         }
     }
 
@@ -62,7 +62,7 @@ impl Shown {
                 return shown;
             }
         }
-        state.go_on_to(newest.clone());
+        state.advance_to(newest.clone());
         newest
     }
 }
@@ -93,7 +93,7 @@ mod tests {
         })
     }
 
-    fn gives(shown: &Shown, newest: &Arc<View>, now: Instant, expected: &Arc<View>) -> bool {
+    fn gives(shown: &ShownView, newest: &Arc<View>, now: Instant, expected: &Arc<View>) -> bool {
         Arc::ptr_eq(&shown.of(newest.clone(), now), expected)
     }
 
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_newer_namespace_is_shown_when_the_kernel_was_told_of_it() {
-        let (shown, now) = (Shown::default(), Instant::now());
+        let (shown, now) = (ShownView::default(), Instant::now());
         let [one, two] = views();
         assert!(gives(&shown, &one, now, &one));
         assert!(gives(&shown, &two, now, &one));
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_kernel_that_cannot_be_told_is_waited_for_no_longer_than_the_limit() {
-        let (shown, now) = (Shown::default(), Instant::now());
+        let (shown, now) = (ShownView::default(), Instant::now());
         let [one, two, three, four] = views();
         assert!(gives(&shown, &one, now, &one));
         assert!(gives(&shown, &three, now, &one));
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn who_asks_first_sees_the_newest_whatever_was_told_of_before() {
-        let (shown, now) = (Shown::default(), Instant::now());
+        let (shown, now) = (ShownView::default(), Instant::now());
         let [before, newest, next] = views();
         // This one is from before the other nodes were heard.
         shown.show(before);
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_was_shown_at_the_start_is_not_taken_back() {
-        let (shown, now) = (Shown::default(), Instant::now());
+        let (shown, now) = (ShownView::default(), Instant::now());
         let [older, old, newest, next] = views();
         assert!(gives(&shown, &newest, now, &newest));
         shown.show(older);
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn who_asks_slowly_takes_nothing_back_that_another_was_shown() {
-        let (shown, now) = (Shown::default(), Instant::now());
+        let (shown, now) = (ShownView::default(), Instant::now());
         let [one, asked_slowly, newest] = views();
         assert!(gives(&shown, &one, now, &one));
         assert!(gives(&shown, &newest, now, &one));

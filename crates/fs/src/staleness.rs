@@ -13,12 +13,12 @@ use p2pfs_types::digest::ContentHash;
 
 /// The objects to invalidate, each once, in the order in which they were found.
 #[derive(Default)]
-struct Outdated {
+struct Invalidations {
     order: Vec<Stale>,
     known: HashSet<Stale>,
 }
 
-impl Outdated {
+impl Invalidations {
     fn add(&mut self, stale: Stale) {
         if self.known.insert(stale.clone()) {
             self.order.push(stale);
@@ -55,7 +55,7 @@ impl Filesystem {
 
     /// Returns the kernel's cached objects that these changes made stale.
     fn outdated_by(&self, newest: &View, changes: &[Change]) -> Vec<Stale> {
-        let mut stale = Outdated::default();
+        let mut stale = Invalidations::default();
         let open = self.open_inodes();
         for change in changes {
             match change {
@@ -145,7 +145,7 @@ impl Filesystem {
 
     /// Adds the listing and the attributes of a directory. A directory that the kernel does not
     /// know needs no invalidation.
-    fn listing_changed(&self, directory: Name, stale: &mut Outdated) {
+    fn listing_changed(&self, directory: Name, stale: &mut Invalidations) {
         if let Some(ino) = self.number_of_directory(directory) {
             stale.add(Stale::Listing { ino });
         }
@@ -153,7 +153,7 @@ impl Filesystem {
 
     /// Adds a name and its parent's listing. An invalidation of the name alone does not make a new
     /// name visible in a cached listing.
-    fn name_changed(&self, view: &View, name: &Name, stale: &mut Outdated) {
+    fn name_changed(&self, view: &View, name: &Name, stale: &mut Invalidations) {
         let mut is_directory = false;
         if let Some(listed) = names::resolve(view, name) {
             is_directory = listed.node == Node::Directory;

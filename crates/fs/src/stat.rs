@@ -6,7 +6,7 @@ use super::attributes::{Attributes, FileKind, StatFs, blocks};
 use super::error::FsError;
 use super::filesystem::Filesystem;
 use super::inode::{Name, Node};
-use super::names::{self, Listed};
+use super::names::{self, ResolvedName};
 use super::traits::{FileVersion, LiveAttributes};
 
 /// Displayed size of a directory. The value has no meaning.
@@ -32,7 +32,7 @@ impl Filesystem {
             self.invalidate_name(&inode.name);
         }
         let is_gone = current.is_none() || is_replaced;
-        let listed = current.unwrap_or_else(|| Listed::last_known(&inode.node, self.started));
+        let listed = current.unwrap_or_else(|| ResolvedName::last_known(&inode.node, self.started));
         let mut attributes = self.attributes(&inode.name, &listed);
         attributes.ino = ino;
         self.follow_open_file(&mut attributes);
@@ -56,7 +56,7 @@ impl Filesystem {
     }
 
     /// Returns the attributes of a node, without the inode number.
-    pub(super) fn attributes(&self, name: &Name, listed: &Listed) -> Attributes {
+    pub(super) fn attributes(&self, name: &Name, listed: &ResolvedName) -> Attributes {
         self.attributes_by(name, listed, |file| self.content.live(file))
     }
 
@@ -64,7 +64,7 @@ impl Filesystem {
     pub(super) fn attributes_by(
         &self,
         name: &Name,
-        listed: &Listed,
+        listed: &ResolvedName,
         live: impl FnOnce(&FileVersion) -> Option<LiveAttributes>,
     ) -> Attributes {
         let (size_bytes, mode) = match &listed.node {

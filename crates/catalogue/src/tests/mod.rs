@@ -20,7 +20,7 @@ mod worlds;
 
 use bytes::Bytes;
 
-use super::{Applied, Catalogue, Found, HeadOutcome, HeldName, LogPart, Pull, View};
+use super::{Applied, Catalogue, Found, HeadOutcome, LogPart, NameHandle, Pull, View};
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, SignedHead, Timestamp};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::{NodeId, NodeName};
@@ -173,11 +173,11 @@ pub(super) fn listing(view: &View) -> Vec<(String, Found)> {
         let held = view.names(&dir);
         assert!(
             held.iter()
-                .map(HeldName::as_bytes)
+                .map(NameHandle::as_bytes)
                 .eq(names.iter().map(|name| &**name))
         );
         for name in held {
-            if let HeldName::Said(said) = &name {
+            if let NameHandle::Said(said) = &name {
                 let path = dir.join(said.name()).unwrap();
                 assert_eq!(view.found_of(said), view.lookup(&path), "{path:?}");
             }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::intake::TURN_STEPS;
 use crate::settle::LOOKS_PER_STEP;
-use crate::staged::{STAGED_MAX_PARTS, Staged};
+use crate::staged::{STAGED_MAX_PARTS, StagedParts};
 use crate::{Budgets, LogWrite, SWEEP_STEP_RECORDS};
 use p2pfs_proto::wire::native::record::PATH_MAX_DEPTH;
 
@@ -78,7 +78,7 @@ fn a_log_of_many_directories_is_taken_in_by_bounded_turns_as_if_it_were_one() {
 fn without_room(mut watcher: Catalogue) -> Catalogue {
     watcher.set_live(id(9), true).unwrap();
     let other = watcher.index_of(&id(9)).unwrap();
-    watcher.log_mut(other).staged = Some(Staged {
+    watcher.log_mut(other).staged = Some(StagedParts {
         fresh: true,
         epoch: 1,
         base: 0,

@@ -1,26 +1,26 @@
 //! Tests of `ahead`.
 
-use super::super::order::Listed;
+use super::super::order::OrderedFile;
 use super::*;
 
 const CP: u32 = 7;
 const DIR: u64 = 1;
 
 /// Creates files `000`, `001` and so on, with numbers in no order. Each requests its own position.
-fn directory(count: usize, size_bytes: u64) -> Arc<Order<usize>> {
-    let file = |place: usize| Listed {
+fn directory(count: usize, size_bytes: u64) -> Arc<FileOrders<usize>> {
+    let file = |place: usize| OrderedFile {
         name: format!("{place:05}").into_bytes().into(),
         number: (place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
         cookie: (place as u64 + 1).wrapping_mul(0xd1b5_4a32_d192_ed03),
         size_bytes,
         ask: Some(place),
     };
-    Arc::new(Order::new((0..count).map(file).collect()))
+    Arc::new(FileOrders::new((0..count).map(file).collect()))
 }
 
 struct World {
-    ahead: Ahead<u64, usize>,
-    files: Arc<Order<usize>>,
+    ahead: OpenPredictor<u64, usize>,
+    files: Arc<FileOrders<usize>>,
     now: Instant,
     asked: Vec<usize>,
     /// The number of the last directory. Directories are numbered.
@@ -30,7 +30,7 @@ struct World {
 impl World {
     fn new(count: usize, size_bytes: u64) -> Self {
         Self {
-            ahead: Ahead::new(),
+            ahead: OpenPredictor::new(),
             files: directory(count, size_bytes),
             now: Instant::now(),
             asked: vec![],
@@ -39,12 +39,12 @@ impl World {
     }
 
     fn open_in(&mut self, dir: u64, place: usize) {
-        let name = self.files.at(By::Name, place).unwrap().name.clone();
+        let name = self.files.at(SortKey::Name, place).unwrap().name.clone();
         let follow = self.ahead.opened(self.now, CP, &dir, &name);
         self.follow(follow);
     }
 
-    fn follow(&mut self, mut follow: Follow<u64, usize>) {
+    fn follow(&mut self, mut follow: Prediction<u64, usize>) {
         loop {
             self.asked.extend(follow.ask);
             let files = self.files.clone();
@@ -82,7 +82,7 @@ fn who_opens_three_files_in_the_order_of_names_has_the_next_ones_asked_for() {
 
 #[test]
 fn the_orders_of_numbers_and_of_listings_are_as_good() {
-    for by in [By::Number, By::Listing] {
+    for by in [SortKey::Number, SortKey::Listing] {
         let mut world = World::new(1000, 10);
         let order = world.files.in_order(by);
         order.iter().for_each(|place| world.open(*place));
@@ -177,7 +177,7 @@ fn the_next_directory_of_such_a_program_is_asked_for_as_it_is_listed() {
     let mut world = World::new(100, 10);
     assert_eq!(
         world.ahead.lists(CP, &DIR),
-        Follow::NOTHING,
+        Prediction::NOTHING,
         "nothing is known yet"
     );
     (0..100).for_each(|place| world.open(place));

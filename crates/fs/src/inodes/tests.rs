@@ -103,10 +103,10 @@ fn hidden_names_are_whole_again() {
 fn two_inodes_of_one_number_get_two() {
     let inodes = Inodes::new();
     let number = file("a", b"1").number();
-    let squatter = Known {
+    let squatter = InodeEntry {
         view: 0,
         above: ROOT_INO,
-        what: What::Directory(Box::new(b"b"[..].into())),
+        what: StoredNode::Directory(Box::new(b"b"[..].into())),
         own: None,
         below: 0,
         lookups: 1,
@@ -159,7 +159,7 @@ fn hidden_directories_are_told_apart_and_forgotten() {
 
 #[test]
 fn an_inode_of_the_namespace_costs_no_more_than_its_place_in_the_table() {
-    assert!(size_of::<Known>() <= 40, "{}", size_of::<Known>());
+    assert!(size_of::<InodeEntry>() <= 40, "{}", size_of::<InodeEntry>());
 }
 
 #[test]
