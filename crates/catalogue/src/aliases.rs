@@ -75,7 +75,7 @@ impl Merge {
             group.insert(name, lost);
         }
         if !group.is_empty() {
-            self.give_aliases(dir, group);
+            self.assign_aliases(dir, group);
         }
     }
 
@@ -101,7 +101,7 @@ impl Merge {
             .collect()
     }
 
-    fn give_aliases(&mut self, dir: DirId, group: BTreeMap<Box<[u8]>, LostVersions>) {
+    fn assign_aliases(&mut self, dir: DirId, group: BTreeMap<Box<[u8]>, LostVersions>) {
         let (mut old, mut new) = (OrdSet::new(), OrdSet::new());
         let mut all = self.state.dir(dir).aliases.clone();
         let names = self.conflicts.entry(dir).or_default();
@@ -131,13 +131,13 @@ impl Merge {
             self.conflicts.remove(&dir);
         }
         self.dir_mut(dir).aliases = all;
-        self.note_aliases(dir, &old, &new);
+        self.record_alias_changes(dir, &old, &new);
     }
 
-    fn note_aliases(&mut self, dir: DirId, old: &OrdSet<Alias>, new: &OrdSet<Alias>) {
+    fn record_alias_changes(&mut self, dir: DirId, old: &OrdSet<Alias>, new: &OrdSet<Alias>) {
         let same_names = old == new;
         if !same_names {
-            self.note(dir, &[], Change::Listing);
+            self.record_change(dir, &[], Change::Listing);
         }
         let shows = |set: &OrdSet<Alias>, name: &[u8]| {
             set.get(&Named(name))
@@ -146,7 +146,7 @@ impl Merge {
         for alias in old.iter().chain(new) {
             // If the real name appeared, its own change was recorded already.
             if shows(old, alias.name()) != shows(new, alias.name()) {
-                self.note(dir, alias.name(), Change::Entry);
+                self.record_change(dir, alias.name(), Change::Entry);
             }
         }
     }

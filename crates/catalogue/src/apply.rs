@@ -29,10 +29,10 @@ impl Catalogue {
             return Ok(applied);
         }
         // Discards the outcome of an earlier call.
-        self.take_outcome(&author);
+        self.remove_outcome(&author);
         loop {
             self.take_turn();
-            if let Some(applied) = self.take_outcome(&author) {
+            if let Some(applied) = self.remove_outcome(&author) {
                 return Ok(applied);
             }
         }
@@ -78,13 +78,13 @@ impl Catalogue {
     }
 
     /// Applies stored records while they fit the budgets. Returns whether all fitted.
-    pub(super) fn take_records(
+    pub(super) fn apply_records(
         &mut self,
         index: NodeIndex,
         records: impl IntoIterator<Item = Record>,
     ) -> bool {
         for (taken, record) in records.into_iter().enumerate() {
-            self.take_record(index, record.sequence, &record.fact);
+            self.apply_record(index, record.sequence, &record.fact);
             let is_look_due = (taken + 1).is_multiple_of(LOOK_RECORDS);
             if self.enforce_author_budget(index)
                 || (is_look_due && self.enforce_total_budget(index))
@@ -181,7 +181,7 @@ impl Catalogue {
 
     /// Adds a fact to a log and the merge. It replaces the author's previous fact about the same
     /// name or content.
-    pub(super) fn take_record(&mut self, index: NodeIndex, sequence: u64, fact: &Fact) {
+    pub(super) fn apply_record(&mut self, index: NodeIndex, sequence: u64, fact: &Fact) {
         let stamp = Stamp {
             author: index,
             sequence,

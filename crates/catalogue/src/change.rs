@@ -35,7 +35,7 @@ pub(super) struct Changes {
 
 impl Changes {
     /// Records a change of a name in a directory, or of the directory itself if the name is empty.
-    pub(crate) fn note_in(
+    pub(crate) fn record_in(
         &mut self,
         state: &Merged,
         dir: DirId,
@@ -52,7 +52,7 @@ impl Changes {
                 .join(name)
                 .expect("what is known came by shared paths"),
         };
-        self.note(change(path));
+        self.record(change(path));
     }
 
     fn path_of(&mut self, state: &Merged, dir: DirId) -> &SharedPath {
@@ -71,7 +71,7 @@ impl Changes {
         self.last.take_if(|last| last.0 == dir);
     }
 
-    pub(crate) fn note(&mut self, change: Change) {
+    pub(crate) fn record(&mut self, change: Change) {
         if self.overflown {
             return;
         }
@@ -108,8 +108,8 @@ mod tests {
     #[test]
     fn a_change_told_twice_is_kept_once() {
         let mut changes = Changes::default();
-        changes.note(entry(1));
-        changes.note(entry(1));
+        changes.record(entry(1));
+        changes.record(entry(1));
         assert_eq!(changes.poll(), Some(entry(1)));
         assert_eq!(changes.poll(), None);
     }
@@ -119,7 +119,7 @@ mod tests {
         let mut changes = Changes::default();
         [5, 1, 3, 5]
             .into_iter()
-            .for_each(|n| changes.note(entry(n)));
+            .for_each(|n| changes.record(entry(n)));
         let told: Vec<Change> = std::iter::from_fn(|| changes.poll()).collect();
         assert_eq!(told, [entry(1), entry(3), entry(5)]);
     }
@@ -127,11 +127,11 @@ mod tests {
     #[test]
     fn more_changes_than_are_kept_become_everything_once() {
         let mut changes = Changes::default();
-        (0..=CHANGES_MAX + 5).for_each(|n| changes.note(entry(n)));
+        (0..=CHANGES_MAX + 5).for_each(|n| changes.record(entry(n)));
         assert!(changes.overflown);
         assert_eq!(changes.poll(), Some(Change::Everything));
         assert_eq!(changes.poll(), None);
-        changes.note(entry(7));
+        changes.record(entry(7));
         assert_eq!(changes.poll(), Some(entry(7)));
     }
 }

@@ -41,7 +41,7 @@ impl Catalogue {
         let due = self.merge.early.take_up_to(horizon);
         self.merge.dirty |= !due.is_empty();
         self.merge.settle_rows(due);
-        self.merge.take_names();
+        self.merge.apply_waiting_names();
     }
 
     /// Returns whether versions of files or links wait for their time. Waiting directory times do

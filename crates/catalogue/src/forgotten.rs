@@ -23,7 +23,7 @@ impl Catalogue {
             .map(|it| it.head.rank());
         let wanted = log.and_then(|log| log.wanted.as_ref()).map(Head::rank);
         if let Some(rank) = verified.max(wanted) {
-            self.note_forgotten(*node, rank);
+            self.remember_forgotten(*node, rank);
         }
         self.forget(node);
     }
@@ -31,11 +31,11 @@ impl Catalogue {
     /// Restores the ranks up to which nodes were forgotten before the restart.
     pub fn restore_forgotten(&mut self, all: impl IntoIterator<Item = (NodeId, Rank)>) {
         for (node, rank) in all {
-            self.note_forgotten(node, rank);
+            self.remember_forgotten(node, rank);
         }
     }
 
-    fn note_forgotten(&mut self, node: NodeId, rank: Rank) {
+    fn remember_forgotten(&mut self, node: NodeId, rank: Rank) {
         self.forgotten_to.insert(node, rank);
         if self.forgotten_to.len() > FORGOTTEN_MAX {
             let other = self.forgotten_to.keys().find(|other| **other != node);

@@ -140,7 +140,7 @@ impl Catalogue {
         let Some(mut intake) = self.intakes.waiting.pop_front() else {
             return false;
         };
-        match self.take_some(&mut intake, &mut left) {
+        match self.apply_some(&mut intake, &mut left) {
             Some(applied) => self.intakes.done.push_back((intake.author, applied)),
             None => self.intakes.waiting.push_front(intake),
         }
@@ -158,7 +158,7 @@ impl Catalogue {
     }
 
     /// Removes and returns the outcome of one author's log, if it is known.
-    pub(super) fn take_outcome(&mut self, author: &NodeId) -> Option<Applied> {
+    pub(super) fn remove_outcome(&mut self, author: &NodeId) -> Option<Applied> {
         let done = &mut self.intakes.done;
         let at = done.iter().position(|(of, _)| of == author)?;
         done.remove(at).map(|(_, applied)| applied)
@@ -171,7 +171,7 @@ impl Catalogue {
     }
 
     /// Continues an intake. Returns the outcome once it ends.
-    fn take_some(&mut self, intake: &mut Intake, left: &mut usize) -> Option<Applied> {
+    fn apply_some(&mut self, intake: &mut Intake, left: &mut usize) -> Option<Applied> {
         let index = intake.index;
         if !intake.is_amid() && !self.check_some(intake, left)? {
             return Some(self.refuse(index, &intake.head.head));
@@ -196,7 +196,7 @@ impl Catalogue {
                 continue;
             }
             let looks = self.merge.looks;
-            self.take_record(index, record.sequence, &record.fact);
+            self.apply_record(index, record.sequence, &record.fact);
             let steps = steps_of(&record.fact) + self.merge.steps_since(looks);
             *left = left.saturating_sub(steps);
             intake.taken += 1;

@@ -42,7 +42,7 @@ impl Merge {
     }
 
     /// Sets the names that waited, if their pause has ended.
-    pub(crate) fn take_names(&mut self) {
+    pub(crate) fn apply_waiting_names(&mut self) {
         for (node, name) in std::mem::take(&mut self.renames.waiting) {
             self.set_name(node, &name);
         }
@@ -75,11 +75,11 @@ impl Merge {
         }
         self.renames.is_due_again = self.renames.is_amid();
         self.renames.at.get_or_insert_with(begin);
-        self.give_renamed(self.step_records);
+        self.reassign_renamed(self.step_records);
     }
 
     /// Reassigns conflict names after a rename, for about `limit` steps. Returns the steps taken.
-    pub(crate) fn give_renamed(&mut self, limit: usize) -> usize {
+    pub(crate) fn reassign_renamed(&mut self, limit: usize) -> usize {
         let mut steps = 0;
         while steps < limit {
             let Some(at) = &self.renames.at else { break };

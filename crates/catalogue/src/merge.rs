@@ -115,20 +115,20 @@ impl Merge {
         let rows: Vec<&Row> = gone.into_iter().chain(new).collect();
         self.around(&rows, |merge| {
             if let Some(gone) = gone {
-                merge.take_out(gone);
+                merge.remove_row(gone);
             }
             if let Some(new) = new {
-                merge.put_in(new);
+                merge.insert_row(new);
             }
-            merge.note_opened(gone, new);
-            new.inspect(|row| merge.note_sealed(row));
-            gone.inspect(|row| merge.note_unsealed(row));
+            merge.index_opened(gone, new);
+            new.inspect(|row| merge.update_privacy_of_added(row));
+            gone.inspect(|row| merge.update_privacy_of_removed(row));
             merge.count_presence(gone, new);
             new.inspect(|row| merge.costs.add_row(row));
             gone.inspect(|row| merge.costs.drop_row(row));
         });
         self.leaving = None;
-        self.note_own(rows[0]);
+        self.record_own_change(rows[0]);
         if let Some(gone) = gone.filter(|row| row.has_name()) {
             let child = self.state.dir(gone.dir).child(gone.name());
             self.drop_empty(child.unwrap_or(gone.dir));
@@ -137,15 +137,15 @@ impl Merge {
 
     /// Records changes after an own record was added or removed. A name of the same content may now
     /// resolve to the own file, or no longer do so, although it shows the same attributes.
-    fn note_own(&mut self, row: &Row) {
+    fn record_own_change(&mut self, row: &Row) {
         if row.author != self.state.me || !row.has_name() {
             return;
         }
-        self.note(row.dir, row.name(), Change::Entry);
+        self.record_change(row.dir, row.name(), Change::Entry);
         let names = self.conflicts.get(&row.dir);
         let given = names.and_then(|names| names.get(row.name()));
         for alias in given.cloned().into_iter().flatten() {
-            self.note(row.dir, alias.name(), Change::Entry);
+            self.record_change(row.dir, alias.name(), Change::Entry);
         }
     }
 
@@ -314,7 +314,7 @@ impl Merge {
         }
     }
 
-    fn take_out(&mut self, row: &Row) {
+    fn remove_row(&mut self, row: &Row) {
         if row.class == Class::File || !row.has_name() {
             self.state.by_hash.remove(&ByHash::new(row.clone()));
         }
@@ -334,11 +334,11 @@ impl Merge {
         }
         if row.class == Class::Directory {
             self.lower_time(row.dir, row.version_time());
-            self.note(row.dir, row.name(), Change::Entry);
+            self.record_change(row.dir, row.name(), Change::Entry);
         }
     }
 
-    fn put_in(&mut self, row: &Row) {
+    fn insert_row(&mut self, row: &Row) {
         if row.class == Class::File || !row.has_name() {
             self.state.by_hash.insert(ByHash::new(row.clone()));
         }
@@ -392,20 +392,25 @@ impl Merge {
         } else {
             self.lower_time(row.dir, row.version_time());
         }
-        self.note(row.dir, row.name(), Change::Entry);
+        self.record_change(row.dir, row.name(), Change::Entry);
     }
 
     /// Records a change of a name, or of the directory itself if the name is empty.
-    pub(super) fn note(&mut self, dir: DirId, name: &[u8], change: fn(SharedPath) -> Change) {
+    pub(super) fn record_change(
+        &mut self,
+        dir: DirId,
+        name: &[u8],
+        change: fn(SharedPath) -> Change,
+    ) {
         self.dirty = true;
-        self.changes.note_in(&self.state, dir, name, change);
+        self.changes.record_in(&self.state, dir, name, change);
     }
 
     pub(super) fn raise_time(&mut self, dir: DirId, time: Timestamp) {
         if self.state.dir(dir).newest <= time {
             self.dir_mut(dir).newest = time;
             self.stale_times.remove(&dir);
-            self.note(dir, &[], Change::Listing);
+            self.record_change(dir, &[], Change::Listing);
         }
     }
 
@@ -428,7 +433,7 @@ impl Merge {
             let newest = shown.map(Row::version_time).max().unwrap_or(NEVER);
             if newest != here.newest {
                 self.dir_mut(dir).newest = newest;
-                self.note(dir, &[], Change::Listing);
+                self.record_change(dir, &[], Change::Listing);
             }
         }
         self.refresh_stale(usize::MAX);

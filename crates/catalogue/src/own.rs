@@ -98,7 +98,7 @@ impl Catalogue {
     pub fn have(&mut self, hash: ContentHash, size_bytes: u64) -> Result<bool, CatalogueError> {
         if self.is_private(&hash) {
             self.merge.keep(hash, Some(size_bytes));
-            return Ok(self.take_back_have(hash));
+            return Ok(self.withdraw_have(hash));
         }
         let known = self.merge.cached_row(hash, self.me);
         let is_known =
@@ -115,10 +115,10 @@ impl Catalogue {
     /// state it.
     pub fn have_not(&mut self, hash: ContentHash) -> bool {
         self.merge.keep(hash, None);
-        self.take_back_have(hash)
+        self.withdraw_have(hash)
     }
 
-    fn take_back_have(&mut self, hash: ContentHash) -> bool {
+    fn withdraw_have(&mut self, hash: ContentHash) -> bool {
         let known = self.merge.cached_row(hash, self.me);
         let known = known.is_some_and(|row| row.class == Class::Have);
         known && self.record(Fact::HaveNot { hash }).is_ok()
@@ -290,7 +290,7 @@ impl Catalogue {
         }
         let sequence = log.sequence + 1;
         log.pending.state = true;
-        self.take_record(me, sequence, &fact);
+        self.apply_record(me, sequence, &fact);
         if let Some(floor) = self.logs[&me].floor_to_be() {
             self.raise_floor(me, floor);
         }

@@ -127,7 +127,7 @@ impl Merge {
 
     /// Updates privacy after a name was added. The author's records of the content now count, and
     /// its mark is removed.
-    pub(super) fn note_sealed(&mut self, row: &Row) {
+    pub(super) fn update_privacy_of_added(&mut self, row: &Row) {
         if row.class != Class::File {
             return;
         }
@@ -148,7 +148,7 @@ impl Merge {
     /// Updates privacy after a name was removed. A private content stays private, unless its author
     /// listed it openly. A content also becomes private if its open name is removed and the share
     /// now has readers.
-    pub(super) fn note_unsealed(&mut self, row: &Row) {
+    pub(super) fn update_privacy_of_removed(&mut self, row: &Row) {
         if row.class != Class::File {
             return;
         }

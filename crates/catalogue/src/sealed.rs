@@ -74,7 +74,7 @@ impl Merge {
     }
 
     /// Updates the index of opened rows after a row with a name was added or removed.
-    pub(super) fn note_opened(&mut self, gone: Option<&Row>, new: Option<&Row>) {
+    pub(super) fn index_opened(&mut self, gone: Option<&Row>, new: Option<&Row>) {
         let is_sealed = |row: &&Row| row.has_name() && row.share.is_sealed();
         if let Some(gone) = gone.filter(is_sealed) {
             self.opened.remove(&place_of(gone));
@@ -300,7 +300,7 @@ impl Catalogue {
     }
 
     /// Restores the current number of each share after a start: the number that was begun last.
-    pub(super) fn take_up_numbers(&mut self) {
+    pub(super) fn restore_numbers(&mut self) {
         let audiences = self.merge.state.audiences.iter();
         let own = audiences.filter(|((author, _), _)| *author == self.me);
         let mut begun: Vec<(u64, ShareIndex, ShareIndex)> = own
@@ -418,7 +418,7 @@ impl Catalogue {
         let rows = self.logs[&self.me].rows.after(after);
         let rows: Vec<Row> = rows.take(RESTATE_STEP_RECORDS).cloned().collect();
         let Some(last) = rows.last().map(|row| row.sequence) else {
-            self.take_numbers_back();
+            self.withdraw_numbers();
             self.restating = None;
             return false;
         };
@@ -449,7 +449,7 @@ impl Catalogue {
         let _kept = self.record(Fact::Removed { share, path });
     }
 
-    fn take_numbers_back(&mut self) {
+    fn withdraw_numbers(&mut self) {
         let audiences = self.merge.state.audiences.iter();
         let own = audiences.filter(|((author, _), _)| *author == self.me);
         let stale = own.filter(|((_, number), audience)| self.number_of(audience.share) != *number);

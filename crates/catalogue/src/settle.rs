@@ -117,9 +117,9 @@ impl Merge {
             here.absent_dirs.insert(place);
             self.state.totals.entries -= 1;
         }
-        self.note(dir, name, Change::Entry);
-        self.note(dir, &[], Change::Listing);
-        self.note_name_taken(dir, name);
+        self.record_change(dir, name, Change::Entry);
+        self.record_change(dir, &[], Change::Listing);
+        self.mark_wanted_alias(dir, name);
         listed
     }
 
@@ -144,7 +144,7 @@ impl Merge {
         if !unchanged {
             self.relist(dir, old.as_ref(), winner.as_ref());
         }
-        self.note_conflict(dir, name, conflict, steps);
+        self.mark_conflict(dir, name, conflict, steps);
     }
 
     fn relist(&mut self, dir: DirId, old: Option<&Row>, new: Option<&Row>) {
@@ -173,14 +173,14 @@ impl Merge {
             } else {
                 entries - 1
             };
-            self.note(dir, &[], Change::Listing);
-            self.note_name_taken(dir, name);
+            self.record_change(dir, &[], Change::Listing);
+            self.mark_wanted_alias(dir, name);
         }
         let same = old
             .zip(new)
             .is_some_and(|(old, new)| old.to_entry() == new.to_entry());
         if !same {
-            self.note(dir, name, Change::Entry);
+            self.record_change(dir, name, Change::Entry);
         }
     }
 
@@ -214,7 +214,7 @@ impl Merge {
         (rows.collect(), looks)
     }
 
-    fn note_conflict(&mut self, dir: DirId, name: &[u8], conflict: bool, steps: usize) {
+    fn mark_conflict(&mut self, dir: DirId, name: &[u8], conflict: bool, steps: usize) {
         let names = self.conflicts.get(&dir);
         let is_known = names.is_some_and(|names| names.contains_key(name));
         if conflict && !is_known {
@@ -229,7 +229,7 @@ impl Merge {
 
     /// Marks conflict names as stale after a real name appeared or vanished that one of them may
     /// use.
-    fn note_name_taken(&mut self, dir: DirId, name: &[u8]) {
+    fn mark_wanted_alias(&mut self, dir: DirId, name: &[u8]) {
         if name.contains(&b'~') && self.conflicts.contains_key(&dir) {
             self.stale_aliases.insert(dir, name, 1);
         }

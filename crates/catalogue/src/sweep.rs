@@ -65,7 +65,7 @@ impl Catalogue {
     pub fn advance(&mut self, limit: usize) -> bool {
         let mut left = limit;
         left -= self.refresh_if_many(left).min(left);
-        left -= self.merge.give_renamed(left).min(left);
+        left -= self.merge.reassign_renamed(left).min(left);
         left -= self.merge.settle_waiting(left).min(left);
         if left == 0 {
             return true;

@@ -186,7 +186,7 @@ impl Catalogue {
             is_next && (own || check_fact(&record.fact).is_ok())
         };
         let records = records.into_iter().take(RECORDS_PER_AUTHOR_MAX);
-        let has_room = self.take_records(index, records.filter(is_next));
+        let has_room = self.apply_records(index, records.filter(is_next));
         let log = self.log_mut(index);
         log.is_summed = false;
         if !has_room {
@@ -194,7 +194,7 @@ impl Catalogue {
         }
         log.restore_state(state, lanes, own);
         if own {
-            self.take_up_numbers();
+            self.restore_numbers();
             return Ok(true);
         }
         let log = self.log_mut(index);

@@ -139,7 +139,7 @@ impl Filesystem {
             Ok(handle) => {
                 if let Some(inherited) = self.inherited.get() {
                     let version = (!opened.live).then(|| OpenedVersion::of(file));
-                    inherited.note(OpenRecord {
+                    inherited.record(OpenRecord {
                         handle,
                         ino,
                         mode,
@@ -392,7 +392,7 @@ impl Filesystem {
     fn close(&self, handle: Arc<Handle>) {
         let Handle::File(file) = &*handle else { return };
         let (ino, was_fetched) = (file.ino, file.take_fetched());
-        self.kept.note(ino, file.kept_bytes());
+        self.kept.add(ino, file.kept_bytes());
         // The kernel's reference goes first, then this one: the cache may evict a file without
         // references.
         self.leave(ino);
@@ -412,7 +412,7 @@ impl Filesystem {
         if let Some(backing) = self.backing.get() {
             backing.release(unused);
         }
-        drop(self.inherited.get().map(|it| it.let_go(ino)));
+        drop(self.inherited.get().map(|it| it.release(ino)));
     }
 
     /// Opens the files that the kernel still reads itself for programs that opened them with the
@@ -433,7 +433,7 @@ impl Filesystem {
                 && let Ok(opened) = self.content.clone().open(&file)
                 && opened.content.backing().is_some()
             {
-                inherited.hold(ino, opened.content);
+                inherited.keep_open(ino, opened.content);
             }
         }
     }

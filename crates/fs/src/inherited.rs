@@ -154,13 +154,13 @@ impl Inherited {
     }
 
     /// Keeps a content open until the last open of the inode is closed.
-    pub(crate) fn hold(&self, ino: u64, content: Arc<dyn OpenContent>) {
+    pub(crate) fn keep_open(&self, ino: u64, content: Arc<dyn OpenContent>) {
         self.held.lock().insert(ino, content);
     }
 
     /// Removes and returns the content that was kept open for an inode. Dropping it closes it,
     /// which may wait for the disk.
-    pub(crate) fn let_go(&self, ino: u64) -> Option<Arc<dyn OpenContent>> {
+    pub(crate) fn release(&self, ino: u64) -> Option<Arc<dyn OpenContent>> {
         self.held.lock().remove(&ino)
     }
 
@@ -182,7 +182,7 @@ impl Inherited {
 
     /// Writes the record of an open. If that fails, the next process does not know the handle, and
     /// this process is not affected.
-    pub(crate) fn note(&self, open: OpenRecord) {
+    pub(crate) fn record(&self, open: OpenRecord) {
         let mut state = self.state.lock();
         let slot = state.free.pop().unwrap_or_else(|| {
             state.end += 1;
@@ -340,7 +340,7 @@ mod tests {
             assert_eq!((next.entries(), &found[..2]), (5, &[plain, backed][..]));
             assert_eq!(next.version(70), None);
             if found.len() == 2 {
-                next.note(open(10, Mode::Asked));
+                next.record(open(10, Mode::Asked));
             } else {
                 assert_eq!(found[2], open(10, Mode::Asked));
                 assert_eq!(next.version(100), open(10, Mode::Asked).version);
@@ -356,11 +356,11 @@ mod tests {
         assert!(!ours.is_believed(), "there was none before");
         let (plain, backed) = (open(7, Mode::Asked), open(8, Mode::Backed(BackingFile(0))));
         for open in [plain, backed, open(9, Mode::Asked)] {
-            ours.note(open);
+            ours.record(open);
         }
         ours.forget(7);
         ours.forget(7);
-        ours.note(open(11, Mode::Asked));
+        ours.record(open(11, Mode::Asked));
         ours.note_entries(5);
 
         let next = Inherited::read(file.try_clone().unwrap()).unwrap();
@@ -373,7 +373,7 @@ mod tests {
         assert_eq!(next.take_before(8), None, "once");
         next.forget(8);
         next.forget(9);
-        next.note(open(20, Mode::Asked));
+        next.record(open(20, Mode::Asked));
         let last = Inherited::read(file).unwrap();
         let mut found: Vec<u64> = last.before().iter().map(|open| open.handle).collect();
         found.sort_unstable();

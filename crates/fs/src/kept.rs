@@ -23,7 +23,7 @@ pub(crate) struct KeptPages {
 
 impl KeptPages {
     /// Records that the kernel received bytes of the inode and caches them.
-    pub(crate) fn note(&self, ino: u64, bytes: u64) {
+    pub(crate) fn add(&self, ino: u64, bytes: u64) {
         if bytes == 0 {
             return;
         }
@@ -58,14 +58,14 @@ mod tests {
     fn a_file_that_was_given_once_is_kept_for_one_use_and_one_asked_for_twice_is_not() {
         let kept = KeptPages::default();
         assert!(!kept.take_most(5, 100));
-        kept.note(5, 60);
-        kept.note(5, 30);
-        kept.note(6, 60);
-        kept.note(7, 200);
+        kept.add(5, 60);
+        kept.add(5, 30);
+        kept.add(6, 60);
+        kept.add(7, 200);
         assert!(kept.take_most(5, 100) && !kept.take_most(5, 100));
         assert!(!kept.take_most(6, 100), "the rest was never asked for");
         assert!(!kept.take_most(7, 100), "it was asked for again");
-        kept.note(8, 100);
+        kept.add(8, 100);
         kept.forget(8);
         assert!(!kept.take_most(8, 100));
     }
@@ -74,12 +74,12 @@ mod tests {
     fn what_is_known_has_a_bound() {
         let kept = KeptPages::default();
         for ino in 0..2 * INODES_MAX as u64 {
-            kept.note(ino, 1);
+            kept.add(ino, 1);
         }
         assert_eq!(kept.given_bytes.lock().len(), INODES_MAX);
-        kept.note(1, u64::MAX);
-        kept.note(1, u64::MAX);
+        kept.add(1, u64::MAX);
+        kept.add(1, u64::MAX);
         assert!(!kept.take_most(1, 100));
-        kept.note(2, 0);
+        kept.add(2, 0);
     }
 }

@@ -341,11 +341,11 @@ mod tests {
         let (_, fs) = mounted_with(2);
         let (shown, _) = list(&fs, 0, 1);
         let ino = *shown.keys().next().unwrap();
-        fs.kept.note(ino, 100);
+        fs.kept.add(ino, 100);
         let full: PlusSink<'_> = &mut |entry, _| entry.ino == ino;
         fs.readdir_plus(ROOT_INO, DOT_DOT_COOKIE, full).unwrap();
         assert!(fs.kept.take_most(ino, 100));
-        fs.kept.note(ino, 100);
+        fs.kept.add(ino, 100);
         fs.forget(ino, 1);
         assert!(!fs.kept.take_most(ino, 100), "the kernel has forgotten it");
     }
