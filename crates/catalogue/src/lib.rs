@@ -1,10 +1,11 @@
 //! Merges the logs of all nodes into the one namespace that the mount shows.
 //!
-//! The crate owns the logs (each node is the only writer of its own), their set digests, the rules
-//! by which the versions of a path are ranked (`rules` lists them in order), and the immutable
-//! [`View`] that the filesystem's threads read. It is pure: it uses no socket and no file, and
-//! reads no clock. The owner feeds it facts, signed heads and parts of logs, and tells it which
-//! nodes are live. The owner takes views, changes and pending writes from it.
+//! The crate owns the logs of all nodes and their set digests. Each node is the only writer of its
+//! own log. The crate also owns the rules that rank the versions of a path (`rules` lists them in
+//! order), and the immutable [`View`] that the filesystem's threads read. It is pure: it uses no
+//! socket and no file, and reads no clock. The owner feeds it facts, signed heads and parts of
+//! logs, and tells it which nodes are live. The owner takes views, changes and pending writes from
+//! it.
 //!
 //! The catalogue never checks a signature, because the owner has done so before it hands in a head.
 //! It never decides when to pull, and it never lists a name whose content no live node can give.

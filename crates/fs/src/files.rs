@@ -192,7 +192,7 @@ impl Filesystem {
     }
 
     /// Returns whether the bytes that the present opens of the inode read are right for one more
-    /// open. They are not if an own file was replaced. They are not either if the kernel itself
+    /// open. They are wrong if an own file was replaced. They are also wrong if the kernel itself
     /// reads a file that turned out to be damaged, or an own file that this node no longer gives.
     /// The kernel cannot read another file for this open, so the open fails until the others have
     /// closed. If the name leads to another inode by now, the kernel looks it up again.

@@ -266,7 +266,7 @@ impl Filesystem {
     /// next process. Call it once, before the first request.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// The file cannot be read, or records of an earlier format cannot be rewritten.
     pub fn inherit(&self, table: File) -> io::Result<()> {
         let inherited = Inherited::read(table)?;
         // New handles get numbers that no previous process has used.
