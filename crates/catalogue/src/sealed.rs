@@ -1,10 +1,11 @@
 //! Log entries sealed for the readers of a share. Readers open them, and every other node stores
 //! and forwards the ciphertext unchanged.
 //!
-//! There is one log for all nodes, so any holder can forward it. Entries for a share's readers are
-//! therefore sealed within the log, under a number that has one fixed list of readers. A new list
-//! gets a new number. Everything is restated under it, piece by piece, and then the old number is
-//! withdrawn. A node outside the list keeps opaque rows, which belong to no directory and no hash.
+//! An author's log is the same for all nodes, so any holder can forward it. Entries for a share's
+//! readers are therefore sealed within the log, under a number that has one fixed list of readers.
+//! A new list gets a new number. Everything is restated under it, piece by piece, and then the old
+//! number is withdrawn. A node outside the list keeps opaque rows, which belong to no directory and
+//! no hash.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
