@@ -174,7 +174,7 @@ impl Catalogue {
     /// Returns the next dropped log that was not reported yet. The owner reports its author, and
     /// waits a while before it pulls that log again.
     pub fn poll_dropped(&mut self) -> Option<Dropped> {
-        self.given_way.waiting.pop_front()
+        self.dropped_logs.waiting.pop_front()
     }
 
     /// Checks that this node may add a fact to its own log. A removal is always allowed.
@@ -278,14 +278,14 @@ impl Catalogue {
         let outdated = log.begin(0);
         log.head = None;
         log.wanted = None;
-        log.gave_way = why == DropCause::Gone;
+        log.yielded_to_live = why == DropCause::Gone;
         self.intakes.cancel(index);
         self.drop_rows(outdated);
         let author = self.merge.state.node(index).id;
-        if self.given_way.waiting.len() == DROPPED_MAX {
-            self.given_way.waiting.pop_front();
+        if self.dropped_logs.waiting.len() == DROPPED_MAX {
+            self.dropped_logs.waiting.pop_front();
         }
-        self.given_way.waiting.push_back(Dropped { author, why });
+        self.dropped_logs.waiting.push_back(Dropped { author, why });
         self.advance(self.merge.step_records);
     }
 }

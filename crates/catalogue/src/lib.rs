@@ -257,7 +257,7 @@ pub struct Catalogue {
     /// Rank up to which a forgotten node's heads are refused. No log of these nodes is held.
     forgotten_to: BTreeMap<NodeId, Rank>,
     budgets: Budgets,
-    given_way: budget::DroppedLogs,
+    dropped_logs: budget::DroppedLogs,
     /// The current number of each share of this node that has or had readers.
     numbers: BTreeMap<ShareIndex, ShareIndex>,
     /// Sequence up to which the own log was restated under new numbers. `None` if nothing is left

@@ -45,7 +45,7 @@ pub(super) struct Log {
     pub forgotten: bool,
     /// Whether the log was dropped in favour of live authors. It is not pulled before its author is
     /// live again.
-    pub gave_way: bool,
+    pub yielded_to_live: bool,
     /// Number of its author's last departure. 0 if it never departed.
     pub left: u64,
     pub pending: UnsavedRecords,

@@ -40,7 +40,7 @@ impl Catalogue {
             forgotten: Vec::new(),
             forgotten_to: BTreeMap::new(),
             budgets: Budgets::default(),
-            given_way: DroppedLogs::default(),
+            dropped_logs: DroppedLogs::default(),
             numbers: BTreeMap::new(),
             restating: None,
             intakes: super::intake::Intakes::default(),

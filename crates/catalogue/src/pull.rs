@@ -61,7 +61,7 @@ impl Catalogue {
             return self.handle_own_head(head);
         }
         let log = self.logs.entry(index).or_default();
-        if log.gave_way {
+        if log.yielded_to_live {
             return HeadOutcome::Known;
         }
         let verified = log.head.as_ref().map(|signed| &signed.head);

@@ -27,11 +27,11 @@ impl Catalogue {
         }
         self.finish_sweep(index);
         if !live {
-            self.given_way.departures += 1;
-            let departure = self.given_way.departures;
+            self.dropped_logs.departures += 1;
+            let departure = self.dropped_logs.departures;
             self.log_mut(index).left = departure;
         }
-        self.log_mut(index).gave_way &= !live;
+        self.log_mut(index).yielded_to_live &= !live;
         let has_rows = self
             .logs
             .get(&index)
