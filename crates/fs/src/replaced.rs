@@ -15,8 +15,8 @@ use super::names::NameRecord;
 
 impl Filesystem {
     /// Returns the number for an own file that was looked up as `number`. If the file is open under
-    /// another number, that one is returned. If another file is open as `number`, the next free
-    /// number is returned. The lookup is counted on the result.
+    /// one of its numbers, that one is returned. Otherwise the first of them without an open own
+    /// file is returned. The lookup is counted on the result.
     pub(super) fn look_up_file(
         &self,
         above: Option<u64>,
