@@ -204,7 +204,9 @@ mod tests {
                 let part: Vec<_> = listing.after(cookie).take(step).collect();
                 let Some((last, _)) = part.last() else { break };
                 cookie = *last;
-                let text = |name: &NameHandle| String::from_utf8_lossy(name.as_bytes()).into_owned();
+                let text = |name: &NameHandle| {
+                    String::from_utf8_lossy(name.as_bytes()).into_owned()
+                };
                 seen.extend(part.iter().map(|(_, name)| text(name)));
             }
             for name in &stays {
