@@ -1,15 +1,15 @@
-//! What a cached file costs on disk.
+//! Disk cost of a cached file.
 //!
-//! Pure. The cost is an upper bound that is exact for the pages, so the sum over all files is
-//! never less than what the disk has given.
+//! Pure. The cost is an upper bound that is exact for the pages. The sum over all files is
+//! therefore never less than the allocated disk space.
 
 use super::map::{HEADER_BYTES, RECORD_BYTES, SPARE_RECORDS};
 use super::pages::{BLOCK_PAGES, Counts, page_count};
 use p2pfs_types::digest::Grain;
 use p2pfs_types::extent::{CHUNK_BYTES, PAGE_BYTES};
 
-/// The bytes of the budget that a file of so many bytes takes once it is whole: its pages, its
-/// proofs and its map. Whatever asks beforehand whether files fit adds this up, not their sizes.
+/// Returns the budget bytes that a complete file of this size takes: its pages, its proofs and its
+/// map. To check in advance whether files fit, add these costs instead of the sizes.
 pub fn cost_bytes(size_bytes: u64) -> u64 {
     let pages = page_count(size_bytes);
     let counts = Counts {
@@ -20,7 +20,7 @@ pub fn cost_bytes(size_bytes: u64) -> u64 {
     charge_bytes(size_bytes, counts)
 }
 
-/// The bytes of disk that a file with these counts takes at most. Grows with each count.
+/// Returns the maximum disk space of a file with these counts. Grows with each count.
 pub(super) fn charge_bytes(size_bytes: u64, counts: Counts) -> u64 {
     if counts == Counts::default() {
         return if size_bytes == 0 { PAGE_BYTES } else { 0 };
@@ -29,7 +29,8 @@ pub(super) fn charge_bytes(size_bytes: u64, counts: Counts) -> u64 {
     data + outboard_charge_bytes(size_bytes, counts.chunks) + map_charge_bytes(counts.blocks)
 }
 
-/// The whole outboard, or one page for each level of the tree above each chunk, whichever is less.
+/// Returns the size of the whole outboard, or one page for each tree level above each chunk,
+/// whichever is less.
 fn outboard_charge_bytes(size_bytes: u64, chunks: u64) -> u64 {
     let levels = u64::from(
         size_bytes
@@ -44,7 +45,7 @@ fn outboard_charge_bytes(size_bytes: u64, chunks: u64) -> u64 {
         .min(paths)
 }
 
-/// The longest that the map gets before it is rewritten, and the rewritten one beside it.
+/// Returns the maximum size of the map before a rewrite, plus that of the new map beside it.
 fn map_charge_bytes(blocks: u64) -> u64 {
     let records = 3 * blocks + SPARE_RECORDS;
     (HEADER_BYTES as u64 + records * RECORD_BYTES as u64).next_multiple_of(PAGE_BYTES)

@@ -1,8 +1,8 @@
-//! A file of the cache as its users have it: reading it, and proving it to others.
+//! Handle to a cached file: reads it and proves it to peers.
 //!
-//! Reading a complete file takes no lock, but for a moment that of `super::recent` where it went to
-//! the disk past the kernel's pages. Bytes on disk are never taken away while a handle lives,
-//! so a range that was present once can be read without looking again.
+//! Reading a complete file takes no lock, except the short lock of `super::recent` for files
+//! written past the page cache. Bytes on disk are never removed while a handle lives, so a range
+//! that was present once can be read without another check.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -15,52 +15,54 @@ use super::pages::{bytes_of, pages_around};
 use p2pfs_types::digest::{self, ContentHash, DigestError, InMemory, OnDisk, ReadAt};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 
-/// What became of a read.
+/// Result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadOutcome {
-    /// So many bytes were read: all that were asked for, but for the file's end.
+    /// Number of bytes read: all that were requested, up to the end of the file.
     Ready(usize),
-    /// This is the first gap, in whole pages; nothing was read.
+    /// First gap in whole pages; nothing was read.
     Missing(ByteRange),
 }
 
-/// What became of verified bytes.
+/// Result of storing verified bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// Their whole pages are in the cache.
+    /// The whole pages of the range are in the cache.
     Kept,
-    /// There is no room, or the disk refuses: the cache is as before; use the bytes uncached.
+    /// The cache is full, or the disk refuses the write. The cache is unchanged; use the bytes
+    /// uncached.
     Full,
 }
 
-/// A file of the cache that is held open. Clones share it; while one lives it is not evicted.
+/// Handle to an open file of the cache. The file is not evicted while a clone lives.
 #[derive(Clone)]
 pub struct CacheFile {
     pub(super) handle: Arc<Handle>,
 }
 
 impl CacheFile {
-    /// For who wants its bytes.
+    /// Creates a handle for a user of the bytes and marks the file as used.
     pub(super) fn used(handle: Arc<Handle>) -> Self {
         handle.shared.is_used.store(true, Ordering::Relaxed);
         Self { handle }
     }
 
-    /// The content.
+    /// Returns the content hash.
     pub fn hash(&self) -> ContentHash {
         self.shared().hash
     }
 
-    /// Its size in bytes.
+    /// Returns the size of the file in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.shared().size_bytes
     }
 
-    /// Fills `buffer` from `offset` on, up to the file's end, if all of that is present; else
-    /// says what is missing first. A range that the disk cannot read becomes missing.
+    /// Fills `buffer` from `offset` up to the end of the file if the whole range is present.
+    /// Otherwise returns the first missing range. A range that the disk cannot read becomes
+    /// missing.
     ///
     /// # Errors
-    /// None at present: a disk that fails to read makes the range missing.
+    /// None at present: a failed disk read makes the range missing.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<ReadOutcome, CacheError> {
         let shared = self.shared();
         let whole = ByteRange::new(0, shared.size_bytes);
@@ -86,7 +88,7 @@ impl CacheFile {
         }
     }
 
-    /// What can be read now.
+    /// Returns the ranges that can be read now.
     pub fn present(&self) -> ExtentSet {
         self.shared()
             .state
@@ -95,8 +97,8 @@ impl CacheFile {
             .extents(self.size_bytes())
     }
 
-    /// What is on disk: what can be read now, and what is in doubt, which is checked as it is
-    /// read and may turn out to be missing.
+    /// Returns the ranges on disk: the readable ones and those in doubt. Doubtful ranges are
+    /// checked at the first read and may turn out to be missing.
     pub fn on_disk(&self) -> ExtentSet {
         let size_bytes = self.size_bytes();
         let state = self.shared().state.lock();
@@ -108,25 +110,25 @@ impl CacheFile {
         }
     }
 
-    /// Blocking: checks what is in doubt, chunk by chunk for as long as `goes_on` says so. Then
-    /// all of that is present or missing.
+    /// Blocking: checks the ranges in doubt, chunk by chunk, while `goes_on` returns true. After a
+    /// full pass every range is present or missing.
     pub fn settle(&self, goes_on: impl Fn() -> bool) {
         let shared = self.shared();
         shared.settle_all(&self.handle.core.context, goes_on);
     }
 
-    /// How many bytes can be read now, without a lock.
+    /// Returns the number of readable bytes without a lock.
     pub fn cached_bytes(&self) -> u64 {
         self.shared().cached_bytes()
     }
 
-    /// What can be offered to others: the present chunks that are whole. Each came with its proof,
-    /// so [`CacheFile::encode`] can prove any part of them.
+    /// Returns the ranges that can be offered to peers: the complete present chunks. Each chunk was
+    /// stored with its proof, so [`CacheFile::encode`] can prove any part of it.
     pub fn offered(&self) -> ExtentSet {
         self.present().align_in(CHUNK_BYTES, self.size_bytes())
     }
 
-    /// What of `range` is missing, in whole pages cut at the file's size.
+    /// Returns the missing parts of `range`, in whole pages cut at the end of the file.
     pub fn missing_in(&self, range: ByteRange) -> ExtentSet {
         let shared = self.shared();
         if shared.is_complete() {
@@ -143,10 +145,10 @@ impl CacheFile {
     /// Encodes `range` with its proof for another node.
     ///
     /// # Errors
-    /// [`CacheError::NotCached`] where it is not within [`CacheFile::offered`];
-    /// [`CacheError::Damaged`] where our disk has it wrong: it is missing then, and
-    /// [`super::CacheEvent::Dropped`] was sent, as where it cannot be read;
-    /// [`CacheError::Digest`] for a range outside the file, or want of memory.
+    /// [`CacheError::NotCached`] if the range is not within [`CacheFile::offered`].
+    /// [`CacheError::Damaged`] if the bytes on disk are wrong or cannot be read: the range is
+    /// missing then, and [`super::CacheEvent::Dropped`] was sent. [`CacheError::Digest`] for a
+    /// range outside the file, or if memory or file descriptors are exhausted.
     pub fn encode(&self, range: ByteRange) -> Result<Vec<u8>, CacheError> {
         let shared = self.shared();
         let context = &self.handle.core.context;
@@ -158,8 +160,8 @@ impl CacheFile {
         shared.prove(context, range, shared.recent_or(context, data))
     }
 
-    /// The same where that takes no waiting, since the bytes are in memory, and nothing is wrong or
-    /// in doubt; else nothing.
+    /// Encodes `range` with its proof if this needs no disk access. Returns `None` if the bytes are
+    /// not in memory, are wrong, or are in doubt.
     pub fn encode_at_once(&self, range: ByteRange) -> Option<Vec<u8>> {
         let shared = self.shared();
         let pages = pages_around(
@@ -178,13 +180,13 @@ impl CacheFile {
         digest::encode(shared.hash, shared.size_bytes, range, data, pairs).ok()
     }
 
-    /// Whether all of it is present.
+    /// Returns whether the whole file is present.
     pub fn is_complete(&self) -> bool {
         self.shared().is_complete()
     }
 
-    /// The file itself, opened read-only, once it is complete: for the kernel to read without us.
-    /// It stays as it is while a handle lives.
+    /// Returns the data file, opened read-only, once it is complete. The kernel can then read it
+    /// without this process. The file does not change while a handle lives.
     pub fn backing(&self) -> Option<Arc<File>> {
         let shared = self.shared();
         if !shared.is_complete() {

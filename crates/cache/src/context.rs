@@ -1,5 +1,5 @@
-//! What an open file uses of the cache around it: the directory and its disk, events, and what is
-//! to be written behind. It knows of no file.
+//! Cache-wide context of an open file: directory, disk, events and write-behind work. It does not
+//! refer to any file.
 
 use std::io;
 use std::sync::Arc;
@@ -24,17 +24,17 @@ pub(super) struct Context {
     pub(super) pace: DiskPace,
     pub(super) recent: Recent,
     pub(super) preallocated: Preallocated,
-    /// Whether a file is being brought into the kernel's pages.
+    /// Whether a file is being read into the page cache.
     pub(super) is_warming: Arc<AtomicBool>,
     pub(super) boot: Boot,
-    /// After how many stored bytes of one file its map is written.
+    /// Bytes stored in one file after which its map is written.
     pub(super) flush_bytes: u64,
     pub(super) write_behind: WriteBehind,
     events: SyncSender<CacheEvent>,
     events_lost: AtomicU64,
     disk_errors: AtomicU64,
     disk_refuses: AtomicBool,
-    /// Whether a refusal was told of, and no end of it yet.
+    /// Whether a refusal was reported whose end was not reported yet.
     trouble_told: Mutex<bool>,
 }
 
@@ -64,17 +64,18 @@ impl Context {
         }
     }
 
-    /// Sends an event, or counts that it was lost.
+    /// Sends an event, or counts it as lost.
     pub(super) fn tell(&self, event: CacheEvent) {
         if self.events.try_send(event).is_err() {
             self.events_lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Counts a failed change of the disk, and tells of the first since all was well.
+    /// Counts a failed change of the disk, and reports the first failure since the last recovery.
     pub(super) fn noted<T>(&self, result: io::Result<T>) -> io::Result<T> {
         match &result {
-            // Asked first: this is on the path of every store, and a load shares the cache line.
+            // Loaded before it is stored: this runs at every store, and a plain load shares the
+            // cache line.
             Ok(_) if self.disk_refuses.load(Ordering::Relaxed) => {
                 self.disk_refuses.store(false, Ordering::Relaxed);
             }
@@ -95,7 +96,7 @@ impl Context {
         result
     }
 
-    /// Tells that what was told of the disk is over.
+    /// Reports that the disk accepts writes again, if a refusal was reported.
     pub(super) fn tell_of_recovery(&self) {
         let mut is_told = self.trouble_told.lock();
         self.write_behind.look_again(false);
@@ -104,17 +105,17 @@ impl Context {
         }
     }
 
-    /// How many events nobody read in time.
+    /// Returns the number of events that were not read in time.
     pub(super) fn events_lost(&self) -> u64 {
         self.events_lost.load(Ordering::Relaxed)
     }
 
-    /// How many changes the disk refused.
+    /// Returns the number of changes that the disk refused.
     pub(super) fn disk_errors(&self) -> u64 {
         self.disk_errors.load(Ordering::Relaxed)
     }
 
-    /// Whether it refused the last one.
+    /// Returns whether the disk refused the last change.
     pub(super) fn disk_refuses(&self) -> bool {
         self.disk_refuses.load(Ordering::Relaxed)
     }

@@ -1,5 +1,5 @@
-//! The cache behind its handles: opening the directory, making room, pins, and what is asked of
-//! all files together.
+//! Cache core behind the handles: opens the directory, makes room, changes pins, and answers
+//! queries over all files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,20 +22,20 @@ use super::{
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::files::{HeldLock, Whereabouts, is_full};
 
-/// What tests set otherwise.
+/// Parameters that tests override.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tuning {
-    /// Whether a thread writes maps by time and syncs.
+    /// Whether a background thread writes maps and syncs files.
     pub(super) background: bool,
-    /// After how many stored bytes of one file its map is written.
+    /// Bytes stored in one file after which its map is written.
     pub(super) flush_bytes: u64,
-    /// The boot to believe to be in.
+    /// Boot to assume; `None` reads it from the kernel.
     pub(super) boot: Option<Boot>,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        // 32 MiB: what a kill can lose of one fast stream, at one map write in 16 ms at 2 GB/s.
+        // 32 MiB: the loss of one fast stream on a kill, at one map write every 16 ms at 2 GB/s.
         Self {
             background: true,
             flush_bytes: 32 << 20,
@@ -44,19 +44,19 @@ impl Default for Tuning {
     }
 }
 
-/// See the module. Lives as long as any handle.
+/// State shared by all handles; it lives until the last handle is dropped.
 pub(super) struct Core {
     pub(super) context: Context,
     pub(super) index: Mutex<Index<Handle>>,
-    /// Signalled when a hash is no longer busy, or a file is no longer open.
+    /// Signalled when a hash is no longer busy or a file is no longer open.
     pub(super) settled: Condvar,
-    /// Held while pins change: whether a failed change left it open what is on disk.
+    /// Held while pins change. True if a failed change left the content on disk unknown.
     pins_unclear: Mutex<bool>,
     problems: Vec<String>,
     lock: HeldLock,
 }
 
-/// The one hold on an open file; its end closes the file.
+/// Reference to an open file; dropping the last one closes the file.
 pub(super) struct Handle {
     pub(super) core: Arc<Core>,
     pub(super) shared: Arc<Shared>,
@@ -97,7 +97,7 @@ impl Core {
         Ok((core, receiver))
     }
 
-    /// Takes in what was found on disk, in the order of last use.
+    /// Adds the files found on disk to the index, in the order of last use.
     fn adopt(&self, mut survey: Survey, was_clean: bool) {
         for hash in survey.broken {
             self.context.tell(CacheEvent::Evicted {
@@ -119,7 +119,8 @@ impl Core {
         }
     }
 
-    /// Charges bytes, evicting others for them; `false` where there is no room.
+    /// Charges `bytes` to the budget and evicts files if needed. Returns `false` if there is no
+    /// room.
     pub(super) fn reserve(&self, bytes: u64) -> bool {
         loop {
             let mut index = self.index.lock();
@@ -148,7 +149,8 @@ impl Core {
         }
     }
 
-    /// Removes a victim's files; says how many bytes that gave, or `None` where the disk refuses.
+    /// Removes the files of a victim. Returns the number of freed bytes, or `None` if the disk
+    /// refuses.
     fn evict(&self, victim: Victim<Handle>) -> Option<u64> {
         let paths = self.context.layout.paths(&victim.hash);
         let removed = self
@@ -167,7 +169,8 @@ impl Core {
         given_bytes
     }
 
-    /// Evicts so many bytes, or what there is; `false` where nothing may go.
+    /// Evicts at least `bytes` bytes, or as much as possible. Returns `false` if nothing can be
+    /// evicted.
     pub(super) fn evict_bytes(&self, bytes: u64) -> bool {
         let mut given_bytes = 0;
         while given_bytes < bytes {
@@ -180,12 +183,13 @@ impl Core {
         given_bytes > 0
     }
 
-    /// Tries whether the disk takes writes again, of which it was told that it does not: that
-    /// nobody stores anything says nothing, and that one small thing was stored not enough.
+    /// Tests whether the disk accepts writes again after a refusal. Stores are not a reliable
+    /// signal: there may be none, and one small successful store does not prove that the disk
+    /// works.
     pub(super) fn look_at_disk(&self) {
         let tried = self.context.disk.try_out(&self.context.layout.trial());
         let is_well = match tried {
-            // who stores something makes room
+            // The next store can evict files to make room.
             Err(error) if is_full(&error) => self.index.lock().evictable_bytes > 0,
             tried => tried.is_ok(),
         };
@@ -194,7 +198,7 @@ impl Core {
         }
     }
 
-    /// Evicts until the budget is kept or nothing more may go.
+    /// Evicts files until the budget is kept or nothing more can be evicted.
     pub(super) fn shrink(&self) {
         loop {
             let mut index = self.index.lock();
@@ -215,7 +219,7 @@ impl Core {
         self.index.lock().get(hash).map_or(0, Entry::cached_bytes)
     }
 
-    /// A file was checked from end to end.
+    /// Marks a file as checked from end to end.
     pub(super) fn checked(&self, hash: &ContentHash) {
         self.index.lock().checked(hash);
     }
@@ -243,8 +247,9 @@ impl Core {
         Ok(())
     }
 
-    /// Puts pins on a disk without room: what may go makes some, so that who lets go of files to
-    /// have room is not refused for want of it. Where that fails all stays pinned as it was.
+    /// Saves pins to a disk without room. Evicts files until the write succeeds, so that an unpin
+    /// that would free space does not fail because the disk is full. On failure the previous pins
+    /// remain.
     fn save_making_room(&self, changed: Pins, hashes: &[ContentHash]) -> Result<(), CacheError> {
         let known = self.index.lock().pins().clone();
         self.index.lock().set_pins(changed.clone(), hashes);
@@ -261,11 +266,11 @@ impl Core {
         }
     }
 
-    /// Says that all maps are written, for a start that finds no file changed since.
+    /// Records that all maps are written, so that the next start can detect later changes.
     pub(super) fn note_clean_stop(&self) {
         if !self.context.disk_refuses() {
             let (disk, clean) = (&self.context.disk, self.context.layout.clean());
-            // anew, so that it has the time of now
+            // Created again so that the file has the current time.
             let _ = disk.remove(&clean).and_then(|()| disk.create(&clean));
         }
     }
@@ -273,7 +278,7 @@ impl Core {
     /// Writes the maps of all open files.
     pub(super) fn flush_all(&self) {
         for shared in self.open_files() {
-            // What fails stays to be written, and was counted.
+            // A failed flush is counted, and its data stays pending.
             let _ = shared.flush(&self.context);
         }
     }
@@ -288,27 +293,27 @@ impl Core {
     }
 }
 
-/// What is asked of all files together, and of one without opening it.
+/// Queries over all files, and queries of one file that do not open it.
 impl Cache {
-    /// How long the file is, where the cache has any of it. From memory.
+    /// Returns the size of the file, if the cache has part of it. Reads memory only.
     pub fn size_bytes(&self, hash: &ContentHash) -> Option<u64> {
         let index = self.core().index.lock();
         index.get(hash).map(|entry| entry.summary.size_bytes)
     }
 
-    /// Whether all of the file is cached. From memory.
+    /// Returns whether the whole file is cached. Reads memory only.
     pub fn is_complete(&self, hash: &ContentHash) -> bool {
         let index = self.core().index.lock();
         index.get(hash).is_some_and(Entry::is_complete)
     }
 
-    /// All complete files with their sizes.
+    /// Returns all complete files with their sizes.
     pub fn complete(&self) -> Vec<(ContentHash, u64)> {
         self.select(Entry::is_complete)
     }
 
-    /// Files that were not checked since an unclean stop, and files in doubt since a power cut,
-    /// with their sizes.
+    /// Returns the files with their sizes that were not checked since an unclean stop or are in
+    /// doubt since a power cut.
     pub fn unverified(&self) -> Vec<(ContentHash, u64)> {
         self.select(|entry| entry.unchecked || entry.summary.in_doubt)
     }
@@ -321,7 +326,7 @@ impl Cache {
             .collect()
     }
 
-    /// What the cache takes. From memory.
+    /// Returns the current usage. Reads memory only.
     pub fn usage(&self) -> CacheUsage {
         let core = self.core();
         let index = core.index.lock();
@@ -338,7 +343,7 @@ impl Cache {
         }
     }
 
-    /// All files, least recently used first. May wait for the disk.
+    /// Lists all files, least recently used first. May wait for the disk.
     pub fn list(&self) -> Vec<CachedFile> {
         let index = self.core().index_at_rest();
         let now = std::time::SystemTime::now();
@@ -377,19 +382,19 @@ impl Cache {
         cleared
     }
 
-    /// Sets the budget, and evicts down to it as far as open and pinned files allow.
+    /// Sets the budget. Evicts files until it is kept, except open and pinned files.
     pub fn resize(&self, budget_bytes: u64) -> CacheUsage {
         self.core().index.lock().budget_bytes = budget_bytes;
         self.core().shrink();
         self.usage()
     }
 
-    /// Keeps a file from eviction, or lets it go. The hash need not be cached yet. On disk when
-    /// this returns.
+    /// Pins or unpins a file. The hash need not be cached yet. The change is on disk when this
+    /// returns.
     ///
     /// # Errors
-    /// [`CacheError::TooManyPins`]: the pins are as before. [`CacheError::Io`]: they are as before
-    /// until a restart, which may find the change made; call again.
+    /// [`CacheError::TooManyPins`]: the pins are unchanged. [`CacheError::Io`]: the pins are
+    /// unchanged until a restart, which may find the change applied; call again.
     pub fn pin(&self, hash: ContentHash, pinned: bool) -> Result<(), CacheError> {
         if pinned {
             self.pin_all(&[(hash, Box::default())])
@@ -398,74 +403,74 @@ impl Cache {
         }
     }
 
-    /// Keeps many at once, with one write. Each may have a label, which is what its user calls it
-    /// and means nothing here; an empty one leaves the label that it had.
+    /// Pins several files with one write. Each pin may have a label, which is opaque to the cache.
+    /// An empty label leaves the existing one.
     ///
     /// # Errors
-    /// As [`Cache::pin`].
+    /// [`CacheError::TooManyPins`] and [`CacheError::Io`], as for [`Cache::pin`].
     pub fn pin_all(&self, pins: &[(ContentHash, Box<[u8]>)]) -> Result<(), CacheError> {
         let hashes: Vec<ContentHash> = pins.iter().map(|(hash, _)| *hash).collect();
         self.core().change_pins(&hashes, |known| known.with(pins))
     }
 
-    /// Lets many go at once, with one write.
+    /// Unpins several files with one write.
     ///
     /// # Errors
-    /// [`CacheError::Io`], as [`Cache::pin`].
+    /// [`CacheError::Io`], as for [`Cache::pin`].
     pub fn unpin_all(&self, hashes: &[ContentHash]) -> Result<(), CacheError> {
         let core = self.core();
         core.change_pins(hashes, |known| Ok(known.without(hashes)))
     }
 
-    /// All pinned hashes, cached or not, in order.
+    /// Returns all pinned hashes, cached or not, in order.
     pub fn pins(&self) -> Vec<ContentHash> {
         let index = self.core().index.lock();
         index.pins().iter().map(|(hash, _)| hash).collect()
     }
 
-    /// The same with their labels, empty where they have none.
+    /// Returns all pinned hashes with their labels, in order. A label may be empty.
     pub fn labelled_pins(&self) -> Vec<(ContentHash, Box<[u8]>)> {
         let index = self.core().index.lock();
         let pins = index.pins().iter();
         pins.map(|(hash, label)| (hash, label.into())).collect()
     }
 
-    /// The label of one that is pinned.
+    /// Returns the label of a pinned hash.
     pub fn pin_label(&self, hash: &ContentHash) -> Option<Box<[u8]>> {
         let index = self.core().index.lock();
         index.pins().label(hash).map(Box::from)
     }
 
-    /// Whether something of it is here, or about to come.
+    /// Returns whether the cache has an entry for the hash: cached bytes, or an open file.
     pub fn has_begun(&self, hash: &ContentHash) -> bool {
         self.core().index.lock().get(hash).is_some()
     }
 
-    /// Whether the hash is pinned.
+    /// Returns whether the hash is pinned.
     pub fn is_pinned(&self, hash: &ContentHash) -> bool {
         self.core().index.lock().pins().contains(hash)
     }
 
-    /// Its directory.
+    /// Returns the cache directory.
     pub fn dir(&self) -> &Path {
         &self.core().context.layout.dir
     }
 
-    /// Whether that is where it was when it was opened.
+    /// Returns whether the directory is still where it was when it was opened.
     pub fn whereabouts(&self) -> Whereabouts {
         self.core().lock.whereabouts()
     }
 
-    /// What was strange in the directory when it was opened: at most [`super::PROBLEMS_MAX`]
-    /// lines, each naming a path.
+    /// Returns the problems found in the directory when it was opened: at most
+    /// [`super::PROBLEMS_MAX`] lines, each with a path.
     pub fn problems(&self) -> Vec<String> {
         self.core().problems.clone()
     }
 }
 
 impl Drop for Core {
-    /// The last handle is gone, so every map is written: the stop was clean, unless the disk
-    /// refuses to say so.
+    /// Marks the stop as clean: the last handle is gone, so every map is written. The mark is
+    /// omitted if the disk refuses writes.
     fn drop(&mut self) {
         self.note_clean_stop();
     }

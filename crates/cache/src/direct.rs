@@ -1,15 +1,15 @@
-//! Large writes that go to a fast disk past the kernel's pages (`O_DIRECT` of open(2)).
+//! Large writes that bypass the page cache on a fast disk (`O_DIRECT` of open(2)).
 //!
-//! Bytes that were just fetched are given to their readers from the answer that brought them, or a
-//! moment later by `super::recent`, and a mount's readers have them in the mount's own pages. A
-//! second copy in the pages of the data file is one that nobody reads soon: it costs a copy and the
-//! touch of a page for every 4 KiB, more than all the rest of a read where a hypervisor has taken
-//! the guest's free memory back, and it pushes out what others use. A disk that is slower than
-//! bytes may come is left to the kernel, which writes behind.
+//! Recently fetched bytes reach their readers from the response that delivered them, or shortly
+//! later from `super::recent`. Readers of a mount have them in the page cache of the mount. A
+//! second copy in the pages of the data file would rarely be read soon. It costs a copy and a
+//! touched page for every 4 KiB. That is more than the rest of a read if a hypervisor has reclaimed
+//! the free memory of the guest. The copy also evicts pages that others use. On a disk slower than
+//! the incoming bytes, writes go through the kernel, which writes behind.
 //!
-//! Owns when a write goes so, and the descriptor for it. Never writes itself, and is nothing that
-//! a read sees: the kernel keeps its pages of the file and the disk at one (open(2), NOTES), as
-//! long as one thread at a time writes to the file.
+//! This module decides when a write is direct, and owns the descriptor for it. It never writes.
+//! Reads are unaffected: the kernel keeps the page cache of the file and the disk coherent
+//! (open(2), NOTES), as long as only one thread at a time writes to the file.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -21,39 +21,40 @@ use std::time::Duration;
 use p2pfs_types::extent::PAGE_BYTES;
 use p2pfs_types::files::{is_full, leave_descriptors, path_of};
 
-/// The smallest file that is written so. Smaller ones are read again sooner than they are pushed
-/// out, and then by the kernel from the pages that the write left.
+/// Minimum size of a file with direct writes. A smaller file is usually read again before its pages
+/// are evicted, and then the kernel serves it from the pages that the write left.
 pub(super) const DIRECT_FILE_MIN_BYTES: u64 = 16 << 20;
-/// The smallest write: below it the disk's latency is most of it.
+/// Minimum size of a direct write. Below it, the latency of the disk dominates.
 const DIRECT_MIN_BYTES: usize = 128 << 10;
-/// How the memory must be aligned that a disk reads from: to a logical block, which is 512 bytes
-/// or, of some disks, a page (open(2), NOTES). Answers are aligned to pages.
+/// Required alignment of the memory from which a disk reads: a logical block, which is 512 bytes,
+/// or a page on some disks (open(2), NOTES). Responses are aligned to pages.
 const ALIGNED_TO_BYTES: usize = PAGE_BYTES as usize;
-/// The slowest disk that is written so: it takes more than 2.5 Gbit/s bring. A slower one would
-/// keep readers of a fast link waiting, who can have what fits into memory at the link's rate.
+/// Minimum write rate of a disk for direct writes: more than a link of 2.5 Gbit/s delivers. A
+/// slower disk would delay readers of a fast link, whose data could otherwise be buffered in memory
+/// at the rate of the link.
 const SLOWEST_BYTES_PER_S: u64 = 300 << 20;
-/// A disk that was found slow is tried again after so many writes.
+/// Number of buffered writes after which a disk classified as slow is tried again.
 const TRIED_AGAIN_AFTER: u64 = 64;
-/// A write that took longer than those before moves the figure by this part of the difference.
+/// Divisor of the difference by which a slower write raises the average.
 const RISES_BY: u64 = 16;
-/// What one write may say at most, in multiples of the slowest that is fast enough: a disk that
-/// stood still once is no slow one.
+/// Upper bound of one latency sample, as a multiple of the slowest acceptable write, so that a
+/// single stall does not classify the disk as slow.
 const STALL_MAX: u64 = 8;
 
-/// How fast the disk takes such writes when the processors are free: the quickest of the last ones.
-/// The others waited for a processor, or for the writes of other files.
+/// Speed of direct writes when the processors are idle: that of the quickest recent writes. Slower
+/// writes waited for a processor or for writes of other files.
 #[derive(Default)]
 pub(super) struct DiskPace {
-    /// Nanoseconds a MiB. Who writes at the same moment may be left out.
+    /// Nanoseconds per MiB. An update by a concurrent write may be lost.
     quick_ns: AtomicU64,
-    /// Writes that were left to the kernel since it was found slow.
+    /// Number of buffered writes since the disk was classified as slow.
     left_to_kernel: AtomicU64,
 }
 
 impl DiskPace {
     const SLOWEST_NS: u64 = (1_000_000_000 << 20) / SLOWEST_BYTES_PER_S;
 
-    /// Whether the next write may go so.
+    /// Returns whether the next write may be direct.
     fn allows(&self) -> bool {
         if self.quick_ns.load(Ordering::Relaxed) <= Self::SLOWEST_NS {
             return true;
@@ -62,7 +63,7 @@ impl DiskPace {
         left.is_multiple_of(TRIED_AGAIN_AFTER)
     }
 
-    /// A write of so many bytes took so long.
+    /// Records the duration of a write of `bytes` bytes.
     pub(crate) fn note(&self, bytes: usize, took: Duration) {
         let mib = bytes as f64 / f64::from(1 << 20);
         let last_ns = (took.as_nanos() as f64 / mib) as u64;
@@ -74,19 +75,19 @@ impl DiskPace {
     }
 }
 
-/// The descriptor by which one file is written so.
+/// Descriptor for direct writes to one file.
 #[derive(Default)]
 pub(super) enum Direct {
     #[default]
     Closed,
     Open(Arc<File>),
-    /// The file system cannot, or cannot as the bytes lie.
+    /// The file system does not support direct writes, or not with this alignment.
     Refused,
 }
 
 impl Direct {
-    /// The descriptor by which to write these bytes of a file that is open as `data`; none where
-    /// the kernel is to have them in its pages first.
+    /// Returns the descriptor for a direct write of these bytes to a file that is open as `data`.
+    /// Returns `None` if the write should go through the page cache.
     pub(crate) fn for_write(
         &mut self,
         data: &File,
@@ -101,7 +102,7 @@ impl Direct {
             match open_again(data) {
                 Ok(file) => *self = Self::Open(Arc::new(file)),
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => *self = Self::Refused,
-                // for want of descriptors, say: another time
+                // For example, no free descriptors: retry later.
                 Err(_) => return None,
             }
         }
@@ -111,8 +112,8 @@ impl Direct {
         }
     }
 
-    /// After a write that failed: whether it is to go by way of the pages, as all further ones of
-    /// the file. A file system may take such a descriptor and refuse such a write.
+    /// Handles a failed direct write. Returns whether to write through the page cache, as for all
+    /// further writes of the file. Some file systems accept the descriptor but refuse such a write.
     pub(crate) fn gives_up(&mut self, error: &io::Error) -> bool {
         let may_help = !is_full(error);
         if may_help {
@@ -121,7 +122,7 @@ impl Direct {
         may_help
     }
 
-    /// Nothing more is written soon.
+    /// Closes the descriptor when no further write is expected soon.
     pub(crate) fn close(&mut self) {
         if matches!(self, Self::Open(_)) {
             *self = Self::Closed;
@@ -135,7 +136,7 @@ fn is_aligned(bytes: &[u8], offset: u64) -> bool {
     bytes.len() >= DIRECT_MIN_BYTES && in_memory && whole_pages && offset.is_multiple_of(PAGE_BYTES)
 }
 
-/// Opens the same file once more, whatever has its name by now.
+/// Opens the same file again, even if its name now belongs to another file.
 fn open_again(data: &File) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let file = options

@@ -1,7 +1,8 @@
-//! Every change that the cache makes on disk goes through here, one call a change, so that a test
-//! can cut the power at any of them.
+//! Gateway for every change that the cache makes on disk, one call per change. Tests can cut the
+//! power at any of these calls.
 //!
-//! Reading does not: it changes nothing. Short writes are continued, interrupted ones repeated.
+//! Reads bypass this module because they change nothing. Short writes are continued, and
+//! interrupted writes are repeated.
 
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice};
@@ -14,21 +15,21 @@ use rustix::io::Errno;
 use super::map::SMALL_BYTES;
 use p2pfs_types::files::{make_private_dir, open_private};
 
-/// What is written to try a disk: about what one store brings.
+/// Size of a trial write: about the size of one store.
 const TRIAL_BYTES: usize = 128 << 10;
 
-/// How far a file that is put in place of another must have come when the call returns.
+/// Durability that a file replacement must have reached when the call returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// Into the kernel's memory: a kill cannot undo it, a power cut can.
+    /// In kernel memory: survives a kill but not a power cut.
     Memory,
-    /// Its bytes are on the disk, so that its name never stands for less.
+    /// The bytes are on the disk, so the name never refers to an incomplete file.
     Bytes,
-    /// Its name too: not even a power cut brings the old file back.
+    /// The name is on the disk too: even a power cut does not restore the old file.
     Name,
 }
 
-/// The disk; in tests one that can fail and forget.
+/// The disk. Test builds can inject faults and loss of unsynced data.
 #[derive(Clone, Default)]
 pub(super) struct Disk {
     #[cfg(any(test, feature = "test-support"))]
@@ -36,7 +37,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Makes a directory that only its owner may enter; one that exists is left as it is.
+    /// Creates a directory that only its owner may enter. An existing directory is left unchanged.
     pub(super) fn make_dir(&self, path: &Path) -> io::Result<()> {
         if path.is_dir() {
             return Ok(());
@@ -45,7 +46,7 @@ impl Disk {
         make_private_dir(path)
     }
 
-    /// Opens a file for reading and writing, made where it does not exist.
+    /// Opens a file for reading and writing, and creates it if it does not exist.
     pub(super) fn create(&self, path: &Path) -> io::Result<File> {
         self.allow_change()?;
         open_private(path)
@@ -56,7 +57,7 @@ impl Disk {
         file.set_len(length_bytes)
     }
 
-    /// Writes all of the slices, with one system call where the kernel takes them all.
+    /// Writes all slices, with one system call if the kernel takes them all.
     pub(super) fn write_at(
         &self,
         file: &File,
@@ -67,7 +68,7 @@ impl Disk {
         write_all(file, slices, offset)
     }
 
-    /// The same for bytes of `file`, by another descriptor of it that goes past the kernel's pages.
+    /// Writes bytes of `file` through another descriptor of it that bypasses the page cache.
     pub(super) fn write_by(
         &self,
         descriptor: &File,
@@ -81,7 +82,7 @@ impl Disk {
         write_all(descriptor, &mut slices, offset)
     }
 
-    /// Adds bytes to the end of a file, made where it does not exist.
+    /// Appends bytes to a file, and creates it if it does not exist.
     pub(super) fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let file = if path.exists() {
             open_writable(path)?
@@ -92,8 +93,7 @@ impl Disk {
         self.write_at(&file, &mut [IoSlice::new(bytes)], end)
     }
 
-    /// Puts a file with these bytes in the place of `path`, so that at any time either the old or
-    /// the new one is there.
+    /// Replaces the file at `path` atomically by one with these bytes.
     pub(super) fn replace(&self, path: &Path, bytes: &[u8], reach: Reach) -> io::Result<()> {
         let new = replacement(path);
         self.remove(&new)?;
@@ -110,7 +110,7 @@ impl Disk {
         }
     }
 
-    /// Writes something and removes it: fails where changes are refused now.
+    /// Writes a trial file and removes it. Fails if the disk refuses changes.
     pub(super) fn try_out(&self, path: &Path) -> io::Result<()> {
         let file = self.create(path)?;
         let written = self.write_at(&file, &mut [IoSlice::new(&[0; TRIAL_BYTES])], 0);
@@ -125,7 +125,7 @@ impl Disk {
         }
     }
 
-    /// Removes a file; one that is not there is no error.
+    /// Removes a file. A missing file is not an error.
     pub(super) fn remove(&self, path: &Path) -> io::Result<()> {
         let removed = fs::symlink_metadata(path).and_then(|_| {
             self.allow_change()?;
@@ -137,35 +137,34 @@ impl Disk {
         }
     }
 
-    /// Sets a file's mtime.
+    /// Sets the access and modification times of a file.
     pub(super) fn touch(&self, path: &Path, time: SystemTime) -> io::Result<()> {
         self.allow_change()?;
         let times = FileTimes::new().set_accessed(time).set_modified(time);
         File::open(path)?.set_times(times)
     }
 
-    /// Sets the attribute that is a small file's map, as a whole.
+    /// Sets the attribute with the map of a small file, atomically.
     pub(super) fn set_map_attribute(&self, file: &File, map: &[u8]) -> io::Result<()> {
         self.allow_attribute()?;
         Ok(fsetxattr(file, MAP_ATTRIBUTE, map, XattrFlags::empty())?)
     }
 
-    /// Takes disk space for a range within the file, which reads as zeros where nothing was
-    /// written.
+    /// Allocates disk space for a range within the file. Unwritten parts read as zeros.
     pub(super) fn allocate(&self, file: &File, offset: u64, length_bytes: u64) -> io::Result<()> {
         self.allow_allocation()?;
         let mode = FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(file, mode, offset, length_bytes).map_err(as_of_disk)
     }
 
-    /// Gives the disk space of a range back.
+    /// Frees the disk space of a range.
     pub(super) fn punch(&self, file: &File, offset: u64, length_bytes: u64) -> io::Result<()> {
         self.allow_change()?;
         let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(file, mode, offset, length_bytes).map_err(as_of_disk)
     }
 
-    /// How many bytes the file system of `dir` still has for us.
+    /// Returns the bytes available to this process on the file system of `dir`.
     pub(super) fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         #[cfg(any(test, feature = "test-support"))]
         if let Some(free_bytes) = self.faults.as_ref().and_then(|faults| faults.free_bytes()) {
@@ -173,21 +172,21 @@ impl Disk {
         }
         let stat = rustix::fs::statvfs(dir)?;
         if stat.f_blocks == 0 {
-            // one that counts nothing, as ramfs
+            // File systems such as ramfs report no block counts.
             return Ok(u64::MAX);
         }
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 }
 
-/// What tests come between: with them a step may fail, or happen in part (`faults`).
+/// Hooks for fault injection in tests, which can fail or truncate a step (`faults`).
 #[cfg(not(any(test, feature = "test-support")))]
 impl Disk {
     fn allow_write(&self, _: &File, _: &[IoSlice<'_>], _: u64) -> io::Result<()> {
         Ok(())
     }
 
-    /// Whether to ask the real disk.
+    /// Returns whether to sync the real disk.
     fn allow_sync(&self, _: &File) -> io::Result<bool> {
         Ok(true)
     }
@@ -209,10 +208,11 @@ impl Disk {
     }
 }
 
-/// The name of the attribute that is a small file's map.
+/// Name of the attribute with the map of a small file.
 const MAP_ATTRIBUTE: &str = "user.p2pfs.map";
 
-/// The attribute that is a small file's map; nothing where there is none, or no such file.
+/// Reads the attribute with the map of a small file. Returns `None` if the attribute or the file
+/// does not exist.
 pub(super) fn map_attribute(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut map = vec![0; 2 * SMALL_BYTES];
     match getxattr(path, MAP_ATTRIBUTE, &mut map[..]) {
@@ -225,10 +225,10 @@ pub(super) fn map_attribute(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// The most slices that one `pwritev` takes (`UIO_MAXIOV`, linux/uio.h).
+/// Maximum number of slices of one `pwritev` call (`UIO_MAXIOV`, linux/uio.h).
 const SLICES_MAX: usize = 1024;
 
-/// Writes all of the slices, with one system call where the kernel takes them all.
+/// Writes all slices, with one system call if the kernel takes them all.
 fn write_all(file: &File, mut slices: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
     let mut left: usize = slices.iter().map(|slice| slice.len()).sum();
     while left > 0 {
@@ -246,13 +246,13 @@ fn write_all(file: &File, mut slices: &mut [IoSlice<'_>], mut offset: u64) -> io
     Ok(())
 }
 
-/// The name under which a file is written that will take the place of `path`.
+/// Returns the temporary name of the file that will replace `path`.
 pub(super) fn replacement(path: &Path) -> PathBuf {
     path.with_added_extension("new")
 }
 
-/// What a change of a file says that could be opened for reading only: the kernel blames the
-/// descriptor (EBADF of pwrite(2) and fallocate(2)), but it is the disk that refuses.
+/// Converts the error of a change through a read-only descriptor. The kernel blames the descriptor
+/// (EBADF of pwrite(2) and fallocate(2)), but the cause is that the disk refuses writes.
 fn as_of_disk(errno: Errno) -> io::Error {
     match errno {
         Errno::BADF => Errno::ROFS.into(),
@@ -260,8 +260,8 @@ fn as_of_disk(errno: Errno) -> io::Error {
     }
 }
 
-/// Whether a file could not be opened for writing though it may be readable: its disk was turned
-/// read-only, as by the kernel after an error of it, or the file was protected.
+/// Returns whether a file that cannot be opened for writing may still be readable: its disk became
+/// read-only, for example by the kernel after a disk error, or the file is protected.
 pub(super) fn may_be_readable(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,4 +1,4 @@
-//! What can go wrong in the cache, and whose fault it is.
+//! Errors of the cache and their causes.
 
 use std::borrow::Cow;
 use std::io;
@@ -8,11 +8,11 @@ use p2pfs_types::digest::{ContentHash, DigestError};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::files::{is_full, is_want, read_only_remedy};
 
-/// Every failure of the cache. None of them leaves a wrong byte readable: what a failed call did
-/// not finish is as if it had not begun.
+/// Failure of a cache operation. No failure makes a wrong byte readable: the unfinished part of a
+/// failed call has no effect.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
-    /// Another daemon works in the directory. The operator chooses; no retry.
+    /// Another daemon uses the directory. The operator must choose; do not retry.
     #[error(
         "the cache directory {} is in use by another daemon; stop that one or choose another \
          directory with --cache", dir.display()
@@ -21,7 +21,7 @@ pub enum CacheError {
         /// The cache directory.
         dir: PathBuf,
     },
-    /// A newer p2pfs wrote the directory. Nothing was changed; the operator chooses.
+    /// A newer version of p2pfs wrote the directory. Nothing was changed; the operator must choose.
     #[error(
         "the cache directory {} has format {found}, which this version does not know; install \
          the newer p2pfs or choose another directory with --cache; nothing was deleted",
@@ -33,7 +33,8 @@ pub enum CacheError {
         /// The format number found, as written.
         found: String,
     },
-    /// The directory's version file is not ours. Nothing was changed; the operator chooses.
+    /// The version file of the directory is from another program. Nothing was changed; the operator
+    /// must choose.
     #[error(
         "{} holds a file named 'version' that is not of a p2pfs cache; choose another directory \
          with --cache", dir.display()
@@ -42,59 +43,60 @@ pub enum CacheError {
         /// The directory.
         dir: PathBuf,
     },
-    /// The file system refused. Retrying helps only after its cause is gone.
+    /// The file system refused an operation. A retry helps only after the cause is gone.
     #[error("cannot {action} {}: {source}{}", path.display(), remedy(path, source))]
     Io {
-        /// What was tried.
+        /// Attempted operation.
         action: &'static str,
-        /// On what.
+        /// Path of the operation.
         path: PathBuf,
-        /// What the file system said.
+        /// Error of the file system.
         source: io::Error,
     },
-    /// The same hash is cached with another size, so one of the two sizes is a lie; the size of a
-    /// file that is open, or whose end was verified, stays. The caller's source is suspect.
+    /// The same hash is cached with another size, so one of the two sizes is wrong. The size of a
+    /// file that is open, or whose end was verified, stays. The source of the caller is suspect.
     #[error("{hash} is cached as {have_bytes} bytes, but was asked for as {asked_bytes} bytes")]
     SizeConflict {
-        /// The content.
+        /// Content hash.
         hash: ContentHash,
-        /// The size that the cache goes by.
+        /// Size that the cache uses.
         have_bytes: u64,
-        /// The size asked for.
+        /// Requested size.
         asked_bytes: u64,
     },
-    /// No file has this size and this hash, or the cache cannot hold one so large (see
-    /// [`super::FILE_MAX_BYTES`]). The caller's source is at fault.
+    /// No file has this size and this hash, or the file is too large for the cache (see
+    /// [`super::FILE_MAX_BYTES`]). The source of the caller is at fault.
     #[error("a file of {size_bytes} bytes with the hash {hash} cannot be cached")]
     ImpossibleSize {
-        /// The content.
+        /// Content hash.
         hash: ContentHash,
-        /// The size claimed.
+        /// Claimed size.
         size_bytes: u64,
     },
-    /// The verified range is not in one piece, or not of this file. A defect of the caller.
+    /// The verified range does not match its bytes, or is not within this file. This is a bug of
+    /// the caller.
     #[error("the range {}..{} does not fit its bytes or its file", range.start, range.end)]
     BadShape {
-        /// The range claimed.
+        /// Claimed range.
         range: ByteRange,
     },
-    /// The range is not wholly in the cache, so it cannot be proven to others.
+    /// The range is not completely in the cache, so it cannot be proven to peers.
     #[error("the range {}..{} is not in the cache", range.start, range.end)]
     NotCached {
-        /// The range asked for.
+        /// Requested range.
         range: ByteRange,
     },
-    /// The bytes on our disk no longer match the hash. They are dropped and fetched anew; nobody
-    /// was served them.
+    /// The bytes on the disk no longer match the hash. They were dropped before any reader or peer
+    /// received them, and will be fetched again.
     #[error("the cached bytes of {hash} no longer match; the damaged part was dropped")]
     Damaged {
-        /// The content.
+        /// Content hash.
         hash: ContentHash,
     },
-    /// More pins than [`super::PINS_MAX`]. Unpin something first.
+    /// More pins than [`super::PINS_MAX`]. Unpin a file first.
     #[error("no more than {} files can be pinned", super::PINS_MAX)]
     TooManyPins,
-    /// A range that is not within the file, or a proof that cannot be made.
+    /// The range is not within the file, or the proof cannot be made.
     #[error(transparent)]
     Digest(#[from] DigestError),
 }
@@ -108,18 +110,19 @@ impl CacheError {
         }
     }
 
-    /// Whether it was this process's want alone: the same call may succeed a moment later.
+    /// Returns whether only a resource of this process was missing. The same call may succeed
+    /// shortly after.
     pub fn is_want(&self) -> bool {
         matches!(self, Self::Io { source, .. } if is_want(source))
     }
 
-    /// Whether the disk has no room.
+    /// Returns whether the disk is full.
     pub(super) fn is_full(&self) -> bool {
         matches!(self, Self::Io { source, .. } if is_full(source))
     }
 }
 
-/// What to do about what the file system said, where that is clear.
+/// Returns a remedy for an error of the file system, or an empty string.
 fn remedy(path: &Path, source: &io::Error) -> Cow<'static, str> {
     let remedy = match source.kind() {
         io::ErrorKind::ReadOnlyFilesystem => {

@@ -1,4 +1,4 @@
-//! A disk that dies at a chosen step, or refuses, and forgets what was not synced.
+//! Simulated disk for tests: dies at a chosen step, refuses changes, and loses unsynced data.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,36 +14,36 @@ use super::disk::Disk;
 use super::map::Boot;
 use super::{Cache, CacheConfig};
 
-/// What the simulated disk loses or keeps as one.
+/// Unit that the simulated disk loses or keeps as a whole.
 const SECTOR_BYTES: u64 = 512;
 
-/// By inode and sector: the file, and what it held when it was last synced.
+/// File and content at the last sync, by inode and sector.
 type Unsynced = HashMap<(u64, u64), (Arc<File>, Vec<u8>)>;
 
-/// Which step of the cache's work is the last, and what the disk has not synced.
+/// Injected faults: the last step of the cache, and the data that is not synced.
 pub struct Faults {
     steps: AtomicU64,
     cut_at: u64,
-    /// How much of a write that is cut still happens, in eighths.
+    /// Part of an interrupted write that still happens, in eighths.
     torn_eighths: usize,
-    /// How many steps are left before the disk refuses all.
+    /// Number of steps before the disk refuses all changes.
     steps_left: AtomicU64,
     free_bytes: AtomicU64,
     is_full: AtomicBool,
     without_attributes: AtomicBool,
     without_direct: AtomicBool,
-    /// What the file system says where it is asked for space before it is written to.
+    /// Error of an allocation ahead of a write; 0 for none.
     allocation_error: AtomicI32,
-    /// The synced bytes of each sector that was written since.
+    /// Synced content of each sector that was written since.
     unsynced: Mutex<Unsynced>,
     syncs: Mutex<Syncs>,
     syncs_changed: Condvar,
-    /// Whether every change waits until this changes.
+    /// Whether every change waits until this becomes false.
     halted: Mutex<bool>,
     halted_changed: Condvar,
 }
 
-/// Where each step of the cache comes by before it is made.
+/// Hooks that every step of the cache passes before it happens.
 impl Disk {
     pub(crate) fn allow_write(
         &self,
@@ -54,7 +54,7 @@ impl Disk {
         self.ask(|faults| faults.allow_write(file, slices, offset))
     }
 
-    /// Whether to ask the real disk.
+    /// Returns whether to sync the real disk.
     pub(crate) fn allow_sync(&self, file: &File) -> io::Result<bool> {
         self.ask(|faults| faults.allow_sync(file))?;
         Ok(self.faults.is_none())
@@ -92,14 +92,14 @@ impl Disk {
     }
 }
 
-/// Those that a slow disk keeps waiting.
+/// State of syncs on a slow disk.
 struct Syncs {
-    /// How many more are done at once.
+    /// Number of syncs that may complete without waiting.
     left: u64,
     waiting: u64,
 }
 
-/// A cache on a disk that can be halted.
+/// Opens a cache on a disk that can be halted.
 pub fn cache_that_can_halt(config: CacheConfig) -> (Cache, Arc<Faults>) {
     let faults = Arc::new(Faults::none());
     let tuning = Tuning {
@@ -113,7 +113,7 @@ pub fn cache_that_can_halt(config: CacheConfig) -> (Cache, Arc<Faults>) {
     (cache, faults)
 }
 
-/// A cache in another boot of the machine, by the boot's name, which brings nothing to the disk.
+/// Opens a cache in another boot of the machine, given by name. It syncs nothing to the disk.
 pub fn cache_in_boot(config: CacheConfig, name: &str) -> Cache {
     let tuning = Tuning {
         background: false,
@@ -125,10 +125,13 @@ pub fn cache_in_boot(config: CacheConfig, name: &str) -> Cache {
 }
 
 impl Faults {
+    /// Creates a disk without faults.
     pub fn none() -> Self {
         Self::cut(u64::MAX, 0)
     }
 
+    /// Creates a disk that dies at step `cut_at`. A write at that step still happens by
+    /// `torn_eighths` eighths.
     pub fn cut(cut_at: u64, torn_eighths: usize) -> Self {
         Self {
             steps: AtomicU64::new(0),
@@ -151,28 +154,28 @@ impl Faults {
         }
     }
 
-    /// How many steps there were.
+    /// Returns the number of steps so far.
     pub fn steps(&self) -> u64 {
         self.steps.load(Ordering::SeqCst)
     }
 
-    /// From now on every change fails as on a full or broken disk, or works again.
+    /// Makes every change fail as on a full or broken disk, or succeed again.
     pub fn refuse(&self, refuses: bool) {
         self.refuse_after(if refuses { 0 } else { u64::MAX });
     }
 
-    /// The same after some more steps.
+    /// Makes every change fail after `steps` more steps.
     pub fn refuse_after(&self, steps: u64) {
         self.steps_left.store(steps, Ordering::SeqCst);
     }
 
-    /// So many syncs more are done at once, and further ones wait for the next call of this.
+    /// Lets `left` more syncs complete. Further syncs wait for the next call.
     pub fn allow_syncs(&self, left: u64) {
         self.syncs.lock().left = left;
         self.syncs_changed.notify_all();
     }
 
-    /// Returns once a sync waits.
+    /// Waits until a sync waits.
     pub fn await_a_sync(&self) {
         let mut syncs = self.syncs.lock();
         while syncs.waiting == 0 {
@@ -191,17 +194,17 @@ impl Faults {
         syncs.left = syncs.left.saturating_sub(u64::from(syncs.left < u64::MAX));
     }
 
-    /// The file system keeps no attributes of files.
+    /// Removes support for attributes from the file system.
     pub fn take_attributes_away(&self) {
         self.without_attributes.store(true, Ordering::SeqCst);
     }
 
-    /// The file system writes by way of the kernel's pages alone.
+    /// Removes support for direct writes from the file system.
     pub fn refuse_direct(&self) {
         self.without_direct.store(true, Ordering::SeqCst);
     }
 
-    /// The file system gives no space before it is written to.
+    /// Makes allocations ahead of writes fail with `errno`.
     pub fn refuse_allocation(&self, errno: i32) {
         self.allocation_error.store(errno, Ordering::SeqCst);
     }
@@ -214,27 +217,29 @@ impl Faults {
         }
     }
 
-    /// The disk has no room for a write, whatever it says, until something is changed otherwise:
-    /// removed.
+    /// Makes writes fail as on a full disk, whatever free space it reports, until another change
+    /// such as a removal.
     pub fn fill(&self) {
         self.is_full.store(true, Ordering::SeqCst);
     }
 
+    /// Sets the free space that the disk reports, in bytes.
     pub fn set_free_bytes(&self, free_bytes: u64) {
         self.free_bytes.store(free_bytes, Ordering::SeqCst);
     }
 
+    /// Returns the free space that the disk reports, in bytes.
     pub fn free_bytes(&self) -> Option<u64> {
         Some(self.free_bytes.load(Ordering::SeqCst))
     }
 
-    /// From now on the disk stands still, or goes on.
+    /// Halts the disk, or resumes it.
     pub fn halt(&self, halted: bool) {
         *self.halted.lock() = halted;
         self.halted_changed.notify_all();
     }
 
-    /// Counts a step; whether it is the one in which the cache is killed.
+    /// Counts a step. Returns whether the cache is killed in it.
     fn step(&self) -> io::Result<bool> {
         let is_halted = |halted: &mut bool| *halted;
         self.halted_changed
@@ -251,7 +256,7 @@ impl Faults {
         Ok(number == self.cut_at)
     }
 
-    /// Lets a write happen; one in which the cache is killed happens in part and fails.
+    /// Permits a write. A write in which the cache is killed happens in part and fails.
     fn allow_write(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         let killed_now = self.step()?;
         if self.is_full.load(Ordering::SeqCst) {
@@ -307,7 +312,7 @@ impl Faults {
         Ok(())
     }
 
-    /// The power goes: each sector that was not synced is lost or kept, as the seed will have it.
+    /// Simulates a power cut: each unsynced sector is lost or kept, depending on the seed.
     pub fn lose_power(&self, seed: u64) {
         let mut unsynced = self.unsynced.lock();
         for ((inode, sector), (file, old)) in unsynced.drain() {

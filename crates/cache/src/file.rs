@@ -1,6 +1,6 @@
-//! One cached file in use: what is open of it, what is known of its pages and its map.
+//! State of one open file: its descriptors, its pages and its map.
 //!
-//! It knows nothing of other files, of the budget, or of who holds it.
+//! This module does not know other files, the budget, or the holders of handles.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -30,34 +30,36 @@ pub(super) struct Shared {
     pub(super) hash: ContentHash,
     pub(super) size_bytes: u64,
     pub(super) paths: Paths,
-    /// Made with the first bytes.
+    /// Created with the first bytes.
     files: OnceLock<Files>,
     complete: AtomicBool,
     cached_bytes: AtomicU64,
     pub(super) backing: OnceLock<Arc<File>>,
-    /// What stores that are under way will add at most. Held by whoever changes the charge.
+    /// Upper bound of the pages that stores in flight will add. Locked during every change of the
+    /// charge.
     pub(super) room: Mutex<Counts>,
     charged_bytes: AtomicU64,
     pub(super) map: Mutex<MapState>,
     pub(super) state: Mutex<State>,
-    /// Whose turn it is to write where the disk has given no space yet. Taken before the others.
+    /// Serializes writes into space that is not allocated yet. Taken before the other locks.
     pub(super) writing: Mutex<Direct>,
-    /// Whether some of it went to the disk past the kernel's pages.
+    /// Whether part of the file was written past the page cache.
     pub(super) is_past_pages: AtomicBool,
-    /// Whether somebody wanted its bytes since it was opened, and not only to look after it.
+    /// Whether a user requested the file since it was opened. Maintenance does not count as use.
     pub(super) is_used: AtomicBool,
 }
 
-/// What is open of it.
+/// Open descriptors of a file.
 pub(super) struct Files {
     pub(super) data: File,
-    /// Nothing for a file of one chunk.
+    /// `None` for a file of one chunk.
     pub(super) outboard: Option<File>,
 }
 
 impl Files {
-    /// Opens those that are there: for reading alone, which is noted, where the disk refuses more.
-    /// What is complete is none the worse for that, and the rest is as on a full disk.
+    /// Opens the existing files. If the disk refuses write access, opens them for reading only and
+    /// records the failure. A complete file is then fully usable, and an incomplete one behaves as
+    /// on a full disk.
     pub(super) fn open(context: &Context, paths: &Paths, size_bytes: u64) -> io::Result<Self> {
         match Self::open_with(open_writable, paths, size_bytes) {
             Err(error) if may_be_readable(&error) => {
@@ -83,15 +85,15 @@ impl Files {
         Ok(Self { data, outboard })
     }
 
-    /// Brings what was written to the disk.
+    /// Syncs the written data and outboard to the disk.
     pub(super) fn sync(&self, context: &Context) -> io::Result<()> {
         let files = [Some(&self.data), self.outboard.as_ref()];
         let mut files = files.into_iter().flatten();
         files.try_for_each(|file| context.disk.sync(file))
     }
 
-    /// Makes the files of a content of which `first` will be written first. What fails leaves
-    /// nothing, or what the survey of the next start removes.
+    /// Creates the files of a content whose first write is `first`. A failure leaves nothing, or
+    /// remains that the survey of the next start removes.
     pub(super) fn make(
         context: &Context,
         paths: &Paths,
@@ -114,7 +116,7 @@ impl Files {
         if let Some(shard) = paths.data.parent() {
             context.disk.make_dir(shard)?;
         }
-        // What an earlier life left here is no data of ours.
+        // Leftover files of an earlier run are not valid data.
         layout::remove(&context.disk, paths)?;
         let data = context.disk.create(&paths.data)?;
         leave_descriptors(&data)?;
@@ -133,20 +135,20 @@ impl Files {
     }
 }
 
-/// What is known of a file's map on disk. Its lock is held while the map is written.
+/// State of the map on disk. Its lock is held while the map is written.
 pub(super) struct MapState {
-    /// Whether it is an attribute of the data file.
+    /// Whether the map is an attribute of the data file.
     pub(super) in_attribute: bool,
     pub(super) records: u64,
     pub(super) on_disk: bool,
-    /// Whether nothing may be appended: a record was torn, or pages were taken out.
+    /// Whether records can no longer be appended, because one was torn or pages were removed.
     pub(super) must_rewrite: bool,
-    /// Whether the file was closed: its map belongs to whoever opens it next.
+    /// Whether the file was closed. The map then belongs to the next opener.
     pub(super) retired: bool,
 }
 
 impl MapState {
-    /// Of a map that was read.
+    /// Describes a map that was read from disk.
     pub(super) fn of(loaded: &LoadedMap) -> Self {
         Self {
             in_attribute: loaded.in_attribute,
@@ -158,30 +160,30 @@ impl MapState {
     }
 }
 
-/// What is known of the file's pages. The four page maps are disjoint.
+/// State of the pages. The four page maps are disjoint.
 #[derive(Default)]
 pub(super) struct State {
-    /// Written and proven.
+    /// Pages that are written and verified.
     pub(super) present: PageMap,
-    /// On disk since another boot, to be proven before use.
+    /// Pages on disk since another boot, which need verification before use.
     pub(super) doubt: PageMap,
-    /// On disk, worth nothing: failed its proof, or was half written.
+    /// Pages on disk without value: verification failed, or the write was incomplete.
     pub(super) stale: PageMap,
-    /// Given by the disk, and not written yet.
+    /// Pages allocated on disk and not written yet.
     pub(super) preallocated: PageMap,
     /// Hash pairs to be written with the next map.
     pub(super) pending: Pairs,
     /// Hash pairs that are being written.
     pub(super) flushing: Arc<Pairs>,
-    /// Blocks of the map that have changed.
+    /// Changed blocks of the map.
     pub(super) dirty: BTreeSet<u64>,
     pub(super) unflushed_bytes: u64,
-    /// Whether something was stored that was not synced since.
+    /// Whether bytes were stored since the last sync.
     pub(super) unsynced: bool,
 }
 
 impl State {
-    /// All that takes disk space.
+    /// Counts all pages that take disk space.
     pub(super) fn counts(&self) -> Counts {
         let unreadable = self.stale.counts() + self.preallocated.counts();
         self.present.counts() + self.doubt.counts() + unreadable
@@ -201,7 +203,7 @@ impl Shared {
         let state = State {
             present: loaded.present,
             doubt: loaded.doubt,
-            // a small one never is
+            // Small files are never synced.
             unsynced: loaded.unsynced && !loaded.in_attribute,
             ..State::default()
         };
@@ -225,7 +227,7 @@ impl Shared {
         shared
     }
 
-    /// The open files, made now where there are none yet. To be called by one thread at a time.
+    /// Returns the open files and creates them if needed. Must be called by one thread at a time.
     pub(super) fn files_for(&self, context: &Context, first: ByteRange) -> io::Result<&Files> {
         if let Some(files) = self.files.get() {
             return Ok(files);
@@ -234,18 +236,18 @@ impl Shared {
         Ok(self.files.get_or_init(|| files))
     }
 
-    /// The open files, where there are any.
+    /// Returns the open files, if they exist.
     pub(super) fn files(&self) -> Option<&Files> {
         self.files.get()
     }
 
-    /// The bytes.
+    /// Returns the data file.
     pub(super) fn data(&self) -> io::Result<&File> {
         let files = self.files.get();
         files.map(|files| &files.data).ok_or_else(not_there)
     }
 
-    /// What was stored lately from memory, and the rest from elsewhere.
+    /// Reads recently stored bytes from memory and all others from `rest`.
     pub(super) fn recent_or<'a, R>(&self, context: &'a Context, rest: R) -> RecentOr<'a, R> {
         let is_past_pages = self.is_past_pages.load(Ordering::Relaxed);
         RecentOr {
@@ -255,23 +257,22 @@ impl Shared {
         }
     }
 
-    /// The hash pairs.
+    /// Returns the outboard file.
     pub(super) fn outboard(&self) -> io::Result<&File> {
         let files = self.files.get();
         let outboard = files.and_then(|files| files.outboard.as_ref());
         outboard.ok_or_else(not_there)
     }
 
-    /// Brings a file that is complete or closed to the disk when there is time. Small ones are
-    /// not worth it: to check one after a power cut costs less than to sync it.
+    /// Queues a complete or closed file for syncing. Small files are skipped: a check after a power
+    /// cut costs less than a sync.
     pub(super) fn sync_later(&self, context: &Context) {
         if !map::is_small(self.size_bytes) {
             context.write_behind.sync_later(self.hash);
         }
     }
 
-    /// Makes what changed in the state visible to those who do not lock. Says whether the file
-    /// became complete by it.
+    /// Publishes the state to readers that take no lock. Returns whether the file became complete.
     pub(super) fn publish(&self, state: &State) -> bool {
         let bytes = state.present.byte_count(self.size_bytes);
         self.cached_bytes.store(bytes, Ordering::Relaxed);
@@ -283,12 +284,12 @@ impl Shared {
         self.complete.load(Ordering::Acquire)
     }
 
-    /// What the file takes of the budget.
+    /// Returns the bytes that the file takes of the budget.
     pub(super) fn charged_bytes(&self) -> u64 {
         self.charged_bytes.load(Ordering::Relaxed)
     }
 
-    /// Says what the file takes; `room` is held meanwhile.
+    /// Sets the bytes that the file takes of the budget. The caller holds `room`.
     pub(super) fn set_charged_bytes(&self, bytes: u64) {
         self.charged_bytes.store(bytes, Ordering::Relaxed);
     }
@@ -307,7 +308,7 @@ impl Shared {
         }
     }
 
-    /// A hash pair that is not in the outboard yet.
+    /// Returns a hash pair that is not in the outboard yet.
     pub(super) fn unwritten_pair(&self, offset: u64) -> Option<[u8; 64]> {
         let state = self.state.lock();
         let pending = state.pending.get(&offset);
@@ -315,10 +316,10 @@ impl Shared {
     }
 }
 
-/// The outboard as it will be once all pending pairs are written.
+/// The outboard including the pairs that are not written yet.
 pub(super) struct PairSource<'a> {
     pub(super) shared: &'a Shared,
-    /// Whether it gives only what takes no waiting.
+    /// Whether to return only pairs that need no disk access.
     pub(super) in_memory: bool,
 }
 

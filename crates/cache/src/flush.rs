@@ -1,5 +1,5 @@
-//! From memory to the map file, in the order that a crash demands: the data are written already,
-//! then the hash pairs, then the map that claims the data.
+//! Writes state from memory to the map file in a crash-safe order: data is already written, then
+//! hash pairs, then the map that claims the data.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -13,30 +13,30 @@ use super::map::{self, Boot, SPARE_RECORDS};
 use super::pages::{Bits, PageMap, bytes_of, page_count};
 use p2pfs_types::extent::PAGE_BYTES;
 
-/// What one flush writes.
+/// Content of one flush.
 struct Batch {
     pairs: Arc<Pairs>,
     blocks: Vec<(u64, Bits)>,
     unflushed_bytes: u64,
-    /// All that is present and in doubt, where the map is written anew.
+    /// All present and doubtful pages, if the whole map is rewritten.
     whole: Option<(PageMap, PageMap)>,
 }
 
 impl Shared {
-    /// Writes what has changed.
+    /// Writes the pending changes.
     pub(super) fn flush(&self, context: &Context) -> io::Result<()> {
         self.flush_locked(context, &mut self.map.lock(), false)
     }
 
-    /// The same, unless somebody is at it.
+    /// Writes the pending changes, unless another thread is writing them.
     pub(super) fn flush_unless_busy(&self, context: &Context) {
         if let Some(mut map) = self.map.try_lock() {
-            // What fails stays to be written, and was counted.
+            // A failed flush is counted, and its data stays pending.
             let _ = self.flush_locked(context, &mut map, false);
         }
     }
 
-    /// Brings everything to the disk and marks it as durable.
+    /// Syncs everything to the disk and marks it as durable.
     pub(super) fn sync(&self, context: &Context) -> io::Result<()> {
         if !self.state.lock().unsynced {
             return Ok(());
@@ -44,8 +44,8 @@ impl Shared {
         self.flush_locked(context, &mut self.map.lock(), true)
     }
 
-    /// Writes the map anew after pages were taken out. Where that fails the map goes: better all
-    /// is lost than a damaged page believed.
+    /// Rewrites the map after pages were removed. If the rewrite fails, removes the map: losing the
+    /// file is better than trusting a damaged page.
     pub(super) fn rewrite(&self, context: &Context, map: &mut MapState) {
         map.must_rewrite = true;
         if self.flush_locked(context, map, false).is_err() {
@@ -56,8 +56,8 @@ impl Shared {
         }
     }
 
-    /// Ends the life of this open file: what it leaves on disk, if anything, and whether some of
-    /// that was never synced.
+    /// Closes this open file. Returns the summary of what remains on disk, if anything, and whether
+    /// part of it was never synced.
     pub(super) fn retire(
         &self,
         context: &Context,
@@ -77,17 +77,18 @@ impl Shared {
         if summary.is_none() && self.files().is_some() {
             let _ = context.noted(layout::remove(&context.disk, &self.paths));
         }
-        // The time of the last use is kept there; without it the order is older, no more.
+        // The map stores the time of the last use. A failure only leaves an older time.
         match (summary.is_some(), map.in_attribute) {
             (true, false) => drop(context.disk.touch(&self.paths.map, last_use)),
-            // what was stored a moment ago has the time of that
+            // Data stored recently already has its write time.
             (true, true) if !unsynced => drop(context.disk.touch(&self.paths.data, last_use)),
             _ => {}
         }
         (summary, unsynced)
     }
 
-    /// Returns the disk space of worthless pages, now that nobody can be reading or writing them.
+    /// Frees the disk space of stale and preallocated pages. At this point no thread reads or
+    /// writes them.
     fn give_back(&self, context: &Context) {
         let (stale, preallocated) = {
             let state = &mut *self.state.lock();
@@ -101,7 +102,7 @@ impl Shared {
         let all = 0..page_count(self.size_bytes);
         for run in stale.runs(all.clone()).chain(preallocated.runs(all)) {
             let range = bytes_of(&run, run.end * PAGE_BYTES);
-            // A file system without holes keeps them until the file is evicted.
+            // A file system without hole punching keeps the space until the file is evicted.
             if let Ok(data) = self.data() {
                 let _ = context.disk.punch(data, range.start, range.len());
             }
@@ -120,8 +121,8 @@ impl Shared {
         result
     }
 
-    /// Takes what is to be written. The pages of it and their pairs are taken at once, so that no
-    /// page is claimed before its pairs are written.
+    /// Takes the pending changes. Pages and their pairs are taken together, so that no page is
+    /// claimed before its pairs are written.
     fn take_batch(&self, map: &MapState, durable: bool) -> Option<Batch> {
         let mut state = self.state.lock();
         let state = &mut *state;
@@ -191,7 +192,8 @@ impl Shared {
         context.disk.append(&self.paths.map, &bytes)
     }
 
-    /// After a failure, what was taken is to be written again, and the map's end is unknown.
+    /// Completes a batch. After a failure, its content becomes pending again, and the next flush
+    /// rewrites the map because its end is unknown.
     fn finish_batch(&self, map: &mut MapState, batch: Batch, written: bool) {
         let mut state = self.state.lock();
         if written {
@@ -205,7 +207,7 @@ impl Shared {
     }
 }
 
-/// Whether the file system, or a rule of it, has no attributes for us.
+/// Returns whether the file system or a policy prevents the use of attributes.
 fn has_no_attributes(error: &io::Error) -> bool {
     use io::ErrorKind::{PermissionDenied, Unsupported};
     matches!(error.kind(), Unsupported | PermissionDenied)
@@ -223,7 +225,7 @@ fn restore(state: &mut State, batch: Batch) {
     state.unsynced = true;
 }
 
-/// Neighbouring pairs as one write.
+/// Joins adjacent pairs into single writes.
 fn runs_of(pairs: &Pairs) -> Vec<(u64, Vec<u8>)> {
     let mut runs: Vec<(u64, Vec<u8>)> = Vec::new();
     for (offset, bytes) in pairs {
@@ -235,7 +237,7 @@ fn runs_of(pairs: &Pairs) -> Vec<(u64, Vec<u8>)> {
     runs
 }
 
-/// What is known of a closed file from its map on disk.
+/// Reads the summary of a closed file from its map on disk.
 fn reread(context: &Context, shared: &Shared) -> Option<Summary> {
     let map = layout::load(&shared.paths, &shared.hash, context.boot).ok()??;
     Some(map.summary())

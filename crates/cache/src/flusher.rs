@@ -1,6 +1,6 @@
-//! The thread behind the cache: writes maps a little after stores, syncs what was completed or
-//! closed, and looks after a disk that refused a write. It sleeps while there is nothing to do;
-//! without it nothing is wrong, only later.
+//! Background thread of the cache. It writes maps shortly after stores, syncs completed and closed
+//! files, and checks a disk that refused a write. It sleeps when idle. Without it, the
+//! same work happens later.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use super::CacheError;
 use super::core::Core;
 
-/// The running thread; ends it when dropped.
+/// The running thread; dropping it ends the thread.
 pub(super) struct Flusher {
     core: Arc<Core>,
     thread: Option<JoinHandle<()>>,
@@ -34,7 +34,7 @@ impl Drop for Flusher {
     fn drop(&mut self) {
         self.core.context.write_behind.stop();
         if let Some(thread) = self.thread.take() {
-            // A panic of the thread was reported by its hook.
+            // The panic hook has already reported a panic of the thread.
             let _ = thread.join();
         }
     }

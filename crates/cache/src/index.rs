@@ -1,9 +1,9 @@
-//! All files of the cache in memory, what they cost together, and which goes next: the least
-//! recently used one.
+//! In-memory index of all cached files: their total cost and the eviction order, least recently
+//! used first.
 //!
-//! Pure bookkeeping under one lock, which is never held during I/O: a hash whose files are being
-//! opened, closed or removed is *busy* meanwhile, and whoever wants it waits for the end of that.
-//! `H` is the hold that users have on an open file: nothing is asked of it but whether it lives.
+//! Pure bookkeeping under one lock, which is never held during I/O. A hash whose files are being
+//! opened, closed or removed is *busy*, and other users of that hash wait until the work ends. `H`
+//! is the handle type of users of an open file; the index only checks whether it is alive.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -15,34 +15,35 @@ use super::layout::Summary;
 use super::pins::Pins;
 use p2pfs_types::digest::ContentHash;
 
-/// How long a measurement of the free space is good: another program can fill the disk by this
-/// much unseen.
+/// Maximum age of a free-space measurement. Another program can fill the disk unnoticed for this
+/// long.
 const FREE_GOOD_FOR: Duration = Duration::from_millis(500);
-/// How long a file system may take to say that what a removed file took is free: btrfs does so with
-/// its next commit, twice a minute, and xfs some time later.
+/// Maximum delay until a file system reports the space of a removed file as free. btrfs does so
+/// with its next commit, twice a minute, and xfs some time later.
 const FREED_SHOWS_WITHIN: Duration = Duration::from_secs(60);
 
 /// One file of the cache.
 pub(super) struct Entry<H> {
-    /// As when it was last closed.
+    /// Summary at the last close.
     pub(super) summary: Summary,
     pub(super) last_use: SystemTime,
-    /// Its place in the order of use, given by [`Index::insert`].
+    /// Position in the order of use, assigned by [`Index::insert`].
     pub(super) turn: u64,
-    /// Whether it was complete at an unclean stop, and was not checked since.
+    /// Whether the file was present at an unclean stop and was not checked since.
     pub(super) unchecked: bool,
     pub(super) presence: Presence<H>,
 }
 
-/// Whether a file is in use.
+/// Whether a file is open.
 pub(super) enum Presence<H> {
     Closed,
-    /// The handle's end begins the closing; until that is done, the entry stays so.
+    /// Dropping the handle begins the close. The entry stays in this state until the close is
+    /// complete.
     Open(Weak<H>, Arc<Shared>),
 }
 
 impl<H> Entry<H> {
-    /// Of a closed file.
+    /// Creates the entry of a closed file.
     pub(super) fn closed(summary: Summary, last_use: SystemTime, unchecked: bool) -> Self {
         Self {
             summary,
@@ -53,7 +54,7 @@ impl<H> Entry<H> {
         }
     }
 
-    /// The same, for whoever is about to open it.
+    /// Returns a copy of the entry as closed, for the thread that is about to open the file.
     pub(super) fn as_closed(&self) -> Self {
         Self {
             turn: self.turn,
@@ -72,7 +73,7 @@ impl<H> Entry<H> {
         }
     }
 
-    /// What it takes of the budget.
+    /// Returns the bytes that the file takes of the budget.
     pub(super) fn charge_bytes(&self) -> u64 {
         match &self.presence {
             Presence::Closed => charge_bytes(self.summary.size_bytes, self.summary.counts),
@@ -88,25 +89,25 @@ impl<H> Entry<H> {
     }
 }
 
-/// What to do about bytes that someone wants to store.
+/// Decision about a request to reserve bytes.
 pub(super) enum Verdict<H> {
-    /// They are charged; go on.
+    /// The bytes are charged; continue.
     Granted,
-    /// First remove this file, then ask again.
+    /// Remove this file, then ask again.
     Evict(Victim<H>),
-    /// First measure the free space, then ask again.
+    /// Measure the free space, then ask again.
     Measure,
-    /// First wait: a file is on its way out, or about to be closed.
+    /// Wait, then ask again: a file is being removed or is about to be closed.
     Wait,
-    /// There is no room and none can be made.
+    /// There is no room, and none can be made.
     Refused,
 }
 
-/// A file on its way out: its hash is busy until [`Index::removed`].
+/// A file that is being removed. Its hash is busy until [`Index::removed`].
 pub(super) struct Victim<H> {
     pub(super) hash: ContentHash,
     entry: Entry<H>,
-    /// Whether it gives its room to what is stored in its place.
+    /// Whether the file is removed to make room for a store.
     makes_room: bool,
 }
 
@@ -120,13 +121,14 @@ impl<H> Victim<H> {
     }
 }
 
-/// What files come to together, kept so that nobody has to walk over all of them.
+/// Running totals over files, which avoid a walk over the whole index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) complete_files: usize,
     pub(super) pinned_bytes: u64,
-    /// What the pinned files take of the budget, and what they will once they are whole.
+    /// Current charge of the pinned files.
     pub(super) pinned_charge_bytes: u64,
+    /// Charge of the pinned files once they are complete.
     pub(super) pinned_cost_bytes: u64,
 }
 
@@ -167,20 +169,20 @@ pub(super) struct Index<H> {
     pub(super) evictable_bytes: u64,
     entries: HashMap<ContentHash, Entry<H>>,
     pub(super) busy: HashSet<ContentHash>,
-    /// How many files are being removed.
+    /// Number of files that are being removed.
     leaving: usize,
-    /// Whether a file is open only for its map to be written.
+    /// Whether a file is open only because its map is being written.
     pub(super) held_for_a_moment: bool,
     pins: Pins,
-    /// Those of `entries` that are in use; what the others come to is counted below.
+    /// Keys of `entries` whose files are open. `closed` has the totals of all other files.
     open: HashSet<ContentHash>,
     closed: Tally,
     /// Closed and unpinned files by their turns, with their charge.
     evictable: BTreeMap<u64, (ContentHash, u64)>,
     last_turn: u64,
     free: Option<(Instant, u64)>,
-    /// What must be free since files made room, though the file system may not say so yet; and
-    /// since when that is counted.
+    /// Expected free space after evictions that the file system may not report yet, and the start
+    /// of this count.
     freed: Option<(Instant, u64)>,
 }
 
@@ -236,7 +238,7 @@ impl<H> Index<H> {
         Verdict::Granted
     }
 
-    /// Nothing more may be evicted, but what is on its way out gives room.
+    /// Decides when nothing can be evicted: waits for a removal in progress, or refuses.
     fn no_room(&self) -> Verdict<H> {
         if self.leaving > 0 || self.held_for_a_moment {
             Verdict::Wait
@@ -245,7 +247,7 @@ impl<H> Index<H> {
         }
     }
 
-    /// Gives back, or takes, what a charge turned out to be too much, or too little.
+    /// Replaces a charge of `old_bytes` by one of `new_bytes`.
     pub(super) fn recharge(&mut self, old_bytes: u64, new_bytes: u64) {
         self.charged_bytes = self.charged_bytes.saturating_sub(old_bytes) + new_bytes;
     }
@@ -255,7 +257,7 @@ impl<H> Index<H> {
         self.free = Some((now, free_bytes.max(freed_bytes)));
     }
 
-    /// The free space has changed in a way that only the file system knows.
+    /// Discards the measurement after a change that only the file system can quantify.
     pub(super) fn forget_measure(&mut self) {
         self.free = None;
     }
@@ -264,7 +266,7 @@ impl<H> Index<H> {
         within(self.free, FREE_GOOD_FOR, now)
     }
 
-    /// Takes the least recently used file that may go.
+    /// Takes the least recently used evictable file out of the index.
     pub(super) fn take_victim(&mut self) -> Option<Victim<H>> {
         let (_, (hash, _)) = self.evictable.first_key_value()?;
         let hash = *hash;
@@ -278,7 +280,7 @@ impl<H> Index<H> {
         })
     }
 
-    /// A victim's files are gone.
+    /// Completes the removal of a victim.
     pub(super) fn removed(&mut self, victim: &Victim<H>, now: Instant) {
         self.busy.remove(&victim.hash);
         self.leaving -= 1;
@@ -288,49 +290,50 @@ impl<H> Index<H> {
         let known_bytes = within(self.free, FREED_SHOWS_WITHIN, now);
         let known_bytes = known_bytes.or(freed.map(|(_, bytes)| bytes));
         if let Some(known_bytes) = known_bytes.filter(|_| victim.makes_room) {
-            // counted from the first on, so that what others write meanwhile is seen in the end
+            // Counted from the first eviction on, so that writes of other programs are noticed
+            // eventually.
             let since = freed.map_or(now, |(since, _)| since);
             self.freed = Some((since, known_bytes.saturating_add(charge_bytes)));
         }
         self.forget_measure();
     }
 
-    /// A victim's files cannot be removed: it stays, with its charge.
+    /// Returns a victim to the index after a failed removal, with its charge.
     pub(super) fn spared(&mut self, victim: Victim<H>) {
         self.busy.remove(&victim.hash);
         self.leaving -= 1;
         self.insert(victim.hash, victim.entry);
     }
 
-    /// Adds a file, already charged, as the most recently used one.
+    /// Adds a file that is already charged as the most recently used one.
     pub(super) fn insert(&mut self, hash: ContentHash, mut entry: Entry<H>) {
         self.last_turn += 1;
         entry.turn = self.last_turn;
         self.put_back(hash, entry);
     }
 
-    /// Adds a file as one that was not used since it had its turn.
+    /// Adds a file with its previous position in the order of use.
     pub(super) fn put_back(&mut self, hash: ContentHash, entry: Entry<H>) {
         self.put(hash, entry);
         self.make_evictable(&hash);
     }
 
-    /// What is known of a file.
+    /// Returns the entry of a file.
     pub(super) fn get(&self, hash: &ContentHash) -> Option<&Entry<H>> {
         self.entries.get(hash)
     }
 
-    /// All files.
+    /// Returns all files.
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (&ContentHash, &Entry<H>)> {
         self.entries.iter()
     }
 
-    /// The files that are in use.
+    /// Returns the open files.
     pub(super) fn open(&self) -> impl Iterator<Item = &Entry<H>> {
         self.open.iter().filter_map(|hash| self.entries.get(hash))
     }
 
-    /// Adds a file, or replaces what was known of it.
+    /// Adds or replaces the entry of a file.
     fn put(&mut self, hash: ContentHash, entry: Entry<H>) {
         self.take(&hash);
         if entry.is_open() {
@@ -342,7 +345,7 @@ impl<H> Index<H> {
         self.entries.insert(hash, entry);
     }
 
-    /// Takes a file out.
+    /// Removes and returns the entry of a file.
     pub(super) fn take(&mut self, hash: &ContentHash) -> Option<Entry<H>> {
         self.take_from_evictable(hash);
         let entry = self.entries.remove(hash)?;
@@ -353,7 +356,7 @@ impl<H> Index<H> {
         Some(entry)
     }
 
-    /// A file was checked from end to end.
+    /// Marks a file as checked from end to end.
     pub(super) fn checked(&mut self, hash: &ContentHash) {
         if let Some(entry) = self.entries.get_mut(hash) {
             entry.unchecked = false;
@@ -361,7 +364,7 @@ impl<H> Index<H> {
         }
     }
 
-    /// What all files come to; costs as much as there are open ones.
+    /// Returns the totals over all files. The cost is proportional to the number of open files.
     pub(super) fn tally(&self) -> Tally {
         let hashes = self.open.iter();
         let open = hashes.filter_map(|hash| Some((hash, self.entries.get(hash)?)));
@@ -370,12 +373,12 @@ impl<H> Index<H> {
         })
     }
 
-    /// The pinned files.
+    /// Returns the pins.
     pub(super) fn pins(&self) -> &Pins {
         &self.pins
     }
 
-    /// Takes over other pins, which differ from the present ones in these hashes.
+    /// Replaces the pins. `hashes` are the hashes in which they differ from the current ones.
     pub(super) fn set_pins(&mut self, pins: Pins, hashes: &[ContentHash]) {
         let taken = |hash: &ContentHash| Some((*hash, self.take(hash)?));
         let touched: Vec<_> = hashes.iter().filter_map(taken).collect();
@@ -385,7 +388,7 @@ impl<H> Index<H> {
         }
     }
 
-    /// Gives a closed, unpinned file its place in the order of eviction.
+    /// Adds a closed, unpinned file to the eviction order.
     fn make_evictable(&mut self, hash: &ContentHash) {
         let Some(entry) = self.entries.get(hash) else {
             return;
@@ -398,13 +401,13 @@ impl<H> Index<H> {
         }
     }
 
-    /// Whether a file may be evicted.
+    /// Returns whether a file may be evicted.
     pub(super) fn is_evictable(&self, hash: &ContentHash) -> bool {
         let entry = self.entries.get(hash);
         entry.is_some_and(|entry| self.evictable.contains_key(&entry.turn))
     }
 
-    /// Takes a file out of the order of eviction.
+    /// Removes a file from the eviction order.
     pub(super) fn take_from_evictable(&mut self, hash: &ContentHash) {
         let turn = self.entries.get(hash).map(|entry| entry.turn);
         if let Some((_, charge_bytes)) = turn.and_then(|turn| self.evictable.remove(&turn)) {
@@ -413,7 +416,7 @@ impl<H> Index<H> {
     }
 }
 
-/// What was counted, where that was not too long ago.
+/// Returns a counted number of bytes if the count is recent enough.
 fn within(counted: Option<(Instant, u64)>, good_for: Duration, now: Instant) -> Option<u64> {
     let is_good = |(at, _): &(Instant, u64)| now.saturating_duration_since(*at) < good_for;
     counted.filter(is_good).map(|(_, bytes)| bytes)

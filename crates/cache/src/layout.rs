@@ -1,6 +1,6 @@
-//! The cache directory: names in it, who works there, its format, and what was found at start.
+//! Cache directory: file names, lock, format, and the survey at start.
 //!
-//! Never deletes what does not bear a name of ours.
+//! Files without a name of the cache are never deleted.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -17,13 +17,13 @@ use p2pfs_types::digest::{ContentHash, Grain};
 use p2pfs_types::extent::PAGE_BYTES;
 use p2pfs_types::files::{HeldLock, locked, make_private_dir};
 
-/// The format of this directory; a higher one is left alone.
+/// Format number of the directory; a directory with a higher one is left alone.
 const FORMAT: u64 = 1;
 const VERSION_WORD: &str = "p2pfs-cache";
-/// How many of the 256 subdirectories one thread looks through at start: four threads hide most of
-/// the waiting of a cold disk.
+/// Number of the 256 subdirectories that one thread surveys at start. Four threads hide most of the
+/// latency of a cold disk.
 const SHARDS_PER_THREAD: usize = 64;
-/// The names that are ours in the directory itself, besides the 256 subdirectories.
+/// Names of the cache in the directory itself, in addition to the 256 subdirectories.
 const OUR_FILES: [&str; 8] = [
     "version",
     "version.new",
@@ -35,10 +35,10 @@ const OUR_FILES: [&str; 8] = [
     LEGACY_DIR,
 ];
 
-/// How the names begin of what was in the place of the pins and could not be read.
+/// Prefix of the names of damaged pins files that were moved aside.
 const PINS_ASIDE: &str = "pins.aside-";
 
-/// The files of one content; a small one has the data alone.
+/// Paths of the files of one content. A small content has only the data file.
 #[derive(Clone, Debug)]
 pub(super) struct Paths {
     pub(super) data: PathBuf,
@@ -46,14 +46,14 @@ pub(super) struct Paths {
     pub(super) map: PathBuf,
 }
 
-/// The names in a cache directory.
+/// Paths within a cache directory.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     pub(super) dir: PathBuf,
 }
 
-/// When a file was last changed in any way, in seconds and nanoseconds (`st_ctime`, which no
-/// program can set back).
+/// Time of the last change of a file in seconds and nanoseconds (`st_ctime`, which no program can
+/// set back).
 pub(super) type Changed = (i64, i64);
 
 fn changed_at(path: &Path) -> io::Result<Changed> {
@@ -61,11 +61,12 @@ fn changed_at(path: &Path) -> io::Result<Changed> {
     Ok((metadata.ctime(), metadata.ctime_nsec()))
 }
 
-/// A start of the cache: what a survey holds the files against.
+/// Reference points of a start, against which the survey compares the files.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
     pub(super) boot: Boot,
-    /// Since when nobody may have changed anything; unknown after an unclean stop.
+    /// Time of the last clean stop; later changes are from other programs. `None` after an unclean
+    /// stop.
     pub(super) stopped_at: Option<Changed>,
 }
 
@@ -77,12 +78,12 @@ pub(super) struct FoundFile {
     pub(super) last_use: SystemTime,
 }
 
-/// What a closed file is known by.
+/// Properties of a closed file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Summary {
     pub(super) size_bytes: u64,
     pub(super) cached_bytes: u64,
-    /// What is on disk, in doubt or not.
+    /// Pages on disk, both present and in doubt.
     pub(super) counts: Counts,
     pub(super) in_doubt: bool,
 }
@@ -93,11 +94,11 @@ impl Summary {
     }
 }
 
-/// What was found at start.
+/// Result of the survey at start.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     pub(super) files: Vec<FoundFile>,
-    /// Files whose map was broken or whose data was gone; they were removed.
+    /// Files that were removed because their map was broken or their data was missing.
     pub(super) broken: Vec<ContentHash>,
     pub(super) problems: Vec<String>,
 }
@@ -129,22 +130,22 @@ impl Layout {
         self.dir.join("clean")
     }
 
-    /// What is written to see whether the disk takes writes.
+    /// Path of the file that is written to test whether the disk accepts writes.
     pub(super) fn trial(&self) -> PathBuf {
         self.dir.join("trial")
     }
 
-    /// When the last stop was, where it was a clean one.
+    /// Returns the time of the last stop if it was a clean one.
     pub(super) fn stopped_at(&self) -> Option<Changed> {
         changed_at(&self.clean()).ok()
     }
 
-    /// Makes the directory, locks it and checks its format.
+    /// Creates the directory, locks it and checks its format.
     pub(super) fn claim(&self, disk: &Disk) -> Result<HeldLock, CacheError> {
         let dir = &self.dir;
         make_private_dir(dir)
             .map_err(|error| CacheError::io("make the cache directory", dir, error))?;
-        // A format that is not ours is told apart before anything is written, the lock included.
+        // The format is checked before any write, including the lock file.
         let known = self.check_format()?;
         let lock = self.lock()?;
         if !known {
@@ -168,7 +169,7 @@ impl Layout {
         })
     }
 
-    /// Whether the version file is there.
+    /// Checks the version file. Returns `false` if it does not exist.
     fn check_format(&self) -> Result<bool, CacheError> {
         let path = self.dir.join("version");
         let text = match fs::read(&path) {
@@ -188,7 +189,7 @@ impl Layout {
         }
     }
 
-    /// Looks at everything in the directory; removes what a crash left half done.
+    /// Surveys the whole directory and removes partial work of a crash.
     pub(super) fn survey(&self, disk: &Disk, start: Start) -> Result<Survey, CacheError> {
         let mut survey = Survey::default();
         let mut shards = Vec::new();
@@ -307,8 +308,8 @@ impl LoadedMap {
     }
 }
 
-/// Whether somebody else wrote to the data since they were last written here: after a clean stop,
-/// or, of a complete file after an unclean one, since its map said so.
+/// Returns whether another program changed the data: after the clean stop, or, for a complete file
+/// after an unclean stop, after its map was written.
 fn is_altered(paths: &Paths, map: &LoadedMap, stopped_at: Option<Changed>) -> io::Result<bool> {
     let data = changed_at(&paths.data)?;
     Ok(match stopped_at {
@@ -318,7 +319,7 @@ fn is_altered(paths: &Paths, map: &LoadedMap, stopped_at: Option<Changed>) -> io
     })
 }
 
-/// Writes down that nothing of a file is believed, so that a further start knows it too.
+/// Records that all pages of a file are in doubt, so that later starts know it too.
 fn write_doubt(disk: &Disk, paths: &Paths, hash: &ContentHash, map: &LoadedMap) -> io::Result<()> {
     if map.in_attribute {
         let bytes = map::small(hash, map.size_bytes, Boot::PAST, &map.present, &map.doubt);
@@ -328,10 +329,10 @@ fn write_doubt(disk: &Disk, paths: &Paths, hash: &ContentHash, map: &LoadedMap) 
     disk.replace(&paths.map, &bytes, Reach::Memory)
 }
 
-/// Reads a file's map; `None` where nothing of it can be believed: there is no map, or it is
-/// broken or claims nothing, or the data or outboard is not as long as it must be.
+/// Reads the map of a file. Returns `None` if nothing of it is usable: the map is missing, broken
+/// or empty, or the data or outboard has the wrong length.
 pub(super) fn load(paths: &Paths, hash: &ContentHash, now: Boot) -> io::Result<Option<LoadedMap>> {
-    // a file beside the data counts before an attribute of them
+    // A map file takes precedence over an attribute of the data file.
     let map = match read_map(&paths.map, hash)? {
         Some(bytes) => map::parse(hash, &bytes, now),
         None => map_attribute(&paths.data)?.and_then(|map| map::parse_small(hash, &map, now)),
@@ -343,7 +344,7 @@ pub(super) fn load(paths: &Paths, hash: &ContentHash, now: Boot) -> io::Result<O
         (&paths.data, map.size_bytes),
         (&paths.outboard, Grain::CHUNK.outboard_bytes(map.size_bytes)),
     ];
-    // a file of one chunk has no outboard, though an older cache made an empty one
+    // A file of one chunk has no outboard. Older versions created an empty one.
     let needed = if lengths[1].1 == 0 { 1 } else { 2 };
     for (path, length_bytes) in &lengths[..needed] {
         match fs::metadata(path) {
@@ -357,7 +358,7 @@ pub(super) fn load(paths: &Paths, hash: &ContentHash, now: Boot) -> io::Result<O
     Ok((!nothing).then_some(map))
 }
 
-/// The bytes of a map file that has no impossible length.
+/// Reads a map file. Returns `None` if it is missing, broken or too long.
 fn read_map(path: &Path, hash: &ContentHash) -> io::Result<Option<Vec<u8>>> {
     use std::io::Read;
     let mut file = match File::open(path) {
@@ -377,8 +378,8 @@ fn read_map(path: &Path, hash: &ContentHash) -> io::Result<Option<Vec<u8>>> {
     Ok((bytes.len() as u64 <= longest).then_some(bytes))
 }
 
-/// Gives back the disk space of pages that were written but never claimed, so that the budget
-/// stays true. A file system that cannot punch holes keeps them.
+/// Frees the disk space of pages that were written but never claimed, so that the budget stays
+/// accurate. A file system without hole punching keeps the space.
 fn trim(disk: &Disk, paths: &Paths, map: &LoadedMap) -> io::Result<()> {
     let pages = page_count(map.size_bytes);
     let counts = map.present.counts() + map.doubt.counts();
@@ -401,14 +402,14 @@ fn trim(disk: &Disk, paths: &Paths, map: &LoadedMap) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a file's three files, the map first: without it the rest means nothing.
+/// Removes the three files of a content, the map first. The other files are meaningless without it.
 pub(super) fn remove(disk: &Disk, paths: &Paths) -> io::Result<()> {
     disk.remove(&paths.map)?;
     disk.remove(&paths.data)?;
     disk.remove(&paths.outboard)
 }
 
-/// What an empty map stands for.
+/// Returns an empty map for a file of this size.
 pub(super) fn empty_map(size_bytes: u64) -> LoadedMap {
     let (present, doubt) = (PageMap::default(), PageMap::default());
     LoadedMap {
@@ -435,7 +436,7 @@ fn is_shard(name: &str) -> bool {
             .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// The hash and kind of a file that bears a name of ours in its right place.
+/// Returns the hash and kind of a file that has a valid name in the right directory.
 fn own_name(path: &Path, shard: &Path) -> Option<(ContentHash, &'static str)> {
     let name = path.file_name().and_then(OsStr::to_str)?;
     let (hex, extension) = name.split_once('.')?;
@@ -450,8 +451,8 @@ fn strange(path: &Path) -> String {
     format!("{} is not of the cache and was left alone", path.display())
 }
 
-/// The name of this boot; where the kernel does not say, one that no later process has, so that
-/// nothing unsynced is believed after a restart.
+/// Returns the current boot. If the kernel does not provide an identifier, returns a value that no
+/// later process can have, so that unsynced data is not trusted after a restart.
 pub(super) fn this_boot() -> Boot {
     match fs::read("/proc/sys/kernel/random/boot_id") {
         Ok(id) if id.len() >= 32 => Boot::named(&id),

@@ -1,48 +1,49 @@
-//! The verified bytes of other nodes' files, kept on the local disk.
+//! Local disk cache of verified file contents of other nodes.
 //!
-//! Owns the cache directory: for each content hash a sparse data file, its outboard and a map of
-//! the 4 KiB pages that are present; the byte budget and the free-space floor; eviction, pins and
-//! the order of use. Never talks to a peer, never decides what to fetch, and never stores a byte
-//! that was not verified: [`CacheFile::store`] takes only what `digest::decode` gave out for the
-//! same hash and size, which the caller promises.
+//! The crate owns the cache directory. For each content hash the directory has a sparse data file,
+//! its outboard and a map of the 4 KiB pages that are present. The crate enforces the byte budget
+//! and the free-space floor. It implements eviction, pins and the order of use. It never talks to a
+//! peer and never decides what to fetch. It stores verified bytes only: the caller of
+//! [`CacheFile::store`] guarantees that the bytes come from `digest::decode` for the same hash and
+//! size.
 //!
-//! # What is on disk
+//! # Files on disk
 //!
-//! | path | what |
+//! | path | content |
 //! |---|---|
-//! | `ab/HEX.data` | the bytes, sparse, as long as the file from the start; while it is open with space for what a stream brings next |
-//! | `ab/HEX.outboard` | hash pairs in pre-order, sparse; none for a file of up to 64 KiB |
-//! | `ab/HEX.map` | which pages are present, each record with a checksum bound to the hash; of a file of up to 64 KiB it is the attribute `user.p2pfs.map` of the data, where the file system has such |
-//! | `pins`, `version`, `lock`, `clean` | pinned hashes; the format; who works here; a clean stop |
-//! | `pins.aside-1` | pins as they were found damaged, for whoever wants to look what they were |
-//! | `trial` | there for a moment, where the disk refused a write: whether it takes one again |
-//! | `legacy/` | reserved for bytes of legacy peers, which have no hash and never mix with these |
+//! | `ab/HEX.data` | file bytes, sparse, full length from the start; an open file may have preallocated space for the next writes of a stream |
+//! | `ab/HEX.outboard` | hash pairs in pre-order, sparse; absent for files of up to 64 KiB |
+//! | `ab/HEX.map` | present pages; each record has a checksum bound to the hash. For files of up to 64 KiB the map is the attribute `user.p2pfs.map` of the data file, if the file system has attributes |
+//! | `pins`, `version`, `lock`, `clean` | pinned hashes; format version; lock of the running process; mark of a clean stop |
+//! | `pins.aside-1` | copy of a damaged pins file, for inspection |
+//! | `trial` | temporary file, written after a refused write to test whether the disk accepts writes again |
+//! | `legacy/` | reserved for bytes of legacy peers, which have no hash and never mix with verified bytes |
 //!
-//! Anything else in the directory is left alone and reported by [`Cache::problems`].
+//! Other files in the directory are left alone and reported by [`Cache::problems`].
 //!
-//! # What survives what
+//! # Crash safety
 //!
-//! Data is written before its hash pairs, those before the map that claims the data, and eviction
-//! takes the map away first: a killed process can lose work, never invent bytes. A power cut can
-//! also lose writes that were never synced, so each map record names the boot it was written in; a
-//! record of another boot is *in doubt*: its pages count against the budget but are read only
-//! after their chunk was checked against the hash (when it is read, or by
-//! [`Cache::verify`]); chunks that are not whole cannot be checked and are dropped. A background
-//! thread syncs files that were completed or closed and then marks their records as durable, so
-//! doubt is rare and nothing on the hot path waits for the disk; what it syncs is not in use by
-//! that and may be evicted. Files of up to 64 KiB are not synced: they are one chunk, and to check
-//! it costs less. This relies on the file system keeping the order of renames and unlinks, as
-//! ext4, xfs and btrfs do.
+//! Data is written before its hash pairs, and the pairs before the map that claims the data.
+//! Eviction removes the map first. A killed process can therefore lose work but never invent bytes.
+//! A power cut can also lose writes that were not synced, so each map record names the boot in
+//! which it was written. A record of another boot is *in doubt*: its pages count against the
+//! budget, but they are read only after their chunk was checked against the hash. The check happens
+//! at the first read or in [`Cache::verify`]. Incomplete chunks cannot be checked and are dropped.
+//! A background thread syncs completed and closed files and then marks their records as durable.
+//! Doubt is therefore rare, and the hot path never waits for the disk. A sync does not keep its
+//! file open, so the file may be evicted meanwhile. Files of up to 64 KiB are not synced: they are
+//! one chunk, and a check costs less than a sync. The scheme relies on the file system keeping the
+//! order of renames and unlinks, as ext4, xfs and btrfs do.
 //!
-//! Nothing of a file is made before its first bytes are written, and a small file is one file: to
-//! make files is what copying many small ones costs most (measured on ext4: 90 to 130 µs for each,
-//! 20 µs for an attribute).
+//! The files of a content are created with its first bytes, and a small content has one file. File
+//! creation is the largest cost of copying many small files (measured on ext4: 90 to 130 µs for
+//! each file, 20 µs for an attribute).
 //!
 //! # Errors
 //!
-//! See [`CacheError`]. A full or failing disk is not an error but [`Stored::Full`]: reads go on
-//! uncached, and [`CacheEvent::DiskTrouble`] says so once,
-//! [`CacheEvent::DiskRecovered`] when it is over.
+//! See [`CacheError`]. A full or failing disk is not an error but [`Stored::Full`]: reads continue
+//! uncached. [`CacheEvent::DiskTrouble`] reports the start of the condition once, and
+//! [`CacheEvent::DiskRecovered`] its end.
 
 mod budget;
 mod cached_file;
@@ -96,130 +97,141 @@ use flusher::Flusher;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;
 
-/// The largest file that is cached: what ext4 with 4 KiB blocks can hold (its documentation).
+/// Maximum size of a cached file: the limit of ext4 with 4 KiB blocks (ext4 documentation).
 pub const FILE_MAX_BYTES: u64 = 16 << 40;
-/// How many hashes can be pinned: their list is rewritten as a whole with each change.
+/// Maximum number of pinned hashes. Each change rewrites the whole list.
 pub const PINS_MAX: usize = 1 << 20;
-/// How many events wait for their reader; further ones are dropped and counted, after which the
-/// reader takes the state itself ([`Cache::complete`]).
+/// Maximum number of unread events. Further events are dropped and counted; the reader then calls
+/// [`Cache::complete`] for the current state.
 pub const EVENTS_MAX: usize = 4096;
-/// How many strange files [`Cache::problems`] names.
+/// Maximum number of unknown files that [`Cache::problems`] names.
 pub const PROBLEMS_MAX: usize = 64;
-/// The name of the subdirectory that is reserved for unverified bytes of legacy peers.
+/// Name of the subdirectory reserved for unverified bytes of legacy peers.
 pub const LEGACY_DIR: &str = "legacy";
 
-/// Where the cache is and how much it may take.
+/// Location and limits of the cache.
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
-    /// The directory; made (mode 0700) where it does not exist.
+    /// Cache directory; created with mode 0700 if it does not exist.
     pub dir: PathBuf,
-    /// The most that cached files may take, in bytes of disk.
+    /// Maximum disk space of the cached files, in bytes.
     pub budget_bytes: u64,
-    /// How many bytes the cache leaves free on its file system.
+    /// Free space that the cache leaves on its file system, in bytes.
     pub floor_bytes: u64,
 }
 
-/// What happened in the cache without a caller having asked for it.
+/// An event that no caller requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CacheEvent {
-    /// The last missing page of a file was stored, or it was found whole again.
-    Completed { hash: ContentHash, size_bytes: u64 },
-    /// A file left the cache for room, or because its map was broken.
+    /// The last missing page of a file was stored, or the file was verified as complete again.
+    Completed {
+        /// Content hash of the file.
+        hash: ContentHash,
+        /// Size of the file in bytes.
+        size_bytes: u64,
+    },
+    /// A file was evicted for room, or removed because its map was broken.
     Evicted {
+        /// Content hash of the removed file.
         hash: ContentHash,
-        /// Whether it had been complete (others may have been told so).
+        /// Whether the file was complete. Peers may have been told so.
         was_complete: bool,
     },
-    /// Bytes on our disk were found damaged, or the disk refused to write down that they are
-    /// there; they are missing now.
+    /// Bytes on the disk were found damaged, or the disk refused to record their presence. They are
+    /// missing now.
     Dropped {
+        /// Content hash of the file.
         hash: ContentHash,
-        /// What is missing now.
+        /// Range that is missing now.
         range: ByteRange,
+        /// Whether the file was complete before.
         was_complete: bool,
     },
-    /// The disk refused a write, or no file could be opened for one: nothing more is cached until
-    /// that is over. Sent once for each time that it begins.
+    /// The disk refused a write, or a file could not be opened for writing. Nothing more is cached
+    /// until the condition ends. Sent once per occurrence.
     DiskTrouble {
-        /// What is wrong, in words, and what helps where that is clear.
+        /// Problem in words, with a remedy if there is one.
         why: String,
     },
-    /// What was told so is over.
+    /// The condition reported by [`CacheEvent::DiskTrouble`] has ended.
     DiskRecovered,
 }
 
-/// What the cache takes and may take.
+/// Current usage and limits of the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheUsage {
-    /// The budget in bytes.
+    /// Budget in bytes.
     pub budget_bytes: u64,
-    /// Bytes of disk taken or promised: pages, outboards and maps, never less than the disk says,
-    /// and what is reserved for others ([`Reservation`]).
+    /// Disk space used or reserved, in bytes: pages, outboards, maps and reservations
+    /// ([`Reservation`]). Never less than the actual usage.
     pub used_bytes: u64,
-    /// Of those, what could be evicted now.
+    /// Part of `used_bytes` that could be evicted now.
     pub evictable_bytes: u64,
-    /// What can be read of pinned files.
+    /// Readable bytes of pinned files.
     pub pinned_bytes: u64,
-    /// Files with at least one page, or open.
+    /// Number of files that are open or have at least one page.
     pub files: usize,
-    /// Of those, whole ones.
+    /// Number of complete files among them.
     pub complete_files: usize,
-    /// Events that nobody read in time and that were dropped since the start.
+    /// Number of events dropped because they were not read in time, since the start.
     pub events_lost: u64,
-    /// Writes that the disk refused since the start.
+    /// Number of writes refused by the disk, since the start.
     pub disk_errors: u64,
 }
 
 /// One line of `p2pfs cache ls`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedFile {
+    /// Content hash.
     pub hash: ContentHash,
+    /// Size of the whole file in bytes.
     pub size_bytes: u64,
-    /// How many of them can be read from the cache.
+    /// Bytes of the file that can be read from the cache.
     pub cached_bytes: u64,
-    /// Whether all can.
+    /// Whether the whole file is cached.
     pub complete: bool,
-    /// Whether it is never evicted.
+    /// Whether the file is exempt from eviction.
     pub pinned: bool,
-    /// Whether someone has it open.
+    /// Whether a handle to the file exists.
     pub open: bool,
-    /// When it was last closed, or now for an open one.
+    /// Time of the last close; the current time for an open file.
     pub last_use: SystemTime,
 }
 
-/// What [`Cache::clear`] did and what it had to leave.
+/// Result of [`Cache::clear`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cleared {
-    /// Files removed.
+    /// Number of removed files.
     pub removed_files: usize,
-    /// Bytes of disk that they took.
+    /// Disk space of the removed files, in bytes.
     pub removed_bytes: u64,
-    /// Files left because they are open.
+    /// Number of files that remain because they are open.
     pub open_files: usize,
-    /// Files left because they are pinned (and not open).
+    /// Number of files that remain because they are pinned and not open.
     pub pinned_files: usize,
 }
 
-/// The cache of one node. Clones are the same cache; all calls are blocking and may be made from
-/// any thread.
+/// Cache of one node. Clones share the cache. All calls are blocking and may be made from any
+/// thread.
 #[derive(Clone)]
 pub struct Cache {
     owner: Arc<Owner>,
 }
 
-/// Ends the background thread with the last [`Cache`].
+/// Owner of the background thread, which ends with the last [`Cache`].
 struct Owner {
     core: Arc<Core>,
     _flusher: Option<Flusher>,
 }
 
 impl Cache {
-    /// Opens the directory, or makes it; reads the maps, removes what a crash left half done, and
-    /// evicts what is over the budget.
+    /// Opens or creates the cache directory. Reads the maps, removes partial work of a crash, and
+    /// evicts files until the budget is kept.
     ///
     /// # Errors
     /// [`CacheError::Locked`], [`CacheError::NewerVersion`], [`CacheError::NotACache`], and
-    /// [`CacheError::Io`] where the directory cannot be made or read. Nothing is deleted then.
+    /// [`CacheError::Io`] if the directory cannot be created or read. Nothing is deleted in these
+    /// cases.
     pub fn open(config: CacheConfig) -> Result<(Self, Receiver<CacheEvent>), CacheError> {
         Self::open_with(config, Tuning::default(), Disk::default())
     }
@@ -247,17 +259,17 @@ impl Cache {
         ))
     }
 
-    /// Opens a file of the cache, or begins an empty one. While any clone of the handle lives,
-    /// the file is not evicted.
+    /// Opens a cached file, or begins an empty one. The file is not evicted while a clone of the
+    /// handle lives.
     ///
     /// # Errors
-    /// [`CacheError::SizeConflict`], [`CacheError::ImpossibleSize`], [`CacheError::Io`]: the
-    /// caller reads on uncached.
+    /// [`CacheError::SizeConflict`], [`CacheError::ImpossibleSize`], [`CacheError::Io`]. The caller
+    /// continues uncached.
     pub fn file(&self, hash: ContentHash, size_bytes: u64) -> Result<CacheFile, CacheError> {
         self.core().file(hash, size_bytes)
     }
 
-    /// Opens a file, where the cache has some of it.
+    /// Opens a file if the cache has part of it.
     ///
     /// # Errors
     /// [`CacheError::Io`].
@@ -265,19 +277,19 @@ impl Cache {
         self.core().existing(hash)
     }
 
-    /// How many bytes of the file are cached. From memory: never touches the disk.
+    /// Returns how many bytes of the file are cached. Reads memory only, never the disk.
     pub fn cached_bytes(&self, hash: &ContentHash) -> u64 {
         self.core().cached_bytes(hash)
     }
 
-    /// Writes down all that is known to be stored, as closing does. Not synced to the disk.
+    /// Writes the maps of all open files, as closing them does. Does not sync the disk.
     pub fn flush(&self) {
         self.core().flush_all();
     }
 
-    /// The same at the end of a process that leaves handles to go with it, as threads that wait for
-    /// the kernel have them: the stop is a clean one. What is stored after it is in doubt at the
-    /// next start.
+    /// Writes all maps and marks the stop as clean. Call it at the end of a process that exits with
+    /// open handles, such as those of threads that wait for the kernel. Bytes stored after this
+    /// call are in doubt at the next start.
     pub fn flush_at_end(&self) {
         self.flush();
         self.core().note_clean_stop();

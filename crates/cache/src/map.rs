@@ -1,41 +1,43 @@
-//! The map file: which pages of a data file may be believed.
+//! Map file: records which pages of a data file are valid.
 //!
-//! Pure encoding and decoding. A header, then records that are appended as blocks change; each
-//! record states the present pages of one 2 MiB block and carries a checksum keyed with the content
-//! hash, so a torn, rotten or misplaced record is skipped: that loses pages, never invents them.
-//! Pages leave only by a rewrite of the whole file, so all valid records of a block are joined.
-//! A small file's map is an attribute of its data file instead, which the file system changes as a
-//! whole and removes with it: to make a file costs more than all else that is done for a small one.
+//! Pure encoding and decoding. A map is a header followed by records that are appended as blocks
+//! change. Each record states the present pages of one 2 MiB block. It carries a checksum keyed
+//! with the content hash, so a torn, corrupted or misplaced record is skipped. A skipped record
+//! loses pages but never invents them. Pages are removed only by a rewrite of the whole file, so
+//! all valid records of a block are merged. The map of a small file is an attribute of its data
+//! file instead. The file system changes the attribute atomically and removes it with the file. A
+//! separate map file would cost more than all other work for a small file.
 
 use super::pages::{BLOCK_PAGES, Bits, CHUNK_PAGES, PageMap, masks, page_count};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::CHUNK_BYTES;
 
-/// Magic with the format number, the file's size, a checksum.
+/// Header size: magic with the format number, file size, checksum.
 pub(super) const HEADER_BYTES: usize = 24;
-/// Block number, boot, bitmap, checksum.
+/// Record size: block number, boot, bitmap, checksum.
 pub(super) const RECORD_BYTES: usize = 88;
-/// A map is rewritten when it has more than twice as many records as blocks, and this many more:
-/// with them a small file's map still fits a page.
+/// Number of records beyond twice the number of blocks at which a map is rewritten. With it the map
+/// of a small file still fits one page.
 pub(super) const SPARE_RECORDS: u64 = 32;
 
 const MAGIC: [u8; 8] = *b"p2pmap\x00\x01";
-/// The map of a small file: magic with the format number, two bitmaps, size, boot, a checksum.
+/// Size of the map of a small file: magic with the format number, two bitmaps, file size, boot,
+/// checksum.
 pub(super) const SMALL_BYTES: usize = 32;
 const SMALL_MAGIC: [u8; 4] = *b"p2p\x01";
 const SUM_BYTES: usize = 8;
 
-/// Who vouches for a record's data being on the disk.
+/// Boot of the machine in which a record was written, or the claim that its data was synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Boot(u64);
 
 impl Boot {
     /// The data was synced before the record was written.
     pub(super) const DURABLE: Self = Self(0);
-    /// Written in a boot that is over, and not checked since.
+    /// The data was written in an earlier boot and was not checked since.
     pub(super) const PAST: Self = Self(1);
 
-    /// The boot with this identifier.
+    /// Derives the number of the boot with this identifier.
     pub(super) fn named(id: &[u8]) -> Self {
         let sum = *blake3::hash(id).as_bytes();
         let number = u64::from_le_bytes(sum[..8].try_into().expect("eight bytes"));
@@ -43,27 +45,27 @@ impl Boot {
     }
 }
 
-/// What a map says.
+/// Content of a map.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LoadedMap {
     pub(super) size_bytes: u64,
-    /// Whether it is an attribute of the data file, and not a file beside it.
+    /// Whether the map is an attribute of the data file instead of a separate file.
     pub(super) in_attribute: bool,
-    /// Pages to be believed.
+    /// Valid pages.
     pub(super) present: PageMap,
-    /// Pages of whole chunks that must be checked first.
+    /// Pages of complete chunks that must be checked before use.
     pub(super) doubt: PageMap,
-    /// How many records it has.
+    /// Number of records in the map file.
     pub(super) records: u64,
-    /// Whether more can be appended: no record was torn or is of another boot.
+    /// Whether records can be appended: no record is torn or from another boot.
     pub(super) sound: bool,
-    /// Whether a power cut would bring some of what is believed into doubt.
+    /// Whether a power cut would bring some of the valid pages into doubt.
     pub(super) unsynced: bool,
 }
 
 impl LoadedMap {
-    /// The same of data that may have been changed by somebody else: all must be checked first, and
-    /// what cannot be is lost.
+    /// Moves all pages into doubt, for data that another program may have changed. Pages that
+    /// cannot be checked are dropped.
     pub(super) fn in_doubt(self) -> Self {
         let mut all = self.doubt;
         for (block, bits) in self.present.blocks() {
@@ -79,7 +81,7 @@ impl LoadedMap {
     }
 }
 
-/// The header of the map of a file.
+/// Encodes the header of a map file.
 pub(super) fn header(hash: &ContentHash, size_bytes: u64) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     header[..8].copy_from_slice(&MAGIC);
@@ -89,7 +91,7 @@ pub(super) fn header(hash: &ContentHash, size_bytes: u64) -> [u8; HEADER_BYTES] 
     header
 }
 
-/// A whole map: what `boot` vouches for, then what is in doubt.
+/// Encodes a whole map: the present pages under `boot`, then the pages in doubt.
 pub(super) fn whole(
     hash: &ContentHash,
     size_bytes: u64,
@@ -108,7 +110,7 @@ pub(super) fn whole(
     bytes
 }
 
-/// The record of one block.
+/// Encodes the record of one block.
 pub(super) fn record(
     hash: &ContentHash,
     block: u64,
@@ -126,20 +128,20 @@ pub(super) fn record(
     record
 }
 
-/// The size that a map file states; `None` where its header is broken.
+/// Returns the file size stated by a map file, or `None` if its header is broken.
 pub(super) fn stated_size(hash: &ContentHash, bytes: &[u8]) -> Option<u64> {
     let header = bytes.get(..HEADER_BYTES)?;
     let sound = header[..8] == MAGIC && header[16..] == checksum(hash, &header[..16]);
     sound.then(|| number(&header[8..16]))
 }
 
-/// The longest map that is read for a file of this size: beyond it, the file is broken.
+/// Returns the maximum length of a map for a file of this size. A longer map is broken.
 pub(super) fn max_bytes(size_bytes: u64) -> u64 {
     let records = 3 * page_count(size_bytes).div_ceil(BLOCK_PAGES) + SPARE_RECORDS;
     HEADER_BYTES as u64 + records * RECORD_BYTES as u64
 }
 
-/// Reads a map file; `None` where the header is broken.
+/// Decodes a map file. Returns `None` if the header is broken.
 pub(super) fn parse(hash: &ContentHash, bytes: &[u8], now: Boot) -> Option<LoadedMap> {
     let size_bytes = stated_size(hash, bytes)?;
     let (mut present, mut doubt) = (PageMap::default(), PageMap::default());
@@ -169,13 +171,13 @@ pub(super) fn parse(hash: &ContentHash, bytes: &[u8], now: Boot) -> Option<Loade
     })
 }
 
-/// Whether the map of a file is an attribute of its data file: one chunk at most, which needs no
-/// more than two words of bitmap, and no outboard.
+/// Returns whether the map of a file is an attribute of its data file. Such a file has at most one
+/// chunk, so two bitmap words suffice and it has no outboard.
 pub(super) fn is_small(size_bytes: u64) -> bool {
     (1..=CHUNK_BYTES).contains(&size_bytes)
 }
 
-/// The map of a small file.
+/// Encodes the map of a small file.
 pub(super) fn small(
     hash: &ContentHash,
     size_bytes: u64,
@@ -185,7 +187,7 @@ pub(super) fn small(
 ) -> [u8; SMALL_BYTES] {
     let mut map = [0; SMALL_BYTES];
     map[..4].copy_from_slice(&SMALL_MAGIC);
-    // one chunk has 16 pages
+    // One chunk has 16 pages.
     map[4..6].copy_from_slice(&present.block(0)[0].to_le_bytes()[..2]);
     map[6..8].copy_from_slice(&doubt.block(0)[0].to_le_bytes()[..2]);
     map[8..16].copy_from_slice(&size_bytes.to_le_bytes());
@@ -195,8 +197,8 @@ pub(super) fn small(
     map
 }
 
-/// Reads the map of a small file; `None` where it is broken. What was not synced in a boot that is
-/// over is in doubt, and can be checked only where the whole file is there.
+/// Decodes the map of a small file. Returns `None` if it is broken. Pages that were not synced in
+/// an earlier boot are in doubt, and they can be checked only if the whole file is on disk.
 pub(super) fn parse_small(hash: &ContentHash, bytes: &[u8], now: Boot) -> Option<LoadedMap> {
     let (body, sum) = bytes.split_at_checked(SMALL_BYTES - SUM_BYTES)?;
     if sum != checksum(hash, body) || body[..4] != SMALL_MAGIC {
@@ -246,7 +248,8 @@ fn read_record(hash: &ContentHash, size_bytes: u64, bytes: &[u8]) -> Option<(u64
     fits.then(|| (block, Boot(number(&body[8..16])), bits))
 }
 
-/// The doubtful pages whose whole chunk is on disk, since only whole chunks can be checked.
+/// Returns the doubtful pages whose chunk is completely on disk. Only complete chunks can be
+/// checked.
 fn checkable(present: &PageMap, doubt: &PageMap, size_bytes: u64) -> PageMap {
     let mut on_disk = present.clone();
     doubt

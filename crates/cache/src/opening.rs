@@ -1,8 +1,8 @@
-//! From closed to open and back.
+//! Opening and closing of cached files.
 //!
-//! A hash is busy while its files are being opened, so that no two threads open, evict or begin
-//! the same file at once; an open file whose last handle is gone stays in the index as open until
-//! its map is written.
+//! A hash is busy while its files are being opened, so two threads never open, evict or begin the
+//! same file at once. An open file whose last handle is gone stays open in the index until its map
+//! is written.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,12 +20,12 @@ use super::{CacheError, CacheEvent, FILE_MAX_BYTES};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;
 
-/// What the index says of a hash that is not busy.
+/// State of a claimed hash in the index.
 enum Found {
     Open(Arc<Handle>),
-    /// The hash is busy now, for us.
+    /// The caller has marked the hash as busy.
     Closed(Entry<Handle>),
-    /// The hash is busy now, for us.
+    /// The caller has marked the hash as busy.
     Absent,
 }
 
@@ -63,7 +63,7 @@ impl Core {
         Ok(file.map(|file| CacheFile::used(file.handle)))
     }
 
-    /// The same for who only looks after the file: it keeps its place in the order of use.
+    /// Opens an existing file for maintenance: it keeps its position in the order of use.
     pub(super) fn existing_unused(
         self: &Arc<Self>,
         hash: &ContentHash,
@@ -82,7 +82,7 @@ impl Core {
         Ok(Some(CacheFile { handle }))
     }
 
-    /// Waits until the hash is not busy, and takes it unless it is open.
+    /// Waits until the hash is not busy, and marks it as busy unless the file is open.
     fn claim(&self, hash: &ContentHash) -> Found {
         let mut index = self.index.lock();
         loop {
@@ -109,7 +109,7 @@ impl Core {
         }
     }
 
-    /// Ends the claim, with what the hash stands for now.
+    /// Ends the claim and stores the new entry of the hash, if any.
     fn release(&self, hash: &ContentHash, entry: Option<Entry<Handle>>) {
         let mut index = self.index.lock();
         index.busy.remove(hash);
@@ -123,7 +123,8 @@ impl Core {
         self.settled.notify_all();
     }
 
-    /// Opens a closed file. One whose size was never proven gives way to another size.
+    /// Opens a closed file. A file whose size was never verified is replaced if another size is
+    /// requested.
     fn reopen(
         self: &Arc<Self>,
         hash: ContentHash,
@@ -168,7 +169,7 @@ impl Core {
                 return Err(CacheError::io("open", paths.data, source));
             }
         };
-        // to check a small file costs no more than to open it
+        // A check of a small file costs no more than opening it.
         let checks_now = entry.unchecked && loaded.in_attribute;
         if checks_now {
             loaded = loaded.in_doubt();
@@ -178,7 +179,7 @@ impl Core {
         if checks_now {
             let whole = ByteRange::new(0, shared.size_bytes);
             if shared.settle(&self.context, whole) > 0 {
-                // who offered what was believed must hear that it is not there
+                // Nodes that offered the file must learn that it is missing.
                 self.tell_of_loss(hash, shared.size_bytes);
             }
         }
@@ -186,7 +187,7 @@ impl Core {
         Ok(self.publish_open(shared, Entry { unchecked, ..entry }))
     }
 
-    /// Tells that a file that was complete is as a whole missing.
+    /// Reports that a file that was complete is missing as a whole.
     fn tell_of_loss(&self, hash: ContentHash, size_bytes: u64) {
         self.context.tell(CacheEvent::Dropped {
             hash,
@@ -195,7 +196,7 @@ impl Core {
         });
     }
 
-    /// Begins an empty file: nothing of it is on the disk before its first bytes.
+    /// Begins an empty file. Nothing is created on disk before its first bytes.
     fn begin(
         self: &Arc<Self>,
         hash: ContentHash,
@@ -245,7 +246,7 @@ impl Core {
         self.publish_open(shared, entry)
     }
 
-    /// Ends the claim of what was closed as `entry` has it.
+    /// Ends the claim and publishes the file as open.
     pub(super) fn publish_open(
         self: &Arc<Self>,
         shared: Shared,
@@ -267,7 +268,7 @@ impl Core {
         handle
     }
 
-    /// The last handle is gone: writes the map and lets the file be evicted.
+    /// Writes the map and makes the file evictable, after the last handle is gone.
     pub(super) fn close(&self, shared: &Arc<Shared>) {
         if shared.is_past_pages.load(Ordering::Relaxed) {
             self.context.recent.forget(shared.hash);
@@ -282,7 +283,8 @@ impl Core {
         let last_use = last_use.unwrap_or_else(SystemTime::now);
         let (kept, unsynced) = shared.retire(&self.context, last_use);
         if shared.is_complete() && !kept.is_some_and(|summary| summary.is_complete()) {
-            // The disk refused the map: those who were told of the file must hear of that too.
+            // The disk refused the map. Nodes that were told of the complete file must learn of the
+            // loss.
             self.tell_of_loss(shared.hash, shared.size_bytes);
         }
         let charged_bytes = shared.charged_bytes();
@@ -319,9 +321,9 @@ impl Core {
 }
 
 impl LoadedMap {
-    /// Whether the end of the file was verified, which no other size than the true one allows. Of
-    /// what is in doubt that was so in another life: until it is looked at nobody's word that the
-    /// size is another takes it away.
+    /// Returns whether the end of the file was verified, which is possible only with the true size.
+    /// Doubtful pages count, because they were verified in an earlier run. Until they are checked,
+    /// a claim of another size does not remove them.
     fn size_is_proven(&self) -> bool {
         let pages = super::pages::page_count(self.size_bytes);
         let last = pages.saturating_sub(1)..pages;

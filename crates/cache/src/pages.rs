@@ -1,7 +1,8 @@
-//! Which 4 KiB pages of a file are there: a sparse bitmap of 2 MiB blocks.
+//! Set of the 4 KiB pages of a file: a sparse bitmap of 2 MiB blocks.
 //!
-//! Pure. A block costs about a hundred bytes, so the memory for one file is at most a fortieth of
-//! what is cached of it, and for a file that is read in order one in twenty thousand.
+//! Pure. A block costs about a hundred bytes. The memory for one file is therefore at most a
+//! fortieth of its cached bytes, and about one in twenty thousand for a file that is read
+//! sequentially.
 
 use std::collections::BTreeMap;
 use std::ops::{Add, Range, Sub};
@@ -13,27 +14,28 @@ pub(super) const BLOCK_PAGES: u64 = 512;
 /// Pages of one 64 KiB chunk.
 pub(super) const CHUNK_PAGES: u64 = CHUNK_BYTES / PAGE_BYTES;
 
-/// The pages of one block, the lowest bit first.
+/// Bitmap of the pages of one block, lowest bit first.
 pub(super) type Bits = [u64; 8];
 
-/// How many pages a file of `size_bytes` has; the last may be short.
+/// Returns the number of pages of a file of `size_bytes`. The last page may be short.
 pub(super) const fn page_count(size_bytes: u64) -> u64 {
     size_bytes.div_ceil(PAGE_BYTES)
 }
 
-/// The pages that lie wholly within `range`; the file's short last page counts as whole.
+/// Returns the pages that lie completely within `range`. A short last page of the file counts as
+/// complete.
 pub(super) fn pages_in(range: ByteRange, size_bytes: u64) -> Range<u64> {
     let whole = range.align_in(PAGE_BYTES, size_bytes);
     whole.start / PAGE_BYTES..whole.end.div_ceil(PAGE_BYTES)
 }
 
-/// The pages that `range` touches.
+/// Returns the pages that overlap `range`.
 pub(super) fn pages_around(range: ByteRange, size_bytes: u64) -> Range<u64> {
     let around = range.align_out(PAGE_BYTES, size_bytes);
     around.start / PAGE_BYTES..around.end.div_ceil(PAGE_BYTES)
 }
 
-/// The bytes of pages, cut at the file's size.
+/// Returns the byte range of `pages`, cut at the end of the file.
 pub(super) fn bytes_of(pages: &Range<u64>, size_bytes: u64) -> ByteRange {
     ByteRange::new(
         (pages.start * PAGE_BYTES).min(size_bytes),
@@ -85,7 +87,7 @@ impl PageMap {
         self.counts = self.counts - before + counts_of(bits);
     }
 
-    /// What [`PageMap::insert`] would add to the counts.
+    /// Returns the counts that [`PageMap::insert`] would add.
     pub(super) fn growth(&self, pages: Range<u64>) -> Counts {
         let mut growth = Counts::default();
         for (block, mask) in masks(pages) {
@@ -104,13 +106,13 @@ impl PageMap {
         self.next(pages.start, pages.end, true) < pages.end
     }
 
-    /// The first run of absent pages within `pages`.
+    /// Returns the first run of absent pages within `pages`.
     pub(super) fn first_missing(&self, pages: Range<u64>) -> Option<Range<u64>> {
         let start = self.next(pages.start, pages.end, false);
         (start < pages.end).then(|| start..self.next(start, pages.end, true))
     }
 
-    /// The runs of present pages within `pages`, in order.
+    /// Returns the runs of present pages within `pages`, in order.
     pub(super) fn runs(&self, pages: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
         let mut from = pages.start;
         std::iter::from_fn(move || {
@@ -121,14 +123,14 @@ impl PageMap {
         })
     }
 
-    /// The present bytes of a file of this size.
+    /// Returns the present byte ranges of a file of this size.
     pub(super) fn extents(&self, size_bytes: u64) -> ExtentSet {
         self.runs(0..page_count(size_bytes))
             .map(|run| bytes_of(&run, size_bytes))
             .collect()
     }
 
-    /// How many bytes of a file of this size are present.
+    /// Returns the number of present bytes of a file of this size.
     pub(super) fn byte_count(&self, size_bytes: u64) -> u64 {
         let pages = page_count(size_bytes);
         let short = pages * PAGE_BYTES - size_bytes;
@@ -156,7 +158,7 @@ impl PageMap {
         self.blocks.iter().map(|(block, bits)| (*block, bits))
     }
 
-    /// The first page from `from` on, before `end`, that is present (or absent); else `end`.
+    /// Returns the first present page (or absent page) in `from..end`, or `end` if there is none.
     fn next(&self, from: u64, end: u64, present: bool) -> u64 {
         let mut page = from;
         while page < end {
@@ -180,7 +182,7 @@ impl PageMap {
     }
 }
 
-/// The blocks that `pages` touches, each with the bits of it.
+/// Returns the blocks that `pages` overlaps, each with the bits of the overlap.
 pub(super) fn masks(pages: Range<u64>) -> impl Iterator<Item = (u64, Bits)> {
     let last = if pages.is_empty() {
         0
@@ -199,7 +201,7 @@ pub(super) fn masks(pages: Range<u64>) -> impl Iterator<Item = (u64, Bits)> {
     })
 }
 
-/// A word whose lowest `count` bits are set.
+/// Returns a word whose lowest `count` bits are set.
 const fn below(count: u64) -> u64 {
     if count >= 64 {
         u64::MAX
@@ -223,7 +225,7 @@ fn counts_of(bits: &Bits) -> Counts {
     }
 }
 
-/// How many pages are on disk, and how many chunks and map blocks have at least one of them.
+/// Number of pages on disk, and numbers of chunks and map blocks with at least one of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) pages: u64,

@@ -1,6 +1,6 @@
-//! The pinned hashes and their file: a line each, with what its user calls it, replaced as a whole
-//! and synced, so that a crash at any point leaves the old list or the new one. Its first line has
-//! how many there are and what they hash to, so that what the disk loses of it is noticed.
+//! Pinned hashes and their file. The file has one line per pin, with the label of its user. It is
+//! replaced as a whole and synced, so that a crash leaves either the old or the new list. The first
+//! line states the number of pins and their hash, so that damage by the disk is detected.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,19 +14,19 @@ use super::{CacheError, PINS_MAX};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::files::aside;
 
-/// How the first line begins.
+/// Prefix of the first line.
 const HEAD: &str = "pins ";
 
-/// The set of pins, as on disk.
+/// Set of pins, as stored on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pins {
-    /// With their labels, empty where they have none.
+    /// Labels by hash; a label may be empty.
     hashes: BTreeMap<ContentHash, Box<[u8]>>,
 }
 
 impl Pins {
-    /// Reads the list. Of one that is damaged what can be read holds from now on, and the file is
-    /// kept beside; gives what is to be told of that.
+    /// Reads the list. If the file is damaged, uses the readable pins and keeps a copy of the
+    /// damaged file. Returns a message about the damage, if any.
     pub(super) fn open(layout: &Layout, disk: &Disk) -> Result<(Self, Option<String>), CacheError> {
         let path = layout.pins();
         let bytes = match fs::read(&path) {
@@ -43,7 +43,7 @@ impl Pins {
             let now = if kept.is_ok() && pins.save(layout, disk).is_ok() {
                 format!("; the file is now {}", aside.display())
             } else {
-                // the next start finds the file as this one did
+                // The next start finds the damaged file unchanged.
                 String::new()
             };
             let path = path.display();
@@ -55,8 +55,9 @@ impl Pins {
         Ok((pins, told))
     }
 
-    /// What a file holds, and what is wrong with it: what is whole is as it would be written, or
-    /// as it was before there were first lines.
+    /// Parses a file. Returns its pins and a description of the damage, if any. A file is undamaged
+    /// if it equals the encoding of its pins, with or without the first line. Older versions wrote
+    /// no first line.
     fn read(bytes: &[u8]) -> (Self, Option<String>) {
         let text = String::from_utf8_lossy(bytes);
         let head = text.lines().next().and_then(|it| it.strip_prefix(HEAD));
@@ -82,14 +83,14 @@ impl Pins {
         self.iter().map(line_of_pin).collect()
     }
 
-    /// The whole file.
+    /// Encodes the whole file.
     fn text(&self) -> String {
         let (count, lines) = (self.hashes.len(), self.lines());
         let sum = ContentHash::of(lines.as_bytes());
         format!("{HEAD}{count} {sum}\n{lines}")
     }
 
-    /// The set with the hashes and their labels added; one that is empty takes none away.
+    /// Returns the set with the hashes and labels added. An empty label leaves the existing one.
     pub(super) fn with(&self, pins: &[(ContentHash, Box<[u8]>)]) -> Result<Self, CacheError> {
         let mut changed = self.clone();
         for (hash, label) in pins {
@@ -104,7 +105,7 @@ impl Pins {
         Ok(changed)
     }
 
-    /// The set with the hashes taken out.
+    /// Returns the set without the hashes.
     pub(super) fn without(&self, hashes: &[ContentHash]) -> Self {
         let mut changed = self.clone();
         for hash in hashes {
@@ -113,7 +114,7 @@ impl Pins {
         changed
     }
 
-    /// Puts the list on disk.
+    /// Writes the list to disk.
     pub(super) fn save(&self, layout: &Layout, disk: &Disk) -> Result<(), CacheError> {
         disk.replace(&layout.pins(), self.text().as_bytes(), Reach::Name)
             .map_err(|error| CacheError::io("write", layout.pins(), error))
@@ -139,7 +140,7 @@ fn line_of_pin((hash, label): (ContentHash, &[u8])) -> String {
     }
 }
 
-/// A label that cannot be read costs itself alone.
+/// Parses a line. An unreadable label is dropped, and its pin is kept.
 fn pin_of_line(line: &str) -> Option<(ContentHash, Box<[u8]>)> {
     let (hash, label) = line.split_once(' ').unwrap_or((line, ""));
     let label = BASE64URL_NOPAD.decode(label.as_bytes()).unwrap_or_default();

@@ -1,11 +1,11 @@
-//! Disk space for what a stream brings next, taken before it comes (fallocate(2)): the file system
-//! finds it once for many writes, and lets several threads write into it at a time, where for each
-//! piece of a hole it lets in one alone (`ext4_dio_write_checks`, fs/ext4/file.c).
+//! Disk space allocated ahead of a stream (fallocate(2)). The file system then searches for space
+//! once for many writes, and several threads can write into it at the same time. Into a hole it
+//! lets only one thread write at a time (`ext4_dio_write_checks`, fs/ext4/file.c).
 //!
-//! Such pages count like all that takes disk space. Never more of them than lie right before, so a
-//! file that is read here and there takes at most twice what is cached of it, and no more in all
-//! than a part of the budget, but for files that ask at the same moment. Whoever closes the file
-//! gives back those that nothing came for.
+//! Preallocated pages count against the budget like all pages on disk. Their number never exceeds
+//! the number of present pages directly before them, so a file that is read at random takes at most
+//! twice its cached bytes. In total they take at most a fixed part of the budget, which concurrent
+//! requests can exceed slightly. Closing a file frees its unused preallocated pages.
 
 use std::io;
 use std::ops::Range;
@@ -15,18 +15,19 @@ use super::direct::DIRECT_FILE_MIN_BYTES;
 use super::pages::{PageMap, page_count};
 use p2pfs_types::extent::PAGE_BYTES;
 
-/// The most that is taken at a time.
+/// Maximum allocation at a time.
 const STEP_MAX_PAGES: u64 = (64 << 20) / PAGE_BYTES;
-/// The least: for less it is not worth a system call that waits for all writes under way.
+/// Minimum allocation. A smaller one is not worth a system call that waits for all writes in
+/// flight.
 const STEP_MIN_PAGES: u64 = (4 << 20) / PAGE_BYTES;
-/// The part of the budget that all files together may have so.
+/// Divisor of the budget: all files together may preallocate this part of it.
 const PART_OF_BUDGET: u64 = 16;
 
-/// What all open files have.
+/// Preallocated bytes of all open files.
 #[derive(Default)]
 pub(super) struct Preallocated {
     bytes: AtomicU64,
-    /// Whether the file system gives no space before it is written to.
+    /// Whether the file system does not support preallocation.
     is_refused: AtomicBool,
 }
 
@@ -35,14 +36,14 @@ impl Preallocated {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether so many bytes more may be taken.
+    /// Returns whether `more_bytes` more bytes may be allocated.
     pub(crate) fn allows(&self, more_bytes: u64, budget_bytes: u64) -> bool {
         let is_refused = self.is_refused.load(Ordering::Relaxed);
         !is_refused && self.bytes() + more_bytes <= budget_bytes / PART_OF_BUDGET
     }
 
-    /// What the file system said that was asked for some; whether it may have given any. One that
-    /// is full gives what it has before it fails.
+    /// Evaluates the result of an allocation. Returns whether the file system may have allocated
+    /// space: a full file system allocates what it has before it fails.
     pub(crate) fn may_be_given(&self, answer: &io::Result<()>) -> bool {
         let error = answer.as_ref().err().and_then(io::Error::raw_os_error);
         let is_refused = error == Some(libc::EOPNOTSUPP);
@@ -52,7 +53,8 @@ impl Preallocated {
         !is_refused
     }
 
-    /// A file had so many pages, and has as many as are left now.
+    /// Updates the total after the preallocated pages of a file changed from `before_pages` to
+    /// `left`.
     pub(crate) fn changed(&self, before_pages: u64, left: &PageMap) {
         let (before, now) = (before_pages, left.counts().pages);
         let more_bytes = now.saturating_sub(before) * PAGE_BYTES;
@@ -62,8 +64,8 @@ impl Preallocated {
     }
 }
 
-/// The space to take with these pages: as much as is present right before them. None where that is
-/// too little.
+/// Returns the range to allocate together with `pages`: as many pages as are present directly
+/// before them. Returns `None` if that is too little.
 pub(super) fn next_step(
     present: &PageMap,
     preallocated: &PageMap,
@@ -86,7 +88,7 @@ pub(super) fn next_step(
 mod tests {
     use super::*;
 
-    /// In pages; what the tests speak of are MiB.
+    /// In pages; the tests count in MiB.
     const MIB: u64 = (1 << 20) / PAGE_BYTES;
     const SIZE_MIB: u64 = 1024;
 
@@ -98,7 +100,7 @@ mod tests {
         map
     }
 
-    /// What is taken with the MiB at `start`.
+    /// Returns the range allocated with the MiB at `start`.
     fn step_at(start: u64, present: &[(u64, u64)], ahead: &[(u64, u64)]) -> Option<(u64, u64)> {
         let pages = start * MIB..(start + 1) * MIB;
         let step = next_step(&map(present), &map(ahead), &pages, SIZE_MIB << 20)?;
@@ -112,7 +114,7 @@ mod tests {
         for (at, length) in [(4, 4), (9, 9), (64, 64), (200, 64)] {
             assert_eq!(step_at(at, &[(0, at)], &[]), Some((at, at + length)));
         }
-        // some pieces are late
+        // Some pieces are late.
         assert_eq!(step_at(8, &[(0, 3), (4, 8)], &[]), Some((8, 15)));
     }
 

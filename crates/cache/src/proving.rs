@@ -1,8 +1,8 @@
-//! Checking what an open file has on disk against its hash: what is in doubt as it is read, what is
-//! proven to others, what is checked on demand; and taking out what is damaged.
+//! Verification of an open file against its hash: doubtful pages at their first read, ranges that
+//! are proven to peers, and checks on demand. Damaged pages are removed.
 //!
-//! Only whole chunks can be checked: an outboard has no hash for less. Single pages of a chunk
-//! are believed because their record says that they were written in this boot, or synced.
+//! Only complete chunks can be checked, because an outboard has no hash for less. Single pages of a
+//! chunk are trusted because their record states that they were written in this boot or synced.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ChunkIndex};
 use p2pfs_types::files::is_want;
 
 impl Shared {
-    /// The first pages of a range that are missing, once what is in doubt was settled.
+    /// Returns the first missing pages of a range, after a check of its doubtful pages.
     pub(super) fn first_missing(&self, context: &Context, range: ByteRange) -> Option<Range<u64>> {
         if self.is_complete() {
             return None;
@@ -38,8 +38,8 @@ impl Shared {
         }
     }
 
-    /// Proves a range that is all present, by its bytes in `data`. What does not is dropped, and so
-    /// is what cannot be read.
+    /// Proves a range that is completely present, with its bytes in `data`. Parts that fail
+    /// verification or cannot be read are dropped.
     pub(super) fn prove(
         &self,
         context: &Context,
@@ -57,8 +57,8 @@ impl Shared {
         }
     }
 
-    /// Takes a range of whole chunks as missing, on disk first of all. Its bytes stay on disk,
-    /// where they cost budget, until they are stored anew.
+    /// Marks a range of complete chunks as missing, on disk first. Its bytes stay on disk and count
+    /// against the budget until they are stored again.
     pub(super) fn drop_range(&self, context: &Context, range: ByteRange) {
         let mut map = self.map.lock();
         let pages = pages_around(range, self.size_bytes);
@@ -87,12 +87,12 @@ impl Shared {
         }
     }
 
-    /// Checks the whole chunks of a range; says how many bytes were dropped.
+    /// Checks the complete chunks of a range. Returns the number of dropped bytes.
     pub(super) fn check(&self, context: &Context, range: ByteRange) -> u64 {
         let before = self.cached_bytes();
         let pages = pages_around(range, self.size_bytes);
         if self.state.lock().present.contains(pages) {
-            // What fails is dropped chunk by chunk inside.
+            // Failed chunks are dropped by `prove`.
             let prove = |data| self.prove(context, range, OnDisk(data));
             let _ = self.data().map(prove);
         } else {
@@ -101,8 +101,8 @@ impl Shared {
         before.saturating_sub(self.cached_bytes())
     }
 
-    /// How many bytes of a range of whole chunks are on disk, doubtful ones too, and how many of
-    /// them can be checked.
+    /// Returns how many bytes of a range of chunks are on disk, including doubtful ones, and how
+    /// many of them can be checked.
     pub(super) fn bytes_to_check(&self, range: ByteRange) -> (u64, u64) {
         let state = self.state.lock();
         let (mut bytes, mut checkable_bytes) = (0, 0);
@@ -119,7 +119,7 @@ impl Shared {
         (bytes, checkable_bytes)
     }
 
-    /// Drops the whole chunks of a range that do not prove themselves.
+    /// Drops the complete chunks of a range that fail verification.
     pub(super) fn drop_unproven(&self, context: &Context, range: ByteRange) {
         for chunk in self.chunks_of(range) {
             let pages = pages_around(chunk, self.size_bytes);
@@ -130,8 +130,8 @@ impl Shared {
         }
     }
 
-    /// Makes up its mind about the doubtful chunks of a range: they are present, or worth nothing.
-    /// Says how many bytes were worth nothing.
+    /// Checks the doubtful chunks of a range: they become present or stale. Returns the number of
+    /// bytes that became stale.
     pub(super) fn settle(&self, context: &Context, range: ByteRange) -> u64 {
         let mut lost_bytes = 0;
         for chunk in self.chunks_of(range) {
@@ -169,7 +169,7 @@ impl Shared {
         lost_bytes
     }
 
-    /// The same for all that is in doubt, for as long as `goes_on` says so.
+    /// Checks all doubtful chunks while `goes_on` returns true.
     pub(super) fn settle_all(&self, context: &Context, goes_on: impl Fn() -> bool) {
         let all = 0..page_count(self.size_bytes);
         let doubtful: Vec<_> = self.state.lock().doubt.runs(all).collect();
@@ -189,7 +189,7 @@ impl Shared {
         (range.start / CHUNK_BYTES..end).map(move |index| ChunkIndex(index).range(size_bytes))
     }
 
-    /// Whether a chunk on disk matches the hash.
+    /// Returns whether a chunk on disk matches the hash.
     fn proves(&self, chunk: ByteRange) -> bool {
         let pairs = self.pairs();
         let encode = |data| digest::encode(self.hash, self.size_bytes, chunk, OnDisk(data), pairs);
@@ -197,7 +197,7 @@ impl Shared {
     }
 }
 
-/// Whether the bytes on disk are at fault: they are wrong, or the disk does not give them.
+/// Returns whether the bytes on disk are the cause: they are wrong or unreadable.
 fn is_damage(error: &DigestError) -> bool {
     match error {
         DigestError::LocalMismatch => true,

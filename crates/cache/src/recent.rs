@@ -1,8 +1,9 @@
-//! The last bytes that went to the disk past the kernel's pages: who they were fetched ahead of
-//! asks for them soon, and so do others that fetch the same file. The disk would have to give back
-//! what it was just given.
+//! Memory copy of the last bytes written past the page cache. The reader for which they were read
+//! ahead requests them soon, and so do peers that fetch the same file. Without this copy the disk
+//! would have to return bytes it has just received.
 //!
-//! Owns memory up to a bound, and knows what is in it by its content alone, so it is never wrong.
+//! The copy has a size limit. Pieces are identified by their content hash, so they are never
+//! outdated.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,11 +14,11 @@ use parking_lot::Mutex;
 use p2pfs_types::digest::{AppendAt, ContentHash, ReadAt};
 use p2pfs_types::extent::ByteRange;
 
-/// As much as is fetched ahead of one reader. Many slow ones share it, and have the rest from the
-/// disk.
+/// Size limit of the copy: the read-ahead of one reader. If many slow readers share it, the rest
+/// comes from the disk.
 const RECENT_MAX_BYTES: usize = 16 << 20;
 
-/// What was stored last, of all files that are open.
+/// Most recently stored bytes of all open files.
 #[derive(Default)]
 pub(super) struct Recent {
     list: Mutex<List>,
@@ -37,7 +38,7 @@ struct Piece {
 }
 
 impl Recent {
-    /// Keeps bytes of a content, in the place of those that are here for longest.
+    /// Adds bytes of a content, and drops the oldest pieces beyond the limit.
     pub(crate) fn keep(&self, hash: ContentHash, offset: u64, bytes: Bytes) {
         let range = ByteRange::at(offset, bytes.len() as u64);
         let mut gone = Vec::new();
@@ -51,11 +52,11 @@ impl Recent {
             gone.push(oldest);
         }
         drop(list);
-        // a mebibyte goes back to the system outside of the lock
+        // The memory is returned to the system outside the lock.
         drop(gone);
     }
 
-    /// A range in order, where all of it is here.
+    /// Returns a range in order, if it is completely in memory.
     fn parts(&self, hash: ContentHash, range: ByteRange) -> Option<Vec<Bytes>> {
         let list = self.list.lock();
         let mut parts = Vec::new();
@@ -72,7 +73,7 @@ impl Recent {
         Some(parts)
     }
 
-    /// Nobody has the content open any more.
+    /// Drops the bytes of a content that is no longer open.
     pub(crate) fn forget(&self, hash: ContentHash) {
         let mut list = self.list.lock();
         let (gone, kept): (VecDeque<_>, VecDeque<_>) =
@@ -89,9 +90,9 @@ impl Recent {
     }
 }
 
-/// A content's bytes from memory where they are there, else from `rest`.
+/// Source that reads the bytes of a content from memory, or from `rest` if they are not there.
 pub(super) struct RecentOr<'a, R> {
-    /// Nothing where none of the file can be there.
+    /// `None` if no byte of the file can be in memory.
     pub recent: Option<&'a Recent>,
     pub hash: ContentHash,
     pub rest: R,
@@ -137,7 +138,7 @@ mod tests {
     const B: ContentHash = ContentHash::new([2; 32]);
     const MIB: usize = 1 << 20;
 
-    /// What the content has at a place, so that a byte from elsewhere is seen.
+    /// Returns bytes that depend on their position, so that misplaced bytes are detected.
     fn content(range: ByteRange) -> Vec<u8> {
         (range.start..range.end)
             .map(|at| (at % 251) as u8)
@@ -148,7 +149,8 @@ mod tests {
         recent.keep(hash, range.start, content(range).into());
     }
 
-    /// What is read of a range, and by either way alike; nothing where memory does not have it.
+    /// Reads a range with both methods, which must agree. Returns `None` if the range is not in
+    /// memory.
     fn read(recent: &Recent, hash: ContentHash, range: ByteRange) -> Option<Vec<u8>> {
         let nowhere: &[u8] = &[];
         let source = RecentOr {

@@ -1,8 +1,8 @@
-//! Room in the budget for bytes that are not the cache's own: unverified ones of legacy peers.
+//! Room in the budget for bytes outside the cache: unverified bytes of legacy peers.
 //!
-//! They are charged like cached pages, by the same rules: the budget and the free-space floor hold,
-//! and the least recently used files make room. What is reserved is never evicted; its owner
-//! drops it.
+//! Reservations are charged like cached pages, under the same rules: the budget and the free-space
+//! floor hold, and the least recently used files are evicted. A reservation is never evicted; its
+//! owner drops it.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use super::Cache;
 use super::core::Core;
 use p2pfs_types::extent::PAGE_BYTES;
 
-/// Bytes of the budget; given back when dropped.
+/// Reserved bytes of the budget; released when dropped.
 pub struct Reservation {
     core: Arc<Core>,
     charged_bytes: u64,
 }
 
 impl Cache {
-    /// An empty room, to grow.
+    /// Creates an empty reservation.
     pub fn reservation(&self) -> Reservation {
         Reservation {
             core: self.core().clone(),
@@ -27,8 +27,8 @@ impl Cache {
 }
 
 impl Reservation {
-    /// Grows until it holds so many bytes, evicting cached files for them. False where there is no
-    /// room: it is as before then.
+    /// Grows the reservation to `bytes` and evicts cached files if needed. Returns `false` if there
+    /// is no room; the reservation is unchanged then.
     pub fn grow_to(&mut self, bytes: u64) -> bool {
         let wanted_bytes = bytes.next_multiple_of(PAGE_BYTES);
         let more_bytes = wanted_bytes.saturating_sub(self.charged_bytes);
@@ -44,7 +44,7 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         let mut index = self.core.index.lock();
         index.recharge(self.charged_bytes, 0);
-        // how much that freed is for the file system to say
+        // Only the file system knows how much space this freed.
         index.forget_measure();
     }
 }

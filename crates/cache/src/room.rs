@@ -1,4 +1,4 @@
-//! How much more the cache can take, and what keeps it from more.
+//! Remaining capacity of the cache and its limits.
 
 use rustix::fs::StatVfsMountFlags;
 
@@ -9,30 +9,31 @@ use super::index::Entry;
 use super::layout::Layout;
 use p2pfs_types::digest::ContentHash;
 
-/// Why bytes do not fit.
+/// Reason why bytes do not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lack {
-    /// The budget is too small for them beside what has to stay.
+    /// The budget is too small for the bytes in addition to the retained ones.
     Budget {
+        /// Budget in bytes.
         budget_bytes: u64,
-        /// What has to stay.
+        /// Budget bytes that cannot be evicted.
         kept_bytes: u64,
     },
     /// The disk is too small or too full.
     Disk {
-        /// What it has free, with what the cache would give up.
+        /// Free bytes of the disk, including those that evictions would free.
         free_bytes: u64,
-        /// What of it stays free.
+        /// Bytes of the disk that must stay free.
         floor_bytes: u64,
     },
-    /// The disk takes no writes.
+    /// The disk refuses writes.
     Refused {
-        /// What the system says.
+        /// Error of the system.
         why: String,
     },
 }
 
-/// What is free for more, as it was when it was looked at.
+/// Snapshot of the remaining capacity.
 #[derive(Clone, Debug)]
 pub struct Room {
     budget_bytes: u64,
@@ -43,7 +44,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// What keeps so many bytes more out; none where they fit.
+    /// Returns the reason why `bytes` more bytes do not fit, or `None` if they fit.
     pub fn lack(&self, bytes: u64) -> Option<Lack> {
         let bytes = self.taken_bytes.saturating_add(bytes);
         let (budget_bytes, kept_bytes) = (self.budget_bytes, self.kept_bytes);
@@ -62,46 +63,49 @@ impl Room {
         }
     }
 
-    /// From now on so many are taken.
+    /// Deducts `bytes` from the capacity.
     pub fn take(&mut self, bytes: u64) {
         self.taken_bytes = self.taken_bytes.saturating_add(bytes);
     }
 }
 
-/// What is not evicted, in bytes of the budget.
+/// Budget bytes that are not evicted.
 struct Kept {
-    /// Of what is open and not pinned, and what is reserved.
+    /// Bytes of open, unpinned files and of reservations.
     in_use_bytes: u64,
-    /// Of what is pinned and begun: what it takes, and what it takes once it is whole.
+    /// Current charge of pinned files that have an entry.
     pinned_charge_bytes: u64,
+    /// Charge of these pinned files once they are complete.
     pinned_cost_bytes: u64,
 }
 
 impl Cache {
-    /// Room for what is to come now, were all evicted that may be: beside what is open, and what
-    /// is pinned, which counts as if it were whole. Waits for the disk.
+    /// Returns the capacity for new files if all evictable files were evicted. Open files and
+    /// pinned files remain, and pinned files count as complete. Waits for the disk.
     pub fn room(&self) -> Room {
         self.look(|kept| kept.in_use_bytes.saturating_add(kept.pinned_cost_bytes))
     }
 
-    /// Room for what is to stay: beside what is pinned. Waits for the disk.
+    /// Returns the capacity for files that will be pinned. Only pinned files remain, and they count
+    /// as complete. Waits for the disk.
     pub fn room_to_stay(&self) -> Room {
         self.look(|kept| kept.pinned_cost_bytes)
     }
 
-    /// Whether so many bytes could be reserved now, were all evicted that may be. Not a promise.
-    /// Waits for the disk.
+    /// Returns whether `bytes` bytes could be reserved now if all evictable files were evicted.
+    /// This is not a promise. Waits for the disk.
     pub fn could_hold(&self, bytes: u64) -> bool {
         let room = self.look(|kept| kept.in_use_bytes.saturating_add(kept.pinned_charge_bytes));
         room.lack(bytes).is_none()
     }
 
-    /// What the pinned contents of which something is here take of the budget once they are whole.
+    /// Returns the budget bytes of the pinned contents that have an entry, once they are complete.
     pub fn pinned_cost_bytes(&self) -> u64 {
         self.core().index.lock().tally().pinned_cost_bytes
     }
 
-    /// What a content takes beside what stays now, were it to be whole.
+    /// Returns the additional budget bytes that a complete content would take beyond its retained
+    /// bytes.
     pub fn bytes_to_come(&self, hash: &ContentHash, size_bytes: u64) -> u64 {
         let index = self.core().index.lock();
         let kept = index.get(hash).filter(|_| !index.is_evictable(hash));
@@ -124,7 +128,8 @@ impl Cache {
         let (budget_bytes, floor_bytes) = (index.budget_bytes, index.floor_bytes);
         drop(index);
         let free_bytes = writable_bytes(&core.context.disk, &core.context.layout);
-        // what is charged is given up, but for what is kept, which the disk must yet take
+        // All charged bytes are freed except the retained ones, for which the disk still needs
+        // room.
         let free_bytes = free_bytes.map(|free_bytes| {
             let in_all_bytes = free_bytes.saturating_add(charged_bytes);
             in_all_bytes.saturating_sub(kept_bytes)
@@ -139,7 +144,7 @@ impl Cache {
     }
 }
 
-/// What the disk has free for writes, or why it takes none.
+/// Returns the free bytes of the disk, or the reason why it refuses writes.
 fn writable_bytes(disk: &Disk, layout: &Layout) -> Result<u64, String> {
     let dir = &layout.dir;
     let stat = rustix::fs::statvfs(dir).map_err(|errno| errno.to_string())?;

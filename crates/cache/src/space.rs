@@ -1,5 +1,5 @@
-//! Room for pages that are about to be written: charged to the budget, and for a stream taken from
-//! the disk ahead.
+//! Room for pages that are about to be written: charged to the budget, and for a stream also
+//! preallocated on disk.
 
 use std::fs::File;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use super::pages::{Counts, bytes_of};
 use super::prealloc::next_step;
 
 impl Shared {
-    /// Charges the budget for pages that will be written.
+    /// Charges the budget for pages that will be written. Returns `None` if they do not fit.
     pub(super) fn charge(&self, core: &Core, pages: &Range<u64>) -> Option<Counts> {
         let mut in_flight = self.room.lock();
         let state = self.state.lock();
@@ -27,7 +27,7 @@ impl Shared {
         Some(growth)
     }
 
-    /// Changes the state and gives back what of the charge was not needed.
+    /// Changes the state and releases the unused part of the charge.
     pub(super) fn settle_room(&self, core: &Core, growth: Counts, change: impl FnOnce(&mut State)) {
         let mut in_flight = self.room.lock();
         let mut state = self.state.lock();
@@ -45,8 +45,8 @@ impl Shared {
         }
     }
 
-    /// Whether the disk has given space for pages that are about to be written. It is asked for it
-    /// where they go on with a stream.
+    /// Returns whether the disk has allocated space for pages that are about to be written. If they
+    /// continue a stream, requests an allocation.
     pub(super) fn is_preallocated(&self, core: &Core, data: &File, pages: &Range<u64>) -> bool {
         let step = {
             let state = self.state.lock();
@@ -81,7 +81,7 @@ impl Shared {
 }
 
 impl State {
-    /// Pages that another thread is writing meanwhile may be among them, or have been written.
+    /// Adds preallocated pages, except those that another thread has written or is writing.
     fn add_preallocated(&mut self, step: Range<u64>) {
         let known = [&self.present, &self.doubt, &self.stale];
         let known: Vec<_> = known

@@ -1,7 +1,8 @@
-//! Taking verified bytes in.
+//! Storing of verified bytes.
 //!
-//! The order is: room for the pages is charged, the bytes are written, and only then are the pages
-//! present. No lock but the file's own is held meanwhile, and none during the write.
+//! The room for the pages is charged first, then the bytes are written, and only then are the pages
+//! present. Only the lock of the file is held meanwhile, and no lock during a write into allocated
+//! space.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -18,28 +19,27 @@ use p2pfs_types::digest::{Grain, HashPair, Verified};
 use p2pfs_types::extent::PAGE_BYTES;
 use p2pfs_types::files::is_full;
 
-/// How many hash pairs of a file wait in memory at most (1 MiB) before they are written with the
-/// map.
+/// Maximum number of hash pairs of a file in memory (1 MiB) before they are written with the map.
 const PENDING_MAX: usize = 16 << 10;
 
-/// How bytes went to the data file.
+/// Path by which bytes reached the data file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// The kernel has them in its pages, and writes them behind.
+    /// In the page cache; the kernel writes them behind.
     ByPages,
-    /// Only the disk has them.
+    /// On the disk only.
     PastPages,
 }
 
 impl CacheFile {
-    /// Keeps the whole pages of a verified range; parts of pages at its ends are left out.
+    /// Stores the whole pages of a verified range. Partial pages at its ends are left out.
     ///
-    /// The range must come from `digest::decode` for this file's hash and size: nothing here can
-    /// tell.
+    /// The range must come from `digest::decode` for the hash and size of this file. This function
+    /// cannot verify that.
     ///
     /// # Errors
-    /// [`CacheError::BadShape`] where the bytes are not as many as the range has, or not within
-    /// this file.
+    /// [`CacheError::BadShape`] if the number of bytes differs from the length of the range, or if
+    /// the range is not within this file.
     pub fn store(&self, verified: &Verified) -> Result<Stored, CacheError> {
         let shared = self.shared();
         let core = &self.handle.core;
@@ -73,9 +73,9 @@ impl CacheFile {
 }
 
 impl Shared {
-    /// Writes to the data file, one thread at a time where it has no space yet: the kernel lets no
-    /// more in, and whoever waits for it there does so spinning (`rwsem_spin_on_owner`), which
-    /// costs what others could use.
+    /// Writes to the data file, one thread at a time if the space is not allocated yet. The kernel
+    /// admits only one such writer, and waiting writers spin (`rwsem_spin_on_owner`), which wastes
+    /// processor time.
     fn write(&self, core: &Core, bytes: &[u8], pages: &Range<u64>) -> io::Result<Way> {
         let context = &core.context;
         let range = bytes_of(pages, self.size_bytes);
@@ -106,8 +106,8 @@ impl Shared {
         Ok(Way::ByPages)
     }
 
-    /// The same; where the disk has no room all the same, since others write to it or it has a
-    /// quota, what was used least recently goes for it.
+    /// Writes to the data file and evicts files if the disk is full. Other programs or a quota can
+    /// make it full although the charge succeeded.
     fn write_making_room(&self, core: &Core, bytes: &[u8], pages: &Range<u64>) -> io::Result<Way> {
         loop {
             let written = self.write(core, bytes, pages);
@@ -118,14 +118,14 @@ impl Shared {
         }
     }
 
-    /// Writes the map when enough has come together or the file is complete.
+    /// Writes the map if enough changes are pending or the file is complete.
     fn follow_up(&self, context: &Context, completed: bool) {
         let state = self.state.lock();
         let due = state.unflushed_bytes >= context.flush_bytes;
         let full = state.pending.len() >= PENDING_MAX;
         drop(state);
         if completed || full {
-            // What fails stays to be written, and was counted.
+            // A failed flush is counted, and its data stays pending.
             let _ = self.flush(context);
         } else if due {
             self.flush_unless_busy(context);
@@ -146,7 +146,7 @@ impl Shared {
     }
 }
 
-/// Pages were written: they are present now.
+/// Marks written pages as present.
 fn take_in(state: &mut State, pages: &Range<u64>, pairs: &[HashPair]) {
     state.present.insert(pages.clone());
     state.doubt.remove(pages.clone());
@@ -162,8 +162,9 @@ fn take_in(state: &mut State, pages: &Range<u64>, pairs: &[HashPair]) {
     state.unsynced = true;
 }
 
-/// Pages were perhaps written in part: where they were absent they hold nobody knows what, which
-/// takes room all the same. Where they were in doubt, the right bytes do no harm.
+/// Marks pages as stale after a write that may have been partial. Absent pages then have unknown
+/// content and still take room. Present and doubtful pages are unaffected, because the same correct
+/// bytes were written.
 fn give_up(state: &mut State, pages: &Range<u64>) {
     state.stale.insert(pages.clone());
     state.preallocated.remove(pages.clone());
@@ -174,7 +175,7 @@ fn give_up(state: &mut State, pages: &Range<u64>) {
         .for_each(|run| state.stale.remove(run));
 }
 
-/// Whether the bytes are those of the range, within the file.
+/// Checks that the bytes have the length of the range and that the range is within the file.
 fn check_shape(verified: &Verified, size_bytes: u64) -> Result<(), CacheError> {
     let range = verified.range;
     let pairs_end = Grain::CHUNK.outboard_bytes(size_bytes);

@@ -1,8 +1,8 @@
-//! Bringing a file to the disk while others use it, close it, or want its room.
+//! Syncs a file to the disk while other threads use it, close it, or need its room.
 //!
-//! A disk may take seconds for the bytes. They are waited for with nothing held, so that a file
-//! that nobody else has open is not in use for that; only the map that says that they are durable
-//! is written with the file open, and whoever finds no room meanwhile waits for the end of that.
+//! A disk may take seconds to sync the bytes. No handle and no lock is held during that wait, so
+//! the sync alone does not keep a file open. Only the map that marks the bytes as durable is
+//! written with the file open. A thread that finds no room meanwhile waits until that write ends.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use super::file::{Files, Shared};
 use super::index::{Index, Presence};
 use p2pfs_types::digest::ContentHash;
 
-/// What there is of a file to be brought to the disk.
+/// Files to sync, shared with users of an open file or opened for the sync.
 enum Bytes {
     Open(Arc<Shared>),
     Closed(Files),
 }
 
 impl Core {
-    /// Brings a file to the disk and marks it as durable. What cannot be brought there stays
-    /// marked with this boot, and was counted.
+    /// Syncs a file and marks it as durable. After a failure the file stays marked with this boot,
+    /// and the failure is counted.
     pub(super) fn bring_to_disk(self: &Arc<Self>, hash: &ContentHash) {
         let synced = match self.bytes_of(hash) {
             None => return,
@@ -35,7 +35,7 @@ impl Core {
         if let Ok(Some(file)) = self.existing_unused(hash) {
             let synced = file.shared().sync(&self.context);
             if synced.is_err() {
-                // its end would ask for the same again, and again
+                // Otherwise the close would queue the same sync again and again.
                 file.shared().state.lock().unsynced = false;
             }
         }
@@ -43,7 +43,7 @@ impl Core {
         self.settled.notify_all();
     }
 
-    /// The files of a content as they are now; they may be removed while they are synced.
+    /// Returns the current files of a content. They may be removed during the sync.
     fn bytes_of(&self, hash: &ContentHash) -> Option<Bytes> {
         let size_bytes = {
             let index = self.index.lock();
@@ -57,7 +57,7 @@ impl Core {
         files.ok().map(Bytes::Closed)
     }
 
-    /// The index, once no file is held only for its map to be written.
+    /// Locks the index once no file is open only because its map is being written.
     pub(super) fn index_at_rest(&self) -> MutexGuard<'_, Index<Handle>> {
         let mut index = self.index.lock();
         while index.held_for_a_moment {

@@ -1,4 +1,4 @@
-//! Checking all that is on disk against the hashes, on demand or after an unclean stop.
+//! Verification of all bytes on disk against their hashes, on demand or after an unclean stop.
 
 use std::ops::ControlFlow;
 
@@ -8,32 +8,32 @@ use super::core::Core;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 
-/// How much is read and checked between two looks at whether to stop: 1 MiB.
+/// Bytes read and checked between two calls of the progress callback: 1 MiB.
 const STRIDE_BYTES: u64 = 16 * CHUNK_BYTES;
 
-/// How far a verification has come.
+/// Progress of a verification.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VerifyProgress {
-    /// Files done.
+    /// Number of finished files.
     pub files: usize,
-    /// Files to do.
+    /// Number of files to check.
     pub files_total: usize,
-    /// Cached bytes of files done or looked at.
+    /// Cached bytes in finished files and in the processed part of the current one.
     pub bytes: u64,
-    /// Cached bytes of all files to do; more where some come meanwhile.
+    /// Cached bytes of all files to check. Larger if files grow during the verification.
     pub bytes_total: u64,
-    /// Those of `bytes` that were read and checked: all but pages of chunks that are not whole.
+    /// Part of `bytes` that was read and checked: all except pages of incomplete chunks.
     pub checked_bytes: u64,
     /// Bytes that were found damaged and dropped.
     pub dropped_bytes: u64,
-    /// Those of `files` that could not be opened, so that nothing of them was checked.
+    /// Part of `files` that could not be opened. Nothing of them was checked.
     pub unopened_files: usize,
 }
 
 impl Cache {
-    /// Checks every whole chunk of every file; drops what is damaged, each with an event. That is
-    /// no use of a file: the order of eviction stays. `progress` is called about once a MiB, and
-    /// ends the work by breaking.
+    /// Checks every complete chunk of every file, and drops damaged chunks with an event each. The
+    /// check is not a use of a file, so the eviction order stays. Calls `progress` about once per
+    /// MiB; a break ends the verification.
     pub fn verify(
         &self,
         progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
@@ -42,7 +42,7 @@ impl Cache {
         self.core().verify_files(files, progress)
     }
 
-    /// The same for [`Cache::unverified`] alone: what a daemon does in the background.
+    /// Checks only the files of [`Cache::unverified`]. The daemon runs this in the background.
     pub fn verify_unverified(
         &self,
         progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
@@ -67,7 +67,7 @@ impl Core {
         for hash in files {
             match self.existing_unused(&hash) {
                 Ok(Some(file)) if file.verify(&mut done, &mut progress).is_break() => return done,
-                // what was removed meanwhile is not there to be checked
+                // A file that was removed meanwhile needs no check.
                 Ok(_) => {}
                 Err(_) => done.unopened_files += 1,
             }

@@ -1,6 +1,6 @@
-//! A file that was written past the kernel's pages, brought into them since it is used again.
+//! Reads a file that was written past the page cache into it when the file is used again.
 //!
-//! Reads, and nothing else. Never waited for.
+//! The module only reads, and no caller waits for it.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -10,22 +10,23 @@ use std::thread;
 
 use super::cached_file::CacheFile;
 
-/// How much is read at once: some system call's worth, and no burden.
+/// Bytes per read: large enough to amortize a system call.
 const STEP_BYTES: usize = 256 << 10;
-/// Which part of the machine's memory such a file may take: more, and it would push itself out.
+/// Divisor of the machine's memory: the maximum size of such a file. A larger file would evict its
+/// own pages.
 const MEMORY_SHARE: u64 = 8;
 
 impl CacheFile {
-    /// Whether the kernel has at most a part of the file in its pages of it, since it went to the
-    /// disk past these, and could have all.
+    /// Returns whether the file was written past the page cache and would fit into it. Its pages
+    /// are then at most partly cached.
     pub fn is_past_pages(&self) -> bool {
         self.shared().is_past_pages.load(Ordering::Relaxed)
             && self.size_bytes() <= memory_bytes() / MEMORY_SHARE
     }
 
-    /// Has a complete file read into the kernel's pages, soon, by a thread of its own; one file at
-    /// a time, so that where another is under way nothing happens. It holds the file open and
-    /// nothing of the cache, which may evict the file or be closed meanwhile.
+    /// Reads a complete file into the page cache in a background thread. Only one file is read at a
+    /// time; if another is in progress, this call does nothing. The thread holds only the file
+    /// open, so the cache may evict the file or be closed meanwhile.
     pub fn warm(&self) {
         let Some(backing) = self.backing() else {
             return;
@@ -38,14 +39,14 @@ impl CacheFile {
             read_through(&backing, size_bytes);
             drop(turn);
         };
-        // without a thread the next reads are of the disk
+        // Without a thread, the next reads go to the disk.
         let _started = thread::Builder::new()
             .name("cache-warmer".into())
             .spawn(read);
     }
 }
 
-/// Held by the one that reads a file into the kernel's pages.
+/// Permission to read a file into the page cache; only one exists at a time.
 struct Turn(Arc<AtomicBool>);
 
 impl Turn {
@@ -61,13 +62,13 @@ impl Drop for Turn {
     }
 }
 
-/// All that the machine has.
+/// Returns the total memory of the machine.
 fn memory_bytes() -> u64 {
     let memory = rustix::system::sysinfo();
     memory.totalram as u64 * u64::from(memory.mem_unit)
 }
 
-/// What cannot be read is found by whoever needs it.
+/// Reads the whole file. Stops at an error, which the next reader will find itself.
 fn read_through(file: &File, size_bytes: u64) {
     let mut step = vec![0; STEP_BYTES];
     let mut offset = 0;

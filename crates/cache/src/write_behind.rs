@@ -1,5 +1,5 @@
-//! What is written behind the stores: maps a little after them, and files to be synced that were
-//! completed or closed.
+//! Queue of write-behind work: maps that are written shortly after stores, and completed or closed
+//! files that are synced.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -8,23 +8,24 @@ use parking_lot::{Condvar, Mutex};
 
 use p2pfs_types::digest::ContentHash;
 
-/// How long a stored page may wait for its map: what a kill can lose of a slow stream.
+/// Maximum delay until the map of a stored page is written. A kill can lose this much of a slow
+/// stream.
 const FLUSH_AFTER: Duration = Duration::from_millis(250);
-/// How often a disk that refused a write is looked at again.
+/// Interval between checks of a disk that refused a write.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
-/// How many files wait to be synced; further ones are not, which costs a check of them after a
-/// power cut.
+/// Maximum number of files that wait to be synced. Further files are not synced, which costs a
+/// check of them after a power cut.
 const SYNCS_MAX: usize = 1024;
 
-/// What is to be done next.
+/// Next work of the background thread.
 pub(super) struct Work {
     pub(super) flush: bool,
     pub(super) sync: Option<ContentHash>,
-    /// Look at the disk.
+    /// Whether to check the disk.
     pub(super) look: bool,
 }
 
-/// What there is to do.
+/// Pending work.
 #[derive(Default)]
 pub(super) struct WriteBehind {
     list: Mutex<List>,
@@ -35,13 +36,13 @@ pub(super) struct WriteBehind {
 struct List {
     flush: bool,
     sync: VecDeque<ContentHash>,
-    /// When the disk is to be looked at.
+    /// Time of the next check of the disk.
     look_at: Option<Instant>,
     stop: bool,
 }
 
 impl WriteBehind {
-    /// Some file has pages that its map does not claim yet.
+    /// Requests a flush: a file has pages that its map does not claim yet.
     pub(super) fn wake_to_flush(&self) {
         let mut list = self.list.lock();
         if !list.flush {
@@ -50,7 +51,7 @@ impl WriteBehind {
         }
     }
 
-    /// The file should be synced when there is time.
+    /// Queues a file for syncing.
     pub(super) fn sync_later(&self, hash: ContentHash) {
         let mut list = self.list.lock();
         if list.sync.len() < SYNCS_MAX && !list.sync.contains(&hash) {
@@ -59,13 +60,13 @@ impl WriteBehind {
         }
     }
 
-    /// The disk is to be looked at from time to time, or no more.
+    /// Starts or stops the periodic checks of the disk.
     pub(super) fn look_again(&self, look: bool) {
         self.list.lock().look_at = look.then(|| Instant::now() + LOOK_AGAIN_AFTER);
         self.changed.notify_one();
     }
 
-    /// Waits for work. `None` is the end.
+    /// Waits for work. Returns `None` at the end.
     pub(super) fn next(&self) -> Option<Work> {
         let mut list = self.list.lock();
         while !list.stop && !list.flush && list.sync.is_empty() && !list.is_look_due() {
@@ -90,7 +91,7 @@ impl WriteBehind {
         (!list.stop).then_some(work)
     }
 
-    /// The thread is to end.
+    /// Ends the background thread.
     pub(super) fn stop(&self) {
         self.list.lock().stop = true;
         self.changed.notify_one();
