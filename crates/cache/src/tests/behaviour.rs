@@ -1,4 +1,4 @@
-//! What a caller sees: reading, room, order, and a disk that is full.
+//! Behaviour visible to callers: reads, room, eviction order, and a full disk.
 
 use std::fs;
 use std::time::{Duration, SystemTime};
@@ -115,7 +115,7 @@ fn whole_chunks_are_offered_and_prove_themselves_to_others() {
         assert!(digest::decode(source.hash(), 300_000, range, proof.into()).is_ok());
         let elsewhere = file.encode(ByteRange::new(190_000, 197_000));
         assert!(matches!(elsewhere, Err(CacheError::NotCached { .. })));
-        // The second time, the pairs come from the disk.
+        // The second time, the pairs are read from the disk.
         cache.flush();
     }
 }
@@ -130,7 +130,7 @@ fn the_least_recently_used_file_goes_first_also_after_a_restart() {
     }
     drop(cache.existing(&sources[0].hash()).unwrap());
     drop(cache);
-    // A file system may count time in ticks: set what the order is about to be sure of it.
+    // The file system may count time in ticks, so set the time that the order depends on.
     let layout = super::super::layout::Layout {
         dir: place.cache_dir(),
     };
@@ -316,7 +316,7 @@ fn a_disk_that_is_full_all_the_same_has_room_once_something_was_evicted() {
     assert_eq!(new.store(&file, next), Stored::Kept);
     assert_eq!(cache.cached_bytes(&old.hash()), 0, "it gave its room");
     assert!(!events.try_iter().any(is_trouble));
-    // with nothing to give up, it is told
+    // Without anything to evict, the store reports a full cache.
     faults.fill();
     let next = ByteRange::new(12_288, 16_384);
     assert_eq!(new.store(&file, next), Stored::Full);

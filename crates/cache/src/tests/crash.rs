@@ -1,20 +1,20 @@
-//! The cache is killed, or loses power, at every single step of its work.
+//! The cache is killed or loses power at every single step of its work.
 
 use std::collections::BTreeMap;
 
 use super::*;
 
-/// What the cut work had been told is on disk.
+/// State that the interrupted work was told is on disk.
 #[derive(Default)]
 struct Promised {
-    /// The last answer to each pin; absent where the last call failed.
+    /// Last result of each pin call; absent if the last call failed.
     pins: BTreeMap<ContentHash, Option<bool>>,
 }
 
-/// The files that the work is about.
+/// Files used by the work.
 struct Files {
     sources: Vec<Source>,
-    /// The ranges of each file, proven once.
+    /// Verified ranges of each file, proven once.
     pieces: Vec<Vec<Verified>>,
 }
 
@@ -31,7 +31,7 @@ impl Files {
 }
 
 fn pieces_of(source: &Source) -> Vec<Verified> {
-    // a small file in parts too, although the fetcher asks for all of it
+    // A small file is stored in parts too, although the fetcher requests all of it at once.
     let step = match source.size() {
         0..=65_536 => 3 * PAGE_BYTES,
         _ => 3 * PAGE_BYTES * 5,
@@ -40,7 +40,7 @@ fn pieces_of(source: &Source) -> Vec<Verified> {
     ranges.map(|range| source.verified(range)).collect()
 }
 
-/// Opens, stores, pins, syncs, evicts, clears: every kind of change that the cache makes.
+/// Makes every kind of change: opens, stores, pins, syncs, evicts and clears.
 fn work(place: &Place, files: &Files, faults: &Arc<Faults>) -> Promised {
     let mut promised = Promised::default();
     let Ok((cache, _events)) = place.try_open(Some(faults.clone())) else {
@@ -96,7 +96,7 @@ fn work(place: &Place, files: &Files, faults: &Arc<Faults>) -> Promised {
     promised
 }
 
-/// Opens the cache as after a restart and holds it against the truth.
+/// Opens the cache as after a restart and compares it with the true content.
 fn check(place: &Place, files: &Files, promised: &Promised, what: &str) {
     let (cache, _events) = place.open();
     assert!(

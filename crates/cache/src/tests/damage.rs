@@ -1,4 +1,4 @@
-//! The disk lies: rotten data, rotten hash pairs, rotten maps.
+//! Damage on disk: corrupted data, hash pairs and maps.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -149,7 +149,7 @@ fn verifying_counts_the_bytes_that_it_checked_and_not_those_that_are_not_cached(
     let (cache, _events) = place.open();
     let source = Source::new(1, 3_000_000);
     let file = open_file(&cache, &source);
-    // a chunk, and pages of another one, which nothing can be checked by
+    // A whole chunk, and single pages of another chunk, which cannot be checked.
     source.store(&file, ByteRange::new(1 << 20, (1 << 20) + 65_536));
     source.store(&file, ByteRange::new(2 << 20, (2 << 20) + 8192));
     let mut seen = Vec::new();
@@ -218,7 +218,7 @@ fn what_was_changed_while_the_cache_was_closed_is_checked_before_it_is_believed(
             if !clean {
                 fs::remove_file(&stopped).unwrap();
             }
-            // a start that looks at nothing forgets nothing
+            // A start that checks nothing forgets nothing.
             drop(place.open());
             let (cache, _events) = place.open();
             assert!(!cache.is_complete(&source.hash()), "{clean} {size}");
@@ -248,13 +248,13 @@ fn a_stop_that_leaves_open_files_behind_is_a_clean_one_but_for_what_changes_afte
         cache.flush_at_end();
         let clean = place.cache_dir().join("clean");
         alter(&paths(&place, &sources[1]).data, &clean);
-        // as if the process had ended: nobody is told of that, and its lock is gone
+        // Simulates a process that ended without a clean stop: its lock is gone.
         fs::remove_file(place.cache_dir().join("lock")).unwrap();
         let (next, _events) = place.open();
         assert_eq!(next.unverified(), [(sources[1].hash(), size as u64)]);
         assert!(next.is_complete(&sources[0].hash()));
         assert!(!next.is_complete(&sources[1].hash()));
-        // whoever goes on after it and ends well vouches for all that is there then
+        // A process that continues after it and stops cleanly vouches for all bytes present then.
         cache.flush_at_end();
         let right = sources[1].data[7_000];
         write_later(&paths(&place, &sources[1]).data, &clean, &[right]);
@@ -405,7 +405,7 @@ fn damaged_pins_cost_only_what_is_damaged_and_are_told_of_once_and_kept_beside()
         .rposition(|byte| *byte == b'\n');
     let lost_a_line = before_last.unwrap() + 1;
     let mut rotten = sound.clone();
-    // a digit of a hash: another hash, and nothing of the line tells
+    // A changed digit makes another hash, and nothing in the line reveals it.
     let digit = rotten.iter().position(|byte| *byte == b'\n').unwrap() + 1;
     rotten[digit] = if rotten[digit] == b'0' { b'1' } else { b'0' };
     let damages = [

@@ -1,4 +1,4 @@
-//! Large files, which go to the disk past the kernel's pages.
+//! Large files, which are written past the page cache.
 
 use std::fs::File;
 use std::ops::ControlFlow;
@@ -17,11 +17,11 @@ use p2pfs_types::digest::{InMemory, ReadAt};
 use p2pfs_types::extent::CHUNK_BYTES;
 
 const MIB: u64 = 1 << 20;
-/// Not whole pages, so that the last piece goes the common way.
+/// Not a multiple of the page size, so that the last piece goes through the page cache.
 const SIZE_BYTES: u64 = DIRECT_FILE_MIN_BYTES + 3 * MIB + 777;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// On a disk, where the machine has one for what is temporary.
+/// Creates a cache on a disk, if the machine has one for temporary files.
 pub(super) fn place() -> Place {
     let disk = tempfile::tempdir_in("/var/tmp").or_else(|_| tempfile::tempdir());
     Place {
@@ -30,7 +30,7 @@ pub(super) fn place() -> Place {
     }
 }
 
-/// A range as it comes from the network: at the start of a page.
+/// Returns a range as it arrives from the network: aligned to a page in memory.
 pub(super) fn arrived(source: &Source, range: ByteRange) -> Verified {
     let verified = source.verified(range);
     let page = PAGE_BYTES as usize;
@@ -54,12 +54,13 @@ fn shuffled(mut pieces: Vec<ByteRange>, seed: u64) -> Vec<ByteRange> {
     pieces
 }
 
-/// The cached bytes, as who opens the file would read them.
+/// Opens the data file as another reader would.
 fn data_file(file: &CacheFile) -> File {
     File::open(&file.shared().paths.data).unwrap()
 }
 
-/// Whether any of it went past the kernel's pages; else says that what rests on that is skipped.
+/// Returns whether part of the file was written past the page cache. Otherwise prints that the
+/// dependent checks are skipped.
 pub(super) fn went_past_pages(file: &CacheFile, place: &Place) -> bool {
     if !file.is_past_pages() {
         let place = place.dir.path().display();
@@ -68,7 +69,7 @@ pub(super) fn went_past_pages(file: &CacheFile, place: &Place) -> bool {
     file.is_past_pages()
 }
 
-/// What is read from now on is read from the disk.
+/// Forgets the bytes in memory, so that later reads go to the disk.
 fn forget_recent(cache: &Cache, source: &Source) {
     cache.core().context.recent.forget(source.hash());
 }
@@ -115,7 +116,7 @@ fn a_large_file_leaves_the_kernels_pages_to_others_until_it_is_used_again() {
     if !went_past_pages(&file, &place) {
         return;
     }
-    // a busy disk leaves some to the kernel
+    // If the disk is busy, some writes go through the kernel.
     assert!(!(0..16).all(in_pages));
     file.warm();
     let until = Instant::now() + PATIENCE;
@@ -143,7 +144,7 @@ fn a_disk_that_takes_bytes_by_way_of_its_pages_alone_gets_them_so() {
     assert!(few.iter().all(|piece| is_in_pages(&data, piece.start)));
 }
 
-/// The kernel reads ahead of a reader, into what was not written yet: such pages hold zeros.
+/// The kernel reads ahead of a reader into unwritten ranges; such pages hold zeros.
 #[test]
 fn a_reader_beside_the_writer_never_sees_what_was_there_before() {
     let source = Source::new(4, SIZE_BYTES as usize);
@@ -194,7 +195,7 @@ fn a_reader_beside_the_writer_never_sees_what_was_there_before() {
     }
 }
 
-/// What was fetched ahead of a reader is read a moment later, and others ask for it as well.
+/// Bytes fetched ahead of a reader are read shortly later, and peers request them too.
 #[test]
 fn what_was_just_stored_is_not_asked_of_the_disk_by_readers_or_for_others() {
     let (place, source) = (place(), Source::new(6, SIZE_BYTES as usize));
@@ -219,15 +220,15 @@ fn what_was_just_stored_is_not_asked_of_the_disk_by_readers_or_for_others() {
         assert_eq!(proof, file.encode(*piece).unwrap());
     }
     let data = data_file(&file);
-    // the last first: to look at a page makes the kernel read what follows it
+    // In reverse order, because checking a page makes the kernel read the next ones.
     let past = (0..8).rev().filter(|mib| !is_in_pages(&data, mib * MIB));
-    // a busy disk leaves some to the kernel, which reads on from there
+    // If the disk is busy, some writes go through the kernel, which reads ahead from there.
     assert!(kept < 8 || past.count() == 8);
     drop(file);
     assert_eq!(bytes_kept(), 0, "nobody has it open any more");
 }
 
-/// What is in memory says nothing of the disk.
+/// Bytes in memory say nothing about the disk.
 #[test]
 fn what_rots_on_the_disk_is_found_although_memory_still_has_it() {
     let (place, source) = (place(), Source::new(7, SIZE_BYTES as usize));

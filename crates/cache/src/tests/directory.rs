@@ -1,4 +1,4 @@
-//! What is on disk between two lives of a daemon, and a directory that is not as it should be.
+//! Files on disk between two runs of a daemon, and directories with foreign or missing parts.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -56,7 +56,7 @@ fn many_small_files_are_there_again_after_a_restart() {
     assert_eq!(sources[7].check_all(&open_file(&cache, &sources[7])), 300);
 }
 
-/// The files that a content has on the disk.
+/// Returns the names of the files that a content has on disk.
 fn files_of(place: &Place, source: &Source) -> Vec<String> {
     let hex = source.hash().to_string();
     let shard = fs::read_dir(place.cache_dir().join(&hex[..2]));
@@ -126,7 +126,7 @@ fn a_small_file_of_an_older_cache_is_read_and_goes_as_a_whole() {
     let pages = [3, 0, 0, 0, 0, 0, 0, 0];
     map.extend(record(&small.hash(), 0, Boot::DURABLE, &pages));
     fs::write(&paths.map, map).unwrap();
-    // the older cache stopped only now
+    // Simulates that the older cache stopped only now.
     fs::remove_file(layout.clean()).unwrap();
     fs::write(layout.clean(), b"").unwrap();
     let (cache, _events) = place.open();

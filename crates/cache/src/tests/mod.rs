@@ -1,4 +1,4 @@
-//! What the cache promises, each as a sentence.
+//! Guarantees of the cache, one test for each.
 
 mod behaviour;
 mod crash;
@@ -28,7 +28,7 @@ use super::{CacheUsage, Cleared};
 use p2pfs_types::digest::{self, ContentHash, Outboard, Verified};
 use p2pfs_types::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 
-/// A file of another node: what the cache should come to hold.
+/// A file of another node, with the content that the cache should hold.
 pub(super) struct Source {
     pub(super) data: Vec<u8>,
     pub(super) outboard: Outboard,
@@ -60,7 +60,7 @@ impl Source {
         ByteRange::new(0, self.size())
     }
 
-    /// A range as it would come from an honest peer.
+    /// Returns a range as an honest peer would send it.
     pub(super) fn verified(&self, range: ByteRange) -> Verified {
         let (hash, size) = (self.hash(), self.size());
         let proof =
@@ -72,7 +72,8 @@ impl Source {
         file.store(&self.verified(range)).unwrap()
     }
 
-    /// Reads page by page, and holds every byte that comes against the truth; says how many came.
+    /// Reads page by page and compares every byte with the true content. Returns the number of
+    /// bytes read.
     pub(super) fn check_all(&self, file: &CacheFile) -> u64 {
         let mut good = 0;
         for start in (0..self.size()).step_by(PAGE_BYTES as usize) {
@@ -91,7 +92,7 @@ impl Source {
     }
 }
 
-/// A cache directory that can be opened again and again.
+/// A cache directory that can be opened repeatedly.
 pub(super) struct Place {
     pub(super) dir: tempfile::TempDir,
     pub(super) budget_bytes: u64,
@@ -101,7 +102,7 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn new(budget_bytes: u64) -> Self {
-        // In memory where that is to be had: what is tested is the order of calls.
+        // In memory if possible, because the tests check the order of calls.
         let memory = Path::new("/dev/shm");
         let dir = if memory.is_dir() {
             tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir())
@@ -127,7 +128,7 @@ impl Place {
         self.open_on(Disk { faults }, false)
     }
 
-    /// The same, with or without the thread that writes by time and syncs.
+    /// Opens the cache with or without the background thread.
     pub(super) fn open_on(
         &self,
         disk: Disk,
@@ -151,7 +152,7 @@ impl Place {
         self.try_open(None).unwrap()
     }
 
-    /// The bytes of disk that cached files really take.
+    /// Returns the disk space that the cached files really take, in bytes.
     pub(super) fn taken_bytes(&self) -> u64 {
         let shards = std::fs::read_dir(self.cache_dir()).unwrap().flatten();
         let files = shards
@@ -163,7 +164,7 @@ impl Place {
     }
 }
 
-/// A file cut into pieces of one length; the last may be shorter.
+/// Cuts a file into pieces of one length; the last piece may be shorter.
 pub(super) fn cut(size_bytes: u64, length_bytes: u64) -> Vec<ByteRange> {
     let starts = (0..size_bytes).step_by(length_bytes as usize);
     let whole = ByteRange::new(0, size_bytes);
@@ -177,7 +178,7 @@ pub(super) fn open_file(cache: &Cache, source: &Source) -> CacheFile {
     cache.file(source.hash(), source.size()).unwrap()
 }
 
-/// Stores all of a source and closes it.
+/// Stores a whole source and closes it.
 pub(super) fn fill(cache: &Cache, source: &Source) -> Stored {
     source.store(&open_file(cache, source), source.whole())
 }

@@ -1,4 +1,4 @@
-//! Random work on a cache, held against a plain model: which pages of which file must be there.
+//! Random work on a cache, compared with a simple model of the pages that must be present.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,7 +45,7 @@ fn range_of(size: u64, a: f64, b: f64) -> ByteRange {
     ByteRange::new(a.min(b), a.max(b) + 1)
 }
 
-/// A cache and what it should hold.
+/// A cache and its expected content.
 struct Pair<'a> {
     place: Place,
     sources: &'a [Source],
@@ -172,8 +172,9 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// Closes and opens the cache. In another boot, what is not synced and not in a whole chunk
-    /// may be lost: the model then learns what there is, once it was held against the truth.
+    /// Closes and opens the cache. In another boot, pages that are neither synced nor in a complete
+    /// chunk may be lost. The model then takes over the present pages, after they were compared
+    /// with the true content.
     fn restart(&mut self, reboot: bool) {
         self.open.clear();
         self.follow_evictions(false);
@@ -216,7 +217,7 @@ impl<'a> Pair<'a> {
                         .iter()
                         .position(|source| source.hash() == hash)
                         .unwrap();
-                    // After a power cut, perhaps nothing of a file can be believed.
+                    // After a power cut, possibly nothing of a file is usable.
                     assert!(!self.open.contains_key(&n));
                     assert!(rebooted || !self.pins.contains(&hash));
                     self.pages.remove(&n);

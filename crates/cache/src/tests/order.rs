@@ -1,4 +1,4 @@
-//! In which order files leave the cache.
+//! Order in which files are evicted.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -36,7 +36,7 @@ fn a_check_is_no_use_of_a_file_so_that_what_was_used_last_stays_longest() {
         let mut order: Vec<_> = sources[..7].iter().rev().map(Source::hash).collect();
         assert_eq!(hashes(&cache), order);
         cache.verify_unverified(|_| {
-            // somebody reads one that may have been checked or not
+            // A reader opens a file that may or may not have been checked.
             drop(cache.existing(&order[3]).unwrap());
             ControlFlow::Continue(())
         });

@@ -1,4 +1,4 @@
-//! Disk space that is taken before the bytes come.
+//! Disk space that is allocated before the bytes arrive.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -9,7 +9,7 @@ use super::direct::{arrived, place, went_past_pages};
 use super::*;
 
 const MIB: u64 = 1 << 20;
-/// Not whole pages, so that the last piece goes the common way.
+/// Not a multiple of the page size, so that the last piece goes through the page cache.
 const SIZE_BYTES: u64 = 24 * MIB + 777;
 
 fn pieces_of(source: &Source) -> Vec<ByteRange> {
@@ -20,7 +20,8 @@ fn ahead_bytes(cache: &Cache) -> u64 {
     cache.core().context.preallocated.bytes()
 }
 
-/// Stores the first pieces as a stream brings them; nothing where the disk takes no space ahead.
+/// Stores the first pieces as a stream delivers them. Returns `None` if the disk does not
+/// preallocate.
 fn stream(cache: &Cache, place: &Place, source: &Source, pieces: usize) -> Option<CacheFile> {
     let file = open_file(cache, source);
     for piece in &pieces_of(source)[..pieces] {
@@ -77,7 +78,7 @@ fn who_closes_a_file_gives_the_space_back_that_nothing_came_for() {
     );
 }
 
-/// Who is killed gives nothing back.
+/// A killed process frees nothing.
 #[test]
 fn space_that_a_killed_cache_left_is_given_back_by_the_next() {
     let (place, source) = (place(), Source::new(23, SIZE_BYTES as usize));
@@ -120,7 +121,7 @@ fn who_reads_here_and_there_takes_no_more_space_ahead_than_lies_before() {
     }
 }
 
-/// Space ahead never takes what others could use.
+/// Preallocated space never takes room from other files.
 #[test]
 fn in_a_small_budget_no_space_is_taken_ahead() {
     let source = Source::new(25, SIZE_BYTES as usize);
@@ -165,7 +166,7 @@ fn all_files_together_have_no_more_ahead_than_their_part_of_the_budget() {
     }
 }
 
-/// A cache on a disk that answers so where it is asked for space ahead, and what it has of a file.
+/// Creates a cache with part of a file, on a disk that fails preallocation with `errno`.
 fn begun(errno: i32, source: &Source) -> (Place, Cache, CacheFile) {
     let (place, faults) = (Place::new(1 << 30), Arc::new(Faults::none()));
     faults.refuse_allocation(errno);
@@ -175,7 +176,7 @@ fn begun(errno: i32, source: &Source) -> (Place, Cache, CacheFile) {
     (place, cache, file)
 }
 
-/// Whether there is space ahead for the MiB that follows what is there.
+/// Returns whether space is preallocated for the MiB after the present bytes.
 fn asks_for_next(cache: &Cache, file: &CacheFile) -> bool {
     let next = 8 * MIB / PAGE_BYTES..9 * MIB / PAGE_BYTES;
     let shared = file.shared();
@@ -198,7 +199,7 @@ fn a_disk_that_gives_no_space_ahead_is_written_to_all_the_same() {
     assert_eq!(source.check_all(&file), SIZE_BYTES);
 }
 
-/// It may have given some of it (fallocate(2) undoes nothing).
+/// The disk may have allocated part of the space (fallocate(2) undoes nothing).
 #[test]
 fn space_that_a_full_disk_may_have_given_counts_and_is_asked_for_once() {
     let source = Source::new(34, SIZE_BYTES as usize);
@@ -214,7 +215,7 @@ fn space_that_a_full_disk_may_have_given_counts_and_is_asked_for_once() {
     assert!(place.taken_bytes() <= cache.usage().used_bytes);
 }
 
-/// Where there is space several write at a time.
+/// Several threads write at the same time into allocated space.
 #[test]
 fn threads_that_store_one_stream_together_store_it_right() {
     for seed in 30..33 {

@@ -1,4 +1,4 @@
-//! Unverified bytes of legacy peers beside the cache's own.
+//! Unverified bytes of legacy peers beside those of the cache.
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn a_reservation_takes_the_room_of_what_was_used_least_and_gives_it_back() {
     assert!(cache.usage().used_bytes <= 400_000);
     assert!(!cache.is_complete(&sources[0].hash()));
     assert!(cache.is_complete(&sources[1].hash()));
-    // a file of the cache does not push it out
+    // A cached file does not evict the reservation.
     assert_eq!(fill(&cache, &sources[0]), Stored::Kept);
     assert!(!cache.is_complete(&sources[1].hash()) && cache.usage().used_bytes >= 350_000);
     drop(reserved);

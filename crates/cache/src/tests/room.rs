@@ -1,4 +1,4 @@
-//! What files cost in the cache, asked before they come.
+//! Cost of files in the cache, queried before they arrive.
 
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ fn what_is_pinned_counts_whole_as_soon_as_it_is_begun() {
         let lack = room.lack(free_bytes + 1);
         assert!(matches!(lack, Some(Lack::Budget { .. })), "{lack:?}");
     }
-    // what it takes already is not asked for again
+    // Bytes that it already takes are not requested again.
     let to_come_bytes = cache.bytes_to_come(&pinned.hash(), pinned.size());
     assert!(to_come_bytes < cost_bytes(pinned.size()) && cache.could_hold(to_come_bytes));
 }
@@ -65,7 +65,7 @@ fn what_is_open_counts_by_what_it_takes() {
     let room = cache.room();
     assert_eq!(room.lack((1 << 20) - taken_bytes), None);
     assert!(room.lack((1 << 20) - taken_bytes + 1).is_some());
-    // what may be evicted is no part of the room that it has to have
+    // Evictable bytes are not part of the room that it retains.
     let to_come_bytes = cache.bytes_to_come(&passing.hash(), passing.size());
     assert_eq!(to_come_bytes, cost_bytes(passing.size()));
 }
@@ -87,7 +87,7 @@ fn the_floor_costs_no_more_files_where_the_disk_says_later_that_their_room_is_fr
     assert_eq!(fill(&cache, &Source::new(10, 100_000)), Stored::Kept);
     let is_eviction = |event: &CacheEvent| matches!(event, CacheEvent::Evicted { .. });
     assert_eq!(events.try_iter().filter(is_eviction).count(), 1);
-    // what is still not free after that was written by others
+    // Space that is still not free after that was taken by other programs.
     let mut index = cache.core().index.lock();
     let later = Instant::now() + Duration::from_secs(61);
     index.measured(FLOOR_BYTES - 4096, later);

@@ -1,4 +1,4 @@
-//! A disk that takes long to sync, and files that are wanted meanwhile.
+//! A disk with slow syncs, and files that are needed meanwhile.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,7 +7,8 @@ use super::*;
 
 const SIZE: usize = 150_000;
 
-/// A cache with room for one file of `SIZE`, on a disk that syncs so often at once and then waits.
+/// A cache with room for one file of `SIZE`, on a disk that completes a number of syncs and then
+/// waits.
 struct Slow {
     place: Place,
     faults: Arc<Faults>,
@@ -32,7 +33,7 @@ impl Slow {
         }
     }
 
-    /// One file is complete and closed, and the disk is at it.
+    /// Fills a file and closes it, and returns while the disk syncs it.
     fn while_syncing(syncs: u64) -> Self {
         let slow = Self::new(syncs);
         assert_eq!(fill(&slow.cache, &slow.sources[0]), Stored::Kept);
@@ -43,7 +44,7 @@ impl Slow {
 
 impl Drop for Slow {
     fn drop(&mut self) {
-        // the cache waits for its thread, also where a test has failed
+        // The cache waits for its thread, even after a failed test.
         self.faults.allow_syncs(u64::MAX);
     }
 }
@@ -61,7 +62,7 @@ fn a_file_that_is_on_its_way_to_the_disk_is_not_in_use() {
 
 #[test]
 fn who_needs_the_room_of_a_file_whose_map_is_written_waits_for_that() {
-    // the bytes and the hash pairs are there, so it is open for its map
+    // The bytes and hash pairs are synced, so the file is open while its map is written.
     let slow = Slow::while_syncing(2);
     thread::scope(|scope| {
         let stored = scope.spawn(|| fill(&slow.cache, &slow.sources[1]));
@@ -124,6 +125,6 @@ fn a_disk_that_refuses_to_sync_is_not_asked_again_and_again() {
     drop(slow.cache.list());
     let steps = slow.faults.steps();
     thread::sleep(Duration::from_millis(50));
-    // its end asks once more at most
+    // The close queues one more sync at most.
     assert!(slow.faults.steps() < steps + 20);
 }

@@ -1,4 +1,4 @@
-//! Many threads, little room.
+//! Many threads with little room.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use super::*;
 const THREADS: u64 = 8;
 const ROUNDS: u64 = 150;
 
-/// One thread's work: opens files at random, reads them, stores what is missing.
+/// Runs one thread that opens files at random, reads them and stores missing ranges.
 fn read_and_store(cache: &Cache, sources: &[Source], seed: u64) {
     for round in 0..ROUNDS {
         let dice = blake3::hash(&[seed.to_le_bytes(), round.to_le_bytes()].concat());
@@ -35,7 +35,7 @@ fn read_and_store(cache: &Cache, sources: &[Source], seed: u64) {
     }
 }
 
-/// One thread that disturbs: pins, clears, resizes, flushes, verifies.
+/// Runs one thread that pins, clears, resizes, flushes and verifies.
 fn disturb(cache: &Cache, sources: &[Source], budget_bytes: u64) {
     for round in 0..ROUNDS {
         let hash = sources[round as usize % sources.len()].hash();

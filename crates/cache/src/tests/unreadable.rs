@@ -1,4 +1,4 @@
-//! The disk has bytes and does not give them.
+//! Bytes on disk that the disk fails to return.
 
 use std::fs::{self, File};
 use std::ops::ControlFlow;
@@ -23,7 +23,7 @@ fn what_the_disk_cannot_read_is_found_by_a_check_and_by_who_asks_for_it() {
         let paths = layout.paths(&hash);
         let map = load(&paths, &hash, core.context.boot).unwrap().unwrap();
         let files = Files {
-            // every read of it fails
+            // Every read of the file fails.
             data: fs::OpenOptions::new()
                 .write(true)
                 .open(&paths.data)
