@@ -1,23 +1,23 @@
-//! The few messages of the kernel's protocol that the device reads and writes itself
-//! (include/uapi/linux/fuse.h, version 7.40). Everything else passes through as bytes.
+//! FUSE messages that the device itself reads and writes (include/uapi/linux/fuse.h, version 7.40).
+//! All other messages pass through as bytes.
 //!
-//! Integers are in the machine's own order. What comes from the kernel is still checked for its
-//! length: a short message is `None`, never a panic.
+//! Integers have native byte order. The length of every message from the kernel is checked: a short
+//! message yields `None`, never a panic.
 
 use p2pfs_fs::Stale;
 
-/// `struct fuse_in_header`.
+/// Size of `struct fuse_in_header`.
 pub(super) const IN_HEADER_BYTES: usize = 40;
-/// `struct fuse_out_header`.
+/// Size of `struct fuse_out_header`.
 pub(super) const OUT_HEADER_BYTES: usize = 16;
-/// `struct fuse_entry_out`, also in front of each `struct fuse_dirent` of READDIRPLUS.
+/// Size of `struct fuse_entry_out`, which also precedes each `struct fuse_dirent` of READDIRPLUS.
 pub(super) const ENTRY_OUT_BYTES: usize = 128;
-/// `struct fuse_dirent` without its name.
+/// Size of `struct fuse_dirent` without its name.
 pub(super) const DIRENT_BYTES: usize = 24;
-/// Marks the request number of an interrupt (`FUSE_INT_REQ_BIT`, fs/fuse/fuse_dev_i.h).
+/// Bit that marks the request number of an interrupt (`FUSE_INT_REQ_BIT`, fs/fuse/fuse_dev_i.h).
 const INTERRUPT_BIT: u64 = 1;
 
-/// Operation codes (`enum fuse_opcode`), those that the device looks at.
+/// Operation codes that the device examines (`enum fuse_opcode`).
 pub(super) mod opcode {
     pub(crate) const LOOKUP: u32 = 1;
     pub(crate) const FORGET: u32 = 2;
@@ -38,13 +38,14 @@ pub(super) mod opcode {
     pub(crate) const READDIRPLUS: u32 = 44;
     pub(crate) const LSEEK: u32 = 46;
 
-    /// Those that would change something: setattr, symlink, mknod, mkdir, unlink, rmdir, rename,
-    /// link, write, setxattr, removexattr, create, fallocate, rename2, copy_file_range, tmpfile.
+    /// Operations that would change the filesystem: setattr, symlink, mknod, mkdir, unlink, rmdir,
+    /// rename, link, write, setxattr, removexattr, create, fallocate, rename2, copy_file_range,
+    /// tmpfile.
     pub(crate) const CHANGING: [u32; 16] =
         [4, 6, 8, 9, 10, 11, 12, 13, 16, 21, 24, 35, 43, 45, 47, 51];
 }
 
-/// What begins every request.
+/// Header of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub opcode: u32,
@@ -69,14 +70,14 @@ impl Header {
     }
 }
 
-/// `struct fuse_read_in`, as far as it matters; a listing is asked for by the same, with a cookie
-/// for the offset.
+/// Used fields of `struct fuse_read_in`. A listing has the same layout, with a cookie as the
+/// offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReadIn {
     pub handle: u64,
     pub offset: u64,
     pub size_bytes: u32,
-    /// Those that the file is open with (`O_DIRECT` and its like).
+    /// Flags of the open file (`O_DIRECT` and others).
     pub open_flags: i32,
 }
 
@@ -90,23 +91,23 @@ impl ReadIn {
         })
     }
 
-    /// Whether the program itself wants to read past the kernel's pages.
+    /// Returns whether the program requested reads that bypass the page cache.
     pub(crate) fn is_direct(&self) -> bool {
         self.open_flags & libc::O_DIRECT != 0
     }
 }
 
-/// Which request an interrupt names.
+/// Returns the number of the request that an interrupt names.
 pub(super) fn interrupted_unique(message: &[u8]) -> Option<u64> {
     u64_at(message, IN_HEADER_BYTES).map(|unique| unique & !INTERRUPT_BIT)
 }
 
-/// Which handle a RELEASE closes.
+/// Returns the handle that a RELEASE closes.
 pub(super) fn released(message: &[u8]) -> Option<u64> {
     u64_at(message, IN_HEADER_BYTES)
 }
 
-/// The name that a LOOKUP asks for.
+/// Returns the name that a LOOKUP requests.
 pub(super) fn looked_up(message: &[u8]) -> Option<&[u8]> {
     message
         .get(IN_HEADER_BYTES..)?
@@ -114,12 +115,12 @@ pub(super) fn looked_up(message: &[u8]) -> Option<&[u8]> {
         .next()
 }
 
-/// The flags of an OPEN.
+/// Returns the flags of an OPEN.
 pub(super) fn open_flags(message: &[u8]) -> Option<i32> {
     u32_at(message, IN_HEADER_BYTES).map(u32::cast_signed)
 }
 
-/// The inodes and counts of a FORGET or BATCH_FORGET.
+/// Returns the inodes and lookup counts of a FORGET or BATCH_FORGET.
 pub(super) fn forgotten(header: &Header, message: &[u8]) -> Vec<(u64, u64)> {
     let body = &message[IN_HEADER_BYTES..];
     if header.opcode == opcode::FORGET {
@@ -135,7 +136,7 @@ pub(super) fn forgotten(header: &Header, message: &[u8]) -> Vec<(u64, u64)> {
         .collect()
 }
 
-/// The name of the extended attribute that a GETXATTR asks for.
+/// Returns the name of the extended attribute that a GETXATTR requests.
 pub(super) fn attribute_name(message: &[u8]) -> Option<&[u8]> {
     message
         .get(IN_HEADER_BYTES + 8..)?
@@ -143,12 +144,12 @@ pub(super) fn attribute_name(message: &[u8]) -> Option<&[u8]> {
         .next()
 }
 
-/// How many bytes the caller of a GETXATTR or LISTXATTR has room for; 0 asks how many it takes.
+/// Returns the buffer size of the caller of a GETXATTR or LISTXATTR; 0 requests the needed size.
 pub(super) fn attribute_room(message: &[u8]) -> Option<u32> {
     u32_at(message, IN_HEADER_BYTES)
 }
 
-/// A request without arguments, as the kernel (user and process 0) would send it.
+/// Encodes a request without arguments, as the kernel (user and process 0) would send it.
 pub(super) fn request(opcode: u32, unique: u64, nodeid: u64) -> [u8; IN_HEADER_BYTES] {
     let mut message = [0; IN_HEADER_BYTES];
     message[..4].copy_from_slice(&(IN_HEADER_BYTES as u32).to_ne_bytes());
@@ -158,25 +159,26 @@ pub(super) fn request(opcode: u32, unique: u64, nodeid: u64) -> [u8; IN_HEADER_B
     message
 }
 
-/// The notification that makes the kernel send again what was taken and not answered
+/// Encodes the notification that makes the kernel resend requests that were taken and not answered
 /// (`FUSE_NOTIFY_RESEND`).
 pub(super) fn resend() -> [u8; OUT_HEADER_BYTES] {
     const RESEND: i32 = 7;
     out_message_header(0, RESEND, 0)
 }
 
-/// The head of an answer with `body_bytes` after it. The errno is positive, 0 for success.
+/// Encodes the header of an answer with `body_bytes` bytes after it. `errno` is positive, or 0 for
+/// success.
 pub(super) fn out_header(unique: u64, errno: i32, body_bytes: usize) -> [u8; OUT_HEADER_BYTES] {
     out_message_header(unique, -errno, body_bytes)
 }
 
-/// The request that an answer is for (0: a notification), and its errno (positive).
+/// Returns the request number of an answer (0 for a notification) and its positive errno.
 pub(super) fn answered(message: &[u8]) -> Option<(u64, i32)> {
     let error = i32::from_ne_bytes(message.get(4..8)?.try_into().ok()?);
     Some((u64_at(message, 8)?, -error))
 }
 
-/// What the filesystem has counted for an answer that the kernel never took.
+/// References counted by the filesystem for an answer that the kernel never took.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Undo {
     Nothing,
@@ -184,7 +186,7 @@ pub(super) enum Undo {
     Handle(u64),
 }
 
-/// What an unwanted successful answer must have undone.
+/// Returns the references to release for an unwanted successful answer.
 pub(super) fn undo(operation: u32, answer: &[u8]) -> Undo {
     let body = answer.get(OUT_HEADER_BYTES..).unwrap_or(&[]);
     match operation {
@@ -202,7 +204,7 @@ fn plus_inodes(mut body: &[u8]) -> Vec<u64> {
     {
         let name = body.get(ENTRY_OUT_BYTES + DIRENT_BYTES..).unwrap_or(&[]);
         let name = name.get(..name_bytes as usize).unwrap_or(&[]);
-        // The dots are not looked up by being listed.
+        // A listing does not count as a lookup of the dots.
         if inode != 0 && name != b"." && name != b".." {
             inodes.push(inode);
         }
@@ -212,24 +214,25 @@ fn plus_inodes(mut body: &[u8]) -> Vec<u64> {
     inodes
 }
 
-/// The notification (`enum fuse_notify_code`) that makes the kernel forget.
+/// Encodes a notification (`enum fuse_notify_code`) that makes the kernel drop cached data.
 pub(super) fn notification(stale: &Stale) -> Vec<u8> {
     const INVAL_INODE: i32 = 2;
     const INVAL_ENTRY: i32 = 3;
-    // Linux 6.2: the name is asked for anew, and dropped if it is another inode; before, at once.
+    // Linux 6.2: revalidates the name and drops it if it is another inode. Older kernels drop it at
+    // once.
     const EXPIRE_ONLY: u32 = 1;
-    // Linux 6.16: all names that the kernel holds are asked for anew.
+    // Linux 6.16: revalidates all names that the kernel holds.
     const INC_EPOCH: i32 = 8;
     let mut body = Vec::new();
     let code = match stale {
-        // A negative offset drops attributes only, and takes no page lock.
+        // A negative offset drops only attributes and takes no page lock.
         Stale::Attributes { ino } => {
             body.extend(ino.to_ne_bytes());
             body.extend((-1i64).to_ne_bytes());
             body.extend(0i64.to_ne_bytes());
             INVAL_INODE
         }
-        // From 0 with length 0: all pages, which is where the kernel keeps a listing.
+        // Offset 0 with length 0 drops all pages, in which the kernel keeps a listing.
         Stale::Listing { ino } => {
             body.extend(ino.to_ne_bytes());
             body.extend(0i64.to_ne_bytes());

@@ -1,10 +1,11 @@
-//! What the device's own threads answer beside reads: LOOKUP, GETATTR, OPEN and listings.
+//! Operations other than reads that the device threads answer themselves: LOOKUP, GETATTR, OPEN and
+//! listings.
 //!
-//! Each program that walks a tree or copies small files asks little else, and a way through the
-//! session would cost two hand-overs between threads a call. While a call is worked on it is in the
-//! table as any other, so an interrupt or the deadline ends its wait also where a disk stands still
-//! under a share or the cache; what its late answer then holds is given back. Where all threads are
-//! busy so, another is started.
+//! Programs that walk a tree or copy small files send almost only these. The session would cost two
+//! thread switches per call. The call is in the table during the work, like any other request. If a
+//! disk under a share or the cache stalls, an interrupt or the deadline therefore still ends the
+//! wait. The resources of a late answer are then released. If all threads are busy, another one is
+//! started.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -17,14 +18,14 @@ use super::readers::Opener;
 use super::table::Waiting;
 use p2pfs_fs::{Caching, FsError, OpenReply, Reach};
 
-/// The flags of an answer to OPEN (`FOPEN_…`, include/uapi/linux/fuse.h).
+/// Flags of an answer to OPEN (`FOPEN_…`, include/uapi/linux/fuse.h).
 const DIRECT_IO: u32 = 1;
 const KEEP_CACHE: u32 = 1 << 1;
 const PASSTHROUGH: u32 = 1 << 7;
 
 impl Device {
-    /// Answers one of these, in the room for `answer`; false where that may take asking legacy
-    /// peers, which is the session's.
+    /// Answers one of these operations, using `answer` as the buffer. Returns `false` if the
+    /// operation may have to ask legacy peers, which is left to the session.
     pub(super) fn answer_itself(
         self: &Arc<Self>,
         header: &Header,
@@ -56,7 +57,7 @@ impl Device {
         head.copy_from_slice(&abi::out_header(header.unique, errno, length));
         let answer = &answer[..OUT_HEADER_BYTES + length];
         let Some(waiting) = self.table.take(header.unique) else {
-            // answered early, by an interrupt or the deadline
+            // The request was answered early, by an interrupt or the deadline.
             self.table.take_late(header.unique);
             if errno == 0 {
                 self.undo(header.opcode, answer);
@@ -103,7 +104,7 @@ impl Device {
             self.fs.follow_open(opener.program(), header.nodeid);
         }
         let (flags, backing) = match opened.caching {
-            // without KEEP_CACHE an open waits, unkillable, for the reads that are under way
+            // Without KEEP_CACHE an open waits, unkillable, for the reads in flight.
             Caching::Keep => (KEEP_CACHE, 0),
             Caching::PastPages => (DIRECT_IO | KEEP_CACHE, 0),
             Caching::Direct => (DIRECT_IO, 0),
@@ -113,7 +114,7 @@ impl Device {
         Ok(())
     }
 
-    /// As much of a directory from a cookie on as the kernel has room for.
+    /// Lists a directory from a cookie on, as far as the buffer of the kernel allows.
     fn list(&self, header: &Header, message: &[u8], body: &mut Body<'_>) -> Result<(), FsError> {
         let asked = ReadIn::parse(message).ok_or(FsError::Fault)?;
         let (ino, cookie) = (header.nodeid, asked.offset);
@@ -129,7 +130,7 @@ impl Device {
         }
     }
 
-    /// Who begins to list a directory may open its files next.
+    /// Prepares for opens of files in the directory, which often follow a listing.
     fn follow_listing(&self, header: &Header) {
         let lister = self.readers.opener(header.pid, header.uid);
         if lister.reach() == Reach::Everything {

@@ -1,40 +1,40 @@
-//! The bodies of the answers that the device writes itself (include/uapi/linux/fuse.h, 7.40).
+//! Bodies of the answers that the device writes itself (include/uapi/linux/fuse.h, 7.40).
 
 use std::time::Duration;
 
 use super::abi::{DIRENT_BYTES, ENTRY_OUT_BYTES};
 use p2pfs_fs::{Attributes, DirectoryEntry, FileKind};
 
-/// The unit in which programs are told to read.
+/// Preferred read size reported to programs.
 const READ_BLOCK_BYTES: u32 = 4096;
 
-/// A body, put together field by field in the room for it.
+/// Body of an answer, written field by field into a buffer.
 pub(super) struct Body<'a> {
     room: &'a mut [u8],
     length: usize,
 }
 
 impl<'a> Body<'a> {
-    /// Nothing yet.
+    /// Creates an empty body.
     pub(crate) fn new(room: &'a mut [u8]) -> Self {
         Self { room, length: 0 }
     }
 
-    /// How long it is.
+    /// Returns the length in bytes.
     pub(crate) fn length(&self) -> usize {
         self.length
     }
 
-    /// It is to be no longer than this.
+    /// Limits the length to `bytes_max`.
     pub(crate) fn bound(&mut self, bytes_max: usize) {
         let room = std::mem::take(&mut self.room);
         let length = bytes_max.min(room.len());
         self.room = &mut room[..length];
     }
 
-    /// `struct fuse_entry_out`.
+    /// Appends a `struct fuse_entry_out`.
     pub(crate) fn put_entry(&mut self, attributes: &Attributes, lifetime: Duration) {
-        // a number never stands for a second thing, so there is one generation
+        // Inode numbers are never reused, so the generation is constant.
         self.put_u64s([
             attributes.ino,
             0,
@@ -45,14 +45,16 @@ impl<'a> Body<'a> {
         self.put_stat(attributes);
     }
 
-    /// The same of no inode: there is no such name, and the kernel may remember that.
+    /// Appends a `struct fuse_entry_out` without an inode: the name does not exist, and the kernel
+    /// may cache that.
     pub(crate) fn put_absence(&mut self, lifetime: Duration) {
         self.put_u64s([0, 0, lifetime.as_secs(), 0]);
         self.put_u32s([lifetime.subsec_nanos()]);
         self.fill(ENTRY_OUT_BYTES);
     }
 
-    /// `struct fuse_dirent`: a name of a listing. False, and nothing of it, where it is too long.
+    /// Appends a `struct fuse_dirent`, one name of a listing. Returns `false` and appends nothing
+    /// if it does not fit.
     pub(crate) fn put_name(&mut self, entry: &DirectoryEntry<'_>) -> bool {
         let fits = self.fits(DIRENT_BYTES + entry.name.len());
         if fits {
@@ -61,7 +63,8 @@ impl<'a> Body<'a> {
         fits
     }
 
-    /// `struct fuse_direntplus`: the same with attributes, for as long as which the name holds.
+    /// Appends a `struct fuse_direntplus`: a name with attributes. The name is valid as long as the
+    /// attributes.
     pub(crate) fn put_name_with(
         &mut self,
         entry: &DirectoryEntry<'_>,
@@ -87,20 +90,20 @@ impl<'a> Body<'a> {
         self.fill(padded(self.length));
     }
 
-    /// `struct fuse_attr_out`.
+    /// Appends a `struct fuse_attr_out`.
     pub(crate) fn put_attributes(&mut self, attributes: &Attributes) {
         self.put_u64s([attributes.lifetime.as_secs()]);
         self.put_u32s([attributes.lifetime.subsec_nanos(), 0]);
         self.put_stat(attributes);
     }
 
-    /// `struct fuse_open_out`.
+    /// Appends a `struct fuse_open_out`.
     pub(crate) fn put_open(&mut self, handle: u64, flags: u32, backing: u32) {
         self.put_u64s([handle]);
         self.put_u32s([flags, backing]);
     }
 
-    /// `struct fuse_attr`.
+    /// Appends a `struct fuse_attr`.
     fn put_stat(&mut self, attributes: &Attributes) {
         let (seconds, nanoseconds) = (attributes.mtime.seconds, attributes.mtime.nanoseconds);
         let seconds = seconds.saturating_add(i64::from(nanoseconds / 1_000_000_000));
@@ -140,14 +143,14 @@ impl<'a> Body<'a> {
         self.length += bytes.len();
     }
 
-    /// Zeros up to this length: the room has what was answered before.
+    /// Fills with zeros up to `length`. The buffer contains a previous answer.
     fn fill(&mut self, length: usize) {
         self.room[self.length..length].fill(0);
         self.length = length;
     }
 }
 
-/// What the kernel takes a name of a listing to be long.
+/// Returns the padded length of an entry of a listing.
 fn padded(bytes: usize) -> usize {
     bytes.next_multiple_of(8)
 }
@@ -181,7 +184,7 @@ mod tests {
         lifetime: Duration::from_millis(1500),
     };
 
-    /// What is put into a room that is not empty.
+    /// Returns the bytes that `put` writes into a buffer with old content.
     fn put(put: impl FnOnce(&mut Body<'_>)) -> Vec<u8> {
         let mut room = [0xaa; 512];
         let mut body = Body::new(&mut room);
@@ -265,7 +268,7 @@ mod tests {
                 while body.put_name(&named(b"name-name")) {}
                 assert!(!body.put_name_with(&named(b""), &ATTRIBUTES));
             });
-            // of 512 bytes, 12 times 40
+            // Limited by 512 bytes: 12 entries of 40 bytes.
             assert_eq!(body.len(), 40 * names.min(12));
         }
     }

@@ -1,8 +1,7 @@
-//! Budgets: how many bytes a second a program may have fetched, and the reads that wait for
-//! theirs.
+//! Budgets: how many bytes per second a program may fetch, and the queue of delayed reads.
 //!
-//! A budget only ever delays, and never for longer than [`WAIT_MAX`], so that whoever waits makes
-//! progress whatever the rate is. Nothing waits here but requests: no thread of the mount does.
+//! A budget only delays reads, by at most [`WAIT_MAX`], so every reader makes progress at any rate.
+//! Only requests wait here, never a thread of the mount.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,24 +12,25 @@ use parking_lot::{Condvar, Mutex};
 use p2pfs_fs::handles::Handle;
 use p2pfs_types::extent::ByteRange;
 
-/// What a program that has fetched nothing for a while may have at once.
+/// Time at the full rate that an idle program may use at once.
 const BURST: Duration = Duration::from_secs(1);
-/// The longest that a read waits for its budget. Where a program has more under way than its rate
-/// moves in this time, the rate is exceeded.
+/// Maximum delay of a read by its budget. If a program has more in flight than its rate allows in
+/// this time, the rate is exceeded.
 pub const WAIT_MAX: Duration = Duration::from_secs(20);
 
-/// How many bytes a second a program may have fetched: by the name of its process, or of its unit.
+/// Fetch limit of a program, which is named by its process or by its unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReaderBudget {
+    /// Name of the process or unit.
     pub program: String,
-    /// Bytes a second, all processes of that name together.
+    /// Bytes per second, for all processes of that name together.
     pub bytes_s: u64,
 }
 
-/// A budget at work.
+/// An active budget.
 pub(super) struct Budget {
     pub rule: ReaderBudget,
-    /// Until when all that was granted takes, at the rate.
+    /// Time until which the granted bytes last at this rate.
     spent_until: Mutex<Option<Instant>>,
 }
 
@@ -42,7 +42,7 @@ impl Budget {
         }
     }
 
-    /// Takes so many bytes out; says when they may be fetched.
+    /// Deducts `bytes` from the budget. Returns the time from which they may be fetched.
     pub(crate) fn spend(&self, bytes: u64, now: Instant) -> Instant {
         let mut spent_until = self.spent_until.lock();
         let idle_since = now.checked_sub(BURST).unwrap_or(now);
@@ -51,7 +51,7 @@ impl Budget {
         begin.clamp(now, now + WAIT_MAX)
     }
 
-    /// Gives back what nobody wants fetched any more.
+    /// Returns bytes that are no longer wanted to the budget.
     pub(crate) fn give_back(&self, bytes: u64) {
         let mut spent_until = self.spent_until.lock();
         *spent_until = spent_until.and_then(|until| until.checked_sub(self.time_of(bytes)));
@@ -64,7 +64,7 @@ impl Budget {
 
 /// A read that waits for its budget.
 pub(super) struct Delayed {
-    /// The kernel's request.
+    /// Number of the kernel's request.
     pub unique: u64,
     pub handle: Arc<Handle>,
     pub range: ByteRange,
@@ -72,17 +72,17 @@ pub(super) struct Delayed {
     pub budget: Arc<Budget>,
 }
 
-/// What is due.
+/// Work that is due.
 pub(super) enum Due {
     /// A read may begin.
     Begin(Delayed),
-    /// A request is to be looked at again whose thread got a signal at that time.
+    /// Check a request again whose thread received a signal at `since`.
     Interrupted { unique: u64, since: Instant },
-    /// The threads are to be looked at for reads that take long.
+    /// Check the threads for slow reads.
     LookAtHands,
 }
 
-/// What is to be done later. The requests that are under way bound this.
+/// Queue of delayed work. Its size is bounded by the requests in flight.
 #[derive(Default)]
 pub(super) struct DelayQueue {
     state: Mutex<QueueState>,
@@ -97,7 +97,7 @@ struct QueueState {
 }
 
 impl DelayQueue {
-    /// Lets something wait until then.
+    /// Queues work that becomes due at `until`.
     pub(crate) fn push(&self, until: Instant, due: Due) {
         let mut state = self.state.lock();
         state.pushed += 1;
@@ -106,7 +106,7 @@ impl DelayQueue {
         self.changed.notify_one();
     }
 
-    /// Waits for the next whose time has come; nothing once the queue is closed.
+    /// Waits for the next due work. Returns `None` once the queue is closed.
     pub(crate) fn wait_due(&self) -> Option<Due> {
         let mut state = self.state.lock();
         loop {
@@ -125,7 +125,7 @@ impl DelayQueue {
         }
     }
 
-    /// Ends the waiting; the device answers the requests.
+    /// Closes the queue. The device answers the remaining requests.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
@@ -152,7 +152,7 @@ mod tests {
         let (budget, begun) = (budget(MIB), Instant::now());
         let mut last = begun;
         for _ in 0..80 {
-            // a reader that asks for the next as soon as it has the last
+            // A reader that requests the next bytes as soon as it has the last ones.
             last = budget.spend(MIB / 8, last);
         }
         let took = (last - begun).as_secs_f64();

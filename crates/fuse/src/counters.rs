@@ -1,11 +1,11 @@
-//! How many operations of each kind there were, and how long they took.
+//! Counters of operations by kind, with their latencies.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::abi::opcode;
 
-/// Operations counted apart; the rest is "other".
+/// Operations with their own counter; all others count as "other".
 const OPERATIONS: [(u32, &str); 15] = [
     (opcode::LOOKUP, "lookup"),
     (opcode::GETATTR, "getattr"),
@@ -24,11 +24,11 @@ const OPERATIONS: [(u32, &str); 15] = [
     (opcode::INIT, "init"),
 ];
 const OTHER: usize = OPERATIONS.len();
-/// Latencies are counted in powers of two of a microsecond: the last bucket begins at 2^22 us,
-/// about 4 s.
+/// Number of latency buckets, which are powers of two of a microsecond. The last bucket begins at
+/// 2^22 µs, about 4 s.
 pub const LATENCY_BUCKETS: usize = 24;
 
-/// The counters of one mount, since it began.
+/// Counters of one mount since it began.
 #[derive(Default)]
 pub(super) struct Counters {
     operations: [Operation; OTHER + 1],
@@ -43,29 +43,29 @@ struct Operation {
     latencies: [AtomicU64; LATENCY_BUCKETS],
 }
 
-/// One kind of operation, since the mount began.
+/// Counters of one kind of operation since the mount began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperationCount {
-    /// As FUSE calls it, in lower case.
+    /// FUSE name in lower case.
     pub name: &'static str,
-    /// How many were answered.
+    /// Number of answered operations.
     pub count: u64,
-    /// How many of them with an error.
+    /// Number of answers with an error.
     pub errors: u64,
-    /// The longest, from the kernel's request to our answer.
+    /// Longest time from the request of the kernel to the answer, in microseconds.
     pub longest_us: u64,
-    /// How many took less than 2^n us but not less than 2^(n-1), by n.
+    /// Number of operations by latency bucket n: at least 2^(n-1) µs and less than 2^n µs.
     pub latencies: [u64; LATENCY_BUCKETS],
 }
 
-/// What a mount has done since it began.
+/// Activity of a mount since it began, and its current state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Activity {
-    /// The operations that there were.
+    /// Kinds of operations that occurred.
     pub operations: Vec<OperationCount>,
-    /// Bytes given to readers (what the kernel reads by itself is not known).
+    /// Bytes returned to readers. Bytes that the kernel reads by passthrough are not known.
     pub read_bytes: u64,
-    /// Requests that the device had to answer because nobody else did in time.
+    /// Requests that the device answered at their deadline.
     pub expired: u64,
     /// Requests that wait for their answer now.
     pub waiting: u64,
@@ -76,7 +76,7 @@ pub struct Activity {
 }
 
 impl Counters {
-    /// One operation was answered.
+    /// Counts an answered operation.
     pub(crate) fn note(&self, opcode: u32, took: Duration, is_error: bool) {
         let known = OPERATIONS.iter().position(|(code, _)| *code == opcode);
         let operation = &self.operations[known.unwrap_or(OTHER)];
@@ -88,18 +88,18 @@ impl Counters {
         operation.latencies[bucket(took_us)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Bytes went to a reader.
+    /// Counts bytes returned to a reader.
     pub(crate) fn note_bytes(&self, length_bytes: usize) {
         self.read_bytes
             .fetch_add(length_bytes as u64, Ordering::Relaxed);
     }
 
-    /// A request was answered at its deadline.
+    /// Counts a request that was answered at its deadline.
     pub(crate) fn note_expired(&self) {
         self.expired.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What there was; the caller adds what there is now.
+    /// Returns the counters. The caller adds the current state.
     pub(crate) fn activity(&self) -> Activity {
         let names = OPERATIONS.iter().map(|(_, name)| *name).chain(["other"]);
         let counts = names

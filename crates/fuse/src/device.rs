@@ -1,11 +1,11 @@
-//! The device: owns /dev/fuse, reads what the kernel asks, and sees to it that each request is
+//! Device: owns /dev/fuse, reads the requests of the kernel, and ensures that each request is
 //! answered once and in time.
 //!
-//! Its threads answer themselves what may wait for a disk: READ and RELEASE, LOOKUP, GETATTR, OPEN
-//! and listings. They take interrupts and forgets, and send the rest through a pair of sockets to
-//! the session, whose answers come back the same way. What nobody answered by its deadline, the
-//! device answers with an error. A thread that panics in a request answers that one with EIO and
-//! goes on.
+//! The device threads themselves answer requests that may wait for a disk: READ and RELEASE,
+//! LOOKUP, GETATTR, OPEN and listings. They also handle interrupts and forgets. All other requests
+//! pass through a socket pair to the session, and the answers return the same way. The device
+//! answers every request that reaches its deadline with an error. A thread that panics in a request
+//! answers it with EIO and continues.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,55 +29,57 @@ use super::table::{Table, Waiting};
 use super::threads::Threads;
 use p2pfs_fs::{Filesystem, FsError, Stale};
 
-/// The most bytes of one read or write that the kernel may ask: 256 pages.
+/// Maximum bytes of one read or write of the kernel: 256 pages.
 pub const TRANSFER_MAX_BYTES: usize = 1 << 20;
-/// What one request can be: the largest write and its heads (`fuse_dev_do_read` wants room for
-/// them even where no write ever comes).
+/// Size of the request buffer: the largest write and its headers. `fuse_dev_do_read` requires this
+/// size even though writes never arrive.
 const REQUEST_BUFFER_BYTES: usize = TRANSFER_MAX_BYTES + 4096;
-/// What one message of the pair may be: far more than the session has to answer.
+/// Maximum size of one message on the socket pair, far more than any answer of the session.
 const PAIR_MESSAGE_MAX_BYTES: usize = 128 * 1024;
-/// What the pair may hold, so that a burst of small requests does not stop the reading threads.
+/// Buffer size of the socket pair, so that a burst of small requests does not block the device
+/// threads.
 const PAIR_BUFFER_BYTES: usize = 1 << 20;
 
-/// How long after its own deadline a content may take to end a read, before the device does.
+/// Additional time that a content has after its own deadline to end a read, before the device ends
+/// it.
 const CONTENT_GRACE: Duration = Duration::from_secs(2);
 
-/// By when the device answers what nobody else has answered.
+/// Deadlines after which the device answers a request itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
-    /// For bytes of a file. The content has its own, shorter deadline, which moves on with
-    /// progress: a read of which it says that it goes on has more time.
+    /// Deadline of file reads. The content has its own, shorter deadline, which moves with
+    /// progress. A read for which the content reports progress gets more time.
     pub read: Duration,
-    /// For everything else, which never waits but for a fault of ours.
+    /// Deadline of all other requests, which never wait except because of a bug.
     pub metadata: Duration,
 }
 
-/// The device of one mount.
+/// Device of one mount.
 pub(super) struct Device {
     kernel: OwnedFd,
     session: OwnedFd,
     pub fs: Arc<Filesystem>,
     pub table: Table,
-    /// The reads that are not in the table yet.
+    /// Reads in progress that are not in the table yet.
     pub(super) hands: Hands,
     pub counters: Counters,
     pub readers: Arc<Readers>,
     pub(super) threads: Threads,
-    /// Reads that wait for their program's budget.
+    /// Reads that wait for the budget of their program.
     pub(super) delayed: DelayQueue,
     pub(super) deadlines: Deadlines,
     greeted: Sender<io::Result<Option<Greeting>>>,
     greetings: Greetings,
-    /// Nothing is answered any more: the process that comes next will.
+    /// Whether answers are withheld, because the next process will give them.
     handed_over: AtomicBool,
-    /// Whether all that serves it goes on.
+    /// Liveness of the threads that serve the mount.
     pub(super) pulse: Pulse,
 }
 
 impl Device {
-    /// Takes the descriptor of /dev/fuse; the second value is the session's end of the pair.
-    /// `greeted` is told once the kernel has taken the answer to its FUSE_INIT, and of what to keep
-    /// for the next process; `kept` is that of the process before.
+    /// Creates the device from the descriptor of /dev/fuse. Also returns the session's end of the
+    /// socket pair. `greeted` receives the handshake to keep for the next process, once the kernel
+    /// has taken the answer to its FUSE_INIT. `kept` is the handshake of the previous process.
     pub(crate) fn new(
         kernel: OwnedFd,
         fs: Arc<Filesystem>,
@@ -92,7 +94,8 @@ impl Device {
             None,
         )?;
         for end in [&session, &theirs] {
-            // The kernel cuts it to what this user may have, which is enough for single messages.
+            // The kernel cuts the size to the limit of this user, which is enough for single
+            // messages.
             let _ = rustix::net::sockopt::set_socket_send_buffer_size(end, PAIR_BUFFER_BYTES);
         }
         Ok((
@@ -116,13 +119,13 @@ impl Device {
         ))
     }
 
-    /// The descriptor of /dev/fuse.
+    /// Returns the descriptor of /dev/fuse.
     pub(crate) fn kernel(&self) -> BorrowedFd<'_> {
         self.kernel.as_fd()
     }
 
-    /// Reads and answers requests until the mount is gone, or enough others do. Run by several
-    /// threads; true for the last that ends with the mount.
+    /// Reads and answers requests until the mount is gone or enough other threads do so. Several
+    /// threads run this. Returns `true` for the last thread that ends with the mount.
     pub(crate) fn serve(self: &Arc<Self>) -> bool {
         let mut request = vec![0; REQUEST_BUFFER_BYTES];
         let mut answer = vec![0; OUT_HEADER_BYTES + TRANSFER_MAX_BYTES];
@@ -133,7 +136,7 @@ impl Device {
             self.pulse.works();
             match read {
                 Ok(length) => self.take(&request[..length], &mut answer, &hand),
-                // NOENT: the request was taken back while we read it.
+                // NOENT: the kernel cancelled the request during the read.
                 Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => {}
                 Err(_) => break self.threads.end(),
             }
@@ -173,7 +176,7 @@ impl Device {
                     self.forward(&header, message);
                 }
             }
-            // read-only in the VFS, they do not come; should one come all the same, it gets EROFS
+            // The VFS is read-only, so these should not arrive. If one does, it gets EROFS.
             changing if opcode::CHANGING.contains(&changing) => {
                 self.answer_error(header.unique, FsError::ReadOnly);
             }
@@ -185,7 +188,8 @@ impl Device {
         }
     }
 
-    /// Answered first, since to close may wait for the disk, and others are to be read meanwhile.
+    /// Answers a RELEASE before it closes the file. The close may wait for the disk, and other
+    /// requests should be read meanwhile.
     fn take_release(&self, header: &Header, message: &[u8], begun: Instant) {
         let Some(handle) = abi::released(message) else {
             return self.answer_error(header.unique, FsError::Fault);
@@ -197,7 +201,8 @@ impl Device {
         self.fs.release(handle);
     }
 
-    /// None is listed: where it is asked how much room the names need, that is a number.
+    /// Answers a LISTXATTR with an empty list. If the kernel requests the needed size, the answer
+    /// is a number.
     fn answer_no_attributes(&self, header: &Header, message: &[u8], begun: Instant) {
         let body: &[u8] = match abi::attribute_room(message) {
             Some(0) => &[0; 8],
@@ -208,7 +213,8 @@ impl Device {
         self.counters.note(header.opcode, begun.elapsed(), false);
     }
 
-    /// Answers a request with an error before its handler does; false where it does not wait.
+    /// Answers a request with an error before its handler does. Returns `false` if it no longer
+    /// waits.
     pub(super) fn end_early(&self, unique: u64, why: FsError) -> bool {
         let Some(waiting) = self.table.take_early(unique) else {
             return false;
@@ -229,12 +235,13 @@ impl Device {
         }
     }
 
-    /// Sends a message to the session as if the kernel had asked; false where it is gone.
+    /// Sends a message to the session as if from the kernel. Returns `false` if the session is
+    /// gone.
     pub(super) fn ask_session(&self, message: &[u8]) -> bool {
         rustix::net::send(&self.session, message, SendFlags::NOSIGNAL).is_ok()
     }
 
-    /// Notes a request that the session is to answer; false at the end of the mount.
+    /// Adds a request for the session to the table. Returns `false` at the end of the mount.
     pub(super) fn expect(&self, header: &Header) -> bool {
         let begun = Instant::now();
         let deadline = begun + self.deadlines.metadata;
@@ -255,7 +262,7 @@ impl Device {
         }
     }
 
-    /// Brings the session's answers to the kernel until the session is gone.
+    /// Forwards the answers of the session to the kernel until the session is gone.
     pub(crate) fn return_answers(self: &Arc<Self>) {
         let mut message = vec![0; PAIR_MESSAGE_MAX_BYTES];
         loop {
@@ -276,7 +283,7 @@ impl Device {
             return self.pulse.answered();
         }
         let Some(waiting) = self.table.take(unique) else {
-            // Answered early, by an interrupt or the deadline.
+            // The request was answered early, by an interrupt or the deadline.
             if let (Some(opcode), 0) = (self.table.take_late(unique), errno) {
                 self.undo_elsewhere(opcode, message);
             }
@@ -293,8 +300,8 @@ impl Device {
         }
     }
 
-    /// Takes an answer of the session back on a thread of its own: to close what that opened may
-    /// wait for the disk, and this thread brings all answers.
+    /// Releases the references of a late session answer in a separate thread. Closing a file may
+    /// wait for the disk, and this thread forwards all answers.
     fn undo_elsewhere(self: &Arc<Self>, operation: u32, answer: &[u8]) {
         if abi::undo(operation, answer) == Undo::Nothing {
             return;
@@ -318,13 +325,13 @@ impl Device {
         let _ = self.greeted.send(greeted);
     }
 
-    /// Answers nothing from now on: what is under way is the next process's to answer.
+    /// Stops answering: the next process answers the requests in flight.
     pub(crate) fn hand_over(&self) {
         self.handed_over.store(true, Ordering::Release);
     }
 
-    /// Takes back what the filesystem counted for an answer that the kernel did not take. May wait
-    /// for a disk.
+    /// Releases the references that the filesystem counted for an answer that the kernel did not
+    /// take. May wait for a disk.
     pub(super) fn undo(&self, operation: u32, answer: &[u8]) {
         match abi::undo(operation, answer) {
             Undo::Nothing => {}
@@ -336,8 +343,8 @@ impl Device {
         }
     }
 
-    /// Answers what is past its deadline, until the table is closed. A read whose bytes are on
-    /// their way has more time: its content knows how much.
+    /// Answers requests past their deadline until the table is closed. A read whose bytes are
+    /// arriving gets more time, which its content determines.
     pub(crate) fn keep_deadlines(&self) {
         while let Some(expired) = self.table.wait_expired() {
             for (unique, waiting) in expired {
@@ -353,16 +360,17 @@ impl Device {
 
     fn more_time(&self, waiting: &Waiting) -> Option<Instant> {
         let until = self.fs.waits_until(waiting.read.as_ref()?)?;
-        // past its own deadline, the content is to have answered, and soon
+        // Past its own deadline, the content should have answered, or should do so soon.
         Some(until + CONTENT_GRACE).filter(|later| *later > Instant::now())
     }
 
-    /// Tells the kernel to forget something. Blocks while the kernel holds the locks of it.
+    /// Notifies the kernel that cached data is stale. Blocks while the kernel holds the locks of
+    /// that data.
     pub(crate) fn notify(&self, stale: &Stale) -> Result<(), Errno> {
         self.write(&[IoSlice::new(&abi::notification(stale))])
     }
 
-    /// The mount is gone: ends the session and answers whatever still waits.
+    /// Ends the session and answers all waiting requests, after the mount is gone.
     pub(crate) fn close(&self) {
         let _ = rustix::net::shutdown(&self.session, Shutdown::Both);
         self.delayed.close();
@@ -372,11 +380,11 @@ impl Device {
     }
 
     pub(super) fn answer_error(&self, unique: u64, error: FsError) {
-        // Failure means that nobody waits for it any more.
+        // A failure means that the request is no longer waiting.
         let _ = self.write(&[IoSlice::new(&abi::out_header(unique, error.errno(), 0))]);
     }
 
-    /// A message to the kernel is taken whole or not at all.
+    /// Writes a message to the kernel, which takes it completely or not at all.
     pub(super) fn write(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
         if self.handed_over.load(Ordering::Acquire) {
             return Err(Errno::SHUTDOWN);
@@ -385,7 +393,8 @@ impl Device {
     }
 }
 
-/// Why no file has the attribute that is asked for: the kernel asks so of every file in `ls -l`.
+/// Returns why no file has the requested attribute. The kernel requests such attributes for every
+/// file in `ls -l`.
 fn absent_attribute(message: &[u8]) -> Option<FsError> {
     debug_assert!(message.len() >= IN_HEADER_BYTES);
     abi::attribute_name(message).and_then(p2pfs_fs::attribute_absence)

@@ -1,11 +1,13 @@
-//! How the kernel greets a mount: once. So what it said, and what it was answered, is kept by the
-//! mount broker: the session of the next process hears the same greeting, and must answer it alike.
+//! FUSE handshake of a mount. The kernel sends FUSE_INIT only once, so the mount broker keeps it
+//! and its answer. The session of the next process receives the same request and must give the same
+//! answer.
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-/// What one process hands over to the next: how the greeting is kept, the records of open files,
-/// and how inode numbers come about. A mount of another version is not taken over.
+/// Version of the state that one process hands over to the next: the format of the handshake, the
+/// records of open files, and the assignment of inode numbers. A mount with another version is not
+/// taken over.
 const VERSION: u16 = 1;
 
 /// FUSE_INIT and its answer, as bytes.
@@ -16,38 +18,38 @@ pub(super) struct Greeting {
 }
 
 impl Greeting {
-    /// As the broker keeps it.
+    /// Encodes the handshake for the broker.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         postcard::to_stdvec(&(VERSION, self)).unwrap_or_default()
     }
 
-    /// The other way round; none where it was kept by a p2pfs that had it otherwise.
+    /// Decodes a kept handshake. Returns `None` if another version wrote it.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (version, rest) = postcard::take_from_bytes::<u16>(bytes).ok()?;
         (version == VERSION).then(|| postcard::from_bytes(rest).ok())?
     }
 }
 
-/// How the greeting of one mount goes.
+/// State of the handshake of one mount.
 #[derive(Default)]
 pub(super) struct Greetings {
-    /// Of the process before.
+    /// Handshake of the previous process.
     kept: Option<Greeting>,
     heard: Mutex<Vec<u8>>,
 }
 
-/// What the session's answer to the greeting comes to.
+/// Result of the session's answer to the handshake.
 pub(super) enum Answered {
-    /// The kernel waits for it.
+    /// The kernel waits for this answer.
     New(Greeting),
-    /// The kernel has had it, from the process before.
+    /// The kernel received the same answer from the previous process.
     Again,
-    /// The kernel has had another one.
+    /// The kernel received a different answer before.
     Otherwise,
 }
 
 impl Greetings {
-    /// Of a mount that the kernel has greeted before, or has yet to greet.
+    /// Creates the state for a mount with a kept handshake, or for a new mount.
     pub(crate) fn new(kept: Option<Greeting>) -> Self {
         let heard = kept.as_ref().map(|it| it.request.clone());
         Self {
@@ -56,12 +58,12 @@ impl Greetings {
         }
     }
 
-    /// The kernel says this.
+    /// Records the FUSE_INIT request of the kernel.
     pub(crate) fn hear(&self, message: &[u8]) {
         message.clone_into(&mut self.heard.lock());
     }
 
-    /// The session answers this.
+    /// Evaluates the answer of the session.
     pub(crate) fn answer(&self, answer: &[u8]) -> Answered {
         match &self.kept {
             None => Answered::New(Greeting {

@@ -1,8 +1,8 @@
-//! The reads that the device's threads are working on.
+//! Reads that the device threads process inline.
 //!
-//! Most are answered in microseconds, so they are not in the table, which all threads share: each
-//! thread has its read in hand by itself. One that a disk keeps waiting is put into the table, by
-//! its interrupt or at the next look, and ends early from there as any other request.
+//! Most of them take microseconds, so they are not in the table, which all threads share. Each
+//! thread holds its own read. A read that a disk delays is moved into the table by its interrupt or
+//! by the next check. From then on it can be ended early like any other request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,14 +12,14 @@ use parking_lot::Mutex;
 
 use super::table::{Table, Waiting};
 
-/// How long after a read was begun those that are still in hand are put into the table.
+/// Delay after the start of a read until the reads in progress are moved into the table.
 pub(super) const LOOK_AFTER: Duration = Duration::from_secs(1);
 
-/// What one thread has in hand.
+/// Read in progress of one thread.
 #[derive(Default)]
 pub(super) struct Hand(Mutex<Option<(u64, Waiting)>>);
 
-/// What all threads have.
+/// Reads in progress of all threads.
 #[derive(Default)]
 pub(super) struct Hands {
     all: Mutex<Vec<Arc<Hand>>>,
@@ -27,58 +27,60 @@ pub(super) struct Hands {
 }
 
 impl Hand {
-    /// The thread begins to work on a read.
+    /// Registers a read that the thread begins to process.
     pub(crate) fn take_up(&self, unique: u64, read: Waiting) {
         *self.0.lock() = Some((unique, read));
     }
 
-    /// The thread is done with it; whether it is its to answer, and was not answered early.
+    /// Ends the read of the thread. Returns whether the thread must answer it, because it was not
+    /// answered early.
     pub(crate) fn put_down(&self, unique: u64, table: &Table) -> bool {
         let in_hand = self.0.lock().take();
         in_hand.is_some() || table.take(unique).is_some()
     }
 
-    /// Locked until the table has it, so that whoever puts it down finds it in one of both.
+    /// Moves the read into the table if `wanted` accepts it. The lock is held until the table has
+    /// the read, so `put_down` always finds it in one of the two.
     fn put_in(&self, table: &Table, wanted: impl Fn(u64) -> bool) {
         let mut in_hand = self.0.lock();
         if let Some((unique, read)) = in_hand.take_if(|(unique, _)| wanted(*unique)) {
-            // a closed table takes nothing: then nobody waits for it any more
+            // A closed table takes no requests; the read is then no longer waiting.
             table.insert(unique, read);
         }
     }
 }
 
 impl Hands {
-    /// One for a further thread.
+    /// Adds the slot of a further thread.
     pub(crate) fn join(&self) -> Arc<Hand> {
         let hand = Arc::<Hand>::default();
         self.all.lock().push(hand.clone());
         hand
     }
 
-    /// Its thread ends.
+    /// Removes the slot of a thread that ends.
     pub(crate) fn leave(&self, hand: &Arc<Hand>) {
         self.all.lock().retain(|other| !Arc::ptr_eq(other, hand));
     }
 
-    /// To be asked after something was taken up: whether to look after [`LOOK_AFTER`], since nobody
-    /// does so far.
+    /// Returns whether the caller must schedule a check after [`LOOK_AFTER`], because none is
+    /// scheduled. To be called after a read was registered.
     pub(crate) fn wants_look(&self) -> bool {
-        // mostly somebody does, and what all threads write to costs more than what they read
+        // A check is usually scheduled already, and a shared write costs more than a shared read.
         !self.will_be_looked_at.load(Ordering::Relaxed)
             && !self.will_be_looked_at.swap(true, Ordering::Relaxed)
     }
 
-    /// The look that was wanted: puts all that is in hand into the table.
+    /// Runs the scheduled check: moves all reads in progress into the table.
     pub(crate) fn look(&self, table: &Table) {
-        // first, so that what is taken up from now on has a look of its own: who takes it up after
-        // we had its lock reads this
+        // Reset first, so that reads registered from now on get a check of their own: a thread that
+        // registers a read after its lock was released here sees the reset.
         self.will_be_looked_at.store(false, Ordering::Relaxed);
         let all = self.all.lock();
         all.iter().for_each(|hand| hand.put_in(table, |_| true));
     }
 
-    /// Puts this read into the table, if a thread has it in hand.
+    /// Moves this read into the table if a thread is processing it.
     pub(crate) fn put_in(&self, table: &Table, unique: u64) {
         let all = self.all.lock();
         all.iter()

@@ -1,4 +1,5 @@
-//! What an interrupt does: the kernel sends one for each request whose thread got a signal, once.
+//! Handling of interrupts. The kernel sends one, once, for each request whose thread receives a
+//! signal.
 
 use std::time::{Duration, Instant};
 
@@ -9,28 +10,27 @@ use super::signals::is_ending;
 use super::table::{Patience, SIGNAL_GRACE};
 use p2pfs_fs::FsError;
 
-/// How soon a thread is looked at again that got a signal and goes on waiting.
+/// Interval between checks of a thread that received a signal and continues to wait.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// How soon a request is looked for again that nobody is found to work on; then after twice as
-/// long each time.
+/// Delay until a request that was not found is searched for again. It doubles with each attempt.
 const SEEK_AGAIN: Duration = Duration::from_millis(1);
 
 impl Device {
-    /// The request that is named ends, as far as its thread has no patience.
+    /// Handles an interrupt of the kernel for the request that it names.
     pub(super) fn take_interrupt(&self, message: &[u8]) {
         if let Some(named) = abi::interrupted_unique(message) {
             self.interrupt(named, Instant::now());
         }
     }
 
-    /// The thread of a request got a signal, at that time. One that waits as for a disk is
-    /// interrupted only to end, or when its patience is over; the kernel tells of one signal alone,
-    /// so it is looked at again.
+    /// Handles an interrupt of a request whose thread received a signal at `since`. A request that
+    /// waits as for a disk ends only if its thread is ending or its patience is over. The kernel
+    /// reports only one signal, so the thread is checked again.
     ///
-    /// A request that nobody has is still with the thread that took it from the kernel, or answered
-    /// already, or was taken by a process that served the mount before and never answers. To refuse
-    /// its interrupt would have the kernel send that again at once, so it is looked for a while and
-    /// then ended: an answer that the kernel does not wait for does no harm.
+    /// A request that is not found is still with the thread that took it from the kernel, was
+    /// already answered, or was taken by a previous process that never answers. If its interrupt
+    /// were refused, the kernel would send it again at once. The request is therefore searched for
+    /// a while and then ended. An answer that the kernel does not wait for does no harm.
     pub(super) fn interrupt(&self, unique: u64, since: Instant) {
         let now = Instant::now();
         if self.table.patience_of(unique).is_none() {
@@ -72,7 +72,7 @@ mod tests {
     use p2pfs_fs::standin::Names;
     use p2pfs_fs::{Filesystem, Options};
 
-    /// A device, and what the kernel would hear of it.
+    /// Returns a device and the kernel's end of its socket.
     fn device() -> (Arc<Device>, OwnedFd) {
         let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
         let (kernel, ours) =
@@ -94,7 +94,7 @@ mod tests {
         (device, kernel)
     }
 
-    /// The next that the kernel hears, and when.
+    /// Returns the next message to the kernel and the time it took.
     fn heard(kernel: &OwnedFd, since: Instant) -> (Option<(u64, i32)>, Duration) {
         let mut message = [0; 64];
         let (_, length) = rustix::net::recv(kernel, &mut message[..], RecvFlags::empty()).unwrap();
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(heard(&kernel, begun).0, Some((6, libc::EINTR)));
         assert_eq!(device.table.count(), 0);
 
-        // our own thread, which lives
+        // The thread of this test, which is alive.
         let message = request(opcode::READ, 8, 2);
         let header = Header {
             pid: std::process::id(),

@@ -1,31 +1,31 @@
-//! The kernel's side: the device that owns /dev/fuse, the session that speaks the protocol behind
-//! it, and what tells the kernel to forget.
+//! Kernel side of a mount: the device that owns /dev/fuse, the session that implements the protocol
+//! behind it, and the cache invalidation.
 //!
-//! [`Mount`] is what the daemon holds. [`Server`] serves one mount, given its descriptor, on
-//! threads of its own, and ends by itself when the mount is gone. Neither decides anything: which
-//! names and bytes there are, and which errno stands for what, is `fs`'s; how to mount and unmount
-//! is `mounting`'s, and by which means `mounter`'s.
+//! The daemon uses [`Mount`]. [`Server`] serves one mount, given its descriptor, on its own
+//! threads, and ends when the mount is gone. Neither makes policy: `fs` decides which names and
+//! bytes exist and which errno an error has. `mounting` implements mounting and unmounting, and
+//! `mounter` chooses the means.
 //!
 //! # Traps
 //!
-//! Each of these can hang a mount; the test named beside it hangs without the cure.
+//! Each of these traps can hang a mount. The named test hangs without the cure.
 //!
 //! | trap | cure | test |
 //! |---|---|---|
-//! | an open waits, deaf to SIGKILL, for the pages that others are reading | `FOPEN_KEEP_CACHE`, wherever the kernel keeps pages | `tests/mount/waits.rs open_and_close_of_a_file_with_reads_under_way_never_wait` |
-//! | telling the kernel of a change takes the locks that a request of ours holds | a thread of its own, which holds nothing | `tests/mount/traps.rs telling_of_a_change_waits_for_no_request_and_no_request_for_the_telling` |
-//! | telling of a file's pages waits for a reader of it that is stuck | new bytes are a new inode; of an old one only attributes are dropped | `tests/mount/traps.rs a_change_of_a_file_whose_reader_is_stuck_is_told` |
-//! | a dozen read-aheads of a dead file starve every other file | `max_background` in the thousands | `tests/mount/waits.rs many_dead_read_aheads_do_not_starve_another_file` |
-//! | a killed reader leaves its read-aheads behind | each has a deadline of its own | `tests/mount/traps.rs what_a_killed_reader_had_asked_for_ends_by_its_deadline` |
-//! | each close, and so each exec, asks us to flush | ENOSYS, once | `tests/mount/traps.rs closing_asks_the_daemon_nothing`, `tests/mount/traps.rs a_process_with_files_open_on_its_own_mount_can_start_others` |
-//! | a wait inside LOOKUP freezes its directory | a provisional inode at once; GETATTR and OPEN wait | `tests/daemons/legacy/mount.rs nobody_else_waits_beside_a_lookup` |
-//! | a new name is not seen through a cached listing | the listing is dropped as well as the name | `tests/mount/changes.rs a_new_name_is_seen_through_a_cached_listing_and_a_removed_one_leaves_it` |
-//! | a request whose interrupt is refused once is deaf for ever | FUSE_INTERRUPT is answered by the device | `tests/mount/waits.rs a_direct_read_that_is_interrupted_is_gone_at_once`, `tests/daemons/nodes/waits.rs readers_of_every_kind_go_at_once_on_ctrl_c` |
-//! | a read at a disk that stands still is deaf to its interrupt, and one that is refused comes again at once | what a thread works on for long goes into the table; nothing is refused | `tests/mount/traps.rs reads_that_stand_still_end_by_a_signal_or_the_deadline_and_keep_nobody_else_waiting` |
+//! | an open waits, deaf to SIGKILL, for pages that other readers are reading | `FOPEN_KEEP_CACHE`, wherever the kernel keeps pages | `tests/mount/waits.rs open_and_close_of_a_file_with_reads_under_way_never_wait` |
+//! | a notification takes locks that a request in flight holds | a separate thread without locks | `tests/mount/traps.rs telling_of_a_change_waits_for_no_request_and_no_request_for_the_telling` |
+//! | a notification for the pages of a file waits for a stuck reader | new bytes are a new inode; for an old inode only attributes are dropped | `tests/mount/traps.rs a_change_of_a_file_whose_reader_is_stuck_is_told` |
+//! | a dozen read-aheads of an unreachable file starve every other file | `max_background` in the thousands | `tests/mount/waits.rs many_dead_read_aheads_do_not_starve_another_file` |
+//! | a killed reader leaves its read-aheads in flight | each has its own deadline | `tests/mount/traps.rs what_a_killed_reader_had_asked_for_ends_by_its_deadline` |
+//! | each close, and so each exec, sends a FLUSH | ENOSYS, once | `tests/mount/traps.rs closing_asks_the_daemon_nothing`, `tests/mount/traps.rs a_process_with_files_open_on_its_own_mount_can_start_others` |
+//! | a wait inside LOOKUP blocks its directory | a provisional inode at once; GETATTR and OPEN wait | `tests/daemons/legacy/mount.rs nobody_else_waits_beside_a_lookup` |
+//! | a cached listing hides a new name | the listing is invalidated together with the name | `tests/mount/changes.rs a_new_name_is_seen_through_a_cached_listing_and_a_removed_one_leaves_it` |
+//! | a request whose interrupt is refused once can never be interrupted again | the device answers FUSE_INTERRUPT | `tests/mount/waits.rs a_direct_read_that_is_interrupted_is_gone_at_once`, `tests/daemons/nodes/waits.rs readers_of_every_kind_go_at_once_on_ctrl_c` |
+//! | a read at a stalled disk ignores its interrupt, and a refused interrupt is sent again at once | slow inline work moves into the table; no interrupt is refused | `tests/mount/traps.rs reads_that_stand_still_end_by_a_signal_or_the_deadline_and_keep_nobody_else_waiting` |
 //! | a handler that never answers hangs its caller | the device answers at a deadline | `tests/mount/waits.rs an_open_that_stands_still_ends_at_the_deadline_or_by_a_signal_and_leaks_nothing` |
-//! | a disk stands still under a share or the cache | another thread is started where all are at work | `tests/mount/traps.rs calls_that_stand_still_keep_nobody_else_waiting`, `tests/mount/traps.rs listings_that_stand_still_keep_nobody_else_waiting`, `tests/mount/traps.rs closes_that_stand_still_keep_nobody_else_waiting` |
-//! | what nobody took is closed by whoever brings all answers | a thread of its own closes it | `tests/mount/traps.rs the_close_of_what_nobody_took_keeps_nobody_else_waiting` |
-//! | one inode opened in two modes is refused by the kernel | the first open decides, until the last release | `tests/mount/reads.rs an_open_never_fails_while_a_file_becomes_complete_under_its_readers` |
+//! | a disk under a share or the cache stalls | another thread is started if all are busy | `tests/mount/traps.rs calls_that_stand_still_keep_nobody_else_waiting`, `tests/mount/traps.rs listings_that_stand_still_keep_nobody_else_waiting`, `tests/mount/traps.rs closes_that_stand_still_keep_nobody_else_waiting` |
+//! | the thread that returns all answers closes the files of unwanted answers | a separate thread closes them | `tests/mount/traps.rs the_close_of_what_nobody_took_keeps_nobody_else_waiting` |
+//! | the kernel refuses one inode opened in two modes | the first open decides, until the last release | `tests/mount/reads.rs an_open_never_fails_while_a_file_becomes_complete_under_its_readers` |
 
 mod abi;
 mod answers;
@@ -77,23 +77,24 @@ use passthrough::Passthrough;
 
 use p2pfs_fs::Filesystem;
 
-/// By when the kernel must have begun to talk: it does so as soon as the mount stands.
+/// Maximum time until the kernel sends FUSE_INIT, which it does as soon as the mount exists.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How a mount is served.
+/// Options of serving a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerOptions {
-    /// How many threads read requests, 1 to 16.
+    /// Number of threads that read requests, 1 to 16.
     pub threads: usize,
-    /// When the device gives up on a request.
+    /// Deadlines at which the device ends a request.
     pub deadlines: Deadlines,
-    /// Whether the kernel may read complete files by itself.
+    /// Whether the kernel may read complete files by passthrough.
     pub passthrough: bool,
 }
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        // what a mount without the daemon has; `daemon::folder` derives its own from the settings
+        // Defaults for a mount without the daemon; `daemon::folder` derives its own from the
+        // settings.
         let deadlines = Deadlines {
             read: Duration::from_secs(30),
             metadata: Duration::from_secs(5),
@@ -106,7 +107,7 @@ impl Default for ServerOptions {
     }
 }
 
-/// A mount that is served. Dropping it closes nothing: the mount must be taken away.
+/// A served mount. Dropping it closes nothing; the mount must be unmounted.
 pub struct Server {
     device: Arc<Device>,
     queue: Arc<Queue>,
@@ -114,7 +115,7 @@ pub struct Server {
     end: Arc<End>,
 }
 
-/// Whether the mount is gone, and who waits for that.
+/// End of the mount, and the threads that wait for it.
 #[derive(Default)]
 struct End {
     is_over: Mutex<bool>,
@@ -126,14 +127,15 @@ fn of_another_version() -> io::Error {
 }
 
 impl Server {
-    /// Serves the mount whose descriptor of /dev/fuse this is, once the kernel has said hello.
+    /// Serves the mount with this descriptor of /dev/fuse. Returns after the handshake with the
+    /// kernel.
     ///
-    /// Of a mount that a broker holds, one that another process served is taken up, and what that
-    /// left unanswered comes again.
+    /// A mount that a broker holds and that another process served is taken over, and the kernel
+    /// resends its unanswered requests.
     ///
     /// # Errors
-    /// Where the kernel is too old, says nothing, or does not agree with this process on what was
-    /// agreed on before, or threads cannot be started.
+    /// If the kernel is too old, does not begin the handshake, or negotiated something else with
+    /// the previous process, or if threads cannot be started.
     fn start(
         kernel: OwnedFd,
         fs: Arc<Filesystem>,
@@ -177,7 +179,7 @@ impl Server {
             server.read_requests(options.threads)?;
             let repeated = server.device.ask_again();
             tracing::debug!(?repeated, "took over the mount");
-            // what changed in between was told to nobody
+            // Changes during the takeover were not sent to the kernel.
             p2pfs_fs::Invalidator::invalidate(&*server.queue, p2pfs_fs::Stale::Everything);
         }
         Ok(server)
@@ -224,7 +226,7 @@ impl Server {
         Ok(())
     }
 
-    /// Starts one more thread that serves, while others do; false where there can be none.
+    /// Returns a function that starts one more serving thread, or returns `false` if it cannot.
     fn spare_threads(&self) -> impl Fn() -> bool + Send + Sync + 'static {
         let (device, queue) = (Arc::downgrade(&self.device), self.queue.clone());
         let end = self.end.clone();
@@ -257,7 +259,7 @@ impl End {
     }
 }
 
-/// One of the device's threads; the last ends the mount's service.
+/// Runs one of the device threads. The last one ends the service of the mount.
 fn serve(device: &Arc<Device>, queue: &Queue, end: &End) {
     if device.serve() {
         device.close();

@@ -1,5 +1,5 @@
-//! One mount, from the mount point to the threads that serve it: ties the broker's calls, the
-//! filesystem and the server together.
+//! A mount, from the mount point to the threads that serve it. Combines the mounter, the filesystem
+//! and the server.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,37 +13,37 @@ use p2pfs_fs::{
     Change, Content, ContentHash, DEFAULT_MASK, Filesystem, Invalidator, Options, SharedPath, View,
 };
 
-/// How long an unmount waits for the last request to end. It is not needed for the mount to be
-/// gone, only for its threads.
+/// How long an unmount waits for the last request to end. The mount itself is gone without this
+/// wait, but its threads are not.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the readers of a mount that is taken up wait for the namespace to be as large again as
-/// it was: the other nodes must be heard first, which takes a moment.
+/// How long readers of a taken-over mount wait for the namespace to reach its previous size.
+/// Messages of other nodes must arrive first, which takes a short time.
 const NAMESPACE_TIME: Duration = Duration::from_secs(3);
 
-/// How to mount.
+/// Options of a mount.
 #[derive(Clone, Copy, Debug)]
 pub struct MountOptions {
-    /// Who owns the files.
+    /// Owner of the files.
     pub uid: u32,
-    /// Their group.
+    /// Group of the files.
     pub gid: u32,
-    /// Which permissions files do not have.
+    /// Permission bits removed from files.
     pub file_mask: u16,
-    /// Which permissions directories do not have.
+    /// Permission bits removed from directories.
     pub directory_mask: u16,
-    /// Whether all users may use it; only root's mounts can be so.
+    /// Whether all users may access the mount. Only mounts of root can allow this.
     pub allow_other: bool,
-    /// How far the kernel reads ahead in bytes, where it lets us say so; else it keeps to its own
+    /// Read-ahead of the kernel in bytes, if this process may set it. Otherwise the kernel uses its
     /// default of 128 KiB.
     pub read_ahead_bytes: u64,
-    /// How it is served.
+    /// Options of the server.
     pub server: ServerOptions,
 }
 
 impl MountOptions {
-    /// For the user who runs this: root's mount is for all, and so is a broker's, which is root's;
-    /// a user's is for that user alone.
+    /// Returns the options for the current user. A mount of root, and therefore of the broker, is
+    /// accessible to all users. A mount of another user is accessible only to that user.
     pub fn for_this_user() -> Self {
         let uid = if mounter::has_broker() {
             rustix::process::Uid::ROOT
@@ -67,22 +67,23 @@ impl MountOptions {
     }
 }
 
-/// Why there is no mount. None is left behind.
+/// Reason why mounting failed. No mount is left behind.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
-    /// The mount point or the rights to it.
+    /// Problem of the mount point or of the permissions for it.
     #[error(transparent)]
     Mounting(#[from] MountingError),
-    /// It was mounted, but the kernel and we did not come to terms.
+    /// The mount was made, but the handshake with the kernel or the start of the server failed.
     #[error("cannot serve the mount at {}: {why}", dir.display())]
     Serve {
-        /// The mount point.
+        /// Mount point.
         dir: PathBuf,
+        /// Cause of the failure.
         why: io::Error,
     },
 }
 
-/// A mount that stands; dropping it takes it away.
+/// An active mount; dropping it ends it.
 pub struct Mount {
     place: MountPlace,
     server: Server,
@@ -91,11 +92,11 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Mounts, and serves what `content` has. A stale mount of a daemon that was killed is cleaned
-    /// away first. Blocks until the mount can be used.
+    /// Mounts and serves `content`. Cleans up a stale mount of a killed daemon first. Blocks until
+    /// the mount is usable.
     ///
     /// # Errors
-    /// [`MountError`], naming the place and the remedy.
+    /// [`MountError`], with the place and the remedy.
     pub fn start(
         dir: &Path,
         content: Arc<dyn Content>,
@@ -110,11 +111,11 @@ impl Mount {
         Self::take(mounter::mount(&request)?, content, options)
     }
 
-    /// Mounts anew, at `dir` again, where the mount broker ended and the mount with it. Blocks as
-    /// the start does.
+    /// Mounts again at `dir` after the mount broker ended and its mount with it. Blocks until the
+    /// mount is usable.
     ///
     /// # Errors
-    /// As at the start; also where no broker came after that one.
+    /// [`MountError`], also if no new broker has started.
     pub fn start_again(
         &self,
         dir: &Path,
@@ -135,7 +136,7 @@ impl Mount {
             why,
         };
         match Self::serve(mounted, content.clone(), options) {
-            // Who had it open fails now, and everybody else goes on.
+            // Programs with open files on the old mount get errors; new opens succeed.
             Err((place, why)) if is_kept => {
                 tracing::debug!(%why, "the mount cannot be taken up");
                 let mounted = place.mount_anew()?;
@@ -147,7 +148,7 @@ impl Mount {
         }
     }
 
-    /// What could not be served is told with its place.
+    /// Serves a mount. Returns its place together with the error on failure.
     fn serve(
         mounted: Mounted,
         content: Arc<dyn Content>,
@@ -175,7 +176,7 @@ impl Mount {
         let start = || Server::start(device, fs.clone(), options.server, held.as_ref());
         match inherited.and_then(|()| start()) {
             Ok(server) => {
-                // Not every mounter may set it, and reads are as right without it.
+                // Not every mounter may set it, and reads are correct without it.
                 let _ = place.set_read_ahead(options.read_ahead_bytes);
                 Ok(Self {
                     place,
@@ -191,76 +192,77 @@ impl Mount {
         }
     }
 
-    /// Why the mount of the process before was not taken over, where there was one, and this is a
-    /// new one in its place.
+    /// Returns the reason why the mount of the previous process was replaced by a new one, if that
+    /// happened.
     pub fn not_taken_over(&self) -> Option<&str> {
         self.not_taken_over.as_deref()
     }
 
-    /// Tells the kernel what changed, and then shows the namespace that has these changes; none
-    /// where they are of what legacy peers have. Never waits.
+    /// Notifies the kernel of changes, and then shows the namespace that includes them. `view` is
+    /// `None` for changes of files of legacy peers. Never waits.
     pub fn invalidate(&self, view: Option<Arc<View>>, changes: Vec<Change>) {
         self.fs.namespace_changed(view, changes);
     }
 
-    /// Has the kernel look at everything again, which may have changed while nobody told this
-    /// mount. Never waits.
+    /// Makes the kernel revalidate everything, for changes that this mount was not notified of.
+    /// Never waits.
     pub fn invalidate_all(&self) {
         self.fs.everything_changed();
     }
 
-    /// Whether a program that looks finds this name now.
+    /// Returns whether a lookup finds this name now.
     pub fn shows(&self, path: &SharedPath) -> bool {
         self.fs.shows(path)
     }
 
-    /// Whether a program that looks finds all that is known by now.
+    /// Returns whether lookups reflect everything that is known by now.
     pub fn is_up_to_date(&self) -> bool {
         self.fs.is_up_to_date()
     }
 
-    /// Tells the kernel that another part of a content is cached than before (`st_blocks`).
+    /// Notifies the kernel that another part of a content is cached (`st_blocks`).
     pub fn cached_changed(&self, hash: &ContentHash) {
         self.fs.cached_changed(hash);
     }
 
-    /// Where single inodes can be said to be stale.
+    /// Returns the interface for invalidating single inodes.
     pub fn invalidator(&self) -> Arc<dyn Invalidator> {
         self.server.queue.clone()
     }
 
-    /// The mount point, without symbolic links.
+    /// Returns the mount point without symbolic links.
     pub fn dir(&self) -> &Path {
         self.place.standing.dir()
     }
 
-    /// Notes how much is listed, for the process that may come next: about once a second.
+    /// Records the number of listed entries for a next process. To be called about once a second.
     pub fn note_listed(&self) {
         self.fs.note_listed();
     }
 
-    /// Whether the mount stands in its place and is served.
+    /// Returns whether the mount is in place and served.
     pub fn is_mounted(&self) -> bool {
         !self.server.end.is_over() && self.place.standing.is_mounted()
     }
 
-    /// Whether a mount broker made it.
+    /// Returns whether a mount broker made the mount.
     pub fn is_brokers(&self) -> bool {
         self.place.outlives_us()
     }
 
-    /// Looks whether the mount broker still is there: about once a second. Never waits.
+    /// Checks whether the mount broker is still running. To be called about once a second. Never
+    /// waits.
     pub fn look_at_broker(&self) {
         self.place.look_at_broker();
     }
 
-    /// Whether it is gone because its mount broker ended, so that it can be mounted anew without
-    /// undoing what somebody did by hand. Waits for the broker's answer.
+    /// Returns whether the mount is gone because its broker ended. Only then can it be mounted
+    /// again without undoing a manual unmount. Waits for the answer of the broker.
     pub fn broker_ended(&self) -> bool {
         self.place.broker_ended()
     }
 
-    /// Why it is not mounted any more and what to do, for people.
+    /// Returns why the mount is gone and what to do, as text for users.
     pub fn why_gone(&self) -> String {
         let standing = &self.place.standing;
         match (standing.is_mounted(), standing.covered_by()) {
@@ -274,43 +276,45 @@ impl Mount {
         }
     }
 
-    /// Whether the threads that serve it answer within this time, found out without the kernel: a
-    /// process that waits for its own mount cannot be killed.
+    /// Returns whether the serving threads answer within `timeout`. Does not access the mount,
+    /// because a process that waits for its own mount cannot be killed.
     pub fn answers(&self, timeout: Duration) -> bool {
         let device = &self.server.device;
         let ask = |message: &[u8]| device.ask_session(message);
         device.pulse.is_alive(ask, timeout)
     }
 
-    /// Which programs are given cached bytes only from now on, and EACCES for the rest: names of
-    /// processes, and of a service manager's units.
+    /// Sets the programs that get only cached bytes, and EACCES for all others. Programs are named
+    /// by process or by unit of a service manager.
     pub fn set_cached_only(&self, programs: Vec<String>) {
         self.server.device.readers.set_cached_only(programs);
     }
 
-    /// Which programs have so many bytes fetched a second from now on: names as above. Cached
-    /// bytes are never slowed.
+    /// Sets the fetch limits of programs, which are named by process or by unit of a service
+    /// manager. Cached bytes are never delayed.
     pub fn set_budgets(&self, budgets: Vec<ReaderBudget>) {
         self.server.device.readers.set_budgets(budgets);
     }
 
-    /// Takes the readers' speeds, and forgets those that have gone: about once a second.
+    /// Updates the rates of the readers and drops those that are gone. To be called about once a
+    /// second.
     pub fn look_at_readers(&self) {
         self.server.device.readers.look_around();
     }
 
-    /// Returns the files that a user's processes have open or read lately, as paths from the root.
+    /// Returns the files that processes of a user have open or read recently, as paths from the
+    /// root.
     pub fn files_read_by(&self, uid: u32) -> Vec<Box<[u8]>> {
         self.server.device.readers.files_of(uid)
     }
 
-    /// Who reads what: first those that wait, then the fastest, then those that read most.
+    /// Returns the readers and their files: waiting ones first, then by rate, then by bytes read.
     pub fn readers(&self) -> Vec<ReaderReport> {
         let device = &self.server.device;
         device.readers.report(&device.table.waits())
     }
 
-    /// What it has done since it began, and what it holds.
+    /// Returns the counters since the mount began, and its current state.
     pub fn activity(&self) -> Activity {
         let (inodes, handles) = self.fs.held();
         let device = &self.server.device;
@@ -322,16 +326,16 @@ impl Mount {
         }
     }
 
-    /// Why complete files are read through the daemon, if the kernel refused to read them itself.
+    /// Returns why complete files are read through the daemon, if the kernel refused passthrough.
     pub fn passthrough_refusal(&self) -> Option<String> {
         self.server.passthrough.refusal()
     }
 
-    /// Ends serving: a mount that a broker holds is handed over, any other taken away. Does nothing
-    /// the second time.
+    /// Ends serving. Hands a mount of the broker over to the next process and unmounts any other. A
+    /// second call does nothing.
     ///
     /// # Errors
-    /// Where the kernel refuses to unmount; the mount is then still there.
+    /// If the kernel refuses to unmount; the mount then still exists.
     pub fn end(&self) -> Result<(), MountingError> {
         if self.place.outlives_us() {
             self.hand_over();
@@ -341,13 +345,13 @@ impl Mount {
         }
     }
 
-    /// The mount stays with the broker, and whoever waits in it waits for the next process.
+    /// Leaves the mount with the broker. Its waiting readers wait for the next process.
     fn hand_over(&self) {
         self.fs.note_listed();
         self.server.device.hand_over();
     }
 
-    /// Also under load: whoever waits in the mount gets an error at once.
+    /// Unmounts, even under load. All waiting requests get an error at once.
     fn unmount(&self) -> Result<(), MountingError> {
         self.place.unmount()?;
         self.server.end.wait(END_TIMEOUT);

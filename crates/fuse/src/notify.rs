@@ -1,8 +1,8 @@
-//! Telling the kernel to forget, from a thread of its own that holds nothing.
+//! Sends cache invalidations to the kernel from a thread that holds no locks.
 //!
-//! A notification waits for locks that the kernel holds while a request of ours is under way, so
-//! no thread that answers requests may send one. What is asked for while it still waits in the
-//! queue happens once; a queue that is full becomes one word: everything.
+//! A notification waits for locks that the kernel holds during a request, so a thread that answers
+//! requests must never send one. Duplicates in the queue are sent once. A full queue is replaced by
+//! a single notification for everything.
 
 mod again;
 
@@ -18,10 +18,10 @@ use super::abi::opcode;
 use super::device::Device;
 use p2pfs_fs::{Around, Invalidator, Stale};
 
-/// The most notifications that wait; more become [`Stale::Everything`].
+/// Maximum number of queued notifications; more become [`Stale::Everything`].
 pub const WAITING_MAX: usize = 1 << 16;
 
-/// What the kernel is to forget, soon.
+/// Queue of invalidations for the kernel.
 #[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
@@ -36,7 +36,7 @@ struct State {
     closed: bool,
 }
 
-/// What is sent together, and what is changed after it.
+/// Notifications that are sent together, and changes that are applied after them.
 #[derive(Default)]
 struct Batch {
     stale: Vec<Stale>,
@@ -63,8 +63,8 @@ impl Invalidator for Queue {
 }
 
 impl Queue {
-    /// All that waits; an empty batch where there is nothing until then, nothing once the queue is
-    /// closed.
+    /// Waits for queued work and returns all of it. Returns an empty batch if nothing arrives
+    /// before `until`, and `None` once the queue is closed.
     fn next_batch(&self, until: Option<Instant>) -> Option<Batch> {
         let mut state = self.state.lock();
         while state.order.is_empty() && state.changes.is_empty() && !state.closed {
@@ -87,7 +87,7 @@ impl Queue {
         })
     }
 
-    /// Sends what is asked for until the queue is closed.
+    /// Sends the queued notifications until the queue is closed.
     pub(crate) fn send_all(&self, device: &Arc<Device>) {
         let mut again = Again::default();
         while let Some(batch) = self.next_batch(again.next_due()) {
@@ -109,7 +109,7 @@ impl Queue {
         }
     }
 
-    /// Nothing more is sent.
+    /// Closes the queue.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.changed.notify_all();
@@ -131,7 +131,7 @@ impl State {
     }
 }
 
-/// Whether the answer of an operation tells the kernel what it may keep.
+/// Returns whether the answer of an operation contains data that the kernel may cache.
 fn carries_names(operation: u32) -> bool {
     matches!(
         operation,
@@ -141,8 +141,8 @@ fn carries_names(operation: u32) -> bool {
 
 fn send(device: &Arc<Device>, stale: &Stale) {
     let sent = device.notify(stale);
-    // The word for everything is about names alone; before Linux 6.16 there is none, and each known
-    // name is told.
+    // The notification for everything covers only names. Before Linux 6.16 it does not exist, and
+    // each known name is invalidated.
     if *stale == Stale::Everything {
         let names = device.fs.known_names();
         for known in names {

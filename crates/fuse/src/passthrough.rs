@@ -1,9 +1,9 @@
-//! Files that the kernel reads by itself.
+//! Passthrough: files that the kernel reads without the daemon.
 //!
-//! Registering one takes CAP_SYS_ADMIN and Linux 6.9. Whether we may is tried once, at the start
-//! of the mount, with a file of our own; where we may not, no further attempt is made, and the
-//! daemon reads for its users. A single file can be refused all the same (one on another FUSE
-//! filesystem, say), which says nothing about the next.
+//! Registering a file requires CAP_SYS_ADMIN and Linux 6.9. The permission is tested once, at the
+//! start of the mount, with a file of our own. If it is refused, no further attempt is made, and
+//! the daemon reads for its users. A single file can still be refused, such as one on another FUSE
+//! filesystem; this says nothing about the next file.
 
 use std::fs::File;
 use std::io;
@@ -20,13 +20,13 @@ use p2pfs_fs::{BackingFile, BackingFiles};
 /// Backing files of one mount.
 pub(super) struct Passthrough {
     device: Weak<Device>,
-    /// Who has the right to register, where we have not.
+    /// Broker that registers files, if this process does not have the permission.
     broker: Option<Arc<Broker>>,
     refusal: OnceLock<String>,
 }
 
 impl Passthrough {
-    /// For the mount of this device.
+    /// Creates the backing files for the mount of this device.
     pub(crate) fn new(device: Weak<Device>, broker: Option<Arc<Broker>>) -> Self {
         Self {
             device,
@@ -35,7 +35,7 @@ impl Passthrough {
         }
     }
 
-    /// Tries it with an empty file in memory; `agreed` is whether the kernel knows of it at all.
+    /// Tests passthrough with an empty file in memory. `agreed` is whether the kernel supports it.
     pub(crate) fn attempt(&self, agreed: bool) -> bool {
         let tried = if agreed {
             rustix::fs::memfd_create("p2pfs-attempt", MemfdFlags::CLOEXEC)
@@ -57,7 +57,7 @@ impl Passthrough {
         }
     }
 
-    /// Why all files are read through the daemon, if they are.
+    /// Returns why all files are read through the daemon, if they are.
     pub(crate) fn refusal(&self) -> Option<String> {
         self.refusal.get().cloned()
     }
@@ -78,7 +78,7 @@ impl BackingFiles for Passthrough {
 
     fn release(&self, file: BackingFile) {
         if let Some(device) = self.device.upgrade() {
-            // Failure means that the connection is gone, and the registration with it.
+            // A failure means that the connection is gone, and the registration with it.
             let _ = match &self.broker {
                 Some(broker) => broker.release(file.0),
                 None => backing::release(device.kernel(), file.0),

@@ -1,8 +1,8 @@
-//! Whether the threads that serve a mount go on, found out without touching the mount.
+//! Liveness check of the threads that serve a mount, without access to the mount.
 //!
-//! A question of our own goes the way of the kernel's: through the pair to the session, and back by
-//! the thread that returns answers. The threads that read from the kernel are counted: one that
-//! waits for it would take the next request.
+//! A probe takes the same path as a request of the kernel: through the socket pair to the session,
+//! and back through the thread that returns answers. The threads that wait for the kernel are
+//! counted, because a waiting thread would take the next request.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,48 +11,49 @@ use parking_lot::{Condvar, Mutex};
 
 use super::abi;
 
-/// The number of our own question. The kernel counts from 2 in steps of 2, and marks what it
-/// repeats by the highest bit alone.
+/// Request number of the probe. The kernel counts from 2 in steps of 2, and marks resent requests
+/// only by the highest bit.
 pub(super) const PULSE_UNIQUE: u64 = u64::MAX;
 
-/// What is known of the threads of one mount.
+/// Liveness state of the threads of one mount.
 #[derive(Default)]
 pub(super) struct Pulse {
-    /// The threads that wait for the kernel.
+    /// Number of threads that wait for the kernel.
     waiting: AtomicUsize,
-    /// How often one of them got something.
+    /// Number of times that a thread received a request.
     taken: AtomicU64,
-    /// The same when it was last asked.
+    /// Value of `taken` at the last check.
     seen: AtomicU64,
     answers: Mutex<u64>,
     changed: Condvar,
 }
 
 impl Pulse {
-    /// A thread begins to wait for the kernel.
+    /// Records that a thread begins to wait for the kernel.
     pub(crate) fn waits(&self) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A thread has got something from it.
+    /// Records that a thread received a request from the kernel.
     pub(crate) fn works(&self) {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         self.taken.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many threads wait for the kernel.
+    /// Returns the number of threads that wait for the kernel.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Our question came back.
+    /// Records the answer to the probe.
     pub(crate) fn answered(&self) {
         *self.answers.lock() += 1;
         self.changed.notify_all();
     }
 
-    /// Whether the session, asked by `ask_session`, answers within `timeout`, and a thread waits
-    /// for the kernel or some took requests since this was last asked.
+    /// Returns whether the mount is alive. The session, probed through `ask_session`, must answer
+    /// within `timeout`. In addition, a thread must wait for the kernel, or requests must have been
+    /// taken since the last check.
     pub(crate) fn is_alive(
         &self,
         ask_session: impl FnOnce(&[u8]) -> bool,
@@ -77,7 +78,7 @@ impl Pulse {
     }
 }
 
-/// STATFS of the root: answered from memory.
+/// Encodes the probe: a STATFS of the root, which is answered from memory.
 fn question() -> [u8; abi::IN_HEADER_BYTES] {
     abi::request(abi::opcode::STATFS, PULSE_UNIQUE, p2pfs_fs::ROOT_INO)
 }
@@ -93,7 +94,7 @@ mod tests {
         let pulse = Pulse::default();
         thread::scope(|scope| {
             let asked = || scope.spawn(|| pulse.answered()).join().is_err();
-            // the answer may come before the wait begins, but not before the question
+            // The answer may arrive before the wait begins, but not before the probe.
             assert!(!asked());
             assert!(pulse.session_answers(Duration::from_secs(60), || {
                 scope.spawn(|| pulse.answered());

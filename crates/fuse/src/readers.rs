@@ -1,7 +1,8 @@
-//! Which programs read in the mount: what each is given, how far it may reach, and how fast.
+//! Programs that read in the mount: their bytes, limits and rates.
 //!
-//! A program is known by its process's name and its control group. Neither takes a lock that the
-//! program may hold while it waits for us, as looking at its executable or its arguments would.
+//! A program is identified by its process name and its control group. Reading these takes no lock
+//! that the program may hold while it waits for the mount. Reading its executable or arguments
+//! would.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,33 +17,33 @@ use super::budget::{Budget, ReaderBudget};
 use super::reading::{KnownAs, Process, ReaderReport, Reading, Waits};
 use p2pfs_fs::Reach;
 
-/// What the kernel keeps of a process's name (`TASK_COMM_LEN` without its NUL).
+/// Bytes of a process name that the kernel keeps (`TASK_COMM_LEN` without its NUL).
 const NAME_KEPT_BYTES: usize = 15;
-/// For how long a thread is believed to be of the program that it was.
+/// How long the program of a thread is cached.
 const KNOWN_LIFETIME: Duration = Duration::from_secs(1);
-/// How many threads are remembered; then all are looked at anew.
+/// Maximum number of cached threads. Beyond it, all entries are dropped.
 const KNOWN_MAX: usize = 1024;
-/// How many processes are told of. Beyond it the one that read longest ago is forgotten; one that
-/// has nothing open at least.
+/// Maximum number of reported processes. Beyond it, the process that read longest ago is dropped,
+/// except processes with open files.
 const PROCESSES_MAX: usize = 512;
-/// For how long a process is told of that has nothing open and reads nothing.
+/// How long a process without open files and reads is reported.
 const TOLD_LIFETIME: Duration = Duration::from_secs(60);
 
-/// Who reads, and by which rules.
+/// Reading programs and their rules.
 pub(super) struct Readers {
     begun: Instant,
     rules: RwLock<Rules>,
     known: RwLock<HashMap<u32, Known>>,
     processes: Mutex<HashMap<u32, Arc<Process>>>,
-    /// What is open, by the number of its handle.
+    /// Open files, by handle.
     open: RwLock<HashMap<u64, Opened>>,
 }
 
-/// A file that is open, with who opened it.
+/// An open file and its opener.
 #[derive(Clone)]
 struct Opened {
     reading: Arc<Reading>,
-    /// Whether the process before us opened it, and it is not known for whom.
+    /// Whether a previous process opened the file, for an unknown program.
     is_inherited: bool,
 }
 
@@ -52,29 +53,29 @@ struct Rules {
     budgets: Vec<Arc<Budget>>,
 }
 
-/// A thread.
+/// Cached properties of a thread.
 #[derive(Clone)]
 struct Known {
     until: Instant,
-    /// Its `/proc/PID/cgroup` at the last open.
+    /// Content of `/proc/PID/cgroup` at the last open.
     groups: Arc<str>,
     is_cached_only: bool,
     budget: Option<Arc<Budget>>,
     process: Arc<Process>,
 }
 
-/// Who opens a file.
+/// Thread that opens a file.
 pub(super) struct Opener(Known);
 
-/// Who asks for bytes of an open file.
+/// Thread that reads an open file.
 pub(super) struct Reader {
     pub reading: Arc<Reading>,
     pub budget: Option<Arc<Budget>>,
-    /// How far it may reach, but no further than who opened the file.
+    /// Allowed sources of the bytes, at most those of the opener.
     pub reach: Reach,
 }
 
-/// How far a program may reach. One with a budget is not to be served ahead of what it asks for.
+/// Returns the allowed sources of a program. A program with a budget gets no read-ahead.
 fn reach(is_cached_only: bool, budget: Option<&Arc<Budget>>) -> Reach {
     match (is_cached_only, budget) {
         (true, _) => Reach::Cached,
@@ -84,12 +85,12 @@ fn reach(is_cached_only: bool, budget: Option<&Arc<Budget>>) -> Reach {
 }
 
 impl Opener {
-    /// How far it may reach.
+    /// Returns the allowed sources of the program.
     pub(crate) fn reach(&self) -> Reach {
         reach(self.0.is_cached_only, self.0.budget.as_ref())
     }
 
-    /// Its process, by number.
+    /// Returns the number of the process.
     pub(crate) fn program(&self) -> u32 {
         self.0.process.pid
     }
@@ -108,15 +109,15 @@ impl Default for Readers {
 }
 
 impl Readers {
-    /// From now on these are given cached bytes only: names of processes, and of units of a
-    /// service manager (`tracker-miner-fs-3.service`).
+    /// Sets the programs that get only cached bytes: names of processes, and of units of a service
+    /// manager (`tracker-miner-fs-3.service`).
     pub(crate) fn set_cached_only(&self, list: Vec<String>) {
         self.rules.write().cached_only = list;
         self.known.write().clear();
     }
 
-    /// From now on these have so much fetched a second, and others as much as they like. One that
-    /// is as it was keeps what it has spent.
+    /// Sets the fetch limits of programs; all others are unlimited. An unchanged budget keeps its
+    /// spent bytes.
     pub(crate) fn set_budgets(&self, list: Vec<ReaderBudget>) {
         let mut rules = self.rules.write();
         let kept = std::mem::take(&mut rules.budgets);
@@ -129,7 +130,7 @@ impl Readers {
         self.known.write().clear();
     }
 
-    /// Who asks to open a file.
+    /// Returns the thread that opens a file, from the cache or from /proc.
     pub(crate) fn opener(&self, thread: u32, uid: u32) -> Opener {
         let now = Instant::now();
         let known = self.known.read().get(&thread).cloned();
@@ -139,7 +140,8 @@ impl Readers {
         }
     }
 
-    /// A file was opened, under that handle; its bytes come from the kernel itself or from us.
+    /// Records an open file and its handle. `by_kernel` is whether the kernel reads it by
+    /// passthrough.
     pub(crate) fn opened(
         &self,
         opener: &Opener,
@@ -158,8 +160,8 @@ impl Readers {
         self.open.write().insert(handle, opened);
     }
 
-    /// A file that the process before us opened is read for the first time: from now on it counts
-    /// as opened by who reads it, and each of its readers is held to the rules by itself.
+    /// Records the first read of a file that a previous process opened. The file then counts as
+    /// opened by this reader, and the rules apply to each of its readers individually.
     pub(crate) fn inherited(&self, opener: &Opener, handle: u64, ino: u64, path: &[u8]) {
         let reading = opener.0.process.reading(ino, path);
         if let Entry::Vacant(place) = self.open.write().entry(handle) {
@@ -171,7 +173,7 @@ impl Readers {
         }
     }
 
-    /// A handle is closed.
+    /// Records that a handle was closed.
     pub(crate) fn closed(&self, handle: u64) {
         let closed = self.open.write().remove(&handle);
         if let Some(opened) = closed {
@@ -179,14 +181,15 @@ impl Readers {
         }
     }
 
-    /// Who asks for bytes: mostly who opened the file, but handles are inherited and handed on.
+    /// Returns the reader of an open file. It is usually the opener, but handles can be inherited
+    /// or passed on.
     pub(crate) fn reader(&self, handle: u64, header: &Header, now: Instant) -> Option<Reader> {
         let opened = self.open.read().get(&handle)?.clone();
         let (opened, is_inherited) = (opened.reading, opened.is_inherited);
         let known = {
             let all = self.known.read();
             let known = all.get(&header.pid);
-            // what all threads count on is touched as little as can be: this is for each read
+            // Shared counters are touched as little as possible, because this runs for each read.
             if let Some(Known {
                 until,
                 budget,
@@ -222,12 +225,13 @@ impl Readers {
         })
     }
 
-    /// A read was answered, with so many bytes, of which some came from other nodes.
+    /// Records an answered read of `bytes` bytes, of which `peer_bytes` came from other nodes.
     pub(crate) fn note_read(&self, reading: &Reading, bytes: u64, peer_bytes: u64, now: Instant) {
         reading.note_read(bytes, peer_bytes, self.now_ms(now));
     }
 
-    /// Takes everybody's speed, and forgets who has gone. To be called about once a second.
+    /// Updates the rates of all processes and drops those that are gone. To be called about once a
+    /// second.
     pub(crate) fn look_around(&self) {
         let now = Instant::now();
         let forgotten = u64::try_from(TOLD_LIFETIME.as_millis()).unwrap_or(u64::MAX);
@@ -241,18 +245,18 @@ impl Readers {
             .retain(|_, known| known.until + TOLD_LIFETIME > now);
     }
 
-    /// Returns the files that a user's processes have open or read lately.
+    /// Returns the files that processes of a user have open or read recently.
     pub(crate) fn files_of(&self, uid: u32) -> Vec<Box<[u8]>> {
         let processes = self.processes.lock();
         let own = processes.values().filter(|process| process.uid == uid);
         own.flat_map(|process| process.files()).collect()
     }
 
-    /// Who reads what: first those that wait, then the fastest, then those that read most.
+    /// Returns the readers and their files: waiting ones first, then by rate, then by bytes read.
     pub(crate) fn report(&self, waits: &Waits) -> Vec<ReaderReport> {
         let processes: Vec<_> = self.processes.lock().values().cloned().collect();
         for process in processes.iter().filter(|process| process.has_open()) {
-            // a shell that opened a file may have become another program since
+            // A shell that opened a file may have become another program since.
             if let Some(name) = name_of(process.pid) {
                 let known_as = process.known_as();
                 process.rename(KnownAs { name, ..known_as });
@@ -269,7 +273,7 @@ impl Readers {
         reports
     }
 
-    /// Looks at a thread that is not known, or opens a file.
+    /// Reads the properties of a thread that is not cached.
     fn look(&self, thread: u32, uid: u32, now: Instant) -> Known {
         let pid = leader_of(thread).unwrap_or(thread);
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
@@ -284,8 +288,8 @@ impl Readers {
         self.look_at_name(thread, known, now)
     }
 
-    /// Looks at a thread again whose control group is known: that takes no lock of the kernel
-    /// which anybody holds for long.
+    /// Refreshes the properties of a thread whose control group is known. Takes no lock of the
+    /// kernel that is held for long.
     fn look_at_name(&self, thread: u32, mut known: Known, now: Instant) -> Known {
         let (own, leader) = (name_of(thread), name_of(known.process.pid));
         let rules = self.rules.read();
@@ -316,8 +320,8 @@ impl Readers {
         known
     }
 
-    /// The process of that number. One of another name that has nothing open may be another
-    /// process of the same number, and begins anew.
+    /// Returns the process of this number. A process with another name and no open files may be a
+    /// new process with the same number, so it starts with new counters.
     fn process(&self, pid: u32, uid: u32, name: String) -> Arc<Process> {
         let mut processes = self.processes.lock();
         if let Some(process) = processes.get(&pid)
@@ -336,7 +340,7 @@ impl Readers {
             let oldest = idle.min_by_key(|process| process.last_ms());
             match oldest.map(|process| process.pid) {
                 Some(oldest) => processes.remove(&oldest),
-                // it is served as all others, and not told of
+                // The process is served like all others, but not reported.
                 None => return process,
             };
         }
@@ -359,32 +363,32 @@ fn is_unit(name: &str) -> bool {
     name.ends_with(".service") || name.ends_with(".scope")
 }
 
-/// The parts of the control groups' paths in a `/proc/PID/cgroup`.
+/// Returns the components of the paths in a `/proc/PID/cgroup`.
 fn parts_of(groups: &str) -> impl DoubleEndedIterator<Item = &str> {
     let paths = groups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
     paths.flat_map(|path| path.split('/'))
 }
 
-/// Whether a process whose `/proc/PID/cgroup` this is lives in the unit.
+/// Returns whether a process with this `/proc/PID/cgroup` belongs to the unit.
 fn is_in_group(listed: &str, groups: &str) -> bool {
     is_unit(listed) && parts_of(groups).any(|part| part == listed)
 }
 
-/// The innermost unit that it lives in.
+/// Returns the innermost unit of the process.
 fn unit_of(groups: &str) -> Option<String> {
     parts_of(groups)
         .rfind(|part| is_unit(part))
         .map(str::to_owned)
 }
 
-/// What a thread is called; nothing for one that is gone or that we cannot see.
+/// Returns the name of a thread, or `None` if it is gone or not visible.
 fn name_of(thread: u32) -> Option<String> {
     let name = fs::read(format!("/proc/{thread}/comm")).ok()?;
     let name = name.strip_suffix(b"\n").unwrap_or(&name);
     Some(String::from_utf8_lossy(name).into_owned())
 }
 
-/// The process that a thread belongs to: the kernel lists it first of its threads.
+/// Returns the process of a thread. The kernel lists it first among its threads.
 fn leader_of(thread: u32) -> Option<u32> {
     let mut threads = fs::read_dir(format!("/proc/{thread}/task")).ok()?;
     threads.next()?.ok()?.file_name().to_str()?.parse().ok()

@@ -1,4 +1,4 @@
-//! What each process reads of which file: counters that reads add to without waiting for anyone.
+//! Read counters for each process and file. Updating them never waits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How many files are told of one process. Beyond it the closed one that was read longest ago is
-/// forgotten; where all are open, further ones count for the process alone.
+/// Maximum number of reported files of one process. Beyond it, the closed file that was read
+/// longest ago is dropped. If all are open, further files count only for the process.
 pub const FILES_MAX: usize = 64;
 
-/// A process that reads, by the number of its first thread.
+/// A reading process, identified by the number of its first thread.
 pub(super) struct Process {
     pub pid: u32,
     pub uid: u32,
@@ -22,20 +22,20 @@ pub(super) struct Process {
     speed: Mutex<Speed>,
 }
 
-/// What a process is called.
+/// Name and rules of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct KnownAs {
-    /// As the kernel keeps it, at most 15 bytes.
+    /// Name kept by the kernel, at most 15 bytes.
     pub name: String,
-    /// The service manager's unit that it lives in.
+    /// Unit of the service manager.
     pub unit: Option<String>,
-    /// Whether it is given cached bytes only.
+    /// Whether the process gets only cached bytes.
     pub cached_only: bool,
-    /// What it may fetch a second.
+    /// Fetch limit in bytes per second.
     pub budget_bytes_s: Option<u64>,
 }
 
-/// What one process reads of one file.
+/// Reads of one file by one process.
 pub(super) struct Reading {
     pub process: Arc<Process>,
     pub ino: u64,
@@ -50,16 +50,16 @@ struct Given {
     reads: AtomicU64,
     cache_bytes: AtomicU64,
     peer_bytes: AtomicU64,
-    /// Milliseconds of the mount's life.
+    /// Time of the last open or read, in milliseconds since the mount began.
     last_ms: AtomicU64,
 }
 
 struct Speed {
-    /// The last look, or else the beginning.
+    /// Time of the last update, or of the start.
     looked: Instant,
-    /// What had been read by then.
+    /// Total bytes at that time.
     bytes: u64,
-    /// Of the last looks; none before the first.
+    /// Average rate over the last updates; `None` before the first one.
     bytes_s: Option<f64>,
 }
 
@@ -72,74 +72,74 @@ impl Speed {
         }
     }
 
-    /// Bytes a second since the last look, if that is not now.
+    /// Returns the bytes per second since the last update, unless no time has passed.
     fn since(&self, now: Instant, bytes: u64) -> Option<f64> {
         let seconds = now.saturating_duration_since(self.looked).as_secs_f64();
         (seconds > 0.0).then(|| bytes.saturating_sub(self.bytes) as f64 / seconds)
     }
 }
 
-/// A process and what it reads.
+/// A process and its reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReaderReport {
-    /// Its number; 0 for all that live in namespaces which we cannot see.
+    /// Process number; 0 for all processes in namespaces that are not visible.
     pub pid: u32,
-    /// Its user.
+    /// User of the process.
     pub uid: u32,
-    /// Its name, at most 15 bytes of it.
+    /// Process name, at most 15 bytes.
     pub name: String,
-    /// The service manager's unit that it lives in.
+    /// Unit of the service manager.
     pub unit: Option<String>,
-    /// Whether it is given cached bytes only.
+    /// Whether the process gets only cached bytes.
     pub cached_only: bool,
-    /// How many bytes of other nodes it may read a second, where that is limited.
+    /// Limit of bytes per second from other nodes, if any.
     pub budget_bytes_s: Option<u64>,
-    /// How many files it opened.
+    /// Number of files opened.
     pub opens: u64,
-    /// What it was given.
+    /// Bytes and reads answered.
     pub given: GivenReport,
-    /// Bytes a second, over the last seconds.
+    /// Average bytes per second over the last seconds.
     pub bytes_s: u64,
-    /// What it waits for.
+    /// Reads that are waiting.
     pub waiting: Option<WaitReport>,
-    /// What it reads, at most [`FILES_MAX`] files, the one read last first.
+    /// Files of the process, at most [`FILES_MAX`], most recently read first.
     pub files: Vec<FileReport>,
 }
 
-/// A file that a process reads, or has read lately.
+/// A file that a process reads or read recently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileReport {
-    /// From the root of the mount.
+    /// Path from the root of the mount.
     pub path: Box<[u8]>,
-    /// How often it has it open.
+    /// Number of open handles.
     pub open: u32,
-    /// Whether the kernel reads it by itself, so that no bytes are counted.
+    /// Whether the kernel reads the file by passthrough, so that bytes are not counted.
     pub by_kernel: bool,
-    /// What it was given of it.
+    /// Bytes and reads of this file that were answered.
     pub given: GivenReport,
-    /// What it waits for.
+    /// Reads of this file that are waiting.
     pub waiting: Option<WaitReport>,
 }
 
-/// What the daemon answered.
+/// Answers of the daemon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GivenReport {
-    /// How many reads.
+    /// Number of reads.
     pub reads: u64,
-    /// Bytes that were here when the file was opened.
+    /// Bytes that were on this node when the file was opened.
     pub cache_bytes: u64,
-    /// Bytes that came from other nodes since.
+    /// Bytes that arrived from other nodes since then.
     pub peer_bytes: u64,
 }
 
-/// Reads that wait.
+/// Waiting reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitReport {
-    /// How many.
+    /// Number of reads.
     pub reads: u64,
-    /// How long the first of them.
+    /// Longest wait so far.
     pub longest: Duration,
-    /// Whether they wait for their program's budget alone, not for other nodes.
+    /// Whether all of them wait only for the budget of their program, not for other nodes.
     pub for_budget: bool,
 }
 
@@ -168,7 +168,7 @@ impl Process {
         *self.known_as.lock() = known_as;
     }
 
-    /// What it reads of a file, whether it opened that itself or was handed it.
+    /// Returns the counters of a file, whether the process opened it or inherited it.
     pub(crate) fn reading(self: &Arc<Self>, ino: u64, path: &[u8]) -> Arc<Reading> {
         let mut files = self.files.lock();
         if let Some(reading) = files.get(&ino) {
@@ -194,35 +194,36 @@ impl Process {
         reading
     }
 
-    /// The files that it has open or read lately, as paths from the root of the mount.
+    /// Returns the files that are open or were read recently, as paths from the root of the mount.
     pub(crate) fn files(&self) -> Vec<Box<[u8]>> {
         let files = self.files.lock();
         files.values().map(|file| file.path.clone()).collect()
     }
 
-    /// Whether it has a file open that is told of.
+    /// Returns whether the process has a reported file open.
     pub(crate) fn has_open(&self) -> bool {
         self.files.lock().values().any(|file| file.is_open())
     }
 
-    /// When it last opened or read something, in milliseconds of the mount's life.
+    /// Returns the time of the last open or read, in milliseconds since the mount began.
     pub(crate) fn last_ms(&self) -> u64 {
         self.given.last_ms.load(Ordering::Relaxed)
     }
 
-    /// Takes its speed since the last look.
+    /// Updates the average rate.
     pub(crate) fn look(&self, now: Instant) {
         let bytes = self.given.bytes();
         let mut speed = self.speed.lock();
         if let Some(moved) = speed.since(now, bytes) {
-            // half of what is shown is of the last look, a quarter of the one before …
+            // Moving average: the last interval counts half, the one before a quarter, and so on.
             let before = speed.bytes_s.unwrap_or(moved);
             speed.bytes_s = Some(f64::midpoint(before, moved));
             (speed.looked, speed.bytes) = (now, bytes);
         }
     }
 
-    /// What it reads, and how fast: over the last looks, and before the first since it began.
+    /// Returns the reads and the rate of the process. Before the first update, the rate is the
+    /// average since the start.
     pub(crate) fn report(&self, waits: &Waits, now: Instant) -> ReaderReport {
         let KnownAs {
             name,
@@ -264,7 +265,7 @@ impl Reading {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// A read was answered, with so many bytes, of which some came from other nodes.
+    /// Records an answered read of `bytes` bytes, of which `peer_bytes` came from other nodes.
     pub(crate) fn note_read(&self, bytes: u64, peer_bytes: u64, now_ms: u64) {
         for given in [&self.given, &self.process.given] {
             given.add(bytes.saturating_sub(peer_bytes), peer_bytes, now_ms);
@@ -309,7 +310,7 @@ impl Given {
     }
 }
 
-/// The reads that wait, by who reads what.
+/// Waiting reads by process and file.
 #[derive(Default)]
 pub(super) struct Waits(HashMap<(u32, u64), WaitReport>);
 

@@ -1,5 +1,5 @@
-//! How the device answers READ: at once where the bytes are here, else when they come, and for a
-//! program with a budget no sooner than that allows.
+//! Answers to READ: at once if the bytes are present, otherwise when they arrive. For a program
+//! with a budget, no sooner than the budget allows.
 
 use std::io::IoSlice;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,13 +22,13 @@ use p2pfs_types::extent::ByteRange;
 struct Asked {
     unique: u64,
     thread: u32,
-    /// Whether the program itself wants direct reads, which every signal ends.
+    /// Whether the program requested direct reads, which every signal ends.
     is_direct: bool,
     begun: Instant,
 }
 
 impl Device {
-    /// A read is answered at once where its bytes are here, else when they come.
+    /// Answers a read at once if its bytes are present, or lets it wait for them.
     pub(super) fn take_read(
         self: &Arc<Self>,
         header: &Header,
@@ -58,7 +58,7 @@ impl Device {
             Ok((handle, reader, step))
         });
         if !hand.put_down(header.unique, &self.table) {
-            // answered early, by an interrupt or the deadline
+            // The request was answered early, by an interrupt or the deadline.
             return;
         }
         match step {
@@ -66,7 +66,8 @@ impl Device {
                 head.copy_from_slice(&abi::out_header(header.unique, 0, length));
                 self.counters.note(opcode::READ, begun.elapsed(), false);
                 self.counters.note_bytes(length);
-                // before the program has it: who asks after its end is told of all it read
+                // Recorded before the program has the bytes, so that a report after its end
+                // includes all of its reads.
                 if let Some(Reader { reading, .. }) = reader {
                     let range = ByteRange::at(read.offset, length as u64);
                     let arrived_bytes = self.fs.arrived_bytes(&handle, range);
@@ -91,7 +92,7 @@ impl Device {
         }
     }
 
-    /// Who asks for bytes of what is open there.
+    /// Returns the reader of an open file, and registers a file that a previous process opened.
     fn reader(&self, handle: u64, header: &Header, now: Instant) -> Option<Reader> {
         let known = self.readers.reader(handle, header, now);
         known.or_else(|| {
@@ -144,7 +145,7 @@ impl Device {
         }
     }
 
-    /// Takes what must be fetched out of a budget; says when it may be.
+    /// Deducts the missing bytes of a range from a budget. Returns when they may be fetched.
     fn spend(
         &self,
         budget: Arc<Budget>,
@@ -164,7 +165,8 @@ impl Device {
         range: ByteRange,
         reach: Reach,
     ) {
-        // Weak, so that a reply that never comes keeps no file open, nor the mount from ending.
+        // Weak references: a reply that never arrives keeps neither the file open nor the mount
+        // alive.
         let device: Weak<Self> = Arc::downgrade(self);
         let read = Arc::downgrade(handle);
         let reply = Box::new(move |result: Result<Bytes, FsError>| {
@@ -206,7 +208,7 @@ impl Device {
         }
     }
 
-    /// Does what is due, for programs with a budget above all, until the mount is gone.
+    /// Runs due work, mainly reads delayed by a budget, until the mount is gone.
     pub(crate) fn serve_budgets(self: &Arc<Self>) {
         while let Some(due) = self.delayed.wait_due() {
             match due {
@@ -220,7 +222,7 @@ impl Device {
     fn begin_delayed(self: &Arc<Self>, delayed: &Delayed) {
         let unique = delayed.unique;
         if !self.table.begin(unique) {
-            // interrupted meanwhile
+            // The read was interrupted meanwhile.
             return delayed.budget.give_back(delayed.bytes);
         }
         let begun = catch_unwind(AssertUnwindSafe(|| {

@@ -1,7 +1,8 @@
-//! The session: speaks FUSE's protocol behind the device, and the only module that names `fuser`.
+//! Session: implements the FUSE protocol behind the device. This is the only module that uses
+//! `fuser`.
 //!
-//! Each handler turns arguments into one call on the filesystem and one reply. It never waits, also
-//! for no disk. A handler that panics answers EIO, and its thread goes on.
+//! Each handler converts its arguments into one call of the filesystem and one reply. A handler
+//! never waits, not even for a disk. A handler that panics answers EIO, and its thread continues.
 
 mod opening;
 
@@ -24,20 +25,22 @@ use super::device::TRANSFER_MAX_BYTES;
 use super::readers::Readers;
 use p2pfs_fs::{Attributes, FileKind, Filesystem, FsError, NAME_MAX_BYTES, Reach, Timestamp};
 
-/// How many read-aheads may be under way at once. The kernel's own 12 would let a dozen of a dead
-/// file starve all others.
+/// Maximum number of read-aheads in flight. With the kernel's default of 12, a dozen read-aheads of
+/// an unreachable file would starve all other files.
 pub const BACKGROUND_MAX: u16 = 8192;
-/// From how many on the kernel takes the mount for congested (it then reads ahead less).
+/// Number of read-aheads in flight at which the kernel considers the mount congested and reduces
+/// read-ahead.
 const CONGESTION_THRESHOLD: u16 = 6144;
-/// Handlers run on so many threads, all from memory: what may wait for a disk is the device's.
+/// Number of threads for the handlers, which work in memory. The device handles operations that may
+/// wait for a disk.
 const THREADS: usize = 2;
-/// The unit of `statfs`.
+/// Block size of `statfs`.
 const STATFS_BLOCK_BYTES: u32 = 4096;
 
-/// Runs the session over its end of the device's pair, until the device closes the other end.
+/// Runs the session on its end of the socket pair until the device closes the other end.
 ///
 /// # Errors
-/// Where the handshake fails, or a thread cannot be started.
+/// If the handshake fails or a thread cannot be started.
 pub(super) fn run(pair: OwnedFd, handlers: Handlers) -> io::Result<()> {
     let agreed = handlers.agreed.clone();
     let mut config = Config::default();
@@ -52,17 +55,17 @@ pub(super) fn run(pair: OwnedFd, handlers: Handlers) -> io::Result<()> {
     session.run()
 }
 
-/// What the session works with.
+/// Context of the session.
 pub(super) struct Handlers {
     pub fs: Arc<Filesystem>,
     pub readers: Arc<Readers>,
-    /// Whether the kernel may read complete files by itself.
+    /// Whether the kernel may read complete files by passthrough.
     pub wants_passthrough: bool,
-    /// Told before the first request whether the kernel can read complete files by itself.
+    /// Receives, before the first request, whether the kernel supports passthrough.
     pub agreed: Sender<io::Result<bool>>,
 }
 
-/// Asks the filesystem; a panic becomes EIO.
+/// Calls the filesystem; a panic becomes EIO.
 fn ask<T>(call: impl FnOnce() -> Result<T, FsError>) -> Result<T, Errno> {
     let asked = catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(FsError::Fault));
     asked.map_err(errno)
@@ -84,7 +87,7 @@ impl fuser::Filesystem for Handlers {
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        // The device asks here only for what a legacy peer may have.
+        // The device forwards only GETATTRs of files that legacy peers may have.
         let asker = self.readers.opener(request.pid(), request.uid());
         let may_ask = asker.reach() != Reach::Cached;
         let answer = move |found: Result<Attributes, FsError>| match found {
@@ -108,18 +111,18 @@ impl fuser::Filesystem for Handlers {
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        // After one ENOSYS the kernel never asks again, so close and exec never wait for us.
+        // After one ENOSYS the kernel never sends FLUSH again, so close and exec never wait for it.
         reply.error(errno(FsError::Unsupported));
     }
 
     fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
-        // The kernel then takes all as data: what is not cached is no hole.
+        // The kernel then treats the whole file as data: uncached ranges are not holes.
         reply.error(errno(FsError::Unsupported));
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        // After one ENOSYS the kernel opens and closes directories by itself, and keeps each
-        // listing until it is told otherwise.
+        // After one ENOSYS the kernel opens and closes directories by itself, and caches each
+        // listing until it is invalidated.
         reply.error(errno(FsError::Unsupported));
     }
 
@@ -144,15 +147,16 @@ impl fuser::Filesystem for Handlers {
     }
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
-        // The kernel checks by the attributes (default_permissions), and then never asks again.
+        // The kernel checks permissions by the attributes (default_permissions) and never sends
+        // ACCESS again.
         reply.error(errno(FsError::Unsupported));
     }
 }
 
-/// Asks the kernel for what this filesystem lives on; whether it can read complete files by itself.
+/// Negotiates the required features with the kernel. Returns whether it supports passthrough.
 fn agree(config: &mut KernelConfig, wants_passthrough: bool) -> io::Result<bool> {
-    // Lookups and listings of one directory must not wait for one another, and directories are
-    // never opened here (Linux 5.1).
+    // Lookups and listings of one directory must not wait for each other, and directories are never
+    // opened here (Linux 5.1).
     let required = InitFlags::FUSE_PARALLEL_DIROPS
         | InitFlags::FUSE_ASYNC_READ
         | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
@@ -161,14 +165,14 @@ fn agree(config: &mut KernelConfig, wants_passthrough: bool) -> io::Result<bool>
             "the kernel is too old for this filesystem: no {missing:?}"
         ))
     })?;
-    // Not FUSE_ASYNC_DIO: with it the kernel waits for an O_DIRECT read deaf to every signal
-    // (`fuse_direct_IO`, fs/fuse/file.c).
+    // Not FUSE_ASYNC_DIO: with it, the kernel ignores all signals while it waits for an O_DIRECT
+    // read (`fuse_direct_IO`, fs/fuse/file.c).
     for wanted in [
         InitFlags::FUSE_DO_READDIRPLUS,
         InitFlags::FUSE_READDIRPLUS_AUTO,
         InitFlags::FUSE_CACHE_SYMLINKS,
         InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
-        // file handles that outlive the kernel's inodes, for NFS servers and their like
+        // File handles that outlive the inodes of the kernel, for NFS servers and similar programs.
         InitFlags::FUSE_EXPORT_SUPPORT,
     ] {
         let _ = config.add_capabilities(wanted);
@@ -185,7 +189,7 @@ fn agree(config: &mut KernelConfig, wants_passthrough: bool) -> io::Result<bool>
         && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok())
 }
 
-/// Sizes as getxattr(2) wants them: room 0 asks how much is needed.
+/// Replies as getxattr(2) requires: a buffer size of 0 requests the needed size.
 fn answer_xattr(reply: ReplyXattr, value: Result<Vec<u8>, Errno>, room: u32) {
     match value {
         Ok(value) if room == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
@@ -224,7 +228,7 @@ fn file_type(kind: FileKind) -> FileType {
     }
 }
 
-/// A time before 1970 counts back; one that no clock can show is 1970.
+/// Converts a timestamp. Times before 1970 are negative; an unrepresentable time becomes 1970.
 fn system_time(time: Timestamp) -> SystemTime {
     let whole = Duration::from_secs(time.seconds.unsigned_abs());
     let base = match time.seconds {

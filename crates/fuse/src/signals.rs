@@ -1,10 +1,11 @@
-//! Whether a signal that a thread got will end it: the kernel tells that there is one, not which.
+//! Detects whether a pending signal will end a thread. The kernel reports that a signal arrived,
+//! but not which one.
 //!
-//! `/proc/PID/status` takes no lock that the thread may hold while it waits for us.
+//! Reading `/proc/PID/status` takes no lock that the thread may hold while it waits for the mount.
 
 use std::fs;
 
-/// Signals that by default end nobody (signal(7)).
+/// Signals that do not end a process by default (signal(7)).
 const HARMLESS: [i32; 8] = [
     libc::SIGCHLD,
     libc::SIGCONT,
@@ -16,7 +17,8 @@ const HARMLESS: [i32; 8] = [
     libc::SIGWINCH,
 ];
 
-/// Whether a thread is about to end by a signal. One that cannot be seen is taken to be.
+/// Returns whether a signal is about to end a thread. A thread that is not visible counts as
+/// ending.
 pub(super) fn is_ending(thread: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{thread}/status"));
     status.map_or(true, |status| ends_by_signal(&status))
@@ -34,7 +36,7 @@ fn ends_by_signal(status: &str) -> bool {
     let harmless = HARMLESS
         .iter()
         .fold(0, |all, signal| all | 1 << (signal - 1));
-    // the kernel marks a fatal signal as SIGKILL of every thread, which nobody can hold back
+    // The kernel marks a fatal signal as SIGKILL of every thread, which cannot be blocked.
     pending & !(set("SigBlk") | set("SigIgn") | set("SigCgt") | harmless) != 0
 }
 

@@ -1,9 +1,9 @@
-//! The requests that are not answered yet, each with its deadline.
+//! Table of unanswered requests and their deadlines.
 //!
-//! Whoever takes a request out of the table has the right, and the duty, to answer it: so each is
-//! answered once, whether by its handler, an interrupt, the deadline, or the end of the mount. The
-//! kernel bounds the table: a process waits for each entry, or one of its read-aheads, of which
-//! there are at most [`BACKGROUND_MAX`](super::BACKGROUND_MAX).
+//! The code that takes a request out of the table must answer it. Each request is therefore
+//! answered once: by its handler, an interrupt, the deadline, or the end of the mount. The kernel
+//! bounds the table: each entry has a waiting process or is a read-ahead, of which there are at
+//! most [`BACKGROUND_MAX`](super::BACKGROUND_MAX).
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use super::abi::{Header, ReadIn, opcode};
 use super::reading::{Reading, Waits};
 use p2pfs_fs::PendingRead;
 
-/// How long a request about names waits on when its thread catches a signal: longer than such an
-/// answer takes on a busy machine, shorter than a person notices (200 ms for any interrupt).
+/// How long a request for names waits on after its thread caught a signal. This is longer than such
+/// an answer takes on a busy machine, and shorter than people notice (200 ms for any interrupt).
 pub(super) const SIGNAL_GRACE: Duration = Duration::from_millis(150);
 
-/// How many requests that were answered before their handler did are remembered, so that the
-/// handler's late answer can be undone. The oldest is forgotten first, at the cost of an inode or
-/// handle that stays until the mount ends.
+/// Number of early answered requests that are remembered, so that the late answers of their
+/// handlers can be undone. The oldest is dropped first, which leaks an inode or handle until the
+/// mount ends.
 const LATE_MAX: usize = 256;
 
 /// A request that waits for its answer.
@@ -30,22 +30,22 @@ pub(super) struct Waiting {
     pub opcode: u32,
     pub since: Instant,
     pub deadline: Instant,
-    /// The read that would answer it, once that has begun.
+    /// Read that will answer the request, once it has begun.
     pub read: Option<PendingRead>,
-    /// Who reads what, where that is known.
+    /// Process and file of the read, if known.
     pub reading: Option<Arc<Reading>>,
-    /// Whether its program's budget keeps it from beginning.
+    /// Whether the budget of the program delays the read.
     pub is_delayed: bool,
-    /// Where a signal that its thread catches does not end the wait.
+    /// Set if a caught signal does not end the wait.
     pub patient: Option<Patience>,
 }
 
-/// Who waits on though a signal came that does not end its thread.
+/// Condition under which a request waits on after a signal that does not end its thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Patience {
-    /// The thread that waits.
+    /// Thread that waits.
     pub thread: u32,
-    /// Until when; nothing: to the end of the wait.
+    /// End of the patience; `None` lasts until the wait ends.
     pub until: Option<Instant>,
 }
 
@@ -62,8 +62,8 @@ impl Waiting {
         }
     }
 
-    /// A request about names or attributes: a program that catches signals is not to find a
-    /// listing in pieces by one that comes while we work on it.
+    /// Creates a request for names or attributes. A caught signal during the work must not break a
+    /// listing, so the request waits on for a short time.
     pub(crate) fn of_names(header: &Header, since: Instant, deadline: Instant) -> Self {
         let patience = Patience {
             thread: header.pid,
@@ -75,9 +75,9 @@ impl Waiting {
         }
     }
 
-    /// A read that its thread works on, and that may wait for a disk of this machine: of signals
-    /// that the program catches, an ordinary read goes on waiting, and one past the kernel's pages
-    /// as what is about names.
+    /// Creates a read that its thread processes inline and that may wait for a local disk. After a
+    /// caught signal an ordinary read continues to wait. A direct read waits on as long as a
+    /// request for names.
     pub(crate) fn of_disk(
         header: &Header,
         read: &ReadIn,
@@ -92,7 +92,7 @@ impl Waiting {
     }
 }
 
-/// All that wait.
+/// All waiting requests.
 #[derive(Default)]
 pub(super) struct Table {
     state: Mutex<State>,
@@ -104,22 +104,24 @@ struct State {
     waiting: HashMap<u64, Waiting>,
     deadlines: BTreeSet<(Instant, u64)>,
     late: VecDeque<(u64, u32)>,
-    /// When the last request of an operation was taken.
+    /// Time at which a request of each operation was last taken.
     taken: HashMap<u32, Instant>,
-    /// Until when who waits for expired requests sleeps; without a deadline, until it is woken.
+    /// Time until which the thread that waits for expired requests sleeps; `None` until it is
+    /// woken.
     asleep_until: Option<Instant>,
     closed: bool,
 }
 
 impl Table {
-    /// Adds a request. Once closed, the table takes no more: false, and the caller answers.
+    /// Adds a request. Returns `false` once the table is closed; the caller must then answer.
     pub(crate) fn insert(&self, unique: u64, waiting: Waiting) -> bool {
         let deadline = waiting.deadline;
         let mut state = self.state.lock();
         if state.closed {
             return false;
         }
-        // one that sleeps until an earlier deadline, also of what was answered since, wakes in time
+        // A thread that sleeps until an earlier deadline wakes in time, even if that request was
+        // answered.
         let oversleeps = state.asleep_until.is_none_or(|until| deadline < until);
         if oversleeps {
             state.asleep_until = Some(deadline);
@@ -132,13 +134,13 @@ impl Table {
         true
     }
 
-    /// Takes a request out, to answer it.
+    /// Takes a request out of the table to answer it.
     pub(crate) fn take(&self, unique: u64) -> Option<Waiting> {
         self.state.lock().take(unique)
     }
 
-    /// Takes a request out, to answer it before its handler does, whose answer is late from this
-    /// moment on. Nothing where it was answered.
+    /// Takes a request out of the table to answer it before its handler. The answer of the handler
+    /// is late from now on. Returns `None` if the request was already answered.
     pub(crate) fn take_early(&self, unique: u64) -> Option<Waiting> {
         let mut state = self.state.lock();
         let waiting = state.take(unique)?;
@@ -146,15 +148,15 @@ impl Table {
         Some(waiting)
     }
 
-    /// The operation of a request that was answered early and whose handler answers now.
+    /// Returns the operation of a request that was answered early and whose handler answers now.
     pub(crate) fn take_late(&self, unique: u64) -> Option<u32> {
         let mut state = self.state.lock();
         let at = state.late.iter().position(|(late, _)| *late == unique)?;
         state.late.remove(at).map(|(_, opcode)| opcode)
     }
 
-    /// Notes which read will answer the request; gives it back where the request was answered
-    /// meanwhile, so that the read is for nobody.
+    /// Sets the read that will answer the request. Returns the read if the request was answered
+    /// meanwhile, so that the caller can abandon it.
     pub(crate) fn attach(&self, unique: u64, read: PendingRead) -> Option<PendingRead> {
         match self.state.lock().waiting.get_mut(&unique) {
             Some(waiting) => {
@@ -165,20 +167,20 @@ impl Table {
         }
     }
 
-    /// A delayed read may begin; false where it was answered meanwhile.
+    /// Marks a delayed read as begun. Returns `false` if it was answered meanwhile.
     pub(crate) fn begin(&self, unique: u64) -> bool {
         let mut state = self.state.lock();
         let waiting = state.waiting.get_mut(&unique);
         waiting.map(|it| it.is_delayed = false).is_some()
     }
 
-    /// How a request that still waits takes a signal that its thread catches: with patience, or
-    /// it ends. Nothing where it does not wait.
+    /// Returns the patience of a waiting request: `Some(None)` if a caught signal ends it, and
+    /// `None` if the request does not wait.
     pub(crate) fn patience_of(&self, unique: u64) -> Option<Option<Patience>> {
         Some(self.state.lock().waiting.get(&unique)?.patient)
     }
 
-    /// The reads that wait, by who reads what.
+    /// Returns the waiting reads by process and file.
     pub(crate) fn waits(&self) -> Waits {
         let mut waits = Waits::default();
         let now = Instant::now();
@@ -191,7 +193,7 @@ impl Table {
         waits
     }
 
-    /// Whether some request of the given operations waits, or was taken since then.
+    /// Returns whether a request of the given operations is waiting or was taken since `since`.
     pub(crate) fn any_since(&self, since: Instant, wanted: impl Fn(u32) -> bool) -> bool {
         let state = self.state.lock();
         let waits = || state.waiting.values().any(|it| wanted(it.opcode));
@@ -199,14 +201,14 @@ impl Table {
         taken.any(|(operation, at)| *at >= since && wanted(*operation)) || waits()
     }
 
-    /// How many wait.
+    /// Returns the number of waiting requests.
     pub(crate) fn count(&self) -> usize {
         self.state.lock().waiting.len()
     }
 
-    /// Waits until requests are past their deadline, and gives copies of them: each is to be
-    /// [taken out](Table::take_early) to be answered, or [postponed](Table::postpone). Nothing
-    /// once the table is closed.
+    /// Waits until requests are past their deadline and returns copies of them. Each must be [taken
+    /// out](Table::take_early) and answered, or [postponed](Table::postpone). Returns `None` once
+    /// the table is closed.
     pub(crate) fn wait_expired(&self) -> Option<Vec<(u64, Waiting)>> {
         let mut state = self.state.lock();
         loop {
@@ -228,7 +230,7 @@ impl Table {
         }
     }
 
-    /// A request that was past its deadline has another, unless it was answered meanwhile.
+    /// Sets a new deadline for an expired request, unless it was answered meanwhile.
     pub(crate) fn postpone(&self, unique: u64, deadline: Instant) {
         let mut state = self.state.lock();
         if let Some(waiting) = state.waiting.get_mut(&unique) {
@@ -237,7 +239,7 @@ impl Table {
         }
     }
 
-    /// Closes the table and takes everything out, to be answered.
+    /// Closes the table and takes out all requests, to be answered.
     pub(crate) fn close(&self) -> Vec<(u64, Waiting)> {
         let mut state = self.state.lock();
         state.closed = true;
@@ -255,7 +257,7 @@ impl State {
         Some(waiting)
     }
 
-    /// What is past its deadline; it has none any more.
+    /// Returns the requests past their deadline. They have no deadline afterwards.
     fn expired(&mut self, now: Instant) -> Vec<(u64, Waiting)> {
         let mut expired = Vec::new();
         while let Some((deadline, unique)) = self.deadlines.first().copied() {
@@ -271,7 +273,7 @@ impl State {
     }
 
     fn note_late(&mut self, unique: u64, waiting: &Waiting) {
-        // A read has no handler behind the pair.
+        // A read has no handler in the session.
         if waiting.opcode != opcode::READ {
             self.late.truncate(LATE_MAX - 1);
             self.late.push_front((unique, waiting.opcode));
@@ -323,7 +325,7 @@ mod tests {
             thread::scope(|scope| {
                 scope.spawn(|| some().for_each(|unique| drop(table.take_early(unique))));
                 for unique in some() {
-                    // its handler answers as soon as nobody waits
+                    // The handler answers as soon as the request no longer waits.
                     while table.patience_of(unique).is_some() {
                         thread::yield_now();
                     }

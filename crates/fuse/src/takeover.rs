@@ -1,7 +1,7 @@
-//! Serving a mount that another process served before, whose readers wait.
+//! Takeover of a mount that another process served, with waiting readers.
 //!
-//! The session hears the greeting of the process before ([`super::greeting`]). Then the kernel
-//! sends again what that process had taken and not answered (Linux 6.9).
+//! The session receives the handshake of the previous process ([`super::greeting`]). Then the
+//! kernel resends the requests that the previous process had taken and not answered (Linux 6.9).
 
 use std::io::{self, IoSlice};
 
@@ -10,7 +10,7 @@ use super::device::Device;
 use super::greeting::Greeting;
 
 impl Device {
-    /// Lets the session hear the greeting that the process before was given.
+    /// Sends the kept handshake request of the previous process to the session.
     pub(super) fn repeat_greeting(&self, kept: &Greeting) -> io::Result<()> {
         let header = Header::parse(&kept.request).filter(|it| it.opcode == opcode::INIT);
         let header = header.ok_or(io::ErrorKind::InvalidData)?;
@@ -21,8 +21,8 @@ impl Device {
         }
     }
 
-    /// Lets the kernel send again what the process before took and never answered. Before Linux
-    /// 6.9 it cannot, and who waits for such a request waits until a signal or the mount's end.
+    /// Makes the kernel resend the unanswered requests of the previous process. Before Linux 6.9 it
+    /// cannot; such a request then waits until a signal or the end of the mount.
     pub(super) fn ask_again(&self) -> io::Result<()> {
         Ok(self.write(&[IoSlice::new(&abi::resend())])?)
     }

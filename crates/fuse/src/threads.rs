@@ -1,36 +1,37 @@
-//! How many threads read requests.
+//! Number of threads that read requests.
 //!
-//! A few, and one is always reading: where the last of them begins to work on a request, another
-//! is started, so that a disk that stands still under a share or the cache keeps nobody waiting but
-//! those who want something of it.
+//! There are a few threads, and one is always reading. When the last one begins to process a
+//! request, another one is started. A stalled disk under a share or the cache therefore delays only
+//! the requests that need it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The most threads: so many requests may stand still before all others wait for them.
+/// Maximum number of threads. If this many requests stall, all others wait for them.
 const THREADS_MAX: usize = 64;
-/// A further thread that finds so many more reading than at the beginning ends.
+/// Number of waiting threads beyond the initial ones at which a further thread ends.
 const IDLE_MAX: usize = 4;
 
 type Start = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// The device's threads.
+/// Threads of the device.
 #[derive(Default)]
 pub(super) struct Threads {
-    /// How many there are.
+    /// Number of running threads.
     all: AtomicUsize,
     start: OnceLock<(usize, Start)>,
 }
 
 impl Threads {
-    /// So many are started now; `start` starts one more and says whether it could.
+    /// Sets the number of initial threads. `start` starts one more and returns whether it
+    /// succeeded.
     pub(crate) fn expect(&self, first: usize, start: impl Fn() -> bool + Send + Sync + 'static) {
         self.all.fetch_add(first, Ordering::AcqRel);
         let _ = self.start.set((first, Box::new(start)));
     }
 
-    /// To be called before what may take long, with how many threads wait for a request: sees to it
-    /// that there is one.
+    /// Ensures that a thread waits for requests. To be called before work that may take long, with
+    /// the number of threads that wait.
     pub(crate) fn keep_one_reading(&self, reading: usize) {
         if reading > 0 {
             return;
@@ -45,7 +46,8 @@ impl Threads {
         }
     }
 
-    /// Whether this thread may end since so many others wait for a request; it is then counted out.
+    /// Returns whether this thread may end because enough others wait for requests. It then no
+    /// longer counts.
     pub(crate) fn may_end(&self, reading: usize) -> bool {
         let first = self.start.get().map_or(0, |start| start.0);
         if reading < first + IDLE_MAX {
@@ -56,7 +58,7 @@ impl Threads {
         ended.is_ok()
     }
 
-    /// This thread ends with the mount; whether it is the last.
+    /// Removes this thread at the end of the mount. Returns whether it was the last one.
     pub(crate) fn end(&self) -> bool {
         self.all.fetch_sub(1, Ordering::AcqRel) == 1
     }

@@ -47,7 +47,7 @@ fn what_is_pinned_counts_whole_as_soon_as_it_is_begun() {
         let lack = room.lack(free_bytes + 1);
         assert!(matches!(lack, Some(Lack::Budget { .. })), "{lack:?}");
     }
-    // Bytes that it already takes are not requested again.
+    // Bytes that the file already takes are not counted again.
     let to_come_bytes = cache.bytes_to_come(&pinned.hash(), pinned.size());
     assert!(to_come_bytes < cost_bytes(pinned.size()) && cache.could_hold(to_come_bytes));
 }
@@ -65,7 +65,7 @@ fn what_is_open_counts_by_what_it_takes() {
     let room = cache.room();
     assert_eq!(room.lack((1 << 20) - taken_bytes), None);
     assert!(room.lack((1 << 20) - taken_bytes + 1).is_some());
-    // Evictable bytes are not part of the room that it retains.
+    // An evictable file counts as absent.
     let to_come_bytes = cache.bytes_to_come(&passing.hash(), passing.size());
     assert_eq!(to_come_bytes, cost_bytes(passing.size()));
 }

@@ -1,11 +1,11 @@
-//! What the mount broker's process may ask of the kernel from now on: to mount and unmount, to
-//! register backing files, to pass messages on, to open files and to make folders. Not to start
-//! programs, to open connections, to become somebody else, to load code, to trace another process
-//! or to send it a signal.
+//! System call filter of the mount broker. It allows mounting and unmounting, registering backing
+//! files, passing messages, opening files and creating directories. It forbids starting programs,
+//! opening connections, changing identity, loading code, tracing other processes and sending them
+//! signals.
 //!
-//! What it cannot take away: whoever takes the broker over may mount and open anything that root
-//! may, with any flags, since a filter sees no path. What can be reached so is bounded by the unit,
-//! `packaging/p2pfs-broker.service`.
+//! A filter cannot see paths. An attacker that controls the broker can therefore still mount and
+//! open anything that root may, with any flags. The unit `packaging/p2pfs-broker.service` limits
+//! what is reachable this way.
 
 use std::io;
 
@@ -16,8 +16,8 @@ use seccompiler::{
 
 use crate::mounting::backing::{BACKING_CLOSE, BACKING_OPEN};
 
-/// Without conditions: memory, waiting, messages on sockets that are open, looking at files,
-/// opening them with any flags, making folders, and mounting.
+/// System calls allowed without conditions: memory, waiting, messages on open sockets, file status,
+/// opening files with any flags, creating directories, and mounting.
 const ALLOWED: &[libc::c_long] = &[
     libc::SYS_accept4,
     libc::SYS_brk,
@@ -75,8 +75,8 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_stat,
 ];
 
-/// What may be asked of a descriptor: its flags, a copy. Not whom it sends which signal (F_SETOWN,
-/// F_SETSIG).
+/// Allowed fcntl commands: descriptor flags and duplication. Not the target or number of signals
+/// (F_SETOWN, F_SETSIG).
 const FCNTL_ALLOWED: [libc::c_int; 5] = [
     libc::F_DUPFD_CLOEXEC,
     libc::F_GETFD,
@@ -85,11 +85,10 @@ const FCNTL_ALLOWED: [libc::c_int; 5] = [
     libc::F_SETFL,
 ];
 
-/// Confines this process, and every thread that it starts, for good. What is not allowed fails with
-/// EPERM.
+/// Confines this process and all its threads permanently. A forbidden call fails with EPERM.
 ///
 /// # Errors
-/// Where the kernel has no seccomp filters, or there is none for this processor.
+/// If the kernel has no seccomp filters, or if there is none for this processor.
 pub(super) fn confine() -> io::Result<()> {
     let permission = SeccompAction::Errno(libc::EPERM as u32);
     let mut rules: Vec<(i64, Vec<SeccompRule>)> = ALLOWED.iter().map(|it| (*it, vec![])).collect();
@@ -101,10 +100,10 @@ pub(super) fn confine() -> io::Result<()> {
     let of_descriptors = FCNTL_ALLOWED.map(|it| code(it as u64));
     let of_descriptors: io::Result<Vec<_>> = of_descriptors.into_iter().collect();
     rules.push((libc::SYS_fcntl, of_descriptors?));
-    // abort(3) sends a signal to the process that calls it; this one never forks
+    // abort(3) sends a signal to its own process; this process never forks.
     let itself = argument(0, SeccompCmpOp::Eq, std::process::id().into())?;
     rules.push((libc::SYS_tgkill, vec![itself]));
-    // threads, which looking at a stale mount takes, but no processes
+    // Threads, which probe a stale mount, but no processes.
     let threads = libc::CLONE_THREAD as u64;
     let thread = argument(0, SeccompCmpOp::MaskedEq(threads), threads)?;
     rules.push((libc::SYS_clone, vec![thread]));
@@ -115,7 +114,8 @@ pub(super) fn confine() -> io::Result<()> {
             vec![argument(2, SeccompCmpOp::MaskedEq(executable), 0)?],
         ));
     }
-    // Its flags are behind a pointer, where no filter sees them: the C library then takes clone.
+    // The flags of clone3 are behind a pointer, which a filter cannot read. With ENOSYS the C
+    // library uses clone.
     let absent = SeccompAction::Errno(libc::ENOSYS as u32);
     apply(
         vec![(libc::SYS_clone3, vec![])],
@@ -125,7 +125,7 @@ pub(super) fn confine() -> io::Result<()> {
     apply(rules, permission, SeccompAction::Allow)
 }
 
-/// A rule that holds where one argument is so.
+/// Returns a rule on one argument.
 fn argument(number: u8, is: SeccompCmpOp, value: u64) -> io::Result<SeccompRule> {
     let condition = SeccompCondition::new(number, SeccompCmpArgLen::Qword, is, value);
     let rule = condition.and_then(|condition| SeccompRule::new(vec![condition]));

@@ -1,5 +1,5 @@
-//! A mount that the broker keeps: with what the next daemon needs to take it up, and its end where
-//! none comes.
+//! A mount that the broker keeps, with the state for the next daemon, and its end if no daemon
+//! takes it over.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,16 +12,16 @@ use rustix::fs::MemfdFlags;
 use super::protocol::Reply;
 use crate::mounting::{self, MountRequest, Standing};
 
-/// How long readers wait for a daemon. Then their requests, which nothing but an answer ends once
-/// a daemon has read them, are ended here.
+/// How long readers wait for a next daemon. Only an answer ends a request that a daemon has read,
+/// so the broker ends such requests after this time.
 pub const ALONE_MAX: Duration = Duration::from_secs(15);
 
-/// A mount, kept from one daemon to the next.
+/// A mount that is kept from one daemon to the next.
 pub(super) struct KeptMount {
     pub(super) dir: PathBuf,
     pub(super) standing: Standing,
     pub(super) device: OwnedFd,
-    /// What is open in which way, for the daemon that comes after.
+    /// Table of open files for the next daemon.
     pub(super) table: OwnedFd,
     pub(super) greeting: Option<Vec<u8>>,
     pub(super) alone_since: Option<Instant>,
@@ -30,7 +30,7 @@ pub(super) struct KeptMount {
 
 impl KeptMount {
     pub(super) fn mount(dir: &Path) -> io::Result<Self> {
-        // The broker's mount is root's, and for all users.
+        // The mount of the broker belongs to root and is accessible to all users.
         let request = MountRequest {
             dir: dir.to_owned(),
             uid: 0,
@@ -67,7 +67,8 @@ impl KeptMount {
         self.alone_since = Some(Instant::now());
     }
 
-    /// The dead mount stays in its place: an empty directory would look as if all were deleted.
+    /// Aborts the mount if no daemon came in time. The dead mount stays in place, because an empty
+    /// directory would look as if all files were deleted.
     pub(super) fn end_if_alone(&mut self) {
         let is_over = self
             .alone_since

@@ -1,19 +1,20 @@
-//! The mount broker: a process that has the right to mount, and does nothing else.
+//! Mount broker: a process that has the permission to mount and does nothing else.
 //!
-//! Owns which mounts are kept from one daemon to the next, whom it hears, and what its process may
-//! ask of the kernel. Never opens anything beneath a mount, starts no program, and reads no
-//! configuration.
+//! The module decides which mounts are kept from one daemon to the next, which clients are served,
+//! and which system calls the process may make. It never opens anything beneath a mount, starts no
+//! program, and reads no configuration.
 //!
-//! To know what runs with the right to mount, read `process` and `kept_mount`, which decide (under
-//! 300 lines of code together), `protocol`, which is all that it hears and says, and `filter`, a
-//! list of system calls; then the calls themselves, which a daemon that is root makes too: the
-//! module [`crate::mounting`], with `files::mountinfo`. All of it together is under 1000 lines,
-//! which `tests/text/tidy.rs` holds. What the daemon says to it is the daemon's: `fuse::mounter`.
+//! To review the code that runs with the permission to mount, read `process` and `kept_mount`,
+//! which make the decisions (under 300 lines of code together), `protocol`, which has all messages,
+//! and `filter`, a list of system calls. Then read the calls themselves, which a daemon that runs
+//! as root makes too: the module [`crate::mounting`], with `files::mountinfo`. All of it is under
+//! 1000 lines, which `tests/text/tidy.rs` enforces. The client side is in the daemon:
+//! `fuse::mounter`.
 
 mod filter;
 mod kept_mount;
 pub mod process;
 pub mod protocol;
 
-/// The mount broker's socket, unless `P2PFS_BROKER` names another.
+/// Path of the mount broker's socket, unless `P2PFS_BROKER` names another.
 pub const SOCKET: &str = "/run/p2pfs-broker.sock";

@@ -1,8 +1,9 @@
-//! The broker's process: the loop that hears those who call, and makes their calls.
+//! Process of the mount broker: the loop that receives requests and executes them.
 //!
-//! It keeps each mount while no daemon serves it, so that the next one takes it up and its readers
-//! only wait. It talks to one user, who owns its socket, and mounts only where it was told at its
-//! start. One thread, no memory of its own but the mounts. Never opens anything beneath a mount.
+//! It keeps each mount while no daemon serves it, so that the next daemon takes it over and readers
+//! only wait. It serves one user, the owner of its socket, and mounts only at the places given at
+//! its start. It has one thread and keeps no state except the mounts. It never opens anything
+//! beneath a mount.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -23,28 +24,29 @@ use super::protocol::{Reply, Request, receive, send};
 use crate::mounting::{MountingError, backing};
 use p2pfs_types::files::socket_place::bound;
 
-/// Connections at one time: a daemon, the one that comes after it, and one by hand.
+/// Maximum number of connections: a daemon, its successor, and a manual one.
 const CLIENTS_MAX: usize = 4;
 
-/// How long the configuration of a start is taken for the one that there is: it also keeps the
-/// service manager from giving up on what starts all the time (`StartLimitBurst=`).
+/// How long after a start the configuration counts as current. This also prevents restarts so
+/// frequent that the service manager gives up (`StartLimitBurst=`).
 const CONFIGURATION_HOLDS: Duration = Duration::from_secs(3);
 
-/// What the broker is told at its start.
+/// Parameters of the broker.
 pub struct Settings {
-    /// Its socket; made unless the service manager hands one over. Its owner is who is served.
+    /// Path of the socket; created unless the service manager passes one. Its owner is the served
+    /// user.
     pub socket: PathBuf,
-    /// Where it mounts, and nowhere else.
+    /// Allowed mount points.
     pub allowed: Vec<PathBuf>,
-    /// Whether its next start may be told otherwise.
+    /// Whether the next start may have other parameters.
     pub by_configuration: bool,
 }
 
 struct Process {
     allowed: Vec<PathBuf>,
-    /// From when on another start may allow others, where that can be.
+    /// Time from which a restart may allow other mount points; `None` if it cannot.
     settled: Option<Instant>,
-    /// It ends, to be started anew.
+    /// Whether the process ends to be started again.
     is_outdated: bool,
     socket: PathBuf,
     kept: Vec<KeptMount>,
@@ -53,18 +55,18 @@ struct Process {
 
 struct Client {
     socket: OwnedFd,
-    /// Which of the mounts it serves: none of them ever goes.
+    /// Index of the mount that it serves. Mounts are never removed from the list.
     kept: Option<usize>,
 }
 
 /// Serves until SIGTERM or SIGINT, then unmounts.
 ///
 /// # Errors
-/// Where the socket cannot be had or the process cannot be confined.
+/// If the socket cannot be opened or the process cannot be confined.
 pub fn run(settings: Settings) -> io::Result<()> {
     let listener = listen(&settings.socket)?;
     let signals = end_signals()?;
-    // without a manager there is nobody to tell
+    // Without a service manager there is no receiver.
     let _told = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     filter::confine()?;
     let settled = Instant::now() + CONFIGURATION_HOLDS;
@@ -88,7 +90,7 @@ pub fn run(settings: Settings) -> io::Result<()> {
 }
 
 impl Process {
-    /// Waits for something to do and does it; false at the end.
+    /// Waits for events and handles them. Returns `false` at the end.
     fn turn(&mut self, listener: &OwnedFd, signals: &OwnedFd) -> io::Result<bool> {
         let sockets = self.clients.iter().map(|client| client.socket.as_fd());
         let watched = [signals.as_fd(), listener.as_fd()];
@@ -139,7 +141,7 @@ impl Process {
         }
     }
 
-    /// Answers one request; false where the client is gone or speaks nonsense.
+    /// Answers one request. Returns `false` if the client is gone or sent an invalid message.
     fn hear(&mut self, index: usize) -> bool {
         let socket = self.clients[index].socket.as_fd();
         let Ok(Some((request, descriptors))) = receive::<Request>(socket) else {
@@ -147,7 +149,7 @@ impl Process {
         };
         let answer = self.answer(index, request, &descriptors);
         if self.is_outdated {
-            // its daemon asks the next
+            // The daemon of this client asks the next broker.
             return false;
         }
         let reply = answer.unwrap_or_else(|error| Reply::Refused {
@@ -232,7 +234,8 @@ impl Process {
     }
 }
 
-/// Only what the daemon may read itself is read for others: not what it merely names (O_PATH).
+/// Checks that a file is open for reading. The kernel may read it for others only if the daemon
+/// itself can read it, not if the daemon only names it (O_PATH).
 fn check_readable(file: &OwnedFd) -> io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(file)?;
     let is_open = !flags.contains(OFlags::PATH) && !flags.contains(OFlags::WRONLY);
@@ -244,10 +247,10 @@ fn check_readable(file: &OwnedFd) -> io::Result<()> {
     }
 }
 
-/// The service manager's socket, or one of our own.
+/// Returns the socket of the service manager, or creates one.
 fn listen(path: &Path) -> io::Result<OwnedFd> {
     if let Some(first) = sd_notify::listen_fds()?.next() {
-        // SAFETY: the manager opened it for this process (sd_listen_fds(3)), and nobody else here
+        // SAFETY: the manager opened it for this process (sd_listen_fds(3)), and no other code here
         // takes it.
         return Ok(unsafe { OwnedFd::from_raw_fd(first) });
     }
@@ -256,7 +259,7 @@ fn listen(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// SIGTERM and SIGINT as something to poll.
+/// Returns a descriptor that signals SIGTERM and SIGINT to poll.
 fn end_signals() -> io::Result<OwnedFd> {
     // SAFETY: the set is initialised by sigemptyset before it is read, and lives for all calls.
     let descriptor = unsafe {
@@ -270,7 +273,7 @@ fn end_signals() -> io::Result<OwnedFd> {
     if descriptor < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: signalfd has just made it, and nobody else has it.
+    // SAFETY: signalfd has just created it, and no other code has it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 

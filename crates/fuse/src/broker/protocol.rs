@@ -1,7 +1,7 @@
-//! What the daemon and the mount broker say to each other: one packet a message, over a
-//! SOCK_SEQPACKET socket, with descriptors beside it.
+//! Protocol between the daemon and the mount broker: one packet per message over a SOCK_SEQPACKET
+//! socket, with attached descriptors.
 //!
-//! A broker outlives upgrades of the daemon, so variants are only ever added, at the end.
+//! A broker outlives upgrades of the daemon, so variants are only added, at the end.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -14,49 +14,72 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The largest message; a path has at most 4096 bytes.
+/// Maximum size of a message; a path has at most 4096 bytes.
 const MESSAGE_MAX_BYTES: usize = 8192;
-/// The most descriptors beside one.
+/// Maximum number of descriptors attached to one message.
 const DESCRIPTORS_MAX: usize = 2;
 
-/// What the daemon asks for. Paths are bytes.
+/// Request of the daemon. Paths are bytes.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
-    /// The mount at this place: the one that stands, or a new one.
-    Mount { dir: Vec<u8> },
-    /// A new one in place of the one that was handed out.
+    /// Requests the mount at this place: the existing one, or a new one.
+    Mount {
+        /// Mount point.
+        dir: Vec<u8>,
+    },
+    /// Requests a new mount in place of the current one.
     Anew,
-    /// Keep this for the daemon that comes after.
-    Keep { greeting: Vec<u8> },
-    /// Let the kernel read the file beside this by itself.
+    /// Stores the handshake for the next daemon.
+    Keep {
+        /// FUSE_INIT and its answer, encoded by the daemon.
+        greeting: Vec<u8>,
+    },
+    /// Registers the attached file for passthrough.
     Register,
-    /// Not that one any more.
-    Release { number: u32 },
-    /// Let the kernel read this far ahead.
-    ReadAhead { bytes: u64 },
+    /// Releases a passthrough file.
+    Release {
+        /// Number of the registered file.
+        number: u32,
+    },
+    /// Sets the read-ahead of the kernel.
+    ReadAhead {
+        /// Read-ahead in bytes.
+        bytes: u64,
+    },
 }
 
-/// What the broker answers, once to each request.
+/// Answer of the broker, one for each request.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
-    /// A mount, with its device and its table of open files beside this.
+    /// A mount, with its device and its table of open files attached.
     Mounted {
+        /// Mount point without symbolic links.
         dir: Vec<u8>,
+        /// Number of the FUSE connection.
         connection: u32,
+        /// Handshake of the previous daemon; `None` for a new mount.
         greeting: Option<Vec<u8>>,
     },
-    /// So it is.
+    /// The request succeeded.
     Done,
-    /// The kernel's number of a file.
-    Registered { number: u32 },
-    /// No, with the kernel's errno (or 0) and why.
-    Refused { errno: i32, why: String },
+    /// Number of a registered file.
+    Registered {
+        /// Number that the kernel assigned.
+        number: u32,
+    },
+    /// The request was refused, with the errno of the kernel (or 0) and the reason.
+    Refused {
+        /// Errno of the kernel, or 0.
+        errno: i32,
+        /// Reason in words.
+        why: String,
+    },
 }
 
 /// Sends one message.
 ///
 /// # Errors
-/// Where the other side is gone.
+/// If the other side is gone.
 pub fn send(
     socket: BorrowedFd<'_>,
     message: &impl Serialize,
@@ -73,10 +96,10 @@ pub fn send(
     Ok(())
 }
 
-/// Receives one message; none where the other side has closed.
+/// Receives one message. Returns `None` if the other side has closed.
 ///
 /// # Errors
-/// Where it is no message of ours.
+/// If the message is invalid.
 pub fn receive<T: DeserializeOwned>(
     socket: BorrowedFd<'_>,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {

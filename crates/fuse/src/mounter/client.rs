@@ -1,5 +1,5 @@
-//! The daemon's side of the mount broker: asks for the mount, and for what only the broker may do
-//! with it.
+//! Daemon side of the mount broker: requests the mount, and operations on it that only the broker
+//! may do.
 
 use std::fs::File;
 use std::io;
@@ -20,34 +20,34 @@ use super::{Means, MountPlace, Mounted};
 use crate::broker::protocol::{Reply, Request, receive, send};
 use crate::mounting::{MountingError, Standing};
 
-/// How long the broker may take: it looks at a stale mount for up to five seconds.
+/// How long the broker may take to answer. It probes a stale mount for up to five seconds.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
 
-/// A connection to the mount broker; the mount is this daemon's while it stands.
+/// Connection to the mount broker. The mount belongs to this daemon while the connection exists.
 #[derive(Debug)]
 pub(crate) struct Broker {
     line: Mutex<Line>,
     path: PathBuf,
-    /// It went without taking the mount away, as it does where it is killed.
+    /// Whether the broker ended without unmounting, as when it is killed.
     left_the_mount: AtomicBool,
 }
 
-/// What the broker keeps for a mount from one daemon to the next.
+/// State that the broker keeps for a mount from one daemon to the next.
 #[derive(Debug)]
 pub(crate) struct Held {
-    /// To ask for more.
+    /// Broker, for further requests.
     pub broker: Arc<Broker>,
-    /// What the last daemon and the kernel agreed to; none for a new mount.
+    /// Handshake between the previous daemon and the kernel; `None` for a new mount.
     pub greeting: Option<Vec<u8>>,
-    /// What is open in which way: a file in memory.
+    /// Table of open files, in a memory file.
     pub table: File,
 }
 
 impl Broker {
-    /// The broker of this machine, where there is one that is for this user.
+    /// Connects to the broker of this machine, if it has one that serves this user.
     ///
     /// # Errors
-    /// [`MountingError::NoBroker`] where its socket is there and nobody behind it.
+    /// [`MountingError::NoBroker`] if its socket exists but no process answers.
     pub(crate) fn reach(path: &Path) -> Result<Option<Arc<Self>>, MountingError> {
         let failed = |why: Errno| MountingError::NoBroker {
             socket: path.to_owned(),
@@ -60,7 +60,7 @@ impl Broker {
         let address = SocketAddrUnix::new(path).map_err(failed)?;
         match rustix::net::connect(&socket, &address) {
             Ok(()) => {}
-            // none here, or it is somebody else's
+            // Either this machine has no broker, or it serves another user.
             Err(Errno::NOENT | Errno::ACCESS | Errno::PERM) => return Ok(None),
             Err(why) => return Err(failed(why)),
         }
@@ -76,10 +76,10 @@ impl Broker {
         }
     }
 
-    /// The broker that came after this one, which has ended.
+    /// Connects to the broker that replaced this one, which has ended.
     ///
     /// # Errors
-    /// [`MountingError::NoBroker`] where none is there yet.
+    /// [`MountingError::NoBroker`] if there is none yet.
     pub(crate) fn reach_next(&self) -> Result<Arc<Self>, MountingError> {
         let next = Self::reach(&self.path)?;
         next.ok_or_else(|| MountingError::NoBroker {
@@ -88,35 +88,36 @@ impl Broker {
         })
     }
 
-    /// The mount at `dir`: the one that stands, with what the last daemon left, or a new one.
+    /// Requests the mount at `dir`: the existing one with the state of the previous daemon, or a
+    /// new one.
     ///
     /// # Errors
-    /// [`MountingError::Refused`] in the broker's words.
+    /// [`MountingError::Refused`] with the message of the broker.
     pub(crate) fn mount(self: &Arc<Self>, dir: &Path) -> Result<Mounted, MountingError> {
         let dir = dir.as_os_str().as_bytes().to_vec();
         self.mounted(&Request::Mount { dir })
     }
 
-    /// A new mount in place of the one that was handed out, whose readers fail.
+    /// Requests a new mount in place of the current one. Readers of the old mount get errors.
     ///
     /// # Errors
-    /// [`MountingError::Refused`] in the broker's words.
+    /// [`MountingError::Refused`] with the message of the broker.
     pub(crate) fn mount_anew(self: &Arc<Self>) -> Result<Mounted, MountingError> {
         self.mounted(&Request::Anew)
     }
 
-    /// Leaves this with the broker for the next daemon.
+    /// Stores the handshake at the broker for the next daemon.
     ///
     /// # Errors
-    /// Where the broker is gone.
+    /// If the broker is gone.
     pub(crate) fn keep(&self, greeting: Vec<u8>) -> io::Result<()> {
         self.call(&Request::Keep { greeting }, &[]).map(drop)
     }
 
-    /// Lets the kernel read a file by itself, and gives its number.
+    /// Registers a file for passthrough and returns its number.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The error of the kernel.
     pub(crate) fn register(&self, file: BorrowedFd<'_>) -> io::Result<u32> {
         match self.call(&Request::Register, &[file])? {
             (Reply::Registered { number }, _) => Ok(number),
@@ -124,45 +125,45 @@ impl Broker {
         }
     }
 
-    /// Not that file any more.
+    /// Releases a passthrough file.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The error of the kernel.
     pub(crate) fn release(&self, number: u32) -> io::Result<()> {
         self.call(&Request::Release { number }, &[]).map(drop)
     }
 
-    /// Lets the kernel read so many bytes ahead.
+    /// Sets the read-ahead of the kernel in bytes.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The error of the kernel.
     pub(crate) fn set_read_ahead(&self, bytes: u64) -> io::Result<()> {
         self.call(&Request::ReadAhead { bytes }, &[]).map(drop)
     }
 
-    /// Notes where it is gone and its mount stands: it unmounts before it hangs up, so that what
-    /// becomes of this mount is somebody else's doing. Never waits.
+    /// Records whether the broker is gone while its mount exists. A broker that ends normally
+    /// unmounts before it hangs up, so such a mount is ended by others later. Never waits.
     pub(crate) fn look(&self, is_mounted: impl Fn() -> bool) {
         if self.has_hung_up() && is_mounted() {
             self.left_the_mount.store(true, Relaxed);
         }
     }
 
-    /// Whether it is gone.
+    /// Returns whether the broker is gone.
     pub(crate) fn has_hung_up(&self) -> bool {
-        // where somebody waits for its answer, the next look sees it
+        // If another thread waits for an answer, the next check sees the hangup.
         let line = self.line.try_lock();
         line.is_some_and(|line| line.events(PollFlags::empty()).contains(PollFlags::HUP))
     }
 
-    /// Whether it ended and took the mount with it. Waits for its answer: one that is about to end
-    /// has unmounted and not yet hung up, and answers no more.
+    /// Returns whether the broker ended and unmounted. Waits for its answer: a broker that is
+    /// ending has unmounted but not yet hung up, and no longer answers.
     pub(crate) fn ended_the_mount(&self) -> bool {
         !self.left_the_mount.load(Relaxed) && !self.lives()
     }
 
     fn lives(&self) -> bool {
-        // there is no such file: it says so, and does nothing
+        // File 0 does not exist; the broker reports that and does nothing.
         let nothing = Request::Release { number: 0 };
         match self.line.lock().ask(&nothing, &[]) {
             Ok(_) => true,
@@ -209,7 +210,7 @@ impl Broker {
         request: &Request,
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<(Reply, Vec<OwnedFd>)> {
-        // A panic elsewhere leaves no half of a message: each is sent and received whole.
+        // A panic elsewhere leaves no partial message: each is sent and received as a whole.
         let answer = self.line.lock().ask(request, descriptors);
         match answer.map_err(in_words)? {
             (Reply::Refused { errno: 0, why }, _) => Err(io::Error::other(why)),
@@ -221,12 +222,13 @@ impl Broker {
 
 type Answer = (Reply, Vec<OwnedFd>);
 
-/// The socket. Answers have no number, so each is to its question only while none is owed: taken
-/// for that to the next question, the number of one file would have the kernel read another.
+/// Socket to the broker. Answers have no number, so an answer belongs to its request only while
+/// none is outstanding. Otherwise a late answer with a file number could make the kernel read the
+/// wrong file.
 #[derive(Debug)]
 struct Line {
     socket: OwnedFd,
-    /// Answers that were not waited for to their end.
+    /// Number of outstanding answers whose wait was given up.
     owed: usize,
 }
 
@@ -237,7 +239,8 @@ impl Line {
         self.answer()
     }
 
-    /// Takes the answers that are owed. Waits for none before the first: who asked did.
+    /// Receives the outstanding answers. Does not wait for the first one, because the original
+    /// request already did.
     fn settle(&mut self) -> io::Result<()> {
         let mut answers = false;
         while self.owed > 0 {
@@ -246,7 +249,7 @@ impl Line {
             }
             answers = true;
             if let (Reply::Registered { number }, _) = self.answer()? {
-                // who asked for it has gone without
+                // The original request continued without this registration.
                 self.send(&Request::Release { number }, &[])?;
             }
         }
@@ -256,8 +259,8 @@ impl Line {
     fn send(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         loop {
             match send(self.socket.as_fd(), request, descriptors) {
-                // nothing was sent: where a read has a time limit a stop and its end interrupt it,
-                // whatever handler there is (signal(7))
+                // Nothing was sent. On a socket with a receive timeout, stop and continue interrupt
+                // a call regardless of signal handlers (signal(7)).
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 sent => {
                     self.owed += usize::from(sent.is_ok());
@@ -274,7 +277,7 @@ impl Line {
             let kind = received.as_ref().err().map(io::Error::kind);
             match kind {
                 Some(io::ErrorKind::Interrupted) if begun.elapsed() < ANSWER_TIME => continue,
-                // one that makes no sense is one as well
+                // An invalid answer is an answer too.
                 None | Some(io::ErrorKind::InvalidData) => self.owed -= 1,
                 Some(_) => {}
             }
@@ -282,7 +285,7 @@ impl Line {
         }
     }
 
-    /// What of these there is, or an end.
+    /// Returns which of the wanted events, or a hangup, are present.
     fn events(&self, wanted: PollFlags) -> PollFlags {
         let mut looked_at = [PollFd::new(&self.socket, wanted)];
         let now = Timespec::default();
@@ -340,7 +343,7 @@ mod tests {
         answer(1);
         std::thread::scope(|scope| {
             let second = scope.spawn(register);
-            // that of the first is nobody's
+            // The answer to the first request is discarded.
             assert!(matches!(heard(), Request::Release { number: 1 }));
             send(theirs.as_fd(), &Reply::Done, &[]).unwrap();
             assert!(matches!(heard(), Request::Register));

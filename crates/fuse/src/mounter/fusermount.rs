@@ -1,7 +1,7 @@
 //! Mounting through the setuid helper `fusermount3`, for ordinary users.
 //!
-//! The helper mounts and sends the device back over a Unix socket that it is told of by the
-//! variable `_FUSE_COMMFD` (libfuse, lib/mount.c).
+//! The helper mounts and sends the device back over a Unix socket, which is passed in the variable
+//! `_FUSE_COMMFD` (libfuse, lib/mount.c).
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -17,8 +17,8 @@ use crate::mounting::{MountingError, READ_MAX_BYTES};
 
 const HELPER: &str = "fusermount3";
 
-/// Mounts at `dir`. Never for other users: that needs `user_allow_other` in /etc/fuse.conf, which
-/// is not ours to ask for.
+/// Mounts at `dir`, never for other users. That would need `user_allow_other` in /etc/fuse.conf,
+/// which p2pfs does not require.
 pub(super) fn mount(dir: &Path) -> Result<OwnedFd, MountingError> {
     let fail = |said: String| MountingError::Fusermount {
         dir: dir.to_owned(),
@@ -28,7 +28,7 @@ pub(super) fn mount(dir: &Path) -> Result<OwnedFd, MountingError> {
     let child = helper()
         .args(["-o", &options(), "--"])
         .arg(dir)
-        // As standard input the socket survives the exec without a close-on-exec dance.
+        // As standard input, the socket survives the exec without changes of close-on-exec.
         .env("_FUSE_COMMFD", "0")
         .stdin(Stdio::from(OwnedFd::from(helpers)))
         .stdout(Stdio::null())
@@ -61,8 +61,8 @@ pub(super) fn unmount(dir: &Path) -> Result<(), MountingError> {
     })
 }
 
-/// The helper, out of reach of a signal to all processes of the daemon's group (`timeout`, Ctrl-C),
-/// which would end it half way.
+/// Creates the command of the helper in its own process group. A signal to the group of the daemon
+/// (`timeout`, Ctrl-C) would otherwise end it in the middle.
 fn helper() -> Command {
     let mut command = Command::new(HELPER);
     command.process_group(0);
@@ -85,8 +85,8 @@ fn spawn_failed(error: &io::Error, dir: &Path) -> MountingError {
     }
 }
 
-/// Why the helper mounts nothing. It opens the device with the right of who calls it; why that
-/// fails says more than it does itself.
+/// Returns the reason why the helper refused. It opens the device with the permissions of its
+/// caller, and the error of that open says more than the helper itself.
 fn refused(dir: &Path, said: String, device: Option<io::Error>) -> MountingError {
     match device {
         Some(why) => MountingError::NoDevice { why },
@@ -97,7 +97,7 @@ fn refused(dir: &Path, said: String, device: Option<io::Error>) -> MountingError
     }
 }
 
-/// The helper's words (libfuse, util/fusermount.c) with what to do, where they do not say it.
+/// Adds a remedy to a message of the helper (libfuse, util/fusermount.c) that has none.
 fn with_remedy(said: String) -> String {
     const OWN_FOLDER: &str = "mount at a folder of yours (mount.dir, --mount)";
     const REMEDIES: [(&str, &str); 4] = [

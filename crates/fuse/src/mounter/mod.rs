@@ -1,5 +1,4 @@
-//! How this process comes to its mount, and how it lets go of it: by the mount broker, by mount(2)
-//! or by fusermount3.
+//! Mounting and unmounting by this process: through the mount broker, mount(2) or fusermount3.
 
 mod client;
 mod fusermount;
@@ -15,26 +14,26 @@ use rustix::fs::Access;
 use crate::broker;
 use crate::mounting::{self, MountRequest, MountingError, Standing};
 
-/// A mount that stands. Dropping it closes the device and leaves the mount, dead, in its place.
+/// An existing mount. Dropping it closes the device and leaves a dead mount in place.
 #[derive(Debug)]
 pub(crate) struct Mounted {
-    /// The /dev/fuse descriptor; the first message on it is FUSE_INIT.
+    /// The /dev/fuse descriptor; its first message is FUSE_INIT.
     pub device: OwnedFd,
-    /// How to take the mount away again.
+    /// Location of the mount and the means to unmount it.
     pub place: MountPlace,
-    /// What the mount broker keeps for it, where one mounted.
+    /// State that the mount broker keeps, if the broker mounted.
     pub held: Option<Held>,
 }
 
 impl Mounted {
-    /// Whether another process served it before.
+    /// Returns whether another process served the mount before.
     pub(crate) fn is_kept(&self) -> bool {
         let held = self.held.as_ref();
         held.is_some_and(|held| held.greeting.is_some())
     }
 }
 
-/// Where a mount stands, and how it was made and so is taken away.
+/// Location of a mount, and the means by which it was made and is unmounted.
 #[derive(Clone, Debug)]
 pub(crate) struct MountPlace {
     pub(super) standing: Standing,
@@ -48,19 +47,20 @@ enum Means {
     Broker(Arc<Broker>),
 }
 
-/// Mounts. A stale mount of ours in the same place, whose daemon is gone, is cleaned away first.
+/// Mounts. A stale p2pfs mount at the same place, whose daemon is gone, is removed first.
 ///
-/// The mount broker is asked first, for a user other than root who has one; then `mount(2)` is
-/// tried, and without the right to it, `fusermount3`.
+/// Asks the mount broker first, if this user is not root and has one. Otherwise tries `mount(2)`,
+/// and `fusermount3` if the permission is missing.
 ///
 /// # Errors
-/// [`MountingError`], each naming the place and the remedy.
+/// [`MountingError`], with the place and the remedy.
 pub(crate) fn mount(request: &MountRequest) -> Result<Mounted, MountingError> {
     if let Some(socket) = broker_socket()
         && let Some(broker) = Broker::reach(&socket)?
     {
         return match broker.mount(&request.dir) {
-            // told of another mount point than its own it ends, and the next may know that one
+            // A broker that is asked for another mount point than its own ends, and the next one
+            // may know it.
             Err(_) if broker.has_hung_up() => broker.reach_next()?.mount(&request.dir),
             mounted => mounted,
         };
@@ -81,12 +81,13 @@ pub(crate) fn mount(request: &MountRequest) -> Result<Mounted, MountingError> {
     })
 }
 
-/// Whether a broker mounts for this process.
+/// Returns whether a broker mounts for this process.
 pub fn has_broker() -> bool {
     broker_socket().is_some()
 }
 
-/// Why this process, which has no broker, cannot open the device, if it cannot; with what helps.
+/// Returns why this process cannot open the device, with a remedy. Returns `None` if it can or if
+/// it has a broker.
 pub fn device_trouble() -> Option<MountingError> {
     if has_broker() {
         return None;
@@ -95,10 +96,10 @@ pub fn device_trouble() -> Option<MountingError> {
     Some(MountingError::NoDevice { why })
 }
 
-/// Whether this process can open the device; why not, and what helps.
+/// Checks whether this process can open the device.
 ///
 /// # Errors
-/// What the system says, and what to do about it.
+/// The error of the system, and a remedy.
 pub fn look_at_device() -> Result<(), (std::io::Error, &'static str)> {
     let opened = open_device().map(drop);
     opened.map_err(|why| {
@@ -112,8 +113,8 @@ fn open_device() -> std::io::Result<File> {
     options.read(true).write(true).open(mounting::DEVICE)
 }
 
-/// The socket of the broker for this process; root needs none. One that this process may not write
-/// to, which is what connect(2) asks for, is another user's: of the service of the whole machine.
+/// Returns the broker socket of this process; root needs none. A socket without write permission,
+/// which connect(2) requires, belongs to another user, such as the system service.
 fn broker_socket() -> Option<PathBuf> {
     let socket = match std::env::var_os("P2PFS_BROKER") {
         Some(none) if none.is_empty() => return None,
@@ -126,10 +127,10 @@ fn broker_socket() -> Option<PathBuf> {
 }
 
 impl MountPlace {
-    /// Lets the kernel read so many bytes ahead; only once FUSE_INIT is answered.
+    /// Sets the read-ahead of the kernel in bytes. Takes effect only after the answer to FUSE_INIT.
     ///
     /// # Errors
-    /// Where this process may not; reads are as right without it, only slower.
+    /// If this process lacks the permission. Reads are correct without it, only slower.
     pub(crate) fn set_read_ahead(&self, bytes: u64) -> std::io::Result<()> {
         match &self.means {
             Means::Broker(broker) => broker.set_read_ahead(bytes),
@@ -137,18 +138,18 @@ impl MountPlace {
         }
     }
 
-    /// A new mount in place of one that the broker kept and that could not be taken up.
+    /// Requests a new mount in place of one that the broker kept and that could not be taken over.
     ///
     /// # Errors
-    /// [`MountingError`] where there is no broker, or in its words.
+    /// [`MountingError`] if there is no broker, or with its message.
     pub(crate) fn mount_anew(&self) -> Result<Mounted, MountingError> {
         self.broker()?.mount_anew()
     }
 
-    /// A new mount, asked for at `dir`, by the broker that came after the one that has ended.
+    /// Requests a new mount at `dir` from the broker that replaced the ended one.
     ///
     /// # Errors
-    /// [`MountingError`] where there is no broker, or in its words.
+    /// [`MountingError`] if there is no broker, or with its message.
     pub(crate) fn mount_by_next(&self, dir: &Path) -> Result<Mounted, MountingError> {
         self.broker()?.reach_next()?.mount(dir)
     }
@@ -162,7 +163,7 @@ impl MountPlace {
         }
     }
 
-    /// Whether the broker ended and took the mount with it; waits for its answer.
+    /// Returns whether the broker ended and unmounted. Waits for its answer.
     pub(crate) fn broker_ended(&self) -> bool {
         match &self.means {
             Means::Broker(broker) => broker.ended_the_mount(),
@@ -170,23 +171,23 @@ impl MountPlace {
         }
     }
 
-    /// Looks whether the broker still is there: about once a second, so that what ends the mount
-    /// can be told. Never waits.
+    /// Checks whether the broker is still running. To be called about once a second, so that the
+    /// cause of an ended mount is known. Never waits.
     pub(crate) fn look_at_broker(&self) {
         if let Means::Broker(broker) = &self.means {
             broker.look(|| self.standing.is_mounted());
         }
     }
 
-    /// Whether the mount outlives its daemon.
+    /// Returns whether the mount outlives its daemon.
     pub(crate) fn outlives_us(&self) -> bool {
         matches!(self.means, Means::Broker(_))
     }
 
-    /// Takes the mount away, as [`Standing::unmount`] says; a broker's is the broker's to take.
+    /// Unmounts, as [`Standing::unmount`]. A mount of the broker is left to the broker.
     ///
     /// # Errors
-    /// [`MountingError::Unmount`] where the kernel refuses.
+    /// [`MountingError::Unmount`] if the kernel refuses.
     pub(crate) fn unmount(&self) -> Result<(), MountingError> {
         match self.means {
             Means::Broker(_) => Ok(()),

@@ -1,13 +1,14 @@
-//! Files that the kernel reads by itself: the two calls that register one and take it back.
+//! Registration of backing files for passthrough: the two system calls that register and release
+//! one.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// `_IOW(229, 1, struct fuse_backing_map)`: FUSE_DEV_IOC_BACKING_OPEN (include/uapi/linux/fuse.h).
+/// FUSE_DEV_IOC_BACKING_OPEN: `_IOW(229, 1, struct fuse_backing_map)` (include/uapi/linux/fuse.h).
 pub const BACKING_OPEN: libc::c_ulong = request_code(1, size_of::<BackingMap>());
-/// `_IOW(229, 2, uint32_t)`: FUSE_DEV_IOC_BACKING_CLOSE (the same).
+/// FUSE_DEV_IOC_BACKING_CLOSE: `_IOW(229, 2, uint32_t)` (include/uapi/linux/fuse.h).
 pub const BACKING_CLOSE: libc::c_ulong = request_code(2, size_of::<u32>());
 
 /// `struct fuse_backing_map`.
@@ -18,11 +19,11 @@ struct BackingMap {
     padding: u64,
 }
 
-/// Registers a file with the mount of this device, and gives the kernel's number of it. Takes
-/// CAP_SYS_ADMIN and Linux 6.9.
+/// Registers a file with the mount of this device and returns the number that the kernel assigns.
+/// Requires CAP_SYS_ADMIN and Linux 6.9.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the kernel.
 pub fn register(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io::Result<u32> {
     let map = BackingMap {
         fd: file.as_raw_fd(),
@@ -33,10 +34,10 @@ pub fn register(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io::Result<u32>
     u32::try_from(number).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
-/// Takes a registration back; who has the file open keeps it.
+/// Releases a registration. Programs that have the file open keep it.
 ///
 /// # Errors
-/// What the kernel says: it is gone with its connection.
+/// The error of the kernel if the registration is gone with its connection.
 pub fn release(device: BorrowedFd<'_>, number: u32) -> io::Result<()> {
     control(device, BACKING_CLOSE, &raw const number).map(drop)
 }
@@ -46,8 +47,8 @@ fn control<T>(
     request: libc::c_ulong,
     argument: *const T,
 ) -> io::Result<i32> {
-    // SAFETY: both requests read one value of the size that is in their code, and `argument`
-    // points to one that lives until the call returns.
+    // SAFETY: both requests read one value of the size in their code, and `argument` points to such
+    // a value, which lives until the call returns.
     let outcome = unsafe { libc::ioctl(device.as_raw_fd(), request, argument) };
     if outcome < 0 {
         Err(io::Error::last_os_error())
@@ -56,7 +57,7 @@ fn control<T>(
     }
 }
 
-/// `_IOW` of include/uapi/asm-generic/ioctl.h for FUSE's number 229.
+/// Encodes `_IOW` of include/uapi/asm-generic/ioctl.h for the FUSE type number 229.
 const fn request_code(number: libc::c_ulong, size_bytes: usize) -> libc::c_ulong {
     const WRITE: libc::c_ulong = 1;
     (WRITE << 30) | ((size_bytes as libc::c_ulong) << 16) | (229 << 8) | number

@@ -1,4 +1,4 @@
-//! Mounting with `mount(2)`, which takes CAP_SYS_ADMIN.
+//! Mounting with `mount(2)`, which requires CAP_SYS_ADMIN.
 
 use std::ffi::CString;
 use std::io;
@@ -15,7 +15,7 @@ use super::{DEVICE, FILESYSTEM_TYPE, MountRequest, MountingError, READ_MAX_BYTES
 pub(super) fn mount(dir: &Path, request: &MountRequest) -> Result<OwnedFd, MountingError> {
     let device = open_device(dir)?;
     let data = CString::new(options(device.as_raw_fd(), request)).expect("options hold no NUL");
-    // Read-only in the VFS: a write gets EROFS there and never reaches us.
+    // Read-only in the VFS: a write gets EROFS there and never reaches the daemon.
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY;
     match rustix::mount::mount("p2pfs", dir, FILESYSTEM_TYPE, flags, data.as_c_str()) {
         Ok(()) => Ok(device),
@@ -29,14 +29,14 @@ pub(super) fn mount(dir: &Path, request: &MountRequest) -> Result<OwnedFd, Mount
     }
 }
 
-/// Takes the topmost mount out of the tree at once; who still uses it keeps it.
+/// Detaches the topmost mount at once. Programs that still use it keep it.
 ///
 /// # Errors
-/// [`MountingError::Unmount`] where the kernel refuses.
+/// [`MountingError::Unmount`] if the kernel refuses.
 pub fn unmount(dir: &Path) -> Result<(), MountingError> {
     let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
     match rustix::mount::unmount(dir, flags) {
-        // Not a mount point any more: somebody else was faster.
+        // No longer a mount point: another process unmounted it first.
         Ok(()) | Err(Errno::INVAL) => Ok(()),
         Err(why) => Err(MountingError::Unmount {
             dir: dir.to_owned(),
@@ -48,7 +48,7 @@ pub fn unmount(dir: &Path) -> Result<(), MountingError> {
 fn open_device(dir: &Path) -> Result<OwnedFd, MountingError> {
     match rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
         Ok(device) => Ok(device),
-        // The setuid helper may open it all the same.
+        // The setuid helper may still be able to open it.
         Err(Errno::PERM | Errno::ACCESS) => Err(MountingError::NoRight {
             dir: dir.to_owned(),
         }),
@@ -58,7 +58,7 @@ fn open_device(dir: &Path) -> Result<OwnedFd, MountingError> {
     }
 }
 
-/// The options of fs/fuse/inode.c (`fuse_fs_parameters`).
+/// Returns the mount options of fs/fuse/inode.c (`fuse_fs_parameters`).
 fn options(device: i32, request: &MountRequest) -> String {
     let MountRequest {
         uid,

@@ -1,47 +1,48 @@
-//! Why there is no mount, and what to do about it.
+//! Errors of mounting, with remedies.
 
 use std::io;
 use std::path::PathBuf;
 
 use super::DEVICE;
 
-/// Why mounting or unmounting failed. Each says what the user can do; none leaves a mount behind.
+/// Failure to mount or unmount. Each message names a remedy; no failure leaves a mount behind.
 #[derive(Debug, thiserror::Error)]
 pub enum MountingError {
-    /// The mount point cannot be made.
+    /// The mount point cannot be created.
     #[error(
         "cannot make the mount point {}: {why}: make it by hand, or choose another",
         dir.display()
     )]
     CannotCreate {
-        /// The mount point.
+        /// Mount point.
         dir: PathBuf,
+        /// Error of the system.
         why: io::Error,
     },
-    /// The mount point is no directory.
+    /// The mount point is not a directory.
     #[error("the mount point {} is not a directory: choose another", dir.display())]
     NotADirectory {
-        /// The mount point.
+        /// Mount point.
         dir: PathBuf,
     },
-    /// Files would be hidden beneath the mount.
+    /// The mount would hide existing files.
     #[error(
         "the mount point {} is not empty: move its files away, or choose another",
         dir.display()
     )]
     NotEmpty {
-        /// The mount point.
+        /// Mount point.
         dir: PathBuf,
     },
-    /// Something else is mounted there.
+    /// Another filesystem is mounted there.
     #[error(
         "{} is in use by a mount of type {filesystem}: unmount that, or choose another",
         dir.display()
     )]
     Busy {
-        /// The mount point.
+        /// Mount point.
         dir: PathBuf,
-        /// What is there.
+        /// Type of the mounted filesystem.
         filesystem: String,
     },
     /// Another daemon serves this mount point.
@@ -50,50 +51,55 @@ pub enum MountingError {
         dir.display()
     )]
     AlreadyServed {
-        /// The mount point.
+        /// Mount point.
         dir: PathBuf,
     },
-    /// A p2pfs mount is there that neither answers nor fails.
+    /// A p2pfs mount exists there that neither answers nor fails.
     #[error(
         "the p2pfs mount at {} does not answer: stop its daemon, or end it with \
          'echo 1 > /sys/fs/fuse/connections/{connection}/abort'", dir.display()
     )]
     Silent {
-        /// The mount point.
+        /// Mount point.
         dir: PathBuf,
-        /// The number of its connection.
+        /// Number of its connection.
         connection: u32,
     },
     /// /dev/fuse cannot be opened.
     #[error("cannot open {}: {why}: {}", DEVICE, device_remedy(why))]
-    NoDevice { why: io::Error },
-    /// This process may not mount directly.
+    NoDevice {
+        /// Error of the system.
+        why: io::Error,
+    },
+    /// This process lacks the permission to mount directly.
     #[error("no right to mount at {}: run as root, or install fuse3", dir.display())]
     NoRight {
-        /// The mount point.
+        /// Mount point.
         dir: PathBuf,
     },
     /// The kernel refused the mount.
     #[error("cannot mount at {}: {why}: see 'dmesg' for the kernel's reason", dir.display())]
     Mount {
-        /// The mount point.
+        /// Mount point.
         dir: PathBuf,
+        /// Error of the kernel.
         why: io::Error,
     },
-    /// The mount broker's socket is there, and nobody behind it.
+    /// The socket of the mount broker exists, but no process answers.
     #[error(
         "the mount broker does not answer at {}: {why}: systemctl start p2pfs-broker.socket",
         socket.display()
     )]
     NoBroker {
-        /// Its socket.
+        /// Socket of the broker.
         socket: PathBuf,
+        /// Error of the connection.
         why: io::Error,
     },
-    /// The mount broker said no.
+    /// The mount broker refused.
     #[error("{why}")]
     Refused {
-        /// Its own words.
+        /// Message of the broker.
         why: io::Error,
     },
     /// An ordinary user needs fusermount3 to mount.
@@ -102,36 +108,40 @@ pub enum MountingError {
          system's package of that name), or run the daemon as root"
     )]
     FusermountMissing,
-    /// fusermount3 said no.
+    /// fusermount3 refused.
     #[error("fusermount3 cannot mount at {}: {said}", dir.display())]
     Fusermount {
-        /// The mount point.
+        /// Mount point.
         dir: PathBuf,
-        /// Its own words with what to do, or what went wrong with it.
+        /// Message of fusermount3 with a remedy, or the failure to run it.
         said: String,
     },
-    /// The mount is not in the list of mounts although mounting went well.
+    /// The mount is missing from the list of mounts although mounting succeeded.
     #[error("the mount at {} was taken away while it was made: try again", dir.display())]
     Vanished {
-        /// The mount point.
+        /// Mount point.
         dir: PathBuf,
     },
     /// The list of mounts cannot be read.
     #[error("cannot read /proc/self/mountinfo: {why}: is /proc mounted?")]
-    NoMountList { why: io::Error },
-    /// The mount cannot be taken away.
+    NoMountList {
+        /// Error of the system.
+        why: io::Error,
+    },
+    /// The mount cannot be removed.
     #[error("cannot unmount {}: {why}: try 'umount -l' as root", dir.display())]
     Unmount {
-        /// The mount point.
+        /// Mount point.
         dir: PathBuf,
+        /// Error of the kernel or of fusermount3.
         why: io::Error,
     },
 }
 
-/// What to do about a device that cannot be opened.
+/// Returns a remedy for a device that cannot be opened.
 pub fn device_remedy(why: &io::Error) -> &'static str {
     let is_for_all = rustix::fs::stat(DEVICE).is_ok_and(|it| it.st_mode & 0o6 == 0o6);
-    // which is seen also where the device itself is hidden
+    // This file is visible even if the device itself is hidden.
     let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
     remedy_where(why.kind(), is_for_all, known.contains("\tfuse\n"))
 }

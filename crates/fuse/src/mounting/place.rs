@@ -1,4 +1,4 @@
-//! What a mount point must be like, and what may already be there.
+//! Checks of a mount point and of existing mounts there.
 
 use std::fs;
 use std::io;
@@ -11,27 +11,28 @@ use super::connection::AbortSwitch;
 use super::{Connection, FILESYSTEM_TYPE, MountingError, Unmount, direct};
 use p2pfs_types::files::mountinfo::{self, MOUNTINFO};
 
-/// How many stale mounts of ours may lie on one another: one for each daemon that was killed.
+/// Maximum number of stale p2pfs mounts on top of each other: one for each killed daemon.
 const STALE_MOUNTS_MAX: usize = 64;
-/// How long a mount that is there may take to say that it lives. A living daemon answers from
+/// How long an existing mount may take to answer the liveness probe. A running daemon answers from
 /// memory.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the kernel calls an automount point.
+/// Filesystem type of an automount point.
 pub(super) const AUTOMOUNT: &str = "autofs";
-/// While a program waits at an automount point, only what systemd started for it may mount there.
-/// So where `mount.p2pfs` has made this directory, it takes the mount from here to its place.
+/// Staging directory for automounts. While a program waits at an automount point, only processes
+/// started by systemd may mount there. If `mount.p2pfs` has created this directory, it moves the
+/// mount from here to its place.
 const STAGE: &str = "/run/p2pfs-automount";
 
-/// Makes the mount point ready: makes it if it is missing, takes stale mounts of ours away, and
-/// checks that it is an empty directory. Gives its path without symbolic links.
+/// Prepares the mount point: creates it if it is missing, removes stale p2pfs mounts, and checks
+/// that it is an empty directory. Returns its path without symbolic links.
 pub(super) fn prepare(dir: &Path, otherwise: Unmount) -> Result<PathBuf, MountingError> {
     let dir = without_links(dir)?;
     for _ in 0..STALE_MOUNTS_MAX {
         match mount_at(&dir)? {
             None => return check_directory(dir),
-            // An automount point (systemd.automount(5)) waits for just this mount. To look into it
-            // would be to wait for ourselves.
+            // An automount point (systemd.automount(5)) waits for this very mount. Reading it would
+            // wait for ourselves.
             Some(mount) if mount.filesystem == AUTOMOUNT => return Ok(dir),
             Some(mount) if mount.filesystem != FILESYSTEM_TYPE => {
                 return Err(MountingError::Busy {
@@ -48,7 +49,7 @@ pub(super) fn prepare(dir: &Path, otherwise: Unmount) -> Result<PathBuf, Mountin
     })
 }
 
-/// Where to mount what is to be seen at `dir`.
+/// Returns the directory in which to mount for `dir`.
 pub(super) fn stage_for(dir: &Path) -> Result<&Path, MountingError> {
     let stage = Path::new(STAGE);
     let is_awaited = mount_at(dir)?.is_some_and(|mount| mount.filesystem == AUTOMOUNT);
@@ -59,7 +60,7 @@ pub(super) fn stage_for(dir: &Path) -> Result<&Path, MountingError> {
     })
 }
 
-/// The FUSE connection whose mount is seen at `dir`, or on its way there, if it is one of ours.
+/// Returns the connection of a p2pfs mount that is visible at `dir` or staged for it, if any.
 pub(super) fn connection_at(dir: &Path) -> Result<Option<Connection>, MountingError> {
     let mount = match mount_at(dir)? {
         Some(mount) if mount.filesystem == AUTOMOUNT => mount_at(Path::new(STAGE))?,
@@ -74,13 +75,13 @@ pub(super) struct MountEntry {
     pub(super) connection: Connection,
 }
 
-/// The topmost mount at `dir`.
+/// Returns the topmost mount at `dir`.
 pub(super) fn mount_at(dir: &Path) -> Result<Option<MountEntry>, MountingError> {
     let list = fs::read(MOUNTINFO).map_err(|why| MountingError::NoMountList { why })?;
     Ok(find_mount(&list, dir))
 }
 
-/// The topmost, which is the last, mount at `dir` in a list as of proc_pid_mountinfo(5).
+/// Finds the topmost, and therefore last, mount at `dir` in a list as in proc_pid_mountinfo(5).
 fn find_mount(list: &[u8], dir: &Path) -> Option<MountEntry> {
     list.split(|byte| *byte == b'\n').rev().find_map(|line| {
         if mountinfo::point(line)? != dir {
@@ -96,8 +97,8 @@ fn find_mount(list: &[u8], dir: &Path) -> Option<MountEntry> {
     })
 }
 
-/// The absolute path without symbolic links. Does not look at the last name itself where that is
-/// a mount: a dead one answers nothing but errors.
+/// Returns the absolute path without symbolic links. Does not access the last component if it is a
+/// mount, because a dead mount answers only errors.
 fn without_links(dir: &Path) -> Result<PathBuf, MountingError> {
     let cannot = |why| MountingError::CannotCreate {
         dir: dir.to_owned(),
@@ -135,7 +136,7 @@ fn check_directory(dir: PathBuf) -> Result<PathBuf, MountingError> {
     }
 }
 
-/// Takes a mount of ours away if its daemon is gone.
+/// Removes a p2pfs mount if its daemon is gone.
 fn clean_stale(
     dir: &Path,
     connection: Connection,
@@ -165,8 +166,8 @@ enum Probe {
     Silent,
 }
 
-/// Asks `statfs`, which the kernel never answers from a cache, on a thread of its own, since the
-/// answer may never come.
+/// Probes with `statfs`, which the kernel never answers from a cache. Runs in a separate thread,
+/// because the answer may never arrive.
 fn probe(dir: &Path) -> Probe {
     let (told, answer) = mpsc::channel();
     let dir = dir.to_owned();

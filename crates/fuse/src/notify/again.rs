@@ -1,5 +1,5 @@
-//! What was told and is told again, since an answer may have crossed it: one that was made from the
-//! namespace as it was before, and reached the kernel, or was worked in by it, after the word.
+//! Repeated notifications. An answer can cross a notification: it was made from the old namespace,
+//! but the kernel received or processed it after the notification.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -7,24 +7,25 @@ use std::time::{Duration, Instant};
 use super::WAITING_MAX;
 use p2pfs_fs::Stale;
 
-/// After this a word is sent again.
+/// Delay after which a notification is repeated.
 const CROSSING_TIME: Duration = Duration::from_millis(100);
-/// An answer given so shortly before may not have been worked in yet by the program that asked,
-/// and a listing is sent once more after it: the kernel guards names and attributes against answers
+/// How long an answer may remain unprocessed by the program that requested it. A listing is
+/// invalidated once more after this time. The kernel guards names and attributes against answers
 /// that cross a notification (fs/fuse/dir.c), but not the pages of a listing.
 pub(super) const SETTLING_TIME: Duration = Duration::from_secs(1);
 
-/// Words that were sent, by when they are sent again.
+/// Sent notifications, by the time at which they are repeated.
 #[derive(Default)]
 pub(super) struct Again {
     crossing: VecDeque<(Instant, Vec<Stale>)>,
     settling: VecDeque<(Instant, Vec<Stale>)>,
-    /// How many words are in both.
+    /// Number of notifications in both queues.
     count: usize,
 }
 
 impl Again {
-    /// These were sent now. Where too many wait, they become one word.
+    /// Records notifications that were sent now. If too many are pending, they become one for
+    /// everything.
     pub(super) fn note(&mut self, mut stale: Vec<Stale>, now: Instant) {
         if stale.is_empty() {
             return;
@@ -37,7 +38,7 @@ impl Again {
         self.crossing.push_back((now + CROSSING_TIME, stale));
     }
 
-    /// When the first is due.
+    /// Returns the time at which the first repetition is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let first = |words: &VecDeque<(Instant, Vec<Stale>)>| words.front().map(|it| it.0);
         first(&self.crossing)
@@ -46,7 +47,7 @@ impl Again {
             .min()
     }
 
-    /// What is due now.
+    /// Takes the notifications that are due.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<Stale> {
         let mut due = Vec::new();
         while let Some((_, settled)) = self.settling.pop_front_if(|it| it.0 <= now) {

@@ -49,7 +49,7 @@ fn a_process_is_known_by_its_own_name_from_all_its_threads() {
     assert_eq!(reach(me()), Reach::Cached, "and remembered");
     std::thread::scope(|scope| {
         let other = scope.spawn(|| {
-            // SAFETY: the call takes nothing and gives this thread's number.
+            // SAFETY: the call takes no arguments and returns the number of this thread.
             let thread = unsafe { libc::gettid() };
             assert_eq!(leader_of(thread as u32), Some(me()));
             reach(thread as u32)
@@ -101,11 +101,11 @@ fn whoever_reads_by_a_handle_of_another_is_told_apart_from_it() {
     let now = Instant::now();
     let own = readers.reader(3, &header(me()), now).unwrap();
     readers.note_read(&own.reading, 10, 4, now);
-    // a child that inherited the handle; nobody has that number
+    // A child that inherited the handle; no process has this number.
     let other = readers.reader(3, &header(0x7fff_fff0), now).unwrap();
     readers.note_read(&other.reading, 1, 0, now);
     let mut reports = readers.report(&Waits::default());
-    // whose rate is the highest comes first, which the clock decides
+    // Reports are sorted by rate, which depends on the clock.
     reports.sort_by_key(|it| it.pid);
     let bytes: Vec<_> = reports
         .iter()

@@ -1,4 +1,4 @@
-//! What is answered by who asks: opening what a legacy peer may have.
+//! OPEN of files that legacy peers may have; the answer depends on the requesting program.
 
 use fuser::{FileHandle, FopenFlags, INodeNo, OpenFlags, ReplyOpen, Request};
 
@@ -15,7 +15,7 @@ impl Handlers {
     ) {
         let opener = self.readers.opener(request.pid(), request.uid());
         if opener.reach() == Reach::Cached {
-            // its open is a transfer
+            // Opening the file means a transfer.
             return reply.error(errno(FsError::Denied));
         }
         let (readers, path) = (self.readers.clone(), self.fs.path_of(ino.0));

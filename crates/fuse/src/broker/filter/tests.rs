@@ -1,4 +1,4 @@
-//! What the filter forbids, tried.
+//! Tests of the forbidden system calls.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::*;
 
-/// Which signal a descriptor sends; the crate has no name for it.
+/// Command that sets the signal of a descriptor; the crate has no name for it.
 const F_SETSIG: libc::c_int = 10;
 
 fn errno(outcome: libc::c_long) -> i32 {
@@ -16,11 +16,10 @@ fn errno(outcome: libc::c_long) -> i32 {
     }
 }
 
-/// What each forbidden call ends in, once confined.
+/// Returns the error of each forbidden call after confinement.
 fn forbidden() -> Vec<(&'static str, i32)> {
     let null = std::ptr::null::<libc::c_void>();
-    // SAFETY: each call either fails before it looks at its arguments, or takes none that
-    // point anywhere.
+    // SAFETY: each call either fails before it reads its arguments, or takes no pointers.
     let outcomes = unsafe {
         [
             (
@@ -78,10 +77,10 @@ fn forbidden() -> Vec<(&'static str, i32)> {
     outcomes.to_vec()
 }
 
-/// The same of every way to send a signal to another process.
+/// Returns the error of each way to send a signal to another process.
 fn signals() -> Vec<(&'static str, i32)> {
     let null = std::ptr::null::<libc::c_void>();
-    // SAFETY: signal 0 is none, and what takes a pointer fails before it looks there.
+    // SAFETY: signal 0 is none, and calls with a pointer fail before they read it.
     let outcomes = unsafe {
         [
             ("kill", libc::syscall(libc::SYS_kill, 1, 0)),
@@ -109,7 +108,7 @@ fn signals() -> Vec<(&'static str, i32)> {
     outcomes.to_vec()
 }
 
-/// Tries what is forbidden and what is not, in a process of its own.
+/// Tries forbidden and allowed calls in a separate process.
 #[test]
 #[ignore = "the test below runs it in a process of its own"]
 fn tries_everything() {
@@ -121,7 +120,7 @@ fn tries_everything() {
         .join()
         .expect("threads can be started");
     let itself = std::process::id();
-    // SAFETY: takes numbers alone; signal 0 is none.
+    // SAFETY: takes only numbers; signal 0 is none.
     let to_itself = unsafe { libc::syscall(libc::SYS_tgkill, itself, libc::gettid(), 0) };
     assert_eq!(errno(to_itself), 0, "abort(3) must end the process");
     assert!(std::fs::read("/proc/self/mountinfo").is_ok());
