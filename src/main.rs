@@ -1,4 +1,4 @@
-//! The `p2pfs` command: parses the command line, runs what it says, and tells what failed.
+//! The `p2pfs` command: parses the command line, runs the command, and reports failures.
 
 use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `p2pfs cache`, `prefetch`, `pin`, `unpin`: what is kept on this machine.
+//! `p2pfs cache`, `prefetch`, `pin`, `unpin`: content of the cache.
 
 use std::ffi::OsString;
 
@@ -23,10 +23,11 @@ use crate::daemon::control::{
 };
 
 const HEADING: [&str; 5] = ["SIZE", "CACHED", "KEPT", "USED", "NAME"];
-/// Digits of the hash of a content without a name; `p2pfs unpin` takes as many, and the line fits.
+/// Digits of the hash shown for a content without a name. `p2pfs unpin` accepts this many, and the
+/// line fits.
 const HASH_START: usize = 8;
 
-/// Bytes of the paths of one call, as they are written; the rest of it is far shorter than a KiB.
+/// Maximum bytes of the encoded paths in one call. The rest of the call is far shorter than a KiB.
 const PATHS_MAX_BYTES: usize = CALL_MAX_BYTES - 1024;
 
 /// The arguments of `p2pfs cache`.
@@ -210,7 +211,8 @@ pub(super) fn pin(options: &PinOptions, keep: bool, output: &mut Output) -> Resu
 
 pub(super) fn prefetch(options: &PrefetchOptions, output: &mut Output) -> Result<(), CliError> {
     let mut client = options.reporting.open_patiently()?;
-    // what does not fit is refused before anything is fetched, which one call alone can do
+    // All names must fit into one call, because only then can the daemon refuse the whole request
+    // before it fetches anything.
     let [paths] = <[_; 1]>::try_from(batches(&mut client, &options.paths)?).map_err(|batches| {
         let count = batches.iter().map(Vec::len).sum::<usize>();
         CliError::new(
@@ -224,7 +226,7 @@ pub(super) fn prefetch(options: &PrefetchOptions, output: &mut Output) -> Result
     conclude(&touched, "in the cache", &options.reporting, output)
 }
 
-/// The names, as many at a time as one call takes.
+/// Splits the names into batches of one call each.
 fn batches(client: &mut Client, paths: &[OsString]) -> Result<Vec<Vec<Named>>, CliError> {
     let names = Names::ask(client)?;
     let named: Result<Vec<_>, _> = paths.iter().map(|path| names.of(path)).collect();
@@ -277,14 +279,14 @@ fn conclude(
         1 => String::new(),
         count => format!(", and {} more", count - 1),
     };
-    // the reason says what to do about it
+    // The reason includes the remedy.
     Err(CliError::plain(format!(
         "{name}: {}{more}",
         printable(&first.why)
     )))
 }
 
-/// The progress bar, gone at the end.
+/// Progress bar, cleared at the end.
 struct Bar(ProgressBar);
 
 impl Bar {
@@ -300,7 +302,8 @@ impl Drop for Bar {
     }
 }
 
-/// Asks, shows the progress, and takes the last reply; where the daemon restarts, asks again.
+/// Sends a call, shows its progress, and returns the last reply. If the daemon restarts, sends the
+/// call again.
 fn follow<T: DeserializeOwned>(client: &mut Client, call: &Call, bar: &Bar) -> Result<T, CliError> {
     let mut breaks = Breaks::default();
     loop {

@@ -1,5 +1,5 @@
-//! What the shell offers while a command is typed: names of the cluster, shares and nodes, asked of
-//! the daemon at that moment. Whatever goes wrong, nothing is offered.
+//! Shell completions from the daemon: names of files, shares and nodes. On any error, nothing is
+//! offered.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -13,7 +13,7 @@ use super::names::Names;
 use crate::daemon::config::Environment;
 use crate::daemon::control::{Call, Client, EntryKind, Listing, Peers, Shares};
 
-/// How long a person who types waits for the daemon.
+/// How long a completion waits for the daemon.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 fn connect() -> Option<Client> {
@@ -35,7 +35,7 @@ fn offers(names: impl Iterator<Item = Vec<u8>>, typed: &OsStr) -> Vec<Completion
         .collect()
 }
 
-/// Names of the shared folder, one directory at a time.
+/// Completes names of the shared folder, one directory at a time.
 pub(super) fn shared_names(typed: &OsStr) -> Vec<CompletionCandidate> {
     names_beside(typed).unwrap_or_default()
 }
@@ -57,7 +57,7 @@ fn names_beside(typed: &OsStr) -> Option<Vec<CompletionCandidate>> {
     let names = listing.entries.iter().map(|entry| {
         let last = entry.path.as_bytes().rsplit(|byte| *byte == b'/').next();
         let last = last.unwrap_or_default();
-        // a name that is one, and no flag
+        // Prefixed with ./ so that it is not taken for a flag.
         let is_like_flag = directory.is_empty() && last.starts_with(b"-");
         let before = if is_like_flag { b"./" } else { directory };
         let mut name = [before, last].concat();
@@ -69,7 +69,7 @@ fn names_beside(typed: &OsStr) -> Option<Vec<CompletionCandidate>> {
     Some(offers(names, typed))
 }
 
-/// The folders that this node shares.
+/// Completes the folders that this node shares.
 pub(super) fn shares(typed: &OsStr) -> Vec<CompletionCandidate> {
     let shares: Shares = ask(&Call::Shares {}).unwrap_or_default();
     let dirs = shares
@@ -79,7 +79,7 @@ pub(super) fn shares(typed: &OsStr) -> Vec<CompletionCandidate> {
     offers(dirs, typed)
 }
 
-/// The names of the other nodes.
+/// Completes the names of the other nodes.
 pub(super) fn peers(typed: &OsStr) -> Vec<CompletionCandidate> {
     let peers: Peers = ask(&Call::Peers {}).unwrap_or_default();
     let names = peers.peers.into_iter().map(|peer| peer.name.into_bytes());

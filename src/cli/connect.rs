@@ -1,4 +1,4 @@
-//! Reaching the daemon.
+//! Connection to the daemon.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,11 +9,12 @@ use super::error::CliError;
 use crate::daemon::config::{Environment, Place};
 use crate::daemon::control::{Client, ClientError};
 
-/// How long a command waits for an answer that has to be found out. Joining dials another machine,
-/// which takes the longest.
+/// How long a command waits for an answer that takes work. Joining takes the longest, because it
+/// connects to another machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
-/// How long for one that the daemon has at hand, such as how it is: as long as one that restarts is
-/// waited for. One that hangs is asked for that above all.
+/// How long a command waits for an answer that the daemon has at hand, such as its status. It is
+/// the time for which a restarting daemon is awaited. Such questions are asked especially when a
+/// daemon hangs.
 const PATIENCE_AT_HAND: Duration = Duration::from_secs(15);
 
 /// What every command that asks the daemon takes; where a command has parts, before them or behind.
@@ -33,7 +34,7 @@ pub struct Reporting {
     pub(super) json: bool,
 }
 
-/// Where the daemon may be, unless it is said.
+/// Returns the possible sockets of the daemon, or the given one.
 pub(super) fn sockets(said: Option<&Path>) -> Vec<PathBuf> {
     match said {
         Some(path) => vec![path.to_owned()],
@@ -42,12 +43,12 @@ pub(super) fn sockets(said: Option<&Path>) -> Vec<PathBuf> {
 }
 
 impl Reporting {
-    /// Where the daemon may be.
+    /// Returns the possible sockets of the daemon.
     pub(super) fn sockets(&self) -> Vec<PathBuf> {
         sockets(self.socket.as_deref())
     }
 
-    /// Connects; each answer is waited for so long, or for as long as it takes.
+    /// Connects, with `patience` as the timeout of each answer; `None` waits without limit.
     fn connect(&self, patience: Option<Duration>) -> Result<Client, ClientError> {
         let mut client = Client::connect(&self.sockets())?;
         client.set_patience(patience)?;
@@ -55,27 +56,27 @@ impl Reporting {
         Ok(client)
     }
 
-    /// Connects; each answer is waited for a while.
+    /// Connects, with a timeout of [`PATIENCE`] for each answer.
     pub(super) fn open(&self) -> Result<Client, CliError> {
         Ok(self.try_open()?)
     }
 
-    /// Connects for answers that the daemon has at hand.
+    /// Connects, with a short timeout, for answers that the daemon has at hand.
     pub(super) fn open_at_hand(&self) -> Result<Client, CliError> {
         Ok(self.try_open_at_hand()?)
     }
 
-    /// The same, for a caller that has an answer to there being no daemon.
+    /// Connects like [`Self::open`], for a caller that handles a missing daemon itself.
     pub(super) fn try_open(&self) -> Result<Client, ClientError> {
         self.connect(Some(PATIENCE))
     }
 
-    /// [`Self::open_at_hand`], for such a caller.
+    /// Connects like [`Self::open_at_hand`], for a caller that handles a missing daemon itself.
     pub(super) fn try_open_at_hand(&self) -> Result<Client, ClientError> {
         self.connect(Some(PATIENCE_AT_HAND))
     }
 
-    /// Connects for answers that take as long as they take.
+    /// Connects without a timeout for answers.
     pub(super) fn open_patiently(&self) -> Result<Client, CliError> {
         Ok(self.connect(None)?)
     }

@@ -1,4 +1,4 @@
-//! `p2pfs daemon`: the flags that are settings, and the configuration that they end in.
+//! `p2pfs daemon`: flags that are settings, and the resulting configuration.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -73,10 +73,10 @@ pub struct DaemonOptions {
 }
 
 impl DaemonOptions {
-    /// All layers of settings, the flags on top; paths become absolute here.
+    /// Collects all layers of settings, with the flags on top. Paths become absolute here.
     ///
     /// # Errors
-    /// [`CliError`] where the working directory cannot be told.
+    /// [`CliError`] if the working directory is not available.
     pub fn sources(self) -> Result<Sources, CliError> {
         let environment = Environment::of_this_process();
         let place = Place::of_this_process(&environment);
@@ -106,10 +106,10 @@ impl DaemonOptions {
     }
 }
 
-/// Runs the daemon on its configuration; `sources` are there to load it again.
+/// Runs the daemon on its configuration. `sources` allow it to load the configuration again.
 pub type RunDaemon = fn(sources: Sources, loaded: Loaded) -> Result<(), CliError>;
 
-/// Loads the configuration, and prints it or hands it to the daemon.
+/// Loads the configuration, and prints it or runs the daemon with it.
 pub(super) fn run(
     options: DaemonOptions,
     daemon: RunDaemon,
@@ -137,7 +137,8 @@ pub(super) fn run(
     }
 }
 
-/// Looks at what it refers to, and prints what it comes to, unless that is not asked for.
+/// Checks the files that the configuration names, and prints the configuration unless `quiet` is
+/// set.
 fn check(loaded: &Loaded, quiet: bool, output: &mut Output) -> Result<(), CliError> {
     let found = inspect(loaded);
     if !quiet {
@@ -165,7 +166,7 @@ pub(super) fn maybe_absolute(path: Option<PathBuf>) -> Result<Option<PathBuf>, C
     path.map(|path| absolute(&path)).transpose()
 }
 
-/// The path from the root; symlinks stay as they are.
+/// Returns the absolute path; symbolic links are kept.
 pub(super) fn absolute(path: &Path) -> Result<PathBuf, CliError> {
     std::path::absolute(path)
         .map_err(|e| CliError::plain(format!("{} is no path: {e}", path.display())))

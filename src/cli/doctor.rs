@@ -1,7 +1,7 @@
-//! `p2pfs doctor`: what keeps a node from its work, and what to do about it.
+//! `p2pfs doctor`: problems of a node, with remedies.
 //!
-//! The daemon looks at what it alone can see; here is looked at the mount as programs see it, and,
-//! where no daemon runs, at what would keep it from starting.
+//! The daemon runs the checks that only it can make. This module checks the mount as programs see
+//! it, and, if no daemon runs, the causes that would prevent its start.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -25,10 +25,10 @@ use crate::daemon::control::{
 
 /// How long a mount may take to show one of its own files.
 const MOUNT_PATIENCE: Duration = Duration::from_secs(3);
-/// Where programs reach the kernel's side of a mount.
+/// Device through which programs reach the kernel's side of a mount.
 const FUSE_DEVICE: &str = "/dev/fuse";
 
-/// Whether this process can open that; why not, and what helps.
+/// Checks whether this process can open the device. The error includes a remedy.
 pub type LookAtDevice = fn() -> Result<(), (io::Error, &'static str)>;
 
 /// The flags of `p2pfs doctor`.
@@ -123,7 +123,7 @@ fn of_running(mut client: Client) -> Result<Vec<Check>, ClientError> {
             "restart it: systemctl restart p2pfs",
         )
     }];
-    // it asks other machines
+    // This call contacts other machines.
     client.set_patience(Some(PATIENCE))?;
     let checkup: Checkup = client.call(&Call::Doctor {})?;
     checks.extend(checkup.checks);
@@ -133,8 +133,8 @@ fn of_running(mut client: Client) -> Result<Vec<Check>, ClientError> {
     Ok(checks)
 }
 
-/// The mount as any program sees it. Whoever looks at a mount that does not answer may be stuck, so
-/// a thread looks that nobody waits for.
+/// Checks the mount as programs see it. Access to an unresponsive mount may block forever, so it
+/// runs in a detached thread.
 fn mount_as_seen(mount: &MountStatus, pid: u32) -> Check {
     let name = "folder";
     let dir = mount.dir.as_local().to_owned();
@@ -156,7 +156,7 @@ fn mount_as_seen(mount: &MountStatus, pid: u32) -> Check {
     }
 }
 
-/// Which process says that it serves the mount; none in the moment before it says anything.
+/// Returns the process that claims to serve the mount, or `None` before it has written its status.
 fn read_status(dir: &Path) -> io::Result<Option<u32>> {
     let text = fs::read(dir.join(".p2pfs/status.json"))?;
     let status: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
@@ -165,7 +165,7 @@ fn read_status(dir: &Path) -> io::Result<Option<u32>> {
         .and_then(|pid| u32::try_from(pid).ok()))
 }
 
-/// What in its settings keeps a daemon from starting, or from doing its work once it runs.
+/// Checks the settings for problems that prevent the start of the daemon or its work.
 fn before_a_start(config: Option<PathBuf>) -> Result<Vec<Check>, CliError> {
     let mut checks = Vec::new();
     let options = DaemonOptions {
@@ -220,7 +220,7 @@ fn device_as_seen(opened: Result<(), (io::Error, &'static str)>) -> Check {
     }
 }
 
-/// Whether the address to listen on is free, for TCP and for UDP.
+/// Checks whether the listen address is free for TCP and UDP.
 fn port(listen: SocketAddr) -> Check {
     let tcp = TcpListener::bind(listen).map(drop);
     match tcp.and_then(|()| UdpSocket::bind(listen).map(drop)) {
@@ -243,7 +243,7 @@ mod tests {
     fn a_daemon_that_is_there_and_says_nothing_is_found() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s");
-        // who calls is connected, and hears nothing
+        // Clients are connected and receive no answer.
         let _silent = UnixListener::bind(&socket).unwrap();
         let mut client = Client::connect(&[socket]).unwrap();
         client

@@ -1,7 +1,7 @@
-//! How a command that runs daemons of its own ends, and they with it.
+//! Termination of commands that run their own daemons, and of these daemons.
 //!
-//! Owns the signals that end a program (SIGINT, SIGTERM, SIGHUP) for the commands that have
-//! something to tidy up. The daemons get none of them from the terminal.
+//! This module owns the signals that end a program (SIGINT, SIGTERM, SIGHUP) for commands that must
+//! clean up. The daemons receive none of them from the terminal.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -17,17 +17,17 @@ use super::error::CliError;
 
 const ENDING: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
 
-/// A write beyond the largest file that this process may make (`ulimit -f`) is an error from now
-/// on, of which there is something to say, and not the end of the process.
+/// Makes a write beyond the file size limit of this process (`ulimit -f`) an error that can be
+/// reported, instead of the end of the process.
 pub fn outlive_the_limit_of_files() {
-    // where it cannot be had, all is as it is without
+    // Without the handler, only the default behaviour remains.
     let _as_it_was = signal_hook::flag::register(SIGXFSZ, Arc::default());
 }
 
-/// Whether the user wants it to end: from now on these signals only set this.
+/// Installs handlers for the ending signals that only set the returned flag.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub(super) fn noted() -> io::Result<Arc<AtomicBool>> {
     let ended = Arc::new(AtomicBool::new(false));
     for signal in ENDING {
@@ -36,20 +36,20 @@ pub(super) fn noted() -> io::Result<Arc<AtomicBool>> {
     Ok(ended)
 }
 
-/// Whether one has come.
+/// Returns whether an ending signal has arrived.
 pub(super) fn has_come(ended: &AtomicBool) -> bool {
     ended.load(Ordering::Relaxed)
 }
 
-/// From now on these signals wait for [`end_daemon_with`].
+/// Collects the ending signals for [`end_daemon_with`].
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub(super) fn held() -> Result<Signals, CliError> {
     Ok(Signals::new(ENDING)?)
 }
 
-/// A signal ends the daemon too, and then this program, once `tidy` is done.
+/// Ends the daemon and then this program when a signal arrives, after `tidy` has run.
 pub(super) fn end_daemon_with(
     mut signals: Signals,
     daemon: &Child,
@@ -60,7 +60,7 @@ pub(super) fn end_daemon_with(
         let Some(signal) = signals.forever().next() else {
             return;
         };
-        // one that has ended is as good
+        // A daemon that has already ended needs no signal.
         let _told = kill_process(daemon, Signal::TERM);
         let _ended = waitpid(Some(daemon), WaitOptions::empty());
         tidy();
@@ -70,21 +70,21 @@ pub(super) fn end_daemon_with(
 
 /// Asks a daemon to end.
 pub(super) fn ask(daemon: &Child) {
-    // one that has ended is as good
+    // A daemon that has already ended needs no signal.
     let _told = kill_process(Pid::from_child(daemon), Signal::TERM);
 }
 
-/// Makes a daemon that this program starts end with it, however that ends, and keeps the
-/// terminal's signals from it.
+/// Configures a daemon so that it ends with this program, however that ends. Also keeps the signals
+/// of the terminal from it.
 pub(super) fn bind(daemon: &mut Command) -> &mut Command {
     daemon.process_group(0);
     daemon.arg("--end-with").arg(std::process::id().to_string())
 }
 
-/// The daemon's side of [`bind`].
+/// Makes this daemon end with its starter; the counterpart of [`bind`].
 ///
 /// # Errors
-/// Where that program is gone already.
+/// If the starter is already gone.
 pub(super) fn follow(starter: u32) -> Result<(), CliError> {
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
         .map_err(io::Error::from)?;

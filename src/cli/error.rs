@@ -1,4 +1,4 @@
-//! How a command fails: one line, with what to do next.
+//! Failures of commands: one line, with the remedy.
 
 use std::io;
 
@@ -8,30 +8,30 @@ use super::text::{colour_wanted, printable};
 use crate::daemon::config::ConfigError;
 use crate::daemon::control::{ClientError, Failure};
 
-/// What to do where nobody answers.
+/// Remedy if the daemon does not run.
 pub(super) const START: &str = "start it: systemctl start p2pfs, or p2pfs daemon";
-/// What to do where the daemon is there and says nothing.
+/// Remedy if the daemon runs and does not answer.
 pub(super) const LOOK_AT_IT: &str =
     "see what it is at: journalctl -u p2pfs; where it hangs, restart it: systemctl restart p2pfs";
 
-/// Why a command failed.
+/// Failure of a command.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// What, and what to do about it.
+    /// A failure with an optional remedy.
     #[error("{}{}", printable(.message), ending(.remedy.as_deref()))]
     Failed {
-        /// What failed.
+        /// Cause of the failure.
         message: String,
-        /// What to do next.
+        /// Remedy, if there is one.
         remedy: Option<String>,
     },
-    /// The configuration is wrong; a line for each error.
+    /// The configuration is invalid; one line for each error.
     #[error("{}", lines(.0))]
     Config(#[from] Box<ConfigError>),
-    /// What the configuration names, or what is stored, is of no use until somebody mends it.
+    /// Files named by the configuration, or stored data, are unusable until they are repaired.
     #[error("{0}")]
     Unusable(String),
-    /// Our own output cannot be written.
+    /// Standard output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
 }
@@ -49,7 +49,7 @@ fn lines(errors: &ConfigError) -> String {
 }
 
 impl CliError {
-    /// A failure with what to do about it.
+    /// Creates a failure with a remedy.
     pub fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::Failed {
             message: message.into(),
@@ -57,7 +57,7 @@ impl CliError {
         }
     }
 
-    /// A failure that speaks for itself.
+    /// Creates a failure without a remedy.
     pub fn plain(message: impl Into<String>) -> Self {
         Self::Failed {
             message: message.into(),
@@ -65,13 +65,14 @@ impl CliError {
         }
     }
 
-    /// Whether all that happened is that nobody reads our output any more.
+    /// Returns whether the only failure is that the output is no longer read.
     pub(super) fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// The exit status that tells it: 78, as `EX_CONFIG` of sysexits.h, for a wrong configuration
-    /// and for files that are of no use, since starting again does not mend that; 1 for all else.
+    /// Returns the exit status. It is 78 (`EX_CONFIG` of sysexits.h) for an invalid configuration
+    /// and for unusable files, since a restart does not repair them. It is 1 for all other
+    /// failures.
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Unusable(_) => 78,
@@ -79,7 +80,8 @@ impl CliError {
         }
     }
 
-    /// The place in a configuration file, drawn for a terminal; nothing for other failures.
+    /// Draws the location in a configuration file for a terminal. Returns `None` for other
+    /// failures.
     pub fn drawing(&self) -> Option<String> {
         let Self::Config(error) = self else {
             return None;
@@ -91,7 +93,7 @@ impl CliError {
             GraphicalTheme::unicode_nocolor()
         };
         let handler = GraphicalReportHandler::new_themed(theme).with_links(false);
-        // paths are copied from it
+        // Paths are copied from the drawing.
         let handler = handler.with_wrap_lines(false);
         let drawn = error.each().iter().filter(|it| it.source_code().is_some());
         for error in drawn {

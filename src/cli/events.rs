@@ -1,4 +1,4 @@
-//! `p2pfs events`: what happened, and what happens.
+//! `p2pfs events`: past and current events.
 
 use clap::Args;
 
@@ -26,7 +26,7 @@ pub(super) fn run(options: &EventsOptions, output: &mut Output) -> Result<(), Cl
     client.start(&call)?;
     loop {
         let reply = match client.next_reply() {
-            // what the next daemon tells is all new
+            // All events of a new daemon are new.
             Err(error) if options.follow => {
                 client.recover(&mut Breaks::default(), error)?;
                 client.start(&call)?;
@@ -45,7 +45,7 @@ pub(super) fn run(options: &EventsOptions, output: &mut Output) -> Result<(), Cl
             if output.is_terminal() {
                 output.paragraph(&time, &sentence(&event))?
             } else {
-                // one line for each event, for scripts
+                // One line for each event, for scripts.
                 output.line(&format!("{time}{}", sentence(&event)))?
             }
             output.flush()?;
@@ -53,7 +53,7 @@ pub(super) fn run(options: &EventsOptions, output: &mut Output) -> Result<(), Cl
     }
 }
 
-/// What happened; when is told before it.
+/// Describes an event; the time is printed before it.
 fn sentence(event: &Event) -> String {
     match &event.what {
         EventKind::PeerUp { peer, .. } => format!("{} is up", printable(peer)),

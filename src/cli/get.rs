@@ -1,8 +1,8 @@
-//! `p2pfs get`: a file without the mount, at full speed.
+//! `p2pfs get`: fetches a file without the mount, at full speed.
 //!
-//! The daemon hands over a descriptor and the bytes are copied from it. The result appears under
-//! its final name only when it is whole: until then it has no name, or a hidden one where the
-//! filesystem knows no files without.
+//! The daemon passes a descriptor, from which the bytes are copied. The result appears under its
+//! final name only when it is complete. Until then it has no name, or a hidden name if the
+//! filesystem does not support unnamed files.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions};
@@ -31,7 +31,7 @@ use crate::daemon::control::{
 };
 use p2pfs_types::files::{self, link};
 
-/// Bytes copied between two strokes of the progress bar.
+/// Bytes copied between two updates of the progress bar.
 const STROKE_BYTES: u64 = 4 << 20;
 
 /// The arguments of `p2pfs get`.
@@ -61,8 +61,8 @@ pub(super) fn run(options: &GetOptions, output: &mut Output) -> Result<(), CliEr
         let before = dated(&source);
         let copied = copy(&source, &target, &mut copied_bytes, &started, &bar)
             .and_then(|()| check_same(&path, before, &source));
-        // closed before the last reply is awaited: a daemon that still writes must learn of an end
-        // here
+        // Closed before the last reply is awaited: a daemon that still writes must learn that this
+        // side has ended.
         drop(source);
         copied?;
         let done = client.next_reply().and_then(|last| last.decode());
@@ -78,7 +78,7 @@ pub(super) fn run(options: &GetOptions, output: &mut Output) -> Result<(), CliEr
     report(options, &path, &started, &done, begun.elapsed(), output)
 }
 
-/// Asks for the file, again where the daemon restarts meanwhile.
+/// Requests the file, again if the daemon restarts meanwhile.
 fn begin(
     client: &mut Client,
     path: &Named,
@@ -96,7 +96,7 @@ fn begin(
     }
 }
 
-/// The rest of the same content, from a daemon that began anew.
+/// Requests the rest of the same content after a restart of the daemon.
 fn go_on(
     client: &mut Client,
     path: &Named,
@@ -128,7 +128,7 @@ fn no_descriptor() -> ClientError {
     }
 }
 
-/// Copies until the end or the full length, and counts.
+/// Copies until the end of the source or the full length, and counts the bytes.
 fn copy(
     source: &File,
     target: &Target,
@@ -138,7 +138,7 @@ fn copy(
 ) -> Result<(), CliError> {
     while *copied_bytes < started.size_bytes {
         let stroke = STROKE_BYTES.min(started.size_bytes - *copied_bytes);
-        // between files and pipes the standard library lets the kernel do it
+        // Between files and pipes the standard library lets the kernel copy.
         let copied = io::copy(&mut source.take(stroke), &mut target.file());
         let stroke_bytes = copied.map_err(|e| match e.kind() {
             io::ErrorKind::BrokenPipe => CliError::Output(e),
@@ -168,13 +168,13 @@ fn check_whole(path: &Named, copied_bytes: u64, started: &GetStarted) -> Result<
     Err(CliError::new(message, "try again"))
 }
 
-/// When a file was written last, and its length; nothing of a pipe.
+/// Returns the modification time and the length of a file, or `None` for a pipe.
 fn dated(source: &File) -> Option<(i64, i64, u64)> {
     let found = source.metadata().ok().filter(Metadata::is_file)?;
     Some((found.mtime(), found.mtime_nsec(), found.len()))
 }
 
-/// A file of this machine is copied as it is on the disk, where it may be written meanwhile.
+/// Checks that a local file was not changed during the copy.
 fn check_same(
     path: &Named,
     before: Option<(i64, i64, u64)>,
@@ -190,7 +190,7 @@ fn check_same(
     Err(CliError::new(message, "try again"))
 }
 
-/// Where the bytes go, and under which name they appear.
+/// Destination of the bytes, and the name under which they appear.
 struct Target {
     file: File,
     place: PathBuf,
@@ -198,11 +198,11 @@ struct Target {
 }
 
 enum Unfinished {
-    /// Standard output, a device, a pipe: nothing is to be finished.
+    /// Standard output, a device or a pipe, which needs no completion.
     Nothing,
-    /// A file without a name, which a crash leaves no trace of.
+    /// A file without a name, of which a crash leaves no trace.
     Unnamed,
-    /// A file with a hidden name beside the final one, gone when it is dropped.
+    /// A file with a hidden name beside the final one, removed when dropped.
     Hidden(TempPath),
 }
 
@@ -221,7 +221,8 @@ impl Target {
         };
         let opened = match output {
             Some(file) if is_standard_output(file) => standard_output(),
-            // what ends so can only be a directory, and it would be missed after the transfer
+            // Such a path can only be a directory. Without this check, its absence would show only
+            // after the transfer.
             Some(dir) if dir.as_os_str().as_bytes().ends_with(b"/") && !dir.is_dir() => {
                 Err(io::Error::other("there is no such directory"))
             }
@@ -257,7 +258,7 @@ impl Target {
         &self.file
     }
 
-    /// Gives the whole file its name; one that had it before is replaced.
+    /// Gives the complete file its name, and replaces an existing file of that name.
     fn publish(self) -> Result<(), CliError> {
         let place = self.place.clone();
         self.sync().map_err(|e| not_written(&place, &e))?;
@@ -270,14 +271,14 @@ impl Target {
         })
     }
 
-    /// The disk is at work while the rest still comes.
+    /// Starts writing to the disk while the rest still arrives.
     fn begin_to_sync(&self, start: u64, length_bytes: u64) {
         if !matches!(self.unfinished, Unfinished::Nothing) {
             files::begin_to_write_out(&self.file, start, length_bytes);
         }
     }
 
-    /// What has its name is whole also after the power failed.
+    /// Syncs the file, so that a named file is complete even after a power cut.
     fn sync(&self) -> io::Result<()> {
         match self.unfinished {
             Unfinished::Nothing => Ok(()),
@@ -297,8 +298,8 @@ impl Target {
     }
 }
 
-/// Whether it is a dash, or a name that leads to what standard output is, as `/dev/stdout` does: a
-/// file put in the place of that name would take the name from all programs.
+/// Returns whether `place` is a dash or a name of standard output, such as `/dev/stdout`. Replacing
+/// that name by a file would remove it for all programs.
 fn is_standard_output(place: &Path) -> bool {
     if place == Path::new("-") {
         return true;
@@ -317,9 +318,9 @@ fn standard_output() -> io::Result<(File, Unfinished)> {
     Ok((File::from(descriptor), Unfinished::Nothing))
 }
 
-/// Gives a pipe that another fills room for more: with what it has by itself, both ends wake each
-/// other every 64 KiB. Not where a file fills it, whose pages lie in it as they are (splice(2)) and
-/// may be written meanwhile.
+/// Enlarges a pipe that is filled from another pipe. With the default size, both ends wake each
+/// other every 64 KiB. A pipe filled from a file stays as it is: its pages are shared with the file
+/// (splice(2)) and may be written meanwhile.
 fn widen(target: &File, source: &File) {
     use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 
@@ -336,8 +337,8 @@ fn folder_of(place: &Path) -> &Path {
         .unwrap_or(Path::new("."))
 }
 
-/// A hidden name beside the final one. It does not hold the final name, which may be as long as
-/// names can be.
+/// Creates a hidden name beside the final one. It does not contain the final name, which may have
+/// the maximum length.
 fn hidden_name() -> tempfile::Builder<'static, 'static> {
     let mut name = tempfile::Builder::new();
     name.prefix(".p2pfs-get-");
@@ -400,7 +401,7 @@ mod tests {
             place: place.clone(),
             unfinished,
         };
-        // a pipe in its place, which cannot be synced
+        // A pipe in place of the file, which cannot be synced.
         let pipe = || File::from(std::os::fd::OwnedFd::from(io::pipe().unwrap().1));
         let refused = target(pipe(), Unfinished::Hidden(hidden().into_temp_path()));
         assert!(refused.publish().is_err());

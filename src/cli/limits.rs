@@ -1,4 +1,4 @@
-//! `p2pfs limits`: how fast bytes may go between nodes and legacy peers, and whether they cost.
+//! `p2pfs limits`: rates between nodes and legacy peers, and whether the network is metered.
 
 use clap::Args;
 

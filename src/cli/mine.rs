@@ -1,4 +1,4 @@
-//! `p2pfs ls --mine`: what leaves this machine.
+//! `p2pfs ls --mine`: files that this machine offers.
 
 use super::error::CliError;
 use super::output::{NameOptions, Output};
@@ -7,7 +7,7 @@ use super::text::{escape, human_bytes, printable};
 use crate::daemon::config::units::write_count;
 use crate::daemon::control::{Call, Client, EntryKind, Mine, MyEntry, ShareInfo, Shares};
 
-/// The shares with all that they give, by share and name.
+/// Prints the shares with everything they offer, by share and name.
 pub(super) fn print(
     client: &mut Client,
     json: bool,

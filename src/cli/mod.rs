@@ -1,9 +1,9 @@
-//! The command line: one file a group of commands.
+//! Command line: one file per group of commands.
 //!
-//! Owns the arguments, how answers look on a terminal and in a pipe, and the exit codes: 0 done,
-//! 1 failed, 2 misuse. Everything it shows comes from the control socket; it never touches a
-//! node's files, but for a token that waits for the first start. A command that fails leaves one
-//! line on standard error, saying what failed and what to do next.
+//! This module owns the arguments, the output format for terminals and pipes, and the exit codes: 0
+//! success, 1 failure, 2 misuse. All of its data comes from the control socket. It never touches
+//! the files of a node, except a token that waits for the first start. A failed command prints one
+//! line on standard error, with the cause and the remedy.
 
 mod cache;
 mod complete;
@@ -132,7 +132,8 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether it does nothing but tell, so that it ends where nobody reads on.
+    /// Returns whether the command only reports, so that it may end when its output is no longer
+    /// read.
     fn is_there_to_be_read(&self) -> bool {
         matches!(
             self,
@@ -150,14 +151,14 @@ impl Command {
     }
 }
 
-/// The first argument where mount(8) is asked for a mount of the type fuse.p2pfs, or to change one:
-/// mount.fuse3(8) then runs the program that the type names, with what the kernel calls the source.
+/// First argument if mount(8) is asked to mount the type fuse.p2pfs, or to change such a mount.
+/// mount.fuse3(8) then runs the program named by the type, with the mount source as its argument.
 const MOUNT_SOURCE: &str = "p2pfs";
 
-/// Reads the command line. Help and misuse are answered here, with their exit code.
+/// Parses the command line. Help and misuse are handled here, with their exit code.
 ///
 /// # Errors
-/// The exit code, where there is no command to run.
+/// The exit code, if there is no command to run.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, ExitCode> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if arguments.get(1).is_some_and(|first| first == MOUNT_SOURCE) {
@@ -173,7 +174,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
         Err(e) => {
             let code = u8::try_from(e.exit_code()).unwrap_or(2);
             let unheard = e.print().and_then(|()| io::stdout().flush()).err();
-            // what was asked for and cannot be told is a failure; a pipe that was closed is none
+            // Requested output that cannot be written is a failure, but a closed pipe is not.
             let unheard = unheard.filter(|it| code == 0 && it.kind() != ErrorKind::BrokenPipe);
             if let Some(error) = unheard {
                 complain(CliError::Output(error));
@@ -184,12 +185,12 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
     }
 }
 
-/// Says on standard error what failed; where nobody hears it, the exit code says so alone.
+/// Prints an error on standard error. If that fails, only the exit code reports it.
 pub fn complain(error: impl fmt::Display) {
     remark(format_args!("p2pfs: {error}"));
 }
 
-/// Writes a line to standard error, which nobody need hear.
+/// Prints a line on standard error and ignores a failure to do so.
 pub fn remark(line: impl fmt::Display) {
     let _unheard = writeln!(io::stderr(), "{line}");
 }
@@ -200,7 +201,7 @@ fn read(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }
 
-/// A variable that is empty counts as not set: clap takes it for a value that is none.
+/// Treats an empty variable as not set. clap would take it for an invalid value.
 fn without_empty_variables(command: clap::Command) -> clap::Command {
     let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
     let command = command.mut_args(|flag| {
@@ -213,22 +214,22 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
     command.mut_subcommands(without_empty_variables)
 }
 
-/// What runs the daemon and the mount broker themselves, which this module knows nothing of, nor of
-/// how one mounts.
+/// Entry points of the daemon and the mount broker, and the device check. This module depends on
+/// none of them.
 #[derive(Clone, Copy)]
 pub struct Programs {
-    /// The daemon.
+    /// Runs the daemon.
     pub daemon: daemon::RunDaemon,
-    /// The broker.
+    /// Runs the mount broker.
     pub broker: mount_broker::RunBroker,
-    /// Whether a mount can be had at all.
+    /// Checks whether the FUSE device can be opened.
     pub device: doctor::LookAtDevice,
 }
 
 /// Runs a command.
 ///
 /// # Errors
-/// [`CliError`], not yet shown.
+/// [`CliError`], not printed yet.
 pub fn run(command: Command, programs: Programs) -> Result<(), CliError> {
     let mut output = if command.is_there_to_be_read() {
         Output::standard()
@@ -272,14 +273,14 @@ pub fn run(command: Command, programs: Programs) -> Result<(), CliError> {
     };
     let flushed = done.and_then(|()| Ok(output.flush()?));
     match flushed {
-        // whoever reads our output has seen enough
+        // The reader of the output has closed the pipe.
         Err(error) if error.is_closed_pipe() => Ok(()),
         other => other,
     }
 }
 
-/// The whole command line, for the completion scripts and for the test that holds the man pages to
-/// it.
+/// Returns the whole command line, for the completion scripts and for the test that compares the
+/// man pages with it.
 pub fn command() -> clap::Command {
     Cli::command()
 }

@@ -1,4 +1,5 @@
-//! `p2pfs mount-broker`: what a service manager starts beside the daemon, with the right to mount.
+//! `p2pfs mount-broker`: started by a service manager beside the daemon, with the permission to
+//! mount.
 
 use std::path::PathBuf;
 
@@ -19,7 +20,8 @@ pub struct MountBrokerOptions {
     allowed: Vec<PathBuf>,
 }
 
-/// Runs the broker on its socket, for these mount points, which are or are not the configuration's.
+/// Runs the broker on its socket for these mount points. The last argument is whether they come
+/// from the configuration.
 pub(super) type RunBroker =
     fn(socket: PathBuf, allowed: Vec<PathBuf>, by_configuration: bool) -> Result<(), CliError>;
 

@@ -1,5 +1,5 @@
-//! Names as the user gives them: any bytes, from the root of the mount, from the current directory
-//! where that is inside the mount, or absolute through it.
+//! Path arguments of the user. A path is any bytes: relative to the root of the mount, relative to
+//! the current directory if that is inside the mount, or absolute through the mount.
 
 use std::env;
 use std::ffi::OsStr;
@@ -10,19 +10,20 @@ use super::error::CliError;
 use super::text::escape;
 use crate::daemon::control::{Call, Client, ClientError, Named, Status};
 
-/// Links that are followed one after the other, as the kernel does (path_resolution(7)).
+/// Maximum number of links followed in a row, as in the kernel (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
-/// Turns arguments into names of the shared folder, with one question to the daemon for all.
+/// Converts arguments to names of the shared folder, with one request to the daemon for all.
 pub(super) struct Names {
-    /// Where the folder is mounted, by its real path.
+    /// Real path of the mount point.
     mount: PathBuf,
-    /// The current directory within it; none where that is elsewhere.
+    /// Current directory within the mount; `None` if it is elsewhere.
     here: Option<PathBuf>,
 }
 
 impl Names {
-    /// Asks the daemon where it mounts. A next one is to know the names that this one knows.
+    /// Asks the daemon for its mount point. After a restart, the client waits until the next daemon
+    /// knows as many peers.
     pub(super) fn ask(client: &mut Client) -> Result<Self, ClientError> {
         let status: Status = client.call(&Call::Status {})?;
         client.wait_for_others(status.peers.alive);
@@ -32,9 +33,9 @@ impl Names {
         Ok(Self { mount, here })
     }
 
-    /// The name that an argument means: `docs/a`, `/docs/a` and `/mnt/p2p/docs/a` are the same
-    /// where the folder is mounted on `/mnt/p2p`, and so is `a` from within `/mnt/p2p/docs`.
-    /// An empty one, such as of a variable that is not set, is nothing's, as with other programs.
+    /// Returns the name that an argument means. If the folder is mounted on `/mnt/p2p`, `docs/a`,
+    /// `/docs/a` and `/mnt/p2p/docs/a` are the same, and so is `a` inside `/mnt/p2p/docs`. An empty
+    /// argument, for example from an unset variable, is an error, as in other programs.
     pub(super) fn of(&self, argument: &OsStr) -> Result<Named, CliError> {
         if argument.is_empty() {
             let remedy = "name a path as p2pfs ls shows it; / is the whole folder";
@@ -56,12 +57,12 @@ impl Names {
         }
     }
 
-    /// The rest of a path that leads into the mount, also by way of links to it or into it.
+    /// Returns the rest of a path that leads into the mount, including through links.
     fn beneath_mount(&self, path: &Path) -> Option<PathBuf> {
         if let Ok(rest) = path.strip_prefix(&self.mount) {
             return Some(rest.to_owned());
         }
-        // from above, so that nothing is asked of who serves what is below the mount
+        // From the top, so that no server of a filesystem below the mount is accessed.
         let above: Vec<&Path> = path.ancestors().collect();
         above.into_iter().rev().find_map(|top| {
             let rest = path.strip_prefix(top).ok()?;
@@ -71,14 +72,14 @@ impl Names {
     }
 }
 
-/// The name that one argument means.
+/// Returns the name that one argument means.
 pub(super) fn shared_name(client: &mut Client, argument: &OsStr) -> Result<Named, CliError> {
     Names::ask(client)?.of(argument)
 }
 
-/// The path without links, but for those below `mount`. Of its last part no more is asked than
-/// whether it is one, which the kernel knows of a mount point by itself: whoever serves what is
-/// mounted there is not asked.
+/// Resolves links in the path, except those below `mount`. Of the last component only its own link
+/// is read. For a mount point the kernel answers that itself, without the server of the mounted
+/// filesystem.
 fn real_path(path: &Path, mount: Option<&Path>) -> PathBuf {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
@@ -98,7 +99,7 @@ fn real_path(path: &Path, mount: Option<&Path>) -> PathBuf {
     path
 }
 
-/// Resolves `.` and `..` by their text; none where it leads above the folder.
+/// Resolves `.` and `..` textually. Returns `None` if the path leads above the folder.
 fn without_dots(path: &Path) -> Option<Named> {
     let mut names: Vec<&OsStr> = Vec::new();
     for component in path.components() {
@@ -112,7 +113,7 @@ fn without_dots(path: &Path) -> Option<Named> {
     Some(Named::new(bytes.join(&b'/')))
 }
 
-/// Drops what says nothing: slashes at the ends or doubled, and `.`.
+/// Removes redundant slashes and `.`.
 fn clean(path: &[u8]) -> Vec<u8> {
     let names = path
         .split(|byte| *byte == b'/')

@@ -1,4 +1,4 @@
-//! `p2pfs ls` and `p2pfs why`: what is shared, and why it shows what it shows.
+//! `p2pfs ls` and `p2pfs why`: shared files, and the reasons for what a name shows.
 
 use std::ffi::OsString;
 
@@ -16,9 +16,9 @@ use crate::daemon::control::{
     Call, Client, EntryKind, Listing, LsEntry, Named, Plane, Provenance, VersionInfo,
 };
 
-/// Names that wait to be hashed and are shown, at most.
+/// Maximum number of shown names that wait to be hashed.
 const UNREAD_SHOWN_MAX: usize = 5;
-/// What the names of holders may take of a line of `ls -l`.
+/// Columns for the names of holders in a line of `ls -l`.
 const HOLDERS_COLUMNS: usize = 16;
 
 /// The arguments of `p2pfs ls`.
@@ -83,7 +83,7 @@ pub(super) fn ls(options: &LsOptions, output: &mut Output) -> Result<(), CliErro
     Ok(())
 }
 
-/// All pages as one.
+/// Returns all pages as one listing.
 fn whole_listing(client: &mut Client, path: &Named) -> Result<Listing, CliError> {
     let mut whole = Listing::default();
     loop {
@@ -101,7 +101,7 @@ fn whole_listing(client: &mut Client, path: &Named) -> Result<Listing, CliError>
     }
 }
 
-/// The name as it stands in the directory that was asked about.
+/// Returns the name of an entry within the requested directory.
 fn name_within<'a>(entry: &'a LsEntry, directory: &Named) -> &'a [u8] {
     beneath(&entry.path, directory)
 }
@@ -176,7 +176,7 @@ fn print_long(listing: &Listing, directory: &Named, output: &mut Output) -> Resu
     )
 }
 
-/// Those whose names fit, and how many more there are.
+/// Returns the holder names that fit, and the number of the others.
 fn some_holders(holders: &[String]) -> String {
     let mut text = String::new();
     for (told, holder) in holders.iter().enumerate() {
@@ -190,7 +190,7 @@ fn some_holders(holders: &[String]) -> String {
     text
 }
 
-/// A name that is too long, cut.
+/// Returns a name, shortened if it is too long.
 fn start_of(name: &str) -> String {
     match name.char_indices().nth(HOLDERS_COLUMNS - 1) {
         Some((end, _)) if name.chars().count() > HOLDERS_COLUMNS => format!("{}…", &name[..end]),

@@ -1,5 +1,4 @@
-//! What goes to standard output: names that cannot play tricks on a terminal, amounts as people
-//! read them, JSON as scripts do.
+//! Standard output: names that are safe on a terminal, amounts for people, and JSON for scripts.
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -11,16 +10,16 @@ use serde::Serialize;
 use super::error::CliError;
 use super::text::{colour_wanted, escape};
 
-/// The columns that text for people keeps within: those of a terminal that nobody made wider.
+/// Maximum columns of text for people: the default width of a terminal.
 pub(super) const LINE_COLUMNS: usize = 80;
 
-/// The blanks between two columns of a table.
+/// Blanks between two columns of a table.
 pub(super) const COLUMN_GAP: usize = 2;
-/// What is left of a name in a table at least.
+/// Minimum columns that remain of a name in a table.
 const NAME_COLUMNS_MIN: usize = 12;
 
-/// Standard output that nobody need read to its end: what is written after a reader went is
-/// nobody's, and no reason to leave undone what the command is for.
+/// Standard output whose reader may leave early. Later writes are discarded, so that the command
+/// still completes its work.
 struct Unread<W> {
     writer: W,
     is_unread: bool,
@@ -63,7 +62,7 @@ impl<W: Write> Write for Unread<W> {
     }
 }
 
-/// How a list of names is written where no table is asked for.
+/// Format of a list of names outside of tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Args)]
 pub(super) struct NameOptions {
     /// Print the names alone, as they are, each with a NUL byte behind it
@@ -75,20 +74,20 @@ pub(super) struct NameOptions {
 }
 
 impl NameOptions {
-    /// Whether the names alone are asked for, as they are.
+    /// Returns whether only the raw names are requested.
     pub(super) fn are_bytes(self) -> bool {
         self.null || self.raw
     }
 }
 
-/// Standard output, and what is known of it.
+/// Standard output and its properties.
 pub(super) struct Output {
     writer: Box<dyn Write>,
     terminal: bool,
     colour: bool,
 }
 
-/// A colour that a word may have.
+/// Colour of a word.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Colour {
     Red,
@@ -98,12 +97,12 @@ pub(super) enum Colour {
 }
 
 impl Output {
-    /// Of a command that is there to be read: where its reader goes, so may the command.
+    /// Creates the output of a command that only reports and may end when its reader leaves.
     pub(super) fn standard() -> Self {
         Self::of(|stdout| Box::new(BufWriter::new(stdout)))
     }
 
-    /// Of a command that has something to do, or to find out, whoever reads of it.
+    /// Creates the output of a command that must complete its work even if its reader leaves.
     pub(super) fn of_work() -> Self {
         Self::of(|stdout| Box::new(Unread::new(BufWriter::new(stdout))))
     }
@@ -118,7 +117,7 @@ impl Output {
         }
     }
 
-    /// Whether a person reads it.
+    /// Returns whether standard output is a terminal.
     pub(super) fn is_terminal(&self) -> bool {
         self.terminal
     }
@@ -128,10 +127,10 @@ impl Output {
         Ok(writeln!(self.writer, "{text}")?)
     }
 
-    /// Writes a sentence of any length behind a word: lines of [`LINE_COLUMNS`] at most, broken
-    /// between words, the later ones as far in as the first.
+    /// Writes text of any length after a lead. Lines have at most [`LINE_COLUMNS`], are broken
+    /// between words, and are indented to the width of the lead.
     pub(super) fn paragraph(&mut self, lead: &str, text: &str) -> Result<(), CliError> {
-        // a colour takes no columns
+        // A colour takes no columns.
         let indent = " ".repeat(textwrap::core::display_width(lead));
         for (number, line) in broken(text, &indent).iter().enumerate() {
             match number {
@@ -142,8 +141,9 @@ impl Output {
         Ok(())
     }
 
-    /// Writes a name of a list: escaped on a line, or its bytes where those are asked for. A pipe
-    /// gets escaped names too: it may end on a terminal, and a newline in a name would make two.
+    /// Writes a name of a list: escaped on a line, or as raw bytes if requested. Names in a pipe
+    /// are escaped too: the pipe may end on a terminal, and a newline in a name would make two
+    /// names.
     pub(super) fn name(&mut self, name: &[u8], options: NameOptions) -> Result<(), CliError> {
         if !options.are_bytes() {
             return self.line(&escape(name));
@@ -153,7 +153,7 @@ impl Output {
         Ok(self.writer.write_all(end)?)
     }
 
-    /// Writes bytes as they are.
+    /// Writes raw bytes.
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         Ok(self.writer.write_all(bytes)?)
     }
@@ -164,7 +164,7 @@ impl Output {
         Ok(writeln!(self.writer)?)
     }
 
-    /// Writes a value as JSON, or what there is to say of it as a line.
+    /// Writes a value as JSON, or its description as a line.
     pub(super) fn told(
         &mut self,
         json: bool,
@@ -178,14 +178,14 @@ impl Output {
         }
     }
 
-    /// Writes a value as one line of JSON, and lets it out at once.
+    /// Writes a value as one line of JSON and flushes it.
     pub(super) fn json_line(&mut self, value: &impl Serialize) -> Result<(), CliError> {
         serde_json::to_writer(&mut self.writer, value).map_err(io::Error::from)?;
         writeln!(self.writer)?;
         Ok(self.writer.flush()?)
     }
 
-    /// A word in a colour, where colours are wanted.
+    /// Returns a word in a colour, if colours are enabled.
     pub(super) fn paint<'a>(&self, text: &'a str, colour: Colour) -> Cow<'a, str> {
         let code = match colour {
             Colour::Red => 31,
@@ -200,7 +200,7 @@ impl Output {
         }
     }
 
-    /// Writes rows under a heading; the columns named are aligned to the right.
+    /// Writes rows under a heading. The columns in `right` are right-aligned.
     pub(super) fn table(
         &mut self,
         heading: &[&str],
@@ -228,8 +228,8 @@ impl Output {
     }
 }
 
-/// A sentence in lines, broken at its blanks alone: a path may be longer than a line, and is copied
-/// from here into a command.
+/// Breaks a sentence into lines, only at blanks. A path may be longer than a line and is copied
+/// into commands.
 fn broken<'a>(text: &'a str, indent: &'a str) -> Vec<Cow<'a, str>> {
     let options = textwrap::Options::new(LINE_COLUMNS)
         .initial_indent(indent)
@@ -240,8 +240,7 @@ fn broken<'a>(text: &'a str, indent: &'a str) -> Vec<Cow<'a, str>> {
     textwrap::wrap(text, options)
 }
 
-/// Shortens the first column where the table would be wider than a line, as far as a name is still
-/// one.
+/// Shortens the first column if the table is wider than a line, down to a minimum width.
 pub(super) fn fit_first(heading: &[&str], rows: &mut [Vec<String>]) {
     let width = |text: &str| textwrap::core::display_width(text);
     let columns = 0..heading.len();
@@ -275,7 +274,7 @@ mod tests {
         let lines = broken(&text, "         ");
         let whole: Vec<_> = lines.iter().filter(|it| it.trim() == path).collect();
         assert_eq!(whole.len(), 1, "{lines:#?}");
-        // and the rest is, where a line is full
+        // The rest is broken where a line is full.
         assert_eq!(lines.len(), 3, "{lines:#?}");
     }
 }

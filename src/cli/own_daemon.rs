@@ -1,7 +1,7 @@
-//! The daemon of one old prompt: started with it in a folder of its own, ended with it.
+//! Daemon of one of the legacy prompts: started in its own folder and ended with the prompt.
 //!
-//! Owns the folder and the child; which planes it speaks is told by the prompt that starts it.
-//! Nothing of it stays, however the prompt ends.
+//! This module owns the folder and the child process. The prompt that starts it chooses the planes.
+//! Nothing of it remains, however the prompt ends.
 
 use std::fmt::Display;
 use std::fs::{self, File};
@@ -15,34 +15,34 @@ use super::own_program::own_program;
 use crate::daemon::control::{Call, Client, Event};
 use p2pfs_types::files::make_temporary_dir;
 
-/// Its control socket, in its folder.
+/// Name of its control socket, in its folder.
 const SOCKET: &str = "p2pfs.sock";
-/// Its configuration, in its folder.
+/// Name of its configuration, in its folder.
 const CONFIG: &str = "p2pfs.toml";
-/// The longest that it takes to begin.
+/// Maximum time until it serves.
 const BEGIN: &str = "30s";
 
-/// The daemon.
+/// The running daemon.
 pub(super) struct OwnDaemon {
     home: PathBuf,
     child: Child,
 }
 
-/// What it is started with.
+/// Options of the daemon.
 pub(super) struct OwnDaemonOptions {
-    /// The begin of its folder's name.
+    /// Prefix of the folder's name.
     pub(super) name: &'static str,
-    /// Its configuration.
+    /// Configuration text.
     pub(super) config: String,
-    /// Whether its log goes where the prompt's errors go.
+    /// Whether the log goes to the standard error of the prompt.
     pub(super) shows_log: bool,
 }
 
 impl OwnDaemon {
-    /// Starts it and waits until it serves; `more` adds to its arguments and environment.
+    /// Starts the daemon and waits until it serves. `more` adds arguments and environment.
     ///
     /// # Errors
-    /// What the daemon says last where it does not start.
+    /// The last message of the daemon if it does not start.
     pub(super) fn start(
         options: &OwnDaemonOptions,
         more: impl FnOnce(&mut Command),
@@ -55,7 +55,7 @@ impl OwnDaemon {
         let daemon = Self { home, child };
         let home = daemon.home.clone();
         ending::end_daemon_with(signals, &daemon.child, move || {
-            // a signal leaves nothing
+            // A signal leaves no files behind.
             let _tidied = fs::remove_dir_all(&home);
         });
         let waited = daemon.ask(&["wait", "--timeout", BEGIN])?;
@@ -66,24 +66,24 @@ impl OwnDaemon {
         }
     }
 
-    /// What it said last, where it was not shown.
+    /// Returns the last message of the daemon, if it was not shown.
     pub(super) fn last_words(&self) -> CliError {
         let log = fs::read_to_string(self.home.join("log")).unwrap_or_default();
         let last = log.lines().rfind(|line| !line.trim().is_empty());
         CliError::plain(last.unwrap_or("the daemon did not start").to_owned())
     }
 
-    /// Where it is called.
+    /// Returns the path of the control socket.
     pub(super) fn socket(&self) -> PathBuf {
         self.home.join(SOCKET)
     }
 
-    /// A connection to it that waits as long as it takes.
+    /// Connects to the daemon without a timeout.
     pub(super) fn client(&self) -> Result<Client, CliError> {
         patient_client(&self.socket())
     }
 
-    /// Prints the lines for each event from now on, until it ends.
+    /// Prints the lines for each event from now on, until the daemon ends.
     pub(super) fn show_events<L: Display>(
         &self,
         lines: impl Fn(&Event) -> Vec<L> + Send + 'static,
@@ -101,10 +101,10 @@ impl OwnDaemon {
         Ok(())
     }
 
-    /// A command of this program, asked of it.
+    /// Runs a command of this program against the daemon.
     pub(super) fn ask(&self, arguments: &[&str]) -> Result<Output, CliError> {
         let mut command = Command::new(own_program()?);
-        // before the other arguments, which may be names after a --
+        // Before the other arguments, which may be names after a --.
         command.arg(arguments[0]).arg("--socket").arg(self.socket());
         command.args(&arguments[1..]);
         Ok(command.stdin(Stdio::null()).output()?)
@@ -119,7 +119,7 @@ impl Drop for OwnDaemon {
     }
 }
 
-/// The same from the path of its socket.
+/// Connects to the daemon with this socket without a timeout.
 pub(super) fn patient_client(socket: &Path) -> Result<Client, CliError> {
     let mut client = Client::connect(&[socket.to_path_buf()])?;
     client.set_patience(None)?;
@@ -142,7 +142,7 @@ fn spawn(
     ] {
         command.arg(option).arg(home.join(name));
     }
-    // the prompt has understood them, and says what they come to
+    // The prompt has already interpreted these variables and passes on the results.
     for variable in ["P2P_HOST", "P2P_PORT", "P2P_FOLDER", "P2P_CLUSTER"] {
         command.env_remove(variable);
     }
@@ -152,7 +152,7 @@ fn spawn(
         command.stderr(log.try_clone()?).stdout(log);
     }
     more(&mut command);
-    // Ctrl-C reaches the prompt alone
+    // Ctrl-C reaches only the prompt.
     ending::bind(&mut command);
     Ok(command.spawn()?)
 }

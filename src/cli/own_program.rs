@@ -1,17 +1,17 @@
-//! This program itself, to be started once more.
+//! Path of this program, for starting it again.
 
 use std::io;
 use std::path::PathBuf;
 
-/// The file of the program that runs, whatever became of its name: Linux follows this link also
-/// where the file was removed or replaced, as by an upgrade (proc_pid_exe(5)).
+/// The file of the running program. Linux follows this link even if the file was removed or
+/// replaced, as by an upgrade (proc_pid_exe(5)).
 const RUNNING: &str = "/proc/self/exe";
 
-/// What to start for another process of this program; after an upgrade the version that runs, so
-/// that both speak of the same things.
+/// Returns the path of this program for starting another process of it. After an upgrade this is
+/// the running version, so that both have the same protocols.
 ///
 /// # Errors
-/// Those of reading [`RUNNING`].
+/// The errors of reading [`RUNNING`].
 pub(super) fn own_program() -> io::Result<PathBuf> {
     let named = std::env::current_exe()?;
     if named.exists() {

@@ -1,4 +1,4 @@
-//! `p2pfs ping`: how long another node takes to answer.
+//! `p2pfs ping`: round-trip time to another node.
 
 use std::thread;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::output::Output;
 use super::text::printable;
 use crate::daemon::control::{Call, Pong};
 
-/// The pause between two questions.
+/// Pause between two pings.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// The arguments of `p2pfs ping`.

@@ -1,15 +1,15 @@
-//! Progress bars: on standard error, where that is a terminal.
+//! Progress bars on standard error, if that is a terminal.
 
 use std::io::{self, IsTerminal};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Of bytes that are copied: how many, how fast, how long yet.
+/// Template for copied bytes: amount, rate and remaining time.
 const COPIED: &str = "{bar:32} {percent:>3}% {binary_bytes} of {binary_total_bytes} \
                       {binary_bytes_per_sec} {eta}";
-/// Of what is done to the cache, which its message says.
+/// Template for work on the cache, named by its message.
 const KEPT: &str = "{bar:32} {percent:>3}% {msg} {binary_bytes} of {binary_total_bytes}";
-/// Of a share that is read.
+/// Template for a share that is being read.
 const READ: &str = "{bar:24} {binary_bytes} of {binary_total_bytes} read, {binary_bytes_per_sec}, \
                     {eta} left";
 

@@ -1,12 +1,12 @@
-//! Questions before what is hardly ever meant: leaving a cluster, and sharing a folder of the
-//! system or a whole home.
+//! Confirmation of rarely intended actions: leaving a cluster, and sharing a system folder or a
+//! whole home.
 
 use std::io::{self, BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use super::error::CliError;
 
-/// Folders that hold what a machine is made of, with everything in them.
+/// System folders that are questioned with everything in them.
 const SYSTEM_TREES: [&str; 10] = [
     "/etc",
     "/boot",
@@ -19,17 +19,17 @@ const SYSTEM_TREES: [&str; 10] = [
     "/usr/sbin",
     "/usr/lib",
 ];
-/// Folders of which a part may well be shared, but hardly the whole.
+/// Folders of which a part may be shared, but rarely the whole.
 const SYSTEM_FOLDERS: [&str; 9] = [
     "/", "/dev", "/home", "/opt", "/root", "/run", "/usr", "/var", "/var/lib",
 ];
 
-/// Whether somebody can be asked.
+/// Returns whether a user can be asked.
 pub(super) fn has_terminal() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Asks; anything but a yes is a no, and `remedy` says how to give one.
+/// Asks a question. Any answer except yes is an error, and `remedy` says how to confirm.
 pub(super) fn ask(question: &str, remedy: &str) -> Result<(), CliError> {
     eprint!("{question} [y/N] ");
     let mut answer = String::new();
@@ -40,7 +40,7 @@ pub(super) fn ask(question: &str, remedy: &str) -> Result<(), CliError> {
     }
 }
 
-/// Lets a folder be shared, where it is one that people share or somebody says that it is meant.
+/// Permits the sharing of a folder if it is an ordinary one, or if the user confirms it.
 pub(super) fn ask_before_sharing(dir: &Path, is_meant: bool) -> Result<(), CliError> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let home = home.and_then(|home| home.canonicalize().ok());
@@ -63,7 +63,7 @@ pub(super) fn ask_before_sharing(dir: &Path, is_meant: bool) -> Result<(), CliEr
     )
 }
 
-/// What speaks against sharing a folder, given by its real path.
+/// Returns the objection to sharing a folder, which is given by its real path.
 fn doubt(dir: &Path, home: Option<&Path>) -> Option<&'static str> {
     let is_home = Some(dir) == home || dir.parent() == Some(Path::new("/home"));
     if dir == Path::new("/") {

@@ -1,4 +1,4 @@
-//! `p2pfs send` and `p2pfs say`: what others are given unasked.
+//! `p2pfs send` and `p2pfs say`: files and messages for other nodes.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -21,7 +21,7 @@ use super::text::{escape, human_bytes, printable};
 use crate::daemon::control::{Call, ClientError, FailureKind, Named, Said, SendDone, SendProgress};
 use p2pfs_types::files::opened_anew;
 
-/// What statfs(2) says of a FUSE filesystem (linux/magic.h).
+/// Type of a FUSE filesystem in statfs(2) (linux/magic.h).
 const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
 
 /// The arguments of `p2pfs send`.
@@ -49,16 +49,16 @@ pub struct SayOptions {
     text: Vec<String>,
 }
 
-/// Names are bytes, but what is said is text, for others to read.
+/// Converts the message to text. Names are bytes, but a message must be UTF-8 for its readers.
 fn utf_8(said: OsString) -> Result<String, String> {
     let refused = |_| "what is said is text, in UTF-8, which this is not".to_owned();
     said.into_string().map_err(refused)
 }
 
-/// What is named of what a directory has and is not sent.
+/// Maximum number of named omissions from a directory.
 const LEFT_OUT_TOLD_MAX: usize = 5;
 
-/// What became of one file, as `--json` tells it.
+/// Result of one file in the output of `--json`.
 #[derive(Debug, Serialize)]
 struct Report {
     #[serde(flatten)]
@@ -83,7 +83,7 @@ pub(super) fn send(options: &SendOptions, output: &mut Output) -> Result<(), Cli
             "name a file, or a directory with some",
         ));
     }
-    // nothing is copied for a daemon that is not there
+    // Checked first, so that nothing is copied if the daemon does not run.
     options.reporting.open_patiently()?;
     let mut reports = Vec::new();
     for path in files {
@@ -103,12 +103,12 @@ pub(super) fn send(options: &SendOptions, output: &mut Output) -> Result<(), Cli
     failure(&reports).map_or(Ok(()), Err)
 }
 
-/// What was named, file by file.
+/// Files collected from the arguments.
 #[derive(Debug, Default)]
 struct Collected {
-    /// Regular files, those of directories in the order of their names.
+    /// Regular files; those of a directory are sorted by name.
     files: Vec<PathBuf>,
-    /// What is no file within directories: links, which are not followed there, pipes, devices.
+    /// Omitted entries of directories: links, which are not followed there, pipes and devices.
     left_out: Vec<PathBuf>,
 }
 
@@ -140,7 +140,7 @@ impl Collected {
     }
 }
 
-/// Nothing where nothing is left out; else the first few of it.
+/// Names the first omitted entries. Returns `None` if there are none.
 fn tell_left_out(left_out: &[PathBuf]) -> Option<String> {
     let named = left_out.iter().take(LEFT_OUT_TOLD_MAX);
     let names = named.map(|path| escape(path.as_os_str().as_encoded_bytes()));
@@ -167,7 +167,7 @@ fn unreadable(path: &Path, error: &io::Error) -> CliError {
 
 fn send_one(options: &SendOptions, path: &Path) -> Result<SendDone, CliError> {
     let file = readable(path).map_err(|error| unreadable(path, &error))?;
-    // only now: who says nothing while a file is copied is hung up on
+    // Connects only now, because the daemon closes a connection that is idle during a long copy.
     let mut client = options.reporting.open_patiently()?;
     let call = Call::Send {
         name: Named::from_local(path),
@@ -190,8 +190,8 @@ fn send_one(options: &SendOptions, path: &Path) -> Result<SendDone, CliError> {
     }
 }
 
-/// A file that was on its way when the daemon ended is sent again by whoever wants that: one that
-/// came whole without a word of it would come twice.
+/// Converts an error that ends the connection. A file in flight is not sent again automatically: if
+/// it had arrived without a confirmation, it would arrive twice.
 fn broken_off(error: ClientError, path: &Path) -> CliError {
     let ends = match &error {
         ClientError::Closed => true,
@@ -208,8 +208,8 @@ fn broken_off(error: ClientError, path: &Path) -> CliError {
     )
 }
 
-/// The file, or a copy of one that lies in a FUSE filesystem: it may be the daemon's own folder,
-/// which the daemon must not read through the kernel.
+/// Opens the file, or a copy of it if it is in a FUSE filesystem. That may be the daemon's own
+/// mount, which the daemon must not read through the kernel.
 fn readable(path: &Path) -> io::Result<File> {
     let mut file = File::open(path)?;
     if u64::try_from(fstatfs(&file)?.f_type) != Ok(FUSE_SUPER_MAGIC) {
@@ -217,7 +217,7 @@ fn readable(path: &Path) -> io::Result<File> {
     }
     let mut copy = tempfile::tempfile()?;
     io::copy(&mut file, &mut copy)?;
-    // opened anew, from its beginning, to be read alone
+    // Opened again from its beginning, read-only.
     opened_anew(&copy)
 }
 
@@ -235,7 +235,7 @@ fn tell(path: &Named, done: &SendDone, output: &mut Output) -> Result<(), CliErr
     Ok(())
 }
 
-/// Who did not take what, in one line.
+/// Lists the failed peers and files in one line.
 fn failure(reports: &[Report]) -> Option<CliError> {
     let failed = reports.iter().flat_map(|report| {
         let name = escape(report.path.as_bytes());

@@ -1,4 +1,4 @@
-//! `p2pfs config show`: the settings in force, and where each comes from.
+//! `p2pfs config show`: current settings and their origins.
 
 use std::path::PathBuf;
 
@@ -46,7 +46,8 @@ pub(super) fn run(options: ConfigOptions, output: &mut Output) -> Result<(), Cli
     }
 }
 
-/// Those of the running daemon; where none runs, or a file is named, those of a start now.
+/// Returns the settings of the running daemon. If none runs or a file is named, returns the
+/// settings of a start now.
 fn settings(reporting: &Reporting, options: ShowOptions) -> Result<Settings, CliError> {
     if options.config.is_none() {
         match reporting.try_open() {
@@ -55,7 +56,8 @@ fn settings(reporting: &Reporting, options: ShowOptions) -> Result<Settings, Cli
             Err(error) => return Err(error.into()),
         }
     }
-    // said here, not to the flag: a running daemon has read what it was started with
+    // The variable is read here instead of by the flag, because a running daemon has already read
+    // its own configuration.
     let environment = Environment::of_this_process();
     let named = options.config;
     let named = named.or_else(|| environment.path("P2PFS_CONFIG").map(Into::into));

@@ -1,4 +1,4 @@
-//! `p2pfs share`: what this node offers.
+//! `p2pfs share`: folders that this node shares.
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::daemon::control::{
 };
 use p2pfs_types::files::without_links_above;
 
-/// How often it is looked how far a share is.
+/// Interval between checks of a share's progress.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
 /// The arguments of `p2pfs share`; without any it lists.
@@ -101,13 +101,13 @@ pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliE
         None | Some(Change::Ls) => Call::Shares {},
         Some(Change::Add { dir, how, yes }) => {
             let dir = folder(&dir)?;
-            // whoever has no daemon is told so, and not asked
+            // Without a daemon, the command fails before it asks.
             let _there = reporting.open()?;
             questions::ask_before_sharing(&dir, yes)?;
             how.call(Named::from_local(&dir))
         }
         Some(Change::Remove { dir }) => {
-            // one that is gone, or a link by now, can still be taken off the list
+            // A folder that is gone, or is a link by now, can still be removed from the list.
             let dir = without_links_above(&dir);
             Call::ShareRemove {
                 dir: Named::from_local(&dir),
@@ -141,7 +141,7 @@ fn share_of<'a>(shares: &'a Shares, dir: &Named) -> Option<&'a ShareInfo> {
     shares.shares.iter().find(|share| share.dir == *dir)
 }
 
-/// Says what is otherwise with a folder that was shared before.
+/// Prints the changes of a folder that was shared before.
 fn print_changes(before: &ShareInfo, now: &ShareInfo, output: &mut Output) -> Result<(), CliError> {
     let how = |share: &ShareInfo| {
         let included = |it: bool, what: &str| format!("{what} {}", if it { "in" } else { "out" });
@@ -168,8 +168,8 @@ fn print_changes(before: &ShareInfo, now: &ShareInfo, output: &mut Output) -> Re
     output.paragraph("", &line)
 }
 
-/// Shows how far the reading of a new share is, until all of it is listed; whoever stops looking
-/// stops nothing.
+/// Shows the progress of reading a new share until it is completely listed. Interrupting the
+/// display does not stop the reading.
 fn follow_hashing(client: &mut Client, dir: &Named, first: Shares) -> Result<Shares, CliError> {
     let bar = progress::of_read();
     let mut shares = first;
@@ -192,7 +192,7 @@ fn is_being_read(share: &ShareInfo) -> bool {
     share.state == ShareState::Scanning
 }
 
-/// The folder by its real path, so that it is known by one name only.
+/// Returns the real path of the folder, so that it has only one name.
 fn folder(dir: &Path) -> Result<PathBuf, CliError> {
     let real = dir.canonicalize().map_err(|e| {
         CliError::new(
@@ -224,7 +224,7 @@ fn print(shares: &Shares, output: &mut Output) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Who reads a share, in words.
+/// Describes the readers of a share.
 pub(super) fn readers(share: &ShareInfo) -> String {
     let Some(readers) = &share.readers else {
         return "to every member".to_owned();
@@ -248,7 +248,7 @@ pub(super) fn readers(share: &ShareInfo) -> String {
     said
 }
 
-/// A share in a few lines, the first behind `lead`.
+/// Prints a share in a few lines, the first one after `lead`.
 pub(super) fn print_one(
     lead: &str,
     share: &ShareInfo,

@@ -1,4 +1,4 @@
-//! `p2pfs status` and `p2pfs peers`: how this node and the others are.
+//! `p2pfs status` and `p2pfs peers`: state of this node and of the others.
 
 use super::connect::Reporting;
 use super::error::CliError;
@@ -121,7 +121,7 @@ fn peer_counts(status: &Status) -> String {
     )
 }
 
-/// So many failures in a row, of a node that is alive, are no accident.
+/// Number of consecutive failures of an alive node from which it is reported as mute.
 const MUTE_MIN: u32 = 3;
 const MUTE: &str = "alive, but left the last questions for files without an answer: a firewall \
                     that lets one direction through, or a path that loses large packets (a VPN: \
@@ -179,7 +179,7 @@ pub(super) fn peers(reporting: &Reporting, output: &mut Output) -> Result<(), Cl
     Ok(())
 }
 
-/// One word for how a peer is.
+/// Returns the word for the state of a peer.
 pub(super) fn state_word(state: PeerState) -> &'static str {
     match state {
         PeerState::Alive => "alive",

@@ -1,4 +1,4 @@
-//! Names that cannot play tricks on a terminal, and amounts as people read them.
+//! Text for terminals: safe names, and amounts for people.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use jiff::Timestamp;
@@ -7,12 +7,13 @@ use jiff::tz::TimeZone;
 use crate::daemon::control::Named;
 pub(super) use p2pfs_types::path::{escape, is_trick};
 
-/// Whether the user wants colours at all (<https://no-color.org>).
+/// Returns whether the user wants colours (<https://no-color.org>).
 pub(super) fn colour_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// A path of the shared folder for a terminal; the folder itself, which has no name, is `/`.
+/// Escapes a path of the shared folder for a terminal. The folder itself, which has no name, is
+/// `/`.
 pub(super) fn escape_path(path: &Named) -> String {
     match path.as_bytes() {
         b"" => "/".to_owned(),
@@ -20,7 +21,7 @@ pub(super) fn escape_path(path: &Named) -> String {
     }
 }
 
-/// Text from elsewhere as printable text; as [`escape`], but that a backslash stays one.
+/// Escapes text from other sources like [`escape`], except that a backslash stays as it is.
 pub(super) fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|letter| {
@@ -31,7 +32,7 @@ pub(super) fn printable(text: &str) -> String {
         .collect()
 }
 
-/// Bytes as people read them: `1.5 GiB`.
+/// Formats an amount of bytes for people: `1.5 GiB`.
 pub(super) fn human_bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
@@ -49,22 +50,22 @@ pub(super) fn human_bytes(bytes: u64) -> String {
     format!("{amount:.1} {unit}")
 }
 
-/// The time as clocks around here show it.
+/// Formats a time in the local time zone.
 pub(super) fn local_time(time: Timestamp) -> String {
     let zoned = time.to_zoned(TimeZone::system());
     zoned.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-/// The value of an option that is switched, which shells complete.
+/// Returns the parser of an on/off option, whose values shells complete.
 pub(super) fn on_or_off() -> impl TypedValueParser<Value = bool> {
     PossibleValuesParser::new(["on", "off"]).map(|text| text == "on")
 }
 
-/// How much of a whole, in per cent; of nothing, all.
+/// Returns a part of a whole in per cent; a part of nothing is 100%.
 pub(super) fn percent(part: u64, whole: u64) -> String {
     match whole {
         0 => "100%".to_owned(),
-        // never 100% before it is all
+        // 100% only if it is complete.
         _ => format!("{}%", u128::from(part.min(whole)) * 100 / u128::from(whole)),
     }
 }

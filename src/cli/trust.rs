@@ -1,4 +1,4 @@
-//! `p2pfs invite`, `join`, `leave`, `expel`, `rotate`, `forget`, `trust`: who is in the cluster.
+//! `p2pfs invite`, `join`, `leave`, `expel`, `rotate`, `forget`, `trust`: members of the cluster.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, IsTerminal, Read};
@@ -25,17 +25,17 @@ use crate::daemon::control::{
 };
 use p2pfs_types::id::NodeName;
 
-/// What every token begins with.
+/// Prefix of every token.
 const TOKEN_PREFIX: &str = "p2pfs1-";
-/// The longest token that is looked at, in bytes.
+/// Maximum length of a token in bytes.
 const TOKEN_MAX_BYTES: usize = 4096;
-/// How long the daemon's end is waited for.
+/// Maximum time to wait for the end of the daemon.
 const END_MAX: Duration = Duration::from_secs(15);
 
-/// What it means where the last leaves that has the right.
+/// Consequence if the last member with the admin right leaves.
 const NOBODY_ADMITS: &str = "No other member may invite or expel:\n\
                              those who stay go on as they are, but nobody joins them any more";
-/// How another is given it.
+/// How to give the admin right to another member.
 const GIVE_THE_RIGHT: &str =
     "To give one that right:\np2pfs invite --admin here, then p2pfs join - there";
 
@@ -138,7 +138,8 @@ pub struct LeaveOptions {
     yes: bool,
 }
 
-/// Invitations are kept by the second: of a shorter one nothing would be left.
+/// Parses the lifetime of an invitation. Lifetimes are stored in seconds, so a shorter one would be
+/// zero.
 fn lifetime(text: &str) -> Result<Duration, String> {
     let time = units::parse_positive_duration(text).map_err(|why| why.to_string())?;
     if time < Duration::from_secs(1) {
@@ -179,7 +180,7 @@ pub(super) fn join(options: JoinOptions, output: &mut Output) -> Result<(), CliE
         Ok(mut client) => {
             if !options.yes && questions::has_terminal() {
                 ask_before_dropping(&mut client, &token)?;
-                // who thought for long finds the old connection closed
+                // After a long pause at the question, the old connection is closed.
                 client = options.reporting.open()?;
             }
             let joined: Joined = client.call(&Call::Join { token })?;
@@ -191,7 +192,8 @@ pub(super) fn join(options: JoinOptions, output: &mut Output) -> Result<(), CliE
     }
 }
 
-/// Asks, where this node is in a cluster with others than the one that made the token.
+/// Asks for confirmation if this node is in a cluster with other members, unless the token is from
+/// that cluster.
 fn ask_before_dropping(client: &mut Client, token: &str) -> Result<(), CliError> {
     let status: Status = client.call(&Call::Status {})?;
     let trust: Trust = client.call(&Call::Trust {})?;
@@ -213,7 +215,7 @@ fn ask_before_dropping(client: &mut Client, token: &str) -> Result<(), CliError>
     }
 }
 
-/// Keeps the token where the daemon finds it at its first start.
+/// Stores the token for the daemon's first start.
 fn keep(options: JoinOptions, token: &str, output: &mut Output) -> Result<(), CliError> {
     let json = options.reporting.json;
     let JoinOptions { config, state, .. } = options;
@@ -252,7 +254,7 @@ fn read_token() -> Result<String, CliError> {
     let limit = u64::try_from(TOKEN_MAX_BYTES).unwrap_or(u64::MAX) + 2;
     let mut input = io::stdin().lock().take(limit);
     let read = if io::stdin().is_terminal() {
-        // where nothing was piped in, a person is to paste it, and ends it with a new line
+        // If nothing is piped in, the user pastes the token and ends it with a newline.
         eprint!("Paste the token: ");
         input.read_line(&mut token)
     } else {
@@ -269,7 +271,7 @@ fn read_token() -> Result<String, CliError> {
 
 pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), CliError> {
     let trust: Trust = options.reporting.open()?.call(&Call::Trust {})?;
-    // a script has said what it means
+    // Scripts have no terminal and are not asked.
     let asks = !options.yes && questions::has_terminal();
     let is_last = is_last_to_admit(&trust);
     if asks {
@@ -286,7 +288,7 @@ pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), C
             "answer y, or give --yes, to leave",
         )?;
     }
-    // who thought for long finds an old connection closed
+    // After a long pause at the question, the old connection is closed.
     let mut client = options.reporting.open()?;
     let status: Status = client.call(&Call::Status {})?;
     let daemon = Process::of(status.pid);
@@ -306,7 +308,7 @@ pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), C
     output.line("to join one again: p2pfs join -")
 }
 
-/// Whether those who stay could let nobody in.
+/// Returns whether the remaining members could not admit anyone.
 fn is_last_to_admit(trust: &Trust) -> bool {
     let who_may = trust.members.iter().filter(|member| member.admin).count();
     trust.admin && who_may == 1 && trust.members.len() > 1
@@ -318,7 +320,7 @@ pub(super) fn expel(options: &ExpelOptions, output: &mut Output) -> Result<(), C
     if !options.reporting.json {
         let named: Admitted = client.call(&Call::Admitted { peer: peer.clone() })?;
         name_admitted(options, &named, output)?;
-        // who thought for long finds the old connection closed
+        // After a long pause at the question, the old connection is closed.
         client = options.reporting.open()?;
     }
     let expelled: Expelled = client.call(&Call::Expel {
@@ -346,8 +348,8 @@ pub(super) fn expel(options: &ExpelOptions, output: &mut Output) -> Result<(), C
     ))
 }
 
-/// Says who is in by the word alone of a node that is about to be put out, and asks, where somebody
-/// can be asked, before they go too.
+/// Lists the members admitted only by a node that is about to be expelled. Asks for confirmation,
+/// if a user can be asked, before they are expelled too.
 fn name_admitted(
     options: &ExpelOptions,
     named: &Admitted,
@@ -372,7 +374,7 @@ fn name_admitted(
 pub(super) fn own(options: &OwnOptions, output: &mut Output) -> Result<(), CliError> {
     let mut client = options.reporting.open()?;
     let path = match shared_name(&mut client, &options.path)? {
-        // to the daemon no name is one that somebody forgot
+        // For the daemon an empty name is a missing argument.
         whole if whole.as_bytes().is_empty() => Named::new("/"),
         path => path,
     };
@@ -456,7 +458,7 @@ fn member_line(member: &TrustedNode) -> String {
     )
 }
 
-/// What can be told of a token without a key: that it is one.
+/// Checks the form of a token, which is possible without a key.
 fn check(token: &str) -> Result<&str, CliError> {
     let token = token.trim();
     let letters = token

@@ -1,4 +1,4 @@
-//! `p2pfs wait`: for scripts that need the daemon to have come as far as something.
+//! `p2pfs wait`: waits until the daemon has reached a state, for scripts.
 
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
@@ -14,9 +14,9 @@ use super::output::Output;
 use crate::daemon::config::units;
 use crate::daemon::control::{Call, Client, ClientError, FailureKind, Nothing};
 
-/// How often a daemon that does not answer yet is tried.
+/// Interval between attempts to reach a daemon that does not answer yet.
 const RETRY: Duration = Duration::from_millis(50);
-/// How long beyond the timeout the daemon has to say that it is over.
+/// Additional time after the timeout for the daemon to report it.
 const GRACE: Duration = Duration::from_secs(1);
 
 fn whole_number(text: &str) -> Result<u64, String> {
@@ -46,7 +46,7 @@ pub struct WaitOptions {
 
 pub(super) fn run(options: &WaitOptions, output: &mut Output) -> Result<(), CliError> {
     let sockets = options.reporting.sockets();
-    // a time beyond any clock is as good as none
+    // A deadline beyond the range of the clock counts as none.
     let deadline = Instant::now().checked_add(options.timeout);
     let left = || {
         deadline.map_or(Duration::MAX, |at| {
@@ -70,11 +70,11 @@ pub(super) fn run(options: &WaitOptions, output: &mut Output) -> Result<(), CliE
     }
 }
 
-/// How one attempt ended.
+/// Result of one failed attempt.
 enum Tried {
-    /// The daemon is not there yet, or went while it was asked.
+    /// The daemon does not run yet, or ended during the attempt.
     Again(ClientError),
-    /// There is no use in trying again.
+    /// Another attempt is useless.
     Failed(CliError),
 }
 
@@ -110,7 +110,7 @@ fn ask(options: &WaitOptions, mut client: Client, left: Duration) -> Result<(), 
         Ok(Nothing {}) => Ok(()),
         Err(ClientError::Refused(failure)) => match failure.kind {
             FailureKind::Busy | FailureKind::Stopping => Err(Tried::Again(failure.into())),
-            // the daemon waits a day at once
+            // The daemon waits at most a day per call.
             FailureKind::TimedOut if begun.elapsed() < left => Err(Tried::Again(failure.into())),
             FailureKind::TimedOut => Err(Tried::Failed(too_late(options, failure.into()))),
             _ => Err(Tried::Failed(failure.into())),
@@ -127,7 +127,7 @@ fn too_late(options: &WaitOptions, why: ClientError) -> CliError {
         ClientError::Refused(_) => {
             CliError::new(message, "see how it is: p2pfs status, p2pfs peers")
         }
-        // it went, and none came
+        // The daemon ended, and no other one started.
         ClientError::Closed => CliError::new(message, START),
         why => match CliError::from(why) {
             CliError::Failed { remedy, .. } => CliError::Failed { message, remedy },

@@ -1,6 +1,6 @@
-//! `p2pfs completions`: a script for the user's shell.
+//! `p2pfs completions`: completion script for a shell.
 //!
-//! The script asks the program itself what to offer, so that names of the cluster are offered too.
+//! The script asks the program for the completions, so names of the cluster are offered too.
 
 mod shells;
 mod words;
@@ -11,7 +11,7 @@ use self::shells::{BASH, FISH, SHELLS, ZSH};
 use super::error::CliError;
 use super::output::Output;
 
-/// The variable by which the script asks.
+/// Variable by which the script marks its request.
 const ASKED_BY: &str = "COMPLETE";
 
 /// The arguments of `p2pfs completions`.
@@ -21,7 +21,7 @@ pub struct CompletionsOptions {
     shell: KnownShell,
 }
 
-/// The shells that there is a script for.
+/// Shells with a completion script.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum KnownShell {
     Bash,
@@ -38,7 +38,7 @@ pub(super) fn run(options: CompletionsOptions, output: &mut Output) -> Result<()
     output.bytes(script.as_bytes())
 }
 
-/// Answers the script, where it is the one that runs the program; the process then ends here.
+/// Answers a completion script, if one runs the program; the process then ends here.
 pub fn answer_shell() {
     clap_complete::CompleteEnv::with_factory(super::command)
         .shells(SHELLS)

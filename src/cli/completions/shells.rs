@@ -1,8 +1,8 @@
-//! How each shell asks what to offer, and how it is answered.
+//! Completion requests of each shell, and their answers.
 //!
-//! A name of the cluster may have anything in it that a name may have, and whoever types it did not
-//! choose it: bash takes an offer for a piece of the line, so it is quoted here; zsh and fish quote
-//! by themselves.
+//! A name of the cluster may contain any byte of a file name, and it was chosen by others. bash
+//! inserts a completion into the line as it is, so it is quoted here. zsh and fish quote
+//! completions themselves.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use clap_complete::env::{EnvCompleter, Shells};
 use super::words::{meant, quoted, typed};
 use p2pfs_types::path::is_trick;
 
-/// Those that there is a script for.
+/// Shells with a completion script.
 pub(super) const SHELLS: Shells<'static> = Shells(&[&BASH, &ZSH, &FISH]);
 pub(super) const BASH: Script = Script {
     name: "bash",
@@ -34,14 +34,14 @@ pub(super) const FISH: Script = Script {
     answer: described,
 };
 
-/// A shell: its script, and how what the script asks is answered.
+/// A shell: its script, and the function that answers requests of the script.
 pub(super) struct Script {
     name: &'static str,
     pub(super) text: &'static str,
     answer: fn(Asked<'_>) -> io::Result<Vec<Vec<u8>>>,
 }
 
-/// What a script hands over.
+/// Request of a completion script.
 struct Asked<'a> {
     command: &'a mut Command,
     words: Vec<OsString>,
@@ -49,8 +49,8 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// What fits at the end of these words. A name with a line break or what else would move the
-    /// cursor is not offered: it cannot be shown as it is.
+    /// Returns the completions of the last word. Names with line breaks or other control characters
+    /// are not offered, because they cannot be displayed.
     fn fitting(self, words: Vec<OsString>) -> io::Result<Vec<CompletionCandidate>> {
         let last = words.len().saturating_sub(1);
         let mut fitting = complete(self.command, words, last, self.directory)?;
@@ -60,8 +60,9 @@ impl Asked<'_> {
     }
 }
 
-/// Of the line up to the cursor, and the piece of it that is replaced: without the quote before it,
-/// and what is before a colon or an equals sign, where bash begins anew.
+/// Answers bash. The request has the line up to the cursor, and the piece that is replaced. The
+/// piece excludes an opening quote and everything up to a colon or an equals sign, where bash
+/// begins a new word.
 fn bash(mut asked: Asked<'_>) -> io::Result<Vec<Vec<u8>>> {
     let mut handed = std::mem::take(&mut asked.words).into_iter();
     let line = handed.next().unwrap_or_default();
@@ -78,7 +79,7 @@ fn bash(mut asked: Asked<'_>) -> io::Result<Vec<Vec<u8>>> {
     let rests = fitting.iter().filter_map(|candidate| {
         let value = candidate.get_value().as_bytes();
         let rest = value.strip_prefix(&kept[..])?;
-        // quoted it would stand for no home
+        // A quoted tilde would not mean a home directory.
         match rest.strip_prefix(b"~") {
             Some(rest) if last.starts_with(b"~") => {
                 Some([b"~", &quoted(rest, quotes)[..]].concat())
@@ -89,7 +90,8 @@ fn bash(mut asked: Asked<'_>) -> io::Result<Vec<Vec<u8>>> {
     Ok(rests.collect())
 }
 
-/// Of words, of which the last one is as it was typed: each offer with what it is, behind a tab.
+/// Answers zsh and fish. The request has words, with the last one as typed. Each completion is
+/// followed by a tab and its description.
 fn described(mut asked: Asked<'_>) -> io::Result<Vec<Vec<u8>>> {
     let mut words = std::mem::take(&mut asked.words);
     if let Some(last) = words.last_mut() {

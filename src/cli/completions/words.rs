@@ -1,6 +1,6 @@
-//! Words as a shell reads them: what is typed so far, and a name put where the cursor is.
+//! Words in shell syntax: splitting a typed line, and quoting a name for the cursor position.
 
-/// In which quotes a text ends.
+/// Quotes that are open at the end of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Quotes {
     None,
@@ -8,7 +8,7 @@ pub(super) enum Quotes {
     Double,
 }
 
-/// What the shell makes of one word, and in which quotes it ends.
+/// Returns the meaning of a word in the shell, and the quotes that are open at its end.
 pub(super) fn meant(word: &[u8]) -> (Vec<u8>, Quotes) {
     let (mut text, mut quotes) = (Vec::new(), Quotes::None);
     let mut bytes = word.iter().copied().peekable();
@@ -17,7 +17,7 @@ pub(super) fn meant(word: &[u8]) -> (Vec<u8>, Quotes) {
             (Quotes::None, b'\'') => quotes = Quotes::Single,
             (Quotes::None, b'"') => quotes = Quotes::Double,
             (Quotes::Single, b'\'') | (Quotes::Double, b'"') => quotes = Quotes::None,
-            // between double quotes it says nothing before most bytes
+            // Between double quotes a backslash is literal before most bytes.
             (Quotes::Double, b'\\')
                 if !bytes.peek().is_some_and(|next| b"\\\"$`".contains(next)) =>
             {
@@ -30,8 +30,8 @@ pub(super) fn meant(word: &[u8]) -> (Vec<u8>, Quotes) {
     (text, quotes)
 }
 
-/// The words of a line, as they were typed; the last one is that at its end, and empty after a
-/// blank.
+/// Splits a line into words as typed. The last word is the one at the cursor, and it is empty after
+/// a blank.
 pub(super) fn typed(line: &[u8]) -> Vec<&[u8]> {
     let is_within = |end: usize, begin: usize| {
         let before = &line[begin..end];
@@ -58,13 +58,13 @@ pub(super) fn typed(line: &[u8]) -> Vec<&[u8]> {
     words
 }
 
-/// The text so that bash takes it for itself, where it is typed within such quotes.
+/// Quotes text so that bash takes it literally within `quotes`.
 pub(super) fn quoted(text: &[u8], quotes: Quotes) -> Vec<u8> {
     let mut quoted = Vec::with_capacity(text.len());
     for byte in text {
         match (quotes, byte) {
             (Quotes::Single, b'\'') => quoted.extend(br"'\''"),
-            // which means a line of the history there, and cannot be escaped
+            // Within double quotes it refers to the history and cannot be escaped.
             (Quotes::Double, b'!') => quoted.extend(br#""'!'""#),
             (Quotes::Double, b'\\' | b'"' | b'$' | b'`') => quoted.extend([b'\\', *byte]),
             (Quotes::None, byte) if !is_plain(*byte) => quoted.extend([b'\\', *byte]),

@@ -1,4 +1,5 @@
-//! What the demo's nodes share: a few small files of text, some nested, and one of tens of MB.
+//! Files shared by the nodes of the demo: a few small text files, some nested, and one of tens of
+//! MB.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,11 +7,11 @@ use std::path::Path;
 
 use super::DemoError;
 
-/// The size of the one large file.
+/// Size of the one large file.
 pub(super) const FILM_BYTES: usize = 48 << 20;
-/// Its path in the mount.
+/// Path of the large file in the mount.
 pub(super) const FILM: &str = "films/harbour.bin";
-/// Which node shares it.
+/// Index of the node that shares the large file.
 pub(super) const FILM_OWNER: usize = 1;
 
 /// Fills the share of node `index`.
@@ -58,7 +59,7 @@ pub(super) fn fill_share(index: usize, name: &str, share: &Path) -> Result<(), D
     Ok(())
 }
 
-/// Bytes that nothing can compress, the same each time.
+/// Returns incompressible bytes, the same each time.
 fn film() -> Vec<u8> {
     let mut bytes = vec![0; FILM_BYTES];
     blake3::Hasher::new()
@@ -77,7 +78,7 @@ fn write(share: &Path, path: &str, bytes: &[u8], mode: u32) -> Result<(), DemoEr
     };
     fs::create_dir_all(folder).map_err(failed)?;
     fs::write(&full, bytes).map_err(failed)?;
-    // whatever the umask: what others may not read is not shared
+    // Independent of the umask, because files that others may not read are not shared.
     let mut opened = folder;
     while opened.starts_with(share) {
         fs::set_permissions(opened, fs::Permissions::from_mode(0o755)).map_err(failed)?;

@@ -1,8 +1,8 @@
-//! The folder that holds everything of a demo: a new one, or an empty one of the user's own.
+//! Folder of the demo: a new one, or an empty one of the user.
 //!
-//! Folders such as `/tmp` are shared with other users, who may put a folder or a link under a name
-//! that they expect. So nothing that exists is used unless it is the user's, and no mode is
-//! changed.
+//! Folders such as `/tmp` are shared with other users, who can create a folder or a link with a
+//! predictable name. An existing folder is therefore used only if it belongs to the user, and its
+//! mode is not changed.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use super::DemoError;
 use p2pfs_types::files::{PRIVATE_DIR_MODE, make_temporary_dir, path_of};
 
-/// The begin of the name of the folder that is made where the user names none.
+/// Prefix of the folder that is created if the user names none.
 const TEMPORARY_PREFIX: &str = "p2pfs-demo-";
-/// The right of the group and of others to change what is in a folder.
+/// Write permission of the group and of others.
 const WRITE_FOR_OTHERS: u32 = 0o022;
 
-/// Makes the folder that the user named, or takes it where it is the user's own and empty. Without
-/// a name, makes a temporary one.
+/// Creates the named folder, or uses it if it exists, belongs to the user and is empty. Without a
+/// name, creates a temporary folder.
 pub(super) fn make_folder(named: Option<&Path>) -> Result<PathBuf, DemoError> {
     let Some(named) = named else {
         return make_temporary_dir(TEMPORARY_PREFIX).map_err(|source| DemoError::Folder {
@@ -26,7 +26,7 @@ pub(super) fn make_folder(named: Option<&Path>) -> Result<PathBuf, DemoError> {
             source,
         });
     };
-    // without a slash at the end, which would follow a link there
+    // Without a trailing slash, which would follow a link.
     let folder: PathBuf = std::path::absolute(named)
         .unwrap_or_else(|_| named.to_owned())
         .components()
@@ -50,8 +50,8 @@ pub(super) fn make_folder(named: Option<&Path>) -> Result<PathBuf, DemoError> {
     }
 }
 
-/// Returns why an existing folder must not be used; none for an empty one that the user alone may
-/// change.
+/// Returns why an existing folder must not be used. Returns `None` for an empty folder that only
+/// the user may change.
 fn fault_of(folder: &Path) -> io::Result<Option<&'static str>> {
     if !fs::symlink_metadata(folder)?.is_dir() {
         return Ok(Some("it is not a folder"));
@@ -68,7 +68,7 @@ fn fault_of(folder: &Path) -> io::Result<Option<&'static str>> {
     Ok((!is_empty).then_some("it is not empty"))
 }
 
-/// Opens a folder, and fails at a link that took its place meanwhile.
+/// Opens a folder, and fails if a link has replaced it.
 fn open_folder(folder: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;

@@ -1,11 +1,10 @@
 //! `p2pfs demo`: a cluster of child processes on loopback, and a guided tour of it.
 //!
-//! Owns a folder with everything in it (shares, state, caches, mounts) and the daemons that it
-//! started; whatever happens, it stops them, takes their mounts away and removes the folder. The
-//! tour is made of the commands that a user would type. With `--once` each thing that it shows is
-//! checked.
+//! The demo owns one folder with all shares, state, caches and mounts, and the daemons that it
+//! started. In every case it stops the daemons, unmounts and removes the folder. The tour consists
+//! of commands that a user would type. With `--once`, each result is checked.
 
-/// Prints a line; fails where nobody reads it any more, which ends the demo as an error does.
+/// Prints a line. Fails if the output is no longer read, which ends the demo as an error.
 macro_rules! say {
     ($($text:tt)*) => {
         $crate::cli::demo::print_line(format_args!($($text)*))
@@ -46,54 +45,54 @@ pub struct DemoOptions {
     pub once: bool,
 }
 
-/// Why the tour ended early. Everything was cleaned up.
+/// Reason why the tour ended early. Everything was cleaned up.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// The folder named is one that the demo must not use.
+    /// The demo must not use the named folder.
     #[error("cannot use {} for the demo: {cause}; name a new folder", dir.display())]
     FolderRefused {
         dir: PathBuf,
-        /// What is wrong with it.
+        /// Reason for the refusal.
         cause: &'static str,
     },
-    /// A file or folder of the demo could not be made.
+    /// A file or folder of the demo could not be created.
     #[error("cannot make {}: {source}", path.display())]
     Folder {
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
-    /// A node did not start; what it said last is its own advice.
+    /// A node did not start. Its last message includes the remedy.
     #[error("{node} did not start: {said}")]
     NodeFailed {
         node: String,
-        /// Its last words.
+        /// Last message of the node.
         said: String,
     },
     /// A command of the tour failed.
     #[error("{command}: {said}")]
     Command {
-        /// As it was typed.
+        /// Command as typed.
         command: String,
-        /// What it said.
+        /// Error output of the command.
         said: String,
     },
-    /// Something shown is not as it should be.
+    /// A shown result is wrong.
     #[error("not as promised: {what}")]
     Broken { what: String },
-    /// Nobody reads what it shows, or there is no room for it.
+    /// Standard output is closed or full.
     #[error("standard output: {0}")]
     Output(io::Error),
-    /// Ctrl-C, or a request to end.
+    /// Interrupted by Ctrl-C or another ending signal.
     #[error("interrupted")]
     Interrupted,
 }
 
-/// Set by the first signal, so that the cleaning up is never cut short; looked at between and
-/// during the steps.
+/// Flag set by the first signal, so that the cleanup is never interrupted. It is checked between
+/// and during the steps.
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// Whether the user wants the demo to end.
+/// Returns whether the user wants the demo to end.
 fn is_interrupted() -> bool {
     INTERRUPTED
         .get()
@@ -103,7 +102,7 @@ fn is_interrupted() -> bool {
 /// Runs the demo to its end.
 ///
 /// # Errors
-/// [`DemoError`], after cleaning up. Ctrl-C once the tour is over is the normal end.
+/// [`DemoError`], after the cleanup. Ctrl-C after the tour is the normal end.
 pub fn run(options: &DemoOptions) -> Result<(), CliError> {
     let _set = INTERRUPTED.set(ending::noted()?);
     tour(options).map_err(|error| match error {
@@ -131,7 +130,7 @@ fn print_line(text: fmt::Arguments<'_>) -> Result<(), DemoError> {
     writeln!(io::stdout(), "{text}").map_err(DemoError::Output)
 }
 
-/// Until somebody ends it.
+/// Waits until the user ends the demo.
 fn stay(cluster: &DemoCluster) -> Result<(), DemoError> {
     cluster.describe()?;
     while !is_interrupted() {

@@ -1,4 +1,4 @@
-//! The demo's daemons: started as a user would start them, each with a folder of its own.
+//! Daemons of the demo: started as a user would start them, each in its own folder.
 
 use std::fs;
 use std::io::Read;
@@ -19,12 +19,12 @@ use super::{DemoError, DemoOptions, is_interrupted};
 use p2pfs_types::files::mountinfo::{self, MOUNTINFO};
 use p2pfs_types::files::open_private;
 
-/// How long a daemon may take to say farewell and unmount before it is killed.
+/// How long a daemon may take to leave and unmount before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
-/// How often a child is looked at.
+/// Interval between checks of a child process.
 const LOOK_PERIOD: Duration = Duration::from_millis(10);
 
-/// The daemons and the folder that holds all of them.
+/// The daemons and the folder that contains all of them.
 pub struct DemoCluster {
     pub(super) folder: PathBuf,
     pub(super) nodes: Vec<DemoNode>,
@@ -55,14 +55,14 @@ impl DemoNode {
         self.home.join("log")
     }
 
-    /// A command of this program, asked of this node.
+    /// Returns a command of this program for this node.
     pub(super) fn command(&self, arguments: &[&str]) -> Result<Command, DemoError> {
         let mut command = Command::new(this_program()?);
         command.args(arguments).arg("--socket").arg(self.socket());
         Ok(command)
     }
 
-    /// The last line of the node's log: the daemon ends with what is wrong and what to do.
+    /// Returns the last line of the node's log, which states the problem and the remedy.
     fn last_words(&self) -> String {
         let log = fs::read_to_string(self.log()).unwrap_or_default();
         log.lines()
@@ -80,7 +80,8 @@ fn this_program() -> Result<PathBuf, DemoError> {
 }
 
 impl DemoCluster {
-    /// Makes the folder, fills the shares and starts the daemons, each knowing the first.
+    /// Creates the folder, fills the shares and starts the daemons. Each one gets the first as its
+    /// seed.
     pub(super) fn start(options: &DemoOptions) -> Result<Self, DemoError> {
         let folder = make_folder(options.dir.as_deref())?;
         let mut cluster = Self {
@@ -134,7 +135,7 @@ impl DemoCluster {
         Ok(node)
     }
 
-    /// Waits until the node is mounted; its address is what the next ones are told.
+    /// Waits until the node is mounted. Returns its address, which is the seed of the next nodes.
     fn await_start(&mut self, index: usize) -> Result<String, DemoError> {
         let node = &self.nodes[index];
         let waited = run(&mut node.command(&["wait", "--mounted", "--timeout", "30s"])?);
@@ -155,7 +156,7 @@ impl DemoCluster {
         Ok(address)
     }
 
-    /// How to look around by hand.
+    /// Prints commands for exploring the cluster.
     pub(super) fn describe(&self) -> Result<(), DemoError> {
         let first = &self.nodes[0];
         say!("\nThe nodes stay up. In another terminal:\n")?;
@@ -173,7 +174,7 @@ impl DemoCluster {
         say!("\nCtrl-C stops them and removes {}", self.folder.display())
     }
 
-    /// Stops every daemon, takes away what mount is left and removes the folder.
+    /// Stops all daemons, removes remaining mounts and removes the folder.
     pub(super) fn stop(&mut self) -> Result<(), DemoError> {
         self.is_stopped = true;
         for node in &self.nodes {
@@ -234,7 +235,7 @@ fn spawn_daemon(node: &DemoNode, secret: &Path, seed: Option<&str>) -> Result<Ch
         .arg(node.home.join("cache"))
         .args(["--cache-size", "1GiB"]);
     command.args(seed.map(|seed| ["--seed", seed]).into_iter().flatten());
-    // what this user has set for a node of their own is none of these nodes' business
+    // Settings of the user's own node must not affect these nodes.
     let settings = std::env::vars_os().map(|(name, _)| name).filter(|name| {
         let name = name.as_bytes();
         name.starts_with(b"P2PFS_") || name.starts_with(b"P2P_")
@@ -244,7 +245,7 @@ fn spawn_daemon(node: &DemoNode, secret: &Path, seed: Option<&str>) -> Result<Ch
     }
     command.env("P2PFS_LAN_MDNS", "false").env("NO_COLOR", "1");
     command.stdin(Stdio::null()).stdout(log).stderr(log_twin);
-    // Ctrl-C reaches the demo alone, which then stops them in order
+    // Ctrl-C reaches only the demo, which then stops the daemons in order.
     ending::bind(&mut command);
     command.spawn().map_err(|source| DemoError::NodeFailed {
         node: node.name.clone(),
@@ -252,7 +253,7 @@ fn spawn_daemon(node: &DemoNode, secret: &Path, seed: Option<&str>) -> Result<Ch
     })
 }
 
-/// Runs a command to its end; its output is the result.
+/// Runs a command to its end and returns its output.
 pub(super) fn run(command: &mut Command) -> Result<Output, DemoError> {
     let typed = typed(command);
     let failed = |said: String| DemoError::Command {
@@ -302,7 +303,7 @@ pub(super) fn run_json(command: &mut Command) -> Result<serde_json::Value, DemoE
     })
 }
 
-/// The command as a user would type it.
+/// Returns the command as a user would type it.
 pub(super) fn typed(command: &Command) -> String {
     let program = Path::new(command.get_program())
         .file_name()
@@ -337,12 +338,12 @@ fn ended_by(mut child: Child, deadline: Instant) -> bool {
 }
 
 fn detach(mount: &Path) {
-    // where the daemon has unmounted, as it should, this fails and nothing is lost
+    // If the daemon has already unmounted, as it should, this fails harmlessly.
     let _absent = rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH);
 }
 
-/// Removes the folder unless something is still mounted beneath: what is seen through a mount
-/// belongs to others.
+/// Removes the folder unless a mount remains beneath it, because files seen through a mount belong
+/// to other nodes.
 fn remove_folder(folder: &Path) -> Result<(), DemoError> {
     let list = fs::read(MOUNTINFO).unwrap_or_default();
     if let Some(left) = mounted_beneath(&list, folder) {
@@ -355,7 +356,7 @@ fn remove_folder(folder: &Path) -> Result<(), DemoError> {
     })
 }
 
-/// A mount at the folder or beneath it, in a list as of proc_pid_mountinfo(5).
+/// Finds a mount at the folder or beneath it, in a list as in proc_pid_mountinfo(5).
 fn mounted_beneath(list: &[u8], folder: &Path) -> Option<PathBuf> {
     let mut points = list
         .split(|byte| *byte == b'\n')

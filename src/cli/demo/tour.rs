@@ -1,4 +1,4 @@
-//! The tour: what a user would type, what comes of it, and whether that is right.
+//! Tour: commands that a user would type, their results, and checks of these results.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,27 +9,28 @@ use super::DemoError;
 use super::files::{FILM, FILM_BYTES, FILM_OWNER};
 use super::nodes::{DemoCluster, DemoNode, run, run_json, typed};
 
-/// A walk through a running cluster.
+/// Tour of a running cluster.
 pub struct Tour<'a> {
     cluster: &'a mut DemoCluster,
 }
 
-/// How a read of the large file went.
+/// Measurement of a read of the large file.
 struct Reading {
     seconds: f64,
     received_bytes: u64,
 }
 
 impl<'a> Tour<'a> {
-    /// A tour of the cluster.
+    /// Creates a tour of the cluster.
     pub fn new(cluster: &'a mut DemoCluster) -> Self {
         Self { cluster }
     }
 
-    /// Shows everything in turn; ends at the first thing that is not as promised.
+    /// Shows all steps in order and ends at the first wrong result.
     ///
     /// # Errors
-    /// [`DemoError::Broken`] and [`DemoError::Command`] say which; [`DemoError::Interrupted`].
+    /// [`DemoError::Broken`] or [`DemoError::Command`] for a failed step, and
+    /// [`DemoError::Interrupted`].
     pub fn walk(&mut self) -> Result<(), DemoError> {
         self.show_union()?;
         let copy = self.cluster.folder.join("copy-of-the-film");
@@ -49,7 +50,7 @@ impl<'a> Tour<'a> {
         &self.cluster.nodes[0]
     }
 
-    /// Every file of every node on every mount.
+    /// Shows that every mount has the files of all nodes.
     fn show_union(&self) -> Result<(), DemoError> {
         headline("one folder, the files of all nodes")?;
         let mut union = Vec::new();
@@ -80,7 +81,7 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    /// A copy of what another node has, equal to its source.
+    /// Copies a file of another node and compares it with its source.
     fn show_copy(&self, copy: &Path) -> Result<Reading, DemoError> {
         headline("copying what another node has")?;
         let mut cp = Command::new("cp");
@@ -121,7 +122,7 @@ impl<'a> Tour<'a> {
         Ok(lines)
     }
 
-    /// The same again, from the local cache.
+    /// Reads the same file again, from the local cache.
     fn show_cached_read(&self, copy: &Path) -> Result<Reading, DemoError> {
         headline("reading it again")?;
         let mut compare = Command::new("cmp");
@@ -132,7 +133,7 @@ impl<'a> Tour<'a> {
         Ok(reading)
     }
 
-    /// Where the bytes are and why the name shows them.
+    /// Shows the holders of the file and why the name shows it.
     fn show_provenance(&self) -> Result<(), DemoError> {
         headline("where it comes from")?;
         let why = run_json(&mut self.first().command(&["why", FILM, "--json"])?)?;
@@ -150,7 +151,7 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    /// Runs a command and says how long it took and what it brought over the network.
+    /// Runs a command and measures its time and its bytes from the network.
     fn timed(&self, command: &mut Command) -> Result<Reading, DemoError> {
         let before = self.received_bytes()?;
         let start = Instant::now();

@@ -1,9 +1,8 @@
-//! `p2pfs legacy-shell`: the prompt of the older program, word for word, over a node of this one.
+//! `p2pfs legacy-shell`: the prompt of the older program, word for word, with a p2pfs node.
 //!
-//! Asks for a folder and members (or takes them from `P2P_FOLDER` and `P2P_CLUSTER`), starts a
-//! daemon without a mount that shares the folder with them (`node`), and ends it with the shell.
-//! Nothing of it stays but the files that were fetched, which go into the folder, as they always
-//! did.
+//! It asks for a folder and members, or takes them from `P2P_FOLDER` and `P2P_CLUSTER`. It starts a
+//! daemon without a mount that shares the folder with the members (`node`), and ends it with the
+//! shell. Only the fetched files remain, which go into the folder, as in the older program.
 
 mod node;
 mod settings;
@@ -19,7 +18,7 @@ use crate::daemon::config::Seed;
 
 pub(super) fn run() -> Result<(), CliError> {
     let stdin = io::stdin();
-    // not locked: what others fetch is told while a line is waited for
+    // Not locked: transfers to others are reported while the prompt waits for a line.
     let (mut input, mut output) = (stdin.lock(), io::stdout());
     let Some((folder, members)) = folder_and_members(&mut input, &mut output)? else {
         return Ok(());
@@ -32,8 +31,8 @@ pub(super) fn run() -> Result<(), CliError> {
     Ok(())
 }
 
-/// The folder and the members, asked for unless both are in the environment. None where the input
-/// ends before.
+/// Returns the folder and the members, and asks for them unless both are in the environment.
+/// Returns `None` if the input ends early.
 fn folder_and_members(
     input: &mut impl BufRead,
     output: &mut impl Write,
@@ -97,7 +96,7 @@ fn ask_members(input: &mut impl BufRead, output: &mut impl Write) -> Result<Vec<
     Ok(members)
 }
 
-/// The next line without the blanks around it; none at the end of the input.
+/// Returns the next line without surrounding blanks, or `None` at the end of the input.
 fn next_line(
     input: &mut impl BufRead,
     output: &mut impl Write,

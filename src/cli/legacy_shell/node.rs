@@ -1,4 +1,4 @@
-//! The node behind the legacy shell: what is asked of it, and what is told of it.
+//! Node of the legacy shell: requests to it, and reports about it.
 
 use std::fs;
 use std::io::Write;
@@ -16,11 +16,11 @@ use crate::daemon::control::{
     Call, EventKind, PeerInfo, PeerState, Peers, Plane, ShareInfo, ShareState, Shares,
 };
 
-/// How long the prompt waits for the folder to be read.
+/// How long the prompt waits until the folder is read.
 const FOLDER_WAIT: Duration = Duration::from_secs(10);
 const FOLDER_PAUSE: Duration = Duration::from_millis(100);
 
-/// The node of one shell.
+/// Node of one shell.
 pub(super) struct ShellNode {
     daemon: OwnDaemon,
     folder: PathBuf,
@@ -28,10 +28,10 @@ pub(super) struct ShellNode {
 }
 
 impl ShellNode {
-    /// Starts it, and tells from now on what others fetch from it.
+    /// Starts the node, and reports transfers to others from now on.
     ///
     /// # Errors
-    /// What the daemon says last where it does not start.
+    /// The last message of the daemon if it does not start.
     pub(super) fn start(
         folder: PathBuf,
         members: Vec<Seed>,
@@ -66,8 +66,8 @@ impl ShellNode {
         Ok(node)
     }
 
-    /// Waits until what is in the folder can be given, as the older program could at once; a large
-    /// folder goes on being read behind the prompt.
+    /// Waits until the files in the folder can be sent, which the older program could do at once. A
+    /// large folder continues to be read behind the prompt.
     fn wait_for_the_folder(&self) {
         let ends = Instant::now() + FOLDER_WAIT;
         while Instant::now() < ends {
@@ -81,7 +81,7 @@ impl ShellNode {
         }
     }
 
-    /// The answer of the daemon; that nothing is there where it has none.
+    /// Returns the answer of the daemon, or an empty answer on failure.
     fn call<T: DeserializeOwned + Default>(&self, call: &Call) -> T {
         let client = self.daemon.client().ok();
         client
@@ -89,7 +89,7 @@ impl ShellNode {
             .unwrap_or_default()
     }
 
-    /// The members as they were typed, then those that were heard besides.
+    /// Lists the members as typed, then other peers that answered.
     pub(super) fn list(&self, output: &mut impl Write) -> Result<(), CliError> {
         let peers: Peers = self.call(&Call::Peers {});
         let is_heard =
@@ -110,7 +110,7 @@ impl ShellNode {
         Ok(())
     }
 
-    /// Nobody having it prints nothing, as it always did.
+    /// Fetches a file. Prints nothing if no node has it, like the older program.
     pub(super) fn get(&self, name: &str, output: &mut impl Write) -> Result<(), CliError> {
         let base = name.rsplit('/').next().unwrap_or(name);
         let target = self.folder.join(base).display().to_string();
@@ -126,7 +126,7 @@ impl ShellNode {
     }
 }
 
-/// The words of the older program, for a file on its way to another.
+/// Returns the messages of the older program for a file that is being sent.
 fn words_for(event: &EventKind) -> &'static [&'static str] {
     match event {
         EventKind::GiveStarted(_) => &[

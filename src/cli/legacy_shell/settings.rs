@@ -1,4 +1,5 @@
-//! The older program's settings, where it looked for them: the environment, then `config.yml`.
+//! Settings of the older program, from the places where it looked for them: the environment, then
+//! `config.yml`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,9 +7,10 @@ use std::io;
 
 use super::super::error::CliError;
 
-/// Where it looked, in this order.
+/// Configuration files of the older program, in order.
 const FILES: [&str; 2] = ["config.yml", "configs/config.yml"];
-/// Its keys, with the variables that go before them and what holds where nothing is said.
+/// Keys of the older program, with their environment variables, which take precedence, and their
+/// defaults.
 const KEYS: [(&str, &str, &str); 4] = [
     ("host", "P2P_HOST", "127.0.0.1"),
     ("port", "P2P_PORT", "1378"),
@@ -16,15 +18,15 @@ const KEYS: [(&str, &str, &str); 4] = [
     ("waiting", "P2P_WAITING", "100"),
 ];
 
-/// What holds, by variable.
+/// Values by environment variable.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct OldSettings(BTreeMap<&'static str, String>);
 
 impl OldSettings {
-    /// Reads both.
+    /// Reads the environment and the file.
     ///
     /// # Errors
-    /// Where a file is there and cannot be read.
+    /// If a file exists and cannot be read.
     pub(super) fn read() -> Result<Self, CliError> {
         let mut text = String::new();
         for file in FILES {
@@ -48,10 +50,11 @@ impl OldSettings {
         Self(values.into())
     }
 
-    /// Where to listen. A host that is a name made the older program listen on all addresses.
+    /// Returns the listen address. If the host is a name, this is all addresses, as in the older
+    /// program.
     ///
     /// # Errors
-    /// Where the port is none.
+    /// If the port is invalid.
     pub(super) fn listen(&self) -> Result<String, CliError> {
         let any = std::net::Ipv4Addr::UNSPECIFIED;
         let ip = self.0["P2P_HOST"].parse().unwrap_or(any);
@@ -62,14 +65,14 @@ impl OldSettings {
         Ok(format!("{ip}:{port}"))
     }
 
-    /// The times, as the daemon takes them.
+    /// Returns the times as environment variables for the daemon.
     pub(super) fn times(&self) -> impl Iterator<Item = (&str, &str)> {
         let times = ["P2P_PERIOD", "P2P_WAITING"];
         times.into_iter().map(|name| (name, self.0[name].as_str()))
     }
 }
 
-/// The value of a key of the outermost level; the file has no other.
+/// Returns the value of a top-level key; the file has no other levels.
 fn value_in(file: &str, key: &str) -> Option<String> {
     let found = file.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;

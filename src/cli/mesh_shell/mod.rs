@@ -1,8 +1,9 @@
-//! `p2pfs mesh-shell`: the prompt of the older mesh program, over a node of this one.
+//! `p2pfs mesh-shell`: the prompt of the older mesh program, with a p2pfs node.
 //!
-//! Takes a port and the address of a peer, starts a daemon without a mount that speaks to the mesh
-//! (`node`), shows what happens in the older program's words (`words`), and ends it with the shell.
-//! Nothing of it stays but the files that came, in the folder `downloads`, as they always did.
+//! It takes a port and the address of a peer, and starts a daemon without a mount that speaks the
+//! mesh protocol (`node`). It shows events in the words of the older program (`words`) and ends the
+//! daemon with the shell. Only received files remain, in the folder `downloads`, as in the older
+//! program.
 
 mod node;
 mod words;
@@ -54,7 +55,7 @@ pub(super) fn run(options: &MeshShellOptions) -> Result<(), CliError> {
             }
             ("/send", path) if !path.is_empty() => send(&node, Path::new(path), &mut output)?,
             ("", _) => {}
-            // also a word after a slash that means nothing here
+            // Includes unknown words after a slash.
             _ => say(&node, typed),
         }
         output.flush()?;
@@ -81,7 +82,7 @@ fn ask(
 
 fn say(node: &MeshNode, text: &str) {
     let text = text.to_owned();
-    // nobody being there to hear it was never an error
+    // As in the older program, it is not an error if no peer is connected.
     let _unheard: Result<Said, CliError> = node.call(&Call::Say { text });
 }
 

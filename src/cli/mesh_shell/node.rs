@@ -1,4 +1,4 @@
-//! The node behind the mesh shell: what is asked of it, and what is told of it.
+//! Node of the mesh shell: requests to it, and reports about it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,21 +11,21 @@ use super::super::own_daemon::{OwnDaemon, OwnDaemonOptions, patient_client};
 use super::{MeshShellOptions, words};
 use crate::daemon::control::{Call, MeshInfo, Named, SendDone};
 
-/// Where files go, from the directory that the shell is started in.
+/// Folder of received files, in the directory in which the shell was started.
 const DOWNLOADS: &str = "downloads";
-/// As many peers as the older program takes.
+/// Maximum number of peers, as in the older program.
 pub(super) const PEERS_MAX: u32 = 10;
 
-/// The node of one shell.
+/// Node of one shell.
 pub(super) struct MeshNode {
     daemon: OwnDaemon,
 }
 
 impl MeshNode {
-    /// Starts it, and shows from now on what happens.
+    /// Starts the node, and shows events from now on.
     ///
     /// # Errors
-    /// What the daemon says last where it does not start, or cannot listen.
+    /// The last message of the daemon if it does not start or cannot listen.
     pub(super) fn start(options: &MeshShellOptions) -> Result<Self, CliError> {
         let own = OwnDaemonOptions {
             name: "mesh",

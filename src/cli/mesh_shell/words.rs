@@ -1,4 +1,4 @@
-//! The words of the older mesh program.
+//! Messages of the older mesh program.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::super::text::{escape, printable};
 use crate::daemon::control::{Event, EventKind, MeshInfo, MeshPeerInfo, PushInfo, SendDone};
 use p2pfs_types::id::NodeName;
 
-/// A line as the older program begins it: when, and what it is about.
+/// Formats a line of the older program with its time and subject.
 fn line(at: Timestamp, about: &str, text: &str) -> String {
     format!("[{}] [{about}] {text}", clock(at))
 }
@@ -58,13 +58,13 @@ pub(super) fn peers(info: &MeshInfo) -> Vec<String> {
     lines
 }
 
-/// What happened; `info` is asked only where the words need more.
+/// Formats an event. `info` is called only if the message needs it.
 pub(super) fn event(event: &Event, seed: Option<&str>, info: impl Fn() -> MeshInfo) -> Vec<String> {
     let told = |about: &str, text: String| vec![line(event.time, about, &text)];
     match &event.what {
         EventKind::MeshUp(peer) => up(event.time, peer, seed, &info()),
         EventKind::MeshDown(peer) => match &peer.why {
-            // one that was never there has no other name than its address
+            // A peer that never connected has no name except its address.
             Some(why) if peer.peer == peer.address => {
                 let (address, why) = (printable(&peer.address), printable(why));
                 told("ERROR", format!("Failed to connect to {address}: {why}"))

@@ -1,4 +1,4 @@
-//! `p2pfs top`: what is fetched and who reads what, once or live.
+//! `p2pfs top`: transfers and readers, once or live.
 
 mod rows;
 mod view;
@@ -18,7 +18,7 @@ use super::text::colour_wanted;
 use crate::daemon::config::units;
 use crate::daemon::control::{Call, Client, Top};
 
-/// How soon a signal ends the view.
+/// Maximum delay until a signal ends the view.
 const SIGNAL_LOOK: Duration = Duration::from_millis(200);
 
 /// The flags of `p2pfs top`.
@@ -68,11 +68,12 @@ fn print_lines(
     }
 }
 
-/// Shows it until the user has seen enough; the terminal is then as it was, also after a panic.
+/// Shows the live view until the user ends it. The terminal is restored afterwards, even after a
+/// panic.
 fn watch(client: &mut Client, interval: Duration) -> Result<(), CliError> {
-    // whoever cannot be asked is told so before the screen is taken
+    // If the daemon does not answer, the error is printed before the screen changes.
     let first = look(client)?;
-    // a signal only sets this, so that the terminal is always given back as it was
+    // A signal only sets this flag, so that the terminal is always restored.
     let ended = ending::noted()?;
     let mut terminal = ratatui::try_init()?;
     let watched = draw_until_ended(client, first, interval, &mut terminal, &ended);
@@ -104,7 +105,7 @@ fn draw_until_ended(
     }
 }
 
-/// A key that was pressed meanwhile. A new size of the terminal is seen at the next drawing.
+/// Returns a key pressed within `patience`. A resized terminal takes effect at the next drawing.
 fn next_key(patience: Duration) -> Result<Option<KeyEvent>, CliError> {
     match event::poll(patience) {
         Ok(false) => return Ok(None),

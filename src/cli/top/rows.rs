@@ -1,4 +1,4 @@
-//! What `p2pfs top` shows, as lines and columns of printable text.
+//! Content of `p2pfs top`, as lines and columns of printable text.
 
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
@@ -8,16 +8,16 @@ use crate::daemon::control::{
     PeerInfo, ReadFileInfo, ReaderInfo, Top, TransferInfo, WaitInfo, WaitingFor,
 };
 
-/// Files shown of one reader; the rest is counted.
+/// Maximum number of shown files per reader; the others are counted.
 const FILES_SHOWN_MAX: usize = 4;
 
-/// One part of what is shown.
+/// One section of the display.
 pub(super) struct Part {
     pub heading: &'static [&'static str],
-    /// The columns that are aligned to the right; the last one takes what room there is.
+    /// Right-aligned columns. The last column takes the remaining width.
     pub right: &'static [usize],
     pub rows: Vec<Vec<String>>,
-    /// What is said where there are none.
+    /// Text if there are no rows.
     pub nothing: &'static str,
 }
 
@@ -34,7 +34,7 @@ pub(super) fn print(top: &Top, output: &mut Output) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The node as a whole, in one line.
+/// Summarizes the node in one line.
 pub(super) fn summary(top: &Top) -> String {
     let (traffic, cache) = (&top.traffic, &top.cache);
     format!(
@@ -48,7 +48,7 @@ pub(super) fn summary(top: &Top) -> String {
     )
 }
 
-/// Readers, transfers and peers, in this order.
+/// Returns the sections: readers, transfers and peers, in this order.
 pub(super) fn parts(top: &Top) -> [Part; 3] {
     [
         Part {
@@ -84,10 +84,10 @@ fn rate(bytes: u64) -> String {
     format!("{}/s", human_bytes(bytes))
 }
 
-/// A line for the process with the file it read last, and one for each other file it has open.
+/// Returns a row for the process with its first file, and one for each other open file.
 fn reader_rows(reader: &ReaderInfo) -> Vec<Vec<String>> {
     let mut files: Vec<&ReadFileInfo> = reader.files.iter().collect();
-    // those that it waits for come first, then what is open
+    // Files that the process waits for come first, then open ones.
     files.sort_by_key(|file| (file.waiting.is_none(), file.open == 0));
     let open = files.iter().filter(|file| file.open > 0).count();
     let shown = open.clamp(1, FILES_SHOWN_MAX).min(files.len());

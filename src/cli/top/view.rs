@@ -1,4 +1,4 @@
-//! The live view of `p2pfs top`: the same lines and columns, drawn to fit the terminal.
+//! Live view of `p2pfs top`: the same lines and columns, fitted to the terminal.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -34,8 +34,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, top: &Top, coloured: bool) {
     frame.render_widget(Line::from("q: quit").dim(), bottom);
 }
 
-/// How many lines each part gets, a blank line before it and its heading included: what it needs
-/// where there is room, else a fair share.
+/// Returns the height of each section, including its heading and a preceding blank line. Each gets
+/// what it needs if there is room, otherwise a fair share.
 fn heights(parts: &[Part; 3], room: u16) -> [u16; 3] {
     let needed = |part: &Part| {
         u16::try_from(part.rows.len() + 2)
@@ -44,7 +44,7 @@ fn heights(parts: &[Part; 3], room: u16) -> [u16; 3] {
     };
     let mut given = [0; 3];
     let mut left = room;
-    // the smallest wish first, so that what it leaves goes to the others
+    // The smallest need first, so that its remainder goes to the others.
     let mut order = [0, 1, 2];
     order.sort_by_key(|part| needed(&parts[*part]));
     for (place, part) in order.into_iter().enumerate() {
