@@ -17,7 +17,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// daemon hangs.
 const PATIENCE_AT_HAND: Duration = Duration::from_secs(15);
 
-/// What every command that asks the daemon takes; where a command has parts, before them or behind.
+/// Arguments of every command that calls the daemon. They may precede or follow a subcommand.
 #[derive(Debug, Clone, Args)]
 pub struct Reporting {
     /// The daemon's control socket [default: the user's own daemon, else the system's]
