@@ -41,13 +41,13 @@ pub struct CacheOptions {
 
 #[derive(Debug, Clone, Subcommand)]
 enum Action {
-    /// List what it holds
+    /// List its content
     Ls,
-    /// Empty it, but for what is pinned or open
+    /// Remove all files except pinned and open ones
     Clear,
     /// Check every byte in it
     Verify,
-    /// Give it another size, until the next start
+    /// Change its size, until the next start
     Resize {
         /// The new size, such as 20GiB
         #[arg(value_parser = units::parse_positive_size)]
@@ -75,7 +75,7 @@ pub struct PrefetchOptions {
     #[arg(required = true, value_name = "PATH")]
     #[arg(add = ArgValueCompleter::new(complete::shared_names))]
     paths: Vec<OsString>,
-    /// Also where the network is metered
+    /// Even if the network is metered
     #[arg(long)]
     anyway: bool,
 }

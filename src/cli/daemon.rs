@@ -25,19 +25,19 @@ pub struct DaemonOptions {
         hide_env_values = true
     )]
     pub config: Option<PathBuf>,
-    /// Check the configuration, print what it comes to, and do nothing else
+    /// Check the configuration, print the result, and do nothing else
     #[arg(long)]
     pub check_config: bool,
-    /// With --check-config: print nothing where it is right
+    /// With --check-config: print nothing if it is right
     #[arg(long, requires = "check_config")]
     pub quiet: bool,
-    /// What this node calls itself [default: the host's name]
+    /// The name of this node [default: the host's name]
     #[arg(long)]
     pub name: Option<NodeName>,
     /// Where to listen, UDP and TCP [default: 0.0.0.0:1378]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
-    /// A node to say hello to; may be repeated, and replaces those of the configuration
+    /// A node to contact first; may be repeated, and replaces those of the configuration
     #[arg(long = "seed", value_name = "ADDR:PORT")]
     pub seeds: Vec<Seed>,
     /// A folder to share; may be repeated, and adds to those of the configuration
@@ -64,7 +64,7 @@ pub struct DaemonOptions {
     /// Share the folders of the command line without a question, also a folder of the system
     #[arg(long)]
     pub yes: bool,
-    /// End when the program that starts this one ends, which has this number
+    /// End when the parent process, which has this number, ends
     #[arg(long, value_name = "PID")]
     pub end_with: Option<u32>,
     /// Speak to legacy peers, and share the folders of the command line with them

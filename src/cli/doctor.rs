@@ -36,7 +36,7 @@ pub type LookAtDevice = fn() -> Result<(), (io::Error, &'static str)>;
 pub struct DoctorOptions {
     #[command(flatten)]
     reporting: Reporting,
-    /// The configuration of the daemon, where it does not run
+    /// The configuration of the daemon, if it does not run
     #[arg(
         long,
         value_name = "FILE",

@@ -13,7 +13,7 @@ use crate::daemon::control::{Breaks, Call, Event, EventKind, FetchInfo, GiveInfo
 pub struct EventsOptions {
     #[command(flatten)]
     reporting: Reporting,
-    /// Stay, and show what happens from now on, too
+    /// Continue to show new events
     #[arg(short, long)]
     follow: bool,
 }

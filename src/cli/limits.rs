@@ -14,7 +14,7 @@ use crate::daemon::control::{Call, Limits};
 pub struct LimitsOptions {
     #[command(flatten)]
     reporting: Reporting,
-    /// The most that is sent, until the next start: a rate such as 1MiB/s, or none
+    /// The maximum upload rate, until the next start: such as 1MiB/s, or none
     #[arg(
         long,
         value_name = "RATE",
@@ -22,7 +22,7 @@ pub struct LimitsOptions {
         allow_hyphen_values = true
     )]
     up: Option<RateLimit>,
-    /// The most that is fetched, until the next start
+    /// The maximum download rate, until the next start
     #[arg(
         long,
         value_name = "RATE",
@@ -30,10 +30,10 @@ pub struct LimitsOptions {
         allow_hyphen_values = true
     )]
     down: Option<RateLimit>,
-    /// Whether the network costs by the byte, so that nothing is fetched that no program reads
+    /// Whether the network is metered, so that only bytes that a program reads are fetched
     #[arg(long, value_name = "on|off", value_parser = on_or_off(), conflicts_with = "configured")]
     metered: Option<bool>,
-    /// Set all as the configuration has them
+    /// Set all limits as in the configuration
     #[arg(long)]
     configured: bool,
 }

@@ -65,7 +65,7 @@ struct Cli {
 pub enum Command {
     /// Run the daemon in the foreground
     Daemon(daemon::DaemonOptions),
-    /// Show what p2pfs does, with some nodes on this machine
+    /// Demonstrate p2pfs with some nodes on this machine
     Demo(demo::DemoOptions),
     /// Wait until the daemon answers, is mounted, has peers or lists a file
     Wait(wait::WaitOptions),
@@ -77,55 +77,55 @@ pub enum Command {
     Join(trust::JoinOptions),
     /// Leave the cluster for good
     Leave(trust::LeaveOptions),
-    /// Put a node out of the cluster for good
+    /// Expel a node from the cluster for good
     Expel(trust::ExpelOptions),
     /// Give the members a fresh secret
     Rotate(connect::Reporting),
-    /// Let nobody but one node have files listed at and below a path
+    /// Let only one node list files at and below a path
     Own(trust::OwnOptions),
-    /// Drop the entries of a node that will not come back
+    /// Drop the entries of a node that is gone for good
     Forget(trust::ForgetOptions),
-    /// Show who is in the cluster, since when, by whose word
+    /// Show the members of the cluster, and when and by which node each was admitted
     Trust(connect::Reporting),
-    /// Show how this node is
+    /// Show the state of this node
     Status(connect::Reporting),
     /// Show the other nodes
     Peers(connect::Reporting),
-    /// Tell how long another node takes to answer
+    /// Measure the round-trip time to another node
     Ping(ping::PingOptions),
-    /// Look for what keeps this node from its work, and say what to do
+    /// Check this node for problems, with remedies
     Doctor(doctor::DoctorOptions),
     /// Show the settings in force
     Config(settings::ConfigOptions),
-    /// Show or set how fast bytes may go between nodes
+    /// Show or set the limits of the transfer rates
     Limits(limits::LimitsOptions),
-    /// Show what is fetched and who reads what
+    /// Show transfers and readers
     Top(top::TopOptions),
     /// List the shared files
     Ls(namespace::LsOptions),
     /// Fetch a file without the mount
     Get(get::GetOptions),
-    /// Tell why a name shows its content
+    /// Explain why a name shows its content
     Why(namespace::WhyOptions),
     /// Bring files into the cache
     Prefetch(cache::PrefetchOptions),
-    /// Keep files in the cache
+    /// Pin files, so that they stay in the cache
     Pin(cache::PinOptions),
-    /// Keep files in the cache no more
+    /// Unpin files
     Unpin(cache::PinOptions),
     /// List, empty, check or resize the cache
     Cache(cache::CacheOptions),
-    /// Give files to mesh peers and into the inboxes of nodes
+    /// Send files to mesh peers and to the inboxes of nodes
     Send(send::SendOptions),
-    /// Say a line to every peer
+    /// Send a line of chat to every peer
     Say(send::SayOptions),
-    /// Show what happens
+    /// Show events
     Events(events::EventsOptions),
-    /// The prompt of the older program, over a node of its own
+    /// Run the prompt of the older program, with its own node
     LegacyShell,
-    /// The prompt of the older mesh program, over a node of its own
+    /// Run the prompt of the older mesh program, with its own node
     MeshShell(mesh_shell::MeshShellOptions),
-    /// Mount for a daemon that has not the right to, and keep the mount while it starts anew
+    /// Mount for a daemon without the permission, and keep the mount while it restarts
     MountBroker(mount_broker::MountBrokerOptions),
     /// Print a completion script for a shell
     Completions(completions::CompletionsOptions),

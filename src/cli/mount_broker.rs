@@ -12,7 +12,7 @@ use crate::daemon::config::load_texts;
 /// The arguments of `p2pfs mount-broker`.
 #[derive(Debug, Clone, Args)]
 pub struct MountBrokerOptions {
-    /// Its socket; whoever owns that is whom it serves
+    /// The socket; the broker serves its owner
     #[arg(long, value_name = "PATH", default_value = "/run/p2pfs-broker.sock")]
     socket: PathBuf,
     /// Where it may mount; may be repeated [default: the mount of the configuration]

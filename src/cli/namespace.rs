@@ -32,7 +32,7 @@ pub struct LsOptions {
     /// Show size, time, holders and how much is cached
     #[arg(short, long, conflicts_with_all = ["null", "raw"])]
     long: bool,
-    /// Show what leaves this machine instead: all that its shares give, and to whom
+    /// Show instead the files that this machine offers, and their readers
     #[arg(long, conflicts_with_all = ["path", "long"])]
     mine: bool,
     #[command(flatten)]

@@ -32,7 +32,7 @@ pub struct SendOptions {
     /// Files, and directories, which go as the files in them
     #[arg(required = true, value_name = "FILE", value_hint = ValueHint::AnyPath)]
     files: Vec<OsString>,
-    /// To whom, by name, key or its start, ID or address [default: everyone]
+    /// The receivers, by name, key or its start, ID or address [default: all]
     #[arg(long, value_name = "NODE", num_args = 1..)]
     #[arg(add = ArgValueCompleter::new(complete::peers))]
     to: Vec<String>,
@@ -43,7 +43,7 @@ pub struct SendOptions {
 pub struct SayOptions {
     #[command(flatten)]
     reporting: Reporting,
-    /// What; several words are one line
+    /// The message; several words are one line
     #[arg(required = true, value_name = "TEXT")]
     #[arg(value_parser = OsStringValueParser::new().try_map(utf_8))]
     text: Vec<String>,

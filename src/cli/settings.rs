@@ -30,7 +30,7 @@ enum Action {
 /// The flags of `p2pfs config show`.
 #[derive(Debug, Clone, Args)]
 struct ShowOptions {
-    /// What a daemon would take from this file, instead of what the running one has
+    /// Show the settings that this file gives, instead of those of the running daemon
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }

@@ -47,7 +47,7 @@ enum Change {
         #[arg(long)]
         yes: bool,
     },
-    /// Share a folder no more
+    /// Stop sharing a folder
     Remove {
         /// The folder
         #[arg(add = ArgValueCompleter::new(complete::shares))]
@@ -58,7 +58,7 @@ enum Change {
 /// How a folder is shared; what is not given stays as it is.
 #[derive(Debug, Clone, Args)]
 struct How {
-    /// Share also what others on this machine may not read
+    /// Share also files that other users of this machine may not read
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "on", value_parser = on_or_off())]
     include_private: Option<bool>,
@@ -66,13 +66,13 @@ struct How {
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "on", value_parser = on_or_off())]
     legacy: Option<bool>,
-    /// Share it with these alone: names, keys or @groups, with commas between; '*' is all
+    /// Share it only with these: names, keys or @groups, separated by commas; '*' is all
     #[arg(long, value_name = "NODE", value_delimiter = ',')]
     readers: Option<Vec<String>>,
-    /// Keep back what fits this pattern, as in a .gitignore; may be given many times; '' is none
+    /// Exclude files that match this pattern, as in a .gitignore; may be repeated; '' is none
     #[arg(long, value_name = "PATTERN")]
     exclude: Option<Vec<String>>,
-    /// Share also files that hold secrets and what editors leave behind
+    /// Share also files with secrets and leftovers of editors
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "on", value_parser = on_or_off())]
     no_default_excludes: Option<bool>,

@@ -44,7 +44,7 @@ const GIVE_THE_RIGHT: &str =
 pub struct InviteOptions {
     #[command(flatten)]
     reporting: Reporting,
-    /// How long the token serves
+    /// How long the token is valid
     #[arg(
         long,
         value_name = "TIME",
@@ -55,7 +55,7 @@ pub struct InviteOptions {
     /// Let the new node invite and expel others itself
     #[arg(long)]
     admin: bool,
-    /// The name in its certificate [default: what it calls itself]
+    /// The name in its certificate [default: the name of the new node]
     #[arg(long, value_name = "NAME")]
     name: Option<NodeName>,
 }
@@ -68,10 +68,10 @@ pub struct ExpelOptions {
     /// The node, by its name or the start of its key
     #[arg(value_name = "NODE", add = ArgValueCompleter::new(complete::peers))]
     peer: String,
-    /// Put out too who is in by its word alone, directly or through others
+    /// Expel also the nodes that only it admitted, directly or through others
     #[arg(long)]
     with_admitted: bool,
-    /// Do not ask whether that is meant
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
 }
@@ -85,10 +85,10 @@ pub struct OwnOptions {
     reporting: Reporting,
     /// A file or directory of the shared folder, as from the root of the mount
     path: OsString,
-    /// Whose files alone are listed there, by its name or the start of its key
+    /// The only node whose files are listed there, by its name or the start of its key
     #[arg(value_name = "NODE", add = ArgValueCompleter::new(complete::peers))]
     peer: Option<String>,
-    /// Make it nobody's in particular again
+    /// Remove the owner, so that files of all nodes are listed there again
     #[arg(long)]
     nobody: bool,
 }
@@ -112,10 +112,10 @@ pub struct JoinOptions {
     /// it is read from standard input
     #[arg(default_value = "-", hide_default_value = true)]
     token: String,
-    /// Do not ask whether the cluster that this node is in now may be dropped
+    /// Do not ask before this node drops its current cluster
     #[arg(short, long)]
     yes: bool,
-    /// The configuration of the daemon, where it does not run yet
+    /// The configuration of the daemon, if it does not run yet
     #[arg(
         long,
         value_name = "FILE",
@@ -123,7 +123,7 @@ pub struct JoinOptions {
         hide_env_values = true
     )]
     config: Option<PathBuf>,
-    /// The state directory of the daemon, where it does not run yet
+    /// The state directory of the daemon, if it does not run yet
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
 }
@@ -133,7 +133,7 @@ pub struct JoinOptions {
 pub struct LeaveOptions {
     #[command(flatten)]
     reporting: Reporting,
-    /// Do not ask whether it is meant
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
 }

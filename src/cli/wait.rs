@@ -32,7 +32,7 @@ pub struct WaitOptions {
     /// Until the folder is mounted
     #[arg(long)]
     mounted: bool,
-    /// Until at least so many other nodes are alive
+    /// Until at least this many other nodes are alive
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole_number)]
     peers: u64,
     /// Until this file is listed

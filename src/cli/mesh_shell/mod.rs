@@ -22,7 +22,7 @@ use p2pfs_types::id::NodeName;
 /// The arguments of `p2pfs mesh-shell`, which are those of the older program.
 #[derive(Debug, Clone, Args)]
 pub struct MeshShellOptions {
-    /// What to call oneself [default: the name of the machine]
+    /// The name of this node [default: the name of the machine]
     #[arg(long)]
     name: Option<NodeName>,
     /// Show the daemon's log
