@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::CacheError;
-use super::core::Handle;
-use super::file::{PairSource, Shared};
+use super::core::OpenFileHandle;
+use super::file::{OpenFileState, PairSource};
 use super::pages::{bytes_of, pages_around};
 use p2pfs_types::digest::{self, ContentHash, DigestError, InMemory, OnDisk, ReadAt};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
@@ -37,12 +37,12 @@ pub enum Stored {
 /// Handle to an open file of the cache. The file is not evicted while a clone lives.
 #[derive(Clone)]
 pub struct CacheFile {
-    pub(super) handle: Arc<Handle>,
+    pub(super) handle: Arc<OpenFileHandle>,
 }
 
 impl CacheFile {
     /// Creates a handle for a user of the bytes and marks the file as used.
-    pub(super) fn used(handle: Arc<Handle>) -> Self {
+    pub(super) fn used(handle: Arc<OpenFileHandle>) -> Self {
         handle.shared.is_used.store(true, Ordering::Relaxed);
         Self { handle }
     }
@@ -199,7 +199,7 @@ impl CacheFile {
         Some(shared.backing.get_or_init(|| file).clone())
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
+    pub(super) fn shared(&self) -> &Arc<OpenFileState> {
         &self.handle.shared
     }
 }

@@ -14,15 +14,15 @@ use super::disk::Disk;
 use super::layout::Layout;
 use super::map::Boot;
 use super::prealloc::Preallocated;
-use super::recent::Recent;
+use super::recent::RecentBytes;
 use super::write_behind::WriteBehind;
 use p2pfs_types::files::limit_of_open_files;
 
-pub(super) struct Context {
+pub(super) struct CacheContext {
     pub(super) layout: Layout,
     pub(super) disk: Disk,
     pub(super) pace: DiskPace,
-    pub(super) recent: Recent,
+    pub(super) recent: RecentBytes,
     pub(super) preallocated: Preallocated,
     /// Whether a file is being read into the page cache.
     pub(super) is_warming: Arc<AtomicBool>,
@@ -38,7 +38,7 @@ pub(super) struct Context {
     trouble_told: Mutex<bool>,
 }
 
-impl Context {
+impl CacheContext {
     pub(super) fn new(
         layout: Layout,
         disk: Disk,
@@ -50,7 +50,7 @@ impl Context {
             layout,
             disk,
             pace: DiskPace::default(),
-            recent: Recent::default(),
+            recent: RecentBytes::default(),
             preallocated: Preallocated::default(),
             is_warming: Arc::default(),
             boot,

@@ -9,11 +9,11 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use super::budget::charge_bytes;
-use super::context::Context;
+use super::context::CacheContext;
 use super::disk::Disk;
-use super::file::Shared;
-use super::index::{Entry, Index, Presence, Verdict, Victim};
-use super::layout::{self, FoundFile, Layout, Start, Survey};
+use super::file::OpenFileState;
+use super::index::{CacheIndex, EvictionVictim, IndexEntry, Presence, ReserveDecision};
+use super::layout::{self, FoundFile, Layout, Survey, SurveyStart};
 use super::map::Boot;
 use super::pins::Pins;
 use super::{
@@ -45,9 +45,9 @@ impl Default for Tuning {
 }
 
 /// State shared by all handles; it lives until the last handle is dropped.
-pub(super) struct Core {
-    pub(super) context: Context,
-    pub(super) index: Mutex<Index<Handle>>,
+pub(super) struct CacheCore {
+    pub(super) context: CacheContext,
+    pub(super) index: Mutex<CacheIndex<OpenFileHandle>>,
     /// Signalled when a hash is no longer busy or a file is no longer open.
     pub(super) settled: Condvar,
     /// Held while pins change. True if a failed change left the content on disk unknown.
@@ -57,18 +57,18 @@ pub(super) struct Core {
 }
 
 /// Reference to an open file; dropping the last one closes the file.
-pub(super) struct Handle {
-    pub(super) core: Arc<Core>,
-    pub(super) shared: Arc<Shared>,
+pub(super) struct OpenFileHandle {
+    pub(super) core: Arc<CacheCore>,
+    pub(super) shared: Arc<OpenFileState>,
 }
 
-impl Drop for Handle {
+impl Drop for OpenFileHandle {
     fn drop(&mut self) {
         self.core.close(&self.shared);
     }
 }
 
-impl Core {
+impl CacheCore {
     pub(super) fn open(
         config: CacheConfig,
         tuning: Tuning,
@@ -81,12 +81,16 @@ impl Core {
         let stopped_at = layout.stopped_at();
         disk.remove(&layout.clean())
             .map_err(|error| CacheError::io("remove", layout.clean(), error))?;
-        let mut survey = layout.survey(&disk, Start { boot, stopped_at })?;
+        let mut survey = layout.survey(&disk, SurveyStart { boot, stopped_at })?;
         survey.problems.extend(damage);
         let (events, receiver) = sync_channel(EVENTS_MAX);
         let core = Arc::new(Self {
-            context: Context::new(layout, disk, boot, tuning.flush_bytes, events),
-            index: Mutex::new(Index::new(config.budget_bytes, config.floor_bytes, pins)),
+            context: CacheContext::new(layout, disk, boot, tuning.flush_bytes, events),
+            index: Mutex::new(CacheIndex::new(
+                config.budget_bytes,
+                config.floor_bytes,
+                pins,
+            )),
             settled: Condvar::new(),
             pins_unclear: Mutex::new(false),
             problems: std::mem::take(&mut survey.problems),
@@ -115,7 +119,7 @@ impl Core {
         {
             let unchecked = !was_clean;
             index.recharge(0, charge_bytes(summary.size_bytes, summary.counts));
-            index.insert(hash, Entry::closed(summary, last_use, unchecked));
+            index.insert(hash, IndexEntry::closed(summary, last_use, unchecked));
         }
     }
 
@@ -125,22 +129,22 @@ impl Core {
         loop {
             let mut index = self.index.lock();
             let verdict = index.reserve(bytes, Instant::now());
-            if matches!(verdict, Verdict::Wait) {
+            if matches!(verdict, ReserveDecision::Wait) {
                 self.settled.wait(&mut index);
             }
             drop(index);
             match verdict {
-                Verdict::Granted => return true,
-                Verdict::Refused => return false,
-                Verdict::Wait => {}
-                Verdict::Measure => {
+                ReserveDecision::Granted => return true,
+                ReserveDecision::Refused => return false,
+                ReserveDecision::Wait => {}
+                ReserveDecision::Measure => {
                     let Ok(free_bytes) = self.context.disk.free_bytes(&self.context.layout.dir)
                     else {
                         return false;
                     };
                     self.index.lock().measured(free_bytes, Instant::now());
                 }
-                Verdict::Evict(victim) => {
+                ReserveDecision::Evict(victim) => {
                     if self.evict(victim).is_none() {
                         return false;
                     }
@@ -151,7 +155,7 @@ impl Core {
 
     /// Removes the files of a victim. Returns the number of freed bytes, or `None` if the disk
     /// refuses.
-    fn evict(&self, victim: Victim<Handle>) -> Option<u64> {
+    fn evict(&self, victim: EvictionVictim<OpenFileHandle>) -> Option<u64> {
         let paths = self.context.layout.paths(&victim.hash);
         let removed = self
             .context
@@ -216,7 +220,10 @@ impl Core {
     }
 
     pub(super) fn cached_bytes(&self, hash: &ContentHash) -> u64 {
-        self.index.lock().get(hash).map_or(0, Entry::cached_bytes)
+        self.index
+            .lock()
+            .get(hash)
+            .map_or(0, IndexEntry::cached_bytes)
     }
 
     /// Marks a file as checked from end to end.
@@ -283,7 +290,7 @@ impl Core {
         }
     }
 
-    fn open_files(&self) -> Vec<Arc<Shared>> {
+    fn open_files(&self) -> Vec<Arc<OpenFileState>> {
         let index = self.index.lock();
         let open = index.open().filter_map(|entry| match &entry.presence {
             Presence::Open(_, shared) => Some(shared.clone()),
@@ -304,12 +311,12 @@ impl Cache {
     /// Returns whether the whole file is cached. Reads memory only.
     pub fn is_complete(&self, hash: &ContentHash) -> bool {
         let index = self.core().index.lock();
-        index.get(hash).is_some_and(Entry::is_complete)
+        index.get(hash).is_some_and(IndexEntry::is_complete)
     }
 
     /// Returns all complete files with their sizes.
     pub fn complete(&self) -> Vec<(ContentHash, u64)> {
-        self.select(Entry::is_complete)
+        self.select(IndexEntry::is_complete)
     }
 
     /// Returns the files with their sizes that were not checked since an unclean stop or are in
@@ -318,7 +325,10 @@ impl Cache {
         self.select(|entry| entry.unchecked || entry.summary.in_doubt)
     }
 
-    fn select(&self, wanted: impl Fn(&Entry<Handle>) -> bool) -> Vec<(ContentHash, u64)> {
+    fn select(
+        &self,
+        wanted: impl Fn(&IndexEntry<OpenFileHandle>) -> bool,
+    ) -> Vec<(ContentHash, u64)> {
         let index = self.core().index.lock();
         let chosen = index.iter().filter(|(_, entry)| wanted(entry));
         chosen
@@ -347,7 +357,7 @@ impl Cache {
     pub fn list(&self) -> Vec<CachedFile> {
         let index = self.core().index_at_rest();
         let now = std::time::SystemTime::now();
-        let line = |(hash, entry): (&ContentHash, &Entry<Handle>)| CachedFile {
+        let line = |(hash, entry): (&ContentHash, &IndexEntry<OpenFileHandle>)| CachedFile {
             hash: *hash,
             size_bytes: entry.summary.size_bytes,
             cached_bytes: entry.cached_bytes(),
@@ -468,7 +478,7 @@ impl Cache {
     }
 }
 
-impl Drop for Core {
+impl Drop for CacheCore {
     /// Marks the stop as clean: the last handle is gone, so every map is written. The mark is
     /// omitted if the disk refuses writes.
     fn drop(&mut self) {

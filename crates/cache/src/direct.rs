@@ -77,7 +77,7 @@ impl DiskPace {
 
 /// Descriptor for direct writes to one file.
 #[derive(Default)]
-pub(super) enum Direct {
+pub(super) enum DirectWriter {
     #[default]
     Closed,
     Open(Arc<File>),
@@ -85,7 +85,7 @@ pub(super) enum Direct {
     Refused,
 }
 
-impl Direct {
+impl DirectWriter {
     /// Returns the descriptor for a direct write of these bytes to a file that is open as `data`.
     /// Returns `None` if the write should go through the page cache.
     pub(crate) fn for_write(

@@ -20,7 +20,7 @@ const TRIAL_BYTES: usize = 128 << 10;
 
 /// Durability that a file replacement must have reached when the call returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(super) enum ReplaceDurability {
     /// In kernel memory: survives a kill but not a power cut.
     Memory,
     /// The bytes are on the disk, so the name never refers to an incomplete file.
@@ -94,18 +94,23 @@ impl Disk {
     }
 
     /// Replaces the file at `path` atomically by one with these bytes.
-    pub(super) fn replace(&self, path: &Path, bytes: &[u8], reach: Reach) -> io::Result<()> {
+    pub(super) fn replace(
+        &self,
+        path: &Path,
+        bytes: &[u8],
+        reach: ReplaceDurability,
+    ) -> io::Result<()> {
         let new = replacement(path);
         self.remove(&new)?;
         let file = self.create(&new)?;
         self.write_at(&file, &mut [IoSlice::new(bytes)], 0)?;
-        if reach != Reach::Memory {
+        if reach != ReplaceDurability::Memory {
             self.sync(&file)?;
         }
         self.allow_change()?;
         fs::rename(&new, path)?;
         match path.parent() {
-            Some(dir) if reach == Reach::Name => self.sync(&File::open(dir)?),
+            Some(dir) if reach == ReplaceDurability::Name => self.sync(&File::open(dir)?),
             _ => Ok(()),
         }
     }

@@ -11,13 +11,13 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use super::context::Context;
-use super::direct::Direct;
+use super::context::CacheContext;
+use super::direct::DirectWriter;
 use super::disk::{may_be_readable, open_writable};
-use super::layout::{self, Paths, Summary};
+use super::layout::{self, FileSummary, Paths};
 use super::map::{self, LoadedMap};
 use super::pages::{Counts, PageMap};
-use super::recent::RecentOr;
+use super::recent::RecentBytesOr;
 use p2pfs_types::digest::{ContentHash, Grain, InMemory, OnDisk, ReadAt};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::files::leave_descriptors;
@@ -26,7 +26,7 @@ use p2pfs_types::files::leave_descriptors;
 pub(super) type Pairs = BTreeMap<u64, [u8; 64]>;
 
 /// An open file. Locks are taken in the order `room`, `map`, `state`.
-pub(super) struct Shared {
+pub(super) struct OpenFileState {
     pub(super) hash: ContentHash,
     pub(super) size_bytes: u64,
     pub(super) paths: Paths,
@@ -40,9 +40,9 @@ pub(super) struct Shared {
     pub(super) room: Mutex<Counts>,
     charged_bytes: AtomicU64,
     pub(super) map: Mutex<MapState>,
-    pub(super) state: Mutex<State>,
+    pub(super) state: Mutex<PageState>,
     /// Serializes writes into space that is not allocated yet. Taken before the other locks.
-    pub(super) writing: Mutex<Direct>,
+    pub(super) writing: Mutex<DirectWriter>,
     /// Whether part of the file was written past the page cache.
     pub(super) is_past_pages: AtomicBool,
     /// Whether a user requested the file since it was opened. Maintenance does not count as use.
@@ -60,7 +60,7 @@ impl Files {
     /// Opens the existing files. If the disk refuses write access, opens them for reading only and
     /// records the failure. A complete file is then fully usable, and an incomplete one behaves as
     /// on a full disk.
-    pub(super) fn open(context: &Context, paths: &Paths, size_bytes: u64) -> io::Result<Self> {
+    pub(super) fn open(context: &CacheContext, paths: &Paths, size_bytes: u64) -> io::Result<Self> {
         match Self::open_with(open_writable, paths, size_bytes) {
             Err(error) if may_be_readable(&error) => {
                 let files = Self::open_with(|path| File::open(path), paths, size_bytes)?;
@@ -86,7 +86,7 @@ impl Files {
     }
 
     /// Syncs the written data and outboard to the disk.
-    pub(super) fn sync(&self, context: &Context) -> io::Result<()> {
+    pub(super) fn sync(&self, context: &CacheContext) -> io::Result<()> {
         let files = [Some(&self.data), self.outboard.as_ref()];
         let mut files = files.into_iter().flatten();
         files.try_for_each(|file| context.disk.sync(file))
@@ -95,7 +95,7 @@ impl Files {
     /// Creates the files of a content whose first write is `first`. A failure leaves nothing, or
     /// remains that the survey of the next start removes.
     pub(super) fn make(
-        context: &Context,
+        context: &CacheContext,
         paths: &Paths,
         size_bytes: u64,
         first: ByteRange,
@@ -108,7 +108,7 @@ impl Files {
     }
 
     fn try_make(
-        context: &Context,
+        context: &CacheContext,
         paths: &Paths,
         size_bytes: u64,
         first: ByteRange,
@@ -162,7 +162,7 @@ impl MapState {
 
 /// State of the pages. The four page maps are disjoint.
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct PageState {
     /// Pages that are written and verified.
     pub(super) present: PageMap,
     /// Pages on disk since another boot, which need verification before use.
@@ -182,7 +182,7 @@ pub(super) struct State {
     pub(super) unsynced: bool,
 }
 
-impl State {
+impl PageState {
     /// Counts all pages that take disk space.
     pub(super) fn counts(&self) -> Counts {
         let unreadable = self.stale.counts() + self.preallocated.counts();
@@ -190,7 +190,7 @@ impl State {
     }
 }
 
-impl Shared {
+impl OpenFileState {
     pub(super) fn new(
         hash: ContentHash,
         paths: Paths,
@@ -200,12 +200,12 @@ impl Shared {
         charged_bytes: u64,
     ) -> Self {
         let size_bytes = loaded.size_bytes;
-        let state = State {
+        let state = PageState {
             present: loaded.present,
             doubt: loaded.doubt,
             // Small files are never synced.
             unsynced: loaded.unsynced && !loaded.in_attribute,
-            ..State::default()
+            ..PageState::default()
         };
         let shared = Self {
             hash,
@@ -228,7 +228,7 @@ impl Shared {
     }
 
     /// Returns the open files and creates them if needed. Must be called by one thread at a time.
-    pub(super) fn files_for(&self, context: &Context, first: ByteRange) -> io::Result<&Files> {
+    pub(super) fn files_for(&self, context: &CacheContext, first: ByteRange) -> io::Result<&Files> {
         if let Some(files) = self.files.get() {
             return Ok(files);
         }
@@ -248,9 +248,13 @@ impl Shared {
     }
 
     /// Reads recently stored bytes from memory and all others from `rest`.
-    pub(super) fn recent_or<'a, R>(&self, context: &'a Context, rest: R) -> RecentOr<'a, R> {
+    pub(super) fn recent_or<'a, R>(
+        &self,
+        context: &'a CacheContext,
+        rest: R,
+    ) -> RecentBytesOr<'a, R> {
         let is_past_pages = self.is_past_pages.load(Ordering::Relaxed);
-        RecentOr {
+        RecentBytesOr {
             recent: is_past_pages.then_some(&context.recent),
             hash: self.hash,
             rest,
@@ -266,14 +270,14 @@ impl Shared {
 
     /// Queues a complete or closed file for syncing. Small files are skipped: a check after a power
     /// cut costs less than a sync.
-    pub(super) fn sync_later(&self, context: &Context) {
+    pub(super) fn sync_later(&self, context: &CacheContext) {
         if !map::is_small(self.size_bytes) {
             context.write_behind.sync_later(self.hash);
         }
     }
 
     /// Publishes the state to readers that take no lock. Returns whether the file became complete.
-    pub(super) fn publish(&self, state: &State) -> bool {
+    pub(super) fn publish(&self, state: &PageState) -> bool {
         let bytes = state.present.byte_count(self.size_bytes);
         self.cached_bytes.store(bytes, Ordering::Relaxed);
         let complete = bytes == self.size_bytes;
@@ -298,9 +302,9 @@ impl Shared {
         self.cached_bytes.load(Ordering::Relaxed)
     }
 
-    pub(super) fn summary(&self) -> Summary {
+    pub(super) fn summary(&self) -> FileSummary {
         let state = self.state.lock();
-        Summary {
+        FileSummary {
             size_bytes: self.size_bytes,
             cached_bytes: self.cached_bytes(),
             counts: state.counts(),
@@ -318,7 +322,7 @@ impl Shared {
 
 /// The outboard including the pairs that are not written yet.
 pub(super) struct PairSource<'a> {
-    pub(super) shared: &'a Shared,
+    pub(super) shared: &'a OpenFileState,
     /// Whether to return only pairs that need no disk access.
     pub(super) in_memory: bool,
 }

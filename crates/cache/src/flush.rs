@@ -5,16 +5,16 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::context::Context;
-use super::disk::Reach;
-use super::file::{MapState, Pairs, Shared, State};
-use super::layout::{self, Summary};
+use super::context::CacheContext;
+use super::disk::ReplaceDurability;
+use super::file::{MapState, OpenFileState, PageState, Pairs};
+use super::layout::{self, FileSummary};
 use super::map::{self, Boot, SPARE_RECORDS};
 use super::pages::{Bits, PageMap, bytes_of, page_count};
 use p2pfs_types::extent::PAGE_BYTES;
 
 /// Content of one flush.
-struct Batch {
+struct FlushBatch {
     pairs: Arc<Pairs>,
     blocks: Vec<(u64, Bits)>,
     unflushed_bytes: u64,
@@ -22,14 +22,14 @@ struct Batch {
     whole: Option<(PageMap, PageMap)>,
 }
 
-impl Shared {
+impl OpenFileState {
     /// Writes the pending changes.
-    pub(super) fn flush(&self, context: &Context) -> io::Result<()> {
+    pub(super) fn flush(&self, context: &CacheContext) -> io::Result<()> {
         self.flush_locked(context, &mut self.map.lock(), false)
     }
 
     /// Writes the pending changes, unless another thread is writing them.
-    pub(super) fn flush_unless_busy(&self, context: &Context) {
+    pub(super) fn flush_unless_busy(&self, context: &CacheContext) {
         if let Some(mut map) = self.map.try_lock() {
             // A failed flush is counted, and its data stays pending.
             let _ = self.flush_locked(context, &mut map, false);
@@ -37,7 +37,7 @@ impl Shared {
     }
 
     /// Syncs everything to the disk and marks it as durable.
-    pub(super) fn sync(&self, context: &Context) -> io::Result<()> {
+    pub(super) fn sync(&self, context: &CacheContext) -> io::Result<()> {
         if !self.state.lock().unsynced {
             return Ok(());
         }
@@ -46,7 +46,7 @@ impl Shared {
 
     /// Rewrites the map after pages were removed. If the rewrite fails, removes the map: losing the
     /// file is better than trusting a damaged page.
-    pub(super) fn rewrite(&self, context: &Context, map: &mut MapState) {
+    pub(super) fn rewrite(&self, context: &CacheContext, map: &mut MapState) {
         map.must_rewrite = true;
         if self.flush_locked(context, map, false).is_err() {
             let _ = context.disk.remove(&self.paths.map);
@@ -60,9 +60,9 @@ impl Shared {
     /// part of it was never synced.
     pub(super) fn retire(
         &self,
-        context: &Context,
+        context: &CacheContext,
         last_use: SystemTime,
-    ) -> (Option<Summary>, bool) {
+    ) -> (Option<FileSummary>, bool) {
         let mut map = self.map.lock();
         let written = self.flush_locked(context, &mut map, false);
         map.retired = true;
@@ -89,7 +89,7 @@ impl Shared {
 
     /// Frees the disk space of stale and preallocated pages. At this point no thread reads or
     /// writes them.
-    fn give_back(&self, context: &Context) {
+    fn give_back(&self, context: &CacheContext) {
         let (stale, preallocated) = {
             let state = &mut *self.state.lock();
             let preallocated = std::mem::take(&mut state.preallocated);
@@ -109,7 +109,12 @@ impl Shared {
         }
     }
 
-    fn flush_locked(&self, context: &Context, map: &mut MapState, durable: bool) -> io::Result<()> {
+    fn flush_locked(
+        &self,
+        context: &CacheContext,
+        map: &mut MapState,
+        durable: bool,
+    ) -> io::Result<()> {
         if map.retired {
             return Ok(());
         }
@@ -123,7 +128,7 @@ impl Shared {
 
     /// Takes the pending changes. Pages and their pairs are taken together, so that no page is
     /// claimed before its pairs are written.
-    fn take_batch(&self, map: &MapState, durable: bool) -> Option<Batch> {
+    fn take_batch(&self, map: &MapState, durable: bool) -> Option<FlushBatch> {
         let mut state = self.state.lock();
         let state = &mut *state;
         let nothing = state.dirty.is_empty() && state.pending.is_empty();
@@ -144,7 +149,7 @@ impl Shared {
             state.unsynced = false;
         }
         let unflushed_bytes = std::mem::take(&mut state.unflushed_bytes);
-        Some(Batch {
+        Some(FlushBatch {
             pairs: state.flushing.clone(),
             blocks,
             unflushed_bytes,
@@ -154,9 +159,9 @@ impl Shared {
 
     fn write_batch(
         &self,
-        context: &Context,
+        context: &CacheContext,
         map: &mut MapState,
-        batch: &Batch,
+        batch: &FlushBatch,
         durable: bool,
     ) -> io::Result<()> {
         for (offset, bytes) in runs_of(&batch.pairs) {
@@ -178,7 +183,11 @@ impl Shared {
             }
             let bytes = map::whole(&self.hash, self.size_bytes, boot, present, doubt);
             map.records = (present.counts() + doubt.counts()).blocks;
-            let reach = if durable { Reach::Bytes } else { Reach::Memory };
+            let reach = if durable {
+                ReplaceDurability::Bytes
+            } else {
+                ReplaceDurability::Memory
+            };
             return context.disk.replace(&self.paths.map, &bytes, reach);
         }
         let mut bytes = Vec::new();
@@ -194,7 +203,7 @@ impl Shared {
 
     /// Completes a batch. After a failure, its content becomes pending again, and the next flush
     /// rewrites the map because its end is unknown.
-    fn finish_batch(&self, map: &mut MapState, batch: Batch, written: bool) {
+    fn finish_batch(&self, map: &mut MapState, batch: FlushBatch, written: bool) {
         let mut state = self.state.lock();
         if written {
             state.flushing = Arc::default();
@@ -213,7 +222,7 @@ fn has_no_attributes(error: &io::Error) -> bool {
     matches!(error.kind(), Unsupported | PermissionDenied)
 }
 
-fn restore(state: &mut State, batch: Batch) {
+fn restore(state: &mut PageState, batch: FlushBatch) {
     let flushing = std::mem::take(&mut state.flushing);
     for (offset, bytes) in flushing.iter() {
         state.pending.entry(*offset).or_insert(*bytes);
@@ -238,7 +247,7 @@ fn runs_of(pairs: &Pairs) -> Vec<(u64, Vec<u8>)> {
 }
 
 /// Reads the summary of a closed file from its map on disk.
-fn reread(context: &Context, shared: &Shared) -> Option<Summary> {
+fn reread(context: &CacheContext, shared: &OpenFileState) -> Option<FileSummary> {
     let map = layout::load(&shared.paths, &shared.hash, context.boot).ok()??;
     Some(map.summary())
 }

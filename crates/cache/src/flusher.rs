@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::CacheError;
-use super::core::Core;
+use super::core::CacheCore;
 
 /// The running thread; dropping it ends the thread.
 pub(super) struct Flusher {
-    core: Arc<Core>,
+    core: Arc<CacheCore>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Flusher {
-    pub(super) fn start(core: Arc<Core>) -> Result<Self, CacheError> {
+    pub(super) fn start(core: Arc<CacheCore>) -> Result<Self, CacheError> {
         let for_thread = core.clone();
         let thread = std::thread::Builder::new()
             .name("cache-flusher".to_owned())
@@ -40,7 +40,7 @@ impl Drop for Flusher {
     }
 }
 
-fn run(core: &Arc<Core>) {
+fn run(core: &Arc<CacheCore>) {
     while let Some(work) = core.context.write_behind.next() {
         if work.flush {
             core.flush_all();

@@ -10,8 +10,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::budget::{charge_bytes, cost_bytes};
-use super::file::Shared;
-use super::layout::Summary;
+use super::file::OpenFileState;
+use super::layout::FileSummary;
 use super::pins::Pins;
 use p2pfs_types::digest::ContentHash;
 
@@ -23,11 +23,11 @@ const FREE_GOOD_FOR: Duration = Duration::from_millis(500);
 const FREED_SHOWS_WITHIN: Duration = Duration::from_secs(60);
 
 /// One file of the cache.
-pub(super) struct Entry<H> {
+pub(super) struct IndexEntry<H> {
     /// Summary at the last close.
-    pub(super) summary: Summary,
+    pub(super) summary: FileSummary,
     pub(super) last_use: SystemTime,
-    /// Position in the order of use, assigned by [`Index::insert`].
+    /// Position in the order of use, assigned by [`CacheIndex::insert`].
     pub(super) turn: u64,
     /// Whether the file was present at an unclean stop and was not checked since.
     pub(super) unchecked: bool,
@@ -39,12 +39,12 @@ pub(super) enum Presence<H> {
     Closed,
     /// Dropping the handle begins the close. The entry stays in this state until the close is
     /// complete.
-    Open(Weak<H>, Arc<Shared>),
+    Open(Weak<H>, Arc<OpenFileState>),
 }
 
-impl<H> Entry<H> {
+impl<H> IndexEntry<H> {
     /// Creates the entry of a closed file.
-    pub(super) fn closed(summary: Summary, last_use: SystemTime, unchecked: bool) -> Self {
+    pub(super) fn closed(summary: FileSummary, last_use: SystemTime, unchecked: bool) -> Self {
         Self {
             summary,
             last_use,
@@ -90,11 +90,11 @@ impl<H> Entry<H> {
 }
 
 /// Decision about a request to reserve bytes.
-pub(super) enum Verdict<H> {
+pub(super) enum ReserveDecision<H> {
     /// The bytes are charged; continue.
     Granted,
     /// Remove this file, then ask again.
-    Evict(Victim<H>),
+    Evict(EvictionVictim<H>),
     /// Measure the free space, then ask again.
     Measure,
     /// Wait, then ask again: a file is being removed or is about to be closed.
@@ -103,15 +103,15 @@ pub(super) enum Verdict<H> {
     Refused,
 }
 
-/// A file that is being removed. Its hash is busy until [`Index::removed`].
-pub(super) struct Victim<H> {
+/// A file that is being removed. Its hash is busy until [`CacheIndex::removed`].
+pub(super) struct EvictionVictim<H> {
     pub(super) hash: ContentHash,
-    entry: Entry<H>,
+    entry: IndexEntry<H>,
     /// Whether the file is removed to make room for a store.
     makes_room: bool,
 }
 
-impl<H> Victim<H> {
+impl<H> EvictionVictim<H> {
     pub(super) fn charge_bytes(&self) -> u64 {
         self.entry.charge_bytes()
     }
@@ -123,7 +123,7 @@ impl<H> Victim<H> {
 
 /// Running totals over files, which avoid a walk over the whole index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(super) struct CacheTotals {
     pub(super) complete_files: usize,
     pub(super) pinned_bytes: u64,
     /// Current charge of the pinned files.
@@ -132,8 +132,8 @@ pub(super) struct Tally {
     pub(super) pinned_cost_bytes: u64,
 }
 
-impl Tally {
-    fn of<H>(entry: &Entry<H>, is_pinned: bool) -> Self {
+impl CacheTotals {
+    fn of<H>(entry: &IndexEntry<H>, is_pinned: bool) -> Self {
         let of_pinned = |bytes| if is_pinned { bytes } else { 0 };
         Self {
             complete_files: usize::from(entry.is_complete()),
@@ -162,12 +162,12 @@ impl Tally {
     }
 }
 
-pub(super) struct Index<H> {
+pub(super) struct CacheIndex<H> {
     pub(super) budget_bytes: u64,
     pub(super) floor_bytes: u64,
     pub(super) charged_bytes: u64,
     pub(super) evictable_bytes: u64,
-    entries: HashMap<ContentHash, Entry<H>>,
+    entries: HashMap<ContentHash, IndexEntry<H>>,
     pub(super) busy: HashSet<ContentHash>,
     /// Number of files that are being removed.
     leaving: usize,
@@ -176,7 +176,7 @@ pub(super) struct Index<H> {
     pins: Pins,
     /// Keys of `entries` whose files are open. `closed` has the totals of all other files.
     open: HashSet<ContentHash>,
-    closed: Tally,
+    closed: CacheTotals,
     /// Closed and unpinned files by their turns, with their charge.
     evictable: BTreeMap<u64, (ContentHash, u64)>,
     last_turn: u64,
@@ -186,7 +186,7 @@ pub(super) struct Index<H> {
     freed: Option<(Instant, u64)>,
 }
 
-impl<H> Index<H> {
+impl<H> CacheIndex<H> {
     pub(super) fn new(budget_bytes: u64, floor_bytes: u64, pins: Pins) -> Self {
         Self {
             budget_bytes,
@@ -199,7 +199,7 @@ impl<H> Index<H> {
             held_for_a_moment: false,
             pins,
             open: HashSet::new(),
-            closed: Tally::default(),
+            closed: CacheTotals::default(),
             evictable: BTreeMap::new(),
             last_turn: 0,
             free: None,
@@ -208,16 +208,16 @@ impl<H> Index<H> {
     }
 
     /// Charges `bytes` if there is room for them.
-    pub(super) fn reserve(&mut self, bytes: u64, now: Instant) -> Verdict<H> {
+    pub(super) fn reserve(&mut self, bytes: u64, now: Instant) -> ReserveDecision<H> {
         let fixed_bytes = self.charged_bytes - self.evictable_bytes;
         if bytes == 0 {
-            return Verdict::Granted;
+            return ReserveDecision::Granted;
         }
         if fixed_bytes.saturating_add(bytes) > self.budget_bytes {
             return self.no_room();
         }
         let Some(free_bytes) = self.free_bytes(now) else {
-            return Verdict::Measure;
+            return ReserveDecision::Measure;
         };
         let fits = self.charged_bytes.saturating_add(bytes) <= self.budget_bytes
             && free_bytes >= self.floor_bytes.saturating_add(bytes);
@@ -226,7 +226,7 @@ impl<H> Index<H> {
                 return self.no_room();
             };
             let makes_room = true;
-            return Verdict::Evict(Victim {
+            return ReserveDecision::Evict(EvictionVictim {
                 makes_room,
                 ..victim
             });
@@ -235,15 +235,15 @@ impl<H> Index<H> {
         for (_, free_bytes) in self.free.iter_mut().chain(&mut self.freed) {
             *free_bytes = free_bytes.saturating_sub(bytes);
         }
-        Verdict::Granted
+        ReserveDecision::Granted
     }
 
     /// Decides when nothing can be evicted: waits for a removal in progress, or refuses.
-    fn no_room(&self) -> Verdict<H> {
+    fn no_room(&self) -> ReserveDecision<H> {
         if self.leaving > 0 || self.held_for_a_moment {
-            Verdict::Wait
+            ReserveDecision::Wait
         } else {
-            Verdict::Refused
+            ReserveDecision::Refused
         }
     }
 
@@ -267,13 +267,13 @@ impl<H> Index<H> {
     }
 
     /// Takes the least recently used evictable file out of the index.
-    pub(super) fn take_victim(&mut self) -> Option<Victim<H>> {
+    pub(super) fn take_victim(&mut self) -> Option<EvictionVictim<H>> {
         let (_, (hash, _)) = self.evictable.first_key_value()?;
         let hash = *hash;
         let entry = self.take(&hash)?;
         self.busy.insert(hash);
         self.leaving += 1;
-        Some(Victim {
+        Some(EvictionVictim {
             hash,
             entry,
             makes_room: false,
@@ -281,7 +281,7 @@ impl<H> Index<H> {
     }
 
     /// Completes the removal of a victim.
-    pub(super) fn removed(&mut self, victim: &Victim<H>, now: Instant) {
+    pub(super) fn removed(&mut self, victim: &EvictionVictim<H>, now: Instant) {
         self.busy.remove(&victim.hash);
         self.leaving -= 1;
         let charge_bytes = victim.charge_bytes();
@@ -299,58 +299,58 @@ impl<H> Index<H> {
     }
 
     /// Returns a victim to the index after a failed removal, with its charge.
-    pub(super) fn spared(&mut self, victim: Victim<H>) {
+    pub(super) fn spared(&mut self, victim: EvictionVictim<H>) {
         self.busy.remove(&victim.hash);
         self.leaving -= 1;
         self.insert(victim.hash, victim.entry);
     }
 
     /// Adds a file that is already charged as the most recently used one.
-    pub(super) fn insert(&mut self, hash: ContentHash, mut entry: Entry<H>) {
+    pub(super) fn insert(&mut self, hash: ContentHash, mut entry: IndexEntry<H>) {
         self.last_turn += 1;
         entry.turn = self.last_turn;
         self.put_back(hash, entry);
     }
 
     /// Adds a file with its previous position in the order of use.
-    pub(super) fn put_back(&mut self, hash: ContentHash, entry: Entry<H>) {
+    pub(super) fn put_back(&mut self, hash: ContentHash, entry: IndexEntry<H>) {
         self.put(hash, entry);
         self.make_evictable(&hash);
     }
 
     /// Returns the entry of a file.
-    pub(super) fn get(&self, hash: &ContentHash) -> Option<&Entry<H>> {
+    pub(super) fn get(&self, hash: &ContentHash) -> Option<&IndexEntry<H>> {
         self.entries.get(hash)
     }
 
     /// Returns all files.
-    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (&ContentHash, &Entry<H>)> {
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (&ContentHash, &IndexEntry<H>)> {
         self.entries.iter()
     }
 
     /// Returns the open files.
-    pub(super) fn open(&self) -> impl Iterator<Item = &Entry<H>> {
+    pub(super) fn open(&self) -> impl Iterator<Item = &IndexEntry<H>> {
         self.open.iter().filter_map(|hash| self.entries.get(hash))
     }
 
     /// Adds or replaces the entry of a file.
-    fn put(&mut self, hash: ContentHash, entry: Entry<H>) {
+    fn put(&mut self, hash: ContentHash, entry: IndexEntry<H>) {
         self.take(&hash);
         if entry.is_open() {
             self.open.insert(hash);
         } else {
-            let tally = Tally::of(&entry, self.pins.contains(&hash));
+            let tally = CacheTotals::of(&entry, self.pins.contains(&hash));
             self.closed = self.closed.plus(tally);
         }
         self.entries.insert(hash, entry);
     }
 
     /// Removes and returns the entry of a file.
-    pub(super) fn take(&mut self, hash: &ContentHash) -> Option<Entry<H>> {
+    pub(super) fn take(&mut self, hash: &ContentHash) -> Option<IndexEntry<H>> {
         self.take_from_evictable(hash);
         let entry = self.entries.remove(hash)?;
         if !self.open.remove(hash) {
-            let tally = Tally::of(&entry, self.pins.contains(hash));
+            let tally = CacheTotals::of(&entry, self.pins.contains(hash));
             self.closed = self.closed.minus(tally);
         }
         Some(entry)
@@ -365,11 +365,11 @@ impl<H> Index<H> {
     }
 
     /// Returns the totals over all files. The cost is proportional to the number of open files.
-    pub(super) fn tally(&self) -> Tally {
+    pub(super) fn tally(&self) -> CacheTotals {
         let hashes = self.open.iter();
         let open = hashes.filter_map(|hash| Some((hash, self.entries.get(hash)?)));
         open.fold(self.closed, |tally, (hash, entry)| {
-            tally.plus(Tally::of(entry, self.pins.contains(hash)))
+            tally.plus(CacheTotals::of(entry, self.pins.contains(hash)))
         })
     }
 

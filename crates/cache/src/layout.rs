@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::disk::{Disk, Reach, map_attribute, open_writable, replacement};
+use super::disk::{Disk, ReplaceDurability, map_attribute, open_writable, replacement};
 use super::map::{self, Boot, LoadedMap};
 use super::pages::{Counts, PageMap, bytes_of, page_count};
 use super::{CacheError, LEGACY_DIR, PROBLEMS_MAX};
@@ -63,7 +63,7 @@ fn changed_at(path: &Path) -> io::Result<Changed> {
 
 /// Reference points of a start, against which the survey compares the files.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Start {
+pub(super) struct SurveyStart {
     pub(super) boot: Boot,
     /// Time of the last clean stop; later changes are from other programs. `None` after an unclean
     /// stop.
@@ -74,13 +74,13 @@ pub(super) struct Start {
 #[derive(Debug)]
 pub(super) struct FoundFile {
     pub(super) hash: ContentHash,
-    pub(super) summary: Summary,
+    pub(super) summary: FileSummary,
     pub(super) last_use: SystemTime,
 }
 
 /// Properties of a closed file.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Summary {
+pub(super) struct FileSummary {
     pub(super) size_bytes: u64,
     pub(super) cached_bytes: u64,
     /// Pages on disk, both present and in doubt.
@@ -88,7 +88,7 @@ pub(super) struct Summary {
     pub(super) in_doubt: bool,
 }
 
-impl Summary {
+impl FileSummary {
     pub(super) fn is_complete(&self) -> bool {
         self.cached_bytes == self.size_bytes
     }
@@ -151,7 +151,7 @@ impl Layout {
         if !known {
             let text = format!("{VERSION_WORD} {FORMAT}\n");
             let path = dir.join("version");
-            disk.replace(&path, text.as_bytes(), Reach::Name)
+            disk.replace(&path, text.as_bytes(), ReplaceDurability::Name)
                 .map_err(|error| CacheError::io("write", path, error))?;
         }
         Ok(lock)
@@ -190,7 +190,7 @@ impl Layout {
     }
 
     /// Surveys the whole directory and removes partial work of a crash.
-    pub(super) fn survey(&self, disk: &Disk, start: Start) -> Result<Survey, CacheError> {
+    pub(super) fn survey(&self, disk: &Disk, start: SurveyStart) -> Result<Survey, CacheError> {
         let mut survey = Survey::default();
         let mut shards = Vec::new();
         for entry in list(&self.dir)? {
@@ -224,7 +224,7 @@ impl Layout {
     fn survey_shards(
         &self,
         disk: &Disk,
-        start: Start,
+        start: SurveyStart,
         shards: &[PathBuf],
     ) -> Result<Survey, CacheError> {
         let mut survey = Survey::default();
@@ -237,7 +237,7 @@ impl Layout {
     fn survey_shard(
         &self,
         disk: &Disk,
-        start: Start,
+        start: SurveyStart,
         shard: &Path,
         survey: &mut Survey,
     ) -> Result<(), CacheError> {
@@ -265,7 +265,7 @@ impl Layout {
     fn survey_file(
         &self,
         disk: &Disk,
-        start: Start,
+        start: SurveyStart,
         hash: &ContentHash,
     ) -> io::Result<Option<FoundFile>> {
         let paths = self.paths(hash);
@@ -298,8 +298,8 @@ impl Layout {
 }
 
 impl LoadedMap {
-    pub(super) fn summary(&self) -> Summary {
-        Summary {
+    pub(super) fn summary(&self) -> FileSummary {
+        FileSummary {
             size_bytes: self.size_bytes,
             cached_bytes: self.present.byte_count(self.size_bytes),
             counts: self.present.counts() + self.doubt.counts(),
@@ -326,7 +326,7 @@ fn write_doubt(disk: &Disk, paths: &Paths, hash: &ContentHash, map: &LoadedMap) 
         return disk.set_map_attribute(&open_writable(&paths.data)?, &bytes);
     }
     let bytes = map::whole(hash, map.size_bytes, Boot::PAST, &map.present, &map.doubt);
-    disk.replace(&paths.map, &bytes, Reach::Memory)
+    disk.replace(&paths.map, &bytes, ReplaceDurability::Memory)
 }
 
 /// Reads the map of a file. Returns `None` if nothing of it is usable: the map is missing, broken

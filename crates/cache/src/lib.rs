@@ -91,7 +91,7 @@ pub use reservation::Reservation;
 pub use room::{Lack, Room};
 pub use verify::VerifyProgress;
 
-use self::core::{Core, Tuning};
+use self::core::{CacheCore, Tuning};
 use disk::Disk;
 use flusher::Flusher;
 use p2pfs_types::digest::ContentHash;
@@ -220,7 +220,7 @@ pub struct Cache {
 
 /// Owner of the background thread, which ends with the last [`Cache`].
 struct Owner {
-    core: Arc<Core>,
+    core: Arc<CacheCore>,
     _flusher: Option<Flusher>,
 }
 
@@ -242,7 +242,7 @@ impl Cache {
         disk: Disk,
     ) -> Result<(Self, Receiver<CacheEvent>), CacheError> {
         let background = tuning.background;
-        let (core, events) = Core::open(config, tuning, disk)?;
+        let (core, events) = CacheCore::open(config, tuning, disk)?;
         let flusher = if background {
             Some(Flusher::start(core.clone())?)
         } else {
@@ -295,7 +295,7 @@ impl Cache {
         self.core().note_clean_stop();
     }
 
-    fn core(&self) -> &Arc<Core> {
+    fn core(&self) -> &Arc<CacheCore> {
         &self.owner.core
     }
 }

@@ -10,9 +10,9 @@ use std::time::SystemTime;
 
 use super::budget::{charge_bytes, cost_bytes};
 use super::cached_file::CacheFile;
-use super::core::{Core, Handle};
-use super::file::{Files, MapState, Shared};
-use super::index::{Entry, Index, Presence};
+use super::core::{CacheCore, OpenFileHandle};
+use super::file::{Files, MapState, OpenFileState};
+use super::index::{CacheIndex, IndexEntry, Presence};
 use super::layout;
 use super::map::LoadedMap;
 use super::pages::PageMap;
@@ -21,15 +21,15 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;
 
 /// State of a claimed hash in the index.
-enum Found {
-    Open(Arc<Handle>),
+enum ClaimedEntry {
+    Open(Arc<OpenFileHandle>),
     /// The caller has marked the hash as busy.
-    Closed(Entry<Handle>),
+    Closed(IndexEntry<OpenFileHandle>),
     /// The caller has marked the hash as busy.
     Absent,
 }
 
-impl Core {
+impl CacheCore {
     pub(super) fn file(
         self: &Arc<Self>,
         hash: ContentHash,
@@ -40,9 +40,9 @@ impl Core {
             return Err(CacheError::ImpossibleSize { hash, size_bytes });
         }
         let handle = match self.claim(&hash) {
-            Found::Open(handle) => handle,
-            Found::Closed(entry) => self.reopen(hash, entry, Some(size_bytes))?,
-            Found::Absent => self.begin(hash, size_bytes)?,
+            ClaimedEntry::Open(handle) => handle,
+            ClaimedEntry::Closed(entry) => self.reopen(hash, entry, Some(size_bytes))?,
+            ClaimedEntry::Absent => self.begin(hash, size_bytes)?,
         };
         let have_bytes = handle.shared.size_bytes;
         if have_bytes != size_bytes {
@@ -72,9 +72,9 @@ impl Core {
             return Ok(None);
         }
         let handle = match self.claim(hash) {
-            Found::Open(handle) => handle,
-            Found::Closed(entry) => self.reopen(*hash, entry, None)?,
-            Found::Absent => {
+            ClaimedEntry::Open(handle) => handle,
+            ClaimedEntry::Closed(entry) => self.reopen(*hash, entry, None)?,
+            ClaimedEntry::Absent => {
                 self.release(hash, None);
                 return Ok(None);
             }
@@ -83,14 +83,14 @@ impl Core {
     }
 
     /// Waits until the hash is not busy, and marks it as busy unless the file is open.
-    fn claim(&self, hash: &ContentHash) -> Found {
+    fn claim(&self, hash: &ContentHash) -> ClaimedEntry {
         let mut index = self.index.lock();
         loop {
             let busy = index.busy.contains(hash);
             match index.get(hash).map(|entry| (&entry.presence, entry)) {
                 Some((Presence::Open(handle, _), _)) => {
                     if let Some(handle) = handle.upgrade() {
-                        return Found::Open(handle);
+                        return ClaimedEntry::Open(handle);
                     }
                 }
                 _ if busy => {}
@@ -98,11 +98,11 @@ impl Core {
                     let entry = entry.as_closed();
                     index.take_from_evictable(hash);
                     index.busy.insert(*hash);
-                    return Found::Closed(entry);
+                    return ClaimedEntry::Closed(entry);
                 }
                 None => {
                     index.busy.insert(*hash);
-                    return Found::Absent;
+                    return ClaimedEntry::Absent;
                 }
             }
             self.settled.wait(&mut index);
@@ -110,7 +110,7 @@ impl Core {
     }
 
     /// Ends the claim and stores the new entry of the hash, if any.
-    fn release(&self, hash: &ContentHash, entry: Option<Entry<Handle>>) {
+    fn release(&self, hash: &ContentHash, entry: Option<IndexEntry<OpenFileHandle>>) {
         let mut index = self.index.lock();
         index.busy.remove(hash);
         match entry {
@@ -128,9 +128,9 @@ impl Core {
     fn reopen(
         self: &Arc<Self>,
         hash: ContentHash,
-        entry: Entry<Handle>,
+        entry: IndexEntry<OpenFileHandle>,
         size_bytes: Option<u64>,
-    ) -> Result<Arc<Handle>, CacheError> {
+    ) -> Result<Arc<OpenFileHandle>, CacheError> {
         let old_bytes = charge_bytes(entry.summary.size_bytes, entry.summary.counts);
         let paths = self.context.layout.paths(&hash);
         let loaded = match layout::load(&paths, &hash, self.context.boot) {
@@ -165,7 +165,7 @@ impl Core {
         let files = match Files::open(&self.context, &paths, summary.size_bytes) {
             Ok(files) => files,
             Err(source) => {
-                self.release(&hash, Some(Entry { summary, ..entry }));
+                self.release(&hash, Some(IndexEntry { summary, ..entry }));
                 return Err(CacheError::io("open", paths.data, source));
             }
         };
@@ -175,7 +175,7 @@ impl Core {
             loaded = loaded.in_doubt();
         }
         let map = MapState::of(&loaded);
-        let shared = Shared::new(hash, paths, Some(files), loaded, map, new_bytes);
+        let shared = OpenFileState::new(hash, paths, Some(files), loaded, map, new_bytes);
         if checks_now {
             let whole = ByteRange::new(0, shared.size_bytes);
             if shared.settle(&self.context, whole) > 0 {
@@ -184,7 +184,7 @@ impl Core {
             }
         }
         let unchecked = entry.unchecked && !checks_now;
-        Ok(self.publish_open(shared, Entry { unchecked, ..entry }))
+        Ok(self.publish_open(shared, IndexEntry { unchecked, ..entry }))
     }
 
     /// Reports that a file that was complete is missing as a whole.
@@ -201,7 +201,7 @@ impl Core {
         self: &Arc<Self>,
         hash: ContentHash,
         size_bytes: u64,
-    ) -> Result<Arc<Handle>, CacheError> {
+    ) -> Result<Arc<OpenFileHandle>, CacheError> {
         let paths = self.context.layout.paths(&hash);
         let loaded = layout::empty_map(size_bytes);
         let map = MapState {
@@ -209,7 +209,7 @@ impl Core {
             ..MapState::of(&loaded)
         };
         if size_bytes > 0 {
-            let shared = Shared::new(hash, paths, None, loaded, map, 0);
+            let shared = OpenFileState::new(hash, paths, None, loaded, map, 0);
             return Ok(self.publish_new(shared));
         }
         let files =
@@ -229,7 +229,7 @@ impl Core {
         } else {
             0
         };
-        let shared = Shared::new(hash, paths, Some(files), loaded, map, charged_bytes);
+        let shared = OpenFileState::new(hash, paths, Some(files), loaded, map, charged_bytes);
         let handle = self.publish_new(shared);
         if charged_bytes > 0 {
             handle
@@ -241,25 +241,25 @@ impl Core {
         Ok(handle)
     }
 
-    fn publish_new(self: &Arc<Self>, shared: Shared) -> Arc<Handle> {
-        let entry = Entry::closed(shared.summary(), SystemTime::now(), false);
+    fn publish_new(self: &Arc<Self>, shared: OpenFileState) -> Arc<OpenFileHandle> {
+        let entry = IndexEntry::closed(shared.summary(), SystemTime::now(), false);
         self.publish_open(shared, entry)
     }
 
     /// Ends the claim and publishes the file as open.
     pub(super) fn publish_open(
         self: &Arc<Self>,
-        shared: Shared,
-        entry: Entry<Handle>,
-    ) -> Arc<Handle> {
+        shared: OpenFileState,
+        entry: IndexEntry<OpenFileHandle>,
+    ) -> Arc<OpenFileHandle> {
         let shared = Arc::new(shared);
-        let handle = Arc::new(Handle {
+        let handle = Arc::new(OpenFileHandle {
             core: self.clone(),
             shared: shared.clone(),
         });
         let summary = shared.summary();
         let hash = shared.hash;
-        let open = Entry {
+        let open = IndexEntry {
             summary,
             presence: Presence::Open(Arc::downgrade(&handle), shared),
             ..entry
@@ -269,12 +269,13 @@ impl Core {
     }
 
     /// Writes the map and makes the file evictable, after the last handle is gone.
-    pub(super) fn close(&self, shared: &Arc<Shared>) {
+    pub(super) fn close(&self, shared: &Arc<OpenFileState>) {
         if shared.is_past_pages.load(Ordering::Relaxed) {
             self.context.recent.forget(shared.hash);
         }
         let is_used = shared.is_used.load(Ordering::Relaxed);
-        let used_before = |index: &Index<Handle>| Some(index.get(&shared.hash)?.last_use);
+        let used_before =
+            |index: &CacheIndex<OpenFileHandle>| Some(index.get(&shared.hash)?.last_use);
         let last_use = if is_used {
             None
         } else {
@@ -299,7 +300,7 @@ impl Core {
         let new_bytes = charge_bytes(summary.size_bytes, summary.counts);
         index.recharge(charged_bytes, new_bytes);
         if let Some(entry) = index.take(&shared.hash) {
-            let closed = Entry {
+            let closed = IndexEntry {
                 summary,
                 last_use,
                 presence: Presence::Closed,

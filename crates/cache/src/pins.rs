@@ -8,7 +8,7 @@ use std::io;
 
 use data_encoding::BASE64URL_NOPAD;
 
-use super::disk::{Disk, Reach};
+use super::disk::{Disk, ReplaceDurability};
 use super::layout::Layout;
 use super::{CacheError, PINS_MAX};
 use p2pfs_types::digest::ContentHash;
@@ -39,7 +39,7 @@ impl Pins {
         let (pins, damage) = Self::read(&bytes);
         let told = damage.map(|damage| {
             let aside = aside(&path);
-            let kept = disk.replace(&aside, &bytes, Reach::Name);
+            let kept = disk.replace(&aside, &bytes, ReplaceDurability::Name);
             let now = if kept.is_ok() && pins.save(layout, disk).is_ok() {
                 format!("; the file is now {}", aside.display())
             } else {
@@ -116,8 +116,12 @@ impl Pins {
 
     /// Writes the list to disk.
     pub(super) fn save(&self, layout: &Layout, disk: &Disk) -> Result<(), CacheError> {
-        disk.replace(&layout.pins(), self.text().as_bytes(), Reach::Name)
-            .map_err(|error| CacheError::io("write", layout.pins(), error))
+        disk.replace(
+            &layout.pins(),
+            self.text().as_bytes(),
+            ReplaceDurability::Name,
+        )
+        .map_err(|error| CacheError::io("write", layout.pins(), error))
     }
 
     pub(super) fn contains(&self, hash: &ContentHash) -> bool {

@@ -6,17 +6,21 @@
 
 use std::ops::Range;
 
-use super::context::Context;
-use super::file::{PairSource, Shared};
+use super::context::CacheContext;
+use super::file::{OpenFileState, PairSource};
 use super::pages::{bytes_of, page_count, pages_around};
 use super::{CacheError, CacheEvent};
 use p2pfs_types::digest::{self, AppendAt, DigestError, OnDisk};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ChunkIndex};
 use p2pfs_types::files::is_want;
 
-impl Shared {
+impl OpenFileState {
     /// Returns the first missing pages of a range, after a check of its doubtful pages.
-    pub(super) fn first_missing(&self, context: &Context, range: ByteRange) -> Option<Range<u64>> {
+    pub(super) fn first_missing(
+        &self,
+        context: &CacheContext,
+        range: ByteRange,
+    ) -> Option<Range<u64>> {
         if self.is_complete() {
             return None;
         }
@@ -42,7 +46,7 @@ impl Shared {
     /// verification or cannot be read are dropped.
     pub(super) fn prove(
         &self,
-        context: &Context,
+        context: &CacheContext,
         range: ByteRange,
         data: impl AppendAt,
     ) -> Result<Vec<u8>, CacheError> {
@@ -59,7 +63,7 @@ impl Shared {
 
     /// Marks a range of complete chunks as missing, on disk first. Its bytes stay on disk and count
     /// against the budget until they are stored again.
-    pub(super) fn drop_range(&self, context: &Context, range: ByteRange) {
+    pub(super) fn drop_range(&self, context: &CacheContext, range: ByteRange) {
         let mut map = self.map.lock();
         let pages = pages_around(range, self.size_bytes);
         let mut state = self.state.lock();
@@ -88,7 +92,7 @@ impl Shared {
     }
 
     /// Checks the complete chunks of a range. Returns the number of dropped bytes.
-    pub(super) fn check(&self, context: &Context, range: ByteRange) -> u64 {
+    pub(super) fn check(&self, context: &CacheContext, range: ByteRange) -> u64 {
         let before = self.cached_bytes();
         let pages = pages_around(range, self.size_bytes);
         if self.state.lock().present.contains(pages) {
@@ -120,7 +124,7 @@ impl Shared {
     }
 
     /// Drops the complete chunks of a range that fail verification.
-    pub(super) fn drop_unproven(&self, context: &Context, range: ByteRange) {
+    pub(super) fn drop_unproven(&self, context: &CacheContext, range: ByteRange) {
         for chunk in self.chunks_of(range) {
             let pages = pages_around(chunk, self.size_bytes);
             let whole = self.state.lock().present.contains(pages);
@@ -132,7 +136,7 @@ impl Shared {
 
     /// Checks the doubtful chunks of a range: they become present or stale. Returns the number of
     /// bytes that became stale.
-    pub(super) fn settle(&self, context: &Context, range: ByteRange) -> u64 {
+    pub(super) fn settle(&self, context: &CacheContext, range: ByteRange) -> u64 {
         let mut lost_bytes = 0;
         for chunk in self.chunks_of(range) {
             let pages = pages_around(chunk, self.size_bytes);
@@ -170,7 +174,7 @@ impl Shared {
     }
 
     /// Checks all doubtful chunks while `goes_on` returns true.
-    pub(super) fn settle_all(&self, context: &Context, goes_on: impl Fn() -> bool) {
+    pub(super) fn settle_all(&self, context: &CacheContext, goes_on: impl Fn() -> bool) {
         let all = 0..page_count(self.size_bytes);
         let doubtful: Vec<_> = self.state.lock().doubt.runs(all).collect();
         for run in doubtful {

@@ -20,12 +20,12 @@ const RECENT_MAX_BYTES: usize = 16 << 20;
 
 /// Most recently stored bytes of all open files.
 #[derive(Default)]
-pub(super) struct Recent {
-    list: Mutex<List>,
+pub(super) struct RecentBytes {
+    list: Mutex<RecentPieces>,
 }
 
 #[derive(Default)]
-struct List {
+struct RecentPieces {
     pieces: VecDeque<Piece>,
     bytes: usize,
 }
@@ -37,7 +37,7 @@ struct Piece {
     bytes: Bytes,
 }
 
-impl Recent {
+impl RecentBytes {
     /// Adds bytes of a content, and drops the oldest pieces beyond the limit.
     pub(crate) fn keep(&self, hash: ContentHash, offset: u64, bytes: Bytes) {
         let range = ByteRange::at(offset, bytes.len() as u64);
@@ -91,21 +91,21 @@ impl Recent {
 }
 
 /// Source that reads the bytes of a content from memory, or from `rest` if they are not there.
-pub(super) struct RecentOr<'a, R> {
+pub(super) struct RecentBytesOr<'a, R> {
     /// `None` if no byte of the file can be in memory.
-    pub recent: Option<&'a Recent>,
+    pub recent: Option<&'a RecentBytes>,
     pub hash: ContentHash,
     pub rest: R,
 }
 
-impl<R> RecentOr<'_, R> {
+impl<R> RecentBytesOr<'_, R> {
     fn parts(&self, offset: u64, length: usize) -> Option<Vec<Bytes>> {
         let range = ByteRange::at(offset, length as u64);
         self.recent?.parts(self.hash, range)
     }
 }
 
-impl<R: ReadAt> ReadAt for RecentOr<'_, R> {
+impl<R: ReadAt> ReadAt for RecentBytesOr<'_, R> {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(parts) = self.parts(offset, buffer.len()) else {
             return self.rest.read_at(offset, buffer);
@@ -120,7 +120,7 @@ impl<R: ReadAt> ReadAt for RecentOr<'_, R> {
     }
 }
 
-impl<R: AppendAt> AppendAt for RecentOr<'_, R> {
+impl<R: AppendAt> AppendAt for RecentBytesOr<'_, R> {
     fn append_exact_at(&self, offset: u64, length: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
         let Some(parts) = self.parts(offset, length) else {
             return self.rest.append_exact_at(offset, length, buffer);
@@ -145,15 +145,15 @@ mod tests {
             .collect()
     }
 
-    fn keep(recent: &Recent, hash: ContentHash, range: ByteRange) {
+    fn keep(recent: &RecentBytes, hash: ContentHash, range: ByteRange) {
         recent.keep(hash, range.start, content(range).into());
     }
 
     /// Reads a range with both methods, which must agree. Returns `None` if the range is not in
     /// memory.
-    fn read(recent: &Recent, hash: ContentHash, range: ByteRange) -> Option<Vec<u8>> {
+    fn read(recent: &RecentBytes, hash: ContentHash, range: ByteRange) -> Option<Vec<u8>> {
         let nowhere: &[u8] = &[];
-        let source = RecentOr {
+        let source = RecentBytesOr {
             recent: Some(recent),
             hash,
             rest: nowhere,
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_range_is_read_across_pieces_that_came_in_any_order() {
-        let recent = Recent::default();
+        let recent = RecentBytes::default();
         for (start, end) in [(300, 400), (0, 100), (200, 300), (100, 200)] {
             keep(&recent, A, ByteRange::new(start, end));
         }
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn what_is_not_all_there_is_left_to_the_disk() {
-        let recent = Recent::default();
+        let recent = RecentBytes::default();
         keep(&recent, A, ByteRange::new(0, 100));
         keep(&recent, A, ByteRange::new(200, 300));
         for (start, end) in [(50, 101), (100, 200), (150, 250), (299, 301), (0, 300)] {
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn memory_has_a_bound_and_what_came_first_goes_first() {
-        let recent = Recent::default();
+        let recent = RecentBytes::default();
         let piece = |number: u64| ByteRange::at(number * MIB as u64, MIB as u64);
         for number in 0..40 {
             keep(&recent, A, piece(number));
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_closed_leaves_nothing_and_the_others_what_they_have() {
-        let recent = Recent::default();
+        let recent = RecentBytes::default();
         let range = ByteRange::new(0, 1000);
         [A, B].iter().for_each(|hash| keep(&recent, *hash, range));
         recent.forget(A);

@@ -7,12 +7,12 @@
 use std::sync::Arc;
 
 use super::Cache;
-use super::core::Core;
+use super::core::CacheCore;
 use p2pfs_types::extent::PAGE_BYTES;
 
 /// Reserved bytes of the budget; released when dropped.
 pub struct Reservation {
-    core: Arc<Core>,
+    core: Arc<CacheCore>,
     charged_bytes: u64,
 }
 

@@ -5,7 +5,7 @@ use rustix::fs::StatVfsMountFlags;
 use super::Cache;
 use super::budget::cost_bytes;
 use super::disk::Disk;
-use super::index::Entry;
+use super::index::IndexEntry;
 use super::layout::Layout;
 use p2pfs_types::digest::ContentHash;
 
@@ -70,7 +70,7 @@ impl Room {
 }
 
 /// Budget bytes that are not evicted.
-struct Kept {
+struct RetainedBytes {
     /// Bytes of open, unpinned files and of reservations.
     in_use_bytes: u64,
     /// Current charge of pinned files that have an entry.
@@ -109,18 +109,18 @@ impl Cache {
     pub fn bytes_to_come(&self, hash: &ContentHash, size_bytes: u64) -> u64 {
         let index = self.core().index.lock();
         let kept = index.get(hash).filter(|_| !index.is_evictable(hash));
-        let kept_bytes = kept.map_or(0, Entry::charge_bytes);
+        let kept_bytes = kept.map_or(0, IndexEntry::charge_bytes);
         cost_bytes(size_bytes).saturating_sub(kept_bytes)
     }
 
-    fn look(&self, kept: impl Fn(&Kept) -> u64) -> Room {
+    fn look(&self, kept: impl Fn(&RetainedBytes) -> u64) -> Room {
         let core = self.core();
         let index = core.index_at_rest();
         let (tally, charged_bytes) = (index.tally(), index.charged_bytes);
         let passing_bytes = index
             .evictable_bytes
             .saturating_add(tally.pinned_charge_bytes);
-        let kept_bytes = kept(&Kept {
+        let kept_bytes = kept(&RetainedBytes {
             in_use_bytes: charged_bytes.saturating_sub(passing_bytes),
             pinned_charge_bytes: tally.pinned_charge_bytes,
             pinned_cost_bytes: tally.pinned_cost_bytes,

@@ -5,14 +5,14 @@ use std::fs::File;
 use std::ops::Range;
 
 use super::budget::charge_bytes;
-use super::core::Core;
-use super::file::{Shared, State};
+use super::core::CacheCore;
+use super::file::{OpenFileState, PageState};
 use super::pages::{Counts, bytes_of};
 use super::prealloc::next_step;
 
-impl Shared {
+impl OpenFileState {
     /// Charges the budget for pages that will be written. Returns `None` if they do not fit.
-    pub(super) fn charge(&self, core: &Core, pages: &Range<u64>) -> Option<Counts> {
+    pub(super) fn charge(&self, core: &CacheCore, pages: &Range<u64>) -> Option<Counts> {
         let mut in_flight = self.room.lock();
         let state = self.state.lock();
         let growth = state.present.growth(pages.clone());
@@ -28,7 +28,12 @@ impl Shared {
     }
 
     /// Changes the state and releases the unused part of the charge.
-    pub(super) fn settle_room(&self, core: &Core, growth: Counts, change: impl FnOnce(&mut State)) {
+    pub(super) fn settle_room(
+        &self,
+        core: &CacheCore,
+        growth: Counts,
+        change: impl FnOnce(&mut PageState),
+    ) {
         let mut in_flight = self.room.lock();
         let mut state = self.state.lock();
         let preallocated_pages = state.preallocated.counts().pages;
@@ -47,7 +52,12 @@ impl Shared {
 
     /// Returns whether the disk has allocated space for pages that are about to be written. If they
     /// continue a stream, requests an allocation.
-    pub(super) fn is_preallocated(&self, core: &Core, data: &File, pages: &Range<u64>) -> bool {
+    pub(super) fn is_preallocated(
+        &self,
+        core: &CacheCore,
+        data: &File,
+        pages: &Range<u64>,
+    ) -> bool {
         let step = {
             let state = self.state.lock();
             if state.preallocated.contains(pages.clone()) {
@@ -58,7 +68,7 @@ impl Shared {
         step.is_some_and(|step| self.preallocate(core, data, step))
     }
 
-    fn preallocate(&self, core: &Core, data: &File, step: Range<u64>) -> bool {
+    fn preallocate(&self, core: &CacheCore, data: &File, step: Range<u64>) -> bool {
         let all = &core.context.preallocated;
         let range = bytes_of(&step, self.size_bytes);
         let budget_bytes = core.index.lock().budget_bytes;
@@ -80,7 +90,7 @@ impl Shared {
     }
 }
 
-impl State {
+impl PageState {
     /// Adds preallocated pages, except those that another thread has written or is writing.
     fn add_preallocated(&mut self, step: Range<u64>) {
         let known = [&self.present, &self.doubt, &self.stale];

@@ -10,9 +10,9 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::cached_file::{CacheFile, Stored};
-use super::context::Context;
-use super::core::Core;
-use super::file::{Shared, State};
+use super::context::CacheContext;
+use super::core::CacheCore;
+use super::file::{OpenFileState, PageState};
 use super::pages::{bytes_of, pages_in};
 use super::{CacheError, CacheEvent};
 use p2pfs_types::digest::{Grain, HashPair, Verified};
@@ -24,7 +24,7 @@ const PENDING_MAX: usize = 16 << 10;
 
 /// Path by which bytes reached the data file.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum WritePath {
     /// In the page cache; the kernel writes them behind.
     ByPages,
     /// On the disk only.
@@ -58,7 +58,7 @@ impl CacheFile {
             shared.settle_room(core, growth, |state| give_up(state, &pages));
             return Ok(Stored::Full);
         };
-        if way == Way::PastPages {
+        if way == WritePath::PastPages {
             core.context.recent.keep(shared.hash, range.start, bytes);
             shared.is_past_pages.store(true, Ordering::Relaxed);
         }
@@ -72,11 +72,11 @@ impl CacheFile {
     }
 }
 
-impl Shared {
+impl OpenFileState {
     /// Writes to the data file, one thread at a time if the space is not allocated yet. The kernel
     /// admits only one such writer, and waiting writers spin (`rwsem_spin_on_owner`), which wastes
     /// processor time.
-    fn write(&self, core: &Core, bytes: &[u8], pages: &Range<u64>) -> io::Result<Way> {
+    fn write(&self, core: &CacheCore, bytes: &[u8], pages: &Range<u64>) -> io::Result<WritePath> {
         let context = &core.context;
         let range = bytes_of(pages, self.size_bytes);
         let offset = range.start;
@@ -94,7 +94,7 @@ impl Shared {
             let written = context.disk.write_by(&direct, data, bytes, offset);
             let Err(error) = written else {
                 context.pace.note(bytes.len(), begun.elapsed());
-                return Ok(Way::PastPages);
+                return Ok(WritePath::PastPages);
             };
             let turn = turn.get_or_insert_with(|| self.writing.lock());
             if !turn.gives_up(&error) {
@@ -103,12 +103,17 @@ impl Shared {
         }
         let mut slices = [IoSlice::new(bytes)];
         context.disk.write_at(data, &mut slices, offset)?;
-        Ok(Way::ByPages)
+        Ok(WritePath::ByPages)
     }
 
     /// Writes to the data file and evicts files if the disk is full. Other programs or a quota can
     /// make it full although the charge succeeded.
-    fn write_making_room(&self, core: &Core, bytes: &[u8], pages: &Range<u64>) -> io::Result<Way> {
+    fn write_making_room(
+        &self,
+        core: &CacheCore,
+        bytes: &[u8],
+        pages: &Range<u64>,
+    ) -> io::Result<WritePath> {
         loop {
             let written = self.write(core, bytes, pages);
             let is_full = written.as_ref().err().is_some_and(is_full);
@@ -119,7 +124,7 @@ impl Shared {
     }
 
     /// Writes the map if enough changes are pending or the file is complete.
-    fn follow_up(&self, context: &Context, completed: bool) {
+    fn follow_up(&self, context: &CacheContext, completed: bool) {
         let state = self.state.lock();
         let due = state.unflushed_bytes >= context.flush_bytes;
         let full = state.pending.len() >= PENDING_MAX;
@@ -147,7 +152,7 @@ impl Shared {
 }
 
 /// Marks written pages as present.
-fn take_in(state: &mut State, pages: &Range<u64>, pairs: &[HashPair]) {
+fn take_in(state: &mut PageState, pages: &Range<u64>, pairs: &[HashPair]) {
     state.present.insert(pages.clone());
     state.doubt.remove(pages.clone());
     state.stale.remove(pages.clone());
@@ -165,7 +170,7 @@ fn take_in(state: &mut State, pages: &Range<u64>, pairs: &[HashPair]) {
 /// Marks pages as stale after a write that may have been partial. Absent pages then have unknown
 /// content and still take room. Present and doubtful pages are unaffected, because the same correct
 /// bytes were written.
-fn give_up(state: &mut State, pages: &Range<u64>) {
+fn give_up(state: &mut PageState, pages: &Range<u64>) {
     state.stale.insert(pages.clone());
     state.preallocated.remove(pages.clone());
     let kept: Vec<_> = state.present.runs(pages.clone()).collect();

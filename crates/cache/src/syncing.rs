@@ -8,25 +8,27 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
-use super::core::{Core, Handle};
-use super::file::{Files, Shared};
-use super::index::{Index, Presence};
+use super::core::{CacheCore, OpenFileHandle};
+use super::file::{Files, OpenFileState};
+use super::index::{CacheIndex, Presence};
 use p2pfs_types::digest::ContentHash;
 
 /// Files to sync, shared with users of an open file or opened for the sync.
-enum Bytes {
-    Open(Arc<Shared>),
+enum FilesToSync {
+    Open(Arc<OpenFileState>),
     Closed(Files),
 }
 
-impl Core {
+impl CacheCore {
     /// Syncs a file and marks it as durable. After a failure the file stays marked with this boot,
     /// and the failure is counted.
     pub(super) fn bring_to_disk(self: &Arc<Self>, hash: &ContentHash) {
         let synced = match self.bytes_of(hash) {
             None => return,
-            Some(Bytes::Open(shared)) => shared.files().map(|files| files.sync(&self.context)),
-            Some(Bytes::Closed(files)) => Some(files.sync(&self.context)),
+            Some(FilesToSync::Open(shared)) => {
+                shared.files().map(|files| files.sync(&self.context))
+            }
+            Some(FilesToSync::Closed(files)) => Some(files.sync(&self.context)),
         };
         if synced.is_some_and(|synced| self.context.noted(synced).is_err()) {
             return;
@@ -44,21 +46,21 @@ impl Core {
     }
 
     /// Returns the current files of a content. They may be removed during the sync.
-    fn bytes_of(&self, hash: &ContentHash) -> Option<Bytes> {
+    fn bytes_of(&self, hash: &ContentHash) -> Option<FilesToSync> {
         let size_bytes = {
             let index = self.index.lock();
             let entry = index.get(hash)?;
             match &entry.presence {
-                Presence::Open(_, shared) => return Some(Bytes::Open(shared.clone())),
+                Presence::Open(_, shared) => return Some(FilesToSync::Open(shared.clone())),
                 Presence::Closed => entry.summary.size_bytes,
             }
         };
         let files = Files::open(&self.context, &self.context.layout.paths(hash), size_bytes);
-        files.ok().map(Bytes::Closed)
+        files.ok().map(FilesToSync::Closed)
     }
 
     /// Locks the index once no file is open only because its map is being written.
-    pub(super) fn index_at_rest(&self) -> MutexGuard<'_, Index<Handle>> {
+    pub(super) fn index_at_rest(&self) -> MutexGuard<'_, CacheIndex<OpenFileHandle>> {
         let mut index = self.index.lock();
         while index.held_for_a_moment {
             self.settled.wait(&mut index);

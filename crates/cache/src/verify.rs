@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::Cache;
 use super::cached_file::CacheFile;
-use super::core::Core;
+use super::core::CacheCore;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 
@@ -52,7 +52,7 @@ impl Cache {
     }
 }
 
-impl Core {
+impl CacheCore {
     fn verify_files(
         self: &std::sync::Arc<Self>,
         files: Vec<ContentHash>,

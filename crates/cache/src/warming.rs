@@ -31,7 +31,7 @@ impl CacheFile {
         let Some(backing) = self.backing() else {
             return;
         };
-        let Some(turn) = Turn::take(&self.handle.core.context.is_warming) else {
+        let Some(turn) = WarmingPermit::take(&self.handle.core.context.is_warming) else {
             return;
         };
         let size_bytes = self.size_bytes();
@@ -47,16 +47,16 @@ impl CacheFile {
 }
 
 /// Permission to read a file into the page cache; only one exists at a time.
-struct Turn(Arc<AtomicBool>);
+struct WarmingPermit(Arc<AtomicBool>);
 
-impl Turn {
+impl WarmingPermit {
     fn take(is_taken: &Arc<AtomicBool>) -> Option<Self> {
         let was_taken = is_taken.swap(true, Ordering::Relaxed);
         (!was_taken).then(|| Self(is_taken.clone()))
     }
 }
 
-impl Drop for Turn {
+impl Drop for WarmingPermit {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Relaxed);
     }

@@ -18,7 +18,7 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 const SYNCS_MAX: usize = 1024;
 
 /// Next work of the background thread.
-pub(super) struct Work {
+pub(super) struct BackgroundWork {
     pub(super) flush: bool,
     pub(super) sync: Option<ContentHash>,
     /// Whether to check the disk.
@@ -28,12 +28,12 @@ pub(super) struct Work {
 /// Pending work.
 #[derive(Default)]
 pub(super) struct WriteBehind {
-    list: Mutex<List>,
+    list: Mutex<PendingWork>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct List {
+struct PendingWork {
     flush: bool,
     sync: VecDeque<ContentHash>,
     /// Time of the next check of the disk.
@@ -67,7 +67,7 @@ impl WriteBehind {
     }
 
     /// Waits for work. Returns `None` at the end.
-    pub(super) fn next(&self) -> Option<Work> {
+    pub(super) fn next(&self) -> Option<BackgroundWork> {
         let mut list = self.list.lock();
         while !list.stop && !list.flush && list.sync.is_empty() && !list.is_look_due() {
             match list.look_at {
@@ -76,14 +76,14 @@ impl WriteBehind {
             }
         }
         if !list.stop && list.flush && list.sync.is_empty() {
-            let idle = |list: &mut List| !list.stop && list.sync.is_empty();
+            let idle = |list: &mut PendingWork| !list.stop && list.sync.is_empty();
             self.changed.wait_while_for(&mut list, idle, FLUSH_AFTER);
         }
         let look = list.is_look_due();
         if look {
             list.look_at = Some(Instant::now() + LOOK_AGAIN_AFTER);
         }
-        let work = Work {
+        let work = BackgroundWork {
             flush: std::mem::take(&mut list.flush),
             sync: list.sync.pop_front(),
             look,
@@ -98,7 +98,7 @@ impl WriteBehind {
     }
 }
 
-impl List {
+impl PendingWork {
     fn is_look_due(&self) -> bool {
         self.look_at.is_some_and(|at| at <= Instant::now())
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::index::Verdict;
+use crate::index::ReserveDecision;
 use crate::{Lack, cost_bytes};
 
 #[test]
@@ -91,7 +91,7 @@ fn the_floor_costs_no_more_files_where_the_disk_says_later_that_their_room_is_fr
     let mut index = cache.core().index.lock();
     let later = Instant::now() + Duration::from_secs(61);
     index.measured(FLOOR_BYTES - 4096, later);
-    let Verdict::Evict(victim) = index.reserve(4096, later) else {
+    let ReserveDecision::Evict(victim) = index.reserve(4096, later) else {
         panic!("the floor is not kept");
     };
     index.spared(victim);

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use std::time::SystemTime;
 
 use super::*;
-use crate::file::{Files, MapState, Shared};
-use crate::index::Entry;
+use crate::file::{Files, MapState, OpenFileState};
+use crate::index::IndexEntry;
 use crate::layout::{Layout, load};
 
 #[test]
@@ -32,8 +32,8 @@ fn what_the_disk_cannot_read_is_found_by_a_check_and_by_who_asks_for_it() {
         };
         let charge_bytes = cache.usage().used_bytes;
         let state = MapState::of(&map);
-        let shared = Shared::new(hash, paths, Some(files), map, state, charge_bytes);
-        let entry = Entry::closed(shared.summary(), SystemTime::now(), false);
+        let shared = OpenFileState::new(hash, paths, Some(files), map, state, charge_bytes);
+        let entry = IndexEntry::closed(shared.summary(), SystemTime::now(), false);
         let open = core.publish_open(shared, entry);
         let _before = events.try_iter().count();
         if by_check {
