@@ -35,7 +35,7 @@ pub(super) struct CacheContext {
     disk_errors: AtomicU64,
     disk_refuses: AtomicBool,
     /// Whether a refusal was reported whose end was not reported yet.
-    trouble_told: Mutex<bool>,
+    trouble_reported: Mutex<bool>,
 }
 
 impl CacheContext {
@@ -60,19 +60,19 @@ impl CacheContext {
             events_lost: AtomicU64::new(0),
             disk_errors: AtomicU64::new(0),
             disk_refuses: AtomicBool::new(false),
-            trouble_told: Mutex::new(false),
+            trouble_reported: Mutex::new(false),
         }
     }
 
     /// Sends an event, or counts it as lost.
-    pub(super) fn tell(&self, event: CacheEvent) {
+    pub(super) fn send_event(&self, event: CacheEvent) {
         if self.events.try_send(event).is_err() {
             self.events_lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Counts a failed change of the disk, and reports the first failure since the last recovery.
-    pub(super) fn noted<T>(&self, result: io::Result<T>) -> io::Result<T> {
+    pub(super) fn record_result<T>(&self, result: io::Result<T>) -> io::Result<T> {
         match &result {
             // Loaded before it is stored: this runs at every store, and a plain load shares the
             // cache line.
@@ -83,13 +83,13 @@ impl CacheContext {
             Err(error) => {
                 self.disk_errors.fetch_add(1, Ordering::Relaxed);
                 self.disk_refuses.store(true, Ordering::Relaxed);
-                let mut is_told = self.trouble_told.lock();
-                if !std::mem::replace(&mut *is_told, true) {
+                let mut is_reported = self.trouble_reported.lock();
+                if !std::mem::replace(&mut *is_reported, true) {
                     let limit = limit_of_open_files(error);
                     let why = limit
                         .unwrap_or_else(|| format!("the cache's disk refuses writes: {error}"));
-                    self.tell(CacheEvent::DiskTrouble { why });
-                    self.write_behind.look_again(true);
+                    self.send_event(CacheEvent::DiskTrouble { why });
+                    self.write_behind.schedule_disk_checks(true);
                 }
             }
         }
@@ -97,11 +97,11 @@ impl CacheContext {
     }
 
     /// Reports that the disk accepts writes again, if a refusal was reported.
-    pub(super) fn tell_of_recovery(&self) {
-        let mut is_told = self.trouble_told.lock();
-        self.write_behind.look_again(false);
-        if std::mem::replace(&mut *is_told, false) {
-            self.tell(CacheEvent::DiskRecovered);
+    pub(super) fn report_recovery(&self) {
+        let mut is_reported = self.trouble_reported.lock();
+        self.write_behind.schedule_disk_checks(false);
+        if std::mem::replace(&mut *is_reported, false) {
+            self.send_event(CacheEvent::DiskRecovered);
         }
     }
 

@@ -104,7 +104,7 @@ impl CacheCore {
     /// Adds the files found on disk to the index, in the order of last use.
     fn adopt(&self, mut survey: Survey, was_clean: bool) {
         for hash in survey.broken {
-            self.context.tell(CacheEvent::Evicted {
+            self.context.send_event(CacheEvent::Evicted {
                 hash,
                 was_complete: false,
             });
@@ -159,13 +159,13 @@ impl CacheCore {
         let paths = self.context.layout.paths(&victim.hash);
         let removed = self
             .context
-            .noted(layout::remove(&self.context.disk, &paths));
+            .record_result(layout::remove(&self.context.disk, &paths));
         let (hash, was_complete) = (victim.hash, victim.was_complete());
         let given_bytes = removed.is_ok().then(|| victim.charge_bytes());
         if given_bytes.is_some() {
             self.index.lock().removed(&victim, Instant::now());
             self.context
-                .tell(CacheEvent::Evicted { hash, was_complete });
+                .send_event(CacheEvent::Evicted { hash, was_complete });
         } else {
             self.index.lock().spared(victim);
         }
@@ -190,7 +190,7 @@ impl CacheCore {
     /// Tests whether the disk accepts writes again after a refusal. Stores are not a reliable
     /// signal: there may be none, and one small successful store does not prove that the disk
     /// works.
-    pub(super) fn look_at_disk(&self) {
+    pub(super) fn check_disk(&self) {
         let tried = self.context.disk.try_out(&self.context.layout.trial());
         let is_well = match tried {
             // The next store can evict files to make room.
@@ -198,7 +198,7 @@ impl CacheCore {
             tried => tried.is_ok(),
         };
         if is_well {
-            self.context.tell_of_recovery();
+            self.context.report_recovery();
         }
     }
 
@@ -274,7 +274,7 @@ impl CacheCore {
     }
 
     /// Records that all maps are written, so that the next start can detect later changes.
-    pub(super) fn note_clean_stop(&self) {
+    pub(super) fn record_clean_stop(&self) {
         if !self.context.disk_refuses() {
             let (disk, clean) = (&self.context.disk, self.context.layout.clean());
             // Created again so that the file has the current time.
@@ -355,7 +355,7 @@ impl Cache {
 
     /// Lists all files, least recently used first. May wait for the disk.
     pub fn list(&self) -> Vec<CachedFile> {
-        let index = self.core().index_at_rest();
+        let index = self.core().idle_index();
         let now = std::time::SystemTime::now();
         let line = |(hash, entry): (&ContentHash, &IndexEntry<OpenFileHandle>)| CachedFile {
             hash: *hash,
@@ -376,7 +376,7 @@ impl Cache {
         let core = self.core();
         let mut cleared = Cleared::default();
         loop {
-            let Some(victim) = core.index_at_rest().take_victim() else {
+            let Some(victim) = core.idle_index().take_victim() else {
                 break;
             };
             let Some(given_bytes) = core.evict(victim) else {
@@ -482,6 +482,6 @@ impl Drop for CacheCore {
     /// Marks the stop as clean: the last handle is gone, so every map is written. The mark is
     /// omitted if the disk refuses writes.
     fn drop(&mut self) {
-        self.note_clean_stop();
+        self.record_clean_stop();
     }
 }

@@ -64,7 +64,7 @@ impl DiskPace {
     }
 
     /// Records the duration of a write of `bytes` bytes.
-    pub(crate) fn note(&self, bytes: usize, took: Duration) {
+    pub(crate) fn record(&self, bytes: usize, took: Duration) {
         let mib = bytes as f64 / f64::from(1 << 20);
         let last_ns = (took.as_nanos() as f64 / mib) as u64;
         let last_ns = last_ns.min(Self::SLOWEST_NS * STALL_MAX);
@@ -114,7 +114,7 @@ impl DirectWriter {
 
     /// Handles a failed direct write. Returns whether to write through the page cache, as for all
     /// further writes of the file. Some file systems accept the descriptor but refuse such a write.
-    pub(crate) fn gives_up(&mut self, error: &io::Error) -> bool {
+    pub(crate) fn disables_direct(&mut self, error: &io::Error) -> bool {
         let may_help = !is_full(error);
         if may_help {
             *self = Self::Refused;
@@ -161,25 +161,25 @@ mod tests {
         let (fast, slow) = (Duration::from_micros(500), Duration::from_millis(7));
         for _ in 0..100 {
             assert!(pace.allows());
-            pace.note(MIB, fast);
+            pace.record(MIB, fast);
         }
-        (0..16).for_each(|_| pace.note(MIB, slow));
+        (0..16).for_each(|_| pace.record(MIB, slow));
         let allowed = (0..TRIED_AGAIN_AFTER * 3).filter(|_| pace.allows()).count();
         assert_eq!(allowed, 3);
-        pace.note(MIB, fast);
+        pace.record(MIB, fast);
         assert!((0..100).all(|_| pace.allows()), "it was only busy");
     }
 
     #[test]
     fn a_disk_that_stood_still_once_or_waits_for_processors_is_no_slow_one() {
         let pace = DiskPace::default();
-        pace.note(MIB, Duration::from_micros(500));
-        pace.note(MIB, Duration::from_secs(3600));
+        pace.record(MIB, Duration::from_micros(500));
+        pace.record(MIB, Duration::from_secs(3600));
         assert!(pace.allows());
         for _ in 0..100 {
-            (0..4).for_each(|_| pace.note(MIB, Duration::from_millis(8)));
+            (0..4).for_each(|_| pace.record(MIB, Duration::from_millis(8)));
             assert!(pace.allows());
-            pace.note(MIB, Duration::from_micros(500));
+            pace.record(MIB, Duration::from_micros(500));
         }
     }
 
@@ -191,7 +191,7 @@ mod tests {
             (0, Duration::ZERO),
             (usize::MAX, Duration::ZERO),
         ] {
-            (0..100).for_each(|_| pace.note(bytes, took));
+            (0..100).for_each(|_| pace.record(bytes, took));
         }
         pace.allows();
     }

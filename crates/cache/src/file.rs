@@ -64,7 +64,7 @@ impl Files {
         match Self::open_with(open_writable, paths, size_bytes) {
             Err(error) if may_be_readable(&error) => {
                 let files = Self::open_with(|path| File::open(path), paths, size_bytes)?;
-                let _ = context.noted::<()>(Err(error));
+                let _ = context.record_result::<()>(Err(error));
                 Ok(files)
             }
             opened => opened,

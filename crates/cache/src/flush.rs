@@ -75,7 +75,7 @@ impl OpenFileState {
         let summary = summary.filter(|left| left.counts.pages > 0 || left.size_bytes == 0);
         let unsynced = self.state.lock().unsynced;
         if summary.is_none() && self.files().is_some() {
-            let _ = context.noted(layout::remove(&context.disk, &self.paths));
+            let _ = context.record_result(layout::remove(&context.disk, &self.paths));
         }
         // The map stores the time of the last use. A failure only leaves an older time.
         match (summary.is_some(), map.in_attribute) {
@@ -121,7 +121,7 @@ impl OpenFileState {
         let Some(batch) = self.take_batch(map, durable) else {
             return Ok(());
         };
-        let result = context.noted(self.write_batch(context, map, &batch, durable));
+        let result = context.record_result(self.write_batch(context, map, &batch, durable));
         self.finish_batch(map, batch, result.is_ok());
         result
     }

@@ -46,10 +46,10 @@ fn run(core: &Arc<CacheCore>) {
             core.flush_all();
         }
         if let Some(hash) = work.sync {
-            core.bring_to_disk(&hash);
+            core.sync_to_disk(&hash);
         }
-        if work.look {
-            core.look_at_disk();
+        if work.check_disk {
+            core.check_disk();
         }
     }
 }

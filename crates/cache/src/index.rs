@@ -172,7 +172,7 @@ pub(super) struct CacheIndex<H> {
     /// Number of files that are being removed.
     leaving: usize,
     /// Whether a file is open only because its map is being written.
-    pub(super) held_for_a_moment: bool,
+    pub(super) is_open_for_map: bool,
     pins: Pins,
     /// Keys of `entries` whose files are open. `closed` has the totals of all other files.
     open: HashSet<ContentHash>,
@@ -196,7 +196,7 @@ impl<H> CacheIndex<H> {
             entries: HashMap::new(),
             busy: HashSet::new(),
             leaving: 0,
-            held_for_a_moment: false,
+            is_open_for_map: false,
             pins,
             open: HashSet::new(),
             closed: CacheTotals::default(),
@@ -240,7 +240,7 @@ impl<H> CacheIndex<H> {
 
     /// Decides when nothing can be evicted: waits for a removal in progress, or refuses.
     fn no_room(&self) -> ReserveDecision<H> {
-        if self.leaving > 0 || self.held_for_a_moment {
+        if self.leaving > 0 || self.is_open_for_map {
             ReserveDecision::Wait
         } else {
             ReserveDecision::Refused

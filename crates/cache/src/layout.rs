@@ -206,8 +206,8 @@ impl Layout {
             }
         }
         let parts: Vec<_> = std::thread::scope(|scope| {
-            let look = |shards| scope.spawn(move || self.survey_shards(disk, start, shards));
-            let threads: Vec<_> = shards.chunks(SHARDS_PER_THREAD).map(look).collect();
+            let survey = |shards| scope.spawn(move || self.survey_shards(disk, start, shards));
+            let threads: Vec<_> = shards.chunks(SHARDS_PER_THREAD).map(survey).collect();
             threads.into_iter().map(|thread| thread.join()).collect()
         });
         for part in parts {

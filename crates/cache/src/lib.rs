@@ -292,7 +292,7 @@ impl Cache {
     /// call are in doubt at the next start.
     pub fn flush_at_end(&self) {
         self.flush();
-        self.core().note_clean_stop();
+        self.core().record_clean_stop();
     }
 
     fn core(&self) -> &Arc<CacheCore> {

@@ -145,20 +145,20 @@ impl CacheCore {
         let Some(mut loaded) = usable else {
             let gone = self
                 .context
-                .noted(layout::remove(&self.context.disk, &paths));
+                .record_result(layout::remove(&self.context.disk, &paths));
             if let Err(source) = gone {
                 self.release(&hash, Some(entry));
                 return Err(CacheError::io("remove", paths.data, source));
             }
             self.index.lock().recharge(old_bytes, 0);
             if entry.summary.is_complete() {
-                self.tell_of_loss(hash, entry.summary.size_bytes);
+                self.report_loss(hash, entry.summary.size_bytes);
             }
             return self.begin(hash, size_bytes);
         };
         let summary = loaded.summary();
         if entry.summary.is_complete() && !summary.is_complete() {
-            self.tell_of_loss(hash, summary.size_bytes);
+            self.report_loss(hash, summary.size_bytes);
         }
         let new_bytes = charge_bytes(summary.size_bytes, summary.counts);
         self.index.lock().recharge(old_bytes, new_bytes);
@@ -180,7 +180,7 @@ impl CacheCore {
             let whole = ByteRange::new(0, shared.size_bytes);
             if shared.settle(&self.context, whole) > 0 {
                 // Nodes that offered the file must learn that it is missing.
-                self.tell_of_loss(hash, shared.size_bytes);
+                self.report_loss(hash, shared.size_bytes);
             }
         }
         let unchecked = entry.unchecked && !checks_now;
@@ -188,8 +188,8 @@ impl CacheCore {
     }
 
     /// Reports that a file that was complete is missing as a whole.
-    fn tell_of_loss(&self, hash: ContentHash, size_bytes: u64) {
-        self.context.tell(CacheEvent::Dropped {
+    fn report_loss(&self, hash: ContentHash, size_bytes: u64) {
+        self.context.send_event(CacheEvent::Dropped {
             hash,
             range: ByteRange::new(0, size_bytes),
             was_complete: true,
@@ -212,17 +212,18 @@ impl CacheCore {
             let shared = OpenFileState::new(hash, paths, None, loaded, map, 0);
             return Ok(self.publish_new(shared));
         }
-        let files =
-            match self
-                .context
-                .noted(Files::make(&self.context, &paths, 0, ByteRange::new(0, 0)))
-            {
-                Ok(files) => files,
-                Err(source) => {
-                    self.release(&hash, None);
-                    return Err(CacheError::io("make", paths.data, source));
-                }
-            };
+        let files = match self.context.record_result(Files::make(
+            &self.context,
+            &paths,
+            0,
+            ByteRange::new(0, 0),
+        )) {
+            Ok(files) => files,
+            Err(source) => {
+                self.release(&hash, None);
+                return Err(CacheError::io("make", paths.data, source));
+            }
+        };
         let cost_bytes = cost_bytes(size_bytes);
         let charged_bytes = if self.reserve(cost_bytes) {
             cost_bytes
@@ -236,7 +237,7 @@ impl CacheCore {
                 .shared
                 .rewrite(&self.context, &mut handle.shared.map.lock());
             self.context
-                .tell(CacheEvent::Completed { hash, size_bytes });
+                .send_event(CacheEvent::Completed { hash, size_bytes });
         }
         Ok(handle)
     }
@@ -286,7 +287,7 @@ impl CacheCore {
         if shared.is_complete() && !kept.is_some_and(|summary| summary.is_complete()) {
             // The disk refused the map. Nodes that were told of the complete file must learn of the
             // loss.
-            self.tell_of_loss(shared.hash, shared.size_bytes);
+            self.report_loss(shared.hash, shared.size_bytes);
         }
         let charged_bytes = shared.charged_bytes();
         let mut index = self.index.lock();

@@ -83,7 +83,7 @@ impl OpenFileState {
         self.rewrite(context, &mut map);
         drop(map);
         if !lost.is_empty() {
-            context.tell(CacheEvent::Dropped {
+            context.send_event(CacheEvent::Dropped {
                 hash: self.hash,
                 range,
                 was_complete,
@@ -164,7 +164,7 @@ impl OpenFileState {
                 let _ = self.flush(context);
                 self.sync_later(context);
                 let size_bytes = self.size_bytes;
-                context.tell(CacheEvent::Completed {
+                context.send_event(CacheEvent::Completed {
                     hash: self.hash,
                     size_bytes,
                 });

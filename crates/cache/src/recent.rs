@@ -39,7 +39,7 @@ struct Piece {
 
 impl RecentBytes {
     /// Adds bytes of a content, and drops the oldest pieces beyond the limit.
-    pub(crate) fn keep(&self, hash: ContentHash, offset: u64, bytes: Bytes) {
+    pub(crate) fn insert(&self, hash: ContentHash, offset: u64, bytes: Bytes) {
         let range = ByteRange::at(offset, bytes.len() as u64);
         let mut gone = Vec::new();
         let mut list = self.list.lock();
@@ -145,8 +145,8 @@ mod tests {
             .collect()
     }
 
-    fn keep(recent: &RecentBytes, hash: ContentHash, range: ByteRange) {
-        recent.keep(hash, range.start, content(range).into());
+    fn insert(recent: &RecentBytes, hash: ContentHash, range: ByteRange) {
+        recent.insert(hash, range.start, content(range).into());
     }
 
     /// Reads a range with both methods, which must agree. Returns `None` if the range is not in
@@ -172,7 +172,7 @@ mod tests {
     fn a_range_is_read_across_pieces_that_came_in_any_order() {
         let recent = RecentBytes::default();
         for (start, end) in [(300, 400), (0, 100), (200, 300), (100, 200)] {
-            keep(&recent, A, ByteRange::new(start, end));
+            insert(&recent, A, ByteRange::new(start, end));
         }
         for (start, end) in [(0, 400), (99, 101), (150, 350), (399, 400), (250, 260)] {
             let range = ByteRange::new(start, end);
@@ -183,8 +183,8 @@ mod tests {
     #[test]
     fn what_is_not_all_there_is_left_to_the_disk() {
         let recent = RecentBytes::default();
-        keep(&recent, A, ByteRange::new(0, 100));
-        keep(&recent, A, ByteRange::new(200, 300));
+        insert(&recent, A, ByteRange::new(0, 100));
+        insert(&recent, A, ByteRange::new(200, 300));
         for (start, end) in [(50, 101), (100, 200), (150, 250), (299, 301), (0, 300)] {
             assert_eq!(read(&recent, A, ByteRange::new(start, end)), None);
         }
@@ -196,12 +196,12 @@ mod tests {
         let recent = RecentBytes::default();
         let piece = |number: u64| ByteRange::at(number * MIB as u64, MIB as u64);
         for number in 0..40 {
-            keep(&recent, A, piece(number));
+            insert(&recent, A, piece(number));
             assert!(recent.bytes() <= RECENT_MAX_BYTES);
         }
         let kept = (0..40).filter(|number| read(&recent, A, piece(*number)).is_some());
         assert_eq!(kept.collect::<Vec<_>>(), (24..40).collect::<Vec<_>>());
-        recent.keep(B, 0, vec![0; RECENT_MAX_BYTES + 1].into());
+        recent.insert(B, 0, vec![0; RECENT_MAX_BYTES + 1].into());
         assert_eq!(recent.bytes(), 0);
     }
 
@@ -209,7 +209,7 @@ mod tests {
     fn a_file_that_is_closed_leaves_nothing_and_the_others_what_they_have() {
         let recent = RecentBytes::default();
         let range = ByteRange::new(0, 1000);
-        [A, B].iter().for_each(|hash| keep(&recent, *hash, range));
+        [A, B].iter().for_each(|hash| insert(&recent, *hash, range));
         recent.forget(A);
         assert_eq!(recent.bytes(), 1000);
         assert_eq!(read(&recent, A, range), None);

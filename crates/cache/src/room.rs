@@ -83,19 +83,19 @@ impl Cache {
     /// Returns the capacity for new files if all evictable files were evicted. Open files and
     /// pinned files remain, and pinned files count as complete. Waits for the disk.
     pub fn room(&self) -> Room {
-        self.look(|kept| kept.in_use_bytes.saturating_add(kept.pinned_cost_bytes))
+        self.measure(|kept| kept.in_use_bytes.saturating_add(kept.pinned_cost_bytes))
     }
 
     /// Returns the capacity for files that will be pinned. Only pinned files remain, and they count
     /// as complete. Waits for the disk.
     pub fn room_to_stay(&self) -> Room {
-        self.look(|kept| kept.pinned_cost_bytes)
+        self.measure(|kept| kept.pinned_cost_bytes)
     }
 
     /// Returns whether `bytes` bytes could be reserved now if all evictable files were evicted.
     /// This is not a promise. Waits for the disk.
     pub fn could_hold(&self, bytes: u64) -> bool {
-        let room = self.look(|kept| kept.in_use_bytes.saturating_add(kept.pinned_charge_bytes));
+        let room = self.measure(|kept| kept.in_use_bytes.saturating_add(kept.pinned_charge_bytes));
         room.lack(bytes).is_none()
     }
 
@@ -113,9 +113,9 @@ impl Cache {
         cost_bytes(size_bytes).saturating_sub(kept_bytes)
     }
 
-    fn look(&self, kept: impl Fn(&RetainedBytes) -> u64) -> Room {
+    fn measure(&self, kept: impl Fn(&RetainedBytes) -> u64) -> Room {
         let core = self.core();
-        let index = core.index_at_rest();
+        let index = core.idle_index();
         let (tally, charged_bytes) = (index.tally(), index.charged_bytes);
         let passing_bytes = index
             .evictable_bytes

@@ -54,17 +54,17 @@ impl CacheFile {
         let range = bytes_of(&pages, shared.size_bytes);
         let bytes = verified.slice(range).unwrap_or_default();
         let written = shared.write_making_room(core, &bytes, &pages);
-        let Ok(way) = core.context.noted(written) else {
-            shared.settle_room(core, growth, |state| give_up(state, &pages));
+        let Ok(way) = core.context.record_result(written) else {
+            shared.settle_room(core, growth, |state| mark_stale(state, &pages));
             return Ok(Stored::Full);
         };
         if way == WritePath::PastPages {
-            core.context.recent.keep(shared.hash, range.start, bytes);
+            core.context.recent.insert(shared.hash, range.start, bytes);
             shared.is_past_pages.store(true, Ordering::Relaxed);
         }
         let mut completed = false;
         shared.settle_room(core, growth, |state| {
-            take_in(state, &pages, &verified.pairs);
+            mark_present(state, &pages, &verified.pairs);
             completed = shared.publish(state);
         });
         shared.follow_up(&core.context, completed);
@@ -93,11 +93,11 @@ impl OpenFileState {
             let begun = Instant::now();
             let written = context.disk.write_by(&direct, data, bytes, offset);
             let Err(error) = written else {
-                context.pace.note(bytes.len(), begun.elapsed());
+                context.pace.record(bytes.len(), begun.elapsed());
                 return Ok(WritePath::PastPages);
             };
             let turn = turn.get_or_insert_with(|| self.writing.lock());
-            if !turn.gives_up(&error) {
+            if !turn.disables_direct(&error) {
                 return Err(error);
             }
         }
@@ -143,7 +143,7 @@ impl OpenFileState {
         if completed {
             self.sync_later(context);
             let size_bytes = self.size_bytes;
-            context.tell(CacheEvent::Completed {
+            context.send_event(CacheEvent::Completed {
                 hash: self.hash,
                 size_bytes,
             });
@@ -152,7 +152,7 @@ impl OpenFileState {
 }
 
 /// Marks written pages as present.
-fn take_in(state: &mut PageState, pages: &Range<u64>, pairs: &[HashPair]) {
+fn mark_present(state: &mut PageState, pages: &Range<u64>, pairs: &[HashPair]) {
     state.present.insert(pages.clone());
     state.doubt.remove(pages.clone());
     state.stale.remove(pages.clone());
@@ -170,7 +170,7 @@ fn take_in(state: &mut PageState, pages: &Range<u64>, pairs: &[HashPair]) {
 /// Marks pages as stale after a write that may have been partial. Absent pages then have unknown
 /// content and still take room. Present and doubtful pages are unaffected, because the same correct
 /// bytes were written.
-fn give_up(state: &mut PageState, pages: &Range<u64>) {
+fn mark_stale(state: &mut PageState, pages: &Range<u64>) {
     state.stale.insert(pages.clone());
     state.preallocated.remove(pages.clone());
     let kept: Vec<_> = state.present.runs(pages.clone()).collect();

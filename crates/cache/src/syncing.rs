@@ -22,7 +22,7 @@ enum FilesToSync {
 impl CacheCore {
     /// Syncs a file and marks it as durable. After a failure the file stays marked with this boot,
     /// and the failure is counted.
-    pub(super) fn bring_to_disk(self: &Arc<Self>, hash: &ContentHash) {
+    pub(super) fn sync_to_disk(self: &Arc<Self>, hash: &ContentHash) {
         let synced = match self.bytes_of(hash) {
             None => return,
             Some(FilesToSync::Open(shared)) => {
@@ -30,10 +30,10 @@ impl CacheCore {
             }
             Some(FilesToSync::Closed(files)) => Some(files.sync(&self.context)),
         };
-        if synced.is_some_and(|synced| self.context.noted(synced).is_err()) {
+        if synced.is_some_and(|synced| self.context.record_result(synced).is_err()) {
             return;
         }
-        self.index.lock().held_for_a_moment = true;
+        self.index.lock().is_open_for_map = true;
         if let Ok(Some(file)) = self.existing_unused(hash) {
             let synced = file.shared().sync(&self.context);
             if synced.is_err() {
@@ -41,7 +41,7 @@ impl CacheCore {
                 file.shared().state.lock().unsynced = false;
             }
         }
-        self.index.lock().held_for_a_moment = false;
+        self.index.lock().is_open_for_map = false;
         self.settled.notify_all();
     }
 
@@ -60,9 +60,9 @@ impl CacheCore {
     }
 
     /// Locks the index once no file is open only because its map is being written.
-    pub(super) fn index_at_rest(&self) -> MutexGuard<'_, CacheIndex<OpenFileHandle>> {
+    pub(super) fn idle_index(&self) -> MutexGuard<'_, CacheIndex<OpenFileHandle>> {
         let mut index = self.index.lock();
-        while index.held_for_a_moment {
+        while index.is_open_for_map {
             self.settled.wait(&mut index);
         }
         index

@@ -12,7 +12,7 @@ use p2pfs_types::digest::ContentHash;
 /// stream.
 const FLUSH_AFTER: Duration = Duration::from_millis(250);
 /// Interval between checks of a disk that refused a write.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
+const DISK_CHECK_PERIOD: Duration = Duration::from_secs(2);
 /// Maximum number of files that wait to be synced. Further files are not synced, which costs a
 /// check of them after a power cut.
 const SYNCS_MAX: usize = 1024;
@@ -22,7 +22,7 @@ pub(super) struct BackgroundWork {
     pub(super) flush: bool,
     pub(super) sync: Option<ContentHash>,
     /// Whether to check the disk.
-    pub(super) look: bool,
+    pub(super) check_disk: bool,
 }
 
 /// Pending work.
@@ -37,7 +37,7 @@ struct PendingWork {
     flush: bool,
     sync: VecDeque<ContentHash>,
     /// Time of the next check of the disk.
-    look_at: Option<Instant>,
+    check_at: Option<Instant>,
     stop: bool,
 }
 
@@ -61,16 +61,16 @@ impl WriteBehind {
     }
 
     /// Starts or stops the periodic checks of the disk.
-    pub(super) fn look_again(&self, look: bool) {
-        self.list.lock().look_at = look.then(|| Instant::now() + LOOK_AGAIN_AFTER);
+    pub(super) fn schedule_disk_checks(&self, check_disk: bool) {
+        self.list.lock().check_at = check_disk.then(|| Instant::now() + DISK_CHECK_PERIOD);
         self.changed.notify_one();
     }
 
     /// Waits for work. Returns `None` at the end.
     pub(super) fn next(&self) -> Option<BackgroundWork> {
         let mut list = self.list.lock();
-        while !list.stop && !list.flush && list.sync.is_empty() && !list.is_look_due() {
-            match list.look_at {
+        while !list.stop && !list.flush && list.sync.is_empty() && !list.is_check_due() {
+            match list.check_at {
                 Some(at) => drop(self.changed.wait_until(&mut list, at)),
                 None => self.changed.wait(&mut list),
             }
@@ -79,14 +79,14 @@ impl WriteBehind {
             let idle = |list: &mut PendingWork| !list.stop && list.sync.is_empty();
             self.changed.wait_while_for(&mut list, idle, FLUSH_AFTER);
         }
-        let look = list.is_look_due();
-        if look {
-            list.look_at = Some(Instant::now() + LOOK_AGAIN_AFTER);
+        let check_disk = list.is_check_due();
+        if check_disk {
+            list.check_at = Some(Instant::now() + DISK_CHECK_PERIOD);
         }
         let work = BackgroundWork {
             flush: std::mem::take(&mut list.flush),
             sync: list.sync.pop_front(),
-            look,
+            check_disk,
         };
         (!list.stop).then_some(work)
     }
@@ -99,7 +99,7 @@ impl WriteBehind {
 }
 
 impl PendingWork {
-    fn is_look_due(&self) -> bool {
-        self.look_at.is_some_and(|at| at <= Instant::now())
+    fn is_check_due(&self) -> bool {
+        self.check_at.is_some_and(|at| at <= Instant::now())
     }
 }
