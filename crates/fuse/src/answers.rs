@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::abi::{self, Header, OUT_HEADER_BYTES, ReadIn, opcode};
-use super::body::Body;
+use super::body::AnswerBody;
 use super::device::Device;
-use super::readers::Opener;
-use super::table::Waiting;
+use super::readers::OpeningThread;
+use super::table::PendingRequest;
 use p2pfs_fs::{Caching, FsError, OpenReply, Reach};
 
 /// Flags of an answer to OPEN (`FOPEN_…`, include/uapi/linux/fuse.h).
@@ -38,14 +38,14 @@ impl Device {
             return false;
         }
         let deadline = begun + self.deadlines.metadata;
-        let waiting = Waiting::of_names(header, begun, deadline);
+        let waiting = PendingRequest::of_names(header, begun, deadline);
         if !self.table.insert(header.unique, waiting) {
             self.answer_error(header.unique, FsError::Stopping);
             return true;
         }
         self.threads.keep_one_reading(self.pulse.waiting());
         let (head, room) = answer.split_at_mut(OUT_HEADER_BYTES);
-        let mut body = Body::new(room);
+        let mut body = AnswerBody::new(room);
         let worked = match header.opcode {
             opcode::LOOKUP => self.look_up(header, message, &mut body),
             opcode::GETATTR => self.get_attributes(header, &mut body),
@@ -73,7 +73,12 @@ impl Device {
         true
     }
 
-    fn look_up(&self, header: &Header, message: &[u8], body: &mut Body<'_>) -> Result<(), FsError> {
+    fn look_up(
+        &self,
+        header: &Header,
+        message: &[u8],
+        body: &mut AnswerBody<'_>,
+    ) -> Result<(), FsError> {
         let name = abi::looked_up(message).ok_or(FsError::Fault)?;
         match self.fs.lookup(header.nodeid, name) {
             Ok(entry) => body.put_entry(&entry.attributes, entry.lifetime),
@@ -85,7 +90,7 @@ impl Device {
         Ok(())
     }
 
-    fn get_attributes(&self, header: &Header, body: &mut Body<'_>) -> Result<(), FsError> {
+    fn get_attributes(&self, header: &Header, body: &mut AnswerBody<'_>) -> Result<(), FsError> {
         body.put_attributes(&self.fs.getattr(header.nodeid)?);
         Ok(())
     }
@@ -94,7 +99,7 @@ impl Device {
         &self,
         header: &Header,
         message: &[u8],
-        body: &mut Body<'_>,
+        body: &mut AnswerBody<'_>,
     ) -> Result<(), FsError> {
         let flags = abi::open_flags(message).ok_or(FsError::Fault)?;
         let opener = self.readers.opener(header.pid, header.uid);
@@ -115,7 +120,12 @@ impl Device {
     }
 
     /// Lists a directory from a cookie on, as far as the buffer of the kernel allows.
-    fn list(&self, header: &Header, message: &[u8], body: &mut Body<'_>) -> Result<(), FsError> {
+    fn list(
+        &self,
+        header: &Header,
+        message: &[u8],
+        body: &mut AnswerBody<'_>,
+    ) -> Result<(), FsError> {
         let asked = ReadIn::parse(message).ok_or(FsError::Fault)?;
         let (ino, cookie) = (header.nodeid, asked.offset);
         if cookie == 0 {
@@ -138,7 +148,7 @@ impl Device {
         }
     }
 
-    fn note_opened(&self, opener: &Opener, ino: u64, opened: OpenReply) {
+    fn note_opened(&self, opener: &OpeningThread, ino: u64, opened: OpenReply) {
         let by_kernel = matches!(opened.caching, Caching::Backed(_));
         let path = self.fs.path_of(ino).unwrap_or_default();
         self.readers

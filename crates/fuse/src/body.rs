@@ -9,12 +9,12 @@ use p2pfs_fs::{Attributes, DirectoryEntry, FileKind};
 const READ_BLOCK_BYTES: u32 = 4096;
 
 /// Body of an answer, written field by field into a buffer.
-pub(super) struct Body<'a> {
+pub(super) struct AnswerBody<'a> {
     room: &'a mut [u8],
     length: usize,
 }
 
-impl<'a> Body<'a> {
+impl<'a> AnswerBody<'a> {
     /// Creates an empty body.
     pub(crate) fn new(room: &'a mut [u8]) -> Self {
         Self { room, length: 0 }
@@ -185,9 +185,9 @@ mod tests {
     };
 
     /// Returns the bytes that `put` writes into a buffer with old content.
-    fn put(put: impl FnOnce(&mut Body<'_>)) -> Vec<u8> {
+    fn put(put: impl FnOnce(&mut AnswerBody<'_>)) -> Vec<u8> {
         let mut room = [0xaa; 512];
-        let mut body = Body::new(&mut room);
+        let mut body = AnswerBody::new(&mut room);
         put(&mut body);
         let length = body.length();
         room[..length].to_vec()

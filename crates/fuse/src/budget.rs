@@ -63,7 +63,7 @@ impl Budget {
 }
 
 /// A read that waits for its budget.
-pub(super) struct Delayed {
+pub(super) struct DelayedRead {
     /// Number of the kernel's request.
     pub unique: u64,
     pub handle: Arc<Handle>,
@@ -73,9 +73,9 @@ pub(super) struct Delayed {
 }
 
 /// Work that is due.
-pub(super) enum Due {
+pub(super) enum DueWork {
     /// A read may begin.
-    Begin(Delayed),
+    Begin(DelayedRead),
     /// Check a request again whose thread received a signal at `since`.
     Interrupted { unique: u64, since: Instant },
     /// Check the threads for slow reads.
@@ -91,14 +91,14 @@ pub(super) struct DelayQueue {
 
 #[derive(Default)]
 struct QueueState {
-    waiting: BTreeMap<(Instant, u64), Due>,
+    waiting: BTreeMap<(Instant, u64), DueWork>,
     pushed: u64,
     closed: bool,
 }
 
 impl DelayQueue {
     /// Queues work that becomes due at `until`.
-    pub(crate) fn push(&self, until: Instant, due: Due) {
+    pub(crate) fn push(&self, until: Instant, due: DueWork) {
         let mut state = self.state.lock();
         state.pushed += 1;
         let key = (until, state.pushed);
@@ -107,7 +107,7 @@ impl DelayQueue {
     }
 
     /// Waits for the next due work. Returns `None` once the queue is closed.
-    pub(crate) fn wait_due(&self) -> Option<Due> {
+    pub(crate) fn wait_due(&self) -> Option<DueWork> {
         let mut state = self.state.lock();
         loop {
             if state.closed {

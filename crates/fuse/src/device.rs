@@ -21,11 +21,11 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, So
 use super::abi::{self, Header, IN_HEADER_BYTES, OUT_HEADER_BYTES, Undo, opcode};
 use super::budget::DelayQueue;
 use super::counters::Counters;
-use super::greeting::{Answered, Greeting, Greetings};
-use super::hands::{Hand, Hands};
-use super::pulse::{PULSE_UNIQUE, Pulse};
+use super::greeting::{InitAnswer, InitState, SavedInit};
+use super::hands::{InlineRead, InlineReads};
+use super::pulse::{Liveness, PULSE_UNIQUE};
 use super::readers::Readers;
-use super::table::{Table, Waiting};
+use super::table::{PendingRequest, RequestTable};
 use super::threads::Threads;
 use p2pfs_fs::{Filesystem, FsError, Stale};
 
@@ -59,21 +59,21 @@ pub(super) struct Device {
     kernel: OwnedFd,
     session: OwnedFd,
     pub fs: Arc<Filesystem>,
-    pub table: Table,
+    pub table: RequestTable,
     /// Reads in progress that are not in the table yet.
-    pub(super) hands: Hands,
+    pub(super) hands: InlineReads,
     pub counters: Counters,
     pub readers: Arc<Readers>,
     pub(super) threads: Threads,
     /// Reads that wait for the budget of their program.
     pub(super) delayed: DelayQueue,
     pub(super) deadlines: Deadlines,
-    greeted: Sender<io::Result<Option<Greeting>>>,
-    greetings: Greetings,
+    greeted: Sender<io::Result<Option<SavedInit>>>,
+    greetings: InitState,
     /// Whether answers are withheld, because the next process will give them.
     handed_over: AtomicBool,
     /// Liveness of the threads that serve the mount.
-    pub(super) pulse: Pulse,
+    pub(super) pulse: Liveness,
 }
 
 impl Device {
@@ -84,8 +84,8 @@ impl Device {
         kernel: OwnedFd,
         fs: Arc<Filesystem>,
         deadlines: Deadlines,
-        greeted: Sender<io::Result<Option<Greeting>>>,
-        kept: Option<Greeting>,
+        greeted: Sender<io::Result<Option<SavedInit>>>,
+        kept: Option<SavedInit>,
     ) -> io::Result<(Arc<Self>, OwnedFd)> {
         let (session, theirs) = rustix::net::socketpair(
             AddressFamily::UNIX,
@@ -103,17 +103,17 @@ impl Device {
                 kernel,
                 session,
                 fs,
-                table: Table::default(),
-                hands: Hands::default(),
+                table: RequestTable::default(),
+                hands: InlineReads::default(),
                 counters: Counters::default(),
                 readers: Arc::default(),
                 threads: Threads::default(),
                 delayed: DelayQueue::default(),
                 deadlines,
                 greeted,
-                greetings: Greetings::new(kept),
+                greetings: InitState::new(kept),
                 handed_over: AtomicBool::new(false),
-                pulse: Pulse::default(),
+                pulse: Liveness::default(),
             }),
             theirs,
         ))
@@ -148,7 +148,7 @@ impl Device {
         is_last
     }
 
-    fn take(self: &Arc<Self>, message: &[u8], answer: &mut [u8], hand: &Hand) {
+    fn take(self: &Arc<Self>, message: &[u8], answer: &mut [u8], hand: &InlineRead) {
         let Some(header) = Header::parse(message) else {
             return;
         };
@@ -228,7 +228,7 @@ impl Device {
         true
     }
 
-    fn fail(&self, unique: u64, waiting: Waiting, why: FsError) {
+    fn fail(&self, unique: u64, waiting: PendingRequest, why: FsError) {
         self.answer_error(unique, why);
         if let Some(read) = waiting.read {
             self.fs.abandon(&read, why);
@@ -245,7 +245,7 @@ impl Device {
     pub(super) fn expect(&self, header: &Header) -> bool {
         let begun = Instant::now();
         let deadline = begun + self.deadlines.metadata;
-        let waiting = Waiting::of_names(header, begun, deadline);
+        let waiting = PendingRequest::of_names(header, begun, deadline);
         self.table.insert(header.unique, waiting)
     }
 
@@ -315,12 +315,12 @@ impl Device {
 
     fn return_greeting(&self, answer: &[u8]) {
         let greeted = match self.greetings.answer(answer) {
-            Answered::New(greeting) => match self.write(&[IoSlice::new(answer)]) {
+            InitAnswer::New(greeting) => match self.write(&[IoSlice::new(answer)]) {
                 Ok(()) => Ok(Some(greeting)),
                 Err(error) => Err(error.into()),
             },
-            Answered::Again => Ok(None),
-            Answered::Otherwise => Err(io::Error::other("it was agreed on otherwise before")),
+            InitAnswer::Again => Ok(None),
+            InitAnswer::Otherwise => Err(io::Error::other("it was agreed on otherwise before")),
         };
         let _ = self.greeted.send(greeted);
     }
@@ -358,7 +358,7 @@ impl Device {
         }
     }
 
-    fn more_time(&self, waiting: &Waiting) -> Option<Instant> {
+    fn more_time(&self, waiting: &PendingRequest) -> Option<Instant> {
         let until = self.fs.waits_until(waiting.read.as_ref()?)?;
         // Past its own deadline, the content should have answered, or should do so soon.
         Some(until + CONTENT_GRACE).filter(|later| *later > Instant::now())

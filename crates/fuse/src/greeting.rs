@@ -12,12 +12,12 @@ const VERSION: u16 = 1;
 
 /// FUSE_INIT and its answer, as bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Greeting {
+pub(super) struct SavedInit {
     pub request: Vec<u8>,
     answer: Vec<u8>,
 }
 
-impl Greeting {
+impl SavedInit {
     /// Encodes the handshake for the broker.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         postcard::to_stdvec(&(VERSION, self)).unwrap_or_default()
@@ -32,25 +32,25 @@ impl Greeting {
 
 /// State of the handshake of one mount.
 #[derive(Default)]
-pub(super) struct Greetings {
+pub(super) struct InitState {
     /// Handshake of the previous process.
-    kept: Option<Greeting>,
+    kept: Option<SavedInit>,
     heard: Mutex<Vec<u8>>,
 }
 
 /// Result of the session's answer to the handshake.
-pub(super) enum Answered {
+pub(super) enum InitAnswer {
     /// The kernel waits for this answer.
-    New(Greeting),
+    New(SavedInit),
     /// The kernel received the same answer from the previous process.
     Again,
     /// The kernel received a different answer before.
     Otherwise,
 }
 
-impl Greetings {
+impl InitState {
     /// Creates the state for a mount with a kept handshake, or for a new mount.
-    pub(crate) fn new(kept: Option<Greeting>) -> Self {
+    pub(crate) fn new(kept: Option<SavedInit>) -> Self {
         let heard = kept.as_ref().map(|it| it.request.clone());
         Self {
             kept,
@@ -64,14 +64,14 @@ impl Greetings {
     }
 
     /// Evaluates the answer of the session.
-    pub(crate) fn answer(&self, answer: &[u8]) -> Answered {
+    pub(crate) fn answer(&self, answer: &[u8]) -> InitAnswer {
         match &self.kept {
-            None => Answered::New(Greeting {
+            None => InitAnswer::New(SavedInit {
                 request: self.heard.lock().clone(),
                 answer: answer.to_vec(),
             }),
-            Some(kept) if kept.answer == answer => Answered::Again,
-            Some(_) => Answered::Otherwise,
+            Some(kept) if kept.answer == answer => InitAnswer::Again,
+            Some(_) => InitAnswer::Otherwise,
         }
     }
 }
@@ -82,20 +82,20 @@ mod tests {
 
     #[test]
     fn a_greeting_is_taken_over_only_where_it_is_answered_alike() {
-        let first = Greetings::new(None);
+        let first = InitState::new(None);
         first.hear(b"hello");
-        let Answered::New(kept) = first.answer(b"welcome") else {
+        let InitAnswer::New(kept) = first.answer(b"welcome") else {
             panic!("the kernel waits for the first answer")
         };
         let kept_bytes = kept.to_bytes();
-        let kept = Greeting::from_bytes(&kept_bytes).unwrap();
+        let kept = SavedInit::from_bytes(&kept_bytes).unwrap();
         assert_eq!(kept.request, b"hello");
-        let next = Greetings::new(Some(kept));
-        assert!(matches!(next.answer(b"welcome"), Answered::Again));
-        assert!(matches!(next.answer(b"otherwise"), Answered::Otherwise));
-        assert_eq!(Greeting::from_bytes(&[255; 3]), None);
+        let next = InitState::new(Some(kept));
+        assert!(matches!(next.answer(b"welcome"), InitAnswer::Again));
+        assert!(matches!(next.answer(b"otherwise"), InitAnswer::Otherwise));
+        assert_eq!(SavedInit::from_bytes(&[255; 3]), None);
         let mut of_another_version = kept_bytes;
         of_another_version[0] += 1;
-        assert_eq!(Greeting::from_bytes(&of_another_version), None);
+        assert_eq!(SavedInit::from_bytes(&of_another_version), None);
     }
 }

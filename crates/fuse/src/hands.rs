@@ -10,38 +10,38 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::table::{Table, Waiting};
+use super::table::{PendingRequest, RequestTable};
 
 /// Delay after the start of a read until the reads in progress are moved into the table.
 pub(super) const LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// Read in progress of one thread.
 #[derive(Default)]
-pub(super) struct Hand(Mutex<Option<(u64, Waiting)>>);
+pub(super) struct InlineRead(Mutex<Option<(u64, PendingRequest)>>);
 
 /// Reads in progress of all threads.
 #[derive(Default)]
-pub(super) struct Hands {
-    all: Mutex<Vec<Arc<Hand>>>,
+pub(super) struct InlineReads {
+    all: Mutex<Vec<Arc<InlineRead>>>,
     will_be_looked_at: AtomicBool,
 }
 
-impl Hand {
+impl InlineRead {
     /// Registers a read that the thread begins to process.
-    pub(crate) fn take_up(&self, unique: u64, read: Waiting) {
+    pub(crate) fn take_up(&self, unique: u64, read: PendingRequest) {
         *self.0.lock() = Some((unique, read));
     }
 
     /// Ends the read of the thread. Returns whether the thread must answer it, because it was not
     /// answered early.
-    pub(crate) fn put_down(&self, unique: u64, table: &Table) -> bool {
+    pub(crate) fn put_down(&self, unique: u64, table: &RequestTable) -> bool {
         let in_hand = self.0.lock().take();
         in_hand.is_some() || table.take(unique).is_some()
     }
 
     /// Moves the read into the table if `wanted` accepts it. The lock is held until the table has
     /// the read, so `put_down` always finds it in one of the two.
-    fn put_in(&self, table: &Table, wanted: impl Fn(u64) -> bool) {
+    fn put_in(&self, table: &RequestTable, wanted: impl Fn(u64) -> bool) {
         let mut in_hand = self.0.lock();
         if let Some((unique, read)) = in_hand.take_if(|(unique, _)| wanted(*unique)) {
             // A closed table takes no requests; the read is then no longer waiting.
@@ -50,16 +50,16 @@ impl Hand {
     }
 }
 
-impl Hands {
+impl InlineReads {
     /// Adds the slot of a further thread.
-    pub(crate) fn join(&self) -> Arc<Hand> {
-        let hand = Arc::<Hand>::default();
+    pub(crate) fn join(&self) -> Arc<InlineRead> {
+        let hand = Arc::<InlineRead>::default();
         self.all.lock().push(hand.clone());
         hand
     }
 
     /// Removes the slot of a thread that ends.
-    pub(crate) fn leave(&self, hand: &Arc<Hand>) {
+    pub(crate) fn leave(&self, hand: &Arc<InlineRead>) {
         self.all.lock().retain(|other| !Arc::ptr_eq(other, hand));
     }
 
@@ -72,7 +72,7 @@ impl Hands {
     }
 
     /// Runs the scheduled check: moves all reads in progress into the table.
-    pub(crate) fn look(&self, table: &Table) {
+    pub(crate) fn look(&self, table: &RequestTable) {
         // Reset first, so that reads registered from now on get a check of their own: a thread that
         // registers a read after its lock was released here sees the reset.
         self.will_be_looked_at.store(false, Ordering::Relaxed);
@@ -81,7 +81,7 @@ impl Hands {
     }
 
     /// Moves this read into the table if a thread is processing it.
-    pub(crate) fn put_in(&self, table: &Table, unique: u64) {
+    pub(crate) fn put_in(&self, table: &RequestTable, unique: u64) {
         let all = self.all.lock();
         all.iter()
             .for_each(|hand| hand.put_in(table, |other| other == unique));
@@ -95,14 +95,14 @@ mod tests {
 
     use super::*;
 
-    fn read() -> Waiting {
+    fn read() -> PendingRequest {
         let now = Instant::now();
-        Waiting::new(15, now, now + Duration::from_secs(3600))
+        PendingRequest::new(15, now, now + Duration::from_secs(3600))
     }
 
     #[test]
     fn a_read_is_its_thread_s_to_answer_unless_it_was_answered_early() {
-        let (hands, table) = (Hands::default(), Table::default());
+        let (hands, table) = (InlineReads::default(), RequestTable::default());
         let hand = hands.join();
         hand.take_up(2, read());
         hands.put_in(&table, 4);
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn each_read_that_takes_long_is_looked_at_and_answered_once() {
-        let (hands, table) = (Hands::default(), Table::default());
+        let (hands, table) = (InlineReads::default(), RequestTable::default());
         let looks = parking_lot::Mutex::new(0);
         let mut early = 0;
         let by_threads: u64 = thread::scope(|scope| {

@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use super::abi;
-use super::budget::Due;
+use super::budget::DueWork;
 use super::device::Device;
 use super::signals::is_ending;
-use super::table::{Patience, SIGNAL_GRACE};
+use super::table::{SIGNAL_GRACE, SignalPatience};
 use p2pfs_fs::FsError;
 
 /// Interval between checks of a thread that received a signal and continues to wait.
@@ -38,7 +38,7 @@ impl Device {
         }
         let again = match self.table.patience_of(unique) {
             Some(None) => None,
-            Some(Some(Patience { thread, until })) => {
+            Some(Some(SignalPatience { thread, until })) => {
                 let is_over = until.is_some_and(|until| until <= now);
                 let again = now + LOOK_AGAIN;
                 let again = until.map_or(again, |until| until.min(again));
@@ -50,7 +50,9 @@ impl Device {
             }
         };
         match again {
-            Some(again) => self.delayed.push(again, Due::Interrupted { unique, since }),
+            Some(again) => self
+                .delayed
+                .push(again, DueWork::Interrupted { unique, since }),
             None if self.end_early(unique, FsError::Interrupted) => {}
             None => self.answer_error(unique, FsError::Interrupted),
         }
@@ -67,7 +69,7 @@ mod tests {
 
     use super::super::abi::{Header, answered, opcode, request};
     use super::super::device::Deadlines;
-    use super::super::table::Waiting;
+    use super::super::table::PendingRequest;
     use super::*;
     use p2pfs_fs::standin::Names;
     use p2pfs_fs::{Filesystem, Options};
@@ -123,7 +125,7 @@ mod tests {
         let begun = Instant::now();
         let far = begun + Duration::from_secs(3600);
         device.take_interrupt(&interrupt_of(6));
-        let waiting = Waiting::new(opcode::READ, begun, far);
+        let waiting = PendingRequest::new(opcode::READ, begun, far);
         assert!(device.table.insert(6, waiting));
         assert_eq!(heard(&kernel, begun).0, Some((6, libc::EINTR)));
         assert_eq!(device.table.count(), 0);
@@ -136,7 +138,7 @@ mod tests {
         };
         let hand = device.hands.join();
         let since = Instant::now();
-        hand.take_up(8, Waiting::of_names(&header, since, far));
+        hand.take_up(8, PendingRequest::of_names(&header, since, far));
         device.take_interrupt(&interrupt_of(8));
         let (ended, after) = heard(&kernel, since);
         assert_eq!(ended, Some((8, libc::EINTR)));

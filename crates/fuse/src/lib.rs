@@ -70,9 +70,9 @@ pub use reading::{FILES_MAX, FileReport, GivenReport, ReaderReport, WaitReport};
 pub use session::BACKGROUND_MAX;
 
 use device::Device;
-use greeting::Greeting;
-use mounter::Held;
-use notify::Queue;
+use greeting::SavedInit;
+use mounter::KeptMountState;
+use notify::NotifyQueue;
 use passthrough::Passthrough;
 
 use p2pfs_fs::Filesystem;
@@ -110,14 +110,14 @@ impl Default for ServerOptions {
 /// A served mount. Dropping it closes nothing; the mount must be unmounted.
 pub struct Server {
     device: Arc<Device>,
-    queue: Arc<Queue>,
+    queue: Arc<NotifyQueue>,
     passthrough: Arc<Passthrough>,
-    end: Arc<End>,
+    end: Arc<MountEnd>,
 }
 
 /// End of the mount, and the threads that wait for it.
 #[derive(Default)]
-struct End {
+struct MountEnd {
     is_over: Mutex<bool>,
     changed: Condvar,
 }
@@ -140,20 +140,20 @@ impl Server {
         kernel: OwnedFd,
         fs: Arc<Filesystem>,
         options: ServerOptions,
-        held: Option<&Held>,
+        held: Option<&KeptMountState>,
     ) -> io::Result<Self> {
         let (greet, greeted) = mpsc::channel();
         let broker = held.map(|held| held.broker.clone());
         let kept = match held.and_then(|held| held.greeting.as_deref()) {
-            Some(bytes) => Some(Greeting::from_bytes(bytes).ok_or_else(of_another_version)?),
+            Some(bytes) => Some(SavedInit::from_bytes(bytes).ok_or_else(of_another_version)?),
             None => None,
         };
         let (device, pair) =
             Device::new(kernel, fs.clone(), options.deadlines, greet, kept.clone())?;
         let server = Self {
             passthrough: Arc::new(Passthrough::new(Arc::downgrade(&device), broker)),
-            queue: Arc::new(Queue::default()),
-            end: Arc::new(End::default()),
+            queue: Arc::new(NotifyQueue::default()),
+            end: Arc::new(MountEnd::default()),
             device,
         };
         let agreed = server.start_threads(pair, fs.clone(), options)?;
@@ -242,7 +242,7 @@ impl Server {
     }
 }
 
-impl End {
+impl MountEnd {
     fn declare(&self) {
         *self.is_over.lock() = true;
         self.changed.notify_all();
@@ -260,7 +260,7 @@ impl End {
 }
 
 /// Runs one of the device threads. The last one ends the service of the mount.
-fn serve(device: &Arc<Device>, queue: &Queue, end: &End) {
+fn serve(device: &Arc<Device>, queue: &NotifyQueue, end: &MountEnd) {
     if device.serve() {
         device.close();
         queue.close();

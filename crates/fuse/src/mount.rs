@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::mounter::{self, Held, MountPlace, Mounted};
+use super::mounter::{self, AcquiredMount, KeptMountState, MountPlace};
 use super::{Activity, ReaderBudget, ReaderReport, Server, ServerOptions};
 use crate::mounting::{MountRequest, MountingError};
 use p2pfs_fs::{
@@ -126,7 +126,7 @@ impl Mount {
     }
 
     fn take(
-        mounted: Mounted,
+        mounted: AcquiredMount,
         content: Arc<dyn Content>,
         options: &MountOptions,
     ) -> Result<Self, MountError> {
@@ -150,11 +150,11 @@ impl Mount {
 
     /// Serves a mount. Returns its place together with the error on failure.
     fn serve(
-        mounted: Mounted,
+        mounted: AcquiredMount,
         content: Arc<dyn Content>,
         options: &MountOptions,
     ) -> Result<Self, (MountPlace, io::Error)> {
-        let Mounted {
+        let AcquiredMount {
             device,
             place,
             held,
@@ -166,7 +166,7 @@ impl Mount {
             directory_mask: options.directory_mask,
         };
         let fs = Arc::new(Filesystem::new(content, fs_options));
-        let inherit = |held: &Held| {
+        let inherit = |held: &KeptMountState| {
             fs.inherit(held.table.try_clone()?)?;
             fs.await_entries(NAMESPACE_TIME);
             fs.hold_inherited();

@@ -10,7 +10,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use again::{Again, SETTLING_TIME};
+use again::{RepeatQueue, SETTLING_TIME};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -23,13 +23,13 @@ pub const WAITING_MAX: usize = 1 << 16;
 
 /// Queue of invalidations for the kernel.
 #[derive(Default)]
-pub(super) struct Queue {
-    state: Mutex<State>,
+pub(super) struct NotifyQueue {
+    state: Mutex<NotifyQueueState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct NotifyQueueState {
     order: VecDeque<Stale>,
     waiting: HashSet<Stale>,
     changes: Vec<Around>,
@@ -38,12 +38,12 @@ struct State {
 
 /// Notifications that are sent together, and changes that are applied after them.
 #[derive(Default)]
-struct Batch {
+struct NotifyBatch {
     stale: Vec<Stale>,
     changes: Vec<Around>,
 }
 
-impl Invalidator for Queue {
+impl Invalidator for NotifyQueue {
     fn invalidate(&self, stale: Stale) {
         let mut state = self.state.lock();
         if !state.closed {
@@ -62,10 +62,10 @@ impl Invalidator for Queue {
     }
 }
 
-impl Queue {
+impl NotifyQueue {
     /// Waits for queued work and returns all of it. Returns an empty batch if nothing arrives
     /// before `until`, and `None` once the queue is closed.
-    fn next_batch(&self, until: Option<Instant>) -> Option<Batch> {
+    fn next_batch(&self, until: Option<Instant>) -> Option<NotifyBatch> {
         let mut state = self.state.lock();
         while state.order.is_empty() && state.changes.is_empty() && !state.closed {
             let Some(until) = until else {
@@ -81,7 +81,7 @@ impl Queue {
             return None;
         }
         state.waiting.clear();
-        Some(Batch {
+        Some(NotifyBatch {
             stale: state.order.drain(..).collect(),
             changes: std::mem::take(&mut state.changes),
         })
@@ -89,12 +89,12 @@ impl Queue {
 
     /// Sends the queued notifications until the queue is closed.
     pub(crate) fn send_all(&self, device: &Arc<Device>) {
-        let mut again = Again::default();
+        let mut again = RepeatQueue::default();
         while let Some(batch) = self.next_batch(again.next_due()) {
             let begun = Instant::now();
             let due = again.take_due(begun);
             due.iter().for_each(|stale| send(device, stale));
-            let Batch { mut stale, changes } = batch;
+            let NotifyBatch { mut stale, changes } = batch;
             stale.iter().for_each(|stale| send(device, stale));
             if !changes.is_empty() {
                 let mut known: HashSet<Stale> = stale.iter().cloned().collect();
@@ -116,7 +116,7 @@ impl Queue {
     }
 }
 
-impl State {
+impl NotifyQueueState {
     fn ask(&mut self, stale: Stale) {
         if self.waiting.contains(&Stale::Everything) || self.waiting.contains(&stale) {
             return;
@@ -164,7 +164,7 @@ mod tests {
         Stale::Listing { ino }
     }
 
-    impl Queue {
+    impl NotifyQueue {
         fn next(&self) -> Option<Vec<Stale>> {
             let soon = Instant::now() + Duration::from_secs(60);
             self.next_batch(Some(soon)).map(|batch| batch.stale)
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_twice_waits_once_and_in_order() {
-        let queue = Queue::default();
+        let queue = NotifyQueue::default();
         for ino in [7, 8, 7, 9, 8] {
             queue.invalidate(listing(ino));
         }
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_becomes_one_word() {
-        let queue = Queue::default();
+        let queue = NotifyQueue::default();
         for ino in 0..=WAITING_MAX as u64 + 10 {
             queue.invalidate(listing(ino));
         }
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn what_is_changed_after_a_word_stays_with_it_also_where_that_becomes_another() {
-        let (queue, done) = (Queue::default(), Arc::new(AtomicUsize::new(0)));
+        let (queue, done) = (NotifyQueue::default(), Arc::new(AtomicUsize::new(0)));
         for round in 0..3 {
             let done = done.clone();
             let change = move || {
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn with_nothing_to_send_a_wait_ends_when_something_is_due() {
-        let queue = Queue::default();
+        let queue = NotifyQueue::default();
         let soon = Instant::now() + Duration::from_millis(5);
         assert!(queue.next_batch(Some(soon)).unwrap().stale.is_empty());
         assert!(Instant::now() >= soon);
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn closing_wakes_who_waits_and_nothing_is_sent_after_it() {
-        let queue = Queue::default();
+        let queue = NotifyQueue::default();
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| queue.next_batch(None).is_none());
             queue.close();

@@ -17,7 +17,7 @@ pub(super) const PULSE_UNIQUE: u64 = u64::MAX;
 
 /// Liveness state of the threads of one mount.
 #[derive(Default)]
-pub(super) struct Pulse {
+pub(super) struct Liveness {
     /// Number of threads that wait for the kernel.
     waiting: AtomicUsize,
     /// Number of times that a thread received a request.
@@ -28,7 +28,7 @@ pub(super) struct Pulse {
     changed: Condvar,
 }
 
-impl Pulse {
+impl Liveness {
     /// Records that a thread begins to wait for the kernel.
     pub(crate) fn waits(&self) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_question_that_comes_back_is_a_sign_of_life_and_one_that_does_not_is_none() {
-        let pulse = Pulse::default();
+        let pulse = Liveness::default();
         thread::scope(|scope| {
             let asked = || scope.spawn(|| pulse.answered()).join().is_err();
             // The answer may arrive before the wait begins, but not before the probe.

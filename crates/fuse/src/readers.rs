@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::abi::Header;
 use super::budget::{Budget, ReaderBudget};
-use super::reading::{KnownAs, Process, ReaderReport, Reading, Waits};
+use super::reading::{KnownAs, ReaderReport, Reading, ReadingProcess, WaitingReads};
 use p2pfs_fs::Reach;
 
 /// Bytes of a process name that the kernel keeps (`TASK_COMM_LEN` without its NUL).
@@ -33,15 +33,15 @@ const TOLD_LIFETIME: Duration = Duration::from_secs(60);
 pub(super) struct Readers {
     begun: Instant,
     rules: RwLock<Rules>,
-    known: RwLock<HashMap<u32, Known>>,
-    processes: Mutex<HashMap<u32, Arc<Process>>>,
+    known: RwLock<HashMap<u32, KnownThread>>,
+    processes: Mutex<HashMap<u32, Arc<ReadingProcess>>>,
     /// Open files, by handle.
-    open: RwLock<HashMap<u64, Opened>>,
+    open: RwLock<HashMap<u64, OpenedFile>>,
 }
 
 /// An open file and its opener.
 #[derive(Clone)]
-struct Opened {
+struct OpenedFile {
     reading: Arc<Reading>,
     /// Whether a previous process opened the file, for an unknown program.
     is_inherited: bool,
@@ -55,20 +55,20 @@ struct Rules {
 
 /// Cached properties of a thread.
 #[derive(Clone)]
-struct Known {
+struct KnownThread {
     until: Instant,
     /// Content of `/proc/PID/cgroup` at the last open.
     groups: Arc<str>,
     is_cached_only: bool,
     budget: Option<Arc<Budget>>,
-    process: Arc<Process>,
+    process: Arc<ReadingProcess>,
 }
 
 /// Thread that opens a file.
-pub(super) struct Opener(Known);
+pub(super) struct OpeningThread(KnownThread);
 
 /// Thread that reads an open file.
-pub(super) struct Reader {
+pub(super) struct ReadingThread {
     pub reading: Arc<Reading>,
     pub budget: Option<Arc<Budget>>,
     /// Allowed sources of the bytes, at most those of the opener.
@@ -84,7 +84,7 @@ fn reach(is_cached_only: bool, budget: Option<&Arc<Budget>>) -> Reach {
     }
 }
 
-impl Opener {
+impl OpeningThread {
     /// Returns the allowed sources of the program.
     pub(crate) fn reach(&self) -> Reach {
         reach(self.0.is_cached_only, self.0.budget.as_ref())
@@ -131,12 +131,12 @@ impl Readers {
     }
 
     /// Returns the thread that opens a file, from the cache or from /proc.
-    pub(crate) fn opener(&self, thread: u32, uid: u32) -> Opener {
+    pub(crate) fn opener(&self, thread: u32, uid: u32) -> OpeningThread {
         let now = Instant::now();
         let known = self.known.read().get(&thread).cloned();
         match known {
-            Some(known) if known.until > now => Opener(known),
-            _ => Opener(self.look(thread, uid, now)),
+            Some(known) if known.until > now => OpeningThread(known),
+            _ => OpeningThread(self.look(thread, uid, now)),
         }
     }
 
@@ -144,7 +144,7 @@ impl Readers {
     /// passthrough.
     pub(crate) fn opened(
         &self,
-        opener: &Opener,
+        opener: &OpeningThread,
         handle: u64,
         ino: u64,
         path: &[u8],
@@ -153,7 +153,7 @@ impl Readers {
         let reading = opener.0.process.reading(ino, path);
         reading.note_open(by_kernel, self.now_ms(Instant::now()));
         let is_inherited = false;
-        let opened = Opened {
+        let opened = OpenedFile {
             reading,
             is_inherited,
         };
@@ -162,11 +162,11 @@ impl Readers {
 
     /// Records the first read of a file that a previous process opened. The file then counts as
     /// opened by this reader, and the rules apply to each of its readers individually.
-    pub(crate) fn inherited(&self, opener: &Opener, handle: u64, ino: u64, path: &[u8]) {
+    pub(crate) fn inherited(&self, opener: &OpeningThread, handle: u64, ino: u64, path: &[u8]) {
         let reading = opener.0.process.reading(ino, path);
         if let Entry::Vacant(place) = self.open.write().entry(handle) {
             reading.note_open(false, self.now_ms(Instant::now()));
-            place.insert(Opened {
+            place.insert(OpenedFile {
                 reading,
                 is_inherited: true,
             });
@@ -183,14 +183,19 @@ impl Readers {
 
     /// Returns the reader of an open file. It is usually the opener, but handles can be inherited
     /// or passed on.
-    pub(crate) fn reader(&self, handle: u64, header: &Header, now: Instant) -> Option<Reader> {
+    pub(crate) fn reader(
+        &self,
+        handle: u64,
+        header: &Header,
+        now: Instant,
+    ) -> Option<ReadingThread> {
         let opened = self.open.read().get(&handle)?.clone();
         let (opened, is_inherited) = (opened.reading, opened.is_inherited);
         let known = {
             let all = self.known.read();
             let known = all.get(&header.pid);
             // Shared counters are touched as little as possible, because this runs for each read.
-            if let Some(Known {
+            if let Some(KnownThread {
                 until,
                 budget,
                 process,
@@ -200,7 +205,7 @@ impl Readers {
                 && *until > now
                 && Arc::ptr_eq(process, &opened.process)
             {
-                return Some(Reader {
+                return Some(ReadingThread {
                     reading: opened,
                     budget: budget.clone(),
                     reach: reach(is_inherited && *is_cached_only, budget.as_ref()),
@@ -218,7 +223,7 @@ impl Readers {
         } else {
             known.process.reading(opened.ino, &opened.path)
         };
-        Some(Reader {
+        Some(ReadingThread {
             reading,
             reach: reach(is_inherited && known.is_cached_only, known.budget.as_ref()),
             budget: known.budget,
@@ -253,7 +258,7 @@ impl Readers {
     }
 
     /// Returns the readers and their files: waiting ones first, then by rate, then by bytes read.
-    pub(crate) fn report(&self, waits: &Waits) -> Vec<ReaderReport> {
+    pub(crate) fn report(&self, waits: &WaitingReads) -> Vec<ReaderReport> {
         let processes: Vec<_> = self.processes.lock().values().cloned().collect();
         for process in processes.iter().filter(|process| process.has_open()) {
             // A shell that opened a file may have become another program since.
@@ -274,11 +279,11 @@ impl Readers {
     }
 
     /// Reads the properties of a thread that is not cached.
-    fn look(&self, thread: u32, uid: u32, now: Instant) -> Known {
+    fn look(&self, thread: u32, uid: u32, now: Instant) -> KnownThread {
         let pid = leader_of(thread).unwrap_or(thread);
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         let process = self.process(pid, uid, name_of(pid).unwrap_or_default());
-        let known = Known {
+        let known = KnownThread {
             until: now,
             groups: groups.into(),
             is_cached_only: false,
@@ -290,7 +295,7 @@ impl Readers {
 
     /// Refreshes the properties of a thread whose control group is known. Takes no lock of the
     /// kernel that is held for long.
-    fn look_at_name(&self, thread: u32, mut known: Known, now: Instant) -> Known {
+    fn look_at_name(&self, thread: u32, mut known: KnownThread, now: Instant) -> KnownThread {
         let (own, leader) = (name_of(thread), name_of(known.process.pid));
         let rules = self.rules.read();
         let is_it = |listed: &str| {
@@ -322,7 +327,7 @@ impl Readers {
 
     /// Returns the process of this number. A process with another name and no open files may be a
     /// new process with the same number, so it starts with new counters.
-    fn process(&self, pid: u32, uid: u32, name: String) -> Arc<Process> {
+    fn process(&self, pid: u32, uid: u32, name: String) -> Arc<ReadingProcess> {
         let mut processes = self.processes.lock();
         if let Some(process) = processes.get(&pid)
             && (process.is_called(&name) || process.has_open())
@@ -333,7 +338,7 @@ impl Readers {
             name,
             ..KnownAs::default()
         };
-        let process = Arc::new(Process::new(pid, uid, known_as, Instant::now()));
+        let process = Arc::new(ReadingProcess::new(pid, uid, known_as, Instant::now()));
         processes.remove(&pid);
         if processes.len() >= PROCESSES_MAX {
             let idle = processes.values().filter(|process| !process.has_open());

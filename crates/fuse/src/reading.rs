@@ -12,14 +12,14 @@ use parking_lot::Mutex;
 pub const FILES_MAX: usize = 64;
 
 /// A reading process, identified by the number of its first thread.
-pub(super) struct Process {
+pub(super) struct ReadingProcess {
     pub pid: u32,
     pub uid: u32,
     known_as: Mutex<KnownAs>,
     opens: AtomicU64,
-    given: Given,
+    given: GivenCounters,
     files: Mutex<HashMap<u64, Arc<Reading>>>,
-    speed: Mutex<Speed>,
+    speed: Mutex<ReadRate>,
 }
 
 /// Name and rules of a process.
@@ -37,16 +37,16 @@ pub(super) struct KnownAs {
 
 /// Reads of one file by one process.
 pub(super) struct Reading {
-    pub process: Arc<Process>,
+    pub process: Arc<ReadingProcess>,
     pub ino: u64,
     pub path: Box<[u8]>,
     open: AtomicU32,
     by_kernel: AtomicBool,
-    given: Given,
+    given: GivenCounters,
 }
 
 #[derive(Default)]
-struct Given {
+struct GivenCounters {
     reads: AtomicU64,
     cache_bytes: AtomicU64,
     peer_bytes: AtomicU64,
@@ -54,7 +54,7 @@ struct Given {
     last_ms: AtomicU64,
 }
 
-struct Speed {
+struct ReadRate {
     /// Time of the last update, or of the start.
     looked: Instant,
     /// Total bytes at that time.
@@ -63,7 +63,7 @@ struct Speed {
     bytes_s: Option<f64>,
 }
 
-impl Speed {
+impl ReadRate {
     fn from(begun: Instant) -> Self {
         Self {
             looked: begun,
@@ -143,16 +143,16 @@ pub struct WaitReport {
     pub for_budget: bool,
 }
 
-impl Process {
+impl ReadingProcess {
     pub(crate) fn new(pid: u32, uid: u32, known_as: KnownAs, begun: Instant) -> Self {
         Self {
             pid,
             uid,
             known_as: Mutex::new(known_as),
             opens: AtomicU64::new(0),
-            given: Given::default(),
+            given: GivenCounters::default(),
             files: Mutex::default(),
-            speed: Mutex::new(Speed::from(begun)),
+            speed: Mutex::new(ReadRate::from(begun)),
         }
     }
 
@@ -180,7 +180,7 @@ impl Process {
             path: path.into(),
             open: AtomicU32::new(0),
             by_kernel: AtomicBool::new(false),
-            given: Given::default(),
+            given: GivenCounters::default(),
         });
         if files.len() >= FILES_MAX {
             let closed = files.values().filter(|file| !file.is_open());
@@ -224,7 +224,7 @@ impl Process {
 
     /// Returns the reads and the rate of the process. Before the first update, the rate is the
     /// average since the start.
-    pub(crate) fn report(&self, waits: &Waits, now: Instant) -> ReaderReport {
+    pub(crate) fn report(&self, waits: &WaitingReads, now: Instant) -> ReaderReport {
         let KnownAs {
             name,
             unit,
@@ -276,7 +276,7 @@ impl Reading {
         self.open.load(Ordering::Relaxed) > 0
     }
 
-    fn report(&self, waits: &Waits) -> FileReport {
+    fn report(&self, waits: &WaitingReads) -> FileReport {
         FileReport {
             path: self.path.clone(),
             open: self.open.load(Ordering::Relaxed),
@@ -287,7 +287,7 @@ impl Reading {
     }
 }
 
-impl Given {
+impl GivenCounters {
     fn add(&self, cache_bytes: u64, peer_bytes: u64, now_ms: u64) {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.cache_bytes.fetch_add(cache_bytes, Ordering::Relaxed);
@@ -312,9 +312,9 @@ impl Given {
 
 /// Waiting reads by process and file.
 #[derive(Default)]
-pub(super) struct Waits(HashMap<(u32, u64), WaitReport>);
+pub(super) struct WaitingReads(HashMap<(u32, u64), WaitReport>);
 
-impl Waits {
+impl WaitingReads {
     pub(crate) fn add(&mut self, reading: &Reading, waited: Duration, for_budget: bool) {
         let one = WaitReport {
             reads: 1,
@@ -349,12 +349,12 @@ impl WaitReport {
 mod tests {
     use super::*;
 
-    fn process(name: &str) -> Arc<Process> {
+    fn process(name: &str) -> Arc<ReadingProcess> {
         let known_as = KnownAs {
             name: name.to_owned(),
             ..KnownAs::default()
         };
-        Arc::new(Process::new(7, 0, known_as, Instant::now()))
+        Arc::new(ReadingProcess::new(7, 0, known_as, Instant::now()))
     }
 
     #[test]
@@ -364,7 +364,7 @@ mod tests {
         reading.note_open(false, 1);
         reading.note_read(100, 30, 2);
         cat.reading(6, b"docs/b").note_read(1, 0, 3);
-        let report = cat.report(&Waits::default(), Instant::now());
+        let report = cat.report(&WaitingReads::default(), Instant::now());
         let given = GivenReport {
             reads: 2,
             cache_bytes: 71,
@@ -390,7 +390,7 @@ mod tests {
             file.note_read(1, 0, ino);
             file.note_close();
         }
-        let report = cp.report(&Waits::default(), Instant::now());
+        let report = cp.report(&WaitingReads::default(), Instant::now());
         assert_eq!(report.files.len(), FILES_MAX);
         assert_eq!((report.opens, report.given.reads), (999, 998));
         assert_eq!(
@@ -410,7 +410,7 @@ mod tests {
             file.note_open(false, ino);
             file.note_read(1, 1, ino);
         }
-        let report = cp.report(&Waits::default(), Instant::now());
+        let report = cp.report(&WaitingReads::default(), Instant::now());
         assert_eq!(report.files.len(), FILES_MAX);
         assert_eq!(report.given.peer_bytes, FILES_MAX as u64 + 10);
     }
@@ -419,7 +419,7 @@ mod tests {
     fn a_wait_is_told_with_its_file_and_its_reader() {
         let cat = process("cat");
         let (a, b) = (cat.reading(5, b"a"), cat.reading(6, b"b"));
-        let mut waits = Waits::default();
+        let mut waits = WaitingReads::default();
         waits.add(&a, Duration::from_secs(3), true);
         waits.add(&a, Duration::from_secs(1), true);
         waits.add(&b, Duration::from_secs(2), false);
@@ -440,19 +440,22 @@ mod tests {
             reading.note_read(1000, 0, second);
             cat.look(begun + Duration::from_secs(second));
         }
-        let fast = cat.report(&Waits::default(), Instant::now()).bytes_s;
+        let fast = cat.report(&WaitingReads::default(), Instant::now()).bytes_s;
         assert!((990..=1000).contains(&fast), "{fast}");
         for second in 21..=40 {
             cat.look(begun + Duration::from_secs(second));
         }
-        assert_eq!(cat.report(&Waits::default(), Instant::now()).bytes_s, 0);
+        assert_eq!(
+            cat.report(&WaitingReads::default(), Instant::now()).bytes_s,
+            0
+        );
     }
 
     #[test]
     fn who_began_to_read_a_moment_ago_has_a_speed_at_once() {
         let begun = Instant::now();
-        let cat = Arc::new(Process::new(7, 0, KnownAs::default(), begun));
-        let speed = |now| cat.report(&Waits::default(), now).bytes_s;
+        let cat = Arc::new(ReadingProcess::new(7, 0, KnownAs::default(), begun));
+        let speed = |now| cat.report(&WaitingReads::default(), now).bytes_s;
         cat.reading(5, b"a").note_read(1000, 0, 1);
         assert_eq!(speed(begun), 0);
         assert_eq!(speed(begun + Duration::from_millis(500)), 2000);

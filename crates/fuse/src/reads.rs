@@ -9,17 +9,17 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::abi::{self, Header, OUT_HEADER_BYTES, ReadIn, opcode};
-use super::budget::{Budget, Delayed, Due};
+use super::budget::{Budget, DelayedRead, DueWork};
 use super::device::{Device, TRANSFER_MAX_BYTES};
-use super::hands::{Hand, LOOK_AFTER};
-use super::readers::Reader;
-use super::table::{Patience, Waiting};
+use super::hands::{InlineRead, LOOK_AFTER};
+use super::readers::ReadingThread;
+use super::table::{PendingRequest, SignalPatience};
 use p2pfs_fs::handles::Handle;
 use p2pfs_fs::{FsError, Reach, ReadStep};
 use p2pfs_types::extent::ByteRange;
 
 /// A read that must wait.
-struct Asked {
+struct BlockedRead {
     unique: u64,
     thread: u32,
     /// Whether the program requested direct reads, which every signal ends.
@@ -34,7 +34,7 @@ impl Device {
         header: &Header,
         message: &[u8],
         answer: &mut [u8],
-        hand: &Hand,
+        hand: &InlineRead,
     ) {
         let begun = Instant::now();
         let Some(read) = ReadIn::parse(message) else {
@@ -44,10 +44,10 @@ impl Device {
         let (head, room) = answer.split_at_mut(OUT_HEADER_BYTES);
         let room = &mut room[..size_bytes];
         let deadline = begun + self.deadlines.read;
-        let in_hand = Waiting::of_disk(header, &read, begun, deadline);
+        let in_hand = PendingRequest::of_disk(header, &read, begun, deadline);
         hand.take_up(header.unique, in_hand);
         if self.hands.wants_look() {
-            self.delayed.push(begun + LOOK_AFTER, Due::LookAtHands);
+            self.delayed.push(begun + LOOK_AFTER, DueWork::LookAtHands);
         }
         self.threads.keep_one_reading(self.pulse.waiting());
         let handle = self.fs.handle_of(read.handle, header.nodeid);
@@ -68,7 +68,7 @@ impl Device {
                 self.counters.note_bytes(length);
                 // Recorded before the program has the bytes, so that a report after its end
                 // includes all of its reads.
-                if let Some(Reader { reading, .. }) = reader {
+                if let Some(ReadingThread { reading, .. }) = reader {
                     let range = ByteRange::at(read.offset, length as u64);
                     let arrived_bytes = self.fs.arrived_bytes(&handle, range);
                     self.readers
@@ -77,7 +77,7 @@ impl Device {
                 let _ = self.write(&[IoSlice::new(&answer[..OUT_HEADER_BYTES + length])]);
             }
             Ok((handle, reader, ReadStep::Wait(range))) => {
-                let asked = Asked {
+                let asked = BlockedRead {
                     unique: header.unique,
                     thread: header.pid,
                     is_direct: read.is_direct(),
@@ -93,7 +93,7 @@ impl Device {
     }
 
     /// Returns the reader of an open file, and registers a file that a previous process opened.
-    fn reader(&self, handle: u64, header: &Header, now: Instant) -> Option<Reader> {
+    fn reader(&self, handle: u64, header: &Header, now: Instant) -> Option<ReadingThread> {
         let known = self.readers.reader(handle, header, now);
         known.or_else(|| {
             let opener = self.readers.opener(header.pid, header.uid);
@@ -106,25 +106,25 @@ impl Device {
 
     fn wait_read(
         self: &Arc<Self>,
-        asked: &Asked,
+        asked: &BlockedRead,
         handle: &Arc<Handle>,
         range: ByteRange,
-        reader: Option<Reader>,
+        reader: Option<ReadingThread>,
     ) {
-        let &Asked { unique, begun, .. } = asked;
+        let &BlockedRead { unique, begun, .. } = asked;
         let reach = reach_of(reader.as_ref());
         let is_patient = reach == Reach::Asked && !asked.is_direct;
         let (reading, budget) = reader.map_or((None, None), |it| (Some(it.reading), it.budget));
         let cost = budget.and_then(|budget| self.spend(budget, handle, range, begun));
         let begin = cost.as_ref().map_or(begun, |(_, _, begin)| *begin);
-        let waiting = Waiting {
+        let waiting = PendingRequest {
             reading,
             is_delayed: begin > begun,
-            patient: is_patient.then_some(Patience {
+            patient: is_patient.then_some(SignalPatience {
                 thread: asked.thread,
                 until: None,
             }),
-            ..Waiting::new(opcode::READ, begun, begin + self.deadlines.read)
+            ..PendingRequest::new(opcode::READ, begun, begin + self.deadlines.read)
         };
         if !self.table.insert(unique, waiting) {
             return self.answer_error(unique, FsError::Stopping);
@@ -132,14 +132,14 @@ impl Device {
         match cost {
             Some((budget, bytes, begin)) if begin > begun => {
                 let handle = handle.clone();
-                let delayed = Delayed {
+                let delayed = DelayedRead {
                     unique,
                     handle,
                     range,
                     bytes,
                     budget,
                 };
-                self.delayed.push(begin, Due::Begin(delayed));
+                self.delayed.push(begin, DueWork::Begin(delayed));
             }
             _ => self.begin_read(unique, handle, range, reach),
         }
@@ -212,14 +212,14 @@ impl Device {
     pub(crate) fn serve_budgets(self: &Arc<Self>) {
         while let Some(due) = self.delayed.wait_due() {
             match due {
-                Due::Begin(delayed) => self.begin_delayed(&delayed),
-                Due::Interrupted { unique, since } => self.interrupt(unique, since),
-                Due::LookAtHands => self.hands.look(&self.table),
+                DueWork::Begin(delayed) => self.begin_delayed(&delayed),
+                DueWork::Interrupted { unique, since } => self.interrupt(unique, since),
+                DueWork::LookAtHands => self.hands.look(&self.table),
             }
         }
     }
 
-    fn begin_delayed(self: &Arc<Self>, delayed: &Delayed) {
+    fn begin_delayed(self: &Arc<Self>, delayed: &DelayedRead) {
         let unique = delayed.unique;
         if !self.table.begin(unique) {
             // The read was interrupted meanwhile.
@@ -234,6 +234,6 @@ impl Device {
     }
 }
 
-fn reach_of(reader: Option<&Reader>) -> Reach {
+fn reach_of(reader: Option<&ReadingThread>) -> Reach {
     reader.map_or(Reach::Everything, |reader| reader.reach)
 }

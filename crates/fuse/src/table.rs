@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::abi::{Header, ReadIn, opcode};
-use super::reading::{Reading, Waits};
+use super::reading::{Reading, WaitingReads};
 use p2pfs_fs::PendingRead;
 
 /// How long a request for names waits on after its thread caught a signal. This is longer than such
@@ -26,7 +26,7 @@ const LATE_MAX: usize = 256;
 
 /// A request that waits for its answer.
 #[derive(Clone)]
-pub(super) struct Waiting {
+pub(super) struct PendingRequest {
     pub opcode: u32,
     pub since: Instant,
     pub deadline: Instant,
@@ -37,19 +37,19 @@ pub(super) struct Waiting {
     /// Whether the budget of the program delays the read.
     pub is_delayed: bool,
     /// Set if a caught signal does not end the wait.
-    pub patient: Option<Patience>,
+    pub patient: Option<SignalPatience>,
 }
 
 /// Condition under which a request waits on after a signal that does not end its thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Patience {
+pub(super) struct SignalPatience {
     /// Thread that waits.
     pub thread: u32,
     /// End of the patience; `None` lasts until the wait ends.
     pub until: Option<Instant>,
 }
 
-impl Waiting {
+impl PendingRequest {
     pub(crate) fn new(opcode: u32, since: Instant, deadline: Instant) -> Self {
         Self {
             opcode,
@@ -65,7 +65,7 @@ impl Waiting {
     /// Creates a request for names or attributes. A caught signal during the work must not break a
     /// listing, so the request waits on for a short time.
     pub(crate) fn of_names(header: &Header, since: Instant, deadline: Instant) -> Self {
-        let patience = Patience {
+        let patience = SignalPatience {
             thread: header.pid,
             until: Some(since + SIGNAL_GRACE),
         };
@@ -94,14 +94,14 @@ impl Waiting {
 
 /// All waiting requests.
 #[derive(Default)]
-pub(super) struct Table {
-    state: Mutex<State>,
+pub(super) struct RequestTable {
+    state: Mutex<TableState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    waiting: HashMap<u64, Waiting>,
+struct TableState {
+    waiting: HashMap<u64, PendingRequest>,
     deadlines: BTreeSet<(Instant, u64)>,
     late: VecDeque<(u64, u32)>,
     /// Time at which a request of each operation was last taken.
@@ -112,9 +112,9 @@ struct State {
     closed: bool,
 }
 
-impl Table {
+impl RequestTable {
     /// Adds a request. Returns `false` once the table is closed; the caller must then answer.
-    pub(crate) fn insert(&self, unique: u64, waiting: Waiting) -> bool {
+    pub(crate) fn insert(&self, unique: u64, waiting: PendingRequest) -> bool {
         let deadline = waiting.deadline;
         let mut state = self.state.lock();
         if state.closed {
@@ -135,13 +135,13 @@ impl Table {
     }
 
     /// Takes a request out of the table to answer it.
-    pub(crate) fn take(&self, unique: u64) -> Option<Waiting> {
+    pub(crate) fn take(&self, unique: u64) -> Option<PendingRequest> {
         self.state.lock().take(unique)
     }
 
     /// Takes a request out of the table to answer it before its handler. The answer of the handler
     /// is late from now on. Returns `None` if the request was already answered.
-    pub(crate) fn take_early(&self, unique: u64) -> Option<Waiting> {
+    pub(crate) fn take_early(&self, unique: u64) -> Option<PendingRequest> {
         let mut state = self.state.lock();
         let waiting = state.take(unique)?;
         state.note_late(unique, &waiting);
@@ -176,13 +176,13 @@ impl Table {
 
     /// Returns the patience of a waiting request: `Some(None)` if a caught signal ends it, and
     /// `None` if the request does not wait.
-    pub(crate) fn patience_of(&self, unique: u64) -> Option<Option<Patience>> {
+    pub(crate) fn patience_of(&self, unique: u64) -> Option<Option<SignalPatience>> {
         Some(self.state.lock().waiting.get(&unique)?.patient)
     }
 
     /// Returns the waiting reads by process and file.
-    pub(crate) fn waits(&self) -> Waits {
-        let mut waits = Waits::default();
+    pub(crate) fn waits(&self) -> WaitingReads {
+        let mut waits = WaitingReads::default();
         let now = Instant::now();
         for waiting in self.state.lock().waiting.values() {
             if let Some(reading) = &waiting.reading {
@@ -209,7 +209,7 @@ impl Table {
     /// Waits until requests are past their deadline and returns copies of them. Each must be [taken
     /// out](Table::take_early) and answered, or [postponed](Table::postpone). Returns `None` once
     /// the table is closed.
-    pub(crate) fn wait_expired(&self) -> Option<Vec<(u64, Waiting)>> {
+    pub(crate) fn wait_expired(&self) -> Option<Vec<(u64, PendingRequest)>> {
         let mut state = self.state.lock();
         loop {
             if state.closed {
@@ -240,7 +240,7 @@ impl Table {
     }
 
     /// Closes the table and takes out all requests, to be answered.
-    pub(crate) fn close(&self) -> Vec<(u64, Waiting)> {
+    pub(crate) fn close(&self) -> Vec<(u64, PendingRequest)> {
         let mut state = self.state.lock();
         state.closed = true;
         state.deadlines.clear();
@@ -249,8 +249,8 @@ impl Table {
     }
 }
 
-impl State {
-    fn take(&mut self, unique: u64) -> Option<Waiting> {
+impl TableState {
+    fn take(&mut self, unique: u64) -> Option<PendingRequest> {
         let waiting = self.waiting.remove(&unique)?;
         self.deadlines.remove(&(waiting.deadline, unique));
         self.taken.insert(waiting.opcode, Instant::now());
@@ -258,7 +258,7 @@ impl State {
     }
 
     /// Returns the requests past their deadline. They have no deadline afterwards.
-    fn expired(&mut self, now: Instant) -> Vec<(u64, Waiting)> {
+    fn expired(&mut self, now: Instant) -> Vec<(u64, PendingRequest)> {
         let mut expired = Vec::new();
         while let Some((deadline, unique)) = self.deadlines.first().copied() {
             if deadline > now {
@@ -272,7 +272,7 @@ impl State {
         expired
     }
 
-    fn note_late(&mut self, unique: u64, waiting: &Waiting) {
+    fn note_late(&mut self, unique: u64, waiting: &PendingRequest) {
         // A read has no handler in the session.
         if waiting.opcode != opcode::READ {
             self.late.truncate(LATE_MAX - 1);
@@ -291,8 +291,8 @@ mod tests {
 
     #[test]
     fn a_request_is_taken_once() {
-        let (table, now) = (Table::default(), Instant::now());
-        assert!(table.insert(2, Waiting::new(15, now, now + FAR)));
+        let (table, now) = (RequestTable::default(), Instant::now());
+        assert!(table.insert(2, PendingRequest::new(15, now, now + FAR)));
         assert_eq!(table.take(2).unwrap().opcode, 15);
         assert!(table.take(2).is_none());
         assert_eq!((table.count(), table.take_late(2)), (0, None));
@@ -300,15 +300,15 @@ mod tests {
 
     #[test]
     fn a_handler_that_answers_late_is_known_by_its_operation() {
-        let (table, now) = (Table::default(), Instant::now());
+        let (table, now) = (RequestTable::default(), Instant::now());
         for unique in 0..300 {
-            table.insert(unique, Waiting::new(14, now, now + FAR));
+            table.insert(unique, PendingRequest::new(14, now, now + FAR));
             assert!(table.take_early(unique).is_some());
         }
         assert_eq!(table.take_late(299), Some(14));
         assert_eq!(table.take_late(299), None, "once");
         assert_eq!(table.take_late(0), None, "the oldest are forgotten");
-        table.insert(500, Waiting::new(1, now, now));
+        table.insert(500, PendingRequest::new(1, now, now));
         assert_eq!(table.wait_expired().unwrap().len(), 1);
         assert!(table.take_early(500).is_some());
         assert_eq!(table.take_late(500), Some(1));
@@ -316,11 +316,11 @@ mod tests {
 
     #[test]
     fn what_is_answered_early_is_known_as_late_from_that_moment_on() {
-        let (table, now) = (Table::default(), Instant::now());
+        let (table, now) = (RequestTable::default(), Instant::now());
         let some = || 0..LATE_MAX as u64;
         for _ in 0..100 {
             for unique in some() {
-                table.insert(unique, Waiting::new(14, now, now + FAR));
+                table.insert(unique, PendingRequest::new(14, now, now + FAR));
             }
             thread::scope(|scope| {
                 scope.spawn(|| some().for_each(|unique| drop(table.take_early(unique))));
@@ -337,10 +337,10 @@ mod tests {
 
     #[test]
     fn what_is_past_its_deadline_comes_out_and_the_rest_stays() {
-        let (table, now) = (Table::default(), Instant::now());
-        table.insert(2, Waiting::new(15, now, now));
-        table.insert(4, Waiting::new(15, now, now + FAR));
-        table.insert(6, Waiting::new(3, now, now));
+        let (table, now) = (RequestTable::default(), Instant::now());
+        table.insert(2, PendingRequest::new(15, now, now));
+        table.insert(4, PendingRequest::new(15, now, now + FAR));
+        table.insert(6, PendingRequest::new(3, now, now));
         let expired: Vec<u64> = table
             .wait_expired()
             .unwrap()
@@ -354,9 +354,9 @@ mod tests {
 
     #[test]
     fn what_is_postponed_comes_out_again_and_can_be_answered_meanwhile() {
-        let (table, now) = (Table::default(), Instant::now());
+        let (table, now) = (RequestTable::default(), Instant::now());
         for unique in [2, 4] {
-            table.insert(unique, Waiting::new(15, now, now));
+            table.insert(unique, PendingRequest::new(15, now, now));
         }
         assert_eq!(table.wait_expired().unwrap().len(), 2);
         table.postpone(2, now);
@@ -371,12 +371,12 @@ mod tests {
 
     #[test]
     fn a_nearer_deadline_wakes_who_waits_for_a_far_one() {
-        let table = Table::default();
+        let table = RequestTable::default();
         let now = Instant::now();
-        table.insert(2, Waiting::new(15, now, now + FAR));
+        table.insert(2, PendingRequest::new(15, now, now + FAR));
         thread::scope(|scope| {
             let waiter = scope.spawn(|| table.wait_expired());
-            table.insert(4, Waiting::new(15, now, now));
+            table.insert(4, PendingRequest::new(15, now, now));
             let expired = waiter.join().unwrap().unwrap();
             assert_eq!(expired[0].0, 4);
         });
@@ -384,10 +384,10 @@ mod tests {
 
     #[test]
     fn closing_gives_everything_back_and_takes_no_more() {
-        let (table, now) = (Table::default(), Instant::now());
-        table.insert(2, Waiting::new(15, now, now + FAR));
+        let (table, now) = (RequestTable::default(), Instant::now());
+        table.insert(2, PendingRequest::new(15, now, now + FAR));
         assert_eq!(table.close().len(), 1);
-        assert!(!table.insert(4, Waiting::new(15, now, now + FAR)));
+        assert!(!table.insert(4, PendingRequest::new(15, now, now + FAR)));
         assert!(table.wait_expired().is_none());
     }
 }

@@ -12,14 +12,14 @@ const THREADS_MAX: usize = 64;
 /// Number of waiting threads beyond the initial ones at which a further thread ends.
 const IDLE_MAX: usize = 4;
 
-type Start = Box<dyn Fn() -> bool + Send + Sync>;
+type StartThread = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// Threads of the device.
 #[derive(Default)]
 pub(super) struct Threads {
     /// Number of running threads.
     all: AtomicUsize,
-    start: OnceLock<(usize, Start)>,
+    start: OnceLock<(usize, StartThread)>,
 }
 
 impl Threads {

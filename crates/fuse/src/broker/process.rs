@@ -42,7 +42,7 @@ pub struct Settings {
     pub by_configuration: bool,
 }
 
-struct Process {
+struct BrokerProcess {
     allowed: Vec<PathBuf>,
     /// Time from which a restart may allow other mount points; `None` if it cannot.
     settled: Option<Instant>,
@@ -50,10 +50,10 @@ struct Process {
     is_outdated: bool,
     socket: PathBuf,
     kept: Vec<KeptMount>,
-    clients: Vec<Client>,
+    clients: Vec<BrokerClient>,
 }
 
-struct Client {
+struct BrokerClient {
     socket: OwnedFd,
     /// Index of the mount that it serves. Mounts are never removed from the list.
     kept: Option<usize>,
@@ -70,7 +70,7 @@ pub fn run(settings: Settings) -> io::Result<()> {
     let _told = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     filter::confine()?;
     let settled = Instant::now() + CONFIGURATION_HOLDS;
-    let mut process = Process {
+    let mut process = BrokerProcess {
         allowed: settings.allowed,
         settled: settings.by_configuration.then_some(settled),
         is_outdated: false,
@@ -89,7 +89,7 @@ pub fn run(settings: Settings) -> io::Result<()> {
     Ok(())
 }
 
-impl Process {
+impl BrokerProcess {
     /// Waits for events and handles them. Returns `false` at the end.
     fn turn(&mut self, listener: &OwnedFd, signals: &OwnedFd) -> io::Result<bool> {
         let sockets = self.clients.iter().map(|client| client.socket.as_fd());
@@ -137,7 +137,7 @@ impl Process {
         let owner = rustix::fs::stat(&self.socket).map(|found| found.st_uid);
         let is_daemon = peer.is_ok_and(|peer| Ok(peer.uid.as_raw()) == owner);
         if is_daemon && self.clients.len() < CLIENTS_MAX {
-            self.clients.push(Client { socket, kept: None });
+            self.clients.push(BrokerClient { socket, kept: None });
         }
     }
 

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::{Means, MountPlace, Mounted};
+use super::{AcquiredMount, MountMeans, MountPlace};
 use crate::broker::protocol::{Reply, Request, receive, send};
 use crate::mounting::{MountingError, Standing};
 
@@ -26,7 +26,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(20);
 /// Connection to the mount broker. The mount belongs to this daemon while the connection exists.
 #[derive(Debug)]
 pub(crate) struct Broker {
-    line: Mutex<Line>,
+    line: Mutex<BrokerSocket>,
     path: PathBuf,
     /// Whether the broker ended without unmounting, as when it is killed.
     left_the_mount: AtomicBool,
@@ -34,7 +34,7 @@ pub(crate) struct Broker {
 
 /// State that the broker keeps for a mount from one daemon to the next.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct KeptMountState {
     /// Broker, for further requests.
     pub broker: Arc<Broker>,
     /// Handshake between the previous daemon and the kernel; `None` for a new mount.
@@ -70,7 +70,7 @@ impl Broker {
 
     fn at(path: &Path, socket: OwnedFd) -> Self {
         Self {
-            line: Mutex::new(Line { socket, owed: 0 }),
+            line: Mutex::new(BrokerSocket { socket, owed: 0 }),
             path: path.to_owned(),
             left_the_mount: AtomicBool::new(false),
         }
@@ -93,7 +93,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`MountingError::Refused`] with the message of the broker.
-    pub(crate) fn mount(self: &Arc<Self>, dir: &Path) -> Result<Mounted, MountingError> {
+    pub(crate) fn mount(self: &Arc<Self>, dir: &Path) -> Result<AcquiredMount, MountingError> {
         let dir = dir.as_os_str().as_bytes().to_vec();
         self.mounted(&Request::Mount { dir })
     }
@@ -102,7 +102,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`MountingError::Refused`] with the message of the broker.
-    pub(crate) fn mount_anew(self: &Arc<Self>) -> Result<Mounted, MountingError> {
+    pub(crate) fn mount_anew(self: &Arc<Self>) -> Result<AcquiredMount, MountingError> {
         self.mounted(&Request::Anew)
     }
 
@@ -174,7 +174,7 @@ impl Broker {
         }
     }
 
-    fn mounted(self: &Arc<Self>, request: &Request) -> Result<Mounted, MountingError> {
+    fn mounted(self: &Arc<Self>, request: &Request) -> Result<AcquiredMount, MountingError> {
         let refused = |why: io::Error| MountingError::Refused { why };
         let (reply, descriptors) = self.call(request, &[]).map_err(refused)?;
         let Reply::Mounted {
@@ -191,14 +191,14 @@ impl Broker {
         let dir = PathBuf::from(std::ffi::OsString::from_vec(dir));
         let place = MountPlace {
             standing: Standing::of_another(dir, connection),
-            means: Means::Broker(self.clone()),
+            means: MountMeans::Broker(self.clone()),
         };
-        let held = Held {
+        let held = KeptMountState {
             broker: self.clone(),
             greeting,
             table: File::from(table),
         };
-        Ok(Mounted {
+        Ok(AcquiredMount {
             device,
             place,
             held: Some(held),
@@ -226,13 +226,13 @@ type Answer = (Reply, Vec<OwnedFd>);
 /// none is outstanding. Otherwise a late answer with a file number could make the kernel read the
 /// wrong file.
 #[derive(Debug)]
-struct Line {
+struct BrokerSocket {
     socket: OwnedFd,
     /// Number of outstanding answers whose wait was given up.
     owed: usize,
 }
 
-impl Line {
+impl BrokerSocket {
     fn ask(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<Answer> {
         self.settle()?;
         self.send(request, descriptors)?;

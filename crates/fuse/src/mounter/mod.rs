@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(crate) use client::{Broker, Held};
+pub(crate) use client::{Broker, KeptMountState};
 use rustix::fs::Access;
 
 use crate::broker;
@@ -16,16 +16,16 @@ use crate::mounting::{self, MountRequest, MountingError, Standing};
 
 /// An existing mount. Dropping it closes the device and leaves a dead mount in place.
 #[derive(Debug)]
-pub(crate) struct Mounted {
+pub(crate) struct AcquiredMount {
     /// The /dev/fuse descriptor; its first message is FUSE_INIT.
     pub device: OwnedFd,
     /// Location of the mount and the means to unmount it.
     pub place: MountPlace,
     /// State that the mount broker keeps, if the broker mounted.
-    pub held: Option<Held>,
+    pub held: Option<KeptMountState>,
 }
 
-impl Mounted {
+impl AcquiredMount {
     /// Returns whether another process served the mount before.
     pub(crate) fn is_kept(&self) -> bool {
         let held = self.held.as_ref();
@@ -37,11 +37,11 @@ impl Mounted {
 #[derive(Clone, Debug)]
 pub(crate) struct MountPlace {
     pub(super) standing: Standing,
-    means: Means,
+    means: MountMeans,
 }
 
 #[derive(Clone, Debug)]
-enum Means {
+enum MountMeans {
     Direct,
     Fusermount,
     Broker(Arc<Broker>),
@@ -54,7 +54,7 @@ enum Means {
 ///
 /// # Errors
 /// [`MountingError`], with the place and the remedy.
-pub(crate) fn mount(request: &MountRequest) -> Result<Mounted, MountingError> {
+pub(crate) fn mount(request: &MountRequest) -> Result<AcquiredMount, MountingError> {
     if let Some(socket) = broker_socket()
         && let Some(broker) = Broker::reach(&socket)?
     {
@@ -66,15 +66,15 @@ pub(crate) fn mount(request: &MountRequest) -> Result<Mounted, MountingError> {
         };
     }
     let (device, standing, means) = match mounting::mount(request, fusermount::unmount) {
-        Ok((device, standing)) => (device, standing, Means::Direct),
+        Ok((device, standing)) => (device, standing, MountMeans::Direct),
         Err(MountingError::NoRight { dir }) => {
             let device = fusermount::mount(&dir)?;
-            (device, Standing::at(dir)?, Means::Fusermount)
+            (device, Standing::at(dir)?, MountMeans::Fusermount)
         }
         Err(error) => return Err(error),
     };
     let place = MountPlace { standing, means };
-    Ok(Mounted {
+    Ok(AcquiredMount {
         device,
         place,
         held: None,
@@ -133,8 +133,8 @@ impl MountPlace {
     /// If this process lacks the permission. Reads are correct without it, only slower.
     pub(crate) fn set_read_ahead(&self, bytes: u64) -> std::io::Result<()> {
         match &self.means {
-            Means::Broker(broker) => broker.set_read_ahead(bytes),
-            Means::Direct | Means::Fusermount => self.standing.set_read_ahead(bytes),
+            MountMeans::Broker(broker) => broker.set_read_ahead(bytes),
+            MountMeans::Direct | MountMeans::Fusermount => self.standing.set_read_ahead(bytes),
         }
     }
 
@@ -142,7 +142,7 @@ impl MountPlace {
     ///
     /// # Errors
     /// [`MountingError`] if there is no broker, or with its message.
-    pub(crate) fn mount_anew(&self) -> Result<Mounted, MountingError> {
+    pub(crate) fn mount_anew(&self) -> Result<AcquiredMount, MountingError> {
         self.broker()?.mount_anew()
     }
 
@@ -150,14 +150,14 @@ impl MountPlace {
     ///
     /// # Errors
     /// [`MountingError`] if there is no broker, or with its message.
-    pub(crate) fn mount_by_next(&self, dir: &Path) -> Result<Mounted, MountingError> {
+    pub(crate) fn mount_by_next(&self, dir: &Path) -> Result<AcquiredMount, MountingError> {
         self.broker()?.reach_next()?.mount(dir)
     }
 
     fn broker(&self) -> Result<&Arc<Broker>, MountingError> {
         match &self.means {
-            Means::Broker(broker) => Ok(broker),
-            Means::Direct | Means::Fusermount => Err(MountingError::Vanished {
+            MountMeans::Broker(broker) => Ok(broker),
+            MountMeans::Direct | MountMeans::Fusermount => Err(MountingError::Vanished {
                 dir: self.standing.dir().to_owned(),
             }),
         }
@@ -166,22 +166,22 @@ impl MountPlace {
     /// Returns whether the broker ended and unmounted. Waits for its answer.
     pub(crate) fn broker_ended(&self) -> bool {
         match &self.means {
-            Means::Broker(broker) => broker.ended_the_mount(),
-            Means::Direct | Means::Fusermount => false,
+            MountMeans::Broker(broker) => broker.ended_the_mount(),
+            MountMeans::Direct | MountMeans::Fusermount => false,
         }
     }
 
     /// Checks whether the broker is still running. To be called about once a second, so that the
     /// cause of an ended mount is known. Never waits.
     pub(crate) fn look_at_broker(&self) {
-        if let Means::Broker(broker) = &self.means {
+        if let MountMeans::Broker(broker) = &self.means {
             broker.look(|| self.standing.is_mounted());
         }
     }
 
     /// Returns whether the mount outlives its daemon.
     pub(crate) fn outlives_us(&self) -> bool {
-        matches!(self.means, Means::Broker(_))
+        matches!(self.means, MountMeans::Broker(_))
     }
 
     /// Unmounts, as [`Standing::unmount`]. A mount of the broker is left to the broker.
@@ -190,9 +190,9 @@ impl MountPlace {
     /// [`MountingError::Unmount`] if the kernel refuses.
     pub(crate) fn unmount(&self) -> Result<(), MountingError> {
         match self.means {
-            Means::Broker(_) => Ok(()),
-            Means::Direct => self.standing.unmount(),
-            Means::Fusermount => self.standing.unmount_by(fusermount::unmount),
+            MountMeans::Broker(_) => Ok(()),
+            MountMeans::Direct => self.standing.unmount(),
+            MountMeans::Fusermount => self.standing.unmount_by(fusermount::unmount),
         }
     }
 }

@@ -143,14 +143,14 @@ fn clean_stale(
     otherwise: Unmount,
 ) -> Result<(), MountingError> {
     match probe(dir) {
-        Probe::Alive => Err(MountingError::AlreadyServed {
+        ProbeResult::Alive => Err(MountingError::AlreadyServed {
             dir: dir.to_owned(),
         }),
-        Probe::Silent => Err(MountingError::Silent {
+        ProbeResult::Silent => Err(MountingError::Silent {
             dir: dir.to_owned(),
             connection: connection.0,
         }),
-        Probe::Dead => {
+        ProbeResult::Dead => {
             let switch = connection.abort_switch();
             if connection_at(dir)? == Some(connection) {
                 switch.iter().for_each(AbortSwitch::pull);
@@ -160,7 +160,7 @@ fn clean_stale(
     }
 }
 
-enum Probe {
+enum ProbeResult {
     Alive,
     Dead,
     Silent,
@@ -168,16 +168,16 @@ enum Probe {
 
 /// Probes with `statfs`, which the kernel never answers from a cache. Runs in a separate thread,
 /// because the answer may never arrive.
-fn probe(dir: &Path) -> Probe {
+fn probe(dir: &Path) -> ProbeResult {
     let (told, answer) = mpsc::channel();
     let dir = dir.to_owned();
     thread::spawn(move || {
         let _ = told.send(rustix::fs::statfs(&dir).map(|_| ()));
     });
     match answer.recv_timeout(PROBE_TIMEOUT) {
-        Ok(Ok(())) => Probe::Alive,
-        Ok(Err(_)) => Probe::Dead,
-        Err(_) => Probe::Silent,
+        Ok(Ok(())) => ProbeResult::Alive,
+        Ok(Err(_)) => ProbeResult::Dead,
+        Err(_) => ProbeResult::Silent,
     }
 }
 

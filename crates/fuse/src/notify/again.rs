@@ -16,14 +16,14 @@ pub(super) const SETTLING_TIME: Duration = Duration::from_secs(1);
 
 /// Sent notifications, by the time at which they are repeated.
 #[derive(Default)]
-pub(super) struct Again {
+pub(super) struct RepeatQueue {
     crossing: VecDeque<(Instant, Vec<Stale>)>,
     settling: VecDeque<(Instant, Vec<Stale>)>,
     /// Number of notifications in both queues.
     count: usize,
 }
 
-impl Again {
+impl RepeatQueue {
     /// Records notifications that were sent now. If too many are pending, they become one for
     /// everything.
     pub(super) fn note(&mut self, mut stale: Vec<Stale>, now: Instant) {
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn each_word_is_sent_again_once_and_a_listing_twice() {
-        let (mut again, now) = (Again::default(), Instant::now());
+        let (mut again, now) = (RepeatQueue::default(), Instant::now());
         again.note(vec![], now);
         assert_eq!(again.next_due(), None);
         again.note(vec![LISTING, ATTRIBUTES], now);
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn more_than_are_kept_become_one_word() {
-        let (mut again, now) = (Again::default(), Instant::now());
+        let (mut again, now) = (RepeatQueue::default(), Instant::now());
         (0..=WAITING_MAX).for_each(|_| again.note(vec![ATTRIBUTES], now));
         assert_eq!(again.take_due(now + CROSSING_TIME), [Stale::Everything]);
     }

@@ -104,7 +104,7 @@ fn whoever_reads_by_a_handle_of_another_is_told_apart_from_it() {
     // A child that inherited the handle; no process has this number.
     let other = readers.reader(3, &header(0x7fff_fff0), now).unwrap();
     readers.note_read(&other.reading, 1, 0, now);
-    let mut reports = readers.report(&Waits::default());
+    let mut reports = readers.report(&WaitingReads::default());
     // Reports are sorted by rate, which depends on the clock.
     reports.sort_by_key(|it| it.pid);
     let bytes: Vec<_> = reports
@@ -134,7 +134,7 @@ fn what_the_process_before_opened_is_read_by_the_rules_of_who_reads_it() {
     assert_eq!(reach(4, me()), Reach::Everything, "its open says how far");
     readers.set_cached_only(Vec::new());
     assert_eq!(reach(3, me()), Reach::Everything);
-    let report = &readers.report(&Waits::default())[0];
+    let report = &readers.report(&WaitingReads::default())[0];
     assert_eq!((report.opens, report.files[0].open), (2, 2));
 }
 
@@ -146,7 +146,7 @@ fn what_is_closed_is_told_of_for_a_while() {
     readers.closed(3);
     readers.closed(3);
     readers.look_around();
-    let reports = readers.report(&Waits::default());
+    let reports = readers.report(&WaitingReads::default());
     assert_eq!((reports[0].opens, reports[0].files[0].open), (1, 0));
     assert!(reports[0].files[0].by_kernel);
 }
