@@ -43,7 +43,7 @@ impl Device {
             self.answer_error(header.unique, FsError::Stopping);
             return true;
         }
-        self.threads.keep_one_reading(self.pulse.waiting());
+        self.threads.keep_one_reading(self.liveness.waiting());
         let (head, room) = answer.split_at_mut(OUT_HEADER_BYTES);
         let mut body = AnswerBody::new(room);
         let worked = match header.opcode {
@@ -65,7 +65,7 @@ impl Device {
             return true;
         };
         self.counters
-            .note(header.opcode, waiting.since.elapsed(), errno != 0);
+            .record(header.opcode, waiting.since.elapsed(), errno != 0);
         let written = self.write(&[IoSlice::new(answer)]);
         if written.is_err() && errno == 0 {
             self.undo(header.opcode, answer);

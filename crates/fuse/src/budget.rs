@@ -79,7 +79,7 @@ pub(super) enum DueWork {
     /// Check a request again whose thread received a signal at `since`.
     Interrupted { unique: u64, since: Instant },
     /// Check the threads for slow reads.
-    LookAtHands,
+    CheckInlineReads,
 }
 
 /// Queue of delayed work. Its size is bounded by the requests in flight.

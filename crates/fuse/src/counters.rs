@@ -77,7 +77,7 @@ pub struct Activity {
 
 impl Counters {
     /// Counts an answered operation.
-    pub(crate) fn note(&self, opcode: u32, took: Duration, is_error: bool) {
+    pub(crate) fn record(&self, opcode: u32, took: Duration, is_error: bool) {
         let known = OPERATIONS.iter().position(|(code, _)| *code == opcode);
         let operation = &self.operations[known.unwrap_or(OTHER)];
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -89,13 +89,13 @@ impl Counters {
     }
 
     /// Counts bytes returned to a reader.
-    pub(crate) fn note_bytes(&self, length_bytes: usize) {
+    pub(crate) fn record_bytes(&self, length_bytes: usize) {
         self.read_bytes
             .fetch_add(length_bytes as u64, Ordering::Relaxed);
     }
 
     /// Counts a request that was answered at its deadline.
-    pub(crate) fn note_expired(&self) {
+    pub(crate) fn record_expired(&self) {
         self.expired.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -138,10 +138,10 @@ mod tests {
     #[test]
     fn operations_are_counted_by_kind_with_their_latency() {
         let counters = Counters::default();
-        counters.note(opcode::READ, Duration::from_micros(3), false);
-        counters.note(opcode::READ, Duration::from_secs(100), true);
-        counters.note(9999, Duration::ZERO, false);
-        counters.note_bytes(10);
+        counters.record(opcode::READ, Duration::from_micros(3), false);
+        counters.record(opcode::READ, Duration::from_secs(100), true);
+        counters.record(9999, Duration::ZERO, false);
+        counters.record_bytes(10);
         let activity = counters.activity();
         let names: Vec<&str> = activity.operations.iter().map(|it| it.name).collect();
         assert_eq!(names, ["read", "other"]);

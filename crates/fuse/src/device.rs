@@ -61,30 +61,30 @@ pub(super) struct Device {
     pub fs: Arc<Filesystem>,
     pub table: RequestTable,
     /// Reads in progress that are not in the table yet.
-    pub(super) hands: InlineReads,
+    pub(super) inline_reads: InlineReads,
     pub counters: Counters,
     pub readers: Arc<Readers>,
     pub(super) threads: Threads,
     /// Reads that wait for the budget of their program.
     pub(super) delayed: DelayQueue,
     pub(super) deadlines: Deadlines,
-    greeted: Sender<io::Result<Option<SavedInit>>>,
-    greetings: InitState,
+    init_done: Sender<io::Result<Option<SavedInit>>>,
+    init_state: InitState,
     /// Whether answers are withheld, because the next process will give them.
     handed_over: AtomicBool,
     /// Liveness of the threads that serve the mount.
-    pub(super) pulse: Liveness,
+    pub(super) liveness: Liveness,
 }
 
 impl Device {
     /// Creates the device from the descriptor of /dev/fuse. Also returns the session's end of the
-    /// socket pair. `greeted` receives the handshake to keep for the next process, once the kernel
+    /// socket pair. `init_done` receives the handshake to keep for the next process, once the kernel
     /// has taken the answer to its FUSE_INIT. `kept` is the handshake of the previous process.
     pub(crate) fn new(
         kernel: OwnedFd,
         fs: Arc<Filesystem>,
         deadlines: Deadlines,
-        greeted: Sender<io::Result<Option<SavedInit>>>,
+        init_done: Sender<io::Result<Option<SavedInit>>>,
         kept: Option<SavedInit>,
     ) -> io::Result<(Arc<Self>, OwnedFd)> {
         let (session, theirs) = rustix::net::socketpair(
@@ -104,16 +104,16 @@ impl Device {
                 session,
                 fs,
                 table: RequestTable::default(),
-                hands: InlineReads::default(),
+                inline_reads: InlineReads::default(),
                 counters: Counters::default(),
                 readers: Arc::default(),
                 threads: Threads::default(),
                 delayed: DelayQueue::default(),
                 deadlines,
-                greeted,
-                greetings: InitState::new(kept),
+                init_done,
+                init_state: InitState::new(kept),
                 handed_over: AtomicBool::new(false),
-                pulse: Liveness::default(),
+                liveness: Liveness::default(),
             }),
             theirs,
         ))
@@ -129,32 +129,32 @@ impl Device {
     pub(crate) fn serve(self: &Arc<Self>) -> bool {
         let mut request = vec![0; REQUEST_BUFFER_BYTES];
         let mut answer = vec![0; OUT_HEADER_BYTES + TRANSFER_MAX_BYTES];
-        let hand = self.hands.join();
+        let inline_read = self.inline_reads.add_thread();
         let is_last = loop {
-            self.pulse.waits();
+            self.liveness.begin_wait();
             let read = rustix::io::read(&self.kernel, &mut request[..]);
-            self.pulse.works();
+            self.liveness.end_wait();
             match read {
-                Ok(length) => self.take(&request[..length], &mut answer, &hand),
+                Ok(length) => self.take(&request[..length], &mut answer, &inline_read),
                 // NOENT: the kernel cancelled the request during the read.
                 Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => {}
                 Err(_) => break self.threads.end(),
             }
-            if self.threads.may_end(self.pulse.waiting()) {
+            if self.threads.may_end(self.liveness.waiting()) {
                 break false;
             }
         };
-        self.hands.leave(&hand);
+        self.inline_reads.remove_thread(&inline_read);
         is_last
     }
 
-    fn take(self: &Arc<Self>, message: &[u8], answer: &mut [u8], hand: &InlineRead) {
+    fn take(self: &Arc<Self>, message: &[u8], answer: &mut [u8], inline_read: &InlineRead) {
         let Some(header) = Header::parse(message) else {
             return;
         };
         let begun = Instant::now();
         let taken = catch_unwind(AssertUnwindSafe(|| match header.opcode {
-            opcode::READ => self.take_read(&header, message, answer, hand),
+            opcode::READ => self.take_read(&header, message, answer, inline_read),
             opcode::RELEASE => self.take_release(&header, message, begun),
             opcode::INTERRUPT => self.take_interrupt(message),
             opcode::FORGET | opcode::BATCH_FORGET => {
@@ -183,7 +183,7 @@ impl Device {
             _ => self.forward(&header, message),
         }));
         if taken.is_err() {
-            hand.put_down(header.unique, &self.table);
+            inline_read.finish(header.unique, &self.table);
             self.answer_error(header.unique, FsError::Fault);
         }
     }
@@ -195,9 +195,10 @@ impl Device {
             return self.answer_error(header.unique, FsError::Fault);
         };
         let _ = self.write(&[IoSlice::new(&abi::out_header(header.unique, 0, 0))]);
-        self.counters.note(opcode::RELEASE, begun.elapsed(), false);
+        self.counters
+            .record(opcode::RELEASE, begun.elapsed(), false);
         self.readers.closed(handle);
-        self.threads.keep_one_reading(self.pulse.waiting());
+        self.threads.keep_one_reading(self.liveness.waiting());
         self.fs.release(handle);
     }
 
@@ -210,7 +211,7 @@ impl Device {
         };
         let head = abi::out_header(header.unique, 0, body.len());
         let _ = self.write(&[IoSlice::new(&head), IoSlice::new(body)]);
-        self.counters.note(header.opcode, begun.elapsed(), false);
+        self.counters.record(header.opcode, begun.elapsed(), false);
     }
 
     /// Answers a request with an error before its handler does. Returns `false` if it no longer
@@ -220,10 +221,10 @@ impl Device {
             return false;
         };
         if why == FsError::DeadlinePassed {
-            self.counters.note_expired();
+            self.counters.record_expired();
         }
         self.counters
-            .note(waiting.opcode, waiting.since.elapsed(), true);
+            .record(waiting.opcode, waiting.since.elapsed(), true);
         self.fail(unique, waiting, why);
         true
     }
@@ -251,7 +252,7 @@ impl Device {
 
     fn forward(&self, header: &Header, message: &[u8]) {
         if header.opcode == opcode::INIT {
-            self.greetings.hear(message);
+            self.init_state.record_request(message);
         }
         if !self.expect(header) {
             return self.answer_error(header.unique, FsError::Stopping);
@@ -280,7 +281,7 @@ impl Device {
             return;
         };
         if unique == PULSE_UNIQUE {
-            return self.pulse.answered();
+            return self.liveness.answered();
         }
         let Some(waiting) = self.table.take(unique) else {
             // The request was answered early, by an interrupt or the deadline.
@@ -290,7 +291,7 @@ impl Device {
             return;
         };
         self.counters
-            .note(waiting.opcode, waiting.since.elapsed(), errno != 0);
+            .record(waiting.opcode, waiting.since.elapsed(), errno != 0);
         if waiting.opcode == opcode::INIT {
             return self.return_greeting(message);
         }
@@ -314,7 +315,7 @@ impl Device {
     }
 
     fn return_greeting(&self, answer: &[u8]) {
-        let greeted = match self.greetings.answer(answer) {
+        let init_done = match self.init_state.answer(answer) {
             InitAnswer::New(greeting) => match self.write(&[IoSlice::new(answer)]) {
                 Ok(()) => Ok(Some(greeting)),
                 Err(error) => Err(error.into()),
@@ -322,7 +323,7 @@ impl Device {
             InitAnswer::Again => Ok(None),
             InitAnswer::Otherwise => Err(io::Error::other("it was agreed on otherwise before")),
         };
-        let _ = self.greeted.send(greeted);
+        let _ = self.init_done.send(init_done);
     }
 
     /// Stops answering: the next process answers the requests in flight.

@@ -35,7 +35,7 @@ impl SavedInit {
 pub(super) struct InitState {
     /// Handshake of the previous process.
     kept: Option<SavedInit>,
-    heard: Mutex<Vec<u8>>,
+    request_bytes: Mutex<Vec<u8>>,
 }
 
 /// Result of the session's answer to the handshake.
@@ -51,23 +51,23 @@ pub(super) enum InitAnswer {
 impl InitState {
     /// Creates the state for a mount with a kept handshake, or for a new mount.
     pub(crate) fn new(kept: Option<SavedInit>) -> Self {
-        let heard = kept.as_ref().map(|it| it.request.clone());
+        let request_bytes = kept.as_ref().map(|it| it.request.clone());
         Self {
             kept,
-            heard: Mutex::new(heard.unwrap_or_default()),
+            request_bytes: Mutex::new(request_bytes.unwrap_or_default()),
         }
     }
 
     /// Records the FUSE_INIT request of the kernel.
-    pub(crate) fn hear(&self, message: &[u8]) {
-        message.clone_into(&mut self.heard.lock());
+    pub(crate) fn record_request(&self, message: &[u8]) {
+        message.clone_into(&mut self.request_bytes.lock());
     }
 
     /// Evaluates the answer of the session.
     pub(crate) fn answer(&self, answer: &[u8]) -> InitAnswer {
         match &self.kept {
             None => InitAnswer::New(SavedInit {
-                request: self.heard.lock().clone(),
+                request: self.request_bytes.lock().clone(),
                 answer: answer.to_vec(),
             }),
             Some(kept) if kept.answer == answer => InitAnswer::Again,
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_greeting_is_taken_over_only_where_it_is_answered_alike() {
         let first = InitState::new(None);
-        first.hear(b"hello");
+        first.record_request(b"hello");
         let InitAnswer::New(kept) = first.answer(b"welcome") else {
             panic!("the kernel waits for the first answer")
         };

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::table::{PendingRequest, RequestTable};
 
 /// Delay after the start of a read until the reads in progress are moved into the table.
-pub(super) const LOOK_AFTER: Duration = Duration::from_secs(1);
+pub(super) const CHECK_AFTER: Duration = Duration::from_secs(1);
 
 /// Read in progress of one thread.
 #[derive(Default)]
@@ -23,27 +23,27 @@ pub(super) struct InlineRead(Mutex<Option<(u64, PendingRequest)>>);
 #[derive(Default)]
 pub(super) struct InlineReads {
     all: Mutex<Vec<Arc<InlineRead>>>,
-    will_be_looked_at: AtomicBool,
+    is_check_scheduled: AtomicBool,
 }
 
 impl InlineRead {
     /// Registers a read that the thread begins to process.
-    pub(crate) fn take_up(&self, unique: u64, read: PendingRequest) {
+    pub(crate) fn begin(&self, unique: u64, read: PendingRequest) {
         *self.0.lock() = Some((unique, read));
     }
 
     /// Ends the read of the thread. Returns whether the thread must answer it, because it was not
     /// answered early.
-    pub(crate) fn put_down(&self, unique: u64, table: &RequestTable) -> bool {
-        let in_hand = self.0.lock().take();
-        in_hand.is_some() || table.take(unique).is_some()
+    pub(crate) fn finish(&self, unique: u64, table: &RequestTable) -> bool {
+        let in_progress = self.0.lock().take();
+        in_progress.is_some() || table.take(unique).is_some()
     }
 
     /// Moves the read into the table if `wanted` accepts it. The lock is held until the table has
-    /// the read, so `put_down` always finds it in one of the two.
-    fn put_in(&self, table: &RequestTable, wanted: impl Fn(u64) -> bool) {
-        let mut in_hand = self.0.lock();
-        if let Some((unique, read)) = in_hand.take_if(|(unique, _)| wanted(*unique)) {
+    /// the read, so `finish` always finds it in one of the two.
+    fn move_to_table(&self, table: &RequestTable, wanted: impl Fn(u64) -> bool) {
+        let mut in_progress = self.0.lock();
+        if let Some((unique, read)) = in_progress.take_if(|(unique, _)| wanted(*unique)) {
             // A closed table takes no requests; the read is then no longer waiting.
             table.insert(unique, read);
         }
@@ -52,39 +52,42 @@ impl InlineRead {
 
 impl InlineReads {
     /// Adds the slot of a further thread.
-    pub(crate) fn join(&self) -> Arc<InlineRead> {
-        let hand = Arc::<InlineRead>::default();
-        self.all.lock().push(hand.clone());
-        hand
+    pub(crate) fn add_thread(&self) -> Arc<InlineRead> {
+        let inline_read = Arc::<InlineRead>::default();
+        self.all.lock().push(inline_read.clone());
+        inline_read
     }
 
     /// Removes the slot of a thread that ends.
-    pub(crate) fn leave(&self, hand: &Arc<InlineRead>) {
-        self.all.lock().retain(|other| !Arc::ptr_eq(other, hand));
+    pub(crate) fn remove_thread(&self, inline_read: &Arc<InlineRead>) {
+        self.all
+            .lock()
+            .retain(|other| !Arc::ptr_eq(other, inline_read));
     }
 
-    /// Returns whether the caller must schedule a check after [`LOOK_AFTER`], because none is
+    /// Returns whether the caller must schedule a check after [`CHECK_AFTER`], because none is
     /// scheduled. To be called after a read was registered.
-    pub(crate) fn wants_look(&self) -> bool {
+    pub(crate) fn needs_check(&self) -> bool {
         // A check is usually scheduled already, and a shared write costs more than a shared read.
-        !self.will_be_looked_at.load(Ordering::Relaxed)
-            && !self.will_be_looked_at.swap(true, Ordering::Relaxed)
+        !self.is_check_scheduled.load(Ordering::Relaxed)
+            && !self.is_check_scheduled.swap(true, Ordering::Relaxed)
     }
 
     /// Runs the scheduled check: moves all reads in progress into the table.
-    pub(crate) fn look(&self, table: &RequestTable) {
+    pub(crate) fn move_all_to_table(&self, table: &RequestTable) {
         // Reset first, so that reads registered from now on get a check of their own: a thread that
         // registers a read after its lock was released here sees the reset.
-        self.will_be_looked_at.store(false, Ordering::Relaxed);
+        self.is_check_scheduled.store(false, Ordering::Relaxed);
         let all = self.all.lock();
-        all.iter().for_each(|hand| hand.put_in(table, |_| true));
+        all.iter()
+            .for_each(|inline_read| inline_read.move_to_table(table, |_| true));
     }
 
     /// Moves this read into the table if a thread is processing it.
-    pub(crate) fn put_in(&self, table: &RequestTable, unique: u64) {
+    pub(crate) fn move_to_table(&self, table: &RequestTable, unique: u64) {
         let all = self.all.lock();
         all.iter()
-            .for_each(|hand| hand.put_in(table, |other| other == unique));
+            .for_each(|inline_read| inline_read.move_to_table(table, |other| other == unique));
     }
 }
 
@@ -103,23 +106,23 @@ mod tests {
     #[test]
     fn a_read_is_its_thread_s_to_answer_unless_it_was_answered_early() {
         let (hands, table) = (InlineReads::default(), RequestTable::default());
-        let hand = hands.join();
-        hand.take_up(2, read());
-        hands.put_in(&table, 4);
+        let inline_read = hands.add_thread();
+        inline_read.begin(2, read());
+        hands.move_to_table(&table, 4);
         assert_eq!(table.count(), 0);
-        assert!(hand.put_down(2, &table) && !hand.put_down(2, &table));
-        hand.take_up(4, read());
-        hands.put_in(&table, 4);
+        assert!(inline_read.finish(2, &table) && !inline_read.finish(2, &table));
+        inline_read.begin(4, read());
+        hands.move_to_table(&table, 4);
         assert_eq!(table.count(), 1);
-        assert!(hand.put_down(4, &table), "nobody has answered it");
+        assert!(inline_read.finish(4, &table), "nobody has answered it");
         assert_eq!(table.count(), 0);
-        hand.take_up(6, read());
-        hands.look(&table);
+        inline_read.begin(6, read());
+        hands.move_all_to_table(&table);
         assert!(table.take_early(6).is_some());
-        assert!(!hand.put_down(6, &table));
-        hands.leave(&hand);
-        hand.take_up(8, read());
-        hands.look(&table);
+        assert!(!inline_read.finish(6, &table));
+        hands.remove_thread(&inline_read);
+        inline_read.begin(8, read());
+        hands.move_all_to_table(&table);
         assert_eq!(table.count(), 0);
     }
 
@@ -132,21 +135,21 @@ mod tests {
             let work = |first: u64| {
                 let (hands, table, looks) = (&hands, &table, &looks);
                 scope.spawn(move || {
-                    let hand = hands.join();
+                    let inline_read = hands.add_thread();
                     let answers = (0..5_000).filter(|number| {
                         let unique = first + number * 2;
-                        hand.take_up(unique, read());
-                        if hands.wants_look() {
+                        inline_read.begin(unique, read());
+                        if hands.needs_check() {
                             *looks.lock() += 1;
                         }
-                        hand.put_down(unique, table)
+                        inline_read.finish(unique, table)
                     });
                     answers.count() as u64
                 })
             };
             let threads = [work(0), work(1)];
             while !threads.iter().all(|thread| thread.is_finished()) {
-                hands.look(&table);
+                hands.move_all_to_table(&table);
                 let all = 0..10_000;
                 early += all
                     .filter(|unique| table.take_early(*unique).is_some())

@@ -34,7 +34,7 @@ impl Device {
     pub(super) fn interrupt(&self, unique: u64, since: Instant) {
         let now = Instant::now();
         if self.table.patience_of(unique).is_none() {
-            self.hands.put_in(&self.table, unique);
+            self.inline_reads.move_to_table(&self.table, unique);
         }
         let again = match self.table.patience_of(unique) {
             Some(None) => None,
@@ -136,14 +136,14 @@ mod tests {
             pid: std::process::id(),
             ..Header::parse(&message).unwrap()
         };
-        let hand = device.hands.join();
+        let inline_read = device.inline_reads.add_thread();
         let since = Instant::now();
-        hand.take_up(8, PendingRequest::of_names(&header, since, far));
+        inline_read.begin(8, PendingRequest::of_names(&header, since, far));
         device.take_interrupt(&interrupt_of(8));
         let (ended, after) = heard(&kernel, since);
         assert_eq!(ended, Some((8, libc::EINTR)));
         assert!(after >= SIGNAL_GRACE);
-        assert!(!hand.put_down(8, &device.table));
+        assert!(!inline_read.finish(8, &device.table));
         device.close();
     }
 }

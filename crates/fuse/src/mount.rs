@@ -281,7 +281,7 @@ impl Mount {
     pub fn answers(&self, timeout: Duration) -> bool {
         let device = &self.server.device;
         let ask = |message: &[u8]| device.ask_session(message);
-        device.pulse.is_alive(ask, timeout)
+        device.liveness.is_alive(ask, timeout)
     }
 
     /// Sets the programs that get only cached bytes, and EACCES for all others. Programs are named
@@ -299,7 +299,7 @@ impl Mount {
     /// Updates the rates of the readers and drops those that are gone. To be called about once a
     /// second.
     pub fn look_at_readers(&self) {
-        self.server.device.readers.look_around();
+        self.server.device.readers.update_rates();
     }
 
     /// Returns the files that processes of a user have open or read recently, as paths from the

@@ -47,7 +47,7 @@ impl Invalidator for NotifyQueue {
     fn invalidate(&self, stale: Stale) {
         let mut state = self.state.lock();
         if !state.closed {
-            state.ask(stale);
+            state.enqueue(stale);
             self.changed.notify_one();
         }
     }
@@ -55,7 +55,7 @@ impl Invalidator for NotifyQueue {
     fn invalidate_around(&self, stale: Vec<Stale>, change: Around) {
         let mut state = self.state.lock();
         if !state.closed {
-            stale.into_iter().for_each(|stale| state.ask(stale));
+            stale.into_iter().for_each(|stale| state.enqueue(stale));
             state.changes.push(change);
             self.changed.notify_one();
         }
@@ -104,7 +104,7 @@ impl NotifyQueue {
             }
             let lately = begun.checked_sub(SETTLING_TIME).unwrap_or(begun);
             if device.table.any_since(lately, carries_names) {
-                again.note(stale, Instant::now());
+                again.record(stale, Instant::now());
             }
         }
     }
@@ -117,7 +117,7 @@ impl NotifyQueue {
 }
 
 impl NotifyQueueState {
-    fn ask(&mut self, stale: Stale) {
+    fn enqueue(&mut self, stale: Stale) {
         if self.waiting.contains(&Stale::Everything) || self.waiting.contains(&stale) {
             return;
         }

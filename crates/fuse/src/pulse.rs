@@ -21,23 +21,23 @@ pub(super) struct Liveness {
     /// Number of threads that wait for the kernel.
     waiting: AtomicUsize,
     /// Number of times that a thread received a request.
-    taken: AtomicU64,
-    /// Value of `taken` at the last check.
-    seen: AtomicU64,
+    requests_taken: AtomicU64,
+    /// Value of `requests_taken` at the last check.
+    taken_at_last_check: AtomicU64,
     answers: Mutex<u64>,
     changed: Condvar,
 }
 
 impl Liveness {
     /// Records that a thread begins to wait for the kernel.
-    pub(crate) fn waits(&self) {
+    pub(crate) fn begin_wait(&self) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Records that a thread received a request from the kernel.
-    pub(crate) fn works(&self) {
+    pub(crate) fn end_wait(&self) {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.taken.fetch_add(1, Ordering::Relaxed);
+        self.requests_taken.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Returns the number of threads that wait for the kernel.
@@ -59,8 +59,11 @@ impl Liveness {
         ask_session: impl FnOnce(&[u8]) -> bool,
         timeout: Duration,
     ) -> bool {
-        let taken = self.taken.load(Ordering::Relaxed);
-        let goes_on = self.seen.swap(taken, Ordering::Relaxed) != taken;
+        let requests_taken = self.requests_taken.load(Ordering::Relaxed);
+        let goes_on = self
+            .taken_at_last_check
+            .swap(requests_taken, Ordering::Relaxed)
+            != requests_taken;
         let is_ready = goes_on || self.waiting() > 0;
         is_ready && self.session_answers(timeout, || ask_session(&question()))
     }

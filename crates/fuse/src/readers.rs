@@ -136,7 +136,7 @@ impl Readers {
         let known = self.known.read().get(&thread).cloned();
         match known {
             Some(known) if known.until > now => OpeningThread(known),
-            _ => OpeningThread(self.look(thread, uid, now)),
+            _ => OpeningThread(self.inspect_thread(thread, uid, now)),
         }
     }
 
@@ -151,7 +151,7 @@ impl Readers {
         by_kernel: bool,
     ) {
         let reading = opener.0.process.reading(ino, path);
-        reading.note_open(by_kernel, self.now_ms(Instant::now()));
+        reading.record_open(by_kernel, self.now_ms(Instant::now()));
         let is_inherited = false;
         let opened = OpenedFile {
             reading,
@@ -165,7 +165,7 @@ impl Readers {
     pub(crate) fn inherited(&self, opener: &OpeningThread, handle: u64, ino: u64, path: &[u8]) {
         let reading = opener.0.process.reading(ino, path);
         if let Entry::Vacant(place) = self.open.write().entry(handle) {
-            reading.note_open(false, self.now_ms(Instant::now()));
+            reading.record_open(false, self.now_ms(Instant::now()));
             place.insert(OpenedFile {
                 reading,
                 is_inherited: true,
@@ -177,7 +177,7 @@ impl Readers {
     pub(crate) fn closed(&self, handle: u64) {
         let closed = self.open.write().remove(&handle);
         if let Some(opened) = closed {
-            opened.reading.note_close();
+            opened.reading.record_close();
         }
     }
 
@@ -215,8 +215,8 @@ impl Readers {
         };
         let known = match known {
             Some(known) if known.until > now => known,
-            Some(known) => self.look_at_name(header.pid, known, now),
-            None => self.look(header.pid, header.uid, now),
+            Some(known) => self.refresh_thread(header.pid, known, now),
+            None => self.inspect_thread(header.pid, header.uid, now),
         };
         let reading = if Arc::ptr_eq(&known.process, &opened.process) {
             opened
@@ -231,18 +231,18 @@ impl Readers {
     }
 
     /// Records an answered read of `bytes` bytes, of which `peer_bytes` came from other nodes.
-    pub(crate) fn note_read(&self, reading: &Reading, bytes: u64, peer_bytes: u64, now: Instant) {
-        reading.note_read(bytes, peer_bytes, self.now_ms(now));
+    pub(crate) fn record_read(&self, reading: &Reading, bytes: u64, peer_bytes: u64, now: Instant) {
+        reading.record_read(bytes, peer_bytes, self.now_ms(now));
     }
 
     /// Updates the rates of all processes and drops those that are gone. To be called about once a
     /// second.
-    pub(crate) fn look_around(&self) {
+    pub(crate) fn update_rates(&self) {
         let now = Instant::now();
         let forgotten = u64::try_from(TOLD_LIFETIME.as_millis()).unwrap_or(u64::MAX);
         let old_ms = self.now_ms(now).saturating_sub(forgotten);
         self.processes.lock().retain(|_, process| {
-            process.look(now);
+            process.update_rate(now);
             process.last_ms() >= old_ms || process.has_open()
         });
         self.known
@@ -279,7 +279,7 @@ impl Readers {
     }
 
     /// Reads the properties of a thread that is not cached.
-    fn look(&self, thread: u32, uid: u32, now: Instant) -> KnownThread {
+    fn inspect_thread(&self, thread: u32, uid: u32, now: Instant) -> KnownThread {
         let pid = leader_of(thread).unwrap_or(thread);
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         let process = self.process(pid, uid, name_of(pid).unwrap_or_default());
@@ -290,12 +290,12 @@ impl Readers {
             budget: None,
             process,
         };
-        self.look_at_name(thread, known, now)
+        self.refresh_thread(thread, known, now)
     }
 
     /// Refreshes the properties of a thread whose control group is known. Takes no lock of the
     /// kernel that is held for long.
-    fn look_at_name(&self, thread: u32, mut known: KnownThread, now: Instant) -> KnownThread {
+    fn refresh_thread(&self, thread: u32, mut known: KnownThread, now: Instant) -> KnownThread {
         let (own, leader) = (name_of(thread), name_of(known.process.pid));
         let rules = self.rules.read();
         let is_it = |listed: &str| {

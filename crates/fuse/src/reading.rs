@@ -211,7 +211,7 @@ impl ReadingProcess {
     }
 
     /// Updates the average rate.
-    pub(crate) fn look(&self, now: Instant) {
+    pub(crate) fn update_rate(&self, now: Instant) {
         let bytes = self.given.bytes();
         let mut speed = self.speed.lock();
         if let Some(moved) = speed.since(now, bytes) {
@@ -252,7 +252,7 @@ impl ReadingProcess {
 }
 
 impl Reading {
-    pub(crate) fn note_open(&self, by_kernel: bool, now_ms: u64) {
+    pub(crate) fn record_open(&self, by_kernel: bool, now_ms: u64) {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.by_kernel.store(by_kernel, Ordering::Relaxed);
         self.process.opens.fetch_add(1, Ordering::Relaxed);
@@ -261,12 +261,12 @@ impl Reading {
         }
     }
 
-    pub(crate) fn note_close(&self) {
+    pub(crate) fn record_close(&self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Records an answered read of `bytes` bytes, of which `peer_bytes` came from other nodes.
-    pub(crate) fn note_read(&self, bytes: u64, peer_bytes: u64, now_ms: u64) {
+    pub(crate) fn record_read(&self, bytes: u64, peer_bytes: u64, now_ms: u64) {
         for given in [&self.given, &self.process.given] {
             given.add(bytes.saturating_sub(peer_bytes), peer_bytes, now_ms);
         }
@@ -361,9 +361,9 @@ mod tests {
     fn what_is_read_of_a_file_counts_for_its_reader_too() {
         let cat = process("cat");
         let reading = cat.reading(5, b"docs/a");
-        reading.note_open(false, 1);
-        reading.note_read(100, 30, 2);
-        cat.reading(6, b"docs/b").note_read(1, 0, 3);
+        reading.record_open(false, 1);
+        reading.record_read(100, 30, 2);
+        cat.reading(6, b"docs/b").record_read(1, 0, 3);
         let report = cat.report(&WaitingReads::default(), Instant::now());
         let given = GivenReport {
             reads: 2,
@@ -383,12 +383,12 @@ mod tests {
     fn of_many_files_those_that_are_open_or_were_read_last_are_told() {
         let cp = process("cp");
         let first = cp.reading(1, b"first");
-        first.note_open(false, 0);
+        first.record_open(false, 0);
         for ino in 2..1000 {
             let file = cp.reading(ino, b"file");
-            file.note_open(false, ino);
-            file.note_read(1, 0, ino);
-            file.note_close();
+            file.record_open(false, ino);
+            file.record_read(1, 0, ino);
+            file.record_close();
         }
         let report = cp.report(&WaitingReads::default(), Instant::now());
         assert_eq!(report.files.len(), FILES_MAX);
@@ -398,7 +398,7 @@ mod tests {
             Some(&b"first"[..])
         );
         assert!(cp.has_open());
-        first.note_close();
+        first.record_close();
         assert!(!cp.has_open());
     }
 
@@ -407,8 +407,8 @@ mod tests {
         let cp = process("cp");
         for ino in 0..FILES_MAX as u64 + 10 {
             let file = cp.reading(ino, b"file");
-            file.note_open(false, ino);
-            file.note_read(1, 1, ino);
+            file.record_open(false, ino);
+            file.record_read(1, 1, ino);
         }
         let report = cp.report(&WaitingReads::default(), Instant::now());
         assert_eq!(report.files.len(), FILES_MAX);
@@ -435,15 +435,15 @@ mod tests {
     fn a_speed_is_of_the_last_looks() {
         let (cat, begun) = (process("cat"), Instant::now());
         let reading = cat.reading(5, b"a");
-        cat.look(begun);
+        cat.update_rate(begun);
         for second in 1..=20 {
-            reading.note_read(1000, 0, second);
-            cat.look(begun + Duration::from_secs(second));
+            reading.record_read(1000, 0, second);
+            cat.update_rate(begun + Duration::from_secs(second));
         }
         let fast = cat.report(&WaitingReads::default(), Instant::now()).bytes_s;
         assert!((990..=1000).contains(&fast), "{fast}");
         for second in 21..=40 {
-            cat.look(begun + Duration::from_secs(second));
+            cat.update_rate(begun + Duration::from_secs(second));
         }
         assert_eq!(
             cat.report(&WaitingReads::default(), Instant::now()).bytes_s,
@@ -456,10 +456,10 @@ mod tests {
         let begun = Instant::now();
         let cat = Arc::new(ReadingProcess::new(7, 0, KnownAs::default(), begun));
         let speed = |now| cat.report(&WaitingReads::default(), now).bytes_s;
-        cat.reading(5, b"a").note_read(1000, 0, 1);
+        cat.reading(5, b"a").record_read(1000, 0, 1);
         assert_eq!(speed(begun), 0);
         assert_eq!(speed(begun + Duration::from_millis(500)), 2000);
-        cat.look(begun + Duration::from_secs(1));
+        cat.update_rate(begun + Duration::from_secs(1));
         assert_eq!(speed(begun + Duration::from_secs(2)), 1000);
     }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::abi::{self, Header, OUT_HEADER_BYTES, ReadIn, opcode};
 use super::budget::{Budget, DelayedRead, DueWork};
 use super::device::{Device, TRANSFER_MAX_BYTES};
-use super::hands::{InlineRead, LOOK_AFTER};
+use super::hands::{CHECK_AFTER, InlineRead};
 use super::readers::ReadingThread;
 use super::table::{PendingRequest, SignalPatience};
 use p2pfs_fs::handles::Handle;
@@ -34,7 +34,7 @@ impl Device {
         header: &Header,
         message: &[u8],
         answer: &mut [u8],
-        hand: &InlineRead,
+        inline_read: &InlineRead,
     ) {
         let begun = Instant::now();
         let Some(read) = ReadIn::parse(message) else {
@@ -45,11 +45,12 @@ impl Device {
         let room = &mut room[..size_bytes];
         let deadline = begun + self.deadlines.read;
         let in_hand = PendingRequest::of_disk(header, &read, begun, deadline);
-        hand.take_up(header.unique, in_hand);
-        if self.hands.wants_look() {
-            self.delayed.push(begun + LOOK_AFTER, DueWork::LookAtHands);
+        inline_read.begin(header.unique, in_hand);
+        if self.inline_reads.needs_check() {
+            self.delayed
+                .push(begun + CHECK_AFTER, DueWork::CheckInlineReads);
         }
-        self.threads.keep_one_reading(self.pulse.waiting());
+        self.threads.keep_one_reading(self.liveness.waiting());
         let handle = self.fs.handle_of(read.handle, header.nodeid);
         let step = handle.and_then(|handle| {
             let reader = self.reader(read.handle, header, begun);
@@ -57,22 +58,22 @@ impl Device {
             let step = self.fs.read_now(&handle, read.offset, room, reach)?;
             Ok((handle, reader, step))
         });
-        if !hand.put_down(header.unique, &self.table) {
+        if !inline_read.finish(header.unique, &self.table) {
             // The request was answered early, by an interrupt or the deadline.
             return;
         }
         match step {
             Ok((handle, reader, ReadStep::Done(length))) => {
                 head.copy_from_slice(&abi::out_header(header.unique, 0, length));
-                self.counters.note(opcode::READ, begun.elapsed(), false);
-                self.counters.note_bytes(length);
+                self.counters.record(opcode::READ, begun.elapsed(), false);
+                self.counters.record_bytes(length);
                 // Recorded before the program has the bytes, so that a report after its end
                 // includes all of its reads.
                 if let Some(ReadingThread { reading, .. }) = reader {
                     let range = ByteRange::at(read.offset, length as u64);
                     let arrived_bytes = self.fs.arrived_bytes(&handle, range);
                     self.readers
-                        .note_read(&reading, range.len(), arrived_bytes, begun);
+                        .record_read(&reading, range.len(), arrived_bytes, begun);
                 }
                 let _ = self.write(&[IoSlice::new(&answer[..OUT_HEADER_BYTES + length])]);
             }
@@ -86,7 +87,7 @@ impl Device {
                 self.wait_read(&asked, &handle, range, reader);
             }
             Err(error) => {
-                self.counters.note(opcode::READ, begun.elapsed(), true);
+                self.counters.record(opcode::READ, begun.elapsed(), true);
                 self.answer_error(header.unique, error);
             }
         }
@@ -191,15 +192,15 @@ impl Device {
             return;
         };
         self.counters
-            .note(opcode::READ, waiting.since.elapsed(), result.is_err());
+            .record(opcode::READ, waiting.since.elapsed(), result.is_err());
         match result {
             Ok(bytes) => {
-                self.counters.note_bytes(bytes.len());
+                self.counters.record_bytes(bytes.len());
                 if let (Some(reading), Some(handle)) = (&waiting.reading, handle) {
                     let arrived_bytes = self.fs.arrived_bytes(handle, range);
                     let given_bytes = bytes.len() as u64;
                     self.readers
-                        .note_read(reading, given_bytes, arrived_bytes, Instant::now());
+                        .record_read(reading, given_bytes, arrived_bytes, Instant::now());
                 }
                 let head = abi::out_header(unique, 0, bytes.len());
                 let _ = self.write(&[IoSlice::new(&head), IoSlice::new(&bytes)]);
@@ -214,7 +215,7 @@ impl Device {
             match due {
                 DueWork::Begin(delayed) => self.begin_delayed(&delayed),
                 DueWork::Interrupted { unique, since } => self.interrupt(unique, since),
-                DueWork::LookAtHands => self.hands.look(&self.table),
+                DueWork::CheckInlineReads => self.inline_reads.move_all_to_table(&self.table),
             }
         }
     }

@@ -144,7 +144,7 @@ impl RequestTable {
     pub(crate) fn take_early(&self, unique: u64) -> Option<PendingRequest> {
         let mut state = self.state.lock();
         let waiting = state.take(unique)?;
-        state.note_late(unique, &waiting);
+        state.record_late(unique, &waiting);
         Some(waiting)
     }
 
@@ -272,7 +272,7 @@ impl TableState {
         expired
     }
 
-    fn note_late(&mut self, unique: u64, waiting: &PendingRequest) {
+    fn record_late(&mut self, unique: u64, waiting: &PendingRequest) {
         // A read has no handler in the session.
         if waiting.opcode != opcode::READ {
             self.late.truncate(LATE_MAX - 1);

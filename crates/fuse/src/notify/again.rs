@@ -26,7 +26,7 @@ pub(super) struct RepeatQueue {
 impl RepeatQueue {
     /// Records notifications that were sent now. If too many are pending, they become one for
     /// everything.
-    pub(super) fn note(&mut self, mut stale: Vec<Stale>, now: Instant) {
+    pub(super) fn record(&mut self, mut stale: Vec<Stale>, now: Instant) {
         if stale.is_empty() {
             return;
         }
@@ -81,9 +81,9 @@ mod tests {
     #[test]
     fn each_word_is_sent_again_once_and_a_listing_twice() {
         let (mut again, now) = (RepeatQueue::default(), Instant::now());
-        again.note(vec![], now);
+        again.record(vec![], now);
         assert_eq!(again.next_due(), None);
-        again.note(vec![LISTING, ATTRIBUTES], now);
+        again.record(vec![LISTING, ATTRIBUTES], now);
         assert_eq!(again.next_due(), Some(now + CROSSING_TIME));
         assert_eq!(again.take_due(now), []);
         let crossed = now + CROSSING_TIME;
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn more_than_are_kept_become_one_word() {
         let (mut again, now) = (RepeatQueue::default(), Instant::now());
-        (0..=WAITING_MAX).for_each(|_| again.note(vec![ATTRIBUTES], now));
+        (0..=WAITING_MAX).for_each(|_| again.record(vec![ATTRIBUTES], now));
         assert_eq!(again.take_due(now + CROSSING_TIME), [Stale::Everything]);
     }
 }

@@ -100,10 +100,10 @@ fn whoever_reads_by_a_handle_of_another_is_told_apart_from_it() {
     readers.opened(&opener, 3, 5, b"docs/a", false);
     let now = Instant::now();
     let own = readers.reader(3, &header(me()), now).unwrap();
-    readers.note_read(&own.reading, 10, 4, now);
+    readers.record_read(&own.reading, 10, 4, now);
     // A child that inherited the handle; no process has this number.
     let other = readers.reader(3, &header(0x7fff_fff0), now).unwrap();
-    readers.note_read(&other.reading, 1, 0, now);
+    readers.record_read(&other.reading, 1, 0, now);
     let mut reports = readers.report(&WaitingReads::default());
     // Reports are sorted by rate, which depends on the clock.
     reports.sort_by_key(|it| it.pid);
@@ -145,7 +145,7 @@ fn what_is_closed_is_told_of_for_a_while() {
     readers.opened(&opener, 3, 5, b"a", true);
     readers.closed(3);
     readers.closed(3);
-    readers.look_around();
+    readers.update_rates();
     let reports = readers.report(&WaitingReads::default());
     assert_eq!((reports[0].opens, reports[0].files[0].open), (1, 0));
     assert!(reports[0].files[0].by_kernel);
