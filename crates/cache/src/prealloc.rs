@@ -64,8 +64,8 @@ impl Preallocated {
     }
 }
 
-/// Returns the range to allocate together with `pages`: as many pages as are present directly
-/// before them. Returns `None` if that is too little.
+/// Returns the range to allocate together with `pages`: as many pages as are present among the
+/// [`STEP_MAX_PAGES`] before them. Returns `None` if that is too little.
 pub(super) fn next_step(
     present: &PageMap,
     preallocated: &PageMap,

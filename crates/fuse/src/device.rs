@@ -78,8 +78,9 @@ pub(super) struct Device {
 
 impl Device {
     /// Creates the device from the descriptor of /dev/fuse. Also returns the session's end of the
-    /// socket pair. `init_done` receives the handshake to keep for the next process, once the kernel
-    /// has taken the answer to its FUSE_INIT. `kept` is the handshake of the previous process.
+    /// socket pair. `init_done` receives the handshake to keep for the next process, once the
+    /// kernel has taken the answer to its FUSE_INIT. `kept` is the handshake of the previous
+    /// process.
     pub(crate) fn new(
         kernel: OwnedFd,
         fs: Arc<Filesystem>,

@@ -78,7 +78,7 @@ pub fn run(settings: Settings) -> io::Result<()> {
         kept: Vec::new(),
         clients: Vec::new(),
     };
-    while process.turn(&listener, &signals)? {}
+    while process.serve_once(&listener, &signals)? {}
     for kept in &process.kept {
         kept.standing.unmount().map_err(io::Error::other)?;
     }
@@ -91,7 +91,7 @@ pub fn run(settings: Settings) -> io::Result<()> {
 
 impl BrokerProcess {
     /// Waits for events and handles them. Returns `false` at the end.
-    fn turn(&mut self, listener: &OwnedFd, signals: &OwnedFd) -> io::Result<bool> {
+    fn serve_once(&mut self, listener: &OwnedFd, signals: &OwnedFd) -> io::Result<bool> {
         let sockets = self.clients.iter().map(|client| client.socket.as_fd());
         let watched = [signals.as_fd(), listener.as_fd()];
         let mut ready: Vec<PollFd<'_>> = watched
@@ -99,7 +99,7 @@ impl BrokerProcess {
             .chain(sockets)
             .map(|it| PollFd::from_borrowed_fd(it, PollFlags::IN))
             .collect();
-        match poll(&mut ready, self.patience().as_ref()) {
+        match poll(&mut ready, self.poll_timeout().as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -108,7 +108,7 @@ impl BrokerProcess {
             return Ok(false);
         }
         for index in (0..self.clients.len()).rev() {
-            if ready[index + 2] && !self.hear(index) {
+            if ready[index + 2] && !self.handle_request(index) {
                 let gone = self.clients.swap_remove(index);
                 if let Some(kept) = gone.kept {
                     self.kept[kept].leave_alone();
@@ -122,7 +122,7 @@ impl BrokerProcess {
         Ok(!self.is_outdated)
     }
 
-    fn patience(&self) -> Option<Timespec> {
+    fn poll_timeout(&self) -> Option<Timespec> {
         let alone = self.kept.iter().filter(|kept| !kept.aborted);
         let first = alone.filter_map(|kept| kept.alone_since).min()?;
         let left = ALONE_MAX.saturating_sub(first.elapsed()) + Duration::from_millis(1);
@@ -142,7 +142,7 @@ impl BrokerProcess {
     }
 
     /// Answers one request. Returns `false` if the client is gone or sent an invalid message.
-    fn hear(&mut self, index: usize) -> bool {
+    fn handle_request(&mut self, index: usize) -> bool {
         let socket = self.clients[index].socket.as_fd();
         let Ok(Some((request, descriptors))) = receive::<Request>(socket) else {
             return false;
@@ -157,13 +157,13 @@ impl BrokerProcess {
             why: error.to_string(),
         });
         let client = &self.clients[index];
-        let handed = matches!(reply, Reply::Mounted { .. });
+        let is_mounted_reply = matches!(reply, Reply::Mounted { .. });
         let kept = client.kept.map(|kept| &self.kept[kept]);
-        let beside: Vec<BorrowedFd<'_>> = match kept.filter(|_| handed) {
+        let attached: Vec<BorrowedFd<'_>> = match kept.filter(|_| is_mounted_reply) {
             Some(kept) => vec![kept.device.as_fd(), kept.table.as_fd()],
             None => Vec::new(),
         };
-        send(client.socket.as_fd(), &reply, &beside).is_ok()
+        send(client.socket.as_fd(), &reply, &attached).is_ok()
     }
 
     fn answer(

@@ -29,7 +29,7 @@ pub(crate) struct Broker {
     line: Mutex<BrokerSocket>,
     path: PathBuf,
     /// Whether the broker ended without unmounting, as when it is killed.
-    left_the_mount: AtomicBool,
+    left_mount_behind: AtomicBool,
 }
 
 /// State that the broker keeps for a mount from one daemon to the next.
@@ -70,9 +70,12 @@ impl Broker {
 
     fn at(path: &Path, socket: OwnedFd) -> Self {
         Self {
-            line: Mutex::new(BrokerSocket { socket, owed: 0 }),
+            line: Mutex::new(BrokerSocket {
+                socket,
+                outstanding: 0,
+            }),
             path: path.to_owned(),
-            left_the_mount: AtomicBool::new(false),
+            left_mount_behind: AtomicBool::new(false),
         }
     }
 
@@ -143,9 +146,9 @@ impl Broker {
 
     /// Records whether the broker is gone while its mount exists. A broker that ends normally
     /// unmounts before it hangs up, so such a mount is ended by others later. Never waits.
-    pub(crate) fn look(&self, is_mounted: impl Fn() -> bool) {
+    pub(crate) fn record_hangup(&self, is_mounted: impl Fn() -> bool) {
         if self.has_hung_up() && is_mounted() {
-            self.left_the_mount.store(true, Relaxed);
+            self.left_mount_behind.store(true, Relaxed);
         }
     }
 
@@ -153,16 +156,19 @@ impl Broker {
     pub(crate) fn has_hung_up(&self) -> bool {
         // If another thread waits for an answer, the next check sees the hangup.
         let line = self.line.try_lock();
-        line.is_some_and(|line| line.events(PollFlags::empty()).contains(PollFlags::HUP))
+        line.is_some_and(|line| {
+            line.poll_events(PollFlags::empty())
+                .contains(PollFlags::HUP)
+        })
     }
 
     /// Returns whether the broker ended and unmounted. Waits for its answer: a broker that is
     /// ending has unmounted but not yet hung up, and no longer answers.
-    pub(crate) fn ended_the_mount(&self) -> bool {
-        !self.left_the_mount.load(Relaxed) && !self.lives()
+    pub(crate) fn ended_with_mount(&self) -> bool {
+        !self.left_mount_behind.load(Relaxed) && !self.is_running()
     }
 
-    fn lives(&self) -> bool {
+    fn is_running(&self) -> bool {
         // File 0 does not exist; the broker reports that and does nothing.
         let nothing = Request::Release { number: 0 };
         match self.line.lock().ask(&nothing, &[]) {
@@ -229,22 +235,22 @@ type Answer = (Reply, Vec<OwnedFd>);
 struct BrokerSocket {
     socket: OwnedFd,
     /// Number of outstanding answers whose wait was given up.
-    owed: usize,
+    outstanding: usize,
 }
 
 impl BrokerSocket {
     fn ask(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<Answer> {
-        self.settle()?;
+        self.receive_outstanding()?;
         self.send(request, descriptors)?;
         self.answer()
     }
 
     /// Receives the outstanding answers. Does not wait for the first one, because the original
     /// request already did.
-    fn settle(&mut self) -> io::Result<()> {
+    fn receive_outstanding(&mut self) -> io::Result<()> {
         let mut answers = false;
-        while self.owed > 0 {
-            if !answers && self.events(PollFlags::IN).is_empty() {
+        while self.outstanding > 0 {
+            if !answers && self.poll_events(PollFlags::IN).is_empty() {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             answers = true;
@@ -263,7 +269,7 @@ impl BrokerSocket {
                 // a call regardless of signal handlers (signal(7)).
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 sent => {
-                    self.owed += usize::from(sent.is_ok());
+                    self.outstanding += usize::from(sent.is_ok());
                     return sent;
                 }
             }
@@ -278,7 +284,7 @@ impl BrokerSocket {
             match kind {
                 Some(io::ErrorKind::Interrupted) if begun.elapsed() < ANSWER_TIME => continue,
                 // An invalid answer is an answer too.
-                None | Some(io::ErrorKind::InvalidData) => self.owed -= 1,
+                None | Some(io::ErrorKind::InvalidData) => self.outstanding -= 1,
                 Some(_) => {}
             }
             return received?.ok_or_else(|| io::ErrorKind::ConnectionReset.into());
@@ -286,11 +292,11 @@ impl BrokerSocket {
     }
 
     /// Returns which of the wanted events, or a hangup, are present.
-    fn events(&self, wanted: PollFlags) -> PollFlags {
-        let mut looked_at = [PollFd::new(&self.socket, wanted)];
+    fn poll_events(&self, wanted: PollFlags) -> PollFlags {
+        let mut polled = [PollFd::new(&self.socket, wanted)];
         let now = Timespec::default();
-        match poll(&mut looked_at, Some(&now)) {
-            Ok(_) => looked_at[0].revents(),
+        match poll(&mut polled, Some(&now)) {
+            Ok(_) => polled[0].revents(),
             Err(_) => PollFlags::empty(),
         }
     }
@@ -319,13 +325,13 @@ mod tests {
     #[test]
     fn a_broker_that_hangs_up_has_ended_and_its_mount_with_it_unless_that_was_seen_to_stand() {
         let (broker, theirs) = connected();
-        broker.look(|| true);
+        broker.record_hangup(|| true);
         drop(theirs);
-        assert!(broker.ended_the_mount());
-        broker.look(|| false);
-        assert!(broker.ended_the_mount());
-        broker.look(|| true);
-        assert!(!broker.ended_the_mount());
+        assert!(broker.ended_with_mount());
+        broker.record_hangup(|| false);
+        assert!(broker.ended_with_mount());
+        broker.record_hangup(|| true);
+        assert!(!broker.ended_with_mount());
     }
 
     #[test]
@@ -362,7 +368,7 @@ mod tests {
             send(theirs.as_fd(), &Reply::Refused { errno: 22, why }, &[]).unwrap();
             theirs
         });
-        assert!(!broker.ended_the_mount());
+        assert!(!broker.ended_with_mount());
         drop(answering.join().unwrap());
     }
 
@@ -370,7 +376,7 @@ mod tests {
     fn a_broker_that_ends_in_the_middle_of_a_question_has_ended() {
         let (broker, theirs) = connected();
         let ending = std::thread::spawn(move || drop(receive::<Request>(theirs.as_fd())));
-        assert!(broker.ended_the_mount());
+        assert!(broker.ended_with_mount());
         ending.join().unwrap();
     }
 }

@@ -166,7 +166,7 @@ impl MountPlace {
     /// Returns whether the broker ended and unmounted. Waits for its answer.
     pub(crate) fn broker_ended(&self) -> bool {
         match &self.means {
-            MountMeans::Broker(broker) => broker.ended_the_mount(),
+            MountMeans::Broker(broker) => broker.ended_with_mount(),
             MountMeans::Direct | MountMeans::Fusermount => false,
         }
     }
@@ -175,7 +175,7 @@ impl MountPlace {
     /// cause of an ended mount is known. Never waits.
     pub(crate) fn look_at_broker(&self) {
         if let MountMeans::Broker(broker) = &self.means {
-            broker.look(|| self.standing.is_mounted());
+            broker.record_hangup(|| self.standing.is_mounted());
         }
     }
 
