@@ -7,8 +7,8 @@
 //! To review the code that runs with the permission to mount, read `process` and `kept_mount`,
 //! which make the decisions (under 300 lines of code together), `protocol`, which has all messages,
 //! and `filter`, a list of system calls. Then read the calls themselves, which a daemon that runs
-//! as root makes too: the module [`crate::mounting`], with `files::mountinfo`. All of it is under
-//! 1000 lines, which `tests/text/tidy.rs` enforces. The client side is in the daemon:
+//! as root makes too: the module [`crate::mounting`], with `files::mountinfo`. All of it is about
+//! 1000 lines, and `tests/text/tidy.rs` enforces the limits. The client side is in the daemon:
 //! `fuse::mounter`.
 
 mod filter;
