@@ -99,7 +99,7 @@ pub(super) enum ReserveDecision<H> {
     Measure,
     /// Wait, then ask again: a file is being removed or is about to be closed.
     Wait,
-    /// There is no room, and none can be made.
+    /// The bytes do not fit, and no eviction helps.
     Refused,
 }
 

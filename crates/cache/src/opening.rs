@@ -169,7 +169,7 @@ impl CacheCore {
                 return Err(CacheError::io("open", paths.data, source));
             }
         };
-        // A check of a small file costs no more than opening it.
+        // A check of a small file is as cheap as opening it.
         let checks_now = entry.unchecked && loaded.in_attribute;
         if checks_now {
             loaded = loaded.in_doubt();

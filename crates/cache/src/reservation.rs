@@ -27,8 +27,8 @@ impl Cache {
 }
 
 impl Reservation {
-    /// Grows the reservation to `bytes` and evicts cached files if needed. Returns `false` if there
-    /// is no room; the reservation is unchanged then.
+    /// Grows the reservation to `bytes` and evicts cached files if needed. Returns `false` if they
+    /// do not fit; the reservation is unchanged then.
     pub fn grow_to(&mut self, bytes: u64) -> bool {
         let wanted_bytes = bytes.next_multiple_of(PAGE_BYTES);
         let more_bytes = wanted_bytes.saturating_sub(self.charged_bytes);
