@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::abi::Header;
 use super::budget::{Budget, ReaderBudget};
-use super::reading::{KnownAs, ReaderReport, Reading, ReadingProcess, WaitingReads};
+use super::reading::{FileReads, KnownAs, ReaderReport, ReadingProcess, WaitingReads};
 use p2pfs_fs::Reach;
 
 /// Bytes of a process name that the kernel keeps (`TASK_COMM_LEN` without its NUL).
@@ -42,7 +42,7 @@ pub(super) struct Readers {
 /// An open file and its opener.
 #[derive(Clone)]
 struct OpenedFile {
-    reading: Arc<Reading>,
+    reading: Arc<FileReads>,
     /// Whether a previous process opened the file, for an unknown program.
     is_inherited: bool,
 }
@@ -69,7 +69,7 @@ pub(super) struct OpeningThread(KnownThread);
 
 /// Thread that reads an open file.
 pub(super) struct ReadingThread {
-    pub reading: Arc<Reading>,
+    pub reading: Arc<FileReads>,
     pub budget: Option<Arc<Budget>>,
     /// Allowed sources of the bytes, at most those of the opener.
     pub reach: Reach,
@@ -231,7 +231,13 @@ impl Readers {
     }
 
     /// Records an answered read of `bytes` bytes, of which `peer_bytes` came from other nodes.
-    pub(crate) fn record_read(&self, reading: &Reading, bytes: u64, peer_bytes: u64, now: Instant) {
+    pub(crate) fn record_read(
+        &self,
+        reading: &FileReads,
+        bytes: u64,
+        peer_bytes: u64,
+        now: Instant,
+    ) {
         reading.record_read(bytes, peer_bytes, self.now_ms(now));
     }
 

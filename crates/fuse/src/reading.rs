@@ -18,7 +18,7 @@ pub(super) struct ReadingProcess {
     known_as: Mutex<KnownAs>,
     opens: AtomicU64,
     given: GivenCounters,
-    files: Mutex<HashMap<u64, Arc<Reading>>>,
+    files: Mutex<HashMap<u64, Arc<FileReads>>>,
     speed: Mutex<ReadRate>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct KnownAs {
 }
 
 /// Reads of one file by one process.
-pub(super) struct Reading {
+pub(super) struct FileReads {
     pub process: Arc<ReadingProcess>,
     pub ino: u64,
     pub path: Box<[u8]>,
@@ -169,12 +169,12 @@ impl ReadingProcess {
     }
 
     /// Returns the counters of a file, whether the process opened it or inherited it.
-    pub(crate) fn reading(self: &Arc<Self>, ino: u64, path: &[u8]) -> Arc<Reading> {
+    pub(crate) fn reading(self: &Arc<Self>, ino: u64, path: &[u8]) -> Arc<FileReads> {
         let mut files = self.files.lock();
         if let Some(reading) = files.get(&ino) {
             return reading.clone();
         }
-        let reading = Arc::new(Reading {
+        let reading = Arc::new(FileReads {
             process: self.clone(),
             ino,
             path: path.into(),
@@ -231,7 +231,7 @@ impl ReadingProcess {
             cached_only,
             budget_bytes_s,
         } = self.known_as();
-        let mut files: Vec<Arc<Reading>> = self.files.lock().values().cloned().collect();
+        let mut files: Vec<Arc<FileReads>> = self.files.lock().values().cloned().collect();
         files.sort_by_key(|file| std::cmp::Reverse(file.given.last_ms.load(Ordering::Relaxed)));
         let speed = self.speed.lock();
         let begun = || speed.since(now, self.given.bytes());
@@ -251,7 +251,7 @@ impl ReadingProcess {
     }
 }
 
-impl Reading {
+impl FileReads {
     pub(crate) fn record_open(&self, by_kernel: bool, now_ms: u64) {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.by_kernel.store(by_kernel, Ordering::Relaxed);
@@ -315,7 +315,7 @@ impl GivenCounters {
 pub(super) struct WaitingReads(HashMap<(u32, u64), WaitReport>);
 
 impl WaitingReads {
-    pub(crate) fn add(&mut self, reading: &Reading, waited: Duration, for_budget: bool) {
+    pub(crate) fn add(&mut self, reading: &FileReads, waited: Duration, for_budget: bool) {
         let one = WaitReport {
             reads: 1,
             longest: waited,
@@ -325,7 +325,7 @@ impl WaitingReads {
         there.and_modify(|all| *all = all.and(&one)).or_insert(one);
     }
 
-    fn of_file(&self, reading: &Reading) -> Option<WaitReport> {
+    fn of_file(&self, reading: &FileReads) -> Option<WaitReport> {
         self.0.get(&(reading.process.pid, reading.ino)).copied()
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::abi::{Header, ReadIn, opcode};
-use super::reading::{Reading, WaitingReads};
+use super::reading::{FileReads, WaitingReads};
 use p2pfs_fs::PendingRead;
 
 /// How long a request for names waits on after its thread caught a signal. This is longer than such
@@ -33,7 +33,7 @@ pub(super) struct PendingRequest {
     /// Read that will answer the request, once it has begun.
     pub read: Option<PendingRead>,
     /// Process and file of the read, if known.
-    pub reading: Option<Arc<Reading>>,
+    pub reading: Option<Arc<FileReads>>,
     /// Whether the budget of the program delays the read.
     pub is_delayed: bool,
     /// Set if a caught signal does not end the wait.

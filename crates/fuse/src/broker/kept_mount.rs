@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::MemfdFlags;
 
 use super::protocol::Reply;
-use crate::mounting::{self, MountRequest, Standing};
+use crate::mounting::{self, MountLocation, MountRequest};
 
 /// How long readers wait for a next daemon. Only an answer ends a request that a daemon has read,
 /// so the broker ends such requests after this time.
@@ -19,7 +19,7 @@ pub const ALONE_MAX: Duration = Duration::from_secs(15);
 /// A mount that is kept from one daemon to the next.
 pub(super) struct KeptMount {
     pub(super) dir: PathBuf,
-    pub(super) standing: Standing,
+    pub(super) standing: MountLocation,
     pub(super) device: OwnedFd,
     /// Table of open files for the next daemon.
     pub(super) table: OwnedFd,

@@ -18,7 +18,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::{AcquiredMount, MountMeans, MountPlace};
 use crate::broker::protocol::{Reply, Request, receive, send};
-use crate::mounting::{MountingError, Standing};
+use crate::mounting::{MountLocation, MountingError};
 
 /// How long the broker may take to answer. It probes a stale mount for up to five seconds.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
@@ -196,7 +196,7 @@ impl Broker {
         };
         let dir = PathBuf::from(std::ffi::OsString::from_vec(dir));
         let place = MountPlace {
-            standing: Standing::of_another(dir, connection),
+            standing: MountLocation::of_another(dir, connection),
             means: MountMeans::Broker(self.clone()),
         };
         let held = KeptMountState {

@@ -12,7 +12,7 @@ pub(crate) use client::{Broker, KeptMountState};
 use rustix::fs::Access;
 
 use crate::broker;
-use crate::mounting::{self, MountRequest, MountingError, Standing};
+use crate::mounting::{self, MountLocation, MountRequest, MountingError};
 
 /// An existing mount. Dropping it closes the device and leaves a dead mount in place.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl AcquiredMount {
 /// Location of a mount, and the means by which it was made and is unmounted.
 #[derive(Clone, Debug)]
 pub(crate) struct MountPlace {
-    pub(super) standing: Standing,
+    pub(super) standing: MountLocation,
     means: MountMeans,
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn mount(request: &MountRequest) -> Result<AcquiredMount, MountingErr
         Ok((device, standing)) => (device, standing, MountMeans::Direct),
         Err(MountingError::NoRight { dir }) => {
             let device = fusermount::mount(&dir)?;
-            (device, Standing::at(dir)?, MountMeans::Fusermount)
+            (device, MountLocation::at(dir)?, MountMeans::Fusermount)
         }
         Err(error) => return Err(error),
     };
@@ -184,7 +184,7 @@ impl MountPlace {
         matches!(self.means, MountMeans::Broker(_))
     }
 
-    /// Unmounts, as [`Standing::unmount`]. A mount of the broker is left to the broker.
+    /// Unmounts, as [`MountLocation::unmount`]. A mount of the broker is left to the broker.
     ///
     /// # Errors
     /// [`MountingError::Unmount`] if the kernel refuses.

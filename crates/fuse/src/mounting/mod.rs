@@ -52,7 +52,7 @@ pub type Unmount = fn(&Path) -> Result<(), MountingError>;
 
 /// Location of a p2pfs mount, with the means to unmount it without the device.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub struct MountLocation {
     dir: PathBuf,
     connection: Connection,
     abort: Option<AbortSwitch>,
@@ -68,13 +68,13 @@ pub struct Standing {
 pub fn mount(
     request: &MountRequest,
     otherwise: Unmount,
-) -> Result<(OwnedFd, Standing), MountingError> {
+) -> Result<(OwnedFd, MountLocation), MountingError> {
     let dir = place::prepare(&request.dir, otherwise)?;
     let device = direct::mount(place::stage_for(&dir)?, request)?;
-    Ok((device, Standing::at(dir)?))
+    Ok((device, MountLocation::at(dir)?))
 }
 
-impl Standing {
+impl MountLocation {
     /// Locates the p2pfs mount that was just made at this place.
     ///
     /// # Errors
@@ -148,7 +148,7 @@ impl Standing {
         self.unmount_by(direct::unmount)
     }
 
-    /// Unmounts with another function, otherwise as [`Standing::unmount`].
+    /// Unmounts with another function, otherwise as [`MountLocation::unmount`].
     ///
     /// # Errors
     /// The error of that function.
