@@ -1,4 +1,4 @@
-//! What the caller tells the shares, and what they tell the caller.
+//! The configuration of the shares, and the events and status that they report.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,24 +7,24 @@ use super::left_out::{LeftOut, LeftOutWhy};
 use p2pfs_proto::wire::native::record::{Entry, ShareIndex, Timestamp};
 use p2pfs_types::path::SharedPath;
 
-/// How often every share is walked again, whatever the watches said.
+/// Interval between two full walks through every share, regardless of the watches.
 pub const RESCAN_DEFAULT: Duration = Duration::from_secs(60);
-/// How long a file must rest before it is read where no close was seen (p2pfs(7)), and how far
-/// back a modification makes a hash racy (git's rule for racily clean files).
+/// How long a file must rest before it is read if no close was seen (p2pfs(7)). A hash is racy if
+/// the file was modified less than this before it was read (git's rule for racily clean files).
 pub const QUIET_DEFAULT: Duration = Duration::from_secs(2);
-/// What the outboards on disk may take together: enough for a tebibyte of files of up to 256 MiB,
-/// or four of files over 512 MiB.
+/// Maximum bytes of all outboards on disk: enough for a tebibyte of files of up to 256 MiB, or for
+/// four tebibytes of files over 512 MiB.
 pub const OUTBOARD_BUDGET_DEFAULT_BYTES: u64 = 4 << 30;
-/// Files hashed at a time: one thread is kept for small files, which are promised to be listed
-/// within 2 s.
+/// Number of hasher threads. One thread is reserved for small files, which must be listed within 2
+/// s.
 pub const HASH_THREADS_DEFAULT: usize = 2;
-/// Events that wait for the node; when they are this many, the scan pauses and loses nothing.
+/// Capacity of the event queue. When the queue is full, the scan pauses and loses nothing.
 pub const EVENT_QUEUE_EVENTS: usize = 1024;
 
-/// How a [`super::ShareSet`] works.
+/// Configuration of a [`super::ShareSet`].
 #[derive(Clone, Debug)]
 pub struct ShareConfig {
-    /// Holds `shares.redb` and `outboards/`; made where it is missing, mode 0700.
+    /// Directory of `shares.redb` and `outboards/`; created with mode 0700 if it is missing.
     pub state_dir: PathBuf,
     /// See [`RESCAN_DEFAULT`].
     pub rescan: Duration,
@@ -34,21 +34,21 @@ pub struct ShareConfig {
     pub outboard_budget_bytes: u64,
     /// See [`HASH_THREADS_DEFAULT`]; less than 2 counts as 2.
     pub hash_threads: usize,
-    /// At most this many directories are watched; the others are seen by the rescan alone.
+    /// Maximum number of watched directories. Changes in the others are found only by the rescan.
     pub watch_limit: usize,
-    /// Nothing at or beneath these is ever shared or opened: our own mounts, state and cache. The
-    /// state directory is always added.
+    /// Paths at or beneath which nothing is ever shared or opened: the node's own mounts, state and
+    /// cache. The state directory is always added.
     pub refuse_beneath: Vec<PathBuf>,
-    /// Where files of others come in: what is not whole there is no part of the share yet, and is
-    /// not told to be left out either.
+    /// Folders that receive files from other nodes. An incomplete file there is not part of the
+    /// share yet, and is not reported as left out either.
     pub inboxes: Vec<PathBuf>,
-    /// What the node's log says that its shares hold: what is unchanged makes no event, what is
-    /// gone makes a [`ShareEvent::Removed`].
+    /// Entries of the node's log for its shares. An unchanged entry produces no event; a vanished
+    /// one produces a [`ShareEvent::Removed`].
     pub known: Vec<Known>,
 }
 
 impl ShareConfig {
-    /// The defaults, with state in `state_dir`.
+    /// Returns the defaults, with state in `state_dir`.
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
         Self {
             state_dir: state_dir.into(),
@@ -67,46 +67,46 @@ impl ShareConfig {
 /// One entry that the node's log still has from an earlier run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// In which share.
+    /// Number of the share that contains it.
     pub share: ShareIndex,
-    /// Under which name.
+    /// Path in the share.
     pub path: SharedPath,
-    /// What was last put.
+    /// Entry that was last announced.
     pub entry: Entry,
 }
 
-/// A folder to offer.
+/// A folder to share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShareSpec {
     /// An existing directory.
     pub dir: PathBuf,
-    /// Whether its path had no links when it was chosen: one with a link in it is refused then, as
-    /// whoever put that there may mean any folder.
+    /// Whether the path had no links when it was chosen. In that case, a path that contains a link
+    /// now is refused, because the creator of the link may point it at any folder.
     pub is_resolved: bool,
-    /// Offer what others than its owner may not read, too.
+    /// Also share files and directories that only their owner may read.
     pub include_private: bool,
-    /// Offer it to legacy peers, too; only carried here for [`super::ShareSet::list`].
+    /// Also offer it to legacy peers; only passed through to [`super::ShareSet::list`].
     pub legacy: bool,
-    /// Who reads it, where not everybody does: only carried here, as it was written, to be told
-    /// before any of its entries ([`ShareEvent::Readers`]).
+    /// Nodes that may read the share; `None` means every node. The list is passed through unchanged
+    /// and reported before any of the share's entries ([`ShareEvent::Readers`]).
     pub readers: Option<Vec<String>>,
-    /// What is kept back: patterns as in a `.gitignore` at the top of it.
+    /// Patterns of excluded names, as in a `.gitignore` at the top of the share.
     pub exclude: Vec<String>,
-    /// Keep back what [`super::EXCLUDED_BY_DEFAULT`] says; `exclude` can take that back.
+    /// Exclude [`super::EXCLUDED_BY_DEFAULT`] too; `exclude` can revert that.
     pub default_excludes: bool,
 }
 
-/// A folder that is to be offered, and could not be added yet.
+/// A configured folder that could not be added yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingShare {
-    /// As it is given when it is added.
+    /// Path as it is given when it is added.
     pub dir: PathBuf,
-    /// Whether nobody knows yet that it cannot be: it was not tried, or its disk does not answer.
+    /// Whether the folder may still be added: it was not tried yet, or its disk does not answer.
     pub is_awaited: bool,
 }
 
 impl ShareSpec {
-    /// A share of what others may read, native plane only.
+    /// Returns a share of the files that others may read, native plane only.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
@@ -120,128 +120,128 @@ impl ShareSpec {
     }
 }
 
-/// What happened in the shares, in the order in which it was seen.
+/// A change in the shares. Events arrive in the order in which the changes were seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ShareEvent {
-    /// Who reads a share from now on; all do where there is no list.
+    /// The readers of a share changed. Without a list, every node is a reader.
     Readers {
-        /// Which share.
+        /// Number of the share.
         share: ShareIndex,
-        /// As it was given.
+        /// List of readers as it was given.
         readers: Option<Vec<String>>,
     },
-    /// The name has this content or these attributes now.
+    /// The name now has this content or these attributes.
     Put {
-        /// In which share.
+        /// Number of the share.
         share: ShareIndex,
-        /// Never the root.
+        /// Path of the name; never the root.
         path: SharedPath,
-        /// What is there.
+        /// Entry that is at the path now.
         entry: Entry,
     },
-    /// The name is gone, or may not be shared any more. Each name beneath a directory has its own.
+    /// The name is gone or may no longer be shared. Each name beneath a directory gets its own
+    /// event.
     Removed {
-        /// From which share.
+        /// Number of the share.
         share: ShareIndex,
-        /// What is gone.
+        /// Path of the removed name.
         path: SharedPath,
     },
     /// A walk through the whole share has ended; files may still wait to be hashed.
     Scanned {
-        /// Which share.
+        /// Number of the share.
         share: ShareIndex,
     },
-    /// Something that its owner should know; at most a few a walk.
+    /// A problem that the owner should know about; at most a few per walk.
     Warning {
-        /// Which share.
+        /// Number of the share.
         share: ShareIndex,
-        /// The absolute path that it is about.
+        /// Absolute path that the warning is about.
         path: PathBuf,
-        /// What is the matter, with the remedy where there is one.
+        /// Problem, and its remedy if there is one.
         why: String,
     },
-    /// What such a warning told of is over; said also where the budget of a walk let nobody be
-    /// told of it.
+    /// The cause of a warning is resolved. Also sent if the walk's budget suppressed the warning.
     Settled {
-        /// Which share.
+        /// Number of the share.
         share: ShareIndex,
-        /// The path of the warning.
+        /// Path of the warning.
         path: PathBuf,
-        /// Its words.
+        /// Text of the warning.
         why: String,
     },
 }
 
-/// What a share is doing.
+/// Current activity of a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShareProgress {
-    /// Walking through it.
+    /// A walk is running.
     Scanning,
-    /// Walked; this many files wait to be hashed or to come to rest.
+    /// The share is walked; some files wait to be hashed or to come to rest.
     Hashing {
-        /// How many.
+        /// Number of these files.
         files_left: u64,
     },
-    /// All that it has is listed.
+    /// All files of the share are listed.
     Ready,
-    /// The directory is gone or unreadable; it is looked for again all the time.
+    /// The directory is gone or unreadable. It is checked again continually.
     Vanished,
 }
 
-/// A share as `p2pfs share` shows it.
+/// Status of a share as `p2pfs share` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShareStatus {
-    /// The canonical directory.
+    /// Canonical directory.
     pub dir: PathBuf,
-    /// Its number, the same after a restart.
+    /// Number of the share, the same after a restart.
     pub index: ShareIndex,
-    /// As given to `add`.
+    /// Value given to `add`.
     pub include_private: bool,
-    /// As given to `add`.
+    /// Value given to `add`.
     pub legacy: bool,
-    /// As given to `add`.
+    /// Value given to `add`.
     pub readers: Option<Vec<String>>,
-    /// As given to `add`.
+    /// Value given to `add`.
     pub exclude: Vec<String>,
-    /// As given to `add`.
+    /// Value given to `add`.
     pub default_excludes: bool,
-    /// What it is doing.
+    /// Current activity.
     pub state: ShareProgress,
-    /// Files listed.
+    /// Number of listed files.
     pub files: u64,
-    /// Directories listed, the share's own not counted.
+    /// Number of listed directories, without the share's own.
     pub directories: u64,
-    /// Symbolic links listed.
+    /// Number of listed symbolic links.
     pub symlinks: u64,
-    /// Bytes in the listed files.
+    /// Total bytes of the listed files.
     pub bytes: u64,
-    /// Bytes in the files that wait to be hashed, those that are being hashed included.
+    /// Total bytes of the files that wait to be hashed or are being hashed.
     pub bytes_left: u64,
-    /// The first [`super::LEFT_OUT_LIST_MAX`] of what is left out.
+    /// First [`super::LEFT_OUT_LIST_MAX`] names that are left out.
     pub left_out: Vec<LeftOut>,
-    /// How many are left out, for each reason that there is; of a directory that is left out, what
-    /// is in it is not counted.
+    /// Number of names left out, by reason. Names inside a directory that is left out are not
+    /// counted.
     pub left_out_counts: Vec<(LeftOutWhy, u64)>,
-    /// Whether its disk does not answer, so that what is listed may not be true any more.
+    /// Whether the disk does not answer, so that the listing may be stale.
     pub stands_still: bool,
-    /// What is the matter with the share as a whole.
+    /// Problem that affects the whole share.
     pub warning: Option<String>,
 }
 
-/// What a live `stat` of a shared name says.
+/// Live attributes of a shared name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attributes {
-    /// What it is.
+    /// Kind of the name.
     pub form: Form,
-    /// Bytes of a file, length of a link's target.
+    /// Bytes of a file, or length of a link's target.
     pub size_bytes: u64,
     /// Modification time.
     pub mtime: Timestamp,
-    /// Whether its owner may execute it.
+    /// Whether the owner may execute it.
     pub executable: bool,
 }
 
-/// What kinds of thing are shared.
+/// Kind of a shared name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// A regular file.

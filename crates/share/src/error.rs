@@ -1,4 +1,4 @@
-//! What can go wrong with a share.
+//! Errors of the shares.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,132 +7,135 @@ use p2pfs_types::digest::DigestError;
 use p2pfs_types::files::is_want;
 use p2pfs_types::files::mountinfo::{self, MOUNTINFO};
 
-/// Why a call on a share failed. No call that fails changes what is shared, but for
+/// Why a call on a share failed. A failed call changes nothing that is shared, except
 /// [`ShareError::Gone`], which withdraws the content that was found changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ShareError {
-    /// The directory is not there; the owner's to mend.
+    /// The directory does not exist; the owner must fix it.
     #[error("the share {dir:?} does not exist{}", missing(dir))]
     NotFound {
-        /// As given.
+        /// Path as given.
         dir: PathBuf,
     },
-    /// It is something else; the owner's to mend.
+    /// The path is not a directory; the owner must fix it.
     #[error("the share {dir:?} is not a directory")]
     NotDirectory {
-        /// As given.
+        /// Path as given.
         dir: PathBuf,
     },
-    /// There is a link in the path now, which had none when it was chosen to be shared.
+    /// The path contains a link now and contained none when it was chosen to be shared.
     #[error(
         "the share {dir:?} leads to {to:?} by now, through a link that was none when it was added; \
          put the folder back, or take the share out and share the other by its own name"
     )]
     LeadsElsewhere {
-        /// As given.
+        /// Path as given.
         dir: PathBuf,
-        /// Where it leads.
+        /// Target of the link.
         to: PathBuf,
     },
-    /// It may not be read; the owner's to mend.
+    /// The directory may not be read; the owner must fix it.
     #[error("the share {dir:?} cannot be read ({error}); let the daemon's user read it")]
     Unreadable {
-        /// As given.
+        /// Path as given.
         dir: PathBuf,
-        /// What the system said.
+        /// Error of the system call.
         error: io::Error,
     },
-    /// It is a mount of p2pfs or the node's own state; sharing it could deadlock or tell secrets.
+    /// The directory is a mount of p2pfs or the node's own state. Sharing it could deadlock or
+    /// reveal secrets.
     #[error(
         "{dir:?} cannot be shared: {refused:?} is the mount, or holds the node's own state or \
          cache; share another folder"
     )]
     Refused {
-        /// What was to be shared.
+        /// Directory that was to be shared.
         dir: PathBuf,
-        /// What it lies in.
+        /// Protected path that overlaps it.
         refused: PathBuf,
     },
-    /// It lies in a share or holds one: each of its files would be listed twice.
+    /// The directory lies in a share or contains one. Each of its files would be listed twice.
     #[error("{dir:?} and the share {other:?} overlap; share the outer one alone")]
     Overlaps {
-        /// What was to be shared.
+        /// Directory that was to be shared.
         dir: PathBuf,
-        /// The share in the way.
+        /// Existing share that overlaps it.
         other: PathBuf,
     },
-    /// What is to be kept back is not said so that it can be; the owner's to mend.
+    /// An exclude pattern is not valid; the owner must fix it.
     #[error("exclude: {why}")]
     BadPattern {
-        /// Which pattern, and what is wrong with it.
+        /// Pattern and its error.
         why: String,
     },
-    /// All share numbers of this node were given out.
+    /// All share numbers of this node are in use.
     #[error("there are {limit} shares already, the most that one node can have")]
     TooMany {
-        /// How many.
+        /// Maximum number of shares.
         limit: usize,
     },
-    /// No such share.
+    /// The directory is not shared.
     #[error("{dir:?} is not shared; p2pfs share lists what is")]
     NotShared {
-        /// As given.
+        /// Path as given.
         dir: PathBuf,
     },
-    /// No such share number; the caller's mistake, or the share was removed meanwhile.
+    /// The share number is not in use. Either the caller is wrong or the share was removed
+    /// meanwhile.
     #[error("the share number {index} is not in use")]
     NoSuchIndex {
-        /// As given.
+        /// Number as given.
         index: u16,
     },
-    /// The node begins, and not all of its shares were added yet; soon it is known.
+    /// The node is starting and not all of its shares are added yet. A retry succeeds soon.
     #[error("the shares are being added")]
     Beginning,
-    /// Its name is gone, or was taken by another, a moment ago; soon it is known whether it has a
-    /// new one.
+    /// The file's name was just removed or taken by another file. Whether the file has a new name
+    /// is known soon.
     #[error("the file is looked for under another name")]
     Missed,
-    /// The name is not, or no longer, a thing that is shared.
+    /// The name is not shared, or not any longer.
     #[error("the name is not shared any more")]
     NotHere,
-    /// The file changed since it was hashed; its entries are withdrawn until it is hashed again.
+    /// The file changed since it was hashed. Its entries are withdrawn until it is hashed again.
     #[error("the file changed since it was hashed")]
     Gone,
-    /// The range is not within the file; whoever asked is at fault.
+    /// The range is not within the file; the requester is at fault.
     #[error("the range asked for is not within the file")]
     OutOfRange,
-    /// Reading failed; another holder may do.
+    /// Reading failed; another holder may be able to serve the range.
     #[error("cannot read the shared file: {0}")]
     Io(#[from] io::Error),
     /// The state directory is in use by another process.
     #[error("{path:?} is in use by another p2pfs daemon; stop it, or set another state directory")]
     Locked {
-        /// The file.
+        /// Locked file.
         path: PathBuf,
     },
-    /// What is known of the shares cannot be kept; hashing still works where this comes later.
+    /// The state of the shares cannot be saved. Hashing continues if this happens after the start.
     #[error("cannot keep the state of the shares in {path:?}: {reason}")]
     State {
-        /// The file.
+        /// File of the state.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system call.
         reason: String,
     },
-    /// What is known of the shares cannot be read; a restart moves it aside.
+    /// The state of the shares cannot be read; a restart moves it aside.
     #[error(
         "the state of the shares in {path:?} is damaged: {reason}; restart p2pfs, and every share \
          is hashed anew"
     )]
     Damaged {
-        /// The file.
+        /// File of the state.
         path: PathBuf,
-        /// What the database said.
+        /// Error of the database.
         reason: String,
     },
 }
 
 impl ShareError {
-    /// Whether it was this process's want alone: the same call may succeed a moment later.
+    /// Returns whether only a shortage in this process caused the error. The same call may succeed
+    /// a moment later.
     pub fn is_want(&self) -> bool {
         match self {
             Self::Io(error) => is_want(error),
@@ -158,7 +161,7 @@ impl From<rustix::io::Errno> for ShareError {
     }
 }
 
-/// What helps where a folder is not there.
+/// Returns the remedy for a missing folder.
 fn missing(dir: &Path) -> &'static str {
     let mounts = std::fs::read(MOUNTINFO).unwrap_or_default();
     if is_in_own_tmp(&mounts, dir) {
@@ -169,8 +172,8 @@ fn missing(dir: &Path) -> &'static str {
     }
 }
 
-/// Whether what is at `dir` is hidden by a directory that the service manager made in its place,
-/// by a list as of `proc_pid_mountinfo(5)`.
+/// Returns whether the path is hidden by a private directory that the service manager mounted over
+/// it. `mounts` is a list in the format of `proc_pid_mountinfo(5)`.
 fn is_in_own_tmp(mounts: &[u8], dir: &Path) -> bool {
     let mut lines = mounts.split(|byte| *byte == b'\n');
     lines.any(|line| {

@@ -1,8 +1,7 @@
-//! What is remembered across restarts: the number of each share, and what each file hashes to.
+//! The state that survives restarts: the number of each share and the hash of each file.
 //!
-//! Owns `shares.redb`. A lost row costs one more hashing and nothing else, so rows are written in
-//! batches, seconds late, by a thread of their own; the share numbers are on disk before they are
-//! given out.
+//! This module owns `shares.redb`. A lost row costs only one more hashing. So a thread of its own
+//! writes the rows in batches, seconds late. Share numbers are on disk before they are returned.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::Permissions;
@@ -22,32 +21,34 @@ use p2pfs_proto::wire::native::record::SHARES_MAX;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::files::{PRIVATE_MODE, aside, is_damage, open_private, with_remedy};
 
-/// The file's name in the state directory.
+/// Name of the file in the state directory.
 pub(super) const LEDGER_FILE: &str = "shares.redb";
-/// redb's page cache; its default is a gibibyte.
+/// Size of redb's page cache, whose default is a gibibyte.
 const CACHE_BYTES: usize = 2 << 20;
-/// Rows that wait for the disk; more are dropped, which costs a hashing after the next restart.
+/// Maximum rows that wait for the disk. More are dropped, which costs a hashing after the next
+/// restart.
 const WAITING_MAX_ROWS: usize = 1 << 17;
-/// Room for rows that is kept while few wait.
+/// Capacity of the row map that is kept while few rows wait.
 const ROOM_KEPT_ROWS: usize = 1 << 10;
 /// How long rows gather before they are written.
 const GATHER: Duration = Duration::from_secs(1);
 
 const SHARES: TableDefinition<&[u8], u16> = TableDefinition::new("shares");
-/// The same by the names, with links in them, by which shares were last added.
+/// Share numbers by the names, which may contain links, under which the shares were last added.
 const LINKED_SHARES: TableDefinition<&[u8], u16> = TableDefinition::new("linked_shares");
 const FILES: TableDefinition<(u64, u64), [u8; ROW_BYTES]> = TableDefinition::new("files");
 const ROW_BYTES: usize = 77;
 
-/// What is remembered of a file.
+/// Remembered facts about a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) identity: Identity,
     pub(super) hash: ContentHash,
-    /// When this version was first seen, by our clock.
+    /// When this version was first seen, by the local clock.
     pub(super) first_seen: Stamp,
-    /// Hashed so soon after its modification, or while someone had it open for writing, that it may
-    /// have changed unseen: after a restart the hash counts for nothing, `first_seen` does.
+    /// Whether the file was hashed so soon after its modification, or while a process had it open
+    /// for writing, that it may have changed unseen. After a restart such a hash is ignored, but
+    /// `first_seen` is used.
     pub(super) doubted: bool,
 }
 
@@ -55,28 +56,28 @@ type Key = (u64, u64);
 
 #[derive(Default)]
 struct Waiting {
-    /// `None` is a row to be forgotten.
+    /// Rows to write; `None` deletes a row.
     rows: HashMap<Key, Option<Row>>,
     stopping: bool,
 }
 
 struct Shared {
-    /// Nothing where it could not be opened anew: redb does no more with a file of which its disk
-    /// once refused a write (`redb::Error::PreviousIo`).
+    /// `None` if the database could not be reopened. After its disk has refused a write, redb
+    /// refuses to use a file until it is opened again (`redb::Error::PreviousIo`).
     database: RwLock<Option<Database>>,
     path: PathBuf,
     waiting: Mutex<Waiting>,
     changed: Condvar,
 }
 
-/// The ledger; dropping it writes what waits.
+/// The ledger. Dropping it writes the waiting rows.
 pub struct Ledger {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
 }
 
 impl Ledger {
-    /// Opens or makes the file, and locks it.
+    /// Opens the file, creating it if it is missing, and locks it.
     pub(super) fn open(path: &Path) -> Result<Self, ShareError> {
         let database = open_database(path)?;
         let shared = Arc::new(Shared {
@@ -99,7 +100,7 @@ impl Ledger {
         })
     }
 
-    /// Whether all numbers can be read, and some row.
+    /// Checks that all share numbers and the first file row can be read.
     fn check(&self) -> Result<(), ShareError> {
         let read = self.shared.with(|database| {
             let reading = database.begin_read()?;
@@ -112,7 +113,8 @@ impl Ledger {
         read.map_err(|error| state_error(&self.shared.path, error))
     }
 
-    /// The number of a directory, the same for ever; it is known by the given name too.
+    /// Returns the number of a directory, assigning one if needed. The number never changes and is
+    /// also stored under the given name.
     pub(super) fn share_index(&self, dir: &Path, given: &Path) -> Result<u16, ShareError> {
         let [dir, given] = [dir, given].map(|name| name.as_os_str().as_bytes());
         let found = self
@@ -122,7 +124,7 @@ impl Ledger {
         found.ok_or(ShareError::TooMany { limit: SHARES_MAX })
     }
 
-    /// The number that a directory has, if it was ever shared.
+    /// Returns the number of a directory if it was ever shared.
     pub(super) fn known_share(&self, dir: &Path) -> Option<u16> {
         let found = self.shared.with(|database| {
             let shares = database.begin_read()?.open_table(SHARES)?;
@@ -132,8 +134,8 @@ impl Ledger {
         found.ok()?
     }
 
-    /// The same by the name that it was last added by. Asks no disk where that leads, which may
-    /// stand still.
+    /// Returns the number of a share by the name under which it was last added. Does not resolve
+    /// links on the disk, which may not answer.
     pub(super) fn share_given_as(&self, name: &Path) -> Option<u16> {
         let found = self.shared.with(|database| {
             let linked = database.begin_read()?.open_table(LINKED_SHARES)?;
@@ -143,7 +145,7 @@ impl Ledger {
         self.known_share(name).or(found.ok()?)
     }
 
-    /// What is remembered of the file (dev, ino), whatever it looks like now.
+    /// Returns the remembered row of the file (dev, ino), regardless of its current state.
     pub(super) fn get(&self, dev: u64, ino: u64) -> Option<Row> {
         if let Some(row) = self.shared.waiting.lock().rows.get(&(dev, ino)) {
             return *row;
@@ -155,12 +157,12 @@ impl Ledger {
         Some(decode((dev, ino), &found.ok()??))
     }
 
-    /// Remembers.
+    /// Remembers a row.
     pub(super) fn put(&self, row: Row) {
         self.change((row.identity.dev, row.identity.ino), Some(row));
     }
 
-    /// Forgets what the file hashed to: it was found wrong.
+    /// Forgets the hash of a file because it was found wrong.
     pub(super) fn forget(&self, identity: &Identity) {
         self.change((identity.dev, identity.ino), None);
     }
@@ -173,13 +175,13 @@ impl Ledger {
         }
     }
 
-    /// How many files are remembered on disk.
+    /// Returns the number of files remembered on disk.
     pub(super) fn len(&self) -> u64 {
         let count = |database: &Database| Ok(database.begin_read()?.open_table(FILES)?.len()?);
         self.shared.with(count).unwrap_or(0)
     }
 
-    /// Forgets every file but these.
+    /// Forgets every file that is not in `live`.
     pub(super) fn retain(&self, live: &HashSet<(u64, u64)>) {
         if let Err(error) = self.shared.retain(live) {
             tracing::debug!(%error, "cannot tidy the ledger of shared files");
@@ -198,8 +200,7 @@ impl Drop for Ledger {
 }
 
 impl Shared {
-    /// Does something with the database, which is opened anew where its disk refused a write
-    /// before.
+    /// Runs an operation on the database. Reopens the database if its disk refused a write before.
     fn with<T>(
         &self,
         deed: impl Fn(&Database) -> Result<T, redb::Error>,
@@ -229,7 +230,7 @@ impl Shared {
     fn write_until_stopped(&self) {
         loop {
             let mut waiting = self.waiting.lock();
-            // a first walk leaves room for very many here
+            // a first walk grows the map far beyond that
             waiting.rows.shrink_to(ROOM_KEPT_ROWS);
             while waiting.rows.is_empty() && !waiting.stopping {
                 self.changed.wait(&mut waiting);
@@ -280,7 +281,8 @@ impl Shared {
     }
 }
 
-/// The number of a directory, a free one where it has none yet; nothing where none is free.
+/// Returns the number of a directory, assigning a free one if it has none. Returns `None` if no
+/// number is free.
 fn share_index(database: &Database, dir: &[u8], given: &[u8]) -> Result<Option<u16>, redb::Error> {
     let writing = database.begin_write()?;
     let index = {
@@ -317,7 +319,7 @@ fn open_database(path: &Path) -> Result<Database, ShareError> {
     })
 }
 
-/// The file, made where there is none, its owner's alone.
+/// Opens the file, creating it if it is missing, with access for its owner only.
 fn database_at(path: &Path) -> Result<Database, redb::Error> {
     let file = open_private(path)?;
     file.set_permissions(Permissions::from_mode(PRIVATE_MODE))?;
@@ -325,11 +327,10 @@ fn database_at(path: &Path) -> Result<Database, redb::Error> {
     Ok(builder.set_cache_size(CACHE_BYTES).create_file(file)?)
 }
 
-/// Opens what is remembered of the shares of a state directory. Where that is damaged it is moved
-/// aside and made anew: where it is now, and what was wrong with it.
+/// Opens the ledger of a state directory. If it is damaged, moves it aside, creates a new one, and
+/// returns the path of the damaged file and the reason.
 ///
-/// # Errors
-/// Where it cannot be opened, made or moved.
+/// # Errors If the file cannot be opened, created or moved.
 pub fn open_sound(state_dir: &Path) -> Result<(Ledger, Option<Aside>), ShareError> {
     let path = &state_dir.join(LEDGER_FILE);
     let opened = Ledger::open(path).and_then(|ledger| ledger.check().map(|()| ledger));
@@ -344,7 +345,7 @@ pub fn open_sound(state_dir: &Path) -> Result<(Ledger, Option<Aside>), ShareErro
     }
 }
 
-/// Where a damaged file is now, and what was wrong with it.
+/// Path of a damaged file after the move, and the damage.
 type Aside = (PathBuf, String);
 
 fn state_error(path: &Path, error: impl Into<redb::Error>) -> ShareError {

@@ -1,49 +1,52 @@
-//! The folders that this node offers: walked, watched, hashed, and served from.
+//! The folders that this node shares: scanned, watched, hashed and served.
 //!
-//! Owns what is listed of the local disk and the events that say so ([`ShareEvent`]), the hashes
-//! that are remembered across restarts, and the outboards of shared files. Opens shared names
-//! only beneath their folder, through no symbolic link and into no mount of p2pfs (`openat2`). It
-//! never writes into a share, never opens a fifo or device, and knows no peer.
+//! This crate owns the listing of the local shares, the events that describe its changes
+//! ([`ShareEvent`]), the hashes that are kept across restarts, and the outboards of shared files.
+//! It opens shared names only beneath their folder, without following symbolic links and without
+//! entering mounts of p2pfs (`openat2`). It never writes into a share, never opens a fifo or a
+//! device, and does not depend on the network.
 //!
-//! How the parts work together: the `scanner` follows the kernel's reports and walks; what it finds
-//! of a name goes into the `State`, which alone decides what is listed, and puts a file to be
-//! hashed into the queue; `hasher` threads read it. Each change of the listing is an event that the
-//! `order` holds until its turn, and that the scanner sends. A hash stays true while (dev, ino,
-//! size, mtime, ctime) do; where a disk makes up the numbers of its files, only for a name that is
-//! listed with it. One taken within [`config::QUIET_DEFAULT`] of a modification is *racy*: the file
-//! is listed at once, hashed once more when it has been at rest, and only then remembered for good.
-//! One taken while somebody had the file open for writing holds until that is closed.
+//! The `scanner` follows the kernel's reports and walks the directories. It passes each finding to
+//! the `State`, which alone decides what is listed and which puts files into the hash queue.
+//! `hasher` threads read the queued files. Each change of the listing is an event; the `order`
+//! holds it until its turn and the scanner then sends it.
 //!
-//! # Disks that stand still
+//! A hash stays valid as long as (dev, ino, size, mtime, ctime) stay the same. On a filesystem that
+//! invents its inode numbers, it is valid only for a name that is listed with it. A hash taken
+//! within [`config::QUIET_DEFAULT`] of a modification is *racy*: the file is listed at once, hashed
+//! again after it has been at rest, and remembered permanently only then. A hash taken while a
+//! process had the file open for writing is valid until that process closes the file.
 //!
-//! A server that went away leaves whoever asks its filesystem waiting, for ever perhaps. Nothing
-//! here waits with it but one thread: the scanner looks at such filesystems through a
-//! `disk_thread`, which it leaves to a look of which nothing comes; hashers that read nothing for
-//! long, of any disk, are left and replaced (`at_work`). The share is passed over until that thread
-//! is back, and then walked.
+//! # Disks that do not answer
 //!
-//! # The way of a new file
+//! A call on a filesystem whose server has gone away blocks, possibly forever. Only one thread may
+//! block with it. The scanner checks such filesystems through a `disk_thread` and abandons the
+//! thread when a check does not return. Hashers that read nothing for a long time, on any disk, are
+//! abandoned and replaced (`at_work`). The share is skipped until the blocked thread returns and is
+//! then walked.
 //!
-//! A program makes `a` in a share, writes it and closes it. Three threads take part: *1* and *3*
-//! are the scanner's, *2* one of the hashers', *4* the node's loop. `Scanner::round` makes the
-//! calls of *1* and *3*.
+//! # The path of a new file
+//!
+//! A program creates `a` in a share, writes it and closes it. Three threads take part: the scanner
+//! runs steps *1* and *3*, a hasher runs *2*, and the node's loop runs *4*. `Scanner::round` makes
+//! the calls of *1* and *3*.
 //!
 //! | | on | what happens |
 //! |---|---|---|
-//! | 1 | the scanner | `Scanner::read_reports`: `Watches::drain` reads inotify → `note_report` gives each report its turn (`Order::step`) → `Checks::note`: the name is to be looked at, once for all that was reported of it |
-//! | | | `Scanner::run_checks` (`checking`): `OpenPlace::look` asks the disk → `take_look`: `Checks::cause_of_file` says whether the writer is done → `State::observe` |
-//! | | | `see_file` → `schedule`: closed, so `State::await_hash` → `Order::await_file` (what is of a later turn waits for it) and `Queue::enqueue`; a writer that is still at it, `State::rest` until it has been quiet |
-//! | 2 | a hasher | `next_jobs` → `Queue::take` → `hash`: `open_job` opens it beneath its folder, `read` reads and hashes it, `conclude` sees that it did not change meanwhile → the outcome lies in `State::read` → `Shared::wake` |
+//! | 1 | the scanner | `Scanner::read_reports`: `Watches::drain` reads inotify → `note_report` gives each report its turn (`Order::step`) → `Checks::note` queues the name for one check, which covers all of its reports |
+//! | | | `Scanner::run_checks` (`checking`): `OpenPlace::look` stats the name → `take_look`: `Checks::cause_of_file` decides whether the writer is done → `State::observe` |
+//! | | | `see_file` → `schedule`: if the file is closed, `State::await_hash` → `Order::await_file` (later turns wait for it) and `Queue::enqueue`; if it is still being written, `State::rest` until it has been quiet |
+//! | 2 | a hasher | `next_jobs` → `Queue::take` → `hash`: `open_job` opens it beneath its folder, `read` reads and hashes it, `conclude` verifies that it did not change meanwhile → the outcome is stored in `State::read` → `Shared::wake` |
 //! | 3 | the scanner | `Scanner::take_read` → `State::hashed` → `list_file`: it is listed and in the ledger → `tell_put` → `Order::tell` holds a [`ShareEvent::Put`] of its turn |
-//! | | | `Scanner::send_events`: `Order::release` lets go of what nothing earlier keeps back → the channel of [`ShareSet::open`] |
-//! | 4 | the node's loop | `Runner::handle_share` (`node::run`) → `Machine::put` → `Machine::say` (`node::machine::heads`) notes the fact, and that a head is due in 10 ms |
-//! | | | `Machine::publish_head`: `record_own` puts all that was noted into the log (`catalogue`) → the head of it is signed → `Cluster::set_head` → `Cluster::spread` (`cluster::spread`): to all of a small cluster at once, else to some in rounds; who hears of it pulls the rest |
+//! | | | `Scanner::send_events`: `Order::release` releases the events that nothing earlier blocks → the channel of [`ShareSet::open`] |
+//! | 4 | the node's loop | `Runner::handle_share` (`node::run`) → `Machine::put` → `Machine::say` (`node::machine::heads`) records the entry and schedules a head in 10 ms |
+//! | | | `Machine::publish_head`: `record_own` appends all recorded entries to the log (`catalogue`) → the head of the log is signed → `Cluster::set_head` → `Cluster::spread` (`cluster::spread`): to all nodes of a small cluster at once, otherwise to some nodes in rounds; each node that receives the head pulls the rest |
 //!
 //! # Errors
 //!
-//! A call that fails changes nothing but what [`ShareError`] says; trouble with one name leaves
-//! that name out with a reason in [`ShareStatus`], trouble with a whole share empties it until it
-//! is back.
+//! A call that fails changes nothing except as [`ShareError`] states. A problem with one name
+//! leaves that name out, with a reason in [`ShareStatus`]. A problem with a whole share empties the
+//! share until it is back.
 
 mod at_work;
 mod beneath;
@@ -127,16 +130,17 @@ use scanner::Scanner;
 use shared::Shared;
 use state::State;
 
-/// For how long a set waits for its first shares, where nobody says that all were added: a folder
-/// on a disk that hangs must not make the node tell others to wait for ever.
+/// How long a set waits for its first shares if the caller never reports that all were added. A
+/// folder on a disk that hangs must not make the node tell other nodes to wait forever.
 const BEGINNING_MAX: Duration = Duration::from_secs(10);
-/// How long the threads have to end; one that stands still over a disk does not.
+/// How long dropping the set waits for its threads. A thread that is blocked on a disk does not end
+/// in time.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
-/// How often it is looked whether they have.
+/// Interval between two checks whether a thread has ended.
 const END_PERIOD: Duration = Duration::from_millis(1);
 
-/// All folders that this node offers. Clones are the same set; the last one dropped stops its
-/// threads and writes what is to be remembered.
+/// All folders that this node shares. Clones refer to the same set. Dropping the last clone stops
+/// the threads and writes the pending state.
 #[derive(Clone)]
 pub struct ShareSet {
     inner: Arc<Inner>,
@@ -144,26 +148,26 @@ pub struct ShareSet {
 
 struct Inner {
     shared: Arc<Shared>,
-    /// Until when a content that is not found may be in a share that is still to be added.
+    /// Until when a content that was not found may belong to a share that is not added yet.
     begins_until: Mutex<Option<Instant>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// One change of the shares at a time, since a check and what it allows belong together.
+    /// Serializes changes of the shares, because a check and the change that it permits belong
+    /// together.
     changing: Mutex<()>,
 }
 
 impl ShareSet {
     /// Opens the state and starts the threads. The receiver must be drained: a full queue pauses
-    /// the scan and loses nothing; a dropped one ends the threads.
+    /// the scan without loss, and dropping the receiver ends the threads.
     ///
-    /// # Errors
-    /// [`ShareError::Locked`], [`ShareError::State`], [`ShareError::Io`].
+    /// # Errors [`ShareError::Locked`], [`ShareError::State`], [`ShareError::Io`].
     pub fn open(config: ShareConfig) -> Result<(Self, mpsc::Receiver<ShareEvent>), ShareError> {
         make_private_dir(&config.state_dir)?;
         let ledger = Ledger::open(&config.state_dir.join(LEDGER_FILE))?;
         Self::open_with(config, ledger)
     }
 
-    /// The same, with what is remembered in that state directory.
+    /// Starts the threads as [`Self::open`] does, with a ledger that is already open.
     pub fn open_with(
         config: ShareConfig,
         ledger: Ledger,
@@ -182,16 +186,16 @@ impl ShareSet {
         Ok((Self { inner }, receiver))
     }
 
-    /// Offers a folder, or gives one that is offered new settings. Its number is the same whenever
-    /// the same directory is added again. Blocks for a few system calls; the walk comes after.
+    /// Shares a folder, or gives new settings to a folder that is already shared. A directory gets
+    /// the same number each time it is added. Blocks for a few system calls; the walk runs
+    /// afterwards.
     ///
-    /// # Errors
-    /// [`ShareError::NotFound`], [`ShareError::NotDirectory`], [`ShareError::Unreadable`],
+    /// # Errors [`ShareError::NotFound`], [`ShareError::NotDirectory`], [`ShareError::Unreadable`],
     /// [`ShareError::Refused`], [`ShareError::Overlaps`], [`ShareError::TooMany`],
     /// [`ShareError::BadPattern`], [`ShareError::State`].
     pub fn add(&self, spec: ShareSpec) -> Result<ShareIndex, ShareError> {
         let shared = &self.inner.shared;
-        // a disk that stands still holds up this one alone
+        // before the lock: a disk that does not answer blocks only this call
         let dir = folder::check(&shared.beneath, &spec)?;
         let _alone = self.inner.changing.lock();
         let exclude = Exclude::new(&spec.exclude, spec.default_excludes);
@@ -210,7 +214,7 @@ impl ShareSet {
                 other: other.to_path_buf(),
             });
         }
-        // what the configuration says of a folder by another name counts before what was added
+        // settings given under the folder's other name precede those of the resolved path
         let mut shares = state.shares.iter();
         let by_another = shares.find(|(_, it)| *it.dir == *dir && it.given != spec.dir);
         if let Some((index, _)) = by_another.filter(|_| spec.is_resolved) {
@@ -226,13 +230,13 @@ impl ShareSet {
         Ok(ShareIndex(index))
     }
 
-    /// Stops offering a folder; each of its entries gets its [`ShareEvent::Removed`]. Works for one
-    /// that vanished, and for one that was offered in an earlier run and is still in the log.
+    /// Stops sharing a folder. Each of its entries gets its [`ShareEvent::Removed`]. Also works for
+    /// a folder that vanished, and for one that was shared in an earlier run and is still in the
+    /// log.
     ///
-    /// # Errors
-    /// [`ShareError::NotShared`].
+    /// # Errors [`ShareError::NotShared`].
     pub fn remove(&self, dir: &Path) -> Result<(), ShareError> {
-        // its own name first: that needs no disk, which may stand still
+        // the name as given first: this needs no access to the disk, which may not answer
         if self.remove_named(dir) || self.remove_named(&without_links_above(dir)) {
             return Ok(());
         }
@@ -247,7 +251,7 @@ impl ShareSet {
         let mut state = shared.lock();
         let mut shares = state.shares.iter();
         let by_name = shares.clone().find(|(_, share)| *share.dir == *dir);
-        // a link may lead elsewhere since, or to a disk that stands still
+        // a link may lead elsewhere by now, or to a disk that does not answer
         let offered = by_name.or_else(|| shares.find(|(_, share)| share.given == dir));
         let index = offered.map(|(index, _)| *index);
         let index = index.or_else(|| state.ledger.known_share(dir));
@@ -257,8 +261,8 @@ impl ShareSet {
         removed
     }
 
-    /// All shares that the node begins with were added, or cannot be now: what is not found from
-    /// now on is not here.
+    /// Declares that every configured share was added or cannot be added now. From now on, a
+    /// content that is not found counts as absent.
     pub fn all_added(&self) {
         *self.inner.begins_until.lock() = None;
     }
@@ -268,9 +272,9 @@ impl ShareSet {
         until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Removes what the log still has of shares that were not added, but for those of which nobody
-    /// knows yet that they cannot be. `missing` are all that are wanted: what their files hash to
-    /// stays remembered for when they come.
+    /// Removes the log's entries of shares that were not added, except of those that may still be
+    /// added. `missing` lists all configured shares that are not added. The hashes of their files
+    /// stay remembered until they are added.
     pub fn forget_absent(&self, missing: &[MissingShare]) {
         let mut state = self.inner.shared.lock();
         let awaited = missing.iter().filter(|share| share.is_awaited);
@@ -287,27 +291,26 @@ impl ShareSet {
         self.inner.shared.wake();
     }
 
-    /// What is offered, and how it stands.
+    /// Returns the status of every share.
     pub fn list(&self) -> Vec<ShareStatus> {
         self.inner.shared.lock().list()
     }
 
-    /// Whether a shared file had this content when it was hashed; from memory.
+    /// Returns whether a shared file had this content when it was hashed. Reads memory only.
     pub fn holds(&self, hash: &ContentHash) -> bool {
         let state = self.inner.shared.lock();
         state.tree.with_content(hash).next().is_some()
     }
 
-    /// For whom a content is in the shares; from memory.
+    /// Returns which readers may have a content of the shares. Reads memory only.
     pub fn shared_for(&self, hash: &ContentHash) -> SharedFor {
         self.inner.shared.lock().shared_for(hash)
     }
 
-    /// Opens a shared file for live reads, whatever is in it now.
+    /// Opens a shared file for live reads, whatever its current content is.
     ///
-    /// # Errors
-    /// [`ShareError::NoSuchIndex`]; [`ShareError::NotHere`] where it is no regular file that may be
-    /// shared; [`ShareError::Io`].
+    /// # Errors [`ShareError::NoSuchIndex`]; [`ShareError::NotHere`] if it is not a regular file
+    /// that may be shared; [`ShareError::Io`].
     pub fn own(&self, share: ShareIndex, path: &SharedPath) -> Result<File, ShareError> {
         let (dir, include_private) = self.share(share)?;
         let opened = self.inner.shared.beneath.open_file(&dir, path);
@@ -319,19 +322,18 @@ impl ShareSet {
         }
     }
 
-    /// The live attributes of a shared name; a link is not followed.
+    /// Returns the live attributes of a shared name. Does not follow a link.
     ///
-    /// # Errors
-    /// As [`Self::own`].
+    /// # Errors As [`Self::own`].
     pub fn stat(&self, share: ShareIndex, path: &SharedPath) -> Result<Attributes, ShareError> {
         let parent = path.parent().ok_or(ShareError::NotHere)?;
         self.stats_in(share, &parent)?(path.file_name())
     }
 
-    /// The same for the names in one directory, which is opened once: it stays the one that it is.
+    /// Returns a function that reads the live attributes of names in one directory. The directory
+    /// is opened once and stays the same even if it is renamed.
     ///
-    /// # Errors
-    /// As [`Self::own`], also of what it gives.
+    /// # Errors As [`Self::own`], also for the returned function.
     pub fn stats_in(
         &self,
         share: ShareIndex,
@@ -350,38 +352,38 @@ impl ShareSet {
         })
     }
 
-    /// Names in a directory of the shares that wait to be hashed and so may not be listed yet; of
-    /// many, some.
+    /// Returns names in a directory of the shares that wait to be hashed and so may not be listed
+    /// yet. If there are many, returns some of them.
     pub fn unread_in(&self, directory: &SharedPath) -> Vec<SharedPath> {
         self.inner.shared.lock().unread_in(directory)
     }
 
-    /// Why a name is left out, or a directory above it, in each share where it is.
+    /// Returns why a name, or a directory above it, is left out, for each share in which it is.
     pub fn left_out_at(&self, path: &SharedPath) -> Vec<LeftOut> {
         self.inner.shared.lock().left_out_at(path)
     }
 
-    /// Some of what is listed, at most `limit` names, those after a place that an earlier call
-    /// gave, in no order; and the place to go on from, if there is more. A name that stays listed
-    /// meanwhile comes once.
+    /// Returns at most `limit` listed names after the position that an earlier call returned, in no
+    /// particular order, and the position to continue from if there are more. A name that stays
+    /// listed during the whole iteration is returned once.
     pub fn listed(&self, after: Option<u32>, limit: usize) -> (Vec<Known>, Option<u32>) {
         self.inner.shared.lock().listed(after, limit)
     }
 
-    /// Bytes of files that were read to be hashed, since the start.
+    /// Returns the bytes of files that were read for hashing since the start.
     pub fn read_bytes(&self) -> u64 {
         let read_bytes = &self.inner.shared.read_bytes;
         read_bytes.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Walks through every share again, now.
+    /// Starts a new walk through every share.
     pub fn rescan(&self) {
         scanner::scan_all(&mut self.inner.shared.lock());
         self.inner.shared.wake();
     }
 
-    /// Waits until everything that happened in the shares before this call is hashed and all its
-    /// events are in the queue, which must be drained meanwhile. False at the timeout.
+    /// Waits until every change in the shares before this call is hashed and all its events are in
+    /// the queue, which must be drained meanwhile. Returns false at the timeout.
     pub fn wait_settled(&self, timeout: Duration) -> bool {
         self.inner.shared.wait_settled(timeout)
     }
@@ -396,7 +398,7 @@ impl ShareSet {
     }
 }
 
-/// What the threads share, with the state that an earlier run left.
+/// Builds the state that the threads share, with the state that an earlier run left.
 fn open_shared(config: ShareConfig, ledger: Ledger) -> Result<Shared, ShareError> {
     let state_dir = std::fs::canonicalize(&config.state_dir)?;
     let outboards = Outboards::open(state_dir.join("outboards"), config.outboard_budget_bytes)?;
@@ -442,7 +444,8 @@ impl Drop for Inner {
             while !thread.is_finished() && Instant::now() < until {
                 std::thread::park_timeout(END_PERIOD);
             }
-            // one that waits for a disk ends with the process; one that panicked has said so
+            // a thread blocked on a disk ends with the process; a thread that panicked has reported
+            // it
             if thread.is_finished() {
                 let _ = thread.join();
             }
@@ -450,7 +453,7 @@ impl Drop for Inner {
     }
 }
 
-/// What is not there, and what went wrong.
+/// Converts errors that mean absence into [`ShareError::NotHere`], and other errors into their own.
 fn not_here(error: rustix::io::Errno) -> ShareError {
     if beneath::is_absence(error) {
         ShareError::NotHere

@@ -1,21 +1,23 @@
-//! In which order changes are told: that in which they were made, whatever takes longest to hash.
+//! The order of events: changes are announced in the order in which they were made, regardless of
+//! how long each file takes to hash.
 //!
-//! Each thing that is noticed has its *turn*, in the order of the kernel's reports. What is to be
-//! told is held until nothing of an earlier turn is still to be found out: a file of an earlier
-//! turn that waits to be hashed, a new directory that waits to be read. So a name that points to
-//! others (a git reference, a `current` link) is never told before what was there first.
+//! Each noticed change has its *turn*, in the order of the kernel's reports. An event is held while
+//! anything of an earlier turn is unresolved: a file that waits to be hashed, or a new directory
+//! that waits to be read. So a name that points to others (a git reference, a `current` link) is
+//! never announced before the names it refers to.
 //!
-//! What was found while a new directory was read has no reports of its own, so it and all that was
-//! reported meanwhile are one *unit*, told together: directories first, then by the time of their
-//! last change, what is gone last. The old name of what was renamed is reported after the new one
-//! (see `watch`), so it is of that unit too.
+//! Entries found while reading a new directory have no reports of their own. They form one *unit*
+//! with everything that was reported meanwhile and are announced together: directories first, then
+//! by the time of their last change, removals last. The old name of a rename is reported after the
+//! new one (see `watch`), so it belongs to that unit too.
 //!
-//! A change can be seen before the kernel reports it: who looks at a name because of one report may
-//! find what the next one will say, whose turn is not known yet. Such a look is one unit with all
-//! that was reported by then. And what was reported and not looked at yet keeps back what is later.
+//! A change can be seen before the kernel reports it. A check caused by one report may find the
+//! change that the next report announces, whose turn is not known yet. Such a check is one unit
+//! with everything that was reported by then. A reported name that is not checked yet blocks all
+//! later turns.
 //!
-//! Two things are not waited for, so that a small file is listed within 2 s whatever else there is:
-//! a file that is still being written, and a large one (see [`LARGE_WAIT`]).
+//! Two things block nothing, so that a small file is listed within 2 s whatever else happens: a
+//! file that is still being written, and a large file (see [`LARGE_WAIT`]).
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -26,87 +28,87 @@ use super::tree::Slot;
 use p2pfs_proto::wire::native::record::{Kind, ShareIndex};
 use p2pfs_types::path::SharedPath;
 
-/// How long what comes later waits for a file over [`super::queue::PROMISED_MAX_BYTES`]: half of
-/// the 2 s within which a small file is listed (p2pfs(7)), in which a gigabyte can be hashed.
+/// How long later turns wait for a file over [`super::queue::PROMISED_MAX_BYTES`]: half of the 2 s
+/// within which a small file is listed (p2pfs(7)). A gigabyte can be hashed in that time.
 pub(super) const LARGE_WAIT: Duration = Duration::from_secs(1);
-/// The most turns of one unit; what is more is told as it comes.
+/// Maximum turns of one unit. Turns beyond it are announced as they arrive.
 const UNIT_MAX_TURNS: u64 = 1 << 14;
-/// The most names in new directories that a unit waits for, and the most bytes of files at rest
-/// that it waits to be hashed: a small tree that was moved here is told whole before what comes
-/// after it, a large one as it comes.
+/// Maximum names in new directories that a unit waits for, and maximum bytes of resting files that
+/// it waits to be hashed. A small tree that was moved here is announced whole, before any later
+/// change. A large one is announced as it is read.
 const UNIT_MAX_NAMES: u32 = 1 << 14;
 const UNIT_MAX_BYTES: u64 = 256 << 20;
-/// Room for names that is kept while nothing of any is held: a first walk needs room for many.
+/// Capacity of the name map that is kept while it is empty. A first walk grows it far beyond that.
 const ROOM_KEPT: usize = 1 << 10;
 
-/// The place of something in the order.
+/// Position of a change in the order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Turn(u64);
 
-/// How what is told now was come by.
+/// How the current change was discovered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Met {
-    /// It was reported.
+    /// By a report of the kernel.
     #[default]
     Reported,
-    /// It lay in a new directory.
+    /// While reading a new directory.
     New,
-    /// A walk through the share came by.
+    /// During a walk through the share.
     Walked,
 }
 
-/// What must be found out before anything later is told.
+/// Unresolved work of one turn, which blocks all later turns.
 #[derive(Default)]
 struct Open {
-    /// Files to hash, and directories to read.
+    /// Number of files to hash and directories to read.
     pending: u32,
-    /// Large files, each waited for until then at most.
+    /// Deadlines of large files; each blocks later turns until its deadline at most.
     large: Vec<Instant>,
 }
 
 type Name = (ShareIndex, SharedPath);
 
-/// Something to be told, with the time of the change.
+/// A held event, with the time of the change.
 struct Held {
     changed: Stamp,
-    /// It may be of a later turn.
+    /// Whether it may belong to a later turn.
     ahead: bool,
     event: ShareEvent,
 }
 
-/// The turns, and what is held.
+/// The turns, and the events that are held.
 #[derive(Default)]
 pub(super) struct Order {
     turns: u64,
-    /// In which turn that is what is told now, and what the file was like that was found then.
+    /// Turn of the events that are added now, and identity of the file that was seen for it.
     now: (Turn, Identity),
-    /// Whether it may be of a later turn.
+    /// Whether the current change may belong to a later turn.
     ahead: bool,
     met: Met,
     open: BTreeMap<Turn, Open>,
     files: HashMap<Slot, Awaited>,
     held: BTreeMap<Turn, Vec<Held>>,
-    /// The last turn that something of a name is held in: of one name nothing overtakes.
+    /// Last turn in which an event of the name is held. The events of one name keep their order.
     names: HashMap<Name, Turn>,
-    /// First and last turns of units that no more is found of; none begins before another's end.
+    /// First and last turns of closed units, sorted and without overlap.
     units: VecDeque<(Turn, Turn)>,
     reading: Option<Reading>,
-    /// The first turn of a name that was reported and not looked at yet.
+    /// First turn of a name that was reported and is not checked yet.
     unlooked: Option<Turn>,
 }
 
 /// A file to be hashed.
 struct Awaited {
     turn: Turn,
-    /// How long it is waited for, where it is large.
+    /// Deadline of the wait, for a large file.
     large: Option<Instant>,
-    /// What it was like when it came to be waited for, where it was looked at.
+    /// Identity of the file when the wait began; the default if it was not checked.
     seen: Identity,
-    /// What was seen may be of a later turn.
+    /// Whether the seen state may belong to a later turn.
     ahead: bool,
 }
 
-/// The unit that directories are being read of.
+/// The open unit, whose directories are being read.
 struct Reading {
     first: Turn,
     /// Directories that are not read yet.
@@ -116,45 +118,45 @@ struct Reading {
 }
 
 impl Order {
-    /// The next turn; what is told from now on is of it.
+    /// Starts the next turn. Later events belong to it.
     pub(super) fn step(&mut self) -> Turn {
         self.turns += 1;
         self.set_turn(Turn(self.turns));
         self.now.0
     }
 
-    /// What is told from now on is of this turn.
+    /// Assigns later events to this turn, as discovered by a report.
     pub(super) fn set_turn(&mut self, turn: Turn) {
         self.now = (turn, Identity::default());
         self.ahead = false;
         self.met = Met::Reported;
     }
 
-    /// The same for what was met in a new directory of this turn.
+    /// Assigns later events to this turn, as discovered in a new directory.
     pub(super) fn set_turn_of_new(&mut self, turn: Turn) {
         self.set_turn(turn);
         self.met = Met::New;
     }
 
-    /// The next turn, for what a walk through the share meets.
+    /// Starts the next turn, for changes that a walk discovers.
     pub(super) fn step_of_walk(&mut self) {
         self.step();
         self.met = Met::Walked;
     }
 
-    /// How what is told now was come by.
+    /// Returns how the current change was discovered.
     pub(super) fn met(&self) -> Met {
         self.met
     }
 
-    /// What is told from now on in this turn is of a file that was found like this, and by the
-    /// change that dated it last; of none where it is the default.
+    /// Sets the identity of the file that later events of this turn are about; its ctime dates the
+    /// change. The default means no file.
     pub(super) fn set_seen(&mut self, seen: Identity) {
         self.now.1 = seen;
     }
 
-    /// A file is to be hashed, as of now; one that was to be hashed of an earlier turn is of this
-    /// one. A large one is waited for until `large`.
+    /// Blocks later turns until a file is hashed, as of the current turn. If the file already waits
+    /// in an earlier turn, it moves to this one. The wait for a large file ends at `large`.
     pub(super) fn await_file(&mut self, slot: Slot, large: Option<Instant>) {
         self.forget_file(slot);
         let (turn, seen) = self.now;
@@ -172,15 +174,15 @@ impl Order {
         }
     }
 
-    /// The turn of a file that is waited for.
+    /// Returns the turn of a file that waits to be hashed.
     pub(super) fn turn_of(&self, slot: Slot) -> Option<Turn> {
         self.files.get(&slot).map(|awaited| awaited.turn)
     }
 
-    /// A file was hashed in its turn. Where another one was seen when it came to be waited for, or
-    /// the same one before another change, it may be of a later turn; not where no write dated it
-    /// since, as where the other name went by which it was linked. The time of the change alone
-    /// does not tell: two files that follow each other have the same within a tick of the clock.
+    /// Records that a file was hashed in its turn. If it differs from the file seen when the wait
+    /// began, its state may belong to a later turn. A ctime that changed without a write does not
+    /// count, as after the removal of another link to the file. The change time alone does not
+    /// suffice: two files that replace each other within one clock tick have the same.
     pub(super) fn note_hashed(&mut self, slot: Slot, hashed: Identity) {
         let is_as_seen =
             |seen: &Identity| *seen == Identity::default() || seen.same_but_ctime(&hashed);
@@ -191,7 +193,7 @@ impl Order {
         }
     }
 
-    /// Nothing waits for the file any more.
+    /// Stops waiting for a file.
     pub(super) fn forget_file(&mut self, slot: Slot) {
         let Some(Awaited { turn, large, .. }) = self.files.remove(&slot) else {
             return;
@@ -209,8 +211,8 @@ impl Order {
         self.tidy(turn);
     }
 
-    /// A new directory is to be read, as of now. Gives the turn to end it by, where what comes
-    /// later waits for it.
+    /// Blocks later turns until a new directory is read, as of the current turn. Returns the turn
+    /// to pass to [`Self::end_reading`], or `None` if later turns do not wait for it.
     pub(super) fn await_reading(&mut self) -> Option<Turn> {
         let turn = self.now.0;
         let reading = self.reading.get_or_insert(Reading {
@@ -228,7 +230,8 @@ impl Order {
         Some(turn)
     }
 
-    /// A name was met in a new directory of the unit; whether its bytes are waited for.
+    /// Counts a name found in a new directory of the unit. Returns whether later turns wait for its
+    /// bytes.
     pub(super) fn note_met(&mut self, size_bytes: u64) -> bool {
         let Some(reading) = &mut self.reading else {
             return false;
@@ -238,7 +241,7 @@ impl Order {
         reading.names <= UNIT_MAX_NAMES && reading.bytes <= UNIT_MAX_BYTES
     }
 
-    /// A directory was read, or is not any more.
+    /// Records that a directory was read, or that its reading was cancelled.
     pub(super) fn end_reading(&mut self, turn: Turn) {
         if let Some(open) = self.open.get_mut(&turn) {
             open.pending -= 1;
@@ -249,8 +252,8 @@ impl Order {
         }
     }
 
-    /// All reports up to now have their turns: what was read of new directories before is a unit
-    /// with them.
+    /// Records that all reports so far have their turns. The directories read before then form one
+    /// unit with these reports.
     pub(super) fn note_drained(&mut self) {
         let last = Turn(self.turns);
         let Some(reading) = &mut self.reading else {
@@ -265,8 +268,8 @@ impl Order {
         }
     }
 
-    /// What is told from now on in this turn may have been made after anything that was reported up
-    /// to now: all that is one unit. Where it is more than [`UNIT_MAX_TURNS`], it stays as it is.
+    /// Marks later events of this turn as possibly later than any report so far, and makes all of
+    /// these turns one unit. Does nothing if that is more than [`UNIT_MAX_TURNS`] turns.
     pub(super) fn set_ahead(&mut self) {
         let (first, last) = (self.now.0, Turn(self.turns));
         if last.0.saturating_sub(first.0) > UNIT_MAX_TURNS {
@@ -279,7 +282,7 @@ impl Order {
         }
     }
 
-    /// Adds a unit; what it has in common with others makes one of them.
+    /// Adds a unit and merges it with the units that it overlaps.
     fn push_unit(&mut self, mut first: Turn, mut last: Turn) {
         while let Some(before) = self.units.pop_back_if(|(_, end)| *end >= first) {
             (first, last) = (first.min(before.0), last.max(before.1));
@@ -287,13 +290,12 @@ impl Order {
         self.units.push_back((first, last));
     }
 
-    /// Nothing of this turn or a later one is told yet: a name that was reported in it is to be
-    /// looked at.
+    /// Blocks this turn and all later ones, because a name reported in it is not checked yet.
     pub(super) fn set_unlooked(&mut self, turn: Option<Turn>) {
         self.unlooked = turn;
     }
 
-    /// Holds what is to be told until its turn.
+    /// Holds an event until its turn.
     pub(super) fn tell(&mut self, event: ShareEvent) {
         let (mut turn, seen) = self.now;
         if let Some(name) = name_of(&event) {
@@ -310,24 +312,24 @@ impl Order {
         });
     }
 
-    /// Whether a unit waits for the reports to be drained.
+    /// Returns whether a unit waits for the reports to be drained.
     pub(super) fn is_reading(&self) -> bool {
         self.reading.is_some()
     }
 
-    /// Whether nothing is held.
+    /// Returns whether no event is held.
     pub(super) fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
 
-    /// When to ask [`Self::release`] again, if nothing else happens.
+    /// Returns when to call [`Self::release`] again if nothing else happens.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let first = self.held.first_key_value()?.0;
         let open = self.open.range(..=first).map(|(_, open)| open);
         open.flat_map(|open| &open.large).min().copied()
     }
 
-    /// Moves what may be told to the end of `out`.
+    /// Appends the events that are no longer blocked to `out`.
     pub(super) fn release(&mut self, now: Instant, out: &mut Vec<ShareEvent>) {
         let blocked = self.first_blocked(now);
         let is_free = |turn: Turn| blocked.is_none_or(|blocked| turn < blocked);
@@ -355,7 +357,7 @@ impl Order {
         }
     }
 
-    /// The first turn that is not to be told yet.
+    /// Returns the first turn that is blocked.
     fn first_blocked(&self, now: Instant) -> Option<Turn> {
         let blocks = |open: &Open| open.pending > 0 || open.large.iter().any(|until| *until > now);
         let mut open = self.open.iter().filter(|(_, open)| blocks(open));
@@ -372,7 +374,7 @@ impl Order {
         }
     }
 
-    /// Something of a name is not held any more.
+    /// Forgets the last turn of a name once none of its events is held.
     fn let_go(&mut self, turn: Turn, event: &ShareEvent) {
         if let Some(name) = name_of(event)
             && self.names.get(&name).is_some_and(|last| *last <= turn)
@@ -403,8 +405,8 @@ impl Order {
 }
 
 impl Held {
-    /// What is there first, the older first, of one tick of the clock what may be of a later turn
-    /// last; after all that what is gone.
+    /// Returns the sort key within a unit: directories, then other entries by change time, then
+    /// removals. Within one clock tick, events that may belong to a later turn sort last.
     fn rank(&self) -> (bool, bool, Stamp, bool) {
         let directory = match &self.event {
             ShareEvent::Put { entry, .. } => entry.kind == Kind::Directory,
@@ -427,7 +429,8 @@ fn name_of(event: &ShareEvent) -> Option<Name> {
     }
 }
 
-/// What a later put of the same name says better, so that putting the rest in order cannot undo it.
+/// Removes events that a later put of the same name supersedes, so that sorting the rest cannot
+/// undo it.
 fn drop_superseded(unit: &mut Vec<Held>) {
     let mut put = HashSet::new();
     unit.reverse();

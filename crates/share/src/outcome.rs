@@ -1,4 +1,4 @@
-//! What reading a file for its hash came to.
+//! The result of reading a file for its hash.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::identity::{Identity, Seen};
 use super::watch::Cause;
 use p2pfs_types::digest::ContentHash;
 
-/// How the reading of a file ended.
+/// Result of reading one file.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Outcome {
     /// It was at rest while it was read.
@@ -16,31 +16,31 @@ pub(super) enum Outcome {
         seen: Seen,
         hash: ContentHash,
         trust: Trust,
-        /// Nobody had it open for writing, neither when it began to be read nor at the end.
+        /// No process had it open for writing, neither before nor after the read.
         unwritten: bool,
     },
-    /// It changed while it was read, or reading it was called off.
+    /// It changed while it was read, or the read was cancelled.
     Changed,
-    /// Someone has it open for writing; it was written to so long ago.
+    /// A process has it open for writing. The duration is the time since its last write.
     BeingWritten(Duration),
-    /// It is not there, not a file or not ours to share any more: a look will tell.
+    /// It is missing, not a file, or may not be shared any longer. A new check decides which.
     Elsewhere,
     /// It cannot be read.
     Unreadable(Identity),
-    /// It could not be read for want of memory or descriptors.
+    /// It could not be read because memory or descriptors are short.
     Want,
 }
 
-/// How long a hash holds while the file's times do.
+/// How long a hash is valid while the file's times stay the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// For good.
+    /// Permanently.
     Sure,
-    /// Until the file is closed: its writer has it open still, and what is written through a
-    /// mapping to a page that is yet to be written to the disk dates nothing (`mmap(2)`).
+    /// Until the file is closed. Its writer still has it open, and a write through a mapping
+    /// changes no time stamp until the page is written to the disk (`mmap(2)`).
     UntilClosed,
-    /// For a moment: the file was written so shortly before it was read that another write may
-    /// have the same date.
+    /// For a moment. The file was written so shortly before it was read that another write may get
+    /// the same time stamp.
     Racy,
 }
 
@@ -48,14 +48,14 @@ pub(super) enum Trust {
 pub(super) struct Read {
     pub(super) held: Held,
     pub(super) outcome: Outcome,
-    /// All of it, where it is small and was just written.
+    /// Full content, if the file is small and was just written.
     pub(super) bytes: Option<Arc<[u8]>>,
-    /// Something was reported of its name since it was asked for, which was not looked at yet.
+    /// Whether the name was reported again since the file was queued and was not checked since.
     pub(super) overtaken: bool,
 }
 
 impl Read {
-    /// What the reading of a file came to.
+    /// Creates a result without content.
     pub(super) fn of(held: Held, outcome: Outcome) -> Self {
         Self {
             held,
@@ -65,9 +65,9 @@ impl Read {
         }
     }
 
-    /// What it came to, where `again` is what was noticed of the file meanwhile. Where it was
-    /// written to, or may have been, what was read may be in the middle of it, so that it only
-    /// counts if nobody had it open for writing.
+    /// Returns the final outcome; `again` is the cause of a change that was noticed during the
+    /// read. If the file was written to, or may have been, the read may have returned a partial
+    /// write. It then counts only if no process had the file open for writing.
     pub(super) fn settled(&self, again: Option<Cause>) -> Outcome {
         let is_written = self.overtaken || again.is_some_and(Cause::is_of_writer);
         match self.outcome {

@@ -1,8 +1,8 @@
-//! What is shared, and the events that say how it changes: the one place where both are decided.
+//! The shared names and the events about their changes, both decided only here.
 //!
-//! Nothing here looks at the disk. `walk` and `hasher` look, and tell; each change of what is
-//! listed gives its event to the `order` in the same step, which holds it until its turn, so the
-//! events always add up to the listing.
+//! Nothing here accesses the disk. `walk` and `hasher` do, and report their findings. Each change
+//! of the listing passes its event to the `order` in the same step, and the `order` holds it until
+//! its turn. So the events always add up to the listing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use super::watch::Cause;
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex};
 use p2pfs_types::path::SharedPath;
 
-/// A name to look at.
+/// A name to check.
 #[derive(Clone, Debug)]
 pub(super) struct Recheck {
     pub(super) directory: Slot,
@@ -33,33 +33,33 @@ pub(super) struct Recheck {
     pub(super) cause: Cause,
 }
 
-/// All shares, and what is about to be told of them.
+/// All shares, and their pending events.
 pub(super) struct State {
     pub(super) tree: Tree,
     pub(super) queue: HashQueue,
     pub(super) shares: BTreeMap<u16, Share>,
     pub(super) outbox: Vec<ShareEvent>,
-    /// What is to be told later than what is not found out yet.
+    /// Events that wait for earlier unresolved changes.
     pub(super) order: Order,
-    /// What small files were that were just written.
+    /// Contents of small files that were just written.
     pub(super) kept: Kept,
-    /// Files with new names, under which they are to be read.
+    /// Files that were renamed and are to be read under their new names.
     pub(super) moved: Moved,
-    /// Files that were read since the scanner looked.
+    /// Files that were read since the scanner last collected them.
     pub(super) read: Vec<Read>,
     /// Watches whose directories are gone.
     pub(super) unwatched: Vec<(i32, Slot)>,
-    /// Names that the scanner should look at.
+    /// Names that the scanner should check.
     pub(super) rechecks: Vec<Recheck>,
-    /// Directories that are left out since one above them seemed to be the same.
+    /// Directories left out because a directory above them appeared to be the same one.
     pub(super) loops: BTreeSet<Slot>,
-    /// Links that are left out for where they lead.
+    /// Links left out because of their targets.
     pub(super) left_links: LeftLinks,
     /// Shares to walk through.
     pub(super) scans: Vec<u16>,
-    /// What the log has of shares that were not added yet.
+    /// Entries in the log of shares that were not added yet.
     absent: BTreeMap<u16, Vec<Known>>,
-    /// Shares are wanted that could not be added yet.
+    /// Whether a configured share could not be added yet.
     pub(super) misses_shares: bool,
     pub(super) ledger: Arc<Ledger>,
     pub(super) quiet: Duration,
@@ -92,7 +92,7 @@ impl State {
         }
     }
 
-    /// Takes a share in, with what the log has of it; it must be walked then.
+    /// Adds a share, with its entries in the log. The caller must then have it walked.
     pub(super) fn add_share(
         &mut self,
         index: u16,
@@ -100,7 +100,7 @@ impl State {
         spec: &ShareSpec,
         exclude: Arc<Exclude>,
     ) {
-        // before whatever of it is told from now on
+        // before any later event of this share
         self.outbox.push(ShareEvent::Readers {
             share: ShareIndex(index),
             readers: spec.readers.clone(),
@@ -121,7 +121,7 @@ impl State {
         self.scans.push(index);
     }
 
-    /// Takes a share out with all its entries. False where there is none.
+    /// Removes a share with all its entries. Returns false if there is none.
     pub(super) fn remove_share(&mut self, index: u16) -> bool {
         let Some(share) = self.shares.get(&index) else {
             return self.forget_known(index);
@@ -156,12 +156,12 @@ impl State {
         found
     }
 
-    /// Whether the log has something of a share that was not added.
+    /// Returns whether the log has entries of a share that was not added.
     pub(super) fn has_absent(&self) -> bool {
         !self.absent.is_empty()
     }
 
-    /// Puts back what was listed when the log was written; what it is now, the walk will tell.
+    /// Restores the listing as of the last write of the log. The walk then finds what changed.
     fn restore(&mut self, root: Slot, mut known: Vec<Known>) {
         known.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         for Known { path, entry, .. } in known {
@@ -224,7 +224,7 @@ impl State {
         }
     }
 
-    /// The entry of a name, where it is listed.
+    /// Returns the entry of a name if it is listed.
     pub(super) fn entry(&self, slot: Slot) -> Option<Entry> {
         let (kind, mtime, version) = match &self.tree.get(slot)?.body {
             Body::File(file) if file.listed => {
@@ -254,7 +254,7 @@ impl State {
         })
     }
 
-    /// Says what a name is now; to be called after each change of a listed name.
+    /// Announces the current entry of a name. Must be called after each change of a listed name.
     pub(super) fn tell_put(&mut self, slot: Slot) {
         let (Some(entry), Some((share, path))) = (self.entry(slot), self.place_of(slot)) else {
             return;
@@ -273,7 +273,7 @@ impl State {
         Some((ShareIndex(share), self.tree.path(slot)?))
     }
 
-    /// Counts a listed name in (1) or out (-1).
+    /// Adds a listed name to the counters (1) or subtracts it (-1).
     pub(super) fn count(&mut self, slot: Slot, change: i64) {
         let Some(Node { share, body, .. }) = self.tree.get(slot) else {
             return;
@@ -296,7 +296,7 @@ impl State {
         }
     }
 
-    /// Removes everything beneath a directory, the deepest first.
+    /// Removes everything beneath a directory, deepest first.
     pub(super) fn clear(&mut self, directory: Slot) {
         let children: Vec<Slot> = self.tree.children(directory).collect();
         children
@@ -320,7 +320,7 @@ impl State {
         }
     }
 
-    /// Takes a name out of the listing and says so; it stays in the tree.
+    /// Removes a name from the listing and announces it. The name stays in the tree.
     pub(super) fn unlist(&mut self, slot: Slot) {
         let Some(node) = self.tree.get(slot) else {
             return;
@@ -342,7 +342,7 @@ impl State {
         self.count(slot, -1);
         if let Some(file) = self.tree.file(slot) {
             self.drop_content(slot, &file.hash);
-            // what was written by a name and is now gone with it is seen by the other names only
+            // a write through this name is now visible only through the file's other names
             self.recheck_links(file.identity.without_ctime(), &file.hash);
         }
         match self.tree.get_mut(slot).map(|node| &mut node.body) {
@@ -359,7 +359,7 @@ impl State {
         }
     }
 
-    /// The whole share is gone: its entries go, and its number stays for when it comes back.
+    /// Empties a share whose directory is gone. Its number stays reserved for its return.
     pub(super) fn vanish(&mut self, index: u16, why: &str) {
         let Some(share) = self.shares.get_mut(&index) else {
             return;
@@ -378,8 +378,8 @@ impl State {
         self.drop_watch(root);
     }
 
-    /// The share's own directory was opened. False where others may not enter it, and so nothing
-    /// in it is shared.
+    /// Records that the share's own directory was opened. Returns false if others may not enter it,
+    /// so that nothing in it is shared.
     pub(super) fn enter_share(&mut self, index: u16, seen: &Seen) -> bool {
         let Some(share) = self.shares.get_mut(&index) else {
             return false;
@@ -410,7 +410,7 @@ impl State {
         !private
     }
 
-    /// Another directory has the name now: what is in it must be read, and watched anew.
+    /// Records that another directory has the name now. It must be read and watched again.
     pub(super) fn replace_directory(&mut self, slot: Slot, dev: u64, ino: u64) {
         self.drop_watch(slot);
         let number = self.tree.new_directory().number;
@@ -430,14 +430,14 @@ impl State {
         });
     }
 
-    /// What such a warning told of is over, where there was one.
+    /// Announces that the cause of a warning is resolved, if there was a warning.
     fn settle(&mut self, index: u16, path: PathBuf, why: Option<String>) {
         let share = ShareIndex(index);
         let event = why.map(|why| ShareEvent::Settled { share, path, why });
         self.outbox.extend(event);
     }
 
-    /// A name is left out no more; nothing comes of it where nothing was told.
+    /// Announces that a name is no longer left out, if its reason is one that warns.
     fn settle_left_out(&mut self, slot: Slot) {
         let index = self.tree.get(slot).map(|node| node.share);
         let left_out = self.left_out(slot).filter(|l| l.why.warns());
@@ -447,7 +447,7 @@ impl State {
         }
     }
 
-    /// Warns of a name that was just left out, while the budget lasts.
+    /// Warns about a name that was just left out, while the walk's budget lasts.
     pub(super) fn warn_of_left_out(&mut self, slot: Slot) {
         let Some(left_out) = self.left_out(slot).filter(|l| l.why.warns()) else {
             return;
@@ -466,7 +466,7 @@ impl State {
         self.warn(index, left_out.path, &why);
     }
 
-    /// A walk through a share begins.
+    /// Begins a walk through a share. Returns `None` if one is running; another then follows it.
     pub(super) fn begin_scan(&mut self, index: u16) -> Option<Slot> {
         let share = self.shares.get_mut(&index)?;
         if share.scanning {
@@ -479,7 +479,7 @@ impl State {
         Some(share.root)
     }
 
-    /// A directory of a share was read, or could not be.
+    /// Records that a directory of a share was read or could not be read.
     pub(super) fn end_walk(&mut self, index: u16) {
         let Some(share) = self.shares.get_mut(&index) else {
             return;

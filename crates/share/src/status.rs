@@ -1,4 +1,4 @@
-//! What `p2pfs share` shows of the shares.
+//! The status of the shares as `p2pfs share` shows it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,24 +12,25 @@ use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
-/// Files that wait to be hashed and are named for one directory, at most.
+/// Maximum number of files reported as waiting to be hashed for one directory.
 pub(super) const UNREAD_MAX: usize = 1000;
-/// Files that are looked at for them: the lock is not held for longer than some milliseconds.
+/// Maximum number of queued files examined for that list. It bounds the time under the lock to some
+/// milliseconds.
 const UNREAD_LOOKED_AT_MAX: usize = 50_000;
 
-/// For whom a content is in the shares of this node, as these stand now: before the log says so.
+/// Readers of a content, according to the current state of the shares. The log may not have it yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SharedFor {
-    /// It is in none.
+    /// No share has the content.
     Nobody,
-    /// It is in one that has no readers.
+    /// A share without a reader list has the content.
     All,
-    /// It is in these alone, which have readers.
+    /// Only these shares have the content, and all of them have reader lists.
     ReadersOf(BTreeSet<ShareIndex>),
 }
 
 impl State {
-    /// What `p2pfs share` shows.
+    /// Returns the status of every share, as `p2pfs share` shows it.
     pub(super) fn list(&self) -> Vec<ShareStatus> {
         let mut left: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
         for slot in self.queue.left() {
@@ -62,8 +63,8 @@ impl State {
         self.shares.iter().map(status).collect()
     }
 
-    /// For whom a content is in the shares. What was only seen to have moved into one may be for
-    /// fewer by that, and for nobody more: it was not read there.
+    /// Returns the readers of a content. A content whose file was only observed to move into a
+    /// share was not read there. Such a move can restrict its readers but never add any.
     pub(super) fn shared_for(&self, hash: &ContentHash) -> SharedFor {
         let mut restricted = BTreeSet::new();
         for (index, share) in self.shares_of(self.tree.with_content(hash)) {
@@ -88,7 +89,8 @@ impl State {
         nodes.filter_map(|node| Some((node.share, self.shares.get(&node.share)?)))
     }
 
-    /// Files of a directory that are not listed yet since they wait to be hashed, in order.
+    /// Returns the files of a directory that are not listed yet because they wait to be hashed,
+    /// sorted.
     pub(super) fn unread_in(&self, directory: &SharedPath) -> Vec<SharedPath> {
         let waiting = self.queue.left().take(UNREAD_LOOKED_AT_MAX);
         let paths = waiting.filter_map(|slot| self.tree.path(slot));
@@ -98,7 +100,7 @@ impl State {
         found
     }
 
-    /// Some of what is listed after a place, and the place to go on from.
+    /// Returns some listed names after a position, and the position to continue from.
     pub(super) fn listed(&self, after: Option<u32>, limit: usize) -> (Vec<Known>, Option<u32>) {
         let (mut found, mut last) = (Vec::new(), None);
         for slot in self.tree.slots(after) {
@@ -135,8 +137,7 @@ impl State {
             .collect()
     }
 
-    /// Why a name of the shares is left out, or the directory that it lies in, in each share where
-    /// it is.
+    /// Returns why a name, or a directory above it, is left out, for each share in which it is.
     pub(super) fn left_out_at(&self, path: &SharedPath) -> Vec<LeftOut> {
         let in_share = |share: &Share| {
             let mut at = share.root;
@@ -151,14 +152,14 @@ impl State {
         self.shares.values().filter_map(in_share).collect()
     }
 
-    /// A name that is left out, as its owner is told of it.
+    /// Returns the report about a left-out name for the owner.
     pub(super) fn left_out(&self, slot: Slot) -> Option<LeftOut> {
         let node = self.tree.get(slot)?;
         let Body::LeftOut(body) = &node.body else {
             return None;
         };
         let share = self.shares.get(&node.share)?;
-        // a name may be left out because it makes no shared path, so its parent's is asked
+        // a name may be left out because it is not a valid shared path, so use its parent's
         let parent = self.tree.path(node.parent)?;
         let last = self.tree.name(slot);
         let name = std::os::unix::ffi::OsStrExt::from_bytes(last);
@@ -194,7 +195,7 @@ impl Share {
         self.own_warning().or(unwatched)
     }
 
-    /// `due`: a walk through it is to begin.
+    /// Returns the share's activity. `due` says whether a walk is about to begin.
     fn state(&self, due: bool, files_left: u64) -> ShareProgress {
         if self.vanished {
             ShareProgress::Vanished
