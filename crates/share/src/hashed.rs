@@ -1,4 +1,4 @@
-//! What becomes of a file when it was hashed, and what it takes to be hashed.
+//! The steps before and after hashing a file.
 
 use std::time::{Duration, Instant};
 
@@ -12,30 +12,30 @@ use super::tree::{Body, FileBody, Slot};
 use super::watch::Cause;
 use p2pfs_types::digest::ContentHash;
 
-/// Names of one content that are searched for other names of a changed file; the rescan finds the
-/// rest.
+/// Maximum names of one content that are searched for other names of a changed file. The rescan
+/// finds the rest.
 const LINKS_LOOKED_AT_MAX: usize = 256;
 
-/// How long a file is left alone at first that is open for writing though its close was reported.
-/// The kernel reports a close some microseconds before it takes the writer off its count, or
-/// milliseconds where its thread has to wait between the two.
+/// First wait for a file that is open for writing although its close was reported. The kernel
+/// reports a close some microseconds before it decrements the writer count, or milliseconds if its
+/// thread has to wait in between.
 const CLOSING_WAIT: Duration = Duration::from_millis(20);
 
 impl State {
-    /// Lets a file be read in this turn; `sure` says that its writer is known to be done.
+    /// Queues a file in the current turn. `sure` says that its writer is known to be done.
     pub(super) fn await_hash(&mut self, slot: Slot, size_bytes: u64, sure: bool, now: Instant) {
         self.await_again(slot, size_bytes, now);
         self.queue.enqueue(slot, size_bytes, sure);
     }
 
-    /// A file that waits to be read, or is being read, is of this turn from now on.
+    /// Moves a file that waits to be read, or is being read, to the current turn.
     pub(super) fn await_again(&mut self, slot: Slot, size_bytes: u64, now: Instant) {
         let large = (size_bytes > PROMISED_MAX_BYTES).then(|| now + LARGE_WAIT);
         self.order.await_file(slot, large);
     }
 
-    /// Lets a file be read that nobody has written lately: after what was just written, where it is
-    /// a walk that met it, or one in a new tree that is too large to wait for.
+    /// Queues a file that was not written lately. Files found by a walk, and files of a new tree
+    /// too large to wait for, go behind the files that were just written.
     pub(super) fn await_at_rest(&mut self, slot: Slot, seen: &Seen, now: Instant) {
         let Identity {
             size_bytes, ctime, ..
@@ -53,14 +53,14 @@ impl State {
         }
     }
 
-    /// Leaves a file alone for a while; nothing waits for it.
+    /// Leaves a file unread for the quiet period. Later turns do not wait for it.
     pub(super) fn rest(&mut self, slot: Slot, size_bytes: u64, now: Instant, why: Rest) {
         self.order.forget_file(slot);
         self.queue.rest(slot, size_bytes, now + self.quiet, why);
     }
 
-    /// Leaves a file alone that was closed and is open for writing: for as long as nobody has
-    /// written to it. What comes later waits for who is about to be done, not for who goes on.
+    /// Leaves a file unread that was closed and is still open for writing, for as long as its last
+    /// write is old. Later turns wait only for a writer that is about to finish.
     pub(super) fn rest_closing(
         &mut self,
         slot: Slot,
@@ -75,15 +75,15 @@ impl State {
         self.queue.rest(slot, size_bytes, now + wait, Rest::Closing);
     }
 
-    /// A file is not to be read any more.
+    /// Cancels reading a file.
     pub(super) fn withdraw(&mut self, slot: Slot) {
         self.order.forget_file(slot);
         self.queue.withdraw(slot);
         self.moved.forget_at(slot);
     }
 
-    /// Takes in how the reading of a file ended; to be called when all that was reported before it
-    /// ended has its turn.
+    /// Applies the result of reading a file. Must be called once every report from before the end
+    /// of the read has its turn.
     pub(super) fn hashed(&mut self, read: Read, now: Instant) {
         let slot = read.held.slot;
         let Some((again, size_bytes)) = self.queue.finish(slot, read.held.number) else {
@@ -121,11 +121,12 @@ impl State {
                 }
                 again.inspect(|cause| self.recheck(slot, *cause));
             }
-            // a chmod after the close, for one: what is unsure is asked for its writers
+            // for example a chmod after the close; if unsure, check for open writers again
             Outcome::Changed if !written_to => {
                 return self.queue.enqueue(slot, size_bytes, closed);
             }
-            // the writer that was met may be who closed it since, and a date have been set after
+            // the writer may have closed the file since, and the time stamp may have been set
+            // afterwards
             Outcome::BeingWritten(_) if reopened => {
                 self.queue.note_closed(slot, now);
                 return self.queue.enqueue(slot, size_bytes, false);
@@ -163,8 +164,9 @@ impl State {
         }
     }
 
-    /// Lists a file with its hash, remembers it, and says so where anything changed. What is
-    /// `doubted` is remembered until something is heard of the file, and no longer than we run.
+    /// Lists a file with its hash, remembers the hash, and announces the file if its entry changed.
+    /// A `doubted` hash is valid only until the next report about the file, and never after a
+    /// restart.
     pub(super) fn list_file(&mut self, slot: Slot, seen: &Seen, hash: ContentHash, doubted: bool) {
         let before = self.entry(slot);
         let version = self.version_of(slot, &seen.identity, &hash, Stamp::now());
@@ -202,7 +204,7 @@ impl State {
             self.tell_put(slot);
         }
         if seen.linked_again {
-            // what the file was under this name, and what it was last under any
+            // the file's former content under this name, and its last content under any name
             let before = old.listed.then_some(old.hash);
             let before = before.into_iter().chain(known.map(|row| row.hash));
             self.recheck_other_names(file.identity, before.chain([hash]));
@@ -210,7 +212,7 @@ impl State {
         self.recheck_private_names(slot, &file.identity);
     }
 
-    /// A name does not show a content any more.
+    /// Records that a name no longer has a content.
     pub(super) fn drop_content(&mut self, slot: Slot, hash: &ContentHash) {
         self.tree.drop_content(slot, hash);
         if self.tree.with_content(hash).next().is_none() {
@@ -218,8 +220,8 @@ impl State {
         }
     }
 
-    /// Others may read a file by names that were left out now, or by this one not any more, where
-    /// it has such names.
+    /// Rechecks the names of a file that were left out as private, and this name if there are any.
+    /// A change of the mode may make the others readable, or this one private.
     fn recheck_private_names(&mut self, slot: Slot, identity: &Identity) {
         let left_out = self.tree.private_names(identity.dev, identity.ino);
         let mut doubtful: Vec<Slot> = left_out.take(LINKS_LOOKED_AT_MAX).collect();
@@ -231,7 +233,7 @@ impl State {
         }
     }
 
-    /// Other names of a file that had one of these contents.
+    /// Rechecks other names of a file that had one of these contents.
     fn recheck_other_names(
         &mut self,
         identity: Identity,
@@ -244,8 +246,8 @@ impl State {
         }
     }
 
-    /// The kernel reports a change under the one name that it was made by: other names of the same
-    /// file, which had this content, must be looked at where they are thought to be otherwise.
+    /// Rechecks other names of a file that had this content and whose identity differs. The kernel
+    /// reports a change only under the name through which it was made.
     pub(super) fn recheck_links(&mut self, identity: Identity, hash: &ContentHash) {
         let others = self.tree.with_content(hash).take(LINKS_LOOKED_AT_MAX);
         let stale = others.filter(|slot| {
@@ -259,9 +261,9 @@ impl State {
         }
     }
 
-    /// min(mtime, when this version was first seen). A version is its bytes and its mtime, under
-    /// this name or another that the same file had. What was seen by a clock that has been set
-    /// back since is seen `now`.
+    /// Returns min(mtime, when this version was first seen). A version is its bytes and its mtime,
+    /// under this name or another name of the same file. If the clock was set back since, the time
+    /// of a first sight in the future is `now`.
     pub(super) fn version_of(
         &self,
         slot: Slot,
@@ -281,7 +283,8 @@ impl State {
         seen.seen_at(now)
     }
 
-    /// The bytes of a content were found changed: every entry with it goes until it was read again.
+    /// Withdraws every entry with a content whose bytes were found changed. The files are read
+    /// again.
     pub(super) fn suspect(&mut self, hash: &ContentHash) {
         self.order.step();
         self.moved.forget(hash);
@@ -296,7 +299,8 @@ impl State {
         }
     }
 
-    /// Files at rest long enough are read. Where nobody would have told us of a writer, we ask.
+    /// Queues the files that rested long enough. In a directory without a watch, open writers are
+    /// looked for first.
     pub(super) fn wake_rested(&mut self, now: Instant) {
         for (slot, size_bytes) in self.queue.rested(now) {
             let Some(node) = self.tree.get(slot) else {

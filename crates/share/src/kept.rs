@@ -1,9 +1,9 @@
-//! The bytes of small files that were just written, kept for a while after they were replaced.
+//! Contents of small files that were just written, kept for a while after they were replaced.
 //!
-//! What points to other things is small, is replaced often, and is read elsewhere at that moment: a
-//! git reference, an index, a list of packages. Its old version is gone from the disk with the
-//! rename that replaces it, while other nodes still list it. So what is hashed whole in memory
-//! stays there, the least recently written going first.
+//! Files that point to others are small, are replaced often, and are read by other nodes at that
+//! moment: a git reference, an index, a list of packages. The rename that replaces one removes its
+//! old version from the disk while other nodes still list it. So a file that is hashed whole in
+//! memory stays there. The least recently written content is evicted first.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -15,20 +15,20 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use p2pfs_types::digest::ContentHash;
 
-/// All bytes together.
+/// Maximum bytes of all contents together.
 pub(super) const KEPT_BUDGET_BYTES: usize = 16 << 20;
-/// For how long a version is given that no name shows any more: as long as a reader may wait.
+/// How long a content is served after no name has it: as long as a reader may wait.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(60);
-/// What an entry costs beside its bytes; so many empty files fit no more than that.
+/// Overhead of one entry, which bounds the number of empty files.
 const ENTRY_BYTES: usize = 128;
 
 struct Entry {
     bytes: Arc<[u8]>,
-    /// Since when no name shows it.
+    /// When the last name with this content went away.
     gone: Option<Instant>,
 }
 
-/// The bytes by their hash.
+/// Contents by hash.
 pub(super) struct Kept {
     entries: LruCache<ContentHash, Entry>,
     total_bytes: usize,
@@ -42,7 +42,7 @@ impl Kept {
         }
     }
 
-    /// Keeps what a name shows from now on.
+    /// Keeps a content that a name has from now on.
     pub(super) fn put(&mut self, hash: ContentHash, bytes: Arc<[u8]>) {
         self.forget(&hash);
         self.total_bytes += bytes.len() + ENTRY_BYTES;
@@ -55,27 +55,27 @@ impl Kept {
         }
     }
 
-    /// A name shows it, or none does any more.
+    /// Records whether a name has the content.
     pub(super) fn note_shown(&mut self, hash: &ContentHash, shown: bool, now: Instant) {
         if let Some(entry) = self.entries.peek_mut(hash) {
             entry.gone = (!shown).then_some(now);
         }
     }
 
-    /// Others may not have it any more.
+    /// Discards a content that other nodes may no longer read.
     pub(super) fn forget(&mut self, hash: &ContentHash) {
         if let Some(entry) = self.entries.pop(hash) {
             self.total_bytes -= entry.bytes.len() + ENTRY_BYTES;
         }
     }
 
-    /// Forgets everything: a share, or a directory of one, is offered no more.
+    /// Discards everything, because a share or a directory of one is no longer shared.
     pub(super) fn clear(&mut self) {
         self.entries.clear();
         self.total_bytes = 0;
     }
 
-    /// The bytes, where they are still given.
+    /// Returns a content if it is still served.
     pub(super) fn get(&mut self, hash: &ContentHash, now: Instant) -> Option<Arc<[u8]>> {
         let entry = self.entries.peek(hash)?;
         if entry.gone.is_some_and(|since| now - since >= KEPT_FOR) {
@@ -86,7 +86,7 @@ impl Kept {
     }
 }
 
-/// A file in memory, which is served as one on the disk is.
+/// Creates an in-memory file with these bytes. It is served like a file on the disk.
 pub(super) fn in_memory(bytes: &[u8]) -> io::Result<File> {
     let file = memfd_create("p2pfs-kept", MemfdFlags::CLOEXEC)?;
     let mut file = File::from(file);

@@ -1,14 +1,14 @@
-//! Symbolic links that are left out since they lead out of their share or back to themselves: which
-//! they are, and when to follow them again. What such a link goes through may be another link, and
-//! nothing is reported of the one when the other changes.
+//! Symbolic links that are left out because they leave their share or lead back to themselves, and
+//! when to follow them again. Such a link may lead through another link, and the kernel reports
+//! nothing about the first when the second changes.
 
 use std::collections::BTreeSet;
 
 use super::left_out::LeftOutWhy;
 use super::tree::{Body, Slot};
 
-/// How many are followed again after a change, which takes some 10 ms; the others are when the
-/// share is next walked.
+/// Maximum links that are followed again after a change, which takes some 10 ms. The others are
+/// followed during the next walk of the share.
 const FOLLOWED_AGAIN_MAX: usize = 1024;
 
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub(super) struct LeftLinks {
 }
 
 impl LeftLinks {
-    /// A name came into the tree, or is about to leave it.
+    /// Records that a name was added to the tree, or is about to be removed from it.
     pub(super) fn note(&mut self, slot: Slot, body: &Body, comes: bool) {
         let is_left_out = match body {
             Body::Symlink => false,
@@ -37,12 +37,12 @@ impl LeftLinks {
         }
     }
 
-    /// A link leads elsewhere than it did, or nowhere.
+    /// Records that a link was removed or has a new target.
     pub(super) fn note_change(&mut self) {
         self.is_due = true;
     }
 
-    /// Those to follow again: none unless a link changed since the last call.
+    /// Returns the links to follow again: none unless a link changed since the last call.
     pub(super) fn take_due(&mut self) -> Vec<Slot> {
         if std::mem::take(&mut self.is_due) {
             self.slots

@@ -1,24 +1,25 @@
-//! What is not shared, why, and what its owner can do about it.
+//! Names that are not shared, the reasons, and the remedies for their owner.
 
 use std::path::PathBuf;
 
 use super::exclude::ExcludedBy;
 
-/// How many left-out names a status lists; the rest are only counted.
+/// Maximum left-out names listed in a status. The rest are only counted.
 pub const LEFT_OUT_LIST_MAX: usize = 100;
 
-/// The largest file that is shared: its proofs take a thousandth of it on the disk, as much as all
-/// outboards may by default. A sparse file costs nothing to make, and could ask for any amount.
+/// Size of the largest file that is shared. Its outboard takes a thousandth of it on the disk,
+/// which then equals the default budget of all outboards. A sparse file costs nothing to create and
+/// could otherwise demand any amount.
 pub const FILE_MAX_BYTES: u64 = 1 << 40;
 
 /// A name that is not shared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
-    /// The absolute path.
+    /// Absolute path.
     pub path: PathBuf,
-    /// Why it is left out.
+    /// Reason.
     pub why: LeftOutWhy,
-    /// What its owner can do, as one line; empty where nothing helps.
+    /// Remedy for the owner as one line; empty if there is none.
     pub remedy: String,
 }
 
@@ -43,32 +44,32 @@ pub enum LeftOutWhy {
     /// A symbolic link that leads to itself, or a directory that contains itself.
     #[error("it leads back to itself")]
     Loop,
-    /// A name of more than 255 bytes, as a disk may have that counts letters, or a path beyond
-    /// [`p2pfs_types::path::PATH_MAX_BYTES`], from the share on.
+    /// A name of more than 255 bytes, possible on a filesystem that counts letters, or a path from
+    /// the share on that exceeds [`p2pfs_types::path::PATH_MAX_BYTES`].
     #[error("its name is longer than 255 bytes, or its path than 4095")]
     TooLong,
-    /// A path beyond [`p2pfs_proto::wire::native::record::PATH_MAX_DEPTH`].
+    /// A path deeper than [`p2pfs_proto::wire::native::record::PATH_MAX_DEPTH`].
     #[error("it is below more than 255 directories")]
     TooDeep,
     /// [`p2pfs_types::path::HIDDEN_ROOT`], at the top of the share.
     #[error("it has the name of what the mount itself adds")]
     Hidden,
-    /// A file beyond [`FILE_MAX_BYTES`].
+    /// A file larger than [`FILE_MAX_BYTES`].
     #[error("it is larger than 1 TiB")]
     TooLarge,
-    /// A mount of p2pfs, or a directory of the node's own.
+    /// A mount of p2pfs, or a directory with the node's own state.
     #[error("it is a mount of p2pfs or this node's own state")]
     OwnMount,
     /// The name [`p2pfs_types::path::ARRIVING`], outside of an inbox.
     #[error("it has the name of what is still on its way into an inbox")]
     Arriving,
-    /// A pattern of the share, or of all shares by default, keeps it back.
+    /// A pattern of the share, or a default pattern of all shares, excludes it.
     #[error("a pattern excludes it")]
     Excluded,
 }
 
 impl LeftOut {
-    /// What its owner is told of it.
+    /// Returns the warning for the owner.
     pub(super) fn warning(&self) -> String {
         let between = if self.remedy.is_empty() { "" } else { "; " };
         format!("left out: {}{between}{}", self.why, self.remedy)
@@ -76,7 +77,7 @@ impl LeftOut {
 }
 
 impl LeftOutWhy {
-    /// What the owner of `path` can do.
+    /// Returns the remedy for the owner of `path`.
     pub(super) fn remedy(self, path: &std::path::Path, directory: bool) -> String {
         match self {
             Self::Private => {
@@ -93,23 +94,23 @@ impl LeftOutWhy {
             Self::TooDeep => "move it further up".to_owned(),
             Self::Hidden | Self::Arriving => "rename it".to_owned(),
             Self::TooLarge => "split it".to_owned(),
-            // which pattern is known to the share
+            // the share knows the pattern and adds the remedy
             Self::Special | Self::Loop | Self::OwnMount | Self::Excluded => String::new(),
         }
     }
 
-    /// Whether its owner is told at once; the common, intended case is only listed.
+    /// Returns whether the owner is warned at once. The common, intended cases are only listed.
     pub(super) const fn warns(self) -> bool {
         !matches!(self, Self::Private | Self::Excluded)
     }
 }
 
-/// By which pattern, and how the name is shared all the same.
+/// Returns the excluding pattern and, for a default one, how to share the name anyway.
 pub(super) fn remedy_of_excluded(by: &ExcludedBy) -> String {
     let ExcludedBy { pattern, default } = by;
     match default {
         true => {
-            // of these patterns, all of ASCII, Rust's text in quotes is TOML's
+            // these patterns are ASCII, for which Rust's quoted form is also TOML's
             let but = format!("!{pattern}");
             format!("{pattern}, by default; exclude = [{but:?}] shares it")
         }
@@ -117,9 +118,8 @@ pub(super) fn remedy_of_excluded(by: &ExcludedBy) -> String {
     }
 }
 
-/// The path as a word of a shell that stands for it and nothing else, where it can be shown and
-/// pasted: a name may be chosen by whoever wants its remedy to run something. A name with letters
-/// that a terminal would not show as they are has no such word.
+/// Returns the path as one literal shell word, or `None` if a terminal would not show all of its
+/// characters as they are. A malicious user may choose a name so that its remedy runs a command.
 fn pasteable(path: &std::path::Path) -> Option<String> {
     let text = path.to_str()?;
     let is_plain = |letter: char| letter.is_ascii_graphic() || letter == ' ';

@@ -1,4 +1,4 @@
-//! What becomes of a name when it was looked at.
+//! How the result of checking a name changes the state.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::state::{Recheck, State};
 use super::tree::{Body, DirectoryBody, FileBody, LeftOutBody, Slot, SymlinkBody};
 use super::watch::Cause;
 
-/// What a look at a name found.
+/// Result of checking a name.
 #[derive(Clone, Debug)]
 pub(super) enum Found {
     Nothing,
@@ -26,7 +26,7 @@ impl Found {
         matches!(self, Self::Nothing)
     }
 
-    /// (dev, ino) of what is there, where it was looked at.
+    /// Returns (dev, ino) of the name, if it exists and was checked.
     pub(super) fn inode(&self) -> Option<(u64, u64)> {
         let identity = match self {
             Self::LeftOut(body) => body.identity,
@@ -35,7 +35,7 @@ impl Found {
         Some((identity.dev, identity.ino)).filter(|inode| *inode != (0, 0))
     }
 
-    /// What is there and is listed, or may be.
+    /// Returns the identity of a name that is listed or may be.
     fn identity(&self) -> Identity {
         match self {
             Self::File(seen) | Self::Directory(seen) | Self::Symlink(seen, _) => seen.identity,
@@ -51,7 +51,8 @@ impl std::fmt::Debug for LeftOutBody {
 }
 
 impl State {
-    /// Takes in what a look at `name` found. Gives the directory that must be read because of it.
+    /// Applies the result of checking `name`. Returns the directory that must be read because of
+    /// it.
     pub(super) fn observe(
         &mut self,
         parent: Slot,
@@ -106,7 +107,8 @@ impl State {
         let slot = self.tree.insert(parent, name, body);
         self.count(slot, 1);
         self.warn_of_left_out(slot);
-        // who may not read it by this name may not by the others, which are told of nothing
+        // nodes that may not read it by this name may not by the others, for which nothing is
+        // reported
         if let Some((dev, ino)) = private
             && let Some(row) = self.ledger.get(dev, ino)
         {
@@ -114,7 +116,7 @@ impl State {
         }
     }
 
-    /// Nobody is given any more what was written at or below a name, where it was kept.
+    /// Discards the kept contents that were written at or below a name.
     fn give_back(&mut self, slot: Slot) {
         match self.tree.file(slot) {
             Some(file) => self.kept.forget(&file.hash),
@@ -122,7 +124,8 @@ impl State {
         }
     }
 
-    /// The name's place as a file; a file that could not be read stays left out until it can.
+    /// Returns the slot of the name as a file. A file that could not be read stays left out until
+    /// it can be.
     fn slot_for_file(
         &mut self,
         parent: Slot,
@@ -152,8 +155,8 @@ impl State {
                 // the clock was set back
                 self.list_file(slot, seen, file.hash, self.is_doubted(seen));
             }
-            // written again within a tick of the clock, or through a mapping that dates nothing:
-            // the hash was in doubt, and now we know
+            // Written again within a clock tick, or through a mapping that changes no time stamp.
+            // The hash was in doubt, and the close allows a final one.
             let verify = self.queue.why_resting(slot) == Some(Rest::Verify);
             if cause == Cause::Closed && (verify || self.is_doubted(seen)) {
                 self.await_hash(slot, seen.identity.size_bytes, true, now);
@@ -167,7 +170,7 @@ impl State {
             self.withdraw(slot);
             self.list_file(slot, seen, row.hash, row.doubted);
             if row.doubted {
-                // as the name is by which it was read
+                // the row's hash is in doubt, as under the name by which it was read
                 self.rest(slot, seen.identity.size_bytes, now, Rest::Verify);
             }
             return;
@@ -178,8 +181,8 @@ impl State {
         self.schedule(slot, seen, cause, now);
     }
 
-    /// A file that was read under another name: until it is read under this one, it is served as
-    /// what it was, which is checked.
+    /// Records that a file was hashed under another name. Until it is hashed under this one, it is
+    /// served as its former content, which is verified on each read.
     fn note_moved(&mut self, slot: Slot, seen: &Identity) {
         if let Some(row) = self.ledger.get(seen.dev, seen.ino)
             && row.identity.same_but_ctime(seen)
@@ -189,7 +192,7 @@ impl State {
         }
     }
 
-    /// Whether the file was hashed while it may have been written to.
+    /// Returns whether the file was hashed while it may have been written to.
     fn is_doubted(&self, seen: &Seen) -> bool {
         let Identity { dev, ino, .. } = seen.identity;
         self.ledger.get(dev, ino).is_some_and(|row| row.doubted)
@@ -197,20 +200,20 @@ impl State {
 
     fn schedule(&mut self, slot: Slot, seen: &Seen, cause: Cause, now: Instant) {
         let recent = is_recent(seen.identity.mtime, Stamp::now(), self.quiet);
-        // setting the mtime alone is reported as a write, but a write would have dated it now
+        // setting only the mtime is reported as a write, but a write would have set it to now
         let cause = if cause == Cause::Modified && !recent {
             Cause::Walk
         } else {
             cause
         };
         if cause == Cause::Created {
-            // what was closed under this name is another file
+            // the file closed under this name was a different one
             self.queue.forget_closed(slot);
         }
         let size_bytes = seen.identity.size_bytes;
         if self.queue.note_change(slot, cause) {
             if cause > Cause::Walk {
-                // what is read now may be what was written in this turn
+                // the running read may return bytes written in this turn
                 self.await_again(slot, size_bytes, now);
             }
             return;
@@ -220,7 +223,7 @@ impl State {
                 self.queue.note_closed(slot, now);
                 self.await_hash(slot, size_bytes, true, now);
             }
-            // a close that waits does so no longer for that
+            // after another write, later turns no longer wait for the earlier close
             Cause::Modified if self.queue.is_closed(slot) => {
                 self.order.forget_file(slot);
                 if self.queue.stage(slot).is_none() {
@@ -282,13 +285,13 @@ impl State {
             self.replace_directory(slot, dev, ino);
         }
         self.list_directory(slot, seen.identity.mtime);
-        // one made anew may get the number of the inode that was deleted, but not its watch
+        // a new directory may get the inode number of a deleted one, but not its watch
         let unwatched = self.tree.directory(slot).is_some_and(|d| d.watch.is_none());
         (replaced || unwatched).then_some(slot)
     }
 
-    /// Has a directory that was left out as a loop looked at again once none above it is the same:
-    /// what was above it when it was found had been moved already, and was yet to be looked at.
+    /// Rechecks directories left out as loops once no directory above them is the same. When such a
+    /// loop was found, the directory above had already been moved away but was not checked yet.
     pub(super) fn recheck_loops(&mut self) {
         for slot in std::mem::take(&mut self.loops) {
             let Some(node) = self.tree.get(slot) else {
@@ -313,15 +316,15 @@ impl State {
         }
     }
 
-    /// Has links that were left out for where they lead followed again where another link went or
-    /// leads elsewhere now: they may have led through it.
+    /// Rechecks links left out because of their targets, if another link was removed or changed its
+    /// target. They may have led through that link.
     pub(super) fn recheck_left_links(&mut self) {
         for slot in self.left_links.take_due() {
             self.recheck(slot, Cause::Closed);
         }
     }
 
-    /// Whether a name is left out since it leads back to itself.
+    /// Returns whether a name is left out because it leads back to itself.
     pub(super) fn is_loop(&self, slot: Slot) -> bool {
         let body = self.tree.get(slot).map(|node| &node.body);
         matches!(body, Some(Body::LeftOut(body)) if body.why == LeftOutWhy::Loop)
@@ -339,7 +342,7 @@ impl State {
         )
     }
 
-    /// Lists a directory, or its new modification time.
+    /// Lists a directory, or updates its modification time.
     pub(super) fn list_directory(&mut self, slot: Slot, mtime: Stamp) {
         let Some(directory) = self.tree.directory_mut(slot) else {
             return;
@@ -387,7 +390,7 @@ impl State {
         self.tell_put(slot);
     }
 
-    /// A directory that was left out as unreadable is one again; gives its number.
+    /// Restores a directory that was left out as unreadable. Returns its number.
     pub(super) fn become_directory(&mut self, slot: Slot, seen: &Seen) -> Option<u32> {
         self.unlist(slot);
         let (dev, ino) = (seen.identity.dev, seen.identity.ino);
@@ -401,7 +404,7 @@ impl State {
         Some(body.number)
     }
 
-    /// A name that could not be read is left out until it can.
+    /// Leaves out a name that could not be read, until it can be read.
     pub(super) fn become_unreadable(&mut self, slot: Slot, identity: Identity, directory: bool) {
         let Some(parent) = self.tree.get(slot).map(|n| n.parent) else {
             return;
@@ -415,7 +418,7 @@ impl State {
         self.leave_out(parent, &name, Some(slot), body);
     }
 
-    /// Asks the scanner to look at a name.
+    /// Queues a name for a check by the scanner.
     pub(super) fn recheck(&mut self, slot: Slot, cause: Cause) {
         if let Some(node) = self.tree.get(slot) {
             let (directory, name) = (node.parent, self.tree.name(slot).into());
@@ -428,9 +431,9 @@ impl State {
     }
 }
 
-/// Whether what is remembered under the number of a file is of this one. Another may have had the
-/// number, and look alike: what its name is listed as says more, and where numbers are made up
-/// nothing else counts.
+/// Returns whether a remembered row belongs to this file. Another file may have had the same inode
+/// number and look alike. The listed hash of the name is stronger evidence. On a filesystem that
+/// invents inode numbers, it is the only evidence.
 fn is_of(row: &Row, seen: &Seen, listed: Option<&FileBody>) -> bool {
     let dated = |identity: &Identity| (identity.size_bytes, identity.mtime);
     let unchanged = listed.filter(|file| dated(&file.identity) == dated(&seen.identity));

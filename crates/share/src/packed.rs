@@ -1,7 +1,7 @@
-//! A file of the tree in 68 bytes: there is one for each name that is shared.
+//! The packed form of a file in the tree: 68 bytes for each shared name.
 //!
-//! Owns how it is kept. What does not fit (a date before 1970, a size of petabytes, the 256th
-//! disk) is kept whole beside it.
+//! An identity that does not fit (a date before 1970, a size of petabytes, the 256th disk) is
+//! stored unpacked beside it.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,14 @@ use p2pfs_proto::wire::native::record::Timestamp;
 use p2pfs_types::digest::ContentHash;
 
 const SIZE_BYTES: usize = 6;
-/// The device of a file that is kept whole.
+/// Device number of a file whose identity is stored unpacked.
 const WHOLE: u8 = u8::MAX;
 
-/// A regular file. Until it is listed, all but `listed` means nothing. Its version time is in the
-/// tree where it is not its mtime. The tree keeps it packed.
+/// A regular file. Until it is listed, only `listed` is meaningful. The tree stores it packed, and
+/// stores its version time separately if that differs from its mtime.
 #[derive(Clone, Copy)]
 pub(super) struct FileBody {
-    /// Of the version that is listed.
+    /// Identity of the listed version.
     pub(super) identity: Identity,
     pub(super) hash: ContentHash,
     pub(super) executable: bool,
@@ -25,7 +25,7 @@ pub(super) struct FileBody {
 }
 
 impl FileBody {
-    /// A file that waits to be hashed.
+    /// Returns a file that waits to be hashed.
     pub(super) fn unlisted() -> Self {
         Self {
             identity: Identity::default(),
@@ -36,7 +36,7 @@ impl FileBody {
     }
 }
 
-/// What [`Packing`] makes a [`FileBody`] of.
+/// A [`FileBody`] as packed by [`Packing`].
 #[repr(C, packed(4))]
 #[derive(Clone, Copy)]
 pub(super) struct PackedFile {
@@ -45,14 +45,14 @@ pub(super) struct PackedFile {
     ctime: u64,
     hash: [u8; 32],
     size_bytes: [u8; SIZE_BYTES],
-    /// By its number among those that were met.
+    /// Index in [`Packing`]'s list of devices.
     device: u8,
     executable: bool,
     pub(super) listed: bool,
 }
 
 impl PackedFile {
-    /// A file that waits to be hashed.
+    /// Returns a file that waits to be hashed.
     pub(super) const fn unlisted() -> Self {
         Self {
             ino: 0,
@@ -67,11 +67,11 @@ impl PackedFile {
     }
 }
 
-/// What packed files have in common.
+/// Data shared by all packed files.
 #[derive(Default)]
 pub(super) struct Packing {
     devices: Vec<u64>,
-    /// What of a file does not fit, by its place in the tree.
+    /// Identities that do not fit the packed form, by slot number.
     whole: BTreeMap<u32, Identity>,
 }
 
@@ -101,7 +101,7 @@ impl Packing {
         }
     }
 
-    /// Whose file it is that is kept packed.
+    /// Returns the identity of a packed file.
     pub(super) fn identity(&self, place: u32, file: &PackedFile) -> Identity {
         let Some(dev) = self.devices.get(usize::from(file.device)) else {
             return self.whole.get(&place).copied().unwrap_or_default();
@@ -116,7 +116,7 @@ impl Packing {
         }
     }
 
-    /// A place stands for no file any more.
+    /// Forgets a slot that no longer stands for a file.
     pub(super) fn forget(&mut self, place: u32) {
         self.whole.remove(&place);
     }

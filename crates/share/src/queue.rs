@@ -1,8 +1,8 @@
-//! Which files wait to be hashed, and which first: those just closed, in the order in which they
-//! came, before those that a walk found, the oldest change first, and the large ones last.
+//! The queue of files that wait to be hashed. Files that were just closed go first, in order of
+//! arrival. Files found by a walk follow, oldest change first. Large files go last.
 //!
-//! There is at most one ticket a file, so the queue is as long as the share has files, and what is
-//! hashed at a time is the number of threads.
+//! There is at most one ticket per file, so the queue is at most as long as the number of shared
+//! files. The number of hasher threads limits how many files are hashed at a time.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -14,28 +14,28 @@ use super::identity::Stamp;
 use super::tree::Slot;
 use super::watch::Cause;
 
-/// The largest file that is promised to be listed within 2 s (p2pfs(7)): larger ones never take
-/// every thread.
+/// Size of the largest file that must be listed within 2 s (p2pfs(7)). Larger files never occupy
+/// all threads.
 pub(super) const PROMISED_MAX_BYTES: u64 = 64 << 20;
 
-/// Room for files that is kept while none waits: a first walk needs room for very many.
+/// Capacity of the maps that is kept while they are empty. A first walk grows them far beyond that.
 const ROOM_KEPT: usize = 1 << 10;
 
-/// Where a file is on its way to a hash.
+/// Stage of a file on its way to a hash.
 pub(super) enum Stage {
-    /// It must be left alone until then.
+    /// The file must not be read before `until`.
     Resting {
         until: Instant,
         size_bytes: u64,
         why: Rest,
     },
-    /// It may be read. `sure` says that its writer is known to be done or at rest.
+    /// The file may be read. `sure` says that its writer is known to be done or at rest.
     Queued {
         key: Key,
         size_bytes: u64,
         sure: bool,
     },
-    /// It is being read; `again` is what was noticed since.
+    /// The file is being read. `again` is the cause of the changes noticed since.
     Hashing {
         number: u64,
         size_bytes: u64,
@@ -44,19 +44,19 @@ pub(super) enum Stage {
     },
 }
 
-/// Why a file is left alone.
+/// Why a file is not read yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rest {
-    /// It was written to, or somebody has it open for writing.
+    /// It was written to, or a process has it open for writing.
     Written,
-    /// Its close was reported, and yet it is open for writing and was written to lately: who closed
-    /// it may be about to be done with that, or another may have it open.
+    /// Its close was reported, but it is still open for writing and was written to recently. Either
+    /// the kernel has not finished the close, or another process has it open.
     Closing,
-    /// It is listed and only to be hashed once more, because its hash was racy.
+    /// It is listed and only hashed again because its hash was racy.
     Verify,
 }
 
-/// What is read first: by lane, then by when it came or changed, or by size where it is large.
+/// Sort key of the queue: the lane, then the time of arrival or change (for large files the size).
 pub(super) type Key = (Lane, i64, Slot);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,13 +68,13 @@ pub(super) enum Lane {
 
 /// A file to hash now.
 pub(super) struct Taken {
-    /// By a writer that was noticed, not found by a walk.
+    /// Whether a writer was noticed; false if a walk found the file.
     pub(super) just_written: bool,
     pub(super) held: Held,
     pub(super) size_bytes: u64,
-    /// It was at rest, and no close was reported since it was written to.
+    /// Whether it was at rest and no close was reported since its last write.
     pub(super) unclosed: bool,
-    /// Since when a close of it waits for others who write to it.
+    /// Since when a close of it waits for other writers.
     pub(super) closed_at: Option<Instant>,
     pub(super) cancel: Arc<AtomicBool>,
 }
@@ -84,17 +84,17 @@ pub(super) struct HashQueue {
     stages: HashMap<Slot, Stage>,
     queued: BTreeSet<Key>,
     resting: BTreeSet<(Instant, Slot)>,
-    /// Files that are listed and only read once more.
+    /// Files that are listed and only read again.
     verifying: HashSet<Slot>,
-    /// Files to be read that nobody was seen closing.
+    /// Queued files for which no close was seen.
     unclosed: HashSet<Slot>,
-    /// Since when a close waits that was reported, of files that others write to.
+    /// When a close was first reported, for files that other processes still write to.
     closed: HashMap<Slot, Instant>,
     numbers: u64,
 }
 
 impl Stage {
-    /// The length of the file, as it was seen last.
+    /// Returns the size of the file as last seen.
     pub(super) fn size_bytes(&self) -> u64 {
         match self {
             Self::Resting { size_bytes, .. }
@@ -109,7 +109,7 @@ impl HashQueue {
         self.stages.get(&slot)
     }
 
-    /// Why a file is left alone, where it is.
+    /// Returns why a file rests, if it does.
     pub(super) fn why_resting(&self, slot: Slot) -> Option<Rest> {
         match self.stages.get(&slot) {
             Some(Stage::Resting { why, .. }) => Some(*why),
@@ -117,25 +117,25 @@ impl HashQueue {
         }
     }
 
-    /// Lets a file be read that was just written.
+    /// Queues a file that was just written.
     pub(super) fn enqueue(&mut self, slot: Slot, size_bytes: u64, sure: bool) {
         self.numbers += 1;
         let at = self.numbers.cast_signed();
         self.insert(Lane::JustWritten, at, slot, size_bytes, sure);
     }
 
-    /// Lets a file be read once more that is listed.
+    /// Queues a listed file to be read again.
     pub(super) fn enqueue_verify(&mut self, slot: Slot, size_bytes: u64, sure: bool) {
         self.enqueue(slot, size_bytes, sure);
         self.verifying.insert(slot);
     }
 
-    /// Of a file that was just enqueued: nobody was seen closing it.
+    /// Marks a file that was just queued: no close of it was seen.
     pub(super) fn note_unclosed(&mut self, slot: Slot) {
         self.unclosed.insert(slot);
     }
 
-    /// Lets a file be read that a walk found, and that changed at `changed`.
+    /// Queues a file that a walk found and that changed at `changed`.
     pub(super) fn enqueue_found(&mut self, slot: Slot, size_bytes: u64, changed: Stamp) {
         let at = changed.total_nanoseconds();
         let at = at.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
@@ -158,7 +158,7 @@ impl HashQueue {
         self.stages.insert(slot, stage);
     }
 
-    /// Leaves the file alone for a while.
+    /// Leaves the file unread until `until`.
     pub(super) fn rest(&mut self, slot: Slot, size_bytes: u64, until: Instant, why: Rest) {
         self.take_out(slot);
         self.resting.insert((until, slot));
@@ -173,22 +173,22 @@ impl HashQueue {
         self.stages.insert(slot, stage);
     }
 
-    /// A close of the file waits, from now on unless one does already.
+    /// Records that a close of the file waits. Keeps the time of an earlier close.
     pub(super) fn note_closed(&mut self, slot: Slot, now: Instant) {
         self.closed.entry(slot).or_insert(now);
     }
 
-    /// Whether a close of the file waits.
+    /// Returns whether a close of the file waits.
     pub(super) fn is_closed(&self, slot: Slot) -> bool {
         self.closed.contains_key(&slot)
     }
 
-    /// No close of the file waits any more: it was read.
+    /// Forgets the waiting close of a file because it was read.
     pub(super) fn forget_closed(&mut self, slot: Slot) {
         self.closed.remove(&slot);
     }
 
-    /// Takes the file out, wherever it is; a hashing that goes on counts for nothing.
+    /// Removes the file from any stage. The result of a running read is ignored.
     pub(super) fn withdraw(&mut self, slot: Slot) {
         self.closed.remove(&slot);
         self.take_out(slot);
@@ -209,8 +209,8 @@ impl HashQueue {
         }
     }
 
-    /// Notes that something happened to a file while it is being read, so that it is not listed as
-    /// it is; one that is written to need not be read to its end. Says whether it is being read.
+    /// Records a change of a file that is being read, so that the result of the read is not final.
+    /// A write also cancels the read. Returns whether the file is being read.
     pub(super) fn note_change(&mut self, slot: Slot, cause: Cause) -> bool {
         let Some(Stage::Hashing { cancel, again, .. }) = self.stages.get_mut(&slot) else {
             return false;
@@ -223,8 +223,8 @@ impl HashQueue {
         true
     }
 
-    /// The next file to read: nothing over [`PROMISED_MAX_BYTES`] where `prompt_only`, and
-    /// nothing where it is over `size_max_bytes`.
+    /// Returns the next file to read. If `prompt_only`, skips the files over
+    /// [`PROMISED_MAX_BYTES`]. Returns `None` if the file is larger than `size_max_bytes`.
     pub(super) fn take(&mut self, prompt_only: bool, size_max_bytes: u64) -> Option<Taken> {
         let key = *self.queued.first()?;
         let Some(Stage::Queued {
@@ -257,8 +257,8 @@ impl HashQueue {
         })
     }
 
-    /// The reading `number` has ended. None where it counts for nothing any more, else what was
-    /// noticed meanwhile, and the size that it was thought to have.
+    /// Ends the read `number` of a file. Returns the cause of the changes noticed meanwhile and the
+    /// size expected at its start, or `None` if the result must be ignored.
     pub(super) fn finish(&mut self, slot: Slot, number: u64) -> Option<(Option<Cause>, u64)> {
         match self.stages.get(&slot) {
             Some(Stage::Hashing {
@@ -281,7 +281,7 @@ impl HashQueue {
         }
     }
 
-    /// Files whose rest is over; they stay where they are until they are enqueued.
+    /// Returns the files whose rest is over. They keep their stage until they are queued.
     pub(super) fn rested(&self, now: Instant) -> Vec<(Slot, u64)> {
         let over = self.resting.iter().take_while(|(until, _)| *until <= now);
         let sized = |(_, slot): &(Instant, Slot)| match self.stages.get(slot) {
@@ -295,12 +295,13 @@ impl HashQueue {
         self.resting.first().map(|(until, _)| *until)
     }
 
-    /// Files not listed as they are; those only to be verified are.
+    /// Returns the number of files whose current content is not listed yet. Files that are only
+    /// verified are listed.
     pub(super) fn files_left(&self) -> usize {
         self.stages.len() - self.verifying.len()
     }
 
-    /// Those of [`Self::files_left`].
+    /// Returns the files that [`Self::files_left`] counts.
     pub(super) fn left(&self) -> impl Iterator<Item = Slot> + '_ {
         let slots = self.stages.keys().copied();
         slots.filter(|slot| !self.verifying.contains(slot))

@@ -1,9 +1,9 @@
-//! Large files that are hashed round robin: each is read on for a while, then the next, so that one
-//! of any length keeps none of the others waiting for its end.
+//! Hashes large files in turn: a part of each, then a part of the next. So no file, however large,
+//! makes the others wait for its end.
 //!
-//! At most [`UNDER_WAY_MAX`] are under way, and what their outboards take on the disk fits a
-//! budget; where either is used up, the largest makes room for a smaller one and begins anew later.
-//! What goes wrong with one ends that one alone.
+//! At most [`UNDER_WAY_MAX`] files are open at a time, and their outboards on disk fit a budget.
+//! When either is exhausted, the largest file makes room for a smaller one and restarts later. An
+//! error of one file ends only that file.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -18,19 +18,19 @@ use super::part::{Part, Trouble};
 use super::reading::{Job, Opened, Stoppable, called_off, conclude, open_job};
 use super::shared::Shared;
 
-/// Files under way on one thread.
+/// Maximum files in progress on one thread.
 pub(super) const UNDER_WAY_MAX: usize = 16;
-/// What is read of a file in one round: some tenths of a second of a disk.
+/// Bytes read of a file in one round: some tenths of a second of a disk.
 pub(super) const ROUND_BYTES: u64 = 64 << 20;
 
-/// One that is under way.
+/// A file in progress.
 struct Underway {
     job: Job,
     opened: Opened,
     part: Part,
 }
 
-/// The files of one thread, the next first.
+/// Files of one thread, the next one first.
 #[derive(Default)]
 pub(super) struct RoundRobin {
     files: VecDeque<Underway>,
@@ -42,7 +42,7 @@ impl RoundRobin {
         self.files.is_empty()
     }
 
-    /// The largest file that would be taken in now.
+    /// Returns the size of the largest file that would be accepted now.
     pub(super) fn room_for_bytes(&self) -> u64 {
         if self.files.len() < UNDER_WAY_MAX {
             u64::MAX
@@ -56,7 +56,8 @@ impl RoundRobin {
         sizes.max().unwrap_or(0)
     }
 
-    /// Takes a file in, which is the next to be read on; gives those that ended by it, or itself.
+    /// Accepts a file, which is read next. Returns the files that ended because of it, which may be
+    /// the file itself.
     pub(super) fn begin(&mut self, shared: &Shared, job: Job) -> Vec<Read> {
         let mut ended = Vec::new();
         let opened = match open_job(shared, &job) {
@@ -65,7 +66,7 @@ impl RoundRobin {
         };
         let size_bytes = opened.size_bytes();
         if size_bytes > FILE_MAX_BYTES {
-            // it grew since it was looked at
+            // it grew since it was checked
             return vec![Read::of(job.taken.held, Outcome::Elsewhere)];
         }
         if self.files.len() >= UNDER_WAY_MAX {
@@ -78,7 +79,7 @@ impl RoundRobin {
         ended
     }
 
-    /// Begins an outboard; those of larger files make room for it.
+    /// Starts an outboard. Outboards of larger files make room for it.
     fn part(
         &mut self,
         outboards: &Arc<Outboards>,
@@ -98,7 +99,7 @@ impl RoundRobin {
         }
     }
 
-    /// Gives the largest file up, where it is larger than that: it is read again later.
+    /// Abandons the largest file if it is larger than `size_bytes`. It is read again later.
     fn put_back_one_over(&mut self, size_bytes: u64) -> Option<Read> {
         let largest = self.largest_bytes();
         if largest <= size_bytes {
@@ -110,12 +111,12 @@ impl RoundRobin {
         Some(Read::of(given_up.job.taken.held, Outcome::Changed))
     }
 
-    /// Of which share the next file is.
+    /// Returns the share of the next file.
     pub(super) fn next_share(&self) -> Option<u16> {
         self.files.front().map(|file| file.job.share)
     }
 
-    /// Reads the next file on; gives it where that was its end.
+    /// Reads a part of the next file. Returns the file if that was its end.
     pub(super) fn step(&mut self, shared: &Shared, at_work: &AtWork) -> Option<Read> {
         let mut file = self.files.pop_front()?;
         let outcome = match file.read_on(shared, at_work, &mut self.buffer) {

@@ -1,4 +1,4 @@
-//! Looking at the disk: what a name is, and what a directory holds.
+//! Access to the disk: checking a name and reading a directory.
 
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,15 +20,15 @@ use super::tree::{LeftOutBody, Slot};
 use p2pfs_proto::wire::native::record::PATH_MAX_DEPTH;
 use p2pfs_types::path::{ARRIVING, PathError, SharedPath};
 
-/// Names looked at before the next step: new events are never kept waiting by a large directory.
+/// Maximum names checked in one step, so that new events never wait for a large directory.
 pub(super) const BATCH_MAX_NAMES: usize = 1024;
 
-/// Which directory of which share, as it was when the state was asked.
+/// A directory of a share, as of the last look at the state.
 #[derive(Clone)]
 pub(super) struct Place {
     pub(super) index: u16,
     pub(super) slot: Slot,
-    /// Of the directory; none for one that is left out as unreadable.
+    /// Number of the directory; `None` if it is left out as unreadable.
     pub(super) number: Option<u32>,
     pub(super) dir: Arc<Path>,
     pub(super) include_private: bool,
@@ -41,10 +41,10 @@ pub(super) struct OpenPlace {
     pub(super) place: Place,
     share: OwnedFd,
     pub(super) fd: OwnedFd,
-    /// Names in it that are never touched.
+    /// Names in it that are never accessed.
     refused: Vec<Vec<u8>>,
     is_inbox: bool,
-    /// Devices whose files have made-up numbers.
+    /// Devices whose filesystems invent inode numbers.
     making_up: Vec<u64>,
 }
 
@@ -63,18 +63,18 @@ impl OpenPlace {
         })
     }
 
-    /// The path of a name in this directory, where it can have one.
+    /// Returns the path of a name in this directory, or why it cannot have one.
     fn path_of(&self, name: &[u8]) -> Result<SharedPath, LeftOutWhy> {
         match self.place.path.join(name) {
             Ok(path) if path.components().count() > PATH_MAX_DEPTH => Err(LeftOutWhy::TooDeep),
             Ok(path) => Ok(path),
             Err(PathError::Hidden) => Err(LeftOutWhy::Hidden),
-            // what the disk calls it is a name
+            // a name read from the disk is never malformed, so it is too long
             Err(_) => Err(LeftOutWhy::TooLong),
         }
     }
 
-    /// What a name in this directory is now.
+    /// Checks a name in this directory.
     pub(super) fn look(&self, disk: &Looking<'_>, name: &[u8]) -> Found {
         disk.step();
         let beneath = disk.beneath;
@@ -104,7 +104,7 @@ impl OpenPlace {
         let directory = kind == FileType::Directory;
         if name == ARRIVING.as_bytes() {
             return if self.is_inbox {
-                // a file that is still being received into an inbox is not listed
+                // an incomplete file that is being received into an inbox is not listed
                 Found::Nothing
             } else {
                 left_out(LeftOutWhy::Arriving, directory, seen.identity)
@@ -131,7 +131,7 @@ impl OpenPlace {
         }
     }
 
-    /// Looks at names that were in the directory and that it does not seem to list any more.
+    /// Checks names that the state has and that the directory no longer seems to list.
     pub(super) fn look_at_unmet(&self, disk: &Looking<'_>, names: Vec<Box<[u8]>>) -> Looks {
         let looks = names.into_iter().map(|name| {
             let found = self.look(disk, &name);
@@ -144,8 +144,8 @@ impl OpenPlace {
         looks
     }
 
-    /// Makes nothing of what was found by a name that the directory does not list: where letters
-    /// count for the same, what has another name is found by it.
+    /// Sets the result to [`Found::Nothing`] for names that the directory does not list. On a
+    /// case-insensitive filesystem a lookup also finds names that are spelled differently.
     pub(super) fn drop_unlisted(
         &self,
         disk: &Looking<'_>,
@@ -154,7 +154,7 @@ impl OpenPlace {
         if doubtful.is_empty() {
             return;
         }
-        // what cannot be read leaves all as it was found
+        // if reading fails, all results stay as they are
         let Ok(mut entries) = Dir::read_from(&self.fd) else {
             return;
         };
@@ -189,23 +189,23 @@ impl OpenPlace {
     }
 }
 
-/// A directory that is being read, a batch at a time.
+/// A directory that is being read in batches.
 pub(super) struct Walk {
     pub(super) open: OpenPlace,
-    /// Known subdirectories are read too.
+    /// Whether known subdirectories are read too.
     pub(super) full: bool,
-    /// Names met so far; what else the state has is looked at in the end.
+    /// Names found so far. The other names of the state are checked at the end.
     pub(super) met: HashSet<Slot>,
     entries: Dir,
-    /// The turn that waits for it.
+    /// Turn that waits for this directory.
     pub(super) turn: Option<Turn>,
 }
 
-/// Names and what they are.
+/// Names and their results.
 pub(super) type Looks = Vec<(Box<[u8]>, Found)>;
 
 impl Walk {
-    /// Begins to read a directory; with the first names.
+    /// Starts to read a directory and returns the first batch of names.
     pub(super) fn begin(
         disk: &Looking<'_>,
         open: OpenPlace,
@@ -224,10 +224,9 @@ impl Walk {
         Ok((walk, first))
     }
 
-    /// The next names; empty at the end.
+    /// Returns the next batch of names; empty at the end.
     ///
-    /// # Errors
-    /// Reading failed: what was not met may be there all the same.
+    /// # Errors Reading failed. Names that were not read may exist nevertheless.
     pub(super) fn next_batch(&mut self, disk: &Looking<'_>) -> Result<Looks, Errno> {
         let mut looks = Looks::new();
         while looks.len() < BATCH_MAX_NAMES {

@@ -1,4 +1,4 @@
-//! The walk queues: opening, watching and reading one directory after the other.
+//! The walk queues: opening, watching and reading one directory after another.
 
 use std::os::fd::OwnedFd;
 
@@ -14,21 +14,22 @@ use super::scanner::{Scanner, Visit, WalkQueue, place_of};
 use super::walk::{Looks, OpenPlace, Place, Walk};
 use super::watch::{Cause, Unwatched};
 
-/// Steps through new directories before everything else has its turn.
+/// Maximum steps through new directories before all other work has its turn.
 const FRESH_STEPS_MAX: usize = 64;
 
-/// What opening a directory showed.
+/// Result of opening a directory.
 struct Opened {
-    /// What the share's own directory is, where that is to be read.
+    /// Attributes of the share's own directory, if that is to be read.
     share: Option<Seen>,
     open: Result<OpenPlace, Errno>,
-    /// What the directory is, where it was left out until now.
+    /// Attributes of the directory, if it was left out until now.
     seen: Option<Seen>,
 }
 
 impl Opened {
-    /// # Errors
-    /// The share's own directory cannot be opened.
+    /// Opens the directory of `place` beneath its share.
+    ///
+    /// # Errors The share's own directory cannot be opened.
     fn at(disk: &Looking<'_>, place: Place) -> Result<Self, Errno> {
         let share = disk.beneath.open_share(&place.dir)?;
         disk.step();
@@ -51,8 +52,8 @@ fn seen(fd: &OwnedFd) -> Option<Seen> {
 }
 
 impl Scanner {
-    /// Some steps of the walks: all through new directories, which others wait for, up to a bound,
-    /// then one through the others.
+    /// Runs some steps of the walks: up to a bound all through new directories, because later turns
+    /// wait for them, then one through the others.
     pub(super) fn advance(&mut self) {
         for _ in 0..FRESH_STEPS_MAX {
             if self.fresh.walk.is_none() && self.fresh.visits.is_empty() {
@@ -65,7 +66,8 @@ impl Scanner {
         self.scan = self.step(queue, |scanner| &mut scanner.scan);
     }
 
-    /// One step: a batch of names, or the next directory. What was met meanwhile is in `grown`.
+    /// Runs one step: a batch of names, or the next directory. `grown` returns the queue with the
+    /// directories found meanwhile.
     fn step(&mut self, mut queue: WalkQueue, grown: fn(&mut Self) -> &mut WalkQueue) -> WalkQueue {
         if let Some(walk) = queue.walk.take() {
             queue.walk = self.read_on(walk);
@@ -79,7 +81,7 @@ impl Scanner {
                 }
             };
         }
-        // depth first, so that what waits is never much more than one directory's
+        // depth first, so that the queue holds little more than one directory's subdirectories
         let mut met = std::mem::take(&mut grown(self).visits);
         met.append(&mut queue.visits);
         queue.visits = met;
@@ -126,7 +128,8 @@ impl Scanner {
         None
     }
 
-    /// Names that the state has and the walk did not meet are gone, or came while it read.
+    /// Checks the names that the state has and the walk did not find. They are gone, or were
+    /// created during the walk.
     fn look_for_unmet(&mut self, walk: Walk) {
         let Walk { open, met, .. } = walk;
         let place = open.place.clone();
@@ -146,7 +149,7 @@ impl Scanner {
         }
     }
 
-    /// Opens and watches a directory that is to be read, and reads the first of it.
+    /// Opens and watches a directory, and reads its first batch.
     fn begin_walk(&mut self, visit: Visit) -> Option<(Walk, Result<Looks, Errno>)> {
         let mut place = place_of(&self.shared.lock(), visit.slot)?;
         if place.index != visit.index {
@@ -190,7 +193,8 @@ impl Scanner {
         open
     }
 
-    /// The watch tells of new names from now on; the mtime may have changed since it was looked at.
+    /// Updates the mtime of a directory after its watch was added. It may have changed since the
+    /// check, and the watch reports only later changes.
     fn date_directory(&self, place: &Place, seen: Option<Seen>) {
         if let Some(seen) = seen.filter(|_| !place.path.is_root()) {
             let mut state = self.shared.lock();
@@ -199,14 +203,15 @@ impl Scanner {
         }
     }
 
-    /// The watch tells of a chmod from now on; one that came just before it is looked for.
+    /// Schedules a walk if a private share was made readable just before its watch was added. The
+    /// watch reports only a later chmod.
     fn enter_share_opened_meanwhile(&self, place: &Place, seen: Option<Seen>) {
         if seen.is_some_and(|seen| seen.others_may_read()) {
             self.shared.lock().scans.push(place.index);
         }
     }
 
-    /// A directory that could not be read before can be now.
+    /// Restores a directory that was unreadable and was opened now.
     fn take_up(&self, open: &mut OpenPlace, seen: Option<Seen>) {
         if let Some(seen) = seen.filter(|_| open.place.number.is_none()) {
             let mut state = self.shared.lock();
@@ -223,7 +228,7 @@ impl Scanner {
         self.shared.lock().vanish(place.index, &why);
     }
 
-    /// A share must be walked again: something in it could not be looked at.
+    /// Schedules another walk of a share in which a check failed for lack of resources.
     pub(super) fn note_want(&self, index: u16) {
         if let Some(share) = self.shared.lock().shares.get_mut(&index) {
             share.wanting = true;
@@ -256,7 +261,7 @@ impl Scanner {
         let Some(directory) = state.tree.directory_mut(slot) else {
             return;
         };
-        // also one that seems to be watched: what told of its watch's end may have been dropped
+        // also if it seems to be watched: the report of the end of its watch may have been dropped
         match self.watches.add(slot, open.as_fd(), directory.watch) {
             Ok(watch) => directory.watch = Some(watch),
             Err(Unwatched::Other) => {}

@@ -1,9 +1,9 @@
-//! Watching directories with inotify.
+//! Watches directories with inotify.
 //!
-//! Done on the system call itself and not with the `notify` crate, whose recursive watch walks the
-//! tree by path on its own: it would follow mounts (our own among them, which can deadlock), read
-//! every directory twice, and keep each path twice in memory; and the watch must be there before
-//! a directory is read, or what comes between is lost.
+//! This module calls inotify directly instead of using the `notify` crate. The recursive watch of
+//! that crate walks the tree by path on its own. It would follow mounts (including this node's,
+//! which can deadlock), read every directory twice, and keep each path twice in memory. A watch
+//! must also exist before its directory is read, or changes in between are lost.
 
 use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
@@ -16,11 +16,11 @@ use rustix::io::Errno;
 use super::tree::Slot;
 use p2pfs_types::files::path_of;
 
-/// One read takes so much: some hundred events.
+/// Buffer size of one read: some hundred events.
 const READ_BYTES: usize = 64 * 1024;
-/// How long a name that something was moved from waits for the report of where it went, where
-/// nothing else was reported since. The kernel makes both in one system call, microseconds apart,
-/// unless its thread has to wait between them; a tenth of what may pass until a change is told.
+/// How long the old name of a rename waits for the report of the new one, if nothing else is
+/// reported. The kernel reports both in one system call, microseconds apart, unless its thread has
+/// to wait in between. This is a tenth of the time allowed until a change is announced.
 const MOVE_WAIT: Duration = Duration::from_millis(200);
 
 const MASK: WatchFlags = WatchFlags::CREATE
@@ -35,27 +35,27 @@ const MASK: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::EXCL_UNLINK)
     .union(WatchFlags::ONLYDIR);
 
-/// What made us look at a name; where several did, see [`Cause::then`].
+/// Why a name is checked. [`Cause::then`] combines several causes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cause {
-    /// A walk, or new attributes: its writer may or may not be done.
+    /// A walk, or new attributes. The writer may or may not be done.
     Walk,
     /// It was unlinked or moved away.
     Unlinked,
-    /// It was made: its writer is at it, unless it is a second link.
+    /// It was created. A writer has it open, unless it is a second link.
     Created,
-    /// It was written to: its writer is at it.
+    /// It was written to. A writer has it open.
     Modified,
-    /// It was written to after a close: its writer may or may not be done.
+    /// It was written to after a close. The writer may or may not be done.
     Reopened,
-    /// Its writer closed it, or it was moved here whole.
+    /// Its writer closed it, or it was moved here complete.
     Closed,
 }
 
 impl Cause {
-    /// What is known of a name of which `later` was reported after this. What is made under a name
-    /// is another file than the one that was closed under it, and what is written to after a close
-    /// is not what was closed; apart from that the greatest counts.
+    /// Combines this cause with one that was reported later. A file created under a name is not the
+    /// one that was closed under it. A write after a close makes the close inconclusive. Otherwise
+    /// the greater cause wins.
     pub(super) fn then(self, later: Self) -> Self {
         match (self, later) {
             (Self::Closed | Self::Reopened, Self::Modified) => Self::Reopened,
@@ -64,16 +64,16 @@ impl Cause {
         }
     }
 
-    /// It may have been written to, or be another file.
+    /// Returns whether the file may have been written to or replaced.
     pub(super) fn is_of_writer(self) -> bool {
         self >= Self::Created
     }
 }
 
-/// What the kernel reported.
+/// A report of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Report {
-    /// Something about the name in the directory.
+    /// A change of the name in the directory.
     Name {
         directory: Slot,
         name: Box<[u8]>,
@@ -81,38 +81,39 @@ pub(super) enum Report {
     },
     /// The directory itself changed its attributes, or was deleted, moved or unmounted.
     Itself { directory: Slot },
-    /// Events were dropped: everything must be looked at.
+    /// Events were dropped. Everything must be checked.
     Overflow,
 }
 
 /// Why a directory is not watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unwatched {
-    /// fs.inotify.max_user_watches, or our own limit.
+    /// fs.inotify.max_user_watches, or the configured limit.
     Limit,
-    /// Anything else, such as a directory gone again.
+    /// Any other error, for example a directory that is gone again.
     Other,
 }
 
-/// A name that something was moved from. It is reported after the name that it was moved to, so
-/// that what is renamed is listed under its new name before it leaves the old one.
+/// The old name of a rename. It is reported after the new name, so that a renamed file is listed
+/// under its new name before it loses the old one.
 struct Moved {
     cookie: u32,
     reports: Vec<Report>,
     until: Instant,
 }
 
-/// The watches. Two directories may be one inode (bind mounts), and then share a watch.
+/// The watches. Two directories may be one inode (bind mounts) and then share a watch.
 pub(super) struct Watches {
     inotify: Option<OwnedFd>,
     by_watch: BTreeSet<(i32, Slot)>,
     limit: usize,
-    /// The last report, where it may be one half of a rename.
+    /// Last report, if it may be one half of a rename.
     moved: Option<Moved>,
 }
 
 impl Watches {
-    /// No inotify instance left (fs.inotify.max_user_instances) is as if every watch failed.
+    /// Creates an inotify instance. If none is available (fs.inotify.max_user_instances), every
+    /// watch fails.
     pub(super) fn new(limit: usize) -> Self {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok();
         Self {
@@ -123,7 +124,7 @@ impl Watches {
         }
     }
 
-    /// When to [`Self::drain`] again, if nothing is reported.
+    /// Returns when to call [`Self::drain`] again if nothing is reported.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.moved.as_ref().map(|moved| moved.until)
     }
@@ -132,8 +133,8 @@ impl Watches {
         self.inotify.as_ref().map(AsFd::as_fd)
     }
 
-    /// Watches an open directory, by its descriptor, so that no rename can slip another one in. The
-    /// watch that it had is the same again, unless that ended unheard.
+    /// Watches an open directory by its descriptor, so that no rename can substitute another one.
+    /// Returns the watch that the directory had, unless that ended unnoticed.
     pub(super) fn add(
         &mut self,
         slot: Slot,
@@ -153,7 +154,7 @@ impl Watches {
                 Ok(watch)
             }
             Err(Errno::NOSPC) => {
-                // a watch that is alive needs no room
+                // a live watch needs no new one, so the old one is dead
                 had.map(|dead| self.by_watch.remove(&(dead, slot)));
                 Err(Unwatched::Limit)
             }
@@ -176,8 +177,8 @@ impl Watches {
         self.by_watch.range(range).map(|(_, slot)| *slot)
     }
 
-    /// Hands every waiting report to `take`, of a rename the new name first; says which watches the
-    /// kernel dropped.
+    /// Passes every pending report to `take`, the new name of a rename first. Returns the watches
+    /// that the kernel dropped.
     pub(super) fn drain(&mut self, mut take: impl FnMut(Report)) -> Vec<(i32, Slot)> {
         let mut dropped = Vec::new();
         let mut moved = self.moved.take();
@@ -229,7 +230,7 @@ impl Watches {
     }
 }
 
-/// Hands on what waited for the other half of a rename.
+/// Passes on the reports that waited for the other half of a rename.
 fn release(moved: Option<Moved>, take: impl FnMut(Report)) {
     let reports = moved.into_iter().flat_map(|moved| moved.reports);
     reports.for_each(take);
