@@ -1,5 +1,5 @@
-//! What each hashing thread is at, so that one that stands still over a disk is known: it is left
-//! to that, and what else it had taken is given to others.
+//! The current work of each hashing thread, so that a thread blocked on a disk is detected. Such a
+//! thread is abandoned, and the other files that it had taken go to other threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,23 +9,23 @@ use parking_lot::Mutex;
 
 use super::tree::Slot;
 
-/// A thread that reads nothing for so long stands still: not one over a slow way to a server, which
-/// brings what is read with one call in less.
+/// How long a thread may read nothing before it counts as blocked. Even a slow connection to a
+/// server delivers the bytes of one read call in less.
 const STANDS_STILL: Duration = Duration::from_secs(10);
 
-/// A file that was taken to be read, and by which reading.
+/// A file taken to be read, and the number of the read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) slot: Slot,
     pub(super) number: u64,
-    /// The close of its writer was reported, or it had been at rest, when it was to be read.
+    /// Whether the close of its writer was reported, or it had been at rest, when it was queued.
     pub(super) sure: bool,
 }
 
-/// What one thread is at.
+/// Work of one thread.
 #[derive(Default)]
 pub(super) struct AtWork {
-    /// It takes no large files.
+    /// Whether the thread takes no large files.
     pub(super) prompt_only: bool,
     steps: AtomicU64,
     held: Mutex<Taken>,
@@ -34,9 +34,9 @@ pub(super) struct AtWork {
 #[derive(Default)]
 struct Taken {
     files: Vec<Held>,
-    /// The share of the file that it reads just now.
+    /// Share of the file that is being read.
     share: Option<u16>,
-    /// How far it was, and since when.
+    /// Last seen step count, and since when it is unchanged.
     seen: Option<(u64, Instant)>,
     is_left: bool,
 }
@@ -49,7 +49,7 @@ impl AtWork {
         }
     }
 
-    /// It read something.
+    /// Counts a step: the thread read something.
     pub(super) fn step(&self) {
         self.steps.fetch_add(1, Ordering::Relaxed);
     }
@@ -58,27 +58,28 @@ impl AtWork {
         self.held.lock().files.extend(files);
     }
 
-    /// Reads a file of that share from now on.
+    /// Records that the thread starts to read a file of a share.
     pub(super) fn begin(&self, share: u16) {
         self.step();
         self.held.lock().share = Some(share);
     }
 
-    /// It did; the share, where it was left to that.
+    /// Records that the thread finished a file. Returns the share if the thread was abandoned
+    /// meanwhile.
     pub(super) fn end(&self) -> Option<u16> {
         let mut held = self.held.lock();
         let share = held.share.take();
         share.filter(|_| held.is_left)
     }
 
-    /// Those readings ended.
+    /// Removes files whose reads have ended.
     pub(super) fn give_back(&self, numbers: &[u64]) {
         let mut held = self.held.lock();
         held.files.retain(|file| !numbers.contains(&file.number));
     }
 
-    /// The share over which it stands still and all that it had taken, where it does; it is left
-    /// then. To be asked now and then.
+    /// Abandons the thread if it is blocked, and returns the share and all files that it had taken.
+    /// Must be called periodically.
     fn leave_standing(&self, now: Instant) -> Option<(u16, Vec<Held>)> {
         let steps = self.steps.load(Ordering::Relaxed);
         let mut held = self.held.lock();
@@ -96,11 +97,11 @@ impl AtWork {
     }
 }
 
-/// All hashing threads that were not left.
+/// All hashing threads that were not abandoned.
 #[derive(Default)]
 pub(super) struct Hashers(Mutex<Vec<Arc<AtWork>>>);
 
-/// One that stands still.
+/// A blocked thread.
 pub(super) struct Standing {
     pub(super) share: u16,
     pub(super) files: Vec<Held>,
@@ -112,7 +113,7 @@ impl Hashers {
         self.0.lock().push(one);
     }
 
-    /// Those that stand still since a while; each once.
+    /// Removes and returns the blocked threads, each once.
     pub(super) fn take_standing(&self, now: Instant) -> Vec<Standing> {
         let mut standing = Vec::new();
         self.0.lock().retain(|one| match one.leave_standing(now) {

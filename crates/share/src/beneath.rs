@@ -1,4 +1,4 @@
-//! Opening what lies beneath a share, and nothing else: the only place of this part that opens a
+//! Opens names beneath a share, and nothing else. This is the only module of the crate that opens a
 //! shared name (`openat2(2)`: beneath the share, through no symbolic link, into no mount of p2pfs).
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
@@ -16,14 +16,15 @@ use super::identity::Seen;
 use super::mounts::MountTable;
 use p2pfs_types::path::SharedPath;
 
-/// openat2 says EAGAIN when a rename raced with it; after this many in a row we say so too.
+/// Maximum attempts of one open. openat2 returns EAGAIN if a rename raced with it; after this many
+/// in a row the caller gets that error.
 const RACES_MAX: usize = 16;
 
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
-/// NONBLOCK: a fifo or device that took the place of a file must not hold us.
+/// NONBLOCK: a fifo or device that replaced a file must not block the open.
 const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOFOLLOW)
@@ -31,7 +32,7 @@ const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC);
 const NO_LINKS: ResolveFlags = ResolveFlags::NO_SYMLINKS.union(ResolveFlags::NO_MAGICLINKS);
 
-/// The way to shared names; holds what must never be entered.
+/// Access to shared names, with the paths that must never be entered.
 pub(super) struct Beneath {
     refused: Vec<PathBuf>,
     inboxes: Vec<PathBuf>,
@@ -47,34 +48,34 @@ impl Beneath {
         }
     }
 
-    /// The same, with the directories that files of others come into.
+    /// Sets the directories that receive files from other nodes.
     pub(super) fn with_inboxes(self, inboxes: Vec<PathBuf>) -> Self {
         Self { inboxes, ..self }
     }
 
-    /// What p2pfs's own `path` lies in, if anything.
+    /// Returns the protected path that contains `path`, if any.
     pub(super) fn refusal(&self, path: &Path) -> Option<PathBuf> {
         let mut mounts = self.mounts.lock();
         let mut all = self.refused.iter().chain(mounts.points());
         all.find(|refused| path.starts_with(refused)).cloned()
     }
 
-    /// Whether the disk of a share, or of a part of it, may wait for a server.
+    /// Returns whether the disk of a share, or of a part of it, may wait for a server.
     pub(super) fn is_far(&self, dir: &Path) -> bool {
         self.mounts.lock().is_far(dir)
     }
 
-    /// The devices whose files have made-up numbers.
+    /// Returns the devices whose filesystems invent inode numbers.
     pub(super) fn making_up(&self) -> Vec<u64> {
         self.mounts.lock().making_up().to_vec()
     }
 
-    /// Whether files of others come into the directory `dir`.
+    /// Returns whether the directory `dir` receives files from other nodes.
     pub(super) fn is_inbox(&self, dir: &Path) -> bool {
         self.inboxes.iter().any(|inbox| inbox == dir)
     }
 
-    /// The names right in the directory `dir` that must not be touched.
+    /// Returns the names in the directory `dir` that must not be accessed.
     pub(super) fn refused_in(&self, dir: &Path) -> Vec<Vec<u8>> {
         let mut mounts = self.mounts.lock();
         let all = self.refused.iter().chain(mounts.points());
@@ -84,8 +85,8 @@ impl Beneath {
             .collect()
     }
 
-    /// Opens a share's own directory, a canonical path. It is opened anew for each use, so that
-    /// a share never keeps a disk from being unmounted.
+    /// Opens a share's own directory, a canonical path. It is opened again for each use, so that a
+    /// share never prevents a disk from being unmounted.
     pub(super) fn open_share(&self, dir: &Path) -> Result<OwnedFd, Errno> {
         if self.refusal(dir).is_some() {
             return Err(Errno::XDEV);
@@ -93,7 +94,7 @@ impl Beneath {
         open_patiently(CWD, dir, DIRECTORY, NO_LINKS)
     }
 
-    /// Opens a directory of the share; the root's path is the share's own.
+    /// Opens a directory of the share. The root path means the share's own directory.
     pub(super) fn open_directory(
         &self,
         dir: &Path,
@@ -103,8 +104,8 @@ impl Beneath {
         self.open(dir, share, path, DIRECTORY)
     }
 
-    /// Opens a regular file of the share at `dir` for reading; anything else is [`Errno::ISDIR`] or
-    /// [`Errno::OPNOTSUPP`], and was not waited for.
+    /// Opens a regular file of the share at `dir` for reading. Fails with [`Errno::ISDIR`] or
+    /// [`Errno::OPNOTSUPP`] for anything else, without blocking on it.
     pub(super) fn open_file(&self, dir: &Path, path: &SharedPath) -> Result<(File, Seen), Errno> {
         let share = self.open_share(dir)?;
         let file = File::from(self.open(dir, share.as_fd(), path, FILE)?);
@@ -116,8 +117,8 @@ impl Beneath {
         }
     }
 
-    /// First without crossing any mount; where one is in the way, it is looked up by name before
-    /// it is entered.
+    /// Opens a path, at first without crossing any mount. If a mount is in the way, its path is
+    /// compared with the protected paths before it is entered.
     fn open(
         &self,
         dir: &Path,
@@ -155,8 +156,8 @@ fn open_patiently(
     Err(Errno::AGAIN)
 }
 
-/// What an error says about who must do what: whether the name is gone or changed its kind, so
-/// that a look at it tells more.
+/// Returns whether an error means that the name is gone or changed its kind, so that checking the
+/// name again tells more.
 pub(super) fn is_absence(error: Errno) -> bool {
     matches!(
         error,
@@ -164,32 +165,33 @@ pub(super) fn is_absence(error: Errno) -> bool {
     )
 }
 
-/// As [`p2pfs_types::files::is_want`].
+/// Returns whether an error is a shortage of resources, as [`p2pfs_types::files::is_want`] does.
 pub(super) fn is_want(error: Errno) -> bool {
     p2pfs_types::files::is_want(&error.into())
 }
 
-/// The libc crate has all of `fcntl(2)` but this (asm-generic/fcntl.h).
+/// Command of `fcntl(2)` that the libc crate lacks (asm-generic/fcntl.h).
 const F_SETSIG: libc::c_int = 10;
 
-/// Whether somebody has the file open for writing, or mapped so.
+/// Whether a process has the file open or mapped for writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Writers {
-    /// Nobody.
+    /// No process has.
     None,
-    /// Somebody.
+    /// A process has.
     Some,
-    /// It is another user's file, or its filesystem has no leases.
+    /// Unknown: the file belongs to another user, or its filesystem has no leases.
     Unknown,
 }
 
-/// A read lease is only given where nobody writes (`fcntl(2)`, F_SETLEASE).
+/// Returns whether the file has writers. The kernel grants a read lease only if there are none
+/// (`fcntl(2)`, F_SETLEASE).
 pub(super) fn writers_of(file: &File) -> Writers {
     use std::os::fd::AsRawFd;
     let fd = file.as_raw_fd();
-    // SAFETY: the calls take a descriptor that `file` keeps open, and no memory. SIGURG, which is
-    // ignored by default, takes the place of SIGIO, which would end the process, should a writer
-    // come in the moment that the lease is held.
+    // SAFETY: the calls take a descriptor that `file` keeps open, and no memory. If a writer opens
+    // the file while the lease is held, the kernel sends SIGURG, which is ignored by default.
+    // Without F_SETSIG it would send SIGIO, which would end the process.
     unsafe {
         libc::fcntl(fd, F_SETSIG, libc::SIGURG);
         if libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) == 0 {

@@ -1,4 +1,4 @@
-//! The scanner's looks at the names that something was reported of.
+//! Checks of reported names by the scanner.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,8 +16,7 @@ use super::tree::Slot;
 use super::walk::{OpenPlace, Place};
 
 impl Scanner {
-    /// Looks at every name that something was reported of, and takes in what it finds in the order
-    /// of the reports.
+    /// Checks every reported name and applies the results in the order of the reports.
     pub(super) fn run_checks(&mut self) {
         let mut checks = self.checks.take().into_iter().peekable();
         let mut looks = Vec::new();
@@ -31,7 +30,7 @@ impl Scanner {
         if looks.is_empty() {
             return;
         }
-        // what was put there after the reports may point to what was only reported since
+        // a file replaced after its reports may refer to names that were only reported since
         self.read_reports();
         looks.sort_by_key(|look| look.check.turn);
         let shared = self.shared.clone();
@@ -53,8 +52,8 @@ impl Scanner {
                 self.take_look(&mut state, look, now);
             }
         }
-        // a name that changes faster than it is looked at: all that came before what was seen the
-        // last time has its turn now
+        // The name changes faster than it is checked. All changes before the previous result have
+        // their turns by now, so apply that result.
         for look in late {
             state.order.step();
             self.take_look(&mut state, look, now);
@@ -75,12 +74,12 @@ impl Scanner {
             Some(Ok(found)) => looks.extend(found),
             Some(Err(error)) if is_want(error) => self.note_want(place.index),
             Some(Err(_)) => self.shared.lock().scans.push(place.index),
-            // all of it is walked once it answers
+            // the whole share is walked once its disk answers
             None => {}
         }
     }
 
-    /// Takes in what a look found, in the turn that is set.
+    /// Applies a result in the current turn.
     fn take_look(&mut self, state: &mut State, look: Look, now: Instant) {
         let Look {
             place,
@@ -112,10 +111,10 @@ impl Scanner {
     }
 }
 
-/// What those names of a directory are now.
+/// Checks these names of a directory.
 ///
-/// # Errors
-/// The share's own directory cannot be opened, or that one for want of descriptors or memory.
+/// # Errors The share's own directory cannot be opened, or the directory cannot be opened for lack
+/// of descriptors or memory.
 fn look_into(
     disk: &Looking<'_>,
     place: Place,
@@ -125,7 +124,7 @@ fn look_into(
     let open = match OpenPlace::open(disk.beneath, place, share) {
         Ok(open) => open,
         Err(error) if is_want(error) => return Err(error),
-        // a directory that cannot be opened is its parent's to look at
+        // a directory that cannot be opened is checked through its parent
         Err(_) => return Ok(Vec::new()),
     };
     let place = Arc::new(open.place.clone());
@@ -140,8 +139,8 @@ fn look_into(
     Ok(looks)
 }
 
-/// What was found by a name that was lost and by another one too: that may be what it is called
-/// now, in other letters that its disk takes for the same.
+/// Returns the results of lost names whose file was also found under another name. On a
+/// case-insensitive filesystem, the lost name may be a different spelling of the new one.
 fn doubtful(looks: &mut [Look]) -> BTreeMap<&[u8], &mut Found> {
     let mut names_of: HashMap<(u64, u64), usize> = HashMap::new();
     for inode in looks.iter().filter_map(|look| look.found.inode()) {
@@ -157,8 +156,8 @@ fn doubtful(looks: &mut [Look]) -> BTreeMap<&[u8], &mut Found> {
         .collect()
 }
 
-/// Whether what was found can point to anything else, or be told to be gone: it is a link, or its
-/// name was listed before.
+/// Returns whether the result can refer to other names or end the listing of its own: it is a link,
+/// or the name is known already.
 fn is_known(state: &State, look: &Look) -> bool {
     let known = state.tree.child(look.place.slot, &look.name);
     match &look.found {
@@ -194,7 +193,7 @@ mod tests {
         let reported = [
             ("A", Cause::Unlinked, 1),
             ("a", Cause::Closed, 1),
-            // as somebody who renames its file makes it anew at once
+            // as an editor that renames a file and creates it again at once
             ("next", Cause::Unlinked, 2),
             ("now", Cause::Closed, 3),
         ];

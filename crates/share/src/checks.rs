@@ -1,9 +1,9 @@
-//! The names that something was reported of, and what the reports say of their writers.
+//! The names that were reported, and what the reports say about their writers.
 //!
-//! A name is looked at once for all that was reported of it, in the turn of the last report that
-//! may have put something else there. A look that is overtaken by another report may have seen what
-//! is of that later turn, so it counts for nothing, or only after all that was reported by then.
-//! And it may have seen what is yet to be reported (see [`Checks::may_be_ahead`]).
+//! A name is checked once for all of its reports, in the turn of the last report that may have
+//! replaced its content. A check overtaken by another report may have seen a change of that later
+//! turn. Its result is therefore dropped, or applied only after all reports so far. A check may
+//! also have seen a change that is not reported yet (see [`Checks::may_be_ahead`]).
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -19,30 +19,30 @@ use super::tree::Slot;
 use super::walk::Place;
 use super::watch::Cause;
 
-/// Files whose writers were seen closing that are remembered, to know them under a new name.
+/// Maximum remembered files whose close was seen, so that they are recognized under a new name.
 const WRITTEN_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
-/// A name to look at.
+/// A name to check.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Check {
     pub(super) turn: Turn,
     pub(super) cause: Cause,
-    /// A writer closed what had the name.
+    /// Whether a writer closed the file with this name.
     closed: bool,
-    /// The last that was reported is that it was unlinked.
+    /// Whether the last report said that the name was unlinked.
     unlinked: bool,
-    /// When the reports began to be read that it is for.
+    /// When reading of the batch of reports began that led to this check.
     since: Stamp,
 }
 
 impl Check {
-    /// Whether the last that was reported of the name is that nothing has it any more.
+    /// Returns whether the last report said that the name is gone.
     pub(super) fn is_of_loss(&self) -> bool {
         self.unlinked
     }
 }
 
-/// A name that was looked at.
+/// A name that was checked.
 pub(super) struct Look {
     pub(super) place: Arc<Place>,
     pub(super) name: Box<[u8]>,
@@ -50,14 +50,14 @@ pub(super) struct Look {
     pub(super) found: Found,
 }
 
-/// All names to look at.
+/// All names to check.
 pub(super) struct Checks {
     names: BTreeMap<(Slot, Box<[u8]>), Check>,
-    /// (dev, ino) of files whose writers were seen closing.
+    /// (dev, ino) of files whose close was seen.
     written: LruCache<(u64, u64), ()>,
-    /// When a name was found gone whose writer was seen closing: it may have been linked.
+    /// When a closed file was last found gone; it may have been linked under another name.
     lost: Option<Instant>,
-    /// When the last reports began to be read.
+    /// When reading of the last batch of reports began.
     reading_since: Stamp,
 }
 
@@ -71,12 +71,12 @@ impl Checks {
         }
     }
 
-    /// Reports are read from now on.
+    /// Records that a batch of reports is read from now on.
     pub(super) fn begin_reading(&mut self, now: Stamp) {
         self.reading_since = now;
     }
 
-    /// The first turn that something is to be looked at for.
+    /// Returns the first turn that waits for a check.
     pub(super) fn first_turn(&self) -> Option<Turn> {
         self.names.values().map(|check| check.turn).min()
     }
@@ -93,12 +93,12 @@ impl Checks {
         self.names.clear();
     }
 
-    /// All of them, by their directories.
+    /// Takes all names, ordered by directory.
     pub(super) fn take(&mut self) -> BTreeMap<(Slot, Box<[u8]>), Check> {
         std::mem::take(&mut self.names)
     }
 
-    /// Takes a report in.
+    /// Adds a report.
     pub(super) fn note(&mut self, directory: Slot, name: Box<[u8]>, cause: Cause, turn: Turn) {
         let fresh = Check {
             turn,
@@ -117,8 +117,8 @@ impl Checks {
         check.closed |= cause == Cause::Closed;
     }
 
-    /// Whether something may have been put under a name since it was looked at; it is looked at
-    /// again then, with what was known of its writer.
+    /// Returns whether a name may have been replaced since it was checked. In that case, passes
+    /// what was known of its writer on to the next check.
     pub(super) fn was_overtaken(&mut self, directory: Slot, name: &[u8], was: &Check) -> bool {
         if self.names.is_empty() {
             return false;
@@ -134,27 +134,27 @@ impl Checks {
         true
     }
 
-    /// Whether what was found may have come about after all that was reported of the name: a change
-    /// is to be seen some microseconds before it is reported, or milliseconds where its thread has
-    /// to wait between the two.
+    /// Returns whether the result may show a change later than all reports of the name. A change is
+    /// visible some microseconds before it is reported, or milliseconds if its thread has to wait
+    /// in between.
     pub(super) fn may_be_ahead(check: &Check, found: &Found) -> bool {
         match found {
             Found::Nothing => !check.unlinked,
             Found::File(seen) | Found::Symlink(seen, _) => seen.identity.ctime >= check.since,
-            // what is in a directory is found later, and told as one unit
+            // the contents of a directory are found later and announced as one unit
             Found::Directory(_) | Found::LeftOut(_) => false,
         }
     }
 
-    /// Whether a name is to be looked at since something may have been put there.
+    /// Returns whether a name must be checked because it may have been replaced.
     pub(super) fn is_due(&self, directory: Slot, name: &[u8]) -> bool {
         let due = |key: (Slot, Box<[u8]>)| self.names.get(&key);
         !self.is_empty() && due((directory, name.into())).is_some_and(|c| c.cause > Cause::Walk)
     }
 
-    /// What is known of the writer of a file that was found. One that was made under this name and
-    /// has bytes without a write being reported was linked here, and is as ready as it was under
-    /// its other name; an empty one may have been, or was just made.
+    /// Returns the cause for a file, with what is known of its writer. A non-empty file that was
+    /// created under this name without a reported write was linked here. It is as complete as under
+    /// its other name. An empty one may have been linked or just created.
     pub(super) fn cause_of_file(
         &self,
         check: &Check,
@@ -171,13 +171,13 @@ impl Checks {
         if linked && (lost || self.written.contains(&inode)) {
             Cause::Closed
         } else {
-            // a walk also checks for a writer that has the file open
+            // a walk also looks for a writer that has the file open
             Cause::Walk
         }
     }
 
-    /// Remembers what a look tells of a writer that was seen closing; to be called for each look,
-    /// in the order of their turns.
+    /// Remembers what a result says about a writer whose close was seen. Must be called for each
+    /// result, in the order of the turns.
     pub(super) fn note_look(&mut self, check: &Check, found: &Found, now: Instant) {
         match found {
             Found::File(seen) if check.cause == Cause::Closed => {
@@ -213,7 +213,7 @@ mod tests {
         }
     }
 
-    /// Reports of one name, and what is then known of its writer.
+    /// Adds reports of one name and returns the resulting cause.
     fn after(checks: &mut Checks, reports: &[Cause], seen: &Seen) -> Cause {
         let (mut tree, mut order) = (Tree::new(), Order::default());
         let root = tree.insert_root(0);

@@ -1,10 +1,10 @@
-//! The scanner's looks at disks that may stand still for ever, since their server went away. They
-//! are made on a thread of their own; where nothing comes of one for long, the thread is left to
-//! it and the others' shares have a new one. No more than one look at a share stands still, as
-//! nothing else is begun there until it is over.
+//! The scanner's access to disks that may block forever because their server went away. The calls
+//! run on a thread of their own. When one of them makes no progress for a long time, that thread is
+//! abandoned and the other shares get a new one. At most one call per share is blocked, because no
+//! other call on that share starts until it returns.
 //!
-//! Looks at local disks are made at once: what they need is in memory most often, and a way to
-//! another thread and back takes as long as the rest of a small directory.
+//! Calls on local disks run at once on the scanner's thread. Their data is mostly in memory, and
+//! the way to another thread and back takes as long as the rest of a small directory.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,23 +18,23 @@ use super::beneath::Beneath;
 use super::shared::Shared;
 use super::state::State;
 
-/// A look that comes no further for so long stands still: longer than a disk takes for one name,
-/// and about what one at rest takes to turn.
+/// How long a call may make no progress before its disk counts as not answering. This is longer
+/// than a disk takes for one name, and about the time that a sleeping disk takes to spin up.
 const STANDS_STILL: Duration = Duration::from_secs(5);
-/// A share that stood still has twice as long the next time, so that one that is only slow, as a
-/// large directory over a slow way, is seen to its end; and no longer than this.
+/// Upper bound of that time. It doubles for a share each time its disk does not answer, so that a
+/// disk that is only slow, such as a large directory over a slow connection, completes in the end.
 const STANDS_STILL_MAX: Duration = Duration::from_secs(300);
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// What a look works with.
+/// Context of a call.
 pub(super) struct Looking<'a> {
     pub(super) beneath: &'a Beneath,
     steps: &'a AtomicU64,
 }
 
 impl Looking<'_> {
-    /// It came a step further.
+    /// Counts a step of progress.
     pub(super) fn step(&self) {
         self.steps.fetch_add(1, Ordering::Relaxed);
     }
@@ -42,9 +42,9 @@ impl Looking<'_> {
 
 pub(super) struct DiskThread {
     shared: Arc<Shared>,
-    /// To the thread, where one is at hand.
+    /// Queue of the current thread, if there is one.
     work: Option<Sender<Work>>,
-    /// How long the shares have that stood still before.
+    /// Allowed time without progress, for shares whose disk did not answer before.
     patience: BTreeMap<u16, Duration>,
 }
 
@@ -57,8 +57,8 @@ impl DiskThread {
         }
     }
 
-    /// What came of a look at the disk of a share, which is at `dir`; nothing where it stands
-    /// still, which the state knows then, and is told of once it is over.
+    /// Runs `look` on the disk of the share at `dir` and returns its result. Returns `None` if the
+    /// disk does not answer. The state then marks the share until the call returns.
     pub(super) fn look<T: Send + 'static>(
         &mut self,
         index: u16,
@@ -78,7 +78,7 @@ impl DiskThread {
                 beneath: &shared.beneath,
                 steps: &of_thread,
             };
-            // where it fails, nobody waits for it any more
+            // if sending fails, the scanner no longer waits for this call
             if tell.send(look(&looking)).is_err() {
                 shared.lock().answers_again(index);
                 shared.wake();
@@ -93,17 +93,18 @@ impl DiskThread {
                 Err(_) => break,
             }
         }
-        // while its end cannot be told yet
+        // before `told` is dropped, so that the call cannot report its end first
         self.shared.lock().stands_still(index);
         drop(told);
         let longer = (patience * 2).min(STANDS_STILL_MAX);
         self.patience.insert(index, longer);
-        // it is with that look
+        // the thread is busy with that call
         self.work = None;
         None
     }
 
-    /// Nothing where no thread can be had.
+    /// Passes work to the thread, starting one if needed. Returns `None` if no thread can be
+    /// started.
     fn begin(&mut self, mut work: Work) -> Option<()> {
         if let Some(thread) = &self.work {
             match thread.send(work) {
@@ -122,14 +123,15 @@ impl DiskThread {
 }
 
 impl State {
-    /// A look at the disk of a share came to nothing, and goes on. What is listed stays listed.
+    /// Marks a share whose disk does not answer. Its names stay listed.
     pub(super) fn stands_still(&mut self, index: u16) {
         if let Some(share) = self.shares.get_mut(&index) {
             share.stands_still = true;
         }
     }
 
-    /// That look is over, and all that was not seen meanwhile is looked for.
+    /// Unmarks a share whose disk answers again, and schedules a walk for the changes missed
+    /// meanwhile.
     pub(super) fn answers_again(&mut self, index: u16) {
         if let Some(share) = self.shares.get_mut(&index) {
             share.stands_still = false;

@@ -1,7 +1,7 @@
-//! Names that a share keeps back: patterns as git's ignore files have them, after those of what
-//! hardly anybody means to give away.
+//! Names that a share excludes: patterns in the format of git's ignore files, after default
+//! patterns for files that are rarely meant to be shared.
 //!
-//! Owns the patterns; what a walk does with a name that one of them fits is `walk`'s.
+//! This module owns the patterns. `walk` applies them to names.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -12,12 +12,12 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder, Glob};
 
 use p2pfs_types::path::SharedPath;
 
-/// Patterns of one share, its defaults not counted, at most.
+/// Maximum patterns of one share, without the defaults.
 pub const EXCLUDE_MAX_PATTERNS: usize = 1000;
-/// The longest pattern.
+/// Maximum length of a pattern.
 pub const PATTERN_MAX_BYTES: usize = 4096;
 
-/// What no share gives unless it says so: files that hold secrets, and what editors leave behind.
+/// Patterns that every share excludes by default: files with secrets, and leftovers of editors.
 pub const EXCLUDED_BY_DEFAULT: &[&str] = &[
     ".ssh/",
     ".gnupg/",
@@ -61,25 +61,25 @@ pub(super) struct Exclude {
     defaults: bool,
 }
 
-/// The pattern that keeps a name back.
+/// A pattern that excludes a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ExcludedBy {
     pub(super) pattern: String,
-    /// It is one of [`EXCLUDED_BY_DEFAULT`].
+    /// Whether it is one of [`EXCLUDED_BY_DEFAULT`].
     pub(super) default: bool,
 }
 
-/// Says what is wrong with a list of patterns, if anything is.
+/// Checks a list of patterns.
 ///
-/// # Errors
-/// The pattern and why it is none; or that there are too many.
+/// # Errors The invalid pattern and the reason, or that there are too many.
 pub fn check_patterns(patterns: &[String]) -> Result<(), String> {
     build(patterns, false).map(drop)
 }
 
 impl Exclude {
-    /// # Errors
-    /// As [`check_patterns`].
+    /// Compiles the patterns of a share.
+    ///
+    /// # Errors As [`check_patterns`].
     pub(super) fn new(own: &[String], defaults: bool) -> Result<Self, String> {
         Ok(Self {
             patterns: build(own, defaults)?,
@@ -96,13 +96,14 @@ impl Exclude {
         self.defaults
     }
 
-    /// Whether a path of the share is kept back. What is beneath a directory that is kept back is
-    /// not asked about: nothing looks there.
+    /// Returns whether a path of the share is excluded. Must not be called for paths beneath an
+    /// excluded directory, which are never walked.
     pub(super) fn keeps_back(&self, path: &SharedPath, directory: bool) -> bool {
         self.matched(path, directory).is_ignore()
     }
 
-    /// What came twice to an inbox is kept back as what came first is: by the name that was sent.
+    /// Returns the match of a path. A file that an inbox numbered because its name was taken is
+    /// matched by the name that was sent, too.
     fn matched(&self, path: &SharedPath, directory: bool) -> Match<&Glob> {
         let by_name = self.patterns.matched(path.as_local(), directory);
         match unnumbered(path.as_bytes()) {
@@ -114,7 +115,7 @@ impl Exclude {
         }
     }
 
-    /// By which pattern: the last one that fits.
+    /// Returns the pattern that excludes a path: the last one that matches.
     pub(super) fn pattern_of(&self, path: &SharedPath, directory: bool) -> Option<ExcludedBy> {
         let Match::Ignore(glob) = self.matched(path, directory) else {
             return None;
@@ -127,8 +128,8 @@ impl Exclude {
     }
 }
 
-/// The path without the number that an inbox gives to a name that came before, `-(1)` before its
-/// last ending; none where there is no such number.
+/// Returns the path without the number that an inbox adds to a name that is taken: `-(1)` before
+/// the last extension. Returns `None` if there is no such number.
 fn unnumbered(path: &[u8]) -> Option<Vec<u8>> {
     let name = path.iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
     let dot = path
@@ -159,7 +160,7 @@ fn build(own: &[String], defaults: bool) -> Result<Gitignore, String> {
     builder.build().map_err(|error| error.to_string())
 }
 
-/// A line that git would pass over in silence is a mistake here.
+/// Rejects lines that git would silently ignore.
 fn check_pattern(pattern: &str) -> Result<(), String> {
     let why = match pattern {
         text if text.trim().is_empty() => "it is empty",

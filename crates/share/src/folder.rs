@@ -1,4 +1,4 @@
-//! Which folders may be offered.
+//! Checks whether a folder may be shared.
 
 use std::path::PathBuf;
 
@@ -6,8 +6,8 @@ use super::beneath::Beneath;
 use super::config::ShareSpec;
 use super::error::ShareError;
 
-/// The canonical directory, where it can be shared. What is refused is refused by its text
-/// first, so that our own mount is not touched.
+/// Returns the canonical path of a directory that may be shared. The path as given is compared with
+/// the protected paths first, so that this node's own mount is never accessed.
 pub(super) fn check(beneath: &Beneath, spec: &ShareSpec) -> Result<PathBuf, ShareError> {
     let dir = &spec.dir;
     let owned = || dir.to_owned();

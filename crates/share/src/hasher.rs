@@ -1,4 +1,4 @@
-//! The threads that read files and hash them. One that stands still over a disk is replaced.
+//! The threads that read files and hash them. A thread that is blocked on a disk is replaced.
 
 use std::io::{self, Read as _};
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use super::shared::Shared;
 use super::state::State;
 use p2pfs_types::digest::ContentHash;
 
-/// Small files that are taken at once, so that the lock and the threads' waking cost little.
+/// Maximum small files taken at once, so that locking and waking threads cost little.
 const BATCH_MAX_FILES: usize = 64;
-/// Files read and events that wait to be sent; when there are more, no more files are taken.
+/// Maximum finished reads and unsent events. When there are more, no more files are taken.
 const OUTBOX_MAX_EVENTS: usize = 8192;
 
-/// Begins a thread that hashes until the set is dropped. `prompt_only` keeps it free of large
+/// Starts a thread that hashes until the set is dropped. With `prompt_only` it takes no large
 /// files.
 pub(super) fn spawn(shared: &Arc<Shared>, prompt_only: bool) -> io::Result<JoinHandle<()>> {
     let at_work = Arc::new(AtWork::new(prompt_only));
@@ -31,7 +31,7 @@ pub(super) fn spawn(shared: &Arc<Shared>, prompt_only: bool) -> io::Result<JoinH
     Ok(thread)
 }
 
-/// Leaves the threads that stand still over a disk to it, and begins others in their place.
+/// Abandons the threads that are blocked on a disk, and starts others in their place.
 pub(super) fn replace_standing(shared: &Arc<Shared>) {
     for standing in shared.hashers.take_standing(Instant::now()) {
         let mut state = shared.lock();
@@ -41,7 +41,7 @@ pub(super) fn replace_standing(shared: &Arc<Shared>) {
             .read
             .extend(left.map(|file| Read::of(file, Outcome::Want)));
         drop(state);
-        // without a thread more the others do it
+        // if no thread can be started, the remaining ones do the work
         let _detached = spawn(shared, standing.prompt_only);
     }
 }
@@ -78,7 +78,8 @@ fn run(shared: &Shared, at_work: &AtWork) {
     }
 }
 
-/// What it was at is over. Whether it was left to that: all that it had taken went to others.
+/// Records that the thread finished a file. Returns whether it was abandoned meanwhile, in which
+/// case its other files went to other threads.
 fn is_left(shared: &Shared, at_work: &AtWork) -> bool {
     let left = at_work.end();
     if let Some(share) = left {
@@ -100,7 +101,8 @@ fn hash_at_once(shared: &Shared, at_work: &AtWork, job: &Job, buffer: &mut Vec<u
     read
 }
 
-/// Waits for something to do, if only to go on; none when it is time to stop.
+/// Waits for files to hash. Returns no files if the large files can continue, and `None` when it is
+/// time to stop.
 fn next_jobs(shared: &Shared, at_work: &AtWork, large: &RoundRobin) -> Option<Vec<Job>> {
     let mut state = shared.lock();
     loop {
@@ -121,7 +123,7 @@ fn next_jobs(shared: &Shared, at_work: &AtWork, large: &RoundRobin) -> Option<Ve
     }
 }
 
-/// One file, or several where they are small.
+/// Takes one file, or several small ones.
 fn take_jobs(state: &mut State, prompt_only: bool, room_for_bytes: u64) -> Vec<Job> {
     let mut jobs = Vec::new();
     let mut left_bytes = room_for_bytes.max(PROMISED_MAX_BYTES);
@@ -162,7 +164,7 @@ fn hash(shared: &Shared, at_work: &AtWork, job: &Job, buffer: &mut Vec<u8>) -> O
         Err(outcome) => return outcome,
     };
     if opened.size_bytes() > PROMISED_MAX_BYTES {
-        // it grew since it was looked at
+        // it grew since it was checked
         return Outcome::Elsewhere;
     }
     let reader = Stoppable {
@@ -177,8 +179,8 @@ fn hash(shared: &Shared, at_work: &AtWork, job: &Job, buffer: &mut Vec<u8>) -> O
     }
 }
 
-/// A small file is read whole and hashed at once; a large one goes through its hash tree, which is
-/// kept.
+/// Reads and hashes a file. A small file is read whole and hashed at once. A large one is hashed
+/// through its hash tree, which is kept.
 fn read(
     mut reader: Stoppable<'_>,
     size_bytes: u64,

@@ -1,4 +1,4 @@
-//! What tells one state of a file from another without reading it.
+//! Attributes that tell one state of a file from another without reading it.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,10 +6,10 @@ use rustix::fs::{FileType, Stat};
 
 use p2pfs_proto::wire::native::record::{EARLIEST_UNIX_S, Timestamp};
 
-/// The longest tick of the clock that dates files (`time(7)`, the software clock: 100 Hz).
+/// Longest tick of the clock that dates files (`time(7)`, the software clock: 100 Hz).
 const TICK_MAX: Duration = Duration::from_millis(10);
 
-/// A [`Timestamp`] in 12 bytes: there is one or more for each file in memory.
+/// A [`Timestamp`] in 12 bytes. Each file in memory has at least one.
 #[repr(C, packed(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Stamp {
@@ -25,18 +25,19 @@ impl Stamp {
         }
     }
 
-    /// The time of day, by the clock that files are dated with.
+    /// Returns the current time of the clock that dates files.
     pub(super) fn now() -> Self {
         Self::from(SystemTime::now())
     }
 
-    /// No change from now on is dated before that.
+    /// Returns a time before which no change from now on is dated.
     pub(super) fn last_tick() -> Self {
         Self::from(SystemTime::now() - TICK_MAX)
     }
 
-    /// When a version of this time is seen at: no later than `now`, which the clock says, unless
-    /// that is yet to be set. Once set back, a version would stay so for good.
+    /// Returns the time at which a version with this time is seen: `now` at the latest, unless the
+    /// clock is not set yet. With an unset clock, the version would keep a far too early time
+    /// forever.
     pub(super) fn seen_at(self, now: Self) -> Self {
         if now.seconds < EARLIEST_UNIX_S.cast_signed() {
             self
@@ -45,13 +46,13 @@ impl Stamp {
         }
     }
 
-    /// How far this lies before (or after) `other`.
+    /// Returns the distance to `other` in either direction.
     pub(super) fn distance(self, other: Self) -> Duration {
         let apart = (self.total_nanoseconds() - other.total_nanoseconds()).unsigned_abs();
         Duration::from_nanos(u64::try_from(apart).unwrap_or(u64::MAX))
     }
 
-    /// As one number.
+    /// Returns the time in nanoseconds.
     pub(super) fn total_nanoseconds(self) -> i128 {
         i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanoseconds)
     }
@@ -78,14 +79,15 @@ impl From<Timestamp> for Stamp {
     }
 }
 
-/// Whether the time is so near that a write may have been missed, or may go on.
+/// Returns whether the time is so recent that a write may have been missed or may still be going
+/// on.
 pub(super) fn is_recent(mtime: Stamp, now: Stamp, window: Duration) -> bool {
     mtime.distance(now) < window
 }
 
-/// (dev, ino, size, mtime, ctime): while these are the same, the bytes are taken to be the same.
-/// Since `ctime` cannot be set back, only writes within one tick of the clock can hide (see
-/// `reading` on racy files).
+/// (dev, ino, size, mtime, ctime). While these are the same, the bytes are taken to be the same.
+/// `ctime` cannot be set back, so only writes within one clock tick can stay unnoticed (see
+/// `reading` about racy files).
 #[repr(C, packed(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Identity {
@@ -107,7 +109,7 @@ impl Identity {
         }
     }
 
-    /// One that is no file's at any time: every name of the file is thought to be otherwise.
+    /// Returns an identity that no file ever has, so that every name of the file counts as stale.
     pub(super) fn without_ctime(&self) -> Self {
         Self {
             ctime: Stamp::default(),
@@ -115,8 +117,8 @@ impl Identity {
         }
     }
 
-    /// The same file with the same bytes as far as one may set them: all but ctime, which a rename,
-    /// a link or a chmod changes too.
+    /// Returns whether everything but ctime is the same. That is the same file with the same bytes,
+    /// if no program set its mtime back. A rename, link or chmod also changes ctime.
     pub(super) fn same_but_ctime(&self, other: &Self) -> bool {
         Self {
             ctime: other.ctime,
@@ -125,14 +127,14 @@ impl Identity {
     }
 }
 
-/// What a `stat` tells of a name.
+/// Attributes of a name from `stat`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
     pub(super) identity: Identity,
     pub(super) mode: u32,
-    /// It has another name, here or elsewhere.
+    /// Whether it has another name, here or elsewhere.
     pub(super) linked_again: bool,
-    /// Its filesystem makes up the numbers of its files, so that another may have had this one.
+    /// Whether its filesystem invents inode numbers, so that another file may have had this one.
     pub(super) made_up: bool,
 }
 
@@ -150,7 +152,7 @@ impl Seen {
         FileType::from_raw_mode(self.mode)
     }
 
-    /// The mode's last digit has r, and x where it is a directory.
+    /// Returns whether the mode lets others read it: r, and for a directory also x.
     pub(super) fn others_may_read(&self) -> bool {
         let wanted = if self.file_type() == FileType::Directory {
             0o5
@@ -160,7 +162,7 @@ impl Seen {
         self.mode & wanted == wanted
     }
 
-    /// Whether its owner may execute it, which is what a record says of a file.
+    /// Returns whether the owner may execute it. A record states this for a file.
     pub(super) fn executable(&self) -> bool {
         self.mode & 0o100 != 0
     }

@@ -1,10 +1,10 @@
-//! Where a symbolic link leads, and how it is listed.
+//! Resolves symbolic links and decides how they are listed.
 //!
-//! A link is followed name by name, by reading links: no directory is entered, so no mount is
-//! waited for. One that leads out of its share at any step is left out. An absolute target within
-//! the share is listed as a relative one, which means the same on every mount. A target with `..`
-//! after a name is listed without it, as no node takes another form ([`link_stays_inside`]): the
-//! directory that the kernel comes to by the last such `..` replaces the way to it.
+//! A link is followed name by name, by reading links. No directory is entered, so no mount can
+//! block this. A link that leaves its share at any step is left out. An absolute target within the
+//! share is listed as a relative one, which means the same on every mount. A target with `..` after
+//! a name is listed without it, because no node accepts another form ([`link_stays_inside`]). The
+//! directory that the kernel reaches by the last such `..` replaces the path to it.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -19,22 +19,22 @@ use super::beneath::Beneath;
 use p2pfs_proto::wire::native::link::link_stays_inside;
 use p2pfs_types::path::{HIDDEN_ROOT, SharedPath};
 
-/// Links that are followed one after the other; the kernel's own limit (MAXSYMLINKS).
+/// Maximum links followed one after another; the kernel's own limit (MAXSYMLINKS).
 const FOLLOWED_MAX: usize = 40;
 
 /// Where a symbolic link leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Leads {
-    /// Inside; the target to list.
+    /// To a name inside the share. Contains the target to list.
     Inside(Box<[u8]>),
     Out,
     Loop,
-    /// By `..` from a name that is not a directory: the kernel finds nothing there.
+    /// Up by `..` from a name that is not a directory; the kernel resolves that to nothing.
     UpFromNothing,
 }
 
-/// Where the link `path` of the share `dir` leads whose target is `target`. What is not there (yet)
-/// is inside where its text stays inside.
+/// Resolves the link `path` of the share `dir` with the target `target`. A target that does not
+/// exist (yet) is inside if its text stays inside.
 pub(super) fn follow(
     beneath: &Beneath,
     dir: &Path,
@@ -58,18 +58,18 @@ pub(super) fn follow(
     }
 }
 
-/// The way that the kernel takes through a share.
+/// The path that the kernel takes through a share.
 struct Way<'a> {
     beneath: &'a Beneath,
     dir: &'a Path,
     share: BorrowedFd<'a>,
-    /// The names of where it is now, none of them a link that could be read.
+    /// Current position as names. None of them is a readable link.
     at: Vec<Vec<u8>>,
     followed: usize,
 }
 
 impl Way<'_> {
-    /// Follows a relative target to its end; the form of it that is listed.
+    /// Follows a relative target to its end. Returns the form in which it is listed.
     fn listed(&mut self, link: &SharedPath, target: Vec<u8>) -> Result<Vec<u8>, Leads> {
         let mut names = names_of(&target);
         let after_ups = names.iter().take_while(|name| *name == b"..").count();
@@ -90,8 +90,7 @@ impl Way<'_> {
         Ok(listed)
     }
 
-    /// Goes on along these names. Where they `must_exist`, `..` needs a directory before it, as for
-    /// the kernel.
+    /// Follows these names. With `must_exist`, `..` needs a directory before it, as for the kernel.
     fn walk(&mut self, mut left: VecDeque<Vec<u8>>, must_exist: bool) -> Result<(), Leads> {
         let mut is_directory = true;
         while let Some(name) = left.pop_front() {
@@ -118,12 +117,13 @@ impl Way<'_> {
         Ok(())
     }
 
-    /// Where it goes on from a link, which it leaves by that; none for what is not one.
+    /// Returns the target of the link at the current position and leaves the link. Returns `None`
+    /// if it is not a link.
     fn next_link(&mut self) -> Result<Option<VecDeque<Vec<u8>>>, Leads> {
         if self.at[0] == HIDDEN_ROOT {
             return Err(Leads::Out);
         }
-        // what is never entered is not listed either, so nobody gets further
+        // a path that is never entered is not listed either, so no reader gets past it
         if self.is_refused() {
             return Ok(None);
         }
@@ -145,7 +145,8 @@ impl Way<'_> {
         Ok(Some(names_of(rest)))
     }
 
-    /// Whether a directory is here. A server that the disk may be of is not waited for.
+    /// Returns whether a directory is here. Does not wait for the server that the disk may depend
+    /// on.
     fn is_directory(&self) -> bool {
         let as_known = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
         let here = self.here();
@@ -168,8 +169,8 @@ fn local(path: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(path))
 }
 
-/// A target as it stands, or relative where it is absolute and lies within the share; none where it
-/// does not.
+/// Returns a relative target unchanged, and an absolute one within the share as relative. Returns
+/// `None` for one outside of it.
 fn as_relative(dir: &Path, link: &SharedPath, target: &[u8]) -> Option<Vec<u8>> {
     if !target.starts_with(b"/") {
         return Some(target.to_vec());
@@ -177,8 +178,8 @@ fn as_relative(dir: &Path, link: &SharedPath, target: &[u8]) -> Option<Vec<u8>> 
     Some(relative_to(link, names_of(within(dir, target)?)))
 }
 
-/// The target of a link that leads to names of its share; through no directory above both, so that
-/// it leads there also for who has the one below for its root.
+/// Returns the target of a link to names of its share. It passes through no directory that contains
+/// both, so that it also works in a mount whose root is a lower directory.
 fn relative_to(link: &SharedPath, names: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
     let mut there: VecDeque<Vec<u8>> = names.into_iter().collect();
     let mut up = link.components().count() - 1;
@@ -198,7 +199,7 @@ fn relative_to(link: &SharedPath, names: impl IntoIterator<Item = Vec<u8>>) -> V
     }
 }
 
-/// What of an absolute path lies within the share.
+/// Returns the part of an absolute path that lies within the share.
 fn within<'a>(dir: &Path, target: &'a [u8]) -> Option<&'a [u8]> {
     let rest = Path::new(OsStr::from_bytes(target))
         .strip_prefix(dir)
@@ -274,7 +275,7 @@ mod tests {
         assert_eq!(judged("self", "self"), Leads::Loop);
     }
 
-    /// A share in a new folder, and how its links are judged.
+    /// A share in a new folder, with functions that resolve its links.
     struct Judge {
         _home: tempfile::TempDir,
         share: std::path::PathBuf,
@@ -371,7 +372,7 @@ mod tests {
             let made = links.into_iter().filter_map(|(at, target, is_absolute)| {
                 let target = if is_absolute { format!("{own}/{target}") } else { target };
                 let link = judge.share.join(&at);
-                // a way through another link may lead anywhere
+                // a path through another link may lead anywhere
                 let above = std::fs::canonicalize(link.parent()?).ok()?;
                 symlink(&target, &link).ok().filter(|()| link.parent() == Some(&above))?;
                 Some((at, target, link))

@@ -1,6 +1,7 @@
-//! Which directories are mounts of p2pfs, known without touching them: a `stat` of our own mount
-//! waits for ourselves, and one of a neighbour's may wait for ever. And where anything was mounted
-//! or unmounted, which no inotify tells; and which filesystems make up the numbers of their files.
+//! The mounts of this machine, known without accessing them. Their paths tell which directories are
+//! mounts of p2pfs: a `stat` of this node's own mount waits for this process, and one of another
+//! node's mount may wait forever. They also tell where anything was mounted or unmounted, which
+//! inotify does not report, and which filesystems invent inode numbers.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -12,28 +13,30 @@ use rustix::fs::makedev;
 
 use p2pfs_types::files::mountinfo::{self, MOUNTINFO};
 
-/// The mount points of p2pfs in this mount namespace, kept up to date by the kernel's word that
+/// The p2pfs mount points in this mount namespace. They are read again when the kernel signals that
 /// the table changed (`proc_pid_mountinfo(5)`: the file polls with POLLPRI).
 pub(super) struct MountTable {
     table: Option<File>,
     points: Vec<PathBuf>,
-    /// Of all that is not of [`LOCAL`].
+    /// Mount points of filesystems that are not in [`LOCAL`].
     far: Vec<PathBuf>,
-    /// The devices of all that is of [`MAKING_UP`].
+    /// Devices of filesystems in [`MAKING_UP`].
     making_up: Vec<u64>,
 }
 
-/// Filesystems that wait for this machine's disks and memory alone; any other may wait for a
-/// server, which may be away.
+/// Filesystems that wait only for this machine's disks and memory. Any other may wait for a server
+/// that is gone.
 const LOCAL: &[u8] = b"ext2 ext3 ext4 xfs btrfs bcachefs f2fs zfs jfs tmpfs ramfs rootfs overlay \
     squashfs erofs vfat exfat ntfs3 iso9660 udf";
 
-/// Filesystems that have no numbers of files on their disks, or whose servers may tell of none: one
-/// is made up when a file is met, by counting, and is another's when they are mounted again.
+/// Filesystems that store no inode numbers, or whose servers may not report them. The kernel
+/// assigns a number by counting when it first sees a file, and may give it to another file after
+/// the next mount.
 const MAKING_UP: &[u8] = b"msdos vfat exfat fuse fuseblk";
 
 impl MountTable {
-    /// Reads the table; without `/proc` it stays empty, and only what the caller refuses is known.
+    /// Reads the table. Without `/proc` it stays empty, and only the caller's protected paths are
+    /// known.
     pub(super) fn new() -> Self {
         let mut mounts = Self {
             table: File::open(MOUNTINFO).ok(),
@@ -45,7 +48,7 @@ impl MountTable {
         mounts
     }
 
-    /// The mount points now.
+    /// Returns the current mount points of p2pfs.
     pub(super) fn points(&mut self) -> &[PathBuf] {
         if self.has_changed() {
             self.read();
@@ -53,7 +56,7 @@ impl MountTable {
         &self.points
     }
 
-    /// Whether something is mounted at, above or below a directory that may wait for a server.
+    /// Returns whether a mount at, above or below a directory may wait for a server.
     pub(super) fn is_far(&mut self, dir: &Path) -> bool {
         if self.has_changed() {
             self.read();
@@ -62,7 +65,7 @@ impl MountTable {
         far.any(|point| point.starts_with(dir) || dir.starts_with(point))
     }
 
-    /// The devices whose files have made-up numbers.
+    /// Returns the devices whose filesystems invent inode numbers.
     pub(super) fn making_up(&mut self) -> &[u64] {
         if self.has_changed() {
             self.read();
@@ -83,16 +86,16 @@ impl MountTable {
     }
 }
 
-/// All mounts of this mount namespace, for who must look again where one came or went.
+/// All mounts of this mount namespace, for detecting mounts and unmounts.
 pub(super) struct MountChanges {
     table: Option<File>,
-    /// The kernel said that the table changed.
+    /// Whether the kernel signalled that the table changed.
     told: bool,
     mounts: BTreeSet<(Vec<u8>, PathBuf)>,
 }
 
 impl MountChanges {
-    /// Without `/proc` there are none, and changes are found by the rescan alone.
+    /// Reads the table. Without `/proc` it stays empty, and changes are found by the rescan alone.
     pub(super) fn new() -> Self {
         let mut changes = Self {
             table: File::open(MOUNTINFO).ok(),
@@ -103,18 +106,19 @@ impl MountChanges {
         changes
     }
 
-    /// To be polled for a change of the table, which is to be noted by [`MountChanges::note`].
+    /// Returns the descriptor to poll for a change of the table. Report a change to
+    /// [`MountChanges::note`].
     pub(super) fn polled(&self) -> Option<PollFd<'_>> {
         let table = self.table.as_ref()?;
         Some(PollFd::new(table, PollFlags::PRI))
     }
 
-    /// A poll said so: it does not say it twice.
+    /// Records that a poll signalled a change. The kernel signals each change once.
     pub(super) fn note(&mut self) {
         self.told = true;
     }
 
-    /// Where something was mounted or unmounted since the last time.
+    /// Returns the points where something was mounted or unmounted since the last call.
     pub(super) fn take(&mut self) -> BTreeSet<PathBuf> {
         if !std::mem::take(&mut self.told) && !self.table.as_ref().is_some_and(has_changed) {
             return BTreeSet::new();
@@ -139,7 +143,7 @@ fn has_changed(table: &File) -> bool {
     poll(&mut polled, Some(&at_once)).is_ok() && says_changed(&polled[0])
 }
 
-/// Whether a poll of the table says that it changed.
+/// Returns whether a poll of the table signalled a change.
 pub(super) fn says_changed(polled: &PollFd<'_>) -> bool {
     (polled.revents()).intersects(PollFlags::PRI | PollFlags::ERR)
 }
@@ -155,13 +159,13 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|b| *b == b'\n')
 }
 
-/// The number of a mount and its place.
+/// Returns the id of a mount and its point.
 fn mount(line: &[u8]) -> Option<(Vec<u8>, PathBuf)> {
     let number = line.split(|b| *b == b' ').next()?;
     Some((number.to_vec(), mountinfo::point(line)?))
 }
 
-/// The mount point of a line of mountinfo, where it is one of p2pfs.
+/// Returns the mount point of a line of mountinfo, if it is a mount of p2pfs.
 fn p2pfs_mount_point(line: &[u8]) -> Option<PathBuf> {
     let ours = match mountinfo::filesystem(line)? {
         (b"fuse.p2pfs" | b"p2pfs", _) => true,
@@ -177,7 +181,7 @@ fn far_mount_point(line: &[u8]) -> Option<PathBuf> {
 
 fn making_up_device(line: &[u8]) -> Option<u64> {
     let (kind, _) = mountinfo::filesystem(line)?;
-    // `fuse.sshfs` for one
+    // for example `fuse.sshfs`
     let family = kind.split(|byte| *byte == b'.').next()?;
     let device = line.split(|byte| *byte == b' ').nth(2)?;
     let (major, minor) = str::from_utf8(device).ok()?.split_once(':')?;

@@ -1,12 +1,12 @@
-//! Names end to end in one buffer, a byte of each beside its place: a million of them cost no
-//! allocation each.
+//! Names stored one after another in a single buffer, so that a million names need no allocation
+//! each.
 //!
-//! A name that went leaves a hole until there are more holes than names; then its owner moves all
-//! names into a new buffer.
+//! A removed name leaves a hole. When the holes outweigh the names, the owner moves all names into
+//! a new buffer.
 
-/// What a name's place is counted in, so that 32 bits reach 16 GiB of names.
+/// Alignment of a name, so that a 32-bit position covers 16 GiB of names.
 const STEP_BYTES: usize = 4;
-/// Holes that are not worth moving names for.
+/// Bytes of holes below which moving the names is not worthwhile.
 const HOLES_KEPT_BYTES: usize = 1 << 16;
 
 /// A buffer of names.
@@ -16,7 +16,7 @@ pub(super) struct NameArena {
     holes: usize,
 }
 
-/// Where a name is; good for the buffer that gave it.
+/// Position of a name; valid only for the buffer that returned it.
 #[repr(C, packed)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Word {
@@ -25,11 +25,11 @@ pub(super) struct Word {
 }
 
 impl NameArena {
-    /// Takes a name in: of more than 255 bytes, too, where a disk counts them otherwise.
+    /// Adds a name. It may be longer than 255 bytes on a filesystem that counts letters.
     pub(super) fn add(&mut self, name: &[u8]) -> Word {
         let start = self.bytes.len() / STEP_BYTES;
         let room = name.len().next_multiple_of(STEP_BYTES);
-        // a quarter more at a time, where doubling would leave half of it unused
+        // grow by a quarter, because doubling would leave half of it unused
         if self.bytes.capacity() - self.bytes.len() < room {
             self.bytes
                 .reserve_exact((self.bytes.len() / 4).max(1 << 10) + room);
@@ -46,12 +46,12 @@ impl NameArena {
         &self.bytes[word.start as usize * STEP_BYTES..][..usize::from(word.length)]
     }
 
-    /// A name is not needed any more.
+    /// Marks a removed name as a hole.
     pub(super) fn drop(&mut self, word: Word) {
         self.holes += usize::from(word.length).next_multiple_of(STEP_BYTES);
     }
 
-    /// Whether the names that are left should be moved into a new buffer.
+    /// Returns whether the remaining names should be moved into a new buffer.
     pub(super) fn is_worn(&self) -> bool {
         self.holes > HOLES_KEPT_BYTES && self.holes > self.bytes.len() / 2
     }

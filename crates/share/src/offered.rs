@@ -1,4 +1,4 @@
-//! A folder that is offered: its settings, how its walk stands, and what is counted of it.
+//! A shared folder: its settings, the progress of its walk, and its counters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -9,41 +9,41 @@ use super::exclude::Exclude;
 use super::left_out::LeftOutWhy;
 use super::tree::Slot;
 
-/// Warnings that one walk of one share may send; all are counted in its status.
+/// Maximum warnings that one walk of one share sends. The status counts all of them.
 pub(super) const WARNINGS_PER_WALK_MAX: u32 = 32;
 
-/// The warning of a share whose own directory others may not read.
+/// Warning for a share whose own directory others may not read.
 pub(super) const PRIVATE_SHARE: &str = "others may not read this directory, so nothing in it \
      is shared; chmod o+rx, or include_private = true";
-/// The warning of a share with directories that the kernel does not watch for us.
+/// Warning for a share with directories that the kernel does not watch.
 pub(super) const UNWATCHED: &str = "the limit of inotify watches is reached, so some changes are \
      only seen by the rescan; raise fs.inotify.max_user_watches, and max_user_instances where many \
      programs watch something (sysctl)";
 
-/// A folder that is offered.
+/// A shared folder.
 pub(super) struct Share {
     pub(super) dir: Arc<Path>,
-    /// As it was called when it was last added, perhaps by a link.
+    /// Name under which it was last added, possibly with a link in it.
     pub(super) given: PathBuf,
     pub(super) include_private: bool,
     pub(super) legacy: bool,
     pub(super) readers: Option<Vec<String>>,
     pub(super) exclude: Arc<Exclude>,
     pub(super) root: Slot,
-    /// Directories that wait to be read.
+    /// Number of directories that wait to be read.
     pub(super) walks_left: usize,
-    /// A walk through the whole share goes on.
+    /// Whether a walk through the whole share is running.
     pub(super) scanning: bool,
-    /// Another one was asked for meanwhile.
+    /// Whether another walk was requested meanwhile.
     pub(super) scan_again: bool,
     pub(super) vanished: bool,
-    /// Something in it could not be opened for want of descriptors or memory.
+    /// Whether something in it could not be opened for lack of descriptors or memory.
     pub(super) wanting: bool,
-    /// Its disk does not answer: nothing is looked at there until it does.
+    /// Whether its disk does not answer. Nothing in the share is checked until it does.
     pub(super) stands_still: bool,
-    /// Others may not enter the share's own directory, so that nothing is listed.
+    /// Whether others may not enter the share's own directory, so that nothing is listed.
     pub(super) private: bool,
-    /// Some of its directories are seen by the rescan alone.
+    /// Whether changes in some of its directories are found only by the rescan.
     pub(super) unwatched: bool,
     pub(super) warning: Option<String>,
     pub(super) warnings_left: u32,
@@ -84,19 +84,19 @@ impl Share {
         }
     }
 
-    /// The warning that was told of the share's own directory and still holds.
+    /// Returns the current warning about the share's own directory.
     pub(super) fn own_warning(&self) -> Option<String> {
         let private = self.private.then(|| PRIVATE_SHARE.to_owned());
         self.warning.clone().or(private)
     }
 
-    /// Whether it is to be walked again though nothing was reported of it.
+    /// Returns whether it must be walked again although nothing was reported.
     pub(super) fn take_retry(&mut self) -> bool {
         let wanting = !self.scanning && std::mem::take(&mut self.wanting);
         wanting || self.vanished
     }
 
-    /// Counts a name that is left out in, or out.
+    /// Adds a left-out name to the counters or subtracts it.
     pub(super) fn count_left_out(&mut self, slot: Slot, why: LeftOutWhy, is_new: bool) {
         let changed = if is_new {
             self.left_out.insert((why, slot))

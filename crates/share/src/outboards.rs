@@ -1,8 +1,9 @@
-//! The hash trees of shared files: on disk for large files, under a budget, the least recently
-//! used going first; in memory for those in use; made anew from the file where they are neither.
+//! The hash trees (outboards) of shared files. Those of large files are kept on disk within a
+//! budget, and the least recently used is evicted first. Those in use are kept in memory. If one is
+//! in neither place, it is rebuilt from the file.
 //!
-//! Nothing here is trusted: who serves from an outboard checks every group against the hash, so a
-//! damaged one costs a rebuild and never a wrong byte.
+//! Outboards are not trusted. A server checks every group against the hash, so a damaged outboard
+//! costs a rebuild and never delivers a wrong byte.
 
 use std::fs::File;
 use std::io;
@@ -19,13 +20,13 @@ use super::part::{IN_MEMORY_MAX_BYTES, Pairs, Part, Parts, Store, Trouble, outbo
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::files::is_want;
 
-/// Files up to this size have no outboard on disk: hashing them takes a millisecond.
+/// Size up to which a file has no outboard on disk. Hashing such a file takes a millisecond.
 pub(super) const SMALL_FILE_MAX_BYTES: u64 = 1 << 20;
-/// What outboards in memory may take together; each is at most an eighth of it.
+/// Maximum bytes of all outboards in memory. Each has at most an eighth of it.
 const MEMORY_BUDGET_BYTES: u64 = 8 << 20;
-/// And how many, since most are tiny.
+/// Maximum number of outboards in memory, since most are tiny.
 const MEMORY_MAX_OUTBOARDS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
-/// Rebuilds that go on at the same time, of different contents.
+/// Maximum concurrent rebuilds of different contents.
 const REBUILD_LANES: usize = 16;
 
 pub(super) struct Outboards {
@@ -44,7 +45,7 @@ struct Held {
 }
 
 impl Outboards {
-    /// Takes up what an earlier run left in `dir`, oldest first, within the budget.
+    /// Loads the outboards that an earlier run left in `dir`, oldest first, within the budget.
     pub(super) fn open(dir: PathBuf, budget_bytes: u64) -> io::Result<Self> {
         std::fs::create_dir_all(&dir)?;
         let mut found = Vec::new();
@@ -79,19 +80,18 @@ impl Outboards {
         Ok(outboards)
     }
 
-    /// Begins the outboard of a file. Those that are begun take at most as much of the disk as
-    /// those that are kept.
+    /// Starts the outboard of a file. Unfinished outboards may take as much disk space as finished
+    /// ones.
     ///
-    /// # Errors
-    /// [`io::ErrorKind::QuotaExceeded`] where it has no room beside the others that are begun.
+    /// # Errors [`io::ErrorKind::QuotaExceeded`] if it does not fit beside the other unfinished
+    /// ones.
     pub(super) fn begin(&self, size_bytes: u64) -> io::Result<Part> {
         self.parts.begin(&self.dir, size_bytes, self.budget_bytes)
     }
 
-    /// Hashes a file from its start to its end, and keeps its outboard where it is worth it.
+    /// Hashes a file from start to end, and keeps its outboard if that is worthwhile.
     ///
-    /// # Errors
-    /// What `reader` fails with, and as [`Self::begin`].
+    /// # Errors The error of `reader`, or an error of [`Self::begin`].
     pub(super) fn make(
         &self,
         reader: &mut impl io::Read,
@@ -108,7 +108,7 @@ impl Outboards {
         Ok((hash, made.pairs()))
     }
 
-    /// Keeps an outboard that was just made, where it is worth it.
+    /// Keeps an outboard that was just built, if that is worthwhile.
     pub(super) fn keep(&self, hash: ContentHash, size_bytes: u64, made: &Store) {
         let bytes = outboard_bytes(size_bytes);
         let is_wanted = size_bytes > SMALL_FILE_MAX_BYTES
@@ -125,10 +125,9 @@ impl Outboards {
         }
     }
 
-    /// The pairs for a content, from memory, disk, or by hashing `file` again.
+    /// Returns the hash pairs of a content, from memory, from disk, or by hashing `file` again.
     ///
-    /// # Errors
-    /// [`ShareError::Gone`] where `file` does not have the content any more; [`ShareError::Io`].
+    /// # Errors [`ShareError::Gone`] if `file` no longer has the content; [`ShareError::Io`].
     pub(super) fn load(
         &self,
         hash: ContentHash,
@@ -138,7 +137,7 @@ impl Outboards {
         if outboard_bytes(size_bytes) == 0 {
             return Ok(Pairs::Memory(Arc::default()));
         }
-        // who waits for another's rebuild finds it in memory afterwards
+        // a caller that waits for another's rebuild finds the result in memory afterwards
         let lane = usize::from(hash.as_bytes()[0]) % REBUILD_LANES;
         if let Some(pairs) = self.recall(&hash) {
             return Ok(pairs);
@@ -161,7 +160,7 @@ impl Outboards {
         Ok(self.note_in_memory(hash, pairs))
     }
 
-    /// Drops an outboard that no file needs, or that is damaged.
+    /// Drops an outboard that no file needs or that is damaged.
     pub(super) fn forget(&self, hash: &ContentHash) {
         let mut held = self.held.lock();
         if let Some(bytes) = held.disk.pop(hash) {
@@ -173,7 +172,7 @@ impl Outboards {
         }
     }
 
-    /// Bytes on disk.
+    /// Returns the bytes of all outboards on disk.
     #[cfg(test)]
     pub(super) fn disk_bytes(&self) -> u64 {
         self.held.lock().disk_bytes
@@ -184,7 +183,8 @@ impl Outboards {
         held.memory.get(hash).cloned().map(Pairs::Memory)
     }
 
-    /// Forgets one that cannot be read, but not where that was our own want.
+    /// Reads an outboard from disk. Drops one that cannot be read, except after a shortage of
+    /// resources.
     fn read(&self, hash: &ContentHash, size_bytes: u64) -> io::Result<Option<Pairs>> {
         if self.held.lock().disk.get(hash).is_none() {
             return Ok(None);
@@ -197,7 +197,7 @@ impl Outboards {
         Ok(None)
     }
 
-    /// Under its name only when it is whole.
+    /// Writes an outboard. It gets its name only when it is complete.
     fn write(&self, pairs: &[u8], path: &Path) -> io::Result<()> {
         let part = self.parts.path(&self.dir);
         let written = std::fs::write(&part, pairs).and_then(|()| std::fs::rename(&part, path));
@@ -246,7 +246,7 @@ impl Outboards {
     }
 }
 
-/// A stored outboard of that length; a large one stays where it is.
+/// Opens a stored outboard of that length. A large one is not loaded into memory.
 fn read_pairs(path: &Path, bytes: u64) -> io::Result<Option<Pairs>> {
     if bytes <= IN_MEMORY_MAX_BYTES {
         let pairs = std::fs::read(path)?;
@@ -258,7 +258,7 @@ fn read_pairs(path: &Path, bytes: u64) -> io::Result<Option<Pairs>> {
     Ok(is_whole.then(|| Pairs::Disk(Arc::new(file))))
 }
 
-/// Reads a file from the start without moving its own position, which others may use.
+/// Reads a file from the start without moving the shared file position.
 struct Sequential<'a> {
     file: &'a File,
     offset: u64,

@@ -1,5 +1,5 @@
-//! An outboard that is being made: in memory where it is small, else in a file of its own, so that
-//! no file that somebody shares is too large for this node's memory.
+//! An outboard under construction. A small one is in memory; a large one is in a file of its own,
+//! so that no shared file is too large for this node's memory.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -10,28 +10,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use p2pfs_types::digest::{ContentHash, Grain, Growing, ReadAt};
 
-/// An outboard up to this size is held in memory: that of a file of 1 GiB, see [`grain_of`].
+/// Size of the largest outboard that is held in memory: that of a file of 1 GiB, see [`grain_of`].
 pub(super) const IN_MEMORY_MAX_BYTES: u64 = 1 << 20;
-/// What is read of a file at a time: whole groups.
+/// Bytes read of a file at a time: whole groups.
 pub(super) const READ_BYTES: usize = 1 << 20;
 
-/// How fine the outboard of a shared file is: as fine as may be without being too long to be held
-/// in memory. Small reads at random places ask for it: of a file of up to 256 MiB, 16 KiB are read
-/// and hashed for a page of 4 KiB. With 64 KiB that took half of the server's time.
+/// Returns the grain of a shared file's outboard: the finest at which the outboard still fits in
+/// memory. Small random reads need a fine one. For a file of up to 256 MiB, 16 KiB are read and
+/// hashed for a page of 4 KiB. With 64 KiB that took half of the server's time.
 pub(super) fn grain_of(size_bytes: u64) -> Grain {
     Grain::within(size_bytes, IN_MEMORY_MAX_BYTES)
 }
 
-/// How many bytes the outboard of a shared file has.
+/// Returns the length of a shared file's outboard in bytes.
 pub(super) fn outboard_bytes(size_bytes: u64) -> u64 {
     grain_of(size_bytes).outboard_bytes(size_bytes)
 }
 
-/// Hash pairs in pre-order, shared by who serves from them.
+/// Hash pairs in pre-order, shared by all readers that serve from them.
 #[derive(Clone, Debug)]
 pub(super) enum Pairs {
     Memory(Arc<[u8]>),
-    /// Of a file too large for that.
+    /// Pairs of a file too large for memory.
     Disk(Arc<File>),
 }
 
@@ -44,14 +44,14 @@ impl ReadAt for Pairs {
     }
 }
 
-/// Outboards that are being made on the disk.
+/// Outboards under construction on the disk.
 #[derive(Default)]
 pub(super) struct Parts {
     bytes: Arc<AtomicU64>,
     made: AtomicU64,
 }
 
-/// Disk that is kept for a part.
+/// Disk space reserved for one outboard.
 struct Reserved {
     of: Arc<AtomicU64>,
     bytes: u64,
@@ -63,19 +63,19 @@ impl Drop for Reserved {
     }
 }
 
-/// Pairs as far as they are known.
+/// An outboard as far as its pairs are known.
 pub(super) struct Part {
     growing: Growing,
     store: Store,
 }
 
-/// Where they lie, shared by nobody until all are known.
+/// Storage of the pairs, not shared until all are known.
 pub(super) enum Store {
     Memory(Arc<[u8]>),
     Disk(OnDisk),
 }
 
-/// A file that goes with its part, unless it was given its name.
+/// A file that is removed with its part unless it was given its final name.
 pub(super) struct OnDisk {
     file: Arc<File>,
     path: PathBuf,
@@ -84,16 +84,16 @@ pub(super) struct OnDisk {
 
 impl Drop for OnDisk {
     fn drop(&mut self) {
-        // it is there no more where it was given its name
+        // fails harmlessly if the file was given its final name
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
 impl Parts {
-    /// Begins the outboard of a file in `dir`; all that are there at a time fit `budget_bytes`.
+    /// Starts the outboard of a file in `dir`. All unfinished ones together fit `budget_bytes`.
     ///
-    /// # Errors
-    /// [`io::ErrorKind::QuotaExceeded`] where they would not; else what the disk says.
+    /// # Errors [`io::ErrorKind::QuotaExceeded`] if they would not fit; otherwise the error of the
+    /// disk.
     pub(super) fn begin(&self, dir: &Path, size_bytes: u64, budget_bytes: u64) -> io::Result<Part> {
         let growing = Growing::new(size_bytes, grain_of(size_bytes));
         let bytes = outboard_bytes(size_bytes);
@@ -118,28 +118,28 @@ impl Parts {
         Ok(Part { growing, store })
     }
 
-    /// A name for a file that is not whole.
+    /// Returns a name for an incomplete file.
     pub(super) fn path(&self, dir: &Path) -> PathBuf {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         dir.join(format!("part-{number}"))
     }
 }
 
-/// What went wrong with a file that is hashed.
+/// Failure of hashing a file.
 pub(super) enum Trouble {
-    /// It could not be read.
+    /// The file could not be read.
     Reading(io::Error),
     /// Its outboard could not be written.
     Writing,
 }
 
 impl Part {
-    /// How many bytes of the file there are yet to come.
+    /// Returns the bytes of the file that are not read yet.
     pub(super) fn left_bytes(&self) -> u64 {
         self.growing.left_bytes()
     }
 
-    /// Takes in about so many bytes more, or all where there are fewer.
+    /// Reads about `limit_bytes` more, or all that is left.
     pub(super) fn read_on(
         &mut self,
         reader: &mut impl Read,
@@ -160,7 +160,7 @@ impl Part {
         Ok(())
     }
 
-    /// The hash, and the pairs with the file that they lie in; none before all was read.
+    /// Returns the hash and the storage of the pairs, or `None` before everything was read.
     pub(super) fn finish(self) -> Option<(ContentHash, Store)> {
         Some((self.growing.finish()?, self.store))
     }
@@ -178,7 +178,7 @@ impl Store {
         }
     }
 
-    /// The pairs, once all are known.
+    /// Returns the pairs, once all are known.
     pub(super) fn pairs(&self) -> Pairs {
         match self {
             Self::Memory(pairs) => Pairs::Memory(pairs.clone()),
@@ -188,7 +188,7 @@ impl Store {
 }
 
 impl OnDisk {
-    /// Gives it its name.
+    /// Renames the file to its final name.
     pub(super) fn keep_as(&self, path: &Path) -> io::Result<()> {
         std::fs::rename(&self.path, path)
     }

@@ -1,5 +1,5 @@
-//! A file that is read to be hashed: opened where it is at rest, read until it is told to stop, and
-//! judged at its end.
+//! Reading one file for its hash: it is opened if it is at rest, read until the end or a stop, and
+//! judged afterwards.
 
 use std::fs::File;
 use std::io;
@@ -23,20 +23,20 @@ use p2pfs_types::path::SharedPath;
 pub(super) struct Job {
     pub(super) taken: Taken,
     pub(super) share: u16,
-    /// Its disk does not answer.
+    /// Whether its disk does not answer.
     pub(super) stands_still: bool,
     pub(super) dir: Arc<Path>,
     pub(super) include_private: bool,
     pub(super) path: SharedPath,
 }
 
-/// A file that is read, as it was when that began.
+/// An open file, with its state before the read.
 pub(super) struct Opened {
     pub(super) file: File,
     seen: Seen,
-    /// It was written to lately.
+    /// Whether it was written to lately.
     recent: bool,
-    /// Nobody had it open for writing, or has written lately.
+    /// Whether no process had it open for writing, or the last write is old.
     unwritten: bool,
 }
 
@@ -46,7 +46,7 @@ impl Opened {
     }
 }
 
-/// Opens a file to be read, where it is at rest.
+/// Opens a file to be read if it is at rest.
 pub(super) fn open_job(shared: &Shared, job: &Job) -> Result<Opened, Outcome> {
     let (file, seen) = open(&shared.beneath, job)?;
     let age = seen.identity.mtime.distance(Stamp::now());
@@ -58,7 +58,8 @@ pub(super) fn open_job(shared: &Shared, job: &Job) -> Result<Opened, Outcome> {
     };
     let is_done = match writers {
         Writers::None => true,
-        // another than the one who closed it, who is idle, or must not keep it waiting any longer
+        // the writer is not the one that closed the file; it is idle, or the close has waited long
+        // enough
         Writers::Some => {
             job.taken.held.sure && (age >= shared.quiet / 2 || is_overdue(shared, job))
         }
@@ -75,19 +76,20 @@ pub(super) fn open_job(shared: &Shared, job: &Job) -> Result<Opened, Outcome> {
     })
 }
 
-/// Whether a close has waited long enough for others who write to the file.
+/// Returns whether a close has waited long enough for other writers of the file.
 fn is_overdue(shared: &Shared, job: &Job) -> bool {
     let closed_at = job.taken.closed_at;
     closed_at.is_some_and(|at| at.elapsed() >= shared.quiet / 2)
 }
 
-/// What it means that a file has this hash: nothing, where it changed while it was read.
+/// Returns the outcome of a file with this hash. A file that changed during the read has none.
 pub(super) fn conclude(job: &Job, opened: &Opened, hash: ContentHash) -> Outcome {
     let seen = opened.seen;
     match fstat(&opened.file).map(|stat| Seen::of(&stat)) {
         Ok(after) if after.identity == seen.identity => {
             let writers = writers_of(&opened.file);
-            // who came since may have written within the tick of the clock that dated it
+            // a writer that opened it since may have written within the clock tick that dated the
+            // file
             if opened.recent && opened.unwritten && writers == Writers::Some {
                 return Outcome::BeingWritten(seen.identity.mtime.distance(Stamp::now()));
             }
@@ -102,9 +104,9 @@ pub(super) fn conclude(job: &Job, opened: &Opened, hash: ContentHash) -> Outcome
     }
 }
 
-/// Git's rule for racily clean files: modified so shortly before we read that another write could
-/// have come after, within the same tick of the file's clock. And who still has the file open may
-/// write through a mapping.
+/// Returns how long the hash is valid. By git's rule for racily clean files, a file modified
+/// shortly before the read may have been written again within the same clock tick. A process that
+/// still has the file open may write through a mapping.
 fn trust_in(job: &Job, opened: &Opened, writers: Writers) -> Trust {
     if opened.recent {
         return Trust::Racy;
@@ -126,8 +128,8 @@ fn open(beneath: &Beneath, job: &Job) -> Result<(File, Seen), Outcome> {
     }
 }
 
-/// Why a file was not read to its end: it was cut short, its reading was given up, or it cannot be
-/// read.
+/// Returns why a file was not read to its end: it was truncated, the read was cancelled, or it
+/// cannot be read.
 pub(super) fn called_off(error: &io::Error, opened: &Opened) -> Outcome {
     match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionAborted => Outcome::Changed,
@@ -136,10 +138,10 @@ pub(super) fn called_off(error: &io::Error, opened: &Opened) -> Outcome {
     }
 }
 
-/// What is read with one call, so that one that goes on is told from one that stands still.
+/// Maximum bytes of one read call, so that a slow read is distinguished from a blocked one.
 pub(super) const READ_MAX_BYTES: usize = 128 << 10;
 
-/// Reads until it is told to stop.
+/// A reader that can be stopped.
 pub(super) struct Stoppable<'a> {
     pub(super) file: &'a File,
     pub(super) shared: &'a Shared,

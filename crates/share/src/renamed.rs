@@ -1,8 +1,10 @@
-//! Contents between two names of their file: nobody who has one open is to hear that it is gone.
+//! Contents whose file is between two names. A program that has one open must not be told that it
+//! is gone.
 //!
-//! A rename is seen by whoever opens the old name at once, and by the scanner when it reads what
-//! the kernel reported; until then the content is [`Missed`]. It dates the file anew, which is read
-//! again before it is listed under its new name; until then it has [`Moved`].
+//! A rename takes effect at once for a reader that opens the old name, but the scanner sees it only
+//! when it reads the kernel's reports. Until then the content is [`Missed`]. The rename changes the
+//! ctime, so the file is read again before it is listed under its new name. Until then it is
+//! [`Moved`].
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,28 +17,28 @@ use super::identity::Identity;
 use super::tree::Slot;
 use p2pfs_types::digest::ContentHash;
 
-/// Contents that are remembered; beyond it the one that was asked for longest ago is forgotten,
-/// which costs its readers one more look.
+/// Maximum remembered missed contents. Beyond it, the least recently requested one is forgotten,
+/// which costs its readers one more check.
 const MISSED_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// Contents that are remembered as moved: those of a large folder that is renamed. About 150 bytes
-/// each; beyond it the one that was seen longest ago is found again when it was read.
+/// Maximum remembered moved contents: those of a large folder that is renamed. About 150 bytes
+/// each. Beyond it, the oldest one is found again only after it was read.
 const MOVED_MAX: usize = 65_536;
-/// For how long a look is waited for: a change is to be told within this time.
+/// How long a reader waits for a check: a change must be announced within this time.
 const LOOK_MAX: Duration = Duration::from_secs(2);
-/// After this a content that is missed is looked for anew: it may have been renamed again.
+/// After this time a missed content is searched again, because it may have been renamed again.
 const MISS_MAX: Duration = Duration::from_secs(4);
 
-/// A content that was not found under the names that it is listed under.
+/// A content that was not found under its listed names.
 #[derive(Clone, Copy)]
 struct Miss {
-    /// A digest of these names.
+    /// Digest of these names.
     names: u64,
     since: Instant,
-    /// The number of the look that tells what became of it.
+    /// Number of the check that finds out where it went.
     look: u64,
 }
 
-/// What was missed lately.
+/// Contents that were missed lately.
 pub(super) struct Missed {
     by_hash: LruCache<ContentHash, Miss>,
 }
@@ -48,9 +50,9 @@ impl Missed {
         }
     }
 
-    /// Whether a look tells what became of a content that was not found under `names`, and is worth
-    /// waiting for. The looks up to `looked` were done before these names were taken from the
-    /// listing; `next` asks for one, and says its number.
+    /// Returns whether a check that is worth waiting for will find a content that was not found
+    /// under `names`. The checks up to `looked` were done before these names were taken from the
+    /// listing. `next` requests a check and returns its number.
     pub(super) fn is_looked_for(
         &mut self,
         hash: &ContentHash,
@@ -79,16 +81,15 @@ impl Missed {
     }
 }
 
-/// Where the file of a content is that was found under a new name, and is yet to be read there.
+/// New name of a content's file, which is not yet read under it.
 #[derive(Clone, Copy)]
 pub(super) struct NewName {
     pub(super) slot: Slot,
-    /// As it was when it was read under the old one.
+    /// Identity of the file when it was read under the old name.
     pub(super) identity: Identity,
 }
 
-/// Contents whose files have new names. Places in the tree are used again, so none is kept beyond
-/// its name.
+/// Contents whose files have new names. Slots are reused, so an entry never outlives its name.
 pub(super) struct Moved {
     by_hash: LruCache<ContentHash, NewName>,
     by_slot: BTreeMap<Slot, ContentHash>,
@@ -114,14 +115,14 @@ impl Moved {
         }
     }
 
-    /// It is listed, or known to be another content.
+    /// Forgets a content that is listed or known to have changed.
     pub(super) fn forget(&mut self, hash: &ContentHash) {
         if let Some(to) = self.by_hash.pop(hash) {
             self.by_slot.remove(&to.slot);
         }
     }
 
-    /// The name is gone, or was read.
+    /// Forgets a name that is gone or was read.
     pub(super) fn forget_at(&mut self, slot: Slot) {
         if let Some(hash) = self.by_slot.remove(&slot) {
             self.by_hash.pop(&hash);

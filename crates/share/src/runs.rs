@@ -1,14 +1,12 @@
-//! An ordered set of small things in sorted runs: a million of them cost little more than their own
-//! bytes, where a tree keeps its nodes half empty.
-//!
-//! Owns their order alone.
+//! An ordered set of small elements in sorted runs. A million of them take little more than their
+//! own bytes, whereas a tree keeps its nodes half empty.
 
-/// The most elements of a run: taking one in or out moves half as many at most.
+/// Maximum elements of a run. Inserting or removing one moves at most this many.
 const RUN_MAX: usize = 256;
 
 /// Elements in ascending order, each once.
 pub(super) struct Runs<T> {
-    /// None is empty.
+    /// Runs, none of them empty.
     runs: Vec<Vec<T>>,
 }
 
@@ -51,7 +49,7 @@ impl<T: Ord + Copy> Runs<T> {
         self.mend(number);
     }
 
-    /// The elements from one on, ascending.
+    /// Returns the elements from `first` on, ascending.
     pub(super) fn from(&self, first: T) -> impl Iterator<Item = T> + '_ {
         let number = self.run_of(&first);
         let runs = self.runs.get(number..).unwrap_or_default();
@@ -61,13 +59,13 @@ impl<T: Ord + Copy> Runs<T> {
         runs.iter().flatten().skip(skip).copied()
     }
 
-    /// The run that holds an element, or would.
+    /// Returns the run that contains an element, or would.
     fn run_of(&self, element: &T) -> usize {
         self.runs
             .partition_point(|run| run.last().is_some_and(|last| last < element))
     }
 
-    /// Takes one in that is above all others: what comes in order leaves full runs behind.
+    /// Appends an element above all others. Insertion in order leaves full runs behind.
     fn append(&mut self, element: T) {
         match self.runs.last_mut() {
             Some(run) if run.len() < RUN_MAX => put(run, run.len(), element),
@@ -75,7 +73,7 @@ impl<T: Ord + Copy> Runs<T> {
         }
     }
 
-    /// Drops a run that became empty, or joins it with its neighbour where both are small.
+    /// Removes an empty run, or joins it with its successor if both are small.
     fn mend(&mut self, number: usize) {
         if self.runs[number].is_empty() {
             self.runs.remove(number);
@@ -92,7 +90,7 @@ impl<T: Ord + Copy> Runs<T> {
 }
 
 fn put<T>(run: &mut Vec<T>, at: usize, element: T) {
-    // an eighth more at a time, where doubling would leave much of it unused
+    // grow by an eighth, because doubling would leave much of it unused
     if run.len() == run.capacity() {
         run.reserve_exact((run.len() / 8).max(8));
     }
@@ -123,7 +121,7 @@ mod tests {
             first in 0u16..2100,
         ) {
             let (mut runs, mut model) = (Runs::new(), BTreeSet::new());
-            // enough for several runs, whatever is drawn
+            // enough for several runs, whatever the random choice
             for number in (0..2000).step_by(2) {
                 runs.insert(number);
                 model.insert(number);

@@ -1,7 +1,7 @@
-//! The thread that keeps the state true to the disk: it follows the watches, walks, and sends the
-//! events.
+//! The thread that keeps the state in step with the disk. It follows the watches, walks the shares,
+//! and sends the events.
 //!
-//! It never holds the state's lock while it reads the disk or waits for the node to take an event.
+//! It never holds the state's lock while it reads the disk or waits for room in the event queue.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::unix::ffi::OsStrExt;
@@ -28,27 +28,27 @@ use super::tree::{Body, Slot};
 use super::walk::{Looks, Place, Walk};
 use super::watch::{Cause, Report, Watches};
 
-/// How often a share is looked for that is gone, or of which something could not be opened for want
-/// of what may be free again.
+/// Interval between two attempts to find a vanished share, or to walk a share in which something
+/// could not be opened for lack of resources.
 const RETRY: Duration = Duration::from_secs(1);
-/// Names that wait to be looked at; when there are more, everything is walked instead.
+/// Maximum names that wait to be checked. When there are more, everything is walked instead.
 const CHECKS_MAX: usize = 1 << 16;
-/// How long to wait before the node's full queue is tried again.
+/// Pause before sending to the full event queue is retried.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(2);
-/// Files remembered but no more shared, before the ledger is tidied.
+/// Number of stale rows in the ledger that is tolerated before it is tidied.
 const LEDGER_SLACK_ROWS: u64 = 10_000;
 
 /// A directory to read.
 pub(super) struct Visit {
     pub(super) index: u16,
     pub(super) slot: Slot,
-    /// Known subdirectories are read too.
+    /// Whether known subdirectories are read too.
     pub(super) full: bool,
-    /// The turn that waits for it: it is new.
+    /// Turn that waits for it, if the directory is new.
     pub(super) turn: Option<Turn>,
 }
 
-/// Directories to read one after the other, and the one that is being read.
+/// Directories to read one after another, and the one that is being read.
 #[derive(Default)]
 pub(super) struct WalkQueue {
     pub(super) visits: VecDeque<Visit>,
@@ -60,11 +60,11 @@ pub(super) struct Scanner {
     events: Sender<ShareEvent>,
     pub(super) watches: Watches,
     pub(super) checks: Checks,
-    /// Looks that another report overtook; each is looked at again with the next reports.
+    /// Results that another report overtook. Each name is checked again with the next reports.
     pub(super) overtaken: HashMap<(Slot, Box<[u8]>), Look>,
-    /// New directories, which what comes later waits for.
+    /// New directories, for which later turns wait.
     pub(super) fresh: WalkQueue,
-    /// All others.
+    /// All other directories.
     pub(super) scan: WalkQueue,
     pub(super) disk: DiskThread,
     mounts: MountChanges,
@@ -95,7 +95,7 @@ impl Scanner {
         }
     }
 
-    /// Runs until the set is dropped or nobody takes the events any more.
+    /// Runs until the set is dropped or the receiver of the events is closed.
     pub(super) fn run(mut self) {
         while !self.shared.is_stopping() && !self.events.is_closed() {
             let asked = self.shared.settling_asked();
@@ -115,10 +115,11 @@ impl Scanner {
         self.shared.stop();
     }
 
-    /// Takes in what was reported, asked and read by now, and tells what may be told.
+    /// Applies pending reports, requests and finished reads, and sends the events that are not
+    /// blocked.
     pub(super) fn round(&mut self) {
         self.shared.take_wakes();
-        // what was read is only told after all that was reported before it was read
+        // announce a finished read only after everything that was reported before it ended
         let read = std::mem::take(&mut self.shared.lock().read);
         self.read_reports();
         self.gather(Instant::now());
@@ -130,7 +131,7 @@ impl Scanner {
         self.send_events();
     }
 
-    /// Has looked at again what may be listed since something else changed.
+    /// Rechecks names that may be listed because another name changed.
     fn recheck(&self) {
         let mut state = self.shared.lock();
         state.recheck_loops();
@@ -156,7 +157,7 @@ impl Scanner {
         all_told && self.watches.next_due().is_none()
     }
 
-    /// Until something is reported, asked, or due.
+    /// Waits until something is reported, requested or due.
     fn wait(&mut self) {
         let state = self.shared.lock();
         let waiting = [state.queue.next_rested(), state.order.next_due()];
@@ -177,7 +178,7 @@ impl Scanner {
         let mounts = self.mounts.polled();
         let fds = mounts.into_iter().chain([waker]).chain(reports);
         let mut fds: Vec<PollFd<'_>> = fds.collect();
-        // an interrupted wait is a short one
+        // an interrupted wait is only a shorter one
         let _ = poll(&mut fds, Some(&timeout));
         if fds.iter().any(says_changed) {
             self.mounts.note();
@@ -207,7 +208,7 @@ impl Scanner {
         state.order.note_drained();
     }
 
-    /// Takes over what is due and what the other threads asked for.
+    /// Collects the work that is due or requested by other threads.
     fn gather(&mut self, now: Instant) {
         let shared = self.shared.clone();
         let mut state = shared.lock();
@@ -270,7 +271,7 @@ impl Scanner {
         }
     }
 
-    /// Hands what a walk met to the state; says whether the directory is still the same.
+    /// Applies the results of a walk to the state. Returns whether the directory is still the same.
     pub(super) fn take_in(
         &mut self,
         place: &Place,
@@ -279,7 +280,7 @@ impl Scanner {
     ) -> bool {
         let turn = walk.as_ref().and_then(|walk| walk.turn);
         if turn.is_none() {
-            // what was met may point to what was only reported since
+            // the results may refer to names that were only reported since
             self.read_reports();
         }
         let shared = self.shared.clone();
@@ -294,7 +295,7 @@ impl Scanner {
                 None => state.order.step_of_walk(),
             }
             let directory = matches!(found, Found::Directory(_));
-            // what is reported of meanwhile is looked at in its own turn
+            // a name reported meanwhile is checked in its own turn
             let is_due = !directory && turn.is_none() && self.checks.is_due(place.slot, &name);
             let fresh = if is_due {
                 None
@@ -323,8 +324,8 @@ impl Scanner {
         true
     }
 
-    /// Hands what was read to the state. What is about to be looked at again may be of a later
-    /// turn than it was read for, so it waits until all that was reported has its own.
+    /// Applies finished reads to the state. A file that is about to be checked again may belong to
+    /// a later turn than its read. It waits until all reports have their turns.
     fn take_read(&self, read: Vec<Read>) {
         if read.is_empty() {
             return;
@@ -346,9 +347,9 @@ impl Scanner {
         self.shared.hashing.notify_all();
     }
 
-    /// Sends what is to be told, in order. While the node's queue is full nothing else is done
-    /// here, and the hashers stop at a full outbox; the kernel keeps our reports meanwhile, and
-    /// where it cannot, everything is walked.
+    /// Sends the released events in order. While the node's queue is full, this thread does nothing
+    /// else and the hashers stop at a full outbox. The kernel queues the reports meanwhile. If its
+    /// queue overflows, everything is walked.
     fn send_events(&mut self) {
         let mut state = self.shared.lock();
         let mut events = std::mem::take(&mut state.outbox);
@@ -361,7 +362,7 @@ impl Scanner {
         for mut event in events {
             while let Err(TrySendError::Full(back)) = self.events.try_send(event) {
                 event = back;
-                // not `blocking_send`: that could not be ended by dropping the set
+                // not `blocking_send`, which could not be ended by dropping the set
                 if self.shared.is_stopping() {
                     return;
                 }
@@ -371,7 +372,7 @@ impl Scanner {
         self.shared.hashing.notify_all();
     }
 
-    /// Once after each periodic walk: rows of files that are no more are of no use.
+    /// Removes the rows of deleted files from the ledger, once after each periodic walk.
     fn tidy_ledger(&mut self) {
         let state = self.shared.lock();
         let unsure = |share: &super::offered::Share| share.vanished || share.scanning;
@@ -384,7 +385,7 @@ impl Scanner {
         let files = state.tree.listed_files().count() as u64;
         let ledger = state.ledger.clone();
         drop(state);
-        // which files that are is only gathered where there is much to forget: it is large
+        // the set of live files is large, so build it only if there is much to remove
         if ledger.len() > 2 * files + LEDGER_SLACK_ROWS {
             let live: HashSet<(u64, u64)> = self.shared.lock().tree.listed_files().collect();
             ledger.retain(&live);
@@ -392,13 +393,13 @@ impl Scanner {
     }
 }
 
-/// Has every share be walked through.
+/// Schedules a walk through every share.
 pub(super) fn scan_all(state: &mut State) {
     let all: Vec<u16> = state.shares.keys().copied().collect();
     state.scans.extend(all);
 }
 
-/// Something was mounted or unmounted there: what its name stands for is another thing now.
+/// Schedules checks after a mount or unmount at `point`, whose name now stands for something else.
 fn note_mount(state: &mut State, checks: &mut Checks, point: &Path) {
     let shares = state.shares.iter();
     let above = shares.filter(|(_, share)| share.dir.starts_with(point));
@@ -447,7 +448,7 @@ fn note_report(state: &mut State, checks: &mut Checks, report: Report) {
                 state.scans.push(node.share);
                 return;
             }
-            // of what is mounted there, the directory that it lies in is told nothing
+            // the directory above a mount point gets no report about the mounted root
             let turn = state.order.step();
             let name = state.tree.name(directory).into();
             checks.note(node.parent, name, Cause::Walk, turn);
@@ -455,8 +456,8 @@ fn note_report(state: &mut State, checks: &mut Checks, report: Report) {
     }
 }
 
-/// Which directory that is, for a look at the disk without the state; nothing where that disk
-/// stands still.
+/// Returns the directory of a slot, for disk access without the state. Returns `None` if its disk
+/// does not answer.
 pub(super) fn place_of(state: &State, slot: Slot) -> Option<Place> {
     let node = state.tree.get(slot)?;
     let share = state.shares.get(&node.share)?;

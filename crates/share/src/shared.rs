@@ -1,4 +1,4 @@
-//! What the threads of the shares have in common.
+//! State shared by the threads.
 
 use std::hash::Hash;
 use std::os::fd::OwnedFd;
@@ -16,12 +16,12 @@ use super::renamed::Missed;
 use super::state::State;
 use p2pfs_types::digest::ContentHash;
 
-/// The scanner changes what a look at the disk found, the hashers what reading a file found, and
-/// callers what is shared at all; each under the one lock of the state, none while it waits for
-/// anything.
+/// Shared state. The scanner applies the results of checks, the hashers those of reads, and callers
+/// change which folders are shared. Each holds the one lock of the state, and none waits for
+/// anything under it.
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// Told when there may be something to hash, or room in the outbox.
+    /// Notified when there may be something to hash, or room in the outbox.
     pub(super) hashing: Condvar,
     settling: Mutex<Settling>,
     settled: Condvar,
@@ -33,16 +33,16 @@ pub(super) struct Shared {
     pub(super) outboards: Arc<Outboards>,
     pub(super) quiet: Duration,
     pub(super) rescan: Duration,
-    /// Bytes of files that were read to be hashed, since the start.
+    /// Bytes of files that were read for hashing since the start.
     pub(super) read_bytes: AtomicU64,
 }
 
 #[derive(Default)]
 struct Settling {
     asked: u64,
-    /// Up to here all that was reported was looked at.
+    /// Last request before which every reported name was checked.
     looked: u64,
-    /// Up to here it was read, too, and told.
+    /// Last request before which every change was also hashed and announced.
     reached: u64,
 }
 
@@ -75,7 +75,7 @@ impl Shared {
         self.state.lock()
     }
 
-    /// Makes the scanner look at what was asked of it.
+    /// Wakes the scanner.
     pub(super) fn wake(&self) {
         // a full counter means that the scanner is woken already
         let _ = rustix::io::write(&self.waker, &1u64.to_ne_bytes());
@@ -96,31 +96,32 @@ impl Shared {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// What was asked to settle so far; to be read before anything is looked at.
+    /// Returns the number of the last request to settle. Must be called before anything is checked.
     pub(super) fn settling_asked(&self) -> u64 {
         self.settling.lock().asked
     }
 
-    /// All that was reported when `asked` was asked has been looked at.
+    /// Records that everything reported before the request `asked` was checked.
     pub(super) fn note_looked(&self, asked: u64) {
         let mut settling = self.settling.lock();
         settling.looked = settling.looked.max(asked);
     }
 
-    /// The looks that were done so far; to be read before names are taken from the listing.
+    /// Returns the number of checks done so far. Must be called before names are taken from the
+    /// listing.
     pub(super) fn looked(&self) -> u64 {
         self.settling.lock().looked
     }
 
-    /// Whether a content that was not found under the `names` that it is listed under may be found
-    /// under another, which the scanner has yet to look at, and is made to.
+    /// Returns whether a content that was not found under its listed `names` may be found under
+    /// another name that the scanner has yet to check. Requests that check.
     pub(super) fn may_be_renamed(&self, hash: &ContentHash, names: impl Hash, looked: u64) -> bool {
         let mut missed = self.missed.lock();
         let ask = || self.ask_to_settle();
         missed.is_looked_for(hash, names, looked, ask, Instant::now())
     }
 
-    /// Has the scanner look; gives the number by which it says that it did.
+    /// Requests a check by the scanner and returns its number.
     fn ask_to_settle(&self) -> u64 {
         let mut settling = self.settling.lock();
         settling.asked += 1;
@@ -128,7 +129,7 @@ impl Shared {
         settling.asked
     }
 
-    /// All that was there to be seen when `asked` was asked has been told.
+    /// Records that every change before the request `asked` was announced.
     pub(super) fn note_settled(&self, asked: u64) {
         let mut settling = self.settling.lock();
         if settling.reached < asked {
@@ -137,7 +138,7 @@ impl Shared {
         }
     }
 
-    /// Waits until everything that has happened in the shares up to now is told. False at the
+    /// Waits until every change in the shares before this call is announced. Returns false at the
     /// timeout.
     pub(super) fn wait_settled(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;

@@ -1,4 +1,4 @@
-//! Serving from a shared file: verified ranges of what it was when it was hashed.
+//! Serves verified ranges of shared files, with the content that they had when they were hashed.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -21,10 +21,10 @@ use p2pfs_types::digest::{
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::path::SharedPath;
 
-/// Files of one content that are tried before it counts as not shared.
+/// Maximum files of one content that are tried before it counts as not shared.
 const SOURCE_CANDIDATES_MAX: usize = 16;
 
-/// A name that is listed with a content that is asked for.
+/// A name that is listed with a requested content.
 pub(super) struct Candidate {
     pub(super) dir: Arc<Path>,
     pub(super) include_private: bool,
@@ -32,14 +32,14 @@ pub(super) struct Candidate {
     pub(super) identity: Identity,
 }
 
-/// What a look at a candidate tells.
+/// Result of comparing an open file with its candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Judged {
     /// It is the file that was hashed.
     Same,
-    /// It is another, or another version.
+    /// It is another file or another version.
     Other,
-    /// Others may not read it any more.
+    /// Others may no longer read it.
     Denied,
 }
 
@@ -49,7 +49,7 @@ impl Candidate {
             return Judged::Denied;
         }
         let same = seen.identity.same_but_ctime(&self.identity);
-        // of an earlier run only that is known, until the walk comes by
+        // an entry of an earlier run has only size and mtime until the walk reaches it
         let as_listed = self.identity.ino == 0
             && (seen.identity.size_bytes, seen.identity.mtime)
                 == (self.identity.size_bytes, self.identity.mtime);
@@ -74,14 +74,14 @@ impl Candidate {
 }
 
 impl ShareSet {
-    /// A shared file with this content that looks as it did when it was hashed, opened; or, where
-    /// it was small and was replaced a moment ago, what it was. A chmod or rename since does no
-    /// harm, unless others may not read it any more: what is served is checked against the hash.
+    /// Opens a shared file with this content whose size and mtime are as when it was hashed. If a
+    /// small file was replaced recently, returns its former content. A chmod or rename since is
+    /// harmless unless others may no longer read the file, because the served bytes are checked
+    /// against the hash.
     ///
-    /// # Errors
-    /// [`ShareError::NotHere`] where there is none; an error that [is a want](ShareError::is_want)
-    /// where one could not be opened that may be the one, was not added yet, or may just have been
-    /// renamed.
+    /// # Errors [`ShareError::NotHere`] if there is none. An error that [is a
+    /// want](ShareError::is_want) if a file that may have the content could not be opened, was not
+    /// added yet, or may just have been renamed.
     pub fn source(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
         let shared = &self.inner.shared;
         let looked = shared.looked();
@@ -121,10 +121,10 @@ impl ShareSet {
         }
     }
 
-    /// Opens one shared file, where it looks as it did when it was hashed to this content.
+    /// Opens one shared file if it looks as it did when it was hashed to this content.
     ///
-    /// # Errors
-    /// As [`Self::own`]; [`ShareError::NotHere`] also where it is another file or version by now.
+    /// # Errors As [`Self::own`]; [`ShareError::NotHere`] also if it is another file or version by
+    /// now.
     pub fn own_with(
         &self,
         share: ShareIndex,
@@ -142,7 +142,7 @@ impl ShareSet {
         }
     }
 
-    /// What a small file was that was replaced a moment ago.
+    /// Returns the former content of a small file that was replaced recently.
     fn replaced(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
         let shared = &self.inner.shared;
         let bytes = shared.lock().kept.get(hash, Instant::now());
@@ -158,14 +158,14 @@ impl ShareSet {
         Ok(ShareFile::new(file, *hash, seen.identity, true, shared))
     }
 
-    /// The folders of the shares that have a content; from memory.
+    /// Returns the folders of the shares that have a content. Reads memory only.
     pub fn dirs_with(&self, hash: &ContentHash) -> Vec<PathBuf> {
         let candidates = self.candidates(hash, |_| true).into_iter();
         candidates.map(|it| it.dir.to_path_buf()).collect()
     }
 
-    /// Of the shared files that are listed with this content, and the one that may be soon, those
-    /// that are meant.
+    /// Returns the accepted candidates among the files listed with this content and the one that
+    /// was moved and may be listed soon.
     fn candidates(
         &self,
         hash: &ContentHash,
@@ -189,8 +189,8 @@ impl ShareSet {
     }
 }
 
-/// An open shared file with a content that was asked for. It stays open, and can be served as far
-/// as its bytes are the same, whatever becomes of its name.
+/// An open shared file with a requested content. It stays open and can be served as long as its
+/// bytes are the same, even if its name changes or goes away.
 #[derive(Clone)]
 pub struct ShareFile {
     inner: Arc<Inner>,
@@ -229,19 +229,20 @@ impl ShareFile {
         }
     }
 
-    /// Its size in bytes.
+    /// Returns the size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.inner.identity.size_bytes
     }
 
-    /// Whether the file looks as it did when it was hashed: nobody wrote, renamed or re-dated it.
+    /// Returns whether the file looks as it did when it was hashed: it was not written, renamed or
+    /// given another date.
     pub fn is_current(&self) -> bool {
         let stat = fstat(&self.inner.file);
         stat.is_ok_and(|stat| Identity::of(&stat) == self.inner.identity)
     }
 
-    /// Whether its bytes are what they were when it was hashed, as far as its dates tell: to lose
-    /// its last name changes those too, and no byte.
+    /// Returns whether its bytes are the same as when it was hashed, judging by its dates. The
+    /// removal of its last name changes ctime but no byte.
     pub fn is_unchanged(&self) -> bool {
         fstat(&self.inner.file).is_ok_and(|stat| {
             let (now, then) = (Identity::of(&stat), self.inner.identity);
@@ -249,19 +250,18 @@ impl ShareFile {
         })
     }
 
-    /// Whether it has no name any more: what is open here is all that is left of it.
+    /// Returns whether the file has no name any longer, so that only open descriptors keep it.
     pub fn is_nameless(&self) -> bool {
         fstat(&self.inner.file).is_ok_and(|stat| stat.st_nlink == 0)
     }
 
-    /// The range with its proof, as [`p2pfs_types::digest::encode`] makes it; every group was checked
-    /// against the hash. Blocks for the disk; the first call on a file whose outboard was evicted
-    /// hashes it whole.
+    /// Returns the range with its proof, in the format of [`p2pfs_types::digest::encode`]. Every
+    /// group is checked against the hash. Blocks for the disk. The first call on a file whose
+    /// outboard was evicted hashes the whole file.
     ///
-    /// # Errors
-    /// [`ShareError::Gone`] where the bytes are not what they were; then every entry with this
-    /// content is withdrawn until its file was hashed again. [`ShareError::NotHere`] where others
-    /// may not read it any more, [`ShareError::OutOfRange`], [`ShareError::Io`].
+    /// # Errors [`ShareError::Gone`] if the bytes changed; every entry with this content is then
+    /// withdrawn until its file is hashed again. [`ShareError::NotHere`] if others may no longer
+    /// read it, [`ShareError::OutOfRange`], [`ShareError::Io`].
     pub fn encode(&self, range: ByteRange) -> Result<Vec<u8>, ShareError> {
         if !self.may_be_read() {
             return Err(ShareError::NotHere);
@@ -275,8 +275,8 @@ impl ShareFile {
         encoded
     }
 
-    /// The same where that takes no waiting, since the bytes and the outboard are in memory; where
-    /// it does, or anything is wrong, nothing.
+    /// Returns the range with its proof if that needs no waiting because the bytes and the outboard
+    /// are in memory. Returns `None` otherwise, and on any error.
     pub fn encode_at_once(&self, range: ByteRange) -> Option<Vec<u8>> {
         if !self.might_be_read() {
             return None;
@@ -300,13 +300,14 @@ impl ShareFile {
         encode_from(grain_of(size_bytes), hash, size_bytes, range, data, pairs)
     }
 
-    /// Whether its mode lets others read it now.
+    /// Returns whether its mode currently lets others read it.
     fn may_be_read(&self) -> bool {
         let seen = || Some(Seen::of(&fstat(&self.inner.file).ok()?));
         self.inner.include_private || seen().is_some_and(|seen| seen.others_may_read())
     }
 
-    /// The same as far as the kernel knows, which asks no other machine for it.
+    /// Returns whether its mode lets others read it according to the kernel's cache, without a
+    /// request to another machine.
     fn might_be_read(&self) -> bool {
         let known = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         let seen = || statx(&self.inner.file, "", known, StatxFlags::MODE);
@@ -314,10 +315,10 @@ impl ShareFile {
         self.inner.include_private || seen().is_ok_and(|seen| seen.stx_mode & 0o4 != 0)
     }
 
-    /// Unverified bytes from `offset` on, as they are on the disk now; see [`Self::is_current`].
+    /// Reads unverified bytes from `offset` on, as they are on the disk now; see
+    /// [`Self::is_current`].
     ///
-    /// # Errors
-    /// [`ShareError::Io`].
+    /// # Errors [`ShareError::Io`].
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, ShareError> {
         Ok(FileExt::read_at(&self.inner.file, buffer, offset)?)
     }
@@ -336,7 +337,8 @@ impl ShareFile {
         Ok(self.inner.pairs.get_or_init(|| pairs))
     }
 
-    /// The outboard goes too: it may be what is damaged, and hashing makes it anew.
+    /// Withdraws the content. Also drops its outboard, which may be what is damaged; hashing
+    /// rebuilds it.
     fn withdraw(&self) {
         self.inner.outboards.forget(&self.inner.hash);
         if let Some(shared) = self.inner.shared.upgrade() {

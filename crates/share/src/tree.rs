@@ -1,7 +1,7 @@
-//! The names of all shares in memory, about 120 bytes each: where they hang, what they are, and
-//! which of them have a given content.
+//! The names of all shares in memory, about 120 bytes each: their parents, their kinds, and an
+//! index by content.
 //!
-//! Owns structure only; what may be listed and when is `state`'s.
+//! This module owns only the structure. `state` decides what is listed and when.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
@@ -15,7 +15,7 @@ use super::runs::Runs;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
-/// A place in the tree; it is used again once its name is gone.
+/// Position of a name in the tree; reused once the name is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Slot(u32);
 
@@ -36,11 +36,11 @@ pub(super) struct Node {
     pub(super) body: Body,
 }
 
-/// What a name stands for.
+/// Kind of a name, with its attributes.
 pub(super) enum Body {
     File(PackedFile),
     Directory(DirectoryBody),
-    /// The tree has the rest of it.
+    /// A link; its attributes are in [`Tree`].
     Symlink,
     LeftOut(LeftOutBody),
 }
@@ -52,9 +52,9 @@ pub(super) struct DirectoryBody {
     pub(super) ino: u64,
     pub(super) mtime: Stamp,
     pub(super) version: Stamp,
-    /// The inotify watch, where there is one.
+    /// The inotify watch, if there is one.
     pub(super) watch: Option<i32>,
-    /// Never used twice, so that who reads a directory notices that it is another.
+    /// Unique number, so that a walk notices when the directory was replaced.
     pub(super) number: u32,
     pub(super) listed: bool,
 }
@@ -73,12 +73,12 @@ pub(super) struct LeftOutBody {
 }
 
 impl Body {
-    /// A file that waits to be hashed.
+    /// Returns a file that waits to be hashed.
     pub(super) fn unlisted() -> Self {
         Self::File(PackedFile::unlisted())
     }
 
-    /// The (dev, ino) of a file that others may not read.
+    /// Returns the (dev, ino) of a file that others may not read.
     pub(super) fn private_file(&self) -> Option<(u64, u64)> {
         match self {
             Self::LeftOut(body) if body.why == LeftOutWhy::Private && !body.directory => {
@@ -95,11 +95,11 @@ pub(super) struct Tree {
     free: Vec<Slot>,
     arena: NameArena,
     packing: Packing,
-    /// (parent, hash of the name, slot): a name is found, and a directory read, in one search.
+    /// (parent, hash of the name, slot): one search finds a name or reads a directory.
     names: Runs<(Slot, u32, Slot)>,
     /// (first bytes of the content hash, slot) of listed files.
     contents: Runs<(u32, Slot)>,
-    /// The version times of listed files that are not their mtimes.
+    /// Version times of listed files that differ from their mtimes.
     versions: BTreeMap<Slot, Stamp>,
     symlinks: BTreeMap<Slot, SymlinkBody>,
     /// (dev, ino, slot) of files that others may not read.
@@ -154,7 +154,7 @@ impl Tree {
         }
     }
 
-    /// A directory body of its own number.
+    /// Returns a directory body with a number of its own.
     pub(super) fn new_directory(&mut self) -> DirectoryBody {
         self.directories_made = self.directories_made.wrapping_add(1);
         DirectoryBody {
@@ -168,7 +168,7 @@ impl Tree {
         }
     }
 
-    /// The top of a share, which has no name and is its own parent.
+    /// Inserts the root of a share, which has no name and is its own parent.
     pub(super) fn insert_root(&mut self, share: u16) -> Slot {
         let body = Body::Directory(self.new_directory());
         let slot = self.free_slot();
@@ -184,7 +184,7 @@ impl Tree {
         slot
     }
 
-    /// A new name; there must be none like it.
+    /// Inserts a new name. The directory must not contain it yet.
     pub(super) fn insert(&mut self, parent: Slot, name: &[u8], body: Body) -> Slot {
         debug_assert!(
             self.child(parent, name).is_none(),
@@ -209,7 +209,7 @@ impl Tree {
         slot
     }
 
-    /// Takes a name out; it must have no children.
+    /// Removes a name, which must have no children.
     pub(super) fn remove(&mut self, slot: Slot) {
         debug_assert!(self.children(slot).next().is_none(), "children go first");
         let Some(node) = self.nodes.get_mut(slot.0 as usize).and_then(Option::take) else {
@@ -230,7 +230,7 @@ impl Tree {
         }
     }
 
-    /// Leaves the holes between the names behind.
+    /// Moves all names into a new buffer without holes.
     fn move_names(&mut self) {
         let mut arena = NameArena::default();
         for node in self.nodes.iter_mut().flatten() {
@@ -239,12 +239,12 @@ impl Tree {
         self.arena = arena;
     }
 
-    /// The last part of a path; empty at the top of a share, and where there is nothing.
+    /// Returns the last component of a path; empty for the root of a share and for an unused slot.
     pub(super) fn name(&self, slot: Slot) -> &[u8] {
         self.get(slot).map_or(&[], |node| self.arena.get(node.name))
     }
 
-    /// The version time of a listed file.
+    /// Returns the version time of a listed file.
     pub(super) fn version(&self, slot: Slot, file: &FileBody) -> Stamp {
         let other = self.versions.get(&slot);
         other.copied().unwrap_or(file.identity.mtime)
@@ -271,7 +271,7 @@ impl Tree {
         }
     }
 
-    /// What a name that is a link says.
+    /// Returns the attributes of a link.
     pub(super) fn symlink(&self, slot: Slot) -> Option<&SymlinkBody> {
         self.symlinks.get(&slot)
     }
@@ -288,22 +288,22 @@ impl Tree {
         found.map(|(_, _, slot)| slot)
     }
 
-    /// All names' places, those after one.
+    /// Returns all slots in use, or those after a position.
     pub(super) fn slots(&self, after: Option<u32>) -> impl Iterator<Item = Slot> + '_ {
         let from = after.map_or(0, |after| after as usize + 1);
         let nodes = self.nodes.iter().enumerate().skip(from);
         nodes.filter_map(|(index, node)| node.as_ref().map(|_| Slot(index as u32)))
     }
 
-    /// In no particular order.
+    /// Returns the children of a directory, in no particular order.
     pub(super) fn children(&self, parent: Slot) -> impl Iterator<Item = Slot> + '_ {
         let from = self.names.from((parent, 0, Slot::FIRST));
         let within = from.take_while(move |(above, ..)| *above == parent);
         within.map(|(_, _, slot)| slot)
     }
 
-    /// The path of a name within its share. None where it would be too long, which no name that
-    /// was let in is.
+    /// Returns the path of a name within its share. Returns `None` if it would be too long, which
+    /// the walk prevents for every inserted name.
     pub(super) fn path(&self, slot: Slot) -> Option<SharedPath> {
         let mut names = Vec::new();
         let (mut at, mut node) = (slot, self.get(slot)?);
@@ -316,7 +316,7 @@ impl Tree {
         SharedPath::new(names.join(&b'/')).ok()
     }
 
-    /// Whether `slot` or one above it is the directory (dev, ino): a loop.
+    /// Returns whether `slot` or a directory above it is the directory (dev, ino): a loop.
     pub(super) fn is_within_itself(&self, slot: Slot, dev: u64, ino: u64) -> bool {
         let mut at = slot;
         while let Some(node) = self.get(at) {
@@ -341,7 +341,7 @@ impl Tree {
         self.contents.remove(&(prefix(hash), slot));
     }
 
-    /// The listed files with this content.
+    /// Returns the listed files with this content.
     pub(super) fn with_content(&self, hash: &ContentHash) -> impl Iterator<Item = Slot> + '_ {
         let (hash, prefix) = (*hash, prefix(hash));
         let from = self.contents.from((prefix, Slot::FIRST));
@@ -350,13 +350,13 @@ impl Tree {
         slots.filter(move |slot| self.file(*slot).is_some_and(|file| file.hash == hash))
     }
 
-    /// The names of a file that are left out since others may not read it.
+    /// Returns the names of a file that are left out because others may not read it.
     pub(super) fn private_names(&self, dev: u64, ino: u64) -> impl Iterator<Item = Slot> + '_ {
         let range = (dev, ino, Slot::FIRST)..=(dev, ino, Slot::LAST);
         self.private.range(range).map(|(_, _, slot)| *slot)
     }
 
-    /// Every listed file's (dev, ino).
+    /// Returns the (dev, ino) of every listed file.
     pub(super) fn listed_files(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.slots(None)
             .filter_map(|slot| match &self.get(slot)?.body {
@@ -372,7 +372,7 @@ impl Tree {
         if let Some(slot) = self.free.pop() {
             return slot;
         }
-        // a quarter more at a time, where doubling would leave half of it unused
+        // grow by a quarter, because doubling would leave half of it unused
         if self.nodes.len() == self.nodes.capacity() {
             self.nodes.reserve_exact((self.nodes.len() / 4).max(64));
         }
