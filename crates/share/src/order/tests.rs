@@ -1,4 +1,4 @@
-//! What is told before what.
+//! Tests of the order of events.
 
 use super::*;
 use crate::tree::{Body, Tree};
@@ -35,7 +35,7 @@ fn link(text: &str) -> ShareEvent {
     put(text, Kind::Symlink { target })
 }
 
-/// A file that was changed then.
+/// Returns the identity of a file with this ctime.
 fn changed(seconds: i64) -> Identity {
     Identity {
         ctime: Stamp::new(seconds, 0),

@@ -1,4 +1,4 @@
-//! Links are judged by where they lead, also when that changes and they do not.
+//! Tests that links are judged by where they lead, even if that changes and the links do not.
 
 use std::os::unix::fs::symlink;
 
@@ -25,7 +25,7 @@ fn a_link_that_was_left_out_is_listed_once_what_it_goes_through_leads_elsewhere(
     }
     bench.start();
     assert_eq!(left_out_count(&bench.status()), 7);
-    // a file in its place; another link; moved with what it lies in; a listed link that turns
+    // a file in its place; another link; a move of its directory; a listed link with a new target
     fs::remove_file(bench.at("itself")).unwrap();
     bench.write("itself", b"a file");
     symlink("plain", bench.at("new")).unwrap();

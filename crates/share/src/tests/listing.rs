@@ -1,4 +1,4 @@
-//! What a walk lists, and what it leaves out and why.
+//! Tests of what a walk lists, and of what it leaves out and why.
 
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
@@ -98,7 +98,7 @@ fn what_a_pattern_excludes_is_never_listed_and_the_pattern_is_told() {
     bench.write("notes", b"n");
     bench.start();
     assert_eq!(bench.names(), ["notes"]);
-    // what is made later is kept back too, the contents of directories included
+    // files created later are excluded too, including the contents of directories
     bench.write(".env", b"secret");
     bench.mkdir(".gnupg");
     bench.write(".gnupg/private", b"secret");
@@ -318,7 +318,7 @@ fn what_has_the_name_of_what_is_on_its_way_is_left_out_with_a_warning_but_in_an_
     let inner = bench.set().left_out_at(&path("sub/.p2pfs-arriving/inner"));
     assert_eq!(inner[0].path, bench.at("sub/.p2pfs-arriving"));
     assert!(inner[0].remedy.contains("rename it"));
-    // once it is renamed there is nothing to tell
+    // nothing is left out once it is renamed
     fs::rename(
         bench.at("sub/deep/.p2pfs-arriving"),
         bench.at("sub/deep/found"),

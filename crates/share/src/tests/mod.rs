@@ -1,4 +1,4 @@
-//! The promises of shares, on real files.
+//! Tests of the shares with real files.
 
 mod links;
 mod listing;
@@ -22,12 +22,12 @@ use tokio::sync::mpsc::Receiver;
 use super::*;
 use p2pfs_proto::wire::native::record::{Entry, Kind, Timestamp};
 
-/// Far longer than anything takes, so that only a broken promise reaches it.
+/// Far longer than any step takes, so that only a failure reaches it.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Short, so that tests run fast; nothing below depends on its length.
+/// Short, so that the tests run fast. No test depends on its length.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// How many names are left out, whatever for.
+/// Returns the number of names that are left out for any reason.
 fn left_out_count(status: &ShareStatus) -> u64 {
     status.left_out_counts.iter().map(|(_, count)| count).sum()
 }
@@ -44,7 +44,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// An empty directory `share`, not added yet.
+    /// Creates an empty directory `share` that is not added yet.
     fn bare() -> Self {
         let home = tempfile::tempdir().unwrap();
         fs::create_dir(home.path().join("share")).unwrap();
@@ -69,7 +69,7 @@ impl Bench {
         }
     }
 
-    /// A share that is open and empty.
+    /// Opens an empty share.
     fn new() -> Self {
         let mut bench = Self::bare();
         bench.start();
@@ -88,7 +88,7 @@ impl Bench {
         index
     }
 
-    /// Ends the set; what its events said is what the next one is told as known.
+    /// Drops the set. The listing becomes the known entries of the next set.
     fn stop(&mut self) {
         self.set = None;
         self.events = None;
@@ -136,14 +136,14 @@ impl Bench {
                     "{path:?} was not listed"
                 );
             }
-            // told with each adding
+            // sent each time the share is added
             ShareEvent::Readers { .. } => return,
             _ => {}
         }
         self.history.push(event);
     }
 
-    /// Takes events until the condition holds.
+    /// Receives events until the condition holds.
     fn wait_for(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !condition(self) {
@@ -161,7 +161,7 @@ impl Bench {
         }
     }
 
-    /// Takes events until everything that happened is told.
+    /// Receives events until every change is announced.
     fn settle(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -206,7 +206,7 @@ impl Bench {
         self.history.iter().filter_map(warning).collect()
     }
 
-    /// The warnings that were told and not taken back.
+    /// Returns the warnings that were announced and not withdrawn.
     fn standing_warnings(&self) -> Vec<(PathBuf, String)> {
         let mut standing = Vec::new();
         for event in &self.history {
@@ -230,7 +230,7 @@ fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// Dates a file; `seconds` since 1970.
+/// Sets the date of a file; `seconds` since 1970.
 fn date(path: &Path, seconds: u64) {
     let time = std::time::UNIX_EPOCH + Duration::from_secs(seconds);
     fs::File::open(path).unwrap().set_modified(time).unwrap();

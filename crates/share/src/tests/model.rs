@@ -1,4 +1,4 @@
-//! Random changes, against a plain walk: the events add up to what is there.
+//! Random changes compared with a plain walk: the events add up to what is on the disk.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Where a link leads that leads out of the share, absolute and relative: into a directory in which
-/// nobody can make anything, since steps are taken through links too.
+/// Targets outside of the share, absolute and relative. No process can create files in that
+/// directory, because steps are also taken through links.
 const OUT: &str = "/proc/sys";
 const OUT_AND_UP: &str = "../../../../../../../../../../../../proc/sys";
 
@@ -56,7 +56,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Makes the step where it is possible; where it is not, nothing happens.
+/// Takes the step if it is possible; otherwise does nothing.
 fn take_step(dir: &Path, step: &Step) {
     let _ = match step {
         Step::Write { at, size, seed } => fs::write(dir.join(at), vec![*seed; *size]),
@@ -91,7 +91,7 @@ fn take_step(dir: &Path, step: &Step) {
 
 type Plain = BTreeMap<SharedPath, (Kind, Timestamp)>;
 
-/// What should be listed, by the plainest means.
+/// Computes the expected listing with a plain recursive walk.
 fn plain_walk(share: &Path, beneath: &Path, listed: &mut Plain) {
     for entry in fs::read_dir(beneath).unwrap() {
         let at = entry.unwrap().path();
@@ -153,7 +153,7 @@ fn check(bench: &mut Bench) -> Result<(), TestCaseError> {
     let dir = fs::canonicalize(bench.dir()).unwrap();
     let mut plain = Plain::new();
     plain_walk(&dir, &dir, &mut plain);
-    // where a link leads can change without a word about the link itself
+    // the target of a link can change without a report about the link itself
     bench.settle();
     let by_watching = without_links(listed(bench));
     prop_assert_eq!(

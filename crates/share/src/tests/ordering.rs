@@ -1,4 +1,5 @@
-//! What is listed appears in the order in which it was made, and as soon as its writer is done.
+//! Tests that changes are listed in the order in which they were made, and once their writer is
+//! done.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
@@ -7,15 +8,15 @@ use std::process::Command;
 
 use super::*;
 
-/// Puts a file in place as git does its objects: written under another name, linked, unlinked.
+/// Puts a file in place as git does with objects: written under another name, linked, unlinked.
 fn put_by_link(bench: &Bench, tmp: &str, name: &str, bytes: &[u8]) {
     bench.write(tmp, bytes);
     fs::hard_link(bench.at(tmp), bench.at(name)).unwrap();
     fs::remove_file(bench.at(tmp)).unwrap();
 }
 
-/// The same of an empty file as a script does it: in so short a time that the other name goes while
-/// this one is read.
+/// Puts an empty file in place by a link, as a script does: so quickly that the other name is
+/// removed while this one is read.
 fn put_mark_by_link(bench: &Bench, name: &str) {
     run_script(
         ": >\"$1\" && ln \"$1\" \"$2\" && rm \"$1\"",
@@ -23,15 +24,15 @@ fn put_mark_by_link(bench: &Bench, name: &str) {
     );
 }
 
-/// Runs a script. What it writes nobody else has open: what this process has open to write is for
-/// a moment, while another test starts a program, also that program's.
+/// Runs a script in another process, so that only that process has its files open. A file open for
+/// writing in this process is inherited for a moment by each program that another test starts.
 fn run_script(script: &str, names: &[PathBuf]) {
     let mut shell = Command::new("sh");
     shell.args(["-c", script, "sh"]).args(names);
     assert!(shell.status().unwrap().success());
 }
 
-/// Where each name was put first, or last.
+/// Returns the position at which each name was put first, or last.
 fn places(bench: &Bench, first: bool) -> BTreeMap<String, usize> {
     let mut places = BTreeMap::new();
     for (at, event) in bench.history.iter().enumerate() {
@@ -60,7 +61,8 @@ fn a_file_that_comes_by_link_is_listed_without_waiting_for_quiet() {
     bench.wait_for("a second link", |b| b.has("second", b"whole"));
 }
 
-/// As those are that mark that something is done, which is told before what is made after it.
+/// Marker files signal that something is done, and must be announced before anything created after
+/// them.
 #[test]
 fn an_empty_file_that_comes_by_link_is_listed_in_its_turn() {
     let mut bench = Bench::bare();
@@ -142,7 +144,8 @@ fn what_is_gone_is_told_after_what_took_its_place() {
     assert!(packed < first_gone);
 }
 
-/// Where a name was first told to be gone, and where one under `new` was last told to be there.
+/// Returns the positions of the first removal, and of the last put of a name that starts with
+/// `new`.
 fn first_gone_and_last_put(bench: &Bench, new: &str) -> (usize, usize) {
     let gone = |event: &ShareEvent| matches!(event, ShareEvent::Removed { .. });
     let put = |event: &ShareEvent| match event {
@@ -201,7 +204,7 @@ fn what_is_moved_out_of_the_share_leaves_though_it_arrives_nowhere() {
     assert!(bench.names().is_empty());
 }
 
-/// Commits as git makes them, in new directories and by links, with a pointer that moves.
+/// Commits as git does, in new directories and by links, with a pointer that moves.
 fn commit(dir: &Path, number: usize) {
     let object = |kind: &str, size: usize| {
         let bytes = format!("{kind}{number}").repeat(size);
@@ -229,7 +232,7 @@ fn commit(dir: &Path, number: usize) {
     fs::rename(dir.join("new"), dir.join("current")).unwrap();
 }
 
-/// Whether all that the pointers point to is listed.
+/// Asserts that everything the pointers refer to is listed.
 fn assert_whole(bench: &Bench, contents: &BTreeMap<ContentHash, String>) {
     let listed: BTreeSet<String> = bench.names().into_iter().collect();
     if let Some(Kind::File { hash, .. }) = bench.entry("ref").map(|e| &e.kind) {
@@ -269,7 +272,7 @@ fn a_pointer_is_never_told_before_what_it_points_to_however_fast_it_moves() {
     bench.wait_for("the last commit", is_last);
     bench.settle();
     let contents = writer.join().unwrap();
-    // what was listed is gone through again, now that the contents of each reference are known
+    // replay the listing now that the contents of each reference are known
     bench.listing.clear();
     for event in std::mem::take(&mut bench.history) {
         bench.take(event);

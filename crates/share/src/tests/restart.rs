@@ -1,8 +1,8 @@
-//! What outlives a restart.
+//! Tests of the state that survives a restart.
 
 use super::*;
 
-/// Dated long ago, so that its hash is not racy.
+/// Writes a file with an old date, so that its hash is not racy.
 fn old_file(bench: &Bench, name: &str, bytes: &[u8]) {
     bench.write(name, bytes);
     date(&bench.at(name), 1_000_000);
@@ -46,8 +46,8 @@ fn a_file_that_has_the_number_that_another_had_keeps_its_own_hash() {
     bench.start();
     let stat = rustix::fs::stat(bench.at("b")).unwrap();
     bench.stop();
-    // as where a disk is mounted anew that makes up its numbers, and a file of the same size and
-    // date had this one
+    // as after a new mount of a disk that invents inode numbers, where a file of the same size and
+    // date had this number
     let ledger = Ledger::open(&bench.config.state_dir.join("shares.redb")).unwrap();
     let mut row = ledger.get(stat.st_dev, stat.st_ino).unwrap();
     row.hash = ContentHash::of(b"aaaa");
@@ -178,7 +178,7 @@ fn a_share_that_is_not_offered_any_more_is_forgotten_when_that_is_sure() {
     assert!(bench.names().is_empty());
 }
 
-/// A share of that name beside the bench's own, with a link to it.
+/// Creates a share of that name beside the bench's own, and returns a link to it.
 fn linked_share(bench: &Bench, name: &str) -> PathBuf {
     let (dir, link) = (bench.home.path().join(name), bench.home.path().join("link"));
     fs::create_dir(&dir).unwrap();

@@ -1,7 +1,8 @@
-//! The scanner, a round at a time: what is seen on the disk before the kernel reports it.
+//! Tests of the scanner one round at a time, with changes that are visible before the kernel
+//! reports them.
 //!
-//! The kernel makes a change first and reports it then; between the two anybody may look. Here a
-//! change is made while its directory is not watched, so its report never comes.
+//! The kernel makes a change first and reports it afterwards; a check may run in between. These
+//! tests make a change while its directory is not watched, so its report never arrives.
 
 mod missed;
 mod renamed;
@@ -15,7 +16,7 @@ use crate::queue::Rest;
 use crate::state::State;
 use crate::tree::Slot;
 
-/// A share whose scanner runs when it is told to.
+/// A share whose scanner runs only on demand.
 struct Rounds {
     home: TempDir,
     shared: Arc<Shared>,
@@ -71,7 +72,7 @@ impl Rounds {
         self.home.path().join("share").join(name)
     }
 
-    /// Rounds until nothing is left to do but to hash.
+    /// Runs rounds until only hashing is left to do.
     fn run(&mut self) {
         self.scanner.round();
         while self.scanner.has_work() {
@@ -81,14 +82,14 @@ impl Rounds {
             .extend(std::iter::from_fn(|| self.events.try_recv().ok()));
     }
 
-    /// Somebody hashes from now on.
+    /// Starts a hasher.
     fn begin_hashing(&mut self) {
         let shared = self.shared.clone();
         let hash = || hasher::spawn(&shared, false).unwrap();
         self.hasher.get_or_insert_with(hash);
     }
 
-    /// Somebody hashes, until so many files were read that the scanner has yet to hear of.
+    /// Runs a hasher until `count` reads wait for the scanner.
     fn hash_until_read(&mut self, count: usize) {
         self.begin_hashing();
         while self.shared.lock().read.len() < count {
@@ -96,7 +97,7 @@ impl Rounds {
         }
     }
 
-    /// Rounds beside somebody who hashes, until it is so.
+    /// Runs rounds and a hasher until the condition holds.
     fn run_and_hash_until(&mut self, is_so: impl Fn(&State) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         self.begin_hashing();
@@ -108,14 +109,14 @@ impl Rounds {
         }
     }
 
-    /// The same until all is told.
+    /// Runs rounds and a hasher until every change is announced.
     fn run_and_hash(&mut self) {
         self.run_and_hash_until(|state| {
             state.queue.files_left() == 0 && state.read.is_empty() && state.order.is_empty()
         });
     }
 
-    /// The same until this file in the share's own directory is left alone for its writer.
+    /// Runs rounds and a hasher until this file in the share's own directory rests for this reason.
     fn run_and_hash_until_at_rest(&mut self, name: &str, why: Rest) {
         let root = self.root;
         self.run_and_hash_until(|state| {
@@ -124,7 +125,7 @@ impl Rounds {
         });
     }
 
-    /// Makes a change in the share's own directory of which no report comes.
+    /// Makes a change in the share's own directory that is not reported.
     fn unreported(&mut self, change: impl FnOnce(&Self)) {
         let watch = |state: &mut State, root| state.tree.directory_mut(root).unwrap().watch.take();
         let old = watch(&mut self.shared.lock(), self.root).unwrap();
@@ -137,19 +138,19 @@ impl Rounds {
         state.tree.directory_mut(self.root).unwrap().watch = Some(new);
     }
 
-    /// Puts a link in place of whatever has the name.
+    /// Replaces a name by a link.
     fn point(&self, name: &str, target: &str) {
         symlink(target, self.at("next")).unwrap();
         fs::rename(self.at("next"), self.at(name)).unwrap();
     }
 
-    /// Puts a file in place of whatever has the name.
+    /// Replaces a name by a file.
     fn replace(&self, name: &str, bytes: &[u8]) {
         fs::write(self.at("next"), bytes).unwrap();
         fs::rename(self.at("next"), self.at(name)).unwrap();
     }
 
-    /// How often something was told of a file.
+    /// Returns how many puts of a file were announced.
     fn told_count(&self, name: &str) -> usize {
         let puts = self
             .told
@@ -259,7 +260,7 @@ fn a_directory_that_was_moved_into_what_it_held_is_listed_at_once() {
     fs::create_dir_all(rounds.at("a/b")).unwrap();
     fs::write(rounds.at("a/file"), b"bytes").unwrap();
     rounds.run();
-    // what was a/b holds what was a, and lies where it lay
+    // the former a/b contains the former a, and has its place
     fs::create_dir(rounds.at("new")).unwrap();
     for (from, to) in [("a/b", "new/b"), ("a", "new/b/c"), ("new", "a")] {
         fs::rename(rounds.at(from), rounds.at(to)).unwrap();
@@ -282,7 +283,7 @@ fn holds(bytes: &[u8]) -> impl Fn(&Kind) -> bool + use<> {
     move |kind| matches!(kind, Kind::File { hash: it, .. } if *it == hash)
 }
 
-/// Opens a file to write over its first bytes, which are not all that are to be written.
+/// Opens a file and overwrites its first bytes, as the first part of a longer write.
 fn begin_writing(at: &Path, half: &[u8]) -> fs::File {
     let mut writer = fs::OpenOptions::new().write(true).open(at).unwrap();
     writer.write_all(half).unwrap();
@@ -310,7 +311,7 @@ fn what_is_written_to_again_before_it_is_read_is_not_listed_half_written() {
     rounds.run();
     assert_eq!(rounds.shared.lock().queue.files_left(), 1);
     let writer = begin_writing(&rounds.at("f"), b"22");
-    // it is read, whole and at once, before the write is heard of
+    // it is read whole before the write is reported
     rounds.hash_until_read(1);
     rounds.run_and_hash_until_at_rest("f", Rest::Closing);
     assert_eq!(rounds.told_count("f"), 0, "{:?}", rounds.told);
@@ -325,7 +326,7 @@ fn a_file_dated_after_the_close_that_came_while_it_was_opened_to_be_read_does_no
     fs::write(rounds.at("f"), b"1111").unwrap();
     let writer = begin_writing(&rounds.at("f"), b"22");
     rounds.run();
-    // it has a writer still, which is all that is found out this time
+    // it still has a writer, and this round finds out only that
     rounds.hash_until_read(1);
     drop(writer);
     date(&rounds.at("f"), 1_000_000);
@@ -368,7 +369,7 @@ fn what_was_closed_by_one_writer_is_listed_while_another_has_it_open_and_is_idle
     fs::write(rounds.at("f"), b"1111").unwrap();
     let root = rounds.root;
     rounds.run_and_hash_until(|state| {
-        // which would be until it was quiet
+        // that rest would last until it was quiet
         let slot = state.tree.child(root, b"f").unwrap();
         assert_ne!(state.queue.why_resting(slot), Some(Rest::Written));
         state.queue.files_left() == 0 && state.order.is_empty()

@@ -1,4 +1,4 @@
-//! Serving: what was hashed is sent, what changed is not.
+//! Tests of serving: hashed files are sent, changed ones are not.
 
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::symlink;
@@ -74,7 +74,7 @@ fn an_empty_file_is_served_too() {
 #[test]
 fn a_file_that_changed_unseen_is_gone_and_comes_back_as_what_it_is() {
     let mut bench = Bench::bare();
-    // nothing is watched, and no rescan comes, so only serving can notice
+    // without watches and rescans, only serving can notice the change
     bench.config.watch_limit = 0;
     let (old, new) = (content(300_000, 1), content(300_000, 2));
     bench.write("f", &old);
@@ -269,7 +269,7 @@ fn a_small_file_that_was_replaced_a_moment_ago_is_served_as_it_was() {
     bench.wait_for("listed", |b| b.has("f", &old));
     fs::write(bench.home.path().join("new"), &new).unwrap();
     fs::rename(bench.home.path().join("new"), bench.at("f")).unwrap();
-    // whether its new version is listed by now or not
+    // whether or not its new version is listed by now
     let range = ByteRange::new(1000, 200_000);
     let before = bench.set().source(&ContentHash::of(&old)).unwrap();
     assert_eq!(served(&old, range, &before), &old[1000..200_000]);
@@ -331,7 +331,7 @@ fn what_was_listed_before_a_restart_is_served_before_the_walk_comes_by() {
     assert_eq!(served(&bytes, range, &file), bytes);
 }
 
-/// Who reads what this node alone has waits for its shares where it restarts.
+/// A reader of a content that only this node has waits for the shares while the node restarts.
 #[test]
 fn what_is_not_found_is_no_absence_until_all_shares_were_added() {
     let bench = Bench::new();
@@ -343,7 +343,7 @@ fn what_is_not_found_is_no_absence_until_all_shares_were_added() {
     assert!(matches!(found, ShareError::NotHere), "{found}");
 }
 
-/// A reader that has it open is not to be told that it is gone.
+/// A reader with the file open must not be told that it is gone.
 #[test]
 fn a_file_that_is_renamed_is_found_under_one_name_or_the_other_or_soon() {
     let mut bench = Bench::new();
@@ -366,7 +366,7 @@ fn a_file_that_is_renamed_is_found_under_one_name_or_the_other_or_soon() {
             std::thread::yield_now();
         }
     }
-    // and where another file has taken the name that it had
+    // also if another file has taken its former name
     bench.write("next", b"another");
     fs::rename(bench.at(&name), bench.at("old")).unwrap();
     fs::rename(bench.at("next"), bench.at(&name)).unwrap();

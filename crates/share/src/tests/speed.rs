@@ -1,4 +1,4 @@
-//! Large shares: bounds many times wider than what is measured, and the figures printed.
+//! Tests with large shares. Their bounds are many times the measured times, which are printed.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Changes appear: by the kernel's word at once, by the rescan at last.
+//! Tests that changes appear: at once by the kernel's reports, and at the latest by the rescan.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -44,7 +44,7 @@ fn a_file_that_is_never_closed_is_listed_when_it_was_quiet() {
 fn of_a_file_rewritten_in_place_over_and_over_only_whole_versions_are_listed() {
     const PIECE_BYTES: usize = 32 * 1024;
     let mut bench = Bench::bare();
-    // so that no close has to wait so long that it is read whoever writes
+    // so that no close waits so long that the file is read despite a writer
     bench.config.quiet = PATIENCE * 10;
     bench.start();
     bench.write("f", &[0; 4 * PIECE_BYTES]);
@@ -247,7 +247,7 @@ fn what_others_may_read_by_one_name_they_may_by_the_others() {
     let mut bench = Bench::new();
     bench.write("a", b"bytes");
     bench.wait_for("listed", |b| b.has("a", b"bytes"));
-    // so soon that nobody has looked at the new name before
+    // so early that the new name was not checked before
     fs::hard_link(bench.at("a"), bench.at("b")).unwrap();
     bench.chmod("b", 0o600);
     bench.wait_for("both withdrawn", |b| b.listing.is_empty());
@@ -390,7 +390,7 @@ fn a_node_that_takes_no_events_pauses_the_room_and_loses_nothing() {
     (0..count).for_each(|number| bench.write(&format!("f{number}"), &number.to_le_bytes()));
     bench.open();
     bench.set().add(ShareSpec::new(bench.dir())).unwrap();
-    // nothing is taken until the queue is full
+    // take no event until the queue is full
     let full = |b: &Bench| b.events.as_ref().unwrap().len() == EVENT_QUEUE_EVENTS;
     let deadline = Instant::now() + PATIENCE;
     while !full(&bench) {
@@ -417,8 +417,7 @@ fn dropping_a_set_whose_events_nobody_takes_does_not_hang() {
     bench.set = None;
 }
 
-/// The kernel tells nobody of it: neither a change of the bytes nor a close while the mapping is
-/// there.
+/// The kernel reports neither the change of the bytes nor a close while the mapping exists.
 #[test]
 fn what_is_written_through_a_mapping_is_stale_at_once_and_then_a_new_version() {
     let mut bench = Bench::new();
@@ -435,8 +434,8 @@ fn what_is_written_through_a_mapping_is_stale_at_once_and_then_a_new_version() {
     drop(mapped);
 }
 
-/// Pages that are yet to be written to the disk are written to again without a new date, so size
-/// and times are those of the version before.
+/// A write to a page that still waits to be written to the disk sets no new date. Size and times
+/// are therefore those of the previous version.
 #[test]
 fn what_was_written_through_a_mapping_is_read_at_its_writer_s_close() {
     let mut bench = Bench::new();
@@ -465,7 +464,7 @@ fn what_was_written_through_a_mapping_is_read_at_its_writer_s_close() {
     bench.wait_for("closed", |b| b.has("f", &[2; 5000]));
 }
 
-/// A file mapped for writing, by nobody who has it open.
+/// A file mapped for writing, with no open descriptor.
 struct Mapped(*mut u8, usize);
 
 impl Mapped {
@@ -481,14 +480,14 @@ impl Mapped {
     }
 
     fn fill(&self, byte: u8) {
-        // SAFETY: the mapping is there, and nobody else has it.
+        // SAFETY: the mapping exists, and only this value uses it.
         unsafe { std::ptr::write_bytes(self.0, byte, self.1) };
     }
 }
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        // SAFETY: it was mapped so, and is not used any more.
+        // SAFETY: it was mapped with this address and length, and is not used afterwards.
         unsafe { libc::munmap(self.0.cast(), self.1) };
     }
 }

@@ -1,4 +1,4 @@
-//! What the tree finds by name, path and content, what of it is used again, and what it takes up.
+//! Tests of lookup by name, path and content, of slot reuse, and of memory use.
 
 use super::*;
 
@@ -123,7 +123,7 @@ fn a_directory_within_itself_is_noticed() {
 fn a_name_longer_than_one_may_be_shared_is_found_and_goes_whole() {
     let mut tree = Tree::new();
     let root = tree.insert_root(0);
-    // as an exFAT disk has them: 255 letters of three bytes each
+    // possible on an exFAT disk: 255 letters of three bytes each
     let names = ["文".repeat(255), "文".repeat(254) + "字"];
     let slots = names.each_ref().map(|name| file(&mut tree, root, name));
     for (name, slot) in names.iter().zip(slots) {

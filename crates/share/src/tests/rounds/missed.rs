@@ -1,4 +1,4 @@
-//! What is found out though the kernel did not say it by its name, or it could not be looked at.
+//! Tests of changes that the kernel did not report under their names, or that could not be checked.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -19,7 +19,7 @@ fn a_directory_that_only_tells_of_itself_is_looked_at() {
     let mut rounds = Rounds::new();
     fs::create_dir(rounds.at("disk")).unwrap();
     rounds.run();
-    // as of the root of a mount, of which nothing is told to the directory that it lies in
+    // as for the root of a mount, about which its parent directory gets no report
     rounds.unreported(|rounds| chmod(&rounds.at("disk"), 0o700));
     rounds.run();
     rounds.told_at(|event| is_removed(event, "disk"));
@@ -42,7 +42,7 @@ fn a_directory_whose_watch_ended_unheard_is_watched_again_by_the_next_walk() {
     symlink("text", rounds.at("later")).unwrap();
     rounds.run();
     rounds.told_at(|event| is_put(event, "later", leads_to("text")));
-    // nor does another walk make another watch
+    // another walk does not add another watch
     let alive = watch(&rounds);
     rounds.shared.lock().scans.push(0);
     rounds.run();
@@ -81,7 +81,7 @@ fn a_version_is_not_dated_back_for_good_by_a_clock_that_is_yet_to_be_set() {
 #[test]
 fn a_name_that_is_found_and_not_listed_is_nothing() {
     let mut rounds = Rounds::new();
-    // a thread is found in /proc by its number, which only its process's directory lists
+    // /proc finds a thread by its number, but only its process's directory lists it
     let (tell, told) = std::sync::mpsc::channel();
     let (end, ended) = std::sync::mpsc::channel::<()>();
     let thread = std::thread::spawn(move || {
@@ -125,7 +125,7 @@ fn where_numbers_are_made_up_a_hash_is_only_known_by_the_name_that_it_was_listed
     rounds.run_and_hash();
     let stat = rustix::fs::stat(rounds.at("old")).unwrap();
     let mut state = rounds.shared.lock();
-    // what is listed was so when its file had another number
+    // the listed entry dates from when its file had another number
     let row = state.ledger.get(stat.st_dev, stat.st_ino).unwrap();
     let ino = stat.st_ino + 1;
     let identity = Identity {
@@ -150,8 +150,8 @@ fn where_numbers_are_made_up_a_hash_is_only_known_by_the_name_that_it_was_listed
     assert!(is_known_by(b"old", true));
 }
 
-/// Runs a test alone in a process of its own, which it may leave without descriptors. Whether this
-/// is that process.
+/// Runs a test alone in a process of its own, where it may use up all descriptors. Returns whether
+/// this is that process.
 fn is_alone(test: &str) -> bool {
     const ALONE: &str = "P2PFS_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {
@@ -181,7 +181,7 @@ fn what_was_reported_while_descriptors_were_wanting_is_found_once_there_are_some
     rounds.run();
     let limit = getrlimit(Resource::Nofile);
     let free = fs::File::open("/").unwrap().as_raw_fd().unsigned_abs();
-    // for the share's own directory and for nothing below it; for neither
+    // first for the share's own directory and nothing below it, then for neither
     for (name, descriptors) in [("d/one", u64::from(free) + 1), ("d/two", 1)] {
         symlink("text", rounds.at(name)).unwrap();
         let current = Some(descriptors);

@@ -1,10 +1,10 @@
-//! Files that are renamed, before they are read under their new names.
+//! Tests of files that are renamed before they are read under their new names.
 
 use super::*;
 use crate::identity::{Identity, Stamp};
 use crate::ledger::Row;
 
-/// A file `new` that was read under another name, before the rename dated it.
+/// Creates a file `new` that was read under another name, before the rename changed its ctime.
 fn renamed(rounds: &mut Rounds, bytes: &[u8]) -> ContentHash {
     let hash = ContentHash::of(bytes);
     fs::write(rounds.at("new"), bytes).unwrap();
@@ -31,7 +31,7 @@ fn what_is_renamed_is_served_before_it_was_read_again_and_to_its_readers_alone()
     let slot = state.tree.child(rounds.root, b"new").unwrap();
     assert!(!state.tree.file(slot).is_some_and(|file| file.listed));
     assert_eq!(state.moved.get(&hash).map(|to| to.slot), Some(slot));
-    // for nobody more than before: nobody has read it there
+    // for no more readers than before, because the file was not read there
     assert_eq!(state.shared_for(&hash), SharedFor::Nobody);
     let readers = Some(vec!["somebody".to_owned()]);
     state.shares.get_mut(&0).unwrap().readers = readers;
